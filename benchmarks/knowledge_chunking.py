@@ -98,12 +98,13 @@ def build(folder: Path, limit: int, precision: str) -> Index:
         rows = [Row(new_id(), analyzer.terms(one), made.vectors[number]) for number, one in enumerate(stands)]
         projection.take([Entry(new_id(), "s", 1, rows)], len(pieces) + 1)
         pieces += [Piece(file.stem, p.start_char, p.end_char, size) for p, size in zip(parts, sizes, strict=True)]
-    questions = list(_questions(folder / "questions_df.csv"))
+    questions = list(questions_of(folder / "questions_df.csv"))
     vectors = encoder.embed([one.text for one in questions])
     return Index(projection, pieces, questions, vectors, [analyzer.terms(one.text) for one in questions])
 
 
-def _questions(file: Path) -> list[Question]:
+def questions_of(file: Path) -> list[Question]:
+    """The labelled questions of a set."""
     csv.field_size_limit(1 << 30)
     with file.open(newline="", encoding="utf-8") as opened:
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import tempfile
 import time
@@ -22,6 +23,7 @@ _LONG_FIRST = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """A bare system lacks the library that LightGBM loads; workers and processes that start from here on find it."""
+    gc.disable()  # what collecting tests makes stays: nothing of it is garbage
     if not hasattr(config, "workerinput") and not openmp.is_loadable():
         folder = openmp.provide(Path(tempfile.mkdtemp(prefix="openmp-")))
         os.environ["LD_LIBRARY_PATH"] = ":".join(filter(None, (str(folder), os.environ.get("LD_LIBRARY_PATH"))))
@@ -30,6 +32,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long begin first, so that no worker is left with one of them at the end."""
     items.sort(key=lambda item: next((i for i, part in enumerate(_LONG_FIRST) if part in item.nodeid), 9))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,18 @@ title: paid leave
 meaning: Days off that are paid
 synonyms: [PTO]
 """
+GROUNDING = "grounding: {synonyms: true, rerank: {workload: sorting, deployment: sorter, within: 3s}}"
+SORTER = """---
+kind: deployment
+name: sorter
+type: rerank
+site: here
+model: scripted-sorter
+upstream_model: scripted
+url: URL
+price: {input: 1 USD/Mtok, output: 0 USD/Mtok}
+context: 32k
+"""
 
 
 def test_answers_say_what_they_rest_on_and_search_is_measured(tmp_path: Path) -> None:
@@ -33,9 +45,10 @@ def test_answers_say_what_they_rest_on_and_search_is_measured(tmp_path: Path) ->
         file = workspace / "handbook" / f"leave-{year}.md"
         file.write_text(f"---\ntitle: Leave {year}\n---\n# Leave {year}\n\n{RULE.format(days)}\n")
     text = WORKSPACE.replace("URL", upstream.url) + WORKLOAD.format(
-        name="asked", stage="pilot", owners=OWNERS, more="sources: [handbook]"
+        name="asked", stage="pilot", owners=OWNERS, more=f"sources: [handbook]\n{GROUNDING}"
     )
-    (workspace / "company.yaml").write_text(text + TERM)
+    sorting = WORKLOAD.format(name="sorting", stage="pilot", owners=OWNERS, more="also: [sorter]")
+    (workspace / "company.yaml").write_text(text + TERM + SORTER.replace("URL", upstream.url) + sorting)
     stack = Stack(tmp_path, workspace)
     try:
         upstream.start()
@@ -55,9 +68,11 @@ def answered(stack: Stack, upstream: Upstream, key: str) -> None:
 
     def facts() -> Any:
         found = stack.chat(key, "How many days of PTO do I have?", max_tokens=200).body["groundplan"]
-        return found if len(found["sources"]) == 2 and found.get("conflicts") else None
+        whole = len(found["sources"]) == 2 and found.get("conflicts") and not found["steps"][0]["skipped"]
+        return found if whole else None
 
     told = wait_until(facts, 90, "the conflict is known")
+    assert [(step["name"], step["deployment"]) for step in told["steps"]] == [("rerank", "sorter")]
     (conflict,) = told["conflicts"]
     assert {conflict["path"], conflict["other_path"]} == {"leave-2024.md", "leave-2026.md"}
     assert [one["supported"] for one in told["citations"]].count(True) == 1, told["citations"]
@@ -87,6 +102,11 @@ def evaluated(stack: Stack, upstream: Upstream, folder: Path) -> None:
     assert first["questions"] == 2 and first["by_sensitivity"]["internal"]["questions"] == 2 and first["last"] == {}
     assert "<svg" in plot.read_text() and "<svg" in plot.with_stem("run-parts").read_text()
     assert "ndcg@10" in stack.cli("knowledge", "evaluate", str(file))["last"]
+    assert first["reranked"] == {"asked": 2, "skipped": 0}
+    assert set(first["without_reranker"]) == {"ndcg@10", "recall@100", "mrr@10", "confidence", "p50_ms", "p95_ms"}
+    calls = stack.control("GET", "/api/calls?workload=sorting").body["calls"]
+    assert len(calls) >= 4 and {call["status"] for call in calls} == {"ok"}
+    assert all(float(call["cost_usd"]) > 0 for call in calls)
 
 
 def stack_output(stack: Stack, *arguments: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import mailbox
 import os
 import sqlite3
@@ -15,18 +16,20 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from dulwich import porcelain
 
-from groundplan.core.errors import NotFound, Unavailable
+from groundplan.core.errors import Invalid, NotFound, Unavailable
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.sources import push_store
+from groundplan.knowledge.sources.file_systems import options_for
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.knowledge.sources.git import Git
 from groundplan.knowledge.sources.mail import Mail
 from groundplan.knowledge.sources.model import Connector
-from groundplan.knowledge.sources.object_store import ObjectStore, options_for
+from groundplan.knowledge.sources.object_store import ObjectStore
 from groundplan.knowledge.sources.pace import Pace
 from groundplan.knowledge.sources.push import Push
 from groundplan.knowledge.sources.sql import Layout, Postgres, Rows, Sqlite
@@ -371,6 +374,71 @@ def test_object_store(s3: S3Place) -> None:
     assert [level.readers for level in connector.around("pay/b.md")] == [Readers(frozenset({"hr"}))]
     with pytest.raises(Unavailable):
         list(ObjectStore("s3://none/in", options_for("s3://none", s3.endpoint, "id:secret"), 1000).changes(None))
+
+
+ALL_USERS = "http://acs.amazonaws.com/groups/global/AllUsers"
+NAMES = {"a1b2": "ana@acme.example", "c3d4": "hr", "AllUsers": "public"}
+
+
+def _granted(place: S3Place, name: str) -> list[set[str] | None]:
+    """Who may read, level by level, with the declared names."""
+    connector = ObjectStore("s3://docs/in", options_for("s3://docs/in", place.endpoint, "id:secret"), 1000, NAMES)
+    list(connector.changes(None))
+    try:
+        return [None if level.readers is None else set(level.readers.allow) for level in connector.around(name)]
+    finally:
+        connector.close()
+
+
+def test_the_access_lists_of_s3_say_who_reads(s3: S3Place) -> None:
+    def grant(**grants: str) -> None:
+        s3.client.put_object_acl(Bucket="docs", Key="in/a.md", **grants)
+
+    s3.put("a", "A")
+    assert _granted(s3, "a.md") == [set()], "its owner has no name here"
+    grant(GrantRead="id=a1b2, id=e5f6", GrantFullControl="id=c3d4")
+    assert _granted(s3, "a.md") == [{"ana@acme.example", "hr"}]
+    grant(GrantWriteACP="id=a1b2", GrantReadACP="id=c3d4")
+    assert _granted(s3, "a.md") == [set()]
+    grant(GrantRead=f'uri="{ALL_USERS}"')
+    assert _granted(s3, "a.md") == [{"public"}]
+    s3.client.put_public_access_block(
+        Bucket="docs", PublicAccessBlockConfiguration={"IgnorePublicAcls": True, "BlockPublicAcls": False}
+    )
+    assert _granted(s3, "a.md") == [set()], "S3 itself does not let everybody in"
+    s3.client.put_bucket_acl(Bucket="docs", ACL="public-read")
+    assert _granted(s3, "a.md") == [set()], "who may list the bucket reads no object"
+
+
+def test_an_access_list_that_is_not_told_lets_nobody_read(s3: S3Place) -> None:
+    """The server is told to hold its keys to their policies; the key of the source may read objects only."""
+    import boto3  # noqa: PLC0415 -- heavy
+
+    s3.put("a", "A")
+    iam = boto3.client(
+        "iam", endpoint_url=s3.endpoint, aws_access_key_id="id", aws_secret_access_key="secret", region_name="us-east-1"
+    )
+    iam.create_user(UserName="source")
+    allowed = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    iam.put_user_policy(UserName="source", PolicyName="read", PolicyDocument=policy)
+    made = iam.create_access_key(UserName="source")["AccessKey"]
+    httpx.post(f"{s3.endpoint}/moto-api/reset-auth", content=b"0").raise_for_status()
+    key = f"{made['AccessKeyId']}:{made['SecretAccessKey']}"
+    connector = ObjectStore("s3://docs/in", options_for("s3://docs/in", s3.endpoint, key), 1000, NAMES)
+    assert [change.key for change in connector.changes(None)] == ["a.md"]
+    assert connector.read("a.md").data == b"A"
+    with pytest.raises(Invalid) as caught:
+        connector.around("a.md")
+    assert (caught.value.code, "GetObjectAcl" in (caught.value.hint or "")) == ("readers_unreadable", True)
+    connector.close()
+
+
+def test_a_store_that_went_away_is_told(s3: S3Place) -> None:
+    connector = ObjectStore("s3://docs/in", options_for("s3://docs", "http://127.0.0.1:9", "id:secret"), 1000)
+    with pytest.raises(Unavailable) as caught:
+        list(connector.changes(None))
+    assert caught.value.code == "source_missing"
 
 
 def test_web_with_a_sitemap(web: WebPlace) -> None:

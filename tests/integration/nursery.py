@@ -1,14 +1,17 @@
-"""Gateway workers that are forked from a process which has their modules loaded: real processes, without the seconds of
+"""Processes of ours that are forked from one which has their modules loaded: real processes, without the seconds of
 computing that starting Python and importing costs each of them.
 
-`fork_worker` is used as `subprocess.Popen` would be. The nursery is started once for each process of the tests and
-ends, with everything below it, when that one does. `up` starts workers from nothing; that is tested where `up` is.
+`fork_worker` and `fork_program` are used as `subprocess.Popen` would be. A nursery is started when the first of its
+programs is asked for and ends, with everything below it, when the process of the tests does. `up` starts everything
+from nothing; that is tested where `up` is.
 """
 
 from __future__ import annotations
 
 import atexit
 import functools
+import gc
+import importlib
 import json
 import os
 import select
@@ -19,9 +22,18 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+_NURSERIES = {
+    "groundplan.gateway.app": "groundplan.gateway.app",
+    "groundplan.gateway.journal.shipper": "groundplan.gateway.app",
+    "groundplan.gateway.translate_app": "groundplan.gateway.translate_app",
+    "groundplan.gateway.search_app": "groundplan.console.app",
+    "groundplan.console.app": "groundplan.console.app",
+    "groundplan.api.app": "groundplan.console.app",
+}
+"""Which loaded module each program is forked beside; what else it needs, it loads itself."""
 _CODE = struct.Struct("<i")
 _MOST = 1 << 18
 """Bytes of arguments and environment."""
@@ -41,7 +53,7 @@ class Worker:
     def wait(self, timeout: float | None = None) -> int:
         code = self._ask(timeout)
         if code is None:
-            raise subprocess.TimeoutExpired("groundplan.gateway.app", timeout or 0.0)
+            raise subprocess.TimeoutExpired(f"forked process {self.pid}", timeout or 0.0)
         return code
 
     def send_signal(self, number: int) -> None:
@@ -64,23 +76,30 @@ class Worker:
 
 def fork_worker(arguments: Sequence[str], listening: int, log: int, environment: Mapping[str, str]) -> Worker:
     """`python -m groundplan.gateway.app ARGUMENTS --fd LISTENING`, its output to `log`, in that environment."""
+    return fork_program("groundplan.gateway.app", arguments, log, environment, listening)
+
+
+def fork_program(
+    module: str, arguments: Sequence[str], log: int, environment: Mapping[str, str], listening: int | None = None
+) -> Worker:
+    """`python -m MODULE ARGUMENTS [--fd LISTENING]`, its output to `log`, in that environment."""
     ours, theirs = os.pipe()
-    control = _nursery(os.getpid())
-    told = json.dumps({"arguments": list(arguments), "environment": dict(environment)}).encode(
+    control = _nursery(os.getpid(), _NURSERIES[module])
+    told = json.dumps({"module": module, "arguments": list(arguments), "environment": dict(environment)}).encode(
         "utf-8", "surrogateescape"
     )
-    socket.send_fds(control, [told], [listening, log, theirs])
+    socket.send_fds(control, [told], [log, theirs, *(() if listening is None else (listening,))])
     os.close(theirs)
     return Worker(int(control.recv(32)), ours)
 
 
 @functools.cache
-def _nursery(owner: int) -> socket.socket:
-    """The way to the nursery of this process."""
+def _nursery(owner: int, loaded: str) -> socket.socket:
+    """The way to the nursery of this process that has the module `loaded`."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST)
-    command = [sys.executable, str(Path(__file__)), str(theirs.fileno())]
+    command = [sys.executable, str(Path(__file__)), str(theirs.fileno()), loaded]
     process = subprocess.Popen(
         command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )  # fmt: skip
@@ -97,10 +116,12 @@ def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:
 # in the nursery --------------------------------------------------------------------------------------------------
 
 
-def _serve(control: socket.socket) -> None:
+def _serve(control: socket.socket, loaded: str) -> None:
     """Fork what is asked for, and tell each one's end, until whoever asks is gone."""
-    from groundplan.gateway import app  # noqa: PLC0415 -- only the nursery loads it
-
+    gc.disable()
+    importlib.import_module(loaded)
+    gc.freeze()
+    gc.enable()
     ends: dict[int, int] = {}
     woken, wake = socket.socketpair()
     woken.setblocking(False)
@@ -119,16 +140,17 @@ def _serve(control: socket.socket) -> None:
         if not told:
             break
         asked = json.loads(told)
-        listening, log, ended = fds
+        log, ended, *listening = fds
         pid = os.fork()
         if pid == 0:
             for each in (control, woken, wake):
                 each.close()
             for descriptor in (ended, *ends.values()):
                 os.close(descriptor)
-            _be_worker(app.main, asked["arguments"], asked["environment"], listening, log)
-        os.close(listening)
-        os.close(log)
+            arguments = [*asked["arguments"], *(part for fd in listening for part in ("--fd", str(fd)))]
+            _be(asked["module"], arguments, asked["environment"], log)
+        for descriptor in (*listening, log):
+            os.close(descriptor)
         ends[pid] = ended
         control.send(str(pid).encode())
     for pid in ends:
@@ -147,9 +169,7 @@ def _tell_ends(ends: dict[int, int]) -> None:
             os.close(descriptor)
 
 
-def _be_worker(
-    main: Callable[[list[str]], int], arguments: list[str], environment: dict[str, str], listening: int, log: int
-) -> None:
+def _be(module: str, arguments: list[str], environment: dict[str, str], log: int) -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
@@ -162,7 +182,7 @@ def _be_worker(
     time.tzset()
     code = 1
     try:
-        code = main([*arguments, "--fd", str(listening)])
+        code = importlib.import_module(module).main(arguments)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except Exception:  # noqa: BLE001 -- what a program of its own would end with
@@ -174,4 +194,4 @@ def _be_worker(
 
 
 if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    _serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])

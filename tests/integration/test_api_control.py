@@ -6,8 +6,6 @@ import http.client
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from tests.integration.nursery import fork_program
 
 from groundplan.api.genesis import take_up_keys
 from groundplan.core.home import Home
@@ -183,16 +182,9 @@ def running(database: Database, tmp_path: Path, *options: str, module: str = "gr
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     log = (tmp_path / "control.log").open("wb")
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", module, "--home", str(home.root), "--fd", str(listener.fileno())),
-            *("--workspace", str(workspace), *(options or ("--demo",))),
-        ],
-        env={**os.environ, "GROUNDPLAN_DATABASE_URL": database.dsn},
-        pass_fds=(listener.fileno(),),
-        stdout=log,
-        stderr=log,
-    )
+    arguments = ["--home", str(home.root), "--workspace", str(workspace), *(options or ("--demo",))]
+    environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": database.dsn}
+    process = fork_program(module, arguments, log.fileno(), environment, listener.fileno())
     listener.close()
     found = Control(home, workspace, port)
     try:

@@ -19,11 +19,6 @@ from tests.integration.test_api_control import Control, running
 
 from groundplan.testing.database import Cluster
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import schemathesis
-from schemathesis.core.result import Ok
-
 ENDLESS = {"/api/calls/live", "/api/logout"}
 """Answers that go on, and the end of the session that asks."""
 ODD = st.sampled_from([
@@ -42,6 +37,10 @@ def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory)
 
 def fuzz(control: Control, examples: int) -> dict[str, int]:
     """Ask every route `examples` times by its description; how often each status came back."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import schemathesis  # noqa: PLC0415 -- heavy: not for whoever only collects tests
+        from schemathesis.core.result import Ok  # noqa: PLC0415
     document = control.ask("GET", "/api/openapi.json").body
     schema = schemathesis.openapi.from_dict(document)
     seen: dict[str, int] = {}

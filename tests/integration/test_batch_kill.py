@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -18,6 +16,7 @@ import pytest
 from openai import APIError, AsyncOpenAI
 from openai.types import Batch
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.nursery import Worker, fork_program
 from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, lines
 
 from groundplan.core.endpoints import lookup
@@ -32,12 +31,12 @@ UNRECOVERED = """SELECT 1 FROM gateway g LEFT JOIN shipped s USING (epoch)
 
 
 @asynccontextmanager
-async def shipping(stack: Stack) -> AsyncIterator[subprocess.Popen[bytes]]:
+async def shipping(stack: Stack) -> AsyncIterator[Worker]:
     """The process that takes journals over and recovers those of dead workers."""
-    command = [sys.executable, "-m", "groundplan.gateway.journal.shipper", "--home", str(stack.home.root)]
     with (stack.home.logs / "shipper.log").open("ab") as log:
         environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": stack.database.dsn}
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        arguments = ["--home", str(stack.home.root)]
+        process = fork_program("groundplan.gateway.journal.shipper", arguments, log.fileno(), environment)
     try:
         async with asyncio.timeout(30):
             while lookup(stack.home, CONTENT_WRITER) is None:  # noqa: ASYNC110 -- another process announces it

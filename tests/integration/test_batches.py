@@ -331,13 +331,19 @@ async def test_files_are_kept_listed_and_deleted_for_their_workload(setup: Setup
 
 async def test_what_cannot_be_kept_is_refused_by_name(setup: Setup) -> None:
     client = setup.client
-    with pytest.raises(BadRequestError, match="purpose is not batch"):
-        await client.files.create(file=b"x", purpose="assistants")
+    with pytest.raises(BadRequestError, match="is not served"):
+        await client.files.create(file=b"x", purpose="evals")
     with pytest.raises(BadRequestError, match="expires_after"):
         await client.files.create(file=b"x", purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600})
     file = await client.files.create(file=b"x", purpose="batch")
     with pytest.raises(BadRequestError, match="batches cannot call"):
         await client.batches.create(input_file_id=file.id, endpoint="/v1/videos", completion_window="24h")
+    unkept = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h", "metadata": {"a": "x\0"}}
+    for reply in (
+        await setup.stack.post("/v1/batches", setup.key, unkept),
+        await setup.stack.ask("GET", "/v1/files?purpose=%00", setup.key),
+    ):
+        assert (reply.status, reply.code) == (400, "value_unsupported"), "it is the caller's fault, and not tried again"
     assert (await setup.stack.ask("PUT", "/v1/files", setup.key)).status == 405
     assert (await setup.stack.post("/v1/files", setup.key, {})).code == "form_missing"
     assert (await setup.stack.post("/v1/files", "gp_wrong", {})).status == 401

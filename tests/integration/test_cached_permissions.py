@@ -4,8 +4,6 @@ passages as they are: on a real worker, PostgreSQL and search service."""
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import date
@@ -14,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.integration.gateway_stack import GROUNDING, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.nursery import fork_program
 
 from groundplan.blueprint.model import Cache, Source
 from groundplan.core.endpoints import lookup
@@ -86,9 +85,11 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
                     (new_id(), groups[group], people[person]),
                 )
         keys = {f"{w} {who}": stack.key(w, id) for w in ("shared", "own") for who, id in people.items()}
-        service = subprocess.Popen(
-            [sys.executable, "-m", "groundplan.gateway.search_app", "--home", str(stack.home.root)],
-            env=child_environment({"GROUNDPLAN_DATABASE_URL": database.dsn}),
+        service = fork_program(
+            "groundplan.gateway.search_app",
+            ["--home", str(stack.home.root)],
+            2,
+            child_environment({"GROUNDPLAN_DATABASE_URL": database.dsn}),
         )
         try:
             stack.apply(blueprint(1, [deployment("one", port)], declared))

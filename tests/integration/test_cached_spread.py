@@ -6,8 +6,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.nursery import fork_program
 
 from groundplan.blueprint.model import Cache, Keep
 from groundplan.core.audit.subject import SubjectKeys
@@ -45,7 +44,7 @@ class World:
         return str(reply.json["groundplan"]["cache"])
 
     async def stored(self, count: int) -> None:
-        end = asyncio.get_running_loop().time() + 15
+        end = asyncio.get_running_loop().time() + 60
         while len(self.stack.sql("SELECT 1 FROM answer")) != count:
             assert asyncio.get_running_loop().time() < end, self.stack.sql("SELECT count(*) FROM answer")
             await asyncio.sleep(0.05)
@@ -81,9 +80,11 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
         ]
         person = stack.person("ana@acme.example")
         keys = {each.name: stack.key(each.name, person) for each in declared}
-        shipper = subprocess.Popen(
-            [sys.executable, "-m", "groundplan.gateway.journal.shipper", "--home", str(stack.home.root)],
-            env=child_environment({"GROUNDPLAN_DATABASE_URL": database.dsn}),
+        shipper = fork_program(
+            "groundplan.gateway.journal.shipper",
+            ["--home", str(stack.home.root)],
+            2,
+            child_environment({"GROUNDPLAN_DATABASE_URL": database.dsn}),
         )
         try:
             stack.apply(blueprint(1, [deployment("one", port)], declared))

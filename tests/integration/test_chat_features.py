@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, BadRequestError
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, workload
@@ -107,7 +108,8 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
                 "reader", port, accepts=["file"], rates=Rates(input=PICO, output=10 * PICO), first_token_ms=10_000
             )
         )
-        stack.apply(blueprint(1, places, [workload("assistant", ["echo", "reader"])]))
+        tasks = [workload(name, ["echo", "reader"]) for name in ("assistant", "other")]
+        stack.apply(blueprint(1, places, tasks))
         stack.start()
         await stack.ready()
         yield Setup(stack, upstream, stack.key())
@@ -193,7 +195,7 @@ async def test_files_in_messages_go_where_they_are_taken_and_are_reserved_at_all
     ("part", "model", "code"),
     [
         ({"file_data": FILE}, "scripted/echo", "content_unsupported"),
-        ({"file_id": "file-1"}, "scripted/reader", "file_data"),
+        ({"file_id": "file-1", "file_data": FILE}, "scripted/reader", "file_twice"),
         ({"file_data": "https://elsewhere.example/a.pdf"}, "scripted/reader", "file_data"),
         ({"file_data": "data:application/pdf;base64,no base64"}, "scripted/reader", "file_data"),
     ],
@@ -205,6 +207,82 @@ async def test_files_that_are_not_sent_or_not_taken_are_refused_by_name(
     body = {"model": model, "messages": [{"role": "user", "content": content}]}
     refused = await setup.stack.post("/v1/chat/completions", setup.key, body)
     assert (refused.status, refused.code) == (400, code) and "file" in refused.json["error"]["message"]
+    assert setup.upstream.asked == []
+
+
+async def test_files_are_named_by_their_ids(setup: Setup) -> None:
+    """Uploaded once, named in chat, responses and messages; the upstream gets their bytes."""
+    pdf, png = b"%PDF-1.4\n", b"\x89PNG\r\n\x1a\n" + bytes(4)
+    user: Any = {"role": "user", "content": [{"type": "text", "text": "What?"}]}
+    async with setup.client() as client:
+        file = await client.files.create(file=("a.pdf", pdf), purpose="user_data")
+        image = await client.files.create(file=("b.bin", png), purpose="vision")
+        assert (file.purpose, image.purpose) == ("user_data", "vision")
+        assert (await client.files.content(file.id)).content == pdf
+        part: Any = {"type": "file", "file": {"file_id": file.id}}
+        asked: Any = {"role": "user", "content": [*user["content"], part], "later_field": 1}
+        tool: Any = {"role": "assistant", "content": "x", "later": {"file_id": file.id}}
+        answer = await client.chat.completions.create(model="scripted/reader", messages=[tool, asked, asked])
+        bytes_of = {"filename": "a.pdf", "file_data": FILE}
+        sent = {**asked, "content": [*user["content"], {"type": "file", "file": bytes_of}]}
+        assert json.loads(setup.upstream.asked[-1])["messages"] == [tool, sent, sent]
+        assert answer.model_extra is not None and answer.model_extra["groundplan"]["deployment"] == "reader"
+        items: Any = [{"role": "user", "content": [{"type": "input_file", "file_id": file.id}]}]
+        await client.responses.create(model="scripted/reader", input=items)
+        assert json.loads(setup.upstream.asked[-1])["messages"][0]["content"] == [{"type": "file", "file": bytes_of}]
+        items = [{"role": "user", "content": [{"type": "input_image", "file_id": image.id, "detail": "low"}]}]
+        await client.responses.create(model="scripted/echo", input=items)
+        url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        seen = json.loads(setup.upstream.asked[-1])["messages"][0]["content"][0]
+        assert seen == {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
+        document = {"type": "document", "title": "a.pdf", "source": {"type": "file", "file_id": file.id}}
+        body = {"model": "scripted/reader", "max_tokens": 9, "messages": [{"role": "user", "content": [document]}]}
+        reply = await setup.stack.post("/v1/messages", setup.key, body)
+        assert reply.status == 200, reply.body
+        assert json.loads(setup.upstream.asked[-1])["messages"][0]["content"] == [{"type": "file", "file": bytes_of}]
+        chat = {"model": "scripted/reader", "max_tokens": 10, "messages": [asked]}
+        estimate = await setup.stack.post("/v1/chat/completions", setup.key, chat, groundplan_estimate="1")
+        assert Decimal(estimate.json["most_usd"]) == Decimal("0.008192") + Decimal("0.0001"), "all of the context"
+
+
+async def test_files_that_cannot_be_put_in_are_refused_by_name(setup: Setup) -> None:
+    other, asked = setup.stack.key("other"), "/v1/chat/completions"
+
+    def body(*ids: str, model: str = "scripted/reader") -> dict[str, Any]:
+        content = [{"type": "file", "file": {"file_id": id}} for id in ids]
+        return {"model": model, "messages": [{"role": "user", "content": content}]}
+
+    async with setup.client() as client:
+        mine = await client.files.create(file=("a.pdf", b"%PDF-1.4\n"), purpose="user_data")
+        large = await client.files.create(file=("l.pdf", b"%PDF-" + bytes(12 << 20)), purpose="user_data")
+        lines = await client.files.create(file=("l.jsonl", b"{}"), purpose="batch")
+        wrong = await setup.stack.post(asked, other, body(mine.id))
+        assert (wrong.status, wrong.code) == (404, "file_not_found"), "another workload's is not even there"
+        assert "/v1/files" in wrong.json["error"]["hint"]
+        for ids, status, code in (
+            ([large.id], 413, "file_too_large"),
+            ([lines.id], 400, "file_purpose"),
+            (["file-abc"], 404, "file_not_found"),
+            (["\0"], 404, "file_not_found"),
+            ([f"file-{number:032x}" for number in range(17)], 400, "files_range"),
+        ):
+            reply = await setup.stack.post(asked, setup.key, body(*ids))
+            assert (reply.status, reply.code) == (status, code), reply.body
+        taken = await setup.stack.post(asked, setup.key, body(mine.id, model="scripted/echo"))
+        assert (taken.status, taken.code) == (400, "content_unsupported"), "no deployment takes files"
+        image = {"role": "user", "content": [{"type": "input_image", "file_id": mine.id}]}
+        shown = await setup.stack.post("/v1/responses", setup.key, {"model": "scripted/echo", "input": [image]})
+        assert (shown.status, shown.code) == (400, "file_kind")
+        await client.files.delete(mine.id)
+        gone = await setup.stack.post(asked, setup.key, body(mine.id))
+        assert (gone.status, gone.code) == (404, "file_not_found")
+        with pytest.raises(BadRequestError, match="not served"):
+            await client.files.create(file=b"x", purpose="fine-tune")
+    address = [{"type": "input_file", "file_data": FILE, "file_url": "http://127.0.0.1/secret"}]
+    reply = await setup.stack.post(
+        "/v1/responses", setup.key, {"model": "scripted/reader", "input": [{"role": "user", "content": address}]}
+    )
+    assert (reply.status, reply.code) == (400, "file_data"), "an address beside the content is one all the same"
     assert setup.upstream.asked == []
 
 

@@ -9,11 +9,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from tests.acceptance.stack import wait_until
 from tests.integration.test_api_control import Control, running
-from trestle.oscal.assessment_results import Model as AssessmentResults
 
 from groundplan.testing.database import Cluster
 
@@ -123,6 +120,8 @@ def test_a_management_review_sees_what_moved_and_what_is_to_be_put_right(control
 
 
 def test_assessment_results_are_oscal(control: Control) -> None:
+    from trestle.oscal.assessment_results import Model as AssessmentResults  # noqa: PLC0415 -- heavy
+
     control.ask("POST", "/api/evidence/collect")
     reply = control.ask("GET", "/api/exports/oscal/nist-ai-rmf")
     assert reply.status == 200, reply.body
@@ -156,6 +155,9 @@ def test_what_is_declared_leaves_as_oscal_and_comes_back(control: Control) -> No
 
 
 def test_the_register_is_a_cyclonedx_bill_of_materials(control: Control) -> None:
+    from cyclonedx.schema import SchemaVersion  # noqa: PLC0415 -- heavy
+    from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415
+
     entries = control.ask("GET", "/api/register").body["entries"]
     assert {each["kind"] for each in entries} == {"workload", "model", "deployment", "provider"}
     model = next(each for each in entries if each["kind"] == "model")

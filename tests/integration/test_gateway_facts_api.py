@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from datetime import date
 from pathlib import Path
@@ -14,6 +12,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from tests.integration.gateway_stack import GROUNDING, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.nursery import Worker, fork_program
 
 from groundplan.blueprint.model import Keep, Source
 from groundplan.core.audit.subject import SubjectKeys
@@ -159,11 +158,13 @@ async def test_without_postgresql_an_outcome_is_refused_and_kept_when_it_is_sent
     assert len(stack.sql("SELECT 1 FROM outcome")) == 2
 
 
-async def _search_service(stack: Stack) -> subprocess.Popen[bytes]:
+async def _search_service(stack: Stack) -> Worker:
     await asyncio.to_thread(ensure, load_settings().models, MINILM.name)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "groundplan.gateway.search_app", "--home", str(stack.home.root)],
-        env=child_environment({"GROUNDPLAN_DATABASE_URL": stack.database.dsn}),
+    process = fork_program(
+        "groundplan.gateway.search_app",
+        ["--home", str(stack.home.root)],
+        2,
+        child_environment({"GROUNDPLAN_DATABASE_URL": stack.database.dsn}),
     )
     end = asyncio.get_running_loop().time() + 60
     while lookup(stack.home, "search") is None:
@@ -235,7 +236,7 @@ async def test_a_search_finds_what_the_person_behind_the_key_may_read(stack: Sta
         await asyncio.to_thread(_ingest, stack, tmp_path)
         found = await stack.post(SEARCH, keys["ana"], {**question, "workload": "assistant"})
         assert found.status == 200, found.body
-        names = {"passages", "lag", "confidence", "abstained", "withheld", "conflicts", "newer", "degraded"}
+        names = {"passages", "lag", "confidence", "abstained", "withheld", "conflicts", "newer", "degraded", "steps"}
         assert set(found.json) == names
         assert [passage["path"] for passage in found.json["passages"]] == ["leave.md"]
         assert (await stack.post(SEARCH, keys["ben"], question)).json["passages"] == []

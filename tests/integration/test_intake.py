@@ -203,6 +203,9 @@ def test_readers_by_files_and_by_access_lists(world: World) -> None:
     world.ingest()
     assert world.readers("pay.md") == {"hana@acme.example", "hr", "audit", "!ben@acme.example"}
     assert world.readers("a.md") == {"ana@acme.example", "staff"}
+    world.write(".acl", "# file: .\n# owner: root\n# group: root\nuser::---\ngroup::---\nother::---\n")
+    world.ingest()
+    assert world.readers("a.md") == set(), "a list that names nobody lets nobody read, whatever the source says"
     world.write(".acl", "# file: .\nnonsense\n")
     world.ingest()
     assert world.live() == set()

@@ -17,6 +17,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from tests.integration.nursery import Worker, fork_program
 
 from groundplan.core.audit.keys import create_keys
 from groundplan.core.home import Home
@@ -48,10 +49,9 @@ class Scene:
         with path.open("wb") as output:
             return subprocess.Popen([sys.executable, str(WRITER), *arguments], stdout=output)
 
-    def start_shipper(self) -> subprocess.Popen[bytes]:
+    def start_shipper(self) -> Worker:
         environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": self.database.dsn}
-        command = [sys.executable, "-m", "groundplan.gateway.journal.shipper", "--home", str(self.home.root)]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        return fork_program("groundplan.gateway.journal.shipper", ["--home", str(self.home.root)], 2, environment)
 
     def kill_one(self) -> None:
         number = self.random.randrange(3)
@@ -66,8 +66,9 @@ class Scene:
             self.current[number] = self.files[-1]
 
     def end(self) -> None:
-        for process in (*self.workers, self.shipper):
-            kill(process)
+        for worker in self.workers:
+            kill(worker)
+        kill(self.shipper)
 
     def lines(self) -> list[list[str]]:
         """What workers told; a line that was cut by the kill is what they did not tell."""
@@ -79,7 +80,7 @@ class Scene:
         ]
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: subprocess.Popen[bytes] | Worker) -> None:
     process.kill()
     process.wait()
 

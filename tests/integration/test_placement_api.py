@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from typing import Any
 
 import pdfplumber
 import pytest
+from tests.integration.nursery import fork_program
 from typer.testing import CliRunner
 
 from groundplan.api.genesis import take_up_keys
@@ -68,16 +67,10 @@ def running(database: Database, tmp_path: Path) -> Iterator[Planner]:
     take_up_keys(home)
     listener = socket.create_server(("127.0.0.1", 0))
     log = (tmp_path / "control.log").open("wb")
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "groundplan.console.app", "--home", str(home.root), "--fd", str(listener.fileno())),
-            *("--workspace", str(workspace), "--demo"),
-        ],
-        env={**os.environ, "GROUNDPLAN_DATABASE_URL": database.dsn},
-        pass_fds=(listener.fileno(),),
-        stdout=log,
-        stderr=log,
-    )
+    process = fork_program(
+        "groundplan.console.app", ["--home", str(home.root), "--workspace", str(workspace), "--demo"], log.fileno(),
+        {**os.environ, "GROUNDPLAN_DATABASE_URL": database.dsn}, listener.fileno(),
+    )  # fmt: skip
     found = Planner(home, listener.getsockname()[1], database)
     listener.close()
     try:

@@ -214,6 +214,25 @@ async def test_what_is_billed_beside_responses_is_refused_by_name(setup: Setup) 
         await connection.session.update(session={"type": "realtime", "tools": [{"type": "mcp", "server_label": "x"}]})
         _, error = await heard(connection, "error")
         assert "tools of type function" in error.error.message
+        await connection.session.update(session={"type": "realtime", "prompt": {"id": "pmpt_1"}})
+        assert "prompt is not supported" in (await heard(connection, "error"))[1].error.message
+        image: Any = {"type": "input_image", "image_url": "http://127.0.0.1/secret.png"}
+        await connection.conversation.item.create(item={"type": "message", "role": "user", "content": [image]})
+        assert (await heard(connection, "error"))[1].error.code == "image_url"
+        await say(connection, "still here")
+        assert (await heard(connection))[0] == "You said: still here"
+
+
+async def test_an_event_that_two_parsers_read_differently_is_refused(setup: Setup) -> None:
+    """Otherwise a response could begin that nothing was reserved for, or a session get tools past the check."""
+    async with setup.connected() as connection:
+        for told, code in (
+            ('{"type":"response.create","type":"session.update","session":{}}', "duplicate_key"),
+            ('{"type":"session.update","session":{"tools":[{"type":"mcp"}],"to\\u006fls":[]}}', "duplicate_key"),
+            ('{"type":"session.update","x":' + "[" * 600 + "]" * 600 + "}", "body_not_json"),
+        ):
+            await connection._connection.send(told)
+            assert (await heard(connection, "error"))[1].error.code == code
         await say(connection, "still here")
         assert (await heard(connection))[0] == "You said: still here"
 

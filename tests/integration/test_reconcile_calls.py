@@ -20,6 +20,7 @@ from urllib.parse import urlencode, urlsplit
 import psycopg
 import pytest
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.nursery import Worker, fork_program
 
 from groundplan.api.genesis import take_up_keys
 from groundplan.core.ids import new_id
@@ -101,11 +102,9 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         listener = socket.create_server(("127.0.0.1", 0))
         control = listener.getsockname()[1]
         with (tmp_path / "control.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "groundplan.console.app", "--home", str(stack.home.root),
-                 "--fd", str(listener.fileno())],
-                env={**os.environ, "GROUNDPLAN_DATABASE_URL": database.dsn}, pass_fds=(listener.fileno(),),
-                stdout=log, stderr=log,
+            process = fork_program(
+                "groundplan.console.app", ["--home", str(stack.home.root)], log.fileno(),
+                {**os.environ, "GROUNDPLAN_DATABASE_URL": database.dsn}, listener.fileno(),
             )  # fmt: skip
         listener.close()
         made = Setup(stack, model, stack.key(), control)
@@ -117,7 +116,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             process.wait(20)
 
 
-async def _alive(setup: Setup, process: subprocess.Popen[bytes], log: Path) -> None:
+async def _alive(setup: Setup, process: Worker, log: Path) -> None:
     end = time.monotonic() + 60
     while True:
         assert process.poll() is None and time.monotonic() < end, log.read_text()

@@ -298,7 +298,7 @@ async def test_what_has_no_bound_is_refused(setup: Setup) -> None:
         ({"previous_response_id": "resp_x"}, "response_not_found"),
         ({"previous_response_id": "../x"}, "response_not_found"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "content_unsupported"),
-        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "file_data"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "file_not_found"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "http://a"}]}]}, "image_url"),
     ]
     for more, code in refusals:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from httpx2 import Client
-from scim2_client.engines.httpx2 import SyncSCIMClient
-from scim2_tester import Status, check_server
 from tests.integration.test_api_control import running
 
 from groundplan.testing.database import Cluster
 
+if TYPE_CHECKING:
+    from scim2_client.engines.httpx2 import SyncSCIMClient
+
 
 @pytest.fixture(scope="module")
 def client(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncSCIMClient]:
+    from scim2_client.engines.httpx2 import SyncSCIMClient  # noqa: PLC0415 -- heavy
+
     folder = tmp_path_factory.mktemp("scim")
     with (
         postgres_cluster.database() as database,
@@ -39,6 +43,8 @@ KNOWN = {
 
 
 def test_a_tester_of_others_finds_only_what_is_meant_to_be_so(client: SyncSCIMClient) -> None:
+    from scim2_tester import Status, check_server  # noqa: PLC0415 -- heavy
+
     results = check_server(client)
     other = [each for each in results if each.status not in (Status.SUCCESS, Status.SKIPPED)]
     unknown = [

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import date
@@ -14,6 +12,7 @@ import numpy as np
 import openai
 import psycopg
 import pytest
+from tests.integration.nursery import Worker, fork_program
 
 from groundplan.blueprint.model import Source
 from groundplan.core.endpoints import Endpoint, lookup
@@ -31,7 +30,7 @@ SOURCE = Source(name="handbook", path="docs", sensitivity="internal", owner="dan
 _END_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
 
 
-def _wait(home: Home, name: str, process: subprocess.Popen[bytes]) -> Endpoint:
+def _wait(home: Home, name: str, process: Worker) -> Endpoint:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         found = lookup(home, name)
@@ -49,11 +48,13 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def service(database: Database, home: Home) -> Iterator[subprocess.Popen[bytes]]:
+def service(database: Database, home: Home) -> Iterator[Worker]:
     ensure(load_settings().models, MINILM.name)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "groundplan.gateway.search_app", "--home", str(home.root)],
-        env=child_environment({"GROUNDPLAN_DATABASE_URL": database.dsn}),
+    process = fork_program(
+        "groundplan.gateway.search_app",
+        ["--home", str(home.root)],
+        2,
+        child_environment({"GROUNDPLAN_DATABASE_URL": database.dsn}),
     )
     try:
         _wait(home, "embeddings", process)
@@ -64,7 +65,7 @@ def service(database: Database, home: Home) -> Iterator[subprocess.Popen[bytes]]
 
 
 def test_ingested_through_the_service_and_found_through_it(
-    database: Database, home: Home, tmp_path: Path, service: subprocess.Popen[bytes]
+    database: Database, home: Home, tmp_path: Path, service: Worker
 ) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "leave.md").write_text("# Leave\n\nEmployees have 28 days of paid leave a year.\n")
@@ -81,7 +82,7 @@ def test_ingested_through_the_service_and_found_through_it(
     assert found.lag == 0
 
 
-def test_texts_are_embedded_for_any_local_process(home: Home, service: subprocess.Popen[bytes]) -> None:
+def test_texts_are_embedded_for_any_local_process(home: Home, service: Worker) -> None:
     texts = ["a dog runs", "", "the last words of a long text count: " + "on and on " * 400 + "salary bands"]
     vectors = embed(home, texts)
     assert vectors.shape == (3, 384)
@@ -95,7 +96,7 @@ def test_texts_are_embedded_for_any_local_process(home: Home, service: subproces
         embed(Home(home.root / "nowhere"), ["a"])
 
 
-def test_embeddings_speak_openai(home: Home, service: subprocess.Popen[bytes]) -> None:
+def test_embeddings_speak_openai(home: Home, service: Worker) -> None:
     endpoint = _wait(home, "embeddings", service)
     with openai.OpenAI(base_url=endpoint.url, api_key=endpoint.token, max_retries=0) as client:
         given = client.embeddings.create(model="all-minilm-l6-v2", input=["a dog runs", "a cat sleeps"])
@@ -114,7 +115,7 @@ def test_embeddings_speak_openai(home: Home, service: subprocess.Popen[bytes]) -
             stranger.embeddings.create(model="any", input="x")
 
 
-def test_bad_requests_are_told_apart(home: Home, service: subprocess.Popen[bytes]) -> None:
+def test_bad_requests_are_told_apart(home: Home, service: Worker) -> None:
     endpoint = _wait(home, "search", service)
     for path, body, code in (
         ("/search", {"workload": "w"}, "request_body"),
@@ -128,9 +129,7 @@ def test_bad_requests_are_told_apart(home: Home, service: subprocess.Popen[bytes
         assert caught.value.hint
 
 
-def test_without_postgresql_search_refuses_and_comes_back(
-    database: Database, home: Home, service: subprocess.Popen[bytes]
-) -> None:
+def test_without_postgresql_search_refuses_and_comes_back(database: Database, home: Home, service: Worker) -> None:
     person = new_id()
     request = SearchRequest(workload="w", person=str(person), query="leave", sources=["handbook"])
     assert search(home, request).passages == []
@@ -156,7 +155,7 @@ def test_without_postgresql_search_refuses_and_comes_back(
     raise AssertionError("search did not come back")
 
 
-def test_it_stops_cleanly_and_takes_its_announcement_back(home: Home, service: subprocess.Popen[bytes]) -> None:
+def test_it_stops_cleanly_and_takes_its_announcement_back(home: Home, service: Worker) -> None:
     service.send_signal(signal.SIGTERM)
     assert service.wait(15) == 0
     assert lookup(home, "search") is None

@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import APIConnectionError, AsyncOpenAI, BadRequestError, NotFoundError, RateLimitError
-from openai.types import ImagesResponse, ModerationCreateResponse
+from openai import APIConnectionError, APIError, AsyncOpenAI, BadRequestError, NotFoundError, RateLimitError
+from openai.types import ImageEditStreamEvent, ImageGenStreamEvent, ImagesResponse, ModerationCreateResponse
 from openai.types.audio import Transcription, TranscriptionStreamEvent, TranscriptionVerbose, Translation
 from tests.integration.gateway_stack import (
     Reply,
@@ -111,6 +111,7 @@ async def test_rerank(setup: Setup) -> None:
     many = await setup.post("/v1/rerank", model="sorter", query="q", documents=["d"] * 101)
     assert many.json["groundplan"]["cost_usd"] == "0.020102000000", "two hundreds of documents"
     wrongs: list[dict[str, Any]] = [{"documents": []}, {"query": ""}, {"top_n": 0}, {"documents": [1]}]
+    wrongs.append({"documents": [{"text": "x", "image": "http://127.0.0.1/secret.png"}]})
     for wrong in wrongs:
         assert (await setup.post("/v1/rerank", **{**body, **wrong})).status == 400
     setup.model.script = Script(mode="malformed")
@@ -136,8 +137,6 @@ async def test_images_without_a_bound_are_refused(setup: Setup) -> None:
         {"model": "painter", "prompt": "x", "size": "1792x1024"},
     ):
         assert (await setup.post("/v1/images/generations", **body)).code == "image_unpriced"
-    with pytest.raises(BadRequestError, match="stream is not supported"):
-        await setup.client.images.generate(prompt="x", model="painter", stream=True)
     with pytest.raises(BadRequestError, match="n is 11"):
         await setup.client.images.generate(prompt="x", model="painter", n=11)
     assert setup.model.counted == 0
@@ -166,11 +165,15 @@ async def test_edits_and_variations_of_images(setup: Setup) -> None:
     assert cost(varied) == "0.010000000000"
     for found in (edited, varied):
         strict(ImagesResponse, found.to_json())
-    with pytest.raises(BadRequestError, match="stream is not supported"):
-        await setup.client.images.edit(image=image, prompt="x", model="painter", stream=True)
+    wanted = form(("model", b"painter", None), ("stream", b"true", None), ("image", b"x", "a.png"))
+    reply = await setup.stack.post("/v1/images/variations", setup.key, wanted, content_type=FORM)
+    assert "stream is not supported" in reply.json["error"]["message"], "the API has none for variations"
     with pytest.raises(BadRequestError, match="n is 0"):
         await setup.client.images.edit(image=image, prompt="x", model="painter", n=0)
     assert (await setup.post("/v1/images/edits", model="painter")).code == "file_missing"
+    address = form(("model", b"painter", None), ("image", b"x", "a.png"), ("mask", b"http://127.0.0.1/a.png", None))
+    reply = await setup.stack.post("/v1/images/edits", setup.key, address, content_type=FORM)
+    assert (reply.status, reply.code) == (400, "field_unsupported"), "an address is no file"
     typed = await setup.stack.post("/v1/images/edits", setup.key, {}, content_type="application/json")
     assert (typed.status, typed.code) == (415, "content_type")
 
@@ -199,8 +202,42 @@ async def test_speech_that_breaks_does_not_look_complete(setup: Setup) -> None:
         setup.model.script = Script(mode=mode)
         reply = await setup.post("/v1/audio/speech", input="hello", model="voice", voice="alloy")
         assert (reply.status, reply.code) == (503, "upstream_failed")
-    refused = await setup.post("/v1/audio/speech", input="x", model="voice", voice="alloy", stream_format="sse")
+    refused = await setup.post("/v1/audio/speech", input="x", model="voice", voice="alloy", stream_format="ogg")
     assert refused.code == "field_unsupported"
+
+
+async def test_images_are_shown_while_they_are_made(setup: Setup) -> None:
+    ask: Any = {"prompt": "a red house", "model": "token-painter", "stream": True, "partial_images": 2}
+    seen = [event async for event in await setup.client.images.generate(**ask)]
+    assert [event.type for event in seen] == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
+    for each in seen:
+        strict(ImageGenStreamEvent, each.to_json())
+    assert cost(seen[-1]) == "0.007003000000"  # 50 tokens, 10 for each time that it was shown, three words
+    image = ("a.png", base64.b64decode("iVBORw0KGgo="), "image/png")
+    edited = [event async for event in await setup.client.images.edit(image=image, **ask)]
+    assert [event.type for event in edited] == ["image_edit.partial_image"] * 2 + ["image_edit.completed"]
+    for one in edited:
+        strict(ImageEditStreamEvent, one.to_json())
+    flat = [event async for event in await setup.client.images.generate(**{**ask, "model": "painter"})]
+    assert cost(flat[-1]) == "0.020000000000", "at a price for each image what is shown on the way costs nothing"
+    setup.model.script = Script(mode="cut")
+    with pytest.raises(APIError, match="broke off"):
+        async for _ in await setup.client.images.generate(**ask):
+            pass
+    await spent(setup, "0.052065")  # and the most of the last one: 180 tokens, 11 bytes and what may be put around them
+
+
+async def test_speech_in_events(setup: Setup) -> None:
+    text, told = "hello " * 50, []
+    async with setup.client.audio.speech.with_streaming_response.create(
+        input=text, model="voice", voice="alloy", stream_format="sse"
+    ) as answer:
+        assert answer.headers["content-type"] == "text/event-stream"
+        async for line in answer.iter_lines():
+            told += [json.loads(line[6:])] if line.startswith("data: ") else []
+    assert b"".join(base64.b64decode(each["audio"]) for each in told[:-1])[::100] == text.encode()
+    assert told[-1]["type"] == "speech.audio.done" and told[-1]["groundplan"]["cost_usd"] == "0.004500000000"
+    await spent(setup, "0.0045")  # by its characters, as it is priced
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
@@ -251,6 +288,14 @@ async def test_a_form_that_is_wrong_is_told(setup: Setup) -> None:
         ([("model", b"ear", None), ("model", b"ear", None), ("file", b"x", "a.wav")], "field_twice"),
         ([("model", b"ear", None), ("file", b"x", "a.wav"), ("file", b"x", "a.wav")], "file_missing"),
         ([("file", bytes(2 << 20), "a.wav"), ("model", b"ear", None)], "model_missing"),
+        (
+            [("model", b"ear", None), ("file", b"x", "a.wav"), ("url", b"http://127.0.0.1/x.wav", None)],
+            "field_unsupported",
+        ),
+        (
+            [("model", b"ear", None), ("file", bytes(2 << 20), "a.wav"), ("url", b"http://127.0.0.1/x.wav", None)],
+            "field_after_file",
+        ),
         ([("model", b"ear", None), ("file", bytes(2 << 20), "a.wav"), ("stream", b"true", None)], "field_after_file"),
     ):
         reply = await setup.stack.post("/v1/audio/transcriptions", setup.key, form(*parts), content_type=FORM)

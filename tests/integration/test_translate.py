@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -19,6 +17,7 @@ from openai import AsyncOpenAI
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
+from tests.integration.nursery import Worker, fork_program
 from tests.integration.provider_fakes import USED, Fake, fake
 from tests.integration.sdk_types import strict
 
@@ -44,7 +43,7 @@ class Setup:
     claude: ScriptedModel
     own: ScriptedModel
     key: str
-    service: subprocess.Popen[bytes]
+    service: Worker
 
     def client(self) -> AsyncOpenAI:
         return AsyncOpenAI(base_url=f"http://127.0.0.1:{self.stack.port}/v1", api_key=self.key, max_retries=0)
@@ -70,9 +69,10 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         chats = [place.name for place in places if place.kind == "chat"]
         made = workload("assistant", chats, embeddings=[f"{kind}-v" for kind in KINDS], attempts=6)
         stack.apply(blueprint(1, places, [made]))
-        command = [sys.executable, "-m", "groundplan.gateway.translate_app", "--home", str(stack.home.root)]
         with (stack.home.logs / "translate.log").open("ab") as log:
-            service = subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ))
+            service = fork_program(
+                "groundplan.gateway.translate_app", ["--home", str(stack.home.root)], log.fileno(), os.environ
+            )
         try:
             end = time.monotonic() + 60
             while lookup(stack.home, "translate") is None:

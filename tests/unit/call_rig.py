@@ -205,8 +205,10 @@ async def call_rig(
     more: dict[str, dict[str, Any]] | None = None,
     workloads: dict[str, dict[str, Any]] | None = None,
     limits: Sequence[Limit] = (),
+    ports: dict[str, int] | None = None,
 ) -> AsyncIterator[Rig]:
-    """`more`: settings of deployments by name; `workloads`: settings by name, each with a key of its own name."""
+    """`more`: settings of deployments by name; `workloads`: settings by name, each with a key of its own name; `ports`:
+    of upstreams that are not the scripted ones."""
     loop = asyncio.get_running_loop()
     home = Home(folder)
     home.create()
@@ -214,7 +216,8 @@ async def call_rig(
     declared = {"assistant": {}} if workloads is None else workloads
     async with AsyncExitStack() as stack:
         started = {name: await stack.enter_async_context(upstream(name)) for name in names}
-        places = [deployment(name, started[name][2], **(more or {}).get(name, {})) for name in names]
+        at = {name: started[name][2] for name in names} | (ports or {})
+        places = [deployment(name, at[name], **(more or {}).get(name, {})) for name in names]
         tasks = [workload(name, list(names), **settings) for name, settings in declared.items()]
         catalog = index(replace(blueprint(1, places, tasks), limits=list(limits)))
         keys = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import GroundplanError, Invalid
-from groundplan.gateway.http.sse import EventReader, event, splice, without_usage
+from groundplan.gateway.http.sse import EventReader, EventTooLarge, event, splice, without_usage
 from groundplan.gateway.surfaces import chat as chat_completions
 from groundplan.gateway.surfaces import embeddings
 from groundplan.gateway.surfaces.chat import ChatRelay, OpenAIChat
@@ -28,7 +29,7 @@ json_values = st.recursive(
 )  # fmt: skip
 OURS = {
     "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "audio", "prediction",
-    "web_search_options", "modalities", "service_tier",
+    "web_search_options", "search_parameters", "plugins", "modalities", "service_tier", "tools", "store",
 }  # fmt: skip
 
 
@@ -55,6 +56,13 @@ def test_numbers_and_order_are_the_callers_own_bytes() -> None:
         b'{"temperature":1.50,"model":"up","messages":[{"role":"user","content":"h\\u00e9","x":1e2}],'
         b'"seed":12345678901234567890,"max_tokens":9}'
     )
+
+
+@pytest.mark.parametrize("value", [True, False, None])
+def test_nothing_is_stored_at_a_provider(value: bool | None) -> None:
+    sent = json.loads(OpenAIChat().forward(chat_completions.read(chat(store=value)), PLACE, 7, []))
+    assert sent["store"] is False
+    assert "store" not in json.loads(OpenAIChat().forward(chat_completions.read(chat()), PLACE, 7, []))
 
 
 def test_only_one_cap_and_only_ours_is_sent() -> None:
@@ -85,6 +93,10 @@ def test_a_stream_always_asks_for_usage() -> None:
         ({"audio": {"voice": "x"}}, "field_unsupported"),
         ({"prediction": {"type": "content"}}, "field_unsupported"),
         ({"web_search_options": {}}, "field_unsupported"),
+        ({"search_parameters": {"mode": "on"}}, "field_unsupported"),
+        ({"plugins": [{"id": "web"}]}, "field_unsupported"),
+        ({"tools": [{"type": "function", "function": {}}, {"type": "code_interpreter"}]}, "field_unsupported"),
+        ({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, "content_unsupported"),
         ({"modalities": ["text", "audio"]}, "field_unsupported"),
         ({"service_tier": "flex"}, "field_unsupported"),
         ({"stream": "yes"}, "body_invalid"),
@@ -131,6 +143,25 @@ def test_any_cut_of_the_bytes_gives_the_same_events(data: list[str], newline: by
         at = cut
     found += reader.feed(newline * 2)
     assert found == [text.encode() for text in data]
+
+
+def test_an_event_without_an_end_is_bounded() -> None:
+    reader = EventReader(1000)
+    reader.feed(b"data: ")
+    for _ in range(99):
+        assert reader.feed(b"0123456789") == []
+    with pytest.raises(EventTooLarge):
+        reader.feed(b"0123456789")
+
+
+def test_a_large_event_in_small_reads_is_put_together_once() -> None:
+    """An image of megabytes: with a copy at each read this would take most of a minute."""
+    reader, piece, began = EventReader(), bytes(64).replace(b"\0", b"A"), time.process_time()
+    reader.feed(b"data: ")
+    for _ in range(65_536):
+        assert reader.feed(piece) == []
+    assert reader.feed(b"\r\n\r\ndata: next\n\n") == [piece * 65_536, b"next"]
+    assert time.process_time() - began < 5.0
 
 
 @given(st.dictionaries(st.text(max_size=5), json_values, max_size=4))

@@ -298,5 +298,6 @@ async def test_a_loser_over_http_2_is_settled_by_the_same_rules(
         assert (await answer(rig, stream))["deployment"] == "two"
         await until(lambda: not rig.gateway.background)
         loser = next(s for s in await rig.settlements() if s.attempt == 0)
-        assert (loser.outcome, loser.cost, model.counted) == ("cancelled", cost, 1)
+        assert (loser.outcome, loser.cost) == ("cancelled", cost)
+        assert model.counted == 1 or rule_ == "full", "the full price is due, too, where it was cancelled on its way"
         await rig.books()

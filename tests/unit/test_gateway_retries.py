@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -130,6 +131,31 @@ async def test_the_deadline_ends_the_retries(tmp_path: Path) -> None:
         assert (await rig.chat()).status == 503
         assert time.monotonic() - began < 2.0 and rig.models["one"].counted <= 4
         await rig.books()
+
+
+@pytest.mark.parametrize("status", [200, 400])
+async def test_an_upstream_that_sends_a_byte_now_and_then_does_not_hold_a_call_beyond_its_deadline(
+    tmp_path: Path, status: int
+) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n" % status)
+        with suppress(ConnectionError):
+            for _ in range(100):
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.1)
+        writer.close()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    settings = {"attempts": 2, "deadline_ms": 600}
+    async with server, call_rig(tmp_path, ["one"], workloads={"assistant": settings}, ports={"one": port}) as rig:
+        began = time.monotonic()
+        assert (await rig.chat()).code == "upstream_failed"
+        assert 0.4 < time.monotonic() - began < 5.0, "each byte is within the time between two, which is half a second"
+        (settled,) = await rig.settlements()
+        assert settled.outcome == "failed" and settled.estimated, "it may have been billed"
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])

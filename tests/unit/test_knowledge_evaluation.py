@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -149,3 +150,10 @@ def test_a_draft_is_no_question_until_somebody_accepts_it(tmp_path: Path) -> Non
 )
 def test_only_a_question_is_taken_of_an_answer(answer: str, question: str | None) -> None:
     assert draft.question_of(answer) == question
+
+
+def test_how_often_a_reranker_gave_no_order_is_counted() -> None:
+    plain = Given(("s/a.md",), (), [_passage("a.md", 0, 9)], 0.8, abstained=False, milliseconds=10.0)
+    assert "reranked" not in figures([plain])
+    ordered, late = (replace(plain, in_order=(done,)) for done in (True, False))
+    assert figures([ordered, late, ordered, plain])["reranked"] == {"asked": 3, "skipped": 1}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from groundplan.catalog.governed import ConnectorRule
 from groundplan.catalog.levels import SENSITIVITIES
@@ -178,3 +179,12 @@ def test_a_connector_needs_what_its_type_needs(settings: dict[str, Any]) -> None
     with pytest.raises(ValueError, match="needs"):
         ConnectorRule(**settings)
     assert ConnectorRule(type="push").settings() == {}
+
+
+def test_who_the_grantees_of_s3_are_is_declared_for_s3_only() -> None:
+    rule = ConnectorRule(type="store", url="s3://docs/in", acl={"AllUsers": "public", "79a59df9": "hr"})
+    assert rule.settings() == {"url": "s3://docs/in"}, "it has a place of its own in the blueprint"
+    with pytest.raises(ValidationError, match="S3"):
+        ConnectorRule(type="store", url="sftp://host/in", acl={})
+    with pytest.raises(ValidationError):
+        ConnectorRule(type="store", url="s3://docs/in", acl={"two words": "hr"})

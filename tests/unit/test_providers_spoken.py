@@ -12,6 +12,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -28,8 +29,8 @@ from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.upstream.providers import EMBEDS, Place
 from groundplan.gateway.upstream.translate import Failed, Providers
 
-pytest.importorskip("any_llm", reason="needs groundplan[providers]")
 pytestmark = [
+    pytest.mark.skipif(find_spec("any_llm") is None, reason="needs groundplan[providers]"),
     pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The `__fields__` attribute is deprecated"),
 ]

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 from datetime import UTC, date, datetime
 
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
-
 from groundplan.catalog.loader import load_files
 from groundplan.governance.register.bom import ml_bom
 from groundplan.governance.register.cards import card
@@ -84,6 +81,9 @@ def test_what_two_teams_have_twice_is_named_with_them() -> None:
 
 
 def test_tools_are_services_of_the_bill_of_materials() -> None:
+    from cyclonedx.schema import SchemaVersion  # noqa: PLC0415 -- heavy: not for whoever only collects tests
+    from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415
+
     bom = ml_bom(list(entries().values()), "acme", 1, datetime(2026, 11, 25, tzinfo=UTC))
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bom)) is None
     assert {"tool/crm", "tool/shop", "deployment/one"} == {each["bom-ref"] for each in bom["services"]}

@@ -16,16 +16,17 @@ from psycopg import Connection
 
 from groundplan.api import labelled
 from groundplan.api.context import Services
-from groundplan.api.index_key import ensure_key
+from groundplan.api.index_key import ensure_key, withdraw_keys
 from groundplan.api.local import post_local
 from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit import SYSTEM
 from groundplan.core.database import connect, database_url
+from groundplan.core.errors import Unavailable
 from groundplan.knowledge.embedding.deployed import Deployed
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.compare import Examined
-from groundplan.knowledge.index.model import Edition, declared
+from groundplan.knowledge.index.model import WHOLE, Edition, declared
 from groundplan.knowledge.index.switch import Who
 from groundplan.knowledge.index.upkeep import Tools, Wanted, keep_up
 from groundplan.knowledge.model import Embedder
@@ -79,7 +80,22 @@ class Bench:
             return None
         questions = labelled.read(folder, file)
         asked = [labelled.asked(self.conn, number, one) for number, one in enumerate(questions)]
-        return labelled.judged(self.services, questions, [{**one, "edition": edition} for one in asked])
+        return labelled.judged(self.services, questions, [{**one, "edition": edition, "rerank": None} for one in asked])
+
+
+def have_keys(services: Services, conn: Connection[Any], blueprint: Blueprint) -> None:
+    """A key for each workload that rerankers are called for, and none for what nothing is called for any more."""
+    rerankers = {one.grounding.rerank.workload for one in blueprint.workloads if one.grounding and one.grounding.rerank}
+    for workload in sorted(rerankers):
+        try:
+            ensure_key(services, workload)
+        except Unavailable as error:
+            # every answer that goes without its reranker says so
+            log.info("index: %s", error.message)
+    embeddings = [one.settings.embedding for one in index_store.editions(conn, (*WHOLE, "building"))]
+    declared_one = blueprint.index.embedding
+    needed = rerankers | {one.workload for one in (*embeddings, declared_one) if one is not None}
+    withdraw_keys(services, needed)
 
 
 def look(services: Services, stop: Callable[[], bool] = never) -> None:
@@ -89,6 +105,7 @@ def look(services: Services, stop: Callable[[], bool] = never) -> None:
             blueprint = current_or_none(conn)
         if blueprint is None or not index_store.take_lead(conn):
             return
+        have_keys(services, conn, blueprint)
         bench = Bench(services, conn, blueprint)
         for step in keep_up(conn, bench.wanted(), bench.tools(stop), bench.who(SYSTEM)):
             log.info("index: %s of edition %d is done", step.what, step.edition)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+from msgspec import to_builtins
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -91,6 +92,7 @@ def asked(conn: Connection[Any], number: int, one: LabelledQuestion) -> dict[str
         "sources": workload.grounding.sources,
         "k": _DEPTH,
         "synonyms": workload.grounding.synonyms,
+        "rerank": to_builtins(workload.grounding.rerank),
         "max_bytes": 1 << 20,
         "context": 0,
     }
@@ -117,4 +119,5 @@ def _given(services: Services, one: LabelledQuestion, ask: dict[str, Any]) -> Gi
         confidence=float(answer["confidence"]),
         abstained=bool(answer["abstained"]),
         milliseconds=took,
+        in_order=tuple(not step.get("skipped") for step in answer["steps"]),
     )

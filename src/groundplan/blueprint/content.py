@@ -26,6 +26,8 @@ class Connector(msgspec.Struct, frozen=True, kw_only=True):
 
     type: str
     settings: dict[str, str | int | float] = {}
+    acl: dict[str, str] | None = None
+    """Who the grantees of access lists that a store keeps are here; None: those are not read."""
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +76,15 @@ class IndexEmbedding(msgspec.Struct, frozen=True, kw_only=True):
     dimensions: int
 
 
+class Rerank(msgspec.Struct, frozen=True, kw_only=True):
+    """Who puts the best passages in order, for which workload it is called, and how long it may take."""
+
+    workload: str
+    deployment: str
+    passages: int = 30
+    within_ms: int = 500
+
+
 class Index(msgspec.Struct, frozen=True, kw_only=True):
     """How all sources are cut and embedded for search."""
 
@@ -95,5 +106,7 @@ class Grounding(msgspec.Struct, frozen=True, kw_only=True):
     """Below that confidence (0 to 1) no passage is given."""
     required: bool = True
     """True: cut off from the live permissions, a call is refused. A call for which no passage is found is answered."""
-    synonyms: bool = True
+    synonyms: bool = False
     """Also search for what the glossary says for the words of a question."""
+    rerank: Rerank | None = None
+    """None: the order stays as words and vectors made it."""

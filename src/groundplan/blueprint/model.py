@@ -9,7 +9,17 @@ from __future__ import annotations
 
 import msgspec
 
-from groundplan.blueprint.content import Connector, Governed, Grounding, Index, IndexEmbedding, Needs, Source, Term
+from groundplan.blueprint.content import (
+    Connector,
+    Governed,
+    Grounding,
+    Index,
+    IndexEmbedding,
+    Needs,
+    Rerank,
+    Source,
+    Term,
+)
 from groundplan.blueprint.governance import ApprovalTerms, Described, Framework, PolicyRules, ToolServer
 from groundplan.blueprint.guarding import CompanyEntity, Guardrails, Judge, Review
 from groundplan.blueprint.limits import Budget, Caps, Grant, Limit
@@ -55,6 +65,7 @@ __all__ = [
     "RateDetails",
     "Rates",
     "Reliability",
+    "Rerank",
     "Review",
     "RouteRule",
     "Routing",

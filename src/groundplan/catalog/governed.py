@@ -78,12 +78,16 @@ class CheckRule(Strict):
     """Most that the mean of the last quarter may differ from that of the first, in standard deviations of the first."""
 
 
+Grantee = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._%+@-]{1,200}$")]
+
+
 class ConnectorRule(Strict):
     """Where a source is read from, if not from a folder of the workspace. A secret is only named."""
 
     type: Literal["git", "store", "web", "sql", "mail", "push"]
     url: Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x20\x7f@]+$")] | None = None
-    """git: a repository; store: any fsspec address such as s3://BUCKET/FOLDER; web: the first page of a site."""
+    """git: a repository; store: any fsspec address such as s3://BUCKET/FOLDER,
+    sftp://HOST/FOLDER or webdav+https://HOST/FOLDER; web: the first page of a site."""
     endpoint: Url | None = None
     """store: where an S3-compatible service answers, if not at the provider's own address."""
     path: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
@@ -92,7 +96,11 @@ class ConnectorRule(Strict):
     dsn: Secret | None = None
     """sql: the address of a PostgreSQL database with its user, best one that can only read."""
     key: Secret | None = None
-    """store: `ID:SECRET` of an S3 service."""
+    """store: `ID:SECRET` of an S3 service, `USER:PASSWORD` of SFTP or WebDAV."""
+    host_key: Annotated[str, StringConstraints(pattern=r"^(ssh|ecdsa)-[a-z0-9-]+ [A-Za-z0-9+/=]{40,2000}$")] | None = (
+        None
+    )
+    """store, of SFTP: the public key of the server; left out, it has to be among the known hosts of this user."""
     table: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,126}$")] | None = None
     """sql: a table or view."""
     id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")] = "id"
@@ -104,6 +112,9 @@ class ConnectorRule(Strict):
     mail: `participants` lets those read a message who wrote or got it, and nobody else."""
     grants: bool = False
     """sql: whoever was granted SELECT on the table, as groups of the same name, may read its rows (PostgreSQL)."""
+    acl: dict[Grantee, Line] | None = None
+    """store, of S3: the access lists of the objects say who reads them. Canonical ids, addresses, `AllUsers` or
+    `AuthenticatedUsers` -> a group, a person's address, `everyone` or `public`; whoever is not named is nobody."""
     rate: Annotated[float, Field(gt=0, le=10_000, strict=False)] = 50.0
     """Requests a second at most."""
     pages: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
@@ -117,6 +128,8 @@ class ConnectorRule(Strict):
         missing = [name for name in needed[self.type] if getattr(self, name) is None]
         if self.type == "sql" and (self.dsn is None) == (self.path is None):
             missing.append("dsn or path (one of them)")
+        if self.acl is not None and not (self.url or "").startswith(("s3://", "s3a://")):
+            raise ValueError("acl reads the access lists of S3: write url: s3://BUCKET/FOLDER, or leave it out")
         if missing:
             raise ValueError(f"a connector of type {self.type} needs {', '.join(missing)}")
         self._elsewhere()
@@ -136,7 +149,7 @@ class ConnectorRule(Strict):
 
     def settings(self) -> dict[str, Any]:
         """What was said, without its type."""
-        return self.model_dump(mode="json", exclude_defaults=True, exclude={"type"})
+        return self.model_dump(mode="json", exclude_defaults=True, exclude={"type", "acl"})
 
 
 class TermDoc(Strict):

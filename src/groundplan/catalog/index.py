@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from groundplan.catalog.base import Strict
 from groundplan.catalog.fields import Duration, Name, Path
@@ -26,6 +26,25 @@ class EmbeddingRule(Strict):
     """Length of its vectors."""
 
 
+def _in_time(milliseconds: int) -> int:
+    if not 20 <= milliseconds <= 3000:
+        raise ValueError("20ms to 3s are possible: whoever asked waits for it")
+    return milliseconds
+
+
+class RerankRule(Strict):
+    """The best passages put in order by a deployment of type rerank, asked of the gateway like any other call: metered,
+    budgeted, audited. Only passages that the person may read are sent to it."""
+
+    workload: Name
+    """For which workload the calls are; its `also` names the deployment."""
+    deployment: Name
+    passages: Annotated[int, Field(ge=2, le=100)] = 30
+    """How many of the best."""
+    within: Annotated[Duration, AfterValidator(_in_time)] = 500
+    """What comes later is not waited for: the order stays as words and vectors made it, and the answer says so."""
+
+
 class IndexRule(Strict):
     """The search index of all sources."""
 
@@ -33,6 +52,8 @@ class IndexRule(Strict):
     """Most characters of a passage; passages end where a section, a sentence or a word does."""
     embedding: EmbeddingRule | None = None
     """Left out: the embedded model all-MiniLM-L6-v2."""
+    rerank: RerankRule | None = None
+    """For every workload with sources that says nothing else under `grounding`. Left out: nothing is reordered."""
     switch: Literal["automatic", "by-hand"] = "automatic"
     """automatic: to a new edition as soon as it is whole and no worse than the one that serves."""
     keep: Duration = 30 * DAY_MS

@@ -1,48 +1,115 @@
-"""Rules for the search index between documents: whose deployment embeds, and whether it may see the sources."""
+"""Rules for the search index between documents: whose deployments embed and rerank, and whether they may see it all."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from groundplan.catalog.index import RerankRule
 from groundplan.catalog.levels import SERVED_STAGES, sensitivity_rank
+from groundplan.catalog.model import WorkloadDoc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 
+Broken = frozenset[tuple[str, str]]
+Place = tuple[str, ...]
+_LISTS = {"embeddings": "embeddings", "also": "further deployments (also)"}
 
-def index(workspace: Workspace, broken: frozenset[tuple[str, str]]) -> Iterator[Problem]:
-    """The embedding names a served workload that has the deployment, and that may see every source."""
+
+def reranker(workspace: Workspace, workload: WorkloadDoc) -> RerankRule | None:
+    """Who puts passages in order for a workload."""
+    own = workload.grounding.rerank
+    if not workload.sources or own is False:
+        return None
+    return own or workspace.company.index.rerank
+
+
+def index(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
+    """What embeds and reranks is a served workload that has the deployment and may see what it is sent."""
     company = workspace.company
-    rule = company.index.embedding
-    if rule is None:
-        return
-    place = ("index", "embedding")
-    where = workspace.where("company", company.name, *place, "workload")
-    workload = workspace.workloads.get(rule.workload)
+    at_index: Place = ("company", company.name, "index")
+    if (rule := company.index.embedding) is not None:
+        yield from _asked(workspace, broken, rule.workload, rule.deployment, "embeddings", (*at_index, "embedding"))
+        yield from _sources(workspace, rule.workload, (*at_index, "embedding", "workload"))
+    if (rerank := company.index.rerank) is not None:
+        yield from _asked(workspace, broken, rerank.workload, rerank.deployment, "also", (*at_index, "rerank"))
+    for workload in workspace.workloads.values():
+        place: Place = ("workload", workload.name)
+        if own := workload.grounding.rerank:
+            place = (*place, "grounding", "rerank")
+            yield from _asked(workspace, broken, own.workload, own.deployment, "also", place)
+        if (found := reranker(workspace, workload)) is not None and workload.stage in SERVED_STAGES:
+            yield from _sent(workspace, workload, found, place if own else (*place, "sources"))
+
+
+def _asked(
+    workspace: Workspace, broken: Broken, name: str, deployment: str, among: str, place: Place
+) -> Iterator[Problem]:
+    """The workload is served and names the deployment, which is one of its kind."""
+    where = workspace.where(*place, "workload")
+    workload = workspace.workloads.get(name)
     if workload is None:
-        if ("workload", rule.workload) not in broken:
-            hint = "Declare a workload for embeddings, with a budget, and name it here."
-            yield Problem(f"workload {rule.workload} is not declared", "unknown_workload", hint, where)
+        if ("workload", name) not in broken:
+            hint = "Declare a workload for these calls, with a budget, and name it here."
+            yield Problem(f"workload {name} is not declared", "unknown_workload", hint, where)
         return
     if workload.stage not in SERVED_STAGES:
         yield Problem(
             f"workload {workload.name} is not served at stage {workload.stage}",
             "index_workload",
-            f"Nothing is embedded for it: choose one of {', '.join(SERVED_STAGES)}.",
+            f"Nothing is asked for it: choose one of {', '.join(SERVED_STAGES)}.",
             where,
         )
-    if rule.deployment not in workload.embeddings:
+    place = (*place, "deployment")
+    if deployment not in getattr(workload, among):
         yield Problem(
-            f"{rule.deployment} is not among the embeddings of {workload.name}",
+            f"{deployment} is not among the {_LISTS[among]} of {workload.name}",
             "index_deployment",
-            f"Name it there: embeddings: [{rule.deployment}].",
-            workspace.where("company", company.name, *place, "deployment"),
+            f"Name it there: {among}: [{deployment}].",
+            workspace.where(*place),
         )
+    known = workspace.deployments.get(deployment)
+    if among == "also" and known is not None and known.type != "rerank":
+        yield Problem(
+            f"{deployment} is of type {known.type} and puts nothing in order",
+            "index_deployment",
+            "Name a deployment with type: rerank.",
+            workspace.where(*place),
+        )
+
+
+def _sources(workspace: Workspace, name: str, place: Place) -> Iterator[Problem]:
+    """What embeds may see every source."""
+    workload = workspace.workloads.get(name)
     for source in workspace.sources.values():
-        if sensitivity_rank(source.sensitivity) > sensitivity_rank(workload.sensitivity):
+        if workload is not None and sensitivity_rank(source.sensitivity) > sensitivity_rank(workload.sensitivity):
             yield Problem(
                 f"source {source.name} is {source.sensitivity}, and its texts would go to {workload.name}, which may "
                 f"see {workload.sensitivity} only",
                 "source_too_sensitive",
                 f"Raise the workload to sensitivity: {source.sensitivity}, so that only what may hold it embeds.",
-                where,
+                workspace.where(*place),
             )
+
+
+def _sent(workspace: Workspace, workload: WorkloadDoc, rule: RerankRule, place: Place) -> Iterator[Problem]:
+    """What reranks for a workload may see what that one sees, and only where it may be seen."""
+    other = workspace.workloads.get(rule.workload)
+    if other is None:
+        return
+    if sensitivity_rank(workload.sensitivity) > sensitivity_rank(other.sensitivity):
+        yield Problem(
+            f"passages of {workload.name}, which are {workload.sensitivity}, would be put in order by {other.name}, "
+            f"which may see {other.sensitivity} only",
+            "rerank_sensitivity",
+            f"Raise {other.name} to sensitivity: {workload.sensitivity}, or say grounding: {{rerank: false}}.",
+            workspace.where(*place),
+        )
+    if workload.residency and (not other.residency or not set(other.residency) <= set(workload.residency)):
+        allowed = ", ".join(sorted(workload.residency))
+        yield Problem(
+            f"passages of {workload.name} stay in {allowed}, and {other.name}, which puts them in order, may run "
+            f"{'in ' + ', '.join(sorted(other.residency)) if other.residency else 'anywhere'}",
+            "rerank_residency",
+            f"Declare residency: [{allowed}] for {other.name}, or say grounding: {{rerank: false}}.",
+            workspace.where(*place),
+        )

@@ -98,7 +98,7 @@ def _type(field: dict[str, Any]) -> str:
         name = _title(field["$ref"].rpartition("/")[2])
         return f"[{name}](#{name.replace(' ', '-')})"
     if "const" in field:
-        return f"`{field['const']}`"
+        return f"`{str(field['const']).lower() if isinstance(field['const'], bool) else field['const']}`"
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     if "examples" in field:

@@ -34,6 +34,7 @@ from groundplan.catalog.fields import (
 )
 from groundplan.catalog.governed import NeedsRule
 from groundplan.catalog.guardrails import GuardrailRule
+from groundplan.catalog.index import RerankRule
 from groundplan.catalog.keep import KeepRule
 from groundplan.catalog.levels import Sensitivity, Stage
 from groundplan.catalog.people import Owners
@@ -98,8 +99,10 @@ class GroundingRule(Strict):
     nothing was found. `groundplan knowledge evaluate` shows what a floor does to your questions."""
     required: bool = True
     """Refuse the call while permissions cannot be read."""
-    synonyms: bool = True
+    synonyms: bool = False
     """Also search for what the glossary says for the words of a question."""
+    rerank: RerankRule | Literal[False] | None = None
+    """Who puts the best passages in order; false: nobody; left out: as the company's index says."""
 
 
 class Limits(Strict):

@@ -135,11 +135,16 @@ def _lines(file: Path) -> list[dict[str, Any]]:
 def _told(value: dict[str, Any]) -> str:
     """A table for people."""
     rows = [_row("together", value)]
-    rows += [_row(name, value[key]) for name, key in (("words", "lexical"), ("vectors", "vector")) if key in value]
+    others = (("words", "lexical"), ("vectors", "vector"), ("without the reranker", "without_reranker"))
+    rows += [_row(name, value[key]) for name, key in others if key in value]
     parts = [table(("ranking", "nDCG@10", "recall@100", "MRR@10", "nDCG@10 with 95 %"), rows)]
     parts.append(
         f"search takes {value['p50_ms']} ms (half), {value['p95_ms']} ms (95 %); {value['questions']} questions"
     )
+    if (reranked := value.get("reranked")) is not None:
+        parts.append(
+            f"a reranker was asked for {reranked['asked']} answers and gave no order for {reranked['skipped']}"
+        )
     if value.get("abstained") is not None:
         parts.append(f"{value['abstained']:.1%} of the questions were not answered")
     for name, found in (("source", value.get("by_source")), ("sensitivity", value.get("by_sensitivity"))):

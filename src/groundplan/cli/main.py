@@ -5,6 +5,7 @@ It holds no command itself; each lives in its own module and speaks to the HTTP 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -16,6 +17,8 @@ from typer.core import TyperGroup
 from groundplan.cli.output import print_error, unusable, wrong_usage
 from groundplan.core.errors import GroundplanError
 
+COLLECTED = (50_000, 50, 100)
+"""When garbage is looked for: what a command loads stays, and there is much of it."""
 USAGE = 2
 """Exit code of a wrong command line."""
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -122,6 +125,7 @@ def root(
 def main() -> None:
     """Entry of the console script: every error on purpose becomes one message and its exit code, and so does a file or
     folder that cannot be used."""
+    gc.set_threshold(*COLLECTED)
     try:
         try:
             app()
@@ -141,6 +145,8 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+    finally:
+        gc.freeze()  # the process ends: nobody needs its garbage sorted
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def models_for(services: Iterable[str]) -> tuple[str, ...]:
 
 def module(name: str, *arguments: str) -> tuple[str, ...]:
     """The command line of one of our modules in this Python."""
-    return (sys.executable, "-m", name, *arguments)
+    return (sys.executable, "-m", "groundplan.program", name, *arguments)
 
 
 def control(home: Home, fd: int, workspace: Path | None, demo: bool) -> Process:

@@ -31,6 +31,7 @@ from groundplan.knowledge.embedding.deployed import Deployed
 from groundplan.knowledge.embedding.openvino_encoder import load as load_encoder
 from groundplan.knowledge.embedding.openvino_encoder import load_questions, precision_of
 from groundplan.knowledge.remote import EMBEDDINGS, SEARCH
+from groundplan.knowledge.retrieval import rerank
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.endpoint import Application, Service, application
 from groundplan.knowledge.retrieval.examine import Examiner
@@ -73,7 +74,13 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     pool.open(wait=False)
     follower = Follower(lambda: database_url(home, settings, "control"), index, saved.keep)
     follower.start()
-    search = Search(pool, questions, index, deployed=lambda embedding: Deployed(home, embedding, _EMBEDDING_SECONDS))
+    search = Search(
+        pool,
+        questions,
+        index,
+        deployed=lambda embedding: Deployed(home, embedding, _EMBEDDING_SECONDS),
+        reranker=lambda rule: rerank.Deployed(home, rule),
+    )
     examiner = Examiner(search.asking, lambda: database_url(home, settings, "control"))
     return application(Service(search, encoder, follower, examiner), token), pool, follower
 

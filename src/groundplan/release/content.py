@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
-from groundplan.catalog.index import IndexRule
+from groundplan.catalog.index import IndexRule, RerankRule
 from groundplan.catalog.keep import DAY_MS
 from groundplan.catalog.workspace import Workspace
 from groundplan.release.grants import granted, named
@@ -24,6 +24,13 @@ def index(rule: IndexRule) -> bp.Index:
     )
 
 
+def rerank(rule: RerankRule | None) -> bp.Rerank | None:
+    """Who puts passages in order."""
+    if rule is None:
+        return None
+    return bp.Rerank(workload=rule.workload, deployment=rule.deployment, passages=rule.passages, within_ms=rule.within)
+
+
 def source(workspace: Workspace, item: doc.SourceDoc) -> bp.Source:
     """A declared source, with who may read it and what governs it."""
     return bp.Source(
@@ -34,7 +41,7 @@ def source(workspace: Workspace, item: doc.SourceDoc) -> bp.Source:
         readers=sorted(named(workspace, reader) for reader in item.readers),
         read=granted(workspace, "read", f"source/{item.name}"),
         governed=_governed(workspace, item),
-        connector=bp.Connector(type=item.connector.type, settings=item.connector.settings())
+        connector=bp.Connector(type=item.connector.type, settings=item.connector.settings(), acl=item.connector.acl)
         if item.connector
         else None,
         checks=[check.model_dump(mode="json", exclude_defaults=True) for check in item.checks],

@@ -8,9 +8,10 @@ from decimal import Decimal
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
+from groundplan.catalog.index_rules import reranker
 from groundplan.catalog.workspace import Workspace
 from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
-from groundplan.release import choice, trying
+from groundplan.release import choice, content, trying
 from groundplan.release.governed import guardrails, review
 from groundplan.release.grants import granted
 
@@ -68,7 +69,7 @@ def workload(
         embeddings=list(item.embeddings),
         also=list(item.also),
         budgets=sorted(workspace.budgets_of(item.name)),
-        grounding=_grounding(item),
+        grounding=_grounding(workspace, item),
         needs=_needs(item),
         system_prompt=prompt.text if prompt else None,
         prompt=f"{prompt.name}@{prompt.version}" if prompt else None,
@@ -153,7 +154,7 @@ def _expires(item: doc.WorkloadDoc, served: bp.Workload | None, days: int | None
     return None if days is None else (today + timedelta(days=days)).isoformat()
 
 
-def _grounding(item: doc.WorkloadDoc) -> bp.Grounding | None:
+def _grounding(workspace: Workspace, item: doc.WorkloadDoc) -> bp.Grounding | None:
     if not item.sources:
         return None
     rule = item.grounding
@@ -164,6 +165,7 @@ def _grounding(item: doc.WorkloadDoc) -> bp.Grounding | None:
         floor=rule.floor,
         required=rule.required,
         synonyms=rule.synonyms,
+        rerank=content.rerank(reranker(workspace, item)),
     )
 
 

@@ -45,3 +45,5 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
     """Method and beginning of a path, such as `POST /v1/batches`: nothing else fails. None: calls, batches' too."""
     usage: dict[str, Any] | None = None
     """What it reports as its usage, whatever that was, in the words of the API that is asked."""
+    last: dict[str, Any] | None = None
+    """Fields that the last event of a stream of an image, of speech or of a transcript has instead of its own."""

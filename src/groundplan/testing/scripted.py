@@ -40,7 +40,7 @@ from groundplan.testing.scripted_batches import ScriptedBatches
 from groundplan.testing.scripted_message_batches import ScriptedMessageBatches
 from groundplan.testing.scripted_messages import Asked, MessageAnswer, error, usage
 from groundplan.testing.scripted_stream import STREAM_MODES, TOOL_PIECES, Answer, stream
-from groundplan.testing.scripted_tasks import TASKS, perform
+from groundplan.testing.scripted_tasks import TASKS, How, perform
 
 MODES = ("ok", "down", "error", "stall", "cut", "miscount", "slow", "undercount", *STREAM_MODES)
 _MESSAGES = b"/v1/messages"
@@ -258,7 +258,8 @@ class ScriptedModel:
                 )
                 return
             if target in TASKS:
-                await perform(target, request, response, (mode, self.script.chunk_ms / 1000))
+                script = self.script
+                await perform(target, request, response, How(mode, script.chunk_ms / 1000, script.at, script.last))
                 return
             chat = msgspec.json.decode(request.body, type=_Chat)
         except msgspec.DecodeError as error:

@@ -86,6 +86,28 @@ class Answer:
         return _event({"error": error})
 
 
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """Events that say their type, the last one with the usage. `named`: the type is the name of the event, too."""
+
+    events: list[dict[str, Any]]
+    named: bool = True
+
+    def parts(self) -> list[bytes]:
+        heads = (b"event: %b\n" % each["type"].encode() if self.named else b"" for each in self.events)
+        return [head + _event(each) for head, each in zip(heads, self.events, strict=True)]
+
+    def ending(self) -> list[bytes]:
+        return []
+
+    def done(self) -> bytes:
+        return b""
+
+    def error(self) -> bytes:
+        error = {"message": "something went wrong", "type": "server_error", "param": None, "code": "scripted_error"}
+        return b"event: error\n" + _event({"type": "error", "error": error})
+
+
 async def stream(response: Response, answer: Frames, mode: str, pause: float, at: int | None) -> None:
     """Write the whole stream, or a broken one. `pause`: seconds between events; `at`: the one where it goes wrong."""
     if mode == "wrong_type":

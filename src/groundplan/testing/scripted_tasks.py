@@ -10,12 +10,14 @@ import base64
 import re
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from groundplan.gateway.http import multipart
 from groundplan.gateway.http.server import Request, Response
+from groundplan.testing.scripted_stream import Typed, stream
 
 _encode = msgspec.json.Encoder().encode
 CATEGORIES = (
@@ -32,23 +34,35 @@ _BROKEN = {
 }
 
 
-async def perform(target: bytes, request: Request, response: Response, how: tuple[str, float]) -> None:
-    """Answer one request in the mode and with the pause between pieces that `how` says."""
-    mode, pause = how
+@dataclass(frozen=True, slots=True)
+class How:
+    """The mode, the seconds between pieces, where a stream goes wrong, and fields that its last event has instead."""
+
+    mode: str
+    pause: float
+    at: int | None = None
+    last: dict[str, Any] | None = None
+
+
+async def perform(target: bytes, request: Request, response: Response, how: How) -> None:
+    """Answer one request as `how` says."""
+    mode = how.mode
     if mode == "slow":
         await asyncio.sleep(2.0)
+    size = 0
     if request.stream is not None:
-        fields, size = await _form(request)
-        if target == _LISTENING[0] and fields.get("stream") == "true" and "whisper" not in fields["model"]:
-            await _hear(fields, size, response, mode, pause)
-            return
-        body = _heard(fields, size) if target in _LISTENING else _drawn(fields)
+        asked, size = await _form(request)
     else:
-        asked: dict[str, Any] = msgspec.json.decode(request.body)
-        if target == _SPEECH:
-            await _speak(asked, response, mode, pause)
-            return
-        body = TASKS[target](asked)
+        asked = msgspec.json.decode(request.body)
+    told = _told(target, asked, size)
+    if told is not None:
+        told.events[-1] |= how.last or {}
+        await stream(response, told, mode, how.pause, how.at)
+        return
+    if target == _SPEECH:
+        await _speak(asked, response, mode, how.pause)
+        return
+    body = _heard(asked, size) if target in _LISTENING else TASKS[target](asked)
     if mode in _BROKEN:
         response.send(200, _BROKEN[mode])
     elif mode == "cut":
@@ -90,22 +104,50 @@ def _ranked(asked: dict[str, Any]) -> bytes:
     return _encode({"id": "rr-1", "model": asked["model"], "results": results, "usage": {"total_tokens": tokens}})
 
 
+def _told(target: bytes, asked: dict[str, Any], size: int) -> Typed | None:
+    """The events of what is streamed; None: it is not."""
+    streams = asked.get("stream") in (True, "true")
+    if target == _LISTENING[0] and streams and "whisper" not in asked["model"]:
+        return _hearing(asked, size)
+    if target in _SHOWN and streams:
+        return _showing(asked, _SHOWN[target])
+    if target == _SPEECH and asked.get("stream_format") == "sse":
+        return _speaking(asked)
+    return None
+
+
 def _drawn(asked: dict[str, Any]) -> bytes:
     """One pixel for each image, coloured by the prompt; tokens are told of models whose name says so."""
-    prompt = str(asked.get("prompt", ""))
-    image = base64.b64encode(_pixel(zlib.crc32(prompt.encode()))).decode()
     count = int(asked.get("n") or 1)
-    answer: dict[str, Any] = {"created": 0, "data": [{"b64_json": image} for _ in range(count)]}
+    answer: dict[str, Any] = {"created": 0, "data": [{"b64_json": _image(asked)} for _ in range(count)]}
     if "token" in str(asked.get("model", "")):
-        words, made = len(prompt.split()), 50 * count
-        details = {"text_tokens": words, "image_tokens": 0}
-        answer["usage"] = {
-            "input_tokens": words,
-            "output_tokens": made,
-            "total_tokens": words + made,
-            "input_tokens_details": details,
-        }
+        answer["usage"] = _image_usage(asked, 50 * count)
     return _encode(answer)
+
+
+def _image(asked: dict[str, Any], shade: int = 0) -> str:
+    return base64.b64encode(_pixel(zlib.crc32(str(asked.get("prompt", "")).encode()) ^ shade)).decode()
+
+
+def _image_usage(asked: dict[str, Any], made: int) -> dict[str, Any]:
+    words = len(str(asked.get("prompt", "")).split())
+    details = {"text_tokens": words, "image_tokens": 0}
+    total = words + made
+    return {"input_tokens": words, "output_tokens": made, "total_tokens": total, "input_tokens_details": details}
+
+
+def _showing(asked: dict[str, Any], name: str) -> Typed:
+    """An image while it is made: ten tokens for each time that it is shown, and fifty for it."""
+    partial = int(asked.get("partial_images") or 0)
+    size, quality = asked.get("size") or "auto", asked.get("quality") or "auto"
+    looks = {"background": "opaque", "created_at": 0, "output_format": "png", "quality": quality, "size": size}
+    events: list[dict[str, Any]] = [
+        {"type": f"{name}.partial_image", "b64_json": _image(asked, at + 1), "partial_image_index": at, **looks}
+        for at in range(partial)
+    ]
+    usage = _image_usage(asked, 50 + 10 * partial)
+    events.append({"type": f"{name}.completed", "b64_json": _image(asked), "usage": usage, **looks})
+    return Typed(events)
 
 
 def _pixel(color: int) -> bytes:
@@ -117,13 +159,26 @@ def _pixel(color: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
 
 
+def _sound(text: str) -> list[bytes]:
+    sound = b"".join(bytes([ord(c) % 256]) * 100 for c in text)
+    return [sound[at : at + 4000] for at in range(0, len(sound), 4000)]
+
+
+def _speaking(asked: dict[str, Any]) -> Typed:
+    """The same in events: a token for each word, and ten for each piece of sound."""
+    pieces, words = _sound(asked["input"]), len(asked["input"].split())
+    events: list[dict[str, Any]] = [
+        {"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()} for piece in pieces
+    ]
+    made = 10 * len(pieces)
+    usage = {"input_tokens": words, "output_tokens": made, "total_tokens": words + made}
+    return Typed([*events, {"type": "speech.audio.done", "usage": usage}])
+
+
 async def _speak(asked: dict[str, Any], response: Response, mode: str, pause: float) -> None:
     """A hundred bytes of sound for each character, in pieces."""
-    sound = b"".join(bytes([ord(c) % 256]) * 100 for c in asked["input"])
     head = response.start(200, b"content-type: audio/mpeg\r\n")
-    pieces = [sound[at : at + 4000] for at in range(0, len(sound), 4000)]
-    if mode == "empty":
-        pieces = []
+    pieces = [] if mode == "empty" else _sound(asked["input"])
     for number, piece in enumerate(pieces):
         if mode == "cut" and number * 2 >= len(pieces):
             return
@@ -164,25 +219,18 @@ def _heard(fields: dict[str, Any], size: int) -> bytes:
     return _encode(answer)
 
 
-async def _hear(fields: dict[str, Any], size: int, response: Response, mode: str, pause: float) -> None:
+def _hearing(fields: dict[str, Any], size: int) -> Typed:
     """The transcript while it is heard, fifty tokens a second. A model named whisper has no streams."""
     answer = msgspec.json.decode(_heard({**fields, "response_format": "json"}, size))
     words, into = answer["text"].split(" "), 50 * answer["usage"]["seconds"]
     events: list[dict[str, Any]] = [{"type": "transcript.text.delta", "delta": f"{word} "} for word in words]
     usage = {"type": "tokens", "input_tokens": into, "output_tokens": len(words), "total_tokens": into + len(words)}
-    events.append({"type": "transcript.text.done", "text": answer["text"], "usage": usage})
-    head = response.start(200, b"content-type: text/event-stream\r\n")
-    for number, told in enumerate(events):
-        if mode == "cut" and number * 2 >= len(events):
-            return
-        response.write(b"data: %b\n\n" % _encode(told), head)
-        head = b""
-        await asyncio.sleep(pause)
-    response.end()
+    return Typed([*events, {"type": "transcript.text.done", "text": answer["text"], "usage": usage}], named=False)
 
 
 _SPEECH = b"/v1/audio/speech"
 _LISTENING = (b"/v1/audio/transcriptions", b"/v1/audio/translations")
+_SHOWN = {b"/v1/images/generations": "image_generation", b"/v1/images/edits": "image_edit"}
 TASKS = {
     b"/v1/moderations": _moderated,
     b"/v1/rerank": _ranked,

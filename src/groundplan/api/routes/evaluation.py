@@ -14,6 +14,7 @@ from groundplan.api.labelled import LabelledQuestion
 from groundplan.core.audit import SYSTEM, record
 
 router = APIRouter(tags=["knowledge"])
+_COMPARED = ("ndcg@10", "recall@100", "mrr@10", "confidence", "p50_ms", "p95_ms")
 
 
 class Questions(BaseModel):
@@ -26,8 +27,13 @@ class Questions(BaseModel):
 @router.post("/knowledge/evaluate")
 def evaluate(body: Questions, services: Using, _: Operator) -> dict[str, Any]:
     """Figures of search on these questions, each asked with the permissions of who is named: nDCG, recall, reciprocal
-    rank with confidence, by source, covered spans, and how abstention would change with its floor. No text is told."""
+    rank with confidence, by source, covered spans, and how abstention would change with its floor; where a workload has
+    a reranker, also without it. No text is told."""
     with services.transaction() as conn:
         asked = [labelled.asked(conn, number, one) for number, one in enumerate(body.questions)]
         record(conn, action="knowledge.evaluated", actor=SYSTEM, subject="company", detail={"questions": len(asked)})
-    return labelled.judged(services, body.questions, asked)
+    figures = labelled.judged(services, body.questions, asked)
+    if any(one["rerank"] for one in asked):
+        plain = labelled.judged(services, body.questions, [{**one, "rerank": None} for one in asked])
+        figures["without_reranker"] = {name: plain[name] for name in _COMPARED}
+    return figures

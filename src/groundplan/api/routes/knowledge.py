@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
+from msgspec import to_builtins
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import knowledge_store, signals, store
@@ -73,6 +74,7 @@ def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
         "sources": workload.grounding.sources,
         "k": body.passages,
         "synonyms": workload.grounding.synonyms,
+        "rerank": to_builtins(workload.grounding.rerank),
         "max_bytes": 20000,
         "explain": body.explain,
         "where": body.where.model_dump(mode="json", exclude_none=True),

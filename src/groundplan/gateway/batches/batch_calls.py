@@ -104,6 +104,9 @@ class BatchCalls:
         ask = exchange.interface.read(exchange.request)
         if ask.stream:
             raise Invalid("a call in a batch is not streamed", code="field_unsupported", hint="Leave stream out.")
+        if ask.files:
+            hint = "Send its content: a batch outlives the file."
+            raise Invalid("a call in a batch names a file by its id", code="field_unsupported", hint=hint)
         if exchange.interface is RESPONSES and told(ask).previous is not None:
             hint = "Send the earlier items in input."
             raise Invalid("a call in a batch goes on with no response", code="field_unsupported", hint=hint)

@@ -28,6 +28,7 @@ from groundplan.gateway.batches.messages_api import MessageBatchesApi
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import admitted, configure
+from groundplan.gateway.call.files_by_id import FilesById
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import answers, messages_errors
@@ -61,6 +62,7 @@ class BatchesApi:
     def __init__(self, gateway: Gateway, url: str, shelf: Shelf) -> None:
         self._gateway = gateway
         self._shelf = shelf
+        gateway.files = FilesById(self._connected, shelf)
         self._messages = MessageBatchesApi(gateway, shelf, self._connected)
         self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             url,
@@ -89,6 +91,9 @@ class BatchesApi:
             error = Invalid(f"the body has a wrong field: {wrong}", code="body_invalid", hint="See the OpenAI API.")
         except GroundplanError as caught:
             error = caught
+        except psycopg.DataError:
+            hint = "Leave out the character U+0000, and numbers that nobody has."
+            error = Invalid("the request has what cannot be kept", code="value_unsupported", hint=hint)
         except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError):
             hint = "Try again; nothing was ordered twice that has another id."
             error = Unavailable(
@@ -153,13 +158,12 @@ class BatchesApi:
 
     async def _upload(self, request: Request, key: KeyEntry) -> bytes:
         upload = files_api.Upload(self._shelf)
-        id, name = await upload.keep(request)
-        file = files_api.uploaded(id, key.workload, name, upload.size, self._gateway.clock.now())
+        file = await upload.keep(request, key.workload, self._gateway.clock.now())
         try:
             async with self._connected() as connection:
                 await file_store.add(connection, file, UUID(key.id))
         except BaseException:
-            self._shelf.path(id).unlink(missing_ok=True)
+            self._shelf.path(file.id).unlink(missing_ok=True)
             raise
         return msgspec.json.encode(files_api.file_json(file))
 

@@ -11,6 +11,8 @@ from psycopg import AsyncConnection
 
 Connection = AsyncConnection[tuple[Any, ...]]
 
+CONTENT = ("user_data", "vision", "assistants")
+"""Purposes of files that calls may name."""
 MESSAGES = "message_batch"
 """Purpose of what belongs to a message batch: no file of OpenAI's API."""
 _COLUMNS: LiteralString = "id, workload, purpose, filename, bytes, created_at"
@@ -23,7 +25,7 @@ class StoredFile:
     id: UUID
     workload: str
     purpose: str
-    """batch | batch_output | message_batch"""
+    """batch | batch_output | message_batch, or one of `CONTENT`"""
     filename: str
     bytes: int
     created_at: datetime

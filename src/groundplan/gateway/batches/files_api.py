@@ -1,7 +1,8 @@
-"""`/v1/files`: what applications send for their batches, and what batches made for them; each workload sees its own.
+"""`/v1/files`: what applications send for their batches or name in their calls, and what batches made for them; each
+workload sees its own.
 
-An upload is written while it arrives. Files have one purpose, `batch`; others are refused by name. Batches themselves
-are `batches_api`.
+An upload is written while it arrives. Purposes that nothing here serves are refused by name. Batches themselves are
+`batches_api`; files in calls `call.files_by_id`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from groundplan.gateway.http import multipart
 from groundplan.gateway.http.server import Request, Response
 
 MOST_LISTED = 1000
+PURPOSES = ("batch", *file_store.CONTENT)
+"""Of files that are sent."""
 
 
 class Caller(Protocol):
@@ -98,21 +101,22 @@ class Upload:
         self._shelf = shelf
         self._fields: dict[str, bytes] = {}
         self._filename: str | None = None
-        self.size = 0
 
-    async def keep(self, request: Request) -> tuple[UUID, str]:
-        """(id, name) of what is on the shelf now. Raises `Invalid`; then nothing is."""
+    async def keep(self, request: Request, workload: str, at: datetime) -> StoredFile:
+        """What is on the shelf now. Raises `Invalid`; then nothing is."""
         if request.stream is None:
             raise Invalid("there is no form", code="form_missing", hint="Send multipart/form-data.")
         id = new_id()
         events = multipart.events(request.stream, request.headers.get(b"content-type"))
-        self.size = await self._shelf.keep(id, self._file(events))
-        if self._filename is None or self._fields.get("purpose") != b"batch":
+        size = await self._shelf.keep(id, self._file(events))
+        purpose = self._fields.get("purpose", b"").decode("latin-1")
+        if self._filename is None or purpose not in PURPOSES:
             self._shelf.path(id).unlink(missing_ok=True)
             if self._filename is None:
                 raise Invalid("there is no file in the form", code="file_missing", hint="Send a field named file.")
-            raise Invalid("the purpose is not batch", code="purpose_unsupported", hint="Use purpose=batch.")
-        return id, self._filename
+            hint = f"Use one of: {', '.join(PURPOSES)}"
+            raise Invalid(f"the purpose {purpose[:40]!r} is not served", code="purpose_unsupported", hint=hint)
+        return StoredFile(id, workload, purpose, self._filename, size, at)
 
     async def _file(self, events: AsyncIterator[multipart.Event]) -> AsyncIterator[bytes]:
         part: multipart.Part | None = None
@@ -162,10 +166,11 @@ async def deleted(connection: Connection, shelf: Shelf, file: StoredFile) -> byt
 
 async def download(shelf: Shelf, file: StoredFile, response: Response) -> None:
     """`GET /v1/files/ID/content`"""
+    kind = b"content-type: application/%b\r\n" % (b"octet-stream" if file.purpose in file_store.CONTENT else b"jsonl")
     head = b""
     async for data in shelf.read(file.id):
         if not response.started:
-            head = response.start(200, b"content-type: application/jsonl\r\n")
+            head = response.start(200, kind)
         response.write(data, head)
         head = b""
         if response.full:
@@ -175,8 +180,4 @@ async def download(shelf: Shelf, file: StoredFile, response: Response) -> None:
     if response.started:
         response.end()
     else:
-        response.send(200, b"", content_type=b"content-type: application/jsonl\r\n")
-
-
-def uploaded(id: UUID, workload: str, name: str, size: int, at: datetime) -> StoredFile:
-    return StoredFile(id, workload, "batch", name, size, at)
+        response.send(200, b"", content_type=kind)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -18,14 +19,19 @@ from groundplan.core.home import Home, sync_folder
 
 MOST_BYTES = 200 << 20
 CHUNK = 256 << 10
+FREE_BYTES = 512 << 20
+"""Of the disk, that files leave alone: the journal is on it, and without that no call is made."""
+_LOOK_BYTES = 16 << 20
+"""Between two looks at the disk."""
 _ABANDONED_S = 3600
 
 
 class Shelf:
     """The files of one HOME, and a mark for each batch that is not finished here."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, free: int = FREE_BYTES) -> None:
         self.home = home
+        self._free = free
         self.files = home.root / "files"
         self.batches = home.root / "batches"
 
@@ -45,7 +51,7 @@ class Shelf:
         """Write a file of at most `most` bytes; returns its length. Raises `TooLarge`, `Unavailable`, and what `chunks`
         raises; then nothing is left."""
         await asyncio.to_thread(self.ready)
-        making, size = self.files / f".{id}.new", 0
+        making, size, looked = self.files / f".{id}.new", 0, -_LOOK_BYTES
         try:
             descriptor = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
@@ -55,6 +61,9 @@ class Shelf:
                         raise TooLarge(
                             f"the file is larger than {most >> 20} MB", code="file_too_large", hint="Cut it into parts."
                         )
+                    if size - looked > _LOOK_BYTES:
+                        looked = size
+                        await asyncio.to_thread(self._check_disk)
                     await asyncio.to_thread(_write, descriptor, chunk)
                 await asyncio.to_thread(os.fsync, descriptor)
             finally:
@@ -69,6 +78,13 @@ class Shelf:
             making.unlink(missing_ok=True)
             raise
         return size
+
+    def _check_disk(self) -> None:
+        """Raise `Unavailable` where the disk has no room for files."""
+        if shutil.disk_usage(self.files).free < self._free:
+            raise Unavailable(
+                "the disk has no room for files", code="files_unavailable", hint="Delete files, or free space on it."
+            )
 
     def _place(self, making: Path, id: UUID) -> None:
         making.replace(self.path(id))

@@ -203,7 +203,7 @@ class Attempt:
         system = system_messages(workload, exchange.passages, exchange.grounded) if exchange.interface.grounded else []
         data = codec.forward(ask, deployment, output_cap(exchange, deployment), system)
         name = b"%b-%d" % (exchange.id, exchange.attempt)
-        accept = b"text/event-stream" if ask.stream and not exchange.interface.binary else b"application/json"
+        accept = b"text/event-stream" if ask.stream and not ask.binary else b"application/json"
         lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
         if deployment.api != "openai":
             lines += target_line(deployment) if codec.translated else ask.lines
@@ -223,12 +223,17 @@ class Attempt:
         self.status = await connection.head(seconds)
         self.exchange.attempt_answered = time.perf_counter_ns()
         if self.status != 200:
-            self._refusal = await connection.body(deployment.idle_ms / 1000)
+            self._refusal = await self._body(connection)
             self._judge(connection)
         elif stream:
             await self._first(connection, by)
         else:
-            self._understand(await connection.body(self._within(deployment.idle_ms)))
+            self._understand(await self._body(connection))
+
+    async def _body(self, connection: UpstreamConnection) -> bytes:
+        """All of an answer that is not streamed, before the call's deadline."""
+        left = max(0.001, self.deadline - self.gateway.loop.time())
+        return await connection.body(self.deployment.idle_ms / 1000, left)
 
     def _understand(self, data: bytes) -> None:
         exchange = self.exchange
@@ -259,14 +264,14 @@ class Attempt:
 
     async def _first(self, connection: UpstreamConnection, by: float) -> None:
         exchange, kind = self.exchange, connection.headers.get(b"content-type", b"")
-        binary = exchange.interface.binary
-        if not (is_sound(kind) if binary else kind.lower().startswith(b"text/event-stream")):
-            if exchange.interface.may_answer_whole:
-                self._understand(await connection.body(self._within(self.deployment.idle_ms)))
-                return
-            raise AttemptFailed("the upstream did not stream", billed=True, status=self.status)
         if exchange.ask is None:
             raise AssertionError("not admitted")
+        binary = exchange.ask.binary
+        if not (is_sound(kind) if binary else kind.lower().startswith(b"text/event-stream")):
+            if exchange.interface.may_answer_whole:
+                self._understand(await self._body(connection))
+                return
+            raise AttemptFailed("the upstream did not stream", billed=True, status=self.status)
         relay: Relay = exchange.interface.codec(self.deployment).relay(exchange.ask)
         reported = self.gateway.reported
         if reported is not None and reported.due(self.deployment.name, self.began) and not exchange.interface.keeps:

@@ -183,7 +183,7 @@ def note(gateway: Gateway, exchange: Exchange, found: Sequence[Citation]) -> Non
     for one in found:
         gateway.meters.cite(workload.name, _RESULTS[one.supported])
     if gateway.citations is not None:
-        gateway.citations.add([_verdict(exchange, place, one) for place, one in enumerate(found)])
+        gateway.citations.add(*(_verdict(exchange, place, one) for place, one in enumerate(found)))
 
 
 _RESULTS = {True: "supported", False: "unsupported", None: "undecided"}

@@ -27,6 +27,7 @@ from groundplan.ledger.model import Charge
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.cited_store import Citations
+    from groundplan.gateway.call.files_by_id import FilesById
     from groundplan.gateway.call.signals import Signals
     from groundplan.gateway.experiments.trials import Trials
     from groundplan.gateway.guard.counts import Counts
@@ -118,6 +119,8 @@ class Gateway:
     """For workloads that route model `auto`."""
     responses: ResponseShelf | None = None
     """For workloads that keep content in full."""
+    files: FilesById | None = None
+    """For calls that name files by their ids."""
     running: int = 0
     """Calls that were admitted and are not finished."""
     ready: bool = False

@@ -79,6 +79,10 @@ class Ask:
     """Header lines of the caller for an upstream that speaks this API itself."""
     upload: Upload | None = None
     """A form that is sent on while it arrives."""
+    files: tuple[str, ...] = ()
+    """Ids of files that it names, each once; they are put in before it is sent."""
+    binary: bool = False
+    """Its answer is bytes that are passed on as they come."""
     typed: object = None
     """What the surface itself made of the body."""
 
@@ -115,6 +119,7 @@ class Exchange:
         "flight",
         "grounded",
         "guard",
+        "held",
         "http_status",
         "id",
         "idempotency",
@@ -223,6 +228,8 @@ class Exchange:
         """Its guardrails, where there is something to guard."""
         self.asked: Asked | None = None
         """Its question as it is compared, where its workload matches by meaning."""
+        self.held = 0
+        """Bytes of files that were put into its request, while they are counted."""
         self.match: Match | None = None
         """The kept answer that its own is compared with."""
         self.flight: Flight | None = None

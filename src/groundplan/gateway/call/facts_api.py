@@ -239,6 +239,7 @@ class FactsApi:
             sources=sources,
             k=body.passages,
             synonyms=grounding.synonyms,
+            rerank=grounding.rerank,
             max_bytes=SEARCH_BYTES,
             where=body.where,
         )

@@ -18,7 +18,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange, Passage
 from groundplan.gateway.call.grounded import NOTES_SHARE, Grounded, notes
 from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamFailure
-from groundplan.knowledge.retrieval.wire import Conflict, Newer, SearchRequest
+from groundplan.knowledge.retrieval.wire import Conflict, Newer, SearchRequest, Step
 
 if TYPE_CHECKING:
     from groundplan.gateway.guard.run import Guarding
@@ -42,6 +42,7 @@ class _Found(msgspec.Struct, frozen=True):
     conflicts: list[Conflict] = []
     newer: list[Newer] = []
     degraded: str = ""
+    steps: list[Step] = []
 
 
 _decode = msgspec.json.Decoder(_Found).decode
@@ -64,6 +65,7 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
             k=grounding.passages,
             floor=grounding.floor,
             synonyms=grounding.synonyms,
+            rerank=grounding.rerank,
             max_bytes=max(200, grounding.max_bytes - len(_INTRODUCTION) - HEADING_BYTES * grounding.passages),
         )
     )
@@ -82,13 +84,13 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
     if exchange.guard is not None:
         passages = exchange.guard.passages(passages)
         conflicts = [one for one in map(partial(_guarded, exchange.guard), conflicts) if one is not None]
-    grounded = Grounded(conflicts, found.newer, by_words=bool(found.degraded))
+    grounded = Grounded(conflicts, found.newer, by_words=bool(found.degraded), steps=found.steps)
     told = notes(grounded, passages, grounding.max_bytes // NOTES_SHARE) if grounded.others else ""
     exchange.passages = _fitting(passages, grounding.max_bytes - len(told.encode()))
     if grounded.others:
         given = {passage.document for passage in exchange.passages}
         grounded.conflicts = [one for one in conflicts if one.document in given]
-    if exchange.passages or grounded.others or grounded.by_words:
+    if exchange.passages or grounded.others or grounded.by_words or grounded.steps:
         exchange.grounded = grounded
     return True
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from groundplan.knowledge.retrieval.wire import Conflict, Newer
+from groundplan.knowledge.retrieval.wire import Conflict, Newer, Step
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.cited import Citation
@@ -24,15 +24,25 @@ NOTES_SHARE = 3
 
 BY_WORDS = "documents were searched by words alone: the model that embeds questions is away"
 """Told to callers; what is wrong with it is a finding (`knowledge.index`)."""
+NOT_IN_ORDER = "the deployment is away or too slow: passages are in the order of words and vectors"
+"""Told to callers; what it said stands in its own calls, and in the answer of a search."""
 
 
 class Grounded:
     """Of one call."""
 
-    __slots__ = ("by_words", "citations", "conflicts", "newer")
+    __slots__ = ("by_words", "citations", "conflicts", "newer", "steps")
 
-    def __init__(self, conflicts: Sequence[Conflict], newer: Sequence[Newer], *, by_words: bool = False) -> None:
+    def __init__(
+        self,
+        conflicts: Sequence[Conflict],
+        newer: Sequence[Newer],
+        *,
+        by_words: bool = False,
+        steps: Sequence[Step] = (),
+    ) -> None:
         """`by_words`: the model of the index was away, so meaning was not searched."""
+        self.steps = steps
         self.by_words = by_words
         self.conflicts = conflicts
         self.newer = newer
@@ -54,6 +64,10 @@ class Grounded:
             told["newer"] = self.newer
         if self.by_words:
             told["degraded"] = BY_WORDS
+        if self.steps:
+            told["steps"] = [
+                msgspec.structs.replace(one, skipped=NOT_IN_ORDER) if one.skipped else one for one in self.steps
+            ]
         return b"," + msgspec.json.encode(told)[1:-1] if told else b""
 
 

@@ -172,6 +172,8 @@ class Pipeline:
         finally:
             if exchange.flight is not None:
                 cache.land(gateway, exchange)
+            if exchange.held and gateway.files is not None:
+                gateway.files.release(exchange)
         if error is not None:
             self._failed(exchange, error)
         _keep(gateway, exchange)
@@ -320,8 +322,8 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
     policy = _check(gateway, exchange, catalog)
     if exchange.plan is not None and exchange.guard is None and guards(exchange, exchange.plan, policy):
         await look_in(gateway, exchange, exchange.plan)
-    if exchange.interface.keeps:
-        await exchange.interface.prepare(gateway, exchange)
+    if exchange.interface.keeps or (exchange.ask is not None and exchange.ask.files):
+        await _complete(gateway, exchange)
     plan, ask = exchange.plan, exchange.ask
     if plan is None or ask is None or exchange.key is None:
         raise AssertionError("not checked")
@@ -348,6 +350,17 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
         exchange.kept = []
     if exchange.trial is not None and exchange.kept is None and exchange.trial.shadowed:
         exchange.kept = []
+
+
+async def _complete(gateway: Gateway, exchange: Exchange) -> None:
+    """Put into a request what it only names: an earlier response, files."""
+    if exchange.interface.keeps:
+        await exchange.interface.prepare(gateway, exchange)
+    if exchange.ask is None or not exchange.ask.files:
+        return
+    if gateway.files is None:
+        raise Unavailable("files are not kept here", code="files_unavailable", hint="Send the content itself.")
+    await gateway.files.put_in(exchange)
 
 
 def _choose(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> None:

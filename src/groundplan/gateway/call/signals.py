@@ -3,14 +3,12 @@
 That a call found nothing is kept in the worker and added now and then, beside the calls. What was asked is personal: it
 goes along, sealed under the key of whom it is about, only where the workload keeps content and this call is among those
 that are kept, and for as long; else only that it happened. It is for whoever owns the missing knowledge, not for
-billing: what waits in a worker that is killed is lost, and more than `MOST` waiting is not kept.
+billing.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,9 +18,10 @@ from groundplan.blueprint.model import Workload
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.clock import Clock
 from groundplan.core.detect import redact
-from groundplan.core.errors import GroundplanError, Unavailable
+from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
+from groundplan.gateway.call.kept_beside import KeptBeside
 from groundplan.gateway.journal.threads import InThreads
 from groundplan.gateway.telemetry.content import chosen
 from groundplan.knowledge.signals import signal_store
@@ -32,9 +31,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
     from groundplan.gateway.call.exchange import Exchange
 
-SECONDS = 1.0
 MOST = 2_000
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +50,13 @@ class Unsealed:
         return replace(one, asked=keys.seal(conn, one.person, text))
 
 
-class Signals:
+class Signals(KeptBeside[Unsealed]):
     """Of one worker. It connects at the first one."""
 
     def __init__(self, home: Home, url: str, clock: Clock) -> None:
+        super().__init__("questions without an answer", MOST)
         self._home, self._clock = home, clock
         self._database = InThreads(url, "signals", 1, _unreachable)
-        self._waiting: list[Unsealed] = []
-        self._lost = 0
 
     def unanswered(self, workload: Workload, about: str, question: str, call: UUID, id: UUID | None = None) -> Unsealed:
         """That nothing was found. `about` is whose question it is: a person's id, else the key's; `call` decides
@@ -72,43 +68,18 @@ class Signals:
         made = Signal(workload.name, UNANSWERED, call=call, person=UUID(about), asked=question, until=until, id=id)
         return Unsealed(made, redacted=keep.content != "full")
 
-    def add(self, one: Unsealed) -> None:
-        """Never waits."""
-        if len(self._waiting) >= MOST:
-            self._lost += 1
-            return
-        self._waiting.append(one)
-
     async def keep(self, one: Unsealed) -> None:
         """Durable when it returns. Raises `Unavailable`."""
-        await self._database.run(lambda conn: self._put(conn, [one]))
+        await self.put([one])
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            await asyncio.sleep(SECONDS)
-            await self.flush()
-
-    async def flush(self) -> None:
-        """Add what waits; what cannot be added waits on, and is kept once however often it is tried."""
-        if self._lost:
-            _log.warning("%d questions without an answer were not kept", self._lost)
-            self._lost = 0
-        if not self._waiting:
-            return
-        taken, self._waiting = self._waiting, []
-        try:
-            await self._database.run(lambda conn: self._put(conn, taken))
-        except GroundplanError as error:
-            _log.warning("questions without an answer wait for PostgreSQL: %s", error)
-            self._waiting = [*taken, *self._waiting][:MOST]
+    async def put(self, facts: Sequence[Unsealed]) -> None:
+        await self._database.run(lambda conn: self._add(conn, facts))
 
     async def close(self) -> None:
-        with suppress(asyncio.CancelledError):
-            await self.flush()
+        await super().close()
         await self._database.close()
 
-    def _put(self, conn: Any, signals: list[Unsealed]) -> None:
+    def _add(self, conn: Any, signals: Sequence[Unsealed]) -> None:
         keys = SubjectKeys.of(self._home)
         with conn.transaction():
             for one in signals:

@@ -94,6 +94,8 @@ async def _steps(gateway: Gateway, own: Exchange, what: Beside) -> None:
     plan, ask, catalog = own.plan, own.ask, own.catalog
     if plan is None or ask is None or catalog is None or own.workload is None:
         raise AssertionError("not checked")
+    if ask.files and gateway.files is not None:
+        await gateway.files.put_in(own)
     amount = admit.set_bounds(own, plan, ask, own.deployments)
     admit.check_cost(own, plan, amount)
     own.charges = admit.covering(own, plan, gateway.clock.seconds())

@@ -6,22 +6,16 @@ second answer is in the ledger, and counts as not compared.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections import deque
-from contextlib import suppress
+from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
-import psycopg
-from psycopg import AsyncConnection
 
 from groundplan.core.money import to_decimal
+from groundplan.gateway.call.kept_beside import KeptBeside, insert
 
-SECONDS = 1.0
 MOST = 10_000
 """That wait while PostgreSQL is away; then the oldest go."""
-_log = logging.getLogger(__name__)
 _ADD = """INSERT INTO experiment_pair (experiment, call_id, beside_call, segment, basis, score, contradicted, shown_ms,
       beside_ms, shown_usd, beside_usd, shown_tokens, beside_tokens, answered)
     VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
@@ -53,39 +47,16 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
         )  # fmt: skip
 
 
-class Pairs:
+class Pairs(KeptBeside[Pair]):
     """Of one worker. `url` empty: they only wait."""
 
     def __init__(self, url: str) -> None:
+        super().__init__("facts about answers", MOST)
         self._url = url
-        self.waiting: deque[Pair] = deque(maxlen=MOST)
-
-    def add(self, pair: Pair) -> None:
-        self.waiting.append(pair)
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            await asyncio.sleep(SECONDS)
-            await self.flush()
 
     async def flush(self) -> None:
-        """Add what waits; what cannot be added waits on."""
-        if not self.waiting or not self._url:
-            return
-        taken = list(self.waiting)
-        try:
-            async with asyncio.timeout(5.0):
-                async with await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2) as connection:
-                    async with connection.cursor() as cursor:
-                        await cursor.executemany(_ADD, [pair.row() for pair in taken])
-        except (psycopg.Error, OSError, TimeoutError) as error:
-            _log.warning("facts about answers wait for PostgreSQL: %s", error.__class__.__name__)
-            return
-        for _ in taken:
-            if self.waiting:
-                self.waiting.popleft()
+        if self._url:
+            await super().flush()
 
-    async def close(self) -> None:
-        with suppress(asyncio.CancelledError):
-            await self.flush()
+    async def put(self, facts: Sequence[Pair]) -> None:
+        await insert(self._url, _ADD, [pair.row() for pair in facts])

@@ -9,28 +9,45 @@ import msgspec
 from groundplan.gateway.call.meter import ReportedUsage
 
 MAX_EVENT = 8 << 20
+"""Bytes of one event, where its stream has no images."""
 DONE = b"[DONE]"
 END = b"data: [DONE]\n\n"
 
 
 class EventTooLarge(Exception):
-    """One event is larger than `MAX_EVENT`."""
+    """One event is larger than what is read of one."""
 
 
 class EventReader:
-    """Feed bytes, get the data of each complete event."""
+    """Feed bytes, get the data of each complete event. `most`: bytes of the longest that is read."""
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_more", "_most", "_rest", "_size")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_EVENT) -> None:
+        self._most = most
         self._rest = b""
+        self._more: list[bytes] = []
+        """What came after `_rest` and ends no line."""
+        self._size = 0
+        """Bytes of `_more`."""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Data of the events that are complete now (several `data:` lines are joined by LF)."""
-        whole = data.endswith(b"\n\n") and data.startswith(b"data: ") and not self._rest
+        """Data of the events that are complete now (several `data:` lines are joined by LF). Raises `EventTooLarge`."""
+        rest = self._rest
+        whole = not rest and data.endswith(b"\n\n") and data.startswith(b"data: ")
         if whole and data.find(b"\n") == len(data) - 2 and b"\r" not in data:
             return [data[6:-2]]  # one event of one line, which is what nearly every read brings
-        buffer = self._rest + data if self._rest else data
+        if rest and b"\n" not in data and b"\r" not in data:
+            # an image is one line of megabytes that comes in many reads: each byte is copied once, not at every read
+            self._more.append(data)
+            self._size += len(data)
+            if len(rest) + self._size > self._most:
+                raise EventTooLarge
+            return []
+        if self._more:
+            rest = b"".join((rest, *self._more))
+            self._more, self._size = [], 0
+        buffer = rest + data if rest else data
         if b"\r" in buffer:
             held = buffer.endswith(b"\r")
             buffer = (buffer[:-1] if held else buffer).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -39,7 +56,7 @@ class EventReader:
             tail = b""
         *events, rest = buffer.split(b"\n\n")
         self._rest = rest + tail
-        if len(self._rest) > MAX_EVENT:
+        if len(self._rest) > self._most:
             raise EventTooLarge
         return [found for event in events if (found := _data(event)) is not None]
 
@@ -115,6 +132,12 @@ def event(data: bytes) -> bytes:
         if b"\n" in data
         else b"data: %b\n\n" % data
     )
+
+
+def named_event(kind: str, data: bytes) -> bytes:
+    """One event by its name, which must be fit for a line."""
+    lines = data.replace(b"\r\n", b"\n").replace(b"\n", b"\ndata: ") if b"\n" in data else data
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), lines)
 
 
 def without_usage(data: bytes) -> bytes:

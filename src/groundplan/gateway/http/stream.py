@@ -14,10 +14,10 @@ from groundplan.core.errors import Denied
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.http.sse import EventReader, EventTooLarge
+from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
-from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.http1 import BODY_LIMIT, UpstreamConnection, UpstreamFailure
 
 EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\n"
 
@@ -40,7 +40,7 @@ class Streaming:
     def __init__(self, connection: UpstreamConnection, deployment: Deployment, relay: Relay) -> None:
         self._connection = connection
         self._deployment = deployment
-        self._reader = EventReader()
+        self._reader = EventReader(BODY_LIMIT if deployment.kind == "images" else MAX_EVENT)
         self._out = b""
         self._failure: Malformed | EventTooLarge | None = None
         """What is wrong with an event, to be raised by whoever waits."""
@@ -207,7 +207,7 @@ async def break_off(
 
     Bytes of sound have no place for an error: there the connection is cut, so that they do not look complete.
     """
-    if exchange.interface.binary:
+    if exchange.ask is not None and exchange.ask.binary:
         settle.finish(gateway, exchange, "failed", 200, code)
         return
     told = relay.broken(reason, str(exchange.call))

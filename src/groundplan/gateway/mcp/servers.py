@@ -137,7 +137,7 @@ class Servers:
             headers = dict(connection.headers)
             if status == 200 and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
                 return status, await _streamed(connection, seconds), headers
-            body = await connection.body(seconds)
+            body = await connection.body(seconds, seconds)
         finally:
             connection.release()
         return status, _answer(body) if status == 200 and body else None, headers

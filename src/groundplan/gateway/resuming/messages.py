@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.http.sse import named_event
 from groundplan.gateway.resuming.story import INSTRUCTION, Continued, Sent, capped, left_of
 from groundplan.gateway.surfaces.interface import Relay
 from groundplan.gateway.surfaces.messages_chat import ByChat
-from groundplan.gateway.surfaces.messages_native import event
 from groundplan.ledger.model import Usage
 
 ENDPOINT = "messages"
@@ -120,7 +120,7 @@ class ContinuedMessage(Continued):
         before = self._ended(sent) if kind == "message_delta" else b""
         if kind == "message_delta" and isinstance(found.get("usage"), dict):
             found["usage"] = _added(found["usage"], earlier.usage)
-        return before + event(kind, _encode(found))
+        return before + named_event(kind, _encode(found))
 
     def _block(self, sent: Sent, found: dict[str, Any]) -> bytes:
         """A block begins: it is the one that goes on, or one more, or thinking that comes too late to be told."""
@@ -164,7 +164,7 @@ class ContinuedMessage(Continued):
     def _tell(self, told: dict[str, Any]) -> bytes:
         if self.sent is not None:
             self.sent = self._noted(self.sent, told["type"], told)
-        return event(told["type"], _encode(told))
+        return named_event(told["type"], _encode(told))
 
 
 def _added(usage: dict[str, Any], earlier: Usage) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.http.sse import named_event
 from groundplan.gateway.resuming.story import INSTRUCTION, Continued, Sent, asks, capped, left_of, overlap
 from groundplan.gateway.surfaces.interface import Malformed, Relay
-from groundplan.gateway.surfaces.messages_native import event
 from groundplan.gateway.surfaces.responses import gone_on
 from groundplan.gateway.surfaces.responses_stream import ResponsesChatRelay, ResponsesRelay
 from groundplan.ledger.model import Usage
@@ -247,7 +247,7 @@ class ContinuedResponse(Continued):
             return b""
         told = {**told, "sequence_number": self.sent.more.number}
         self.sent = self._noted(self.sent, told)
-        return event(told["type"], _encode(told))
+        return named_event(told["type"], _encode(told))
 
 
 def _part(text: str) -> dict[str, Any]:

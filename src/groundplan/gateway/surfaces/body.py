@@ -13,6 +13,7 @@ import msgspec
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates
+from groundplan.gateway.surfaces.named_files import given_twice
 
 Read = TypeVar("Read")
 
@@ -27,7 +28,8 @@ class _Audio(msgspec.Struct, frozen=True):
 
 
 class _File(msgspec.Struct, frozen=True):
-    file_data: str = ""
+    file_data: str | None = None
+    file_id: str | None = None
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -48,6 +50,8 @@ class Parts(NamedTuple):
     audio_bytes: int = 0
     """Of audio, decoded."""
     files: int = 0
+    named: tuple[str, ...] = ()
+    """Ids of files, which are among `files`."""
 
 
 _FILE_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]{1,80};base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
@@ -107,6 +111,7 @@ def message_parts(content: msgspec.Raw, *, media: bool = False) -> Parts:
     if raw == b"null":
         return Parts("")
     images = size = heard = files = 0
+    named: list[str] = []
     parts = _content_parts(raw)
     for part in parts:
         if part.type == "image_url" and part.image_url is not None:
@@ -115,12 +120,18 @@ def message_parts(content: msgspec.Raw, *, media: bool = False) -> Parts:
             size += len(part.input_audio.data)
             heard += _audio_bytes(part.input_audio)
         elif media and part.type == "file" and part.file is not None:
-            files, size = files + 1, size + file_bytes(part.file.file_data)
+            files += 1
+            if part.file.file_id is None:
+                size += file_bytes(part.file.file_data)
+            elif part.file.file_data is None:
+                named.append(part.file.file_id)
+            else:
+                raise given_twice("the file")
         elif part.type not in ("text", "refusal"):
             raise Invalid(
                 f"content of type {part.type[:40]} is not supported", code="content_unsupported", hint="Send text only."
             )
-    return Parts(" ".join(part.text for part in parts), images, size, heard, files)
+    return Parts(" ".join(part.text for part in parts), images, size, heard, files, tuple(named))
 
 
 def _audio_bytes(audio: _Audio) -> int:
@@ -146,14 +157,13 @@ def image_bytes(url: str) -> int:
     return len(url)
 
 
-def file_bytes(data: str) -> int:
-    """Length of a file that is sent in, such as a PDF. One that is given by its id or address is refused, as images
-    are."""
-    if _FILE_URL.match(data) is None:
+def file_bytes(data: str | None) -> int:
+    """Length of a file that is sent in, such as a PDF. One that is given by its address is refused, as images are."""
+    if data is None or _FILE_URL.match(data) is None:
         raise Invalid(
             "a file is not sent itself",
             code="file_data",
-            hint="Send its content: data:application/pdf;base64,... without line breaks.",
+            hint="Send its content: data:application/pdf;base64,... without line breaks, or its file_id of /v1/files.",
         )
     return len(data)
 

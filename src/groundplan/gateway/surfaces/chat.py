@@ -6,6 +6,7 @@ Every field stays the caller's own bytes but for listed splices. Refuses what wo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,13 +20,16 @@ from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import DONE, END, Chunk, event, read_chunk, splice, without_usage
-from groundplan.gateway.surfaces.answers import error_body
 from groundplan.gateway.surfaces.body import message_parts, read_fields
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed
+from groundplan.gateway.surfaces.named_files import NamedFile, without, written
+from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed
 from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from groundplan.gateway.http.server import Request
 
 MAX_COPIES = 16
@@ -38,10 +42,15 @@ _ABSENT = msgspec.Raw(b"null")
 class _Message(msgspec.Struct, frozen=True):
     role: str
     content: msgspec.Raw = _ABSENT
+    audio: msgspec.Raw = _ABSENT
 
 
 class _StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool = False
+
+
+class _Tool(msgspec.Struct, frozen=True):
+    type: str = "function"
 
 
 class _Chat(msgspec.Struct, frozen=True):
@@ -55,7 +64,10 @@ class _Chat(msgspec.Struct, frozen=True):
     audio: Any = None
     prediction: Any = None
     web_search_options: Any = None
+    search_parameters: Any = None
+    plugins: Any = None
     modalities: list[str] | None = None
+    tools: list[_Tool] | None = None
     service_tier: str | None = None
 
 
@@ -71,6 +83,7 @@ _INCLUDE_USAGE = b'{"include_usage":true}'
 _QUOTE = ord('"')
 FILE = "file"
 """In what is needed of a deployment: it is sent a file."""
+_TOOLS = ("function", "custom")
 _CAPS = ("max_tokens", "max_completion_tokens")
 
 
@@ -91,16 +104,21 @@ def read(body: bytes) -> Ask:
     if not chat.messages:
         raise Invalid("messages is empty", code="messages_empty", hint="Send at least one message.")
     query, images, media, heard, files = _ABSENT, 0, 0, 0, 0
+    named: tuple[str, ...] = ()
     for message in chat.messages:
         content = message.content
         if message.role == "user":
             query = content
+        elif message.audio is not _ABSENT and bytes(message.audio) != b"null":
+            hint = "What was said at the provider has no bound here; send its text as content."
+            raise Invalid("a message that names audio by its id", code="content_unsupported", hint=hint)
         if memoryview(content)[0] == _QUOTE:
             continue  # only the newest question is ever read
         parts = message_parts(content, media=True)
         if parts.media_bytes:
             images, media, heard = images + parts.images, media + parts.media_bytes, heard + parts.audio_bytes
-            files += parts.files
+        if parts.files:
+            files, named = files + parts.files, named + parts.named
     copies = 1 if chat.n is None else chat.n
     if not 1 <= copies <= MAX_COPIES:
         raise Invalid(f"n is {copies}", code="copies_range", hint=f"Use 1 to {MAX_COPIES}.")
@@ -117,12 +135,20 @@ def read(body: bytes) -> Ask:
         cap=min(caps) if caps else None,
         copies=copies,
         size=len(body) - media,
-        needs=_NOTHING if not media and service == STANDARD else _needs(images, heard, files, service),
+        needs=_NOTHING if not (media or files) and service == STANDARD else _needs(images, heard, files, service),
         images=images,
         audio_kib=-(-heard // 1024),
         service=service,
         body=body,
+        files=tuple(dict.fromkeys(named)) if named else named,
     )
+
+
+def _with_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str, Any]:
+    named = part.get("file") if part.get("type") == "file" else None
+    if not isinstance(named, dict) or (file := files.get(named.get("file_id") or "")) is None:
+        return part
+    return {**part, "file": {"filename": file.name, **without(named, "file_id", "file_data"), "file_data": file.url}}
 
 
 def _needs(images: int, heard: int, files: int, service: str) -> frozenset[str]:
@@ -133,10 +159,17 @@ def _needs(images: int, heard: int, files: int, service: str) -> frozenset[str]:
 def _service(chat: _Chat) -> str:
     """The class of service. Raises `Invalid` for what would cost more than tokens of text, and so could break a hard
     budget."""
-    named = (("audio", chat.audio), ("prediction", chat.prediction), ("web_search_options", chat.web_search_options))
+    named = (
+        ("audio", chat.audio), ("prediction", chat.prediction), ("web_search_options", chat.web_search_options),
+        ("search_parameters", chat.search_parameters), ("plugins", chat.plugins),
+    )  # fmt: skip
     for name, value in named:
         if value is not None:
             raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
+    for tool in chat.tools or ():
+        if tool.type not in _TOOLS:
+            hint = "It runs at the provider and has no bound of cost; leave it out of tools."
+            raise Invalid(f"the tool {tool.type[:60]} is not supported", code="field_unsupported", hint=hint)
     if chat.modalities and chat.modalities != ["text"]:
         raise Invalid("only text is supported", code="field_unsupported", hint='Use modalities ["text"].')
     if chat.service_tier not in (None, "auto", "default", PRIORITY):
@@ -144,21 +177,19 @@ def _service(chat: _Chat) -> str:
     return PRIORITY if chat.service_tier == PRIORITY else STANDARD
 
 
-class ChatRelay:
+class ChatRelay(OpenAIRelay):
     """A stream of chat chunks: what to hold back, what the usage is, whether it ended well."""
 
-    __slots__ = ("done", "finished", "held", "include_usage", "output_bytes", "usage")
+    __slots__ = ("finished", "held", "include_usage")
 
     def __init__(self, include_usage: bool) -> None:
+        super().__init__()
         self.include_usage = include_usage
         self.held: bytes | None = None
-        self.usage: Usage | None = None
-        self.output_bytes = 0
         self.finished = False
-        self.done = False
 
     def take(self, data: bytes) -> bytes:
-        """Events for the client after one more event of the upstream. Raises `Malformed`."""
+        """As `OpenAIRelay`'s, in one step, since nothing is streamed as often. Raises `Malformed`."""
         if data == DONE:
             self.done = True
             return b""
@@ -170,7 +201,7 @@ class ChatRelay:
             self.output_bytes += len(text) if text.isascii() else len(text.encode())
             return event(data)
         if chunk.failed():
-            raise Malformed("the upstream reported an error in its stream")
+            raise failed()
         if chunk.usage is not None:
             self.usage = chunk.usage.usage() or self.usage
         self.output_bytes += chunk.output_bytes()
@@ -198,12 +229,6 @@ class ChatRelay:
         held = event(splice(self.held, b"groundplan", facts)) if self.held is not None else b""
         return held + END
 
-    def broken(self, reason: str, call_id: str) -> bytes:
-        """The client has a part already: tell it that the rest will not come."""
-        hint = "What came so far is all there is; ask again."
-        message = f"the answer broke off: {reason}"
-        return event(error_body(message, "stream_broken", hint, "api_error", call_id=call_id))
-
 
 class OpenAIChat:
     """Chat as OpenAI-shaped upstreams speak it."""
@@ -225,6 +250,8 @@ class OpenAIChat:
             del changes[deployment.cap_field]  # it stays as it came
         if ask.stream and not ask.include_usage:
             changes["stream_options"] = _INCLUDE_USAGE
+        if "store" in ask.fields:
+            changes["store"] = b"false"
         if system:
             lead = _encode([{"role": "system", "content": text} for text in system])
             changes["messages"] = lead[:-1] + b"," + bytes(ask.fields["messages"])[1:]
@@ -265,6 +292,10 @@ class ChatCompletions(Interface):
 
     def read(self, request: Request) -> Ask:
         return read(request.body)
+
+    def with_files(self, ask: Ask, files: Mapping[str, NamedFile]) -> Ask:
+        messages = written(ask.fields["messages"], lambda part: _with_file(part, files))
+        return replace(ask, fields={**ask.fields, "messages": messages}, body=b"")
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """Those whose API has words for every field. Raises `Invalid` (`field_untranslatable`)."""

@@ -17,12 +17,12 @@ from groundplan.gateway.caching.recast import COMPLETIONS_RECAST
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.http.sse import DONE, END, event, splice, without_usage
-from groundplan.gateway.surfaces.answers import error_body
+from groundplan.gateway.http.sse import END, event, splice, without_usage
 from groundplan.gateway.surfaces.body import read_fields
 from groundplan.gateway.surfaces.chat import CHAT, MAX_COPIES, OpenAIChat, ServiceChat
 from groundplan.gateway.surfaces.chat_pieces import NULL, chunk, completion
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
+from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed, understood
 from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 
@@ -113,32 +113,23 @@ def prompts_of(ask: Ask) -> list[str]:
     return ask.typed
 
 
-class CompletionsRelay:
+class CompletionsRelay(OpenAIRelay):
     """A stream of completions: the chunk that finishes the last text is held."""
 
-    __slots__ = ("_finished", "_held", "_include_usage", "_left", "done", "output_bytes", "usage")
+    __slots__ = ("_finished", "_held", "_include_usage", "_left")
 
     def __init__(self, include_usage: bool, texts: int) -> None:
+        super().__init__()
         self._include_usage = include_usage
         self._left = texts
         """Texts that have not ended."""
         self._finished = False
         self._held: bytes | None = None
-        self.usage: Usage | None = None
-        self.output_bytes = 0
-        self.done = False
 
-    def take(self, data: bytes) -> bytes:
-        """Events for the client after one more of the upstream's. Raises `Malformed`."""
-        if data == DONE:
-            self.done = True
-            return b""
-        try:
-            found = _chunk(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Malformed("the upstream's stream is not what the API promises") from error
+    def _take(self, data: bytes) -> bytes:
+        found = understood(_chunk, data)
         if bytes(found.error) != b"null":
-            raise Malformed("the upstream reported an error in its stream")
+            raise failed()
         if found.usage is not None:
             self.usage = found.usage.usage() or self.usage
             if not self._include_usage:
@@ -160,11 +151,6 @@ class CompletionsRelay:
         """The held chunk with the facts in it, and the end."""
         return (event(splice(self._held, b"groundplan", facts)) if self._held is not None else b"") + END
 
-    def broken(self, reason: str, call_id: str) -> bytes:
-        hint = "What came so far is all there is; ask again."
-        message = f"the answer broke off: {reason}"
-        return event(error_body(message, "stream_broken", hint, "api_error", call_id=call_id))
-
 
 class ByChatRelay(CompletionsRelay):
     """A chat stream as one of completions."""
@@ -175,10 +161,7 @@ class ByChatRelay(CompletionsRelay):
         super().__init__(include_usage, texts)
         self._model = model
 
-    def take(self, data: bytes) -> bytes:
-        """As above. Raises `Malformed`."""
-        if data == DONE:
-            return super().take(data)
+    def _take(self, data: bytes) -> bytes:
         found = chunk(data)
         choices = []
         for choice in found.choices:
@@ -191,7 +174,7 @@ class ByChatRelay(CompletionsRelay):
         made = {**_head(found.id, found.created, found.model or self._model), "choices": choices}
         if found.usage is not None:
             made["usage"] = found.usage
-        return super().take(_encode(made))
+        return super()._take(_encode(made))
 
 
 def _head(name: str, created: int, model: str) -> dict[str, Any]:

@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.surfaces.images import Images, Made, check_count
+from groundplan.gateway.surfaces.images import Images, Made, check_bounded, check_counts
 from groundplan.gateway.surfaces.upload import Upload
 
 if TYPE_CHECKING:
     from groundplan.blueprint.model import Deployment
     from groundplan.gateway.http.server import Request
 
-_DECISIVE = frozenset({"model", "n", "size", "quality", "stream", "partial_images", "prompt"})
+_DECISIVE = frozenset(
+    {
+        "model", "n", "size", "quality", "stream", "partial_images", "prompt", "output_format", "frame_count", "svg",
+        "svg[model]", "svg[reasoning]", "svg[reasoning][effort]", "image", "image[]", "image_url", "mask",
+    }
+)  # fmt: skip
 _FILES = frozenset({"image", "image[]", "mask"})
 MOST_FILES = 17
 """OpenAI takes sixteen images and a mask."""
@@ -25,6 +30,9 @@ class ImageEdits(Images):
     name = "images.edits"
     accepts = (b"multipart/form-data",)
     _path = b"/images/edits"
+    _streamed = "image_edit"
+    streams = True
+    """Variations have no streams."""
 
     async def receive(self, request: Request) -> None:
         upload = request.form = Upload(_DECISIVE)
@@ -35,17 +43,17 @@ class ImageEdits(Images):
         if not isinstance(upload, Upload) or not upload.files or not _FILES.issuperset(upload.files):
             raise Invalid("the form has no image", code="file_missing", hint="Send a file in the field `image`.")
         fields = upload.fields
-        for name in ("stream", "partial_images"):
-            if fields.get(name, "false").lower() not in ("false", "0"):
-                raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
-        text = fields.get("n", "1")
-        count = int(text) if text.isascii() and text.isdigit() else 0
-        check_count(count)
+        stream, partial, count = upload.said("stream"), upload.number("partial_images", 0), upload.number("n", 1)
+        if not self.streams and (stream or partial):
+            name = "stream" if stream else "partial_images"
+            raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
+        check_counts(count, partial, stream=stream)
+        check_bounded(fields, fields.get("output_format"))
         sent = len(upload.files) if upload.whole else MOST_FILES
         return Ask(
-            fields={}, model=fields.get("model", "auto"), messages=1, query="", stream=False, include_usage=False,
+            fields={}, model=fields.get("model", "auto"), messages=1, query="", stream=stream, include_usage=False,
             cap=0, copies=count, size=len(fields.get("prompt", "").encode()), images=sent, upload=upload,
-            typed=Made(fields.get("size"), fields.get("quality")),
+            typed=Made(fields.get("size"), fields.get("quality"), partial),
         )  # fmt: skip
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
@@ -59,6 +67,7 @@ class ImageVariations(ImageEdits):
     """`POST /v1/images/variations`"""
 
     name = "images.variations"
+    streams = False
     _path = b"/images/variations"
 
 

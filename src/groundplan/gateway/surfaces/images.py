@@ -3,6 +3,7 @@ declared price of their class. Makes and looks at nothing itself."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,23 @@ from groundplan.economics.unit_price import image_price
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.body import read_fields
-from groundplan.gateway.surfaces.interface import Answered, Codec, Interface
+from groundplan.gateway.surfaces.chat_pieces import NULL
+from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Relay
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
+from groundplan.gateway.surfaces.typed_stream import Kind, TypedRelay
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
     from groundplan.gateway.http.server import Request
 
 MOST_IMAGES = 10
+MOST_PARTIAL = 3
+"""Images that are shown while one is made."""
+_UNBOUNDED = frozenset({"svg", "frame_count", "image", "images", "image_url", "image_urls", "mask", "reference_images"})
+"""Another model draws beside this one, several images are made of one, or images come in that are no files: nobody
+knows what those cost, and whoever fetches an address reaches what the caller cannot."""
+_UNBOUNDED_FORMATS = ("svg", "gif")
+_QUOTE = ord('"')
 
 
 class _Images(msgspec.Struct, frozen=True):
@@ -34,6 +44,22 @@ class _Images(msgspec.Struct, frozen=True):
     quality: str | None = None
     stream: bool | None = None
     partial_images: int | None = None
+    output_format: str | None = None
+
+
+class _Event(msgspec.Struct, frozen=True):
+    type: str
+    b64_json: msgspec.Raw = NULL
+    usage: ImagesUsage | None = None
+    text_bytes = 0
+
+    @property
+    def fits(self) -> bool:
+        image = memoryview(self.b64_json)
+        return (image[0] == _QUOTE and len(image) > 2) or not self.type.endswith((".partial_image", ".completed"))
+
+    def told(self) -> Usage | None:
+        return None if self.usage is None else self.usage.usage()
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -43,6 +69,7 @@ class _Answer(msgspec.Struct, frozen=True):
 
 _images = msgspec.json.Decoder(_Images)
 _answer = msgspec.json.Decoder(_Answer).decode
+_event = msgspec.json.Decoder(_Event).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +78,19 @@ class Made:
 
     size: str | None
     quality: str | None
+    partial: int = 0
+    """Images that are shown while one is made, at most."""
 
 
 class ImagesCodec(PlainCodec):
-    """`by_tokens`: the tokens of an answer have a price, and are estimated where they are not reported."""
+    """`by_tokens`: the tokens of an answer have a price, and are estimated where they are not reported. `streamed` is
+    what the types of the events of a stream begin with."""
 
-    def __init__(self, path: bytes, *, by_tokens: bool) -> None:
+    def __init__(self, path: bytes, streamed: str, *, by_tokens: bool) -> None:
         super().__init__(path)
         self._by_tokens = by_tokens
+        last = f"{streamed}.completed"
+        self._kind = Kind(_event, last, frozenset({f"{streamed}.partial_image", last}))
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""
@@ -68,11 +100,16 @@ class ImagesCodec(PlainCodec):
             raise malformed() from error
         if not found.data:
             raise malformed()
-        told = found.usage
-        if told is None:
-            return Answered(data, None if self._by_tokens else Usage(images_made=len(found.data)))
-        usage = told.usage()
-        return Answered(data, msgspec.structs.replace(usage, images_made=len(found.data)) if usage else None)
+        return Answered(data, self._used(None if found.usage is None else found.usage.usage(), len(found.data)))
+
+    def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
+        return TypedRelay(self._kind, None, lambda told: self._used(told, 1))
+
+    def _used(self, told: Usage | None, made: int) -> Usage | None:
+        """What so many images used, where it is known: one that is said to have no token is not."""
+        if told is not None and (told.output or not self._by_tokens):
+            return msgspec.structs.replace(told, images_made=made)
+        return None if self._by_tokens else Usage(images_made=made)
 
 
 class Images(Interface):
@@ -83,22 +120,21 @@ class Images(Interface):
     priced = True
     selective = True
     _path = b"/images/generations"
+    _streamed = "image_generation"
 
     def __init__(self) -> None:
-        self._codecs = tuple(ImagesCodec(self._path, by_tokens=by_tokens) for by_tokens in (False, True))
+        self._codecs = tuple(ImagesCodec(self._path, self._streamed, by_tokens=tokens) for tokens in (False, True))
 
     def read(self, request: Request) -> Ask:
         fields, asked = read_fields(request.body, _images)
         if not asked.prompt:
             raise Invalid("prompt is empty", code="input_empty", hint="Say what is to be seen.")
-        if asked.stream or asked.partial_images:
-            name = "stream" if asked.stream else "partial_images"
-            raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
-        count = 1 if asked.n is None else asked.n
-        check_count(count)
+        count, partial = 1 if asked.n is None else asked.n, asked.partial_images or 0
+        check_counts(count, partial, stream=bool(asked.stream))
+        check_bounded([name for name, raw in fields.items() if raw != NULL], asked.output_format)
         return Ask(
-            fields=fields, model=asked.model, messages=1, query="", stream=False, include_usage=False, cap=0,
-            copies=count, size=len(asked.prompt.encode()), typed=Made(asked.size, asked.quality),
+            fields=fields, model=asked.model, messages=1, query="", stream=bool(asked.stream), include_usage=False,
+            cap=0, copies=count, size=len(asked.prompt.encode()), typed=Made(asked.size, asked.quality, partial),
         )  # fmt: skip
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
@@ -119,7 +155,7 @@ class Images(Interface):
         return rates.output > 0 or rates.source == "declared free" or self._each(ask, deployment) is not None
 
     def _each(self, ask: Ask, deployment: Deployment) -> int | None:
-        made = ask.typed if isinstance(ask.typed, Made) else Made(None, None)
+        made = _made(ask)
         return image_price(deployment.rates, made.size, made.quality)
 
     def codec(self, deployment: Deployment) -> Codec:
@@ -129,10 +165,12 @@ class Images(Interface):
         return self.estimate(ask, deployment, added, 0, cap)[1]
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
-        """As many images as were asked for, each with the most tokens that one has; also those that were sent in."""
+        """As many images as were asked for, each with the most tokens that one has; also those that were sent in. What
+        is shown of an image while it is made has no more tokens than the image, each time."""
         tokens = deployment.image_tokens
         into = meter.input_bound(deployment, ask.size, ask.messages) + ask.images * tokens
-        usage = Usage(input=into, output=ask.copies * tokens, images_made=ask.copies, images=ask.images)
+        out = ask.copies * (1 + _made(ask).partial) * tokens
+        usage = Usage(input=into, output=out, images_made=ask.copies, images=ask.images)
         each = self._each(ask, deployment) or 0
         return usage, price.bound(deployment.rates, usage.input, usage.output, ask.images) + ask.copies * each
 
@@ -141,10 +179,35 @@ class Images(Interface):
         return price.cost(deployment.rates, usage) + usage.images_made * each
 
 
-def check_count(count: int) -> None:
+def _made(ask: Ask) -> Made:
+    return ask.typed if isinstance(ask.typed, Made) else Made(None, None)
+
+
+def check_counts(count: int, partial: int, *, stream: bool) -> None:
     """Raises `Invalid`."""
     if not 1 <= count <= MOST_IMAGES:
         raise Invalid(f"n is {count}", code="copies_range", hint=f"Use 1 to {MOST_IMAGES}.")
+    if not 0 <= partial <= MOST_PARTIAL:
+        raise Invalid(f"partial_images is {partial}", code="partial_range", hint=f"Use 0 to {MOST_PARTIAL}.")
+    if stream and count > 1:
+        raise Invalid(
+            f"n is {count} where stream is true",
+            code="copies_range",
+            hint="The events of a stream do not say which image they are of: ask for one, or leave stream out.",
+        )
+
+
+def check_bounded(fields: Iterable[str], output_format: str | None) -> None:
+    """Refuse what takes more than the tokens of one image. Raises `Invalid`."""
+    unbounded = next((name for name in fields if name.partition("[")[0] in _UNBOUNDED), None)
+    if unbounded is None and output_format in _UNBOUNDED_FORMATS:
+        unbounded = f"output_format {output_format}"
+    if unbounded is not None:
+        raise Invalid(
+            f"{unbounded[:60]} is not supported",
+            code="field_unsupported",
+            hint="What it costs has no bound; ask for png, webp or jpeg, and send images as files to /v1/images/edits.",
+        )
 
 
 IMAGES = Images()

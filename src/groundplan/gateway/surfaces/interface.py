@@ -16,10 +16,13 @@ from groundplan.gateway.surfaces import answers
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from groundplan.gateway.caching.recast import Recast
     from groundplan.gateway.call.context import Gateway
     from groundplan.gateway.call.exchange import Ask, Exchange
     from groundplan.gateway.http.server import Request
+    from groundplan.gateway.surfaces.named_files import NamedFile
 
 
 class Malformed(Exception):
@@ -117,8 +120,6 @@ class Interface:
     """Whether some deployments cannot take every request; `able` then says which can."""
     noted: bool = False
     """Whether there is more to tell about an answer; `notes` then has it."""
-    binary: bool = False
-    """Whether its answers are bytes that are passed on as they come."""
     priced: bool = False
     """Whether there is more to its price than tokens; `cost` then says what an answer costs."""
     keeps: bool = False
@@ -154,6 +155,10 @@ class Interface:
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
         """Those of the deployments that can take this request, one at least. Raises `Invalid` where none can."""
         return deployments
+
+    def with_files(self, ask: Ask, files: Mapping[str, NamedFile]) -> Ask:
+        """The same request with these files in the place of their ids. Raises `Invalid`."""
+        raise NotImplementedError
 
     def stores(self, exchange: Exchange) -> bool:  # noqa: ARG002
         """Whether this call's answer is stored under an id of its own, so that it cannot be one that another got."""

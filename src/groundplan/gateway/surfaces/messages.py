@@ -7,7 +7,8 @@ cache that is kept for an hour). How each kind of upstream is spoken to is in `m
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,10 +23,13 @@ from groundplan.gateway.surfaces.messages_chat import ByChat, MessagesByChat, ch
 from groundplan.gateway.surfaces.messages_errors import of_error, of_foreign
 from groundplan.gateway.surfaces.messages_native import AnthropicMessages, TokenCount
 from groundplan.gateway.surfaces.messages_types import Asked, Block, CountAsked
+from groundplan.gateway.surfaces.named_files import IMAGES, PDF, NamedFile, written
 from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from groundplan.gateway.http.server import Request
 
 _messages = msgspec.json.Decoder(Asked)
@@ -34,8 +38,7 @@ _BLOCKS = frozenset(
     {"text", "image", "document", "thinking", "redacted_thinking", "tool_use", "tool_result", "search_result"}
 )
 """Content whose cost is bounded by its bytes, or by a count of its own."""
-PDF = "application/pdf"
-_IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
+_encode = msgspec.json.Encoder().encode
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _LOCAL_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
 """Anthropic's own tools that run at the caller."""
@@ -50,13 +53,15 @@ VERSION = b"2023-06-01"
 class _Seen:
     """What a walk over the content found: text of the newest user, images, files, bytes that are no tokens."""
 
-    __slots__ = ("files", "images", "media_bytes", "query")
+    __slots__ = ("files", "images", "media_bytes", "named", "query")
 
     def __init__(self) -> None:
         self.query = ""
         self.images = 0
         self.files = 0
         self.media_bytes = 0
+        self.named: list[str] = []
+        """Ids of files, which are among `images` and `files`."""
 
     def blocks(self, blocks: list[Block]) -> str:
         """The text of blocks. Raises `Invalid` for what has no bound."""
@@ -78,12 +83,16 @@ class _Seen:
         source = block.source
         if source is None or isinstance(source, str):
             raise _content(f"the {block.type} has no source", "Send its content.")
-        if source.type in ("url", "file"):
+        if source.type == "url":
             raise Invalid(
-                f"a {block.type} is given by its {'address' if source.type == 'url' else 'file'}",
+                f"a {block.type} is given by its address",
                 code="image_url",
                 hint='Send its content: "source": {"type": "base64", ...}.',
             )
+        if source.type == "file" and source.file_id is not None:
+            self.named.append(source.file_id)
+            self.images, self.files = self.images + (block.type == "image"), self.files + (block.type == "document")
+            return
         if block.type == "document":
             if source.type == "base64":
                 if source.media_type != PDF or source.data is None or _BASE64.match(source.data) is None:
@@ -95,7 +104,7 @@ class _Seen:
             if isinstance(source.content, list):
                 self.blocks(source.content)
             return
-        if source.media_type not in _IMAGES or source.data is None or _BASE64.match(source.data) is None:
+        if source.media_type not in IMAGES or source.data is None or _BASE64.match(source.data) is None:
             raise _content("the image is not one", "Send PNG, JPEG, WebP or GIF in base64.")
         self.images += 1
         self.media_bytes += len(source.data)
@@ -152,8 +161,19 @@ def _ask(body: bytes, headers: dict[bytes, bytes], fields: dict[str, msgspec.Raw
         images=seen.images,
         body=body,
         lines=header_lines_of(headers),
+        files=tuple(dict.fromkeys(seen.named)),
         typed=ByChat(body),
     )
+
+
+def _with_file(block: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str, Any]:
+    source = block.get("source") if block.get("type") in ("image", "document") else None
+    if not isinstance(source, dict) or source.get("type") != "file":
+        return block
+    if (file := files.get(source.get("file_id") or "")) is None:
+        return block
+    file.check({PDF} if block["type"] == "document" else IMAGES)
+    return {**block, "source": {"type": "base64", "media_type": file.kind, "data": file.data}}
 
 
 def _hidden(asked: CountAsked) -> int:
@@ -197,6 +217,13 @@ class Messages(Interface):
 
     def read(self, request: Request) -> Ask:
         return read(request.body, request.headers)
+
+    def with_files(self, ask: Ask, files: Mapping[str, NamedFile]) -> Ask:
+        fields = dict(ask.fields)
+        for name in ("messages", "system"):
+            if bytes(fields.get(name, b"")).startswith(b"["):
+                fields[name] = written(fields[name], lambda block: _with_file(block, files))
+        return replace(ask, fields=fields, body=b"", typed=ByChat(_encode(fields)))
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """Those that speak this API, and the others where the request can be put into chat. Raises `Invalid`."""

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from groundplan.gateway.http.sse import DONE, splice
+from groundplan.gateway.http.sse import DONE, named_event, splice
 from groundplan.gateway.surfaces.chat_pieces import Chunk, PieceOfCall, chunk
 from groundplan.gateway.surfaces.interface import Malformed
-from groundplan.gateway.surfaces.messages_native import broken, event
+from groundplan.gateway.surfaces.messages_native import broken
 from groundplan.ledger.model import Usage
 
 _REASONS = {
@@ -19,7 +19,7 @@ _REASONS = {
     "function_call": "tool_use",
     "content_filter": "refusal",
 }
-_PING = event("ping", b'{"type":"ping"}')
+_PING = named_event("ping", b'{"type":"ping"}')
 _encode = msgspec.json.Encoder().encode
 
 
@@ -93,7 +93,7 @@ class MessagesChatRelay:
             "stop_sequence": None,
             "usage": reported(Usage()),
         }
-        return [event("message_start", _encode({"type": "message_start", "message": message})), _PING]
+        return [named_event("message_start", _encode({"type": "message_start", "message": message})), _PING]
 
     def _text(self, text: str | None) -> list[bytes]:
         if not text:
@@ -122,18 +122,18 @@ class MessagesChatRelay:
         out = self._close()
         self._block, self._number = kind, self._number + 1
         start = {"type": "content_block_start", "index": self._number, "content_block": block}
-        return [*out, event("content_block_start", _encode(start))]
+        return [*out, named_event("content_block_start", _encode(start))]
 
     def _close(self) -> list[bytes]:
         if not self._block:
             return []
         self._block = ""
         stop = {"type": "content_block_stop", "index": self._number}
-        return [event("content_block_stop", _encode(stop))]
+        return [named_event("content_block_stop", _encode(stop))]
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
         data = _encode({"type": "content_block_delta", "index": self._number, "delta": delta})
-        return event("content_block_delta", data)
+        return named_event("content_block_delta", data)
 
     @property
     def complete(self) -> bool:
@@ -145,7 +145,7 @@ class MessagesChatRelay:
         delta = {"stop_reason": self._reason, "stop_sequence": self._stop}
         ended = _encode({"type": "message_delta", "delta": delta, "usage": reported(usage)})
         stop = splice(b'{"type":"message_stop"}', b"groundplan", facts)
-        return b"".join([*self._close(), event("message_delta", ended), event("message_stop", stop)])
+        return b"".join([*self._close(), named_event("message_delta", ended), named_event("message_stop", stop)])
 
     def broken(self, reason: str, call_id: str) -> bytes:
         return broken(reason, call_id)

@@ -13,7 +13,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.economics.prices.reported import MessagesUsage
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.http.sse import splice
+from groundplan.gateway.http.sse import named_event, splice
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.messages_errors import shaped
 from groundplan.ledger.model import Usage
@@ -59,16 +59,10 @@ _event = msgspec.json.Decoder(_Event).decode
 _counted = msgspec.json.Decoder(_Counted).decode
 
 
-def event(kind: str, data: bytes) -> bytes:
-    """One event of a stream, by its name."""
-    lines = data.replace(b"\r\n", b"\n").replace(b"\n", b"\ndata: ") if b"\n" in data else data
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), lines)
-
-
 def broken(reason: str, call_id: str) -> bytes:
     """The error event of a stream of which the client has a part."""
     message, hint = f"the answer broke off: {reason}", "What came so far is all there is; ask again."
-    return event("error", shaped("api_error", message, call_id, code="stream_broken", hint=hint))
+    return named_event("error", shaped("api_error", message, call_id, code="stream_broken", hint=hint))
 
 
 class MessagesRelay:
@@ -103,7 +97,7 @@ class MessagesRelay:
             self._end(found)
         elif found.delta is not None:
             self.output_bytes += found.delta.size()
-        return event(found.type, data)
+        return named_event(found.type, data)
 
     def _end(self, found: _Event) -> None:
         if found.usage is not None:
@@ -118,7 +112,7 @@ class MessagesRelay:
 
     def last(self, facts: bytes) -> bytes:
         """The event that ends it, with the facts; made here where the upstream left it out."""
-        return event("message_stop", splice(self._held or b'{"type":"message_stop"}', b"groundplan", facts))
+        return named_event("message_stop", splice(self._held or b'{"type":"message_stop"}', b"groundplan", facts))
 
     def broken(self, reason: str, call_id: str) -> bytes:
         return broken(reason, call_id)

@@ -29,6 +29,7 @@ class Source(msgspec.Struct, frozen=True):
     type: str
     media_type: str = ""
     data: str | None = None
+    file_id: str | None = None
     content: str | list[Block] | None = None
 
 

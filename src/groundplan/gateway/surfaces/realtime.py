@@ -31,8 +31,10 @@ from groundplan.gateway.call.pipeline import admit_call
 from groundplan.gateway.guard.conversation import ConversationGuard, check_session
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.sse import splice
+from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates
 from groundplan.gateway.http.websocket import MESSAGE_BYTES, ServerSocket
 from groundplan.gateway.surfaces.answers import error_type, facts
+from groundplan.gateway.surfaces.body import image_bytes
 from groundplan.gateway.surfaces.interface import Codec, Interface
 from groundplan.gateway.upstream.http1 import UpstreamFailure, UpstreamPool
 from groundplan.gateway.upstream.targets import Target
@@ -288,14 +290,14 @@ class Session:
             raise AssertionError("not connected")
         while (text := await self._socket.receive()) is not None:
             try:
-                event = _client_event(text)
+                event = _read(text)
                 kind = str(event.get("type", ""))
                 _check(event)
                 if kind == "response.create" and self._active is not None:
                     raise Invalid("a response is being made", code="response_active", hint="Wait for response.done.")
                 if self._guard is not None and (made := self._guard.sent(event, len(text))) is not event:
                     text = _encode(made).decode()
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, RecursionError) as error:
                 await self._error(Invalid(f"this is no event: {error}", code="body_not_json", hint=_HINT))
                 continue
             except (Invalid, Denied) as error:
@@ -422,6 +424,16 @@ def _usage(response: msgspec.Raw) -> Usage | None:
     return told.usage() if told is not None else None
 
 
+def _read(text: str) -> dict[str, Any]:
+    """An event of the client, which is passed on as it came and so must mean the same to everybody. Raises `Invalid`,
+    `DecodeError`, `RecursionError`."""
+    data = text.encode()
+    refuse_depth(data)
+    event = _client_event(data)
+    refuse_duplicates(data, 0)
+    return event
+
+
 def _check(event: dict[str, Any]) -> None:
     """Refuse what costs something beside responses. Raises `Invalid`."""
     for part in (event.get("session"), event.get("response")):
@@ -434,3 +446,11 @@ def _check(event: dict[str, Any]) -> None:
         tools = part.get("tools")
         if isinstance(tools, list) and any(not isinstance(t, dict) or t.get("type") != "function" for t in tools):
             raise Invalid("only tools of type function are supported", code="field_unsupported", hint=_HINT)
+        if part.get("prompt") is not None:
+            hint = "It is kept at the provider, and may have tools of its own; send instructions."
+            raise Invalid("prompt is not supported", code="field_unsupported", hint=hint)
+    item = event.get("item")
+    content = item.get("content") if isinstance(item, dict) else None
+    for piece in content if isinstance(content, list) else ():
+        if isinstance(piece, dict) and piece.get("type") == "input_image":
+            image_bytes(str(piece.get("image_url", "")))

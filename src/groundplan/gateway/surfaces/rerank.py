@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from groundplan.gateway.http.server import Request
 
 MOST_DOCUMENTS = 10_000
+_MEDIA = frozenset({"image", "image_url", "video", "video_url"})
+"""Fields of documents that are no text."""
 _UNIT_DOCUMENTS = 100
 _DOCUMENT_BYTES = 500
 """A document of so many bytes has at most 500 tokens, and counts once."""
@@ -107,6 +109,9 @@ class Rerank(Interface):
             raise Invalid(
                 f"there are more than {MOST_DOCUMENTS} documents", code="documents_range", hint="Send fewer at once."
             )
+        if any(isinstance(each, dict) and not _MEDIA.isdisjoint(each) for each in asked.documents):
+            hint = "Send texts; what an image costs has no bound here, and addresses are not fetched."
+            raise Invalid("a document is no text", code="content_unsupported", hint=hint)
         if asked.top_n is not None and asked.top_n < 1:
             raise Invalid("top_n is below 1", code="top_n_range", hint="Use at least 1.")
         pieces = sum(-(-max(1, _length(document)) // _DOCUMENT_BYTES) for document in asked.documents)

@@ -22,12 +22,15 @@ from groundplan.gateway.surfaces.body import file_bytes, image_bytes, read_field
 from groundplan.gateway.surfaces.chat import CHAT, FILE, OpenAIChat, ServiceChat
 from groundplan.gateway.surfaces.chat_pieces import completion
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
+from groundplan.gateway.surfaces.named_files import NamedFile, given_twice, without, written
 from groundplan.gateway.surfaces.responses_stream import Rendered, ResponsesChatRelay, ResponsesRelay, Whole
 from groundplan.gateway.surfaces.responses_to_chat import Translation
 from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from groundplan.gateway.call.context import Gateway
     from groundplan.gateway.call.exchange import Exchange
     from groundplan.gateway.http.server import Request
@@ -48,6 +51,19 @@ class _Part(msgspec.Struct, frozen=True):
     text: str = ""
     image_url: str | None = None
     file_data: str | None = None
+    file_id: str | None = None
+    file_url: str | None = None
+
+    def media_bytes(self) -> int:
+        """Of the caller's body, that are the image or the file itself; 0 where it is named. Raises `Invalid`."""
+        itself = self.image_url if self.type == "input_image" else self.file_data
+        if self.file_url is not None:
+            return file_bytes(None)
+        if self.file_id is None:
+            return image_bytes(itself or "") if self.type == "input_image" else file_bytes(itself)
+        if itself is not None:
+            raise given_twice("the image" if self.type == "input_image" else "the file")
+        return 0
 
 
 class _Item(msgspec.Struct, frozen=True):
@@ -120,7 +136,7 @@ def read(body: bytes) -> Ask:
     """A request. Raises `Invalid` with what is wrong with it."""
     fields, asked = read_fields(body, _asked)
     _check(fields, asked)
-    query, images, length, needs = "", 0, 0, set[str]()
+    query, images, length, needs, named = "", 0, 0, set[str](), list[str]()
     items = [] if isinstance(asked.input, str) or asked.input is None else asked.input
     for item in items:
         if item.type not in _ITEMS:
@@ -129,12 +145,12 @@ def read(body: bytes) -> Ask:
         for part in _parts(item):
             if part.type not in _PARTS:
                 raise _content(f"content of type {part.type[:40]}")
-            if part.type == "input_image":
-                images, length = images + 1, length + image_bytes(part.image_url or "")
-                needs.add("image")
-            elif part.type == "input_file":
-                length += file_bytes(part.file_data or "")
-                needs.add(FILE)
+            if part.type in ("input_image", "input_file"):
+                image = part.type == "input_image"
+                images, length = images + image, length + part.media_bytes()
+                needs.add("image" if image else FILE)
+                if part.file_id is not None:
+                    named.append(part.file_id)
             text += part.text
         if item.role == "user":
             query = item.content if isinstance(item.content, str) else text
@@ -153,6 +169,7 @@ def read(body: bytes) -> Ask:
         images=images,
         service=service,
         body=body,
+        files=tuple(dict.fromkeys(named)),
         typed=Told(body, asked.previous_response_id, store=asked.store is not False),
     )
 
@@ -269,6 +286,16 @@ def gone_on(ask: Ask, more: list[dict[str, Any]]) -> Ask:
     return whole
 
 
+def _with_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str, Any]:
+    kind = part.get("type")
+    if kind not in ("input_image", "input_file") or (file := files.get(part.get("file_id") or "")) is None:
+        return part
+    rest = without(part, "file_id", "image_url", "file_data", "file_url")
+    if kind == "input_image":
+        return {**rest, "image_url": file.image_url()}
+    return {"filename": file.name, **rest, "file_data": file.url}
+
+
 def _input(ask: Ask) -> object:
     value: object = msgspec.json.decode(ask.fields["input"])
     return value
@@ -293,6 +320,15 @@ class Responses(Interface):
 
     def read(self, request: Request) -> Ask:
         return read(request.body)
+
+    def with_files(self, ask: Ask, files: Mapping[str, NamedFile]) -> Ask:
+        """What is stored of it keeps the ids."""
+        fields = {**ask.fields, "input": written(ask.fields["input"], lambda part: _with_file(part, files))}
+        body, earlier = _encode(fields), told(ask)
+        asked = Told(body, earlier.previous, store=earlier.store)
+        asked.name, asked.stored, asked.pinned = earlier.name, earlier.stored, earlier.pinned
+        asked.given = _input(ask) if earlier.given is None else earlier.given
+        return replace(ask, fields=fields, body=b"", typed=asked)
 
     async def prepare(self, gateway: Gateway, exchange: Exchange) -> None:
         """Put the items of the response that this one goes on with in front of its own. Raises `NotFound`,

@@ -7,11 +7,10 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from groundplan.economics.prices.reported import ResponsesUsage
-from groundplan.gateway.http.sse import DONE, splice
+from groundplan.gateway.http.sse import DONE, named_event, splice
 from groundplan.gateway.surfaces import responses_shape as shape
 from groundplan.gateway.surfaces.chat_pieces import Chunk, PieceOfCall, chunk
 from groundplan.gateway.surfaces.interface import Malformed
-from groundplan.gateway.surfaces.messages_native import event
 from groundplan.ledger.model import Usage
 
 _LAST = frozenset({"response.completed", "response.incomplete"})
@@ -52,7 +51,7 @@ def _broken(number: int, reason: str, call_id: str) -> bytes:
         "hint": "What came so far is all there is; ask again.",
         "call_id": call_id,
     }
-    return event("error", _encode(told))
+    return named_event("error", _encode(told))
 
 
 @runtime_checkable
@@ -96,7 +95,7 @@ class ResponsesRelay:
                 self.usage = found.response.usage.usage()
             return b""
         self.output_bytes += len(found.delta.encode() if isinstance(found.delta, str) else bytes(found.delta))
-        return event(found.type, data)
+        return named_event(found.type, data)
 
     @property
     def complete(self) -> bool:
@@ -108,7 +107,7 @@ class ResponsesRelay:
 
     def last(self, facts: bytes) -> bytes:
         """The event that ends it, with the facts."""
-        return event(self._kind, splice(self._held or b"{}", b"groundplan", facts))
+        return named_event(self._kind, splice(self._held or b"{}", b"groundplan", facts))
 
     def broken(self, reason: str, call_id: str) -> bytes:
         return _broken(self._number + 1, reason, call_id)
@@ -150,7 +149,7 @@ class ResponsesChatRelay:
     def _event(self, kind: str, **fields: Any) -> bytes:
         data = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
-        return event(kind, _encode(data))
+        return named_event(kind, _encode(data))
 
     def take(self, data: bytes) -> bytes:
         """Events for the client after one more chunk. Raises `Malformed`."""
@@ -260,7 +259,7 @@ class ResponsesChatRelay:
         whole, out = self._whole(), self._ending
         kind = f"response.{whole['status']}"
         data = {"type": kind, "sequence_number": self._number, "response": whole}
-        out.append(event(kind, splice(_encode(data), b"groundplan", facts)))
+        out.append(named_event(kind, splice(_encode(data), b"groundplan", facts)))
         return b"".join(out)
 
     def broken(self, reason: str, call_id: str) -> bytes:

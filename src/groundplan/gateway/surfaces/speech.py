@@ -1,4 +1,5 @@
-"""Speech: text that is spoken. Its sound is passed on as it comes; what it costs is known from the text."""
+"""Speech: text that is spoken. Its sound is passed on as it comes, as bytes or in events; what it costs is known from
+the text, or told by the last event."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics import price
+from groundplan.economics.prices.reported import RealtimeUsage
 from groundplan.economics.unit_price import speech_price
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
@@ -16,6 +18,7 @@ from groundplan.gateway.http.binary_stream import BytesRelay
 from groundplan.gateway.surfaces.body import read_fields
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Relay
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
+from groundplan.gateway.surfaces.typed_stream import Kind, TypedRelay
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -29,11 +32,27 @@ class _Speech(msgspec.Struct, frozen=True):
     stream_format: str | None = None
 
 
+class _Event(msgspec.Struct, frozen=True):
+    type: str
+    audio: str = ""
+    usage: RealtimeUsage | None = None
+    text_bytes = 0
+
+    @property
+    def fits(self) -> bool:
+        return self.type != "speech.audio.delta" or self.audio != ""
+
+    def told(self) -> Usage | None:
+        return None if self.usage is None else self.usage.usage()
+
+
 _speech = msgspec.json.Decoder(_Speech)
+_KIND = Kind(msgspec.json.Decoder(_Event).decode, "speech.audio.done")
+_FORMATS = ("audio", "sse")
 
 
 class SpeechCodec(PlainCodec):
-    """`by_tokens`: the tokens of the sound have a price, and nobody reports them."""
+    """`by_tokens`: the tokens of the sound have a price. Only the last event reports them; bytes report nothing."""
 
     def __init__(self, *, by_tokens: bool) -> None:
         super().__init__(b"/audio/speech")
@@ -43,7 +62,10 @@ class SpeechCodec(PlainCodec):
         raise malformed()
 
     def relay(self, ask: Ask) -> Relay:
-        return BytesRelay(None if self._by_tokens else Usage(characters=ask.copies))
+        known = None if self._by_tokens else Usage(characters=ask.copies)
+        if ask.binary:
+            return BytesRelay(known)
+        return TypedRelay(_KIND, known, lambda told: told and msgspec.structs.replace(told, characters=ask.copies))
 
 
 class Speech(Interface):
@@ -52,18 +74,18 @@ class Speech(Interface):
     name = "audio.speech"
     needs = "speech"
     priced = True
-    binary = True
     _codecs = (SpeechCodec(by_tokens=False), SpeechCodec(by_tokens=True))
 
     def read(self, request: Request) -> Ask:
         fields, asked = read_fields(request.body, _speech)
         if not asked.input:
             raise Invalid("input is empty", code="input_empty", hint="Send a text.")
-        if asked.stream_format not in (None, "audio"):
-            raise Invalid("stream_format is not supported", code="field_unsupported", hint="Leave stream_format out.")
+        if asked.stream_format is not None and asked.stream_format not in _FORMATS:
+            hint = f"Use one of: {', '.join(_FORMATS)}"
+            raise Invalid("stream_format is unknown", code="field_unsupported", hint=hint)
         return Ask(
             fields=fields, model=asked.model, messages=1, query="", stream=True, include_usage=False, cap=None,
-            copies=len(asked.input), size=len(request.body),
+            copies=len(asked.input), size=len(request.body), binary=asked.stream_format != "sse",
         )  # fmt: skip
 
     def codec(self, deployment: Deployment) -> Codec:

@@ -17,7 +17,7 @@ from groundplan.economics.unit_price import audio_price
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Relay
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
-from groundplan.gateway.surfaces.transcripts_stream import Reported, TranscriptRelay, seconds_used
+from groundplan.gateway.surfaces.transcripts_stream import Reported, seconds_used, transcript_relay
 from groundplan.gateway.surfaces.upload import Upload
 from groundplan.ledger.model import Usage
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 _FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
 _TEXTS = ("text", "srt", "vtt")
-_DECISIVE = frozenset({"model", "response_format", "stream"})
+_DECISIVE = frozenset({"model", "response_format", "stream", "url"})
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ class TranscriptionCodec(PlainCodec):
         return Answered(data, (seconds_used(_number(found.duration)) if told is None else told.told()) or usage)
 
     def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
-        return TranscriptRelay(Usage() if self._free else None)
+        return transcript_relay(Usage() if self._free else None)
 
 
 def _number(text: float | str | None) -> float:
@@ -101,13 +101,14 @@ class Transcriptions(Interface):
         if "model" not in fields:
             hint = "Put model into the form, before the file where that is large."
             raise Invalid("the form names no model", code="model_missing", hint=hint)
-        if (stream := fields.get("stream", "false").lower()) not in ("true", "false"):
-            raise Invalid("stream is neither true nor false", code="body_invalid", hint="Send true or false.")
         if fields.get("response_format", "json") not in _FORMATS:
             hint = f"Use one of: {', '.join(_FORMATS)}"
             raise Invalid("response_format is unknown", code="field_unsupported", hint=hint)
+        if "url" in fields:
+            hint = "Send the sound itself; whoever fetches an address reaches what the caller cannot."
+            raise Invalid("url is not supported", code="field_unsupported", hint=hint)
         return Ask(
-            fields={}, model=fields["model"], messages=1, query="", stream=stream == "true" and self.streams,
+            fields={}, model=fields["model"], messages=1, query="", stream=upload.said("stream") and self.streams,
             include_usage=False, cap=None, copies=1, size=0, upload=upload,
         )  # fmt: skip
 

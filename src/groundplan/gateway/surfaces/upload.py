@@ -74,6 +74,22 @@ class Upload:
         except UnicodeDecodeError as error:
             raise Invalid(f"{name} is not UTF-8", code="body_encoding", hint="Send text in UTF-8.") from error
 
+    def said(self, name: str) -> bool:
+        """Whether a field is `true`; one that is not there is not. Raises `Invalid` for what is neither."""
+        text = self.fields.get(name, "false").lower()
+        if text not in ("true", "false"):
+            raise Invalid(f"{name} is neither true nor false", code="body_invalid", hint="Send true or false.")
+        return text == "true"
+
+    def number(self, name: str, usual: int) -> int:
+        """A field that is a whole number. Raises `Invalid`."""
+        text = self.fields.get(name)
+        if text is None:
+            return usual
+        if not text.isascii() or not text.isdigit() or len(text) > 9:
+            raise Invalid(f"{name} is no whole number", code="body_invalid", hint="Send digits only.")
+        return int(text)
+
     def replace(self, name: str, value: str) -> None:
         """Another value for a field that was read whole."""
         self.fields[name] = value

@@ -24,6 +24,10 @@ BODY_LIMIT = 64 << 20
 BUFFER_HIGH = 256 << 10
 IDLE_SECONDS = 20.0
 MAX_IDLE = 256
+FOREVER = 1e9
+"""Seconds: no bound."""
+LEAST = 0.001
+"""Seconds that are waited for what is there already."""
 
 
 Sink = Callable[[bytes], bool]
@@ -57,7 +61,7 @@ class UpstreamConnection(Protocol):
     async def head(self, seconds: float) -> int: ...
     def pump(self, sink: Sink, seconds: float) -> None: ...
     async def chunk(self, seconds: float) -> bytes | None: ...
-    async def body(self, seconds: float) -> bytes: ...
+    async def body(self, seconds: float, most: float = FOREVER) -> bytes: ...
     def release(self) -> None: ...
     def abort(self) -> None: ...
 
@@ -338,11 +342,14 @@ class Http1Connection(asyncio.Protocol):
                 raise self._error
             await self._wait(seconds)
 
-    async def body(self, seconds: float) -> bytes:
-        """The whole body; `seconds` may pass between two arrivals."""
+    async def body(self, seconds: float, most: float = FOREVER) -> bytes:
+        """The whole body; `seconds` may pass between two arrivals, and `most` until its end: whoever sends a byte now
+        and then holds nobody up for longer."""
         parts: list[bytes] = []
-        while (data := await self.chunk(seconds)) is not None:
+        end = self._loop.time() + most
+        while (data := await self.chunk(min(seconds, most))) is not None:
             parts.append(data)
+            most = max(LEAST, end - self._loop.time())
             if self._total > BODY_LIMIT:
                 raise UpstreamFailure("malformed", "the upstream's answer is too large", sent=True)
         return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -22,7 +22,16 @@ from pyreqwest.proxy import ProxyBuilder
 from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
 from groundplan.gateway.http.tls import path_of
-from groundplan.gateway.upstream.http1 import BODY_LIMIT, HEAD_LIMIT, IDLE_SECONDS, Sink, UpstreamFailure, split_url
+from groundplan.gateway.upstream.http1 import (
+    BODY_LIMIT,
+    FOREVER,
+    HEAD_LIMIT,
+    IDLE_SECONDS,
+    LEAST,
+    Sink,
+    UpstreamFailure,
+    split_url,
+)
 
 _WINDOW = 2 << 20
 """Bytes of one answer, and of all answers of a connection, that may wait for us."""
@@ -135,11 +144,14 @@ class Http2Connection:
         self._total += len(data)
         return bytes(data)
 
-    async def body(self, seconds: float) -> bytes:
-        """The whole body; `seconds` may pass between two arrivals."""
+    async def body(self, seconds: float, most: float = FOREVER) -> bytes:
+        """The whole body; `seconds` may pass between two arrivals, and `most` until its end."""
         parts: list[bytes] = []
-        while (data := await self.chunk(seconds)) is not None:
+        now = asyncio.get_running_loop().time
+        end = now() + most
+        while (data := await self.chunk(min(seconds, most))) is not None:
             parts.append(data)
+            most = max(LEAST, end - now())
             if self._total > BODY_LIMIT:
                 raise UpstreamFailure("malformed", "the upstream's answer is too large", sent=True)
         return b"".join(parts)

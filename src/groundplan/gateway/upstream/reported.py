@@ -71,9 +71,9 @@ class Reported:
             return
         named = says.model or (says.message or says.response or _Model()).model
         print_ = says.system_fingerprint or ""
-        if not named and not print_:
+        if not _shown(named) and not _shown(print_):
             return
-        version = (deployment.name, deployment.upstream_model, named[:LONGEST], print_[:LONGEST])
+        version = (deployment.name, deployment.upstream_model, _shown(named), _shown(print_))
         if version not in self._known:
             self._known.add(version)
             self._waiting.add(version)
@@ -101,6 +101,11 @@ class Reported:
     async def close(self) -> None:
         with suppress(asyncio.CancelledError):
             await self.flush()
+
+
+def _shown(text: str) -> str:
+    """What can be kept: PostgreSQL has no U+0000, and one such name would hold up all others."""
+    return "".join(c for c in text[:LONGEST] if c.isprintable())
 
 
 class Looking(Wrapped):

@@ -1,58 +1,22 @@
-"""Vectors of a declared deployment, asked of the gateway like any other call: metered, budgeted, audited, and refused.
-
-The gateway's address is what `up` announces; the key is the control process's own for the index, in a file of HOME that
-only this user reads. Blocking, for ingestion and the search service. Makes no key and decides no fallback.
-"""
+"""Vectors of a declared deployment, asked of the gateway: how, is `knowledge.metered`. Decides no fallback."""
 
 from __future__ import annotations
 
-import http.client
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Final
 
 import msgspec
 import numpy as np
 
 from groundplan.core.errors import Unavailable
-from groundplan.core.home import Home, write_atomically
+from groundplan.core.home import Home
+from groundplan.knowledge import metered
 from groundplan.knowledge.index.model import Embedding
 from groundplan.knowledge.model import Vectors
 
 BATCH: Final = 64
 _MOST_BYTES: Final = 200_000
 """Of texts in one call: well below what a gateway takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceKey:
-    """The gateway key of the index, its id, and the workload that it is for."""
-
-    id: str
-    workload: str
-    secret: str
-
-    def write(self, home: Home) -> None:
-        """Keep it for the processes of this HOME."""
-        body = {"id": self.id, "workload": self.workload, "secret": self.secret}
-        write_atomically(key_file(home), json.dumps(body).encode())
-
-
-def key_file(home: Home) -> Path:
-    """Where the key is."""
-    return home.keys / "index-service.json"
-
-
-def read_key(home: Home) -> ServiceKey | None:
-    """The key that was made last; None where there is none yet."""
-    try:
-        body = json.loads(key_file(home).read_bytes())
-        return ServiceKey(str(body["id"]), str(body["workload"]), str(body["secret"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -83,8 +47,12 @@ class Deployed:
         return np.concatenate(done) if done else np.zeros((0, self._embedding.dimension), np.float32)
 
     def _some(self, texts: Sequence[str]) -> Vectors:
+        body = {"model": self._embedding.deployment, "input": list(texts)}
         try:
-            rows = sorted(_rows.decode(self._asked(texts)).data, key=lambda row: row.index)
+            data = metered.ask(self._home, self._embedding.workload, "/embeddings", body, self._seconds)
+            rows = sorted(_rows.decode(data).data, key=lambda row: row.index)
+        except Unavailable as error:
+            raise self._away(error.message) from error
         except msgspec.DecodeError as error:
             raise self._away("its answer has no vectors") from error
         wanted = self._embedding.dimension
@@ -99,28 +67,6 @@ class Deployed:
         if not np.isfinite(vectors).all() or not sizes.all():
             raise self._away("a vector has no direction")
         return np.asarray(vectors / sizes, dtype=np.float32)
-
-    def _asked(self, texts: Sequence[str]) -> bytes:
-        key, gateway = read_key(self._home), _gateway(self._home)
-        if key is None or key.workload != self._embedding.workload:
-            raise self._away("the index has no key for its workload yet")
-        if gateway is None:
-            raise self._away("no gateway runs")
-        parts = urlsplit(gateway)
-        connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=self._seconds)
-        headers = {"Authorization": f"Bearer {key.secret}", "Content-Type": "application/json"}
-        body = msgspec.json.encode({"model": self._embedding.deployment, "input": list(texts)})
-        try:
-            connection.request("POST", f"{parts.path}/embeddings", body, headers)
-            answer = connection.getresponse()
-            data = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise self._away(f"the gateway does not answer ({error.__class__.__name__})") from error
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise self._away(_told(answer.status, data))
-        return data
 
     def _away(self, reason: str) -> Unavailable:
         return Unavailable(
@@ -144,18 +90,3 @@ def _parts(texts: Sequence[str]) -> list[list[str]]:
         parts[-1].append(text or " ")
         size += own
     return parts
-
-
-def _gateway(home: Home) -> str | None:
-    try:
-        return str(json.loads((home.run / "up.json").read_bytes())["gateway"]).rstrip("/")
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _told(status: int, data: bytes) -> str:
-    try:
-        told: Any = json.loads(data)["error"]
-        return f"{told['message']} ({told.get('code') or status})"
-    except (ValueError, KeyError, TypeError):
-        return f"the gateway answered {status}"

@@ -38,6 +38,8 @@ class Given:
     confidence: float
     abstained: bool
     milliseconds: float
+    in_order: tuple[bool, ...] = ()
+    """Of each step that a reranker was asked in: whether the order is its own."""
 
 
 def figures(given: Sequence[Given], sensitivity: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -53,8 +55,10 @@ def figures(given: Sequence[Given], sensitivity: Mapping[str, str] | None = None
     )
     spans = [_covered(one) for one in given if one.spans]
     times = [one.milliseconds for one in given]
+    asked = [done for one in given for done in one.in_order]
     return {
         **found.json(),
+        **({"reranked": {"asked": len(asked), "skipped": asked.count(False)}} if asked else {}),
         "by_source": _by(answerable, found, lambda document: document.partition("/")[0]),
         "by_sensitivity": _by(answerable, found, lambda document: (sensitivity or {}).get(document, "unknown")),
         "span_recall": round(float(np.mean(spans)), 5) if spans else None,

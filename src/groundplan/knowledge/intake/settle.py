@@ -92,7 +92,7 @@ def _readers(source: Source, outer: Sequence[tuple[Around, Said]], own: Sequence
     deny: frozenset[str] = frozenset()
     for each, word in outer:
         if each.readers is not None:
-            allow = each.readers.allow or allow
+            allow = each.readers.allow if each.complete else each.readers.allow or allow
             deny |= each.readers.deny
         allow = word.readers if word.readers is not None else allow
         deny |= word.deny

@@ -13,6 +13,7 @@ import platform
 import resource
 import struct
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 MEMORY_BYTES: Final = 1536 << 20
@@ -41,8 +42,12 @@ _REFUSED_EVENTS = ("socket.", "subprocess.", "os.exec", "os.fork", "os.posix_spa
 
 
 def confine(memory_bytes: int = MEMORY_BYTES) -> bool:
-    """Give up everything but reading and computing; True where the kernel itself holds to it."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    """Give up everything but reading and computing; True where the kernel itself holds to it.
+
+    `memory_bytes` may be taken beside the addresses that are taken already: libraries reserve up to a gigabyte of them.
+    """
+    most = mapped_bytes() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -50,6 +55,15 @@ def confine(memory_bytes: int = MEMORY_BYTES) -> bool:
     filtered = _filter() if sys.platform == "linux" else False
     sys.addaudithook(_refuse)
     return filtered
+
+
+def mapped_bytes() -> int:
+    """Addresses that this process has taken, used or not; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return 0
+    return pages * resource.getpagesize()
 
 
 def _refuse(event: str, _: tuple[Any, ...]) -> None:

@@ -1,7 +1,8 @@
 """Parsing by a confined child process: documents in, outcomes out, in order, whatever a document does to the child.
 
-A document that takes longer than it may, or that ends its process, is refused; the next one gets a new process. Up to
-`AHEAD` documents are sent ahead, so that parent and child work at the same time. One thread uses it at a time.
+A document that takes longer than it may, or that ends its process, is refused; the next one gets a new process, and so
+does one whose process was left short of memory by those before it. Up to `AHEAD` documents are sent ahead, so that
+parent and child work at the same time. One thread uses it at a time.
 """
 
 from __future__ import annotations
@@ -130,18 +131,18 @@ class Sandbox:
     def _next(self, waiting: deque[Job]) -> Outcome:
         """The outcome of the first of `waiting`; all of them were sent."""
         body = self._frame(time.monotonic() + self._seconds)
-        job = waiting[0]
+        if body is False and self._count:
+            self._anew(waiting)  # what was parsed before may be what ended it
+            body = self._frame(time.monotonic() + self._seconds)
+        job, rest = waiting[0], list(waiting)[1:]
         if isinstance(body, bytes):
             self._count += 1
             outcome: Parsed | Refused = self._decoder.decode(body)
-            if self._count >= self._jobs and len(waiting) == 1:
-                self.close()
-                self._count = 0
+            short = isinstance(outcome, Refused) and outcome.code == "document_memory"
+            if short or (self._count >= self._jobs and not rest):
+                self._anew(rest)
             return outcome
-        self.close()
-        self._count = 0
-        for other in list(waiting)[1:]:
-            self._send(other)
+        self._anew(rest)
         if body:
             return Refused(
                 key=job.key, code="document_time", message=f"reading it took longer than {self._seconds:.0f} s",
@@ -151,6 +152,13 @@ class Sandbox:
             key=job.key, code="document_hostile", message="reading it ended the parser, whose memory is limited",
             hint="Open it where it was made and save it anew; do not keep a file that you do not know.",
         )  # fmt: skip
+
+    def _anew(self, waiting: Iterable[Job]) -> None:
+        """Give `waiting` to a new child."""
+        self.close()
+        self._count = 0
+        for job in waiting:
+            self._send(job)
 
     def _frame(self, deadline: float) -> bytes | bool:
         """The next answer; True where the time is over, False where the child ended."""

@@ -12,6 +12,7 @@ import asyncio
 import base64
 import hmac
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -38,6 +39,8 @@ from groundplan.knowledge.retrieval.wire import (
 MODEL = "all-minilm-l6-v2"
 MAX_BODY_BYTES = 4 << 20
 MAX_INPUTS = 512
+_WAITING = 16
+"""So many searches may wait for rerankers at once."""
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -84,8 +87,13 @@ class Service:
                 conflicts=found.conflicts,
                 newer=found.newer,
                 degraded=found.degraded,
+                steps=list(found.steps),
             )
         )
+
+    def waits(self, body: bytes) -> bool:
+        """Whether a search waits for a deployment that puts passages in order."""
+        return _decode(body, SearchRequest).rerank is not None
 
     def examine(self, body: bytes) -> bytes:
         """`ExamineAnswer` as JSON."""
@@ -162,6 +170,7 @@ def personal(body: bytes) -> bytes:
 
 def application(service: Service, token: str) -> Application:
     """The ASGI application; `token` is the bearer key that callers must send."""
+    waiting = ThreadPoolExecutor(_WAITING, "rerank")
     routes = {
         ("POST", "/search"): service.search,
         ("POST", "/confirm"): service.confirm,
@@ -182,7 +191,10 @@ def application(service: Service, token: str) -> Application:
             raise NotFound(
                 "there is no such address", code="route_not_found", hint="POST to /search or /v1/embeddings."
             )
-        return 200, await asyncio.to_thread(handler, await _body(receive))
+        body = await _body(receive)
+        # who waits for a deployment must not take the threads of who waits for nobody
+        threads = waiting if scope["path"] == "/search" and service.waits(body) else None
+        return 200, await asyncio.get_running_loop().run_in_executor(threads, handler, body)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -92,10 +92,12 @@ def verbatim(question: Sequence[str], text: str, least: int = LEAST_RUN) -> floa
 
 def demote(ranked: Iterable[tuple[Found, float]], today: date) -> Ranked:
     """Passages of documents whose review is overdue count half: what is current comes before what it replaced."""
-    return ordered(
-        (chunk, score * OVERDUE_WEIGHT if chunk.review_by is not None and chunk.review_by < today else score)
-        for chunk, score in ranked
-    )
+    return ordered((chunk, score * weight(chunk, today)) for chunk, score in ranked)
+
+
+def weight(chunk: Found, today: date) -> float:
+    """What a passage counts for, by whether its document is current."""
+    return OVERDUE_WEIGHT if chunk.review_by is not None and chunk.review_by < today else 1.0
 
 
 def distinct(ranked: Iterable[tuple[Found, float]]) -> Ranked:

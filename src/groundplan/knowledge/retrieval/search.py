@@ -7,16 +7,17 @@ never answers from memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import psycopg
 from psycopg import Connection, IsolationLevel
 from psycopg_pool import PoolClosed, PoolTimeout
 
+from groundplan.blueprint.content import Rerank
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge import store
@@ -25,6 +26,7 @@ from groundplan.knowledge.model import Embedder, Vectors
 from groundplan.knowledge.retrieval import fuse, search_store, told, words
 from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, propose
 from groundplan.knowledge.retrieval.question import Asked, Asking, Held
+from groundplan.knowledge.retrieval.rerank import Reranker, Reranking, reordered
 from groundplan.knowledge.retrieval.search_store import Found, Standing
 from groundplan.knowledge.retrieval.synonyms import Glossary
 from groundplan.knowledge.retrieval.wire import (
@@ -34,6 +36,7 @@ from groundplan.knowledge.retrieval.wire import (
     Newer,
     Passage,
     SearchRequest,
+    Step,
     Where,
     Withheld,
 )
@@ -68,6 +71,25 @@ class Result:
     newer: list[Newer] = field(default_factory=list)
     degraded: str = ""
     """Why words alone were looked for."""
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What was found for a question: all of it readable when it was read, best first."""
+
+    proposed: Proposed
+    ranked: fuse.Ranked
+    degraded: str
+    by_words: bool
+
+    @property
+    def confidence(self) -> float:
+        return _confidence(self.ranked, by_words=self.by_words)
+
+
+_AS_IT_IS: Final[Mapping[str, int]] = {}
+"""No text has another place than words and vectors gave it."""
 
 
 class Search:
@@ -81,11 +103,14 @@ class Search:
         clock: Clock | None = None,
         *,
         deployed: Callable[[Embedding], Embedder] | None = None,
+        reranker: Callable[[Rerank], Reranker] | None = None,
     ) -> None:
-        """`embedder` is the embedded model; `deployed` gives what embeds for editions of a deployment's vectors."""
+        """`embedder` is the embedded model; `deployed` gives what embeds for editions of a deployment's vectors,
+        `reranker` what puts passages in order."""
         self._connections = connections
         self._index = index
         self.asking = Asking(embedder, index, deployed)
+        self._reranking = Reranking(reranker)
         self._analyzer = words.Analyzer()
         self._glossary = Glossary(self._analyzer.terms)
         self._clock = clock or SystemClock()
@@ -107,16 +132,26 @@ class Search:
         for _ in range(_TRIES):
             asked = self.asking.ask(query, edition)
             with self._as(person, request.workload, request.edition) as (conn, standing):
+                if standing.edition != edition:
+                    edition = standing.edition
+                    continue
+                draft = self._draft(conn, standing, asked, request)
+                if request.rerank is None or draft.confidence < request.floor or len(draft.ranked) < 2:
+                    return self._given(conn, draft, request)
+            # outside of a transaction: others need the connection, and what is revoked meanwhile must not be given
+            step, places = self._in_order(request.rerank, asked.text, draft)
+            with self._as(person, request.workload, request.edition) as (conn, standing):
                 if standing.edition == edition:
-                    return self._answered(conn, standing, asked, request)
+                    draft = self._confirmed(conn, draft, request, asked.vector)
+                    return replace(self._given(conn, draft, request, places), steps=(step,))
                 edition = standing.edition
         raise Unavailable(
             "another edition of the index began to serve meanwhile", code="search_index", hint="Ask again.",
             retry_after=1.0,
         )  # fmt: skip
 
-    def _answered(self, conn: Connection[Any], standing: Standing, asked: Asked, request: SearchRequest) -> Result:
-        """The answer within one transaction."""
+    def _draft(self, conn: Connection[Any], standing: Standing, asked: Asked, request: SearchRequest) -> _Draft:
+        """What is found within one transaction."""
         question = asked.vector
         limit = CANDIDATES if request.where == Where() else _FILTERED
         wanted = self._wanted(asked.text, question, request.sources, standing, limit)
@@ -126,17 +161,41 @@ class Search:
         ranked = self._read(conn, proposed, request, question)
         if standing.newest > proposed.view.cursor and question is not None:
             ranked += self._unprojected(conn, proposed, request, question, ranked)
-        withheld = self._withheld(conn, proposed, request, ranked) if request.explain else ()
-        newer = self._newer(conn, proposed, request, ranked)
-        ranked = fuse.ordered(ranked)
-        confidence = _confidence(ranked, by_words=question is None)
+        return _Draft(proposed, fuse.ordered(ranked), asked.degraded, by_words=question is None)
+
+    def _in_order(self, rule: Rerank, query: str, draft: _Draft) -> tuple[Step, Mapping[str, int]]:
+        """What the reranker makes of the best of a draft."""
+        best = fuse.distinct(fuse.demote(draft.ranked, self._clock.now().date()))
+        return self._reranking.asked(rule, query, [one for one, _ in best[: rule.passages]])
+
+    def _confirmed(
+        self, conn: Connection[Any], draft: _Draft, request: SearchRequest, question: Vectors | None
+    ) -> _Draft:
+        """What of a draft may be read now."""
+        now = search_store.read(conn, [one.id for one, _ in draft.ranked], request.sources, question)
+        return replace(draft, ranked=[(now[one.id], score) for one, score in draft.ranked if one.id in now])
+
+    def _given(
+        self,
+        conn: Connection[Any],
+        draft: _Draft,
+        request: SearchRequest,
+        places: Mapping[str, int] = _AS_IT_IS,
+    ) -> Result:
+        """The answer, read within one transaction. `places`: of texts that were put in another order."""
+        ranked, confidence = draft.ranked, draft.confidence
+        withheld = self._withheld(conn, draft.proposed, request, ranked) if request.explain else ()
+        newer = self._newer(conn, draft.proposed, request, ranked)
         if confidence < request.floor:
-            return Result([], confidence, abstained=True, withheld=withheld, newer=newer, degraded=asked.degraded)
-        best = fuse.distinct(fuse.demote(ranked, self._clock.now().date()))
+            return Result([], confidence, abstained=True, withheld=withheld, newer=newer, degraded=draft.degraded)
+        today = self._clock.now().date()
+        best = fuse.distinct(fuse.demote(ranked, today))
+        if places:
+            best = reordered(best, places, today)
         around = _around(conn, best[: request.k], request.context)
         chosen = fuse.fit(fuse.widened(best, around, request), request.k, request.max_bytes)
         conflicts = told.conflicts(conn, chosen)
-        return Result(chosen, confidence, withheld=withheld, conflicts=conflicts, newer=newer, degraded=asked.degraded)
+        return Result(chosen, confidence, withheld=withheld, conflicts=conflicts, newer=newer, degraded=draft.degraded)
 
     def propose(
         self, query: str, question: Vectors | None, sources: list[str], standing: Standing, limit: int = CANDIDATES
@@ -155,7 +214,7 @@ class Search:
     ) -> fuse.Ranked:
         """The readable ones, best first; asks for more until there are enough or no more."""
         scores, order = proposed.scores, proposed.order
-        enough = 2 * request.k + 4
+        enough = max(2 * request.k + 4, request.rerank.passages if request.rerank is not None else 0)
         most = max(_READ if request.where == Where() else _FILTERED // 5, enough)
         found: fuse.Ranked = []
         for start in range(0, len(order), most):

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import msgspec
 
+from groundplan.blueprint.content import Rerank
+
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -56,11 +58,13 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     explain: bool = False
     context: int = 1
     """How many chunks before and after a passage are given with it, where they fit: 0 or 1."""
-    synonyms: bool = True
+    synonyms: bool = False
     """Also look for what the glossary says for the terms of the question."""
     where: Where = Where()
     edition: int | None = None
     """Which edition of the index; None: the one that serves. Only whole ones can be asked."""
+    rerank: Rerank | None = None
+    """Who puts the best passages in order."""
 
 
 class ConfirmRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -135,6 +139,18 @@ class Newer(msgspec.Struct, frozen=True, kw_only=True):
     newer_source: str
 
 
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done besides words and vectors. `name` is `rerank`: a deployment was asked for the order of so many
+    passages, which took `ms`."""
+
+    name: str
+    deployment: str
+    passages: int
+    ms: float
+    skipped: str = ""
+    """Why the order stayed as it was; empty: it is the deployment's."""
+
+
 class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """`lag`: changed documents that word search does not know yet (vector search and permissions have no lag)."""
 
@@ -152,3 +168,5 @@ class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What would have been among the passages, but has a newer version."""
     degraded: str = ""
     """Why it was looked for by words alone, where the model of the index is away."""
+    steps: list[Step] = []
+    """What was done besides, or was to be done and was not."""

@@ -49,11 +49,16 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What a folder says: `origin` is `folder/PATH`; `readers` None: nothing. `told` are governed values as written."""
+    """What a folder says: `origin` is `folder/PATH`; `readers` None: nothing. `told` are governed values as written.
+
+    `complete`: an access list, so that whoever is not in it may not read; an empty one lets nobody. Else who is not
+    named is left to the level above.
+    """
 
     origin: str
     readers: Readers | None = None
     told: Mapping[str, Any] = field(default_factory=dict)
+    complete: bool = False
 
 
 class Connector(Protocol):

@@ -1,6 +1,6 @@
 """Any store that fsspec knows: S3, SFTP, WebDAV, Azure, Google Cloud, another folder. Sidecars are those of a folder.
 
-The library is that of `groundplan[knowledge]`; some stores need one of their own, and say so.
+How each is opened is `file_systems`; what S3's own access lists mean, where they are read, is `s3_acl`.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from groundplan.core.errors import NotFound, TooLarge, Unavailable
 from groundplan.knowledge.parsing.model import MAX_BYTES, Table
-from groundplan.knowledge.sources.git import missing_extra
+from groundplan.knowledge.sources import s3_acl
+from groundplan.knowledge.sources.file_systems import FileSystem, opened
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.pace import Pace
 from groundplan.knowledge.sources.sidecars import Sidecars, is_hidden, sidecar_of
@@ -23,31 +23,39 @@ class ObjectStore:
 
     whole = True
 
-    def __init__(self, url: str, options: Mapping[str, Any], rate: float = 50.0) -> None:
-        self._url, self._options, self._pace = url, dict(options), Pace(rate)
-        self._system: Any = None
-        self._root = ""
+    def __init__(
+        self, url: str, options: Mapping[str, Any], rate: float = 50.0, names: Mapping[str, str] | None = None
+    ) -> None:
+        """`names`: who the grantees of S3's access lists are here; None: the lists are not read."""
+        self._url, self._options, self._pace, self._names = url, dict(options), Pace(rate), names
+        self._ignores_public: bool | None = None
+        self._place: FileSystem | None = None
         self._found: dict[str, Mapping[str, Any]] = {}
         self._sidecars = Sidecars(self._beside)
 
     def close(self) -> None:
-        """Connections are the library's own."""
+        """Connections are the library's own: they end with the file system."""
+        self._place = None
+
+    def _open(self) -> FileSystem:
+        if self._place is None:
+            self._place = opened(self._url, self._options)
+        return self._place
 
     def tables(self) -> Sequence[Table]:
         return ()
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- all of it, each time
         """Every object below the address, by its tag or time and size. Raises `Unavailable`."""
-        self._open()
+        place = self._open()
+        place.system.invalidate_cache()
         self._pace.wait()
         try:
-            listed = self._system.find(self._root, detail=True)
-        except (OSError, ValueError) as error:
+            self._found = place.files()
+        except place.failures as error:
             raise self._away(error) from error
-        prefix = f"{self._root.rstrip('/')}/"
-        self._found = {path.removeprefix(prefix): about for path, about in listed.items() if about["type"] == "file"}
-        self._sidecars = Sidecars(self._beside)
-        if not self._found and not self._exists():
+        self._sidecars, self._ignores_public = Sidecars(self._beside), None
+        if not self._found and not self._exists(place):
             raise self._away(FileNotFoundError("there is no such place"))
         for key in sorted(self._found):
             if not is_hidden(key):
@@ -71,41 +79,56 @@ class ObjectStore:
         return Content(self._bytes(key), modified_at=_time(about), told=self._sidecars.beside(key))
 
     def around(self, key: str) -> Sequence[Around]:
-        return self._sidecars.around(key)
+        """The folders, and behind them what S3 says of the object itself."""
+        folders = self._sidecars.around(key)
+        return folders if self._names is None else (*folders, self._granted(key, self._names))
+
+    def _granted(self, key: str, names: Mapping[str, str]) -> Around:
+        """Raises `Invalid` where S3 does not tell the list, `Unavailable` where it does not answer."""
+        place = self._open()
+        bucket, _, path = f"{place.root.rstrip('/')}/{key}".partition("/")
+        if self._ignores_public is None:
+            self._ignores_public = self._ignores(place, bucket)
+        try:
+            acl = self._asked(place, "get_object_acl", Bucket=bucket, Key=path)
+        except FileNotFoundError as error:
+            raise _gone() from error
+        except PermissionError as error:
+            raise s3_acl.unreadable(error) from error
+        except place.failures as error:
+            raise self._away(error) from error
+        return s3_acl.level(acl, names, ignores_public=self._ignores_public)
+
+    def _ignores(self, place: FileSystem, bucket: str) -> bool:
+        """Where it is not known whether public grants count, they do not."""
+        try:
+            return s3_acl.ignores_public(self._asked(place, "get_public_access_block", Bucket=bucket))
+        except place.failures as error:
+            return not s3_acl.is_unset(error)
+
+    def _asked(self, place: FileSystem, method: str, **arguments: str) -> Mapping[str, Any]:
+        self._pace.wait()
+        found: Mapping[str, Any] = place.system.call_s3(method, **arguments)
+        return found
 
     def _beside(self, path: str) -> bytes | None:
         return self._bytes(path) if path in self._found else None
 
     def _bytes(self, key: str) -> bytes:
+        place = self._open()
         self._pace.wait()
         try:
-            return bytes(self._system.cat_file(f"{self._root.rstrip('/')}/{key}"))
+            return bytes(place.system.cat_file(f"{place.root.rstrip('/')}/{key}"))
         except FileNotFoundError as error:
             raise _gone() from error
-        except OSError as error:
+        except place.failures as error:
             raise self._away(error) from error
 
-    def _exists(self) -> bool:
+    def _exists(self, place: FileSystem) -> bool:
         try:
-            return bool(self._system.exists(self._root))
-        except OSError:
+            return bool(place.system.exists(place.root))
+        except place.failures:
             return False
-
-    def _open(self) -> None:
-        if self._system is not None:
-            self._system.invalidate_cache()
-            return
-        try:
-            import fsspec  # noqa: PLC0415 -- heavy
-
-            self._system, self._root = fsspec.core.url_to_fs(self._url, **self._options)
-        except ModuleNotFoundError as error:
-            raise missing_extra("store", error) from error
-        except (ImportError, ValueError, OSError) as error:
-            raise Unavailable(
-                f"{self._url} cannot be opened: {error}", code="source_missing",
-                hint="Check its address; some stores need a library of their own, such as sftp or adlfs.",
-            ) from error  # fmt: skip
 
     def _away(self, error: Exception) -> Unavailable:
         said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
@@ -113,32 +136,6 @@ class ObjectStore:
             f"{self._url} cannot be read: {said}", code="source_missing",
             hint="Check its address and key; its documents stay as they were.",
         )  # fmt: skip
-
-
-def s3_options(endpoint: str | None, key: str | None) -> dict[str, Any]:
-    """Options of an S3 service: its own address, and `ID:SECRET` or neither (public)."""
-    options: dict[str, Any] = {"skip_instance_cache": True}
-    if endpoint is not None:
-        options["client_kwargs"] = {"endpoint_url": endpoint, "region_name": "us-east-1"}
-    if key is None:
-        options["anon"] = True
-    else:
-        options["key"], _, options["secret"] = key.partition(":")
-    return options
-
-
-def options_for(url: str, endpoint: str | None, key: str | None) -> dict[str, Any]:
-    """What fsspec needs for an address. SFTP and WebDAV take `USER:PASSWORD`."""
-    scheme = urlsplit(url).scheme
-    if scheme in ("s3", "s3a"):
-        return s3_options(endpoint, key)
-    if key and scheme in ("sftp", "ssh"):
-        user, _, password = key.partition(":")
-        return {"username": user, "password": password}
-    if key and scheme in ("webdav", "http", "https"):
-        user, _, password = key.partition(":")
-        return {"auth": (user, password)}
-    return {}
 
 
 def _mark(about: Mapping[str, Any]) -> str:

@@ -12,11 +12,12 @@ from groundplan.blueprint.model import Source
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.settings import resolve_secret
 from groundplan.knowledge.parsing.model import Table
+from groundplan.knowledge.sources.file_systems import options_for
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.knowledge.sources.git import Git
 from groundplan.knowledge.sources.mail import Mail
 from groundplan.knowledge.sources.model import Around, Change, Connector, Content, Cursor
-from groundplan.knowledge.sources.object_store import ObjectStore, options_for
+from groundplan.knowledge.sources.object_store import ObjectStore
 from groundplan.knowledge.sources.push import Push
 from groundplan.knowledge.sources.sql import Layout, Postgres, Rows, Sqlite
 from groundplan.knowledge.sources.web import Web
@@ -65,7 +66,8 @@ def opened(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: P
             return Git(given["url"], mirrors, branch=given.get("branch"), folder=given.get("path", ""))
         case "store":
             key = resolve_secret(given["key"]) if "key" in given else None
-            return ObjectStore(given["url"], options_for(given["url"], given.get("endpoint"), key), rate)
+            options = options_for(given["url"], given.get("endpoint"), key, given.get("host_key"))
+            return ObjectStore(given["url"], options, rate, source.connector.acl)
         case "web":
             return Web(given["url"], pages=int(given.get("pages", 10_000)), rate=rate)
         case "sql":

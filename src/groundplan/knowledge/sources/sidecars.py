@@ -48,7 +48,7 @@ class Sidecars:
         if isinstance(self._acl, GroundplanError):
             raise self._acl
         if self._acl is not None and (allowed := self._acl.readers(key)) is not None:
-            levels.append(Around(f"folder/{ACL_FILE}", allowed))
+            levels.append(Around(f"folder/{ACL_FILE}", allowed, complete=True))
         return levels
 
     def beside(self, key: str) -> Mapping[str, Any]:

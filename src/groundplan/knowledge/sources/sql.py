@@ -75,7 +75,7 @@ class Rows:
                     hint=f"It has {', '.join(names[:20])}: correct the connector.",
                 )  # fmt: skip
         if layout.grants:
-            self._around = (Around("grants", Readers(frozenset(self._engine.grantees(layout)))),)
+            self._around = (Around("grants", Readers(frozenset(self._engine.grantees(layout))), complete=True),)
         quick = [name for name in (layout.id, layout.changed, layout.readers) if name is not None]
         for number, row in enumerate(self._engine.rows(layout, quick if layout.changed else None)):
             if number >= MAX_ROWS:

@@ -1,0 +1,133 @@
+"""Files that a request names by the ids that /v1/files gave them: put into it as bytes, before money is reserved.
+
+Only calls that name one wait for the database and the disk here. A file is its workload's: of another's nothing is
+told, not even that it is there. Which fields may name one, and how its bytes are written there, is the API surface's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import mimetypes
+import re
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
+from groundplan.gateway.batches import file_store
+from groundplan.gateway.batches.file_store import CONTENT, Connection, StoredFile
+from groundplan.gateway.batches.files_api import file_id
+from groundplan.gateway.batches.shelf import Shelf
+from groundplan.gateway.surfaces.named_files import NamedFile
+
+if TYPE_CHECKING:
+    from groundplan.gateway.call.exchange import Exchange
+
+MOST_FILES = 16
+"""In one request."""
+MOST_BYTES = 12 << 20
+"""Of all files of a request together; in base64 they are a third more, and a body has 20 MiB at most."""
+HELD_BYTES = 128 << 20
+"""Of all requests of a worker at a time, in base64."""
+_IMAGES = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif"))
+_KIND = re.compile(r"[a-z]+/[a-z0-9.+-]{1,80}", re.ASCII)
+
+
+class FilesById:
+    """Of one worker. `connected` lends a connection to PostgreSQL."""
+
+    def __init__(self, connected: Callable[[], AbstractAsyncContextManager[Connection]], shelf: Shelf) -> None:
+        self._connected = connected
+        self._shelf = shelf
+        self._held = 0
+
+    async def put_in(self, exchange: Exchange) -> None:
+        """Put the files that a request names into it. `release` gives back what it holds then. Raises `NotFound`,
+        `Invalid`, `TooLarge`, `Unavailable`."""
+        ask, key = exchange.ask, exchange.key
+        if ask is None or key is None:
+            raise AssertionError("not read")
+        if len(ask.files) > MOST_FILES:
+            raise Invalid(f"it names {len(ask.files)} files", code="files_range", hint=f"Name {MOST_FILES} at most.")
+        stored = [await self._found(text, key.workload) for text in ask.files]
+        size = sum(file.bytes for file in stored)
+        if size > MOST_BYTES:
+            raise TooLarge(
+                f"the files that it names have {size} bytes together, more than {MOST_BYTES >> 20} MiB",
+                code="file_too_large",
+                hint="Name smaller ones, or ask about one at a time.",
+            )
+        self._hold(exchange, -(-size // 3) * 4)
+        named = zip(ask.files, stored, strict=True)
+        files = {text: await self._read(file) for text, file in named}
+        exchange.ask = replace(exchange.interface.with_files(ask, files), files=())
+
+    def release(self, exchange: Exchange) -> None:
+        """The call is over."""
+        self._held -= exchange.held
+        exchange.held = 0
+
+    def _hold(self, exchange: Exchange, size: int) -> None:
+        if self._held + size > HELD_BYTES:
+            raise Unavailable(
+                "the files of running calls are all that is held at once",
+                code="memory_full",
+                hint="Try again.",
+                retry_after=1.0,
+            )
+        self._held += size
+        exchange.held += size
+
+    async def _found(self, text: str, workload: str) -> StoredFile:
+        file = None
+        try:
+            async with self._connected() as connection:
+                file = await file_store.find(connection, file_id(text), workload)
+        except NotFound:
+            pass
+        except (psycopg.Error, TimeoutError) as error:
+            raise Unavailable(
+                "files cannot be looked up now",
+                code="database_unavailable",
+                hint="Try again, or send the content itself.",
+                retry_after=2.0,
+            ) from error
+        if file is None:
+            raise NotFound(
+                f"there is no file {text[:60]!r} of this workload",
+                code="file_not_found",
+                hint="Upload it to /v1/files of this gateway with a key of the same workload, or send its content.",
+            )
+        if file.purpose not in CONTENT:
+            raise Invalid(
+                f"the file {text} is of purpose {file.purpose}",
+                code="file_purpose",
+                hint=f"Upload it with one of: {', '.join(CONTENT)}",
+            )
+        return file
+
+    async def _read(self, file: StoredFile) -> NamedFile:
+        data = b"".join([piece async for piece in self._shelf.read(file.id)])
+        return NamedFile(file.filename, kind_of(data[:16], file.filename), await asyncio.to_thread(_base64, data))
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def kind_of(begin: bytes, name: str) -> str:
+    """The media type of a file by its first bytes, else by its name."""
+    for magic, kind in _IMAGES:
+        if begin.startswith(magic):
+            return kind
+    if begin.startswith(b"RIFF") and begin[8:12] == b"WEBP":
+        return "image/webp"
+    if begin.startswith(b"%PDF-"):
+        return "application/pdf"
+    guessed = mimetypes.guess_type(name)[0] or ""
+    plain = _KIND.fullmatch(guessed) is not None and not guessed.startswith("image/") and guessed != "application/pdf"
+    return guessed if plain else "application/octet-stream"

@@ -1,0 +1,61 @@
+"""What the relays of OpenAI's streams have in common: what ends one, what is none, and how a broken one is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from groundplan.gateway.http.sse import DONE, event
+from groundplan.gateway.surfaces.answers import error_body
+from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.ledger.model import Usage
+
+Read = TypeVar("Read")
+
+
+def understood(read: Callable[[bytes], Read], data: bytes) -> Read:
+    """An event of the upstream. Raises `Malformed`."""
+    try:
+        return read(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed("the upstream's stream is not what the API promises") from error
+
+
+def failed() -> Malformed:
+    return Malformed("the upstream reported an error in its stream")
+
+
+class OpenAIRelay:
+    """Obeys `Relay`. Subclasses say what one event gives the client, when the answer is complete, and how it ends."""
+
+    __slots__ = ("done", "output_bytes", "usage")
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.output_bytes = 0
+        self.done = False
+
+    def take(self, data: bytes) -> bytes:
+        """Events for the client after one more of the upstream's. Raises `Malformed`."""
+        if data == DONE:
+            self.done = True
+            return b""
+        return self._take(data)
+
+    def _take(self, data: bytes) -> bytes:
+        raise NotImplementedError
+
+    @property
+    def complete(self) -> bool:
+        raise NotImplementedError
+
+    def last(self, facts: bytes) -> bytes:
+        raise NotImplementedError
+
+    def broken(self, reason: str, call_id: str) -> bytes:
+        """The client has a part already: tell it that the rest will not come."""
+        hint = "What came so far is all there is; ask again."
+        message = f"the answer broke off: {reason}"
+        return event(error_body(message, "stream_broken", hint, "api_error", call_id=call_id))

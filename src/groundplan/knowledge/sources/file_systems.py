@@ -1,0 +1,150 @@
+"""The file systems behind addresses of stores: how each is opened, what its failures are, and how all of it is listed.
+
+S3 comes with `groundplan[knowledge]`, SFTP and WebDAV with `groundplan[stores]`; any other that fsspec knows needs its
+own library. It reads no document and keeps no connection once nobody holds the file system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from groundplan.core.errors import Unavailable
+
+S3: Final = ("s3", "s3a")
+SFTP: Final = ("sftp", "ssh")
+WEBDAV: Final = ("webdav+https", "webdav+http")
+_SECONDS: Final = 15
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """A file system of fsspec, the place in it, and the errors with which it says that it does not answer."""
+
+    system: Any
+    root: str
+    failures: tuple[type[Exception], ...]
+
+    def files(self) -> dict[str, Mapping[str, Any]]:
+        """Every file below the place by its path in it. One folder that cannot be listed fails all of it: else its
+        documents would be taken for deleted."""
+        # S3 lists by prefix; of others `find` would leave out what fails below the first folder
+        listed = self.system.find(self.root, detail=True) if "s3" in _protocols(self.system) else self._walked()
+        prefix = f"{self.root.rstrip('/')}/"
+        return {path.removeprefix(prefix): about for path, about in listed.items() if about.get("type") == "file"}
+
+    def _walked(self) -> dict[str, Mapping[str, Any]]:
+        found: dict[str, Mapping[str, Any]] = {}
+        folders = [self.root]
+        for folder in folders:
+            for about in self.system.ls(folder, detail=True):
+                name = str(about["name"]).rstrip("/")
+                if name not in found:
+                    found[name] = about
+                    if about.get("type") == "directory":
+                        folders.append(name)
+        return found
+
+
+def opened(url: str, options: Mapping[str, Any]) -> FileSystem:
+    """What an address of a store leads to. Raises `Unavailable`."""
+    scheme = urlsplit(url).scheme
+    try:
+        if scheme in SFTP:
+            return _sftp(url, options)
+        if scheme in WEBDAV:
+            return _webdav(url, options)
+        return _any(url, options)
+    except ModuleNotFoundError as error:
+        extra = "stores" if scheme in (*SFTP, *WEBDAV) else "knowledge"
+        raise Unavailable(
+            f"stores at {scheme}:// need a library that is not installed ({error.name})",
+            code="extra_missing",
+            hint=f"pip install 'groundplan[{extra}]'",
+        ) from error
+    except (ImportError, ValueError, OSError) as error:
+        raise Unavailable(
+            f"{url} cannot be opened: {error}", code="source_missing",
+            hint="Check its address; some stores need a library of their own, such as adlfs.",
+        ) from error  # fmt: skip
+
+
+def _sftp(url: str, options: Mapping[str, Any]) -> FileSystem:
+    import asyncssh  # noqa: PLC0415 -- heavy, of an extra
+    from sshfs.spec import SSHFileSystem  # noqa: PLC0415 -- heavy, of an extra
+
+    parts = urlsplit(url)
+    failures = (OSError, ValueError, asyncssh.Error)
+    where: dict[str, Any] = {} if parts.port is None else {"port": parts.port}
+    try:
+        system = SSHFileSystem(parts.hostname or "", **where, **options)
+    except asyncssh.Error as error:
+        raise ConnectionError(error.reason) from error
+    return FileSystem(system, unquote(parts.path) or "/", failures)
+
+
+def _webdav(url: str, options: Mapping[str, Any]) -> FileSystem:
+    import httpx  # noqa: PLC0415 -- heavy
+    from webdav4.client import Client, ClientError  # noqa: PLC0415 -- of an extra
+    from webdav4.fsspec import WebdavFileSystem  # noqa: PLC0415 -- of an extra
+
+    class Named(Client):  # type: ignore[misc]
+        """Names may have any sign: it would take `#` and `?` for the end of a path, and `%` for the sign of another."""
+
+        def join_url(self, path: str, add_trailing_slash: bool = False) -> httpx.URL:
+            plain = path.replace("%", "%25").replace("#", "%23").replace("?", "%3F")
+            joined: httpx.URL = super().join_url(plain, add_trailing_slash)
+            return joined
+
+    parts = urlsplit(url)
+    base = f"{parts.scheme.removeprefix('webdav+')}://{parts.netloc}/"
+    # files are read whole, so no piece of them is asked for
+    system = WebdavFileSystem(base, client=Named(base, **options), skip_instance_cache=True)
+    failures = (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL, ClientError)
+    return FileSystem(system, unquote(parts.path).strip("/"), failures)
+
+
+def _any(url: str, options: Mapping[str, Any]) -> FileSystem:
+    import fsspec  # noqa: PLC0415 -- heavy
+
+    system, root = fsspec.core.url_to_fs(url, **options)
+    failures: tuple[type[Exception], ...] = (OSError, ValueError)
+    if "s3" in _protocols(system):
+        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # noqa: PLC0415
+
+        failures = (*failures, BotoCoreError)
+    return FileSystem(system, root, failures)
+
+
+def _protocols(system: Any) -> tuple[str, ...]:
+    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
+
+
+def options_for(url: str, endpoint: str | None, key: str | None, host_key: str | None = None) -> dict[str, Any]:
+    """What an address is opened with. `key` is `ID:SECRET` of S3, `USER:PASSWORD` of SFTP and WebDAV; `host_key` the
+    public key of an SFTP server, which else has to be in the known_hosts of this user."""
+    scheme = urlsplit(url).scheme
+    user, _, password = (key or "").partition(":")
+    if scheme in S3:
+        return _s3_options(endpoint, user, password)
+    if scheme in SFTP:
+        known: Any = () if host_key is None else f"* {host_key}\n".encode()
+        own = {"username": user, "password": password, "client_keys": None, "agent_path": None} if key else {}
+        patience = {"connect_timeout": _SECONDS, "login_timeout": _SECONDS, "keepalive_interval": _SECONDS}
+        # a connection that broke must not be there again at the next run
+        return {"known_hosts": known, "skip_instance_cache": True, **patience, **own}
+    if scheme in WEBDAV:
+        return {"auth": (user, password) if key else None, "timeout": _SECONDS}
+    if key and scheme in ("http", "https"):
+        return {"auth": (user, password)}
+    return {}
+
+
+def _s3_options(endpoint: str | None, user: str, password: str) -> dict[str, Any]:
+    """An S3 service: its own address, and its key or none (public)."""
+    options: dict[str, Any] = {"skip_instance_cache": True}
+    if endpoint is not None:
+        options["client_kwargs"] = {"endpoint_url": endpoint, "region_name": "us-east-1"}
+    return options | ({"key": user, "secret": password} if user else {"anon": True})

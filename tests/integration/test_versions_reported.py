@@ -1,0 +1,25 @@
+"""Which version an upstream says that it is, whatever it says: kept, and no name holds up the others."""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+
+from groundplan.blueprint.model import Deployment, Rates
+from groundplan.gateway.upstream.reported import Reported
+from groundplan.testing.database import Database
+
+PLACE = Deployment(
+    name="d", site="s", model="m", upstream_model="up", url="http://x/v1", rates=Rates(input=1, output=1)
+)
+
+
+async def test_what_cannot_be_written_in_a_name_is_left_out(database: Database) -> None:
+    reported = Reported(database.urls["gateway"])
+    for says in ({"model": "a\0b\n"}, {"model": "\0"}, {"model": "c", "system_fingerprint": "\0f" + "x" * 300}):
+        reported.look(PLACE, json.dumps(says).encode())
+    await reported.flush()
+    with psycopg.connect(database.superuser) as conn:
+        found = conn.execute("SELECT model, fingerprint FROM model_reported ORDER BY model").fetchall()
+    assert found == [("ab", ""), ("c", "f" + "x" * 198)]

@@ -1,0 +1,214 @@
+"""Images and speech that are told while they are made: the rows of docs/streams.md about them, and what they cost."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.gateway_stack import parse
+from tests.unit.call_rig import Rig, Stream, call_rig, rule, until
+
+from groundplan.blueprint.model import Rates
+from groundplan.core.money import PICO
+from groundplan.gateway.http.server import Request
+from groundplan.gateway.http.sse import MAX_EVENT
+from groundplan.gateway.surfaces.images import IMAGES
+from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.ledger.model import Reservation, Settlement
+
+FAST = {"first_token_ms": 400, "idle_ms": 300}
+PAINTER = {"kind": "images", "image_tokens": 60, "rates": Rates(input=PICO, output=100 * PICO), **FAST}
+VOICE = {"kind": "speech", "max_output_tokens": 100, "rates": Rates(input=PICO, output=10 * PICO), **FAST}
+TASKS: dict[str, tuple[dict[str, Any], str, dict[str, Any], str]] = {
+    "images": (
+        PAINTER,
+        "/v1/images/generations",
+        {"model": "auto", "prompt": "a red house", "stream": True, "partial_images": 3},
+        "image_generation.completed",
+    ),
+    "speech": (
+        VOICE,
+        "/v1/audio/speech",
+        {"model": "auto", "input": "hello there " * 20, "voice": "alloy", "stream_format": "sse"},
+        "speech.audio.done",
+    ),
+}
+
+
+class Media:
+    """A worker with two deployments of one kind."""
+
+    def __init__(self, rig: Rig, path: str, body: dict[str, Any], last: str) -> None:
+        self.rig, self._path, self.body, self.last = rig, path, body, last
+
+    def request(self, **more: Any) -> bytes:
+        data = json.dumps({**self.body, **more}).encode()
+        head = f"POST {self._path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n"
+        return head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data
+
+    async def ask(self, **more: Any) -> Stream:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.rig.port)
+        writer.write(self.request(**more))
+        try:
+            return Stream(parse(await asyncio.wait_for(reader.read(), 20)))
+        finally:
+            writer.close()
+
+
+@pytest.fixture(params=TASKS)
+async def media(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Media]:
+    place, path, body, last = TASKS[request.param]
+    async with call_rig(tmp_path, more={"one": place, "two": place}) as rig:
+        yield Media(rig, path, body, last)
+
+
+@pytest.fixture
+async def painter(tmp_path: Path) -> AsyncIterator[Media]:
+    place, path, body, last = TASKS["images"]
+    async with call_rig(tmp_path, more={"one": place, "two": place}) as rig:
+        yield Media(rig, path, body, last)
+
+
+def whole(stream: Stream, media: Media, deployment: str) -> None:
+    assert stream.status == 200 and stream.errors == [] and stream.headers["content-type"] == "text/event-stream"
+    assert [each["type"] == media.last for each in stream.events] == [False] * (len(stream.events) - 1) + [True]
+    assert stream.events[-1]["groundplan"]["deployment"] == deployment
+
+
+async def test_media_that_are_told_while_they_are_made(media: Media) -> None:
+    stream = await media.ask()
+    whole(stream, media, "one")
+    made, told = stream.events[:-1], stream.events[-1]
+    assert len(made) in (3, 6) and not told["groundplan"]["estimated"]
+    (settled,) = await media.rig.settlements()
+    rates, usage = PAINTER["rates"] if "b64_json" in told else VOICE["rates"], told["usage"]
+    assert isinstance(rates, Rates)
+    assert settled.cost * 1_000_000 == usage["input_tokens"] * rates.input + usage["output_tokens"] * rates.output
+    await media.rig.books()
+
+
+@pytest.mark.parametrize("mode", ["cut", "stall_late", "malformed", "error_event", "wrong_type", "empty", "error"])
+async def test_media_that_break_before_their_first_event_come_from_elsewhere(media: Media, mode: str) -> None:
+    media.rig.play("one", mode=mode, at=-1)
+    whole(await media.ask(), media, "two")
+    first, second = await media.rig.settlements()
+    assert (first.outcome, second.outcome) == ("not_billed" if mode == "error" else "failed", "ok")
+    await media.rig.books()
+
+
+@pytest.mark.parametrize("mode", ["cut", "stall_late", "malformed", "error_event", "no_finish", "huge"])
+async def test_media_that_break_are_told_so_and_cost_their_most(media: Media, mode: str) -> None:
+    if mode == "huge" and media.last.startswith("image"):
+        mode = "comments"  # an image may be as large: see below
+    media.rig.play("one", mode=mode, at=1, chunk_ms=20)
+    stream = await media.ask()
+    (error,) = stream.errors
+    assert error["code"] == "stream_broken" and stream.events[-1] == {"error": error} and len(stream.events) == 3
+    assert media.rig.models["two"].counted == 0, "another image, another voice: nothing goes on"
+    made, settled = bound_and_settled(await media.rig.records())
+    assert (settled.outcome, settled.cost, settled.estimated) == ("failed", made.bound, True)
+    assert "no_usage" in settled.flags
+    await media.rig.books()
+
+
+async def test_media_are_resumed_nowhere(tmp_path: Path) -> None:
+    place, path, body, last = TASKS["images"]
+    settings = {"assistant": rule(on_broken_stream="resume")}
+    async with call_rig(tmp_path, more={"one": place, "two": place}, workloads=settings) as rig:
+        rig.play("one", mode="cut", at=1, chunk_ms=20)
+        stream = await Media(rig, path, body, last).ask()
+        assert [error["code"] for error in stream.errors] == ["stream_broken"] and rig.models["two"].counted == 0
+        await rig.books()
+
+
+@pytest.mark.parametrize("usage", [{"input_tokens": -1, "output_tokens": -1}, {}, None])
+async def test_media_without_usage_cost_their_most(media: Media, usage: dict[str, int] | None) -> None:
+    media.rig.play("one", last={"usage": usage})
+    whole(await media.ask(), media, "one")
+    made, settled = bound_and_settled(await media.rig.records())
+    assert settled.cost == made.bound and settled.estimated and "no_usage" in settled.flags
+
+
+async def test_media_whose_client_goes_away_are_cancelled(media: Media) -> None:
+    media.rig.play("one", mode="stall_late", at=1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", media.rig.port)
+    writer.write(media.request())
+    await reader.readuntil(b'"type"')
+    writer.close()
+    await until(lambda: not media.rig.slices.open_count and not media.rig.gateway.meters.streams)
+    made, settled = bound_and_settled(await media.rig.records())
+    assert (settled.outcome, settled.cost) == ("cancelled", made.bound)
+
+
+async def test_partial_images_are_reserved_for(painter: Media) -> None:
+    """Three that are shown and the last one: as much as four images."""
+    for more in ({"partial_images": 3}, {"partial_images": 0}, {"stream": False, "partial_images": None, "n": 4}):
+        await painter.ask(**more)
+    bounds = [record.bound for record in await painter.rig.records() if isinstance(record, Reservation)]
+    output = 60 * 100 * PICO // 1_000_000
+    assert bounds[0] - bounds[1] == 3 * output and bounds[0] == bounds[2]
+
+
+async def test_fields_that_say_nothing_are_none(painter: Media) -> None:
+    whole(await painter.ask(svg=None, image=None, mask=None, partial_images=None), painter, "one")
+
+
+async def test_an_image_without_its_data_is_none(painter: Media) -> None:
+    catalog = painter.rig.gateway.live.catalog
+    assert catalog is not None
+    relay = IMAGES.codec(catalog.blueprint.deployments[0]).relay(read(painter.body))
+    for data in (b'{"type":"image_generation.completed"}', b'{"type":"image_generation.partial_image","b64_json":""}'):
+        with pytest.raises(Malformed, match="nothing in it"):
+            relay.take(data)
+    assert not relay.complete
+
+
+async def test_an_image_may_be_larger_than_an_event_of_text(painter: Media) -> None:
+    picture = base64.b64encode(bytes(MAX_EVENT)).decode()
+    painter.rig.play("one", last={"b64_json": picture})
+    stream = await painter.ask(partial_images=0)
+    whole(stream, painter, "one")
+    assert stream.events[-1]["b64_json"] == picture
+
+
+async def test_events_of_images_have_names(painter: Media) -> None:
+    stream = await painter.ask(partial_images=1)
+    lines = [line for line in stream.raw.split(b"\n") if line.startswith(b"event: ")]
+    assert lines == [b"event: image_generation.partial_image", b"event: image_generation.completed"]
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"partial_images": 4}, "partial_range"),
+        ({"partial_images": -1}, "partial_range"),
+        ({"n": 2}, "copies_range"),
+        ({"svg": {"model": "gpt-5"}}, "field_unsupported"),
+        ({"output_format": "gif"}, "field_unsupported"),
+        ({"frame_count": 16, "output_format": "png"}, "field_unsupported"),
+        ({"image_url": "http://127.0.0.1/secret.png"}, "field_unsupported"),
+        ({"image": ["http://127.0.0.1/secret.png"]}, "field_unsupported"),
+    ],
+)
+async def test_what_has_no_bound_is_refused_by_name(painter: Media, more: dict[str, Any], code: str) -> None:
+    reply = await painter.ask(**more)
+    assert reply.status == 400 and json.loads(reply.raw)["error"]["code"] == code
+    assert next(iter(more)) in json.loads(reply.raw)["error"]["message"]
+    assert painter.rig.models["one"].counted == 0
+
+
+def read(body: dict[str, Any]) -> Any:
+    request = Request(0.0)
+    request.body = json.dumps(body).encode()
+    return IMAGES.read(request)
+
+
+def bound_and_settled(records: list[Any]) -> tuple[Reservation, Settlement]:
+    (made,) = [record for record in records if isinstance(record, Reservation)]
+    (settled,) = [record for record in records if isinstance(record, Settlement)]
+    return made, settled
