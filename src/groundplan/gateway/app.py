@@ -71,6 +71,9 @@ from groundplan.gateway.upstream.reported import Reported
 from groundplan.gateway.upstream.targets import Targets
 
 SEGMENT_BYTES = 16 << 20
+COLLECTED = (10_000, 20, 50)
+"""When garbage is looked for. Calls leave hardly any in cycles; looking each 2,000 objects is looking at every tenth
+call."""
 LAST_SECONDS = 2.0
 """Of the time for draining, what is left for streams to be ended in."""
 LOADING_SECONDS = 2.0
@@ -127,6 +130,7 @@ async def serve(
         _log.info("worker %d started: epoch %s, pid %d", slot, epoch, os.getpid())
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*COLLECTED)
         gateway.pressure.start()
         code = await _watch(gateway, live, home, following, stop)
         gateway.pressure.stop()

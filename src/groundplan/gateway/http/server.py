@@ -7,6 +7,7 @@ transport below it, and never serves a file. The listening socket belongs to who
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -135,6 +136,8 @@ class Connection(asyncio.Protocol):
                 return
         except httptools.HttpParserError:
             self._refuse(400, "malformed_request", "the request is not valid HTTP/1.1", "Check the client or a proxy.")
+        if self._queue and self._task is None:
+            self._begin(self._queue.popleft(), eagerly=True)
         if self._refusal is None and self._phase == _HEAD:
             self._head_bytes += len(data)
             if self._head_bytes > self.server.limits.head:
@@ -144,6 +147,11 @@ class Connection(asyncio.Protocol):
         elif self._refusal is not None and self._task is None:
             self._answer_refusal()
 
+    @property
+    def _busy(self) -> bool:
+        """A request is being answered, or waits to be."""
+        return self._task is not None or bool(self._queue)
+
     # -- parser -------------------------------------------------------------------------------------------------------
     def on_message_begin(self) -> None:
         if self._refusal is not None:
@@ -152,7 +160,7 @@ class Connection(asyncio.Protocol):
         self._request = Request(now)
         self._phase = _HEAD
         self._head_bytes = 0
-        if self._task is None:
+        if not self._busy:
             self.deadline = now + self.server.limits.head_seconds
 
     def on_url(self, url: bytes) -> None:
@@ -193,7 +201,7 @@ class Connection(asyncio.Protocol):
         websocket = request.headers[b"upgrade"].strip().lower() == b"websocket"
         known = self.server.upgrades is not None and self.server.upgrades(request)
         body = b"content-length" in request.headers or b"transfer-encoding" in request.headers
-        if not (wants and websocket and known) or body or self._task is not None or self._refusal is not None:
+        if not (wants and websocket and known) or body or self._busy or self._refusal is not None:
             self._refuse_upgrade()
             return
         self._tunnel = request.stream = BodyStream(self, self.server.loop, self.server.limits, patient=True)
@@ -223,9 +231,9 @@ class Connection(asyncio.Protocol):
         elif self._length and not self.server.hold(request, self._length):
             self._refuse_full()
         elif request.headers.get(b"expect", b"").lower() == b"100-continue":
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n") if self._task is None else None
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n") if not self._busy else None
         expected = limits.body if self._length is None else self._length
-        if self._task is None:
+        if not self._busy:
             self.deadline = self.server.now() + limits.body_seconds + expected / limits.body_bytes_per_second
 
     def _stream_body(self, request: Request) -> None:
@@ -239,7 +247,7 @@ class Connection(asyncio.Protocol):
         request.stream = BodyStream(self, self.server.loop, self.server.limits)
         request.keep_alive = False
         request.client = self.client
-        if self._task is not None:
+        if self._busy:
             self._queue.append(request)
             return
         if request.headers.get(b"expect", b"").lower() == b"100-continue":
@@ -283,15 +291,19 @@ class Connection(asyncio.Protocol):
         request.client = self.client
         request.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._reset()
-        if self._task is None:
-            self._begin(request)
-        else:
-            self._queue.append(request)
+        self._queue.append(request)  # the first of them begins when all that came is parsed
 
     # -- answers ------------------------------------------------------------------------------------------------------
-    def _begin(self, request: Request) -> None:
+    def _begin(self, request: Request, *, eagerly: bool = False) -> None:
+        """`eagerly`: up to its first wait at once, where Python can. Never for one that follows another: a thousand
+        refused ones that came together would be a thousand frames deep."""
         self.deadline = float("inf")
-        self._task = self.server.loop.create_task(self._run(request))
+        if eagerly and sys.version_info >= (3, 12):
+            task = asyncio.Task(self._run(request), loop=self.server.loop, eager_start=True)
+            if not task.done():
+                self._task = task
+        else:
+            self._task = self.server.loop.create_task(self._run(request))
 
     async def _run(self, request: Request) -> None:
         response = Response(self, request.keep_alive and not self.server.draining)
