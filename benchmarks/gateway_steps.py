@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from groundplan.gateway import app
 from groundplan.gateway.http.front import Sockets
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal import journal
+from groundplan.gateway.journal.syncing import Done
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.upstream.http1 import UpstreamPool
 
@@ -41,8 +42,17 @@ def nothing_is_written(descriptor: int, data: bytes, offset: int) -> int:  # noq
     return len(data)
 
 
-def nothing_is_synced(descriptor: int) -> None:
-    """As os.fdatasync of a disk that needs no time."""
+class NothingIsSynced:
+    """As a disk that needs no time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def start(self, descriptors: Sequence[int], done: Done) -> None:  # noqa: ARG002 -- as the others
+        self._loop.call_soon(done, None)
+
+    async def close(self) -> None:
+        """Nothing is there to end."""
 
 
 def leave_out(step: str) -> None:
@@ -53,13 +63,13 @@ def leave_out(step: str) -> None:
 
         def __getattr__(self, name: str) -> Any:
             left: dict[str, Callable[..., Any]] = {}
-            if STEPS.index(step) < STEPS.index("fdatasync"):
-                left["fdatasync"] = nothing_is_synced
             if STEPS.index(step) < STEPS.index("journal"):
                 left["pwrite"] = nothing_is_written
             return left.get(name) or getattr(os, name)
 
     vars(journal)["os"] = Without()
+    if STEPS.index(step) < STEPS.index("fdatasync"):
+        vars(journal)["best_sync"] = NothingIsSynced
 
 
 def declared(step: str, upstream: int, number: int) -> Blueprint:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -16,8 +17,9 @@ from hypothesis import strategies as st
 from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import records
-from groundplan.gateway.journal.journal import SMALLEST_SEGMENT, Journal
+from groundplan.gateway.journal.journal import CROWD, SMALLEST_SEGMENT, Journal
 from groundplan.gateway.journal.records import HEADER_BYTES, End, SegmentReader, read_segment
+from groundplan.gateway.journal.syncing import Done, Sync
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
 
 EPOCH = UUID("01936f00-0000-7000-8000-000000000001")
@@ -37,9 +39,9 @@ def finish(call: bytes, sources: list[tuple[str, str, int, int]] | None = None) 
     return Finish(call, 3, "w", "", "k", "/v1", "ok", 200, "", "d", "none", 1, 5, 4, [("serve", 4)], sources or [])
 
 
-def open_journal(root: Path, size: int = SMALLEST_SEGMENT) -> Journal:
+def open_journal(root: Path, size: int = SMALLEST_SEGMENT, sync: Sync | None = None) -> Journal:
     epoch = new_id()
-    return Journal.open(root / str(epoch), epoch, asyncio.get_running_loop(), size)
+    return Journal.open(root / str(epoch), epoch, asyncio.get_running_loop(), size, sync)
 
 
 def full(_: int) -> None:
@@ -209,19 +211,28 @@ async def test_refused_calls_are_dropped_and_counted_when_there_is_no_room(
     await journal.close()
 
 
-async def test_a_failed_sync_is_never_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = open_journal(tmp_path)
-    syncs: list[int] = []
+class Broken:
+    """A disk that fails."""
 
-    def broken(descriptor: int) -> None:
-        syncs.append(descriptor)
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.syncs = 0
 
-    monkeypatch.setattr(os, "fdatasync", broken)
+    def start(self, descriptors: Sequence[int], done: Done) -> None:
+        assert descriptors
+        self.syncs += 1
+        self._loop.call_soon(done, "fdatasync failed: Input/output error")
+
+    async def close(self) -> None: ...
+
+
+async def test_a_failed_sync_is_never_retried(tmp_path: Path) -> None:
+    broken = Broken(asyncio.get_running_loop())
+    journal = open_journal(tmp_path, sync=broken)
     call = new_id().bytes
     pending = journal.durable(journal.reserve(reservation(call)))
     assert pending is not None
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="Input/output error"):
         await pending
     assert not journal.healthy
     with pytest.raises(Unavailable):
@@ -231,7 +242,37 @@ async def test_a_failed_sync_is_never_retried(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(Unavailable):
         await after
     await asyncio.sleep(0.01)
-    assert len(syncs) == 1
+    assert broken.syncs == 1
+    await journal.close()
+
+
+class Held:
+    """Rounds end when the test says so."""
+
+    def __init__(self) -> None:
+        self.rounds: list[Done] = []
+
+    def start(self, descriptors: Sequence[int], done: Done) -> None:
+        assert descriptors
+        self.rounds.append(done)
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("calls", [CROWD, CROWD - 1])
+async def test_a_sync_follows_the_one_before_at_once_unless_many_calls_are_open(tmp_path: Path, calls: int) -> None:
+    held = Held()
+    journal = open_journal(tmp_path, 1 << 20, held)
+    last = [journal.reserve(reservation(new_id().bytes)) for _ in range(calls)][-1]
+    first = journal.durable(last)
+    await until(lambda: held.rounds)
+    second = journal.durable(journal.settle(settlement(new_id().bytes)))
+    held.rounds[0](None)
+    assert first is not None and first.done() and second is not None and not second.done()
+    assert len(held.rounds) == (1 if calls == CROWD else 2)
+    await until(lambda: len(held.rounds) == 2)
+    held.rounds[1](None)
+    assert second.done()
     await journal.close()
 
 

@@ -4,8 +4,8 @@ All methods belong to the event loop's thread and write with one `pwrite`, so a 
 as soon as the method returns (a settlement: with the next record, or the end of the loop's turn); `durable` tells when
 it survives the loss of power. Room for the settlement and finish of every reservation is set aside when it is made, so
 that only new calls are refused on a full disk. Segments are filled with real zeros ahead of need by a thread of their
-own, so that fdatasync never waits for the file system's metadata. Reading and shipping are elsewhere (`records`,
-`shipper`).
+own, so that fdatasync never waits for the file system's metadata. How bytes are synced beside the loop (`syncing`),
+reading and shipping (`records`, `shipper`) are elsewhere.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from uuid import UUID
 
 from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.home import sync_folder
 from groundplan.gateway.journal import records
 from groundplan.gateway.journal.records import FINISH, HEADER_BYTES, MAX_FRAME, RELEASE, RESERVATION, SETTLEMENT
+from groundplan.gateway.journal.syncing import Sync, best_sync
 from groundplan.ledger.model import Finish, Release, Reservation, Settlement
 
 SETTLEMENT_ROOM = 1024
@@ -38,8 +38,8 @@ RESERVATION_SYNC_S = 0.001
 two; before the client's first byte both are awaited in any case."""
 CROWD = 12
 REST_S = 0.001
-"""While so many calls are open, a sync waits so long after the one before it: it carries the more records, and waking
-the thread for it is dear where a processor is busy. A call waits half of that longer, on average."""
+"""While so many calls are open, a sync waits so long after the one before it: it carries the more records. A call waits
+half of that longer, on average."""
 
 
 def allocate_segment(folder: Path, epoch: UUID, number: int, size: int) -> int:
@@ -87,7 +87,9 @@ class JournalCounters:
 class Journal:
     """One epoch's journal. Make it with `open`; only one process ever writes an epoch."""
 
-    def __init__(self, folder: Path, epoch: UUID, loop: asyncio.AbstractEventLoop, lock: int, first: _Segment) -> None:
+    def __init__(
+        self, folder: Path, epoch: UUID, loop: asyncio.AbstractEventLoop, lock: int, first: _Segment, sync: Sync
+    ) -> None:
         self.folder = folder
         self.epoch = epoch
         self.counters = JournalCounters()
@@ -115,12 +117,20 @@ class Journal:
         self._timed = False
         self._syncing = False
         self._resting = False
-        self._jobs: SimpleQueue[tuple[list[int], int, int, int] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run_syncs, name="journal-sync", daemon=True)
+        self._sync = sync
+        self._round: tuple[list[int], int, int] = ([], 0, 0)
+        """What the sync under way makes durable: descriptors that are closed then, the sequence, the bytes."""
 
     @classmethod
-    def open(cls, folder: Path, epoch: UUID, loop: asyncio.AbstractEventLoop, segment_bytes: int = 16 << 20) -> Journal:
-        """Make HOME/journal/<epoch> with its held lock and first segment, and start the sync thread.
+    def open(
+        cls,
+        folder: Path,
+        epoch: UUID,
+        loop: asyncio.AbstractEventLoop,
+        segment_bytes: int = 16 << 20,
+        sync: Sync | None = None,
+    ) -> Journal:
+        """Make HOME/journal/<epoch> with its held lock and first segment. `sync` is the best there is by default.
 
         Raises `Invalid` for a wrong folder name or segment size, `Conflict` when the epoch exists already and
         `Unavailable` when the disk refuses.
@@ -145,8 +155,7 @@ class Journal:
             sync_folder(folder.parent)
         except OSError as error:
             raise _unavailable(f"the journal cannot be made: {error.strerror}") from error
-        journal = cls(folder, epoch, loop, lock, _Segment(descriptor, 1, segment_bytes))
-        journal._thread.start()
+        journal = cls(folder, epoch, loop, lock, _Segment(descriptor, 1, segment_bytes), sync or best_sync(loop))
         journal._allocate()
         return journal
 
@@ -256,15 +265,14 @@ class Journal:
         return future
 
     async def close(self) -> None:
-        """Make everything durable, stop the threads and give up the lock. Safe to repeat."""
+        """Make everything durable, stop what works beside the loop and give up the lock. Safe to repeat."""
         if self._closed:
             return
         pending = self.durable(self._sequence)
         self._closed = True
         if pending is not None:
             await asyncio.wait([pending])
-        self._jobs.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await self._sync.close()
         if self._allocator is not None:
             await asyncio.to_thread(self._allocator.join)
         await asyncio.sleep(0)  # what the threads left for the loop runs now
@@ -272,7 +280,7 @@ class Journal:
         self._failure = self._failure or "the journal is closed"
         for segment in (self._current, *self._spares):
             os.close(segment.descriptor)
-        for descriptor in self._retiring:
+        for descriptor in (*self._retiring, *(self._round[0] if self._syncing else ())):
             os.close(descriptor)
         os.close(self._lock)
 
@@ -403,29 +411,16 @@ class Journal:
         self._wanted = False
         self._syncing = True
         retiring, self._retiring = self._retiring, []
-        self._jobs.put((retiring, self._current.descriptor, self._sequence, self.counters.bytes))
+        self._round = retiring, self._sequence, self.counters.bytes
+        self._sync.start([*retiring, self._current.descriptor], self._synced)
 
-    def _run_syncs(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            retiring, descriptor, sequence, written = job
-            try:
-                for old in retiring:
-                    os.fdatasync(old)
-                os.fdatasync(descriptor)
-            except OSError as error:
-                done, arguments = self._sync_failed, (retiring, f"fdatasync failed: {error.strerror}")
-                self._tell(done, *arguments)
-            else:
-                self._tell(self._synced, retiring, sequence, written)
-
-    def _tell(self, method: object, *arguments: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(method, *arguments)  # type: ignore[arg-type]
-        except RuntimeError:
-            return  # the loop is closed: nobody waits any more
-
-    def _synced(self, retiring: list[int], sequence: int, written: int) -> None:
+    def _synced(self, failed: str | None) -> None:
+        retiring, sequence, written = self._round
         self._syncing = False
+        if failed is not None:
+            self._retiring.extend(retiring)
+            self._seal(failed)
+            return
         self._durable = sequence
         self._durable_bytes = written
         self.counters.syncs += 1
@@ -451,11 +446,6 @@ class Journal:
     def _rested(self) -> None:
         self._resting = False
         self._start_sync()
-
-    def _sync_failed(self, retiring: list[int], reason: str) -> None:
-        self._syncing = False
-        self._retiring.extend(retiring)
-        self._seal(reason)
 
     def _seal(self, reason: str) -> None:
         """No more writing or syncing, ever: after a failure the page cache cannot be trusted to hold what was

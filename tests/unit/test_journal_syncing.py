@@ -1,0 +1,94 @@
+"""The two ways to sync beside the loop: what each tells, also of what fails."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from groundplan.gateway.journal.syncing import AT_ONCE, KernelSync, Sync, ThreadSync, best_sync
+
+Make = Callable[[asyncio.AbstractEventLoop], Sync]
+
+
+def by_the_kernel(loop: asyncio.AbstractEventLoop) -> Sync:
+    made = KernelSync.open(loop)
+    assert made is not None, "the kernel of a Linux machine offers it"
+    return made
+
+
+both = pytest.mark.parametrize("make", [by_the_kernel, ThreadSync])
+
+
+async def told(sync: Sync, descriptors: list[int]) -> str | None:
+    """What a round says in the end."""
+    done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+    sync.start(descriptors, done.set_result)
+    assert not done.done(), "nobody is told before `start` is over"
+    return await asyncio.wait_for(done, 10)
+
+
+@both
+@pytest.mark.parametrize("count", [1, AT_ONCE, 2 * AT_ONCE + 3])
+async def test_all_of_a_round_is_synced_round_after_round(tmp_path: Path, make: Make, count: int) -> None:
+    sync = make(asyncio.get_running_loop())
+    files = [os.open(tmp_path / str(n), os.O_RDWR | os.O_CREAT) for n in range(count)]
+    for _ in range(3):
+        for file in files:
+            os.write(file, b"x" * 4096)
+        assert await told(sync, files) is None
+    await sync.close()
+    for file in files:
+        os.close(file)
+
+
+@both
+async def test_one_that_fails_fails_the_round_and_not_the_next(tmp_path: Path, make: Make) -> None:
+    sync = make(asyncio.get_running_loop())
+    good = os.open(tmp_path / "good", os.O_RDWR | os.O_CREAT)
+    gone = os.dup(good)
+    os.close(gone)
+    assert await told(sync, [good, gone]) == f"fdatasync failed: {os.strerror(errno.EBADF)}"
+    ours, theirs = os.pipe()
+    assert await told(sync, [theirs]) == f"fdatasync failed: {os.strerror(errno.EINVAL)}"
+    assert await told(sync, [good]) is None
+    await sync.close()
+    for descriptor in (good, ours, theirs):
+        os.close(descriptor)
+
+
+async def test_what_the_kernel_tells_of_a_disk_that_fails_fails_the_round(tmp_path: Path) -> None:
+    """The kernel's answer is put where it writes it: no disk of a test fails on demand."""
+    sync = by_the_kernel(asyncio.get_running_loop())
+    assert isinstance(sync, KernelSync)
+    file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    real = sync._call
+
+    def failing(*arguments: object) -> int:
+        found = int(real(*arguments))
+        if arguments is not None and len(arguments) == len(sync._get) and found == 1:
+            sync._events[0].res = -errno.EIO
+        return found
+
+    sync._call = failing  # type: ignore[assignment]
+    assert await told(sync, [file]) == f"fdatasync failed: {os.strerror(errno.EIO)}"
+    sync._call = real
+    assert await told(sync, [file]) is None
+    await sync.close()
+    os.close(file)
+
+
+async def test_where_the_kernel_does_not_offer_it_a_thread_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    best = best_sync(loop)
+    assert isinstance(best, KernelSync)
+    await best.close()
+    monkeypatch.setattr(platform, "machine", lambda: "pdp11")
+    other = best_sync(loop)
+    assert isinstance(other, ThreadSync)
+    await other.close()
