@@ -29,7 +29,8 @@ def served() -> Blueprint:
     workloads = [
         Workload(
             name=name, purpose="p", stage="pilot", sensitivity="internal", audience="employees", residency=[],
-            deployments=["at-rack"], budgets=["b"], grounding=None if name == "idle" else Grounding(sources=["handbook"]),
+            deployments=["at-rack"], budgets=["b"],
+            grounding=None if name == "idle" else Grounding(sources=["handbook"]),
         )
         for name in ("ask", "idle", "write")
     ]  # fmt: skip

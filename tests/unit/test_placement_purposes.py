@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit import placement_rig as rig
-from tests.unit.test_placement_inputs import MODEL, facts
+from tests.unit.test_placement_inputs import MODEL, OWN, facts
 from tests.unit.test_placement_release import blueprint
 from tests.unit.test_release_plan import BASE
 
@@ -55,7 +55,7 @@ def test_a_deployment_at_a_site_for_another_purpose_is_refused_at_its_line() -> 
 
 
 def test_a_planned_workload_goes_elsewhere_and_says_why() -> None:
-    company = facts(workload="needs: {purposes: [support]}", more=f"{MODEL}purposes: [hiring]\n")
+    company = facts(workload="needs: {purposes: [support]}", hosting=OWN, more=f"{MODEL}purposes: [hiring]\n")
     (model,) = {each for c in offered(company).by_workload["assistant"] for each in c.rules if each.startswith("the m")}
     assert model.startswith("the model is for hiring only, not for support (a.yaml:")
     for name in ("cloud", "far"):

@@ -222,13 +222,26 @@ ASKED = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(ASKED, min_size=1, max_size=5), st.sampled_from([None, 1.5]), st.sampled_from([1, 2, 6]))
-@settings(max_examples=25, deadline=None)
-def test_no_sound_pool_is_refused(asked: list[dict[str, Any]], reserved: float | None, count: int) -> None:
+MORE = st.fixed_dictionaries(
+    {
+        "on_demand": st.sampled_from([None, 0.5, 3.0]),
+        "terms": st.sampled_from([(), ((12.0, 1.4),), ((36.0, 0.4),)]),
+        "most": st.sampled_from([1, 8]),
+    }
+)
+"""What can be rented beyond own units"""
+
+
+@given(st.lists(ASKED, min_size=1, max_size=5), st.sampled_from([None, 1.5]), st.sampled_from([1, 2, 6]), MORE)
+@settings(max_examples=40, deadline=None)
+def test_no_sound_pool_is_refused(
+    asked: list[dict[str, Any]], reserved: float | None, count: int, more: dict[str, Any]
+) -> None:
+    more = {**more, "reserved": min((price for _, price in more["terms"]), default=None)}
     made = rig.hardware("h100-sxm", 0, on_demand=3.0, reserved=reserved, terms=((12.0, reserved),) if reserved else ())
     sites = {
         "cloud": rig.site("cloud", hardware=(made,)),
-        "rack": rig.site("rack", "private", hardware=(rig.hardware(count=count),)),
+        "rack": rig.site("rack", "private", hardware=(rig.hardware(count=count, **more),)),
     }
     workloads = [
         rig.workload(f"w{at}", **{**each, "peak": max(each["curve"])}) for at, each in enumerate(asked)

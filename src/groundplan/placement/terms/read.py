@@ -122,7 +122,7 @@ def policy_facts(item: doc.CompanyDoc) -> PolicyFacts:
 def site_facts(item: doc.SiteDoc, longest: float = inf, today: date | None = None) -> SiteFacts:
     """One site, with reference values and defaults by its type for what is left out; `longest`: months of a term."""
     rule, load = item.hosting, item.hosting.burden
-    new = 1.5 if load.skills == "new" else 1.0
+    new = lookup.new_skills() if load.skills == "new" else 1.0
     power = rule.power
     tariff = lookup.tariff(item.jurisdiction) if power.tariff is None else power.tariff / PICO
     hours = lookup.burden("site", item.type) if load.hours is None else load.hours
