@@ -1,28 +1,30 @@
 """Why there is no placement: the smallest set of rules that cannot hold together, and what relaxing each would cost.
 
 A set is found by its opposite: each placement of everything breaks some rules; the smallest set that shares a rule with
-every way out (a minimum hitting set) and admits no placement itself is the smallest conflict. Each answer is a proof:
-what is named admits no placement, and every smaller set does. Pure; words are made elsewhere.
+every way out (a minimum hitting set) and admits no placement itself is the smallest conflict. A way out is a placement
+that breaks as few rules as one can that keeps what is held; from each hitting set on, ways out that share nothing are
+taken until there is none (J. Davies, F. Bacchus, CP 2011). Each answer is a proof: what is named admits no placement,
+and every smaller set does. Pure; words are made elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from groundplan.placement.problem import Flags, Ints, Options, Problem, Rows, WorkLimit
-from groundplan.placement.solve.arrays import arrays
+from groundplan.placement.problem import Flags, Options, Problem, Rows, WorkLimit
 from groundplan.placement.solve.heavy import module
-from groundplan.placement.solve.neighbourhoods import plan_of
 from groundplan.placement.solve.optimise import optimise
-from groundplan.placement.solve.shift import Shift
-from groundplan.placement.solve.submodel import Effort, search
 
 _NO_LIMIT = 2**61
 _MOST_CHECKS = 120
 _EFFORT = 10.0
+"""deterministic time of each check"""
+_LARGE_USE = 2**60
 TIED = ("burst", "pool")
 """Rows that hold a decision together, and are no rules"""
 
@@ -90,20 +92,28 @@ def _rows(problem: Problem, free: Flags) -> Rows:
 
 
 def _smallest(problem: Problem, names: tuple[str, ...]) -> tuple[list[int], bool] | None:
-    """Indices of the rules of a smallest conflict."""
+    """Indices of the rules of a smallest conflict, and whether it is proven to be one; None where there is none, or
+    where the search was too short to say."""
+    model = _Breakable(problem, names)
     ways_out: list[frozenset[int]] = []
-    for _ in range(_MOST_CHECKS):
+    checks = 0
+    while checks < _MOST_CHECKS:
         held = _hitting(ways_out, len(names))
-        broken = _broken(problem, names, held)
-        if broken is None:
-            return sorted(held), True
-        if not broken:
-            return None
-        ways_out.append(_shrunk(problem, names, broken))
+        way = model.fewest(held)
+        checks += 1
+        if way is None:
+            return (sorted(held), model.exact) if model.proven else None
+        while way is not None and checks < _MOST_CHECKS:
+            if not way:
+                return None
+            ways_out.append(way)
+            held |= way
+            way = model.fewest(held)
+            checks += 1
     everything = frozenset(range(len(names)))
-    if _broken(problem, names, everything) is not None:
+    if model.fewest(everything) is not None or not model.proven:
         return None
-    return _irreducible(problem, names), False
+    return _irreducible(model, len(names)), False
 
 
 def _hitting(ways_out: Sequence[frozenset[int]], count: int) -> frozenset[int]:
@@ -123,62 +133,72 @@ def _hitting(ways_out: Sequence[frozenset[int]], count: int) -> frozenset[int]:
     return frozenset(at for at, variable in held.items() if solver.boolean_value(variable))
 
 
-def _broken(problem: Problem, names: tuple[str, ...], held: frozenset[int]) -> frozenset[int] | None:
-    """Rules that one placement which keeps `held` breaks; None: no placement keeps them. Empty: it keeps all."""
-    choice = _any(without(problem, [name for at, name in enumerate(names) if at not in held]))
-    if choice is None:
-        return None
-    number = {name: at for at, name in enumerate(names)}
-    options = problem.options
-    found: set[int] = set()
-    for option in choice:
-        begin, end = int(options.rule_start[option]), int(options.rule_start[option + 1])
-        found.update(number[problem.rules[rule]] for rule in options.rule[begin:end])
-    used = np.zeros(len(problem.rows.names), dtype=np.int64)
-    for option in choice:
-        begin, end = int(options.row_start[option]), int(options.row_start[option + 1])
-        used[options.row[begin:end]] += options.use[begin:end]
-    widest = problem.rows.capacity.copy()
-    np.add.at(widest, problem.tiers.row, problem.tiers.size * np.minimum(problem.tiers.most, 2**20))
-    for row in np.flatnonzero(used > widest):
-        if problem.rows.kind[row] not in TIED:
-            found.add(number[_row_rule(problem.rows.names[row])])
-    return frozenset(found)
+class _Breakable:
+    """The whole as one model of CP-SAT in which each rule may be broken: options that it excludes may be taken, rows
+    that it is hold whatever is put on them."""
+
+    def __init__(self, problem: Problem, names: tuple[str, ...]) -> None:
+        self.lib = module("ortools.sat.python.cp_model")
+        self.model = self.lib.CpModel()
+        self.proven, self.exact = False, True
+        self.broken = [self.model.new_bool_var("") for _ in names]
+        number = dict(zip(names, self.broken, strict=True))
+        options = problem.options
+        taken = [self.model.new_bool_var("") for _ in options.part]
+        for begin, end in pairwise(problem.first.tolist()):
+            self.model.add_exactly_one(taken[begin:end])
+        for option, variable in enumerate(taken):
+            for rule in options.rule[options.rule_start[option] : options.rule_start[option + 1]]:
+                self.model.add_implication(variable, number[problem.rules[rule]])
+        self._rows(problem, number, taken)
+        self.model.minimize(self.lib.LinearExpr.sum(self.broken))
+
+    def _rows(self, problem: Problem, number: Mapping[str, Any], taken: Sequence[Any]) -> None:
+        options, rows, tiers = problem.options, problem.rows, problem.tiers
+        option = np.repeat(np.arange(len(options.part)), np.diff(options.row_start))
+        order = np.argsort(options.row, kind="stable")
+        begins = np.searchsorted(options.row[order], np.arange(len(rows.names) + 1))
+        for row, (begin, end) in enumerate(pairwise(begins.tolist())):
+            at, mine = order[begin:end], np.flatnonzero(tiers.row == row)
+            terms = [(taken[each], int(use)) for each, use in zip(option[at], options.use[at], strict=True)]
+            for tier in mine:
+                units = self.model.new_int_var(0, int(min(tiers.most[tier], 2**20)), "")
+                terms.append((units, -int(tiers.size[tier])))
+            self._row(
+                terms, int(rows.capacity[row]), None if rows.kind[row] in TIED else number[_row_rule(rows.names[row])]
+            )
+
+    def _row(self, terms: Sequence[tuple[Any, int]], capacity: int, broken: Any) -> None:
+        """What is put on it is at most its capacity, unless it is broken."""
+        grain = max(1, (sum(abs(use) for _, use in terms) + abs(capacity)) // _LARGE_USE)
+        self.exact &= grain == 1
+        used = self.lib.LinearExpr.weighted_sum([each for each, _ in terms], [-(-use // grain) for _, use in terms])
+        held = self.model.add(used <= capacity // grain)
+        if broken is not None:
+            held.only_enforce_if(broken.negated())
+
+    def fewest(self, held: frozenset[int]) -> frozenset[int] | None:
+        """The fewest rules that a placement which keeps `held` breaks; None: none keeps them where `proven` says so,
+        else none was found. Empty: it keeps all."""
+        self.model.clear_assumptions()
+        self.model.add_assumptions([self.broken[at].negated() for at in sorted(held)])
+        solver = self.lib.CpSolver()
+        solver.parameters.num_workers = 1
+        solver.parameters.max_deterministic_time = _EFFORT
+        status = solver.solve(self.model)
+        self.proven = status == self.lib.INFEASIBLE
+        if status not in (self.lib.OPTIMAL, self.lib.FEASIBLE):
+            return None
+        return frozenset(at for at, each in enumerate(self.broken) if solver.boolean_value(each))
 
 
-def _shrunk(problem: Problem, names: tuple[str, ...], broken: frozenset[int]) -> frozenset[int]:
-    """Keep more rules as long as some placement still keeps them: the fewer are broken, the more this way out says."""
-    for _ in range(3):
-        for at in sorted(broken):
-            fewer = _broken(problem, names, frozenset(range(len(names))) - (broken - {at}))
-            if fewer:
-                broken = fewer
-                break
-        else:
-            break
-    return broken
-
-
-def _irreducible(problem: Problem, names: tuple[str, ...]) -> list[int]:
-    held = list(range(len(names)))
+def _irreducible(model: _Breakable, count: int) -> list[int]:
+    held = list(range(count))
     for at in list(held):
         fewer = [each for each in held if each != at]
-        if _broken(problem, names, frozenset(fewer)) is None:
+        if model.fewest(frozenset(fewer)) is None and model.proven:
             held = fewer
     return held
-
-
-def _any(problem: Problem) -> Ints | None:
-    """Some placement [P], or None where there is none."""
-    data = arrays(problem)
-    if len(data.empty_parts()):
-        return None
-    shift = Shift(data, data.cheapest(data.price), data.price)
-    if shift.mend(30 + data.parts) and plan_of(data, shift.choice) is not None:
-        return data.index[shift.choice]
-    everything: Flags = np.ones(len(data.index), dtype=np.bool_)
-    answer = search(data, np.arange(data.parts), everything, None, Effort(_EFFORT, first=True))
-    return None if answer.choice is None else data.index[answer.choice]
 
 
 def _relaxed(problem: Problem, rule: str, limit: WorkLimit) -> Relaxed:

@@ -63,14 +63,14 @@ def random_facts(seed: int, workloads: int = 60, sites: int = 15) -> Company:
     count = min(sites, 2 + int((sites - 1) * dice.draw.random() ** 2))
     places = {each.name: each for each in (_site(dice, at) for at in range(count))}
     served = {each.name: each for site in places.values() for each in _deployments(dice, site)}
-    asked = min(workloads, 2 + int((workloads - 1) * dice.draw.random() ** 3))
+    asked = min(workloads, 2 + int((workloads - 1) * dice.draw.random() ** 4))
     found = (_workload(dice, at, places, served) for at in range(asked))
     policy = PolicyFacts(
-        spread=dice.number(1, asked) if dice.chance(0.3) else None,
+        spread=dice.number(asked // 2 + 1, asked) if dice.chance(0.2) else None,
         moves=dice.number(0, asked) if dice.chance(0.3) else None,
         commit_months=36.5 if dice.chance(0.5) else 12.2,
         carbon_usd_tonne=100.0 if dice.chance(0.3) else 0.0,
-        licences=frozenset({"community"}) if dice.chance(0.1) else frozenset(),
+        licences=frozenset({"community"}) if dice.chance(0.05) else frozenset(),
     )
     limited = frozenset(dice.some(_PURPOSES, 0.7)) if dice.chance(0.2) else frozenset[str]()
     models = {_SMALL.name: _SMALL, _LARGE.name: replace(_LARGE, purposes=limited)}
@@ -99,7 +99,7 @@ def _site(dice: _Dice, at: int) -> SiteFacts:
 
 def _hardware(dice: _Dice, site: str, type_: str, memory: float, watts: float) -> HardwareFacts:
     """Own units, mostly in private rooms, of which some can be extended; rented ones in clouds, often by terms too."""
-    own = dice.number(1, 12) if dice.chance(0.9 if site == "private" else 0.2) else 0
+    own = dice.number(1, 4) if dice.chance(0.9 if site == "private" else 0.2) else 0
     price = dice.between(1, 5)
     rents = dice.chance(0.5 if site == "private" else 0.9)
     terms = ((12.0, round(0.6 * price, 4)), (36.0, round(0.4 * price, 4))) if rents and dice.chance(0.6) else ()
@@ -116,7 +116,7 @@ def _deployments(dice: _Dice, site: SiteFacts) -> list[DeploymentFacts]:
     usd = round(dice.between(0.1, 5) * _MTOK)
     plain = DeploymentFacts(
         f"at-{site.name}", site.name, _SMALL.name, usd, 2 * usd, 0, dice.between(200, 900), dice.between(8, 40),
-        site.availability, site.certifications, round(dice.between(1e5, 1e8)) if dice.chance(0.4) else None, None,
+        site.availability, site.certifications, round(dice.between(1e6, 1e8)) if dice.chance(0.4) else None, None,
         dice.chance(0.1), None, 0.0, frozenset(),
     )  # fmt: skip
     if site.type == "cloud":
@@ -139,10 +139,11 @@ def _workload(dice: _Dice, at: int, sites: dict[str, SiteFacts], served: dict[st
     before = dice.one(*sorted(served)) if served and dice.chance(0.6) else None
     today = served[before].site if before is not None else dice.one(*sorted(sites)) if dice.chance(0.3) else None
     promised = dice.chance(0.2)
+    secret = dice.chance(0.1)
     return WorkloadFacts(
         name=f"workload-{at}", stage=dice.one("production", "pilot"),
-        sensitivity=dice.one("public", "internal", "internal", "confidential", "restricted"),
-        residency=("EU",) if dice.chance(0.4) else (), calls_month=dice.between(1e3, 3e7), prompt=800.0, output=200.0,
+        sensitivity="restricted" if secret else dice.one("public", "internal", "confidential"),
+        residency=("EU",) if dice.chance(0.4) else (), calls_month=dice.between(1e3, 1e6 if secret else 4e7), prompt=800.0, output=200.0,
         curve=curve, peak=max(curve), growth=0.0, users={}, first_token=2500.0 if dice.chance(0.2) else None,
         per_token=None, complete=None, availability=dice.between(0.98, 0.9999) if promised else None,
         quality={"accuracy": 0.85} if dice.chance(0.1) else {},
