@@ -6,9 +6,10 @@
 Up to 60 workloads and 15 sites each. `violations` must be 0. Companies without any placement are counted as
 `infeasible` where that is proven, as `undecided` where the work limit came first. `gap` is over the placed ones.
 
-Most are arrays from the start. One seed of each `--facts-every` (20) is planned as facts besides: own units that are
-shared over the week and extended by rented ones, commitments, changes of place in steps, purposes. Its plan is judged
-by both verifiers of the product; one that these refuse counts as a violation. `facts` says how often each was there.
+One seed of each `--every` (20) has more: its company holds the units of some sites for all workloads over the hours of
+a day, and rents more only beyond them; and another one is planned as facts besides: own units that are shared over the
+week and extended by rented ones, commitments, changes of place in steps, purposes. That plan is judged by both
+verifiers of the product; one that these refuse counts as a violation. `facts` says how often each was there.
 
 With `--progress`, what is done stands in a file, a line for each hundred companies, and a run that was stopped goes on
 from there; lines of another solver, verifier or generator (by the digest of their sources) do not count.
@@ -41,7 +42,7 @@ from groundplan.placement.verify.judged import judged as judged_by_facts
 
 CHUNK = 100
 EVERY = 20
-"""seeds of which one is planned as facts, too"""
+"""seeds of which one shares hardware and is planned as facts, too"""
 WORK_OF_FACTS = 10
 """times the work of arrays"""
 SEEN = ("companies", "placed", "nowhere", "conflict", "undecided", "own", "beyond", "committed", "ramps", "purposes")
@@ -67,7 +68,7 @@ def judged(span: tuple[int, int], work: int, every: int) -> dict[str, Any]:
     seen = dict.fromkeys(SEEN, 0)
     cpu = time.process_time()
     for seed in range(first, first + companies):
-        company = random_company(seed)
+        company = random_company(seed, shared=seed % every == 0)
         solution = optimise(company.problem, WorkLimit(work=work))
         report = verify(company.problem, solution)
         wrong += [f"{seed}: {each.kind}: {each.what}" for each in report.violations]
@@ -188,12 +189,12 @@ def main() -> int:
     parser.add_argument("--companies", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1, help="of the first company")
     parser.add_argument("--work", type=int, default=1)
-    parser.add_argument("--facts-every", type=int, default=EVERY, help="seeds of which one is planned as facts, too")
+    parser.add_argument("--every", type=int, default=EVERY, help="seeds of which one has more")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--progress", type=Path, help="a file to go on from")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    result = run(given.seed, given.companies, given.work, given.processes, given.progress, given.facts_every)
+    result = run(given.seed, given.companies, given.work, given.processes, given.progress, given.every)
     print(json.dumps(result, indent=2 if given.json else None))
     return 0 if result["violations"] == 0 else 1
 

@@ -109,7 +109,7 @@ def confirm_conflict(problem: Problem) -> None:
 def confirm(seeds: range) -> tuple[int, int, int]:
     plans = turns = conflicts = 0
     for seed in seeds:
-        company = random_company(seed, 12, 8)
+        company = random_company(seed, 12, 8, shared=seed % 4 == 0)
         solution = optimise(company.problem, WorkLimit(work=1))
         if not solution.found:
             assert solution.stopped == "infeasible"
@@ -133,6 +133,7 @@ def test_what_random_plans_say_is_confirmed_by_solving_again() -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_what_a_thousand_random_plans_say_is_confirmed_by_solving_again() -> None:
     plans, _, _ = confirm(range(1, 2001))
     assert plans >= 1000

@@ -143,7 +143,8 @@ def _workload(dice: _Dice, at: int, sites: dict[str, SiteFacts], served: dict[st
     return WorkloadFacts(
         name=f"workload-{at}", stage=dice.one("production", "pilot"),
         sensitivity="restricted" if secret else dice.one("public", "internal", "confidential"),
-        residency=("EU",) if dice.chance(0.4) else (), calls_month=dice.between(1e3, 1e6 if secret else 4e7), prompt=800.0, output=200.0,
+        residency=("EU",) if dice.chance(0.4) else (),
+        calls_month=dice.between(1e3, 1e6 if secret else 4e7), prompt=800.0, output=200.0,
         curve=curve, peak=max(curve), growth=0.0, users={}, first_token=2500.0 if dice.chance(0.2) else None,
         per_token=None, complete=None, availability=dice.between(0.98, 0.9999) if promised else None,
         quality={"accuracy": 0.85} if dice.chance(0.1) else {},
