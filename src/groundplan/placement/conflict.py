@@ -2,28 +2,28 @@
 
 A set is found by its opposite: each placement of everything breaks some rules; the smallest set that shares a rule with
 every way out (a minimum hitting set) and admits no placement itself is the smallest conflict. A way out is a placement
-that breaks as few rules as one can that keeps what is held; from each hitting set on, ways out that share nothing are
-taken until there is none (J. Davies, F. Bacchus, CP 2011). Each answer is a proof: what is named admits no placement,
-and every smaller set does. Pure; words are made elsewhere.
+that breaks as few rules as a short search finds; from each hitting set on, ways out that share nothing are taken until
+there is none (J. Davies, F. Bacchus, CP 2011). The search begins with few workloads that cannot be placed even alone:
+their conflict is the smallest of all as soon as as many ways out of the whole share nothing. Each answer is a proof:
+what is named admits no placement, and every smaller set does. Pure; words are made elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from groundplan.placement.problem import Flags, Options, Problem, Rows, WorkLimit
+from groundplan.placement.problem import POOL, Flags, Ints, Options, Problem, Rows, WorkLimit
 from groundplan.placement.solve.heavy import module
 from groundplan.placement.solve.optimise import optimise
 
 _NO_LIMIT = 2**61
 _MOST_CHECKS = 120
-_EFFORT = 10.0
-"""deterministic time of each check"""
+_EFFORTS = (0.5, 10.0)
+"""deterministic time of each check: more only where a short one says nothing"""
 _LARGE_USE = 2**60
 TIED = ("burst", "pool")
 """Rows that hold a decision together, and are no rules"""
@@ -92,28 +92,75 @@ def _rows(problem: Problem, free: Flags) -> Rows:
 
 
 def _smallest(problem: Problem, names: tuple[str, ...]) -> tuple[list[int], bool] | None:
-    """Indices of the rules of a smallest conflict, and whether it is proven to be one; None where there is none, or
+    """Indices of the rules of a conflict, and whether it is proven to be a smallest one; None where there is none, or
     where the search was too short to say."""
-    model = _Breakable(problem, names)
+    few = _stuck(problem, names)
+    if few is None:
+        return None
+    model = _Breakable(problem, names, few)
+    found, proven = _least(model, len(names), None)
+    found = _irreducible(model) if found is None else found
+    if len(few) == len(problem.parts.workload) or not found:
+        return found, proven
+    smaller, proven_whole = _least(_Breakable(problem, names), len(names), len(found))
+    return (found, proven and proven_whole) if smaller is None else (smaller, proven_whole)
+
+
+def _stuck(problem: Problem, names: tuple[str, ...]) -> Ints | None:
+    """Parts of a few workloads that cannot be placed even without the others, and none of which can be left out; None
+    where that is not proven of all of them together."""
+    pool = problem.parts.role == POOL
+    every = [int(each) for each in np.unique(problem.parts.workload[~pool])]
+
+    def parts(kept: Sequence[int]) -> Ints:
+        found: Ints = np.flatnonzero(pool | np.isin(problem.parts.workload, kept))
+        return found
+
+    def impossible(kept: Sequence[int]) -> bool:
+        model = _Breakable(problem, names, parts(kept))
+        return model.fewest(frozenset(range(len(names)))) is None and model.proven
+
+    if not impossible(every):
+        return None
+    alone = next((each for each in every if impossible([each])), None)
+    if alone is not None:
+        return parts([alone])
+    size = len(every) // 2
+    while size:
+        at = 0
+        while at < len(every):
+            fewer = every[:at] + every[at + size :]
+            if fewer and impossible(fewer):
+                every = fewer
+            else:
+                at += size
+        size //= 2
+    return parts(every)
+
+
+def _least(model: _Breakable, count: int, most: int | None) -> tuple[list[int] | None, bool]:
+    """(the smallest conflict, proven to be). None: there is none of fewer than `most` rules where that is proven, else
+    none was found in so many checks."""
     ways_out: list[frozenset[int]] = []
     checks = 0
     while checks < _MOST_CHECKS:
-        held = _hitting(ways_out, len(names))
+        held = _hitting(ways_out, count)
+        if most is not None and len(held) >= most:
+            return None, True
         way = model.fewest(held)
         checks += 1
         if way is None:
-            return (sorted(held), model.exact) if model.proven else None
-        while way is not None and checks < _MOST_CHECKS:
-            if not way:
-                return None
+            return (sorted(held), model.exact) if model.proven else (None, False)
+        apart = 0
+        while way and checks < _MOST_CHECKS:
             ways_out.append(way)
+            apart += 1
+            if most is not None and apart >= most:
+                return None, True
             held |= way
             way = model.fewest(held)
             checks += 1
-    everything = frozenset(range(len(names)))
-    if model.fewest(everything) is not None or not model.proven:
-        return None
-    return _irreducible(model, len(names)), False
+    return None, False
 
 
 def _hitting(ways_out: Sequence[frozenset[int]], count: int) -> frozenset[int]:
@@ -137,36 +184,45 @@ class _Breakable:
     """The whole as one model of CP-SAT in which each rule may be broken: options that it excludes may be taken, rows
     that it is hold whatever is put on them."""
 
-    def __init__(self, problem: Problem, names: tuple[str, ...]) -> None:
+    def __init__(self, problem: Problem, names: tuple[str, ...], parts: Ints | None = None) -> None:
+        """`parts`: of these alone; all where left out."""
         self.lib = module("ortools.sat.python.cp_model")
         self.model = self.lib.CpModel()
         self.proven, self.exact = False, True
-        self.broken = [self.model.new_bool_var("") for _ in names]
-        number = dict(zip(names, self.broken, strict=True))
-        options = problem.options
-        taken = [self.model.new_bool_var("") for _ in options.part]
-        for begin, end in pairwise(problem.first.tolist()):
-            self.model.add_exactly_one(taken[begin:end])
-        for option, variable in enumerate(taken):
+        self.number = {name: at for at, name in enumerate(names)}
+        self.broken: dict[int, Any] = {}
+        first, options = problem.first, problem.options
+        taken: dict[int, Any] = {}
+        for part in range(len(first) - 1) if parts is None else parts.tolist():
+            mine = {option: self.model.new_bool_var("") for option in range(int(first[part]), int(first[part + 1]))}
+            self.model.add_exactly_one(mine.values())
+            taken |= mine
+        for option, variable in taken.items():
             for rule in options.rule[options.rule_start[option] : options.rule_start[option + 1]]:
-                self.model.add_implication(variable, number[problem.rules[rule]])
-        self._rows(problem, number, taken)
-        self.model.minimize(self.lib.LinearExpr.sum(self.broken))
+                self.model.add_implication(variable, self._rule(problem.rules[rule]))
+        self._rows(problem, taken)
+        self.model.minimize(self.lib.LinearExpr.sum(list(self.broken.values())))
 
-    def _rows(self, problem: Problem, number: Mapping[str, Any], taken: Sequence[Any]) -> None:
+    def _rule(self, name: str) -> Any:
+        """Whether it is broken."""
+        at = self.number[name]
+        if at not in self.broken:
+            self.broken[at] = self.model.new_bool_var("")
+        return self.broken[at]
+
+    def _rows(self, problem: Problem, taken: Mapping[int, Any]) -> None:
         options, rows, tiers = problem.options, problem.rows, problem.tiers
-        option = np.repeat(np.arange(len(options.part)), np.diff(options.row_start))
-        order = np.argsort(options.row, kind="stable")
-        begins = np.searchsorted(options.row[order], np.arange(len(rows.names) + 1))
-        for row, (begin, end) in enumerate(pairwise(begins.tolist())):
-            at, mine = order[begin:end], np.flatnonzero(tiers.row == row)
-            terms = [(taken[each], int(use)) for each, use in zip(option[at], options.use[at], strict=True)]
-            for tier in mine:
-                units = self.model.new_int_var(0, int(min(tiers.most[tier], 2**20)), "")
-                terms.append((units, -int(tiers.size[tier])))
-            self._row(
-                terms, int(rows.capacity[row]), None if rows.kind[row] in TIED else number[_row_rule(rows.names[row])]
-            )
+        found: dict[int, list[tuple[Any, int]]] = {}
+        for option, variable in taken.items():
+            for at in range(int(options.row_start[option]), int(options.row_start[option + 1])):
+                found.setdefault(int(options.row[at]), []).append((variable, int(options.use[at])))
+        mine = np.isin(tiers.row, list(found))
+        for tier in np.flatnonzero(mine):
+            units = self.model.new_int_var(0, int(min(tiers.most[tier], 2**20)), "")
+            found[int(tiers.row[tier])].append((units, -int(tiers.size[tier])))
+        for row, terms in sorted(found.items()):
+            name = _row_rule(rows.names[row])
+            self._row(terms, int(rows.capacity[row]), None if rows.kind[row] in TIED else self._rule(name))
 
     def _row(self, terms: Sequence[tuple[Any, int]], capacity: int, broken: Any) -> None:
         """What is put on it is at most its capacity, unless it is broken."""
@@ -178,22 +234,26 @@ class _Breakable:
             held.only_enforce_if(broken.negated())
 
     def fewest(self, held: frozenset[int]) -> frozenset[int] | None:
-        """The fewest rules that a placement which keeps `held` breaks; None: none keeps them where `proven` says so,
-        else none was found. Empty: it keeps all."""
+        """Few rules that a placement which keeps `held` breaks, as few as a short search finds; None: no placement
+        keeps them where `proven` says so, else none was found. Empty: it keeps all."""
         self.model.clear_assumptions()
-        self.model.add_assumptions([self.broken[at].negated() for at in sorted(held)])
-        solver = self.lib.CpSolver()
-        solver.parameters.num_workers = 1
-        solver.parameters.max_deterministic_time = _EFFORT
-        status = solver.solve(self.model)
-        self.proven = status == self.lib.INFEASIBLE
+        self.model.add_assumptions([each.negated() for at, each in self.broken.items() if at in held])
+        for effort in _EFFORTS:
+            solver = self.lib.CpSolver()
+            solver.parameters.num_workers = 1
+            solver.parameters.max_deterministic_time = effort
+            status = solver.solve(self.model)
+            self.proven = status == self.lib.INFEASIBLE
+            if status != self.lib.UNKNOWN:
+                break
         if status not in (self.lib.OPTIMAL, self.lib.FEASIBLE):
             return None
-        return frozenset(at for at, each in enumerate(self.broken) if solver.boolean_value(each))
+        return frozenset(at for at, each in self.broken.items() if solver.boolean_value(each))
 
 
-def _irreducible(model: _Breakable, count: int) -> list[int]:
-    held = list(range(count))
+def _irreducible(model: _Breakable) -> list[int]:
+    """Rules of a conflict of which none can be left out."""
+    held = sorted(model.broken)
     for at in list(held):
         fewer = [each for each in held if each != at]
         if model.fewest(frozenset(fewer)) is None and model.proven:
