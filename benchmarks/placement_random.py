@@ -43,6 +43,8 @@ from groundplan.placement.verify.judged import judged as judged_by_facts
 CHUNK = 100
 EVERY = 20
 """seeds of which one shares hardware and is planned as facts, too"""
+LARGEST = (30, 10)
+"""workloads and sites of a company of facts"""
 WORK_OF_FACTS = 10
 """times the work of arrays"""
 SEEN = ("companies", "placed", "nowhere", "conflict", "undecided", "own", "beyond", "committed", "ramps", "purposes")
@@ -89,7 +91,7 @@ def judged(span: tuple[int, int], work: int, every: int) -> dict[str, Any]:
 
 def of_facts(seed: int, work: int, seen: dict[str, int]) -> list[str]:
     """What is wrong with the plan of a company of facts; `seen` is counted up."""
-    company = random_facts(seed)
+    company = random_facts(seed, *LARGEST)
     seen["companies"] += 1
     try:
         plan = plan_company(company, WorkLimit(work=work, gap=1e-4))

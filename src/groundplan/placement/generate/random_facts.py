@@ -63,7 +63,7 @@ def random_facts(seed: int, workloads: int = 60, sites: int = 15) -> Company:
     count = min(sites, 2 + int((sites - 1) * dice.draw.random() ** 2))
     places = {each.name: each for each in (_site(dice, at) for at in range(count))}
     served = {each.name: each for site in places.values() for each in _deployments(dice, site)}
-    asked = min(workloads, 2 + int((workloads - 1) * dice.draw.random() ** 4))
+    asked = min(workloads, 2 + int((workloads - 1) * dice.draw.random() ** 2))
     found = (_workload(dice, at, places, served) for at in range(asked))
     policy = PolicyFacts(
         spread=dice.number(asked // 2 + 1, asked) if dice.chance(0.2) else None,
@@ -138,8 +138,8 @@ def _workload(dice: _Dice, at: int, sites: dict[str, SiteFacts], served: dict[st
     curve = tuple(shape[(hour - later) % WEEK] for hour in range(WEEK))
     before = dice.one(*sorted(served)) if served and dice.chance(0.6) else None
     today = served[before].site if before is not None else dice.one(*sorted(sites)) if dice.chance(0.3) else None
-    promised = dice.chance(0.2)
-    secret = dice.chance(0.1)
+    promised = dice.chance(0.1)
+    secret = dice.chance(0.06)
     return WorkloadFacts(
         name=f"workload-{at}", stage=dice.one("production", "pilot"),
         sensitivity="restricted" if secret else dice.one("public", "internal", "confidential"),
@@ -147,10 +147,11 @@ def _workload(dice: _Dice, at: int, sites: dict[str, SiteFacts], served: dict[st
         calls_month=dice.between(1e3, 1e6 if secret else 4e7), prompt=800.0, output=200.0,
         curve=curve, peak=max(curve), growth=0.0, users={}, first_token=2500.0 if dice.chance(0.2) else None,
         per_token=None, complete=None, availability=dice.between(0.98, 0.9999) if promised else None,
-        quality={"accuracy": 0.85} if dice.chance(0.1) else {},
-        certifications=frozenset({"c5"}) if dice.chance(0.1) else frozenset(), needs=frozenset(),
+        quality={"accuracy": 0.85} if dice.chance(0.05) else {},
+        certifications=frozenset({"c5"}) if dice.chance(0.03) else frozenset(), needs=frozenset(),
         models=(dice.one(_SMALL.name, _LARGE.name),) if dice.chance(0.3) else (), upload_gb=0.0, data_site=None,
-        data_gb=0.0, stored_gb=0.0, offline=False, fallback=dice.one("none", "wanted", "wanted", "required"),
+        data_gb=0.0, stored_gb=0.0, offline=False,
+        fallback="required" if dice.chance(0.05) else dice.one("none", "wanted"),
         burst=dice.chance(0.5), today=today, move_hours=16.0, declared=(), later=(), planned=True,
         budget_usd=dice.between(50, 50_000) if dice.chance(0.3) else None, spot=dice.chance(0.3), available=promised,
         within_budget=dice.chance(0.3), ramp=(0.1, 0.5) if dice.chance(0.4) else (), serving=before,
