@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from itertools import product
@@ -33,7 +32,6 @@ from groundplan.release.reached import deployments
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "company"
 ENDS = ("low", "hours", "high")
-STATED = ("hours", "hours")
 LIMIT = WorkLimit(work=40, gap=1e-6)
 
 
@@ -64,20 +62,14 @@ def planned(company: Company) -> CompanyPlan | None:
         return None
 
 
-def ends(company: Company) -> Iterator[tuple[str, str, CompanyPlan]]:
-    """Each end of hours and wage with its plan; nothing where the stated one has none."""
-    if planned(company) is None:
-        return
-    for hours, wage in product(ENDS, ENDS):
-        found = planned(at(company, hours, wage))
-        if found is not None:
-            yield hours, wage, found
-
-
 def rows(company: Company) -> list[dict[str, Any]]:
-    """One for each end: USD a month of all and of people, and who goes elsewhere than at the stated figures."""
-    every = {(hours, wage): plan for hours, wage, plan in ends(company)}
-    return [_row(hours, wage, plan, every[STATED]) for (hours, wage), plan in every.items()]
+    """One for each end of hours and wage: USD a month of all and of people, and who goes elsewhere than at the stated
+    figures; none where there is no plan at these."""
+    stated = planned(company)
+    if stated is None:
+        return []
+    every = {(hours, wage): planned(at(company, hours, wage)) for hours, wage in product(ENDS, ENDS)}
+    return [_row(hours, wage, plan, stated) for (hours, wage), plan in every.items() if plan is not None]
 
 
 def _row(hours: str, wage: str, plan: CompanyPlan, stated: CompanyPlan) -> dict[str, Any]:
