@@ -169,6 +169,26 @@ def test_a_smaller_conflict_beside_a_larger_one_is_preferred() -> None:
     assert [(each.rule, each.cost) for each in found.rules] == [("x: licence", None)]
 
 
+def test_a_smaller_conflict_of_others_is_found_beside_one_that_a_workload_has_alone() -> None:
+    places = [Place(site, site, {"gpu": 9}) for site in "abc"]
+    ruled = tuple(Choice(site, {}, {"gpu": 1}, rules=(f"rule {site}",)) for site in "abc")
+    both = tuple(Choice(site, {}, {"gpu": 1, "tokens": 2}) for site in "abc")
+    jobs = [Job("alone", (Piece(ruled),)), Job("y", (Piece(both),)), Job("z", (Piece(both),))]
+    found = conflict(assemble(places, jobs, [Quota("tokens", 3)]))
+    assert found is not None and found.smallest
+    assert [(each.rule, each.cost) for each in found.rules] == [("tokens", None)]
+    fits = conflict(assemble(places, jobs, [Quota("tokens", 4)]))
+    assert fits is not None and fits.smallest and len(fits.rules) == 3
+
+
+def test_several_workloads_that_only_together_have_no_place_are_found() -> None:
+    places = [Place("a", "a", {"gpu": 5}), Place("b", "b", {"gpu": 5})]
+    jobs = [Job(f"w{at}", (Piece(tuple(Choice(site, {}, {"gpu": 2}) for site in "ab")),)) for at in range(5)]
+    found = conflict(assemble(places, jobs))
+    assert found is not None and found.smallest
+    assert [each.rule for each in found.rules] == ["a gpu", "b gpu"] and all(each.cost == 0 for each in found.rules)
+
+
 def test_where_there_is_a_placement_there_is_no_conflict() -> None:
     problem = assemble([Place("a", "a")], [Job("w", (Piece((Choice("a", {"compute": 1}),)),))], [Quota("q", 1)])
     assert conflict(problem) is None
