@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from groundplan.placement.problem import POOL, Flags, Ints, Options, Problem, Rows, WorkLimit
+from groundplan.placement.solve.arrays import arrays
 from groundplan.placement.solve.heavy import module
 from groundplan.placement.solve.optimise import optimise
 
@@ -24,7 +25,11 @@ _NO_LIMIT = 2**61
 _MOST_CHECKS = 120
 _EFFORTS = (0.5, 10.0)
 """deterministic time of each check: more only where a short one says nothing"""
+_MOST_ALONE = 500
+"""workloads of which each is asked whether it has a place alone"""
 _LARGE_USE = 2**60
+_WHOLE_SEARCH, _LEAVING_OUT = 30.0, 15.0
+"""deterministic time of all checks of a search, and of leaving out what may be left out where it found nothing"""
 TIED = ("burst", "pool")
 """Rows that hold a decision together, and are no rules"""
 
@@ -46,7 +51,7 @@ class Conflict:
 
     rules: tuple[Relaxed, ...]
     smallest: bool
-    """False: none of them can be left out, but a smaller set may exist elsewhere"""
+    """False: the search was too short to say; a smaller set may exist"""
 
 
 def conflict(problem: Problem, limit: WorkLimit | None = None) -> Conflict | None:
@@ -94,21 +99,31 @@ def _rows(problem: Problem, free: Flags) -> Rows:
 def _smallest(problem: Problem, names: tuple[str, ...]) -> tuple[list[int], bool] | None:
     """Indices of the rules of a conflict, and whether it is proven to be a smallest one; None where there is none, or
     where the search was too short to say."""
-    few = _stuck(problem, names)
+    work = _Work(_WHOLE_SEARCH)
+    few = _stuck(problem, names, work)
     if few is None:
         return None
-    model = _Breakable(problem, names, few)
+    model = _Breakable(problem, names, work, few)
     found, proven = _least(model, len(names), None)
-    found = _irreducible(model) if found is None else found
+    if found is None:
+        model.work = _Work(_LEAVING_OUT)
+        found = _irreducible(model)
     if len(few) == len(problem.parts.workload) or not found:
         return found, proven
-    smaller, proven_whole = _least(_Breakable(problem, names), len(names), len(found))
+    smaller, proven_whole = _least(_Breakable(problem, names, work), len(names), len(found))
     return (found, proven and proven_whole) if smaller is None else (smaller, proven_whole)
 
 
-def _stuck(problem: Problem, names: tuple[str, ...]) -> Ints | None:
-    """Parts of a few workloads that cannot be placed even without the others, and none of which can be left out; None
-    where that is not proven of all of them together."""
+@dataclass(slots=True)
+class _Work:
+    """Deterministic time that is left."""
+
+    left: float
+
+
+def _stuck(problem: Problem, names: tuple[str, ...], work: _Work) -> Ints | None:
+    """Parts of a few workloads that cannot be placed even without the others: as few as short checks find.
+    None where that is not proven of all of them together."""
     pool = problem.parts.role == POOL
     every = [int(each) for each in np.unique(problem.parts.workload[~pool])]
 
@@ -116,19 +131,20 @@ def _stuck(problem: Problem, names: tuple[str, ...]) -> Ints | None:
         found: Ints = np.flatnonzero(pool | np.isin(problem.parts.workload, kept))
         return found
 
-    def impossible(kept: Sequence[int]) -> bool:
-        model = _Breakable(problem, names, parts(kept))
-        return model.fewest(frozenset(range(len(names)))) is None and model.proven
+    def impossible(kept: Sequence[int], efforts: Sequence[float] = _EFFORTS[:1]) -> bool:
+        model = _Breakable(problem, names, work, parts(kept))
+        return model.fewest(frozenset(range(len(names))), efforts) is None and model.proven
 
-    if not impossible(every):
+    nowhere = problem.parts.workload[arrays(problem).empty_parts()].tolist()
+    if not nowhere and not impossible(every, _EFFORTS):
         return None
-    alone = next((each for each in every if impossible([each])), None)
-    if alone is not None:
-        return parts([alone])
-    size = len(every) // 2
-    while size:
+    alone = nowhere[:1] or [each for each in every[:_MOST_ALONE] if impossible([each])][:1]
+    if alone:
+        return parts(alone)
+    size, enough = len(every) // 2, work.left / 2
+    while size and work.left > enough:
         at = 0
-        while at < len(every):
+        while at < len(every) and work.left > enough:
             fewer = every[:at] + every[at + size :]
             if fewer and impossible(fewer):
                 every = fewer
@@ -184,11 +200,11 @@ class _Breakable:
     """The whole as one model of CP-SAT in which each rule may be broken: options that it excludes may be taken, rows
     that it is hold whatever is put on them."""
 
-    def __init__(self, problem: Problem, names: tuple[str, ...], parts: Ints | None = None) -> None:
+    def __init__(self, problem: Problem, names: tuple[str, ...], work: _Work, parts: Ints | None = None) -> None:
         """`parts`: of these alone; all where left out."""
         self.lib = module("ortools.sat.python.cp_model")
         self.model = self.lib.CpModel()
-        self.proven, self.exact = False, True
+        self.proven, self.exact, self.work = False, True, work
         self.number = {name: at for at, name in enumerate(names)}
         self.broken: dict[int, Any] = {}
         first, options = problem.first, problem.options
@@ -233,16 +249,20 @@ class _Breakable:
         if broken is not None:
             held.only_enforce_if(broken.negated())
 
-    def fewest(self, held: frozenset[int]) -> frozenset[int] | None:
+    def fewest(self, held: frozenset[int], efforts: Sequence[float] = _EFFORTS) -> frozenset[int] | None:
         """Few rules that a placement which keeps `held` breaks, as few as a short search finds; None: no placement
         keeps them where `proven` says so, else none was found. Empty: it keeps all."""
         self.model.clear_assumptions()
         self.model.add_assumptions([each.negated() for at, each in self.broken.items() if at in held])
-        for effort in _EFFORTS:
+        self.proven = False
+        for effort in efforts:
+            if self.work.left <= 0:
+                return None
             solver = self.lib.CpSolver()
             solver.parameters.num_workers = 1
             solver.parameters.max_deterministic_time = effort
             status = solver.solve(self.model)
+            self.work.left -= float(solver.response_proto.deterministic_time)
             self.proven = status == self.lib.INFEASIBLE
             if status != self.lib.UNKNOWN:
                 break
