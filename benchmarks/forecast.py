@@ -1,6 +1,6 @@
 """Forecasts against repeating the last season: error (MASE) and how often the 80 % interval holds the truth.
 
-    python benchmarks/forecast.py FOLDER --json [--seed 1000]
+    python benchmarks/forecast.py FOLDER --json [--seed 1000] [--beside AutoETS]
 
 FOLDER has request traces (azure_llm_2023_code.csv.gz, azure_llm_2023_conv.csv.gz and
 mooncake_conversation_trace.jsonl.gz), of which calls and tokens are counted by 15 s. Generated seasons come beside
@@ -8,6 +8,9 @@ them: hours and days of workloads with daily and weekly seasons, growth, holiday
 settings of the product were tried on seeds below 1000 only). Every series is forecast from several past origins; what
 came after each was not seen. MASE divides the error by that of repeating the last season within what was seen (without
 a season: the last value). `plain` is of the generated series without launches alone, of which nobody knows more.
+
+`--beside MODEL` forecasts with a model of statsforecast instead (AutoETS, AutoTheta, MSTL, AutoARIMA), where that is
+installed: the same series, origins and intervals. It is told the seasons, and nothing of holidays and launches.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ import gzip
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--beside", metavar="MODEL", help="of statsforecast, instead of the product's")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     if not asked.folder.is_dir():
@@ -45,7 +50,8 @@ def main() -> int:
     sets = {"traces": list(traces(asked.folder)), "hours": list(hours(asked.seed)), "days": list(days(asked.seed))}
     if not sets["traces"]:
         print(f"{asked.folder} has none of the traces; only generated seasons are measured", file=sys.stderr)
-    value = summary({name: [judged(*each) for each in made] for name, made in sets.items() if made})
+    with_ = ours if asked.beside is None else beside(asked.beside)
+    value = summary({name: [judged(*each, with_) for each in made] for name, made in sets.items() if made})
     print(json.dumps(value, indent=None if asked.json else 1))
     return 0 if value["better"] >= 0.15 and 0.75 <= value["coverage"] <= 0.85 else 1
 
@@ -113,10 +119,41 @@ def generated(seed: int, per_day: int, count: int) -> Series:
     return Series(START, timedelta(hours=24 / per_day), tuple(values), frozenset(dates), tuple(launches))
 
 
-def judged(name: str, series: Series, horizon: int, origins: int) -> dict[str, Any]:
+class Band(NamedTuple):
+    """80 % of the truth is meant to lie from low to high."""
+
+    middle: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def ours(series: Series, horizon: int) -> Band:
+    """The product's."""
+    made = forecast(series, horizon)
+    return Band(made.middle, made.low, made.high)
+
+
+def beside(model: str) -> Callable[[Series, int], Band]:
+    """A model of statsforecast as a forecaster of ours."""
+    models = import_module("statsforecast.models")
+
+    def predict(series: Series, horizon: int) -> Band:
+        per_day = round(timedelta(days=1) / series.step)
+        season = 24 if per_day == 24 else 7 if per_day == 1 else 1
+        found = models.MSTL([24, 168]) if model == "MSTL" and season == 24 else None
+        found = found or getattr(models, model if model != "MSTL" else "AutoETS")(season_length=season)
+        made = found.forecast(y=np.array(series.values), h=horizon, level=[80])
+        return Band(*(np.maximum(made[key], 0.0) for key in ("mean", "lo-80", "hi-80")))
+
+    return predict
+
+
+def judged(
+    name: str, series: Series, horizon: int, origins: int, with_: Callable[[Series, int], Band]
+) -> dict[str, Any]:
     """Both errors over all origins, and how many of the values were within the interval."""
     held: list[bool] = []
-    ours, naive, scales = [], [], []
+    errors, naive, scales = [], [], []
     cycle = series.cycle
     gap = max(1, horizon // 2)
     for origin in range(len(series.values) - horizon - gap * (origins - 1), len(series.values) - horizon + 1, gap):
@@ -124,15 +161,15 @@ def judged(name: str, series: Series, horizon: int, origins: int) -> dict[str, A
             series.start, series.step, series.values[:origin], series.holidays, series.launches, series.growth_per_month
         )
         truth = np.array(series.values[origin : origin + horizon])
-        made = forecast(seen, horizon)
+        made = with_(seen, horizon)
         repeated = np.array([series.values[origin - cycle + step % cycle] for step in range(horizon)])
         before = np.array(seen.values)
         scales.append(float(np.abs(before[cycle:] - before[:-cycle]).mean()))
-        ours.append(float(np.abs(np.array(made.middle) - truth).mean()) / scales[-1])
+        errors.append(float(np.abs(np.array(made.middle) - truth).mean()) / scales[-1])
         naive.append(float(np.abs(repeated - truth).mean()) / scales[-1])
         held.extend((np.array(made.low) <= truth) & (truth <= np.array(made.high)))
     return {
-        "series": name, "mase": float(np.mean(ours)), "naive_mase": float(np.mean(naive)),
+        "series": name, "mase": float(np.mean(errors)), "naive_mase": float(np.mean(naive)),
         "coverage": float(np.mean(held)), "values": len(held), "launches": len(series.launches),
     }  # fmt: skip
 

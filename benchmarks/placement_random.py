@@ -6,6 +6,11 @@
 Up to 60 workloads and 15 sites each. `violations` must be 0. Companies without any placement are counted as
 `infeasible` where that is proven, as `undecided` where the work limit came first. `gap` is over the placed ones.
 
+One seed of each `--every` (20) has more: its company holds the units of some sites for all workloads over the hours of
+a day, and rents more only beyond them; and another one is planned as facts besides: own units that are shared over the
+week and extended by rented ones, commitments, changes of place in steps, purposes. That plan is judged by both
+verifiers of the product; one that these refuse counts as a violation. `facts` says how often each was there.
+
 With `--progress`, what is done stands in a file, a line for each hundred companies, and a run that was stopped goes on
 from there; lines of another solver, verifier or generator (by the digest of their sources) do not count.
 """
@@ -26,37 +31,46 @@ from pathlib import Path
 from typing import Any
 
 from groundplan import placement
+from groundplan.core.errors import Conflict, Invalid
 from groundplan.placement.generate.random_company import breaches, random_company
+from groundplan.placement.generate.random_facts import random_facts
+from groundplan.placement.planner import CompanyPlan, claim, plan_company
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.verify import verify
+from groundplan.placement.verify.judged import judged as judged_by_facts
 
 CHUNK = 100
-JUDGED = ("assemble.py", "problem.py", "generate", "solve", "verify")
-"""of placement: what a result depends on"""
+EVERY = 20
+"""seeds of which one shares hardware and is planned as facts, too"""
+LARGEST = (30, 10)
+"""workloads and sites of a company of facts"""
+WORK_OF_FACTS = 10
+"""times the work of arrays"""
+SEEN = ("companies", "placed", "nowhere", "conflict", "undecided", "own", "beyond", "committed", "ramps", "purposes")
+"""Counts of companies planned as facts: what became of them, and plans in which own units are shared over the week,
+units are rented beyond own ones, a term is signed, a change of place goes in steps, a purpose excludes a place"""
 
 
 def digest() -> str:
     """Of the sources that place, judge and make companies."""
     folder = Path(next(iter(placement.__path__)))
-    files = [
-        path for name in JUDGED for path in ([folder / name] if name.endswith(".py") else folder.glob(f"{name}/*.py"))
-    ]
     total = hashlib.sha256()
-    for path in sorted(files):
+    for path in sorted(folder.rglob("*.py")):
         total.update(path.read_bytes())
     return total.hexdigest()[:16]
 
 
-def judged(span: tuple[int, int], work: int) -> dict[str, Any]:
+def judged(span: tuple[int, int], work: int, every: int) -> dict[str, Any]:
     """Place the companies of seeds first..first + companies."""
     first, companies = span
     wrong: list[str] = []
     gaps: list[float] = []
     counts = {"placed": 0, "infeasible": 0, "undecided": 0, "optimal": 0}
+    seen = dict.fromkeys(SEEN, 0)
     cpu = time.process_time()
     for seed in range(first, first + companies):
-        company = random_company(seed)
+        company = random_company(seed, shared=seed % every == 0)
         solution = optimise(company.problem, WorkLimit(work=work))
         report = verify(company.problem, solution)
         wrong += [f"{seed}: {each.kind}: {each.what}" for each in report.violations]
@@ -68,8 +82,46 @@ def judged(span: tuple[int, int], work: int) -> dict[str, Any]:
         counts["optimal"] += solution.stopped == "optimal"
         if solution.gap is not None:
             gaps.append(round(float(solution.gap), 6))
+    for seed in range(first, first + companies):
+        if seed % every == 0:
+            wrong += [f"{seed} as facts: {each}" for each in of_facts(seed, work * WORK_OF_FACTS, seen)]
     cpu = round(time.process_time() - cpu, 3)
-    return {"first": first, "companies": companies, **counts, "cpu": cpu, "gaps": gaps, "wrong": wrong}
+    return {"first": first, "companies": companies, **counts, "facts": seen, "cpu": cpu, "gaps": gaps, "wrong": wrong}
+
+
+def of_facts(seed: int, work: int, seen: dict[str, int]) -> list[str]:
+    """What is wrong with the plan of a company of facts; `seen` is counted up."""
+    company = random_facts(seed, *LARGEST)
+    seen["companies"] += 1
+    try:
+        plan = plan_company(company, WorkLimit(work=work, gap=1e-4))
+    except Conflict as error:
+        told = error.code == "placement_nowhere"
+        seen["nowhere" if told else "undecided" if "in time" in error.message else "conflict"] += 1
+        return []
+    except Invalid as error:
+        return [error.message]
+    seen["placed"] += 1
+    for name in _over_time(plan):
+        seen[name] += 1
+    wrong = [*verify(plan.framed.problem, plan.solution).violations, *judged_by_facts(company, claim(plan))]
+    return [f"{each.kind}: {each.what}" for each in wrong]
+
+
+def _over_time(plan: CompanyPlan) -> Iterator[str]:
+    """Which of what exists only in facts a plan has."""
+    pools = plan.framed.pools
+    if any(name in pools and pools[name].own for name in plan.held):
+        yield "own"
+    if any(pool.waits and (name in plan.bought or name in plan.held) for name, pool in pools.items()):
+        yield "beyond"
+    if any(each.months for each in plan.held.values()):
+        yield "committed"
+    if any(each.origin is not None for each in claim(plan).placed.values()):
+        yield "ramps"
+    rules = (rule for every in plan.framed.offered.by_workload.values() for c in every for rule in c.rules)
+    if any(rule.startswith(("the site is for", "the model is for")) for rule in rules):
+        yield "purposes"
 
 
 def spans(first: int, companies: int) -> Iterator[tuple[int, int]]:
@@ -93,24 +145,26 @@ def done_before(path: Path | None, mark: str) -> dict[tuple[int, int], dict[str,
     return found
 
 
-def all_of(wanted: Iterable[tuple[int, int]], work: int, processes: int) -> Iterator[dict[str, Any]]:
+def all_of(wanted: Iterable[tuple[int, int]], work: int, every: int, processes: int) -> Iterator[dict[str, Any]]:
     """Each chunk as it is done, in processes of their own where more than one is asked for."""
     if processes == 1:
-        yield from (judged(span, work) for span in wanted)
+        yield from (judged(span, work, every) for span in wanted)
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for each in as_completed([pool.submit(partial(judged, work=work), span) for span in wanted]):
+        for each in as_completed([pool.submit(partial(judged, work=work, every=every), span) for span in wanted]):
             yield each.result()
 
 
-def run(first: int, companies: int, work: int, processes: int = 1, progress: Path | None = None) -> dict[str, Any]:
+def run(
+    first: int, companies: int, work: int, processes: int = 1, progress: Path | None = None, every: int = EVERY
+) -> dict[str, Any]:
     """All companies, those of the progress file counted as they stand there."""
-    begun, mark = time.perf_counter(), f"{digest()} work {work}"
+    begun, mark = time.perf_counter(), f"{digest()} work {work} every {every}"
     before = done_before(progress, mark)
     wanted = list(spans(first, companies))
     rows = [before[span] for span in wanted if span in before]
     left = [span for span in wanted if span not in before]
-    for row in all_of(left, work, processes):
+    for row in all_of(left, work, every, processes):
         rows.append(row)
         if progress is not None:
             with progress.open("a", encoding="utf-8") as file:
@@ -121,6 +175,7 @@ def run(first: int, companies: int, work: int, processes: int = 1, progress: Pat
     return {
         **{name: sum(row[name] for row in rows) for name in names},
         "violations": len(wrong),
+        "facts": {name: sum(row["facts"][name] for row in rows) for name in SEEN},
         "gap_median": statistics.median(gaps) if gaps else None,
         "gap_worst": max(gaps, default=None),
         "seconds": round(time.perf_counter() - begun, 3),
@@ -136,11 +191,12 @@ def main() -> int:
     parser.add_argument("--companies", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1, help="of the first company")
     parser.add_argument("--work", type=int, default=1)
+    parser.add_argument("--every", type=int, default=EVERY, help="seeds of which one has more")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--progress", type=Path, help="a file to go on from")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    result = run(given.seed, given.companies, given.work, given.processes, given.progress)
+    result = run(given.seed, given.companies, given.work, given.processes, given.progress, given.every)
     print(json.dumps(result, indent=2 if given.json else None))
     return 0 if result["violations"] == 0 else 1
 

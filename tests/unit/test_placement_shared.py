@@ -218,22 +218,46 @@ ASKED = st.fixed_dictionaries(
         "fallback": st.sampled_from(["none", "wanted", "required"]),
         "burst": st.booleans(),
         "today": st.sampled_from([None, "cloud", "rack"]),
+        "serving": st.sampled_from([None, "gpt", "own"]),
+        "ramp": st.sampled_from([(), (0.1, 0.5)]),
+        "purposes": st.sampled_from([(), ("support",), ("support", "hiring")]),
     }
 )
 
 
-@given(st.lists(ASKED, min_size=1, max_size=5), st.sampled_from([None, 1.5]), st.sampled_from([1, 2, 6]))
-@settings(max_examples=25, deadline=None)
-def test_no_sound_pool_is_refused(asked: list[dict[str, Any]], reserved: float | None, count: int) -> None:
+MORE = st.fixed_dictionaries(
+    {
+        "on_demand": st.sampled_from([None, 0.5, 3.0]),
+        "terms": st.sampled_from([(), ((12.0, 1.4),), ((36.0, 0.4),)]),
+        "most": st.sampled_from([1, 8]),
+    }
+)
+"""What can be rented beyond own units"""
+
+
+@given(
+    st.lists(ASKED, min_size=1, max_size=5),
+    st.sampled_from([None, 1.5]),
+    st.sampled_from([1, 2, 6]),
+    MORE,
+    st.sampled_from([frozenset[str](), frozenset({"support"})]),
+)
+@settings(max_examples=40, deadline=None)
+def test_no_sound_pool_is_refused(
+    asked: list[dict[str, Any]], reserved: float | None, count: int, more: dict[str, Any], limited: frozenset[str]
+) -> None:
+    more = {**more, "reserved": min((price for _, price in more["terms"]), default=None)}
     made = rig.hardware("h100-sxm", 0, on_demand=3.0, reserved=reserved, terms=((12.0, reserved),) if reserved else ())
     sites = {
-        "cloud": rig.site("cloud", hardware=(made,)),
-        "rack": rig.site("rack", "private", hardware=(rig.hardware(count=count),)),
+        "cloud": rig.site("cloud", hardware=(made,), purposes=limited),
+        "rack": rig.site("rack", "private", hardware=(rig.hardware(count=count, **more),)),
     }
+    own = rig.deployment("own", "rack", 0.0, hardware="h100-sxm", units=1.0, concurrent=16)
     workloads = [
         rig.workload(f"w{at}", **{**each, "peak": max(each["curve"])}) for at, each in enumerate(asked)
     ]  # fmt: skip
-    facts = rig.company(*workloads, sites=sites, deployments={"gpt": rig.deployment("gpt", "cloud", 0.6)})
+    deployments = {"gpt": rig.deployment("gpt", "cloud", 0.6), "own": own}
+    facts = rig.company(*workloads, sites=sites, deployments=deployments)
     try:
         plan = plan_company(facts, WorkLimit(work=20, gap=1e-4))
     except Conflict:

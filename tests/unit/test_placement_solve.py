@@ -21,7 +21,7 @@ from groundplan.placement.generate.assignment import assignment, read_assignment
 from groundplan.placement.generate.companies import large
 from groundplan.placement.generate.fleet import Machine, fleet
 from groundplan.placement.generate.random_company import breaches, random_company
-from groundplan.placement.problem import Problem, Solution, WorkLimit, checked
+from groundplan.placement.problem import POOL, Problem, Solution, WorkLimit, checked
 from groundplan.placement.solve import certify
 from groundplan.placement.solve.arrays import arrays
 from groundplan.placement.solve.divide import divided
@@ -243,7 +243,7 @@ def test_units_cover_what_is_needed_for_the_least() -> None:
 def test_random_companies_break_no_rule() -> None:
     placed = 0
     for seed in range(100, 300):
-        company = random_company(seed, 24, 10)
+        company = random_company(seed, 24, 10, shared=seed % 8 == 0)
         solution = optimise(company.problem, WorkLimit(work=1))
         assert verify(company.problem, solution).violations == ()
         if solution.found:
@@ -259,6 +259,20 @@ def test_the_second_reading_sees_a_broken_rule() -> None:
     choice = solution.choice.copy()
     choice[company.problem.options.part[excluded]] = excluded
     assert list(breaches(company, replace(solution, choice=choice)))
+
+
+def test_the_second_reading_adds_up_what_is_shared() -> None:
+    company = random_company(100, 24, 10, shared=True)
+    problem, solution = company.problem, optimise(company.problem, WorkLimit(work=1))
+    assert verify(problem, solution).violations == () and list(breaches(company, solution)) == []
+    held = np.flatnonzero((problem.parts.role == POOL) & (solution.choice != problem.first[:-1]))
+    assert len(held)
+    told = set()
+    for part in held:
+        choice = solution.choice.copy()
+        choice[part] = problem.first[part]
+        told |= {each.partition(" at ")[0].split()[-1] for each in breaches(company, replace(solution, choice=choice))}
+    assert "used" in told, "units that are used and not held"
 
 
 def test_a_company_without_workloads_is_placed_at_once() -> None:

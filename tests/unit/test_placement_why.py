@@ -109,7 +109,7 @@ def confirm_conflict(problem: Problem) -> None:
 def confirm(seeds: range) -> tuple[int, int, int]:
     plans = turns = conflicts = 0
     for seed in seeds:
-        company = random_company(seed, 12, 8)
+        company = random_company(seed, 12, 8, shared=seed % 4 == 0)
         solution = optimise(company.problem, WorkLimit(work=1))
         if not solution.found:
             assert solution.stopped == "infeasible"
@@ -133,6 +133,7 @@ def test_what_random_plans_say_is_confirmed_by_solving_again() -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_what_a_thousand_random_plans_say_is_confirmed_by_solving_again() -> None:
     plans, _, _ = confirm(range(1, 2001))
     assert plans >= 1000
@@ -166,6 +167,26 @@ def test_a_smaller_conflict_beside_a_larger_one_is_preferred() -> None:
     found = conflict(assemble(places, jobs))
     assert found is not None
     assert [(each.rule, each.cost) for each in found.rules] == [("x: licence", None)]
+
+
+def test_a_smaller_conflict_of_others_is_found_beside_one_that_a_workload_has_alone() -> None:
+    places = [Place(site, site, {"gpu": 9}) for site in "abc"]
+    ruled = tuple(Choice(site, {}, {"gpu": 1}, rules=(f"rule {site}",)) for site in "abc")
+    both = tuple(Choice(site, {}, {"gpu": 1, "tokens": 2}) for site in "abc")
+    jobs = [Job("alone", (Piece(ruled),)), Job("y", (Piece(both),)), Job("z", (Piece(both),))]
+    found = conflict(assemble(places, jobs, [Quota("tokens", 3)]))
+    assert found is not None and found.smallest
+    assert [(each.rule, each.cost) for each in found.rules] == [("tokens", None)]
+    fits = conflict(assemble(places, jobs, [Quota("tokens", 4)]))
+    assert fits is not None and fits.smallest and len(fits.rules) == 3
+
+
+def test_several_workloads_that_only_together_have_no_place_are_found() -> None:
+    places = [Place("a", "a", {"gpu": 5}), Place("b", "b", {"gpu": 5})]
+    jobs = [Job(f"w{at}", (Piece(tuple(Choice(site, {}, {"gpu": 2}) for site in "ab")),)) for at in range(5)]
+    found = conflict(assemble(places, jobs))
+    assert found is not None and found.smallest
+    assert [each.rule for each in found.rules] == ["a gpu", "b gpu"] and all(each.cost == 0 for each in found.rules)
 
 
 def test_where_there_is_a_placement_there_is_no_conflict() -> None:

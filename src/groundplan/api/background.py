@@ -16,6 +16,7 @@ from groundplan.api import (
     experiments_look,
     held,
     index_editions,
+    kept_look,
     mail,
     model_changes,
     owners_left,
@@ -79,6 +80,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
     repeat(stack, Every("taking reviews as outcomes", costs.REVIEWS_SECONDS, reviews))
     repeat(stack, Every("writing to owners", weekly.LOOK_SECONDS, partial(weekly.look, services)))
     repeat(stack, Every("looking at prices", prices_look.LOOK_SECONDS, partial(prices_look.look_now, services)))
+    repeat(stack, Every("sampling what is kept", kept_look.LOOK_SECONDS, partial(kept_look.look, services)))
     repeat(stack, Every("archiving facts", costs.ARCHIVE_SECONDS, partial(costs.keep, services)))
     repeat(stack, Every("watching spending", anomalies.WATCH_SECONDS, partial(anomalies.watch, services)))
     repeat(stack, Every("looking at routers", router_look.LOOK_SECONDS, partial(router_look.look_now, services)))

@@ -13,21 +13,24 @@ from typing import Any, Final
 
 from psycopg import Connection
 
-from groundplan.api import cost_store
+from groundplan.api import cost_store, kept_look
 from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Blueprint, Semantic
 from groundplan.core.errors import Invalid
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.economics.allocate.divide import divide, in_force
+from groundplan.economics.allocate.kept import mean_gigabytes
 from groundplan.economics.allocate.lookup import LookedUp, apart
 from groundplan.economics.allocate.model import Basis, Line, Use
 from groundplan.economics.prices.currency import rate_on, to_usd
-from groundplan.ledger import rollup_store, semantic_store
+from groundplan.ledger import kept_store, rollup_store, semantic_store
+from groundplan.ledger.kept_store import Kind
 
 DIMENSIONS: Final = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "basis")
 """What lines can be summed by; `cost_spread` has what only calls know."""
 LONGEST: Final = 3660
-REVIEW_HOUR, OF_DOCUMENTS, OF_CONTENT = "review hour", "gigabyte of documents", "gigabyte of content"
+REVIEW_HOUR: Final = "review hour"
+_KEPT: Final[dict[str, Kind]] = {"gigabyte of documents": "documents", "gigabyte of content": "content"}
 _TERMS: Final[dict[str, str]] = {"embeddings": "embedding", "rerank": "rerank", "moderation": "moderation"}
 """Type of a deployment -> term of everything that is asked of it; elsewhere it is the class of the tokens."""
 
@@ -218,12 +221,16 @@ def _uses(conn: Connection[Any], days: Days, blueprint: Blueprint) -> list[Use]:
     sums = {row["workload"]: row for row in rollup_store.calls_by(conn, ["workload"], _wanted(days))}
     made: dict[str, dict[str, int]] = {}
     there: dict[str, dict[str, int]] = {}
+    written: dict[str, dict[str, int]] = {}
     for row in rollup_store.calls_by(conn, ["workload", "deployment", "site"], _wanted(days)):
         tokens = int(row["prompt_tokens"] + row["completion_tokens"])
         for mine, name in ((made, row["deployment"]), (there, row["site"])):
             each = mine.setdefault(row["workload"], {})
             each[name] = each.get(name, 0) + tokens
-    units = _units(conn, days, blueprint)
+        answers = written.setdefault(row["workload"], {})
+        for name in ("company", f"deployment/{row['deployment']}", f"site/{row['site']}"):
+            answers[name] = answers.get(name, 0) + int(row["completion_tokens"])
+    units, nearest = _units(conn, days, blueprint)
     names = sorted({*sums, *(workload.name for workload in blueprint.workloads)})
     return [
         Use(
@@ -235,31 +242,37 @@ def _uses(conn: Connection[Any], days: Days, blueprint: Blueprint) -> list[Use]:
             made.get(name, {}),
             there.get(name, {}),
             {unit: values[name] for unit, values in units.items() if name in values},
+            nearest,
+            written.get(name, {}),
         )
         for name in names
     ]
 
 
-def _units(conn: Connection[Any], days: Days, blueprint: Blueprint) -> dict[str, dict[str, float]]:
-    """Unit that a rule is paid by -> workload -> how many; a source that several use is divided among them."""
+def _units(
+    conn: Connection[Any], days: Days, blueprint: Blueprint
+) -> tuple[dict[str, dict[str, float]], frozenset[str]]:
+    """(unit that a rule is paid by -> workload -> how many; units of which some days have no sample of their own)."""
     asked = {rule.per for rule in blueprint.allocations if rule.rate is not None}
     found: dict[str, dict[str, float]] = {}
+    nearest: set[str] = set()
     if REVIEW_HOUR in asked:
         found[REVIEW_HOUR] = cost_store.review_hours(conn, days.since, days.until)
-    if OF_DOCUMENTS in asked:
-        found[OF_DOCUMENTS] = _documents(conn, blueprint)
-    if OF_CONTENT in asked:
-        found[OF_CONTENT] = cost_store.content_gigabytes(conn)
-    return found
+    for unit, kind in _KEPT.items():
+        if unit in asked:
+            samples = kept_store.samples(conn, kind, days.first, days.last) or _now(conn, days, blueprint, kind)
+            found[unit], whole = mean_gigabytes(samples, days.first, days.last)
+            nearest |= set() if whole else {unit}
+    return found, frozenset(nearest)
 
 
-def _documents(conn: Connection[Any], blueprint: Blueprint) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for source, gigabytes in cost_store.source_gigabytes(conn).items():
-        users = [w.name for w in blueprint.workloads if w.grounding and source in w.grounding.sources]
-        for name in users:
-            found[name] = found.get(name, 0.0) + gigabytes / len(users)
-    return found
+def _now(conn: Connection[Any], days: Days, blueprint: Blueprint, kind: Kind) -> dict[date, dict[str, int]]:
+    """What is kept now, until the first sample is there."""
+    kept = kept_look.documents(conn, blueprint) if kind == "documents" else kept_look.content(conn)
+    found: dict[str, int] = {}
+    for each in kept:
+        found[each.workload] = found.get(each.workload, 0) + each.bytes
+    return {days.last: found}
 
 
 def _wanted(days: Days) -> dict[str, Any]:

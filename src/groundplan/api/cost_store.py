@@ -9,8 +9,6 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from groundplan.ledger import rollup_store
-
 Row = dict[str, Any]
 
 
@@ -25,20 +23,15 @@ def review_hours(conn: Connection[Any], since: datetime, until: datetime) -> dic
     return {row["workload"]: float(row["hours"]) for row in rows}
 
 
-def source_gigabytes(conn: Connection[Any]) -> dict[str, float]:
-    """source -> gigabytes of text that are kept to be searched."""
+def source_bytes(conn: Connection[Any]) -> dict[str, int]:
+    """source -> bytes of text that are kept now to be searched."""
     rows = _rows(
         conn,
-        """SELECT d.source, sum(octet_length(c.text)) / 1e9 AS gigabytes FROM chunk c
+        """SELECT d.source, sum(octet_length(c.text))::bigint AS bytes FROM chunk c
            JOIN document d ON d.id = c.document_id WHERE d.deleted_at IS NULL GROUP BY 1""",
         {},
     )
-    return {row["source"]: float(row["gigabytes"]) for row in rows}
-
-
-def content_gigabytes(conn: Connection[Any]) -> dict[str, float]:
-    """workload -> gigabytes of prompts and answers that are kept."""
-    return {row["workload"]: row["bytes"] / 1e9 for row in rollup_store.content(conn)}
+    return {row["source"]: int(row["bytes"]) for row in rows}
 
 
 def outcomes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:

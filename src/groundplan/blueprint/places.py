@@ -91,6 +91,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """Most calls that one worker has running there; None: as many as it takes without signs of overload."""
     terms: ProviderTerms | None = None
     """None: not declared, which policies take for the worst."""
+    purposes: list[str] = []
+    """For what its model may be used; empty: anything."""
     billing_on_cancel: str = "full"
     """What its provider bills for an attempt that we cancel: `generated` (what came so far), `full` (as if it had gone
     on, so the bound), or `drain` (we read on to the end to learn it)."""
@@ -103,3 +105,5 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     title: str = ""
     holds: str | None = None
     """Most sensitive data that may be processed there; None: confidential in a cloud, restricted elsewhere."""
+    purposes: list[str] = []
+    """For what it may be used; empty: anything."""

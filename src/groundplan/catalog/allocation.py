@@ -14,7 +14,9 @@ Term = Literal[
     "platform", "capacity", "vector_storage", "object_storage", "database", "logs", "egress", "review", "energy",
     "device", "connectivity", "updates", "site_visits", "support",
 ]  # fmt: skip
-Measured = Literal["review hour", "gigabyte of documents", "gigabyte of content", "1000 calls", "1M tokens"]
+Measured = Literal[
+    "review hour", "gigabyte of documents", "gigabyte of content", "gigabyte of answers", "1000 calls", "1M tokens"
+]
 Counted = Literal["device", "kWh", "gigabyte of updates", "gigabyte of traffic", "site visit"]
 COUNTED = frozenset(get_args(Counted))
 Unit = Measured | Counted
@@ -35,8 +37,9 @@ class AllocationDoc(Strict):
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = USD
     """That of the amount as it is written: 120 EUR/month. Its dated rates are the company's `currencies`."""
     per: Unit | None = None
-    """What is measured: review hour, gigabyte of documents, gigabyte of content, 1000 calls, 1M tokens. What is counted
-    by `quantity`: device, kWh, gigabyte of updates, gigabyte of traffic, site visit."""
+    """What is measured: review hour, 1000 calls, 1M tokens; gigabyte of documents and gigabyte of content, at a price a
+    month, by daily samples; gigabyte of answers, at 4 bytes a token. What is counted by `quantity`: device, kWh,
+    gigabyte of updates, gigabyte of traffic, site visit."""
     quantity: Frequency | None = None
     """Of what nobody measures here, such as site visits: 3/month."""
     purchase: Amount | None = None

@@ -42,7 +42,7 @@ class NeedsRule(Strict):
     """What a workload asks of the content that it is given."""
 
     purposes: Names = ()
-    """For what it uses content; sources and documents may be limited to some."""
+    """For what it uses content and models; sources, documents, sites and models may be limited to some."""
     quality: Percent = 0.0
     """Documents whose quality score is below this, or not known yet, are not retrieved."""
     scanned: bool = False

@@ -19,6 +19,7 @@ from groundplan.catalog.fields import (
     Line,
     ModelName,
     Name,
+    Names,
     PersonRef,
     Secret,
     Url,
@@ -47,6 +48,8 @@ class SiteDoc(Strict):
     holds: Sensitivity | None = None
     """Most sensitive data that may be processed there. Default: confidential in a cloud, restricted elsewhere."""
     owner: PersonRef | None = None
+    purposes: Names = ()
+    """For what it may be used; empty: anything. All of a workload's `needs: {purposes: …}` must be among them."""
     hosting: HostingRule = HostingRule()
 
     @property
@@ -164,3 +167,5 @@ class ModelDoc(Strict):
     """What it can do besides text."""
     risk: Level | None = None
     """As assessed for the company's use; a workload's `routing.risk` is a ceiling."""
+    purposes: Names = ()
+    """For what it may be used; empty: anything. All of a workload's `needs: {purposes: …}` must be among them."""

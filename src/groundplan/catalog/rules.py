@@ -10,7 +10,7 @@ from groundplan.catalog.model import DUTIES, SERVED_STAGES, DeploymentDoc, Price
 from groundplan.catalog.route_rules import routing_problems
 from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace, within
-from groundplan.core.errors import Problem
+from groundplan.core.errors import Problem, Where
 
 LOCAL_SERVICES = ("embedded", "embeddings")
 """What a URL `local:NAME` may name besides `scripted-SITE`."""
@@ -335,6 +335,26 @@ def _places(workspace: Workspace, doc: WorkloadDoc, path: str, types: tuple[str,
                 "Name a deployment at another site, or raise holds of that site.",
                 where,
             )
+        yield from _limited(workspace, doc, where, "site", site.name, site.purposes)
+        model = workspace.models.get(deployment.model)
+        if model is not None:
+            yield from _limited(workspace, doc, where, "model", model.name, model.purposes)
+
+
+def _limited(
+    workspace: Workspace, doc: WorkloadDoc, where: Where, kind: str, name: str, allowed: tuple[str, ...]
+) -> Iterator[Problem]:
+    """A site or model that says what it is for serves workloads all of whose purposes are among these."""
+    asked = doc.needs.purposes
+    if allowed and (not asked or set(asked) - set(allowed)):
+        yield Problem(
+            f"{kind} {name} may be used for {', '.join(allowed)} only, {doc.name} is for "
+            f"{', '.join(asked) or 'no purpose that it names'}",
+            "place_not_for_purpose",
+            "Name another deployment, write its purposes as `needs: {purposes: …}`, or widen those of the "
+            f"{kind} ({workspace.where(kind, name, 'purposes')}).",
+            where,
+        )
 
 
 def _details(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:

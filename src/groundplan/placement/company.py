@@ -18,8 +18,9 @@ from groundplan.placement.pools import Pool, at_site, pools, shared, taken
 from groundplan.placement.problem import BURST, FALLBACK, POOL, PRIMARY, Problem
 from groundplan.placement.terms.availability import gained, needed
 from groundplan.placement.terms.candidates import DEAREST, Candidate, Offered, stands_in
+from groundplan.placement.terms.capacity import unit_month
 from groundplan.placement.terms.curve import above
-from groundplan.placement.terms.facts import HOURS, Company, HardwareFacts, SiteFacts, WorkloadFacts
+from groundplan.placement.terms.facts import HOURS, Company, SiteFacts, WorkloadFacts
 from groundplan.placement.terms.leases import HOURLY, leases, row
 
 MILLI = 1000
@@ -77,8 +78,7 @@ def frame(
     meanings += [
         Taken(POOL, 0, None, pool.name, held) for pool in found.values() for each in pool.choices for held in each
     ]
-    rows = (Quota(name, 0, "pool") for pool in found.values() for name in pool.rows)
-    quotas = (*_quotas(company), *_promised(offered), *rows)
+    quotas = (*_quotas(company), *_promised(offered), *_given(found))
     places = [_place(offered, found, site) for _, site in sorted(company.sites.items())]
     return Framed(offered, assemble(places, jobs, quotas, spreads), tuple(meanings), company.notes, found)
 
@@ -86,7 +86,7 @@ def frame(
 def _holding(pool: Pool) -> Job:
     """How much a pool holds, as something that is placed nowhere and gives to its rows."""
     within = len(pool.amounts)
-    rule = (f"{pool.there / MILLI:g} are there",)
+    rule = (pool.room,)
     return Job(
         pool.name,
         tuple(
@@ -99,7 +99,19 @@ def _holding(pool: Pool) -> Job:
 def _amount(pool: Pool, held: int, rules: tuple[str, ...]) -> Choice:
     cost = pico(held / MILLI * pool.price)
     uses = dict.fromkeys(pool.rows, -held) if held else {}
+    if pool.waits and not held:
+        uses = {pool.order: -pool.waits}
+    elif pool.order and pool.own and held and not rules:
+        uses[pool.order] = -1
     return Choice(None, {"idle" if pool.own else "compute": cost}, uses, f"{held / MILLI:g}", 0, rules)
+
+
+def _given(found: Mapping[str, Pool]) -> Iterable[Quota]:
+    """Rows that pools give to, and that keep rented units waiting until all own ones are held."""
+    for pool in found.values():
+        yield from (Quota(name, 0, "pool") for name in pool.rows if not pool.waits)
+        if pool.waits:
+            yield Quota(pool.order, -pool.waits, "pool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +159,7 @@ def _place(offered: Offered, found: Mapping[str, Pool], site: SiteFacts) -> Plac
             continue
         capacity[each.type] = capacity.get(each.type, 0) + each.count * MILLI
         if each.rented is not None:
-            extra = max(0.0, each.rented * HOURS - (_sunk(each) if each.count else 0.0))
+            extra = max(0.0, each.rented * HOURS - (unit_month(each) if each.count else 0.0))
             how = "reserved" if each.rented == each.reserved else "on demand"
             offers.append(Offer(f"{each.type} {how}", each.type, MILLI, pico(extra), each.most))
     offers += _leases(offered, found, site)
@@ -188,10 +200,6 @@ def pool_of(found: Mapping[str, Pool], c: Candidate) -> Pool | None:
     if not c.lease:
         return at_site(found, c.site, c.hardware)
     return found.get(f"{c.site} {c.hardware} committed" + (f", {c.group} for {c.model}" if c.group > 1 else ""))
-
-
-def _sunk(hardware: HardwareFacts) -> float:
-    return hardware.owned_month or 0.0
 
 
 def _pieces(asked: _Asked, w: WorkloadFacts, candidates: tuple[Candidate, ...]) -> Iterable[tuple[Piece, list[Taken]]]:

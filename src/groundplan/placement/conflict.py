@@ -1,28 +1,35 @@
 """Why there is no placement: the smallest set of rules that cannot hold together, and what relaxing each would cost.
 
 A set is found by its opposite: each placement of everything breaks some rules; the smallest set that shares a rule with
-every way out (a minimum hitting set) and admits no placement itself is the smallest conflict. Each answer is a proof:
+every way out (a minimum hitting set) and admits no placement itself is the smallest conflict. A way out is a placement
+that breaks as few rules as a short search finds; from each hitting set on, ways out that share nothing are taken until
+there is none (J. Davies, F. Bacchus, CP 2011). The search begins with few workloads that cannot be placed even alone:
+their conflict is the smallest of all as soon as as many ways out of the whole share nothing. Each answer is a proof:
 what is named admits no placement, and every smaller set does. Pure; words are made elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from groundplan.placement.problem import Flags, Ints, Options, Problem, Rows, WorkLimit
+from groundplan.placement.problem import POOL, Flags, Ints, Options, Problem, Rows, WorkLimit
 from groundplan.placement.solve.arrays import arrays
 from groundplan.placement.solve.heavy import module
-from groundplan.placement.solve.neighbourhoods import plan_of
 from groundplan.placement.solve.optimise import optimise
-from groundplan.placement.solve.shift import Shift
-from groundplan.placement.solve.submodel import Effort, search
 
 _NO_LIMIT = 2**61
 _MOST_CHECKS = 120
-_EFFORT = 10.0
+_EFFORTS = (0.5, 10.0)
+"""deterministic time of each check: more only where a short one says nothing"""
+_MOST_ALONE = 500
+"""workloads of which each is asked whether it has a place alone"""
+_LARGE_USE = 2**60
+_WHOLE_SEARCH, _LEAVING_OUT = 30.0, 15.0
+"""deterministic time of all checks of a search, and of leaving out what may be left out where it found nothing"""
 TIED = ("burst", "pool")
 """Rows that hold a decision together, and are no rules"""
 
@@ -44,7 +51,7 @@ class Conflict:
 
     rules: tuple[Relaxed, ...]
     smallest: bool
-    """False: none of them can be left out, but a smaller set may exist elsewhere"""
+    """False: the search was too short to say; a smaller set may exist"""
 
 
 def conflict(problem: Problem, limit: WorkLimit | None = None) -> Conflict | None:
@@ -90,20 +97,86 @@ def _rows(problem: Problem, free: Flags) -> Rows:
 
 
 def _smallest(problem: Problem, names: tuple[str, ...]) -> tuple[list[int], bool] | None:
-    """Indices of the rules of a smallest conflict."""
-    ways_out: list[frozenset[int]] = []
-    for _ in range(_MOST_CHECKS):
-        held = _hitting(ways_out, len(names))
-        broken = _broken(problem, names, held)
-        if broken is None:
-            return sorted(held), True
-        if not broken:
-            return None
-        ways_out.append(_shrunk(problem, names, broken))
-    everything = frozenset(range(len(names)))
-    if _broken(problem, names, everything) is not None:
+    """Indices of the rules of a conflict, and whether it is proven to be a smallest one; None where there is none, or
+    where the search was too short to say."""
+    work = _Work(_WHOLE_SEARCH)
+    few = _stuck(problem, names, work)
+    if few is None:
         return None
-    return _irreducible(problem, names), False
+    model = _Breakable(problem, names, work, few)
+    found, proven = _least(model, len(names), None)
+    if found is None:
+        model.work = _Work(_LEAVING_OUT)
+        found = _irreducible(model)
+    if len(few) == len(problem.parts.workload) or not found:
+        return found, proven
+    smaller, proven_whole = _least(_Breakable(problem, names, work), len(names), len(found))
+    return (found, proven and proven_whole) if smaller is None else (smaller, proven_whole)
+
+
+@dataclass(slots=True)
+class _Work:
+    """Deterministic time that is left."""
+
+    left: float
+
+
+def _stuck(problem: Problem, names: tuple[str, ...], work: _Work) -> Ints | None:
+    """Parts of a few workloads that cannot be placed even without the others: as few as short checks find.
+    None where that is not proven of all of them together."""
+    pool = problem.parts.role == POOL
+    every = [int(each) for each in np.unique(problem.parts.workload[~pool])]
+
+    def parts(kept: Sequence[int]) -> Ints:
+        found: Ints = np.flatnonzero(pool | np.isin(problem.parts.workload, kept))
+        return found
+
+    def impossible(kept: Sequence[int], efforts: Sequence[float] = _EFFORTS[:1]) -> bool:
+        model = _Breakable(problem, names, work, parts(kept))
+        return model.fewest(frozenset(range(len(names))), efforts) is None and model.proven
+
+    nowhere = problem.parts.workload[arrays(problem).empty_parts()].tolist()
+    if not nowhere and not impossible(every, _EFFORTS):
+        return None
+    alone = nowhere[:1] or [each for each in every[:_MOST_ALONE] if impossible([each])][:1]
+    if alone:
+        return parts(alone)
+    size, enough = len(every) // 2, work.left / 2
+    while size and work.left > enough:
+        at = 0
+        while at < len(every) and work.left > enough:
+            fewer = every[:at] + every[at + size :]
+            if fewer and impossible(fewer):
+                every = fewer
+            else:
+                at += size
+        size //= 2
+    return parts(every)
+
+
+def _least(model: _Breakable, count: int, most: int | None) -> tuple[list[int] | None, bool]:
+    """(the smallest conflict, proven to be). None: there is none of fewer than `most` rules where that is proven, else
+    none was found in so many checks."""
+    ways_out: list[frozenset[int]] = []
+    checks = 0
+    while checks < _MOST_CHECKS:
+        held = _hitting(ways_out, count)
+        if most is not None and len(held) >= most:
+            return None, True
+        way = model.fewest(held)
+        checks += 1
+        if way is None:
+            return (sorted(held), model.exact) if model.proven else (None, False)
+        apart = 0
+        while way and checks < _MOST_CHECKS:
+            ways_out.append(way)
+            apart += 1
+            if most is not None and apart >= most:
+                return None, True
+            held |= way
+            way = model.fewest(held)
+            checks += 1
+    return None, False
 
 
 def _hitting(ways_out: Sequence[frozenset[int]], count: int) -> frozenset[int]:
@@ -123,62 +196,89 @@ def _hitting(ways_out: Sequence[frozenset[int]], count: int) -> frozenset[int]:
     return frozenset(at for at, variable in held.items() if solver.boolean_value(variable))
 
 
-def _broken(problem: Problem, names: tuple[str, ...], held: frozenset[int]) -> frozenset[int] | None:
-    """Rules that one placement which keeps `held` breaks; None: no placement keeps them. Empty: it keeps all."""
-    choice = _any(without(problem, [name for at, name in enumerate(names) if at not in held]))
-    if choice is None:
-        return None
-    number = {name: at for at, name in enumerate(names)}
-    options = problem.options
-    found: set[int] = set()
-    for option in choice:
-        begin, end = int(options.rule_start[option]), int(options.rule_start[option + 1])
-        found.update(number[problem.rules[rule]] for rule in options.rule[begin:end])
-    used = np.zeros(len(problem.rows.names), dtype=np.int64)
-    for option in choice:
-        begin, end = int(options.row_start[option]), int(options.row_start[option + 1])
-        used[options.row[begin:end]] += options.use[begin:end]
-    widest = problem.rows.capacity.copy()
-    np.add.at(widest, problem.tiers.row, problem.tiers.size * np.minimum(problem.tiers.most, 2**20))
-    for row in np.flatnonzero(used > widest):
-        if problem.rows.kind[row] not in TIED:
-            found.add(number[_row_rule(problem.rows.names[row])])
-    return frozenset(found)
+class _Breakable:
+    """The whole as one model of CP-SAT in which each rule may be broken: options that it excludes may be taken, rows
+    that it is hold whatever is put on them."""
 
+    def __init__(self, problem: Problem, names: tuple[str, ...], work: _Work, parts: Ints | None = None) -> None:
+        """`parts`: of these alone; all where left out."""
+        self.lib = module("ortools.sat.python.cp_model")
+        self.model = self.lib.CpModel()
+        self.proven, self.exact, self.work = False, True, work
+        self.number = {name: at for at, name in enumerate(names)}
+        self.broken: dict[int, Any] = {}
+        first, options = problem.first, problem.options
+        taken: dict[int, Any] = {}
+        for part in range(len(first) - 1) if parts is None else parts.tolist():
+            mine = {option: self.model.new_bool_var("") for option in range(int(first[part]), int(first[part + 1]))}
+            self.model.add_exactly_one(mine.values())
+            taken |= mine
+        for option, variable in taken.items():
+            for rule in options.rule[options.rule_start[option] : options.rule_start[option + 1]]:
+                self.model.add_implication(variable, self._rule(problem.rules[rule]))
+        self._rows(problem, taken)
+        self.model.minimize(self.lib.LinearExpr.sum(list(self.broken.values())))
 
-def _shrunk(problem: Problem, names: tuple[str, ...], broken: frozenset[int]) -> frozenset[int]:
-    """Keep more rules as long as some placement still keeps them: the fewer are broken, the more this way out says."""
-    for _ in range(3):
-        for at in sorted(broken):
-            fewer = _broken(problem, names, frozenset(range(len(names))) - (broken - {at}))
-            if fewer:
-                broken = fewer
+    def _rule(self, name: str) -> Any:
+        """Whether it is broken."""
+        at = self.number[name]
+        if at not in self.broken:
+            self.broken[at] = self.model.new_bool_var("")
+        return self.broken[at]
+
+    def _rows(self, problem: Problem, taken: Mapping[int, Any]) -> None:
+        options, rows, tiers = problem.options, problem.rows, problem.tiers
+        found: dict[int, list[tuple[Any, int]]] = {}
+        for option, variable in taken.items():
+            for at in range(int(options.row_start[option]), int(options.row_start[option + 1])):
+                found.setdefault(int(options.row[at]), []).append((variable, int(options.use[at])))
+        mine = np.isin(tiers.row, list(found))
+        for tier in np.flatnonzero(mine):
+            units = self.model.new_int_var(0, int(min(tiers.most[tier], 2**20)), "")
+            found[int(tiers.row[tier])].append((units, -int(tiers.size[tier])))
+        for row, terms in sorted(found.items()):
+            name = _row_rule(rows.names[row])
+            self._row(terms, int(rows.capacity[row]), None if rows.kind[row] in TIED else self._rule(name))
+
+    def _row(self, terms: Sequence[tuple[Any, int]], capacity: int, broken: Any) -> None:
+        """What is put on it is at most its capacity, unless it is broken."""
+        grain = max(1, (sum(abs(use) for _, use in terms) + abs(capacity)) // _LARGE_USE)
+        self.exact &= grain == 1
+        used = self.lib.LinearExpr.weighted_sum([each for each, _ in terms], [-(-use // grain) for _, use in terms])
+        held = self.model.add(used <= capacity // grain)
+        if broken is not None:
+            held.only_enforce_if(broken.negated())
+
+    def fewest(self, held: frozenset[int], efforts: Sequence[float] = _EFFORTS) -> frozenset[int] | None:
+        """Few rules that a placement which keeps `held` breaks, as few as a short search finds; None: no placement
+        keeps them where `proven` says so, else none was found. Empty: it keeps all."""
+        self.model.clear_assumptions()
+        self.model.add_assumptions([each.negated() for at, each in self.broken.items() if at in held])
+        self.proven = False
+        for effort in efforts:
+            if self.work.left <= 0:
+                return None
+            solver = self.lib.CpSolver()
+            solver.parameters.num_workers = 1
+            solver.parameters.max_deterministic_time = effort
+            status = solver.solve(self.model)
+            self.work.left -= float(solver.response_proto.deterministic_time)
+            self.proven = status == self.lib.INFEASIBLE
+            if status != self.lib.UNKNOWN:
                 break
-        else:
-            break
-    return broken
+        if status not in (self.lib.OPTIMAL, self.lib.FEASIBLE):
+            return None
+        return frozenset(at for at, each in self.broken.items() if solver.boolean_value(each))
 
 
-def _irreducible(problem: Problem, names: tuple[str, ...]) -> list[int]:
-    held = list(range(len(names)))
+def _irreducible(model: _Breakable) -> list[int]:
+    """Rules of a conflict of which none can be left out."""
+    held = sorted(model.broken)
     for at in list(held):
         fewer = [each for each in held if each != at]
-        if _broken(problem, names, frozenset(fewer)) is None:
+        if model.fewest(frozenset(fewer)) is None and model.proven:
             held = fewer
     return held
-
-
-def _any(problem: Problem) -> Ints | None:
-    """Some placement [P], or None where there is none."""
-    data = arrays(problem)
-    if len(data.empty_parts()):
-        return None
-    shift = Shift(data, data.cheapest(data.price), data.price)
-    if shift.mend(30 + data.parts) and plan_of(data, shift.choice) is not None:
-        return data.index[shift.choice]
-    everything: Flags = np.ones(len(data.index), dtype=np.bool_)
-    answer = search(data, np.arange(data.parts), everything, None, Effort(_EFFORT, first=True))
-    return None if answer.choice is None else data.index[answer.choice]
 
 
 def _relaxed(problem: Problem, rule: str, limit: WorkLimit) -> Relaxed:

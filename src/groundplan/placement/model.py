@@ -1,7 +1,8 @@
-"""What placement needs to know of a workload, and the rules about places. Types and constants only."""
+"""What placement needs to know of a workload, and the rules about places. Types, constants and their words."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -32,3 +33,13 @@ class Demand:
     completion_tokens: int = 200
     assumed: bool = False
     """True where the traffic is our assumption"""
+    purposes: tuple[str, ...] = ()
+
+
+def not_for(allowed: Collection[str], purposes: Collection[str], what: str) -> str | None:
+    """The rule that keeps a workload of these purposes away from a place for `allowed` ones; None: it is served."""
+    lacking = sorted(set(purposes) - set(allowed))
+    if not allowed or (purposes and not lacking):
+        return None
+    others = ", ".join(lacking) or "what names no purpose"
+    return f"the {what} is for {', '.join(sorted(allowed))} only, not for {others}"

@@ -15,10 +15,11 @@ from groundplan.core.errors import Conflict, Invalid
 from groundplan.core.money import PICO
 from groundplan.placement.company import LEVELS, Framed, Taken, frame, opening_usd, primaries
 from groundplan.placement.goes_over import at_once, origin
+from groundplan.placement.pools import MILLI
 from groundplan.placement.problem import BURST, DEFAULT_WORK, FALLBACK, POOL, PRIMARY, Solution, WorkLimit
-from groundplan.placement.shares import factors, held, shared_terms, started
+from groundplan.placement.shares import factors, held, rented, shared_terms, started
 from groundplan.placement.terms.candidates import Candidate, Offered, offered
-from groundplan.placement.terms.facts import Company, WorkloadFacts
+from groundplan.placement.terms.facts import Company, HardwareFacts, SiteFacts, WorkloadFacts
 from groundplan.placement.verify.judged import Claim, Held, Placed, judged
 from groundplan.placement.verify.plan import verify
 
@@ -223,11 +224,11 @@ def _told(framed: Framed, solution: Solution, notes: tuple[str, ...], nowhere: M
         else:
             parts[problem.workloads[int(problem.parts.workload[part])]][taken.role] = taken
     kept = held(framed, amounts)
-    shares = factors(framed, kept, parts, solution)
+    shares = factors(framed, amounts, parts, solution)
     decided = {name: _decided(framed, name, roles, shares) for name, roles in parts.items()}
     sites = {c.site for each in decided.values() for c in (each.primary, each.burst, each.fallback) if c is not None}
     opened = {name: opening_usd(framed.offered, company.sites[name]) for name in sorted(sites)}
-    bought: dict[str, int] = {}
+    bought = rented(framed, amounts)
     for name, units in zip(problem.tiers.names, solution.units, strict=True):
         if units:
             bought[name] = bought.get(name, 0) + int(units)
@@ -283,8 +284,11 @@ def units_used(plan: CompanyPlan) -> dict[str, tuple[float, float]]:
     for row in range(len(rows.names)):
         if rows.kind[row] in ("capacity", "pool") and used[row] > 0:
             pool = own.get(rows.names[row])
-            name, there = (rows.names[row], room[row]) if pool is None else (pool.name, pool.there)
-            found[name] = (max(found.get(name, (0.0, 0.0))[0], float(used[row]) / 1000), float(there) / 1000)
+            name, there = rows.names[row], float(room[row])
+            if pool is not None:
+                idle = pool.there - MILLI * (plan.held[pool.name].units if pool.name in plan.held else 0.0)
+                name, there = pool.name, there + idle
+            found[name] = (max(found.get(name, (0.0, 0.0))[0], float(used[row]) / MILLI), there / MILLI)
     return found
 
 
@@ -293,6 +297,12 @@ def units_there(plan: CompanyPlan) -> dict[tuple[str, str], float]:
     return {
         (site.name, h.type): h.count
         + sum(plan.bought.get(f"{site.name} {h.type} {how}", 0) for how in ("on demand", "reserved"))
+        + sum(each.units for each in plan.held.values() if h.count and _signed(each, site, h))
         for site in plan.company.sites.values()
         for h in site.hardware
     }
+
+
+def _signed(each: Held, site: SiteFacts, hardware: HardwareFacts) -> bool:
+    """Whether these are units of its type that a term is signed for."""
+    return bool(each.months) and (each.site, each.type) == (site.name, hardware.type)

@@ -3,8 +3,9 @@
 Peaks at different hours fit beside each other. An own pool has a row for each hour that may be the fullest one (hours
 in which nobody takes more than in another one say nothing new), a committed pool one for each part of the week by which
 units are rented. How much is held, or signed for, is one decision that gives the same to all rows of its pool, at its
-price a month; what is rented by the hour on top widens single rows. Own units that may be extended by rented ones are
-no pool: for them peaks are added. Pure; the rows become part of the problem in `company`.
+price a month; what is rented by the hour on top widens single rows. Where own units can be extended by rented ones of
+their type, those are one more decision that gives to the same rows, in whole units for whole months, and only once all
+own ones are held: a row of its own says so. Pure; the rows become part of the problem in `company`.
 
 What stands for the fullest hour is paid once, not by each peak (peak-load pricing: M. Boiteux, "La tarification des
 demandes en pointe", Revue generale de l'electricite 58, 1949).
@@ -34,6 +35,8 @@ BITS = 10
 BEYOND = 5
 """Amounts above what is there, so that a conflict can say what more of it would cost"""
 MOST_COMMITTED = 200
+MOST_RENTED = 64
+"""Numbers of units that may be rented beyond own ones; where more can be had, in larger steps"""
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -58,21 +61,35 @@ class Pool:
     """of a commitment; 0: own units"""
     group: int = 1
     """units that are held together"""
+    order: str = ""
+    """the row that lets more be rented only once all own ones are held"""
+    waits: int = 0
+    """of rented units beyond own ones: the amounts of the own pool, all of which are held before any of these"""
+    rentable: int = 0
+    """of own units: thousandths that can be rented beyond them"""
 
     @property
     def there(self) -> int:
         """Thousandths in all."""
-        return sum(self.amounts)
+        return self.amounts[-1] if self.waits else sum(self.amounts)
 
     @property
     def choices(self) -> tuple[tuple[int, ...], ...]:
-        """Of each amount: not held, or held; and of what is beyond."""
+        """Of each amount: not held, or held; and of what is beyond. Of rented units beyond own ones: so many."""
+        if self.waits:
+            return ((0, *self.amounts),)
         more = ((0, *self.beyond),) if self.beyond else ()
         return (*((0, amount) for amount in self.amounts), *more)
 
     @property
     def own(self) -> bool:
-        return not self.months
+        return not self.months and not self.waits
+
+    @property
+    def room(self) -> str:
+        """What there is of own units, in words."""
+        more = f" and {self.rentable / MILLI:g} can be rented" if self.rentable else ""
+        return f"{self.there / MILLI:g} are there{more}"
 
 
 def pools(offers: Offered) -> dict[str, Pool]:
@@ -81,10 +98,10 @@ def pools(offers: Offered) -> dict[str, Pool]:
     for _, site in sorted(offers.company.sites.items()):
         for hardware in site.hardware:
             takers = list(_takers(offers, site, hardware))
-            if hardware.count and hardware.rented is None:
-                each = _own(site, hardware, takers)
-                found |= {} if each is None else {each.name: each}
-            elif not hardware.count and hardware.on_demand is not None and hardware.terms:
+            if hardware.count:
+                longest = offers.company.policy.commit_months
+                found |= {each.name: each for each in _own(site, hardware, takers, longest)}
+            elif hardware.on_demand is not None and hardware.terms:
                 terms = [each for each in hardware.terms if each[0] <= offers.company.policy.commit_months]
                 found |= {each.name: each for each in _committed(site, hardware, terms, takers)}
     return found
@@ -101,19 +118,46 @@ def _takers(
 
 
 def _own(
-    site: SiteFacts, hardware: HardwareFacts, takers: Sequence[tuple[WorkloadFacts, list[Candidate]]]
-) -> Pool | None:
-    there = sum(each.count for each in site.hardware if each.type == hardware.type) * MILLI
-    hours = fullest([w.curve for w, _ in takers])
+    site: SiteFacts,
+    hardware: HardwareFacts,
+    takers: Sequence[tuple[WorkloadFacts, list[Candidate]]],
+    longest: float,
+) -> Iterator[Pool]:
+    """The units that are there, and those that can be rented beyond them; `longest`: months of a term."""
+    there, hours = hardware.count * MILLI, fullest([w.curve for w, _ in takers])
     if len(hours) < 2:
-        return None
+        return
     name = f"{site.name} {hardware.type}"
-    total = sum(max(_most(c) for c in mine) for _, mine in takers)
-    beyond = tuple(ceil((total - there) * at / BEYOND) for at in range(1, BEYOND + 1)) if total > there else ()
-    return Pool(
+    lacking = max(0, sum(max(_most(c) for c in mine) for _, mine in takers) - there)
+    way = rents(hardware, longest)
+    rented = 0 if way is None else min(hardware.most, ceil(lacking / MILLI))
+    lacking = max(0, lacking - rented * MILLI)
+    own = Pool(
         name, site.name, hardware.type, tuple(f"{name}, peak of {_told(each)}" for each in hours), hours,
-        doubling(there, max(1, ceil(there / 2**BITS))), beyond, hold_usd(site, hardware),
+        doubling(there, max(1, ceil(there / 2**BITS))),
+        tuple(ceil(lacking * at / BEYOND) for at in range(1, BEYOND + 1)) if lacking else (),
+        hold_usd(site, hardware), order=f"{name}: all are held before more are rented" if rented else "",
+        rentable=rented * MILLI,
     )  # fmt: skip
+    yield own
+    if rented and way is not None:
+        price, how, months = way
+        step = ceil(rented / MOST_RENTED)
+        amounts = tuple(min(each, rented) * MILLI for each in range(step, rented + step, step))
+        yield Pool(
+            f"{name} {how}", site.name, hardware.type, own.rows, hours, amounts, (), price * HOURS, months,
+            order=own.order, waits=len(own.amounts),
+        )  # fmt: skip
+
+
+def rents(hardware: HardwareFacts, longest: float) -> tuple[float, str, float] | None:
+    """(USD an hour, how, months to sign for or 0) of the cheapest unit for whole months; None: none can be had."""
+    ways = [(price, "committed", months) for months, price in hardware.terms if months <= longest]
+    if hardware.reserved is not None and not hardware.terms:
+        ways.append((hardware.reserved, "reserved", 0.0))
+    if hardware.on_demand is not None:
+        ways.append((hardware.on_demand, "on demand", 0.0))
+    return min(ways, key=lambda way: (way[0], way[2]), default=None)
 
 
 def doubling(total: int, least: int) -> tuple[int, ...]:

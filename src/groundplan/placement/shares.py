@@ -4,54 +4,72 @@ its own peak. Pure; whoever peaks when others do not makes it cheaper for all of
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 
 import numpy as np
 
 from groundplan.core.money import PICO
 from groundplan.placement.company import Framed, Taken, charged, pool_of, priced, without_units
-from groundplan.placement.pools import MILLI
+from groundplan.placement.pools import MILLI, Pool, at_site
 from groundplan.placement.problem import Indices, Solution
 from groundplan.placement.terms.facts import WorkloadFacts
 from groundplan.placement.verify.judged import Held
 
 
 def started(framed: Framed, choice: Indices) -> Indices:
-    """A choice for workloads alone, with the least held of each own pool that their fullest hour takes, and nothing
-    committed to."""
+    """A choice for workloads alone, with the least held of each own pool that their fullest hour takes, what that needs
+    beyond, and nothing else committed to."""
     problem, options = framed.problem, framed.problem.options
     used = np.zeros(len(problem.rows.names), dtype=np.int64)
     for option in choice:
         low, high = options.row_start[option], options.row_start[option + 1]
         np.add.at(used, options.row[low:high], options.use[low:high])
     need = dict(zip(problem.rows.names, used.tolist(), strict=True))
-    left = {p.name: max(need[row] for row in p.rows) if p.own else 0 for p in framed.pools.values()}
+    left = {p.name: _wanted(framed, p, max(need[row] for row in p.rows)) for p in framed.pools.values()}
     found = [*choice.tolist(), *problem.first[len(choice) : -1].tolist()]
     parts = [part for part in range(len(choice), len(found)) if problem.allowed[problem.first[part + 1] - 1]]
     amounts = {part: framed.options[int(problem.first[part + 1]) - 1] for part in parts}
     for part in sorted(parts, key=lambda part: -amounts[part].held):
         each = amounts.pop(part)
         smaller = sum(other.held for other in amounts.values() if other.pool == each.pool)
-        if left[each.pool] > smaller:
+        if framed.pools[each.pool].waits:
+            found[part] += bisect_left((0, *framed.pools[each.pool].amounts), left[each.pool])
+        elif left[each.pool] > smaller:
             found[part] += 1
             left[each.pool] -= each.held
     return np.array(found, dtype=np.int32)
 
 
+def _wanted(framed: Framed, pool: Pool, need: int) -> int:
+    """Thousandths of a pool that its fullest hour takes: own ones first, of those rented beyond them the rest."""
+    if pool.own:
+        return min(need, pool.there)
+    own = at_site(framed.pools, pool.site, pool.type)
+    return max(0, need - own.there) if pool.waits and own is not None else 0
+
+
+def rented(framed: Framed, amounts: Mapping[str, int]) -> dict[str, int]:
+    """Units that are rented beyond own ones without signing for a term, by `SITE TYPE how`."""
+    pools = framed.pools.values()
+    return {p.name: amounts[p.name] // MILLI for p in pools if p.waits and not p.months and amounts.get(p.name)}
+
+
 def held(framed: Framed, amounts: Mapping[str, int]) -> dict[str, Held]:
-    """By pool, where anything is held; `amounts` are thousandths of units."""
+    """By pool, where anything is held or signed for; `amounts` are thousandths of units."""
     found = {}
     for name, pool in framed.pools.items():
         units = amounts.get(name, 0) / MILLI
-        if units:
+        if units and (pool.own or pool.months):
             found[name] = Held(pool.site, pool.type, units, units * pool.price, pool.months, pool.rows)
     return found
 
 
 def factors(
-    framed: Framed, kept: Mapping[str, Held], parts: Mapping[str, Mapping[int, Taken]], solution: Solution
+    framed: Framed, amounts: Mapping[str, int], parts: Mapping[str, Mapping[int, Taken]], solution: Solution
 ) -> dict[str, float]:
     """By pool: what it costs, with what is rented on top, over what its users would pay by their own peaks."""
+    kept = held(framed, amounts)
     alone: dict[str, float] = {}
     for name, roles in parts.items():
         for taken in roles.values():
@@ -63,13 +81,18 @@ def factors(
     tiers, rows = framed.problem.tiers, framed.problem.rows
     found = {}
     for name, each in kept.items():
+        more = sum(
+            amounts.get(p.name, 0) / MILLI * p.price
+            for p in framed.pools.values()
+            if p.waits and (p.site, p.type) == (each.site, each.type)
+        )
         bought = sum(
             int(units) * int(price) / PICO
             for row, units, price in zip(tiers.row, solution.units, tiers.price, strict=True)
             if rows.names[int(row)] in each.rows
         )
         if alone.get(name):
-            found[name] = (each.usd + bought) / alone[name]
+            found[name] = (each.usd + bought + more) / alone[name]
     return found
 
 

@@ -44,6 +44,7 @@ _STILL_COMPILES = frozenset(
         "no_business_owner",
         "no_deployment",
         "outside_residency",
+        "place_not_for_purpose",
         "price_missing",
         "price_twice",
         "prompt_version",
@@ -144,7 +145,7 @@ def _new(found: Iterable[Problem], known: list[Problem]) -> list[Problem]:
     """Problems that the catalog has not told already about the same thing."""
     codes = {problem.code for problem in known}
     places = {(problem.code, str(problem.where)) for problem in known}
-    told = bool(codes & {"outside_residency", "site_not_trusted", "no_deployment"})
+    told = bool(codes & {"outside_residency", "site_not_trusted", "place_not_for_purpose", "no_deployment"})
     return [
         problem
         for problem in found

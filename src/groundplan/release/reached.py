@@ -25,11 +25,12 @@ def deployments(workspace: Workspace, today: date, prices: priced.Prices) -> tup
         if isinstance(rates, Problem):
             problems.append(rates)
         elif item.site in workspace.sites:
-            found.append(_deployment(item, rates, workspace.company))
+            found.append(_deployment(item, rates, workspace))
     return found, problems
 
 
-def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, company: doc.CompanyDoc) -> bp.Deployment:
+def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, workspace: Workspace) -> bp.Deployment:
+    described = workspace.models.get(item.model)
     return bp.Deployment(
         name=item.name,
         site=item.site,
@@ -63,7 +64,8 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, company: doc.CompanyDo
         concurrent=item.limits.concurrent,
         billing_on_cancel=item.billing_on_cancel,
         terms=provider_terms(item),
-        **_reached(item, company),
+        purposes=sorted(described.purposes) if described is not None else [],
+        **_reached(item, workspace.company),
     )
 
 
@@ -89,4 +91,5 @@ def site(item: doc.SiteDoc) -> bp.Site:
         jurisdiction=item.jurisdiction,
         title=item.title or item.name,
         holds=item.max_sensitivity,
+        purposes=sorted(item.purposes),
     )

@@ -28,6 +28,7 @@ def demand(item: doc.WorkloadDoc) -> Demand:
         workload=item.name,
         sensitivity=item.sensitivity,
         residency=item.residency,
+        purposes=item.needs.purposes,
         preferred=item.deployments,
         fallbacks=item.fallbacks,
         calls_per_month=traffic.calls.per_month if traffic else Decimal(ASSUMED_CALLS_PER_MONTH),
@@ -39,7 +40,7 @@ def demand(item: doc.WorkloadDoc) -> Demand:
 
 def culprit(item: doc.WorkloadDoc) -> str:
     """The key at which to show that a placement is refused."""
-    for key in ("deployments", "fallbacks", "residency", "sensitivity"):
+    for key in ("deployments", "fallbacks", "residency", "sensitivity", "needs"):
         if key in item.model_fields_set:
             return key
     return "name"

@@ -20,6 +20,10 @@ from groundplan.economics.terms.share import shares
 
 _DAY = timedelta(days=1)
 _NO_RATES: Final[Dated] = {}
+STORED: Final = ("gigabyte of documents", "gigabyte of content")
+OF_ANSWERS: Final = "gigabyte of answers"
+BYTES_OF_TOKEN: Final = 4
+"""As placement takes what leaves a site."""
 _PLACES: Final = ("deployment", "site")
 """What covers whoever has calls there, by the tokens of them."""
 
@@ -110,11 +114,18 @@ def _by_unit(rule: Allocation, uses: Sequence[Use], first: date, last: date, cur
         if not _covers(rule, use):
             continue
         count = _units(rule, use)
-        if rule.per.startswith("gigabyte"):  # a price of gigabytes is one of a month
+        if rule.per in STORED:  # a price of what is kept is one of a month
             count *= Decimal(days) / (366 if isleap(first.year) else 365) * 12
         amount = int((rate * count).to_integral_value(ROUND_HALF_EVEN))
         if amount:
-            lines.append(_line(rule, use.workload, use.team, amount, f"{count:.6g} x rate for each {rule.per}"))
+            how = f"{count:.6g} x rate for each {rule.per}"
+            if rule.per == OF_ANSWERS:
+                lines.append(_line(rule, use.workload, use.team, amount, f"{how}, 4 bytes a token", basis="estimated"))
+            elif rule.per in use.nearest:
+                how = f"{how}, some days by the nearest sample"
+                lines.append(_line(rule, use.workload, use.team, amount, how, basis="estimated"))
+            else:
+                lines.append(_line(rule, use.workload, use.team, amount, how))
     return lines
 
 
@@ -123,6 +134,9 @@ def _units(rule: Allocation, use: Use) -> Decimal:
         return Decimal(use.calls) / 1000
     if rule.per == "1M tokens":
         return Decimal(use.tokens) / 1_000_000
+    if rule.per == OF_ANSWERS:
+        at = rule.covers if rule.covers.partition("/")[0] in _PLACES else "company"
+        return Decimal(use.written.get(at, 0) * BYTES_OF_TOKEN) / 10**9
     return Decimal(repr(use.units.get(rule.per, 0.0)))
 
 
@@ -164,15 +178,17 @@ def _by(rule: Allocation) -> str:
     return f"tokens at {name}" if kind in _PLACES and rule.by != "equal" else rule.by
 
 
-def _line(rule: Allocation, workload: str, team: str, amount: int, how: str, term: str = "") -> Line:
-    basis: Basis = "estimated" if rule.basis == "estimated" else "measured" if rule.rate is not None else "allocated"
+def _line(
+    rule: Allocation, workload: str, team: str, amount: int, how: str, term: str = "", basis: Basis | None = None
+) -> Line:
+    said: Basis = "estimated" if rule.basis == "estimated" else "measured" if rule.rate is not None else "allocated"
     kind, _, name = rule.covers.partition("/")
     return Line(
         term=term or rule.term,
         workload=workload,
         team=team,
         amount=amount,
-        basis=basis,
+        basis=basis or said,
         rule=f"{rule.how + ', ' if rule.how else ''}{how} (allocation {rule.name})",
         source=rule.source,
         deployment=name if kind == "deployment" else "",

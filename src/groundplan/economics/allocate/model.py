@@ -50,3 +50,7 @@ class Use:
     """Tokens at each site."""
     units: Mapping[str, float] = field(default_factory=dict)
     """What is paid by the unit, such as hours of review and gigabytes of documents."""
+    nearest: frozenset[str] = frozenset()
+    """Units of which some days have no sample of their own, and count as the nearest one."""
+    written: Mapping[str, int] = field(default_factory=dict)
+    """Tokens of answers, of the `company` and at each `deployment/NAME` and `site/NAME`."""

@@ -13,7 +13,7 @@ from itertools import pairwise
 from groundplan.blueprint.model import Alternative, Blueprint, Deployment, Placement, Rates, Site, Workload
 from groundplan.catalog.workspace import within
 from groundplan.core.errors import Problem
-from groundplan.placement.model import EEA, EU, SENSITIVITY_ORDER, Demand
+from groundplan.placement.model import EEA, EU, SENSITIVITY_ORDER, Demand, not_for
 
 
 def holds(site: Site) -> str:
@@ -28,14 +28,15 @@ def monthly(rates: Rates, demand: Demand) -> int:
     return int((each * demand.calls_per_month).to_integral_value(ROUND_CEILING))
 
 
-def reasons_against(demand: Demand, site: Site) -> list[str]:
-    """Every hard rule that keeps the workload away from the site, in words."""
+def reasons_against(demand: Demand, site: Site, model: Sequence[str] = ()) -> list[str]:
+    """Every hard rule that keeps the workload away from the site, and from a model for these purposes, in words."""
     reasons: list[str] = []
     if not within(site.jurisdiction, demand.residency):
         reasons.append(f"outside {' and '.join(demand.residency)}")
     if SENSITIVITY_ORDER.index(demand.sensitivity) > SENSITIVITY_ORDER.index(holds(site)):
         reasons.append(f"{demand.sensitivity} data, the site holds at most {holds(site)}")
-    return reasons
+    told = (not_for(site.purposes, demand.purposes, "site"), not_for(model, demand.purposes, "model"))
+    return [*reasons, *(each for each in told if each is not None)]
 
 
 def solve(demand: Demand, deployments: Sequence[Deployment], sites: Mapping[str, Site]) -> Placement:
@@ -48,7 +49,7 @@ def solve(demand: Demand, deployments: Sequence[Deployment], sites: Mapping[str,
         item.name: Alternative(
             deployment=item.name,
             site=item.site,
-            allowed=not (reasons := reasons_against(demand, sites[item.site])),
+            allowed=not (reasons := reasons_against(demand, sites[item.site], item.purposes)),
             reasons=reasons,
             monthly=monthly(item.rates, demand),
         )
@@ -79,7 +80,7 @@ def refused(demand: Demand, placement: Placement) -> list[Problem]:
         Problem(
             message=f"{demand.workload} may not run on {name}: {'; '.join(option.reasons)}",
             code="placement_forbidden",
-            hint="Name a deployment at another site, or change residency or sensitivity of the workload.",
+            hint="Name a deployment at another site, or change residency, sensitivity or purposes of the workload.",
         )
         for name in dict.fromkeys([*demand.preferred, *demand.fallbacks])
         if (option := options.get(name)) is not None and not option.allowed
@@ -90,7 +91,7 @@ def refused(demand: Demand, placement: Placement) -> list[Problem]:
             Problem(
                 message=f"no declared deployment may serve {demand.workload}" + (f" ({why})" if why else ""),
                 code="placement_none",
-                hint="Declare a deployment at a site that its residency and sensitivity allow.",
+                hint="Declare a deployment at a site that its residency, sensitivity and purposes allow.",
             )
         )
     return found
@@ -113,6 +114,9 @@ def verify(blueprint: Blueprint) -> list[Problem]:
             most = site.holds if site.holds is not None else {"cloud": "confidential"}.get(site.type, "restricted")
             if not _at_most(workload.sensitivity, most):
                 found.append(_broken(workload, f"{workload.sensitivity} data on {name}, whose site holds {most}"))
+            for allowed in (site.purposes, place.purposes if place else []):
+                if allowed and (not workload.needs.purposes or set(workload.needs.purposes) - set(allowed)):
+                    found.append(_broken(workload, f"{name} may be used for {', '.join(allowed)} only"))
         found += _verify_data(blueprint, workload)
         found += _verify_ramp(blueprint, workload)
     return found
@@ -180,5 +184,8 @@ def _binding(demand: Demand, options: Mapping[str, Alternative], allowed: int) -
         return f"declared order, {allowed} of {len(options)} allowed{assumed}"
     if allowed == 1 and len(options) > 1:
         rules = [f"residency {' and '.join(demand.residency)}"] if demand.residency else []
-        return f"only one is allowed: {', '.join([*rules, f'{demand.sensitivity} data'])}{assumed}"
+        every = dict.fromkeys(reason for option in options.values() for reason in option.reasons)
+        limited = [reason for reason in every if reason.startswith(("the site is for", "the model is for"))]
+        rules = [*rules, f"{demand.sensitivity} data", *limited]
+        return f"only one is allowed: {', '.join(rules)}{assumed}"
     return f"cheapest of {allowed} allowed{assumed}"

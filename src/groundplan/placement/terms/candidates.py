@@ -270,7 +270,7 @@ def _judged(
 ) -> Candidate:
     """With every rule that forbids it, and the price of moving there."""
     broken = (
-        *rules.of_site(company, w, site), *rules.of_model(w, model), *own, *rules.of_times(w, candidate.times),
+        *rules.of_site(company, w, site), *rules.of_model(company, w, model), *own, *rules.of_times(w, candidate.times),
         *rules.of_budget(w, candidate.terms.get("tokens", 0.0)),
     )  # fmt: skip
     move = 0.0

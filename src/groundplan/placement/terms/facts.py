@@ -75,6 +75,8 @@ class SiteFacts:
     """USD a GB by site or region of users, where it differs"""
     egress_between: float | None = None
     """USD a GB to a site of the same provider"""
+    purposes: frozenset[str] = frozenset()
+    """for what it may be used; empty: anything"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class ModelFacts:
     quality: Mapping[str, float]
     able: frozenset[str]
     licence: str | None = None
+    purposes: frozenset[str] = frozenset()
+    """for what it may be used; empty: anything"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,7 @@ class WorkloadFacts:
     """shares of its calls in the steps of a change of place; empty: all at once"""
     serving: str | None = None
     """the deployment that serves it today"""
+    purposes: tuple[str, ...] = ()
 
     @property
     def peak_second(self) -> float:
@@ -239,6 +244,6 @@ class Company:
     notes: tuple[str, ...] = ()
     """reference data older than its validity"""
     where: Mapping[str, str] = field(default_factory=dict)
-    """`workload/NAME` -> file:line"""
+    """`workload/NAME` -> file:line; `site/NAME` and `model/NAME` of those that say what they are for"""
     speeds: Mapping[tuple[str, str], OwnSpeed] = field(default_factory=dict)
     """(model, type of hardware) -> what the gateways saw of it"""

@@ -79,10 +79,16 @@ def pue(type_: str) -> float:
     return float(load("energy")["pue"][type_])
 
 
-def burden(what: str, type_: str) -> float:
-    """Hours a month of a `site` or a `model`: the sum of the tasks that are listed."""
-    tasks: Mapping[str, float] = load("burden")[what][type_]
-    return float(sum(tasks.values()))
+def burden(what: str, type_: str, end: str = "hours") -> float:
+    """Hours a month of a `site` or a `model`: the sum of the tasks that are listed. `end`: `low` or `high` of their
+    ranges."""
+    tasks: Mapping[str, Mapping[str, float]] = load("burden")[what][type_]
+    return float(sum(each[end] for each in tasks.values()))
+
+
+def new_skills() -> float:
+    """Times the hours where nobody has run such a site before."""
+    return float(load("burden")["new_skills"]["times"])
 
 
 def availability(type_: str) -> float:

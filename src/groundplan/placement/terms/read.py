@@ -7,7 +7,7 @@ read through `texts`, so that nothing here opens files.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from math import inf
@@ -89,8 +89,19 @@ def read(workspace: Workspace, deployments: Sequence[Deployment], context: Conte
         workloads=workloads,
         policy=policy,
         notes=lookup.stale(context.today),
-        where={f"workload/{name}": str(workspace.where("workload", name, "name")) for name in workloads},
+        where={f"workload/{name}": str(workspace.where("workload", name, "name")) for name in workloads}
+        | dict(_limited(workspace)),
     )
+
+
+def _limited(workspace: Workspace) -> Iterator[tuple[str, str]]:
+    """Where sites and models say what they are for."""
+    for kind, names in (
+        ("site", [name for name, item in workspace.sites.items() if item.purposes]),
+        ("model", [name for name, item in workspace.models.items() if item.purposes]),
+    ):
+        for name in names:
+            yield f"{kind}/{name}", str(workspace.where(kind, name, "purposes"))
 
 
 def policy_facts(item: doc.CompanyDoc) -> PolicyFacts:
@@ -111,7 +122,7 @@ def policy_facts(item: doc.CompanyDoc) -> PolicyFacts:
 def site_facts(item: doc.SiteDoc, longest: float = inf, today: date | None = None) -> SiteFacts:
     """One site, with reference values and defaults by its type for what is left out; `longest`: months of a term."""
     rule, load = item.hosting, item.hosting.burden
-    new = 1.5 if load.skills == "new" else 1.0
+    new = lookup.new_skills() if load.skills == "new" else 1.0
     power = rule.power
     tariff = lookup.tariff(item.jurisdiction) if power.tariff is None else power.tariff / PICO
     hours = lookup.burden("site", item.type) if load.hours is None else load.hours
@@ -126,7 +137,7 @@ def site_facts(item: doc.SiteDoc, longest: float = inf, today: date | None = Non
         area=lookup.area_of(rule.region),
         domain=rule.domain or item.name,
         certifications=frozenset(rule.certifications),
-        hardware=tuple(hardware_facts(each_, rule.region, item.type, longest, today) for each_ in rule.hardware),
+        hardware=of_types([hardware_facts(one, rule.region, item.type, longest, today) for one in rule.hardware]),
         energy_usd_kwh=tariff,
         pue=lookup.pue(item.type) if power.pue is None else power.pue,
         carbon_g_kwh=lookup.carbon(rule.region, item.jurisdiction) if rule.carbon is None else rule.carbon,
@@ -142,6 +153,7 @@ def site_facts(item: doc.SiteDoc, longest: float = inf, today: date | None = Non
         model_hours=each * new,
         rack_usd=load.rack / PICO,
         setup_usd=load.setup / PICO,
+        purposes=frozenset(item.purposes),
     )
 
 
@@ -168,6 +180,23 @@ def hardware_facts(
         most=item.most,
         terms=terms,
     )
+
+
+def of_types(declared: Sequence[HardwareFacts]) -> tuple[HardwareFacts, ...]:
+    """One for each type: own units of all entries at their mean price, and what rents cheapest beyond them."""
+    found: dict[str, list[HardwareFacts]] = {}
+    for each in declared:
+        found.setdefault(each.type, []).append(each)
+    return tuple(every[0] if len(every) == 1 else _together(every) for every in found.values())
+
+
+def _together(every: Sequence[HardwareFacts]) -> HardwareFacts:
+    own = [each for each in every if each.count]
+    first = min(every, key=lambda each: inf if each.rented is None else each.rented)
+    count = sum(each.count for each in own)
+    owned = sum((each.owned_month or 0.0) * each.count for each in own) / count if count else None
+    told = own[0] if own else first
+    return replace(first, count=count, owned_month=owned, memory_gb=told.memory_gb, watts=told.watts)
 
 
 def _owned(item: Owned, today: date | None) -> float:
@@ -198,6 +227,7 @@ def model_facts(item: doc.ModelDoc) -> ModelFacts:
         quality={each.task: each.score for each in item.quality},
         able=frozenset(item.able),
         licence=item.licence,
+        purposes=frozenset(item.purposes),
     )
 
 
@@ -291,6 +321,7 @@ def workload_facts(workspace: Workspace, item: doc.WorkloadDoc, context: Context
         within_budget=rule.budget == "required",
         ramp=rule.ramp.steps if rule.ramp else (),
         serving=context.serving.get(item.name),
+        purposes=item.needs.purposes,
         budget_usd=_budget(workspace, item.name),
         assumed=tuple(assumed),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from groundplan.catalog.workspace import within
+from groundplan.placement.model import not_for
 from groundplan.placement.terms import lookup
 from groundplan.placement.terms.capacity import Sized
 from groundplan.placement.terms.facts import (
@@ -27,7 +28,7 @@ LONG = 32_000
 
 
 def of_site(company: Company, w: WorkloadFacts, site: SiteFacts) -> Iterator[str]:
-    """Residency, sensitivity, certification, offline."""
+    """Residency, sensitivity, purposes, offline."""
     if not within(site.jurisdiction, w.residency):
         yield f"outside {' and '.join(w.residency)}"
     if SENSITIVITIES.index(w.sensitivity) > SENSITIVITIES.index(site.holds):
@@ -41,17 +42,26 @@ def of_site(company: Company, w: WorkloadFacts, site: SiteFacts) -> Iterator[str
     for users in sorted(w.users):
         if (w.first_token or w.complete) and lookup.round_trip(site, users) is None:
             yield f"no way is known from users in {users}"
-    del company
+    yield from _purposes(company, w, "site", site.name, site.purposes)
+
+
+def _purposes(company: Company, w: WorkloadFacts, kind: str, name: str, allowed: frozenset[str]) -> Iterator[str]:
+    """What the place is for, with where that is written."""
+    rule = not_for(allowed, w.purposes, kind)
+    if rule is not None:
+        where = company.where.get(f"{kind}/{name}")
+        yield f"{rule} ({where})" if where else rule
 
 
 def _beside(w: WorkloadFacts, site: SiteFacts) -> bool:
     return w.data_site == site.name or site.name in w.users
 
 
-def of_model(w: WorkloadFacts, model: ModelFacts | None) -> Iterator[str]:
-    """Quality and abilities, where they are known."""
+def of_model(company: Company, w: WorkloadFacts, model: ModelFacts | None) -> Iterator[str]:
+    """Quality and abilities, where they are known, and purposes."""
     if model is None:
         return
+    yield from _purposes(company, w, "model", model.name, model.purposes)
     for task, floor in sorted(w.quality.items()):
         score = model.quality.get(task)
         if score is not None and score < floor:

@@ -18,6 +18,7 @@ from groundplan.placement.terms.facts import HOURS, SENSITIVITIES, Company, Work
 from groundplan.placement.verify.plan import Violation
 
 SLACK = 1e-6
+HOW = ("on demand", "reserved")
 UNIT = 0.002
 """of a unit: amounts were rounded to thousandths for the solver"""
 
@@ -97,6 +98,10 @@ def _place(company: Company, w: WorkloadFacts, c: Candidate) -> Iterator[tuple[s
         yield "residency", f"{site.name} is in {site.jurisdiction}, outside {' and '.join(w.residency)}"
     if SENSITIVITIES.index(site.holds) < SENSITIVITIES.index(w.sensitivity):
         yield "sensitivity", f"{site.name} holds at most {site.holds} data"
+    model = company.models.get(c.model)
+    for name, allowed in ((site.name, site.purposes), (c.model, model.purposes if model else frozenset())):
+        if allowed and (not w.purposes or set(w.purposes) - allowed):
+            yield "purposes", f"{name} is for {', '.join(sorted(allowed))} only"
     if w.offline and site.type != "edge" and site.name != w.data_site:
         yield "offline", f"{site.name} cannot be reached without a connection"
     yield from _serving(company, w, c)
@@ -212,7 +217,7 @@ def _room(company: Company, claim: Claim) -> Iterator[Violation]:
             kind = f"{c.lease}, {block}" if block else c.lease
             kind += f", {c.group} for {c.model}" if c.lease and c.group > 1 else ""
             hours = used.setdefault((c.site, c.hardware or "", kind), [0.0] * len(w.curve))
-            follows = not c.lease and _own_only(company, c)
+            follows = not c.lease and _owned(company, c.site, c.hardware or "") > 0
             for hour, calls in enumerate(w.curve):
                 load = calls / max(w.curve) if follows else 1.0
                 hours[hour] += max(min(units, c.least), units * min(load, share)) if follows else units * share
@@ -221,22 +226,23 @@ def _room(company: Company, claim: Claim) -> Iterator[Violation]:
         own = claim.held.get(f"{site} {type_}") if not kind else None
         if units > there + UNIT * len(claim.placed):
             yield Violation("capacity", f"{units:.3f} {type_} {kind} at {site}, {there:g} are there or bought")
+        rented = there - _owned(company, site, type_)
         if (
             own is not None
-            and units > own.units + UNIT * len(claim.placed)
+            and units > own.units + rented + UNIT * len(claim.placed)
             and not any(placed.origin is not None and placed.origin.site == site for placed in claim.placed.values())
         ):  # what a change of place still needs of the old one is there for some days, not held by the month
             yield Violation("held", f"{units:.3f} {type_} are used at {site}, {own.units:g} are held")
 
 
-def _own_only(company: Company, c: Candidate) -> bool:
-    """Whether its hardware is there and no more of it can be rented: peaks at other hours then fit beside it."""
-    mine = [h for h in company.sites[c.site].hardware if h.type == c.hardware]
-    return any(h.count for h in mine) and all(h.on_demand is None and h.reserved is None for h in mine)
+def _owned(company: Company, site: str, type_: str) -> int:
+    """Units that are there: peaks at other hours fit beside each other on them, and on what is rented beyond them."""
+    return sum(h.count for h in company.sites[site].hardware if h.type == type_)
 
 
 def _held(company: Company, claim: Claim) -> Iterator[Violation]:
     """Units that are shared: they are there, or may be committed to, and are paid."""
+    beyond = 0.0
     for name, each in sorted(claim.held.items()):
         hardware = [h for s in company.sites.values() if s.name == each.site for h in s.hardware if h.type == each.type]
         if not hardware:
@@ -251,21 +257,31 @@ def _held(company: Company, claim: Claim) -> Iterator[Violation]:
         else:
             waiting = 0.0 if site.type == "cloud" else first.watts / 1000 * HOURS * site.pue * 0.3 * site.energy_usd_kwh
             most, least = sum(h.count for h in hardware), (first.owned_month or 0.0) + waiting
+            rented = _units(company, claim, each.site, each.type, "") - most
+            beyond += sum(claim.bought.get(f"{name} {how}", 0) for how in HOW) * (first.rented or 0.0) * HOURS
+            if rented and each.units < most - UNIT:
+                yield Violation(
+                    "held", f"{name}: {rented:g} are rented, and of {most} own ones {each.units:g} are held"
+                )
         if each.units > most + UNIT:
             yield Violation("held", f"{name}: {each.units:g} of {most}")
         if each.usd < each.units * least - 0.01:
             yield Violation("held", f"{name}: {each.units:g} units cost {each.units * least:,.2f}, not {each.usd:,.2f}")
-    paid = sum(each.usd for each in claim.held.values())
+    paid = beyond + sum(each.usd for each in claim.held.values())
     if paid > claim.hardware_usd + 0.01 * max(1, len(claim.placed)):
         yield Violation("cost", f"{paid:,.2f} of shared hardware is held, the workloads bear {claim.hardware_usd:,.2f}")
 
 
 def _units(company: Company, claim: Claim, site: str, type_: str, kind: str) -> float:
     """There, and bought by the plan: `SITE TYPE on demand`, or what a lease is called; and what is committed to."""
-    owned = sum(h.count for h in company.sites[site].hardware if h.type == type_) if not kind else 0
-    names = [f"{site} {type_} {kind}"] if kind else [f"{site} {type_} {how}" for how in ("on demand", "reserved")]
+    owned = 0 if kind else _owned(company, site, type_)
+    names = [f"{site} {type_} {kind}"] if kind else [f"{site} {type_} {how}" for how in HOW]
     size = int(kind.rpartition(" for ")[0].rpartition(" ")[2]) if " for " in kind else 1
-    committed = sum(each.units for each in claim.held.values() if names[0] in each.rows) if kind else 0
+    committed = sum(
+        each.units
+        for each in claim.held.values()
+        if each.months and (each.site, each.type) == (site, type_) and (names[0] in each.rows if kind else owned)
+    )
     return owned + committed + size * sum(claim.bought.get(name, 0) for name in names)
 
 

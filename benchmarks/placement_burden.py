@@ -1,0 +1,114 @@
+"""How much of a plan rests on the hours that people need and on what an hour costs, where only a range is known.
+
+    python benchmarks/placement_burden.py --companies 40 --json
+
+The example company and random ones are planned at the low, the stated and the high end of `reference/burden.json`, of
+the hours and of the wage: nine plans each. `flips` are workloads whose first place is another one than at the stated
+figures, `workloads` those that are placed in both. Hours that a site declares itself are taken for the stated ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from datetime import date
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from groundplan.catalog.check import validate
+from groundplan.core.errors import Conflict
+from groundplan.placement.generate.random_facts import random_facts
+from groundplan.placement.planner import CompanyPlan, plan_company
+from groundplan.placement.problem import WorkLimit
+from groundplan.placement.reference.store import load
+from groundplan.placement.terms import lookup
+from groundplan.placement.terms.facts import Company, SiteFacts
+from groundplan.release.placing import company_of
+from groundplan.release.priced import declared_or_listed
+from groundplan.release.reached import deployments
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "company"
+ENDS = ("low", "hours", "high")
+LIMIT = WorkLimit(work=40, gap=1e-6)
+
+
+def at(company: Company, hours: str, wage: str) -> Company:
+    """The same company with the hours of its sites, and what an hour costs, at these ends of their ranges."""
+    usd = load("burden")["wage"]
+    paid = usd["usd" if wage == "hours" else wage] / usd["usd"] * company.policy.people_usd
+    sites = {name: _at(site, hours) for name, site in company.sites.items()}
+    return replace(company, sites=sites, policy=replace(company.policy, people_usd=paid))
+
+
+def _at(site: SiteFacts, end: str) -> SiteFacts:
+    of_site = lookup.burden("site", site.type, end) / lookup.burden("site", site.type)
+    of_model = lookup.burden("model", site.type, end) / lookup.burden("model", site.type)
+    return replace(site, burden_hours=site.burden_hours * of_site, model_hours=site.model_hours * of_model)
+
+
+def example() -> Company:
+    """The company of `examples/company`."""
+    workspace, day = validate(EXAMPLE), date(2026, 11, 25)
+    return company_of(workspace, deployments(workspace, day, declared_or_listed)[0], None, day)
+
+
+def planned(company: Company) -> CompanyPlan | None:
+    try:
+        return plan_company(company, LIMIT)
+    except Conflict:
+        return None
+
+
+def rows(company: Company) -> list[dict[str, Any]]:
+    """One for each end of hours and wage: USD a month of all and of people, and who goes elsewhere than at the stated
+    figures; none where there is no plan at these."""
+    stated = planned(company)
+    if stated is None:
+        return []
+    every = {(hours, wage): planned(at(company, hours, wage)) for hours, wage in product(ENDS, ENDS)}
+    return [_row(hours, wage, plan, stated) for (hours, wage), plan in every.items() if plan is not None]
+
+
+def _row(hours: str, wage: str, plan: CompanyPlan, stated: CompanyPlan) -> dict[str, Any]:
+    both = sorted(plan.decided.keys() & stated.decided.keys())
+    now = {name: (plan.decided[name].primary.site, plan.decided[name].primary.model) for name in both}
+    then = {name: (stated.decided[name].primary.site, stated.decided[name].primary.model) for name in both}
+    people = plan.hours * plan.company.policy.people_usd
+    return {
+        "hours": hours, "wage": wage, "usd_month": round(plan.usd, 2), "people_usd": round(people, 2),
+        "workloads": len(both), "flips": [name for name in both if now[name] != then[name]],
+    }  # fmt: skip
+
+
+def summed(companies: int, first: int) -> list[dict[str, Any]]:
+    """Over random companies: workloads and flips by end."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for seed in range(first, first + companies):
+        for row in rows(random_facts(seed, 20, 8)):
+            each = found.setdefault(
+                (row["hours"], row["wage"]),
+                {"hours": row["hours"], "wage": row["wage"], "companies": 0, "workloads": 0, "flips": 0},
+            )
+            each["companies"] += 1
+            each["workloads"] += row["workloads"]
+            each["flips"] += len(row["flips"])
+    return list(found.values())
+
+
+def main() -> int:
+    """Read the arguments, print the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--companies", type=int, default=40, help="random ones")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    result = {"example": rows(example()), "random": summed(given.companies, given.seed)}
+    print(json.dumps(result, indent=2 if given.json else None))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""The SQL of what is kept, sampled once a day: a day is written once and never changed. Measures nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Literal
+
+from psycopg import Connection
+
+Kind = Literal["documents", "content"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Bytes of one kind that are kept for a workload; '' where no workload is given the documents of a source."""
+
+    kind: Kind
+    workload: str
+    bytes: int
+    source: str = ""
+
+
+def due(conn: Connection[tuple[object, ...]], day: date) -> bool:
+    """Whether that day is not sampled yet."""
+    return conn.execute("SELECT 1 FROM kept_day WHERE day = %s", (day,)).fetchone() is None
+
+
+def begun(conn: Connection[tuple[object, ...]]) -> bool:
+    """Whether any day is sampled."""
+    return conn.execute("SELECT 1 FROM kept_day LIMIT 1").fetchone() is not None
+
+
+def add(conn: Connection[tuple[object, ...]], now: datetime, kept: Iterable[Kept]) -> bool:
+    """Write the sample of today; False where another process was first, and nothing is written."""
+    day = now.date()
+    first = conn.execute(
+        "INSERT INTO kept_day (day, sampled_at) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING day", (day, now)
+    ).fetchone()
+    if first is None:
+        return False
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO kept_bytes (day, kind, workload, source, bytes) VALUES (%s, %s, %s, %s, %s)",
+            [(day, each.kind, each.workload, each.source, each.bytes) for each in kept],
+        )
+    return True
+
+
+def samples(conn: Connection[tuple[object, ...]], kind: Kind, first: date, last: date) -> dict[date, dict[str, int]]:
+    """Sampled day -> workload -> bytes: of these days, the last one before them and the first one after them."""
+    rows = conn.execute(
+        """SELECT d.day, b.workload, sum(b.bytes)::bigint FROM (
+             SELECT day FROM kept_day WHERE day BETWEEN %(first)s AND %(last)s
+             UNION SELECT max(day) FROM kept_day WHERE day < %(first)s
+             UNION SELECT min(day) FROM kept_day WHERE day > %(last)s) d
+           LEFT JOIN kept_bytes b ON b.day = d.day AND b.kind = %(kind)s
+           WHERE d.day IS NOT NULL GROUP BY 1, 2""",
+        {"first": first, "last": last, "kind": kind},
+    ).fetchall()
+    found: dict[date, dict[str, int]] = {}
+    for day, workload, count in rows:
+        assert isinstance(day, date)
+        mine = found.setdefault(day, {})
+        if isinstance(workload, str) and isinstance(count, int):
+            mine[workload] = count
+    return found

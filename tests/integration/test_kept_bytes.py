@@ -1,0 +1,98 @@
+"""What is kept is sampled once a day, and storage of past days is priced by that, whatever was deleted since."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+from tests.unit.test_placement_release import blueprint
+
+from groundplan.api import cost_book, kept_look
+from groundplan.api.cost_book import Days
+from groundplan.blueprint.model import Allocation, Blueprint, Grounding, Site, Workload
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.ledger import kept_store
+from groundplan.testing.database import Database
+
+NOW = datetime(2026, 11, 10, 0, 5, tzinfo=UTC)
+STORE = Allocation(name="store", term="object_storage", rate=PICO, per="gigabyte of documents", source="contract")
+LOGS = Allocation(name="logs", term="logs", rate=PICO, per="gigabyte of content", source="contract")
+
+
+def served() -> Blueprint:
+    """Two workloads that are given one source, and one that is given none."""
+    sites = [Site(name="rack", type="private", jurisdiction="EU")]
+    workloads = [
+        Workload(
+            name=name, purpose="p", stage="pilot", sensitivity="internal", audience="employees", residency=[],
+            deployments=["at-rack"], budgets=["b"],
+            grounding=None if name == "idle" else Grounding(sources=["handbook"]),
+        )
+        for name in ("ask", "idle", "write")
+    ]  # fmt: skip
+    return msgspec.structs.replace(blueprint(workloads[0], sites), workloads=workloads, allocations=[STORE, LOGS])
+
+
+def put(conn: psycopg.Connection[Any], source: str, text: str) -> None:
+    conn.execute(
+        "INSERT INTO source (name, sensitivity, owner, path) VALUES (%s, 'internal', 'hana', 'x')",
+        (source,),
+    )
+    document = new_id()
+    conn.execute(
+        "INSERT INTO document (id, source, path, title, digest) VALUES (%s, %s, %s, 't', 'd')",
+        (document, source, str(document)),
+    )
+    conn.execute(
+        "INSERT INTO chunk (id, document_id, number, text, start_char, end_char, start_line, end_line, changed) "
+        "VALUES (%s, %s, 0, %s, 0, 6, 1, 1, 1)",
+        (new_id(), document, text),
+    )
+
+
+def paid(conn: psycopg.Connection[Any], first: date, last: date) -> dict[tuple[str, str], tuple[int, str]]:
+    """(term, workload) -> (picodollars, basis)."""
+    lines = cost_book._allocated(conn, Days(first, last), served())
+    return {(line.term, line.workload): (line.amount, line.basis) for line in lines}
+
+
+def cost(count: int, days: int) -> int:
+    return round(count * days / 10**9 * 12 / 365 * PICO)
+
+
+def test_storage_of_past_days_is_priced_by_what_was_kept_then(database: Database) -> None:
+    with psycopg.connect(database.urls["control"]) as conn:
+        today = NOW.date()
+        assert not kept_look.sample(conn, served(), NOW), "sampling begins with the first that is kept"
+        assert kept_store.due(conn, today) and paid(conn, today, today) == {}
+        put(conn, "handbook", "é" * 500_001)
+        put(conn, "unused", "x" * 77)
+        now = {key: found for key, found in paid(conn, today - timedelta(days=1), today).items() if key[1] == "ask"}
+        assert now == {("object_storage", "ask"): (cost(500_001, 2), "estimated")}, "until then what is kept now"
+        conn.execute("INSERT INTO content_delta VALUES ('write', 3, 9000)")
+        assert kept_look.sample(conn, served(), NOW)
+        assert not kept_look.sample(conn, served(), NOW + timedelta(hours=3)), "a day is sampled once"
+        conn.execute("DELETE FROM document")
+        assert not kept_store.add(conn, NOW + timedelta(hours=4), []), "and what was written stays"
+        later = NOW + timedelta(days=2)
+        assert kept_look.sample(conn, served(), later)
+        assert kept_store.samples(conn, "documents", today, today)[today] == {"": 77, "ask": 500_001, "write": 500_001}
+        expected = {
+            ("object_storage", "ask"): (cost(500_001, 1), "measured"),
+            ("object_storage", "write"): (cost(500_001, 1), "measured"),
+            ("logs", "write"): (cost(9000, 1), "measured"),
+        }
+        assert paid(conn, today, today) == expected
+        two = paid(conn, today, today + timedelta(days=1))
+        assert two["object_storage", "ask"] == (cost(500_001, 2), "estimated"), (
+            "the second day has no sample of its own"
+        )
+        assert paid(conn, later.date(), later.date()) == {("logs", "write"): (cost(9000, 1), "measured")}
+        three = paid(conn, today, later.date())
+        assert three["object_storage", "ask"][0] == pytest.approx(cost(500_001, 2), abs=2)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), conn.transaction():
+            conn.execute("UPDATE kept_bytes SET bytes = 0")
