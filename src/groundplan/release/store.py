@@ -62,9 +62,11 @@ def every(conn: Connection[Any]) -> Iterator[tuple[Blueprint, datetime, str, str
 
 def newest_first(conn: Connection[Any], most: int = 500) -> Iterator[tuple[Blueprint, datetime]]:
     """(blueprint, when) of the newest so many, read as they are asked for."""
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        query = "SELECT body, created_at FROM blueprint ORDER BY number DESC LIMIT %s"
-        for body, at in cursor.stream(query, (most,)):
+    # a cursor of the server's: whoever stops early just closes it (ending a stream early cancels what runs then)
+    with conn.cursor("newest_first", row_factory=tuple_row) as cursor:
+        cursor.itersize = 10
+        cursor.execute("SELECT body, created_at FROM blueprint ORDER BY number DESC LIMIT %s", (most,))
+        for body, at in cursor:
             yield decode(bytes(body)), at
 
 

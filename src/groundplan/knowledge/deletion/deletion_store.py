@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.errors import InsufficientPrivilege
+from psycopg.errors import Diagnostic, InsufficientPrivilege
 from psycopg.rows import class_row
 
 Conn = Connection[Any]
 
-TABLES = ("chunk", "document", "document_version", "document_reader", "document_conflict", "pushed")
+TABLES: tuple[LiteralString, ...] = (
+    "chunk", "document", "document_version", "document_reader", "document_conflict", "pushed",
+)  # fmt: skip
+_PAUSES = (0.0, 0.2, 1.0, 3.0)
+"""Seconds before each try to write a table anew: who reads it as it was is mostly the server itself, for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +165,33 @@ def left(conn: Conn, documents: Sequence[UUID]) -> int:
 def rewrite(conn: Conn) -> bool:
     """Write the tables of documents anew, so that nothing deleted is left in their files, and have that on the disk.
 
-    False where this server lets only the owner do that. `conn` is in autocommit; readers wait meanwhile.
+    False where this server lets only the owner do that, and while somebody still reads a table as it was before: what
+    they may see stays in its files. `conn` is in autocommit; readers wait meanwhile.
     """
     try:
-        for table in TABLES:
-            conn.execute(f"VACUUM (FULL) {table}")
+        return all(_rewritten(conn, table) for table in TABLES)
     except InsufficientPrivilege:
         return False
-    return True
+
+
+def _rewritten(conn: Conn, table: LiteralString) -> bool:
+    for pause in _PAUSES:
+        time.sleep(pause)
+        kept: list[int] = []
+
+        def note(said: Diagnostic, kept: list[int] = kept) -> None:
+            # "N dead row versions cannot be removed yet", in the server's language
+            if count := re.search(r"\d+", said.message_detail or ""):
+                kept.append(int(count[0]))
+
+        conn.add_notice_handler(note)
+        try:
+            conn.execute(f"VACUUM (FULL, VERBOSE) {table}")
+        finally:
+            conn.remove_notice_handler(note)
+        if not any(kept):
+            return True
+    return False
 
 
 def size(conn: Conn) -> int:
