@@ -50,8 +50,8 @@ async def provider() -> AsyncIterator[tuple[Provider, int]]:
 
 async def started(stack: Stack, port: int, monkeypatch: pytest.MonkeyPatch, **limits: Any) -> str:
     keys = [ProviderKey(key=f"env:PROVIDER_{name}", **limits) for name in ("A", "B")]
-    monkeypatch.setenv("PROVIDER_A", "aaa")
-    monkeypatch.setenv("PROVIDER_B", "bbb")
+    monkeypatch.setenv("PROVIDER_A", "key-of-the-first")
+    monkeypatch.setenv("PROVIDER_B", "key-of-the-second")
     stack.apply(blueprint(1, [deployment("one", port, keys=keys)], [workload("assistant", ["one"], attempts=1)]))
     stack.start()
     await stack.ready()
@@ -64,7 +64,7 @@ async def test_calls_are_spread_over_the_keys(
     async with provider() as (made, port), installation(database, tmp_path) as stack:
         key = await started(stack, port, monkeypatch)
         assert {(await stack.chat(key)).status for _ in range(10)} == {200}
-        assert made.seen == {"aaa": 5, "bbb": 5}
+        assert made.seen == {"key-of-the-first": 5, "key-of-the-second": 5}
 
 
 @pytest.mark.parametrize("status", [401, 429])
@@ -72,14 +72,14 @@ async def test_a_refused_key_rests_and_the_other_one_answers_in_the_same_attempt
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     async with provider() as (made, port), installation(database, tmp_path) as stack:
-        made.refuses = {"aaa": status}
+        made.refuses = {"key-of-the-first": status}
         key = await started(stack, port, monkeypatch)
         assert {(await stack.chat(key)).status for _ in range(6)} == {200}
-        assert made.seen == {"aaa": 1, "bbb": 6}
-        made.refuses = {"bbb": status}
+        assert made.seen == {"key-of-the-first": 1, "key-of-the-second": 6}
+        made.refuses = {"key-of-the-second": status}
         refused = await stack.chat(key)
         assert (refused.status, refused.code) == (503, "upstream_failed")
-        assert b"aaa" not in refused.body and b"bbb" not in refused.body
+        assert b"key-of-the-first" not in refused.body and b"key-of-the-second" not in refused.body
 
 
 async def test_each_key_has_its_own_limit(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,4 +88,4 @@ async def test_each_key_has_its_own_limit(database: Database, tmp_path: Path, mo
         replies = [await stack.chat(key) for _ in range(8)]
         assert [reply.status for reply in replies] == [200] * 6 + [429] * 2
         assert replies[-1].json["error"]["covers"].endswith("of deployment/one")
-        assert made.seen == {"aaa": 3, "bbb": 3}
+        assert made.seen == {"key-of-the-first": 3, "key-of-the-second": 3}
