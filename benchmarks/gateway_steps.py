@@ -48,6 +48,9 @@ class NothingIsSynced:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
+    def at_once(self, descriptors: Sequence[int]) -> bool:  # noqa: ARG002 -- as the others
+        return True
+
     def start(self, descriptors: Sequence[int], done: Done) -> None:  # noqa: ARG002 -- as the others
         self._loop.call_soon(done, None)
 

@@ -19,7 +19,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.journal import records
 from groundplan.gateway.journal.journal import CROWD, SMALLEST_SEGMENT, Journal
 from groundplan.gateway.journal.records import HEADER_BYTES, End, SegmentReader, read_segment
-from groundplan.gateway.journal.syncing import Done, Sync
+from groundplan.gateway.journal.syncing import Done, Sync, ThreadSync
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
 
 EPOCH = UUID("01936f00-0000-7000-8000-000000000001")
@@ -42,6 +42,13 @@ def finish(call: bytes, sources: list[tuple[str, str, int, int]] | None = None) 
 def open_journal(root: Path, size: int = SMALLEST_SEGMENT, sync: Sync | None = None) -> Journal:
     epoch = new_id()
     return Journal.open(root / str(epoch), epoch, asyncio.get_running_loop(), size, sync)
+
+
+class Beside(ThreadSync):
+    """A disk that is never waited for on the loop."""
+
+    def at_once(self, descriptors: Sequence[int]) -> bool:  # noqa: ARG002 -- as the others
+        return False
 
 
 def full(_: int) -> None:
@@ -69,7 +76,7 @@ def all_records(folder: Path) -> list[records.Record]:
 
 
 async def test_what_is_written_is_read_back_in_order_and_becomes_durable(tmp_path: Path) -> None:
-    journal = open_journal(tmp_path)
+    journal = open_journal(tmp_path, sync=Beside(asyncio.get_running_loop()))
     call, release = new_id().bytes, Release(new_id().bytes, "assistant", "2026-11", 5)
     first = journal.reserve(reservation(call))
     written = [reservation(call), settlement(call), finish(call), release]
@@ -117,7 +124,7 @@ async def test_a_settlement_is_written_with_the_next_record_or_at_the_end_of_the
 
 async def test_what_ends_in_one_turn_fills_one_segment_after_the_other(tmp_path: Path) -> None:
     """More than a segment holds is waiting when the turn ends; nothing is cut, lost or out of order."""
-    journal = open_journal(tmp_path)
+    journal = open_journal(tmp_path, sync=Beside(asyncio.get_running_loop()))
     sources = [(str(new_id()), "handbook/" + "x" * 200, 1, 2)] * 12
     turns = []
     for _ in range(6):
@@ -218,6 +225,9 @@ class Broken:
         self._loop = loop
         self.syncs = 0
 
+    def at_once(self, descriptors: Sequence[int]) -> bool:  # noqa: ARG002 -- as the others
+        return False
+
     def start(self, descriptors: Sequence[int], done: Done) -> None:
         assert descriptors
         self.syncs += 1
@@ -252,6 +262,9 @@ class Held:
     def __init__(self) -> None:
         self.rounds: list[Done] = []
 
+    def at_once(self, descriptors: Sequence[int]) -> bool:  # noqa: ARG002 -- as the others
+        return False
+
     def start(self, descriptors: Sequence[int], done: Done) -> None:
         assert descriptors
         self.rounds.append(done)
@@ -273,6 +286,64 @@ async def test_a_sync_follows_the_one_before_at_once_unless_many_calls_are_open(
     await until(lambda: len(held.rounds) == 2)
     held.rounds[1](None)
     assert second.done()
+    await journal.close()
+
+
+class OnTheLoop(Held):
+    """A disk that is quick, and fails when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.synced: list[int] = []
+        self.fails = False
+
+    def at_once(self, descriptors: Sequence[int]) -> bool:
+        if self.fails:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.synced.extend(descriptors)
+        return True
+
+
+async def test_what_ends_while_nobody_else_waits_is_durable_when_durable_returns(tmp_path: Path) -> None:
+    disk = OnTheLoop()
+    journal = open_journal(tmp_path, 1 << 20, disk)
+    first, second, third = (new_id().bytes for _ in range(3))
+    for call in (first, second, third):
+        journal.reserve(reservation(call))
+    waits = journal.durable(journal.settle(settlement(first)))
+    assert waits is not None and not waits.done(), "two others are open: one round for all"
+    for call in (first, second, third):
+        last = journal.finish(finish(call))
+    beside = journal.durable(last)
+    assert beside is not None and not beside.done() and not disk.synced, "somebody waits for a round already"
+    await until(lambda: disk.rounds)
+    disk.rounds[0](None)
+    await asyncio.gather(waits, beside)
+    assert journal.durable(journal.reserve(reservation(first))) is None
+    assert journal.durable(journal.finish(finish(first), urgent=True)) is None
+    assert len(disk.synced) == 2 and journal.lag_bytes == 0 and journal.counters.syncs == 3
+    await asyncio.sleep(0.01)
+    assert len(disk.rounds) == 1, "what is durable is not synced again"
+    await journal.close()
+    written = [type(record) for record in all_records(journal.folder)]
+    assert written == [Reservation] * 3 + [Settlement] + [Finish] * 3 + [Reservation, Finish]
+
+
+async def test_a_disk_that_fails_on_the_loop_seals_the_journal(tmp_path: Path) -> None:
+    disk = OnTheLoop()
+    journal = open_journal(tmp_path, sync=disk)
+    call = new_id().bytes
+    sequence = journal.reserve(reservation(call))
+    disk.fails = True
+    pending = journal.durable(sequence)
+    assert pending is not None and not journal.healthy
+    with pytest.raises(Unavailable, match="Input/output error"):
+        await pending
+    disk.fails = False
+    again = journal.durable(sequence)
+    assert again is not None and not disk.synced and not disk.rounds
+    with pytest.raises(Unavailable):
+        await again
     await journal.close()
 
 

@@ -6,12 +6,13 @@ import asyncio
 import errno
 import os
 import platform
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from groundplan.gateway.journal.syncing import AT_ONCE, KernelSync, Sync, ThreadSync, best_sync
+from groundplan.gateway.journal.syncing import AT_ONCE, FIRST_PAUSE_S, QUICK_S, KernelSync, Sync, ThreadSync, best_sync
 
 Make = Callable[[asyncio.AbstractEventLoop], Sync]
 
@@ -60,6 +61,49 @@ async def test_one_that_fails_fails_the_round_and_not_the_next(tmp_path: Path, m
     await sync.close()
     for descriptor in (good, ours, theirs):
         os.close(descriptor)
+
+
+@both
+async def test_a_slow_disk_is_not_waited_for_on_the_loop_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, make: Make
+) -> None:
+    sync = make(asyncio.get_running_loop())
+    now, takes, synced = 100.0, QUICK_S / 2, list[int]()
+
+    def disk(descriptor: int) -> None:
+        nonlocal now
+        now += takes
+        synced.append(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", disk)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    assert sync.at_once([3]) and sync.at_once([4])
+    takes = 3 * QUICK_S
+    pauses = []
+    for _ in range(12):
+        assert sync.at_once([5]), "it is tried again after a while"
+        began = now
+        while not sync.at_once([6]):
+            now += FIRST_PAUSE_S / 2
+            if now - began > 61:
+                raise AssertionError("never again")
+        pauses.append(round((now - began) / FIRST_PAUSE_S))
+        now += 61
+    assert pauses[:3] == [1, 4, 16] and max(pauses) <= 241
+    assert 4 in synced and 5 in synced
+    takes = QUICK_S / 2
+    assert sync.at_once([7]) and sync.at_once([8])
+    await sync.close()
+
+
+@both
+async def test_a_disk_that_fails_on_the_loop_says_so(tmp_path: Path, make: Make) -> None:
+    sync = make(asyncio.get_running_loop())
+    gone = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    os.close(gone)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        sync.at_once([gone])
+    await sync.close()
 
 
 async def test_what_the_kernel_tells_of_a_disk_that_fails_fails_the_round(tmp_path: Path) -> None:

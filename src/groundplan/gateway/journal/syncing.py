@@ -1,8 +1,10 @@
-"""How what a journal wrote is made to survive a loss of power, beside the event loop: one round of fdatasync at a time.
+"""How what a journal wrote is made to survive a loss of power: beside the event loop, one round of fdatasync at a time,
+or on the loop itself for a call that is alone.
 
-By the kernel itself where it offers that (Linux AIO, told by an eventfd): there is no thread then that wants the
-interpreter while calls are served, which was a tenth of what a call computes. Elsewhere by a thread. When a round is
-begun, and what failed for good, is the journal's to know.
+Beside it by the kernel where it offers that (Linux AIO, told by an eventfd): there is no thread then that wants the
+interpreter while calls are served, which was a tenth of what a call computes. Elsewhere by a thread. On the loop while
+the disk is quicker than being woken again. When a round is begun, who is alone, and what failed for good, is the
+journal's to know.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import platform
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Final, Protocol
@@ -25,6 +28,10 @@ _FDSYNC, _RESFD = 3, 1
 """IOCB_CMD_FDSYNC, IOCB_FLAG_RESFD"""
 AT_ONCE = 8
 """Descriptors that the kernel is given together."""
+QUICK_S = 0.0005
+"""A disk that takes longer than this is not waited for on the loop for a while."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 60.0
+"""That while: doubled each time that it is too slow again."""
 
 
 class Sync(Protocol):
@@ -33,6 +40,10 @@ class Sync(Protocol):
     def start(self, descriptors: Sequence[int], done: Done) -> None:
         """fdatasync each of `descriptors`, which stay open until then."""
 
+    def at_once(self, descriptors: Sequence[int]) -> bool:
+        """fdatasync each of them now, on the loop; False, with nothing done, where that would take long. Raises
+        OSError."""
+
     async def close(self) -> None:
         """End it. No round is under way."""
 
@@ -40,6 +51,27 @@ class Sync(Protocol):
 def best_sync(loop: asyncio.AbstractEventLoop) -> Sync:
     """The kernel's own where there is one, else a thread."""
     return KernelSync.open(loop) or ThreadSync(loop)
+
+
+class OnLoop:
+    """fdatasync on the loop, while the last one was quick."""
+
+    _again = 0.0
+    _pause = FIRST_PAUSE_S
+
+    def at_once(self, descriptors: Sequence[int]) -> bool:
+        began = time.monotonic()
+        if began < self._again:
+            return False
+        for descriptor in descriptors:
+            os.fdatasync(descriptor)
+        took = time.monotonic() - began
+        if took <= QUICK_S:
+            self._pause = FIRST_PAUSE_S
+        else:
+            self._again = began + took + self._pause
+            self._pause = min(LONGEST_PAUSE_S, 2 * self._pause)
+        return True
 
 
 class _Iocb(ctypes.Structure):
@@ -61,7 +93,7 @@ class _Event(ctypes.Structure):
     ]  # fmt: skip
 
 
-class KernelSync:
+class KernelSync(OnLoop):
     """By Linux AIO. Make it with `open`. What the kernel does not take is synced on the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, context: ctypes.c_ulong, calls: tuple[int, ...]) -> None:
@@ -139,7 +171,7 @@ class KernelSync:
         os.close(self._told)
 
 
-class ThreadSync:
+class ThreadSync(OnLoop):
     """By a thread of its own."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
