@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,6 +14,7 @@ import psycopg
 import pytest
 from openai import AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
 from openai.types import Batch, FileDeleted, FileObject
+from tests.integration import node_client
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.sdk_types import strict
 
@@ -29,7 +27,6 @@ from groundplan.ledger import batch_queries
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
-NODE_MODULES = Path(os.environ.get("NODE_PATH", Path(__file__).parent / "node_modules"))
 MODERATIONS: Final = "/v1/moderations"
 CHAT: Final = "/v1/chat/completions"
 BATCH_RATES = Rates(input=0, output=10 * PICO, batch=Rates(input=0, output=5 * PICO))
@@ -177,20 +174,11 @@ async def test_every_endpoint_that_answers_with_text_can_be_called(
         assert batch.errors.data[0].code == "field_unsupported"
 
 
-@pytest.mark.skipif(
-    shutil.which("node") is None or not (NODE_MODULES / "openai").is_dir(),
-    reason="NOT RUN: Node's official client; needs node, and `npm install openai` in a folder that NODE_PATH names",
-)
+@node_client.needed
 async def test_nodes_official_client_orders_a_batch(setup: Setup) -> None:
-    script = Path(__file__).parent / "node_batches.cjs"
-    command = ["node", str(script), f"http://127.0.0.1:{setup.stack.port}/v1", setup.key]
-    environment = {**os.environ, "NODE_PATH": str(NODE_MODULES)}
-    ran = await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, timeout=60, env=environment, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
+    printed = await node_client.said("node_batches.cjs", f"http://127.0.0.1:{setup.stack.port}/v1", setup.key)
     wanted = {"status": "completed", "names": ["n0", "n1"], "listed": True, "vectors": 2, "flagged": [False, True]}
-    assert json.loads(ran.stdout) == {**wanted, "deleted": True, "cancelled": "cancelling"}
+    assert json.loads(printed) == {**wanted, "deleted": True, "cancelled": "cancelling"}
 
 
 async def test_a_batch_of_embeddings_and_lines_that_fail(setup: Setup) -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -19,6 +16,7 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
+from tests.integration import node_client
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, workload
 from tests.integration.sdk_types import strict
 
@@ -30,7 +28,6 @@ from groundplan.testing.database import Database
 
 IMAGE = "data:image/png;base64,AAAA"
 LOGPROBS = {"content": [{"token": "here", "logprob": -0.5, "bytes": [104], "top_logprobs": []}], "refusal": None}
-NODE_MODULES = Path(os.environ.get("NODE_PATH", Path(__file__).parent / "node_modules"))
 
 
 @dataclass
@@ -286,19 +283,10 @@ async def test_files_that_cannot_be_put_in_are_refused_by_name(setup: Setup) -> 
     assert setup.upstream.asked == []
 
 
-@pytest.mark.skipif(
-    shutil.which("node") is None or not (NODE_MODULES / "openai").is_dir(),
-    reason="NOT RUN: Node's official client; needs node, and `npm install openai` in a folder that NODE_PATH names",
-)
+@node_client.needed
 async def test_nodes_official_client_is_content(setup: Setup) -> None:
-    script = Path(__file__).parent / "node_client.cjs"
-    command = ["node", str(script), setup.url, setup.key]
-    environment = {**os.environ, "NODE_PATH": str(NODE_MODULES)}
-    ran = await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, timeout=60, env=environment, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout)
+    printed = await node_client.said("node_client.cjs", setup.url, setup.key)
+    found = json.loads(printed)
     assert found.pop("events") > 5
     here = "It is here."
     wanted = {"whole": here, "text": here, "deployment": "echo", "response": here, "code": "model_not_found"}

@@ -58,7 +58,9 @@ def row(line: Line, company: str, first: date, last: date) -> dict[str, str]:
     provider = line.model.partition("/")[0] if "/" in line.model else (line.site or company)
     tokens = line.term not in CATEGORIES
     unit = line.unit or ("Tokens" if line.quantity else "")
-    quantity = str(line.quantity) if line.quantity else ""
+    quantity = (
+        f"{line.quantity}.0" if line.quantity else ""
+    )  # the validator takes a column of whole numbers for no decimals
     each = f"{Decimal(amount) / line.quantity:.18f}" if line.quantity else ""
     names = {"Provider": provider, "Publisher": provider, "InvoiceIssuer": provider if tokens else company}
     return {

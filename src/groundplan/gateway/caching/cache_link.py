@@ -8,27 +8,24 @@ have kept it itself: same terms, not cleared since, not stopped, its person acti
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from groundplan.core.endpoints import lookup
 from groundplan.core.home import Home
 from groundplan.gateway.caching.answer_cache import Entry
 from groundplan.gateway.call.exchange import Exchange, Passage
 from groundplan.gateway.journal.desk import LENGTH
+from groundplan.gateway.journal.link import DeskLink
 from groundplan.gateway.telemetry.content import chosen
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
 
 SERVICE = "answer-store"
-BUFFER_BYTES = 8 << 20
 ANSWER_BYTES = 5 << 20
 """Of one on its way; a larger one is not passed on."""
-AGAIN_SECONDS = 0.5
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True):
@@ -127,14 +124,12 @@ def take_in(gateway: Gateway, kept: Kept) -> bool:
     )
 
 
-class AnswerLink(asyncio.Protocol):
-    """Keeps one connection to the answer store of this HOME, while `run` runs."""
+class AnswerLink(DeskLink):
+    """Answers that go to the answer store of this HOME, and those that come from it."""
 
     def __init__(self, gateway: Gateway, home: Home) -> None:
+        super().__init__(home, SERVICE)
         self._gateway = gateway
-        self._home = home
-        self._transport: asyncio.Transport | None = None
-        self._lost = asyncio.Event()
         self._buffer = bytearray()
         self.unsent = 0
         """Answers that stayed in this worker alone."""
@@ -147,41 +142,18 @@ class AnswerLink(asyncio.Protocol):
         """Pass an answer on where its workload keeps content. Never waits."""
         if exchange.plan is not None:
             sent = parcel(entry, exchange, self._gateway.cached.terms(exchange.plan))
-            if sent is not None and not self._send(sent):
+            if sent is not None and not self.push(encode(sent)):
                 self.unsent += 1
 
     def drop(self, entry: Entry) -> None:
         """This answer must not be given any more."""
-        self._send(Parcel(dropped=[entry.call]))
+        self.push(encode(Parcel(dropped=[entry.call])))
 
-    def _send(self, sent: Parcel) -> bool:
-        transport = self._transport
-        if transport is None or transport.get_write_buffer_size() > BUFFER_BYTES:
-            return False
-        data = encode(sent)
-        transport.write(LENGTH.pack(len(data)) + data)
-        return True
+    def wanted(self) -> bool:
+        return self._gateway.ready
 
-    async def run(self) -> None:
-        """Connect, and connect again, until cancelled."""
-        loop = asyncio.get_running_loop()
-        try:
-            while True:
-                endpoint = lookup(self._home, SERVICE)
-                if endpoint is not None and self._gateway.ready:
-                    port = int(endpoint.url.rpartition(":")[2])
-                    with suppress(OSError, TimeoutError):
-                        async with asyncio.timeout(2.0):
-                            transport, _ = await loop.create_connection(lambda: self, "127.0.0.1", port)
-                        transport.write(endpoint.token.encode("ascii"))
-                        self._buffer.clear()
-                        self._lost.clear()
-                        self._transport = transport
-                        await self._lost.wait()
-                await asyncio.sleep(AGAIN_SECONDS)
-        finally:
-            if self._transport is not None:
-                self._transport.close()
+    def forget(self) -> None:
+        self._buffer.clear()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -193,7 +165,3 @@ class AnswerLink(asyncio.Protocol):
             with suppress(msgspec.MsgspecError):  # of another version
                 self.taken += take_in(self._gateway, _decode(bytes(self._buffer[LENGTH.size : end])))
             del self._buffer[:end]
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
-        self._transport = None
-        self._lost.set()

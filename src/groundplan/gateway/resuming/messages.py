@@ -15,7 +15,7 @@ from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.sse import named_event
 from groundplan.gateway.resuming.story import INSTRUCTION, Continued, Sent, capped, left_of
 from groundplan.gateway.surfaces.interface import Relay
-from groundplan.gateway.surfaces.messages_chat import ByChat
+from groundplan.gateway.surfaces.messages_chat import LazyTranslation
 from groundplan.ledger.model import Usage
 
 ENDPOINT = "messages"
@@ -42,7 +42,7 @@ def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
     fields = {**capped(ask.fields, left), "messages": raw}
     return replace(
         ask, fields=fields, body=b"", messages=ask.messages + 2, size=ask.size + grown, cap=left,
-        typed=ByChat(_encode(fields)),
+        typed=LazyTranslation(_encode(fields)),
     )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ completions these are refused by name. Prompts given as tokens are not read.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,11 +18,11 @@ from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import END, event, splice, without_usage
 from groundplan.gateway.surfaces.body import read_fields
-from groundplan.gateway.surfaces.chat import CHAT, MAX_COPIES, OpenAIChat, ServiceChat
+from groundplan.gateway.surfaces.by_chat import ByChat, able, served_natively
+from groundplan.gateway.surfaces.chat import CHAT, MAX_COPIES
 from groundplan.gateway.surfaces.chat_pieces import NULL, chunk, completion
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
 from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed, understood
-from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -224,19 +223,13 @@ def _texts(ask: Ask) -> int:
     return len(prompts_of(ask)) * (1 if raw == b"null" else int(raw))
 
 
-class CompletionsByChat:
-    """Completions by way of an upstream's chat. `translated`: the chat is the local translating service's."""
+class CompletionsByChat(ByChat):
+    """Completions by way of an upstream's chat."""
 
-    def __init__(self, *, translated: bool) -> None:
-        self.translated = translated
-        self._chat = ServiceChat() if translated else OpenAIChat()
+    include_usage = None
 
-    def path(self, deployment: Deployment) -> bytes:
-        return self._chat.path(deployment)
-
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-        """The whole request in chat."""
-        return self._chat.forward(replace(ask, fields=chat_fields(ask), body=b""), deployment, cap, system)
+    def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
+        return chat_fields(ask)
 
     def answer(self, data: bytes, ask: Ask) -> Answered:
         """The completion that a chat's answer means. Raises `Malformed`."""
@@ -299,8 +292,7 @@ def _cannot(name: str) -> Invalid:
     )
 
 
-def native(deployment: Deployment) -> bool:
-    return deployment.api == "openai" and "completions" in deployment.serves
+native = served_natively("completions")
 
 
 class Completions(Interface):
@@ -318,18 +310,7 @@ class Completions(Interface):
         return read(request.body)
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        """Those that serve completions, and the others where the request can be put into chat. Raises `Invalid`."""
-        own = tuple(deployment for deployment in deployments if native(deployment))
-        if len(own) == len(deployments):
-            return deployments
-        try:
-            others = [deployment for deployment in deployments if not native(deployment)]
-            fitting = {deployment.name for deployment in providers.able(chat_fields(ask), others)}
-        except Invalid:
-            if own:
-                return own
-            raise
-        return tuple(d for d in deployments if native(d) or d.name in fitting)
+        return able(ask, deployments, native, chat_fields)
 
     def codec(self, deployment: Deployment) -> Codec:
         if native(deployment):

@@ -17,14 +17,14 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.caching.recast import MESSAGES_RECAST, Recast
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.body import read_fields
+from groundplan.gateway.surfaces.by_chat import able
 from groundplan.gateway.surfaces.chat import CHAT, FILE
 from groundplan.gateway.surfaces.interface import Codec, Interface
-from groundplan.gateway.surfaces.messages_chat import ByChat, MessagesByChat, chat_fields, translation_of
+from groundplan.gateway.surfaces.messages_chat import LazyTranslation, MessagesByChat, chat_fields, translation_of
 from groundplan.gateway.surfaces.messages_errors import of_error, of_foreign
 from groundplan.gateway.surfaces.messages_native import AnthropicMessages, TokenCount
 from groundplan.gateway.surfaces.messages_types import Asked, Block, CountAsked
 from groundplan.gateway.surfaces.named_files import IMAGES, PDF, NamedFile, written
-from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _ask(body: bytes, headers: dict[bytes, bytes], fields: dict[str, msgspec.Raw
         body=body,
         lines=header_lines_of(headers),
         files=tuple(dict.fromkeys(seen.named)),
-        typed=ByChat(body),
+        typed=LazyTranslation(body),
     )
 
 
@@ -203,6 +203,10 @@ def header_lines_of(headers: dict[bytes, bytes]) -> bytes:
     return line if betas is None else line + b"anthropic-beta: %b\r\n" % betas
 
 
+def _native(deployment: Deployment) -> bool:
+    return deployment.api == "anthropic"
+
+
 class Messages(Interface):
     """`POST /v1/messages`"""
 
@@ -223,21 +227,10 @@ class Messages(Interface):
         for name in ("messages", "system"):
             if bytes(fields.get(name, b"")).startswith(b"["):
                 fields[name] = written(fields[name], lambda block: _with_file(block, files))
-        return replace(ask, fields=fields, body=b"", typed=ByChat(_encode(fields)))
+        return replace(ask, fields=fields, body=b"", typed=LazyTranslation(_encode(fields)))
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        """Those that speak this API, and the others where the request can be put into chat. Raises `Invalid`."""
-        if all(deployment.api == "anthropic" for deployment in deployments):
-            return deployments
-        native = tuple(deployment for deployment in deployments if deployment.api == "anthropic")
-        try:
-            others = [deployment for deployment in deployments if deployment.api != "anthropic"]
-            fitting = {deployment.name for deployment in providers.able(chat_fields(ask), others)}
-        except Invalid:
-            if native:
-                return native
-            raise
-        return tuple(d for d in deployments if d.api == "anthropic" or d.name in fitting)
+        return able(ask, deployments, _native, chat_fields)
 
     def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
         """What the answering deployment was not told, and need not know for its answer."""

@@ -4,15 +4,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.surfaces.chat import OpenAIChat, ServiceChat
+from groundplan.gateway.surfaces.by_chat import ByChat
 from groundplan.gateway.surfaces.chat_pieces import Said, completion
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.messages_chat_stream import MessagesChatRelay, reported, stop_reason
@@ -23,7 +21,7 @@ _encode = msgspec.json.Encoder().encode
 _arguments = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class ByChat:
+class LazyTranslation:
     """A request's translation, made when it is first needed."""
 
     __slots__ = ("_body", "_made", "_problem")
@@ -46,7 +44,7 @@ class ByChat:
 
 def translation_of(ask: Ask) -> Translation:
     """Raises `Invalid`."""
-    if not isinstance(ask.typed, ByChat):
+    if not isinstance(ask.typed, LazyTranslation):
         raise AssertionError("not a request for a message")
     return ask.typed.translation()
 
@@ -56,21 +54,11 @@ def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
     return {name: msgspec.Raw(_encode(value)) for name, value in translation_of(ask).fields.items()}
 
 
-class MessagesByChat:
-    """See the module. `translated`: the chat is the local translating service's."""
+class MessagesByChat(ByChat):
+    """See the module."""
 
-    def __init__(self, *, translated: bool) -> None:
-        self.translated = translated
-        self._chat = ServiceChat() if translated else OpenAIChat()
-
-    def path(self, deployment: Deployment) -> bytes:
-        return self._chat.path(deployment)
-
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-        """The whole request in chat."""
-        return self._chat.forward(
-            replace(ask, fields=chat_fields(ask), body=b"", include_usage=False), deployment, cap, system
-        )
+    def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
+        return chat_fields(ask)
 
     def answer(self, data: bytes, ask: Ask) -> Answered:
         """The message that a completion means. Raises `Malformed`."""

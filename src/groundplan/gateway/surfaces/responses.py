@@ -19,13 +19,13 @@ from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces import responses_api, responses_kept, responses_shape
 from groundplan.gateway.surfaces.body import file_bytes, image_bytes, read_fields
-from groundplan.gateway.surfaces.chat import CHAT, FILE, OpenAIChat, ServiceChat
+from groundplan.gateway.surfaces.by_chat import ByChat, able, served_natively
+from groundplan.gateway.surfaces.chat import CHAT, FILE
 from groundplan.gateway.surfaces.chat_pieces import completion
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
 from groundplan.gateway.surfaces.named_files import NamedFile, given_twice, without, written
 from groundplan.gateway.surfaces.responses_stream import Rendered, ResponsesChatRelay, ResponsesRelay, Whole
 from groundplan.gateway.surfaces.responses_to_chat import Translation
-from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -237,21 +237,11 @@ class OpenAIResponses:
         return ResponsesRelay()
 
 
-class ResponsesByChat:
-    """Responses by way of an upstream's chat. `translated`: the chat is the local translating service's."""
+class ResponsesByChat(ByChat):
+    """Responses by way of an upstream's chat."""
 
-    def __init__(self, *, translated: bool) -> None:
-        self.translated = translated
-        self._chat = ServiceChat() if translated else OpenAIChat()
-
-    def path(self, deployment: Deployment) -> bytes:
-        return self._chat.path(deployment)
-
-    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-        """The whole request in chat."""
-        return self._chat.forward(
-            replace(ask, fields=chat_fields(ask), body=b"", include_usage=False), deployment, cap, system
-        )
+    def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
+        return chat_fields(ask)
 
     def answer(self, data: bytes, ask: Ask) -> Answered:
         """The response that a completion means. Raises `Malformed`."""
@@ -301,8 +291,7 @@ def _input(ask: Ask) -> object:
     return value
 
 
-def native(deployment: Deployment) -> bool:
-    return deployment.api == "openai" and "responses" in deployment.serves
+native = served_natively("responses")
 
 
 class Responses(Interface):
@@ -371,17 +360,7 @@ class Responses(Interface):
                     code="response_deployment",
                     hint="Name its model, or send the earlier items in input.",
                 )
-        own = tuple(deployment for deployment in deployments if native(deployment))
-        if len(own) == len(deployments):
-            return deployments
-        try:
-            others = [deployment for deployment in deployments if not native(deployment)]
-            fitting = {deployment.name for deployment in providers.able(chat_fields(ask), others)}
-        except Invalid:
-            if own:
-                return own
-            raise
-        return tuple(d for d in deployments if native(d) or d.name in fitting)
+        return able(ask, deployments, native, chat_fields)
 
     def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002
         """Whether it was stored; told where the caller did not say that it should not be."""

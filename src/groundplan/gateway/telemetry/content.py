@@ -7,16 +7,14 @@ the journal's and are never lost. Nothing waits for this.
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from groundplan.blueprint.model import Keep
-from groundplan.core.endpoints import lookup
 from groundplan.core.home import Home
 from groundplan.gateway.journal.desk import LENGTH
+from groundplan.gateway.journal.link import DeskLink
 from groundplan.gateway.telemetry.meters import Meters
 
 if TYPE_CHECKING:
@@ -24,10 +22,8 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
 
 SERVICE = "content-writer"
-BUFFER_BYTES = 8 << 20
 CALL_BYTES = 4 << 20
 """Of prompt and answer together; of a longer call nothing is kept."""
-AGAIN_SECONDS = 0.5
 
 
 class Content(msgspec.Struct, frozen=True, array_like=True):
@@ -77,48 +73,22 @@ def offer(gateway: Gateway, exchange: Exchange) -> None:
     )
 
 
-class ContentSender(asyncio.Protocol):
-    """Keeps one connection to the content writer of this HOME, while `run` runs."""
+class ContentSender(DeskLink):
+    """Calls that go to the content writer of this HOME."""
 
     def __init__(self, home: Home, meters: Meters) -> None:
-        self._home = home
+        super().__init__(home, SERVICE)
         self._meters = meters
-        self._transport: asyncio.Transport | None = None
-        self._lost = asyncio.Event()
         self._unsafe = 0
         """Calls that were sent and are not known to be written."""
         self._heard = b""
 
     def send(self, content: Content) -> None:
         """Pass one call on, or count it as lost. Never waits."""
-        transport = self._transport
-        size = len(content.prompt) + len(content.answer)
-        if transport is None or size > CALL_BYTES or transport.get_write_buffer_size() > BUFFER_BYTES:
+        if len(content.prompt) + len(content.answer) > CALL_BYTES or not self.push(_encode(content)):
             self._meters.content_lost += 1
-            return
-        self._unsafe += 1
-        data = _encode(content)
-        transport.write(LENGTH.pack(len(data)) + data)
-
-    async def run(self) -> None:
-        """Connect, and connect again, until cancelled."""
-        loop = asyncio.get_running_loop()
-        try:
-            while True:
-                endpoint = lookup(self._home, SERVICE)
-                if endpoint is not None:
-                    port = int(endpoint.url.rpartition(":")[2])
-                    with suppress(OSError, TimeoutError):
-                        async with asyncio.timeout(2.0):
-                            transport, _ = await loop.create_connection(lambda: self, "127.0.0.1", port)
-                        transport.write(endpoint.token.encode("ascii"))
-                        self._lost.clear()
-                        self._transport = transport
-                        await self._lost.wait()
-                await asyncio.sleep(AGAIN_SECONDS)
-        finally:
-            if self._transport is not None:
-                self._transport.close()
+        else:
+            self._unsafe += 1
 
     def data_received(self, data: bytes) -> None:
         """The writer tells how many more calls it is done with."""
@@ -127,8 +97,6 @@ class ContentSender(asyncio.Protocol):
         self._unsafe -= sum(LENGTH.unpack_from(heard, at)[0] for at in range(0, whole, LENGTH.size))
         self._heard = heard[whole:]
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
-        self._transport = None
+    def forget(self) -> None:
         self._meters.content_lost += max(0, self._unsafe)
         self._unsafe, self._heard = 0, b""
-        self._lost.set()

@@ -1,0 +1,66 @@
+"""What the APIs have in common that an upstream's chat can serve, too: Completions, Responses, Messages.
+
+How a request is put into chat, and what the answer means, is each API's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Invalid
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.surfaces.chat import OpenAIChat, ServiceChat
+from groundplan.gateway.upstream import providers
+
+ChatFields = Callable[[Ask], dict[str, msgspec.Raw]]
+"""The request in chat, but for model and caps. Raises `Invalid`."""
+
+
+class ByChat:
+    """The asking half of a codec. `translated`: the chat is the local translating service's."""
+
+    include_usage: bool | None = False
+    """What the request in chat says of it; None as it came."""
+
+    def __init__(self, *, translated: bool) -> None:
+        self.translated = translated
+        self._chat = ServiceChat() if translated else OpenAIChat()
+
+    def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
+        """As `ChatFields`."""
+        raise NotImplementedError
+
+    def path(self, deployment: Deployment) -> bytes:
+        return self._chat.path(deployment)
+
+    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+        """The whole request in chat."""
+        usage = ask.include_usage if self.include_usage is None else self.include_usage
+        asked = replace(ask, fields=self.chat_fields(ask), body=b"", include_usage=usage)
+        return self._chat.forward(asked, deployment, cap, system)
+
+
+def served_natively(name: str) -> Callable[[Deployment], bool]:
+    """Whether a deployment serves one of OpenAI's APIs itself."""
+    return lambda deployment: deployment.api == "openai" and name in deployment.serves
+
+
+def able(
+    ask: Ask, deployments: tuple[Deployment, ...], native: Callable[[Deployment], bool], fields: ChatFields
+) -> tuple[Deployment, ...]:
+    """Those that serve the API themselves, and the others where the request can be put into chat. Raises `Invalid`."""
+    own = tuple(deployment for deployment in deployments if native(deployment))
+    if len(own) == len(deployments):
+        return deployments
+    try:
+        others = [deployment for deployment in deployments if not native(deployment)]
+        fitting = {deployment.name for deployment in providers.able(fields(ask), others)}
+    except Invalid:
+        if own:
+            return own
+        raise
+    return tuple(deployment for deployment in deployments if native(deployment) or deployment.name in fitting)

