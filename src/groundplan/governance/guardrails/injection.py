@@ -14,7 +14,7 @@ import codecs
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 THRESHOLD = 0.5
 """From this score on a text is labelled."""
@@ -94,12 +94,17 @@ _WORDS = ("ignor", "disregard", "forget", "overr", "bypass", "instruct", "prompt
           "erase", "attention", "guideline", "message", "above", "notice", "agent", "model", "llm", "admin:")  # fmt: skip
 _HIDDEN = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\U000e0000-\U000e007f]")
 _SPACES = re.compile(r"[^\S\n]+")
-_BASE64 = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{24,4000}={0,2}(?![A-Za-z0-9+/=])")
-_HEX = re.compile(r"(?<![0-9A-Za-z])(?:[0-9A-Fa-f]{2}){16,2000}(?![0-9A-Za-z])|(?:\\x[0-9A-Fa-f]{2}){8,2000}")
-_ROT13 = re.compile(r"\b(?:vtaber|vafgehpgvbaf?|cebzcg|flfgrz|erirny|qvfertneq|sbetrg)\b", re.IGNORECASE)
-_DIGITS = re.compile(r"(?<![0-9a-z])(?:[a-z]{1,8}[01345]){1,4}[a-z]{1,8}(?![0-9a-z])", re.IGNORECASE)
+# They begin with a set of characters and look back after it: a search for that is three times as fast.
+_BASE64 = re.compile(r"[A-Za-z0-9+/](?<![A-Za-z0-9+/].)[A-Za-z0-9+/]{23,3999}={0,2}(?![A-Za-z0-9+/=])")
+_HEX = re.compile(r"[0-9A-Fa-f](?<![0-9A-Za-z].)[0-9A-Fa-f](?:[0-9A-Fa-f]{2}){15,1999}(?![0-9A-Za-z])")
+_ESCAPED = re.compile(r"(?:\\x[0-9A-Fa-f]{2}){8,2000}")
+_ROT13 = ("vtaber", "vafgehpgvba", "cebzcg", "flfgrz", "erirny", "qvfertneq", "sbetrg")
+_ROT13_WORD = re.compile(r"\b(?:vtaber|vafgehpgvbaf?|cebzcg|flfgrz|erirny|qvfertneq|sbetrg)\b")
+_DIGITS = re.compile(
+    r"[A-Za-z](?<![0-9A-Za-z].)[A-Za-z]{0,7}[01345](?:[A-Za-z]{1,8}[01345]){0,3}[A-Za-z]{1,8}(?![0-9A-Za-z])"
+)
 _LETTERS = str.maketrans("013457@$", "oieastas")
-_SPACED = re.compile(r"(?<![A-Za-z])(?:[A-Za-z][ ._-]){4,60}[A-Za-z](?![A-Za-z])")
+_SPACED = re.compile(r"[A-Za-z](?<![A-Za-z].)[ ._-](?:[A-Za-z][ ._-]){3,59}[A-Za-z](?![A-Za-z])")
 
 
 def signs(text: str) -> Signs:
@@ -109,7 +114,7 @@ def signs(text: str) -> Signs:
     if hidden:
         text = _HIDDEN.sub("", text)
     folded = text.lower()
-    written = any(pattern.search(text) for pattern in (_BASE64, _HEX, _ROT13, _SPACED))
+    written = any(pattern.search(text) for pattern in (_BASE64, _HEX, _SPACED)) or _escaped(text) or _rot13(folded)
     if not hidden and not written and not any(word in folded for word in _WORDS) and not _DIGITS.search(text):
         return Signs(0.0)
     found = _matched(_SPACES.sub(" ", folded))
@@ -138,14 +143,22 @@ def _decoded(text: str) -> Iterator[str]:
     for match in islice(_BASE64.finditer(text), 8):
         bare = match.group().rstrip("=")
         yield from _printable(base64.b64decode, bare + "=" * (-len(bare) % 4))
-    for match in islice(_HEX.finditer(text), 8):
+    for match in islice(chain(_HEX.finditer(text), _ESCAPED.finditer(text) if _escaped(text) else ()), 8):
         yield from _printable(binascii.unhexlify, re.sub(r"[^0-9A-Fa-f]", "", match.group()))
-    if _ROT13.search(text):
+    if _rot13(text.lower()):
         yield codecs.decode(text, "rot13")
     if len(_DIGITS.findall(text)) > 1:
         yield text.translate(_LETTERS)
     if _SPACED.search(text):
         yield _SPACED.sub(lambda match: re.sub(r"[ ._-]", "", match.group()) + " ", text)
+
+
+def _escaped(text: str) -> bool:
+    return "\\x" in text and _ESCAPED.search(text) is not None
+
+
+def _rot13(folded: str) -> bool:
+    return any(word in folded for word in _ROT13) and _ROT13_WORD.search(folded) is not None
 
 
 def _printable(decode: Callable[[str], bytes], text: str) -> Iterator[str]:

@@ -7,7 +7,6 @@ guesses.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection
 
 _WORDS = {
@@ -22,6 +21,11 @@ _WORDS = {
     "sv": "och att det är inte en ett som på för med av jag vi den till har om kan var ska från eller när så men",
 }
 _SETS = {language: frozenset(words.split()) for language, words in _WORDS.items()}
+_OF_WORD = {
+    word: tuple(language for language, known in _SETS.items() if word in known)
+    for word in frozenset().union(*_SETS.values())
+}
+"""Common word -> the languages that have it."""
 _FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _TOKEN = re.compile(r"[^\W\d_]+")
 OTHER_SCRIPT = "other script"
@@ -62,15 +66,11 @@ def language_of(text: str) -> str | None:
     words = _TOKEN.findall(text[:4000].lower())
     if len(words) < LEAST:
         return None
-    counted = Counter(words)
-    hits = sorted(
-        (
-            (sum(count for word, count in counted.items() if word in known), language)
-            for language, known in _SETS.items()
-        ),
-        reverse=True,
-    )
-    (best, language), (second, _) = hits[0], hits[1]
+    hits = dict.fromkeys(_SETS, 0)
+    for word in words:
+        for language in _OF_WORD.get(word, ()):
+            hits[language] += 1
+    (best, language), (second, _) = sorted(((count, language) for language, count in hits.items()), reverse=True)[:2]
     if best < _SHARE * len(words) or best < _LEAD * second:
         return None
     return language
