@@ -17,8 +17,9 @@ from openai.types import Batch, FileDeleted, FileObject
 from tests.integration import node_client
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.sdk_types import strict
+from tests.unit.test_gateway_presidio import searching
 
-from groundplan.blueprint.model import Cache, Rates
+from groundplan.blueprint.model import Cache, Guardrails, Rates
 from groundplan.cli.batches import batches_text
 from groundplan.console.render import page
 from groundplan.core.money import PICO
@@ -357,3 +358,22 @@ async def test_lines_whose_answer_is_known_cost_nothing(setup: Setup) -> None:
     assert sum(Decimal(facts["cost_usd"]) for facts in found) == LINE
     assert (await stack.chat(setup.key, "the same")).json["groundplan"]["cache"] == "exact"
     assert held(stack) <= 6 * LINE
+
+
+async def test_a_guardrail_of_another_process_looks_at_each_line_as_it_is_called(setup: Setup) -> None:
+    number = "536-90-4399"
+    rules = Guardrails(input={"secrets": "block"}, presidio_input="block", budget_ms=10_000)
+    places = [deployment("one", setup.model_port, rates=BATCH_RATES)]
+    setup.stack.apply(blueprint(2, places, [workload("assistant", ["one"], guardrails=rules)], limit=PICO // 100))
+    await setup.stack.ready(2)
+    body = {"model": "auto", "max_tokens": 20}
+    texts = ["What is it?", f"I am {number}.", "And this?"]
+    asked = [line(f"c{n}", {**body, "messages": [{"role": "user", "content": t}]}) for n, t in enumerate(texts)]
+    async with searching(setup.stack.home.root) as bodies:
+        batch = await ended(setup.client, (await order(setup.client, b"".join(asked))).id)
+    assert batch.request_counts is not None, batch
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (2, 1)
+    assert [entry["custom_id"] for entry in await contents(setup.client, batch.output_file_id)] == ["c0", "c2"]
+    (failure,) = await contents(setup.client, batch.error_file_id)
+    assert (failure["custom_id"], failure["response"]["body"]["error"]["code"]) == ("c1", "guardrail_presidio")
+    assert number not in json.dumps(failure) and setup.model.counted == 2 and len(bodies) == 3
