@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.core.endpoints import announce, lookup, lookup_all, withdraw
+from groundplan.core.endpoints import announce, listen_locally, lookup, lookup_all, withdraw
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 
@@ -55,3 +56,10 @@ def test_a_damaged_announcement_counts_as_none(tmp_path_factory: pytest.TempPath
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "search.json").write_bytes(data)
     assert lookup(home, "search") is None
+
+
+def test_what_is_written_to_a_local_connection_goes_out_at_once() -> None:
+    with listen_locally() as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1

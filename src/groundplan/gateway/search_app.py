@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import secrets
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from groundplan.core import logs
 from groundplan.core.database import database_url
-from groundplan.core.endpoints import announce, withdraw
+from groundplan.core.endpoints import announce, listen_locally, withdraw
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings, load_settings
@@ -94,7 +93,7 @@ async def serve(home: Home, settings: Settings) -> None:
     """Serve on a free port of 127.0.0.1 until SIGTERM or SIGINT, announced while it does."""
     token = secrets.token_urlsafe(32)
     app, pool, follower = compose(home, settings, token)
-    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+    with listen_locally() as listener:
         config = uvicorn.Config(
             app, log_level="warning", log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5
         )

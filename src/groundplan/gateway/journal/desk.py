@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import msgspec
 
-from groundplan.core.endpoints import announce, withdraw
+from groundplan.core.endpoints import announce, listen_locally, withdraw
 from groundplan.core.home import Home
 
 LENGTH = struct.Struct("<I")
@@ -40,7 +40,7 @@ class Desk:
 
     def open(self) -> None:
         """Start, and tell workers where."""
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listen_locally()
         self._threads = [
             threading.Thread(target=target, name=f"{self._service}-{name}", daemon=True)
             for target, name in ((self._accept, "accept"), (self._work, "work"))
