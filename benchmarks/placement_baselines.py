@@ -90,6 +90,8 @@ def _found(lib: Any, status: Any) -> bool:
 def highs(problem: Problem, limit: WorkLimit) -> Plain:
     """HiGHS as a mixed-integer program, as it comes."""
     lib, data = module("highspy"), arrays(problem)
+    # threads are the process's, and ours were one: without this it refuses to run with more
+    lib.Highs.resetGlobalScheduler(True)
     solver = lib.Highs()
     solver.setOptionValue("output_flag", False)
     solver.setOptionValue("threads", limit.threads)
@@ -103,7 +105,10 @@ def highs(problem: Problem, limit: WorkLimit) -> Plain:
 
     solver.cbMipInterrupt += look
     solver.cbSimplexInterrupt += look
-    solver.run()
+    ran = solver.run()
+    lib.Highs.resetGlobalScheduler(True)
+    if ran == lib.HighsStatus.kError:
+        raise SystemExit("plain HiGHS did not run")
     info = solver.getInfo()
     values = np.array(solver.getSolution().col_value)[: len(data.index)]
     whole = info.primal_solution_status == 2
