@@ -7,7 +7,6 @@ embedded a text. It composes only; what is found, and by whom, is `knowledge`.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import secrets
 import signal
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+import uvloop
 from psycopg_pool import ConnectionPool
 from threadpoolctl import threadpool_limits
 
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = load_settings()
     settings = replace(settings, home=(given.home or settings.home).absolute())
     try:
-        asyncio.run(serve(Home(settings.home), settings))
+        uvloop.run(serve(Home(settings.home), settings))
     except GroundplanError as error:
         sys.stderr.write(f"search: {error}\n")
         return error.exit_code

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -22,6 +23,8 @@ _KEPT: Final = 2048
 _PAUSE_SECONDS: Final = 5.0
 _HOLD_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.02
+_AT_ONCE: Final = 2
+"""Questions that are embedded here at a time: as many as the embedded model has threads."""
 
 
 class Held(Protocol):
@@ -51,19 +54,26 @@ class Asking:
     def __init__(self, local: Embedder, held: Held, deployed: Callable[[Embedding], Embedder] | None = None) -> None:
         """`local` embeds for editions of the embedded model, `deployed` gives what embeds for others."""
         self._local, self._held, self._deployed = local, held, deployed
+        self._beside = ThreadPoolExecutor(_AT_ONCE, "question")
         self._lock = threading.Lock()
         self._vectors: OrderedDict[tuple[Embedding, str], Vectors] = OrderedDict()
         self._away: dict[Embedding, tuple[float, str]] = {}
 
-    def ask(self, text: str, edition: int) -> Asked:
-        """The question for an edition. Raises `Unavailable` (search_index) where this service does not hold all of it,
-        for it never answers from a part; and what the embedded model raises."""
+    def begin(self, text: str, edition: int) -> Callable[[], Asked]:
+        """The question for an edition: what is returned waits for its vector, which the embedded model computes
+        meanwhile. A deployment is waited for here: nobody should hold a connection for so long.
+
+        Raises `Unavailable` (search_index) where this service does not hold all of the edition, for it never answers
+        from a part; waiting raises what the embedded model raises.
+        """
         index = self.whole(edition)
         known = self._held.known(edition)
         embedding = known.settings.embedding if known is not None else None
         if embedding is None:
-            return Asked(text, index, self._local.embed([text])[0])
-        return self._by_deployment(text, index, embedding)
+            vectors = self._beside.submit(self._local.embed, [text])
+            return lambda: Asked(text, index, vectors.result()[0])
+        asked = self._by_deployment(text, index, embedding)
+        return lambda: asked
 
     def whole(self, edition: int) -> Projection:
         """The projection of an edition, after waiting some seconds for all of it; else `Unavailable` (search_index)."""

@@ -130,11 +130,12 @@ class Search:
             return Result([])
         edition = self._index.serving if request.edition is None else request.edition
         for _ in range(_TRIES):
-            asked = self.asking.ask(query, edition)
+            begun = self.asking.begin(query, edition)
             with self._as(person, request.workload, request.edition) as (conn, standing):
                 if standing.edition != edition:
                     edition = standing.edition
                     continue
+                asked = begun()
                 draft = self._draft(conn, standing, asked, request)
                 if request.rerank is None or draft.confidence < request.floor or len(draft.ranked) < 2:
                     return self._given(conn, draft, request)

@@ -20,11 +20,12 @@ def conflicts(conn: Connection[Any], passages: Sequence[Passage]) -> list[Confli
     ids = list(dict.fromkeys(UUID(passage.document) for passage in passages))
     if not ids:
         return []
+    found = told_store.conflicts(conn, ids)
     texts: dict[str, list[str]] = {}
-    for passage in passages:
+    for passage in passages if found else ():
         texts.setdefault(passage.document, []).append(_plain(passage.text))
     kept: dict[frozenset[tuple[str, str]], Conflict] = {}
-    for one in told_store.conflicts(conn, ids):
+    for one in found:
         if any(_plain(one.says) in text for text in texts[one.document]):
             # two documents may have been found to contradict each other from either side
             kept.setdefault(frozenset({(one.document, one.says), (one.other_document, one.other_says)}), one)
