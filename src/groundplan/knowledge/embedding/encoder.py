@@ -149,9 +149,9 @@ class Encoder:
         return np.asarray(centred / np.sqrt(variance + self._epsilon) * scale + shift, dtype=np.float32)
 
 
-def padded(rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], _Array]:
-    """Token ids and a mask of what is real, both (rows, longest)."""
-    longest = max(len(row) for row in rows)
+def padded(rows: Sequence[Sequence[int]], multiple: int = 1) -> tuple[NDArray[np.int64], _Array]:
+    """Token ids and a mask of what is real, both (rows, longest rounded up to a multiple)."""
+    longest = -(-max(len(row) for row in rows) // multiple) * multiple
     ids = np.zeros((len(rows), longest), dtype=np.int64)
     mask = np.zeros((len(rows), longest), dtype=np.float32)
     for index, row in enumerate(rows):

@@ -22,6 +22,9 @@ from groundplan.knowledge.model import DIMENSION
 
 Precision = Literal["float32", "bfloat16"]
 _HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
+_LENGTHS = 16
+"""Tokens by which the length of a single text, as a question is, grows: OpenVINO prepares itself for each new shape,
+which takes as long as the question, so there are few of them."""
 
 _Array = NDArray[np.float32]
 
@@ -79,7 +82,8 @@ class OpenVinoEncoder(Encoder):
                 "ENABLE_CPU_PINNING": False,
             },
         )
-        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        # the one that was used last comes first: its weights are in the processor's cache
+        self._free: queue.LifoQueue[Any] = queue.LifoQueue()
         for _ in range(self._threads):
             self._free.put(compiled.create_infer_request())
 
@@ -91,7 +95,7 @@ class OpenVinoEncoder(Encoder):
                 while request is None:
                     yield self._result(running.popleft())
                     request = self._request(running)
-                request.start_async(padded(rows), share_inputs=False)
+                request.start_async(padded(rows, _LENGTHS if len(rows) == 1 else 1), share_inputs=False)
                 running.append(request)
             while running:
                 yield self._result(running.popleft())
