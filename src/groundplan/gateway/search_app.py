@@ -95,7 +95,13 @@ async def serve(home: Home, settings: Settings) -> None:
     app, pool, follower = compose(home, settings, token)
     with listen_locally() as listener:
         config = uvicorn.Config(
-            app, log_level="warning", log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5
+            app,
+            log_level="warning",
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            proxy_headers=False,
+            timeout_graceful_shutdown=5,
         )
         server = uvicorn.Server(config)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -54,7 +54,7 @@ class Examiner:
         recalls, ranks = [], []
         with closing(connect(self.url(), autocommit=True)) as conn:
             for text, document in request.samples:
-                asked = self.asking.begin(text, request.edition)()
+                asked = self.asking.ask(text, request.edition)
                 if asked.vector is None:
                     raise Unavailable(
                         asked.degraded, code="index_embedding", hint="It is tried again.", retry_after=5.0

@@ -59,18 +59,38 @@ class Proposed:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Worded:
+    """What needs no vector of a proposal: the rows that may be seen, and what their words give."""
+
+    view: View
+    seen: words.Visible
+    found: words.Matches
+
+
 def propose(index: Projection, wanted: Wanted, weights: fuse.Weights = fuse.WEIGHTS) -> Proposed:
     """The `limit` best rows by words and by vectors, with their neighbours; figures of each are complete."""
-    view, coded = index.view, index.view.columns.coded
+    return completed(worded(index, wanted), wanted, weights)
+
+
+def worded(index: Projection, wanted: Wanted) -> Worded:
+    """The first half of `propose`, which does not look at the vector."""
+    view = index.view
     seen = view.visible(wanted.sources, wanted.acls)
     asked = words.asked(wanted.terms, view.terms)
     found = words.bm25(view.segments, asked, view.columns.lengths, seen)
     if wanted.variants:
         found = _with_variants(view, found, wanted, seen)
+    return Worded(view, seen, found)
+
+
+def completed(half: Worded, wanted: Wanted, weights: fuse.Weights = fuse.WEIGHTS) -> Proposed:
+    """The second half of `propose`."""
+    view, seen, found = half.view, half.seen, half.found
     top, _ = words.best(found.rows, found.dense[found.rows], wanted.limit)
     near = _NO_ROWS
     if wanted.vector is not None:
-        near, _ = vectors.nearest(coded, wanted.vector, seen.mask, seen.count, wanted.limit)
+        near, _ = vectors.nearest(view.columns.coded, wanted.vector, seen.mask, seen.count, wanted.limit)
     rows = _with_neighbours(view.columns.documents, np.union1d(top, near))
     return _proposed(view, rows, found, wanted.vector, weights)
 

@@ -40,12 +40,17 @@ class Held(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question for an edition. `vector` is None where its model is away; then `degraded` says why."""
+    """A question for an edition. Where its model is away it has no vector; then `degraded` says why."""
 
     text: str
     index: Projection
-    vector: Vectors | None
+    made: Callable[[], Vectors | None]
     degraded: str = ""
+
+    @property
+    def vector(self) -> Vectors | None:
+        """Waits until the embedded model has computed it. Raises what that raises."""
+        return self.made()
 
 
 class Asking:
@@ -59,21 +64,21 @@ class Asking:
         self._vectors: OrderedDict[tuple[Embedding, str], Vectors] = OrderedDict()
         self._away: dict[Embedding, tuple[float, str]] = {}
 
-    def begin(self, text: str, edition: int) -> Callable[[], Asked]:
-        """The question for an edition: what is returned waits for its vector, which the embedded model computes
-        meanwhile. A deployment is waited for here: nobody should hold a connection for so long.
+    def ask(self, text: str, edition: int) -> Asked:
+        """The question for an edition, whose vector the embedded model computes meanwhile. A deployment is waited for
+        here: nobody should hold a connection for so long.
 
         Raises `Unavailable` (search_index) where this service does not hold all of the edition, for it never answers
-        from a part; waiting raises what the embedded model raises.
+        from a part.
         """
         index = self.whole(edition)
         known = self._held.known(edition)
         embedding = known.settings.embedding if known is not None else None
-        if embedding is None:
-            vectors = self._beside.submit(self._local.embed, [text])
-            return lambda: Asked(text, index, vectors.result()[0])
-        asked = self._by_deployment(text, index, embedding)
-        return lambda: asked
+        if embedding is not None:
+            vector, degraded = self._by_deployment(text, embedding)
+            return Asked(text, index, lambda: vector, degraded)
+        vectors = self._beside.submit(self._local.embed, [text])
+        return Asked(text, index, lambda: vectors.result()[0])
 
     def whole(self, edition: int) -> Projection:
         """The projection of an edition, after waiting some seconds for all of it; else `Unavailable` (search_index)."""
@@ -89,24 +94,24 @@ class Asking:
             time.sleep(_POLL_SECONDS)
         return index
 
-    def _by_deployment(self, text: str, index: Projection, embedding: Embedding) -> Asked:
+    def _by_deployment(self, text: str, embedding: Embedding) -> tuple[Vectors | None, str]:
         key = (embedding, text)
         with self._lock:
             known = self._vectors.get(key)
             until, reason = self._away.get(embedding, (0.0, ""))
         if known is not None:
-            return Asked(text, index, known)
+            return known, ""
         if time.monotonic() < until or self._deployed is None:
-            return Asked(text, index, None, reason or f"{embedding.deployment} cannot be asked here")
+            return None, reason or f"{embedding.deployment} cannot be asked here"
         try:
             vector = self._deployed(embedding).embed([text])[0]
         except Unavailable as error:
             with self._lock:
                 self._away[embedding] = (time.monotonic() + _PAUSE_SECONDS, error.message)
-            return Asked(text, index, None, error.message)
+            return None, error.message
         with self._lock:
             self._away.pop(embedding, None)
             self._vectors[key] = vector
             while len(self._vectors) > _KEPT:
                 self._vectors.popitem(last=False)
-        return Asked(text, index, vector)
+        return vector, ""

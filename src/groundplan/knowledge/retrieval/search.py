@@ -24,7 +24,7 @@ from groundplan.knowledge import store
 from groundplan.knowledge.index.model import Embedding
 from groundplan.knowledge.model import Embedder, Vectors
 from groundplan.knowledge.retrieval import fuse, search_store, told, words
-from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, propose
+from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, completed, propose, worded
 from groundplan.knowledge.retrieval.question import Asked, Asking, Held
 from groundplan.knowledge.retrieval.rerank import Reranker, Reranking, reordered
 from groundplan.knowledge.retrieval.search_store import Found, Standing
@@ -130,12 +130,11 @@ class Search:
             return Result([])
         edition = self._index.serving if request.edition is None else request.edition
         for _ in range(_TRIES):
-            begun = self.asking.begin(query, edition)
+            asked = self.asking.ask(query, edition)
             with self._as(person, request.workload, request.edition) as (conn, standing):
                 if standing.edition != edition:
                     edition = standing.edition
                     continue
-                asked = begun()
                 draft = self._draft(conn, standing, asked, request)
                 if request.rerank is None or draft.confidence < request.floor or len(draft.ranked) < 2:
                     return self._given(conn, draft, request)
@@ -153,12 +152,13 @@ class Search:
 
     def _draft(self, conn: Connection[Any], standing: Standing, asked: Asked, request: SearchRequest) -> _Draft:
         """What is found within one transaction."""
-        question = asked.vector
         limit = CANDIDATES if request.where == Where() else _FILTERED
-        wanted = self._wanted(asked.text, question, request.sources, standing, limit)
+        wanted = self._wanted(asked.text, None, request.sources, standing, limit)
         if request.synonyms and (variants := self._glossary.of(conn).variants(wanted.terms)):
             wanted = replace(wanted, variants=variants)
-        proposed = propose(asked.index, wanted)
+        by_words = worded(asked.index, wanted)
+        question = asked.vector  # the model had all the time until here
+        proposed = completed(by_words, replace(wanted, vector=question))
         ranked = self._read(conn, proposed, request, question)
         if standing.newest > proposed.view.cursor and question is not None:
             ranked += self._unprojected(conn, proposed, request, question, ranked)
