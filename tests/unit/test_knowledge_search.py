@@ -18,6 +18,7 @@ from groundplan.knowledge.retrieval.fuse import (
     distinct,
     fit,
     fused,
+    may_quote,
     plain,
     relevant,
     smoothed,
@@ -163,3 +164,19 @@ def test_a_run_is_found_wherever_it_stands(words: list[str], before: int, size: 
     found = verbatim(words, plain(" ".join(["x"] * before + words[:size])), 1)
     assert found >= (min(size, len(words)) / len(words) if len(words) >= 3 else 0)
     assert found <= 1
+
+
+_SAID = st.lists(st.sampled_from(["pump", "Filter", "is", "OPEN", "É", "x1"]), max_size=14)
+
+
+@given(_SAID, _SAID, st.sampled_from([" ", ", ", "-\n"]))
+def test_what_may_not_quote_quotes_nothing(asked: list[str], said: list[str], between: str) -> None:
+    question, text = plain(" ".join(asked)).split(), between.join(said)
+    assert may_quote(question, text) or verbatim(question, plain(text)) == 0
+
+
+def test_a_text_without_enough_words_in_a_row_is_passed_over() -> None:
+    question = plain("is the pump stopped before the filter").split()
+    assert may_quote(question, "The PUMP is stopped; before, the filter.")
+    assert not may_quote(question, "The filter is opened before the valve is shut.")
+    assert not may_quote(["the", "pump"], "the pump"), "two words are a chance"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 import uvicorn
 import uvloop
+from psycopg import Connection
 from psycopg_pool import ConnectionPool
 from threadpoolctl import threadpool_limits
 
@@ -64,7 +66,7 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
         min_size=1,
         max_size=4,
         configure=_configure,
-        check=ConnectionPool.check_connection,
+        check=_check,
         # given up after this long, a connection is tried again at the next question, instead of ever more rarely
         reconnect_timeout=1.0,
         name="search",
@@ -82,6 +84,15 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
     )
     examiner = Examiner(search.asking, lambda: database_url(home, settings, "control"))
     return application(Service(search, encoder, follower, examiner), token), pool, follower
+
+
+def _check(connection: Connection[Any]) -> None:
+    """Raises `OperationalError` where the server has gone. Then there is something to read; else a question to the
+    server is spared."""
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    if waiting.poll(0):
+        ConnectionPool.check_connection(connection)
 
 
 def _configure(connection: Any) -> None:

@@ -55,7 +55,7 @@ class Proposed:
         return {
             row: fuse.VERBATIM * fuse.verbatim(words, fuse.plain(text))
             for row, text in texts.items()
-            if self.words.get(row, -1.0) >= least
+            if self.words.get(row, -1.0) >= least and fuse.may_quote(words, text)
         }
 
 
