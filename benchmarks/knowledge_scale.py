@@ -3,9 +3,10 @@
 Fills a PostgreSQL of its own, starts the search service on it, and asks real questions (embedded with each search) as
 people who may see from a ten-thousandth of everything to all of it. `recall@10` is the part of the ten nearest visible
 chunks, by all exact similarities, that the vector stage proposes to PostgreSQL. Latencies are those of a client over
-HTTP: `bands` one question after the other; `clients` so many people who ask again as soon as they are answered, so
-its longer times are queues: see `qps`. `cpu_ms` is what the service and PostgreSQL compute for a search (the
-embedding of the question included), which other load on the machine does not change much.
+HTTP: `bands` one question after the other; `clients` so many programs that ask again as soon as they are answered, so
+its longer times are queues: see `qps`; `people` ask again a second later, on average. `cpu_ms` is what the service and
+PostgreSQL compute for a search (the embedding of the question included), which other load on the machine does not
+change much.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ TARGETS = {
     1_000_000: {"p95_ms": 60, "recall@10": 0.98},
 }
 _LEAST_BAND = 10
+PAUSE = 1.0
+"""Seconds from an answer to the next question of `people`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,14 +214,19 @@ def bands(bed: Bed, asked: int) -> list[dict[str, Any]]:
     return found
 
 
-def clients(bed: Bed, count: int, seconds: float) -> dict[str, float]:
-    """So many people at once, each asking again when answered; bands and questions at random."""
+def clients(bed: Bed, count: int, seconds: float, pause: float = 0.0) -> dict[str, float]:
+    """So many people at once, each asking again when answered, or `pause` seconds later on average; bands and questions
+    at random."""
     times: list[float] = []
     stop = time.perf_counter() + seconds
 
     def ask(seed: int) -> None:
         client, chance = Client(bed.endpoint), random.Random(seed)
-        while time.perf_counter() < stop:
+        while True:
+            if pause:
+                time.sleep(chance.expovariate(1 / pause))
+            if time.perf_counter() >= stop:
+                return
             band = chance.choice(BANDS)
             took, _ = client.ask(request(bed, band, chance.choice(bed.corpus.questions)))
             times.append(took)
@@ -295,6 +303,7 @@ def measure(chunks: int, asked: int, seconds: float, folder: Path) -> dict[str, 
             **times,
             "bands": bands(made, asked),
             "clients": {str(count): clients(made, count, seconds) for count in (1, 8, 32)},
+            "people": {str(count): clients(made, count, 2 * seconds, PAUSE) for count in (8, 32)},
             "ingesting": while_ingesting(made, seconds, 50),
             "load_average": os.getloadavg()[0],
         }

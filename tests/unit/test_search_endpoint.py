@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from groundplan.blueprint.content import Rerank
+from groundplan.gateway import search_app
+from groundplan.gateway.upstream.http1 import IDLE_SECONDS
 from groundplan.knowledge.retrieval.endpoint import Service, application
 from groundplan.knowledge.retrieval.follow import Follower
 from groundplan.knowledge.retrieval.search import Result, Search
@@ -64,3 +66,7 @@ async def test_a_slow_deployment_does_not_hold_up_searches_that_ask_nobody() -> 
     finally:
         slow.may.set()
     assert await asyncio.gather(*waiting) == [200] * 40
+
+
+def test_a_connection_is_kept_for_longer_than_a_worker_would_use_it() -> None:
+    assert search_app.KEPT_SECONDS > 2 * IDLE_SECONDS

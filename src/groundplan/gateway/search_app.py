@@ -42,6 +42,9 @@ from groundplan.knowledge.retrieval.search import Search
 from groundplan.runtime.models import MINILM, ensure
 
 _STATEMENT_TIMEOUT_MS = 3000
+KEPT_SECONDS = 60
+"""How long a connection stays without a question: longer than a worker keeps it (`http1.IDLE_SECONDS`), or a question
+might be sent to one that is being closed."""
 _EMBEDDING_SECONDS = 5.0
 """For the vector of a question from a deployment; later, search goes by words."""
 
@@ -113,6 +116,7 @@ async def serve(home: Home, settings: Settings) -> None:
             lifespan="off",
             proxy_headers=False,
             timeout_graceful_shutdown=5,
+            timeout_keep_alive=KEPT_SECONDS,
         )
         server = uvicorn.Server(config)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
