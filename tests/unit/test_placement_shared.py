@@ -17,6 +17,7 @@ from tests.unit.test_placement_over_time import busy, rented
 from groundplan.core.errors import Conflict
 from groundplan.placement import stress
 from groundplan.placement.explain.whole import compare, whole_json
+from groundplan.placement.generate.random_facts import random_facts
 from groundplan.placement.planner import CompanyPlan, claim, plan_company, units_used
 from groundplan.placement.pools import MOST_ROWS, fullest
 from groundplan.placement.problem import POOL, WorkLimit
@@ -263,3 +264,13 @@ def test_no_sound_pool_is_refused(
     except Conflict:
         return
     assert judged(facts, claim(plan)) == () and verify(plan.framed.problem, plan.solution).verified
+
+
+@pytest.mark.parametrize("seed", [78920, 105740])
+def test_a_burst_on_shared_hardware_is_borne_whole(seed: int) -> None:
+    """All units of a burst are held, however few hours it takes: random companies in which that was borne by nobody."""
+    plan = plan_company(random_facts(seed, 30, 10), WorkLimit(work=10, gap=1e-4))
+    assert any(each.burst is not None and each.burst.hardware for each in plan.decided.values())
+    made = claim(plan)
+    assert sum(each.usd for each in made.held.values()) <= made.hardware_usd + 0.01
+    assert not list(judged(plan.company, made))

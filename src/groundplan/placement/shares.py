@@ -110,5 +110,8 @@ def shared_terms(framed: Framed, w: WorkloadFacts, taken: Taken, shares: Mapping
     factor = shares.get(pool.name) if pool is not None else None
     if factor is None:
         return terms
-    rest = without_units(terms, _alone(framed, w, taken))
-    return {term: rest[term] + factor * (usd - rest[term]) for term, usd in terms.items()}
+    alone, paid = _alone(framed, w, taken), terms.get("compute", 0.0) + terms.get("idle", 0.0)
+    rest = without_units(terms, alone)
+    found = {term: rest[term] + factor * (usd - rest[term]) for term, usd in terms.items()}
+    # all units of a burst are held for the few hours that it takes: what stands beside its use is idle
+    return found | {"idle": found.get("idle", 0.0) + factor * max(0.0, alone - paid)}
