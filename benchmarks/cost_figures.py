@@ -169,7 +169,7 @@ def _book(services: Services) -> dict[str, Figure]:
         "/api/cost/sources": lambda: costs.sources(services, READER),
         "/api/cost/people": lambda: costs.people(services, READER, limit=50),
         "/api/cost/statements": lambda: costs.all_statements(services, READER, month=_month_before()),
-        "/api/cost/focus.csv": lambda: costs.focus(services, READER),
+        "/api/cost/focus.csv": lambda: costs.focus(services, _operator()),
     }
 
 

@@ -1,11 +1,12 @@
 """How long the figures of cost take over many calls, whether they are exact, and how many facts arrive beside them.
 
-    python benchmarks/cost_queries.py --calls 10000000 --json [--folder DIR]
+    python benchmarks/cost_queries.py --calls 10000000 --json [--folder DIR] [--wait]
 
 Fills a PostgreSQL of its own (embedded, in DIR or a temporary folder) with calls of 30 days, their attempts, charges
 and audit entries, some outcomes and kept content, through the same triggers as facts that are shipped; then asks every
 figure of the pages of Cost (`cost_figures`) again and again through the routes of the control API, on its own and while
 facts arrive by the shipper's own statements and are folded every second. The folder needs about 2 KB a call.
+`--wait` asks for a line of input after the fill, so that it need not be alone on the machine but the rest can be.
 `exact` compares sums with those of the facts, to the picodollar. `background` is what no page waits for.
 """
 
@@ -72,6 +73,11 @@ _ENTRIES = """INSERT INTO audit_entry (id, at, action, actor, subject, body, lea
 _CONTENT = """INSERT INTO content (call_id, at, workload, kind, expires_at, sealed)
   SELECT id, at, workload, 'redacted', now() + interval '30 days', 'sealed:' || coalesce(person::text, '') || ':' ||
     repeat('x', 500 + (h %% 300)::int) FROM made WHERE status = 'ok' AND h %% 10 = 0"""
+_OUTCOMES = """INSERT INTO outcome (id, call_id, accepted, value_usd, label, by)
+  SELECT gen_random_uuid(), id, hashtext(id::text) %% 10 <> 0, 0.5,
+    (ARRAY['accuracy', 'tone', 'thumb'])[1 + abs(hashtext(id::text)) %% 3], 'benchmark'
+  FROM made WHERE status = 'ok' AND hashtext(id::text) %% 200 = 0"""
+"""With the calls: a transaction holds a lock for each call that has one."""
 _CALLS = """INSERT INTO call (id, at, workload, person_id, team, endpoint, status, http_status, model, deployment,
     site, cost_usd, reserved_usd, prompt_tokens, completion_tokens, cache, blueprint, epoch, duration_ms, first_byte_ms,
     detail, shipped_at)
@@ -89,21 +95,25 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--wait", action="store_true", help="read a line of input before figures are asked")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder, cluster(Path(folder) / "pg") as server:
         with server.database() as database, cost_figures.company(database, Path(folder)) as made:
-            value = measure(database.urls["owner"], asked.calls, made, asked.rounds)
+            value = measure(database.urls["owner"], asked.calls, made, asked.rounds, wait=asked.wait)
     print(json.dumps(value, indent=None if asked.json else 1))
     return 0 if value["exact"] and value["p95_ms"] <= 300 and value["ingested_per_s"] >= 10_000 else 1
 
 
-def measure(url: str, calls: int, made: cost_figures.Company, rounds: int) -> dict[str, Any]:
+def measure(url: str, calls: int, made: cost_figures.Company, rounds: int, *, wait: bool = False) -> dict[str, Any]:
     began = time.monotonic()
     wanted = cost_figures.figures(made)
     with psycopg.connect(url, autocommit=True) as conn:
         fill(conn, calls)
         filled = time.monotonic() - began
+        if wait:
+            print(f"filled in {filled:.0f} s; a line of input begins the figures", file=sys.stderr, flush=True)
+            sys.stdin.readline()
         size = conn.execute("SELECT pg_database_size(current_database())").fetchone()
         asked(wanted, 1)  # a control process that has just begun is slower once
         alone = asked(wanted, rounds)
@@ -147,16 +157,10 @@ def fill(conn: psycopg.Connection[Any], calls: int) -> None:
             conn.execute("DROP TABLE IF EXISTS pg_temp.made")
             with psycopg.ClientCursor(conn) as cursor:
                 cursor.execute(_CHUNK, values)
-            for statement in (_ATTEMPTS, _CHARGES, _CALLS, _ENTRIES, _CONTENT):
+            for statement in (_ATTEMPTS, _CHARGES, _CALLS, _ENTRIES, _CONTENT, _OUTCOMES):
                 with psycopg.ClientCursor(conn) as cursor:
                     cursor.execute(statement, {"epoch": epoch})
         rollup_store.fold(conn)
-    conn.execute(
-        """INSERT INTO outcome (id, call_id, accepted, value_usd, label, by)
-           SELECT gen_random_uuid(), id, hashtext(id::text) % 10 <> 0, 0.5,
-             (ARRAY['accuracy', 'tone', 'thumb'])[1 + abs(hashtext(id::text)) % 3], 'benchmark'
-           FROM call WHERE status = 'ok' AND hashtext(id::text) % 200 = 0"""
-    )
     conn.execute("INSERT INTO budget_period SELECT budget, period, 1000000, 0 FROM charge_total ON CONFLICT DO NOTHING")
     conn.execute("VACUUM ANALYZE")
 
