@@ -214,7 +214,10 @@ def wait_http(port: int, path: str, seconds: float) -> None:
 
 def load(port: int, *options: str) -> dict[str, Any]:
     command = [sys.executable, str(HERE / "gateway_load.py"), "--port", str(port), "--key", KEY, *options]
-    answer: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"the load generator failed: {done.stderr.decode(errors='replace')[-2000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 

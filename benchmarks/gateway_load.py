@@ -117,6 +117,14 @@ class Run:
         self.flying += 1
         connection.send()
 
+    def idle(self) -> _Connection | None:
+        """A connection that nobody uses. Those that the server closed, as nobody used them for long, are dropped."""
+        while self.free:
+            connection = self.free.pop()
+            if connection.transport is not None and not connection.transport.is_closing():
+                return connection
+        return None
+
     def more(self) -> bool:
         return self.sent < self.most and time.perf_counter() < self.end
 
@@ -170,7 +178,7 @@ class Run:
                 self.lags.append(now - (start + number / rate))
                 number += 1
                 try:
-                    connection = self.free.pop() if self.free else await self.connect()
+                    connection = self.idle() or await self.connect()
                 except OSError as error:  # a server that lies behind by more connections than this process may have
                     self.sent, self.flying = self.sent + 1, self.flying + 1
                     self.failed(f"not connected: {error}".encode())

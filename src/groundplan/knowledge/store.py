@@ -14,6 +14,7 @@ from psycopg import Connection, sql
 from psycopg.rows import class_row
 
 from groundplan.core.ids import new_id
+from groundplan.knowledge.halfvec import Halfvec
 from groundplan.knowledge.model import Chunk, Document, Readers, StoredChunk, Vectors
 
 CHANNEL = "groundplan_chunks"
@@ -153,7 +154,7 @@ def _replace_chunks(conn: Conn, document: UUID, chunks: Sequence[Chunk], vectors
             part.end_line,
             vector,
         )
-        for part, vector in zip(chunks, _literals(vectors, len(chunks)), strict=True)
+        for part, vector in zip(chunks, _halves(vectors, len(chunks)), strict=True)
     ]
     with conn.cursor() as cursor:
         cursor.executemany(
@@ -203,11 +204,12 @@ def act_for(conn: Conn, person: UUID, workload: str = "", *, explain: bool = Fal
 
 def nearest(conn: Conn, vector: Sequence[float], sources: Sequence[str], limit: int) -> list[tuple[StoredChunk, float]]:
     """The readable chunks nearest to a unit vector with their cosine similarity, best first; an exact scan."""
+    half = Halfvec(vector)
     rows = conn.execute(
         f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %s::halfvec) FROM chunk c JOIN document d ON d.id = c.document_id
             WHERE d.source = ANY(%s) AND c.embedding IS NOT NULL
             ORDER BY c.embedding <=> %s::halfvec, length(d.path), c.id LIMIT %s""",
-        (_literal(vector), list(sources), _literal(vector), limit),
+        (half, list(sources), half, limit),
     )
     return [(StoredChunk(*row[:-1]), float(row[-1])) for row in rows]
 
@@ -230,10 +232,5 @@ def _one(conn: Conn, query: Any, parameters: Sequence[Any]) -> tuple[Any, ...]:
     return row
 
 
-def _literals(vectors: Vectors | None, count: int) -> list[str | None]:
-    return [None] * count if vectors is None else [_literal(row.tolist()) for row in vectors]
-
-
-def _literal(vector: Sequence[float]) -> str:
-    """The text form of a halfvec."""
-    return "[" + ",".join(f"{value:.6g}" for value in vector) + "]"
+def _halves(vectors: Vectors | None, count: int) -> list[Halfvec | None]:
+    return [None] * count if vectors is None else [Halfvec(row) for row in vectors]

@@ -8,8 +8,8 @@ from typing import Any
 from psycopg import Connection
 
 from groundplan.core.ids import new_id
+from groundplan.knowledge.halfvec import Halfvec
 from groundplan.knowledge.model import Vectors
-from groundplan.knowledge.retrieval.search_store import literal
 
 SOURCE = "corpus"
 
@@ -44,7 +44,7 @@ def add(conn: Conn, items: Sequence[tuple[str, str, str]], vectors: Vectors) -> 
             """INSERT INTO chunk (id, document_id, number, text, start_char, end_char, start_line, end_line, embedding,
                  changed) VALUES (%s, %s, 0, %s, 0, %s, 1, 1, %s::halfvec, nextval('chunk_change'))""",
             [
-                (new_id(), id, text.replace("\0", " "), len(text), literal(vector))
+                (new_id(), id, text.replace("\0", " "), len(text), Halfvec(vector))
                 for id, (_, _, text), vector in zip(ids, items, vectors, strict=True)
             ],
         )

@@ -15,6 +15,7 @@ import msgspec
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from groundplan.knowledge.halfvec import Halfvec
 from groundplan.knowledge.index.model import WHOLE, Edition, IndexSettings, State, told
 from groundplan.knowledge.parsing.model import Piece
 
@@ -213,7 +214,7 @@ def samples(conn: Conn, limit: int) -> list[tuple[str, str]]:
     return [(text, id) for text, id in rows]
 
 
-def exact(conn: Conn, edition: int, vector: str, limit: int) -> list[UUID]:
+def exact(conn: Conn, edition: int, vector: Halfvec, limit: int) -> list[UUID]:
     """The nearest passages of an edition, whoever may read them, by an exact scan."""
     rows = conn.execute(
         """SELECT id FROM chunk WHERE edition = %s AND embedding IS NOT NULL AND text <> ''

@@ -18,6 +18,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from groundplan.core.ids import new_id
+from groundplan.knowledge.halfvec import literal
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.parsing.model import Piece
@@ -241,7 +242,7 @@ def unembedded(conn: Conn, edition: int, limit: int) -> list[tuple[UUID, str, li
 
 def put_vectors(conn: Conn, ids: Sequence[UUID], vectors: Vectors) -> None:
     """A chunk that went away meanwhile is left out."""
-    texts = ["[" + ",".join(f"{value:.6g}" for value in row) + "]" for row in vectors.tolist()]
+    texts = [literal(row) for row in vectors]
     conn.execute(
         """UPDATE chunk c SET embedding = v.vector::halfvec, changed = nextval('chunk_change')
            FROM unnest(%s::uuid[], %s::text[]) AS v(id, vector) WHERE c.id = v.id""",

@@ -16,8 +16,8 @@ from psycopg import Connection
 
 from groundplan.core.database import connect
 from groundplan.core.errors import Unavailable
+from groundplan.knowledge.halfvec import Halfvec
 from groundplan.knowledge.index import index_store
-from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, propose
 from groundplan.knowledge.retrieval.question import Asked, Asking
 from groundplan.knowledge.retrieval.words import Analyzer
@@ -85,7 +85,7 @@ def _everything(asked: Asked, analyzer: Analyzer) -> Proposed:
 
 def _recall(conn: Connection[Any], edition: int, asked: Asked, proposed: Proposed) -> float:
     assert asked.vector is not None
-    exact = index_store.exact(conn, edition, search_store.literal(asked.vector), DEPTH)
+    exact = index_store.exact(conn, edition, Halfvec(asked.vector), DEPTH)
     near = {proposed.view.chunk(row) for row in proposed.near}
     return len(near.intersection(exact)) / len(exact) if exact else 1.0
 

@@ -5,8 +5,9 @@ It knows the numbers of readers' sets that somebody has and nothing else of them
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ class Wanted:
     """Its terms said otherwise, by the company's synonyms."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Proposed:
     """Rows of a view with what is said of them: BM25 and the part it is of what is possible, about the cosine, both
     together with their neighbours."""
@@ -48,14 +49,28 @@ class Proposed:
     order: list[int]
     """Rows that share more than common words with the question, or its subject; best first."""
 
+    @cached_property
+    def near_best(self) -> float:
+        """The BM25 score from which a row may have words of the question in their order."""
+        return fuse.NEAR_BEST * max(self.words.values(), default=0.0)
+
+    def batches(self, enough: int, most: int) -> Iterator[list[int]]:
+        """The rows as they are best read, until somebody has enough: of the best `most` at first only those that may be
+        among the best `enough`, by their score or for what they may quote; then the rest, `most` at a time."""
+        best = self.order[:most]
+        first = best[:enough] + [row for row in best[enough:] if self.words.get(row, -1.0) >= self.near_best]
+        yield first
+        read = set(first)
+        rest = [row for row in self.order if row not in read]
+        yield from (rest[start : start + most] for start in range(0, len(rest), most))
+
     def quoted(self, question: str, texts: Mapping[int, str]) -> dict[int, float]:
         """What the texts of rows are worth more for having words of the question in their order."""
         words = fuse.plain(question).split()
-        least = fuse.NEAR_BEST * max(self.words.values(), default=0.0)
         return {
             row: fuse.VERBATIM * fuse.verbatim(words, fuse.plain(text))
             for row, text in texts.items()
-            if self.words.get(row, -1.0) >= least and fuse.may_quote(words, text)
+            if self.words.get(row, -1.0) >= self.near_best and fuse.may_quote(words, text)
         }
 
 

@@ -193,7 +193,7 @@ class Search:
         best = fuse.distinct(fuse.demote(ranked, today))
         if places:
             best = reordered(best, places, today)
-        around = _around(conn, best[: request.k], request.context)
+        around = _around(conn, best[: request.k], request.context, ranked)
         chosen = fuse.fit(fuse.widened(best, around, request), request.k, request.max_bytes)
         conflicts = told.conflicts(conn, chosen)
         return Result(chosen, confidence, withheld=withheld, conflicts=conflicts, newer=newer, degraded=draft.degraded)
@@ -214,12 +214,13 @@ class Search:
         self, conn: Connection[Any], proposed: Proposed, request: SearchRequest, question: Vectors | None
     ) -> fuse.Ranked:
         """The readable ones, best first; asks for more until there are enough or no more."""
-        scores, order = proposed.scores, proposed.order
+        scores = proposed.scores
         enough = max(2 * request.k + 4, request.rerank.passages if request.rerank is not None else 0)
         most = max(_READ if request.where == Where() else _FILTERED // 5, enough)
         found: fuse.Ranked = []
-        for start in range(0, len(order), most):
-            rows = {proposed.view.chunk(row): row for row in order[start : start + most]}
+        # of a question about some documents only, most of what is read may be of others
+        for batch in proposed.batches(enough if request.where == Where() else most, most):
+            rows = {proposed.view.chunk(row): row for row in batch}
             allowed = search_store.read(conn, list(rows), request.sources, question)
             more = proposed.quoted(request.query, {rows[id]: one.text for id, one in allowed.items()})
             found += [
@@ -227,7 +228,8 @@ class Search:
                 for id, one in allowed.items()
                 if _within(one, request.where)
             ]
-            if len(found) >= enough:
+            # each text is given once
+            if len(found) >= enough and len({one.text for one, _ in found}) > request.k:
                 break
         return found
 
@@ -269,7 +271,8 @@ class Search:
     ) -> list[Newer]:
         """What of the best was kept back because there is a newer version."""
         least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
-        best = {proposed.view.chunk(row): proposed.scores[row] for row in proposed.order[:_READ]}
+        rows = [row for row in proposed.order[:_READ] if proposed.scores[row] >= least]
+        best = {proposed.view.chunk(row): proposed.scores[row] for row in rows}
         return told.newer(conn, best, [one.id for one, _ in ranked], least, request.workload)
 
     def readable(self, request: ConfirmRequest) -> ConfirmAnswer:
@@ -336,13 +339,17 @@ def _id(text: str) -> UUID:
         raise Invalid("a person or chunk is no id", code="search_request", hint="Give UUIDs.") from error
 
 
-def _around(conn: Connection[Any], best: fuse.Ranked, distance: int) -> dict[tuple[UUID, int], search_store.Part]:
-    """Readable chunks beside the best, by document and number; themselves too."""
-    wanted = {
-        (one.document, one.number + step) for one, _ in best for step in range(-distance, distance + 1) if distance
-    }
-    parts = search_store.neighbours(conn, sorted(wanted)) if wanted else []
-    return {(part.document, part.number): part for part in parts}
+def _around(
+    conn: Connection[Any], best: fuse.Ranked, distance: int, read: fuse.Ranked
+) -> dict[tuple[UUID, int], search_store.Part]:
+    """Readable chunks beside the best, by document and number. `read`: those that were read in this transaction."""
+    if not distance:
+        return {}
+    known = {(one.document, one.number): one.part for one, _ in read}
+    wanted = {(one.document, one.number + step) for one, _ in best for step in range(-distance, distance + 1)}
+    missing = sorted(wanted - known.keys())
+    parts = search_store.neighbours(conn, missing) if missing else []
+    return known | {(part.document, part.number): part for part in parts}
 
 
 def _within(chunk: Found, where: Where) -> bool:

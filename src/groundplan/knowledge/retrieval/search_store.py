@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from psycopg import Connection
 from psycopg.rows import args_row
 
+from groundplan.knowledge.halfvec import Halfvec, vector_of
 from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.store import CHANGE_LOCK
 
@@ -35,6 +36,19 @@ class Standing:
     edition: int
     newest: int = 0
     """No change has a larger number; some up to it may not be committed yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A chunk by its place in its document."""
+
+    document: UUID
+    number: int
+    text: str
+    start_char: int
+    end_char: int
+    start_line: int
+    end_line: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +73,13 @@ class Found:
     owner: str | None = None
     media: str | None = None
     similarity: float | None = None
+
+    @property
+    def part(self) -> Part:
+        """Itself by its place in its document."""
+        return Part(
+            self.document, self.number, self.text, self.start_char, self.end_char, self.start_line, self.end_line
+        )
 
 
 def stand_for(conn: Conn, person: UUID | None, workload: str, edition: int | None = None) -> Standing:
@@ -87,7 +108,7 @@ def read(conn: Conn, chunks: Sequence[UUID], sources: Sequence[str], question: V
             f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %s::halfvec) AS similarity
                 FROM chunk c JOIN document d ON d.id = c.document_id
                 WHERE c.id = ANY(%s) AND d.source = ANY(%s) AND c.text <> ''""",
-            (None if question is None else literal(question), list(chunks), list(sources)),
+            (None if question is None else Halfvec(question), list(chunks), list(sources)),
             prepare=True,
         ).fetchall()
     return {one.id: one for one in rows}
@@ -112,22 +133,9 @@ def changed(conn: Conn, after: int, sources: Sequence[str], question: Vectors, l
                     UNION SELECT id FROM document WHERE noted > %(after)s)
                   AND d.source = ANY(%(sources)s) AND c.text <> '' AND c.embedding IS NOT NULL
                 ORDER BY c.embedding <=> %(question)s::halfvec LIMIT %(limit)s""",
-            {"question": literal(question), "after": after, "sources": list(sources), "limit": limit},
+            {"question": Halfvec(question), "after": after, "sources": list(sources), "limit": limit},
             prepare=True,
         ).fetchall()
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A chunk by its place in its document."""
-
-    document: UUID
-    number: int
-    text: str
-    start_char: int
-    end_char: int
-    start_line: int
-    end_line: int
 
 
 def neighbours(conn: Conn, wanted: Sequence[tuple[UUID, int]]) -> list[Part]:
@@ -208,7 +216,7 @@ def fed(conn: Conn, documents: Sequence[UUID], edition: int) -> list[Fed]:
             (list(documents), edition),
         ).fetchall()
     return [
-        Fed(id, document, source, -1 if acl is None else acl, title, tuple(headings), text, vector(stored))
+        Fed(id, document, source, -1 if acl is None else acl, title, tuple(headings), text, vector_of(stored))
         for id, document, source, acl, title, headings, text, stored in rows
     ]
 
@@ -255,15 +263,3 @@ def newest(conn: Conn) -> int:
         (CHANGE_LOCK,),
     ).fetchone()
     return int(row[0]) if row and row[0] is not None else 0
-
-
-def vector(stored: bytes | None) -> NDArray[np.float32] | None:
-    """From the binary form of a halfvec: two 16-bit numbers, then the values, all big-endian."""
-    if stored is None:
-        return None
-    return np.frombuffer(stored, dtype=">f2", offset=4).astype(np.float32)
-
-
-def literal(vector: Vectors) -> str:
-    """The text form of a halfvec."""
-    return "[" + ",".join(map(repr, vector.astype(np.float64).round(6).tolist())) + "]"

@@ -30,6 +30,8 @@ _STOP_WORDS: Final = tuple(
     """.split()  # noqa: SIM905 -- a hundred quoted words are no easier to read
 )
 """Words that a question has because it is one, not because of what it is about."""
+_FEW: Final = 8
+"""Times as many postings as visible rows from which each visible row is looked up among them instead."""
 _LARGEST_SEGMENT = 16_000_000
 """Postings above which a segment is not merged further: sorting more at once would take seconds and gigabytes."""
 
@@ -71,7 +73,8 @@ class Segment:
 
     def find(self, term: int) -> slice | None:
         """Where the postings of a term are."""
-        place = int(np.searchsorted(self.terms, term))
+        # of the array's own type: with another, all of it would be converted first
+        place = int(self.terms.searchsorted(np.int32(term)))
         if place == len(self.terms) or int(self.terms[place]) != term:
             return None
         return slice(int(self.starts[place]), int(self.starts[place + 1]))
@@ -135,6 +138,12 @@ class Visible:
     count: int
     tokens: int
 
+    def few(self) -> Ints | None:
+        """The rows themselves, where they are so few that some word may have many times as many."""
+        if self.mask is None or self.count * _FEW >= len(self.mask):
+            return None
+        return np.flatnonzero(self.mask).astype(np.int32)
+
 
 @dataclass(frozen=True, slots=True)
 class Matches:
@@ -154,18 +163,24 @@ def bm25(segments: Sequence[Segment], question: Mapping[int, int], lengths: Ints
     if visible.count == 0 or not question:
         return nothing
     slope = K1 * B * visible.count / max(1, visible.tokens)
+    few = visible.few()
     touched: list[Ints] = []
     possible = 0.0
     for term, times in question.items():
-        found = [_postings(part, term, visible.mask) for part in segments]
+        found = [_postings(part, term, visible.mask, few) for part in segments]
         frequency = sum(len(rows) for rows, _ in found)
         if frequency == 0:
             continue
         weight = times * (K1 + 1) * float(np.log1p((visible.count - frequency + 0.5) / (frequency + 0.5)))
         possible += weight
         for rows, counts in found:
-            often = counts.astype(np.float64)
-            scores[rows] += weight * often / (often + (K1 * (1 - B) + slope * lengths[rows]))
+            # in one array: others of this size would cost more than the arithmetic
+            below = lengths[rows] * slope
+            below += K1 * (1 - B)
+            below += counts
+            more = weight * counts
+            more /= below
+            scores[rows] += more
             touched.append(rows)
     if not touched:
         return nothing
@@ -176,13 +191,19 @@ def bm25(segments: Sequence[Segment], question: Mapping[int, int], lengths: Ints
 _NONE = (np.zeros(0, np.int32), np.zeros(0, np.uint16))
 
 
-def _postings(part: Segment, term: int, mask: NDArray[np.bool_] | None) -> tuple[Ints, NDArray[np.uint16]]:
+def _postings(
+    part: Segment, term: int, mask: NDArray[np.bool_] | None, few: Ints | None
+) -> tuple[Ints, NDArray[np.uint16]]:
     where = part.find(term)
     if where is None:
         return _NONE
     rows, counts = part.rows[where], part.counts[where]
     if mask is None:
         return rows, counts
+    if few is not None and len(few) * _FEW < len(rows):
+        places = rows.searchsorted(few)
+        there = rows.take(places, mode="clip") == few
+        return few[there], counts[places[there]]
     seen = mask[rows]
     return rows[seen], counts[seen]
 
