@@ -25,6 +25,8 @@ from groundplan.knowledge.model import DIMENSION, Vectors
 WINDOW_TOKENS = 256
 """Longest input that the model was trained for, [CLS] and [SEP] included."""
 
+FEW_TEXTS = 8
+"""Of questions at most so many are embedded together."""
 _BATCH_TOKENS = 2048
 _BATCH_TEXTS = 16
 _MASKED = np.float32(-1e9)
@@ -149,11 +151,12 @@ class Encoder:
         return np.asarray(centred / np.sqrt(variance + self._epsilon) * scale + shift, dtype=np.float32)
 
 
-def padded(rows: Sequence[Sequence[int]], multiple: int = 1) -> tuple[NDArray[np.int64], _Array]:
-    """Token ids and a mask of what is real, both (rows, longest rounded up to a multiple)."""
+def padded(rows: Sequence[Sequence[int]], multiple: int = 1, least: int = 0) -> tuple[NDArray[np.int64], _Array]:
+    """Token ids and a mask of what is real, both (rows but at least so many, longest rounded up to a multiple)."""
     longest = -(-max(len(row) for row in rows) // multiple) * multiple
-    ids = np.zeros((len(rows), longest), dtype=np.int64)
-    mask = np.zeros((len(rows), longest), dtype=np.float32)
+    ids = np.zeros((max(len(rows), least), longest), dtype=np.int64)
+    mask = np.zeros(ids.shape, dtype=np.float32)
+    mask[len(rows) :, 0] = 1  # a mean of nothing is no number
     for index, row in enumerate(rows):
         ids[index, : len(row)] = row
         mask[index, : len(row)] = 1

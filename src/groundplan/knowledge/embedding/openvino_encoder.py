@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
-from groundplan.knowledge.embedding.encoder import Encoder, padded
+from groundplan.knowledge.embedding.encoder import FEW_TEXTS, Encoder, padded
 from groundplan.knowledge.model import DIMENSION
 
 Precision = Literal["float32", "bfloat16"]
 _HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
 _LENGTHS = 16
-"""Tokens by which the length of a single text, as a question is, grows: OpenVINO prepares itself for each new shape,
-which takes as long as the question, so there are few of them."""
+"""Tokens by which the length of a few texts, as questions are, grows; their number is doubled. OpenVINO prepares itself
+for each new shape, which takes as long as a question, so there are few of them."""
 
 _Array = NDArray[np.float32]
 
@@ -95,7 +95,9 @@ class OpenVinoEncoder(Encoder):
                 while request is None:
                     yield self._result(running.popleft())
                     request = self._request(running)
-                request.start_async(padded(rows, _LENGTHS if len(rows) == 1 else 1), share_inputs=False)
+                few = len(rows) <= FEW_TEXTS
+                inputs = padded(rows, _LENGTHS, 1 << (len(rows) - 1).bit_length()) if few else padded(rows)
+                request.start_async(inputs, share_inputs=False)
                 running.append(request)
             while running:
                 yield self._result(running.popleft())

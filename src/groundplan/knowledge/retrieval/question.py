@@ -9,11 +9,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from groundplan.core.errors import Unavailable
+from groundplan.knowledge.embedding.together import Together
 from groundplan.knowledge.index.model import Edition, Embedding
 from groundplan.knowledge.model import Embedder, Vectors
 from groundplan.knowledge.retrieval.projection import Projection
@@ -23,8 +23,6 @@ _KEPT: Final = 2048
 _PAUSE_SECONDS: Final = 5.0
 _HOLD_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.02
-_AT_ONCE: Final = 2
-"""Questions that are embedded here at a time: as many as the embedded model has threads."""
 
 
 class Held(Protocol):
@@ -58,8 +56,7 @@ class Asking:
 
     def __init__(self, local: Embedder, held: Held, deployed: Callable[[Embedding], Embedder] | None = None) -> None:
         """`local` embeds for editions of the embedded model, `deployed` gives what embeds for others."""
-        self._local, self._held, self._deployed = local, held, deployed
-        self._beside = ThreadPoolExecutor(_AT_ONCE, "question")
+        self._local, self._held, self._deployed = Together(local), held, deployed
         self._lock = threading.Lock()
         self._vectors: OrderedDict[tuple[Embedding, str], Vectors] = OrderedDict()
         self._away: dict[Embedding, tuple[float, str]] = {}
@@ -77,8 +74,7 @@ class Asking:
         if embedding is not None:
             vector, degraded = self._by_deployment(text, embedding)
             return Asked(text, index, lambda: vector, degraded)
-        vectors = self._beside.submit(self._local.embed, [text])
-        return Asked(text, index, lambda: vectors.result()[0])
+        return Asked(text, index, self._local.soon(text).result)
 
     def whole(self, edition: int) -> Projection:
         """The projection of an edition, after waiting some seconds for all of it; else `Unavailable` (search_index)."""

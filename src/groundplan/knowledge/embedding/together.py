@@ -1,0 +1,65 @@
+"""Questions that wait at the same time are embedded together.
+
+Most of what a question costs is reading the model's weights from memory, which is done once for all of them. Nobody
+waits for others to come: who finds a free thread is embedded at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
+
+from groundplan.knowledge.embedding.encoder import FEW_TEXTS
+from groundplan.knowledge.model import Embedder, Vectors
+
+_AT_ONCE: Final = 2
+"""As many as the embedded model has threads."""
+_SHORT_CHARS: Final = 240
+
+_Asked = tuple[str, Future[Vectors]]
+
+
+class Together:
+    """Embeds texts in threads of its own. Any thread may ask."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "question")
+        self._lock = threading.Lock()
+        self._waiting: deque[_Asked] = deque()
+
+    def soon(self, text: str) -> Future[Vectors]:
+        """The vector of a text, as soon as it is computed; what the embedder raises is raised by the result."""
+        asked: Future[Vectors] = Future()
+        with self._lock:
+            self._waiting.append((text, asked))
+        self._threads.submit(self._some)
+        return asked
+
+    def _some(self) -> None:
+        """Those that wait now; perhaps another thread has taken all of them already."""
+        taken = self._taken()
+        if not taken:
+            return
+        try:
+            vectors = self._embedder.embed([text for text, _ in taken])
+        except Exception as error:  # noqa: BLE001 -- told to whoever asked, by the result
+            for _, asked in taken:
+                asked.set_exception(error)
+            return
+        for (_, asked), vector in zip(taken, vectors, strict=True):
+            asked.set_result(vector)
+
+    def _taken(self) -> list[_Asked]:
+        """The next ones, all of them short or one that is not: others would be computed at its length."""
+        with self._lock:
+            taken: list[_Asked] = []
+            while self._waiting and len(taken) < FEW_TEXTS:
+                short = len(self._waiting[0][0]) <= _SHORT_CHARS
+                if short or not taken:
+                    taken.append(self._waiting.popleft())
+                if not short:
+                    break
+            return taken

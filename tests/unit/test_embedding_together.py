@@ -1,0 +1,70 @@
+"""Questions that wait at the same time are embedded together, each as it would be by itself."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from groundplan.knowledge.embedding.encoder import FEW_TEXTS
+from groundplan.knowledge.embedding.together import Together
+from groundplan.knowledge.model import Vectors
+
+
+class Slow:
+    """Embeds a text as its length, once it is let."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.begun = threading.Semaphore(0)
+        self.go = threading.Event()
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        self.asked.append(list(texts))
+        self.begun.release()
+        assert self.go.wait(10)
+        if "bad" in texts:
+            raise ValueError("it cannot be embedded")
+        return np.array([[len(text)] for text in texts], dtype=np.float32)
+
+
+def busy(slow: Slow, together: Together) -> None:
+    """Both threads have a text, so that what is asked now waits."""
+    for text in ("one", "two"):
+        together.soon(text)
+        assert slow.begun.acquire(timeout=10)
+
+
+def test_those_that_wait_are_embedded_at_once_and_told_their_own_vector() -> None:
+    slow = Slow()
+    together = Together(slow)
+    busy(slow, together)
+    waiting = [together.soon("x" * length) for length in range(1, FEW_TEXTS + 3)]
+    slow.go.set()
+    assert [float(each.result(10)[0]) for each in waiting] == list(range(1, FEW_TEXTS + 3))
+    assert [len(texts) for texts in slow.asked[:2]] == [1, 1]
+    assert max(len(texts) for texts in slow.asked) == FEW_TEXTS
+    assert sum(len(texts) for texts in slow.asked) == FEW_TEXTS + 4
+
+
+def test_a_long_one_is_embedded_by_itself() -> None:
+    slow = Slow()
+    together = Together(slow)
+    busy(slow, together)
+    waiting = [together.soon(text) for text in ("short", "long" * 500, "brief")]
+    slow.go.set()
+    assert [float(each.result(10)[0]) for each in waiting] == [5, 2000, 5]
+    assert ["long" * 500] in slow.asked
+
+
+def test_what_fails_is_told_to_those_who_asked() -> None:
+    slow = Slow()
+    together = Together(slow)
+    busy(slow, together)
+    bad = together.soon("bad")
+    slow.go.set()
+    with pytest.raises(ValueError, match="cannot be embedded"):
+        bad.result(10)
+    assert float(together.soon("after").result(10)[0]) == 5
