@@ -62,9 +62,12 @@ def add_call(
         last = index == len(states) - 1
         conn.execute(
             """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, http_status,
-                 reserved_usd, cost_usd, usage, epoch)
-               VALUES (%s, %s, %s, %s, 'rack', 'acme/own', %s, %s, 200, 1, %s, '{"input": 7}', %s)""",
-            (id, index, at, f"own-{index}", state, status if last else "failed", cost if last else 0, new_id()),
+                 reserved_usd, cost_usd, usage, epoch, workload)
+               VALUES (%s, %s, %s, %s, 'rack', 'acme/own', %s, %s, 200, 1, %s, '{"input": 7}', %s, %s)""",
+            (
+                *(id, index, at, f"own-{index}", state, status if last else "failed", cost if last else 0, new_id()),
+                workload,
+            ),
         )
         conn.execute("INSERT INTO charge VALUES (%s, %s, 'assistant', '2026-11', %s)", (id, index, cost if last else 0))
     return id
@@ -177,7 +180,8 @@ def test_series_are_by_utc_day(conn: Conn) -> None:
     (speed,) = queries.latency(conn)
     assert (speed["calls"], speed["p50_ms"]) == (2, 600.0)
     assert queries.statuses(conn) == {"assistant": {"ok": 2}}
-    assert queries.recent_routes(conn, START + timedelta(seconds=60))[0]["attempts"] == 1
+    (route,) = queries.recent_routes(conn, START + timedelta(seconds=60))
+    assert (route["workload"], route["deployment"], route["attempts"], route["ok"]) == ("assistant", "own-0", 1, 1)
 
 
 def test_budget_use_shows_limit_granted_and_spent(conn: Conn) -> None:

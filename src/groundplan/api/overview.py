@@ -70,13 +70,12 @@ def picture(conn: Connection[Any], number: int, now: datetime) -> Picture:
 def figures(conn: Connection[Any], now: datetime) -> Figures:
     midnight = datetime.combine(now.date(), time(), UTC)
     today = queries.cost_summary(conn, CallFilter(since=midnight))["by_workload"]
-    minute = queries.cost_summary(conn, CallFilter(since=now - timedelta(minutes=1)))["by_workload"]
     latencies = queries.latency(conn, CallFilter(since=midnight))
     return Figures(
         cost={row["workload"]: row["total_usd"] for row in today},
         calls={row["workload"]: row["calls"] for row in today},
         p95={row["workload"]: row["p95_ms"] for row in latencies},
-        per_minute={row["workload"]: float(row["calls"]) for row in minute},
+        per_minute=queries.calls_a_minute(conn, now),
         failing=store.failing_sites(conn, now - timedelta(seconds=OUTAGE_SECONDS)),
         routes=queries.recent_routes(conn, now - timedelta(seconds=LIVE_SECONDS)),
     )

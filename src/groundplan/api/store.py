@@ -233,15 +233,19 @@ def policy_number(conn: Db) -> int:
 
 
 def failing_sites(conn: Db, since: datetime) -> frozenset[str]:
-    """Sites whose newest attempt since then failed. Call ids are ordered by time, so only new rows are read."""
-    first = UUID(int=int(since.timestamp() * 1000) << 80)
+    """Sites whose newest attempt since then failed. Call ids are ordered by time: what failed is found by an index of
+    its own, and what came after it is read until something of that site was answered."""
     rows = _rows(
         conn,
-        """SELECT DISTINCT ON (site) site, outcome FROM attempt
-           WHERE call_id >= %s AND outcome IN ('ok', 'failed', 'not_billed') ORDER BY site, at DESC, number DESC""",
-        (first,),
+        """SELECT f.site FROM (
+             SELECT DISTINCT ON (site) site, call_id, number FROM attempt
+             WHERE outcome IN ('failed', 'not_billed') AND call_id >= %s ORDER BY site, call_id DESC, number DESC) AS f
+           WHERE NOT EXISTS (
+             SELECT 1 FROM attempt a
+             WHERE a.site = f.site AND a.outcome = 'ok' AND (a.call_id, a.number) > (f.call_id, f.number))""",
+        (UUID(int=int(since.timestamp() * 1000) << 80),),
     )
-    return frozenset(row["site"] for row in rows if row["outcome"] != "ok")
+    return frozenset(row["site"] for row in rows)
 
 
 def keep_duties_left(conn: Db, today: date) -> int:

@@ -19,7 +19,8 @@ from groundplan.ledger import rollup_store
 
 Row = dict[str, Any]
 NEWEST = 200
-"""Calls among which one that is in the audit log is looked for."""
+"""Calls among which one that is in the audit log is looked for, and at first one that is grounded or was answered by
+another deployment; where they have none, the first of that day is told."""
 _DAY = timedelta(days=1)
 _NEVER = datetime(9000, 1, 1, tzinfo=UTC)
 
@@ -86,11 +87,21 @@ def proofs(conn: Connection[Any], workload: str, primary: str | None, since: dat
             """SELECT
                  (SELECT id FROM call WHERE workload = %(workload)s AND at >= %(call)s AND NOT demo
                     AND status <> 'refused' ORDER BY at DESC LIMIT 1) AS call,
-                 (SELECT id FROM call WHERE workload = %(workload)s AND at >= %(grounded)s AND NOT demo
-                    AND status <> 'refused' AND jsonb_array_length(detail -> 'sources') > 0
-                    ORDER BY at DESC LIMIT 1) AS grounded_call,
-                 (SELECT id FROM call WHERE workload = %(workload)s AND at >= %(fallback)s AND NOT demo
-                    AND status = 'ok' AND deployment <> %(primary)s ORDER BY at DESC LIMIT 1) AS fallback_call,
+                 coalesce(
+                   (SELECT m.id FROM (SELECT id, at, status, detail FROM call
+                      WHERE workload = %(workload)s AND at >= %(grounded)s AND NOT demo
+                      ORDER BY at DESC LIMIT %(newest)s) m
+                    WHERE status <> 'refused' AND jsonb_array_length(detail -> 'sources') > 0 ORDER BY at DESC LIMIT 1),
+                   (SELECT id FROM call WHERE workload = %(workload)s AND at >= %(grounded)s AND NOT demo
+                      AND status <> 'refused' AND jsonb_array_length(detail -> 'sources') > 0
+                    ORDER BY at LIMIT 1)) AS grounded_call,
+                 coalesce(
+                   (SELECT m.id FROM (SELECT id, at, status, deployment FROM call
+                      WHERE workload = %(workload)s AND at >= %(fallback)s AND NOT demo
+                      ORDER BY at DESC LIMIT %(newest)s) m
+                    WHERE status = 'ok' AND deployment <> %(primary)s ORDER BY at DESC LIMIT 1),
+                   (SELECT id FROM call WHERE workload = %(workload)s AND at >= %(fallback)s AND NOT demo
+                      AND status = 'ok' AND deployment <> %(primary)s ORDER BY at LIMIT 1)) AS fallback_call,
                  (SELECT m.id FROM (SELECT id, at FROM call WHERE workload = %(workload)s AND at >= %(logged)s
                       AND NOT demo AND status <> 'refused' ORDER BY at DESC LIMIT %(newest)s) m
                   WHERE EXISTS (SELECT 1 FROM audit_entry e WHERE e.id = m.id AND e.leaf_index IS NOT NULL)

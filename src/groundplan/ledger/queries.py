@@ -5,7 +5,7 @@ Reads only, and asks nobody whether the reader may see it: the API does that.
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,8 @@ PAGE = 100
 """Calls on a page at most."""
 ATTEMPTS = 300_000
 """Attempts that are compared with a bill at once at most."""
+MANY_AT_ONCE = 2000
+"""Calls of ten seconds of which not each one of a minute is counted."""
 
 _EVERYTHING = CallFilter()
 
@@ -169,6 +171,16 @@ def daily_traffic(conn: Connection[Any], since: datetime) -> list[dict[str, Any]
 def recent_routes(conn: Connection[Any], since: datetime) -> list[dict[str, Any]]:
     """[{workload, deployment, site, attempts, ok, last_ok}]: which deployments answer which workloads since then."""
     return [_plain(row) for row in store.recent_routes(conn, since)]
+
+
+def calls_a_minute(conn: Connection[Any], now: datetime) -> dict[str, float]:
+    """workload -> calls a minute that were not refused: those of the last minute; where there are many, six times those
+    of its last ten seconds, so that a full gateway does not make its own picture slow."""
+    last = store.recent_calls(conn, now - timedelta(seconds=10))
+    if sum(row["calls"] for row in last) > MANY_AT_ONCE:
+        return {row["workload"]: 6.0 * row["calls"] for row in last}
+    minute = store.recent_calls(conn, now - timedelta(minutes=1))
+    return {row["workload"]: float(row["calls"]) for row in minute}
 
 
 def budget_use(conn: Connection[Any], at: date | datetime) -> list[dict[str, Any]]:

@@ -272,9 +272,18 @@ def recent_routes(conn: Connection[Any], since: datetime) -> list[Row]:
     """Attempts since then by workload and deployment: what answers, and what fails, right now."""
     return _rows(
         conn,
-        """SELECT c.workload, a.deployment, a.site, count(*) AS attempts,
-             count(*) FILTER (WHERE a.outcome = 'ok') AS ok, max(a.at) FILTER (WHERE a.outcome = 'ok') AS last_ok
-           FROM call c JOIN attempt a ON a.call_id = c.id WHERE c.at >= %(since)s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""",
+        """SELECT workload, deployment, site, count(*) AS attempts, count(*) FILTER (WHERE outcome = 'ok') AS ok,
+             max(at) FILTER (WHERE outcome = 'ok') AS last_ok
+           FROM attempt WHERE at >= %(since)s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""",
+        {"since": since},
+    )
+
+
+def recent_calls(conn: Connection[Any], since: datetime) -> list[Row]:
+    """How many calls that were not refused, since then, by workload."""
+    return _rows(
+        conn,
+        "SELECT workload, count(*) AS calls FROM call WHERE at >= %(since)s AND status <> 'refused' GROUP BY 1",
         {"since": since},
     )
 

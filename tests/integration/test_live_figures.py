@@ -1,0 +1,91 @@
+"""What the overview tells of the last minute: which sites fail, and how many calls each workload gets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from groundplan.api.store import failing_sites
+from groundplan.core.database import connect
+from groundplan.core.ids import new_id
+from groundplan.ledger import queries, rollup_store
+from groundplan.testing.database import Database
+
+Conn = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def conn(database: Database) -> Iterator[Conn]:
+    with connect(database.urls["control"], autocommit=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def shipper(database: Database) -> Iterator[Conn]:
+    with connect(database.urls["owner"], autocommit=True) as opened:
+        yield opened
+
+
+def attempt(conn: Conn, site: str, outcome: str, number: int = 0, call: Any = None) -> Any:
+    """One attempt now; open with an empty outcome."""
+    id = call or new_id()
+    conn.execute(
+        """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, http_status, reserved_usd,
+             cost_usd, usage, epoch, workload)
+           VALUES (%s, %s, now(), 'one', %s, 'acme/one', %s, %s, 200, 1, 0, '{}', %s, 'assistant')""",
+        (id, number, site, "settled" if outcome else "open", outcome, new_id()),
+    )
+    time.sleep(0.002)  # ids are ordered by the millisecond
+    return id
+
+
+def failing(conn: Conn) -> frozenset[str]:
+    return failing_sites(conn, datetime.now(UTC) - timedelta(seconds=60))
+
+
+def test_a_site_fails_while_its_newest_attempt_did(conn: Conn, shipper: Conn) -> None:
+    attempt(shipper, "here", "ok")
+    assert failing(conn) == frozenset()
+    call = attempt(shipper, "here", "failed")
+    attempt(shipper, "there", "not_billed")
+    attempt(shipper, "there", "")
+    assert failing(conn) == {"here", "there"}
+    attempt(shipper, "here", "ok", 1, call)
+    assert failing(conn) == {"there"}
+
+
+def test_what_was_folded_counts_as_well_and_what_is_long_ago_does_not(conn: Conn, shipper: Conn) -> None:
+    attempt(shipper, "here", "failed")
+    rollup_store.fold(shipper)
+    assert failing(conn) == {"here"}
+    time.sleep(0.05)
+    assert failing_sites(conn, datetime.now(UTC)) == frozenset()
+
+
+def call(conn: Conn, workload: str, ago: float, status: str = "ok") -> None:
+    conn.execute(
+        """INSERT INTO call (id, at, workload, endpoint, status, http_status, cost_usd, reserved_usd, blueprint, epoch,
+             duration_ms, detail)
+           SELECT %s, now() - make_interval(secs => %s), %s, 'chat', %s, 200, 0, 0, 1, %s, 1, '{}'""",
+        (new_id(), ago, workload, status, new_id()),
+    )
+
+
+def test_calls_a_minute_are_those_of_the_last_one(conn: Conn, shipper: Conn) -> None:
+    for ago in (1, 20, 50, 70):
+        call(shipper, "assistant", ago)
+    call(shipper, "assistant", 1, "refused")
+    call(shipper, "search", 5)
+    assert queries.calls_a_minute(conn, datetime.now(UTC)) == {"assistant": 3.0, "search": 1.0}
+
+
+def test_of_many_calls_ten_seconds_are_counted(conn: Conn, shipper: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "MANY_AT_ONCE", 2)
+    for ago in (1, 2, 3, 20):
+        call(shipper, "assistant", ago)
+    assert queries.calls_a_minute(conn, datetime.now(UTC)) == {"assistant": 18.0}
