@@ -129,6 +129,16 @@ def test_the_newest_two_hundred_may_be_on_several_days(conn: Conn) -> None:
     assert compare(conn, "support", "first")["logged_call"] == oldest[1]
 
 
+def test_behind_many_others_the_first_of_that_day_is_the_example(conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof_store, "NEWEST", 2)
+    first = add(conn, NOW - timedelta(minutes=90), sources=[["d", "a.md", 1, 2]], deployment="second")
+    later = add(conn, NOW - timedelta(minutes=60), sources=[["d", "a.md", 1, 2]], deployment="second")
+    add(conn, NOW - timedelta(minutes=30))
+    assert [told(conn)[name] for name in ("grounded_call", "fallback_call")] == [later, later]
+    add(conn, NOW - timedelta(minutes=20))
+    assert [told(conn)[name] for name in ("grounded_call", "fallback_call")] == [first, first]
+
+
 def test_a_call_counts_once_by_its_newest_outcome(conn: Conn) -> None:
     today = NOW.replace(hour=0, minute=0)
     call, other = add(conn, NOW), add(conn, NOW)
