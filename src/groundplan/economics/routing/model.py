@@ -65,6 +65,9 @@ class Head:
     slope: Floats
     offset: Floats
     blend: Blend = (1.0, 0.0, 1.0, 0.0)
+    alone: Floats = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
+    """(regressions, models): what is added to the words' part of the scores, then to the embedding's, for what each
+    expects by itself; trees look at that. Empty where they do not: there are none, or they are of an older version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +123,11 @@ class Router:
     full: Head | None
     """With the embedding."""
     trees: Forest | None
-    """Of the surface and the context; None: there were too few prompts."""
+    """Of the surface, the context and what the words' regression expects; None: there were too few prompts."""
     components: Floats
-    """(384, k): principal components of embeddings, which trees look at; empty without embeddings."""
+    """(384, k): directions of embeddings, which trees of an older version look at; else empty."""
     meant: Forest | None
-    """Of the surface and those components."""
+    """Of the same and what the embedding's regression expects."""
     strange_words: float
     """Below this share of known words the router abstains."""
     strange_likeness: float

@@ -51,8 +51,9 @@ def predict(router: Router, text: str, embedding: Floats | None = None, context:
     if router.full is not None and embedding is not None and router.centre.size:
         head, dense = router.full, np.concatenate([shape, embedding - router.centre])
         sure = sure and float((router.landmarks @ embedding).max()) >= router.strange_likeness
-    raw = weights @ head.weights[buckets] + dense @ head.weights[len(router.idf) :] + head.bias
-    by_trees = _by_trees(router, seen, embedding if head is router.full else None)
+    by_words = weights @ head.weights[buckets]
+    raw = by_words + dense @ head.weights[len(router.idf) :] + head.bias
+    by_trees = _by_trees(router, head, seen, by_words, embedding)
     return corrected(head, router.mean_costs, raw, by_trees, sure)
 
 
@@ -70,11 +71,25 @@ def filled(seen: Floats, mean: Floats) -> Floats:
     return np.where(np.isnan(seen), mean, seen).astype(np.float32)
 
 
-def _by_trees(router: Router, seen: Floats, embedding: Floats | None) -> Doubles | None:
-    if embedding is not None and router.meant is not None:
-        found = (embedding - router.centre) @ router.components
-        return forest.told(router.meant, np.concatenate([seen, found]))
-    return None if router.trees is None else forest.told(router.trees, seen)
+def _by_trees(router: Router, head: Head, seen: Floats, by_words: Doubles, embedding: Floats | None) -> Doubles | None:
+    """`by_words`: the words' part of the regressions."""
+    models, trees, shape = len(router.models), router.trees, seen
+    parts = [by_words[:models]]
+    if head is router.full and embedding is not None:
+        meaning, trees = embedding - router.centre, router.meant
+        if router.components.size:
+            shape = np.concatenate([seen, meaning @ router.components])
+        parts.append(meaning @ head.weights[-len(meaning) :, :models])
+    if trees is None:
+        return None
+    return forest.told(trees, looked_at(shape, np.stack(parts), head.alone) if head.alone.size else shape)
+
+
+def looked_at(shapes: Floats, parts: Doubles, alone: Floats) -> Floats:
+    """What trees look at: the surface, and what each regression expects by itself, (..., regressions, models) without
+    `alone`, which is added; rows or one row."""
+    told = forest.parts_of(parts + alone)
+    return np.concatenate([shapes, told.reshape(*told.shape[:-2], -1)], axis=-1).astype(np.float32)
 
 
 def blended(blend: Blend, linear: Doubles, trees: Doubles) -> Doubles:

@@ -12,7 +12,9 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.routing.decide.features import BUCKETS, CONTEXT, SURFACE
 from groundplan.economics.routing.model import Floats, Forest, Head, Router
 
-FORMAT = 2
+FORMAT = 3
+READ = (2, 3)
+"""Formats that are read: trees of the second look at directions of embeddings, not at what regressions expect."""
 _MOST_BYTES = 64 << 20
 
 
@@ -27,6 +29,7 @@ class _Head(msgspec.Struct, frozen=True, array_like=True):
     slope: list[float]
     offset: list[float]
     blend: tuple[float, float, float, float]
+    alone: list[list[float]] = []
 
 
 class _Forest(msgspec.Struct, frozen=True, array_like=True):
@@ -127,7 +130,7 @@ def _bad(reason: str) -> Invalid:
 
 def _unpacked(found: _Router) -> Router:
     models = len(found.models)
-    if found.format != FORMAT or models < 2 or not 0 <= found.strongest < models:
+    if found.format not in READ or models < 2 or not 0 <= found.strongest < models:
         raise ValueError(f"format {found.format} with {models} models")
     if not len(found.mean_scores) == len(found.mean_costs) == models or min(found.mean_costs) <= 0:
         raise ValueError("its models and their costs do not fit")
@@ -139,6 +142,9 @@ def _unpacked(found: _Router) -> Router:
     components = _array(found.components)
     if components.ndim != 2 or components.shape[0] != len(centre) * bool(components.shape[1]):
         raise ValueError("its components are of another size")
+    text = _checked(found.text, models, BUCKETS + shaped, 1)
+    full = None if found.full is None else _checked(found.full, models, BUCKETS + shaped + len(centre), 2)
+    looked = shaped + text.alone.size, shaped + components.shape[1] + (0 if full is None else full.alone.size)
     return Router(
         name=found.name,
         version=found.version,
@@ -151,11 +157,11 @@ def _unpacked(found: _Router) -> Router:
         surface_scale=shape[1],
         centre=centre,
         landmarks=_array(found.landmarks),
-        text=_checked(found.text, models, BUCKETS + shaped),
-        full=None if found.full is None else _checked(found.full, models, BUCKETS + shaped + len(centre)),
-        trees=None if found.trees is None else _planted(found.trees, models, shaped),
+        text=text,
+        full=full,
+        trees=None if found.trees is None else _planted(found.trees, models, looked[0]),
         components=components,
-        meant=None if found.meant is None else _planted(found.meant, models, shaped + components.shape[1]),
+        meant=None if found.meant is None else _planted(found.meant, models, looked[1]),
         strange_words=found.strange_words,
         strange_likeness=found.strange_likeness,
         points=found.points,
@@ -163,14 +169,17 @@ def _unpacked(found: _Router) -> Router:
     )
 
 
-def _checked(found: _Head, models: int, rows: int) -> Head:
+def _checked(found: _Head, models: int, rows: int, regressions: int) -> Head:
     weights = _array(found.weights)
     if weights.shape != (rows, 2 * models) or len(found.bias) != 2 * models:
         raise ValueError("a predictor has another shape")
     if len(found.slope) != models or len(found.offset) != models or not np.isfinite(weights).all():
         raise ValueError("a predictor is not calibrated")
+    alone = np.array(found.alone, dtype=np.float32) if found.alone else np.zeros((0, 0), dtype=np.float32)
+    if alone.size and (alone.shape != (regressions, models) or not np.isfinite(alone).all()):
+        raise ValueError("what its trees look at has another shape")
     bias, slope, offset = (np.array(part, dtype=np.float32) for part in (found.bias, found.slope, found.offset))
-    return Head(weights, bias, slope, offset, found.blend)
+    return Head(weights, bias, slope, offset, found.blend, alone)
 
 
 def _planted(found: _Forest, models: int, columns: int) -> Forest:
@@ -202,7 +211,8 @@ def _grown(forest: Forest) -> _Forest:
 
 
 def _head(head: Head) -> _Head:
-    return _Head(_packed(head.weights), _list(head.bias), _list(head.slope), _list(head.offset), head.blend)
+    bias, slope, offset = _list(head.bias), _list(head.slope), _list(head.offset)
+    return _Head(_packed(head.weights), bias, slope, offset, head.blend, [_list(each) for each in head.alone])
 
 
 def _list(values: Floats) -> list[float]:
