@@ -1,4 +1,5 @@
-"""Training of the learned router: ridge regression of every model's score and cost on words, surface and embedding.
+"""Training of the learned router: ridge regressions of every model's score and cost on words, surface and embedding,
+and trees and a kernel regression that look at what those expect.
 
 Needs scikit-learn (extra `economics`) and runs beside the product, never in a gateway. Strength of the penalty,
 calibration and operating points come from prompts that were left out group by group within the training set; whether it
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.routing.decide import forest
+from groundplan.economics.routing.decide import forest, kernel
 from groundplan.economics.routing.decide.features import BUCKETS, CONTEXT, hashed, surface, told, words_of
 from groundplan.economics.routing.decide.predict import blended, filled, looked_at, standard
 from groundplan.economics.routing.learn import grow
+from groundplan.economics.routing.learn import kernel as kernels
 from groundplan.economics.routing.learn.matrix import folds_of
 from groundplan.economics.routing.learn.operate import operating_points
 from groundplan.economics.routing.model import Blend, Doubles, Floats, Forest, Head, Matrix, Router, Sample, Whole
@@ -28,6 +30,8 @@ INNER_FOLDS = 4
 ENOUGH = 1500
 """Left-out prompts that are enough to choose a penalty by."""
 LANDMARKS = 64
+LEAST_ROWS = 200
+"""Prompts below which trees and kernel would only repeat noise."""
 _STRANGE = 0.002
 """Share of training prompts that count as strange."""
 _TOLERANCE = 1e-3
@@ -240,31 +244,36 @@ def calibrate(raw: Doubles, scores: Doubles) -> tuple[Floats, Floats]:
     return np.array(slopes, dtype=np.float32), np.array(offsets, dtype=np.float32)
 
 
-def _head(matrix: Matrix, features: Any, shapes: Floats, seed: int) -> tuple[Head, Forest | None, Doubles]:
-    """A predictor, the trees beside it where there are enough prompts, and calibrated left-out predictions (scores
-    beside relative costs). `shapes`: surfaces (rows, columns), as they are."""
+def _head(
+    matrix: Matrix, features: Any, shapes: Floats, vectors: Floats | None, seed: int
+) -> tuple[Head, Forest | None, Doubles]:
+    """A predictor, with trees and kernel where there are enough prompts, and its calibrated left-out predictions
+    (scores beside relative costs). `shapes`: surfaces (rows, columns), as they are."""
     shaped, count = shapes.shape[1], len(matrix.models)
     out = left_out(matrix, features, PENALTIES, seed, shaped)
     targets, _ = targets_of(matrix)
     fitted = ridge(features, targets, out.penalty, shaped)
     # expectations that were left out: those of the fitted regressions know the answers
-    trees, by_trees = _trees(matrix, looked_at(shapes, out.alone, np.zeros_like(fitted.alone)), seed)
-    told = out.raw.copy()
-    if by_trees is None:
+    looked = looked_at(shapes, out.alone, np.zeros_like(fitted.alone))
+    trees, told = None, out.raw.copy()
+    if len(looked) < LEAST_ROWS:
         slope, offset = calibrate(told[:, :count], matrix.scores)
         head = Head(fitted.weights, fitted.bias, slope, offset)
     else:
-        blend = blend_of(told[:, :count], by_trees, matrix.scores)
-        told[:, :count] = blended(blend, told[:, :count], by_trees)
+        trees = grow.grow(looked, matrix.scores, seed, grow.DRAWS)
+        near = kernels.fit(looked, vectors, matrix.scores, shaped, seed)
+        every = told[:, :count], *_beside(matrix, looked, vectors, shaped, seed)
+        blend = blend_of(every, matrix.scores)
+        told[:, :count] = blended(blend, every)
         # a slope for each model would undo what was weighed for their differences
         slope = np.ones(count, dtype=np.float32)
         offset = (matrix.scores - told[:, :count]).mean(axis=0).astype(np.float32)
-        head = Head(fitted.weights, fitted.bias, slope, offset, blend, fitted.alone)
+        head = Head(fitted.weights, fitted.bias, slope, offset, blend, fitted.alone, near)
     told[:, :count] = np.clip(head.offset + head.slope * told[:, :count], 0, 1)
     return head, trees, told
 
 
-def blend_of(linear: Doubles, trees: Doubles, scores: Doubles) -> Blend:
+def blend_of(told: Sequence[Doubles], scores: Doubles) -> Blend:
     """The weights, none below 0, with which left-out predictions come nearest to what was seen: of the mean over
     models, and of the models' differences from it."""
     try:
@@ -277,25 +286,24 @@ def blend_of(linear: Doubles, trees: Doubles, scores: Doubles) -> Blend:
         apart = values - mean
         return (mean - mean.mean()).ravel(), (apart - apart.mean(axis=0)).ravel()
 
-    pairs = [split(values) for values in (linear, trees, scores)]
+    pairs, seen = [split(values) for values in told], split(scores)
     found: list[float] = []
     for place in range(2):
-        weights, _ = nnls(np.stack([pairs[0][place], pairs[1][place]], axis=1), pairs[2][place])
-        found += [float(weights[0]), float(weights[1])]
-    return found[0], found[1], found[2], found[3]
+        weights, _ = nnls(np.stack([pair[place] for pair in pairs], axis=1), seen[place])
+        found += [float(weight) for weight in weights]
+    return tuple(found)
 
 
-def _trees(matrix: Matrix, shapes: Floats, seed: int) -> tuple[Forest | None, Doubles | None]:
-    """Trees on such columns, and their left-out scores; (None, None) where there are too few prompts."""
-    rows = len(matrix.samples)
-    if rows < grow.LEAST_ROWS:
-        return None, None
-    told = np.zeros_like(matrix.scores)
+def _beside(matrix: Matrix, looked: Floats, vectors: Floats | None, shaped: int, seed: int) -> tuple[Doubles, Doubles]:
+    """Left-out scores by trees and by kernel."""
+    by_trees, by_kernel = np.zeros_like(matrix.scores), np.zeros_like(matrix.scores)
     for fold in folds_of([sample.group for sample in matrix.samples], INNER_FOLDS, seed):
-        rest = np.setdiff1d(np.arange(rows), fold)
-        grown = grow.grow(shapes[rest], matrix.scores[rest], seed)
-        told[fold] = forest.told_all(grown, shapes[fold])
-    return grow.grow(shapes, matrix.scores, seed, grow.DRAWS), told
+        rest = np.setdiff1d(np.arange(len(looked)), fold)
+        seen, asked = (None, None) if vectors is None else (vectors[rest], vectors[fold])
+        by_trees[fold] = forest.told_all(grow.grow(looked[rest], matrix.scores[rest], seed), looked[fold])
+        near = kernels.fit(looked[rest], seen, matrix.scores[rest], shaped, seed)
+        by_kernel[fold] = kernel.told(near, looked[fold], asked)
+    return by_trees, by_kernel
 
 
 def train(
@@ -313,10 +321,11 @@ def train(
     scales = scales_of(seen)
     trees, meant, full, text = None, None, None, None
     if vectors is None or alone:
-        text, trees, told = _head(matrix, columns(scales, seen, embedded=False), seen.shapes, seed)
+        text, trees, told = _head(matrix, columns(scales, seen, embedded=False), seen.shapes, None, seed)
     if vectors is not None:
-        full, meant, told = _head(matrix, columns(scales, seen, embedded=True), seen.shapes, seed)
-        text = text or replace(full, weights=full.weights[: BUCKETS + seen.shapes.shape[1]], alone=full.alone[:1])
+        full, meant, told = _head(matrix, columns(scales, seen, embedded=True), seen.shapes, vectors, seed)
+        words = full.weights[: BUCKETS + seen.shapes.shape[1]]
+        text = text or replace(full, weights=words, alone=full.alone[:1], kernel=None)
     if text is None:
         raise AssertionError("nothing was learned")
     means = matrix.scores.mean(axis=0)

@@ -15,8 +15,6 @@ from groundplan.economics.routing.model import Doubles, Floats, Forest, Whole
 ROUNDS = 350
 DRAWS = 3
 """Times that the trees of a router are learned anew, so that chance of one draw decides less."""
-LEAST_ROWS = 200
-"""Prompts below which trees would only repeat noise."""
 _SETTINGS: Mapping[str, Any] = {
     "objective": "regression", "learning_rate": 0.03, "num_leaves": 6, "min_child_samples": 60, "feature_fraction": 0.5,
     "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 20.0, "num_threads": 1, "verbose": -1,
