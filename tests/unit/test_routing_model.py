@@ -23,7 +23,7 @@ from groundplan.economics.routing.decide.predict import blended, predict
 from groundplan.economics.routing.learn import grow
 from groundplan.economics.routing.learn import kernel as kernels
 from groundplan.economics.routing.learn.evaluate import apply, evaluate, same_choice, strong_share
-from groundplan.economics.routing.learn.fit import blend_of, train
+from groundplan.economics.routing.learn.fit import LEAST_ROWS, blend_of, train
 from groundplan.economics.routing.learn.matrix import folds_of, read_matrix
 from groundplan.economics.routing.learn.operate import error_of_mean
 from groundplan.economics.routing.learn.perturb import KINDS
@@ -193,6 +193,14 @@ def placed(matrix: Matrix, seed: int) -> Floats:
 def knowing() -> Router:
     matrix = entangled(400, 5)
     return load(dump(train(matrix, placed(matrix, 5), (0.99,))))
+
+
+def test_with_few_prompts_the_regressions_stand_alone(knowing: Router) -> None:
+    matrix = entangled(LEAST_ROWS - 1, 5)
+    few = train(matrix, placed(matrix, 5), ())
+    assert few.full is not None and knowing.full is not None
+    assert (few.trees, few.meant, few.text.kernel, few.full.kernel) == (None, None, None, None)
+    assert None not in (knowing.trees, knowing.meant, knowing.text.kernel, knowing.full.kernel)
 
 
 @pytest.mark.parametrize("embedded", [False, True])

@@ -30,7 +30,7 @@ INNER_FOLDS = 4
 ENOUGH = 1500
 """Left-out prompts that are enough to choose a penalty by."""
 LANDMARKS = 64
-LEAST_ROWS = 200
+LEAST_ROWS = 400
 """Prompts below which trees and kernel would only repeat noise."""
 _STRANGE = 0.002
 """Share of training prompts that count as strange."""
