@@ -9,23 +9,25 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.routing.decide import forest
+from groundplan.economics.routing.decide import forest, kernel
 from groundplan.economics.routing.decide.choose import best, choose
 from groundplan.economics.routing.decide.features import BUCKETS, SURFACE, hashed, surface, words_of
-from groundplan.economics.routing.decide.predict import blended
+from groundplan.economics.routing.decide.predict import blended, predict
 from groundplan.economics.routing.learn import grow
+from groundplan.economics.routing.learn import kernel as kernels
 from groundplan.economics.routing.learn.evaluate import apply, evaluate, same_choice, strong_share
-from groundplan.economics.routing.learn.fit import blend_of, train
+from groundplan.economics.routing.learn.fit import LEAST_ROWS, blend_of, train
 from groundplan.economics.routing.learn.matrix import folds_of, read_matrix
 from groundplan.economics.routing.learn.operate import error_of_mean
 from groundplan.economics.routing.learn.perturb import KINDS
-from groundplan.economics.routing.model import Matrix, Router, Sample
+from groundplan.economics.routing.model import Floats, Matrix, Router, Sample
 from groundplan.economics.routing.versions.artifact import dump, load
 
 EASY = ("what are your opening hours on {}", "please say hello to {} in one line", "where is the office of {}")
@@ -151,25 +153,176 @@ def test_trees_are_kept_as_they_were_learned() -> None:
     good = 1 / (1 + np.exp(-2 * shapes[:, 3]))
     scores = np.stack([np.full(400, 0.9), good], axis=1)
     grown = grow.grow(shapes, scores, 1)
-    assert np.allclose(forest.scores_of(grow.parts_of(scores)), scores)
+    assert np.allclose(forest.scores_of(forest.parts_of(scores)), scores)
     told = forest.told_all(grown, shapes)
     assert np.corrcoef(told[:, 1] - told[:, 0], scores[:, 1] - scores[:, 0])[0, 1] > 0.9
-    again = load(dump(replace(train(made(60), None, ()), trees=grown))).trees
+    few = train(made(60), None, ())
+    few = replace(few, text=replace(few.text, blend=(0.5, 0.5, 0.5, 0.5)))
+    again = load(dump(replace(few, trees=grown))).trees
     assert again is not None
     assert np.abs(forest.told_all(again, shapes) - told).max() < 1e-6
     broken = replace(grown, left=grown.left + 1000)
     with pytest.raises(Invalid, match="trees are broken"):
-        load(dump(replace(train(made(60), None, ()), trees=broken)))
+        load(dump(replace(few, trees=broken)))
+
+
+FAR, NEAR = ("mitral", "aortic", "portal", "septal"), ("garden", "kitten", "muffin", "window")
+"""Words that look alike on the surface; what was asked with them tells how hard it is."""
+
+
+def entangled(rows: int, seed: int) -> Matrix:
+    """Prompts that the small model fails only where both the subject is far and the prompt is long."""
+    dice = np.random.default_rng(seed)
+    samples, scores = [], []
+    for number in range(rows):
+        far, long = dice.random(2) < 0.5
+        words = dice.choice(FAR if far else NEAR, size=24 if long else 6)
+        samples.append(Sample(str(number), f"g{number}", " ".join(words)))
+        scores.append([1.0, float(not (far and long))])
+    return Matrix(tuple(samples), ("large", "small"), np.array(scores), np.tile([0.01, 0.001], (rows, 1)))
+
+
+def placed(matrix: Matrix, seed: int) -> Floats:
+    """Unit vectors of which one direction tells the subject."""
+    vectors = np.random.default_rng(seed).normal(size=(len(matrix.samples), 16))
+    vectors[:, 0] = [4.0 if sample.prompt.split()[0] in FAR else -4.0 for sample in matrix.samples]
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def knowing() -> Router:
+    matrix = entangled(400, 5)
+    return load(dump(train(matrix, placed(matrix, 5), (0.99,))))
+
+
+def test_with_few_prompts_the_regressions_stand_alone(knowing: Router) -> None:
+    matrix = entangled(LEAST_ROWS - 1, 5)
+    few = train(matrix, placed(matrix, 5), ())
+    assert few.full is not None and knowing.full is not None
+    assert (few.trees, few.meant, few.text.kernel, few.full.kernel) == (None, None, None, None)
+    assert None not in (knowing.trees, knowing.meant, knowing.text.kernel, knowing.full.kernel)
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_trees_join_what_words_or_meaning_tell_to_what_the_surface_tells(knowing: Router, embedded: bool) -> None:
+    fresh = entangled(120, 6)
+    vectors = placed(fresh, 6)
+    told = np.array(
+        [
+            predict(knowing, sample.prompt, vectors[i] if embedded else None).scores[1]
+            for i, sample in enumerate(fresh.samples)
+        ]
+    )
+    # a sum of what each tells expects 0.75 where one of both is so, and 0.25 where both are
+    assert told[fresh.scores[:, 1] == 1].min() > 0.85
+    assert told[fresh.scores[:, 1] == 0].max() < 0.15
+
+
+def test_where_meaning_alone_tells_the_subject_trees_look_at_it(knowing: Router) -> None:
+    matrix = entangled(400, 5)
+    vectors = placed(matrix, 5)
+    masked = tuple(replace(each, prompt=" ".join(["garden"] * len(each.prompt.split()))) for each in matrix.samples)
+    router = train(replace(matrix, samples=masked), vectors, (), alone=False)
+    fresh = entangled(60, 6)
+    asked = [predict(router, " ".join(["garden"] * len(sample.prompt.split())), vector).scores[1]
+             for sample, vector in zip(fresh.samples, placed(fresh, 6), strict=True)]  # fmt: skip
+    told = np.array(asked)
+    assert told[fresh.scores[:, 1] == 1].min() > 0.8
+    assert told[fresh.scores[:, 1] == 0].max() < 0.2
+
+
+def test_a_kernel_is_kept_as_it_was_learned(knowing: Router) -> None:
+    looked = np.random.default_rng(9).normal(size=(1200, 6)).astype(np.float32)
+    vectors = placed(entangled(1200, 9), 9)
+    good = (np.tanh(2 * looked[:, 1]) * np.sign(vectors[:, 0]) + 1) / 2
+    scores = np.stack([np.full(1200, 0.9), good], axis=1)
+    fitted = kernels.fit(looked[:1000], vectors[:1000], scores[:1000], 4, 1)
+    told = kernel.told(fitted, looked, vectors)
+    assert np.abs(told[:, 0] - 0.9).max() < 1e-3
+    assert np.corrcoef(told[1000:, 1], good[1000:])[0, 1] > 0.8
+    assert kernel.told(fitted, looked[7], vectors[7]) == pytest.approx(told[7], abs=1e-4)
+    assert knowing.full is not None and knowing.full.kernel is not None
+    again = load(dump(knowing))
+    assert again.full is not None and again.full.kernel is not None
+    for name in ("mean", "deviation", "reach", "landmarks", "squares", "weights", "bias"):
+        assert np.array_equal(getattr(again.full.kernel, name), getattr(knowing.full.kernel, name)), name
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (0, [0.0]),
+        (1, [0.0] * (SURFACE + 4)),
+        (2, [float("nan")] * (SURFACE + 4)),
+        (3, [[2, 2], b"\0" * 8]),
+        (4, b"\0" * 8),
+        (5, [1.0]),
+    ],
+)
+def test_a_kernel_of_another_shape_is_refused(knowing: Router, place: int, value: Any) -> None:
+    kept = msgspec.msgpack.decode(dump(knowing))
+    assert load(msgspec.msgpack.encode(kept)).models == knowing.models
+    kept["full"][6][place] = value
+    with pytest.raises(Invalid, match="no learned router"):
+        load(msgspec.msgpack.encode(kept))
+
+
+def test_a_router_whose_predictors_are_not_weighed_is_refused(knowing: Router) -> None:
+    kept = msgspec.msgpack.decode(dump(knowing))
+    kept["text"][4] = kept["text"][4][:4]
+    with pytest.raises(Invalid, match="not weighed"):
+        load(msgspec.msgpack.encode(kept))
+
+
+def older(router: Router) -> Router:
+    """As a router of the second format: its trees look at directions of embeddings."""
+    if router.full is None or router.meant is None:
+        raise AssertionError
+    none = np.zeros((0, 0), dtype=np.float32)
+    directions = np.eye(16, 3, dtype=np.float32)
+    shapes = np.random.default_rng(7).normal(size=(300, SURFACE + 3)).astype(np.float32)
+    good = (shapes[:, SURFACE] > 0).astype(float)
+    meant = grow.grow(shapes, np.stack([np.ones(300), good], axis=1), 1)
+    text = replace(router.text, blend=(1.0, 0.0, 1.0, 0.0), alone=none, kernel=None)
+    full = replace(router.full, blend=(0.0, 1.0, 0.0, 1.0), alone=none, kernel=None)
+    return replace(router, text=text, full=full, trees=None, components=directions, meant=meant)
+
+
+def test_a_router_of_the_format_before_decides_as_it_did(knowing: Router) -> None:
+    before = older(knowing)
+    kept = msgspec.msgpack.decode(dump(before))
+    kept["format"] = 2
+    for head in ("text", "full"):
+        assert kept[head][5:] == [[], None]
+        del kept[head][5:]
+    again = load(msgspec.msgpack.encode(kept))
+    assert again.full is not None and again.meant is not None and not again.full.alone.size
+    vector = placed(entangled(1, 8), 8)[0]
+    words = words_of("garden kitten")
+    seen = np.concatenate([surface("garden kitten", words), (vector - again.centre) @ again.components])
+    by_trees = forest.told(again.meant, seen)
+    only = replace(again.full, offset=np.zeros(2, dtype=np.float32))
+    told = predict(replace(again, full=only), "garden kitten", vector)
+    assert told.scores == pytest.approx(np.clip(by_trees, 0, 1), abs=1e-6)
+
+
+@pytest.mark.parametrize("alone", [[[0.1, 0.2]] * 3, [[0.1], [0.2]], [[0.1], [0.2, 0.3]], [[float("nan"), 0.1]] * 2])
+def test_expectations_of_another_shape_are_refused(knowing: Router, alone: list[list[float]]) -> None:
+    kept = msgspec.msgpack.decode(dump(knowing))
+    kept["full"][5] = alone
+    with pytest.raises(Invalid, match="no learned router"):
+        load(msgspec.msgpack.encode(kept))
 
 
 def test_regressions_and_trees_are_weighed_by_what_each_is_worth() -> None:
     dice = np.random.default_rng(6)
     truth = dice.random((3000, 2))
     noise = dice.random((3000, 2))
-    weights = blend_of(truth + 0.05 * noise, noise, truth)
-    assert weights[0] > 0.9 and weights[2] > 0.9
-    assert weights[1] < 0.1 and weights[3] < 0.1
-    assert blended((1.0, 0.0, 1.0, 0.0), truth[0], noise[0]) == pytest.approx(truth[0])
+    weights = blend_of((truth + 0.05 * noise, noise, 1 - truth), truth)
+    assert weights[0] > 0.9 and weights[3] > 0.9
+    assert max(weights[1], weights[2], weights[4], weights[5]) < 0.1
+    assert blended((1.0, 0.0, 1.0, 0.0), (truth[0], noise[0])) == pytest.approx(truth[0])
+    assert blended((0.25, 0.75, 0.25, 0.75), (truth, noise)) == pytest.approx(0.25 * truth + 0.75 * noise)
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

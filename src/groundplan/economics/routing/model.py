@@ -64,7 +64,12 @@ class Head:
     bias: Floats
     slope: Floats
     offset: Floats
-    blend: Blend = (1.0, 0.0, 1.0, 0.0)
+    blend: Blend = (1.0, 1.0)
+    alone: Floats = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
+    """(regressions, models): what is added to the words' part of the scores, then to the embedding's, for what each
+    expects by itself; trees and kernel look at that. Empty where they do not: there are none, or trees of an older
+    version."""
+    kernel: Kernel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +89,27 @@ class Forest:
     depth: int
 
 
-Blend = tuple[float, float, float, float]
-"""How regressions and trees are added: (regressions', trees') weight in the mean of all models' scores, then in the
-models' differences from it."""
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Kernel regression of all models' scores on how near a prompt is to landmarks."""
+
+    mean: Floats
+    """(columns,): of what trees look at."""
+    deviation: Floats
+    reach: Floats
+    """(columns,): what one deviation counts for."""
+    landmarks: Floats
+    """(k, columns and width of the embedding, where it looks at one)"""
+    squares: Floats
+    """Their squared lengths."""
+    weights: Floats
+    """(k, models)"""
+    bias: Floats
+
+
+Blend = tuple[float, ...]
+"""How regressions, trees and kernel are added, as far as there are any: their weights in the mean of all models'
+scores, then in the models' differences from it."""
 
 
 Point = tuple[float, float]
@@ -120,11 +143,11 @@ class Router:
     full: Head | None
     """With the embedding."""
     trees: Forest | None
-    """Of the surface and the context; None: there were too few prompts."""
+    """Of the surface, the context and what the words' regression expects; None: there were too few prompts."""
     components: Floats
-    """(384, k): principal components of embeddings, which trees look at; empty without embeddings."""
+    """(384, k): directions of embeddings, which trees of an older version look at; else empty."""
     meant: Forest | None
-    """Of the surface and those components."""
+    """Of the same and what the embedding's regression expects."""
     strange_words: float
     """Below this share of known words the router abstains."""
     strange_likeness: float

@@ -1,6 +1,7 @@
-"""Boosted trees on the surface of a prompt as plain arrays, evaluated with numpy alone; `learn.grow` makes them.
+"""Boosted trees as plain arrays, evaluated with numpy alone; `learn.grow` makes them.
 
-They tell the mean score of all models, and how far each model's score is from it. Words are the regressions' matter.
+They look at the surface of a prompt and at what the regressions expect of it, and tell the mean score of all models,
+and how far each model's score is from it. Words and embeddings are the regressions' matter.
 """
 
 from __future__ import annotations
@@ -10,14 +11,21 @@ import numpy as np
 from groundplan.economics.routing.model import Doubles, Floats, Forest
 
 
+def parts_of(scores: Doubles) -> Doubles:
+    """Scores as the trees take and tell them: the mean, then the differences from it of all but the last; rows or one
+    row."""
+    mean = scores.mean(axis=-1, keepdims=True)
+    return np.concatenate([mean, scores[..., :-1] - mean], axis=-1)
+
+
 def scores_of(parts: Doubles) -> Doubles:
-    """The other way round; rows or one row. The differences add up to nothing."""
+    """The other way round. The differences add up to nothing."""
     mean, rest = parts[..., :1], parts[..., 1:]
     return np.concatenate([mean + rest, mean - rest.sum(axis=-1, keepdims=True)], axis=-1)
 
 
 def told(forest: Forest, shape: Floats) -> Doubles:
-    """(models,) expected scores of one prompt by its surface."""
+    """(models,) expected scores of one prompt."""
     trees = np.arange(len(forest.owner))
     at = np.zeros(len(trees), dtype=np.int64)
     for _ in range(forest.depth):

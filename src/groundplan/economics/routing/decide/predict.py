@@ -5,9 +5,11 @@ Which model is taken is `choose`'s; how the numbers were learned is `fit`'s.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from groundplan.economics.routing.decide import forest
+from groundplan.economics.routing.decide import forest, kernel
 from groundplan.economics.routing.decide.features import (
     CONTEXT,
     CONVERSATION,
@@ -51,9 +53,10 @@ def predict(router: Router, text: str, embedding: Floats | None = None, context:
     if router.full is not None and embedding is not None and router.centre.size:
         head, dense = router.full, np.concatenate([shape, embedding - router.centre])
         sure = sure and float((router.landmarks @ embedding).max()) >= router.strange_likeness
-    raw = weights @ head.weights[buckets] + dense @ head.weights[len(router.idf) :] + head.bias
-    by_trees = _by_trees(router, seen, embedding if head is router.full else None)
-    return corrected(head, router.mean_costs, raw, by_trees, sure)
+    by_words = weights @ head.weights[buckets]
+    raw = by_words + dense @ head.weights[len(router.idf) :] + head.bias
+    beside = _beside(router, head, seen, by_words, embedding)
+    return corrected(head, router.mean_costs, raw, beside, sure)
 
 
 def seen_of(router: Router, text: str, words: list[str], context: Context | None) -> Floats:
@@ -70,19 +73,38 @@ def filled(seen: Floats, mean: Floats) -> Floats:
     return np.where(np.isnan(seen), mean, seen).astype(np.float32)
 
 
-def _by_trees(router: Router, seen: Floats, embedding: Floats | None) -> Doubles | None:
-    if embedding is not None and router.meant is not None:
-        found = (embedding - router.centre) @ router.components
-        return forest.told(router.meant, np.concatenate([seen, found]))
-    return None if router.trees is None else forest.told(router.trees, seen)
+def _beside(
+    router: Router, head: Head, seen: Floats, by_words: Doubles, embedding: Floats | None
+) -> tuple[Doubles, ...]:
+    """What trees and kernel expect, as far as there are any. `by_words`: the words' part of the regressions."""
+    models, trees, shape, vector = len(router.models), router.trees, seen, None
+    parts = [by_words[:models]]
+    if head is router.full and embedding is not None:
+        meaning, trees, vector = embedding - router.centre, router.meant, embedding
+        if router.components.size:
+            shape = np.concatenate([seen, meaning @ router.components])
+        parts.append(meaning @ head.weights[-len(meaning) :, :models])
+    if trees is None:
+        return ()
+    looked = looked_at(shape, np.stack(parts), head.alone) if head.alone.size else shape
+    by_trees = forest.told(trees, looked)
+    return (by_trees,) if head.kernel is None else (by_trees, kernel.told(head.kernel, looked, vector))
 
 
-def blended(blend: Blend, linear: Doubles, trees: Doubles) -> Doubles:
-    """Scores by regressions and by trees as one; rows or one row."""
-    mean, other = linear.mean(axis=-1, keepdims=True), trees.mean(axis=-1, keepdims=True)
-    return np.asarray(
-        blend[0] * mean + blend[1] * other + blend[2] * (linear - mean) + blend[3] * (trees - other), dtype=np.float64
-    )
+def looked_at(shapes: Floats, parts: Doubles, alone: Floats) -> Floats:
+    """What trees and kernel look at: the surface, and what each regression expects by itself; rows or one row. `parts`:
+    (..., regressions, models), without `alone`, which is added."""
+    told = forest.parts_of(parts + alone)
+    return np.concatenate([shapes, told.reshape(*told.shape[:-2], -1)], axis=-1).astype(np.float32)
+
+
+def blended(blend: Blend, told: Sequence[Doubles]) -> Doubles:
+    """Scores by regressions, trees and kernel as one; rows or one row."""
+    total = np.zeros_like(told[0])
+    for common, apart, scores in zip(blend[: len(told)], blend[len(told) :], told, strict=True):
+        mean = scores.mean(axis=-1, keepdims=True)
+        total += common * mean + apart * (scores - mean)
+    return total
 
 
 def standard(shape: Floats, mean: Floats, scale: Floats) -> Floats:
@@ -91,11 +113,11 @@ def standard(shape: Floats, mean: Floats, scale: Floats) -> Floats:
     return np.asarray(cut * SURFACE_SCALE, dtype=np.float32)
 
 
-def corrected(head: Head, mean_costs: Floats, raw: Floats, trees: Doubles | None, sure: bool) -> Prediction:
+def corrected(head: Head, mean_costs: Floats, raw: Floats, beside: Sequence[Doubles], sure: bool) -> Prediction:
     """Scores within 0..1 after calibration, costs within a tenth and ten times the model's mean."""
     models = len(mean_costs)
     linear: Doubles = raw[:models].astype(np.float64)
-    both = linear if trees is None else blended(head.blend, linear, trees)
-    scores = np.clip(head.offset + head.slope * both, 0.0, 1.0)
+    joined = blended(head.blend, (linear, *beside)) if beside else linear
+    scores = np.clip(head.offset + head.slope * joined, 0.0, 1.0)
     costs: Doubles = np.clip(raw[models:].astype(np.float64), 0.1, 10.0) * mean_costs
     return Prediction(scores.astype(np.float64), costs, sure)

@@ -1,4 +1,5 @@
-"""Training of the learned router: ridge regression of every model's score and cost on words, surface and embedding.
+"""Training of the learned router: ridge regressions of every model's score and cost on words, surface and embedding,
+and trees and a kernel regression that look at what those expect.
 
 Needs scikit-learn (extra `economics`) and runs beside the product, never in a gateway. Strength of the penalty,
 calibration and operating points come from prompts that were left out group by group within the training set; whether it
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.routing.decide import forest
+from groundplan.economics.routing.decide import forest, kernel
 from groundplan.economics.routing.decide.features import BUCKETS, CONTEXT, hashed, surface, told, words_of
-from groundplan.economics.routing.decide.predict import blended, filled, standard
+from groundplan.economics.routing.decide.predict import blended, filled, looked_at, standard
 from groundplan.economics.routing.learn import grow
+from groundplan.economics.routing.learn import kernel as kernels
 from groundplan.economics.routing.learn.matrix import folds_of
 from groundplan.economics.routing.learn.operate import operating_points
 from groundplan.economics.routing.model import Blend, Doubles, Floats, Forest, Head, Matrix, Router, Sample, Whole
@@ -28,8 +30,8 @@ INNER_FOLDS = 4
 ENOUGH = 1500
 """Left-out prompts that are enough to choose a penalty by."""
 LANDMARKS = 64
-COMPONENTS = 24
-"""Of embeddings, that trees look at."""
+LEAST_ROWS = 400
+"""Prompts below which trees and kernel would only repeat noise."""
 _STRANGE = 0.002
 """Share of training prompts that count as strange."""
 _TOLERANCE = 1e-3
@@ -66,10 +68,32 @@ def _missing() -> Invalid:
     )
 
 
-def ridge(features: Any, targets: Doubles, penalty: float, shaped: int) -> tuple[Floats, Floats]:
-    """(weights (columns, targets), bias): the mean of one ridge regression on the words, one on the surface (`shaped`
-    columns) and one on the embedding. Each errs in its own way, so together they rank better than one regression on all
-    columns. Costs, the second half of the targets, are those of the surface alone, which knows the length."""
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The mean of one ridge regression on the words, one on the surface and one on the embedding."""
+
+    weights: Floats
+    """(columns, targets)"""
+    bias: Floats
+    alone: Floats
+    """(regressions, models): of the words' bias and the embedding's, their share in it."""
+
+    def told(self, features: Any) -> Doubles:
+        """(rows, targets) of all together."""
+        return np.asarray(features @ self.weights + self.bias, dtype=np.float64)
+
+    def parts(self, features: Any, shaped: int) -> Doubles:
+        """(rows, regressions, models): the words' part of the scores, then the embedding's, both without `alone`."""
+        models = self.alone.shape[1]
+        edges = (0, BUCKETS), (BUCKETS + shaped, features.shape[1])
+        found = [features[:, low:high] @ self.weights[low:high, :models] for low, high in edges if high > low]
+        return np.stack(found, axis=1).astype(np.float64)
+
+
+def ridge(features: Any, targets: Doubles, penalty: float, shaped: int) -> Fitted:
+    """Learn them; `shaped`: columns of the surface. Each errs in its own way, so together they rank better than one
+    regression on all columns. Costs, the second half of the targets, are those of the surface alone, which knows the
+    length."""
     try:
         from sklearn.linear_model import Ridge  # noqa: PLC0415 -- heavy, and an extra
     except ImportError as error:
@@ -79,6 +103,7 @@ def ridge(features: Any, targets: Doubles, penalty: float, shaped: int) -> tuple
     models = targets.shape[1] // 2
     weights: Floats = np.zeros((features.shape[1], targets.shape[1]), dtype=np.float32)
     bias: Floats = np.zeros(targets.shape[1], dtype=np.float32)
+    alone: list[Doubles] = []
     for low, high in parts:
         block, lengths = features[:, low:high], low == BUCKETS
         wanted = slice(None) if lengths else slice(models)
@@ -89,10 +114,13 @@ def ridge(features: Any, targets: Doubles, penalty: float, shaped: int) -> tuple
         found = np.atleast_2d(np.asarray(model.coef_, dtype=np.float32)).T
         weights[low:high, wanted] = found
         weights[low:high, :models] /= len(parts)
-        bias[:models] += np.asarray(model.intercept_, dtype=np.float32)[:models] / len(parts)
+        own = np.asarray(model.intercept_, dtype=np.float32)
+        bias[:models] += own[:models] / len(parts)
         if lengths:
-            bias[models:] = np.asarray(model.intercept_, dtype=np.float32)[models:]
-    return weights, bias
+            bias[models:] = own[models:]
+        else:
+            alone.append(own[:models] / len(parts))
+    return Fitted(weights, bias, np.stack(alone).astype(np.float32))
 
 
 def prepare(samples: Sequence[Sample], vectors: Floats | None) -> Prepared:
@@ -164,6 +192,8 @@ class LeftOut:
     """Predictions for prompts by a predictor that did not see their group."""
 
     raw: Doubles
+    alone: Doubles
+    """(rows, regressions, models): what the words' regression expects by itself, then the embedding's."""
     penalty: float
 
 
@@ -175,17 +205,20 @@ def left_out(matrix: Matrix, features: Any, penalties: Sequence[float], seed: in
     targets, _ = targets_of(matrix)
     folds = folds_of([sample.group for sample in matrix.samples], INNER_FOLDS, seed)
     told = {penalty: np.zeros_like(targets) for penalty in penalties}
+    alone: dict[float, list[Doubles]] = {penalty: [] for penalty in penalties}
     done: list[Whole] = []
     for fold in folds:
         rest = np.setdiff1d(np.arange(len(matrix.samples)), fold)
         for penalty in penalties:
-            weights, bias = ridge(features[rest], targets[rest], penalty, shaped)
-            told[penalty][fold] = features[fold] @ weights + bias
+            fitted = ridge(features[rest], targets[rest], penalty, shaped)
+            told[penalty][fold] = fitted.told(features[fold])
+            alone[penalty].append(fitted.parts(features[fold], shaped) + fitted.alone)
         done.append(fold)
         if len(penalties) > 1 and sum(map(len, done)) >= ENOUGH:
             penalties = (_best_penalty(matrix, told, penalties, np.concatenate(done)),)
     chosen = _best_penalty(matrix, told, penalties, np.concatenate(done))
-    return LeftOut(told[chosen], chosen)
+    rows = np.argsort(np.concatenate(done))
+    return LeftOut(told[chosen], np.concatenate(alone[chosen])[rows], chosen)
 
 
 def _best_penalty(matrix: Matrix, told: dict[float, Doubles], penalties: Sequence[float], rows: Whole) -> float:
@@ -211,29 +244,36 @@ def calibrate(raw: Doubles, scores: Doubles) -> tuple[Floats, Floats]:
     return np.array(slopes, dtype=np.float32), np.array(offsets, dtype=np.float32)
 
 
-def _head(matrix: Matrix, features: Any, trees: Doubles | None, seed: int, shaped: int) -> tuple[Head, Doubles]:
-    """A predictor, and its calibrated left-out predictions (scores beside relative costs). `trees`: left-out scores by
-    the trees, where there are any; `shaped`: columns of the surface."""
+def _head(
+    matrix: Matrix, features: Any, shapes: Floats, vectors: Floats | None, seed: int
+) -> tuple[Head, Forest | None, Doubles]:
+    """A predictor, with trees and kernel where there are enough prompts, and its calibrated left-out predictions
+    (scores beside relative costs). `shapes`: surfaces (rows, columns), as they are."""
+    shaped, count = shapes.shape[1], len(matrix.models)
     out = left_out(matrix, features, PENALTIES, seed, shaped)
     targets, _ = targets_of(matrix)
-    weights, bias = ridge(features, targets, out.penalty, shaped)
-    count = len(matrix.models)
-    told = out.raw.copy()
-    if trees is None:
+    fitted = ridge(features, targets, out.penalty, shaped)
+    # expectations that were left out: those of the fitted regressions know the answers
+    looked = looked_at(shapes, out.alone, np.zeros_like(fitted.alone))
+    trees, told = None, out.raw.copy()
+    if len(looked) < LEAST_ROWS:
         slope, offset = calibrate(told[:, :count], matrix.scores)
-        head = Head(weights, bias, slope, offset)
+        head = Head(fitted.weights, fitted.bias, slope, offset)
     else:
-        blend = blend_of(told[:, :count], trees, matrix.scores)
-        told[:, :count] = blended(blend, told[:, :count], trees)
+        trees = grow.grow(looked, matrix.scores, seed, grow.DRAWS)
+        near = kernels.fit(looked, vectors, matrix.scores, shaped, seed)
+        every = told[:, :count], *_beside(matrix, looked, vectors, shaped, seed)
+        blend = blend_of(every, matrix.scores)
+        told[:, :count] = blended(blend, every)
         # a slope for each model would undo what was weighed for their differences
         slope = np.ones(count, dtype=np.float32)
         offset = (matrix.scores - told[:, :count]).mean(axis=0).astype(np.float32)
-        head = Head(weights, bias, slope, offset, blend)
+        head = Head(fitted.weights, fitted.bias, slope, offset, blend, fitted.alone, near)
     told[:, :count] = np.clip(head.offset + head.slope * told[:, :count], 0, 1)
-    return head, told
+    return head, trees, told
 
 
-def blend_of(linear: Doubles, trees: Doubles, scores: Doubles) -> Blend:
+def blend_of(told: Sequence[Doubles], scores: Doubles) -> Blend:
     """The weights, none below 0, with which left-out predictions come nearest to what was seen: of the mean over
     models, and of the models' differences from it."""
     try:
@@ -246,34 +286,24 @@ def blend_of(linear: Doubles, trees: Doubles, scores: Doubles) -> Blend:
         apart = values - mean
         return (mean - mean.mean()).ravel(), (apart - apart.mean(axis=0)).ravel()
 
-    pairs = [split(values) for values in (linear, trees, scores)]
+    pairs, seen = [split(values) for values in told], split(scores)
     found: list[float] = []
     for place in range(2):
-        weights, _ = nnls(np.stack([pairs[0][place], pairs[1][place]], axis=1), pairs[2][place])
-        found += [float(weights[0]), float(weights[1])]
-    return found[0], found[1], found[2], found[3]
+        weights, _ = nnls(np.stack([pair[place] for pair in pairs], axis=1), seen[place])
+        found += [float(weight) for weight in weights]
+    return tuple(found)
 
 
-def _components(vectors: Floats | None) -> Floats:
-    """(384, COMPONENTS): the directions in which embeddings differ most."""
-    if vectors is None:
-        return np.zeros((0, 0), dtype=np.float32)
-    centred = vectors - vectors.mean(axis=0)
-    _, directions = np.linalg.eigh(centred.T @ centred)
-    return np.ascontiguousarray(directions[:, ::-1][:, :COMPONENTS], dtype=np.float32)
-
-
-def _trees(matrix: Matrix, shapes: Floats, seed: int) -> tuple[Forest | None, Doubles | None]:
-    """Trees on such columns, and their left-out scores; (None, None) where there are too few prompts."""
-    rows = len(matrix.samples)
-    if rows < grow.LEAST_ROWS:
-        return None, None
-    told = np.zeros_like(matrix.scores)
+def _beside(matrix: Matrix, looked: Floats, vectors: Floats | None, shaped: int, seed: int) -> tuple[Doubles, Doubles]:
+    """Left-out scores by trees and by kernel."""
+    by_trees, by_kernel = np.zeros_like(matrix.scores), np.zeros_like(matrix.scores)
     for fold in folds_of([sample.group for sample in matrix.samples], INNER_FOLDS, seed):
-        rest = np.setdiff1d(np.arange(rows), fold)
-        grown = grow.grow(shapes[rest], matrix.scores[rest], seed)
-        told[fold] = forest.told_all(grown, shapes[fold])
-    return grow.grow(shapes, matrix.scores, seed, grow.DRAWS), told
+        rest = np.setdiff1d(np.arange(len(looked)), fold)
+        seen, asked = (None, None) if vectors is None else (vectors[rest], vectors[fold])
+        by_trees[fold] = forest.told_all(grow.grow(looked[rest], matrix.scores[rest], seed), looked[fold])
+        near = kernels.fit(looked[rest], seen, matrix.scores[rest], shaped, seed)
+        by_kernel[fold] = kernel.told(near, looked[fold], asked)
+    return by_trees, by_kernel
 
 
 def train(
@@ -288,18 +318,14 @@ def train(
     """A router from an evaluation set. `vectors`: embeddings of its prompts; `keeps`: shares of the best single model's
     score for which operating points are wanted; `alone`: it must also do without an embedding."""
     seen = prepare(matrix.samples, vectors)
-    shaped = seen.shapes.shape[1]
     scales = scales_of(seen)
     trees, meant, full, text = None, None, None, None
-    components = _components(vectors).astype(np.float16).astype(np.float32)
     if vectors is None or alone:
-        trees, by_trees = _trees(matrix, seen.shapes, seed)
-        text, told = _head(matrix, columns(scales, seen, embedded=False), by_trees, seed, shaped)
+        text, trees, told = _head(matrix, columns(scales, seen, embedded=False), seen.shapes, None, seed)
     if vectors is not None:
-        parts = np.hstack([seen.shapes, (vectors - scales.centre) @ components])
-        meant, by_trees = _trees(matrix, parts, seed)
-        full, told = _head(matrix, columns(scales, seen, embedded=True), by_trees, seed, shaped)
-        text = text or replace(full, weights=full.weights[: BUCKETS + shaped])
+        full, meant, told = _head(matrix, columns(scales, seen, embedded=True), seen.shapes, vectors, seed)
+        words = full.weights[: BUCKETS + seen.shapes.shape[1]]
+        text = text or replace(full, weights=words, alone=full.alone[:1], kernel=None)
     if text is None:
         raise AssertionError("nothing was learned")
     means = matrix.scores.mean(axis=0)
@@ -321,7 +347,7 @@ def train(
         text=text,
         full=full,
         trees=trees,
-        components=components,
+        components=np.zeros((0, 0), dtype=np.float32),
         meant=meant,
         strange_words=_strange_words(seen),
         strange_likeness=likeness,

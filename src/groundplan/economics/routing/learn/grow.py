@@ -9,30 +9,23 @@ from typing import Any
 import numpy as np
 
 from groundplan.core.errors import Invalid, Unavailable
+from groundplan.economics.routing.decide import forest
 from groundplan.economics.routing.model import Doubles, Floats, Forest, Whole
 
 ROUNDS = 350
 DRAWS = 3
 """Times that the trees of a router are learned anew, so that chance of one draw decides less."""
-LEAST_ROWS = 200
-"""Prompts below which trees would only repeat noise."""
 _SETTINGS: Mapping[str, Any] = {
     "objective": "regression", "learning_rate": 0.03, "num_leaves": 6, "min_child_samples": 60, "feature_fraction": 0.5,
     "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 20.0, "num_threads": 1, "verbose": -1,
     "deterministic": True, "force_row_wise": True,
 }  # fmt: skip
-"""Small trees that learn slowly: what there is to learn of a prompt's surface is little and noisy."""
-
-
-def parts_of(scores: Doubles) -> Doubles:
-    """(rows, models) scores as the trees learn them: the mean, then the differences from it of all but the last."""
-    mean = scores.mean(axis=1, keepdims=True)
-    return np.hstack([mean, scores[:, :-1] - mean])
+"""Small trees that learn slowly: what there is to learn is little and noisy."""
 
 
 def grow(shapes: Floats, scores: Doubles, seed: int, times: int = 1) -> Forest:
-    """Learn trees from surfaces (rows, SURFACE) and scores; those of differences so many times from other draws, of
-    which the mean is taken. Raises `Invalid` (`extra_missing`)."""
+    """Learn trees from what they look at (rows, columns) and scores (rows, models); those of differences so many times
+    from other draws, of which the mean is taken. Raises `Invalid` (`extra_missing`)."""
     try:
         import lightgbm  # noqa: PLC0415 -- heavy, and an extra
     except ImportError as error:
@@ -43,7 +36,7 @@ def grow(shapes: Floats, scores: Doubles, seed: int, times: int = 1) -> Forest:
         raise Unavailable(f"LightGBM does not load: {error}", code="openmp_missing", hint=hint) from error
     trees: list[dict[str, Any]] = []
     owners: list[int] = []
-    parts = parts_of(scores)
+    parts = forest.parts_of(scores)
     shares: list[float] = []
     for owner in range(parts.shape[1]):
         for draw in range(times if owner else 1):

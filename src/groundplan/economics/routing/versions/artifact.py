@@ -10,9 +10,12 @@ import numpy as np
 
 from groundplan.core.errors import Invalid
 from groundplan.economics.routing.decide.features import BUCKETS, CONTEXT, SURFACE
-from groundplan.economics.routing.model import Floats, Forest, Head, Router
+from groundplan.economics.routing.model import Floats, Forest, Head, Kernel, Router
 
-FORMAT = 2
+FORMAT = 3
+READ = (2, 3)
+"""Formats that are read. The second has no kernel, and its trees look at directions of embeddings in place of what
+regressions expect."""
 _MOST_BYTES = 64 << 20
 
 
@@ -21,12 +24,25 @@ class _Array(msgspec.Struct, frozen=True, array_like=True):
     data: bytes
 
 
+class _Kernel(msgspec.Struct, frozen=True, array_like=True):
+    """`weights` are float32, little-endian: large ones cancel each other."""
+
+    mean: list[float]
+    deviation: list[float]
+    reach: list[float]
+    landmarks: _Array
+    weights: bytes
+    bias: list[float]
+
+
 class _Head(msgspec.Struct, frozen=True, array_like=True):
     weights: _Array
     bias: list[float]
     slope: list[float]
     offset: list[float]
-    blend: tuple[float, float, float, float]
+    blend: tuple[float, ...]
+    alone: list[list[float]] = []
+    kernel: _Kernel | None = None
 
 
 class _Forest(msgspec.Struct, frozen=True, array_like=True):
@@ -127,7 +143,7 @@ def _bad(reason: str) -> Invalid:
 
 def _unpacked(found: _Router) -> Router:
     models = len(found.models)
-    if found.format != FORMAT or models < 2 or not 0 <= found.strongest < models:
+    if found.format not in READ or models < 2 or not 0 <= found.strongest < models:
         raise ValueError(f"format {found.format} with {models} models")
     if not len(found.mean_scores) == len(found.mean_costs) == models or min(found.mean_costs) <= 0:
         raise ValueError("its models and their costs do not fit")
@@ -139,6 +155,12 @@ def _unpacked(found: _Router) -> Router:
     components = _array(found.components)
     if components.ndim != 2 or components.shape[0] != len(centre) * bool(components.shape[1]):
         raise ValueError("its components are of another size")
+    text = _checked(found.text, models, shaped)
+    full = None if found.full is None else _checked(found.full, models, shaped, len(centre))
+    for head, trees in ((text, found.trees), (full, found.meant)):
+        if head is not None and trees is not None and len(head.blend) != (4 if head.kernel is None else 6):
+            raise ValueError("its predictors are not weighed")
+    looked = shaped + text.alone.size, shaped + components.shape[1] + (0 if full is None else full.alone.size)
     return Router(
         name=found.name,
         version=found.version,
@@ -151,11 +173,11 @@ def _unpacked(found: _Router) -> Router:
         surface_scale=shape[1],
         centre=centre,
         landmarks=_array(found.landmarks),
-        text=_checked(found.text, models, BUCKETS + shaped),
-        full=None if found.full is None else _checked(found.full, models, BUCKETS + shaped + len(centre)),
-        trees=None if found.trees is None else _planted(found.trees, models, shaped),
+        text=text,
+        full=full,
+        trees=None if found.trees is None else _planted(found.trees, models, looked[0]),
         components=components,
-        meant=None if found.meant is None else _planted(found.meant, models, shaped + components.shape[1]),
+        meant=None if found.meant is None else _planted(found.meant, models, looked[1]),
         strange_words=found.strange_words,
         strange_likeness=found.strange_likeness,
         points=found.points,
@@ -163,14 +185,33 @@ def _unpacked(found: _Router) -> Router:
     )
 
 
-def _checked(found: _Head, models: int, rows: int) -> Head:
-    weights = _array(found.weights)
-    if weights.shape != (rows, 2 * models) or len(found.bias) != 2 * models:
+def _checked(found: _Head, models: int, shaped: int, width: int = 0) -> Head:
+    """A predictor; `shaped`: columns of the surface, `width`: of the embedding."""
+    weights, regressions = _array(found.weights), 2 if width else 1
+    if weights.shape != (BUCKETS + shaped + width, 2 * models) or len(found.bias) != 2 * models:
         raise ValueError("a predictor has another shape")
     if len(found.slope) != models or len(found.offset) != models or not np.isfinite(weights).all():
         raise ValueError("a predictor is not calibrated")
+    alone = np.array(found.alone, dtype=np.float32) if found.alone else np.zeros((0, 0), dtype=np.float32)
+    if alone.size and (alone.shape != (regressions, models) or not np.isfinite(alone).all()):
+        raise ValueError("what its trees look at has another shape")
     bias, slope, offset = (np.array(part, dtype=np.float32) for part in (found.bias, found.slope, found.offset))
-    return Head(weights, bias, slope, offset, found.blend)
+    kernel = None if found.kernel is None else _near(found.kernel, models, shaped + alone.size, width)
+    return Head(weights, bias, slope, offset, found.blend, alone, kernel)
+
+
+def _near(found: _Kernel, models: int, columns: int, width: int) -> Kernel:
+    landmarks = _array(found.landmarks)
+    if landmarks.ndim != 2 or landmarks.shape[1] != columns + width or not np.isfinite(landmarks).all():
+        raise ValueError("its landmarks are of another size")
+    weights = np.frombuffer(found.weights, dtype="<f4").astype(np.float32).reshape(len(landmarks), models)
+    bias = np.array(found.bias, dtype=np.float32)
+    mean, deviation, reach = (np.array(p, dtype=np.float32) for p in (found.mean, found.deviation, found.reach))
+    if bias.shape != (models,) or any(part.shape != (columns,) for part in (mean, deviation, reach)):
+        raise ValueError("its kernel is of another shape")
+    if not all(np.isfinite(part).all() for part in (weights, bias, mean, deviation, reach)) or deviation.min() <= 0:
+        raise ValueError("its kernel is no numbers")
+    return Kernel(mean, deviation, reach, landmarks, np.square(landmarks).sum(axis=1), weights, bias)
 
 
 def _planted(found: _Forest, models: int, columns: int) -> Forest:
@@ -202,7 +243,16 @@ def _grown(forest: Forest) -> _Forest:
 
 
 def _head(head: Head) -> _Head:
-    return _Head(_packed(head.weights), _list(head.bias), _list(head.slope), _list(head.offset), head.blend)
+    bias, slope, offset = _list(head.bias), _list(head.slope), _list(head.offset)
+    alone = [_list(each) for each in head.alone]
+    kernel = None if head.kernel is None else _spread(head.kernel)
+    return _Head(_packed(head.weights), bias, slope, offset, head.blend, alone, kernel)
+
+
+def _spread(kernel: Kernel) -> _Kernel:
+    mean, deviation, reach = _list(kernel.mean), _list(kernel.deviation), _list(kernel.reach)
+    weights = kernel.weights.astype("<f4").tobytes()
+    return _Kernel(mean, deviation, reach, _packed(kernel.landmarks), weights, _list(kernel.bias))
 
 
 def _list(values: Floats) -> list[float]:

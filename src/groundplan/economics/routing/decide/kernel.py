@@ -1,0 +1,36 @@
+"""Kernel regression on landmarks as plain arrays, evaluated with numpy alone; `learn.kernel` makes them.
+
+A prompt is a point: what trees look at, standardised, beside its embedding. What is expected of it is weighed from how
+near it is to some prompts of training. Trees cut; this goes smoothly from one prompt to the next.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from groundplan.economics.routing.model import Doubles, Floats, Kernel
+
+_CLIP = 4.0
+"""Deviations at which numbers are cut."""
+_MEANING = np.float32(0.5**0.5)
+"""Scale of embeddings: two of opposite meaning are two units apart, squared."""
+
+
+def placed(looked: Floats, vectors: Floats | None, mean: Floats, deviation: Floats, reach: Floats) -> Floats:
+    """Points from what trees look at and embeddings, where there are any; rows or one row."""
+    cut = np.clip((looked - mean) / deviation, -_CLIP, _CLIP) * reach
+    return cut if vectors is None else np.concatenate([cut, vectors * _MEANING], axis=-1)
+
+
+def likeness(points: Floats, landmarks: Floats, squares: Floats) -> Floats:
+    """(..., landmarks) Gaussian kernel: 1 for the same point, towards 0 far away. `squares`: landmarks' squared
+    lengths."""
+    apart = np.square(points).sum(axis=-1)[..., None] + squares - 2 * (points @ landmarks.T)
+    return np.exp(-np.maximum(apart, 0))
+
+
+def told(kernel: Kernel, looked: Floats, vectors: Floats | None) -> Doubles:
+    """(models,) expected scores of one prompt, or of each row."""
+    points = placed(looked, vectors, kernel.mean, kernel.deviation, kernel.reach)
+    near = likeness(points, kernel.landmarks, kernel.squares)
+    return np.asarray(near @ kernel.weights + kernel.bias, dtype=np.float64)
