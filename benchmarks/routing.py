@@ -34,7 +34,7 @@ from groundplan.economics.routing.learn.matrix import read_matrix, said
 from groundplan.economics.routing.learn.operate import label
 from groundplan.economics.routing.model import Floats, Matrix, Router, Sample
 from groundplan.knowledge.embedding.encoder import Encoder
-from groundplan.knowledge.embedding.openvino_encoder import load, precision_of
+from groundplan.knowledge.embedding.openvino_encoder import load, load_questions, precision_of
 
 WEAK, STRONG = "mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"
 PRICES = {WEAK: (0.6e-6, 0.6e-6), STRONG: (10e-6, 30e-6)}
@@ -43,12 +43,12 @@ TARGETS = {"mmlu": (0.25, 0.275), "gsm8k": (0.37, 0.397)}
 
 
 def encoder() -> Encoder | None:
-    """The embedding model where this machine has it; nothing is fetched."""
+    """What embeds questions for the gateway where this machine has it; nothing is fetched."""
     settings = load_settings()
     folder = settings.models / "all-minilm-l6-v2"
     if not (folder / "model.safetensors").exists():
         return None
-    return load(folder, precision_of(settings.embedding_precision), threads=1)
+    return load_questions(folder, load(folder, precision_of(settings.embedding_precision), threads=1))
 
 
 def embedded(encode: Encoder | None, matrix: Matrix, cache: Path | None) -> Floats | None:

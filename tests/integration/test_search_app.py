@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import openai
 import psycopg
@@ -20,6 +21,7 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
+from groundplan.knowledge.embedding.wire import EmbedAnswer
 from groundplan.knowledge.remote import RemoteEmbedder, embed, post, search
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.service import Intake, ingest_sources
@@ -94,6 +96,18 @@ def test_texts_are_embedded_for_any_local_process(home: Home, service: Worker) -
     assert caught.value.code == "embeddings_request"
     with pytest.raises(Unavailable):
         embed(Home(home.root / "nowhere"), ["a"])
+
+
+def test_questions_are_embedded_alike_and_counted(home: Home, service: Worker) -> None:
+    texts = ["How long is paid leave?", "a dog runs"]
+    endpoint = _wait(home, "search", service)
+    plain, asked = (
+        msgspec.json.decode(post(endpoint, "/embed", {"texts": texts, **more}), type=EmbedAnswer)
+        for more in ({}, {"questions": True})
+    )
+    assert plain.tokens == asked.tokens > 0
+    for one, other in zip(plain.vectors, asked.vectors, strict=True):
+        assert np.frombuffer(one, "<f4") @ np.frombuffer(other, "<f4") > 0.9997
 
 
 def test_embeddings_speak_openai(home: Home, service: Worker) -> None:

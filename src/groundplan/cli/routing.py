@@ -242,13 +242,13 @@ def _learned_from(
 def _embedded(matrix: Matrix) -> Floats:
     """Embeddings of the prompts as the gateway will have them. Raises `NotFound` where the model is not here."""
     from groundplan.economics.routing.decide.features import brief  # noqa: PLC0415 -- heavy
-    from groundplan.knowledge.embedding.openvino_encoder import load  # noqa: PLC0415 -- heavy
+    from groundplan.knowledge.embedding.openvino_encoder import load, load_questions  # noqa: PLC0415 -- heavy
 
     folder = load_settings().models / "all-minilm-l6-v2"
     if not (folder / "model.safetensors").exists():
         hint = "Run `groundplan up` once; it fetches the model."
         raise NotFound(f"the embedding model is not in {folder}", code="embedding_model", hint=hint)
-    return load(folder).embed([brief(sample.prompt) for sample in matrix.samples])
+    return load_questions(folder, load(folder)).embed([brief(sample.prompt) for sample in matrix.samples])
 
 
 def _folder(home: Path | None) -> Path:

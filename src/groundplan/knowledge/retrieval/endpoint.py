@@ -105,7 +105,8 @@ class Service:
 
     def embed(self, body: bytes) -> bytes:
         """`EmbedAnswer` as JSON."""
-        embedded = self._embedded(_decode(body, EmbedRequest).texts, DIMENSION)
+        request = _decode(body, EmbedRequest)
+        embedded = self._embedded(request.texts, DIMENSION, questions=request.questions)
         vectors = [row.astype("<f4").tobytes() for row in embedded.vectors]
         return msgspec.json.encode(EmbedAnswer(MODEL, vectors, sum(embedded.tokens)))
 
@@ -122,13 +123,15 @@ class Service:
             SupportAnswer([[round(float(vectors[one.statement] @ vectors[p]), 4) for p in one.places] for one in asked])
         )
 
-    def _embedded(self, texts: list[str], dimensions: int) -> Embedded:
+    def _embedded(self, texts: list[str], dimensions: int, *, questions: bool = False) -> Embedded:
         if not texts or len(texts) > MAX_INPUTS or dimensions != DIMENSION:
             raise Invalid(
                 f"{len(texts)} inputs of {dimensions} dimensions cannot be embedded",
                 code="embeddings_request",
                 hint=f"Send 1 to {MAX_INPUTS} texts; vectors have {DIMENSION} dimensions.",
             )
+        if questions:
+            return Embedded(self._search.asking.vectors(texts), self._encoder.counted(texts))
         return self._encoder.embed_counted(texts)
 
     def embeddings(self, body: bytes) -> bytes:

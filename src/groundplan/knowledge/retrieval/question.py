@@ -8,9 +8,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
+
+import numpy as np
 
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge.embedding.together import Together
@@ -75,6 +77,11 @@ class Asking:
             vector, degraded = self._by_deployment(text, embedding)
             return Asked(text, index, lambda: vector, degraded)
         return Asked(text, index, self._local.soon(text).result)
+
+    def vectors(self, texts: Sequence[str]) -> Vectors:
+        """Of questions that are compared elsewhere, a row each, by the embedded model."""
+        waited = [self._local.soon(text) for text in texts]
+        return np.stack([each.result() for each in waited])
 
     def whole(self, edition: int) -> Projection:
         """The projection of an edition, after waiting some seconds for all of it; else `Unavailable` (search_index)."""
