@@ -14,6 +14,8 @@ from psycopg.rows import dict_row
 Row = dict[str, Any]
 MOST: Final = 20_000
 """Newest verdicts that are looked at."""
+JUDGED: Final = 8000
+"""Newest verdicts of the company that a page looks at: the call of each is looked up, to know its workload."""
 _VERDICTS: LiteralString = """WITH said AS (
       SELECT DISTINCT ON (call_id) call_id, accepted FROM (
         (SELECT call_id, accepted, at FROM outcome WHERE at >= %(since)s AND accepted IS NOT NULL
@@ -91,11 +93,11 @@ def judged(conn: Connection[Any], workload: str, since: datetime, dimensions: li
         rows = cursor.execute(
             """SELECT label, count(*) AS judged, count(*) FILTER (WHERE accepted) AS accepted FROM (
                  SELECT DISTINCT ON (o.call_id, o.label) o.label, o.accepted FROM (
-                   SELECT call_id, label, accepted, at FROM outcome WHERE at >= %(since)s AND accepted IS NOT NULL
+                   SELECT call_id, label, accepted, at FROM outcome
+                   WHERE at >= %(since)s AND accepted IS NOT NULL AND label = ANY(%(dimensions)s)
                    ORDER BY at DESC LIMIT %(most)s) o
-                 JOIN call c ON c.id = o.call_id
-                 WHERE c.workload = %(workload)s AND o.label = ANY(%(dimensions)s)
+                 JOIN call c ON c.id = o.call_id WHERE c.workload = %(workload)s
                  ORDER BY o.call_id, o.label, o.at DESC) said GROUP BY 1""",
-            {"workload": workload, "since": since, "dimensions": dimensions, "most": MOST},
+            {"workload": workload, "since": since, "dimensions": dimensions, "most": JUDGED},
         ).fetchall()
     return {row["label"]: (row["accepted"], row["judged"]) for row in rows}
