@@ -93,15 +93,15 @@ class Follower:
     def _take(self, conn: Connection[Any], index: Projection) -> None:
         """Everything that is new in an edition; between two batches of another, what is new in the one that serves."""
         own = index.edition == self._index.serving
-        while not self._stopping.is_set():
+        while take_batch(conn, index, self._analyzer):
+            if self._stopping.is_set():
+                return
             if own:
                 self.lag = search_store.waiting(conn, index.cursor, index.edition)
-            if not take_batch(conn, index, self._analyzer):
-                break
-            if not own:
+            else:
                 take_batch(conn, self._index.current, self._analyzer)
-        else:
-            return
+        if own:
+            self.lag = 0
         self._index.note(index, whole=True)
 
     def _tell(self, conn: Connection[Any]) -> None:
@@ -126,21 +126,20 @@ def is_plausible(conn: Connection[Any], index: Projection) -> bool:
 
 
 def take_batch(conn: Connection[Any], index: Projection, analyzer: Analyzer) -> bool:
-    """Take over the next changes of its edition; False where there were none."""
+    """Take over the next changes of its edition; whether there may be more of them."""
     newest = search_store.newest(conn)
     changes = search_store.changes(conn, index.cursor, _BATCH, index.edition)
-    if not changes:
-        # whatever has a number up to that one and was not told is of another edition, or was given up
-        index.skip(newest)
-        return False
+    more = sum(one.count for one in changes) >= _BATCH
     whole = [one.document for one in changes if one.chunks]
     moved = [one.document for one in changes if not one.chunks]
-    cursor = changes[-1].number
     if moved:
-        index.note(search_store.readers(conn, moved), cursor if not whole else index.cursor)
+        index.note(search_store.readers(conn, moved), changes[-1].number if not whole else index.cursor)
     if whole:
-        index.take(entries(search_store.fed(conn, whole, index.edition), whole, analyzer), cursor)
-    return True
+        index.take(entries(search_store.fed(conn, whole, index.edition), whole, analyzer), changes[-1].number)
+    if not more:
+        # whatever has a number up to that one and was not told is of another edition, or was given up
+        index.skip(newest)
+    return more
 
 
 def entries(fed: Sequence[search_store.Fed], documents: Sequence[UUID], analyzer: Analyzer) -> list[Entry]:

@@ -172,6 +172,8 @@ class Change:
     document: UUID
     number: int
     chunks: bool
+    count: int = 1
+    """Changes that it stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,7 @@ def changes(conn: Conn, after: int, limit: int, edition: int) -> list[Change]:
     limit comes with the next ones. Each part is limited too, so that an index gives it in order: without that, every
     batch of a million would read and sort them all."""
     rows = conn.execute(
-        """SELECT id, max(number), bool_or(chunks) FROM (
+        """SELECT id, max(number), bool_or(chunks), count(*) FROM (
              SELECT * FROM (
                (SELECT document_id AS id, changed AS number, true AS chunks FROM chunk
                  WHERE edition = %(edition)s AND changed > %(after)s ORDER BY changed LIMIT %(most)s)
