@@ -7,6 +7,7 @@ the exact similarity of those that are answered. Holds no permissions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -109,7 +110,9 @@ def _by_bits(bits: Bits, question: Bits, mask: NDArray[np.bool_] | None, count: 
     apart = np.empty(total if rows is None else len(rows), dtype=np.uint16)
     for start in range(0, len(apart), _BLOCK):
         some = slice(start, start + _BLOCK)
-        apart[some] = _apart(bits[:, some] if rows is None else bits.take(rows[some], axis=1, mode="clip"), question)
+        # word by word: all words at once would first be copied whole where there is room behind the last row
+        part = bits[:, some] if rows is None else [word.take(rows[some], mode="clip") for word in bits]
+        apart[some] = _apart(part, question)
     if rows is None and mask is not None:
         np.putmask(apart, ~mask, most + 1)
     least = np.searchsorted(np.cumsum(np.bincount(apart, minlength=most + 2)), chosen)
@@ -117,7 +120,7 @@ def _by_bits(bits: Bits, question: Bits, mask: NDArray[np.bool_] | None, count: 
     return found.astype(np.int32) if rows is None else rows[found]
 
 
-def _apart(bits: Bits, question: Bits) -> NDArray[np.uint16]:
+def _apart(bits: Bits | Sequence[Bits], question: Bits) -> NDArray[np.uint16]:
     different: NDArray[np.uint16] = np.bitwise_count(bits[0] ^ question[0]).astype(np.uint16)
     for word in range(1, len(bits)):
         different += np.bitwise_count(bits[word] ^ question[word])
