@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from groundplan.core.errors import Invalid
 from groundplan.economics.routing.decide import forest, kernel
 from groundplan.economics.routing.decide.choose import best, choose
-from groundplan.economics.routing.decide.features import BRIEF, BUCKETS, SURFACE, brief, hashed, surface, words_of
+from groundplan.economics.routing.decide.features import BUCKETS, SURFACE, brief, hashed, surface, words_of
 from groundplan.economics.routing.decide.predict import blended, predict
 from groundplan.economics.routing.learn import grow
 from groundplan.economics.routing.learn import kernel as kernels
@@ -267,15 +267,10 @@ def test_a_kernel_of_another_shape_is_refused(knowing: Router, place: int, value
         load(msgspec.msgpack.encode(kept))
 
 
-def test_a_router_says_how_much_of_a_prompt_is_embedded_for_it(knowing: Router) -> None:
+def test_the_beginning_and_the_end_of_a_prompt_are_embedded() -> None:
     words = [f"w{number}" for number in range(100)]
-    first, last = knowing.embedded
-    assert brief(" ".join(words), knowing.embedded).split() == words[:first] + words[-last:]
-    kept = msgspec.msgpack.decode(dump(knowing))
-    assert load(dump(knowing)).embedded == BRIEF == tuple(kept.pop("embedded"))
-    assert load(msgspec.msgpack.encode(kept)).embedded == (24, 10)
-    with pytest.raises(Invalid, match="no learned router"):
-        load(msgspec.msgpack.encode(kept | {"embedded": [0, 10]}))
+    assert brief(" ".join(words)).split() == words[:24] + words[-10:]
+    assert brief(" ".join(words[:34])) == " ".join(words[:34])
 
 
 def test_a_router_whose_predictors_are_not_weighed_is_refused(knowing: Router) -> None:

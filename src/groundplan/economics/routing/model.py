@@ -156,9 +156,6 @@ class Router:
     """Operating points: the quality to keep (`0.99`) -> how it is kept; without an entry nothing cheaper was proven."""
     trained: dict[str, str] = field(default_factory=dict)
     """From what, when and how well: shown, never used."""
-    embedded: tuple[int, int] = (44, 20)
-    """Words of a prompt that are embedded for it, from the beginning and from the end (`features.BRIEF` when it was
-    trained)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,9 +39,7 @@ async def read_question(gateway: Gateway, exchange: Exchange, workload: Workload
 
     try:
         async with asyncio.timeout(SECONDS):
-            body = await ask_search(
-                gateway, embed_request([brief(ask.query, router.embedded)], questions=True), exchange.id, PATH
-            )
+            body = await ask_search(gateway, embed_request([brief(ask.query)], questions=True), exchange.id, PATH)
         (vector,) = embed_answer(body, 1).vectors
     except (UpstreamFailure, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
         gateway.targets.forget("search")

@@ -19,7 +19,7 @@ BUCKETS = 1 << 17
 _FIRST, _LAST = 260, 140
 """Words of a long prompt that are read from its beginning and its end."""
 _CHARACTERS = 6000
-BRIEF = (44, 20)
+_BRIEF_FIRST, _BRIEF_LAST = 24, 10
 """Words of which an embedding is made."""
 _TOKENS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d+|[^\w\s]")
 _NUMBERS = re.compile(r"\d[\d.,]*")
@@ -52,13 +52,12 @@ def words_of(text: str) -> list[str]:
     return ["0" if len(word) > 2 and word.isdigit() else word for word in found]
 
 
-def brief(text: str, size: tuple[int, int] = BRIEF) -> str:
-    """The beginning and the end of a text, so many words each: about what is embedded within a few milliseconds."""
-    first, last = size
+def brief(text: str) -> str:
+    """The beginning and the end of a text: about as many tokens as are embedded within a few milliseconds."""
     words = text[: 2 * _CHARACTERS].split()
-    if len(words) <= first + last:
+    if len(words) <= _BRIEF_FIRST + _BRIEF_LAST:
         return " ".join(words)
-    return " ".join((*words[:first], *text[-_CHARACTERS:].split()[-last:]))
+    return " ".join((*words[:_BRIEF_FIRST], *text[-_CHARACTERS:].split()[-_BRIEF_LAST:]))
 
 
 def hashed(words: Sequence[str]) -> dict[int, float]:

@@ -17,7 +17,6 @@ READ = (2, 3)
 """Formats that are read. The second has no kernel, and its trees look at directions of embeddings in place of what
 regressions expect."""
 _MOST_BYTES = 64 << 20
-_MOST_WORDS = 400
 
 
 class _Array(msgspec.Struct, frozen=True, array_like=True):
@@ -82,8 +81,6 @@ class _Router(msgspec.Struct, frozen=True):
     strange_likeness: float
     points: dict[str, tuple[float, float]]
     trained: dict[str, str]
-    embedded: tuple[int, int] = (24, 10)
-    """Of those that do not say it."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -115,7 +112,6 @@ def dump(router: Router) -> bytes:
             strange_likeness=router.strange_likeness,
             points=dict(sorted(router.points.items())),
             trained=dict(sorted(router.trained.items())),
-            embedded=router.embedded,
         )
     )
 
@@ -164,8 +160,6 @@ def _unpacked(found: _Router) -> Router:
     for head, trees in ((text, found.trees), (full, found.meant)):
         if head is not None and trees is not None and len(head.blend) != (4 if head.kernel is None else 6):
             raise ValueError("its predictors are not weighed")
-    if min(found.embedded) < 1 or sum(found.embedded) > _MOST_WORDS:
-        raise ValueError("its embeddings are of too little or too much")
     looked = shaped + text.alone.size, shaped + components.shape[1] + (0 if full is None else full.alone.size)
     return Router(
         name=found.name,
@@ -188,7 +182,6 @@ def _unpacked(found: _Router) -> Router:
         strange_likeness=found.strange_likeness,
         points=found.points,
         trained=found.trained,
-        embedded=found.embedded,
     )
 
 
