@@ -345,11 +345,12 @@ def _around(
     """Readable chunks beside the best, by document and number. `read`: those that were read in this transaction."""
     if not distance:
         return {}
-    known = {(one.document, one.number): one.part for one, _ in read}
+    known = {(one.document, one.number): one for one, _ in read}
     wanted = {(one.document, one.number + step) for one, _ in best for step in range(-distance, distance + 1)}
     missing = sorted(wanted - known.keys())
-    parts = search_store.neighbours(conn, missing) if missing else []
-    return known | {(part.document, part.number): part for part in parts}
+    parts = [known[place].part for place in wanted & known.keys()]
+    parts += search_store.neighbours(conn, missing) if missing else []
+    return {(part.document, part.number): part for part in parts}
 
 
 def _within(chunk: Found, where: Where) -> bool:
