@@ -232,6 +232,24 @@ def test_one_changed_byte_anywhere_names_the_entry_or_the_file(long_log: Path, d
         assert not verdict.ok and verdict.problems[0].where == name
 
 
+@pytest.mark.parametrize("name", ["tile/0/273.p/112", "tile/1/001.p/17", "tile/2/000.p/1"])
+def test_a_changed_hash_of_a_last_tile_is_no_changed_entry(long_log: Path, name: str) -> None:
+    path = long_log / name
+    before = path.read_bytes()
+    for at in (0, 31, len(before) // 2, len(before) - 1):
+        path.write_bytes(before[:at] + bytes([before[at] ^ 159]) + before[at + 1 :])
+        try:
+            verdict = verify(long_log, PUBLIC)
+        finally:
+            path.write_bytes(before)
+        assert [problem.where for problem in verdict.problems] == [name]
+
+
+def test_a_changed_last_entry_is_no_changed_hash(small: Path) -> None:
+    rewrite(small, LAST, lambda entries: [*entries[:-1], b"forged"])
+    assert verify(small).problems[0].where == 599
+
+
 def test_a_copy_made_while_the_log_grows_holds(tmp_path: Path) -> None:
     source = log_of(tmp_path / "audit", 300)
     stop = threading.Event()

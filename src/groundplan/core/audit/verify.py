@@ -140,6 +140,8 @@ class _Check:
     problems: list[LogProblem] = field(default_factory=list)
     foreign: dict[int, bytes] = field(default_factory=dict)
     """Leaf hashes of entries that are not where they belong, by index."""
+    last: tuple[int, Sequence[bytes], Sequence[bytes]] | None = None
+    """The last, partial bundle where entries and hashes differ: its number, the entries' hashes, the stored ones."""
     keys: Sequence[VerifierKey] = ()
     """The log's key and those that it was rotated from or to, in the order of their use."""
     unlike: list[tuple[str, int, list[int]]] = field(default_factory=list)
@@ -174,23 +176,39 @@ class _Check:
 
     def run(self, point: Checkpoint, since: int) -> None:
         """Read the entries from `since` on and all hashes, and compare them with the checkpoint."""
-        leaves, row = self._entries(point.size, since // WIDTH)
+        rest, row = self._entries(point.size, since // WIDTH)
+        if self.last is not None:
+            rest = [self._last_bundle(point, row, *self.last)]
         self._name_foreign(point.size)
         if len(self.problems) > TOO_MANY:
             self.add("checkpoint", "too many problems: not all of the log was read")
             return
-        rest = leaves
-        for level in range(1, levels_of(point.size)):
-            row, tail = self._level(level, point.size, row, rest)
-            rest = tail
+        root = self._climbed(point.size, row, rest)
         self._older_copies(point.size)
-        root = root_of([*row, *rest]) if row or rest else EMPTY_ROOT
         self._name_unlike(root == point.root)
         if root != point.root:
             found = "together with these problems" if self.problems else "entries and tiles agree with each other, so"
             at = " or ".join(self._unconfirmed(point.size))
             where = f"; {at} or the checkpoint was altered" if at and not self.problems else ""
             self.add("checkpoint", f"{found} the files give another root than the signed one: {root.hex()}{where}")
+
+    def _climbed(self, size: int, row: Sequence[bytes], rest: Sequence[bytes]) -> bytes:
+        """The root over full bundles and the last one, which the tiles on the way are checked against."""
+        for level in range(1, levels_of(size)):
+            row, rest = self._level(level, size, row, rest)
+        return root_of([*row, *rest]) if row or rest else EMPTY_ROOT
+
+    def _last_bundle(
+        self, point: Checkpoint, row: Sequence[bytes], index: int, leaves: Sequence[bytes], hashes: Sequence[bytes]
+    ) -> bytes:
+        """Tell whether the last entries or their hashes were altered, which no tile above says: those that give the
+        signed root are as they were. Returns the root of the bundle to go on with."""
+        root = root_of(leaves)
+        if _Check(self.tiles, None)._climbed(point.size, row, [root]) == point.root:
+            self.add(tile_path(0, index, len(hashes)), "the hash tile was altered; the entries are as signed")
+            return root
+        self._compare(index * WIDTH, leaves, hashes)
+        return root_of(hashes)
 
     def _name_unlike(self, held: bool) -> None:
         """A tile that differs from those below it was altered where the root holds without it; else those below."""
@@ -249,7 +267,9 @@ class _Check:
             return root_of(leaves)
         if hashes is None:
             return above or EMPTY_ROOT
-        if leaves is not None:
+        if leaves is not None and width != WIDTH:
+            self.last = (index, leaves, hashes)
+        elif leaves is not None:
             self._compare(index * WIDTH, leaves, hashes)
         return root_of(hashes)
 
