@@ -16,7 +16,10 @@ Declared = Budget | Quota
 REFILL_S = 0.25
 """Longest that a caller waits for its budget."""
 EMPTY_S = 1.0
-"""How long a caller is refused at once after PostgreSQL had nothing for one like it."""
+"""How long one is known to be empty after PostgreSQL had nothing for a caller."""
+AGAIN_S = 0.1
+"""Longest that a caller waits for one that is known to be empty: what another worker's call leaves over is journalled
+and given back before it can be used here."""
 _UNHEARD_S = 0.25
 """The same where PostgreSQL was not heard."""
 
@@ -32,6 +35,8 @@ class Account:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     promised: int = 0
     """Amounts of callers who were told to go on and have not run yet."""
+    freed: bool = False
+    """PostgreSQL said that there is room again, and was not asked since."""
     task: asyncio.Task[None] | None = None
     tries: int = 0
     """Fruitless ones in a row."""
@@ -62,17 +67,11 @@ class Account:
             self.declared, self.number = declared, number
 
     def is_empty(self, need: int, now: float) -> bool:
-        """Whether to refuse at once. When the time is over, one caller asks again and the others are refused
-        meanwhile."""
-        if not self.empty_need or need < self.empty_need:
-            return False
-        if now < self.empty_until:
-            return True
-        self.empty_until = now + REFILL_S + 0.05
-        return False
+        """Whether PostgreSQL had nothing for one like it lately, or is being asked again whether it still has not."""
+        return bool(self.empty_need) and need >= self.empty_need and (now < self.empty_until or bool(self.waiters))
 
     def refused(self, need: int, now: float) -> None:
-        """A caller waited in vain."""
+        """A caller waited in vain, and not only for a moment."""
         if self.tries:
             self.empty_need = min(self.empty_need or need, need)
             self.empty_until = now + (EMPTY_S if self.told_empty(now) else _UNHEARD_S)

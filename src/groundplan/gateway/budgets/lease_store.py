@@ -4,8 +4,8 @@ Everything here runs beside the request path; a caller comes here only when its 
 statement on the row of its (name, period), so the sum of all slices never exceeds the limit. A release of money is
 journalled and durable before PostgreSQL hears of it, and counts once by its id, whoever tells it. A worker that is
 fenced is granted nothing any more. That PostgreSQL had nothing left is remembered for a second, or until it says that
-there is room again: meanwhile one caller asks, and the others are refused at once. Reserving itself is `leases`; taking
-back what a dead worker held is the shipper's.
+there is room again: meanwhile of a budget one caller at a time asks, for a moment, and the others are refused at once.
+Reserving itself is `leases`; taking back what a dead worker held is the shipper's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from groundplan.core.database import first_line
 from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import grant_store
-from groundplan.gateway.budgets.account import REFILL_S, Account, Declared
+from groundplan.gateway.budgets.account import AGAIN_S, REFILL_S, Account, Declared
 from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL, Connection, Wish
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
 from groundplan.gateway.budgets.periods import has_ended
@@ -192,7 +192,9 @@ class LeaseClient:
 
     async def _wait_for(self, account: Account, period: str, need: int, seconds: float) -> bool:
         loop = asyncio.get_running_loop()
-        if need > account.declared.limit or self._closing or account.is_empty(need, loop.time()):
+        empty = account.is_empty(need, loop.time())
+        alone = not account.waiters and isinstance(account.declared, Budget)
+        if need > account.declared.limit or self._closing or (empty and not alone):
             return False
         account.usual = need
         future: asyncio.Future[bool] = loop.create_future()
@@ -201,10 +203,11 @@ class LeaseClient:
         if account.task is None or account.task.done():
             account.task = asyncio.create_task(self._serve((account.declared.name, period), account))
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(min(seconds, AGAIN_S) if empty else seconds):
                 return await future
         except TimeoutError:
-            account.refused(need, loop.time())
+            if not empty:
+                account.refused(need, loop.time())
             return False
         finally:
             if waiter in account.waiters:
@@ -217,12 +220,14 @@ class LeaseClient:
         loop = asyncio.get_running_loop()
         account.tries, next_try = 0, 0.0
         while self._offer(key, account):
-            if loop.time() >= next_try:
+            if account.freed or loop.time() >= next_try:
+                account.freed = False
                 if await self._fetch(key, account, recall=account.tries % _TRIES_PER_RECALL == 0):
                     account.tries = 0
                     continue
                 account.tries += 1
-                next_try = loop.time() + min(account.tries, 4) * _RETRY_S
+                pause = AGAIN_S if account.empty_need else min(account.tries, 4) * _RETRY_S
+                next_try = loop.time() + pause  # or when something is given back, which is told
             account.changed.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, next_try - loop.time())):
@@ -365,6 +370,8 @@ class LeaseClient:
         account = self._accounts.get((name, period))
         if account is not None:
             account.empty_need, account.calm_until = 0, 0.0
+            account.freed = True
+            account.changed.set()
 
     def _recall(self, payload: str) -> None:
         """Another worker is short. Of two that are, the one with the older epoch is served first."""
