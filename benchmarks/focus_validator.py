@@ -1,6 +1,9 @@
 """Let the FOCUS specification's validator read an export with every term of a cost.
 
-    python benchmarks/focus_validator.py PATH_TO_FOCUS_VALIDATOR
+    python benchmarks/focus_validator.py PATH_TO_FOCUS_VALIDATOR [--file FOCUS.csv] [--json]
+
+Without a file, one with every term, unit, tier and basis, also without a deployment, a site, a model or a quantity,
+over two months; else an export that was saved by `groundplan cost export FOCUS.csv`.
 
 The validator wants an environment of its own: it needs older libraries than ours. Make one with `python3.11 -m venv V`
 and `V/bin/pip install focus-validator==1.0.0 "multimethod<2"`, then name V/bin/focus-validator. Exit 0 where it accepts
@@ -9,46 +12,65 @@ the file.
 
 from __future__ import annotations
 
+import argparse
+import json
 import subprocess
-import sys
 import tempfile
 from datetime import date
 from pathlib import Path
+from typing import Any
 
+from groundplan.api.cost_book import UNITS
 from groundplan.economics.allocate.model import Basis, Line
 from groundplan.economics.export.focus import CATEGORIES, focus_csv
 
-TERMS = ("input", "cached_input", "output", "reasoning", "guardrail", *CATEGORIES)
-FIRST, LAST = date(2026, 11, 1), date(2026, 11, 30)
+TERMS = (
+    "input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning", "input_audio", "images",
+    "images_made", "characters", "seconds", "requests", "searches", "bound", "embedding", "rerank", "moderation",
+    "guardrail", "cascade", "judge", "shadow", *CATEGORIES,
+)  # fmt: skip
+MONTHS = ((date(2026, 10, 5), date(2026, 10, 31)), (date(2026, 11, 1), date(2026, 11, 30)))
 
 
 def lines() -> list[Line]:
-    """One line of each term and basis, with names that a spreadsheet would run."""
+    """One line of each term and basis, with names that a spreadsheet would run; some with as little as allocated costs
+    have."""
     bases: tuple[Basis, ...] = ("measured", "allocated", "estimated")
+    place: dict[str, Any] = {"deployment": "gpt-eu", "site": "azure-sweden", "model": "openai/gpt-4.1-mini"}
     return [
         Line(
             term=term, workload="support" if number % 3 else "", team="care" if number % 2 else "",
             amount=1_234_567_890_123 + number, basis=bases[number % 3], rule="=cmd()", source="@guess",
-            deployment="gpt-eu", site="azure-sweden", model="openai/gpt-4.1-mini", quantity=1000 + number,
+            **({} if number % 4 == 0 else {
+                **place, "quantity": 1000 + number, "unit": UNITS.get(term, "Tokens"),
+                "tier": "batch" if number % 5 else "",
+            }),
         )
         for number, term in enumerate(TERMS)
     ]  # fmt: skip
 
 
 def main() -> int:
-    if len(sys.argv) != 2:
-        print(__doc__, file=sys.stderr)
-        return 2
-    validator = Path(sys.argv[1]).absolute()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("validator", type=Path)
+    parser.add_argument("--file", type=Path, help="an export; else one with every term is made")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    validator = asked.validator.absolute()
+    text = asked.file.read_text("utf-8") if asked.file else focus_csv([(*m, lines()) for m in MONTHS], "acme")
     packages = next(validator.parent.parent.glob("lib/python*/site-packages"))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "focus.csv"
-        file.write_text(focus_csv(lines(), "acme", FIRST, LAST), encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
         command = [str(validator), "--data-file", str(file), "--validate-version", "1.0"]
         # it looks for its currency codes in its own folder only
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=packages)
     accepted = done.returncode == 0 and "Validation succeeded" in done.stdout
-    print(f"accepted: {len(lines())} terms" if accepted else done.stdout[-3000:] + done.stderr[-2000:])
+    rows = text.count("\n") - 1
+    if asked.json:
+        print(json.dumps({"accepted": accepted, "rows": rows, "report": done.stdout[-3000:]}))
+    else:
+        print(f"accepted: {rows} rows" if accepted else done.stdout[-3000:] + done.stderr[-2000:])
     return not accepted
 
 

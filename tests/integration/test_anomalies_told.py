@@ -42,3 +42,18 @@ def test_a_loop_is_told_with_its_caller_and_closes_when_it_is_over(database: Dat
         assert "(key gp_abc) makes 30 calls a minute" in found["message"]
         assert found["detail"]["kind"] == "runaway"
         assert anomalies.look(conn, NOW + timedelta(hours=2)).closed == 1
+
+
+def test_a_loop_that_goes_on_stays_told(database: Database) -> None:
+    key = new_id()
+    with connect(database.urls["owner"], autocommit=True) as conn:
+        for minute in range(-240, 6):
+            add(conn, key, minute, 30)
+        told = anomalies.look(conn, NOW)
+        assert told.opened == 1
+        # as the watch that told it would have: findings are opened at the time of the database
+        conn.execute("UPDATE finding SET at = %s", (NOW,))
+        for hours in (1, 2, 3, 4):
+            told = anomalies.look(conn, NOW + timedelta(hours=hours))
+            assert (told.opened, told.kept, told.closed) == (0, 1, 0), hours
+        assert anomalies.look(conn, NOW + timedelta(hours=6)).closed == 1

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
 import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
+from typer.testing import CliRunner
 
 from groundplan.api import costs
 from groundplan.api.context import Services
+from groundplan.cli.client import ControlClient
+from groundplan.cli.cost import app
 from groundplan.core.database import connect
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
@@ -59,6 +64,10 @@ def add(conn: Conn, at: datetime, number: int) -> None:
 SUMS = "SELECT workload, count(*), sum(cost_usd), sum(prompt_tokens) FROM {} GROUP BY 1 ORDER BY 1"
 
 
+def ask(url: str, statement: str) -> list[tuple[Any, ...]]:
+    return archive.query(url, statement)[1]
+
+
 def raw(conn: Conn) -> list[tuple[Any, ...]]:
     return conn.execute(SUMS.format("call WHERE at < '2026-06-04Z'").encode()).fetchall()
 
@@ -71,11 +80,9 @@ def test_the_same_answers_from_files_and_sums_that_stay(conn: Conn, database: Da
         gone = archive.archive_day(control, str(tmp_path), DAY)
     assert (gone.calls, gone.attempts, gone.charges) == (24, 24, 24)
     assert raw(conn) == []
-    assert archive.query(str(tmp_path), SUMS.format("calls")) == before
-    assert archive.query(str(tmp_path), "SELECT sum(cost_usd) FROM charges")[0][0] == gone.cost
-    note = archive.query(str(tmp_path), "SELECT detail ->> 'note' FROM (SELECT detail::JSON AS detail FROM calls)")[0][
-        0
-    ]
+    assert ask(str(tmp_path), SUMS.format("calls")) == before
+    assert ask(str(tmp_path), "SELECT sum(cost_usd) FROM charges")[0][0] == gone.cost
+    note = ask(str(tmp_path), "SELECT detail ->> 'note' FROM (SELECT detail::JSON AS detail FROM calls)")[0][0]
     assert note == 'a "quoted", text\nof two lines \\N'
     assert queries.cost_summary(conn) == summary
     assert archive_store.days(conn, date(2026, 6, 4), 9) == []
@@ -89,8 +96,8 @@ def test_files_of_before_a_column_was_added_are_read_with_the_others(conn: Conn,
     with duckdb.connect() as duck:
         older = tmp_path / "attempts" / "2020-01-01.parquet"
         duck.execute(f"COPY (SELECT * EXCLUDE (purpose) FROM read_parquet('{newer}')) TO '{older}' (FORMAT parquet)")
-    found = archive.query(str(tmp_path), "SELECT count(*), count(purpose), sum(cost_usd) FROM attempts")
-    alone = archive.query(str(tmp_path), "SELECT sum(cost_usd) FROM charges")
+    found = ask(str(tmp_path), "SELECT count(*), count(purpose), sum(cost_usd) FROM attempts")
+    alone = ask(str(tmp_path), "SELECT sum(cost_usd) FROM charges")
     assert found == [(48, 24, 2 * alone[0][0])]
 
 
@@ -101,7 +108,7 @@ def test_what_breaks_off_deletes_nothing(conn: Conn, tmp_path: Path) -> None:
     assert raw(conn) == before
     with conn.transaction():
         archive.archive_day(conn, str(tmp_path), DAY)
-    assert archive.query(str(tmp_path), SUMS.format("calls")) == before
+    assert ask(str(tmp_path), SUMS.format("calls")) == before
 
 
 def test_facts_that_came_meanwhile_are_not_deleted(conn: Conn, tmp_path: Path) -> None:
@@ -133,6 +140,25 @@ def test_days_older_than_the_hot_window_leave_by_themselves(conn: Conn, database
     finally:
         pool.close()
     assert [row["calls"] for row in archive_store.archived(conn)] == [24, 16]
-    assert archive.query(str(tmp_path / "facts"), "SELECT count(*) FROM attempts")[0][0] == 40
+    assert ask(str(tmp_path / "facts"), "SELECT count(*) FROM attempts")[0][0] == 40
     row = conn.execute("SELECT count(*) FROM audit_entry WHERE action = 'facts.archive'").fetchone()
     assert row is not None and row[0] == 2
+
+
+def test_the_command_line_asks_the_files(conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with conn.transaction():
+        archive.archive_day(conn, str(tmp_path), DAY)
+    days: list[dict[str, Any]] = []
+    monkeypatch.setattr(ControlClient, "connect", lambda _: SimpleNamespace(get=lambda _: {"days": days}))
+
+    def run(*arguments: str) -> Any:
+        done = CliRunner().invoke(app, ["archive", *arguments, "--json"])
+        return done.exception if done.exit_code else json.loads(done.output)
+
+    assert run("--sql", "SELECT 1").code == "archive_empty"
+    days.append({"day": str(DAY), "url": str(tmp_path), "calls": 24, "cost_usd": "0"})
+    told = run("--sql", "SELECT count(*) AS n, sum(cost_usd) AS usd FROM attempts")
+    assert told["columns"] == ["n", "usd"] and told["rows"][0][0] == 24
+    wrong = run("--sql", "SELECT nothing FROM calls")
+    assert (wrong.code, "nothing" in wrong.message) == ("archive_query", True)
+    assert run()["days"] == days

@@ -70,8 +70,16 @@ def test_statements_are_shown_and_given_as_files(control: Control, browser: Brow
     text = page(control, browser, f"/cost/statements?month={month}")
     assert "not carried by a team" in text
     assert "Shown, not charged." in page(control, browser, f"/cost/statements/print?team=care&month={month}")
-    assert "team,from,to,workload" in page(control, browser, f"/cost/files/statement.csv?team=care&month={month}")
+    assert "team,from,to,kind,workload" in page(control, browser, f"/cost/files/statement.csv?team=care&month={month}")
     assert "BilledCost" in page(control, browser, "/cost/files/focus.csv")
+    assert "print?team=care&amp;month=" + month + "&amp;charge=true" in page(
+        control, browser, f"/cost/statements?month={month}&charge=true"
+    )
+    charged = page(control, browser, f"/cost/statements/print?team=care&month={month}&charge=true")
+    assert "To be charged." in charged and 'charge=true">as PDF' in charged
+    assert ",chargeback,assistant," in page(
+        control, browser, f"/cost/files/statement.csv?team=care&month={month}&charge=true"
+    )
 
 
 def test_a_scenario_is_priced_step_by_step_on_the_page(control: Control, browser: Browser) -> None:

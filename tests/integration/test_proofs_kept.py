@@ -156,6 +156,36 @@ def test_a_call_counts_once_by_its_newest_outcome(conn: Conn) -> None:
     assert cost_store.outcomes(conn, today - timedelta(days=1), today) == []
 
 
+def test_of_several_outcomes_each_field_counts_as_its_newest(conn: Conn) -> None:
+    today = NOW.replace(hour=0, minute=0)
+    call, other = add(conn, NOW), add(conn, NOW)
+    report(conn, call, True, 4)
+    report(conn, call, True, None)  # a thumb that names no value
+    report(conn, other, True, None)
+    report(conn, other, None, 5)  # a value that comes later
+    for fold in (False, True):
+        if fold:
+            rollup_store.fold(conn)
+        (row,) = cost_store.outcomes(conn, today, today + timedelta(days=1))
+        assert (row["reported"], row["accepted"], row["value_usd"]) == (2, 2, Decimal(9))
+    report(conn, call, False, None)
+    (row,) = cost_store.outcomes(conn, today, today + timedelta(days=1))
+    assert (row["reported"], row["accepted"], row["value_usd"]) == (2, 1, Decimal(9))
+
+
+def test_thumbs_of_readers_are_outcomes_of_their_calls(conn: Conn) -> None:
+    calls = [add(conn, NOW) for _ in range(3)]
+    for call, kind in zip(calls, ("up", "down", "click"), strict=True):
+        conn.execute(
+            "INSERT INTO knowledge_signal (id, at, workload, kind, call_id) VALUES (%s, %s, 'support', %s, %s)",
+            (new_id(), NOW, kind, call),
+        )
+    assert outcome_store.take_reviews(conn, NOW - timedelta(days=1)) == 2
+    assert outcome_store.take_reviews(conn, NOW - timedelta(days=1)) == 0
+    found = conn.execute("SELECT call_id, accepted, label FROM outcome").fetchall()
+    assert set(found) == {(calls[0], True, "thumb"), (calls[1], False, "thumb")}
+
+
 def test_hours_of_whole_days_are_told_apart(conn: Conn) -> None:
     for hour in (3, 3, 17):
         add(conn, SINCE + timedelta(days=2, hours=hour))

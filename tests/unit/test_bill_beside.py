@@ -30,7 +30,7 @@ def line(term: str, usd: Decimal) -> Line:
     [
         ([line("object_storage", Decimal("40.5")), line("logs", Decimal(20))], "60.5", "is what was billed"),
         ([line("object_storage", Decimal(30)), line("platform", Decimal(99))], "30", "less is allocated"),
-        ([line("vector_storage", Decimal(90))], "90", "more is allocated"),
+        ([line("vector_storage", Decimal(90))], "90", "more is allocated than was billed: end the rule"),
         ([line("platform", Decimal(99))], "0", "nothing is allocated"),
     ],
 )
@@ -48,3 +48,24 @@ def test_storage_is_compared_with_its_terms(lines: list[Line], allocated: str, t
 def test_a_bill_of_models_alone_has_nothing_beside() -> None:
     made = reconcile(read_bill("date,cost,model\n2026-11-03,4,gpt\n", "bill.csv", {}), [], {})
     assert beside(made, [line("logs", Decimal(3))]) == []
+
+
+def test_allocations_for_another_bill_are_not_held_against_this_one() -> None:
+    made = reconcile(read_bill(BILL, "aws.csv", {}), [], {})
+    other = Line(
+        term="database", workload="a", amount=50 * PICO, basis="allocated", rule="", source="another cloud"
+    )  # fmt: skip
+    mine = line("object_storage", Decimal("60.5"))
+    both = next(each for each in beside(made, [mine, other]) if each.purpose == "storage")
+    assert "another cloud and contract 4" in both.told and "--source" in both.told
+    one = next(each for each in beside(made, [mine, other], ["contract 4"]) if each.purpose == "storage")
+    assert (one.allocated, one.rules, one.told) == (
+        Decimal("60.5"), ("contract 4",), "what is allocated is what was billed",
+    )  # fmt: skip
+
+
+def test_databases_are_storage_of_the_bill() -> None:
+    text = BILL + "2026-11-05,11,USD,Azure Database for PostgreSQL\n2026-11-05,2,USD,Azure AI Search\n"
+    made = reconcile(read_bill(text, "bill.csv", {}), [], {})
+    storage = next(each for each in beside(made, []) if each.purpose == "storage")
+    assert storage.bill == Decimal("73.5")

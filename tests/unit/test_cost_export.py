@@ -10,6 +10,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundplan.api.cost_book import Days
 from groundplan.core.money import to_decimal
 from groundplan.economics.allocate.model import Line
 from groundplan.economics.export.focus import COLUMNS, focus_csv
@@ -38,7 +39,7 @@ def rows(text: str) -> list[dict[str, str]]:
 
 
 def test_every_line_is_a_row_with_its_exact_amount() -> None:
-    found = rows(focus_csv(LINES, "acme", FIRST, LAST))
+    found = rows(focus_csv([(FIRST, LAST, LINES)], "acme"))
     assert tuple(found[0]) == COLUMNS
     assert [Decimal(row["BilledCost"]) for row in found] == [to_decimal(line.amount) for line in LINES]
     assert found[0]["ProviderName"] == found[0]["Provider"] == "openai"
@@ -49,7 +50,7 @@ def test_every_line_is_a_row_with_its_exact_amount() -> None:
 
 
 def test_no_cell_is_a_formula() -> None:
-    text = focus_csv(LINES, "=acme", FIRST, LAST) + "".join(
+    text = focus_csv([(FIRST, LAST, LINES)], "=acme") + "".join(
         statement_csv(each) for each in statements(LINES, FIRST, LAST)
     )
     assert not [cell for row in csv.reader(io.StringIO(text)) for cell in row if cell[:1] in ("=", "+", "@")]
@@ -88,6 +89,26 @@ def test_a_statement_shows_the_days_before() -> None:
 
 
 def test_quantities_are_decimals_also_where_all_are_whole() -> None:
-    found = rows(focus_csv(LINES, "acme", FIRST, LAST))
+    found = rows(focus_csv([(FIRST, LAST, LINES)], "acme"))
     assert [row["ConsumedQuantity"] for row in found] == ["1000.0", "", "", "", "", "", "10.0"]
     assert found[0]["PricingQuantity"] == "1000.0"
+
+
+def test_a_charge_lies_within_its_month() -> None:
+    days = Days(date(2026, 10, 30), date(2026, 12, 2))
+    assert [(each.first.isoformat(), each.last.isoformat()) for each in days.months] == [
+        ("2026-10-30", "2026-10-31"), ("2026-11-01", "2026-11-30"), ("2026-12-01", "2026-12-02"),
+    ]  # fmt: skip
+    found = rows(focus_csv([(month.first, month.last, LINES[:1]) for month in days.months], "acme"))
+    assert [(row["BillingPeriodStart"], row["ChargePeriodStart"], row["ChargePeriodEnd"]) for row in found] == [
+        ("2026-10-01T00:00:00Z", "2026-10-30T00:00:00Z", "2026-11-01T00:00:00Z"),
+        ("2026-11-01T00:00:00Z", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z"),
+        ("2026-12-01T00:00:00Z", "2026-12-01T00:00:00Z", "2026-12-03T00:00:00Z"),
+    ]
+
+
+def test_a_file_says_whether_it_charges() -> None:
+    (care, _) = statements(LINES, FIRST, LAST, charged=True)
+    (shown, _) = statements(LINES, FIRST, LAST)
+    assert {row["kind"] for row in rows(statement_csv(care))} == {"chargeback"}
+    assert {row["kind"] for row in rows(statement_csv(shown))} == {"showback"}

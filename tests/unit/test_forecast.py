@@ -88,6 +88,10 @@ def test_a_budget_ends_on_the_day_that_crosses_it() -> None:
     assert found.earliest is not None and found.latest is not None
     assert found.earliest < found.ends < found.latest  # type: ignore[operator]
     assert runway(40 * PICO, flat(1.0)).ends is None
+    begun = runway(5 * PICO, flat(1.0), today=PICO // 4)
+    assert begun.ends == found.ends and runway(5 * PICO - PICO // 4, flat(1.0)).days == 4, "today counts once"
+    over = runway(5 * PICO, flat(1.0), until=START.date(), today=3 * PICO)
+    assert (over.expected, over.ends) == (0, None), "more than usual was spent today already"
     short = runway(40 * PICO, flat(1.0), until=date(2026, 1, 14))
     assert short.ends is None and short.expected == 10 * PICO
 
@@ -105,10 +109,29 @@ def test_a_scenario_says_what_each_change_contributes() -> None:
 
 def test_another_model_is_priced_by_the_tokens_that_were_used() -> None:
     made = what_if(PARTS, Change(rates=Rates(input=PICO, output=2 * PICO)))
-    assert made.after == PICO + 2 * PICO // 10 + 10 * 1_000_000 * 0 + 10 * PICO // 1_000_000
+    assert made.after == PICO + 2 * PICO // 10, "a request of it costs nothing"
 
 
-@pytest.mark.parametrize("text", ["users", "users=many", "wishes=3", "price=-130%", "cache=120%"])
+def test_what_another_model_has_no_price_for_stays_as_it_was() -> None:
+    parts = [Part("images_made", 10, PICO), Part("seconds", 60, PICO), Part("bound", 0, PICO)]
+    rates = Rates(input=PICO, output=2 * PICO, minute=5 * PICO)
+    assert what_if(parts, Change(rates=rates)).after == PICO + 5 * PICO + PICO
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "users",
+        "users=many",
+        "wishes=3",
+        "price=-130%",
+        "cache=120%",
+        "users=nan",
+        "users=inf",
+        "context=1e300",
+        "price=-inf%",
+    ],
+)
 def test_a_change_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as refused:
         what_if(PARTS, parse([text]))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tests.unit.test_catalog_check import BASE
 
 from groundplan.api.prices_look import declared_prices, findings_of, listed_prices
@@ -34,7 +36,7 @@ usages = st.builds(
 def test_pricing_is_reversible(then: Rates, now: Rates, usage: Usage) -> None:
     """The counts that the ledger keeps are enough: at the price of the call they give its cost again."""
     paid = cost(then, usage)
-    kept = {name: count for name, (count, _) in split(then, usage, paid).items()}
+    kept = {"": {name: count for name, (count, _) in split(then, usage, paid).items()}}
     told = repriced(kept, then, now)
     back = repriced(kept, now, then)
     assert (told.then, told.now) == (back.now, back.then)
@@ -56,7 +58,7 @@ def test_a_listed_price_that_changed_says_what_last_month_would_have_cost() -> N
         name="o3-eu", site="eu", model="openai/o3", upstream_model="o3", url="http://x/v1", rates=served,
         context_tokens=1000,
     )  # fmt: skip
-    used = {"o3-eu": {"input": 1_000_000, "output": 0}}
+    used = {"o3-eu": {"": {"input": 1_000_000, "output": 0}}}
 
     def of(today: date) -> list[Finding]:
         made = findings_of(deployment, used, today, listed_prices(deployment, today))
@@ -85,7 +87,7 @@ def test_a_declared_price_that_will_hold_says_what_last_month_would_have_cost() 
     deployment = Deployment(
         name=name, site="eu", model="acme/m", upstream_model="m", url="http://x/v1", rates=served, context_tokens=1000
     )
-    used = {name: {"input": 2_000_000, "output": 1_000_000}}
+    used = {name: {"": {"input": 2_000_000, "output": 1_000_000}}}
 
     def of(today: date) -> list[Finding]:
         return list(findings_of(deployment, used, today, declared_prices(workspace, deployment, today)))
@@ -107,5 +109,51 @@ def test_a_model_that_its_provider_is_about_to_retire_is_told(model: str, used: 
     place = Deployment(
         name="d", site="eu", model=model, upstream_model="m", url="http://x/v1", rates=rates, context_tokens=1000
     )
-    told = [each for each in findings_of(place, {"d": {"input": 1}} if used else {}, date(2026, 11, 1), {})]
+    told = [each for each in findings_of(place, {"d": {"": {"input": 1}}} if used else {}, date(2026, 11, 1), {})]
     assert [(each.kind, each.severity) for each in told] == ([("cost.retired", severity)] if severity else [])
+
+
+TIERS = Rates(
+    input=4_000_000, output=8_000_000, image=5, images={"any": 40, "1024x1024": 50}, characters=3_000_000, minute=120,
+    batch=Rates(input=2_000_000, output=4_000_000), long_above=1000, long=Rates(input=6_000_000, output=9_000_000),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tier", "used", "cost"),
+    [
+        ("", {"input": 10}, 40),
+        ("batch", {"input": 10, "output": 1}, 24),
+        ("long", {"input": 10}, 60),
+        ("", {"images": 3, "images_made": 2}, 115),
+        ("", {"characters": 7}, 21),
+        ("", {"seconds": 31}, 62),
+        ("", {"bound": 9}, 0),
+    ],
+)
+def test_each_tier_and_unit_is_priced_as_such(tier: str, used: dict[str, int], cost: int) -> None:
+    assert priced(used, TIERS, tier) == cost
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch": Rates(input=1_000_000, output=4_000_000)},
+        {"long": Rates(input=5_000_000, output=9_000_000)},
+        {"images": {"any": 41, "1024x1024": 50}},
+        {"minute": 121},
+        {"image": 6},
+        {"characters": 4_000_000},
+    ],
+)
+def test_a_change_of_any_price_is_told(change: dict[str, Any]) -> None:
+    place = Deployment(
+        name="d", site="eu", model="acme/m", upstream_model="m", url="http://x/v1", rates=TIERS, context_tokens=1000
+    )
+    today = date(2026, 11, 20)
+    same = replace(TIERS, source="elsewhere", effective="2026-01-01")
+    assert list(findings_of(place, {}, today, {today: same})) == []
+    told = list(findings_of(place, {"d": {"batch": {"input": 10}}}, today, {today: replace(TIERS, **change)}))
+    assert [each.kind for each in told] == ["cost.repriced"]
+    assert told[0].detail["then"] == 20
+    assert told[0].detail["now"] == (10 if "batch" in change else 20)

@@ -26,6 +26,8 @@ KIND = "cost.anomaly"
 WATCH_SECONDS = 60.0
 HISTORY = timedelta(days=28)
 COMPARED = timedelta(hours=24)
+NEW_FOR = timedelta(hours=24)
+"""A caller is told as new for so long after its first call."""
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 _GRAVE = 3.0
 
@@ -66,12 +68,25 @@ def alarms(conn: Connection[Any], until: datetime) -> list[tuple[str, Alarm]]:
     if not rows:
         return []
     usual = _history(conn, since.replace(minute=0))
+    busiest = usual.busiest | _before_loops(conn)
     found = []
     for workload in sorted({row["workload"] for row in rows}):
         mine = _minutes([row for row in rows if row["workload"] == workload], since)
         known = frozenset(key for name, key in usual.known if name == workload)
         past = usual.baselines.get(workload) or Baseline([])
-        found += [(workload, alarm) for alarm in detect(past, mine, known, usual.busiest)]
+        found += [(workload, alarm) for alarm in detect(past, mine, known, busiest)]
+    return found
+
+
+def _before_loops(conn: Connection[Any]) -> dict[str, float]:
+    """key -> calls of its busiest minute in the day before it went into a loop, for those that are in one: else the
+    loop itself would soon be what is usual."""
+    found: dict[str, float] = {}
+    for mark, opened in finding_store.open_marks(conn, KIND):
+        kind, _, key = mark.partition(" ")
+        if kind == "runaway":
+            until = opened - WINDOW * MINUTE
+            found[key] = minute_store.busiest(conn, until - COMPARED, until).get(key, 0.0)
     return found
 
 
@@ -97,7 +112,7 @@ def _history(conn: Connection[Any], until: datetime) -> Usual:
         )
     made = Usual(
         {name: Baseline(_whole(mine, until)) for name, mine in hours.items()},
-        minute_store.known_keys(conn, since, until),
+        minute_store.known_keys(conn, since, until - NEW_FOR),
         minute_store.busiest(conn, until - COMPARED, until),
     )
     _usual[place] = until, made
@@ -181,7 +196,7 @@ _HINTS = {
     "cache_rate": "Something in front of the prompt changes now: a date, a new prompt, or the cache was cleared.",
     "mix": "Another model answers than before: look at health and routing of the first one.",
     "new_caller": "If nobody expected it, revoke its key: `groundplan keys revoke`.",
-    "runaway": "Its budget stops it. Revoke its key (`groundplan keys revoke`), or declare a limit for each key.",
+    "runaway": "Revoke its key (`groundplan keys revoke`), or declare a limit for each key. A hard budget ends it.",
 }
 
 

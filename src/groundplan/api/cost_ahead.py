@@ -19,6 +19,7 @@ from groundplan.economics.forecast.adoption import Adoption, adoption
 from groundplan.economics.forecast.model import DAY, Forecast, Launch, Series
 from groundplan.economics.forecast.scenario import Part, parse, what_if
 from groundplan.economics.prices import listed
+from groundplan.gateway.budgets.periods import begins, ends
 from groundplan.ledger import queries, rollup_store
 
 HISTORY_DAYS = 400
@@ -39,10 +40,14 @@ def series(
 
 
 def _history(today: date, workload: str | None) -> dict[str, Any]:
-    until = datetime(today.year, today.month, today.day, tzinfo=UTC)
+    return _of(today - timedelta(days=HISTORY_DAYS), today - timedelta(days=1), workload)
+
+
+def _of(first: date, last: date, workload: str | None) -> dict[str, Any]:
+    days = Days(first, last)
     return {
-        "since": until - timedelta(days=HISTORY_DAYS), "until": until, "workload": workload, "status": None,
-        "deployment": None, "demo": None,
+        "since": days.since, "until": days.until, "workload": workload, "status": None, "deployment": None,
+        "demo": None,
     }  # fmt: skip
 
 
@@ -104,7 +109,9 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
 
     blueprint = current_blueprint(conn)
     covers = {budget.name: budget.covers for budget in blueprint.budgets}
-    days = rollup_store.calls_by(conn, ["day", "workload", "team"], _history(now.date(), None))
+    by = ["day", "workload", "team"]
+    days = rollup_store.calls_by(conn, by, _history(now.date(), None))
+    begun = rollup_store.calls_by(conn, by, _of(now.date(), now.date(), None))
     found = []
     for row in queries.budget_use(conn, now):
         kind, _, name = covers.get(row["budget"], "").partition("/")
@@ -113,13 +120,15 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
         past = _series(_covered(days, kind, name), "cost", now.date())
         if len(past.values) < 8:
             continue
-        until = _ends(row["period"], now.date())
+        until = _last_day(row["period"])
+        today = sum(from_decimal(each["cost_usd"]) for each in _covered(begun, kind, name).values())
         made = foreseen(past, max(1, min(400, ((until - now.date()).days + 1) if until else 120)))
         left = parse_usd(row["limit_usd"]) - parse_usd(row["spent_usd"])
-        told = runway(left, made, until)
+        told = runway(left, made, until, today)
         found.append(
             {
-                "budget": row["budget"], "period": row["period"], "limit_usd": row["limit_usd"],
+                "budget": row["budget"], "covers": covers[row["budget"]], "period": row["period"],
+                "limit_usd": row["limit_usd"], "a_day_usd": _a_day(row),
                 "spent_usd": row["spent_usd"], "expected_usd": format_usd(parse_usd(row["spent_usd"]) + told.expected),
                 "ends": told.ends.isoformat() if told.ends else None, "days": told.days,
                 "earliest": told.earliest.isoformat() if told.earliest else None,
@@ -190,10 +199,15 @@ def _holidays(countries: list[str], first: int, last: int) -> list[str]:
     return found
 
 
-def _ends(period: str, today: date) -> date | None:
-    """Last day of a budget's period where its name tells; None where it does not."""
-    if len(period) == 10:
-        return today
-    if len(period) == 7:
-        return (today.replace(day=1) + timedelta(days=32)).replace(day=1) - timedelta(days=1)
-    return date(today.year, 12, 31) if len(period) == 4 else None
+def _last_day(period: str) -> date | None:
+    """Of a budget's period; None where it does not end."""
+    end = ends(period)
+    return None if end is None else (end - timedelta(microseconds=1)).date()
+
+
+def _a_day(row: Mapping[str, Any]) -> str | None:
+    """What a budget allows on each day of its period, USD; None where that does not end."""
+    first, end = begins(row["period"]), ends(row["period"])
+    if first is None or end is None:
+        return None
+    return format_usd(int(parse_usd(row["limit_usd"]) / ((end - first) / timedelta(days=1))))

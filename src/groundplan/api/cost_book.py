@@ -29,7 +29,14 @@ from groundplan.ledger.kept_store import Kind
 DIMENSIONS: Final = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "basis")
 """What lines can be summed by; `cost_spread` has what only calls know."""
 LONGEST: Final = 3660
+LAST_YEAR: Final = 9000
+"""Later days have no day after them in every calendar that is asked."""
 REVIEW_HOUR: Final = "review hour"
+UNITS: Final[dict[str, str]] = {
+    "images_made": "Images", "images": "Images", "seconds": "Seconds", "characters": "Characters",
+    "requests": "Requests", "searches": "Searches",
+}  # fmt: skip
+"""Part of a cost that is not counted in tokens -> its unit."""
 _KEPT: Final[dict[str, Kind]] = {"gigabyte of documents": "documents", "gigabyte of content": "content"}
 _TERMS: Final[dict[str, str]] = {"embeddings": "embedding", "rerank": "rerank", "moderation": "moderation"}
 """Type of a deployment -> term of everything that is asked of it; elsewhere it is the class of the tokens."""
@@ -51,6 +58,16 @@ class Days:
         return datetime.combine(self.last, time(), UTC) + timedelta(days=1)
 
     @property
+    def months(self) -> list[Days]:
+        """The same days, those of each month together."""
+        found, first = [], self.first
+        while first <= self.last:
+            last = min(self.last, (first.replace(day=1) + timedelta(days=32)).replace(day=1) - timedelta(days=1))
+            found.append(Days(first, last))
+            first = last + timedelta(days=1)
+        return found
+
+    @property
     def before(self) -> Days:
         """As many days before them; of a whole month the month before."""
         if self.first.day == 1 and (self.last + timedelta(days=1)).day == 1:
@@ -64,11 +81,11 @@ def days_of(first: date | None, last: date | None, today: date) -> Days:
     """What was asked for; left out: this month up to today. Raises `Invalid` (`days_invalid`)."""
     last = today if last is None else last
     first = last.replace(day=1) if first is None else first
-    if last < first or (last - first).days > LONGEST:
+    if last < first or (last - first).days > LONGEST or last.year > LAST_YEAR:
         raise Invalid(
             f"{first} to {last} are no days in order, or too many",
             code="days_invalid",
-            hint=f"Name a first and a last day, at most {LONGEST} days apart.",
+            hint=f"Name a first and a last day, at most {LONGEST} days apart, before the year {LAST_YEAR}.",
         )
     return Days(first, last)
 
@@ -148,7 +165,7 @@ def measured(conn: Connection[Any], days: Days, blueprint: Blueprint | None) -> 
                 site=row["site"],
                 model=row["model"],
                 quantity=int(row["count"]),
-                unit="Tokens" if int(row["count"]) else "",
+                unit=UNITS.get(row["part"], "Tokens") if int(row["count"]) else "",
                 tier=row["tier"],
             )
         )
@@ -164,7 +181,9 @@ def summed(lines: Sequence[Line], by: str, workflows: dict[str, str]) -> list[di
     """[{key, cost_usd, share, quantity, basis: {basis: cost_usd}}], the dearest first. Raises `Invalid`."""
     if by not in DIMENSIONS:
         raise Invalid(
-            f"costs are not summed by '{by[:40]}'", code="dimension_unknown", hint=f"Use {', '.join(DIMENSIONS)}."
+            f"costs are not summed by '{by[:40]}'",
+            code="dimension_unknown",
+            hint=f"Use {', '.join(DIMENSIONS)}, feature, prompt, source, person.",
         )
     return added((_key(line, by, workflows), line.basis, line.amount, line.quantity) for line in lines)
 

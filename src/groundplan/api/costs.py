@@ -25,7 +25,7 @@ def fold(services: Services) -> int:
 
 
 def take_reviews(services: Services) -> int:
-    """Decisions of reviewers as outcomes of their calls; how many were new."""
+    """Decisions of reviewers and readers' thumbs as outcomes of their calls; how many were new."""
     with services.transaction() as conn:
         return outcome_store.take_reviews(conn, services.clock.now() - REVIEWS_KEPT)
 

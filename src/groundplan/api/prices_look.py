@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from typing import Any
 
+import msgspec
 from psycopg import Connection
 
 from groundplan.api import cost_own
@@ -29,6 +30,8 @@ LOOK_SECONDS = 6 * 3600.0
 AHEAD = timedelta(days=60)
 MONTH = timedelta(days=30)
 REPRICED, RETIRED, BREAK_EVEN = "cost.repriced", "cost.retired", "cost.break_even"
+Used = Mapping[str, Mapping[str, int]]
+"""tier -> class -> how many"""
 MARGIN = 0.9
 """Of the use from which on own hardware pays."""
 
@@ -46,7 +49,7 @@ def look(conn: Connection[Any], today: date) -> finding_store.Told:
     if blueprint is not None:
         counts, workspace = _counts(conn, today), workspace_at(conn, blueprint.number)
         for place in blueprint.deployments:
-            prices = listed_prices(place, today) if _is_listed(place) else declared_prices(workspace, place, today)
+            prices = declared_prices(workspace, place, today) or listed_prices(place, today)
             found += findings_of(place, counts, today, prices)
         days = Days(today - MONTH, today - timedelta(days=1))
         found += [own for row in cost_own.rows(conn, blueprint, days) if (own := own_finding(row)) is not None]
@@ -78,21 +81,24 @@ def listed_prices(deployment: Deployment, today: date) -> dict[date, Rates]:
 
 
 def declared_prices(workspace: Workspace, deployment: Deployment, today: date) -> dict[date, Rates]:
-    """As `listed_prices`, of what the workspace declares with `from` dates, in dollars at the rate of each day."""
+    """As `listed_prices`, of what the workspace declares with `from` dates, in dollars at the rate of each day; until
+    the first of them the list's. Nothing where nothing is declared."""
     item = workspace.deployments.get(deployment.name)
     if item is None:
         return {}
     described = workspace.models.get(item.model)
     prices = item.price or (described.price if described is not None else ())
+    if not prices:
+        return {}
     begin = sorted(each.since for each in prices if each.since is not None and today < each.since <= today + AHEAD)
     found = {day: declared_or_listed(workspace, item, day) for day in (today, *begin)}
     return {day: rates for day, rates in found.items() if isinstance(rates, Rates)}
 
 
 def findings_of(
-    deployment: Deployment, counts: dict[str, dict[str, int]], today: date, prices: Mapping[date, Rates]
+    deployment: Deployment, counts: Mapping[str, Used], today: date, prices: Mapping[date, Rates]
 ) -> Iterator[Finding]:
-    """Of one deployment; `counts` has what each deployment used by class, `prices` what it costs from which day on."""
+    """Of one deployment; `counts` has what each deployment used, `prices` what it costs from which day on."""
     subject = f"deployment/{deployment.name}"
     used = counts.get(deployment.name, {})
     for day, rates in prices.items():
@@ -111,7 +117,7 @@ def findings_of(
             detail={"model": deployment.model, "then": told.then, "now": told.now, "from": day.isoformat()},
             due=None if day == today else day,
         )
-    if _is_listed(deployment) and listed.retired(deployment.model):
+    if listed.retired(deployment.model):
         yield Finding(
             kind=RETIRED,
             subject=subject,
@@ -121,22 +127,25 @@ def findings_of(
         )
 
 
-def _is_listed(deployment: Deployment) -> bool:
-    return deployment.rates.source.startswith("genai-prices")
-
-
 def _same(one: Rates, two: Rates) -> bool:
-    names = ("input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio", "request")
-    return all(getattr(one, name) == getattr(two, name) for name in (*names, "windows"))
+    """Whether they cost the same, of every class and tier, wherever they are from."""
+    return bool(_plain(msgspec.to_builtins(one)) == _plain(msgspec.to_builtins(two)))
 
 
-def _counts(conn: Connection[Any], today: date) -> dict[str, dict[str, int]]:
-    """deployment -> class -> how many in the last 30 days."""
-    days = Days(today - timedelta(days=30), today)
+def _plain(value: Any) -> Any:
+    """Without where prices are from and since when."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items() if name not in ("source", "effective")}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
+def _counts(conn: Connection[Any], today: date) -> Mapping[str, Used]:
+    """What each deployment used in the last 30 whole days."""
+    days = Days(today - MONTH, today - timedelta(days=1))
     wanted = {
         "since": days.since, "until": days.until, "workload": None, "status": None, "deployment": None, "demo": None,
     }  # fmt: skip
-    found: dict[str, dict[str, int]] = {}
-    for row in rollup_store.parts_by(conn, ["deployment", "part"], wanted):
-        found.setdefault(row["deployment"], {})[row["part"]] = int(row["count"])
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for row in rollup_store.parts_by(conn, ["deployment", "part", "tier"], wanted):
+        found.setdefault(row["deployment"], {}).setdefault(row["tier"], {})[row["part"]] = int(row["count"])
     return found

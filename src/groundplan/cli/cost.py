@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli import cost_ahead, opportunities
+from groundplan.cli.archive import archive
 from groundplan.cli.client import ControlClient
 from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption
@@ -77,12 +78,17 @@ class BillOptions:
         None
     )
     rate: Annotated[list[str] | None, typer.Option("--rate", help="CURRENCY=USD, like EUR=1.08.")] = None
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", help="Of allocations that stand for this bill's storage and traffic. Repeatable."),
+    ] = None
 
     def query(self) -> list[tuple[str, str]]:
         named = (("provider", self.provider), ("from", self.first), ("to", self.last))
         found = [(key, text) for key, text in named if text]
         found += [("columns", text) for text in self.columns or []]
-        return found + [("rate", text) for text in self.rate or []]
+        found += [("rate", text) for text in self.rate or []]
+        return found + [("source", text) for text in self.source or []]
 
 
 def reconcile(
@@ -163,4 +169,5 @@ def _places(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 
 cost_ahead.register(app)
+app.command()(grouped(archive))
 app.command("opportunities")(opportunities.opportunities)

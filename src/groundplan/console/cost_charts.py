@@ -38,8 +38,8 @@ def waterfall(sums: Sequence[dict[str, Any]]) -> str:
     return svg(chart)
 
 
-def forecast(made: dict[str, Any], limit: float | None) -> str:
-    """The last days, the next ones with their interval, and the budget as a line across: what it allows a day."""
+def forecast(made: dict[str, Any], a_day: float | None) -> str:
+    """The last days, the next ones with their interval, and as a line across what a budget allows a day."""
     import altair  # noqa: PLC0415 -- heavy, and only pages of cost need it
 
     past = [{"day": row["day"], "value": float(row["value"])} for row in made["past"][-60:]]
@@ -58,8 +58,8 @@ def forecast(made: dict[str, Any], limit: float | None) -> str:
         base.mark_line(color=COLOURS[0]).encode(x=x, y="middle:Q").properties(data=altair.InlineData(values=days)),
         base.mark_line(color=INK).encode(x=x, y=y).properties(data=altair.InlineData(values=past)),
     ]  # fmt: skip
-    if limit is not None:
-        line = altair.InlineData(values=[{"limit": limit / 30}])
+    if a_day is not None:
+        line = altair.InlineData(values=[{"limit": a_day}])
         layers.append(base.mark_rule(color=COLOURS[1], strokeDash=[6, 4]).encode(y="limit:Q").properties(data=line))
     return svg(altair.layer(*layers))
 

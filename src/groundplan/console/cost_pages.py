@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
@@ -20,7 +20,7 @@ from groundplan.console.render import Signed, api_of, failed, show
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 DIMENSIONS = (
     "term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "feature", "prompt",
-    "source", "person",
+    "source", "person", "basis",
 )  # fmt: skip
 NOTHING = {
     "feature": "no feature was said", "prompt": "no prompt", "source": "no documents", "person": "an application",
@@ -100,7 +100,9 @@ async def ahead(
     query = urlencode({"what": what, "days": 30, **({"workload": workload} if workload else {})})
     reply = await visitor.api.get(f"/api/cost/forecast?{query}")
     made = reply.body if reply.ok else None
-    limit = next((float(row["limit_usd"]) for row in found["budgets"]), None) if what == "cost" else None
+    covers = f"workload/{workload}" if workload else "company"
+    mine = [row for row in found["budgets"] if row["covers"] == covers and row["a_day_usd"] is not None]
+    line = min(mine, key=lambda row: float(row["a_day_usd"]), default=None) if what == "cost" else None
     values = {
         "made": made,
         "missing": None if reply.ok else reply.body["error"],
@@ -110,7 +112,8 @@ async def ahead(
         "workloads": [row["name"] for row in found["workloads"]],
         "budgets": found["budgets"],
         "own": found["own"],
-        "chart": cost_charts.forecast(made, limit) if made else "",
+        "line": line,
+        "chart": cost_charts.forecast(made, float(line["a_day_usd"]) if line else None) if made else "",
         **await _scenario(request, visitor, workload, changes[:400], model[:128]),
         "tab": "Ahead",
     }
@@ -128,32 +131,37 @@ async def _scenario(request: Request, visitor: Signed, workload: str, changes: s
 
 
 @router.get("/cost/statements")
-async def statements(request: Request, visitor: Signed, month: str = "") -> HTMLResponse:
-    """Each team's month; together exactly what was spent."""
+async def statements(request: Request, visitor: Signed, month: str = "", charge: bool = False) -> HTMLResponse:
+    """Each team's month, shown or charged; together exactly what was spent."""
     months = _months(datetime.now(UTC))
     month = month if month in months else months[0]
-    found = await fetch(visitor, statements=f"/api/cost/statements?month={quote(month)}")
-    values = {"statements": found["statements"], "month": month, "months": months, "tab": "Statements"}
+    query = urlencode({"month": month, "charge": str(charge).lower()})
+    found = await fetch(visitor, statements=f"/api/cost/statements?{query}")
+    values = {
+        "statements": found["statements"], "month": month, "months": months, "charge": charge, "tab": "Statements",
+    }  # fmt: skip
     return await show(request, visitor, "cost_statements.html", "/cost", **values)
 
 
 @router.get("/cost/statements/print")
-async def printed(request: Request, visitor: Signed, team: str, month: str) -> HTMLResponse:
+async def printed(request: Request, visitor: Signed, team: str, month: str, charge: bool = False) -> HTMLResponse:
     """One team's statement on a page of its own, to be printed or kept."""
-    query = urlencode({"month": month, "team": team})
+    query = urlencode({"month": month, "team": team, "charge": str(charge).lower()})
     found = await fetch(visitor, statements=f"/api/cost/statements?{query}")
     made: list[dict[str, Any]] = found["statements"]
-    values = {"statement": made[0] if made else None, "team": team, "month": month, "tab": "Statements"}
+    values = {
+        "statement": made[0] if made else None, "team": team, "month": month, "charge": charge, "tab": "Statements",
+    }  # fmt: skip
     return await show(request, visitor, "cost_statement.html", "/cost", **values)
 
 
 @router.get("/cost/files/{name}")
-async def files(visitor: Signed, name: str, team: str = "", month: str = "") -> Response:
+async def files(visitor: Signed, name: str, team: str = "", month: str = "", charge: bool = False) -> Response:
     """FOCUS and a team's lines as files; the API makes them."""
     file, path = "focus.csv", "/api/cost/focus.csv"
     if name != file:
         kind = "pdf" if name.endswith(".pdf") else "csv"
-        query = {"team": team, **({"month": month} if month else {})}
+        query = {"team": team, "charge": str(charge).lower(), **({"month": month} if month else {})}
         file, path = f"statement.{kind}", f"/api/cost/statements.{kind}?{urlencode(query)}"
     reply = await visitor.api.get(path)
     if not reply.ok:

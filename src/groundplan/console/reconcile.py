@@ -37,7 +37,7 @@ async def reconcile(request: Request, visitor: Signed) -> Response:
 
 def _options(form: FormData) -> list[tuple[str, str]]:
     found = [(name, text) for name in OPTIONS if (text := str(form.get(name) or "").strip())]
-    for name in ("columns", "rate"):
+    for name in ("columns", "rate", "source"):
         found += [(name, part.strip()) for part in str(form.get(name) or "").splitlines() if part.strip()]
     return found
 

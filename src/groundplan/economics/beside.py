@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from typing import Final
 
 from groundplan.core.money import to_decimal
-from groundplan.economics.allocate.model import IDLE, Line
+from groundplan.economics.allocate.model import Line
 from groundplan.economics.reconcile import PRECISION, Reconciliation
 
 TERMS: Final[Mapping[str, frozenset[str]]] = {
@@ -36,26 +36,31 @@ class Beside:
             return self.bill - self.allocated
 
 
-def beside(made: Reconciliation, lines: Sequence[Line]) -> list[Beside]:
-    """Storage and traffic that the bill has, and what the book of the same days allocates of it."""
+def beside(made: Reconciliation, lines: Sequence[Line], sources: Collection[str] = ()) -> list[Beside]:
+    """Storage and traffic that the bill has, and what the book of the same days allocates of it. `sources`: those of
+    the allocations that stand for this bill, where others stand for other bills."""
     found = []
     for purpose, terms in TERMS.items():
         with localcontext(prec=PRECISION):
             bill = sum((row.bill for row in made.rows if row.kind == purpose), Decimal(0))
-        mine = [line for line in lines if line.term in terms and line.term != IDLE]
+        mine = [line for line in lines if line.term in terms and (not sources or line.source in sources)]
         if not bill:
             continue
         allocated = to_decimal(sum(line.amount for line in mine))
         rules = tuple(sorted({line.source for line in mine if line.source}))
-        found.append(Beside(purpose, bill, allocated, rules, _told(purpose, bill, allocated)))
+        found.append(Beside(purpose, bill, allocated, rules, _told(purpose, bill, allocated, rules)))
     return found
 
 
-def _told(purpose: str, bill: Decimal, allocated: Decimal) -> str:
+def _told(purpose: str, bill: Decimal, allocated: Decimal, rules: Sequence[str]) -> str:
     if not allocated:
         terms = ", ".join(sorted(TERMS[purpose]))
         return f"nothing is allocated of it: declare kind: allocation with the amount of the bill, of {terms}"
     if abs(bill - allocated) <= CLOSE * abs(bill):
         return "what is allocated is what was billed"
+    if allocated > bill and len(rules) > 1:
+        return (
+            f"more is allocated than this bill has, of {' and '.join(rules)}: name those that it is about with --source"
+        )
     more = "less" if allocated < bill else "more"
     return f"{more} is allocated than was billed: end the rule with until: and begin one with the amount of the bill"

@@ -36,7 +36,24 @@ _CLASSES = (
     ("input", ("input", "inp", "prompt", "no_cache")),
 )
 _PURPOSES = {
-    "storage": ("storage", "blob", "bucket", "disk", "backup", "s3"),
+    "storage": (
+        "storage",
+        "blob",
+        "bucket",
+        "disk",
+        "backup",
+        "s3",
+        "database",
+        "sql",
+        "rds",
+        "dynamodb",
+        "cosmos",
+        "search",
+        "vector",
+        "cloudwatch",
+        "log analytics",
+        "cloud logging",
+    ),
     "network": ("bandwidth", "network", "egress", "data transfer", "load balancer", "vpn"),
 }
 _AI_SERVICES = (

@@ -346,16 +346,20 @@ Key = tuple[date | None, str | None, str | None]
 def _by_group(
     work: _Work, lines: Sequence[Line], attempts: Sequence[Attempt], billed: set[str], *, everything: bool
 ) -> list[Attempt]:
-    """Compare by day, model and deployment; returns the attempts that have nothing to do with the bill."""
+    """Compare by day, model and deployment; returns the attempts that have nothing to do with the bill. No call pays
+    for lines of other services, so they are compared with none."""
     models = {attempt.model for attempt in attempts}
     places = {attempt.deployment for attempt in attempts}
     groups: dict[Key, tuple[list[Line], list[Attempt]]] = {}
+    foreign: dict[tuple[date | None, str], list[Line]] = {}
     billed = set(billed)
     for line in lines:
+        if line.foreign:
+            foreign.setdefault((line.day, line.purpose), []).append(line)
+            continue
         model = resolve(line.model, models)
         billed |= {model} if model in models else set()
-        purpose = f"for {line.purpose}" if line.foreign and line.purpose else None
-        key = (line.day, model, line.deployment if line.deployment in places else purpose)
+        key = (line.day, model, line.deployment if line.deployment in places else None)
         groups.setdefault(key, ([], []))[0].append(line)
     every = everything or any(model is None for _, model, _ in groups)
     left_out = []
@@ -369,6 +373,8 @@ def _by_group(
             left_out.append(attempt)
     for (_, model, _), (some, tries) in groups.items():
         work.compare(some, tries, model=model)
+    for some in foreign.values():
+        work.compare(some, (), model=None)
     return left_out
 
 

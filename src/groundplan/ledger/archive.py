@@ -71,16 +71,27 @@ def archive_day(conn: Connection[Any], url: str, day: date) -> Archived:
     return Archived(day, counts["calls"], counts["attempts"], counts["charges"], cost)
 
 
-def query(url: str, statement: str) -> list[tuple[Any, ...]]:
-    """Rows of a SELECT over the views `calls`, `attempts` and `charges` of an archive. Raises `Invalid`."""
+def query(url: str, statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Names of the columns, and rows, of a SELECT over the views `calls`, `attempts` and `charges` of an archive.
+    Raises `Invalid`."""
     with tempfile.TemporaryDirectory(prefix="groundplan-archive-") as folder, _duckdb() as duck:
-        for table in archive_store.TABLES:
-            place = _get(url, table, Path(folder))
-            # files of before a column was added lack it: there it is null
-            files = f"read_parquet('{place}/*.parquet', union_by_name = true)"
-            duck.execute(f"CREATE VIEW {table} AS SELECT * FROM {files}")
-        rows: list[tuple[Any, ...]] = duck.execute(statement).fetchall()
-        return rows
+        import duckdb  # noqa: PLC0415 -- an extra, which is there
+
+        try:
+            for table in archive_store.TABLES:
+                place = _get(url, table, Path(folder)).replace("'", "''")
+                # files of before a column was added lack it: there it is null
+                files = f"read_parquet('{place}/*.parquet', union_by_name = true)"
+                duck.execute(f"CREATE VIEW {table} AS SELECT * FROM {files}")
+            found = duck.execute(statement)
+            names = [each[0] for each in found.description or ()]
+            return names, found.fetchall()
+        except duckdb.Error as error:
+            raise Invalid(
+                f"the archive does not answer that: {str(error).strip().splitlines()[0][:300]}",
+                code="archive_query",
+                hint="Write a SELECT over calls, attempts and charges; DuckDB's words hold.",
+            ) from error
 
 
 def _duckdb() -> Any:
@@ -128,7 +139,7 @@ def _put(url: str, name: str, file: Path) -> None:
     try:
         store.makedirs(place.rpartition("/")[0], exist_ok=True)
         store.put_file(str(file), place)
-    except OSError as error:
+    except Exception as error:  # every store has errors of its own, which are no OSError
         raise Invalid(
             f"{url} cannot be written: {type(error).__name__}",
             code="store_unwritable",
@@ -144,7 +155,14 @@ def _get(url: str, table: str, folder: Path) -> str:
         return place
     target = folder / table
     target.mkdir()
-    for name in store.ls(place, detail=False):
-        with store.open(name, "rb") as source, (target / name.rpartition("/")[2]).open("wb") as kept:
-            shutil.copyfileobj(source, kept)
+    try:
+        for name in store.ls(place, detail=False):
+            with store.open(name, "rb") as source, (target / name.rpartition("/")[2]).open("wb") as kept:
+                shutil.copyfileobj(source, kept)
+    except Exception as error:  # every store has errors of its own, which are no OSError
+        raise Invalid(
+            f"{url} cannot be read: {type(error).__name__}",
+            code="store_unreadable",
+            hint="Look at its address, and at the rights and credentials of this process there.",
+        ) from error
     return str(target)

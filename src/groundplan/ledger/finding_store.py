@@ -105,6 +105,11 @@ def findings(
         ).fetchall()
 
 
+def open_marks(conn: Connection[Any], kind: str) -> list[tuple[str, datetime]]:
+    """(mark, when it was opened) of every open one of a kind, quiet ones too."""
+    return conn.execute("SELECT mark, at FROM finding WHERE kind = %s AND closed_at IS NULL", (kind,)).fetchall()
+
+
 def count_open(conn: Connection[Any]) -> int:
     """Open ones that are shown."""
     row = conn.execute(

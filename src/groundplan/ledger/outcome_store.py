@@ -49,9 +49,10 @@ def add(conn: Connection[Any], outcome: Outcome) -> None:
 
 
 def take_reviews(conn: Connection[Any], since: datetime) -> int:
-    """What people decided of answers that waited for them, as outcomes of those calls, each once; how many were new.
-    An answer whose call is not in the ledger yet is taken the next time, as long as it was decided after `since`."""
-    return conn.execute(
+    """What people decided of answers that waited for them, and their thumbs, as outcomes of those calls, each once; how
+    many were new. What is of a call that is not in the ledger yet is taken the next time, as long as it was said after
+    `since`."""
+    decided = conn.execute(
         """INSERT INTO outcome (id, call_id, accepted, label, by)
            SELECT h.id, h.id, h.state = 'released', 'review', h.decided_by FROM held_call h JOIN call c ON c.id = h.id
            WHERE h.kind = 'answer' AND h.state IN ('released', 'refused') AND h.decided_by IS NOT NULL
@@ -59,6 +60,15 @@ def take_reviews(conn: Connection[Any], since: datetime) -> int:
            ON CONFLICT (id) DO NOTHING""",
         (since,),
     ).rowcount
+    thumbs = conn.execute(
+        """INSERT INTO outcome (id, call_id, accepted, label, by)
+           SELECT s.id, s.call_id, s.kind = 'up', 'thumb', 'reader' FROM knowledge_signal s
+             JOIN call c ON c.id = s.call_id
+           WHERE s.kind IN ('up', 'down') AND s.at >= %s AND NOT EXISTS (SELECT 1 FROM outcome o WHERE o.id = s.id)
+           ON CONFLICT (id) DO NOTHING""",
+        (since,),
+    ).rowcount
+    return decided + thumbs
 
 
 async def add_async(conn: AsyncConnection[Any], outcome: Outcome) -> None:

@@ -134,15 +134,17 @@ def sources(services: Using, _: Reader, first: Day = None, last: Day = None, wor
 
 @router.get("/outcomes")
 def outcomes(services: Using, _: Reader, first: Day = None, last: Day = None) -> dict[str, Any]:
-    """What an accepted outcome of each workload cost, beside its workflow's baseline, and what it returned."""
+    """What an accepted outcome of each workload cost, beside its workflow's baseline, and what it returned. The cost is
+    of all its `calls`: where few of them were `reported`, an outcome looks dearer than it is."""
     now = services.clock.now()
     days = cost_book.days_of(first, last, now.date())
     with services.transaction() as conn:
         lines = cost_book.book(conn, days, now.date())
         rows = cost_store.outcomes(conn, days.since, days.until)
+        answered = rollup_store.calls_by(conn, ["workload"], {**_wanted(days), "workload": None, "status": "ok"})
         workspace = workspace_at(conn, current_blueprint(conn).number)
         wage = cost_book.wage(current_blueprint(conn), min(days.last, now.date()))
-    found = []
+    found, calls = [], {row["workload"]: int(row["calls"] or 0) for row in answered}
     for row in rows:
         doc = workspace.workloads.get(row["workload"])
         flow = workspace.workflows.get(doc.workflow) if doc and doc.workflow else None
@@ -152,7 +154,8 @@ def outcomes(services: Using, _: Reader, first: Day = None, last: Day = None) ->
         told = worth(cost, Outcomes(row["reported"], row["accepted"], from_decimal(row["value_usd"])), case)
         found.append(
             {
-                "workload": row["workload"], "workflow": flow.name if flow else None, "reported": row["reported"],
+                "workload": row["workload"], "workflow": flow.name if flow else None,
+                "calls": max(calls.get(row["workload"], 0), row["reported"]), "reported": row["reported"],
                 "accepted": row["accepted"], "cost_usd": format_usd(cost), "value_usd": _usd(row["value_usd"]),
                 "cost_per_accepted_usd": _maybe(told.cost_per_accepted), "baseline_usd": _maybe(told.baseline),
                 "saved_usd": _maybe(told.saved), "returned": told.returned,
@@ -207,14 +210,14 @@ def statements_pdf(services: Using, caller: Reader, team: str, month: Month = No
 
 @router.get("/focus.csv", response_class=PlainTextResponse)
 def focus(services: Using, caller: Reader, first: Day = None, last: Day = None) -> PlainTextResponse:
-    """The book of some days as FOCUS 1.0."""
+    """The book of some days as FOCUS 1.0, each month by itself: a charge lies within one billing period."""
     _exported(services, caller, "focus", first=first, last=last)
-    now = services.clock.now()
-    days = cost_book.days_of(first, last, now.date())
+    today = services.clock.now().date()
+    days = cost_book.days_of(first, last, today)
     with services.transaction() as conn:
-        lines = cost_book.book(conn, days, now.date())
+        months = [(month.first, month.last, cost_book.book(conn, month, today)) for month in days.months]
         blueprint = current_or_none(conn)
-    text = focus_csv(lines, blueprint.company if blueprint else "", days.first, days.last)
+    text = focus_csv(months, blueprint.company if blueprint else "")
     return PlainTextResponse(text, media_type="text/csv; charset=utf-8")
 
 

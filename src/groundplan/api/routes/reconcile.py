@@ -9,18 +9,19 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from psycopg import Connection
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from groundplan.api import cost_book, served
 from groundplan.api.caller import Reader
 from groundplan.api.context import Services, Using
-from groundplan.api.cost_book import Days
+from groundplan.api.cost_book import LAST_YEAR, Days
 from groundplan.core.errors import Invalid, TooLarge
 from groundplan.economics.beside import TERMS, Beside, beside
 from groundplan.economics.bill import MAX_BYTES, Bill, read_bill
 from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, Row, exchange_rates, reconcile
-from groundplan.ledger import queries
+from groundplan.ledger import archive_store, queries
 
 router = APIRouter(tags=["ledger"])
 ROWS = 1000
@@ -39,6 +40,8 @@ class BillQuery(BaseModel):
     last: date | None = Field(default=None, alias="to")
     columns: list[str] = Field(default_factory=list, max_length=40)
     rate: list[str] = Field(default_factory=list, max_length=40)
+    source: list[str] = Field(default_factory=list, max_length=40)
+    """Of the allocations that stand for this bill's storage and traffic; none: all."""
 
 
 @router.post("/cost/reconcile", openapi_extra=_FILE)
@@ -49,7 +52,7 @@ async def reconcile_bill(
     text = await _body(request)
     said, rates = pairs(query.columns), exchange_rates(pairs(query.rate))
     bill = await run_in_threadpool(read_options, text, query.name, said, query.first, query.last)
-    return await run_in_threadpool(_compared, services, bill, query.provider, rates)
+    return await run_in_threadpool(_compared, services, bill, query, rates)
 
 
 async def _body(request: Request) -> str:
@@ -80,8 +83,9 @@ def pairs(given: Sequence[str]) -> dict[str, str]:
 
 def read_options(text: str, name: str, said: dict[str, str], first: date | None, last: date | None) -> Bill:
     """The bill, with the lines of those days only."""
-    if first and last and first > last:
-        raise Invalid("from is after to", code="option_form", hint="Write --from 2026-11-01 --to 2026-11-30.")
+    if (first and last and first > last) or (last and last.year > LAST_YEAR):
+        told = "from is after to" if first and last and first > last else f"{last} is too late"
+        raise Invalid(told, code="option_form", hint="Write --from 2026-11-01 --to 2026-11-30.")
     bill = read_bill(text, name, said)
     kept = tuple(
         line for line in bill.lines
@@ -91,6 +95,8 @@ def read_options(text: str, name: str, said: dict[str, str], first: date | None,
     notes = (*bill.notes, f"{passed} lines of other days were passed over") if passed else bill.notes
     days = replace(bill, lines=kept).days
     since, until = first or (days[0] if days else None), last or (days[1] if days else None)
+    if until is not None and until.year > LAST_YEAR:
+        raise Invalid(f"a line is of {until}", code="bill_days", hint="Say which days: --from DAY --to DAY, in UTC.")
     if since is None or until is None:
         if not any(line.call for line in kept):
             raise Invalid(
@@ -100,23 +106,43 @@ def read_options(text: str, name: str, said: dict[str, str], first: date | None,
     return replace(bill, lines=kept, notes=notes, period=(since, until))
 
 
-def _compared(services: Services, bill: Bill, provider: str | None, exchange: dict[str, Decimal]) -> dict[str, Any]:
+def _compared(services: Services, bill: Bill, query: BillQuery, exchange: dict[str, Decimal]) -> dict[str, Any]:
     assert bill.period is not None
     since, until = (datetime.combine(day, time(), UTC) for day in bill.period)
     calls = list({line.call for line in bill.lines if line.call is not None})
     with services.transaction() as conn:
+        _still_here(conn, bill.period)
         rows = queries.attempts_for_bill(conn, since, until + timedelta(days=1), calls)
         blueprint = served.current_or_none(conn)
     rates = {item.name: item.rates for item in blueprint.deployments} if blueprint else {}
     dated = blueprint.currencies if blueprint else {}
     attempts = [_attempt(row) for row in rows]
-    result = reconcile(bill, attempts, rates, provider=provider, exchange=exchange, dated=dated)
-    lines = []
-    if since <= until and any(row.kind in TERMS for row in result.rows):
-        days, today = Days(since.date(), until.date()), services.clock.now().date()
-        with services.transaction() as conn:
-            lines = cost_book.book(conn, days, today)
-    return {**shape(bill, result), "beside": [_beside(each) for each in beside(result, lines)]}
+    result = reconcile(bill, attempts, rates, provider=query.provider, exchange=exchange, dated=dated)
+    found: list[Beside] = []
+    notes: list[str] = []
+    if any(row.kind in TERMS for row in result.rows):
+        if since > until:
+            notes.append(
+                "the bill has no days: say --from DAY --to DAY to see what is allocated of storage and traffic"
+            )
+        else:
+            days, today = Days(since.date(), until.date()), services.clock.now().date()
+            with services.transaction() as conn:
+                found = beside(result, cost_book.book(conn, days, today), query.source)
+    value = shape(bill, result)
+    return {**value, "notes": [*value["notes"], *notes], "beside": [_beside(each) for each in found]}
+
+
+def _still_here(conn: Connection[Any], period: tuple[date, date]) -> None:
+    """Raises `Invalid` where attempts of these days are archived: without them every line would be unexplained."""
+    gone = [row["day"] for row in archive_store.archived(conn) if period[0] <= row["day"] <= period[1]]
+    if gone:
+        later = max(gone) + timedelta(days=1)
+        raise Invalid(
+            f"attempts of {min(gone)} to {max(gone)} are archived, and cannot be compared one by one",
+            code="bill_archived",
+            hint=f"Compare later days, --from {later}, or keep facts for longer: GROUNDPLAN_ARCHIVE_DAYS.",
+        )
 
 
 def _beside(found: Beside) -> dict[str, Any]:

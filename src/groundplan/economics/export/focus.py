@@ -42,13 +42,15 @@ CATEGORIES: Final = {
 _CONTROLS = dict.fromkeys([*range(32), 127], " ")
 
 
-def focus_csv(lines: Iterable[Line], company: str, first: date, last: date) -> str:
-    """The text of the file. Spreadsheets take no cell of it for a formula."""
+def focus_csv(months: Iterable[tuple[date, date, Sequence[Line]]], company: str) -> str:
+    """The text of the file, of (first day, last day, lines), each within one month. Spreadsheets take no cell of it for
+    a formula."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for line in lines:
-        writer.writerow({name: harmless(value) for name, value in row(line, company, first, last).items()})
+    for first, last, lines in months:
+        for line in lines:
+            writer.writerow({name: harmless(value) for name, value in row(line, company, first, last).items()})
     return out.getvalue()
 
 

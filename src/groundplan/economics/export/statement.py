@@ -30,6 +30,11 @@ class Statement:
     previous: int | None
     """picodollars of the same days before"""
 
+    @property
+    def kind(self) -> str:
+        """`chargeback` or `showback`"""
+        return "chargeback" if self.charged else "showback"
+
     def by_workload(self) -> list[tuple[str, int]]:
         return _summed((line.workload or "idle and uncarried", line.amount) for line in self.lines)
 
@@ -61,8 +66,10 @@ def statement_csv(statement: Statement) -> str:
     """One row for each line and a last one with the total."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("team", "from", "to", "workload", "term", "basis", "quantity", "cost_usd", "rule", "source"))
-    start = (statement.team, statement.first.isoformat(), statement.last.isoformat())
+    writer.writerow(
+        ("team", "from", "to", "kind", "workload", "term", "basis", "quantity", "cost_usd", "rule", "source")
+    )
+    start = (harmless(statement.team), statement.first.isoformat(), statement.last.isoformat(), statement.kind)
     for line in statement.lines:
         row = (
             line.workload,

@@ -33,8 +33,7 @@ def statement_pdf(statement: Statement, company: str) -> bytes:
             "statements as PDF need another package", code="extra_missing", hint="pip install 'groundplan[economics]'"
         ) from error
     styles = getSampleStyleSheet()
-    kind = "Chargeback" if statement.charged else "Showback"
-    title = f"{kind}: {statement.team}"
+    title = f"{statement.kind.capitalize()}: {statement.team}"
     out = io.BytesIO()
     document = SimpleDocTemplate(
         out, pagesize=A4, leftMargin=_MARGIN, rightMargin=_MARGIN, topMargin=_MARGIN, bottomMargin=_MARGIN,

@@ -21,8 +21,9 @@ class Runway:
     expected: int
 
 
-def runway(left: int, ahead: Forecast, until: date | None = None) -> Runway:
-    """`left` picodollars from the first step of `ahead` (USD a day) on; `until` is the last day of the period."""
+def runway(left: int, ahead: Forecast, until: date | None = None, today: int = 0) -> Runway:
+    """`left` picodollars from now on, within the first step of `ahead` (USD a day), of which `today` picodollars are
+    spent already; `until` is the last day of the period."""
     count = len(ahead.middle)
     if until is not None:
         count = max(0, min(count, (until - ahead.start.date()).days + 1))
@@ -30,6 +31,7 @@ def runway(left: int, ahead: Forecast, until: date | None = None) -> Runway:
     middle = [value * scale for value in ahead.middle[:count]]
     narrow = [(low + mean) / 2 for low, mean in zip(ahead.low[:count], middle, strict=True)]
     wide = [(high + mean) / 2 for high, mean in zip(ahead.high[:count], middle, strict=True)]
+    middle, narrow, wide = (_rest(values, today) for values in (middle, narrow, wide))
     ends, early, late = (_crosses(left, values) for values in (middle, wide, narrow))
     return Runway(
         ends=_day(ahead, ends),
@@ -38,6 +40,10 @@ def runway(left: int, ahead: Forecast, until: date | None = None) -> Runway:
         days=ends,
         expected=round(sum(middle) * PICO),
     )
+
+
+def _rest(values: list[float], today: int) -> list[float]:
+    return [max(0.0, values[0] - today / PICO), *values[1:]] if values else []
 
 
 def _crosses(left: int, values: list[float]) -> int | None:

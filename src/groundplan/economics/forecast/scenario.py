@@ -6,12 +6,15 @@ good the answers of another model would be.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid
-from groundplan.economics.prices.parts import MILLION
+from groundplan.economics.prices.reprice import TOKENS, priced
 
+MOST = 1e6
+"""The largest factor of a scenario."""
 INPUT = ("input", "cache_read", "cache_write", "cache_write_1h", "input_audio", "input_image", "input_video")
 
 
@@ -77,8 +80,7 @@ def what_if(parts: list[Part], change: Change) -> Scenario:
         counts[name] *= factor
     note("tokens a call")
     if change.rates is not None:
-        now = {name: counts[name] * _rate(change.rates, name) / MILLION if counts[name] else cost
-               for name, cost in now.items()}  # fmt: skip
+        now = {name: _at(change.rates, name, counts[name], cost) for name, cost in now.items()}
         note("another model")
     now = {name: cost * change.price for name, cost in now.items()}
     note("prices")
@@ -112,6 +114,8 @@ def _factor(text: str, amount: str) -> float:
         number = float(amount.rstrip("%x"))
     except ValueError as error:
         raise _unreadable(text) from error
+    if not math.isfinite(number) or abs(number) > MOST:
+        raise _unreadable(text)
     if not amount.endswith("%"):
         return number
     return number / 100 if text.startswith("cache=") else 1 + number / 100
@@ -125,11 +129,7 @@ def _unreadable(text: str) -> Invalid:
     )
 
 
-def _rate(rates: Rates, name: str) -> int:
-    own = getattr(rates, name, None)
-    if isinstance(own, int):
-        return own
-    fine = getattr(rates.details, name, None) if rates.details is not None else None
-    if isinstance(fine, int):
-        return fine
-    return rates.output if name in ("output", "reasoning", "output_audio") else rates.input
+def _at(rates: Rates, name: str, count: float, cost: float) -> float:
+    """What that part costs at another model; images, seconds and searches that it has no price for stay as they are."""
+    other = float(priced({name: round(count)}, rates))
+    return other if count and (other or name in TOKENS or name == "requests") else cost

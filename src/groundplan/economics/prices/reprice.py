@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from groundplan.blueprint.model import Rates
+from groundplan.economics.price import BATCH, PRIORITY, of_service
 from groundplan.economics.prices.parts import MILLION
+from groundplan.economics.terms.split import BY_TIME, LONG
 
 _OUTPUT = frozenset({"output", "reasoning", "output_audio", "output_image", "output_video", "citations"})
-_CLASSES = (
+TOKENS = (
     "input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio", "cache_write_1h",
     "cache_read_audio", "cache_read_image", "input_image", "input_video", "output_image", "output_video", "citations",
 )  # fmt: skip
@@ -28,15 +30,43 @@ class Repriced:
         return self.now - self.then
 
 
-def priced(counts: Mapping[str, int], rates: Rates) -> int:
-    """picodollars of tokens by class, rounded up at the end; what is no class of tokens costs nothing here. Prompts are
-    priced as short ones: sums do not know how long each was."""
-    total = sum(count * rate_of(rates, name) for name, count in counts.items() if name in _CLASSES)
-    return -(-total // MILLION) + counts.get("requests", 0) * rates.request
+def priced(counts: Mapping[str, int], rates: Rates, tier: str = "") -> int:
+    """picodollars of what was counted by class, rounded up at the end; what nobody counted (`bound`) costs nothing.
+
+    `tier` is the ledger's (`terms.split.tier`); sums of the standard one are priced as short prompts. Images that were
+    made cost as the dearest size: sums do not know how large each was.
+    """
+    rates = of_tier(rates, tier)
+    total = sum(count * rate_of(rates, name) for name, count in counts.items() if name in TOKENS)
+    total += counts.get("characters", 0) * rates.characters
+    searches = rates.details.search if rates.details is not None else 0
+    return (
+        -(-total // MILLION)
+        - (-counts.get("seconds", 0) * rates.minute // 60)
+        + counts.get("requests", 0) * rates.request
+        + counts.get("images", 0) * rates.image
+        + counts.get("images_made", 0) * max(rates.images.values(), default=0)
+        + counts.get("searches", 0) * searches
+    )
 
 
-def repriced(counts: Mapping[str, int], then: Rates, now: Rates) -> Repriced:
-    return Repriced(priced(counts, then), priced(counts, now))
+def of_tier(rates: Rates, tier: str) -> Rates:
+    """The rates that stand behind a tier of the ledger; at a time of day the cheapest, since the dearest are around
+    it."""
+    if BY_TIME in tier and rates.windows:
+        rates = min((window.rates for window in rates.windows), key=lambda each: (each.input, each.output))
+    names = tier.split()
+    for service in (BATCH, PRIORITY):
+        rates = of_service(rates, service) if service in names else rates
+    return rates.long if LONG in names and rates.long is not None else rates
+
+
+def repriced(counts: Mapping[str, Mapping[str, int]], then: Rates, now: Rates) -> Repriced:
+    """`counts`: by tier, of each class."""
+    return Repriced(
+        sum(priced(mine, then, tier) for tier, mine in counts.items()),
+        sum(priced(mine, now, tier) for tier, mine in counts.items()),
+    )
 
 
 def rate_of(rates: Rates, name: str) -> int:

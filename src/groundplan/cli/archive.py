@@ -1,0 +1,47 @@
+"""`groundplan cost archive`: which days left for Parquet, and what they say, which DuckDB tells on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from groundplan.cli.cost_ahead import Common
+from groundplan.cli.output import emit, table
+from groundplan.core.errors import Invalid
+
+ROWS_SHOWN = 200
+
+
+def archive(
+    context: typer.Context,
+    common: Common,
+    sql: Annotated[
+        str | None, typer.Option("--sql", help="A SELECT over calls, attempts and charges, in DuckDB's words.")
+    ] = None,
+) -> None:
+    """The days whose facts are Parquet files now; with --sql what they say."""
+    client, as_json = common.of(context)
+    value = client.get("/api/cost/archive")
+    if sql is None:
+        rows = [(row["day"], row["calls"], f"${row['cost_usd']}", row["url"]) for row in value["days"]]
+        nothing = "nothing is archived: set GROUNDPLAN_ARCHIVE_URL where `groundplan up` runs"
+        emit(value, as_json, table(("day", "calls", "cost", "where"), rows) if rows else nothing)
+        return
+    if not value["days"]:
+        raise Invalid(
+            "nothing is archived yet",
+            code="archive_empty",
+            hint="Set GROUNDPLAN_ARCHIVE_URL where `groundplan up` runs.",
+        )
+    from groundplan.ledger.archive import query  # noqa: PLC0415 -- DuckDB is an extra, and heavy
+
+    names, found = query(value["days"][-1]["url"], sql)
+    told: dict[str, Any] = {"columns": names, "rows": [[_plain(cell) for cell in row] for row in found]}
+    shown = table(tuple(names), [tuple(str(cell) for cell in row) for row in found[:ROWS_SHOWN]])
+    more = f"\n{len(found) - ROWS_SHOWN} more rows: --json" if len(found) > ROWS_SHOWN else ""
+    emit(told, as_json, shown + more)
+
+
+def _plain(cell: Any) -> Any:
+    return cell if cell is None or isinstance(cell, (bool, int, float)) else str(cell)
