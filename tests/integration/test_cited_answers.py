@@ -59,7 +59,7 @@ class Searcher:
             told = [[self.nearness] * len(places) for _, places in body["asked"]]
             response.send(200, json.dumps({"nearness": told}).encode())
         else:
-            found = {"passages": self.passages, "lag": 0, "conflicts": self.conflicts, "newer": self.newer}
+            found = {"passages": self.passages, "conflicts": self.conflicts, "newer": self.newer}
             response.send(200, json.dumps(found).encode())
 
 

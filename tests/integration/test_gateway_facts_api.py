@@ -236,7 +236,7 @@ async def test_a_search_finds_what_the_person_behind_the_key_may_read(stack: Sta
         await asyncio.to_thread(_ingest, stack, tmp_path)
         found = await stack.post(SEARCH, keys["ana"], {**question, "workload": "assistant"})
         assert found.status == 200, found.body
-        names = {"passages", "lag", "confidence", "abstained", "withheld", "conflicts", "newer", "degraded", "steps"}
+        names = {"passages", "confidence", "abstained", "withheld", "conflicts", "newer", "degraded", "steps"}
         assert set(found.json) == names
         assert [passage["path"] for passage in found.json["passages"]] == ["leave.md"]
         assert (await stack.post(SEARCH, keys["ben"], question)).json["passages"] == []

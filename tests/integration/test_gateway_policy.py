@@ -180,7 +180,7 @@ async def test_grounding_puts_the_callers_passages_first_and_refuses_without_the
             "document": "d1", "path": "handbook/leave.md", "title": "Leave", "source": "handbook", "start_line": 3,
             "end_line": 5, "text": "Staff have 30 days of leave. Ask your lead.", "score": 1.0,
         }  # fmt: skip
-        response.send(200, json.dumps({"passages": [passage], "lag": 0}).encode())
+        response.send(200, json.dumps({"passages": [passage]}).encode())
 
     def refuse(refusal: Refusal) -> bytes:
         return refusal.code.encode()

@@ -11,6 +11,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
+from groundplan.catalog.workspace import containing, within
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
 from groundplan.testing.database import Database
@@ -78,6 +79,7 @@ def test_a_document_as_it_was_before_is_found(world: World) -> None:
         ({"valid_until": TODAY - DAY}, "expired"),
         ({"workloads": ["other"]}, "workload"),
         ({"purposes": ["marketing"]}, "purpose"),
+        ({"residency": ["NO"]}, "residency"),
         ({"sensitivity": "confidential"}, "sensitivity"),
         ({"scanned_at": None}, "not_scanned"),
         ({"quality": 0.4}, "quality"),
@@ -85,11 +87,34 @@ def test_a_document_as_it_was_before_is_found(world: World) -> None:
     ],
 )
 def test_what_is_kept_back_is_not_read_and_says_why(world: World, columns: dict[str, Any], why: str) -> None:
-    world.need("w", purposes=["support"], sensitivity=1, quality_floor=0.5, scanned=True)
+    world.need(
+        "w", purposes=["support"], sensitivity=1, quality_floor=0.5, scanned=True, residency=["SE|EU|EEA", "NO|EEA"]
+    )
     good = {"sensitivity": "internal", "scanned_at": datetime.now(UTC), "quality": 0.9, "valid_until": TODAY}
     kept, found = world.put(**{**good, **columns}), world.put(**good, workloads=["w"], purposes=["support", "sales"])
     assert world.seen("w") == {found: None}
     assert world.seen("w", explain=True) == {found: None, kept: why}
+
+
+@pytest.mark.parametrize(
+    ("runs", "stays", "given"),
+    [
+        ([], ["EU"], False),
+        ([], None, True),
+        (["SE"], ["EU"], True),
+        (["SE", "NO"], ["EU"], False),
+        (["SE", "NO"], ["EEA"], True),
+        (["SE", "NO"], ["SE", "NO"], True),
+        (["EU"], ["EU", "US"], True),
+        (["EU"], ["SE"], False),
+        (["US"], ["EEA"], False),
+    ],
+)
+def test_a_document_stays_where_it_may_be(world: World, runs: list[str], stays: list[str] | None, given: bool) -> None:
+    world.need("w", residency=["|".join(containing(each)) for each in runs])
+    document = world.put(residency=stays)
+    assert world.seen("w") == ({document: None} if given else {})
+    assert (not stays or (bool(runs) and all(within(each, stays) for each in runs))) == given
 
 
 def test_without_a_workload_nothing_that_is_kept_for_some_is_read(world: World) -> None:
@@ -102,7 +127,7 @@ def test_policy_and_explanation_never_disagree(world: World) -> None:
     """2,000 documents of all mixtures, four workloads, one of them unknown."""
     chance = random.Random(7)
     world.need("plain")
-    world.need("strict", purposes=["a", "b"], sensitivity=1, quality_floor=0.6, scanned=True)
+    world.need("strict", purposes=["a", "b"], sensitivity=1, quality_floor=0.6, scanned=True, residency=["NO|EEA"])
     world.need("floor", purposes=["c"], sensitivity=2, quality_floor=0.3)
 
     def either(*values: Any) -> Any:
@@ -118,6 +143,7 @@ def test_policy_and_explanation_never_disagree(world: World) -> None:
                     valid_from=either(None, TODAY, TODAY + DAY), valid_until=either(None, TODAY, TODAY - DAY, date.max),
                     workloads=either(None, None, ["strict"], ["floor", "plain"], []),
                     purposes=either(None, None, ["a"], ["c", "b"], []),
+                    residency=either(None, None, ["EEA"], ["EU"]),
                     sensitivity=either("public", "internal", "confidential", "restricted", None),
                     quality=either(None, 0.2, 0.5, 0.9), scanned_at=either(None, datetime.now(UTC)),
                 )

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from tests.integration.test_api_control import WORKSPACE, Control, running
 from typer.testing import CliRunner
 
+from groundplan.api.caller import Caller
+from groundplan.api.routes.documents import found_document, may_decide
 from groundplan.cli.knowledge import app
+from groundplan.core.database import connect
+from groundplan.core.errors import Denied, NotFound
 from groundplan.knowledge.evaluation.history import compared
-from groundplan.testing.database import Cluster
+from groundplan.testing.database import Cluster, Database
 
 SOURCES = """
 kind: source
@@ -50,19 +56,28 @@ forbidden: [pumping machine]
 
 
 @pytest.fixture(scope="module")
-def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+def base(postgres_cluster: Cluster) -> Iterator[Database]:
+    with postgres_cluster.database() as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def control(base: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
     folder = tmp_path_factory.mktemp("knowledge")
     handbook = folder / "workspace/handbook"
     handbook.mkdir(parents=True)
     (handbook / "leave.md").write_text("# Leave\n\n28 days with a pumping machine.\n", encoding="utf-8")
     (handbook / "old.md").write_text("# Old\n\nNothing of this holds.\n", encoding="utf-8")
     (handbook / "bad.docx").write_bytes(b"nothing")
+    (handbook / "mine.md").write_text("---\nowner: ben@acme.example\n---\n# Mine\n\nBen's own.\n")
+    (handbook / "secret.md").write_text("---\nreaders: [hr]\n---\n# Secret\n\nFor few.\n")
     text = WORKSPACE.replace("deployments: [local]\n", "deployments: [local]\nsources: [handbook, pushed, site]\n")
     (folder / "workspace/knowledge.yaml").write_text(SOURCES.strip().removesuffix("---"), encoding="utf-8")
-    with postgres_cluster.database() as database, pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.integration.test_api_control.WORKSPACE", text)
-        with running(database, folder) as found:
-            wait(found, lambda: len(documents(found)) >= 2 and all(row["scanned"] for row in documents(found)))
+        with running(base, folder) as found:
+            wait(found, lambda: len(documents(found)) >= 4 and all(row["scanned"] for row in documents(found)))
+            assert found.ask("POST", "/api/people", {"email": "ben@acme.example", "name": "Ben"}).status == 201
             yield found
 
 
@@ -255,3 +270,39 @@ def test_editions_of_the_index_are_listed_and_only_who_answers_for_data_changes_
     assert "serving" in told.output
     refused = CliRunner().invoke(app, ["index", "rollback", "--home", str(control.home.root)])
     assert refused.exit_code != 0
+
+
+def test_who_only_a_document_names_as_its_owner_does_not_decide_about_it(control: Control, base: Database) -> None:
+    row = one(control, "mine.md")["document"]
+    # they hold a duty for something else
+    ben = Caller("person:ben", None, "ben@acme.example", "Ben", operator=False, duties=(("workload/x", "business"),))
+    sam = replace(ben, email="sam@acme.example", duties=())
+    with connect(base.urls["control"]) as conn:
+        found = found_document(conn, UUID(row["id"]))
+        assert (found["owner"], found["origins"]["owner"]["from"]) == ("ben@acme.example", "document")
+        with pytest.raises(Denied) as refused:
+            may_decide(conn, ben, found)
+        assert (refused.value.code, "sam@acme.example" in refused.value.hint) == ("document_not_yours", True)
+        may_decide(conn, sam, found)
+        with pytest.raises(NotFound):
+            may_decide(conn, replace(ben, duties=()), found)
+
+
+def test_whoever_may_not_read_a_document_is_told_the_same_as_of_none(control: Control) -> None:
+    ben = control.sign_in("ben@acme.example")
+    for place, body in (("", None), ("/decide", {"what": "state", "value": "retired", "reason": "x"})):
+        hidden, none = (
+            control.ask("GET" if body is None else "POST", f"/api/knowledge/documents/{id}{place}", body, **ben)
+            for id in (one(control, "secret.md")["document"]["id"], "00000000-0000-0000-0000-000000000000")
+        )
+        assert (hidden.status, hidden.body) == (none.status, none.body)
+        assert hidden.status == (404 if body is None else 403)
+
+
+def test_a_reader_without_a_duty_sees_what_a_document_is_and_why(control: Control) -> None:
+    id = one(control, "leave.md")["document"]["id"]
+    found = control.ask("GET", f"/api/knowledge/documents/{id}", **control.sign_in("ben@acme.example"))
+    assert found.status == 200, found.body
+    assert set(found.body) == {"document", "newer", "access"}
+    assert (found.body["document"]["path"], found.body["access"]["by"][0]["reader"]) == ("leave.md", "everyone")
+    assert not {"origins", "decided", "digest", "notes"} & set(found.body["document"])

@@ -14,7 +14,7 @@ STEP = Step(name="rerank", deployment="sorter", passages=30, ms=41.5)
 
 
 def shown(*steps: Step) -> str:
-    result: dict[str, Any] = msgspec.to_builtins(SearchAnswer(passages=[], lag=0, steps=list(steps)))
+    result: dict[str, Any] = msgspec.to_builtins(SearchAnswer(passages=[], steps=list(steps)))
     template = templates.get_template("knowledge_search.html")
     block = "".join(template.blocks["main"](template.new_context({
         "names": ["asked"], "workload": "asked", "q": "leave", "told": "", "result": result, "reasons": {}, "csrf": "c",

@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from groundplan.blueprint.model import Term
+from groundplan.blueprint.model import Source, Term
+from groundplan.catalog.governed import CheckRule
 from groundplan.knowledge.parsing.model import Table
-from groundplan.knowledge.quality.tables import checked
+from groundplan.knowledge.quality.tables import checked, of_tables
 from groundplan.knowledge.quality.text import glossary, personal, structure, violations
 from groundplan.knowledge.quality.versions import conflicts, rank, stem
 
@@ -74,6 +76,49 @@ def test_a_sensor_that_fails_is_told_and_a_good_one_is_not(
     every = {"rate": 1, "gap": 600_000, "stuck": 6, "drift": 3, "sensor": True, "time": "at"}
     assert code in codes(cells, {"sensor": True, "time": "at", **check}, at)
     assert codes(WAVE, every, times(40)) == set()
+
+
+def test_several_sensors_in_one_table_are_kept_apart() -> None:
+    rows = [[cell, at, name] for n, (cell, at) in enumerate(zip(WAVE, times(40), strict=True)) for name in ("a", "b")
+            for cell in [cell if name == "a" else str(float(cell) + 50)]]  # fmt: skip
+    table = Table(name="t", columns=["x", "at", "pump"], rows=rows)
+    check = {"column": "x", "sensor": True, "time": "at", "rate": 1}
+    assert {code for code, *_ in checked(table, check, NOW)} == {"sensor_rate"}
+    assert list(checked(table, {**check, "by": "pump"}, NOW)) == []
+    rows[40][0] = "99"
+    (told,) = checked(table, {**check, "by": "pump"}, NOW)
+    assert told[0] == "sensor_rate" and told[1].startswith("a: ") and told[2]["sensor"] == "a"
+    assert [code for code, *_ in checked(table, {**check, "time": "when"}, NOW)] == ["column"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ({"sensor": True}, "looks for nothing"),
+        ({"stuck": 3}, "write sensor: true"),
+        ({"sensor": True, "rate": 1}, "time: COLUMN"),
+        ({"time": "at"}, "write sensor: true"),
+        ({"matches": "["}, "no regular expression"),
+    ],
+)
+def test_a_check_that_would_do_nothing_is_refused(rule: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        CheckRule.model_validate({"column": "x", **rule})
+    CheckRule.model_validate(
+        {"column": "x", "sensor": True, "time": "at", "rate": 1, "by": "pump", "matches": "[0-9]+"}
+    )
+
+
+def test_a_check_is_about_its_own_tables() -> None:
+    source = Source(
+        name="s", path="x", sensitivity="internal", owner="o", readers=["everyone"],
+        checks=[{"column": "x", "unique": True}, {"column": "y", "table": "read*", "unique": True}],
+    )  # fmt: skip
+    tables = [Table(name="other", columns=["a"], rows=[["1"]]), Table(name="readings", columns=["x"], rows=[["1"]])]
+    found = of_tables(source, "report.docx", tables, NOW)
+    assert [(each.detail["column"], each.detail["check"]) for each in found] == [("y", "column")]
+    assert {each.detail["column"] for each in of_tables(source, "readings.csv", tables[1:], NOW)} == {"y"}
+    assert {each.detail["column"] for each in of_tables(source, "other.csv", tables[:1], NOW)} == {"x"}
 
 
 def test_readings_are_looked_at_in_the_order_of_their_times() -> None:

@@ -87,6 +87,12 @@ def title_of(conn: Conn, document: Any) -> Row | None:
     return found[0] if found else None
 
 
+def answers_for(conn: Conn, source: str) -> set[str]:
+    """Addresses of the owner and steward of a source."""
+    rows = conn.execute("SELECT owner, steward FROM source WHERE name = %s", (source,)).fetchall()
+    return {who for row in rows for who in row if who}
+
+
 def names(conn: Conn, actors: list[str]) -> dict[str, str]:
     """`person:ID` -> e-mail address, as far as they are known."""
     ids = [actor.removeprefix("person:") for actor in actors if actor.startswith("person:")]

@@ -5,6 +5,7 @@ Types only. What holds for one document, and whether it may be retrieved, is dec
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -53,6 +54,9 @@ class CheckRule(Strict):
     """A check of one column of a table. What does not hold is a finding for the owner of the source."""
 
     column: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    table: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    """Only tables of this name, with * and ?; left out: every table that has the column, and it is missed only in files
+    that are nothing but a table."""
     type: Literal["number", "integer", "text", "date"] | None = None
     nulls: Percent = 1.0
     """Share of rows without a value that is accepted."""
@@ -65,9 +69,11 @@ class CheckRule(Strict):
     fresh: Duration | None = None
     """The newest value, a time, is at most this old."""
     sensor: bool = False
-    """A reading of a sensor: also looked at for a stuck value, jumps and drift."""
+    """A reading of a sensor: looked at for what `rate`, `gap`, `stuck` and `drift` say."""
     time: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     """Column with the time of a reading."""
+    by: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    """Column that names the sensor, where a table has readings of several."""
     rate: Annotated[float, Field(gt=0, strict=False)] | None = None
     """Most change of a reading in a minute."""
     gap: Duration | None = None
@@ -76,6 +82,24 @@ class CheckRule(Strict):
     """So many readings that are all the same are a stuck sensor."""
     drift: Annotated[float, Field(gt=0, strict=False)] | None = None
     """Most that the mean of the last quarter may differ from that of the first, in standard deviations of the first."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        bounds = [name for name in ("rate", "gap", "stuck", "drift") if getattr(self, name) is not None]
+        if self.sensor and not bounds:
+            raise ValueError("sensor: true looks for nothing by itself: say rate, gap, stuck or drift")
+        if bounds and not self.sensor:
+            raise ValueError(f"{bounds[0]} is of a sensor: write sensor: true")
+        if self.time is None and {"rate", "gap"} & set(bounds):
+            raise ValueError("rate and gap need the times of readings: write time: COLUMN")
+        if (self.time or self.by) and not self.sensor:
+            raise ValueError("time and by are of a sensor: write sensor: true")
+        if self.matches is not None:
+            try:
+                re.compile(self.matches)
+            except re.error as error:
+                raise ValueError(f"matches is no regular expression: {error}") from error
+        return self
 
 
 Grantee = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._%+@-]{1,200}$")]

@@ -55,11 +55,13 @@ def within(jurisdiction: str, residency: tuple[str, ...] | list[str]) -> bool:
 
     EU and its member states count as EEA, member states as EU; no other containment is known.
     """
-    if not residency or jurisdiction in residency:
-        return True
-    if jurisdiction in EU and "EU" in residency:
-        return True
-    return "EEA" in residency and (jurisdiction == "EU" or jurisdiction in EU | EEA)
+    return not residency or any(each in residency for each in containing(jurisdiction))
+
+
+def containing(jurisdiction: str) -> list[str]:
+    """The jurisdiction and those that it is a part of."""
+    wider = ["EU"] if jurisdiction in EU else []
+    return [jurisdiction, *wider, *(["EEA"] if jurisdiction == "EU" or jurisdiction in EU | EEA else [])]
 
 
 def name_from_email(email: str) -> str:

@@ -29,6 +29,7 @@ REASONS = {
     "expired": "is not valid any more",
     "workload": "is not for this workload",
     "purpose": "is not for what this workload is for",
+    "residency": "must stay where this workload may not run alone",
     "sensitivity": "is more sensitive than this workload",
     "not_scanned": "was not searched for personal data yet",
     "quality": "is below the quality that this workload needs",
@@ -40,10 +41,12 @@ LINE_WIDTH, LINE_HEIGHT = 110, 22
 
 @router.get("/knowledge")
 async def sources(request: Request, visitor: Signed) -> HTMLResponse:
-    found = await fetch(visitor, sources="/api/knowledge/sources")
-    for row in found["sources"]:
+    reply = await visitor.api.get("/api/knowledge/sources")
+    if not reply.ok:
+        return failed(reply, visitor)
+    for row in reply.body["sources"]:
         row["line"] = trend_line([point["score"] for point in row["trend"]])
-    return await show(request, visitor, "knowledge.html", HERE, tab="sources", **found)
+    return await show(request, visitor, "knowledge.html", HERE, tab="sources", **reply.body)
 
 
 @router.get("/knowledge/documents")
@@ -67,6 +70,8 @@ async def document(request: Request, visitor: Signed, document_id: str, person: 
     reply = await visitor.api.get(path)
     if not reply.ok:
         return failed(reply, visitor)
+    if "access" in reply.body:
+        return await show(request, visitor, "document_read.html", HERE, tab="search", **reply.body)
     links = await visitor.api.get(f"{path}/links")
     access: dict[str, Any] | None = None
     told = ""

@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from groundplan.blueprint.artifact import decode
 from groundplan.blueprint.model import Blueprint, Term, Workload
 from groundplan.catalog.levels import sensitivity_rank
+from groundplan.catalog.workspace import containing
 
 RELEASE_LOCK = 0x6770_7265_6C65_6101
 """Advisory lock key: one release at a time in a database."""
@@ -109,8 +110,8 @@ def set_workload_needs(conn: Connection[Any], workloads: Iterable[Workload]) -> 
     conn.execute("DELETE FROM workload_need")
     with conn.cursor() as cursor:
         cursor.executemany(
-            """INSERT INTO workload_need (workload, purposes, sensitivity, quality_floor, scanned)
-               VALUES (%s, %s, %s, %s, %s)""",
+            """INSERT INTO workload_need (workload, purposes, sensitivity, quality_floor, scanned, residency)
+               VALUES (%s, %s, %s, %s, %s, %s)""",
             [
                 (
                     item.name,
@@ -118,6 +119,7 @@ def set_workload_needs(conn: Connection[Any], workloads: Iterable[Workload]) -> 
                     sensitivity_rank(item.sensitivity),
                     item.needs.quality,
                     item.needs.scanned,
+                    ["|".join(containing(each)) for each in item.residency],
                 )
                 for item in workloads
             ],

@@ -13,12 +13,13 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import knowledge_store as shown
-from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
+from groundplan.api.caller import Caller, Reader, SignedIn, require_duty, sees_all
 from groundplan.api.context import Services, Using
 from groundplan.api.knowledge_upkeep import clear_answers
+from groundplan.api.local import post_local
 from groundplan.api.served import current_blueprint
 from groundplan.core.database import connect, database_url
-from groundplan.core.errors import Denied, Invalid, NotFound
+from groundplan.core.errors import Denied, Invalid, NotFound, Unavailable
 from groundplan.knowledge.deletion import deletion_store
 from groundplan.knowledge.deletion.delete import Why, delete, readmit
 from groundplan.knowledge.evaluation import history
@@ -98,7 +99,8 @@ class Mentions(Strict):
 
 @router.get("/knowledge/sources")
 def sources(services: Using, _: Reader) -> dict[str, Any]:
-    """Each source with its owner, what holds for it, its health, its quality with the trend, and open findings."""
+    """Each source with its owner, what holds for it, its health, its quality with the trend, and open findings.
+    `behind`: changed documents that are not searched by words yet; null where search does not run."""
     with services.transaction() as conn:
         found = shown.sources(conn)
         for row in found:
@@ -106,7 +108,11 @@ def sources(services: Using, _: Reader) -> dict[str, Any]:
                 {"day": day, "score": score, "documents": count}
                 for day, score, count in quality_store.trend(conn, row["name"])
             ]
-    return {"sources": found}
+    try:
+        behind = post_local(services.home, "search", "/lag", {})["documents"]
+    except Unavailable:
+        behind = None
+    return {"sources": found, "behind": behind}
 
 
 @router.get("/knowledge/documents")
@@ -120,10 +126,13 @@ def documents(
 
 
 @router.get("/knowledge/documents/{document_id}")
-def document(document_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
-    """All that holds for a document and where it is from, its versions, readers, findings, and who used it."""
+def document(document_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """All that holds for a document and where it is from, its versions, readers, findings, and who used it. Whoever
+    holds no duty and may read it is told what it is and why they may (`access`)."""
     with services.transaction() as conn:
         found = found_document(conn, document_id)
+        if not sees_all(caller):
+            return _as_reader(conn, caller, found)
         subject = f"source/{found['source']}/{found['path']}"
         newer = shown.title_of(conn, found["superseded_by"]) if found["superseded_by"] else None
         workloads = [
@@ -163,7 +172,7 @@ def decision(document_id: UUID, body: Decision, services: Using, caller: SignedI
     """Approve, reject, retire, supersede, extend: by its owner, steward, or who holds a duty for the source's data."""
     with services.transaction() as conn:
         found = found_document(conn, document_id)
-        may_decide(caller, found)
+        may_decide(conn, caller, found)
         said = Said(str(caller.actor), caller.email or "the operator", body.reason, services.clock.now())
         return {"document": decide(conn, document_id, body.what, body.value, said)}
 
@@ -173,7 +182,7 @@ def deletion(document_id: UUID, body: Deletion, services: Using, caller: SignedI
     """Gone from search, index and caches when this answers; erased from the disk by `due`. It stays away until it is
     let in again."""
     with services.transaction() as conn:
-        may_decide(caller, found_document(conn, document_id))
+        may_decide(conn, caller, found_document(conn, document_id))
     with closing(_connection(services)) as conn:
         (stone,) = delete(conn, [document_id], _why(services, caller, body.reason), clear_answers)
     return {"id": stone.id, "source": stone.source, "path": stone.path, "due": stone.due}
@@ -294,21 +303,55 @@ def found_document(conn: Any, id: UUID) -> dict[str, Any]:
     """Raises `NotFound` (document_unknown)."""
     found = governed_store.one(conn, id)
     if found is None:
-        raise NotFound("no such document", code="document_unknown", hint="`groundplan knowledge documents` lists them.")
+        raise _unknown()
     return found
 
 
-def may_decide(caller: Caller, found: dict[str, Any]) -> None:
-    """Owner, steward, the operator, or a holder of a duty for the source's data."""
-    if caller.email is not None and caller.email in (found["owner"], found["steward"]):
+def may_decide(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
+    """Owner, steward, the operator, or a holder of a duty for the source's data. An owner or steward whom only the
+    document itself names is told of it and decides nothing: whoever may write it could be both.
+
+    Raises `Denied` (document_not_yours) for whoever may read it, `NotFound` for everybody else.
+    """
+    own = {found[name] for name in ("owner", "steward") if found["origins"].get(name, {}).get("from") != "document"}
+    if caller.email is not None and caller.email in own | shown.answers_for(conn, found["source"]):
         return
     try:
         require_duty(caller, DATA, f"source/{found['source']}")
     except Denied as error:
+        if not (sees_all(caller) or _reads(conn, caller, found)):
+            raise _unknown() from error
+        who = next((found[name] for name in ("steward", "owner") if found[name] in own), None)
         raise Denied(
             "only its owner or steward decides about a document", code="document_not_yours",
-            hint=f"Ask {found['steward'] or found['owner'] or 'the owner of the source'}.",
+            hint=f"Ask {who or 'the owner of the source'}.",
         ) from error  # fmt: skip
+
+
+def _unknown() -> NotFound:
+    """The same for what is not there and for what somebody must not know of."""
+    return NotFound("no such document", code="document_unknown", hint="`groundplan knowledge documents` lists them.")
+
+
+def _reads(conn: Any, caller: Caller, found: dict[str, Any]) -> bool:
+    if caller.person is None or found["deleted_at"] is not None:
+        return False
+    return bool(governed_store.why_readable(conn, found["id"], caller.person)["readable"])
+
+
+_READ = ("id", "source", "path", "title", "version", "modified_at", "media", "state", "sensitivity", "owner", "steward")
+
+
+def _as_reader(conn: Any, caller: Caller, found: dict[str, Any]) -> dict[str, Any]:
+    """A document for somebody who may read it and answers for nothing. Raises `NotFound` where they may not."""
+    if not _reads(conn, caller, found):
+        raise _unknown()
+    newer = governed_store.one(conn, found["superseded_by"]) if found["superseded_by"] else None
+    return {
+        "document": {name: found[name] for name in _READ},
+        "newer": shown.title_of(conn, newer["id"]) if newer is not None and _reads(conn, caller, newer) else None,
+        "access": governed_store.why_readable(conn, found["id"], caller.person) if caller.person else None,
+    }
 
 
 def _why(services: Services, caller: Caller, reason: str) -> Why:

@@ -76,6 +76,7 @@ def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
         "synonyms": workload.grounding.synonyms,
         "rerank": to_builtins(workload.grounding.rerank),
         "max_bytes": 20000,
+        "floor": workload.grounding.floor,
         "explain": body.explain,
         "where": body.where.model_dump(mode="json", exclude_none=True),
     }

@@ -46,7 +46,7 @@ def make(document_id: UUID, body: Link, services: Using, caller: SignedIn) -> di
     """Share a document: whoever is signed in and opens the link may read it, until that day or until it is withdrawn.
     By its owner, steward, or who holds a duty for the source's data. `word` is told once."""
     with services.transaction() as conn:
-        may_decide(caller, found_document(conn, document_id))
+        may_decide(conn, caller, found_document(conn, document_id))
         made = share.share(conn, document_id, body.until, body.reason, _by(services, caller))
     return {"name": made.name, "word": made.word, "until": made.until}
 
@@ -55,7 +55,7 @@ def make(document_id: UUID, body: Link, services: Using, caller: SignedIn) -> di
 def withdraw(document_id: UUID, name: str, services: Using, caller: SignedIn) -> dict[str, Any]:
     """End a link: from the next query on nobody reads by it, whoever has opened it."""
     with services.transaction() as conn:
-        may_decide(caller, found_document(conn, document_id))
+        may_decide(conn, caller, found_document(conn, document_id))
         share.withdraw(conn, document_id, name, _by(services, caller))
     return {"name": name, "withdrawn": True}
 

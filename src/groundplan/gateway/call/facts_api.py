@@ -241,6 +241,7 @@ class FactsApi:
             synonyms=grounding.synonyms,
             rerank=grounding.rerank,
             max_bytes=SEARCH_BYTES,
+            floor=grounding.floor,
             where=body.where,
         )
         id = new_id()

@@ -110,6 +110,13 @@ def wipe(conn: Conn, documents: Sequence[UUID]) -> None:
            WHERE d.id = ANY(%s) AND subject = 'source/' || d.source || '/' || d.path AND kind LIKE 'knowledge.%%'""",
         (list(documents),),
     )
+    # of others, that name it
+    conn.execute(
+        """UPDATE finding SET closed_at = coalesce(closed_at, now()), message = 'the other document was deleted',
+             closed_reason = coalesce(closed_reason, 'the other document was deleted'), detail = '{}', fix = NULL
+           WHERE kind LIKE 'knowledge.%%' AND detail ->> 'other' = ANY(%s::text[])""",
+        ([str(id) for id in documents],),
+    )
 
 
 def tombstones(conn: Conn, *, open_only: bool = False, limit: int = 500) -> list[Tombstone]:

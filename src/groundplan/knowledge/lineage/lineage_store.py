@@ -59,11 +59,12 @@ def used_since(conn: Conn, since: datetime, until: datetime, limit: int = 10_000
 
 
 def documents_of(conn: Conn, ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Source, path, title, version and owner of documents by id."""
+    """Source, path, title, version and owner of documents by id; those that are gone are left out."""
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             """SELECT d.id::text, d.source, d.path, d.title, d.version, d.owner, d.media, d.modified_at, s.type
-               FROM document d JOIN source s ON s.name = d.source WHERE d.id = ANY(%s::uuid[])""",
+               FROM document d JOIN source s ON s.name = d.source
+               WHERE d.id = ANY(%s::uuid[]) AND d.deleted_at IS NULL""",
             (ids,),
         ).fetchall()
     return {row["id"]: row for row in rows}

@@ -17,7 +17,7 @@ from psycopg import Connection
 from groundplan.knowledge.quality import quality_store as store
 from groundplan.knowledge.quality.documents import finding, of_document
 from groundplan.knowledge.quality.duplicates import near, same
-from groundplan.knowledge.quality.model import KINDS, Look, score
+from groundplan.knowledge.quality.model import KINDS, Look, Sketched, score
 from groundplan.knowledge.quality.text import Glossary, checked, personal
 from groundplan.knowledge.quality.versions import conflicts, same_thing
 from groundplan.ledger.finding import Finding
@@ -52,10 +52,11 @@ def scan_pending(conn: Connection[Any], terms: Glossary, stop: Callable[[], bool
 def assess(conn: Connection[Any], source: str, today: date) -> dict[str, Any]:
     """Tell all findings of a source, score its documents and the source; `{"score", "documents", "findings"}`."""
     looks = store.looks(conn, source)
-    found = list(_findings(conn, looks, today))
+    pairs: list[Pair] = []
+    found = list(_findings(conn, looks, today, pairs))
     with conn.transaction():
         store.tell(conn, source, found, kinds=_FOUND_HERE)
-        store.put_conflicts(conn, source, [_pair(one) for one in found if one.kind == "knowledge.conflict"])
+        store.put_conflicts(conn, source, pairs)
         kinds: dict[str, list[str]] = defaultdict(list)
         for subject, kind in store.open_kinds(conn, source):
             if kind in KINDS:
@@ -71,57 +72,66 @@ def assess(conn: Connection[Any], source: str, today: date) -> dict[str, Any]:
     return {"score": mean, "documents": len(scores), "findings": len(found)}
 
 
-def _pair(one: Finding) -> tuple[UUID, UUID, str, str]:
-    """(document, the other, what each says) of a conflict."""
-    return UUID(one.detail["document"]), UUID(one.detail["other"]), *one.detail["sentences"]
+Pair = tuple[UUID, UUID, str, str]
+"""(document, the other, what each says) of a conflict."""
 
 
-def _findings(conn: Connection[Any], looks: Sequence[Look], today: date) -> Iterator[Finding]:
+def _findings(conn: Connection[Any], looks: Sequence[Look], today: date, pairs: list[Pair]) -> Iterator[Finding]:
+    """`pairs` collects conflicts. A finding is for whoever answers for its document, and for everybody with a duty: of
+    another document it never has the text, and its path only where both have the same readers."""
     known = store.known_readers(conn)
     for look in looks:
         yield from of_document(look, today, known)
     yield from _superseded(looks)
-    yield from _copies(conn, looks)
+    yield from _copies(conn, looks, pairs)
     for versions in same_thing(looks):
         newest = looks[versions.newest]
         for at in versions.older:
             older = looks[at]
+            other = _named(older, newest)
             yield finding(
-                older, "knowledge.versions", f"{older.path} looks like an older version of {newest.path}",
-                f"Write `supersedes: [{older.path}]` into {newest.path}, or give the two different titles.",
+                older, "knowledge.versions", f"{older.path} looks like an older version of {other}",
+                f"Write `supersedes: [{older.path}]` into the newer one, or give the two different titles.",
                 mark=str(newest.id), other=str(newest.id),
                 fix={"do": "supersede", "document": str(older.id), "by": str(newest.id)},
             )  # fmt: skip
-            yield from _conflicts(conn, older, newest)
+            yield from _conflicts(conn, older, newest, pairs)
+
+
+def _named(look: Look, other: Look | Sketched) -> str:
+    """Another document as a finding about this one may name it."""
+    if look.acl == other.acl:
+        return other.path if look.source == other.source else f"{other.path} of {other.source}"
+    return f"a document of {other.source} with other readers"
 
 
 def _superseded(looks: Sequence[Look]) -> Iterator[Finding]:
-    paths = {look.id: look.path for look in looks}
+    here = {look.id: look for look in looks}
     for look in looks:
         if look.superseded_by is not None:
-            newer = paths.get(look.superseded_by, "another document")
+            newer = here.get(look.superseded_by)
+            told = "another document" if newer is None else _named(look, newer)
             yield finding(
-                look, "knowledge.superseded", f"{look.path} is superseded by {newer} and is not retrieved",
+                look, "knowledge.superseded", f"{look.path} is superseded by {told} and is not retrieved",
                 "Delete it, or mark it `state: retired`, once nobody needs it as a record.",
                 fix={"do": "retire", "document": str(look.id)},
             )  # fmt: skip
 
 
-def _copies(conn: Connection[Any], looks: Sequence[Look]) -> Iterator[Finding]:
+def _copies(conn: Connection[Any], looks: Sequence[Look], pairs: list[Pair]) -> Iterator[Finding]:
     """Documents of this source that are copies of others, of whatever source."""
     if not looks:
         return
     every = store.sketches(conn)
     here = {look.id: look for look in looks}
-    place = {at: (source, path) for at, (_, source, path, _, _) in enumerate(every)}
-    first = {at: id for at, (id, *_) in enumerate(every)}
-    for group in same((at, content) for at, (_, _, _, content, _) in enumerate(every)):
+    place = {at: (each.source, each.path) for at, each in enumerate(every)}
+    first = {at: each.id for at, each in enumerate(every)}
+    for group in same((at, each.content) for at, each in enumerate(every)):
         original = _original(group, place, first)
         for at in group:
             if at != original and (look := here.get(first[at])) is not None:
-                source, path = place[original]
                 yield finding(
-                    look, "knowledge.duplicate", f"{look.path} has the same content as {path} of {source}",
+                    look, "knowledge.duplicate", f"{look.path} has the same content as {_named(look, every[original])}",
                     "Keep one of the two, so that a correction reaches every reader.",
                     other=str(first[original]), fix={"do": "delete", "document": str(look.id)},
                 )  # fmt: skip
@@ -130,38 +140,30 @@ def _copies(conn: Connection[Any], looks: Sequence[Look]) -> Iterator[Finding]:
     def texts(places: Sequence[int]) -> dict[int, str]:
         return {at_of[id]: text for id, text in store.texts_of(conn, [first[at] for at in places]).items()}
 
-    for pair in near([sketch for *_, sketch in every], texts):
-        if every[pair.one][3] == every[pair.other][3]:
+    for pair in near([each.sketch for each in every], texts):
+        if every[pair.one].content == every[pair.other].content:
             continue
         original = _original([pair.one, pair.other], place, first)
         copy = pair.other if original == pair.one else pair.one
         if (look := here.get(first[copy])) is not None and look.superseded_by != first[original]:
-            yield from _near(conn, look, first[original], place[original], pair.similarity)
+            yield finding(
+                look, "knowledge.near_duplicate", f"{look.path} is almost the same as {_named(look, every[original])}",
+                "Keep one of the two, or say in their titles what tells them apart.",
+                mark=str(first[original]), other=str(first[original]), similarity=pair.similarity,
+                fix={"do": "delete", "document": str(look.id)},
+            )  # fmt: skip
+            yield from _conflicts(conn, look, every[original], pairs)
 
 
-def _near(
-    conn: Connection[Any], look: Look, other: UUID, place: tuple[str, str], similarity: float
-) -> Iterator[Finding]:
-    yield finding(
-        look, "knowledge.near_duplicate", f"{look.path} is almost the same as {place[1]} of {place[0]}",
-        "Keep one of the two, or say in their titles what tells them apart.",
-        mark=str(other), other=str(other), similarity=similarity, fix={"do": "delete", "document": str(look.id)},
-    )  # fmt: skip
-    for found in conflicts(store.text_of(conn, look.id), store.text_of(conn, other)):
-        yield _conflict(look, place[1], str(other), found.one, found.other)
-
-
-def _conflicts(conn: Connection[Any], older: Look, newest: Look) -> Iterator[Finding]:
-    for found in conflicts(store.text_of(conn, older.id), store.text_of(conn, newest.id)):
-        yield _conflict(older, newest.path, str(newest.id), found.one, found.other)
-
-
-def _conflict(look: Look, path: str, other: str, one: str, theirs: str) -> Finding:
-    return finding(
-        look, "knowledge.conflict", f"{look.path} says '{one[:160]}', {path} says '{theirs[:160]}'",
-        "Correct one of them, or say which supersedes the other.", mark=f"{other}:{one[:80]}", other=other,
-        sentences=[one, theirs],
-    )  # fmt: skip
+def _conflicts(conn: Connection[Any], look: Look, other: Look | Sketched, pairs: list[Pair]) -> Iterator[Finding]:
+    for found in conflicts(store.text_of(conn, look.id), store.text_of(conn, other.id)):
+        pairs.append((look.id, other.id, found.one, found.other))
+        yield finding(
+            look, "knowledge.conflict",
+            f"{look.path} says '{found.one[:160]}', and {_named(look, other)} contradicts it",
+            "Compare the two; correct one of them, or say which supersedes the other.",
+            mark=f"{other.id}:{found.one[:80]}", other=str(other.id),
+        )  # fmt: skip
 
 
 def _original(group: Sequence[int], place: dict[int, tuple[str, str]], first: dict[int, UUID]) -> int:

@@ -40,6 +40,8 @@ class Look:
     decided: Mapping[str, Any]
     media: str | None = None
     source_owner: str | None = None
+    acl: int | None = None
+    """Number of its readers' set: documents with the same one have the same readers."""
 
     @property
     def subject(self) -> str:
@@ -49,6 +51,18 @@ class Look:
     def answers(self) -> str | None:
         """Who is to mend it."""
         return self.steward or self.owner
+
+
+@dataclass(frozen=True, slots=True)
+class Sketched:
+    """A live document as far as copies of it are looked for. `content` is the digest of its words."""
+
+    id: UUID
+    source: str
+    path: str
+    content: str | None
+    sketch: bytes
+    acl: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from groundplan.knowledge.quality.model import Look
+from groundplan.knowledge.quality.model import Look, Sketched
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
@@ -26,7 +26,7 @@ def looks(conn: Conn, source: str) -> list[Look]:
                  d.owner, d.steward, d.modified_at, d.review_by, d.review_days, d.valid_until, d.superseded_by,
                  d.content, d.notes, d.personal, d.checked, d.declared, d.decided, d.media,
                  ARRAY(SELECT r.reader FROM document_reader r WHERE r.document_id = d.id AND NOT r.deny) AS readers,
-                 s.owner AS source_owner
+                 s.owner AS source_owner, d.acl
                FROM document d JOIN source s ON s.name = d.source
                WHERE d.source = %s AND d.deleted_at IS NULL ORDER BY d.path""",
             (source,),
@@ -39,13 +39,13 @@ def known_readers(conn: Conn) -> set[str]:
     return {name for (name,) in rows} | {"everyone", "public"}
 
 
-def sketches(conn: Conn) -> list[tuple[UUID, str, str, str | None, bytes]]:
-    """(document, source, path, digest of its words, sketch) of all live documents."""
+def sketches(conn: Conn) -> list[Sketched]:
+    """All live documents, in the order of source and path."""
     rows = conn.execute(
-        """SELECT id, source, path, content, coalesce(sketch, '') FROM document
+        """SELECT id, source, path, content, coalesce(sketch, ''), acl FROM document
            WHERE deleted_at IS NULL ORDER BY source, path"""
     ).fetchall()
-    return [(id, source, path, content, bytes(sketch)) for id, source, path, content, sketch in rows]
+    return [Sketched(id, source, path, content, bytes(sketch), acl) for id, source, path, content, sketch, acl in rows]
 
 
 def text_of(conn: Conn, document: UUID) -> str:

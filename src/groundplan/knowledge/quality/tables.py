@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from groundplan.blueprint.model import Source
@@ -29,6 +30,8 @@ def of_tables(source: Source, key: str, tables: Sequence[Table], now: datetime |
     found: list[Finding] = []
     for table in tables:
         for check in source.checks:
+            if not _is_meant(check, table, key):
+                continue
             for code, message, detail in checked(table, check, now or datetime.now(UTC)):
                 kind = "knowledge.sensor" if code.startswith("sensor_") else "knowledge.table"
                 found.append(
@@ -38,7 +41,7 @@ def of_tables(source: Source, key: str, tables: Sequence[Table], now: datetime |
                         severity="high",
                         owner=source.governed.steward or source.owner,
                         message=f"{table.name} of {key or source.name}: {message}",
-                        mark=f"{table.name}:{check['column']}:{code}",
+                        mark=f"{table.name}:{check['column']}:{code}" + (f":{detail['sensor']}" if "sensor" in detail else ""),
                         hint=_HINTS[kind],
                         detail={"column": check["column"], "check": code, **detail},
                     )
@@ -46,6 +49,15 @@ def of_tables(source: Source, key: str, tables: Sequence[Table], now: datetime |
     return found
 
 
+def _is_meant(check: Check, table: Table, key: str) -> bool:
+    """Whether a check is about this table: named, or with its column; of a file that is nothing but a table a missing
+    column is told."""
+    if (name := check.get("table")) is not None:
+        return fnmatchcase(table.name, str(name))
+    return check["column"] in table.columns or not key or key.lower().endswith(_ONLY_TABLES)
+
+
+_ONLY_TABLES: Final = (".csv", ".tsv")
 _HINTS: Final = {
     "knowledge.table": "Correct the rows where they are kept, or the check in the source's declaration.",
     "knowledge.sensor": "Look at the sensor and its wiring; leave readings out of answers until it is mended.",
@@ -142,12 +154,20 @@ def _fresh(values: Sequence[tuple[int, str]], check: Check, now: datetime) -> It
 
 
 def _sensor(table: Table, at: int, check: Check) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    time = check.get("time")
-    clock = table.columns.index(time) if time in table.columns else None
-    readings = []
+    time, by = check.get("time"), check.get("by")
+    for name in (time, by):
+        if name is not None and name not in table.columns:
+            yield "column", f"there is no column '{name}'", {"columns": table.columns[:20]}
+            return
+    clock = None if time is None else table.columns.index(time)
+    named = None if by is None else table.columns.index(by)
+    sensors: dict[str, list[Reading]] = {}
     for row, cells in enumerate(table.rows, 1):
         value = number(cells[at])
         when = moment(cells[clock]) if clock is not None else None
         if value is not None and (clock is None or when is not None):
-            readings.append(Reading(row, value, when))
-    yield from failures(readings, check)
+            sensors.setdefault("" if named is None else cells[named], []).append(Reading(row, value, when))
+    for sensor, readings in sorted(sensors.items()):
+        for code, message, detail in failures(readings, check):
+            of = f"{sensor[:40]}: " if sensor else ""
+            yield code, f"{of}{message}", {**detail, **({"sensor": sensor[:200]} if sensor else {})}

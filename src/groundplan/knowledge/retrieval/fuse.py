@@ -168,7 +168,7 @@ def _size(chunk: Found) -> int:
     return len((chunk.text + chunk.title + chunk.path).encode()) + OVERHEAD_BYTES
 
 
-def fit(ranked: Sequence[tuple[Found, float]], k: int, max_bytes: int) -> list[Passage]:
+def fit(ranked: Sequence[tuple[Found, float]], k: int, max_bytes: int, *, explain: bool = False) -> list[Passage]:
     """The first `k` passages that fit into `max_bytes` together (text, title, path and a heading)."""
     chosen: list[Passage] = []
     left = max_bytes
@@ -179,11 +179,11 @@ def fit(ranked: Sequence[tuple[Found, float]], k: int, max_bytes: int) -> list[P
         if size > left:
             continue
         left -= size
-        chosen.append(passage(chunk, score))
+        chosen.append(passage(chunk, score, explain=explain))
     return chosen
 
 
-def passage(chunk: Found, score: float) -> Passage:
+def passage(chunk: Found, score: float, *, explain: bool = False) -> Passage:
     """The chunk as it is told to a caller."""
     return Passage(
         document=str(chunk.document),
@@ -198,4 +198,5 @@ def passage(chunk: Found, score: float) -> Passage:
         version=chunk.version,
         start_char=chunk.start_char,
         end_char=chunk.end_char,
+        similarity=round(chunk.similarity, 6) if explain and chunk.similarity is not None else None,
     )

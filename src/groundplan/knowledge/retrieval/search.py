@@ -194,7 +194,7 @@ class Search:
         if places:
             best = reordered(best, places, today)
         around = _around(conn, best[: request.k], request.context, ranked)
-        chosen = fuse.fit(fuse.widened(best, around, request), request.k, request.max_bytes)
+        chosen = fuse.fit(fuse.widened(best, around, request), request.k, request.max_bytes, explain=request.explain)
         conflicts = told.conflicts(conn, chosen)
         return Result(chosen, confidence, withheld=withheld, conflicts=conflicts, newer=newer, degraded=draft.degraded)
 

@@ -101,6 +101,9 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     """Of the document: the text of an older one is no longer there."""
     start_char: int = 0
     end_char: int = 0
+    similarity: float | None = None
+    """With `explain` only: its own to the question, -1 to 1, exact; the rest of the score is its words and its
+    neighbours."""
 
 
 class Withheld(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,10 +155,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`lag`: changed documents that word search does not know yet (vector search and permissions have no lag)."""
+    """What a person may read of what a question asks for. Nothing in it counts or names what they may not."""
 
     passages: list[Passage]
-    lag: int
     confidence: float = 0.0
     """Of the best passage, 0 to 1: how near it is to the question."""
     abstained: bool = False
