@@ -219,6 +219,9 @@ async def _other_calls(world: World) -> None:
     await world.stack.ready(3)
     batch = await made(world, lines(4))
     assert batch.status == "completed" and len(world.there) == before + 2
+    for entry in await contents(world.client, batch.output_file_id):
+        told = entry["response"]["body"]["groundplan"]
+        assert Decimal(told["cost_usd"]) == 2 * LINE, "a call is not made at the batch endpoint, nor at its price"
 
 
 @pytest.mark.soak

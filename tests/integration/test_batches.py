@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import psycopg
 import pytest
 from openai import AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
@@ -24,6 +25,7 @@ from groundplan.cli.batches import batches_text
 from groundplan.console.render import page
 from groundplan.core.money import PICO
 from groundplan.economics.price import FREE
+from groundplan.gateway.journal.shipper import Shipper
 from groundplan.ledger import batch_queries
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -32,6 +34,8 @@ MODERATIONS: Final = "/v1/moderations"
 CHAT: Final = "/v1/chat/completions"
 BATCH_RATES = Rates(input=0, output=10 * PICO, batch=Rates(input=0, output=5 * PICO))
 """Half of it in a batch: 20 tokens cost 0.0001 USD."""
+LISTED_RATES = msgspec.structs.replace(BATCH_RATES, source="genai-prices 0.2.3 openai/gpt-4.1-mini")
+"""The same as the price list has it: of the provider's batch endpoint, and of no calls."""
 LINE = Decimal("0.0001")
 CACHE = Cache(seconds=60, max_bytes=1 << 20, scope="workload")
 
@@ -96,6 +100,11 @@ async def contents(client: AsyncOpenAI, id: str | None) -> list[Any]:
     return [json.loads(text) for text in (await client.files.content(id)).text.splitlines()]
 
 
+def ship(stack: Stack) -> None:
+    with psycopg.connect(stack.database.urls["shipper"], autocommit=True) as conn:
+        Shipper(stack.home).step(conn)
+
+
 def held(stack: Stack) -> Decimal:
     """What slices hold together must be what the budget says is granted."""
     ((granted, slices),) = stack.sql(
@@ -105,8 +114,14 @@ def held(stack: Stack) -> Decimal:
     return Decimal(granted)
 
 
-async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup) -> None:
+@pytest.mark.parametrize(("rates", "each"), [(BATCH_RATES, LINE), (LISTED_RATES, 2 * LINE)], ids=["declared", "listed"])
+async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup, rates: Rates, each: Decimal) -> None:
+    """Where a price of batches is declared of calls, that; where only the list has one, what any call costs."""
     client = setup.client
+    if rates is not BATCH_RATES:
+        places, declared = [deployment("one", setup.model_port, rates=rates)], [workload("assistant", ["one"])]
+        setup.stack.apply(blueprint(2, places, declared, limit=PICO // 100))
+        await setup.stack.ready(2)
     made = await order(client, lines(12))
     assert made.status == "validating" and made.metadata == {"run": "7"}
     batch = await ended(client, made.id)
@@ -120,12 +135,12 @@ async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup) -> No
         assert entry["error"] is None and entry["response"]["status_code"] == 200
         answer = entry["response"]["body"]
         assert answer["choices"][0]["message"]["content"] and answer["usage"]["completion_tokens"] == 20
-        assert Decimal(answer["groundplan"]["cost_usd"]) == LINE
+        assert Decimal(answer["groundplan"]["cost_usd"]) == each
         assert entry["response"]["request_id"] == answer["groundplan"]["call_id"]
     assert setup.model.counted == 12
     await check_types(setup, batch)
     assert [b.id async for b in client.batches.list(limit=1)] == [batch.id]
-    assert held(setup.stack) >= 12 * LINE
+    assert held(setup.stack) >= 12 * each
     with psycopg.connect(setup.stack.database.urls["control"]) as connection:
         (shown,) = batch_queries.batches(connection, "assistant", 10)
         assert batch_queries.batches(connection, "other", 10) == []
@@ -133,6 +148,41 @@ async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup) -> No
     assert (shown["held_usd"], shown["problem"], shown["workload"]) == ("0.000000000000", None, "assistant")
     assert "12 of 12" in batches_text({"batches": [shown]})
     assert "12 of 12" in bytes(page("batches_part.html", batches=[shown]).body).decode()
+
+
+async def test_what_is_reserved_for_a_batch_of_calls_covers_their_price(setup: Setup) -> None:
+    """The whole of it, and each line: the price list's price of batches is of none of its calls."""
+    stack, client = setup.stack, setup.client
+    places = [deployment("one", setup.model_port, rates=LISTED_RATES)]
+    stack.apply(blueprint(2, places, [workload("assistant", ["one"])], limit=PICO // 100))
+    await stack.ready(2)
+    batch = await ended(client, (await order(client, lines(3))).id)
+    assert batch.status == "completed", batch
+    for entry in await contents(client, batch.output_file_id):
+        assert Decimal(entry["response"]["body"]["groundplan"]["cost_usd"]) == 2 * LINE
+    ship(stack)
+    assert stack.sql("SELECT DISTINCT reserved_usd, cost_usd, tier, flags FROM attempt") == [
+        (2 * LINE, 2 * LINE, "", [])
+    ]
+    batch = await ended(client, (await order(client, lines(60))).id)
+    assert batch.errors is not None and batch.errors.data is not None
+    (error,) = batch.errors.data
+    assert error.code == "budget_exhausted" and "the first 47 of its 60 lines would fit" in (error.message or "")
+
+
+async def test_a_line_that_guardrails_change_is_still_a_line_of_a_batch(setup: Setup) -> None:
+    masking = Guardrails(input={"personal_data": "mask"})
+    places = [deployment("one", setup.model_port, rates=BATCH_RATES)]
+    setup.stack.apply(blueprint(2, places, [workload("assistant", ["one"], guardrails=masking)], limit=PICO // 100))
+    await setup.stack.ready(2)
+    messages = [{"role": "user", "content": "Write to ana@acme.example"}]
+    body = {"model": "auto", "max_tokens": 20, "messages": messages}
+    batch = await ended(setup.client, (await order(setup.client, line("a", body))).id)
+    (entry,) = await contents(setup.client, batch.output_file_id)
+    assert Decimal(entry["response"]["body"]["groundplan"]["cost_usd"]) == LINE
+    assert setup.model.last is not None and b"ana@acme" not in setup.model.last.body
+    ship(setup.stack)
+    assert setup.stack.sql("SELECT reserved_usd, cost_usd, flags FROM attempt") == [(LINE, LINE, [])]
 
 
 async def check_types(setup: Setup, batch: Batch) -> None:

@@ -168,6 +168,9 @@ def test_calls_of_people_over_the_day_are_no_batch(hours: list[Active], days: in
 def test_without_a_price_of_batches_nothing_is_promised() -> None:
     assert batch_discount(RATES) == Decimal("0.5")
     assert batch_discount(Rates(input=PICO, output=PICO)) == 0
+    listed = replace(RATES, source="genai-prices 0.2.3 openai/gpt-4.1-mini")
+    assert batch_discount(listed) == 0, "calls cost there what they cost anywhere"
+    assert batch_discount(listed, ["batches"]) == batch_discount(RATES, ["batches"]) == Decimal("0.5")
     places = {"own": replace(PLACES["own"], rates=Rates(input=PICO, output=PICO))}
     found = levers([spent()], [declared()], places, Looked(14, hours=nightly(400)))
     assert named(found, "calls that could be batched") == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Problem, Where
-from groundplan.economics.price import FREE, bound, cost, known_price, price_of
+from groundplan.economics.price import FREE, bound, cost, known_price, of_line, price_of
 from groundplan.ledger.model import Usage
 
 TODAY = date(2026, 11, 25)
@@ -119,6 +119,16 @@ def test_the_newest_declared_price_in_force_wins_over_the_list() -> None:
     rates = price_of("openai/gpt-4.1-mini", TODAY, declared=(old, new, later))
     assert isinstance(rates, Rates)
     assert (rates.input, rates.source, rates.effective) == (150_000_000_000, "declared a:3", "2026-01-01")
+
+
+def test_calls_of_a_batch_cost_less_only_where_somebody_declared_so_of_calls() -> None:
+    half = Rates(input=5, output=5)
+    declared, plain = Rates(input=10, output=10, batch=half, source="declared sites.yaml"), Rates(input=10, output=10)
+    listed = price_of("openai/gpt-4.1-mini", TODAY)
+    assert isinstance(listed, Rates) and listed.batch is not None and listed.batch.input < listed.input
+    assert of_line(declared, ()) == "batch" and of_line(declared, ["responses"]) == "batch"
+    assert of_line(declared, ["batches"]) == "standard", "that price is of the batch endpoint"
+    assert of_line(listed, ()) == of_line(listed, ["batches"]) == of_line(plain, ()) == "standard"
 
 
 def test_free_is_zero_and_says_so() -> None:

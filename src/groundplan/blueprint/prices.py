@@ -46,7 +46,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     long: Rates | None = None
     """What the whole call costs when its prompt has more than `long_above` tokens; may itself have a longer tier."""
     batch: Rates | None = None
-    """In a batch; None: as any call."""
+    """At the provider's batch endpoint, or of calls of batches (`economics.price.of_line`); None: as any call."""
     priority: Rates | None = None
     """With service_tier priority; None: that is refused."""
     details: RateDetails | None = None

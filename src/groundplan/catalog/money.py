@@ -101,7 +101,7 @@ class Price(Strict):
     """For each minute of audio that is listened to."""
     long: LongPrice | None = None
     batch: ClassPrice | None = None
-    """In a batch."""
+    """At the provider's batch endpoint. Without `serves: [batches]`: of the calls of which batches are made there."""
     priority: ClassPrice | None = None
     """With service_tier priority, which is refused without it."""
     hours: Annotated[tuple[HoursPrice, ...], LIST_OR_ONE] = ()

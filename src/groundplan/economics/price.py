@@ -20,6 +20,8 @@ from groundplan.ledger.model import Usage
 MILLION = 1_000_000
 STANDARD, BATCH, PRIORITY = "standard", "batch", "priority"
 """Classes of service."""
+BATCHES = "batches"
+"""In `serves` of a deployment whose provider has a batch endpoint of its own."""
 _DEFAULT_CONTEXT = 8192
 
 
@@ -111,6 +113,16 @@ def of_service(rates: Rates, service: str) -> Rates:
     """Rates of a class of service; the standard ones where it has none of its own."""
     found = rates.batch if service == BATCH else rates.priority if service == PRIORITY else None
     return found or rates
+
+
+def of_line(rates: Rates, serves: Sequence[str]) -> str:
+    """The class of service of a batch's line that is made as a call, at the ordinary endpoint of a deployment.
+
+    The price list's price of batches, and that of a deployment with a batch endpoint of its own, are of such an
+    endpoint. A price of batches that is declared of any other deployment can only be of calls.
+    """
+    declared = rates.batch is not None and not rates.source.startswith(listed.LIST)
+    return BATCH if declared and BATCHES not in serves else STANDARD
 
 
 def dearest(rates: Rates) -> tuple[int, int]:

@@ -50,7 +50,7 @@ def batches(hours: Sequence[Active], places: Mapping[str, Deployment], days: int
     found = []
     for mine in hours:
         place = places.get(mine.deployment)
-        spared = Decimal(0) if place is None else batch_discount(place.rates)
+        spared = Decimal(0) if place is None else batch_discount(place.rates, place.serves)
         few = LEAST_HOURS <= mine.hours <= RARE * 24 * days
         if spared <= 0 or not few or mine.calls < BUSY * mine.hours:
             continue
@@ -69,13 +69,13 @@ def batches(hours: Sequence[Active], places: Mapping[str, Deployment], days: int
     return found
 
 
-def batch_discount(rates: Rates) -> Decimal:
-    """Share that a batch costs less, of as much input as output; 0 without a price of batches."""
-    if rates.batch is None:
-        return Decimal(0)
+def batch_discount(rates: Rates, serves: Sequence[str] = ()) -> Decimal:
+    """Share that a batch costs less, of as much input as output, at a deployment that `serves` so; 0 where its price of
+    batches is none of calls and it has no batch endpoint."""
+    service = price.BATCH if price.BATCHES in serves else price.of_line(rates, serves)
     used = {"input": 1000, "output": 1000}
     now = priced(used, rates)
-    return 1 - Decimal(priced(used, price.of_service(rates, price.BATCH))) / now if now else Decimal(0)
+    return 1 - Decimal(priced(used, price.of_service(rates, service))) / now if now else Decimal(0)
 
 
 def twice(calls: Sequence[Grounded]) -> list[Twice]:

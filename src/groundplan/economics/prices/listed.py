@@ -17,6 +17,8 @@ from groundplan.blueprint.model import RateDetails, Rates
 from groundplan.core.money import PICO
 from groundplan.economics.prices.windows import by_time
 
+LIST = "genai-prices"
+"""With what the source of every price of this list begins."""
 _CLASSES = {
     "input": "input_mtok",
     "output": "output_mtok",
@@ -61,7 +63,7 @@ def provider_rates(provider: str, reference: str, at: date | datetime, context_t
     except LookupError:
         return None
     name = f"{provider}/{reference}" if provider else reference
-    source = f"genai-prices {metadata.version('genai-prices')} {name}"
+    source = f"{LIST} {metadata.version(LIST)} {name}"
     base, hours, effective = _in_force(info.prices, at)
 
     rated = partial(_of_services, info, at=at, context=context_tokens, source=source, effective=effective)

@@ -1,4 +1,4 @@
-"""One line of a batch as a call like any other: the same checks, budgets, attempts and records, at the batch's price.
+"""One line of a batch as a call like any other: the same checks, budgets, attempts and records.
 
 What differs: the key is known by its id, the money was set aside when the batch was begun, limits of use are waited for
 instead of refused, and the answer is kept. Which lines are made when is `batch_runner`'s.
@@ -15,7 +15,7 @@ import msgspec
 
 from groundplan.blueprint.model import Budget, Deployment, Reliability, Workload
 from groundplan.core.errors import Denied, GroundplanError, Invalid, Unauthenticated, Unavailable
-from groundplan.economics.price import BATCH, STANDARD
+from groundplan.economics.price import BATCH, BATCHES, STANDARD
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
 from groundplan.gateway.budgets import limits
 from groundplan.gateway.caching import cache
@@ -47,8 +47,6 @@ INTERFACES: dict[str, Interface] = {
     "/v1/completions": COMPLETIONS,
     MESSAGES_ENDPOINT: MESSAGES,
 }
-BATCHES = "batches"
-"""In `serves` of a deployment whose provider has a batch endpoint of its own."""
 _PASSING = frozenset({"rate_limit_exceeded", "overloaded", "not_ready", "policy_lease_expired", "journal_unavailable"})
 """Refusals of calls that were not sent, which a batch outlasts."""
 _LONGEST_WAIT_S = 5.0
@@ -82,8 +80,10 @@ class BatchCalls:
         request.headers = _headers(batch)
         return Exchange(call, request, Collected(), INTERFACES[batch.endpoint])
 
-    def assess(self, exchange: Exchange, batch: Batch) -> int:
-        """Every check that does not depend on the time; the most that the call can cost. Raises as admission does."""
+    def assess(self, exchange: Exchange, batch: Batch, *, call: bool = False) -> int:
+        """Every check that does not depend on the time; the most that it can cost where it is made: in an order, where
+        `place` says so, at the price of batches; otherwise, and always where `call`, as a call. Raises as admission
+        does."""
         gateway = self._gateway
         catalog, policy = gateway.live.catalog, gateway.live.policy
         if catalog is None:
@@ -110,12 +110,16 @@ class BatchCalls:
         if exchange.interface is RESPONSES and told(ask).previous is not None:
             hint = "Send the earlier items in input."
             raise Invalid("a call in a batch goes on with no response", code="field_unsupported", hint=hint)
-        if ask.service == STANDARD:
-            ask = replace(ask, service=BATCH, needs=ask.needs | {BATCH})
         exchange.ask = ask
         if guards(exchange, plan, policy):
             begin(gateway, exchange, plan)
+            ask = exchange.ask  # as the guardrails leave it
+        asked = ask.service
+        if asked == STANDARD:
+            exchange.ask = ask = replace(ask, service=BATCH, needs=ask.needs | {BATCH})
         exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
+        if asked == STANDARD and (call or self.place(exchange) is None):
+            exchange.ask = ask = replace(ask, service=asked, line=True)
         amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
         admit.check_cost(exchange, plan, amount)
         return amount
@@ -127,7 +131,7 @@ class BatchCalls:
         answers, another API than the upstream's own.
         """
         first, ask, workload = exchange.deployments[0], exchange.ask, exchange.workload
-        if BATCHES not in first.serves or ask is None or workload is None:
+        if BATCHES not in first.serves or ask is None or ask.line or workload is None:
             return None
         own = b"/v1" + exchange.interface.codec(first).path(first) == exchange.request.target
         if not own or exchange.interface.stores(exchange):
@@ -195,11 +199,11 @@ class BatchCalls:
         gateway = self._gateway
 
         def again() -> None:
-            self.assess(exchange, batch)
+            self.assess(exchange, batch, call=True)
 
         while True:
             try:
-                amount = self.assess(exchange, batch)
+                amount = self.assess(exchange, batch, call=True)
                 gateway.pressure.check("low", gateway.running)
                 check_quota(gateway, exchange)
                 if exchange.guard is not None:

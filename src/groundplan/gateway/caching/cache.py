@@ -25,7 +25,7 @@ from groundplan.gateway.caching.cache_key import request_digest
 from groundplan.gateway.caching.idempotency import Kept
 from groundplan.gateway.caching.recast import Recast
 from groundplan.gateway.caching.sharing import fetch
-from groundplan.gateway.call import admit, settle
+from groundplan.gateway.call import admit, meter, settle
 from groundplan.gateway.call.admit import subjects_of
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -402,7 +402,7 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
         subjects=frozenset(subjects),
         person=exchange.person,
         passages=passages,
-        cost=min(exchange.cost, price.cost(place.rates, exchange.usage, ask.service)),
+        cost=min(exchange.cost, price.cost(place.rates, exchange.usage, meter.service(ask, place))),
         whole=flight.whole if flight.events is None else None,
         events=flight.events,
     )

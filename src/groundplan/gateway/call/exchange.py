@@ -73,6 +73,8 @@ class Ask:
     """KiB of audio sent in, not in `size` either."""
     service: str = "standard"
     """Class of service: standard | batch | priority."""
+    line: bool = False
+    """A line of a batch that is made as a call."""
     body: bytes = b""
     """What `fields` are of, where it may be spliced; empty where they were changed."""
     lines: bytes = b""

@@ -5,13 +5,18 @@ Usage as upstreams report it is read by `economics.prices.reported`, for every s
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.economics import price
 from groundplan.economics.prices.reported import MAX_TOKENS
 from groundplan.economics.prices.reported import ChatUsage as ReportedUsage
 from groundplan.ledger.model import Usage
 
-__all__ = ["MAX_TOKENS", "ReportedUsage", "bound", "cost", "input_bound", "takes"]
+if TYPE_CHECKING:
+    from groundplan.gateway.call.exchange import Ask
+
+__all__ = ["MAX_TOKENS", "ReportedUsage", "bound", "cost", "input_bound", "most", "service", "takes"]
 _BATCH = frozenset({price.BATCH})
 """Whatever can be called can be called in a batch, at its price for that or as any call."""
 
@@ -24,6 +29,16 @@ def cost(usage: Usage, rates: Rates) -> int:
 def bound(rates: Rates, input_tokens: int, output_tokens: int) -> int:
     """The most that an attempt with at most these tokens can cost, whatever classes they turn out to be."""
     return price.bound(rates, input_tokens, output_tokens)
+
+
+def service(ask: Ask, deployment: Deployment) -> str:
+    """The class of service at whose price a deployment serves a request."""
+    return price.of_line(deployment.rates, deployment.serves) if ask.line else ask.service
+
+
+def most(ask: Ask, deployment: Deployment, input_tokens: int, output_tokens: int) -> int:
+    """As `bound`, in the class of service that the request is of."""
+    return price.bound(deployment.rates, input_tokens, output_tokens, ask.images, service(ask, deployment))
 
 
 def takes(deployment: Deployment) -> frozenset[str]:

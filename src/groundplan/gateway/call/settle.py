@@ -63,7 +63,7 @@ def attempt(
         raise AssertionError("no attempt is open")
     estimated = usage is None and outcome != "not_billed"
     usage, cost, flags = _billed(exchange, deployment, outcome, usage)
-    service = exchange.ask.service if exchange.ask is not None else price.STANDARD
+    service = meter.service(exchange.ask, deployment) if exchange.ask is not None else price.STANDARD
     now, began = time.perf_counter_ns(), exchange.attempt_started
     duration_us, started_us = (now - began) // 1000, (began - exchange.started) // 1000
     sequence = gateway.journal.settle(
@@ -117,7 +117,7 @@ def _billed(
         cost = meter.cost(usage, deployment.rates)
     else:
         usage = msgspec.structs.replace(usage, images=ask.images)
-        cost = price.cost(deployment.rates, usage, ask.service)
+        cost = price.cost(deployment.rates, usage, meter.service(ask, deployment))
     if cost > exchange.bounds[deployment.name]:
         flags.append("over_bound")
     if usage.output * LONGEST_TOKEN < exchange.output_bytes:

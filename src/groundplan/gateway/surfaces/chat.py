@@ -13,7 +13,6 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
-from groundplan.economics import price
 from groundplan.economics.price import PRIORITY, STANDARD
 from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call import meter
@@ -331,7 +330,7 @@ def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
 def _bound(ask: Ask, deployment: Deployment, tokens_in: int, tokens_out: int) -> int:
     if not ask.needs:
         return meter.bound(deployment.rates, tokens_in, tokens_out)
-    return price.bound(deployment.rates, tokens_in, tokens_out, ask.images, ask.service)
+    return meter.most(ask, deployment, tokens_in, tokens_out)
 
 
 CHAT = ChatCompletions()

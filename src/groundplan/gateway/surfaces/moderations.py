@@ -11,7 +11,6 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
-from groundplan.economics import price
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.body import message_parts, read_fields
@@ -83,11 +82,11 @@ class Moderations(Interface):
 
     def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
         tokens = meter.input_bound(deployment, ask.size, ask.messages)
-        return price.bound(deployment.rates, tokens, 0, service=ask.service)
+        return meter.most(ask, deployment, tokens, 0)
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
         tokens = meter.input_bound(deployment, ask.size, ask.messages)
-        return Usage(input=tokens), price.bound(deployment.rates, tokens, 0, service=ask.service)
+        return Usage(input=tokens), meter.most(ask, deployment, tokens, 0)
 
 
 MODERATIONS = Moderations()
