@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,67 @@ async def test_priority_costs_its_own_price(database: Database, tmp_path: Path) 
         costs = [(await stack.chat(key, **more)).headers["groundplan-cost-usd"] for more in (
             {}, {"service_tier": "priority"})]  # fmt: skip
         assert [float(cost) for cost in costs] == [0.0002, 0.0004]
+
+
+TIERS: tuple[tuple[str | None, str | None, int, int, list[str]], ...] = (
+    # service_tier asked for, the one that the answer names, tokens' price reserved and charged, flags
+    (None, None, 4, 2, []),
+    (None, "priority", 4, 4, []),
+    ("auto", "default", 4, 2, []),
+    ("default", "default", 2, 2, []),
+    ("priority", "default", 4, 2, []),
+    ("priority", None, 4, 4, []),
+    (None, "scale", 4, 4, ["unknown_tier"]),
+    (None, "\0", 4, 4, ["unknown_tier"]),
+)
+
+
+@pytest.mark.parametrize("serves", [["responses"], []])
+async def test_a_tier_that_an_answer_names_is_what_is_charged(
+    database: Database, tmp_path: Path, serves: list[str]
+) -> None:
+    """Whole answers and streams, in chat and in Responses, which are an upstream's own or made by its chat."""
+    rates = Rates(input=0, output=10 * PICO, priority=Rates(input=0, output=20 * PICO))
+    expected = []
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        key = await started(stack, port, rates=rates, serves=serves)
+        for asked, named, reserved, cost, flags in TIERS:
+            model.script = Script(tokens=20, tier=named)
+            more = {} if asked is None else {"service_tier": asked}
+            for stream in (False, True):
+                assert (await stack.chat(key, stream=stream, **more)).status == 200
+                assert model.last is not None and (b"service_tier" in model.last.body) == (asked is not None)
+                body = {"model": "auto", "input": "hello there", "max_output_tokens": 20, "stream": stream, **more}
+                assert (await stack.post("/v1/responses", key, body)).status == 200
+                expected += [(reserved, cost, flags)] * 2
+        ship(stack)
+        rows = stack.sql("SELECT reserved_usd, cost_usd, flags FROM attempt ORDER BY at, call_id")
+        kept = {name for (name,) in stack.sql("SELECT usage->>'service_tier' FROM attempt")}
+    assert kept == {"default", "priority", "scale", "other", None}, "nothing but names"
+    assert [(int(reserved * 10_000), int(cost * 10_000), flags) for reserved, cost, flags in rows] == expected
+
+
+async def test_older_completions_and_messages_cost_by_the_tier_of_their_chat(
+    database: Database, tmp_path: Path
+) -> None:
+    rates = Rates(input=0, output=10 * PICO, priority=Rates(input=0, output=20 * PICO))
+    messages = {"model": "auto", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 20}
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/completions", {"model": "auto", "prompt": "hello", "max_tokens": 20}),
+        ("/v1/messages", messages),
+    ]
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        key = await started(stack, port, rates=rates)
+        model.script = Script(tokens=20, tier="priority")
+        for path, body in asked:
+            for stream in (False, True):
+                assert (await stack.post(path, key, {**body, "stream": stream})).status == 200
+        model.script = Script(tokens=20, tier="default")
+        assert (await stack.post("/v1/messages", key, {**messages, "service_tier": "standard_only"})).status == 200
+        ship(stack)
+        rows = stack.sql("SELECT reserved_usd, cost_usd, usage->>'service_tier' FROM attempt ORDER BY at, call_id")
+    four, two = Decimal("0.0004"), Decimal("0.0002")
+    assert rows == [(four, four, "priority")] * 4 + [(two, two, "default")]
 
 
 async def test_more_than_the_bound_is_charged_and_stops_the_workload(database: Database, tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from fractions import Fraction
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from groundplan.blueprint.model import Rates
+from groundplan.blueprint.model import Deployment, Rates
 from groundplan.gateway.call import meter, settle
+from groundplan.gateway.call.exchange import Ask
 from groundplan.ledger.model import Usage
 
 rate = st.integers(0, 10**14)
@@ -73,3 +75,54 @@ def test_a_feature_is_a_short_name() -> None:
     assert settle.feature_of(b"refund-form/v2") == "refund-form/v2"
     for odd in (None, b"", b"two words", b"a" * 65, b"=cmd()", "caf\u00e9".encode()):
         assert settle.feature_of(odd) == ""
+
+
+def place(rates: Rates, serves: list[str] | None = None) -> Deployment:
+    return Deployment(
+        name="one", site="s", model="m", upstream_model="m", url="http://h/v1", rates=rates, serves=serves or []
+    )
+
+
+def ask(service: str, line: bool) -> Ask:
+    return Ask(
+        fields={}, model="m", messages=1, query="", stream=False, include_usage=False, cap=20, copies=1, size=9,
+        service=service, line=line,
+    )  # fmt: skip
+
+
+@given(
+    usages(), rates, st.none() | rates, st.none() | rates, st.sampled_from(["auto", "standard", "priority"]),
+    st.booleans(), st.sampled_from([None, "batches"]), st.sampled_from(["", "default", "priority"]),
+)  # fmt: skip
+def test_whatever_class_an_answer_is_of_was_reserved(
+    usage: Usage, price: Rates, dear: Rates | None, half: Rates | None, asked: str, line: bool, serves: str | None,
+    tier: str,
+) -> None:  # fmt: skip
+    one = place(replace(price, priority=dear, batch=half), None if serves is None else [serves])
+    this = ask(asked, line and asked != "priority")
+    cost, known = meter.charged(this, one, replace(usage, service_tier=tier))
+    assert known == (tier != "priority" or dear is not None)
+    if tier != "priority" or asked != "standard":
+        assert not known or cost <= meter.most(this, one, usage.input, usage.output)
+    if this.line and half is not None and serves is None and tier != "priority":
+        assert cost == meter.cost(usage, half)
+    elif tier != "priority" and asked != "priority":
+        assert cost == meter.cost(usage, price), "a call at the ordinary endpoint is billed in full"
+
+
+def test_a_tier_without_a_price_costs_the_dearest_that_has_one() -> None:
+    one = place(Rates(input=10**12, output=0, priority=Rates(input=2 * 10**12, output=0)))
+    usage = Usage(input=5, service_tier="scale")
+    assert meter.charged(ask("auto", line=False), one, usage) == (10 * 10**6, False)
+    assert meter.charged(ask("auto", line=False), one, replace(usage, service_tier="on_demand")) == (5 * 10**6, True)
+
+
+def test_a_line_that_is_called_reserves_the_dearer_tier_in_which_it_may_end() -> None:
+    half, dear = Rates(input=5 * 10**6, output=0), Rates(input=20 * 10**6, output=0)
+    one = place(Rates(input=10**7, output=0, batch=half, priority=dear))
+    line, asked = ask("auto", line=True), ask("standard", line=True)
+    assert (meter.most(line, one, 1, 0), meter.most(asked, one, 1, 0)) == (20, 5)
+    assert meter.charged(line, one, Usage(input=1, service_tier="priority")) == (20, True)
+    assert meter.charged(line, one, Usage(input=1, service_tier="default")) == (5, True)
+    assert meter.most(line, place(one.rates, ["batches"]), 1, 0) == 20
+    assert meter.charged(line, place(one.rates, ["batches"]), Usage(input=1)) == (10, True)

@@ -218,6 +218,12 @@ async def test_usage_above_the_bound(rig: Rig) -> None:
     assert only.cost > BOUND and only.flags == ["over_bound"]
 
 
+async def test_a_service_tier_without_a_price(rig: Rig) -> None:
+    only = await good(rig, tier="scale")
+    assert only.flags == ["unknown_tier"] and only.usage.service_tier == "scale"
+    assert only.cost == only.usage.output * 10_000_000 > 0
+
+
 async def test_usage_below_what_streamed(rig: Rig) -> None:
     only = await good(rig, mode="undercount")
     assert only.cost == 0 and only.flags == ["under_count"]

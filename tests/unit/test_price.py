@@ -17,7 +17,7 @@ TODAY = date(2026, 11, 25)
 counts = st.integers(0, 2_000_000)
 rate = st.integers(0, 10**14)
 maybe_rate = st.none() | rate
-SERVICES = ("standard", "batch", "priority")
+SERVICES = ("standard", "batch", "priority", "auto")
 all_rates = st.builds(
     Rates,
     input=rate,
@@ -100,6 +100,8 @@ def test_tiers_images_and_classes_of_service_stay_within_their_bound(
     found = cost(rates, usage, service)
     assert found <= bound(rates, usage.input, usage.output, images, service)
     assert found <= bound(rates, usage.input + 7, usage.output + 7, images, service)
+    either = max(cost(rates, usage), 0 if other is None else cost(other, usage))
+    assert either <= bound(rates, usage.input, usage.output, images, "auto"), "a provider's setting decides"
     if service == "priority" and other is not None:
         assert found == cost(other, usage)
     elif usage.input > above:

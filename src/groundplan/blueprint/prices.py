@@ -48,7 +48,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     batch: Rates | None = None
     """At the provider's batch endpoint, or of calls of batches (`economics.price.of_line`); None: as any call."""
     priority: Rates | None = None
-    """With service_tier priority; None: that is refused."""
+    """At the service tier priority; None: a request for that is refused."""
     details: RateDetails | None = None
     """None: no finer class has a price of its own."""
     source: str = "declared"

@@ -103,7 +103,7 @@ class Price(Strict):
     batch: ClassPrice | None = None
     """At the provider's batch endpoint. Without `serves: [batches]`: of the calls of which batches are made there."""
     priority: ClassPrice | None = None
-    """With service_tier priority, which is refused without it."""
+    """At the service tier priority. A request for that is refused without it."""
     hours: Annotated[tuple[HoursPrice, ...], LIST_OR_ONE] = ()
     """At some hours of the day, such as off-peak: {hours: 16:30-00:30, input: 0.10 USD/Mtok}; or a list. A call costs
     as when it is sent, and its reservation covers the dearest hour."""

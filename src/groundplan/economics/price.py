@@ -20,6 +20,8 @@ from groundplan.ledger.model import Usage
 MILLION = 1_000_000
 STANDARD, BATCH, PRIORITY = "standard", "batch", "priority"
 """Classes of service."""
+AUTO = "auto"
+"""What a request asks for that leaves its class to a setting at the provider: it ends as standard or priority."""
 BATCHES = "batches"
 """In `serves` of a deployment whose provider has a batch endpoint of its own."""
 _DEFAULT_CONTEXT = 8192
@@ -144,10 +146,19 @@ def dearest(rates: Rates) -> tuple[int, int]:
 def bound(rates: Rates, input_tokens: int, output_tokens: int, images: int = 0, service: str = STANDARD) -> int:
     """The most in picodollars that a call with at most these tokens can cost, whatever classes they turn out to be.
 
-    Searches of the web have no bound; gateways refuse the tools that make them.
+    What is asked for as `priority` or `auto` may end as the one or as standard, so it is the dearer of them. Searches
+    of the web have no bound; gateways refuse the tools that make them.
     """
-    if service != STANDARD:
-        rates = of_service(rates, service)
+    if service == BATCH:
+        return _longest(of_service(rates, BATCH), input_tokens, output_tokens, images)
+    most = _longest(rates, input_tokens, output_tokens, images)
+    if service != STANDARD and rates.priority is not None:
+        return max(most, _longest(rates.priority, input_tokens, output_tokens, images))
+    return most
+
+
+def _longest(rates: Rates, input_tokens: int, output_tokens: int, images: int) -> int:
+    """The dearest of the tiers by the prompt's length that so many tokens can reach."""
     most = _bound(rates, input_tokens, output_tokens, images)
     while rates.long is not None and input_tokens > rates.long_above:
         rates = rates.long

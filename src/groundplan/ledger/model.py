@@ -60,10 +60,12 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of audio that was listened to, each begun one counted."""
     details: UsageDetails | None = None
     """None: nothing finer is known."""
+    service_tier: str = ""
+    """The one that the provider says it served at; empty where it says none."""
 
     def __add__(self, other: Usage) -> Usage:
-        """What both are together."""
-        names = (name for name in self.__struct_fields__ if name != "details")
+        """What both are together; the tier is of neither."""
+        names = (name for name in self.__struct_fields__ if name not in ("details", "service_tier"))
         fine = [each.details for each in (self, other) if each.details is not None]
         details = None
         if fine:

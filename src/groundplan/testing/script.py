@@ -24,6 +24,8 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
     """Model that its answers name, instead of the one that was asked for."""
     fingerprint: str | None = None
     """`system_fingerprint` of its answers."""
+    tier: str | None = None
+    """`service_tier` of its answers, whatever was asked for."""
     at: int | None = None
     """Chunk of a stream after which it fails; None: in the middle."""
     tool: bool = False

@@ -313,7 +313,7 @@ class ScriptedModel:
         chat = _Chat(messages, asked.model, asked.stream, None, asked.max_output_tokens)
         words, reason = self._words(chat)
         counts, script = self._reported(chat, len(words), mode), self.script
-        answer = scripted_responses.ResponseAnswer(str(self.counted), asked.model, words, reason, counts, script.tool)
+        answer = scripted_responses.ResponseAnswer(str(self.counted), asked.model, words, reason, counts, script)
         if asked.stream:
             await stream(response, answer, mode, script.chunk_ms / 1000, script.at)
         else:
@@ -383,7 +383,8 @@ class ScriptedModel:
 
     def _version(self, chat: _Chat) -> dict[str, str]:
         said = {"model": self.script.calls_itself or chat.model}
-        return said if self.script.fingerprint is None else {**said, "system_fingerprint": self.script.fingerprint}
+        named = {"system_fingerprint": self.script.fingerprint, "service_tier": self.script.tier}
+        return said | {name: value for name, value in named.items() if value is not None}
 
     def _completion(self, chat: _Chat, mode: str) -> bytes:
         words, reason = self._words(chat)

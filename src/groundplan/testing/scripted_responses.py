@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from groundplan.testing.script import Script
 from groundplan.testing.scripted_stream import TOOL_PIECES
 
 _encode = msgspec.json.Encoder().encode
@@ -86,7 +87,7 @@ class ResponseAnswer:
     words: list[str]
     reason: str
     counts: dict[str, Any]
-    tool: bool
+    script: Script
 
     def _part(self, text: str) -> dict[str, Any]:
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
@@ -101,15 +102,18 @@ class ResponseAnswer:
         }  # fmt: skip
 
     def _response(self, status: str, output: list[dict[str, Any]], usage: dict[str, Any] | None) -> dict[str, Any]:
-        return {
+        made = {
             "id": f"resp_{self.id}", "object": "response", "created_at": 1, "status": status, "model": self.model,
             "output": output, "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "usage": usage,
         }  # fmt: skip
+        # as OpenAI's: what was asked for while it is made, what it was once it is
+        tier = self.script.tier
+        return made if tier is None else {**made, "service_tier": "auto" if usage is None else tier}
 
     def _whole(self) -> dict[str, Any]:
         cut = self.reason == "length"
         items = [self._message("incomplete" if cut else "completed", [self._part("".join(self.words))])]
-        if self.tool:
+        if self.script.tool:
             items.append(self._call("completed", "".join(TOOL_PIECES)))
         usage = {
             "input_tokens": self.counts["prompt_tokens"],
@@ -139,7 +143,7 @@ class ResponseAnswer:
             {"type": "response.content_part.done", **where, "part": self._part(text)},
             {"type": "response.output_item.done", "output_index": 0, "item": message},
         ]
-        return found + (self._calls() if self.tool else [])
+        return found + (self._calls() if self.script.tool else [])
 
     def _calls(self) -> list[dict[str, Any]]:
         where, whole = {"item_id": f"fc_{self.id}", "output_index": 1}, "".join(TOOL_PIECES)

@@ -7,6 +7,7 @@ Nothing here knows prices.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from groundplan.ledger.model import Usage, UsageDetails
 MAX_TOKENS = 1 << 40
 """No count is as large."""
 Count = int | None
+_TIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", re.ASCII)
 
 
 class _Struct(msgspec.Struct, frozen=True):
@@ -46,11 +48,11 @@ class ChatUsage(_Struct, frozen=True):
     prompt_tokens_details: ChatInput | None = None
     completion_tokens_details: ChatOutput | None = None
 
-    def usage(self) -> Usage | None:
+    def usage(self, tier: str = "") -> Usage | None:
         """The counts, or None where one of them cannot be true (negative, absurdly large)."""
         into, out = self.prompt_tokens_details, self.completion_tokens_details
         if into is None and out is None:
-            usage = Usage(input=self.prompt_tokens, output=self.completion_tokens)
+            usage = Usage(input=self.prompt_tokens, output=self.completion_tokens, service_tier=tier)
         else:
             into, out = into or _NO_INPUT, out or _NO_OUTPUT
             reasoning = out.reasoning_tokens or 0
@@ -63,6 +65,7 @@ class ChatUsage(_Struct, frozen=True):
                 reasoning=reasoning,
                 input_audio=into.audio_tokens or 0,
                 output_audio=out.audio_tokens or 0,
+                service_tier=tier,
             )
         return plausible(usage)
 
@@ -87,7 +90,7 @@ class ResponsesUsage(_Struct, frozen=True):
     input_tokens_details: ResponsesInput | None = None
     output_tokens_details: ResponsesOutput | None = None
 
-    def usage(self) -> Usage | None:
+    def usage(self, tier: str = "") -> Usage | None:
         """None where a count cannot be true."""
         into, out = self.input_tokens_details or ResponsesInput(), self.output_tokens_details or ResponsesOutput()
         return plausible(
@@ -97,6 +100,7 @@ class ResponsesUsage(_Struct, frozen=True):
                 cache_read=into.cached_tokens or 0,
                 cache_write=into.cache_write_tokens or 0,
                 reasoning=out.reasoning_tokens or 0,
+                service_tier=tier,
             )
         )
 
@@ -125,6 +129,7 @@ class MessagesUsage(_Struct, frozen=True):
     output_tokens_details: Thinking | None = None
     cache_creation: CacheCreation | None = None
     server_tool_use: ServerTools | None = None
+    service_tier: Any = None
 
     def after(self, earlier: MessagesUsage | None) -> MessagesUsage:
         """With what only an earlier event of the stream said."""
@@ -153,6 +158,7 @@ class MessagesUsage(_Struct, frozen=True):
                     cache_write_1h=created.ephemeral_1h_input_tokens,
                     searches=self.server_tool_use.web_search_requests if self.server_tool_use else None,
                 ),
+                service_tier=named_tier(self.service_tier),
             ),
             least=self.input_tokens,
         )
@@ -360,6 +366,15 @@ class ImagesUsage(_Struct, frozen=True):
                 ),
             )
         )
+
+
+def named_tier(told: object) -> str:
+    """The service tier that an answer names, as it is kept; empty where it names none. What is no name is `other`."""
+    if told == "default":
+        return "default"
+    if told in (None, "auto", ""):
+        return ""
+    return told if isinstance(told, str) and _TIER.fullmatch(told) else "other"
 
 
 def details(**counts: int | None) -> UsageDetails | None:

@@ -15,7 +15,7 @@ import msgspec
 
 from groundplan.blueprint.model import Budget, Deployment, Reliability, Workload
 from groundplan.core.errors import Denied, GroundplanError, Invalid, Unauthenticated, Unavailable
-from groundplan.economics.price import BATCH, BATCHES, STANDARD
+from groundplan.economics.price import BATCH, BATCHES, PRIORITY
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
 from groundplan.gateway.budgets import limits
 from groundplan.gateway.caching import cache
@@ -115,10 +115,10 @@ class BatchCalls:
             begin(gateway, exchange, plan)
             ask = exchange.ask  # as the guardrails leave it
         asked = ask.service
-        if asked == STANDARD:
+        if asked != PRIORITY:
             exchange.ask = ask = replace(ask, service=BATCH, needs=ask.needs | {BATCH})
         exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
-        if asked == STANDARD and (call or self.place(exchange) is None):
+        if asked != PRIORITY and (call or self.place(exchange) is None):
             exchange.ask = ask = replace(ask, service=asked, line=True)
         amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
         admit.check_cost(exchange, plan, amount)

@@ -18,7 +18,6 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Invalid, NotFound, Unavailable
-from groundplan.economics import price
 from groundplan.gateway.budgets import limits
 from groundplan.gateway.caching.answer_cache import FAILED, STORED, UNFIT, Entry, Flight, Key, Similar
 from groundplan.gateway.caching.cache_key import request_digest
@@ -402,7 +401,7 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
         subjects=frozenset(subjects),
         person=exchange.person,
         passages=passages,
-        cost=min(exchange.cost, price.cost(place.rates, exchange.usage, meter.service(ask, place))),
+        cost=min(exchange.cost, meter.charged(ask, place, exchange.usage)[0]),
         whole=flight.whole if flight.events is None else None,
         events=flight.events,
     )

@@ -72,7 +72,7 @@ class Ask:
     audio_kib: int = 0
     """KiB of audio sent in, not in `size` either."""
     service: str = "standard"
-    """Class of service: standard | batch | priority."""
+    """Class of service: standard | auto | batch | priority."""
     line: bool = False
     """A line of a batch that is made as a call."""
     body: bytes = b""

@@ -16,9 +16,13 @@ from groundplan.ledger.model import Usage
 if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Ask
 
-__all__ = ["MAX_TOKENS", "ReportedUsage", "bound", "cost", "input_bound", "most", "service", "takes"]
+__all__ = ["MAX_TOKENS", "ReportedUsage", "bound", "charged", "cost", "input_bound", "most", "service", "takes"]
 _BATCH = frozenset({price.BATCH})
 """Whatever can be called can be called in a batch, at its price for that or as any call."""
+ORDINARY = frozenset({"", "default"})
+"""Service tiers that an answer may name, or not name, of which nearly every one is."""
+_STANDARD = frozenset({"default", "standard", "on_demand"})
+"""What providers call their standard tier."""
 
 
 def cost(usage: Usage, rates: Rates) -> int:
@@ -31,14 +35,38 @@ def bound(rates: Rates, input_tokens: int, output_tokens: int) -> int:
     return price.bound(rates, input_tokens, output_tokens)
 
 
-def service(ask: Ask, deployment: Deployment) -> str:
-    """The class of service at whose price a deployment serves a request."""
-    return price.of_line(deployment.rates, deployment.serves) if ask.line else ask.service
+def service(ask: Ask, deployment: Deployment, tier: str) -> str:
+    """The class of service of an answer that names this tier; empty where a tier of that name has no price there.
+
+    An answer that names none is of the class that was asked for, and standard where that was left to the provider.
+    """
+    if ask.line:
+        asked = price.of_line(deployment.rates, deployment.serves)
+    else:
+        asked = price.STANDARD if ask.service == price.AUTO else ask.service
+    if not tier:
+        return asked
+    if tier in _STANDARD:
+        return price.STANDARD if asked == price.PRIORITY else asked
+    return price.PRIORITY if tier == price.PRIORITY and deployment.rates.priority is not None else ""
+
+
+def charged(ask: Ask, deployment: Deployment, usage: Usage) -> tuple[int, bool]:
+    """Picodollars of an answer by the service tier that it names, and whether that has a price there; where it has
+    none, those of the dearest class that has."""
+    rates, found = deployment.rates, service(ask, deployment, usage.service_tier)
+    if found:
+        return price.cost(rates, usage, found), True
+    return max(price.cost(rates, usage, each) for each in (price.STANDARD, price.PRIORITY)), False
 
 
 def most(ask: Ask, deployment: Deployment, input_tokens: int, output_tokens: int) -> int:
-    """As `bound`, in the class of service that the request is of."""
-    return price.bound(deployment.rates, input_tokens, output_tokens, ask.images, service(ask, deployment))
+    """As `bound`, in the dearest class of service in which the request may end."""
+    rates, asked = deployment.rates, ask.service
+    if ask.line:
+        own = price.of_line(rates, deployment.serves)
+        asked = own if rates.priority is None or asked == price.STANDARD else asked
+    return price.bound(rates, input_tokens, output_tokens, ask.images, asked)
 
 
 def takes(deployment: Deployment) -> frozenset[str]:

@@ -63,7 +63,6 @@ def attempt(
         raise AssertionError("no attempt is open")
     estimated = usage is None and outcome != "not_billed"
     usage, cost, flags = _billed(exchange, deployment, outcome, usage)
-    service = meter.service(exchange.ask, deployment) if exchange.ask is not None else price.STANDARD
     now, began = time.perf_counter_ns(), exchange.attempt_started
     duration_us, started_us = (now - began) // 1000, (began - exchange.started) // 1000
     sequence = gateway.journal.settle(
@@ -81,7 +80,7 @@ def attempt(
             started_us=started_us,
             connect_us=(exchange.attempt_connected - began) // 1000 if exchange.attempt_connected else 0,
             first_byte_us=(exchange.attempt_answered - began) // 1000 if exchange.attempt_answered else 0,
-            saved=price.saved_by_cache(deployment.rates, usage, service) if usage.cache_read else 0,
+            saved=_saved(exchange, deployment, usage) if usage.cache_read else 0,
             first_chunk_us=exchange.attempt_first_us,
         )
     )
@@ -113,16 +112,24 @@ def _billed(
     ask = exchange.ask
     if exchange.interface.priced and ask is not None:
         cost = exchange.interface.cost(ask, deployment, usage)
-    elif ask is None or not ask.needs:
+    elif ask is None or (not ask.needs and usage.service_tier in meter.ORDINARY):
         cost = meter.cost(usage, deployment.rates)
     else:
-        usage = msgspec.structs.replace(usage, images=ask.images)
-        cost = price.cost(deployment.rates, usage, meter.service(ask, deployment))
+        usage = msgspec.structs.replace(usage, images=ask.images) if ask.images else usage
+        cost, known = meter.charged(ask, deployment, usage)
+        if not known:
+            flags.append("unknown_tier")
     if cost > exchange.bounds[deployment.name]:
         flags.append("over_bound")
     if usage.output * LONGEST_TOKEN < exchange.output_bytes:
         flags.append("under_count")
     return usage, cost, flags
+
+
+def _saved(exchange: Exchange, deployment: Deployment, usage: Usage) -> int:
+    """Picodollars that the provider's own cache saved."""
+    service = meter.service(exchange.ask, deployment, usage.service_tier) if exchange.ask is not None else ""
+    return price.saved_by_cache(deployment.rates, usage, service or price.STANDARD)
 
 
 def cancelled(gateway: Gateway, exchange: Exchange, usage: Usage | None) -> None:

@@ -4,6 +4,8 @@ gives the same events. Reads `data:` only; other fields are dropped, as OpenAI c
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from groundplan.gateway.call.meter import ReportedUsage
@@ -94,6 +96,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     choices: list[_Choice] = []
     usage: ReportedUsage | None = None
     error: msgspec.Raw = _NULL
+    service_tier: Any = None
 
     def only_text(self) -> str | None:
         """The text of a chunk that has nothing else in it; None for any other chunk."""

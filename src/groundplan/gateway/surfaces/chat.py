@@ -13,7 +13,8 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
-from groundplan.economics.price import PRIORITY, STANDARD
+from groundplan.economics.price import AUTO, PRIORITY, STANDARD
+from groundplan.economics.prices.reported import named_tier
 from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
@@ -73,6 +74,7 @@ class _Chat(msgspec.Struct, frozen=True):
 class _Answer(msgspec.Struct, frozen=True):
     choices: list[msgspec.Raw] | None = None
     usage: meter.ReportedUsage | None = None
+    service_tier: Any = None
 
 
 _chat = msgspec.json.Decoder(_Chat)
@@ -84,6 +86,8 @@ FILE = "file"
 """In what is needed of a deployment: it is sent a file."""
 _TOOLS = ("function", "custom")
 _CAPS = ("max_tokens", "max_completion_tokens")
+SERVICES = {None: AUTO, "auto": AUTO, "default": STANDARD, PRIORITY: PRIORITY}
+"""The class of service that a `service_tier` asks for; others have no bound here."""
 
 
 def _nested(chat: _Chat) -> int:
@@ -134,7 +138,7 @@ def read(body: bytes) -> Ask:
         cap=min(caps) if caps else None,
         copies=copies,
         size=len(body) - media,
-        needs=_NOTHING if not (media or files) and service == STANDARD else _needs(images, heard, files, service),
+        needs=_NOTHING if not (media or files) and service != PRIORITY else _needs(images, heard, files, service),
         images=images,
         audio_kib=-(-heard // 1024),
         service=service,
@@ -151,7 +155,7 @@ def _with_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str
 
 
 def _needs(images: int, heard: int, files: int, service: str) -> frozenset[str]:
-    named = {"image": images > 0, "audio": heard > 0, FILE: files > 0, service: service != STANDARD}
+    named = {"image": images > 0, "audio": heard > 0, FILE: files > 0, PRIORITY: service == PRIORITY}
     return frozenset(name for name, needed in named.items() if needed)
 
 
@@ -171,21 +175,23 @@ def _service(chat: _Chat) -> str:
             raise Invalid(f"the tool {tool.type[:60]} is not supported", code="field_unsupported", hint=hint)
     if chat.modalities and chat.modalities != ["text"]:
         raise Invalid("only text is supported", code="field_unsupported", hint='Use modalities ["text"].')
-    if chat.service_tier not in (None, "auto", "default", PRIORITY):
+    if (service := SERVICES.get(chat.service_tier)) is None:
         raise Invalid("service_tier is not supported", code="field_unsupported", hint="Leave service_tier out.")
-    return PRIORITY if chat.service_tier == PRIORITY else STANDARD
+    return service
 
 
 class ChatRelay(OpenAIRelay):
     """A stream of chat chunks: what to hold back, what the usage is, whether it ended well."""
 
-    __slots__ = ("finished", "held", "include_usage")
+    __slots__ = ("finished", "held", "include_usage", "tier")
 
     def __init__(self, include_usage: bool) -> None:
         super().__init__()
         self.include_usage = include_usage
         self.held: bytes | None = None
         self.finished = False
+        self.tier: object = None
+        """As it was last named."""
 
     def take(self, data: bytes) -> bytes:
         """As `OpenAIRelay`'s, in one step, since nothing is streamed as often. Raises `Malformed`."""
@@ -196,13 +202,15 @@ class ChatRelay(OpenAIRelay):
             chunk = read_chunk(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Malformed("the upstream's stream is not what the API promises") from error
+        if chunk.service_tier is not None:
+            self.tier = chunk.service_tier
         if not self.finished and (text := chunk.only_text()) is not None:
             self.output_bytes += len(text) if text.isascii() else len(text.encode())
             return event(data)
         if chunk.failed():
             raise failed()
         if chunk.usage is not None:
-            self.usage = chunk.usage.usage() or self.usage
+            self.usage = chunk.usage.usage(named_tier(self.tier)) or self.usage
         self.output_bytes += chunk.output_bytes()
         return self._pass(data, chunk)
 
@@ -264,7 +272,7 @@ class OpenAIChat:
             raise Malformed("the upstream's answer is not what the API promises") from error
         if not found.choices:
             raise Malformed("the upstream's answer has no content")
-        return Answered(data, found.usage.usage() if found.usage is not None else None)
+        return Answered(data, None if found.usage is None else found.usage.usage(named_tier(found.service_tier)))
 
     def relay(self, ask: Ask) -> ChatRelay:
         return ChatRelay(ask.include_usage)
@@ -328,7 +336,7 @@ def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
 
 
 def _bound(ask: Ask, deployment: Deployment, tokens_in: int, tokens_out: int) -> int:
-    if not ask.needs:
+    if not ask.needs and deployment.rates.priority is None:
         return meter.bound(deployment.rates, tokens_in, tokens_out)
     return meter.most(ask, deployment, tokens_in, tokens_out)
 

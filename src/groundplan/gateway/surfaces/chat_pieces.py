@@ -42,6 +42,7 @@ class Completion(msgspec.Struct, frozen=True):
     model: str = ""
     created: int = 0
     usage: ReportedUsage | None = None
+    service_tier: Any = None
 
 
 class PieceOfFunction(msgspec.Struct, frozen=True):
@@ -76,6 +77,7 @@ class Chunk(msgspec.Struct, frozen=True):
     choices: list[PieceOfChoice] = []
     usage: ReportedUsage | None = None
     error: msgspec.Raw = NULL
+    service_tier: Any = None
 
 
 _completion = msgspec.json.Decoder(Completion).decode

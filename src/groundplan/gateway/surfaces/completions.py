@@ -12,6 +12,8 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
+from groundplan.economics.price import AUTO
+from groundplan.economics.prices.reported import named_tier
 from groundplan.gateway.caching.recast import COMPLETIONS_RECAST
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.call.meter import ReportedUsage
@@ -91,6 +93,7 @@ def read(body: bytes) -> Ask:
         cap=cap,
         copies=copies * len(prompts),
         size=len(body),
+        service=AUTO,
         body=body,
         typed=prompts,
     )
@@ -115,7 +118,7 @@ def prompts_of(ask: Ask) -> list[str]:
 class CompletionsRelay(OpenAIRelay):
     """A stream of completions: the chunk that finishes the last text is held."""
 
-    __slots__ = ("_finished", "_held", "_include_usage", "_left")
+    __slots__ = ("_finished", "_held", "_include_usage", "_left", "_tier")
 
     def __init__(self, include_usage: bool, texts: int) -> None:
         super().__init__()
@@ -124,13 +127,15 @@ class CompletionsRelay(OpenAIRelay):
         """Texts that have not ended."""
         self._finished = False
         self._held: bytes | None = None
+        self._tier: object = None
+        """Of service, as a chat last named it; completions themselves name none."""
 
     def _take(self, data: bytes) -> bytes:
         found = understood(_chunk, data)
         if bytes(found.error) != b"null":
             raise failed()
         if found.usage is not None:
-            self.usage = found.usage.usage() or self.usage
+            self.usage = found.usage.usage(named_tier(self._tier)) or self.usage
             if not self._include_usage:
                 if not found.choices:
                     return b""
@@ -162,6 +167,8 @@ class ByChatRelay(CompletionsRelay):
 
     def _take(self, data: bytes) -> bytes:
         found = chunk(data)
+        if found.service_tier is not None:
+            self._tier = found.service_tier
         choices = []
         for choice in found.choices:
             text = "" if choice.delta is None else (choice.delta.content or choice.delta.refusal or "")
@@ -250,7 +257,9 @@ class CompletionsByChat(ByChat):
                 "completion_tokens": found.usage.completion_tokens,
                 "total_tokens": found.usage.prompt_tokens + found.usage.completion_tokens,
             }
-        return Answered(_encode(made), found.usage.usage() if found.usage is not None else None)
+        return Answered(
+            _encode(made), None if found.usage is None else found.usage.usage(named_tier(found.service_tier))
+        )
 
     def relay(self, ask: Ask) -> Relay:
         return ByChatRelay(ask.include_usage, ask.copies, ask.model)

@@ -14,6 +14,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import GroundplanError, Invalid
+from groundplan.economics.price import AUTO, STANDARD
 from groundplan.gateway.caching.recast import MESSAGES_RECAST, Recast
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.body import read_fields
@@ -159,6 +160,7 @@ def _ask(body: bytes, headers: dict[bytes, bytes], fields: dict[str, msgspec.Raw
         size=len(body) - seen.media_bytes + _hidden(asked),
         needs=frozenset(name for name, count in (("image", seen.images), (FILE, seen.files)) if count),
         images=seen.images,
+        service=STANDARD if bytes(fields.get("service_tier", b"")) == b'"standard_only"' else AUTO,
         body=body,
         lines=header_lines_of(headers),
         files=tuple(dict.fromkeys(seen.named)),

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import GroundplanError, Invalid
+from groundplan.economics.prices.reported import named_tier
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.by_chat import ByChat
 from groundplan.gateway.surfaces.chat_pieces import Said, completion
@@ -63,7 +64,8 @@ class MessagesByChat(ByChat):
     def answer(self, data: bytes, ask: Ask) -> Answered:
         """The message that a completion means. Raises `Malformed`."""
         found = completion(data)
-        choice, usage = found.choices[0], found.usage.usage() if found.usage is not None else None
+        choice = found.choices[0]
+        usage = None if found.usage is None else found.usage.usage(named_tier(found.service_tier))
         content = _content(choice.message)
         reason, sequence = stop_reason(choice.finish_reason, choice.stop_reason)
         counted = usage or Usage(input=-(-ask.size // 4), output=-(-len(_encode(content)) // 4))

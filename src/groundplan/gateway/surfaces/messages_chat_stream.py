@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from groundplan.economics.prices.reported import named_tier
 from groundplan.gateway.http.sse import DONE, named_event, splice
 from groundplan.gateway.surfaces.chat_pieces import Chunk, PieceOfCall, chunk
 from groundplan.gateway.surfaces.interface import Malformed
@@ -45,7 +46,10 @@ def reported(usage: Usage) -> dict[str, Any]:
 class MessagesChatRelay:
     """State of one stream. `model` is told where the upstream does not; `size` stands in for a count of the input."""
 
-    __slots__ = ("_block", "_calls", "_model", "_number", "_reason", "_size", "_started", "_stop", "done", "output_bytes", "usage")  # fmt: skip  # noqa: E501
+    __slots__ = (
+        "_block", "_calls", "_model", "_number", "_reason", "_size", "_started", "_stop", "_tier", "done",
+        "output_bytes", "usage",
+    )  # fmt: skip
 
     def __init__(self, model: str, size: int) -> None:
         self._model = model
@@ -59,6 +63,8 @@ class MessagesChatRelay:
         """Upstream's numbers of the tool calls so far; the last one is open where a tool_use is."""
         self._reason: str | None = None
         self._stop: str | None = None
+        self._tier: object = None
+        """Of service, as it was last named."""
         self.usage: Usage | None = None
         self.output_bytes = 0
         self.done = False
@@ -69,8 +75,10 @@ class MessagesChatRelay:
             self.done = True
             return b""
         found = chunk(data)
+        if found.service_tier is not None:
+            self._tier = found.service_tier
         if found.usage is not None:
-            self.usage = found.usage.usage() or self.usage
+            self.usage = found.usage.usage(named_tier(self._tier)) or self.usage
         out = [] if self._started else self._start(found)
         for choice in found.choices[:1]:
             if choice.delta is not None:

@@ -13,14 +13,15 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.economics.price import PRIORITY, STANDARD
+from groundplan.economics.price import PRIORITY
+from groundplan.economics.prices.reported import named_tier
 from groundplan.gateway.caching.recast import RESPONSES_RECAST
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces import responses_api, responses_kept, responses_shape
 from groundplan.gateway.surfaces.body import file_bytes, image_bytes, read_fields
 from groundplan.gateway.surfaces.by_chat import ByChat, able, served_natively
-from groundplan.gateway.surfaces.chat import CHAT, FILE
+from groundplan.gateway.surfaces.chat import CHAT, FILE, SERVICES
 from groundplan.gateway.surfaces.chat_pieces import completion
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
 from groundplan.gateway.surfaces.named_files import NamedFile, given_twice, without, written
@@ -154,7 +155,9 @@ def read(body: bytes) -> Ask:
             text += part.text
         if item.role == "user":
             query = item.content if isinstance(item.content, str) else text
-    service = PRIORITY if asked.service_tier == PRIORITY else STANDARD
+    service = SERVICES[asked.service_tier]
+    if service == PRIORITY:
+        needs.add(PRIORITY)
     return Ask(
         fields=fields,
         model=asked.model,
@@ -165,7 +168,7 @@ def read(body: bytes) -> Ask:
         cap=asked.max_output_tokens,
         copies=1,
         size=len(body) - length,
-        needs=frozenset(needs | {service} - {STANDARD}),
+        needs=frozenset(needs),
         images=images,
         service=service,
         body=body,
@@ -195,7 +198,7 @@ def _check(fields: dict[str, msgspec.Raw], asked: _Asked) -> None:
         raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of items.")
     if asked.max_output_tokens is not None and asked.max_output_tokens < 1:
         raise Invalid("max_output_tokens is below 1", code="cap_range", hint="Use max_output_tokens of at least 1.")
-    if asked.service_tier not in (None, "auto", "default", PRIORITY):
+    if asked.service_tier not in SERVICES:
         raise _unsupported("service_tier")
     for tool in asked.tools or ():
         if tool.type not in _TOOLS:
@@ -231,7 +234,7 @@ class OpenAIResponses:
             raise Malformed("the upstream's answer is not what the API promises") from error
         if found.object != "response" or found.status not in ("completed", "incomplete"):
             raise Malformed("the upstream's response failed")
-        return Answered(data, found.usage.usage() if found.usage is not None else None)
+        return Answered(data, found.counted())
 
     def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
         return ResponsesRelay()
@@ -246,7 +249,8 @@ class ResponsesByChat(ByChat):
     def answer(self, data: bytes, ask: Ask) -> Answered:
         """The response that a completion means. Raises `Malformed`."""
         found, asked = completion(data), told(ask)
-        choice, usage = found.choices[0], found.usage.usage() if found.usage is not None else None
+        choice = found.choices[0]
+        usage = None if found.usage is None else found.usage.usage(named_tier(found.service_tier))
         response = responses_shape.begun(asked.translation().asked, asked.name, found.model or ask.model)
         finish = choice.finish_reason or "stop"
         items = responses_shape.output(choice.message, "incomplete" if finish == "length" else "completed")

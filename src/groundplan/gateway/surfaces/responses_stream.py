@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from groundplan.economics.prices.reported import ResponsesUsage
+from groundplan.economics.prices.reported import ResponsesUsage, named_tier
 from groundplan.gateway.http.sse import DONE, named_event, splice
 from groundplan.gateway.surfaces import responses_shape as shape
 from groundplan.gateway.surfaces.chat_pieces import Chunk, PieceOfCall, chunk
@@ -24,6 +24,11 @@ class Whole(msgspec.Struct, frozen=True):
     object: str = ""
     status: str = "completed"
     usage: ResponsesUsage | None = None
+    service_tier: Any = None
+
+    def counted(self) -> Usage | None:
+        """What it used, with the service tier that it names; None where it does not say, or what cannot be true."""
+        return None if self.usage is None else self.usage.usage(named_tier(self.service_tier))
 
 
 class _Event(msgspec.Struct, frozen=True):
@@ -92,7 +97,7 @@ class ResponsesRelay:
         if found.type in _LAST:
             self._held, self._kind, self.response, self.done = data, found.type, found.response, True
             if found.response is not None and found.response.usage is not None:
-                self.usage = found.response.usage.usage()
+                self.usage = found.response.counted()
             return b""
         self.output_bytes += len(found.delta.encode() if isinstance(found.delta, str) else bytes(found.delta))
         return named_event(found.type, data)
@@ -118,7 +123,7 @@ class ResponsesChatRelay:
 
     __slots__ = (
         "_arguments", "_asked", "_call", "_ending", "_finish", "_index", "_items", "_kind", "_model", "_number",
-        "_open", "_response", "_size", "_text", "done", "output_bytes", "usage",
+        "_open", "_response", "_size", "_text", "_tier", "done", "output_bytes", "usage",
     )  # fmt: skip
 
     def __init__(self, asked: dict[str, Any], name: str, model: str, size: int) -> None:
@@ -140,6 +145,8 @@ class ResponsesChatRelay:
         self._index = -1
         """The chat's number of the call that is open."""
         self._finish = ""
+        self._tier: object = None
+        """Of service, as it was last named."""
         self._ending: list[bytes] = []
         """Events of the open item's end, once that is known."""
         self.usage: Usage | None = None
@@ -157,8 +164,10 @@ class ResponsesChatRelay:
             self.done = True
             return b""
         found = chunk(data)
+        if found.service_tier is not None:
+            self._tier = found.service_tier
         if found.usage is not None:
-            self.usage = found.usage.usage() or self.usage
+            self.usage = found.usage.usage(named_tier(self._tier)) or self.usage
         out = self._begin(found) if not self._number else []
         for choice in found.choices[:1]:
             if choice.delta is not None:
