@@ -121,3 +121,28 @@ def test_what_a_providers_own_client_does_not_know_is_told(more: str, field: str
 
 def test_a_local_service_speaks_openais_api() -> None:
     assert "api_not_openai" in codes("url: local:embedded\napi: mistral\n")
+
+
+def test_what_is_declared_of_a_tokenizer_reaches_the_gateway() -> None:
+    made = compiled("url: https://h.example/v1\ntokens_per_byte: 1.5\ninput_overhead_tokens: 40\n")
+    assert (made.tokens_per_byte, made.input_overhead_tokens) == (1.5, 40)
+    plain = compiled("url: https://h.example/v1\n")
+    assert (plain.tokens_per_byte, plain.input_overhead_tokens) == (1.0, 16)
+    assert compiled("url: https://h.example/v1\ntokens_per_byte: 3\n").tokens_per_byte == 3.0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            f"tokens_per_byte: {bad}"
+            for bad in (0, -1, ".nan", ".inf", "1e300", 101, "0.0000001", "many", "true", "1%")
+        ),
+        *(f"input_overhead_tokens: {bad}" for bad in (0, -1, ".nan", 1.5, "1M", 10**30, "few")),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_is_refused_at_its_line(line: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        compiled(f"url: https://h.example/v1\n{line}\n")
+    (problem,) = caught.value.problems
+    assert problem.where is not None and (problem.where.file, problem.where.line) == ("a.yaml", 17), problem

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,10 @@ from msgspec.structs import replace
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.gateway.call import meter, settle
 from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.surfaces import chat, embeddings, messages
+from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
+from groundplan.gateway.surfaces.messages import MESSAGES
 from groundplan.ledger.model import Usage
 
 rate = st.integers(0, 10**14)
@@ -77,9 +83,9 @@ def test_a_feature_is_a_short_name() -> None:
         assert settle.feature_of(odd) == ""
 
 
-def place(rates: Rates, serves: list[str] | None = None) -> Deployment:
+def place(rates: Rates, serves: list[str] | None = None, **more: Any) -> Deployment:
     return Deployment(
-        name="one", site="s", model="m", upstream_model="m", url="http://h/v1", rates=rates, serves=serves or []
+        name="one", site="s", model="m", upstream_model="m", url="http://h/v1", rates=rates, serves=serves or [], **more
     )
 
 
@@ -126,3 +132,35 @@ def test_a_line_that_is_called_reserves_the_dearer_tier_in_which_it_may_end() ->
     assert meter.charged(line, one, Usage(input=1, service_tier="default")) == (5, True)
     assert meter.most(line, place(one.rates, ["batches"]), 1, 0) == 20
     assert meter.charged(line, place(one.rates, ["batches"]), Usage(input=1)) == (10, True)
+
+
+ONE = Rates(input=10**6, output=10**6)
+"""A picodollar for each token."""
+
+
+@given(st.integers(1, 10**8), st.integers(1, 10**7))
+def test_a_bound_by_bytes_is_exact(millionths: int, size: int) -> None:
+    one = place(ONE, tokens_per_byte=millionths / 10**6, input_overhead_tokens=7)
+    assert meter.text_bound(one, size) == -(-size * millionths // 10**6)
+    assert meter.input_bound(one, size, 3) == meter.text_bound(one, size) + 7 * 5
+
+
+def test_prompts_and_answers_are_bounded_by_what_is_declared_of_the_tokenizer() -> None:
+    body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}).encode()
+    asked, plain = chat.read(body), place(ONE)
+    more = place(ONE, tokens_per_byte=1.5, input_overhead_tokens=20)
+    assert CHAT.bound(asked, plain, 9, 20) == len(body) + 9 + 16 * 3 + 20
+    assert CHAT.bound(asked, more, 9, 20) == -(-(len(body) + 9) * 3 // 2) + 20 * 3 + 20
+    assert CHAT.estimate(asked, plain, 0, 7, 20)[0].output == 7
+    assert CHAT.estimate(asked, more, 0, 7, 20)[0].output == 11, "what streamed has so many tokens at most"
+    assert CHAT.estimate(asked, more, 0, 70, 20)[0].output == 20
+
+
+def test_what_is_no_text_counts_whatever_the_tokenizer_makes_of_texts() -> None:
+    few = place(ONE, tokens_per_byte=0.25)
+    ids = json.dumps({"model": "auto", "input": [list(range(10, 90))]}).encode()
+    assert EMBEDDINGS.bound(embeddings.read(ids), few, 0, 0) >= len(ids) > 80
+    tool = {"name": "look", "input_schema": {"type": "object"}}
+    asked = {"model": "auto", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20, "tools": [tool]}
+    body = json.dumps(asked).encode()
+    assert MESSAGES.bound(messages.read(body, {}), few, 0, 20) == -(-len(body) // 4) + 1024 + 16 * 3 + 20

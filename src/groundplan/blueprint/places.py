@@ -65,6 +65,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int = 4096
     input_overhead_tokens: int = 16
     """Tokens per message that the chat template may add, for the input bound (bytes + overhead)."""
+    tokens_per_byte: float = 1.0
+    """The most tokens that its tokenizer makes of one byte; at most 6 decimals."""
     accepts: list[str] = []
     """What may be sent in besides text: `image`, `audio`, `file`."""
     image_tokens: int = 0

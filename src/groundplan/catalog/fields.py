@@ -103,6 +103,11 @@ Duration = Annotated[int, BeforeValidator(units.duration_ms), _text("^[0-9.]+ ?(
 Size = Annotated[int, BeforeValidator(units.size_bytes), _text("^[0-9.]+ ?(B|kB|KB|KiB|MB|MiB|GB|GiB)$", "8 KiB")]
 Percent = Annotated[float, BeforeValidator(units.fraction), _text("^[0-9.]+ ?%$", "99.5%")]
 Count = Annotated[int, BeforeValidator(units.count), WithJsonSchema({"anyOf": _NUMBER, "examples": ["10k"]})]
+TokensPerByte = Annotated[
+    float,
+    BeforeValidator(units.tokens_per_byte),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 100, "examples": [1.5]}),
+]
 Unlimited = Annotated[
     int | None,
     BeforeValidator(units.count_or_unlimited),

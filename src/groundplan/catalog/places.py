@@ -22,6 +22,7 @@ from groundplan.catalog.fields import (
     Names,
     PersonRef,
     Secret,
+    TokensPerByte,
     Url,
     UseRates,
     list_schema,
@@ -123,6 +124,11 @@ class DeploymentDoc(Strict):
     """The most tokens that one KiB of audio counts."""
     audio: Duration | None = None
     """The longest audio that one request may have, such as 30m. Needed where its minutes have a price."""
+    tokens_per_byte: TokensPerByte = 1.0
+    """The most tokens that the tokenizer makes of one byte of text. 1 is right for every byte-level one; others may
+    make more, and then a prompt costs more than its bytes say."""
+    input_overhead_tokens: Annotated[Count, Field(ge=1, le=100_000)] = 16
+    """The most tokens that the chat template adds for each message, and twice for the whole prompt."""
     cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """Field that caps the answer at this upstream."""
     timeouts: Timeouts = Timeouts()

@@ -150,6 +150,17 @@ def count_or_unlimited(value: object) -> int | None:
         raise ValueError("write a whole number like 1000, or unlimited") from None
 
 
+def tokens_per_byte(value: object) -> float:
+    """A number above 0 of at most 100, with at most 6 decimals, so that what is bounded by it is exact."""
+    what = "write a number like 1 or 1.5: above 0, at most 100, with at most 6 decimals"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(what)
+    amount = Decimal(repr(value))
+    if not amount.is_finite() or not 0 < amount <= 100 or amount * 1_000_000 % 1:
+        raise ValueError(what)
+    return float(amount)
+
+
 def frequency(value: object) -> Frequency:
     """`2000/day`; the period is hour, day, week or month."""
     what = "write how often like 2000/day (hour, day, week or month)"

@@ -56,6 +56,8 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, workspace: Workspace) 
         image_tokens=item.image_tokens or 0,
         audio_tokens=item.audio_tokens or 0,
         audio_seconds=-(-(item.audio or 0) // 1000),
+        tokens_per_byte=item.tokens_per_byte,
+        input_overhead_tokens=item.input_overhead_tokens,
         cap_field=item.cap_field,
         connect_ms=item.timeouts.connect,
         first_token_ms=item.timeouts.first_token,

@@ -69,6 +69,8 @@ class Ask:
     """What it asks of a deployment that not every one takes: `image`, `file`, `priority`."""
     images: int = 0
     """Sent in; their bytes are not in `size`."""
+    hidden: int = 0
+    """The most tokens that its provider adds of its own accord, about tools."""
     audio_kib: int = 0
     """KiB of audio sent in, not in `size` either."""
     service: str = "standard"

@@ -5,6 +5,7 @@ Usage as upstreams report it is read by `economics.prices.reported`, for every s
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 
 from groundplan.blueprint.model import Deployment, Rates
@@ -16,7 +17,9 @@ from groundplan.ledger.model import Usage
 if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Ask
 
-__all__ = ["MAX_TOKENS", "ReportedUsage", "bound", "charged", "cost", "input_bound", "most", "service", "takes"]
+__all__ = [
+    "MAX_TOKENS", "ReportedUsage", "bound", "charged", "cost", "input_bound", "most", "service", "takes", "text_bound",
+]  # fmt: skip
 _BATCH = frozenset({price.BATCH})
 """Whatever can be called can be called in a batch, at its price for that or as any call."""
 ORDINARY = frozenset({"", "default"})
@@ -75,6 +78,12 @@ def takes(deployment: Deployment) -> frozenset[str]:
     return priority | _BATCH | frozenset(deployment.accepts)
 
 
+def text_bound(deployment: Deployment, size: int) -> int:
+    """Most tokens that `size` bytes can be: as many, where nothing else is declared of the tokenizer."""
+    each = deployment.tokens_per_byte
+    return size if each == 1.0 else ceil(size * each)
+
+
 def input_bound(deployment: Deployment, size: int, messages: int) -> int:
-    """Most tokens that a body of `size` bytes with so many messages can be: a token has at least one byte."""
-    return size + deployment.input_overhead_tokens * (messages + 2)
+    """Most tokens that a body of `size` bytes with so many messages can be."""
+    return text_bound(deployment, size) + deployment.input_overhead_tokens * (messages + 2)

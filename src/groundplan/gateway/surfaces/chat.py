@@ -321,13 +321,13 @@ class ChatCompletions(Interface):
         """What streamed is counted, otherwise the bound."""
         tokens_in = _tokens_in(ask, deployment, added)
         most = cap * ask.copies
-        tokens_out = min(most, output_bytes) if output_bytes else most
+        tokens_out = min(most, meter.text_bound(deployment, output_bytes)) if output_bytes else most
         usage = Usage(input=tokens_in, output=tokens_out, images=ask.images)
         return usage, _bound(ask, deployment, tokens_in, tokens_out)
 
 
 def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
-    tokens = meter.input_bound(deployment, ask.size + added, ask.messages)
+    tokens = meter.input_bound(deployment, ask.size + added, ask.messages) + ask.hidden
     if not ask.needs:
         return tokens
     tokens += ask.images * deployment.image_tokens + ask.audio_kib * deployment.audio_tokens

@@ -108,12 +108,17 @@ class Embeddings(Interface):
         return self._openai if deployment.api == "openai" else self._service
 
     def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
-        tokens = meter.input_bound(deployment, ask.size + added, ask.messages)
-        return meter.most(ask, deployment, tokens, 0)
+        return meter.most(ask, deployment, _tokens_in(ask, deployment, added), 0)
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
-        tokens = meter.input_bound(deployment, ask.size + added, ask.messages)
+        tokens = _tokens_in(ask, deployment, added)
         return Usage(input=tokens), meter.most(ask, deployment, tokens, 0)
+
+
+def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
+    """Tokens may be sent themselves; each has a byte at least, whatever the tokenizer makes of texts."""
+    size = ask.size + added
+    return max(size, meter.input_bound(deployment, size, ask.messages))
 
 
 EMBEDDINGS = Embeddings()

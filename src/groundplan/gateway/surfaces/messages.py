@@ -44,7 +44,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _LOCAL_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
 """Anthropic's own tools that run at the caller."""
 _UNBOUNDED = ("container", "mcp_servers", "inference_geo", "speed")
-_TOOL_BYTES = 1024
+_TOOL_TOKENS = 1024
 """What a provider's own instructions about tools, or about one of its own tools, add to a prompt at most, in tokens."""
 _HEADER = re.compile(rb"[\x21-\x7e]{1,60}")
 _BETAS = re.compile(rb"[A-Za-z0-9._, -]{1,800}")
@@ -157,7 +157,8 @@ def _ask(body: bytes, headers: dict[bytes, bytes], fields: dict[str, msgspec.Raw
         include_usage=True,
         cap=cap,
         copies=1,
-        size=len(body) - seen.media_bytes + _hidden(asked),
+        size=len(body) - seen.media_bytes,
+        hidden=_hidden(asked),
         needs=frozenset(name for name, count in (("image", seen.images), (FILE, seen.files)) if count),
         images=seen.images,
         service=STANDARD if bytes(fields.get("service_tier", b"")) == b'"standard_only"' else AUTO,
@@ -180,7 +181,7 @@ def _with_file(block: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[st
 
 def _hidden(asked: CountAsked) -> int:
     """The most tokens that the provider adds itself. Raises `Invalid` for tools that run there."""
-    added = _TOOL_BYTES if asked.tools or asked.output_config is not None else 0
+    added = _TOOL_TOKENS if asked.tools or asked.output_config is not None else 0
     for tool in asked.tools or ():
         if tool.cache_control is not None:
             tool.cache_control.check()
@@ -192,7 +193,7 @@ def _hidden(asked: CountAsked) -> int:
                 code="field_unsupported",
                 hint="It runs at the provider and has no bound of cost; leave it out of tools.",
             )
-        added += _TOOL_BYTES
+        added += _TOOL_TOKENS
     return added
 
 
@@ -287,7 +288,7 @@ class CountTokens(Messages):
             return None
         if FILE in ask.needs:
             raise _content("the tokens of a file cannot be counted here", "Name a model that its provider counts.")
-        tokens = -(-ask.size // 4) + ask.images * first.image_tokens + first.input_overhead_tokens
+        tokens = -(-(ask.size + ask.hidden) // 4) + ask.images * first.image_tokens + first.input_overhead_tokens
         return b'{"input_tokens":%d}' % tokens
 
     def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
