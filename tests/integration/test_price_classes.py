@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
+import signal
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +17,7 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
+from groundplan.economics.price import FREE
 from groundplan.economics.prices.windows import DAY, by_time
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.identity import service
@@ -39,6 +42,13 @@ async def started(stack: Stack, port: int, limit: int = 1000 * PICO, **more: Any
 def ship(stack: Stack) -> None:
     with psycopg.connect(stack.database.urls["shipper"], autocommit=True) as conn:
         Shipper(stack.home).step(conn)
+
+
+async def served(stack: Stack, key: str) -> None:
+    """Until the workload is not stopped any more; an estimate is checked like a call, and sent to nobody."""
+    async with asyncio.timeout(10):
+        while (await stack.chat(key, headers={"groundplan_estimate": "yes"})).status != 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
 
 
 async def test_images_are_bounded_by_what_the_deployment_declares(database: Database, tmp_path: Path) -> None:
@@ -176,6 +186,68 @@ async def test_more_than_the_bound_is_charged_and_stops_the_workload(database: D
         model.script = Script(tokens=20)
         ship(stack)  # what was told once is not told again
         assert (await stack.chat(key, max_tokens=20)).status == 200
+
+
+THOUGHT = {"prompt_tokens": 5, "completion_tokens": 12, "total_tokens": 25,
+           "completion_tokens_details": {"reasoning_tokens": 8}}  # fmt: skip
+"""As some report it: eight tokens of reasoning beside twelve of an answer."""
+
+
+async def test_answers_beyond_their_cap_stop_the_workload_in_the_worker_at_once(
+    database: Database, tmp_path: Path
+) -> None:
+    """Free or not, without PostgreSQL, and until the stop is lifted that the shipper writes."""
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        key = await started(stack, port, rates=FREE)
+        model.script = Script(tokens=20)
+        assert (await stack.chat(key, n=2)).json["usage"]["completion_tokens"] == 40
+        model.script = Script(usage=THOUGHT)
+        assert (await stack.chat(key)).status == (await stack.chat(key)).status == 200, "all twenty that it may have"
+        model.script = Script(mode="miscount", tokens=20)
+        blocked = stack.hang()
+        try:
+            assert (await stack.chat(key, stream=True)).status == 200
+            refused = await stack.chat(key)
+            assert (refused.status, refused.code, model.counted) == (403, "killed", 4)
+        finally:
+            blocked.close()
+        await asyncio.sleep(1.5)
+        assert (await stack.chat(stack.key())).code == "killed", "whatever else live policy says"
+        assert stack.sql("SELECT scope FROM kill_switch") == []
+        os.kill(stack.workers[0].pid, signal.SIGSTOP)
+        try:
+            ship(stack)
+            ((scope, reason),) = stack.sql("SELECT scope, reason FROM kill_switch WHERE lifted_at IS NULL")
+            assert scope == "workload/assistant" and "answered with 67 tokens, more than it was capped at" in reason
+            with psycopg.connect(database.urls["control"]) as conn:
+                service.lift(conn, "operator", scope)
+        finally:
+            os.kill(stack.workers[0].pid, signal.SIGCONT)
+        model.script = Script(tokens=20)
+        await served(stack, key)
+        assert (await stack.chat(key)).status == 200
+        ship(stack)
+        rows = stack.sql("SELECT flags FROM attempt ORDER BY at, call_id")
+    assert [flags for (flags,) in rows] == [[], [], [], ["over_bound"], []]
+
+
+async def test_a_long_prompt_hides_no_answer_beyond_its_cap(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(mode="miscount", tokens=20)
+        key = await started(stack, port, rates=Rates(input=PICO, output=PICO))
+        for path, body in (
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x " * 900}]}),
+            ("/v1/responses", {"input": "x " * 900}),
+        ):
+            cap = "max_tokens" if "messages" in body else "max_output_tokens"
+            await stack.post(path, key, {"model": "auto", cap: 20, **body})
+            assert (await stack.chat(key)).code == "killed"
+            ship(stack)
+            with psycopg.connect(database.urls["control"]) as conn:
+                service.lift(conn, "operator", "workload/assistant")
+            await served(stack, key)
+        rows = stack.sql("SELECT cost_usd < reserved_usd, flags FROM attempt")
+    assert rows == [(True, ["over_bound"])] * 2
 
 
 async def test_a_call_costs_as_when_it_is_sent_and_reserves_the_dearest_hour(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -10,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from msgspec.structs import replace
 from tests.integration.gateway_stack import Reply, blueprint, deployment, events, parse, workload
@@ -56,6 +58,9 @@ class Fixed:
 
     def count(self, workload: str, person: str) -> None:  # noqa: ARG002 -- the protocol's signature
         return None
+
+    def stop(self, workload: str, call: UUID) -> None:  # noqa: ARG002 -- the protocol's signature
+        self.policy = dataclasses.replace(self.policy, kills=self.policy.kills | {f"workload/{workload}"})
 
 
 @dataclass

@@ -145,4 +145,4 @@ def test_a_tokenizer_that_cannot_be_is_refused_at_its_line(line: str) -> None:
     with pytest.raises(Invalid) as caught:
         compiled(f"url: https://h.example/v1\n{line}\n")
     (problem,) = caught.value.problems
-    assert problem.where is not None and (problem.where.file, problem.where.line) == ("a.yaml", 17), problem
+    assert problem.where is not None and (problem.where.file, problem.where.line) == ("a.yaml", 18), problem

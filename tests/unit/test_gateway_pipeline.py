@@ -4,6 +4,7 @@ afterwards."""
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -11,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from tests.integration.gateway_stack import Reply, blueprint, deployment, parse, scripted, workload
@@ -58,6 +60,9 @@ class Fixed:
 
     def count(self, workload: str, person: str) -> None:  # noqa: ARG002 -- the protocol's signature
         return None
+
+    def stop(self, workload: str, call: UUID) -> None:  # noqa: ARG002 -- the protocol's signature
+        self.policy = dataclasses.replace(self.policy, kills=self.policy.kills | {f"workload/{workload}"})
 
 
 @dataclass
@@ -225,6 +230,8 @@ async def test_an_upstream_that_reports_more_than_its_cap_is_charged_and_flagged
     _, settlement, _ = await rig.records()
     assert settlement.cost == 670_000_000 and settlement.flags == ["over_bound"]
     rig.idle(670_000_000)
+    refused = await rig.chat()
+    assert (refused.status, refused.code, rig.one.counted, rig.two.counted) == (403, "killed", 1, 0)
 
 
 async def test_a_stream_that_is_cut_is_counted_by_us(rig: Rig) -> None:

@@ -216,6 +216,7 @@ async def test_a_tool_call(rig: Rig) -> None:
 async def test_usage_above_the_bound(rig: Rig) -> None:
     only = await good(rig, mode="miscount")
     assert only.cost > BOUND and only.flags == ["over_bound"]
+    assert (await rig.chat()).code == "killed", "its workload is stopped in this worker at once"
 
 
 async def test_a_service_tier_without_a_price(rig: Rig) -> None:

@@ -13,6 +13,9 @@ PURPOSES: Final = ("guardrail", "cascade", "judge", "shadow", "replay")
 """For what the gateway itself asks a model, beside answering: the judge of a guardrail; what a cascade checks an answer
 with (its judge, further answers that must agree); the judge of an experiment or a replay; their second answers."""
 
+OVER_BOUND: Final = "over_bound"
+"""Flag of a settlement: more was used than was reserved, or than the answer was capped at."""
+
 
 class UsageDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Parts of `Usage` that few providers report. Each is a part of the class that it is named after."""

@@ -21,7 +21,7 @@ from groundplan.gateway.batches.order_store import Order, OrderLine
 from groundplan.gateway.batches.provider import ProviderBatch
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.interface import Answered, Interface, Malformed
-from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usage
+from groundplan.ledger.model import OVER_BOUND, Charge, Finish, Reservation, Settlement, Usage
 
 ORDERED, TWICE, UNTOLD = "provider_batch", "sent_twice", "no_usage"
 """Flags of an attempt that a provider made for a batch: always; where it made it once more; where it does not say what
@@ -185,7 +185,7 @@ def _attempt(found: Made, terms: Terms, line: OrderLine, how: tuple[str, int, Us
     elif outcome == "ok":
         cost = price.cost(order.deployment.rates, usage, BATCH)
         if cost > line.held:
-            flags.append("over_bound")
+            flags.append(OVER_BOUND)
     place = order.deployment
     reservation = Reservation(
         call=line.call.bytes, attempt=number, at=terms.at, workload=batch.workload, person=batch.person,

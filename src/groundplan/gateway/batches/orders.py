@@ -34,6 +34,7 @@ from groundplan.gateway.call.admit import check_kills, not_killed
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.telemetry import content
+from groundplan.ledger.model import OVER_BOUND
 
 CANCELLED, EXPIRED = "batch_cancelled", "batch_expired"
 WHY = {
@@ -343,8 +344,10 @@ class Orders:
         except BaseException:
             journal.drop()
             raise
-        for _, made in every:
+        for line, made in every:
             self._count(terms, made)
+            if any(OVER_BOUND in settlement.flags for _, settlement in made.attempts):
+                self._gateway.live.stop(terms.batch.workload, line.call)
         self.on_ended()
 
     async def _told(self, terms: Terms, line: OrderLine, made: Made) -> bytes:

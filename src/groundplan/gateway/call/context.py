@@ -91,6 +91,10 @@ class Live(Protocol):
         """One more admitted call."""
         ...
 
+    def stop(self, workload: str, call: UUID) -> None:
+        """Admit no more calls of a workload here: this one used more than its bound."""
+        ...
+
 
 @dataclass(slots=True)
 class Gateway:

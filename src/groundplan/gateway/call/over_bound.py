@@ -1,7 +1,9 @@
-"""A provider billed more than its bound: the workload is stopped until somebody has looked at it and lifts the kill.
+"""A provider billed more than its bound, or went beyond its cap: the workload is stopped until somebody has looked at
+it and lifts the kill.
 
 The reservation was too small then, so budgets can no longer be held exactly. The cost itself is charged as it is
-(`settle`, `leases`); nothing is refused here.
+(`settle`, `leases`), and the worker that saw it has stopped the workload already (`LiveView.stop`); here it is stopped
+everywhere.
 """
 
 from __future__ import annotations
@@ -16,9 +18,7 @@ from groundplan.core.money import format_usd
 from groundplan.gateway.journal.recovery import Attempt
 from groundplan.identity import service as identity
 from groundplan.identity import store
-
-OVER_BOUND = "over_bound"
-"""Flag of a settlement, and the reason of the kill."""
+from groundplan.ledger.model import OVER_BOUND
 
 
 def stop(conn: Connection[tuple[object, ...]], epoch: UUID, closed: Iterable[Attempt]) -> None:
@@ -33,10 +33,7 @@ def stop(conn: Connection[tuple[object, ...]], epoch: UUID, closed: Iterable[Att
         if scope in stopped:
             continue
         call = UUID(bytes=made.call)
-        what = (
-            f"attempt {made.attempt} of call {call} at {made.deployment} cost {format_usd(attempt.cost)} USD, "
-            f"more than its bound of {format_usd(made.bound)} USD"
-        )
+        what = f"attempt {made.attempt} of call {call} at {made.deployment} {_beyond(attempt)}"
         identity.kill(conn, gateway_actor(epoch), scope, f"{OVER_BOUND}: {what}")
         conn.execute(
             """INSERT INTO finding (id, kind, severity, subject, message, hint)
@@ -46,7 +43,15 @@ def stop(conn: Connection[tuple[object, ...]], epoch: UUID, closed: Iterable[Att
                 OVER_BOUND,
                 scope,
                 f"The workload {workload} is stopped: {what}.",
-                f"Compare the provider's bill; correct the price or image_tokens of {made.deployment}, apply, then "
-                f"`groundplan kill --lift {scope}`.",
+                f"Compare the provider's bill; correct the price, image_tokens or cap_field of {made.deployment}, "
+                f"apply, then `groundplan kill --lift {scope}`.",
             ),
         )
+
+
+def _beyond(attempt: Attempt) -> str:
+    """What it went beyond."""
+    made, settled = attempt.reservation, attempt.settlement
+    if attempt.cost > made.bound or settled is None:
+        return f"cost {format_usd(attempt.cost)} USD, more than its bound of {format_usd(made.bound)} USD"
+    return f"answered with {settled.usage.output} tokens, more than it was capped at"

@@ -19,7 +19,7 @@ from groundplan.gateway.call import meter
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.experiments.trial import told
-from groundplan.ledger.model import Finish, Settlement, Usage
+from groundplan.ledger.model import OVER_BOUND, Finish, Settlement, Usage
 
 LONGEST_TOKEN = 128
 """Bytes: an answer has more tokens than its bytes divided by this; an upstream that reports fewer is flagged."""
@@ -84,6 +84,8 @@ def attempt(
             first_chunk_us=exchange.attempt_first_us,
         )
     )
+    if OVER_BOUND in flags and exchange.workload is not None:
+        gateway.live.stop(exchange.workload.name, exchange.call)
     if exchange.use is not None:
         limits.end_attempt(gateway, exchange.use, exchange.attempt, usage, cost)
     exchange.attempt_started = 0
@@ -119,11 +121,20 @@ def _billed(
         cost, known = meter.charged(ask, deployment, usage)
         if not known:
             flags.append("unknown_tier")
-    if cost > exchange.bounds[deployment.name]:
-        flags.append("over_bound")
+    if cost > exchange.bounds[deployment.name] or _beyond_cap(exchange, deployment, usage):
+        flags.append(OVER_BOUND)
     if usage.output * LONGEST_TOKEN < exchange.output_bytes:
         flags.append("under_count")
     return usage, cost, flags
+
+
+def _beyond_cap(exchange: Exchange, deployment: Deployment, usage: Usage) -> bool:
+    """Whether an answer has more tokens than the upstream was asked for at most, which its cost may hide: a prompt is
+    bounded by its bytes, and free is free."""
+    ask = exchange.ask
+    if ask is None or not exchange.interface.capped:
+        return False
+    return usage.output > min(exchange.output_cap, deployment.max_output_tokens) * ask.copies
 
 
 def _saved(exchange: Exchange, deployment: Deployment, usage: Usage) -> int:

@@ -59,6 +59,7 @@ _KEYS = """SELECT hash, id::text, workload, person_id::text, acts_for_others, re
     coalesce(family, id)::text, networks, models, budget_usd, budget_period, purpose FROM api_key"""
 _PEOPLE = "SELECT id::text, email FROM person WHERE active"
 _KILLS = "SELECT scope, bool_or(streams) FROM kill_switch WHERE lifted_at IS NULL GROUP BY scope"
+_STOPPED = "SELECT scope, reason FROM kill_switch WHERE scope = ANY(%s)"
 _EXCEPTIONS = """SELECT rule, workload, person, extract(epoch FROM until)::float8 FROM exception_held"""
 _PARTS = "SELECT digest, state, expires_on, grace_until, price FROM part_approval ORDER BY state = 'applied'"
 _CLEARED = "SELECT workload, number FROM answer_clear"
@@ -106,6 +107,10 @@ class LiveView:
         self._slices = slices
         self._confirmed: float | None = None
         self._database_kills: frozenset[str] = frozenset()
+        self._filed: frozenset[str] = frozenset()
+        """Kills of the file in HOME, as last read."""
+        self._own_stops: dict[str, set[str]] = {}
+        """What this worker stopped itself, with the ids of the calls that are why."""
         self._slow_at = float("-inf")
         self._unspent: dict[tuple[str, str], tuple[int, int]] = {}
         self._calls: dict[str, int] = {}
@@ -141,6 +146,18 @@ class LiveView:
         self._own_calls[workload] = self._own_calls.get(workload, 0) + 1
         if person:
             self._users.setdefault(workload, set()).add(person)
+
+    def stop(self, workload: str, call: UUID) -> None:
+        """Admit no more calls of a workload here: this one used more than its bound.
+
+        The shipper writes the same into live policy, from which it holds everywhere and until it is lifted. Until then,
+        and so while there is no PostgreSQL, this worker remembers it.
+        """
+        scope = f"workload/{workload}"
+        if scope not in self._database_kills:
+            _log.error("%s is stopped: call %s used more than its bound", scope, call)
+            self._own_stops.setdefault(scope, set()).add(str(call))
+            self.read_kill_file()
 
     def _told(self) -> None:
         if self.on_policy is not None:
@@ -230,14 +247,17 @@ class LiveView:
             parts = await (await connection.execute(_PARTS)).fetchall()
             groups = await (await connection.execute(_GROUPS)).fetchall() if _by_groups(catalog) else []
             members = await (await connection.execute(_MEMBERS, (named,))).fetchall() if named else []
+            own = list(self._own_stops)
+            taken = await (await connection.execute(_STOPPED, (own,))).fetchall() if own else []
         number = number_row[0] if number_row else 0
         self._database_kills = frozenset(scope for scope, _ in kills)
+        self._give_over(taken)
         self.policy = Policy(
             number=number,
             keys={bytes(row[0]): _key_entry(row) for row in keys},
             people={email: person for person, email in people},
             active=frozenset(person for person, _ in people),
-            kills=self._database_kills | self._file_kills(),
+            kills=self._kills(),
             cleared=dict(cleared),
             groups=dict(groups),
             members=_by_name(members),
@@ -315,17 +335,29 @@ class LiveView:
         path = self._home.run / "kill.json"
         try:
             held = json.loads(path.read_bytes())
-            return frozenset(str(entry["scope"]) for entry in held)
+            self._filed = frozenset(str(entry["scope"]) for entry in held)
         except FileNotFoundError:
-            return frozenset()
+            self._filed = frozenset()
         except (OSError, ValueError, KeyError, TypeError):
             _log.error("%s cannot be read", path)
-            return self.policy.kills - self._database_kills
+        return self._filed
+
+    def _kills(self) -> frozenset[str]:
+        return self._database_kills | self._file_kills() | frozenset(self._own_stops)
+
+    def _give_over(self, found: list[tuple[Any, ...]]) -> None:
+        """Forget own stops that live policy has taken over: what is in force there, and what has been for the same
+        call, though it was lifted before this worker saw it."""
+        for scope in self._database_kills:
+            self._own_stops.pop(scope, None)
+        for scope, reason in found:
+            if any(call in reason for call in self._own_stops.get(scope, ())):
+                del self._own_stops[scope]
 
     def read_kill_file(self) -> None:
         """Take up HOME/run/kill.json; also called by the worker's watch, since a database that hangs may hold `run`
         up."""
-        kills = self._database_kills | self._file_kills()
+        kills = self._kills()
         if kills != self.policy.kills:
             old = self.policy
             self.policy = replace(old, kills=kills)

@@ -293,6 +293,7 @@ class ChatCompletions(Interface):
     name = "chat.completions"
     grounded = True
     selective = True
+    capped = True
     recast = CHAT_RECAST
     _openai = OpenAIChat()
     _service = ServiceChat()

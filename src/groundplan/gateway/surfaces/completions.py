@@ -310,6 +310,7 @@ class Completions(Interface):
     name = "completions"
     grounded = True
     selective = True
+    capped = True
     recast = COMPLETIONS_RECAST
     _native = OpenAICompletions()
     _chat = CompletionsByChat(translated=False)

@@ -122,6 +122,8 @@ class Interface:
     """Whether there is more to tell about an answer; `notes` then has it."""
     priced: bool = False
     """Whether there is more to its price than tokens; `cost` then says what an answer costs."""
+    capped: bool = False
+    """Whether upstreams are told how many tokens an answer may have, each of its copies."""
     keeps: bool = False
     """Whether its answers may be stored, to be gone on with."""
     may_answer_whole: bool = False

@@ -216,6 +216,7 @@ class Messages(Interface):
     name = "messages"
     grounded = True
     selective = True
+    capped = True
     noted = True
     recast: Recast | None = MESSAGES_RECAST
     _native = AnthropicMessages()

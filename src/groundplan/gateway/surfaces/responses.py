@@ -304,6 +304,7 @@ class Responses(Interface):
     name = "responses"
     grounded = True
     selective = True
+    capped = True
     noted = True
     keeps = True
     recast = RESPONSES_RECAST
