@@ -17,6 +17,7 @@ from groundplan.gateway.call.meter import takes
 from groundplan.gateway.policy.snapshot import Catalog, KeyEntry, Plan, Policy
 from groundplan.governance.policy.vocabulary import provider_of
 
+COST_PER_CALL = "cost_per_call"
 LEASE_SECONDS = 1.0
 RUNNING = ("experiment", "pilot", "production")
 
@@ -163,18 +164,43 @@ def added_bytes(exchange: Exchange, workload: Workload) -> int:
 
 def check_cost(exchange: Exchange, plan: Plan, amount: int) -> None:
     """Refuse a call whose bound is above what the workload, or the caller itself, allows for one."""
-    most = plan.workload.max_cost_per_call
-    asked = exchange.request.headers.get(b"groundplan-max-cost-usd")
-    if asked is not None:
-        own = _money(asked)
-        most = own if most is None else min(most, own)
+    most = _most(exchange, plan)
     if most is not None and amount > most:
         raise Denied(
             f"this call may cost up to {short_usd(amount)}, more than the {short_usd(most)} that one may",
-            code="cost_per_call",
+            code=COST_PER_CALL,
             hint="Ask for fewer tokens with max_tokens, send a shorter prompt, or use a cheaper model.",
             details={"needed_usd": short_usd(amount), "max_cost_usd": short_usd(most)},
         )
+
+
+def check_next(exchange: Exchange, plan: Plan, amount: int, running: int = 0) -> None:
+    """Refuse one more attempt whose bound is `amount`, where all attempts of the call together may then cost more than
+    one call may. `running`: the bounds of those that are still open."""
+    most = _most(exchange, plan)
+    spent = exchange.cost + exchange.draining + running
+    if most is not None and spent + amount > most:
+        raise Denied(
+            f"another attempt may bring this call to {short_usd(spent + amount)}, more than the {short_usd(most)} "
+            "that one may cost",
+            code=COST_PER_CALL,
+            hint=f"Its attempts so far cost up to {short_usd(spent)}; ask for fewer tokens, or allow a call more.",
+            details={
+                "needed_usd": short_usd(spent + amount),
+                "spent_usd": short_usd(spent),
+                "max_cost_usd": short_usd(most),
+            },
+        )
+
+
+def _most(exchange: Exchange, plan: Plan) -> int | None:
+    """What one call may cost, by its workload and its caller."""
+    most = plan.workload.max_cost_per_call
+    asked = exchange.request.headers.get(b"groundplan-max-cost-usd")
+    if asked is None:
+        return most
+    own = _money(asked)
+    return own if most is None else min(most, own)
 
 
 def _money(text: bytes) -> int:

@@ -384,6 +384,7 @@ class Attempt:
             for name in Attempt.__slots__:
                 setattr(rest, name, getattr(self, name))
             rest.exchange = exchange.fork()
+            exchange.draining += exchange.bounds[self.deployment.name]
             self._connection = None
             self._load = None
             exchange.token, exchange.attempt_started = None, 0

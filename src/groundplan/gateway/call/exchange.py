@@ -115,6 +115,7 @@ class Exchange:
         "crossed",
         "deployment",
         "deployments",
+        "draining",
         "endpoint",
         "error_code",
         "estimated",
@@ -241,6 +242,8 @@ class Exchange:
         self.usage = Usage()
         self.cost = 0
         """Of all attempts so far."""
+        self.draining = 0
+        """Bounds of attempts that nobody waits for and that are read to their end, to learn what they cost."""
         self.estimated = False
         self.status = "failed"
         self.http_status = 0
@@ -258,7 +261,7 @@ class Exchange:
     def fork(self) -> Exchange:
         """The same call for one more attempt beside the open one: whatever an attempt has is its own."""
         other = copy.copy(self)
-        other.cost, other.estimated = 0, False
+        other.cost, other.draining, other.estimated = 0, 0, False
         return other
 
     def swap_attempts(self, other: Exchange) -> None:
@@ -271,8 +274,9 @@ class Exchange:
     def add_cost(self, other: Exchange) -> None:
         """What the other's attempt cost belongs to this call."""
         self.cost += other.cost
+        self.draining += other.draining
         self.estimated |= other.estimated
-        other.cost = 0
+        other.cost = other.draining = 0
 
 
 _OF_AN_ATTEMPT = (

@@ -12,10 +12,10 @@ import asyncio
 from collections import deque
 
 from groundplan.blueprint.model import Deployment, Hedge
-from groundplan.core.errors import Unavailable
+from groundplan.core.errors import Denied, Unavailable
 from groundplan.gateway.budgets import limits
 from groundplan.gateway.call import settle
-from groundplan.gateway.call.admit import not_killed
+from groundplan.gateway.call.admit import check_next, not_killed
 from groundplan.gateway.call.attempt import Attempt, AttemptFailed, begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -53,9 +53,10 @@ async def race(gateway: Gateway, first: Attempt, waiting: deque[Deployment], rul
 async def _second(
     gateway: Gateway, exchange: Exchange, waiting: deque[Deployment], first: tuple[asyncio.Task[None], Attempt]
 ) -> Attempt | None:
-    """A hedge, journalled; None where nobody is fit for it, a budget or limit has no room, or the first is there."""
+    """A hedge, journalled; None where nobody is fit for it, a budget or limit has no room, both together may cost more
+    than a call may, or the first is there."""
     deployment = next((d for d in waiting if _fit(gateway, d)), None)
-    if deployment is None or exchange.workload is None:
+    if deployment is None or exchange.workload is None or not _affords(exchange, deployment, first[1].deployment):
         return None
     # whoever is asked after it may inherit its reservation
     number, bound = exchange.attempts, max(exchange.bounds.values())
@@ -78,6 +79,17 @@ async def _second(
     waiting.remove(deployment)
     gateway.hedges.sent(exchange.workload.name)
     return Attempt(gateway, fork, deployment, sequence, first[1].deadline)
+
+
+def _affords(exchange: Exchange, deployment: Deployment, open_at: Deployment) -> bool:
+    """Whether the call stays below what one may cost, with an attempt there beside the one that is open."""
+    if exchange.plan is None:
+        raise AssertionError("not admitted")
+    try:
+        check_next(exchange, exchange.plan, exchange.bounds[deployment.name], exchange.bounds[open_at.name])
+    except Denied:
+        return False
+    return True
 
 
 def _fit(gateway: Gateway, deployment: Deployment) -> bool:

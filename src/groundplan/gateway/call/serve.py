@@ -85,8 +85,8 @@ class Course:
     """The attempts of one call: what was tried, what may still be."""
 
     __slots__ = (
-        "_deadline", "_exchange", "_full", "_gateway", "_repeated", "_rests", "_rule", "_tries", "_workload", "code",
-        "reason", "relay", "wait", "waiting",
+        "_deadline", "_exchange", "_full", "_gateway", "_repeated", "_rests", "_rule", "_too_dear", "_tries",
+        "_workload", "code", "reason", "relay", "wait", "waiting",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway, exchange: Exchange, workload: Workload) -> None:
@@ -109,6 +109,8 @@ class Course:
         self._tries = 0
         self._repeated: dict[str, int] = {}
         self._rests = 0.0
+        self._too_dear: Denied | None = None
+        """Why a deployment was not asked: with it the call could cost more than one may."""
         self.wait = 0.0
         """Seconds before the next attempt."""
         self.reason = "no deployment may be used now"
@@ -212,7 +214,21 @@ class Course:
         if rests:
             self._rests = min(self._rests or rests, rests)
             return False
+        if exchange.attempts and not self._affords(deployment):
+            return False
         return exchange.use is None or await limits.admit_attempt(gateway, exchange, deployment, exchange.attempts)
+
+    def _affords(self, deployment: Deployment) -> bool:
+        """Whether the call, with one more attempt there, stays below what one may cost."""
+        exchange = self._exchange
+        if exchange.plan is None:
+            raise AssertionError("not admitted")
+        try:
+            admit.check_next(exchange, exchange.plan, exchange.bounds[deployment.name])
+        except Denied as error:
+            self._too_dear = error
+            return False
+        return True
 
     async def _reserve(self, deployment: Deployment) -> None:
         """Money for whichever of the deployments that still wait is dearest: the next one may inherit it. Raises
@@ -334,6 +350,8 @@ class Course:
 
     def give_up(self) -> None:
         """Nobody could answer. Raises what is to be told."""
+        if self._too_dear is not None:
+            raise self._too_dear
         limits.check_room(self._gateway, self._exchange)
         after = max(1.0, self._rests)
         raise Unavailable(

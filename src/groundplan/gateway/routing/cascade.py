@@ -77,10 +77,9 @@ async def served(gateway: Gateway, exchange: Exchange) -> None:
         return
     try:
         await serve(gateway, exchange, course)
-    except Denied:
-        raise
-    except GroundplanError:
-        if spare is None or exchange.response.started:
+    except GroundplanError as error:
+        refused = isinstance(error, Denied) and error.code != admit.COST_PER_CALL
+        if refused or spare is None or exchange.response.started:
             raise
         await _give(gateway, exchange, spare)
 
@@ -110,12 +109,12 @@ async def _tried(gateway: Gateway, exchange: Exchange, course: Course, rule: Cas
 
 
 def _affordable(exchange: Exchange, rule: Cascade) -> bool:
-    """Whether a try and an answer after it stay below what the call may cost at most."""
+    """Whether a try and an answer after it stay below what the call may cost at most, with what it cost so far."""
     plan, others = exchange.plan, [cost for name, cost in exchange.bounds.items() if name != rule.first]
     if plan is None or not others:
         return False
     try:
-        admit.check_cost(exchange, plan, exchange.bounds.get(rule.first, 0) + max(others))
+        admit.check_next(exchange, plan, exchange.bounds.get(rule.first, 0) + max(others))
     except Denied:
         return False
     return True
@@ -134,6 +133,9 @@ async def _asked(exchange: Exchange, course: Course, rule: Cascade) -> tuple[Dep
                 await attempt.open()
             except AttemptFailed as failed:
                 course.goes_on(failed)
+                if not _affordable(exchange, rule):
+                    course.leave_out(rule.first)
+                    return None, None
                 if course.wait:
                     await asyncio.sleep(course.wait)
                 continue
