@@ -10,6 +10,7 @@ look at `Catalog.limits`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
@@ -35,6 +36,19 @@ class Held:
     charges: list[Charge]
 
 
+@dataclass(frozen=True, slots=True)
+class Short:
+    """A limit without room for what a call or an attempt needs of it."""
+
+    quota: Quota
+    need: int
+
+    @property
+    def never(self) -> bool:
+        """It needs more than there is in a whole period."""
+        return self.need > self.quota.limit
+
+
 @dataclass(slots=True)
 class Use:
     """What a call holds of limits; only of calls under a blueprint that declares any."""
@@ -47,7 +61,7 @@ class Use:
     """Of all attempts so far."""
     lines: bytes = b""
     """`x-ratelimit-*` header lines."""
-    no_room: Quota | None = None
+    no_room: Short | None = None
     """For which a deployment was passed over."""
 
 
@@ -119,22 +133,24 @@ async def admit_attempt(gateway: Gateway, exchange: Exchange, deployment: Deploy
         order = [*gateway.targets.keys(deployment).order(gateway.loop.time())]
         if not order:
             return True  # every one rests, which the attempt itself will say
-    short: Quota | None = None
+    short: Short | None = None
     for place, index in enumerate(order):
         quotas = own if index is None else (*own, *book.of_key(deployment, index))
         if not quotas:
             held = None
         else:
             last = place == len(order) - 1
-            held, short = await _take(gateway, exchange, quotas, attempt, tokens, amount, waits=last)
-            if short is not None:
+            held, missing = await _take(gateway, exchange, quotas, attempt, tokens, amount, waits=last)
+            if missing is not None:
+                short = missing if short is None or not missing.never else short
                 continue
         if held is not None:
             use.attempts[attempt] = held
         if index is not None:
             use.keys[attempt] = index
         return True
-    use.no_room = short
+    if use.no_room is None or (short is not None and not short.never):
+        use.no_room = short  # of several the one for which waiting helps
     return False
 
 
@@ -147,8 +163,8 @@ async def _take(
     amount: int,
     *,
     waits: bool = True,
-) -> tuple[Held, Quota | None]:
-    """What was taken, and None or the quota that is short; `waits` for it also where it seems used up."""
+) -> tuple[Held, Short | None]:
+    """What was taken, and None or the limit that is short; `waits` for it also where it seems used up."""
     now = gateway.clock.seconds()
     needs = {REQUESTS: 1, CONCURRENT: 1, TOKENS: tokens, COST: amount}
     charges = [Charge(q.name, current(q.period, "", "UTC", now), needs[q.type]) for q in quotas]
@@ -157,14 +173,16 @@ async def _take(
     empty = gateway.counters.reserve(token, charges)
     if empty is None:
         return held, None
-    declared = {quota.name: quota for quota in quotas}
+    shorts = {q.name: Short(q, charge.amount) for q, charge in zip(quotas, charges, strict=True)}
+    if (never := next((each for each in shorts.values() if each.never), None)) is not None:
+        return held, never
     if not waits:
-        need = next(charge for charge in charges if charge.budget == empty)
-        if gateway.leases.remaining(declared[empty], need.period) < need.amount:
-            return held, declared[empty]
+        period = next(charge.period for charge in charges if charge.budget == empty)
+        if gateway.leases.remaining(shorts[empty].quota, period) < shorts[empty].need:
+            return held, shorts[empty]
     blueprint = exchange.catalog.number if exchange.catalog else 0
-    short = await gateway.leases.acquire(token, charges, declared, blueprint)
-    return held, None if short is None else declared[short]
+    short = await gateway.leases.acquire(token, charges, {quota.name: quota for quota in quotas}, blueprint)
+    return held, None if short is None else shorts[short]
 
 
 def _tokens(exchange: Exchange, deployment: Deployment) -> int:
@@ -205,9 +223,11 @@ def _settle(gateway: Gateway, held: Held, requests: int, tokens: int, cost: int)
     gateway.counters.settle_each(held.token, [used[quota.type] for quota in held.quotas])
 
 
-def refusal(gateway: Gateway, quota: Quota) -> GroundplanError:
-    """429 with what is used up, and when it frees; 503 where PostgreSQL cannot be asked whether it is."""
-    if not gateway.leases.connected:
+def refusal(gateway: Gateway, short: Short) -> GroundplanError:
+    """429 with what is used up, and when it frees where waiting helps; 503 where PostgreSQL cannot be asked whether it
+    is used up."""
+    quota = short.quota
+    if not short.never and not gateway.leases.connected:
         return Unavailable(
             f"this gateway has used what it held of the limit {quota.declared} and cannot get more now",
             code="limit_unreachable",
@@ -218,24 +238,35 @@ def refusal(gateway: Gateway, quota: Quota) -> GroundplanError:
     now = gateway.clock.seconds()
     span = current(quota.period, "", "UTC", now)
     end = ends(span)
-    most = short_usd(quota.limit) if quota.type == COST else f"{quota.limit} {_WORDS[quota.type]}"
     per = "at the same time" if quota.type == CONCURRENT else f"a {quota.period}"
+    details: dict[str, Any] = {
+        "limit": quota.declared,
+        "covers": quota.covers,
+        "counts": quota.type,
+        "most": short_usd(quota.limit) if quota.type == COST else quota.limit,
+        "needed": short_usd(short.need) if quota.type == COST else short.need,
+        "per": quota.period,
+    }
+    after: float | None = None
+    if short.never:
+        hint = f"It may use up to {_words(quota, short.need)}: ask for fewer tokens or raise the limit."
+    elif end is None:
+        details["frees_at"] = None
+        hint, after = "Wait for another call to end, or send fewer at the same time.", 1.0
+    else:
+        details["frees_at"] = end.isoformat()
+        hint, after = f"It is free again at {end_text(span)}.", max(1.0, end.timestamp() - now)
     return Exhausted(
-        f"the limit {quota.declared} ({most} {per} for {quota.covers}) has no room for this call",
+        f"the limit {quota.declared} ({_words(quota, quota.limit)} {per} for {quota.covers}) has no room for this call",
         code="rate_limit_exceeded",
-        hint=f"It is free again at {end_text(span)}."
-        if end is not None
-        else "Wait for another call to end, or send fewer at the same time.",
-        retry_after=1.0 if end is None else max(1.0, end.timestamp() - now),
-        details={
-            "limit": quota.declared,
-            "covers": quota.covers,
-            "counts": quota.type,
-            "most": short_usd(quota.limit) if quota.type == COST else quota.limit,
-            "per": quota.period,
-            "frees_at": None if end is None else end.isoformat(),
-        },
+        hint=hint,
+        retry_after=after,
+        details=details,
     )
+
+
+def _words(quota: Quota, amount: int) -> str:
+    return short_usd(amount) if quota.type == COST else f"{amount} {_WORDS[quota.type]}"
 
 
 _WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}

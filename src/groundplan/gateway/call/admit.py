@@ -7,6 +7,7 @@ not write to the journal (each attempt does, in `serve`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from groundplan.blueprint.model import Budget, Deployment, Workload
 from groundplan.core.errors import Denied, Exhausted, Invalid, NotFound, Unavailable
@@ -239,24 +240,28 @@ def covering(exchange: Exchange, plan: Plan, now: float) -> list[tuple[Budget, s
 
 
 def exhausted(budget: Budget, bound: int, period: str, left: int, now: float) -> Exhausted:
-    """The refusal of a call that a budget has no room for in `period`, with what is `left` and when there is room."""
+    """The refusal of a call that a budget has no room for in `period`, with what is `left`, and when there is room
+    where waiting helps."""
     end = ends(period)
+    after: float | None = None
+    details: dict[str, Any] = {
+        "budget": budget.name,
+        "covers": budget.covers,
+        "needed_usd": short_usd(bound),
+        "remaining_usd": format_usd(max(0, left)),
+    }
     if bound > budget.limit:
         hint = f"It may cost up to {short_usd(bound)}: ask for fewer tokens or raise the budget."
     else:
+        details["frees_at"] = None if end is None else end.isoformat()
+        after = None if end is None else end.timestamp() - now
         hint = f"It is free again at {end_text(period)}; or raise it, or ask for fewer tokens."
     return Exhausted(
         f"the budget {budget.name} ({short_usd(budget.limit)} a {budget.period}) has no room for this call",
         code="budget_exhausted",
         hint=hint,
-        retry_after=end.timestamp() - now if end is not None and bound <= budget.limit else None,
-        details={
-            "budget": budget.name,
-            "covers": budget.covers,
-            "needed_usd": short_usd(bound),
-            "remaining_usd": format_usd(max(0, left)),
-            "frees_at": None if end is None else end.isoformat(),
-        },
+        retry_after=after,
+        details=details,
     )
 
 

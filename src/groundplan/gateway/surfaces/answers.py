@@ -29,7 +29,8 @@ _TYPES = {
 _PARAMS = {"model_not_found": "model", "messages_empty": "messages", "copies_range": "n", "cap_range": "max_tokens"}
 _FINAL = ("budget_exhausted", "calls_per_day", "idempotency_replayed", "idempotency_mismatch")
 _PATIENCE_S = 60.0
-"""Longer than this no official client waits by itself; trying again before is in vain."""
+"""Longer than this no official client waits by itself; trying again before is in vain, and so it is where no time is
+told."""
 _UNSAFE = re.compile(r"[^\x21-\x7e]")
 _encode = msgspec.json.Encoder().encode
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -56,8 +57,8 @@ def of_error(error: GroundplanError, call_id: str = "") -> tuple[int, bytes, byt
     headers = b""
     if error.retry_after is not None:
         headers += b"retry-after: %d\r\n" % max(1, math.ceil(error.retry_after))
-    long = error.status == 429 and error.retry_after is not None and error.retry_after > _PATIENCE_S
-    if long or (error.status in (409, 429) and error.code in _FINAL):
+    in_vain = error.status == 429 and (error.retry_after is None or error.retry_after > _PATIENCE_S)
+    if in_vain or (error.status in (409, 429) and error.code in _FINAL):
         headers += b"x-should-retry: false\r\n"
     if call_id:
         headers += b"groundplan-call-id: %b\r\n" % call_id.encode("ascii")

@@ -1,0 +1,71 @@
+"""What a caller is told whose call a limit or a budget has no room for: when it frees, or that waiting never helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.unit.call_rig import BOUND, call_rig
+
+from groundplan.blueprint.model import Budget, Limit
+from groundplan.core.money import PICO
+from groundplan.gateway.budgets.periods import current, ends
+from groundplan.gateway.call.admit import exhausted
+from groundplan.gateway.surfaces.answers import of_error
+
+NOW = 1_795_000_000.0
+
+
+def limit(kind: str, amount: int, covers: str = "company", name: str = "few") -> Limit:
+    return Limit(name=name, covers=covers, type=kind, amount=amount, period="day")
+
+
+@pytest.mark.parametrize("connected", [True, False])
+@pytest.mark.parametrize("covers", ["company", "deployment/one"])
+@pytest.mark.parametrize(("kind", "most"), [("tokens", 19), ("cost", BOUND - 1)])
+async def test_a_call_above_the_whole_limit_is_told_no_time_and_not_to_try_again(
+    tmp_path: Path, kind: str, most: int, covers: str, connected: bool
+) -> None:
+    """Whether PostgreSQL can be asked makes no difference: it has never so much to give."""
+    async with call_rig(tmp_path, ["one"], limits=[limit(kind, most, covers)]) as rig:
+        rig.lender.connected = connected
+        reply = await rig.chat()
+        error = reply.json["error"]
+        assert (reply.status, reply.code, error["limit"]) == (429, "rate_limit_exceeded", "few")
+        assert "retry-after" not in reply.headers and "frees_at" not in error
+        assert reply.headers["x-should-retry"] == "false"
+        assert "fewer tokens or raise the limit" in error["hint"] and str(error["needed"]) in error["hint"]
+        assert rig.lender.asked == [], "nobody waits for what cannot be given"
+        assert rig.models["one"].counted == 0 and rig.gateway.counters.open_count == 0
+        await rig.books()
+
+
+async def test_where_waiting_helps_the_time_is_told(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one"], limits=[limit("cost", BOUND)]) as rig:
+        reply = await rig.chat()  # the lender lends nothing
+        error = reply.json["error"]
+        assert (reply.status, reply.code) == (429, "rate_limit_exceeded")
+        span = current("day", "", "UTC", rig.gateway.clock.seconds())
+        end = ends(span)
+        assert end is not None and error["frees_at"] == end.isoformat() and "It is free again at" in error["hint"]
+        assert int(reply.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
+async def test_of_two_deployments_the_one_for_which_waiting_helps_is_told(
+    tmp_path: Path, order: tuple[str, str]
+) -> None:
+    limits = [limit("cost", BOUND - 1, "deployment/one", "small"), limit("cost", BOUND, "deployment/two", "used")]
+    async with call_rig(tmp_path, order, limits=limits) as rig:
+        error = (await rig.chat()).json["error"]
+        assert error["limit"] == "used" and error["frees_at"]
+        await rig.books()
+
+
+def test_a_budget_that_is_smaller_than_the_call_tells_no_time() -> None:
+    budget = Budget(name="all", covers="company", limit=PICO, period="day")
+    period = current("day", "", "UTC", NOW)
+    never, later = exhausted(budget, PICO + 1, period, PICO, NOW), exhausted(budget, PICO, period, 0, NOW)
+    assert "frees_at" not in never.details and never.retry_after is None and "raise the budget" in never.hint
+    assert b"x-should-retry: false" in of_error(never)[2] and b"retry-after" not in of_error(never)[2]
+    assert later.details["frees_at"] and later.retry_after is not None and "free again" in later.hint
