@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.test_gateway_pipeline import KEY, Rig, rig
 
+from groundplan.blueprint.model import Budget
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
+from groundplan.core.money import PICO
+from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.telemetry import meters
 from groundplan.gateway.telemetry.exposition import Family, Sample, histogram, render
 from groundplan.gateway.telemetry.meters import DURATION_US, Histogram, Meters
@@ -121,6 +125,32 @@ async def test_a_worker_tells_of_calls_attempts_tokens_and_cost(rig: Rig) -> Non
         assert total(found[f"process_{process}"]) > 0
     text = render([("0", families(rig.gateway))]).decode()
     assert KEY not in text and str(rig.gateway.epoch) not in text
+
+
+@pytest.mark.parametrize(
+    ("period", "starts", "timezone"),
+    [
+        ("day", "", "UTC"), ("day", "", "Europe/Oslo"), ("week", "", "UTC"), ("week", "sunday", "UTC"),
+        ("month", "", "UTC"), ("month", "26", "UTC"), ("month", "", "America/New_York"), ("quarter", "", "UTC"),
+        ("quarter", "02-01", "UTC"), ("year", "", "UTC"), ("year", "04-01", "UTC"), ("total", "", "UTC"),
+    ],
+)  # fmt: skip
+async def test_a_budget_is_shown_in_its_running_period_and_in_no_other(
+    rig: Rig, period: str, starts: str, timezone: str
+) -> None:
+    catalog = rig.gateway.live.catalog
+    assert catalog is not None
+    budget = Budget(name="own", covers="company", limit=9 * PICO, period=period, starts=starts, timezone=timezone)
+    told = msgspec.structs.replace(catalog.blueprint, budgets=[budget])
+    rig.live.catalog = dataclasses.replace(catalog, blueprint=told)
+    now = rig.gateway.clock.seconds()
+    spans = {current(period, starts, timezone, now - days * 86_400): days for days in (0, 1, 8, 40, 100, 400)}
+    for place, span in enumerate(spans):
+        rig.slices.grant("own", span, (place + 1) * PICO)
+    found = parsed(render([("0", families(rig.gateway))]))
+    labels = (("budget", "own"), ("period", period), ("worker", "0"))
+    assert found["groundplan_gateway_slice_available_usd"] == {labels: 1.0}
+    assert found["groundplan_gateway_budget_remaining_usd"] == {labels: 9.0}
 
 
 async def test_the_time_to_the_first_token_is_that_of_streams_a_model_made(rig: Rig) -> None:
