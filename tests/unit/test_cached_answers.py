@@ -386,11 +386,13 @@ class Newest:
 
 
 async def test_matching_by_meaning_has_its_place_after_an_exact_miss(tmp_path: Path) -> None:
-    meant = Cache(seconds=60, max_bytes=1 << 20, scope="workload", semantic=Semantic())
-    async with rigged(tmp_path, workloads={"assistant": {"cache": meant}, "exactly": {"cache": CACHE}}) as rig:
+    similar = Cache(seconds=60, max_bytes=1 << 20, scope="workload", semantic=Semantic())
+    async with rigged(tmp_path, workloads={"assistant": {"cache": similar}, "exactly": {"cache": CACHE}}) as rig:
         rig.gateway.cached.similar = Newest()
         assert (await rig.chat()).json["groundplan"]["cache"] == "none"
-        assert (await rig.chat(temperature=0.1)).json["groundplan"]["cache"] == "semantic"
+        meant = await rig.chat(temperature=0.1)
+        assert meant.json["groundplan"]["cache"] == meant.headers["groundplan-cache"] == "semantic"
+        assert meant.headers["groundplan-saved-usd"] == meant.json["groundplan"]["saved_usd"]
         assert (await rig.chat(seed=1)).json["groundplan"]["cache"] == "none"
         assert (await rig.chat("exactly")).json["groundplan"]["cache"] == "none"
         assert (await rig.chat("exactly", temperature=0.1)).json["groundplan"]["cache"] == "none"

@@ -86,6 +86,7 @@ async def cache_of(rig: Rig, question: str, key: str = "assistant", before: Any 
     reply = await rig.chat(key, messages=[*before, {"role": "user", "content": question}], **more)
     assert reply.status == 200, reply.body
     found: str = json.loads(reply.body)["groundplan"]["cache"]
+    assert reply.headers.get("groundplan-cache", "none") == found
     return found
 
 

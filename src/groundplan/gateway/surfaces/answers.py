@@ -127,7 +127,8 @@ def headers(exchange: Exchange, *, cost: bool) -> bytes:
     if cost:
         lines.append(b"groundplan-cost-usd: %b\r\n" % format_usd(exchange.cost).encode("ascii"))
     if exchange.cache in ("exact", "semantic"):
-        lines.append(b"groundplan-cache: exact\r\ngroundplan-saved-usd: %b\r\n" % format_usd(exchange.saved).encode())
+        told = (exchange.cache.encode("ascii"), format_usd(exchange.saved).encode("ascii"))
+        lines.append(b"groundplan-cache: %b\r\ngroundplan-saved-usd: %b\r\n" % told)
     if exchange.remaining is not None:
         lines.append(b"groundplan-budget-remaining-usd: %b\r\n" % format_usd(exchange.remaining).encode("ascii"))
     if exchange.crossed:
