@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -12,12 +13,16 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 from psycopg import AsyncConnection
+from tests.integration.gateway_stack import RATES, Reply, parse
+from tests.unit.call_rig import Rig, call_rig
 from tests.unit.test_gateway_experiments import books, rest, tried, trying
 
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
+from groundplan.core.money import PICO, format_usd
 from groundplan.gateway.batches import file_store
 from groundplan.gateway.batches.file_store import StoredFile
 from groundplan.gateway.batches.shelf import Shelf
@@ -31,6 +36,7 @@ from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.messages import MESSAGES
 from groundplan.gateway.surfaces.named_files import NamedFile
 from groundplan.gateway.surfaces.responses import RESPONSES
+from groundplan.ledger.model import Reservation
 from groundplan.testing.database import Database
 
 PNG = NamedFile("a.png", "image/png", "iVBORw==")
@@ -89,6 +95,33 @@ async def test_a_second_answer_beside_the_shown_one_gets_the_files_too(database:
             }  # fmt: skip
         assert rig.gateway.files._held == 0, "both have given back what they held"
         await books(rig)
+
+
+async def test_an_estimate_looks_at_the_files_that_are_named(database: Database, tmp_path: Path) -> None:
+    """It is what the call reserves, and an id that is not there is told as for a call."""
+    takes: dict[str, Any] = {"accepts": ["file"], "context_tokens": 100, "rates": replace(RATES, input=10 * PICO)}
+    id = new_id()
+
+    def asked(rig: Rig, id: UUID) -> bytes:
+        part = {"type": "file", "file": {"file_id": f"file-{id.hex}"}}
+        return rig.request(messages=[{"role": "user", "content": [part]}])
+
+    async def told(rig: Rig, request: bytes) -> Reply:
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(request.replace(b"\r\n\r\n", b"\r\ngroundplan-estimate: 1\r\n\r\n", 1))
+        reply = parse(await asyncio.wait_for(reader.read(), 20))
+        writer.close()
+        return reply
+
+    async with call_rig(tmp_path, ["one"], more={"one": takes}) as rig:
+        rig.gateway.files = await stored(database, Shelf(Home(tmp_path)), id, b"%PDF-1.4\n")
+        estimate, unknown = await told(rig, asked(rig, id)), await told(rig, asked(rig, new_id()))
+        assert (unknown.status, unknown.code) == (404, "file_not_found")
+        assert rig.gateway.files._held == 0 and rig.models["one"].counted == 0
+        part = {"type": "file", "file": {"file_id": f"file-{id.hex}"}}
+        assert (await rig.chat(messages=[{"role": "user", "content": [part]}])).status == 200
+        (made,) = [record for record in await rig.records() if isinstance(record, Reservation)]
+        assert estimate.json["most_usd"] == format_usd(made.bound)
 
 
 async def test_a_worker_holds_so_much_of_files_at_a_time(database: Database, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +365,26 @@ async def test_a_stored_response_is_gone_on_with_by_its_own_key_only(setup: Setu
         await client.responses.delete(first.id)
         with pytest.raises(NotFoundError):
             await client.responses.retrieve(first.id)
+
+
+async def test_an_estimate_counts_the_response_that_is_gone_on_with(setup: Setup) -> None:
+    """It is what the call reserves: with that as its cap it is made, with less it is refused."""
+    key = setup.stack.key("keeper")
+    ask: dict[str, Any] = {"model": "chat", "max_output_tokens": 20}
+    first = await setup.stack.post("/v1/responses", key, {**ask, "input": "word " * 500})
+    assert first.status == 200, first.body
+    ask |= {"input": "Second?", "previous_response_id": first.json["id"]}
+    told = (await setup.stack.post("/v1/responses", key, ask, groundplan_estimate="1")).json
+    most = Decimal(told["most_usd"])
+    assert most > Decimal("0.0025"), "2,500 bytes at 1 USD a million"
+    for cap, status in ((most - Decimal("0.000000000001"), 403), (most, 200)):
+        made = await setup.stack.post("/v1/responses", key, ask, groundplan_max_cost_usd=f"{cap:f}")
+        assert made.status == status, made.body
+    unknown = await setup.stack.post(
+        "/v1/responses", key, {**ask, "previous_response_id": "resp_x"}, groundplan_estimate="1"
+    )
+    assert (unknown.status, unknown.code) == (404, "response_not_found")
+    assert setup.chat.counted == 2
 
 
 async def test_nothing_is_stored_where_content_is_not_kept_in_full_or_not_wanted(setup: Setup) -> None:

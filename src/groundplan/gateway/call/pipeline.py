@@ -266,7 +266,7 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
         await exchange.interface.receive(exchange.request)
     exchange.ask = exchange.interface.read(exchange.request)
     if HEADER in exchange.request.headers:
-        _estimate(gateway, exchange, catalog)
+        await _estimate(gateway, exchange, catalog)
         return
     kept = await cache.replay(gateway, exchange)
     steps.append(("cache", (clock() - exchange.started) // 1000))
@@ -291,8 +291,10 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     await (serve if exchange.route is None else served)(gateway, exchange)
 
 
-def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
+async def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
     policy = _check(gateway, exchange, catalog)
+    if exchange.interface.keeps or (exchange.ask is not None and exchange.ask.files):
+        await _complete(gateway, exchange)
     if exchange.plan is None:
         raise AssertionError("not checked")
     data = estimate(gateway, exchange, exchange.plan, policy)
