@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from groundplan.blueprint import artifact
-from groundplan.blueprint.model import Grant, Rates
+from groundplan.blueprint.model import Grant, Limit, ProviderKey, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.journal.records import read_segment
 from groundplan.ledger.model import Finish, Reservation, Settlement
@@ -53,13 +53,28 @@ class Setup:
         assert len(self.records(Reservation)) == count
         return self.records(Settlement)
 
+    async def refused(self, made: int) -> None:
+        """So many responses were made, and one was refused, which is written down as a call."""
+        async with asyncio.timeout(10):
+            while len(self.records(Finish)) <= made:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert len(self.records(Settlement)) == len(self.records(Reservation)) == made
+        last = self.records(Finish)[made]
+        assert (last.status, last.http_status, last.error_code) == ("refused", 429, "rate_limit_exceeded")
+
 
 @pytest.fixture
-async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
+async def setup(database: Database, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Setup]:
+    more: dict[str, Any] = dict(getattr(request, "param", {}))
+    limits = more.pop("limits", [])
+    for key in more.get("keys", ()):
+        (tmp_path / key.key).write_text(f"secret of {key.key}")
+    more |= {"keys": [replace(key, key=f"file:{tmp_path / key.key}") for key in more.get("keys", ())]}
     async with scripted("all") as (model, port), installation(database, tmp_path) as stack:
-        talker = deployment("talker", port, kind="realtime", rates=RATES, max_output_tokens=100)
+        talker = deployment("talker", port, kind="realtime", rates=RATES, max_output_tokens=100, **more)
         places = [deployment("chat", port), talker]
-        stack.apply(blueprint(1, places, [workload("assistant", ["chat"], also=["talker"])], limit=PICO // 400))
+        made = blueprint(1, places, [workload("assistant", ["chat"], also=["talker"])], limit=PICO // 400)
+        stack.apply(replace(made, limits=limits))
         stack.start()
         await stack.ready()
         key, at = stack.key(), f"127.0.0.1:{stack.port}/v1"
@@ -145,6 +160,71 @@ async def test_an_exhausted_budget_ends_the_conversation_cleanly(setup: Setup) -
         async with setup.connected():
             pass
     assert caught.value.response.status_code == 429
+
+
+def limit(covers: str, type: str, amount: int, period: str = "day") -> dict[str, Any]:
+    return {"limits": [Limit(name="few", covers=covers, type=type, amount=amount, period=period)]}
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        limit("deployment/talker", "requests", 2), limit("model/scripted/talker", "requests", 2),
+        limit("deployment/talker", "tokens", deployment("x", 1).context_tokens + 100 + 5),
+        limit("model/scripted/talker", "cost", int(BOUND * PICO) + 40_000_000),
+        {"keys": [ProviderKey(key="a", requests=[(2, "day")])]},
+    ],
+    indirect=True,
+    ids=["deployment", "model", "tokens", "cost", "key"],
+)  # fmt: skip
+async def test_a_limit_of_the_deployment_its_model_or_key_ends_the_conversation_cleanly(setup: Setup) -> None:
+    """Two responses of one token in and three out fit; of a third one the most that it could be does not."""
+    async with setup.connected() as connection:
+        for _ in range(2):
+            await say(connection, "a")
+            await heard(connection)
+        await say(connection, "a")
+        _, error = await heard(connection, "error")
+        assert (error.error.code, error.error.type) == ("rate_limit_exceeded", "rate_limit_error")
+        assert await closed(connection) == 1008
+    assert setup.model.counted == 2
+    await setup.refused(2)
+    with pytest.raises(InvalidStatus) as caught:
+        async with setup.connected():
+            pass
+    assert caught.value.response.status_code == 429
+    assert setup.model.counted == 2
+
+
+@pytest.mark.parametrize(
+    "setup", [limit("deployment/talker", "concurrent", 1, "now")], indirect=True, ids=["concurrent"]
+)
+async def test_what_a_response_holds_of_a_limit_comes_back_with_its_end(setup: Setup) -> None:
+    setup.model.script = Script(chunk_ms=300)
+    async with setup.connected() as one, setup.connected() as two:
+        for connection in (one, two, one):
+            await say(connection, "a")
+            assert (await heard(connection))[0] == "You said: a"
+        await say(one, "a")
+        await heard(one, "response.output_text.delta")
+        await say(two, "a")
+        assert (await heard(two, "error"))[1].error.code == "rate_limit_exceeded"
+
+
+@pytest.mark.parametrize(
+    "setup", [{"keys": [ProviderKey(key="a", requests=[(1, "day")]), ProviderKey(key="b")]}], indirect=True
+)
+async def test_a_conversation_begins_with_a_key_that_has_room(setup: Setup) -> None:
+    async with setup.connected() as connection:
+        await say(connection, "a")
+        await heard(connection)
+        await say(connection, "a")
+        assert (await heard(connection, "error"))[1].error.code == "rate_limit_exceeded"
+    for _ in range(2):
+        async with setup.connected() as connection:
+            for _ in range(2):
+                await say(connection, "a")
+                assert (await heard(connection))[0] == "You said: a"
 
 
 @pytest.mark.parametrize("what", ["revoked", "killed"])

@@ -115,10 +115,13 @@ async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) ->
     exchange.use = Use(call=held, lines=_lines(gateway, held))
 
 
-async def admit_attempt(gateway: Gateway, exchange: Exchange, deployment: Deployment, attempt: int) -> bool:
+async def admit_attempt(
+    gateway: Gateway, exchange: Exchange, deployment: Deployment, attempt: int, *, key: str | None = None
+) -> bool:
     """Take what an attempt needs of every limit that covers its deployment, or the key there; whether there was room.
 
-    Of a deployment with several keys the least used one with room is chosen.
+    Of a deployment with several keys the least used one with room is chosen. `key`: the reference of the one that it
+    uses already, over a connection that stands; empty where it uses none.
     """
     use, catalog = exchange.use, exchange.catalog
     if use is None or catalog is None or catalog.limits is None:
@@ -126,13 +129,12 @@ async def admit_attempt(gateway: Gateway, exchange: Exchange, deployment: Deploy
     book = catalog.limits
     if attempt in use.attempts:  # of one that was not sent in the end
         _settle(gateway, use.attempts.pop(attempt), 0, 0, 0)
+    use.keys.pop(attempt, None)
     tokens, amount = _tokens(exchange, deployment), exchange.bounds[deployment.name]
     own = book.of_deployment(deployment)
-    order: list[int | None] = [None]
-    if deployment.keys:
-        order = [*gateway.targets.keys(deployment).order(gateway.loop.time())]
-        if not order:
-            return True  # every one rests, which the attempt itself will say
+    order = _keys(gateway, deployment, key)
+    if not order:
+        return True  # every one rests, which the attempt itself will say
     short: Short | None = None
     for place, index in enumerate(order):
         quotas = own if index is None else (*own, *book.of_key(deployment, index))
@@ -152,6 +154,15 @@ async def admit_attempt(gateway: Gateway, exchange: Exchange, deployment: Deploy
     if use.no_room is None or (short is not None and not short.never):
         use.no_room = short  # of several the one for which waiting helps
     return False
+
+
+def _keys(gateway: Gateway, deployment: Deployment, key: str | None) -> list[int | None]:
+    """Places of the keys that an attempt may use, the first choice first; None for a deployment that has no several."""
+    if not deployment.keys:
+        return [None]
+    if key is not None:
+        return [index for index, each in enumerate(deployment.keys) if each.key == key] or [None]
+    return [*gateway.targets.keys(deployment).order(gateway.loop.time())]
 
 
 async def _take(

@@ -1,8 +1,9 @@
 """`/v1/realtime`: a conversation over WebSocket, passed on both ways, each response of it a call with its own row.
 
 Money for the next response is reserved before anything is passed on that may begin one, also by the provider's own turn
-detection; each `response.done` is settled by its usage. Without room for another response, and within a second of a
-stop, the conversation ends with an error event and a close code. What is billed beside responses is refused by name.
+detection; each `response.done` is settled by its usage. Without room for another response in a budget or a limit, and
+within a second of a stop, the conversation ends with an error event and a close code. What is billed beside responses
+is refused by name.
 """
 
 from __future__ import annotations
@@ -128,6 +129,8 @@ class Session:
         self._first: Exchange | None = None
         """As whom the conversation was admitted."""
         self._target: Target | None = None
+        self._key = ""
+        """Reference of the provider's key that the connection uses, where its deployment has several."""
         self._busy = asyncio.Lock()
         self._guard: ConversationGuard | None = None
 
@@ -175,11 +178,29 @@ class Session:
             if exchange is None or deployment is None:
                 raise AssertionError("not admitted")
             if not exchange.attempt_started:
+                await self._room(exchange, self._deployment or deployment)
                 sequence = begin(gateway, exchange, self._deployment or deployment, inherits=False)
                 exchange.attempt_sent = True
                 if (pending := gateway.journal.durable(sequence)) is not None:
                     await pending
             return exchange
+
+    async def _room(self, exchange: Exchange, deployment: Deployment) -> None:
+        """Take what limits of the deployment, its model and the key there count of a response. Raises `Ended`."""
+        if not await limits.admit_attempt(self._gateway, exchange, deployment, exchange.attempts, key=self._key):
+            try:
+                self._no_room(exchange)
+            except GroundplanError as error:
+                raise Ended(POLICY, error) from error
+
+    def _no_room(self, exchange: Exchange) -> None:
+        """Raise `Exhausted`, written down, where a limit of a deployment has no room."""
+        try:
+            limits.check_room(self._gateway, exchange)
+        except GroundplanError as error:
+            self._ready = None
+            settle.finish(self._gateway, exchange, "refused", error.status, error.code)
+            raise
 
     async def _settle(self, exchange: Exchange, outcome: str, usage: Usage | None, code: str = "") -> None:
         """One response is over; returns when that is on the disk."""
@@ -203,14 +224,17 @@ class Session:
     # the way there ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Connect to the first deployment that answers, then take the client up. Raises `Unavailable`, `Invalid`."""
+        """Connect to the first deployment that answers, then take the client up. Raises `Exhausted`, `Unavailable`,
+        `Invalid`."""
         exchange = self._ready
         if exchange is None:
             raise AssertionError("not admitted")
         reason = "none may be used now"
         for deployment in exchange.deployments:
+            if not await limits.admit_attempt(self._gateway, exchange, deployment, exchange.attempts):
+                continue
             try:
-                self._upstream = await self._connect(deployment)
+                self._upstream = await self._connect(exchange, deployment)
             except (UpstreamFailure, OSError, TimeoutError, WebSocketException) as error:
                 reason = f"{deployment.name} did not take the connection ({error.__class__.__name__})"
                 self._gateway.health.failed(deployment.name, self._gateway.loop.time(), None)
@@ -221,6 +245,7 @@ class Session:
             self._guard = None if exchange.guard is None else ConversationGuard(exchange.guard)
             self._let_go(exchange)  # a conversation in which nothing is asked for holds no money
             return
+        self._no_room(exchange)
         raise Unavailable(
             f"no deployment could be reached: {reason}",
             code="upstream_failed",
@@ -228,9 +253,13 @@ class Session:
             retry_after=1.0,
         )
 
-    async def _connect(self, deployment: Deployment) -> ClientConnection:
-        targets = self._gateway.targets
-        target = targets.with_key(deployment, None) if deployment.keys else targets.of(deployment)
+    async def _connect(self, exchange: Exchange, deployment: Deployment) -> ClientConnection:
+        targets, use = self._gateway.targets, exchange.use
+        if deployment.keys:
+            target = targets.with_key(deployment, None if use is None else use.keys.get(exchange.attempts))
+            self._key = deployment.keys[target.index].key
+        else:
+            target, self._key = targets.of(deployment), ""
         self._target = target
         pool = target.pool
         if not isinstance(pool, UpstreamPool):
