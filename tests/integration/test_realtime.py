@@ -125,6 +125,25 @@ async def test_each_response_is_a_call_with_its_own_cost(setup: Setup) -> None:
     assert len({f.call for f in setup.records(Finish)}) == 2
 
 
+async def test_a_conversation_and_its_upstream_are_part_of_the_callers_trace(setup: Setup) -> None:
+    parent = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
+    headers = {"traceparent": parent, "tracestate": "vendor=1"}
+    async with setup.client.realtime.connect(model="talker", extra_headers=headers) as connection:
+        for _ in range(2):
+            await say(connection, "a")
+            await heard(connection)
+    await setup.settled(2)
+    assert [finish.trace for finish in setup.records(Finish)] == [parent] * 2
+    assert setup.model.last is not None
+    sent = setup.model.last.headers
+    assert (sent[b"traceparent"], sent[b"tracestate"]) == (parent.encode(), b"vendor=1")
+    async with setup.connected() as connection:
+        await say(connection, "a")
+        await heard(connection)
+    await setup.settled(3)
+    assert setup.records(Finish)[2].trace == "" and b"traceparent" not in setup.model.last.headers
+
+
 async def test_what_the_model_begins_by_itself_is_paid_too(setup: Setup) -> None:
     async with setup.connected() as connection:
         await connection.input_audio_buffer.append(audio="AAAA")

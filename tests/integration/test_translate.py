@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from openai import AsyncOpenAI
@@ -24,6 +25,7 @@ from tests.integration.sdk_types import strict
 from groundplan.blueprint.model import Rates
 from groundplan.core.endpoints import lookup
 from groundplan.core.money import PICO
+from groundplan.gateway.call.trace import attempt_span
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
@@ -117,6 +119,22 @@ async def test_each_provider_answers_as_openai_would(setup: Setup) -> None:
     assert setup.claude.last is not None
     assert json.loads(setup.claude.last.body)["max_tokens"] == 20
     assert setup.claude.last.headers[b"x-api-key"] == SECRET.encode()
+
+
+async def test_a_provider_is_part_of_the_callers_trace_with_the_attempt_as_parent(setup: Setup) -> None:
+    trace, span = "1" * 32, "2" * 16
+    headers = {"traceparent": f"00-{trace}-{span}-01", "tracestate": "vendor=1"}
+    for kind in (*KINDS, "claude"):
+        reply = await setup.stack.post("/v1/chat/completions", setup.key, ask(kind), **headers)
+        assert reply.status == 200, (kind, reply.body)
+        if kind == "claude":
+            assert setup.claude.last is not None
+            sent = setup.claude.last.headers
+        else:
+            sent = setup.fakes[kind].asked[-1][2]
+        version, traced, parent, flags = sent[b"traceparent"].decode().split("-")
+        assert (version, traced, flags, sent[b"tracestate"]) == ("00", trace, "01", b"vendor=1")
+        assert parent == attempt_span(UUID(reply.json["groundplan"]["call_id"]), 0).hex()
 
 
 async def test_each_provider_streams_as_openai_would(setup: Setup) -> None:

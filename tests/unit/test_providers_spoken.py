@@ -27,7 +27,7 @@ from tests.integration.sdk_types import strict
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.upstream.providers import EMBEDS, Place
-from groundplan.gateway.upstream.translate import Failed, Providers
+from groundplan.gateway.upstream.translate import Failed, InContext, Providers
 
 pytestmark = [
     pytest.mark.skipif(find_spec("any_llm") is None, reason="needs groundplan[providers]"),
@@ -99,6 +99,8 @@ class Wire:
             meta = {"billed_units": {"input_tokens": USED[0]}}
             rows = [[0.5, 0.25] for _ in body["texts"]]
             return {"id": "e", "embeddings": {"float": rows}, "texts": body["texts"], "meta": meta}
+        if path == "/api/embed":
+            return {"model": "m", "embeddings": [[0.5, 0.25]], "prompt_eval_count": USED[0]}
         if path.endswith("/invoke"):
             return {"embedding": [0.5, 0.25], "inputTextTokenCount": USED[0]}
         if path.endswith(":predict"):
@@ -386,6 +388,31 @@ async def test_embeddings_of_each_provider(tmp_path: Path, monkeypatch: pytest.M
             found = strict(CreateEmbeddingResponse, await providers.embed(place(api, wire, tmp_path), body))
             assert [each.embedding for each in found.data] == [[0.5, 0.25]] * 2, api
             assert [each.index for each in found.data] == [0, 1]
+
+
+TRACE = {"traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01", "tracestate": "vendor=1"}
+
+
+@pytest.mark.parametrize("how", ["whole", "streamed", "embeddings"])
+async def test_each_provider_is_part_of_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """And the next request, which is part of none, carries nothing of it."""
+    every = [*OTHERS, "anthropic", "gemini", "mistral", "ollama"]
+    apis = {"whole": every, "streamed": OTHERS, "embeddings": sorted(EMBEDS)}[how]
+    asyncio.get_running_loop().set_default_executor(InContext())
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        for api in apis:
+            where, model = place(api, wire, tmp_path), "gemini-2" if api == "vertexai" else f"up-{api}"
+            for trace in (TRACE, {}):
+                if how == "embeddings":
+                    body = json.dumps({"model": f"up-{api}", "input": ["a"]}).encode()
+                    await providers.embed(where, body, trace)
+                else:
+                    found = await providers.chat(where, asked(api, model=model, stream=how == "streamed"), trace)
+                    if not isinstance(found, bytes):
+                        assert [chunk async for chunk in found], api
+                headers = wire.asked[-1][2]
+                carried = {name: headers[name.encode()].decode() for name in TRACE if name.encode() in headers}
+                assert carried == trace, api
 
 
 async def test_an_address_of_vertex_ai_that_names_no_project_is_never_replaced_by_another(

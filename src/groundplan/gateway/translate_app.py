@@ -24,9 +24,11 @@ from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.http.stream import EVENT_STREAM
 from groundplan.gateway.surfaces.answers import error_body, of_error, of_refusal
 from groundplan.gateway.upstream.providers import HEADER, SERVICE, Place, place
-from groundplan.gateway.upstream.translate import Failed, Providers
+from groundplan.gateway.upstream.translate import Failed, InContext, Providers
 
 _log = logging.getLogger(__name__)
+_TRACE = ("traceparent", "tracestate")
+"""Headers that go on to the provider."""
 
 
 class Service:
@@ -55,8 +57,9 @@ class Service:
             response.send(503 if status < 500 else status, body, lines)
 
     async def _answer(self, path: bytes, named: Place, request: Request, response: Response) -> None:
+        trace = {name: value.decode("latin-1") for name in _TRACE if (value := request.headers.get(name.encode()))}
         if path.endswith(b"/chat/completions"):
-            found = await self._providers.chat(named, request.body)
+            found = await self._providers.chat(named, request.body, trace)
             if isinstance(found, bytes):
                 response.send(200, found)
                 return
@@ -68,7 +71,7 @@ class Service:
                     await response.drained()
             response.end(b"data: [DONE]\n\n", head)
         elif path.endswith(b"/embeddings"):
-            response.send(200, await self._providers.embed(named, request.body))
+            response.send(200, await self._providers.embed(named, request.body, trace))
         else:
             response.send(404, error_body("there is no such path", "path_unknown", "", "api_error"))
 
@@ -85,6 +88,7 @@ class Service:
 async def serve(home: Home) -> None:
     """Serve on a free port of 127.0.0.1 until SIGTERM or SIGINT. Raises `Unavailable` without the library."""
     token, loop = secrets.token_urlsafe(32), asyncio.get_running_loop()
+    loop.set_default_executor(InContext())
     providers = Providers()
     server = Server(Service(providers, token).handle, of_refusal, loop)
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0, backlog=256)

@@ -29,6 +29,11 @@ class Trace:
         name = f"traceparent: {self.parent[:36]}{attempt_span(call, attempt).hex()}{self.parent[52:]}\r\n".encode()
         return name + b"tracestate: %b\r\n" % self.state if self.state else name
 
+    def onwards(self) -> dict[str, str]:
+        """The headers as they came, for an upstream connection that belongs to no single attempt."""
+        state = {"tracestate": self.state.decode("ascii")} if self.state else {}
+        return {"traceparent": self.parent, **state}
+
 
 def of(headers: dict[bytes, bytes]) -> Trace | None:
     """The trace that a request says it is part of."""

@@ -23,7 +23,7 @@ from groundplan.core.ids import new_id
 from groundplan.economics import price
 from groundplan.economics.prices.reported import RealtimeUsage
 from groundplan.gateway.budgets import limits
-from groundplan.gateway.call import admit, settle
+from groundplan.gateway.call import admit, settle, trace
 from groundplan.gateway.call.attempt import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
@@ -121,6 +121,7 @@ class Session:
         self._response = response
         query = parse_qs(request.target.partition(b"?")[2].decode("latin-1"))
         self._model = query.get("model", ["auto"])[-1]
+        self._trace = trace.of(request.headers)
         self._socket = ServerSocket(request, response)
         self._upstream: ClientConnection | None = None
         self._deployment: Deployment | None = None
@@ -143,7 +144,7 @@ class Session:
         if catalog is None:
             raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
         exchange = Exchange(new_id(), self._request, self._response, REALTIME)
-        exchange.catalog = catalog
+        exchange.catalog, exchange.trace = catalog, self._trace
         identify(exchange, gateway.live.policy, gateway.clock.now().timestamp())
         exchange.ask = Ask(
             fields={}, model=self._model, messages=1, query="", stream=True, include_usage=False, cap=None, copies=1,
@@ -267,9 +268,10 @@ class Session:
         name, _, value = target.authorization.decode("ascii").strip().partition(": ")
         context, server_name = pool.tls
         more: dict[str, Any] = {} if context is None else {"ssl": context, "server_hostname": server_name}
+        headers = ({name: value} if name else {}) | ({} if self._trace is None else self._trace.onwards())
         return await connect(
             f"ws{pool.url[4:]}/realtime?model={quote(deployment.upstream_model, safe='')}",
-            additional_headers={name: value} if name else {},
+            additional_headers=headers,
             user_agent_header="groundplan",
             compression=None,
             proxy=None,

@@ -9,7 +9,10 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -36,6 +39,9 @@ _ONE_BY_ONE = frozenset({"gemini", "vertexai"})
 _NEVER_SENT = frozenset(
     {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror", "EndpointConnectionError", "PoolTimeout"}
 )
+_UNTRACED: Mapping[str, str] = MappingProxyType({})
+_trace: ContextVar[Mapping[str, str]] = ContextVar("trace", default=_UNTRACED)
+"""Trace context of the request in hand, for clients that take no headers with a request."""
 _TOTALS = frozenset({"prompt_tokens", "completion_tokens"})
 _DETAILS = {
     "prompt_tokens_details": frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens"}),
@@ -91,10 +97,16 @@ class Providers:
         if library.get_provider_class(place.api).MAX_RETRIES_SUPPORT in ("native", "mapped"):
             more["max_retries"] = 0  # retries are the gateway's: each is reserved and recorded
         key = secret or (None if place.api in _AMBIENT else "none")
-        return library.create(place.api, api_key=key, api_base=url, unified_exceptions=True, **more)
+        made = library.create(place.api, api_key=key, api_base=url, unified_exceptions=True, **more)
+        if place.api == "bedrock":
+            made.client.meta.events.register("before-call.bedrock-runtime", _trace_call)
+        return made
 
-    async def chat(self, place: Place, body: bytes) -> bytes | AsyncIterator[bytes]:
-        """The completion as JSON, or the chunks of a stream as JSON, usage in the last one. Raises `Failed`."""
+    async def chat(
+        self, place: Place, body: bytes, trace: Mapping[str, str] = _UNTRACED
+    ) -> bytes | AsyncIterator[bytes]:
+        """The completion as JSON, or the chunks of a stream as JSON, usage in the last one. `trace`: headers that its
+        provider gets, too. Raises `Failed`."""
         asked = _read(place, body, embeddings=False)
         secret = _secret(place)
         cap = asked.pop("max_completion_tokens", None)
@@ -103,6 +115,8 @@ class Providers:
         asked.pop("n", None)
         if place.api in ("anthropic", "gemini", "vertexai", "mistral", "ollama", "cohere", "groq", "bedrock"):
             asked.pop("stream_options", None)  # their streams report usage unasked
+        _trace.set(trace)
+        asked |= _with_trace(place.api, str(asked.get("model")), trace)
         try:
             found = await self.client(place, secret).acompletion(**asked)
             if not asked.get("stream"):
@@ -145,12 +159,14 @@ class Providers:
                     await waiting
         self._clients.clear()
 
-    async def embed(self, place: Place, body: bytes) -> bytes:
-        """Embeddings as JSON. Raises `Failed`."""
+    async def embed(self, place: Place, body: bytes, trace: Mapping[str, str] = _UNTRACED) -> bytes:
+        """Embeddings as JSON. `trace`: as of `chat`. Raises `Failed`."""
         asked = _read(place, body, embeddings=True)
         secret = _secret(place)
         model, inputs = asked.pop("model"), asked.pop("input")
         alone = place.api in _ONE_BY_ONE and isinstance(inputs, list)
+        _trace.set(trace)
+        asked |= _with_trace(place.api, model, trace, embeddings=True)
         try:
             client = self.client(place, secret)
             each = [await client.aembedding(model, one, **asked) for one in (inputs if alone else [inputs])]
@@ -159,6 +175,41 @@ class Providers:
         except Exception as error:
             raise failed(error, secret, place) from error
         return msgspec.json.encode(_together([_plain(found) for found in each]))
+
+
+class InContext(ThreadPoolExecutor):
+    """Threads that work in the context of whoever gives them work: the library asks Bedrock in the loop's own."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return super().submit(copy_context().run, fn, *args, **kwargs)
+
+
+def _with_trace(api: str, model: str, trace: Mapping[str, str], *, embeddings: bool = False) -> dict[str, Any]:
+    """Arguments of the library that put `trace` on the provider's request."""
+    headers = dict(trace)
+    if not headers:
+        return {}
+    if api in ("anthropic", "groq"):
+        return {"extra_headers": headers}
+    if api == "mistral":
+        return {"http_headers": headers}
+    if api == "cohere":
+        return {"request_options": {"additional_headers": headers}}
+    if api == "azure":
+        return {"headers": headers}
+    if api in ("gemini", "vertexai") and embeddings:
+        return {"config": {"http_options": {"headers": headers}}}
+    if api == "gemini" or (api == "vertexai" and model.startswith("gemini")):
+        return {"http_options": {"headers": headers}}
+    return {}  # Ollama's and Bedrock's clients look at `_trace`; other makers' models at Vertex AI get none
+
+
+async def _trace_request(request: Any) -> None:
+    request.headers.update(_trace.get())
+
+
+def _trace_call(params: dict[str, Any], **_: Any) -> None:
+    params["headers"].update(_trace.get())
 
 
 def _together(found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -183,6 +234,8 @@ def _options(api: str, url: str) -> Iterator[tuple[str, Any]]:
         yield from (("project", found[2]), ("location", found[3]))
     elif api == "azure":
         yield "retry_total", 0
+    elif api == "ollama":
+        yield "event_hooks", {"request": [_trace_request]}
     elif api == "bedrock":
         yield "config", importlib.import_module("botocore.config").Config(retries={"total_max_attempts": 1})
 
