@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
 
-from groundplan.blueprint.model import Cache, Limit, Rates, Semantic
+from groundplan.blueprint.model import Cache, Guardrails, Limit, Rates, Semantic
 from groundplan.economics import price
 from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.caching.answer_cache import Entry
@@ -383,6 +383,13 @@ class Newest:
 
     def note(self, entry: Entry, exchange: Exchange) -> None:  # noqa: ARG002 -- the protocol's signature
         raise AssertionError("nothing was looked up")
+
+
+async def test_beside_guardrails_a_cache_has_no_effect(tmp_path: Path) -> None:
+    checked = {"cache": CACHE, "guardrails": Guardrails(deny_output=["forbidden"])}
+    async with rigged(tmp_path, workloads={"assistant": checked}) as rig:
+        found = [(await rig.chat()).json["groundplan"]["cache"] for _ in range(3)]
+        assert found == ["none"] * 3 and counted(rig) == 3 and len(rig.gateway.cached) == 0
 
 
 async def test_matching_by_meaning_has_its_place_after_an_exact_miss(tmp_path: Path) -> None:

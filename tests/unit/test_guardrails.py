@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from groundplan.blueprint.model import Blueprint, CompanyEntity, Guardrails, Review, Workload
+from groundplan.blueprint.model import Blueprint, Cache, CompanyEntity, Guardrails, Review, Workload
 from groundplan.catalog.check import check
 from groundplan.catalog.guardrails import CompanyEntity as EntityDoc
 from groundplan.catalog.guardrails import GuardrailRule
@@ -303,25 +303,35 @@ def test_the_catalog_says_which_checks_need_the_whole_answer() -> None:
     assert Checks("output", {}, Company(), denied([]), None).empty
 
 
-def test_the_plan_says_what_is_held_back() -> None:
-    def made(**more: Any) -> Blueprint:
-        task = Workload(
-            name="w", purpose="p", stage="pilot", sensitivity="internal", audience="employees", residency=[],
-            deployments=[], budgets=[], **more,
-        )  # fmt: skip
-        return Blueprint(
-            number=1, company="c", separation="solo", sites=[], deployments=[], sources=[], workloads=[task],
-            budgets=[], placements=[],
-        )  # fmt: skip
+def declared(**more: Any) -> Blueprint:
+    task = Workload(
+        name="w", purpose="p", stage="pilot", sensitivity="internal", audience="employees", residency=[],
+        deployments=[], budgets=[], **more,
+    )  # fmt: skip
+    return Blueprint(
+        number=1, company="c", separation="solo", sites=[], deployments=[], sources=[], workloads=[task],
+        budgets=[], placements=[],
+    )  # fmt: skip
 
-    whole = made(guardrails=Guardrails(schema="{}"), review=Review(within_ms=60_000))
+
+def test_the_plan_says_what_is_held_back() -> None:
+    whole = declared(guardrails=Guardrails(schema="{}"), review=Review(within_ms=60_000))
     assert notes(None, whole) == (
         "workload/w: streams are held back to their end, since schema needs the whole answer",
         "workload/w: answers wait up to 1 min for a person",
     )
-    assert notes(whole, whole) == () and notes(None, made()) == ()
-    windowed = made(guardrails=Guardrails(output={"secrets": "block"}))
-    assert notes(made(), windowed) == ("workload/w: streams are held back by 256 characters",)
+    assert notes(whole, whole) == () and notes(None, declared()) == ()
+    windowed = declared(guardrails=Guardrails(output={"secrets": "block"}))
+    assert notes(declared(), windowed) == ("workload/w: streams are held back by 256 characters",)
+
+
+@pytest.mark.parametrize("beside", [{"guardrails": Guardrails()}, {"review": Review(within_ms=60_000)}])
+def test_the_plan_says_that_a_cache_has_no_effect_beside_checks(beside: dict[str, Any]) -> None:
+    told = "workload/w: answers are not given from the cache, since each is checked"
+    cache = Cache(seconds=60, max_bytes=1 << 20, scope="workload")
+    assert told in notes(None, declared(cache=cache, **beside))
+    assert told in notes(declared(**beside), declared(cache=cache, **beside)), "also where only the cache is new"
+    assert told not in notes(None, declared(cache=cache)) and told not in notes(None, declared(**beside))
 
 
 def test_a_judge_and_grounding_are_checked_where_they_are_written() -> None:
