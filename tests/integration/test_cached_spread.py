@@ -25,7 +25,7 @@ from groundplan.gateway.caching import cache_store
 from groundplan.gateway.caching.cache_store import AnswerStore
 from groundplan.identity import service as identity
 from groundplan.testing.database import Database
-from groundplan.testing.scripted import ScriptedModel
+from groundplan.testing.scripted import Script, ScriptedModel
 
 CACHE = Cache(seconds=600, max_bytes=1 << 20, scope="workload")
 SECRET = "the walrus sleeps at noon"
@@ -180,3 +180,27 @@ def test_what_is_over_stopped_or_too_much_is_deleted(
         stop = "INSERT INTO kill_switch (id, scope, reason, by, lifted_at) VALUES (%s, 'site/s', 'x', 'o', now())"
         conn.execute(stop.encode(), (new_id(),))
         assert swept() == set()
+
+
+async def test_a_worker_keeps_so_much_of_all_its_workloads_together(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten answers of 100 kB are in one MiB, although each workload alone may have more."""
+    monkeypatch.setenv("GROUNDPLAN_CACHE_MEMORY", "1")
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(say="x" * 100_000)
+        cache = Cache(seconds=600, max_bytes=64 << 20, scope="workload")
+        declared = [workload(name, ["one"], cache=cache, max_output_tokens=40_000) for name in ("first", "second")]
+        stack.apply(blueprint(1, [deployment("one", port, max_output_tokens=40_000)], declared))
+        keys = [stack.key(each.name) for each in declared]
+        stack.start()
+        await stack.ready()
+
+        async def ask(number: int) -> str:
+            reply = await stack.chat(keys[number % 2], f"question {number}", max_tokens=40_000)
+            assert reply.status == 200, reply.body
+            return str(reply.json["groundplan"]["cache"])
+
+        assert [await ask(number) for number in range(12)] == ["none"] * 12
+        assert await ask(11) == await ask(4) == "exact"
+        assert await ask(0) == await ask(1) == "none"

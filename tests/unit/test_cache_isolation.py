@@ -15,7 +15,7 @@ from tests.integration.gateway_stack import blueprint, deployment, workload
 
 from groundplan.blueprint.model import Cache
 from groundplan.core.ids import new_id
-from groundplan.gateway.caching.answer_cache import SHARE, AnswerCache, Entry
+from groundplan.gateway.caching.answer_cache import OVERHEAD_BYTES, SHARE, AnswerCache, Entry
 from groundplan.gateway.caching.cache_key import request_digest, terms_of
 from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call.exchange import Exchange
@@ -166,6 +166,8 @@ def test_any_other_field_counts(extra: dict[str, Any], more: Any, name: str) -> 
 
 SCOPES = ("company", "workload/w1", "workload/w2", "deployment/one", "source/a", "key/k")
 LIMIT = 30_000
+TOTAL = 45_000
+"""Of both workloads."""
 
 
 def plans(prompt: str) -> dict[str, Plan]:
@@ -179,7 +181,7 @@ class Shelf(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.cache = AnswerCache()
+        self.cache = AnswerCache(TOTAL)
         self.prompt = "a"
         self.catalog = index(blueprint(1, [], []))
         self.now = 1000.0
@@ -276,11 +278,34 @@ class Shelf(RuleBasedStateMachine):
         assert self.cache.size == sum(entry.size for entry in found) and len(self.cache) == len(found)
         for name in ("w1", "w2"):
             assert sum(entry.size for entry in self.cache.entries(name)) <= LIMIT
+        assert self.cache.size <= TOTAL
         assert all(entry is self.good.get((entry.workload, entry.key[0])) for entry in found)
 
 
 TestShelf = Shelf.TestCase
 TestShelf.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def kept(number: int, name: str, size: int) -> Entry:
+    """Of so many bytes in all."""
+    whole = bytes(size - 64 - OVERHEAD_BYTES)
+    return Entry((bytes([number]), False), b"c", name, 0, 9, "one", frozenset(), "", (), 1, whole=whole)
+
+
+def test_of_all_workloads_what_was_not_asked_for_longest_goes_first() -> None:
+    cache, known = AnswerCache(8 * 3000), plans("a")
+    made = [kept(number, f"w{number % 2 + 1}", 3000) for number in range(10)]
+    for entry in made[:8]:
+        assert cache.put(known[entry.workload], entry)
+    assert (cache.size, len(cache)) == (24_000, 8)
+    assert cache.get("w1", made[0].key, 1) is made[0]  # the first one is asked for, so the next ones go
+    for entry in made[8:]:
+        assert cache.put(known[entry.workload], entry)
+    there = [entry for entry in made if cache.get(entry.workload, entry.key, 1) is entry]
+    assert there == [made[0], *made[3:]] and cache.size == 24_000
+    assert not cache.put(known["w1"], kept(99, "w1", 3001)), "one takes an eighth of all at most"
+    cache.heed(index(blueprint(1, [], [])), Policy(1, {}, {}, frozenset(), frozenset()))
+    assert (cache.size, len(cache)) == (0, 0)
 
 
 # forms ---------------------------------------------------------------------------------------------------------------

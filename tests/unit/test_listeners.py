@@ -67,9 +67,12 @@ def test_settings_come_from_the_environment_and_the_command_line_wins(tmp_path: 
     assert with_tls(settings, "::1", None, None, None).tls_key == Path("/k.pem")
     assert settings.request_memory == 256 << 20
     assert load_settings({"GROUNDPLAN_REQUEST_MEMORY": "1"}).request_memory == 1 << 20
+    assert settings.cache_memory == 256 << 20
+    assert load_settings({"GROUNDPLAN_CACHE_MEMORY": "64"}).cache_memory == 64 << 20
     for wrong in ("0", "-1", "much", "nan"):
-        with pytest.raises(Invalid):
-            load_settings({"GROUNDPLAN_REQUEST_MEMORY": wrong})
+        for name in ("GROUNDPLAN_REQUEST_MEMORY", "GROUNDPLAN_CACHE_MEMORY"):
+            with pytest.raises(Invalid):
+                load_settings({name: wrong})
     for wrong in ("-1", "soon", "1e9", "nan"):
         with pytest.raises(Invalid):
             load_settings({"GROUNDPLAN_DRAIN_SECONDS": wrong})

@@ -54,6 +54,8 @@ class Settings:
     request_memory: int = 256 << 20
     """Most bytes that one gateway worker holds of the bodies of requests that it reads or answers.
     GROUNDPLAN_REQUEST_MEMORY, in MiB."""
+    cache_memory: int = 256 << 20
+    """Bytes of all answers that one gateway worker keeps to give them again. GROUNDPLAN_CACHE_MEMORY, in MiB."""
     console_url: str | None = None
     """Where people reach the console from other machines, such as `https://ai.acme.example`; passkeys are bound to its
     domain. A proxy with TLS passes it on to the control port, which listens on this machine only. None: only
@@ -114,6 +116,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         tls_client_ca=_path(env, "GROUNDPLAN_TLS_CLIENT_CA"),
         drain_seconds=_number(env, "GROUNDPLAN_DRAIN_SECONDS", 15.0, (0, 86_400), "seconds, such as 600"),
         request_memory=int(_number(env, "GROUNDPLAN_REQUEST_MEMORY", 256, (1, 1 << 20), "MiB, such as 512")) << 20,
+        cache_memory=int(_number(env, "GROUNDPLAN_CACHE_MEMORY", 256, (1, 1 << 20), "MiB, such as 512")) << 20,
         console_url=_console_url(env.get("GROUNDPLAN_CONSOLE_URL")),
         oidc_issuer=env.get("GROUNDPLAN_OIDC_ISSUER") or None,
         oidc_client=env.get("GROUNDPLAN_OIDC_CLIENT") or None,

@@ -36,6 +36,7 @@ from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.budgets.lease_store import LeaseClient
 from groundplan.gateway.budgets.leases import Slices
+from groundplan.gateway.caching.answer_cache import AnswerCache
 from groundplan.gateway.caching.cache_link import AnswerLink
 from groundplan.gateway.caching.idempotency import Answers
 from groundplan.gateway.caching.meaning import Meanings
@@ -182,6 +183,7 @@ def _gateway(
         live=live,
         targets=targets,
         answers=answers,
+        cached=AnswerCache(load_settings().cache_memory),
     )
     gateway.routes = Routes(home.root / "routers")
     live.health = lambda: told_health(gateway.health, loop.time())

@@ -1,8 +1,9 @@
 """Answers of one worker that may be given again, and the calls that are making one just now. Pure: no clock, no I/O.
 
-A shelf for each workload, bounded in bytes; what was not asked for longest goes first. What a stop switch, a cleared
-cache, a person who left or a changed blueprint concerns is thrown away as soon as the worker knows, and never comes
-back when the switch is lifted. Who may get an answer is in its key (`cache_key`) and in `cache`, not here.
+A shelf for each workload, bounded in bytes, and a bound of them all; what was not asked for longest goes first. What a
+stop switch, a cleared cache, a person who left or a changed blueprint concerns is thrown away as soon as the worker
+knows, and never comes back when the switch is lifted. Who may get an answer is in its key (`cache_key`) and in `cache`,
+not here.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
 OVERHEAD_BYTES = 1024
 """What an entry is counted for besides its answer."""
+MOST_BYTES = 256 << 20
+"""Of the answers of all workloads of a worker, unless its settings say otherwise."""
 SHARE = 8
-"""One answer may take this part of its shelf."""
+"""One answer may take this part of its shelf, and of all of them."""
 
 Key = tuple[bytes, bool]
 """(digest of the request and its terms, whether it is a stream)"""
@@ -93,10 +96,14 @@ class _Shelf:
 
 
 class AnswerCache:
-    """Of one worker."""
+    """Of one worker. `most`: bytes of all its answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_BYTES) -> None:
+        self._most = most
+        self._size = 0
         self._shelves: dict[str, _Shelf] = {}
+        self._used: OrderedDict[Entry, None] = OrderedDict()
+        """What is on any shelf, the ones asked for longest ago first."""
         self._flights: dict[bytes, Flight] = {}
         self._terms: dict[str, tuple[Plan, bytes]] = {}
         self._policy = NOTHING
@@ -110,10 +117,10 @@ class AnswerCache:
     @property
     def size(self) -> int:
         """Bytes in use."""
-        return sum(shelf.size for shelf in self._shelves.values())
+        return self._size
 
     def __len__(self) -> int:
-        return sum(len(shelf.entries) for shelf in self._shelves.values())
+        return len(self._used)
 
     def entries(self, workload: str) -> Iterator[Entry]:
         """Of a workload, the ones asked for longest ago first."""
@@ -143,13 +150,15 @@ class AnswerCache:
             self._remove(shelf, entry)
             return None
         shelf.entries.move_to_end(key)
+        self._used.move_to_end(entry)
         return entry
 
     def put(self, plan: Plan, entry: Entry) -> bool:
         """Keep an answer; False where it is too large, or made under a blueprint that holds no more. The one that was
         there under its key is replaced."""
         rule = plan.workload.cache
-        if rule is None or entry.size * SHARE > rule.max_bytes:
+        size = entry.size
+        if rule is None or size * SHARE > min(rule.max_bytes, self._most):
             return False
         terms = self.terms(plan)
         newest = self._catalog.plans.get(entry.workload) if self._catalog is not None else plan
@@ -157,15 +166,21 @@ class AnswerCache:
             return False
         shelf = self._shelves.get(entry.workload)
         if shelf is None or shelf.terms != terms:
+            self._clear(entry.workload)
             shelf = self._shelves[entry.workload] = _Shelf(terms=terms)
         shelf.most = rule.max_bytes
         old = shelf.entries.get(entry.key)
         if old is not None:
             self._remove(shelf, old)
         shelf.entries[entry.key] = entry
-        shelf.size += entry.size
+        self._used[entry] = None
+        shelf.size += size
+        self._size += size
         while shelf.size > shelf.most:
             self._remove(shelf, next(iter(shelf.entries.values())))
+        while self._size > self._most:
+            oldest = next(iter(self._used))
+            self._remove(self._shelves[oldest.workload], oldest)
         return True
 
     def drop(self, entry: Entry) -> None:
@@ -176,10 +191,19 @@ class AnswerCache:
         if self.on_drop is not None:
             self.on_drop(entry)
 
-    @staticmethod
-    def _remove(shelf: _Shelf, entry: Entry) -> None:
-        del shelf.entries[entry.key]
-        shelf.size -= entry.size
+    def _remove(self, shelf: _Shelf, entry: Entry) -> None:
+        size = entry.size
+        del shelf.entries[entry.key], self._used[entry]
+        shelf.size -= size
+        self._size -= size
+
+    def _clear(self, workload: str) -> None:
+        """Take its shelf away."""
+        shelf = self._shelves.pop(workload, None)
+        if shelf is not None:
+            self._size -= shelf.size
+            for entry in shelf.entries.values():
+                del self._used[entry]
 
     # what it must heed -----------------------------------------------------------------------------------------------
 
@@ -191,7 +215,7 @@ class AnswerCache:
             for name, shelf in list(self._shelves.items()):
                 plan = catalog.plans.get(name)
                 if plan is None or plan.workload.cache is None or self.terms(plan) != shelf.terms:
-                    del self._shelves[name]
+                    self._clear(name)
         if policy is not self._policy:
             self.heed_policy(policy)
 
@@ -199,7 +223,7 @@ class AnswerCache:
         """Throw away what it stops, and what is of people who have left; told of every policy in its turn."""
         old, self._policy = self._policy, policy
         for name in [name for name in self._shelves if policy.cleared.get(name) != old.cleared.get(name)]:
-            del self._shelves[name]
+            self._clear(name)
         stopped = policy.kills - old.kills
         gone = old.active - policy.active
         if not stopped and not gone:
