@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid, WrongType
 from groundplan.gateway.http import strict_json
-from groundplan.gateway.http.strict_json import refuse_duplicates
+from groundplan.gateway.http.strict_json import MOST_DEPTH, refuse_duplicates
 from groundplan.gateway.surfaces import chat, embeddings
 from groundplan.gateway.surfaces.body import QUERY_CHARACTERS
 from groundplan.gateway.surfaces.chat import ChatCompletions
@@ -102,6 +102,22 @@ def test_deep_nesting_is_refused_wherever_it_is(depth: int, start: bytes, end: b
         with pytest.raises(Invalid) as caught:
             chat.read(body)
         assert caught.value.code in ("body_not_json", "body_invalid", "content_unsupported")
+
+
+@pytest.mark.parametrize(("start", "end"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_five_hundred_levels_are_read_and_one_more_is_not(start: bytes, end: bytes) -> None:
+    """The body itself is the first; brackets in a text are none."""
+
+    def nested(levels: int) -> bytes:
+        deep = start * (levels - 1) + b"1" + end * (levels - 1)
+        return b'{"model":"a","messages":[{"role":"user","content":"[[{{"}],"metadata":' + deep + b"}"
+
+    assert MOST_DEPTH == 500
+    assert chat.read(nested(500)).model == "a"
+    refuse_duplicates(nested(500), 0)
+    with pytest.raises(Invalid) as caught:
+        chat.read(nested(501))
+    assert caught.value.code == "body_not_json" and "more than 500 levels" in caught.value.message
 
 
 @pytest.mark.parametrize(
