@@ -197,3 +197,52 @@ async def test_a_failure_is_still_invisible(tmp_path: Path, mode: str) -> None:
         replies = await asyncio.gather(*(rig.chat() for _ in range(6)))
         assert [reply.status for reply in replies] == [200] * 6
         await rig.books()
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in ("ordered", "cheapest")])
+async def test_one_that_was_opened_is_tried_again_although_two_others_are_well(tmp_path: Path, mode: str) -> None:
+    names = ["one", "two", "three"]
+    async with call_rig(tmp_path, names, workloads={"assistant": rule(balance=mode)}) as rig:
+        health, now = rig.gateway.health, rig.gateway.loop.time()
+        for _ in range(3):
+            health.failed("two", now - 1.5)
+        assert health.states(now) == {"two": "half_open"}
+        replies = await asyncio.gather(*(rig.chat() for _ in range(4)))
+        assert Counter(r.json["groundplan"]["deployment"] for r in replies)["two"] >= 1, "nobody tried it"
+        assert health.closed("two")
+
+
+async def test_a_fallback_or_one_without_weight_is_not_tried_in_front_of_the_others(tmp_path: Path) -> None:
+    names = ["one", "two", "three", "four"]
+    settings = {"assistant": rule(balance="weighted", peers=3)}
+    async with call_rig(tmp_path, names, workloads=settings, more={"three": {"weight": 0}}) as rig:
+        for _ in range(3):
+            for name in ("three", "four"):
+                rig.gateway.health.failed(name, rig.gateway.loop.time() - 1.5)
+        found = Counter([(await rig.chat()).json["groundplan"]["deployment"] for _ in range(6)])
+        assert found == {"one": 3, "two": 3}
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [("/v1/responses", "input"), ("/v1/completions", "prompt"), ("/v1/chat/completions", "messages")]
+)
+async def test_each_beginning_of_a_conversation_has_its_home_in_every_api(
+    tmp_path: Path, path: str, field: str
+) -> None:
+    names = ["one", "two", "three"]
+    async with call_rig(tmp_path, names, workloads={"assistant": rule(balance="prefix")}) as rig:
+
+        async def home(text: str) -> str:
+            given = [{"role": "user", "content": text}] if field == "messages" else text
+            body = json.dumps({"model": "auto", field: given}).encode()
+            head = f"POST {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n"
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
+            reply = parse(await asyncio.wait_for(reader.read(), 20))
+            writer.close()
+            deployment: str = reply.json["groundplan"]["deployment"]
+            return deployment
+
+        homes = {text: await home(text) for text in (f"question {n}" for n in range(16))}
+        assert len(set(homes.values())) > 1, "all conversations have one home"
+        assert homes == {text: await home(text) for text in homes}

@@ -96,11 +96,12 @@ class Course:
         self._workload = workload
         self._rule = rule = workload.reliability
         self._deadline = now + workload.deadline_ms / 1000
-        order = gateway.health.order(exchange.deployments, now)
-        if rule.balance != "ordered" and len(order) > 1 and exchange.route is None:
-            order = self._balanced(order)
-        elif exchange.plan is not None and exchange.plan.ramp is not None and exchange.route is None:
-            order = self._going_over(order, exchange.plan.ramp)
+        if rule.balance != "ordered" and len(exchange.deployments) > 1 and exchange.route is None:
+            order = self._balanced(now)
+        else:
+            order = gateway.health.order(exchange.deployments, now)
+            if exchange.plan is not None and exchange.plan.ramp is not None and exchange.route is None:
+                order = self._going_over(order, exchange.plan.ramp)
         ask = exchange.ask
         if rule.on_broken_stream == "resume" and ask is not None and ask.stream and goes_on(exchange.endpoint):
             exchange.continuation = continuation(ask, exchange.endpoint)
@@ -119,10 +120,17 @@ class Course:
         """Of the stream of which the client has a part."""
         self.code = "stream_broken"
 
-    def _balanced(self, order: list[Deployment]) -> list[Deployment]:
-        """Those that the workload prefers, balanced; then its fallbacks, and those that are not well."""
+    def _balanced(self, now: float) -> list[Deployment]:
+        """Those that the workload prefers, balanced; then its fallbacks, and those that are not well. One of them that
+        is to be tried by one call comes before all: behind those that are well it would never be asked again."""
         gateway, exchange, rule = self._gateway, self._exchange, self._rule
         peers = self._workload.deployments[: rule.peers] if rule.peers is not None else self._workload.deployments
+        tried = None
+        if gateway.health.troubled:
+            tried = gateway.health.due([d for d in exchange.deployments if d.name in peers and d.weight], now)
+        order = gateway.health.order(exchange.deployments, now)
+        if tried is not None:
+            order = [tried, *(d for d in order if d is not tried)]
         well = [d for d in order if d.name in peers and gateway.health.closed(d.name)]
         if len(well) < 2:
             return order
@@ -139,6 +147,8 @@ class Course:
             dice=random.random,
         )
         chosen = gateway.balance.arrange(rule.balance, well, facts)
+        if tried is not None:
+            chosen = [tried, *chosen]
         return [*chosen, *(d for d in order if d not in chosen)]
 
     def _going_over(self, order: list[Deployment], ramp: Ramp) -> list[Deployment]:

@@ -83,6 +83,14 @@ class Health:
             ready.append(deployment)
         return ready + cooling
 
+    def due(self, deployments: Sequence[Deployment], now: float) -> Deployment | None:
+        """The first that is to be tried by one call now. To be asked before `order`, which lets that one call do it."""
+        for deployment in deployments:
+            until = self._until.get(deployment.name)
+            if until is not None and until <= now:
+                return deployment
+        return None
+
     @property
     def troubled(self) -> bool:
         """Whether anything is known against anybody."""
