@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.integration.gateway_stack import deployment
+from tests.integration.gateway_stack import deployment, parse
 from tests.unit.call_rig import call_rig, rule
 
 from groundplan.blueprint.model import Deployment, Rates

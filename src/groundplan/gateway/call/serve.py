@@ -18,7 +18,7 @@ from groundplan.gateway.budgets import limits
 from groundplan.gateway.call import admit, retry, settle
 from groundplan.gateway.call.attempt import Attempt, AttemptFailed, begin
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.race import race
 from groundplan.gateway.call.resume import continuation, goes_on
 from groundplan.gateway.http.stream import break_off
@@ -81,6 +81,14 @@ async def serve(gateway: Gateway, exchange: Exchange, course: Course | None = No
         await course.break_off(told)
 
 
+_READ = ("instructions", "system", "messages", "input", "prompt")
+
+
+def _beginning(ask: Ask) -> bytes:
+    """Of what a model is to read, in whichever API it was asked."""
+    return b"".join(bytes(ask.fields[name])[:PREFIX_BYTES] for name in _READ if name in ask.fields)
+
+
 class Course:
     """The attempts of one call: what was tried, what may still be."""
 
@@ -137,7 +145,7 @@ class Course:
         ask = exchange.ask
         stream = ask is not None and ask.stream
         system = (self._workload.system_prompt or "").encode()
-        told = bytes(ask.fields.get("messages", b"")) if ask is not None and rule.balance == "prefix" else b""
+        told = _beginning(ask) if ask is not None and rule.balance == "prefix" else b""
         facts = Facts(
             workload=self._workload.name,
             running=gateway.loads.running,
