@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from tests.contract.ways import way_to
 from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, read_records, rule, until
 
-from groundplan.blueprint.model import Hedge, Limit
+from groundplan.blueprint.model import Hedge, Limit, ProviderKey
 from groundplan.gateway.call.hedge import Hedges
 from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.upstream.latency import LEAST, Learned
@@ -135,6 +135,33 @@ async def test_when_both_fail_and_nobody_is_left_the_client_is_told(tmp_path: Pa
         reply = await rig.chat()
         assert (reply.status, reply.code) == (503, "upstream_failed")
         assert sum((await rig.books()).spent.values()) == 2 * BOUND
+
+
+async def test_a_hedge_is_one_of_the_attempts(tmp_path: Path) -> None:
+    names = ["one", "two", "three"]
+    settings = {f"w{n}": {**HEDGED["assistant"], "attempts": n} for n in (1, 2)}
+    async with call_rig(tmp_path, names, workloads=settings) as rig:
+        rig.play("one", latency_ms=200)
+        assert (await rig.chat(key="w1")).json["groundplan"]["deployment"] == "one"
+        assert rig.models["two"].counted == 0, "two attempts were made where one is declared"
+        for name in names:
+            rig.play(name, mode="error", status=503, latency_ms=120)
+        assert (await rig.chat(key="w2")).code == "upstream_failed"
+        assert [rig.models[name].counted for name in names] == [2, 1, 0]
+        await rig.books()
+
+
+async def test_a_hedge_whose_key_is_refused_says_nothing_against_its_deployment(tmp_path: Path) -> None:
+    """One whose provider refuses a key has another one left: it is well, and asked with that when the first fails."""
+    file = tmp_path / "key"
+    file.write_text("secret")
+    keys = {"two": {"keys": [ProviderKey(key=f"file:{file}"), ProviderKey(key=f"file:{file}")]}}
+    async with call_rig(tmp_path / "home", more=keys, workloads=HEDGED) as rig:
+        rig.play("one", mode="error", status=503, latency_ms=150)
+        rig.play("two", mode="error", status=401, times=1)
+        assert (await answer(rig, stream=False))["deployment"] == "two"
+        assert "two" not in rig.gateway.health._windows, "its breaker counted a refused key"
+        await rig.books()
 
 
 # money ---------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from groundplan.blueprint.model import Deployment, Hedge
 from groundplan.core.errors import Denied, Unavailable
@@ -21,9 +22,11 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 
 
-async def race(gateway: Gateway, first: Attempt, waiting: deque[Deployment], rule: Hedge) -> Attempt:
-    """Open `first`, and perhaps another one of `waiting`; returns the one that has something for the client, which is
-    the exchange's own from then on.
+async def race(
+    gateway: Gateway, first: Attempt, waiting: deque[Deployment], rule: Hedge, hedged: Callable[[], None]
+) -> Attempt:
+    """Open `first`, and perhaps another one of `waiting`, of which `hedged` is told; returns the one that has something
+    for the client, which is the exchange's own from then on.
 
     Raises `AttemptFailed` when all failed: for the attempt that the exchange then has, which is not settled yet.
     """
@@ -43,8 +46,9 @@ async def race(gateway: Gateway, first: Attempt, waiting: deque[Deployment], rul
         await asyncio.wait([opening], timeout=after)
         second = None if opening.done() else await _second(gateway, exchange, waiting, (opening, first))
         if second is not None:
+            hedged()
             running[gateway.loop.create_task(second.open())] = second
-        return await _first_of(gateway, exchange, running)
+        return await _first_of(gateway, exchange, running, waiting)
     except BaseException:
         await _stop(gateway, exchange, running)
         raise
@@ -100,7 +104,9 @@ def _fit(gateway: Gateway, deployment: Deployment) -> bool:
     )
 
 
-async def _first_of(gateway: Gateway, exchange: Exchange, running: dict[asyncio.Task[None], Attempt]) -> Attempt:
+async def _first_of(
+    gateway: Gateway, exchange: Exchange, running: dict[asyncio.Task[None], Attempt], waiting: deque[Deployment]
+) -> Attempt:
     while True:
         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         for task in [task for task in running if task.done()]:
@@ -108,6 +114,8 @@ async def _first_of(gateway: Gateway, exchange: Exchange, running: dict[asyncio.
             failure = task.exception()
             if isinstance(failure, AttemptFailed) and running:
                 _lost(gateway, exchange, attempt, failure)
+                if failure.other_key or failure.stale:
+                    waiting.append(attempt.deployment)  # it may be well: asked again when the other one fails, too
                 continue
             await _take_over(gateway, exchange, attempt, running)
             if failure is not None:
@@ -141,7 +149,7 @@ def _lost(gateway: Gateway, exchange: Exchange, attempt: Attempt, failed: Attemp
     settle.attempt(gateway, mine, "failed" if failed.billed else "not_billed", failed.status, None)
     if mine is not exchange:
         exchange.add_cost(mine)
-    if not failed.stale:
+    if not failed.stale and not failed.other_key:
         gateway.health.failed(attempt.deployment.name, gateway.loop.time(), failed.rest)
     gateway.targets.forget(attempt.deployment.name)
 

@@ -58,10 +58,10 @@ async def serve(gateway: Gateway, exchange: Exchange, course: Course | None = No
             try:
                 attempt = course.begin(deployment)
                 hedge = workload.reliability.hedge
-                if hedge is None:
+                if hedge is None or not course.another:
                     await attempt.open()
                 else:
-                    attempt = await race(gateway, attempt, course.waiting, hedge)
+                    attempt = await race(gateway, attempt, course.waiting, hedge, course.hedged)
                 course.learn(attempt)
                 await attempt.deliver()
             except AttemptFailed as failed:
@@ -206,6 +206,15 @@ class Course:
                     await self._reserve(deployment)
                 return deployment
         return None
+
+    @property
+    def another(self) -> bool:
+        """Whether one more attempt may be made beside the one that runs."""
+        return self._tries < self._workload.attempts
+
+    def hedged(self) -> None:
+        """One was made beside it."""
+        self._tries += 1
 
     def leave_out(self, name: str) -> Deployment | None:
         """That deployment, which is not asked in its turn any more; None: it is not among those that wait."""
