@@ -50,7 +50,7 @@ class _StreamOptions(msgspec.Struct, frozen=True):
 
 
 class _Tool(msgspec.Struct, frozen=True):
-    type: str = "function"
+    type: str = ""
 
 
 class _Chat(msgspec.Struct, frozen=True):
@@ -171,8 +171,9 @@ def _service(chat: _Chat) -> str:
             raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
     for tool in chat.tools or ():
         if tool.type not in _TOOLS:
-            hint = "It runs at the provider and has no bound of cost; leave it out of tools."
-            raise Invalid(f"the tool {tool.type[:60]} is not supported", code="field_unsupported", hint=hint)
+            told = f"the tool {tool.type[:60]}" if tool.type else "a tool without a type"
+            hint = "It may run at the provider, without a bound of cost: each of tools is of type function or custom."
+            raise Invalid(f"{told} is not supported", code="field_unsupported", hint=hint)
     if chat.modalities and chat.modalities != ["text"]:
         raise Invalid("only text is supported", code="field_unsupported", hint='Use modalities ["text"].')
     if (service := SERVICES.get(chat.service_tier)) is None:

@@ -13,6 +13,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
+from groundplan.gateway.upstream import words
 
 SERVICE = "translate"
 """Local name of the service."""
@@ -40,10 +41,6 @@ _FIELDS: dict[str, frozenset[str]] = {
 }
 _EMBEDDINGS = frozenset({"model", "input", "encoding_format"})
 EMBEDS = frozenset({"azure", "bedrock", "cohere", "gemini", "mistral", "ollama", "vertexai"})
-_PARTS = frozenset({"text", "image_url", "refusal"})
-"""Content of messages that every provider has a word for."""
-_DETAILED = frozenset({"azure", "groq"})
-"""Providers that can be told how closely to look at an image."""
 _NOTHING = (b"null", b"[]", b"{}")
 _encode = msgspec.json.Encoder().encode
 
@@ -57,20 +54,6 @@ class Place(msgspec.Struct, frozen=True):
     key: str | None = None
 
 
-class _Image(msgspec.Struct):
-    detail: str | None = None
-
-
-class _Part(msgspec.Struct):
-    type: str = "text"
-    image_url: _Image | str | None = None
-
-
-class _Message(msgspec.Struct):
-    content: str | list[_Part] | None = None
-
-
-_messages = msgspec.json.Decoder(list[_Message]).decode
 place = msgspec.json.Decoder(Place).decode
 """The value of the header. Raises `DecodeError`."""
 
@@ -94,25 +77,7 @@ def unknown_field(api: str, fields: Mapping[str, msgspec.Raw], *, embeddings: bo
         return None
     if bytes(fields.get("n", msgspec.Raw(b"null"))) not in (b"null", b"1"):
         return "n"
-    return _unknown_part(api, bytes(fields.get("messages", b"[]")))
-
-
-def _unknown_part(api: str, messages: bytes) -> str | None:
-    """What of the content of messages this provider cannot be told: sound, files, how closely to look at an image."""
-    if b'"type"' not in messages:
-        return None
-    try:
-        found = _messages(messages)
-    except msgspec.DecodeError:
-        return None  # whoever reads the request says what is wrong with it
-    for message in found:
-        for part in message.content if isinstance(message.content, list) else []:
-            if part.type not in _PARTS:
-                return f"messages: content of type {part.type[:40]}"
-            image = part.image_url
-            if isinstance(image, _Image) and image.detail not in (None, "auto") and api not in _DETAILED:
-                return "messages: image_url.detail"
-    return None
+    return words.unknown(api, fields)
 
 
 def cannot(name: str, api: str) -> Invalid:

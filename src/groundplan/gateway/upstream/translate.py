@@ -21,6 +21,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.core.settings import resolve_secret
 from groundplan.gateway.surfaces.answers import error_body
 from groundplan.gateway.upstream.providers import VERTEX_URL, Place, cannot, unknown_field
+from groundplan.gateway.upstream.reworded import reworded
 
 MOST_CLIENTS = 64
 _SUFFIXES = {
@@ -107,7 +108,7 @@ class Providers:
     ) -> bytes | AsyncIterator[bytes]:
         """The completion as JSON, or the chunks of a stream as JSON, usage in the last one. `trace`: headers that its
         provider gets, too. Raises `Failed`."""
-        asked = _read(place, body, embeddings=False)
+        asked = reworded(place.api, _read(place, body, embeddings=False))
         secret = _secret(place)
         cap = asked.pop("max_completion_tokens", None)
         if cap is not None:

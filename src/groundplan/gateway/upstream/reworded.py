@@ -1,0 +1,108 @@
+"""A request in OpenAI's chat as the library takes it for a provider, where it would lose or refuse something of it that
+the provider has a word for. What no provider has a word for was refused before, by `words`. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+_ONE_SYSTEM = frozenset({"anthropic", "bedrock", "gemini", "vertexai"})
+"""Providers whose system messages are one text beside the conversation."""
+_SIGNED = frozenset({"gemini", "vertexai"})
+_REASONS = frozenset({"groq", "mistral"})
+"""Those that are given back what they thought."""
+_NAMED = frozenset({"azure", "groq"})
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+def reworded(api: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """The same request. What is not in a shape that is known stays as it is."""
+    made = {**asked, "messages": _messages(api, asked.get("messages") or [])}
+    if (asked.get("response_format") or {}).get("type") == "text":
+        del made["response_format"]  # which is what every model does unasked
+    if api == "bedrock" and isinstance(asked.get("stop"), str):
+        made["stop"] = [asked["stop"]]
+    if api in _SIGNED and asked.get("tools"):
+        made["tools"] = [{"function_declarations": [_declaration(tool["function"]) for tool in asked["tools"]]}]
+    if not made.get("tools"):
+        made.pop("tools", None)
+    return made
+
+
+def _declaration(function: dict[str, Any]) -> dict[str, Any]:
+    """A function in Gemini's words: its schema goes whole, not the top of it."""
+    made = {"name": function["name"]}
+    if function.get("description"):
+        made["description"] = function["description"]
+    if function.get("parameters"):
+        made["parameters_json_schema"] = function["parameters"]
+    return made
+
+
+def _messages(api: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    made = [_message(api, message) for message in messages]
+    if api not in _ONE_SYSTEM:
+        return made
+    system = [message["content"] for message in made if message["role"] == "system"]
+    rest = [message for message in made if message["role"] != "system"]
+    return [{"role": "system", "content": "\n\n".join(system)}, *rest] if system else rest
+
+
+def _message(api: str, message: dict[str, Any]) -> dict[str, Any]:
+    role, content = message["role"], message.get("content")
+    if role == "user":
+        made = {"role": role, "content": content}
+    elif role == "assistant":
+        made = _assistant(api, message)
+    elif role == "tool":
+        made = {"role": role, "tool_call_id": message["tool_call_id"], "content": _result(api, _text(content))}
+    else:
+        made = {"role": "system", "content": _text(content)}
+    if api in _NAMED and message.get("name") and role != "tool":
+        made["name"] = message["name"]
+    return made
+
+
+def _assistant(api: str, message: dict[str, Any]) -> dict[str, Any]:
+    text = _text(message.get("content")) or message.get("refusal") or ""
+    calls = [_call(api, call) for call in message.get("tool_calls") or ()]
+    made: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else "")}
+    if calls:
+        made["tool_calls"] = calls
+    if api in _REASONS and message.get("reasoning_content"):
+        made["reasoning_content"] = message["reasoning_content"]
+    return _signed(api, message, made)
+
+
+def _call(api: str, call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    arguments = function.get("arguments") or ""
+    said = {"name": function["name"], "arguments": arguments if arguments.strip() else "{}"}
+    return _signed(api, call, {"id": call["id"], "type": "function", "function": said})
+
+
+def _signed(api: str, given: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+    if api in _SIGNED and given.get("extra_content"):
+        made["extra_content"] = given["extra_content"]
+    return made
+
+
+def _result(api: str, text: str) -> str:
+    """Bedrock takes JSON for an object only."""
+    if api != "bedrock":
+        return text
+    try:
+        value = _decode(text)
+    except msgspec.DecodeError:
+        return text
+    return text if isinstance(value, dict) else _encode({"result": value}).decode()
+
+
+def _text(content: Any) -> str:
+    """The text of a string or of parts."""
+    if isinstance(content, list):
+        return "\n".join(part.get("text") or part.get("refusal") or "" for part in content)
+    return content or ""

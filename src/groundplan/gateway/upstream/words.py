@@ -1,0 +1,253 @@
+"""Which messages, tools and formats of answers each other provider has a word for, below the names of the fields: what
+its client would leave out in silence, or refuse only once it is asked, is named here. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+_decode = msgspec.json.Decoder().decode
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+_MESSAGE: dict[str, frozenset[str]] = {
+    "system": frozenset({"role", "content"}),
+    "developer": frozenset({"role", "content"}),
+    "user": frozenset({"role", "content"}),
+    "assistant": frozenset({"role", "content", "refusal", "tool_calls", "reasoning_content", "extra_content"}),
+    "tool": frozenset({"role", "content", "tool_call_id", "name"}),
+}
+"""What is read of a message. The name of a tool's result is that of the call it answers, and earlier reasoning is given
+back to no provider but in `extra_content`."""
+_PARTS: dict[str, frozenset[str]] = {
+    "text": frozenset({"type", "text"}),
+    "image_url": frozenset({"type", "image_url"}),
+    "refusal": frozenset({"type", "refusal"}),
+}
+_NAMED = frozenset({"azure", "groq"})
+"""Providers that can be told who of several people speaks."""
+_DETAILED = frozenset({"azure", "groq"})
+"""Those that can be told how closely to look at an image."""
+_SIGNED = frozenset({"gemini", "vertexai"})
+"""Those that want their signature of a thought back, in `extra_content`."""
+_PARSED = frozenset({"anthropic", "bedrock", "gemini", "ollama", "vertexai"})
+"""Those to whom the arguments of an earlier call go as values."""
+_FUNCTION = frozenset({"name", "description", "parameters", "strict"})
+_STRICT = frozenset({"azure", "cohere", "groq", "mistral"})
+"""Those that can be bound to a tool's schema."""
+_ALLOWED = frozenset({"gemini", "vertexai"})
+"""Those that can be given a choice of some tools."""
+_OLLAMA_PROPERTY = frozenset({"type", "description", "enum", "items"})
+_OLLAMA_SCHEMA = frozenset({"type", "properties", "required", "$defs", "items"})
+"""All that its client sends of a schema; `title` and `$schema` bind to nothing."""
+_UNBINDING = frozenset({"title", "$schema"})
+_FORMATS: dict[str, frozenset[str]] = {
+    "anthropic": frozenset({"text", "json_schema"}),
+    "azure": frozenset({"text", "json_schema"}),
+}
+_FORMATS_USUAL = frozenset({"text", "json_object", "json_schema"})
+_DESCRIBED = frozenset({"azure", "groq", "mistral"})
+"""Those that can be told what a schema is for."""
+
+
+def unknown(api: str, fields: Mapping[str, msgspec.Raw]) -> str | None:
+    """The first thing in the messages, tools, choice of a tool or format of the answer that this provider cannot be
+    told, by its name; None where it can be told all of it."""
+    try:
+        return (
+            _messages(api, _value(fields, "messages"))
+            or _tools(api, _value(fields, "tools"))
+            or _choice(api, _value(fields, "tool_choice"))
+            or _format(api, _value(fields, "response_format"), stream=_value(fields, "stream") is True)
+        )
+    except msgspec.DecodeError:
+        return None  # whoever reads the request says what is wrong with it
+
+
+def _value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
+    raw = fields.get(name)
+    return None if raw is None else _decode(raw)
+
+
+def _messages(api: str, messages: Any) -> str | None:
+    calls: set[str] = set()
+    for message in messages if isinstance(messages, list) else ():
+        if not isinstance(message, dict):
+            return "messages"
+        found = _message(api, message, calls)
+        if found is not None:
+            return f"messages: {found}"
+    return None
+
+
+def _message(api: str, message: dict[str, Any], calls: set[str]) -> str | None:
+    role = message.get("role")
+    if not isinstance(role, str) or role not in _ROLES:
+        return f"role {str(role)[:20]}"
+    known = _MESSAGE[role]
+    for name, value in message.items():
+        if value in (None, [], {}) or name in known:
+            continue
+        if name != "name" or api not in _NAMED:
+            return name[:40]
+    found = _content(api, role, message.get("content"))
+    if found is None and not isinstance(message.get("refusal") or "", str):
+        found = "refusal"
+    if found is None and message.get("extra_content") and not _signature(api, message["extra_content"]):
+        found = "extra_content"
+    if found is None and role == "tool":
+        found = None if message.get("tool_call_id") in calls else "tool_call_id"
+    return found if found is not None else _calls(api, message.get("tool_calls"), calls)
+
+
+def _content(api: str, role: str, content: Any) -> str | None:
+    if content is None or isinstance(content, str):
+        return None if content is not None or role == "assistant" else "content"
+    if not isinstance(content, list):
+        return "content"
+    kinds = {"user": ("text", "image_url"), "assistant": ("text", "refusal")}.get(role, ("text",))
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind not in kinds:
+            return f"content of type {str(kind)[:40]}"
+        for name, value in part.items():
+            if value is not None and name not in _PARTS[kind]:
+                return f"{kind}.{name[:40]}"
+        if kind == "image_url":
+            if (found := _image(api, part.get("image_url"))) is not None:
+                return found
+        elif not isinstance(part.get(kind), str):
+            return f"content of type {kind}"
+    return None
+
+
+def _image(api: str, image: Any) -> str | None:
+    if not isinstance(image, dict) or not isinstance(image.get("url"), str):
+        return "image_url"
+    for name, value in image.items():
+        if name == "detail" and (value in (None, "auto") or api in _DETAILED):
+            continue
+        if name != "url" and value is not None:
+            return f"image_url.{name[:40]}"
+    return None
+
+
+def _signature(api: str, extra: Any) -> bool:
+    google = extra.get("google") if isinstance(extra, dict) and extra.keys() == {"google"} else None
+    return (
+        api in _SIGNED
+        and isinstance(google, dict)
+        and google.keys() == {"thought_signature"}
+        and isinstance(google["thought_signature"], str)
+    )
+
+
+def _calls(api: str, made: Any, calls: set[str]) -> str | None:
+    for call in made if isinstance(made, list) else ():
+        kind = call.get("type", "function") if isinstance(call, dict) else None
+        if kind != "function":
+            return f"tool_calls of type {str(kind)[:40]}"
+        for name, value in call.items():
+            if name == "extra_content" and value and not _signature(api, value):
+                return "tool_calls.extra_content"
+            if value is not None and name not in ("id", "type", "function", "index", "extra_content"):
+                return f"tool_calls.{name[:40]}"
+        function, called = call.get("function"), call.get("id")
+        if not isinstance(called, str) or not called:
+            return "tool_calls.id"
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            return "tool_calls.function"
+        if not _arguments(api, function.get("arguments")) or function.keys() - {"name", "arguments"}:
+            return "tool_calls.function.arguments"
+        calls.add(called)
+    return None
+
+
+def _arguments(api: str, arguments: Any) -> bool:
+    if not isinstance(arguments, str):
+        return arguments is None
+    if api not in _PARSED or not arguments.strip():
+        return True
+    try:
+        return isinstance(_decode(arguments), dict)
+    except msgspec.DecodeError:
+        return False
+
+
+def _tools(api: str, tools: Any) -> str | None:
+    strict: set[bool] = set()
+    for tool in tools if isinstance(tools, list) else ():
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if kind != "function":
+            return f"tools: type {str(kind)[:40]}"
+        for name, value in tool.items():
+            if value is not None and name not in ("type", "function"):
+                return f"tools: {name[:40]}"
+        function = tool.get("function")
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            return "tools: function"
+        for name, value in function.items():
+            if value is not None and name not in _FUNCTION:
+                return f"tools: function.{name[:40]}"
+        strict.add(function.get("strict") is True)
+        if function.get("strict") and api not in _STRICT:
+            return "tools: function.strict"
+        if (found := _schema(api, function.get("parameters"))) is not None:
+            return f"tools: function.parameters{found}"
+    return "tools: function.strict" if api == "cohere" and len(strict) > 1 else None
+
+
+def _schema(api: str, schema: Any) -> str | None:
+    """What of a tool's schema cannot be told: nothing, but to Ollama."""
+    if schema is not None and not isinstance(schema, dict):
+        return ""
+    if api != "ollama" or not schema:
+        return None
+    for name, value in schema.items():
+        if name not in _OLLAMA_SCHEMA | _UNBINDING:
+            return f".{name[:40]}"
+        if name == "type" and value != "object":
+            return ".type"
+    properties = schema.get("properties")
+    for each in properties.values() if isinstance(properties, dict) else ():
+        for name in each if isinstance(each, dict) else ("properties",):
+            if name not in _OLLAMA_PROPERTY | _UNBINDING:
+                return f".{name[:40]}"
+    return None
+
+
+def _choice(api: str, choice: Any) -> str | None:
+    if choice is None:
+        return None
+    if isinstance(choice, str):
+        # Bedrock's client says "required" alone; "auto" is what its models do unasked
+        known = ("auto", "required") if api == "bedrock" else ("none", "auto", "required")
+        return None if choice in known else f"tool_choice {choice[:20]}"
+    kind = choice.get("type") if isinstance(choice, dict) else None
+    if kind == "function" and api != "bedrock":
+        function = choice.get("function")
+        named = isinstance(function, dict) and isinstance(function.get("name"), str)
+        return None if named and choice.keys() == {"type", "function"} else "tool_choice"
+    if kind == "allowed_tools" and api in _ALLOWED:
+        allowed = choice.get("allowed_tools")
+        return None if isinstance(allowed, dict) and allowed.get("mode") == "required" else "tool_choice allowed_tools"
+    return f"tool_choice {str(kind)[:20]}"
+
+
+def _format(api: str, wanted: Any, *, stream: bool) -> str | None:
+    if wanted is None:
+        return None
+    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    if kind not in _FORMATS.get(api, _FORMATS_USUAL):
+        return f"response_format {str(kind)[:20]}"
+    if kind == "text":
+        return None
+    if api == "groq" and stream:
+        return "response_format in a stream"
+    schema = wanted.get("json_schema")
+    if kind == "json_schema" and not (isinstance(schema, dict) and isinstance(schema.get("schema"), dict)):
+        return "response_format: json_schema.schema"
+    if isinstance(schema, dict) and schema.get("description") and api not in _DESCRIBED:
+        return "response_format: json_schema.description"
+    return None

@@ -1,0 +1,214 @@
+"""What of messages, tools and formats each provider can be told: the rest is refused by its name, before any money is
+reserved; what the library would lose is put into words that it does not."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from groundplan.core.errors import Invalid
+from groundplan.gateway.surfaces import chat
+from groundplan.gateway.upstream.providers import _FIELDS, unknown_field
+from groundplan.gateway.upstream.reworded import reworded
+
+APIS = ("anthropic", "azure", "bedrock", "cohere", "gemini", "groq", "mistral", "ollama", "vertexai")
+ASKED = {"role": "user", "content": "Where is it?"}
+CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"what": "it"}'}}
+CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+SIGNED = {"google": {"thought_signature": "x"}}
+RESULT = {"role": "tool", "tool_call_id": "c1", "content": "here"}
+NESTED = {
+    "type": "object",
+    "properties": {
+        "place": {"type": "object", "properties": {"x": {"type": "integer", "minimum": 0}}, "required": ["x"]},
+        "how": {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]},
+    },
+    "required": ["place"],
+}
+
+
+def tool(**function: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}, **function}}
+
+
+def refused(api: str, **fields: Any) -> str | None:
+    asked = {"model": "m", "messages": [ASKED], **fields}
+    return unknown_field(api, msgspec.json.decode(json.dumps(asked), type=dict[str, msgspec.Raw]))
+
+
+def message(**changed: Any) -> dict[str, Any]:
+    return {"messages": [ASKED, CALLED, {**RESULT, **changed}]}
+
+
+def assistant(**changed: Any) -> dict[str, Any]:
+    return {"messages": [ASKED, {"role": "assistant", "content": "a", **changed}]}
+
+
+def call(**changed: Any) -> dict[str, Any]:
+    return assistant(tool_calls=[{**CALL, **changed}])
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_whole_conversation_can_be_told_to_each(api: str) -> None:
+    """As official clients send it, who give back what they got."""
+    said = {
+        **CALLED, "refusal": None, "annotations": [], "audio": None, "function_call": None, "reasoning_content": "hm",
+    }  # fmt: skip
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "developer", "content": [{"type": "text", "text": "Be kind."}]},
+        ASKED, said, {**RESULT, "name": "look", "content": [{"type": "text", "text": "here"}]},
+        {"role": "user", "content": [{"type": "text", "text": "And"}, {"type": "text", "text": "now?"}]},
+    ]  # fmt: skip
+    assert refused(api, messages=messages, tools=[tool(description="Look", strict=False)]) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ({"tools": [{"google_search": {}}]}, "tools: type None"),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools: type custom"),
+        ({"tools": [{**tool(), "google_search": {}}]}, "tools: google_search"),
+        ({"tools": [{**tool(), "cache_control": {"type": "ephemeral"}}]}, "tools: cache_control"),
+        ({"tools": [tool(later=1)]}, "tools: function.later"),
+        ({"tools": [{"type": "function"}]}, "tools: function"),
+        ({"messages": [{"role": "function", "name": "look", "content": "x"}]}, "messages: role function"),
+        ({"messages": [{**ASKED, "cache_control": {"type": "ephemeral"}}]}, "messages: cache_control"),
+        ({"messages": [{**ASKED, "extra_content": {"cache_control": {}}}]}, "messages: extra_content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"a": 1}}]}]},
+            "messages: text.cache_control",
+        ),
+        (
+            {"messages": [{"role": "system", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}]},
+            "messages: content of type image_url",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "messages: content of type file"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages: content"),
+        (assistant(extra_content={"google": {"code_execution": [{}]}}), "messages: extra_content"),
+        (call(type="custom"), "messages: tool_calls of type custom"),
+        (call(later=1), "messages: tool_calls.later"),
+        (call(id=""), "messages: tool_calls.id"),
+        (message(tool_call_id="other"), "messages: tool_call_id"),
+        (message(later=1), "messages: later"),
+    ],
+)  # fmt: skip
+def test_what_nobody_has_a_word_for_is_refused_by_name(asked: dict[str, Any], name: str) -> None:
+    assert {refused(api, **asked) for api in APIS} == {name}
+
+
+@pytest.mark.parametrize(
+    ("apis", "asked", "name"),
+    [
+        ("bedrock", {"tool_choice": "none"}, "tool_choice none"),
+        ("bedrock", {"tool_choice": {"type": "function", "function": {"name": "look"}}}, "tool_choice function"),
+        ("anthropic azure groq mistral", {"tool_choice": {"type": "allowed_tools"}}, "tool_choice allowed_tools"),
+        ("anthropic", {"response_format": {"type": "json_object"}}, "response_format json_object"),
+        ("azure", {"response_format": {"type": "json_object"}}, "response_format json_object"),
+        ("gemini", {"response_format": {"type": "grammar"}}, "response_format grammar"),
+        ("groq", {"response_format": {"type": "json_object"}, "stream": True}, "response_format in a stream"),
+        (
+            "anthropic gemini ollama",
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {}, "description": "d"}}},
+            "response_format: json_schema.description",
+        ),
+        ("mistral", {"response_format": {"type": "json_schema"}}, "response_format: json_schema.schema"),
+        ("anthropic bedrock gemini ollama vertexai", {"tools": [tool(strict=True)]}, "tools: function.strict"),
+        ("cohere", {"tools": [tool(strict=True), tool(name="b")]}, "tools: function.strict"),
+        ("ollama", {"tools": [tool(parameters=NESTED)]}, "tools: function.parameters.properties"),
+        (
+            "anthropic bedrock gemini ollama vertexai",
+            call(function={"name": "look", "arguments": "{"}),
+            "messages: tool_calls.function.arguments",
+        ),
+        ("anthropic gemini mistral", {"messages": [{**ASKED, "name": "Ana"}]}, "messages: name"),
+        ("anthropic mistral", assistant(extra_content=SIGNED), "messages: extra_content"),
+    ],
+)  # fmt: skip
+def test_what_one_has_no_word_for_is_refused_by_name(apis: str, asked: dict[str, Any], name: str) -> None:
+    for api in apis.split():
+        assert refused(api, **asked) == name, api
+
+
+def test_what_one_has_a_word_for_is_told() -> None:
+    for api in ("anthropic", "bedrock", "gemini", "mistral", "vertexai", "cohere", "azure", "groq"):
+        assert refused(api, tools=[tool(parameters=NESTED)]) is None, api
+    for api in ("azure", "groq"):
+        assert refused(api, messages=[{**ASKED, "name": "Ana"}], tools=[tool(strict=True)]) is None
+    assert refused("gemini", **assistant(extra_content={"google": {"thought_signature": "x"}})) is None
+    assert refused("bedrock", tool_choice="auto") is None
+    assert refused("mistral", **call(function={"name": "look", "arguments": "{"})) is None
+
+
+@pytest.mark.parametrize("tools", [[{"google_search": {}}], [{"code_execution": {}}], [{"function": {"name": "x"}}]])
+def test_a_tool_that_says_nothing_about_its_type_is_taken_for_no_function(tools: list[dict[str, Any]]) -> None:
+    with pytest.raises(Invalid) as caught:
+        chat.read(json.dumps({"model": "m", "messages": [ASKED], "tools": tools}).encode())
+    assert caught.value.code == "field_unsupported" and "without a type" in caught.value.message
+
+
+def test_system_messages_are_one_where_the_provider_has_one() -> None:
+    messages = [
+        {"role": "system", "content": "One."},
+        {"role": "system", "content": [{"type": "text", "text": "Two."}]},
+        ASKED,
+        {"role": "developer", "content": "Three."},
+    ]
+    for api in ("anthropic", "bedrock", "gemini", "vertexai"):
+        assert reworded(api, {"messages": messages})["messages"] == [
+            {"role": "system", "content": "One.\n\nTwo.\n\nThree."}, ASKED
+        ]  # fmt: skip
+    roles = [message["role"] for message in reworded("mistral", {"messages": messages})["messages"]]
+    assert roles == ["system", "system", "user", "system"]
+
+
+def test_messages_are_in_the_words_of_the_library() -> None:
+    said = {
+        "role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "no"}],
+        "tool_calls": [{**CALL, "index": 0, "function": {"name": "look", "arguments": ""}}], "annotations": [],
+        "extra_content": {"google": {"thought_signature": "x"}}, "reasoning_content": "hm",
+    }  # fmt: skip
+    result = {**RESULT, "name": "look", "content": [{"type": "text", "text": "[1]"}]}
+    made = reworded("gemini", {"messages": [ASKED, said, result]})["messages"]
+    function = {"name": "look", "arguments": "{}"}
+    assert made[1] == {
+        "role": "assistant", "content": "a\nno", "tool_calls": [{"id": "c1", "type": "function", "function": function}],
+        "extra_content": {"google": {"thought_signature": "x"}},
+    }  # fmt: skip
+    assert made[2] == {"role": "tool", "tool_call_id": "c1", "content": "[1]"}
+    made = reworded("bedrock", {"messages": [ASKED, said, result], "stop": "x"})
+    assert made["messages"][2]["content"] == '{"result":[1]}' and made["stop"] == ["x"]
+    assert reworded("mistral", {"messages": [said]})["messages"][0]["reasoning_content"] == "hm"
+    refusal = {"role": "assistant", "content": None, "refusal": "no"}
+    assert reworded("ollama", {"messages": [refusal]})["messages"] == [{"role": "assistant", "content": "no"}]
+
+
+def test_a_tools_schema_goes_whole_to_gemini() -> None:
+    made = reworded("gemini", {"messages": [ASKED], "tools": [tool(parameters=NESTED, description="Look")]})
+    assert made["tools"] == [
+        {"function_declarations": [{"name": "look", "description": "Look", "parameters_json_schema": NESTED}]}
+    ]
+    assert "response_format" not in reworded("anthropic", {"messages": [], "response_format": {"type": "text"}})
+
+
+def test_the_page_names_every_field_that_a_provider_can_be_told() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "refused.md").read_text()
+    rows = {
+        row.split("|")[1].strip().lower().replace(" ", ""): row for row in page.splitlines() if row.startswith("| ")
+    }
+    penalties = {"presence_penalty", "frequency_penalty"}
+    usual = {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "n"}
+    for api in APIS:
+        row = rows["gemini,vertexai" if api in ("gemini", "vertexai") else api]
+        told = {name for name in _FIELDS[api] - penalties - usual - {"tools"} if f"`{name}`" in row}
+        assert told == _FIELDS[api] - penalties - usual - {"tools"}, api
+        assert ("penalties" in row) == (penalties <= _FIELDS[api]), api
+        assert all(name in _FIELDS[api] for name in re.findall(r"`([a-z_]+)`", row) if name not in _VALUES), api
+
+
+_VALUES = {"auto", "required", "allowed_tools"}
