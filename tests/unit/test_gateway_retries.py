@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.integration.gateway_stack import deployment
 from tests.unit.call_rig import call_rig, rule, until
 
-from groundplan.blueprint.model import Reliability
+from groundplan.blueprint.model import ProviderKey, Reliability
 from groundplan.gateway.call.retry import pause, repeats, retry_after
 from groundplan.gateway.upstream.health import SLOW_SAMPLES, Health
 
@@ -121,6 +121,18 @@ async def test_a_short_retry_after_is_waited_for(tmp_path: Path) -> None:
         began = time.monotonic()
         assert (await rig.chat()).status == 200
         assert time.monotonic() - began >= 0.99
+
+
+async def test_each_other_key_is_tried_once_and_not_again_and_again(tmp_path: Path) -> None:
+    """Each key rests for a second, and is refused for longer: the first one would be free again by then."""
+    file = tmp_path / "key"
+    file.write_text("secret")
+    keys = {"one": {"keys": [ProviderKey(key=f"file:{file}")] * 2, "first_token_ms": 5000}}
+    async with call_rig(tmp_path / "home", ["one"], more=keys, workloads={"assistant": {"attempts": 1}}) as rig:
+        rig.play("one", mode="error", status=429, retry_after="0", latency_ms=1100)
+        assert (await rig.chat(max_tokens=5)).code == "upstream_failed"
+        assert rig.models["one"].counted == 2
+        await rig.books()
 
 
 async def test_the_deadline_ends_the_retries(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ class Attempt:
     def _choose(self) -> Target:
         deployment, targets, use = self.deployment, self.gateway.targets, self.exchange.use
         if deployment.api != "openai" and self.exchange.interface.codec(deployment).translated:
-            return targets.named(SERVICE, f"local:{SERVICE}", None)
+            return targets.through(SERVICE, deployment, None if use is None else use.keys.get(self.exchange.attempt))
         if not deployment.keys:
             return targets.of(deployment)
         return targets.with_key(deployment, None if use is None else use.keys.get(self.exchange.attempt))
@@ -205,11 +205,11 @@ class Attempt:
         name = b"%b-%d" % (exchange.id, exchange.attempt)
         accept = b"text/event-stream" if ask.stream and not ask.binary else b"application/json"
         lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt)
-        if deployment.api != "openai":
-            lines += target_line(deployment) if codec.translated else ask.lines
         target = self._target
         if target is None:
             raise AssertionError("not connected")
+        if deployment.api != "openai":
+            lines += target_line(deployment, target.index) if codec.translated else ask.lines
         head_and_body = target.request(codec.path(deployment), data, name, accept, lines)
         exchange.attempt_sent = True
         connection.send(head_and_body)

@@ -93,7 +93,7 @@ class Course:
     """The attempts of one call: what was tried, what may still be."""
 
     __slots__ = (
-        "_deadline", "_exchange", "_full", "_gateway", "_repeated", "_rests", "_rule", "_too_dear", "_tries",
+        "_deadline", "_exchange", "_full", "_gateway", "_keys", "_repeated", "_rests", "_rule", "_too_dear", "_tries",
         "_workload", "code", "reason", "relay", "wait", "waiting",
     )  # fmt: skip
 
@@ -117,6 +117,8 @@ class Course:
         self._full: list[Deployment] = []
         self._tries = 0
         self._repeated: dict[str, int] = {}
+        self._keys: dict[str, int] = {}
+        """How many refused keys of a deployment were changed for another one, which is no try of its own."""
         self._rests = 0.0
         self._too_dear: Denied | None = None
         """Why a deployment was not asked: with it the call could cost more than one may."""
@@ -330,7 +332,9 @@ class Course:
             self.waiting.appendleft(deployment)
             gateway.targets.stale(deployment.name)
             return
-        if failed.other_key:
+        changed = self._keys.get(deployment.name, 0)
+        if failed.other_key and changed + 1 < len(deployment.keys):
+            self._keys[deployment.name] = changed + 1
             self._tries -= 1
             self.waiting.appendleft(deployment)
             return

@@ -58,10 +58,11 @@ place = msgspec.json.Decoder(Place).decode
 """The value of the header. Raises `DecodeError`."""
 
 
-def target_line(deployment: Deployment) -> bytes:
-    """The header line that names a deployment to the service."""
-    key = deployment.key if deployment.key is not None or not deployment.keys else deployment.keys[0].key
-    data = _encode(Place(deployment.name, deployment.api, deployment.url, key))
+def target_line(deployment: Deployment, index: int = 0) -> bytes:
+    """The header line that names a deployment to the service, and which of its keys to use."""
+    key = deployment.keys[index].key if deployment.keys else deployment.key
+    way = (deployment.tls, deployment.proxy, deployment.proxy_key)
+    data = _encode(Place(deployment.name, deployment.api, deployment.url, key, *way))
     if not data.isascii():
         data = data.decode().encode("ascii", "backslashreplace")
     return b"%b: %b\r\n" % (HEADER, data)

@@ -86,6 +86,22 @@ class Targets:
         """As `of`, with a certain one of its keys, or the one to use now. Raises `UpstreamFailure`."""
         if self._stopped:
             raise UpstreamFailure("refused", self._stopped, sent=False)
+        index = self._key(deployment, index)
+        name = f"{deployment.name}#{index}"
+        target = self._targets.get(name)
+        if target is None or target.until <= self._loop.time() or target.deployment is not deployment:
+            found = self._find(deployment.url, deployment.keys[index].key, deployment)
+            target = self._targets[name] = replace(found, index=index)
+        return target
+
+    def through(self, service: str, deployment: Deployment, index: int | None) -> Target:
+        """A local service that asks this deployment, with a certain one of its keys, or the one to use now. Raises
+        `UpstreamFailure`."""
+        target = self.named(service, f"local:{service}", None)
+        return replace(target, index=self._key(deployment, index)) if deployment.keys else target
+
+    def _key(self, deployment: Deployment, index: int | None) -> int:
+        """Which of its keys is used, counted. Raises `UpstreamFailure`."""
         pool, now = self.keys(deployment), self._loop.time()
         if index is None:
             order = pool.order(now)
@@ -93,12 +109,7 @@ class Targets:
                 raise UpstreamFailure("refused", f"every key of {deployment.name} rests", sent=False)
             index = order[0]
         pool.used(index, now)
-        name = f"{deployment.name}#{index}"
-        target = self._targets.get(name)
-        if target is None or target.until <= now or target.deployment is not deployment:
-            found = self._find(deployment.url, deployment.keys[index].key, deployment)
-            target = self._targets[name] = replace(found, index=index)
-        return target
+        return index
 
     def named(self, name: str, url: str, key: str | None) -> Target:
         """The target at `url` (or `local:NAME`), found anew when what is known is not fresh."""
@@ -116,9 +127,9 @@ class Targets:
 
     def stale(self, name: str) -> None:
         """A kept-alive connection of this deployment was closed as it was used: use none of the others."""
-        target = self._targets.get(name) or self._targets.get(f"{name}#0") or self._targets.get(f"{name}#1")
-        if target is not None:
-            target.pool.drop_idle()  # keys of one deployment share its connections
+        names = [name, *(f"{name}#{index}" for index in range(self._keys[name].size if name in self._keys else 0))]
+        for target in [found for each in names if (found := self._targets.get(each)) is not None]:
+            target.pool.drop_idle()
 
     def _find(self, url: str, key: str | None, deployment: Deployment | None = None) -> Target:
         secret = ""
