@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import traceback
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,6 +44,30 @@ _NEVER_SENT = frozenset(
 _UNTRACED: Mapping[str, str] = MappingProxyType({})
 _trace: ContextVar[Mapping[str, str]] = ContextVar("trace", default=_UNTRACED)
 """Trace context of the request in hand, for clients that take no headers with a request."""
+_CONVERTING = {
+    "_convert_params": "",
+    "_convert_completion_params": "",
+    "_convert_messages": "messages",
+    "_convert_messages_for_anthropic": "messages",
+    "_convert_assistant": "messages",
+    "_convert_tool_result_content": "messages",
+    "_convert_images_for_bedrock": "messages",
+    "_convert_content_for_anthropic": "messages",
+    "_extract_images_from_message": "messages",
+    "_convert_tool_calls": "messages",
+    "_patch_messages": "messages",
+    "_copy_messages": "messages",
+    "_copy_tools": "tools",
+    "_convert_tool_spec": "tools",
+    "_convert_tools": "tools",
+    "_build_tool_config": "tools",
+    "prepare_tools": "tools",
+    "_convert_tool_choice": "tool_choice",
+    "_convert_response_format": "response_format",
+    "_preprocess_response_format": "response_format",
+}
+"""Functions of the library and the providers' clients in which nothing has been sent yet, and which field each is
+about. One that is not known here is taken for one that may have been billed."""
 _TOTALS = frozenset({"prompt_tokens", "completion_tokens"})
 _DETAILS = {
     "prompt_tokens_details": frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens"}),
@@ -263,35 +288,49 @@ def _secret(place: Place) -> str:
 
 def failed(error: BaseException, secret: str, place: Place) -> Failed:
     """What is answered for an error of the library or of a provider's client."""
-    status = _status(error)
+    field = _before_sending(error)
+    status = _status(error, field)
     text = str(getattr(error, "message", None) or error)
     if secret:
         text = text.replace(secret, "...")
-    code = "field_untranslatable" if type(error).__name__ == "UnsupportedParameterError" else "upstream_refused"
+    untold = field is not None or type(error).__name__ == "UnsupportedParameterError"
+    code = "field_untranslatable" if untold and status == 400 else "upstream_refused"
     kind = "invalid_request_error" if status in (400, 422) else "api_error"
     hint = "Check the request against what the model takes." if status in (400, 422) else "Try again later."
     after = getattr(error, "retry_after", None)
-    return Failed(
-        status, error_body(f"{place.api}: {text[:1000]}", code, hint, kind), None if after is None else str(after)
-    )
+    details = {"field": field} if field else {}
+    body = error_body(f"{place.api}: {text[:1000]}", code, hint, kind, **details)
+    return Failed(status, body, None if after is None else str(after))
 
 
-def _status(error: BaseException) -> int:
+def _status(error: BaseException, field: str | None) -> int:
     """The provider's own status where it answered with an error. Otherwise one of ours: 400 was refused before it was
     sent, 503 never reached the provider, and 502 may have been worked on."""
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int) and 400 <= status < 600:
+    status = _answered(error)
+    if status is not None and 400 <= status < 600:
         return status
     names = [type(each).__name__ for each in _chain(error)]
     if any(name in _NEVER_SENT for name in names):
         return 503
-    if isinstance(status, int) or "APIResponseValidationError" in names:
+    if status is not None or "APIResponseValidationError" in names:
         return 502
     if names[0] == "MissingApiKeyError":
         return 503
-    if names[0] in ("UnsupportedParameterError", "NotImplementedError") or _before_sending(error):
+    if names[0] in ("UnsupportedParameterError", "NotImplementedError") or field is not None:
         return 400
     return 502
+
+
+def _answered(error: BaseException) -> int | None:
+    """The status that the provider answered with; AWS's client has it in what it read."""
+    for each in _chain(error):
+        if isinstance(status := getattr(each, "status_code", None), int):
+            return status
+        read = getattr(each, "response", None)
+        told = read.get("ResponseMetadata") if isinstance(read, dict) else None
+        if isinstance(told, dict) and isinstance(status := told.get("HTTPStatusCode"), int):
+            return status
+    return None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -307,11 +346,27 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         waiting += [original if isinstance(original, BaseException) else None, each.__cause__, each.__context__]
 
 
-def _before_sending(error: BaseException) -> bool:
-    """The library's own conversion refused the request: no client of a provider was involved."""
-    if type(error).__name__ not in ("InvalidRequestError", "ValueError", "ValidationError", "TypeError"):
-        return False
-    return not any(hasattr(each, "response") or hasattr(each, "request") for each in _chain(error))
+def _before_sending(error: BaseException) -> str | None:
+    """The field of a request that was refused as it was converted, so that nothing of it was sent: empty where it is
+    not known which; None: it may have been sent."""
+    if _answered(error) is not None:
+        return None
+    for each in _chain(error):
+        names = [frame.f_code.co_name for frame, _ in traceback.walk_tb(each.__traceback__)]
+        converting = [_CONVERTING[name] for name in names if name in _CONVERTING]
+        if converting:
+            return next((field for field in reversed(converting) if field), "")
+        if type(each).__name__ == "ParamValidationError" or str(getattr(each, "title", "")).endswith("Request"):
+            return ""  # a client's own look at what it is to send
+        if "acompletion" in names and "_acompletion" not in names and type(each).__name__ == "ValidationError":
+            return _first_field(each)
+    return None
+
+
+def _first_field(error: Any) -> str:
+    """What the library's own type of a request says is wrong with it."""
+    where = error.errors()[0]["loc"]
+    return str(where[0]) if where else ""
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""An error of the library means what it may have cost: refused as it was converted, nothing was sent, so that nothing
+is billed and nobody is blamed; anything else may have been worked on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from groundplan.gateway.upstream.providers import Place
+from groundplan.gateway.upstream.translate import Failed, Providers, failed
+
+pytest.importorskip("any_llm")
+ASKED = {"role": "user", "content": "Where is it?"}
+IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:x"}}]}]
+OLDER: dict[str, Any] = {"definitions": {}}
+WRONG: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "anthropic": [
+        ("response_format", {"response_format": {"type": "json_schema", "json_schema": {"schema": OLDER}}}),
+        ("messages", {"messages": IMAGE}),
+    ],
+    "gemini": [
+        ("messages", {"messages": IMAGE}),
+    ],
+    "bedrock": [
+        ("messages", {"messages": IMAGE}),
+        ("top_p", {"top_p": "high"}),
+        ("", {"tools": [{"type": "function", "function": {"name": ""}}]}),
+    ],
+    "mistral": [("temperature", {"temperature": "hot"})],
+    "ollama": [("temperature", {"temperature": "hot"})],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("api", WRONG)
+async def test_what_is_refused_as_it_is_converted_is_the_callers_and_was_not_sent(
+    api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody listens where it would go, so that anything that was sent ends otherwise."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.setenv("PROVIDER", "sk-x")
+    providers = Providers()
+    try:
+        for field, more in WRONG[api]:
+            body = json.dumps({"model": "m", "messages": [ASKED], "max_tokens": 5, **more}).encode()
+            with pytest.raises(Failed) as caught:
+                await providers.chat(Place("one", api, "http://127.0.0.1:9/v1", "env:PROVIDER"), body)
+            error = json.loads(caught.value.body)["error"]
+            assert caught.value.status == 400, (api, error)
+            assert error["code"] == "field_untranslatable" and error.get("field", "") == field, (api, error)
+    finally:
+        await providers.close()
+
+
+async def test_one_that_cannot_be_reached_was_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROVIDER", "sk-x")
+    providers = Providers()
+    body = json.dumps({"model": "m", "messages": [ASKED], "max_tokens": 5}).encode()
+    for api in ("mistral", "ollama", "anthropic"):
+        with pytest.raises(Failed) as caught:
+            await providers.chat(Place("one", api, "http://127.0.0.1:9/v1", "env:PROVIDER"), body)
+        assert caught.value.status == 503, api
+    await providers.close()
+
+
+def test_an_answer_that_is_not_understood_may_have_been_billed() -> None:
+    """The library calls it an invalid request, since it only reads the words of the error."""
+
+    def _convert_completion_response() -> None:
+        raise ValueError("1 validation error for CompletionUsage")
+
+    class InvalidRequestError(Exception):
+        status_code = None
+
+    try:
+        try:
+            _convert_completion_response()
+        except ValueError as error:
+            raise InvalidRequestError("1 validation error for CompletionUsage") from error
+    except InvalidRequestError as error:
+        assert failed(error, "", Place("one", "gemini", "")).status == 502
