@@ -23,6 +23,7 @@ from groundplan.core.home import Home
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.http.stream import EVENT_STREAM
 from groundplan.gateway.surfaces.answers import error_body, of_error, of_refusal
+from groundplan.gateway.upstream.blocking import THREADS
 from groundplan.gateway.upstream.providers import HEADER, SERVICE, Place, place
 from groundplan.gateway.upstream.translate import Failed, InContext, Providers
 
@@ -88,7 +89,7 @@ class Service:
 async def serve(home: Home) -> None:
     """Serve on a free port of 127.0.0.1 until SIGTERM or SIGINT. Raises `Unavailable` without the library."""
     token, loop = secrets.token_urlsafe(32), asyncio.get_running_loop()
-    loop.set_default_executor(InContext())
+    loop.set_default_executor(InContext(THREADS, "answer"))  # in which clients that block are called
     providers = Providers()
     server = Server(Service(providers, token).handle, of_refusal, loop)
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0, backlog=256)

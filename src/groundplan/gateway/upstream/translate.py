@@ -20,7 +20,9 @@ import msgspec
 
 from groundplan.core.errors import Unavailable
 from groundplan.core.settings import resolve_secret
+from groundplan.gateway.http.tls import ClientContexts
 from groundplan.gateway.surfaces.answers import error_body
+from groundplan.gateway.upstream.blocking import THREADS, Blocking, for_one_call
 from groundplan.gateway.upstream.providers import VERTEX_URL, Place, cannot, unknown_field
 from groundplan.gateway.upstream.reworded import reworded
 
@@ -92,7 +94,9 @@ class Providers:
     """The clients of this process, one for each place and secret."""
 
     def __init__(self) -> None:
-        self._clients: OrderedDict[tuple[str, str, str], Any] = OrderedDict()
+        self._clients: OrderedDict[tuple[object, ...], Any] = OrderedDict()
+        self._contexts = ClientContexts()
+        self._threads = InContext(THREADS, "stream")
         try:
             self._library = importlib.import_module("any_llm")
         except ImportError as error:
@@ -144,15 +148,31 @@ class Providers:
         _trace.set(trace)
         asked |= _with_trace(place.api, str(asked.get("model")), trace)
         try:
-            found = await self.client(place, secret).acompletion(**asked)
+            found = await self._asked(place, secret, asked)
             if not asked.get("stream"):
                 return msgspec.json.encode(_completion(found))
-            first = await anext(found, None)
+            try:
+                first = await anext(found, None)
+            except BaseException:
+                await found.aclose()
+                raise
         except Failed:
             raise
         except Exception as error:
             raise failed(error, secret, place) from error
         return self._stream(first, found, secret, place)
+
+    async def _asked(self, place: Place, secret: str, asked: dict[str, Any]) -> Any:
+        """The library's answer. Raises whatever it does."""
+        client = self.client(place, secret)
+        if place.api != "bedrock" or not asked.get("stream"):
+            return await client.acompletion(**asked)
+        client, held = for_one_call(client)
+        try:
+            return Blocking(await client.acompletion(**asked), held, self._threads)
+        except BaseException:
+            held.end()
+            raise
 
     async def _stream(self, first: Any, rest: Any, secret: str, place: Place) -> AsyncIterator[bytes]:
         """Chunks without usage, then the usage on its own. Raises `Failed`."""
@@ -175,6 +195,7 @@ class Providers:
 
     async def close(self) -> None:
         """Let go of the providers' connections."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         held = [each for client in self._clients.values() for each in vars(client).values()]
         for each in [*held, *(inner for each in held if (inner := getattr(each, "aio", None)) is not None)]:
             if hasattr(each, "__aexit__"):
@@ -263,7 +284,8 @@ def _options(api: str, url: str) -> Iterator[tuple[str, Any]]:
     elif api == "ollama":
         yield "event_hooks", {"request": [_trace_request]}
     elif api == "bedrock":
-        yield "config", importlib.import_module("botocore.config").Config(retries={"total_max_attempts": 1})
+        config = importlib.import_module("botocore.config").Config
+        yield "config", config(retries={"total_max_attempts": 1}, max_pool_connections=THREADS)
 
 
 def _read(place: Place, body: bytes, *, embeddings: bool) -> dict[str, Any]:
