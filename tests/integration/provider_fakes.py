@@ -1,9 +1,12 @@
-"""Small HTTP servers that answer in the wire formats of Gemini, Mistral and Ollama, and record what they were asked."""
+"""Small HTTP servers that answer in the wire formats of Gemini, Mistral, Ollama and Bedrock, and record what they were
+asked."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import struct
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,12 +22,14 @@ USED = (11, 4)
 
 @dataclass
 class Fake:
-    """`status` other than 200 is an error; `pause` seconds between events; `tool`: the answer calls one."""
+    """`status` other than 200 is an error; `pause` seconds between events; `tool`: the answer calls one; `refuses`:
+    keys with the status that they get."""
 
     kind: str
     status: int = 200
     pause: float = 0.0
     tool: bool = False
+    refuses: dict[bytes, int] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, Any], dict[bytes, bytes]]] = field(default_factory=list)
     left: int = 0
     """Streams that were not read to their end."""
@@ -37,10 +42,12 @@ class Fake:
         path = request.target.decode()
         body = json.loads(request.body)
         self.asked.append((path, body, request.headers))
-        if self.status != 200:
-            error = {"error": {"message": "no, sk-secret", "code": self.status, "status": "X"}}
-            lines = b"retry-after: 7\r\n" if self.status == 429 else b""
-            response.send(self.status, json.dumps(error).encode(), lines)
+        given = b"".join(request.headers.get(name, b"") for name in (b"authorization", b"x-goog-api-key"))
+        status = next((found for key, found in self.refuses.items() if given.endswith(key)), self.status)
+        if status != 200:
+            error = {"error": {"message": "no, sk-secret", "code": status, "status": "X"}, "message": "no"}
+            lines = b"retry-after: 7\r\n" if status == 429 else b""
+            response.send(status, json.dumps(error).encode(), lines)
             return
         try:
             await getattr(self, f"_{self.kind}")(path, body, response)
@@ -141,6 +148,47 @@ class Fake:
         end = {**base, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop", **counts}
         parts = [json.dumps(line).encode() + b"\n" for line in [*lines, end]]
         await self._write(response, parts, b"content-type: application/x-ndjson\r\n")
+
+    # Bedrock ---------------------------------------------------------------------------------------------------------
+
+    async def _bedrock(self, path: str, body: dict[str, Any], response: Response) -> None:  # noqa: ARG002
+        usage = {"inputTokens": USED[0], "outputTokens": USED[1], "totalTokens": sum(USED)}
+        reason = "tool_use" if self.tool else "end_turn"
+        use = {"toolUseId": "use_1", "name": "look"}
+        if path.endswith("/converse"):
+            said: list[dict[str, Any]] = [{"text": "You asked."}]
+            if self.tool:
+                said = [{"toolUse": {**use, "input": {"what": "it"}}}]
+            found = {"output": {"message": {"role": "assistant", "content": said}}, "stopReason": reason}
+            response.send(200, json.dumps({**found, "usage": usage, "metrics": {"latencyMs": 1}}).encode())
+            return
+        deltas: list[tuple[str, dict[str, Any]]] = [
+            ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": text}}) for text in ("You ", "asked.")
+        ]
+        if self.tool:
+            deltas = [
+                ("contentBlockStart", {"contentBlockIndex": 0, "start": {"toolUse": use}}),
+                ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"toolUse": {"input": '{"what": "it"}'}}}),
+            ]
+        events = [
+            ("messageStart", {"role": "assistant"}), *deltas, ("contentBlockStop", {"contentBlockIndex": 0}),
+            ("messageStop", {"stopReason": reason}), ("metadata", {"usage": usage, "metrics": {"latencyMs": 1}}),
+        ]  # fmt: skip
+        kind = b"content-type: application/vnd.amazon.eventstream\r\n"
+        await self._write(response, [_frame(*event) for event in events], kind)
+
+
+def _frame(event: str, body: dict[str, Any]) -> bytes:
+    """One message of AWS's event streams."""
+    told = {":message-type": "event", ":event-type": event, ":content-type": "application/json"}
+    headers = b"".join(
+        bytes([len(name)]) + name.encode() + b"\x07" + struct.pack(">H", len(value)) + value.encode()
+        for name, value in told.items()
+    )
+    data = json.dumps(body).encode()
+    prelude = struct.pack(">II", 16 + len(headers) + len(data), len(headers))
+    whole = prelude + struct.pack(">I", zlib.crc32(prelude)) + headers + data
+    return whole + struct.pack(">I", zlib.crc32(whole))
 
 
 @asynccontextmanager

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tests.integration.nursery import Worker, fork_program
 from tests.integration.provider_fakes import USED, Fake, fake
 from tests.integration.sdk_types import strict
 
-from groundplan.blueprint.model import Rates
+from groundplan.blueprint.model import ProviderKey, Rates
 from groundplan.core.endpoints import lookup
 from groundplan.core.money import PICO
 from groundplan.gateway.call.trace import attempt_span
@@ -30,12 +31,24 @@ from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
 KINDS = ("gemini", "mistral", "ollama")
+CHATS = (*KINDS, "bedrock")
 RATES = Rates(input=PICO, output=10 * PICO)
 SECRET = "sk-secret"
 LOOK: Any = {
     "type": "function",
     "function": {"name": "look", "description": "Look", "parameters": {"type": "object", "properties": {}}},
 }
+NESTED: Any = {
+    "type": "object",
+    "properties": {
+        "what": {"type": "string", "description": "What", "minLength": 1},
+        "where": {"type": "object", "properties": {"x": {"type": "integer", "minimum": 0}}, "required": ["x"]},
+        "when": {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]},
+    },
+    "required": ["what"],
+    "additionalProperties": False,
+}
+FLAT: Any = {"type": "object", "properties": {"what": {"type": "string", "enum": ["it"]}}, "required": ["what"]}
 
 
 @dataclass
@@ -46,6 +59,8 @@ class Setup:
     own: ScriptedModel
     key: str
     service: Worker
+    passed: list[str]
+    """What went through the proxy: first line and credentials of each request."""
 
     def client(self) -> AsyncOpenAI:
         return AsyncOpenAI(base_url=f"http://127.0.0.1:{self.stack.port}/v1", api_key=self.key, max_retries=0)
@@ -58,22 +73,35 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
     key = f"file:{secret}"
     async with AsyncExitStack() as opened:
         fakes, places = {}, []
-        for kind in KINDS:
+        two = tmp_path / "two"
+        two.write_text("sk-other")
+        pooled = [ProviderKey(key=key), ProviderKey(key=f"file:{two}")]
+        for kind in CHATS:
             fakes[kind], port = await opened.enter_async_context(fake(kind))
             slow: dict[str, Any] = {"first_token_ms": 10_000, "idle_ms": 5_000}
             places.append(deployment(kind, port, api=kind, key=key, rates=RATES, **slow))
-            places.append(deployment(f"{kind}-v", port, api=kind, key=key, rates=RATES, kind="embeddings", **slow))
+            if kind == "gemini":
+                places.append(deployment("pool", port, api=kind, keys=pooled, rates=RATES, **slow))
+            if kind in KINDS:
+                places.append(deployment(f"{kind}-v", port, api=kind, key=key, rates=RATES, kind="embeddings", **slow))
+        passed, by = await opened.enter_async_context(forwarding())
         claude, one = await opened.enter_async_context(scripted("claude"))
-        own, two = await opened.enter_async_context(scripted("own"))
+        own, three = await opened.enter_async_context(scripted("own"))
         places.append(deployment("claude", one, api="anthropic", key=key, rates=RATES, first_token_ms=10_000))
-        places.append(deployment("own", two, rates=RATES))
+        way: dict[str, Any] = {"proxy": f"http://127.0.0.1:{by}", "proxy_key": f"file:{tmp_path / 'proxy'}"}
+        (tmp_path / "proxy").write_text("ana:se/cret")
+        places.append(deployment("beyond", one, api="anthropic", key=key, first_token_ms=10_000, **way))
+        places.append(deployment("own", three, rates=RATES))
         stack = await opened.enter_async_context(installation(database, tmp_path))
         chats = [place.name for place in places if place.kind == "chat"]
-        made = workload("assistant", chats, embeddings=[f"{kind}-v" for kind in KINDS], attempts=6)
+        made = workload("assistant", chats, embeddings=[f"{kind}-v" for kind in KINDS], attempts=9)
         stack.apply(blueprint(1, places, [made]))
         with (stack.home.logs / "translate.log").open("ab") as log:
+            # proxies that the environment names lead nowhere: they are not asked
+            nowhere = dict.fromkeys(("HTTP_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+            environment = {**os.environ, **nowhere, "AWS_DEFAULT_REGION": "eu-central-1"}
             service = fork_program(
-                "groundplan.gateway.translate_app", ["--home", str(stack.home.root)], log.fileno(), os.environ
+                "groundplan.gateway.translate_app", ["--home", str(stack.home.root)], log.fileno(), environment
             )
         try:
             end = time.monotonic() + 60
@@ -82,10 +110,37 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
                 await asyncio.sleep(0.05)
             stack.start()
             await stack.ready()
-            yield Setup(stack, fakes, claude, own, stack.key(), service)
+            yield Setup(stack, fakes, claude, own, stack.key(), service, passed)
         finally:
             service.terminate()
             service.wait(20)
+
+
+@asynccontextmanager
+async def forwarding() -> AsyncIterator[tuple[list[str], int]]:
+    """A proxy that passes plain requests on, what it was asked, and its port."""
+    seen: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, _, lines = head.partition("\r\n")
+        method, url, version = first.split(" ")
+        told = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines.split("\r\n"))}
+        seen.append(f"{first} {told.get('proxy-authorization', '')}")
+        place, _, path = url.removeprefix("http://").partition("/")
+        host, _, port = place.partition(":")
+        far, away = await asyncio.open_connection(host, int(port))
+        away.write(f"{method} /{path} {version}\r\nconnection: close\r\n{lines}".encode("latin-1"))
+        away.write(await reader.readexactly(int(told.get("content-length", "0"))))
+        writer.write(await far.read())
+        away.close()
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield seen, listener.sockets[0].getsockname()[1]
+    finally:
+        listener.close()
 
 
 def ask(kind: str, **more: Any) -> dict[str, Any]:
@@ -94,7 +149,7 @@ def ask(kind: str, **more: Any) -> dict[str, Any]:
 
 
 async def test_each_provider_answers_as_openai_would(setup: Setup) -> None:
-    for kind in (*KINDS, "claude"):
+    for kind in (*CHATS, "claude"):
         reply = await setup.stack.post("/v1/chat/completions", setup.key, ask(kind, temperature=0.5))
         assert reply.status == 200, (kind, reply.body)
         found = strict(ChatCompletion, reply.body)
@@ -138,7 +193,7 @@ async def test_a_provider_is_part_of_the_callers_trace_with_the_attempt_as_paren
 
 
 async def test_each_provider_streams_as_openai_would(setup: Setup) -> None:
-    for kind in (*KINDS, "claude"):
+    for kind in (*CHATS, "claude"):
         body = ask(kind, stream=True, stream_options={"include_usage": True})
         reply = await setup.stack.post("/v1/chat/completions", setup.key, body)
         assert reply.status == 200, (kind, reply.body)
@@ -161,7 +216,7 @@ async def test_tools_go_there_and_back(setup: Setup) -> None:
         upstream.tool = True
     setup.claude.script = Script(tool=True)
     async with setup.client() as client:
-        for kind in (*KINDS, "claude"):
+        for kind in (*CHATS, "claude"):
             for stream in (False, True):
                 asked = ask(kind, tools=[LOOK])
                 if not stream:
@@ -198,6 +253,7 @@ async def test_what_a_provider_has_no_word_for_is_refused_by_name_or_goes_elsewh
         ("claude", {"seed": 5}),
         ("claude", {"later_field": 1}),
         ("ollama", {"n": 2}),
+        ("bedrock", {"response_format": {"type": "json_object"}}),
     ]
     for kind, more in refusals:
         refused = await setup.stack.post("/v1/chat/completions", setup.key, ask(kind, **more))
@@ -210,7 +266,7 @@ async def test_what_a_provider_has_no_word_for_is_refused_by_name_or_goes_elsewh
 
 
 async def test_errors_keep_their_status_and_no_secret(setup: Setup) -> None:
-    for kind in KINDS:
+    for kind in CHATS:
         upstream = setup.fakes[kind]
         upstream.status = 400
         reply = await setup.stack.post("/v1/chat/completions", setup.key, ask(kind))
@@ -234,7 +290,7 @@ async def test_messages_reach_other_providers_too(setup: Setup) -> None:
 
 
 async def test_a_client_that_goes_away_ends_the_providers_stream(setup: Setup) -> None:
-    for kind in KINDS:
+    for kind in CHATS:
         setup.fakes[kind].pause = 3.0
         reader, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
         data = json.dumps(ask(kind, stream=True)).encode()
@@ -257,3 +313,140 @@ async def test_without_the_service_nothing_is_billed_and_the_next_deployment_ans
     assert reply.json["groundplan"]["deployment"] == "own"
     assert reply.json["groundplan"]["cost_usd"] == reply.headers["groundplan-cost-usd"]
     assert not any(upstream.asked for upstream in setup.fakes.values()) and setup.claude.counted == 0
+
+
+def conversation(kind: str, **more: Any) -> dict[str, Any]:
+    """A second turn, in the shapes that official clients have."""
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"what": "it"}'}}
+    said = {"role": "assistant", "content": [{"type": "text", "text": "I look."}], "tool_calls": [call]}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "system", "content": [{"type": "text", "text": "Be kind."}]},
+        {"role": "user", "content": [{"type": "text", "text": "Where"}, {"type": "text", "text": "is it?"}]},
+        {**said, "refusal": None},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "here"}]},
+    ]
+    schema = FLAT if kind == "ollama" else NESTED
+    tools = [{"type": "function", "function": {"name": "look", "description": "Look", "parameters": schema}}]
+    return {**ask(kind), "messages": messages, "tools": tools, **more}
+
+
+async def test_a_conversation_with_tools_reaches_each_provider_whole(setup: Setup) -> None:
+    named = {"type": "function", "function": {"name": "look"}}
+    choices: dict[str, Any] = {"ollama": {}, "bedrock": {"tool_choice": "required"}}
+    for kind in (*CHATS, "claude"):
+        more = choices.get(kind, {"tool_choice": named})
+        reply = await setup.stack.post("/v1/chat/completions", setup.key, conversation(kind, **more))
+        assert reply.status == 200, (kind, reply.body)
+        strict(ChatCompletion, reply.body)
+    body = setup.fakes["gemini"].body
+    assert body["systemInstruction"]["parts"] == [{"text": "Be brief.\n\nBe kind."}]
+    asked, said, result = body["contents"]
+    assert asked["parts"] == [{"text": "Where"}, {"text": "is it?"}]
+    assert said["role"] == "model" and said["parts"][0] == {"text": "I look."}
+    assert said["parts"][1]["functionCall"]["args"] == {"what": "it"}
+    assert result["parts"][0]["functionResponse"]["response"] == {"result": "here"}
+    assert body["tools"][0]["functionDeclarations"][0]["parameters_json_schema"] == NESTED
+    assert body["toolConfig"]["functionCallingConfig"] == {"mode": "ANY", "allowedFunctionNames": ["look"]}
+    body = setup.fakes["mistral"].body
+    assert [message["content"] for message in body["messages"][:2]] == ["Be brief.", "Be kind."]
+    assert body["messages"][3]["content"] == "I look."
+    assert json.loads(body["messages"][3]["tool_calls"][0]["function"]["arguments"]) == {"what": "it"}
+    assert body["messages"][4]["content"] == "here" and body["messages"][4]["tool_call_id"] == "c1"
+    assert body["tools"][0]["function"]["parameters"] == NESTED
+    assert body["tool_choice"]["function"]["name"] == "look"
+    body = setup.fakes["ollama"].body
+    assert [message["content"] for message in body["messages"]] == [
+        "Be brief.", "Be kind.", "Where is it?", "I look.", "here"
+    ]  # fmt: skip
+    assert body["messages"][3]["tool_calls"][0]["function"]["arguments"] == {"what": "it"}
+    assert body["messages"][4]["tool_name"] == "look"
+    assert body["tools"][0]["function"]["parameters"]["properties"] == FLAT["properties"]
+    body = setup.fakes["bedrock"].body
+    assert body["system"] == [{"text": "Be brief.\n\nBe kind."}]
+    assert body["messages"][0]["content"] == [{"text": "Where"}, {"text": "is it?"}]
+    assert body["messages"][1]["content"] == [
+        {"text": "I look."}, {"toolUse": {"toolUseId": "c1", "name": "look", "input": {"what": "it"}}}
+    ]  # fmt: skip
+    assert body["messages"][2]["content"] == [{"toolResult": {"toolUseId": "c1", "content": [{"text": "here"}]}}]
+    assert body["toolConfig"]["tools"][0]["toolSpec"]["inputSchema"] == {"json": NESTED}
+    assert body["toolConfig"]["toolChoice"] == {"any": {}}
+    assert setup.claude.last is not None
+    body = json.loads(setup.claude.last.body)
+    assert body["system"] == "Be brief.\n\nBe kind."
+    assert body["messages"][1]["content"] == [
+        {"type": "text", "text": "I look."}, {"type": "tool_use", "id": "c1", "name": "look", "input": {"what": "it"}}
+    ]  # fmt: skip
+    assert body["messages"][2]["content"] == [{"type": "tool_result", "tool_use_id": "c1", "content": "here"}]
+    assert body["tools"][0]["input_schema"]["properties"] == NESTED["properties"]
+    assert body["tool_choice"]["name"] == "look"
+
+
+async def test_the_format_of_an_answer_reaches_each_provider(setup: Setup) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "place", "schema": FLAT, "strict": True}}
+    for kind in (*KINDS, "claude"):
+        reply = await setup.stack.post("/v1/chat/completions", setup.key, ask(kind, response_format=wanted))
+        assert reply.status == 200, (kind, reply.body)
+    assert setup.fakes["gemini"].body["generationConfig"]["responseJsonSchema"] == FLAT
+    assert setup.fakes["mistral"].body["response_format"]["json_schema"]["schema"] == FLAT
+    assert setup.fakes["ollama"].body["format"] == FLAT
+    assert setup.claude.last is not None
+    assert json.loads(setup.claude.last.body)["output_config"]["format"]["schema"]["required"] == ["what"]
+
+
+async def test_what_cannot_be_converted_is_the_callers_and_opens_no_breaker(setup: Setup) -> None:
+    body = conversation("gemini")
+    body["messages"][3]["tool_calls"][0]["function"]["arguments"] = "{"
+    for _ in range(4):
+        refused = await setup.stack.post("/v1/chat/completions", setup.key, body)
+        assert (refused.status, refused.code) == (400, "field_untranslatable"), refused.body
+        assert refused.json["error"]["field"] == "messages: tool_calls.function.arguments"
+    # what only the client of the provider finds
+    for _ in range(4):
+        refused = await setup.stack.post("/v1/chat/completions", setup.key, ask("bedrock", top_p="high"))
+        assert (refused.status, refused.code) == (400, "field_untranslatable"), refused.body
+    for kind in ("gemini", "bedrock"):
+        assert not setup.fakes[kind].asked
+        reply = await setup.stack.post("/v1/chat/completions", setup.key, ask(kind))
+        assert reply.json["groundplan"]["cost_usd"] == "0.000051000000"
+    untyped = await setup.stack.post("/v1/chat/completions", setup.key, ask("gemini", tools=[{"google_search": {}}]))
+    assert (untyped.status, untyped.code) == (400, "field_unsupported")
+
+
+@pytest.mark.parametrize("status", [401, 429])
+async def test_a_refused_key_rests_and_the_other_one_is_asked(setup: Setup, status: int) -> None:
+    gemini = setup.fakes["gemini"]
+    gemini.refuses = {SECRET.encode(): status}
+    replies = [await setup.stack.post("/v1/chat/completions", setup.key, ask("pool")) for _ in range(4)]
+    assert [reply.status for reply in replies] == [200] * 4, replies[0].body
+    keys = [headers[b"x-goog-api-key"] for _, _, headers in gemini.asked]
+    assert keys == [SECRET.encode(), *[b"sk-other"] * 4]
+    assert replies[0].json["groundplan"]["cost_usd"] == "0.000051000000"
+    gemini.refuses = {b"sk-other": status}
+    began = time.monotonic()
+    refused = await setup.stack.post("/v1/chat/completions", setup.key, ask("pool"))
+    assert (refused.status, refused.code) == (503, "upstream_failed") and time.monotonic() - began < 5
+    assert len(gemini.asked) == 6, "a key was asked again and again"
+
+
+async def test_a_stream_of_a_client_that_blocks_holds_up_nobody_else(setup: Setup) -> None:
+    for kind in ("bedrock", "mistral"):  # a client is loaded as it is used for the first time
+        assert (await setup.stack.post("/v1/chat/completions", setup.key, ask(kind))).status == 200
+    setup.fakes["bedrock"].pause = 0.7
+    body = ask("bedrock", stream=True)
+    slow = [asyncio.create_task(setup.stack.post("/v1/chat/completions", setup.key, body)) for _ in range(3)]
+    await asyncio.sleep(1.0)
+    for _ in range(3):
+        began = time.monotonic()
+        assert (await setup.stack.post("/v1/chat/completions", setup.key, ask("mistral"))).status == 200
+        assert time.monotonic() - began < 0.5, "it waited for another provider's stream"
+    for reply in await asyncio.gather(*slow):
+        text = "".join(c["choices"][0]["delta"].get("content") or "" for c in events(reply.body)[:-1] if c["choices"])
+        assert text == "You asked."
+
+
+async def test_chat_to_anthropic_goes_through_its_declared_proxy(setup: Setup) -> None:
+    reply = await setup.stack.post("/v1/chat/completions", setup.key, ask("beyond"))
+    assert reply.status == 200, reply.body
+    assert len(setup.passed) == 1 and setup.passed[0].startswith("POST http://127.0.0.1:")
+    assert setup.passed[0].endswith(f"Basic {base64.b64encode(b'ana:se/cret').decode()}")

@@ -119,6 +119,19 @@ def test_what_a_providers_own_client_does_not_know_is_told(more: str, field: str
         assert compiled(anthropic).api == "anthropic"
 
 
+def test_a_companys_proxy_is_never_passed_by() -> None:
+    company = "proxy: http://p.example:3128"
+    gemini = "url: https://up.acme.example\napi: gemini\n"
+    assert codes(gemini, company) == {"proxy_passed_by"}
+    with pytest.raises(Invalid) as caught:
+        compiled(gemini, company)
+    (problem,) = caught.value.problems
+    assert problem.where is not None and (problem.where.file, problem.where.line) == ("a.yaml", 18)
+    assert compiled(f"{gemini}proxy: direct\n", company).proxy is None
+    anthropic = compiled(gemini.replace("gemini", "anthropic"), company)
+    assert anthropic.proxy == "http://p.example:3128", "chat to Anthropic goes through it"
+
+
 def test_a_local_service_speaks_openais_api() -> None:
     assert "api_not_openai" in codes("url: local:embedded\napi: mistral\n")
 

@@ -101,6 +101,14 @@ def _spoken(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
     if not anthropic:
         found.append(("accepts", "file" in doc.accepts))
         found += [("tls", doc.tls is not None), ("http", doc.http != 1), ("proxy", doc.proxy not in (None, DIRECT))]
+    company = workspace.company
+    if not anthropic and doc.proxy is None and company.proxy not in (None, DIRECT):
+        yield Problem(
+            f"{doc.name}: the company's proxy is not on the way to an upstream with api: {doc.api}",
+            "proxy_passed_by",
+            "Write proxy: direct where it may be reached without one, or use an OpenAI-shaped address of the provider.",
+            workspace.where("deployment", doc.name, "api"),
+        )
     for field, declared in found:
         if declared:
             yield Problem(

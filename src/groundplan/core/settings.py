@@ -16,6 +16,8 @@ from groundplan.core.errors import Invalid
 
 DEFAULT_PORT = 8600
 DEFAULT_CONTROL_PORT = 8601
+LEAVE_SECONDS = 600.0
+_PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ftp_proxy", "socks_proxy"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,12 @@ def _number(env: Mapping[str, str], name: str, default: float, within: tuple[int
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Environment for a process that we start: ours plus `extra`."""
     return {**os.environ, **(extra or {})}
+
+
+def without_proxies() -> None:
+    """Forget proxies that the environment names: libraries of others would take them, whatever is declared."""
+    for name in [name for name in os.environ if name.lower() in _PROXIES]:
+        del os.environ[name]
 
 
 def resolve_secret(reference: str) -> str:

@@ -20,6 +20,7 @@ from groundplan.core import logs
 from groundplan.core.endpoints import announce, withdraw
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
+from groundplan.core.settings import without_proxies
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.http.stream import EVENT_STREAM
 from groundplan.gateway.surfaces.answers import error_body, of_error, of_refusal
@@ -112,6 +113,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--home", required=True, type=Path)
     arguments = parser.parse_args(argv)
     logs.configure(SERVICE)
+    without_proxies()
     try:
         asyncio.run(serve(Home(arguments.home.absolute())))
     except GroundplanError as error:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from groundplan.blueprint.model import Deployment
+from groundplan.blueprint.model import Deployment, Tls
 from groundplan.core.errors import Invalid
 from groundplan.gateway.upstream import words
 
@@ -46,12 +46,16 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where the service is to ask. `key` is a secret reference, never the secret."""
+    """Where the service is to ask. `key` and `proxy_key` are secret references, never the secrets. Only of an address
+    of Anthropic is there a way with `tls` or a `proxy`; others with one are refused before they are released."""
 
     name: str
     api: str
     url: str
     key: str | None = None
+    tls: Tls | None = None
+    proxy: str | None = None
+    proxy_key: str | None = None
 
 
 place = msgspec.json.Decoder(Place).decode

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -108,21 +109,36 @@ class Providers:
 
     def client(self, place: Place, secret: str) -> Any:
         """The client of a place. Raises whatever the library does where it cannot be made."""
-        key = (place.api, place.url, secret)
+        way = self._way(place)
+        key = (place.api, place.url, secret, *way.values())
         client = self._clients.get(key)
         if client is None:
-            client = self._clients[key] = self._made(place, secret)
+            client = self._clients[key] = self._made(place, secret, way)
             if len(self._clients) > MOST_CLIENTS:
                 self._clients.popitem(last=False)
         else:
             self._clients.move_to_end(key)
         return client
 
-    def _made(self, place: Place, secret: str) -> Any:
+    def _way(self, place: Place) -> dict[str, Any]:
+        """TLS and proxy of a place, as its files and secrets are now. Raises `Invalid` where they cannot be used."""
+        if place.api != "anthropic" or (place.tls is None and place.proxy is None):
+            return {}
+        proxy = place.proxy
+        if proxy is not None and place.proxy_key is not None:
+            user, _, password = resolve_secret(place.proxy_key).partition(":")
+            scheme, _, host = proxy.partition("://")
+            proxy = f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{host}"
+        return {"verify": self._contexts.of(place.tls), "proxy": proxy}
+
+    def _made(self, place: Place, secret: str, way: dict[str, Any]) -> Any:
         url = place.url.rstrip("/")
         for suffix in _SUFFIXES.get(place.api, ()):
             url = url.removesuffix(suffix)
         more = dict(_options(place.api, url))
+        if way:
+            own = importlib.import_module("anthropic").DefaultAsyncHttpxClient
+            more["http_client"] = own(**way, trust_env=False)
         library = self._library.AnyLLM
         if library.get_provider_class(place.api).MAX_RETRIES_SUPPORT in ("native", "mapped"):
             more["max_retries"] = 0  # retries are the gateway's: each is reserved and recorded
