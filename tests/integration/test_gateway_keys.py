@@ -54,6 +54,11 @@ async def test_networks_are_those_of_the_client_behind_a_trusted_proxy(stack: St
     inside = {"x_forwarded_for": "198.51.100.1, 203.0.113.7"}
     assert (await stack.chat(secret, headers=inside)).status == 200
     assert (await stack.chat(secret, headers={"x_forwarded_for": "203.0.113.7, 198.51.100.1"})).status == 403
+    # a proxy that adds a line of its own instead of a word to the last one
+    inward = {"x_forwarded_for": "203.0.113.7\r\nX-Forwarded-For: 127.0.0.1"}
+    assert (await stack.chat(secret, headers=inward)).status == 200
+    outside = {"x_forwarded_for": "203.0.113.7, 198.51.100.1\r\nX-Forwarded-For: 127.0.0.1"}
+    assert (await stack.chat(secret, headers=outside)).status == 403
     assert (await stack.ask("GET", "/v1/models", secret)).status == 403
     assert (await stack.ask("GET", "/v1/models", secret, b"", **inside)).status == 200
 

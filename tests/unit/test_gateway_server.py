@@ -45,6 +45,9 @@ async def running() -> AsyncIterator[Running]:
             except asyncio.CancelledError:
                 seen.cancelled += 1
                 raise
+        if request.target == b"/from":
+            response.send(200, request.headers[b"x-forwarded-for"], content_type=b"content-type: text/plain\r\n")
+            return
         if request.target == b"/drop":
             return
         if request.target == b"/big":
@@ -87,6 +90,11 @@ async def test_keep_alive_and_pipelining_answer_in_order(running: Running) -> No
     answer = await exchange(running, data)
     bodies = [part.rsplit(b"\r\n\r\n", 1)[1] for part in answer.split(b"HTTP/1.1 200 OK")[1:]]
     assert bodies == [b"ok:%d" % n for n in range(20)] + [b"ok:last"]
+
+
+async def test_each_proxy_may_add_its_own_line_of_where_a_request_is_from(running: Running) -> None:
+    lines = "x-forwarded-for: 203.0.113.7\r\nvia: a\r\nX-Forwarded-For: 10.0.0.2, 10.0.0.3\r\n"
+    assert (await exchange(running, post(headers=lines, path="/from"))).endswith(b"203.0.113.7, 10.0.0.2, 10.0.0.3")
 
 
 async def test_a_chunked_body_and_one_in_single_bytes(running: Running) -> None:

@@ -176,7 +176,8 @@ class Connection(asyncio.Protocol):
         headers = self._request.headers
         if name in headers and name in (b"content-length", b"transfer-encoding", b"host", b"authorization"):
             self._refuse(400, "duplicate_header", f"{name.decode('ascii')} is given twice", "Send it once.")
-        headers[name] = value
+        seen = headers.get(name) if name == b"x-forwarded-for" else None  # proxies may add a line each
+        headers[name] = value if seen is None else b"%b, %b" % (seen, value)
 
     def on_headers_complete(self) -> None:
         request, limits = self._request, self.server.limits
