@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -153,6 +154,35 @@ async def test_what_the_model_begins_by_itself_is_paid_too(setup: Setup) -> None
         await connection.input_audio_buffer.append(audio="AAAA")
     settlements = await setup.settled(2)
     assert [(s.outcome, s.cost) for s in settlements] == [("ok", 20_000_000), ("not_billed", 0)]
+
+
+@pytest.mark.parametrize("how", ["read", "unread", "gone"])
+async def test_what_was_heard_and_may_be_answered_costs_its_bound(setup: Setup, how: str) -> None:
+    """The upstream took what it heard for a turn, or nobody can tell whether it did: its response was not read yet."""
+    async with setup.connected() as connection:
+        assert (await connection.recv()).type == "session.created"
+        await connection.input_audio_buffer.append(audio="gone" if how == "gone" else "turn")
+        if how == "read":
+            assert (await connection.recv()).type == "input_audio_buffer.committed"
+        if how == "gone":
+            assert await closed(connection) == 1011
+    (settlement,) = await setup.settled(1)
+    assert (settlement.outcome, settlement.cost) == ("cancelled", int(BOUND * PICO))
+
+
+async def test_a_response_that_is_being_made_is_heard_to_its_end_when_this_gateway_is_stopped(setup: Setup) -> None:
+    setup.model.script = Script(tokens=10, chunk_ms=200)
+    async with setup.connected() as connection, setup.connected() as quiet:
+        await say(connection, "a")
+        await heard(connection, "response.output_text.delta")
+        setup.stack.workers[0].send_signal(signal.SIGTERM)
+        assert await closed(quiet) == 1001
+        text, done = await heard(connection)
+        assert len(text.split()) == 9 and done.model_extra["groundplan"]["deployment"] == "talker"
+        _, error = await heard(connection, "error")
+        assert error.error.code == "stopping" and await closed(connection) == 1001
+    (settlement,) = await setup.settled(1)
+    assert (settlement.outcome, settlement.usage.output) == ("ok", 10)
 
 
 async def test_quiet_conversations_hold_no_money(setup: Setup) -> None:

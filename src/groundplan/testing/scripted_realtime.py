@@ -1,6 +1,7 @@
 """The scripted model in a conversation over WebSocket: it repeats what it was told, with exact usage.
 
-A committed audio buffer makes it respond of its own accord, as turn detection would. It fails by cutting the connection
+A committed audio buffer makes it respond of its own accord, as turn detection would; "turn" in the place of sound is
+heard as a whole turn, to which the response takes a while, and at "gone" it goes. It fails by cutting the connection
 in the middle of a response, or by not going on.
 """
 
@@ -42,6 +43,13 @@ class Conversation:
                 await self._send(
                     "conversation.item.added", item={**event["item"], "id": "item_1"}, previous_item_id=None
                 )
+            elif kind == "input_audio_buffer.clear":
+                await self._send("input_audio_buffer.cleared")
+            elif kind == "input_audio_buffer.append":
+                if event.get("audio") == "gone":
+                    break
+                if event.get("audio") == "turn":
+                    await self._send("input_audio_buffer.committed", item_id="item_1", previous_item_id=None)
             elif kind in ("response.create", "input_audio_buffer.commit") and not await self._respond():
                 return self._number
         return self._number

@@ -42,10 +42,13 @@ from groundplan.gateway.upstream.targets import Target
 from groundplan.ledger.model import Usage
 
 LOOK_SECONDS = 0.2
+CLEAR_SECONDS = 1.0
+"""How long an upstream may take to say that nothing waits in its buffer any more."""
 POLICY, BROKEN, STOPPING = 1008, 1011, 1001
 """Close codes: not allowed any more, the upstream failed, this gateway is being stopped."""
 _BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audio_buffer.commit"})
 """Events after which the model may begin a response."""
+_CLEAR = '{"type":"input_audio_buffer.clear"}'
 _HINT = "See docs/tasks.md."
 
 
@@ -133,6 +136,8 @@ class Session:
         self._key = ""
         """Reference of the provider's key that the connection uses, where its deployment has several."""
         self._busy = asyncio.Lock()
+        self._heeded = False
+        """The upstream took what it heard for a turn, and has not said yet that it responds to it."""
         self._guard: ConversationGuard | None = None
 
     # money -----------------------------------------------------------------------------------------------------------
@@ -171,6 +176,8 @@ class Session:
         gateway, deployment = self._gateway, self._deployment
         async with self._busy:
             if self._ready is None:
+                if not gateway.ready:
+                    raise _stopping()
                 try:
                     await self.admit()
                 except GroundplanError as error:
@@ -380,6 +387,10 @@ class Session:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self._broken() from error
         exchange = self._active
+        if event.type == "input_audio_buffer.committed":
+            self._heeded = True
+        if event.type.startswith("response."):
+            self._heeded = False
         if event.type.startswith("response.") and exchange is None:
             exchange = self._active = await self._begun()  # the model's own turn detection began it
             self._ready = None
@@ -405,9 +416,8 @@ class Session:
         key, plan = exchange.key, exchange.plan
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if not gateway.ready:
-                hint = "Connect again."
-                raise Ended(STOPPING, Unavailable("this gateway is being stopped", code="stopping", hint=hint))
+            if not gateway.ready and (self._active is None or gateway.targets.stopped):
+                raise _stopping()  # a response that is being made is heard to its end, while there is time
             policy = gateway.live.policy
             known = next((each for each in policy.keys.values() if each.id == key.id), None)
             try:
@@ -439,11 +449,38 @@ class Session:
             settle.cancelled(self._gateway, active, None)
             await self._settle(active, "cancelled", None)
         if ready is not None and ready.attempt_started:
-            await self._settle(ready, "not_billed", Usage())
+            if await self._unanswered():
+                await self._settle(ready, "not_billed", Usage())
+            else:
+                settle.cancelled(self._gateway, ready, None)
+                await self._settle(ready, "cancelled", None)
         elif ready is not None:
             self._let_go(ready)
         if self._upstream is not None:
             await self._upstream.close()
+
+    async def _unanswered(self) -> bool:
+        """Whether the upstream certainly makes no response to what was passed on to it: it says that it has thrown away
+        what it heard, and took none of it for a turn before."""
+        if self._upstream is None or self._heeded:
+            return False
+        try:
+            async with asyncio.timeout(CLEAR_SECONDS):
+                await self._upstream.send(_CLEAR)
+                async for message in self._upstream:
+                    kind = _server_event(message).type
+                    if kind == "input_audio_buffer.cleared":
+                        return True
+                    if kind == "input_audio_buffer.committed" or kind.startswith("response."):
+                        return False
+        except (ConnectionClosed, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        return False
+
+
+def _stopping() -> Ended:
+    hint = "Connect again."
+    return Ended(STOPPING, Unavailable("this gateway is being stopped", code="stopping", hint=hint))
 
 
 def _usage(response: msgspec.Raw) -> Usage | None:

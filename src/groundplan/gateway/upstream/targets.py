@@ -150,6 +150,11 @@ class Targets:
         line = b"%b %b\r\n" % (name, secret.encode("ascii")) if secret else b""
         return Target(pool, pool.host_header, line, self._loop.time() + FRESH_SECONDS, deployment)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether no deployment is reached any more."""
+        return bool(self._stopped)
+
     def stop(self, why: str) -> None:
         """The end of this worker: answers that are waited for end here, and no deployment is reached any more."""
         self._stopped = why
