@@ -154,7 +154,7 @@ async def until(true: Any, seconds: float = 60) -> None:
 
 @asynccontextmanager
 async def running(
-    database: Database, folder: Path, files: ServerFiles | None = None, *, drain: float = 20.0
+    database: Database, folder: Path, files: ServerFiles | None = None, *, drain: float = 20.0, leave: float = 600.0
 ) -> AsyncIterator[Running]:
     said: list[str] = []
     async with installation(database, folder) as stack, scripted("one") as (model, port):
@@ -165,7 +165,7 @@ async def running(
         listeners = Listeners(stack.listening, control, "127.0.0.1", files, local)
 
         def workers() -> list[Process]:
-            return [processes.gateway(stack.home, listeners, slot, drain) for slot in range(2)]
+            return [processes.gateway(stack.home, listeners, slot, drain, leave) for slot in range(2)]
 
         with Supervisor(stack.home, notice=said.append) as supervisor, supervisor.signals():
             for process in (processes.shipper(stack.home), *workers()):
@@ -352,3 +352,55 @@ async def test_a_stream_that_outlives_the_drain_ends_with_an_error_event(databas
         assert status == 200
         said = events(body)
         assert "stopped" in said[-1]["error"]["message"], said[-2:]
+
+
+async def _opened(run: Running, **script: Any) -> tuple[Traffic, asyncio.Task[tuple[int, bytes, bool]]]:
+    """A stream that has begun."""
+    run.model.script = Script(**script)
+    traffic = Traffic(run.listeners.public.getsockname()[1], run.stack.key())
+    reader, writer = await asyncio.open_connection("127.0.0.1", traffic.port)
+    asking = asyncio.create_task(traffic._ask(reader, writer, stream=True))
+    asking.add_done_callback(lambda _: writer.close())
+    await asyncio.sleep(1.0)
+    return traffic, asking
+
+
+@pytest.mark.timeout(180)
+async def test_a_stream_far_longer_than_the_drain_lasts_through_a_reload(database: Database, tmp_path: Path) -> None:
+    async with running(database, tmp_path, drain=3.0) as run:
+        traffic, asking = await _opened(run, chunk_ms=1000, tokens=20)
+        before = run.pids()
+        told = await reloaded(run)
+        assert told["state"] == "done", (told, run.said)
+        # new calls are the successors'; one of the old workers has the stream, the other one nothing to stay for
+        await until(lambda: sum(_lives(pid) for pid in before.values()) == 1, 30)
+        run.model.script = Script()
+        reader, writer = await asyncio.open_connection("127.0.0.1", traffic.port)
+        assert (await traffic._ask(reader, writer, stream=False))[0] == 200
+        writer.close()
+        assert not asking.done(), "it should be as long as the reload takes, and longer"
+        status, body, _ = await asking
+        said = events(body)
+        assert status == 200 and said[-1] == "[DONE]" and b'"error"' not in body, said[-2:]
+        assert len(said) > 20
+        await until(lambda: not any(_lives(pid) for pid in before.values()), 30)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("ends", ["its time is over", "a stop"])
+async def test_a_stream_that_does_not_end_is_ended_with_an_error_event(
+    database: Database, tmp_path: Path, ends: str
+) -> None:
+    leave = 2.0 if ends == "its time is over" else 600.0
+    async with running(database, tmp_path, drain=3.0, leave=leave) as run:
+        _, asking = await _opened(run, chunk_ms=2000, tokens=20)
+        before = run.pids()
+        assert (await reloaded(run))["state"] == "done"
+        if ends == "a stop":
+            await asyncio.sleep(4.0)
+            assert not asking.done()
+            run.tending.cancel()
+            await asyncio.to_thread(run.supervisor.close)
+        _, body, _ = await asyncio.wait_for(asking, 20)
+        assert "stopped" in events(body)[-1]["error"]["message"]
+        await until(lambda: not any(_lives(pid) for pid in before.values()), 15)

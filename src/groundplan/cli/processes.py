@@ -10,7 +10,8 @@ from pathlib import Path
 from groundplan.api.served import SEARCH, TRANSLATE
 from groundplan.cli.listeners import Listeners
 from groundplan.core.home import Home
-from groundplan.gateway.http.front import serving_file
+from groundplan.core.settings import LEAVE_SECONDS
+from groundplan.gateway.http.front import LEAVE, serving_file
 from groundplan.runtime.models import MINILM, SMOLLM2
 from groundplan.runtime.supervisor import Process
 
@@ -43,10 +44,13 @@ def shipper(home: Home) -> Process:
     return Process("shipper", module("groundplan.gateway.journal.shipper", "--home", str(home.root)))
 
 
-def gateway(home: Home, listeners: Listeners, slot: int, drain_seconds: float) -> Process:
+def gateway(
+    home: Home, listeners: Listeners, slot: int, drain_seconds: float, leave_seconds: float = LEAVE_SECONDS
+) -> Process:
     """Gateway worker `slot`; all workers accept from the same listening sockets."""
     fds = [listeners.public.fileno()]
     arguments = ["--home", str(home.root), "--fd", str(fds[0]), "--slot", str(slot), "--drain", str(drain_seconds)]
+    arguments += ["--leave", str(leave_seconds)]
     if listeners.local is not None:
         fds.append(listeners.local.fileno())
         arguments += ["--local-fd", str(fds[1])]
@@ -58,6 +62,8 @@ def gateway(home: Home, listeners: Listeners, slot: int, drain_seconds: float) -
         module("groundplan.gateway.app", *arguments),
         fds=tuple(fds),
         grace=drain_seconds + 5.0,
+        leave_signal=LEAVE,
+        leave_grace=leave_seconds + drain_seconds + 5.0,
         fit=lambda pid: serving_file(home, pid).exists(),
         front=True,
     )

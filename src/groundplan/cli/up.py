@@ -75,13 +75,18 @@ def up(
     ] = None,
     drain: Annotated[
         float | None,
-        typer.Option("--drain", min=0, max=86_400, help="Seconds for running answers at a stop or reload."),
+        typer.Option("--drain", min=0, max=86_400, help="Seconds for running answers at a stop."),
+    ] = None,
+    reload_drain: Annotated[
+        float | None,
+        typer.Option("--reload-drain", min=0, max=86_400, help="Seconds for running answers at a reload."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the ready line as one line of JSON.")] = False,
 ) -> None:
     """Start everything and serve until Ctrl-C. Without --workspace the last blueprint is served."""
     settings = with_tls(settings_for(home), host, tls_cert, tls_key, tls_client_ca)
     settings = settings if drain is None else replace(settings, drain_seconds=drain)
+    settings = settings if reload_drain is None else replace(settings, reload_drain_seconds=reload_drain)
     folder = workspace or load_settings().workspace
     if folder is not None:
         folder = folder.absolute()
@@ -199,8 +204,8 @@ class Start:
 
     def workers(self, listeners: Listeners, count: int) -> list[Process]:
         """The processes of the gateway."""
-        drain = self.settings.drain_seconds
-        return [processes.gateway(self.home, listeners, slot, drain) for slot in range(count)]
+        drain, leave = self.settings.drain_seconds, self.settings.reload_drain_seconds
+        return [processes.gateway(self.home, listeners, slot, drain, leave) for slot in range(count)]
 
     def processes(
         self, supervisor: Supervisor, listeners: Listeners, workers: int, blueprint: Blueprint | None

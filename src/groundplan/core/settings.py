@@ -52,7 +52,9 @@ class Settings:
     tls_client_ca: Path | None = None
     """Callers must show a certificate that chains to one of these. GROUNDPLAN_TLS_CLIENT_CA."""
     drain_seconds: float = 15.0
-    """How long running answers may go on after a stop or a reload. GROUNDPLAN_DRAIN_SECONDS."""
+    """How long running answers may go on after a stop. GROUNDPLAN_DRAIN_SECONDS."""
+    reload_drain_seconds: float = LEAVE_SECONDS
+    """How long they may after a reload, beside the workers that have taken over. GROUNDPLAN_RELOAD_DRAIN_SECONDS."""
     request_memory: int = 256 << 20
     """Most bytes that one gateway worker holds of the bodies of requests that it reads or answers.
     GROUNDPLAN_REQUEST_MEMORY, in MiB."""
@@ -117,6 +119,9 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         tls_key=_path(env, "GROUNDPLAN_TLS_KEY"),
         tls_client_ca=_path(env, "GROUNDPLAN_TLS_CLIENT_CA"),
         drain_seconds=_number(env, "GROUNDPLAN_DRAIN_SECONDS", 15.0, (0, 86_400), "seconds, such as 600"),
+        reload_drain_seconds=_number(
+            env, "GROUNDPLAN_RELOAD_DRAIN_SECONDS", LEAVE_SECONDS, (0, 86_400), "seconds, such as 600"
+        ),
         request_memory=int(_number(env, "GROUNDPLAN_REQUEST_MEMORY", 256, (1, 1 << 20), "MiB, such as 512")) << 20,
         cache_memory=int(_number(env, "GROUNDPLAN_CACHE_MEMORY", 256, (1, 1 << 20), "MiB, such as 512")) << 20,
         console_url=_console_url(env.get("GROUNDPLAN_CONSOLE_URL")),

@@ -2,8 +2,8 @@
 
 The composition root of the request path. It serves on the listening socket that it inherits, writes its own journal
 epoch, and ends itself when its journal fails or its epoch is fenced: the supervisor starts another. Asked to stop, it
-accepts no more, lets running answers end, and ends the streams that are left with an error event. Restarts are not its
-business.
+accepts no more, lets running answers end, and ends the streams that are left with an error event. Asked to leave, since
+another one has taken over, it gives them far longer. Restarts are not its business.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from groundplan.gateway.guard.counts import Counts
 from groundplan.gateway.guard.reviews import Reviews
 from groundplan.gateway.guard.severed import cut
 from groundplan.gateway.http.bounds import Limits
-from groundplan.gateway.http.front import Front, Sockets, serving_file, tell_serving
+from groundplan.gateway.http.front import LEAVE, Front, Sockets, serving_file, tell_serving
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.gateway.journal.journal import Journal
@@ -98,6 +98,7 @@ async def serve(
     sockets: Sockets,
     slot: int,
     drain_seconds: float = 15.0,
+    leave_seconds: float = 600.0,
     segment_bytes: int = SEGMENT_BYTES,
     clock: Clock | None = None,
 ) -> int:
@@ -111,9 +112,10 @@ async def serve(
         gateway.scrapes = parts.keep(Scrapes(home, slot, load_settings().metrics_token))
         await gateway.scrapes.open(lambda: gathered(gateway))
         _beside(parts, gateway, home, url)
-        stop = asyncio.Event()
+        stop, leave = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(LEAVE, leave.set)
         following = loop.create_task(live.run())
         await leases.start()
         pipeline, runner = _request_path(parts, gateway, home, url, leases)
@@ -133,12 +135,14 @@ async def serve(
         gc.freeze()
         gc.set_threshold(*COLLECTED)
         gateway.pressure.start()
-        code = await _watch(gateway, live, home, following, stop)
+        code = await _watch(gateway, live, home, following, (stop, leave))
         gateway.pressure.stop()
         gateway.ready = live.ready = False
         runner.stop()
         front.close()
         serving_file(home, os.getpid()).unlink(missing_ok=True)
+        if code == 0 and not stop.is_set():
+            await _leave(gateway, live, server, runner, stop, leave_seconds)
         await _drain(gateway, server, runner, drain_seconds)
         for task in (watching, following, running):
             task.cancel()
@@ -228,6 +232,23 @@ def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
         parts.callback(gateway.loop.create_task(work).cancel)
 
 
+async def _leave(
+    gateway: Gateway, live: LiveView, server: Server, runner: BatchRunner, stop: asyncio.Event, seconds: float
+) -> None:
+    """Let what was begun end by itself, however long its streams are, until `seconds` are over or it is asked to stop.
+    Live policy and budgets hold for it meanwhile."""
+    ending, end = gateway.loop.create_task(server.quiesce(seconds)), gateway.loop.time() + seconds
+    while not (ending.done() and not runner.busy) and gateway.loop.time() < end:
+        if stop.is_set() or live.fenced.is_set() or not gateway.journal.healthy:
+            break
+        live.read_kill_file()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await stop.wait()
+    ending.cancel()
+    await asyncio.wait([ending])
+
+
 async def _drain(gateway: Gateway, server: Server, runner: BatchRunner, seconds: float) -> None:
     """Let running answers end; then end those that do not, while there is still time to tell their clients."""
     end = gateway.loop.time() + seconds
@@ -242,11 +263,15 @@ async def _drain(gateway: Gateway, server: Server, runner: BatchRunner, seconds:
 
 
 async def _watch(
-    gateway: Gateway, live: LiveView, home: Home, following: asyncio.Task[None], stop: asyncio.Event
+    gateway: Gateway,
+    live: LiveView,
+    home: Home,
+    following: asyncio.Task[None],
+    asked: tuple[asyncio.Event, asyncio.Event],
 ) -> int:
-    """Keep `ready` true to the facts until it is time to end."""
-    told = False
-    while not stop.is_set():
+    """Keep `ready` true to the facts until it is time to end. `asked`: to stop, to leave."""
+    told, (stop, leave) = False, asked
+    while not stop.is_set() and not leave.is_set():
         if live.fenced.is_set():
             return FENCED
         if not gateway.journal.healthy:
@@ -303,6 +328,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tls-key", type=Path)
     parser.add_argument("--tls-client-ca", type=Path, help="whose certificates callers at --fd must show")
     parser.add_argument("--drain", type=float, default=15.0, help="seconds for running answers after a stop")
+    parser.add_argument("--leave", type=float, default=600.0, help="seconds for them where another worker takes over")
     parser.add_argument(
         "--segment-bytes", type=int, default=SEGMENT_BYTES, help="size of a journal segment; two are always there"
     )
@@ -312,7 +338,7 @@ def main(argv: list[str] | None = None) -> int:
         _allow_files()
         home = Home(Path(arguments.home).absolute())
         sockets, size = _sockets(arguments), arguments.segment_bytes
-        return uvloop.run(serve(home, sockets, arguments.slot, arguments.drain, size))
+        return uvloop.run(serve(home, sockets, arguments.slot, arguments.drain, arguments.leave, size))
     except GroundplanError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -58,6 +58,10 @@ class Process:
     """The complete environment instead of ours plus `env`."""
     fit: Callable[[int], bool] | None = None
     """Whether the process with this pid has taken up its work; asked when it is to replace another."""
+    leave_signal: signal.Signals | None = None
+    """Asks one whose successor has taken over to end by itself; None: `stop_signal` does."""
+    leave_grace: float = 0.0
+    """Seconds that it may take for that; asked to stop meanwhile, it has its `grace`."""
     front: bool = False
     """Stopped before all that are not, and together with its like: what it rests on outlives it."""
 
@@ -70,6 +74,15 @@ class State:
     pid: int | None
     starts: int
     last_exit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaving:
+    """A process whose successor has taken over: it may take until then, and so long once it is asked to stop."""
+
+    popen: subprocess.Popen[bytes]
+    until: float
+    grace: float
 
 
 class _Child:
@@ -109,7 +122,7 @@ class Supervisor:
         self._notice = notice or (lambda _: None)
         self._children: dict[str, _Child] = {}
         self._coming: dict[str, _Child] = {}
-        self._leaving: list[tuple[subprocess.Popen[bytes], float]] = []
+        self._leaving: list[_Leaving] = []
         self._reload = threading.Event()
         self._lock: int | None = None
         self._stopping = threading.Event()
@@ -175,7 +188,7 @@ class Supervisor:
                 self._restart(child)
         for name, successor in list(self._coming.items()):
             self._take_over(name, successor, now)
-        self._leaving = [(popen, until) for popen, until in self._leaving if not _gone(popen, until, now)]
+        self._leaving = [each for each in self._leaving if not _gone(each.popen, each.until, now)]
 
     def replace(self, process: Process) -> None:
         """Start a successor beside the process of the same name. Once it is fit, it takes the place of the other, which
@@ -204,8 +217,10 @@ class Supervisor:
             before = self._children[name]
             self._children[name] = successor
             if before.popen is not None and before.popen.poll() is None:
-                before.popen.send_signal(before.process.stop_signal)
-                self._leaving.append((before.popen, now + before.process.grace))
+                left = before.process
+                before.popen.send_signal(left.stop_signal if left.leave_signal is None else left.leave_signal)
+                until = now + (left.grace if left.leave_signal is None else left.leave_grace)
+                self._leaving.append(_Leaving(before.popen, until, left.grace))
         elif now > successor.started + process.ready_seconds:
             del self._coming[name]
             self._notice(f"the successor of {name} was not ready within {process.ready_seconds:.0f} s; it is stopped")
@@ -269,18 +284,18 @@ class Supervisor:
         now = time.monotonic()
         for successor in self._coming.values():
             if successor.popen is not None:
-                self._leaving.append((successor.popen, now + 1.0))
+                self._leaving.append(_Leaving(successor.popen, now + 1.0, 1.0))
         self._coming.clear()
         fronts = [name for name, child in self._children.items() if child.process.front]
-        asked = [popen for popen, _ in self._leaving]
+        asked = [each.popen for each in self._leaving]
         asked += [popen for name in fronts if (popen := self._children[name].popen) is not None]
         for popen in asked:
             if popen.poll() is None:
                 popen.send_signal(signal.SIGTERM)
         for name in (*fronts, *reversed([name for name in self._children if name not in fronts])):
             self.stop(name)
-        for popen, until in self._leaving:
-            stop(popen, grace=max(0.0, until - time.monotonic()))
+        for each in self._leaving:
+            stop(each.popen, grace=max(0.0, min(each.until, now + each.grace) - time.monotonic()))
         self._leaving.clear()
         self._after.close()
         if self._lock is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import ssl
 from contextlib import suppress
@@ -21,6 +22,8 @@ from groundplan.core.home import Home, write_atomically
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles, Stamp
 
+LEAVE = signal.SIGUSR2
+"""Asks a worker, for which another one stands in, to leave: its calls end by themselves."""
 LOOK_SECONDS = 2.0
 """How often the files of the certificate are looked at."""
 HANDSHAKE_SECONDS = 10.0
