@@ -277,8 +277,14 @@ async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_c
         ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
         ({"tools": [{"type": "custom", "name": "x"}]}, "tools: custom"),
         ({"later_field": 1}, "later_field"),
+        ({"text": {"format": {"type": "grammar", "syntax": "lark", "definition": "x"}}}, "text.format grammar"),
+        ({"input": [{"role": "user", "content": "a", "later": 1}]}, "input.later"),
+        ({"input": [{"role": "user", "content": [{"type": "input_text", "text": "a", "later": 1}]}]},
+         "input: input_text.later"),
+        ({"input": [{"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}", "namespace": "n"}]},
+         "input: function_call.namespace"),
         ({"input": [{"type": "reasoning", "id": "r", "summary": []}]}, "input: an item of type reasoning"),
-    ]
+    ]  # fmt: skip
     for more, name in refusals:
         refused = await setup.ask(model="scripted/chat", **more)
         assert (refused.status, refused.code) == (400, "field_untranslatable"), refused.body

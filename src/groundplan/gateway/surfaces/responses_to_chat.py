@@ -10,6 +10,18 @@ import msgspec
 from groundplan.core.errors import Invalid
 
 _decode = msgspec.json.Decoder().decode
+_MESSAGE = frozenset({"type", "role", "content", "id", "status"})
+_CALL = frozenset({"type", "id", "call_id", "name", "arguments", "status"})
+_OUTPUT = frozenset({"type", "id", "call_id", "output", "status", "name"})
+_PARTS = {
+    "input_text": frozenset({"type", "text"}),
+    "output_text": frozenset({"type", "text", "annotations", "logprobs"}),
+    "refusal": frozenset({"type", "refusal"}),
+    "input_image": frozenset({"type", "image_url", "detail"}),
+    "input_file": frozenset({"type", "filename", "file_data"}),
+}
+"""What is said of an item or a part in chat, or is about it and no part of what was said: its id, its status, notes on
+an earlier answer."""
 
 
 def cannot(name: str) -> Invalid:
@@ -20,6 +32,13 @@ def cannot(name: str) -> Invalid:
         hint="Leave it out, or name a model whose deployment serves responses itself.",
         details={"field": name},
     )
+
+
+def check(given: dict[str, Any], known: frozenset[str], where: str) -> None:
+    """Raise `Invalid` for a field that is not among those `known`. What is null or empty says nothing."""
+    for name, value in given.items():
+        if name not in known and value not in (None, [], {}):
+            raise cannot(f"{where}.{name[:40]}")
 
 
 class Translation:
@@ -60,6 +79,7 @@ class Translation:
                 raise cannot(f"input: an item of type {str(kind)[:40]}")
 
     def _message(self, item: dict[str, Any]) -> None:
+        check(item, _MESSAGE, "input")
         role, content = item["role"], item["content"]
         if role not in ("user", "assistant", "system", "developer"):
             raise cannot(f"input: the role {str(role)[:20]!r}")
@@ -73,6 +93,7 @@ class Translation:
 
     def _part(self, part: dict[str, Any], role: str) -> dict[str, Any]:
         kind = part["type"]
+        check(part, _PARTS.get(kind, frozenset(part)), f"input: {str(kind)[:40]}")
         if kind in ("input_text", "output_text"):
             return {"type": "text", "text": part["text"]}
         if kind == "refusal" and role == "assistant":
@@ -87,6 +108,7 @@ class Translation:
         raise cannot(f"input: content of type {str(kind)[:40]}")
 
     def _call(self, item: dict[str, Any]) -> None:
+        check(item, _CALL, "input: function_call")
         function = {"name": item["name"], "arguments": item["arguments"]}
         call = {"id": item["call_id"], "type": "function", "function": function}
         last = self.messages[-1] if self.messages else {}
@@ -96,10 +118,13 @@ class Translation:
             self.messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
 
     def _output(self, item: dict[str, Any]) -> None:
+        check(item, _OUTPUT, "input: function_call_output")
         output = item["output"]
         if not isinstance(output, str):
-            if any(part["type"] != "input_text" for part in output):
-                raise cannot("input: the output of a function that is no text")
+            for part in output:
+                if part["type"] != "input_text":
+                    raise cannot("input: the output of a function that is no text")
+                check(part, _PARTS["input_text"], "input: input_text")
             output = "\n".join(part["text"] for part in output)
         self.messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": output})
 
@@ -136,6 +161,8 @@ class Translation:
                 self.fields["response_format"] = {"type": "json_schema", "json_schema": schema}
             elif value["type"] == "json_object":
                 self.fields["response_format"] = value
+            elif value["type"] != "text":
+                raise cannot(f"text.format {str(value['type'])[:40]}")
 
     def put_reasoning(self, reasoning: dict[str, Any]) -> None:
         for name, value in reasoning.items():
