@@ -6,18 +6,24 @@ import json
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import GroundplanError, Invalid
+from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.sse import EventReader, EventTooLarge, event, splice, without_usage
 from groundplan.gateway.surfaces import chat as chat_completions
 from groundplan.gateway.surfaces import embeddings
 from groundplan.gateway.surfaces.chat import ChatRelay, OpenAIChat
-from groundplan.gateway.surfaces.embeddings import OpenAIEmbeddings
-from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.embeddings import EMBEDDINGS, OpenAIEmbeddings
+from groundplan.gateway.surfaces.images import IMAGES
+from groundplan.gateway.surfaces.interface import Interface, Malformed
+from groundplan.gateway.surfaces.moderations import MODERATIONS
+from groundplan.gateway.surfaces.rerank import RERANK
+from groundplan.gateway.surfaces.speech import SPEECH
 
 PLACE = Deployment(
     name="d", site="s", model="m", upstream_model="up", url="http://x/v1", rates=Rates(input=1, output=1)
@@ -129,6 +135,29 @@ def test_embeddings_take_texts_and_tokens() -> None:
         assert json.loads(OpenAIEmbeddings().forward(ask, PLACE, 0, []))["input"] == value
     with pytest.raises(Invalid):
         embeddings.read(b'{"model":"auto","input":[]}')
+
+
+def _request(body: bytes) -> Request:
+    request = Request(0.0)
+    request.body = body
+    return request
+
+
+@pytest.mark.parametrize(
+    ("interface", "asked"),
+    [
+        (EMBEDDINGS, b'"input" : ["caf\\u00e9"]'),
+        (MODERATIONS, b'"input" : "caf\\u00e9"'),
+        (RERANK, b'"query":"a" ,"documents" : [ "caf\\u00e9"]'),
+        (IMAGES, b'"prompt" : "caf\\u00e9"'),
+        (SPEECH, b'"input" : "caf\\u00e9", "voice":"x"'),
+    ],
+    ids=lambda each: getattr(each, "name", ""),
+)
+def test_what_is_asked_goes_on_as_the_bytes_that_came(interface: Interface, asked: bytes) -> None:
+    raw = b'{ %b,\n "model":"auto" ,"later": [1, 2.50] }' % asked
+    sent = interface.codec(PLACE).forward(interface.read(_request(raw)), PLACE, 0, [])
+    assert sent == raw.replace(b'"auto"', msgspec.json.encode(PLACE.upstream_model))
 
 
 texts = st.text(alphabet=st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=12)

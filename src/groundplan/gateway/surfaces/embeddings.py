@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -11,6 +11,7 @@ from groundplan.core.errors import Invalid
 from groundplan.gateway.caching.recast import EMBEDDINGS_RECAST
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces.body import read_fields
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
 from groundplan.gateway.upstream import providers
@@ -44,7 +45,7 @@ def read(body: bytes) -> Ask:
     inputs = 1 if isinstance(asked.input, str) else len(asked.input)
     return Ask(
         fields=fields, model=asked.model, messages=inputs, query="", stream=False, include_usage=False, cap=0, copies=1,
-        size=len(body),
+        size=len(body), body=body,
     )  # fmt: skip
 
 
@@ -57,10 +58,8 @@ class OpenAIEmbeddings:
         return b"/embeddings"
 
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
-        """The caller's fields with the upstream's name of the model."""
-        fields: dict[str, Any] = dict(ask.fields)
-        fields["model"] = deployment.upstream_model
-        return _encode(fields)
+        """The caller's bytes with the upstream's name of the model."""
+        return spliced(ask.body, ask.fields, {"model": _encode(deployment.upstream_model)})
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""

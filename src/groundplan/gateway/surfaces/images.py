@@ -135,6 +135,7 @@ class Images(Interface):
         return Ask(
             fields=fields, model=asked.model, messages=1, query="", stream=bool(asked.stream), include_usage=False,
             cap=0, copies=count, size=len(asked.prompt.encode()), typed=Made(asked.size, asked.quality, partial),
+            body=request.body,
         )  # fmt: skip
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:

@@ -75,6 +75,7 @@ class Moderations(Interface):
         return Ask(
             fields=fields, model=asked.model, messages=1 if isinstance(given, str) else len(given), query="",
             stream=False, include_usage=False, cap=0, copies=1, size=len(request.body),
+            body=request.body,
         )  # fmt: skip
 
     def codec(self, deployment: Deployment) -> Codec:

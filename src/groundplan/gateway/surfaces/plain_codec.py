@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 
 _encode = msgspec.json.Encoder().encode
@@ -25,10 +24,8 @@ class PlainCodec:
         return self._path
 
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
-        """The caller's fields with the upstream's name of the model."""
-        fields: dict[str, Any] = dict(ask.fields)
-        fields["model"] = deployment.upstream_model
-        return _encode(fields)
+        """The caller's bytes with the upstream's name of the model."""
+        return spliced(ask.body, ask.fields, {"model": _encode(deployment.upstream_model)})
 
     def answer(self, data: bytes, ask: Ask) -> Answered:
         raise NotImplementedError

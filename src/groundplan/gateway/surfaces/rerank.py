@@ -118,7 +118,7 @@ class Rerank(Interface):
         return Ask(
             fields=fields, model=asked.model, messages=len(asked.documents), query="", stream=False,
             include_usage=False, cap=0, copies=-(-pieces // _UNIT_DOCUMENTS),
-            size=len(request.body) + len(asked.query.encode()) * (len(asked.documents) - 1),
+            size=len(request.body) + len(asked.query.encode()) * (len(asked.documents) - 1), body=request.body,
         )  # fmt: skip
 
     def codec(self, deployment: Deployment) -> Codec:

@@ -86,6 +86,7 @@ class Speech(Interface):
         return Ask(
             fields=fields, model=asked.model, messages=1, query="", stream=True, include_usage=False, cap=None,
             copies=len(asked.input), size=len(request.body), binary=asked.stream_format != "sse",
+            body=request.body,
         )  # fmt: skip
 
     def codec(self, deployment: Deployment) -> Codec:
