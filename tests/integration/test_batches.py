@@ -140,6 +140,8 @@ async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup, rates
     assert setup.model.counted == 12
     await check_types(setup, batch)
     assert [b.id async for b in client.batches.list(limit=1)] == [batch.id]
+    long = await setup.stack.ask("GET", f"/v1/batches?limit={'1' * 5000}", setup.key)
+    assert (long.status, long.code) == (400, "limit_range")
     assert held(setup.stack) >= 12 * each
     with psycopg.connect(setup.stack.database.urls["control"]) as connection:
         (shown,) = batch_queries.batches(connection, "assistant", 10)

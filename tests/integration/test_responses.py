@@ -363,6 +363,8 @@ async def test_a_stored_response_is_gone_on_with_by_its_own_key_only(setup: Setu
             sent = json.loads(setup.own.asked[-1])
             assert "previous_response_id" not in sent and sent["store"] is False
             assert [item["role"] for item in sent["input"]] == ["user", "assistant", "user"]
+        long = await setup.stack.ask("GET", f"/v1/responses/{first.id}/input_items?limit={'1' * 5000}", key)
+        assert (long.status, long.code) == (400, "limit_range")
         items = await client.responses.input_items.list(first.id)
         assert [item.type for item in items.data] == ["message"]
         with pytest.raises(APIStatusError) as caught:

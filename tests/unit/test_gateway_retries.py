@@ -37,6 +37,7 @@ NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
         (b"", None),
         (b"\xff\xfe", None),
         (b"99999999", None),
+        (b"Wed, 21 Oct 99999999999 07:28:00 GMT", None),
         (None, None),
     ],
 )

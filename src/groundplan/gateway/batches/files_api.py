@@ -68,7 +68,7 @@ def page_of(target: bytes, most: int, usual: int) -> tuple[dict[str, str], int]:
     """The parameters of a list and how many are wanted. Raises `Invalid`."""
     query = query_of(target)
     text = query.get("limit", str(usual))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+    if len(text) > 9 or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
         raise Invalid(f"limit is {text[:20]!r}", code="limit_range", hint=f"Use 1 to {most}.")
     if query.get("order", "desc") != "desc":
         raise Invalid("only order=desc is supported", code="field_unsupported", hint="Leave order out.")

@@ -78,7 +78,7 @@ def _items(kept: Kept, query: dict[str, list[str]]) -> dict[str, object]:
     """The input's items, newest first unless told otherwise. Raises `Invalid`."""
     items = kept.input if query.get("order", ["desc"])[0] == "asc" else kept.input[::-1]
     after, limit = query.get("after", [""])[0], query.get("limit", ["20"])[0]
-    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit) <= 100:
+    if len(limit) > 3 or not limit.isascii() or not limit.isdigit() or not 1 <= int(limit) <= 100:
         raise Invalid("limit is from 1 to 100", code="limit_range", hint="Leave limit out.")
     ids = [str(each["id"]) for each in items]
     start = ids.index(after) + 1 if after in ids else 0
