@@ -156,7 +156,10 @@ async def test_what_chat_has_no_word_for_is_refused_by_name_or_goes_where_it_can
         assert refused.json["error"]["field"].startswith(next(iter(more)))
         assert (await setup.ask(**more)).json["groundplan"]["deployment"] == "own"
     for wrong, code in (
-        ({"prompt": [1, 2]}, "body_invalid"),
+        ({"prompt": [1, 2]}, "content_unsupported"),
+        ({"prompt": [[1, 2], [3]]}, "content_unsupported"),
+        ({"prompt": ["a", [3]]}, "content_unsupported"),
+        ({"prompt": {}}, "body_invalid"),
         ({"prompt": []}, "prompts_range"),
         ({"n": 0}, "copies_range"),
         ({"best_of": 99}, "copies_range"),

@@ -48,7 +48,7 @@ class _Options(msgspec.Struct, frozen=True):
 
 class _Asked(msgspec.Struct, frozen=True):
     model: str
-    prompt: str | list[str]
+    prompt: str | list[str | int | list[int]]
     stream: bool | None = None
     stream_options: _Options | None = None
     max_tokens: int | None = None
@@ -74,7 +74,7 @@ _chunk = msgspec.json.Decoder(_Chunk).decode
 def read(body: bytes) -> Ask:
     """A request. Raises `Invalid` with what is wrong with it."""
     fields, asked = read_fields(body, _asked)
-    prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
+    prompts = _texts_of(asked.prompt)
     if not 1 <= len(prompts) <= MAX_PROMPTS:
         raise Invalid(f"there are {len(prompts)} prompts", code="prompts_range", hint=f"Send 1 to {MAX_PROMPTS}.")
     copies = max(1 if asked.n is None else asked.n, 1 if asked.best_of is None else asked.best_of)
@@ -97,6 +97,15 @@ def read(body: bytes) -> Ask:
         body=body,
         typed=prompts,
     )
+
+
+def _texts_of(prompt: str | list[str | int | list[int]]) -> list[str]:
+    """Raises `Invalid` where tokens are among them: neither guardrails nor other models could read them."""
+    prompts = [each for each in ([prompt] if isinstance(prompt, str) else prompt) if isinstance(each, str)]
+    if not isinstance(prompt, str) and len(prompts) < len(prompt):
+        hint = "Send the text that the tokens stand for."
+        raise Invalid("a prompt is given as tokens", code="content_unsupported", hint=hint)
+    return prompts
 
 
 class Unfinished(msgspec.Struct, frozen=True):
