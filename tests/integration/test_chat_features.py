@@ -291,3 +291,24 @@ async def test_nodes_official_client_is_content(setup: Setup) -> None:
     here = "It is here."
     wanted = {"whole": here, "text": here, "deployment": "echo", "response": here, "code": "model_not_found"}
     assert found == wanted
+
+
+@node_client.needed
+async def test_what_nodes_official_client_sends_beside_plain_chat_works(setup: Setup) -> None:
+    found = json.loads(await node_client.said("node_features.cjs", setup.url, setup.key))
+    arguments = '{"what":"it"}'
+    assert found == {
+        "called": {"name": "look", "arguments": arguments},
+        "streamed": arguments,
+        "parsed": {"place": "here"},
+        "indexes": [0, 1, 2],
+        "logprob": -0.5,
+        "seen": "It is here.",
+        "reader": "reader",
+    }
+    asked = [json.loads(body) for body in setup.upstream.asked]
+    assert asked[0]["tools"][0]["function"]["parameters"]["required"] == ["what"]
+    assert asked[2]["response_format"]["json_schema"]["name"] == "place"
+    assert (asked[3]["n"], asked[3]["top_logprobs"]) == (3, 2)
+    assert asked[4]["messages"][0]["content"][1]["image_url"]["url"] == IMAGE
+    assert asked[5]["messages"][0]["content"][1]["file"]["file_data"] == FILE

@@ -17,6 +17,7 @@ import pytest
 from openai import APIConnectionError, APIError, AsyncOpenAI, BadRequestError, NotFoundError, RateLimitError
 from openai.types import ImageEditStreamEvent, ImageGenStreamEvent, ImagesResponse, ModerationCreateResponse
 from openai.types.audio import Transcription, TranscriptionStreamEvent, TranscriptionVerbose, Translation
+from tests.integration import node_client
 from tests.integration.gateway_stack import (
     Reply,
     Stack,
@@ -364,3 +365,14 @@ async def spent(setup: Setup, usd: str) -> None:
         assert asyncio.get_running_loop().time() < end, (made, settled)
         await asyncio.sleep(0.1)
     assert Decimal(sum(record.cost for record in settled)).scaleb(-12) == Decimal(usd)
+
+
+@node_client.needed
+async def test_nodes_official_client_completes_draws_speaks_and_hears(setup: Setup) -> None:
+    url = f"http://127.0.0.1:{setup.stack.port}/v1"
+    found = json.loads(await node_client.said("node_tasks.cjs", url, setup.key))
+    asked = "You asked: Where is it?"
+    assert found == {
+        "completion": asked, "text": asked, "images": 2, "cost": "0.020000000000", "edited": 1, "spoken": 500,
+        "heard": "string", "duration": True, "flagged": False,
+    }  # fmt: skip
