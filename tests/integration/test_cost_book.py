@@ -91,6 +91,8 @@ WORKSPACE_COSTS = ALLOCATIONS.removeprefix("---\n").format(
 JUDGED = Decimal("0.003000000001")
 JUDGED_ON = next(day for back in range(20, 27) if (day := TODAY - timedelta(days=back)).weekday() < 5)
 """What the judge of a guardrail cost, once, and when."""
+TAGGED, TAGGED_BACK = new_id(), 5
+"""The key of the calls of one day, which has tags."""
 LOOKED_UP_US = 3_600_000_000
 """An hour of look-ups by meaning, at the 0.05 USD that an hour of the processor costs unless said."""
 
@@ -102,10 +104,11 @@ def fill(dsn: str) -> None:
         attempts: list[Any] = []
         for back in range(1, DAYS):
             at = TODAY - timedelta(days=back) + timedelta(hours=9)
+            key = TAGGED if back == TAGGED_BACK else None
             for _ in range(2 if at.weekday() < 5 else 1):
                 id = new_id()
                 calls.append(
-                    (id, at, "assistant", None, None, "care", "chat", "ok", 200, None, "acme/model", "local", "here",
+                    (id, at, "assistant", None, key, "care", "chat", "ok", 200, None, "acme/model", "local", "here",
                      COST, COST, 100, 2000, "none", 1, new_id(), False, 12.5, 3.5, {"sources": [["d1", "a", 1, 2]]},
                      0, 0)
                 )  # fmt: skip
@@ -125,6 +128,11 @@ def fill(dsn: str) -> None:
              False, [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False,
              {"input": [100, 3_000_000_001], "output": [2000, 0]}, "guardrail", "batch long")
         )  # fmt: skip
+        conn.execute(
+            "INSERT INTO api_key (id, hash, prefix, workload, tags, created_by) "
+            "VALUES (%s, %s, 'gp_abc', 'assistant', '{web,batch}', 'test')",
+            (TAGGED, bytes(32)),
+        )
         ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, attempts)
         ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, calls)
         conn.execute(
@@ -165,7 +173,7 @@ def total(rows: list[dict[str, str]]) -> Decimal:
 
 def test_every_way_to_sum_the_book_is_the_same_sum(control: Control) -> None:
     whole = Decimal(ask(control, f"/api/cost/book?{span()}")["total_usd"])
-    for by in (*DIMENSIONS, *OF_CALLS):
+    for by in (*DIMENSIONS, *OF_CALLS, "tag"):
         assert total(ask(control, f"/api/cost/book?{span()}&by={by}")["sums"]) == whole
     found = ask(control, f"/api/cost/book?{span()}&lines=true")
     assert total(found["lines"]) == whole
@@ -234,6 +242,17 @@ def test_the_book_by_what_only_calls_know_is_what_they_say(control: Control) -> 
     assert Decimal(measured["feature"][features[0]["feature"]] or 0) == Decimal(features[0]["cost_usd"])
     mine = ask(control, f"/api/cost/book?{span()}&by=feature&workload=assistant")
     assert total(mine["sums"]) == Decimal(mine["total_usd"]) > Decimal(whole)
+
+
+def test_the_book_by_the_tags_of_keys(control: Control) -> None:
+    sums = {row["key"]: row for row in ask(control, f"/api/cost/book?{span()}&by=tag")["sums"]}
+    assert set(sums) == {"", "batch, web"}
+    day = TODAY - timedelta(days=TAGGED_BACK)
+    calls = 2 if day.weekday() < 5 else 1
+    only = f"first={day.date()}&last={day.date()}&by=tag"
+    (row,) = (row for row in ask(control, f"/api/cost/book?{only}")["sums"] if "measured" in row["basis"])
+    assert (row["key"], Decimal(row["basis"]["measured"])) == ("batch, web", COST * calls)
+    assert 0 < Decimal(sums["batch, web"]["cost_usd"]) < Decimal(sums[""]["cost_usd"])
 
 
 def test_what_was_measured_is_what_the_ledger_has(control: Control) -> None:

@@ -162,7 +162,9 @@ def check_months(conn: Conn) -> None:
                    GROUP BY 1 ORDER BY 1""",
                 (begin, end),
             ).fetchall()
-            for asked in (rollup_store.people_by_workload, rollup_store.sources_by_workload):
+            for asked in (
+                rollup_store.people_by_workload, rollup_store.sources_by_workload, rollup_store.tags_by_workload
+            ):  # fmt: skip
                 sums: dict[str, Decimal] = {}
                 for workload, _, cost, _ in asked(conn, begin, end):
                     sums[workload] = sums.get(workload, Decimal(0)) + cost

@@ -183,7 +183,7 @@ def summed(lines: Sequence[Line], by: str, workflows: dict[str, str]) -> list[di
         raise Invalid(
             f"costs are not summed by '{by[:40]}'",
             code="dimension_unknown",
-            hint=f"Use {', '.join(DIMENSIONS)}, feature, prompt, source, person.",
+            hint=f"Use {', '.join(DIMENSIONS)}, feature, prompt, source, person, tag.",
         )
     return added((_key(line, by, workflows), line.basis, line.amount, line.quantity) for line in lines)
 

@@ -1,5 +1,5 @@
-"""The book by what only calls know: features, versions of prompts, document sources, people; and by site, where what is
-allocated follows the calls. Every sum is exactly the book's."""
+"""The book by what only calls know: features, versions of prompts, document sources, people, tags of keys; and by site,
+where what is allocated follows the calls. Every sum is exactly the book's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from groundplan.economics.allocate.model import Line
 from groundplan.economics.allocate.spread import Weights, spread
 from groundplan.ledger import rollup_store
 
-DIMENSIONS: Final = ("feature", "prompt", "source", "person", "site")
+DIMENSIONS: Final = ("feature", "prompt", "source", "person", "tag", "site")
 _Row = tuple[str, str, Any, Any]
 """workload, key, USD, calls"""
 
@@ -44,6 +44,8 @@ def _rows(conn: Connection[Any], days: Days, by: str) -> list[_Row]:
         return rollup_store.sources_by_workload(conn, days.since, days.until)
     if by == "person":
         return rollup_store.people_by_workload(conn, days.since, days.until)
+    if by == "tag":
+        return rollup_store.tags_by_workload(conn, days.since, days.until)
     wanted = {
         "since": days.since, "until": days.until, "workload": None, "status": None, "deployment": None, "demo": None,
     }  # fmt: skip

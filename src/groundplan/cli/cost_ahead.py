@@ -17,7 +17,7 @@ from groundplan.core.errors import Invalid
 ROWS_SHOWN = 40
 DIMENSIONS = (
     "term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "basis", "feature",
-    "prompt", "source", "person",
+    "prompt", "source", "person", "tag",
 )  # fmt: skip
 
 

@@ -20,11 +20,11 @@ from groundplan.console.render import Signed, api_of, failed, show
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 DIMENSIONS = (
     "term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "feature", "prompt",
-    "source", "person", "basis",
+    "source", "person", "tag", "basis",
 )  # fmt: skip
 NOTHING = {
     "feature": "no feature was said", "prompt": "no prompt", "source": "no documents", "person": "an application",
-    "team": "no team", "workflow": "no workflow", "tier": "standard",
+    "team": "no team", "workflow": "no workflow", "tier": "standard", "tag": "a key without tags",
 }  # fmt: skip
 """What is shown where a dimension says nothing."""
 WHATS = ("cost", "calls", "tokens")

@@ -167,6 +167,27 @@ def people_by_workload(conn: Connection[Any], since: datetime, until: datetime) 
     return [(row["workload"], row["person"], row["cost_usd"], row["calls"]) for row in rows]
 
 
+def tags_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[tuple[str, str, Any, Any]]:
+    """(workload, tags, cost_usd, calls) of whole days by the tags of the keys that called, those of one key together:
+    'a, b'; without any it is ''."""
+    rows = _rows(
+        conn,
+        """WITH summed AS (
+             SELECT workload, key, calls, cost_usd FROM person_day
+             WHERE hour >= date_trunc('day', %(since)s::timestamptz, 'UTC') AND hour < %(until)s
+             UNION ALL SELECT workload, key, calls, cost_usd FROM person_delta
+             WHERE hour >= date_trunc('day', %(since)s::timestamptz, 'UTC') AND hour < %(until)s),
+           each AS (
+             SELECT workload, key, sum(cost_usd) AS cost_usd, sum(calls) AS calls FROM summed GROUP BY 1, 2),
+           named AS (
+             SELECT id, array_to_string(ARRAY(SELECT DISTINCT unnest(tags) ORDER BY 1), ', ') AS tags FROM api_key)
+           SELECT s.workload, coalesce(n.tags, '') AS tags, sum(s.cost_usd) AS cost_usd, sum(s.calls) AS calls
+           FROM each s LEFT JOIN named n ON n.id = s.key GROUP BY 1, 2""",
+        {"since": since, "until": until},
+    )
+    return [(row["workload"], row["tags"], row["cost_usd"], row["calls"]) for row in rows]
+
+
 def people_weeks(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> dict[datetime, int]:
     """Monday -> how many people asked in that week; weeks without any are left out, nobody in particular is nobody."""
     days, more = ("person_whole", "") if workload is None else ("person_day", " AND workload = %(workload)s")

@@ -109,7 +109,7 @@ def _content(api: str, role: str, content: Any) -> str | None:
     kinds = {"user": ("text", "image_url"), "assistant": ("text", "refusal")}.get(role, ("text",))
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in kinds:
+        if not isinstance(kind, str) or kind not in kinds:
             return f"content of type {str(kind)[:40]}"
         for name, value in part.items():
             if value is not None and name not in _PARTS[kind]:
