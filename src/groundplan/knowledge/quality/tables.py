@@ -41,7 +41,8 @@ def of_tables(source: Source, key: str, tables: Sequence[Table], now: datetime |
                         severity="high",
                         owner=source.governed.steward or source.owner,
                         message=f"{table.name} of {key or source.name}: {message}",
-                        mark=f"{table.name}:{check['column']}:{code}" + (f":{detail['sensor']}" if "sensor" in detail else ""),
+                        mark=f"{table.name}:{check['column']}:{code}"
+                        + (f":{detail['sensor']}" if "sensor" in detail else ""),
                         hint=_HINTS[kind],
                         detail={"column": check["column"], "check": code, **detail},
                     )
