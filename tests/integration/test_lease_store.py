@@ -257,7 +257,7 @@ async def test_callers_of_an_empty_budget_are_refused_at_once_until_there_is_roo
         _, waiting = await asyncio.wait(calls, timeout=0.05)
         assert len(waiting) == 1, "one of them asks again"
         assert not any(await asyncio.gather(*calls))
-        assert loop.time() - began < 0.2, "and only for a moment"
+        assert loop.time() - began < 0.5, "and only for so long as a call that comes first"
         assert await held  # gives half of it back, which is heard of
         assert await one.call(budget, COST, COST)
         assert not await one.call(budget, COST, COST)

@@ -18,8 +18,7 @@ REFILL_S = 0.25
 EMPTY_S = 1.0
 """How long one is known to be empty after PostgreSQL had nothing for a caller."""
 AGAIN_S = 0.1
-"""Longest that a caller waits for one that is known to be empty: what another worker's call leaves over is journalled
-and given back before it can be used here."""
+"""Between two questions for one that is known to be empty, while nobody says that there is room again."""
 _UNHEARD_S = 0.25
 """The same where PostgreSQL was not heard."""
 
@@ -71,7 +70,7 @@ class Account:
         return bool(self.empty_need) and need >= self.empty_need and (now < self.empty_until or bool(self.waiters))
 
     def refused(self, need: int, now: float) -> None:
-        """A caller waited in vain, and not only for a moment."""
+        """A caller waited in vain for what was not known to be empty."""
         if self.tries:
             self.empty_need = min(self.empty_need or need, need)
             self.empty_until = now + (EMPTY_S if self.told_empty(now) else _UNHEARD_S)

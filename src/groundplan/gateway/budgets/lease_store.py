@@ -4,8 +4,9 @@ Everything here runs beside the request path; a caller comes here only when its 
 statement on the row of its (name, period), so the sum of all slices never exceeds the limit. A release of money is
 journalled and durable before PostgreSQL hears of it, and counts once by its id, whoever tells it. A worker that is
 fenced is granted nothing any more. That PostgreSQL had nothing left is remembered for a second, or until it says that
-there is room again: meanwhile of a budget one caller at a time asks, for a moment, and the others are refused at once.
-Reserving itself is `leases`; taking back what a dead worker held is the shipper's.
+there is room again: meanwhile of a budget one caller at a time waits (what another worker's call leaves over is
+journalled and given back before it can be used here), and the others are refused at once. Reserving itself is `leases`;
+taking back what a dead worker held is the shipper's.
 """
 
 from __future__ import annotations
@@ -203,7 +204,7 @@ class LeaseClient:
         if account.task is None or account.task.done():
             account.task = asyncio.create_task(self._serve((account.declared.name, period), account))
         try:
-            async with asyncio.timeout(min(seconds, AGAIN_S) if empty else seconds):
+            async with asyncio.timeout(seconds):
                 return await future
         except TimeoutError:
             if not empty:
