@@ -158,7 +158,7 @@ def _month(services: Services) -> dict[str, Figure]:
 
 def _book(services: Services) -> dict[str, Figure]:
     by = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "feature",
-          "prompt", "source", "person", "tag")  # fmt: skip
+          "prompt", "source", "person", "tag", "basis")  # fmt: skip
 
     def book(name: str) -> Figure:
         return lambda: costs.book(services, READER, by=name, lines=True)

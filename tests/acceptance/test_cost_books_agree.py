@@ -80,7 +80,7 @@ def test_every_book_of_a_day_says_the_same(tmp_path: Path) -> None:
             assert row[2] == total and row[3] == usd(sure, "cost_usd")
             with conn.transaction(force_rollback=True):
                 archive.archive_day(conn, str(tmp_path / "facts"), datetime.now(UTC).date())
-        files = archive.query(str(tmp_path / "facts"), "SELECT sum(cost_usd) FROM attempts")
+        _, files = archive.query(str(tmp_path / "facts"), "SELECT sum(cost_usd) FROM attempts")
         assert files[0][0] == total
 
         stack.cli("cost", "export", str(tmp_path / "focus.csv"), "--from", today, "--to", today)
