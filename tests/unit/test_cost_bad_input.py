@@ -69,6 +69,27 @@ def test_allocations_one_after_the_other_are_in_order() -> None:
     assert len(validate_files({"a.yaml": BASE + "".join(RULE.format(*each) for each in after)}).allocations) == 2
 
 
+CAMERA = (
+    "---\nkind: allocation\nname: {}\nterm: device\npurchase: 900 USD\nlife: 1095d\ncount: {}\nfrom: {}\nsource: {}\n"
+)
+WAGE = "---\nkind: allocation\nname: {}\nterm: review\nrate: {} USD\nper: review hour\nsource: HR 2026\n"
+
+
+def test_several_costs_of_one_term_are_told_by_what_they_are_from() -> None:
+    first, second = ("cameras", 40, "2026-01-01", "invoice 9"), ("more-cameras", 20, "2027-01-01", "invoice 31")
+    made = validate_files({"a.yaml": BASE + CAMERA.format(*first) + CAMERA.format(*second)}).allocations
+    assert list(made) == ["cameras", "more-cameras"]
+    again = ("again", 40, "2026-06-01", "invoice 9")
+    problem = problem_of(BASE + CAMERA.format(*first) + CAMERA.format(*again))
+    assert problem.code == "allocation_twice" and "say by source" in problem.hint
+    followed = ("again", 40, "2026-06-01", "invoice 10")
+    assert len(validate_files({"a.yaml": BASE + CAMERA.format(*first) + CAMERA.format(*followed)}).allocations) == 2
+    wages = WAGE.format("wages", 45) + WAGE.format("desks", 6)
+    assert len(validate_files({"a.yaml": BASE + wages}).allocations) == 2
+    platforms = RULE.format("a", "10 USD/month", "") + RULE.format("b", "25 USD/month", "").replace("contract", "two")
+    assert len(validate_files({"a.yaml": BASE + platforms}).allocations) == 2
+
+
 def test_an_evaluation_set_with_leaks_between_folds(tmp_path: Path) -> None:
     file = tmp_path / "set.jsonl"
     rows = [

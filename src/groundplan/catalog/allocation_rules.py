@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
+from typing import Final
 
 from groundplan.catalog.allocation import AllocationDoc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 
+_COST: Final = ("cost", "rate", "currency", "per", "quantity", "purchase", "life", "count", "capacity")
+
 
 def allocations(workspace: Workspace) -> Iterator[Problem]:
-    """No two of one term cover the same at the same time; shares name workloads that exist."""
+    """Several costs of one term may cover the same, each by its name, but none is declared twice; shares name workloads
+    that exist."""
     seen: list[tuple[str, AllocationDoc]] = []
     for name, doc in workspace.allocations.items():
         for other, earlier in seen:
-            if (earlier.term, earlier.covers) == (doc.term, doc.covers) and _meet(earlier, doc):
+            if _twice(earlier, doc):
                 yield Problem(
-                    f"{doc.term} of {doc.covers} is allocated by {other} on some of these days already",
+                    f"{doc.term} of {doc.covers} from '{doc.source}' is allocated by {other} on some of these days",
                     "allocation_twice",
-                    f"End {other} with until: before this one begins with from:, or give it another term.",
+                    f"Where one follows the other, end {other} with until: before this one begins with from:; where "
+                    "both are spent, say by source: which contract, invoice or purchase each is from.",
                     workspace.where("allocation", name, "term"),
                 )
         seen.append((name, doc))
@@ -31,6 +36,21 @@ def allocations(workspace: Workspace) -> Iterator[Problem]:
                     f"Declared are: {', '.join(sorted(workspace.workloads)) or 'none'}.",
                     workspace.where("allocation", name, "shares"),
                 )
+
+
+def _twice(one: AllocationDoc, two: AllocationDoc) -> bool:
+    """From one source on the same days: the same cost, or a cost and the one that follows it."""
+    if (one.term, one.covers, one.source) != (two.term, two.covers, two.source) or not _meet(one, two):
+        return False
+    return _cost(one) == _cost(two) or _follows(one, two) or _follows(two, one)
+
+
+def _cost(doc: AllocationDoc) -> tuple[object, ...]:
+    return tuple(getattr(doc, name) for name in _COST)
+
+
+def _follows(one: AllocationDoc, two: AllocationDoc) -> bool:
+    return one.until is not None and two.since is not None and (one.since is None or one.since < two.since)
 
 
 def _meet(one: AllocationDoc, two: AllocationDoc) -> bool:
