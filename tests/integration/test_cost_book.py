@@ -167,6 +167,21 @@ def span() -> str:
     return f"first={(TODAY - timedelta(days=30)).date()}&last={(TODAY - timedelta(days=1)).date()}"
 
 
+def test_two_halves_of_a_time_are_the_whole_of_it(control: Control) -> None:
+    first, last = (TODAY - timedelta(days=30)).date(), (TODAY - timedelta(days=1)).date()
+    middle = first + timedelta(days=12)
+    spans = [(first, last), (first, middle), (middle + timedelta(days=1), last)]
+    for by in ("workload", "team", "term", "provider"):
+        whole, one, two = (
+            {
+                row["key"]: Decimal(row["cost_usd"])
+                for row in ask(control, f"/api/cost/book?by={by}&first={since}&last={until}")["sums"]
+            }
+            for since, until in spans
+        )
+        assert whole == {key: one.get(key, Decimal(0)) + two.get(key, Decimal(0)) for key in {*one, *two}}
+
+
 def total(rows: list[dict[str, str]]) -> Decimal:
     return sum((Decimal(row["cost_usd"]) for row in rows), Decimal(0))
 
@@ -182,6 +197,10 @@ def test_every_way_to_sum_the_book_is_the_same_sum(control: Control) -> None:
     assert Decimal(terms["idle"]["cost_usd"]) > Decimal(terms["capacity"]["cost_usd"]) > 0
     assert total([terms["capacity"], terms["idle"]]) == Decimal("93.00")
     assert all(line["rule"] and line["source"] for line in found["lines"])
+    assert found["blueprints"] == [1, 2] and {tuple(line["blueprints"]) for line in found["lines"]} == {(1,), (2,)}
+    assert {line["allocation"] for line in found["lines"]} == {"", "platform", "rack", "desk-before", "desk-since"}
+    providers = {row["key"] for row in ask(control, f"/api/cost/book?{span()}&by=provider")["sums"]}
+    assert providers == {"acme", "own"}
 
 
 def test_what_the_gateway_asked_and_looked_up_is_a_term_of_its_own_counted_once(control: Control) -> None:

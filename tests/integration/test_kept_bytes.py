@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 import msgspec
 import psycopg
 import pytest
+from tests.integration.test_cost_versions import release
 from tests.unit.test_placement_release import blueprint
 
 from groundplan.api import cost_book, kept_look
@@ -55,25 +57,33 @@ def put(conn: psycopg.Connection[Any], source: str, text: str) -> None:
 
 
 def paid(conn: psycopg.Connection[Any], first: date, last: date) -> dict[tuple[str, str], tuple[int, str]]:
-    """(term, workload) -> (picodollars, basis)."""
-    lines = cost_book._allocated(conn, Days(first, last), served())
-    return {(line.term, line.workload): (line.amount, line.basis) for line in lines}
+    """(term, workload) -> (picodollars, basis); with days of both bases, what each of them makes."""
+    found: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for line in cost_book.divided(conn, Days(first, last)):
+        found.setdefault((line.term, line.workload), []).append((line.amount, line.basis))
+    return {
+        key: (sum(amount for amount, _ in parts), " and ".join(sorted(basis for _, basis in parts)))
+        for key, parts in found.items()
+    }
 
 
 def cost(count: int, days: int) -> int:
-    return round(count * days / 10**9 * 12 / 365 * PICO)
+    """Every day is rounded to a picodollar by itself, so that days add up."""
+    return days * int((Decimal(count) / 10**9 * 12 / 365 * PICO).to_integral_value(ROUND_HALF_EVEN))
 
 
 def test_storage_of_past_days_is_priced_by_what_was_kept_then(database: Database) -> None:
     with psycopg.connect(database.urls["control"]) as conn:
         today = NOW.date()
+        release(conn, served(), NOW)
         assert not kept_look.sample(conn, served(), NOW), "sampling begins with the first that is kept"
         assert kept_store.due(conn, today) and paid(conn, today, today) == {}
         put(conn, "handbook", "é" * 500_001)
         put(conn, "unused", "x" * 77)
-        now = {key: found for key, found in paid(conn, today - timedelta(days=1), today).items() if key[1] == "ask"}
-        assert now == {("object_storage", "ask"): (cost(500_001, 2), "estimated")}, "until then what is kept now"
-        conn.execute("INSERT INTO content_delta VALUES ('write', 3, 9000)")
+        now = paid(conn, today - timedelta(days=1), today)
+        assert now["object_storage", "ask"] == (cost(500_001, 2), "estimated"), "until then what is kept now"
+        assert now["object_storage", ""] == (cost(77, 2), "estimated"), "what no workload is given is of nobody"
+        conn.execute("INSERT INTO content_delta VALUES ('write', 3, 9000), ('gone', 2, 8000)")
         assert kept_look.sample(conn, served(), NOW)
         assert not kept_look.sample(conn, served(), NOW + timedelta(hours=3)), "a day is sampled once"
         conn.execute("DELETE FROM document")
@@ -81,18 +91,26 @@ def test_storage_of_past_days_is_priced_by_what_was_kept_then(database: Database
         later = NOW + timedelta(days=2)
         assert kept_look.sample(conn, served(), later)
         assert kept_store.samples(conn, "documents", today, today)[today] == {"": 77, "ask": 500_001, "write": 500_001}
+        logs = {("logs", "write"): (cost(9000, 1), "measured"), ("logs", ""): (cost(8000, 1), "measured")}
         expected = {
             ("object_storage", "ask"): (cost(500_001, 1), "measured"),
             ("object_storage", "write"): (cost(500_001, 1), "measured"),
-            ("logs", "write"): (cost(9000, 1), "measured"),
+            ("object_storage", ""): (cost(77, 1), "measured"),
+            **logs,
         }
         assert paid(conn, today, today) == expected
+        whole = sum(amount for (term, _), (amount, _) in expected.items() if term == "object_storage")
+        assert whole == pytest.approx(cost(2 * 500_001 + 77, 1), abs=2), "every byte that is kept is paid once"
         two = paid(conn, today, today + timedelta(days=1))
-        assert two["object_storage", "ask"] == (cost(500_001, 2), "estimated"), (
+        assert two["object_storage", "ask"] == (cost(500_001, 2), "estimated and measured"), (
             "the second day has no sample of its own"
         )
-        assert paid(conn, later.date(), later.date()) == {("logs", "write"): (cost(9000, 1), "measured")}
+        assert paid(conn, later.date(), later.date()) == logs
         three = paid(conn, today, later.date())
-        assert three["object_storage", "ask"][0] == pytest.approx(cost(500_001, 2), abs=2)
+        assert three["object_storage", "ask"][0] == cost(500_001, 2)
+        days = [paid(conn, day, day) for day in (today, today + timedelta(days=1), later.date())]
+        assert {key: amount for key, (amount, _) in three.items()} == {
+            key: sum(day[key][0] for day in days if key in day) for key in three
+        }, "days add up to the picodollar"
         with pytest.raises(psycopg.errors.InsufficientPrivilege), conn.transaction():
             conn.execute("UPDATE kept_bytes SET bytes = 0")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from calendar import monthrange
 from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,8 +16,9 @@ from groundplan.catalog.allocation import AllocationDoc
 from groundplan.catalog.check import validate_files
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
-from groundplan.economics.allocate.divide import divide, spent
-from groundplan.economics.allocate.model import Use
+from groundplan.economics.allocate.daily import allocated
+from groundplan.economics.allocate.divide import capacity_of, divide, spent
+from groundplan.economics.allocate.model import Day, Use
 from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, worth
 from groundplan.release.charged import allocation
 
@@ -48,7 +51,12 @@ def test_the_lines_of_a_rule_sum_exactly_to_what_it_spent(
 ) -> None:
     first = JAN + timedelta(days=start)
     last = first + timedelta(days=more)
-    lines = divide(rule, made, first, last)
+    days = [first + timedelta(days=n) for n in range(more + 1)]
+    for day in days:
+        parts = divide(rule, made, day)
+        assert sum(part.amount for part in parts) == spent(rule, day, day)
+        assert all(part.amount > 0 for part in parts)
+    lines = allocated([Day(day, 1, [rule], made) for day in days])
     assert sum(line.amount for line in lines) == spent(rule, first, last)
     assert all(line.amount > 0 for line in lines)
 
@@ -70,7 +78,7 @@ def test_capacity_that_is_not_used_is_a_line_of_its_own() -> None:
     rule = Allocation(
         name="gpu", term="capacity", amount=31 * PICO, covers="deployment/gpu", capacity=1000, by="tokens"
     )
-    lines = divide(rule, [Use("a", by_deployment={"gpu": 300}), Use("b", by_deployment={"gpu": 100})], JAN, JAN)
+    lines = divide(rule, [Use("a", by_deployment={"gpu": 300}), Use("b", by_deployment={"gpu": 100})], JAN)
     assert [(line.term, line.workload, line.amount) for line in lines] == [
         ("capacity", "a", 3 * PICO // 10),
         ("capacity", "b", PICO // 10),
@@ -78,21 +86,61 @@ def test_capacity_that_is_not_used_is_a_line_of_its_own() -> None:
     ]
 
 
+def test_pieces_of_hardware_add_up_and_costs_of_one_piece_do_not() -> None:
+    piece: dict[str, Any] = {"amount": PICO, "covers": "deployment/gpu", "capacity": 100, "period": "day"}
+    rules = [
+        Allocation(name="first", term="capacity", **piece),
+        Allocation(name="second", term="capacity", since="2026-01-02", **piece),
+        Allocation(name="service", term="support", **piece),
+    ]
+    days = [JAN, JAN + timedelta(days=1)]
+    assert [capacity_of(rules, "deployment/gpu", day) for day in days] == [100, 200]
+    used = [Use("a", by_deployment={"gpu": 100})]
+    idle = [sum(line.amount for line in allocated([Day(day, 1, rules, used)]) if line.term == "idle") for day in days]
+    assert idle == [0, 3 * PICO // 2]
+
+
+@pytest.mark.parametrize(
+    ("per", "company", "gpu", "rack"),
+    [("1M tokens", 5, 2, 3), ("1000 calls", 7, 4, 6), ("gigabyte of answers", 8, 2, 4)],
+)
+def test_a_rate_of_a_place_counts_what_was_done_there_alone(per: str, company: int, gpu: int, rack: int) -> None:
+    used = Use(
+        "a", calls=7000, tokens=5_000_000, by_deployment={"gpu": 2_000_000, "cloud": 3_000_000},
+        by_site={"rack": 3_000_000}, asked={"deployment/gpu": 4000, "site/rack": 6000},
+        written={"company": 2 * 10**9, "deployment/gpu": 10**9 // 2, "site/rack": 10**9},
+    )  # fmt: skip
+    for covers, units in (("company", company), ("deployment/gpu", gpu), ("site/rack", rack), ("site/none", 0)):
+        rule = Allocation(name="r", term="support", rate=PICO, per=per, covers=covers)
+        assert sum(part.amount for part in divide(rule, [used], JAN)) == units * PICO
+
+
+def test_what_is_kept_for_no_workload_is_a_line_of_nobody() -> None:
+    rule = Allocation(name="store", term="object_storage", rate=PICO, per="gigabyte of documents")
+    left = Use("", units={"gigabyte of documents": Decimal(365)})
+    (part,) = divide(rule, [Use("a"), left], JAN)
+    assert (part.workload, part.team, part.amount) == ("", "", 12 * PICO) and "of no workload" in part.rule
+    of_team = Allocation(name="store", term="object_storage", rate=PICO, per=rule.per, covers="team/x")
+    assert divide(of_team, [left], JAN) == []
+    equal = Allocation(name="p", term="platform", amount=PICO, period="day", by="equal")
+    assert [part.workload for part in divide(equal, [Use("a"), left], JAN)] == ["a"], "it carries nothing else"
+
+
 def test_a_site_s_cost_is_carried_by_whoever_has_calls_there() -> None:
     rule = Allocation(name="room", term="energy", amount=31 * PICO, covers="site/rack")
     used = [Use("a", by_site={"rack": 30}), Use("b", by_site={"rack": 10}), Use("c", by_site={"cloud": 99})]
-    lines = divide(rule, used, JAN, JAN)
+    lines = divide(rule, used, JAN)
     assert [(line.workload, line.amount, line.site) for line in lines] == [
         ("a", 3 * PICO // 4, "rack"), ("b", PICO // 4, "rack"),
     ]  # fmt: skip
     assert lines[0].rule == "by tokens at rack (allocation room)"
-    (nobody,) = divide(rule, [Use("c", by_site={"cloud": 99})], JAN, JAN)
+    (nobody,) = divide(rule, [Use("c", by_site={"cloud": 99})], JAN)
     assert (nobody.workload, nobody.amount, nobody.site) == ("", PICO, "rack")
 
 
 def test_a_rate_is_paid_for_what_was_measured() -> None:
     rule = Allocation(name="people", term="review", rate=45 * PICO, per="review hour", source="HR 2026")
-    line = divide(rule, [Use("a", units={"review hour": 0.5}), Use("b")], JAN, JAN)[0]
+    (line,) = divide(rule, [Use("a", units={"review hour": Decimal("0.5")}), Use("b")], JAN)
     assert (line.workload, line.amount, line.basis, line.source) == ("a", 45 * PICO // 2, "measured", "HR 2026")
 
 
@@ -180,7 +228,11 @@ def compiled(text: str) -> dict[str, Allocation]:
 def test_edge_terms_are_declared_and_cost_what_they_say() -> None:
     made = compiled(EDGE)
     month = (date(2026, 11, 1), date(2026, 11, 30))
-    lines = {name: divide(rule, [Use("lines", calls=3)], *month) for name, rule in made.items()}
+    days = [date(2026, 11, n) for n in range(1, 31)]
+    lines = {
+        name: allocated([Day(day, 1, [rule], [Use("lines", cost=3)]) for day in days]) for name, rule in made.items()
+    }
+    assert [spent(made["visits"], *month), spent(made["firmware"], *month)] == [540 * PICO, 27 * PICO]
     usd = {name: sum(line.amount for line in mine) / PICO for name, mine in lines.items()}
     assert usd == {
         "cameras": pytest.approx(36_000 * 30 / 1095), "visits": 540, "firmware": 27, "power": pytest.approx(345.6),

@@ -6,15 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.core.money import PICO
-from groundplan.economics.allocate.lookup import LOOKUP, LookedUp, apart
-from groundplan.economics.allocate.model import Line
+from groundplan.economics.allocate.lookup import LOOKUP, apart
+from groundplan.economics.allocate.model import LookedUp, Part
 
 HOUR = 3_600_000_000
 lines = st.lists(
     st.builds(
-        Line,
+        Part,
         term=st.sampled_from(["input", "platform"]),
         workload=st.sampled_from(["a", "b", ""]),
+        team=st.just("care"),
+        deployment=st.just(""),
+        site=st.just(""),
+        allocation=st.sampled_from(["one", "two"]),
+        version=st.integers(1, 3),
         amount=st.integers(1, 10**15),
         basis=st.sampled_from(["measured", "allocated"]),
         rule=st.sampled_from(["by calls (allocation one)", "by cost (allocation two)"]),
@@ -28,12 +33,12 @@ looked = st.dictionaries(
 )
 
 
-def of(workload: str, made: list[Line]) -> int:
+def of(workload: str, made: list[Part]) -> int:
     return sum(line.amount for line in made if line.workload == workload)
 
 
 @given(lines, looked)
-def test_a_workload_carries_its_look_ups_once(made: list[Line], asked: dict[str, LookedUp]) -> None:
+def test_a_workload_carries_its_look_ups_once(made: list[Part], asked: dict[str, LookedUp]) -> None:
     named = {name: LookedUp(name, each.spent_us, each.hour) for name, each in asked.items()}
     found = apart(made, named)
     for name in ("a", "b", "c", ""):
@@ -47,12 +52,10 @@ def test_a_workload_carries_its_look_ups_once(made: list[Line], asked: dict[str,
 
 
 def test_it_says_how_it_came_about() -> None:
-    carried = Line(
-        term="platform", workload="a", team="care", amount=PICO, basis="allocated", rule="by calls (allocation p)",
-        source="contract",
-    )  # fmt: skip
+    carried = Part("platform", "a", "care", "allocated", "by calls (allocation p)", "contract", "", "", "p", 1, PICO)
     rest, look = apart([carried], {"a": LookedUp("a", HOUR // 2, PICO // 10)})
     assert (rest.amount, look.amount, look.basis, look.team) == (PICO - PICO // 20, PICO // 20, "estimated", "care")
-    assert look.rule == "1800 s of look-ups x $0.100 an hour, part of what is carried by calls (allocation p)"
+    assert look.units == 1800
+    assert look.rule == "s of look-ups x $0.100 an hour, part of what is carried by calls (allocation p)"
     (alone,) = apart([], {"a": LookedUp("a", HOUR, PICO // 10, "care")})
     assert alone.rule.endswith("which no allocation of the platform carries") and alone.team == "care"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from groundplan.catalog.check import validate_files
 from groundplan.catalog.currency import split_currency
 from groundplan.core.errors import Invalid, Problem
 from groundplan.core.money import PICO
+from groundplan.economics.allocate.daily import allocated
 from groundplan.economics.allocate.divide import divide, spent
-from groundplan.economics.allocate.model import Use
+from groundplan.economics.allocate.model import Day, Use
 from groundplan.economics.bill import read_bill
 from groundplan.economics.prices.currency import rate_on, rates_in_usd, to_usd
 from groundplan.economics.reconcile import reconcile
@@ -45,10 +47,13 @@ def test_each_day_is_at_its_own_rate() -> None:
     rule = Allocation(name="r", term="capacity", amount=31 * PICO, period="month", currency="EUR", by="equal")
     assert spent(rule, date(2026, 1, 1), date(2026, 1, 31), DATED) == 31 * PICO
     assert spent(rule, date(2026, 3, 1), date(2026, 3, 31), DATED) == 62 * PICO
-    lines = divide(rule, [Use("a"), Use("b")], date(2026, 2, 28), date(2026, 3, 1), DATED)
-    assert sum(line.amount for line in lines) == spent(rule, date(2026, 2, 28), date(2026, 3, 1), DATED)
+    days = [date(2026, 2, 28), date(2026, 3, 1)]
+    lines = allocated([Day(day, 1, [rule], [Use("a"), Use("b")], DATED) for day in days])
+    assert sum(line.amount for line in lines) == spent(rule, days[0], days[1], DATED)
     paid = Allocation(name="r", term="review", rate=PICO, per="review hour", currency="EUR")
-    (line,) = divide(paid, [Use("a", units={"review hour": 4})], date(2026, 2, 28), date(2026, 3, 1), DATED)
+    worked = [Use("a", units={"review hour": Decimal(2)})]
+    assert [part.amount for day in days for part in divide(paid, worked, day, DATED)] == [2 * PICO, 4 * PICO]
+    (line,) = allocated([Day(day, 1, [paid], worked, DATED) for day in days])
     assert line.amount == 6 * PICO
 
 
@@ -62,9 +67,8 @@ def test_days_of_any_rates_sum_exactly_to_all_of_them(amount: int, rates: list[i
     rule = Allocation(name="r", term="logs", amount=amount, period="month", currency="EUR")
     days = [date(2026, 1, 1) + timedelta(days=start + n) for n in range(more + 1)]
     assert spent(rule, days[0], days[-1], dated) == sum(spent(rule, day, day, dated) for day in days)
-    assert sum(line.amount for line in divide(rule, [Use("a", calls=3)], days[0], days[-1], dated)) == spent(
-        rule, days[0], days[-1], dated
-    )
+    lines = allocated([Day(day, 1, [rule], [Use("a", cost=3)], dated) for day in days])
+    assert sum(line.amount for line in lines) == spent(rule, days[0], days[-1], dated)
 
 
 @pytest.mark.parametrize(

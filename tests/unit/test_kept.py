@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -10,9 +12,10 @@ from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Allocation
 from groundplan.core.money import PICO
+from groundplan.economics.allocate.daily import allocated
 from groundplan.economics.allocate.divide import divide
-from groundplan.economics.allocate.kept import mean_gigabytes
-from groundplan.economics.allocate.model import Use
+from groundplan.economics.allocate.kept import kept_on
+from groundplan.economics.allocate.model import Day, Use
 
 DAY = date(2026, 11, 1)
 GB = 10**9
@@ -22,19 +25,28 @@ def after(days: int) -> date:
     return DAY + timedelta(days=days)
 
 
+Kept = dict[date, dict[str, int]]
+
+
+def on(samples: Kept, day: int) -> tuple[dict[str, int], bool]:
+    kept, own = kept_on(samples, sorted(samples), after(day))
+    return dict(kept), own
+
+
 def test_what_was_deleted_is_paid_for_the_days_on_which_it_was_there() -> None:
     samples = {after(0): {"a": 4 * GB}, after(1): {"a": 4 * GB, "b": GB}, after(2): {}, after(3): {}}
-    assert mean_gigabytes(samples, after(0), after(3)) == ({"a": 2.0, "b": 0.25}, True)
-    assert mean_gigabytes(samples, after(2), after(3)) == ({}, True)
+    assert [on(samples, day) for day in range(4)] == [
+        ({"a": 4 * GB}, True), ({"a": 4 * GB, "b": GB}, True), ({}, True), ({}, True),
+    ]  # fmt: skip
 
 
 def test_days_without_a_sample_count_as_the_nearest_and_that_is_said() -> None:
     samples = {after(1): {"a": GB}, after(3): {"a": 3 * GB}}
-    assert mean_gigabytes(samples, after(2), after(2)) == ({"a": 1.0}, False)
-    assert mean_gigabytes(samples, after(0), after(0)) == ({"a": 1.0}, False), "before the first one"
-    assert mean_gigabytes(samples, after(9), after(9)) == ({"a": 3.0}, False)
-    assert mean_gigabytes(samples, after(0), after(3)) == ({"a": 1.5}, False)
-    assert mean_gigabytes({}, after(0), after(3)) == ({}, False)
+    assert on(samples, 2) == ({"a": GB}, False)
+    assert on(samples, 0) == ({"a": GB}, False), "before the first one"
+    assert on(samples, 9) == ({"a": 3 * GB}, False)
+    assert [on(samples, day)[1] for day in range(4)] == [False, True, False, True]
+    assert on({}, 0) == ({}, False)
 
 
 @given(
@@ -43,29 +55,32 @@ def test_days_without_a_sample_count_as_the_nearest_and_that_is_said() -> None:
     st.integers(0, 20),
     st.integers(0, 20),
 )
-def test_days_together_are_the_sum_of_the_days(
-    sampled: dict[int, dict[str, int]], first: int, middle: int, last: int
+def test_a_day_is_the_same_whatever_days_are_asked_beside_it(
+    sampled: dict[int, dict[str, int]], first: int, day: int, last: int
 ) -> None:
-    first, middle, last = sorted((first, middle, last))
-    samples = {after(day): dict(kept) for day, kept in sampled.items()}
-
-    def byte_days(start: int, end: int) -> float:
-        found, _ = mean_gigabytes(samples, after(start), after(end))
-        return found.get("a", 0.0) * (end - start + 1) * GB
-
-    parts = byte_days(first, middle) + (byte_days(middle + 1, last) if middle < last else 0.0)
-    assert byte_days(first, last) == pytest.approx(parts, rel=1e-12, abs=1e-3)
+    first, day, last = sorted((first, day, last))
+    samples = {after(n): dict(kept) for n, kept in sampled.items()}
+    before = max((n for n in sampled if n < first), default=first)
+    later = min((n for n in sampled if n > last), default=last)
+    read = {at: kept for at, kept in samples.items() if after(before) <= at <= after(later)}
+    assert on(read, day) == on(samples, day)
 
 
 RULE = Allocation(name="store", term="object_storage", rate=PICO, per="gigabyte of documents", source="contract")
 
 
 def test_a_price_a_month_is_paid_for_the_part_of_the_year() -> None:
-    use = Use("a", units={"gigabyte of documents": 73.0})
-    (line,) = divide(RULE, [use], DAY, after(9))
+    units = {"gigabyte of documents": Decimal(73)}
+    days = [Day(after(n), 1, [RULE], [Use("a", units=units)]) for n in range(10)]
+    (line,) = allocated(days)
     assert line.amount == 24 * PICO and line.basis == "measured"
-    (line,) = divide(RULE, [Use("a", units=use.units, nearest=frozenset({RULE.per}))], DAY, after(9))
+    near = [replace(day, uses=[Use("a", units=units, nearest=frozenset({RULE.per}))]) for day in days]
+    (line,) = allocated(near)
     assert line.amount == 24 * PICO and line.basis == "estimated" and "nearest sample" in line.rule
+    both = allocated([*days[:4], *near[4:]])
+    assert [(each.basis, each.amount) for each in both] == [
+        ("measured", 24 * PICO * 4 // 10), ("estimated", 24 * PICO * 6 // 10),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("covers", "amount"), [("company", 8), ("site/rack", 2), ("deployment/gpt", 6)])
@@ -73,5 +88,5 @@ def test_what_leaves_a_site_is_paid_by_the_answers_that_were_written_there(cover
     rule = Allocation(name="out", term="egress", rate=PICO, per="gigabyte of answers", covers=covers, source="contract")
     written = {"company": 2 * GB, "site/rack": GB // 2, "deployment/gpt": 3 * GB // 2}
     use = Use("a", by_site={"rack": 1}, by_deployment={"gpt": 1}, written=written)
-    (line,) = divide(rule, [use], DAY, after(9))
+    (line,) = divide(rule, [use], DAY)
     assert line.amount == amount * PICO and line.basis == "estimated" and "4 bytes a token" in line.rule

@@ -2,50 +2,51 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 from psycopg import Connection
 
+from groundplan.api import cost_rules, cost_use
 from groundplan.api.cost_book import Days
+from groundplan.api.cost_rules import Declared
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.money import format_usd
-from groundplan.economics.allocate.divide import spent
+from groundplan.economics.allocate.divide import capacity_of, spent
 from groundplan.economics.forecast.breakeven import BreakEven, Own, break_even
 from groundplan.economics.prices.reprice import priced
 from groundplan.ledger import rollup_store
 
-NOT_TOKENS = ("attempt", "bound", "whole", "requests", "images", "searches")
-
 
 def rows(conn: Connection[Any], blueprint: Blueprint, days: Days) -> list[dict[str, Any]]:
-    """Each deployment with a declared capacity."""
+    """Each deployment with a declared capacity, at what its rules cost on the days on which they were in force."""
     counts, users = _made(conn, days)
+    in_force = cost_rules.on(conn, days.first, days.last)
+    covered = {rule.covers for declared in in_force.values() for rule in declared.allocations if rule.capacity}
     found = []
-    for name in sorted({_covered(rule.covers) for rule in blueprint.allocations if rule.capacity}):
-        rules = [rule for rule in blueprint.allocations if _covered(rule.covers) == name]
-        capacity = sum(rule.capacity or 0 for rule in rules)
-        cost = sum(spent(rule, days.first, days.last, blueprint.currencies) for rule in rules)
+    for covers in sorted(covered):
+        name = covers.partition("/")[2]
         mine = counts.get(name, {})
-        count = (days.last - days.first).days + 1
-        own = Own(name, cost, capacity * count, sum(mine.values()))
+        cost = sum(_cost(declared, covers, day) for day, declared in in_force.items())
+        possible = sum(capacity_of(declared.allocations, covers, day) for day, declared in in_force.items())
+        own = Own(name, cost, possible, sum(mine.values()))
         found.append(_json(break_even(own, _elsewhere(blueprint, name, users.get(name, set()), mine))))
     return found
 
 
-def _covered(covers: str) -> str:
-    kind, _, name = covers.partition("/")
-    return name if kind == "deployment" else ""
+def _cost(declared: Declared, covers: str, day: date) -> int:
+    """Picodollars of every rule of a deployment on a day."""
+    rules = (rule for rule in declared.allocations if rule.covers == covers)
+    return sum(spent(rule, day, day, declared.currencies) for rule in rules)
 
 
 def _made(conn: Connection[Any], days: Days) -> tuple[dict[str, dict[str, int]], dict[str, set[str]]]:
-    """(deployment -> class -> tokens, deployment -> workloads that used it)"""
-    wanted = {
-        "since": days.since, "until": days.until, "workload": None, "status": None, "deployment": None, "demo": None,
-    }  # fmt: skip
+    """(deployment -> class -> tokens of attempts, deployment -> workloads that used it)"""
     counts: dict[str, dict[str, int]] = {}
     users: dict[str, set[str]] = {}
+    wanted = cost_use.wanted(days.first, days.last)
     for row in rollup_store.parts_by(conn, ["deployment", "workload", "part"], wanted):
-        if row["part"] not in NOT_TOKENS and row["count"]:
+        if row["part"] not in cost_use.NOT_TOKENS and row["count"]:
             mine = counts.setdefault(row["deployment"], {})
             mine[row["part"]] = mine.get(row["part"], 0) + int(row["count"])
             users.setdefault(row["deployment"], set()).add(row["workload"])

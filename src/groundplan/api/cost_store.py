@@ -12,15 +12,14 @@ from psycopg.rows import dict_row
 Row = dict[str, Any]
 
 
-def review_hours(conn: Connection[Any], since: datetime, until: datetime) -> dict[str, float]:
-    """workload -> hours that people looked at held answers."""
-    rows = _rows(
+def review_minutes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
+    """(day, workload, minutes): how long people looked at held answers that they decided on that day, UTC."""
+    return _rows(
         conn,
-        """SELECT workload, sum(minutes) / 60 AS hours FROM held_call WHERE decided_at >= %(since)s
-           AND decided_at < %(until)s AND minutes IS NOT NULL GROUP BY 1""",
+        """SELECT (decided_at AT TIME ZONE 'UTC')::date AS day, workload, sum(minutes) AS minutes FROM held_call
+           WHERE decided_at >= %(since)s AND decided_at < %(until)s AND minutes IS NOT NULL GROUP BY 1, 2""",
         {"since": since, "until": until},
     )
-    return {row["workload"]: float(row["hours"]) for row in rows}
 
 
 def source_bytes(conn: Connection[Any]) -> dict[str, int]:

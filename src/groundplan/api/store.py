@@ -65,6 +65,26 @@ def blueprint(conn: Db, number: int) -> Row:
     return rows[0]
 
 
+def blueprint_days(conn: Db) -> list[Row]:
+    """(day, number): the newest blueprint of each day on which there was one, UTC, the oldest first."""
+    return _rows(
+        conn,
+        """SELECT (created_at AT TIME ZONE 'UTC')::date AS day, max(number) AS number FROM blueprint
+           GROUP BY 1 ORDER BY 1""",
+    )
+
+
+def blueprint_digests(conn: Db, numbers: list[int]) -> dict[int, str]:
+    """number -> digest of those that are there."""
+    rows = _rows(conn, "SELECT number, digest FROM blueprint WHERE number = ANY(%s)", (numbers,))
+    return {row["number"]: row["digest"] for row in rows}
+
+
+def blueprint_bodies(conn: Db, numbers: list[int]) -> list[Row]:
+    """(digest, body)"""
+    return _rows(conn, "SELECT digest, body FROM blueprint WHERE number = ANY(%s)", (numbers,))
+
+
 def changes(conn: Db, state: str | None = None, limit: int = 100) -> list[Row]:
     """Requested changes, newest first, without their files."""
     return _rows(

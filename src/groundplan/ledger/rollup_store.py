@@ -107,6 +107,13 @@ def parts_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]
     return _rows(conn, query, _timed(wanted, "hour" not in by))
 
 
+def tokens_by(conn: Connection[Any], by: Sequence[str], wanted: Row, beside: Sequence[str]) -> list[Row]:
+    """Tokens of settled attempts by some of `PART_KEYS`, `day` or `hour`: of every part that is not one of `beside`."""
+    sums: LiteralString = "sum(count) FILTER (WHERE part <> ALL(%(beside)s)) AS tokens"
+    query = _PART_ROWS + _grouped(by, PART_KEYS, sums) + " FROM wanted" + _tail(by)
+    return _rows(conn, query, {**_timed(wanted, "hour" not in by), "beside": list(beside)})
+
+
 def people(conn: Connection[Any], since: datetime, until: datetime, workload: str | None, limit: int) -> list[Row]:
     """(person_id, person, calls, cost_usd) of whole days, the dearest first; nobody in particular has no person."""
     return _rows(

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from groundplan.api import cost_ahead, cost_book, cost_own, cost_spread, cost_store
+from groundplan.api import cost_ahead, cost_book, cost_own, cost_rules, cost_spread, cost_store
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Using
 from groundplan.api.served import current_blueprint, current_or_none, workspace_at
@@ -80,6 +80,7 @@ def book(
         "basis": {row["key"]: row["cost_usd"] for row in cost_book.summed(found, "basis", workflows)},
         "sums": cost_book.added(spread) if of_calls else cost_book.summed(found, by, workflows),
         "blueprint": blueprint.number if blueprint else None,
+        "blueprints": cost_book.versions(found),
     }  # fmt: skip
     return {**value, "lines": [cost_book.line_json(line) for line in found]} if lines else value
 
@@ -143,12 +144,14 @@ def outcomes(services: Using, _: Reader, first: Day = None, last: Day = None) ->
         rows = cost_store.outcomes(conn, days.since, days.until)
         answered = rollup_store.calls_by(conn, ["workload"], {**_wanted(days), "workload": None, "status": "ok"})
         workspace = workspace_at(conn, current_blueprint(conn).number)
-        wage = cost_book.wage(current_blueprint(conn), min(days.last, now.date()))
+        until = min(days.last, now.date())
+        declared = cost_rules.on(conn, until, until)[until]
     found, calls = [], {row["workload"]: int(row["calls"] or 0) for row in answered}
     for row in rows:
         doc = workspace.workloads.get(row["workload"])
         flow = workspace.workflows.get(doc.workflow) if doc and doc.workflow else None
         before = flow.baseline if flow else None
+        wage = cost_rules.wage(declared, until, row["workload"])
         case = baseline_cost(before.cost_per_case, before.minutes_per_case, wage) if before else None
         cost = sum(line.amount for line in lines if line.workload == row["workload"])
         told = worth(cost, Outcomes(row["reported"], row["accepted"], from_decimal(row["value_usd"])), case)
@@ -321,7 +324,8 @@ def _statement_json(made: Statement) -> dict[str, Any]:
         "team": made.team, "from": made.first.isoformat(), "to": made.last.isoformat(), "charged": made.charged,
         "total_usd": format_usd(made.total), "previous_usd": _maybe(made.previous),
         "by_workload": _pairs(made.by_workload()), "by_term": _pairs(made.by_term()),
-        "by_basis": _pairs(made.by_basis()), "lines": [cost_book.line_json(line) for line in made.lines],
+        "by_basis": _pairs(made.by_basis()), "blueprints": list(made.blueprints),
+        "lines": [cost_book.line_json(line) for line in made.lines],
     }  # fmt: skip
 
 

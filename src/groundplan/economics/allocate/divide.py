@@ -1,20 +1,20 @@
-"""Declared costs divided among workloads: every rule's lines sum exactly to what it spent. Pure.
+"""Declared costs divided among workloads, a day at a time: every rule's parts sum exactly to what it spent. Pure.
 
 A month's amount is divided among its days, and a day's among workloads, both by largest remainder; so any days together
-cost what they cost, and no picodollar is lost or made. Costs by the unit are rate times what was measured.
+cost what they cost, and no picodollar is lost or made. Costs by the unit are rate times what was measured on that day.
 """
 
 from __future__ import annotations
 
 from calendar import isleap, monthrange
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
 
 from groundplan.blueprint.model import Allocation
 from groundplan.core.money import PICO
-from groundplan.economics.allocate.model import IDLE, NOBODY, Basis, Line, Use
+from groundplan.economics.allocate.model import IDLE, NOBODY, Basis, Part, Use
 from groundplan.economics.prices.currency import USD, Dated, rate_on, to_usd
 from groundplan.economics.terms.share import shares
 
@@ -26,55 +26,81 @@ BYTES_OF_TOKEN: Final = 4
 """As placement takes what leaves a site."""
 _PLACES: Final = ("deployment", "site")
 """What covers whoever has calls there, by the tokens of them."""
+_ESTIMATED: Final[Basis] = "estimated"
+_NONE: Final = Decimal(0)
 
 
 def spent(rule: Allocation, first: date, last: date, currencies: Dated = _NO_RATES) -> int:
     """Picodollars of a rule's amount on the days from `first` to `last`, each at the rate of its currency on that day;
     0 for one that is paid by the unit. Raises `Invalid` where a rate is missing."""
-    if rule.amount is None:
-        return 0
-    amount, period, code = rule.amount, rule.period, rule.currency
-    days = list(_days(rule, first, last))
-    parts = [_of_life(amount, rule, day) if period == "life" else _of_day(amount, period, day) for day in days]
-    known = zip(parts, days, strict=True)
-    return sum(to_usd(part, rate_on(currencies, code, day)) for part, day in known if part)
+    return sum(_spent(rule, day, currencies) for day in _days(rule, first, last))
 
 
-def divide(rule: Allocation, uses: Sequence[Use], first: date, last: date, currencies: Dated = _NO_RATES) -> list[Line]:
-    """The lines of one rule in those days. What of a capacity was not used is `idle`; without any workload to carry it
-    the whole stays with nobody. Raises `Invalid` where a rate of its currency is missing."""
+def divide(
+    rule: Allocation,
+    uses: Sequence[Use],
+    day: date,
+    currencies: Dated = _NO_RATES,
+    *,
+    capacity: int | None = None,
+    version: int = 0,
+) -> list[Part]:
+    """The parts of one rule on one day. What of a capacity was not used is `idle`; without any workload to carry it the
+    whole stays with nobody. `capacity` is the deployment's on that day, else the rule's own. Raises `Invalid` where a
+    rate of its currency is missing."""
+    if not holds(rule, day):
+        return []
     if rule.rate is not None:
-        return _by_unit(rule, uses, first, last, currencies)
-    amount = spent(rule, first, last, currencies)
-    covered = [use for use in uses if _covers(rule, use)]
+        return _by_unit(rule, uses, day, currencies, version)
+    amount = _spent(rule, day, currencies)
+    covered = [use for use in uses if use.workload != NOBODY and _covers(rule, use)]
     idle = 0
     if rule.capacity is not None:
-        amount, idle = _used(rule, amount, covered, (last - first).days + 1)
-    lines = []
+        amount, idle = _used(rule, amount, covered, capacity or rule.capacity)
+    parts = []
     if amount and covered:
         weights = [_weight(rule, use) for use in covered]
         if not any(weights) and rule.by == "shares":
-            return [_line(rule, NOBODY, "", amount + idle, "nobody it is shared by")]
+            return [_part(rule, NOBODY, "", amount + idle, "nobody it is shared by", version)]
+        how = f"by {_by(rule)}" if any(weights) else f"equally where nothing is to be divided by {rule.by}"
         for use, share in zip(covered, shares(amount, weights), strict=True):
             if share:
-                lines.append(_line(rule, use.workload, use.team, share, f"by {_by(rule)}"))
+                parts.append(_part(rule, use.workload, use.team, share, how, version))
     elif amount:
-        lines.append(_line(rule, NOBODY, "", amount, "no workload that it covers"))
+        parts.append(_part(rule, NOBODY, "", amount, "no workload that it covers", version))
     if idle:
-        lines.append(_line(rule, NOBODY, "", idle, "capacity that was not used", term=IDLE))
-    return lines
+        parts.append(_part(rule, NOBODY, "", idle, "capacity that was not used", version, term=IDLE))
+    return parts
 
 
-def in_force(rule: Allocation, first: date, last: date) -> tuple[date, date]:
-    """The part of those days on which the rule holds; the first is after the last where it holds on none."""
-    since = date.fromisoformat(rule.since) if rule.since else first
-    until = date.fromisoformat(rule.until) if rule.until else last
-    return max(first, since), min(last, until)
+def capacity_of(rules: Iterable[Allocation], covers: str, day: date) -> int:
+    """Tokens that a deployment could make on a day. Rules of one term are several pieces of hardware, and add up; rules
+    of several terms are several costs of the same."""
+    by_term: dict[str, int] = {}
+    for rule in rules:
+        if rule.covers == covers and rule.capacity is not None and holds(rule, day):
+            by_term[rule.term] = by_term.get(rule.term, 0) + rule.capacity
+    return max(by_term.values(), default=0)
+
+
+def holds(rule: Allocation, day: date) -> bool:
+    """Whether the rule holds on that day."""
+    said = day.isoformat()
+    return (not rule.since or rule.since <= said) and (not rule.until or said <= rule.until)
+
+
+def _spent(rule: Allocation, day: date, currencies: Dated) -> int:
+    """Picodollars of a rule's amount on a day on which it holds."""
+    if rule.amount is None:
+        return 0
+    part = _of_life(rule.amount, rule, day) if rule.period == "life" else _of_day(rule.amount, rule.period, day)
+    return to_usd(part, rate_on(currencies, rule.currency, day)) if part else 0
 
 
 def _days(rule: Allocation, first: date, last: date) -> Iterator[date]:
     """Those on which the rule holds."""
-    day, last = in_force(rule, first, last)
+    day = max(first, date.fromisoformat(rule.since)) if rule.since else first
+    last = min(last, date.fromisoformat(rule.until)) if rule.until else last
     while day <= last:
         yield day
         day += _DAY
@@ -101,50 +127,48 @@ def _of_life(amount: int, rule: Allocation, day: date) -> int:
     return amount * (place + 1) // rule.life_days - amount * place // rule.life_days
 
 
-def _by_unit(rule: Allocation, uses: Sequence[Use], first: date, last: date, currencies: Dated) -> list[Line]:
-    """A price of another currency is at the mean of the days' rates, since units are not known by the day. The uses are
-    those of the days on which the rule holds (`in_force`)."""
-    lines = []
-    days = (last - first).days + 1
+def _by_unit(rule: Allocation, uses: Sequence[Use], day: date, currencies: Dated, version: int) -> list[Part]:
+    """Of nobody, too, what no workload is given; a price of another currency is at the day's rate."""
     rate = Decimal(rule.rate or 0)
     if rule.currency != USD:
-        known = [rate_on(currencies, rule.currency, day) for day in _days(rule, first, last)]
-        rate = rate * sum(known) / max(1, len(known)) / PICO
+        rate = rate * rate_on(currencies, rule.currency, day) / PICO
+    parts = []
     for use in uses:
-        if not _covers(rule, use):
-            continue
-        count = _units(rule, use)
+        count = _units(rule, use) if _covers(rule, use) else Decimal(0)
         if rule.per in STORED:  # a price of what is kept is one of a month
-            count *= Decimal(days) / (366 if isleap(first.year) else 365) * 12
+            count = count * 12 / (366 if isleap(day.year) else 365)
         amount = int((rate * count).to_integral_value(ROUND_HALF_EVEN))
-        if amount:
-            how = f"{count:.6g} x rate for each {rule.per}"
-            if rule.per == OF_ANSWERS:
-                lines.append(_line(rule, use.workload, use.team, amount, f"{how}, 4 bytes a token", basis="estimated"))
-            elif rule.per in use.nearest:
-                how = f"{how}, some days by the nearest sample"
-                lines.append(_line(rule, use.workload, use.team, amount, how, basis="estimated"))
-            else:
-                lines.append(_line(rule, use.workload, use.team, amount, how))
-    return lines
+        if not amount:
+            continue
+        how, basis = f"x rate for each {rule.per}", None
+        if rule.per == OF_ANSWERS:
+            how, basis = f"{how}, 4 bytes a token", _ESTIMATED
+        elif rule.per in use.nearest:
+            how, basis = f"{how}, days by the nearest sample", _ESTIMATED
+        if use.workload == NOBODY:
+            how = f"{how}, of no workload"
+        parts.append(_part(rule, use.workload, use.team, amount, how, version, basis=basis, units=count))
+    return parts
 
 
 def _units(rule: Allocation, use: Use) -> Decimal:
+    """Of what is counted at a place, that there alone."""
+    kind, _, name = rule.covers.partition("/")
+    placed = kind in _PLACES
     if rule.per == "1000 calls":
-        return Decimal(use.calls) / 1000
+        return Decimal(use.asked.get(rule.covers, 0) if placed else use.calls) / 1000
     if rule.per == "1M tokens":
-        return Decimal(use.tokens) / 1_000_000
+        return Decimal(_at(kind, name, use) if placed else use.tokens) / 1_000_000
     if rule.per == OF_ANSWERS:
-        at = rule.covers if rule.covers.partition("/")[0] in _PLACES else "company"
-        return Decimal(use.written.get(at, 0) * BYTES_OF_TOKEN) / 10**9
-    return Decimal(repr(use.units.get(rule.per, 0.0)))
+        return Decimal(use.written.get(rule.covers if placed else "company", 0) * BYTES_OF_TOKEN) / 10**9
+    return use.units.get(rule.per, Decimal(0))
 
 
-def _used(rule: Allocation, amount: int, covered: list[Use], days: int) -> tuple[int, int]:
+def _used(rule: Allocation, amount: int, covered: list[Use], capacity: int) -> tuple[int, int]:
     """(what was used, what stood idle) of the amount, by tokens made beside those that could have been made."""
     deployment = rule.covers.partition("/")[2]
     made = sum(use.by_deployment.get(deployment, 0) for use in covered)
-    possible = max((rule.capacity or 0) * days, made, 1)
+    possible = max(capacity, made, 1)
     used, idle = shares(amount, [made, possible - made])
     return used, idle
 
@@ -156,7 +180,7 @@ def _covers(rule: Allocation, use: Use) -> bool:
     if kind == "workload":
         return use.workload == name
     if kind in _PLACES:
-        return _at(kind, name, use) > 0
+        return _at(kind, name, use) > 0 or use.asked.get(rule.covers, 0) > 0
     return not rule.shares or use.workload in rule.shares
 
 
@@ -178,19 +202,31 @@ def _by(rule: Allocation) -> str:
     return f"tokens at {name}" if kind in _PLACES and rule.by != "equal" else rule.by
 
 
-def _line(
-    rule: Allocation, workload: str, team: str, amount: int, how: str, term: str = "", basis: Basis | None = None
-) -> Line:
+def _part(
+    rule: Allocation,
+    workload: str,
+    team: str,
+    amount: int,
+    how: str,
+    version: int,
+    *,
+    term: str = "",
+    basis: Basis | None = None,
+    units: Decimal = _NONE,
+) -> Part:
     said: Basis = "estimated" if rule.basis == "estimated" else "measured" if rule.rate is not None else "allocated"
     kind, _, name = rule.covers.partition("/")
-    return Line(
-        term=term or rule.term,
-        workload=workload,
-        team=team,
-        amount=amount,
-        basis=basis or said,
-        rule=f"{rule.how + ', ' if rule.how else ''}{how} (allocation {rule.name})",
-        source=rule.source,
-        deployment=name if kind == "deployment" else "",
-        site=name if kind == "site" else "",
+    return Part(
+        term or rule.term,
+        workload,
+        team,
+        basis or said,
+        f"{rule.how + ', ' if rule.how else ''}{how} (allocation {rule.name})",
+        rule.source,
+        name if kind == "deployment" else "",
+        name if kind == "site" else "",
+        rule.name,
+        version,
+        amount,
+        units,
     )

@@ -8,56 +8,46 @@ carries is beside it. Exact look-ups are in the worker's memory: no time of thei
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Final
 
 from groundplan.core.money import short_usd
-from groundplan.economics.allocate.model import Line
-from groundplan.economics.semantic.net import HOUR_US
+from groundplan.economics.allocate.model import LookedUp, Part
 
 LOOKUP: Final = "cache_lookup"
 PLATFORM: Final = "platform"
 
 
-@dataclass(frozen=True, slots=True)
-class LookedUp:
-    """Of one workload in some days: microseconds of all look-ups, and picodollars of an hour of the processor."""
-
-    workload: str
-    spent_us: int
-    hour: int
-    team: str = ""
-
-    @property
-    def cost(self) -> int:
-        return self.spent_us * self.hour // HOUR_US
-
-
-def apart(lines: Sequence[Line], looked: Mapping[str, LookedUp]) -> list[Line]:
-    """The lines with those of look-ups told apart. `looked`: workload -> its look-ups."""
+def apart(parts: Sequence[Part], looked: Mapping[str, LookedUp]) -> list[Part]:
+    """A day's parts with those of look-ups told apart. `looked`: workload -> its look-ups."""
     left = {name: each.cost for name, each in looked.items()}
-    found: list[Line] = []
-    for line in lines:
-        taken = min(left.get(line.workload, 0), line.amount) if line.term == PLATFORM else 0
+    found: list[Part] = []
+    for part in parts:
+        taken = min(left.get(part.workload, 0), part.amount) if part.term == PLATFORM else 0
         if not taken:
-            found.append(line)
+            found.append(part)
             continue
-        left[line.workload] -= taken
-        if line.amount > taken:
-            found.append(replace(line, amount=line.amount - taken))
-        found.append(_line(looked[line.workload], taken, f", part of what is carried {line.rule}", line))
+        left[part.workload] -= taken
+        if part.amount > taken:
+            found.append(part._replace(amount=part.amount - taken))
+        one = looked[part.workload]
+        found.append(_part(one, taken, f", part of what is carried {part.rule}", part.team, part.version))
     beside = ", which no allocation of the platform carries"
-    return found + [_line(looked[name], rest, beside) for name, rest in left.items() if rest]
+    return found + [_part(looked[name], rest, beside, looked[name].team, 0) for name, rest in left.items() if rest]
 
 
-def _line(one: LookedUp, amount: int, of: str, carried: Line | None = None) -> Line:
-    how = f"{one.spent_us / 1e6:.6g} s of look-ups x {short_usd(one.hour)} an hour"
-    return Line(
+def _part(one: LookedUp, amount: int, of: str, team: str, version: int) -> Part:
+    return Part(
         term=LOOKUP,
         workload=one.workload,
-        team=one.team if carried is None else carried.team,
-        amount=amount,
+        team=team,
         basis="estimated",
-        rule=f"{how}{of}",
+        rule=f"s of look-ups x {short_usd(one.hour)} an hour{of}",
         source=f"the time that was measured, and cache.semantic.processor of {one.workload}",
+        deployment="",
+        site="",
+        allocation="",
+        version=version,
+        amount=amount,
+        units=Decimal(one.spent_us) * amount / one.cost / 10**6,
     )

@@ -35,6 +35,11 @@ class Statement:
         """`chargeback` or `showback`"""
         return "chargeback" if self.charged else "showback"
 
+    @property
+    def blueprints(self) -> tuple[int, ...]:
+        """Those by whose prices and rules the lines are, in order."""
+        return tuple(sorted({number for line in self.lines for number in line.blueprints}))
+
     def by_workload(self) -> list[tuple[str, int]]:
         return _summed((line.workload or "idle and uncarried", line.amount) for line in self.lines)
 

@@ -1,0 +1,105 @@
+"""What blueprints declared of costs, and which of them was in force on a day. It divides nothing.
+
+The one of a day is the newest that was released on it or before it. Days before the first one count as its day.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any, Final
+
+from psycopg import Connection
+
+from groundplan.api import store
+from groundplan.blueprint import artifact
+from groundplan.blueprint.model import Allocation, Blueprint, Semantic
+from groundplan.economics.allocate.divide import holds
+from groundplan.economics.prices.currency import Dated, rate_on, to_usd
+
+REVIEW_HOUR: Final = "review hour"
+_MOST: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """Of one blueprint."""
+
+    number: int
+    allocations: tuple[Allocation, ...] = ()
+    currencies: Dated = field(default_factory=dict)
+    teams: dict[str, str] = field(default_factory=dict)
+    """workload -> its team"""
+    sites: dict[str, str] = field(default_factory=dict)
+    """deployment -> its site"""
+    kinds: dict[str, str] = field(default_factory=dict)
+    """deployment -> what it is asked for"""
+    prices: dict[str, str] = field(default_factory=dict)
+    """deployment -> where its price is from"""
+    processors: dict[str, int] = field(default_factory=dict)
+    """workload -> picodollars of an hour of looking up by meaning, where it says one"""
+
+
+_KEPT: Final[dict[str, Declared]] = {}
+"""By digest, of at most `_MOST` blueprints."""
+
+
+def of(blueprint: Blueprint) -> Declared:
+    places = blueprint.deployments
+    return Declared(
+        blueprint.number,
+        tuple(blueprint.allocations),
+        blueprint.currencies,
+        {workload.name: workload.team or "" for workload in blueprint.workloads},
+        {place.name: place.site for place in places},
+        {place.name: place.kind for place in places},
+        {place.name: place.rates.source for place in places},
+        {w.name: w.cache.semantic.hour for w in blueprint.workloads if w.cache and w.cache.semantic},
+    )
+
+
+def by_number(conn: Connection[Any], numbers: Iterable[int]) -> dict[int, Declared]:
+    """Those that are there, each decoded once."""
+    digests = store.blueprint_digests(conn, sorted(set(numbers)))
+    found = {number: _KEPT[digest] for number, digest in digests.items() if digest in _KEPT}
+    if missing := [number for number in digests if number not in found]:
+        if len(_KEPT) + len(missing) > _MOST:
+            _KEPT.clear()
+        for row in store.blueprint_bodies(conn, missing):
+            made = of(artifact.decode(bytes(row["body"])))
+            found[made.number] = _KEPT[row["digest"]] = made
+    return found
+
+
+def on(conn: Connection[Any], first: date, last: date) -> dict[date, Declared]:
+    """Day -> what was in force on it; nothing before genesis."""
+    known = store.blueprint_days(conn)
+    if not known:
+        return {}
+    begun = [row["day"] for row in known]
+    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    numbers = {day: known[max(0, bisect_right(begun, day) - 1)]["number"] for day in days}
+    declared = by_number(conn, numbers.values())
+    return {day: declared[number] for day, number in numbers.items()}
+
+
+def wage(declared: Declared, day: date, workload: str) -> int | None:
+    """Picodollars of an hour of review of that workload: by the rules that cover it, else its team, else the company;
+    those of one of them add up. None where no allocation says it. Raises `Invalid` without a rate of its currency."""
+    rules = [r for r in declared.allocations if r.per == REVIEW_HOUR and r.rate is not None and holds(r, day)]
+    team = declared.teams.get(workload, "")
+    for covers in (f"workload/{workload}", f"team/{team}", "company"):
+        if mine := [rule for rule in rules if rule.covers == covers]:
+            return sum(_usd(rule, declared, day) for rule in mine)
+    return None
+
+
+def processor(declared: Declared, workload: str) -> int:
+    """Picodollars of an hour of looking up."""
+    return declared.processors.get(workload, Semantic().hour)
+
+
+def _usd(rule: Allocation, declared: Declared, day: date) -> int:
+    return to_usd(rule.rate or 0, rate_on(declared.currencies, rule.currency, day))

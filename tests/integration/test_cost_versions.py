@@ -1,0 +1,225 @@
+"""Costs of past days are those of their own blueprints: rules, teams and prices of then, whatever is declared now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+from tests.unit.test_placement_release import blueprint
+
+from groundplan.api import cost_book, cost_own, cost_rules
+from groundplan.api.cost_book import Days
+from groundplan.blueprint import artifact
+from groundplan.blueprint.model import Allocation, Blueprint, Site, Workload
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO, format_usd, to_decimal
+from groundplan.economics.allocate.model import Line
+from groundplan.gateway.journal import ledger_store
+from groundplan.ledger import rollup_store
+from groundplan.release import store
+from groundplan.testing.database import Database
+
+Conn = psycopg.Connection[Any]
+FIRST = date(2026, 11, 2)
+"""When blueprint 1 was released; every two days another one is."""
+LAST = FIRST + timedelta(days=9)
+TODAY = LAST + timedelta(days=20)
+SITES = [Site(name=name, type="private", jurisdiction="EU") for name in ("rack", "cloud")]
+
+
+def after(days: int) -> date:
+    return FIRST + timedelta(days=days)
+
+
+def at(day: date) -> datetime:
+    return datetime.combine(day, time(9), UTC)
+
+
+def release(conn: Conn, made: Blueprint, when: datetime) -> None:
+    """As a release stores it."""
+    body = artifact.encode(made)
+    store.insert(
+        conn,
+        store.StoredBlueprint(
+            made.number, body, artifact.digest(body), "s", "k", {}, when, "test", "test", None, made.number == 1
+        ),
+    )
+
+
+def declared(number: int, teams: dict[str, str], rules: Sequence[Allocation], **place: Any) -> Blueprint:
+    workloads = [
+        Workload(
+            name=name, team=team, purpose="p", stage="pilot", sensitivity="internal", audience="employees",
+            residency=[], deployments=["at-rack"], budgets=["b"],
+        )
+        for name, team in teams.items()
+    ]  # fmt: skip
+    made = blueprint(workloads[0], SITES)
+    places = [msgspec.structs.replace(each, **place) if each.name == "at-rack" else each for each in made.deployments]
+    return msgspec.structs.replace(
+        made, number=number, workloads=workloads, deployments=places, allocations=list(rules)
+    )
+
+
+def asked(
+    conn: Conn, day: date, workload: str, number: int, team: str, *,
+    tokens: Sequence[tuple[str, int]] = (("rack", 100),), cost: int = PICO, feature: str = "", person: Any = None,
+    cache: str = "none", document: str = "",
+) -> None:  # fmt: skip
+    """One call with an attempt at each place: the last one answered."""
+    id, lead = new_id(), tokens[-1][0]
+    attempts: list[Any] = [
+        (id, n, at(day), f"at-{place}", place, "acme/m", "settled", "ok", 200, to_decimal(cost), to_decimal(cost),
+         {"input": count}, False, [], 1.0, new_id(), 0.0, None, None, workload, number, False,
+         {"input": [count, cost]}, "", "")
+        for n, (place, count) in enumerate(tokens)
+    ]  # fmt: skip
+    detail: dict[str, Any] = {"sources": [[document, "a.md", 1, 2]] if document else []}
+    if feature:
+        detail["feature"] = feature
+    whole = to_decimal(cost * len(tokens)) if cache == "none" else 0
+    call = (
+        id, at(day), workload, person, None, team or None, "chat", "ok", 200, None, "acme/m", f"at-{lead}", lead, whole,
+        whole, sum(count for _, count in tokens), 0, cache, number, new_id(), False, 2.5, 1.5, detail, 0, 0,
+    )  # fmt: skip
+    if cache == "none":
+        ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, attempts)
+    ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, [call])
+
+
+@pytest.fixture
+def conn(database: Database) -> Iterator[Conn]:
+    with psycopg.connect(database.urls["owner"], autocommit=True) as opened:
+        yield opened
+
+
+def book(conn: Conn, first: date, last: date) -> list[Line]:
+    return cost_book.book(conn, Days(first, last), TODAY)
+
+
+def by(lines: Sequence[Line], *names: str) -> dict[Any, int]:
+    found: dict[Any, int] = {}
+    for line in lines:
+        key = tuple(getattr(line, name) for name in names)
+        found[key if len(names) > 1 else key[0]] = found.get(key if len(names) > 1 else key[0], 0) + line.amount
+    return found
+
+
+def platform(amount: int, how: str = "calls") -> Allocation:
+    return Allocation(name="platform", term="platform", amount=amount, period="day", by=how, source="contract")
+
+
+def test_each_team_carries_the_days_on_which_the_workload_was_its_own(conn: Conn) -> None:
+    release(conn, declared(1, {"ask": "zebra", "other": "care"}, [platform(4 * PICO)]), at(FIRST))
+    release(conn, declared(2, {"ask": "ants", "other": "care"}, [platform(4 * PICO)]), at(after(3)))
+    for n in range(5):
+        number, team = (1, "zebra") if n < 3 else (2, "ants")
+        asked(conn, after(n), "ask", number, team, cost=(n + 1) * PICO)
+    lines = book(conn, FIRST, after(4))
+    measured = by([line for line in lines if line.term == "input"], "team")
+    assert measured == {"zebra": 6 * PICO, "ants": 9 * PICO}
+    assert by([line for line in lines if line.term == "platform"], "team") == {"zebra": 12 * PICO, "ants": 8 * PICO}
+    assert cost_book.versions(lines) == [1, 2]
+    assert {line.blueprints for line in lines if line.team == "ants"} == {(2,)}
+
+
+def test_editing_a_rule_leaves_days_that_are_over_as_they_were(conn: Conn) -> None:
+    release(conn, declared(1, {"ask": "care", "write": "sales"}, [platform(4 * PICO)]), at(FIRST))
+    for n in range(4):
+        asked(conn, after(n), "ask", 1, "care")
+        asked(conn, after(n), "write", 1, "sales")
+    before = by(book(conn, FIRST, after(3)), "workload", "term")
+    release(conn, declared(2, {"ask": "care", "write": "sales"}, [platform(40 * PICO, "equal")]), at(after(4)))
+    assert by(book(conn, FIRST, after(3)), "workload", "term") == before
+    release(conn, declared(3, {"ask": "care"}, []), at(after(4)) + timedelta(hours=1))
+    assert by(book(conn, FIRST, after(3)), "workload", "term") == before
+    release(
+        conn, declared(4, {"ask": "care", "write": "sales"}, [platform(6 * PICO)]), at(after(4)) + timedelta(hours=2)
+    )
+    later = [line for line in book(conn, after(4), after(4)) if line.term == "platform"]
+    assert by(later, "workload") == {"ask": 3 * PICO, "write": 3 * PICO}, "the last of a day counts for it"
+    assert {line.blueprints for line in later} == {(4,)}
+    earlier = [line for line in book(conn, after(-3), after(-1)) if line.term == "platform"]
+    assert by(earlier, "blueprints") == {(1,): 12 * PICO}, "days before the first blueprint count as its day"
+
+
+def test_any_two_spans_are_what_both_are_together(conn: Conn) -> None:
+    room = Allocation(name="room", term="energy", amount=7 * PICO + 1, period="month", covers="site/rack")
+    desk = Allocation(name="desk", term="support", rate=PICO // 3 + 1, per="1000 calls", source="contract")
+    for number in range(1, 6):
+        teams = {"ask": "care" if number % 2 else "sales", **({"write": "sales"} if number != 3 else {})}
+        rules = [platform(4 * PICO + number, "tokens"), room, desk]
+        release(conn, declared(number, teams, rules), at(after(2 * number - 2)))
+    for n in range(10):
+        number = 1 + n // 2
+        asked(conn, after(n), "ask", number, "care" if number % 2 else "sales", tokens=[("rack", 7 * n + 1)])
+        if number != 3:
+            asked(conn, after(n), "write", number, "sales", tokens=[("cloud", 30), ("rack", 5 + n)])
+    conn.execute("INSERT INTO semantic_day (day, workload, looked, spent_us) VALUES (%s, 'ask', 1, 777)", (after(4),))
+    keys = ("workload", "team", "term", "basis", "allocation", "deployment")
+    whole = by(book(conn, after(-2), after(11)), *keys)
+    for split in (after(-2), after(1), after(4), after(9)):
+        one, two = (
+            by(book(conn, *span), *keys) for span in ((after(-2), split), (split + timedelta(days=1), after(11)))
+        )
+        assert whole == {key: one.get(key, 0) + two.get(key, 0) for key in {*one, *two}}
+        rollup_store.fold(conn)
+
+
+def test_a_removed_deployment_keeps_the_term_and_price_that_it_had(conn: Conn) -> None:
+    made = declared(1, {"ask": "care"}, [], kind="embeddings")
+    (place,) = [each for each in made.deployments if each.name == "at-rack"]
+    rates = msgspec.structs.replace(place.rates, source="declared acme.yaml:12")
+    release(conn, declared(1, {"ask": "care"}, [], kind="embeddings", rates=rates), at(FIRST))
+    asked(conn, FIRST, "ask", 1, "care")
+    gone = declared(2, {"ask": "care"}, [])
+    release(conn, msgspec.structs.replace(gone, deployments=[]), at(after(1)))
+    (line,) = book(conn, FIRST, FIRST)
+    assert (line.term, line.source, line.blueprints) == ("embedding", "declared acme.yaml:12", (1,))
+    assert line.rule == "input x price of at-rack"
+
+
+def test_the_book_and_own_hardware_measure_the_same_use(conn: Conn) -> None:
+    rack = Allocation(
+        name="rack", term="capacity", amount=10 * PICO, period="day", covers="deployment/at-rack", capacity=1000,
+        source="invoice 7",
+    )  # fmt: skip
+    made = declared(1, {"ask": "care"}, [rack])
+    release(conn, made, at(FIRST))
+    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 300), ("cloud", 50)])  # it fell back: both worked
+    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)])
+    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 500)], cache="exact")  # nothing worked
+    told = {line.term: line.amount for line in book(conn, FIRST, FIRST) if line.allocation}
+    assert told == {"capacity": 4 * PICO, "idle": 6 * PICO}
+    (own,) = cost_own.rows(conn, made, Days(FIRST, FIRST))
+    assert (own["used"], own["cost_usd"]) == (0.4, format_usd(10 * PICO))
+
+
+def test_a_rate_of_a_place_counts_what_was_done_there(conn: Conn) -> None:
+    rates = [
+        Allocation(name=name, term=term, rate=PICO, per=per, covers="deployment/at-rack", source="contract")
+        for name, term, per in (("desk", "support", "1000 calls"), ("power", "energy", "1M tokens"))
+    ]
+    release(conn, declared(1, {"ask": "care"}, rates), at(FIRST))
+    for place, count in (("rack", 400_000), ("cloud", 900_000), ("rack", 600_000)):
+        asked(conn, FIRST, "ask", 1, "care", tokens=[(place, count)])
+    told = {line.term: line.amount for line in book(conn, FIRST, FIRST) if line.allocation}
+    assert told == {"support": 2 * PICO // 1000, "energy": PICO}
+
+
+def test_an_hour_of_review_is_paid_by_what_covers_it_most_closely() -> None:
+    def wage(name: str, usd: int, covers: str, **more: Any) -> Allocation:
+        return Allocation(name=name, term="review", rate=usd * PICO, per="review hour", covers=covers, **more)
+
+    rules = [
+        wage("a-company", 30, "company"), wage("b-desks", 5, "company"), wage("c-legal", 90, "team/legal"),
+        wage("d-ask", 50, "workload/ask"), wage("e-later", 70, "workload/write", since="2027-01-01"),
+    ]  # fmt: skip
+    made = cost_rules.of(declared(1, {"ask": "legal", "read": "legal", "write": "care"}, rules))
+    told = {name: cost_rules.wage(made, FIRST, name) for name in ("ask", "read", "write", "gone")}
+    assert told == {"ask": 50 * PICO, "read": 90 * PICO, "write": 35 * PICO, "gone": 35 * PICO}
+    assert cost_rules.wage(cost_rules.of(declared(1, {"ask": ""}, rules[2:4])), FIRST, "read") is None
