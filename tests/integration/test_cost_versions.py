@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from tests.unit.test_placement_release import blueprint
 
-from groundplan.api import cost_book, cost_own, cost_rules
+from groundplan.api import cost_book, cost_own, cost_rules, cost_spread
 from groundplan.api.cost_book import Days
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Allocation, Blueprint, Site, Workload
@@ -209,6 +209,53 @@ def test_a_rate_of_a_place_counts_what_was_done_there(conn: Conn) -> None:
         asked(conn, FIRST, "ask", 1, "care", tokens=[(place, count)])
     told = {line.term: line.amount for line in book(conn, FIRST, FIRST) if line.allocation}
     assert told == {"support": 2 * PICO // 1000, "energy": PICO}
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_own_hardware_is_told_by_what_was_made_on_it(conn: Conn, database: Database, folded: bool) -> None:
+    rack = Allocation(
+        name="rack", term="capacity", amount=10 * PICO, period="day", covers="deployment/at-rack", source="invoice 7"
+    )
+    release(conn, declared(1, {"ask": "care"}, [rack]), at(FIRST))
+    people = {}
+    for name in ("ana", "bo"):
+        people[name] = new_id()
+        conn.execute("INSERT INTO person (id, email, name) VALUES (%s, %s, %s)", (people[name], name, name))
+    documents = {}
+    with psycopg.connect(database.urls["control"]) as control:
+        for source in ("handbook", "prices"):
+            documents[source] = str(new_id())
+            control.execute(
+                "INSERT INTO source (name, sensitivity, owner, path) VALUES (%s, 'internal', 'hana', 'x')", (source,)
+            )
+            control.execute(
+                "INSERT INTO document (id, source, path, title, digest) VALUES (%s, %s, 'a', 't', 'd')",
+                (documents[source], source),
+            )
+    local: dict[str, Any] = {"feature": "local", "person": people["ana"], "document": documents["handbook"], "cost": 0}
+    paid: dict[str, Any] = {
+        "feature": "paid",
+        "person": people["bo"],
+        "document": documents["prices"],
+        "cost": 9 * PICO,
+    }
+    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 200)], **local)
+    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)], **local)
+    asked(conn, FIRST, "ask", 1, "care", tokens=[("cloud", 800)], **paid)
+    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)], **{**paid, "cost": 0})
+    if folded:
+        rollup_store.fold(conn)
+    with psycopg.connect(database.urls["control"]) as control:
+        lines = book(control, FIRST, FIRST)
+        for days in (Days(FIRST, FIRST), Days(FIRST.replace(day=1), FIRST.replace(day=30))):
+            for dimension, own, elsewhere in (
+                ("feature", "local", "paid"), ("person", "ana", "bo"), ("source", "handbook", "prices"),
+            ):  # fmt: skip
+                sums = cost_spread.sums(control, lines, days, dimension)
+                assert {(key, basis): amount for key, basis, amount, _ in sums} == {
+                    (own, "allocated"): 15 * PICO // 2, (elsewhere, "allocated"): 5 * PICO // 2,
+                    (elsewhere, "measured"): 9 * PICO,
+                }  # fmt: skip
 
 
 def test_an_hour_of_review_is_paid_by_what_covers_it_most_closely() -> None:

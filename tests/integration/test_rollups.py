@@ -169,8 +169,25 @@ def check_months(conn: Conn) -> None:
                 for workload, _, cost, _ in asked(conn, begin, end):
                     sums[workload] = sums.get(workload, Decimal(0)) + cost
                 assert sums == {workload: cost for workload, cost, _ in expected}
+            check_places(conn, begin, end)
             calls = sum(int(row["calls"]) for row in rollup_store.people(conn, begin, end, None, 10))
             assert calls == sum(count for _, _, count in expected)
+
+
+def check_places(conn: Conn, begin: datetime, end: datetime) -> None:
+    """Tokens and people of a place as the calls tell; of documents, all tokens of them."""
+    where = "FROM call WHERE status <> 'refused' AND at >= %s AND at < %s"
+    people = conn.execute(
+        f"""SELECT workload, coalesce((SELECT email FROM person p WHERE p.id = person_id), ''),
+              sum(prompt_tokens + completion_tokens), count(*) {where} GROUP BY 1, 2""".encode(),
+        (begin, end),
+    ).fetchall()
+    found = rollup_store.placed(conn, "person", begin, end, ["deployment/own"])
+    assert sorted((r["workload"], r["key"], r["tokens"], r["calls"]) for r in found) == sorted(people)
+    tokens = conn.execute(f"SELECT sum(prompt_tokens + completion_tokens) {where}".encode(), (begin, end)).fetchone()
+    given = rollup_store.placed(conn, "source", begin, end, ["site/rack"])
+    assert tokens is not None and sum(row["tokens"] for row in given) == (tokens[0] or 0)
+    assert rollup_store.placed(conn, "person", begin, end, ["deployment/other", "site/none"]) == []
 
 
 def check_what_gateways_ask(conn: Conn) -> None:
@@ -200,7 +217,8 @@ def check_what_gateways_ask(conn: Conn) -> None:
 def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tuple[int, int]]) -> None:
     conn.execute("TRUNCATE call, attempt, charge, call_delta, call_hour, call_day, part_delta, part_hour, part_day")
     conn.execute("TRUNCATE person_delta, person_day, person_whole, document_delta, document_day, document_whole")
-    conn.execute("TRUNCATE person_month, document_month")
+    conn.execute("TRUNCATE person_month, document_month, person_place_delta, person_place_day, person_place_month")
+    conn.execute("TRUNCATE document_place_delta, document_place_day, document_place_month")
     conn.execute("TRUNCATE charge_delta, charge_total, worker_day")
     for batch, how, folds in made:
         write(conn, batch, how)

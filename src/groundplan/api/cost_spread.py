@@ -3,16 +3,18 @@ where what is allocated follows the calls. Every sum is exactly the book's."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from psycopg import Connection
 
 from groundplan.api import served
 from groundplan.api.cost_book import Days
+from groundplan.api.cost_use import wanted
 from groundplan.core.errors import NotFound
 from groundplan.core.money import from_decimal
 from groundplan.economics.allocate.model import Line
-from groundplan.economics.allocate.spread import Weights, spread
+from groundplan.economics.allocate.spread import COMPANY, Weights, place_of, spread
 from groundplan.ledger import rollup_store
 
 DIMENSIONS: Final = ("feature", "prompt", "source", "person", "tag", "site")
@@ -25,7 +27,8 @@ def sums(conn: Connection[Any], lines: list[Line], days: Days, by: str) -> list[
     placed = [line for line in lines if line.site] if by == "site" else []
     rest = [line for line in lines if not line.site] if by == "site" else lines
     found = [(line.site, str(line.basis), line.amount, line.quantity) for line in placed]
-    return found + [(key, basis, amount, 0) for key, basis, amount in spread(rest, _weights(conn, days, by))]
+    weights, there = _weights(conn, days, by), _there(conn, days, by, {place_of(line) for line in rest})
+    return found + [(key, basis, amount, 0) for key, basis, amount in spread(rest, weights, there)]
 
 
 def _weights(conn: Connection[Any], days: Days, by: str) -> Weights:
@@ -39,6 +42,43 @@ def _weights(conn: Connection[Any], days: Days, by: str) -> Weights:
     return {workload: mine if any(mine.values()) else calls[workload] for workload, mine in costs.items()}
 
 
+def _there(conn: Connection[Any], days: Days, by: str, places: set[str]) -> dict[str, Weights]:
+    """Of these deployments and sites: tokens of the calls that were answered there, calls where they had none."""
+    if not (asked := places - {COMPANY}) or by in ("site", "tag"):
+        return {}
+    tokens: dict[str, dict[str, dict[str, int]]] = {}
+    calls: dict[str, dict[str, dict[str, int]]] = {}
+    for row in _placed(conn, days, by, asked):
+        for place in (f"deployment/{row['deployment']}", f"site/{row['site']}"):
+            if place not in asked:
+                continue
+            for found, value in ((tokens, row["tokens"]), (calls, row["calls"])):
+                mine = found.setdefault(place, {}).setdefault(row["workload"], {})
+                mine[row["key"]] = mine.get(row["key"], 0) + int(value or 0)
+    return {
+        place: {name: mine if any(mine.values()) else calls[place][name] for name, mine in weights.items()}
+        for place, weights in tokens.items()
+    }
+
+
+def _placed(conn: Connection[Any], days: Days, by: str, places: set[str]) -> Iterable[dict[str, Any]]:
+    """(workload, key, deployment, site, tokens, calls)"""
+    if by in ("source", "person"):
+        return rollup_store.placed(conn, by, days.since, days.until, sorted(places))
+    kept = "blueprint" if by == "prompt" else by
+    rows = rollup_store.calls_by(conn, ["workload", kept, "deployment", "site"], wanted(days.first, days.last))
+    prompts = {row["blueprint"]: _prompts(conn, row["blueprint"]) for row in rows} if by == "prompt" else {}
+    return (
+        {
+            "workload": row["workload"], "deployment": row["deployment"], "site": row["site"],
+            "key": prompts[row[kept]].get(row["workload"], "") if by == "prompt" else row[kept],
+            "tokens": row["prompt_tokens"] + row["completion_tokens"],
+            "calls": (row["calls"] or 0) - (row["cached"] or 0),
+        }
+        for row in rows
+    )  # fmt: skip
+
+
 def _rows(conn: Connection[Any], days: Days, by: str) -> list[_Row]:
     if by == "source":
         return rollup_store.sources_by_workload(conn, days.since, days.until)
@@ -46,11 +86,8 @@ def _rows(conn: Connection[Any], days: Days, by: str) -> list[_Row]:
         return rollup_store.people_by_workload(conn, days.since, days.until)
     if by == "tag":
         return rollup_store.tags_by_workload(conn, days.since, days.until)
-    wanted = {
-        "since": days.since, "until": days.until, "workload": None, "status": None, "deployment": None, "demo": None,
-    }  # fmt: skip
     kept = "blueprint" if by == "prompt" else by
-    rows = rollup_store.calls_by(conn, ["workload", kept], wanted)
+    rows = rollup_store.calls_by(conn, ["workload", kept], wanted(days.first, days.last))
     if by != "prompt":
         return [(row["workload"], row[kept], row["cost_usd"], row["calls"]) for row in rows]
     prompts = {number: _prompts(conn, number) for number in {row["blueprint"] for row in rows}}

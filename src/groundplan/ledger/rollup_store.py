@@ -63,7 +63,7 @@ _TOTALS: LiteralString = """sum(calls) FILTER (WHERE status <> 'refused') AS cal
 
 def fold(conn: Connection[Any]) -> int:
     """Deltas into hours and days, in the caller's transaction; how many there were."""
-    row = conn.execute("SELECT fold_rollups() + fold_outcomes() + fold_content()").fetchone()
+    row = conn.execute("SELECT fold_rollups() + fold_outcomes() + fold_content() + fold_places()").fetchone()
     assert row is not None
     return int(row[0])
 
@@ -195,6 +195,30 @@ def tags_by_workload(conn: Connection[Any], since: datetime, until: datetime) ->
     return [(row["workload"], row["tags"], row["cost_usd"], row["calls"]) for row in rows]
 
 
+def placed(conn: Connection[Any], by: str, since: datetime, until: datetime, places: Sequence[str]) -> list[Row]:
+    """(workload, key, deployment, site, tokens, calls) of whole days, of answers that were made at deployment/NAME or
+    site/NAME: by `source` in equal shares of a call's tokens on what it was given, as `sources`, or by `person`."""
+    names: dict[str, list[str]] = {"deployment": [], "site": []}
+    for place in places:
+        kind, _, name = place.partition("/")
+        names[kind].append(name)
+    what: LiteralString = "document" if by == "source" else "person"
+    more = " AND (deployment = ANY(%(deployment)s) OR site = ANY(%(site)s))"
+    summed = _summed(f"{what}_place", f"workload, {what}, deployment, site", f"{what}_place_day", more, "calls, tokens")
+    key: LiteralString = "d.source" if by == "source" else "d.email"
+    joined: LiteralString = "document d ON d.id::text" if by == "source" else "person d ON d.id"
+    return _rows(
+        conn,
+        f"""WITH {summed}, each AS (
+             SELECT workload, {what}, deployment, site, sum(tokens) AS tokens, sum(calls) AS calls FROM summed
+             GROUP BY 1, 2, 3, 4)
+           SELECT s.workload, coalesce({key}, '') AS key, s.deployment, s.site, sum(s.tokens) AS tokens,
+             sum(s.calls) AS calls
+           FROM each s LEFT JOIN {joined} = s.{what} GROUP BY 1, 2, 3, 4""",
+        {**_months(since, until), **names},
+    )
+
+
 def people_weeks(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> dict[datetime, int]:
     """Monday -> how many people asked in that week; weeks without any are left out, nobody in particular is nobody."""
     days, more = ("person_whole", "") if workload is None else ("person_day", " AND workload = %(workload)s")
@@ -221,10 +245,10 @@ def _apart(what: LiteralString) -> str:
     return _summed(what, f"workload, {what}", f"{what}_day", "")
 
 
-def _summed(what: LiteralString, keys: str, days: str, more: str) -> str:
+def _summed(what: str, keys: str, days: str, more: str, sums: str = "calls, cost_usd") -> str:
     """Months that are whole from their months, what is before and after them from days, and what was not folded yet. A
     month in which nothing follows `until` is whole, such as this one so far."""
-    columns = f"SELECT {keys}, calls, cost_usd FROM"
+    columns = f"SELECT {keys}, {sums} FROM"
     return f"""bound AS MATERIALIZED (
         SELECT date_trunc('day', %(since)s::timestamptz, 'UTC') AS d0, %(until)s::timestamptz AS d1,
           %(month)s::timestamptz AS m0,
