@@ -250,6 +250,9 @@ def test_a_receipt_lists_what_was_asked_for_its_call(control: Control) -> None:
     assert (made["call"], made["purpose"], Decimal(made["cost_usd"])) == (judge, "guardrail", JUDGED)
     assert Decimal(found["together_usd"]) == COST + JUDGED
     assert own["made_for_it"] == [] and own["together_usd"] == own["cost_usd"]
+    beside = found["allocated"]
+    assert beside["known"] and {term["term"] for term in beside["terms"]} >= {"platform", "capacity"}
+    assert Decimal(beside["cost_usd"]) == total(beside["terms"]) > 0
 
 
 def test_the_book_by_what_only_calls_know_is_what_they_say(control: Control) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -11,15 +12,15 @@ import psycopg
 import pytest
 from tests.unit.test_placement_release import blueprint
 
-from groundplan.api import cost_book, cost_own, cost_rules, cost_spread
+from groundplan.api import cost_book, cost_own, cost_receipt, cost_rules, cost_spread
 from groundplan.api.cost_book import Days
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Allocation, Blueprint, Site, Workload
 from groundplan.core.ids import new_id
-from groundplan.core.money import PICO, format_usd, to_decimal
+from groundplan.core.money import PICO, format_usd, from_decimal, to_decimal
 from groundplan.economics.allocate.model import Line
 from groundplan.gateway.journal import ledger_store
-from groundplan.ledger import rollup_store
+from groundplan.ledger import queries, rollup_store
 from groundplan.release import store
 from groundplan.testing.database import Database
 
@@ -270,3 +271,41 @@ def test_an_hour_of_review_is_paid_by_what_covers_it_most_closely() -> None:
     told = {name: cost_rules.wage(made, FIRST, name) for name in ("ask", "read", "write", "gone")}
     assert told == {"ask": 50 * PICO, "read": 90 * PICO, "write": 35 * PICO, "gone": 35 * PICO}
     assert cost_rules.wage(cost_rules.of(declared(1, {"ask": ""}, rules[2:4])), FIRST, "read") is None
+
+
+def test_a_receipt_has_its_part_of_what_is_allocated(conn: Conn) -> None:
+    rules = [
+        platform(10 * PICO),
+        Allocation(name="store", term="database", amount=PICO, period="day", by="cost", source="contract"),
+        Allocation(
+            name="rack", term="capacity", amount=9 * PICO, period="day", covers="deployment/at-rack", source="invoice 7"
+        ),
+        Allocation(name="desk", term="support", rate=3 * PICO, per="1000 calls", source="contract"),
+    ]
+    release(conn, declared(1, {"ask": "care", "write": "sales"}, rules), at(FIRST))
+    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100), ("cloud", 50)], cost=PICO)
+    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 200)], cost=0)
+    asked(conn, FIRST, "write", 1, "sales", tokens=[("rack", 600)], cost=2 * PICO)
+    calls = [row[0] for row in conn.execute("SELECT id FROM call ORDER BY id").fetchall()]
+    found = [cost_receipt.beside(conn, queries.receipt(conn, id), TODAY) for id in calls]
+    told = [{term["term"]: from_decimal(Decimal(term["cost_usd"])) for term in each["terms"]} for each in found]
+    lines = by(cost_book.divided(conn, Days(FIRST, FIRST)), "workload", "term")
+    assert told[0]["capacity"] == PICO and told[1]["capacity"] == 2 * PICO and told[2]["capacity"] == 6 * PICO
+    assert told[0]["database"] == PICO // 2 == lines["ask", "database"] and "database" not in told[1]
+    assert told[0]["platform"] == told[1]["platform"] == lines["ask", "platform"] // 2
+    assert told[0]["support"] == 3 * PICO // 1000
+    for (workload, term), amount in lines.items():
+        mine = [each.get(term, 0) for each, id in zip(told, calls, strict=True) if _of(conn, id) == workload]
+        assert amount - len(mine) < sum(mine) <= amount
+    (part,) = [term for term in found[0]["terms"] if term["term"] == "capacity"]
+    assert part["rule"] == f"100 of 300 tokens at at-rack of ask on {FIRST}: by tokens at at-rack (allocation rack)"
+    assert (part["basis"], part["source"], part["blueprints"]) == ("allocated", "invoice 7", [1])
+    assert found[0]["cost_usd"] == format_usd(sum(told[0].values()))
+    today = cost_receipt.beside(conn, queries.receipt(conn, calls[0]), FIRST)
+    assert not today["known"] and today["terms"] == [] and "is over" in today["told"]
+
+
+def _of(conn: Conn, call: Any) -> str:
+    row = conn.execute("SELECT workload FROM call WHERE id = %s", (call,)).fetchone()
+    assert row is not None
+    return str(row[0])

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import meaning_saved, served
+from groundplan.api import cost_receipt, meaning_saved, served
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.people import named
@@ -62,16 +62,19 @@ def list_calls(
 
 @router.get("/calls/{call_id}")
 def receipt(call_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """The receipt: steps, attempts, passages, amounts, the audit entry, and whether prompt and answer are kept."""
+    """The receipt: steps, attempts, passages, amounts, the audit entry, and whether prompt and answer are kept; for who
+    holds a duty, its part of what is allocated beside the calls."""
     with services.transaction() as conn:
         found = with_who(conn, caller, queries.receipt(conn, call_id))
         kept = content_store.kept(conn, call_id)
         sources = _price_sources(conn, found["blueprint"])
+        duty = caller.operator or bool(caller.duties)
+        beside = cost_receipt.beside(conn, found, services.clock.now().date()) if duty else None
     for attempt in found["attempts"]:
         attempt["price_source"] = sources.get(attempt["deployment"])
-    if not caller.operator and not caller.duties and found["person_id"] != str(caller.person):
+    if not duty and found["person_id"] != str(caller.person):
         raise Denied("this is somebody else's call", code="not_yours", hint="People with a duty may see it.")
-    return {**found, "content": kept.facts() if kept is not None else None}
+    return {**found, "allocated": beside, "content": kept.facts() if kept is not None else None}
 
 
 def _price_sources(conn: Connection[Any], blueprint: int) -> dict[str, str]:
