@@ -392,20 +392,28 @@ def test_what_cannot_be_answered_is_refused_with_what_to_do(
 
 
 def command(control: Control, *arguments: str) -> Any:
+    return json.loads(words(control, *arguments, "--json"))
+
+
+def words(control: Control, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "groundplan.cli.main", "cost", *arguments, "--home", str(control.home.root), "--json"],
+        [sys.executable, "-m", "groundplan.cli.main", "cost", *arguments, "--home", str(control.home.root)],
         capture_output=True, text=True, timeout=60, check=False,
         env={**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{control.port}"},
     )  # fmt: skip
     assert done.stdout.strip(), done.stderr
-    return json.loads(done.stdout)
+    return done.stdout
 
 
 def test_the_commands_say_the_same(control: Control, tmp_path: Path) -> None:
     days = [text.partition("=")[2] for text in span().split("&")]
     between = ("--from", days[0], "--to", days[1])
     whole = ask(control, f"/api/cost/book?{span()}")["total_usd"]
-    assert command(control, "book", "--by", "team", *between)["total_usd"] == whole
+    told = command(control, "book", "--by", "team", *between)
+    assert told["total_usd"] == whole and total(told["lines"]) == Decimal(whole)
+    text = words(control, "book", *between)
+    assert "input x price of local (batch long)" in text and "by equal (allocation platform)" in text
+    assert "contract 12" in text and "declared" in text
     file = tmp_path / "focus.csv"
     assert command(control, "export", str(file), *between)["bytes"] == file.stat().st_size
     rows = list(csv.DictReader(io.StringIO(file.read_text())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
 
 ROWS_SHOWN = 40
+MOST_NUMBERS = 3
 DIMENSIONS = (
     "term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "basis", "feature",
     "prompt", "source", "person", "tag",
@@ -79,15 +81,37 @@ def book(
     by: Annotated[str, typer.Option("--by", help=f"One of {', '.join(DIMENSIONS)}.")] = "term",
     workload: Workload = None,
 ) -> None:
-    """Every cost, also those beside the calls; how much of it was measured, allocated or estimated."""
+    """Every cost, also those beside the calls; how much of it was measured, allocated or estimated, by which rule and
+    from which source."""
     client, as_json = common.of(context)
-    value = client.get("/api/cost/book", by=by, first=span.first, last=span.last, workload=workload)
+    query = {"by": by, "first": span.first, "last": span.last, "workload": workload}
+    value = client.get("/api/cost/book", lines="true", **query)
     rows = [
         (row["key"] or "-", f"${row['cost_usd']}", f"{row['share']:.1%}", ", ".join(row["basis"]))
         for row in value["sums"]
     ]
     rows.append(("total", f"${value['total_usd']}", "", ""))
-    emit(value, as_json, f"{value['from']} to {value['to']}\n" + table((by, "cost", "share", "basis"), rows))
+    text = f"{value['from']} to {value['to']}\n" + table((by, "cost", "share", "basis"), rows)
+    emit(value, as_json, f"{text}\n\n{_lines(value['lines'])}" if value["lines"] else text)
+
+
+def _lines(lines: list[dict[str, Any]]) -> str:
+    shown = sorted(lines, key=lambda line: -Decimal(line["cost_usd"]))[:ROWS_SHOWN]
+    rows = [
+        (line["term"], line["workload"] or "nobody", f"${line['cost_usd']}", line["basis"], line["rule"],
+         line["source"], _numbers(line["blueprints"]))
+        for line in shown
+    ]  # fmt: skip
+    text = table(("term", "workload", "cost", "basis", "rule", "source", "blueprint"), rows)
+    left = len(lines) - len(shown)
+    return f"{text}\n{left} more lines: --json has all of them" if left else text
+
+
+def _numbers(blueprints: list[int]) -> str:
+    """Each of them, or the first and the last of many."""
+    if len(blueprints) > MOST_NUMBERS:
+        return f"{blueprints[0]} to {blueprints[-1]}"
+    return ", ".join(str(number) for number in blueprints)
 
 
 def forecast(
