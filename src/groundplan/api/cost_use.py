@@ -16,7 +16,7 @@ from groundplan.api.cost_rules import REVIEW_HOUR, Declared, processor
 from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Allocation
 from groundplan.core.money import from_decimal
-from groundplan.economics.allocate.divide import STORED
+from groundplan.economics.allocate.divide import OF_CALLS, STORED
 from groundplan.economics.allocate.kept import kept_on
 from groundplan.economics.allocate.model import NOBODY, Day, LookedUp, Use
 from groundplan.ledger import kept_store, rollup_store, semantic_store
@@ -27,6 +27,7 @@ NOT_TOKENS: Final = (
 )  # fmt: skip
 """Parts of an attempt that count something else."""
 _KINDS: Final[dict[str, Kind]] = {"gigabyte of documents": "documents", "gigabyte of content": "content"}
+_PLACED: Final = ("day", "workload", "deployment", "site")
 MINUTES: Final = 60
 _NOTHING: Final = Declared(0)
 _Units = dict[str, Decimal]
@@ -90,20 +91,26 @@ def _done(conn: Connection[Any], first: date, last: date, rules: Iterable[Alloca
         mine.cost += from_decimal(row["cost_usd"])
         mine.tokens += int(row["prompt_tokens"] + row["completion_tokens"])
         _add(mine.written, "company", int(row["completion_tokens"]))
-    if any(rule.covers.startswith(("deployment/", "site/")) for rule in rules):
-        _at_places(conn, asked, found)
+    placed = [rule for rule in rules if rule.covers.startswith(("deployment/", "site/"))]
+    if placed:
+        _made_at(conn, asked, sorted({rule.covers for rule in placed}), found)
+    if any(rule.per in OF_CALLS for rule in placed):
+        _asked_at(conn, asked, found)
     return found
 
 
-def _at_places(conn: Connection[Any], asked: dict[str, Any], found: _Days) -> None:
-    """Tokens of all attempts there; calls and answers at the place that answered, without those of a cache."""
-    places = ["day", "workload", "deployment", "site"]
-    for row in rollup_store.tokens_by(conn, places, asked, NOT_TOKENS):
+def _made_at(conn: Connection[Any], asked: dict[str, Any], places: list[str], found: _Days) -> None:
+    """Tokens of all attempts there."""
+    for row in rollup_store.tokens_by(conn, _PLACED, asked, NOT_TOKENS, places):
         if count := int(row["tokens"] or 0):
             mine = _of(found, row)
             _add(mine.by_deployment, row["deployment"], count)
             _add(mine.by_site, row["site"], count)
-    for row in rollup_store.calls_by(conn, places, asked):
+
+
+def _asked_at(conn: Connection[Any], asked: dict[str, Any], found: _Days) -> None:
+    """Calls and answers at the place that answered, without those of a cache."""
+    for row in rollup_store.calls_by(conn, _PLACED, asked):
         mine, calls = _of(found, row), int(row["calls"] or 0) - int(row["cached"] or 0)
         for place in (f"deployment/{row['deployment']}", f"site/{row['site']}"):
             _add(mine.asked, place, calls)

@@ -107,11 +107,16 @@ def parts_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]
     return _rows(conn, query, _timed(wanted, "hour" not in by))
 
 
-def tokens_by(conn: Connection[Any], by: Sequence[str], wanted: Row, beside: Sequence[str]) -> list[Row]:
-    """Tokens of settled attempts by some of `PART_KEYS`, `day` or `hour`: of every part that is not one of `beside`."""
-    sums: LiteralString = "sum(count) FILTER (WHERE part <> ALL(%(beside)s)) AS tokens"
-    query = _PART_ROWS + _grouped(by, PART_KEYS, sums) + " FROM wanted" + _tail(by)
-    return _rows(conn, query, {**_timed(wanted, "hour" not in by), "beside": list(beside)})
+def tokens_by(
+    conn: Connection[Any], by: Sequence[str], wanted: Row, beside: Sequence[str], places: Sequence[str]
+) -> list[Row]:
+    """Tokens of settled attempts by some of `PART_KEYS`, `day` or `hour`: of every part that is not one of `beside`, at
+    each deployment/NAME and site/NAME of `places`."""
+    where: LiteralString = (
+        " FROM wanted WHERE part <> ALL(%(beside)s) AND (deployment = ANY(%(deployments)s) OR site = ANY(%(sites)s))"
+    )
+    query = _PART_ROWS + _grouped(by, PART_KEYS, "sum(count) AS tokens") + where + _tail(by)
+    return _rows(conn, query, {**_timed(wanted, "hour" not in by), "beside": list(beside), **_names(places)})
 
 
 def people(conn: Connection[Any], since: datetime, until: datetime, workload: str | None, limit: int) -> list[Row]:
@@ -198,12 +203,8 @@ def tags_by_workload(conn: Connection[Any], since: datetime, until: datetime) ->
 def placed(conn: Connection[Any], by: str, since: datetime, until: datetime, places: Sequence[str]) -> list[Row]:
     """(workload, key, deployment, site, tokens, calls) of whole days, of answers that were made at deployment/NAME or
     site/NAME: by `source` in equal shares of a call's tokens on what it was given, as `sources`, or by `person`."""
-    names: dict[str, list[str]] = {"deployment": [], "site": []}
-    for place in places:
-        kind, _, name = place.partition("/")
-        names[kind].append(name)
     what: LiteralString = "document" if by == "source" else "person"
-    more = " AND (deployment = ANY(%(deployment)s) OR site = ANY(%(site)s))"
+    more = " AND (deployment = ANY(%(deployments)s) OR site = ANY(%(sites)s))"
     summed = _summed(f"{what}_place", f"workload, {what}, deployment, site", f"{what}_place_day", more, "calls, tokens")
     key: LiteralString = "d.source" if by == "source" else "d.email"
     joined: LiteralString = "document d ON d.id::text" if by == "source" else "person d ON d.id"
@@ -215,7 +216,7 @@ def placed(conn: Connection[Any], by: str, since: datetime, until: datetime, pla
            SELECT s.workload, coalesce({key}, '') AS key, s.deployment, s.site, sum(s.tokens) AS tokens,
              sum(s.calls) AS calls
            FROM each s LEFT JOIN {joined} = s.{what} GROUP BY 1, 2, 3, 4""",
-        {**_months(since, until), **names},
+        {**_months(since, until), **_names(places)},
     )
 
 
@@ -330,6 +331,12 @@ def _months(since: datetime, until: datetime) -> Row:
     day = _floor(since, _DAY)
     month = day if day.day == 1 else (day.replace(day=1) + timedelta(days=32)).replace(day=1)
     return {"since": since, "until": until, "month": month}
+
+
+def _names(places: Sequence[str]) -> Row:
+    """`deployments` and `sites` among deployment/NAME and site/NAME."""
+    pairs = [place.partition("/") for place in places]
+    return {f"{each}s": [name for kind, _, name in pairs if kind == each] for each in ("deployment", "site")}
 
 
 def _timed(wanted: Row, by_days: bool) -> Row:

@@ -22,6 +22,10 @@ _DAY = timedelta(days=1)
 _NO_RATES: Final[Dated] = {}
 STORED: Final = ("gigabyte of documents", "gigabyte of content")
 OF_ANSWERS: Final = "gigabyte of answers"
+CALLS: Final = "1000 calls"
+TOKENS: Final = "1M tokens"
+OF_CALLS: Final = (CALLS, OF_ANSWERS)
+"""What is counted where a call was answered."""
 BYTES_OF_TOKEN: Final = 4
 """As placement takes what leaves a site."""
 _PLACES: Final = ("deployment", "site")
@@ -134,7 +138,7 @@ def _by_unit(rule: Allocation, uses: Sequence[Use], day: date, currencies: Dated
         rate = rate * rate_on(currencies, rule.currency, day) / PICO
     parts = []
     for use in uses:
-        count = _units(rule, use) if _covers(rule, use) else Decimal(0)
+        count = _units(rule, use)
         if rule.per in STORED:  # a price of what is kept is one of a month
             count = count * 12 / (366 if isleap(day.year) else 365)
         amount = int((rate * count).to_integral_value(ROUND_HALF_EVEN))
@@ -155,9 +159,11 @@ def _units(rule: Allocation, use: Use) -> Decimal:
     """Of what is counted at a place, that there alone."""
     kind, _, name = rule.covers.partition("/")
     placed = kind in _PLACES
-    if rule.per == "1000 calls":
+    if not (placed and rule.per in OF_CALLS) and not _covers(rule, use):
+        return Decimal(0)
+    if rule.per == CALLS:
         return Decimal(use.asked.get(rule.covers, 0) if placed else use.calls) / 1000
-    if rule.per == "1M tokens":
+    if rule.per == TOKENS:
         return Decimal(_at(kind, name, use) if placed else use.tokens) / 1_000_000
     if rule.per == OF_ANSWERS:
         return Decimal(use.written.get(rule.covers if placed else "company", 0) * BYTES_OF_TOKEN) / 10**9
@@ -180,7 +186,7 @@ def _covers(rule: Allocation, use: Use) -> bool:
     if kind == "workload":
         return use.workload == name
     if kind in _PLACES:
-        return _at(kind, name, use) > 0 or use.asked.get(rule.covers, 0) > 0
+        return _at(kind, name, use) > 0
     return not rule.shares or use.workload in rule.shares
 
 
