@@ -7,7 +7,7 @@ cost what they cost, and no picodollar is lost or made. Costs by the unit are ra
 from __future__ import annotations
 
 from calendar import isleap, monthrange
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
@@ -65,15 +65,15 @@ def divide(
     if amount and covered:
         weights = [_weight(rule, use) for use in covered]
         if not any(weights) and rule.by == "shares":
-            return [_part(rule, NOBODY, "", amount + idle, "nobody it is shared by", version)]
+            return [_made(rule, "nobody it is shared by", version)(NOBODY, "", amount + idle)]
         how = f"by {_by(rule)}" if any(weights) else f"equally where nothing is to be divided by {rule.by}"
-        for use, share in zip(covered, shares(amount, weights), strict=True):
-            if share:
-                parts.append(_part(rule, use.workload, use.team, share, how, version))
+        part = _made(rule, how, version)
+        shared = zip(covered, shares(amount, weights), strict=True)
+        parts = [part(use.workload, use.team, share) for use, share in shared if share]
     elif amount:
-        parts.append(_part(rule, NOBODY, "", amount, "no workload that it covers", version))
+        parts = [_made(rule, "no workload that it covers", version)(NOBODY, "", amount)]
     if idle:
-        parts.append(_part(rule, NOBODY, "", idle, "capacity that was not used", version, term=IDLE))
+        parts.append(_made(rule, "capacity that was not used", version, term=IDLE)(NOBODY, "", idle))
     return parts
 
 
@@ -151,7 +151,7 @@ def _by_unit(rule: Allocation, uses: Sequence[Use], day: date, currencies: Dated
             how, basis = f"{how}, days by the nearest sample", _ESTIMATED
         if use.workload == NOBODY:
             how = f"{how}, of no workload"
-        parts.append(_part(rule, use.workload, use.team, amount, how, version, basis=basis, units=count))
+        parts.append(_made(rule, how, version, basis=basis)(use.workload, use.team, amount, count))
     return parts
 
 
@@ -208,31 +208,18 @@ def _by(rule: Allocation) -> str:
     return f"tokens at {name}" if kind in _PLACES and rule.by != "equal" else rule.by
 
 
-def _part(
-    rule: Allocation,
-    workload: str,
-    team: str,
-    amount: int,
-    how: str,
-    version: int,
-    *,
-    term: str = "",
-    basis: Basis | None = None,
-    units: Decimal = _NONE,
-) -> Part:
+def _made(
+    rule: Allocation, how: str, version: int, *, term: str = "", basis: Basis | None = None
+) -> Callable[..., Part]:
+    """Makes parts of a rule that came about in one way: of workload, team, amount and units."""
     said: Basis = "estimated" if rule.basis == "estimated" else "measured" if rule.rate is not None else "allocated"
+    known = basis or said
+    of = term or rule.term
     kind, _, name = rule.covers.partition("/")
-    return Part(
-        term or rule.term,
-        workload,
-        team,
-        basis or said,
-        f"{rule.how + ', ' if rule.how else ''}{how} (allocation {rule.name})",
-        rule.source,
-        name if kind == "deployment" else "",
-        name if kind == "site" else "",
-        rule.name,
-        version,
-        amount,
-        units,
-    )
+    text = f"{rule.how + ', ' if rule.how else ''}{how} (allocation {rule.name})"
+    deployment, site = name if kind == "deployment" else "", name if kind == "site" else ""
+
+    def part(workload: str, team: str, amount: int, units: Decimal = _NONE) -> Part:
+        return Part(of, workload, team, known, text, rule.source, deployment, site, rule.name, version, amount, units)
+
+    return part
