@@ -208,6 +208,7 @@ def test_a_rate_of_a_place_counts_what_was_done_there(conn: Conn) -> None:
     release(conn, declared(1, {"ask": "care"}, rates), at(FIRST))
     for place, count in (("rack", 400_000), ("cloud", 900_000), ("rack", 600_000)):
         asked(conn, FIRST, "ask", 1, "care", tokens=[(place, count)])
+    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 70_000)], cache="exact")  # nothing was asked there
     told = {line.term: line.amount for line in book(conn, FIRST, FIRST) if line.allocation}
     assert told == {"support": 2 * PICO // 1000, "energy": PICO}
 

@@ -112,6 +112,12 @@ def test_a_rule_that_changes_leaves_the_days_before_as_they_were() -> None:
     }  # fmt: skip
 
 
+def test_a_rule_whose_amount_changes_is_a_line_of_each_version() -> None:
+    used = [Use("a", "x", calls=1)]
+    days = [Day(JAN + timedelta(days=n), 3 + n, [platform((1 + n) * PICO, by="calls")], used) for n in range(2)]
+    assert [(line.amount, line.blueprints) for line in allocated(days)] == [(PICO, (3,)), (2 * PICO, (4,))]
+
+
 def test_a_rule_that_stays_as_it_is_is_one_line_of_all_its_blueprints() -> None:
     days = [Day(JAN + timedelta(days=n), 3 + n, [platform(PICO, by="calls")], [Use("a", calls=1)]) for n in range(3)]
     (line,) = allocated(days)
