@@ -104,8 +104,9 @@ def classes(usage: Usage) -> dict[str, int]:
 def usage_of(counted: Mapping[str, int]) -> Usage:
     """The opposite of `classes`; counts of unknown classes are left out."""
     fine = {_DETAIL_NAMES[name]: count for name, count in counted.items() if name in _DETAIL_NAMES and count}
+    counts: dict[str, Any] = {_LEDGER_NAMES[name]: count for name, count in counted.items() if name in _LEDGER_NAMES}
     return Usage(
-        **{_LEDGER_NAMES[name]: count for name, count in counted.items() if name in _LEDGER_NAMES},
+        **counts,
         details=UsageDetails(**fine) if fine else None,
     )
 
