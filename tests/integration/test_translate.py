@@ -450,3 +450,21 @@ async def test_chat_to_anthropic_goes_through_its_declared_proxy(setup: Setup) -
     assert reply.status == 200, reply.body
     assert len(setup.passed) == 1 and setup.passed[0].startswith("POST http://127.0.0.1:")
     assert setup.passed[0].endswith(f"Basic {base64.b64encode(b'ana:se/cret').decode()}")
+
+
+async def test_nobody_waits_while_the_client_of_another_provider_is_loaded(setup: Setup) -> None:
+    assert (await setup.stack.post("/v1/chat/completions", setup.key, ask("bedrock"))).status == 200
+    setup.fakes["bedrock"].pause = 0.3
+    reader, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
+    data = json.dumps(ask("bedrock", stream=True)).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {setup.key}\r\n"
+    writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
+    await asyncio.wait_for(reader.readuntil(b"data: "), 10)
+    first = asyncio.create_task(setup.stack.post("/v1/chat/completions", setup.key, ask("gemini")))
+    at, longest, got = time.monotonic(), 0.0, b""
+    while b"[DONE]" not in got:
+        got += await asyncio.wait_for(reader.read(65536), 10)
+        longest, at = max(longest, time.monotonic() - at), time.monotonic()
+    writer.close()
+    assert (await first).status == 200
+    assert longest < 1.2, f"a stream stood still for {longest:.1f} s"

@@ -6,6 +6,7 @@ Decides nothing about money: each failure becomes a status that says whether it 
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import traceback
@@ -96,6 +97,7 @@ class Providers:
 
     def __init__(self) -> None:
         self._clients: OrderedDict[tuple[object, ...], Any] = OrderedDict()
+        self._making = asyncio.Lock()
         self._contexts = ClientContexts()
         self._threads = InContext(THREADS, "stream")
         try:
@@ -107,17 +109,20 @@ class Providers:
                 hint="Install the extra: pip install 'groundplan[providers]'.",
             ) from error
 
-    def client(self, place: Place, secret: str) -> Any:
-        """The client of a place. Raises whatever the library does where it cannot be made."""
+    async def client(self, place: Place, secret: str) -> Any:
+        """The client of a place. Raises whatever the library does where it cannot be made.
+
+        It is made in a thread: the first one of a provider loads its package, for which nobody else is to wait.
+        """
         way = self._way(place)
         key = (place.api, place.url, secret, *way.values())
-        client = self._clients.get(key)
-        if client is None:
-            client = self._clients[key] = self._made(place, secret, way)
-            if len(self._clients) > MOST_CLIENTS:
-                self._clients.popitem(last=False)
-        else:
-            self._clients.move_to_end(key)
+        if (client := self._clients.get(key)) is None:
+            async with self._making:
+                if (client := self._clients.get(key)) is None:
+                    client = self._clients[key] = await asyncio.to_thread(self._made, place, secret, way)
+                    if len(self._clients) > MOST_CLIENTS:
+                        self._clients.popitem(last=False)
+        self._clients.move_to_end(key)
         return client
 
     def _way(self, place: Place) -> dict[str, Any]:
@@ -180,7 +185,7 @@ class Providers:
 
     async def _asked(self, place: Place, secret: str, asked: dict[str, Any]) -> Any:
         """The library's answer. Raises whatever it does."""
-        client = self.client(place, secret)
+        client = await self.client(place, secret)
         if place.api != "bedrock" or not asked.get("stream"):
             return await client.acompletion(**asked)
         client, held = for_one_call(client)
@@ -231,7 +236,7 @@ class Providers:
         _trace.set(trace)
         asked |= _with_trace(place.api, model, trace, embeddings=True)
         try:
-            client = self.client(place, secret)
+            client = await self.client(place, secret)
             each = [await client.aembedding(model, one, **asked) for one in (inputs if alone else [inputs])]
         except Failed:
             raise

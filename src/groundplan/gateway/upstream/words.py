@@ -29,8 +29,9 @@ _NAMED = frozenset({"azure", "groq"})
 """Providers that can be told who of several people speaks."""
 _DETAILED = frozenset({"azure", "groq"})
 """Those that can be told how closely to look at an image."""
-_SIGNED = frozenset({"gemini", "vertexai"})
-"""Those that want their signature of a thought back, in `extra_content`."""
+_NOTED = {"google": frozenset({"thought_signature"}), "anthropic": frozenset({"signature", "stop_details"})}
+"""What the library adds to answers as `extra_content`, and clients give back: it means something to whoever wrote it,
+and is told to nobody else."""
 _PARSED = frozenset({"anthropic", "bedrock", "gemini", "ollama", "vertexai"})
 """Those to whom the arguments of an earlier call go as values."""
 _FUNCTION = frozenset({"name", "description", "parameters", "strict"})
@@ -94,7 +95,7 @@ def _message(api: str, message: dict[str, Any], calls: set[str]) -> str | None:
     found = _content(api, role, message.get("content"))
     if found is None and not isinstance(message.get("refusal") or "", str):
         found = "refusal"
-    if found is None and message.get("extra_content") and not _signature(api, message["extra_content"]):
+    if found is None and not _noted(message.get("extra_content")):
         found = "extra_content"
     if found is None and role == "tool":
         found = None if message.get("tool_call_id") in calls else "tool_call_id"
@@ -133,13 +134,12 @@ def _image(api: str, image: Any) -> str | None:
     return None
 
 
-def _signature(api: str, extra: Any) -> bool:
-    google = extra.get("google") if isinstance(extra, dict) and extra.keys() == {"google"} else None
-    return (
-        api in _SIGNED
-        and isinstance(google, dict)
-        and google.keys() == {"thought_signature"}
-        and isinstance(google["thought_signature"], str)
+def _noted(extra: Any) -> bool:
+    if not isinstance(extra, dict):
+        return not extra
+    return all(
+        isinstance(told, dict) and bool(told) and told.keys() <= _NOTED.get(who, frozenset())
+        for who, told in extra.items()
     )
 
 
@@ -149,7 +149,7 @@ def _calls(api: str, made: Any, calls: set[str]) -> str | None:
         if kind != "function":
             return f"tool_calls of type {str(kind)[:40]}"
         for name, value in call.items():
-            if name == "extra_content" and value and not _signature(api, value):
+            if name == "extra_content" and not _noted(value):
                 return "tool_calls.extra_content"
             if value is not None and name not in ("id", "type", "function", "index", "extra_content"):
                 return f"tool_calls.{name[:40]}"
