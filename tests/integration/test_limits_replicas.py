@@ -1,0 +1,75 @@
+"""A limit of a team, over two replicas with a HOME each on one PostgreSQL: exact, whoever is called, wherever."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+
+from groundplan.blueprint.model import Blueprint, Limit
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script, ScriptedModel
+
+MOST = 40
+
+
+def declared(port: int, *limits: Limit) -> Blueprint:
+    """Two workloads of the team care, one of another and one of none."""
+    teams = {"assistant": "care", "desk": "care", "sales": "sales", "alone": None}
+    made = blueprint(1, [deployment("one", port)], [workload(name, ["one"], team=teams[name]) for name in teams])
+    return msgspec.structs.replace(made, limits=list(limits))
+
+
+@asynccontextmanager
+async def replicas(
+    database: Database, folder: Path, *limits: Limit
+) -> AsyncIterator[tuple[ScriptedModel, Stack, Stack]]:
+    """A model and two installations of one worker each, both ready; the second has the keys of the first."""
+    async with scripted("one") as (model, port), installation(database, folder / "first") as first:
+        async with installation(database, folder / "second") as second:
+            shutil.copytree(first.home.keys, second.home.keys, dirs_exist_ok=True)
+            first.apply(declared(port, *limits))
+            for replica in (first, second):
+                replica.start()
+            end = time.monotonic() + 20
+            while first.sql("SELECT count(DISTINCT home) FROM gateway WHERE ready AND blueprint = 1") != [(2,)]:
+                assert time.monotonic() < end, "both replicas are ready"
+                await asyncio.sleep(0.05)
+            yield model, first, second
+
+
+async def test_a_teams_requests_are_counted_exactly_over_two_replicas(database: Database, tmp_path: Path) -> None:
+    of_team = Limit(name="of-care", covers="team/care", type="requests", amount=MOST, period="day")
+    async with replicas(database, tmp_path, of_team) as (model, first, second):
+        model.script = Script(tokens=1)
+        keys = {name: first.key(name) for name in ("assistant", "desk", "sales", "alone")}
+        asked = [(replica, name) for _ in range(15) for replica in (first, second) for name in ("assistant", "desk")]
+        replies = await asyncio.gather(*(replica.chat(keys[name]) for replica, name in asked))
+        assert sorted(reply.status for reply in replies) == [200] * MOST + [429] * (len(asked) - MOST)
+        assert model.counted == MOST
+        refused = next(reply for reply in replies if reply.status == 429)
+        assert (refused.code, refused.json["error"]["limit"]) == ("rate_limit_exceeded", "of-care")
+        for replica in (first, second):
+            assert (await replica.chat(keys["assistant"])).status == (await replica.chat(keys["desk"])).status == 429
+            for name in ("sales", "alone"):
+                assert (await replica.chat(keys[name])).status == 200, "calls of others are none of the team's"
+        assert model.counted == MOST + 4
+        assert first.sql("SELECT name, granted, amount FROM limit_span") == [("requests/of-care", MOST, MOST)]
+
+
+async def test_a_teams_concurrent_calls_are_counted_over_two_replicas(database: Database, tmp_path: Path) -> None:
+    slots = Limit(name="slots", covers="team/care", type="concurrent", amount=3, period="now")
+    async with replicas(database, tmp_path, slots) as (model, first, second):
+        model.script = Script(tokens=1, latency_ms=700)
+        keys = {name: first.key(name) for name in ("assistant", "desk", "sales")}
+        asked = [(first, "assistant"), (second, "desk"), (first, "desk"), (second, "assistant"), (second, "sales")]
+        replies = await asyncio.gather(*(replica.chat(keys[name]) for replica, name in asked))
+        assert sorted(reply.status for reply in replies[:4]) == [200, 200, 200, 429] and replies[4].status == 200
+        again = await asyncio.gather(*(replica.chat(keys["desk"]) for replica in (second, second, second)))
+        assert [reply.status for reply in again] == [200] * 3, "slots come to whoever needs them"
