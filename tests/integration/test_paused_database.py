@@ -1,0 +1,97 @@
+"""PostgreSQL's processes are stopped in the middle of everything: they answer nothing, refuse nothing. Calls on slices
+in hand are as fast as before, and when it goes on every call is in the ledger once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from tests.acceptance.stack import descendants
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+
+from groundplan.core.database import database_url
+from groundplan.core.home import Home
+from groundplan.core.settings import load_settings
+from groundplan.gateway.journal.shipper import Shipper
+from groundplan.runtime.migrate import migrate
+from groundplan.runtime.postgres import EmbeddedPostgres
+from groundplan.testing.database import FAST, found_cluster
+from groundplan.testing.scripted import Script
+
+CALLS = 50
+LEASE_AND_MORE = 1.5
+"""Seconds after which the lease of policy has run out, and whoever asks the database hangs."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """A server of this test alone: others go on while it is stopped."""
+    home = Home(tmp_path / "server")
+    home.create()
+    made = EmbeddedPostgres(home, tuning=FAST)
+    made.start()
+    migrate(database_url(home, dataclasses.replace(load_settings({}), database_url=None), "owner"))
+    try:
+        yield made
+    finally:
+        made.remove()
+
+
+@contextmanager
+def stopped(server: EmbeddedPostgres) -> Iterator[None]:
+    assert server.pid is not None
+    pids = [server.pid, *descendants(server.pid)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+async def times(stack: Stack, key: str) -> list[float]:
+    """Seconds that calls take, one after another."""
+    found = []
+    for _ in range(CALLS):
+        begun = time.monotonic()
+        answer = await stack.chat(key)
+        found.append(time.monotonic() - begun)
+        assert answer.status == 200, answer.body
+    return found
+
+
+async def test_a_database_that_hangs_slows_no_call(server: EmbeddedPostgres, tmp_path: Path) -> None:
+    with found_cluster(server.home.root).database() as database:
+        async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+            model.script = Script(tokens=1)
+            stack.apply(blueprint(1, [deployment("one", port)], [workload("assistant", ["one"])]))
+            stack.start()
+            await stack.ready()
+            key = stack.key()
+            await times(stack, key)
+            before = statistics.median(await times(stack, key))
+            with stopped(server):
+                await asyncio.sleep(LEASE_AND_MORE)
+                meanwhile = await times(stack, key)
+            assert statistics.median(meanwhile) < 3 * before + 0.02, (before, sorted(meanwhile))
+            await times(stack, key)
+            with psycopg.connect(database.urls["shipper"], autocommit=True) as conn:
+                shipper, end = Shipper(stack.home), time.monotonic() + 30
+                while stack.sql("SELECT count(*) FROM call") != [(4 * CALLS,)]:
+                    assert time.monotonic() < end, "every call is in the ledger"
+                    shipper.step(conn)
+                    await asyncio.sleep(0.05)
+            assert model.counted == 4 * CALLS
+            assert stack.sql("SELECT count(*), count(DISTINCT call_id) FROM attempt") == [(4 * CALLS, 4 * CALLS)]
+            assert stack.sql("SELECT DISTINCT status FROM call") == [("ok",)]
