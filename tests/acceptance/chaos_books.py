@@ -12,6 +12,14 @@ from functools import partial
 
 NOT_BILLED = "not_billed"
 """Outcome of an attempt of which nothing was sent, or that its upstream certainly did not bill."""
+MARGIN = 1.0
+"""Seconds that a client's clock may be apart from the story's."""
+BACK = 3.0
+"""Seconds after a part is back in which gateways may still be without their database."""
+STARTING = 5.0
+"""Seconds after a gateway's end, or its database's return, within which its successor has a blueprint."""
+GATEWAY = ("worker", "up")
+"""What holds the connections of clients."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,24 @@ class Seen:
     aborted: bool = False
     text: str = ""
     """The message of the error."""
+    replica: str = ""
+    begun: float = 0.0
+    ended: float = 0.0
+    """Seconds of the clock of `Hurt`."""
+
+
+@dataclass(frozen=True)
+class Hurt:
+    """What was done to a part, from when until it was mended. What mends itself ends when it begins."""
+
+    part: str
+    """database, or a replica"""
+    way: str
+    """kill, pause, cut"""
+    what: str
+    """server of the database; worker, up, shipper or control of a replica"""
+    begin: float
+    end: float
 
 
 @dataclass(frozen=True)
@@ -89,7 +115,10 @@ class Books:
     covers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Workload -> the budgets that each of its calls is charged to (a key's own may come on top)."""
     may_refuse: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Workload -> codes of refusals that are right."""
+    """Workload -> codes of refusals that are right at any time."""
+    restricted: frozenset[str] = frozenset()
+    """Workloads of restricted data, which have no grace."""
+    hurts: tuple[Hurt, ...] = ()
 
 
 def faults(books: Books) -> list[str]:
@@ -187,18 +216,63 @@ def _budgets(books: Books) -> Iterator[str]:
 
 
 def _clients(books: Books) -> Iterator[str]:
-    """Where a fallback is declared nobody sees an error, but for the refusals that are right."""
+    """Where a fallback is declared nobody sees an error, but for the refusals that are right, when they are; and
+    nobody's connection breaks but at a gateway that is killed."""
     calls = {call.id: call for call in books.calls}
     kept = partial(_answer_kept, calls)
     for seen in books.seen:
-        allowed = books.may_refuse.get(seen.workload, frozenset())
-        if seen.code and seen.code not in allowed:
-            told = f"{seen.status} {seen.code} ({seen.kind}, call {seen.call}): {seen.text}"
+        if seen.status == 0 and not _killed(books.hurts, seen):
+            yield f"a connection of {seen.workload} to {seen.replica} broke ({seen.kind}): no gateway there was killed"
+        elif seen.code and not _right(books, seen):
+            told = f"{seen.status} {seen.code} ({seen.kind}, call {seen.call} at {seen.replica}): {seen.text}"
             yield f"a client of {seen.workload} got {told}"
         elif seen.status >= 400 and not seen.code:
             yield f"a client of {seen.workload} got {seen.status} without a code"
         elif seen.status == 200 and not seen.code and not seen.aborted:
             yield from kept(seen)
+
+
+def _killed(hurts: Iterable[Hurt], seen: Seen) -> bool:
+    """Whether a gateway of that replica was killed, or not back yet, when the client lost it."""
+    return any(
+        hurt.begin - MARGIN <= seen.ended <= hurt.end + MARGIN
+        for hurt in hurts
+        if (hurt.part, hurt.way) == (seen.replica, "kill") and hurt.what in GATEWAY
+    )
+
+
+def _right(books: Books, seen: Seen) -> bool:
+    """Whether it is a refusal of a gateway that its database is away from: restricted data without a grace, a slice
+    that is empty, a start without a blueprint."""
+    if seen.code == "policy_lease_expired":
+        return seen.workload in books.restricted and _cut_off(books.hurts, seen)
+    if seen.code == "budget_unreachable":
+        return _cut_off(books.hurts, seen)
+    if seen.code == "not_ready":
+        return _starting(books.hurts, seen)
+    return seen.code in books.may_refuse.get(seen.workload, frozenset())
+
+
+def _cut_off(hurts: Iterable[Hurt], seen: Seen) -> bool:
+    """Whether the database was away, or a gateway of that replica stopped or new."""
+    return any(
+        hurt.begin - MARGIN <= seen.ended and seen.begun <= hurt.end + BACK
+        for hurt in hurts
+        if hurt.part == "database" or (hurt.part == seen.replica and hurt.what in GATEWAY)
+    )
+
+
+def _starting(hurts: Iterable[Hurt], seen: Seen) -> bool:
+    """Whether a gateway of that replica was started a moment ago, or as long ago as its database is away."""
+    away = [hurt for hurt in hurts if hurt.part == "database"]
+    for kill in hurts:
+        if (kill.part, kill.way) != (seen.replica, "kill") or kill.what not in GATEWAY or kill.begin > seen.ended:
+            continue
+        ready = kill.end + STARTING
+        ready = max([ready, *(each.end + STARTING for each in away if each.begin <= ready)])
+        if seen.begun <= ready:
+            return True
+    return False
 
 
 def _answer_kept(calls: Mapping[str, Call], seen: Seen) -> Iterator[str]:

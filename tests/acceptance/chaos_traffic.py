@@ -1,6 +1,6 @@
 """Clients of the chaos suite: JSON, streams, embeddings, repeated questions, clients that go away.
 
-Each tells what it saw. A broken connection is no error of the answer: who holds it may just have been killed.
+Each tells what it saw, where and when. A connection may break only where who holds it was killed: `chaos_books`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from openai import APIError, OpenAI
@@ -52,8 +53,10 @@ class Traffic:
         while not self._stop.is_set():
             workload = chance.choice(self._workloads)
             kind = chance.choice(("json", "json", "stream", "stream", "embeddings", "abort"))
-            port = chance.choice(self._world.replicas).port
-            self._world.seen.append(self._call(port, workload, kind, chance))
+            replica = chance.choice(("first", "second"))
+            begun = time.monotonic()
+            seen = self._call(self._world.replica(replica).port, workload, kind, chance)
+            self._world.seen.append(replace(seen, replica=replica, begun=begun, ended=time.monotonic()))
             time.sleep(0.02)
 
     def _call(self, port: int, workload: str, kind: str, chance: random.Random) -> Seen:
@@ -72,7 +75,7 @@ class Traffic:
                 data = answer.read()
                 seen = {"status": answer.status, "call": call, **error_of(answer.status, kind, data)}
         except (OSError, http.client.HTTPException):
-            pass  # cut off in the middle; what it cost is in the ledger
+            pass  # cut off; what it cost is in the ledger
         finally:
             connection.close()
         return Seen(workload=workload, kind=kind, **seen)
@@ -117,10 +120,13 @@ class Batch:
     """A batch of calls that goes on through a round. Its replica may be killed as often as it likes."""
 
     LINES = 8
-    INTERRUPTED = frozenset({"batch_line_interrupted", "budget_exhausted"})
-    """What a line may end with whose worker was killed after it was sent, or kept the money for it."""
+    AT_ONCE = 4
+    """Lines that a worker makes at once."""
+    INTERRUPTED = "batch_line_interrupted"
+    """What a line may end with whose worker was killed after it was sent; nothing else."""
 
     def __init__(self, world: World, workload: str) -> None:
+        self._world, self._begun = world, time.monotonic()
         url = f"http://127.0.0.1:{world.replicas[0].port}/v1"
         self._client = OpenAI(base_url=url, api_key=world.keys[workload], max_retries=4, timeout=10)
         body = body_of("json", workload, random.Random(1))[0]
@@ -154,9 +160,19 @@ class Batch:
         self._client.close()
         names = sorted(result["custom_id"] for result in results)
         found = [] if names == sorted(f"c{n}" for n in range(self.LINES)) else [f"a batch has results of {names}"]
+        interrupted = 0
         for result in results:
             if result["error"] is not None or result["response"]["status_code"] != 200:
                 code = (result["error"] or result["response"]["body"]["error"])["code"]
-                if code not in self.INTERRUPTED:
+                interrupted += code == self.INTERRUPTED
+                if code != self.INTERRUPTED:
                     found.append(f"line {result['custom_id']} of a batch ended with {code}")
+        if interrupted > (most := self._killed() * self.AT_ONCE):
+            found.append(f"{interrupted} lines of a batch were interrupted, where at most {most} were cut off")
         return found
+
+    def _killed(self) -> int:
+        """Workers of its replica that were killed since it was made."""
+        workers = {"worker": 1, "up": self._world.replicas[0].workers}
+        kills = [h for h in self._world.hurts if h.part == "first" and h.way == "kill" and h.begin >= self._begun]
+        return sum(workers.get(hurt.what, 0) for hurt in kills)

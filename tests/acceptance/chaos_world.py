@@ -23,26 +23,27 @@ import psycopg
 from groundplan.core.home import Home
 from groundplan.core.money import from_decimal
 from groundplan.runtime.postgres import EmbeddedPostgres
-from tests.acceptance.chaos_books import Attempt, Books, Call, Charge, Period, Seen
+from tests.acceptance.chaos_books import Attempt, Books, Call, Charge, Hurt, Period, Seen
 from tests.acceptance.stack import Stack, Upstream, descendants
 
 LOGIN, PASSWORD, DATABASE = "acme_app", "an ordinary password", "acme_ai"
 TOKENS = 10
 TIGHT = ("tight-0", "tight-1", "tight-2", "tight-3", "tight-4")
 """One for each round: its budget, its team's or its key's is used up in the middle of the round."""
-KINDS = (*TIGHT, "steady", "cached")
+RESTRICTED = "secret"
+"""Its data is restricted: without its database a gateway refuses it at once, as the lease of policy ends."""
+KINDS = (*TIGHT, "steady", "cached", RESTRICTED)
 COST = 0.0002
 """About what a call may cost at most, in USD."""
 WORKER, SHIPPER, CONTROL = "groundplan.gateway.app", "groundplan.gateway.journal.shipper", "console.app"
-AWAY = frozenset({"policy_lease_expired", "budget_unreachable", "not_ready"})
-"""Refusals of a gateway that PostgreSQL is away from: its lease, its slice or its start."""
+NAMES = {WORKER: "worker", SHIPPER: "shipper", CONTROL: "control"}
 WORKLOAD = """---
 kind: workload
 name: {name}
 purpose: Calls that go on whatever is killed
 audience: employees
 stage: pilot
-sensitivity: internal
+sensitivity: {sensitivity}
 team: {team}
 owners: {{business: you@company.example}}
 deployments: [one]
@@ -50,7 +51,6 @@ fallbacks: [two]
 embeddings: [vectors-one, vectors-two]
 limits: {{max_output: 64, deadline: 25s, attempts: 6}}
 reliability: {{on_broken_stream: resume}}
-grace: 60s
 {more}---
 kind: budget
 name: {name}
@@ -61,7 +61,7 @@ COMPANY = """kind: company
 name: chaos
 format: 1
 separation: solo
-caps: {{people: unlimited, calls_per_day: unlimited}}
+caps: {{people: unlimited, calls_per_day: unlimited, sensitivity: restricted}}
 owners: {{business: you@company.example, product: you@company.example, architecture: you@company.example,
   engineering: you@company.example, operations: you@company.example, security: you@company.example,
   finance: you@company.example, data: you@company.example, compliance: you@company.example}}
@@ -135,8 +135,10 @@ def declare(folder: Path, upstreams: dict[str, Upstream], tight: float) -> Path:
     for name in KINDS:
         limit = tight if name in ("tight-0", "tight-3", "tight-4") else 100
         more = "cache: {answers: exact, ttl: 1h}\n" if name == "cached" else ""
+        more += "" if name == RESTRICTED else "grace: 60s\n"
         team = "narrow" if name == "tight-1" else "wide"
-        texts.append(WORKLOAD.format(name=name, team=team, limit=limit, more=more))
+        level = "restricted" if name == RESTRICTED else "internal"
+        texts.append(WORKLOAD.format(name=name, team=team, limit=limit, sensitivity=level, more=more))
     (folder / "rest.yaml").write_text("".join(texts).removeprefix("---\n"))
     return folder
 
@@ -151,6 +153,11 @@ class World:
     replicas: tuple[Stack, Stack]
     keys: dict[str, str] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
+    hurts: list[Hurt] = field(default_factory=list)
+    """What was done to the database and the replicas, once it was mended."""
+
+    def replica(self, name: str) -> Stack:
+        return self.replicas[name == "second"]
 
     def administer(self, statement: str, database: str = DATABASE) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.postgres.superuser_url(database), autocommit=True, connect_timeout=5) as connection:
@@ -208,13 +215,14 @@ class World:
 
     def books(self) -> Books:
         """All rows, what the upstreams counted and what the clients saw."""
-        tight = {name: AWAY | {"budget_exhausted"} for name in TIGHT}
         return replace(
             read_books(self.postgres.superuser_url(DATABASE)),
             counted=tuple(self.counted()),
             seen=tuple(self.seen),
             covers={name: frozenset({name, "company", "narrow" if name == "tight-1" else "wide"}) for name in KINDS},
-            may_refuse={"steady": AWAY, "cached": AWAY, **tight},
+            may_refuse=dict.fromkeys(TIGHT, frozenset({"budget_exhausted"})),
+            restricted=frozenset({RESTRICTED}),
+            hurts=tuple(self.hurts),
         )
 
 
@@ -304,7 +312,9 @@ class Chaos:
     chance: random.Random
     victim: str
     story: list[str] = field(default_factory=list)
-    _hurt: dict[str, tuple[float, Undo]] = field(default_factory=dict)
+    _hurt: dict[str, tuple[float, Hurt, Undo]] = field(default_factory=dict)
+    """Part -> when to mend it, what was done, how it is mended."""
+    _doing: tuple[str, str] = ("", "")
 
     def run(self, seconds: float) -> None:
         """Hurt for so long, then mend everything."""
@@ -313,30 +323,41 @@ class Chaos:
             self._mend(time.monotonic())
             part = self.chance.choice(("upstream", "upstream", "database", "first", "second"))
             if part not in self._hurt:
+                begin = time.monotonic()
                 undo = self._act(part)
-                self._hurt[part] = (time.monotonic() + self.chance.uniform(0.2, 1.6), undo)
+                done = Hurt(part, *self._doing, begin, begin)
+                self._hurt[part] = (time.monotonic() + self.chance.uniform(0.2, 1.6), done, undo)
             time.sleep(self.chance.uniform(0.1, 0.7))
         self._mend(float("inf"))
 
     def _mend(self, now: float) -> None:
-        for part in [part for part, (due, _) in self._hurt.items() if due <= now]:
-            if part in self._hurt:
-                self._hurt.pop(part)[1]()
+        for part in [part for part, (due, _, _) in self._hurt.items() if due <= now]:
+            self._undo(part)
+
+    def _undo(self, part: str) -> None:
+        """Mend a part, if it is hurt, and write down until when it was."""
+        found = self._hurt.pop(part, None)
+        if found is not None:
+            _, done, undo = found
+            undo()
+            end = done.begin if undo is nothing else time.monotonic()
+            self.world.hurts.append(replace(done, end=end))
 
     def _act(self, part: str) -> Undo:
         if part == "upstream":
             return self._hurt_upstream()
         if part == "database":
             return self._hurt_database()
-        return self._hurt_replica(self.world.replicas[part == "second"], part)
+        return self._hurt_replica(self.world.replica(part), part)
 
-    def _tell(self, what: str) -> None:
-        self.story.append(what)
+    def _tell(self, way: str, what: str, where: str) -> None:
+        self.story.append(f"{way} {what} {where}")
+        self._doing = (way, NAMES.get(what, what))
 
     def _hurt_upstream(self) -> Undo:
         name, upstream = self.victim, self.world.upstreams[self.victim]
         way = self.chance.choice(("kill", "pause", "error", "stall", "cut", "stall_late", "malformed", "no_finish"))
-        self._tell(f"{way} upstream {name}")
+        self._tell(way, "upstream", name)
         assert upstream.process is not None
         if way == "kill":
             upstream.stop()
@@ -354,7 +375,7 @@ class Chaos:
     def _hurt_database(self) -> Undo:
         postgres, way = self.world.postgres, self.chance.choice(("kill", "pause", "cut"))
         pid = postgres.pid
-        self._tell(f"{way} the database")
+        self._tell(way, "server", "of the database")
         if way == "cut" or pid is None:
             with contextlib.suppress(psycopg.Error):
                 self.world.administer(
@@ -375,20 +396,20 @@ class Chaos:
         assert replica.process is not None
         way = self.chance.choices(("kill", "pause", "up"), (5, 4, 1))[0]
         if way == "up":
-            self._tell(f"kill up of {name}")
+            self._tell("kill", "up", f"of {name}")
             replica.process.kill()
             replica.process.wait()
 
             def again() -> None:
-                if "database" in self._hurt:  # `up` does not start without it
-                    self._hurt.pop("database")[1]()
+                self._undo("database")  # `up` does not start without it
                 _start_again(replica)
 
             return again
         victim = self.chance.choice((WORKER, WORKER, WORKER, SHIPPER, CONTROL))
         pids = replica.pids(victim)
-        self._tell(f"{way} {victim} of {name}")
+        self._tell(way, victim, f"of {name}")
         if not pids:
+            self._doing = ("miss", victim)
             return nothing
         if way == "pause":
             return paused([self.chance.choice(pids)])

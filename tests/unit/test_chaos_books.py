@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.acceptance.chaos_books import Attempt, Books, Call, Charge, Period, Seen, faults, held_for_nothing
+from tests.acceptance.chaos_books import Attempt, Books, Call, Charge, Hurt, Period, Seen, faults, held_for_nothing
 
 BUDGETS = frozenset({"company", "team"})
 GOOD = Books(
@@ -30,7 +30,12 @@ GOOD = Books(
     periods=(Period("company", "2026-11", 200, 150), Period("team", "2026-11", 130, 130)),
     audited=("a", "b", "c", "d"),
     counted=("a-2", "c-1"),
-    seen=(Seen("w", 200, "", "a"), Seen("w", 429, "budget_exhausted", "d"), Seen("w", 0, "", "")),
+    seen=(
+        Seen("w", 200, "", "a"),
+        Seen("w", 429, "budget_exhausted", "d"),
+        Seen("w", 0, replica="first", begun=91.0, ended=100.4),
+    ),
+    hurts=(Hurt("first", "kill", "worker", 100.0, 100.0),),
     covers={"w": BUDGETS},
     may_refuse={"w": frozenset({"budget_exhausted"})},
 )
@@ -85,6 +90,11 @@ def attempts(index: int, **changes: Any) -> tuple[Attempt, ...]:
             "budget team 2026-11: 130 were spent of 129 that were granted",
         ),
         ({"periods": GOOD.periods[:1]}, "budget team 2026-11 was charged 130 and granted nothing"),
+        ({"seen": (Seen("w", 0, replica="second", ended=100.4),)}, "a connection of w to second broke"),
+        ({"seen": (Seen("w", 0, replica="first", ended=101.1),)}, "a connection of w to first broke"),
+        ({"seen": (Seen("w", 0, replica="first", ended=98.9),)}, "a connection of w to first broke"),
+        ({"hurts": (Hurt("first", "pause", "worker", 100.0, 101.0),)}, "a connection of w to first broke"),
+        ({"hurts": (Hurt("first", "kill", "shipper", 100.0, 100.0),)}, "a connection of w to first broke"),
         ({"seen": (Seen("w", 502, "upstream_failed", "c"),)}, "a client of w got 502 upstream_failed"),
         ({"seen": (Seen("w", 200, "stream_broken", "a", "stream"),)}, "a client of w got 200 stream_broken"),
         ({"seen": (Seen("w", 500),)}, "a client of w got 500 without a code"),
@@ -95,3 +105,37 @@ def attempts(index: int, **changes: Any) -> tuple[Attempt, ...]:
 def test_each_fault_is_found(changes: dict[str, Any], fault: str) -> None:
     found = faults(replace(GOOD, **changes))
     assert any(fault in line for line in found), found
+
+
+AWAY = Hurt("database", "pause", "server", 10.0, 12.0)
+KILLED = Hurt("first", "kill", "worker", 10.0, 10.0)
+
+
+def refused(code: str, at: float, *hurts: Hurt, workload: str = "w", replica: str = "first") -> bool:
+    """Whether a refusal of a tenth of a second is right at a time in such a story."""
+    seen = Seen(workload, 503, code, "d", replica=replica, begun=at - 0.1, ended=at)
+    return not faults(replace(GOOD, seen=(seen,), hurts=hurts, restricted=frozenset({"secret"})))
+
+
+@pytest.mark.parametrize(
+    ("code", "workload", "story", "right", "wrong"),
+    [
+        ("budget_unreachable", "w", (AWAY,), (9.5, 11.0, 14.9), (8.0, 15.2)),
+        ("budget_unreachable", "w", (KILLED,), (10.5, 12.9), (8.5, 13.2)),
+        ("policy_lease_expired", "secret", (AWAY,), (9.5, 14.9), (8.0, 15.2)),
+        ("policy_lease_expired", "w", (AWAY,), (), (9.5, 11.0, 14.9)),
+        ("not_ready", "w", (KILLED,), (10.5, 14.9), (9.9, 15.2)),
+        ("not_ready", "w", (AWAY,), (), (11.0,)),
+        ("not_ready", "w", (KILLED, replace(AWAY, begin=14.0, end=18.0)), (14.9, 22.9), (23.2,)),
+        ("not_ready", "w", (replace(KILLED, what="control"), AWAY), (), (11.0,)),
+        ("not_ready", "w", (replace(KILLED, way="pause", end=11.0),), (), (11.0,)),
+        ("budget_exhausted", "secret", (AWAY, KILLED), (), (11.0,)),
+    ],
+)
+def test_a_refusal_is_right_only_while_what_it_is_for_holds(
+    code: str, workload: str, story: tuple[Hurt, ...], right: tuple[float, ...], wrong: tuple[float, ...]
+) -> None:
+    assert [refused(code, at, *story, workload=workload) for at in right] == [True] * len(right)
+    assert [refused(code, at, *story, workload=workload) for at in wrong] == [False] * len(wrong)
+    if KILLED in story and AWAY not in story and len(story) == 1:
+        assert not any(refused(code, at, *story, replica="second") for at in right), "another replica was hurt"
