@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-OURS = {"groundplan"}
+OURS = frozenset({"groundplan"})
 """The one field that is added to answers."""
 
 
-def strict(kind: Any, raw: bytes | str, *, ours: set[str] = OURS) -> Any:
-    """`raw` JSON as the SDK's type `kind`, strictly: types as declared, required fields there, no field unknown."""
+def strict(kind: Any, raw: bytes | str, *, ours: AbstractSet[str] = OURS) -> Any:
+    """`raw` JSON as the SDK's type `kind`, strictly: types as declared, required fields there, no field unknown.
+
+    `ours`: what may be there beside it; within another field as its whole place, such as `.error.hint`.
+    """
     found = TypeAdapter(kind).validate_json(raw, strict=True)
     _known(found, "", ours)
     return found
 
 
-def _known(value: Any, where: str, ours: set[str]) -> None:
+def _known(value: Any, where: str, ours: AbstractSet[str]) -> None:
     if isinstance(value, BaseModel):
-        unknown = set(value.model_extra or {}) - (ours if not where else set())
+        unknown = {f"{where}.{name}" if where else name for name in value.model_extra or {}} - ours
         assert not unknown, f"{type(value).__name__}{where} has unknown fields {unknown}"
         for name in type(value).model_fields:
             _known(getattr(value, name), f"{where}.{name}", ours)
