@@ -8,15 +8,27 @@ OPERATIONS = {
     "messages": "chat",
     "completions": "text_completion",
     "embeddings": "embeddings",
+    "images.generations": "generate_content",
+    "images.edits": "generate_content",
+    "images.variations": "generate_content",
+    "audio.speech": "generate_content",
+    "audio.transcriptions": "generate_content",
+    "audio.translations": "generate_content",
+    "realtime": "generate_content",
+    "search": "retrieval",
+    "mcp": "execute_tool",
 }
-"""Endpoint -> `gen_ai.operation.name`; any other endpoint is its own name."""
+"""Endpoint -> `gen_ai.operation.name`; an endpoint for which the conventions have no word is its own name."""
 PROVIDERS = {
     "azure": "azure.ai.openai",
+    "azureopenai": "azure.ai.openai",
     "bedrock": "aws.bedrock",
     "amazon": "aws.bedrock",
     "gemini": "gcp.gemini",
     "google": "gcp.gemini",
     "vertex": "gcp.vertex_ai",
+    "vertexai": "gcp.vertex_ai",
+    "watsonx": "ibm.watsonx.ai",
     "mistral": "mistral_ai",
     "mistralai": "mistral_ai",
     "xai": "x_ai",

@@ -57,6 +57,7 @@ def spans(call: CallState) -> list[Span]:
         "gen_ai.operation.name": operation,
         "groundplan.call.id": str(ids),
         "groundplan.workload": source.workload,
+        "groundplan.endpoint": source.endpoint,
         "groundplan.status": status,
         "groundplan.blueprint": source.blueprint,
         "groundplan.cost_usd": float(format_usd(call.cost)),

@@ -1,0 +1,166 @@
+"""Every name of a span, a metric and an attribute is one of OpenTelemetry's conventions, or one of ours that is here.
+
+A new name that is in neither fails: look it up in the conventions first, and add it here.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from benchmarks.genai_conventions import compare, example
+from tests.unit.test_gateway_pipeline import Rig, rig
+
+from groundplan.gateway import telemetry
+from groundplan.gateway.call import facts_api, pipeline
+from groundplan.gateway.mcp import endpoint
+from groundplan.gateway.surfaces import realtime
+from groundplan.gateway.surfaces.interface import Interface
+from groundplan.gateway.telemetry.conventions import OPERATIONS, PROVIDERS, named_model
+from groundplan.gateway.telemetry.genai_metrics import GenAiMetrics
+from groundplan.gateway.telemetry.metrics import families
+from groundplan.gateway.telemetry.spans import spans
+from groundplan.testing.scripted import Script
+
+__all__ = ["rig"]
+
+ATTRIBUTES = frozenset(
+    {
+        "gen_ai.agent.description", "gen_ai.agent.id", "gen_ai.agent.name", "gen_ai.agent.version",
+        "gen_ai.conversation.id", "gen_ai.data_source.id", "gen_ai.embeddings.dimension.count",
+        "gen_ai.evaluation.explanation", "gen_ai.evaluation.name", "gen_ai.evaluation.score.label",
+        "gen_ai.evaluation.score.value", "gen_ai.input.messages", "gen_ai.operation.name", "gen_ai.output.messages",
+        "gen_ai.output.type", "gen_ai.prompt.name", "gen_ai.provider.name", "gen_ai.request.choice.count",
+        "gen_ai.request.encoding_formats", "gen_ai.request.frequency_penalty", "gen_ai.request.max_tokens",
+        "gen_ai.request.model", "gen_ai.request.presence_penalty", "gen_ai.request.seed",
+        "gen_ai.request.stop_sequences", "gen_ai.request.stream", "gen_ai.request.temperature",
+        "gen_ai.request.top_k", "gen_ai.request.top_p", "gen_ai.response.finish_reasons", "gen_ai.response.id",
+        "gen_ai.response.model", "gen_ai.response.time_to_first_chunk", "gen_ai.retrieval.documents",
+        "gen_ai.retrieval.query.text", "gen_ai.system_instructions", "gen_ai.token.type",
+        "gen_ai.tool.call.arguments", "gen_ai.tool.call.id", "gen_ai.tool.call.result", "gen_ai.tool.definitions",
+        "gen_ai.tool.description", "gen_ai.tool.name", "gen_ai.tool.type",
+        "gen_ai.usage.cache_creation.input_tokens", "gen_ai.usage.cache_read.input_tokens",
+        "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens", "gen_ai.usage.reasoning.output_tokens",
+        "gen_ai.workflow.name",
+    }
+)  # fmt: skip
+"""All that are not deprecated: model/gen-ai/registry.yaml of open-telemetry/semantic-conventions-genai at 953276ff
+(Apache-2.0)."""
+MEMBERS = {
+    "gen_ai.operation.name": {
+        "chat", "create_agent", "embeddings", "execute_tool", "generate_content", "invoke_agent", "invoke_workflow",
+        "retrieval", "text_completion",
+    },
+    "gen_ai.provider.name": {
+        "anthropic", "aws.bedrock", "azure.ai.inference", "azure.ai.openai", "cohere", "deepseek", "gcp.gemini",
+        "gcp.gen_ai", "gcp.vertex_ai", "groq", "ibm.watsonx.ai", "mistral_ai", "openai", "perplexity", "x_ai",
+    },
+    "gen_ai.token.type": {"input", "output"},
+}  # fmt: skip
+"""Values of enumerations in the same file."""
+METRICS = {
+    "gen_ai.client.operation.duration": "s",
+    "gen_ai.client.operation.time_per_output_chunk": "s",
+    "gen_ai.client.operation.time_to_first_chunk": "s",
+    "gen_ai.client.token.usage": "{token}",
+    "gen_ai.server.request.duration": "s",
+    "gen_ai.server.time_per_output_token": "s",
+    "gen_ai.server.time_to_first_token": "s",
+}
+"""Metric -> unit, histograms all: model/gen-ai/metrics.yaml at the same commit."""
+GENERAL = frozenset(
+    {"error.type", "http.response.status_code", "service.instance.id", "service.name", "service.version"}
+)
+"""Of the general conventions: open-telemetry/semantic-conventions, model/{error,http,service}."""
+OWN = frozenset(
+    f"groundplan.{name}"
+    for name in (
+        "attempt", "blueprint", "cache", "call.id", "connect_ms", "cost_usd", "deployment", "endpoint", "first_byte_ms",
+        "outcome", "passages", "site", "status", "step", "workload",
+    )
+)  # fmt: skip
+"""What the conventions have no attribute for."""
+OWN_OPERATIONS = {"messages.count_tokens", "moderations", "rerank"}
+"""What they have no operation for; those that are not theirs are the endpoint's own name."""
+OTHERS = {"groundplan.gateway", "endpoints.d"}
+"""The scope of instrumentation, and a folder."""
+DOTTED = re.compile(r"[a-z_]+(\.[a-z0-9_]+)+")
+KNOWN = {
+    "attributes": ATTRIBUTES,
+    "metrics": {name: (unit, "histogram") for name, unit in METRICS.items()},
+    "members": MEMBERS,
+}
+
+
+def endpoints() -> set[str]:
+    """The names of all interfaces under which calls are in the ledger."""
+    assert pipeline and realtime and facts_api and endpoint, "what declares interfaces is imported"
+    found, waiting = set[str](), [Interface]
+    while waiting:
+        for each in waiting.pop().__subclasses__():
+            waiting.append(each)
+            if each.__module__.startswith("groundplan.") and getattr(each, "name", ""):
+                found.add(each.name)
+    return found
+
+
+def test_what_a_call_has_been_told_of_is_known() -> None:
+    found = compare(KNOWN)
+    assert {name: told for name, told in found.items() if name.startswith(("unknown", "wrong")) and told} == {}
+    assert set(found["of_general_conventions"]) <= GENERAL
+    assert set(found["our_own"]) == OWN, "the example has all of ours"
+
+
+def test_every_endpoint_has_the_conventions_operation_or_one_that_is_listed() -> None:
+    found = endpoints()
+    assert {"chat.completions", "images.edits", "audio.speech", "realtime", "rerank", "search", "mcp"} <= found
+    assert OPERATIONS.keys() <= found, "an operation of an endpoint that is not there"
+    operations = {OPERATIONS.get(name, name) for name in found}
+    assert operations - MEMBERS["gen_ai.operation.name"] == OWN_OPERATIONS
+    assert not OWN_OPERATIONS & MEMBERS["gen_ai.operation.name"]
+
+
+def test_providers_have_the_conventions_names() -> None:
+    assert set(PROVIDERS.values()) <= MEMBERS["gen_ai.provider.name"]
+    assert named_model("mistral/large") == ("mistral_ai", "large") and named_model("own/m") == ("own", "m")
+
+
+def test_every_name_that_is_written_down_is_known() -> None:
+    """Also those that no example reaches: all dotted names in the modules that make spans and metrics."""
+    known = ATTRIBUTES | METRICS.keys() | GENERAL | OWN | MEMBERS["gen_ai.provider.name"] | endpoints() | OTHERS
+    found: dict[str, set[str]] = {}
+    for file in sorted(Path(telemetry.__path__[0]).glob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        texts = [
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        found[file.name] = {text for text in texts if DOTTED.fullmatch(text)}
+    assert {"gen_ai.usage.input_tokens", "groundplan.site"} <= found["spans.py"]
+    assert "gen_ai.token.type" in found["genai_metrics.py"] and "service.name" in found["otel.py"]
+    assert {file: names - known for file, names in found.items() if names - known} == {}
+
+
+def test_metrics_are_told_with_the_conventions_attributes() -> None:
+    metrics = GenAiMetrics()
+    metrics.count(example())
+    labels = [label for _, each in metrics.series for label in each]
+    assert {name for name, _ in labels} <= ATTRIBUTES | GENERAL | OWN
+    assert {value for name, value in labels if name == "gen_ai.token.type"} == MEMBERS["gen_ai.token.type"]
+    operations = [span.attributes.get("gen_ai.operation.name") for span in spans(example())]
+    assert {"chat", "retrieval"} <= set(operations) <= MEMBERS["gen_ai.operation.name"] | {None}
+
+
+async def test_what_prometheus_reads_is_ours_or_has_the_conventions_name(rig: Rig) -> None:
+    assert (await rig.chat(stream=True)).status == 200
+    rig.one.script = Script(mode="error", status=503)
+    assert (await rig.chat()).status == 200
+    units = {"s": "seconds", "{token}": "tokens"}
+    written = {f"{name.replace('.', '_')}_{units[unit]}" for name, unit in METRICS.items()}
+    attributes = {name.replace(".", "_") for name in ATTRIBUTES}
+    found = families(rig.gateway)
+    theirs = {family.name for family in found if not family.name.startswith(("groundplan_", "process_"))}
+    assert theirs == {"gen_ai_server_time_to_first_token_seconds"} <= written
+    told = [each.labels for family in found for each in (*family.samples, *family.series)]
+    of_genai = {name for labels in told for name, _ in labels if name.startswith("gen_ai")}
+    assert {"gen_ai_operation_name", "gen_ai_request_model"} <= of_genai <= attributes
