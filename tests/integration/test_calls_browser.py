@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,28 @@ def test_the_playground_asks_for_real_and_leads_to_the_receipt(stack: Stack, pag
     wait_until(lambda: ask(stack, "GET", f"/api{link}").status == 200, 15, "the receipt is there")
     keys = ask(stack, "GET", "/api/keys").body["keys"]
     assert keys[0]["workload"] == "quiet" and keys[0]["state"] == "revoked", "its key is good for nothing any more"
+
+
+def test_the_cost_page_says_in_words_who_is_near_a_budget(stack: Stack, page: Page) -> None:
+    key = stack.key("thrifty")
+    for _ in range(200):
+        answer = stack.chat(key, "hello", max_tokens=20)
+        if answer.status == 429:
+            break
+    assert answer.code == "budget_exhausted"
+
+    def near() -> bool:
+        budgets = ask(stack, "GET", "/api/limits").body["budgets"]
+        return [row["budget"] for row in budgets if row["near"]] == ["thrifty"]
+
+    wait_until(near, 15, "what was spent is in the ledger")
+    page.goto("/cost")
+    shown = page.locator(".budget", has=page.locator("strong:text-is('thrifty')")).inner_text()
+    assert re.search(r"near: (8|9)\d % of what workload/thrifty may spend", shown), shown
+    first = page.locator(".budget strong").first.inner_text()
+    assert first == "thrifty", "who is nearest comes first"
+    others = page.locator(".budget", has=page.locator("strong:text-is('quiet')"))
+    assert "near" not in (others.inner_text() if others.count() else "")
 
 
 def test_a_question_of_another_site_asks_nothing(stack: Stack, page: Page) -> None:

@@ -66,6 +66,18 @@ stage: pilot
 keep: {{content: redacted, for: 30 days}}
 owners: {{business: ana@acme.example, security: ana@acme.example}}
 ---
+kind: workload
+name: thrifty
+purpose: Has little to spend
+stage: pilot
+limits: {{max_output: 20}}
+owners: {{business: ana@acme.example, security: ana@acme.example}}
+---
+kind: budget
+name: thrifty
+covers: workload/thrifty
+limit: 0.004 USD/month
+---
 kind: budget
 name: quiet
 covers: workload/quiet

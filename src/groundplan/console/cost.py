@@ -31,6 +31,11 @@ class BudgetView:
     used: float
     served: bool = True
     """False: it is only declared, and counts from when its workload is served."""
+    near: bool = False
+    """Nearly used up, as /api/limits says."""
+    share: float = 0.0
+    """What is spent of the limit; above 1 where a budget that warns was crossed."""
+    covers: str = ""
 
 
 def rows(days: Sequence[dict[str, Any]], today: str) -> tuple[CostRow, ...]:
@@ -73,7 +78,7 @@ def total(shown: Sequence[CostRow]) -> CostRow:
 
 
 def budget(row: dict[str, Any]) -> BudgetView:
-    """A budget as /api/cost or /api/workloads/NAME tells it."""
+    """A budget as /api/limits or /api/workloads/NAME tells it."""
     limit, spent = Decimal(row["limit_usd"]), Decimal(row["spent_usd"])
     left = max(Decimal(0), limit - spent)
     used = 1.0 if limit == 0 else float(min(Decimal(1), spent / limit))
@@ -85,6 +90,9 @@ def budget(row: dict[str, Any]) -> BudgetView:
         f"{left:.12f}",
         used,
         row.get("served", True),
+        row.get("near", False),
+        row.get("share", used),
+        row.get("covers", ""),
     )
 
 

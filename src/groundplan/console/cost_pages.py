@@ -33,7 +33,7 @@ WHATS = ("cost", "calls", "tokens")
 @router.get("/cost")
 async def cost(request: Request, visitor: Signed) -> HTMLResponse:
     found = await fetch(
-        visitor, days="/api/cost/days", cost="/api/cost", limits="/api/limits", anomalies="/api/cost/anomalies"
+        visitor, days="/api/cost/days", cost="/api/cost", use="/api/limits", anomalies="/api/cost/anomalies"
     )
     shown = rows(found["days"], datetime.now(UTC).date().isoformat())
     values = {
@@ -41,8 +41,8 @@ async def cost(request: Request, visitor: Signed) -> HTMLResponse:
         "saving": saving(found["cost"]["by_workload"]),
         "rows": shown,
         "total": total(shown),
-        "budgets": [budget(row) for row in found["cost"]["budgets"]],
-        "limits": found["limits"],
+        "budgets": [budget(row) for row in found["use"]["budgets"]],
+        "limits": found["use"]["limits"],
         "chart": charts.cost_by_day(found["days"], unusual(found["anomalies"])),
         "anomalies": found["anomalies"][:8],
         "tab": "This month",
