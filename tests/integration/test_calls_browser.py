@@ -109,6 +109,9 @@ def test_the_playground_asks_for_real_and_leads_to_the_receipt(stack: Stack, pag
     page.wait_for_selector("section.panel")
     facts = page.locator("section.panel .facts").inner_text()
     assert "model" in facts and "answered at here" in facts and "$" in facts and "from the cache" in facts
+    assert page.locator("section.panel .facts li", has_text="attempt").inner_text().split() == ["1", "attempt"]
+    assert page.locator("section.panel p.why").first.inner_text().startswith("It is placed at model: ")
+    assert "None: the workload has no sources" in page.inner_text("section.panel")
     assert page.evaluate("window.hit") is None
     link = page.locator("section.panel a[href^='/calls/']").get_attribute("href") or ""
     wait_until(lambda: ask(stack, "GET", f"/api{link}").status == 200, 15, "the receipt is there")

@@ -197,6 +197,24 @@ def test_one_question_two_people_and_what_a_revocation_changes(page: Page) -> No
     assert "salary-bands.md" in page.inner_text("main")
 
 
+def test_the_playground_shows_why_it_went_there_and_what_it_rests_on(page: Page) -> None:
+    page.goto("/")
+    page.select_option("select[name=person]", "raj@acme.example")
+    press(page, "button:text-is('Act')")
+    page.goto("/playground")
+    page.select_option("select[name=workload]", "staff-assistant")
+    page.fill("textarea", "How many days a week may I work from home?")
+    press(page, "button.primary")
+    panel = page.locator("section.panel")
+    assert re.search(r"answered at .*\$.*\d+\s+attempts?", panel.locator(".facts").inner_text(), re.DOTALL)
+    assert "gpt-eu" in panel.locator("p.why").first.inner_text()
+    passage = panel.locator(".passage").first
+    assert re.search(r"handbook/\S+\.md:\d+-\d+", passage.inner_text())
+    assert passage.locator(".text").inner_text().strip()
+    assert "None: the workload has no sources" not in panel.inner_text()
+    press(page, ".who button")
+
+
 def test_a_race_serves_what_the_budget_pays_for(page: Page) -> None:
     act(page, "budget-race")
     assert page.locator(".facts b").all_inner_texts()[:3] == ["200", "100", "100"]

@@ -185,6 +185,7 @@ def test_a_question_in_the_playground_is_a_call_of_whoever_asks(stack: Stack) ->
     answer = ask(stack, "POST", "/api/playground", body, **ana)
     assert answer.status == 200 and answer.body["status"] == 200 and answer.body["answer"]
     assert answer.body["facts"]["deployment"] == "model" and answer.body["facts"]["budget_remaining_usd"]
+    assert answer.body["attempts"] == 1 and answer.body["why"][0].startswith("It is placed at model: ")
     call = answer.body["call_id"]
     wait_until(lambda: ask(stack, "GET", f"/api/calls/{call}").status == 200, 15, "the receipt is there")
     assert ask(stack, "GET", f"/api/calls/{call}").body["person"] == "ana@acme.example"

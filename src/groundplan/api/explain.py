@@ -48,6 +48,25 @@ def _times(attempt: Facts) -> str:
     return f"; {', '.join(parts)}" if parts else ""
 
 
+def chosen(facts: Facts, placement: Placement | None) -> list[str]:
+    """Why the answer of a receipt came from where it did: the cache, the router or the placement, and who was asked
+    in vain."""
+    if facts["cache"] in ("exact", "semantic"):
+        return ["It is the answer that the same question got before; no model was asked."]
+    lines, route = [], facts.get("route")
+    vain = [attempt for attempt in facts["attempts"] if attempt["outcome"] != "ok"]
+    if route is not None:
+        lines.append(f"{route['model']} was chosen ({route['by']}): {route['reason']}.")
+    elif placement is not None and placement.primary is not None:
+        lines.append(f"It is placed at {placement.primary}: {placement.binding}.")
+        if facts["deployment"] != placement.primary and not vain:
+            lines.append(f"This call was taken by {facts['deployment']} in its place.")
+    for attempt in vain:
+        status = f" (HTTP {attempt['http_status']})" if attempt["http_status"] else ""
+        lines.append(f"{attempt['deployment']} was asked too and gave no answer: {attempt['outcome']}{status}.")
+    return lines
+
+
 def change(facts: Facts) -> list[str]:
     """Who asked, what it needs, who decided."""
     lines = [f"A change of type {facts['type']} on blueprint {facts['base']}, asked for by {facts['requested_by']}."]

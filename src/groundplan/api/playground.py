@@ -6,20 +6,25 @@ person may read, and audited like everything else. Nothing of the answer is kept
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from groundplan.api import store
+from groundplan.api import explain, store
 from groundplan.api.ask import post_chat
 from groundplan.api.caller import Caller
 from groundplan.api.context import Services
 from groundplan.api.effect import effect_of
-from groundplan.api.served import current_blueprint, known_workload
-from groundplan.core.errors import Unavailable
+from groundplan.api.served import at, current_blueprint, known_workload
+from groundplan.core.errors import NotFound, Unavailable
 from groundplan.identity import service as identity
+from groundplan.ledger import queries
 
 KEY_MINUTES = 5
+RECEIPT_SECONDS = 3.0
+"""Most that is waited for the receipt of a question; calls are in the ledger within a second."""
 
 
 def play(services: Services, caller: Caller, workload: str, question: str, max_tokens: int) -> dict[str, Any]:
@@ -35,14 +40,16 @@ def play(services: Services, caller: Caller, workload: str, question: str, max_t
         with services.transaction() as conn:
             identity.revoke_key(conn, caller.actor, key_id)
     facts, error = value.get("groundplan") or {}, value.get("error") or {}
+    call_id = facts.get("call_id") or error.get("call_id")
     return {
         "workload": workload,
         "status": status,
         "answer": _text(value) if status == 200 else None,
         "error": None if status == 200 else {name: error.get(name) for name in ("message", "code", "hint")},
-        "call_id": facts.get("call_id") or error.get("call_id"),
+        "call_id": call_id,
         "usage": value.get("usage") or {},
         "facts": facts,
+        **_way(services, call_id if status == 200 else None),
     }
 
 
@@ -54,6 +61,22 @@ def _key(services: Services, caller: Caller, workload: str) -> tuple[UUID, str]:
         number = store.policy_number(conn)
     effect_of(services, number)
     return made
+
+
+def _way(services: Services, call_id: str | None) -> dict[str, Any]:
+    """Why the answer came from where it did, and after how many attempts, as its receipt says; `attempts` is null
+    where that is not there yet."""
+    deadline = time.monotonic() + RECEIPT_SECONDS
+    while call_id is not None:
+        with suppress(NotFound), services.transaction() as conn:
+            receipt = queries.receipt(conn, UUID(call_id))
+            placed = {each.workload: each for each in at(conn, receipt["blueprint"]).placements}
+            why = explain.chosen(receipt, placed.get(receipt["workload"]))
+            return {"why": why, "attempts": len(receipt["attempts"])}
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    return {"why": [], "attempts": None}
 
 
 def _text(value: dict[str, Any]) -> str:

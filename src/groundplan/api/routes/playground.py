@@ -1,4 +1,4 @@
-"""POST /api/playground: ask a workload as yourself, and see route, cost, cache and sources."""
+"""POST /api/playground: ask a workload as yourself, and see route and why, attempts, cost, cache and sources."""
 
 from __future__ import annotations
 

@@ -1,0 +1,40 @@
+"""What is said of an answer: where it came from and why, as its receipt has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from groundplan.api.explain import chosen
+from groundplan.blueprint.placement import Placement
+
+PLACED = Placement(workload="w", primary="one", fallbacks=["two"], alternatives=[], binding="the cheapest in the EU")
+
+
+def receipt(deployment: str = "one", *vain: tuple[str, str, int | None], **more: Any) -> dict[str, Any]:
+    attempts = [{"deployment": name, "outcome": outcome, "http_status": status} for name, outcome, status in vain]
+    last = {"deployment": deployment, "outcome": "ok", "http_status": 200}
+    return {"cache": "none", "route": None, "deployment": deployment, "attempts": [*attempts, last], **more}
+
+
+def test_where_it_is_placed_and_what_decided_that() -> None:
+    assert chosen(receipt(), PLACED) == ["It is placed at one: the cheapest in the EU."]
+    assert chosen(receipt(), None) == []
+
+
+def test_who_was_asked_in_vain_is_named() -> None:
+    assert chosen(receipt("two", ("one", "failed", 503), ("three", "not_billed", None)), PLACED) == [
+        "It is placed at one: the cheapest in the EU.",
+        "one was asked too and gave no answer: failed (HTTP 503).",
+        "three was asked too and gave no answer: not_billed.",
+    ]
+
+
+def test_a_call_that_another_took_says_so() -> None:
+    assert chosen(receipt("two"), PLACED)[1:] == ["This call was taken by two in its place."]
+
+
+def test_a_router_says_its_own_reason_and_the_cache_asks_nobody() -> None:
+    route = {"model": "m", "by": "learned", "reason": "good enough at less"}
+    assert chosen(receipt(route=route), PLACED) == ["m was chosen (learned): good enough at less."]
+    (said,) = chosen({**receipt(route=route), "cache": "exact", "attempts": []}, PLACED)
+    assert "the same question" in said
