@@ -100,7 +100,7 @@ def endpoints() -> set[str]:
     while waiting:
         for each in waiting.pop().__subclasses__():
             waiting.append(each)
-            if each.__module__.startswith("groundplan.") and getattr(each, "name", ""):
+            if each.__module__.startswith("groundplan.") and "name" in vars(each):
                 found.add(each.name)
     return found
 
@@ -161,6 +161,7 @@ async def test_what_prometheus_reads_is_ours_or_has_the_conventions_name(rig: Ri
     found = families(rig.gateway)
     theirs = {family.name for family in found if not family.name.startswith(("groundplan_", "process_"))}
     assert theirs == {"gen_ai_server_time_to_first_token_seconds"} <= written
-    told = [each.labels for family in found for each in (*family.samples, *family.series)]
+    told = [sample.labels for family in found for sample in family.samples]
+    told += [series.labels for family in found for series in family.series]
     of_genai = {name for labels in told for name, _ in labels if name.startswith("gen_ai")}
     assert {"gen_ai_operation_name", "gen_ai_request_model"} <= of_genai <= attributes
