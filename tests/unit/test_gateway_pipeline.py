@@ -298,3 +298,11 @@ async def test_the_policy_lease_and_the_grace(rig: Rig) -> None:
     assert (await rig.chat()).status == 200
     rig.live.seconds = 61.1
     assert (await rig.chat()).code == "policy_lease_expired"
+
+
+async def test_a_worker_whose_policy_was_never_confirmed_is_not_ready(rig: Rig) -> None:
+    """It has no grace that could have run out: it was started, and has not heard of the database a second time."""
+    rig.live.seconds = float("inf")
+    refused = await rig.chat()
+    assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "not_ready", "1")
+    assert rig.one.counted == 0

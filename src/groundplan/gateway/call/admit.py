@@ -7,6 +7,7 @@ not write to the journal (each attempt does, in `serve`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 from groundplan.blueprint.model import Budget, Deployment, Workload
@@ -24,10 +25,18 @@ RUNNING = ("experiment", "pilot", "production")
 
 
 def check_policy_age(plan: Plan, age: float) -> None:
-    """Refuse when live policy was confirmed longer ago than its lease and the workload's grace. `age` in seconds."""
+    """Refuse when live policy was confirmed longer ago than its lease and the workload's grace, or never. `age` in
+    seconds."""
     workload = plan.workload
     grace = 0 if workload.sensitivity == "restricted" else workload.grace_ms / 1000
     if age > LEASE_SECONDS + grace:
+        if age == inf:
+            raise Unavailable(
+                "this gateway has not been told since its start that its policy is the newest",
+                code="not_ready",
+                hint="Wait for /readyz; a gateway that cannot reach PostgreSQL does not get ready.",
+                retry_after=1.0,
+            )
         raise Unavailable(
             "this gateway is cut off from live policy and its grace has run out",
             code="policy_lease_expired",
