@@ -243,14 +243,16 @@ def _killed(hurts: Iterable[Hurt], seen: Seen) -> bool:
 
 def _right(books: Books, seen: Seen) -> bool:
     """Whether it is a refusal of a gateway that its database is away from: restricted data without a grace, a slice
-    that is empty, a start without a blueprint."""
+    that is empty, a start without a blueprint. A budget that is used up in the round has empty slices all the time, and
+    a database on a busy machine may take longer than a caller waits for one."""
+    always = books.may_refuse.get(seen.workload, frozenset())
     if seen.code == "policy_lease_expired":
         return seen.workload in books.restricted and _cut_off(books.hurts, seen)
     if seen.code == "budget_unreachable":
-        return _cut_off(books.hurts, seen)
+        return "budget_exhausted" in always or _cut_off(books.hurts, seen)
     if seen.code == "not_ready":
         return _starting(books.hurts, seen)
-    return seen.code in books.may_refuse.get(seen.workload, frozenset())
+    return seen.code in always
 
 
 def _cut_off(hurts: Iterable[Hurt], seen: Seen) -> bool:

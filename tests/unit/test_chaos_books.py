@@ -120,8 +120,9 @@ def refused(code: str, at: float, *hurts: Hurt, workload: str = "w", replica: st
 @pytest.mark.parametrize(
     ("code", "workload", "story", "right", "wrong"),
     [
-        ("budget_unreachable", "w", (AWAY,), (9.5, 11.0, 14.9), (8.0, 15.2)),
-        ("budget_unreachable", "w", (KILLED,), (10.5, 12.9), (8.5, 13.2)),
+        ("budget_unreachable", "ample", (AWAY,), (9.5, 11.0, 14.9), (8.0, 15.2)),
+        ("budget_unreachable", "ample", (KILLED,), (10.5, 12.9), (8.5, 13.2)),
+        ("budget_unreachable", "w", (), (8.0,), ()),
         ("policy_lease_expired", "secret", (AWAY,), (9.5, 14.9), (8.0, 15.2)),
         ("policy_lease_expired", "w", (AWAY,), (), (9.5, 11.0, 14.9)),
         ("not_ready", "w", (KILLED,), (10.5, 14.9), (9.9, 15.2)),
@@ -138,4 +139,5 @@ def test_a_refusal_is_right_only_while_what_it_is_for_holds(
     assert [refused(code, at, *story, workload=workload) for at in right] == [True] * len(right)
     assert [refused(code, at, *story, workload=workload) for at in wrong] == [False] * len(wrong)
     if KILLED in story and AWAY not in story and len(story) == 1:
-        assert not any(refused(code, at, *story, replica="second") for at in right), "another replica was hurt"
+        elsewhere = [refused(code, at, *story, workload=workload, replica="second") for at in right]
+        assert not any(elsewhere), "another replica was hurt"
