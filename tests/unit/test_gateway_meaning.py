@@ -21,6 +21,7 @@ from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
 from groundplan.economics.semantic.net import Done, net
+from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, Regions
 from groundplan.gateway.caching.meaning import Meanings
 from groundplan.gateway.call.exchange import Passage
@@ -251,3 +252,66 @@ def test_savings_are_net_of_look_ups_and_of_wrong_answers() -> None:
     assert made.net == 5 * 10**12 - 10**10 - 8 * 10**12
     unproven = net(Done(looked=10, given=100, checked=0, wrong=0, spent_us=0, saved=0), 0.02, hour, wrong)
     assert unproven.wrong_answers == pytest.approx(2.0)
+
+
+PAIRED = [one + other for one in "bcdfghjklmnpqrstvwxyz" for other in "bcdfghjklmnpqrstvwxyz"]
+"""Words of two letters, none of them a stop word or a negation."""
+
+
+async def test_a_question_of_more_words_than_are_embedded_at_once_is_a_miss(
+    tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundplan.gateway.caching.meaning.EMBEDDED", 100)
+    async with meaning_rig(tmp_path, encoder) as rig:
+        long = " ".join(PAIRED[:150])
+        assert await cache_of(rig, long) == "none"
+        assert await cache_of(rig, f"{long} please") == "none"
+        assert counts(rig).looked == 2 and counts(rig).given == 0
+
+
+async def test_words_that_go_while_they_are_compared_are_a_matter_of_memory_alone(
+    tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundplan.gateway.caching.meaning.WORDS", 2)
+    async with meaning_rig(tmp_path, encoder) as rig:
+        await taught(rig)
+        assert await cache_of(rig, OTHER) == "semantic"
+        similar: Any = rig.gateway.cached.similar
+        assert len(similar._words) == 2
+
+
+async def test_of_words_those_asked_about_longest_ago_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("groundplan.gateway.caching.meaning.WORDS", 3)
+    asked: list[str] = []
+
+    async def embed(texts: list[str], _: Any) -> list[np.ndarray]:
+        asked.extend(texts)
+        return [np.ones(2, dtype=np.float32)] * len(texts)
+
+    similar: Any = Meanings(None)  # type: ignore[arg-type]
+    similar._embed = embed
+    for text in ("jira password", "slack password", "jira invoice", "password"):
+        await similar._vectors([read(text)], None)
+    assert asked == ["jira", "password", "slack", "invoice", "password"]
+    assert list(similar._words) == ["jira", "invoice", "password"]
+
+
+async def test_questions_that_go_while_words_are_embedded_are_compared_as_they_were(
+    tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with meaning_rig(tmp_path, encoder) as rig:
+        await taught(rig)
+        similar: Any = rig.gateway.cached.similar
+        embed = similar._embed
+
+        async def while_others_come(texts: list[str], exchange: Any) -> Any:
+            found = await embed(texts, exchange)
+            if texts != [OTHER]:
+                for frame in similar._frames.values():
+                    frame.keys.clear()
+                    frame.asked.clear()
+            return found
+
+        similar._words.clear()
+        monkeypatch.setattr(similar, "_embed", while_others_come)
+        assert await cache_of(rig, OTHER) == "semantic"

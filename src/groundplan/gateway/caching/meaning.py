@@ -40,6 +40,9 @@ KNOWN = 500
 """Questions of a frame; the oldest go first."""
 FRAMES = 2000
 WORDS = 20_000
+"""Words whose vectors are kept; those that were asked about longest ago go first."""
+EMBEDDED = 512
+"""Texts that the search service embeds at once."""
 BEST = 3
 """Of the likest questions, how many are judged."""
 AGREES = 0.8
@@ -142,18 +145,24 @@ class Meanings:
         now = self._gateway.clock.now().timestamp()
         likeness = [float(other.vector @ asked.vector) for other in frame.asked]
         order = sorted(range(len(likeness)), key=lambda place: -likeness[place])[:BEST]
-        kept = [(self._gateway.cached.get(name, frame.keys[place], now), place) for place in order]
-        alive = [(entry, place) for entry, place in kept if entry is not None and likeness[place] > accept.LEAST_COSINE]
+        # other calls change the frame while words are embedded: all that is used of it is taken before
+        alive: list[tuple[Entry, Reading, float]] = []
+        for place in order:
+            kept = self._gateway.cached.get(name, frame.keys[place], now)
+            if kept is not None and likeness[place] > accept.LEAST_COSINE:
+                alive.append((kept, frame.asked[place].reading, likeness[place]))
         if not alive:
             return None
-        await self._learn_words([asked.reading, *(frame.asked[place].reading for _, place in alive)], exchange)
+        words = await self._vectors([asked.reading, *(reading for _, reading, _ in alive)], exchange)
+        if not _known(asked.reading, words):
+            return None
         judged = [
-            (
-                entry,
-                accept.judge(accept.shipped(), asked.reading, frame.asked[place].reading, likeness[place], self._word),
-            )
-            for entry, place in alive
+            (kept, accept.judge(accept.shipped(), asked.reading, reading, cosine, words.__getitem__))
+            for kept, reading, cosine in alive
+            if _known(reading, words)
         ]
+        if not judged:
+            return None
         entry, verdict = max(judged, key=lambda each: each[1].score)
         return None if verdict.veto else (entry, verdict.score)
 
@@ -177,19 +186,27 @@ class Meanings:
         answer = embed_answer(body, len(texts))
         return [np.frombuffer(vector, dtype="<f4").astype(np.float32) for vector in answer.vectors]
 
-    async def _learn_words(self, readings: Sequence[Reading], exchange: Exchange) -> None:
+    async def _vectors(self, readings: Sequence[Reading], exchange: Exchange) -> dict[str, Vector]:
+        """Vectors of their content words. Of more new words than are embedded at once the last are left out: a
+        question with one of them is a miss."""
         from groundplan.economics.semantic.likeness import content  # noqa: PLC0415 -- numpy, only where it is used
 
-        new = list(dict.fromkeys(w for each in readings for w in content(each) if w not in self._words))
-        if not new:
-            return
-        for word, vector in zip(new, await self._embed(new[:512], exchange), strict=False):
-            self._words[word] = vector
+        found: dict[str, Vector] = {}
+        new: list[str] = []
+        for word in dict.fromkeys(word for each in readings for word in content(each)):
+            vector = self._words.get(word)
+            if vector is not None:
+                self._words.move_to_end(word)
+                found[word] = vector
+            elif len(new) < EMBEDDED:
+                new.append(word)
+        if new:
+            for word, vector in zip(new, await self._embed(new, exchange), strict=True):
+                self._words[word] = found[word] = vector
+                self._words.move_to_end(word)
         while len(self._words) > WORDS:
             self._words.popitem(last=False)
-
-    def _word(self, word: str) -> Vector:
-        return self._words[word]
+        return found
 
     def _taught(self, name: str, rule: Semantic) -> Regions:
         from groundplan.economics.semantic import accept, regions  # noqa: PLC0415 -- numpy, only where it is used
@@ -270,6 +287,12 @@ class _Choice(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice]
+
+
+def _known(reading: Reading, words: dict[str, Vector]) -> bool:
+    from groundplan.economics.semantic.likeness import content  # noqa: PLC0415 -- numpy, only where it is used
+
+    return all(word in words for word in content(reading))
 
 
 _answer = msgspec.json.Decoder(_Answer).decode
