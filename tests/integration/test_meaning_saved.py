@@ -13,11 +13,13 @@ from groundplan.testing.database import Database
 
 async def test_counts_of_workers_add_up_and_are_told_net(database: Database) -> None:
     one, other = (Tally(database.urls["gateway"], SystemClock()) for _ in range(2))
-    one.looked("support", 3_000_000, None)
-    one.looked("support", 600_000, 40 * 10**9)
+    one.looked("support", 3_000_000)
+    one.looked("support", 600_000)
+    one.given("support", 40 * 10**9)
     one.checked("support", wrong=True)
     await one.flush()
-    other.looked("support", 0, 10**9)
+    other.looked("support", 0)
+    other.given("support", 10**9)
     await other.close()
     await one.flush()
     with connect(database.urls["control"], autocommit=True) as conn:

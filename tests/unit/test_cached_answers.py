@@ -381,6 +381,9 @@ class Newest:
         assert exchange.ask is not None
         return None if "seed" in exchange.ask.fields else next(entries, None)
 
+    def given(self, entry: Entry) -> None:
+        assert entry.workload == "assistant"
+
     def note(self, entry: Entry, exchange: Exchange) -> None:  # noqa: ARG002 -- the protocol's signature
         raise AssertionError("nothing was looked up")
 

@@ -217,6 +217,7 @@ async def test_an_answer_is_given_while_every_passage_of_it_may_be_read(
             assert rig.gateway.cached.put(rig.plan("assistant"), replace(entry, passages=passages))
         monkeypatch.setattr("tests.unit.test_gateway_meaning.READABLE", still)
         assert await cache_of(rig, OTHER) == ("semantic" if still == {"c1", "c2"} else "none")
+        assert counts(rig).given == (still == {"c1", "c2"}), "what permissions refused counts as given"
 
 
 class Tallied:
@@ -225,8 +226,11 @@ class Tallied:
     def __init__(self) -> None:
         self.rows: list[tuple[Any, ...]] = []
 
-    def looked(self, workload: str, microseconds: int, saved: int | None) -> None:
-        self.rows.append((workload, microseconds > 0, saved))
+    def looked(self, workload: str, microseconds: int) -> None:
+        self.rows.append((workload, microseconds > 0))
+
+    def given(self, workload: str, saved: int) -> None:
+        self.rows.append((workload, "given", saved > 0))
 
     def checked(self, workload: str, *, wrong: bool) -> None:
         self.rows.append((workload, "wrong" if wrong else "right"))
@@ -238,10 +242,20 @@ async def test_look_ups_checks_and_what_was_saved_are_told(tmp_path: Path, encod
         similar.tally = told = Tallied()
         await taught(rig)
         assert await cache_of(rig, OTHER) == "semantic"
-    saved = told.rows[-1][2]
-    assert saved > 0
-    looked = ("assistant", True, None)
-    assert told.rows == [looked, looked, ("assistant", "right"), ("assistant", True, saved)]
+    looked = ("assistant", True)
+    assert told.rows == [looked, looked, ("assistant", "right"), looked, ("assistant", "given", True)]
+
+
+async def test_what_was_found_and_refused_by_a_stop_saved_nothing(tmp_path: Path, encoder: Encoder) -> None:
+    async with meaning_rig(tmp_path, encoder) as rig:
+        await taught(rig)
+        similar: Any = rig.gateway.cached.similar
+        similar.tally = told = Tallied()
+        for entry in rig.gateway.cached.entries("assistant"):
+            assert rig.gateway.cached.put(rig.plan("assistant"), replace(entry, deployment="elsewhere"))
+        assert await cache_of(rig, OTHER) == "none"
+        assert counts(rig).given == 0
+    assert told.rows == [("assistant", True)]
 
 
 def test_savings_are_net_of_look_ups_and_of_wrong_answers() -> None:

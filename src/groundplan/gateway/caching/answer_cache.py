@@ -81,6 +81,10 @@ class Similar(Protocol):
 
     async def __call__(self, exchange: Exchange, entries: Iterator[Entry]) -> Entry | None: ...
 
+    def given(self, entry: Entry) -> None:
+        """What was found is in the journal as this call's answer."""
+        ...
+
     def note(self, entry: Entry, exchange: Exchange) -> None:
         """The answer to a question that was looked up is kept now."""
         ...

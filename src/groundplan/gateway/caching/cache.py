@@ -315,6 +315,8 @@ def give(gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple
     exchange.steps.append(("cache", (now - exchange.started) // 1000))
     if settle.finish(gateway, exchange, "ok", 200) is None:
         raise _unwritten()
+    if how == SEMANTIC and gateway.cached.similar is not None:
+        gateway.cached.similar.given(entry)
     lines, facts = answers.headers(exchange, cost=True), answers.facts(exchange, left)
     response = exchange.response
     if isinstance(form, bytes):

@@ -113,8 +113,7 @@ class Meanings:
         except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
             self._gateway.targets.forget("search")
         if self.tally is not None and exchange.workload is not None:
-            took = (time.perf_counter_ns() - began) // 1000
-            self.tally.looked(exchange.workload.name, took, None if found is None else found.cost)
+            self.tally.looked(exchange.workload.name, (time.perf_counter_ns() - began) // 1000)
         return found
 
     async def _match(self, exchange: Exchange, rule: Semantic, asked: Asked) -> Entry | None:
@@ -130,10 +129,14 @@ class Meanings:
         decided = regions.decide(region, score, self._dice())
         if decided == "check":
             exchange.match = Match(entry, region, score)
-        if decided != "give":
-            return None
+        return entry if decided == "give" else None
+
+    def given(self, entry: Entry) -> None:
+        """What was found was given: permissions, limits and form could still refuse it before."""
+        counts = self.counts.setdefault(entry.workload, Counts())
         counts.given += 1
-        return entry
+        if self.tally is not None:
+            self.tally.given(entry.workload, entry.cost)
 
     async def _nearest(self, exchange: Exchange, name: str, asked: Asked) -> tuple[Entry, float] | None:
         """The kept answer whose question is surest to mean the same, with its score."""

@@ -38,9 +38,13 @@ class Tally:
         self._clock = clock
         self._waiting: dict[Key, Row] = {}
 
-    def looked(self, workload: str, microseconds: int, saved: int | None) -> None:
-        """One look-up that took so long. `saved`: picodollars of the answer that was given; None: none was."""
-        self._add(workload, (1, saved is not None, 0, 0, microseconds, saved or 0))
+    def looked(self, workload: str, microseconds: int) -> None:
+        """One look-up that took so long, whatever came of it."""
+        self._add(workload, (1, 0, 0, 0, microseconds, 0))
+
+    def given(self, workload: str, saved: int) -> None:
+        """What a look-up found was given; it had cost so many picodollars."""
+        self._add(workload, (0, 1, 0, 0, 0, saved))
 
     def checked(self, workload: str, *, wrong: bool) -> None:
         """A match was compared with a fresh answer."""
