@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,10 @@ from tests.integration.gateway_stack import blueprint, deployment, workload
 
 from groundplan.blueprint.model import Routing
 from groundplan.catalog.check import validate
+from groundplan.catalog.schema import json_schema
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Invalid
+from groundplan.economics.semantic.accept import shipped
 from groundplan.release import choice
 from groundplan.release.units import workload_digest
 
@@ -70,6 +75,30 @@ def test_what_cannot_work_is_told_with_its_place(tmp_path: Path, was: str, now: 
         validate(tmp_path)
     found = {problem.code for problem in told.value.problems} | {told.value.code}
     assert code in found or (code == "too_large" and "wrong_at_most" in told.value.message)
+
+
+@pytest.mark.parametrize(("bound", "refused"), [("0.5%", True), ("0.99%", True), ("1%", False), ("1.5%", False),
+                                                ("5%", False), ("5.1%", True)])  # fmt: skip
+def test_a_bound_that_nothing_is_calibrated_for_is_refused_at_its_line(
+    tmp_path: Path, bound: str, refused: bool
+) -> None:
+    shutil.copytree(COMPANY, tmp_path / "company")
+    path = tmp_path / "company/workloads/support-assistant.yaml"
+    lines = path.read_text().replace("wrong_at_most: 1%", f"wrong_at_most: {bound}").splitlines()
+    path.write_text("\n".join(lines))
+    line = next(number for number, each in enumerate(lines, 1) if "wrong_at_most" in each)
+    rule = json_schema()["$defs"]["SemanticRule"]["properties"]["wrong_at_most"]
+    assert bool(re.search(rule["pattern"], bound)) is not refused
+    if not refused:
+        semantic = validate(tmp_path / "company").workloads["support-assistant"].cache.semantic
+        assert semantic is not None and shipped().threshold(semantic.wrong_at_most) < inf
+        return
+    with pytest.raises(Invalid) as told:
+        validate(tmp_path / "company")
+    (problem,) = told.value.problems
+    assert problem.where is not None and problem.where.line == line
+    assert str(problem.where.file).endswith("support-assistant.yaml")
+    assert "from 1% to 5%" in str(problem)
 
 
 CASCADE = "{first: gpt-eu, checks: {grounded: true, judge: {deployment: gpt-eu-large, question: Is it right?}}}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from groundplan.catalog.base import Strict
 from groundplan.catalog.fields import Count, Duration, Percent, Size, Usd
@@ -25,11 +25,21 @@ def _size(count: int) -> int:
     return count
 
 
+def _bound(share: float) -> float:
+    if not 0.01 <= share <= 0.05:
+        raise ValueError("write from 1% to 5%: how alike questions must be is calibrated for 1%, 2% and 5%")
+    return share
+
+
+_BOUND = WithJsonSchema({"type": "string", "pattern": r"^([1-4](\.[0-9]+)?|5(\.0+)?) ?%$", "examples": ["1%"]})
+
+
 class SemanticRule(Strict):
     """Answers for requests that mean the same, with a bound on wrong ones."""
 
-    wrong_at_most: Annotated[Percent, Field(ge=0.005, le=0.05)] = 0.01
-    """Share of answers given by meaning that may be wrong."""
+    wrong_at_most: Annotated[Percent, AfterValidator(_bound), _BOUND] = 0.01
+    """Share of answers given by meaning that may be wrong, 1% to 5%. How alike questions must be
+    is calibrated for 1%, 2% and 5%; in between, the next lower one of them counts."""
     check: Annotated[Percent, Field(gt=0)] = 0.05
     """Share of matches for which a model is asked all the same, and both answers are compared."""
     evidence: Annotated[Count, Field(ge=1)] = 20
