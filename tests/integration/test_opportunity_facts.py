@@ -106,7 +106,11 @@ def test_retries_are_told_with_what_they_rescued(conn: Conn) -> None:
             attempt(conn, outcome, {"input": [1, 10]}, call=call, number=number)
     (row,) = opportunity_store.retried(conn, SINCE)
     assert (row["workload"], row["calls"], row["rescued"], row["lost_usd"] * 10**12) == ("assistant", 2, 1, 20)
+    (lost,) = opportunity_store.lost(conn, SINCE)
+    assert (lost["workload"], lost["deployment"], lost["attempts"]) == ("assistant", "own", 2)
+    assert lost["cost_usd"] == row["lost_usd"]
     assert opportunity_store.retried(conn, START + timedelta(hours=1)) == []
+    assert opportunity_store.lost(conn, START + timedelta(hours=1)) == []
 
 
 def test_kept_content_is_counted_with_who_read_it(conn: Conn) -> None:

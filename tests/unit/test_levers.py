@@ -13,7 +13,7 @@ from groundplan.blueprint.model import Grounding, Rates
 from groundplan.core.money import PICO
 from groundplan.economics.allocate.model import Line
 from groundplan.economics.levers.find import levers
-from groundplan.economics.levers.model import Active, Content, Grounded, Looked, Outputs, Retried
+from groundplan.economics.levers.model import Active, Content, Grounded, Looked, Lost, Outputs, Retried
 from groundplan.economics.levers.prompts import overlap, repeated_tokens
 from groundplan.economics.levers.use import batch_discount
 from groundplan.economics.replay.opportunities import Opportunity, Spent
@@ -188,6 +188,13 @@ def test_the_same_passages_for_several_teams_are_told_with_what_asking_again_cos
     assert "care, sales" in lever.what and "25 calls" in lever.evidence and "24 of them" in lever.evidence
 
 
+@pytest.mark.parametrize(("only", "count"), [(None, 1), ("sales-help", 1), ("support", 1), ("returns", 0), ("", 0)])
+def test_what_is_about_several_workloads_is_told_for_each_of_them(only: str | None, count: int) -> None:
+    looked = Looked(15, grounded=shared("care", "support", 20) + shared("sales", "sales-help", 20))
+    found = named(levers([], [declared()], PLACES, looked, (), only), "the same asked by several teams")
+    assert [each.about for each in found] == [("sales-help", "support")] * count
+
+
 @pytest.mark.parametrize(
     "calls",
     [
@@ -207,6 +214,20 @@ def test_retries_are_judged_by_what_they_rescue(rescued: int, calls: int, count:
     told_of = named(told(Looked(30, retried=[found])), "retries that never help")
     assert [each.saves_usd for each in told_of] == [Decimal(7)] * count
     assert all(f"{rescued} of {calls}" in each.evidence for each in told_of)
+
+
+@pytest.mark.parametrize(("rescued", "useless"), [(3, Decimal(3)), (120, Decimal(10))])
+def test_no_dollar_of_failed_attempts_is_told_twice(rescued: int, useless: Decimal) -> None:
+    looked = Looked(
+        30,
+        retried=[Retried("support", 200, rescued, Decimal(7))],
+        lost=[Lost("support", "own", 9, Decimal(7)), Lost("other", "own", 9, Decimal(7))],
+    )
+    found = told(looked, row=spent(wasted_usd=Decimal(10), wasted_attempts=12))
+    (retries,) = named(found, "useless retries")
+    assert retries.saves_usd == useless
+    assert retries.evidence.startswith("3 attempts" if useless == 3 else "12 attempts")
+    assert sum(each.saves_usd for each in found if "retries" in each.lever) == 10
 
 
 # what stands ready --------------------------------------------------------------------------------------------------

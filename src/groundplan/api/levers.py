@@ -12,7 +12,7 @@ from groundplan.api.cost_book import Days
 from groundplan.api.served import current_blueprint
 from groundplan.blueprint.model import Blueprint
 from groundplan.economics.levers.find import levers
-from groundplan.economics.levers.model import Active, Content, Grounded, Looked, Outputs, Retried
+from groundplan.economics.levers.model import Active, Content, Grounded, Looked, Lost, Outputs, Retried
 from groundplan.economics.levers.use import RARE
 from groundplan.economics.replay.opportunities import Opportunity, Spent
 from groundplan.ledger import opportunity_store
@@ -26,8 +26,7 @@ def found(conn: Connection[Any], now: datetime, days: int, workload: str | None 
     places = {place.name: place for place in blueprint.deployments}
     span = Days(since.date() + timedelta(days=1), now.date()) if days > 1 else Days(now.date(), now.date())
     lines = cost_book.book(conn, span, now.date())
-    all_of = levers(spent, blueprint.workloads, places, _looked(conn, blueprint, since, days), lines)
-    return [each for each in all_of if workload in (None, each.workload)]
+    return levers(spent, blueprint.workloads, places, _looked(conn, blueprint, since, days), lines, workload)
 
 
 def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, days: int) -> Looked:
@@ -43,6 +42,7 @@ def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, days: 
         ],
         hours=[Active(**row) for row in opportunity_store.active(conn, since, int(RARE * 24 * days))],
         retried=[Retried(**row) for row in opportunity_store.retried(conn, since)],
+        lost=[Lost(**row) for row in opportunity_store.lost(conn, since)],
         content=[
             Content(row["workload"], float(row["gigabytes"]), row["calls"], row["reads"])
             for row in opportunity_store.content(conn, since)

@@ -122,6 +122,20 @@ def retried(conn: Connection[Any], since: datetime) -> list[Row]:
     )
 
 
+def lost(conn: Connection[Any], since: datetime) -> list[Row]:
+    """(workload, deployment, attempts, cost_usd) of the attempts after the first of calls that none of these answered;
+    `attempts` that were billed."""
+    return _rows(
+        conn,
+        """SELECT workload, deployment, count(*) FILTER (WHERE outcome <> 'not_billed') AS attempts,
+             sum(cost_usd) AS cost_usd
+           FROM (SELECT workload, deployment, outcome, cost_usd, bool_or(outcome = 'ok') OVER (PARTITION BY call_id)
+                   AS rescued FROM attempt WHERE number > 0 AND at >= %(since)s AND state <> 'open') further
+           WHERE NOT rescued GROUP BY 1, 2 ORDER BY 1, 2""",
+        {"since": since},
+    )
+
+
 def content(conn: Connection[Any], since: datetime) -> list[Row]:
     """(workload, gigabytes, calls, reads) of prompts and answers that are kept."""
     rows = _rows(

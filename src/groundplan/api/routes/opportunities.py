@@ -20,7 +20,8 @@ def opportunities(
     days: Annotated[int, Query(ge=1, le=92)] = 30,
     workload: Annotated[str | None, Query(max_length=63)] = None,
 ) -> dict[str, Any]:
-    """Levers ranked by what they would save a month at most, each with evidence, effort and what is still to prove."""
+    """Levers ranked by what they would save a month at most, each with evidence, effort and what is still to prove.
+    `workloads`: all that one is about; none: the whole company."""
     with services.transaction() as conn:
         found = levers.found(conn, services.clock.now(), days, workload)
     return {
@@ -29,6 +30,7 @@ def opportunities(
             {
                 "lever": each.lever,
                 "workload": each.workload,
+                "workloads": list(each.about),
                 "saves_usd": f"{each.saves_usd:.6f}",
                 "what": each.what,
                 "evidence": each.evidence,

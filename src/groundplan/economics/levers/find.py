@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 from groundplan.blueprint.model import Deployment, Workload
@@ -19,9 +20,11 @@ def levers(
     places: Mapping[str, Deployment],
     looked: Looked,
     lines: Sequence[Line] = (),
+    only: str | None = None,
 ) -> list[Opportunity]:
-    """The largest first; what saves less than a cent a month is left out, unless it frees as much of a budget."""
-    found = opportunities.found(spent, workloads, places, looked.days)
+    """The largest first; what saves less than a cent a month is left out, unless it frees as much of a budget. `only`:
+    what is about this workload, alone or among others."""
+    found = opportunities.found(_without_retries(spent, looked), workloads, places, looked.days)
     month = Decimal(30) / Decimal(max(1, looked.days))
     declared = {workload.name: workload for workload in workloads}
     for row in spent:
@@ -35,8 +38,26 @@ def levers(
     found += standing.idle_capacity(lines, month)
     for kept in looked.content:
         found += standing.unread_content(kept, lines, month)
-    told = [each for each in found if max(each.saves_usd, each.frees_usd) >= SMALL]
+    told = [
+        each for each in found if max(each.saves_usd, each.frees_usd) >= SMALL and (only is None or only in each.about)
+    ]
     return sorted(told, key=lambda each: (-each.saves_usd, -each.frees_usd, each.lever, each.workload))
+
+
+def _without_retries(spent: Sequence[Spent], looked: Looked) -> list[Spent]:
+    """What failed attempts cost, without those that are told as retries that never help: no dollar is told twice."""
+    told = {seen.workload for seen in looked.retried if use.never_help(seen)}
+    lost = {(each.workload, each.deployment): each for each in looked.lost if each.workload in told}
+    return [
+        row
+        if (away := lost.get((row.workload, row.deployment))) is None
+        else replace(
+            row,
+            wasted_usd=max(Decimal(0), row.wasted_usd - away.cost_usd),
+            wasted_attempts=max(0, row.wasted_attempts - away.attempts),
+        )
+        for row in spent
+    ]
 
 
 def _of_use(

@@ -77,6 +77,16 @@ class Retried:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """Of these attempts those at one deployment."""
+
+    workload: str
+    deployment: str
+    attempts: int
+    cost_usd: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class Content:
     """Prompts and answers that are kept of a workload, and how often somebody read one of them."""
 
@@ -95,4 +105,5 @@ class Looked:
     grounded: Sequence[Grounded] = ()
     hours: Sequence[Active] = ()
     retried: Sequence[Retried] = ()
+    lost: Sequence[Lost] = ()
     content: Sequence[Content] = ()

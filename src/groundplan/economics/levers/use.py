@@ -117,12 +117,18 @@ def same_questions(found: Twice, month: Decimal) -> Iterable[Opportunity]:
         f"{found.calls} calls were given exactly the same passages, {found.repeated} of them again",
         "medium",
         "the same passages are not always the same question; a cache by meaning keeps a bound on wrong answers",
+        others=found.workloads[1:],
     )
+
+
+def never_help(seen: Retried) -> bool:
+    """Whether hardly a call was answered by a further attempt."""
+    return seen.calls >= AGAIN and seen.rescued < HELPS * seen.calls
 
 
 def useless_retries(seen: Retried, month: Decimal) -> Iterable[Opportunity]:
     """Further attempts after which hardly a call was answered."""
-    if seen.calls < AGAIN or seen.rescued >= HELPS * seen.calls:
+    if not never_help(seen):
         return
     yield Opportunity(
         "retries that never help",

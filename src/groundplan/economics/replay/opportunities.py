@@ -53,6 +53,13 @@ class Opportunity:
     """Of a budget, for each call: what is set aside and never spent."""
     candidate: str = ""
     """Deployment that may be tried in shadow at once."""
+    others: tuple[str, ...] = ()
+    """Workloads that it is about as much as `workload`."""
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """All workloads that it is about; none: the whole company."""
+        return (self.workload, *self.others) if self.workload else ()
 
 
 def found(
