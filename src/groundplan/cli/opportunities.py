@@ -25,14 +25,17 @@ def opportunities(
     value = ControlClient.connect(home or before[0]).get("/api/opportunities", **query)
     rows = [
         (
-            each["workload"] or "the company",
+            ", ".join(each["workloads"]) or "the company",
             each["lever"],
             f"${float(each['saves_usd']):,.2f}",
+            each["effort"],
             each["what"],
             each["evidence"],
+            each["proof"],
         )
         for each in value["opportunities"]
     ]
-    told = table(("workload", "lever", "a month, at most", "what", "evidence"), rows)
+    headings = ("workload", "lever", "a month, at most", "effort", "what", "evidence", "still to prove")
+    told = table(headings, rows)
     nothing = f"Nothing found in what {value['days']} days of calls cost."
     emit(value, as_json or before[1], told if rows else nothing)
