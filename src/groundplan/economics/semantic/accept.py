@@ -19,6 +19,7 @@ import numpy as np
 from groundplan.economics.semantic.guards import veto
 from groundplan.economics.semantic.likeness import FEATURES, Vector, features
 from groundplan.economics.semantic.reading import Reading
+from groundplan.economics.semantic.substitution import KIND, substituted
 
 LEAST_COSINE = 0.55
 """Below this nothing is compared."""
@@ -68,7 +69,7 @@ def judge(acceptance: Acceptance, a: Reading, b: Reading, cosine: float, vector:
     """How surely one answer serves both. `vector`: the unit embedding of a word."""
     if cosine < LEAST_COSINE:
         return Verdict(-inf, "unlike")
-    kind = veto(a, b)
+    kind = veto(a, b) or (KIND if substituted(a, b, vector) else "")
     if kind:
         return Verdict(-inf, kind)
     told = features(a, b, cosine, vector)

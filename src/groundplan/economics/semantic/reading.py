@@ -35,6 +35,8 @@ _DATES = {
 }  # fmt: skip
 """Names that are known by three letters."""
 _CAPITAL_TIMES = frozenset({"may", "march"})
+_BEFORE = " \t\"'*-•(#>`"
+"""May stand between the end of a sentence and the first word of the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Reading:
     text: str
     words: tuple[str, ...]
     stems: tuple[str, ...]
+    spoken: tuple[str, ...]
+    """The words that `stems` are of."""
     numbers: frozenset[str]
     vague: frozenset[str]
     """Numbers that may be no numbers (`one`)."""
@@ -53,7 +57,7 @@ class Reading:
     nothings: int
     """Of the negations those that speak of a thing: nothing, without."""
     names: frozenset[str]
-    """Capitalised words within a sentence, identifiers, quoted text; lower case."""
+    """Capitalised words within a sentence (its first word is none), identifiers, quoted text; lower case."""
     codes: frozenset[str]
     """Of them identifiers and quoted text, exactly as written."""
     units: frozenset[str]
@@ -71,18 +75,21 @@ class Reading:
 
 def read(text: str) -> Reading:
     """Read a text of any length and language."""
-    found: list[str] = _WORD.findall(_JOINED.sub(r"\1 \2", text))
-    words = tuple(word.lower().replace("’", "'") for word in found)
+    spaced = _JOINED.sub(r"\1 \2", text)
+    matches = list(_WORD.finditer(spaced))
+    found = [(match.group(), _begins(spaced, match.start())) for match in matches]
+    words = tuple(word.lower().replace("’", "'") for word, _ in found)
     joined = [*words, *(_PAIRS[pair] for pair in pairwise(words) if pair in _PAIRS)]
     names, codes = _names(found)
     if "at-most" in joined or "at-least" in joined:
         joined = [word for word in joined if word not in ("most", "least")]
-    spoken = [w for w in words if w not in v.STOP and not _is_number(w) and w[0] not in '`"$€£¥%']
+    spoken = tuple(w for w in words if _content(w) and not _is_number(w) and w[0] not in '`"$€£¥%')
     numbers, vague = _numbers(words)
     return Reading(
         text=text,
         words=words,
-        stems=tuple(stem(w) for w in spoken if w not in v.NEGATIONS),
+        stems=tuple(map(stem, spoken)),
+        spoken=spoken,
         numbers=numbers,
         vague=vague,
         # `No, ...` answers a question; what follows says it again
@@ -139,9 +146,17 @@ def _numbers(words: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(sure), frozenset(vague)
 
 
-def _names(found: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
+def _begins(text: str, place: int) -> bool:
+    """Whether a sentence or a line begins there, so that a capital says nothing."""
+    place -= 1
+    while place >= 0 and text[place] in _BEFORE:
+        place -= 1
+    return place < 0 or text[place] in ".?!…\n"
+
+
+def _names(found: Sequence[tuple[str, bool]]) -> tuple[frozenset[str], frozenset[str]]:
     names, codes = set(), set()
-    for place, word in enumerate(found):
+    for word, first in found:
         bare = word.strip('`"').removesuffix("()")
         inner_capital = any(map(str.isupper, bare[1:]))
         coded = word[0] == "`" or "_" in word or word.endswith("()") or ("." in word and not word[0].isdigit())
@@ -149,16 +164,16 @@ def _names(found: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
         if coded or mixed or word[0] == '"':
             codes.add(bare.lower().strip())
             names.add(bare.lower().strip())
-        elif inner_capital or (place and word[0].isupper() and word.lower() not in v.STOP):
+        elif inner_capital or (not first and word[0].isupper() and word.lower() not in v.STOP):
             names.add(bare.lower().removesuffix("'s"))
     return frozenset(names), frozenset(codes)
 
 
-def _times(found: Sequence[str]) -> frozenset[str]:
+def _times(found: Sequence[tuple[str, bool]]) -> frozenset[str]:
     times = set()
-    for place, word in enumerate(found):
+    for word, first in found:
         low = word.lower().removesuffix("'s")
-        if low in v.TIMES and (low not in _CAPITAL_TIMES or (word[0].isupper() and place)):
+        if low in v.TIMES and (low not in _CAPITAL_TIMES or (word[0].isupper() and not first)):
             short = low[:3] if low[:3] in _DATES and low.startswith(_DATES[low[:3]]) else low
             times.add(v.TIME_NAMES.get(low, short))
     return frozenset(times)

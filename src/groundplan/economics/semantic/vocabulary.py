@@ -182,3 +182,34 @@ LANGUAGES = {
     "pl": "jest są i jak co mogę nie dla z mój kiedy gdzie na do w czy się moje",
     "sv": "är och hur vad kan jag inte en ett för med min när var på till det som mitt",
 }
+
+SYNONYMS = [
+    frozenset(group.split())
+    for group in (
+        "cost costs price fee charge expense", "buy purchase order", "get obtain receive", "cancel terminate",
+        "begin start", "end finish", "fix repair mend", "broken defective faulty", "employee worker staff personnel",
+        "car vehicle", "phone telephone", "mobile cellphone", "holiday vacation", "invoice bill", "salary pay wage",
+        "customer client", "company firm business", "error mistake", "problem issue trouble", "change modify alter",
+        "delete erase remove", "choose select pick", "big large", "quick fast", "show display", "deliver ship",
+        "delivery shipping shipment", "refund reimburse reimbursement", "allow permit", "require need",
+        "required needed necessary", "check verify", "find locate", "help assist assistance", "use utilise utilize",
+        "meeting appointment", "document file", "register enroll enrol enrolment", "leave quit",
+        "approve authorise authorize", "approval authorisation authorization", "responsible accountable",
+        "activate enable", "configure set setup", "connect link", "transfer move", "doctor physician",
+        "medicine medication drug", "illness disease sickness", "sick ill", "kid child children", "home house",
+        "flat apartment", "city town", "picture photo image", "password passcode", "reason cause",
+        "maximum max most highest limit", "minimum min least lowest", "size large big", "duration length long",
+        "frequency often frequent", "happen occur", "difference differ distinction", "create make build",
+        "job position", "boss manager supervisor", "colleague coworker", "trip journey travel", "luggage baggage",
+        "airplane plane aircraft", "shop store", "goods items products", "decline reject refuse",
+        "late delayed overdue", "damage damaged broken", "warranty guarantee", "cover coverage insure insured",
+        "scheduled planned", "reserve book", "reservation booking", "number count", "amount sum", "allowed permitted",
+        "purpose aim goal", "rule policy regulation", "entitled eligible", "contact reach",
+        "answer reply respond response", "suggest recommend", "improve enhance", "learn study", "teach explain",
+        "list enumerate", "advantage benefit", "drawback disadvantage", "important significant", "famous well-known",
+        "rich wealthy", "sad unhappy", "happy glad", "beautiful pretty", "smart clever intelligent", "lawyer attorney",
+        "kill murder", "movie film", "author writer", "country nation", "money cash", "rent lease", "street road",
+        "sofa couch", "autumn fall", "garbage trash waste", "bathroom toilet restroom", "vacancy opening",
+    )
+]  # fmt: skip
+"""Words of one group say the same in a question, in one of their senses."""
