@@ -2,6 +2,7 @@
 
     python benchmarks/semantic_pairs.py tune 1 > tune.jsonl      intents, words and names that settings come from
     python benchmarks/semantic_pairs.py fresh 7 > fresh.jsonl    others, that settings never saw
+    python benchmarks/semantic_pairs.py wide 7 > wide.jsonl      416 intents, with traps that no setting comes from
 
 True repeats are the same intent in other words; the rest are traps of every kind, the same intent about something else,
 and other intents about the same thing.
@@ -13,6 +14,7 @@ import argparse
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -150,6 +152,63 @@ DAYS = ("Monday", "Tuesday", "Wednesday", "Friday", "Saturday", "Sunday")
 MONTHS = ("January", "March", "April", "June", "July", "September", "October", "December")
 
 
+FRAMES: dict[str, tuple[str, Intent]] = {
+    "cancel": ("renew", ("How do I cancel {o}?", "What is the way to cancel {o}?", "I want to cancel {o}, how?",
+                         "How can {o} be cancelled?")),
+    "renew": ("cancel", ("How do I renew {o}?", "How can {o} be renewed?", "What must I do to renew {o}?",
+                         "Renewing {o}, how does it work?")),
+    "price": ("", ("How much does {o} cost?", "What is the price of {o}?", "What do I have to pay for {o}?",
+                   "Price of {o}?")),
+    "owner": ("", ("Who is responsible for {o}?", "Who is in charge of {o}?", "Which person is responsible for {o}?",
+                   "Person responsible for {o}?")),
+    "approve": ("", ("Who approves {o}?", "By whom is {o} approved?", "Who has to approve {o}?",
+                     "Whose approval does {o} need?")),
+    "wait": ("", ("How long does it take to get {o}?", "How much time does it take until I get {o}?",
+                  "How many days do I wait for {o}?", "Waiting time for {o}?")),
+    "lost": ("", ("What do I do if {o} is lost?", "I lost {o}, what now?", "What should be done when {o} was lost?",
+                  "Lost {o}: what to do?")),
+    "rules": ("", ("What are the rules for {o}?", "Which rules apply to {o}?", "What rules must be followed for {o}?",
+                   "Rules for {o}?")),
+    "share": ("", ("Can I share {o} with a colleague?", "Is it possible to share {o} with a colleague?",
+                   "May {o} be shared with a colleague?", "Am I allowed to share {o} with a colleague?")),
+    "collect": ("return", ("Where can I pick up {o}?", "Where do I collect {o}?",
+                           "At which place can {o} be collected?",
+                           "Pick-up place of {o}?")),
+    "return": ("collect", ("Where do I return {o}?", "At which place can {o} be returned?",
+                           "Where can I hand {o} back?",
+                           "Return place of {o}?")),
+    "form": ("", ("Which form do I need for {o}?", "What form is needed for {o}?", "Form required for {o}?",
+                  "Which form must be filled in for {o}?")),
+    "contact": ("", ("Whom do I contact about {o}?", "Who is the contact for {o}?", "Who answers questions about {o}?",
+                     "Contact for {o}?")),
+}  # fmt: skip
+OBJECTS = (
+    "the parking permit", "the travel card", "the phone contract", "the company bike", "the canteen voucher",
+    "the locker key", "the fitness plan", "the meeting room", "the ergonomic chair", "the second monitor",
+    "the visitor badge", "the training course", "the tax certificate", "the salary advance", "the moving allowance",
+    "the dental insurance", "the pension plan", "the language exam", "the coffee machine", "the courier service",
+    "the storage unit", "the holiday flat", "the season ticket", "the charging cable", "the safety helmet",
+    "the backup generator", "the shift plan", "the study leave", "the guest account", "the printer paper",
+    "the travel vaccination", "the photo archive",
+)  # fmt: skip
+GERMAN = {"cancel": "Wie kündige ich {o}?", "renew": "Wie verlängere ich {o}?", "price": "Was kostet {o}?",
+          "owner": "Wer ist für {o} verantwortlich?", "rules": "Welche Regeln gelten für {o}?",
+          "return": "Wo gebe ich {o} zurück?"}  # fmt: skip
+AROUND = {"": ("{}", ""), "first": ("{place}: {}", "place"), "place": ("{} in {place}", "place"),
+          "date": ("{} in {month}", "month"), "number": ("{} for {n} people", "n"),
+          "unit": ("{} within {n} {unit}", "unit"),
+          "direction": ("{} from {place} to {place2}", "turn")}  # fmt: skip
+"""What may stand around a question, and which slot of it a trap changes."""
+CHANGED = {"place": "entity", "month": "date", "n": "number", "unit": "unit", "turn": "direction"}
+DENIED = (
+    ("Can I", "Can't I"), ("Am I allowed", "Am I not allowed"), ("Is it possible", "Is it impossible"),
+    ("Who is", "Who isn't"), ("How do I", "How do I not"), ("Who approves", "Who doesn't approve"),
+    ("has to", "doesn't have to"), ("must be", "mustn't be"), ("apply to", "don't apply to"), ("can be", "can't be"),
+    ("is needed", "isn't needed"), ("do I need", "don't I need"), ("is approved", "isn't approved"),
+    ("does it take", "doesn't it take"), ("do I", "don't I"), ("is responsible", "isn't responsible"),
+)  # fmt: skip
+
+
 def filled(dice: Random, family: str) -> dict[str, str]:
     """What the slots of a question stand for."""
     words = WORDS[family]
@@ -184,6 +243,90 @@ def pairs(family: str, seed: int, rounds: int = 8) -> Iterator[dict[str, Any]]:
         yield {"a": one, "b": dice.choice(stranger).format(**words), "same": False, "kind": "intent", "intent": number}
 
 
+@dataclass(frozen=True)
+class Asked:
+    """How one intent of `wide` is said."""
+
+    thing: str
+    around: str
+    plain: bool
+    words: dict[str, str]
+
+    def said(self, text: str, thing: str = "", **changed: str) -> str:
+        """A text of the frame about the thing, or another one, with what stands around it."""
+        whole = AROUND[self.around][0].replace("{}", text.rstrip("?"))
+        whole = whole.format(o=thing or self.thing, **(self.words | changed)) + "?"
+        return whole.lower().rstrip("?") if self.plain else whole
+
+
+def wide(seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
+    """As `pairs`, of 416 intents: what is asked, of what. Traps are of this generator alone: other makers than those
+    that settings come from, with the thing, the place or the verb exchanged also where no capital shows it."""
+    dice = Random(seed)
+    for _, frame, thing in itertools.product(range(rounds), FRAMES, OBJECTS):
+        words, again = filled(dice, "fresh"), filled(dice, "fresh")
+        words["unit"], again["unit"] = dice.sample(("hours", "days", "weeks", "months"), 2)
+        asked = Asked(thing, dice.choice(tuple(AROUND)), dice.random() < 0.4, words)
+        one, other = dice.sample(FRAMES[frame][1], 2)
+        first, common = asked.said(one), {"intent": f"{frame} {thing}"}
+        yield {"a": first, "b": asked.said(other), "same": True, "kind": "repeat"} | common
+        for text in (one, other):
+            elsewhere = dice.choice([each for each in OBJECTS if each != thing])
+            yield {"a": first, "b": asked.said(text, elsewhere), "same": False, "kind": "word"} | common
+        for text, kind in itertools.chain(
+            around_it(asked, one, other, again), otherwise_asked(asked, frame, (other, one), dice)
+        ):
+            yield {"a": first, "b": text, "same": False, "kind": kind} | common
+
+
+def around_it(asked: Asked, one: str, other: str, again: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """What stands around the question changed, with the kind of the trap."""
+    slot, words = AROUND[asked.around][1], asked.words
+    if slot == "turn":
+        yield asked.said(other, place=words["place2"], place2=words["place"]), "direction"
+    elif slot and words[slot] != again[slot]:
+        hidden = asked.around == "first" or (asked.plain and slot == "place")
+        for text in (one, other):
+            yield asked.said(text, **{slot: again[slot]}), "hidden name" if hidden else CHANGED[slot]
+
+
+def otherwise_asked(asked: Asked, frame: str, texts: tuple[str, str], dice: Random) -> Iterator[tuple[str, str]]:
+    """Something else asked about the same thing, with the kind of the trap."""
+    opposite = FRAMES[frame][0]
+    if opposite:
+        yield asked.said(dice.choice(FRAMES[opposite][1])), "opposite"
+    denied = next((text.replace(*each, 1) for text in texts for each in DENIED if each[0] in text), None)
+    if denied is not None:
+        yield asked.said(denied), "negation"
+    if frame in GERMAN:
+        yield asked.said(GERMAN[frame]), "language"
+    stranger = dice.choice([name for name in FRAMES if name not in (frame, opposite)])
+    yield asked.said(dice.choice(FRAMES[stranger][1])), "intent"
+
+
+def plain(family: str, seed: int, rounds: int = 3) -> Iterator[dict[str, Any]]:
+    """Of the intents of a family, in lower case or behind a name: repeats, and traps that no capital shows."""
+    dice = Random(seed)
+    intents = FAMILIES[family]
+    for _, (number, intent) in itertools.product(range(rounds), enumerate(intents)):
+        words, again = filled(dice, family), filled(dice, family)
+        one, other = dice.sample(intent, 2)
+        if dice.random() < 0.5:
+            a, b = one.format(**words), other.format(**words)
+            changed = other_way((one, other), words, again, dice)
+            made = [(b, True, "repeat")] + ([(changed, False, "hidden name")] if changed else [])
+            rows = [(a.lower().rstrip("?"), text.lower().rstrip("?"), same, kind) for text, same, kind in made]
+        else:
+            name, instead = dice.sample(WORDS[family]["place"], 2)
+            texts = one.format(**words), other.format(**words)
+            rows = [
+                (f"{name}: {texts[0]}", f"{name}: {texts[1]}", True, "repeat"),
+                *((f"{name}: {texts[0]}", f"{instead}: {text}", False, "hidden name") for text in texts),
+            ]
+        for a, b, same, kind in rows:
+            yield {"a": a, "b": b, "same": same, "kind": kind, "intent": number}
+
+
 def other_way(intent: Intent, words: dict[str, str], again: dict[str, str], dice: Random) -> str | None:
     """The intent with one slot changed; None where it has no slot that differs."""
     text = dice.choice(intent)
@@ -196,12 +339,13 @@ def other_way(intent: Intent, words: dict[str, str], again: dict[str, str], dice
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("family", choices=tuple(FAMILIES))
+    parser.add_argument("family", choices=(*FAMILIES, "wide"))
     parser.add_argument("seed", type=int)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=8, help="of all intents")
     given = parser.parse_args()
-    for pair in pairs(given.family, given.seed, given.rounds):
-        print(json.dumps(pair))
+    made = wide(given.seed, given.rounds) if given.family == "wide" else pairs(given.family, given.seed, given.rounds)
+    for pair in made:
+        print(json.dumps(pair | {"group": f"{given.family} {pair['intent']}"}))
     return 0
 
 

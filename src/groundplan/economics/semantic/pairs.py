@@ -1,4 +1,4 @@
-"""Labelled pairs of requests: {"a", "b", "same"} a line, optionally with the kind of trap."""
+"""Labelled pairs of requests: {"a", "b", "same"} a line, optionally with the kind of trap and the group it is of."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class Pair(msgspec.Struct, frozen=True):
     b: str
     same: bool
     kind: str = ""
+    group: str = ""
+    """Pairs of one intent, which are right or wrong together."""
 
 
 _decode = msgspec.json.Decoder(Pair).decode

@@ -1,0 +1,56 @@
+"""What the benchmark of the semantic cache tells: bounds by intent, traps by kind, and a generator of its own."""
+
+from __future__ import annotations
+
+from math import inf
+
+import numpy as np
+from benchmarks.semantic_cache import by_kind, clusters, generated, of_intents, rates
+
+from groundplan.economics.semantic.accept import Verdict, most_wrong
+from groundplan.economics.semantic.pairs import Pair
+
+
+def test_hits_of_one_intent_count_once_for_the_bound() -> None:
+    hits = np.array([True] * 100)
+    told = rates(hits, hits, [f"intent {n % 10}" for n in range(100)])
+    assert (told["wrong_rate"], told["intents_hit"]) == (0.0, 10)
+    assert told["wrong_upper_independent"] == round(most_wrong(0, 100), 5)
+    assert told["wrong_upper"] == round(most_wrong(0, 10), 5) > 0.25
+    same = np.array([n != 5 for n in range(100)])
+    assert rates(hits, same, [f"intent {n % 10}" for n in range(100)])["wrong_upper"] == round(most_wrong(1, 10), 5)
+
+
+def test_pairs_of_a_file_belong_together_by_their_group_or_by_a_text() -> None:
+    pairs = [Pair("a", "b", True), Pair("c", "b", False), Pair("d", "e", True), Pair("x", "y", True, "", "g"),
+             Pair("z", "a", False, "", "g")]  # fmt: skip
+    found = clusters(pairs)
+    assert found[0] == found[1] != found[2]
+    assert found[3:] == ["g", "g"]
+
+
+def test_a_trap_of_no_kind_is_named_by_the_guard_that_refused_it() -> None:
+    pairs = [Pair("a", "b", False), Pair("a", "c", False), Pair("a", "d", False, "date"), Pair("a", "e", True)]
+    verdicts = [Verdict(-inf, "number"), Verdict(5.0), Verdict(-inf, "time"), Verdict(9.0)]
+    assert by_kind(pairs, verdicts, np.array([False, True, False, True])) == {
+        "date": {"traps": 1, "wrong": 0},
+        "no guard": {"traps": 1, "wrong": 1},
+        "number": {"traps": 1, "wrong": 0},
+    }
+
+
+def test_the_wide_family_has_enough_intents_for_one_percent_and_traps_of_every_kind() -> None:
+    rows = generated("wide", 901)
+    pairs = of_intents("wide", rows)
+    intents = {pair.group for pair in pairs if pair.same}
+    assert len(intents) == 416 and most_wrong(0, len(intents)) < 0.01
+    kinds = {"word", "hidden name", "negation", "number", "date", "entity", "unit", "opposite", "direction", "language"}
+    assert kinds <= {pair.kind for pair in pairs if not pair.same}
+    assert all(pair.a.lower() != pair.b.lower() for pair in pairs)
+    assert rows == generated("wide", 901) != generated("wide", 902)
+
+
+def test_no_repeat_of_the_wide_family_is_a_trap() -> None:
+    rows = generated("wide", 903)
+    repeats = {(row["a"], row["b"]) for row in rows if row["same"]}
+    assert not repeats & {(row["a"], row["b"]) for row in rows if not row["same"]}
