@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.semantic.accept import judge, least_wrong, lowest_threshold, most_wrong, shipped
+from groundplan.economics.semantic.accept import judge, lowest_threshold, most_wrong, shipped, within
 from groundplan.economics.semantic.guards import veto
 from groundplan.economics.semantic.likeness import FEATURES, features, open_words
 from groundplan.economics.semantic.pairs import read_pairs
@@ -124,9 +124,7 @@ def test_what_ships_keeps_its_bounds_where_it_was_set() -> None:
 def test_clopper_pearson() -> None:
     assert most_wrong(0, 298) == pytest.approx(0.01, rel=0.01)
     assert most_wrong(5, 100) == pytest.approx(0.1022, abs=5e-4)
-    assert least_wrong(5, 100) == pytest.approx(0.0199, abs=5e-4)
     assert most_wrong(3, 3) == 1.0
-    assert least_wrong(0, 10) == 0.0
 
 
 def test_the_threshold_is_the_lowest_that_keeps_the_bound() -> None:
@@ -149,3 +147,15 @@ def test_pairs_that_are_none_are_refused_with_their_line(tmp_path: Path) -> None
         read_pairs(path)
     with pytest.raises(Invalid, match="cannot be read"):
         read_pairs(tmp_path / "absent")
+
+
+@given(st.integers(0, 30), st.integers(1, 900), st.sampled_from([0.01, 0.02, 0.03, 0.05, 0.15]))
+def test_a_share_is_within_a_bound_where_its_upper_end_is(wrong: int, of: int, bound: float) -> None:
+    upper = most_wrong(wrong, of)
+    assert within(wrong, of, bound) == (upper <= bound) or upper == pytest.approx(bound, abs=1e-9)
+
+
+def test_a_capital_at_the_beginning_of_a_sentence_says_nothing() -> None:
+    assert read("Go to the page. Click Save as Ana does.\nPress it!").names == {"save", "ana"}
+    assert read("Thanks. May I leave in May?").times == {"may"}
+    assert read("Thanks. May I leave?").times == frozenset()

@@ -111,7 +111,7 @@ class Semantic(msgspec.Struct, frozen=True, kw_only=True):
     check: float = 0.05
     """Share of matches that a model answers all the same, to compare."""
     evidence: int = 20
-    """Matches of a region that are checked before one is given."""
+    """Matches of a region that checks must find right before one is given; the bound may take more."""
     wrong_cost: int = 0
     """picodollars that a wrong answer costs"""
     hour: int = 50_000_000_000

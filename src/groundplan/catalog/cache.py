@@ -43,7 +43,7 @@ class SemanticRule(Strict):
     check: Annotated[Percent, Field(gt=0)] = 0.05
     """Share of matches for which a model is asked all the same, and both answers are compared."""
     evidence: Annotated[Count, Field(ge=1)] = 20
-    """Matches about a subject that are checked before the first one is given."""
+    """Matches about a subject that checks must find right before the first one is given; the bound may take more."""
     wrong_costs: Usd = 0
     """What a wrong answer costs, on average; taken off what the cache saves."""
     processor: HourPrice = 50_000_000_000

@@ -40,6 +40,7 @@ from groundplan.gateway.caching.answer_cache import AnswerCache
 from groundplan.gateway.caching.cache_link import AnswerLink
 from groundplan.gateway.caching.idempotency import Answers
 from groundplan.gateway.caching.meaning import Meanings
+from groundplan.gateway.caching.meaning_checks import Checks
 from groundplan.gateway.caching.meaning_tally import Tally
 from groundplan.gateway.caching.sharing import AnswerDesk
 from groundplan.gateway.call.cited_store import Citations
@@ -219,14 +220,14 @@ def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
         Pairs(url),
         Signals(home, url, gateway.clock),
     )
-    reported, tally = Reported(url), Tally(url, gateway.clock)
+    reported, tally, checks = Reported(url), Tally(url, gateway.clock), Checks(url)
     gateway.guard_counts, gateway.citations, gateway.reported, gateway.signals = counts, citations, reported, signals
-    for part in (counts, citations, pairs, signals, reported, tally):
+    for part in (counts, citations, pairs, signals, reported, tally, checks):
         parts.run(part, part.run())
     gateway.reviews = parts.keep(Reviews(home, url, gateway.epoch, gateway.clock))
     gateway.trials = Trials(gateway, pairs)
     gateway.cached.similar = meanings = Meanings(gateway)
-    meanings.tally = tally
+    meanings.tally, meanings.checks = tally, checks
     gateway.content = ContentSender(home, gateway.meters)
     for work in (gateway.content.run(), AnswerLink(gateway, home).run()):
         parts.callback(gateway.loop.create_task(work).cancel)

@@ -90,9 +90,9 @@ def most_wrong(wrong: int, of: int, confidence: float = CONFIDENCE) -> float:
     return high
 
 
-def least_wrong(wrong: int, of: int, confidence: float = CONFIDENCE) -> float:
-    """Lower end of that interval."""
-    return 0.0 if wrong == 0 else 1.0 - most_wrong(of - wrong, of, confidence)
+def within(wrong: int, of: int, bound: float, confidence: float = CONFIDENCE) -> bool:
+    """Whether the upper end of that interval is at most `bound`, without looking for it."""
+    return wrong < of and _at_most(wrong, of, bound) <= 1 - confidence
 
 
 def _at_most(wrong: int, of: int, share: float) -> float:

@@ -138,3 +138,27 @@ _GUARDS: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (
     ("obligation", _obligation),
 )
 KINDS = tuple(kind for kind, _ in _GUARDS)
+
+
+def contradicts(a: Reading, b: Reading) -> str:
+    """The kind of fact that two answers state differently; empty: none was found. Answers to the same question may say
+    more or less, but not other numbers, units, dates or names, and not that something is so and is not so."""
+    return next((kind for kind, differs in _STATED if differs(a, b)), "")
+
+
+def _denied(a: Reading, b: Reading) -> bool:
+    return bool(a.negations) != bool(b.negations)
+
+
+def _counted(a: Reading, b: Reading) -> bool:
+    return a.numbers != b.numbers
+
+
+_STATED: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (
+    ("language", _language),
+    ("negation", _denied),
+    ("number", _counted),
+    ("unit", _unit),
+    ("time", _time),
+    ("entity", _entity),
+)

@@ -1,39 +1,63 @@
 """What a workload's own matches teach: by region of questions, whether matches are given, checked, or not given. Pure.
 
-A region is what lies near the first question of it. It begins checked, so that nothing is given on thin evidence; each
-check that finds another answer raises what a match there must score, and a region that is surely worse than the bound
-is switched off.
+A region is what lies near the first question of it. Calibration says which score a match needs, and nothing of these
+questions: a match is checked, and none is given, until checks of them prove the declared bound. With `upper(wrong, of)`
+the upper end of the one-sided 95 % Clopper-Pearson interval of the share that was wrong, a region gives where
+
+    checked - wrong >= evidence                          of its own checks,
+    upper(wrong, checked) <= bound                       of its own and its neighbours' checks together, and
+    wrong = 0 or upper(wrong, checked) <= 3 * bound      of its own checks.
+
+The second takes ln(0.05) / ln(1 - bound) checks without a wrong one, and more with each wrong one: at 1 % 299, 473,
+628; at 2 % 149, 236, 313; at 5 % 59, 93, 124. Where the third does not hold, the region is off: no match of it is
+given, and only the declared share is still checked, so that it can prove itself again. Each wrong match also raises the
+score that a match of its region must have. The interval is looked at after every check, without a correction for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
 
 import numpy as np
 
-from groundplan.economics.semantic.accept import least_wrong
+from groundplan.economics.semantic.accept import within
 from groundplan.economics.semantic.likeness import Vector
 
-NEAR = 0.45
-"""Likeness to the first question of a region."""
+NEAR = 0.36
+"""Likeness of a question to the signs of a region's first one; as 0.45 between both questions."""
+NEIGHBOUR = 0.2
+"""Likeness of the signs of two first questions; as 0.3 between the questions."""
 MOST = 256
 """Regions of a workload; what lies in none of them then goes to the nearest."""
 STEP = 0.5
 """How much more than a wrong match the next one must score."""
-OFF_CONFIDENCE = 0.8
+OFF = 3.0
 ASK, CHECK, GIVE = "ask", "check", "give"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Of a region: the signs of its first question (a bit for each number of the vector), counts, least score."""
+
+    first: bytes
+    checked: int
+    wrong: int
+    raised: float
+
+
+@dataclass(slots=True, eq=False)
 class Region:
     """Counts of checked matches, and the least score that came of them."""
 
-    first: Vector
+    first: bytes
+    direction: Vector
     checked: int = 0
     wrong: int = 0
     raised: float = -inf
-    off: bool = False
+    near: list[Region] = field(default_factory=list)
+    """Its neighbours."""
 
 
 @dataclass(slots=True)
@@ -44,30 +68,74 @@ class Regions:
     check: float
     evidence: int
     threshold: float
-    known: list[Region] = field(default_factory=list)
+    known: dict[bytes, Region] = field(default_factory=dict)
 
     def of(self, vector: Vector) -> Region:
         """The region of a question, made where there is none yet."""
-        likeness = np.stack([region.first for region in self.known]) @ vector if self.known else np.zeros(0)
-        place = int(likeness.argmax()) if len(likeness) else -1
-        if place >= 0 and (likeness[place] >= NEAR or len(self.known) >= MOST):
-            return self.known[place]
-        self.known.append(Region(vector))
-        return self.known[-1]
+        if self.known:
+            regions = list(self.known.values())
+            likeness = np.stack([region.direction for region in regions]) @ vector
+            place = int(likeness.argmax())
+            if likeness[place] >= NEAR or len(regions) >= MOST:
+                return regions[place]
+        first = np.packbits(vector > 0).tobytes()
+        return self.known.get(first) or self._made(first, len(vector))
 
     def decide(self, region: Region, score: float, dice: float) -> str:
         """`give` the answer, `check` it against a fresh one, or `ask` a model as if there were none. `dice`: 0 to 1."""
-        if region.off or score < max(self.threshold, region.raised):
+        if score < max(self.threshold, region.raised):
             return ASK
-        if region.checked - region.wrong < self.evidence or dice < self.check:
-            return CHECK
-        return GIVE
+        if self.off(region):
+            return CHECK if dice < self.check else ASK
+        return GIVE if dice >= self.check and self.proven(region) else CHECK
+
+    def off(self, region: Region) -> bool:
+        """Its own checks found a wrong answer and do not show that they are few."""
+        return region.wrong > 0 and not within(region.wrong, region.checked, OFF * self.bound)
+
+    def proven(self, region: Region) -> bool:
+        """Its own checks are enough, and they and its neighbours' prove the bound."""
+        if region.checked - region.wrong < self.evidence:
+            return False
+        checked = region.checked + sum(other.checked for other in region.near)
+        wrong = region.wrong + sum(other.wrong for other in region.near)
+        return within(wrong, checked, self.bound)
 
     def learn(self, region: Region, score: float, same: bool) -> None:
         """Whether the fresh answer to a checked match said the same."""
         region.checked += 1
-        if same:
-            return
-        region.wrong += 1
-        region.raised = max(region.raised, score + STEP)
-        region.off = least_wrong(region.wrong, region.checked, OFF_CONFIDENCE) > self.bound
+        if not same:
+            region.wrong += 1
+            region.raised = max(region.raised, score + STEP)
+
+    def load(self, learned: Iterable[Learned]) -> None:
+        """What all workers learned takes the place of what is counted here, region by region."""
+        begun: set[bytes] = set()
+        for row in learned:
+            region = self.known.get(row.first) or self._placed(row.first)
+            if region.first not in begun:
+                begun.add(region.first)
+                region.checked, region.wrong, region.raised = 0, 0, -inf
+            region.checked += row.checked
+            region.wrong += row.wrong
+            region.raised = max(region.raised, row.raised)
+
+    def _placed(self, first: bytes) -> Region:
+        """A region of another worker: kept as it is while there is room for it, else the nearest takes it."""
+        size = len(next(iter(self.known.values())).direction) if self.known else len(first) * 8
+        return self._made(first, size) if len(self.known) < MOST else self.of(_direction(first, size))
+
+    def _made(self, first: bytes, size: int) -> Region:
+        region = Region(first, _direction(first, size))
+        for other in self.known.values():
+            if float(other.direction @ region.direction) >= NEIGHBOUR:
+                other.near.append(region)
+                region.near.append(other)
+        self.known[first] = region
+        return region
+
+
+def _direction(first: bytes, size: int) -> Vector:
+    """The unit vector with these signs."""
+    signs = np.unpackbits(np.frombuffer(first, dtype=np.uint8), count=size).astype(np.float32)
+    return (signs * 2 - 1) / np.float32(size**0.5)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from groundplan.economics.semantic.likeness import Vector
     from groundplan.economics.semantic.reading import Reading
     from groundplan.economics.semantic.regions import Region, Regions
+    from groundplan.gateway.caching.meaning_checks import Checks, Terms
     from groundplan.gateway.caching.meaning_tally import Tally
     from groundplan.gateway.call.context import Gateway
 
@@ -47,6 +48,8 @@ BEST = 3
 """Of the likest questions, how many are judged."""
 AGREES = 0.8
 """Likeness of two answers that say the same."""
+FEW = 2
+"""Words by which two answers may differ alone, so that these decide whether they say the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,20 @@ class Match:
     """An answer that was found and is checked against the one that comes now."""
 
     entry: Entry
+    taught: Taught
     region: Region
     score: float
+
+
+@dataclass(slots=True, eq=False)
+class Taught:
+    """What a workload's checks taught, under the rule that it declares now."""
+
+    rule: Semantic
+    regions: Regions
+    terms: Terms
+    edition: int = -1
+    """Of what was read of other workers."""
 
 
 @dataclass(slots=True)
@@ -90,11 +105,13 @@ class Meanings:
         self._gateway = gateway
         self._dice = dice
         self._frames: OrderedDict[bytes, _Frame] = OrderedDict()
-        self._regions: dict[str, tuple[Semantic, Regions]] = {}
+        self._taught: dict[str, Taught] = {}
         self._words: OrderedDict[str, Vector] = OrderedDict()
         self.counts: dict[str, Counts] = {}
         self.tally: Tally | None = None
         """Where the counts are kept beyond this worker."""
+        self.checks: Checks | None = None
+        """Where what checks taught is kept beyond this worker."""
 
     # looking up ------------------------------------------------------------------------------------------------------
 
@@ -124,11 +141,11 @@ class Meanings:
         if found is None:
             return None
         entry, score = found
-        regions = self._taught(name, rule)
-        region = regions.of(asked.vector)
-        decided = regions.decide(region, score, self._dice())
+        taught = self.taught(name, rule)
+        region = taught.regions.of(asked.vector)
+        decided = taught.regions.decide(region, score, self._dice())
         if decided == "check":
-            exchange.match = Match(entry, region, score)
+            exchange.match = Match(entry, taught, region, score)
         return entry if decided == "give" else None
 
     def given(self, entry: Entry) -> None:
@@ -211,14 +228,20 @@ class Meanings:
             self._words.popitem(last=False)
         return found
 
-    def _taught(self, name: str, rule: Semantic) -> Regions:
+    def taught(self, name: str, rule: Semantic) -> Taught:
+        """What checks taught of a workload, with what other workers found since."""
         from groundplan.economics.semantic import accept, regions  # noqa: PLC0415 -- numpy, only where it is used
 
-        known = self._regions.get(name)
-        if known is None or known[0] != rule:
-            fresh = regions.Regions(rule.bound, rule.check, rule.evidence, accept.shipped().threshold(rule.bound))
-            known = self._regions[name] = (rule, fresh)
-        return known[1]
+        known, checks = self._taught.get(name), self.checks
+        if known is None or known.rule != rule:
+            acceptance = accept.shipped()
+            least = acceptance.threshold(rule.bound)
+            fresh = regions.Regions(rule.bound, rule.check, rule.evidence, least)
+            known = self._taught[name] = Taught(rule, fresh, (name, f"{acceptance.version} {rule.bound:g} {least:g}"))
+        if checks is not None and known.edition != checks.edition:
+            known.edition = checks.edition
+            known.regions.load(checks.known(known.terms))
+        return known
 
     # after a model answered ------------------------------------------------------------------------------------------
 
@@ -241,8 +264,7 @@ class Meanings:
     async def _compare(self, entry: Entry, exchange: Exchange, match: Match) -> None:
         """Whether the fresh answer says what would have been given."""
         one, other = _said(exchange, entry), _said(exchange, match.entry)
-        known = self._regions.get(entry.workload)
-        if one is None or other is None or known is None:
+        if one is None or other is None:
             return
         try:
             same = one.split() == other.split() or await self._agree(one, other, exchange)
@@ -254,16 +276,28 @@ class Meanings:
         if self.tally is not None:
             self.tally.checked(entry.workload, wrong=not same)
         # the kept answer stays: it is right for its own question
-        known[1].learn(match.region, match.score, same)
+        taught, region = match.taught, match.region
+        taught.regions.learn(region, match.score, same)
+        if self.checks is not None:
+            self.checks.add(taught.terms, region.first, wrong=not same, raised=region.raised)
 
     async def _agree(self, one: str, other: str, exchange: Exchange) -> bool:
+        from groundplan.economics.semantic import substitution  # noqa: PLC0415 -- numpy, only where it is used
+        from groundplan.economics.semantic.guards import contradicts  # noqa: PLC0415 -- as above
         from groundplan.economics.semantic.reading import read  # noqa: PLC0415 -- numpy, only where it is used
 
         a, b = read(one), read(other)
-        if a.numbers != b.numbers or bool(a.negations) != bool(b.negations):
+        if contradicts(a, b):
             return False
         first, second = await self._embed([one, other], exchange)
-        return float(first @ second) >= AGREES
+        if float(first @ second) < AGREES:
+            return False
+        left, right = substitution.left_over(a, b), substitution.left_over(b, a)
+        if not 0 < len(left) == len(right) <= FEW:
+            return True
+        words = [*left, *right]
+        vectors = dict(zip(words, await self._embed(words, exchange), strict=True))
+        return substitution.least_counterpart(left, right, vectors.__getitem__) >= substitution.SYNONYM
 
 
 def _rule(exchange: Exchange) -> Semantic | None:
