@@ -7,6 +7,8 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -29,6 +31,8 @@ from groundplan.core.words import counted
 
 LOW_DISK_BYTES = 1 << 30
 EXPIRES_SOON_DAYS = 14
+CONFINED = "from groundplan.knowledge.parsing.confine import confine; raise SystemExit(0 if confine() else 3)"
+"""A program that takes from itself what a parser never needs, and ends with 3 where the kernel does not hold to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
         _disk,
         _ports,
         _models,
+        _parser,
         _postgres,
         _journal,
         _outside,
@@ -149,6 +154,18 @@ def _models(_: Home, settings: Settings) -> Iterator[Check]:
     found = sorted(path.name for path in inside if not path.name.startswith("."))
     listed = ", ".join(found) or "none yet; `groundplan up` fetches what a workspace needs"
     yield Check("models", "ok", f"{settings.models}: {listed}")
+
+
+def _parser(_: Home, __: Settings) -> Iterator[Check]:
+    """Whether the kernel holds the process that parses documents to reading and computing."""
+    done = subprocess.run([sys.executable, "-I", "-c", CONFINED], capture_output=True, timeout=60, check=False)
+    if done.returncode == 0:
+        yield Check("parser", "ok", "the kernel confines the process that parses documents")
+        return
+    yield Check(
+        "parser", "warn", "the kernel does not confine the process that parses documents",
+        "Run on Linux (x86-64 or ARM64) with seccomp; else keep only files that you know. Such documents say so.",
+    )  # fmt: skip
 
 
 def _postgres(home: Home, settings: Settings) -> Iterator[Check]:

@@ -72,6 +72,8 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True, tag="parsed"):
     tables: list[Table] = []
     pictures: int = 0
     """Pages that are pictures, whose text is missing."""
+    confined: bool = True
+    """The kernel itself held the process that read it to reading and computing."""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):

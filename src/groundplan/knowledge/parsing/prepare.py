@@ -9,6 +9,7 @@ import hashlib
 import re
 from array import array
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import date, datetime
 from itertools import pairwise
 from pathlib import PurePosixPath
@@ -19,10 +20,10 @@ import rensa
 from groundplan.core.errors import Invalid, TooLarge
 from groundplan.knowledge.chunk import chunks, first_heading
 from groundplan.knowledge.parsing import office, page, paper, recognise, structured_pdf, text
-from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed, Piece
+from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed, Piece, Table
 from groundplan.knowledge.parsing.text import Read
 
-PROCESSING: Final = "3"
+PROCESSING: Final = "4"
 """Changes whenever the same bytes would come out differently; all documents are then done again."""
 PERMUTATIONS: Final = 126
 SCANNED: Final = "document_scanned"
@@ -75,15 +76,17 @@ def prepare(job: Job) -> Parsed:
             hint="pip install 'groundplan[knowledge]'",
         ) from error  # fmt: skip
     text.bounded(read.text)
+    if not read.start:
+        read = replace(read, text=text.clean(read.text))  # where readers took over what a file says unseen
     title = read.told.get("title") or read.title or (first_heading(read.text, read.start) if read.markdown else None)
     words = _WORD.findall(read.text[read.start :].lower())
     return Parsed(
         key=job.key,
         media=suffix,
-        title=str(title or PurePosixPath(job.key).stem)[:300],
+        title=text.clean(str(title or PurePosixPath(job.key).stem))[:300],
         markdown=read.markdown,
         characters=len(read.text) - read.start,
-        told={key: _plain(value) for key, value in read.told.items()},
+        told={text.clean(key): _plain(value) for key, value in read.told.items()},
         pieces=[
             Piece(c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line, list(c.headings))
             for c in chunks(read.text, markdown=read.markdown, start=read.start, limit=job.limit)
@@ -91,8 +94,8 @@ def prepare(job: Job) -> Parsed:
         content=hashlib.sha256(" ".join(words).encode()).hexdigest() if words else "",
         sketch=sketch(words),
         lines=read.text.count("\n") + 1,
-        notes=list(read.notes),
-        tables=list(read.tables) if job.tables else [],
+        notes=[text.clean(note) for note in read.notes],
+        tables=[_cleaned(table) for table in read.tables] if job.tables else [],
         pictures=read.pictures,
     )
 
@@ -131,6 +134,13 @@ def words_of(content: str) -> list[str]:
     return _WORD.findall(content.lower())
 
 
+def _cleaned(table: Table) -> Table:
+    return Table(
+        name=text.clean(table.name), columns=[text.clean(name) for name in table.columns],
+        rows=[[text.clean(cell) for cell in row] for row in table.rows],
+    )  # fmt: skip
+
+
 def _plain(value: Any) -> Any:
     """As it can cross the border: days as text, everything unusual as text."""
     if isinstance(value, date | datetime):
@@ -138,8 +148,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value[:1000]]
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in list(value.items())[:1000]}
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+        return {text.clean(str(key)): _plain(item) for key, item in list(value.items())[:1000]}
+    if isinstance(value, float | bool) or value is None or (isinstance(value, int) and abs(value) < 1 << 63):
+        return value
+    return text.clean(str(value))
 
 
 def _unknown(suffix: str) -> Invalid:

@@ -25,7 +25,7 @@ _UNSEEN = re.compile(
     # C0 and C1 controls but tab and line feed; soft hyphen, zero width space, direction marks and overrides, byte
     # order mark, line and paragraph separators, tags: what a reader does not see must not reach a model
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f]"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _FRONT = re.compile(r"---[ \t]*\n(?P<yaml>.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _SIMPLE = re.compile(r"(?P<key>[a-z_]{1,40}): +(?P<value>[A-Za-z][A-Za-z0-9 .,()'/@_+-]*[A-Za-z0-9.)]|[A-Za-z])[ \t]*")
@@ -34,6 +34,8 @@ _LIST = re.compile(r"(?P<key>[a-z_]{1,40}): +\[(?P<items>[A-Za-z0-9@._/-]+(?:, *
 _WORDS_OF_YAML = frozenset({"true", "false", "null", "nan", "inf"})
 MAX_COLUMNS = 500
 MAX_NESTING = 40
+MAX_VALUES = 20_000
+"""Of front matter or of a file beside documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,29 @@ class Read:
 def clean(text: str) -> str:
     """The text with `\\n` as its line end and each unseen control character as a space; the number of lines stays."""
     return _UNSEEN.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _storable(value: Any, left: list[int]) -> Any:
+    """A value of YAML with its texts `clean`ed. `left`: so many values yet, since aliases can name more than memory
+    holds."""
+    left[0] -= 1
+    if left[0] < 0:
+        raise Invalid("it has values without end", code="front_matter", hint="Write them without aliases.")
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [_storable(item, left) for item in value]
+    if isinstance(value, dict):
+        return {clean(str(key)): _storable(item, left) for key, item in value.items()}
+    return value
+
+
+def printable(name: str) -> str:
+    """A name as it can be shown and stored: bytes that are no UTF-8 as numbers behind a backslash."""
+    try:
+        return clean(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+    except UnicodeEncodeError:
+        return clean(name.encode("utf-8", "backslashreplace").decode())
 
 
 def decoded(data: bytes) -> str:
@@ -109,7 +134,8 @@ def mapping(yaml: str, what: str) -> Mapping[str, Any]:
         raise Invalid(
             f"its {what} has no keys", code="front_matter", hint="Write `key: value` lines between the --- lines."
         )
-    return front
+    cleaned: dict[str, Any] = _storable(front, [MAX_VALUES])
+    return cleaned
 
 
 def _simple(yaml: str) -> dict[str, Any] | None:
@@ -193,7 +219,7 @@ def structured(data: bytes) -> Read:
     lines: list[str] = []
     _told(value, "", lines, 0)
     title = value.get("title") if isinstance(value, dict) else None
-    return Read("\n".join(lines), title=title if isinstance(title, str) else None)
+    return Read("\n".join(lines), title=clean(title) if isinstance(title, str) else None)
 
 
 def _told(value: Any, path: str, lines: list[str], depth: int) -> None:
@@ -201,7 +227,7 @@ def _told(value: Any, path: str, lines: list[str], depth: int) -> None:
         raise Invalid("it is nested too deeply", code="document_nesting", hint="Save it in a flatter form.")
     if isinstance(value, dict):
         for key, item in value.items():
-            _told(item, f"{path}.{key}" if path else str(key), lines, depth + 1)
+            _told(item, f"{path}.{_key(key)}" if path else _key(key), lines, depth + 1)
     elif isinstance(value, list):
         for at, item in enumerate(value, 1):
             _told(item, f"{path}[{at}]", lines, depth + 1)
@@ -209,6 +235,11 @@ def _told(value: Any, path: str, lines: list[str], depth: int) -> None:
                 lines.append("")
     elif value is not None:
         lines.append(f"{path}: {clean(str(value))}" if path else clean(str(value)))
+
+
+def _key(key: str) -> str:
+    """A key on one line."""
+    return " ".join(clean(key).split())
 
 
 def bounded(text: str) -> str:

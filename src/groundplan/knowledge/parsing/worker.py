@@ -15,7 +15,7 @@ import msgspec
 
 from groundplan.core.errors import GroundplanError
 from groundplan.knowledge.parsing.confine import MEMORY_BYTES, confine
-from groundplan.knowledge.parsing.model import Job, Outcome, Refused
+from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused
 from groundplan.knowledge.parsing.prepare import prepare
 
 LENGTH = struct.Struct("<I")
@@ -40,11 +40,14 @@ def _refused(job: Job, code: str, message: str, hint: str) -> Refused:
     return Refused(key=job.key, code=code, message=message, hint=hint)
 
 
-def serve(source: BinaryIO, target: BinaryIO) -> None:
-    """Answer every frame of `source` in order."""
+def serve(source: BinaryIO, target: BinaryIO, *, confined: bool = True) -> None:
+    """Answer every frame of `source` in order. `confined`: whether the kernel holds this process to it."""
     decoder, encoder = msgspec.msgpack.Decoder(Job), msgspec.msgpack.Encoder()
     while head := source.read(LENGTH.size):
-        body = encoder.encode(answer(decoder.decode(source.read(LENGTH.unpack(head)[0]))))
+        outcome = answer(decoder.decode(source.read(LENGTH.unpack(head)[0])))
+        if not confined and isinstance(outcome, Parsed):
+            outcome = msgspec.structs.replace(outcome, confined=False)
+        body = encoder.encode(outcome)
         target.write(LENGTH.pack(len(body)) + body)
         target.flush()
 
@@ -54,8 +57,8 @@ def main() -> int:
     target = os.fdopen(os.dup(1), "wb")
     # whatever a library prints must not get between the frames
     os.dup2(2, 1)
-    confine(int(sys.argv[1]) if len(sys.argv) > 1 else MEMORY_BYTES)
-    serve(sys.stdin.buffer, target)
+    confined = confine(int(sys.argv[1]) if len(sys.argv) > 1 else MEMORY_BYTES)
+    serve(sys.stdin.buffer, target, confined=confined)
     return 0
 
 

@@ -83,9 +83,12 @@ class Sidecars:
         if len(data) > MAX_BYTES:
             raise TooLarge(f"{name} is too large", code="readers_file", hint="It should be a few lines.")
         try:
-            return data.decode("utf-8-sig")
+            text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise unreadable(name) from error
+        if "\0" in text:
+            raise unreadable(name)
+        return text
 
 
 def unreadable(name: str) -> Invalid:
