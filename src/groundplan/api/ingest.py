@@ -48,12 +48,17 @@ def ingest_current(services: Services) -> dict[str, Any]:
 
 
 class Indexing:
-    """Runs an ingestion in the background whenever asked; `done` tells whether the newest one asked for has ended."""
+    """Runs an ingestion in the background whenever asked; `done` tells whether the newest one asked for has ended.
 
-    def __init__(self, services: Services, retry_seconds: float = 1.0) -> None:
+    Where the database or the embedder is away, it tries again: five times after a second, then after twice as long
+    each time, up to a minute; whoever asks meanwhile is not kept waiting.
+    """
+
+    def __init__(self, services: Services, retry_seconds: float = 1.0, most_seconds: float = 60.0) -> None:
         self._services = services
-        self._retry = retry_seconds
+        self._retry, self._most = retry_seconds, most_seconds
         self._wanted = threading.Event()
+        self._asked = threading.Event()
         self._stop = threading.Event()
         self._idle = threading.Event()
         self._thread = threading.Thread(target=self._run, name="indexing", daemon=True)
@@ -65,6 +70,7 @@ class Indexing:
     def ask(self) -> None:
         """Read the sources soon."""
         self._idle.clear()
+        self._asked.set()
         self._wanted.set()
 
     def again(self) -> None:
@@ -77,21 +83,26 @@ class Indexing:
 
     def stop(self) -> None:
         self._stop.set()
+        self._asked.set()
         self._wanted.set()
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
+        failures = 0
         while True:
             self._wanted.wait()
             if self._stop.is_set():
                 return
             self._wanted.clear()
+            self._asked.clear()
             try:
                 ingest_current(self._services)
+                failures = 0
             except (GroundplanError, psycopg.Error) as error:
                 log.info("sources are not indexed yet: %s", error)
                 self._wanted.set()
-                self._stop.wait(self._retry)
+                self._asked.wait(min(self._retry * 2 ** max(0, failures - 4), self._most))
+                failures = min(failures + 1, 30)
                 continue
             except Exception:
                 log.exception("sources could not be indexed")

@@ -6,7 +6,7 @@ source.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -18,9 +18,11 @@ from psycopg import Connection
 from groundplan.blueprint.model import Source
 from groundplan.core.audit import SYSTEM, record
 from groundplan.core.errors import Unavailable
+from groundplan.core.words import counted
 from groundplan.knowledge import store
 from groundplan.knowledge.intake import intake_store
-from groundplan.knowledge.intake.run import Bad, Progress, Run, Tally
+from groundplan.knowledge.intake.run import Progress, Run
+from groundplan.knowledge.intake.tally import Bad, Tally
 from groundplan.knowledge.intake.vectors import context as context
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Embedder, IngestReport, by_grant
@@ -35,6 +37,8 @@ from groundplan.ledger.finding import Finding
 _MISSING = "knowledge.source_missing"
 _READING = ("knowledge.unreadable", "knowledge.unsupported", "knowledge.deleted_at_source")
 _TABLES = ("knowledge.table", "knowledge.sensor")
+FAILED = "knowledge.failed"
+_UNCONFINED = "knowledge.unconfined"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,8 @@ def _conclude(
     with_tables = {f"{subject}/{key}".rstrip("/") for key in [*tally.tables, *tally.gone]}
     quality_store.tell(conn, source.name, tables, kinds=_TABLES, settled=with_tables if source.checks else None)
     _unknown_readers(conn, source, subject)
+    unconfined = [_unconfined(source, subject, count)] if (count := intake_store.unconfined(conn, source.name)) else []
+    quality_store.tell(conn, source.name, unconfined, kinds=[_UNCONFINED], settled=[subject])
     store.finish_source(conn, source.name)
     health = "down" if away else "failing" if tally.bad else "ok"
     reason = away.message if away else f"{len(tally.bad)} documents cannot be read" if tally.bad else None
@@ -151,7 +157,8 @@ def _conclude(
 
 
 def _unknown_readers(conn: Connection[Any], source: Source, subject: str) -> None:
-    """Names among the readers of the source itself; those of documents are told by a look at them."""
+    """Names among the readers of the source itself, and all that its documents refuse; those whom documents let read
+    are told by a look at them."""
     named = set(source.readers) - {by_grant(source.name), "public"}
     found = [
         Finding(
@@ -161,8 +168,42 @@ def _unknown_readers(conn: Connection[Any], source: Source, subject: str) -> Non
         )
         for name in sorted(store.unknown_readers(conn, named))
     ]  # fmt: skip
+    found += [
+        _stranger(source, subject, name, paths) for name, paths in intake_store.strangers(conn, source.name).items()
+    ]
     subjects = {f"{subject}/reader:{name}" for name in named} | store.reader_subjects(conn, subject)
     quality_store.tell(conn, source.name, found, kinds=["knowledge.reader_unknown"], settled=subjects)
+
+
+def _stranger(source: Source, subject: str, name: str, paths: Sequence[str]) -> Finding:
+    """Of a name that documents refuse and nobody has."""
+    where = f"{paths[0]} and others" if len(paths) > 1 else paths[0]
+    effect = (
+        "It refuses nobody." if "@" in name else "Nobody reads these documents meanwhile, since it may be misspelt."
+    )
+    return Finding(
+        kind="knowledge.reader_unknown", subject=f"{subject}/reader:!{name}", owner=source.governed.steward or
+        source.owner, severity="low" if "@" in name else "high", detail={"paths": list(paths)},
+        message=f"'{name}' is refused by {where}, but is no group, team or person",
+        hint=f"{effect} Correct the name, take it out, or add the group.",
+    )  # fmt: skip
+
+
+def _unconfined(source: Source, subject: str, count: int) -> Finding:
+    return Finding(
+        kind=_UNCONFINED, subject=subject, severity="high", owner=source.owner,
+        message=f"{counted(count, 'document was', 'documents were')} read by a parser that the kernel does not confine",
+        hint="Run on Linux (x86-64 or ARM64) with seccomp, see `groundplan doctor`; each is read anew when it changes.",
+    )  # fmt: skip
+
+
+def failed(source: Source, what: str, error: Exception) -> Finding:
+    """Of a step that ended in a way nobody foresaw; where it did is in the log alone."""
+    return Finding(
+        kind=FAILED, subject=f"source/{source.name}", severity="high", owner=source.owner,
+        message=f"{what} failed ({type(error).__name__})", detail={"error": type(error).__name__},
+        hint="The log has the details; what was done stays, other sources go on, and it is tried again.",
+    )  # fmt: skip
 
 
 def _away(source: Source, subject: str, error: Unavailable) -> Finding:

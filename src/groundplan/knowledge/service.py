@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Any
+
+from psycopg import Connection
 
 from groundplan.blueprint.model import Source, Term
 from groundplan.core.database import connect
 from groundplan.knowledge import store
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.model import WHOLE
-from groundplan.knowledge.ingest import Settings, take_over
+from groundplan.knowledge.ingest import FAILED, Settings, failed, take_over
 from groundplan.knowledge.intake.run import Progress
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Embedder, IngestReport
 from groundplan.knowledge.parsing.sandbox import Sandbox
+from groundplan.knowledge.quality import quality_store
 from groundplan.knowledge.quality.assess import assess, scan_pending
 from groundplan.knowledge.quality.quality_store import assessed
 from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources.open import connector
+
+log = logging.getLogger("groundplan.knowledge")
 
 
 def never() -> bool:
@@ -51,30 +58,56 @@ def ingest_sources(url: str, sources: Iterable[Source], embedder: Embedder, inta
     """Bring the documents of all `sources` up to date; `url` is of role control.
 
     First all are taken over, so that their words can be searched; then come the assessment of quality, the scan for
-    personal data and secrets, and vectors. A source that is away is a finding. Raises `Unavailable` where the database
-    or the embedder is; what was done stays.
+    personal data and secrets, and vectors. A source that is away, or whose step fails in a way nobody foresaw, is a
+    finding, and the others go on. Raises `Unavailable` where the database or the embedder is; what was done stays.
     """
     every = list(sources)
     reports = []
+    failing: set[str] = set()
     with closing(connect(url, autocommit=True)) as conn, Sandbox() as sandbox:
         for source in every:
-            days = intake.review_days.get(source.name)
-            settings = Settings(days, sandbox, intake.progress, intake.models)
-            mirrors = intake.mirrors or intake.workspace / ".mirrors"
-            found = connector(source, intake.workspace, conn, mirrors=mirrors)
-            reports.append(take_over(conn, source, found, settings))
+            report = IngestReport(source.name, 0, 0, 0, 0, 0, 0, failed=1)
+            with _apart(conn, source, "taking it over", failing):
+                report = _take_over(conn, source, sandbox, intake)
+            reports.append(report)
         store.count_first(conn)
         if any(map(_moved, reports)) or not {source.name for source in every} <= assessed(conn, intake.today):
             # what is new in one source may be a copy of what another has
-            for source in every:
-                assess(conn, source.name, intake.today)
+            _assess(conn, every, intake, failing)
         if scan_pending(conn, glossary(intake.terms), intake.stop):
-            for source in every:
-                assess(conn, source.name, intake.today)
+            _assess(conn, every, intake, failing)
+        for source in every:
+            if source.name not in failing:
+                quality_store.tell(conn, source.name, [], kinds=[FAILED], settled=[f"source/{source.name}"])
         for edition in index_store.editions(conn, WHOLE):
             if edition.settings.embedding is None:
                 embed_pending(conn, embedder, edition.id, intake.stop)
     return reports
+
+
+@contextmanager
+def _apart(conn: Connection[Any], source: Source, what: str, failing: set[str]) -> Iterator[None]:
+    """Whatever goes wrong with a source costs that one: it is a finding, and goes into `failing`."""
+    try:
+        yield
+    except Exception as error:
+        if conn.closed or conn.broken:
+            raise
+        log.exception("source %s: %s failed", source.name, what)
+        failing.add(source.name)
+        quality_store.tell(conn, source.name, [failed(source, what, error)], kinds=[FAILED])
+
+
+def _take_over(conn: Connection[Any], source: Source, sandbox: Sandbox, intake: Intake) -> IngestReport:
+    settings = Settings(intake.review_days.get(source.name), sandbox, intake.progress, intake.models)
+    mirrors = intake.mirrors or intake.workspace / ".mirrors"
+    return take_over(conn, source, connector(source, intake.workspace, conn, mirrors=mirrors), settings)
+
+
+def _assess(conn: Connection[Any], sources: Sequence[Source], intake: Intake, failing: set[str]) -> None:
+    for source in sources:
+        with _apart(conn, source, "looking at its quality", failing):
+            assess(conn, source.name, intake.today)
 
 
 def _moved(report: IngestReport) -> bool:

@@ -29,10 +29,10 @@ _COLUMNS = """id uuid, source text, path text, title text, digest text, modified
   state text, sensitivity text, owner text, steward text, purposes text[], workloads text[], residency text[],
   licence text, valid_from date, valid_until date, review_days int, retain_until date, legal_hold boolean,
   origins jsonb, declared jsonb, media text, bytes bigint, content text, sketch bytea, token text, settled text,
-  chunked text, lines int, notes text[], supersedes text[]"""
+  chunked text, lines int, notes text[], supersedes text[], confined boolean"""
 _NAMES = ", ".join(column.split()[0] for column in _COLUMNS.split(","))
 _CONTENT = ("title", "digest", "modified_at", "media", "bytes", "content", "sketch", "token", "chunked", "lines",
-            "notes", "supersedes")  # fmt: skip
+            "notes", "supersedes", "confined")  # fmt: skip
 HELD = (
     "state",
     "sensitivity",
@@ -77,6 +77,7 @@ class Known:
     review_by: Any
     media: str | None
     title: str
+    content: str | None = None
 
 
 def known(conn: Conn, source: str) -> dict[str, Known]:
@@ -84,7 +85,7 @@ def known(conn: Conn, source: str) -> dict[str, Known]:
     with conn.cursor(row_factory=class_row(Known)) as cursor:
         rows = cursor.execute(
             """SELECT id, path, digest, deleted_at IS NULL AS live, token, settled, chunked, declared, decided,
-                 modified_at, review_by, media, title FROM document WHERE source = %s""",
+                 modified_at, review_by, media, title, content FROM document WHERE source = %s""",
             (source,),
         ).fetchall()
     return {row.path: row for row in rows}
@@ -197,6 +198,25 @@ def go_on(conn: Conn, source: str, cursor: Mapping[str, Any] | None, progress: M
 def cursor_of(conn: Conn, source: str) -> Mapping[str, Any] | None:
     row = conn.execute("SELECT cursor FROM source WHERE name = %s", (source,)).fetchone()
     return None if row is None else row[0]
+
+
+def strangers(conn: Conn, source: str) -> dict[str, list[str]]:
+    """Names that live documents refuse and nobody has, each with the first of these documents."""
+    rows = conn.execute(
+        """SELECT n.name, (array_agg(d.path ORDER BY d.path))[1:20] FROM document d,
+             jsonb_array_elements_text(d.declared -> 'strangers') AS n(name)
+           WHERE d.source = %s AND d.deleted_at IS NULL GROUP BY n.name""",
+        (source,),
+    )
+    return {name: paths for name, paths in rows}
+
+
+def unconfined(conn: Conn, source: str) -> int:
+    """How many live documents were read by a parser that the kernel did not confine."""
+    row = conn.execute(
+        "SELECT count(*) FROM document WHERE source = %s AND deleted_at IS NULL AND NOT confined", (source,)
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 def set_health(conn: Conn, source: str, health: str, reason: str | None) -> None:

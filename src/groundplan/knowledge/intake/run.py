@@ -9,66 +9,51 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from psycopg import Connection
+from psycopg.errors import CardinalityViolation, ProgramLimitExceeded
 
 from groundplan.blueprint.model import Source
-from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
+from groundplan.core.database import first_line
+from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.model import serving
 from groundplan.knowledge.index.recut import recut
 from groundplan.knowledge.intake import intake_store as store
-from groundplan.knowledge.intake.settle import Settled, declared, settle, source_values, superseded_paths
+from groundplan.knowledge.intake.settle import Settled, closed, declared, settle, source_values, superseded_paths
+from groundplan.knowledge.intake.tally import Bad, Tally
 from groundplan.knowledge.model import Readers
-from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Piece, Refused, Table
+from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Piece, Refused
 from groundplan.knowledge.parsing.prepare import PROCESSING
 from groundplan.knowledge.parsing.sandbox import Sandbox
+from groundplan.knowledge.parsing.text import clean, printable
 from groundplan.knowledge.sources.model import Change, Connector, Content, Cursor
-from groundplan.knowledge.store import put_readers
+from groundplan.knowledge.store import put_readers, unknown_readers
 
+log = logging.getLogger("groundplan.knowledge.intake")
 BATCH = 200
 _BATCH_CHARACTERS = 4_000_000
 _BATCH_SECONDS = 2.0
 MOST_AWAY = 20
 """So many documents of a source may be out of reach before the source itself is taken for away."""
+_LONGEST_NAME = 1000
+_DATA = (psycopg.DataError, psycopg.IntegrityError, CardinalityViolation, ProgramLimitExceeded, ValueError)
+"""How PostgreSQL, or the way to it, refuses what a document says."""
 
 Progress = Callable[[str, str], None]
 """Told (source, path) before each document."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bad:
-    """A document that is not searched, and why."""
-
-    key: str
-    code: str
-    message: str
-    hint: str
-
-
-@dataclass(slots=True)
-class Tally:
-    """Counts of one run, and what a person should look at."""
-
-    read: int = 0
-    added: int = 0
-    changed: int = 0
-    deleted: int = 0
-    readers_changed: int = 0
-    chunks: int = 0
-    bad: list[Bad] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)
-    gone: set[str] = field(default_factory=set)
-    blocked: set[str] = field(default_factory=set)
-    tables: dict[str, list[Table]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -105,6 +90,8 @@ class _Pending:
     content: Content
     around: tuple[Any, ...]
     digest: str
+    clear: bool
+    """No document before it is tried again."""
 
 
 class Run:
@@ -130,44 +117,99 @@ class Run:
         self._blocked = store.blocked(conn, source.name)
         self._limit = serving(index_store.editions(conn)).settings.limit(source.name)
         self._batch = _Batch()
-        self._pending: dict[str, _Pending] = {}
+        self._pending: deque[_Pending] = deque()
+        self._ids: dict[str, UUID] = {}
+        self._nobody: dict[str, bool] = {}
         self._away = 0
+        self._again = 0
+        self._clear = True
+        self._ended: Unavailable | None = None
         self.tally = Tally()
 
     def take_over(self) -> Tally:
         """Everything since the cursor. Raises `Unavailable` where the source is away: what was done stays."""
         old = any(one.live and one.chunked != PROCESSING for one in self._known.values())
         cursor = None if old else store.cursor_of(self._conn, self._source.name)
-        changes = self._connector.changes(cursor)
-        for job, outcome in self._sandbox.parse_all(self._jobs(changes)):
-            self._parsed(self._pending.pop(job.key), outcome)
+        for _, outcome in self._sandbox.parse_all(self._jobs(self._changes(cursor))):
+            self._parsed(self._pending.popleft(), outcome)
             self._write_if(full=True)
-        if self._connector.whole:
+        if self._ended is None and self._connector.whole:
             for path, one in self._known.items():
-                if path not in self.tally.seen and one.live:
+                if one.live and path not in self.tally.seen and path not in self.tally.gone:
                     self._gone(path)
                     self._write_if(full=True)
-        else:
+        elif self._ended is None:
             self._settle_again()
         self._write_if(full=False)
-        if self._source.checks:
-            self.tally.tables[""] = list(self._connector.tables())
+        if self._source.checks and self._ended is None:
+            with self._ends_here():
+                self.tally.tables[""] = list(self._connector.tables())
         with self._conn.transaction():
             store.hold_changes(self._conn)
             if store.set_superseded(self._conn, self._source.name):
                 store.tell_followers(self._conn)
+        if self._ended is not None:
+            raise self._ended
         return self.tally
+
+    def _changes(self, cursor: Cursor | None) -> Iterator[Change]:
+        """What the connector tells, until it ends or cannot go on: what it told before is taken over all the same."""
+        with self._ends_here():
+            for change in self._connector.changes(cursor):
+                yield change
+                if self._ended is not None:
+                    return
+
+    @contextmanager
+    def _ends_here(self) -> Iterator[None]:
+        """Whatever goes wrong with the source as a whole ends its run, and is told once the rest was written."""
+        try:
+            yield
+        except Unavailable as error:
+            self._ended = error
+        except psycopg.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 -- the edge of a source: whatever a library says of it
+            self._ended = failed(self._source.name, error)
 
     def _settle_again(self) -> None:
         """What was not mentioned is as it was, but the source or a folder may say something else of it now."""
         for path, one in self._known.items():
-            if one.live and path not in self.tally.seen and path not in self.tally.gone:
-                self._unchanged(one, Change(path, one.token or ""), tuple(self._connector.around(path)))
+            if one.live and path not in self.tally.seen and path not in self.tally.gone and self._ended is None:
+                with self._costs_one(path):
+                    self._unchanged(one, Change(path, one.token or ""), tuple(self._connector.around(path)))
                 self._write_if(full=True)
+
+    @contextmanager
+    def _costs_one(self, key: str) -> Iterator[None]:
+        """Whatever goes wrong with a document costs that one, and is told; the others go on."""
+        try:
+            yield
+        except NotFound:
+            self._gone(key)
+        except Invalid as error:
+            self._bad(key, error.code, error.message, error.hint or "")
+        except Unavailable as error:
+            self._put_off(key, error)
+        except psycopg.Error:
+            raise
+        except Exception as error:
+            log.error("%s of source %s could not be read", printable(key), self._source.name, exc_info=error)
+            self._again += 1
+            self._bad(
+                key, "document_failed", f"reading it failed ({type(error).__name__})",
+                "Save it anew where it is from; the log has the details. It is tried again.",
+            )  # fmt: skip
 
     def _jobs(self, changes: Iterator[Change]) -> Iterator[Job]:
         """Documents that have to be parsed; all others are dealt with on the way."""
         for change in changes:
+            if not _nameable(change.key):
+                self._bad(
+                    printable(change.key)[:_LONGEST_NAME], "document_name",
+                    f"its name is not UTF-8, or longer than {_LONGEST_NAME} characters", "Rename it where it is from.",
+                )  # fmt: skip
+                continue
             if self._progress is not None:
                 self._progress(self._source.name, change.key)
             content = None if change.gone or change.key in self._blocked else self._needed(change)
@@ -177,19 +219,24 @@ class Run:
                 self.tally.blocked.add(change.key)
                 self.tally.seen.add(change.key)
             if content is not None:
-                self._pending[change.key] = content
+                self._pending.append(content)
                 yield Job(
                     key=change.key, data=content.content.data, media=content.content.media,
                     tables=bool(self._source.checks), limit=self._limit, pdf=self._pdf,
                 )  # fmt: skip
             elif not self._pending:
                 # behind documents that are still being parsed, the cursor waits for them
-                self._batch.cursor = change.cursor or self._batch.cursor
+                self._advance(change, clear=not self._again)
             self._write_if(full=True)
+
+    def _advance(self, change: Change, *, clear: bool) -> None:
+        """Everything up to this change is done. Behind a document that is tried again the cursor stays."""
+        if clear and self._clear:
+            self._batch.cursor = change.cursor or self._batch.cursor
 
     def _needed(self, change: Change) -> _Pending | None:
         """What has to be parsed of a change: nothing where the document is as it was, or cannot be read."""
-        try:
+        with self._costs_one(change.key):
             around = tuple(self._connector.around(change.key))
             one = self._known.get(change.key)
             if one is not None and one.live and one.token == change.version and one.chunked == PROCESSING:
@@ -200,26 +247,39 @@ class Run:
             if one is not None and one.live and one.digest == digest and one.chunked == PROCESSING:
                 self._unchanged(one, change, around)
                 return None
-            return _Pending(change, content, around, digest)
-        except (Invalid, TooLarge) as error:
-            self._bad(change.key, error.code, error.message, error.hint or "")
-        except NotFound:
-            self._gone(change.key)
-        except Unavailable as error:
-            self._put_off(change.key, error)
+            return _Pending(change, content, around, digest, clear=not self._again)
         return None
 
     def _put_off(self, key: str, error: Unavailable) -> None:
         """One document could not be fetched now: it stays as it was. Where many cannot, the source is away."""
         self._away += 1
+        self._again += 1
         if self._away > MOST_AWAY:
-            raise error
-        self.tally.bad.append(Bad(key, error.code, error.message, error.hint or ""))
-        self.tally.seen.add(key)
+            self._ended = error
+        self._tell(key, error.code, error.message, error.hint or "")
+
+    def _settled(
+        self,
+        around: tuple[Any, ...],
+        says: Mapping[str, Mapping[str, Any]],
+        decided: Mapping[str, Any],
+        digest: str,
+        modified: datetime | None,
+    ) -> Settled:
+        found = settle(self._source, self._values, around, says, decided, digest, modified)
+        return closed(found, self._strangers(found.readers.deny - {"public"}))
+
+    def _strangers(self, names: frozenset[str]) -> list[str]:
+        """Those of the names that are no group, no team and no person."""
+        new = names - self._nobody.keys()
+        if new:
+            unknown = unknown_readers(self._conn, new)
+            self._nobody.update((name, name in unknown) for name in new)
+        return sorted(name for name in names if self._nobody[name])
 
     def _unchanged(self, one: store.Known, change: Change, around: tuple[Any, ...]) -> None:
         """The content stands; what holds for it may have changed above it."""
-        settled = settle(self._source, self._values, around, one.declared, one.decided, one.digest, one.modified_at)
+        settled = self._settled(around, one.declared, one.decided, one.digest, one.modified_at)
         self.tally.seen.add(change.key)
         self.tally.read += 1
         if settled.row["settled"] != one.settled:
@@ -230,33 +290,31 @@ class Run:
             self._batch.tokens[one.id] = change.version
 
     def _parsed(self, pending: _Pending, outcome: Outcome) -> None:
-        key = pending.change.key
+        key, again = pending.change.key, self._again
         if isinstance(outcome, Refused):
             self._bad(key, outcome.code, outcome.message, outcome.hint)
         else:
-            try:
+            with self._costs_one(key):
                 self._take(pending, outcome)
-            except (Invalid, TooLarge) as error:
-                self._bad(key, error.code, error.message, error.hint or "")
+        self._clear = self._clear and again == self._again
         # documents come back in order: everything before this one is done
-        self._batch.cursor = pending.change.cursor or self._batch.cursor
+        self._advance(pending.change, clear=pending.clear)
 
     def _take(self, pending: _Pending, parsed: Parsed) -> None:
         key, content = pending.change.key, pending.content
         one = self._known.get(key)
-        modified = content.modified_at or datetime.now(UTC)
+        modified = _changed_at(one, content, parsed)
         says = declared(parsed.told, content.told)
-        settled = settle(
-            self._source, self._values, pending.around, says, one.decided if one else {}, pending.digest, modified
-        )
-        id = one.id if one else new_id()
-        self._batch.rows.append(self._row(id, pending, parsed, settled))
+        settled = self._settled(pending.around, says, one.decided if one else {}, pending.digest, modified)
+        told_before = one is not None or key in self._ids
+        id = self._ids.setdefault(key, one.id if one else new_id())
+        self._batch.rows.append(self._row(id, pending, parsed, settled, modified))
         self._batch.readers[id] = settled.readers
         self._batch.chunks[id] = parsed.pieces
         if not parsed.markdown:
             self._batch.plain.add(id)
         self._batch.characters += parsed.characters
-        if one is not None:
+        if told_before:
             self._batch.replaced.append(id)
         if parsed.tables:
             self.tally.tables[key] = parsed.tables
@@ -268,7 +326,9 @@ class Run:
         else:
             self.tally.added += 1
 
-    def _row(self, id: UUID, pending: _Pending, parsed: Parsed, settled: Settled) -> Mapping[str, Any]:
+    def _row(
+        self, id: UUID, pending: _Pending, parsed: Parsed, settled: Settled, modified: datetime
+    ) -> Mapping[str, Any]:
         return {
             **settled.row,
             "id": str(id),
@@ -276,7 +336,7 @@ class Run:
             "path": pending.change.key,
             "title": parsed.title,
             "digest": pending.digest,
-            "modified_at": pending.content.modified_at,
+            "modified_at": modified,
             "media": parsed.media,
             "bytes": len(pending.content.data),
             "content": parsed.content or None,
@@ -286,12 +346,16 @@ class Run:
             "lines": parsed.lines,
             "notes": parsed.notes,
             "supersedes": superseded_paths(pending.change.key, settled.own),
+            "confined": parsed.confined,
         }
+
+    def _tell(self, key: str, code: str, message: str, hint: str) -> None:
+        self.tally.bad.append(Bad(key, code, clean(message), hint))
+        self.tally.seen.add(key)
 
     def _bad(self, key: str, code: str, message: str, hint: str) -> None:
         """A document that cannot be read for certain: told, and taken out of search until it can."""
-        self.tally.bad.append(Bad(key, code, message, hint))
-        self.tally.seen.add(key)
+        self._tell(key, code, message, hint)
         self._remove(key)
 
     def _gone(self, key: str) -> None:
@@ -301,9 +365,10 @@ class Run:
 
     def _remove(self, key: str) -> bool:
         one = self._known.get(key)
-        if one is None or not one.live:
+        id = one.id if one is not None and one.live else self._ids.get(key)
+        if id is None:
             return False
-        self._batch.removed.append(one.id)
+        self._batch.removed.append(id)
         return True
 
     def _write_if(self, *, full: bool) -> None:
@@ -312,6 +377,49 @@ class Run:
         if full and not batch.full:
             return
         self._batch = _Batch()
+        try:
+            self._write(batch)
+        except _DATA as error:
+            log.warning("documents of source %s are written one by one: %s", self._source.name, first_line(error))
+            self._write_apart(batch)
+
+    def _write_apart(self, batch: _Batch) -> None:
+        """Each document by itself, so that one which PostgreSQL refuses costs that one; last what is left, and the
+        cursor."""
+        rest = _Batch(tokens=batch.tokens, removed=batch.removed, cursor=batch.cursor)
+        for row in batch.rows:
+            id = UUID(row["id"])
+            part = _Batch(
+                rows=[row], readers={id: batch.readers[id]}, chunks={id: batch.chunks[id]}, plain=batch.plain & {id},
+                replaced=[id] if id in batch.replaced else [],
+            )  # fmt: skip
+            self._write_one(row["path"], part, rest)
+        paths = {one.id: path for path, one in self._known.items()}
+        for row in batch.held:
+            id = UUID(row["id"])
+            self._write_one(paths[id], _Batch(held=[row], readers={id: batch.readers[id]}), rest)
+        self._write(rest)
+
+    def _write_one(self, key: str, part: _Batch, rest: _Batch) -> None:
+        try:
+            self._write(part)
+        except _DATA as error:
+            self._tell(
+                key, "document_refused", f"PostgreSQL does not take it: {first_line(error)[:200]}",
+                "Look for unusual characters in its name, title and values, and save it anew.",
+            )  # fmt: skip
+            one = self._known.get(key)
+            if one is not None and one.live:
+                rest.removed.append(one.id)
+            if part.held:
+                self.tally.readers_changed -= 1
+            elif one is not None and one.live:
+                self.tally.changed -= 1
+            else:
+                self.tally.added -= 1
+            self.tally.chunks -= sum(map(len, part.chunks.values()))
+
+    def _write(self, batch: _Batch) -> None:
         with self._conn.transaction():
             if batch.rows or batch.removed or batch.held:
                 store.hold_changes(self._conn)
@@ -347,6 +455,34 @@ class Run:
             "read": tally.read, "added": tally.added, "changed": tally.changed, "deleted": tally.deleted,
             "failed": len(tally.bad), "at": datetime.now(UTC).isoformat(timespec="seconds"),
         }  # fmt: skip
+
+
+def failed(source: str, error: Exception) -> Unavailable:
+    """What is told of a source that ended by an error; where, of one that nobody foresaw, is in the log alone."""
+    if isinstance(error, GroundplanError):
+        return Unavailable(error.message, code=error.code, hint=error.hint)
+    log.error("source %s could not be read", source, exc_info=error)
+    return Unavailable(
+        f"reading it failed ({type(error).__name__})", code="source_failed",
+        hint="The log has the details. What was read stays; it is tried again.",
+    )  # fmt: skip
+
+
+def _nameable(key: str) -> bool:
+    """Whether PostgreSQL takes the key: UTF-8 without NUL, and not so long that no index holds it."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return len(key) <= _LONGEST_NAME and "\0" not in key
+
+
+def _changed_at(one: store.Known | None, content: Content, parsed: Parsed) -> datetime:
+    """When it was changed: as its source says, else when this content was seen here for the first time."""
+    if content.modified_at is not None:
+        return content.modified_at
+    same = one is not None and one.live and one.content is not None and one.content == parsed.content
+    return one.modified_at if same and one is not None and one.modified_at else datetime.now(UTC)
 
 
 def _digest(content: Content) -> str:

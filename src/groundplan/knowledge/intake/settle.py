@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -80,10 +80,28 @@ def settle(
         **says,
         "unknown": {key: near for each in (front, beside) for key, near in each.unknown.items()},
         "ignored": [text for origin in found.origins.values() for text in origin.get("ignored", ())],
+        "strangers": [],
         "named": sorted((readers.allow | readers.deny) - {*source.readers, by_grant(source.name)}),
     }
     row["settled"] = hashlib.sha256(mark.encode()).hexdigest()
     return Settled(row, readers, (front, beside))
+
+
+def closed(settled: Settled, strangers: Sequence[str]) -> Settled:
+    """The same, where a document refuses names that nobody has (`strangers`). A group of that name may be misspelt: who
+    is meant is not known, so nobody reads it. An address is that of a person who left, or is still to come."""
+    if not strangers:
+        return settled
+    readers = settled.readers
+    if any("@" not in name for name in strangers):
+        readers = Readers(frozenset(), readers.deny | {"public"})
+    mark = json.dumps([settled.row["settled"], *strangers])
+    row = {
+        **settled.row,
+        "declared": {**settled.row["declared"], "strangers": list(strangers)},
+        "settled": hashlib.sha256(mark.encode()).hexdigest(),
+    }
+    return replace(settled, row=row, readers=readers)
 
 
 def _readers(source: Source, outer: Sequence[tuple[Around, Said]], own: Sequence[Said]) -> Readers:

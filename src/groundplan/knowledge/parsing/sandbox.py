@@ -48,7 +48,7 @@ class Sandbox:
         self._decoder = msgspec.msgpack.Decoder(Outcome)
         self._unread = bytearray()
         self._unsent = bytearray()
-        self._count = 0
+        self._count = self._flying = 0
         self._second: Sandbox | None = None
 
     def __enter__(self) -> Self:
@@ -65,6 +65,7 @@ class Sandbox:
             self._second.close()
             self._second = None
         child, self._child = self._child, None
+        self._flying = 0
         if child is None:
             return
         child.kill()
@@ -78,6 +79,8 @@ class Sandbox:
 
     def parse_all(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
         """Each job with its outcome, in order."""
+        if self._flying:
+            self.close()  # somebody stopped asking: what is still coming is about other documents
         waiting: deque[Job] = deque()
         coming = iter(jobs)
         more = True
@@ -127,6 +130,7 @@ class Sandbox:
         self._start()
         body = msgspec.msgpack.encode(job)
         self._unsent += LENGTH.pack(len(body)) + body
+        self._flying += 1
 
     def _next(self, waiting: deque[Job]) -> Outcome:
         """The outcome of the first of `waiting`; all of them were sent."""
@@ -137,6 +141,7 @@ class Sandbox:
         job, rest = waiting[0], list(waiting)[1:]
         if isinstance(body, bytes):
             self._count += 1
+            self._flying -= 1
             outcome: Parsed | Refused = self._decoder.decode(body)
             short = isinstance(outcome, Refused) and outcome.code == "document_memory"
             if short or (self._count >= self._jobs and not rest):

@@ -1,0 +1,34 @@
+"""What one run over a source counts, and the documents that it could not take. Types only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from groundplan.knowledge.parsing.model import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """A document that is not searched, and why."""
+
+    key: str
+    code: str
+    message: str
+    hint: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one run, and what a person should look at."""
+
+    read: int = 0
+    added: int = 0
+    changed: int = 0
+    deleted: int = 0
+    readers_changed: int = 0
+    chunks: int = 0
+    bad: list[Bad] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)
+    blocked: set[str] = field(default_factory=set)
+    tables: dict[str, list[Table]] = field(default_factory=dict)

@@ -1,0 +1,225 @@
+"""How a run over sources ends: what goes wrong costs one document or one source, is told, and the rest goes on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from datetime import date
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from tests.knowledge_intake import Given, Intake, source
+
+from groundplan.api import ingest as api_ingest
+from groundplan.core.errors import NotFound, Unavailable
+from groundplan.knowledge import ingest as knowledge_ingest
+from groundplan.knowledge import service
+from groundplan.knowledge.intake import run
+from groundplan.knowledge.model import Vectors
+from groundplan.knowledge.parsing.model import Job, Parsed
+from groundplan.knowledge.parsing.sandbox import Sandbox
+from groundplan.knowledge.quality.assess import assess
+from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.model import Connector
+from groundplan.testing.database import Database
+
+
+@pytest.fixture
+def intake(database: Database) -> Iterator[Intake]:
+    intake = Intake(database)
+    yield intake
+    intake.close()
+
+
+def texts(*names: str) -> dict[str, bytes | Exception]:
+    return {name: f"# {name}\n\nThis is {name}.\n".encode() for name in names}
+
+
+def test_an_error_nobody_foresaw_costs_one_document(intake: Intake, caplog: pytest.LogCaptureFixture) -> None:
+    given = Given({**texts("a", "b", "c", "d")}, levels={"c": RuntimeError("secret place")}, whole=False)
+    given.texts["b"] = KeyError("secret place")
+    with caplog.at_level(logging.ERROR):
+        report = intake.take_over(given)
+    assert (report.added, report.failed, intake.live()) == (2, 2, {"a", "d"})
+    assert intake.findings() == {
+        ("knowledge.unreadable", "b"): "b is not searched: reading it failed (KeyError)",
+        ("knowledge.unreadable", "c"): "c is not searched: reading it failed (RuntimeError)",
+    }
+    assert "secret place" in caplog.text, "where it went wrong is in the log"
+    given.texts["b"], given.levels = texts("b")["b"], {}
+    intake.take_over(given)
+    assert given.cursors == [None, {"number": 0}], "what failed is asked for again"
+    assert (intake.live(), intake.findings()) == ({"a", "b", "c", "d"}, {})
+
+
+def test_a_source_that_breaks_off_keeps_what_it_told_and_loses_nothing(intake: Intake) -> None:
+    intake.take_over(Given(texts("a", "b", "z")))
+    given = Given({**texts("a", "c")}, ends=RuntimeError("x"))
+    report = intake.take_over(given)
+    assert (report.added, report.deleted, report.failed) == (1, 0, 1)
+    assert intake.live() == {"a", "b", "c", "z"}
+    assert intake.findings() == {("knowledge.source_missing", ""): "reading it failed (RuntimeError)"}
+    given.ends = None
+    assert (intake.take_over(given).deleted, intake.findings()) == (2, {})
+
+
+def test_what_went_away_meanwhile_is_no_error(intake: Intake) -> None:
+    intake.take_over(Given(texts("a", "b")))
+    gone = NotFound("it went away meanwhile", code="document_gone", hint="Nothing.")
+    report = intake.take_over(Given({**texts("a"), "b": gone}))
+    assert (report.deleted, report.failed, intake.findings(), intake.live()) == (1, 0, {}, {"a"})
+
+
+def test_where_many_are_out_of_reach_what_was_read_stays(intake: Intake) -> None:
+    away = Unavailable("no answer", code="source_missing", hint="Later.")
+    given = Given({**texts("a"), **{f"n{n}": away for n in range(run.MOST_AWAY + 5)}, **texts("z")})
+    intake.take_over(given)
+    assert intake.live() == {"a"}
+    assert intake.findings()["knowledge.source_missing", ""] == "no answer"
+    assert "z" not in given.reads
+
+
+def test_what_postgresql_refuses_costs_one_document(intake: Intake) -> None:
+    intake.take_over(Given(texts("a", "b", "c")))
+    bad = b"---\nweight: .inf\n---\n# b\n"
+    report = intake.take_over(Given({**texts("a", "c", "d"), "b": bad, **texts("e")}))
+    assert (report.added, report.changed, report.failed) == (2, 0, 1)
+    assert intake.live() == {"a", "c", "d", "e"}
+    ((about, message),) = intake.findings().items()
+    assert about == ("knowledge.unreadable", "b")
+    assert "PostgreSQL does not take it" in message
+
+
+def test_a_name_that_is_told_twice_is_one_document(intake: Intake) -> None:
+    class Twice(Given):
+        def changes(self, cursor: Any) -> Iterator[Any]:
+            for change in super().changes(cursor):
+                yield change
+                yield change
+
+    assert intake.take_over(Twice(texts("a", "b"))).failed == 0
+    assert intake.live() == {"a", "b"}
+    assert intake.text("a").count("This is a.") == 1
+
+
+class Still:
+    """An embedder."""
+
+    def embed(self, texts: Any) -> Vectors:
+        return np.tile(np.float32(1 / 384**0.5), (len(texts), 384))
+
+
+def ingest(intake: Intake, folder: Path, *names: str) -> list[Any]:
+    return service.ingest_sources(
+        intake.database.urls["control"], [source(name) for name in names], Still(),
+        service.Intake(folder, date(2026, 11, 25)),
+    )  # fmt: skip
+
+
+def test_a_source_that_fails_stops_no_other(intake: Intake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("bad", "good"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.md").write_text(f"# A\n\nThis is of {name}.\n")
+    conclude, look = knowledge_ingest._conclude, assess
+
+    def broken(conn: Any, of: Any, *rest: Any, **more: Any) -> None:
+        if of.name == "bad":
+            conn.execute("SELECT 1 / 0")
+        conclude(conn, of, *rest, **more)
+
+    monkeypatch.setattr(knowledge_ingest, "_conclude", broken)
+    bad, good = ingest(intake, tmp_path, "bad", "good")
+    assert (bad.failed, good.added, good.failed) == (1, 1, 0)
+    assert intake.findings("bad")["knowledge.failed", ""] == "taking it over failed (DivisionByZero)"
+    assert not intake.findings("good")
+    done = intake.conn.execute("SELECT count(*) FROM chunk WHERE embedding IS NOT NULL AND text <> ''").fetchone()
+    assert done == (2,), "vectors are made all the same"
+    monkeypatch.setattr(knowledge_ingest, "_conclude", conclude)
+
+    def unsightly(conn: Any, name: str, today: date) -> Any:
+        if name == "bad":
+            raise RecursionError("x")
+        return look(conn, name, today)
+
+    monkeypatch.setattr(service, "assess", unsightly)
+    (tmp_path / "good/b.md").write_text("# B\n\nThis is the other text.\n")
+    ingest(intake, tmp_path, "bad", "good")
+    assert intake.findings("bad")["knowledge.failed", ""] == "looking at its quality failed (RecursionError)"
+    assert intake.one("b.md", "quality") is not None
+    monkeypatch.setattr(service, "assess", look)
+    (tmp_path / "good/b.md").unlink()
+    ingest(intake, tmp_path, "bad", "good")
+    assert not intake.findings("bad")
+
+
+def test_where_the_database_is_away_the_run_ends(
+    intake: Intake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(conn: psycopg.Connection[Any], *_: Any, **__: Any) -> None:
+        with psycopg.connect(intake.database.superuser, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s)", (conn.info.backend_pid,))
+        conn.execute("SELECT 1")
+
+    monkeypatch.setattr(knowledge_ingest, "_conclude", cut)
+    (tmp_path / "bad").mkdir()
+    with pytest.raises(psycopg.OperationalError):
+        ingest(intake, tmp_path, "bad")
+
+
+def test_no_document_is_given_the_text_of_another() -> None:
+    """Somebody stops asking while answers are on their way."""
+    with Sandbox() as sandbox:
+        first = sandbox.parse_all([Job(key=f"{n}.md", data=b"# One\n\nof the first source") for n in range(10)])
+        next(first)
+        found = [outcome for _, outcome in sandbox.parse_all([Job(key="x.md", data=b"# Two\n\nof the second")])]
+    assert isinstance(found[0], Parsed)
+    assert (found[0].key, found[0].title) == ("x.md", "Two")
+
+
+def test_a_folder_whose_file_cannot_be_looked_at_is_read_on(intake: Intake, tmp_path: Path) -> None:
+    class Breaking(Folder):
+        def read(self, key: str) -> Any:
+            if key == "b.md":
+                raise MemoryError
+            return super().read(key)
+
+    for name in "abc":
+        (tmp_path / f"{name}.md").write_text(f"# {name}\n")
+    connector: Connector = Breaking(tmp_path)
+    assert intake.take_over(connector).failed == 1
+    assert intake.live() == {"a.md", "c.md"}
+
+
+def test_tries_get_rarer_and_nobody_who_asks_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[float] = []
+    enough, again = threading.Event(), threading.Event()
+
+    def away(_: Any) -> None:
+        times.append(time.monotonic())
+        if len(times) == 9:
+            enough.set()
+        if len(times) == 10:
+            again.set()
+        raise Unavailable("the database is away", code="database_unavailable", hint="Later.")
+
+    monkeypatch.setattr(api_ingest, "ingest_current", away)
+    indexing = api_ingest.Indexing(SimpleNamespace(), retry_seconds=0.02, most_seconds=30)  # type: ignore[arg-type]
+    indexing.start()
+    try:
+        assert enough.wait(10)
+        gaps = [later - earlier for earlier, later in pairwise(times)]
+        assert gaps[-1] > 4 * gaps[0], "each wait is longer than the one before"
+        assert not indexing.done
+        asked = time.monotonic()
+        indexing.ask()
+        assert again.wait(5)
+        assert times[-1] - asked < 0.3
+    finally:
+        indexing.stop()

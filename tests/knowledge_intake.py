@@ -1,0 +1,118 @@
+"""A source that is taken over in tests: a database, its findings, and connectors that end as they are told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from groundplan.blueprint.model import Governed, Source
+from groundplan.core.ids import new_id
+from groundplan.knowledge.ingest import Settings, take_over
+from groundplan.knowledge.model import IngestReport
+from groundplan.knowledge.parsing.model import Table
+from groundplan.knowledge.sources.model import Around, Change, Connector, Content, Cursor
+from groundplan.testing.database import Database
+
+
+def source(name: str = "s", **governed: Any) -> Source:
+    return Source(
+        name=name, path=name, sensitivity="internal", owner="ana@acme.example", readers=["everyone"],
+        governed=Governed(**governed),
+    )  # fmt: skip
+
+
+class Intake:
+    """`findings` are those that are open: (kind, subject behind the source's) -> message."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.conn = psycopg.connect(database.urls["control"], autocommit=True)
+
+    def close(self) -> None:
+        self.conn.close()
+
+    def take_over(self, connector: Connector, **governed: Any) -> IngestReport:
+        return take_over(self.conn, source(**governed), connector, Settings())
+
+    def live(self, name: str = "s") -> set[str]:
+        rows = self.conn.execute("SELECT path FROM document WHERE source = %s AND deleted_at IS NULL", (name,))
+        return {path for (path,) in rows}
+
+    def one(self, path: str, columns: str) -> Any:
+        row = self.conn.execute(f"SELECT {columns} FROM document WHERE path = %s", (path,)).fetchone()
+        return row[0] if row and len(row) == 1 else row
+
+    def text(self, path: str) -> str:
+        rows = self.conn.execute(
+            "SELECT c.text FROM chunk c JOIN document d ON d.id = c.document_id WHERE d.path = %s ORDER BY c.number",
+            (path,),
+        )
+        return "\n".join(text for (text,) in rows)
+
+    def readers(self, path: str) -> set[str]:
+        rows = self.conn.execute(
+            """SELECT CASE WHEN r.deny THEN '!' ELSE '' END || r.reader FROM document_reader r
+               JOIN document d ON d.id = r.document_id WHERE d.path = %s""",
+            (path,),
+        )
+        return {name for (name,) in rows}
+
+    def findings(self, name: str = "s") -> dict[tuple[str, str], str]:
+        rows = self.conn.execute("SELECT kind, subject, message FROM finding WHERE closed_at IS NULL")
+        subject = f"source/{name}"
+        return {
+            (kind, about.removeprefix(subject).removeprefix("/")): message
+            for kind, about, message in rows
+            if about == subject or about.startswith(f"{subject}/")
+        }
+
+    def add_group(self, name: str) -> None:
+        self.conn.execute("INSERT INTO people_group (id, type, name) VALUES (%s, 'group', %s)", (new_id(), name))
+
+
+class Given:
+    """A connector of texts. What is an exception instead is raised: by `read`, or by `around` where it is in `levels`;
+    `ends`: after all of them."""
+
+    def __init__(
+        self,
+        texts: Mapping[str, bytes | Exception],
+        *,
+        levels: Mapping[str, Exception] | None = None,
+        ends: Exception | None = None,
+        whole: bool = True,
+        modified_at: Callable[[str], datetime | None] = lambda _: None,
+        told: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.texts, self.levels, self.ends, self.whole = dict(texts), dict(levels or {}), ends, whole
+        self.modified_at, self.told = modified_at, dict(told or {})
+        self.cursors: list[Cursor | None] = []
+        self.reads: list[str] = []
+
+    def changes(self, cursor: Cursor | None) -> Iterator[Change]:
+        self.cursors.append(cursor)
+        for number, (key, text) in enumerate(self.texts.items()):
+            yield Change(key, f"{hash(text)}" if isinstance(text, bytes) else "bad", cursor={"number": number})
+        if self.ends is not None:
+            raise self.ends
+
+    def read(self, key: str) -> Content:
+        self.reads.append(key)
+        text = self.texts[key]
+        if isinstance(text, Exception):
+            raise text
+        return Content(text, media="md", modified_at=self.modified_at(key), told=self.told.get(key, {}))
+
+    def around(self, key: str) -> Sequence[Around]:
+        if key in self.levels:
+            raise self.levels[key]
+        return ()
+
+    def tables(self) -> Sequence[Table]:
+        return ()
+
+    def close(self) -> None:
+        pass
