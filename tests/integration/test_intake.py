@@ -35,7 +35,7 @@ ACL = """# file: .
 # group: staff
 user::rwx
 group::r-x
-other::---
+other::--x
 
 # file: pay.md
 # owner: hana@acme.example
@@ -195,6 +195,7 @@ def test_readers_by_files_and_by_access_lists(world: World) -> None:
     world.write("in/.readers", "hr\n!ben@acme.example\n")
     world.write("in/b.md", "# B\n")
     world.write("in/c.md", "---\nreaders: [finance]\ndeny: [interns]\n---\n# C\n")
+    world.control.execute("INSERT INTO people_group (id, type, name) VALUES (%s, 'group', 'interns')", (new_id(),))
     world.ingest()
     assert world.readers("a.md") == {"everyone", "source/s"}
     assert world.readers("in/b.md") == {"hr", "!ben@acme.example"}
@@ -203,6 +204,9 @@ def test_readers_by_files_and_by_access_lists(world: World) -> None:
     world.ingest()
     assert world.readers("pay.md") == {"hana@acme.example", "hr", "audit", "!ben@acme.example"}
     assert world.readers("a.md") == {"ana@acme.example", "staff"}
+    world.write(".acl", ACL.replace("other::--x", "other::---"))
+    world.ingest()
+    assert world.readers("pay.md") == {"!ben@acme.example"}, "nobody there is known to pass the folder"
     world.write(".acl", "# file: .\n# owner: root\n# group: root\nuser::---\ngroup::---\nother::---\n")
     world.ingest()
     assert world.readers("a.md") == set(), "a list that names nobody lets nobody read, whatever the source says"
