@@ -1,0 +1,180 @@
+"""A web site as a source: what is not found any more counts as gone only where everything that names pages was read."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.knowledge_intake import Intake
+
+from groundplan.core.errors import Unavailable
+from groundplan.knowledge.sources.sitemaps import parsed
+from groundplan.knowledge.sources.web import Web
+from groundplan.testing.database import Database
+
+HTML = "text/html; charset=utf-8"
+
+
+class Site:
+    """`answers`: path -> (status, type, body, location)."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, str, bytes, str]] = {}
+        site = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, media, data, location = site.answers.get(self.path, (404, HTML, b"", ""))
+                self.send_response(status)
+                self.send_header("Content-Type", media)
+                if location:
+                    self.send_header("Location", location)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.origin = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def put(self, path: str, data: str | bytes, media: str = HTML, status: int = 200, location: str = "") -> None:
+        self.answers[path] = (status, media, data.encode() if isinstance(data, str) else data, location)
+
+    def refuse(self, path: str, status: int, location: str = "") -> None:
+        self.put(path, b"", status=status, location=location)
+
+    def name(self, *pages: str, place: str = "/sitemap.xml", index: bool = False) -> None:
+        each = "".join(f"<x><loc>{self.origin}{page}</loc></x>" for page in pages)
+        kind = "sitemapindex" if index else "urlset"
+        self.put(place, f"<?xml version='1.0'?><{kind}>{each}</{kind}>", "application/xml")
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    site = Site()
+    for name in "abc":
+        site.put(f"/{name}", f"<p>This is {name}.</p>")
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def intake(database: Database) -> Iterator[Intake]:
+    intake = Intake(database)
+    yield intake
+    intake.close()
+
+
+def look(intake: Intake, site: Site) -> tuple[set[str], str]:
+    """What is searched afterwards, and what is told of the source itself."""
+    intake.take_over(Web(f"{site.origin}/", rate=1000))
+    return intake.live(), intake.findings().get(("knowledge.source_missing", ""), "")
+
+
+XML = "application/xml"
+AWAY: dict[str, tuple[int, str, bytes]] = {
+    "an error": (503, HTML, b""),
+    "refused": (403, HTML, b""),
+    "not there": (404, HTML, b""),
+    "a page in its place": (200, HTML, b"<!doctype html><html><p>Sorry</p>"),
+    "cut off": (200, XML, b"<urlset><x><loc>http://"),
+    "empty": (200, XML, b"<urlset></urlset>"),
+    "entities": (200, XML, b"<!-- " + b"x" * 3000 + b" --><!DOCTYPE a [<!ENTITY b 'c'>]><urlset></urlset>"),
+    "no gzip": (200, "application/gzip", gzip.compress(b"<urlset></urlset>")[:-12]),
+}
+
+
+@pytest.mark.parametrize("case", AWAY)
+def test_a_sitemap_that_fails_deletes_no_page(site: Site, intake: Intake, case: str) -> None:
+    site.name("/a", "/b", "/c")
+    assert look(intake, site) == ({"a", "b", "c"}, "")
+    before = site.answers["/sitemap.xml"]
+    site.answers["/sitemap.xml"] = (*AWAY[case], "")
+    site.put("/", "<a href='/a'>a</a>")
+    live, told = look(intake, site)
+    assert live >= {"a", "b", "c"}
+    assert "sitemap" in told
+    assert look(intake, site)[0] >= {"a", "b", "c"}, "nor at the next look"
+    site.answers["/sitemap.xml"] = before
+    site.name("/a", "/b")
+    assert look(intake, site) == ({"a", "b"}, "")
+
+
+def test_one_of_several_sitemaps_fails(site: Site, intake: Intake) -> None:
+    site.put("/robots.txt", f"Sitemap: {site.origin}/all.xml\n", "text/plain")
+    site.name("/one.xml.gz", "/two.txt", "/three.xml", place="/all.xml", index=True)
+    packed = gzip.compress(f"<urlset><x><loc>{site.origin}/a</loc></x></urlset>".encode())
+    site.put("/one.xml.gz", packed, "application/gzip")
+    site.put("/two.txt", f"{site.origin}/b\n", "text/plain")
+    site.name("/c", "http://[broken", place="/three.xml")
+    assert look(intake, site) == ({"a", "b", "c"}, "")
+    site.refuse("/three.xml", 500)
+    site.put("/b", "<p>This is another b.</p>")
+    live, told = look(intake, site)
+    assert live == {"a", "b", "c"}
+    assert "/three.xml: it answers 500" in told
+    assert intake.text("b") == "This is another b.", "what was found is taken over all the same"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500, 302])
+def test_a_first_page_that_cannot_be_read_deletes_no_page(site: Site, intake: Intake, status: int) -> None:
+    site.put("/", "<a href='/a'>a</a> <a href='/b'>b</a> <a href='http://[broken'>x</a>")
+    assert look(intake, site) == ({"index", "a", "b"}, "")
+    site.refuse("/", status, "http://127.0.0.2:1/elsewhere" if status == 302 else "")
+    live, told = look(intake, site)
+    assert live == {"index", "a", "b"}
+    assert "the first page" in told
+    site.put("/robots.txt", "User-agent: *\nDisallow: /\n", "text/plain")
+    assert look(intake, site)[0] == {"index", "a", "b"}
+    del site.answers["/robots.txt"]
+    site.put("/", "<a href='/a'>a</a>")
+    assert look(intake, site) == ({"index", "a"}, ""), "what is linked no more is gone"
+
+
+def test_a_page_on_the_way_that_cannot_be_read_hides_no_other(site: Site, intake: Intake) -> None:
+    site.put("/", "<a href='/a'>a</a>")
+    site.put("/a", "<p>This is a.</p><a href='/b'>b</a>")
+    assert look(intake, site)[0] == {"index", "a", "b"}
+    site.refuse("/a", 503)
+    assert look(intake, site)[0] == {"index", "a", "b"}
+    site.put("/a", b"<p>caf\xe9</p><a href='/b'>b</a>", "text/html")
+    assert look(intake, site)[0] == {"index", "b"}, "what it links to stays, itself cannot be read"
+    site.put("/a", b"<p>caf\xe9</p><a href='/b'>b</a>", "text/html; charset=iso-8859-1")
+    assert look(intake, site)[0] == {"index", "a", "b"}
+    assert intake.text("a").startswith("café")
+    site.refuse("/b", 302, "http://[")
+    assert look(intake, site)[0] == {"index", "a"}
+    site.put("/", "<meta name='robots' content='noindex'><a href='/a'>a</a>")
+    assert look(intake, site)[0] == {"a"}, "its links are followed though it asks not to be found"
+
+
+def test_a_site_that_lets_nobody_in_any_more_keeps_its_pages(site: Site, intake: Intake) -> None:
+    site.name("/a", "/b")
+    look(intake, site)
+    site.refuse("/a", 403)
+    assert look(intake, site) == ({"b"}, ""), "one page is withdrawn"
+    site.refuse("/b", 403)
+    live, told = look(intake, site)
+    assert (live, "none of its pages may be read" in told) == ({"b"}, True)
+
+
+def test_a_sitemap_that_unpacks_without_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="unpacks to more"):
+        parsed(gzip.compress(b" " * (60 << 20)))
+
+
+def test_a_site_without_robots_answers_is_left_alone(site: Site) -> None:
+    site.refuse("/robots.txt", 500)
+    with pytest.raises(Unavailable):
+        list(Web(f"{site.origin}/", rate=1000).changes(None))
