@@ -8,6 +8,7 @@ from __future__ import annotations
 import email
 import email.policy
 import io
+from contextlib import suppress
 from email.message import EmailMessage
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -18,6 +19,8 @@ from groundplan.knowledge.parsing.model import MAX_CHARACTERS, Table
 from groundplan.knowledge.parsing.page import html
 from groundplan.knowledge.parsing.text import Read, as_table, clean, markdown_table
 
+PARTICIPANTS = "sent_participants"
+"""Told of a message: the addresses of who wrote and who got it."""
 MAX_PAGES = 2000
 TABLE_PAGES = 60
 """Tables are looked for on so many pages: it takes a hundred times as long as reading their text."""
@@ -49,7 +52,8 @@ def pdf(data: bytes, *, recognised: bool = False) -> Read:
         raise Invalid(
             f"its {count} pages have no text, they are pictures", code="document_scanned", hint=recognise.HINT
         )
-    lined = [number for number in range(count) if _ruled(document, number)][:TABLE_PAGES]
+    lined = [number for number in range(count) if _ruled(document, number)]
+    lined, left = lined[:TABLE_PAGES], lined[TABLE_PAGES:]
     found = _tables(data, lined) if lined else {}
     blocks: list[str] = []
     tables: list[Table] = []
@@ -60,6 +64,8 @@ def pdf(data: bytes, *, recognised: bool = False) -> Read:
             blocks.append(markdown_table(table).rstrip())
     empty = sum(not text.strip() for text in texts)
     notes = (*doubts, *((f"{empty} of {count} pages have no text: they are pictures",) if empty else ()))
+    if left:
+        notes += (f"what may be tables on {len(left)} pages, from page {left[0] + 1} on, is read as text only",)
     told = document.get_metadata_dict(skip_empty=True)
     return Read(
         clean("\n\n".join(block for block in blocks if block)) + "\n", markdown=True, title=told.get("Title"),
@@ -143,8 +149,16 @@ def _content(body: Any) -> str:
     return html(text.encode()).text if body.get_content_type() == "text/html" else text
 
 
-def _sent(message: EmailMessage) -> dict[str, str]:
-    try:
-        return {"sent_at": parsedate_to_datetime(str(message["date"])).isoformat()} if message.get("date") else {}
-    except ValueError:
-        return {}
+def _sent(message: EmailMessage) -> dict[str, Any]:
+    """When, and between whom: every address that its head names as writer or receiver."""
+    told: dict[str, Any] = {PARTICIPANTS: sorted(_addresses(message))}
+    with suppress(ValueError):
+        if message.get("date"):
+            told["sent_at"] = parsedate_to_datetime(str(message["date"])).isoformat()
+    return told
+
+
+def _addresses(message: EmailMessage) -> set[str]:
+    fields = [each for name in ("from", "to", "cc", "bcc") for each in message.get_all(name, [])]
+    found = {address.addr_spec.lower() for each in fields for address in getattr(each, "addresses", ())}
+    return {address for address in found if "@" in address}

@@ -1,19 +1,20 @@
 """An archive of e-mail, an mbox file or a maildir: each message is a document. Attachments are only named.
 
-With `participants`, whoever wrote or received a message may read it, and nobody else.
+With `participants`, whoever wrote or received a message may read it, and nobody else: who that is tells a parser in a
+confined process of its own. A message never takes the place of another one, whatever id it names.
 """
 
 from __future__ import annotations
 
-import hashlib
-import mailbox
 import re
 from collections.abc import Iterator, Sequence
-from email.utils import getaddresses
 from pathlib import Path
 
-from groundplan.core.errors import NotFound, Unavailable
-from groundplan.knowledge.parsing.model import Table
+from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
+from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Refused, Table
+from groundplan.knowledge.parsing.paper import PARTICIPANTS
+from groundplan.knowledge.parsing.sandbox import Sandbox
+from groundplan.knowledge.sources import mail_box
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 
 
@@ -23,56 +24,74 @@ class Mail:
     whole = True
 
     def __init__(self, path: Path, *, participants: bool = False) -> None:
-        self._path, self._participants = path, participants
-        self._box: mailbox.Mailbox[mailbox.mboxMessage] | mailbox.Mailbox[mailbox.MaildirMessage] | None = None
-        self._places: dict[str, str] = {}
+        self._path = path
+        self._sandbox = Sandbox() if participants else None
+        self._places: dict[str, mail_box.Place] = {}
 
     def close(self) -> None:
-        if self._box is not None:
-            self._box.close()
-            self._box = None
+        if self._sandbox is not None:
+            self._sandbox.close()
 
     def tables(self) -> Sequence[Table]:
         return ()
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- all of it, each time
         """Every message in the order of keys. Raises `Unavailable` where there is no archive."""
-        if not self._path.exists():
+        try:
+            self._places = _keyed(mail_box.places(self._path))
+        except FileNotFoundError as error:
             raise Unavailable(
                 f"there is no archive {self._path}", code="source_missing",
                 hint="Check `path` of the connector; its documents stay as they were.",
-            )  # fmt: skip
-        self.close()
-        self._box = (
-            mailbox.Maildir(self._path, create=False) if self._path.is_dir() else mailbox.mbox(self._path, create=False)
-        )
-        versions: dict[str, str] = {}
-        for place in self._box.iterkeys():
-            data = self._box.get_bytes(place)
-            digest = hashlib.sha256(data).hexdigest()
-            key = self._key(data, digest)
-            versions[key] = digest[:32]
-            self._places[key] = place
-        for key in sorted(versions):
-            yield Change(key, versions[key])
-
-    @staticmethod
-    def _key(data: bytes, digest: str) -> str:
-        head = data.split(b"\n\n", 1)[0].split(b"\r\n\r\n", 1)[0]
-        match = re.search(rb"^message-id:\s*<([^>\s]{1,200})>", head, re.IGNORECASE | re.MULTILINE)
-        name = match[1].decode("ascii", "replace") if match else digest[:32]
-        return re.sub(r"[^A-Za-z0-9@._+-]", "_", name).lstrip(".") + ".eml"
+            ) from error  # fmt: skip
+        except (OSError, ValueError) as error:
+            raise Unavailable(
+                f"{self._path} cannot be read as an archive: {error}", code="source_missing",
+                hint="Check that it is an mbox file or a maildir, and its rights; its documents stay as they were.",
+            ) from error  # fmt: skip
+        for key in sorted(self._places):
+            yield Change(key, self._places[key].digest[:32])
 
     def read(self, key: str) -> Content:
         place = self._places.get(key)
-        if self._box is None or place is None:
-            raise NotFound("it went away meanwhile", code="document_gone", hint="Nothing needs to be done.")
-        message = self._box[place]
-        told: dict[str, object] = {}
-        if self._participants:
-            fields = [str(value) for name in ("from", "to", "cc", "bcc") for value in message.get_all(name, [])]
-            told["readers"] = sorted({address.lower() for _, address in getaddresses(fields) if "@" in address})
-        return Content(self._box.get_bytes(place), media="eml", told=told)
+        if place is None:
+            raise _gone()
+        if place.length > MAX_BYTES:
+            raise TooLarge(
+                f"it is larger than {MAX_BYTES >> 20} MiB", code="document_too_large",
+                hint="Keep its attachments beside the archive.",
+            )  # fmt: skip
+        data = mail_box.read(place)
+        if data is None:
+            raise Unavailable("the archive changed meanwhile", code="source_missing", hint="It is tried again.")
+        if not self._path.is_dir():
+            data = mail_box.unquoted(data)
+        return Content(data, media="eml", told=self._readers(key, data))
+
+    def _readers(self, key: str, data: bytes) -> dict[str, object]:
+        """Raises `Invalid` where it is not certain who wrote and got the message."""
+        if self._sandbox is None:
+            return {}
+        outcome = self._sandbox.parse(Job(key=key, data=mail_box.head(data), media="eml"))
+        if isinstance(outcome, Refused):
+            raise Invalid(outcome.message, code=outcome.code, hint=outcome.hint)
+        return {"readers": outcome.told.get(PARTICIPANTS, [])}
 
     def around(self, key: str) -> Sequence[Around]:  # noqa: ARG002 -- an archive has no folders
         return ()
+
+
+def _keyed(found: Iterator[mail_box.Place]) -> dict[str, mail_box.Place]:
+    """By the message's own id: of several with one id the oldest has it, the others have their digests too."""
+    keyed: dict[str, mail_box.Place] = {}
+    for place in found:
+        name = re.sub(r"[^A-Za-z0-9@._+-]", "_", place.name).lstrip(".")
+        key = f"{name}.eml"
+        if key in keyed and keyed[key].digest != place.digest:
+            key = f"{name}.{place.digest[:16]}.eml"
+        keyed.setdefault(key, place)
+    return keyed
+
+
+def _gone() -> NotFound:
+    return NotFound("it went away meanwhile", code="document_gone", hint="Nothing needs to be done.")

@@ -1,0 +1,136 @@
+"""Where the messages of an archive are, by reading it once from end to end in small pieces: an mbox file or a maildir.
+
+A line that begins with `From ` begins a message of an mbox where it stands at the top or behind an empty line and tells
+a day, as every writer of such files puts it there; else it is text. Nothing of a message is understood here but its id,
+and no more of one is held than that takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+HEAD_BYTES: Final = 256 << 10
+"""Most of the head of a message that is looked at."""
+_PIECE: Final = 64 << 10
+_BEGINS = re.compile(
+    rb"From .{0,300}?(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +(?:\d{1,2} +)?"
+    rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[ ,]"
+)
+_QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
+_ID = re.compile(rb"^message-id:\s*<([^>\s]{1,200})>", re.IGNORECASE | re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A message: its file, the bytes from `start`, their SHA-256, and the id that its head tells, else that digest."""
+
+    file: Path
+    start: int
+    length: int
+    digest: str
+    name: str
+
+
+def head(data: bytes) -> bytes:
+    """The head of a message, with the empty line behind it."""
+    ends = [at for mark in (b"\n\n", b"\r\n\r\n") if (at := data.find(mark)) >= 0]
+    return data[: min([*ends, len(data), HEAD_BYTES])] + b"\n\n"
+
+
+def places(path: Path) -> Iterator[Place]:
+    """Every message, the oldest of an archive first. Raises `OSError`, and `ValueError` for a file that is no mbox."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            yield from _split(path, file)
+        return
+    if not (path / "cur").is_dir():
+        raise ValueError("the folder is no maildir")
+    files = [
+        file
+        for folder in ("new", "cur")
+        if (path / folder).is_dir()
+        for file in (path / folder).iterdir()
+        if not file.name.startswith(".") and file.is_file() and not file.is_symlink()
+    ]
+    # a name begins with the time of delivery, and keeps that when the message is read
+    for each in sorted(files, key=lambda file: file.name.partition(":")[0]):
+        with each.open("rb") as opened:
+            message = _Message(0)
+            while piece := opened.read(_PIECE):
+                message.add(piece)
+        yield message.place(each)
+
+
+def read(place: Place) -> bytes | None:
+    """The message as it was written; None where it is no longer there."""
+    try:
+        with place.file.open("rb") as file:
+            file.seek(place.start)
+            data = file.read(place.length)
+    except FileNotFoundError:
+        return None
+    return data if hashlib.sha256(data).hexdigest() == place.digest else None
+
+
+def unquoted(data: bytes) -> bytes:
+    """A message of an mbox without the `>` that keeps its lines from beginning another one."""
+    return _QUOTED.sub(rb"\1", data)
+
+
+class _Message:
+    """A message while its bytes go by. What may be the empty line in front of the next one is kept back."""
+
+    def __init__(self, start: int) -> None:
+        self._start, self._length = start, 0
+        self._hash = hashlib.sha256()
+        self._head = b""
+        self._kept = b""
+
+    def add(self, piece: bytes) -> None:
+        piece, self._kept = self._kept + piece, b""
+        self._hash.update(piece)
+        self._length += len(piece)
+        if len(self._head) < HEAD_BYTES:
+            self._head += piece[:HEAD_BYTES]
+
+    def keep_back(self, line: bytes) -> None:
+        if self._kept:
+            self.add(b"")
+        self._kept = line
+
+    def place(self, file: Path) -> Place:
+        digest = self._hash.hexdigest()
+        match = _ID.search(head(self._head))
+        name = match[1].decode("ascii", "replace") if match else digest[:32]
+        return Place(file, self._start, self._length, digest, name)
+
+
+def _split(path: Path, file: BinaryIO) -> Iterator[Place]:
+    message: _Message | None = None
+    at, fresh, blank = 0, True, True
+    opening = False
+    while piece := file.readline(_PIECE):
+        at += len(piece)
+        ends = piece.endswith(b"\n")
+        if fresh and blank and piece.startswith(b"From ") and (message is None or _BEGINS.match(piece)):
+            if message is not None:
+                yield message.place(path)
+            message, opening = _Message(at), not ends
+        elif message is None:
+            if piece.strip():
+                raise ValueError("its first line does not begin a message")
+        elif opening:
+            message, opening = _Message(at), not ends  # the rest of a long first line
+        elif fresh and piece in (b"\n", b"\r\n"):
+            message.keep_back(piece)
+        else:
+            message.add(piece)
+        blank = fresh and piece in (b"\n", b"\r\n")
+        fresh = ends
+    if message is not None:
+        yield message.place(path)

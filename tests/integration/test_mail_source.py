@@ -1,0 +1,132 @@
+"""Archives of e-mail: where messages begin, whose they are, and what a hostile one costs."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.knowledge_intake import Intake
+
+from groundplan.core.errors import Invalid, Unavailable
+from groundplan.knowledge.sources.mail import Mail
+from groundplan.testing.database import Database
+
+DAY = "Tue Nov 24 10:00:00 2026"
+
+
+def message(id: str, text: str, sender: str = "ana@acme.example") -> str:
+    head = f"From: {sender}\nTo: ben@acme.example\nMessage-ID: <{id}>\nSubject: {id}"
+    return f"{head}\nContent-Type: text/plain; charset=utf-8\n\n{text}\n"
+
+
+def mbox(path: Path, *messages: str) -> Path:
+    path.write_bytes("".join(f"From ana {DAY}\n{each}\n" for each in messages).encode())
+    return path
+
+
+@pytest.fixture
+def intake(database: Database) -> Iterator[Intake]:
+    intake = Intake(database)
+    yield intake
+    intake.close()
+
+
+def test_a_paragraph_that_begins_with_from_is_text(intake: Intake, tmp_path: Path) -> None:
+    body = "Greetings.\n\nFrom São Paulo they come on Tuesday.\n\n>From here quoted\n>>From twice"
+    box = mbox(tmp_path / "box", message("a", body), message("b", "The other."))
+    assert intake.take_over(Mail(box, participants=True)).failed == 0
+    assert intake.live() == {"a.eml", "b.eml"}
+    text = intake.text("a.eml")
+    assert "From São Paulo they come on Tuesday." in text
+    assert "\nFrom here quoted\n>From twice" in text
+    assert intake.readers("a.eml") == {"ana@acme.example", "ben@acme.example"}
+
+
+def test_first_lines_as_programs_write_them(tmp_path: Path) -> None:
+    box = tmp_path / "box"
+    heads = [
+        "From - Tue Nov 24 10:00:00 2026", "From 12@xxx Tue Nov 24 10:00:00 +0000 2026",
+        "From ana at acme.example  Tue Nov  4 10:00:00 2026", "From ana@x Tue, 24 Nov 2026 10:00:00",
+        "From ana@x  Tue Nov 24 10:00:00 CET 2026\r",
+    ]  # fmt: skip
+    box.write_bytes("".join(f"{head}\n{message(f'm{n}', 'x')}\n" for n, head in enumerate(heads)).encode())
+    assert [change.key for change in Mail(box).changes(None)] == [f"m{n}.eml" for n in range(len(heads))]
+
+
+def test_a_foreign_message_with_a_known_id_replaces_nothing(intake: Intake, tmp_path: Path) -> None:
+    true = message("a@acme", "Pay to account 1.")
+    box = mbox(tmp_path / "box", true)
+    intake.take_over(Mail(box, participants=True))
+    forged = message("a@acme", "Pay to account 2.", "mallory@evil.example")
+    mbox(box, true, forged, true)
+    assert intake.take_over(Mail(box, participants=True)).changed == 0
+    assert "account 1" in intake.text("a@acme.eml")
+    (other,) = intake.live() - {"a@acme.eml"}
+    assert "account 2" in intake.text(other)
+    assert intake.readers(other) == {"mallory@evil.example", "ben@acme.example"}
+    folder = tmp_path / "maildir"
+    for name in ("cur", "new", "tmp"):
+        (folder / name).mkdir(parents=True)
+    (folder / "new/1700000002.x").write_text(forged)
+    (folder / "cur/1700000001.y:2,S").write_text(true)
+    connector = Mail(folder)
+    assert len(list(connector.changes(None))) == 2
+    assert b"account 1" in connector.read("a@acme.eml").data
+
+
+def test_who_takes_part_is_found_by_the_confined_parser(tmp_path: Path) -> None:
+    """Whoever a display name looks like is nobody, and a head that cannot be understood lets nobody in."""
+    head = "From: =?utf-8?q?eve=40acme.example=2C?= <Ana@ACME.example>\n"
+    head += "To: b@x.example, =?utf-8?q?J=C3=BCrg?= <j@x.example>\n"
+    box = mbox(tmp_path / "box", f"{head}Cc: Team: c@x.example, d@x.example;\nMessage-ID: <a>\n\nHi\n")
+    connector = Mail(box, participants=True)
+    list(connector.changes(None))
+    assert connector.read("a.eml").told["readers"] == [
+        "ana@acme.example", "b@x.example", "c@x.example", "d@x.example", "j@x.example",
+    ]  # fmt: skip
+    connector.close()
+    mbox(box, "\n\nno head at all\n")
+    connector = Mail(box, participants=True)
+    (change,) = connector.changes(None)
+    with pytest.raises(Invalid):
+        connector.read(change.key)
+    connector.close()
+
+
+def test_a_line_of_two_gigabytes_costs_one_message(intake: Intake, tmp_path: Path) -> None:
+    box = mbox(tmp_path / "box", message("a", "Before."), message("big", "x"))
+    with box.open("ab") as file:
+        file.truncate(file.tell() + (2 << 30))
+        file.seek(0, os.SEEK_END)
+        file.write(f"\n\nFrom ana {DAY}\n{message('z', 'After.')}".encode())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    report = intake.take_over(Mail(box))
+    assert (report.added, report.failed, intake.live()) == (2, 1, {"a.eml", "z.eml"})
+    assert "larger than 64 MiB" in intake.findings()["knowledge.unreadable", "big.eml"]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
+
+
+@pytest.mark.parametrize("kind", ["no mbox", "no maildir", "nothing"])
+def test_what_is_no_archive_deletes_nothing(intake: Intake, tmp_path: Path, kind: str) -> None:
+    box = mbox(tmp_path / "box", message("a", "A."))
+    intake.take_over(Mail(box))
+    box.unlink()
+    if kind == "no mbox":
+        box.write_text("Dear Ana,\n\nFrom here on this is a letter.\n")
+    elif kind == "no maildir":
+        box.mkdir()
+    intake.take_over(Mail(box))
+    assert intake.live() == {"a.eml"}
+    assert ("knowledge.source_missing", "") in intake.findings()
+
+
+def test_an_archive_that_changes_while_it_is_read(tmp_path: Path) -> None:
+    box = mbox(tmp_path / "box", message("a", "A."), message("b", "B."))
+    connector = Mail(box)
+    list(connector.changes(None))
+    mbox(box, message("c", "C."), message("b", "B."))
+    with pytest.raises(Unavailable):
+        connector.read("a.eml")
