@@ -120,7 +120,8 @@ class ConnectorRule(Strict):
     dsn: Secret | None = None
     """sql: the address of a PostgreSQL database with its user, best one that can only read."""
     key: Secret | None = None
-    """store: `ID:SECRET` of an S3 service, `USER:PASSWORD` of SFTP or WebDAV."""
+    """store: `ID:SECRET` of an S3 service, `USER:PASSWORD` of SFTP or WebDAV. git: `USER:PASSWORD` (or a token in place
+    of the password) of an https address, `USER` of an ssh one, whose keys are those of this user."""
     host_key: Annotated[str, StringConstraints(pattern=r"^(ssh|ecdsa)-[a-z0-9-]+ [A-Za-z0-9+/=]{40,2000}$")] | None = (
         None
     )
@@ -140,7 +141,7 @@ class ConnectorRule(Strict):
     """store, of S3: the access lists of the objects say who reads them. Canonical ids, addresses, `AllUsers` or
     `AuthenticatedUsers` -> a group, a person's address, `everyone` or `public`; whoever is not named is nobody."""
     rate: Annotated[float, Field(gt=0, le=10_000, strict=False)] = 50.0
-    """Requests a second at most."""
+    """store, web: requests a second at most."""
     pages: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """web: pages at most."""
 
@@ -156,8 +157,18 @@ class ConnectorRule(Strict):
             raise ValueError("acl reads the access lists of S3: write url: s3://BUCKET/FOLDER, or leave it out")
         if missing:
             raise ValueError(f"a connector of type {self.type} needs {', '.join(missing)}")
+        self._without_effect()
         self._elsewhere()
         return self
+
+    def _without_effect(self) -> None:
+        """What would be accepted and change nothing is refused."""
+        if self.type not in ("store", "web") and "rate" in self.model_fields_set:
+            raise ValueError(f"rate bounds the requests of store and web, a connector of type {self.type} makes none")
+        if self.key is not None and self.type not in ("store", "git"):
+            raise ValueError("key is for connectors of type store and git")
+        if self.grants and self.dsn is None:
+            raise ValueError("grants are those of PostgreSQL (dsn); of SQLite name a column of readers")
 
     def _elsewhere(self) -> None:
         """Files of this machine are read from folders of the workspace, not around them through a connector."""

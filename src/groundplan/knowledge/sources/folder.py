@@ -12,6 +12,7 @@ is followed, and nothing is written.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -71,10 +72,9 @@ class Folder:
             status = file.lstat()
         except OSError:
             return "unreadable"
-        sidecar = file.parent / sidecar_of(file.name)
         beside = ""
-        if sidecar.exists():
-            other = sidecar.stat()
+        with suppress(OSError):
+            other = (file.parent / sidecar_of(file.name)).stat()
             beside = f"+{other.st_mtime_ns}.{other.st_size}"
         return f"{status.st_mtime_ns}.{status.st_size}.{status.st_ino}{beside}"
 

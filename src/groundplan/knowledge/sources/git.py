@@ -1,13 +1,16 @@
 """A Git repository: the documents of a branch, by what changed between two commits.
 
-The repository is fetched into a mirror of its own and never checked out; nothing of it is run. Sidecars are those of a
-folder. The library is that of `groundplan[knowledge]`.
+The repository is fetched into a mirror of its own and never checked out; nothing of it is run. A mirror that was left
+half made is made anew. Sidecars are those of a folder. The library is that of `groundplan[knowledge]`.
 """
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,10 +24,18 @@ _REF = b"refs/heads/source"
 
 
 class Git:
-    """`url` is anything that Git can fetch; `folder` a folder in it; `mirror` where the mirror is kept."""
+    """`url` is anything that Git can fetch; `folder` a folder in it; `mirror` where the mirror is kept; `key` is
+    `USER:PASSWORD` of an HTTP server, `USER` of an SSH one."""
 
-    def __init__(self, url: str, mirror: Path, *, branch: str | None = None, folder: str = "") -> None:
-        self._url, self._branch, self._prefix = url, branch, folder.strip("/")
+    def __init__(
+        self, url: str, mirror: Path, *, branch: str | None = None, folder: str = "", key: str | None = None
+    ) -> None:
+        self._url, self._branch, self._prefix, self._key = url, branch, folder.strip("/"), key
+        if url.startswith("ssh:") and ":" in (key or ""):
+            raise Invalid(
+                "an SSH server is not told a password", code="source_key",
+                hint="Write the user alone into the secret; the keys are those of this user.",
+            )  # fmt: skip
         self._mirror = mirror / hashlib.sha256(url.encode()).hexdigest()[:16]
         self._repository: Any = None
         self._files: dict[str, bytes] = {}
@@ -34,9 +45,14 @@ class Git:
         self.whole = False
 
     def close(self) -> None:
-        if self._repository is not None:
+        if self._repository is None:
+            return
+        try:
             self._repository.close()
-            self._repository = None
+        except BufferError:  # somewhere in the library a piece of a mapped file is still held
+            gc.collect()
+            self._repository.close()
+        self._repository = None
 
     def tables(self) -> Sequence[Table]:
         return ()
@@ -106,35 +122,72 @@ class Git:
 
     def _fetch(self) -> None:
         try:
-            from dulwich.client import get_transport_and_path  # noqa: PLC0415 -- heavy
+            from dulwich.client import (  # noqa: PLC0415 -- heavy
+                HTTPProxyUnauthorized,
+                HTTPUnauthorized,
+                get_transport_and_path,
+            )
             from dulwich.errors import GitProtocolError, NotGitRepository  # noqa: PLC0415
             from dulwich.refs import Ref  # noqa: PLC0415
             from dulwich.repo import Repo  # noqa: PLC0415
+            from urllib3.exceptions import HTTPError  # noqa: PLC0415
         except ModuleNotFoundError as error:
             raise missing_extra("git", error) from error
-        self._mirror.mkdir(parents=True, exist_ok=True, mode=0o700)
-        new = not (self._mirror / "HEAD").exists()
-        self._repository = Repo.init_bare(self._mirror) if new else Repo(self._mirror)
+        user, _, password = (self._key or "").partition(":")
         try:
-            client, path = get_transport_and_path(self._url)
-            refs = client.fetch(path, self._repository).refs
-        except (OSError, GitProtocolError, NotGitRepository, KeyError, ValueError) as error:
+            self._repository = self._opened(Repo, NotGitRepository)
+            client, path = get_transport_and_path(self._url, username=user or None, password=password or None)
+            refs = _fetched(client, path, self._repository)
+            wanted = f"refs/heads/{self._branch}".encode() if self._branch else b"HEAD"
+            head = dict(refs).get(Ref(wanted))
+            if head is not None:
+                self._repository.refs[_REF] = head
+                self._at = datetime.fromtimestamp(self._repository[head].commit_time, UTC)
+                self._head, self._files = head.decode(), self._tree(head.decode())
+        except (HTTPUnauthorized, HTTPProxyUnauthorized) as error:
+            raise Unavailable(
+                f"the repository {self._url} does not let this user in", code="source_missing",
+                hint="Name who asks: `key: env:NAME`, of USER:PASSWORD or USER:TOKEN; the documents stay as they were.",
+            ) from error  # fmt: skip
+        except (OSError, GitProtocolError, NotGitRepository, HTTPError) as error:
+            self._discard_if(str(self._mirror) in str(getattr(error, "filename", "")))
             raise Unavailable(
                 f"the repository {self._url} cannot be fetched: {error or type(error).__name__}", code="source_missing",
                 hint="Check its address and whether it can be read; the documents stay as they were.",
             ) from error  # fmt: skip
-        wanted = f"refs/heads/{self._branch}".encode() if self._branch else b"HEAD"
-        head = dict(refs).get(Ref(wanted))
+        except Exception as error:
+            self._discard_if(True)
+            raise Unavailable(
+                f"the mirror of {self._url} is damaged: {error or type(error).__name__}", code="source_missing",
+                hint="It is made anew at the next look; the documents stay as they were.",
+            ) from error  # fmt: skip
         if head is None:
             raise Unavailable(
                 f"the repository has no branch {self._branch or 'by default'}", code="source_missing",
                 hint="Correct `branch` of the connector; the documents stay as they were.",
             )  # fmt: skip
-        self._repository.refs[_REF] = head
-        self._head = head.decode()
-        self._at = datetime.fromtimestamp(self._repository[head].commit_time, UTC)
-        self._files = self._tree(self._head)
         self._sidecars = Sidecars(self._beside)
+
+    def _discard_if(self, damaged: bool) -> None:
+        """The mirror is a copy: one that is damaged is made anew."""
+        self.close()
+        if damaged:
+            shutil.rmtree(self._mirror, ignore_errors=True)
+
+    def _opened(self, repo: Any, broken: type[Exception]) -> Any:
+        """The mirror, made elsewhere and moved to its place: killed on the way, there is none or a whole one."""
+        if (self._mirror / "HEAD").exists():
+            for lock in list(self._mirror.rglob("*.lock")):
+                lock.unlink(missing_ok=True)  # of a process that was killed: there is one at a time
+            with suppress(broken, OSError, ValueError):
+                return repo(self._mirror)
+        making = self._mirror.with_suffix(".new")
+        for left in (making, self._mirror):
+            shutil.rmtree(left, ignore_errors=True)
+        making.mkdir(parents=True, mode=0o700)
+        repo.init_bare(making).close()
+        making.replace(self._mirror)
+        return repo(self._mirror)
 
     def _has(self, commit: str) -> bool:
         return commit.encode() in self._repository.object_store
@@ -146,12 +199,23 @@ class Git:
         for entry in self._repository.object_store.iter_tree_contents(tree):
             if entry.mode & 0o170000 != 0o100000:
                 continue
-            path = entry.path.decode("utf-8", "replace")
+            path = entry.path.decode("utf-8", "surrogateescape")
             if not self._prefix:
                 found[path] = entry.sha
             elif path.startswith(f"{self._prefix}/"):
                 found[path.removeprefix(f"{self._prefix}/")] = entry.sha
         return found
+
+
+def _fetched(client: Any, path: str, repository: Any) -> Mapping[Any, Any]:
+    """The branches of what was fetched; no connection stays open."""
+    try:
+        refs: Mapping[Any, Any] = client.fetch(path, repository).refs
+        return refs
+    finally:
+        pool = getattr(client, "pool_manager", None)
+        if pool is not None:
+            pool.clear()
 
 
 def missing_extra(what: str, error: ModuleNotFoundError) -> Unavailable:

@@ -63,7 +63,8 @@ def opened(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: P
     rate = float(given.get("rate", 50.0))
     match source.connector.type:
         case "git":
-            return Git(given["url"], mirrors, branch=given.get("branch"), folder=given.get("path", ""))
+            key = resolve_secret(given["key"]) if "key" in given else None
+            return Git(given["url"], mirrors, branch=given.get("branch"), folder=given.get("path", ""), key=key)
         case "store":
             key = resolve_secret(given["key"]) if "key" in given else None
             options = options_for(given["url"], given.get("endpoint"), key, given.get("host_key"))

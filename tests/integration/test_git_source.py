@@ -1,0 +1,208 @@
+"""Git as a source: who asks, a mirror that was left half made, and names that are no UTF-8."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import pytest
+from dulwich import porcelain
+from dulwich.objects import Blob, Commit, Tree
+from dulwich.refs import Ref
+from dulwich.repo import Repo
+from dulwich.server import BackendRepo, DictBackend
+from dulwich.web import make_wsgi_chain
+from tests.knowledge_intake import Intake
+
+from groundplan.blueprint.model import Connector as Declared
+from groundplan.blueprint.model import Source
+from groundplan.catalog.governed import ConnectorRule
+from groundplan.core.errors import Invalid, Unavailable
+from groundplan.knowledge.sources.git import Git
+from groundplan.knowledge.sources.model import Connector
+from groundplan.knowledge.sources.open import opened
+from groundplan.testing.database import Database
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    porcelain.init(str(folder))
+    (folder / "a.md").write_text("# A\n")
+    commit(folder)
+    return folder
+
+
+def commit(folder: Path) -> None:
+    files = [str(file) for file in folder.rglob("*") if ".git/" not in str(file) and file.is_file()]
+    porcelain.add(str(folder), files)
+    porcelain.commit(str(folder), message=b"change", author=b"a <a@x.example>", committer=b"a <a@x.example>")
+
+
+class Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def served(work: Path) -> Iterator[str]:
+    """The repository over HTTP, for one user."""
+    inner = make_wsgi_chain(DictBackend({"/": cast("BackendRepo", Repo(str(work)))}))
+    wanted = "Basic " + base64.b64encode(b"reader:pa:ss").decode()
+
+    def app(environ: Any, start: Any) -> Any:
+        if environ.get("HTTP_AUTHORIZATION") != wanted:
+            start("401 Unauthorized", [("WWW-Authenticate", "Basic"), ("Content-Length", "0")])
+            return [b""]
+        return inner(environ, start)
+
+    server = make_server("127.0.0.1", 0, app, handler_class=Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+def declared(url: str, **more: str) -> Source:
+    return Source(
+        name="s", path="", sensitivity="internal", owner="ana@acme.example", readers=["everyone"],
+        connector=Declared(type="git", settings={"url": url, **more}),
+    )  # fmt: skip
+
+
+def opened_from(source: Source, root: Path) -> Connector:
+    return opened(source, root, None, mirrors=root / "mirrors")  # type: ignore[arg-type]
+
+
+def test_a_server_is_told_who_asks_by_a_secret_that_is_only_named(
+    served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ConnectorRule(type="git", url=served, key="env:GIT_KEY").settings()["key"] == "env:GIT_KEY"
+    connector = opened_from(declared(served), tmp_path)
+    with pytest.raises(Unavailable) as caught:
+        list(connector.changes(None))
+    assert (caught.value.code, "key: env:NAME" in caught.value.hint) == ("source_missing", True)
+    connector.close()
+    monkeypatch.setenv("GIT_KEY", "reader:pa:ss")
+    connector = opened_from(declared(served, key="env:GIT_KEY"), tmp_path)
+    assert [change.key for change in connector.changes(None)] == ["a.md"]
+    assert connector.read("a.md").data == b"# A\n"
+    connector.close()
+    assert not [file for file in (tmp_path / "mirrors").rglob("*") if file.is_file() and b"pa:ss" in file.read_bytes()]
+    monkeypatch.setenv("GIT_KEY", "reader:wrong")
+    connector = opened_from(declared(served, key="env:GIT_KEY"), tmp_path)
+    with pytest.raises(Unavailable) as caught:
+        list(connector.changes(None))
+    assert "wrong" not in str(caught.value)
+    connector.close()
+    del caught
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the library leaves an answer of 401 unread
+        gc.collect()
+    with pytest.raises(Invalid, match="password"):
+        Git("ssh://git.example/a", tmp_path, key="git:secret")
+
+
+def test_a_server_that_is_not_there_is_away(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable):
+        list(Git("http://127.0.0.1:9/a", tmp_path / "m").changes(None))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from groundplan.knowledge.sources.git import Git
+left = int(sys.argv[3])
+def hook(event, _):
+    global left
+    if event in ("open", "os.mkdir", "os.rename", "os.link"):
+        place = str(_[0])
+        if "mirrors" in place:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+list(Git(sys.argv[1], Path(sys.argv[2])).changes(None))
+"""
+
+
+def test_killed_anywhere_while_the_mirror_is_made_or_fetched(work: Path, tmp_path: Path) -> None:
+    """Killed at its 1st, 2nd, 6th, ... file or folder: the next run always reads everything."""
+    ended = 0
+    for step in (1, *range(2, 90, 4)):
+        mirrors = tmp_path / f"mirrors{step}"
+        mirrors.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(work), str(mirrors), str(step)], timeout=60, check=False
+        )
+        assert done.returncode in (-signal.SIGKILL, 0)
+        connector = Git(str(work), mirrors)
+        assert [change.key for change in connector.changes(None)] == ["a.md"], f"killed at {step}"
+        assert connector.read("a.md").data == b"# A\n"
+        connector.close()
+        ended += done.returncode == 0
+        if ended:
+            break
+    assert ended, "one run was not killed any more"
+    assert step > 10
+
+
+@pytest.mark.parametrize("left", ["empty", "half", "locked", "objects"])
+def test_a_mirror_that_was_left_broken_is_made_anew(work: Path, tmp_path: Path, left: str) -> None:
+    mirrors = tmp_path / "mirrors"
+    connector = Git(str(work), mirrors)
+    list(connector.changes(None))
+    connector.close()
+    (mirror,) = mirrors.iterdir()
+    if left == "empty":
+        (mirror / "HEAD").unlink()
+    elif left == "half":
+        for part in ("refs", "objects"):
+            (mirror / part).rename(mirrors / f"x{part}")
+    elif left == "locked":
+        (mirror / "refs/heads").mkdir(parents=True, exist_ok=True)
+        (mirror / "refs/heads/source.lock").touch()
+        (work / "b.md").write_text("# B\n")
+        commit(work)
+    else:
+        for pack in [*mirror.glob("objects/pack/*"), *mirror.glob("objects/??/*")]:
+            pack.chmod(0o600)
+            pack.write_bytes(b"")
+        connector = Git(str(work), mirrors)
+        with pytest.raises(Unavailable, match="damaged"):
+            list(connector.changes(None))
+        connector.close()
+    connector = Git(str(work), mirrors)
+    assert "a.md" in [change.key for change in connector.changes(None)]
+    connector.close()
+
+
+def test_a_name_that_is_not_utf_8_costs_its_document(database: Database, work: Path, tmp_path: Path) -> None:
+    repository = Repo(str(work))
+    blob, tree = Blob.from_string(b"# B\n"), Tree()
+    tree.add(b"caf\xe9.md", 0o100644, blob.id)
+    tree.add(b"c.md", 0o100644, blob.id)
+    made = Commit()
+    made.tree, made.parents = tree.id, [repository.head()]
+    made.author = made.committer = b"a <a@x.example>"
+    made.author_time = made.commit_time = 1_700_000_000
+    made.author_timezone = made.commit_timezone = 0
+    made.message = b"names"
+    for each in (blob, tree, made):
+        repository.object_store.add_object(each)
+    repository.refs[Ref(b"HEAD")] = made.id
+    intake = Intake(database)
+    intake.take_over(Git(str(work), tmp_path / "mirrors"))
+    assert intake.live() == {"c.md"}
+    assert ("knowledge.unreadable", "caf\\xe9.md") in intake.findings()
+    intake.close()
