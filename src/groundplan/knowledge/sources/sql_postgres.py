@@ -1,0 +1,159 @@
+"""Tables and views of PostgreSQL, asked in a transaction that only reads; names are quoted, values bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+from groundplan.core.errors import Unavailable
+from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES
+from groundplan.knowledge.sources.sql_layout import MAX_NAME, ROW_SECURITY, Layout, away, too_long
+
+_BATCH: Final = 2000
+_TEXTS: Final = frozenset({17, 25, 1042, 1043})
+"""Numbers of the types whose length PostgreSQL tells without reading the value: bytea, text, char, varchar."""
+_ROW_RULES: Final = """
+    WITH RECURSIVE used(id) AS (
+      SELECT %s::regclass::oid
+      UNION SELECT d.refobjid FROM used u JOIN pg_rewrite r ON r.ev_class = u.id
+        JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+          AND d.refclassid = 'pg_class'::regclass)
+    SELECT c.oid::regclass::text FROM used u JOIN pg_class c ON c.oid = u.id WHERE c.relrowsecurity LIMIT 1"""
+"""The table, or one below the view, that restricts rows."""
+_GRANTEES: Final = """
+    SELECT CASE WHEN who.id = 0 THEN 'everyone' ELSE pg_get_userbyid(who.id) END
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+      LATERAL (SELECT a.grantee AS id FROM aclexplode(c.relacl) a
+               WHERE a.privilege_type = 'SELECT' AND a.grantee <> c.relowner
+               UNION SELECT s.grantee FROM aclexplode(n.nspacl) s
+               WHERE s.privilege_type = 'USAGE' AND s.grantee NOT IN (0, c.relowner)) who
+    WHERE c.oid = %s::regclass
+      AND EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.privilege_type = 'SELECT' AND a.grantee IN (0, who.id))
+      AND CASE WHEN who.id = 0
+        THEN EXISTS (SELECT FROM aclexplode(n.nspacl) s WHERE s.privilege_type = 'USAGE' AND s.grantee = 0)
+        ELSE has_schema_privilege(who.id, n.oid, 'USAGE') END"""
+"""Roles that were granted SELECT, or everybody was, and that may use the schema."""
+
+
+class Postgres:
+    """An `Engine`; the address is a DSN. Raises `Unavailable` where it cannot be reached or read."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: psycopg.Connection[Any] | None = None
+        self._other: psycopg.Connection[Any] | None = None
+        self._known: dict[str, dict[str, int]] = {}
+
+    def close(self) -> None:
+        for connection in (self._connection, self._other):
+            if connection is not None:
+                connection.close()
+        self._connection = self._other = None
+
+    def _conn(self) -> psycopg.Connection[Any]:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connected()
+        return self._connection
+
+    def _second(self) -> psycopg.Connection[Any]:
+        """Another connection: the first one is in the middle of its rows."""
+        if self._other is None or self._other.closed:
+            self._other = self._connected()
+        return self._other
+
+    def _connected(self) -> psycopg.Connection[Any]:
+        try:
+            connection = psycopg.connect(self._dsn, autocommit=True, connect_timeout=10)
+            connection.execute("SET default_transaction_read_only = on")
+        except psycopg.Error as error:
+            raise away("the database cannot be reached", error) from error
+        return connection
+
+    def rows(self, layout: Layout, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        types = self._types(layout)
+        query = _select(layout, {name: types[name] for name in columns}, sql.SQL("ORDER BY"), sql.SQL(""))
+        try:
+            with self._conn().transaction(), self._conn().cursor(name="source_rows") as cursor:
+                cursor.itersize = _BATCH
+                yield from cursor.execute(query)
+        except psycopg.Error as error:
+            raise away(f"{layout.table} cannot be read", error) from error
+
+    def row(self, layout: Layout, key: str) -> Mapping[str, Any] | None:
+        types = self._types(layout)
+        query = _select(layout, types, sql.SQL("WHERE"), sql.SQL("::text = %s"))
+        try:
+            found = self._second().execute(query, (key,)).fetchone()
+        except psycopg.Error as error:
+            raise away(f"{layout.table} cannot be read", error) from error
+        if found is None:
+            return None
+        if found[-1] > MAX_TEXT_BYTES:
+            raise too_long()
+        return dict(zip(types, found[:-1], strict=True))
+
+    def columns(self, layout: Layout) -> list[str]:
+        self._known.pop(layout.table, None)
+        return list(self._types(layout))
+
+    def _types(self, layout: Layout) -> dict[str, int]:
+        """The columns with the numbers of their types, as they were when `columns` was asked."""
+        if layout.table in self._known:
+            return self._known[layout.table]
+        try:
+            cursor = self._second().execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(_table(layout)))
+        except psycopg.Error as error:
+            raise away(f"{layout.table} cannot be read", error) from error
+        types = {column.name: column.type_code for column in cursor.description or ()}
+        self._known[layout.table] = types
+        return types
+
+    def grantees(self, layout: Layout) -> set[str]:
+        """Roles that were granted SELECT and may use the schema; PUBLIC is everyone. The owner is not among them."""
+        try:
+            table = _table(layout).as_string(self._conn())
+            ruled = self._conn().execute(_ROW_RULES, (table,)).fetchone()
+            found = {str(name) for (name,) in self._conn().execute(_GRANTEES, (table,))}
+        except psycopg.Error as error:
+            raise away(f"the grants of {layout.table} cannot be read", error) from error
+        if ruled is not None:
+            raise Unavailable(
+                f"row-level security of {ruled[0]} decides who reads which row, which its grants do not tell",
+                code=ROW_SECURITY,
+                hint="Name a column of `readers` instead of `grants: true`. Until then nobody reads its rows.",
+            )
+        return {"everyone"} if "everyone" in found else found
+
+
+def _select(layout: Layout, types: Mapping[str, int], before: sql.SQL, after: sql.SQL) -> sql.Composed:
+    """These columns and how many bytes they have as text; `before` and `after` stand around the column that names a
+    row. Of a row that is too long nothing but its name is read; how long it is is worked out once for each."""
+    length = sql.SQL(" + ").join(
+        sql.SQL("coalesce(octet_length(t.{}{}), 0)::bigint").format(
+            sql.Identifier(name), sql.SQL("" if type_ in _TEXTS else "::text")
+        )
+        for name, type_ in types.items()
+    )
+    columns = [
+        _name(name, type_)
+        if name == layout.id
+        else sql.SQL("CASE WHEN l.length <= {} THEN t.{} END").format(sql.Literal(MAX_TEXT_BYTES), sql.Identifier(name))
+        for name, type_ in types.items()
+    ]
+    return sql.SQL(
+        "SELECT {}, l.length FROM {} t CROSS JOIN LATERAL (SELECT {} AS length OFFSET 0) l {} t.{}{}"
+    ).format(sql.SQL(", ").join(columns), _table(layout), length, before, sql.Identifier(layout.id), after)
+
+
+def _name(name: str, type_: int) -> sql.Composed:
+    """The value that names a row, or as much of it as shows that it is too long for a name."""
+    if type_ not in _TEXTS:
+        return sql.SQL("t.{}").format(sql.Identifier(name))
+    return sql.SQL("left(t.{}::text, {})").format(sql.Identifier(name), sql.Literal(MAX_NAME))
+
+
+def _table(layout: Layout) -> sql.Identifier:
+    return sql.Identifier(*layout.table.split("."))

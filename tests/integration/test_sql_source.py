@@ -1,0 +1,184 @@
+"""Tables as sources: names with capitals, grants that are not all, rows that are too long or no UTF-8."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+from pydantic import ValidationError
+from tests.knowledge_intake import Intake
+
+from groundplan.catalog.governed import ConnectorRule
+from groundplan.core.errors import TooLarge, Unavailable
+from groundplan.knowledge.model import Readers
+from groundplan.knowledge.sources.sql import Layout, Postgres, Rows, Sqlite
+from groundplan.testing.database import Database
+
+
+@pytest.fixture
+def intake(database: Database) -> Iterator[Intake]:
+    intake = Intake(database)
+    yield intake
+    intake.close()
+
+
+@pytest.fixture
+def source(database: Database) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """A database of its own kind, as its owner."""
+    conn = psycopg.connect(database.superuser, autocommit=True)
+    roles = [f"{database.name}_{name}" for name in ("staff", "hr")]
+    for role in roles:
+        conn.execute(f"CREATE ROLE {role}")
+    yield conn
+    conn.execute("DROP SCHEMA IF EXISTS shut CASCADE")
+    for role in roles:
+        conn.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+    conn.close()
+
+
+def readers(dsn: str, table: str) -> Readers | None:
+    connector = Rows(Postgres(dsn), Layout(table, grants=True))
+    try:
+        list(connector.changes(None))
+        (level,) = connector.around("1")
+        assert level.complete
+        return level.readers
+    finally:
+        connector.close()
+
+
+def allowed(*names: str) -> Readers:
+    return Readers(frozenset(names))
+
+
+def test_grants_of_names_with_capitals_and_of_schemas(
+    database: Database, source: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    staff, hr = f"{database.name}_staff", f"{database.name}_hr"
+    source.execute('CREATE TABLE public."Articles" (id int PRIMARY KEY, "Body" text)')
+    source.execute(f'GRANT SELECT ON "Articles" TO {staff}; INSERT INTO "Articles" VALUES (1, \'A\')')
+    assert readers(database.superuser, "Articles") == allowed(staff)
+    assert readers(database.superuser, "public.Articles") == allowed(staff)
+    source.execute("CREATE SCHEMA shut; CREATE TABLE shut.pay (id int PRIMARY KEY)")
+    source.execute(f"GRANT SELECT ON shut.pay TO {staff}, {hr}")
+    assert readers(database.superuser, "shut.pay") == allowed(), "who may not use the schema reads nothing in it"
+    source.execute(f"GRANT USAGE ON SCHEMA shut TO {hr}")
+    assert readers(database.superuser, "shut.pay") == allowed(hr)
+    source.execute(f"REVOKE SELECT ON shut.pay FROM {hr}, {staff}; GRANT SELECT ON shut.pay TO PUBLIC")
+    assert readers(database.superuser, "shut.pay") == allowed(hr)
+    source.execute("GRANT USAGE ON SCHEMA shut TO PUBLIC")
+    assert readers(database.superuser, "shut.pay") == allowed("everyone")
+    with pytest.raises(Unavailable, match="Nothing"):
+        readers(database.superuser, "Nothing")
+
+
+def test_rows_that_row_security_restricts_are_read_by_nobody(
+    intake: Intake, source: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    database = intake.database
+    source.execute("CREATE TABLE pay (id int PRIMARY KEY, who text); INSERT INTO pay VALUES (1, 'ana')")
+    source.execute(f"GRANT SELECT ON pay TO {database.name}_staff")
+    intake.take_over(Rows(Postgres(database.superuser), Layout("pay", grants=True)))
+    assert intake.readers("1") == {f"{database.name}_staff"}
+    source.execute("ALTER TABLE pay ENABLE ROW LEVEL SECURITY")
+    source.execute(f"CREATE VIEW seen AS SELECT * FROM pay; GRANT SELECT ON seen TO {database.name}_staff")
+    intake.take_over(Rows(Postgres(database.superuser), Layout("pay", grants=True)))
+    assert (intake.live(), intake.readers("1")) == ({"1"}, set())
+    assert "row-level security of pay" in intake.findings()["knowledge.source_missing", ""]
+    with pytest.raises(Unavailable, match="row-level security of pay"):
+        readers(database.superuser, "seen")
+
+
+def test_a_row_that_is_too_long_costs_itself_in_postgresql(
+    intake: Intake, source: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    source.execute("CREATE TABLE notes (id text PRIMARY KEY, at int, body text, more jsonb)")
+    source.execute(
+        """INSERT INTO notes VALUES ('a', 1, 'short', '{"k": [1]}'), ('b', 1, repeat('x', 12000000), '{}'),
+             ('c', 1, 'short', to_jsonb(repeat('y', 12000000)))"""
+    )
+    for changed in (None, "at"):
+        connector = Rows(Postgres(intake.database.superuser), Layout("notes", changed=changed))
+        assert [change.key for change in connector.changes(None)] == ["a", "b", "c"]
+        assert b"- more: {'k': [1]}" in connector.read("a").data
+        for key in "bc":
+            with pytest.raises(TooLarge):
+                connector.read(key)
+        connector.close()
+    connector = Rows(Postgres(intake.database.superuser), Layout("notes"))
+    first = {change.key: change.version for change in connector.changes(None)}
+    assert [row[0] for row in connector.tables()[0].rows] == ["a", "b", "c"]
+    source.execute("UPDATE notes SET body = body || 'z'")
+    assert all(first[change.key] != change.version for change in connector.changes(None))
+    connector.close()
+    report = intake.take_over(Rows(Postgres(intake.database.superuser), Layout("notes")))
+    assert (report.added, report.failed, intake.live()) == (1, 2, {"a"})
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executescript("CREATE TABLE articles (id TEXT PRIMARY KEY, body TEXT, team TEXT)")
+        db.executemany("INSERT INTO articles VALUES (?, ?, 'hr')", [(name, name) for name in "abcdef"])
+    return path
+
+
+def test_sqlite_tables_with_their_schema(table: Path) -> None:
+    connector = Rows(Sqlite(table), Layout("main.articles", readers="team"))
+    assert [change.key for change in connector.changes(None)] == list("abcdef")
+    assert b"- body: b" in connector.read("b").data
+    connector.close()
+
+
+def test_a_row_that_is_too_long_or_no_utf_8_costs_itself_in_sqlite(intake: Intake, table: Path) -> None:
+    with closing(sqlite3.connect(table)) as db, db:
+        for name in "acf":
+            db.execute("UPDATE articles SET body = ? WHERE id = ?", ("x" * (11 << 20), name))
+        db.execute("UPDATE articles SET body = CAST(x'636166e9' AS TEXT) WHERE id = 'd'")
+        db.execute("INSERT INTO articles VALUES ('x' || char(0), 'unseen', 'hr' || char(0) || ', !interns')")
+        db.execute("INSERT INTO articles VALUES ('y', 'unseen' || char(0) || 'text', 'hr' || char(0))")
+    report = intake.take_over(Rows(Sqlite(table), Layout("articles", readers="team")))
+    assert (report.added, intake.live()) == (3, {"b", "e", "y"})
+    found = {about: message for (_, about), message in intake.findings().items() if "unreadable" in _}
+    assert {about for about, message in found.items() if "longer than" in message} == {"a", "c", "f", "x "}
+    assert "not UTF-8" in found["d"]
+    assert intake.readers("y") == {"hr"}
+    connector = Rows(Sqlite(table), Layout("articles"))
+    assert len(connector.tables()[0].rows) == 8
+    connector.close()
+
+
+def test_an_sqlite_file_that_breaks_while_it_is_read_is_away(intake: Intake, table: Path) -> None:
+    with closing(sqlite3.connect(table)) as db, db:
+        db.executemany("INSERT INTO articles VALUES (?, ?, 'hr')", [(f"n{n}", "x" * 3000) for n in range(300)])
+    intake.take_over(Rows(Sqlite(table), Layout("articles")))
+    assert len(intake.live()) == 306
+    data = bytearray(table.read_bytes())
+    data[len(data) // 2 :] = b"\xff" * (len(data) - len(data) // 2)
+    table.write_bytes(data)
+    intake.take_over(Rows(Sqlite(table), Layout("articles")))
+    assert len(intake.live()) == 306
+    assert "cannot be read" in intake.findings()["knowledge.source_missing", ""]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"type": "sql", "table": "t", "path": "a.db", "grants": True}, "grants are those of PostgreSQL"),
+        ({"type": "sql", "table": "t", "path": "a.db", "rate": 5}, "rate bounds"),
+        ({"type": "git", "url": "https://git.example/a", "rate": 5}, "rate bounds"),
+        ({"type": "mail", "path": "box", "rate": 5}, "rate bounds"),
+        ({"type": "push", "rate": 5}, "rate bounds"),
+        ({"type": "web", "url": "https://a.example/", "key": "env:KEY"}, "key is for"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(settings: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        ConnectorRule(**settings)  # type: ignore[arg-type]
+    assert ConnectorRule(type="store", url="s3://a/b", rate=5).settings()["rate"] == 5
+    assert ConnectorRule(type="sql", table="t", dsn="env:DSN", grants=True).settings()["grants"] is True
