@@ -6,6 +6,7 @@ own library. It reads no document and keeps no connection once nobody holds the 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +18,12 @@ S3: Final = ("s3", "s3a")
 SFTP: Final = ("sftp", "ssh")
 WEBDAV: Final = ("webdav+https", "webdav+http")
 _SECONDS: Final = 15
+_ERRORS: Final = (
+    ("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"), ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"), ("azure.core.exceptions", "AzureError"),
+    ("requests.exceptions", "RequestException"), ("google.api_core.exceptions", "GoogleAPIError"),
+)  # fmt: skip
+"""(module, class) of what stores say besides `OSError`, where that module is in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,9 @@ def opened(url: str, options: Mapping[str, Any]) -> FileSystem:
             code="extra_missing",
             hint=f"pip install 'groundplan[{extra}]'",
         ) from error
-    except (ImportError, ValueError, OSError) as error:
+    except Exception as error:
+        if not isinstance(error, (ImportError, ValueError, OSError, *_of_libraries())):
+            raise
         raise Unavailable(
             f"{url} cannot be opened: {error}", code="source_missing",
             hint="Check its address; some stores need a library of their own, such as adlfs.",
@@ -110,12 +119,13 @@ def _any(url: str, options: Mapping[str, Any]) -> FileSystem:
     import fsspec  # noqa: PLC0415 -- heavy
 
     system, root = fsspec.core.url_to_fs(url, **options)
-    failures: tuple[type[Exception], ...] = (OSError, ValueError)
-    if "s3" in _protocols(system):
-        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # noqa: PLC0415
+    return FileSystem(system, root, (OSError, ValueError, *_of_libraries()))
 
-        failures = (*failures, BotoCoreError)
-    return FileSystem(system, root, failures)
+
+def _of_libraries() -> tuple[type[Exception], ...]:
+    """Errors of the libraries that came with a file system, which are no `OSError`."""
+    found = (getattr(sys.modules.get(module), name, None) for module, name in _ERRORS)
+    return tuple(each for each in found if isinstance(each, type) and issubclass(each, Exception))
 
 
 def _protocols(system: Any) -> tuple[str, ...]:
