@@ -50,6 +50,9 @@ class FolderPlace:
     def remove(self, name: str) -> None:
         (self.root / f"{name}.md").unlink()
 
+    def restrict(self, name: str, reader: str) -> None:
+        (self.root / f".{name}.md.governed.yaml").write_text(f"readers: [{reader}]\n", encoding="utf-8")
+
     def connector(self) -> Connector:
         return Folder(self.root)
 
@@ -77,6 +80,10 @@ class GitPlace(FolderPlace):
         porcelain.remove(str(self.root), [str(self.root / f"{name}.md")])
         self.commit()
 
+    def restrict(self, name: str, reader: str) -> None:
+        super().restrict(name, reader)
+        self.commit()
+
     def connector(self) -> Connector:
         return Git(str(self.root), self.mirror)
 
@@ -85,6 +92,7 @@ class MailPlace:
     def __init__(self, path: Path, *, maildir: bool) -> None:
         self.path, self.maildir = path, maildir
         self.texts: dict[str, str] = {}
+        self.receivers: dict[str, str] = {}
 
     def _write(self) -> None:
         box = mailbox.Maildir(self.path) if self.maildir else mailbox.mbox(self.path)
@@ -93,7 +101,7 @@ class MailPlace:
             message = EmailMessage()
             message["From"], message["To"], message["Message-ID"] = (
                 "Ana <ana@acme.example>",
-                "ben@acme.example",
+                self.receivers.get(name, "ben@acme.example"),
                 f"<{name}@acme>",
             )
             message["Subject"] = name
@@ -109,6 +117,10 @@ class MailPlace:
 
     def remove(self, name: str) -> None:
         del self.texts[name]
+        self._write()
+
+    def restrict(self, name: str, reader: str) -> None:
+        self.receivers[name] = reader
         self._write()
 
     def connector(self) -> Connector:
@@ -143,6 +155,10 @@ class SqlitePlace:
         with self._db() as db:
             db.execute("DELETE FROM articles WHERE id = ?", (name,))
 
+    def restrict(self, name: str, reader: str) -> None:
+        with self._db() as db:
+            db.execute("UPDATE articles SET team = ?, stamp = stamp + 1 WHERE id = ?", (reader, name))
+
     def connector(self) -> Connector:
         return Rows(Sqlite(self.path), self.layout)
 
@@ -163,6 +179,9 @@ class PostgresPlace:
     def remove(self, name: str) -> None:
         self.conn.execute("DELETE FROM articles WHERE id = %s", (ord(name),))
 
+    def restrict(self, name: str, reader: str) -> None:
+        self.conn.execute("UPDATE articles SET team = ARRAY[%s] WHERE id = %s", (reader, ord(name)))
+
     def connector(self) -> Connector:
         return Rows(Postgres(self.dsn), Layout("public.articles", readers="team"))
 
@@ -180,6 +199,11 @@ class PushPlace:
     def remove(self, name: str) -> None:
         with self.conn.transaction():
             push_store.withdraw(self.conn, "s", name)
+
+    def restrict(self, name: str, reader: str) -> None:
+        with self.conn.transaction():
+            row = push_store.Pushed(f"The {name} text.".encode(), "md", [reader], {}, None)  # type: ignore[arg-type]
+            push_store.put(self.conn, "s", name, row)
 
     def connector(self) -> Connector:
         return Push(self.conn, "s")
@@ -270,6 +294,10 @@ class S3Place:
     def remove(self, name: str) -> None:
         self.client.delete_object(Bucket="docs", Key=f"in/{name}.md")
 
+    def restrict(self, name: str, reader: str) -> None:
+        body = f"readers: [{reader}]\n".encode()
+        self.client.put_object(Bucket="docs", Key=f"in/.{name}.md.governed.yaml", Body=body)
+
     def connector(self) -> Connector:
         return ObjectStore("s3://docs/in", options_for("s3://docs/in", self.endpoint, "id:secret"), 1000)
 
@@ -325,7 +353,7 @@ def test_mail(tmp_path: Path, maildir: bool) -> None:
     check(place)
     connector = place.connector()
     list(connector.changes(None))
-    assert connector.read("a@acme.eml").told["readers"] == ["ana@acme.example", "ben@acme.example"]
+    assert connector.read("b@acme.eml").told["readers"] == ["ana@acme.example", "ben@acme.example"]
     connector.close()
 
 
@@ -334,7 +362,7 @@ def test_sqlite(tmp_path: Path, changed: bool) -> None:
     place = SqlitePlace(tmp_path / "a.db", changed=changed)
     check(place)
     connector = place.connector()
-    content = connector.read("a")
+    content = connector.read("b")
     assert (content.told["readers"], content.told["deny"]) == (["hr"], ["interns"])
     assert connector.tables()[0].columns == ["id", "body", "team", "stamp"]
     with pytest.raises(Unavailable):

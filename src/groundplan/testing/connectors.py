@@ -8,14 +8,22 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 from groundplan.core.errors import NotFound
-from groundplan.knowledge.sources.model import Change, Connector, Cursor
+from groundplan.knowledge.model import Readers
+from groundplan.knowledge.sources.model import Around, Change, Connector, Cursor
+
+READER: Final = "reader@acme.example"
 
 
 class Place(Protocol):
-    """Where documents are kept. Keys are those that the connector gives to what was put."""
+    """Where documents are kept. Keys are those that the connector gives to what was put.
+
+    Where it also has `restrict(name, reader)`, which lets `reader`, an address, read a document as whoever keeps it
+    there would, that is checked too; else all documents have the same readers.
+    """
 
     def put(self, name: str, text: str) -> str:
         """Write a document; its key."""
@@ -53,6 +61,9 @@ def check(place: Place) -> None:
     versions = {key: change.version for key, change in first.items()}
     assert {key: change.version for key, change in again.items()} == versions, "a version stays while nothing changes"
     _go_on(place, keys)
+    _permissions(place, keys)
+    _, _, cursor = told(place, cursor)
+    versions = {key: change.version for key, change in told(place)[0].items()}
     place.put("b", "The other b text.")
     changed, whole, cursor = told(place, cursor)
     assert keys[1] in changed, "a change is told"
@@ -71,7 +82,8 @@ def _read(place: Place, expected: dict[str, str]) -> None:
         for change in connector.changes(None):
             content = connector.read(change.key)
             assert f"The {expected[change.key]} text." in content.data.decode("utf-8", "replace")
-            connector.around(change.key)
+            for level in connector.around(change.key):
+                assert isinstance(level, Around) and level.origin, "a level says what it is"
             seen.append(change.key)
         assert sorted(seen) == sorted(expected)
         try:
@@ -81,6 +93,39 @@ def _read(place: Place, expected: dict[str, str]) -> None:
         raise AssertionError("what is not there is `NotFound`")
     finally:
         connector.close()
+
+
+def _permissions(place: Place, keys: list[str]) -> None:
+    """Who may read is told of each document by itself, and another version where its own word changed."""
+    before = _told_of(place, keys)
+    restrict: Callable[[str, str], None] | None = getattr(place, "restrict", None)
+    if restrict is None:
+        assert len({readers for _, readers, _ in before.values()}) == 1, "readers differ: give the place a `restrict`"
+        return
+    restrict("a", READER)
+    after = _told_of(place, keys)
+    levels, readers, version = after[keys[0]]
+    assert readers is not None and READER in readers.allow - readers.deny, f"{READER} may read {keys[0]} now"
+    assert (levels, version) != (before[keys[0]][0], before[keys[0]][2]), "neither a level nor the version changed"
+    for key in keys[1:]:
+        assert after[key] == before[key], f"who may read {key} did not change"
+
+
+def _told_of(place: Place, keys: list[str]) -> dict[str, tuple[Sequence[Around], Readers | None, str]]:
+    """(levels, readers by the nearest word, version) of each document."""
+    connector = place.connector()
+    found = {}
+    try:
+        for change in connector.changes(None):
+            levels, own = connector.around(change.key), connector.read(change.key).told
+            words = [level.readers for level in levels if level.readers is not None]
+            if "readers" in own or "deny" in own:
+                words.append(Readers(frozenset(own.get("readers", ())), frozenset(own.get("deny", ()))))
+            found[change.key] = (levels, words[-1] if words else None, change.version)
+    finally:
+        connector.close()
+    assert set(found) == set(keys)
+    return found
 
 
 def _go_on(place: Place, keys: list[str]) -> None:
