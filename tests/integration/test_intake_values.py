@@ -18,6 +18,7 @@ import pytest
 from tests import knowledge_files as files
 from tests.knowledge_intake import Given, Intake
 
+from groundplan import migrations
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
 from groundplan.knowledge.parsing.model import Job
@@ -97,6 +98,7 @@ def test_a_document_without_a_date_is_kept_from_when_it_was_first_seen(intake: I
     today = datetime.now(UTC).date()
     given = Given({"a": b"# A\n\nIt is so.\n", "b": b"# B\n\nIt is other.\n"})
     intake.take_over(given, retain_days=100)
+    assert intake.one("a", "modified_at").date() == today
     intake.conn.execute("UPDATE document SET modified_at = now() - interval '30 days'")
     intake.take_over(given, retain_days=90)
     assert intake.one("a", "retain_until") == today + timedelta(days=60), "not from today at every look"
@@ -112,6 +114,16 @@ def test_a_document_without_a_date_is_kept_from_when_it_was_first_seen(intake: I
     given.modified_at, given.texts["a"] = (lambda _: told), b"# A\n\nThird.\n"
     intake.take_over(given, retain_days=90)
     assert intake.one("a", "modified_at") == told
+
+
+def test_documents_from_before_are_dated_by_their_newest_version(intake: Intake) -> None:
+    intake.take_over(Given({"a": b"# A\n\nIt is so.\n"}))
+    intake.conn.execute("UPDATE document SET modified_at = NULL")
+    intake.conn.execute("UPDATE document_version SET at = '2026-01-02T00:00:00Z'")
+    statements = Path(migrations.__file__).with_name("0200_documents_dated.sql").read_text() % {"db": ""}
+    with psycopg.connect(intake.database.urls["owner"]) as conn:
+        conn.execute(statements)
+    assert intake.one("a", "modified_at") == datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def seen(intake: Intake, person: object) -> set[str]:

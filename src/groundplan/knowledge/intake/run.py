@@ -209,6 +209,8 @@ class Run:
                     printable(change.key)[:_LONGEST_NAME], "document_name",
                     f"its name is not UTF-8, or longer than {_LONGEST_NAME} characters", "Rename it where it is from.",
                 )  # fmt: skip
+                if not self._pending:
+                    self._advance(change, clear=not self._again)
                 continue
             if self._progress is not None:
                 self._progress(self._source.name, change.key)
