@@ -8,8 +8,11 @@ contract.
   the cursor of the last change that was taken over, and goes on after that one: what was taken over before may come
   again, nothing may be missed. Afterwards `whole` says whether it told all there is: what it did not tell is gone.
 - `version` of a change is the same as long as the document and who may read it are the same.
-- `read(key)` gives the document as it is now. `Invalid`, `TooLarge` and `NotFound` cost that document one finding;
-  `Unavailable` ends the run, to be gone on with later.
+- `changes` may raise `Unavailable` at any point, also after all that it can tell: what it told is taken over, nothing
+  counts as gone, and the reason is told of the source.
+- `read(key)` gives the document as it is now. `NotFound` means that it is gone. `Invalid` and `TooLarge` take it out of
+  search, `Unavailable` leaves it as it was until it is read again; each costs that document one finding. So does any
+  other error, which takes it out of search and is tried again.
 - `around(key)` are the levels above the document, the farthest first: folders, not the source itself.
 """
 
