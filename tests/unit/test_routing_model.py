@@ -4,6 +4,7 @@ trained, and a choice explains itself."""
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -27,6 +28,7 @@ from groundplan.economics.routing.learn.fit import LEAST_ROWS, blend_of, train
 from groundplan.economics.routing.learn.matrix import folds_of, read_matrix
 from groundplan.economics.routing.learn.operate import error_of_mean
 from groundplan.economics.routing.learn.perturb import KINDS
+from groundplan.economics.routing.learn.plain import plain_ridge
 from groundplan.economics.routing.model import Floats, Matrix, Router, Sample
 from groundplan.economics.routing.versions.artifact import dump, load
 
@@ -111,6 +113,8 @@ def test_the_same_prompt_within_one_group_is_no_leak(tmp_path: Path) -> None:
 def test_one_group_and_few_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="one group"):
         read_matrix(written(tmp_path, [row(i, group="all") for i in range(30)]))
+    with pytest.raises(Invalid, match="of 2 groups"):
+        read_matrix(written(tmp_path, [row(i, group="ab"[i % 2]) for i in range(30)]))
     with pytest.raises(Invalid, match="too few"):
         read_matrix(written(tmp_path, [row(i) for i in range(5)]))
     with pytest.raises(Invalid, match="cannot be read"):
@@ -341,9 +345,46 @@ def test_asking_otherwise_changes_the_text_and_can_be_repeated(kind: str) -> Non
 
 def test_the_same_choice_is_counted_over_ways_of_asking(router: Router) -> None:
     found = same_choice(router, made(60, seed=8), "0.95", 1)
-    assert set(found) == set(KINDS)
-    assert all(len(same) == 60 for same in found.values())
-    assert np.mean(found["spaces"]) > 0.8
+    assert set(found.again) == set(KINDS)
+    assert all(len(found.same(kind)) == 60 for kind in KINDS)
+    assert np.mean(found.same("spaces")) > 0.8
+
+
+def test_the_router_that_is_shipped_is_asked_otherwise_with_embeddings_of_the_changed_prompts(knowing: Router) -> None:
+    fresh, asked = entangled(40, 8), list[str]()
+    subject = np.eye(16, dtype=np.float32)[0]
+
+    def embed(prompts: Sequence[str], known: int = 40) -> Floats:
+        """As it is of prompts as they are; of changed ones it says the other subject."""
+        asked.extend(prompts)
+        far = np.array([prompt.split()[0] in FAR for prompt in prompts]) != (len(asked) > known)
+        return np.asarray(np.where(far[:, None], subject, -subject), dtype=np.float32)
+
+    found = same_choice(knowing, fresh, "0.99", 1, embed)
+    assert len(asked) == 40 * (1 + len(KINDS)) and len(set(asked)) > 60
+    assert found.again["spaces"] != found.first, "what decides is the embedding of what was asked"
+    by_words = same_choice(knowing, fresh, "0.99", 1)
+    assert by_words.again["spaces"] == by_words.first
+
+
+def test_the_same_choice_stands_beside_what_one_choice_for_all_would_score() -> None:
+    found = evaluate(made(400), None, (0.98,))
+    assert 0.5 < found.one_choice < 0.95
+    assert set(found.robust_away) == set(KINDS)
+    noise = made(200)
+    scores = np.stack([np.ones(200), np.zeros(200)], axis=1)
+    never = evaluate(Matrix(noise.samples, noise.models, scores, noise.costs), None, (0.99,))
+    assert never.one_choice == 1.0 and never.robust_away == {}
+    assert min(never.robust.values()) == 1.0, "which is what a router scores that never routes"
+
+
+def test_prompts_without_words_are_learned_from_too() -> None:
+    samples = tuple(Sample(str(i), str(i), f"{i} + {i % 7} =") for i in range(60))
+    scores = np.stack([np.ones(60), np.arange(60) % 2], axis=1).astype(float)
+    sums = Matrix(samples, ("large", "small"), scores, np.tile([0.01, 0.001], (60, 1)))
+    signs = tuple(replace(sample, prompt=f"{i % 9} + {i % 7}") for i, sample in enumerate(samples))
+    assert plain_ridge(replace(sums, samples=signs), sums).tolist() == [[1.0, 0.5]] * 60
+    assert evaluate(sums, None, (0.99,)).best == "large"
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"{}", b"\x80", None])
@@ -367,7 +408,7 @@ def test_the_strongest_takes_what_is_strange_unproven_or_below_the_floor(router:
     both = frozenset(router.models)
     strange = choose(router, "zzq wvx kkj pqr", None, both, "0.95")
     assert (strange.model, strange.by) == ("large", "unsure")
-    assert choose(router, "what are your opening hours on n900", None, both, "0.5").by == "strongest"
+    assert choose(router, "what are your opening hours on n900", None, both, "0.995").by == "strongest"
     easy = choose(router, "what are your opening hours on n900", None, both, "0.95", floor=1.01)
     assert easy.model == "large"
 

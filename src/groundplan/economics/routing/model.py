@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Whole = NDArray[np.int64]
+Hashes = NDArray[np.uint32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,9 @@ class Context:
     scores: tuple[float, ...] | None = None
     """Of the passages that were found, the best first; empty: nothing was found; None: nothing was searched, or it is
     not searched yet."""
+    task: tuple[str, ...] = ()
+    """What the call is for, as short names: `endpoint chat.completions`, `feature refunds`, `prompt support@3`,
+    `tools`, `schema`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,8 @@ scores, then in the models' differences from it."""
 Point = tuple[float, float]
 """(score given up for one strongest call's cost, score by which the strongest model is favoured where others are
 close)"""
+Doubt = tuple[float, float]
+"""(least, most) of the score that is expected to be lost by not taking the strongest model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +155,21 @@ class Router:
     meant: Forest | None
     """Of the same and what the embedding's regression expects."""
     strange_words: float
-    """Below this share of known words the router abstains."""
+    """Below this share of known words (before format 4 of known buckets) the router abstains."""
     strange_likeness: float
     """Below this likeness to the nearest landmark the router abstains."""
     points: dict[str, Point] = field(default_factory=dict)
     """Operating points: the quality to keep (`0.99`) -> how it is kept; without an entry nothing cheaper was proven."""
     trained: dict[str, str] = field(default_factory=dict)
     """From what, when and how well: shown, never used."""
+    words: Hashes = field(default_factory=lambda: np.zeros(0, dtype=np.uint32))
+    """Of all words of training, in order; empty before format 4, where a word is known by its bucket."""
+    doubted: dict[str, list[Doubt]] = field(default_factory=dict)
+    """Operating point -> expected losses at which left-out prompts did surely worse than expected."""
+    tasks: bool = False
+    """Its training set told what calls were for."""
+    texts: bool = True
+    """What came before a question is counted in bytes of its texts; before format 4 in bytes of the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,3 +194,5 @@ class Choice:
     """Expected score by model, where they were predicted."""
     costs: dict[str, float] = field(default_factory=dict)
     """Expected US dollars by model, with what waiting and a warm cache are worth."""
+    bills: dict[str, float] = field(default_factory=dict)
+    """The same by the prices of training, without that."""

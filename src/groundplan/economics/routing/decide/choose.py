@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groundplan.economics.routing.decide.predict import predict
-from groundplan.economics.routing.model import Choice, Context, Doubles, Floats, Point, Prediction, Router, Whole
+from groundplan.economics.routing.model import (
+    Choice,
+    Context,
+    Doubles,
+    Doubt,
+    Floats,
+    Point,
+    Prediction,
+    Router,
+    Whole,
+)
 
 
 def favoured(scores: Doubles, strongest: int, bonus: float) -> Doubles:
@@ -29,6 +40,22 @@ def best(scores: Doubles, costs: Doubles, price: float, unit: float) -> Whole:
     return np.asarray(np.argmin(np.where(worth >= top - 1e-12, costs, np.inf), axis=1), dtype=np.int64)
 
 
+def point_of(router: Router, keep: str) -> str | None:
+    """The operating point for a share to keep: its own, else the next stricter one that was proven; None: none was."""
+    if keep in router.points:
+        return keep
+    stricter = [each for each in router.points if float(each) > float(keep)]
+    return min(stricter, key=float, default=None)
+
+
+def in_doubt(doubted: Sequence[Doubt], loss: Doubles) -> NDArray[np.bool_]:
+    """Whether prompts of which as much loss was expected did surely worse; row by row."""
+    found = np.zeros(len(loss), dtype=bool)
+    for least, most in doubted:
+        found |= (loss >= least) & (loss <= most)
+    return found
+
+
 def choose(
     router: Router,
     text: str,
@@ -38,9 +65,11 @@ def choose(
     floor: float = 0.0,
     more: Mapping[str, float] | None = None,
     context: Context | None = None,
+    rates: Mapping[str, float] | None = None,
 ) -> Choice:
-    """One of `allowed` for a prompt. `point`: which operating point; `floor`: least expected score of what is taken;
-    `more`: model -> US dollars on top of what a call of it costs (waiting), or off it (a warm cache).
+    """One of `allowed` for a prompt. `point`: which operating point, or else the next stricter one that was proven;
+    `floor`: least expected score of what is taken; `more`: model -> US dollars on top of what a call of it costs
+    (waiting), or off it (a warm cache); `rates`: model -> how many times as dear it is now as in training.
 
     The strongest allowed model takes it where the router is unsure, knows no such operating point, or expects too
     little of the others.
@@ -49,27 +78,37 @@ def choose(
     if not columns:
         raise ValueError("the router knows none of the models")
     strongest = max(columns, key=lambda i: (router.mean_scores[i], -router.mean_costs[i]))
-    at = router.points.get(point)
+    at = point_of(router, point)
     if len(columns) == 1:
         return Choice(router.models[strongest], "only", "no other model may take it")
     if at is None:
         return Choice(router.models[strongest], "strongest", f"nothing cheaper was proven to keep {point}")
     expected = predict(router, text, embedding, context)
     told = {router.models[i]: round(float(expected.scores[i]), 4) for i in columns}
-    bills = expected.costs + np.array([(more or {}).get(name, 0.0) for name in router.models])
+    now = np.array([(rates or {}).get(name, 1.0) for name in router.models])
+    bills = expected.costs * now + np.array([(more or {}).get(name, 0.0) for name in router.models])
+    plain = {router.models[i]: float(expected.costs[i]) for i in columns}
     costs = {router.models[i]: round(float(bills[i]), 9) for i in columns}
     if not expected.sure:
-        return Choice(router.models[strongest], "unsure", "nothing like this prompt was in training", told, costs)
-    picked, reason = _settle(router, Prediction(expected.scores, bills, True), columns, strongest, at, floor)
-    return Choice(router.models[picked], "learned", reason, told, costs)
+        why = "nothing like this prompt was in training"
+        return Choice(router.models[strongest], "unsure", why, told, costs, plain)
+    judged = Prediction(expected.scores, bills, True)
+    unit = float(router.mean_costs[router.strongest] * now[router.strongest])
+    picked, reason = _settle(judged, columns, strongest, router.points[at], floor, unit)
+    loss = expected.scores[strongest] - expected.scores[[picked]]
+    if picked != strongest and in_doubt(router.doubted.get(at, ()), loss)[0]:
+        why = "where it expected as much of others in training, they did worse"
+        return Choice(router.models[strongest], "unsure", why, told, costs, plain)
+    if at != point:
+        reason += f", as is proven to keep {at}; {point} was not trained"
+    return Choice(router.models[picked], "learned", reason, told, costs, plain)
 
 
 def _settle(
-    router: Router, expected: Prediction, columns: list[int], strongest: int, at: Point, floor: float
+    expected: Prediction, columns: list[int], strongest: int, at: Point, floor: float, unit: float
 ) -> tuple[int, str]:
-    """(column that is taken, why)"""
+    """(column that is taken, why). `unit`: US dollars of a usual call of the strongest model."""
     fit = [i for i in columns if i == strongest or expected.scores[i] >= floor]
-    unit = float(router.mean_costs[router.strongest])
     scores = favoured(expected.scores[None, :], strongest, at[1])[:, fit]
     picked = fit[int(best(scores, expected.costs[None, fit], at[0], unit)[0])]
     if picked == strongest:

@@ -15,6 +15,8 @@ from groundplan.economics.routing.decide.features import (
     CONVERSATION,
     SURFACE,
     hashed,
+    hashes_of,
+    known_share,
     surface,
     told,
     words_of,
@@ -39,10 +41,10 @@ def predict(router: Router, text: str, embedding: Floats | None = None, context:
     """Expected scores and costs of one prompt. `embedding`: its unit vector, where there is one. What of its context is
     not known counts as usual."""
     words = words_of(text)
-    counts = hashed(words)
+    counts = hashed(words, context.task if router.tasks and context is not None else ())
     buckets = np.fromiter(counts, dtype=np.int64, count=len(counts))
     weights = np.fromiter(counts.values(), dtype=np.float32, count=len(counts)) * router.idf[buckets]
-    known = float(np.count_nonzero(weights)) / max(1, len(weights))
+    known = _known(router, words, weights)
     length = float(np.linalg.norm(weights))
     if length:
         weights /= np.float32(length)
@@ -57,6 +59,13 @@ def predict(router: Router, text: str, embedding: Floats | None = None, context:
     raw = by_words + dense @ head.weights[len(router.idf) :] + head.bias
     beside = _beside(router, head, seen, by_words, embedding)
     return corrected(head, router.mean_costs, raw, beside, sure)
+
+
+def _known(router: Router, words: list[str], weights: Floats) -> float:
+    """Share of a prompt that was in training."""
+    if router.words.size:
+        return known_share(hashes_of(words), router.words)
+    return float(np.count_nonzero(weights)) / max(1, len(weights))
 
 
 def seen_of(router: Router, text: str, words: list[str], context: Context | None) -> Floats:

@@ -9,22 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import TypedDict
 
 import numpy as np
 
-from groundplan.economics.routing.decide.choose import best, choose, favoured
+from groundplan.economics.routing.decide.choose import best, choose, favoured, in_doubt
 from groundplan.economics.routing.decide.predict import predict
 from groundplan.economics.routing.learn.fit import INNER_FOLDS, train
 from groundplan.economics.routing.learn.matrix import FOLDS, folds_of
 from groundplan.economics.routing.learn.operate import error_of_mean, label, numbered, operating_points
 from groundplan.economics.routing.learn.perturb import KINDS
-from groundplan.economics.routing.learn.plain import plain_ridge
-from groundplan.economics.routing.model import Doubles, Floats, Matrix, Point, Router, Sample, Whole
+from groundplan.economics.routing.learn.plain import plain_ridge, tuned_ridge
+from groundplan.economics.routing.model import Doubles, Floats, Matrix, Point, Router, Whole
 from groundplan.economics.routing.versions.artifact import dump, load
 
 KEEPS = (0.99, 0.98, 0.95)
 ASKED_AGAIN = 1000
 """Prompts that are asked otherwise, to see whether the same model takes them."""
+Embed = Callable[[Sequence[str]], Floats]
+"""Unit vectors of prompts, as a gateway has them."""
+
+
+class Steady(TypedDict):
+    robust: dict[str, float]
+    robust_away: dict[str, float]
+    one_choice: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +50,14 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """`routed`, `ridge` and `mixed` by share to keep; predictions are for figures that need a ranking."""
+    """`routed`, `ridge`, `tuned` and `mixed` by share to keep; predictions are for figures that need a ranking."""
 
     best: str
     routed: dict[str, Kept]
     ridge: dict[str, Kept]
+    """A plain ridge on TF-IDF of words."""
+    tuned: dict[str, Kept]
+    """The same, tuned."""
     mixed: dict[str, float]
     """What random mixing of two models saves at just that share, chosen in hindsight."""
     oracle_saved: float
@@ -53,11 +65,16 @@ class Evaluation:
     predicted: Doubles
     """(rows, models) expected scores of prompts never seen."""
     plain: Doubles
+    tuned_plain: Doubles
     abstained: float
     calibration: float
     """Mean distance of expected from seen scores over tenths of predictions (expected calibration error)."""
     robust: dict[str, float]
-    """Way of asking the same otherwise -> share of prompts never seen that go to the same model, by the words alone."""
+    """Way of asking the same otherwise -> share of prompts never seen that go to the same model."""
+    robust_away: dict[str, float]
+    """The same of those that went to another model than the strongest; empty: none did."""
+    one_choice: float
+    """Share of the prompts that went to the model that took most: what always choosing that one would score."""
 
 
 def evaluate(
@@ -68,15 +85,18 @@ def evaluate(
     folds: int = FOLDS,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    embed: Embed | None = None,
 ) -> Evaluation:
-    """Cross-validate. `vectors`: embeddings of the prompts, row by row; None: of the words alone."""
+    """Cross-validate. `vectors`: embeddings of the prompts, row by row; None: of the words alone. `embed`: what embeds
+    a prompt that is asked otherwise; without it nobody asks otherwise where the router looks at embeddings."""
     rows = len(matrix.samples)
     parts = folds_of([sample.group for sample in matrix.samples], folds, seed)
     routed = {label(keep): np.zeros(rows, dtype=np.int64) for keep in keeps}
     ridge = {label(keep): np.zeros(rows, dtype=np.int64) for keep in keeps}
-    predicted, plain = np.zeros_like(matrix.scores), np.zeros_like(matrix.scores)
+    tuned = {label(keep): np.zeros(rows, dtype=np.int64) for keep in keeps}
+    predicted, plain, tuned_plain = (np.zeros_like(matrix.scores) for _ in range(3))
     sure = np.zeros(rows, dtype=bool)
-    steady: dict[str, list[bool]] = {}
+    again: list[Otherwise] = []
     for number, fold in enumerate(parts):
         rest = np.setdiff1d(np.arange(rows), fold)
         seen = matrix.take(rest)
@@ -86,12 +106,13 @@ def evaluate(
         )
         part = None if vectors is None else vectors[fold]
         picked, predicted[fold], sure[fold] = apply(router, matrix.take(fold), part, keeps)
-        other, plain[fold] = _plain(seen, matrix.take(fold), router, keeps, seed)
+        other, plain[fold] = _plain(plain_ridge, seen, matrix.take(fold), router, keeps, seed)
+        better, tuned_plain[fold] = _plain(tuned_ridge, seen, matrix.take(fold), router, keeps, seed)
         for name in routed:
-            routed[name][fold], ridge[name][fold] = picked[name], other[name]
+            routed[name][fold], ridge[name][fold], tuned[name][fold] = picked[name], other[name], better[name]
         some = matrix.take(fold[: max(1, ASKED_AGAIN // len(parts))])
-        for kind, same in same_choice(router, some, label(keeps[0]), seed + number).items():
-            steady.setdefault(kind, []).extend(same)
+        if vectors is None or embed is not None:
+            again.append(same_choice(router, some, label(keeps[0]), seed + number, embed))
         if progress is not None:
             progress(number + 1, len(parts))
     means, bills = matrix.scores.mean(axis=0), matrix.costs.sum(axis=0)
@@ -101,31 +122,62 @@ def evaluate(
         best=matrix.models[strongest],
         routed={name: _kept(matrix, strongest, picked) for name, picked in routed.items()},
         ridge={name: _kept(matrix, strongest, picked) for name, picked in ridge.items()},
+        tuned={name: _kept(matrix, strongest, picked) for name, picked in tuned.items()},
         mixed={label(keep): _mixed(means, bills, strongest, keep) for keep in keeps},
         oracle_saved=_kept(matrix, strongest, oracle).saved,
         oracle_kept=_kept(matrix, strongest, oracle).kept,
         predicted=predicted,
         plain=plain,
+        tuned_plain=tuned_plain,
         abstained=1.0 - float(sure.mean()),
         calibration=calibration_error(predicted, matrix.scores),
-        robust={kind: float(np.mean(same)) for kind, same in steady.items()},
+        **_steady(again, matrix.models[strongest]),
     )
 
 
-def same_choice(router: Router, matrix: Matrix, point: str, seed: int) -> dict[str, list[bool]]:
-    """For each way of asking the same otherwise, prompt by prompt, whether the same model takes it by its words."""
+@dataclass(frozen=True, slots=True)
+class Otherwise:
+    """Which model took prompts as they are, and which when they were asked otherwise."""
+
+    first: list[str]
+    again: dict[str, list[str]]
+    """By the way of asking, prompt by prompt."""
+
+    def same(self, kind: str) -> list[bool]:
+        return [model == before for model, before in zip(self.again[kind], self.first, strict=True)]
+
+
+def same_choice(router: Router, matrix: Matrix, point: str, seed: int, embed: Embed | None = None) -> Otherwise:
+    """Ask for the same otherwise, in each way. `embed`: as the gateway embeds questions, where the router looks at
+    that."""
     allowed = frozenset(router.models)
 
-    def taken(sample: Sample, prompt: str) -> str:
-        return choose(router, prompt, None, allowed, point, context=sample.context).model
+    def taken(prompts: Sequence[str]) -> list[str]:
+        vectors = None if embed is None or router.full is None else embed(prompts)
+        return [
+            choose(
+                router, prompt, None if vectors is None else vectors[at], allowed, point, context=sample.context
+            ).model
+            for at, (prompt, sample) in enumerate(zip(prompts, matrix.samples, strict=True))
+        ]
 
-    first = [taken(sample, sample.prompt) for sample in matrix.samples]
     dice = Random(seed)
-    found: dict[str, list[bool]] = {}
-    for kind, change in KINDS.items():
-        again = (taken(sample, change(sample.prompt, dice)) for sample in matrix.samples)
-        found[kind] = [model == before for model, before in zip(again, first, strict=True)]
-    return found
+    first = taken([sample.prompt for sample in matrix.samples])
+    return Otherwise(
+        first,
+        {kind: taken([change(sample.prompt, dice) for sample in matrix.samples]) for kind, change in KINDS.items()},
+    )
+
+
+def _steady(found: Sequence[Otherwise], strongest: str) -> Steady:
+    first = [model for each in found for model in each.first]
+    same = {kind: [same for each in found for same in each.same(kind)] for kind in KINDS if found}
+    away = [at for at, model in enumerate(first) if model != strongest]
+    return {
+        "robust": {kind: float(np.mean(told)) for kind, told in same.items()},
+        "robust_away": {kind: float(np.mean([told[at] for at in away])) for kind, told in same.items() if away},
+        "one_choice": max(map(first.count, set(first)), default=0) / max(1, len(first)),
+    }
 
 
 def apply(
@@ -142,21 +194,28 @@ def apply(
     picked = {}
     for keep in keeps:
         chosen = _picked(scores, costs, router.points.get(label(keep)), router.strongest, unit)
-        picked[label(keep)] = np.where(sure, chosen, router.strongest)
+        loss = scores[:, router.strongest] - scores[np.arange(len(scores)), chosen]
+        doubtful = in_doubt(router.doubted.get(label(keep), ()), loss)
+        picked[label(keep)] = np.where(sure & ~doubtful, chosen, router.strongest)
     return picked, scores, sure
 
 
 def _plain(
-    seen: Matrix, asked: Matrix, router: Router, keeps: Sequence[float], seed: int
+    fitted: Callable[[Matrix, Matrix], Doubles],
+    seen: Matrix,
+    asked: Matrix,
+    router: Router,
+    keeps: Sequence[float],
+    seed: int,
 ) -> tuple[dict[str, Whole], Doubles]:
-    """The same with the plain ridge, at operating points chosen in the same way."""
+    """The same with a ridge, at operating points chosen in the same way."""
     ones = np.ones_like(seen.scores)
     told = np.zeros_like(seen.scores)
     for fold in folds_of([sample.group for sample in seen.samples], INNER_FOLDS, seed):
         rest = np.setdiff1d(np.arange(len(seen.samples)), fold)
-        told[fold] = plain_ridge(seen.take(rest), seen.take(fold))
+        told[fold] = fitted(seen.take(rest), seen.take(fold))
     points = operating_points(seen, np.hstack([told, ones]), router, keeps)
-    scores = plain_ridge(seen, asked)
+    scores = fitted(seen, asked)
     costs = np.ones_like(scores) * router.mean_costs
     unit = float(router.mean_costs[router.strongest])
     picked = {}

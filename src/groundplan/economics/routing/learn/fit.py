@@ -17,13 +17,33 @@ import numpy as np
 
 from groundplan.core.errors import Invalid
 from groundplan.economics.routing.decide import forest, kernel
-from groundplan.economics.routing.decide.features import BUCKETS, CONTEXT, hashed, surface, told, words_of
+from groundplan.economics.routing.decide.features import (
+    BUCKETS,
+    CONTEXT,
+    hashed,
+    hashes_of,
+    surface,
+    told,
+    words_of,
+)
 from groundplan.economics.routing.decide.predict import blended, filled, looked_at, standard
 from groundplan.economics.routing.learn import grow
 from groundplan.economics.routing.learn import kernel as kernels
 from groundplan.economics.routing.learn.matrix import folds_of
-from groundplan.economics.routing.learn.operate import operating_points
-from groundplan.economics.routing.model import Blend, Doubles, Floats, Forest, Head, Matrix, Router, Sample, Whole
+from groundplan.economics.routing.learn.operate import doubts, numbered, operating_points
+from groundplan.economics.routing.model import (
+    Blend,
+    Doubles,
+    Floats,
+    Forest,
+    Hashes,
+    Head,
+    Matrix,
+    Router,
+    Sample,
+    Whole,
+)
+from groundplan.economics.routing.versions.artifact import check_size
 
 PENALTIES = (1.5, 3.0, 6.0)
 INNER_FOLDS = 4
@@ -34,6 +54,8 @@ LEAST_ROWS = 400
 """Prompts below which trees and kernel would only repeat noise."""
 _STRANGE = 0.002
 """Share of training prompts that count as strange."""
+_MOST_KNOWN = 0.6
+"""Share of known words that is always enough: prompts of a template share all of theirs."""
 _TOLERANCE = 1e-3
 _DENSE = {True: 0.3, False: 3.0}
 """Penalties of the surface and of the embedding."""
@@ -130,7 +152,7 @@ def prepare(samples: Sequence[Sample], vectors: Floats | None) -> Prepared:
     rows = []
     for sample in samples:
         words = words_of(sample.prompt)
-        counts = hashed(words)
+        counts = hashed(words, task_of(sample))
         buckets += counts.keys()
         values += counts.values()
         starts.append(len(buckets))
@@ -142,6 +164,11 @@ def prepare(samples: Sequence[Sample], vectors: Floats | None) -> Prepared:
         shapes = np.hstack([shapes, filled(beside, _means(beside))])
     counted = matrices.csr_matrix((np.array(values, dtype=np.float32), buckets, starts), shape=(len(samples), BUCKETS))
     return Prepared(counted, shapes, vectors)
+
+
+def task_of(sample: Sample) -> Sequence[str]:
+    """What its call was for, as far as that is told."""
+    return () if sample.context is None else sample.context.task
 
 
 def _means(values: Floats) -> Floats:
@@ -317,6 +344,7 @@ def train(
 ) -> Router:
     """A router from an evaluation set. `vectors`: embeddings of its prompts; `keeps`: shares of the best single model's
     score for which operating points are wanted; `alone`: it must also do without an embedding."""
+    check_size(len(matrix.models), embedded=vectors is not None)
     seen = prepare(matrix.samples, vectors)
     scales = scales_of(seen)
     trees, meant, full, text = None, None, None, None
@@ -332,6 +360,7 @@ def train(
     _, costs = targets_of(matrix)
     strongest = max(range(len(means)), key=lambda i: (means[i], -costs[i]))
     landmarks, likeness = _landmarks(vectors, seed)
+    vocabulary, strange = _words(matrix.samples)
     router = Router(
         name=name,
         version=0,
@@ -349,20 +378,25 @@ def train(
         trees=trees,
         components=np.zeros((0, 0), dtype=np.float32),
         meant=meant,
-        strange_words=_strange_words(seen),
+        strange_words=strange,
         strange_likeness=likeness,
+        words=vocabulary,
+        tasks=any(task_of(sample) for sample in matrix.samples),
     )
-    return replace(router, points=operating_points(matrix, told, router, keeps))
+    points = operating_points(matrix, told, router, keeps)
+    return replace(router, points=points, doubted=doubts(matrix, told, router, points))
 
 
-def _strange_words(seen: Prepared) -> float:
-    """The share of words known from other prompts that only strange prompts fall below."""
-    common = np.bincount(seen.counts.indices, minlength=BUCKETS) > 1
-    known = seen.counts.copy()
-    known.data = common[known.indices].astype(np.float32)
-    every = np.maximum(np.diff(seen.counts.indptr), 1)
-    shares = np.asarray(known.sum(axis=1)).ravel() / every
-    return float(np.quantile(shares, _STRANGE)) * 0.9
+def _words(samples: Sequence[Sample]) -> tuple[Hashes, float]:
+    """(hashes of all words, in order; the share of words known from other groups that only strange prompts fall
+    below)"""
+    said = [hashes_of(words_of(sample.prompt)) for sample in samples]
+    groups = np.repeat(numbered([sample.group for sample in samples]), [len(each) for each in said])
+    every = np.unique((np.concatenate(said).astype(np.uint64) << np.uint64(32)) | groups.astype(np.uint64))
+    known, count = np.unique((every >> np.uint64(32)).astype(np.uint32), return_counts=True)
+    common = known[count > 1]
+    shares = [float(np.isin(each, common, assume_unique=True).mean()) if len(each) else 1.0 for each in said]
+    return known, min(_MOST_KNOWN, float(np.quantile(shares, _STRANGE)) * 0.9)
 
 
 def _landmarks(vectors: Floats | None, seed: int) -> tuple[Floats, float]:

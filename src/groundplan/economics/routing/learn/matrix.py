@@ -19,6 +19,8 @@ from groundplan.economics.routing.model import Context, Matrix, Sample, Whole
 
 FOLDS = 5
 LEAST_ROWS = 20
+LEAST_GROUPS = 10
+"""Groups below which too little is left to learn from, or to judge with, once some are left out."""
 _TOLD = 20
 """Problems that are told at once."""
 
@@ -29,6 +31,7 @@ class Told(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     messages: int
     before: int = 0
     scores: list[float] | None = None
+    task: list[str] = []
 
 
 class _Row(msgspec.Struct, forbid_unknown_fields=False):
@@ -84,7 +87,7 @@ def context_of(told: Told | None) -> Context | None:
     """As the router takes it."""
     if told is None:
         return None
-    return Context(told.messages, told.before, None if told.scores is None else tuple(told.scores))
+    return Context(told.messages, told.before, None if told.scores is None else tuple(told.scores), tuple(told.task))
 
 
 def _refused(path: Path, problems: Sequence[Problem]) -> Invalid:
@@ -114,9 +117,11 @@ def _wrong(path: Path, rows: Sequence[tuple[int, _Row]]) -> Iterable[Problem]:
         if (first := ids.setdefault(str(row.id), line)) != line:
             yield _problem(path, line, f"the id {str(row.id)[:80]} is in line {first}, too")
     yield from _leaks(path, rows)
-    if len({str(row.id if row.group is None else row.group) for _, row in rows}) < 2:
-        hint = "Give each conversation, document or template a group of its own."
-        yield _problem(path, 1, "all rows are one group, so nothing can be left out to judge with", hint=hint)
+    groups = len({str(row.id if row.group is None else row.group) for _, row in rows})
+    if groups < LEAST_GROUPS:
+        hint = f"Give each conversation, document or template a group of its own; {LEAST_GROUPS} are needed."
+        few = "all rows are one group" if groups == 1 else f"all rows are of {groups} groups"
+        yield _problem(path, 1, f"{few}, so too little can be left out to judge with", hint=hint)
 
 
 def _wrong_row(path: Path, line: int, row: _Row, models: set[str]) -> Iterable[Problem]:

@@ -6,18 +6,26 @@ quality.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from groundplan.economics.routing.decide.choose import best, favoured
-from groundplan.economics.routing.model import Doubles, Matrix, Point, Router, Whole
+from groundplan.economics.routing.model import Doubles, Doubt, Matrix, Point, Router, Whole
 
 MARGIN = 1.0
 """Standard errors between what was seen and what is promised."""
 STEPS = 80
 BONUSES = (0.0, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3)
 """How much the strongest model is favoured, tried for every price."""
+PARTS = 10
+"""Of the prompts that go to other models, by the loss that is expected, of which each is judged alone."""
+LEAST_OF_PART = 40
+"""Prompts of a part that can prove anything."""
+SURE = 2.58
+"""Standard errors by which a part must be worse."""
+SLACK = 0.02
+"""Score by which it may be."""
 
 
 def prices() -> Doubles:
@@ -51,6 +59,34 @@ def operating_points(
             if bill < cheapest:
                 cheapest, found[label(keep)] = bill, point
     return found
+
+
+def doubts(matrix: Matrix, told: Doubles, router: Router, points: Mapping[str, Point]) -> dict[str, list[Doubt]]:
+    """For each operating point, where expectations cannot be relied on: losses that were expected of those prompts,
+    left out, that would not go to the strongest model, in tenths, where what was seen is surely worse by more than
+    `SLACK`."""
+    count, strongest = len(matrix.models), router.strongest
+    costs = np.clip(told[:, count:], 0.1, 10.0) * router.mean_costs
+    unit = float(router.mean_costs[strongest])
+    groups, rows = numbered([sample.group for sample in matrix.samples]), np.arange(len(matrix.samples))
+    found: dict[str, list[Doubt]] = {}
+    for name, (price, bonus) in points.items():
+        picked = best(favoured(told[:, :count], strongest, bonus), costs, price, unit)
+        away = np.flatnonzero(picked != strongest)
+        loss = told[away, strongest] - told[away, picked[away]]
+        seen = matrix.scores[rows, strongest][away] - matrix.scores[rows, picked][away]
+        order = np.argsort(loss, kind="stable")
+        parts = [part for part in np.array_split(order, PARTS) if len(part) >= LEAST_OF_PART]
+        gaps = seen - loss
+        worse = [part for part in parts if _surely_worse(gaps[part], groups[away][part])]
+        if worse:
+            found[name] = [(float(loss[part].min()), float(loss[part].max())) for part in worse]
+    return found
+
+
+def _surely_worse(gaps: Doubles, groups: Whole) -> bool:
+    _, own = np.unique(groups, return_inverse=True)
+    return bool(gaps.mean() - SURE * error_of_mean(gaps, np.asarray(own, dtype=np.int64)) > SLACK)
 
 
 def label(keep: float) -> str:

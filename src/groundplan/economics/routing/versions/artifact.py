@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from math import inf
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.routing.decide.features import BUCKETS, CONTEXT, SURFACE
-from groundplan.economics.routing.model import Floats, Forest, Head, Kernel, Router
+from groundplan.economics.routing.decide.features import BRIEF, BUCKETS, CONTEXT, SURFACE
+from groundplan.economics.routing.model import Floats, Forest, Hashes, Head, Kernel, Router
 
-FORMAT = 3
-READ = (2, 3)
+FORMAT = 4
+READ = (2, 3, 4)
 """Formats that are read. The second has no kernel, and its trees look at directions of embeddings in place of what
-regressions expect."""
+regressions expect. Before the fourth, words are known by their buckets, nothing is told of
+what calls are for, and what came before a question is counted in bytes of the request."""
 _MOST_BYTES = 64 << 20
 
 
@@ -81,6 +83,12 @@ class _Router(msgspec.Struct, frozen=True):
     strange_likeness: float
     points: dict[str, tuple[float, float]]
     trained: dict[str, str]
+    words: bytes = b""
+    """uint32, little-endian"""
+    doubted: dict[str, list[tuple[float, float]]] = {}
+    tasks: bool = False
+    brief: tuple[int, int] = BRIEF
+    """First and last words of a question that were embedded."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -88,7 +96,9 @@ _decode = msgspec.msgpack.Decoder(_Router).decode
 
 
 def dump(router: Router) -> bytes:
-    """The bytes of a router; the same router gives the same bytes."""
+    """The bytes of a router; the same router gives the same bytes. Raises `Invalid` (`router_models`) where they would
+    be too many to be read."""
+    check_size(len(router.models), embedded=router.full is not None)
     return _encode(
         _Router(
             format=FORMAT,
@@ -112,8 +122,22 @@ def dump(router: Router) -> bytes:
             strange_likeness=router.strange_likeness,
             points=dict(sorted(router.points.items())),
             trained=dict(sorted(router.trained.items())),
+            words=router.words.astype("<u4").tobytes(),
+            doubted=dict(sorted(router.doubted.items())),
+            tasks=router.tasks,
         )
     )
+
+
+def check_size(models: int, *, embedded: bool) -> None:
+    """Raise `Invalid` (`router_models`) for more models than an artifact has room for."""
+    room = _MOST_BYTES // (4 * BUCKETS * (1 + embedded)) - 1
+    if models > room:
+        raise Invalid(
+            f"a router of {models} models would be too large; {room} have room",
+            code="router_models",
+            hint="Leave out models that are never the best for what they cost.",
+        )
 
 
 def load(data: bytes) -> Router:
@@ -145,13 +169,17 @@ def _unpacked(found: _Router) -> Router:
     models = len(found.models)
     if found.format not in READ or models < 2 or not 0 <= found.strongest < models:
         raise ValueError(f"format {found.format} with {models} models")
-    if not len(found.mean_scores) == len(found.mean_costs) == models or min(found.mean_costs) <= 0:
+    if not len(found.mean_scores) == len(found.mean_costs) == models or not all(0 < c < inf for c in found.mean_costs):
         raise ValueError("its models and their costs do not fit")
     idf, centre = _array(found.idf), np.array(found.centre, dtype=np.float32)
     shape = np.array(found.surface_mean, dtype=np.float32), np.array(found.surface_scale, dtype=np.float32)
     shaped = len(shape[0])
     if idf.shape != (BUCKETS,) or shape[1].shape != (shaped,) or shaped not in (SURFACE, SURFACE + CONTEXT):
         raise ValueError("its features are of another version")
+    if not _finite(idf, centre, *shape, *found.mean_scores, found.strange_words, found.strange_likeness):
+        raise ValueError("its features are no numbers")
+    _check_read(found)
+    landmarks = _landmarks(found)
     components = _array(found.components)
     if components.ndim != 2 or components.shape[0] != len(centre) * bool(components.shape[1]):
         raise ValueError("its components are of another size")
@@ -172,7 +200,7 @@ def _unpacked(found: _Router) -> Router:
         surface_mean=shape[0],
         surface_scale=shape[1],
         centre=centre,
-        landmarks=_array(found.landmarks),
+        landmarks=landmarks,
         text=text,
         full=full,
         trees=None if found.trees is None else _planted(found.trees, models, looked[0]),
@@ -182,7 +210,46 @@ def _unpacked(found: _Router) -> Router:
         strange_likeness=found.strange_likeness,
         points=found.points,
         trained=found.trained,
+        words=_words(found),
+        doubted=found.doubted,
+        tasks=found.tasks,
+        texts=found.format >= 4,
     )
+
+
+def _landmarks(found: _Router) -> Floats:
+    """Of which each prompt of an embedding must be near one."""
+    landmarks, width = _array(found.landmarks), len(found.centre)
+    fits = landmarks.ndim == 2 and (not width or (len(landmarks) and landmarks.shape[1] == width))
+    if not fits or not _finite(landmarks):
+        raise ValueError("its landmarks are of another size")
+    return landmarks
+
+
+def _check_read(found: _Router) -> None:
+    """Raise `ValueError` for what no prompt can be read by, or chosen for."""
+    if min(found.surface_scale) <= 0:
+        raise ValueError("its surface has no scale")
+    if found.full is not None and found.brief != BRIEF:
+        raise ValueError(f"the first {found.brief[0]} and last {found.brief[1]} words of its questions were embedded")
+    for name, point in found.points.items():
+        if not 0 < float(name) <= 1 or not _finite(*point):
+            raise ValueError("its operating points are no numbers")
+    if not all(low <= high for parts in found.doubted.values() for low, high in parts):
+        raise ValueError("what it doubts has no order")
+
+
+def _words(found: _Router) -> Hashes:
+    if found.format < 4:
+        return np.zeros(0, dtype=np.uint32)
+    words = np.frombuffer(found.words, dtype="<u4").astype(np.uint32)
+    if not len(words) or not (words[1:] > words[:-1]).all():
+        raise ValueError("its words are not in order")
+    return words
+
+
+def _finite(*parts: Floats | float) -> bool:
+    return all(bool(np.isfinite(part).all()) for part in parts)
 
 
 def _checked(found: _Head, models: int, shaped: int, width: int = 0) -> Head:
@@ -196,6 +263,8 @@ def _checked(found: _Head, models: int, shaped: int, width: int = 0) -> Head:
     if alone.size and (alone.shape != (regressions, models) or not np.isfinite(alone).all()):
         raise ValueError("what its trees look at has another shape")
     bias, slope, offset = (np.array(part, dtype=np.float32) for part in (found.bias, found.slope, found.offset))
+    if not _finite(bias, slope, offset, *found.blend):
+        raise ValueError("a predictor is no numbers")
     kernel = None if found.kernel is None else _near(found.kernel, models, shaped + alone.size, width)
     return Head(weights, bias, slope, offset, found.blend, alone, kernel)
 
