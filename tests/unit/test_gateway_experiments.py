@@ -18,7 +18,7 @@ from tests.integration.gateway_stack import Reply, blueprint, deployment, parse,
 from tests.unit.call_rig import LIMIT, Fixed, Rig, call_rig, until
 
 from groundplan.blueprint.experiment import DeclaredExperiment, Replay
-from groundplan.blueprint.model import Cache, Limit
+from groundplan.blueprint.model import Cache, Limit, Routing
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.experiment.model import AB, CONVERSATION, SHADOW, Experiment
@@ -380,3 +380,21 @@ def test_what_a_judge_says_is_read_leniently(text: str) -> None:
     assert pairwise.told(f"**A** {text}") == "A"
     assert pairwise.told("Answer: B.") == "B"
     assert pairwise.told("tie") == "SAME"
+
+
+async def test_what_keeps_a_deployment_from_calls_keeps_it_from_second_answers_too(tmp_path: Path) -> None:
+    routing = Routing(barred={"two": "the risk of its model is high, above medium"})
+    async with trying(tmp_path, tried(), workloads={"assistant": {"routing": routing}}) as (rig, pairs):
+        assert (await rig.chat()).status == 200
+        await rest(rig)
+        assert rig.models["two"].counted == 0
+        assert not [pair for pair in pairs.waiting if pair.answered]
+
+
+async def test_the_receipt_of_an_arm_says_whom_a_rule_kept_out(tmp_path: Path) -> None:
+    routing = Routing(barred={"three": "its tone is 70%, below the floor of 90%"})
+    experiment, names = tried(type=AB, share=1.0), ("one", "two", "three")
+    async with trying(tmp_path, experiment, names=names, workloads={"assistant": {"routing": routing}}) as (rig, _):
+        assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
+        (end,) = [r for r in await rig.records() if isinstance(r, Finish)]
+    assert json.loads(end.route)["barred"] == routing.barred

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment, Rates
-from groundplan.gateway.call import meter, settle
+from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.call.feature import feature_of
 from groundplan.gateway.surfaces import chat, embeddings, messages
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
@@ -78,9 +79,9 @@ def test_contradictory_and_impossible_reports() -> None:
 
 
 def test_a_feature_is_a_short_name() -> None:
-    assert settle.feature_of(b"refund-form/v2") == "refund-form/v2"
+    assert feature_of(b"refund-form/v2") == "refund-form/v2"
     for odd in (None, b"", b"two words", b"a" * 65, b"=cmd()", "caf\u00e9".encode()):
-        assert settle.feature_of(odd) == ""
+        assert feature_of(odd) == ""
 
 
 def place(rates: Rates, serves: list[str] | None = None, **more: Any) -> Deployment:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.integration.gateway_stack import deployment, workload
+from tests.integration.gateway_stack import blueprint, deployment, workload
 from tests.unit.call_rig import call_rig
 
-from groundplan.blueprint.model import Deployment, Rates, RouteRule, Routing, Workload
+from groundplan.blueprint.model import Cascade, Deployment, Rates, RouteRule, Routing, Workload
 from groundplan.core.endpoints import announce
 from groundplan.core.errors import Denied
 from groundplan.core.home import Home
@@ -26,8 +27,8 @@ from groundplan.economics.routing.model import Matrix, Sample
 from groundplan.economics.routing.versions.artifact import dump
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.routing.route import Route, Routes
+from groundplan.gateway.policy.snapshot import KeyEntry, index
+from groundplan.gateway.routing.route import ENOUGH, Route, Routes
 from groundplan.gateway.routing.weigh import SLOW_SECONDS
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.surfaces.chat import CHAT
@@ -65,8 +66,15 @@ def asked(text: str, model: str = "auto", messages: int = 1, raw: bytes = b"[]")
     return Ask({"messages": msgspec.Raw(raw)}, model, messages, text, False, False, None, 1, len(text))
 
 
-def arranged(routes: Routes, routing: Routing | None, ask: Ask, names: list[Deployment]) -> Exchange:
-    exchange = Exchange(new_id(), Request.__new__(Request), Response.__new__(Response), CHAT)
+def arranged(
+    routes: Routes,
+    routing: Routing | None,
+    ask: Ask,
+    names: list[Deployment],
+    headers: dict[bytes, bytes] | None = None,
+) -> Exchange:
+    exchange = Exchange(new_id(), Request(0.0), Response.__new__(Response), CHAT)
+    exchange.request.headers = headers or {}
     exchange.deployments = list(names)
     exchange.key = KeyEntry("k", "w", "", False, False, None)
     routes.arrange(exchange, routed(routing), ask)
@@ -124,18 +132,62 @@ def test_without_its_router_the_order_of_placement_holds(folder: Path, router: s
     assert router in found.reason
 
 
+def talk(*said: str, system: str = "") -> bytes:
+    """A conversation as JSON: what users and the model said in turn, behind a system message."""
+    head = [{"role": "system", "content": system}] if system else []
+    turns = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(said)]
+    return msgspec.json.encode([*head, *turns])
+
+
+def in_talk(*said: str, system: str = "", **header: bytes) -> tuple[Ask, dict[bytes, bytes]]:
+    raw = talk(*said, system=system)
+    return asked(said[-1], messages=len(said), raw=raw), {
+        name.replace("_", "-").encode(): header[name] for name in header
+    }
+
+
+LENGTHY = "the story so far " * 300
+EASY, PROOF = "say hello to guest 5", "prove that 7 is the sum of primes"
+
+
 def test_a_long_conversation_stays_unless_it_needs_more(folder: Path) -> None:
-    routes, learned = Routes(folder), Routing(router="support@1")
-    raw = b"[" + b"x" * 4000
-    both = places("small", "large")
-    assert told(arranged(routes, learned, asked("say hello to guest 5", raw=raw), both)).deployment == "small"
-    assert (
-        told(arranged(routes, learned, asked("prove that 7 is the sum of primes", raw=raw), both)).deployment == "large"
-    )
-    back = told(arranged(routes, learned, asked("say hello to guest 6", raw=raw), both))
+    routes, learned, both = Routes(folder), Routing(router="support@1"), places("small", "large")
+
+    def turn(*said: str) -> Route:
+        return told(arranged(routes, learned, in_talk(*said)[0], both))
+
+    assert turn(LENGTHY, "well", EASY).deployment == "small"
+    assert turn(LENGTHY, "well", EASY, "hello", PROOF).deployment == "large"
+    back = turn(LENGTHY, "well", EASY, "hello", PROOF, "because", EASY)
     assert (back.deployment, back.by) == ("large", "affinity")
-    other = told(arranged(routes, learned, asked("say hello to guest 6", raw=b"[" + b"y" * 4000), both))
-    assert other.deployment == "small"
+    assert turn(LENGTHY + "otherwise", "well", EASY).deployment == "small"
+    assert turn(LENGTHY, "another answer", EASY).deployment == "small", "it began alike, and is another conversation"
+
+
+def test_a_system_message_that_all_share_makes_nobody_one_conversation(folder: Path) -> None:
+    routes, learned, both = Routes(folder), Routing(router="support@1"), places("small", "large")
+    system = "You answer for a shop. " * 200
+
+    def first(text: str, **header: bytes) -> Route:
+        ask, headers = in_talk(text, system=system, **header)
+        exchange = arranged(routes, learned, ask, both, headers)
+        return told(exchange)
+
+    assert first(PROOF).deployment == "large"
+    assert (first(EASY).deployment, first(EASY).by) == ("small", "learned")
+    assert first(PROOF, groundplan_conversation=b"one").deployment == "large"
+    named = first(EASY, groundplan_conversation=b"one")
+    assert (named.deployment, named.by) == ("large", "affinity"), "a caller may name its conversation"
+    assert first(EASY, groundplan_conversation=b"two").deployment == "small"
+
+
+def test_the_second_turn_goes_on_where_the_first_one_went(folder: Path) -> None:
+    routes, learned, both = Routes(folder), Routing(router="support@1"), places("small", "large")
+    system = "You answer for a shop. " * 200
+    for said in ((PROOF,), (PROOF, "because", EASY)):
+        found = told(arranged(routes, learned, in_talk(*said, system=system)[0], both))
+        assert found.deployment == "large"
+    assert found.by == "affinity"
 
 
 def test_a_router_is_taken_only_as_it_was_approved(folder: Path) -> None:
@@ -180,7 +232,7 @@ def test_who_was_too_slow_only_takes_over_until_that_is_long_ago(folder: Path) -
 def routed_with(
     routes: Routes, routing: Routing, ask: Ask, names: list[Deployment], times: Times, now: float
 ) -> Exchange:
-    exchange = Exchange(new_id(), Request.__new__(Request), Response.__new__(Response), CHAT)
+    exchange = Exchange(new_id(), Request(0.0), Response.__new__(Response), CHAT)
     exchange.deployments, exchange.key = list(names), KeyEntry("k", "w", "", False, False, None)
     routes.arrange(exchange, routed(routing), ask, times, now)
     return exchange
@@ -197,7 +249,7 @@ def test_waiting_has_its_price(folder: Path) -> None:
 
 
 def test_a_warm_cache_is_left_where_another_model_saves_more(folder: Path) -> None:
-    raw = b"[" + b"x" * 40_000
+    raw = talk("x" * 40_000, "well", "and")
     hard, easy = asked("prove that 7 is the sum of primes", raw=raw), asked("say hello to guest 6", raw=raw)
     for read, then in ((1_000_000 * 1_000_000, "large"), (None, "small")):
         rates = Rates(input=2_000_000 * 1_000_000, output=0, cache_read=read)
@@ -253,6 +305,8 @@ async def test_a_routed_call_is_served_there_falls_back_and_says_why(tmp_path: P
         found = [record for record in await rig.records() if isinstance(record, Finish)]
     assert [record.deployment for record in found] == ["one", "two", "one"]
     assert [msgspec.json.decode(record.route)["by"] for record in found] == ["order", "rule code", "rule code"]
+    answered = [msgspec.json.decode(record.route).get("answered") for record in found]
+    assert answered == [None, None, "one"], "the receipt says who took over"
 
 
 @pytest.fixture(scope="module")
@@ -306,3 +360,66 @@ async def test_the_embedding_decides_where_the_router_looks_at_it_and_words_do_w
     assert texts == ["please look at case soft", "please look at case hard"]
     assert [record.deployment for record in found[:2]] == ["two", "one"]
     assert msgspec.json.decode(found[4].route)["by"] in ("learned", "strongest", "unsure")
+
+
+def test_money_is_weighed_at_what_calls_cost_now(folder: Path) -> None:
+    """Prices of training: the small model costs a tenth. Bills show that it became dearer than the large one."""
+    routes, learned, both = Routes(folder), Routing(router="support@1"), places("large", "small")
+    found = routes.router("support@1")
+    assert found is not None
+    routes._routers["support@1", None] = dataclasses.replace(found, points={"0.99": (0.1, 0.0)})
+
+    def paid(text: str, dollars: float) -> Route:
+        exchange = arranged(routes, learned, asked(text), both)
+        routes.learn("w", told(exchange).model, dollars if told(exchange).model == "small-m" else 0.01, exchange.call)
+        return told(exchange)
+
+    for number in range(ENOUGH):
+        before = paid(f"say hello to guest {number}", 0.009)
+        assert (before.deployment, before.costs["small-m"]) == ("small", pytest.approx(0.001, rel=0.2))
+    after = told(arranged(routes, learned, asked("say hello to guest 900"), both))
+    assert after.costs["small-m"] == pytest.approx(9 * before.costs["small-m"], rel=0.1)
+    assert after.costs["large-m"] == before.costs["large-m"]
+    for number in range(200):
+        paid(f"say hello to guest {number}", 0.02)
+    dear = told(arranged(routes, learned, asked("say hello to guest 900"), both))
+    assert dear.deployment == "large", "it is no worse, and cheaper now"
+    assert told(arranged(Routes(folder), learned, asked("say hello to guest 900"), both)).deployment == "small"
+
+
+def test_a_new_blueprint_forgets_routers_it_does_not_name_and_looks_for_those_it_does(folder: Path) -> None:
+    routes, names = Routes(folder), ("support@1", "broken@1", "later@1")
+
+    def routed_by(number: int, name: str) -> Route:
+        named = [routed(Routing(router=each)) for each in names[-2:]]
+        exchange = Exchange(new_id(), Request(0.0), Response.__new__(Response), CHAT)
+        exchange.catalog = index(blueprint(number, places("small", "large"), named))
+        exchange.deployments, exchange.key = places("large", "small"), KeyEntry("k", "w", "", False, False, None)
+        routes.arrange(exchange, routed(Routing(router=name)), asked("say hello to guest 900"))
+        return told(exchange)
+
+    assert routed_by(1, "support@1").by == "learned"
+    assert routed_by(1, "later@1").by == "order"
+    (folder / "later@1.router").write_bytes((folder / "support@1.router").read_bytes())
+    assert routed_by(1, "later@1").by == "order", "what is not here is not looked for with every call"
+    assert routed_by(2, "later@1").by == "learned"
+    assert set(routes._routers) == {("later@1", None)}
+    (folder / "later@1.router").unlink()
+
+
+async def test_a_cascade_tries_what_the_router_is_not_sure_of(tmp_path: Path, folder: Path) -> None:
+    cascade = Cascade(first="two", confidence=0.5)
+    routing = Routing(router="known@1", cascade=cascade)
+    routes = Routes(folder)
+    found = routes.router("support@1")
+    assert found is not None
+    routes._routers["known@1", None] = dataclasses.replace(found, models=("scripted/one", "scripted/two"))
+    async with call_rig(tmp_path, workloads={"assistant": {"routing": routing}}) as rig:
+        rig.gateway.routes = routes
+        for text in ("say hello to guest 900", "qqq wwz zzk"):
+            assert (await rig.chat(messages=[{"role": "user", "content": text}])).status == 200
+        routed_calls = [msgspec.json.decode(r.route) for r in await rig.records() if isinstance(r, Finish)]
+    sure, unsure = routed_calls
+    assert (sure["by"], sure["deployment"]) == ("learned", "two")
+    assert (unsure["by"], unsure["escalated"], unsure["answered"]) == ("cascade", True, "one")
+    assert unsure["router"] == "known@1" and unsure["expected"]

@@ -31,6 +31,7 @@ from groundplan.economics.routing.versions.artifact import dump, load
 from groundplan.gateway.call.exchange import Ask, Exchange, Passage
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.routing.conversation import before
 from groundplan.gateway.routing.route import Route, Routes
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.surfaces.chat import CHAT
@@ -38,6 +39,10 @@ from groundplan.gateway.upstream.latency import Times
 from groundplan.ledger.model import Finish
 
 WELL, BADLY = (0.9, 0.4), (0.2, 0.1)
+LONG = json.dumps(
+    [{"role": "user", "content": "x" * 4000}, {"role": "assistant", "content": ""}, {"role": "user", "content": "and"}]
+).encode()
+"""A conversation of 4,000 bytes before the newest question."""
 
 
 def trained(contexts: list[Context], hard: np.typing.NDArray[np.bool_]) -> Router:
@@ -103,7 +108,7 @@ class Call:
     ) -> None:
         """`named`: by the request; `stopped`: of those, by a kill switch, a key or a policy."""
         self.routes, self.workload, self.ask, self.named = routes, declared(routing), ask, named
-        self.exchange = Exchange(new_id(), Request.__new__(Request), Response.__new__(Response), CHAT)
+        self.exchange = Exchange(new_id(), Request(0.0), Response.__new__(Response), CHAT)
         self.exchange.key = KeyEntry("k", "w", "", False, False, None)
         self.exchange.deployments = [place for place in named if place.name not in stopped]
         routes.arrange(self.exchange, self.workload, ask, Times(), 1.0)
@@ -139,7 +144,7 @@ def test_a_long_conversation_decides_before_anything_is_searched(by_turns: Route
     routes, named = Routes(folder), places("one", "two")
     routing = Routing(router="turns@1", sticky=False)
     assert Call(routes, routing, asked(), named).order == ["two", "one"]
-    long = asked(messages=11, raw=b"[" + b"x" * 4000)
+    long = asked(messages=11, raw=LONG)
     call = Call(routes, routing, long, named)
     assert call.order == ["one", "two"]
     call.find(WELL)
@@ -147,7 +152,7 @@ def test_a_long_conversation_decides_before_anything_is_searched(by_turns: Route
 
 
 def test_the_order_follows_what_was_found_and_no_conversation_keeps_what_was_provisional(folder: Path) -> None:
-    routes, named, raw = Routes(folder), places("one", "two"), b"[" + b"x" * 4000
+    routes, named, raw = Routes(folder), places("one", "two"), LONG
     routing = Routing(router="found@1")
     first = Call(routes, routing, asked(raw=raw), named)
     assert first.order == ["one", "two"], "what is not known yet counts as usual"
@@ -246,3 +251,28 @@ async def test_a_call_is_served_where_its_passages_say_and_the_ledger_has_their_
     assert [record.deployment for record in found] == ["two", "one"]
     assert [record.scores for record in found] == [list(WELL), list(BADLY)]
     assert all(record.status == "ok" for record in found)
+
+
+def test_what_came_before_is_counted_as_a_set_counts_it(by_turns: Router, folder: Path) -> None:
+    """Bytes of texts: neither the form of the request nor its images are any of it."""
+    parts = [{"type": "text", "text": "caf\u00e9"}, {"type": "image_url", "image_url": {"url": "data:" + "x" * 900}}]
+    turns = [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": None},
+    ]
+    raw = json.dumps([*turns, {"role": "user", "content": "what applies to case 900"}]).encode()
+    assert before(asked(messages=4, raw=raw)) == len("be brief") + len("caf\u00e9".encode())
+    assert before(asked(raw=json.dumps([{"role": "user", "content": "what applies to case 900"}]).encode())) == 0
+    routes, named = Routes(folder), places("one", "two")
+    alone = asked(raw=json.dumps([{"role": "user", "content": "what applies to case 900"}]).encode())
+    expected = choose(by_turns, alone.query, None, frozenset(by_turns.models), "0.99", context=Context(1, 0)).expected
+    assert Call(routes, Routing(router="turns@1", sticky=False), alone, named).route.expected == expected
+
+
+def test_a_router_of_a_format_before_is_told_what_came_before_as_it_learned_it(by_turns: Router) -> None:
+    routes, named = Routes(), places("one", "two")
+    alone = asked(raw=json.dumps([{"role": "user", "content": "what applies to case 900"}]).encode())
+    routes._routers = {("new@1", None): by_turns, ("old@1", None): replace(by_turns, texts=False)}
+    new, old = (Call(routes, Routing(router=name, sticky=False), alone, named).route for name in ("new@1", "old@1"))
+    assert new.expected != old.expected

@@ -5,7 +5,6 @@ All writing is synchronous, so a cancelled request still settles; only waiting f
 
 from __future__ import annotations
 
-import re
 import time
 
 import msgspec
@@ -18,20 +17,12 @@ from groundplan.gateway.budgets import limits
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.feature import FEATURE, feature_of
 from groundplan.gateway.experiments.trial import told
 from groundplan.ledger.model import OVER_BOUND, Finish, Settlement, Usage
 
 LONGEST_TOKEN = 128
 """Bytes: an answer has more tokens than its bytes divided by this; an upstream that reports fewer is flagged."""
-
-
-FEATURE = b"groundplan-feature"
-_FEATURE = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
-
-
-def feature_of(header: bytes | None) -> str:
-    """What the application says that a call is for, where it is a short name; anything else is left out."""
-    return header.decode() if header is not None and _FEATURE.fullmatch(header) else ""
 
 
 def _feature(exchange: Exchange) -> str:

@@ -21,10 +21,10 @@ from groundplan.economics.experiment.model import BUDGET_PREFIX
 from groundplan.gateway.budgets import limits
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.feature import FEATURE
 from groundplan.gateway.call.ground import ground
 from groundplan.gateway.call.identify import caller, check_grants
 from groundplan.gateway.call.serve import reserve, serve
-from groundplan.gateway.call.settle import FEATURE
 from groundplan.gateway.experiments.trial import Mark, Trial
 from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected import Collected
@@ -127,6 +127,10 @@ def _check(gateway: Gateway, own: Exchange, what: Beside) -> Policy:
     if plan is None or own.key.workload != what.experiment.workload:
         hint = "The experiment's workload is served no more, or the key is another workload's."
         raise Denied("the experiment is of another workload", code="workload_unknown", hint=hint)
+    routing, candidate = plan.workload.routing, what.experiment.candidate
+    if routing is not None and not what.bare and candidate in routing.barred:
+        hint = "Name another candidate, or change objectives.quality or routing.risk."
+        raise Denied(f"{candidate} takes no calls: {routing.barred[candidate]}", code="route_barred", hint=hint)
     own.plan, own.workload = plan, last(plan.workload, bare=what.bare)
     admit.check_policy_age(plan, gateway.live.age())
     admit.check_workload(plan, now)

@@ -16,6 +16,7 @@ from groundplan.economics.experiment.model import AB, CONVERSATION, Experiment
 from groundplan.economics.experiment.verdict import CANDIDATE, Rule, arm
 from groundplan.gateway.guard.pieces import SURFACES
 from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.routing.conversation import begin, messages_of, named
 from groundplan.gateway.routing.route import AUTO, Route
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 SHADOWED = frozenset({"chat.completions", "messages"})
 """Endpoints whose calls can be asked again elsewhere: they hold everything that an answer depends on."""
-CONVERSATION_HEADER = b"groundplan-conversation"
-LONGEST = 200
 
 
 class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -66,14 +65,6 @@ class Trial:
         return b"" if self.mark is None else f"{self.mark.experiment}\0{self.mark.arm}".encode()
 
 
-class _Message(msgspec.Struct):
-    role: str = ""
-    content: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_messages = msgspec.json.Decoder(list[_Message]).decode
-
-
 def assign(exchange: Exchange, workload: Workload, ask: Ask, experiments: dict[str, Experiment]) -> None:
     """Note the experiment of a checked call, and order its deployments as its arm says."""
     tried = experiments.get(workload.name)
@@ -96,7 +87,8 @@ def assign(exchange: Exchange, workload: Workload, ask: Ask, experiments: dict[s
         rest = [place for place in exchange.deployments if place is not candidate]
         exchange.deployments = [candidate, *rest]
         reason = f"this caller is in the {tried.share:.0%} that it answers"
-        exchange.route = Route(candidate.name, candidate.model, f"experiment {tried.name}", reason)
+        barred = {} if exchange.route is None else exchange.route.barred
+        exchange.route = Route(candidate.name, candidate.model, f"experiment {tried.name}", reason, barred=barred)
 
 
 def asker(exchange: Exchange, ask: Ask, split: str) -> str:
@@ -104,22 +96,11 @@ def asker(exchange: Exchange, ask: Ask, split: str) -> str:
     if split != CONVERSATION and exchange.person:
         return f"person {exchange.person}"
     key = exchange.key.id if exchange.key is not None else ""
-    named = exchange.request.headers.get(CONVERSATION_HEADER)
-    if named is not None and len(named) <= LONGEST:
-        return f"conversation {key} {exchange.person} {named.decode('utf-8', 'replace')}"
-    begin = _begin(ask)
-    return f"key {key} {exchange.person}" if begin is None else f"begin {key} {exchange.person} {begin}"
-
-
-def _begin(ask: Ask) -> str | None:
-    """A digest of the first thing that was asked, which a conversation keeps; None where there is none."""
-    raw = ask.fields.get("messages")
-    try:
-        messages = _messages(raw) if raw is not None else []
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    first = next((message for message in messages if message.role == "user"), None)
-    return None if first is None else blake2b(bytes(first.content), digest_size=16).hexdigest()
+    name = named(exchange.request.headers)
+    if name is not None:
+        return f"conversation {key} {exchange.person} {name}"
+    first = begin(messages_of(ask))
+    return f"key {key} {exchange.person}" if first is None else f"begin {key} {exchange.person} {first}"
 
 
 def _drawn(exchange: Exchange, share: float) -> bool:
@@ -130,10 +111,12 @@ def _drawn(exchange: Exchange, share: float) -> bool:
 def told(exchange: Exchange) -> str:
     """What the receipt says of route and experiment, as JSON; empty where there is nothing to say."""
     route, trial = exchange.route, exchange.trial
+    place = exchange.deployment
+    if route is not None and place is not None and place.name != route.deployment:
+        route = msgspec.structs.replace(route, answered=place.name)
     if trial is None or trial.mark is None:
         return "" if route is None else msgspec.json.encode(route).decode()
     if route is None:
-        place = exchange.deployment
         by, reason = "order", f"as without the experiment {trial.mark.trial}"
         if trial.mark.of:
             by, reason = f"experiment {trial.mark.trial}", f"made beside call {trial.mark.of}, and shown to nobody"

@@ -12,7 +12,7 @@ import msgspec
 
 from groundplan.economics.experiment.model import Experiment
 from groundplan.economics.experiment.verdict import CANDIDATE
-from groundplan.gateway.call.settle import FEATURE, feature_of
+from groundplan.gateway.call.feature import FEATURE, feature_of
 from groundplan.gateway.experiments import beside
 from groundplan.gateway.experiments.compare import NOT_COMPARED, compare, text_of
 from groundplan.gateway.experiments.pairs import Pair, Pairs

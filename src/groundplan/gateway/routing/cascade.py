@@ -69,7 +69,7 @@ async def served(gateway: Gateway, exchange: Exchange) -> None:
     if rule is None or route.by != CASCADE:
         await serve(gateway, exchange)
         if exchange.deployment is not None and exchange.status == "ok" and exchange.attempts == 1:
-            gateway.routes.learn(workload.name, exchange.deployment.model, exchange.cost / PICO)
+            gateway.routes.learn(workload.name, exchange.deployment.model, exchange.cost / PICO, exchange.call)
         return
     course = Course(gateway, exchange, workload)
     done, spare = await _tried(gateway, exchange, course, rule)

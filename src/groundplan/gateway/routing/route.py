@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import msgspec
 
@@ -21,18 +22,22 @@ from groundplan.blueprint.model import Deployment, Routing, Workload
 from groundplan.core.errors import Denied, Invalid
 from groundplan.economics.routing.decide import rules
 from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.feature import FEATURE, feature_of
 from groundplan.gateway.routing import weigh
+from groundplan.gateway.routing.conversation import Conversation, before, conversation
+from groundplan.gateway.routing.task import task_of
 from groundplan.gateway.upstream.latency import Times
 
 if TYPE_CHECKING:
     from groundplan.economics.routing.model import Choice, Context, Router
     from groundplan.gateway.call.exchange import Passage
+    from groundplan.gateway.policy.snapshot import Catalog
 
 AUTO = "auto"
-PREFIX_BYTES = 2048
-"""Of a conversation, by which it is known again; providers' caches of prompts begin at about as much."""
 REMEMBERED = 4096
 SUFFIX = ".router"
+ENOUGH = 20
+"""Paid calls of a model from which on its price is what they show, and no more that of training."""
 _FOLLOWS = 0.05
 """Weight of the newest bill in the mean of a model's."""
 CASCADE = "cascade"
@@ -56,6 +61,29 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     """deployment -> the hard rule that kept it out"""
     escalated: bool = False
     """The first answer did not pass its checks."""
+    answered: str = ""
+    """The deployment that the call ended at, where it is another one: a fallback, or what a cascade went on to."""
+
+
+class Paid:
+    """What calls of a model cost, beside what a router expected of them; the newest weigh most."""
+
+    __slots__ = ("_dollars", "_expected", "_seen")
+
+    def __init__(self) -> None:
+        self._dollars = self._expected = 0.0
+        self._seen = 0
+
+    def add(self, dollars: float, expected: float) -> None:
+        self._seen += 1
+        weight = max(_FOLLOWS, 1 / self._seen)
+        self._dollars += weight * (dollars - self._dollars)
+        self._expected += weight * (expected - self._expected)
+
+    @property
+    def rate(self) -> float:
+        """Their quotient, within a hundredth and a hundred; 1 until there are enough."""
+        return min(100.0, max(0.01, self._dollars / self._expected)) if self._seen >= ENOUGH else 1.0
 
 
 class Routes:
@@ -66,6 +94,12 @@ class Routes:
         self._folder = folder
         self._routers: dict[tuple[str, str | None], Router | None] = {}
         self._conversations: OrderedDict[bytes, str] = OrderedDict()
+        self._number = 0
+        """Of the newest blueprint that a call came with."""
+        self._expected: OrderedDict[UUID, tuple[str, dict[str, float]]] = OrderedDict()
+        """call -> (router, model -> US dollars that it expected, by the prices of its training), of calls under way"""
+        self._paid: dict[tuple[str, str], Paid] = {}
+        """(router, model) -> what its calls cost, beside what was expected of them"""
         self._bills: dict[tuple[str, str], float] = {}
         """(workload, model) -> US dollars of a call lately"""
 
@@ -84,6 +118,8 @@ class Routes:
         routing = workload.routing
         if routing is None or ask.model not in (AUTO, workload.name):
             return
+        if exchange.catalog is not None and exchange.catalog.number > self._number:
+            self._take(exchange.catalog)
         places, slow = exchange.deployments, list[Deployment]()
         barred: dict[str, str] = {}
         if routing.barred or routing.within_ms is not None:
@@ -162,14 +198,18 @@ class Routes:
         if not known:
             reason = f"the router {routing.router} knows none of these models, so the order of placement holds"
             return _told(call.places[0], "order", reason)
-        had, warm = self._warm(call, by_model) if routing.sticky else (None, 0.0)
+        talk = conversation(call.exchange, ask) if routing.sticky else None
+        had, warm = self._warm(call, by_model, talk)
         more = call.waiting
         if routing.priced and had is not None and warm:
             more = {**more, had: more.get(had, 0.0) - warm}
         vector, point = call.exchange.vector, f"{routing.keep:g}"
-        choice = choose(router, ask.query, vector, known, point, routing.floor, more, call.context)
-        if routing.sticky and call.conversation is not None and not call.provisional(router):
-            kept = self._kept(call, choice, router, had)
+        version, context = routing.router or "", call.context(router)
+        rates = {model: self._rate(version, model) for model in known}
+        choice = choose(router, ask.query, vector, known, point, routing.floor, more, context, rates)
+        self._expect(call.exchange.call, version, choice)
+        if talk is not None and not call.provisional(router):
+            kept = self._kept(call, talk, choice, router, had)
             if kept != choice.model and kept in known:
                 worth = f", worth ${warm:.6f}" if warm else ""
                 reason = f"this conversation began here, and the cache of its prompts is warm{worth}"
@@ -187,30 +227,44 @@ class Routes:
             costs=choice.costs,
         )
 
-    def _warm(self, call: _Call, by_model: dict[str, Deployment]) -> tuple[str | None, float]:
+    def _warm(
+        self, call: _Call, by_model: dict[str, Deployment], talk: Conversation | None
+    ) -> tuple[str | None, float]:
         """(the model that a long conversation has, US dollars that the cache of its prompt saves there)"""
-        key = call.conversation
-        had = self._conversations.get(key) if key is not None else None
+        known = () if talk is None else talk.known
+        had = next((self._conversations[key] for key in known if key in self._conversations), None)
         place = by_model.get(had) if had is not None else None
         return had, 0.0 if place is None else weigh.warmth(place, call.prefix)
 
-    def _kept(self, call: _Call, choice: Choice, router: Router, had: str | None) -> str:
+    def _kept(self, call: _Call, talk: Conversation, choice: Choice, router: Router, had: str | None) -> str:
         """The model that a conversation stays with: the one it has, unless a stronger one is needed now; with priced
         caches whoever is best, all told."""
-        key = call.conversation
-        if key is None:
-            return choice.model
         strength = dict(zip(router.models, router.mean_scores.tolist(), strict=True))
         stays = had is not None and not call.routing.priced and strength.get(had, -1.0) >= strength[choice.model]
         model = had if had is not None and stays else choice.model
-        self._conversations[key] = model
-        self._conversations.move_to_end(key)
+        self._conversations[talk.key] = model
+        self._conversations.move_to_end(talk.key)
         if len(self._conversations) > REMEMBERED:
             self._conversations.popitem(last=False)
         return model
 
-    def learn(self, workload: str, model: str, dollars: float) -> None:
+    def _expect(self, call: UUID, router: str, choice: Choice) -> None:
+        """Note what a router expects of a call until that has been paid."""
+        if choice.bills:
+            self._expected[call] = router, choice.bills
+            if len(self._expected) > REMEMBERED:
+                self._expected.popitem(last=False)
+
+    def _rate(self, router: str, model: str) -> float:
+        """How many times as dear a model is now as when a router was trained, as far as calls have shown."""
+        paid = self._paid.get((router, model))
+        return 1.0 if paid is None else paid.rate
+
+    def learn(self, workload: str, model: str, dollars: float, call: UUID | None = None) -> None:
         """What a call of a workload cost at a model."""
+        router, bills = self._expected.pop(call, ("", {})) if call is not None else ("", {})
+        if bills.get(model, 0.0) > 0:
+            self._paid.setdefault((router, model), Paid()).add(dollars, bills[model])
         key = (workload, model)
         before = self._bills.get(key)
         self._bills[key] = dollars if before is None else before + _FOLLOWS * (dollars - before)
@@ -239,9 +293,14 @@ class Routes:
         except (OSError, Invalid):
             return None
 
-    def forget(self) -> None:
-        """A new blueprint may name a version that was put there since."""
-        self._routers = {key: router for key, router in self._routers.items() if router is not None}
+    def _take(self, catalog: Catalog) -> None:
+        """A new blueprint: routers that it does not name are forgotten, and those that were not here may be now."""
+        self._number = catalog.number
+        every = (workload.routing for workload in catalog.blueprint.workloads if workload.routing is not None)
+        named = {(routing.router, routing.digest) for routing in every}
+        gone = [key for key, router in self._routers.items() if key not in named or router is None]
+        for key in gone:
+            del self._routers[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,12 +315,17 @@ class _Call:
     waiting: dict[str, float]
     found: Sequence[Passage] | None
 
-    @property
-    def context(self) -> Context:
+    def context(self, router: Router) -> Context:
         from groundplan.economics.routing.model import Context  # noqa: PLC0415 -- numpy, only where it is used
 
         scores = None if self.found is None else tuple(sorted((each.score for each in self.found), reverse=True))
-        return Context(self.ask.messages, self.prefix, scores)
+        said = before(self.ask) if router.texts else self.prefix
+        return Context(self.ask.messages, said, scores, self.task if router.tasks else ())
+
+    @property
+    def task(self) -> tuple[str, ...]:
+        feature = feature_of(self.exchange.request.headers.get(FEATURE))
+        return task_of(self.exchange.endpoint, self.ask.fields, feature, self.workload.prompt)
 
     def provisional(self, router: Router) -> bool:
         """Whether it is chosen again when its passages are known."""
@@ -271,14 +335,6 @@ class _Call:
     def prefix(self) -> int:
         """Bytes of the conversation before the newest question."""
         return max(0, len(bytes(self.ask.fields.get("messages", b""))) - len(self.ask.query))
-
-    @property
-    def conversation(self) -> bytes | None:
-        """By what a long conversation is known again; None: it is not long."""
-        raw, key = bytes(self.ask.fields.get("messages", b"")), self.exchange.key
-        if len(raw) < PREFIX_BYTES or key is None:
-            return None
-        return blake2b(f"{key.id}\0{self.exchange.person}\0".encode() + raw[:PREFIX_BYTES], digest_size=16).digest()
 
 
 def _reads_passages(router: Router) -> bool:

@@ -1,0 +1,29 @@
+"""What a call is for, in short names that a router may have learned from: the same of kept calls and of live ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import msgspec
+
+_JSON, _FORMAT = b'"json', b'"format"'
+"""By which an object or a schema is demanded of chat completions, and of Messages."""
+
+
+def task_of(
+    endpoint: str, fields: Mapping[str, msgspec.Raw], feature: str, prompt: str | None = None
+) -> tuple[str, ...]:
+    """`endpoint NAME`, `feature NAME`, `prompt NAME@VERSION` (the workload's), `tools` and `schema`, as far as there
+    are any. `fields`: of the request."""
+    found = [f"endpoint {endpoint}"]
+    if feature:
+        found.append(f"feature {feature}")
+    if prompt is not None:
+        found.append(f"prompt {prompt}")
+    if "tools" in fields or "functions" in fields:
+        found.append("tools")
+    if _JSON in bytes(fields.get("response_format", b"")) or _FORMAT in bytes(fields.get("output_config", b"")):
+        found.append("schema")
+    return tuple(found)
