@@ -22,6 +22,7 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 from tests.integration.test_batch_kill import UNRECOVERED, shipping
 
 from groundplan.blueprint.experiment import DeclaredExperiment
+from groundplan.blueprint.model import Routing
 from groundplan.core.audit.store import entries
 from groundplan.core.errors import Conflict, Denied, Invalid
 from groundplan.core.ids import new_id
@@ -129,6 +130,35 @@ def test_a_guard_ends_it_although_quality_is_not_decided(database: Database) -> 
         (ended,) = service.look(conn, NOW)
         found = service.one(conn, ended.tried.id)
         assert found.outcome == "guard" and "answered fell" in found.outcome_reason
+
+
+@pytest.mark.parametrize(("budget", "ends"), [("0.060", True), ("5", False)])
+def test_an_ab_test_ends_when_its_candidate_has_cost_its_budget(database: Database, budget: str, ends: bool) -> None:
+    with control(database) as conn:
+        made, _ = service.ask(conn, ANA, recorded(budget_usd=Decimal(budget)), waits=False, now=NOW)
+    arms(database, made.id, 60, {CONTROL: 0.9, CANDIDATE: 0.9})
+    with psycopg.connect(database.superuser) as conn:
+        cost = "SELECT sum(cost_usd) FROM call WHERE detail -> 'route' ->> 'arm' = 'candidate'"
+        row = conn.execute(cost).fetchone()
+        assert row is not None and Decimal("0.060") <= row[0] < Decimal("0.120")
+    with control(database) as conn:
+        assert len(service.look(conn, NOW)) == ends
+        found = service.one(conn, made.id)
+        assert found.outcome == ("budget" if ends else "")
+        assert Decimal(found.figures["spent_usd"]) == row[0], (
+            "what the candidate answered, and nothing of the other arm"
+        )
+
+
+def test_a_segment_keeps_its_place_when_others_come(database: Database) -> None:
+    with control(database) as conn:
+        made, _ = service.ask(conn, ANA, recorded(), waits=False, now=NOW)
+    arms(database, made.id, 60, {CONTROL: 0.9, CANDIDATE: 0.9})
+    with control(database) as conn:
+        service.look(conn, NOW)
+        found = service.one(conn, made.id)
+        assert found.figures["order"] == ["orders", "refunds"]
+        assert service.seen_segments(found, ["zeta", "refunds", "alpha"]) == ["orders", "refunds", "alpha", "zeta"]
 
 
 def test_what_is_asked_for_waits_for_somebody_else(database: Database) -> None:
@@ -333,3 +363,14 @@ def _check_arms(stack: Stack) -> None:
     assert not moved, "somebody changed arms"
     arms = stack.sql("SELECT DISTINCT detail -> 'route' ->> 'arm', workload FROM call WHERE detail -> 'route' ? 'arm'")
     assert ("candidate", "shadowed") in arms and any(workload == "split" for _, workload in arms)
+
+
+def test_whom_a_floor_keeps_out_is_not_tried(database: Database) -> None:
+    barred = WORKLOAD.__class__(**{**_fields(WORKLOAD), "routing": Routing(barred={"small": "its tone is 70%"})})
+    with pytest.raises(Invalid) as told:
+        service.check(recorded(), barred, NOW)
+    assert told.value.code == "experiment_barred"
+    rule = DeclaredExperiment(name="small", type="shadow", candidate="small", share=1000, budget=PICO)
+    declared = WORKLOAD.__class__(**{**_fields(barred), "experiment": rule})
+    with control(database) as conn:
+        assert service.heed_declared(conn, [declared], 3, NOW) == 0

@@ -29,7 +29,8 @@ class ExperimentRule(Strict):
     guard_tolerance: Annotated[Percent, Field(gt=0, lt=1)] = 0.05
     """How much worse answering, speed or cost may become before it stops."""
     budget: Annotated[Usd, Field(gt=0)]
-    """What its own calls may cost at most, within the workload's budgets."""
+    """What its own calls may cost, within the workload's budgets: those beside others (shadow), which are reserved, or
+    all that the candidate answers (ab), at which it ends within seconds."""
     until: Date | None = None
     """Its last day; left out: 30 days after it began."""
 

@@ -61,7 +61,12 @@ def show(id: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
 def start(
     workload: str,
     candidate: str,
-    budget: Annotated[float, typer.Option("--budget", min=0.000001, help="US dollars that its own calls may cost.")],
+    budget: Annotated[
+        float,
+        typer.Option(
+            "--budget", min=0.000001, help="US dollars that its own calls may cost; with --ab, the candidate's."
+        ),
+    ],
     reason: ReasonOption,
     name: Annotated[str | None, typer.Option("--name", help="Left out: TYPE-CANDIDATE.")] = None,
     ab: Annotated[

@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 
 from groundplan.economics.experiment.record import Recorded
 from groundplan.economics.experiment.sequential import Tally
+from groundplan.economics.experiment.verdict import CANDIDATE
 
 _COLUMNS: LiteralString = """id, name, workload, type, candidate, judge, share, split, tolerance, guard_tolerance,
     level, budget_usd, until, reason, slow_ms, dear_usd, blueprint, digest, asked_by, asked_at, decided_by, decided_at,
@@ -140,12 +141,26 @@ def tallies(conn: Connection[Any], tried: Recorded) -> Tallies:
     return found
 
 
-def spent(conn: Connection[Any], id: UUID) -> Decimal:
-    """US dollars that its own calls were charged, those of killed workers at their bound."""
+def spent(conn: Connection[Any], tried: Recorded) -> Decimal:
+    """US dollars that its own calls cost: those beside others, as they were charged, those of killed workers at their
+    bound; of an A/B test all that the candidate's arm was answered with."""
+    if tried.type != "shadow":
+        return _spent_by_arm(conn, tried.id)
     row = conn.execute(
         """SELECT coalesce(sum(cost_usd), 0) FROM (SELECT budget, cost_usd FROM charge_total
              UNION ALL SELECT budget, cost_usd FROM charge_delta) c WHERE budget = %s""",
-        (f"experiment/{id}",),
+        (f"experiment/{tried.id}",),
+    ).fetchone()
+    assert row is not None
+    return Decimal(row[0])
+
+
+def _spent_by_arm(conn: Connection[Any], id: UUID) -> Decimal:
+    row = conn.execute(
+        """SELECT coalesce(sum(c.cost_usd), 0) FROM call c WHERE c.detail -> 'route' ->> 'experiment' = %s
+             AND c.detail -> 'route' ? 'experiment' AND c.detail -> 'route' ->> 'arm' = %s
+             AND NOT c.detail -> 'route' ? 'of'""",
+        (str(id), CANDIDATE),
     ).fetchone()
     assert row is not None
     return Decimal(row[0])

@@ -57,7 +57,7 @@ class Recorded:
             tolerance=self.tolerance,
             guard_tolerance=self.guard_tolerance,
             level=self.level,
-            budget_usd=float(self.budget_usd),
+            budget_usd=self.budget_usd,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -76,7 +76,8 @@ class Recorded:
 
 
 _NOTHING: dict[str, Any] = {
-    "verdict": "running", "reason": None, "quality": None, "segments": {}, "guards": {}, "spent_usd": "0.000000",
+    "verdict": "running", "reason": None, "quality": None, "segments": {}, "order": [], "guards": {},
+    "spent_usd": "0.000000",
     "pairs": {"pairs": 0, "compared": 0, "contradicted": 0, "unanswered": 0, "reviewed": 0, "agreed": 0},
 }  # fmt: skip
 """What is shown of one that nobody has looked at yet."""

@@ -28,7 +28,7 @@ from groundplan.economics.experiment import experiment_store as store
 from groundplan.economics.experiment.model import SHADOW
 from groundplan.economics.experiment.record import Recorded
 from groundplan.economics.experiment.sequential import Range, Tally
-from groundplan.economics.experiment.verdict import CANDIDATE, Verdict, shadow_verdict, verdict
+from groundplan.economics.experiment.verdict import CANDIDATE, GUARDS, Verdict, shadow_verdict, verdict
 from groundplan.identity import rights_store
 from groundplan.identity.store import next_policy_number
 from groundplan.ledger import finding_store
@@ -38,9 +38,6 @@ KIND = "cost.experiment"
 USUAL = timedelta(days=7)
 LONGEST = timedelta(days=180)
 ORDINARY = timedelta(days=30)
-GUARDS = {"answered": "the share of calls that are answered", "fast": "the share of answers that come in time",
-          "cheap": "what calls cost", "thumbs": "the share of thumbs that are up"}  # fmt: skip
-"""Guard metrics, each from 0 to 1 and more is better, in words."""
 _HINTS = {
     "better": "Put it first in the workload's deployments.",
     "kept": "Put it first in the workload's deployments, or try it on a share of callers: type ab.",
@@ -71,6 +68,14 @@ def check(made: Recorded, workload: Workload | None, now: datetime) -> None:
     if made.candidate == workload.deployments[0] or made.judge == made.candidate:
         hint = "Name another candidate, and a judge that is not the candidate."
         raise Invalid(f"{made.candidate} would be compared with itself", code="experiment_primary", hint=hint)
+    barred = workload.routing.barred if workload.routing is not None else {}
+    if made.candidate in barred:
+        hint = "Name another candidate, or change objectives.quality or routing.risk."
+        raise Invalid(
+            f"{made.candidate} takes no calls of {made.workload}: {barred[made.candidate]}",
+            code="experiment_barred",
+            hint=hint,
+        )
     if made.judge and made.type != SHADOW:
         hint = "Leave judge out: what callers report decides."
         raise Invalid("a test of two arms shows one answer only", code="experiment_judge", hint=hint)
@@ -159,7 +164,8 @@ def heed_declared(conn: Connection[Any], workloads: Iterable[Workload], number: 
         if key in known or rule is None or workload.name in busy:
             continue  # where something else is tried, the declaration's turn comes when that has ended
         made = _of(workload, rule, key[1], number, now)
-        if made.until <= now or made.candidate not in workload.deployments[1:]:
+        barred = workload.routing is not None and made.candidate in workload.routing.barred
+        if made.until <= now or barred or made.candidate not in workload.deployments[1:]:
             continue
         with suppress(Conflict):  # another control process was first
             ask(conn, SYSTEM, made, waits=False, now=now)
@@ -196,14 +202,21 @@ def look(conn: Connection[Any], now: datetime) -> list[Ended]:
 def judged(conn: Connection[Any], tried: Recorded) -> Verdict:
     """What its facts show now."""
     found = store.tallies(conn, tried)
-    cost = float(store.spent(conn, tried.id))
+    spent = store.spent(conn, tried)
     guards = {name: found[name, ""] for name in GUARDS if (name, "") in found}
     quality = found.get(("quality", ""), {})
-    segments = {segment: arms for (name, segment), arms in found.items() if name == "quality" and segment}
+    names = seen_segments(tried, [segment for name, segment in found if name == "quality" and segment])
+    segments = {segment: found.get(("quality", segment), {}) for segment in names}
     if tried.type == SHADOW:
         told = {segment: arms.get(CANDIDATE, Tally()) for segment, arms in segments.items()}
-        return shadow_verdict(tried.rule, quality.get(CANDIDATE, Tally()), told, guards, cost)
-    return verdict(tried.rule, quality, segments, guards, 0.0)
+        return shadow_verdict(tried.rule, quality.get(CANDIDATE, Tally()), told, guards, spent)
+    return verdict(tried.rule, quality, segments, guards, spent)
+
+
+def seen_segments(tried: Recorded, names: Iterable[str]) -> list[str]:
+    """Segments in the order in which they were first seen: each keeps its place, and with it its share of the error."""
+    before = [str(name) for name in tried.figures.get("order", ())]
+    return [*before, *sorted(set(names) - set(before))]
 
 
 def figures(conn: Connection[Any], tried: Recorded, found: Verdict) -> dict[str, Any]:
@@ -213,8 +226,9 @@ def figures(conn: Connection[Any], tried: Recorded, found: Verdict) -> dict[str,
         "reason": found.reason,
         "quality": _range(found.quality),
         "segments": {name: _range(each) for name, each in sorted(found.segments.items())},
+        "order": list(found.segments),
         "guards": {name: {**_range(each), "what": GUARDS[name]} for name, each in found.guards.items()},
-        "spent_usd": f"{store.spent(conn, tried.id):.6f}",
+        "spent_usd": f"{found.spent_usd:.6f}",
         "pairs": {name: int(value) for name, value in store.counted(conn, tried.id).items()},
     }
 

@@ -7,12 +7,19 @@ remembered: after a crash the same facts give the same verdict.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from math import pi
+from typing import Final
 
 from groundplan.economics.experiment.sequential import LEAST, Range, Tally, difference, mean_range
 
 CONTROL, CANDIDATE = "control", "candidate"
+GUARDS: Final = {"answered": "the share of calls that are answered", "fast": "the share of answers that come in time",
+                 "cheap": "what calls cost", "thumbs": "the share of thumbs that are up"}  # fmt: skip
+"""Guard metrics, each from 0 to 1 and more is better, in words."""
+NOTHING: Final = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +34,8 @@ class Rule:
     guard_tolerance: float = 0.05
     """How much worse a guard metric may become before everything stops."""
     level: float = 0.95
-    budget_usd: float | None = None
-    """What it may cost more than without it; None: no limit of its own."""
+    budget_usd: Decimal | None = None
+    """What its own calls may cost: those beside others, or those of the candidate's arm; None: no limit of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,8 @@ class Verdict:
     quality: Range
     segments: dict[str, Range]
     guards: dict[str, Range]
+    spent_usd: Decimal = NOTHING
+    """What its own calls cost."""
 
     @property
     def ended(self) -> bool:
@@ -60,17 +69,18 @@ def verdict(
     quality: Arms,
     segments: Mapping[str, Arms] | None = None,
     guards: Mapping[str, Arms] | None = None,
-    spent_usd: float = 0.0,
+    spent_usd: Decimal = NOTHING,
 ) -> Verdict:
     """What the tallies by arm show. Guard metrics are such that more is better; each is tested at its own share of
-    the error, so that looking at many does not stop more often by chance."""
+    the error, so that looking at many does not stop more often by chance. Segments in the order in which they were
+    first seen. No share depends on how many there are so far: earlier looks would have used what others get later."""
     guards, segments = guards or {}, segments or {}
     whole = _range(quality, rule.level)
-    share = 1 - (1 - rule.level) / max(1, len(guards))
-    watched = {name: _range(arms, share) for name, arms in guards.items()}
-    parts = {name: _range(arms, 1 - (1 - rule.level) / max(1, len(segments))) for name, arms in segments.items()}
+    watched = _watched(rule, guards)
+    parts = {name: _range(arms, _part(rule, at)) for at, (name, arms) in enumerate(segments.items(), 1)}
     state, reason = _state(rule, whole, watched, spent_usd)
-    return Verdict(state, reason, whole, parts, watched)
+    reason += _but([name for name, seen in parts.items() if seen.high < -rule.tolerance])
+    return Verdict(state, reason, whole, parts, watched, spent_usd)
 
 
 def shadow_verdict(
@@ -78,7 +88,7 @@ def shadow_verdict(
     kept: Tally,
     segments: Mapping[str, Tally] | None = None,
     guards: Mapping[str, Arms] | None = None,
-    spent_usd: float = 0.0,
+    spent_usd: Decimal = NOTHING,
 ) -> Verdict:
     """What pairs of answers show: `kept` tells of each whether the candidate's was as good as the one that was shown.
 
@@ -86,15 +96,15 @@ def shadow_verdict(
     """
     guards, segments = guards or {}, segments or {}
     whole = mean_range(kept, rule.level)
-    share = 1 - (1 - rule.level) / max(1, len(guards))
-    watched = {name: _range(arms, share) for name, arms in guards.items()}
-    part = 1 - (1 - rule.level) / max(1, len(segments))
-    parts = {name: mean_range(seen, part) for name, seen in segments.items()}
+    watched = _watched(rule, guards)
+    parts = {name: mean_range(seen, _part(rule, at)) for at, (name, seen) in enumerate(segments.items(), 1)}
     state, reason = _shadow_state(rule, whole, watched, spent_usd)
-    return Verdict(state, reason, whole, parts, watched)
+    few = [name for name, seen in parts.items() if seen.count >= LEAST and seen.high < 1 - rule.tolerance]
+    reason += _but(few)
+    return Verdict(state, reason, whole, parts, watched, spent_usd)
 
 
-def _shadow_state(rule: Rule, whole: Range, guards: Mapping[str, Range], spent_usd: float) -> tuple[str, str]:
+def _shadow_state(rule: Rule, whole: Range, guards: Mapping[str, Range], spent_usd: Decimal) -> tuple[str, str]:
     for name, seen in guards.items():
         if seen.high < -rule.guard_tolerance:
             return "guard", f"{name} fell by at least {-seen.high:.1%}"
@@ -108,20 +118,36 @@ def _shadow_state(rule: Rule, whole: Range, guards: Mapping[str, Range], spent_u
     return "running", f"between {whole.low:.1%} and {whole.high:.1%} as good after {whole.count} pairs of answers"
 
 
+def _but(worse: Sequence[str]) -> str:
+    """Segments in which the candidate surely does worse than is tolerated, as the end of a reason."""
+    return f"; surely worse on {', '.join(worse)}" if worse else ""
+
+
+def _watched(rule: Rule, guards: Mapping[str, Arms]) -> dict[str, Range]:
+    """Each guard at an equal share of the error, whether the others have been seen yet or not."""
+    level = 1 - (1 - rule.level) / max(len(GUARDS), len(guards))
+    return {name: _range(arms, level) for name, arms in guards.items()}
+
+
+def _part(rule: Rule, at: int) -> float:
+    """Level of the segment that was seen as number `at`: the shares 6 / (pi k)^2 add up to one, however many come."""
+    return 1 - (1 - rule.level) * 6 / (pi * at) ** 2
+
+
 def _range(arms: Arms, level: float) -> Range:
     return difference(arms.get(CONTROL, Tally()), arms.get(CANDIDATE, Tally()), level)
 
 
-def _state(rule: Rule, whole: Range, guards: Mapping[str, Range], spent_usd: float) -> tuple[str, str]:
+def _state(rule: Rule, whole: Range, guards: Mapping[str, Range], spent_usd: Decimal) -> tuple[str, str]:
     for name, seen in guards.items():
         if seen.high < -rule.guard_tolerance:
             return "guard", f"{name} fell by at least {-seen.high:.1%}"
     if whole.high < -rule.tolerance:
         return "worse", f"the candidate is at least {-whole.high:.1%} worse"
-    if rule.budget_usd is not None and spent_usd >= rule.budget_usd:
-        return "budget", f"its budget of ${rule.budget_usd:,.2f} is used up"
     if whole.low > 0:
         return "better", f"the candidate is at least {whole.low:.1%} better"
     if whole.low > -rule.tolerance:
         return "kept", f"the candidate is at most {max(0.0, -whole.low):.1%} worse, less than {rule.tolerance:.1%}"
+    if rule.budget_usd is not None and spent_usd >= rule.budget_usd:
+        return "budget", f"its budget of ${rule.budget_usd:,.2f} is used up"
     return "running", f"between {whole.low:+.1%} and {whole.high:+.1%} after {whole.count} answers of the smaller arm"
