@@ -20,10 +20,17 @@ NOW = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)
 
 
 def answered(
-    conn: Any, workload: str, accepted: int, count: int, *, router: str = "support@3", by: str = "ana"
+    conn: Any,
+    workload: str,
+    accepted: int,
+    count: int,
+    *,
+    router: str = "support@3",
+    by: str = "ana",
+    way: str = "learned",
 ) -> None:
     """Calls of which the router expected 90 %, and of which so many were accepted."""
-    route = {"by": "learned", "router": router, "expected": {"acme/m": 0.9, "acme/large": 0.95}}
+    route = {"by": way, "router": router, "expected": {"acme/m": 0.9, "acme/large": 0.95}}
     rows: list[tuple[Any, ...]] = [
         (new_id(), NOW - timedelta(hours=1), workload, None, None, "care", "chat", "ok", 200, None, "acme/m", "own",
          "rack", 0, 0, 3, 2, "none", 1, new_id(), False, 12.5, 3.5, {"route": route}, 0, 0)
@@ -75,3 +82,22 @@ def test_outcomes_as_expected_are_no_drift_and_others_are() -> None:
     assert missed <= 40
     assert found([Verdict("m", 0.9, 0.0)] * (LEAST - 1)) == []
     assert found([Verdict("m", 0.9, 0.0)] * LEAST)[0].difference == pytest.approx(-0.9)
+
+
+def test_errors_that_leave_the_mean_as_it_was_are_drift() -> None:
+    """Nothing can be told apart any more, though half of the answers are good, as was expected."""
+    dice = np.random.default_rng(4)
+    told = found([Verdict("m", 0.1 if i % 2 else 0.9, float(dice.random() < 0.5)) for i in range(400)])
+    assert [each.half for each in told] == ["least"]
+    assert told[0].seen == pytest.approx(0.5, abs=0.1)
+    assert (
+        found([Verdict("m", 0.1 if i % 2 else 0.9, float(dice.random() < (0.1 if i % 2 else 0.9))) for i in range(400)])
+        == []
+    )
+
+
+@pytest.mark.parametrize("by", ["unsure", "cascade"])
+def test_what_the_router_did_not_decide_is_no_drift(database: Database, by: str) -> None:
+    with connect(database.urls["owner"], autocommit=True) as conn:
+        answered(conn, "support", 120, 200, way=by)
+        assert router_look.look(conn, NOW).opened == 0

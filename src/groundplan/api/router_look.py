@@ -54,6 +54,7 @@ def _used(conn: Connection[Any]) -> dict[str, str] | None:
 
 def _finding(workload: str, router: str, drift: Drift) -> Finding:
     way = "worse" if drift.difference < 0 else "better"
+    of = f" of those of which it expects {drift.half}" if drift.half else ""
     return Finding(
         kind=KIND,
         subject=f"workload/{workload}",
@@ -61,7 +62,7 @@ def _finding(workload: str, router: str, drift: Drift) -> Finding:
         severity="high" if drift.difference < -_GRAVE else "medium",
         message=(
             f"Answers of {drift.model} in {workload} are {way} than {router} expects: "
-            f"{drift.seen:.0%} were accepted of {drift.calls} calls, {drift.expected:.0%} were expected."
+            f"{drift.seen:.0%} were accepted of {drift.calls} calls{of}, {drift.expected:.0%} were expected."
         ),
         hint=(
             f"Train it again with newer answers (`groundplan routing train`), or go back to the version before; "
@@ -70,6 +71,7 @@ def _finding(workload: str, router: str, drift: Drift) -> Finding:
         detail={
             "router": router,
             "model": drift.model,
+            "half": drift.half,
             "calls": drift.calls,
             "expected": round(drift.expected, 4),
             "seen": round(drift.seen, 4),

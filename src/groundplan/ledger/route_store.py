@@ -29,12 +29,13 @@ _VERDICTS: LiteralString = """WITH said AS (
       (c.detail -> 'route' -> 'expected' ->> c.model)::double precision AS expected, said.accepted
     FROM said JOIN call c ON c.id = said.call_id
     WHERE NOT c.demo AND c.detail -> 'route' ->> 'router' <> '' AND c.detail -> 'route' -> 'expected' ? c.model
-      AND c.cache NOT IN ('exact', 'semantic')"""
+      AND c.detail -> 'route' ->> 'by' NOT IN ('unsure', 'cascade') AND c.cache NOT IN ('exact', 'semantic')"""
 
 
 def verdicts(conn: Connection[Any], since: datetime) -> list[Row]:
-    """workload, router (name@version), model, expected (0..1) and accepted of calls that a learned router had a say in
-    and of whose answers somebody said something since then; the newest word counts."""
+    """workload, router (name@version), model, expected (0..1) and accepted of calls that a learned router decided and
+    of whose answers somebody said something since then; the newest word counts. Of what it was not sure of it expects
+    nothing, and answers that passed or failed the checks of a cascade are no fair sample of a model's."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(_VERDICTS, {"since": since, "most": MOST}).fetchall()
 
