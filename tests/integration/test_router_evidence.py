@@ -152,8 +152,11 @@ def test_evidence_has_questions_as_gateways_read_them_and_reading_is_audited(wor
     assert all(row["prompt"].startswith(("what are", "prove that")) for row in rows)
     assert len({row["unit"] for row in rows}) == PAIRS, "each is a conversation of its own"
     (context,) = {json.dumps({**row["context"], "before": 0}) for row in rows}
-    assert json.loads(context) == {"messages": 3, "before": 0, "scores": [0.7, 0.2]}
-    assert all(row["context"]["before"] > 100 for row in rows)
+    assert json.loads(context) == {
+        "messages": 3, "before": 0, "scores": [0.7, 0.2], "task": ["endpoint chat.completions"],
+    }  # fmt: skip
+    assert all(20 < row["context"]["before"] < 80 for row in rows), "bytes of texts, and not of the request"
+    assert {row["by"] for row in rows} == {""}
     entries = world.control.ask("GET", "/api/audit?action=routing.evidence").body["entries"]
     assert entries[0]["detail"] == {"from": "judges", "calls": PAIRS}
 

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from groundplan.core.errors import Invalid
 from groundplan.economics.routing.learn.evaluate import apply
 from groundplan.economics.routing.learn.evidence import (
+    COMMON,
     LEAST,
     LEAST_UNITS,
     Pair,
     Verdict,
+    chosen,
     groups_of,
     of_pairs,
     of_verdicts,
@@ -154,5 +156,37 @@ def test_no_question_is_in_two_folds_whoever_asked_it(asked: list[tuple[int, int
     order = [groups[row.id] for row in rows]
     held = [{said(rows[i].prompt) for i in fold} for fold in folds_of(order, seed=seed)]
     assert sum(map(len, held)) == len(set().union(*held))
-    alone = [row for row in rows if sum(said(o.prompt) == said(row.prompt) for o in rows) == 1]
-    assert all(groups[row.id] == f"of {row.unit}" for row in alone)
+    folds = folds_of(order, seed=seed)
+    common = {same for same in held[0].union(*held) if len({r.unit for r in rows if said(r.prompt) == same}) > COMMON}
+    people = [{rows[i].unit for i in fold if said(rows[i].prompt) not in common} for fold in folds]
+    assert sum(map(len, people)) == len(set().union(*people)), "nobody is in two, but for questions that everybody asks"
+    for row in rows:
+        if not any(said(o.prompt) == said(row.prompt) and o.unit != row.unit for o in rows):
+            assert groups[row.id].startswith("of ")
+
+
+def test_a_question_that_everybody_asks_joins_nobody() -> None:
+    rows = [
+        pair(number, prompt="hello" if number % 2 else f"question {number}", unit=f"u{number // 2}")
+        for number in range(60)
+    ]
+    assert len(set(groups_of(rows).values())) == 31
+    two = [
+        pair(1, unit="a", prompt="x"),
+        pair(2, unit="b", prompt="X?"),
+        pair(3, unit="b", prompt="y"),
+        pair(4, unit="c"),
+    ]
+    assert len({groups_of(two)[row.id] for row in two}) == 2, (
+        "who asked the same is in one fold, with all that they asked"
+    )
+
+
+def test_calls_that_a_router_chose_for_are_no_evidence() -> None:
+    pairs = [pair(number, by=("learned", "order", "rule legal", "unsure")[number % 4]) for number in range(600)]
+    matrix = of_pairs(pairs, "support")
+    assert len(matrix.samples) == 300 and chosen(pairs) == 300
+    with pytest.raises(Invalid, match="sent elsewhere") as told:
+        of_pairs([pair(number, by="learned" if number > 100 else "") for number in range(600)], "support")
+    assert told.value.code == "evidence_chosen"
+    assert "--ab" in (told.value.hint or "")

@@ -6,7 +6,7 @@ Questions are read as a gateway reads them, and are redacted where what is kept 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from hashlib import blake2b
 from typing import Any
@@ -19,6 +19,8 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.experiment.verdict import CANDIDATE
 from groundplan.economics.routing.learn import evidence_store
 from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.routing.conversation import before
+from groundplan.gateway.routing.task import task_of
 from groundplan.gateway.surfaces import chat, messages
 
 HISTORY = timedelta(days=92)
@@ -42,11 +44,15 @@ def found(services: Services, conn: Connection[Any], workload: str, source: str)
 
 
 def _opened(
-    conn: Connection[Any], keys: SubjectKeys, rows: list[evidence_store.Row]
+    conn: Connection[Any], keys: SubjectKeys, rows: Iterable[evidence_store.Row]
 ) -> Iterator[tuple[evidence_store.Row, Ask]]:
     """With their questions, but for those that are erased or say nothing."""
+    prompts: dict[int, str | None] = {}
     for row in rows:
-        text = keys.unseal(conn, row["sealed"])
+        if row["blueprint"] not in prompts:
+            prompts[row["blueprint"]] = evidence_store.prompt(conn, row["workload"], row["blueprint"])
+        row["prompt"] = prompts[row["blueprint"]]
+        text = keys.unseal(conn, row.pop("sealed"))
         if text is None:
             continue
         body = json.dumps(json.loads(text.partition("\n")[2])["prompt"]).encode()
@@ -66,6 +72,7 @@ def _pair(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
         "beside": row["beside"],
         "kept": row["kept"],
         "torn": row["torn"],
+        "by": row["by"],
         "accepted": row["accepted"],
         "shown_usd": row["cost_usd"],
         "beside_usd": row["beside_usd"],
@@ -88,11 +95,11 @@ def _common(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
     query, scores = ask.query, row["scores"]
     if len(query) > 2 * CHARACTERS:
         query = f"{query[:CHARACTERS]}\n{query[-CHARACTERS:]}"
-    before = max(0, len(bytes(ask.fields.get("messages", b""))) - len(ask.query))
     context = {
         "messages": ask.messages,
-        "before": before,
+        "before": before(ask),
         "scores": None if scores is None else sorted(scores, reverse=True),
+        "task": task_of(row["endpoint"], ask.fields, row["feature"], row["prompt"]),
     }
     return {"id": str(row["id"]), "prompt": query, "context": context}
 

@@ -31,6 +31,10 @@ UNFIT: Final = 0.5
 """Share of pairs with contradicting verdicts from which on a judge proves nothing."""
 FALLEN: Final = 0.05
 """Share of an arm that other models may have answered."""
+CHOSEN: Final = frozenset({"learned", "unsure", "affinity", "cascade"})
+"""Ways by which a learned router, or a cascade, gave a call to its model by what was asked."""
+COMMON: Final = 5
+"""People or conversations that ask a question as it stands: what more ask says nothing of who asks it."""
 
 
 class Row(Protocol):
@@ -64,6 +68,8 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     """What people said of the answer that was given."""
     shown_usd: float
     beside_usd: float
+    by: str = ""
+    """How the call came to the model that was shown, as its receipt says; empty: nobody chose."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,13 +90,22 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 def of_pairs(pairs: Sequence[Pair], workload: str) -> Matrix:
     """The set of the two models that were compared most. The answer that was given scores 1, or what people said of it;
-    the other one as much where it is as good, else 0. Raises `Invalid` (`evidence_thin`, `judge_unfit`)."""
+    the other one as much where it is as good, else 0. Calls that a router chose the model for are left out (`chosen`):
+    they are the hard ones, or the easy ones. Raises `Invalid` (`evidence_thin`, `evidence_chosen`, `judge_unfit`)."""
     replay = f"`groundplan experiments replay {workload}` judges more kept calls."
-    kinds = Counter((pair.shown, pair.beside) for pair in pairs)
+    left, out = [pair for pair in pairs if pair.by not in CHOSEN], chosen(pairs)
+    if out and len(left) < LEAST:
+        raise Invalid(
+            f"a router chose the model of {out} of {len(pairs)} judged calls of {workload} by what was asked, so they "
+            f"say nothing of the questions it sent elsewhere; {len(left)} are left, {LEAST} are needed",
+            code="evidence_chosen",
+            hint=f"Let chance draw: `groundplan experiments start {workload} CANDIDATE --ab`, then `--from outcomes`.",
+        )
+    kinds = Counter((pair.shown, pair.beside) for pair in left)
     if not kinds:
         raise _thin(f"no judged pair of {workload} is kept with its question", replay)
     (shown, beside), count = kinds.most_common(1)[0]
-    mine = [pair for pair in pairs if (pair.shown, pair.beside) == (shown, beside)]
+    mine = [pair for pair in left if (pair.shown, pair.beside) == (shown, beside)]
     if count < LEAST:
         raise _thin(f"{count} judged calls of {beside} beside {shown} are too few; {LEAST} are needed", replay)
     torn = sum(pair.torn for pair in mine)
@@ -104,6 +119,11 @@ def of_pairs(pairs: Sequence[Pair], workload: str) -> Matrix:
     other = first * np.array([float(pair.kept) for pair in mine])
     costs = np.array([[pair.shown_usd, pair.beside_usd] for pair in mine], dtype=np.float64)
     return Matrix(_samples(mine), (shown, beside), np.stack([first, other], axis=1), costs)
+
+
+def chosen(pairs: Sequence[Pair]) -> int:
+    """How many are of calls that a router or a cascade chose the model for."""
+    return sum(pair.by in CHOSEN for pair in pairs)
 
 
 def of_verdicts(verdicts: Sequence[Verdict], workload: str) -> Matrix:
@@ -171,17 +191,33 @@ def _samples(rows: Sequence[Row]) -> tuple[Sample, ...]:
 
 
 def groups_of(rows: Sequence[Row]) -> Mapping[str, str]:
-    """id -> what stays together in one fold: the unit; but a question that several units asked is a group of its own,
-    so that the same question never is in two folds."""
-    units: dict[str, set[str]] = {}
+    """id -> what stays together in one fold: the unit, with all units that asked one of its questions, so that neither
+    a unit nor a question is in two. A question that more than `COMMON` units asked is a group of its own, or everybody
+    would be one group."""
+    asked: dict[str, dict[str, None]] = {}
     for row in rows:
-        units.setdefault(said(row.prompt), set()).add(row.unit)
+        asked.setdefault(said(row.prompt), {})[row.unit] = None
+    first: dict[str, str] = {}
+    for units in asked.values():
+        if len(units) <= COMMON:
+            begin, *others = units
+            for unit in others:
+                first[_first(first, unit)] = _first(first, begin)
     found: dict[str, str] = {}
     for row in rows:
         same = said(row.prompt)
-        shared = len(units[same]) > 1
-        found[row.id] = f"asked {blake2b(same.encode(), digest_size=12).hexdigest()}" if shared else f"of {row.unit}"
+        common = len(asked[same]) > COMMON
+        digest = blake2b(same.encode(), digest_size=12).hexdigest()
+        found[row.id] = f"asked {digest}" if common else f"of {_first(first, row.unit)}"
     return found
+
+
+def _first(first: dict[str, str], unit: str) -> str:
+    """Of the units that are together with one, the one that stands for all."""
+    while first.setdefault(unit, unit) != unit:
+        first[unit] = first[first[unit]]
+        unit = first[unit]
+    return unit
 
 
 def _thin(message: str, hint: str) -> Invalid:

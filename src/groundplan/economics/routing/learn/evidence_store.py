@@ -1,10 +1,12 @@
 """The SQL of what calls say about models: pairs of answers that a judge compared, and verdicts in random arms.
 
-Only calls whose question is still kept, whole; what is kept is sealed, and opened elsewhere. Bounded by `MOST`.
+Only calls whose question is still kept, whole; what is kept is sealed, and opened elsewhere. Bounded by `MOST`, and
+read a few at a time: each may be as long as a request can be.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final, LiteralString
 
@@ -14,12 +16,15 @@ from psycopg.rows import dict_row
 Row = dict[str, Any]
 MOST: Final = 5000
 """Newest calls of a workload that are taken."""
+AT_ONCE: Final = 16
+"""Rows that are in memory with what is kept of them."""
 ENDPOINTS: Final = ("chat.completions", "messages")
 # the newest word about an answer; reviews are outcomes, too
 _NEWEST: LiteralString = """LEFT JOIN LATERAL (SELECT accepted FROM outcome o
     WHERE o.call_id = c.id AND o.accepted IS NOT NULL ORDER BY o.at DESC LIMIT 1) said ON true"""
 _CALL: LiteralString = """c.id, c.endpoint, c.model, c.person_id, c.cost_usd::float8 AS cost_usd, said.accepted,
-    c.detail -> 'scores' AS scores, k.sealed"""
+    c.workload, c.blueprint, c.detail -> 'scores' AS scores, coalesce(c.detail ->> 'feature', '') AS feature,
+    coalesce(c.detail -> 'route' ->> 'by', '') AS by, k.sealed"""
 _KEPT: LiteralString = """JOIN content k ON k.call_id = c.id AND NOT k.cut AND k.expires_at > now()"""
 _PAIRS: LiteralString = f"""WITH pair AS (
       SELECT p.call_id, p.beside_call, coalesce(p.reviewed, p.kept) AS kept,
@@ -48,18 +53,30 @@ _SAID: LiteralString = f"""SELECT {_CALL}, c.detail -> 'route' ->> 'unit' AS uni
     ORDER BY c.at DESC, c.id LIMIT %(most)s"""
 
 
-def pairs(conn: Connection[Any], workload: str, since: datetime) -> list[Row]:
+def pairs(conn: Connection[Any], workload: str, since: datetime) -> Iterator[Row]:
     """Calls whose answer was compared with another model's, by a judge or a person, whose word goes first; the newest
     word about each pair."""
     return _rows(conn, _PAIRS, workload, since)
 
 
-def verdicts(conn: Connection[Any], workload: str, since: datetime) -> list[Row]:
+def verdicts(conn: Connection[Any], workload: str, since: datetime) -> Iterator[Row]:
     """Calls in the arms of A/B experiments of whose answers somebody said something; the newest word counts."""
     return _rows(conn, _SAID, workload, since)
 
 
-def _rows(conn: Connection[Any], query: LiteralString, workload: str, since: datetime) -> list[Row]:
+def prompt(conn: Connection[Any], workload: str, blueprint: int) -> str | None:
+    """The prompt (name@version) that a workload had in a blueprint."""
+    row = conn.execute(
+        """SELECT w ->> 'prompt' FROM blueprint b,
+             jsonb_array_elements(convert_from(b.body, 'UTF8')::jsonb -> 'workloads') w
+           WHERE b.number = %s AND w ->> 'name' = %s""",
+        (blueprint, workload),
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def _rows(conn: Connection[Any], query: LiteralString, workload: str, since: datetime) -> Iterator[Row]:
     asked = {"workload": workload, "since": since, "endpoints": list(ENDPOINTS), "most": MOST}
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query, asked).fetchall()
+    with conn.transaction(), conn.cursor("evidence", row_factory=dict_row) as cursor:
+        cursor.itersize = AT_ONCE
+        yield from cursor.execute(query, asked)
