@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.unit.test_routing_model import made
 from typer.testing import CliRunner
 
 from groundplan.cli.routing import app
-from groundplan.core.errors import Conflict, NotFound
+from groundplan.core.errors import Conflict, Invalid, NotFound
+from groundplan.economics.routing.learn.fit import train
+from groundplan.economics.routing.versions import registry
 
 
 def run(*arguments: str) -> Any:
@@ -22,18 +27,18 @@ def run(*arguments: str) -> Any:
     return json.loads(found.stdout)
 
 
-def written(path: Path, *, told_apart: bool) -> Path:
+def written(path: Path, *, told_apart: bool, rows: int = 240, seed: int = 2) -> Path:
     """Prompts of which half need the large model; `told_apart`: one can see which."""
-    dice = np.random.default_rng(2)
-    rows = []
-    for i in range(240):
+    dice = np.random.default_rng(seed)
+    made = []
+    for i in range(rows):
         hard = bool(dice.random() < 0.5)
         shown = hard if told_apart else bool(dice.random() < 0.5)
         prompt = f"prove that {i} is a sum of primes" if shown else f"say hello to guest {i}"
         scores = {"large": 1.0, "small": 0.0 if hard else 1.0}
         costs = {"large": 0.01, "small": 0.001}
-        rows.append({"id": str(i), "group": f"g{i}", "prompt": prompt, "scores": scores, "costs": costs})
-    path.write_text("\n".join(map(json.dumps, rows)))
+        made.append({"id": str(i), "group": f"g{i}", "prompt": prompt, "scores": scores, "costs": costs})
+    path.write_text("\n".join(map(json.dumps, made)))
     return path
 
 
@@ -61,3 +66,48 @@ def test_a_router_that_proves_nothing_is_not_kept(tmp_path: Path) -> None:
         run("train", str(answers), "--name", "support", "--home", str(tmp_path))
     assert told.value.code == "router_unproven"
     assert not (tmp_path / "routers").exists()
+
+
+@pytest.mark.parametrize(
+    "version", ["/home/x/support@3.router", "support@latest", "support@²", "support@0", "../x", "*"]
+)
+def test_what_is_no_version_is_refused(tmp_path: Path, version: str) -> None:
+    answers = written(tmp_path / "set.jsonl", told_apart=True)
+    with pytest.raises(Invalid) as told:
+        run("evaluate", str(answers), "--router", version, "--home", str(tmp_path))
+    assert (told.value.code, bool(told.value.hint)) == ("router_version", True)
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [(("--keep", keep), "keep_range") for keep in ("nan", "-1", "2", "0.4")] + [(("--name", "Not one"), "router_name")],
+)
+def test_what_cannot_be_kept_is_refused_before_anything_is_learned(
+    tmp_path: Path, more: tuple[str, str], code: str
+) -> None:
+    with pytest.raises(Invalid) as told:
+        run("train", str(tmp_path / "absent.jsonl"), "--name", "support", *more, "--home", str(tmp_path))
+    assert (told.value.code, bool(told.value.hint)) == (code, True)
+
+
+def test_two_that_are_kept_at_once_get_versions_of_their_own(tmp_path: Path) -> None:
+    router = train(made(60), None, (0.95,), name="support")
+
+    def kept(number: int) -> tuple[str, str]:
+        version = registry.keep(tmp_path, replace(router, trained={"number": str(number)}))
+        return version, str(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = dict(pool.map(kept, range(16)))
+    assert sorted(found) == sorted(f"support@{number}" for number in range(1, 17))
+    for version, number in found.items():
+        assert registry.named(tmp_path, version).trained == {"number": number}
+    assert len(list(tmp_path.iterdir())) == 16
+
+
+def test_a_set_of_few_rows_is_not_said_to_drift(tmp_path: Path) -> None:
+    home = ("--home", str(tmp_path / "home"))
+    run("train", str(written(tmp_path / "set.jsonl", told_apart=True)), "--name", "support", *home)
+    for rows, drifted in ((40, None), (60, False), (120, False)):
+        few = written(tmp_path / "few.jsonl", told_apart=True, rows=rows, seed=rows)
+        assert run("evaluate", str(few), "--router", "support", *home)["drifted"] is drifted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from importlib.util import find_spec
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     from groundplan.economics.routing.model import Floats, Matrix, Router
 
 app = typer.Typer(help="Which model takes a call for `auto`: train, evaluate, explain.", rich_markup_mode=None)
-DRIFT = 0.03
-"""How much further from what is seen a router's expectations may be than when it was trained."""
 SET = '{"id", "group", "prompt", "scores", "costs", "context"} a line.'
 SetArgument = Annotated[Path, typer.Argument(metavar="SET.jsonl", help=SET)]
 PATIENCE = 600.0
+EMBEDDED = "all-minilm-l6-v2"
+"""Model whose embeddings a router learns from."""
 
 
 class Source(StrEnum):
@@ -69,10 +70,14 @@ def train(
 
     if find_spec("lightgbm") is not None:  # a bare system lacks a library of its, which is carried along
         openmp.restart_with(Home(settings_for(home).home).run / "lib", "groundplan.cli.main", sys.argv[1:])
-    matrix, origin = _learned_from(answers, source, workload, home)
+    registry.check_name(name)
+    if not 0.5 <= keep <= 1:  # also what is no number
+        hint = "Name a share from 0.5 to 1, such as 0.99."
+        raise Invalid(f"--keep {keep} is no share of quality to keep", code="keep_range", hint=hint)
+    matrix, origin, left_out = _learned_from(answers, source, workload, home)
     keeps = tuple(sorted({*KEEPS, keep}, reverse=True))
     vectors = _embedded(matrix) if embedded else None
-    found = evaluate(matrix, vectors, keeps)
+    found = evaluate(matrix, vectors, keeps, embed=_embedder() if embedded else None)
     wanted = found.routed[label(keep)]
     if wanted.saved <= 0 or wanted.kept < keep:
         raise Conflict(
@@ -85,17 +90,19 @@ def train(
         "prompts": str(len(matrix.samples)),
         "trained": SystemClock().now().date().isoformat(),
         "calibration": f"{found.calibration:.5f}",
+        **({"embedded by": EMBEDDED} if embedded else {}),
         **{f"saved at {key}": f"{each.saved:.4f}" for key, each in found.routed.items()},
         **{f"kept at {key}": f"{each.kept:.4f}" for key, each in found.routed.items()},
     }
     router = replace(learn(matrix, vectors, keeps, name=name), trained=told)
     version = registry.keep(_folder(home), router)
     digest = registry.digest_of(_folder(home), version)
-    value = {"router": version, "digest": digest, "from": origin, **_figures(found)}
+    value = {"router": version, "digest": digest, "from": origin, "left_out": left_out, **_figures(found)}
     if source is Source.outcomes:
         value["oracle_saved"] = None  # the best of scores that are right on average only would be chance
     use = f"Write `routing: {{by: learned, router: {version}, digest: {digest}}}` to use it."
-    emit(value, as_json, f"{version}\n{_text(found)}\n{use}")
+    out = f"\n{left_out} calls were left out: a router chose their model by what was asked." if left_out else ""
+    emit(value, as_json, f"{version}\n{_text(found)}{out}\n{use}")
 
 
 @app.command()
@@ -118,8 +125,7 @@ def evaluate(
     known = registry.named(_folder(home), router)
     value = _judged(known, matrix, None if known.full is None else _embedded(matrix))
     rows = [(key, f"{each['saved']:.1%}", f"{each['kept']:.1%}") for key, each in value["points"].items()]
-    drift = f"drifted by {value['drift']:.3f}: train it again" if value["drifted"] else "as when it was trained"
-    emit(value, as_json, f"{table(('keep', 'saved', 'kept'), rows)}\nexpectations: {drift}")
+    emit(value, as_json, f"{table(('keep', 'saved', 'kept'), rows)}\n{_drifted(value)}")
 
 
 @app.command("list")
@@ -158,6 +164,8 @@ def explain(
         raise NotFound(f"nothing was chosen for the call {call[:80]}", code="not_routed", hint=hint)
     expected = route.get("expected") or {}
     text = f"{route['model']} at {route['deployment']}, by {route['by']}: {route['reason']}"
+    if route.get("answered"):
+        text += f"\nanswered at {route['answered']}"
     if expected:
         costs = route.get("costs") or {}
         rows = [
@@ -218,29 +226,35 @@ def _quality(point: dict[str, Any]) -> str:
 
 def _learned_from(
     answers: Path | None, source: Source | None, workload: str | None, home: Path | None
-) -> tuple[Matrix, str]:
-    """(the training set, where it is from). Raises `Invalid` where it is not said, or is no evidence."""
+) -> tuple[Matrix, str, int]:
+    """(the training set, where it is from, calls left out of it that a router chose the model for). Raises `Invalid`
+    where it is not said, or is no evidence."""
     import msgspec  # noqa: PLC0415 -- heavy
 
     from groundplan.economics.routing.learn import evidence  # noqa: PLC0415 -- heavy
     from groundplan.economics.routing.learn.matrix import read_matrix  # noqa: PLC0415 -- heavy
 
     if answers is not None and source is None and workload is None:
-        return read_matrix(answers), f"the set {answers.name}"
+        return read_matrix(answers), f"the set {answers.name}", 0
     if answers is not None or source is None or workload is None:
         hint = "Name a SET.jsonl, or `--from judges --workload NAME`, or `--from outcomes --workload NAME`."
         raise Invalid("what to learn from is not clear", code="routing_source", hint=hint)
     body = {"workload": workload, "from": source.value}
     rows = ControlClient.connect(home, PATIENCE).post("/api/routing/evidence", body)["rows"]
     if source is Source.judges:
-        matrix = evidence.of_pairs(msgspec.convert(rows, list[evidence.Pair]), workload)
-    else:
-        matrix = evidence.of_verdicts(msgspec.convert(rows, list[evidence.Verdict]), workload)
-    return matrix, f"{source.value} of {workload}"
+        pairs = msgspec.convert(rows, list[evidence.Pair])
+        return evidence.of_pairs(pairs, workload), f"{source.value} of {workload}", evidence.chosen(pairs)
+    verdicts = msgspec.convert(rows, list[evidence.Verdict])
+    return evidence.of_verdicts(verdicts, workload), f"{source.value} of {workload}", 0
 
 
 def _embedded(matrix: Matrix) -> Floats:
     """Embeddings of the prompts as the gateway will have them. Raises `NotFound` where the model is not here."""
+    return _embedder()([sample.prompt for sample in matrix.samples])
+
+
+def _embedder() -> Callable[[Sequence[str]], Floats]:
+    """What embeds questions as the gateway does. Raises `NotFound` where the model is not here."""
     from groundplan.economics.routing.decide.features import brief  # noqa: PLC0415 -- heavy
     from groundplan.knowledge.embedding.openvino_encoder import load, load_questions  # noqa: PLC0415 -- heavy
 
@@ -248,7 +262,8 @@ def _embedded(matrix: Matrix) -> Floats:
     if not (folder / "model.safetensors").exists():
         hint = "Run `groundplan up` once; it fetches the model."
         raise NotFound(f"the embedding model is not in {folder}", code="embedding_model", hint=hint)
-    return load_questions(folder, load(folder)).embed([brief(sample.prompt) for sample in matrix.samples])
+    encoder = load_questions(folder, load(folder))
+    return lambda texts: encoder.embed([brief(text) for text in texts])
 
 
 def _folder(home: Path | None) -> Path:
@@ -260,6 +275,7 @@ def _judged(router: Router, matrix: Matrix, vectors: Floats | None) -> dict[str,
     import numpy as np  # noqa: PLC0415 -- heavy
 
     from groundplan.economics.routing.learn.evaluate import apply, calibration_error  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.watch import drift  # noqa: PLC0415 -- with what needs it
 
     if set(router.models) != set(matrix.models):
         hint = f"It chooses among: {', '.join(router.models)}."
@@ -277,30 +293,71 @@ def _judged(router: Router, matrix: Matrix, vectors: Floats | None) -> dict[str,
         }
         for key, chosen in picked.items()
     }
-    drift = calibration_error(expected, same.scores) - float(router.trained.get("calibration", "0"))
-    version = f"{router.name}@{router.version}"
-    return {"router": version, "points": points, "drift": round(drift, 5), "drifted": drift > DRIFT}
+    verdicts = [
+        drift.Verdict(model, float(told), float(seen))
+        for column, model in enumerate(router.models)
+        for told, seen in zip(expected[:, column], same.scores[:, column], strict=True)
+    ]
+    found = drift.found(verdicts)
+    return {
+        "router": f"{router.name}@{router.version}",
+        "points": points,
+        "calibration_error": calibration_error(expected, same.scores),
+        "drift": [
+            {"model": each.model, "half": each.half, "expected": each.expected, "seen": each.seen} for each in found
+        ],
+        "drifted": bool(found) if len(same.samples) >= drift.LEAST else None,
+    }
+
+
+def _drifted(value: dict[str, Any]) -> str:
+    """What `_judged` says of drift, in words."""
+    if value["drifted"] is None:
+        return "expectations: too few prompts to say whether it drifted"
+    lines = [
+        f"expectations: {each['model']} scored {each['seen']:.1%} and {each['expected']:.1%} was expected"
+        + (f", of those of which it expects {each['half']}" if each["half"] else "")
+        for each in value["drift"]
+    ]
+    return "\n".join([*lines, "drifted: train it again"]) if lines else "expectations: as what is seen"
 
 
 def _figures(found: Evaluation) -> dict[str, Any]:
     return {
         "best_single": found.best,
         "points": {
-            key: {"saved": each.saved, "kept": each.kept, "error": each.error, "ridge_saved": found.ridge[key].saved}
+            key: {
+                "saved": each.saved,
+                "kept": each.kept,
+                "error": each.error,
+                "ridge_saved": found.ridge[key].saved,
+                "tuned_ridge_saved": found.tuned[key].saved,
+            }
             for key, each in found.routed.items()
         },
         "oracle_saved": found.oracle_saved,
         "abstained": found.abstained,
         "same_choice": found.robust,
+        "same_choice_away": found.robust_away,
+        "one_choice": found.one_choice,
         "calibration_error": found.calibration,
     }
 
 
 def _text(found: Evaluation) -> str:
     rows = [
-        (key, f"{each.saved:.1%}", f"{each.kept:.1%} ± {1.96 * each.error:.1%}", f"{found.ridge[key].saved:.1%}")
+        (
+            key, f"{each.saved:.1%}", f"{each.kept:.1%} ± {1.96 * each.error:.1%}", f"{found.ridge[key].saved:.1%}",
+            f"{found.tuned[key].saved:.1%}",
+        )
         for key, each in found.routed.items()
-    ]
-    head = ("keep", "saved", "kept, on prompts never seen", "a plain ridge saves")
+    ]  # fmt: skip
+    head = ("keep", "saved", "kept, on prompts never seen", "a plain ridge saves", "a tuned one")
     same = ", ".join(f"{kind} {share:.0%}" for kind, share in found.robust.items())
-    return f"against {found.best} for every call\n{table(head, rows)}\nthe same choice when asked otherwise: {same}"
+    away = ", ".join(f"{kind} {share:.0%}" for kind, share in found.robust_away.items()) or "none went elsewhere"
+    lines = (
+        f"against {found.best} for every call", table(head, rows),
+        f"the same choice when asked otherwise: {same} (always the most frequent one: {found.one_choice:.0%})",
+        f"of those that went to a cheaper model: {away}",
+    )  # fmt: skip
+    return "\n".join(lines)

@@ -7,25 +7,46 @@ from dataclasses import replace
 from pathlib import Path
 
 from groundplan.core.errors import Invalid, NotFound
-from groundplan.core.home import write_atomically
+from groundplan.core.home import sync_folder, write_atomically
+from groundplan.core.ids import new_id
 from groundplan.economics.routing.model import Router
 from groundplan.economics.routing.versions.artifact import digest, dump, load
 
 SUFFIX = ".router"
-_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
-_VERSION = re.compile(r"^([a-z0-9][a-z0-9-]{0,62})@([1-9][0-9]*)$")
+_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}\Z")
+_VERSION = re.compile(r"^([a-z0-9][a-z0-9-]{0,62})@([1-9][0-9]{0,8})\Z")
 
 
 def keep(folder: Path, router: Router) -> str:
-    """Write a router as the next version of its name; returns NAME@VERSION. Raises `Invalid` for a bad name."""
-    if not _NAME.match(router.name):
-        hint = "Use lower-case letters, digits and hyphens."
-        raise Invalid(f"{router.name[:80]!r} is no name for a router", code="router_name", hint=hint)
+    """Write a router as the next version of its name; returns NAME@VERSION. Who writes at the same time gets another
+    version: none is ever replaced. Raises `Invalid` (`router_name`)."""
+    check_name(router.name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     version = max(versions(folder, router.name), default=0) + 1
-    written = replace(router, version=version)
-    write_atomically(folder / f"{router.name}@{version}{SUFFIX}", dump(written))
+    while not _written(folder, replace(router, version=version)):
+        version += 1
     return f"{router.name}@{version}"
+
+
+def check_name(name: str) -> None:
+    """Raise `Invalid` (`router_name`) for what is no name."""
+    if not _NAME.match(name):
+        hint = "Use lower-case letters, digits and hyphens."
+        raise Invalid(f"{name[:80]!r} is no name for a router", code="router_name", hint=hint)
+
+
+def _written(folder: Path, router: Router) -> bool:
+    """Whether it is there now under its version; False where another one is."""
+    whole = folder / f".{new_id()}"
+    write_atomically(whole, dump(router))
+    try:
+        (folder / f"{router.name}@{router.version}{SUFFIX}").hardlink_to(whole)
+    except FileExistsError:
+        return False
+    finally:
+        whole.unlink()
+    sync_folder(folder)
+    return True
 
 
 def versions(folder: Path, name: str) -> list[int]:
@@ -49,10 +70,15 @@ def digest_of(folder: Path, version: str) -> str:
 
 
 def named(folder: Path, version: str) -> Router:
-    """NAME@VERSION, or the newest of NAME. Raises `NotFound` (`router_unknown`) and `Invalid` (`router_artifact`)."""
-    name, _, number = version.partition("@")
+    """NAME@VERSION, or the newest of NAME. Raises `NotFound` (`router_unknown`), `Invalid` (`router_version`,
+    `router_artifact`)."""
+    match = _VERSION.match(version)
+    if match is None and not _NAME.match(version):
+        hint = "Name a version as `groundplan routing list` does, such as support@3, or support for its newest."
+        raise Invalid(f"{version[:80]!r} is no version of a router", code="router_version", hint=hint)
+    name = version if match is None else match[1]
     known = versions(folder, name)
-    wanted = int(number) if number.isdigit() else max(known, default=0)
+    wanted = max(known, default=0) if match is None else int(match[2])
     if wanted not in known:
         hint = f"There are: {', '.join(f'{name}@{each}' for each in known)}." if known else "Train one first."
         raise NotFound(f"there is no router {version[:80]}", code="router_unknown", hint=hint)
