@@ -104,7 +104,7 @@ def test_a_bound_that_nothing_is_calibrated_for_is_refused_at_its_line(
 CASCADE = "{first: gpt-eu, checks: {grounded: true, judge: {deployment: gpt-eu-large, question: Is it right?}}}"
 
 
-def changed(folder: Path, added: str, **files: tuple[str, str]) -> Workspace:
+def changed(folder: Path, added: str, by: str = "rules", **files: tuple[str, str]) -> Workspace:
     """The example with more under the routing of support, and with text of other files replaced."""
     for file in COMPANY.rglob("*"):
         if file.is_file():
@@ -117,13 +117,14 @@ def changed(folder: Path, added: str, **files: tuple[str, str]) -> Workspace:
         sites.write_text("---\n".join(kept))
     path = folder / "workloads/support-assistant.yaml"
     lines = [line for line in path.read_text().splitlines(keepends=True) if not line.startswith("  cascade: ")]
-    path.write_text("".join(lines).replace("  by: rules\n", f"  by: rules\n{added}"))
+    path.write_text("".join(lines).replace("  by: rules\n", f"  by: {by}\n{added}"))
     (folder / "more.yaml").write_text(files.get("more", ("", ""))[0])
     return validate(folder)
 
 
 def test_a_cascade_and_limits_reach_the_gateway(tmp_path: Path) -> None:
-    workspace = changed(tmp_path, f"  cascade: {CASCADE}\n  within: 2s\n  second: 0.001 USD\n  sticky: priced\n")
+    more = "  router: support@1\n  within: 2s\n  second: 0.001 USD\n  sticky: priced\n"
+    workspace = changed(tmp_path, f"  cascade: {CASCADE}\n{more}", by="learned")
     support = workspace.workloads["support-assistant"]
     found = choice.routing(workspace, support, support.deployments)
     assert found is not None and found.cascade is not None and found.cascade.judge is not None
@@ -176,3 +177,28 @@ def test_another_router_and_other_bytes_of_the_same_need_another_approval() -> N
     now = approved(router="support@3", digest="a" * 64)
     assert approved(router="support@3", digest="a" * 64) == now
     assert len({now, approved(router="support@4", digest="a" * 64), approved(router="support@3", digest="b" * 64)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("by", "added"),
+    [
+        ("order", ""),
+        ("rules", "  router: support@3\n"),
+        ("rules", "  keep: 98%\n"),
+        ("rules", "  floor: 60%\n"),
+        ("rules", "  second: 0.001 USD\n"),
+        ("rules", "  sticky: priced\n"),
+    ],
+)
+def test_a_setting_without_effect_is_told(tmp_path: Path, by: str, added: str) -> None:
+    with pytest.raises(Invalid) as told:
+        changed(tmp_path, added, by=by)
+    assert "route_unused" in {problem.code for problem in told.value.problems} | {told.value.code}
+
+
+def test_rules_choose_only_where_rules_are_said_to() -> None:
+    workspace = example()
+    support = workspace.workloads["support-assistant"]
+    ordered = support.routing.model_copy(update={"by": "order", "within": 2000})
+    found = choice.routing(workspace, support.model_copy(update={"routing": ordered}), support.deployments)
+    assert found is not None and found.rules == [] and found.within_ms == 2000

@@ -8,6 +8,10 @@ from groundplan.catalog.workload import WorkloadDoc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 
+_LEARNED = frozenset({"router", "digest", "keep", "floor", "sticky", "second"})
+"""Settings of which only a learned router makes something."""
+_UNUSED = {"order": _LEARNED | {"rules"}, "rules": _LEARNED, "learned": frozenset[str]()}
+
 
 def routing_problems(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
     """Rules that name what they cannot use, and settings that mean nothing."""
@@ -24,6 +28,9 @@ def routing_problems(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem
         if not (each.words or each.longer or each.shorter or each.messages):
             hint = "Say when: words, longer, shorter or messages."
             yield Problem(f"rule {each.name} fits every call", "route_always", hint, where)
+    for name in sorted(_UNUSED[rule.by] & rule.model_fields_set):
+        hint = f"Leave it out, or write `by: {'rules' if name == 'rules' else 'learned'}`."
+        yield Problem(f"`{name}` of {doc.name} has no effect with `by: {rule.by}`", "route_unused", hint, where)
     yield from _cascade_problems(workspace, doc, named)
     if rule.by == "learned" and rule.router is None:
         hint = "Write `router: NAME@VERSION`, as `groundplan routing train` names it."

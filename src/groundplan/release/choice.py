@@ -29,7 +29,7 @@ def routing(workspace: Workspace, item: doc.WorkloadDoc, names: Sequence[str]) -
                 shorter=each.shorter,
                 messages=each.messages,
             )
-            for each in rule.rules
+            for each in (rule.rules if rule.by != "order" else ())
         ],
         router=rule.router if rule.by == "learned" else None,
         digest=rule.digest if rule.by == "learned" else None,
