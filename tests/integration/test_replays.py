@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from groundplan.api import replays
 from groundplan.api.context import Services
 from groundplan.api.release import Releases
 from groundplan.blueprint.experiment import Replay
-from groundplan.blueprint.model import Keep
+from groundplan.blueprint.model import Keep, Routing, Workload
 from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
@@ -143,7 +144,8 @@ async def _proposes(world: World) -> None:
     assert new < CALLS and world.models["large"].counted == asked, "what was answered is not asked again"
     assert proposal["quality"]["low"] < 1 and proposal["quality"]["value"] > 0.9
     assert proposal["agreement"]["text"].startswith("unknown")
-    assert "of support calls, saves $0 a month" in proposal["text"] and proposal["text"].endswith("shadow it")
+    assert re.search(r"of support calls, saves (less than )?\$0\.\d\d a month", proposal["text"])
+    assert proposal["text"].endswith("shadow it")
     await _shipped(world, done, 3 * new)
     _check_ledger(world, done, new)
     with world.connect() as conn:
@@ -228,3 +230,61 @@ def test_a_night_adds_each_declared_replay_once(database: Database) -> None:
 def test_what_cannot_be_replayed_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(Invalid):
         service.check(replace(run(), **wrong), WORKLOAD)
+
+
+def judged_run(conn: psycopg.Connection[Any], kept: int, candidate_usd: str = "0.002", **more: Any) -> Run:
+    """A run whose calls have been judged; so many candidates' answers were as good."""
+    made = run(**more)
+    assert service.ask(conn, ACTOR, made)
+    conn.cursor().executemany(
+        """INSERT INTO replay_call (run, call_id, segment, state, kept, cost_usd, candidate_usd)
+           VALUES (%s, %s, '', 'judged', %s, 0.01, %s)""",
+        [(made.id, new_id(), number < kept, candidate_usd) for number in range(40)],
+    )
+    return made
+
+
+def proposals(conn: psycopg.Connection[Any]) -> list[str]:
+    return [each["mark"] for each in finding_store.findings(conn, kinds=["cost.cheaper_model"])]
+
+
+def test_a_proposal_closes_when_a_later_replay_finds_it_worse_or_dearer(database: Database) -> None:
+    now = datetime.now(UTC)
+    with psycopg.connect(database.urls["control"]) as conn:
+        for kept, usd in ((0, "0.002"), (40, "0.5")):
+            service.finish(conn, judged_run(conn, 40), {"": 1000.0}, now)
+            assert proposals(conn) == ["large>small"]
+            conn.execute("UPDATE replay_run SET asked_at = now() - interval '40 days'")
+            service.finish(conn, judged_run(conn, kept, usd), {"": 1000.0}, now)
+            assert proposals(conn) == []
+            conn.execute("UPDATE replay_run SET asked_at = now() - interval '40 days'")
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        [],
+        [workload("support", ["other", "small"])],
+        [workload("support", ["large", "judge"])],
+        [workload("support", ["large", "small"], routing=Routing(barred={"small": "its tone is 70%"}))],
+        [workload("support", ["large", "small"], stage="retired")],
+    ],
+)
+def test_a_proposal_that_nobody_can_follow_is_closed(database: Database, after: list[Workload]) -> None:
+    with psycopg.connect(database.urls["control"]) as conn:
+        service.finish(conn, judged_run(conn, 40), {"": 1000.0}, datetime.now(UTC))
+        assert service.close_stale(conn, [WORKLOAD]) == 0
+        assert proposals(conn) == ["large>small"]
+        assert service.close_stale(conn, after) == 1
+        assert proposals(conn) == []
+
+
+def test_whom_a_floor_keeps_out_is_not_replayed(database: Database) -> None:
+    barred = workload("support", list(NAMES), keep=WORKLOAD.keep, routing=Routing(barred={"small": "its tone is 70%"}))
+    with pytest.raises(Invalid) as told:
+        service.check(run(), barred)
+    assert told.value.code == "replay_barred"
+    rule = Replay(candidates=["small", "judge"], judge="judge", budget=PICO)
+    declared = barred.__class__(**{**{n: getattr(barred, n) for n in barred.__struct_fields__}, "replay": rule})
+    with psycopg.connect(database.urls["control"]) as conn:
+        assert service.heed_declared(conn, [declared], datetime(2026, 11, 20, 2, 30, tzinfo=UTC)) == 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from decimal import Decimal
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,8 +12,8 @@ from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
 from groundplan.economics.experiment.sequential import Tally, difference, mean_range
-from groundplan.economics.experiment.verdict import CANDIDATE, CONTROL, Rule, arm, verdict
-from groundplan.economics.replay.model import Judged
+from groundplan.economics.experiment.verdict import CANDIDATE, CONTROL, GUARDS, Rule, arm, shadow_verdict, verdict
+from groundplan.economics.replay.model import Judged, Proposal
 from groundplan.economics.replay.quality import propose
 
 
@@ -118,14 +121,94 @@ def test_callers_stay_in_their_arm_and_the_share_is_kept() -> None:
         (tally(48000, 60000), tally(48000, 60000), None, 0, "kept"),
         (tally(600, 1000), tally(800, 1000), (tally(900, 1000), tally(600, 1000)), 0, "guard"),
         (tally(80, 100), tally(80, 100), None, 50, "budget"),
+        (tally(600, 1000), tally(800, 1000), None, 50, "better"),
     ],
 )
 def test_experiments_end_by_themselves(
-    control: Tally, candidate: Tally, guard: tuple[Tally, Tally] | None, spent: float, state: str
+    control: Tally, candidate: Tally, guard: tuple[Tally, Tally] | None, spent: int, state: str
 ) -> None:
     guards = {} if guard is None else {"thanks": {CONTROL: guard[0], CANDIDATE: guard[1]}}
-    rule = Rule("x", 0.5, budget_usd=50)
-    found = verdict(rule, {CONTROL: control, CANDIDATE: candidate}, guards=guards, spent_usd=spent)
+    rule = Rule("x", 0.5, budget_usd=Decimal(50))
+    found = verdict(rule, {CONTROL: control, CANDIDATE: candidate}, guards=guards, spent_usd=Decimal(spent))
     assert found.state == state
     assert found.ended == (state != "running")
     assert found.reason
+
+
+def test_what_was_seen_of_a_guard_or_segment_does_not_depend_on_what_is_seen_later() -> None:
+    rule, arms = Rule("x", 0.5), {CONTROL: tally(400, 500), CANDIDATE: tally(390, 500)}
+    alone = verdict(rule, arms, {"refunds": arms}, {"fast": arms})
+    more = verdict(rule, arms, {"refunds": arms, "orders": arms, "other": arms}, dict.fromkeys(GUARDS, arms))
+    assert alone.guards["fast"] == more.guards["fast"]
+    assert alone.segments["refunds"] == more.segments["refunds"]
+    widths = [more.segments[name].high - more.segments[name].low for name in ("refunds", "orders", "other")]
+    assert widths == sorted(set(widths)), "later ones have less of the error"
+    kept = tally(450, 500)
+    beside = shadow_verdict(rule, kept, {"refunds": kept, "orders": kept}, {"fast": arms})
+    assert shadow_verdict(rule, kept, {"refunds": kept}).segments["refunds"] == beside.segments["refunds"]
+    assert beside.guards["fast"] == alone.guards["fast"]
+
+
+def test_guards_that_come_in_one_after_the_other_stop_no_more_often_than_is_said() -> None:
+    """Five in a hundred experiments at most, though guards begin on different days."""
+    dice = np.random.default_rng(6)
+    stopped = 0
+    for _ in range(200):
+        seen: dict[str, dict[str, Tally]] = {}
+        over = False
+        for day in range(30):
+            for name in list(GUARDS)[: 1 + day // 5]:
+                arms = seen.setdefault(name, {CONTROL: Tally(), CANDIDATE: Tally()})
+                for each in arms:
+                    arms[each] = arms[each].merged(tally(int(dice.binomial(30, 0.9)), 30))
+            found = verdict(Rule("x", 0.5, guard_tolerance=1e-9), {}, guards=seen)
+            over |= any(each.high < 0 for each in found.guards.values())
+        stopped += over
+    assert stopped <= 10
+
+
+def test_the_share_of_a_shadow_may_be_looked_at_every_day() -> None:
+    dice = np.random.default_rng(7)
+    outside = 0
+    for _ in range(200):
+        truth, seen, over = float(dice.uniform(0.6, 0.98)), Tally(), False
+        for _ in range(40):
+            seen = seen.merged(tally(int(dice.binomial(20, truth)), 20))
+            told = mean_range(seen)
+            over |= not told.low <= truth <= told.high
+        outside += over
+    assert outside <= 10
+
+
+def told_of(saving: float = 950.0) -> Proposal:
+    found = propose(answers(290, 300) + answers(30, 100, ""), "large", "small", {"orders": 900, "": 100})
+    assert [segment.name for segment in found.worse] == [""]
+    return replace(found, saving=replace(found.saving, value=saving))
+
+
+def test_a_segment_without_a_name_and_small_amounts_are_told_in_words() -> None:
+    assert "of calls, saves $950 a month, worse on calls without a feature" in told_of().sentence
+    for saving, said in ((12.3, "saves $12 a month"), (0.42, "saves $0.42 a month"),
+                         (0.001, "saves less than $0.01 a month"), (-1.0, "saves nothing")):  # fmt: skip
+        assert f"of calls, {said}, worse" in told_of(saving=saving).sentence
+
+
+def test_what_was_judged_of_some_features_is_not_said_of_all() -> None:
+    calls = {"orders": 600.0, "refunds": 200.0, "never sampled": 200.0}
+    found = propose(answers(95, 100) + answers(95, 100, "refunds"), "large", "small", calls)
+    assert found.covered == pytest.approx(0.8)
+    assert "of support calls (80% of all: no other feature was judged), saves" in found.told("support")
+    assert found.saving.value == pytest.approx(800 * 0.008, rel=0.05)
+    assert "of all" not in propose(answers(95, 100), "large", "small", {"orders": 600.0}).sentence
+
+
+def test_where_a_segment_is_surely_worse_the_reason_says_so() -> None:
+    rule, same = Rule("x", 0.5), {CONTROL: tally(48000, 60000), CANDIDATE: tally(48000, 60000)}
+    bad = {CONTROL: tally(900, 1000), CANDIDATE: tally(600, 1000)}
+    found = verdict(rule, same, {"orders": same, "refunds": bad})
+    assert found.state == "kept" and found.reason.endswith("; surely worse on refunds")
+    assert "surely worse" not in verdict(rule, same, {"orders": same}).reason
+    shadow = shadow_verdict(
+        Rule("x", 1, tolerance=0.1), tally(4900, 5000), {"orders": tally(10, 10), "refunds": tally(50, 100)}
+    )
+    assert shadow.state == "kept" and shadow.reason.endswith("; surely worse on refunds")

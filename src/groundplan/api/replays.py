@@ -32,6 +32,7 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import Conflict, GroundplanError, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO, from_decimal
+from groundplan.economics.experiment.model import BUDGET_PREFIX
 from groundplan.economics.replay import replay_store as store
 from groundplan.economics.replay import service
 from groundplan.economics.replay.run import Answered, Run, Waiting
@@ -64,6 +65,7 @@ def work(services: Services) -> Run | None:
         if blueprint is None:
             return None
         service.heed_declared(conn, blueprint.workloads, now)
+        service.close_stale(conn, blueprint.workloads)
     runner = new_id()
     with services.transaction() as conn:
         run = store.claim(conn, runner)
@@ -241,4 +243,5 @@ def _calls_a_month(conn: Connection[Any], run: Run, now: Any) -> dict[str, float
         "deployment": run.current, "demo": None,
     }  # fmt: skip
     rows = rollup_store.calls_by(conn, ["feature"], wanted)
-    return {row["feature"]: float(row["calls"] or 0) for row in rows}
+    own = BUDGET_PREFIX  # calls that were made for experiments are no calls of people
+    return {row["feature"]: float(row["calls"] or 0) for row in rows if not (row["feature"] or "").startswith(own)}

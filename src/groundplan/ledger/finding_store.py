@@ -71,6 +71,15 @@ def tell_all(conn: Connection[Any], found: Iterable[Finding], *, kinds: Collecti
     return Told(opened, kept, closed)
 
 
+def withdraw(conn: Connection[Any], kind: str, subject: str, mark: str, reason: str) -> int:
+    """One that no longer holds; how many were open."""
+    return conn.execute(
+        """UPDATE finding SET closed_at = now(), closed_reason = %s
+           WHERE closed_at IS NULL AND kind = %s AND subject = %s AND mark = %s""",
+        (reason, kind, subject, mark),
+    ).rowcount
+
+
 def close(conn: Connection[Any], finding_id: UUID, by: str, reason: str) -> None:
     """Somebody says that it is settled. Raises `NotFound` (`finding_unknown`) where it is not open."""
     done = conn.execute(

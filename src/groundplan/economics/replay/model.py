@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+UNNAMED = "calls without a feature"
+"""What the segment without a name is called."""
+COMPLETE = 0.995
+"""Share of the calls from which on all of them are meant."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -65,6 +70,10 @@ class Proposal:
     agreement: Agreement
     worse: tuple[Segment, ...]
     """Segments whose quality is surely below that of the rest."""
+    covered: float = 1.0
+    """Share of the calls that are of segments of which some were judged: of the others nothing is said."""
+    known: bool = False
+    """People reviewed enough of the judge's verdicts; else the quality is its own view, which may be wrong."""
 
     def told(self, workload: str) -> str:
         """The sentence about one workload, with what to do next."""
@@ -74,6 +83,15 @@ class Proposal:
     def sentence(self) -> str:
         """What the opportunities page says."""
         half = max(self.quality.high - self.quality.value, self.quality.value - self.quality.low)
-        saves = f"saves ${self.saving.value:,.0f} a month" if self.saving.value > 0 else "saves nothing"
-        worse = f", worse on {', '.join(s.name for s in self.worse)}" if self.worse else ""
-        return f"same quality on {self.quality.value:.0%} ± {half:.0%} of calls, {saves}{worse}"
+        saves = f"saves {_dollars(self.saving.value)} a month" if self.saving.value > 0 else "saves nothing"
+        worse = f", worse on {', '.join(s.name or UNNAMED for s in self.worse)}" if self.worse else ""
+        part = f" ({self.covered:.0%} of all: no other feature was judged)" if self.covered < COMPLETE else ""
+        alone = "" if self.known else "; by the judge alone, whether it is right is unknown"
+        return f"same quality on {self.quality.value:.0%} ± {half:.0%} of calls{part}, {saves}{worse}{alone}"
+
+
+def _dollars(value: float) -> str:
+    """Whole from ten on, else with as many places as tell it."""
+    if value >= 10:
+        return f"${value:,.0f}"
+    return f"${value:.2f}" if value >= 0.005 else "less than $0.01"

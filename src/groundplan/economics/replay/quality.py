@@ -1,13 +1,16 @@
 """How many answers keep their quality, with an interval that knows of sample, segments and the errors of the judge.
 
-Pure; the random draws are seeded. Where people reviewed some of the answers, what the judge tells is corrected by
-how often it was right about good and about bad ones (Rogan and Gladen 1978), each share drawn from its Jeffreys
-posterior; where nobody did, the interval is the judge's own view, and says so.
+Pure; the random draws are seeded. Where people reviewed at least ten of the answers, what the judge tells is corrected
+by what they found among those that it called as good, and among those that it called worse (Begg and Greenes 1983), so
+that it does not matter which of the two they looked at more. Each segment goes by its own reviews, and by those of the
+others where it has few. The interval also allows that people pick what looks wrong, or right, up to five times as
+readily. Where fewer were reviewed it is the judge's own view, and the proposal says that this may be wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +23,13 @@ DRAWS = 4000
 LEAST = 30
 """Judged calls below which nothing is proposed."""
 LEAST_REVIEWED = 10
-"""Reviews below which the judge is not corrected by them."""
+"""Reviews below which the judge is not corrected by them, and its view is not known to be right."""
+LIKE = 2.0
+"""Reviews of a segment that weigh as much as what was found in all others."""
+PICKS = 5.0
+"""Odds by which people may pick answers to review for being wrong, or right."""
+PRIOR: Mapping[bool, tuple[float, float]] = {True: (2.7, 0.3), False: (0.5, 0.5)}
+"""Of good answers among those that a judge calls as good, and worse: what is known before anybody looked."""
 
 Draws = NDArray[np.float64]
 
@@ -46,8 +55,7 @@ def propose(
         )
     dice = np.random.default_rng(seed)
     weights = _weights(judged, calls_a_month)
-    right = _judge(judged, dice)
-    parts = {name: _share([j for j in judged if j.segment == name], right, dice) for name in weights}
+    parts = _shares(judged, dice)
     whole: Draws = np.sum([weights[name] * parts[name] for name in weights], axis=0)
     return Proposal(
         current=current,
@@ -57,6 +65,8 @@ def propose(
         saving=_saving(judged, calls_a_month, weights, level, dice),
         agreement=agreement(judged),
         worse=_worse(judged, parts, whole, level),
+        covered=_covered(weights, calls_a_month),
+        known=agreement(judged).reviewed >= LEAST_REVIEWED,
     )
 
 
@@ -82,31 +92,59 @@ def _weights(judged: Sequence[Judged], calls: Mapping[str, float]) -> dict[str, 
     return {name: value / total for name, value in known.items()}
 
 
-def _judge(judged: Sequence[Judged], dice: np.random.Generator) -> tuple[Draws, Draws] | None:
-    """Draws of (how often it calls good answers good, how often bad ones bad); None: not known well enough."""
-    reviewed = [each for each in judged if each.reviewed is not None]
-    if len(reviewed) < LEAST_REVIEWED:
-        return None
-    good = [each for each in reviewed if each.reviewed]
-    bad = [each for each in reviewed if not each.reviewed]
-    found = sum(each.kept for each in good)
-    caught = sum(not each.kept for each in bad)
-    return _beta(found, len(good), dice), _beta(caught, len(bad), dice)
+def _covered(sampled: Mapping[str, float], calls: Mapping[str, float]) -> float:
+    """Share of all calls that are of segments that were sampled."""
+    total = sum(calls.values())
+    return sum(calls.get(name, 0.0) for name in sampled) / total if total > 0 else 1.0
 
 
-def _beta(hits: int, of: int, dice: np.random.Generator) -> Draws:
-    return dice.beta(hits + 0.5, of - hits + 0.5, DRAWS)
-
-
-def _share(judged: Sequence[Judged], right: tuple[Draws, Draws] | None, dice: np.random.Generator) -> Draws:
-    """Draws of the share of answers of one segment that keep their quality."""
-    told = _beta(sum(each.kept for each in judged), len(judged), dice)
-    if right is None:
+def _shares(judged: Sequence[Judged], dice: np.random.Generator) -> dict[str, Draws]:
+    """For each segment draws of the share of answers that keep their quality."""
+    names = sorted({each.segment for each in judged})
+    counted = {(name, kept): _count(judged, name, kept) for name in names for kept in (True, False)}
+    told = {name: _beta(counted[name, True].judged, counted[name, False].judged, dice) for name in names}
+    if sum(each.reviewed for each in counted.values()) < LEAST_REVIEWED:
         return told
-    sensitive, specific = right
-    useful = sensitive + specific - 1
-    corrected = np.where(useful > 0.05, (told + specific - 1) / np.maximum(useful, 0.05), dice.random(DRAWS))
-    return np.clip(corrected, 0.0, 1.0)
+    # whoever reviews is the same in all segments, and picks in the same way
+    picks = np.exp(dice.uniform(-np.log(PICKS), np.log(PICKS), DRAWS))
+    right = {cell: _right(cell, counted, picks, dice) for cell in counted}
+    return {name: told[name] * right[name, True] + (1 - told[name]) * right[name, False] for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """Answers of one segment of which the judge said the same: how many, how many reviewed, how many of those good."""
+
+    judged: int
+    reviewed: int
+    good: int
+
+
+def _count(judged: Sequence[Judged], name: str, kept: bool) -> _Cell:
+    mine = [each.reviewed for each in judged if each.segment == name and each.kept is kept]
+    return _Cell(len(mine), sum(each is not None for each in mine), sum(each is True for each in mine))
+
+
+def _right(
+    cell: tuple[str, bool], counted: Mapping[tuple[str, bool], _Cell], picks: Draws, dice: np.random.Generator
+) -> Draws:
+    """Draws of how many of a cell's answers are good: as people found, or as in other segments where they looked at
+    few, since a judge errs otherwise from one to the next; of those that nobody looked at more or fewer, by `picks`."""
+    name, kept = cell
+    others = [each for (other, said), each in counted.items() if said is kept and other != name]
+    good, reviewed = sum(each.good for each in others), sum(each.reviewed for each in others)
+    before = PRIOR[kept]
+    usual = dice.beta(before[0] + good, before[1] + reviewed - good, DRAWS)
+    mine = counted[cell]
+    found = dice.beta(LIKE * usual + mine.good + 1e-9, LIKE * (1 - usual) + mine.reviewed - mine.good + 1e-9)
+    unseen = found * picks / (found * picks + 1 - found)
+    seen = mine.reviewed / mine.judged if mine.judged else 0.0
+    return seen * found + (1 - seen) * unseen
+
+
+def _beta(hits: int, misses: int, dice: np.random.Generator) -> Draws:
+    """Draws from the posterior of a share, Jeffreys."""
+    return dice.beta(hits + 0.5, misses + 0.5, DRAWS)
 
 
 def _saving(

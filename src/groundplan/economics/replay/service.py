@@ -42,6 +42,9 @@ def check(made: Run, workload: Workload | None) -> None:
     if len({made.candidate, made.judge}) < 2 or made.candidate == workload.deployments[0]:
         hint = f"Name a candidate other than {workload.deployments[0]}, and another judge."
         raise Invalid("a deployment would be compared with itself", code="replay_itself", hint=hint)
+    if (rule := _barred(workload, made.candidate)) is not None:
+        hint = "Name another candidate, or change objectives.quality or routing.risk."
+        raise Invalid(f"{made.candidate} takes no calls of {made.workload}: {rule}", code="replay_barred", hint=hint)
     if workload.keep is None:
         hint = "Declare `keep: {content: redacted}` and come back when calls were kept."
         raise Invalid(f"{made.workload} keeps no calls", code="replay_nothing_kept", hint=hint)
@@ -69,7 +72,7 @@ def heed_declared(conn: Connection[Any], workloads: Iterable[Workload], now: dat
         if rule is None or workload.keep is None or workload.stage not in ("experiment", "pilot", "production"):
             continue
         for candidate in rule.candidates:
-            if candidate not in workload.deployments[1:]:
+            if candidate not in workload.deployments[1:] or _barred(workload, candidate) is not None:
                 continue
             made = Run(
                 id=new_id(), workload=workload.name, current=workload.deployments[0], candidate=candidate,
@@ -97,6 +100,40 @@ def finish(conn: Connection[Any], run: Run, calls_a_month: Mapping[str, float], 
     store.end(conn, run.id, "done", why or "all were asked", told(run, found, share))
     if found.saving.value > 0 and found.quality.value >= GOOD:
         finding_store.tell(conn, _finding(run, found))
+    else:
+        why = "a later replay found it no cheaper" if found.saving.value <= 0 else "a later replay found it worse"
+        finding_store.withdraw(conn, KIND, f"workload/{run.workload}", _mark(run), why)
+
+
+def close_stale(conn: Connection[Any], workloads: Iterable[Workload]) -> int:
+    """Close proposals that nobody could follow any more: the workload is gone, another deployment answers first, or the
+    candidate may not answer; how many."""
+    declared = {f"workload/{workload.name}": workload for workload in workloads}
+    closed = 0
+    for each in finding_store.findings(conn, kinds=[KIND], limit=1000):
+        current, _, candidate = each["mark"].partition(">")
+        workload = declared.get(each["subject"])
+        why = ""
+        if workload is None or workload.stage == "retired":
+            why = "the workload is not served any more"
+        elif workload.deployments[:1] != [current]:
+            why = f"{current} does not answer first any more"
+        elif candidate not in workload.deployments:
+            why = f"{candidate} may not answer any more"
+        elif (rule := _barred(workload, candidate)) is not None:
+            why = f"{candidate} takes no calls: {rule}"
+        if why:
+            closed += finding_store.withdraw(conn, KIND, each["subject"], each["mark"], why)
+    return closed
+
+
+def _barred(workload: Workload, deployment: str) -> str | None:
+    """The floor or class of risk that keeps it from taking calls."""
+    return None if workload.routing is None else workload.routing.barred.get(deployment)
+
+
+def _mark(run: Run) -> str:
+    return f"{run.current}>{run.candidate}"
 
 
 def told(run: Run, found: Proposal, doubted: float) -> dict[str, Any]:
@@ -108,6 +145,8 @@ def told(run: Run, found: Proposal, doubted: float) -> dict[str, Any]:
         "saving_usd_a_month": _interval(found.saving),
         "agreement": {"text": found.agreement.text, "reviewed": found.agreement.reviewed, "same": found.agreement.same},
         "contradicted": doubted,
+        "covered": found.covered,
+        "known": found.known,
         "worse": [{"segment": s.name, "calls": s.calls, "quality": _interval(s.quality)} for s in found.worse],
         "shadow": shadow_of(run),
     }
@@ -130,7 +169,7 @@ def _finding(run: Run, found: Proposal) -> Finding:
     return Finding(
         kind=KIND,
         subject=f"workload/{run.workload}",
-        mark=f"{run.current}>{run.candidate}",
+        mark=_mark(run),
         severity="info",
         message=f"{run.candidate} instead of {run.current}: {found.told(run.workload)}",
         hint=f"Judge and people agree: {found.agreement.text}. Cost, Experiments has the replay and starts a shadow.",
