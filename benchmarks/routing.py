@@ -13,22 +13,31 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
+import hashlib
 import json
 import platform
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import routing_strange
+from benchmarks.routing_call import measured
+
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.settings import load_settings
 from groundplan.economics.routing.decide.choose import choose
 from groundplan.economics.routing.decide.features import brief
-from groundplan.economics.routing.learn.evaluate import KEEPS, Evaluation, evaluate, strong_share
+from groundplan.economics.routing.learn.evaluate import KEEPS, Embed, Evaluation, evaluate, strong_share
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.learn.matrix import read_matrix, said
 from groundplan.economics.routing.learn.operate import label
@@ -39,6 +48,8 @@ from groundplan.knowledge.embedding.openvino_encoder import load, load_questions
 WEAK, STRONG = "mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"
 PRICES = {WEAK: (0.6e-6, 0.6e-6), STRONG: (10e-6, 30e-6)}
 """US dollars a token in and out, as listed by the providers in 2024; answers there are about 150 tokens."""
+TIMED = 2000
+"""Rows of which the router is trained whose decisions are timed: more make it no larger."""
 TARGETS = {"mmlu": (0.25, 0.275), "gsm8k": (0.37, 0.397)}
 
 
@@ -51,25 +62,36 @@ def encoder() -> Encoder | None:
     return load_questions(folder, load(folder, precision_of(settings.embedding_precision), threads=1))
 
 
-def embedded(encode: Encoder | None, matrix: Matrix, cache: Path | None) -> Floats | None:
-    """Embeddings of all prompts, as briefly as the gateway makes them; kept in `cache` where one is named."""
+def embedded(encode: Encoder | None, matrix: Matrix, cache: Path | None, name: str) -> Floats | None:
+    """Embeddings of all prompts, as briefly as the gateway makes them; kept in the folder `cache` where one is named,
+    for these very prompts."""
     if encode is None:
         return None
-    if cache is not None and cache.exists():
-        kept: Floats = np.load(cache)
-        if len(kept) == len(matrix.samples):
-            return kept
-    vectors = encode.embed([brief(sample.prompt) for sample in matrix.samples])
-    if cache is not None:
-        np.save(cache, vectors)
+    texts = [brief(sample.prompt) for sample in matrix.samples]
+    if cache is None:
+        return encode.embed(texts)
+    digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    path = cache / f"{name}-{digest}.npy"
+    if path.exists():
+        kept: Floats = np.load(path)
+        return kept
+    vectors = encode.embed(texts)
+    cache.mkdir(parents=True, exist_ok=True)
+    np.save(path, vectors)
     return vectors
 
 
 def routellm(path: Path) -> Matrix:
-    """One file of RouteLLM; the same prompt twice is one group."""
+    """One file of RouteLLM; the same prompt twice is one group. Raises `Invalid` for another file."""
     csv.field_size_limit(1 << 30)
-    with gzip.open(path, "rt", newline="") as file:
-        rows = list(csv.DictReader(file))
+    hint = "Name the folder with routellm_mmlu.csv.gz and routellm_gsm8k.csv.gz."
+    try:
+        with gzip.open(path, "rt", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+        raise Invalid(f"{path} cannot be read: {error}", code="data_absent", hint=hint) from error
+    if not rows or not {"prompt", WEAK, STRONG} <= set(rows[0]):
+        raise Invalid(f"{path} has no columns prompt, {WEAK} and {STRONG}", code="data_absent", hint=hint)
     samples = tuple(Sample(str(i), said(row["prompt"]), row["prompt"]) for i, row in enumerate(rows))
     scores = np.array([[float(row[name] == "True") for name in (WEAK, STRONG)] for row in rows])
     sizes = np.array([len(row["prompt"]) / 4 for row in rows])
@@ -82,35 +104,47 @@ def figures(found: Evaluation, vectors: Floats | None) -> dict[str, Any]:
     told: dict[str, Any] = {"best_single": found.best, "embedding": vectors is not None}
     for keep in KEEPS:
         name, percent = label(keep), f"{keep * 100:.0f}"
-        ours, ridge = found.routed[name], found.ridge[name]
+        ours, ridge, tuned = found.routed[name], found.ridge[name], found.tuned[name]
         told[f"saved_at_{percent}"] = round(ours.saved, 4)
         told[f"kept_at_{percent}"] = round(ours.kept, 4)
         told[f"kept_error_at_{percent}"] = round(ours.error, 4)
         told[f"ridge_saved_at_{percent}"] = round(ridge.saved, 4)
         told[f"ridge_kept_at_{percent}"] = round(ridge.kept, 4)
         told[f"mixed_saved_at_{percent}"] = round(found.mixed[name], 4)
-        told[f"times_ridge_at_{percent}"] = round(ours.saved / ridge.saved, 2) if ridge.saved > 1e-9 else None
+        told[f"tuned_ridge_saved_at_{percent}"] = round(tuned.saved, 4)
+        told[f"tuned_ridge_kept_at_{percent}"] = round(tuned.kept, 4)
+        told[f"times_ridge_at_{percent}"] = _times(ours.saved, ridge.saved)
+        told[f"times_stronger_ridge_at_{percent}"] = _times(ours.saved, max(ridge.saved, tuned.saved))
     told["same_choice"] = {kind: round(same, 4) for kind, same in found.robust.items()}
+    told["same_choice_of_those_to_cheaper"] = {kind: round(same, 4) for kind, same in found.robust_away.items()}
+    told["same_choice_by_one_choice_for_all"] = round(found.one_choice, 4)
     told |= {"oracle_saved": round(found.oracle_saved, 4), "oracle_kept": round(found.oracle_kept, 4)}
     return told | {"abstained": round(found.abstained, 4), "calibration_error": round(found.calibration, 4)}
 
 
-def decision_ms(router: Router, matrix: Matrix, encode: Encoder | None) -> dict[str, float]:
-    """CPU milliseconds of a decision: median over prompts, with and without the embedding."""
-    prompts = [sample.prompt for sample in matrix.samples[:200]]
+def _times(ours: float, other: float) -> float | None:
+    return round(ours / other, 2) if other > 1e-9 else None
+
+
+def decision_ms(router: Router, matrix: Matrix, encode: Encoder | None) -> dict[str, Any]:
+    """CPU milliseconds of a decision: by the words, with the embedding in this process, and with it as the gateway asks
+    for it."""
+    router = replace(router, points=router.points or {"0.99": (0.0, 0.0)})  # where none was proven nothing is decided
+    prompts, point = [sample.prompt for sample in matrix.samples[:220]], next(iter(router.points))
     allowed = frozenset(router.models)
     plain, whole = [], []
     for prompt in prompts:
         began = time.thread_time()
-        choose(router, prompt, None, allowed, "0.99")
+        choose(router, prompt, None, allowed, point)
         plain.append(time.thread_time() - began)
         if encode is not None:
             began = time.process_time()  # the model computes on a thread of its own
-            choose(router, prompt, encode.embed([brief(prompt)])[0], allowed, "0.99")
+            choose(router, prompt, encode.embed([brief(prompt)])[0], allowed, point)
             whole.append(time.process_time() - began)
-    told = {"decision_ms_p50": _ms(plain, 50), "decision_ms_p95": _ms(plain, 95)}
+    told: dict[str, Any] = {"decision_ms_p50": _ms(plain, 50), "decision_ms_p95": _ms(plain, 95)}
     if whole:
         told |= {"decision_with_embedding_ms_p50": _ms(whole, 50), "decision_with_embedding_ms_p95": _ms(whole, 95)}
+        told |= measured(router, prompts)
     return told
 
 
@@ -121,11 +155,12 @@ def _ms(seconds: Sequence[float], percent: float) -> float:
 def of_matrix(path: Path, encode: Encoder | None, cache: Path | None, seed: int) -> dict[str, Any]:
     """Figures of any evaluation set."""
     matrix = read_matrix(path)
-    vectors = embedded(encode, matrix, cache / f"{path.stem}.npy" if cache else None)
-    found = evaluate(matrix, vectors, seed=seed, progress=_progress)
+    vectors = embedded(encode, matrix, cache, path.stem)
+    found = evaluate(matrix, vectors, seed=seed, progress=_progress, embed=_briefly(encode))
     told = {"rows": len(matrix.samples), "groups": len({s.group for s in matrix.samples}), "models": matrix.models}
     router = train(matrix, vectors, KEEPS, seed=seed)
-    return told | figures(found, vectors) | decision_ms(router, matrix, encode)
+    strange = routing_strange.measured(router)
+    return told | figures(found, vectors) | strange | decision_ms(router, matrix, encode)
 
 
 def of_routellm(folder: Path, encode: Encoder | None, cache: Path | None, seed: int) -> dict[str, Any]:
@@ -133,19 +168,27 @@ def of_routellm(folder: Path, encode: Encoder | None, cache: Path | None, seed: 
     told: dict[str, Any] = {}
     for name, (target, ridge) in TARGETS.items():
         matrix = routellm(folder / f"routellm_{name}.csv.gz")
-        vectors = embedded(encode, matrix, cache / f"{name}.npy" if cache else None)
-        found = evaluate(matrix, vectors, seed=seed, progress=_progress)
+        vectors = embedded(encode, matrix, cache, name)
+        found = evaluate(matrix, vectors, seed=seed, progress=_progress, embed=_briefly(encode))
         weak, strong = matrix.scores[:, 0], matrix.scores[:, 1]
         told[name] = {
             "rows": len(weak),
             "strong_share_for_half_the_gap": round(_share(found.predicted, matrix), 4),
             "ridge_share": round(_share(found.plain, matrix), 4),
+            "tuned_ridge_share": round(_share(found.tuned_plain, matrix), 4),
             "random_share": 0.5,
             "oracle_share": round(strong_share(weak, strong, strong - weak), 4),
             "target": target,
             "stated_ridge_share": ridge,
         } | figures(found, vectors)
+        some = np.sort(np.random.default_rng(seed).permutation(len(weak))[:TIMED])
+        router = train(matrix.take(some), None if vectors is None else vectors[some], KEEPS, seed=seed)
+        told[name] |= routing_strange.measured(router) | decision_ms(router, matrix, encode)
     return told
+
+
+def _briefly(encode: Encoder | None) -> Embed | None:
+    return None if encode is None else lambda prompts: encode.embed([brief(prompt) for prompt in prompts])
 
 
 def _share(told: Any, matrix: Matrix) -> float:
@@ -156,7 +199,7 @@ def _progress(done: int, total: int) -> None:
     sys.stderr.write(f"fold {done} of {total}\n")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("matrix", nargs="?", type=Path)
     parser.add_argument("--routellm", type=Path, metavar="DIR")
@@ -164,7 +207,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, help="folder for embeddings between runs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     encode = None if given.text_only else encoder()
     try:
         if given.routellm is not None:

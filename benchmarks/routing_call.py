@@ -1,0 +1,107 @@
+"""What a decision with the embedding costs, asked as the gateway asks: of the search process, over HTTP.
+
+The search process is the one that `up` runs, without a database, which embedding needs none of. CPU is that of both
+processes. Imported by `routing.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+
+from groundplan.core.endpoints import lookup
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.economics.routing.decide.choose import choose
+from groundplan.economics.routing.model import Floats, Router
+from groundplan.gateway.routing.meant import read_question
+from groundplan.gateway.routing.route import AUTO
+from groundplan.gateway.upstream.targets import Targets
+
+SEARCH = "search"
+START_SECONDS = 90.0
+WARM = 20
+"""Questions before any is measured."""
+
+
+def measured(router: Router, prompts: Sequence[str]) -> dict[str, Any]:
+    """Milliseconds of a decision: of CPU, and by the clock, of those whose question was embedded in time."""
+    with _search_process() as (home, child):
+        return asyncio.run(_asked(home, child, router, prompts))
+
+
+async def _asked(home: Home, child: int, router: Router, prompts: Sequence[str]) -> dict[str, Any]:
+    allowed, point = frozenset(router.models), next(iter(router.points))
+    gateway = SimpleNamespace(
+        routes=SimpleNamespace(router=lambda *_: router), targets=Targets(home, asyncio.get_running_loop())
+    )
+    workload = SimpleNamespace(name="w", routing=SimpleNamespace(router="w@1", digest=None))
+
+    async def decided(prompt: str) -> bool:
+        ask = SimpleNamespace(model=AUTO, query=prompt)
+        exchange = SimpleNamespace(id=str(new_id()).encode(), vector=None)
+        await read_question(cast(Any, gateway), cast(Any, exchange), cast(Any, workload), cast(Any, ask))
+        vector: Floats | None = exchange.vector
+        choose(router, prompt, vector, allowed, point)
+        return vector is not None
+
+    for prompt in prompts[:WARM]:
+        await decided(prompt)
+    cpu, clock, late = [], [], 0
+    for prompt in prompts[WARM:]:
+        before, began = time.process_time() + _cpu(child), time.perf_counter()
+        in_time = await decided(prompt)
+        took, used = time.perf_counter() - began, time.process_time() + _cpu(child) - before
+        if in_time:
+            cpu.append(used)
+            clock.append(took)
+        late += not in_time
+    told: dict[str, Any] = {"decision_by_gateway_late": late, "decision_by_gateway_asked": len(prompts) - WARM}
+    if cpu:
+        told |= {f"decision_by_gateway_cpu_ms_p{p}": _ms(cpu, p) for p in (50, 95)}
+        told |= {f"decision_by_gateway_ms_p{p}": _ms(clock, p) for p in (50, 95)}
+    return told
+
+
+@contextmanager
+def _search_process() -> Iterator[tuple[Home, int]]:
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "GROUNDPLAN_HOME": folder}
+        command = [sys.executable, "-m", "groundplan.gateway.search_app", "--home", folder]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+            try:
+                home, deadline = Home(Path(folder)), time.monotonic() + START_SECONDS
+                while lookup(home, SEARCH) is None:
+                    if child.poll() is not None or time.monotonic() > deadline:
+                        raise TimeoutError("the search process did not start")
+                    time.sleep(0.1)
+                yield home, child.pid
+            finally:
+                child.terminate()
+                child.wait(30)
+
+
+def _cpu(process: int) -> float:
+    """Seconds of CPU of all threads of a process so far; Linux alone tells."""
+    total = 0
+    for task in Path(f"/proc/{process}/task").iterdir():
+        try:
+            total += int((task / "schedstat").read_text().split()[0])
+        except (OSError, IndexError):  # it has ended
+            continue
+    return total / 1e9
+
+
+def _ms(seconds: Sequence[float], percent: float) -> float:
+    return round(float(np.percentile(seconds, percent)) * 1000, 3)
