@@ -163,10 +163,14 @@ def of_matrix(path: Path, encode: Encoder | None, cache: Path | None, seed: int)
     return told | figures(found, vectors) | strange | decision_ms(router, matrix, encode)
 
 
-def of_routellm(folder: Path, encode: Encoder | None, cache: Path | None, seed: int) -> dict[str, Any]:
-    """Shares of strong calls for half the gap, on both sets."""
+def of_routellm(
+    folder: Path, encode: Encoder | None, cache: Path | None, seed: int, only: str | None = None
+) -> dict[str, Any]:
+    """Shares of strong calls for half the gap, on both sets, or on one of them."""
     told: dict[str, Any] = {}
     for name, (target, ridge) in TARGETS.items():
+        if only is not None and name != only:
+            continue
         matrix = routellm(folder / f"routellm_{name}.csv.gz")
         vectors = embedded(encode, matrix, cache, name)
         found = evaluate(matrix, vectors, seed=seed, progress=_progress, embed=_briefly(encode))
@@ -203,6 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("matrix", nargs="?", type=Path)
     parser.add_argument("--routellm", type=Path, metavar="DIR")
+    parser.add_argument("--only", choices=sorted(TARGETS), help="one of the sets of --routellm")
     parser.add_argument("--text-only", action="store_true", help="route by the words alone")
     parser.add_argument("--cache", type=Path, help="folder for embeddings between runs")
     parser.add_argument("--seed", type=int, default=0)
@@ -214,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not given.routellm.is_dir():
                 hint = "Name the folder with routellm_mmlu.csv.gz and routellm_gsm8k.csv.gz."
                 raise Invalid(f"{given.routellm} is not there", code="data_absent", hint=hint)
-            told = of_routellm(given.routellm, encode, given.cache, given.seed)
+            told = of_routellm(given.routellm, encode, given.cache, given.seed, given.only)
         elif given.matrix is not None:
             told = of_matrix(given.matrix, encode, given.cache, given.seed)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,13 @@ def test_routing_prints_what_is_saved_and_kept_beside_both_ridges(
 
 def test_the_factor_is_against_the_stronger_ridge() -> None:
     found = evaluate(made(240), None, (0.99, 0.98, 0.95))
-    told = routing.figures(found, None)
-    for percent, name in (("99", "0.99"), ("95", "0.95")):
-        strongest = max(found.ridge[name].saved, found.tuned[name].saved)
-        expected = round(found.routed[name].saved / strongest, 2) if strongest > 1e-9 else None
-        assert told[f"times_stronger_ridge_at_{percent}"] == expected
+    half, twice = (
+        {name: replace(each, saved=each.saved * times) for name, each in found.routed.items()} for times in (0.5, 2.0)
+    )
+    for plain, tuned in ((half, twice), (twice, half)):
+        told = routing.figures(replace(found, ridge=plain, tuned=tuned), None)
+        assert told["times_stronger_ridge_at_95"] == 0.5
+        assert told["times_ridge_at_95"] == (2.0 if plain is half else 0.5)
 
 
 def nothing(folder: Path) -> None:

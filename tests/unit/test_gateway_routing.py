@@ -175,6 +175,9 @@ def test_a_system_message_that_all_share_makes_nobody_one_conversation(folder: P
 
     assert first(PROOF).deployment == "large"
     assert (first(EASY).deployment, first(EASY).by) == ("small", "learned")
+    assert first(PROOF).deployment == "large"
+    later = told(arranged(routes, learned, in_talk("say hello to guest 8", "well", EASY, system=system)[0], both))
+    assert (later.deployment, later.by) == ("small", "learned"), "a turn of somebody else's conversation"
     assert first(PROOF, groundplan_conversation=b"one").deployment == "large"
     named = first(EASY, groundplan_conversation=b"one")
     assert (named.deployment, named.by) == ("large", "affinity"), "a caller may name its conversation"

@@ -50,6 +50,8 @@ def test_other_languages_are_strange_and_what_is_known_in_one_group_alone_counts
     both = frozenset(router.models)
     german = "was sind eure \u00f6ffnungszeiten am sonntag und wo ist das b\u00fcro"
     assert choose(router, german, None, both, "0.95").by == "unsure"
+    full = replace(router, idf=np.ones(BUCKETS, dtype=np.float32))  # as a large set leaves no bucket without a word
+    assert choose(full, german, None, both, "0.95").by == "unsure"
     assert choose(router, "12 + 30", None, both, "0.95").by == "unsure", "training had no sums"
     told = [Sample(str(i), "one", f"alpha beta word{i}") for i in range(20)]
     _, least = _words([*told, *(Sample(f"b{i}", f"b{i}", "gamma delta") for i in range(20))])

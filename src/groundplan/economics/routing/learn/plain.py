@@ -10,22 +10,23 @@ import numpy as np
 from groundplan.core.errors import Invalid
 from groundplan.economics.routing.model import Doubles, Matrix
 
-TUNED = {"sublinear_tf": True, "ngram_range": (1, 2), "min_df": 2}
-"""What somebody would change next: counts by their logarithm, pairs of words, and nothing that was seen once."""
-PENALTY = 3.0
+WORDS = {"sublinear_tf": True, "ngram_range": (1, 2), "min_df": 2}
+"""What somebody would change next: counts by their logarithm, pairs of words, and nothing that was seen once..."""
+RIDGE = {"alpha": 10.0, "tol": 1e-3}
+"""...with a penalty that suits so many columns."""
 
 
 def plain_ridge(seen: Matrix, asked: Matrix) -> Doubles:
     """(rows, models) expected scores of prompts: scikit-learn's TF-IDF and ridge regression with its defaults."""
-    return _ridge(seen, asked, {}, 1.0)
+    return _ridge(seen, asked, {}, {})
 
 
 def tuned_ridge(seen: Matrix, asked: Matrix) -> Doubles:
     """The same, tuned."""
-    return _ridge(seen, asked, TUNED, PENALTY)
+    return _ridge(seen, asked, WORDS, RIDGE)
 
 
-def _ridge(seen: Matrix, asked: Matrix, options: dict[str, Any], penalty: float) -> Doubles:
+def _ridge(seen: Matrix, asked: Matrix, options: dict[str, Any], ridge: dict[str, Any]) -> Doubles:
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415 -- heavy, and an extra
         from sklearn.linear_model import Ridge  # noqa: PLC0415 -- heavy, and an extra
@@ -38,7 +39,7 @@ def _ridge(seen: Matrix, asked: Matrix, options: dict[str, Any], penalty: float)
         features = words.fit_transform(learned)
     except ValueError:  # no prompt has a word of two letters that it would count
         return np.tile(seen.scores.mean(axis=0), (len(wanted), 1))
-    told = Ridge(alpha=penalty).fit(features, seen.scores).predict(words.transform(wanted))
+    told = Ridge(**ridge).fit(features, seen.scores).predict(words.transform(wanted))
     return np.asarray(told, dtype=np.float64).reshape(len(wanted), len(asked.models))
 
 
