@@ -43,7 +43,8 @@ class RoutingRule(Strict):
     """SHA-256 of that router, as `groundplan routing train` and `routing list` tell it: no gateway takes other bytes,
     so what is approved is what decides."""
     keep: Annotated[Percent, Field(ge=0.5)] = 0.99
-    """Share of the strongest model's quality that routed calls keep together; one of those that it was trained for."""
+    """Share of the strongest model's quality that routed calls keep together: one of those that it was trained for,
+    else the next stricter one."""
     floor: Percent = 0.0
     """Least expected quality of a single call that a smaller model takes."""
     sticky: bool | Literal["priced"] = True
