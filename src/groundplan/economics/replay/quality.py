@@ -3,7 +3,7 @@
 Pure; the random draws are seeded. Where people reviewed at least ten of the answers, what the judge tells is corrected
 by what they found among those that it called as good, and among those that it called worse (Begg and Greenes 1983), so
 that it does not matter which of the two they looked at more. Each segment goes by its own reviews, and by those of the
-others where it has few. The interval also allows that people pick what looks wrong, or right, up to five times as
+others where it has few. The interval also allows that people pick what looks wrong, or right, up to six times as
 readily. Where fewer were reviewed it is the judge's own view, and the proposal says that this may be wrong.
 """
 
@@ -26,7 +26,7 @@ LEAST_REVIEWED = 10
 """Reviews below which the judge is not corrected by them, and its view is not known to be right."""
 LIKE = 2.0
 """Reviews of a segment that weigh as much as what was found in all others."""
-PICKS = 5.0
+PICKS = 6.0
 """Odds by which people may pick answers to review for being wrong, or right."""
 PRIOR: Mapping[bool, tuple[float, float]] = {True: (2.7, 0.3), False: (0.5, 0.5)}
 """Of good answers among those that a judge calls as good, and worse: what is known before anybody looked."""
