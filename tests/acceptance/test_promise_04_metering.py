@@ -29,7 +29,7 @@ from groundplan.core.money import from_decimal
 from groundplan.core.settings import load_settings
 from tests.acceptance.chaos_books import Seen, faults
 from tests.acceptance.chaos_traffic import error_of
-from tests.acceptance.chaos_world import AWAY, CONTROL, UNRECOVERED, read_books
+from tests.acceptance.chaos_world import CONTROL, UNRECOVERED, read_books
 from tests.acceptance.stack import Stack, Upstream, installation
 
 TOKENS = 10
@@ -38,7 +38,8 @@ BUDGET = COST * 150
 OPEN = "SELECT count(*) FROM attempt WHERE state = 'open'"
 WORKER, SHIPPER = "groundplan.gateway.app", "groundplan.gateway.journal.shipper"
 VICTIMS = (WORKER, WORKER, SHIPPER, CONTROL, "postgres", "up")
-MAY_REFUSE = AWAY | {"budget_exhausted"}
+MAY_REFUSE = frozenset({"policy_lease_expired", "budget_unreachable", "not_ready", "budget_exhausted"})
+"""Of a gateway from which PostgreSQL is away (its lease, its slice, its start), and of a budget that is used up."""
 
 
 def send(stack: Stack, key: str, seen: list[Seen], stop: threading.Event, seed: int) -> None:
