@@ -21,6 +21,8 @@ MESSAGES = [
     {"role": "system", "content": "You are a concise assistant that answers in one sentence."},
     {"role": "user", "content": "What is the capital of France, and on which river does it lie? Answer briefly."},
 ]
+DENSE = 1000
+"""Requests a second from which on they are sent in bundles of a millisecond."""
 PROSE = 'The committee met on Tuesday and "agreed", after some debate, that the report (part 2) is due in May.\n'
 
 
@@ -184,7 +186,9 @@ class Run:
                     self.failed(f"not connected: {error}".encode())
                 else:
                     self.launch(connection)
-            await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))
+            # the loop rounds less than half a millisecond to nothing and would take a core for itself, beside what is
+            # measured: at such rates several are sent at a time
+            await asyncio.sleep(max(0.001 if rate >= DENSE else 0.0, start + number / rate - time.perf_counter()))
 
 
 def main() -> None:

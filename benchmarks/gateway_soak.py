@@ -32,6 +32,8 @@ GROWTH_MIB = 8.0
 PARTS = 20
 """Points of each curve."""
 CATCH_UP_S = 1800.0
+FULL_S = "40"
+"""For how long it is asked for all that it can, so that shipping has its share of the machine."""
 
 
 class Soak:
@@ -71,7 +73,7 @@ class Soak:
 
     def half_load(self, minutes: float) -> None:
         """At half of what it answers when it is asked for all that it can."""
-        full = load(self.made.port, "--conc", "32", "--secs", "5")
+        full = load(self.made.port, "--conc", "32", "--secs", FULL_S)
         self.answered, self.refused = self.answered + full["ok"], self.refused + full["errors"]
         rate = str(round(full["rps"] / 2, 1))
         seconds = str(round(minutes * 60 / PARTS, 1))
