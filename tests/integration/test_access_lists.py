@@ -26,6 +26,8 @@ USERS = {"root": 0, "ana@acme.example": 40001, "ben@acme.example": 40002, "cy@ac
 GROUPS = {"staff": 50001, "hr": 50002, "contractors": 50003}
 NOBODY = 65534
 _TAGS = {"user:": 0x01, "user": 0x02, "group:": 0x04, "group": 0x08, "mask:": 0x10, "other:": 0x20}
+PYTHON = str(Path(sys.executable).resolve())
+"""Itself, not the environment's link to it, which may be in a folder of root's."""
 READ = """
 import json, os, sys
 def opens(path):
@@ -99,7 +101,7 @@ def place() -> Iterator[Path]:
 def opens(paths: list[Path], user: str, groups: list[str]) -> list[bool]:
     """Whether the kernel lets that user, in those groups alone, open each file."""
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", READ], input=json.dumps([str(path) for path in paths]), text=True,
+        [PYTHON, "-I", "-S", "-c", READ], input=json.dumps([str(path) for path in paths]), text=True,
         capture_output=True, check=True, user=USERS[user], group=NOBODY, extra_groups=[GROUPS[name] for name in groups],
         cwd="/",
     )  # fmt: skip

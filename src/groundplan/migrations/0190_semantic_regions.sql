@@ -8,3 +8,4 @@ CREATE TABLE semantic_region (
   PRIMARY KEY (workload, terms, first));
 
 GRANT SELECT, INSERT, UPDATE ON semantic_region TO %(db)s_gateway;
+GRANT SELECT ON semantic_region TO %(db)s_control; -- for backups

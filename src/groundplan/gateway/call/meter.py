@@ -5,7 +5,6 @@ Usage as upstreams report it is read by `economics.prices.reported`, for every s
 
 from __future__ import annotations
 
-from math import ceil
 from typing import TYPE_CHECKING
 
 from groundplan.blueprint.model import Deployment, Rates
@@ -81,7 +80,7 @@ def takes(deployment: Deployment) -> frozenset[str]:
 def text_bound(deployment: Deployment, size: int) -> int:
     """Most tokens that `size` bytes can be: as many, where nothing else is declared of the tokenizer."""
     each = deployment.tokens_per_byte
-    return size if each == 1.0 else ceil(size * each)
+    return size if each == 1.0 else -(-size * round(each * 1_000_000) // 1_000_000)
 
 
 def input_bound(deployment: Deployment, size: int, messages: int) -> int:
