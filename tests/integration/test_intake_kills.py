@@ -172,7 +172,13 @@ def intake(database: Database) -> Iterator[Intake]:
     intake.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+OFTEN = ("git", "push")
+"""In every run of the tests; the others in long ones."""
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in OFTEN else pytest.mark.soak) for kind in KINDS]
+)
 def test_a_killed_intake_is_gone_on_with(intake: Intake, tmp_path: Path, kind: str) -> None:
     place = KINDS[kind](tmp_path, intake)
     settings = dict(place.settings)

@@ -30,6 +30,7 @@ def pseudo(dice: np.random.Generator, count: int, letters: str) -> list[str]:
     return list(found)
 
 
+@pytest.mark.soak
 def test_nonsense_is_strange_to_a_large_set_too() -> None:
     """With 30,000 words and their pairs nearly every bucket is taken, and by buckets nothing would be strange."""
     dice = np.random.default_rng(1)
