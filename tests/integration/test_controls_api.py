@@ -48,9 +48,10 @@ def states(control: Control, name: str = "house-rules") -> dict[str, str]:
 
 def test_facts_satisfy_controls_and_people_show_the_rest(control: Control) -> None:
     first = control.ask("POST", "/api/evidence/collect").body
-    again = control.ask("POST", "/api/evidence/collect").body
     judged = first["added"] + first["kept"]  # what is collected beside the requests may have come first
-    assert judged > 20 and again == {"added": 0, "kept": judged}, "nothing is kept twice"
+    assert judged > 20
+    kept = {"added": 0, "kept": judged}  # once nothing of a start is still under way, such as a log being sealed
+    wait_until(lambda: control.ask("POST", "/api/evidence/collect").body == kept, 20, "nothing is kept twice")
     assert states(control) == {"H1": "satisfied", "H2": "open", "H3": "open"}
     given = control.ask(
         "POST", "/api/evidence",

@@ -117,6 +117,12 @@ def test_whatever_class_an_answer_is_of_was_reserved(
         assert cost == meter.cost(usage, price), "a call at the ordinary endpoint is billed in full"
 
 
+def test_a_line_whose_price_of_batches_is_the_dearest_is_reserved_at_it() -> None:
+    plain = Rates(input=0, output=0)
+    one = place(replace(plain, priority=plain, batch=replace(plain, request=7)))
+    assert meter.charged(ask("auto", line=True), one, Usage())[0] == 7 == meter.most(ask("auto", line=True), one, 0, 0)
+
+
 def test_a_tier_without_a_price_costs_the_dearest_that_has_one() -> None:
     one = place(Rates(input=10**12, output=0, priority=Rates(input=2 * 10**12, output=0)))
     usage = Usage(input=5, service_tier="scale")

@@ -65,10 +65,12 @@ def charged(ask: Ask, deployment: Deployment, usage: Usage) -> tuple[int, bool]:
 def most(ask: Ask, deployment: Deployment, input_tokens: int, output_tokens: int) -> int:
     """As `bound`, in the dearest class of service in which the request may end."""
     rates, asked = deployment.rates, ask.service
-    if ask.line:
-        own = price.of_line(rates, deployment.serves)
-        asked = own if rates.priority is None or asked == price.STANDARD else asked
-    return price.bound(rates, input_tokens, output_tokens, ask.images, asked)
+    if not ask.line:
+        return price.bound(rates, input_tokens, output_tokens, ask.images, asked)
+    own = price.bound(rates, input_tokens, output_tokens, ask.images, price.of_line(rates, deployment.serves))
+    if asked == price.STANDARD:
+        return own
+    return max(own, price.bound(rates, input_tokens, output_tokens, ask.images, asked))  # whichever tier it names
 
 
 def takes(deployment: Deployment) -> frozenset[str]:
