@@ -31,6 +31,7 @@ from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
+from groundplan.gateway import memory
 from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.shelf import Shelf
@@ -229,7 +230,7 @@ def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
     gateway.cached.similar = meanings = Meanings(gateway)
     meanings.tally, meanings.checks = tally, checks
     gateway.content = ContentSender(home, gateway.meters)
-    for work in (gateway.content.run(), AnswerLink(gateway, home).run()):
+    for work in (gateway.content.run(), AnswerLink(gateway, home).run(), memory.watch(lambda: gateway.running)):
         parts.callback(gateway.loop.create_task(work).cancel)
 
 
