@@ -123,6 +123,24 @@ async def test_used_up_is_only_what_postgresql_said_so(database: Database, tmp_p
         assert two.leases.told_empty("assistant", MONTH)
 
 
+async def test_what_the_next_moments_need_is_there_before_they_come(database: Database, tmp_path: Path) -> None:
+    """So a database that is slow for less refuses nobody."""
+    budget, loop = budget_of(100_000 * COST), asyncio.get_running_loop()
+    least = 0.0
+    async with worker(database, tmp_path) as one:
+        for _ in range(3):  # others may slow this machine down
+            left = list[int]()
+            end = loop.time() + 2.5
+            while loop.time() < end:
+                assert await one.call(budget, COST, COST, 0.01)
+                if loop.time() > end - 1.5:
+                    left.append(one.slices.available("assistant", MONTH) // COST)
+            least = max(least, min(left) / (len(left) / 1.5))
+            if least > 0.5:
+                break
+    assert least > 0.5, f"calls of {least:.2f} s"
+
+
 async def test_one_after_another_on_both_workers_fill_it_exactly_too(database: Database, tmp_path: Path) -> None:
     budget = budget_of(20 * COST + COST // 2)
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:

@@ -15,6 +15,10 @@ Declared = Budget | Quota
 
 REFILL_S = 0.25
 """Longest that a caller waits for its budget."""
+AHEAD_S = 3.0
+"""For how long of its use a worker is granted slices ahead, where there is plenty (`grant_size`)."""
+LOW_S = 1.0
+"""More is fetched while so long a use of it is left: PostgreSQL may be slow for as long without a refusal."""
 EMPTY_S = 1.0
 """How long one is known to be empty after PostgreSQL had nothing for a caller."""
 AGAIN_S = 0.1

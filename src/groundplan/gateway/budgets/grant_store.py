@@ -51,7 +51,7 @@ SHRINK_SLICE = """UPDATE budget_slice SET released_usd = released_usd + %s
 class Wish:
     """What a worker asks for, in picodollars or in the quota's unit.
 
-    `need` is the least that helps anybody, `wanting` what all who wait lack, `headroom` what the next second may need.
+    `need` is the least that helps anybody, `wanting` what all who wait lack, `headroom` what the next seconds may need.
     """
 
     need: int

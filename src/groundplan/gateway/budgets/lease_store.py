@@ -27,7 +27,7 @@ from groundplan.core.database import first_line
 from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import grant_store
-from groundplan.gateway.budgets.account import AGAIN_S, REFILL_S, Account, Declared
+from groundplan.gateway.budgets.account import AGAIN_S, AHEAD_S, LOW_S, REFILL_S, Account, Declared
 from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL, Connection, Wish
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
 from groundplan.gateway.budgets.periods import has_ended
@@ -281,7 +281,7 @@ class LeaseClient:
     async def _grant(self, key: Key, account: Account, need: int, wanting: int, *, recall: bool) -> int:
         """One statement; the amount that the slice grew by. Holds `_busy`. Raises psycopg.Error, TimeoutError."""
         connection = await self._connect()
-        wish = Wish(need, wanting, max(int(account.rate), _HEADROOM_CALLS * account.usual), recall)
+        wish = Wish(need, wanting, max(int(account.rate * AHEAD_S), _HEADROOM_CALLS * account.usual), recall)
         async with asyncio.timeout(2.0):
             granted = await grant_store.grant(connection, self._epoch, account.declared, key[1], account.number, wish)
         if granted.contested or not granted.amount:
@@ -435,10 +435,10 @@ class LeaseClient:
         return self._clock.now().strftime("%Y-%m-%dT%H:%M")
 
     def _runs_low(self, key: Key, account: Account, now: float, at: str) -> bool:
-        """Whether to fetch ahead: less than a quarter of a second's use is left and nobody else is short."""
+        """Whether to fetch ahead: too little is left at its use, and nobody else is short."""
         available = self._book(key[0]).available(*key)
         if account.soft and available < 0:
             return True
         if now < account.calm_until or has_ended(key[1], at) or key in self._recalled:
             return False
-        return account.rate > 0 and available < account.rate / 4
+        return account.rate > 0 and available < account.rate * LOW_S
