@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from pydantic import ValidationError
@@ -11,6 +12,8 @@ from pydantic import ValidationError
 from groundplan.blueprint.model import Source, Term
 from groundplan.catalog.governed import CheckRule
 from groundplan.knowledge.parsing.model import Table
+from groundplan.knowledge.quality.documents import of_document
+from groundplan.knowledge.quality.model import Look
 from groundplan.knowledge.quality.tables import checked, of_tables
 from groundplan.knowledge.quality.text import glossary, personal, structure, violations
 from groundplan.knowledge.quality.versions import conflicts, rank, stem
@@ -180,3 +183,23 @@ def test_sentences_that_differ_in_their_numbers_only_are_a_conflict() -> None:
     assert ("50" in found.one, "64" in found.other) == (True, True)
     assert conflicts(one, one) == []
     assert conflicts("Call 5 people.", "Call 6 people.") == [], "too few words to be sure"
+
+
+@pytest.mark.parametrize(
+    ("readers", "kinds"),
+    [
+        (["source/s"], set()),
+        (["hr", "source/s"], set()),
+        (["hr", "source/t"], {"knowledge.reader_unknown"}),
+        (["source/t"], {"knowledge.reader_unknown", "knowledge.nobody"}),
+        (["link/l"], set()),
+    ],
+)
+def test_a_grant_on_another_source_lets_nobody_read_and_is_told(readers: list[str], kinds: set[str]) -> None:
+    look = Look(
+        id=uuid4(), source="s", path="a.md", title="A", state="approved", sensitivity="internal",
+        owner="ana@acme.example", steward=None, modified_at=None, review_by=None, review_days=None, valid_until=None,
+        superseded_by=None, content=None, notes=(), readers=readers, personal=None, checked=None,
+        declared={"named": readers}, decided={}, source_owner="ana@acme.example",
+    )  # fmt: skip
+    assert {one.kind for one in of_document(look, date(2026, 11, 25), {"hr", "ana@acme.example"})} == kinds

@@ -99,7 +99,9 @@ def _parts(look: Look) -> Iterator[Finding]:
 
 
 def _readers(look: Look, known: Set[str]) -> Iterator[Finding]:
-    named = {name for name in look.readers if not name.startswith(("source/", "link/")) and name != "public"}
+    # whoever has a grant on its source; one on another opens nothing here, so its name is nobody's
+    granted = f"source/{look.source}"
+    named = {name for name in look.readers if not name.startswith("link/") and name not in (granted, "public")}
     own = named & set(look.declared.get("named", ()))
     for name in sorted(own - known):
         yield finding(
@@ -109,7 +111,7 @@ def _readers(look: Look, known: Set[str]) -> Iterator[Finding]:
             "Nobody reads it by that name. Correct it, or add the group.",
             mark=name,
         )
-    if not look.readers or (named and not named & known and not any(n.startswith("source/") for n in look.readers)):
+    if not look.readers or (named and not named & known and granted not in look.readers):
         yield finding(
             look, "knowledge.nobody", f"nobody may read {look.path}: none of its readers exists any more",
             "Name a group or person that exists, or delete it.",
