@@ -10,12 +10,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from groundplan.api import labelled
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.evaluation import draft, plot
 from groundplan.knowledge.evaluation.asked import Given, Span, figures
 from groundplan.knowledge.evaluation.beir import read
 from groundplan.knowledge.evaluation.history import compared
-from groundplan.knowledge.evaluation.measure import interval, measure
+from groundplan.knowledge.evaluation.measure import NAMES, interval, measure
+from groundplan.knowledge.retrieval.search import MAX_PASSAGES
 from groundplan.knowledge.retrieval.wire import Passage
 
 
@@ -157,3 +159,8 @@ def test_how_often_a_reranker_gave_no_order_is_counted() -> None:
     assert "reranked" not in figures([plain])
     ordered, late = (replace(plain, in_order=(done,)) for done in (True, False))
     assert figures([ordered, late, ordered, plain])["reranked"] == {"asked": 3, "skipped": 1}
+
+
+def test_as_many_passages_are_asked_for_as_recall_is_told_of() -> None:
+    depth = int(NAMES[1].partition("@")[2])
+    assert labelled._DEPTH == depth <= MAX_PASSAGES

@@ -23,7 +23,8 @@ from groundplan.knowledge.evaluation.draft import usable
 from groundplan.knowledge.retrieval.wire import Passage
 
 MOST = 2000
-_DEPTH = 50
+_DEPTH = 100
+"""Passages of each question: as many as recall@100 speaks of."""
 
 
 class LabelledSpan(BaseModel):

@@ -42,7 +42,8 @@ from groundplan.knowledge.retrieval.wire import (
 )
 
 MAX_QUERY_CHARS = 4000
-MAX_PASSAGES = 50
+MAX_PASSAGES = 100
+MAX_CONFIRMED = 50
 
 _READ = 40
 """Of both together, best first: what PostgreSQL is asked for at once."""
@@ -281,11 +282,11 @@ class Search:
         Raises `Invalid` (search_request) and `Unavailable` (search_cut_off, retry_after).
         """
         asked = len(request.chunks) + len(request.documents)
-        if asked > MAX_PASSAGES:
+        if asked > MAX_CONFIRMED:
             raise Invalid(
                 f"{asked} chunks and documents are asked for at once",
                 code="search_request",
-                hint=f"Ask for at most {MAX_PASSAGES}.",
+                hint=f"Ask for at most {MAX_CONFIRMED}.",
             )
         person, chunks = _id(request.person), [_id(chunk) for chunk in request.chunks]
         documents = [_id(document) for document in request.documents]
