@@ -92,7 +92,7 @@ def build(folder: Path, limit: int, precision: str) -> Index:
         with file.open(newline="", encoding="utf-8") as opened:
             text = opened.read()
         parts = chunks(text, markdown=True, limit=limit)
-        stands = [worded("", part.headings, part.text) for part in parts]
+        stands = [worded("", [*part.headings, part.head], part.text) for part in parts]
         made = encoder.embed_counted(stands)
         sizes = encoder.embed_counted([part.text for part in parts]).tokens if stands else ()
         rows = [Row(new_id(), analyzer.terms(one), made.vectors[number]) for number, one in enumerate(stands)]

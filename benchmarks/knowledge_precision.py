@@ -58,7 +58,7 @@ class Passages:
             with file.open(newline="", encoding="utf-8") as opened:
                 parts = chunks(opened.read(), markdown=True, limit=MAX_CHARS)
             self.documents.append(list(range(len(self.texts), len(self.texts) + len(parts))))
-            self.texts += [worded("", part.headings, part.text) for part in parts]
+            self.texts += [worded("", [*part.headings, part.head], part.text) for part in parts]
             self.spans += [(file.stem, part.start_char, part.end_char) for part in parts]
 
     def relevant(self, question: Question) -> dict[str, int]:

@@ -86,3 +86,25 @@ def test_chunks_are_verbatim_in_order_and_complete(text: str, markdown: bool, li
         assert chunk.end_line == text.count("\n", 0, chunk.end_char) + 1
         end = chunk.end_char
     assert not text[end:].strip()
+
+
+def test_rows_that_begin_a_passage_have_the_head_of_their_table_beside_them() -> None:
+    rows = "".join(f"| P{number} | {number}.5 | ok |\n" for number in range(60))
+    table = f"| pump | bar | state |\n| --- | ---: | --- |\n{rows}"
+    text = f"# Pumps\n\nAs they were read.\n{table}\nNothing | of a table.\n"
+    found = chunks(text, markdown=True, limit=200)
+    later = [chunk for chunk in found if chunk.text.startswith("| P")]
+    assert len(later) > 3
+    assert {chunk.head for chunk in later} == {"| pump | bar | state |"}
+    assert not any(chunk.head for chunk in found if chunk not in later)
+    assert all(chunk.text == text[chunk.start_char : chunk.end_char] for chunk in found), "it is no part of the text"
+    assert "".join("".join(chunk.text.split()) for chunk in found) == "".join(text.split())
+
+    for other in (f"```\n{table}```\n", rows, f"a | b\n{rows}"):
+        assert not any(chunk.head for chunk in chunks(other, markdown=True, limit=200)), other[:20]
+    assert not any(chunk.head for chunk in chunks(text, markdown=False, limit=200))
+    wide = "| " + " | ".join(f"column {number}" for number in range(80)) + " |\n|---|\n" + rows
+    heads = {chunk.head for chunk in chunks(wide, markdown=True, limit=100) if chunk.text.startswith("| P")}
+    (head,) = heads
+    assert 0 < len(head) <= 100
+    assert wide.startswith(head) and head.endswith("|"), "of a head as wide as a passage, whole cells"

@@ -32,7 +32,7 @@ _lines = st.lists(
 
 def pieces(text: str, limit: int, *, markdown: bool) -> list[Piece]:
     return [
-        Piece(c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line, list(c.headings))
+        Piece(c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line, list(c.headings), c.head)
         for c in chunks(text, markdown=markdown, limit=limit)
     ]
 
@@ -56,13 +56,14 @@ def test_a_document_cut_anew_from_its_passages_has_every_character_at_its_place(
 def test_an_ordinary_document_is_cut_as_if_it_were_read_anew() -> None:
     text = (
         "---\ntitle: x\n---\n# Leave\n\nEmployees have 28 days. They plan them early.\n\n## Sick\n\n"
-        "- call your lead\n- rest\n\n```\ncode  here\n```\n\nMore of the same, and more of it.\n"
+        "- call your lead\n- rest\n\n```\ncode  here\n```\n\nMore of the same, and more of it.\n\n"
+        "| day | who |\n| --- | --- |\n| Monday | Ana and Ben |\n| Tuesday | Hana |\n| Friday | nobody at all |\n"
     )
     start = text.index("# Leave")
 
     def cut(limit: int) -> list[Piece]:
         return [
-            Piece(c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line, list(c.headings))
+            Piece(c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line, list(c.headings), c.head)
             for c in chunks(text, markdown=True, start=start, limit=limit)
         ]
 

@@ -56,6 +56,20 @@ def test_tables_are_read_as_tables(name: str, data: bytes) -> None:
     assert document.tables[0].rows == [["P-100", "1,250 EUR"], ["P-200", "2,400 EUR"]]
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.docx", files.word()), ("a.xlsx", files.workbook()), ("a.pptx", files.slides()),
+        ("a.pdf", files.pdf(table=True)), ("a.html", PAGE), ("a.md", f"# Prices\n\n{TABLE}\n".encode()),
+        ("a.csv", b"Pump;Price\nP-100;1,250 EUR\nP-200;2,400 EUR\n"),
+    ],
+)  # fmt: skip
+def test_a_table_that_is_cut_keeps_its_head_beside_later_rows(name: str, data: bytes) -> None:
+    pieces = prepare(Job(key=name, data=data, limit=40)).pieces
+    (last,) = [piece for piece in pieces if piece.text.startswith("| P-200")]
+    assert (last.text, last.head) == ("| P-200 | 2,400 EUR |", "| Pump | Price |")
+
+
 def test_a_word_document_keeps_its_order_and_title() -> None:
     document = parsed("x/returns.docx", files.word(title="Returning pumps"))
     text = whole(document)

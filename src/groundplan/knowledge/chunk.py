@@ -1,13 +1,15 @@
 """Cutting a document into passages along its own structure. Pure: text in, chunks out, the same for the same text.
 
 A passage is a verbatim span, so that it can be quoted with its lines. Sections are never mixed; a block (paragraph,
-list, table, fenced code) stays whole where it fits. Nothing is dropped but white space between passages. Meaning is not
-judged.
+list, table, fenced code) stays whole where it fits. Nothing is dropped but white space between passages. Rows of a
+table that begin a passage keep the table's head beside them, since without it nobody knows what they say. Meaning is
+not judged.
 """
 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -39,20 +41,30 @@ class _Span:
     start: int
     end: int
     headings: tuple[str, ...]
+    head: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What stands behind the head row of a table: from the row of dashes to its end."""
+
+    start: int
+    end: int
+    head: str
 
 
 def chunks(text: str, *, markdown: bool, start: int = 0, limit: int = MAX_CHARS) -> list[Chunk]:
     """Passages of `text[start:]` of at most `limit` characters, in order; empty for white space only."""
     found: list[Chunk] = []
     line, counted = 1, 0
-    for span in _spans(text, _blocks(text, start, markdown=markdown), limit):
+    for span in _spans(text, _blocks(text, start, markdown=markdown), limit, markdown=markdown):
         first, last = _trim(text, span.start, span.end)
         if first == last:
             continue
         line += text.count("\n", counted, first)
         counted = first
         body = text[first:last]
-        found.append(Chunk(len(found), body, first, last, line, line + body.count("\n"), span.headings))
+        found.append(Chunk(len(found), body, first, last, line, line + body.count("\n"), span.headings, span.head))
     return found
 
 
@@ -61,10 +73,11 @@ def first_heading(text: str, start: int = 0) -> str | None:
     return next((block.title for block in _blocks(text, start, markdown=True) if block.level and block.title), None)
 
 
-def _lines(text: str, start: int) -> Iterator[tuple[int, int]]:
-    """Spans of lines with their line end."""
-    while start < len(text):
-        end = text.find("\n", start) + 1 or len(text)
+def _lines(text: str, start: int, stop: int | None = None) -> Iterator[tuple[int, int]]:
+    """Spans of lines with their line end; `stop` is the end of one."""
+    stop = len(text) if stop is None else stop
+    while start < stop:
+        end = text.find("\n", start, stop) + 1 or stop
         yield start, end
         start = end
 
@@ -103,7 +116,7 @@ def _fence_after(fence: str, line: str) -> str:
     return "" if closes else fence
 
 
-def _spans(text: str, blocks: Iterator[_Block], limit: int) -> Iterator[_Span]:
+def _spans(text: str, blocks: Iterator[_Block], limit: int, *, markdown: bool) -> Iterator[_Span]:
     """Blocks of one section joined up to the limit; a heading goes with what follows it."""
     path: list[tuple[int, str]] = []
     begin: int | None = None
@@ -112,7 +125,7 @@ def _spans(text: str, blocks: Iterator[_Block], limit: int) -> Iterator[_Span]:
     for block in blocks:
         fits = begin is not None and block.end - begin <= limit
         if begin is not None and not (fits and (bare or not block.level)):
-            yield from _pieces(text, begin, end, _titles(path), limit)
+            yield from _pieces(text, _Span(begin, end, _titles(path)), limit, markdown=markdown)
             begin = None
         if block.level:
             path = [(level, title) for level, title in path if level < block.level] + [(block.level, block.title)]
@@ -121,20 +134,58 @@ def _spans(text: str, blocks: Iterator[_Block], limit: int) -> Iterator[_Span]:
         bare = bare and bool(block.level)
         end = block.end
     if begin is not None:
-        yield from _pieces(text, begin, end, _titles(path), limit)
+        yield from _pieces(text, _Span(begin, end, _titles(path)), limit, markdown=markdown)
 
 
 def _titles(path: list[tuple[int, str]]) -> tuple[str, ...]:
     return tuple(title for _, title in path if title)
 
 
-def _pieces(text: str, start: int, end: int, headings: tuple[str, ...], limit: int) -> Iterator[_Span]:
+def _pieces(text: str, span: _Span, limit: int, *, markdown: bool) -> Iterator[_Span]:
     """The span, cut where it is longer than the limit: after a line, a sentence, a word, or anywhere."""
-    while end - start > limit:
-        cut = _cut(text, start, start + limit)
-        yield _Span(start, cut, headings)
+    start, end = span.start, span.end
+    if end - start <= limit:
+        yield span
+        return
+    tables = deque(_tables(text, start, end, limit) if markdown and "|" in text[start:end] else ())
+    while start < end:
+        cut = _cut(text, start, start + limit) if end - start > limit else end
+        while tables and tables[0].end <= start:
+            tables.popleft()
+        head = tables[0].head if tables and tables[0].start <= start else ""
+        yield _Span(start, cut, span.headings, head)
         start = cut
-    yield _Span(start, end, headings)
+
+
+def _tables(text: str, start: int, end: int, most: int) -> Iterator[_Table]:
+    """The tables of some lines; of a head as much as `most` characters hold, whole cells."""
+    fence, before = "", ""
+    begin: int | None = None
+    head = ""
+    for first, last in _lines(text, start, end):
+        line = text[first:last].strip()
+        fenced = bool(fence)
+        fence = _fence_after(fence, text[first:last].rstrip("\n"))
+        if begin is not None and (not line or fence):
+            yield _Table(begin, first, head)
+            begin = None
+        elif begin is None and not fenced and "|" in before and _under_head(line):
+            begin, head = first, _head(before, most)
+        before = "" if fenced or fence else line
+    if begin is not None:
+        yield _Table(begin, end, head)
+
+
+def _under_head(line: str) -> bool:
+    """Whether a line is the row of dashes below the head of a table."""
+    return "|" in line and "-" in line and not line.strip(" \t|:-")
+
+
+def _head(row: str, most: int) -> str:
+    if len(row) <= most:
+        return row
+    cut = row.rfind("|", 0, most)
+    return row[: cut + 1] if cut > 0 else row[:most]
 
 
 def _cut(text: str, start: int, most: int) -> int:

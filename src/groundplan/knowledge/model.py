@@ -54,6 +54,8 @@ class Chunk:
     end_line: int
     headings: tuple[str, ...] = ()
     """Titles of the sections around it, outermost first: context for its embedding, no part of its text."""
+    head: str = ""
+    """The head row of the table that it begins in, where that stands in a passage before it: no part of its text."""
 
 
 @dataclass(frozen=True, slots=True)

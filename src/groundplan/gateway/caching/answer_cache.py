@@ -56,7 +56,7 @@ class Entry:
     @property
     def size(self) -> int:
         parts = self.events if self.events is not None else (self.whole or b"",)
-        return OVERHEAD_BYTES + sum(len(part) + 64 for part in parts) + sum(len(p.text) for p in self.passages)
+        return OVERHEAD_BYTES + sum(len(part) + 64 for part in parts) + sum(len(p.said) for p in self.passages)
 
 
 STORED, FAILED, UNFIT = "stored", "failed", "unfit"

@@ -231,5 +231,5 @@ def _opened(conn: Conn, keys: SubjectKeys, sealed: str) -> bytes | None:
 
 def _size(kept: Kept) -> int:
     return (
-        sum(len(part) for part in kept.events or [kept.whole or b""]) + sum(len(p.text) for p in kept.passages) + 1024
+        sum(len(part) for part in kept.events or [kept.whole or b""]) + sum(len(p.said) for p in kept.passages) + 1024
     )

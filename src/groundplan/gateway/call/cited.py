@@ -141,7 +141,7 @@ def cited(answer: str, passages: Sequence[Passage]) -> list[Citation]:
         own: list[Citation] = []
         for number in statement.passages:
             passage = passages[number - 1] if 0 < number <= len(passages) else None
-            seen = Look(False, 0.0, None) if passage is None else look(statement.text, passage.text)
+            seen = Look(False, 0.0, None) if passage is None else look(statement.text, passage.text, passage.head)
             own.append(Citation(statement, number, passage, seen, seen.decided))
         found += own
     return found

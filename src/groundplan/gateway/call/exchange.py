@@ -50,6 +50,13 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     start_char: int = 0
     end_char: int = 0
     """Characters of that version of the document."""
+    head: str = ""
+    """The head row of the table in which the text begins, where it stands before it: context, no part of the text."""
+
+    @property
+    def said(self) -> str:
+        """The text below the head of its table, as a model is given it."""
+        return f"{self.head}\n{self.text}" if self.head else self.text
 
 
 @dataclass(frozen=True, slots=True)

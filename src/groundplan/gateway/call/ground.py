@@ -148,7 +148,7 @@ async def _answer(connection: UpstreamConnection, request: bytes) -> bytes:
 
 def _block(number: int, passage: Passage) -> str:
     place = f"{passage.path}, lines {passage.start_line}-{passage.end_line}"
-    return f"[{number}] {passage.title} ({place})\n{passage.text}\n"
+    return f"[{number}] {passage.title} ({place})\n{passage.said}\n"
 
 
 def _fitting(passages: Sequence[Passage], max_bytes: int) -> list[Passage]:

@@ -154,7 +154,7 @@ def estimate(exchange: Exchange) -> tuple[Usage, int]:
     if deployment is None or ask is None:
         raise AssertionError("no attempt is open")
     bound = exchange.bounds[deployment.name]
-    added = sum(len(passage.text.encode()) for passage in exchange.passages)
+    added = sum(len(passage.said.encode()) for passage in exchange.passages)
     cap = min(exchange.output_cap, deployment.max_output_tokens)
     usage, cost = exchange.interface.estimate(ask, deployment, added, exchange.output_bytes, cap)
     return usage, min(bound, cost)

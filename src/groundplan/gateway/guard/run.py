@@ -149,8 +149,11 @@ class Guarding:
         kept = []
         for passage in found:
             text = checked_passage(self.guard, passage.text, self.masks, self.findings)
-            if text is not None:
-                kept.append(passage if text is passage.text else msgspec.structs.replace(passage, text=text))
+            head = passage.head and checked_passage(self.guard, passage.head, self.masks, self.findings)
+            if text is None or head is None:
+                continue
+            same = text is passage.text and head is passage.head
+            kept.append(passage if same else msgspec.structs.replace(passage, text=text, head=head))
         self._spend(begun, "passages")
         return kept
 

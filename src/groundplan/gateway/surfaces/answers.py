@@ -178,4 +178,5 @@ def _source(passage: Passage) -> dict[str, Any]:
         "document": passage.document, "path": passage.path, "title": passage.title, "source": passage.source,
         "start_line": passage.start_line, "end_line": passage.end_line, "text": passage.text,
         "version": passage.version, "start_char": passage.start_char, "end_char": passage.end_char,
+        **({"head": passage.head} if passage.head else {}),
     }  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -120,8 +120,9 @@ def places_of(passage: str) -> list[Place]:
     return [Place(start, end, passage[start:end].strip()) for start, end in (*spans, *joined)]
 
 
-def look(statement: str, passage: str) -> Look:
-    """What the words of a statement say of it, compared with the place of the passage that is most like it."""
+def look(statement: str, passage: str, head: str = "") -> Look:
+    """What the words of a statement say of it, compared with the place of the passage that is most like it. `head`: the
+    names of its columns, where it is rows of a table; they stand for each row."""
     said = words_of(statement)
     places = places_of(passage)
     if not places or not (said.terms or said.numbers):
@@ -130,9 +131,12 @@ def look(statement: str, passage: str) -> Look:
     if quoted is not None:
         return Look(True, 1.0, quoted)
     known = [words_of(place.text) for place in places]
+    if head:
+        names = words_of(head)
+        known = [replace(one, terms=one.terms | names.terms, numbers=one.numbers | names.numbers) for one in known]
     shares = [_share(said, each) for each in known]
     best = _best(places, shares)
-    if _against(said, _part(said, places[best].text, known[best]), words_of(passage)):
+    if _against(said, _part(said, places[best].text, known[best]), words_of(f"{head}\n{passage}")):
         return Look(False, shares[best], places[best])
     if shares[best] >= SURE:
         return Look(True, shares[best], places[best])

@@ -90,7 +90,7 @@ def uncut(conn: Conn, edition: int, after: UUID, limit: int) -> list[tuple[UUID,
 def pieces_of(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, list[Piece]]:
     """The passages of the serving edition, in order; a document without text has none."""
     rows = conn.execute(
-        """SELECT document_id, number, text, start_char, end_char, start_line, end_line, headings FROM chunk
+        """SELECT document_id, number, text, start_char, end_char, start_line, end_line, headings, head FROM chunk
            WHERE document_id = ANY(%s) AND edition = serving_edition() AND text <> '' ORDER BY document_id, number""",
         (list(documents),),
     )
@@ -104,9 +104,9 @@ def copy(conn: Conn, edition: int, documents: Sequence[UUID], *, vectors: bool) 
     """Take the passages of the serving edition over as they are, with or without their vectors."""
     conn.execute(
         """INSERT INTO chunk (id, document_id, number, text, start_char, end_char, start_line, end_line, headings,
-             embedding, edition, changed)
+             head, embedding, edition, changed)
            SELECT gen_random_uuid(), document_id, number, text, start_char, end_char, start_line, end_line, headings,
-             CASE WHEN %(vectors)s THEN embedding END, %(edition)s, nextval('chunk_change')
+             head, CASE WHEN %(vectors)s THEN embedding END, %(edition)s, nextval('chunk_change')
            FROM chunk WHERE document_id = ANY(%(ids)s) AND edition = serving_edition() ORDER BY document_id, number""",
         {"edition": edition, "ids": list(documents), "vectors": vectors},
     )

@@ -22,7 +22,7 @@ def recut(pieces: Sequence[Piece], *, markdown: bool, limit: int) -> list[Piece]
     if not pieces:
         return []
     return [
-        Piece(c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line, list(c.headings))
+        Piece(c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line, list(c.headings), c.head)
         for c in chunks(whole(pieces), markdown=markdown, start=pieces[0].start_char, limit=limit)
     ]
 

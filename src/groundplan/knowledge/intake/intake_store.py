@@ -157,17 +157,17 @@ def put_chunks(conn: Conn, edition: int, chunks: Mapping[UUID, Sequence[Piece]])
         {
             "id": str(new_id()), "document_id": str(id), "number": piece.number, "text": piece.text,
             "start_char": piece.start_char, "end_char": piece.end_char, "start_line": piece.start_line,
-            "end_line": piece.end_line, "headings": piece.headings,
+            "end_line": piece.end_line, "headings": piece.headings, "head": piece.head,
         }
         for id, pieces in chunks.items()
         for piece in pieces or [Piece(0, "", 0, 0, 1, 1, [])]
     ]  # fmt: skip
     conn.execute(
         """INSERT INTO chunk (id, document_id, number, text, start_char, end_char, start_line, end_line, headings,
-             edition, changed)
+             head, edition, changed)
            SELECT r.*, %s, nextval('chunk_change') FROM jsonb_to_recordset(%s) AS r(id uuid,
              document_id uuid, number int, text text, start_char int, end_char int, start_line int, end_line int,
-             headings text[])""",
+             headings text[], head text)""",
         (edition, Jsonb(rows, dumps=msgspec.json.encode)),
     )
 
@@ -249,10 +249,12 @@ def set_superseded(conn: Conn, source: str) -> int:
 
 
 def unembedded(conn: Conn, edition: int, limit: int) -> list[tuple[UUID, str, list[str], str]]:
-    """(chunk, title of its document, headings, text) without a vector, those of one document together."""
+    """(chunk, title of its document, headings and head of its table, text) without a vector, those of one document
+    together."""
     return list(
         conn.execute(
-            """SELECT c.id, d.title, c.headings, c.text FROM chunk c JOIN document d ON d.id = c.document_id
+            """SELECT c.id, d.title, array_remove(c.headings || c.head, ''), c.text
+               FROM chunk c JOIN document d ON d.id = c.document_id
                WHERE c.embedding IS NULL AND c.text <> '' AND c.edition = %s
                ORDER BY c.document_id, c.number LIMIT %s""",
             (edition, limit),

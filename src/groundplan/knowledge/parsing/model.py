@@ -37,6 +37,7 @@ class Piece(msgspec.Struct, frozen=True, array_like=True):
     start_line: int
     end_line: int
     headings: list[str]
+    head: str = ""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

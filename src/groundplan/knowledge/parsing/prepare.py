@@ -23,7 +23,7 @@ from groundplan.knowledge.parsing import office, page, paper, recognise, structu
 from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed, Piece, Table
 from groundplan.knowledge.parsing.text import Read
 
-PROCESSING: Final = "4"
+PROCESSING: Final = "5"
 """Changes whenever the same bytes would come out differently; all documents are then done again."""
 PERMUTATIONS: Final = 126
 SCANNED: Final = "document_scanned"
@@ -88,7 +88,7 @@ def prepare(job: Job) -> Parsed:
         characters=len(read.text) - read.start,
         told={text.clean(key): _plain(value) for key, value in read.told.items()},
         pieces=[
-            Piece(c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line, list(c.headings))
+            Piece(c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line, list(c.headings), c.head)
             for c in chunks(read.text, markdown=read.markdown, start=read.start, limit=job.limit)
         ],
         content=hashlib.sha256(" ".join(words).encode()).hexdigest() if words else "",

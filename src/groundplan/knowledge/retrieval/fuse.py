@@ -118,8 +118,8 @@ def distinct(ranked: Iterable[tuple[Found, float]]) -> Ranked:
     """Each text once, with its best score, quoted from the document with the shortest path: copies have longer ones."""
     best: dict[str, tuple[Found, float]] = {}
     for chunk, score in ranked:
-        other, top = best.get(chunk.text, (chunk, score))
-        best[chunk.text] = (min(chunk, other, key=lambda one: (len(one.path), one.path)), max(score, top))
+        other, top = best.get(chunk.head + chunk.text, (chunk, score))
+        best[chunk.head + chunk.text] = (min(chunk, other, key=lambda one: (len(one.path), one.path)), max(score, top))
     return ordered(best.values())
 
 
@@ -145,11 +145,12 @@ def widened(ranked: Ranked, around: Mapping[tuple[UUID, int], Part], request: Se
             part = around.get((chunk.document, chunk.number + step))
             if part is None or (part.document, part.number) in used or len(found) >= request.k:
                 continue
-            more = len(part.text.encode()) + 1
+            joined = _joined(wide, part)
+            more = _size(joined) - _size(wide)
             if more <= left:
                 left -= more
                 used.add((part.document, part.number))
-                wide = _joined(wide, part)
+                wide = joined
         found.append((wide, score))
     return found
 
@@ -160,12 +161,15 @@ def _joined(chunk: Found, part: Part) -> Found:
         gap = "\n" * (part.start_line - chunk.end_line) or " " * (part.start_char - chunk.end_char)
         return replace(chunk, text=f"{chunk.text}{gap}{part.text}", end_char=part.end_char, end_line=part.end_line)
     gap = "\n" * (chunk.start_line - part.end_line) or " " * (chunk.start_char - part.end_char)
-    return replace(chunk, text=f"{part.text}{gap}{chunk.text}", start_char=part.start_char, start_line=part.start_line)
+    return replace(
+        chunk, text=f"{part.text}{gap}{chunk.text}", start_char=part.start_char, start_line=part.start_line,
+        head=part.head,
+    )  # fmt: skip
 
 
 def _size(chunk: Found) -> int:
     """What a passage takes of a prompt, in bytes."""
-    return len((chunk.text + chunk.title + chunk.path).encode()) + OVERHEAD_BYTES
+    return len((chunk.head + chunk.text + chunk.title + chunk.path).encode()) + OVERHEAD_BYTES
 
 
 def fit(ranked: Sequence[tuple[Found, float]], k: int, max_bytes: int, *, explain: bool = False) -> list[Passage]:
@@ -193,6 +197,7 @@ def passage(chunk: Found, score: float, *, explain: bool = False) -> Passage:
         start_line=chunk.start_line,
         end_line=chunk.end_line,
         text=chunk.text,
+        head=chunk.head,
         score=round(score, 6),
         chunk=str(chunk.id),
         version=chunk.version,

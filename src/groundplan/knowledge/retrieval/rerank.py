@@ -83,7 +83,8 @@ class Reranking:
         if begun < until or self._deployed is None:
             return _step(rule, passages, begun, reason or "no deployment can be asked here"), {}
         try:
-            order = self._deployed(rule).order(query, [f"{one.title}\n{one.text}" for one in passages])
+            texts = ["\n".join(filter(None, (one.title, one.head, one.text))) for one in passages]
+            order = self._deployed(rule).order(query, texts)
         except Unavailable as error:
             with self._lock:
                 self._away[rule] = (time.monotonic() + _PAUSE_SECONDS, error.message)

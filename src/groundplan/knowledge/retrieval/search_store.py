@@ -19,13 +19,14 @@ from psycopg.rows import args_row
 
 from groundplan.knowledge.halfvec import Halfvec, vector_of
 from groundplan.knowledge.model import Vectors
+from groundplan.knowledge.retrieval.wire import Where
 from groundplan.knowledge.store import CHANGE_LOCK
 
 Conn = Connection[Any]
 
 _COLUMNS = """c.id, c.document_id AS document, d.source, d.path, d.title, c.text, c.start_line, c.end_line, d.review_by,
   c.number, c.start_char, c.end_char, d.version, d.modified_at, d.sensitivity, d.owner,
-  d.media"""
+  d.media, c.head"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Part:
     end_char: int
     start_line: int
     end_line: int
+    head: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +74,16 @@ class Found:
     sensitivity: str | None = None
     owner: str | None = None
     media: str | None = None
+    head: str = ""
     similarity: float | None = None
 
     @property
     def part(self) -> Part:
         """Itself by its place in its document."""
         return Part(
-            self.document, self.number, self.text, self.start_char, self.end_char, self.start_line, self.end_line
-        )
+            self.document, self.number, self.text, self.start_char, self.end_char, self.start_line, self.end_line,
+            self.head,
+        )  # fmt: skip
 
 
 def stand_for(conn: Conn, person: UUID | None, workload: str, edition: int | None = None) -> Standing:
@@ -138,11 +142,30 @@ def changed(conn: Conn, after: int, sources: Sequence[str], question: Vectors, l
         ).fetchall()
 
 
+def within(conn: Conn, where: Where, sources: Sequence[str]) -> list[UUID]:
+    """The documents that the person may read and that were asked about."""
+    rows = conn.execute(
+        """SELECT id FROM document WHERE source = ANY(%(sources)s)
+             AND (%(path)s::text IS NULL OR starts_with(path, %(path)s))
+             AND (%(owner)s::text IS NULL OR owner = %(owner)s)
+             AND (%(sensitivity)s::text[] IS NULL OR sensitivity = ANY(%(sensitivity)s))
+             AND (%(media)s::text IS NULL OR media = %(media)s)
+             AND (%(after)s::timestamptz IS NULL OR modified_at >= %(after)s)
+             AND (%(before)s::timestamptz IS NULL OR modified_at < %(before)s)""",
+        {
+            "sources": list(sources), "path": where.path, "owner": where.owner, "sensitivity": where.sensitivity,
+            "media": where.media, "after": where.after, "before": where.before,
+        },
+    ).fetchall()  # fmt: skip
+    return [id for (id,) in rows]
+
+
 def neighbours(conn: Conn, wanted: Sequence[tuple[UUID, int]]) -> list[Part]:
     """Chunks by document and number; readable ones only."""
     with conn.cursor(binary=True, row_factory=args_row(Part)) as cursor:
         return cursor.execute(
-            """SELECT c.document_id AS document, c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line
+            """SELECT c.document_id AS document, c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line,
+                 c.head
                FROM unnest(%s::uuid[], %s::int[]) AS w(document, number)
                JOIN chunk c ON c.document_id = w.document AND c.number = w.number WHERE c.text <> ''""",
             ([document for document, _ in wanted], [number for _, number in wanted]),
@@ -178,7 +201,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """A chunk for the projection, whoever may read it; `vector` is in PostgreSQL's binary form of a halfvec."""
+    """A chunk for the projection, whoever may read it; `headings` with the head of its table, if it has one; `vector`
+    is in PostgreSQL's binary form of a halfvec."""
 
     id: UUID
     document: UUID
@@ -212,7 +236,8 @@ def fed(conn: Conn, documents: Sequence[UUID], edition: int) -> list[Fed]:
     """The chunks of an edition with a text of some documents, those of one document together."""
     with conn.cursor(binary=True) as cursor:
         rows = cursor.execute(
-            """SELECT c.id, c.document_id, d.source, d.acl, d.title, c.headings, c.text, c.embedding FROM chunk c
+            """SELECT c.id, c.document_id, d.source, d.acl, d.title, array_remove(c.headings || c.head, ''), c.text,
+                 c.embedding FROM chunk c
                JOIN document d ON d.id = c.document_id
                WHERE c.document_id = ANY(%s) AND c.edition = %s AND c.text <> '' ORDER BY c.document_id, c.number""",
             (list(documents), edition),

@@ -101,6 +101,8 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     """Of the document: the text of an older one is no longer there."""
     start_char: int = 0
     end_char: int = 0
+    head: str = ""
+    """The head row of the table in which the text begins, where it stands before it: context, no part of the text."""
     similarity: float | None = None
     """With `explain` only: its own to the question, -1 to 1, exact; the rest of the score is its words and its
     neighbours."""
