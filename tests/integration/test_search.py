@@ -385,3 +385,29 @@ def test_what_is_public_needs_no_person(world: World) -> None:
     gone = world.people["ben"]
     world.control.execute("UPDATE person SET active = false WHERE id = %s", (gone,))
     assert world.paths("ben", "paid leave") == set(), "who has left is not nobody in particular"
+
+
+def test_what_is_asked_about_is_found_however_rare_it_is_among_what_matches(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundplan.knowledge.retrieval.search._FILTERED", 5)
+    for number in range(30):
+        world.write(f"handbook/many/{number}.md", f"# Leave {number}\n\nPaid leave, paid leave: {number} days of it.\n")
+    world.write("handbook/rare/one.md", "# Trains\n\nWho rides a train on leave asks first.\n")
+    world.ingest()
+    request = SearchRequest(
+        workload="w", person=str(world.people["ben"]), query="paid leave", sources=["handbook"],
+        where=Where(path="rare/"),
+    )  # fmt: skip
+    assert [one.path for one in world.search.passages(request)] == ["rare/one.md"]
+    assert world.search.passages(replace(request, person=str(new_id()))) == []
+
+
+def test_rows_of_a_long_table_are_found_and_given_with_its_head(world: World) -> None:
+    rows = "".join(f"| P{number} | {number}.5 | runs |\n" for number in range(40))
+    world.write("handbook/pumps.md", f"# Readings\n\n| pump | pressure | state |\n| --- | --- | --- |\n{rows}")
+    world.ingest()
+    (found, *_) = world.ask("ben", "pressure of pump P37", k=1, context=0)
+    assert (found.path, found.head) == ("pumps.md", "| pump | pressure | state |")
+    assert "| P37 | 37.5 | runs |" in found.text and "pressure" not in found.text
+    assert len(found.text) == found.end_char - found.start_char

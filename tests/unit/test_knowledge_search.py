@@ -180,3 +180,50 @@ def test_a_text_without_enough_words_in_a_row_is_passed_over() -> None:
     assert may_quote(question, "The PUMP is stopped; before, the filter.")
     assert not may_quote(question, "The filter is opened before the valve is shut.")
     assert not may_quote(["the", "pump"], "the pump"), "two words are a chance"
+
+
+def test_the_head_of_a_table_stays_beside_its_rows_and_counts_towards_what_fits() -> None:
+    text, head = "| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |\n| 5 | 6 |", "| a | b |"
+    spans = ((0, 29, ""), (30, 39, head), (40, 49, head))
+    lines = [1 + text.count("\n", 0, at) for at in range(len(text) + 1)]
+    parts = [
+        Part(UUID(int=0), number, text[start:end], start, end, lines[start], lines[end], above)
+        for number, (start, end, above) in enumerate(spans)
+    ]
+
+    def given(number: int, most: int = 6000) -> list[tuple[str, str]]:
+        part = parts[number]
+        chunk = replace(
+            _chunk(1, part.text), number=number, start_char=part.start_char, end_char=part.end_char,
+            start_line=part.start_line, end_line=part.end_line, head=part.head,
+        )  # fmt: skip
+        request = SearchRequest(workload="w", person=None, query="q", sources=["s"], k=1, max_bytes=most)
+        found = widened([(chunk, 1.0)], {(one.document, one.number): one for one in parts}, request)
+        return [(one.head, one.text) for one in fit(found, 1, most)]
+
+    ((above, last),) = given(2)
+    assert (above, last.endswith("| 3 | 4 |\n| 5 | 6 |")) == (head, True)
+    assert given(1) == [("", text)], "with the passage that has it, the head stands in the text"
+    alone = OVERHEAD_BYTES + len("t" + "p001" + "| 5 | 6 |")
+    assert given(2, alone + len(head) - 1) == [] and given(2, alone + len(head)) == [(head, "| 5 | 6 |")]
+
+
+def test_what_a_head_says_is_found_and_embedded_with_its_rows() -> None:
+    assert (
+        worded("T", ["S", "| bar |"], "| 12 |") == context("T", ["S", "| bar |"], "| 12 |") == "T\nS\n| bar |\n| 12 |"
+    )
+
+
+def test_a_few_documents_are_ranked_by_themselves_with_the_scores_that_they_have_among_all() -> None:
+    index, ids = Projection(), [uuid4() for _ in range(300)]
+    vector = np.eye(384, dtype=np.float32)[0]
+    entries = [Entry(id, "s", 1, [Row(uuid4(), ["leave"] * (1 + (at == 299)), vector)]) for at, id in enumerate(ids)]
+    index.take([*entries, Entry(uuid4(), "s", 2, [Row(uuid4(), ["leave"], vector)])], 1)
+    every = Wanted(["leave"], vector, frozenset("s"), frozenset({1}), limit=50)
+    rare = replace(every, documents=[ids[0], ids[298], uuid4()])
+    all_of_them = propose(index, replace(every, limit=1000))
+    found = propose(index, rare)
+    assert set(found.order) == {0, 298}
+    assert {row: found.scores[row] for row in (0, 298)} == {row: all_of_them.scores[row] for row in (0, 298)}
+    hidden = replace(rare, acls=frozenset({2}))
+    assert propose(index, hidden).order == [], "a filter opens nothing"

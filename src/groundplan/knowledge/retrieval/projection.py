@@ -133,6 +133,15 @@ class Projection:
     def known(self, edition: int) -> None:
         """Alone, it knows no settings of editions."""
 
+    def within(self, documents: Iterable[UUID]) -> tuple[View, NDArray[np.bool_]]:
+        """The view as it is now, and which of its rows are of these documents."""
+        with self._lock:
+            mask = np.zeros(self.view.size, np.bool_)
+            for document in documents:
+                first, count = self._documents.get(document, (0, 0))
+                mask[first : first + count] = True
+            return self.view, mask
+
     def reset(self) -> None:
         """Forget everything; the next changes are taken over from the first one on."""
         with self._lock:

@@ -5,9 +5,10 @@ It knows the numbers of readers' sets that somebody has and nothing else of them
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,8 @@ class Wanted:
     limit: int = CANDIDATES
     variants: Sequence[Sequence[str]] = ()
     """Its terms said otherwise, by the company's synonyms."""
+    documents: Collection[UUID] | None = None
+    """Only these; None: whatever may be seen."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,26 @@ def propose(index: Projection, wanted: Wanted, weights: fuse.Weights = fuse.WEIG
 def worded(index: Projection, wanted: Wanted) -> Worded:
     """The first half of `propose`, which does not look at the vector."""
     view = index.view
+    only: NDArray[np.bool_] | None = None
+    if wanted.documents is not None:
+        view, only = index.within(wanted.documents)
     seen = view.visible(wanted.sources, wanted.acls)
     asked = words.asked(wanted.terms, view.terms)
     found = words.bm25(view.segments, asked, view.columns.lengths, seen)
     if wanted.variants:
         found = _with_variants(view, found, wanted, seen)
-    return Worded(view, seen, found)
+    return Worded(view, seen, found) if only is None else _limited(view, seen, found, only)
+
+
+def _limited(view: View, seen: words.Visible, found: words.Matches, only: NDArray[np.bool_]) -> Worded:
+    """Those rows alone, each with the score that it has among all that may be seen."""
+    mask = only if seen.mask is None else only & seen.mask[: len(only)]
+    dense = np.where(mask, found.dense[: len(mask)], 0.0)
+    count = int(np.count_nonzero(mask))
+    return Worded(
+        view, words.Visible(mask, count, seen.tokens),
+        words.Matches(np.flatnonzero(dense).astype(np.int32), dense, found.possible),
+    )  # fmt: skip
 
 
 def completed(half: Worded, wanted: Wanted, weights: fuse.Weights = fuse.WEIGHTS) -> Proposed:

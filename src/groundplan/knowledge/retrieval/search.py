@@ -161,6 +161,11 @@ class Search:
         question = asked.vector  # the model had all the time until here
         proposed = completed(by_words, replace(wanted, vector=question))
         ranked = self._read(conn, proposed, request, question)
+        if request.where != Where() and len(ranked) < _enough(request) and by_words.seen.count > limit:
+            # what was asked about is too rare to be among the best of all: it is ranked by itself
+            only = replace(wanted, documents=search_store.within(conn, request.where, request.sources))
+            proposed = propose(asked.index, replace(only, vector=question))
+            ranked = self._read(conn, proposed, request, question)
         if standing.newest > proposed.view.cursor and question is not None:
             ranked += self._unprojected(conn, proposed, request, question, ranked)
         return _Draft(proposed, fuse.ordered(ranked), asked.degraded, by_words=question is None)
@@ -216,7 +221,7 @@ class Search:
     ) -> fuse.Ranked:
         """The readable ones, best first; asks for more until there are enough or no more."""
         scores = proposed.scores
-        enough = max(2 * request.k + 4, request.rerank.passages if request.rerank is not None else 0)
+        enough = _enough(request)
         most = max(_READ if request.where == Where() else _FILTERED // 5, enough)
         found: fuse.Ranked = []
         # of a question about some documents only, most of what is read may be of others
@@ -331,6 +336,11 @@ def _checked(request: SearchRequest) -> UUID | None:
             hint=f"Ask for 0 to {MAX_PASSAGES} passages, a size, a floor from 0 to 1, a context of 0 or 1.",
         )
     return None if request.person is None else _id(request.person)
+
+
+def _enough(request: SearchRequest) -> int:
+    """So many readable passages are looked for: some are overdue, or the same text as another."""
+    return max(2 * request.k + 4, request.rerank.passages if request.rerank is not None else 0)
 
 
 def _id(text: str) -> UUID:
