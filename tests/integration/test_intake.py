@@ -183,7 +183,12 @@ def test_a_newer_version_supersedes_once_it_is_approved(world: World) -> None:
     assert world.one("old/travel-2021.md", "superseded_by") is None
     world.write("old/travel.md", new.format("approved"))
     world.ingest()
-    assert world.one("old/travel-2021.md", "superseded_by") == world.one("old/travel.md", "id")
+    newer = world.one("old/travel.md", "id")
+    assert world.one("old/travel-2021.md", "superseded_by") == newer
+    for over in ("state: approved\nvalid_until: 2024-12-31", "state: retired", "state: superseded"):
+        world.write("old/travel.md", new.replace("state: {}", over))
+        world.ingest()
+        assert world.one("old/travel-2021.md", "superseded_by") == newer, "nobody said that the older one holds again"
     (world.folder / "old/travel.md").unlink()
     world.ingest()
     assert world.one("old/travel-2021.md", "superseded_by") is None

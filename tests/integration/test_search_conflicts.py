@@ -134,6 +134,23 @@ def test_a_newer_version_is_told_where_the_older_one_would_have_been_given(compa
     assert left.passages == [] and left.newer == [], "nor who may not read the newer one of that"
 
 
+def test_a_newer_version_that_is_not_given_either_is_told_with_the_reason(company: Company) -> None:
+    company.supersede()
+    for state, days, reason in (("approved", -1, "expired"), ("retired", 1, "retired"), ("approved", 1, "")):
+        company.conn.execute(
+            "UPDATE document SET state = %s, valid_until = (now() AT TIME ZONE 'UTC')::date + %s WHERE id = %s",
+            (state, days, company.ids["new"]),
+        )
+        found = company.ask("both")
+        assert [one.path for one in found.passages] == (["leave-2026.md"] if not reason else [])
+        assert [(one.newer_path, one.reason) for one in found.newer] == [("leave-2026.md", reason)]
+        assert company.ask("one").newer == []
+    company.conn.execute(
+        "UPDATE document SET valid_until = '2020-01-01', workloads = '{other}' WHERE path = 'leave-2026.md'"
+    )
+    assert company.ask("both").newer == [], "of what is not for this workload at all nothing is told"
+
+
 def test_who_somebody_is_and_what_they_read_are_of_one_moment(company: Company) -> None:
     """Refused before by its readers, after by a group: a mixture of both moments would have let them in."""
     group, one = new_id(), company.people["one"]

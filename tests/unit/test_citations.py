@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from groundplan.cli.ask import answer_text
 from groundplan.gateway.call.cited import cited
 from groundplan.gateway.call.exchange import Passage
+from groundplan.gateway.call.ground import _block
 from groundplan.gateway.call.grounded import Grounded, notes
 from groundplan.knowledge.citations.marks import sentences, statements
 from groundplan.knowledge.citations.support import decide, look, places_of
@@ -206,3 +207,23 @@ def test_the_command_line_says_what_is_doubtful() -> None:
 def test_a_worker_speaks_with_search_without_numpy() -> None:
     code = "import sys, groundplan.gateway.app as app; raise SystemExit('numpy' in sys.modules or app is None)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_newer_version_that_holds_no_more_is_told_as_such() -> None:
+    expired = msgspec.structs.replace(NEWER, reason="expired")
+    told = notes(Grounded([], [expired]), [passage()], 2000)
+    assert "a newer version exists, t-2024.md, which is not valid any more and was not used either." in told
+    answer = {"choices": [{"message": {"content": "No."}}], "groundplan": {"newer": [msgspec.to_builtins(expired)]}}
+    assert "t-2024.md is newer, which is not valid any more" in answer_text(answer)
+
+
+def test_the_head_of_a_table_speaks_for_its_rows_and_reaches_the_model() -> None:
+    row, head = "| P7 | 12 |", "| pump | pressure in 2025 |"
+    said = "The pressure of P7 in 2025 was 12."
+    assert look(said, row).decided is False, "no year stands in the row"
+    with_head = look(said, row, head)
+    assert with_head.decided is not False and with_head.share > look(said, row).share
+    assert look("The pressure of P7 in 2025 was 19.", row, head).decided is False
+    given = msgspec.structs.replace(passage(row), head=head)
+    assert _block(1, given).endswith(f"\n{head}\n{row}\n")
+    assert _block(1, passage(row)).endswith(f")\n{row}\n")

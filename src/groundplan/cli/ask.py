@@ -16,6 +16,7 @@ from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit
 from groundplan.core.errors import Invalid
+from groundplan.knowledge.retrieval.wire import NOT_GIVEN
 
 
 def ask(
@@ -68,7 +69,10 @@ def _doubts(facts: dict[str, Any], answer: str) -> list[str]:
     ]
     for one in facts.get("conflicts") or ():
         lines.append(f"  in conflict: {one['path']} says '{one['says']}', {one['other_path']} '{one['other_says']}'")
-    lines += [f"  {one['path']} was not used: {one['newer_path']} is newer" for one in facts.get("newer") or ()]
+    for one in facts.get("newer") or ():
+        reason = NOT_GIVEN.get(one.get("reason", ""))
+        either = f", which {reason}" if reason else ""
+        lines.append(f"  {one['path']} was not used: {one['newer_path']} is newer{either}")
     return lines
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from groundplan.knowledge.retrieval.wire import Conflict, Newer, Step
+from groundplan.knowledge.retrieval.wire import NOT_GIVEN, Conflict, Newer, Step
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.cited import Citation
@@ -94,7 +94,8 @@ def _conflict(one: Conflict, passages: Sequence[Passage]) -> str:
 
 
 def _newer(one: Newer) -> str:
-    return f"{one.path} was not used: a newer version exists, {one.newer_path}. Say so if it matters.\n"
+    either = f", which {NOT_GIVEN[one.reason]} and was not used either" if one.reason in NOT_GIVEN else ""
+    return f"{one.path} was not used: a newer version exists, {one.newer_path}{either}. Say so if it matters.\n"
 
 
 def _short(text: str) -> str:

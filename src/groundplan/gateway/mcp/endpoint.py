@@ -44,6 +44,7 @@ from groundplan.governance.guardrails.model import Refusal
 from groundplan.governance.guardrails.window import Refused
 from groundplan.governance.policy.calls import Tool
 from groundplan.governance.policy.cedar import denied
+from groundplan.knowledge.retrieval.wire import NOT_GIVEN
 
 WAITS = timedelta(hours=1)
 """How long a dangerous call waits for a person."""
@@ -359,15 +360,12 @@ class McpApi:
         except msgspec.DecodeError as error:
             raise Invalid(f"the search is not right: {error}", code="mcp_arguments", hint="See inputSchema.") from error
         found = msgspec.json.decode(body)
-        texts = [
-            f"[{number}] {each.get('title', '')} ({each.get('path', '')})\n{each.get('text', '')}"
-            for number, each in enumerate(found.get("passages", ()), 1)
-        ]
+        texts = [_passage(number, each) for number, each in enumerate(found.get("passages", ()), 1)]
         texts += [
             f"In conflict: {each['path']} says '{each['says']}', {each['other_path']} says '{each['other_says']}'"
             for each in found.get("conflicts", ())
         ]
-        texts += [f"{each['path']} has a newer version: {each['newer_path']}" for each in found.get("newer", ())]
+        texts += [_newer(each) for each in found.get("newer", ())]
         content = [{"type": "text", "text": text} for text in texts] or [{"type": "text", "text": "Nothing was found."}]
         return self._checked_result(use, {"content": content, "structuredContent": found, "isError": False})
 
@@ -444,3 +442,14 @@ def _check_origin(request: Request) -> None:
     if b"origin" in request.headers:
         hint = "Speak to /mcp from a server or an agent, not from a web page."
         raise Denied("browsers do not speak to /mcp", code="mcp_origin", hint=hint)
+
+
+def _passage(number: int, found: dict[str, Any]) -> str:
+    """A passage as a tool tells it: its head row above rows of a table."""
+    heading = f"[{number}] {found.get('title', '')} ({found.get('path', '')})"
+    return "\n".join(filter(None, (heading, found.get("head"), found.get("text"))))
+
+
+def _newer(found: dict[str, Any]) -> str:
+    reason = NOT_GIVEN.get(found.get("reason", ""))
+    return f"{found['path']} has a newer version: {found['newer_path']}" + (f", which {reason}" if reason else "")

@@ -225,12 +225,14 @@ def set_health(conn: Conn, source: str, health: str, reason: str | None) -> None
 
 
 def set_superseded(conn: Conn, source: str) -> int:
-    """Whatever a live, approved, valid document says it replaces is superseded by it, nothing else; how many rows."""
+    """Whatever a live, approved document says it replaces is superseded by it from its first day on, nothing else; how
+    many rows. It stays so when that one expires, is retired or superseded itself: nobody said that the older one holds
+    again."""
     return conn.execute(
         """WITH newer AS (
              SELECT DISTINCT ON (old.id) old.id, d.id AS by FROM document d
                JOIN document old ON old.source = d.source AND old.path = ANY (d.supersedes) AND old.id <> d.id
-               WHERE d.source = %s AND d.deleted_at IS NULL AND d.state = 'approved'
+               WHERE d.source = %s AND d.deleted_at IS NULL AND d.state IN ('approved', 'retired', 'superseded')
                  AND (d.valid_from IS NULL OR d.valid_from <= (now() AT TIME ZONE 'UTC')::date)
                  AND NOT (d.path = ANY (old.supersedes) AND (coalesce(old.modified_at, '-infinity'), old.path)
                    > (coalesce(d.modified_at, '-infinity'), d.path))

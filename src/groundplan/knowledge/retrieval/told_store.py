@@ -1,7 +1,7 @@
 """The SQL of what is told besides passages, as role `search`: documents in conflict, and newer ones than what matches.
 
 In the transaction of the search, so under the same row-level security: nobody is told of a document that they may not
-read, and of a newer one only where it may be used now.
+read, and of a newer one only where the workload may use it, or could if it held now.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def conflicts(conn: Conn, documents: Sequence[UUID]) -> list[Conflict]:
 
 def newer(conn: Conn, chunks: Sequence[UUID], workload: str) -> list[Newer]:
     """Of chunks that may not be used because their documents are superseded: the documents that the person may read,
-    with the newer one, where they may read that and it may be used now."""
+    with the newer one, where they may read that and nothing but its state and days keeps it from the workload."""
     conn.execute("SELECT set_config('groundplan.explain', 'on', true)")
     found = conn.execute(
         """SELECT DISTINCT d.id, d.path, d.title, d.superseded_by FROM chunk c JOIN document d ON d.id = c.document_id
@@ -48,18 +48,19 @@ def newer(conn: Conn, chunks: Sequence[UUID], workload: str) -> list[Newer]:
            ORDER BY d.path LIMIT 20""",
         (list(chunks), workload),
     ).fetchall()
+    rows = conn.execute(_NEWER, {"workload": workload, "ids": [row[3] for row in found]}).fetchall() if found else []
     conn.execute("SELECT set_config('groundplan.explain', 'off', true)")
-    if not found:
-        return []
-    rows = conn.execute(
-        "SELECT id, path, title, source FROM document WHERE id = ANY(%s)", ([row[3] for row in found],)
-    ).fetchall()
-    usable = {id: (path, title, source) for id, path, title, source in rows}
+    usable = {id: (path, title, source, reason) for id, path, title, source, reason in rows}
     return [
         Newer(
             document=str(id), path=path, title=title, newer_document=str(by), newer_path=usable[by][0],
-            newer_title=usable[by][1], newer_source=usable[by][2],
+            newer_title=usable[by][1], newer_source=usable[by][2], reason=usable[by][3],
         )
         for id, path, title, by in found
         if by in usable
     ]  # fmt: skip
+
+
+_NEWER = """SELECT d.id, d.path, d.title, d.source, coalesce(kept_back(d, %(workload)s), '')
+  FROM document d WHERE d.id = ANY(%(ids)s) AND kept_back(jsonb_populate_record(d,
+    '{"state": "approved", "valid_from": null, "valid_until": null, "superseded_by": null}'), %(workload)s) IS NULL"""

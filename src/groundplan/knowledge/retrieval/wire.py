@@ -132,8 +132,20 @@ class Conflict(msgspec.Struct, frozen=True, kw_only=True):
     other_says: str
 
 
-class Newer(msgspec.Struct, frozen=True, kw_only=True):
-    """A document that matches and is not given because a newer one replaces it; the person may read both."""
+NOT_GIVEN = {
+    "expired": "is not valid any more",
+    "not_yet_valid": "is not valid yet",
+    "draft": "waits for approval",
+    "rejected": "was rejected",
+    "retired": "is retired",
+    "superseded": "has a newer version itself",
+}
+"""Why a newer version is not given either, in words."""
+
+
+class Newer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A document that matches and is not given because a newer one replaces it; the person may read both. `reason`: in
+    one word why the newer one is not given either, as in `NOT_GIVEN`; empty where it may be."""
 
     document: str
     path: str
@@ -142,6 +154,7 @@ class Newer(msgspec.Struct, frozen=True, kw_only=True):
     newer_path: str
     newer_title: str
     newer_source: str
+    reason: str = ""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
