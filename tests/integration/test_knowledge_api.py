@@ -19,6 +19,7 @@ from groundplan.api.routes.documents import found_document, may_decide
 from groundplan.cli.knowledge import app
 from groundplan.core.database import connect
 from groundplan.core.errors import Denied, NotFound
+from groundplan.core.ids import new_id
 from groundplan.knowledge.evaluation.history import compared
 from groundplan.testing.database import Cluster, Database
 
@@ -306,3 +307,34 @@ def test_a_reader_without_a_duty_sees_what_a_document_is_and_why(control: Contro
     assert set(found.body) == {"document", "newer", "access"}
     assert (found.body["document"]["path"], found.body["access"]["by"][0]["reader"]) == ("leave.md", "everyone")
     assert not {"origins", "decided", "digest", "notes"} & set(found.body["document"])
+
+
+def test_what_a_legal_hold_keeps_is_read_by_who_decides_about_it_and_told_in_the_log(
+    control: Control, base: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document, version = one(control, "leave.md")["document"]["id"], new_id()
+    with connect(base.urls["control"], autocommit=True) as conn:
+        conn.execute(
+            """INSERT INTO held_version (id, document_id, source, path, version, title, text, cause)
+               VALUES (%s, %s, 'handbook', 'leave.md', 1, 'Leave', 'It was 30 days.', 'changed')""",
+            (version, document),
+        )
+    (row,) = control.ask("GET", "/api/knowledge/held?source=handbook").body["held"]
+    assert (row["path"], row["cause"], row["characters"]) == ("leave.md", "changed", 15)
+    assert "text" not in row
+    assert [each["id"] for each in one(control, "leave.md")["kept"]] == [str(version)]
+    place, why = f"/api/knowledge/held/{version}/read", {"reason": "case 7"}
+    ben, sam = control.sign_in("ben@acme.example"), control.sign_in("sam@acme.example")
+    assert control.ask("POST", place, why, **ben).status in (403, 404)
+    assert control.ask("POST", place, {}, **sam).status == 422
+    assert control.ask("POST", place, why, **sam).body["version"]["text"] == "It was 30 days."
+    assert control.ask("POST", f"/api/knowledge/held/{document}/read", why, **sam).code == "document_unknown"
+    monkeypatch.setenv("GROUNDPLAN_URL", f"http://127.0.0.1:{control.port}")
+    monkeypatch.setenv("GROUNDPLAN_TOKEN", control.home.operator_token.read_text().strip())
+    run = CliRunner()
+    assert "leave.md" in run.invoke(app, ["held"]).output
+    assert run.invoke(app, ["held", str(version), "--reason", "case 7"]).output.strip() == "It was 30 days."
+    with connect(base.urls["control"], autocommit=True) as conn:
+        read = conn.execute("SELECT count(*) FROM audit_entry WHERE action = 'knowledge.held_read'").fetchone()
+        conn.execute("DELETE FROM held_version")
+    assert read == (2,)

@@ -1,7 +1,7 @@
 """Upkeep of documents beside requests. Safe where two control processes run.
 
-What is deleted leaves the disk, what is kept too long goes, and what was deleted and came back with a restored backup
-goes once more.
+What is deleted leaves the disk, what is kept too long goes, and so does what a legal hold kept until it ended; what was
+deleted and came back with a restored backup goes once more.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from groundplan.core.database import connect, database_url
 from groundplan.core.errors import GroundplanError
 from groundplan.identity import service as identity
 from groundplan.knowledge.deletion.delete import Why, erase, replay, retire
+from groundplan.knowledge.deletion.held import release
 
 log = logging.getLogger("groundplan.api.knowledge")
 SWEEP_SECONDS = 900.0
@@ -49,9 +50,10 @@ def replay_now(services: Services) -> int:
 
 
 def sweep_now(services: Services) -> int:
-    """Retention, the list of deletions, and erasing from the disk; how many documents were erased."""
+    """Retention, holds that ended, the list of deletions, and erasing from the disk; how many documents were erased."""
     now = services.clock.now()
     with closing(_connect(services)) as conn:
+        release(conn, Why(SYSTEM, "the legal hold that kept it has ended", now, services.home.root))
         retire(conn, Why(SYSTEM, "kept for as long as its source says", now, services.home.root), clear_answers)
         replay(conn, services.home.root, now)
         return erase(conn, now)

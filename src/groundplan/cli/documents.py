@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
         delete,
         deletions,
         readmit,
+        held,
         lineage,
         mentions,
         push,
@@ -98,6 +99,7 @@ def document(which: Document, home: HomeOption = None, as_json: JsonOption = Fal
     lines.append(table(("what", "value", "from"), rows))
     lines += [f"{row['workload']}: {row['kept_back'] or 'may be given it'}" for row in value["workloads"]]
     lines += [f"{row['severity']}: {row['message']}" for row in value["findings"]]
+    lines += [f"kept by a legal hold: version {row['version'] or '-'}, {row['cause']}" for row in value["kept"]]
     lines.append(f"{len(value['used_by'])} answers used it; {len(value['people'])} people may read it")
     emit(value, as_json, "\n".join(lines))
 
@@ -152,11 +154,11 @@ def deletions(home: HomeOption = None, as_json: JsonOption = False) -> None:
          "let in again" if row["lifted_at"] else "")
         for row in value["deletions"]
     ]  # fmt: skip
-    emit(
-        value,
-        as_json,
-        table(("document", "deleted", "by", "why", "off the disk", ""), rows) if rows else "Nothing was.",
-    )
+    lines = [table(("document", "deleted", "by", "why", "off the disk", ""), rows) if rows else "Nothing was."]
+    gone = value["gone_at_source"]
+    if gone["waiting"]:
+        lines.append(f"{gone['waiting']} went at their sources: the first is off the disk by {gone['due'][:10]}")
+    emit(value, as_json, "\n".join(lines))
 
 
 def readmit(
@@ -171,6 +173,27 @@ def readmit(
         "/api/knowledge/readmit", {"source": source, "path": path, "reason": reason}
     )
     emit(value, as_json, f"{source}/{path} is read again with the next look at {source}")
+
+
+def held(
+    which: Annotated[str | None, typer.Argument(metavar="VERSION", help="Its id: tells what it said.")] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why it is read; it is in the audit log.")] = "",
+    source: Annotated[str | None, typer.Option("--source", help="Of this source only.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What legal holds keep of documents that changed, went or cannot be read any more; with a version, its text."""
+    client = ControlClient.connect(home)
+    if which is not None:
+        value = client.post(f"/api/knowledge/held/{quote(which, safe='')}/read", {"reason": reason})
+        emit(value, as_json, value["version"]["text"] or "Only its bytes are kept, as they were pushed: see --json.")
+        return
+    value = client.get(f"/api/knowledge/held?{urlencode({'source': source} if source else {})}")
+    rows = [
+        (row["id"], f"{row['source']}/{row['path']}", row["version"] or "", row["cause"], row["at"][:10])
+        for row in value["held"]
+    ]
+    emit(value, as_json, table(("id", "document", "version", "it", "on"), rows) if rows else "Nothing is.")
 
 
 def lineage(

@@ -165,6 +165,16 @@ async def delete(request: Request, csrf: Text, document: Text, reason: Text) -> 
     return _back("/knowledge/documents?state=deleted", reply, done)
 
 
+@router.post("/do/knowledge/held")
+async def held(request: Request, visitor: Signed, csrf: Text, version: Text, reason: Text) -> HTMLResponse:
+    """What a version said that a legal hold keeps; that it was read is in the audit log."""
+    path = f"/api/knowledge/held/{quote(version, safe='')}/read"
+    reply = await api_of(request, csrf).post(path, {"reason": reason})
+    if not reply.ok:
+        return failed(reply, visitor)
+    return await show(request, visitor, "document_held.html", HERE, tab="documents", **reply.body)
+
+
 @router.post("/do/knowledge/click")
 async def click(request: Request, csrf: Text, workload: Text, document: Text, rank: Text) -> RedirectResponse:
     """On to the document of a passage; that it was chosen is noted without who chose it, and only of who chose it here:

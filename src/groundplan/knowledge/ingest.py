@@ -20,6 +20,7 @@ from groundplan.core.audit import SYSTEM, record
 from groundplan.core.errors import Unavailable
 from groundplan.core.words import counted
 from groundplan.knowledge import store
+from groundplan.knowledge.deletion import held_store
 from groundplan.knowledge.intake import intake_store
 from groundplan.knowledge.intake.run import Progress, Run
 from groundplan.knowledge.intake.tally import Bad, Tally
@@ -39,6 +40,7 @@ _READING = ("knowledge.unreadable", "knowledge.unsupported", "knowledge.deleted_
 _TABLES = ("knowledge.table", "knowledge.sensor")
 FAILED = "knowledge.failed"
 _UNCONFINED = "knowledge.unconfined"
+_BECAME = {"changed": "changed", "gone": "went", "unreadable": "became unreadable"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +87,14 @@ def take_over(
     try:
         with _parser(settings) as sandbox:
             run = Run(
-                conn, source, connector, sandbox, review_days=settings.review_days, progress=settings.progress,
+                conn,
+                source,
+                connector,
+                sandbox,
+                review_days=settings.review_days,
+                progress=settings.progress,
                 models=settings.models,
-            )  # fmt: skip
+            )
             away: Unavailable | None = None
             try:
                 run.take_over()
@@ -145,13 +152,17 @@ def _conclude(
     with_tables = {f"{subject}/{key}".rstrip("/") for key in [*tally.tables, *tally.gone]}
     quality_store.tell(conn, source.name, tables, kinds=_TABLES, settled=with_tables if source.checks else None)
     _unknown_readers(conn, source, subject)
+    _held(conn, source, subject)
     unconfined = [_unconfined(source, subject, count)] if (count := intake_store.unconfined(conn, source.name)) else []
     quality_store.tell(conn, source.name, unconfined, kinds=[_UNCONFINED], settled=[subject])
     store.finish_source(conn, source.name)
     health = "down" if away else "failing" if tally.bad else "ok"
     reason = away.message if away else f"{len(tally.bad)} documents cannot be read" if tally.bad else None
     intake_store.set_health(conn, source.name, health, reason)
-    done = {"added": tally.added, "changed": tally.changed, "deleted": tally.deleted, "readers": tally.readers_changed}
+    done = {
+        "added": tally.added, "changed": tally.changed, "deleted": tally.deleted, "readers": tally.readers_changed,
+        "kept": tally.kept,
+    }  # fmt: skip
     if any(done.values()):
         record(conn, action="knowledge.ingested", actor=SYSTEM, subject=subject, detail=done)
 
@@ -173,6 +184,25 @@ def _unknown_readers(conn: Connection[Any], source: Source, subject: str) -> Non
     ]
     subjects = {f"{subject}/reader:{name}" for name in named} | store.reader_subjects(conn, subject)
     quality_store.tell(conn, source.name, found, kinds=["knowledge.reader_unknown"], settled=subjects)
+
+
+def _held(conn: Connection[Any], source: Source, subject: str) -> None:
+    """Documents that changed, went or cannot be read any more while a legal hold keeps what they said."""
+    found = []
+    for path, causes, document in held_store.places(conn, source.name):
+        became = " and ".join(_BECAME[cause] for cause in causes)
+        found.append(
+            Finding(
+                kind=held_store.FINDING,
+                subject=f"{subject}/{path}",
+                severity="high",
+                owner=source.governed.steward or source.owner,
+                detail={"document": None if document is None else str(document), "causes": causes},
+                message=f"{path} {became} at its source while a legal hold keeps it: what it said is kept",
+                hint="Ask who did that. `groundplan knowledge held` lists it; it is erased once the hold has ended.",
+            )
+        )
+    quality_store.tell(conn, source.name, found, kinds=[held_store.FINDING])
 
 
 def _stranger(source: Source, subject: str, name: str, paths: Sequence[str]) -> Finding:

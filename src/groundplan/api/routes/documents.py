@@ -18,9 +18,10 @@ from groundplan.api.context import Services, Using
 from groundplan.api.knowledge_upkeep import clear_answers
 from groundplan.api.local import post_local
 from groundplan.api.served import current_blueprint
+from groundplan.core.audit import record
 from groundplan.core.database import connect, database_url
 from groundplan.core.errors import Denied, Invalid, NotFound, Unavailable
-from groundplan.knowledge.deletion import deletion_store
+from groundplan.knowledge.deletion import deletion_store, held_store
 from groundplan.knowledge.deletion.delete import Why, delete, readmit
 from groundplan.knowledge.evaluation import history
 from groundplan.knowledge.governed import governed_store
@@ -55,6 +56,12 @@ class Decision(Strict):
 
 class Deletion(Strict):
     """Why it is deleted."""
+
+    reason: Reason
+
+
+class Reading(Strict):
+    """Why what a legal hold keeps is read."""
 
     reason: Reason
 
@@ -144,6 +151,7 @@ def document(document_id: UUID, services: Using, caller: SignedIn) -> dict[str, 
             "document": found,
             "newer": newer,
             "versions": governed_store.versions(conn, document_id),
+            "kept": held_store.versions(conn, document=document_id),
             "readers": shown.readers(conn, document_id),
             "people": governed_store.who_may_read(conn, document_id),
             "workloads": [
@@ -190,9 +198,11 @@ def deletion(document_id: UUID, body: Deletion, services: Using, caller: SignedI
 
 @router.get("/knowledge/deletions")
 def deletions(services: Using, _: Reader) -> dict[str, Any]:
-    """What was deleted by decision, by when it has to be off the disk, and since when it is."""
+    """What was deleted here, or kept until a legal hold ended (`cause`), by when it has to be off the disk, and since
+    when it is; of what went at its source, how much waits and how much is off the disk."""
     with services.transaction() as conn:
         stones = deletion_store.tombstones(conn)
+        waiting, due, erased = deletion_store.gone(conn)
         names = shown.names(conn, [stone.by for stone in stones])
     return {
         "deletions": [
@@ -202,13 +212,43 @@ def deletions(services: Using, _: Reader) -> dict[str, Any]:
                 "at": one.at,
                 "by": names.get(one.by, one.by),
                 "reason": one.reason,
+                "cause": one.cause,
                 "due": one.due,
                 "erased_at": one.erased_at,
                 "lifted_at": one.lifted_at,
             }
             for one in stones
-        ]
+        ],
+        "gone_at_source": {"waiting": waiting, "due": due, "erased": erased},
     }
+
+
+@router.get("/knowledge/held")
+def held(services: Using, _: Reader, source: str | None = None) -> dict[str, Any]:
+    """What legal holds keep of documents that changed, went or cannot be read any more, without its text."""
+    with services.transaction() as conn:
+        return {"held": held_store.versions(conn, source=source)}
+
+
+@router.post("/knowledge/held/{held_id}/read")
+def read_held(held_id: UUID, body: Reading, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """What a kept version said, for whoever may decide about the document; that it was read, and why, is in the audit
+    log. `data` (base64): the bytes of what was pushed."""
+    with services.transaction() as conn:
+        found = held_store.one(conn, held_id)
+        if found is None:
+            raise _unknown()
+        whose = None if found["document_id"] is None else governed_store.one(conn, found["document_id"])
+        if whose is None:
+            require_duty(caller, DATA, f"source/{found['source']}")
+        else:
+            may_decide(conn, caller, whose)
+        data = found.pop("data")
+        record(
+            conn, action="knowledge.held_read", actor=caller.actor, subject=f"source/{found['source']}",
+            detail={"version": str(held_id), "reason": body.reason}, at=services.clock.now(),
+        )  # fmt: skip
+        return {"version": {**found, "data": None if data is None else base64.b64encode(data).decode()}}
 
 
 @router.post("/knowledge/readmit")

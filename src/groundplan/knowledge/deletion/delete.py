@@ -1,12 +1,14 @@
 """Deleting documents: at once from everything that answers, then from the disk, and told in the audit log.
 
 What is under a legal hold is not deleted, whoever asks. Where something was deleted its place stays empty, also if its
-source still has it, until somebody lets it in again. Copies of the database that others keep are not reached: a backup
-is cleaned when it is restored, by its tombstones.
+source still has it, until somebody lets it in again. What went at its source is taken off the disk as well, and may
+come back. Copies of the database that others keep are not reached: a backup is cleaned when it is restored, by its
+tombstones.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -20,7 +22,7 @@ from groundplan.core.audit import SYSTEM, record
 from groundplan.core.errors import Conflict, NotFound
 from groundplan.core.ids import new_id
 from groundplan.knowledge.deletion import deletion_store as store
-from groundplan.knowledge.deletion import tombstones
+from groundplan.knowledge.deletion import held_store, tombstones
 from groundplan.knowledge.deletion.deletion_store import Tombstone
 from groundplan.knowledge.intake import intake_store
 
@@ -85,7 +87,11 @@ def delete(conn: Connection[Any], ids: Sequence[UUID], why: Why, clear: Clear | 
 def readmit(conn: Connection[Any], source: str, path: str, why: Why) -> None:
     """Let a deleted place be a document again, with the next look at its source. Raises `NotFound`."""
     with conn.transaction():
-        standing = [s for s in store.tombstones(conn, limit=10_000) if (s.source, s.path) == (source, path)]
+        standing = [
+            one
+            for one in store.tombstones(conn, limit=10_000)
+            if (one.source, one.path, one.cause) == (source, path, "decided")
+        ]
         if not store.lift(conn, source, path):
             raise NotFound(
                 f"{path} of {source} was not deleted", code="tombstone_unknown",
@@ -111,16 +117,17 @@ def replay(conn: Connection[Any], home: Path, at: datetime) -> int:
             store.bury(conn, stone)
         standing = [(one.source, one.path) for one in store.tombstones(conn, limit=1_000_000) if one.lifted_at is None]
         back = store.live_at(conn, standing)
-        if back:
+        kept = held_store.drop(conn, [one.document_id for one in listed.values() if one.cause == "hold_ended"])
+        if back or kept:
             intake_store.hold_changes(conn)
             intake_store.remove(conn, back)
             store.wipe(conn, back)
             intake_store.tell_followers(conn)
-            detail = {"documents": len(back), "reason": "the list of deletions was replayed"}
+            detail = {"documents": len(back), "versions": kept, "reason": "the list of deletions was replayed"}
             record(conn, action="knowledge.deleted", actor=SYSTEM, subject="company", detail=detail, at=at)
         unlisted = [one for one in store.tombstones(conn, limit=1_000_000) if one.id not in listed]
     tombstones.append(home, unlisted)
-    return len(back)
+    return len(back) + kept
 
 
 def retire(conn: Connection[Any], why: Why, clear: Clear | None = None) -> int:
@@ -132,14 +139,16 @@ def retire(conn: Connection[Any], why: Why, clear: Clear | None = None) -> int:
 def erase(conn: Connection[Any], at: datetime) -> int:
     """Take what was deleted off the disk, and put the receipt into the audit log; how many documents.
 
-    `conn` is in autocommit. Nothing is done while the tables are large and no erasure is due within a day. The receipt
-    says by which means, and what is not reached by it.
+    `conn` is in autocommit. Nothing is done while no erasure is due within a day and the tables are large, or only what
+    went at its source waits: searches wait while tables are written. The receipt says by which means, and what is not
+    reached by it.
     """
-    waiting = store.tombstones(conn, open_only=True, limit=100_000)
+    waiting = store.waiting(conn)
     if not waiting:
         return 0
     due = min(stone.due for stone in waiting)
-    if store.size(conn) > SMALL_BYTES and due - at > timedelta(days=1):
+    asked = any(stone.cause != "gone" for stone in waiting)
+    if due - at > timedelta(days=1) and (not asked or store.size(conn) > SMALL_BYTES):
         return 0
     remaining = store.left(conn, [stone.document_id for stone in waiting])
     rewritten = store.rewrite(conn)
@@ -150,6 +159,7 @@ def erase(conn: Connection[Any], at: datetime) -> int:
             conn, action="knowledge.erased", actor=SYSTEM, subject="company", at=at,
             detail={
                 "documents": len(waiting),
+                "causes": dict(Counter(stone.cause for stone in waiting)),
                 "tombstones": [str(stone.id) for stone in waiting][:200],
                 "digests": [stone.digest for stone in waiting][:200],
                 "latest_due": due.isoformat(),

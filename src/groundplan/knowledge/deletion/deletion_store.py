@@ -17,7 +17,8 @@ from psycopg.rows import class_row
 Conn = Connection[Any]
 
 TABLES: tuple[LiteralString, ...] = (
-    "chunk", "document", "document_version", "document_reader", "document_conflict", "pushed",
+    "chunk", "document", "document_version", "document_reader", "document_conflict", "pushed", "held_version",
+    "finding",
 )  # fmt: skip
 _PAUSES = (0.0, 0.2, 1.0, 3.0)
 """Seconds before each try to write a table anew: who reads it as it was is mostly the server itself, for a moment."""
@@ -37,7 +38,8 @@ class Doomed:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """As a row of the table and a line of the file."""
+    """As a row of the table and a line of the file. `cause`: `decided`, `gone` (at its source), or `hold_ended`, which
+    is of a version that a hold had kept; only the first closes its place."""
 
     id: UUID
     document_id: UUID
@@ -50,16 +52,17 @@ class Tombstone:
     due: datetime
     erased_at: datetime | None = None
     lifted_at: datetime | None = None
+    cause: str = "decided"
 
 
-_COLUMNS = "id, document_id, source, path, digest, at, by, reason, due, erased_at, lifted_at"
+_COLUMNS = "id, document_id, source, path, digest, at, by, reason, due, erased_at, lifted_at, cause"
 
 
 def doomed(conn: Conn, ids: Sequence[UUID]) -> list[Doomed]:
     """Those of the documents that are live, locked until the end of the transaction."""
     with conn.cursor(row_factory=class_row(Doomed)) as cursor:
         return cursor.execute(
-            """SELECT d.id, d.source, d.path, d.digest, d.legal_hold OR s.legal_hold AS legal_hold, s.erase_days
+            """SELECT d.id, d.source, d.path, d.digest, on_hold(d) AS legal_hold, s.erase_days
                FROM document d JOIN source s ON s.name = d.source
                WHERE d.id = ANY(%s) AND d.deleted_at IS NULL ORDER BY d.id FOR UPDATE OF d""",
             (list(ids),),
@@ -67,13 +70,14 @@ def doomed(conn: Conn, ids: Sequence[UUID]) -> list[Doomed]:
 
 
 def bury(conn: Conn, stone: Tombstone) -> None:
-    """One that stands for the place already is replaced."""
+    """One that closes its place replaces what closed it before."""
+    if stone.lifted_at is None:
+        conn.execute(
+            "UPDATE tombstone SET lifted_at = now() WHERE source = %s AND path = %s AND lifted_at IS NULL",
+            (stone.source, stone.path),
+        )
     conn.execute(
-        "UPDATE tombstone SET lifted_at = now() WHERE source = %s AND path = %s AND lifted_at IS NULL",
-        (stone.source, stone.path),
-    )
-    conn.execute(
-        f"""INSERT INTO tombstone ({_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        f"""INSERT INTO tombstone ({_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             ON CONFLICT (id) DO NOTHING""",
         (
             stone.id,
@@ -87,21 +91,57 @@ def bury(conn: Conn, stone: Tombstone) -> None:
             stone.due,
             stone.erased_at,
             stone.lifted_at,
+            stone.cause,
         ),
     )
 
 
+def bury_gone(conn: Conn, documents: Sequence[UUID], by: str) -> list[UUID]:
+    """Note that documents go at their source, before they do: those that were there and that no legal hold keeps. Their
+    places stay open."""
+    rows = conn.execute(
+        f"""INSERT INTO tombstone ({_COLUMNS})
+            SELECT gen_random_uuid(), d.id, d.source, d.path, d.digest, now(), %s::text, 'it went at its source',
+              now() + make_interval(days => s.erase_days), NULL::timestamptz, now(), 'gone'
+            FROM document d JOIN source s ON s.name = d.source
+            WHERE d.id = ANY(%s) AND d.deleted_at IS NULL AND NOT on_hold(d) RETURNING document_id""",
+        (by, list(documents)),
+    ).fetchall()
+    return [id for (id,) in rows]
+
+
 def wipe(conn: Conn, documents: Sequence[UUID]) -> None:
-    """What is kept of documents besides their rows and chunks: versions, titles, what was pushed, what was said."""
+    """What is kept of documents besides their rows and chunks: versions, titles, what was pushed, what was said and
+    decided."""
     conn.execute("DELETE FROM document_version WHERE document_id = ANY(%s)", (list(documents),))
+    conn.execute("DELETE FROM held_version WHERE document_id = ANY(%s)", (list(documents),))
     conn.execute(
         """DELETE FROM pushed p USING document d
            WHERE d.id = ANY(%s) AND p.source = d.source AND p.path = d.path""",
         (list(documents),),
     )
+    conn.execute("UPDATE document SET decided = '{}' WHERE id = ANY(%s)", (list(documents),))
+    forget(conn, documents)
+
+
+def forget_gone(conn: Conn, documents: Sequence[UUID]) -> None:
+    """As `forget`, those of the documents that are deleted and that no legal hold keeps any more."""
+    rows = conn.execute(
+        "SELECT d.id FROM document d WHERE d.id = ANY(%s) AND d.deleted_at IS NOT NULL AND NOT on_hold(d)",
+        (list(documents),),
+    ).fetchall()
+    forget(conn, [id for (id,) in rows])
+
+
+def forget(conn: Conn, documents: Sequence[UUID]) -> None:
+    """What deleted documents said of themselves, and what findings say of them. What was decided about them stays, for
+    when they come back, and so does which version there was when."""
+    if not documents:
+        return
+    conn.execute("UPDATE document_version SET title = '' WHERE document_id = ANY(%s)", (list(documents),))
     conn.execute(
-        """UPDATE document SET title = path, declared = '{}', decided = '{}', origins = '{}', notes = '{}',
-             owner = NULL, steward = NULL, settled = '', supersedes = '{}', bytes = NULL WHERE id = ANY(%s)""",
+        """UPDATE document SET title = path, declared = '{}', origins = '{}', notes = '{}', owner = NULL,
+             steward = NULL, settled = '', supersedes = '{}', bytes = NULL, legal_hold = false WHERE id = ANY(%s)""",
         (list(documents),),
     )
     conn.execute(
@@ -119,13 +159,30 @@ def wipe(conn: Conn, documents: Sequence[UUID]) -> None:
     )
 
 
-def tombstones(conn: Conn, *, open_only: bool = False, limit: int = 500) -> list[Tombstone]:
-    """The newest first; `open_only`: those whose bytes may still be on the disk."""
+def tombstones(conn: Conn, limit: int = 500) -> list[Tombstone]:
+    """Of what was deleted here, the newest first; what went at its source is none of it."""
     with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
         return cursor.execute(
-            f"SELECT {_COLUMNS} FROM tombstone WHERE NOT %s OR erased_at IS NULL ORDER BY at DESC LIMIT %s",
-            (open_only, limit),
+            f"SELECT {_COLUMNS} FROM tombstone WHERE cause <> 'gone' ORDER BY at DESC LIMIT %s", (limit,)
         ).fetchall()
+
+
+def waiting(conn: Conn, limit: int = 100_000) -> list[Tombstone]:
+    """Of everything whose bytes may still be on the disk, the oldest first."""
+    with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
+        return cursor.execute(
+            f"SELECT {_COLUMNS} FROM tombstone WHERE erased_at IS NULL ORDER BY at LIMIT %s", (limit,)
+        ).fetchall()
+
+
+def gone(conn: Conn) -> tuple[int, datetime | None, int]:
+    """Of what went at its source: how many wait to be taken off the disk, when the first is due, how many are off."""
+    row = conn.execute(
+        """SELECT count(*) FILTER (WHERE erased_at IS NULL), min(due) FILTER (WHERE erased_at IS NULL),
+             count(*) FILTER (WHERE erased_at IS NOT NULL) FROM tombstone WHERE cause = 'gone'"""
+    ).fetchone()
+    assert row is not None
+    return int(row[0]), row[1], int(row[2])
 
 
 def all_ids(conn: Conn) -> set[UUID]:
@@ -153,18 +210,22 @@ def lift(conn: Conn, source: str, path: str) -> bool:
 def expired(conn: Conn, limit: int = 500) -> list[UUID]:
     """Live documents whose retention is over and that no legal hold keeps."""
     rows = conn.execute(
-        """SELECT d.id FROM document d JOIN source s ON s.name = d.source
+        """SELECT d.id FROM document d
            WHERE d.deleted_at IS NULL AND d.retain_until < (now() AT TIME ZONE 'UTC')::date
-             AND NOT d.legal_hold AND NOT s.legal_hold LIMIT %s""",
+             AND NOT on_hold(d) LIMIT %s""",
         (limit,),
     )
     return [id for (id,) in rows]
 
 
 def left(conn: Conn, documents: Sequence[UUID]) -> int:
-    """How many passages with a text are left of documents: none, or a bug."""
+    """How many passages with a text are left of documents that did not come back, and of versions that a hold had kept:
+    none, or a bug."""
     row = conn.execute(
-        "SELECT count(*) FROM chunk WHERE document_id = ANY(%s) AND text <> ''", (list(documents),)
+        """SELECT (SELECT count(*) FROM chunk c JOIN document d ON d.id = c.document_id
+               WHERE d.id = ANY(%(ids)s) AND d.deleted_at IS NOT NULL AND c.text <> '')
+             + (SELECT count(*) FROM held_version WHERE id = ANY(%(ids)s))""",
+        {"ids": list(documents)},
     ).fetchone()
     return 0 if row is None else int(row[0])
 
@@ -215,14 +276,21 @@ def mark_erased(conn: Conn, ids: Sequence[UUID], receipt: UUID, at: datetime) ->
 
 
 def mentioning(conn: Conn, words: Sequence[str], limit: int = 1000) -> list[tuple[UUID, str, str, bool]]:
-    """(document, source, path, on hold) of live documents with one of these texts in them, in any case."""
+    """(document, source, path, on hold) of live documents with one of these texts in them, in any case, and of what a
+    legal hold keeps of others."""
     patterns = ["%" + re.sub(r"([\\%_])", r"\\\1", word) + "%" for word in words]
     rows = conn.execute(
-        """SELECT d.id, d.source, d.path, d.legal_hold OR s.legal_hold
-           FROM document d JOIN source s ON s.name = d.source
+        """SELECT d.id, d.source, d.path, on_hold(d) FROM document d
            WHERE d.deleted_at IS NULL AND (EXISTS (
-               SELECT 1 FROM chunk c WHERE c.document_id = d.id AND c.text ILIKE ANY(%s)) OR d.title ILIKE ANY(%s))
-           ORDER BY d.source, d.path LIMIT %s""",
-        (patterns, patterns, limit),
+               SELECT 1 FROM chunk c WHERE c.document_id = d.id AND c.text ILIKE ANY(%(like)s))
+             OR d.title ILIKE ANY(%(like)s))
+           UNION
+           SELECT coalesce(h.document_id, h.id), h.source, h.path, true
+           FROM held_version h LEFT JOIN document d ON d.id = h.document_id LEFT JOIN source s ON s.name = h.source
+           WHERE (h.text ILIKE ANY(%(like)s) OR h.title ILIKE ANY(%(like)s)
+               OR encode(h.data, 'escape') ILIKE ANY(%(like)s) OR h.declared::text ILIKE ANY(%(like)s))
+             AND (coalesce(s.legal_hold, false) OR (d.id IS NOT NULL AND on_hold(d)))
+           ORDER BY 2, 3 LIMIT %(limit)s""",
+        {"like": patterns, "limit": limit},
     )
     return rows.fetchall()

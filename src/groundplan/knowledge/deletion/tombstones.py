@@ -54,6 +54,7 @@ def _plain(stone: Tombstone) -> dict[str, str | None]:
         "id": str(stone.id), "document": str(stone.document_id), "source": stone.source, "path": stone.path,
         "digest": stone.digest, "at": stone.at.isoformat(), "by": stone.by, "reason": stone.reason,
         "due": stone.due.isoformat(), "lifted_at": stone.lifted_at.isoformat() if stone.lifted_at else None,
+        "cause": stone.cause,
     }  # fmt: skip
 
 
@@ -65,5 +66,5 @@ def _stone(line: dict[str, str | None]) -> Tombstone:
     return Tombstone(
         UUID(text("id")), UUID(text("document")), text("source"), text("path"), text("digest"),
         datetime.fromisoformat(text("at")), text("by"), text("reason"), datetime.fromisoformat(text("due")),
-        None, datetime.fromisoformat(lifted) if lifted else None,
+        None, datetime.fromisoformat(lifted) if lifted else None, line.get("cause") or "decided",
     )  # fmt: skip

@@ -17,6 +17,7 @@ from psycopg import Connection
 from groundplan.catalog.levels import SENSITIVITIES
 from groundplan.core.audit import record
 from groundplan.core.errors import Invalid, NotFound
+from groundplan.knowledge.deletion import held_store
 from groundplan.knowledge.governed import governed_store as store
 from groundplan.knowledge.governed.inherit import STATES
 
@@ -40,10 +41,11 @@ class Said:
 def decide(conn: Connection[Any], document: UUID, name: str, value: Any, said: Said) -> dict[str, Any]:
     """Set one value, or (None) take the decision back; the document afterwards. Part of the caller's transaction.
 
-    Raises `NotFound` (document_unknown) and `Invalid` (decision_value).
+    Of a document that is gone only the legal hold is decided, which keeps what it said. Raises `NotFound`
+    (document_unknown) and `Invalid` (decision_value).
     """
     found = store.one(conn, document, lock=True)
-    if found is None or found["deleted_at"] is not None:
+    if found is None or (found["deleted_at"] is not None and not _kept(conn, document, name, value)):
         raise NotFound("no such document", code="document_unknown", hint="`groundplan knowledge documents` lists them.")
     plain = _checked(conn, found, name, value)
     decided = {key: each for key, each in found["decided"].items() if key != name}
@@ -74,6 +76,11 @@ def decide(conn: Connection[Any], document: UUID, name: str, value: Any, said: S
     after = store.one(conn, document)
     assert after is not None
     return after
+
+
+def _kept(conn: Connection[Any], document: UUID, name: str, value: Any) -> bool:
+    """Whether it is decided if a gone document's versions are kept on."""
+    return name == "legal_hold" and isinstance(value, bool) and bool(held_store.versions(conn, document=document))
 
 
 def _checked(conn: Connection[Any], found: Mapping[str, Any], name: str, value: Any) -> Any:

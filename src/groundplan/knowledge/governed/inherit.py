@@ -92,6 +92,16 @@ def holds(levels: Sequence[Level], decisions: Mapping[str, Mapping[str, Any]], d
     return Holds(values, origins)
 
 
+def still_held(found: Holds, held_by: str | None, decisions: Mapping[str, Mapping[str, Any]]) -> Holds:
+    """The same, under the legal hold that a folder or the document itself (`held_by`) set, where they say it no more:
+    whoever may write there must not end it. A decision does; the source's declaration ends the source's own."""
+    own = held_by is not None and not held_by.startswith(("source/", "decision of "))
+    if not own or found.values["legal_hold"] or "legal_hold" in decisions:
+        return found
+    origin = {"from": held_by, "ignored": [f"{held_by} no longer says legal_hold, which only a decision ends"]}
+    return Holds({**found.values, "legal_hold": True}, {**found.origins, "legal_hold": origin})
+
+
 def _lapsed(decision: Mapping[str, Any], digest: str) -> bool:
     return decision["value"] == "approved" and decision.get("digest") not in (None, digest)
 

@@ -78,6 +78,8 @@ class Known:
     media: str | None
     title: str
     content: str | None = None
+    held_by: str | None = None
+    """What put it under a legal hold, as its origins name it."""
 
 
 def known(conn: Conn, source: str) -> dict[str, Known]:
@@ -85,7 +87,9 @@ def known(conn: Conn, source: str) -> dict[str, Known]:
     with conn.cursor(row_factory=class_row(Known)) as cursor:
         rows = cursor.execute(
             """SELECT id, path, digest, deleted_at IS NULL AS live, token, settled, chunked, declared, decided,
-                 modified_at, review_by, media, title, content FROM document WHERE source = %s""",
+                 modified_at, review_by, media, title, content,
+                 CASE WHEN legal_hold THEN origins #>> '{legal_hold,from}' END AS held_by
+               FROM document WHERE source = %s""",
             (source,),
         ).fetchall()
     return {row.path: row for row in rows}

@@ -7,8 +7,6 @@ certain. Nothing is decided here about who may search which source, and no vecto
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections import deque
@@ -25,13 +23,17 @@ from psycopg import Connection
 from psycopg.errors import CardinalityViolation, ProgramLimitExceeded
 
 from groundplan.blueprint.model import Source
+from groundplan.core.audit import SYSTEM
 from groundplan.core.database import first_line
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
+from groundplan.knowledge.deletion import deletion_store, held
+from groundplan.knowledge.deletion.held_store import Cause
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.model import serving
 from groundplan.knowledge.index.recut import recut
 from groundplan.knowledge.intake import intake_store as store
+from groundplan.knowledge.intake.content import LONGEST_NAME, changed_at, digest_of, nameable
 from groundplan.knowledge.intake.settle import Settled, closed, declared, settle, source_values, superseded_paths
 from groundplan.knowledge.intake.tally import Bad, Tally
 from groundplan.knowledge.model import Readers
@@ -48,7 +50,6 @@ _BATCH_CHARACTERS = 4_000_000
 _BATCH_SECONDS = 2.0
 MOST_AWAY = 20
 """So many documents of a source may be out of reach before the source itself is taken for away."""
-_LONGEST_NAME = 1000
 _DATA = (psycopg.DataError, psycopg.IntegrityError, CardinalityViolation, ProgramLimitExceeded, ValueError)
 """How PostgreSQL, or the way to it, refuses what a document says."""
 
@@ -68,7 +69,7 @@ class _Batch:
     plain: set[UUID] = field(default_factory=set)
     """Of `chunks`: documents that are no Markdown."""
     replaced: list[UUID] = field(default_factory=list)
-    removed: list[UUID] = field(default_factory=list)
+    removed: dict[UUID, Cause] = field(default_factory=dict)
     cursor: Cursor | None = None
     began: float = field(default_factory=time.monotonic)
     characters: int = 0
@@ -204,10 +205,10 @@ class Run:
     def _jobs(self, changes: Iterator[Change]) -> Iterator[Job]:
         """Documents that have to be parsed; all others are dealt with on the way."""
         for change in changes:
-            if not _nameable(change.key):
+            if not nameable(change.key):
                 self._bad(
-                    printable(change.key)[:_LONGEST_NAME], "document_name",
-                    f"its name is not UTF-8, or longer than {_LONGEST_NAME} characters", "Rename it where it is from.",
+                    printable(change.key)[:LONGEST_NAME], "document_name",
+                    f"its name is not UTF-8, or longer than {LONGEST_NAME} characters", "Rename it where it is from.",
                 )  # fmt: skip
                 if not self._pending:
                     self._advance(change, clear=not self._again)
@@ -245,7 +246,7 @@ class Run:
                 self._unchanged(one, change, around)
                 return None
             content = self._connector.read(change.key)
-            digest = _digest(content)
+            digest = digest_of(content, PROCESSING)
             if one is not None and one.live and one.digest == digest and one.chunked == PROCESSING:
                 self._unchanged(one, change, around)
                 return None
@@ -267,8 +268,9 @@ class Run:
         decided: Mapping[str, Any],
         digest: str,
         modified: datetime | None,
+        held_by: str | None,
     ) -> Settled:
-        found = settle(self._source, self._values, around, says, decided, digest, modified)
+        found = settle(self._source, self._values, around, says, decided, digest, modified, held_by)
         return closed(found, self._strangers(found.readers.deny - {"public"}))
 
     def _strangers(self, names: frozenset[str]) -> list[str]:
@@ -281,7 +283,7 @@ class Run:
 
     def _unchanged(self, one: store.Known, change: Change, around: tuple[Any, ...]) -> None:
         """The content stands; what holds for it may have changed above it."""
-        settled = self._settled(around, one.declared, one.decided, one.digest, one.modified_at)
+        settled = self._settled(around, one.declared, one.decided, one.digest, one.modified_at, one.held_by)
         self.tally.seen.add(change.key)
         self.tally.read += 1
         if settled.row["settled"] != one.settled:
@@ -305,9 +307,10 @@ class Run:
     def _take(self, pending: _Pending, parsed: Parsed) -> None:
         key, content = pending.change.key, pending.content
         one = self._known.get(key)
-        modified = _changed_at(one, content, parsed)
+        modified = changed_at(one, content, parsed)
         says = declared(parsed.told, content.told)
-        settled = self._settled(pending.around, says, one.decided if one else {}, pending.digest, modified)
+        decided, held_by = (one.decided, one.held_by) if one else ({}, None)
+        settled = self._settled(pending.around, says, decided, pending.digest, modified, held_by)
         told_before = one is not None or key in self._ids
         id = self._ids.setdefault(key, one.id if one else new_id())
         self._batch.rows.append(self._row(id, pending, parsed, settled, modified))
@@ -358,19 +361,19 @@ class Run:
     def _bad(self, key: str, code: str, message: str, hint: str) -> None:
         """A document that cannot be read for certain: told, and taken out of search until it can."""
         self._tell(key, code, message, hint)
-        self._remove(key)
+        self._remove(key, "unreadable")
 
     def _gone(self, key: str) -> None:
         self.tally.gone.add(key)
-        if self._remove(key):
+        if self._remove(key, "gone"):
             self.tally.deleted += 1
 
-    def _remove(self, key: str) -> bool:
+    def _remove(self, key: str, cause: Cause) -> bool:
         one = self._known.get(key)
         id = one.id if one is not None and one.live else self._ids.get(key)
         if id is None:
             return False
-        self._batch.removed.append(id)
+        self._batch.removed[id] = cause
         return True
 
     def _write_if(self, *, full: bool) -> None:
@@ -412,7 +415,7 @@ class Run:
             )  # fmt: skip
             one = self._known.get(key)
             if one is not None and one.live:
-                rest.removed.append(one.id)
+                rest.removed[one.id] = "unreadable"
             if part.held:
                 self.tally.readers_changed -= 1
             elif one is not None and one.live:
@@ -422,10 +425,12 @@ class Run:
             self.tally.chunks -= sum(map(len, part.chunks.values()))
 
     def _write(self, batch: _Batch) -> None:
+        kept = 0
         with self._conn.transaction():
             if batch.rows or batch.removed or batch.held:
                 store.hold_changes(self._conn)
             if batch.rows:
+                kept += held.keep_changed(self._conn, batch.rows, batch.chunks)
                 store.put_documents(self._conn, batch.rows)
                 self._put_chunks(batch)
             if batch.held:
@@ -435,10 +440,21 @@ class Run:
             if batch.readers:
                 put_readers(self._conn, batch.readers)
             if batch.removed:
-                store.remove(self._conn, batch.removed)
+                kept += self._take_out(batch.removed)
             if batch.rows or batch.removed or batch.held:
                 store.tell_followers(self._conn)
             store.go_on(self._conn, self._source.name, batch.cursor, self._progressed())
+        self.tally.kept += kept
+
+    def _take_out(self, removed: Mapping[UUID, Cause]) -> int:
+        """Destroy what documents say, but what a legal hold keeps: how many of those. What goes at its source, and is
+        not held, is noted for its receipt."""
+        kept = held.keep_removed(self._conn, removed)
+        gone = [id for id, cause in removed.items() if cause == "gone"]
+        noted = deletion_store.bury_gone(self._conn, gone, SYSTEM)
+        store.remove(self._conn, list(removed))
+        deletion_store.forget(self._conn, noted)
+        return kept
 
     def _put_chunks(self, batch: _Batch) -> None:
         """Into every edition that there is, cut as that one is: none of them ever lacks what another has."""
@@ -468,25 +484,3 @@ def failed(source: str, error: Exception) -> Unavailable:
         f"reading it failed ({type(error).__name__})", code="source_failed",
         hint="The log has the details. What was read stays; it is tried again.",
     )  # fmt: skip
-
-
-def _nameable(key: str) -> bool:
-    """Whether PostgreSQL takes the key: UTF-8 without NUL, and not so long that no index holds it."""
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        return False
-    return len(key) <= _LONGEST_NAME and "\0" not in key
-
-
-def _changed_at(one: store.Known | None, content: Content, parsed: Parsed) -> datetime:
-    """When it was changed: as its source says, else when this content was seen here for the first time."""
-    if content.modified_at is not None:
-        return content.modified_at
-    same = one is not None and one.live and one.content is not None and one.content == parsed.content
-    return one.modified_at if same and one is not None and one.modified_at else datetime.now(UTC)
-
-
-def _digest(content: Content) -> str:
-    mark = json.dumps([PROCESSING, content.media, content.told], default=str, sort_keys=True).encode()
-    return hashlib.sha256(mark + b"\0" + content.data).hexdigest()

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from groundplan.blueprint.model import Source
-from groundplan.knowledge.governed.inherit import OWN, Holds, Level, Said, holds, retained_until, said
+from groundplan.knowledge.governed.inherit import OWN, Holds, Level, Said, holds, retained_until, said, still_held
 from groundplan.knowledge.model import Readers, by_grant
 from groundplan.knowledge.sources.model import Around
 
@@ -65,14 +65,16 @@ def settle(
     decided: Mapping[str, Any],
     digest: str,
     modified_at: datetime | None,
+    held_by: str | None = None,
 ) -> Settled:
-    """What holds for a document. Raises `Invalid` (front_matter) where it cannot be known for certain."""
+    """What holds for a document; `held_by`: what put it under a legal hold before. Raises `Invalid` (front_matter)
+    where it cannot be known for certain."""
     outer = [(each, said(each.told, f"folder file ({each.origin})")) for each in around]
     front, beside = said(says.get(FRONT, {}), "front matter"), said(says.get(BESIDE, {}), "sidecar")
     levels = [Level(f"source/{source.name}", values)]
     levels += [Level(each.origin, word.values) for each, word in outer]
     levels += [Level("document", front.values), Level("sidecar", beside.values)]
-    found = holds(levels, decided, digest)
+    found = still_held(holds(levels, decided, digest), held_by, decided)
     readers = _readers(source, outer, (front, beside))
     row = _row(found, modified_at, front.review_by or beside.review_by)
     mark = json.dumps([row, sorted(readers.allow), sorted(readers.deny)], default=str, sort_keys=True)

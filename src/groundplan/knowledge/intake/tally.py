@@ -27,6 +27,8 @@ class Tally:
     deleted: int = 0
     readers_changed: int = 0
     chunks: int = 0
+    kept: int = 0
+    """Versions of documents that a legal hold keeps though they changed, went or cannot be read."""
     bad: list[Bad] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)

@@ -11,6 +11,8 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from groundplan.knowledge.deletion import held_store
+
 _SOME = 500
 _LOCK = 0x70757368
 """Held from the number of a push to the end of its transaction, so that numbers become visible in their order."""
@@ -30,8 +32,9 @@ class Pushed:
 
 
 def put(conn: Conn, source: str, path: str, pushed: Pushed) -> int:
-    """Insert or replace a document; its number."""
+    """Insert or replace a document; its number. What a legal hold keeps of the one before stays (`held_store`)."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    held_store.keep_pushed(conn, source, path, "changed", pushed.data)
     row = conn.execute(
         """INSERT INTO pushed (source, path, data, media, readers, told, number)
            VALUES (%s, %s, %s, %s, %s, %s, nextval('pushed_change'))
@@ -45,8 +48,10 @@ def put(conn: Conn, source: str, path: str, pushed: Pushed) -> int:
 
 
 def withdraw(conn: Conn, source: str, path: str) -> bool:
-    """Destroy a document that was pushed, and remember to tell so; False where there is none."""
+    """Destroy a document that was pushed, but for what a legal hold keeps, and remember to tell so; False where there
+    is none."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    held_store.keep_pushed(conn, source, path, "gone", None)
     done = conn.execute(
         """UPDATE pushed SET data = '', told = '{}', readers = NULL, gone = true, number = nextval('pushed_change'),
              at = now() WHERE source = %s AND path = %s AND NOT gone""",

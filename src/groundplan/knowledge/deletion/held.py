@@ -1,0 +1,94 @@
+"""What a legal hold keeps where a document changes, goes or cannot be read any more at its source, until the hold ends.
+
+Its text stays as it was read, for whoever may decide about the document, and is found by no search. Who may read it is
+the route's; whether a hold stands is the database's (`on_hold`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.core.audit import record
+from groundplan.core.ids import new_id
+from groundplan.knowledge.deletion import deletion_store, tombstones
+from groundplan.knowledge.deletion import held_store as store
+from groundplan.knowledge.deletion.delete import Why
+from groundplan.knowledge.deletion.deletion_store import Tombstone
+from groundplan.knowledge.deletion.held_store import Cause
+from groundplan.knowledge.index import index_store
+from groundplan.knowledge.index.recut import whole
+from groundplan.knowledge.parsing.model import Piece
+
+_SAID = ("front", "beside")
+"""Of what is declared: what the document says itself."""
+
+
+def keep_changed(
+    conn: Connection[Any], rows: Sequence[Mapping[str, Any]], chunks: Mapping[UUID, Sequence[Piece]]
+) -> int:
+    """Before `rows` replace what documents are: keep what those under a legal hold say and will say no more; how many.
+    In the caller's transaction."""
+    new = {UUID(str(row["id"])): row for row in rows}
+    held = store.live(conn, list(new))
+    said = _texts(conn, [one.id for one in held])
+    kept: dict[UUID, tuple[str, Cause]] = {
+        one.id: (said[one.id], "changed")
+        for one in held
+        if _words(said[one.id]) != _words("".join(piece.text for piece in chunks.get(one.id, ())))
+        or _values(one.title, one.declared) != _values(new[one.id]["title"], new[one.id]["declared"])
+    }
+    return store.keep(conn, kept) if kept else 0
+
+
+def keep_removed(conn: Connection[Any], removed: Mapping[UUID, Cause]) -> int:
+    """Before documents are taken away: keep what those under a legal hold say; how many. In the caller's
+    transaction."""
+    said = _texts(conn, [one.id for one in store.live(conn, list(removed))])
+    return store.keep(conn, {id: (text, removed[id]) for id, text in said.items()}) if said else 0
+
+
+def release(conn: Connection[Any], why: Why) -> int:
+    """Destroy what was kept by holds that have ended; how many versions. They leave the disk, and get their receipt, as
+    whatever else is deleted."""
+    with conn.transaction():
+        over = store.over(conn)
+        if not over:
+            return 0
+        stones = [
+            Tombstone(
+                new_id(), one.id, one.source, one.path, one.digest, why.at, why.by, why.reason,
+                why.at + timedelta(days=one.erase_days), lifted_at=why.at, cause="hold_ended",
+            )
+            for one in over
+        ]  # fmt: skip
+        for stone in stones:
+            deletion_store.bury(conn, stone)
+        store.drop(conn, [one.id for one in over])
+        deletion_store.forget_gone(conn, [one.document_id for one in over if one.document_id is not None])
+        for source in sorted({one.source for one in over}):
+            own = [stone for stone in stones if stone.source == source]
+            detail = {"versions": len(own), "digests": [stone.digest for stone in own][:100], "reason": why.reason}
+            record(conn, action="knowledge.deleted", actor=why.by, subject=f"source/{source}", detail=detail, at=why.at)
+    tombstones.append(why.home, stones)
+    return len(stones)
+
+
+def _texts(conn: Connection[Any], documents: Sequence[UUID]) -> dict[UUID, str]:
+    if not documents:
+        return {}
+    return {id: whole(pieces).strip() for id, pieces in index_store.pieces_of(conn, documents).items()}
+
+
+def _words(text: str) -> str:
+    """The text without white space, of which passages leave some out."""
+    return "".join(text.split())
+
+
+def _values(title: str, declared: Mapping[str, Any]) -> str:
+    return json.dumps([title, *(declared.get(name) or {} for name in _SAID)], default=str, sort_keys=True)

@@ -1,0 +1,162 @@
+"""The SQL of what legal holds keep of documents that changed, went or cannot be read any more, as role control.
+
+Every function runs in the caller's transaction. Nothing here is searched: role search has no right to the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import class_row, dict_row
+
+from groundplan.core.ids import new_id
+
+Conn = Connection[Any]
+Cause = Literal["changed", "gone", "unreadable"]
+FINDING: Final = "knowledge.legal_hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A live document under a legal hold, as far as it is compared with what it becomes."""
+
+    id: UUID
+    title: str
+    declared: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What is kept of a document, without its text. `bytes`: of what was pushed."""
+
+    id: UUID
+    document_id: UUID | None
+    source: str
+    path: str
+    version: int | None
+    title: str
+    digest: str
+    modified_at: datetime | None
+    media: str
+    cause: Cause
+    at: datetime
+    characters: int | None
+    bytes: int | None
+
+
+_SHOWN: Final = """id, document_id, source, path, version, title, digest, modified_at, media, cause, at,
+  length(text) AS characters, length(data) AS bytes"""
+
+
+def live(conn: Conn, documents: Sequence[UUID]) -> list[Live]:
+    """Those of the documents that are live and under a legal hold."""
+    with conn.cursor(row_factory=class_row(Live)) as cursor:
+        return cursor.execute(
+            "SELECT id, title, declared FROM document d WHERE id = ANY(%s) AND deleted_at IS NULL AND on_hold(d)",
+            (list(documents),),
+        ).fetchall()
+
+
+def keep(conn: Conn, texts: Mapping[UUID, tuple[str, Cause]]) -> int:
+    """Keep what these documents say now; how many. What is kept of one already, word for word, is not kept twice."""
+    found = [(new_id(), document, text, cause) for document, (text, cause) in texts.items()]
+    ids, documents, said, causes = ([row[at] for row in found] for at in range(4))
+    return conn.execute(
+        """INSERT INTO held_version (id, document_id, source, path, version, title, digest, modified_at, media,
+             declared, text, cause)
+           SELECT n.id, d.id, d.source, d.path, d.version, d.title, d.digest, d.modified_at, coalesce(d.media, ''),
+             d.declared, n.text, n.cause
+           FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[]) AS n(id, document, text, cause)
+             JOIN document d ON d.id = n.document
+           WHERE NOT EXISTS (SELECT FROM held_version h WHERE h.document_id = d.id AND h.text = n.text
+             AND h.title = d.title AND h.declared = d.declared)""",
+        (ids, documents, said, causes),
+    ).rowcount
+
+
+def keep_pushed(conn: Conn, source: str, path: str, cause: Cause, data: bytes | None) -> None:
+    """Keep the bytes that were pushed to a place under a legal hold, before `data` replaces them (None: nothing)."""
+    conn.execute(
+        """INSERT INTO held_version (id, document_id, source, path, title, media, declared, data, cause)
+           SELECT %s, d.id, p.source, p.path, p.path, p.media, jsonb_build_object('pushed', p.told), p.data, %s
+           FROM pushed p LEFT JOIN document d ON d.source = p.source AND d.path = p.path
+             LEFT JOIN source s ON s.name = p.source
+           WHERE p.source = %s AND p.path = %s AND NOT p.gone AND p.data IS DISTINCT FROM %s
+             AND (coalesce(s.legal_hold, false) OR (d.id IS NOT NULL AND on_hold(d)))""",
+        (new_id(), cause, source, path, data),
+    )
+
+
+def versions(conn: Conn, source: str | None = None, document: UUID | None = None, limit: int = 1000) -> list[Version]:
+    """What is kept, the newest first; of a source, or of a document."""
+    with conn.cursor(row_factory=class_row(Version)) as cursor:
+        return cursor.execute(
+            f"""SELECT {_SHOWN} FROM held_version
+                WHERE (%(source)s::text IS NULL OR source = %(source)s)
+                  AND (%(document)s::uuid IS NULL OR document_id = %(document)s)
+                ORDER BY at DESC, id DESC LIMIT %(limit)s""",
+            {"source": source, "document": document, "limit": limit},
+        ).fetchall()
+
+
+def one(conn: Conn, id: UUID) -> dict[str, Any] | None:
+    """A version with what it said."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            f"SELECT {_SHOWN}, declared, text, data FROM held_version WHERE id = %s", (id,)
+        ).fetchone()
+
+
+def places(conn: Conn, source: str) -> list[tuple[str, list[str], UUID | None]]:
+    """(path, causes, document) of what is kept of a source."""
+    return conn.execute(
+        """SELECT path, array_agg(DISTINCT cause ORDER BY cause), (array_agg(document_id))[1] FROM held_version
+           WHERE source = %s GROUP BY path ORDER BY path""",
+        (source,),
+    ).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """A version whose hold has ended."""
+
+    id: UUID
+    document_id: UUID | None
+    source: str
+    path: str
+    digest: str
+    erase_days: int
+
+
+def over(conn: Conn) -> list[Over]:
+    """What no legal hold keeps any more."""
+    with conn.cursor(row_factory=class_row(Over)) as cursor:
+        return cursor.execute(
+            """SELECT h.id, h.document_id, h.source, h.path, h.digest, coalesce(s.erase_days, 30) AS erase_days
+               FROM held_version h LEFT JOIN document d ON d.id = h.document_id LEFT JOIN source s ON s.name = h.source
+               WHERE NOT coalesce(s.legal_hold, false) AND NOT (d.id IS NOT NULL AND on_hold(d)) ORDER BY h.at""",
+        ).fetchall()
+
+
+def drop(conn: Conn, ids: Sequence[UUID]) -> int:
+    """Destroy versions, and close what was told of places of which nothing is kept any more; how many."""
+    gone = conn.execute("DELETE FROM held_version WHERE id = ANY(%s)", (list(ids),)).rowcount
+    if gone:
+        conn.execute(
+            """UPDATE finding f SET closed_at = now(), closed_reason = 'the hold has ended' WHERE kind = %s
+                 AND closed_at IS NULL AND NOT EXISTS (
+                   SELECT FROM held_version h WHERE f.subject = 'source/' || h.source || '/' || h.path)""",
+            (FINDING,),
+        )
+    return gone
+
+
+def left(conn: Conn, ids: Sequence[UUID]) -> int:
+    """How many of these versions are still there."""
+    row = conn.execute("SELECT count(*) FROM held_version WHERE id = ANY(%s)", (list(ids),)).fetchone()
+    return 0 if row is None else int(row[0])

@@ -1,0 +1,187 @@
+"""What a legal hold keeps outlasts what happens at the source, is found by no search, and goes when the hold ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.errors import InsufficientPrivilege
+from tests.integration.test_knowledge_deletion import NOW, World
+from tests.knowledge_intake import source
+
+from groundplan.core.errors import NotFound
+from groundplan.knowledge.deletion import deletion_store, held_store
+from groundplan.knowledge.deletion.delete import erase, replay
+from groundplan.knowledge.deletion.held import release
+from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.sources import push_store
+from groundplan.knowledge.sources.push import Push
+from groundplan.testing.database import Database
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> Iterator[World]:
+    world = World(database, tmp_path)
+    world.write("a.md", "# A\n\nThe plans of the zanzibar project.\n")
+    world.write("b.md", "# B\n\nOther plans.\n")
+    world.ingest()
+    yield world
+    world.control.close()
+
+
+def kept(world: World) -> dict[tuple[str, str], str]:
+    """(path, cause) -> the last line of what is kept."""
+    rows = world.control.execute("SELECT path, cause, text FROM held_version").fetchall()
+    return {(path, cause): text.splitlines()[-1] for path, cause, text in rows}
+
+
+def told(world: World) -> set[str]:
+    rows = world.control.execute(
+        "SELECT message FROM finding WHERE kind = %s AND closed_at IS NULL", (held_store.FINDING,)
+    )
+    return {message for (message,) in rows}
+
+
+def texts(world: World) -> str:
+    with psycopg.connect(world.database.urls["search"]) as conn:
+        conn.execute("SELECT set_config('groundplan.person', %s, true)", (str(world.person),))
+        return " ".join(text for (text,) in conn.execute("SELECT text FROM chunk"))
+
+
+def held(world: World, path: str) -> Any:
+    row = world.control.execute(
+        "SELECT legal_hold, origins #>> '{legal_hold,from}' FROM document WHERE path = %s", (path,)
+    ).fetchone()
+    assert row is not None
+    return row
+
+
+def test_what_a_document_said_outlasts_change_rename_and_loss(world: World) -> None:
+    world.decide("a.md", "legal_hold", True, "case 7")
+    world.write("b.md", "---\nlegal_hold: true\n---\n# B\n\nThe first word.\n")
+    world.ingest()
+    assert kept(world) == {}, "nothing held has changed yet"
+    world.write("a.md", "# A\n\nNothing of it.\n")
+    world.write("b.md", "# B\n\nAnother word.\n")
+    world.ingest()
+    assert kept(world) == {
+        ("a.md", "changed"): "The plans of the zanzibar project.", ("b.md", "changed"): "The first word."
+    }  # fmt: skip
+    assert held(world, "b.md") == (True, "document"), "who may write a document does not end its hold"
+    world.ingest()
+    count = world.control.execute("SELECT count(*) FROM held_version").fetchone()
+    assert count == (2,), "and what did not change since is not kept twice"
+
+    (world.folder / "a.md").rename(world.folder / "moved.md")
+    (world.folder / "b.md").write_bytes(b"# B \xff\n")
+    world.ingest()
+    assert kept(world)["a.md", "gone"] == "Nothing of it."
+    assert kept(world)["b.md", "unreadable"] == "Another word."
+    assert world.seen() == {"moved.md"}
+    assert not {"zanzibar", "first", "Another"} & set(texts(world).split())
+    with psycopg.connect(world.database.urls["search"]) as conn, pytest.raises(InsufficientPrivilege):
+        conn.execute("SELECT FROM held_version")
+    assert told(world) == {
+        "a.md changed and went at its source while a legal hold keeps it: what it said is kept",
+        "b.md changed and became unreadable at its source while a legal hold keeps it: what it said is kept",
+    }
+    mentioned = deletion_store.mentioning(world.control, ["zanzibar"])
+    assert mentioned == [(world.id("a.md"), "s", "a.md", True)], "somebody's erasure is told what stays"
+    assert release(world.control, world.why()) == 0
+
+
+def test_it_goes_with_a_receipt_once_a_decision_ends_the_hold(world: World) -> None:
+    world.decide("a.md", "legal_hold", True, "case 7")
+    (world.folder / "a.md").unlink()
+    world.ingest()
+    with pytest.raises(NotFound):
+        world.decide("a.md", "state", "approved")
+    assert (release(world.control, world.why()), erase(world.control, NOW)) == (0, 0)
+    world.decide("a.md", "legal_hold", False, "closed")
+    assert release(world.control, world.why()) == 1
+    assert (kept(world), told(world)) == ({}, set())
+    (stone,) = deletion_store.tombstones(world.control)
+    assert (stone.path, stone.cause, stone.lifted_at is None) == ("a.md", "hold_ended", False)
+    assert erase(world.control, NOW) == 1
+    assert world.actions()[-2:] == ["knowledge.deleted", "knowledge.erased"]
+    assert world.control.execute("SELECT title, owner FROM document WHERE path = 'a.md'").fetchone() == ("a.md", None)
+    with pytest.raises(NotFound):
+        world.decide("a.md", "legal_hold", True)
+    world.write("a.md", "# A\n\nAnew.\n")
+    world.ingest()
+    assert world.seen() == {"a.md", "b.md"}, "its place is open"
+
+
+def test_a_hold_of_the_source_stands_until_it_is_declared_without(world: World) -> None:
+    world.ingest(legal_hold=True)
+    (world.folder / "a.md").unlink()
+    world.ingest(legal_hold=True)
+    assert set(kept(world)) == {("a.md", "gone")}
+    assert release(world.control, world.why()) == 0, "also while the source is declared no more"
+    row = world.control.execute("SELECT * FROM held_version").fetchone()
+    assert row is not None
+    world.ingest()
+    assert release(world.control, world.why()) == 1
+    assert kept(world) == {}
+    with psycopg.connect(world.database.superuser, autocommit=True) as conn:  # as a backup of before has it
+        conn.execute("DELETE FROM tombstone")
+        conn.execute(
+            """INSERT INTO held_version (id, source, path, title, text, cause) VALUES (%s, 's', 'a.md', 'A', 'zanzibar',
+               'gone')""",
+            (row[0],),
+        )
+    assert replay(world.control, world.home, NOW) == 1
+    assert kept(world) == {}
+    assert [stone.cause for stone in deletion_store.tombstones(world.control)] == ["hold_ended"]
+
+
+def test_a_hold_that_a_folder_no_longer_says_stands_until_a_decision(world: World) -> None:
+    (world.folder / ".governed.yaml").write_text("legal_hold: true\n")
+    world.ingest()
+    assert held(world, "b.md") == (True, "folder/.")
+    (world.folder / ".governed.yaml").unlink()
+    world.ingest()
+    assert held(world, "b.md") == (True, "folder/.")
+    world.decide("b.md", "legal_hold", False, "closed")
+    world.ingest()
+    assert held(world, "b.md")[0] is False
+
+
+def test_what_was_pushed_is_kept_as_it_was_sent(world: World) -> None:
+    declared = source("p", legal_hold=True)
+    take_over(world.control, declared, Push(world.control, "p"))
+
+    def put(text: bytes) -> None:
+        push_store.put(world.control, "p", "n.md", push_store.Pushed(text, "md", None, {}, NOW))
+
+    for text in (b"# N\n\nfirst\n", b"# N\n\nfirst\n", b"# N\n\nsecond\n"):
+        put(text)
+    push_store.withdraw(world.control, "p", "n.md")
+    take_over(world.control, declared, Push(world.control, "p"))
+    rows = world.control.execute("SELECT data, cause FROM held_version ORDER BY at, id").fetchall()
+    assert [(bytes(data), cause) for data, cause in rows] == [
+        (b"# N\n\nfirst\n", "changed"), (b"# N\n\nsecond\n", "gone")
+    ]  # fmt: skip
+    assert [held for *_, held in deletion_store.mentioning(world.control, ["second"])] == [True]
+
+
+def test_what_goes_at_its_source_leaves_the_disk_with_a_receipt_and_may_come_back(world: World) -> None:
+    (world.folder / "a.md").unlink()
+    world.ingest()
+    row = world.control.execute("SELECT title, declared, owner FROM document WHERE path = 'a.md'").fetchone()
+    assert row == ("a.md", {}, None)
+    waiting, due, erased = deletion_store.gone(world.control)
+    assert (waiting, erased) == (1, 0)
+    assert due is not None
+    assert deletion_store.tombstones(world.control) == [], "nobody decided it"
+    assert erase(world.control, datetime.now(UTC)) == 0, "tables are not written anew for it before they must"
+    world.write("a.md", "# A\n\nIt is back.\n")
+    world.ingest()
+    assert world.seen() == {"a.md", "b.md"}
+    assert erase(world.control, due - timedelta(hours=1)) == 1
+    assert deletion_store.gone(world.control) == (0, None, 1)
+    assert world.actions()[-1] == "knowledge.erased"
