@@ -23,6 +23,8 @@ Key = tuple[str, str]
 """(budget or quota, period)"""
 
 REQUESTS, TOKENS, CONCURRENT, COST = "requests", "tokens", "concurrent", "cost"
+MEASURED = (TOKENS, COST)
+"""What is known only once an attempt is over; until then the most that it can be is held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,11 @@ class Slices:
                 "the attempt already holds a reservation", code="reservation_exists", hint="Use a new attempt."
             )
         self._open[new_token] = self._take(old_token)
+
+    def part(self, token: Token, other: Token, kept: int) -> None:
+        """The first `kept` charges of a reservation stay with it; the others are those of `other` from now on."""
+        charges = self._open[token]
+        self._open[token], self._open[other] = charges[:kept], charges[kept:]
 
     def settle(self, token: Token, cost: int) -> None:
         """Charge the cost to every budget of the reservation and give the rest back. Raises `Conflict` if there is

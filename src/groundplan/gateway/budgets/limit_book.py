@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from groundplan.blueprint.model import Deployment, Limit, Workload
-from groundplan.gateway.budgets.leases import REQUESTS, TOKENS, Quota
+from groundplan.gateway.budgets.leases import MEASURED, REQUESTS, TOKENS, Quota
 
 _REMEMBERED = 10_000
 
@@ -26,7 +26,8 @@ class LimitBook:
     _people: Mapping[str, str] | None = None
 
     def of_caller(self, workload: Workload, key: str, person: str, people: Mapping[str, str]) -> tuple[Quota, ...]:
-        """What covers a call whoever serves it: company, team, workload, key and user.
+        """What covers a call whoever serves it: company, team, workload, key and user. What each attempt uses
+        (`MEASURED`) comes last.
 
         `key` and `person` are ids, `people` the ids of active people by e-mail address.
         """
@@ -43,7 +44,8 @@ class LimitBook:
             if self.users and person:
                 covers += [f"user/{email}" for email, id in people.items() if id == person]
             each = [("key", key)] + ([("user", person)] if person else [])
-            found = self._callers[asked] = tuple(self._quotas(covers, each))
+            covering = sorted(self._quotas(covers, each), key=lambda quota: quota.type in MEASURED)
+            found = self._callers[asked] = tuple(covering)
         return found
 
     def of_deployment(self, deployment: Deployment) -> tuple[Quota, ...]:

@@ -3,8 +3,10 @@
 They are leased like budgets (`leases`, `lease_store`): a call takes from the slices that this worker holds, and waits
 for PostgreSQL only when one is empty. What covers the caller is taken at admission, what covers a deployment or its
 model at each attempt: one that has no room is passed over like one that is down. A call that was never sent uses
-nothing; tokens and cost are taken at their bound and settled at what they were. A blueprint without limits costs one
-look at `Catalog.limits`.
+nothing; tokens and cost are taken at their bound and settled at what they were. Admission takes them for one attempt,
+as of budgets: whoever comes after one that used nothing goes on with that, any other (a retry, a hedge, the rest of a
+stream) takes its own before it is sent, and what is read on for nobody holds its own until that is over. A blueprint
+without limits costs one look at `Catalog.limits`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
 from groundplan.core.money import short_usd
-from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Token
+from groundplan.gateway.budgets.leases import CONCURRENT, COST, MEASURED, REQUESTS, TOKENS, Quota, Token
 from groundplan.gateway.budgets.limit_book import LimitBook
 from groundplan.gateway.budgets.periods import current, end_text, ends
 from groundplan.gateway.call import admit
@@ -25,6 +27,8 @@ from groundplan.ledger.model import Charge, Usage
 
 CALL = -1
 """Attempt number in the token of what a whole call holds."""
+AHEAD = -2
+"""The same of what was taken for one attempt before there was any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +58,20 @@ class Use:
     """What a call holds of limits; only of calls under a blueprint that declares any."""
 
     call: Held | None = None
+    """Requests and concurrent calls of the limits that cover its caller."""
+    ahead: Held | None = None
+    """Tokens and cost of them, for one attempt."""
+    measured: tuple[Quota, ...] = ()
+    """What `ahead` is of: an attempt that cannot use that takes its own."""
+    bearer: int | None = None
+    """The attempt that uses `ahead`."""
     attempts: dict[int, Held] = field(default_factory=dict)
+    draining: tuple[int, ...] = ()
+    """Attempts that are read on for nobody, to learn what they use."""
+    over: bool = False
+    """The call has ended."""
     keys: dict[int, int] = field(default_factory=dict)
     """Which of its deployment's keys each attempt uses."""
-    tokens: int = 0
-    """Of all attempts so far."""
     lines: bytes = b""
     """`x-ratelimit-*` header lines."""
     no_room: Short | None = None
@@ -95,8 +108,26 @@ async def _admit(gateway: Gateway, exchange: Exchange, use: Use, quotas: tuple[Q
     held, short = await _take(gateway, exchange, quotas, CALL, tokens, amount)
     if short is not None:
         raise refusal(gateway, short)
-    use.call = held
     use.lines = _lines(gateway, held)
+    _part(gateway, use, held)
+
+
+def _part(gateway: Gateway, use: Use, held: Held) -> None:
+    """What an attempt uses is held apart from what the whole call does."""
+    quotas, charges = held.quotas, held.charges
+    kept = len(quotas)
+    while kept and quotas[kept - 1].type in MEASURED:
+        kept -= 1
+    use.measured = quotas[kept:]
+    if kept == len(quotas):
+        use.call = held
+    elif not kept:
+        use.ahead = held
+    else:
+        token = (held.token[0], AHEAD)
+        gateway.counters.part(held.token, token, kept)
+        use.call = Held(held.token, quotas[:kept], charges[:kept])
+        use.ahead = Held(token, use.measured, charges[kept:])
 
 
 async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) -> None:
@@ -116,44 +147,65 @@ async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) ->
 
 
 async def admit_attempt(
-    gateway: Gateway, exchange: Exchange, deployment: Deployment, attempt: int, *, key: str | None = None
+    gateway: Gateway,
+    exchange: Exchange,
+    deployment: Deployment,
+    attempt: int,
+    *,
+    key: str | None = None,
+    beside: bool = False,
 ) -> bool:
-    """Take what an attempt needs of every limit that covers its deployment, or the key there; whether there was room.
+    """Take what an attempt needs of every limit that covers its deployment, or the key there, and of those of its
+    caller what an earlier attempt has used; whether there was room.
 
     Of a deployment with several keys the least used one with room is chosen. `key`: the reference of the one that it
-    uses already, over a connection that stands; empty where it uses none.
+    uses already, over a connection that stands; empty where it uses none. `beside`: another attempt runs, and nothing
+    is fetched of the limits of its caller.
     """
     use, catalog = exchange.use, exchange.catalog
     if use is None or catalog is None or catalog.limits is None:
         return True
     book = catalog.limits
-    if attempt in use.attempts:  # of one that was not sent in the end
-        _settle(gateway, use.attempts.pop(attempt), 0, 0, 0)
-    use.keys.pop(attempt, None)
+    again = _again(gateway, use, attempt)
     tokens, amount = _tokens(exchange, deployment), exchange.bounds[deployment.name]
-    own = book.of_deployment(deployment)
+    own = (*again, *book.of_deployment(deployment))
     order = _keys(gateway, deployment, key)
     if not order:
         return True  # every one rests, which the attempt itself will say
     short: Short | None = None
     for place, index in enumerate(order):
         quotas = own if index is None else (*own, *book.of_key(deployment, index))
-        if not quotas:
-            held = None
-        else:
-            last = place == len(order) - 1
-            held, missing = await _take(gateway, exchange, quotas, attempt, tokens, amount, waits=last)
-            if missing is not None:
-                short = missing if short is None or not missing.never else short
-                continue
-        if held is not None:
-            use.attempts[attempt] = held
-        if index is not None:
-            use.keys[attempt] = index
-        return True
-    if use.no_room is None or (short is not None and not short.never):
+        held: Held | None = None
+        missing: Short | None = None
+        if quotas:
+            waits, idle = place == len(order) - 1, again if beside else ()
+            held, missing = await _take(gateway, exchange, quotas, attempt, tokens, amount, waits=waits, idle=idle)
+        if missing is None:
+            _begin(use, attempt, held, index)
+            if not again:
+                use.bearer = attempt
+            return True
+        short = missing if short is None or not missing.never else short
+    if not beside and (use.no_room is None or (short is not None and not short.never)):
         use.no_room = short  # of several the one for which waiting helps
     return False
+
+
+def _again(gateway: Gateway, use: Use, attempt: int) -> tuple[Quota, ...]:
+    """Of which of its caller's limits an attempt takes its own: none where it uses what was taken ahead."""
+    if attempt in use.attempts:  # of one that was not sent in the end
+        _settle(gateway, use.attempts.pop(attempt), 0, 0, 0)
+    use.keys.pop(attempt, None)
+    if use.bearer == attempt:
+        use.bearer = None
+    return use.measured if use.ahead is None or use.bearer is not None else ()
+
+
+def _begin(use: Use, attempt: int, held: Held | None, index: int | None) -> None:
+    if held is not None:
+        use.attempts[attempt] = held
+    if index is not None:
+        use.keys[attempt] = index
 
 
 def _keys(gateway: Gateway, deployment: Deployment, key: str | None) -> list[int | None]:
@@ -174,8 +226,10 @@ async def _take(
     amount: int,
     *,
     waits: bool = True,
+    idle: tuple[Quota, ...] = (),
 ) -> tuple[Held, Short | None]:
-    """What was taken, and None or the limit that is short; `waits` for it also where it seems used up."""
+    """What was taken, and None or the limit that is short; `waits` for it also where it seems used up. Of those in
+    `idle` only what this worker holds already is taken."""
     now = gateway.clock.seconds()
     needs = {REQUESTS: 1, CONCURRENT: 1, TOKENS: tokens, COST: amount}
     charges = [Charge(q.name, current(q.period, "", "UTC", now), needs[q.type]) for q in quotas]
@@ -187,6 +241,8 @@ async def _take(
     shorts = {q.name: Short(q, charge.amount) for q, charge in zip(quotas, charges, strict=True)}
     if (never := next((each for each in shorts.values() if each.never), None)) is not None:
         return held, never
+    if any(quota.name == empty for quota in idle):
+        return held, shorts[empty]
     if not waits:
         period = next(charge.period for charge in charges if charge.budget == empty)
         if gateway.leases.remaining(shorts[empty].quota, period) < shorts[empty].need:
@@ -214,19 +270,40 @@ def check_room(gateway: Gateway, exchange: Exchange) -> None:
 
 def end_attempt(gateway: Gateway, use: Use, attempt: int, usage: Usage, cost: int) -> None:
     """An attempt used so much (`cost` in picodollars); what else it held is free again."""
-    use.tokens += usage.input + usage.output
+    tokens = usage.input + usage.output
     held = use.attempts.pop(attempt, None)
     if held is not None:
-        _settle(gateway, held, 1, usage.input + usage.output, cost)
+        _settle(gateway, held, 1, tokens, cost)
+    if attempt in use.draining:
+        use.draining = tuple(number for number in use.draining if number != attempt)
+    if attempt != use.bearer:
+        return
+    use.bearer = None
+    if tokens or cost or use.over:  # else the next one goes on with it
+        _settle_ahead(gateway, use, tokens, cost)
 
 
-def end_call(gateway: Gateway, use: Use, *, sent: bool, cost: int) -> None:
+def read_on(use: Use, attempt: int) -> None:
+    """An attempt that nobody waits for goes on, also after its call: what it holds is held until it ends."""
+    use.draining = (*use.draining, attempt)
+
+
+def end_call(gateway: Gateway, use: Use, *, sent: bool) -> None:
     """The call is over; one that was never sent used nothing."""
     held, use.call = use.call, None
+    use.over = True
     if held is not None:
-        _settle(gateway, held, 1 if sent else 0, use.tokens, cost)
-    while use.attempts:
-        _settle(gateway, use.attempts.popitem()[1], 0, 0, 0)
+        _settle(gateway, held, 1 if sent else 0, 0, 0)
+    if use.bearer not in use.draining:
+        _settle_ahead(gateway, use, 0, 0)
+    for attempt in [number for number in use.attempts if number not in use.draining]:
+        _settle(gateway, use.attempts.pop(attempt), 0, 0, 0)
+
+
+def _settle_ahead(gateway: Gateway, use: Use, tokens: int, cost: int) -> None:
+    held, use.ahead = use.ahead, None
+    if held is not None:
+        _settle(gateway, held, 0, tokens, cost)
 
 
 def _settle(gateway: Gateway, held: Held, requests: int, tokens: int, cost: int) -> None:

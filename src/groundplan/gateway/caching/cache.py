@@ -124,7 +124,7 @@ async def _found(gateway: Gateway, exchange: Exchange, seek: _Search) -> bool:
             give(gateway, exchange, found, seek.form, seek.how)
             return True
         if exchange.use is not None:
-            limits.end_call(gateway, exchange.use, sent=False, cost=0)
+            limits.end_call(gateway, exchange.use, sent=False)
             exchange.use = None
     return False
 

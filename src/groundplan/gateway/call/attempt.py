@@ -15,6 +15,7 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, GroundplanError
 from groundplan.economics.prices.windows import at_time
+from groundplan.gateway.budgets import limits
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.admit import output_cap
 from groundplan.gateway.call.cited import CitedStreaming, whole
@@ -385,6 +386,8 @@ class Attempt:
                 setattr(rest, name, getattr(self, name))
             rest.exchange = exchange.fork()
             exchange.draining += exchange.bounds[self.deployment.name]
+            if exchange.use is not None:
+                limits.read_on(exchange.use, exchange.attempt)
             self._connection = None
             self._load = None
             exchange.token, exchange.attempt_started = None, 0

@@ -71,7 +71,7 @@ async def _second(
     fork.token, fork.reserved, fork.attempt_flags = token, bound, (*exchange.attempt_flags, "hedge")
     exchange.attempts = number + 1
     try:
-        if exchange.use is None or await limits.admit_attempt(gateway, fork, deployment, number):
+        if exchange.use is None or await limits.admit_attempt(gateway, fork, deployment, number, beside=True):
             sequence = 0 if first[0].done() else begin(gateway, fork, deployment, inherits=False)
     except Unavailable:
         return None

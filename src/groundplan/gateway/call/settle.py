@@ -178,7 +178,7 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         exchange.token = None
     if exchange.use is not None:
         used = exchange.attempt >= 0 or exchange.cache in ("exact", "semantic")
-        limits.end_call(gateway, exchange.use, sent=used, cost=exchange.cost)
+        limits.end_call(gateway, exchange.use, sent=used)
     duration_us = (time.perf_counter_ns() - exchange.started) // 1000
     first_us = (exchange.first_byte - exchange.started) // 1000 if exchange.first_byte else 0
     if status != "refused":

@@ -227,7 +227,7 @@ class Session:
             gateway.slices.settle(exchange.token, 0)
             exchange.token = None
         if exchange.use is not None:
-            limits.end_call(gateway, exchange.use, sent=False, cost=0)
+            limits.end_call(gateway, exchange.use, sent=False)
 
     # the way there ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,121 @@
+"""What the limits that cover a caller count of the attempts of a call: each one takes the most that it may use before
+it is sent, what it used is counted, and what was not used serves others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
+
+from groundplan.blueprint.model import Limit
+
+COVERS = "workload/assistant"
+LIMITS = [
+    Limit(name="few", covers=COVERS, type="requests", amount=100, period="day"),
+    Limit(name="money", covers=COVERS, type="cost", amount=100 * BOUND, period="day"),
+    Limit(name="words", covers=COVERS, type="tokens", amount=100_000, period="day"),
+]
+HEDGED: dict[str, Any] = {"hedge": {"after_ms": 40, "at_most": 1.0}}
+
+
+@asynccontextmanager
+async def limited(folder: Path, room: int, **settings: Any) -> AsyncIterator[Rig]:
+    """A worker that holds so many picodollars of the limit of cost, and enough of the others; nobody lends it more."""
+    drained = {"one": {"billing_on_cancel": "drain"}} if settings.pop("drain", False) else None
+    async with call_rig(folder, more=drained, workloads={"assistant": rule(**settings)}, limits=LIMITS) as rig:
+        for limit in LIMITS:
+            rig.gateway.counters.grant(name(limit), day(rig), room if limit.type == "cost" else limit.amount)
+        yield rig
+
+
+def name(limit: Limit) -> str:
+    return f"{limit.type}/{limit.name}"
+
+
+def day(rig: Rig) -> str:
+    return rig.gateway.clock.now().date().isoformat()
+
+
+async def counted(rig: Rig, room: int) -> None:
+    """Every limit has counted what the journal says, holds nothing more of it, and was not exceeded."""
+    settlements, counters = await rig.settlements(), rig.gateway.counters
+    used = {
+        "few": 1,
+        "words": sum(each.usage.input + each.usage.output for each in settlements),
+        "money": sum(each.cost for each in settlements),
+    }
+    assert {limit.name: counters.spent(name(limit), day(rig)) for limit in LIMITS} == used
+    assert counters.open_count == 0
+    assert counters.available("cost/money", day(rig)) == room - used["money"] >= 0
+
+
+@pytest.mark.parametrize(("room", "status"), [(2 * BOUND - 1, 429), (2 * BOUND, 200)])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_after_a_billed_attempt_the_next_one_is_sent_where_the_limit_has_room_for_it(
+    tmp_path: Path, room: int, status: int, stream: bool
+) -> None:
+    async with limited(tmp_path, room) as rig:
+        rig.play("one", mode="error", status=502)
+        reply = await rig.chat(stream=stream)
+        assert (reply.status, rig.models["two"].counted) == (status, int(status == 200))
+        if status == 429:
+            assert (reply.code, reply.json["error"]["limit"]) == ("rate_limit_exceeded", "money")
+        await counted(rig, room)
+
+
+async def test_what_was_not_billed_is_for_the_next_one(tmp_path: Path) -> None:
+    async with limited(tmp_path, BOUND) as rig:
+        rig.play("one", mode="error", status=503)
+        assert (await rig.chat()).headers["groundplan-deployment"] == "two"
+        assert rig.lender.asked == []
+        await counted(rig, BOUND)
+
+
+@pytest.mark.parametrize(("room", "sent"), [(2 * BOUND - 1, 0), (2 * BOUND, 1)])
+async def test_a_hedge_is_sent_only_out_of_what_is_held_of_the_limit(tmp_path: Path, room: int, sent: int) -> None:
+    async with limited(tmp_path, room, **HEDGED) as rig:
+        rig.play("one", latency_ms=200)
+        assert (await rig.chat()).status == 200
+        assert rig.models["two"].counted == sent and rig.lender.asked == []
+        await counted(rig, room)
+
+
+async def test_where_the_first_of_two_was_not_billed_the_next_one_goes_on_with_what_it_held(tmp_path: Path) -> None:
+    """`one` fails while its hedge runs and fails, too, billed: the third attempt needs no more than was taken."""
+    room = 2 * BOUND
+    async with limited(tmp_path, room, same=1, backoff_ms=1, **HEDGED) as rig:
+        rig.play("one", mode="error", status=503, latency_ms=150, times=1)
+        rig.play("two", mode="error", status=502, latency_ms=250, times=1)
+        assert (await rig.chat()).status in (200, 503)
+        await counted(rig, room)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_is_read_on_for_nobody_is_counted_once_it_is_over(tmp_path: Path, stream: bool) -> None:
+    room = 2 * BOUND
+    async with limited(tmp_path, room, drain=True, **HEDGED) as rig:
+        rig.play("one", latency_ms=400, tokens=7)
+        reply = await rig.chat(stream=stream)
+        assert reply.status == 200 and rig.models["two"].counted == 1
+        counters = rig.gateway.counters
+        assert counters.open_count == 1 and counters.reserved("cost/money", day(rig)) == BOUND
+        await until(lambda: not rig.gateway.background)
+        await counted(rig, room)
+
+
+@pytest.mark.parametrize("room", [BOUND + 1, 3 * BOUND])
+async def test_the_rest_of_a_broken_stream_takes_its_own(tmp_path: Path, room: int) -> None:
+    async with limited(tmp_path, room, on_broken_stream="resume") as rig:
+        rig.play("one", mode="cut", chunk_ms=3)
+        stream = await rig.stream()
+        if room > BOUND + 1:
+            assert stream.done and not stream.errors and rig.models["two"].counted == 1
+        else:
+            (error,) = stream.errors
+            assert error["code"] == "stream_broken" and "the limit money" in error["message"]
+            assert rig.models["two"].counted == 0 and stream.text
+        await counted(rig, room)
