@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 
 NOT_BILLED = "not_billed"
@@ -20,6 +21,12 @@ STARTING = 5.0
 """Seconds after a gateway's end, or its database's return, within which its successor has a blueprint."""
 GATEWAY = ("worker", "up")
 """What holds the connections of clients."""
+GROUNDED = ("json", "stream", "abort")
+"""Kinds of calls that sources are searched for."""
+DYING = 0.5
+"""Seconds in which what is left of a killed server may still end what it was asked."""
+TICK = 0.05
+"""Seconds that the clocks of a gateway may be apart."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class Attempt:
     reserved: int
     estimated: bool = False
     flags: tuple[str, ...] = ()
+    tokens: int = 0
+    """Of prompt and answer, where that is known."""
 
     @property
     def name(self) -> str:
@@ -48,6 +57,12 @@ class Call:
     status: str
     cost: int
     cache: str = "none"
+    key: str = ""
+    begun: float = 0.0
+    ended: float = 0.0
+    """Seconds since the epoch."""
+    sources: int = 0
+    """Passages that were given to the model."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,29 @@ class Period:
     budget: str
     period: str
     limit: int
+    granted: int
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What is declared: so much of it a minute, over all replicas together."""
+
+    name: str
+    covers: str
+    """workload/NAME or key/ID"""
+    counts: str
+    """requests, tokens, cost (picodollars)"""
+    most: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """One minute of a limit in the database: what slices and use take of it."""
+
+    name: str
+    """COUNTS/NAME"""
+    minute: str
+    most: int
     granted: int
 
 
@@ -99,6 +137,8 @@ class Hurt:
     """server of the database; worker, up, shipper or control of a replica"""
     begin: float
     end: float
+    away: tuple[float, float] | None = None
+    """From when until when it answered nothing, for certain."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +159,15 @@ class Books:
     restricted: frozenset[str] = frozenset()
     """Workloads of restricted data, which have no grace."""
     hurts: tuple[Hurt, ...] = ()
+    grounded: frozenset[str] = frozenset()
+    """Workloads that answer from sources, of which nothing is read without PostgreSQL."""
+    limits: tuple[Limit, ...] = ()
+    spans: tuple[Span, ...] = ()
 
 
 def faults(books: Books) -> list[str]:
     """Everything that is wrong, in words; empty where all holds."""
-    checks = (_counted_once, _surplus, _calls_and_audit, _charges, _budgets, _clients)
+    checks = (_counted_once, _surplus, _calls_and_audit, _charges, _budgets, _limits, _clients)
     return [fault for check in checks for fault in check(books)]
 
 
@@ -215,12 +259,52 @@ def _budgets(books: Books) -> Iterator[str]:
             yield f"budget {budget} {name} was charged {used} and granted nothing"
 
 
+def _limits(books: Books) -> Iterator[str]:
+    """In no minute is more used than declared, nor more than was granted, whoever served it. Counted is the least that
+    was used: of calls that were admitted in that minute for certain, and of attempts whose use is known."""
+    spans = {(span.name, span.minute): span for span in books.spans}
+    for span in books.spans:
+        if span.granted > span.most:
+            yield f"limit {span.name} {span.minute} is {span.most} and {span.granted} are granted"
+    for limit in books.limits:
+        used = _used(books, limit)
+        for minute, amount in sorted(used.items()):
+            span = spans.get((f"{limit.counts}/{limit.name}", minute))
+            granted = span.granted if span is not None else 0
+            if amount > limit.most:
+                yield f"limit {limit.name} {minute} is {limit.most} {limit.counts} and {amount} were used"
+            elif amount > granted:
+                yield f"limit {limit.name} {minute}: {amount} {limit.counts} were used of {granted} that were granted"
+
+
+def _used(books: Books, limit: Limit) -> Counter[str]:
+    """Minute -> what was used of a limit."""
+    counted = {name.rpartition("-")[0] for name in books.counted}
+    tokens: Counter[str] = Counter()
+    for attempt in books.attempts:
+        tokens[attempt.call] += attempt.tokens
+    used: Counter[str] = Counter()
+    for call in books.calls:
+        if limit.covers in (f"workload/{call.workload}", f"key/{call.key}") and (minute := _minute(call)):
+            amounts = {"requests": int(call.id in counted), "tokens": tokens[call.id], "cost": call.cost}
+            used[minute] += amounts[limit.counts]
+    return +used
+
+
+def _minute(call: Call) -> str:
+    """The one in which it was admitted; empty where it may have been another."""
+    first, last = (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M}" for at in (call.begun - TICK, call.ended + TICK))
+    return first if first == last else ""
+
+
 def _clients(books: Books) -> Iterator[str]:
     """Where a fallback is declared nobody sees an error, but for the refusals that are right, when they are; and
     nobody's connection breaks but at a gateway that is killed."""
     calls = {call.id: call for call in books.calls}
-    kept = partial(_answer_kept, calls)
+    kept = partial(_answer_kept, books, calls)
     for seen in books.seen:
+        if seen.status == 200 and _without_database(books, seen):
+            yield f"a client of {seen.workload} has an answer from sources ({seen.kind}) while the database was away"
         if seen.status == 0 and not _killed(books.hurts, seen):
             yield f"a connection of {seen.workload} to {seen.replica} broke ({seen.kind}): no gateway there was killed"
         elif seen.code and not _right(books, seen):
@@ -243,24 +327,28 @@ def _killed(hurts: Iterable[Hurt], seen: Seen) -> bool:
 
 def _right(books: Books, seen: Seen) -> bool:
     """Whether it is a refusal of a gateway that its database is away from: restricted data without a grace, a slice
-    that is empty, a start without a blueprint. A budget that is used up in the round has empty slices all the time, and
-    a database on a busy machine may take longer than a caller waits for one."""
+    that is empty, sources whose permissions cannot be read, a start without a blueprint. A budget that is used up in
+    the round has empty slices all the time, and a database on a busy machine may take longer than a caller waits."""
     always = books.may_refuse.get(seen.workload, frozenset())
     if seen.code == "policy_lease_expired":
         return seen.workload in books.restricted and _cut_off(books.hurts, seen)
     if seen.code == "budget_unreachable":
         return "budget_exhausted" in always or _cut_off(books.hurts, seen)
+    if seen.code == "limit_unreachable":
+        return "rate_limit_exceeded" in always and _cut_off(books.hurts, seen)
+    if seen.code == "grounding_unavailable":
+        return seen.workload in books.grounded and _cut_off(books.hurts, seen, of=("up",))
     if seen.code == "not_ready":
         return _starting(books.hurts, seen)
     return seen.code in always
 
 
-def _cut_off(hurts: Iterable[Hurt], seen: Seen) -> bool:
-    """Whether the database was away, or a gateway of that replica stopped or new."""
+def _cut_off(hurts: Iterable[Hurt], seen: Seen, of: tuple[str, ...] = GATEWAY) -> bool:
+    """Whether the database was away, or one `of` these of that replica stopped or new."""
     return any(
         hurt.begin - MARGIN <= seen.ended and seen.begun <= hurt.end + BACK
         for hurt in hurts
-        if hurt.part == "database" or (hurt.part == seen.replica and hurt.what in GATEWAY)
+        if hurt.part == "database" or (hurt.part == seen.replica and hurt.what in of)
     )
 
 
@@ -277,12 +365,22 @@ def _starting(hurts: Iterable[Hurt], seen: Seen) -> bool:
     return False
 
 
-def _answer_kept(calls: Mapping[str, Call], seen: Seen) -> Iterator[str]:
+def _without_database(books: Books, seen: Seen) -> bool:
+    """Whether it is an answer from sources all of whose time the database was away."""
+    if seen.workload not in books.grounded or seen.kind not in GROUNDED:
+        return False
+    away = [hurt.away for hurt in books.hurts if hurt.part == "database" and hurt.away is not None]
+    return any(begin + DYING <= seen.begun and seen.ended <= end for begin, end in away)
+
+
+def _answer_kept(books: Books, calls: Mapping[str, Call], seen: Seen) -> Iterator[str]:
     call = calls.get(seen.call)
     if call is None:
         yield f"a client of {seen.workload} has an answer of call {seen.call}, which is not in the ledger"
     elif call.status != "ok":
         yield f"a client of {seen.workload} has an answer of call {seen.call}, which is in the ledger as {call.status}"
+    elif seen.workload in books.grounded and seen.kind in GROUNDED and not call.sources:
+        yield f"a client of {seen.workload} has an answer of call {seen.call}, which rests on no source"
 
 
 def held_for_nothing(books: Books) -> list[str]:

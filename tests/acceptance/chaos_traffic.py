@@ -17,13 +17,20 @@ from typing import Any
 from openai import APIError, OpenAI
 
 from tests.acceptance.chaos_books import Seen
-from tests.acceptance.chaos_world import TOKENS, World
+from tests.acceptance.chaos_workspace import COUNTED, GROUNDED, OWN, TOKENS
+from tests.acceptance.chaos_world import World
 
 SENDERS = 6
 PATIENCE = 40.0
 """Seconds that a client waits; longer than any deadline."""
-REFUSED_IN_STREAM = {"cannot get more now": "budget_unreachable", "has no room for this call": "budget_exhausted"}
-"""What a stream's error says where the budget kept the next deployment from being asked -> the code of that refusal."""
+REFUSED_IN_STREAM = {
+    "what it held of the limit": "limit_unreachable",
+    "cannot get more now": "budget_unreachable",
+    "the limit ": "rate_limit_exceeded",
+    "has no room for this call": "budget_exhausted",
+}
+"""What a stream's error says where a budget or a limit kept the next deployment from being asked -> the code of that
+refusal; the first that is found."""
 
 
 class Traffic:
@@ -55,16 +62,19 @@ class Traffic:
             kind = chance.choice(("json", "json", "stream", "stream", "embeddings", "abort"))
             replica = chance.choice(("first", "second"))
             begun = time.monotonic()
-            seen = self._call(self._world.replica(replica).port, workload, kind, chance)
+            key = workload + OWN if workload in COUNTED and chance.random() < 0.5 else workload
+            seen = self._call(self._world.replica(replica).port, (workload, key), kind, chance)
             self._world.seen.append(replace(seen, replica=replica, begun=begun, ended=time.monotonic()))
             time.sleep(0.02)
 
-    def _call(self, port: int, workload: str, kind: str, chance: random.Random) -> Seen:
+    def _call(self, port: int, who: tuple[str, str], kind: str, chance: random.Random) -> Seen:
+        """`who`: the workload, and the name of its key."""
+        workload, key = who
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         seen: dict[str, Any] = {"status": 0}
         try:
             body, path = body_of(kind, workload, chance)
-            headers = {"authorization": f"Bearer {self._world.keys[workload]}", "content-type": "application/json"}
+            headers = {"authorization": f"Bearer {self._world.keys[key]}", "content-type": "application/json"}
             connection.request("POST", path, json.dumps(body), headers)
             answer = connection.getresponse()
             call = answer.getheader("groundplan-call-id") or ""
@@ -84,6 +94,8 @@ class Traffic:
 def body_of(kind: str, workload: str, chance: random.Random) -> tuple[dict[str, Any], str]:
     """(body, path) of a call; cached workloads get few different questions."""
     text = f"question {chance.randrange(5 if workload == 'cached' else 10**6)}"
+    if workload == GROUNDED:
+        text = f"How many days of paid leave do employees have? {text}"
     if kind == "embeddings":
         return {"model": "auto", "input": text}, "/v1/embeddings"
     body: dict[str, Any] = {

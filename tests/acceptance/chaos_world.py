@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,124 +24,23 @@ import psycopg
 from groundplan.core.home import Home
 from groundplan.core.money import from_decimal
 from groundplan.runtime.postgres import EmbeddedPostgres
-from tests.acceptance.chaos_books import Attempt, Books, Call, Charge, Hurt, Period, Seen
-from tests.acceptance.stack import Stack, Upstream, descendants
+from tests.acceptance.chaos_books import Attempt, Books, Call, Charge, Hurt, Limit, Period, Seen, Span
+from tests.acceptance.chaos_workspace import (
+    COUNTED,
+    GROUNDED,
+    KINDS,
+    OWN,
+    RESTRICTED,
+    TIGHT,
+    TOKENS,
+    declare,
+    declare_limits,
+)
+from tests.acceptance.stack import Stack, Upstream, descendants, wait_until
 
 LOGIN, PASSWORD, DATABASE = "acme_app", "an ordinary password", "acme_ai"
-TOKENS = 10
-TIGHT = ("tight-0", "tight-1", "tight-2", "tight-3", "tight-4")
-"""One for each round: its budget, its team's or its key's is used up in the middle of the round."""
-RESTRICTED = "secret"
-"""Its data is restricted: without its database a gateway refuses it at once, as the lease of policy ends."""
-KINDS = (*TIGHT, "steady", "cached", RESTRICTED)
-COST = 0.0002
-"""About what a call may cost at most, in USD."""
 WORKER, SHIPPER, CONTROL = "groundplan.gateway.app", "groundplan.gateway.journal.shipper", "console.app"
 NAMES = {WORKER: "worker", SHIPPER: "shipper", CONTROL: "control"}
-WORKLOAD = """---
-kind: workload
-name: {name}
-purpose: Calls that go on whatever is killed
-audience: employees
-stage: pilot
-sensitivity: {sensitivity}
-team: {team}
-owners: {{business: you@company.example}}
-deployments: [one]
-fallbacks: [two]
-embeddings: [vectors-one, vectors-two]
-limits: {{max_output: 64, deadline: 25s, attempts: 6}}
-reliability: {{on_broken_stream: resume}}
-{more}---
-kind: budget
-name: {name}
-covers: workload/{name}
-limit: {limit} USD/month
-"""
-COMPANY = """kind: company
-name: chaos
-format: 1
-separation: solo
-caps: {{people: unlimited, calls_per_day: unlimited, sensitivity: restricted}}
-owners: {{business: you@company.example, product: you@company.example, architecture: you@company.example,
-  engineering: you@company.example, operations: you@company.example, security: you@company.example,
-  finance: you@company.example, data: you@company.example, compliance: you@company.example}}
----
-kind: person
-name: you
-email: you@company.example
----
-kind: team
-name: wide
-members: [you]
----
-kind: team
-name: narrow
-members: [you]
----
-kind: site
-name: here
-type: private
-jurisdiction: EU
----
-kind: budget
-name: company
-covers: company
-limit: 100 USD/month
----
-kind: budget
-name: wide
-covers: team/wide
-limit: 100 USD/month
----
-kind: budget
-name: narrow
-covers: team/narrow
-limit: {narrow} USD/month
-"""
-DEPLOYMENT = """---
-kind: deployment
-name: {name}
-site: here
-model: scripted
-upstream_model: scripted
-url: {url}
-price: {{input: 0.37 USD/Mtok, output: 10 USD/Mtok}}
-context: 8k
-billing_on_cancel: {cancel}
-timeouts: {{connect: 1s, first_token: 2s, idle: 1500ms}}
----
-kind: deployment
-name: vectors-{name}
-type: embeddings
-site: here
-model: scripted-vectors
-upstream_model: scripted
-url: {url}
-price: {{input: 1 USD/Mtok, output: 0 USD/Mtok}}
-context: 8k
-timeouts: {{connect: 1s, first_token: 2s, idle: 1500ms}}
-"""
-
-
-def declare(folder: Path, upstreams: dict[str, Upstream], tight: float) -> Path:
-    """The workspace; `tight` is the budget in USD of what is used up in a round."""
-    folder.mkdir(parents=True)
-    (folder / "company.yaml").write_text(COMPANY.format(narrow=tight))
-    cancels = ("generated", "drain")
-    texts = [
-        DEPLOYMENT.format(name=name, url=upstream.url, cancel=cancel)
-        for (name, upstream), cancel in zip(upstreams.items(), cancels, strict=True)
-    ]
-    for name in KINDS:
-        limit = tight if name in ("tight-0", "tight-3", "tight-4") else 100
-        more = "cache: {answers: exact, ttl: 1h}\n" if name == "cached" else ""
-        more += "" if name == RESTRICTED else "grace: 60s\n"
-        team = "narrow" if name == "tight-1" else "wide"
-        level = "restricted" if name == RESTRICTED else "internal"
-        texts.append(WORKLOAD.format(name=name, team=team, limit=limit, sensitivity=level, more=more))
-    (folder / "rest.yaml").write_text("".join(texts).removeprefix("---\n"))
-    return folder
 
 
 @dataclass
@@ -152,6 +52,7 @@ class World:
     upstreams: dict[str, Upstream]
     replicas: tuple[Stack, Stack]
     keys: dict[str, str] = field(default_factory=dict)
+    limits: tuple[Limit, ...] = ()
     seen: list[Seen] = field(default_factory=list)
     hurts: list[Hurt] = field(default_factory=list)
     """What was done to the database and the replicas, once it was mended."""
@@ -185,14 +86,33 @@ class World:
         shutil.copy2(first.home / "operator.token", second.home / "operator.token")
         second.start()
         for name in KINDS:
-            own = ("--budget", f"{tight} USD/month") if name == "tight-2" else ()
-            self.keys[name] = first.key(name, *own)
-        time.sleep(0.6)
+            own = {"budget": f"{tight} USD/month"} if name == "tight-2" else {}
+            self._key(name, name, **own, **({"user": "you@company.example"} if name == GROUNDED else {}))
+        self._limit({name: self._key(name + OWN, name) for name in COUNTED})
+
+    def _key(self, name: str, workload: str, **terms: str) -> str:
+        """Make a key; its id."""
+        made = self.replicas[0].control("POST", "/api/keys", {"workload": workload, **terms})
+        assert made.status == 201, made.body
+        self.keys[name] = made.body["key"]
+        return str(made.body["id"])
+
+    def _limit(self, owns: dict[str, str]) -> None:
+        """Declare the limits and wait until every worker knows them; `owns`: ids of the keys that have their own."""
+        first = self.replicas[0]
+        self.limits = declare_limits(first.workspace / "limits.yaml", owns)
+        number = first.cli("apply", "--workspace", str(first.workspace))["blueprint"]
+        behind = f"SELECT count(*) FROM gateway WHERE state = 'live' AND (blueprint < {number} OR NOT ready)"
+        wait_until(lambda: self.administer(behind) == [(0,)], 30, "every worker knows the limits")
+
+    def together(self, what: Callable[[Stack], object]) -> None:
+        """Do something with both replicas at the same time."""
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(what, self.replicas))
 
     def stop(self) -> None:
         """Stop the replicas, as an operator would."""
-        for replica in self.replicas:
-            replica.stop()
+        self.together(Stack.stop)
 
     def counted(self) -> list[str]:
         return [name for upstream in self.upstreams.values() for name in upstream.counted()]
@@ -220,9 +140,12 @@ class World:
             counted=tuple(self.counted()),
             seen=tuple(self.seen),
             covers={name: frozenset({name, "company", "narrow" if name == "tight-1" else "wide"}) for name in KINDS},
-            may_refuse=dict.fromkeys(TIGHT, frozenset({"budget_exhausted"})),
+            may_refuse=dict.fromkeys(TIGHT, frozenset({"budget_exhausted"}))
+            | dict.fromkeys(COUNTED, frozenset({"rate_limit_exceeded"})),
             restricted=frozenset({RESTRICTED}),
             hurts=tuple(self.hurts),
+            grounded=frozenset({GROUNDED}),
+            limits=self.limits,
         )
 
 
@@ -230,26 +153,39 @@ def read_books(url: str) -> Books:
     """What the database of an installation says, all of one moment: refused calls may still be shipped meanwhile."""
     with psycopg.connect(url, connect_timeout=5) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        attempts, calls, charges, periods, audited = (connection.execute(each).fetchall() for each in BOOKS)
+        attempts, calls, charges, periods, audited, spans = (connection.execute(each).fetchall() for each in BOOKS)
     return Books(
         tuple(
-            Attempt(call, n, state, outcome, from_decimal(cost), from_decimal(most), estimated, tuple(flags))
-            for call, n, state, outcome, cost, most, estimated, flags in attempts
+            Attempt(call, n, state, outcome, from_decimal(cost), from_decimal(most), estimated, tuple(flags), tokens)
+            for call, n, state, outcome, cost, most, estimated, flags, tokens in attempts
         ),
-        tuple(Call(id, name, status, from_decimal(cost), cache) for id, name, status, cost, cache in calls),
+        tuple(
+            Call(id, name, status, from_decimal(cost), cache, key or "", begun(id), float(at), sources)
+            for id, name, status, cost, cache, key, at, sources in calls
+        ),
         tuple(Charge(call, n, budget, p, from_decimal(cost)) for call, n, budget, p, cost in charges),
         tuple(Period(budget, p, from_decimal(most), from_decimal(granted)) for budget, p, most, granted in periods),
         tuple(str(id) for (id,) in audited),
+        spans=tuple(Span(*row) for row in spans),
     )
+
+
+def begun(call: str) -> float:
+    """When a call began, which its id says."""
+    return int(call.replace("-", "")[:12], 16) / 1000
 
 
 NORMAL = {"mode": "ok", "tokens": TOKENS, "latency_ms": 15, "chunk_ms": 4}
 BOOKS = (
-    b"SELECT call_id::text, number, state, outcome, cost_usd, reserved_usd, estimated, flags FROM attempt",
-    b"SELECT id::text, workload, status, cost_usd, cache FROM call",
+    b"SELECT call_id::text, number, state, outcome, cost_usd, reserved_usd, estimated, flags,"
+    b" coalesce((usage ->> 'input')::int, 0) + coalesce((usage ->> 'output')::int, 0) FROM attempt",
+    b"SELECT id::text, workload, status, cost_usd, cache, key_id::text, extract(epoch FROM at),"
+    b" CASE jsonb_typeof(detail -> 'sources') WHEN 'array' THEN jsonb_array_length(detail -> 'sources') ELSE 0 END"
+    b" FROM call",
     b"SELECT call_id::text, attempt, budget, period, cost_usd FROM charge",
     b"SELECT budget, period, limit_usd, granted_usd FROM budget_period",
     b"SELECT id FROM audit_entry WHERE action = 'call'",
+    b"SELECT name, span, amount, granted FROM limit_span WHERE span <> 'now'",
 )
 UNRECOVERED = """SELECT count(*) FROM gateway g LEFT JOIN shipped s USING (epoch)
     WHERE g.host <> 'batch' AND g.state <> 'live' AND NOT coalesce(s.done, false)"""
@@ -325,7 +261,8 @@ class Chaos:
             if part not in self._hurt:
                 begin = time.monotonic()
                 undo = self._act(part)
-                done = Hurt(part, *self._doing, begin, begin)
+                now = time.monotonic()
+                done = Hurt(part, *self._doing, begin, begin, (now, now))
                 self._hurt[part] = (time.monotonic() + self.chance.uniform(0.2, 1.6), done, undo)
             time.sleep(self.chance.uniform(0.1, 0.7))
         self._mend(float("inf"))
@@ -339,9 +276,12 @@ class Chaos:
         found = self._hurt.pop(part, None)
         if found is not None:
             _, done, undo = found
+            since, until = done.away[0] if done.away else 0.0, time.monotonic()
             undo()
-            end = done.begin if undo is nothing else time.monotonic()
-            self.world.hurts.append(replace(done, end=end))
+            if undo is nothing:
+                self.world.hurts.append(replace(done, away=None))
+            else:
+                self.world.hurts.append(replace(done, end=time.monotonic(), away=(since, until)))
 
     def _act(self, part: str) -> Undo:
         if part == "upstream":
@@ -383,6 +323,7 @@ class Chaos:
                 )
             return nothing
         if way == "pause":
+            os.kill(pid, signal.SIGSTOP)  # before the others are looked up: it starts no more of them
             return paused([pid, *descendants(pid)])
         os.kill(pid, signal.SIGKILL)
 

@@ -1,8 +1,9 @@
 """Two replicas on one PostgreSQL while gateways, workers, the database and upstreams are killed, paused and cut.
 
-After each round the books must be right (`chaos_books`): no budget is exceeded, every attempt that an upstream counted
-is in one row, no call is without its audit entry, and no client sees an error where a fallback is declared, but for the
-refusals of a gateway that its database is away from: of restricted data, of an empty slice, of a start.
+After each round the books must be right (`chaos_books`): no budget is exceeded, nor any limit in any minute over both
+replicas, every attempt that an upstream counted is in one row, no call is without its audit entry, and no client sees
+an error where a fallback is declared, but for the refusals of a gateway that its database is away from: of restricted
+data, of an empty slice, of sources, of a start.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import pytest
 
 from tests.acceptance.chaos_books import faults, held_for_nothing
 from tests.acceptance.chaos_traffic import Batch, Traffic
-from tests.acceptance.chaos_world import COST, RESTRICTED, TIGHT, UNRECOVERED, Chaos, World, world
-from tests.acceptance.stack import wait_until
+from tests.acceptance.chaos_workspace import COST, COUNTED, GROUNDED, RESTRICTED, TIGHT
+from tests.acceptance.chaos_world import UNRECOVERED, Chaos, World, world
+from tests.acceptance.stack import Stack, wait_until
 
 HURT_SECONDS = 4.0
 RECOVERED_SECONDS = 90.0
@@ -24,7 +26,8 @@ RECOVERED_SECONDS = 90.0
 
 
 def one_round(made: World, number: int, seed: int) -> None:
-    traffic = Traffic(made, (TIGHT[number], "steady", "cached", RESTRICTED), seed)
+    workloads = (TIGHT[number], "steady", "cached", RESTRICTED, GROUNDED, COUNTED[number % len(COUNTED)])
+    traffic = Traffic(made, workloads, seed)
     chance = random.Random(seed)
     chaos = Chaos(made, chance, chance.choice(("one", "one", "two")))
     batch = Batch(made, "steady")
@@ -33,7 +36,7 @@ def one_round(made: World, number: int, seed: int) -> None:
     chaos.run(HURT_SECONDS)
     time.sleep(0.5)
     end = time.monotonic() + RECOVERED_SECONDS
-    while number == len(TIGHT) - 1 and not used_up(made) and time.monotonic() < end:
+    while number == len(TIGHT) - 1 and not (used_up(made) and counted_up(made)) and time.monotonic() < end:
         time.sleep(0.2)  # on a slow machine: whatever is wrong shows at budgets that have an end
     traffic.stop()
     of_batch = batch.faults(RECOVERED_SECONDS)
@@ -50,20 +53,29 @@ def used_up(made: World) -> bool:
     return any(seen.code == "budget_exhausted" for seen in list(made.seen))
 
 
+def counted_up(made: World) -> bool:
+    """Whether any limit has refused a call."""
+    return any(seen.code == "rate_limit_exceeded" for seen in list(made.seen))
+
+
+def served(made: World, workload: str) -> int:
+    return sum(seen.status == 200 and seen.workload == workload for seen in made.seen)
+
+
 def rounds(folder: Path, group: int) -> None:
     """Five rounds in one world, then its end: nothing may be held of any budget, and the audit log verifies."""
     with world(folder, tight=COST * 40) as made:
         for number in range(len(TIGHT)):
             one_round(made, number, seed=group * len(TIGHT) + number)
         assert used_up(made), "no budget was ever used up"
+        assert counted_up(made), "no limit was ever used up"
         assert any(call.cache == "exact" for call in made.books().calls)
-        assert sum(seen.status == 200 and seen.workload == RESTRICTED for seen in made.seen) > 20
+        assert served(made, RESTRICTED) > 20 and served(made, GROUNDED) > 20
         for replica in made.replicas:
             if (replica.home / "audit" / "checkpoint").exists():  # only where it was the one that writes the log
                 assert replica.cli("audit", "verify")["ok"]
         made.stop()
-        made.replicas[0].start()
-        made.replicas[1].start()
+        made.together(Stack.start)
         made.stop()
         wait_until(lambda: made.administer(UNRECOVERED) == [(0,)], 30, "every journal is recovered")
         found = faults(made.books()) + held_for_nothing(made.books())

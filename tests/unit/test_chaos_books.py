@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tests.acceptance.chaos_books import Attempt, Books, Call, Charge, Hurt, Period, Seen, faults, held_for_nothing
+from tests.acceptance.chaos_books import (
+    Attempt,
+    Books,
+    Call,
+    Charge,
+    Hurt,
+    Limit,
+    Period,
+    Seen,
+    Span,
+    faults,
+    held_for_nothing,
+)
 
 BUDGETS = frozenset({"company", "team"})
 GOOD = Books(
@@ -37,7 +50,7 @@ GOOD = Books(
     ),
     hurts=(Hurt("first", "kill", "worker", 100.0, 100.0),),
     covers={"w": BUDGETS},
-    may_refuse={"w": frozenset({"budget_exhausted"})},
+    may_refuse={"w": frozenset({"budget_exhausted"}), "counted": frozenset({"rate_limit_exceeded"})},
 )
 
 
@@ -114,7 +127,9 @@ KILLED = Hurt("first", "kill", "worker", 10.0, 10.0)
 def refused(code: str, at: float, *hurts: Hurt, workload: str = "w", replica: str = "first") -> bool:
     """Whether a refusal of a tenth of a second is right at a time in such a story."""
     seen = Seen(workload, 503, code, "d", replica=replica, begun=at - 0.1, ended=at)
-    return not faults(replace(GOOD, seen=(seen,), hurts=hurts, restricted=frozenset({"secret"})))
+    return not faults(
+        replace(GOOD, seen=(seen,), hurts=hurts, restricted=frozenset({"secret"}), grounded=frozenset({"sourced"}))
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,6 +146,15 @@ def refused(code: str, at: float, *hurts: Hurt, workload: str = "w", replica: st
         ("not_ready", "w", (replace(KILLED, what="control"), AWAY), (), (11.0,)),
         ("not_ready", "w", (replace(KILLED, way="pause", end=11.0),), (), (11.0,)),
         ("budget_exhausted", "secret", (AWAY, KILLED), (), (11.0,)),
+        ("grounding_unavailable", "sourced", (AWAY,), (9.5, 14.9), (8.0, 15.2)),
+        ("grounding_unavailable", "w", (AWAY,), (), (11.0,)),
+        ("grounding_unavailable", "sourced", (KILLED,), (), (10.5,)),
+        ("grounding_unavailable", "sourced", (replace(KILLED, what="up", end=14.0),), (10.5, 16.9), (8.0, 17.2)),
+        ("rate_limit_exceeded", "counted", (), (8.0,), ()),
+        ("rate_limit_exceeded", "w", (), (), (8.0,)),
+        ("limit_unreachable", "counted", (AWAY,), (9.5, 14.9), (8.0, 15.2)),
+        ("limit_unreachable", "counted", (KILLED,), (10.5,), (8.5, 13.2)),
+        ("limit_unreachable", "w", (AWAY,), (), (11.0,)),
     ],
 )
 def test_a_refusal_is_right_only_while_what_it_is_for_holds(
@@ -141,3 +165,90 @@ def test_a_refusal_is_right_only_while_what_it_is_for_holds(
     if KILLED in story and AWAY not in story and len(story) == 1:
         elsewhere = [refused(code, at, *story, workload=workload, replica="second") for at in right]
         assert not any(elsewhere), "another replica was hurt"
+
+
+SOURCED = replace(GOOD, grounded=frozenset({"w"}), calls=(replace(GOOD.calls[0], sources=1), *GOOD.calls[1:]))
+GONE = replace(AWAY, away=(10.0, 11.9))
+
+
+def answer(kind: str, begun: float, ended: float) -> Seen:
+    return Seen("w", 200, "", "a", kind, kind == "abort", begun=begun, ended=ended)
+
+
+@pytest.mark.parametrize("kind", ["json", "stream", "abort"])
+def test_nothing_is_answered_from_sources_while_the_database_is_away(kind: str) -> None:
+    def found(begun: float, ended: float, hurt: Hurt = GONE, of: str = kind) -> list[str]:
+        return faults(replace(SOURCED, seen=(answer(of, begun, ended),), hurts=(hurt,)))
+
+    assert found(10.6, 11.8) == [f"a client of w has an answer from sources ({kind}) while the database was away"]
+    assert found(10.4, 11.8) == [], "what is left of a killed server may have answered it"
+    assert found(10.6, 12.0) == [], "the server was back"
+    assert found(10.6, 11.8, replace(GONE, part="first")) == [] == found(10.6, 11.8, AWAY)
+    assert found(10.6, 11.8, of="embeddings") == []
+
+
+@pytest.mark.parametrize(("kind", "fault"), [("json", True), ("stream", True), ("embeddings", False)])
+def test_an_answer_from_sources_rests_on_one(kind: str, fault: bool) -> None:
+    bare = replace(SOURCED, calls=GOOD.calls, seen=(answer(kind, 1.0, 2.0),))
+    assert ("rests on no source" in str(faults(bare))) == fault
+    assert faults(replace(bare, calls=SOURCED.calls)) == []
+
+
+NOON = datetime(2026, 11, 26, 12, 0, 30, tzinfo=UTC).timestamp()
+MINUTE = "2026-11-26T12:00"
+LIMITED = Books(
+    attempts=(
+        Attempt("a", 1, "settled", "ok", 30, 50, tokens=12),
+        Attempt("b", 1, "settled", "failed", 50, 50, True, tokens=40),
+        Attempt("b", 2, "settled", "ok", 30, 50, tokens=12),
+        Attempt("c", 1, "settled", "ok", 30, 50, tokens=12),
+    ),
+    calls=(
+        Call("a", "w", "ok", 30, key="k", begun=NOON, ended=NOON + 1),
+        Call("b", "w", "ok", 80, key="l", begun=NOON + 28, ended=NOON + 29.9),
+        Call("c", "w", "ok", 30, key="k", begun=NOON + 29.9, ended=NOON + 30.1),
+        Call("d", "w", "refused", 0, key="k", begun=NOON + 2, ended=NOON + 2),
+    ),
+    audited=("a", "b", "c", "d"),
+    counted=("a-1", "b-1", "b-2", "c-1"),
+    limits=(
+        Limit("r", "workload/w", "requests", 2),
+        Limit("t", "workload/w", "tokens", 64),
+        Limit("c", "workload/w", "cost", 110),
+        Limit("own", "key/k", "requests", 1),
+    ),
+    spans=(
+        Span("requests/r", MINUTE, 2, 2),
+        Span("tokens/t", MINUTE, 64, 64),
+        Span("cost/c", MINUTE, 110, 110),
+        Span("requests/own", MINUTE, 1, 1),
+    ),
+)
+
+
+def test_limits_that_are_used_up_and_not_exceeded_have_no_fault() -> None:
+    assert faults(LIMITED) == []
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_one_more_than_a_limit_and_one_more_than_was_granted_is_found(place: int) -> None:
+    limit, span = LIMITED.limits[place], LIMITED.spans[place]
+    smaller = (*LIMITED.limits[:place], replace(limit, most=limit.most - 1), *LIMITED.limits[place + 1 :])
+    told = f"{span.most} were used"
+    (fault,) = faults(replace(LIMITED, limits=smaller))
+    assert fault == f"limit {limit.name} {MINUTE} is {limit.most - 1} {limit.counts} and {told}"
+    fewer = (*LIMITED.spans[:place], replace(span, granted=span.granted - 1), *LIMITED.spans[place + 1 :])
+    (fault,) = faults(replace(LIMITED, spans=fewer))
+    assert f"were used of {span.granted - 1} that were granted" in fault
+    more = (*LIMITED.spans[:place], replace(span, granted=span.most + 1), *LIMITED.spans[place + 1 :])
+    assert faults(replace(LIMITED, spans=more)) == [
+        f"limit {span.name} {MINUTE} is {span.most} and {span.most + 1} are granted"
+    ]
+
+
+def test_a_call_at_the_turn_of_a_minute_may_be_of_either() -> None:
+    inside = replace(LIMITED.calls[2], begun=NOON + 27)
+    earlier = replace(inside, ended=NOON + 29)
+    for call, count in ((inside, 0), (earlier, 4)):
+        calls = (*LIMITED.calls[:2], call, LIMITED.calls[3])
+        assert len(faults(replace(LIMITED, calls=calls))) == count
