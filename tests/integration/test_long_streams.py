@@ -1,0 +1,50 @@
+"""Streams that are longer than a drain: a stop ends them with an error event, a reload lets them last."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from tests.integration.gateway_stack import events
+from tests.integration.zero_downtime import Traffic, lives, opened, reloaded, running, until
+
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import Script
+
+
+async def test_a_stream_that_outlives_the_drain_ends_with_an_error_event(database: Database, tmp_path: Path) -> None:
+    async with running(database, tmp_path, drain=3.0) as run:
+        run.model.script = Script(chunk_ms=200, tokens=500)
+        traffic = Traffic(run.listeners.public.getsockname()[1], run.stack.key())
+        reader, writer = await asyncio.open_connection("127.0.0.1", traffic.port)
+        asking = asyncio.create_task(traffic.ask(reader, writer, stream=True))
+        await asyncio.sleep(1.0)
+        run.tending.cancel()
+        await asyncio.to_thread(run.supervisor.close)
+        status, body, _ = await asking
+        writer.close()
+        assert status == 200
+        said = events(body)
+        assert "stopped" in said[-1]["error"]["message"], said[-2:]
+
+
+@pytest.mark.timeout(180)
+async def test_a_stream_far_longer_than_the_drain_lasts_through_a_reload(database: Database, tmp_path: Path) -> None:
+    async with running(database, tmp_path, drain=3.0) as run:
+        traffic, asking = await opened(run, chunk_ms=1000, tokens=20)
+        before = run.pids()
+        told = await reloaded(run)
+        assert told["state"] == "done", (told, run.said)
+        # new calls are the successors'; one of the old workers has the stream, the other one nothing to stay for
+        await until(lambda: sum(lives(pid) for pid in before.values()) == 1, 30)
+        run.model.script = Script()
+        reader, writer = await asyncio.open_connection("127.0.0.1", traffic.port)
+        assert (await traffic.ask(reader, writer, stream=False))[0] == 200
+        writer.close()
+        assert not asking.done(), "it should be as long as the reload takes, and longer"
+        status, body, _ = await asking
+        said = events(body)
+        assert status == 200 and said[-1] == "[DONE]" and b'"error"' not in body, said[-2:]
+        assert len(said) > 20
+        await until(lambda: not any(lives(pid) for pid in before.values()), 30)
