@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -241,23 +242,26 @@ class Start:
             if time.monotonic() > deadline:
                 raise Unavailable(lacks, code="not_ready", hint=f"See {self.home.logs}.")
             time.sleep(0.03)
-            lacks = self._lacks(client, workers)
+            lacks = self.lacks(client, workers, {state.name: state.pid for state in supervisor.states()})
         return client
 
-    def _lacks(self, client: ControlClient, workers: int) -> str:
-        """What is still missing, in words; empty when nothing is."""
+    def lacks(self, client: ControlClient, workers: int, pids: Mapping[str, int | None]) -> str:
+        """What is still missing, in words; empty when nothing is. `pids`: of the processes by name. The database tells
+        of other replicas' workers, too, and what an `up` that was killed here left behind may still be announced.
+        """
         try:
             status = client.get("/api/status")
         except GroundplanError as error:
             return error.message
-        ready = [g for g in status["gateways"] if g["ready"] and g["blueprint"] == status["blueprint"]]
+        own = set(pids.values())
+        gateways = [gateway for gateway in status["gateways"] if gateway["pid"] in own]
+        ready = [g for g in gateways if g["ready"] and g["blueprint"] == status["blueprint"]]
         if status["blueprint"] and len(ready) < workers:
             return f"{len(ready)} of {workers} gateway workers are ready"
-        if len(status["gateways"]) < workers:
-            return f"{len(status['gateways'])} of {workers} gateway workers have reported"
-        missing = [
-            name for name in status["services"] if processes.service(self.home, name) and not lookup(self.home, name)
-        ]
+        if len(gateways) < workers:
+            return f"{len(gateways)} of {workers} gateway workers have reported"
+        announced = {name: lookup(self.home, name) for name in status["services"] if processes.service(self.home, name)}
+        missing = [name for name, found in announced.items() if found is None or found.pid != pids.get(name)]
         if missing:
             return f"waiting for {', '.join(missing)}"
         return "" if status["indexed"] else "sources are being indexed"
