@@ -360,3 +360,17 @@ def test_under_root_an_environment_out_of_reach_is_copied_once(tmp_path: Path) -
     for path in (programs, programs / "postgres"):
         assert path.stat().st_uid == 0
         assert not path.stat().st_mode & 0o022
+
+
+def test_a_server_that_is_removed_is_not_waited_for(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.create()
+    server = EmbeddedPostgres(home, tuning={"fsync": "off"})
+    server.start()
+    client = psycopg.connect(server.superuser_url("postgres"))
+    try:
+        server.remove()
+    finally:
+        client.close()
+    assert "received immediate shutdown request" in server.log.read_text()
+    assert not server.place.data.exists()

@@ -38,6 +38,9 @@ SUPERUSER: Final = "groundplan_superuser"
 START_SECONDS: Final = 300.0
 """How long a server that lives may recover before it must answer."""
 
+REMOVE_SECONDS: Final = 15.0
+"""How long a server may take to end at once: it kills what does not within five."""
+
 _TUNING: Final = {
     "shared_buffers": "128MB",
     "max_connections": "100",
@@ -179,9 +182,7 @@ class EmbeddedPostgres:
         """Stop the server that `start` started, cleanly within `grace` seconds, else by force (it recovers at the next
         start).
         """
-        if self._process is not None:
-            stop(self._process, first=signal.SIGINT, grace=grace)
-            self._process = None
+        self._end(signal.SIGINT, grace)
 
     def superuser_url(self, database: str) -> str:
         """For the runtime only: this role sees past row-level security."""
@@ -212,9 +213,17 @@ class EmbeddedPostgres:
         (self.place.data / "postmaster.pid").unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Delete the server's data for good and stop using it."""
+        """Delete the server's data for good and stop using it. What is deleted is not written out first, and nobody who
+        is connected is waited for.
+        """
+        self._end(signal.SIGQUIT, REMOVE_SECONDS)
         self.close()
         shutil.rmtree(self.place.folder, ignore_errors=True)
+
+    def _end(self, first: signal.Signals, grace: float) -> None:
+        if self._process is not None:
+            stop(self._process, first=first, grace=grace)
+            self._process = None
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         return spawn(
