@@ -269,8 +269,8 @@ def _limits(books: Books) -> Iterator[str]:
     for limit in books.limits:
         used = _used(books, limit)
         for minute, amount in sorted(used.items()):
-            span = spans.get((f"{limit.counts}/{limit.name}", minute))
-            granted = span.granted if span is not None else 0
+            found = spans.get((f"{limit.counts}/{limit.name}", minute))
+            granted = found.granted if found is not None else 0
             if amount > limit.most:
                 yield f"limit {limit.name} {minute} is {limit.most} {limit.counts} and {amount} were used"
             elif amount > granted:
