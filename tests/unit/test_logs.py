@@ -68,12 +68,13 @@ def test_an_exception_is_part_of_its_line() -> None:
 
 def test_logging_and_structlog_of_a_process_write_the_same_shape() -> None:
     program = (
-        "import logging, structlog\n"
+        "import logging\n"
+        "from groundplan.core.logger import get_logger\n"
         "from groundplan.core.logs import configure\n"
         "configure('shipper')\n"
         "logging.getLogger('a.b').warning('one %s', 1)\n"
-        "structlog.get_logger().info('two', password='x', count=2)\n"
-        "try:\n 1 / 0\nexcept ZeroDivisionError:\n structlog.get_logger().exception('three')\n"
+        "get_logger().info('two', password='x', count=2)\n"
+        "try:\n 1 / 0\nexcept ZeroDivisionError:\n get_logger().exception('three')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == ""

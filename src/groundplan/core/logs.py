@@ -2,7 +2,8 @@
 
 Text from anywhere (a path, a header, an upstream's words) becomes a JSON string, so that no control character and no
 line break of somebody else's gets into a log; keys, tokens and passwords that have slipped into a text are taken out.
-Prompts and answers are never logged, and gateways log no requests: their facts are in the journal.
+Prompts and answers are never logged, and gateways log no requests: their facts are in the journal. `logger` has
+structlog's loggers, which write the same.
 """
 
 from __future__ import annotations
@@ -10,11 +11,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
-
-import structlog
 
 from groundplan.core.detect import SECRETS, Found, find
 
@@ -29,14 +28,14 @@ class Lines(logging.Formatter):
 
     def __init__(self, process: str) -> None:
         super().__init__()
-        self._process = process
+        self.process = process
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         at = datetime.fromtimestamp(record.created, UTC)
-        return line(at, record.levelname, self._process, record.name, record.getMessage(), fields)
+        return line(at, record.levelname, self.process, record.name, record.getMessage(), fields)
 
 
 def line(at: datetime, level: str, process: str, logger: str, event: str, fields: Mapping[str, Any]) -> str:
@@ -87,25 +86,16 @@ def _passwords(text: str) -> list[Found]:
     return found
 
 
-def configure(process: str, level: int = logging.INFO) -> None:
-    """Send `logging` and `structlog` of this process to stderr as JSON lines. Call it once, at its start."""
+def process() -> str:
+    """What this process calls itself in its logs."""
+    named = (handler.formatter for handler in logging.getLogger().handlers)
+    return next((lines.process for lines in named if isinstance(lines, Lines)), "groundplan")
+
+
+def configure(process: str) -> None:
+    """Send `logging` of this process to stderr as JSON lines. Call it once, at its start."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines(process))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
-    structlog.configure(
-        processors=[structlog.processors.format_exc_info, _render(process)],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-
-
-def _render(process: str) -> structlog.types.Processor:
-    def processor(_: Any, name: str, event: MutableMapping[str, Any]) -> str:
-        fields = dict(event)
-        told = str(fields.pop("event", ""))
-        return line(datetime.now(UTC), name, process, process, told, fields)
-
-    return processor
+    root.setLevel(logging.INFO)

@@ -18,6 +18,7 @@ DEFAULT_PORT = 8600
 DEFAULT_CONTROL_PORT = 8601
 LEAVE_SECONDS = 600.0
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ftp_proxy", "socks_proxy"})
+_NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +172,11 @@ def _number(env: Mapping[str, str], name: str, default: float, within: tuple[int
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Environment for a process that we start: ours plus `extra`."""
-    return {**os.environ, **(extra or {})}
+    """Environment for a process that we start: ours plus `extra`. Whatever ours says of it, bytecode is kept where that
+    can be written: to compile all of a worker is most of the time until another one is there.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != _NO_BYTECODE}
+    return {**kept, **(extra or {})}
 
 
 def without_proxies() -> None:

@@ -19,12 +19,12 @@ from uuid import UUID
 
 import msgspec
 import psycopg
-import structlog
 
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import connect
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
+from groundplan.core.logger import get_logger
 from groundplan.gateway.caching.cache_link import ANSWER_BYTES, SERVICE, Kept, Parcel
 from groundplan.gateway.journal.desk import LENGTH, Desk
 from groundplan.gateway.journal.ledger_rows import as_uuid
@@ -57,7 +57,7 @@ _SWEEP = f"DELETE FROM answer a WHERE NOT ({_GOOD}) OR a.number <= ({_FIRST})"
 _decode = msgspec.msgpack.Decoder(Parcel).decode
 _kept = msgspec.msgpack.Decoder(Kept).decode
 _encode = msgspec.msgpack.Encoder().encode
-log = structlog.get_logger()
+log = get_logger()
 
 
 class _Worker:

@@ -22,7 +22,6 @@ from pathlib import Path
 from uuid import UUID
 
 import psycopg
-import structlog
 
 from groundplan.blueprint.artifact import decode
 from groundplan.blueprint.model import Rates
@@ -34,6 +33,7 @@ from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.database import connect, database_url
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
+from groundplan.core.logger import get_logger
 from groundplan.core.settings import load_settings
 from groundplan.gateway.caching.cache_store import AnswerStore
 from groundplan.gateway.call import over_bound
@@ -64,7 +64,7 @@ OPEN_AFTER_MS = 2000
 _WAIT_S = 0.5
 _ABANDONED_S = 60
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class EpochShipper:

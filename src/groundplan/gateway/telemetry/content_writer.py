@@ -15,12 +15,12 @@ from uuid import UUID
 
 import msgspec
 import psycopg
-import structlog
 
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import connect
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.core.home import Home
+from groundplan.core.logger import get_logger
 from groundplan.gateway.journal.desk import LENGTH, Desk
 from groundplan.gateway.journal.ledger_rows import as_uuid, moment
 from groundplan.gateway.journal.ledger_store import Conn
@@ -33,7 +33,7 @@ AT_ONCE = 50
 INTERVAL_S = 0.3
 _FRAME_MOST = CALL_BYTES + (64 << 10)
 _decode = msgspec.msgpack.Decoder(Content).decode
-log = structlog.get_logger()
+log = get_logger()
 
 
 class ContentWriter:

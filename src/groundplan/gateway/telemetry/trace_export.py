@@ -15,10 +15,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
-import structlog
-
 from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
+from groundplan.core.logger import get_logger
 from groundplan.core.settings import Settings, resolve_secret
 from groundplan.gateway.journal.recovery import CallState
 from groundplan.gateway.telemetry.genai_metrics import GenAiMetrics
@@ -33,7 +32,7 @@ METRICS_S = 5.0
 """Between two sendings of metrics."""
 TRACES_PATH, METRICS_PATH = "/v1/traces", "/v1/metrics"
 SEND_SECONDS = 5.0
-log = structlog.get_logger()
+log = get_logger()
 
 
 class TraceExport:

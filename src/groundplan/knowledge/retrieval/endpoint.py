@@ -16,10 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
 import msgspec
-import structlog
 
 from groundplan.core import presidio
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge, Unauthenticated, Unavailable
+from groundplan.core.logger import get_logger
 from groundplan.knowledge.citations.wire import MOST_TEXTS, SupportAnswer, SupportRequest
 from groundplan.knowledge.embedding.encoder import Embedded, Encoder
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
@@ -48,7 +48,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Wanted = TypeVar("Wanted")
 
-_log = structlog.get_logger("groundplan.knowledge")
+_log = get_logger("groundplan.knowledge")
 
 
 class EmbeddingsRequest(msgspec.Struct, frozen=True):

@@ -13,11 +13,11 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-import structlog
 from psycopg import Connection
 
 from groundplan.core.database import connect, first_line
 from groundplan.core.errors import Unavailable
+from groundplan.core.logger import get_logger
 from groundplan.knowledge import store
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.retrieval import search_store
@@ -33,7 +33,7 @@ _GATHER_SECONDS = 0.01
 """How long changes are gathered after the first that is told, before they are looked at."""
 _RETRY_SECONDS = 1.0
 
-_log = structlog.get_logger("groundplan.knowledge")
+_log = get_logger("groundplan.knowledge")
 
 
 class Follower:

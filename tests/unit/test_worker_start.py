@@ -1,0 +1,40 @@
+"""What a process loads before it can serve: nothing that only others need, and nothing that must be compiled again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from groundplan.core.settings import child_environment
+
+OTHERS = (
+    "structlog",
+    "rich",
+    "pygments",
+    "numpy",
+    "pydantic",
+    "sqlalchemy",
+    "uvicorn",
+    "websockets",
+    "any_llm",
+    "cedarpy",
+)
+
+
+def test_a_worker_loads_nothing_that_only_others_need() -> None:
+    code = f"import sys, groundplan.gateway.app; print(sorted(set({OTHERS}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_processes_that_are_started_keep_the_bytecode_of_what_they_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    (tmp_path / "loaded.py").touch()
+    environment = child_environment({"PYTHONPATH": str(tmp_path)})
+    subprocess.run([sys.executable, "-c", "import loaded"], env=environment, check=True)
+    assert list((tmp_path / "__pycache__").glob("loaded.*.pyc"))
