@@ -8,6 +8,8 @@ PORT ?= 8600
 CONTROL_PORT ?= 8601
 HOME_DIR ?= .groundplan
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# What is loaded is compiled once, not by every process again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup setup-dev run test check bench soak screenshots lock clean
 

@@ -17,12 +17,14 @@ from groundplan.runtime import openmp
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
 
 _LONG_FIRST = (
-    "test_chaos_gateway", "test_promise_", "acceptance", "test_cli_up", "test_external_database", "integration",
+    "test_chaos_gateway", "test_promise_", "acceptance", "test_cli_up", "test_external_database", "test_translate",
+    "test_long_streams", "test_worker_replaced", "integration",
 )  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """A bare system lacks the library that LightGBM loads; workers and processes that start from here on find it."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile what they load
     gc.disable()  # what collecting tests makes stays: nothing of it is garbage
     if not hasattr(config, "workerinput") and not openmp.is_loadable():
         folder = openmp.provide(Path(tempfile.mkdtemp(prefix="openmp-")))

@@ -34,6 +34,8 @@ _NURSERIES = {
     "groundplan.api.app": "groundplan.console.app",
 }
 """Which loaded module each program is forked beside; what else it needs, it loads itself."""
+_BESIDE = {"groundplan.gateway.translate_app": ("any_llm",)}
+"""What a module loads as soon as it starts."""
 _CODE = struct.Struct("<i")
 _MOST = 1 << 18
 """Bytes of arguments and environment."""
@@ -119,7 +121,7 @@ def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:
 def _serve(control: socket.socket, loaded: str) -> None:
     """Fork what is asked for, and tell each one's end, until whoever asks is gone."""
     gc.disable()
-    importlib.import_module(loaded)
+    _load(loaded)
     gc.freeze()
     gc.enable()
     ends: dict[int, int] = {}
@@ -155,6 +157,11 @@ def _serve(control: socket.socket, loaded: str) -> None:
         control.send(str(pid).encode())
     for pid in ends:
         os.kill(pid, signal.SIGKILL)
+
+
+def _load(module: str) -> None:
+    for name in (module, *_BESIDE.get(module, ())):
+        importlib.import_module(name)
 
 
 def _tell_ends(ends: dict[int, int]) -> None:
