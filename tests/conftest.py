@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from groundplan.runtime import openmp
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
@@ -20,6 +21,11 @@ _LONG_FIRST = (
     "test_chaos_gateway", "test_promise_", "acceptance", "test_cli_up", "test_external_database", "test_translate",
     "test_long_streams", "test_worker_replaced", "integration",
 )  # fmt: skip
+
+
+# What a property takes says how busy the machine is, not whether the property holds.
+settings.register_profile("groundplan", deadline=None)
+settings.load_profile("groundplan")
 
 
 def pytest_configure(config: pytest.Config) -> None:
