@@ -74,6 +74,21 @@ def test_it_is_found_wherever_it_stands(kind: str, text: str) -> None:
         assert told == around.format(f"[{kind}]")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("call +491701234567 2026", "call [phone] 2026"),
+        ("030/12345678 123456, please", "[phone] 123456, please"),
+        ("until 2027 5500 0000 0000 0004", "until 2027 [card]"),
+        ("no. A12 4111 1111 1111 1111", "no. A12 [card]"),
+        ("ES91 2100 0418 4502 0005 1332 BIC CAIXESBB", "[iban] BIC CAIXESBB"),
+        ("AT61 1904 3002 3457 3201 2026", "[iban] 2026"),
+    ],
+)
+def test_it_is_found_beside_numbers_that_could_be_a_part_of_it(text: str, told: str) -> None:
+    assert redact(text)[0] == told
+
+
 @pytest.mark.parametrize("text", LEFT)
 def test_what_only_resembles_it_stays(text: str) -> None:
     assert redact(text) == (text, {})

@@ -92,9 +92,41 @@ def _iban(text: str) -> bool:
     return checked and 15 <= len(plain) <= 34 and int("".join(str(int(c, 36)) for c in turned)) % 97 == 1
 
 
+_IBAN_LENGTHS = {
+    country: length
+    for length, countries in (
+        (15, "NO"), (16, "BE"), (18, "DK FI FO GL NL"), (19, "MK SI"), (20, "AT BA EE KZ LT LU XK"),
+        (21, "CH HR LI LV"), (22, "BG BH CR DE GB GE IE ME RS VA"), (23, "AE GI IL IQ TL"),
+        (24, "AD CZ ES MD PK RO SA SE SK TN VG"), (25, "LY PT ST"), (26, "IS TR"), (27, "FR GR IT MC MR SM"),
+        (28, "AL AZ BY CY DO GT HU LB PL SV"), (29, "BR EG PS QA UA"), (30, "JO KW MU"), (31, "MT SC"), (32, "LC"),
+    )
+    for country in countries.split()
+}  # fmt: skip
+
+
+def _iban_before_more(text: str) -> int:
+    """Characters of the account number that other letters or digits follow, by the length that its country has."""
+    wanted = _IBAN_LENGTHS.get(text[:2], 0)
+    for at, found in enumerate(text, 1):
+        wanted -= found != " "
+        if not wanted:
+            return at if text[at : at + 1] == " " and _iban(text[:at]) else 0
+    return 0
+
+
 def _phone(text: str) -> bool:
     digits = sum(c.isdigit() for c in text)
     return 8 <= digits <= 15
+
+
+_LAST_GROUP = re.compile(r"[ ./()-]+[0-9]+$", re.ASCII)
+
+
+def _phone_before_more(text: str) -> int:
+    """Characters without the groups at the end with which it has more digits than a telephone number."""
+    while (group := _LAST_GROUP.search(text)) is not None and not _phone(text):
+        text = text[: group.start()]
+    return len(text) if _phone(text) else 0
 
 
 def _ip(text: str) -> bool:
@@ -180,6 +212,8 @@ class _Shape:
     """One of these is in every text that has it, as it is written here; none named: not known."""
     digits: bool = True
     """Whether it has a digit."""
+    before_more: Callable[[str], int] | None = None
+    """How much of what does not fit as a whole does, from its beginning on: what follows it may look like a part."""
 
     def may_be_in(self, text: str, digits: bool) -> bool:
         """Whether a search is worth while. `digits`: there is one in the text."""
@@ -188,10 +222,19 @@ class _Shape:
         return not self.needles or any(needle in text for needle in self.needles)
 
     def search(self, text: str) -> Iterable[Found]:
-        group = 1 if self.pattern.groups else 0
-        for match in self.pattern.finditer(text):
-            if self.fits is None or self.fits(match.group(group)):
+        group, fits, at = 1 if self.pattern.groups else 0, self.fits, 0
+        if fits is None:
+            for match in self.pattern.finditer(text):
                 yield Found(match.start(group), match.end(group), self.kind)
+            return
+        while (found := self.pattern.search(text, at)) is not None:
+            start, end = found.span(group)
+            if not fits(text[start:end]):
+                end = start + (0 if self.before_more is None else self.before_more(text[start:end]))
+            if end > start:
+                yield Found(start, end, self.kind)
+            # within what does not fit, something else may begin
+            at = max(end, found.start() + 1)
 
 
 def _shape(
@@ -200,8 +243,9 @@ def _shape(
     fits: Callable[[str], bool] | None = None,
     needles: str = "",
     digits: bool = True,
+    before_more: Callable[[str], int] | None = None,
 ) -> _Shape:
-    return _Shape(kind, re.compile(pattern, re.ASCII), fits, tuple(needles.split()), digits)
+    return _Shape(kind, re.compile(pattern, re.ASCII), fits, tuple(needles.split()), digits, before_more)
 
 
 _START, _END = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"
@@ -234,14 +278,19 @@ _SHAPES = (
     _shape("jwt", _START + r"eyJ[A-Za-z0-9_-]{8,2000}\.eyJ[A-Za-z0-9_-]{4,8000}\.[A-Za-z0-9_-]{8,2000}", needles="eyJ"),
     _shape("email", r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}" + _END,
            needles="@", digits=False),
-    _shape("iban", r"[A-Z]" + _FIRST + r"[A-Z][0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?" + _END, _iban),
+    _shape("iban", r"[A-Z]" + _FIRST + r"[A-Z][0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?" + _END, _iban,
+           before_more=_iban_before_more),
     _shape(
         "card",
         r"[2-6](?<![0-9.-].)(?:(?<=3)[47][0-9]{13}|(?<=4)[0-9]{12}|[0-9]{15}|(?<=[56])[0-9]{16,18})(?![0-9])",
         _card,
     ),
-    _shape("card", r"[2-6](?<![0-9.-].)(?<![A-Z][0-9]{2} .)[0-9]{3}(?:[ -][0-9]{4}){3}(?: ?[0-9]{3})?(?![0-9])", _card),
-    _shape("card", r"[2-6](?<![0-9.-].)(?<![A-Z][0-9]{2} .)[0-9]{3}(?:[ -][0-9]{4}){3}(?![0-9])", _card),
+    _shape(
+        "card",
+        r"[2-6](?<![0-9.-].)(?<![A-Z]{2}[0-9]{2} .)[0-9]{3}(?:[ -][0-9]{4}){3}(?: ?[0-9]{3})?(?![0-9])",
+        _card,
+    ),
+    _shape("card", r"[2-6](?<![0-9.-].)(?<![A-Z]{2}[0-9]{2} .)[0-9]{3}(?:[ -][0-9]{4}){3}(?![0-9])", _card),
     _shape("card", r"3(?<![0-9.-].)[0-9]{3}[ -][0-9]{6}[ -][0-9]{4,5}(?![0-9])", _card),
     _shape("national_id", r"[0-9](?<![0-9-].)[0-9]{2}-[0-9]{2}-[0-9]{4}(?![0-9-])", _american),
     _shape("national_id", r"[XYZ0-9]" + _FIRST + r"(?:(?<=[XYZ])-?|(?<=[0-9]))[0-9]{7}-?[A-Z]" + _END, _spanish),
@@ -268,12 +317,14 @@ _SHAPES = (
         "phone",
         r"[+0](?<![A-Za-z0-9+].)(?:(?<=\+)|(?<=0)0(?<![0-9] 00))[1-9][0-9]{0,2}(?:[ ./()-]{0,2}[0-9]){6,13}(?![0-9])",
         _phone,
+        before_more=_phone_before_more,
     ),
     _shape(
         "phone",
         r"[(0](?<![A-Za-z0-9].)(?<![0-9] .)(?:(?<=\()0[1-9][0-9]{1,4}\)|(?<=0)[1-9][0-9]{1,4})"
         r"[ /-]{1,2}[0-9]{3,8}(?:[ -][0-9]{2,6}){0,3}(?![0-9])",
         _phone,
+        before_more=_phone_before_more,
     ),
     _shape(
         "phone",
