@@ -65,6 +65,12 @@ def test_a_text_is_spliced_and_everything_else_stays(text: str, name: str, versi
     assert ("prompt: polite@2 #" in made["b.yaml"]) == (name != "polite")
 
 
+def test_what_yaml_would_take_for_a_line_end_or_refuse_stays_as_well() -> None:
+    text = "one\u2028two\u2029\ufeff\uffff\U0001ffffthree\u00a0"
+    for name in ("polite", "short", "plain"):
+        assert load_files(with_prompt(FILES, name, text, 3)).prompts[name].text == text
+
+
 def test_lines_stay_lines() -> None:
     made = with_prompt(FILES, "plain", "First.\n\n  indented\nlast", 2)
     assert made["c.yaml"] == ("version: 2\nkind: prompt\nname: plain\ntext: |-\n  First.\n\n    indented\n  last\n")

@@ -90,10 +90,16 @@ def _text_edit(source: str, node: MappingNode, text: str) -> tuple[int, int, str
     start, end = value.start_mark.index, value.end_mark.index
     ends_line = source[start:end].endswith("\n")
     if node.flow_style or not _literal(text):
-        return start, end, json.dumps(text, ensure_ascii=False) + ("\n" if ends_line else "")
+        return start, end, _quoted(text) + ("\n" if ends_line else "")
     pad = " " * (key.start_mark.column + 2)
     body = "".join(f"{pad}{line}\n" if line else "\n" for line in text.removesuffix("\n").split("\n"))
     return start, end, f"|{'' if text.endswith(chr(10)) else '-'}\n{body if ends_line else body.removesuffix(chr(10))}"
+
+
+def _quoted(text: str) -> str:
+    """In double quotes; what YAML takes for the end of a line, or refuses, by its number."""
+    said = json.dumps(text, ensure_ascii=False)
+    return "".join(each if each.isprintable() else f"\\U{ord(each):08X}" for each in said)
 
 
 def _literal(text: str) -> bool:
