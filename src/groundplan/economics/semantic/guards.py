@@ -105,11 +105,15 @@ def _obligation(a: Reading, b: Reading) -> bool:
 
 def _direction(a: Reading, b: Reading) -> bool:
     """The same two things on both sides of `to`, `from`, `than` ... the other way round."""
-    for word, before, after in a.turns:
-        for other, ahead, behind in b.turns:
-            if word == other and before & behind - after and after & ahead - before:
-                return True
-    return _compared(a, b)
+    return (a.turns != b.turns and (_turned(a, b) or _turned(b, a))) or _compared(a, b)
+
+
+def _turned(a: Reading, b: Reading) -> bool:
+    return any(
+        word == other and before & behind - after and after & ahead - before
+        for word, before, after in a.turns
+        for other, ahead, behind in b.turns
+    )
 
 
 def _compared(a: Reading, b: Reading) -> bool:
