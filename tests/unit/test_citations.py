@@ -75,6 +75,13 @@ def test_spans_are_of_the_answer_and_in_order(answer: str) -> None:
     assert covered.split() == answer.split()
 
 
+def test_a_mark_that_nothing_was_said_before_ends_its_statement_without_the_space_after_it() -> None:
+    answer = "a[1][[2] ][1]a"
+    first, second = statements(answer)
+    assert (answer[first.start : first.end], first.passages) == ("a[1][[2]", (1, 2))
+    assert answer[second.start : second.end] == "][1]a"
+
+
 @pytest.mark.parametrize(
     ("statement", "says"),
     [

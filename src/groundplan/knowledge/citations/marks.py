@@ -92,7 +92,7 @@ def _statements(answer: str, start: int, end: int) -> list[Statement]:
             tail = len(answer[begin:until].rstrip())
             found.append(Statement(begin + lead, begin + tail, text, tuple(dict.fromkeys(numbers))))
         elif found:
-            last = found[-1]
+            last, until = found[-1], len(answer[:until].rstrip())
             found[-1] = Statement(last.start, until, last.text, tuple(dict.fromkeys((*last.passages, *numbers))))
         begin = group.end()
     return found
