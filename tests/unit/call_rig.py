@@ -24,7 +24,7 @@ from groundplan.gateway.budgets.leases import Quota, Slices
 from groundplan.gateway.caching.idempotency import Answers, Holder
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.pipeline import Pipeline
-from groundplan.gateway.http.server import Server
+from groundplan.gateway.http.server import Request, Server
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.journal.recovery import EpochState, fold
@@ -38,6 +38,8 @@ from groundplan.testing.scripted import Script, ScriptedModel, start
 LIMIT = PICO
 BOUND = 20 * 10_000_000
 """20 tokens of output at 10 USD a million."""
+PATIENT = {"first_token_ms": 20_000, "idle_ms": 20_000, "connect_ms": 20_000}
+"""Of a deployment that nobody gives up because the machine is busy. Tests of these times name their own."""
 
 
 @dataclass
@@ -110,6 +112,18 @@ class Rig:
         self.models[name].script = Script(**script)
         self.models[name]._passed = 0
 
+    def change(self, name: str, **settings: Any) -> None:
+        """Other settings of a deployment from now on."""
+        catalog = self.gateway.live.catalog
+        assert catalog is not None
+        for plan in catalog.plans.values():
+            for model, found in plan.names.items():
+                plan.names[model] = tuple(replace(d, **settings) if d.name == name else d for d in found)
+
+    def hold(self, name: str) -> asyncio.Semaphore:
+        """One of the upstreams counts what it is asked and answers nothing; each `release` lets one answer go."""
+        return held(self.models[name])
+
     def request(self, key: str = "assistant", **more: Any) -> bytes:
         body = {"model": "auto", "messages": [{"role": "user", "content": "a b c d"}], "max_tokens": 20, **more}
         data = json.dumps(body).encode()
@@ -155,7 +169,19 @@ class Rig:
         return state
 
 
-async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+def held(model: ScriptedModel) -> asyncio.Semaphore:
+    """As `Rig.hold`, of a model that is not the rig's."""
+    gate, counted = asyncio.Semaphore(0), model._counted
+
+    async def wait(request: Request) -> None:
+        await counted(request)
+        await gate.acquire()
+
+    model._counted = wait  # type: ignore[method-assign]
+    return gate
+
+
+async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait for what other tasks do."""
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110 -- what is waited for has no event
@@ -222,7 +248,7 @@ async def call_rig(
     async with AsyncExitStack() as stack:
         started = {name: await stack.enter_async_context(upstream(name)) for name in names}
         at = {name: started[name][2] for name in names} | (ports or {})
-        places = [deployment(name, at[name], **(more or {}).get(name, {})) for name in names]
+        places = [deployment(name, at[name], **PATIENT | (more or {}).get(name, {})) for name in names]
         tasks = [workload(name, list(names), **settings) for name, settings in declared.items()]
         catalog = index(replace(blueprint(1, places, tasks), limits=list(limits)))
         keys = {

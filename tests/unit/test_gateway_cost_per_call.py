@@ -84,8 +84,13 @@ async def test_a_hedge_counts_beside_the_attempt_that_is_open(
     tmp_path: Path, most: int, sent: int, stream: bool
 ) -> None:
     async with call_rig(tmp_path, workloads=capped(most, hedge={"after_ms": 40, "at_most": 1.0})) as rig:
-        rig.play("one", latency_ms=200)
-        assert (await rig.chat(stream=stream)).status == 200
+        one = rig.hold("one")
+        asked = asyncio.create_task(rig.chat(stream=stream))
+        if not sent:
+            await until(lambda: rig.models["one"].counted == 1)
+            await asyncio.sleep(0.15)  # a hedge would be sent after 0.04
+            one.release()
+        assert (await asked).status == 200
         assert rig.models["two"].counted == sent
         await rig.books()
 
@@ -106,11 +111,12 @@ async def test_an_attempt_that_is_read_on_for_nobody_counts_at_its_bound(tmp_pat
     drained = {"one": {"billing_on_cancel": "drain"}}
     names = ["one", "two", "three"]
     async with call_rig(tmp_path, names, more=drained, workloads=capped(2 * BOUND, **settings)) as rig:
-        rig.play("one", latency_ms=700)
+        one = rig.hold("one")
         rig.play("two", mode="cut", chunk_ms=3)
         stream = await rig.stream()
         assert "another attempt may bring this call to" in stream.errors[0]["message"]
         assert (rig.models["two"].counted, rig.models["three"].counted) == (1, 0)
+        one.release()
         await until(lambda: not rig.gateway.background)
         await rig.books()
 

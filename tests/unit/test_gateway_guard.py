@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.unit.call_rig import Rig, call_rig, until
+from tests.integration.gateway_stack import parse
+from tests.unit.call_rig import Rig, Stream, call_rig, until
 
 from groundplan.blueprint import model as bp
 from groundplan.core.errors import Denied
@@ -25,7 +26,8 @@ ASK: dict[str, Any] = {"messages": [{"role": "user", "content": f"I am {EMAIL}"}
 
 
 def guarded(**rules: Any) -> dict[str, dict[str, Any]]:
-    return {"assistant": {"guardrails": bp.Guardrails(**rules)}}
+    # how long they take is told as well, and says how busy the machine is
+    return {"assistant": {"guardrails": bp.Guardrails(**{"budget_ms": 10_000} | rules)}}
 
 
 def error(body: bytes) -> dict[str, Any]:
@@ -353,11 +355,12 @@ async def test_a_kill_for_security_ends_streams_with_an_error_event(tmp_path: Pa
     async with call_rig(tmp_path) as rig:
         scope = scope.replace("site/cloud", f"site/{rig.plan('assistant').names['auto'][0].site}")
         rig.play("one", say="a long answer that goes on " * 40, chunk_ms=5)
-        asked = asyncio.create_task(rig.stream(max_tokens=900))
-        await until(lambda: bool(rig.gateway.streams))
-        await asyncio.sleep(0.05)
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(rig.request(stream=True, max_tokens=900))
+        begun = await reader.readuntil(b'"a l"')
         killed(rig, scope, streams=True)
-        got = await asyncio.wait_for(asked, 3)
+        got = Stream(parse(begun + await asyncio.wait_for(reader.read(), 20)))
+        writer.close()
         assert got.status == 200 and not got.done and got.text
         assert [each["code"] for each in got.errors] == ["killed"]
         assert rig.models["two"].counted == 0 and not rig.gateway.streams
@@ -371,7 +374,7 @@ async def test_other_streams_go_on_and_an_ordinary_kill_ends_none(tmp_path: Path
         await until(lambda: bool(rig.gateway.streams))
         killed(rig, "workload/other", streams=True)
         killed(rig, "deployment/one")
-        got = await asyncio.wait_for(asked, 5)
+        got = await asked
         assert got.done and got.text.startswith("a long answer")
 
 

@@ -7,16 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 from tests.contract.ways import way_to
-from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, read_records, rule, until
+from tests.integration.gateway_stack import Reply
+from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, held, read_records, rule, until
 
 from groundplan.blueprint.model import Hedge, Limit, ProviderKey
 from groundplan.gateway.call.hedge import Hedges
@@ -26,6 +25,7 @@ from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing.scripted import Script, ScriptedModel
 
 HEDGED = {"assistant": rule(hedge={"after_ms": 40, "at_most": 1.0})}
+LATE = {"assistant": rule(hedge={"after_ms": 20_000, "at_most": 1.0})}
 OUTPUT = 10_000_000
 """picodollars of an output token"""
 
@@ -56,7 +56,7 @@ def test_a_percentile_is_learned_first() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_quick_answer_is_never_hedged(tmp_path: Path, stream: bool) -> None:
-    async with call_rig(tmp_path, workloads=HEDGED) as rig:
+    async with call_rig(tmp_path, workloads=LATE) as rig:
         assert (await rig.chat(stream=stream)).status == 200
         assert (rig.models["one"].counted, rig.models["two"].counted) == (1, 0)
         await rig.books()
@@ -65,10 +65,8 @@ async def test_a_quick_answer_is_never_hedged(tmp_path: Path, stream: bool) -> N
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_hedge_wins_and_the_slow_one_is_cancelled_and_billed(tmp_path: Path, stream: bool) -> None:
     async with call_rig(tmp_path, workloads=HEDGED) as rig:
-        rig.play("one", latency_ms=3000)
-        began = time.monotonic()
+        rig.hold("one")
         facts = await answer(rig, stream)
-        assert time.monotonic() - began < 2
         assert facts["deployment"] == "two" and facts["estimated"]
         await until(lambda: not rig.upstreams["one"].connections)
         one, two = sorted(await rig.settlements(), key=lambda s: s.attempt)
@@ -81,9 +79,11 @@ async def test_the_hedge_wins_and_the_slow_one_is_cancelled_and_billed(tmp_path:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_first_one_wins_and_the_hedge_is_cancelled_and_billed(tmp_path: Path, stream: bool) -> None:
     async with call_rig(tmp_path, workloads=HEDGED) as rig:
-        rig.play("one", latency_ms=150)
-        rig.play("two", latency_ms=3000)
-        facts = await answer(rig, stream)
+        first, _ = rig.hold("one"), rig.hold("two")
+        asked = asyncio.ensure_future(answer(rig, stream))
+        await until(lambda: rig.models["two"].counted == 1)
+        first.release()
+        facts = await asked
         assert facts["deployment"] == "one"
         one, two = sorted(await rig.settlements(), key=lambda s: s.attempt)
         assert (one.outcome, two.outcome, two.flags) == ("ok", "cancelled", ["hedge", "no_usage"])
@@ -110,29 +110,44 @@ async def test_one_that_fails_leaves_the_answer_to_the_other(
 ) -> None:
     """`first` fails while `second` is still at work, whichever of them is the hedge."""
     async with call_rig(tmp_path, workloads=HEDGED) as rig:
-        rig.play(first, mode="error", status=status, latency_ms=120 if first == "one" else 20)
-        rig.play(second, latency_ms=300)
-        assert (await answer(rig, stream))["deployment"] == second
+        rig.play(first, mode="error", status=status)
+        gates = {name: rig.hold(name) for name in ("one", "two")}
+        asked = asyncio.ensure_future(answer(rig, stream))
+        await until(lambda: rig.models["two"].counted == 1)
+        gates[first].release()
+        folder = rig.gateway.journal.folder
+        await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+        gates[second].release()
+        assert (await asked)["deployment"] == second
         failed = next(s for s in await rig.settlements() if s.outcome != "ok")
         assert failed.cost == (0 if status == 503 else BOUND)
         await rig.books()
 
 
+async def both_at_once(rig: Rig, **more: Any) -> Reply:
+    """A call that two are at work on before either answers."""
+    gates = [rig.hold(name) for name in ("one", "two")]
+    asked = asyncio.ensure_future(rig.chat(**more))
+    await until(lambda: rig.models["two"].counted == 1)
+    for gate in gates:
+        gate.release()
+    return await asked
+
+
 async def test_when_both_fail_the_next_deployment_is_asked(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ["one", "two", "three"], workloads=HEDGED) as rig:
-        rig.play("one", mode="error", status=503, latency_ms=120)
-        rig.play("two", mode="error", status=503, latency_ms=120)
-        assert (await answer(rig, stream=False))["deployment"] == "three"
+        for name in ("one", "two"):
+            rig.play(name, mode="error", status=503)
+        assert (await both_at_once(rig)).json["groundplan"]["deployment"] == "three"
         assert sorted(s.outcome for s in await rig.settlements()) == ["not_billed", "not_billed", "ok"]
         await rig.books()
 
 
 async def test_when_both_fail_and_nobody_is_left_the_client_is_told(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads=HEDGED) as rig:
-        rig.play("one", mode="down", latency_ms=0, after=0)
-        rig.play("one", mode="error", status=502, latency_ms=120)
-        rig.play("two", mode="error", status=502, latency_ms=120)
-        reply = await rig.chat()
+        for name in ("one", "two"):
+            rig.play(name, mode="error", status=502)
+        reply = await both_at_once(rig)
         assert (reply.status, reply.code) == (503, "upstream_failed")
         assert sum((await rig.books()).spent.values()) == 2 * BOUND
 
@@ -145,8 +160,8 @@ async def test_a_hedge_is_one_of_the_attempts(tmp_path: Path) -> None:
         assert (await rig.chat(key="w1")).json["groundplan"]["deployment"] == "one"
         assert rig.models["two"].counted == 0, "two attempts were made where one is declared"
         for name in names:
-            rig.play(name, mode="error", status=503, latency_ms=120)
-        assert (await rig.chat(key="w2")).code == "upstream_failed"
+            rig.play(name, mode="error", status=503)
+        assert (await both_at_once(rig, key="w2")).code == "upstream_failed"
         assert [rig.models[name].counted for name in names] == [2, 1, 0]
         await rig.books()
 
@@ -157,9 +172,14 @@ async def test_a_hedge_whose_key_is_refused_says_nothing_against_its_deployment(
     file.write_text("secret")
     keys = {"two": {"keys": [ProviderKey(key=f"file:{file}"), ProviderKey(key=f"file:{file}")]}}
     async with call_rig(tmp_path / "home", more=keys, workloads=HEDGED) as rig:
-        rig.play("one", mode="error", status=503, latency_ms=150)
+        rig.play("one", mode="error", status=503)
         rig.play("two", mode="error", status=401, times=1)
-        assert (await answer(rig, stream=False))["deployment"] == "two"
+        one = rig.hold("one")
+        asked = asyncio.ensure_future(answer(rig, stream=False))
+        folder = rig.gateway.journal.folder
+        await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+        one.release()
+        assert (await asked)["deployment"] == "two"
         assert "two" not in rig.gateway.health._windows, "its breaker counted a refused key"
         await rig.books()
 
@@ -188,8 +208,7 @@ async def test_a_hedge_without_room_in_a_limit_is_not_sent_and_holds_nothing(tmp
 
 async def test_a_hedge_is_journalled_before_it_is_sent(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads=HEDGED) as rig:
-        rig.play("one", latency_ms=400)
-        rig.play("two", latency_ms=400)
+        gates = [rig.hold(name) for name in ("one", "two")]
         call = asyncio.ensure_future(rig.chat())
         await until(lambda: rig.models["two"].counted == 1)
         made = [r for r in read_records(rig.gateway.journal.folder) if isinstance(r, Reservation)]
@@ -198,6 +217,8 @@ async def test_a_hedge_is_journalled_before_it_is_sent(tmp_path: Path) -> None:
             (1, "two", BOUND, BOUND),
         ]
         assert rig.slices.available("all", "total") == LIMIT - 2 * BOUND
+        for gate in gates:
+            gate.release()
         await call
         await rig.books()
 
@@ -206,7 +227,7 @@ async def test_a_hedge_is_journalled_before_it_is_sent(tmp_path: Path) -> None:
 async def test_the_loser_is_billed_by_its_providers_rule(tmp_path: Path, loser: str, cost: int) -> None:
     """Nothing came of it: also a provider that bills what it generated may have generated all of it."""
     async with call_rig(tmp_path, more={"one": {"billing_on_cancel": loser}}, workloads=HEDGED) as rig:
-        rig.play("one", latency_ms=3000)
+        rig.hold("one")
         await answer(rig, stream=False)
         assert next(s for s in await rig.settlements() if s.attempt == 0).cost == cost
         await rig.books()
@@ -215,10 +236,12 @@ async def test_the_loser_is_billed_by_its_providers_rule(tmp_path: Path, loser: 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_drained_loser_is_billed_what_it_reports(tmp_path: Path, stream: bool) -> None:
     async with call_rig(tmp_path, more={"one": {"billing_on_cancel": "drain"}}, workloads=HEDGED) as rig:
-        rig.play("one", latency_ms=300, tokens=7)
+        rig.play("one", tokens=7)
+        one = rig.hold("one")
         facts = await answer(rig, stream)
         assert facts["deployment"] == "two" and not facts["estimated"]
         assert rig.slices.open_count == 1, "its reservation is held until it is known what it cost"
+        one.release()
         await until(lambda: not rig.gateway.background)
         loser = next(s for s in await rig.settlements() if s.attempt == 0)
         assert (loser.outcome, loser.cost, loser.estimated) == ("cancelled", 7 * OUTPUT, False)
@@ -245,7 +268,6 @@ async def test_a_client_that_leaves_ends_both(tmp_path: Path, wait: float, strea
 async def test_a_thousand_calls_of_every_kind_leave_exact_books(tmp_path: Path) -> None:
     """Both are slow by turns, answers race, clients leave at any moment."""
     async with call_rig(tmp_path, workloads={"assistant": rule(hedge={"after_ms": 5, "at_most": 1.0})}) as rig:
-        rig.play("one", latency_ms=6)
         rig.play("two", latency_ms=1)
 
         async def one(number: int) -> None:
@@ -257,6 +279,7 @@ async def test_a_thousand_calls_of_every_kind_leave_exact_books(tmp_path: Path) 
             writer.transport.abort()
 
         for start in range(0, 400, 20):
+            rig.play("one", latency_ms=30 if start % 40 else 6)
             await asyncio.gather(*(one(start + n) for n in range(20)))
         await until(lambda: rig.gateway.running == 0)
         assert rig.models["two"].counted > 20
@@ -318,11 +341,11 @@ async def test_a_loser_over_http_2_is_settled_by_the_same_rules(
         way_to("h2c", model.handle, tmp_path / "way") as way,
         call_rig(tmp_path / "home", more=more, workloads=HEDGED) as rig,
     ):
-        names = rig.plan("assistant").names
-        for name, found in list(names.items()):
-            names[name] = tuple(replace(d, url=way.wire.url) if d.name == "one" else d for d in found)
-        model.script = Script(latency_ms=300, tokens=7)
+        rig.change("one", url=way.wire.url)
+        model.script = Script(tokens=7)
+        gate = held(model)
         assert (await answer(rig, stream))["deployment"] == "two"
+        gate.release()
         await until(lambda: not rig.gateway.background)
         loser = next(s for s in await rig.settlements() if s.attempt == 0)
         assert (loser.outcome, loser.cost) == ("cancelled", cost)

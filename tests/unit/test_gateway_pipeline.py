@@ -16,6 +16,7 @@ from uuid import UUID
 
 import pytest
 from tests.integration.gateway_stack import Reply, blueprint, deployment, parse, scripted, workload
+from tests.unit.call_rig import PATIENT, until
 
 from groundplan.blueprint.model import Budget, Deployment
 from groundplan.core.home import Home
@@ -137,7 +138,7 @@ async def made(
     home.create()
     epoch = new_id()
     journal = Journal.open(home.journal / str(epoch), epoch, loop, 1 << 20)
-    places: list[Deployment] = [deployment("one", one, **one_more), deployment("two", two)]
+    places: list[Deployment] = [deployment("one", one, **one_more), deployment("two", two, **PATIENT)]
     catalog = index(blueprint(1, places, [workload("assistant", ["one", "two"])]))
     entry = KeyEntry(str(new_id()), "assistant", "", False, False, None)
     policy = Policy(1, {hashlib.sha256(KEY.encode()).digest(): entry}, {}, frozenset(), frozenset())
@@ -251,7 +252,7 @@ async def test_a_client_that_goes_away_is_billed_at_the_bound_unless_its_provide
     writer.write(head + b"content-length: %d\r\n\r\n" % len(data) + data)
     await reader.readuntil(b"You")
     writer.transport.abort()
-    await asyncio.sleep(0.15)
+    await until(lambda: rig.gateway.running == 0)
     _, settlement, finish = await rig.records()
     assert (finish.status, finish.http_status, finish.error_code) == ("cancelled", 499, "client_gone")
     assert (settlement.outcome, settlement.estimated) == ("cancelled", True)

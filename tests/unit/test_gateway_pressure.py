@@ -256,10 +256,11 @@ async def test_a_full_worker_refuses_low_before_the_body_is_read_and_serves_crit
 
 async def test_a_full_deployment_is_passed_over_for_the_next_one(tmp_path: Path) -> None:
     async with call_rig(tmp_path, more={"one": {"concurrent": 1}}) as rig:
-        rig.play("one", latency_ms=200)
+        one = rig.hold("one")
         slow = asyncio.ensure_future(rig.chat())
         await until(lambda: rig.models["one"].counted == 1)
         assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
+        one.release()
         assert (await slow).json["groundplan"]["deployment"] == "one"
         await rig.books()
 

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.integration.gateway_stack import deployment
-from tests.unit.call_rig import call_rig, rule, until
+from tests.unit.call_rig import call_rig, read_records, rule, until
 
 from groundplan.blueprint.model import ProviderKey, Reliability
 from groundplan.gateway.call.retry import pause, repeats, retry_after
 from groundplan.gateway.upstream.health import SLOW_SAMPLES, Health
+from groundplan.ledger.model import Settlement
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
 
@@ -166,7 +167,7 @@ async def test_an_upstream_that_sends_a_byte_now_and_then_does_not_hold_a_call_b
     async with server, call_rig(tmp_path, ["one"], workloads={"assistant": settings}, ports={"one": port}) as rig:
         began = time.monotonic()
         assert (await rig.chat()).code == "upstream_failed"
-        assert 0.4 < time.monotonic() - began < 5.0, "each byte is within the time between two, which is half a second"
+        assert 0.4 < time.monotonic() - began < 5.0, "each byte is within the time between two"
         (settled,) = await rig.settlements()
         assert settled.outcome == "failed" and settled.estimated, "it may have been billed"
 
@@ -194,10 +195,10 @@ async def test_a_client_that_leaves_during_a_pause_costs_nothing_more(tmp_path: 
         rig.play("one", mode="error", status=503)
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request())
-        await until(lambda: rig.models["one"].counted > 0)
-        await asyncio.sleep(0.05)
+        folder = rig.gateway.journal.folder
+        await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
         writer.transport.abort()
-        await asyncio.sleep(0.1)
+        await until(lambda: rig.gateway.running == 0)
         state = await rig.books()
         assert sum(state.spent.values()) == 0
 

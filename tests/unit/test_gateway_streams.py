@@ -21,7 +21,14 @@ FAST = {"first_token_ms": 400, "idle_ms": 300}
 
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    async with call_rig(tmp_path, more={"one": FAST, "two": FAST}) as made:
+    async with call_rig(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def fast(tmp_path: Path) -> AsyncIterator[Rig]:
+    """The first deployment is given up soon."""
+    async with call_rig(tmp_path, more={"one": FAST}) as made:
         yield made
 
 
@@ -70,17 +77,17 @@ async def test_an_error_status(rig: Rig, status: int, outcome: str) -> None:
     await fallback(rig, outcome, mode="error", status=status)
 
 
-async def test_no_first_byte_in_time(rig: Rig) -> None:
+async def test_no_first_byte_in_time(fast: Rig) -> None:
     began = time.monotonic()
-    await fallback(rig, "failed", mode="stall")
-    assert time.monotonic() - began < 3
+    await fallback(fast, "failed", mode="stall")
+    assert time.monotonic() - began < 10
 
 
-async def test_only_comments_and_never_a_first_event(rig: Rig) -> None:
+async def test_only_comments_and_never_a_first_event(fast: Rig) -> None:
     """Keep-alives keep a connection open; they are no answer."""
     began = time.monotonic()
-    await fallback(rig, "failed", mode="nothing_after")
-    assert time.monotonic() - began < 3
+    await fallback(fast, "failed", mode="nothing_after")
+    assert time.monotonic() - began < 10
 
 
 async def test_an_empty_stream(rig: Rig) -> None:
@@ -121,16 +128,16 @@ async def test_a_cut_connection(rig: Rig) -> None:
     await breaks(rig, "closed the connection", mode="cut")
 
 
-async def test_a_stall(rig: Rig) -> None:
+async def test_a_stall(fast: Rig) -> None:
     began = time.monotonic()
-    await breaks(rig, "did not answer in time", mode="stall_late")
-    assert time.monotonic() - began < 3
+    await breaks(fast, "did not answer in time", mode="stall_late")
+    assert time.monotonic() - began < 10
 
 
-async def test_only_comments_from_there_on(rig: Rig) -> None:
+async def test_only_comments_from_there_on(fast: Rig) -> None:
     began = time.monotonic()
-    await breaks(rig, "did not answer in time", mode="comments")
-    assert time.monotonic() - began < 3
+    await breaks(fast, "did not answer in time", mode="comments")
+    assert time.monotonic() - began < 10
 
 
 async def test_a_malformed_frame(rig: Rig) -> None:
@@ -146,9 +153,8 @@ async def test_an_end_without_a_finish_reason(rig: Rig) -> None:
     await breaks(rig, "ended early", mode="no_finish")
 
 
-async def test_a_huge_event(tmp_path: Path) -> None:
-    async with call_rig(tmp_path, more={"one": {"idle_ms": 10_000}}) as rig:  # 9 MiB take a busy machine some time
-        await breaks(rig, "too large", mode="huge")
+async def test_a_huge_event(rig: Rig) -> None:
+    await breaks(rig, "too large", mode="huge")
 
 
 async def test_a_break_counts_against_the_deployment(rig: Rig) -> None:
@@ -194,7 +200,8 @@ async def test_lines_that_end_with_cr_lf(rig: Rig) -> None:
 
 
 async def test_a_slow_stream_that_never_pauses_too_long(rig: Rig) -> None:
-    await good(rig, chunk_ms=100)
+    rig.change("one", first_token_ms=900, idle_ms=900)
+    await good(rig, chunk_ms=200)  # for longer than that in all
 
 
 async def test_several_copies_each_with_their_finish(rig: Rig) -> None:
@@ -253,7 +260,7 @@ async def leaves(rig: Rig, seen: bytes) -> float:
         await until(lambda: model.counted > 0)
     left = time.monotonic()
     writer.transport.abort()
-    await until(lambda: not upstream.connections, 5)
+    await until(lambda: not upstream.connections)
     took = time.monotonic() - left
     await until(lambda: rig.gateway.running == 0)
     return took

@@ -150,17 +150,19 @@ async def test_the_cloud_drains_first(tmp_path: Path) -> None:
     """Own hardware that bears one call: the second goes to the cloud, and as soon as there is room at home the next one
     stays there, while the cloud still answers."""
     async with call_rig(tmp_path, ["own", "cloud"], more={"own": {"concurrent": 1}}) as gateway:
-        gateway.play("own", latency_ms=150)
-        gateway.play("cloud", latency_ms=600)
+        own, cloud = gateway.hold("own"), gateway.hold("cloud")
         first = asyncio.create_task(gateway.chat())
         await until(lambda: gateway.models["own"].counted == 1)
         second = asyncio.create_task(gateway.chat())
         await until(lambda: gateway.models["cloud"].counted == 1)
+        own.release()
         assert (await first).json["groundplan"]["deployment"] == "own"
         assert not second.done()
+        own.release()
         third = await gateway.chat()
         assert third.status == 200, third.body
         assert third.json["groundplan"]["deployment"] == "own" and not second.done()
+        cloud.release()
         assert (await second).json["groundplan"]["deployment"] == "cloud"
         await gateway.books()
 
