@@ -6,17 +6,20 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 
 import pytest
+from tests.unit.call_rig import until
 
 from groundplan.gateway.http.server import Limits, Request, Response, Server
 from groundplan.gateway.surfaces.answers import of_refusal
 
 LIMITS = Limits(
-    head=4096, body=10_000, head_seconds=0.4, body_seconds=0.4, body_bytes_per_second=1 << 30, idle_seconds=0.5,
-    linger_seconds=0.05, sweep_seconds=0.05, held=16_000, connections=8, quiet_seconds=0.2,
+    head=4096, body=10_000, head_seconds=20, body_seconds=20, body_bytes_per_second=1 << 30, idle_seconds=20,
+    linger_seconds=0.05, sweep_seconds=0.05, held=16_000, connections=8, quiet_seconds=0.6,
 )  # fmt: skip
+HASTY = replace(LIMITS, head_seconds=0.4, body_seconds=0.4)
 SMUGGLED = b"POST /smuggled HTTP/1.1\r\nhost: y\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -31,6 +34,18 @@ class Running:
 
 @pytest.fixture
 async def running() -> AsyncIterator[Running]:
+    async with serving(LIMITS) as made:
+        yield made
+
+
+@pytest.fixture
+async def hasty() -> AsyncIterator[Running]:
+    async with serving(HASTY) as made:
+        yield made
+
+
+@asynccontextmanager
+async def serving(limits: Limits) -> AsyncIterator[Running]:
     async def handle(request: Request, response: Response) -> None:
         made.targets.append(request.target)
         made.headers.append(request.headers)
@@ -44,7 +59,7 @@ async def running() -> AsyncIterator[Running]:
         response.send(200, b"ok:" + request.body)
 
     loop = asyncio.get_running_loop()
-    server = Server(handle, of_refusal, loop, LIMITS)
+    server = Server(handle, of_refusal, loop, limits)
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
     made = Running(listener.sockets[0].getsockname()[1], server)
     yield made
@@ -53,7 +68,7 @@ async def running() -> AsyncIterator[Running]:
     assert server.held == 0
 
 
-async def said(running: Running, data: bytes, wait: float = 3.0) -> bytes:
+async def said(running: Running, data: bytes, wait: float = 20.0) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
     writer.write(data)
     try:
@@ -128,33 +143,33 @@ async def test_chunk_extensions_are_read_over_and_change_nothing(running: Runnin
     assert answer.endswith(b"ok:abcd") and running.targets == [b"/"]
 
 
-async def test_endless_chunk_extensions_end_with_the_time_for_a_body(running: Running) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+async def test_endless_chunk_extensions_end_with_the_time_for_a_body(hasty: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", hasty.port)
     writer.write(head(CHUNKED) + b"4;")
     started = asyncio.get_running_loop().time()
-    while not writer.is_closing() and asyncio.get_running_loop().time() - started < 3:
+    while not writer.is_closing() and asyncio.get_running_loop().time() - started < 20:
         writer.write(b"a" * 100)
         await asyncio.sleep(0.02)
         if reader.at_eof() or len(reader._buffer):  # type: ignore[attr-defined]
             break
-    assert b" 408 " in await asyncio.wait_for(reader.read(), 3)
+    assert b" 408 " in await asyncio.wait_for(reader.read(), 20)
     writer.close()
 
 
-async def test_slow_loris_in_head_and_body_is_cut_though_bytes_keep_coming(running: Running) -> None:
+async def test_slow_loris_in_head_and_body_is_cut_though_bytes_keep_coming(hasty: Running) -> None:
     for start in (b"POST / HTTP/1.1\r\nhost: x\r\nx: ", head("content-length: 9000"), head(CHUNKED)):
-        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", hasty.port)
         writer.write(start)
         answer = asyncio.create_task(reader.read())
         drip = b"1\r\na\r\n" if start.endswith(b"chunked\r\n\r\n") else b"a"
-        for _ in range(60):
+        for _ in range(600):
             if answer.done():
                 break
             writer.write(drip)
             await asyncio.sleep(0.02)
-        assert (await asyncio.wait_for(answer, 2)).startswith(b"HTTP/1.1 408 ")
+        assert (await asyncio.wait_for(answer, 20)).startswith(b"HTTP/1.1 408 ")
         writer.close()
-    assert running.targets == []
+    assert hasty.targets == []
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "zstd", "gzip, gzip", "GZIP"])
@@ -171,7 +186,7 @@ async def test_bodies_are_bounded_all_together_and_the_rest_is_told_to_come_agai
     for reader, writer in waiting:
         del reader
         writer.write(head("content-length: 7000", "connection: close", target="/wait") + b"a" * 7000)
-    await asyncio.sleep(0.1)
+    await until(lambda: len(running.targets) == 2)
     assert running.server.held == 14_000
     for data in (head("content-length: 7000"), head(CHUNKED) + b"1000\r\n" + b"a" * 4096):
         answer = await said(running, data)
@@ -179,17 +194,14 @@ async def test_bodies_are_bounded_all_together_and_the_rest_is_told_to_come_agai
     small = await said(running, head("content-length: 2", "connection: close") + b"hi")
     assert small.endswith(b"ok:hi")
     waiting[0][1].transport.abort()
-    await asyncio.sleep(0.1)
-    assert running.server.held == 7000
+    await until(lambda: running.server.held == 7000)
     half = await asyncio.open_connection("127.0.0.1", running.port)
     half[1].write(head("content-length: 7000") + b"a")
-    await asyncio.sleep(0.05)
-    assert running.server.held == 14_000
+    await until(lambda: running.server.held == 14_000)
     half[1].transport.abort()
     running.gate.set()
     assert (await waiting[1][0].read()).endswith(b"ok:" + b"a" * 7000)
-    await asyncio.sleep(0.05)
-    assert running.server.held == 0
+    await until(lambda: running.server.held == 0)
     waiting[1][1].close()
 
 
@@ -212,17 +224,17 @@ async def test_draining_answers_the_next_request_of_a_kept_connection_and_ends_i
     streaming = await asyncio.open_connection("127.0.0.1", running.port)
     streaming[1].write(head("content-length: 0", target="/stream"))
     await streaming[0].readuntil(b"first")
-    draining = asyncio.create_task(running.server.quiesce(5))
-    await asyncio.sleep(0.05)
+    draining = asyncio.create_task(running.server.quiesce(30))
+    await until(lambda: running.server.draining)
     writer.write(head("content-length: 2") + b"ho")
-    answer = await asyncio.wait_for(reader.read(), 1)
+    answer = await asyncio.wait_for(reader.read(), 20)
     assert b"\r\nconnection: close\r\n" in answer and answer.endswith(b"ok:ho")
-    assert await asyncio.wait_for(silent[0].read(), 2) == b""
+    assert await asyncio.wait_for(silent[0].read(), 20) == b""
     assert not draining.done()
     running.gate.set()
     await streaming[0].readuntil(b"last\r\n0\r\n\r\n")
     streaming[1].write(head("content-length: 2") + b"hu")
-    assert (await asyncio.wait_for(streaming[0].read(), 1)).endswith(b"ok:hu")
-    await asyncio.wait_for(draining, 2)
+    assert (await asyncio.wait_for(streaming[0].read(), 20)).endswith(b"ok:hu")
+    await asyncio.wait_for(draining, 20)
     for each in (writer, silent[1], streaming[1]):
         each.close()
