@@ -21,10 +21,12 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 
 def test_help_is_fast_and_lists_every_command() -> None:
     best = 10.0
-    for _ in range(3):
+    for _ in range(10):  # the machine may be busy elsewhere; once is proof that nothing slow is loaded
         began = time.monotonic()
         done = run("--help")
         best = min(best, time.monotonic() - began)
+        if best < 1.0:
+            break
     assert done.returncode == 0
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
     assert best < 1.0, "0.1 s on an idle machine"

@@ -57,7 +57,7 @@ def full(_: int) -> None:
 
 
 async def until(condition: object) -> None:
-    for _ in range(2000):
+    for _ in range(15_000):
         if condition():  # type: ignore[operator]
             return
         await asyncio.sleep(0.002)

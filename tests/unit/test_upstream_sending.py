@@ -36,7 +36,7 @@ async def seen() -> AsyncIterator[tuple[Seen, UpstreamPool]]:
 
 
 async def until(seen: Seen, data: bytes) -> None:
-    for _ in range(200):
+    for _ in range(3000):
         if seen.data == data:
             return
         await asyncio.sleep(0.01)
