@@ -412,7 +412,8 @@ class _Check:
             beside = "" if trusted else " (its key lies beside the log)"
             size = counted(parse_checkpoint(note.text).size, "entry", "entries")
             told.append(f"witnessed by {witness.name} at {at:%Y-%m-%dT%H:%M:%SZ}, {size}{beside}")
-        for missing in set(trusted) - {witness for witness, _ in kept}:
+        signed = {witness for witness, _ in kept}
+        for missing in (witness for witness in dict.fromkeys(trusted) if witness not in signed):
             self.add(f"witness {missing.name}", "no checkpoint that this witness has signed lies beside the log")
         return tuple(told)
 

@@ -181,7 +181,7 @@ def _cache(window: list[Minute], usual: list[Usual]) -> Alarm | None:
 
 def _mix(window: list[Minute], usual: list[Usual]) -> Alarm | None:
     best: Alarm | None = None
-    for model in {name for minute in window for name in minute.by_model}:
+    for model in sorted({name for minute in window for name in minute.by_model}):
         share = usual[-1].mix.get(model, 0.0)
         spread = max(share * (1 - share), 0.03)
         scores = [
