@@ -81,6 +81,7 @@ def test_it_is_found_wherever_it_stands(kind: str, text: str) -> None:
         ("030/12345678 123456, please", "[phone] 123456, please"),
         ("until 2027 5500 0000 0000 0004", "until 2027 [card]"),
         ("no. A12 4111 1111 1111 1111", "no. A12 [card]"),
+        ("at DE12 4111 1111 1111 1111", "at DE12 [card]"),
         ("ES91 2100 0418 4502 0005 1332 BIC CAIXESBB", "[iban] BIC CAIXESBB"),
         ("AT61 1904 3002 3457 3201 2026", "[iban] 2026"),
     ],
