@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from openai import AsyncOpenAI
 from openai.types import Completion
 from tests.integration.gateway_stack import (
@@ -26,9 +27,12 @@ from tests.integration.gateway_stack import (
 from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Rates
+from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
 from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.resuming.completions import forbidden
 from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.surfaces.completions import COMPLETIONS, read
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
@@ -45,7 +49,8 @@ class Own:
     async def handle(self, request: Request, response: Response) -> None:
         self.asked.append(request.body)
         body = json.loads(request.body)
-        many = len(body["prompt"]) if isinstance(body["prompt"], list) else 1
+        prompt = body["prompt"]
+        many = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
         base = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": body["model"]}
         usage = {"prompt_tokens": 5, "completion_tokens": 3 * many, "total_tokens": 5 + 3 * many}
         if not body.get("stream"):
@@ -90,7 +95,8 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         port = listener.sockets[0].getsockname()[1]
         slow: dict[str, Any] = {"rates": RATES, "first_token_ms": 5000}
         places = [deployment("chat", two, **slow), deployment("own", port, serves=["completions"], **slow)]
-        stack.apply(blueprint(1, places, [workload("assistant", ["chat", "own"], system_prompt="Be brief.")]))
+        plain = workload("plain", ["chat", "own"])
+        stack.apply(blueprint(1, places, [workload("assistant", ["chat", "own"], system_prompt="Be brief."), plain]))
         stack.start()
         await stack.ready()
         yield Setup(stack, own, chat, stack.key())
@@ -142,6 +148,34 @@ async def test_the_official_client_streams(setup: Setup) -> None:
     assert events(reply.body)[-1]["error"]["code"] == "stream_broken"
 
 
+@pytest.mark.parametrize(("prompt", "texts"), [(b"[ 40, 1309]", 1), (b"[[40,1309], [7]]", 2)])
+async def test_prompts_as_tokens_go_on_as_they_came(setup: Setup, prompt: bytes, texts: int) -> None:
+    key = setup.stack.key("plain")
+    raw = b'{"prompt" : %b, "model":"auto", "max_tokens" : 5 }' % prompt
+    reply = await setup.stack.post("/v1/completions", key, raw)
+    assert reply.status == 200, reply.body
+    assert len(strict(Completion, reply.body).choices) == texts
+    assert reply.json["groundplan"]["deployment"] == "own", "chat has no word for tokens"
+    assert setup.own.asked == [raw.replace(b'"auto"', b'"up-own"')] and setup.chat.counted == 0
+    refused = await setup.stack.post("/v1/completions", key, raw.replace(b"auto", b"scripted/chat"))
+    assert (refused.code, refused.json["error"]["field"]) == ("field_untranslatable", "prompt: tokens")
+    estimate = await setup.stack.post("/v1/completions", key, raw, groundplan_estimate="1")
+    assert estimate.json["deployments"][0]["most_prompt_tokens"] > len(raw), "no fewer than its bytes and its tokens"
+
+
+def test_tokens_stay_with_one_model_and_are_not_gone_on_with() -> None:
+    places = tuple(
+        structs.replace(deployment(name, 1, serves=["completions"]), model=model)
+        for name, model in (("one", "a/x"), ("two", "a/x"), ("three", "b/y"))
+    )
+    tokens, text = (read(b'{"model":"auto","prompt":%b}' % prompt) for prompt in (b"[1, 2]", b'"1 2"'))
+    assert [place.name for place in COMPLETIONS.able(tokens, places)] == ["one", "two"]
+    assert [place.name for place in COMPLETIONS.able(text, places)] == ["one", "two", "three"]
+    assert tokens.hidden == 2 and "tokens" in forbidden(tokens) and forbidden(text) == ""
+    with pytest.raises(Invalid, match="text of its own in front"):
+        COMPLETIONS.bound(tokens, places[0], 9, 16)
+
+
 async def test_what_chat_has_no_word_for_is_refused_by_name_or_goes_where_it_can(setup: Setup) -> None:
     for more in (
         {"echo": True},
@@ -159,6 +193,7 @@ async def test_what_chat_has_no_word_for_is_refused_by_name_or_goes_where_it_can
         ({"prompt": [1, 2]}, "content_unsupported"),
         ({"prompt": [[1, 2], [3]]}, "content_unsupported"),
         ({"prompt": ["a", [3]]}, "content_unsupported"),
+        ({"prompt": [1, [3]], "model": "scripted/own"}, "content_unsupported"),
         ({"prompt": {}}, "body_invalid"),
         ({"prompt": []}, "prompts_range"),
         ({"n": 0}, "copies_range"),

@@ -77,6 +77,9 @@ def test_a_revised_prompt_is_text() -> None:
         ("chat.completions", {"needs": frozenset({"file"})}, {"input": {"secrets": "block"}}, ["file"]),
         ("chat.completions", {"images": 2}, {"output": {"secrets": "block"}}, []),
         ("embeddings", {}, {"input": {"secrets": "block"}, "output": {"secrets": "block"}}, []),
+        ("embeddings", {"typed": ["a", [7]]}, {"input": {"secrets": "block"}}, ["tokens"]),
+        ("completions", {"typed": [[7, 8]]}, {"presidio_input": "block"}, ["tokens"]),
+        ("completions", {"typed": ["a"]}, {"input": {"secrets": "block"}}, []),
     ],
 )
 def test_what_no_check_can_look_at_is_named(
@@ -84,10 +87,8 @@ def test_what_no_check_can_look_at_is_named(
 ) -> None:
     found = media.unchecked(Guard.of(Guardrails(**rules)), ask(**asked), endpoint)
     assert [each.kind for each in found] == kinds
-    assert (
-        media.unchecked(Guard.of(Guardrails(**rules, unchecked=["audio", "image", "file"])), ask(**asked), endpoint)
-        == []
-    )
+    declared = Guardrails(**rules, unchecked=["audio", "image", "file", "tokens"])
+    assert media.unchecked(Guard.of(declared), ask(**asked), endpoint) == []
     assert media.unchecked(Guard.of(Guardrails()), ask(**asked), endpoint) == []
 
 

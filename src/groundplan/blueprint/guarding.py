@@ -50,7 +50,7 @@ class Guardrails(msgspec.Struct, frozen=True, kw_only=True):
     budget_ms: int = 50
     fail_open: bool = False
     unchecked: list[str] = []
-    """What may pass though no check can look at it: image, audio."""
+    """What may pass though no check can look at it: image, audio, file, tokens."""
     hold_bytes: int = 256
 
 

@@ -148,9 +148,11 @@ class GuardrailRule(Strict):
     on_failure: Literal["closed", "open"] = "closed"
     """What happens where a check cannot be made: the judge does not answer."""
     unchecked: Annotated[
-        tuple[Literal["image", "audio", "file"], ...], LIST, list_schema({"enum": ["image", "audio", "file"]})
+        tuple[Literal["image", "audio", "file", "tokens"], ...],
+        LIST,
+        list_schema({"enum": ["image", "audio", "file", "tokens"]}),
     ] = ()
-    """What may pass though no check can look at it. Left out: where checks are demanded, images, sound and files are
-    refused by name."""
+    """What may pass though no check can look at it. Left out: where checks are demanded, images, sound, files and
+    texts that are given as tokens are refused by name."""
     hold_back: Annotated[Size, Field(ge=64, le=65_536)] = 256
     """Of a stream, so much is kept back until what follows is known; what is longer is found by its begin."""

@@ -77,7 +77,8 @@ class Ask:
     images: int = 0
     """Sent in; their bytes are not in `size`."""
     hidden: int = 0
-    """The most tokens that its provider adds of its own accord, about tools."""
+    """Tokens beside those of its bytes: the most that its provider adds of its own accord, about tools; those that a
+    prompt is given as."""
     audio_kib: int = 0
     """KiB of audio sent in, not in `size` either."""
     service: str = "standard"

@@ -1,10 +1,10 @@
-"""Guardrails where there is more than text: sound, images, files. What can be looked at is looked at, the rest is
-named.
+"""Guardrails where there is more than text: sound, images, files, tokens. What can be looked at is looked at, the rest
+is named.
 
 A prompt for an image, a text that is to be spoken and a transcript are texts, and are checked as such. Sound, images
-and files themselves no check can look at: where a workload demands checks of that side they are refused by name, unless
-the workload declares them as `unchecked`. Nothing is let through unsaid. Conversations over WebSocket are
-`conversation`'s.
+and files themselves, and texts that are given as tokens, no check can look at: where a workload demands checks of that
+side they are refused by name, unless the workload declares them as `unchecked`. Nothing is let through unsaid.
+Conversations over WebSocket are `conversation`'s.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from groundplan.core.errors import Denied
+from groundplan.gateway.surfaces.body import has_tokens
 from groundplan.gateway.surfaces.upload import Upload
 from groundplan.governance.guardrails.guard import Guard
 from groundplan.governance.guardrails.model import Hit, Refusal
@@ -32,11 +33,12 @@ Change = Callable[[str], str]
 
 
 def sent_in(ask: Ask, endpoint: str) -> list[str]:
-    """What comes in that no check can look at: `image`, `audio`, `file`."""
+    """What comes in that no check can look at: `image`, `audio`, `file`, `tokens`."""
     there = {
         "image": endpoint in SENDING or (ask.images > 0 and endpoint not in DRAWING),
         "audio": endpoint in LISTENING or ask.audio_kib > 0,
         "file": "file" in ask.needs,
+        "tokens": has_tokens(ask.typed),
     }
     return [kind for kind, found in there.items() if found]
 

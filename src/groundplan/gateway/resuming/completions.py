@@ -14,6 +14,7 @@ import msgspec
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.resuming.chunks import ContinuedChunks
 from groundplan.gateway.resuming.story import INSTRUCTION, Sent, asks, capped, left_of
+from groundplan.gateway.surfaces.body import has_tokens
 from groundplan.gateway.surfaces.completions import Unfinished, prompts_of
 
 ENDPOINT = "completions"
@@ -24,6 +25,8 @@ def forbidden(ask: Ask) -> str:
     """Why a stream that is asked so cannot be continued; empty where it can."""
     if ask.copies > 1:
         return "several texts (n, best_of, prompts) cannot be continued"
+    if has_tokens(ask.typed):
+        return "a prompt that is given as tokens cannot be continued"
     found = next((name for name in ("logprobs", "echo", "suffix") if asks(ask, name)), "")
     return f"{found} cannot be continued" if found else ""
 
@@ -31,6 +34,8 @@ def forbidden(ask: Ask) -> str:
 def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
     """The caller's ask, for the rest of the answer. `cap`: output tokens that the whole of it may have."""
     (prompt,) = prompts_of(ask)
+    if not isinstance(prompt, str):
+        raise AssertionError("it cannot be continued")
     left = left_of(cap, sent)
     raw = msgspec.Raw(_encode(prompt + sent.text))
     grown = len(sent.text.encode()) + len(INSTRUCTION)

@@ -92,6 +92,11 @@ def read_fields(
         raise Invalid(f"the body is not JSON: {error}", code="body_not_json", hint="Send a JSON object.") from error
 
 
+def has_tokens(given: object) -> bool:
+    """Whether a prompt or an input gives anything as tokens, which nobody but their model can read."""
+    return isinstance(given, list) and not all(isinstance(each, str) for each in given)
+
+
 def message_text(content: msgspec.Raw) -> str:
     """Text of a message's content: a string, a list of text parts, or null. Raises `Invalid` for other parts."""
     parts = message_parts(content)

@@ -1,7 +1,8 @@
 """`POST /v1/completions`, the older way to ask for text: by an upstream's own completions, or by its chat.
 
 Chat has no words for `echo`, `suffix`, `logprobs`, `best_of` and several prompts: without a deployment that serves
-completions these are refused by name. Prompts given as tokens are not read.
+completions these are refused by name. Tokens are tokens of one model: prompts that are given so go only to deployments
+of that model, and nothing of ours can be put in front of them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import END, event, splice, without_usage
-from groundplan.gateway.surfaces.body import read_fields
+from groundplan.gateway.surfaces.body import has_tokens, read_fields
 from groundplan.gateway.surfaces.by_chat import ByChat, able, served_natively
 from groundplan.gateway.surfaces.chat import CHAT, MAX_COPIES
 from groundplan.gateway.surfaces.chat_pieces import NULL, chunk, completion
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 DEFAULT_TOKENS = 16
 """Of an answer where the caller does not say, as OpenAI has it."""
 MAX_PROMPTS = 256
+Prompt = str | list[int]
+"""A text, or its tokens."""
 _TO_CHAT = (
     "stream", "stream_options", "n", "temperature", "top_p", "stop", "presence_penalty", "frequency_penalty", "seed",
     "logit_bias", "user",
@@ -74,7 +77,7 @@ _chunk = msgspec.json.Decoder(_Chunk).decode
 def read(body: bytes) -> Ask:
     """A request. Raises `Invalid` with what is wrong with it."""
     fields, asked = read_fields(body, _asked)
-    prompts = _texts_of(asked.prompt)
+    prompts = _one_by_one(asked.prompt)
     if not 1 <= len(prompts) <= MAX_PROMPTS:
         raise Invalid(f"there are {len(prompts)} prompts", code="prompts_range", hint=f"Send 1 to {MAX_PROMPTS}.")
     copies = max(1 if asked.n is None else asked.n, 1 if asked.best_of is None else asked.best_of)
@@ -87,25 +90,30 @@ def read(body: bytes) -> Ask:
         fields=fields,
         model=asked.model,
         messages=len(prompts),
-        query=prompts[-1],
+        query=last if isinstance(last := prompts[-1], str) else "",
         stream=bool(asked.stream),
         include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
         cap=cap,
         copies=copies * len(prompts),
         size=len(body),
+        hidden=sum(len(each) for each in prompts if not isinstance(each, str)),
         service=AUTO,
         body=body,
         typed=prompts,
     )
 
 
-def _texts_of(prompt: str | list[str | int | list[int]]) -> list[str]:
-    """Raises `Invalid` where tokens are among them: neither guardrails nor other models could read them."""
-    prompts = [each for each in ([prompt] if isinstance(prompt, str) else prompt) if isinstance(each, str)]
-    if not isinstance(prompt, str) and len(prompts) < len(prompt):
-        hint = "Send the text that the tokens stand for."
-        raise Invalid("a prompt is given as tokens", code="content_unsupported", hint=hint)
-    return prompts
+def _one_by_one(prompt: str | list[str | int | list[int]]) -> list[Prompt]:
+    """A text, several, the tokens of one prompt, or those of several. Raises `Invalid` where they are mixed."""
+    if isinstance(prompt, str):
+        return [prompt]
+    texts = [each for each in prompt if isinstance(each, str)]
+    lists = [each for each in prompt if isinstance(each, list)]
+    tokens = [each for each in prompt if isinstance(each, int)]
+    if len(prompt) not in (len(texts), len(lists), len(tokens)):
+        hint = "Send texts only, or tokens only."
+        raise Invalid("texts and tokens are mixed in prompt", code="content_unsupported", hint=hint)
+    return [*texts] if len(texts) == len(prompt) else [*lists] if lists else [tokens]
 
 
 class Unfinished(msgspec.Struct, frozen=True):
@@ -116,7 +124,7 @@ class Unfinished(msgspec.Struct, frozen=True):
     instruction: str
 
 
-def prompts_of(ask: Ask) -> list[str]:
+def prompts_of(ask: Ask) -> list[Prompt]:
     if isinstance(ask.typed, Unfinished):
         return [ask.typed.prompt + ask.typed.said]
     if not isinstance(ask.typed, list):
@@ -215,7 +223,7 @@ class OpenAICompletions:
         if ask.stream and not ask.include_usage:
             changes["stream_options"] = b'{"include_usage":true}'
         if system:
-            prompts = ["\n\n".join([*system, prompt]) for prompt in prompts_of(ask)]
+            prompts = ["\n\n".join([*system, _text(prompt)]) for prompt in prompts_of(ask)]
             changes["prompt"] = _encode(prompts[0] if len(prompts) == 1 else prompts)
         return spliced(ask.body, ask.fields, changes)
 
@@ -277,9 +285,11 @@ class CompletionsByChat(ByChat):
 def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
     """The request in chat, but for model and caps. Raises `Invalid`."""
     prompts = prompts_of(ask)
+    if has_tokens(prompts):
+        raise _cannot("prompt: tokens")
     if len(prompts) > 1:
         raise _cannot("prompt: several")
-    fields = {"messages": msgspec.Raw(_encode(_messages(ask, prompts[0])))}
+    fields = {"messages": msgspec.Raw(_encode(_messages(ask, _text(prompts[0]))))}
     for name, raw in ask.fields.items():
         if name in ("model", "prompt", "max_tokens") or bytes(raw) in _NOTHING:
             continue
@@ -310,6 +320,22 @@ def _cannot(name: str) -> Invalid:
     )
 
 
+def _text(prompt: Prompt) -> str:
+    """Raises `Invalid` for tokens."""
+    if isinstance(prompt, str):
+        return prompt
+    raise _unread()
+
+
+def _unread() -> Invalid:
+    """The refusal of tokens where text of the workload's has to be put in front."""
+    return Invalid(
+        "a prompt is given as tokens, and this workload puts text of its own in front",
+        code="content_unsupported",
+        hint="Send the text that the tokens stand for.",
+    )
+
+
 native = served_natively("completions")
 
 
@@ -329,7 +355,10 @@ class Completions(Interface):
         return read(request.body)
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        return able(ask, deployments, native, chat_fields)
+        found = able(ask, deployments, native, chat_fields)
+        if not has_tokens(ask.typed):
+            return found
+        return tuple(deployment for deployment in found if deployment.model == found[0].model)
 
     def codec(self, deployment: Deployment) -> Codec:
         if native(deployment):
@@ -337,6 +366,9 @@ class Completions(Interface):
         return self._chat if deployment.api == "openai" else self._service
 
     def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
+        """Raises `Invalid` for tokens, where there is text of the workload's."""
+        if added and has_tokens(ask.typed):
+            raise _unread()
         return CHAT.bound(ask, deployment, added * ask.messages, cap)
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:

@@ -12,7 +12,7 @@ from groundplan.gateway.caching.recast import EMBEDDINGS_RECAST
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.surfaces.body import read_fields
+from groundplan.gateway.surfaces.body import has_tokens, read_fields
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
 from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
@@ -45,7 +45,7 @@ def read(body: bytes) -> Ask:
     inputs = 1 if isinstance(asked.input, str) else len(asked.input)
     return Ask(
         fields=fields, model=asked.model, messages=inputs, query="", stream=False, include_usage=False, cap=0, copies=1,
-        size=len(body), body=body,
+        size=len(body), body=body, typed=asked.input if has_tokens(asked.input) else None,
     )  # fmt: skip
 
 
