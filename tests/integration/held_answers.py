@@ -27,7 +27,7 @@ from openai.types import (
 from openai.types.audio import Transcription, TranscriptionStreamEvent, Translation
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.realtime import RealtimeServerEvent
-from openai.types.responses import Response, ResponseStreamEvent
+from openai.types.responses import InputTokenCountResponse, Response, ResponseStreamEvent
 from openai.types.responses.response_item_list import ResponseItemList
 from openai.types.shared import ErrorObject
 from tests.integration.gateway_stack import Reply, Stack
@@ -81,6 +81,7 @@ ROUTES: dict[str, Held] = {
     "GET /v1/responses/ID/input_items": Held(ResponseItemList),
     "POST /v1/responses/ID/cancel": Held(),  # refused: nothing is made in the background
     "GET /v1/realtime": Held(
+    "POST /v1/responses/input_tokens": Held(InputTokenCountResponse),
         events=RealtimeServerEvent, ours=_also(".session.id", ".session.object", ".error.hint")
     ),  # OpenAI sends both of the session
     "GET /v1/models": Held(page=Model),

@@ -125,6 +125,7 @@ async def responses(world: World) -> None:
     await world.ask("GET /v1/responses/ID", id=kept, status=404)
 
 
+    await world.ask("POST /v1/responses/input_tokens", {"input": items, "tools": [look]})
 async def messages(world: World) -> None:
     """Anthropic's, with message batches."""
     asked = {"model": "auto", "max_tokens": 20, "messages": ASKED}

@@ -54,6 +54,9 @@ class Own:
 
     async def handle(self, request: Request, response: Response) -> None:
         self.asked.append(request.body)
+        if request.target.endswith(b"/responses/input_tokens"):
+            response.send(200, b'{"object":"response.input_tokens","input_tokens":12}')
+            return
         body = json.loads(request.body)
         part = {"type": "output_text", "text": "It is here.", "annotations": [], "logprobs": []}
         item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
@@ -127,7 +130,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         port = listener.sockets[0].getsockname()[1]
         places = [
             deployment("chat", two, rates=RATES, accepts=["image"], image_tokens=100, first_token_ms=5000),
-            deployment("own", port, rates=RATES, serves=["responses"], first_token_ms=5000),
+            deployment("own", port, rates=RATES, serves=["responses", "input_tokens"], first_token_ms=5000),
         ]
         made = [workload("assistant", ["chat", "own"], system_prompt="You are ours.")]
         made.append(workload("keeper", ["chat", "own"], keep=Keep(content="full", seconds=3600)))
@@ -373,6 +376,49 @@ async def test_a_stored_response_is_gone_on_with_by_its_own_key_only(setup: Setu
         await client.responses.delete(first.id)
         with pytest.raises(NotFoundError):
             await client.responses.retrieve(first.id)
+
+
+async def test_input_tokens_are_counted_by_an_own_upstream_and_estimated_for_others(setup: Setup) -> None:
+    key = setup.stack.key("keeper")
+    async with AsyncOpenAI(base_url=f"http://127.0.0.1:{setup.stack.port}/v1", api_key=key, max_retries=0) as client:
+        count = client.responses.input_tokens.count
+        own = await count(model="scripted/own", input="Where is it?", instructions="Be brief.")
+        assert own.input_tokens == 12 and json.loads(setup.own.asked[-1]) == {
+            "model": "up-own", "input": "Where is it?", "instructions": "Be brief.",
+        }  # fmt: skip
+        first = await client.responses.create(model="scripted/chat", input="word " * 100)
+        short = await count(model="scripted/chat", input="Second?")
+        long = await count(model="scripted/chat", previous_response_id=first.id)
+        assert 0 < short.input_tokens < 60 < 125 < long.input_tokens, "what was said before counts"
+        assert long.model_extra is not None and long.model_extra["groundplan"]["estimated"] is True
+        assert float(long.model_extra["groundplan"]["cost_usd"]) == 0 and setup.chat.counted == 1
+        wrongs: list[tuple[Any, str]] = [({"input": ""}, "input_empty")]
+        wrongs.append(({"input": "x", "conversation": "c"}, "field_unsupported"))
+        for wrong, code in wrongs:
+            with pytest.raises(BadRequestError) as caught:
+                await count(model="scripted/chat", **wrong)
+            assert caught.value.code == code
+    assert setup.stack.sql("SELECT count(*) FROM stored_response") == [(1,)], "a count is no response"
+
+
+async def test_what_is_not_stored_of_a_response_is_not_included_in_silence(setup: Setup) -> None:
+    key = setup.stack.key("keeper")
+    async with AsyncOpenAI(base_url=f"http://127.0.0.1:{setup.stack.port}/v1", api_key=key, max_retries=0) as client:
+        kept = await client.responses.create(model="scripted/chat", input="Where?")
+        again = await client.responses.retrieve(
+            kept.id, include=["web_search_call.action.sources", "reasoning.encrypted_content"]
+        )
+        assert again.output_text == kept.output_text, "there is nothing of this that could be missing"
+    for query, code in (
+        ("include=message.output_text.logprobs", "field_unsupported"),
+        ("include[]=message.output_text.logprobs", "field_unsupported"),
+        ("include=everything", "include_unknown"),
+        ("stream=true", "field_unsupported"),
+        ("stream=true&starting_after=3", "field_unsupported"),
+    ):
+        refused = await setup.stack.ask("GET", f"/v1/responses/{kept.id}?{query}", key)
+        assert (refused.status, refused.code) == (400, code), query
+    assert (await setup.stack.ask("GET", f"/v1/responses/{kept.id}?stream=false", key)).status == 200
 
 
 async def test_an_estimate_counts_the_response_that_is_gone_on_with(setup: Setup) -> None:

@@ -81,7 +81,7 @@ OWN = frozenset(
     )
 )  # fmt: skip
 """What the conventions have no attribute for."""
-OWN_OPERATIONS = {"messages.count_tokens", "moderations", "rerank"}
+OWN_OPERATIONS = {"messages.count_tokens", "moderations", "rerank", "responses.input_tokens"}
 """What they have no operation for; those that are not theirs are the endpoint's own name."""
 OTHERS = {"groundplan.gateway", "endpoints.d"}
 """The scope of instrumentation, and a folder."""

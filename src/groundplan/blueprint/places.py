@@ -59,8 +59,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     api: str = "openai"
     """What its upstream speaks: `openai` for anything OpenAI-shaped, or the provider (`anthropic`, `gemini`, ...)."""
     serves: list[str] = []
-    """Further endpoints that an OpenAI-shaped upstream has itself: `responses`, `completions`, `batches`; an upstream
-    with Anthropic's API: `batches`."""
+    """Further endpoints that an OpenAI-shaped upstream has itself: `responses`, `completions`, `batches`,
+    `input_tokens`; an upstream with Anthropic's API: `batches`."""
     context_tokens: int = 8192
     max_output_tokens: int = 4096
     input_overhead_tokens: int = 16

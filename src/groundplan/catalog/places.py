@@ -101,12 +101,12 @@ class DeploymentDoc(Strict):
     ] = "openai"
     """What the upstream speaks. `openai`: anything OpenAI-shaped, such as vLLM, llama.cpp, Azure's /v1."""
     serves: Annotated[
-        tuple[Literal["responses", "completions", "batches"], ...],
+        tuple[Literal["responses", "completions", "batches", "input_tokens"], ...],
         LIST,
-        list_schema({"enum": ["responses", "completions", "batches"]}),
+        list_schema({"enum": ["responses", "completions", "batches", "input_tokens"]}),
     ] = ()
-    """Further endpoints that an OpenAI-shaped upstream has; others are served by way of chat, batches call by call.
-    With `api: anthropic`: `batches`."""
+    """Further endpoints that an OpenAI-shaped upstream has; others are served by way of chat, batches call by call,
+    input_tokens (/responses/input_tokens) by an estimate. With `api: anthropic`: `batches`."""
     price: Prices = ()
     """Overrides the known price: `free`, one price, or a list of prices with `from`."""
     context: Count = 8192

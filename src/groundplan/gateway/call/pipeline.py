@@ -49,6 +49,7 @@ from groundplan.gateway.surfaces.messages import COUNT_TOKENS, MESSAGES
 from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.rerank import RERANK
 from groundplan.gateway.surfaces.responses import RESPONSES
+from groundplan.gateway.surfaces.responses_count import INPUT_TOKENS
 from groundplan.gateway.surfaces.speech import SPEECH
 from groundplan.gateway.surfaces.transcriptions import TRANSCRIPTIONS, TRANSLATIONS
 from groundplan.gateway.telemetry import content
@@ -69,6 +70,7 @@ _INTERFACES: dict[bytes, Interface] = {
     b"/v1/messages": MESSAGES,
     b"/v1/messages/count_tokens": COUNT_TOKENS,
     b"/v1/responses": RESPONSES,
+    b"/v1/responses/input_tokens": INPUT_TOKENS,
     b"/v1/completions": COMPLETIONS,
 }
 """Every API surface by its path."""

@@ -15,7 +15,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.economics.price import PRIORITY
 from groundplan.economics.prices.reported import named_tier
-from groundplan.gateway.caching.recast import RESPONSES_RECAST
+from groundplan.gateway.caching.recast import RESPONSES_RECAST, Recast
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces import responses_api, responses_kept, responses_shape
@@ -44,6 +44,7 @@ _PARTS = frozenset(
 _ITEMS = frozenset(
     {"message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "reasoning"}
 )
+_NONE = msgspec.Raw(b"null")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -78,7 +79,9 @@ class _Tool(msgspec.Struct, frozen=True):
     type: str
 
 
-class _Asked(msgspec.Struct, frozen=True):
+class Asked(msgspec.Struct, frozen=True):
+    """A request as far as the gateway needs it."""
+
     model: str
     input: str | list[_Item] | None = None
     stream: bool | None = None
@@ -90,7 +93,7 @@ class _Asked(msgspec.Struct, frozen=True):
     previous_response_id: str | None = None
 
 
-_asked = msgspec.json.Decoder(_Asked)
+_asked = msgspec.json.Decoder(Asked)
 _whole = msgspec.json.Decoder(Whole).decode
 
 
@@ -133,9 +136,9 @@ def told(ask: Ask) -> Told:
     return ask.typed
 
 
-def read(body: bytes) -> Ask:
+def read(body: bytes, decoder: msgspec.json.Decoder[Asked] = _asked) -> Ask:
     """A request. Raises `Invalid` with what is wrong with it."""
-    fields, asked = read_fields(body, _asked)
+    fields, asked = read_fields(body, decoder)
     _check(fields, asked)
     query, images, length, needs, named = "", 0, 0, set[str](), list[str]()
     items = [] if isinstance(asked.input, str) or asked.input is None else asked.input
@@ -188,13 +191,13 @@ def _content(what: str) -> Invalid:
     )
 
 
-def _check(fields: dict[str, msgspec.Raw], asked: _Asked) -> None:
+def _check(fields: dict[str, msgspec.Raw], asked: Asked) -> None:
     for name in _UNBOUNDED:
         if name in fields and bytes(fields[name]) != b"null":
             raise _unsupported(name)
     if asked.background:
         raise _unsupported("background", "Leave it out, and stream the answer.")
-    if not asked.input:
+    if not asked.input and asked.previous_response_id is None:
         raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of items.")
     if asked.max_output_tokens is not None and asked.max_output_tokens < 1:
         raise Invalid("max_output_tokens is below 1", code="cap_range", hint="Use max_output_tokens of at least 1.")
@@ -291,7 +294,7 @@ def _with_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str
 
 
 def _input(ask: Ask) -> object:
-    value: object = msgspec.json.decode(ask.fields["input"])
+    value: object = msgspec.json.decode(ask.fields.get("input", _NONE))
     return value
 
 
@@ -307,13 +310,17 @@ class Responses(Interface):
     capped = True
     noted = True
     keeps = True
-    recast = RESPONSES_RECAST
+    recast: Recast | None = RESPONSES_RECAST
     _native = OpenAIResponses()
     _chat = ResponsesByChat(translated=False)
     _service = ResponsesByChat(translated=True)
 
     def read(self, request: Request) -> Ask:
-        return read(request.body)
+        return self.read_body(request.body)
+
+    def read_body(self, body: bytes) -> Ask:
+        """As `read`."""
+        return read(body)
 
     def with_files(self, ask: Ask, files: Mapping[str, NamedFile]) -> Ask:
         """What is stored of it keeps the ids."""
@@ -333,7 +340,7 @@ class Responses(Interface):
         kept = await responses_api.earlier(gateway, previous, key)
         fields: dict[str, Any] = {name: raw for name, raw in ask.fields.items() if name != "previous_response_id"}
         fields["input"] = [*kept.items, *responses_kept.listed(_input(ask))]
-        whole = read(_encode(fields))
+        whole = self.read_body(_encode(fields))
         asked = told(whole)
         asked.previous, asked.pinned, exchange.ask = previous, kept.deployment, whole
 
@@ -356,16 +363,20 @@ class Responses(Interface):
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """Those that serve responses themselves, and the others where the request can be put into chat. Raises
-        `Invalid`."""
-        if pinned := told(ask).pinned:
-            deployments = tuple(deployment for deployment in deployments if deployment.name == pinned)
-            if not deployments:
-                raise Conflict(
-                    "the deployment that made the earlier response may not be used for this call",
-                    code="response_deployment",
-                    hint="Name its model, or send the earlier items in input.",
-                )
-        return able(ask, deployments, native, chat_fields)
+        `Invalid`, `Conflict`."""
+        return able(ask, self.pinned(ask, deployments), native, chat_fields)
+
+    def pinned(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+        """The one that made the response which this one goes on with; otherwise all. Raises `Conflict`."""
+        pinned = told(ask).pinned
+        found = tuple(deployment for deployment in deployments if pinned in ("", deployment.name))
+        if not found:
+            raise Conflict(
+                "the deployment that made the earlier response may not be used for this call",
+                code="response_deployment",
+                hint="Name its model, or send the earlier items in input.",
+            )
+        return found
 
     def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002
         """Whether it was stored; told where the caller did not say that it should not be."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
@@ -71,7 +73,50 @@ async def _answer(gateway: Gateway, path: bytes, request: Request, peer: str) ->
             hint="Only work in the background is cancelled.",
         )
     query = parse_qs(request.target.partition(b"?")[2].decode("ascii", "replace"))
+    _check_included(kept, query)
     return _encode(kept.response if part is None else _items(kept, query))
+
+
+def _check_included(kept: Kept, query: dict[str, list[str]]) -> None:
+    """Refuse what would have to be told beside what is stored, or otherwise than whole. Raises `Invalid`."""
+    streamed = query.get("stream", ["false"])[0] != "false" or "starting_after" in query
+    if streamed:
+        hint = "Leave stream and starting_after out: the response is finished, and told whole."
+        raise Invalid("a stored response is not streamed", code="field_unsupported", hint=hint)
+    for name in (*query.get("include", ()), *query.get("include[]", ())):
+        if name not in _INCLUDABLE:
+            hint = f"Use one of: {', '.join(sorted(_INCLUDABLE))}"
+            raise Invalid(f"include has an unknown '{name[:80]}'", code="include_unknown", hint=hint)
+        if not _INCLUDABLE[name](kept.response["output"]):
+            hint = "It is told only where the request for the response asked for it; leave it out of include."
+            raise Invalid(f"{name} is not stored of this response", code="field_unsupported", hint=hint)
+
+
+def _has_logprobs(output: list[dict[str, Any]]) -> bool:
+    parts = [part for each in output if each["type"] == "message" for part in each["content"]]
+    return all(part.get("logprobs") for part in parts if part["type"] == "output_text")
+
+
+def _has_reasoning(output: list[dict[str, Any]]) -> bool:
+    return all(each.get("encrypted_content") for each in output if each["type"] == "reasoning")
+
+
+def _has_all(output: list[dict[str, Any]]) -> bool:  # noqa: ARG001 -- one of several
+    """What is sent in is stored whole, and no tool of a provider ever runs."""
+    return True
+
+
+_INCLUDABLE: dict[str, Callable[[list[dict[str, Any]]], bool]] = {
+    "code_interpreter_call.outputs": _has_all,
+    "computer_call_output.output.image_url": _has_all,
+    "file_search_call.results": _has_all,
+    "message.input_image.image_url": _has_all,
+    "message.output_text.logprobs": _has_logprobs,
+    "reasoning.encrypted_content": _has_reasoning,
+    "web_search_call.action.sources": _has_all,
+    "web_search_call.results": _has_all,
+}
+"""What `include` may name, and whether a stored output has it."""
 
 
 def _items(kept: Kept, query: dict[str, list[str]]) -> dict[str, object]:

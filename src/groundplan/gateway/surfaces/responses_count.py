@@ -1,0 +1,101 @@
+"""`POST /v1/responses/input_tokens`: how many tokens a request for a response would have, at nobody's cost.
+
+Asked of upstreams that serve it, estimated here for others. Stores nothing, and adds nothing of the workload's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Invalid
+from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.http.splicing import spliced
+from groundplan.gateway.surfaces.by_chat import served_natively
+from groundplan.gateway.surfaces.chat import FILE
+from groundplan.gateway.surfaces.interface import Answered, Codec, Malformed
+from groundplan.gateway.surfaces.responses import Asked, OpenAIResponses, Responses, read
+from groundplan.ledger.model import Usage
+
+BYTES_PER_TOKEN = 4
+"""On the average."""
+_encode = msgspec.json.Encoder().encode
+_counts = served_natively("input_tokens")
+
+
+class _Asked(Asked, frozen=True):
+    model: str = "auto"
+
+
+class _Counted(msgspec.Struct, frozen=True):
+    input_tokens: int
+
+
+_asked: msgspec.json.Decoder[Asked] = msgspec.json.Decoder(_Asked)
+_counted = msgspec.json.Decoder(_Counted).decode
+
+
+class InputTokenCount(OpenAIResponses):
+    """As upstreams speak it that have it."""
+
+    def path(self, deployment: Deployment) -> bytes:  # noqa: ARG002 -- the protocol's signature
+        return b"/responses/input_tokens"
+
+    def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
+        return spliced(ask.body, ask.fields, {"model": _encode(deployment.upstream_model)})
+
+    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+        """Raises `Malformed`."""
+        try:
+            _counted(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Malformed("the upstream's answer is not what the API promises") from error
+        return Answered(data, Usage())
+
+
+class InputTokens(Responses):
+    """See the module. What an earlier response says counts, too."""
+
+    name = "responses.input_tokens"
+    grounded = False
+    capped = False
+    noted = False
+    billed = False
+    recast = None
+    _own = InputTokenCount()
+
+    def read_body(self, body: bytes) -> Ask:
+        return replace(read(body, _asked), stream=False)
+
+    def stores(self, exchange: Exchange) -> bool:  # noqa: ARG002 -- the contract's signature
+        return False
+
+    def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+        """The first if it counts itself, with the others that do, otherwise all. Raises `Invalid`."""
+        found = self.pinned(ask, deployments)
+        return tuple(filter(_counts, found)) if _counts(found[0]) else found
+
+    def codec(self, deployment: Deployment) -> Codec:  # noqa: ARG002 -- the contract's signature
+        return self._own
+
+    def here(self, ask: Ask, deployments: list[Deployment]) -> bytes | None:
+        """Images as they are declared. Marked as an estimate by its `groundplan`."""
+        first = deployments[0]
+        if _counts(first):
+            return None
+        if FILE in ask.needs:
+            hint = "Name a model whose deployment serves input_tokens."
+            raise Invalid("the tokens of a file cannot be counted here", code="content_unsupported", hint=hint)
+        tokens = -(-ask.size // BYTES_PER_TOKEN) + ask.images * first.image_tokens + first.input_overhead_tokens
+        return b'{"object":"response.input_tokens","input_tokens":%d}' % tokens
+
+    def bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002
+        return 0
+
+    def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
+        return Usage(), 0
+
+
+INPUT_TOKENS = InputTokens()
