@@ -25,7 +25,7 @@ from openai.types import (
     ModerationCreateResponse,
 )
 from openai.types.audio import Transcription, TranscriptionStreamEvent, Translation
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionDeleted
 from openai.types.realtime import RealtimeServerEvent
 from openai.types.responses import InputTokenCountResponse, Response, ResponseStreamEvent
 from openai.types.responses.response_item_list import ResponseItemList
@@ -64,6 +64,11 @@ def _also(*names: str) -> frozenset[str]:
 
 ROUTES: dict[str, Held] = {
     "POST /v1/chat/completions": Held(ChatCompletion, events=ChatCompletionChunk),
+    "GET /v1/chat/completions": Held(page=ChatCompletion),
+    "GET /v1/chat/completions/ID": Held(ChatCompletion),
+    "POST /v1/chat/completions/ID": Held(ChatCompletion),
+    "DELETE /v1/chat/completions/ID": Held(ChatCompletionDeleted),
+    "GET /v1/chat/completions/ID/messages": Held(),  # OpenAI's type says that each is an assistant's
     "POST /v1/completions": Held(Completion, events=Completion, unfinished=True),
     "POST /v1/embeddings": Held(CreateEmbeddingResponse),
     "POST /v1/moderations": Held(ModerationCreateResponse),
@@ -76,12 +81,12 @@ ROUTES: dict[str, Held] = {
     "POST /v1/audio/transcriptions": Held(Transcription, events=TranscriptionStreamEvent),
     "POST /v1/audio/translations": Held(Translation, ours=_also("usage")),
     "POST /v1/responses": Held(Response, events=ResponseStreamEvent),
+    "POST /v1/responses/input_tokens": Held(InputTokenCountResponse),
     "GET /v1/responses/ID": Held(Response),
     "DELETE /v1/responses/ID": Held(),  # OpenAI's client reads nothing of it
     "GET /v1/responses/ID/input_items": Held(ResponseItemList),
     "POST /v1/responses/ID/cancel": Held(),  # refused: nothing is made in the background
     "GET /v1/realtime": Held(
-    "POST /v1/responses/input_tokens": Held(InputTokenCountResponse),
         events=RealtimeServerEvent, ours=_also(".session.id", ".session.object", ".error.hint")
     ),  # OpenAI sends both of the session
     "GET /v1/models": Held(page=Model),

@@ -75,6 +75,14 @@ async def texts(world: World) -> None:
         for usage in ({}, {"stream_options": {"include_usage": True}}):
             streamed = {"model": "auto", "messages": ASKED, "stream": True, **usage, **more}
             await world.ask("POST /v1/chat/completions", streamed)
+    asked = {"model": "auto", "messages": ASKED, "store": True}
+    kept = (await world.ask("POST /v1/chat/completions", asked)).json["id"]
+    await world.ask("GET /v1/chat/completions")
+    await world.ask("GET /v1/chat/completions/ID", id=kept)
+    await world.ask("POST /v1/chat/completions/ID", {"metadata": {"topic": "a"}}, id=kept)
+    listed = (await world.ask("GET /v1/chat/completions/ID/messages", id=kept)).json
+    assert [each["role"] for each in listed["data"]] == [each["role"] for each in ASKED]
+    await world.ask("DELETE /v1/chat/completions/ID", id=kept)
     for stream in (False, True):
         body = {"model": "auto", "prompt": "Where is it?", "stream": stream}
         await world.ask("POST /v1/completions", body)
@@ -117,6 +125,7 @@ async def responses(world: World) -> None:
         {"type": "function_call_output", "call_id": "c1", "output": "here"},
     ]
     kept = (await world.ask("POST /v1/responses", {"model": "auto", "input": items, "tools": [look]})).json["id"]
+    await world.ask("POST /v1/responses/input_tokens", {"input": items, "tools": [look]})
     await world.ask("GET /v1/responses/ID", id=kept)
     listed = (await world.ask("GET /v1/responses/ID/input_items", id=kept)).json
     assert len(listed["data"]) == len(items) and listed["has_more"] is False
@@ -125,7 +134,6 @@ async def responses(world: World) -> None:
     await world.ask("GET /v1/responses/ID", id=kept, status=404)
 
 
-    await world.ask("POST /v1/responses/input_tokens", {"input": items, "tools": [look]})
 async def messages(world: World) -> None:
     """Anthropic's, with message batches."""
     asked = {"model": "auto", "max_tokens": 20, "messages": ASKED}

@@ -24,7 +24,7 @@ from groundplan.core.audit.keys import load_public
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
-from groundplan.ledger import content_store
+from groundplan.ledger import completion_store, content_store
 from groundplan.testing.database import Cluster, Database
 
 SOURCE = """
@@ -60,6 +60,15 @@ class World:
         row = content_store.Row(call, datetime.now(UTC), "assistant", "full", LATER, sealed, {}, cut=False)
         with psycopg.connect(self.database.urls["shipper"], autocommit=True) as writer:
             content_store.add(writer, [row])
+        return call
+
+    def completion(self, whose: UUID, text: str) -> UUID:
+        """A stored chat completion."""
+        call = new_id()
+        sealed = self.keys.seal(self.conn, whose, f"chatcmpl-1\n{text}")
+        row = completion_store.Row(call, "chatcmpl-1", "assistant", new_id(), "local", "m", LATER, sealed)
+        with psycopg.connect(self.database.urls["gateway"], autocommit=True) as gateway:
+            assert completion_store.add(gateway, row)
         return call
 
     def review(self, whose: UUID, said: str) -> UUID:
@@ -121,6 +130,7 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
         world.content(ben, "did Eve Own sign it"),
     )  # fmt: skip
     review = world.review(eve, "Dear Eve")
+    stored, stored_of_other = world.completion(eve, "her question"), world.completion(ben, "his question")
     before = world.asked(person="eve@acme.example", also=["Eve Own"], dry_run=True)
     assert parts(before, "erased")["prompts and answers of calls"][0] == 2
     assert world.left("content", own)
@@ -136,6 +146,9 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
     assert (erased["documents"][0], kept["documents"]) == (1, (1, "a legal hold keeps them"))
     assert erased["prompts and answers of calls"][0] == 2
     assert erased["texts in reviews"][0] == 1
+    assert erased["stored chat completions"][0] == 1
+    assert not world.left("stored_completion", stored)
+    assert world.left("stored_completion", stored_of_other), "an id is unique for its owner only"
     assert "key of the person" in erased["account"][1]
     assert not world.left("content", own)
     assert not world.left("content", naming)

@@ -168,7 +168,8 @@ async def test_refusals_say_what_to_do(setup: Setup) -> None:
         (await stack.post("/v1/chat/completions", key, b'{"model":"auto"}'), 400, "body_invalid"),
         (await stack.post("/v1/chat/completions", key, {**body, "messages": []}), 400, "messages_empty"),
         (await stack.post("/v1/nothing", key, body), 404, "path_unknown"),
-        (await stack.ask("GET", "/v1/chat/completions", key), 405, "method_not_allowed"),
+        (await stack.ask("GET", "/v1/embeddings", key), 405, "method_not_allowed"),
+        (await stack.ask("PUT", "/v1/chat/completions", key), 405, "method_not_allowed"),
         (await stack.chat(key, headers={"groundplan_on_behalf_of": "a@b.c"}), 403, "on_behalf_of_denied"),
     ]
     for reply, status, code in cases:

@@ -13,10 +13,14 @@ from tests.integration.held_answers import ROUTES
 
 from groundplan.gateway.batches import batches_api, messages_api
 from groundplan.gateway.call import pipeline
-from groundplan.gateway.surfaces import models_api, responses_api
+from groundplan.gateway.surfaces import chat_api, models_api, responses_api
 
-UNTYPED = {"POST /v1/audio/speech", "DELETE /v1/responses/ID", "POST /v1/responses/ID/cancel"}
-"""Sound has no type; OpenAI's client reads nothing of a deletion; nothing is made in the background."""
+UNTYPED = {
+    "POST /v1/audio/speech", "DELETE /v1/responses/ID", "POST /v1/responses/ID/cancel",
+    "GET /v1/chat/completions/ID/messages",
+}  # fmt: skip
+"""Sound has no type; OpenAI's client reads nothing of a deletion; nothing is made in the background; of what was asked
+OpenAI's type knows only what an assistant says."""
 OWN = {"/api/", "/metrics", "/livez", "/readyz", "/mcp"}
 """Of our own making, Prometheus' or MCP's: no official client of a provider asks for them."""
 
@@ -33,6 +37,7 @@ def test_every_interface_is_held() -> None:
 
 def test_every_other_route_is_held_or_our_own() -> None:
     others = {*batches_api._PATHS, models_api.PATH, responses_api.PREFIX.rstrip(b"/"), pipeline.REALTIME_PATH}
+    others.add(chat_api.PREFIX.rstrip(b"/"))
     assert {path.decode() for path in others} <= paths()
     assert messages_api.PATH.decode() in paths()
     below = responses_api._PATH.pattern.partition("?:/(")[2].partition(")")[0].split("|")
@@ -50,7 +55,8 @@ def test_what_the_pipeline_asks_for_is_known() -> None:
     assert pipeline.MCP_PATH == b"/mcp"
     parts = {ast.unparse(node) for node in names if isinstance(node, (ast.Name, ast.Attribute))}
     assert {part for part in parts if part.isupper() or part.endswith((".serves", ".PREFIX", ".PATH"))} == {
-        "_INTERFACES", "MCP_PATH", "REALTIME_PATH", "models_api.serves", "responses_api.PREFIX",
+        "_INTERFACES", "_POSTED", "MCP_PATH", "REALTIME_PATH", "chat_api.PREFIX", "models_api.serves",
+        "responses_api.PREFIX",
         "self._batches.serves",
     }  # fmt: skip
 

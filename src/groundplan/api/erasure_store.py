@@ -43,9 +43,10 @@ class Kept:
 
 CONTENT = Kept("content", "call_id", ("sealed",), "prompts and answers of calls")
 RESPONSES = Kept("stored_response", "id", ("sealed",), "stored responses")
+COMPLETIONS = Kept("stored_completion", "call_id", ("sealed",), "stored chat completions")
 ANSWERS = Kept("answer", "call_id", ("sealed",), "cached answers")
 REVIEWS = Kept("held_call", "id", ("asked", "said"), "texts in reviews")
-EVERY = (CONTENT, RESPONSES, ANSWERS, REVIEWS)
+EVERY = (CONTENT, RESPONSES, COMPLETIONS, ANSWERS, REVIEWS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
-from groundplan.ledger import content_store, response_store
+from groundplan.ledger import completion_store, content_store, response_store
 
 SWEEP_SECONDS = 30.0
 
@@ -23,10 +23,9 @@ def sweep(conn: Connection[Any], blueprint: Blueprint | None) -> dict[str, int]:
     """
     deleted = content_store.expire(conn)
     if blueprint is not None:
-        for workload, count in content_store.keep_only(conn, rules(blueprint)).items():
-            deleted[workload] = deleted.get(workload, 0) + count
-        for workload, count in response_store.keep_only(conn, rules(blueprint)).items():
-            deleted[workload] = deleted.get(workload, 0) + count
+        for keep_only in (content_store.keep_only, response_store.keep_only, completion_store.keep_only):
+            for workload, count in keep_only(conn, rules(blueprint)).items():
+                deleted[workload] = deleted.get(workload, 0) + count
     for workload, count in sorted(deleted.items()):
         record(conn, action="content.delete", actor=SYSTEM, subject=f"workload/{workload}", detail={"calls": count})
     return deleted

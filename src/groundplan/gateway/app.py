@@ -65,6 +65,7 @@ from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.routing.route import Routes
 from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.surfaces.chat_kept import CompletionShelf
 from groundplan.gateway.surfaces.responses_kept import ResponseShelf
 from groundplan.gateway.telemetry.content import ContentSender
 from groundplan.gateway.telemetry.metrics import gathered
@@ -207,6 +208,7 @@ def _request_path(
     """What answers requests, and what makes the calls of batches."""
     shelf = Shelf(home)
     gateway.responses = parts.keep(ResponseShelf(home, url))
+    gateway.completions = parts.keep(CompletionShelf(home, url))
     batches, facts = parts.keep(BatchesApi(gateway, url, shelf)), parts.keep(FactsApi(gateway, url))
     facts.replay = replayed
     pipeline = Pipeline(gateway, facts, batches, McpApi(gateway, home, facts.search))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.guard.counts import Counts
     from groundplan.gateway.guard.reviews import Reviews
     from groundplan.gateway.guard.severed import Running
+    from groundplan.gateway.surfaces.chat_kept import CompletionShelf
     from groundplan.gateway.surfaces.responses_kept import ResponseShelf
     from groundplan.gateway.telemetry.content import ContentSender
     from groundplan.gateway.telemetry.scrape import Scrapes
@@ -123,6 +124,8 @@ class Gateway:
     """For workloads that route model `auto`."""
     responses: ResponseShelf | None = None
     """For workloads that keep content in full."""
+    completions: CompletionShelf | None = None
+    """The same, for chat completions."""
     files: FilesById | None = None
     """For calls that name files by their ids."""
     running: int = 0

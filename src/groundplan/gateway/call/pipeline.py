@@ -38,7 +38,7 @@ from groundplan.gateway.http.stream import EVENT_STREAM
 from groundplan.gateway.policy.snapshot import Catalog, Plan, Policy
 from groundplan.gateway.routing.cascade import served
 from groundplan.gateway.routing.meant import read_question
-from groundplan.gateway.surfaces import answers, models_api, responses_api
+from groundplan.gateway.surfaces import answers, chat_api, chat_kept, models_api, responses_api
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.completions import COMPLETIONS
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
@@ -74,6 +74,7 @@ _INTERFACES: dict[bytes, Interface] = {
     b"/v1/completions": COMPLETIONS,
 }
 """Every API surface by its path."""
+_POSTED = ", ".join(sorted(path.decode() for path in _INTERFACES))
 _JSON = b"content-type: application/json\r\n"
 Steps = Callable[[Gateway, Exchange], Awaitable[None]]
 REALTIME_PATH = b"/v1/realtime"
@@ -115,16 +116,24 @@ class Pipeline:
             await self._mcp.handle(request, response)
         elif interface is None and path == REALTIME_PATH:
             await self._realtime(request, response)
-        elif interface is None and path.startswith(responses_api.PREFIX):
-            await responses_api.handle(self._gateway, path, request, response)
+        elif interface is None and path.startswith((responses_api.PREFIX, chat_api.PREFIX)):
+            stored = chat_api if path.startswith(chat_api.PREFIX) else responses_api
+            await stored.handle(self._gateway, path, request, response)
         elif interface is None and path == b"/metrics":
             await scrape(self._gateway, request, response)
         elif interface is None:
             self._other(path, request, response)
         elif request.method != b"POST":
-            self._refuse(response, Invalid("use POST here", code="method_not_allowed", hint="Send a POST request."))
+            await self._unposted(interface, path, request, response)
         else:
             await self._call(Exchange(new_id(), request, response, interface))
+
+    async def _unposted(self, interface: Interface, path: bytes, request: Request, response: Response) -> None:
+        """Of what calls are made with, only chat completions can be listed."""
+        if interface is CHAT:
+            await chat_api.handle(self._gateway, path, request, response)
+        else:
+            self._refuse(response, Invalid("use POST here", code="method_not_allowed", hint="Send a POST request."))
 
     async def _realtime(self, request: Request, response: Response) -> None:
         gateway = self._gateway
@@ -206,7 +215,7 @@ class Pipeline:
         elif models_api.serves(path):
             models_api.handle(self._gateway, path, request, response)
         else:
-            hint = "The gateway serves POST /v1/chat/completions, POST /v1/embeddings and GET /v1/models."
+            hint = f"Under /v1 the gateway has models, files, batches and realtime, and POST {_POSTED}."
             self._refuse(response, NotFound("there is no such path", code="path_unknown", hint=hint))
 
     def _refuse(self, response: Response, error: GroundplanError) -> None:
@@ -333,7 +342,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
         raise AssertionError("not checked")
     if plan.workload.routing is not None:
         await read_question(gateway, exchange, plan.workload, ask)
-    _choose(gateway, exchange, plan, ask, policy)
+    ask = _choose(gateway, exchange, plan, ask, policy)
     cached = plan.workload.cache is not None and exchange.guard is None
     if cached and await cache.answered(gateway, exchange, lambda: _recheck(gateway, exchange, catalog)):
         return
@@ -367,13 +376,16 @@ async def _complete(gateway: Gateway, exchange: Exchange) -> None:
     await gateway.files.put_in(exchange)
 
 
-def _choose(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> None:
-    """The deployments that this call may use, in the order in which they are asked."""
+def _choose(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> Ask:
+    """The deployments that this call may use, in the order in which they are asked; returns what they are asked."""
+    if plan.workload.keep is not None and exchange.interface is CHAT:
+        ask = chat_kept.begin(exchange, ask)
     exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
     if plan.workload.routing is not None:
         gateway.routes.arrange(exchange, plan.workload, ask, gateway.times, gateway.loop.time())
     if policy.experiments is not None:
         assign(exchange, plan.workload, ask, policy.experiments)
+    return ask
 
 
 async def _ground(gateway: Gateway, exchange: Exchange) -> None:

@@ -294,6 +294,8 @@ async def _give(gateway: Gateway, exchange: Exchange, spare: Spare) -> None:
         answered = await exchange.guard.answer(gateway, exchange, answered)
     if exchange.flight is not None:
         exchange.flight.whole = answered.data
+    if interface.keeps and exchange.guard is None:
+        await interface.keep(gateway, exchange, answered.data)
     if exchange.passages:
         whole(gateway, exchange, answered.data)
     told = facts(exchange, settle.remaining(gateway, exchange))

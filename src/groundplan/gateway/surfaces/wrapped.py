@@ -15,6 +15,11 @@ class Wrapped:
         self._inner = inner
 
     @property
+    def innermost(self) -> Relay:
+        """The one around which all others stand."""
+        return self._inner.innermost if isinstance(self._inner, Wrapped) else self._inner
+
+    @property
     def usage(self) -> Usage | None:
         return self._inner.usage
 

@@ -1,0 +1,99 @@
+"""The SQL of stored chat completions: added, found, changed and deleted by gateways, deleted by the control process
+when they may not be kept any more. What is stored is sealed; opening it is elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+_COLUMNS = "call_id, id, workload, owner, deployment, model, expires_at, sealed"
+_MINE = "owner = %(owner)s AND workload = %(workload)s AND expires_at > now()"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`owner` is the key that made it, or the first of its line; `id` is its upstream's."""
+
+    call: UUID
+    id: str
+    workload: str
+    owner: UUID
+    deployment: str
+    model: str
+    expires_at: datetime
+    sealed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose they are."""
+
+    key: UUID
+    workload: str
+
+    def named(self, **more: Any) -> dict[str, Any]:
+        """Parameters of a statement."""
+        return {"owner": self.key, "workload": self.workload, **more}
+
+
+def add(conn: Connection[Any], row: Row) -> bool:
+    """False where the owner has one with this id."""
+    done = conn.execute(
+        f"INSERT INTO stored_completion ({_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        (row.call, row.id, row.workload, row.owner, row.deployment, row.model, row.expires_at, row.sealed),
+    )
+    return done.rowcount == 1
+
+
+def find(conn: Connection[Any], id: str, owner: Owner, *, lock: bool = False) -> Row | None:
+    """One of this owner's, while its time is not over; `lock`: nobody else changes it in this transaction."""
+    found = conn.execute(
+        f"SELECT {_COLUMNS} FROM stored_completion WHERE id = %(id)s AND {_MINE}{' FOR UPDATE' if lock else ''}",
+        owner.named(id=id),
+    ).fetchone()
+    return None if found is None else Row(*found)
+
+
+def page(
+    conn: Connection[Any], owner: Owner, model: str | None, after: UUID | None, most: int, *, newest_first: bool
+) -> list[Row]:
+    """So many of this owner's, in the order in which they were made, behind the one of the call `after`."""
+    sign, order = ("<", "DESC") if newest_first else (">", "ASC")
+    rows = conn.execute(
+        f"""SELECT {_COLUMNS} FROM stored_completion WHERE {_MINE}
+              AND (%(model)s::text IS NULL OR model = %(model)s)
+              AND (%(after)s::uuid IS NULL OR call_id {sign} %(after)s) ORDER BY call_id {order} LIMIT %(most)s""",
+        owner.named(model=model, after=after, most=most),
+    ).fetchall()
+    return [Row(*row) for row in rows]
+
+
+def change(conn: Connection[Any], call: UUID, sealed: str) -> None:
+    conn.execute("UPDATE stored_completion SET sealed = %s WHERE call_id = %s", (sealed, call))
+
+
+def delete(conn: Connection[Any], id: str, owner: Owner) -> bool:
+    """Whether there was one of this owner's."""
+    return conn.execute(f"DELETE FROM stored_completion WHERE id = %(id)s AND {_MINE}", owner.named(id=id)).rowcount > 0
+
+
+def keep_only(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> dict[str, int]:
+    """Delete what is past its time, or what the rules (workload, full allowed, seconds) no longer allow; how many by
+    workload."""
+    full = [(workload, seconds) for workload, may_be_full, seconds in rules if may_be_full]
+    rows = conn.execute(
+        """DELETE FROM stored_completion s WHERE (s.expires_at <= now() OR NOT EXISTS (
+             SELECT 1 FROM unnest(%s::text[], %s::bigint[]) r (workload, seconds)
+             WHERE r.workload = s.workload AND s.at + make_interval(secs => r.seconds) > now()))
+           AND NOT EXISTS (SELECT FROM person_hold h WHERE h.ended_at IS NULL
+             AND h.person_id::text = sealed_for(s.sealed)) RETURNING s.workload""",
+        ([workload for workload, _ in full], [seconds for _, seconds in full]),
+    ).fetchall()
+    return dict(Counter(row[0] if isinstance(row, tuple) else row["workload"] for row in rows))

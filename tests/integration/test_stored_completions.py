@@ -1,0 +1,126 @@
+"""Stored chat completions on a real gateway, by OpenAI's client: found, listed, changed and deleted by their key."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from openai import AsyncOpenAI, BadRequestError, NotFoundError
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+
+from groundplan.blueprint.model import Keep
+from groundplan.ledger import completion_store
+from groundplan.testing.database import Database
+from groundplan.testing.scripted import ScriptedModel
+
+PARTS: Any = [{"type": "text", "text": "What is it?"}]
+ASKED: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PARTS}]
+
+
+@dataclass
+class Setup:
+    stack: Stack
+    model: ScriptedModel
+
+    def client(self, key: str) -> AsyncOpenAI:
+        return AsyncOpenAI(base_url=f"http://127.0.0.1:{self.stack.port}/v1", api_key=key, max_retries=0)
+
+    def count(self) -> int:
+        found: int = self.stack.sql("SELECT count(*) FROM stored_completion")[0][0]
+        return found
+
+
+@pytest.fixture
+async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        keeper = workload("keeper", ["one"], keep=Keep(content="full", seconds=3600))
+        redacts = workload("redacts", ["one"], keep=Keep(content="redacted", seconds=3600))
+        stack.apply(blueprint(1, [deployment("one", port)], [keeper, redacts, workload("plain", ["one"])]))
+        stack.start()
+        await stack.ready()
+        yield Setup(stack, model)
+
+
+async def made(client: AsyncOpenAI, topic: str, *, stream: bool) -> tuple[str, str]:
+    """(id, text) of a completion that is stored."""
+    asked: Any = {"model": "auto", "messages": ASKED, "store": True, "metadata": {"topic": topic}}
+    if not stream:
+        whole = await client.chat.completions.create(**asked)
+        assert whole.model_extra is not None and whole.model_extra["groundplan"]["store"] is True
+        return whole.id, whole.choices[0].message.content or ""
+    id, text, facts = "", "", {}
+    async for chunk in await client.chat.completions.create(**asked, stream=True):
+        id, facts = chunk.id, (chunk.model_extra or {}).get("groundplan", facts)
+        text += "".join(choice.delta.content or "" for choice in chunk.choices)
+    assert facts["store"] is True
+    return id, text
+
+
+async def test_a_completion_is_found_listed_changed_and_deleted_by_its_own_key_only(setup: Setup) -> None:
+    key, other = setup.stack.key("keeper"), setup.stack.key("keeper")
+    async with setup.client(key) as client, setup.client(other) as stranger:
+        mine, theirs = client.chat.completions, stranger.chat.completions
+        one, text = await made(client, "a", stream=False)
+        two, streamed = await made(client, "b", stream=True)
+        sealed = "SELECT sealed LIKE 'sealed:%%', workload, deployment, model FROM stored_completion"
+        assert setup.stack.sql(sealed) == [(True, "keeper", "one", "up-one")] * 2
+        for id, said in ((one, text), (two, streamed)):
+            found = await mine.retrieve(id)
+            assert (found.id, found.choices[0].message.content) == (id, said) and found.usage is not None
+            assert found.choices[0].finish_reason == "stop" and "groundplan" not in (found.model_extra or {})
+        assert [each.id async for each in mine.list(limit=1)] == [one, two], "page by page"
+        newest = await mine.list(order="desc")
+        assert [each.id for each in newest.data] == [two, one]
+        assert [each.id async for each in mine.list(metadata={"topic": "b"})] == [two]
+        assert [each.id async for each in mine.list(model="up-one", metadata={"topic": "a"})] == [one]
+        assert [each.id async for each in mine.list(model="another")] == []
+        told = [message async for message in mine.messages.list(one)]
+        assert [(m.role, m.content, m.content_parts is not None) for m in told] == [
+            ("system", "Be brief.", False), ("user", None, True),
+        ]  # fmt: skip
+        changed = await mine.update(one, metadata={"topic": "c"})
+        assert changed.metadata == {"topic": "c"} and (await mine.retrieve(two)).metadata == {"topic": "b"}
+        assert [each.id async for each in mine.list(metadata={"topic": "c"})] == [one]
+        for refused in (
+            theirs.retrieve(one), theirs.update(one, metadata={}), theirs.delete(one), theirs.messages.list(one),
+            theirs.list(after=one),
+        ):  # fmt: skip
+            with pytest.raises(NotFoundError):
+                await refused
+        assert [each async for each in theirs.list()] == []
+        assert (await mine.delete(one)).deleted is True
+        with pytest.raises(NotFoundError):
+            await mine.retrieve(one)
+        with pytest.raises(BadRequestError):
+            await mine.update(two, metadata={"a": 1})  # type: ignore[dict-item]
+        asked: Any = {"model": "auto", "messages": ASKED, "store": True}
+        setup.model.counted = int(two.removeprefix("chatcmpl-")) - 1
+        again = await mine.create(**asked)
+        assert again.id == two and again.model_extra is not None
+        assert again.model_extra["groundplan"]["store"] is False, "nothing is put in the place of what is there"
+        elsewhere = await theirs.create(**asked)
+        assert elsewhere.model_extra is not None and elsewhere.model_extra["groundplan"]["store"] is True
+    wrong = await setup.stack.ask("PUT", "/v1/chat/completions", key)
+    assert (wrong.status, wrong.code) == (405, "method_not_allowed")
+    long = await setup.stack.ask("GET", f"/v1/chat/completions?limit={'1' * 5000}", key)
+    assert (long.status, long.code) == (400, "limit_range")
+
+
+async def test_nothing_is_stored_where_content_is_not_kept_in_full_or_not_any_more(setup: Setup) -> None:
+    for name, more in (("plain", {"store": True}), ("redacts", {"store": True}), ("keeper", {})):
+        body = {"model": "auto", "messages": ASKED, **more}
+        reply = await setup.stack.post("/v1/chat/completions", setup.stack.key(name), body)
+        assert reply.status == 200 and "store" not in reply.json["groundplan"]
+    assert setup.count() == 0
+    key = setup.stack.key("keeper")
+    reply = await setup.stack.post("/v1/chat/completions", key, {"model": "auto", "messages": ASKED, "store": True})
+    assert setup.count() == 1
+    with psycopg.connect(setup.stack.database.urls["control"]) as conn:
+        assert completion_store.keep_only(conn, [("keeper", True, 3600)]) == {}
+        assert completion_store.keep_only(conn, [("keeper", False, 3600)]) == {"keeper": 1}
+    gone = await setup.stack.ask("GET", f"/v1/chat/completions/{reply.json['id']}", key)
+    assert (gone.status, gone.code) == (404, "completion_not_found")
