@@ -37,8 +37,11 @@ NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
         (b"soon", None),
         (b"", None),
         (b"\xff\xfe", None),
-        (b"99999999", None),
-        (b"Wed, 21 Oct 99999999999 07:28:00 GMT", None),
+        (b"86401", 86_400.0),
+        (b"99999999", 86_400.0),
+        (b"1e400", None),
+        (b"Wed, 21 Oct 99999999999 07:28:00 GMT", 86_400.0),
+        (b"Wed, 41 Oct 2026 07:28:00 GMT", None),
         (None, None),
     ],
 )
@@ -106,6 +109,17 @@ async def test_a_deployment_that_asks_for_time_gets_it_and_the_fallback_answers_
         assert rig.models["one"].counted == 1, "it asked to be left alone"
         assert rig.gateway.health.states(asyncio.get_running_loop().time()) == {"one": "open"}
         assert rig.gateway.health.reasons() == {"one": "it asked to be called later"}
+
+
+@pytest.mark.parametrize(("asked", "left"), [(300.0, 300.0), (86_400.0, 600.0)])
+def test_a_long_retry_after_is_believed_and_then_one_call_finds_out(asked: float, left: float) -> None:
+    health, places = Health(), [deployment(name, 1) for name in ("one", "two")]
+    health.failed("one", 100.0, asked)
+    assert health.rests("one", 100.0) == left and health.rests("one", 99.0 + left) == 1.0
+    assert [place.name for place in health.order(places, 99.0 + left)] == ["two", "one"]
+    assert health.rests("one", 100.0 + left) == 0.0
+    assert [place.name for place in health.order(places, 100.0 + left)] == ["one", "two"], "this call tries it"
+    assert [place.name for place in health.order(places, 100.0 + left)] == ["two", "one"], "others do not"
 
 
 async def test_a_lone_deployment_that_asks_for_time_is_not_asked_and_the_client_is_told_when(tmp_path: Path) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from email.utils import parsedate_to_datetime, parsedate_tz
+from math import inf
 
 from groundplan.blueprint.model import Reliability
 
 LONGEST_SECONDS = 86_400.0
+"""Whoever asks for more is taken to have asked for this."""
+LAST_YEAR = 9999
+"""Of the calendar."""
 
 
 def retry_after(value: bytes | None, now: datetime) -> float | None:
@@ -21,10 +25,13 @@ def retry_after(value: bytes | None, now: datetime) -> float | None:
         seconds = float(text)
     except ValueError:
         seconds = _until(text, now)
-    return seconds if 0 <= seconds <= LONGEST_SECONDS else None
+    return min(LONGEST_SECONDS, seconds) if 0 <= seconds < inf else None
 
 
 def _until(text: str, now: datetime) -> float:
+    parsed = parsedate_tz(text)
+    if parsed is not None and parsed[0] > LAST_YEAR:
+        return LONGEST_SECONDS
     try:
         moment = parsedate_to_datetime(text)
         if moment.tzinfo is None:

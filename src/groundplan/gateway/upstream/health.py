@@ -15,8 +15,8 @@ from groundplan.blueprint.model import Deployment
 FAILURES = 3
 """Failures in a row after which a deployment is asked last."""
 LONGEST_SECONDS = 15.0
-LONGEST_REST_SECONDS = 60.0
-"""Most that a retry-after is believed."""
+LONGEST_REST_SECONDS = 600.0
+"""Most that a retry-after is believed, as of a key: after it one call finds out."""
 WINDOW_SECONDS = 30.0
 WINDOW_FAILURES = 5
 WINDOW_SHARE = 0.5
