@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.integration.gateway_stack import deployment
 
+from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.splicing import spliced
+from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
+from groundplan.gateway.surfaces.images import IMAGES
+from groundplan.gateway.surfaces.interface import Interface
+from groundplan.gateway.surfaces.moderations import MODERATIONS
+from groundplan.gateway.surfaces.rerank import RERANK
+from groundplan.gateway.surfaces.speech import SPEECH
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _VALUES = st.recursive(
@@ -60,3 +69,20 @@ def test_it_says_what_a_rewrite_would_say(
     out = spliced(raw, fields, new)
     assert json.loads(out) == wanted
     assert list(json.loads(out)) == list(wanted)
+
+
+@pytest.mark.parametrize(
+    ("interface", "raw"),
+    [
+        (EMBEDDINGS, b'{ "input" : [[7, 8],[9]] ,"model":"M", "encoding_format": "float" }'),
+        (MODERATIONS, b'{ "input" : ["caf\\u00e9"],  "model":"M" ,"later": [1, 2.50]}'),
+        (RERANK, b'{"query" : "q","documents": [ "a" ],\n "model" : "M" , "top_n":1 }'),
+        (IMAGES, b'{"prompt": "a house" , "size":"1024x1024","model" :"M", "seed":1e1 }'),
+        (SPEECH, b'{ "model":"M", "input" : "caf\\u00e9","voice":{"id" : "v"}, "speed": 1.0 }'),
+    ],
+)
+def test_a_request_for_a_task_goes_on_as_the_bytes_that_came(interface: Interface, raw: bytes) -> None:
+    request, place = Request(0.0), deployment("one", 1)
+    request.body = raw
+    made = interface.codec(place).forward(interface.read(request), place, 16, [])
+    assert made == raw.replace(b'"M"', b'"up-one"')
