@@ -38,4 +38,6 @@ async def test_one_address_tells_of_all_workers_and_names_the_one_that_is_gone(
             found = parsed((await stack.ask("GET", "/metrics", None)).body)
             up = {dict(labels)["worker"]: value for labels, value in found["groundplan_gateway_worker_up"].items()}
             assert up == {"0": 1, "1": 0}
+            assert total(found["groundplan_gateway_calls_total"], status="ok") == 20, "what it told is not taken back"
+            assert total(found["groundplan_gateway_call_duration_seconds_count"]) == 20
             assert key.encode() not in text

@@ -83,8 +83,8 @@ OWN = frozenset(
 """What the conventions have no attribute for."""
 OWN_OPERATIONS = {"messages.count_tokens", "moderations", "rerank", "responses.input_tokens"}
 """What they have no operation for; those that are not theirs are the endpoint's own name."""
-OTHERS = {"groundplan.gateway", "endpoints.d"}
-"""The scope of instrumentation, and a folder."""
+OTHERS = {"groundplan.gateway", "endpoints.d", "counters.d"}
+"""The scope of instrumentation, and folders."""
 DOTTED = re.compile(r"[a-z_]+(\.[a-z0-9_]+)+")
 KNOWN = {
     "attributes": ATTRIBUTES,

@@ -1,16 +1,20 @@
 """GET /metrics: one address tells of every worker of a HOME. Off the request path.
 
 Each worker announces a small service of its own on loopback (`gateway-metrics-SLOT`), with a token; whoever answers a
-scrape asks the others. On the gateway's port metrics are for this machine and for holders of a token: a request from
-elsewhere, or one that a proxy passed on, needs the operator's token or the one in GROUNDPLAN_METRICS_TOKEN.
+scrape asks the others, and adds what workers counted that are gone or being replaced (`departed`). On the gateway's
+port metrics are for this machine and for holders of a token: a request from elsewhere, or one that a proxy passed on,
+needs the operator's token or the one in GROUNDPLAN_METRICS_TOKEN.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -22,6 +26,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.telemetry import departed
 from groundplan.gateway.telemetry.exposition import CONTENT_TYPE, Family, pieces, render, single
 from groundplan.gateway.telemetry.metrics import gathered
 from groundplan.gateway.upstream.http1 import UpstreamFailure, UpstreamPool
@@ -30,6 +35,9 @@ SERVICE = "gateway-metrics-"
 SHIPPER = "shipper"
 """Stands where workers have their slot."""
 ANSWER_SECONDS = 1.0
+LOOK_SECONDS = 2.0
+"""Between two looks at who is announced for the slot."""
+_log = logging.getLogger(__name__)
 _LOCAL = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 _NAME = re.compile(rf"{SERVICE}([0-9]{{1,4}}|{SHIPPER})\.json")
@@ -48,27 +56,64 @@ class Scrapes:
         self._home = home
         self._reference = token
         self._token = secrets.token_hex(32)
+        self._writing = asyncio.Lock()
+        """In the order in which it was counted."""
+        self._watching: asyncio.Task[None] | None = None
 
     async def open(self, own: Callable[[], Awaitable[list[Family]]]) -> None:
         """Listen for the other workers, and tell them where."""
         loop = asyncio.get_running_loop()
+        self._own = own
 
         async def handle(request: Request, response: Response) -> None:
             given = request.headers.get(b"authorization", b"")
             if secrets.compare_digest(given, b"Bearer " + self._token.encode()):
-                response.send(200, _encode(await own()), content_type=b"content-type: application/msgpack\r\n")
+                told = await own()
+                await self._write(told)
+                response.send(200, _encode(told), content_type=b"content-type: application/msgpack\r\n")
             else:
                 response.send(401, b"{}")
 
         self._server = Server(handle, of_refusal, loop)
         self._listener = await loop.create_server(self._server.protocol, "127.0.0.1", 0)
+        with suppress(OSError):
+            departed.fold(self._home, self.slot)
+        self._announce()
+        self._watching = loop.create_task(self._watch())
+
+    def _announce(self) -> None:
         port = self._listener.sockets[0].getsockname()[1]
         announce(self._home, f"{SERVICE}{self.slot}", f"http://127.0.0.1:{port}", self._token)
 
     async def close(self) -> None:
+        """What it has counted stays."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        await self._write(await self._own())
         withdraw(self._home, f"{SERVICE}{self.slot}")
         self._listener.close()
         await self._server.drain(0.1)
+
+    async def _watch(self) -> None:
+        """While a successor has its place, nobody asks this worker any more, which still answers calls. Where the
+        successor is gone again, the place is this one's."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            found = lookup(self._home, f"{SERVICE}{self.slot}")
+            if found is None:
+                with suppress(OSError):
+                    self._announce()
+            elif found.token != self._token:
+                await self._write(await self._own())
+
+    async def _write(self, told: list[Family]) -> None:
+        """Before it is told, so that it can only grow."""
+        try:
+            async with self._writing:
+                await asyncio.to_thread(departed.write, self._home, self.slot, _id(self._token), told)
+        except OSError as error:
+            _log.warning("what this worker has counted could not be written: %s", error)
 
     def admits(self, bearer: bytes) -> bool:
         """Whether `bearer` is the metrics token or the operator's."""
@@ -85,11 +130,20 @@ class Scrapes:
         return [token for token in found if token]
 
     async def everybody(self, own: list[Family]) -> bytes:
-        """The exposition of all workers; one that does not answer is told as down."""
+        """The exposition of all workers, with what those before them counted; one that does not answer is told as
+        down, and what it told last."""
+        await self._write(own)
         names = [name for name in known(self._home) if name != str(self.slot)]
-        others = await asyncio.gather(*(_ask(self._home, name) for name in names))
+        places = [lookup(self._home, f"{SERVICE}{name}") for name in names]
+        others = await asyncio.gather(*map(_ask, places))
+        asked = zip(places, others, strict=True)
+        told = {_id(self._token), *(_id(place.token) for place, answer in asked if place and answer is not None)}
+        left = await asyncio.to_thread(departed.read, self._home, told)
+        found = ups({str(self.slot): own, **dict(zip(names, others, strict=True))})
+        whole = [(name, await _gone_on(families, left.pop(name, []))) for name, families in found]
+        whole += [(name, [departed.shown(each) for each in counted]) for name, counted in sorted(left.items())]
         parts = []
-        for part in pieces(ups({str(self.slot): own, **dict(zip(names, others, strict=True))})):
+        for part in pieces(whole):
             parts.append(part)
             await asyncio.sleep(0)  # calls come first
         return b"".join(parts)
@@ -140,8 +194,21 @@ def _allowed(scrapes: Scrapes | None, request: Request, response: Response) -> b
     return response.peer in _LOCAL and not any(name in request.headers for name in _FORWARDED)
 
 
-async def _ask(home: Home, name: str) -> list[Family] | None:
-    endpoint = lookup(home, f"{SERVICE}{name}")
+def _id(token: str) -> str:
+    """Of a worker, in the names of files."""
+    return hashlib.sha256(token.encode()).hexdigest()[:16]
+
+
+async def _gone_on(families: list[Family], left: list[departed.Counted]) -> list[Family]:
+    """The families of a slot, with what others counted there before."""
+    before, told = {each.name: each for each in left}, list[Family]()
+    for family in families:
+        told.append(departed.gone_on(family, before.pop(family.name, None)))
+        await asyncio.sleep(0)  # calls come first
+    return [*told, *map(departed.shown, before.values())]
+
+
+async def _ask(endpoint: Endpoint | None) -> list[Family] | None:
     if endpoint is None:
         return None
     try:

@@ -1,0 +1,177 @@
+"""Counters of a slot go on when its worker is replaced, killed or gone, exactly, and never go backwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.test_metrics import parsed, total
+
+from groundplan.core.home import Home
+from groundplan.core.money import PICO
+from groundplan.gateway.telemetry import departed, scrape
+from groundplan.gateway.telemetry.exposition import Family, Sample, histogram, single
+from groundplan.gateway.telemetry.meters import Histogram
+from groundplan.gateway.telemetry.scrape import Scrapes
+
+
+class Counting:
+    """What a worker has counted."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.cost = 0
+        self.times = Histogram()
+
+    def call(self, cost: int = 0) -> None:
+        self.calls += 1
+        self.cost += cost
+        self.times.observe(2_000)
+
+    def told(self) -> list[Family]:
+        return [
+            Family("calls_total", "counter", "C.", [Sample([("status", "ok")], self.calls)]),
+            Family("cost_usd_total", "counter", "U.", [Sample([("workload", "a")], self.cost / PICO)]),
+            histogram("seconds", "S.", {(): self.times}),
+            single("running", "gauge", "R.", 1),
+            single("process_cpu_seconds_total", "counter", "P.", 1.5),
+        ]
+
+    async def own(self) -> list[Family]:
+        return self.told()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path)
+    made.create()
+    return made
+
+
+def value(families: list[Family], name: str) -> float:
+    return sum(sample.value for family in families if family.name == name for sample in family.samples)
+
+
+def whole(families: list[Family], left: list[departed.Counted]) -> list[Family]:
+    before = {each.name: each for each in left}
+    told = [departed.gone_on(family, before.pop(family.name, None)) for family in families]
+    return [*told, *map(departed.shown, before.values())]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["call", "next", "fold"]), st.integers(0, 10**17)), max_size=20))
+def test_whoever_counts_and_whenever_files_are_folded_the_sum_is_exact(steps: list[tuple[str, int]]) -> None:
+    """The order of sums makes no difference, so that nothing ever goes back by the last digit either."""
+    gone: list[departed.Counted] = []
+    worker, cost, last = Counting(), 0, 0.0
+    for step, amount in steps:
+        if step == "call":
+            worker.call(amount)
+            cost += amount
+        elif step == "next":
+            gone = departed.added(departed.counted(worker.told()), gone)
+            worker = Counting()
+        else:
+            gone = departed.added(gone, [])
+        now = value(whole(worker.told(), gone), "cost_usd_total")
+        assert now >= last
+        last = now
+    assert last == pytest.approx(cost / PICO)
+
+
+def test_only_counters_are_kept_and_files_of_the_dead_are_folded_once(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = Counting(), Counting()
+    one.call(3)
+    two.call(4)
+    two.call(5)
+    departed.write(home, 0, "0" * 16, one.told())
+    departed.write(home, 0, "1" * 16, two.told())
+    departed.write(home, 1, "2" * 16, one.told())
+    departed.fold(home, 0)
+    assert len(departed._files(home)) == 3, "they live"
+    monkeypatch.setattr(departed, "_lives", lambda pid: pid != os.getpid())
+    before = departed.read(home, ())
+    with monkeypatch.context() as dies:
+        dies.setattr(Path, "unlink", lambda *_, **__: None)  # killed before the files are away
+        departed.fold(home, 0)
+    assert departed.read(home, ()) == before
+    departed.fold(home, 0)
+    assert departed.read(home, ()) == before
+    assert [(slot, id) for slot, id, _ in departed._files(home)] == [("1", "2" * 16), ("0", "base")]
+    families = whole([], departed.read(home, ["2" * 16])["0"])
+    assert {family.name for family in families} == {"calls_total", "cost_usd_total", "seconds"}
+    assert value(families, "calls_total") == 3 and value(families, "cost_usd_total") == 12 / PICO
+    assert families[2].series[0].total_us == 6_000 and sum(families[2].series[0].buckets) == 3
+
+
+async def test_a_scrape_goes_on_with_what_a_replaced_worker_counts_until_its_end(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrape, "LOOK_SECONDS", 0.01)
+    old, new = Counting(), Counting()
+    leaving, serving = Scrapes(home, 0, None), Scrapes(home, 0, None)
+
+    async def told(by: Scrapes, counting: Counting) -> float:
+        found = parsed(await by.everybody(counting.told()))
+        assert found["process_cpu_seconds_total"] == {(("worker", "0"),): 1.5}, "it is of the process that tells"
+        assert found["running"] == {(("worker", "0"),): 1}
+        return total(found["calls_total"])
+
+    async def until(by: Scrapes, counting: Counting, wanted: int) -> None:
+        async with asyncio.timeout(10):
+            while await told(by, counting) != wanted:  # noqa: ASYNC110 -- what is waited for has no event
+                await asyncio.sleep(0.005)
+
+    await leaving.open(old.own)
+    old.call()
+    assert await told(leaving, old) == 1
+    await serving.open(new.own)
+    new.call()
+    assert await told(serving, new) == 2, "what was told before is not taken back"
+    old.call()  # it still answers a stream
+    await until(serving, new, 3)
+    old.call()
+    await leaving.close()
+    assert await told(serving, new) == 4
+    await serving.close()
+    another, other = Counting(), Scrapes(home, 1, None)
+    await other.open(another.own)
+    found = parsed(await other.everybody(another.told()))
+    assert total(found["calls_total"], worker="0") == 4, "nobody has this place any more"
+    assert found["groundplan_gateway_worker_up"] == {(("worker", "1"),): 1}
+    await other.close()
+
+
+async def test_a_worker_whose_successor_is_gone_is_asked_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrape, "LOOK_SECONDS", 0.01)
+    counting = Counting()
+    first, failed = Scrapes(home, 0, None), Scrapes(home, 0, None)
+    await first.open(counting.own)
+    await failed.open(counting.own)
+    await failed.close()
+    async with asyncio.timeout(10):
+        while scrape.known(home) != ["0"]:  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.005)
+    await first.close()
+    assert scrape.known(home) == []
+
+
+async def test_what_a_worker_told_before_it_was_killed_is_not_taken_back(home: Home) -> None:
+    asking, answering = Counting(), Counting()
+    one, two = Scrapes(home, 0, None), Scrapes(home, 1, None)
+    await one.open(asking.own)
+    await two.open(answering.own)
+    answering.call()
+    for up in (1, 0):
+        found = parsed(await one.everybody(asking.told()))
+        assert found["groundplan_gateway_worker_up"] == {(("worker", "0"),): 1, (("worker", "1"),): up}
+        assert total(found["calls_total"], worker="1") == 1
+        two._listener.close()
+        await two._server.drain(0.1)
+    await one.close()
+    await two.close()
