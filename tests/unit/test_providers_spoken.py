@@ -353,6 +353,56 @@ async def test_tools_go_to_each_provider_and_back(tmp_path: Path, monkeypatch: p
             assert name == "look" and json.loads(arguments) == {"what": "it"}, (api, arguments)
 
 
+def _turn_of_chat(body: Any) -> bool:
+    *_, said, result = body["messages"]
+    (call,) = said["tool_calls"]
+    assert call["function"]["name"] == "look" and json.loads(call["function"]["arguments"]) == {"what": "it"}
+    assert result["role"] == "tool" and call["id"] == result["tool_call_id"] == CALL["id"]
+    return "here" in json.dumps(result["content"])
+
+
+def _turn_of_bedrock(body: Any) -> bool:
+    _, said, result = body["messages"]
+    assert said["content"][-1] == {"toolUse": {"toolUseId": CALL["id"], "name": "look", "input": {"what": "it"}}}
+    return bool(result["content"] == [{"toolResult": {"toolUseId": CALL["id"], "content": [{"text": "here"}]}}])
+
+
+def _turn_of_gemini(body: Any) -> bool:
+    _, said, result = body["contents"]
+    assert said["role"] == "model" and said["parts"][-1]["functionCall"]["name"] == "look"
+    assert said["parts"][-1]["functionCall"]["args"] == {"what": "it"}
+    returned = result["parts"][0]["functionResponse"]
+    return bool(returned["name"] == "look" and returned["response"] == {"result": "here"})
+
+
+SECOND_TURNS: dict[str, Callable[[Any], bool]] = {
+    "groq": _turn_of_chat,
+    "cohere": _turn_of_chat,
+    "azure": _turn_of_chat,
+    "bedrock": _turn_of_bedrock,
+    "vertexai": _turn_of_gemini,
+}
+"""Whether a request has the call that the model made and what came of it, as that API sends them."""
+
+
+async def test_what_came_of_a_tool_reaches_each_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(SECOND_TURNS) == set(OTHERS)
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        messages = [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Where is it?"},
+            {"role": "assistant", "content": None, "tool_calls": [CALL]},
+            {"role": "tool", "tool_call_id": CALL["id"], "content": "here"},
+        ]
+        for api, has in SECOND_TURNS.items():
+            where = place(api, wire, tmp_path)
+            answer = await whole(providers, where, asked(api, messages=messages, tools=[TOOL]))
+            assert answer.choices[0].message.content == "You asked.", api
+            assert has(wire.body), (api, wire.body)
+            chunks = await streamed(providers, where, asked(api, messages=messages, tools=[TOOL], stream=True))
+            assert any(c.choices and c.choices[0].finish_reason == "stop" for c in chunks) and has(wire.body), api
+
+
 IMAGES: dict[str, Callable[[Any], bool]] = {
     "groq": lambda body: body["messages"][1]["content"][1]["image_url"]["url"] == IMAGE,
     "azure": lambda body: body["messages"][1]["content"][1]["image_url"]["url"] == IMAGE,
