@@ -27,7 +27,7 @@ def run(*arguments: str) -> Any:
     return json.loads(found.stdout)
 
 
-def written(path: Path, *, told_apart: bool, rows: int = 240, seed: int = 2) -> Path:
+def written(path: Path, *, told_apart: bool, rows: int = 390, seed: int = 2) -> Path:
     """Prompts of which half need the large model; `told_apart`: one can see which."""
     dice = np.random.default_rng(seed)
     made = []
@@ -49,10 +49,14 @@ def test_a_router_is_trained_kept_judged_and_found_drifted(tmp_path: Path) -> No
     assert first["router"] == "support@1"
     assert set(first["same_choice"]) == {"typos", "case", "spaces", "polite", "reworded"}
     (kept,) = run("list", *home)["routers"]
-    assert (kept["router"], kept["digest"], kept["prompts"]) == ("support@1", first["digest"], "240")
+    assert (kept["router"], kept["digest"], kept["prompts"]) == ("support@1", first["digest"], "390")
     assert first["points"]["0.99"]["saved"] > 0.3
     assert (tmp_path / "home/routers/support@1.router").stat().st_mode & 0o777 == 0o600
-    assert not run("evaluate", str(answers), "--router", "support@1", *home)["drifted"]
+    assert first["operating_points"]["0.99"] in first["points"]
+    assert float(kept["low at 0.99"]) >= 0.99 and kept["against"] == "large"
+    judged = run("evaluate", str(answers), "--router", "support@1", *home)
+    assert not judged["drifted"]
+    assert judged["points"]["0.99"]["shown"] and judged["points"]["0.99"]["low"] >= 0.99
     changed = written(tmp_path / "other.jsonl", told_apart=False)
     assert run("evaluate", str(changed), "--router", "support", *home)["drifted"]
     with pytest.raises(NotFound) as told:
@@ -66,6 +70,18 @@ def test_a_router_that_proves_nothing_is_not_kept(tmp_path: Path) -> None:
         run("train", str(answers), "--name", "support", "--home", str(tmp_path))
     assert told.value.code == "router_unproven"
     assert not (tmp_path / "routers").exists()
+
+
+def test_what_too_few_prompts_do_not_show_is_not_kept(tmp_path: Path) -> None:
+    answers = written(tmp_path / "set.jsonl", told_apart=True, rows=240)
+    with pytest.raises(Conflict) as told:
+        run("train", str(answers), "--name", "support", "--home", str(tmp_path))
+    assert (told.value.code, "keeps 100.0%" in told.value.message) == ("router_unproven", True)
+    assert "is not shown" in told.value.message and "387 without a single loss" in str(told.value.hint)
+    assert not (tmp_path / "routers").exists()
+    assert run("train", str(answers), "--name", "support", "--keep", "0.98", "--home", str(tmp_path))["router"]
+    router = registry.named(tmp_path / "routers", "support@1")
+    assert set(router.points) == {"0.98", "0.95"}, "what is not shown is in no router"
 
 
 @pytest.mark.parametrize(

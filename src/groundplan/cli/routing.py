@@ -62,8 +62,8 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Learn a router from a set, or from a workload's own calls, judge it on prompts it has not seen, and keep it where
-    it saves something at that quality."""
-    from groundplan.economics.routing.learn.evaluate import KEEPS, evaluate  # noqa: PLC0415 -- heavy
+    they show that it saves something at that quality."""
+    from groundplan.economics.routing.learn.evaluate import KEEPS, STRICTER, evaluate, shown  # noqa: PLC0415 -- heavy
     from groundplan.economics.routing.learn.fit import train as learn  # noqa: PLC0415 -- heavy
     from groundplan.economics.routing.learn.operate import label  # noqa: PLC0415 -- heavy
     from groundplan.economics.routing.versions import registry  # noqa: PLC0415 -- heavy
@@ -75,29 +75,22 @@ def train(
         hint = "Name a share from 0.5 to 1, such as 0.99."
         raise Invalid(f"--keep {keep} is no share of quality to keep", code="keep_range", hint=hint)
     matrix, origin, left_out = _learned_from(answers, source, workload, home)
-    keeps = tuple(sorted({*KEEPS, keep}, reverse=True))
+    asked = tuple(sorted({*KEEPS, keep}, reverse=True))
+    keeps = tuple(sorted({*asked, *STRICTER}, reverse=True))
     vectors = _embedded(matrix) if embedded else None
     found = evaluate(matrix, vectors, keeps, embed=_embedder() if embedded else None)
-    wanted = found.routed[label(keep)]
-    if wanted.saved <= 0 or wanted.kept < keep:
-        raise Conflict(
-            f"on prompts it has not seen this router saves {wanted.saved:.1%} and keeps {wanted.kept:.1%}",
-            code="router_unproven",
-            hint="Give more prompts, or ask for less with --keep; the strongest model stays the right one until then.",
-        )
-    told = {
-        "from": origin,
-        "prompts": str(len(matrix.samples)),
-        "trained": SystemClock().now().date().isoformat(),
-        "calibration": f"{found.calibration:.5f}",
-        **({"embedded by": EMBEDDED} if embedded else {}),
-        **{f"saved at {key}": f"{each.saved:.4f}" for key, each in found.routed.items()},
-        **{f"kept at {key}": f"{each.kept:.4f}" for key, each in found.routed.items()},
-    }
-    router = replace(learn(matrix, vectors, keeps, name=name), trained=told)
-    version = registry.keep(_folder(home), router)
+    if shown(found.routed, keep) is None:
+        raise _unproven(found, keep, len(matrix.samples))
+    learned = learn(matrix, vectors, keeps, name=name)
+    best = {label(each): shown(found.routed, each) for each in asked}
+    points = {key: at for key, at in best.items() if at is not None and at in learned.points}
+    if label(keep) not in points:
+        raise _unproven(found, keep, len(matrix.samples))
+    told = {"from": origin, **_trained(found, matrix, points), **({"embedded by": EMBEDDED} if embedded else {})}
+    version = registry.keep(_folder(home), replace(_with_points(learned, points), trained=told))
     digest = registry.digest_of(_folder(home), version)
-    value = {"router": version, "digest": digest, "from": origin, "left_out": left_out, **_figures(found)}
+    value = {"router": version, "digest": digest, "from": origin, "left_out": left_out, "operating_points": points}
+    value |= _figures(found)
     if source is Source.outcomes:
         value["oracle_saved"] = None  # the best of scores that are right on average only would be chance
     use = f"Write `routing: {{by: learned, router: {version}, digest: {digest}}}` to use it."
@@ -124,8 +117,12 @@ def evaluate(
         return
     known = registry.named(_folder(home), router)
     value = _judged(known, matrix, None if known.full is None else _embedded(matrix))
-    rows = [(key, f"{each['saved']:.1%}", f"{each['kept']:.1%}") for key, each in value["points"].items()]
-    emit(value, as_json, f"{table(('keep', 'saved', 'kept'), rows)}\n{_drifted(value)}")
+    rows = [
+        (key, f"{each['saved']:.1%}", f"{each['kept']:.1%}", f"{each['low']:.1%} to {each['high']:.1%}",
+         "yes" if each["shown"] else "not shown")
+        for key, each in value["points"].items()
+    ]  # fmt: skip
+    emit(value, as_json, f"{table(('keep', 'saved', 'kept', '95 %', 'shown'), rows)}\n{_drifted(value)}")
 
 
 @app.command("list")
@@ -272,9 +269,7 @@ def _folder(home: Path | None) -> Path:
 
 def _judged(router: Router, matrix: Matrix, vectors: Floats | None) -> dict[str, Any]:
     """A router as it is, on a set that it was not trained on."""
-    import numpy as np  # noqa: PLC0415 -- heavy
-
-    from groundplan.economics.routing.learn.evaluate import apply, calibration_error  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.learn.evaluate import apply, calibration_error, kept_by  # noqa: PLC0415 -- heavy
     from groundplan.economics.routing.watch import drift  # noqa: PLC0415 -- with what needs it
 
     if set(router.models) != set(matrix.models):
@@ -284,15 +279,14 @@ def _judged(router: Router, matrix: Matrix, vectors: Floats | None) -> dict[str,
     same = replace(matrix, models=router.models, scores=matrix.scores[:, order], costs=matrix.costs[:, order])
     keeps = [float(key) for key in router.points]
     picked, expected, _ = apply(router, same, vectors, keeps)
-    rows = np.arange(len(same.samples))
-    strong = router.strongest
+    kept = {key: kept_by(same, router.strongest, chosen) for key, chosen in picked.items()}
     points = {
         key: {
-            "saved": 1 - float(same.costs[rows, chosen].sum() / max(1e-30, same.costs[:, strong].sum())),
-            "kept": float(same.scores[rows, chosen].mean() / max(1e-12, same.scores[:, strong].mean())),
+            "saved": each.saved, "kept": each.kept, "low": each.low, "high": each.high,
+            "shown": each.low >= float(key),
         }
-        for key, chosen in picked.items()
-    }
+        for key, each in kept.items()
+    }  # fmt: skip
     verdicts = [
         drift.Verdict(model, float(told), float(seen))
         for column, model in enumerate(router.models)
@@ -322,6 +316,46 @@ def _drifted(value: dict[str, Any]) -> str:
     return "\n".join([*lines, "drifted: train it again"]) if lines else "expectations: as what is seen"
 
 
+def _unproven(found: Evaluation, keep: float, prompts: int) -> Conflict:
+    """That prompts do not show what a router would have to."""
+    from groundplan.economics.routing.learn.evaluate import least_prompts  # noqa: PLC0415 -- heavy
+    from groundplan.economics.routing.learn.operate import label  # noqa: PLC0415 -- heavy
+
+    at, least = found.routed[label(keep)], least_prompts(keep)
+    told = f"saves {at.saved:.1%} and keeps {at.kept:.1%} (95 %: {at.low:.1%} to {at.high:.1%})"
+    few = f" ({least:,} without a single loss are the fewest)" if least is not None and prompts < least else ""
+    return Conflict(
+        f"on {prompts:,} prompts it has not seen this router {told}; that it keeps {keep:.4g} is not shown",
+        code="router_unproven",
+        hint=f"Give more prompts{few}, or ask for less with --keep; the strongest model stays the right one till then.",
+    )
+
+
+def _with_points(router: Router, points: dict[str, str]) -> Router:
+    """With those operating points alone by which a share is shown to be kept."""
+    return replace(
+        router,
+        points={key: router.points[at] for key, at in points.items()},
+        doubted={key: router.doubted[at] for key, at in points.items() if at in router.doubted},
+    )
+
+
+def _trained(found: Evaluation, matrix: Matrix, points: dict[str, str]) -> dict[str, str]:
+    """What is kept with a router of how it was judged."""
+    told = {
+        "prompts": str(len(matrix.samples)),
+        "groups": str(len({sample.group for sample in matrix.samples})),
+        "trained": SystemClock().now().date().isoformat(),
+        "against": found.best,
+        "calibration": f"{found.calibration:.5f}",
+    }
+    for key, at in points.items():
+        each, ridge = found.routed[at], max(found.ridge[at].saved, found.tuned[at].saved)
+        figures = {"saved": each.saved, "kept": each.kept, "low": each.low, "high": each.high, "ridge saved": ridge}
+        told |= {f"{name} at {key}": f"{value:.4f}" for name, value in figures.items()}
+    return told
+
+
 def _figures(found: Evaluation) -> dict[str, Any]:
     return {
         "best_single": found.best,
@@ -330,6 +364,9 @@ def _figures(found: Evaluation) -> dict[str, Any]:
                 "saved": each.saved,
                 "kept": each.kept,
                 "error": each.error,
+                "low": each.low,
+                "high": each.high,
+                "shown": each.low >= float(key),
                 "ridge_saved": found.ridge[key].saved,
                 "tuned_ridge_saved": found.tuned[key].saved,
             }
@@ -347,12 +384,13 @@ def _figures(found: Evaluation) -> dict[str, Any]:
 def _text(found: Evaluation) -> str:
     rows = [
         (
-            key, f"{each.saved:.1%}", f"{each.kept:.1%} ± {1.96 * each.error:.1%}", f"{found.ridge[key].saved:.1%}",
+            key, f"{each.saved:.1%}", f"{each.kept:.1%} ({each.low:.1%} to {each.high:.1%})",
+            "yes" if each.low >= float(key) else "not shown", f"{found.ridge[key].saved:.1%}",
             f"{found.tuned[key].saved:.1%}",
         )
         for key, each in found.routed.items()
     ]  # fmt: skip
-    head = ("keep", "saved", "kept, on prompts never seen", "a plain ridge saves", "a tuned one")
+    head = ("keep", "saved", "kept, on prompts never seen (95 %)", "shown", "a plain ridge saves", "a tuned one")
     same = ", ".join(f"{kind} {share:.0%}" for kind, share in found.robust.items())
     away = ", ".join(f"{kind} {share:.0%}" for kind, share in found.robust_away.items()) or "none went elsewhere"
     lines = (

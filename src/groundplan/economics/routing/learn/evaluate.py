@@ -6,8 +6,10 @@ scikit-learn, as training does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
+from math import sqrt
 from random import Random
 from typing import TypedDict
 
@@ -24,6 +26,10 @@ from groundplan.economics.routing.model import Doubles, Floats, Matrix, Point, R
 from groundplan.economics.routing.versions.artifact import dump, load
 
 KEEPS = (0.99, 0.98, 0.95)
+STRICTER = (1.0, 0.995)
+"""Operating points that are tried, too, since one that aims higher may be what shows that a share is kept."""
+_OUTSIDE = 0.025
+"""Of the interval that is told, at either end."""
 ASKED_AGAIN = 1000
 """Prompts that are asked otherwise, to see whether the same model takes them."""
 Embed = Callable[[Sequence[str]], Floats]
@@ -46,6 +52,9 @@ class Kept:
     """Share of the best single model's score."""
     error: float
     """Standard error of `kept`, over groups."""
+    low: float
+    high: float
+    """95 % interval of `kept`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +129,12 @@ def evaluate(
     oracle = best(matrix.scores, matrix.costs, 1e-9, 1.0)
     return Evaluation(
         best=matrix.models[strongest],
-        routed={name: _kept(matrix, strongest, picked) for name, picked in routed.items()},
-        ridge={name: _kept(matrix, strongest, picked) for name, picked in ridge.items()},
-        tuned={name: _kept(matrix, strongest, picked) for name, picked in tuned.items()},
+        routed={name: kept_by(matrix, strongest, picked) for name, picked in routed.items()},
+        ridge={name: kept_by(matrix, strongest, picked) for name, picked in ridge.items()},
+        tuned={name: kept_by(matrix, strongest, picked) for name, picked in tuned.items()},
         mixed={label(keep): _mixed(means, bills, strongest, keep) for keep in keeps},
-        oracle_saved=_kept(matrix, strongest, oracle).saved,
-        oracle_kept=_kept(matrix, strongest, oracle).kept,
+        oracle_saved=kept_by(matrix, strongest, oracle).saved,
+        oracle_kept=kept_by(matrix, strongest, oracle).kept,
         predicted=predicted,
         plain=plain,
         tuned_plain=tuned_plain,
@@ -230,16 +239,42 @@ def _picked(scores: Doubles, costs: Doubles, point: Point | None, strongest: int
     return best(favoured(scores, strongest, point[1]), costs, point[0], unit)
 
 
-def _kept(matrix: Matrix, strongest: int, picked: Whole) -> Kept:
+def kept_by(matrix: Matrix, strongest: int, picked: Whole) -> Kept:
+    """What `picked`, a column for each row, saves and keeps of the strongest model for every prompt."""
     rows = np.arange(len(picked))
     bill, score = matrix.costs[:, strongest].sum(), matrix.scores[:, strongest].mean()
     got = matrix.scores[rows, picked]
     groups = numbered([sample.group for sample in matrix.samples])
-    return Kept(
-        saved=1.0 - float(matrix.costs[rows, picked].sum() / max(bill, 1e-30)),
-        kept=float(got.mean() / max(score, 1e-12)),
-        error=error_of_mean((got - matrix.scores[:, strongest]) / max(score, 1e-12), groups),
-    )
+    kept = float(got.mean() / max(score, 1e-12))
+    error = error_of_mean((got - matrix.scores[:, strongest]) / max(score, 1e-12), groups)
+    low, high = interval(kept, error, len(rows), len(np.unique(groups)))
+    return Kept(1.0 - float(matrix.costs[rows, picked].sum() / max(bill, 1e-30)), kept, error, low, high)
+
+
+def interval(kept: float, error: float, rows: int, groups: int) -> tuple[float, float]:
+    """95 % of a share that is kept: Student's t over groups. Few losses, or none, among so many prompts do not show
+    that there are as few: the lower end is Wilson's (1927), which leaves room for those that as many may pass over."""
+    from scipy.special import stdtrit  # noqa: PLC0415 -- heavy, and an extra
+
+    if groups < 2:
+        return float("-inf"), float("inf")
+    times = float(stdtrit(groups - 1, 1 - _OUTSIDE))
+    room = times / (2 * rows)
+    return kept - times * (room + sqrt(error**2 + room**2)), kept + times * error
+
+
+def least_prompts(keep: float) -> int | None:
+    """Without a loss, how many prompts show at least that a share is kept; None: none do."""
+    if keep >= 1:
+        return None
+    return next(rows for rows in count(max(2, int(3.8 / (1 - keep)))) if interval(1.0, 0.0, rows, rows)[0] >= keep)
+
+
+def shown(routed: Mapping[str, Kept], keep: float) -> str | None:
+    """The operating point, of those that aim at `keep` or higher the lowest, that saves something and whose interval
+    does not reach below `keep`; None: with no point it is shown."""
+    able = [name for name, each in routed.items() if float(name) >= keep and each.saved > 0 and each.low >= keep]
+    return min(able, key=float, default=None)
 
 
 def _mixed(means: Doubles, bills: Doubles, strongest: int, keep: float) -> float:
