@@ -3,6 +3,7 @@ nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,22 +21,35 @@ def choice(
     conn: Connection[Any], blueprint: Blueprint, workspace: Workspace, workload: str, since: datetime
 ) -> dict[str, Any]:
     """`saved` (null without answers), `places`, `quality` by dimension, and `told`: all in sentences."""
-    places = _places(blueprint, workspace, workload)
+    named = places(blueprint, workspace, workload)
     answers = [_answer(row) for row in route_store.answers(conn, workload, since)]
     item = workspace.workloads.get(workload)
-    floors = dict(item.objectives.quality) if item is not None else {}
-    judged = route_store.judged(conn, workload, since, sorted(floors)) if floors else {}
-    others = chosen.elsewhere(answers, places)
-    found = chosen.saved(answers, places) if answers else None
+    others = chosen.elsewhere(answers, named)
+    found = chosen.saved(answers, named) if answers else None
     return {
         "saved": None if found is None else _saved(found),
         "places": [_place(each) for each in others],
-        "quality": [_floor(name, floor, judged.get(name, (0, 0))) for name, floor in sorted(floors.items())],
+        "quality": floors(conn, item.objectives.quality if item is not None else {}, workload, since),
         "told": chosen.told(found, others),
     }
 
 
-def _places(blueprint: Blueprint, workspace: Workspace, workload: str) -> list[chosen.Place]:
+def strongest(
+    conn: Connection[Any], named: Sequence[chosen.Place], workload: str, since: datetime
+) -> chosen.Place | None:
+    """Of the places that may take the workload's calls the best by declared quality, else the dearest."""
+    return chosen.strongest([_answer(row) for row in route_store.answers(conn, workload, since)], named)
+
+
+def floors(
+    conn: Connection[Any], declared: Mapping[str, float], workload: str, since: datetime
+) -> list[dict[str, Any]]:
+    """Each declared floor of quality with what was judged of the workload's answers."""
+    judged = route_store.judged(conn, workload, since, sorted(declared)) if declared else {}
+    return [_floor(name, floor, judged.get(name, (0, 0))) for name, floor in sorted(declared.items())]
+
+
+def places(blueprint: Blueprint, workspace: Workspace, workload: str) -> list[chosen.Place]:
     """What the workload names, with what keeps each from its calls."""
     item = workspace.workloads.get(workload)
     served = next((each for each in blueprint.workloads if each.name == workload), None)
@@ -45,12 +59,12 @@ def _places(blueprint: Blueprint, workspace: Workspace, workload: str) -> list[c
         {each.deployment: ", ".join(each.reasons) for each in judged.alternatives if not each.allowed} if judged else {}
     )
     names = set(served.deployments if served else ()) | (set((*item.deployments, *item.fallbacks)) if item else set())
-    floors = item.objectives.quality if item is not None else {}
+    named = item.objectives.quality if item is not None else {}
     found = []
     for place in blueprint.deployments:
         if place.name in names:
             model = workspace.models.get(place.model)
-            scores = {each.task: each.score for each in model.quality if each.task in floors} if model else {}
+            scores = {each.task: each.score for each in model.quality if each.task in named} if model else {}
             why = barred.get(place.name) or refused.get(place.name, "")
             found.append(chosen.Place(place.name, place.model, place.rates, scores, why))
     return found

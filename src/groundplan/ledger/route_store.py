@@ -102,3 +102,28 @@ def judged(conn: Connection[Any], workload: str, since: datetime, dimensions: li
             {"workload": workload, "since": since, "dimensions": dimensions, "most": JUDGED},
         ).fetchall()
     return {row["label"]: (row["accepted"], row["judged"]) for row in rows}
+
+
+EXAMPLES: Final = 5
+
+
+def judged_by_model(conn: Connection[Any], workloads: list[str], since: datetime, dimensions: list[str]) -> list[Row]:
+    """workload, label, model, accepted, judged and refused (ids of the newest that were not accepted): the same by the
+    model that answered, answers from memory, demonstrations and calls made for others left out."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """SELECT workload, label, model, count(*) AS judged, count(*) FILTER (WHERE accepted) AS accepted,
+                 (array_agg(call_id ORDER BY at DESC) FILTER (WHERE NOT accepted))[1:%(examples)s] AS refused
+               FROM (
+                 SELECT DISTINCT ON (o.call_id, o.label) o.call_id, o.label, o.accepted, o.at, c.workload, c.model
+                 FROM (
+                   SELECT call_id, label, accepted, at FROM outcome
+                   WHERE at >= %(since)s AND accepted IS NOT NULL AND label = ANY(%(dimensions)s)
+                   ORDER BY at DESC LIMIT %(most)s) o
+                 JOIN call c ON c.id = o.call_id
+                 WHERE c.workload = ANY(%(workloads)s) AND NOT c.demo AND c.model IS NOT NULL
+                   AND c.cache NOT IN ('exact', 'semantic') AND c.detail ->> 'of' IS NULL
+                 ORDER BY o.call_id, o.label, o.at DESC) said
+               GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""",
+            {"workloads": workloads, "since": since, "dimensions": dimensions, "most": JUDGED, "examples": EXAMPLES},
+        ).fetchall()

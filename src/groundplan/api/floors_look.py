@@ -1,0 +1,106 @@
+"""Beside the requests: whether models that answer a workload are judged below a floor of quality that it declares.
+
+A finding goes to whoever owns the workload, with the judgements, and says how its calls go to the strongest again:
+Groundplan changes no route of its own accord. It closes when it no longer holds, or the model takes none of its calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api import choices, served
+from groundplan.api.context import Services
+from groundplan.blueprint.model import Workload
+from groundplan.economics.levers.choice import Place
+from groundplan.economics.levers.floor import Below, Judged, below
+from groundplan.ledger import finding_store, route_store
+from groundplan.ledger.finding import Finding
+
+KIND = "cost.quality_floor"
+LOOK_SECONDS = 600.0
+HISTORY = timedelta(days=30)
+
+
+def look_now(services: Services) -> finding_store.Told:
+    """Tell which models are below a floor, and close what no longer holds."""
+    with services.transaction() as conn:
+        return look(conn, services.clock.now())
+
+
+def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
+    """As `look_now`, in the caller's transaction."""
+    findings: list[Finding] = []
+    blueprint = served.current_or_none(conn)
+    if blueprint is not None:
+        workspace, since = served.workspace_at(conn, blueprint.number), now - HISTORY
+        floors = {
+            each.name: dict(workspace.workloads[each.name].objectives.quality)
+            for each in blueprint.workloads
+            if each.name in workspace.workloads and workspace.workloads[each.name].objectives.quality
+        }
+        judged = _judged(conn, floors, since)
+        for workload in blueprint.workloads:
+            low = below(judged.get(workload.name, ()), floors.get(workload.name, {}))
+            if low:
+                places = choices.places(blueprint, workspace, workload.name)
+                best = choices.strongest(conn, places, workload.name, since)
+                findings += [_finding(workload, each, best) for each in low if _answers(places, each.judged.model)]
+    return finding_store.tell_all(conn, findings, kinds=[KIND], within="workload/")
+
+
+def _judged(conn: Connection[Any], floors: dict[str, dict[str, float]], since: datetime) -> dict[str, list[Judged]]:
+    """By workload."""
+    dimensions = sorted({name for each in floors.values() for name in each})
+    found: dict[str, list[Judged]] = {}
+    for row in route_store.judged_by_model(conn, sorted(floors), since, dimensions) if floors else ():
+        refused = tuple(str(each) for each in row["refused"] or ())
+        judged = Judged(row["model"], row["label"], row["accepted"], row["judged"], refused)
+        found.setdefault(row["workload"], []).append(judged)
+    return found
+
+
+def _answers(places: Sequence[Place], model: str) -> bool:
+    """Whether the workload's calls may go to it now."""
+    return any(place.model == model and not place.barred for place in places)
+
+
+def _finding(workload: Workload, found: Below, best: Place | None) -> Finding:
+    judged, name = found.judged, workload.name
+    return Finding(
+        kind=KIND,
+        subject=f"workload/{name}",
+        mark=f"{judged.model} {judged.dimension}",
+        severity="high",
+        owner=next(iter(workload.owners.get("business", ())), None),
+        message=(
+            f"Answers of {judged.model} in {name} are below the floor of {found.floor:.0%} for {judged.dimension}: "
+            f"{judged.share:.0%} (99 %: {found.low:.0%} to {found.high:.0%}) of {judged.judged} that were judged in "
+            f"{HISTORY.days} days were accepted."
+        ),
+        hint=_hint(workload, judged, best),
+        detail={
+            "model": judged.model, "dimension": judged.dimension, "floor": found.floor, "judged": judged.judged,
+            "accepted": judged.accepted, "share": round(judged.share, 4), "low": round(found.low, 4),
+            "high": round(found.high, 4), "days": HISTORY.days, "refused": list(judged.refused),
+            "strongest": None if best is None else best.name,
+        },
+    )  # fmt: skip
+
+
+def _hint(workload: Workload, judged: Judged, best: Place | None) -> str:
+    if best is None or best.model == judged.model:
+        return (
+            "No stronger deployment may take these calls: name one, mend the prompt or the sources, or lower the floor "
+            "with those who decide about it."
+        )
+    routed = workload.routing is not None and workload.routing.router is not None
+    back = ", or go back to the router before (`groundplan rollback`)" if routed else ""
+    score = f"quality: [{{task: {judged.dimension}, score: {100 * judged.share:.4g}%}}]"
+    return (
+        f"Let {best.name} take these calls again: declare what was judged in the document of the model {judged.model} "
+        f"(`{score}`) and apply{back}; a model whose declared {judged.dimension} is below the floor takes none."
+    )
