@@ -13,7 +13,9 @@ from groundplan.api import (
     anomalies,
     approvals_look,
     costs,
+    dated_prices,
     experiments_look,
+    floors_look,
     held,
     index_editions,
     kept_look,
@@ -80,10 +82,13 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
     repeat(stack, Every("taking reviews as outcomes", costs.REVIEWS_SECONDS, reviews))
     repeat(stack, Every("writing to owners", weekly.LOOK_SECONDS, partial(weekly.look, services)))
     repeat(stack, Every("looking at prices", prices_look.LOOK_SECONDS, partial(prices_look.look_now, services)))
+    begin = dated_prices.Looking(services).look
+    repeat(stack, Every("taking prices that begin", dated_prices.LOOK_SECONDS, begin))
     repeat(stack, Every("sampling what is kept", kept_look.LOOK_SECONDS, partial(kept_look.look, services)))
     repeat(stack, Every("archiving facts", costs.ARCHIVE_SECONDS, partial(costs.keep, services)))
     repeat(stack, Every("watching spending", anomalies.WATCH_SECONDS, partial(anomalies.watch, services)))
     repeat(stack, Every("looking at routers", router_look.LOOK_SECONDS, partial(router_look.look_now, services)))
+    repeat(stack, Every("looking at floors", floors_look.LOOK_SECONDS, partial(floors_look.look_now, services)))
     tried = partial(experiments_look.look, services)
     repeat(stack, Every("looking at experiments", experiments_look.LOOK_SECONDS, tried))
     repeat(stack, Every("replaying calls", replays.LOOK_SECONDS, partial(replays.work, services)))

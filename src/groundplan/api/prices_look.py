@@ -1,7 +1,8 @@
 """Beside the requests: prices, of the list or declared with a date, that changed since they were served or will soon,
 models about to go, and own hardware that is used too little to pay.
 
-Says what the last 30 days would have cost. It changes no price: `groundplan apply` takes new ones up.
+Says what the last 30 days would have cost. It changes no price: those that begin on a day are taken up by
+`dated_prices`, a list that was changed by whoever applies.
 """
 
 from __future__ import annotations
@@ -113,7 +114,9 @@ def findings_of(
             severity="medium" if told.difference > 0 else "low",
             message=f"{deployment.model} costs otherwise {when}: the last 30 days at {deployment.name} would have cost "
             f"{short_usd(told.now)} instead of {short_usd(told.then)}.",
-            hint="`groundplan plan` shows the new price, and `groundplan apply` takes it up once it holds.",
+            hint="`groundplan plan` shows the new price, and `groundplan apply` takes it up."
+            if day == today
+            else "It holds from that day on by itself; `groundplan routing trade-off` shows who else could answer.",
             detail={"model": deployment.model, "then": told.then, "now": told.now, "from": day.isoformat()},
             due=None if day == today else day,
         )

@@ -82,6 +82,10 @@ class Releases:
         """The number of the blueprint in which changes of place went a step further, where there is one."""
         return service.advance(conn, self._signing, unwell).number
 
+    def reprice(self, conn: Db) -> int | None:
+        """The number of the blueprint at the prices of today, where any began."""
+        return service.reprice(conn, self._signing).number
+
     def withdraw(self, conn: Db, actor: str, change: UUID) -> dict[str, Any]:
         done = service.withdraw(conn, self._signing, actor, change)
         return {**done.to_json(), "policy": done.policy}

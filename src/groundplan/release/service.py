@@ -31,7 +31,7 @@ from groundplan.governance.parts import AT_GATEWAYS, KINDS, check_asked, dearest
 from groundplan.governance.service import Answer, Approver, Wanted
 from groundplan.governance.validity import Term, term_of
 from groundplan.placement.solve import verify
-from groundplan.release import people, ramping, store, undo, units
+from groundplan.release import people, ramping, repricing, store, undo, units
 from groundplan.release.difference import differences
 from groundplan.release.grants import of_sources
 from groundplan.release.model import Applied, Current, Pending, Plan, difference_json, field_json, in_force
@@ -255,6 +255,23 @@ def advance(conn: Connection[Any], signing: Signing, unwell: frozenset[str] = fr
         return Applied(None)
     blueprint = msgspec.structs.replace(blueprint, number=stored.number + 1, rollback_of=None)
     _verified(blueprint)
+    request = _Request(audit.SYSTEM, "; ".join(told), stored.sources, at)
+    return Applied(_store(conn, signing, stored, blueprint, request, told, []))
+
+
+def reprice(conn: Connection[Any], signing: Signing) -> Applied:
+    """Make the next blueprint where prices begin that had their day all along, of the same content at today's. Prices
+    are no part of what is approved."""
+    store.lock(conn)
+    stored = _newest(conn)
+    served, at = decode(stored.body), signing.clock.now()
+    rates = repricing.begun(load_served(stored.sources), served, at.date(), signing.prices)
+    if not rates:
+        return Applied(None)
+    places = [msgspec.structs.replace(each, rates=rates.get(each.name, each.rates)) for each in served.deployments]
+    blueprint = msgspec.structs.replace(served, number=stored.number + 1, rollback_of=None, deployments=places)
+    _verified(blueprint)
+    told = [f"the price of {name} that begins by {at.date()}" for name in sorted(rates)]
     request = _Request(audit.SYSTEM, "; ".join(told), stored.sources, at)
     return Applied(_store(conn, signing, stored, blueprint, request, told, []))
 

@@ -1,0 +1,47 @@
+"""Which deployments cost otherwise today than they are served at, for no other reason than that a day has begun: a
+declared price, a rate of a currency or a price of the list that had its date all along. Pure.
+
+A list or a workspace that changed since is another matter: that is taken up by whoever applies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+
+from groundplan.blueprint import model as bp
+from groundplan.catalog import model as doc
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.errors import Problem
+from groundplan.economics.prices import listed
+from groundplan.release.priced import Prices
+
+_BACK = timedelta(days=400)
+_DAY = timedelta(days=1)
+
+
+def begun(workspace: Workspace, served: bp.Blueprint, today: date, prices: Prices) -> dict[str, bp.Rates]:
+    """Deployment -> what it costs today, where that differs from what is served, which is what it cost on an earlier
+    day. `workspace` is what `served` was made of."""
+    found: dict[str, bp.Rates] = {}
+    for deployment in served.deployments:
+        item = workspace.deployments.get(deployment.name)
+        if item is None or item.model != deployment.model:
+            continue
+        rates = prices(workspace, item, today)
+        if isinstance(rates, Problem) or rates == deployment.rates:
+            continue
+        if any(prices(workspace, item, day) == deployment.rates for day in _last_days(workspace, item, today)):
+            found[deployment.name] = rates
+    return found
+
+
+def _last_days(workspace: Workspace, item: doc.DeploymentDoc, today: date) -> Iterator[date]:
+    """The last day of each price that held before, the newest first."""
+    described = workspace.models.get(item.model)
+    prices = item.price or (described.price if described is not None else ())
+    starts = {each.since for each in prices if each.since is not None}
+    for rule in workspace.company.currencies.values():
+        starts |= {each.since for each in rule.rates}
+    starts |= set(listed.changes(item.model, today - _BACK, today))
+    yield from (start - _DAY for start in sorted(starts, reverse=True) if start <= today)
