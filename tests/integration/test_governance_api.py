@@ -7,12 +7,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.acceptance.stack import wait_until
 from tests.integration.test_access import World
 from tests.integration.test_api_control import WORKSPACE, running
+from tests.unit.test_routing_model import made
 
 from groundplan.api.failed_sign_ins import MOST
 from groundplan.core.audit import record
@@ -20,6 +22,8 @@ from groundplan.core.audit.keys import load_public
 from groundplan.core.audit.pseudonym import pseudonym
 from groundplan.core.audit.verify import verify
 from groundplan.core.database import connect
+from groundplan.economics.routing.learn.fit import train
+from groundplan.economics.routing.versions import registry
 from groundplan.testing.database import Cluster
 
 DUTIES = ("product", "architecture", "engineering", "operations", "finance", "data", "compliance")
@@ -261,6 +265,40 @@ def test_a_prompt_that_says_something_else_under_its_number_is_a_finding(world: 
     assert "Never" in str(ask("GET", f"/api/prompts/polite/diff?old={old}&new={new}").body["lines"])
     apply(world, declared("  Be polite.\n  Never.\n", 4))
     wait_until(lambda: not ask("GET", kind).body["findings"], 20, "version 4 has said nothing else")
+
+
+def test_who_approves_a_router_sees_how_it_was_evaluated(world: World) -> None:
+    ask = world.control.ask
+    trained = {
+        "from": "judges of assistant", "prompts": "900", "groups": "800", "trained": "2026-11-20", "against": "large",
+        "saved at 0.98": "0.42", "kept at 0.98": "0.9960", "low at 0.98": "0.9912", "high at 0.98": "1.0008",
+    }  # fmt: skip
+    router = replace(train(made(60), None, (0.95,), name="support"), points={"0.98": (0.1, 0.0)}, trained=trained)
+    folder = world.control.home.root / "routers"
+    version = registry.keep(folder, router)
+    digest = registry.digest_of(folder, version)
+    rule = f"routing: {{by: learned, router: {version}, digest: {digest}, keep: 98%}}\n"
+    rule += "objectives: {quality: {tone: 90%}}\n"
+    whole = declared(stage="production")["acme.yaml"].replace(
+        "deployments: [local]\n", f"deployments: [local]\n{rule}", 1
+    )
+    (waiting,) = [each["change"] for each in apply(world, {"acme.yaml": whole})["pending"]]
+    routing = ask("GET", f"/api/changes/{waiting}").body["routing"]
+    assert (routing["router"]["state"], routing["router"]["digest"], routing["before"]) == ("known", digest, None)
+    found = routing["router"]["evaluation"]
+    assert (found["kept"], found["low"], found["prompts"], found["against"]) == (0.996, 0.9912, 900, "large")
+    assert [(each["dimension"], each["floor"], each["kept"]) for each in routing["floors"]] == [
+        ("tone", 0.9, "unknown")
+    ]
+    told = cli(world, "changes", "show", waiting)["routing"]["told"]
+    assert "keeps 99.6% (95 %: 99.1% to 100.1%) of large on 900 prompts" in told[0]
+    sam = world.control.sign_in("sam@acme.example")
+    page = ask("GET", f"/governance/changes/{waiting}", **sam).body.decode()
+    assert "99.6 % (99.1 to 100.1 %)" in page and digest[:12] in page and "tone: floor 90%" in page
+    wanted = {"change": waiting, "decision": "approve"}
+    asked = ask("POST", "/api/terminals", wanted).body
+    page = ask("GET", f"/you/terminal/{asked['id']}", **sam).body.decode()
+    assert "99.6 % (99.1 to 100.1 %)" in page, "whoever confirms at a terminal sees it, too"
 
 
 def test_the_checkpoint_key_rotates_while_it_runs_and_the_log_verifies_by_either_key(world: World) -> None:

@@ -38,6 +38,23 @@ def list_changes(
 
 
 @app.command()
+def show(
+    change: Annotated[str, typer.Argument(metavar="ID")], home: HomeOption = None, as_json: JsonOption = False
+) -> None:
+    """What one asks for, whom it waits for, and how a learned router that it brings in was evaluated."""
+    value = ControlClient.connect(home).get(f"/api/changes/{change}")
+    waits = _waits(value)
+    lines = [
+        f"{value['summary'].get('subject', value['type'])} {value['state']}, digest {value['digest'][:24]}",
+        *([f"waits for {waits}"] if waits else []),
+        *(f"    {row['field']}: {row['old'] or '-'} -> {row['new'] or '-'}" for row in value["summary"]["fields"]),
+        *(f"! {each['message']} ({each['hint']})" for each in value["missing"]),
+        *((value["routing"] or {}).get("told", ())),
+    ]
+    emit(value, as_json, "\n".join(lines))
+
+
+@app.command()
 def ask(
     reason: Annotated[str, typer.Option("--reason", "-m", help="What it is for.")],
     workload: Annotated[str | None, typer.Option("--workload", help="Only what this one uses.")] = None,

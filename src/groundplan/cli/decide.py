@@ -44,6 +44,9 @@ def decline(
 
 def _decided(change: str, decision: str, comment: str, wait: int, home: Path | None) -> dict[str, Any]:
     client = ControlClient.connect(home)
+    routing = client.get(f"/api/changes/{change}").get("routing")
+    if routing is not None:
+        note("\n".join(routing["told"]))
     asked = client.post("/api/terminals", {"change": change, "decision": decision, "comment": comment})
     note(f"Open {asked['url']}\nsign in as yourself, see that it shows {asked['code']}, and confirm.")
     until = time.monotonic() + wait

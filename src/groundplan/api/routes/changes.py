@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import model_changes, store
+from groundplan.api import model_changes, router_evaluations, store
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Using
@@ -103,12 +103,14 @@ def list_changes(services: Using, caller: Reader, state: str | None = None) -> d
 
 @router.get("/changes/{change_id}")
 def one_change(change_id: UUID, services: Using, caller: Reader) -> dict[str, Any]:
-    """One change with its declared files, what of it is `missing` an approval of its own, and of an approved model how
-    it has `changed` since."""
+    """One change with its declared files, what of it is `missing` an approval of its own, of an approved model how it
+    has `changed` since, and of a learned router that it brings in how it was evaluated (`routing`)."""
     with services.transaction() as conn:
         found = _named(conn, caller, with_approvals(conn, [store.change(conn, change_id)]))[0]
         changed = model_changes.flags(services, conn).get(found["digest"], []) if found["state"] == "applied" else []
-        return {**found, "missing": services.releases.missing_of(conn, change_id), "changed": changed}
+        routing = router_evaluations.of_change(services, conn, found)
+        missing = services.releases.missing_of(conn, change_id)
+        return {**found, "missing": missing, "changed": changed, "routing": routing}
 
 
 @router.post("/changes/{change_id}/approve")

@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
+from groundplan.api import router_evaluations, store
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
@@ -58,11 +59,13 @@ def shown(request_id: UUID, services: Using, _: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
         found = terminals.shown(conn, request_id, services.clock.now())
         change = governance.change_by_id(conn, found.change)
+        whole = None if change is None else store.change(conn, found.change)
+        routing = None if whole is None else router_evaluations.of_change(services, conn, whole)
     return {
         "id": str(found.id), "code": found.code, "change": str(found.change), "decision": found.decision,
         "comment": found.comment, "expires_at": found.expires_at, "confirmed": found.confirmed_at is not None,
         "subject": "" if change is None else change.subject,
-        "fields": [] if change is None else change.summary["fields"],
+        "fields": [] if change is None else change.summary["fields"], "routing": routing,
     }  # fmt: skip
 
 
