@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from tests.integration.test_api_control import Control, running
-from tests.integration.test_cost_book import TODAY, WORKSPACE_COSTS, fill
+from tests.integration.test_cost_book import TODAY, WORKSPACE_COSTS, command, fill, words
 
 from groundplan.testing.database import Cluster
 
@@ -89,3 +90,35 @@ def test_a_scenario_is_priced_step_by_step_on_the_page(control: Control, browser
     assert 'value="users=2 price=-50%"' in text
     assert "is no change of a scenario" in page(control, browser, "/cost/ahead?changes=luck%3D2")
     assert "no price is known" in page(control, browser, "/cost/ahead?model=acme%2Funheard-of")
+
+
+def test_declared_days_count_for_page_command_and_budgets_alike(control: Control, browser: Browser) -> None:
+    def seen() -> tuple[float, float, float]:
+        made = control.ask("GET", "/api/cost/forecast?what=calls&days=7").body
+        (budget,) = control.ask("GET", "/api/cost/runway?workload=assistant").body["budgets"]
+        spent = float(budget["expected_usd"]) - float(budget["spent_usd"])
+        return made["total"], spent, command(control, "forecast", "--what", "calls", "--days", "7")["total"]
+
+    files, before = control.files(), seen()
+    off, day = (TODAY + timedelta(days=2)).date(), TODAY.date()
+    text = files["acme.yaml"].replace("format: 1\n", f"format: 1\ncalendar: {{countries: [NO], holidays: [{off}]}}\n")
+    launch = f"launches: [{{day: {day}, factor: 3, name: campaign}}]\n"
+    text = text.replace("deployments: [local]\n", f"deployments: [local]\n{launch}", 1)
+    done = control.ask("POST", "/api/apply", {"files": {**files, "acme.yaml": text}})
+    assert done.status == 200 and done.body["blueprint"] is not None and not done.body["pending"], "nobody approves it"
+    try:
+        after = seen()
+        assert all(new > 1.5 * old for old, new in zip(before, after, strict=True)), (before, after)
+        assert after[0] == after[2], "the command says what the page says"
+        made = control.ask("GET", "/api/cost/forecast?what=calls&days=7").body
+        assert made["calendar"] == {
+            "countries": ["NO"],
+            "holidays": [off.isoformat()],
+            "launches": [{"workload": "assistant", "day": day.isoformat(), "factor": 3.0, "name": "campaign"}],
+        }
+        shown = page(control, browser, "/cost/ahead?what=calls")
+        assert f"Launch of assistant on {day}: 3 times as much, campaign." in shown
+        assert "public holidays of NO" in shown and off.isoformat() in shown
+        assert f"launch of assistant on {day}: 3 times as much, campaign" in words(control, "forecast")
+    finally:
+        assert control.ask("POST", "/api/apply", {"files": files}).status == 200

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -11,12 +10,13 @@ from typing import Any
 
 from psycopg import Connection
 
+from groundplan.api import cost_calendar
 from groundplan.api.cost_book import Days
-from groundplan.api.served import current_blueprint
+from groundplan.api.served import current_blueprint, current_or_none
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO, format_usd, from_decimal, parse_usd
 from groundplan.economics.forecast.adoption import Adoption, adoption
-from groundplan.economics.forecast.model import DAY, Forecast, Launch, Series
+from groundplan.economics.forecast.model import DAY, Forecast, Series
 from groundplan.economics.forecast.scenario import Part, parse, what_if
 from groundplan.economics.prices import listed
 from groundplan.gateway.budgets.periods import begins, ends
@@ -28,15 +28,24 @@ WHATS = ("cost", "calls", "tokens")
 
 
 def series(
-    conn: Connection[Any], what: str, today: date, workload: str | None, launches: list[Launch], countries: list[str]
+    conn: Connection[Any], what: str, today: date, workload: str | None, known: cost_calendar.Known | None = None
 ) -> Series:
-    """The whole days before `today`, from the first one on which anything was asked. Raises `Invalid`."""
+    """The whole days before `today`, from the first one on which anything was asked, with what is known of the time to
+    come. Raises `Invalid`."""
     if what not in WHATS:
         raise Invalid(f"'{what[:20]}' is not forecast", code="forecast_unknown", hint=f"Use {', '.join(WHATS)}.")
+    known = known or cost_calendar.Known()
     rows = {row["day"]: row for row in rollup_store.calls_by(conn, ["day"], _history(today, workload))}
-    first = min(rows, default=today)
-    days = frozenset(_holidays(countries, first.year, today.year + 2))
-    return replace(_series(rows, what, today), holidays=days, launches=tuple(launches))
+    parts: list[dict[str, Any]] = []
+    if workload is None and known.launches:
+        parts = rollup_store.calls_by(conn, ["day", "workload"], _history(today, None))
+    return cost_calendar.ahead(_series(rows, what, today), known, parts, workload, lambda row: _value(row, what))
+
+
+def known_days(conn: Connection[Any]) -> cost_calendar.Known:
+    """What the blueprint that is served declares of the time to come."""
+    blueprint = current_or_none(conn)
+    return cost_calendar.Known() if blueprint is None else cost_calendar.declared(blueprint.calendar)
 
 
 def _history(today: date, workload: str | None) -> dict[str, Any]:
@@ -76,10 +85,13 @@ def foreseen(past: Series, horizon: int) -> Forecast:
 def _covered(rows: Sequence[dict[str, Any]], kind: str, name: str) -> dict[date, dict[str, Any]]:
     """day -> cost of what a budget covers: company, team/NAME or workload/NAME."""
     found: dict[date, dict[str, Any]] = {}
-    for row in rows:
-        if kind == "company" or row[kind] == name:
-            found.setdefault(row["day"], {"cost_usd": Decimal(0)})["cost_usd"] += row["cost_usd"]
+    for row in _within(rows, kind, name):
+        found.setdefault(row["day"], {"cost_usd": Decimal(0)})["cost_usd"] += row["cost_usd"]
     return found
+
+
+def _within(rows: Sequence[dict[str, Any]], kind: str, name: str) -> list[dict[str, Any]]:
+    return [row for row in rows if kind == "company" or row[kind] == name]
 
 
 def forecast_json(made: Forecast, what: str, past: Series) -> dict[str, Any]:
@@ -112,6 +124,7 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
     by = ["day", "workload", "team"]
     days = rollup_store.calls_by(conn, by, _history(now.date(), None))
     begun = rollup_store.calls_by(conn, by, _of(now.date(), now.date(), None))
+    known = cost_calendar.declared(blueprint.calendar)
     found = []
     for row in queries.budget_use(conn, now):
         kind, _, name = covers.get(row["budget"], "").partition("/")
@@ -120,6 +133,8 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
         past = _series(_covered(days, kind, name), "cost", now.date())
         if len(past.values) < 8:
             continue
+        alone = name if kind == "workload" else None
+        past = cost_calendar.ahead(past, known, _within(days, kind, name), alone, _cost)
         until = _last_day(row["period"])
         today = sum(from_decimal(each["cost_usd"]) for each in _covered(begun, kind, name).values())
         made = foreseen(past, max(1, min(400, ((until - now.date()).days + 1) if until else 120)))
@@ -167,36 +182,16 @@ def scenario(conn: Connection[Any], days: Days, workload: str | None, changes: l
     }  # fmt: skip
 
 
+def _cost(row: dict[str, Any]) -> float:
+    return _value(row, "cost")
+
+
 def _value(row: dict[str, Any] | None, what: str) -> float:
     if row is None:
         return 0.0
     if what == "cost":
         return from_decimal(row["cost_usd"]) / PICO
     return float(row["calls"] or 0) if what == "calls" else float(row["prompt_tokens"] + row["completion_tokens"])
-
-
-def _holidays(countries: list[str], first: int, last: int) -> list[str]:
-    """ISO dates of public holidays of these countries, where the library is installed. Raises `Invalid`."""
-    if not countries:
-        return []
-    try:
-        import holidays  # noqa: PLC0415 -- an extra
-    except ImportError as error:
-        raise Invalid(
-            "holidays need another package", code="extra_missing", hint="pip install 'groundplan[economics]'"
-        ) from error
-    found: list[str] = []
-    for country in countries:
-        try:
-            days = holidays.country_holidays(country.upper(), years=range(first, last))
-        except NotImplementedError as error:
-            raise Invalid(
-                f"the holidays of '{country[:20]}' are not known",
-                code="country_unknown",
-                hint="Use an ISO country code such as NO or SE.",
-            ) from error
-        found += [day.isoformat() for day in days]
-    return found
 
 
 def _last_day(period: str) -> date | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from groundplan.blueprint.calendar import Calendar, Launch
 from groundplan.blueprint.content import (
     Connector,
     Governed,
@@ -37,6 +38,7 @@ __all__ = [
     "Blueprint",
     "Budget",
     "Cache",
+    "Calendar",
     "Caps",
     "Cascade",
     "CompanyEntity",
@@ -54,6 +56,7 @@ __all__ = [
     "IndexEmbedding",
     "Judge",
     "Keep",
+    "Launch",
     "Limit",
     "Needs",
     "Placement",
@@ -117,3 +120,5 @@ class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
     approval_terms: ApprovalTerms | None = None
     """None: made before they were part of a blueprint; then the workspace's hold."""
     index: Index = Index()
+    calendar: Calendar = Calendar()
+    """Holidays and launches, for forecasts."""

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from groundplan.catalog.approvals import Approvals
 from groundplan.catalog.base import Strict
+from groundplan.catalog.calendar import CalendarRule
 from groundplan.catalog.currency import Code, CurrencyRule
 from groundplan.catalog.demand import PlacementPolicy
 from groundplan.catalog.fields import (
@@ -64,3 +65,5 @@ class CompanyDoc(Strict):
     currencies: dict[Code, CurrencyRule] = Field(default_factory=dict)
     """Currencies besides USD in which prices and allocations may be written, with dated rates."""
     index: IndexRule = IndexRule()
+    calendar: CalendarRule = CalendarRule()
+    """Holidays, which forecasts and the ends of budgets know."""

@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints
 from groundplan.catalog.base import Strict
 from groundplan.catalog.batches import BatchRule
 from groundplan.catalog.cache import CacheRule
+from groundplan.catalog.calendar import Launches
 from groundplan.catalog.demand import PlacementRule
 from groundplan.catalog.experiment import ExperimentRule, ReplayRule
 from groundplan.catalog.fields import (
@@ -179,6 +180,9 @@ class WorkloadDoc(Strict):
     integrations: Names = ()
     objectives: Objectives = Objectives()
     traffic: Traffic | None = None
+    launches: Launches = ()
+    """From when on it will have more or less to do: forecasts and the ends of budgets know it, and past ones explain a
+    jump."""
     placement: PlacementRule = PlacementRule()
     grounding: GroundingRule = GroundingRule()
     needs: NeedsRule = NeedsRule()

@@ -50,7 +50,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What is known of the time to come."""
+    """What is known of the time to come, beside what the workspace declares."""
 
     country: Annotated[list[str] | None, typer.Option("--country", help="Whose holidays count: NO.")] = None
     launch: Annotated[list[str] | None, typer.Option("--launch", help="DAY=FACTOR, like 2026-12-01=2.")] = None
@@ -138,6 +138,7 @@ def _forecast(value: dict[str, Any]) -> str:
         f"\n{value['method']}; error {value['mase'] if value['mase'] is not None else 'unknown'} of repeating a week"
     )
     text += "".join(f"\n{note}" for note in value["notes"])
+    text += "".join(f"\n{line}" for line in _calendar(value["calendar"]))
     if (curve := value.get("adoption")) is not None:
         end = f", on its way to {curve['ceiling']:.0f}" if curve["ceiling"] is not None else ""
         text += f"\n{curve['people']} people last week{end}: {curve['growth_per_month']:+.1%} a month"
@@ -145,6 +146,17 @@ def _forecast(value: dict[str, Any]) -> str:
         rows = [(r["budget"], r["period"], r["expected_usd"], r["limit_usd"], _ends(r)) for r in value["budgets"]]
         text += "\n\n" + table(("budget", "period", "expected", "limit", "ends"), rows)
     return text
+
+
+def _calendar(known: dict[str, Any]) -> list[str]:
+    """What it knows of the time to come."""
+    days = [f"public holidays of {', '.join(known['countries'])}"] if known["countries"] else []
+    days += [f"holidays {', '.join(known['holidays'])}"] if known["holidays"] else []
+    return days + [
+        f"launch{' of ' + each['workload'] if each['workload'] else ''} on {each['day']}: {each['factor']:g} times as "
+        f"much{', ' + each['name'] if each['name'] else ''}"
+        for each in known["launches"]
+    ]
 
 
 def what_if(

@@ -79,6 +79,20 @@ def currencies(workspace: Workspace) -> dict[str, list[bp.CurrencyRate]]:
     }
 
 
+def calendar(workspace: Workspace, names: set[str]) -> bp.Calendar:
+    """Holidays, and the launches of workloads that are served, whose `names` these are."""
+    rule = workspace.company.calendar
+    return bp.Calendar(
+        countries=sorted(set(rule.countries)),
+        holidays=sorted({day.isoformat() for day in rule.holidays}),
+        launches=[
+            bp.Launch(workload=name, day=each.day.isoformat(), factor=each.factor, name=each.name or "")
+            for name in sorted(names)
+            for each in sorted(workspace.workloads[name].launches, key=lambda each: each.day)
+        ],
+    )
+
+
 def limits(workspace: Workspace) -> list[bp.Limit]:
     """Each number of each declared limit, in the order of names."""
     found: list[bp.Limit] = []

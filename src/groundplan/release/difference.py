@@ -63,7 +63,17 @@ def _company(blueprint: bp.Blueprint) -> dict[str, str]:
     named |= {"approvals.parts": ", ".join(blueprint.approved_parts)} if blueprint.approved_parts else {}
     if blueprint.approval_terms is not None:
         named |= {f"approvals.{name}": value for name, value in shown(blueprint.approval_terms).items()}
+    named |= _calendar(blueprint.calendar)
     return named | owners | {f"caps.{key}": value for key, value in shown(blueprint.caps).items()}
+
+
+def _calendar(calendar: bp.Calendar) -> dict[str, str]:
+    days = {name: ", ".join(getattr(calendar, name)) for name in ("countries", "holidays")}
+    told = {f"calendar.{name}": text for name, text in days.items() if text}
+    return told | {
+        f"launches.{each.workload}.{each.day}": f"{each.factor:g} times as much{f', {each.name}' if each.name else ''}"
+        for each in calendar.launches
+    }
 
 
 def _part(kind: str, old: Sequence[Any], new: Sequence[Any]) -> list[Difference]:

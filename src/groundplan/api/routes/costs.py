@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from datetime import UTC, date, datetime, time
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from groundplan.api import cost_ahead, cost_book, cost_own, cost_rules, cost_spread, cost_store
+from groundplan.api import cost_ahead, cost_book, cost_calendar, cost_own, cost_rules, cost_spread, cost_store
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Using
 from groundplan.api.served import current_blueprint, current_or_none, workspace_at
+from groundplan.blueprint.calendar import Launch
 from groundplan.core.audit.store import record
 from groundplan.core.errors import NotFound
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, worth
 from groundplan.economics.export.focus import focus_csv
 from groundplan.economics.export.statement import Statement, statement_csv, statements
-from groundplan.economics.forecast.model import Launch
 from groundplan.ledger import archive_store, finding_store, rollup_store
 
 router = APIRouter(tags=["cost"], prefix="/cost")
@@ -38,6 +38,8 @@ class LaunchAsked(BaseModel):
 
 
 class ForecastAsked(BaseModel):
+    """`countries` and `launches` count beside what the workspace declares."""
+
     model_config = ConfigDict(extra="forbid")
     what: str = "cost"
     workload: str | None = None
@@ -227,16 +229,19 @@ def focus(services: Using, caller: Reader, first: Day = None, last: Day = None) 
 @router.post("/forecast")
 def forecasted(body: ForecastAsked, services: Using, _: Reader) -> dict[str, Any]:
     """The next days of calls, tokens or cost with 80 % intervals, and how right it would have been before."""
-    launches = [Launch(datetime.combine(each.day, time(), UTC), each.factor) for each in body.launches]
+    launches = [Launch(workload="", day=each.day.isoformat(), factor=each.factor) for each in body.launches]
     today = services.clock.now().date()
     with services.transaction() as conn:
-        past = cost_ahead.series(conn, body.what, today, body.workload, launches, body.countries)
+        known = cost_calendar.beside(cost_ahead.known_days(conn), body.countries, launches)
+        past = cost_ahead.series(conn, body.what, today, body.workload, known)
         curve = cost_ahead.grown(conn, today, body.workload) if body.growth else None
     rate = body.growth_per_month if curve is None else curve.growth_per_month
     if rate is not None:
         past = replace(past, growth_per_month=rate)
     made = cost_ahead.forecast_json(cost_ahead.foreseen(past, body.days), body.what, past)
-    return {**made, "adoption": None if curve is None else asdict(curve)}
+    made["notes"] += known.notes
+    calendar = cost_calendar.shown(known, body.workload)
+    return {**made, "calendar": calendar, "adoption": None if curve is None else asdict(curve)}
 
 
 @router.get("/forecast")
@@ -244,7 +249,7 @@ def forecast_of(
     services: Using, caller: Reader, what: str = "cost", workload: str | None = None,
     days: Annotated[int, Query(ge=1, le=400)] = 30,
 ) -> dict[str, Any]:  # fmt: skip
-    """The same, without anything declared about the time to come."""
+    """The same, with what the workspace declares of the time to come alone."""
     return forecasted(ForecastAsked(what=what, workload=workload, days=days), services, caller)
 
 

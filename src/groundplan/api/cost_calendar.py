@@ -1,0 +1,110 @@
+"""What is known of the days to come: holidays and launches that the workspace declares, or that are asked for beside
+it. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from typing import Any
+
+from groundplan.blueprint.calendar import Calendar
+from groundplan.blueprint.calendar import Launch as Declared
+from groundplan.core.errors import Invalid
+from groundplan.economics.forecast.model import Launch, Series
+
+Row = dict[str, Any]
+SHARE_DAYS = 28
+"""Before a launch of one workload, by which its part in a sum of several is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """`countries`, `holidays` (ISO dates beside theirs) and `launches`; those of no workload are of whatever is asked
+    for. `notes`: what of it could not be taken into account."""
+
+    countries: tuple[str, ...] = ()
+    holidays: tuple[str, ...] = ()
+    launches: tuple[Declared, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def declared(calendar: Calendar) -> Known:
+    """As the blueprint has it. A country whose holidays are not known here is left out, with a note."""
+    notes, countries = [], []
+    for country in calendar.countries:
+        try:
+            public_holidays(country, 2000)
+        except Invalid as error:
+            notes.append(f"{error.message}, so that they are left out: {error.hint}".rstrip("."))
+        else:
+            countries.append(country)
+    return Known(tuple(countries), tuple(calendar.holidays), tuple(calendar.launches), tuple(dict.fromkeys(notes)))
+
+
+def beside(known: Known, countries: Sequence[str], launches: Sequence[Declared]) -> Known:
+    """With what is asked for in addition. Raises `Invalid` (`country_unknown`, `extra_missing`)."""
+    more = [country.upper() for country in countries]
+    for country in more:
+        public_holidays(country, 2000)
+    together = tuple(dict.fromkeys((*known.countries, *more)))
+    return replace(known, countries=together, launches=(*known.launches, *launches))
+
+
+def ahead(
+    past: Series, known: Known, rows: Sequence[Row], workload: str | None, value: Callable[[Row], float]
+) -> Series:
+    """A series with its holidays and launches. `rows`: what it is the sum of, by day and workload."""
+    first, last = past.start.year, past.at(len(past.values)).year + 2
+    days = {day for country in known.countries for year in range(first, last) for day in public_holidays(country, year)}
+    today = past.at(len(past.values)).date()
+    launches = []
+    for each in known.launches:
+        at = datetime.combine(date.fromisoformat(each.day), time(), UTC)
+        if each.workload in ("", workload):
+            launches.append(Launch(at, each.factor, each.name))
+        elif workload is None and (share := _share(rows, each.workload, min(at.date(), today), value)) > 0:
+            launches.append(Launch(at, 1 + share * (each.factor - 1), each.name or each.workload))
+    return replace(past, holidays=frozenset({*days, *known.holidays}), launches=tuple(launches))
+
+
+def shown(known: Known, workload: str | None) -> dict[str, Any]:
+    """What a forecast rests on, in the words in which it is declared."""
+    return {
+        "countries": list(known.countries),
+        "holidays": list(known.holidays),
+        "launches": [
+            {"workload": each.workload or None, "day": each.day, "factor": each.factor, "name": each.name or None}
+            for each in known.launches
+            if workload is None or each.workload in ("", workload)
+        ],
+    }
+
+
+def _share(rows: Sequence[Row], workload: str, before: date, value: Callable[[Row], float]) -> float:
+    """Of a workload in the sum of all rows, in the days before."""
+    since = before - timedelta(days=SHARE_DAYS)
+    near = [row for row in rows if since <= row["day"] < before]
+    whole = sum(map(value, near))
+    return sum(value(row) for row in near if row["workload"] == workload) / whole if whole else 0.0
+
+
+@lru_cache(maxsize=512)
+def public_holidays(country: str, year: int) -> tuple[str, ...]:
+    """ISO dates of a country's public holidays, where the library is installed. Raises `Invalid`."""
+    try:
+        import holidays  # noqa: PLC0415 -- an extra
+    except ImportError as error:
+        raise Invalid(
+            "holidays need another package", code="extra_missing", hint="pip install 'groundplan[economics]'"
+        ) from error
+    try:
+        days = holidays.country_holidays(country, years=year)
+    except NotImplementedError as error:
+        raise Invalid(
+            f"the holidays of '{country[:20]}' are not known",
+            code="country_unknown",
+            hint="Use an ISO country code such as NO or SE.",
+        ) from error
+    return tuple(sorted(day.isoformat() for day in days))
