@@ -6,21 +6,19 @@ numbers, so the same contract tests hold for it and for real models. Not for pro
 
 `POST /control {"mode": ..., "after": n, "latency_ms", "chunk_ms", "tokens", "status", "retry_after", "at", "tool",
 "overlap", "usage"}` sets how it behaves until the next one; `after` lets n calls pass first, and `times` so many fail.
-`GET /counted` tells how many attempts it counted. A conversation that ends with a part of its own answer and a request
-to go on gets the rest of that answer. Ways in which its streams can fail are in `scripted_stream`.
+`GET /counted` tells how many attempts it counted, `GET /billed` what it reported of each. A conversation that ends with
+a part of its own answer and a request to go on gets the rest of that answer. Ways in which its streams can fail are in
+`scripted_stream`.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
-import hashlib
 import os
 import re
 import secrets
 import signal
-import struct
 import sys
 import time
 from pathlib import Path
@@ -37,10 +35,11 @@ from groundplan.gateway.http.server import Refusal, Request, Response, Server
 from groundplan.testing import scripted_responses
 from groundplan.testing.script import Script as Script
 from groundplan.testing.scripted_batches import ScriptedBatches
+from groundplan.testing.scripted_bill import Bill
 from groundplan.testing.scripted_message_batches import ScriptedMessageBatches
 from groundplan.testing.scripted_messages import Asked, MessageAnswer, error, usage
 from groundplan.testing.scripted_stream import STREAM_MODES, TOOL_PIECES, Answer, stream
-from groundplan.testing.scripted_tasks import TASKS, How, perform
+from groundplan.testing.scripted_tasks import TASKS, How, perform, vector
 
 MODES = ("ok", "down", "error", "stall", "cut", "miscount", "slow", "undercount", *STREAM_MODES)
 _MESSAGES = b"/v1/messages"
@@ -108,6 +107,7 @@ class ScriptedModel:
         self.name = name
         self.script = Script()
         self.counted = 0
+        self.bill = Bill()
         self.last: Request | None = None
         """The newest attempt."""
         self._token = token
@@ -124,6 +124,8 @@ class ScriptedModel:
             await self._converse(request, response)
         elif target == b"/counted":
             response.send(200, _encode({"counted": self.counted}))
+        elif target == b"/billed":
+            response.send(200, self.bill.told())
         elif self.batches.serves(target):
             await self._batch(self.batches, target, request, response)
         elif self.message_batches.serves(target):
@@ -235,6 +237,7 @@ class ScriptedModel:
         """Durable before it is answered: a test may kill us at any time and believe the file."""
         self.counted += 1
         self.last = request
+        self.bill.begin(request.headers.get(b"x-request-id", b""))
         if self._count is None:
             return
         name = request.headers.get(b"x-request-id", b"") or str(self.counted).encode()
@@ -291,7 +294,7 @@ class ScriptedModel:
         chat = self._as_chat(asked)
         words, reason = self._words(chat)
         script = self.script
-        counts = script.usage or self._message_usage(chat, len(words), mode)
+        counts = self.bill.add(asked.model, script.usage or self._message_usage(chat, len(words), mode))
         answer = MessageAnswer(f"msg_{self.counted}", asked.model, words, reason, counts, script.tool)
         if asked.stream:
             await stream(response, answer, mode, script.chunk_ms / 1000, script.at)
@@ -379,7 +382,8 @@ class ScriptedModel:
         return {**counts, "prompt_tokens_details": {"cached_tokens": read, "cache_write_tokens": written}}
 
     def _reported(self, chat: _Chat, words: int, mode: str) -> dict[str, Any]:
-        return self._usage(chat, words, mode) if self.script.usage is None else self.script.usage
+        counts = self._usage(chat, words, mode) if self.script.usage is None else self.script.usage
+        return self.bill.add(chat.model, counts)
 
     def _version(self, chat: _Chat) -> dict[str, str]:
         said = {"model": self.script.calls_itself or chat.model}
@@ -420,19 +424,12 @@ class ScriptedModel:
     def _embed(self, asked: _Embeddings) -> bytes:
         inputs = [asked.input] if isinstance(asked.input, str) else asked.input
         data = [
-            {"object": "embedding", "index": i, "embedding": _vector(text, asked.encoding_format)}
+            {"object": "embedding", "index": i, "embedding": vector(text, asked.encoding_format)}
             for i, text in enumerate(inputs)
         ]
         tokens = sum(len(text.split()) for text in inputs)
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        usage = self.bill.add(asked.model, {"prompt_tokens": tokens, "total_tokens": tokens})
         return _encode({"object": "list", "data": data, "model": asked.model, "usage": usage})
-
-
-def _vector(text: str, encoding: str) -> list[float] | str:
-    """16 numbers that depend on the text only."""
-    raw = hashlib.sha512(text.encode()).digest()
-    numbers = [(value - 2**31) / 2**31 for value in struct.unpack(">16I", raw)]
-    return base64.b64encode(struct.pack("<16f", *numbers)).decode() if encoding == "base64" else numbers
 
 
 def _words(text: str) -> list[str]:

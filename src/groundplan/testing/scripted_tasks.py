@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import re
 import struct
 import zlib
@@ -42,6 +43,13 @@ class How:
     pause: float
     at: int | None = None
     last: dict[str, Any] | None = None
+
+
+def vector(text: str, encoding: str) -> list[float] | str:
+    """An embedding: 16 numbers that depend on the text only."""
+    raw = hashlib.sha512(text.encode()).digest()
+    numbers = [(value - 2**31) / 2**31 for value in struct.unpack(">16I", raw)]
+    return base64.b64encode(struct.pack("<16f", *numbers)).decode() if encoding == "base64" else numbers
 
 
 async def perform(target: bytes, request: Request, response: Response, how: How) -> None:
