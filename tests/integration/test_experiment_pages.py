@@ -16,11 +16,13 @@ from uuid import UUID
 import psycopg
 import pytest
 from tests.integration.test_api_control import Control, running
+from tests.integration.test_replays import judged_run
 
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.economics.experiment import service
 from groundplan.economics.experiment.record import Recorded
+from groundplan.economics.replay import service as replays
 from groundplan.gateway.journal import ledger_store
 from groundplan.testing.database import Cluster
 
@@ -190,3 +192,19 @@ def test_bad_input_is_refused_with_what_to_do(console: Console, wrong: dict[str,
     answer = console.control.ask("POST", "/api/experiments", body)
     assert answer.status in (400, 404, 422) and answer.code == code, answer.body
     assert answer.body["error"]["hint"]
+
+
+def test_a_proposal_that_does_not_stand_any_more_has_no_click(console: Console) -> None:
+    ours = {"workload": "assistant", "current": "local", "candidate": "small", "judge": "local"}
+    with psycopg.connect(console.owner) as conn:
+        made = judged_run(conn, 40, **ours)
+        replays.finish(conn, made, {"": 1000.0}, datetime.now(UTC))
+    page = f"/cost/replays/{made.id}"
+    assert console.control.ask("GET", f"/api/replays/{made.id}").body["stands"] is True
+    assert "Shadow it" in console.page(page)
+    with psycopg.connect(console.owner) as conn:
+        conn.execute("UPDATE replay_run SET asked_at = now() - interval '40 days' WHERE id = %s", (made.id,))
+        replays.finish(conn, judged_run(conn, 0, **ours), {"": 1000.0}, datetime.now(UTC))
+    assert console.control.ask("GET", f"/api/replays/{made.id}").body["stands"] is False
+    assert "Shadow it" not in console.page(page) and "not proposed any more" in console.page(page)
+    assert "Shadow it" not in console.page("/cost/experiments")

@@ -273,10 +273,26 @@ def test_a_proposal_closes_when_a_later_replay_finds_it_worse_or_dearer(database
 def test_a_proposal_that_nobody_can_follow_is_closed(database: Database, after: list[Workload]) -> None:
     with psycopg.connect(database.urls["control"]) as conn:
         service.finish(conn, judged_run(conn, 40), {"": 1000.0}, datetime.now(UTC))
-        assert service.close_stale(conn, [WORKLOAD]) == 0
+        assert service.close_stale(conn, [WORKLOAD], datetime.now(UTC)) == 0
         assert proposals(conn) == ["large>small"]
-        assert service.close_stale(conn, after) == 1
+        assert service.close_stale(conn, after, datetime.now(UTC)) == 1
         assert proposals(conn) == []
+
+
+def test_a_proposal_does_not_stand_for_longer_than_its_calls(database: Database) -> None:
+    now = datetime.now(UTC)
+    with psycopg.connect(database.urls["control"]) as conn:
+        older, newer = judged_run(conn, 40), judged_run(conn, 40)
+        for each in (older, newer):
+            service.finish(conn, each, {"": 1000.0}, now)
+        assert service.standing(conn) == {str(newer.id)}, "one click follows the newest alone"
+        assert service.close_stale(conn, [WORKLOAD], now + timedelta(days=29)) == 0
+        assert service.close_stale(conn, [WORKLOAD], now + timedelta(days=31)) == 1
+        assert service.standing(conn) == frozenset()
+        (gone,) = finding_store.findings(conn, kinds=["cost.cheaper_model"], closed=True)
+        assert "no replay has found it for 30 days" in gone["closed_reason"]
+        service.finish(conn, judged_run(conn, 40), {"": 1000.0}, now)
+        assert proposals(conn) == ["large>small"], "another replay proposes it again"
 
 
 def test_whom_a_floor_keeps_out_is_not_replayed(database: Database) -> None:

@@ -65,7 +65,7 @@ def work(services: Services) -> Run | None:
         if blueprint is None:
             return None
         service.heed_declared(conn, blueprint.workloads, now)
-        service.close_stale(conn, blueprint.workloads)
+        service.close_stale(conn, blueprint.workloads, now)
     runner = new_id()
     with services.transaction() as conn:
         run = store.claim(conn, runner)

@@ -36,21 +36,22 @@ class Ask(BaseModel):
 
 @router.get("/replays")
 def replays(services: Using, _: Reader, workload: Annotated[str | None, Query(max_length=63)] = None) -> dict[str, Any]:
-    """All runs, the newest first."""
+    """All runs, the newest first; `stands`: what it proposes is still proposed."""
     with services.transaction() as conn:
-        found = store.every(conn, workload)
-    return {"replays": [each.to_json() for each in found]}
+        found, standing = store.every(conn, workload), service.standing(conn)
+    return {"replays": [{**each.to_json(), "stands": str(each.id) in standing} for each in found]}
 
 
 @router.get("/replays/{id}")
 def replay(id: UUID, services: Using, _: Reader) -> dict[str, Any]:
-    """One run with its calls, without their texts."""
+    """One run with its calls, without their texts; `stands`: what it proposes is still proposed."""
     with services.transaction() as conn:
-        found = _found(conn, id)
+        found, standing = _found(conn, id), service.standing(conn)
         calls, progress = store.calls(conn, id), store.progress(conn, id)
         spent = store.spent(conn, tuple(found.keys))
     return {
         **found.to_json(),
+        "stands": str(found.id) in standing,
         "progress": progress,
         "spent_usd": f"{spent:.6f}",
         "calls_asked": [_call(each) for each in calls],

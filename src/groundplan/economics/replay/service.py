@@ -105,9 +105,9 @@ def finish(conn: Connection[Any], run: Run, calls_a_month: Mapping[str, float], 
         finding_store.withdraw(conn, KIND, f"workload/{run.workload}", _mark(run), why)
 
 
-def close_stale(conn: Connection[Any], workloads: Iterable[Workload]) -> int:
-    """Close proposals that nobody could follow any more: the workload is gone, another deployment answers first, or the
-    candidate may not answer; how many."""
+def close_stale(conn: Connection[Any], workloads: Iterable[Workload], now: datetime) -> int:
+    """Close proposals that nobody could follow any more: the workload is gone, another deployment answers first, the
+    candidate may not answer, or the calls that it speaks for are past; how many."""
     declared = {f"workload/{workload.name}": workload for workload in workloads}
     closed = 0
     for each in finding_store.findings(conn, kinds=[KIND], limit=1000):
@@ -122,9 +122,17 @@ def close_stale(conn: Connection[Any], workloads: Iterable[Workload]) -> int:
             why = f"{candidate} may not answer any more"
         elif (rule := _barred(workload, candidate)) is not None:
             why = f"{candidate} takes no calls: {rule}"
+        elif now - each["seen_at"] > timedelta(days=store.DAYS):
+            why = f"no replay has found it for {store.DAYS} days, and the calls it was judged by are older"
         if why:
             closed += finding_store.withdraw(conn, KIND, each["subject"], each["mark"], why)
     return closed
+
+
+def standing(conn: Connection[Any]) -> frozenset[str]:
+    """Ids of the runs whose proposal is open: the newest of each that still can be followed."""
+    found = finding_store.findings(conn, kinds=[KIND], limit=1000)
+    return frozenset(str(each["detail"].get("run", "")) for each in found)
 
 
 def _barred(workload: Workload, deployment: str) -> str | None:
