@@ -375,6 +375,11 @@ def test_a_document_says_what_holds_and_search_what_is_kept_back(page: Page) -> 
         assert "41 EUR" not in main
         assert "it has a newer version" in main
         found = page.url
+        call = "019ac3a0-0000-7000-8000-000000000001"
+        page.goto(f"{found}&call={call}")
+        assert page.locator(".passage input[name=call]").first.input_value() == call
+        assert f"/calls/{call}" in page.inner_html("main")
+        page.goto(found)
         page.eval_on_selector_all("input[name=csrf]", "all => all.forEach(one => { one.value = 'forged'; })")
         press(page, ".passage button.link >> nth=0")
         page.goto(found)

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 from tests.integration.test_api_control import WORKSPACE, Control, running
+from tests.integration.test_experiment_pages import Console
 from typer.testing import CliRunner
 
 from groundplan.api.caller import Caller
@@ -20,7 +21,9 @@ from groundplan.cli.knowledge import app
 from groundplan.core.database import connect
 from groundplan.core.errors import Denied, NotFound
 from groundplan.core.ids import new_id
+from groundplan.gateway.journal import ledger_store
 from groundplan.knowledge.evaluation.history import compared
+from groundplan.ledger import outcome_store
 from groundplan.testing.database import Cluster, Database
 
 SOURCES = """
@@ -76,7 +79,7 @@ def control(base: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     (folder / "workspace/knowledge.yaml").write_text(SOURCES.strip().removesuffix("---"), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.integration.test_api_control.WORKSPACE", text)
-        with running(base, folder) as found:
+        with running(base, folder, module="groundplan.console.app") as found:
             wait(found, lambda: len(documents(found)) >= 4 and all(row["scanned"] for row in documents(found)))
             assert found.ask("POST", "/api/people", {"email": "ben@acme.example", "name": "Ben"}).status == 201
             yield found
@@ -178,6 +181,29 @@ def test_what_people_do_with_search_is_added_up_and_tells_nothing_of_them(contro
     assert (row["clicks"], row["up"], row["down"]) == (2, 1, 0)
     counts = {"clicks": 2, "up": 1, "down": 0, "unanswered": 1, "not_kept": 1}
     assert {"workload": "assistant", **counts} in found["workloads"]
+
+
+def test_thumbs_of_the_search_page_are_outcomes_of_the_call_that_they_are_about(
+    control: Control, base: Database
+) -> None:
+    calls = {workload: new_id() for workload in ("assistant", "another")}
+    with connect(base.urls["owner"], autocommit=True) as conn:
+        rows: list[tuple[Any, ...]] = [
+            (id, datetime.now(UTC), workload, None, None, "care", "chat", "ok", 200, None, "acme/model", "local",
+             "here", 0, 0, 3, 2, "none", 1, new_id(), False, 2.5, 1.5, {}, 0, 0)
+            for workload, id in calls.items()
+        ]  # fmt: skip
+        ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
+    console = Console(control, "", "", control.sign_in("sam@acme.example"))
+    said = {"workload": "assistant", "q": "leave", "document": one(control, "leave.md")["document"]["id"], "rank": "1"}
+    back = console.form("/do/knowledge/thumb", **said, kind="down", call=str(calls["assistant"]))
+    assert f"call={calls['assistant']}" in back and "notice=Noted" in back
+    assert "notice=Noted" in console.form("/do/knowledge/thumb", **said, kind="up", call=str(calls["another"]))
+    assert "call=" not in console.form("/do/knowledge/thumb", **said, kind="up", call="no id")
+    with connect(base.urls["control"], autocommit=True) as conn:
+        outcome_store.take_reviews(conn, datetime.now(UTC) - timedelta(days=1))
+        found = conn.execute("SELECT call_id, accepted, label FROM outcome").fetchall()
+    assert found == [(calls["assistant"], False, "thumb")], "of a call of that workload, and of no other"
 
 
 def test_deleted_is_told_with_its_day_and_let_in_again(control: Control) -> None:

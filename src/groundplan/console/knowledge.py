@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
+from uuid import UUID
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -19,6 +20,7 @@ from groundplan.knowledge.evaluation import plot
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 HERE = "/knowledge"
 Text = Annotated[str, Form(max_length=2000)]
+Maybe = Annotated[str, Form(max_length=64)]
 STATES = ("approved", "draft", "rejected", "superseded", "retired", "kept back", "deleted")
 REASONS = {
     "draft": "waits for approval",
@@ -101,8 +103,9 @@ async def findings(request: Request, visitor: Signed, kind: str = "") -> HTMLRes
 
 
 @router.get("/knowledge/search")
-async def search(request: Request, visitor: Signed, workload: str = "", q: str = "") -> HTMLResponse:
-    """The playground: what is found for a question, why, and what is kept back."""
+async def search(request: Request, visitor: Signed, workload: str = "", q: str = "", call: str = "") -> HTMLResponse:
+    """The playground: what is found for a question, why, and what is kept back. `call`: that was grounded in it, whose
+    outcome thumbs are."""
     listed = await visitor.api.get("/api/workloads")
     names = [row["name"] for row in listed.body["workloads"]] if listed.ok else []
     result, told = None, ""
@@ -119,6 +122,7 @@ async def search(request: Request, visitor: Signed, workload: str = "", q: str =
         names=names,
         workload=workload,
         q=q,
+        call=_call(call),
         result=result,
         told=told,
         reasons=REASONS,
@@ -176,10 +180,12 @@ async def held(request: Request, visitor: Signed, csrf: Text, version: Text, rea
 
 
 @router.post("/do/knowledge/click")
-async def click(request: Request, csrf: Text, workload: Text, document: Text, rank: Text) -> RedirectResponse:
+async def click(
+    request: Request, csrf: Text, workload: Text, document: Text, rank: Text, call: Maybe = ""
+) -> RedirectResponse:
     """On to the document of a passage; that it was chosen is noted without who chose it, and only of who chose it here:
     no link from elsewhere counts."""
-    body = {"kind": "click", "workload": workload, "document": document, "rank": _place(rank)}
+    body = {"kind": "click", "workload": workload, "document": document, "rank": _place(rank), "call": _call(call)}
     await api_of(request, csrf).post("/api/knowledge/signals", body)
     return RedirectResponse(f"/knowledge/documents/{quote(document, safe='')}", status_code=303)
 
@@ -187,11 +193,14 @@ async def click(request: Request, csrf: Text, workload: Text, document: Text, ra
 @router.post("/do/knowledge/thumb")
 async def thumb(
     request: Request, csrf: Text, workload: Text, q: Annotated[str, Form(max_length=4000)], document: Text, rank: Text,
-    kind: Text,
+    kind: Text, call: Maybe = "",
 ) -> RedirectResponse:  # fmt: skip
-    body = {"kind": kind, "workload": workload, "document": document, "rank": _place(rank)}
+    """What helped, and what did not; of a passage of a call it is an outcome of that call, within half a minute."""
+    of = _call(call)
+    body = {"kind": kind, "workload": workload, "document": document, "rank": _place(rank), "call": of}
     reply = await api_of(request, csrf).post("/api/knowledge/signals", body)
-    return _back(f"/knowledge/search?{urlencode({'workload': workload, 'q': q})}", reply, "Noted.")
+    query = urlencode({"workload": workload, "q": q, **({"call": of} if of else {})})
+    return _back(f"/knowledge/search?{query}", reply, "Noted.")
 
 
 @router.post("/do/knowledge/share")
@@ -273,6 +282,14 @@ def trend_line(scores: list[float]) -> str:
     step = LINE_WIDTH / (len(scores) - 1)
     points = [(at * step, LINE_HEIGHT - 1 - score * (LINE_HEIGHT - 2)) for at, score in enumerate(scores)]
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+def _call(text: str) -> str | None:
+    """An id; None for what is none."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
 
 
 def _place(rank: str) -> int | None:

@@ -63,7 +63,7 @@ def take_reviews(conn: Connection[Any], since: datetime) -> int:
     thumbs = conn.execute(
         """INSERT INTO outcome (id, call_id, accepted, label, by)
            SELECT s.id, s.call_id, s.kind = 'up', 'thumb', 'reader' FROM knowledge_signal s
-             JOIN call c ON c.id = s.call_id
+             JOIN call c ON c.id = s.call_id AND c.workload = s.workload
            WHERE s.kind IN ('up', 'down') AND s.at >= %s AND NOT EXISTS (SELECT 1 FROM outcome o WHERE o.id = s.id)
            ON CONFLICT (id) DO NOTHING""",
         (since,),
