@@ -1,9 +1,10 @@
 """Let the FOCUS specification's validator read an export with every term of a cost.
 
-    python benchmarks/focus_validator.py PATH_TO_FOCUS_VALIDATOR [--file FOCUS.csv] [--json]
+    python benchmarks/focus_validator.py PATH_TO_FOCUS_VALIDATOR [--file FOCUS.csv | --terms] [--json]
 
-Without a file, one with every term, unit, tier and basis, also without a deployment, a site, a model or a quantity,
-over two months; else an export that was saved by `groundplan cost export FOCUS.csv`.
+Without an option, the export of a real book (`focus_book`): calls in a ledger of its own, and costs beside them, with
+the fields that such a book leaves empty, which are named. `--file`: an export that was saved by `groundplan cost export
+FOCUS.csv`. `--terms`: rows made up of every term, unit, tier and basis, which no one book has.
 
 The validator wants an environment of its own: it needs older libraries than ours. Make one with `python3.11 -m venv V`
 and `V/bin/pip install focus-validator==1.0.0 "multimethod<2"`, then name V/bin/focus-validator. Exit 0 where it accepts
@@ -13,16 +14,25 @@ the file.
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import subprocess
+import sys
 import tempfile
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import focus_book
+
 from groundplan.api.cost_book import UNITS
 from groundplan.economics.allocate.model import Basis, Line
 from groundplan.economics.export.focus import CATEGORIES, focus_csv
+from groundplan.testing.database import cluster
 
 TERMS = (
     "input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning", "input_audio", "images",
@@ -50,14 +60,31 @@ def lines() -> list[Line]:
     ]  # fmt: skip
 
 
+def exported() -> str:
+    """Of a real book."""
+    with tempfile.TemporaryDirectory() as folder, cluster(Path(folder)) as server, server.database() as database:
+        return focus_book.export(database)
+
+
+def partly_empty(text: str) -> list[str]:
+    """Columns that some rows leave empty and others do not."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    return [name for name in (rows[0] if rows else ()) if 0 < sum(not row[name] for row in rows) < len(rows)]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("validator", type=Path)
-    parser.add_argument("--file", type=Path, help="an export; else one with every term is made")
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument("--file", type=Path, help="an export; else that of a real book")
+    given.add_argument("--terms", action="store_true", help="made-up rows of every term")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     validator = asked.validator.absolute()
-    text = asked.file.read_text("utf-8") if asked.file else focus_csv([(*m, lines()) for m in MONTHS], "acme")
+    if asked.file:
+        text = asked.file.read_text("utf-8")
+    else:
+        text = focus_csv([(*m, lines()) for m in MONTHS], "acme") if asked.terms else exported()
     packages = next(validator.parent.parent.glob("lib/python*/site-packages"))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "focus.csv"
@@ -66,11 +93,13 @@ def main() -> int:
         # it looks for its currency codes in its own folder only
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=packages)
     accepted = done.returncode == 0 and "Validation succeeded" in done.stdout
-    rows = text.count("\n") - 1
+    rows, empty = text.count("\n") - 1, partly_empty(text)
     if asked.json:
-        print(json.dumps({"accepted": accepted, "rows": rows, "report": done.stdout[-3000:]}))
+        found = {"accepted": accepted, "rows": rows, "partly_empty": empty, "report": done.stdout[-3000:]}
+        print(json.dumps(found))
     else:
-        print(f"accepted: {rows} rows" if accepted else done.stdout[-3000:] + done.stderr[-2000:])
+        told = f"accepted: {rows} rows, of which some leave empty: {', '.join(empty) or 'nothing'}"
+        print(told if accepted else done.stdout[-3000:] + done.stderr[-2000:])
     return not accepted
 
 

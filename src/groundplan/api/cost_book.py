@@ -144,7 +144,7 @@ def _line(row: dict[str, Any], under: Declared, team: str) -> Line:
     """Without its amount and count."""
     bound = row["part"] == "bound"
     return Line(
-        term=row["purpose"] or _TERMS.get(under.kinds.get(row["deployment"], ""), str(row["part"])),
+        term=row["purpose"] or term_of(under.kinds.get(row["deployment"], ""), str(row["part"])),
         workload=row["workload"],
         team=team,
         amount=0,
@@ -157,6 +157,11 @@ def _line(row: dict[str, Any], under: Declared, team: str) -> Line:
         unit=UNITS.get(row["part"], "Tokens"),
         tier=row["tier"],
     )
+
+
+def term_of(kind: str, part: str) -> str:
+    """What a part of the cost of an attempt at a deployment of some type is called."""
+    return _TERMS.get(kind, part)
 
 
 def _told(conn: Connection[Any], wanted: dict[str, Any]) -> dict[tuple[str, int], str]:

@@ -11,11 +11,12 @@ from fastapi import APIRouter, Query
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import cost_receipt, meaning_saved, served
+from groundplan.api import cost_book, cost_receipt, meaning_saved, served
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.people import named
 from groundplan.api.who import with_who
+from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, NotFound
 from groundplan.core.ids import new_id
 from groundplan.ledger import content_store, outcome_store, queries
@@ -67,22 +68,32 @@ def receipt(call_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
         found = with_who(conn, caller, queries.receipt(conn, call_id))
         kept = content_store.kept(conn, call_id)
-        sources = _price_sources(conn, found["blueprint"])
+        places = _places(conn, found["blueprint"])
         duty = caller.operator or bool(caller.duties)
         beside = cost_receipt.beside(conn, found, services.clock.now().date()) if duty else None
     for attempt in found["attempts"]:
-        attempt["price_source"] = sources.get(attempt["deployment"])
+        _explain(attempt, places.get(attempt["deployment"]))
     if not duty and found["person_id"] != str(caller.person):
         raise Denied("this is somebody else's call", code="not_yours", hint="People with a duty may see it.")
     return {**found, "allocated": beside, "content": kept.facts() if kept is not None else None}
 
 
-def _price_sources(conn: Connection[Any], blueprint: int) -> dict[str, str]:
-    """deployment -> where its price was from under a blueprint."""
+def _places(conn: Connection[Any], blueprint: int) -> dict[str, Deployment]:
+    """Deployments by name, as they were under a blueprint."""
     try:
-        return {place.name: place.rates.source for place in served.at(conn, blueprint).deployments}
+        return {place.name: place for place in served.at(conn, blueprint).deployments}
     except NotFound:
         return {}
+
+
+def _explain(attempt: dict[str, Any], place: Deployment | None) -> None:
+    """Terms under the names that the book has for them, each with its rule, and where the price was from."""
+    attempt["price_source"] = None if place is None else place.rates.source
+    for term in attempt["terms"]:
+        part = term["term"]
+        term["rule"] = "the most it can have cost" if part == "bound" else f"{part} x price of {attempt['deployment']}"
+        if place is not None:
+            term["term"] = cost_book.term_of(place.kind, part)
 
 
 @router.get("/cost")
