@@ -207,7 +207,7 @@ def _fill(conn: Any, today: date) -> None:
             parts = place.get("parts") or {"input": [1000 + back, 400_000_000], "output": [200, 320_000_001]}
             if place.get("free"):
                 parts = {name: [count, 0] for name, (count, _) in parts.items()}
-            cost = sum(Decimal(amount) for _, amount in parts.values()).scaleb(-12)
+            cost = sum((Decimal(amount) for _, amount in parts.values()), Decimal(0)).scaleb(-12)
             where = (place["deployment"], place["site"], place["model"])
             calls.append(
                 (id, at, place["workload"], None, None, place["team"], "chat", "ok", 200, None, place["model"],
