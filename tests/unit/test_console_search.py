@@ -18,7 +18,7 @@ def shown(*steps: Step) -> str:
     template = templates.get_template("knowledge_search.html")
     block = "".join(template.blocks["main"](template.new_context({
         "names": ["asked"], "workload": "asked", "q": "leave", "told": "", "result": result, "reasons": {}, "csrf": "c",
-        "tab": "search",
+        "tab": "search", "call": "",
     })))  # fmt: skip
     return " ".join(re.sub(r"<[^>]*>", " ", block).split())
 
@@ -28,3 +28,29 @@ def test_steps_are_told() -> None:
     late = shown(msgspec.structs.replace(STEP, skipped="no answer came within 0.5 s"))
     assert "not put in order sorter was asked for the order of 30 passages: no answer came within 0.5 s." in late
     assert "put" not in shown()
+
+
+def test_an_answer_of_the_playground_leads_to_its_passages_and_a_refusal_to_none() -> None:
+    def asked(**result: Any) -> str:
+        template = templates.get_template("playground.html")
+        values = {"asked": {"workload": "asked", "question": "a & b?"}, "names": ["asked"], "who": "ana", "csrf": "c"}
+        values |= {
+            "result": {
+                "call_id": "c1",
+                "usage": {"prompt_tokens": 3, "completion_tokens": 2},
+                "why": [],
+                "attempts": 1,
+                **result,
+            },
+            "problem": None,
+        }
+        return "".join(template.blocks["main"](template.new_context(values)))
+
+    passage = {"title": "Leave", "path": "l.md", "source": "s", "start_line": 1, "end_line": 2, "text": "28 days"}
+    facts = {"deployment": "one", "site": "here", "cost_usd": "0", "estimated": False, "cache": "none",
+             "budget_remaining_usd": "1", "sources": [passage]}  # fmt: skip
+    link = "/knowledge/search?workload=asked&amp;q=a%20%26%20b%3F&amp;call=c1"
+    page = asked(status=200, answer="28", facts=facts)
+    assert link in page or link.replace("%20", "+") in page
+    refused = asked(status=403, answer=None, facts={}, error={"message": "no", "code": "x", "hint": ""})
+    assert "/knowledge/search" not in refused
