@@ -52,7 +52,8 @@ async def made(client: AsyncOpenAI, topic: str, *, stream: bool) -> tuple[str, s
         whole = await client.chat.completions.create(**asked)
         assert whole.model_extra is not None and whole.model_extra["groundplan"]["store"] is True
         return whole.id, whole.choices[0].message.content or ""
-    id, text, facts = "", "", {}
+    id, text = "", ""
+    facts: dict[str, Any] = {}
     async for chunk in await client.chat.completions.create(**asked, stream=True):
         id, facts = chunk.id, (chunk.model_extra or {}).get("groundplan", facts)
         text += "".join(choice.delta.content or "" for choice in chunk.choices)

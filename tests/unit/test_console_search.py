@@ -33,7 +33,12 @@ def test_steps_are_told() -> None:
 def test_an_answer_of_the_playground_leads_to_its_passages_and_a_refusal_to_none() -> None:
     def asked(**result: Any) -> str:
         template = templates.get_template("playground.html")
-        values = {"asked": {"workload": "asked", "question": "a & b?"}, "names": ["asked"], "who": "ana", "csrf": "c"}
+        values: dict[str, Any] = {
+            "asked": {"workload": "asked", "question": "a & b?"},
+            "names": ["asked"],
+            "who": "ana",
+            "csrf": "c",
+        }
         values |= {
             "result": {
                 "call_id": "c1",
