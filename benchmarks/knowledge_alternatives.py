@@ -24,7 +24,7 @@ from typing import Any
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.knowledge_scale import commit
+from benchmarks.knowledge_machine import commit
 from benchmarks.knowledge_texts import passages
 
 from groundplan.knowledge.parsing.model import Table

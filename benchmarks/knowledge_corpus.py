@@ -28,6 +28,8 @@ BANDS = (0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _NOISE = 0.5
 """Length of the random vector that is added to a real embedding: its copies are at a cosine of about .89."""
 _QUESTIONS = 300
+LEAST_REAL = 5000
+"""Real embeddings below which a corpus is not like a company's."""
 _BLOCK = 20_000
 
 
@@ -43,6 +45,28 @@ class Corpus:
     seen: dict[float, set[int]]
     """Readers' sets that the person of a band has."""
     questions: list[str]
+    base: list[str]
+    parts: NDArray[np.int32]
+    """(chunks, 3): the paragraphs of `base` that a text is made of."""
+
+    @property
+    def real(self) -> int:
+        """How many real embeddings were moved."""
+        return len(self.base)
+
+    def text(self, row: int) -> str:
+        """Of a chunk."""
+        return " ".join(self.base[part] for part in self.parts[row].tolist())
+
+    def place(self, row: int) -> tuple[object, ...]:
+        """What comes first of chunks with equal scores."""
+        path = path_of(row // CHUNKS_A_DOCUMENT)
+        return len(path), path, str(self.ids[row])
+
+    def under(self, path: str) -> NDArray[np.bool_]:
+        """Which chunks are of documents whose path begins so."""
+        of = np.array([path_of(number).startswith(path) for number in range(len(self.acl))])
+        return np.repeat(of, CHUNKS_A_DOCUMENT)
 
     def visible(self, band: float, source: int | None = None) -> NDArray[np.int64]:
         """The chunks that the person of this band may see, of one source or all."""
@@ -51,18 +75,10 @@ class Corpus:
             documents &= self.source == source
         return np.flatnonzero(np.repeat(documents, CHUNKS_A_DOCUMENT))
 
-    def nearest(self, questions: Vectors, rows: NDArray[np.int64], count: int) -> list[list[UUID]]:
-        """The exact answers to several questions (n, 384): reading the rows costs more than comparing them."""
-        best = np.zeros((len(questions), 0), np.float32)
-        found = np.zeros((len(questions), 0), np.int64)
-        for at in range(0, len(rows), _BLOCK):
-            some = rows[at : at + _BLOCK]
-            near = questions @ self.vectors[some].astype(np.float32).T
-            best = np.concatenate([best, near], axis=1)
-            found = np.concatenate([found, np.broadcast_to(some, near.shape)], axis=1)
-            order = np.argsort(-best, axis=1, kind="stable")[:, :count]
-            best, found = np.take_along_axis(best, order, axis=1), np.take_along_axis(found, order, axis=1)
-        return [[self.ids[row] for row in one] for one in found.tolist()]
+
+def path_of(document: int) -> str:
+    """Of a document by its number."""
+    return f"d{document}.md"
 
 
 def make(superuser: str, chunks: int, seed: int = 11) -> Corpus:
@@ -71,6 +87,8 @@ def make(superuser: str, chunks: int, seed: int = 11) -> Corpus:
     texts = passages()
     order = random.permutation(len(texts))
     asked, base = [texts[row] for row in order[:_QUESTIONS]], [texts[row] for row in order[_QUESTIONS:]]
+    if len(base) < LEAST_REAL:
+        raise SystemExit(f"this Python has {len(base)} paragraphs of documentation, {LEAST_REAL} are needed")
     real = embedded(base)
     anchors = real[random.choice(len(real), TOPICS, replace=False)]
     topic_of = (real @ anchors.T).argmax(axis=1)
@@ -82,8 +100,9 @@ def make(superuser: str, chunks: int, seed: int = 11) -> Corpus:
     with psycopg.connect(superuser, autocommit=True) as conn:
         people, seen, acl = _people(conn, random, classes, documents)
         source = random.integers(0, len(SOURCES), documents).astype(np.int8)
-        ids, vectors = _fill(conn, random, base, real, topic_of, about, acl, source)
-    return Corpus(ids, vectors, acl, source, people, seen, [" ".join(one.split()[:12]) for one in asked])
+        ids, vectors, parts = _fill(conn, random, base, real, topic_of, about, acl, source)
+    questions = [" ".join(one.split()[:12]) for one in asked]
+    return Corpus(ids, vectors, acl, source, people, seen, questions, base, parts)
 
 
 def _people(
@@ -149,7 +168,7 @@ def _fill(
     about: NDArray[np.int64],
     acl: NDArray[np.int32],
     source: NDArray[np.int8],
-) -> tuple[list[UUID], NDArray[np.float16]]:
+) -> tuple[list[UUID], NDArray[np.float16], NDArray[np.int32]]:
     by_topic = [np.flatnonzero(topic_of == topic) for topic in range(TOPICS)]
     for name in SOURCES:
         conn.execute(
@@ -162,7 +181,7 @@ def _fill(
             row = (
                 id,
                 SOURCES[source[number]],
-                f"d{number}.md",
+                path_of(number),
                 f"Document {number}",
                 "x",
                 "internal",
@@ -171,18 +190,17 @@ def _fill(
             copy.write_row(row)
     ids = [new_id() for _ in range(len(documents) * CHUNKS_A_DOCUMENT)]
     vectors = np.empty((len(ids), DIMENSION), np.float16)
+    parts = np.empty((len(ids), 3), np.int32)
     for start in range(0, len(ids), _BLOCK):
         some = slice(start, min(len(ids), start + _BLOCK))
         rows = np.arange(some.start, some.stop) // CHUNKS_A_DOCUMENT
         vectors[some] = _moved(random, real[about[rows]])
-        texts = (
-            " ".join([base[about[row]], *(base[one] for one in random.choice(by_topic[topic_of[about[row]]], 2))])
-            for row in rows
-        )
+        parts[some] = [[about[row], *random.choice(by_topic[topic_of[about[row]]], 2)] for row in rows]
+        texts = (" ".join(base[part] for part in own) for own in parts[some].tolist())
         _copy(conn, ids[some], [documents[row] for row in rows], texts, vectors[some], start)
     conn.execute("SELECT setval('chunk_change', %s)", (len(ids),))
     conn.execute("ANALYZE")
-    return ids, vectors
+    return ids, vectors, parts
 
 
 def _moved(random: np.random.Generator, rows: Vectors) -> Vectors:

@@ -36,7 +36,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.knowledge_chunking import Question, questions_of
-from benchmarks.knowledge_scale import commit
+from benchmarks.knowledge_machine import commit
 
 TARGET: Final = 0.005
 PAIRS: Final[tuple[tuple[Precision, Precision], ...]] = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import pkgutil
 import re
 import sys
 import warnings
@@ -24,6 +25,11 @@ from groundplan.knowledge.embedding.openvino_encoder import load
 from groundplan.runtime.models import MINILM, ensure
 
 _NOT_ASKED = frozenset({"antigravity", "this", "idlelib", "turtledemo"})
+_PACKAGES = (
+    "asyncio", "collections", "concurrent", "dbm", "email", "html", "http", "importlib", "json", "logging",
+    "multiprocessing", "sqlite3", "unittest", "urllib", "wsgiref", "xml", "xmlrpc", "zoneinfo",
+)  # fmt: skip
+"""Whose parts are documented by themselves."""
 
 
 def passages() -> list[str]:
@@ -39,11 +45,30 @@ def passages() -> list[str]:
 
 def _texts() -> Iterator[str]:
     yield from topics.values()
+    for module in modules():
+        yield module.__doc__ or ""
+        yield from _docstrings(module)
+
+
+def modules() -> Iterator[ModuleType]:
+    """The public modules of the standard library."""
     for name in sorted(sys.stdlib_module_names - _NOT_ASKED):
         module = None if name.startswith("_") else _module(name)
         if module is not None:
-            yield module.__doc__ or ""
-            yield from _docstrings(module)
+            yield module
+    for name in _PACKAGES:
+        package = _module(name)
+        if package is not None:
+            yield from _parts(package)
+
+
+def _parts(package: ModuleType) -> Iterator[ModuleType]:
+    for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        part = None if found.name.rpartition(".")[2].startswith("__") else _module(found.name)
+        if part is not None:
+            yield part
+            if found.ispkg:
+                yield from _parts(part)
 
 
 def _module(name: str) -> ModuleType | None:

@@ -1,0 +1,75 @@
+"""What every benchmark of knowledge says of its run: command, machine, commit, and how much others computed beside it.
+
+Measures nothing by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.gateway_bed import DISTURBED, machine_busy
+
+
+class Watch:
+    """What others take of the machine's processors while something is measured."""
+
+    def __enter__(self) -> Watch:
+        self._load = os.getloadavg()[0]
+        self._busy, self._all = machine_busy()
+        self._own = _own_seconds()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        busy, whole = machine_busy()
+        others = busy - self._busy - (_own_seconds() - self._own)
+        self._share = max(0.0, others) / max(0.01, whole - self._all)
+
+    def told(self) -> dict[str, Any]:
+        """`load_average` before and after; `others_share` of all processors; `valid`: whether that is small enough for
+        times of the clock to be this program's own."""
+        return {
+            "load_average": [round(self._load, 2), round(os.getloadavg()[0], 2)],
+            "others_share": round(self._share, 3),
+            "most_others_share": DISTURBED,
+            "valid": self._share <= DISTURBED,
+        }
+
+
+def run(corpus: str) -> dict[str, Any]:
+    """How these figures came about."""
+    script = f"benchmarks/{Path(sys.argv[0]).name}"
+    return {
+        "corpus": corpus,
+        "command": f"python {shlex.join([script, *sys.argv[1:]])}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "commit": commit(),
+    }
+
+
+def commit() -> str:
+    """The commit of this checkout, or unknown."""
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def _own_seconds() -> float:
+    """Processor seconds of this process and all that it started, those that have ended too."""
+    own, total = psutil.Process(), 0.0
+    for one in (own, *own.children(recursive=True)):
+        with suppress(psutil.Error):
+            total += sum(one.cpu_times()[:4])
+    return total
