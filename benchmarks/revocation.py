@@ -6,7 +6,8 @@ of each of the eight scopes, a revoked key (which is replaced), a withdrawn appr
 and of the source for its purpose (which are approved again), at the end a kill for security with streams under way. The
 time until every gateway has acknowledged it is taken, and every call that was *sent after that* and yet served is
 counted. A source and a tool that are killed refuse no calls by themselves, so of these only the time is taken. One call
-in ten is of the workload with a source; there is no search service here, so it is answered without passages.
+in ten is of the workload with a source; there is no search service here, so it is answered without passages: what
+people may read, at a second search service, is measured by `knowledge_leaks.py`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ knew less than the database. The first test is that order of events.
 from __future__ import annotations
 
 import pytest
-from benchmarks.knowledge_leaks import Books, Rules
+from benchmarks.knowledge_permissions import Books, Link, Rules
 
 from groundplan.knowledge.model import Readers
 
@@ -64,3 +64,19 @@ def test_rules_are_those_of_the_product() -> None:
     assert not rules.may(rules.names(1), 0), "who has left reads nothing"
     rules.readers[0] = Readers(frozenset({"everyone"}), frozenset({"g1"}))
     assert not rules.may(rules.names(0), 0), "a refusal wins"
+
+
+def test_grants_links_states_and_deletions_count() -> None:
+    rules = Rules({0: True}, {0: {0}}, {}, {0: Readers(frozenset({"source/s"})), 1: Readers(frozenset({"nobody"}))})
+    assert not rules.may(rules.names(0), 0)
+    rules.granted.add("g0")
+    assert rules.may(rules.names(0), 0), "a grant to the group that the person is in"
+    rules.links[1] = Link({0})
+    assert rules.may(rules.names(0), 1), "who has opened the link"
+    rules.links[1].holds = False
+    assert not rules.may(rules.names(0), 1), "until it is withdrawn"
+    rules.retired.add(0)
+    assert not rules.may(rules.names(0), 0)
+    rules.retired.clear()
+    rules.deleted.add(0)
+    assert not rules.may(rules.names(0), 0)

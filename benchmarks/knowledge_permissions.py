@@ -1,0 +1,394 @@
+"""A company whose permissions change in every way there is, and the books of who could read what, when.
+
+Memberships, groups in groups, readers and refusals of documents, the readers of a source, grants on it, shared links,
+states, deletions, and people who leave. `Rules` are the slow and obvious reference; `Books` keep for each pair of
+person and document the times in which it was refused; `Company` is the same in PostgreSQL. Asks nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import psycopg
+
+from groundplan.core.ids import new_id
+from groundplan.knowledge import store
+from groundplan.knowledge.governed import share_store
+from groundplan.knowledge.model import Chunk, Document, Readers, by_grant
+from groundplan.release.store import set_source_grants
+from groundplan.testing.database import Database
+
+GROUPS, PEOPLE, DOCUMENTS = 12, 24, 240
+SUBJECTS = ("leave", "travel", "salary", "laptop", "office", "training", "bonus", "contract")
+SOURCE = "s"
+_OF_SOURCE = frozenset(range(0, DOCUMENTS, 5))
+"""Documents that take the readers of their source, as most do."""
+_LINKED = frozenset(range(1, DOCUMENTS, 7))
+KINDS = {
+    "membership": 0.30, "nested group": 0.04, "readers": 0.26, "refusal": 0.15, "source grant": 0.05,
+    "source readers": 0.02, "shared link": 0.10, "state": 0.04, "deletion": 0.02, "person": 0.02,
+}  # fmt: skip
+"""What changes, and how often of all changes."""
+
+
+@dataclass
+class Link:
+    """To one document."""
+
+    holders: set[int]
+    holds: bool = True
+
+
+@dataclass
+class Rules:
+    """Who may read what, as committed: the reference that answers are held against. Slow and obvious."""
+
+    active: dict[int, bool]
+    members: dict[int, set[int]]
+    """group -> people"""
+    nested: dict[int, set[int]]
+    """group -> groups in it"""
+    readers: dict[int, Readers]
+    granted: set[str] = field(default_factory=set)
+    """Names that have a grant on the source."""
+    links: dict[int, Link] = field(default_factory=dict)
+    retired: set[int] = field(default_factory=set)
+    deleted: set[int] = field(default_factory=set)
+
+    def groups_of(self, person: int) -> set[int]:
+        """All groups that the person is in, through others too."""
+        found = {group for group, people in self.members.items() if person in people}
+        while True:
+            more = {group for group, inner in self.nested.items() if inner & found} | found
+            if more == found:
+                return found
+            found = more
+
+    def names(self, person: int) -> set[str]:
+        """All names by which the person reads; who has left has none."""
+        if not self.active[person]:
+            return set()
+        names = {"everyone", f"p{person}@acme.example"} | {f"g{group}" for group in self.groups_of(person)}
+        if names & self.granted:
+            names.add(by_grant(SOURCE))
+        return names | {f"link/{n}" for n, link in self.links.items() if link.holds and person in link.holders}
+
+    def may(self, names: set[str], document: int) -> bool:
+        """Refusal over permission; what is retired or deleted nobody reads."""
+        if document in self.retired or document in self.deleted:
+            return False
+        readers = self.readers[document]
+        named = not readers.allow.isdisjoint(names) or (document in self.links and f"link/{document}" in names)
+        return named and readers.deny.isdisjoint(names)
+
+
+KEPT = 16
+"""Refusals of a pair that are remembered: at 200 changes a second more than a minute of them."""
+
+
+@dataclass
+class Refusal:
+    """A time without a right: `since` is after its commit had returned, `until` before the next one was begun."""
+
+    since: float
+    until: float = math.inf
+
+
+@dataclass
+class Books:
+    """The rules with their history. Everything is called while holding the lock."""
+
+    rules: Rules
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    refused: dict[tuple[int, int], deque[Refusal]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=KEPT))
+    )
+
+    def expect(self, people: set[int], documents: set[int], now: float) -> None:
+        """Before a commit, with the rules as they will be: from now on, what it allows may be given."""
+        for pair, allowed in self.pairs(people, documents):
+            times = self.refused[pair]
+            if allowed and times and times[-1].until == math.inf:
+                times[-1].until = now
+
+    def settle(self, people: set[int], documents: set[int], now: float) -> None:
+        """After a commit has returned: from now on, what it refuses may not be given."""
+        for pair, allowed in self.pairs(people, documents):
+            times = self.refused[pair]
+            if not allowed and (not times or times[-1].until < math.inf):
+                times.append(Refusal(now))
+
+    def leaked(self, person: int, document: int, asked: float, answered: float) -> Refusal | None:
+        """The refusal that held from before the question was sent until the answer was there."""
+        times = self.refused[person, document]
+        return next((one for one in times if one.since < asked and answered < one.until), None)
+
+    def pairs(self, people: set[int], documents: set[int]) -> Iterator[tuple[tuple[int, int], bool]]:
+        """Each of them, and whether it is allowed."""
+        for person in people:
+            names = self.rules.names(person)
+            for document in documents:
+                yield (person, document), self.rules.may(names, document)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Of permissions: whom and what it can touch, and how the rules and the database change."""
+
+    kind: str
+    people: set[int]
+    documents: set[int]
+    rule: Callable[[], Any]
+    commit: Callable[[], Any]
+
+
+class Company:
+    """The same rules in PostgreSQL, changed one transaction at a time."""
+
+    def __init__(self, database: Database, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._conn = psycopg.connect(database.urls["control"], autocommit=True)
+        self.people = [new_id() for _ in range(PEOPLE)]
+        self._groups = [new_id() for _ in range(GROUPS)]
+        self.documents: dict[str, int] = {}
+        self._ids: list[UUID] = []
+        self._vectors = np.random.default_rng(1).normal(size=(DOCUMENTS, 384)).astype(np.float32)
+        self._vectors /= np.linalg.norm(self._vectors, axis=1, keepdims=True)
+        self._source_allow = frozenset({"g1", "g4", "p3@acme.example"})
+        self.changed: dict[str, int] = dict.fromkeys(KINDS, 0)
+        self.books = Books(self._build())
+        store.count_first(self._conn)  # as after the first ingestion
+        with self.books.lock:
+            self.books.settle(set(range(PEOPLE)), set(range(DOCUMENTS)), time.monotonic())
+
+    def _build(self) -> Rules:
+        conn, chance = self._conn, self._random
+        for number, id in enumerate(self.people):
+            conn.execute("INSERT INTO person (id, email, name) VALUES (%s, %s, 'p')", (id, f"p{number}@acme.example"))
+        for number, id in enumerate(self._groups):
+            conn.execute("INSERT INTO people_group (id, name, type) VALUES (%s, %s, 'group')", (id, f"g{number}"))
+        nested: dict[int, set[int]] = defaultdict(set)
+        for inner in range(1, GROUPS):
+            nested[inner // 2].add(inner)
+            self._member(inner // 2, None, inner)
+        members = {group: set(chance.sample(range(PEOPLE), 3)) for group in range(GROUPS)}
+        for group, people in members.items():
+            for person in people:
+                self._member(group, person, None)
+        store.put_source(conn, SOURCE, path=".", sensitivity="internal", owner="d@acme.example")
+        rules = Rules(dict.fromkeys(range(PEOPLE), True), members, nested, {})
+        for number in range(DOCUMENTS):
+            rules.readers[number] = self._inherited(frozenset()) if number in _OF_SOURCE else self._some_readers()
+            self._ids.append(self._put(number, rules.readers[number]))
+            self.documents[str(self._ids[-1])] = number
+        until = datetime.now(UTC).date() + timedelta(days=30)
+        for number in _LINKED:
+            rules.links[number] = Link(set(chance.sample(range(PEOPLE), 3)))
+            digest = hashlib.sha256(b"%d" % number).digest()
+            share_store.put(conn, self._ids[number], str(number), digest, until, None, "benchmark")
+            for person in rules.links[number].holders:
+                share_store.hold(conn, str(number), self.people[person])
+        return rules
+
+    def _put(self, number: int, readers: Readers) -> UUID:
+        subject = SUBJECTS[number % len(SUBJECTS)]
+        text = f"The rule about {subject} number {number} says what holds for {subject}."
+        made = Document(f"d{number}", "Rule", text, str(number), readers, markdown=False)
+        chunk = Chunk(0, text, 0, len(text), 1, 1)
+        with self._conn.transaction():
+            return store.put_document(self._conn, SOURCE, made, [chunk], self._vectors[number : number + 1])
+
+    def _names(self) -> list[str]:
+        return [f"g{number}" for number in range(GROUPS)] + [f"p{n}@acme.example" for n in range(PEOPLE)]
+
+    def _some_readers(self) -> Readers:
+        deny = self._random.sample(self._names(), 1) if self._random.random() < 0.3 else []
+        allow = ["everyone"] if self._random.random() < 0.2 else self._random.sample(self._names(), 4)
+        return Readers(frozenset(allow), frozenset(deny))
+
+    def _inherited(self, deny: frozenset[str]) -> Readers:
+        """Of a document that takes the readers of its source."""
+        return Readers(self._source_allow | {by_grant(SOURCE)}, deny)
+
+    def question(self, document: int) -> str:
+        """One that finds it, if it may be read."""
+        return f"What is the rule about {SUBJECTS[document % len(SUBJECTS)]} number {document}?"
+
+    # --- changes
+
+    def change(self) -> None:
+        """One change of permissions, committed; grants are in the books before, refusals after."""
+        change = self.draw(self._random.choices(list(KINDS), list(KINDS.values()))[0])
+        self.begin(change)
+        self.commit(change)
+
+    def begin(self, change: Change) -> None:
+        """The rules as they will be."""
+        with self.books.lock:
+            change.rule()
+            self.books.expect(change.people, change.documents, time.monotonic())
+
+    def commit(self, change: Change) -> None:
+        """The database, and then what it refuses."""
+        with self._conn.transaction():
+            change.commit()
+        with self.books.lock:
+            self.books.settle(change.people, change.documents, time.monotonic())
+        self.changed[change.kind] += 1
+
+    def draw(self, kind: str) -> Change:
+        """Some change of that kind."""
+        draw: dict[str, Callable[[str], Change]] = {
+            "membership": self._membership, "nested group": self._nesting, "readers": self._readers,
+            "refusal": self._refusal, "source grant": self._grant, "source readers": self._source_readers,
+            "shared link": self._link, "state": self._state, "deletion": self._deletion, "person": self._person,
+        }  # fmt: skip
+        return draw[kind](kind)
+
+    def _membership(self, kind: str) -> Change:
+        group, person = self._random.randrange(GROUPS), self._random.randrange(PEOPLE)
+        members = self.books.rules.members[group]
+        inside = person in members
+        return Change(
+            kind, {person}, set(range(DOCUMENTS)),
+            partial(members.discard if inside else members.add, person),
+            partial(self._leave, group, person) if inside else partial(self._member, group, person, None),
+        )  # fmt: skip
+
+    def _nesting(self, kind: str) -> Change:
+        """A group leaves the one that it is in, or is in it again."""
+        inner = self._random.randrange(1, GROUPS)
+        outer, rules = inner // 2, self.books.rules
+        inside = inner in rules.nested[outer]
+        return Change(
+            kind, {person for person in range(PEOPLE) if inner in rules.groups_of(person)}, set(range(DOCUMENTS)),
+            partial(rules.nested[outer].discard if inside else rules.nested[outer].add, inner),
+            partial(self._part, outer, inner) if inside else partial(self._member, outer, None, inner),
+        )  # fmt: skip
+
+    def _readers(self, kind: str) -> Change:
+        document = self._random.choice([one for one in range(DOCUMENTS) if one not in _OF_SOURCE])
+        return self._read_by(kind, {document: self._some_readers()})
+
+    def _refusal(self, kind: str) -> Change:
+        """A document refuses somebody, or nobody any more."""
+        document = self._random.randrange(DOCUMENTS)
+        readers = self.books.rules.readers[document]
+        deny: frozenset[str] = frozenset() if readers.deny else frozenset(self._random.sample(self._names(), 1))
+        return self._read_by(kind, {document: Readers(readers.allow, deny)})
+
+    def _source_readers(self, kind: str) -> Change:
+        """The source is declared with other readers: so are all documents that take them."""
+        self._source_allow = frozenset(self._random.sample(self._names(), 3))
+        rules = self.books.rules
+        return self._read_by(kind, {one: self._inherited(rules.readers[one].deny) for one in _OF_SOURCE})
+
+    def _read_by(self, kind: str, readers: dict[int, Readers]) -> Change:
+        rules = self.books.rules
+        there = {self._ids[one]: each for one, each in readers.items() if one not in rules.deleted}
+        return Change(
+            kind, set(range(PEOPLE)), set(readers),
+            partial(rules.readers.update, readers), partial(store.put_readers, self._conn, there),
+        )  # fmt: skip
+
+    def _grant(self, kind: str) -> Change:
+        """Somebody is granted the source, or not any more."""
+        name, rules = self._random.choice(self._names()), self.books.rules
+        if rules.granted and self._random.random() < 0.5:
+            name = self._random.choice(sorted(rules.granted))
+        granted = rules.granted ^ {name}
+        return Change(
+            kind, {person for person in range(PEOPLE) if name in rules.names(person)}, set(_OF_SOURCE),
+            partial(rules.granted.symmetric_difference_update, {name}),
+            partial(set_source_grants, self._conn, [(SOURCE, one, None) for one in sorted(granted)]),
+        )  # fmt: skip
+
+    def _link(self, kind: str) -> Change:
+        """A link is withdrawn, or holds again, or somebody else opens it."""
+        document, person = self._random.choice(sorted(_LINKED)), self._random.randrange(PEOPLE)
+        link, name = self.books.rules.links[document], str(document)
+        if link.holds and self._random.random() < 0.3 and len(link.holders) < PEOPLE // 2:
+            return Change(
+                kind, {person}, {document}, partial(link.holders.add, person),
+                partial(share_store.hold, self._conn, name, self.people[person]),
+            )  # fmt: skip
+        again = partial(self._conn.execute, "UPDATE shared_link SET withdrawn_at = NULL WHERE name = %s", (name,))
+        return Change(
+            kind, set(link.holders), {document}, partial(setattr, link, "holds", not link.holds),
+            partial(share_store.withdraw, self._conn, self._ids[document], name) if link.holds else again,
+        )  # fmt: skip
+
+    def _state(self, kind: str) -> Change:
+        document, retired = self._random.randrange(DOCUMENTS), self.books.rules.retired
+        # what is retired comes back soon: what nobody may read proves nothing
+        if retired and self._random.random() < 0.7:
+            document = self._random.choice(sorted(retired))
+        state = "approved" if document in retired else "retired"
+        return Change(
+            kind, set(range(PEOPLE)), {document}, partial(retired.symmetric_difference_update, {document}),
+            partial(self._conn.execute, "UPDATE document SET state = %s WHERE id = %s", (state, self._ids[document])),
+        )  # fmt: skip
+
+    def _deletion(self, kind: str) -> Change:
+        document, rules = self._random.randrange(DOCUMENTS), self.books.rules
+        if rules.deleted and self._random.random() < 0.7:
+            document = self._random.choice(sorted(rules.deleted))
+        commit = partial(self._put_again, document) if document in rules.deleted else partial(self._delete, document)
+        return Change(
+            kind, set(range(PEOPLE)), {document}, partial(rules.deleted.symmetric_difference_update, {document}), commit
+        )
+
+    def _person(self, kind: str) -> Change:
+        person, active = self._random.randrange(PEOPLE), self.books.rules.active
+        # who has left comes back soon: somebody who may read nothing proves nothing
+        away = [one for one in active if not active[one]]
+        if away and self._random.random() < 0.7:
+            person = self._random.choice(away)
+        update = "UPDATE person SET active = %s WHERE id = %s"
+        return Change(
+            kind, {person}, set(range(DOCUMENTS)), partial(active.__setitem__, person, not active[person]),
+            partial(self._conn.execute, update, (not active[person], self.people[person])),
+        )  # fmt: skip
+
+    # --- in the database
+
+    def _member(self, group: int, person: int | None, inner: int | None) -> None:
+        self._conn.execute(
+            "INSERT INTO membership (id, group_id, person_id, member_group_id) VALUES (%s, %s, %s, %s)",
+            (
+                new_id(),
+                self._groups[group],
+                None if person is None else self.people[person],
+                None if inner is None else self._groups[inner],
+            ),
+        )
+
+    def _leave(self, group: int, person: int) -> None:
+        self._conn.execute(
+            "DELETE FROM membership WHERE group_id = %s AND person_id = %s", (self._groups[group], self.people[person])
+        )
+
+    def _part(self, outer: int, inner: int) -> None:
+        self._conn.execute(
+            "DELETE FROM membership WHERE group_id = %s AND member_group_id = %s",
+            (self._groups[outer], self._groups[inner]),
+        )
+
+    def _delete(self, document: int) -> None:
+        store.delete_document(self._conn, self._ids[document])
+
+    def _put_again(self, document: int) -> None:
+        """With the readers that it has by then."""
+        self._put(document, self.books.rules.readers[document])
