@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 import pytest
 from benchmarks import knowledge_side_channels as channels
 from benchmarks.knowledge_side_channels import QUERIES, Company
+from msgspec.structs import replace
 
+from groundplan.knowledge.retrieval.wire import Newer, Passage, SearchAnswer
 from groundplan.testing.database import Cluster
 
 HIDDEN = 40
@@ -49,3 +52,25 @@ def test_a_difference_would_be_told() -> None:
     values[:, 1] = np.where(np.arange(200) % 2, sign, -sign) * np.abs(values[:, 1])
     assert channels.auc(values[:, :2], pairs) > 0.8, "neither of the two says anything alone"
     assert channels.auc(values[:, 2:], pairs) < 0.7
+
+
+def test_every_field_of_an_answer_is_looked_at() -> None:
+    """A field that is added to the answer is a feature of the classifiers, and a difference in any one shows."""
+    names = channels.names()
+    for field in msgspec.structs.fields(SearchAnswer):
+        assert any(name.split(".")[0] == field.name for name in names), field.name
+    passage = Passage(
+        document="1", path="a", title="A", source="s", start_line=1, end_line=2, text="b", score=0.5, chunk="2"
+    )
+    newer = Newer(
+        document="1", path="a", title="A", newer_document="2", newer_path="b", newer_title="B", newer_source="s"
+    )
+    plain = SearchAnswer(passages=[passage])
+    other = [
+        replace(plain, passages=[replace(passage, title="B")]), replace(plain, passages=[replace(passage, version=2)]),
+        replace(plain, passages=[]), replace(plain, newer=[newer]), replace(plain, abstained=True),
+        replace(plain, degraded="away"), replace(plain, confidence=0.1),
+    ]  # fmt: skip
+    told = [channels.features(msgspec.json.encode(one), 1.0) for one in (plain, *other)]
+    assert {len(one) for one in told} == {len(names)}
+    assert all(one[:-2] != told[0][:-2] for one in told[1:]), "not only by its length"
