@@ -1,12 +1,18 @@
-"""How much of what answers a question is in the first thousand tokens that search gives: passages cut by the product.
+"""How much of what answers a question is in the first thousand tokens that search answers with: passages cut by the
+product.
 
 FOLDER has corpora/*.md and questions_df.csv (question, references with character spans, corpus_id). All corpora are in
-one index. `recall` is the mean part of the characters of the references that is covered by passages taken in their
-order while they fit into the budget of WordPiece tokens. Settings are chosen without what they are measured on:
-`by_question` by fifths of the questions, `by_corpus` by leaving out one corpus at a time; `shipped` are the product's
-own settings, which were chosen with this very set and prove nothing. `corpora` has each of the five by itself, `fusion`
-with the settings that are best on the other four; `never_below` is whether it is at least the better single ranking in
-each.
+one index: taken over as a source of the product, embedded, and asked over HTTP of the search service (`answered`) by
+somebody who may read them all, with the passages widened by their neighbours and the words of quotations in it, in the
+ways of `ASKS`. Measured is the mean part of the characters of the references that is covered by the passages of an
+answer, taken in their order while they fit into the budget of WordPiece tokens.
+
+Settings (`WEIGHTS_TRIED`, and which of the ways) are chosen without what they are measured on: `by_question` (which is
+`recall`) by fifths of the questions, `by_corpus` by leaving out one corpus at a time; `answered` are the product's own
+settings, which were chosen with this very set and prove nothing. `corpora` has each of the five by itself, `fusion`
+with the settings that are best on the other four, beside words alone and vectors alone (their own rankings, to a depth
+of 200); `never_below` is whether fusion is at least the better of the two in each. `proposed` are the figures of the
+rankings without the service, as they were told before: to a depth of 200, neither widened nor quoted.
 """
 
 from __future__ import annotations
@@ -14,40 +20,82 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import platform
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
+import msgspec
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
+from psycopg_pool import ConnectionPool
+from threadpoolctl import threadpool_limits
 
+from groundplan.blueprint.model import Source
+from groundplan.core.endpoints import Endpoint
+from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
-from groundplan.knowledge.chunk import MAX_CHARS, chunks
-from groundplan.knowledge.embedding.openvino_encoder import load
+from groundplan.knowledge import store
+from groundplan.knowledge.chunk import MAX_CHARS
+from groundplan.knowledge.embedding.encoder import Encoder
+from groundplan.knowledge.embedding.openvino_encoder import Precision, load, load_questions
+from groundplan.knowledge.index.model import IndexSettings
+from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Vectors
-from groundplan.knowledge.retrieval.follow import worded
+from groundplan.knowledge.retrieval import fuse, search_store
+from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.fuse import WEIGHTS, Weights
-from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
+from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.propose import Proposed, Wanted, propose
+from groundplan.knowledge.retrieval.search import Search
+from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer
+from groundplan.knowledge.sources.folder import Folder
 from groundplan.runtime.models import MINILM, ensure
+from groundplan.testing.database import cluster
 
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.knowledge_scale import commit
+from benchmarks.knowledge_machine import Watch, run
+from benchmarks.knowledge_scale import Client, service
 
 GRID = [Weights(words, neighbour) for words, neighbour in product((0.5, 1.0, 1.5, 2.0, 3.0), (0.0, 0.2, 0.35, 0.5))]
+"""For the rankings alone."""
+WEIGHTS_TRIED = [Weights(words, neighbour) for words, neighbour in product((1.0, 1.5, 2.0), (0.2, 0.35, 0.5))]
+"""For answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """How many passages, how large together, and whether with their neighbours."""
+
+    k: int
+    max_bytes: int
+    context: int
+
+
+ASKS: Final = {
+    "4 widened": Ask(4, 6000, 1),
+    "10 widened": Ask(10, 6000, 1),
+    "as they are": Ask(50, 1 << 20, 0),
+}
+"""The first is the default of a search."""
 FOLDS = 5
+SOURCE: Final = "corpora"
 _LIMIT = 200
 
 Pick = Callable[[Proposed], dict[int, float]]
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +119,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """All corpora, as the product holds them."""
+    """All corpora, as the product holds them; `acls` of the person who asks."""
 
     projection: Projection
     pieces: list[Piece]
@@ -80,27 +128,119 @@ class Index:
     vectors: Vectors
     """of the questions"""
     terms: list[list[str]]
+    texts: dict[str, str]
+    """by corpus"""
+    acls: frozenset[int]
+
+    def proposed(self, terms: Sequence[str], vector: Vectors, weights: Weights, depth: int = _LIMIT) -> Proposed:
+        """The rankings alone."""
+        return propose(self.projection, Wanted(terms, vector, frozenset({SOURCE}), self.acls, depth), weights)
 
 
-def build(folder: Path, limit: int, precision: str) -> Index:
-    """Cut, embed and index with the product's own code."""
-    settings = load_settings()
-    encoder = load(ensure(settings.models, MINILM.name), "bfloat16" if precision == "bfloat16" else "float32")
-    analyzer, projection = Analyzer(), Projection()
-    pieces: list[Piece] = []
-    for file in sorted((folder / "corpora").glob("*.md")):
-        with file.open(newline="", encoding="utf-8") as opened:
-            text = opened.read()
-        parts = chunks(text, markdown=True, limit=limit)
-        stands = [worded("", [*part.headings, part.head], part.text) for part in parts]
-        made = encoder.embed_counted(stands)
-        sizes = encoder.embed_counted([part.text for part in parts]).tokens if stands else ()
-        rows = [Row(new_id(), analyzer.terms(one), made.vectors[number]) for number, one in enumerate(stands)]
-        projection.take([Entry(new_id(), "s", 1, rows)], len(pieces) + 1)
-        pieces += [Piece(file.stem, p.start_char, p.end_char, size) for p, size in zip(parts, sizes, strict=True)]
-    questions = list(questions_of(folder / "questions_df.csv"))
-    vectors = encoder.embed([one.text for one in questions])
-    return Index(projection, pieces, questions, vectors, [analyzer.terms(one.text) for one in questions])
+@dataclass(frozen=True, slots=True)
+class Bed:
+    """What is asked: the service over HTTP, or search in this process with weights of our own."""
+
+    index: Index
+    person: UUID
+    endpoint: Endpoint
+    pool: ConnectionPool[Any]
+    encoder: Encoder
+    """of questions, as the service has it"""
+
+    def request(self, ask: Ask, question: str) -> SearchRequest:
+        """In one way."""
+        return SearchRequest(
+            workload="w", person=str(self.person), query=question, sources=[SOURCE],
+            k=ask.k, max_bytes=ask.max_bytes, context=ask.context,
+        )  # fmt: skip
+
+    def served(self, client: Client, ask: Ask, question: str) -> list[Piece]:
+        """What the service answers with."""
+        _, passages = client.ask(self.request(ask, question))
+        return self.pieces([(one["path"], one["start_char"], one["end_char"], one["text"]) for one in passages])
+
+    def search(self, weights: Weights) -> Search:
+        """The same in this process."""
+        return Search(self.pool, self.encoder, self.index.projection, weights=weights)
+
+    def answered(self, search: Search, ask: Ask, question: str) -> list[Piece]:
+        """What it answers with."""
+        passages = search.passages(self.request(ask, question))
+        return self.pieces([(one.path, one.start_char, one.end_char, one.text) for one in passages])
+
+    def pieces(self, passages: Sequence[tuple[str, int, int, str]]) -> list[Piece]:
+        """Where the passages stand; each must say what stands there."""
+        sizes = self.encoder.counted([text for *_, text in passages]) if passages else ()
+        for path, start, end, text in passages:
+            if fuse.plain(self.index.texts[Path(path).stem][start:end]) != fuse.plain(text):
+                raise SystemExit(f"{path} does not say at {start} to {end} what the answer quotes")
+        return [
+            Piece(Path(path).stem, start, end, size)
+            for (path, start, end, _), size in zip(passages, sizes, strict=True)
+        ]
+
+
+@contextmanager
+def bed(folder: Path, limit: int = MAX_CHARS, precision: Precision = "float32") -> Iterator[Bed]:
+    """The corpora, taken over by the product, and a search service that answers from them."""
+    model = ensure(load_settings().models, MINILM.name)
+    encoder = load(model, precision)
+    asking = load_questions(model, encoder)
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-corpora-") as name,
+        cluster(Path(name) / "pg") as server,
+        server.database() as database,
+        threadpool_limits(limits=1, user_api="blas"),
+    ):
+        person = new_id()
+        source = Source(name=SOURCE, path="x", sensitivity="internal", owner="ana@acme.example", readers=["everyone"])
+        projection, analyzer = Projection(), Analyzer()
+        with psycopg.connect(database.urls["control"], autocommit=True) as conn:
+            conn.execute("INSERT INTO person (id, email, name) VALUES (%s, 'ana@acme.example', 'Ana')", (person,))
+            settings = msgspec.json.encode(IndexSettings(characters=limit)).decode()
+            conn.execute("UPDATE search_edition SET settings = %s::jsonb", (settings,))
+            report = take_over(conn, source, Folder(folder / "corpora"))
+            if report.failed or not report.added:
+                raise SystemExit(f"of the corpora {report.added} were taken over, {report.failed} failed")
+            embed_pending(conn, encoder)
+            store.count_first(conn)
+            while take_batch(conn, projection, analyzer):
+                pass
+            places = conn.execute(
+                """SELECT c.id, d.path, c.start_char, c.end_char, c.text FROM chunk c
+                   JOIN document d ON d.id = c.document_id WHERE c.text <> ''"""
+            ).fetchall()
+        home = Home(Path(name) / "home")
+        home.create()
+        pool: ConnectionPool[Any] = ConnectionPool(
+            database.urls["search"], kwargs={"autocommit": True}, min_size=1, max_size=2, open=True
+        )
+        with pool, service(database, home) as endpoint:
+            with pool.connection() as conn, conn.transaction():
+                acls = frozenset(search_store.stand_for(conn, person, "w").acls)
+            index = _index(folder, projection, places, (encoder, asking), acls)
+            yield Bed(index, person, endpoint, pool, asking)
+
+
+def _index(
+    folder: Path,
+    projection: Projection,
+    places: list[tuple[UUID, str, int, int, str]],
+    encoders: tuple[Encoder, Encoder],
+    acls: frozenset[int],
+) -> Index:
+    encoder, asking = encoders
+    sizes = encoder.counted([text for *_, text in places])
+    by_chunk = {
+        id: Piece(Path(path).stem, start, end, size)
+        for (id, path, start, end, _), size in zip(places, sizes, strict=True)
+    }
+    pieces = [by_chunk[projection.view.chunk(row)] for row in range(projection.view.size)]
+    texts = {file.stem: file.open(newline="", encoding="utf-8").read() for file in (folder / "corpora").glob("*.md")}
+    questions, analyzer = list(questions_of(folder / "questions_df.csv")), Analyzer()
+    vectors = np.stack([asking.embed([one.text])[0] for one in questions])
+    return Index(projection, pieces, questions, vectors, [analyzer.terms(one.text) for one in questions], texts, acls)
 
 
 def questions_of(file: Path) -> list[Question]:
@@ -117,15 +257,19 @@ def questions_of(file: Path) -> list[Question]:
         ]
 
 
-def recalls(index: Index, weights: Weights, budget: int, pick: Pick) -> NDArray[np.float64]:
-    """For each question the covered part of its spans."""
+def recalls(index: Index, weights: Weights, budget: int, pick: Pick) -> Values:
+    """For each question the covered part of its spans, by a ranking alone."""
     found = []
     for question, terms, vector in zip(index.questions, index.terms, index.vectors, strict=True):
-        wanted = Wanted(terms, vector, frozenset({"s"}), frozenset({1}), _LIMIT)
-        scores = pick(propose(index.projection, wanted, weights))
+        scores = pick(index.proposed(terms, vector, weights))
         order = sorted(scores, key=lambda row, scores=scores: (-scores[row], row))  # type: ignore[misc]
         found.append(covered(question, taken([index.pieces[row] for row in order], budget)))
     return np.array(found)
+
+
+def answers(bed: Bed, budget: int, give: Callable[[str], list[Piece]]) -> Values:
+    """For each question the covered part of its spans, by what is answered."""
+    return np.array([covered(one, taken(give(one.text), budget)) for one in bed.index.questions])
 
 
 def taken(pieces: Sequence[Piece], budget: int) -> list[Piece]:
@@ -158,43 +302,54 @@ def validated(table: NDArray[np.float64], folds: NDArray[np.int64]) -> NDArray[n
     return found
 
 
-def measure(folder: Path, budget: int, limit: int, precision: str) -> dict[str, Any]:
+def measure(bed: Bed, budget: int) -> dict[str, Any]:
     """All figures."""
-    index = build(folder, limit, precision)
-    table = np.stack([recalls(index, weights, budget, lambda one: one.scores) for weights in GRID])
+    index = bed.index
     random = np.random.default_rng(0)
     fifths = random.permutation(len(index.questions)) % FOLDS
     names = sorted({one.corpus for one in index.questions})
     corpora = np.array([names.index(one.corpus) for one in index.questions])
-    shipped = recalls(index, WEIGHTS, budget, lambda one: one.scores)
+    tried = [
+        answers(bed, budget, partial(bed.answered, search, ask))
+        for search in [bed.search(weights) for weights in WEIGHTS_TRIED]
+        for ask in ASKS.values()
+    ]
+    table = np.stack(tried)
+    client = Client(bed.endpoint)
+    served = {name: answers(bed, budget, partial(bed.served, client, ask)) for name, ask in ASKS.items()}
     plain = Weights(WEIGHTS.words, 0.0)
     ways = {
-        "fusion": validated(table, corpora), "shipped": shipped,
+        "fusion": validated(table, corpora), "answered": served[next(iter(ASKS))],
         "lexical": recalls(index, plain, budget, lambda one: one.words),
         "vector": recalls(index, plain, budget, lambda one: one.near),
     }  # fmt: skip
     parts = {
-        name: {way: round(float(each[corpora == n].mean()), 4) for way, each in ways.items()}
-        for n, name in enumerate(names)
-    }
+        name: {way: mean(each[corpora == n]) for way, each in ways.items()} for n, name in enumerate(names)
+    }  # fmt: skip
+    proposed = np.stack([recalls(index, weights, budget, lambda one: one.scores) for weights in GRID])
     return {
-        "recall": round(float(validated(table, fifths).mean()), 4),
-        "by_question": round(float(validated(table, fifths).mean()), 4),
-        "by_corpus": round(float(ways["fusion"].mean()), 4),
-        "shipped": round(float(shipped.mean()), 4),
+        "recall": mean(validated(table, fifths)),
+        "by_question": mean(validated(table, fifths)),
+        "by_corpus": mean(ways["fusion"]),
+        "answered": {ask: mean(each) for ask, each in served.items()},
         "corpora": parts,
         "never_below": all(one["fusion"] >= max(one["lexical"], one["vector"]) for one in parts.values()),
-        "lexical": round(float(ways["lexical"].mean()), 4),
-        "vector": round(float(ways["vector"].mean()), 4),
+        "lexical": mean(ways["lexical"]),
+        "vector": mean(ways["vector"]),
+        "proposed": {
+            "by_question": mean(validated(proposed, fifths)),
+            "by_corpus": mean(validated(proposed, corpora)),
+            "shipped": mean(recalls(index, WEIGHTS, budget, lambda one: one.scores)),
+        },
         "questions": len(index.questions),
         "passages": len(index.pieces),
         "budget_tokens": budget,
-        "limit_chars": limit,
-        "embedding": precision,
-        "target": 0.90,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-        "commit": commit(),
     }
+
+
+def mean(values: Values) -> float:
+    """As it is told."""
+    return round(float(values.mean()), 4)
 
 
 def main() -> None:
@@ -203,12 +358,20 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="with corpora/*.md and questions_df.csv")
     parser.add_argument("--budget", type=int, default=1000, help="WordPiece tokens of passages for each question")
     parser.add_argument("--limit", type=int, default=MAX_CHARS, help="most characters of a passage")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of the passages")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     if not (options.folder / "questions_df.csv").is_file():
         raise SystemExit(f"{options.folder} has no questions_df.csv: give the folder of the chunking evaluation")
-    figures = measure(options.folder, options.budget, options.limit, options.precision)
+    with Watch() as watch, bed(options.folder, options.limit, options.precision) as made:
+        told = measure(made, options.budget)
+    figures = told | {
+        "limit_chars": options.limit,
+        "embedding": options.precision,
+        "target": 0.90,
+        **watch.told(),
+        **run(f"{options.folder.name}: {told['questions']} questions, {len(told['corpora'])} corpora in one index"),
+    }
     print(json.dumps(figures, indent=None if options.json else 2))
 
 

@@ -24,6 +24,7 @@ from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.model import IngestReport
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.follow import Follower, is_plausible, take_batch
+from groundplan.knowledge.retrieval.fuse import Weights
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.saved import FORMAT, Saved
 from groundplan.knowledge.retrieval.search import Search
@@ -411,3 +412,15 @@ def test_rows_of_a_long_table_are_found_and_given_with_its_head(world: World) ->
     assert (found.path, found.head) == ("pumps.md", "| pump | pressure | state |")
     assert "| P37 | 37.5 | runs |" in found.text and "pressure" not in found.text
     assert len(found.text) == found.end_char - found.start_char
+
+
+def test_weights_put_words_and_vectors_together(world: World) -> None:
+    """With none for words and neighbours a score is the similarity, as benchmarks that choose weights rely on."""
+    world.ingest()
+    request = SearchRequest(
+        workload="w", person=str(world.people["ben"]), query="paid leave", sources=["handbook"], explain=True
+    )
+    alone = Search(world.pool, world.encoder, world.index, weights=Weights(0.0, 0.0)).passages(request)
+    current = [one for one in alone if one.path == "leave.md"]  # what is overdue counts half
+    assert [one.similarity for one in current] == pytest.approx([one.score for one in current], abs=0.01)
+    assert world.search.passages(request)[0].score > alone[0].score + 0.5

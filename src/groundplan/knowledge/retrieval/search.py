@@ -105,9 +105,10 @@ class Search:
         *,
         deployed: Callable[[Embedding], Embedder] | None = None,
         reranker: Callable[[Rerank], Reranker] | None = None,
+        weights: fuse.Weights = fuse.WEIGHTS,
     ) -> None:
         """`embedder` is the embedded model; `deployed` gives what embeds for editions of a deployment's vectors,
-        `reranker` what puts passages in order."""
+        `reranker` what puts passages in order; `weights` how words and vectors are put together."""
         self._connections = connections
         self._index = index
         self.asking = Asking(embedder, index, deployed)
@@ -115,6 +116,7 @@ class Search:
         self._analyzer = words.Analyzer()
         self._glossary = Glossary(self._analyzer.terms)
         self._clock = clock or SystemClock()
+        self._weights = weights
 
     def passages(self, request: SearchRequest) -> list[Passage]:
         """As `answer`, the passages alone."""
@@ -159,7 +161,7 @@ class Search:
             wanted = replace(wanted, variants=variants)
         by_words = worded(asked.index, wanted)
         question = asked.vector  # the model had all the time until here
-        proposed = completed(by_words, replace(wanted, vector=question))
+        proposed = completed(by_words, replace(wanted, vector=question), self._weights)
         ranked = self._read(conn, proposed, request, question)
         if request.where != Where() and len(ranked) < _enough(request) and by_words.seen.count > limit:
             # what was asked about is too rare to be among the best of all: it is ranked by itself
@@ -209,7 +211,7 @@ class Search:
     ) -> Proposed:
         """What the projection proposes for somebody of that standing. Raises `Unavailable` (search_index)."""
         index = self.asking.whole(standing.edition)
-        return propose(index, self._wanted(query, question, sources, standing, limit))
+        return propose(index, self._wanted(query, question, sources, standing, limit), self._weights)
 
     def _wanted(
         self, query: str, question: Vectors | None, sources: list[str], standing: Standing, limit: int = CANDIDATES
@@ -251,7 +253,7 @@ class Search:
         known = {one.id for one, _ in found}
         fresh = search_store.changed(conn, proposed.view.cursor, request.sources, question, _READ)
         return [
-            (one, (1 + fuse.WEIGHTS.neighbour) * one.similarity)
+            (one, (1 + self._weights.neighbour) * one.similarity)
             for one in fresh
             if one.id not in known
             and one.similarity is not None
