@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # What is loaded is compiled once, not by every process again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup setup-dev run test check bench soak screenshots lock clean
+.PHONY: setup setup-dev run test check bench bench-knowledge soak screenshots lock clean
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
@@ -44,6 +44,19 @@ bench: setup-dev
 	$(BIN)/python benchmarks/revocation.py
 	$(BIN)/python benchmarks/placement_scale.py --lose
 	$(BIN)/python benchmarks/placement_random.py
+	@$(MAKE) --no-print-directory bench-knowledge
+
+# Short forms, a few minutes each; docs/performance.md has the long ones. CHUNKING=DIR measures that set too.
+bench-knowledge: setup-dev
+	$(BIN)/python benchmarks/knowledge_scale.py --asked 40 --seconds 4
+	$(BIN)/python benchmarks/knowledge_leaks.py --seconds 60 --rounds 5
+	-$(BIN)/python benchmarks/knowledge_side_channels.py --pairs 3000
+	$(BIN)/python benchmarks/knowledge_ingest.py
+	$(BIN)/python benchmarks/knowledge_duplicates.py
+	$(BIN)/python benchmarks/knowledge_embedding.py --texts 48 --rounds 3 --batches 4 8 16
+	$(BIN)/python benchmarks/knowledge_beir.py
+	$(BIN)/python benchmarks/knowledge_citations.py
+	$(if $(CHUNKING),$(BIN)/python benchmarks/knowledge_chunking.py $(CHUNKING))
 
 soak: setup-dev
 	$(BIN)/python -m pytest -q -m soak --timeout 7200

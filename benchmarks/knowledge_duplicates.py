@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
-import subprocess
+import sys
 import time
+from pathlib import Path
 
 from groundplan.knowledge.parsing.prepare import sketch, words_of
 from groundplan.knowledge.quality.duplicates import near
 from groundplan.testing.documents import documents, edited, rewritten
+
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.knowledge_machine import run
 
 EDITS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
 OTHERS = (0.6, 0.8)
@@ -62,11 +67,7 @@ def measure(count: int, seed: int) -> dict[str, object]:
         "documents": len(texts),
         "pairs_found": len(found),
         "cpu_seconds": round(seconds, 2),
-        "machine": f"{platform.machine()}, Python {platform.python_version()}",
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-        ).stdout.strip(),
-        "command": f"python benchmarks/knowledge_duplicates.py --documents {count} --seed {seed} --json",
+        **run(f"generated: {count} documents and as many copies, seed {seed}"),
     }
 
 

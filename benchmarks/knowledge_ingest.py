@@ -16,7 +16,7 @@ import json
 import os
 import platform
 import statistics
-import subprocess
+import sys
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -35,6 +35,11 @@ from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.testing.database import cluster
 from groundplan.testing.documents import documents
+
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.knowledge_machine import run
 
 
 def measure(count: int, core: int) -> dict[str, object]:
@@ -75,12 +80,9 @@ def measure(count: int, core: int) -> dict[str, object]:
             "word_index": round(ended - assessed, 2),
         },
         "cpu_seconds": round(cpu, 2),
+        **run(f"generated: {count} Markdown documents"),
         "machine": f"{platform.machine()}, one of {psutil.cpu_count()} cores, Python {platform.python_version()}",
         "load_average": os.getloadavg()[0],
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-        ).stdout.strip(),
-        "command": f"python benchmarks/knowledge_ingest.py --documents {count} --json",
     }
 
 
