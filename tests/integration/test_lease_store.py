@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.ids import new_id
+from groundplan.gateway.budgets import lease_store
 from groundplan.gateway.budgets.lease_store import LeaseClient
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.budgets.periods import has_ended
@@ -54,11 +55,16 @@ class Worker:
     journal: Journal
     leases: LeaseClient
 
-    async def call(self, budget: Budget, bound: int, cost: int, seconds: float = 0.0) -> bool:
+    async def call(
+        self, budget: Budget, bound: int, cost: int, seconds: float = 0.0, ends: asyncio.Event | None = None
+    ) -> bool:
+        """Whether it was made; it takes so long, or until it `ends`."""
         token = (new_id().bytes, 0)
         if await self.leases.acquire(token, [Charge(budget.name, MONTH, bound)], {budget.name: budget}) is not None:
             return False
         await asyncio.sleep(seconds)
+        if ends is not None:
+            await ends.wait()
         self.slices.settle(token, cost)
         return True
 
@@ -91,11 +97,17 @@ def granted(database: Database, budget: str, period: str = MONTH) -> int:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(200):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("did not happen")
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.02)
+
+
+@contextmanager
+def patience(seconds: float = 5.0) -> Iterator[None]:
+    """Callers wait longer than they do for what is to be granted: a busy PostgreSQL is none that has nothing left."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lease_store, "REFILL_S", seconds)
+        yield
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.02])
@@ -105,7 +117,8 @@ async def test_200_equal_calls_at_once_on_a_budget_for_100_and_two_workers(
     budget = budget_of(100 * COST)
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
         calls = [w.call(budget, COST, COST, seconds) for _ in range(100) for w in (one, two)]
-        assert sum(await asyncio.gather(*calls)) == 100
+        with patience(1.0):
+            assert sum(await asyncio.gather(*calls)) == 100
         assert one.slices.spent("assistant", MONTH) + two.slices.spent("assistant", MONTH) == 100 * COST
         assert granted(database, "assistant") == 100 * COST
 
@@ -113,14 +126,15 @@ async def test_200_equal_calls_at_once_on_a_budget_for_100_and_two_workers(
 async def test_used_up_is_only_what_postgresql_said_so(database: Database, tmp_path: Path) -> None:
     budget = budget_of(COST)
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
-        assert await one.call(budget, COST, COST)
+        with patience():
+            assert await one.call(budget, COST, COST)
         with psycopg.connect(database.superuser) as away:  # as a server that is paused: it answers nobody
             away.execute("LOCK TABLE budget_period IN ACCESS EXCLUSIVE MODE")
             assert not await two.call(budget, COST, COST)
             assert two.leases.connected and not two.leases.told_empty("assistant", MONTH)
-        await asyncio.sleep(0.3)
-        assert not await two.call(budget, COST, COST)
-        assert two.leases.told_empty("assistant", MONTH)
+        async with asyncio.timeout(20):
+            while not two.leases.told_empty("assistant", MONTH):
+                assert not await two.call(budget, COST, COST)
 
 
 async def test_what_the_next_moments_need_is_there_before_they_come(database: Database, tmp_path: Path) -> None:
@@ -144,7 +158,9 @@ async def test_what_the_next_moments_need_is_there_before_they_come(database: Da
 async def test_one_after_another_on_both_workers_fill_it_exactly_too(database: Database, tmp_path: Path) -> None:
     budget = budget_of(20 * COST + COST // 2)
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
-        done = [await (one if number % 3 else two).call(budget, COST, COST) for number in range(22)]
+        with patience():
+            done = [await (one if number % 3 else two).call(budget, COST, COST) for number in range(20)]
+        done += [await (one if number % 3 else two).call(budget, COST, COST) for number in range(20, 22)]
     assert done == [True] * 20 + [False] * 2
 
 
@@ -153,9 +169,10 @@ async def test_what_settlements_free_serves_those_who_wait_also_on_the_other_wor
 ) -> None:
     budget = budget_of(10 * COST)
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
-        first = [asyncio.create_task(one.call(budget, 2 * COST, COST // 2, 0.1)) for _ in range(5)]
-        await until(lambda: one.slices.open_count == 5)
-        assert await two.call(budget, 5 * COST, 5 * COST) is True
+        with patience():
+            first = [asyncio.create_task(one.call(budget, 2 * COST, COST // 2, 0.1)) for _ in range(5)]
+            await until(lambda: one.slices.open_count == 5)
+            assert await two.call(budget, 5 * COST, 5 * COST) is True
         assert all(await asyncio.gather(*first))
     assert granted(database, "assistant") == 5 * COST + 5 * (COST // 2)
 
@@ -165,7 +182,8 @@ async def test_mixed_costs_fill_nearly_all(database: Database, tmp_path: Path) -
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
         costs = [COST * (1 + number % 5) for number in range(120)]
         calls = [(one, two)[n % 2].call(budget, cost, cost, 0.001) for n, cost in enumerate(costs)]
-        await asyncio.gather(*calls)
+        with patience(1.0):
+            await asyncio.gather(*calls)
         spent = one.slices.spent("assistant", MONTH) + two.slices.spent("assistant", MONTH)
         assert 95 * COST <= spent <= 100 * COST
 
@@ -173,7 +191,8 @@ async def test_mixed_costs_fill_nearly_all(database: Database, tmp_path: Path) -
 async def test_a_clean_shutdown_returns_everything(database: Database, tmp_path: Path) -> None:
     budget = budget_of(1000 * COST)
     async with worker(database, tmp_path) as one:
-        assert await one.call(budget, 3 * COST, COST)
+        with patience():
+            assert await one.call(budget, 3 * COST, COST)
         assert granted(database, "assistant") > COST
     assert granted(database, "assistant") == COST
 
@@ -181,7 +200,8 @@ async def test_a_clean_shutdown_returns_everything(database: Database, tmp_path:
 async def test_the_rest_of_an_ended_period_is_returned(database: Database, tmp_path: Path) -> None:
     budget = budget_of(1000 * COST)
     async with worker(database, tmp_path) as one:
-        assert await one.leases.refill(budget, "2026-10", COST)
+        with patience():
+            assert await one.leases.refill(budget, "2026-10", COST)
         await until(lambda: granted(database, "assistant", "2026-10") == 0)
         assert one.slices.available("assistant", "2026-10") == 0
 
@@ -189,7 +209,8 @@ async def test_the_rest_of_an_ended_period_is_returned(database: Database, tmp_p
 async def test_a_grant_whose_answer_was_lost_is_found_after_reconnecting(database: Database, tmp_path: Path) -> None:
     budget = budget_of(10 * COST)
     async with worker(database, tmp_path) as one:
-        assert await one.leases.refill(budget, MONTH, COST)
+        with patience():
+            assert await one.leases.refill(budget, MONTH, COST)
         with psycopg.connect(database.superuser, autocommit=True) as conn:
             conn.execute("UPDATE budget_period SET granted_usd = limit_usd")
             conn.execute("UPDATE budget_slice SET granted_usd = %s", (Decimal(10 * COST).scaleb(-12),))
@@ -215,9 +236,12 @@ async def test_without_a_database_the_answer_comes_in_time(database: Database, t
     journal = Journal.open(tmp_path / str(epoch), epoch, asyncio.get_running_loop(), 1 << 18)
     leases = LeaseClient("postgresql://127.0.0.1:1/none", epoch, journal, Slices(), home=tmp_path)
     await leases.start()
-    began = asyncio.get_running_loop().time()
-    assert not await leases.refill(budget, MONTH, COST)
-    assert asyncio.get_running_loop().time() - began < 0.4
+    loop, took = asyncio.get_running_loop(), []
+    while len(took) < 3 and min(took, default=1.0) >= 0.4:  # the best of three: the machine may be busy
+        began = loop.time()
+        assert not await leases.refill(budget, MONTH, COST)
+        took.append(loop.time() - began)
+    assert min(took) < 0.4, took
     assert not leases.connected
     await leases.close()
     await journal.close()
@@ -252,14 +276,19 @@ async def test_what_a_call_left_over_serves_the_next_one_on_the_other_worker_alt
     budget = budget_of(2 * COST)
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
         for _ in range(5):
-            held = asyncio.create_task(two.call(budget, 2 * COST, 0, 0.6))
-            await until(lambda: two.slices.open_count == 1)
-            assert not await one.call(budget, COST, COST)
-            assert one.leases.told_empty("assistant", MONTH)
+            ends = asyncio.Event()
+            with patience():
+                held = asyncio.create_task(two.call(budget, 2 * COST, 0, ends=ends))
+                await until(lambda: two.slices.open_count == 1)
+            async with asyncio.timeout(20):
+                while not one.leases.told_empty("assistant", MONTH):
+                    assert not await one.call(budget, COST, COST)
+            ends.set()
             assert await held
-            # right after the other one's end: it is not refused for what was true before
-            assert await one.call(budget, COST, 0)
-            assert await two.call(budget, COST, 0)
+            with patience():
+                # right after the other one's end: it is not refused for what was true before
+                assert await one.call(budget, COST, 0)
+                assert await two.call(budget, COST, 0)
 
 
 async def test_callers_of_an_empty_budget_are_refused_at_once_until_there_is_room(
@@ -267,17 +296,22 @@ async def test_callers_of_an_empty_budget_are_refused_at_once_until_there_is_roo
 ) -> None:
     loop, budget = asyncio.get_running_loop(), budget_of(2 * COST)
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
-        held = asyncio.create_task(two.call(budget, 2 * COST, COST, 1.0))
-        await until(lambda: two.slices.open_count == 1)
-        assert not await one.call(budget, COST, COST)  # waits for the whole time
-        began = loop.time()
-        calls = [asyncio.create_task(one.call(budget, COST, COST)) for _ in range(50)]
-        _, waiting = await asyncio.wait(calls, timeout=0.05)
-        assert len(waiting) == 1, "one of them asks again"
-        assert not any(await asyncio.gather(*calls))
-        assert loop.time() - began < 0.5, "and only for so long as a call that comes first"
+        ends, seen = asyncio.Event(), list[tuple[int, bool]]()
+        with patience():
+            held = asyncio.create_task(two.call(budget, 2 * COST, COST, ends=ends))
+            await until(lambda: two.slices.open_count == 1)
+        while len(seen) < 3 and (1, True) not in seen:  # the best of three: the machine may be busy
+            assert not await one.call(budget, COST, COST)  # waits for the whole time
+            began = loop.time()
+            calls = [asyncio.create_task(one.call(budget, COST, COST)) for _ in range(50)]
+            _, waiting = await asyncio.wait(calls, timeout=0.05)
+            assert not any(await asyncio.gather(*calls))
+            seen.append((len(waiting), loop.time() - began < 0.5))
+        assert (1, True) in seen, "one of them asks again, and only for so long as a call that comes first"
+        ends.set()
         assert await held  # gives half of it back, which is heard of
-        assert await one.call(budget, COST, COST)
+        with patience():
+            assert await one.call(budget, COST, COST)
         assert not await one.call(budget, COST, COST)
     assert granted(database, "assistant") == 2 * COST
 
@@ -289,9 +323,11 @@ async def test_a_raised_limit_is_served_at_once_and_an_older_blueprint_does_not_
     token = (new_id().bytes, 0)
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
         charges = [Charge("assistant", MONTH, COST)]
-        assert await one.leases.acquire(token, charges, {"assistant": low}, 1) is None
+        with patience():
+            assert await one.leases.acquire(token, charges, {"assistant": low}, 1) is None
         assert await one.leases.acquire((new_id().bytes, 0), charges, {"assistant": low}, 1) == "assistant"
-        assert await one.leases.acquire((new_id().bytes, 0), charges, {"assistant": high}, 2) is None
+        with patience():
+            assert await one.leases.acquire((new_id().bytes, 0), charges, {"assistant": high}, 2) is None
         assert await two.leases.acquire((new_id().bytes, 0), charges, {"assistant": low}, 1) == "assistant"
         with psycopg.connect(database.urls["owner"]) as conn:
             row = conn.execute("SELECT limit_usd, blueprint FROM budget_period").fetchone()

@@ -14,9 +14,10 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.integration.test_lease_store import until
+from tests.integration.test_lease_store import patience, until
 
 from groundplan.core.ids import new_id
+from groundplan.gateway.budgets.account import REFILL_S
 from groundplan.gateway.budgets.lease_store import LeaseClient
 from groundplan.gateway.budgets.leases import CONCURRENT, REQUESTS, TOKENS, Quota, Slices
 from groundplan.gateway.budgets.periods import key_at
@@ -102,11 +103,14 @@ async def test_two_workers_fill_a_window_exactly(
     asked = quota(REQUESTS, 100)
     async with worker(database, tmp_path, wall) as one, worker(database, tmp_path, wall) as two:
         calls = [w.take(asked, 1, 1, seconds) for _ in range(100) for w in (one, two)]
-        assert sum(await asyncio.gather(*calls)) == 100
+        with patience(1.0):
+            assert sum(await asyncio.gather(*calls)) == 100
         assert one.leases.remaining(asked, one.span(asked)) == 0
         began = asyncio.get_running_loop().time()
         assert not any([await one.take(asked, 1, 1) for _ in range(20)])
-        assert asyncio.get_running_loop().time() - began < 1.0
+        assert asyncio.get_running_loop().time() - began < 20 * REFILL_S / 2, (
+            "nobody waits for what is known to be empty"
+        )
 
 
 async def test_tokens_that_were_not_used_serve_others_also_on_the_other_worker(
@@ -114,9 +118,10 @@ async def test_tokens_that_were_not_used_serve_others_also_on_the_other_worker(
 ) -> None:
     asked = quota(TOKENS, 1000)
     async with worker(database, tmp_path, wall) as one, worker(database, tmp_path, wall) as two:
-        first = asyncio.create_task(one.take(asked, 1000, 100, 0.1))
-        await until(lambda: one.counters.open_count == 1)
-        assert await two.take(asked, 900, 900)
+        with patience():
+            first = asyncio.create_task(one.take(asked, 1000, 100, 0.1))
+            await until(lambda: one.counters.open_count == 1)
+            assert await two.take(asked, 900, 900)
         assert await first
         assert not await two.take(asked, 1, 1)
     assert granted(database, asked) == 1000
@@ -125,7 +130,8 @@ async def test_tokens_that_were_not_used_serve_others_also_on_the_other_worker(
 async def test_a_clean_stop_returns_what_is_left_once(database: Database, tmp_path: Path, wall: Wall) -> None:
     asked = quota(REQUESTS, 1000)
     async with worker(database, tmp_path, wall) as one:
-        assert await one.take(asked, 1, 1)
+        with patience():
+            assert await one.take(asked, 1, 1)
         assert granted(database, asked) > 1
     assert granted(database, asked) == 1
     for _ in range(2):  # told again, it changes nothing
@@ -138,14 +144,16 @@ async def test_a_window_that_is_over_is_forgotten_and_the_next_one_is_fresh(
 ) -> None:
     asked = quota(REQUESTS, 3)
     async with worker(database, tmp_path, wall) as one:
-        assert [await one.take(asked, 1, 1) for _ in range(4)] == [True, True, True, False]
-        before = one.span(asked)
-        wall.at += timedelta(minutes=1)
-        assert [await one.take(asked, 1, 1) for _ in range(4)] == [True, True, True, False]
+        for minute in range(2):
+            before, wall.at = one.span(asked), wall.at + timedelta(minutes=minute)
+            with patience():
+                assert all([await one.take(asked, 1, 1) for _ in range(3)])
+            assert not await one.take(asked, 1, 1)
         await until(lambda: (asked.name, before) not in one.counters.granted_keys())
         row(database, "UPDATE limit_span SET ends = now() - interval '2 hours' WHERE span = %s RETURNING 1", before)
         wall.at += timedelta(minutes=1)
-        assert await one.take(asked, 1, 1)
+        with patience():
+            assert await one.take(asked, 1, 1)
     assert row(database, "SELECT count(*) FROM limit_span WHERE span = %s", before) == (0,)
 
 
@@ -160,10 +168,11 @@ async def test_slots_of_a_dead_worker_come_back_with_its_fencing_only(
 ) -> None:
     slots, requests = quota(CONCURRENT, 2, "now"), quota(REQUESTS, 8)
     async with worker(database, tmp_path, wall) as one, worker(database, tmp_path, wall) as two:
-        for _ in range(2):
-            assert await one.leases.acquire(
-                (new_id().bytes, -1), [Charge(slots.name, "now", 1)], {slots.name: slots}, 1) is None  # fmt: skip
-        assert await one.take(requests, 1, 1)
+        with patience():
+            for _ in range(2):
+                assert await one.leases.acquire(
+                    (new_id().bytes, -1), [Charge(slots.name, "now", 1)], {slots.name: slots}, 1) is None  # fmt: skip
+            assert await one.take(requests, 1, 1)
         held = granted(database, requests)
         wall.at += timedelta(days=2)  # time gives nothing back
         assert not await two.take(slots, 1, 0)
@@ -174,6 +183,7 @@ async def test_slots_of_a_dead_worker_come_back_with_its_fencing_only(
                     ledger_store.return_unspent(conn, one.epoch, write_off=False)
         assert granted(database, requests) == held  # what it held of a window counts as used
         assert granted(database, slots) == 0
-        await asyncio.sleep(0.1)
-        assert await two.take(slots, 1, 0)
+        async with asyncio.timeout(20):
+            while not await two.take(slots, 1, 0):  # noqa: ASYNC110 -- what is waited for has no event
+                await asyncio.sleep(0.02)
         assert not await one.take(quota(REQUESTS, 5, "day"), 1, 1)  # it is fenced
