@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.index_world import ByWords, IndexWorld
+from tests.integration.gates import gated
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 
 from groundplan.blueprint.model import Rates, Rerank
@@ -82,7 +83,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
     async with scripted("sorter") as (model, port), installation(database, tmp_path) as stack:
         places = [
             deployment("chat", port),
-            deployment("sorter", port, kind="rerank", rates=Rates(input=PICO, output=0)),
+            deployment("sorter", port, kind="rerank", rates=Rates(input=PICO, output=0), first_token_ms=20_000),
         ]
         stack.apply(blueprint(1, places, [workload("index", ["chat"], also=["sorter"])], limit=PICO))
         stack.start()
@@ -118,7 +119,7 @@ async def test_a_deployment_puts_the_best_in_order_and_is_paid_for_it(setup: Set
     assert (sent["query"], len(sent["documents"])) == (QUERY, 3)
     assert not any("salary" in text for text in sent["documents"]), "what nobody may read is not sent anywhere"
     words = len(QUERY.split()) + sum(len(text.split()) for text in sent["documents"])
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not (spent := setup.spent()):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
@@ -131,17 +132,16 @@ async def test_a_deployment_puts_the_best_in_order_and_is_paid_for_it(setup: Set
 async def test_late_or_broken_it_leaves_the_order_and_the_answer_says_so(setup: Setup) -> None:
     plain = await setup.ask(None)
     hasty = msgspec.structs.replace(RULE, within_ms=200)
-    setup.model.script = Script(mode="slow")
-    begun = time.monotonic()
-    late = await setup.ask(hasty)
-    assert time.monotonic() - begun < 1.8, "the model takes two seconds"
+    gate = gated(setup.model)
+    late = await setup.ask(hasty)  # the model does not answer at all
     assert (paths(late), late.steps[0].skipped) == (paths(plain), "no answer came within 0.2 s")
     assert late.steps[0].ms >= 200
-    counted = setup.model.counted
     again = await setup.ask(hasty)
     assert (paths(again), again.steps[0].skipped) == (paths(plain), late.steps[0].skipped)
-    assert (again.steps[0].ms < 100, setup.model.counted) == (True, counted), "it is not waited for at every question"
+    assert again.steps[0].ms < 200 and setup.model.counted <= 1, "it is not waited for at every question"
     setup.model.script = Script(mode="malformed")
+    for _ in range(3):
+        gate.release()
     broken = await setup.ask()
     assert "upstream_failed" in broken.steps[0].skipped
     assert paths(broken) == paths(plain)
