@@ -46,7 +46,7 @@ def ship(stack: Stack) -> None:
 
 async def served(stack: Stack, key: str) -> None:
     """Until the workload is not stopped any more; an estimate is checked like a call, and sent to nobody."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await stack.chat(key, headers={"groundplan_estimate": "yes"})).status != 200:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
@@ -174,7 +174,6 @@ async def test_more_than_the_bound_is_charged_and_stops_the_workload(database: D
         ship(stack)
         cost, flags = stack.sql("SELECT cost_usd, flags FROM attempt")[0]
         assert float(cost) > 0.0002 and flags == ["over_bound"]
-        await asyncio.sleep(0.5)
         refused = await stack.chat(key, max_tokens=20)
         assert (refused.status, refused.code) == (403, "killed")
         scope, reason = stack.sql("SELECT scope, reason FROM kill_switch WHERE lifted_at IS NULL")[0]
@@ -182,9 +181,9 @@ async def test_more_than_the_bound_is_charged_and_stops_the_workload(database: D
         assert stack.sql("SELECT kind, severity FROM finding") == [("over_bound", "critical")]
         with psycopg.connect(database.urls["control"]) as conn:
             service.lift(conn, "operator", scope)
-        await asyncio.sleep(0.5)
         model.script = Script(tokens=20)
         ship(stack)  # what was told once is not told again
+        await served(stack, key)
         assert (await stack.chat(key, max_tokens=20)).status == 200
 
 
@@ -211,7 +210,6 @@ async def test_answers_beyond_their_cap_stop_the_workload_in_the_worker_at_once(
             assert (refused.status, refused.code, model.counted) == (403, "killed", 4)
         finally:
             blocked.close()
-        await asyncio.sleep(1.5)
         assert (await stack.chat(stack.key())).code == "killed", "whatever else live policy says"
         assert stack.sql("SELECT scope FROM kill_switch") == []
         os.kill(stack.workers[0].pid, signal.SIGSTOP)
