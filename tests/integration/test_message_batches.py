@@ -53,7 +53,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             key = stack.key()
             native.script = chat.script = Script(tokens=20)
             async with AsyncAnthropic(
-                base_url=f"http://127.0.0.1:{stack.port}", api_key=key, max_retries=0, timeout=10
+                base_url=f"http://127.0.0.1:{stack.port}", api_key=key, max_retries=0, timeout=60
             ) as client:
                 yield Setup(stack, native, chat, key, client)
 
@@ -162,13 +162,13 @@ async def test_it_is_cancelled_listed_and_deleted(setup: Setup) -> None:
     assert running.value.status_code == 409
     with pytest.raises(APIStatusError):
         await setup.client.get(f"/v1/messages/batches/{made.id}/results", cast_to=object)
-    at_once = await batches.create(requests=requests(5))
+    at_once = await batches.create(requests=requests(30))
     assert (await batches.cancel(at_once.id)).processing_status in ("canceling", "ended")
     async with asyncio.timeout(20):
         while not setup.native.counted:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.02)
     assert (await batches.cancel(made.id)).processing_status == "canceling"
-    for id, total in ((made.id, 30), (at_once.id, 5)):
+    for id, total in ((made.id, 30), (at_once.id, 30)):
         batch = await ended(setup.client, id)
         told = counts(batch)
         assert told["canceled"] > 0 and sum(told.values()) == total and batch.cancel_initiated_at is not None
