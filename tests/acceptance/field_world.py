@@ -65,9 +65,10 @@ site: here
 model: scripted-{name}
 upstream_model: scripted
 url: {url}
-timeouts: {{connect: 1s, first_token: 1s, idle: 600ms}}
 {more}
 """
+SHORT = "\ntimeouts: {connect: 1s, first_token: 1s, idle: 600ms}"
+"""Of what breaks: it is given up soon. All others have the time that a busy machine takes."""
 PLAIN = "price: {input: 1 USD/Mtok, output: 10 USD/Mtok}\ncontext: 64k"
 DEAR = """price: {input: 0.123456789 USD/Mtok, output: 10.000000001 USD/Mtok, cache_read: 0.0123456789 USD/Mtok,
   cache_write: 0.154320986 USD/Mtok, reasoning: 12.5 USD/Mtok, input_audio: 40.0000003 USD/Mtok,
@@ -76,6 +77,7 @@ DEAR = """price: {input: 0.123456789 USD/Mtok, output: 10.000000001 USD/Mtok, ca
 context: 64k"""
 DEPLOYMENTS = {
     "one": PLAIN,
+    "breaks": PLAIN + SHORT,
     "two": PLAIN,
     "dear": DEAR,
     "claude": "api: anthropic\n" + DEAR,
@@ -104,13 +106,15 @@ limits: {{max_output: 600, deadline: 20s, attempts: 4}}
 WORKLOADS = {
     "assistant": "deployments: [one]\nembeddings: [vectors]\nalso: [judge, sorter, painter, voice, ear]",
     "exact": "deployments: [dear, claude]",
-    "safe": "deployments: [one]\nfallbacks: [two]\nreliability: {on_broken_stream: resume}",
+    "safe": "deployments: [breaks]\nfallbacks: [two]\nreliability: {on_broken_stream: resume}",
     "limited": "deployments: [one]",
     "cached": "deployments: [one]\ncache: {answers: exact, ttl: 1h, scope: person}",
     "generated": "deployments: [generated]",
     "full": "deployments: [full]",
     "drain": "deployments: [drain]",
 }
+BEHIND = """SELECT count(*) n FROM gateway
+    WHERE state = 'live' AND ready AND host <> 'batch' AND policy_ack < (SELECT number FROM policy_epoch)"""
 PICO = Decimal("0.000000000001")
 PRICES = {
     "input": "0.123456789", "output": "10.000000001", "cache_read": "0.0123456789", "cache_write": "0.154320986",
@@ -168,11 +172,16 @@ class World:
     def key(self, workload: str = "assistant", budget: Decimal | None = None, user: str | None = None) -> str:
         """A new key that every worker knows."""
         asked = {"workload": workload, "user": user, "budget": None if budget is None else f"{budget} USD/total"}
-        return str(self.control_api("POST", "/api/keys", asked)["key"])
+        key = str(self.control_api("POST", "/api/keys", asked)["key"])
+        wait_until(lambda: self.sql(BEHIND) == [{"n": 0}], 30, "every worker knows it")
+        return key
 
     def post(self, key: str, path: str, body: Any, **headers: str) -> Answer:
+        """Asked again where the database was too slow to say whether there is room: that refuses nobody for good."""
         sent = {"authorization": f"Bearer {key}", **{name.replace("_", "-"): value for name, value in headers.items()}}
-        return request(self.stack.port, "POST", path, body, sent)
+        while (answer := request(self.stack.port, "POST", path, body, sent)).status == 503 and unreachable(answer.code):
+            pass
+        return answer
 
     def sql(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:
         """As who sees everything."""
@@ -188,7 +197,7 @@ class World:
             rows = self.sql("SELECT * FROM attempt WHERE call_id = %s::uuid AND state <> 'open' ORDER BY number", call)
             return rows if len(rows) >= ended else None
 
-        rows: list[dict[str, Any]] = wait_until(found, 20, f"{ended} attempts of {call} are in the ledger")
+        rows: list[dict[str, Any]] = wait_until(found, 60, f"{ended} attempts of {call} are in the ledger")
         return rows
 
     def spent(self, key: str, calls: int) -> Decimal:
@@ -203,7 +212,7 @@ class World:
             )
             return (Decimal(row["cost"]),) if row["calls"] >= calls else None  # type: ignore[return-value]
 
-        (cost,) = wait_until(found, 20, f"{calls} calls of the key are in the ledger")
+        (cost,) = wait_until(found, 60, f"{calls} calls of the key are in the ledger")
         return Decimal(cost)
 
     def settled(self) -> bool:
@@ -228,6 +237,11 @@ def world(folder: Path, workers: int = 2) -> Iterator[World]:
         two.stop()
 
 
+def unreachable(code: str) -> bool:
+    """Whether a refusal says that it is not known whether there is room."""
+    return code in ("budget_unreachable", "limit_unreachable")
+
+
 class Caller:
     """One client that keeps its connection; made anew where the gateway closed it."""
 
@@ -236,12 +250,14 @@ class Caller:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
     def chat(self, text: str, **more: Any) -> int:
-        """The status of a chat call that was read to its end."""
+        """The status of a chat call that was read to its end, and that the database was not too slow for."""
         body = {"model": "auto", "messages": [{"role": "user", "content": text}], "max_tokens": 20, **more}
-        self._connection.request("POST", "/v1/chat/completions", json.dumps(body), self._headers)
-        answer = self._connection.getresponse()
-        answer.read()
-        return answer.status
+        while True:
+            self._connection.request("POST", "/v1/chat/completions", json.dumps(body), self._headers)
+            answer = self._connection.getresponse()
+            data = answer.read()
+            if answer.status != 503 or not unreachable(json.loads(data)["error"]["code"]):
+                return answer.status
 
     def __enter__(self) -> Self:
         return self

@@ -22,7 +22,7 @@ def test_rollback_makes_the_next_number_and_revives_no_key(tmp_path: Path) -> No
         assert undone["blueprint"] == first + 2
         wait_until(
             lambda: all(gateway["blueprint"] == first + 2 for gateway in stack.cli("status")["gateways"]),
-            5,
+            30,
             "the gateways took the new blueprint up",
         )
         assert stack.chat(old["key"]).status == 401
