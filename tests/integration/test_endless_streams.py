@@ -27,6 +27,6 @@ async def test_a_stream_that_does_not_end_is_ended_with_an_error_event(
             assert not asking.done()
             run.tending.cancel()
             await asyncio.to_thread(run.supervisor.close)
-        _, body, _ = await asyncio.wait_for(asking, 20)
+        _, body, _ = await asyncio.wait_for(asking, 30)
         assert "stopped" in events(body)[-1]["error"]["message"]
-        await until(lambda: not any(lives(pid) for pid in before.values()), 15)
+        await until(lambda: not any(lives(pid) for pid in before.values()), 60)

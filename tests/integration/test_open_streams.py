@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.gates import gated, until
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
 
 from groundplan.testing.database import Database
-from groundplan.testing.scripted import Script
+from groundplan.testing.scripted import Script, ScriptedModel
 
 STREAMS = 200
 
@@ -23,14 +24,20 @@ def resident(pid: int) -> float:
     raise AssertionError("no such process")
 
 
-async def together(stack: Stack, key: str) -> tuple[int, list[Any]]:
-    """(open connections of the worker while all stream, the last event of each stream)."""
+def connections(pid: int) -> int:
+    """Files and connections that the process has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+async def together(stack: Stack, key: str, model: ScriptedModel, gate: asyncio.Semaphore) -> tuple[int, list[Any]]:
+    """(open connections of the worker as all streams begin, the last event of each stream)."""
+    before = model.counted
     asked = [asyncio.create_task(stack.chat(key, stream=True)) for _ in range(STREAMS)]
-    most = 0
-    while not all(task.done() for task in asked):
-        most = max(most, len(list(Path(f"/proc/{stack.workers[0].pid}/fd").iterdir())))
-        await asyncio.sleep(0.1)
-    replies = [task.result() for task in asked]
+    await until(lambda: model.counted == before + STREAMS, 100)
+    most = connections(stack.workers[0].pid)
+    for _ in asked:
+        gate.release()
+    replies = await asyncio.gather(*asked)
     assert {reply.status for reply in replies} == {200}, [r.body[:300] for r in replies if r.status != 200][:2]
     return most, [events(reply.body)[-1] for reply in replies]
 
@@ -38,18 +45,17 @@ async def together(stack: Stack, key: str) -> tuple[int, list[Any]]:
 @pytest.mark.timeout(300)
 async def test_two_hundred_streams_at_once_leave_nothing_behind(database: Database, tmp_path: Path) -> None:
     async with installation(database, tmp_path) as stack, scripted("one") as (model, port):
-        model.script = Script(chunk_ms=150, tokens=15)
-        waits = {"connect_ms": 10_000, "first_token_ms": 30_000, "idle_ms": 30_000}
+        model.script, gate = Script(chunk_ms=150, tokens=15), gated(model)
+        waits = {"connect_ms": 30_000, "first_token_ms": 100_000, "idle_ms": 30_000}
         stack.apply(blueprint(1, [deployment("one", port, **waits)], [workload("assistant", ["one"])]))
         stack.start()
         await stack.ready()
         key, pid = stack.key(), stack.workers[0].pid
-        most, last = await together(stack, key)
+        most, last = await together(stack, key, model, gate)
         assert most > 2 * STREAMS and last == ["[DONE]"] * STREAMS
         settled = resident(pid)
         for _ in range(2):
-            _, last = await together(stack, key)
+            _, last = await together(stack, key, model, gate)
             assert last == ["[DONE]"] * STREAMS
         assert resident(pid) < settled + 8, "memory grows with the number of streams that were, not that are"
-        await asyncio.sleep(0.2)
-        assert len(list(Path(f"/proc/{pid}/fd").iterdir())) <= most - STREAMS
+        await until(lambda: connections(pid) <= most - STREAMS)

@@ -98,10 +98,10 @@ class Traffic:
             self.serials.add(str(writer.get_extra_info("peercert")["serialNumber"]))
 
     async def ask(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, stream: bool
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, stream: bool, most: int = 20
     ) -> tuple[int, bytes, bool]:
         body = msgspec.json.encode(
-            {"model": "auto", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 20, "stream": stream}
+            {"model": "auto", "messages": [{"role": "user", "content": "hello"}], "max_tokens": most, "stream": stream}
         )
         head = (
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n"
@@ -137,8 +137,8 @@ class Running:
                 group.create_task(made.calls())
             for _ in range(2):
                 group.create_task(made.streaming())
-            await asyncio.sleep(0.3)
             try:
+                await until(lambda: (made.done and made.streams) or made.failed)
                 yield made
             finally:
                 made.stop = True
@@ -215,12 +215,13 @@ def lives(pid: int | None) -> bool:
     return pid is not None and Path(f"/proc/{pid}").exists()
 
 
-async def opened(run: Running, **script: Any) -> tuple[Traffic, asyncio.Task[tuple[int, bytes, bool]]]:
+async def opened(run: Running, most: int = 20, **script: Any) -> tuple[Traffic, asyncio.Task[tuple[int, bytes, bool]]]:
     """A stream that has begun."""
     run.model.script = Script(**script)
     traffic = Traffic(run.listeners.public.getsockname()[1], run.stack.key())
+    before = run.model.counted
     reader, writer = await asyncio.open_connection("127.0.0.1", traffic.port)
-    asking = asyncio.create_task(traffic.ask(reader, writer, stream=True))
+    asking = asyncio.create_task(traffic.ask(reader, writer, stream=True, most=most))
     asking.add_done_callback(lambda _: writer.close())
-    await asyncio.sleep(1.0)
+    await until(lambda: run.model.counted > before)
     return traffic, asking
