@@ -7,10 +7,13 @@ import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
+from tests.integration.gates import gated, until
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.test_limits import filled, granted, told
 
 from groundplan.blueprint.model import Blueprint, Limit
 from groundplan.testing.database import Database
@@ -22,7 +25,11 @@ MOST = 40
 def declared(port: int, *limits: Limit) -> Blueprint:
     """Two workloads of the team care, one of another and one of none."""
     teams = {"assistant": "care", "desk": "care", "sales": "sales", "alone": None}
-    made = blueprint(1, [deployment("one", port)], [workload(name, ["one"], team=teams[name]) for name in teams])
+    made = blueprint(
+        1,
+        [deployment("one", port, first_token_ms=60_000)],
+        [workload(name, ["one"], team=teams[name]) for name in teams],
+    )
     return msgspec.structs.replace(made, limits=list(limits))
 
 
@@ -37,7 +44,7 @@ async def replicas(
             first.apply(declared(port, *limits))
             for replica in (first, second):
                 replica.start()
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while first.sql("SELECT count(DISTINCT home) FROM gateway WHERE ready AND blueprint = 1") != [(2,)]:
                 assert time.monotonic() < end, "both replicas are ready"
                 await asyncio.sleep(0.05)
@@ -50,15 +57,15 @@ async def test_a_teams_requests_are_counted_exactly_over_two_replicas(database: 
         model.script = Script(tokens=1)
         keys = {name: first.key(name) for name in ("assistant", "desk", "sales", "alone")}
         asked = [(replica, name) for _ in range(15) for replica in (first, second) for name in ("assistant", "desk")]
-        replies = await asyncio.gather(*(replica.chat(keys[name]) for replica, name in asked))
+        replies = await filled([partial(told, replica, keys[name]) for replica, name in asked], MOST)
         assert sorted(reply.status for reply in replies) == [200] * MOST + [429] * (len(asked) - MOST)
         assert model.counted == MOST
         refused = next(reply for reply in replies if reply.status == 429)
         assert (refused.code, refused.json["error"]["limit"]) == ("rate_limit_exceeded", "of-care")
         for replica in (first, second):
-            assert (await replica.chat(keys["assistant"])).status == (await replica.chat(keys["desk"])).status == 429
+            assert [(await told(replica, keys[name])).status for name in ("assistant", "desk")] == [429, 429]
             for name in ("sales", "alone"):
-                assert (await replica.chat(keys[name])).status == 200, "calls of others are none of the team's"
+                assert (await told(replica, keys[name])).status == 200, "calls of others are none of the team's"
         assert model.counted == MOST + 4
         assert first.sql("SELECT name, granted, amount FROM limit_span") == [("requests/of-care", MOST, MOST)]
 
@@ -66,10 +73,15 @@ async def test_a_teams_requests_are_counted_exactly_over_two_replicas(database: 
 async def test_a_teams_concurrent_calls_are_counted_over_two_replicas(database: Database, tmp_path: Path) -> None:
     slots = Limit(name="slots", covers="team/care", type="concurrent", amount=3, period="now")
     async with replicas(database, tmp_path, slots) as (model, first, second):
-        model.script = Script(tokens=1, latency_ms=700)
+        model.script, gate = Script(tokens=1), gated(model)
         keys = {name: first.key(name) for name in ("assistant", "desk", "sales")}
         asked = [(first, "assistant"), (second, "desk"), (first, "desk"), (second, "assistant"), (second, "sales")]
-        replies = await asyncio.gather(*(replica.chat(keys[name]) for replica, name in asked))
-        assert sorted(reply.status for reply in replies[:4]) == [200, 200, 200, 429] and replies[4].status == 200
-        again = await asyncio.gather(*(replica.chat(keys["desk"]) for replica in (second, second, second)))
+        calls = [asyncio.create_task(granted(replica, keys[name])) for replica, name in asked]
+        await until(lambda: model.counted == 4)
+        refused = [(await told(replica, keys[name])).status for replica, name in asked[:4]]
+        assert refused == [429] * 4 and model.counted == 4, "three of the team's, and the one of sales"
+        for _ in range(8):
+            gate.release()
+        assert {reply.status for reply in await asyncio.gather(*calls)} == {200}
+        again = await asyncio.gather(*(granted(second, keys["desk"]) for _ in range(3)))
         assert [reply.status for reply in again] == [200] * 3, "slots come to whoever needs them"
