@@ -102,7 +102,7 @@ def declare(workspace: Path, url: str, router: str, digest: str) -> None:
 def served(stack: Stack, number: int) -> None:
     wait_until(
         lambda: all(gateway["blueprint"] == number for gateway in stack.cli("status")["gateways"]),
-        10,
+        30,
         f"the gateways took blueprint {number} up",
     )
 
@@ -117,5 +117,5 @@ def choice(stack: Stack, key: str) -> tuple[str, str]:
         found = stack.cli("routing", "explain", call, code=None)
         return found if found is not None and "deployment" in found else None
 
-    route = wait_until(explained, 10, "the call is in the ledger")
+    route = wait_until(explained, 60, "the call is in the ledger")
     return route.get("router", ""), route["deployment"]

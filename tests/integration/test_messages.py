@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from anthropic import APIStatusError, AsyncAnthropic, AuthenticationError, BadRequestError, NotFoundError
 from anthropic.types import ErrorResponse, Message, MessageTokensCount, ModelInfo, RawMessageStreamEvent
+from tests.integration.gates import acknowledged
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.sdk_types import strict
 
@@ -371,7 +371,7 @@ async def test_tokens_are_counted_by_an_own_upstream_and_estimated_for_others(se
     assert setup.native.counted == setup.chat.counted == 0
     stop = "INSERT INTO kill_switch (id, scope, reason, by) VALUES (gen_random_uuid(), 'company', 'r', 'operator')"
     setup.stack.policy("kill", "company", stop)
-    await asyncio.sleep(0.35)
+    await acknowledged(setup.stack)
     headers = {"x_api_key": setup.key, "anthropic_version": "2023-06-01"}
     for model in ("scripted/native", "scripted/chat"):
         asked = {"model": model, "messages": [{"role": "user", "content": "a"}]}
