@@ -110,7 +110,7 @@ class Receiver:
         assert named["service.name"] == "groundplan-gateway" and named["service.instance.id"]
         return {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
 
-    def until(self, count: int, seconds: float = 15) -> list[WireSpan]:
+    def until(self, count: int, seconds: float = 60) -> list[WireSpan]:
         end = time.monotonic() + seconds
         while len(self.spans()) < count:
             assert time.monotonic() < end, [span.name for span in self.spans()]
@@ -175,6 +175,10 @@ async def test_spans_of_real_calls_reach_a_collector(database: Database, tmp_pat
                     Shipper(stack.home, traces=traces).step(conn)
                 found = collector.until(2)
                 traces.close()
+                end = time.monotonic() + 60
+                while not collector.counted:  # they are sent last
+                    assert time.monotonic() < end, "the metrics do not come"
+                    await asyncio.sleep(0.05)
                 found = collector.spans()
                 assert collector.headers[0]["x-api-key"] == "collector-secret"
                 check_metrics(collector.metrics())
