@@ -22,7 +22,8 @@ from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.journal.journal import SMALLEST_SEGMENT, Journal
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usage
 
-MONTH = "2026-11"
+PERIOD = "total"
+"""One that does not end, whatever day it is."""
 BOUND = 10**10
 
 
@@ -41,13 +42,13 @@ class Writer:
         self.slices = Slices()
         self.leases = LeaseClient(url, self.epoch, self.journal, self.slices, home=home.root)
         self.budgets = {
-            name: Budget(name=name, covers="company", limit=limit, period="month") for name, limit in limits.items()
+            name: Budget(name=name, covers="company", limit=limit, period="total") for name, limit in limits.items()
         }
 
     async def call(self) -> None:
         call, started = new_id().bytes, time.time_ns() // 1_000_000
         names = [name for name in self.budgets if name == "company" or self.random.random() < 0.7]
-        charges = [Charge(name, MONTH, BOUND) for name in names]
+        charges = [Charge(name, PERIOD, BOUND) for name in names]
         if await self.leases.acquire((call, 0), charges, self.budgets) is not None:
             say("X")
             return
@@ -57,7 +58,7 @@ class Writer:
             self.journal.settle(Settlement(call, 0, started, 0, "not_billed", 0, Usage(), False, [], 1))
             say(f"B {call.hex()} 0 0")
             attempt = 1
-            self.reserve(call, attempt, [Charge(name, MONTH, 0) for name in names])
+            self.reserve(call, attempt, [Charge(name, PERIOD, 0) for name in names])
             say(f"S {call.hex()} 0")
             self.slices.pass_on((call, 0), (call, 1))
         await asyncio.sleep(self.random.random() * 0.01)

@@ -176,6 +176,7 @@ def test_a_stopped_worker_keeps_its_slices_and_goes_on(database: Database, tmp_p
         before = scene.files[0].stat().st_size
         kill(scene.workers[1])
         until(lambda: query(database, "SELECT count(*) FROM gateway WHERE state = 'fenced'") == [(1,)])
+        until(lambda: len(epochs(home)) == 1)
         time.sleep(0.5)
         assert len(epochs(home)) == 1
         assert query(database, "SELECT count(*) FROM gateway WHERE state = 'live'") == [(1,)]

@@ -138,12 +138,13 @@ def test_nothing_of_it_is_left_on_the_disk_and_there_is_a_receipt(world: World, 
 def test_while_somebody_reads_the_tables_as_they_were_nothing_counts_as_erased(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deletion_store, "_PAUSES", (0.0, 0.05))
     with psycopg.connect(world.database.superuser) as reader:
         reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         reader.execute("SELECT count(*) FROM person")
         delete(world.control, [world.id("a.md")], world.why())
-        assert erase(world.control, NOW) == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(deletion_store, "_PAUSES", (0.0, 0.05))
+            assert erase(world.control, NOW) == 0
         (stone,) = deletion_store.tombstones(world.control)
         assert stone.erased_at is None
     assert erase(world.control, NOW) == 1

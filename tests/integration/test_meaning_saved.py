@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from groundplan.api import meaning_saved
-from groundplan.core.clock import SystemClock
 from groundplan.core.database import connect
 from groundplan.gateway.caching.meaning_tally import Tally
+from groundplan.testing.clock import ManualClock
 from groundplan.testing.database import Database
+
+CLOCK = ManualClock()
 
 
 async def test_counts_of_workers_add_up_and_are_told_net(database: Database) -> None:
-    one, other = (Tally(database.urls["gateway"], SystemClock()) for _ in range(2))
+    one, other = (Tally(database.urls["gateway"], CLOCK) for _ in range(2))
     one.looked("support", 3_000_000)
     one.looked("support", 600_000)
     one.given("support", 40 * 10**9)
@@ -23,7 +23,7 @@ async def test_counts_of_workers_add_up_and_are_told_net(database: Database) -> 
     await other.close()
     await one.flush()
     with connect(database.urls["control"], autocommit=True) as conn:
-        (row,) = meaning_saved.rows(conn, datetime.now(UTC).date())
+        (row,) = meaning_saved.rows(conn, CLOCK.now().date())
     assert (row["workload"], row["looked"], row["given"], row["checked"], row["found_wrong"]) == ("support", 3, 2, 1, 1)
     assert row["saved_usd"] == "0.041000000000"
     assert row["lookups_usd"] == "0.000050000000"
@@ -32,10 +32,10 @@ async def test_counts_of_workers_add_up_and_are_told_net(database: Database) -> 
 
 
 async def test_what_cannot_be_written_waits(database: Database) -> None:
-    tally = Tally("postgresql://nobody@127.0.0.1:9/none", SystemClock())
+    tally = Tally("postgresql://nobody@127.0.0.1:9/none", CLOCK)
     tally.checked("support", wrong=False)
     await tally.flush()
     tally._url = database.urls["gateway"]
     await tally.flush()
     with connect(database.urls["control"], autocommit=True) as conn:
-        assert meaning_saved.rows(conn, datetime.now(UTC).date())[0]["checked"] == 1
+        assert meaning_saved.rows(conn, CLOCK.now().date())[0]["checked"] == 1

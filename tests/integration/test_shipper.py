@@ -23,9 +23,11 @@ import psycopg
 import pytest
 
 from groundplan.core.audit.keys import create_keys
+from groundplan.core.database import connect
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
+from groundplan.gateway.journal import shipper as shipper_module
 from groundplan.gateway.journal.journal import SMALLEST_SEGMENT, Journal
 from groundplan.gateway.journal.records import read_segment, segment_numbers, segment_path
 from groundplan.gateway.journal.shipper import Shipper, main, run
@@ -120,11 +122,9 @@ def finish(call: bytes, status: str = "ok") -> Finish:
 
 async def room(journal: Journal) -> None:
     """Until the next segment is there."""
-    for _ in range(1000):
-        if journal._room() > 8192:
-            return
-        await asyncio.sleep(0.002)
-    raise AssertionError("no next segment")
+    async with asyncio.timeout(30):
+        while journal._room() <= 8192:  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.002)
 
 
 def one_call(journal: Journal) -> bytes:
@@ -368,14 +368,20 @@ async def test_a_provider_that_billed_more_than_its_bound_shows_in_the_budget(in
     await journal.close()
 
 
-async def test_without_a_database_nothing_is_lost(installation: Installation) -> None:
+async def test_without_a_database_nothing_is_lost(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = installation.journal()
     one_call(journal)
-    stop = threading.Event()
+    stop, tried = threading.Event(), threading.Event()
+
+    def noted(*arguments: Any, **more: Any) -> Any:
+        tried.set()
+        return connect(*arguments, **more)
+
+    monkeypatch.setattr(shipper_module, "connect", noted)
     down = "postgresql://127.0.0.1:1/none"
     thread = threading.Thread(target=run, args=(installation.home, down, stop))
     thread.start()
-    await asyncio.sleep(0.2)
+    assert await asyncio.to_thread(tried.wait, 30), "it holds the lock before it connects"
     with pytest.raises(Unavailable):
         run(installation.home, down, stop)
     stop.set()
@@ -394,15 +400,14 @@ async def test_the_process_ships_within_a_second_and_ends_when_told(installation
     )
     try:
         one_call(journal)
-        for _ in range(200):
-            if installation.rows("SELECT count(*) FROM call") == [(1,)]:
-                break
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(60):  # it has to start first
+            while installation.rows("SELECT count(*) FROM call") != [(1,)]:  # noqa: ASYNC110 -- no event
+                await asyncio.sleep(0.05)
         one_call(journal)
         await asyncio.sleep(0)
     finally:
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(process.wait, 10) == 0
+        assert await asyncio.to_thread(process.wait, 60) == 0
     assert installation.rows("SELECT count(*) FROM call") == [(2,)]
     await journal.close()
 
