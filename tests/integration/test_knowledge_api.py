@@ -80,9 +80,22 @@ def control(base: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.integration.test_api_control.WORKSPACE", text)
         with running(base, folder, module="groundplan.console.app") as found:
-            wait(found, lambda: len(documents(found)) >= 4 and all(row["scanned"] for row in documents(found)))
+            wait(found, lambda: taken_over(found))
             assert found.ask("POST", "/api/people", {"email": "ben@acme.example", "name": "Ben"}).status == 201
             yield found
+
+
+def taken_over(control: Control) -> bool:
+    """Whether all sources were read, and what was read was scanned and assessed after that."""
+    rows = documents(control)
+    sources = {row["name"]: row for row in control.ask("GET", "/api/knowledge/sources").body["sources"]}
+    told = {row["kind"] for row in control.ask("GET", "/api/findings?kind=knowledge.").body["findings"]}
+    return (
+        len(rows) >= 4
+        and all(row["scanned"] for row in rows)
+        and sources["site"]["health"] == "down"
+        and {"knowledge.unreadable", "knowledge.glossary", "knowledge.source_missing"} <= told
+    )
 
 
 def wait(control: Control, true: Any, seconds: float = 40.0) -> None:
