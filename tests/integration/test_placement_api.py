@@ -40,7 +40,7 @@ class Planner:
     database: Database
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=170)
         headers = {"Authorization": f"Bearer {self.home.operator_token.read_text().strip()}"}
         data = None if body is None else json.dumps(body)
         if data is not None:
@@ -85,7 +85,7 @@ def running(database: Database, tmp_path: Path) -> Iterator[Planner]:
         yield found
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         log.close()
 
 
@@ -125,7 +125,7 @@ def test_what_if_flips_what_it_must_and_refuses_what_it_cannot_read(planner: Pla
 
 def calls(database: Database, factor: int) -> None:
     """Twelve days on which the staff assistant has so many times the calls that it was planned for."""
-    now = datetime.now(UTC)
+    now = datetime.now(UTC).replace(hour=12)  # so that the seconds of a day are all of that day
     with connect(database.urls["owner"], autocommit=True) as conn:
         rows: list[tuple[Any, ...]] = [
             (new_id(), now - timedelta(days=day, seconds=number), "staff-assistant", None, None, None, "chat", "ok",
@@ -196,7 +196,7 @@ def test_the_commands_show_it(planner: Planner, tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_serving_model_is_shown_beside_own_traffic(planner: Planner) -> None:
-    now = datetime.now(UTC)
+    now = datetime.now(UTC).replace(hour=12)
     with connect(planner.database.urls["owner"], autocommit=True) as conn:
         rows: list[tuple[Any, ...]] = [
             (new_id(), now - timedelta(days=day, seconds=number), "finance-analytics", None, None, None, "chat", "ok",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 from psycopg_pool import ConnectionPool
+from tests.acceptance.stack import free_port
 from tests.integration.test_api_control import running
 
 from groundplan.api import mail, weekly
@@ -48,8 +48,7 @@ def spend(conn: Any, at: datetime, usd: str) -> None:
 
 def test_owners_get_three_lines_once_a_week(database: Database, tmp_path: Path) -> None:
     inbox = Inbox()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     controller = Controller(inbox, hostname="127.0.0.1", port=port)
     with running(database, tmp_path), connect(database.urls["owner"], autocommit=True) as conn:
         spend(conn, MONDAY - timedelta(days=3), "3")
