@@ -236,7 +236,7 @@ async def test_without_a_database_the_answer_comes_in_time(database: Database, t
     journal = Journal.open(tmp_path / str(epoch), epoch, asyncio.get_running_loop(), 1 << 18)
     leases = LeaseClient("postgresql://127.0.0.1:1/none", epoch, journal, Slices(), home=tmp_path)
     await leases.start()
-    loop, took = asyncio.get_running_loop(), []
+    loop, took = asyncio.get_running_loop(), list[float]()
     while len(took) < 3 and min(took, default=1.0) >= 0.4:  # the best of three: the machine may be busy
         began = loop.time()
         assert not await leases.refill(budget, MONTH, COST)

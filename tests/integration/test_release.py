@@ -454,7 +454,7 @@ def test_gateways_are_told_when_the_transaction_commits(database: Database, conn
         service.genesis(conn, signing, ONLY_PILOT)
         assert list(gateway.notifies(timeout=0.1)) == []
         conn.commit()
-        assert [n.payload for n in gateway.notifies(timeout=5, stop_after=1)] == ["1"]
+        assert [n.payload for n in gateway.notifies(timeout=30, stop_after=1)] == ["1"]
 
 
 def governance_points(conn: Conn, signing: Signing, workload: str) -> dict[str, str | None]:

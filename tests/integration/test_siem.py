@@ -130,7 +130,7 @@ def test_syslog_frames_carry_the_same_events(services: Services) -> None:
         thread = threading.Thread(target=take)
         thread.start()
         assert siem.send_new(to(services, f"syslog+tcp://127.0.0.1:{listener.getsockname()[1]}")) == 2
-        thread.join(10)
+        thread.join(60)
     data, frames = b"".join(got), []
     while data:
         length, _, rest = data.partition(b" ")

@@ -93,7 +93,7 @@ def command(scene: Scene, *arguments: str) -> Done:
         capture_output=True,
         text=True,
         env={**os.environ, **scene.stack.environment},
-        timeout=60,
+        timeout=300,  # all commands at once, on a machine that does more than this
     )
     assert "Traceback" not in done.stdout + done.stderr, done
     assert "psycopg" not in done.stdout + done.stderr, done
@@ -179,13 +179,12 @@ def test_when_it_is_back_nothing_is_missing(scene: Scene) -> None:
 
     def taken_over() -> bool:
         done = command(scene, "cost")
-        return done.code == 0 and json.loads(done.out)["calls"] == scene.answered
+        found = json.loads(done.out) if done.code == 0 else {}
+        return done.code == 0 and (found["calls"], found["open_reservations"]) == (scene.answered, 0)
 
-    wait_until(taken_over, 30, "all calls are in the ledger")
-    found = json.loads(command(scene, "cost").out)
-    assert found["open_reservations"] == 0
+    wait_until(taken_over, 120, "all calls are in the ledger")
     assert len(scene.upstream.counted()) == scene.answered
     scene.call()
-    wait_until(lambda: json.loads(command(scene, "audit", "verify").out)["ok"], 20, "the log holds")
+    wait_until(lambda: json.loads(command(scene, "audit", "verify").out)["ok"], 60, "the log holds")
     logs = "".join(path.read_text() for path in (scene.stack.home / "logs").glob("*.log"))
     assert "Traceback" not in logs, logs[logs.index("Traceback") - 500 :][:3000]

@@ -156,7 +156,7 @@ def test_an_intake_is_incremental_and_goes_on_where_it_was_killed(place: Place, 
     for number in range(230):
         place.put(f"n{number:03}", f"# Note {number}\n\nThis is note {number}.\n")
     child = [sys.executable, "-c", CHILD, database.urls["control"], "215"]
-    done = subprocess.run(child, input=pickle.dumps(place.source()), timeout=60, env=dict(os.environ), check=False)
+    done = subprocess.run(child, input=pickle.dumps(place.source()), timeout=240, env=dict(os.environ), check=False)
     assert done.returncode == -signal.SIGKILL
     with psycopg.connect(database.urls["control"], autocommit=True) as conn:
 
