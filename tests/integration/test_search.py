@@ -297,7 +297,7 @@ def test_the_follower_catches_up_within_a_second_and_starts_over_on_another_data
     follower.start()
     try:
         world.ingest()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while other.count != world.index.count and time.monotonic() < deadline:
             time.sleep(0.02)
         assert other.count == world.index.count > 0
