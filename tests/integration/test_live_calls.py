@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from psycopg_pool import ConnectionPool
 from tests.integration.test_api_control import Control, running
 
+from groundplan.api.live import Calls
 from groundplan.cli.client import read_events
 from groundplan.cli.tail import line
 from groundplan.core.ids import new_id
@@ -48,13 +50,19 @@ class Watcher:
     query: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     seen: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    begun: threading.Event = field(default_factory=threading.Event)
+    """The stream has said something: from now on calls are told."""
 
     def run(self, connection: http.client.HTTPConnection) -> None:
-        response = connection.getresponse()
-        for _, call_id, data in read_events(response):
+        for _, call_id, data in read_events(self._heard(connection.getresponse())):
             self.seen.append((call_id, json.loads(data)))
 
-    def until(self, calls: list[str], seconds: float = 5) -> None:
+    def _heard(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        for told in response:
+            self.begun.set()
+            yield told
+
+    def until(self, calls: list[str], seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
         while [call for call, _ in self.seen] != calls:
             assert time.monotonic() < deadline, (self.seen, calls)
@@ -70,8 +78,8 @@ def watching(control: Control, query: str = "", **headers: str) -> Iterator[Watc
     connection.request("GET", f"/api/calls/live{query}", headers={k: v for k, v in sent.items() if v})
     thread = threading.Thread(target=watcher.run, args=(connection,))
     thread.start()
-    time.sleep(0.6)
     try:
+        assert watcher.begun.wait(30), "the stream does not begin"
         yield watcher
     finally:
         if connection.sock is not None:
@@ -121,6 +129,19 @@ def test_a_call_that_was_slow_to_become_visible_is_not_missed(control: Control, 
         watcher.until([first])
         slow.commit()
         watcher.until([first, str(late)])
+
+
+def test_a_call_that_arrives_before_the_first_look_is_told(database: Database) -> None:
+    with ConnectionPool(database.urls["control"], min_size=1, max_size=1, open=True) as pool, ExitStack() as opened:
+        calls = Calls(pool)
+        with pool.connection():  # so that the first look comes late
+            opened.enter_context(calls.watch())
+            call = put(database)
+        end = time.monotonic() + 30
+        while not calls.number:
+            assert time.monotonic() < end, "it is not told"
+            time.sleep(0.02)
+        assert [row["id"] for _, row in calls.after(0)] == [call]
 
 
 def test_nothing_is_missed_over_a_break(control: Control, database: Database) -> None:
@@ -191,7 +212,7 @@ def test_the_command_prints_calls_and_ends_on_ctrl_c(control: Control, database:
         told, made = first_line(tail, lambda: put(database))
         assert json.loads(told)["id"] in made
         tail.send_signal(signal.SIGINT)
-        _, err = tail.communicate(timeout=20)
+        _, err = tail.communicate(timeout=60)
         assert tail.returncode == 0 and "Traceback" not in err
     finally:
         ended(tail)
@@ -210,7 +231,7 @@ def test_the_command_connects_again_when_the_control_process_restarts(
     try:
         log = (tmp_path / "control.log").read_text()
         assert "graceful shutdown exceeded" not in log, "an open stream does not hold up the end of the process"
-        _, err = tail.communicate(timeout=20)
+        _, err = tail.communicate(timeout=60)
         assert tail.returncode == 69 and "connecting again" in err and "Traceback" not in err
     finally:
         ended(tail)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ class Calls:
         self._watchers = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._begun = 0.0
+        """When somebody began to watch, by the monotonic clock: the thread's first look comes later."""
         self._calls: deque[tuple[int, dict[str, Any]]] = deque(maxlen=KEPT)
         self._number = 0
         self.skipped = 0
@@ -62,6 +65,7 @@ class Calls:
         with self._lock:
             self._watchers += 1
             if self._thread is None:
+                self._begun = time.monotonic()
                 self._thread = threading.Thread(target=self._run, name="live-calls", daemon=True)
                 self._thread.start()
         try:
@@ -105,8 +109,9 @@ class Calls:
             try:
                 with self._pool.connection() as conn:
                     if last is None:
-                        last = queries.database_time(conn)
-                        seen = {row["id"]: at for at, row in queries.arrived(conn, last - OVERLAP, AT_ONCE)}
+                        last = queries.database_time(conn) - timedelta(seconds=time.monotonic() - self._begun)
+                        before = queries.arrived(conn, last - OVERLAP, AT_ONCE)
+                        seen = {row["id"]: at for at, row in before if at < last}
                     last = self._look(conn, seen, last)
             except (psycopg.Error, PoolTimeout) as error:
                 log.warning("cannot look for calls: %s", error.__class__.__name__)
