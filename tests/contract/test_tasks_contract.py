@@ -81,6 +81,8 @@ STREAMS: dict[str, tuple[Interface, dict[str, Any], Any, Usage]] = {
 class Far:
     model: ScriptedModel
     pool: UpstreamPool
+    patience: float = 20.0
+    """Seconds that each step may take."""
 
     async def ask(self, task: str) -> Answered:
         """As the gateway does: read, forwarded, sent, understood."""
@@ -90,12 +92,12 @@ class Far:
         ask, codec = interface.read(request), interface.codec(PLACE)
         data = codec.forward(ask, PLACE, 10, [])
         assert json.loads(data) == {**body, "model": "token-model"}
-        connection = await self.pool.connect(1.0)
+        connection = await self.pool.connect(self.patience)
         path = self.pool.prefix + codec.path(PLACE)
         connection.send(b"POST %b HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n%b" % (path, len(data), data))
         try:
-            assert await connection.head(1.0) == 200
-            return codec.answer(await connection.body(1.0), ask)
+            assert await connection.head(self.patience) == 200
+            return codec.answer(await connection.body(self.patience), ask)
         finally:
             connection.release()
 
@@ -106,14 +108,14 @@ class Far:
         request.body = json.dumps(body).encode()
         ask, codec = interface.read(request), interface.codec(PLACE)
         data, relay, found = codec.forward(ask, PLACE, 10, []), codec.relay(ask), list[bytes]()
-        connection = await self.pool.connect(1.0)
+        connection = await self.pool.connect(self.patience)
         path = self.pool.prefix + codec.path(PLACE)
         connection.send(b"POST %b HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n%b" % (path, len(data), data))
         reader = EventReader()
         try:
-            assert await connection.head(1.0) == 200
+            assert await connection.head(self.patience) == 200
             assert connection.headers[b"content-type"].startswith(b"text/event-stream")
-            while (piece := await connection.chunk(1.0)) is not None:
+            while (piece := await connection.chunk(self.patience)) is not None:
                 for event in reader.feed(piece):
                     found.append(event)
                     relay.take(event)
@@ -149,6 +151,7 @@ async def test_an_answer_that_is_none_is_noticed(far: Far, task: str, mode: str)
 @pytest.mark.parametrize(("mode", "kind"), [("cut", "cut"), ("down", "cut"), ("stall", "timeout")])
 async def test_an_upstream_that_fails_fails_as_in_chat(far: Far, task: str, mode: str, kind: str) -> None:
     far.model.script = Script(mode=mode)
+    far.patience = 1.0 if kind == "timeout" else far.patience
     with pytest.raises(UpstreamFailure) as caught:
         await far.ask(task)
     assert caught.value.kind == kind
@@ -175,6 +178,7 @@ async def test_a_stream_that_goes_wrong_is_noticed(far: Far, task: str, mode: st
 @pytest.mark.parametrize(("mode", "kind"), [("cut", "cut"), ("stall_late", "timeout")])
 async def test_a_stream_that_breaks_breaks_as_in_chat(far: Far, task: str, mode: str, kind: str) -> None:
     far.model.script = Script(mode=mode, at=-1)
+    far.patience = 1.0 if kind == "timeout" else far.patience
     with pytest.raises(UpstreamFailure) as caught:
         await far.told(task)
     assert caught.value.kind == kind

@@ -19,6 +19,9 @@ from groundplan.gateway.surfaces.messages_native import MessagesRelay
 from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamFailure, UpstreamPool
 from groundplan.testing.scripted import Script, ScriptedModel, answer_text
 
+PATIENCE = 20.0
+"""Seconds for what comes at once, and later where the machine is busy."""
+
 
 class Upstream:
     def __init__(self, model: ScriptedModel, way: Way) -> None:
@@ -29,7 +32,7 @@ class Upstream:
         """Whether connections are ours to keep."""
 
     async def ask(self, path: bytes, body: Any, lines: bytes = b"") -> UpstreamConnection:
-        connection = self.pool.idle() or await self.pool.connect(1.0)
+        connection = self.pool.idle() or await self.pool.connect(PATIENCE)
         data = json.dumps(body).encode()
         head = b"POST %b%b HTTP/1.1\r\nhost: u\r\n%bcontent-length: %d\r\n\r\n"
         connection.send(head % (self.pool.prefix, path, lines, len(data)) + data)
@@ -54,8 +57,8 @@ async def messages(upstream: Upstream, **more: Any) -> UpstreamConnection:
 
 async def test_a_message_has_content_and_usage_within_the_cap(upstream: Upstream) -> None:
     connection = await messages(upstream, max_tokens=2)
-    assert await connection.head(1.0) == 200
-    answer = json.loads(await connection.body(1.0))
+    assert await connection.head(PATIENCE) == 200
+    answer = json.loads(await connection.body(PATIENCE))
     connection.release()
     assert answer["stop_reason"] == "max_tokens" and answer["content"][0]["text"] == "You asked:"
     assert answer["usage"]["output_tokens"] == 2
@@ -63,9 +66,9 @@ async def test_a_message_has_content_and_usage_within_the_cap(upstream: Upstream
 
 async def test_a_stream_of_a_message_ends_with_usage_and_stop(upstream: Upstream) -> None:
     connection = await messages(upstream, stream=True)
-    assert await connection.head(1.0) == 200
+    assert await connection.head(PATIENCE) == 200
     reader, relay = EventReader(), MessagesRelay()
-    while (data := await connection.chunk(1.0)) is not None:
+    while (data := await connection.chunk(PATIENCE)) is not None:
         for each in reader.feed(data):
             relay.take(each)
     connection.release()
@@ -78,8 +81,8 @@ async def test_a_stream_of_a_message_fails_as_one_of_chat_does(upstream: Upstrea
     connection = await messages(upstream, stream=True)
     reader, relay = EventReader(), MessagesRelay()
     with pytest.raises((UpstreamFailure, Malformed, EOFError)):
-        assert await connection.head(1.0) == 200
-        while (data := await connection.chunk(1.0)) is not None:
+        assert await connection.head(PATIENCE) == 200
+        while (data := await connection.chunk(PATIENCE)) is not None:
             for each in reader.feed(data):
                 relay.take(each)
         raise EOFError
@@ -89,8 +92,8 @@ async def test_a_stream_of_a_message_fails_as_one_of_chat_does(upstream: Upstrea
 
 async def test_a_json_answer_has_content_and_usage_within_the_cap(upstream: Upstream) -> None:
     connection = await upstream.chat(max_tokens=2, n=3)
-    assert await connection.head(1.0) == 200
-    answer = json.loads(await connection.body(1.0))
+    assert await connection.head(PATIENCE) == 200
+    answer = json.loads(await connection.body(PATIENCE))
     connection.release()
     assert [choice["finish_reason"] for choice in answer["choices"]] == ["length"] * 3
     assert answer["usage"]["completion_tokens"] == 6
@@ -99,9 +102,9 @@ async def test_a_json_answer_has_content_and_usage_within_the_cap(upstream: Upst
 
 async def test_a_stream_ends_with_finish_usage_and_done(upstream: Upstream) -> None:
     connection = await upstream.chat(stream=True, stream_options={"include_usage": True})
-    assert await connection.head(1.0) == 200
+    assert await connection.head(PATIENCE) == 200
     reader, found = EventReader(), list[bytes]()
-    while (data := await connection.chunk(1.0)) is not None:
+    while (data := await connection.chunk(PATIENCE)) is not None:
         found += reader.feed(data)
     connection.release()
     *parts, usage, done = found
@@ -117,8 +120,8 @@ async def test_embeddings_are_one_for_each_input_and_always_the_same(upstream: U
     answers = []
     for _ in range(2):
         connection = await upstream.ask(b"/embeddings", {"model": "m", "input": ["a", "b"]})
-        assert await connection.head(1.0) == 200
-        answers.append(json.loads(await connection.body(1.0)))
+        assert await connection.head(PATIENCE) == 200
+        answers.append(json.loads(await connection.body(PATIENCE)))
         connection.release()
     assert answers[0] == answers[1] and len(answers[0]["data"]) == 2
 
@@ -129,7 +132,7 @@ async def test_embeddings_are_one_for_each_input_and_always_the_same(upstream: U
 async def test_each_way_to_fail_is_told_apart(upstream: Upstream, script: Script, kind: str) -> None:
     upstream.model.script = script
     connection = await upstream.chat()
-    wait = 0.3 if script.mode == "stall" else 5.0
+    wait = 0.3 if script.mode == "stall" else PATIENCE
     with pytest.raises(UpstreamFailure) as caught:
         await connection.head(wait)
         await connection.body(wait)
@@ -141,8 +144,8 @@ async def test_each_way_to_fail_is_told_apart(upstream: Upstream, script: Script
 async def test_an_error_answer_keeps_the_connection(upstream: Upstream) -> None:
     upstream.model.script = Script(mode="error", status=503)
     connection = await upstream.chat()
-    assert await connection.head(1.0) == 503
-    assert json.loads(await connection.body(1.0))["error"]["code"] == "scripted_error"
+    assert await connection.head(PATIENCE) == 503
+    assert json.loads(await connection.body(PATIENCE))["error"]["code"] == "scripted_error"
     connection.release()
     assert upstream.pool.idle() is (connection if upstream.kept else None)
 
@@ -152,8 +155,8 @@ async def test_after_lets_calls_pass_first_and_miscount_reports_too_much(upstrea
     counts = []
     for _ in range(2):
         connection = await upstream.chat()
-        await connection.head(1.0)
-        counts.append(json.loads(await connection.body(1.0))["usage"]["completion_tokens"])
+        await connection.head(PATIENCE)
+        counts.append(json.loads(await connection.body(PATIENCE))["usage"]["completion_tokens"])
         connection.release()
     assert counts == [5, 22]
 
@@ -161,7 +164,7 @@ async def test_after_lets_calls_pass_first_and_miscount_reports_too_much(upstrea
 async def test_what_was_never_sent_is_certainly_not_billed() -> None:
     pool = UpstreamPool("http://127.0.0.1:9/v1", asyncio.get_running_loop())
     with pytest.raises(UpstreamFailure) as caught:
-        await pool.connect(1.0)
+        await pool.connect(PATIENCE)
     assert caught.value.kind == "refused" and not caught.value.sent
 
 
@@ -176,11 +179,11 @@ async def test_what_was_never_sent_is_certainly_not_billed() -> None:
 )
 async def test_upstreams_that_do_not_keep_to_http(raw: bytes, kind: str) -> None:
     async with raw_server(lambda _: raw) as pool:
-        connection = await pool.connect(1.0)
+        connection = await pool.connect(PATIENCE)
         connection.send(b"GET / HTTP/1.1\r\nhost: u\r\n\r\n")
         with pytest.raises(UpstreamFailure) as caught:
-            await connection.head(1.0)
-            await connection.body(1.0)
+            await connection.head(PATIENCE)
+            await connection.body(PATIENCE)
         connection.release()
         assert caught.value.kind == kind
 
@@ -188,10 +191,10 @@ async def test_upstreams_that_do_not_keep_to_http(raw: bytes, kind: str) -> None
 async def test_a_body_that_ends_with_the_connection_and_early_hints_are_read() -> None:
     raw = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\nconnection: close\r\n\r\nall of it"
     async with raw_server(lambda _: raw) as pool:
-        connection = await pool.connect(1.0)
+        connection = await pool.connect(PATIENCE)
         connection.send(b"GET / HTTP/1.1\r\nhost: u\r\n\r\n")
-        assert await connection.head(1.0) == 200
-        assert await connection.body(1.0) == b"all of it"
+        assert await connection.head(PATIENCE) == 200
+        assert await connection.body(PATIENCE) == b"all of it"
         connection.release()
         assert pool.idle() is None
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-import time
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +23,8 @@ from groundplan.gateway.upstream.http1 import Pool, UpstreamConnection, Upstream
 from groundplan.gateway.upstream.pools import Pools, Wire
 
 REQUEST = b"POST /v1/x HTTP/1.1\r\nhost: u\r\ncontent-length: 2\r\n\r\nhi"
+PATIENCE = 20.0
+"""Seconds for what comes at once, and later where the machine is busy."""
 
 
 async def echo(request: Request, response: Response) -> None:
@@ -38,11 +40,11 @@ async def pools() -> AsyncIterator[Pools]:
 
 
 async def asked(pool: Pool) -> bytes:
-    connection = await pool.connect(2.0)
+    connection = await pool.connect(PATIENCE)
     try:
         connection.send(REQUEST)
-        await connection.head(2.0)
-        return await connection.body(2.0)
+        await connection.head(PATIENCE)
+        return await connection.body(PATIENCE)
     finally:
         connection.release()
 
@@ -79,19 +81,20 @@ async def test_the_name_in_the_certificate_is_the_hosts_or_the_declared_one(pool
 
 async def test_an_upstream_that_misses_our_certificate_was_not_asked_anything(pools: Pools, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    context = server_context(authority, client_ca=authority.file)
+    context, told = server_context(authority, client_ca=authority.file), threading.Event()
 
     def serve(listener: socket.socket) -> None:
         plain, _ = listener.accept()
         with context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False) as secure:
             with contextlib.suppress(ssl.SSLError):
                 secure.do_handshake()
-            time.sleep(0.3)  # closing at once would reset the alert away
+            told.wait(PATIENCE)  # closing at once would reset the alert away
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(asyncio.to_thread(serve, listener))
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"
         refused = await failure(pools.of(Wire(url, Tls(ca=f"file:{authority.file}"))))
+        told.set()
         await serving
     assert refused.kind == "refused" and not refused.sent and "CERTIFICATE_REQUIRED" in str(refused)
 
@@ -117,7 +120,9 @@ async def test_a_renewed_client_certificate_is_taken_up_and_calls_in_flight_go_o
         wire = Wire(f"https://127.0.0.1:{port}/v1", tls, version)
         before = pools.of(wire)
         running = asyncio.create_task(asked(before))
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(PATIENCE):
+            while not seen:  # noqa: ASYNC110 -- what is waited for has no event
+                await asyncio.sleep(0.01)
         again, secret = authority.issue("renewed")
         cert.write_bytes(again.read_bytes())
         key.write_bytes(secret.read_bytes())
@@ -216,10 +221,10 @@ async def test_bytes_behind_an_answer_become_no_part_of_it_nor_of_the_next(pools
     first = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
     async with answering(first + b"HTTP/1.1 500 No\r\ncontent-length: 4\r\n\r\nevil") as url:
         pool = pools.of(Wire(url))
-        connection: UpstreamConnection = await pool.connect(2.0)
+        connection: UpstreamConnection = await pool.connect(PATIENCE)
         connection.send(REQUEST)
-        assert await connection.head(2.0) == 200
-        assert await connection.body(2.0) == b"hi"
+        assert await connection.head(PATIENCE) == 200
+        assert await connection.body(PATIENCE) == b"hi"
         connection.release()
         assert pool.idle() is None
 
@@ -229,12 +234,12 @@ async def test_a_body_that_is_sent_in_parts_arrives_whole_by_either_version(pool
     async with http1(echo, server_context(authority)) as port:
         for version in (1, 2):
             pool = pools.of(Wire(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}"), version))
-            connection = await pool.connect(2.0)
+            connection = await pool.connect(PATIENCE)
             connection.send(b"POST /v1/x HTTP/1.1\r\nhost: u\r\ncontent-length: 6\r\n\r\nab")
             connection.send(b"cd")
             connection.send(b"ef")
-            assert await connection.head(2.0) == 200
-            assert await connection.body(2.0) == b"abcdef"
+            assert await connection.head(PATIENCE) == 200
+            assert await connection.body(PATIENCE) == b"abcdef"
             connection.release()
 
 
