@@ -129,8 +129,8 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         stack = await opened.enter_async_context(installation(database, tmp_path))
         port = listener.sockets[0].getsockname()[1]
         places = [
-            deployment("chat", two, rates=RATES, accepts=["image"], image_tokens=100, first_token_ms=5000),
-            deployment("own", port, rates=RATES, serves=["responses", "input_tokens"], first_token_ms=5000),
+            deployment("chat", two, rates=RATES, accepts=["image"], image_tokens=100, first_token_ms=10_000),
+            deployment("own", port, rates=RATES, serves=["responses", "input_tokens"], first_token_ms=10_000),
         ]
         made = [workload("assistant", ["chat", "own"], system_prompt="You are ours.")]
         made.append(workload("keeper", ["chat", "own"], keep=Keep(content="full", seconds=3600)))
