@@ -57,7 +57,7 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[MessageWorl
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack, shipping(stack):
         key = stack.key()
         url = f"http://127.0.0.1:{stack.port}"
-        async with AsyncAnthropic(base_url=url, api_key=key, max_retries=0, timeout=10) as client:
+        async with AsyncAnthropic(base_url=url, api_key=key, max_retries=0, timeout=60) as client:
             made = MessageWorld(stack, model, port, key, None)  # type: ignore[arg-type]
             made.asking = client
             made.play()
