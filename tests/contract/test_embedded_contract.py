@@ -31,7 +31,7 @@ class Upstream:
         self.pool = UpstreamPool(endpoint.url, asyncio.get_running_loop())
 
     async def chat(self, **more: Any) -> UpstreamConnection:
-        connection = self.pool.idle() or await self.pool.connect(2.0)
+        connection = self.pool.idle() or await self.pool.connect(SECONDS)
         body = {"model": "m", "messages": [{"role": "user", "content": "Where is it?"}], "max_tokens": 8, **more}
         data = json.dumps(body).encode()
         head = b"POST %b/chat/completions HTTP/1.1\r\nhost: u\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n"
@@ -98,13 +98,16 @@ async def test_a_stream_ends_with_finish_usage_and_done(upstream: Upstream) -> N
 
 
 async def test_a_caller_that_goes_away_frees_the_model(upstream: Upstream) -> None:
-    connection = await upstream.chat(max_tokens=2000, stream=True, messages=_story())
-    assert await connection.head(SECONDS) == 200
-    assert await connection.chunk(SECONDS)
-    connection.abort()
-    started = time.monotonic()
-    await upstream.answer(max_tokens=1)
-    assert time.monotonic() - started < 8, "2,000 tokens would take longer"
+    took: list[float] = []
+    while len(took) < 3 and min(took, default=9.0) >= 8:  # the best of three: the machine may be busy
+        connection = await upstream.chat(max_tokens=2000, stream=True, messages=_story())
+        assert await connection.head(SECONDS) == 200
+        assert await connection.chunk(SECONDS)
+        connection.abort()
+        started = time.monotonic()
+        await upstream.answer(max_tokens=1)
+        took.append(time.monotonic() - started)
+    assert min(took) < 8, "2,000 tokens would take longer"
 
 
 async def test_calls_at_once_wait_for_each_other_and_all_are_answered(upstream: Upstream) -> None:
@@ -113,12 +116,15 @@ async def test_calls_at_once_wait_for_each_other_and_all_are_answered(upstream: 
 
 
 async def test_idle_connections_do_not_keep_others_out(upstream: Upstream) -> None:
-    idle = [await upstream.pool.connect(2.0) for _ in range(20)]
-    started = time.monotonic()
-    assert (await upstream.answer(max_tokens=1))["usage"]["completion_tokens"] == 1
-    assert time.monotonic() - started < 4, "an idle connection is closed after 5 s"
-    for connection in idle:
-        connection.abort()
+    took: list[float] = []
+    while len(took) < 3 and min(took, default=9.0) >= 4:  # the best of three: the machine may be busy
+        idle = [await upstream.pool.connect(SECONDS) for _ in range(20)]
+        started = time.monotonic()
+        assert (await upstream.answer(max_tokens=1))["usage"]["completion_tokens"] == 1
+        took.append(time.monotonic() - started)
+        for connection in idle:
+            connection.abort()
+    assert min(took) < 4, "an idle connection is closed after 5 s"
 
 
 async def test_bad_requests_are_answered_as_such(upstream: Upstream) -> None:

@@ -78,7 +78,7 @@ class Setup:
             Shipper(self.stack.home).step(connection)
 
     async def shipped(self, attempts: int) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while True:
             await asyncio.to_thread(self._ship)
             if self.stack.sql("SELECT count(*) FROM attempt WHERE state = 'settled'")[0][0] >= attempts:
@@ -113,7 +113,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             yield made
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 async def _alive(setup: Setup, process: Worker, log: Path) -> None:

@@ -102,7 +102,7 @@ async def replaying(database: Database, folder: Path) -> AsyncIterator[World]:
             feature = "refunds" if number % 3 == 0 else "orders"
             reply = await stack.chat(key, f"question {number}", headers={"groundplan_feature": feature})
             assert reply.status == 200
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while stack.sql("SELECT count(*) FROM content JOIN call ON id = call_id") != [(CALLS,)]:  # noqa: ASYNC110 -- no event
                 await asyncio.sleep(0.1)
         settings = database.settings(stack.home.root)
@@ -186,7 +186,7 @@ async def _needs_a_fit_judge(world: World) -> None:
 
 async def _shipped(world: World, done: Run, calls: int) -> None:
     count = "SELECT count(*) FROM call WHERE detail -> 'route' ->> 'experiment' = %s"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while world.stack.sql(count, str(done.id)) != [(calls,)]:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.1)
 
