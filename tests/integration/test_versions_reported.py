@@ -23,3 +23,15 @@ async def test_what_cannot_be_written_in_a_name_is_left_out(database: Database) 
     with psycopg.connect(database.superuser) as conn:
         found = conn.execute("SELECT model, fingerprint FROM model_reported ORDER BY model").fetchall()
     assert found == [("ab", ""), ("c", "f" + "x" * 198)]
+
+
+async def test_what_waited_for_the_database_is_told_in_the_order_in_which_it_was_reported(database: Database) -> None:
+    reported = Reported(database.urls["gateway"])
+    for fingerprint in ("fp_9", "fp_1", "fp_5"):
+        reported.look(PLACE, json.dumps({"model": "m", "system_fingerprint": fingerprint}).encode())
+    await reported.flush()
+    with psycopg.connect(database.superuser) as conn:
+        found = conn.execute("SELECT fingerprint FROM model_reported ORDER BY first_at").fetchall()
+        times = conn.execute("SELECT count(DISTINCT first_at) FROM model_reported").fetchone()
+    assert found == [("fp_9",), ("fp_1",), ("fp_5",)]
+    assert times == (3,), "or none would be newer than the other"

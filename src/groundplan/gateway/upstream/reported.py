@@ -23,8 +23,9 @@ FLUSH_SECONDS = 1.0
 LONGEST = 200
 _log = logging.getLogger(__name__)
 _ADD = """INSERT INTO model_reported AS r (deployment, asked, model, fingerprint, first_at, last_at)
-    VALUES (%s, %s, %s, %s, now(), now())
-    ON CONFLICT (deployment, asked, model, fingerprint) DO UPDATE SET last_at = now()"""
+    VALUES (%s, %s, %s, %s, clock_timestamp(), clock_timestamp())
+    ON CONFLICT (deployment, asked, model, fingerprint) DO UPDATE SET last_at = clock_timestamp()"""
+"""Several are told in one transaction: the time of the clock keeps them in order."""
 
 
 class _Model(msgspec.Struct, frozen=True):
@@ -54,7 +55,8 @@ class Reported:
         self._url = url
         self._next: dict[str, float] = {}
         self._known: set[Version] = set()
-        self._waiting: set[Version] = set()
+        self._waiting: dict[Version, None] = {}
+        """In the order in which they were reported: what comes later is the newer version."""
 
     def due(self, deployment: str, now: float) -> bool:
         """Whether its next answer is to be looked at. `now`: seconds of a clock that only goes on."""
@@ -76,7 +78,7 @@ class Reported:
         version = (deployment.name, deployment.upstream_model, _shown(named), _shown(print_))
         if version not in self._known:
             self._known.add(version)
-            self._waiting.add(version)
+            self._waiting[version] = None
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -88,15 +90,15 @@ class Reported:
         """Tell what is new; what cannot be told waits on."""
         if not self._waiting:
             return
-        taken, self._waiting = self._waiting, set()
+        taken, self._waiting = self._waiting, {}
         try:
             async with asyncio.timeout(5.0):
                 async with await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2) as connection:
                     async with connection.cursor() as cursor:
-                        await cursor.executemany(_ADD, sorted(taken))
+                        await cursor.executemany(_ADD, list(taken))
         except (psycopg.Error, OSError, TimeoutError) as error:
             _log.warning("versions that upstreams report wait for PostgreSQL: %s", error.__class__.__name__)
-            self._waiting |= taken
+            self._waiting = taken | self._waiting
 
     async def close(self) -> None:
         with suppress(asyncio.CancelledError):
