@@ -29,7 +29,7 @@ from groundplan.api.served import current_blueprint, known_workload, local_servi
 from groundplan.core.audit import ActingAs, person_actor
 from groundplan.core.audit import verify as audit_verify
 from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
-from groundplan.core.audit.tiles import tile_path, tiles_of
+from groundplan.core.audit.tiles import decode_bundle, encode_bundle, tile_path, tiles_of
 from groundplan.core.errors import NotFound, Unavailable
 from groundplan.core.words import counted
 from groundplan.identity import service as identity
@@ -140,8 +140,7 @@ def tamper(services: Services, _: Caller, __: Told) -> dict[str, Any]:
         _copy_log(services.home.audit, copy)
         file = copy / tile_path("entries", *random.choice(_bundles(copy)))
         data = bytearray(file.read_bytes())
-        at = random.randrange(len(data) // 2, len(data))
-        data[at] ^= 0x01
+        data[place_in_entry(bytes(data))] ^= 0x01
         file.write_bytes(bytes(data))
         verdict = audit_verify.verify(copy, None)
     problems = [{"at": problem.where, "message": problem.message} for problem in verdict.problems]
@@ -206,7 +205,9 @@ def _clouds(services: Services) -> list[str]:
 def _copy_log(source: Path, target: Path) -> None:
     """Copy a log that is being written: the checkpoint is read first, and files only ever grow beyond it."""
     checkpoint = source / "checkpoint"
-    data = checkpoint.read_bytes() if checkpoint.exists() else b""
+    if not checkpoint.exists():
+        raise _empty()
+    data = checkpoint.read_bytes()
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("lock", "checkpoint", ".*"))
     (target / "checkpoint").write_bytes(data)
 
@@ -214,10 +215,23 @@ def _copy_log(source: Path, target: Path) -> None:
 def _bundles(folder: Path) -> list[tuple[int, int]]:
     """(index, width) of the bundles of entries under the log's checkpoint."""
     data = (folder / "checkpoint").read_bytes()
-    size = parse_checkpoint(parse_note(data).text).size if data else 0
+    size = parse_checkpoint(parse_note(data).text).size
     if not size:
-        raise Unavailable("the log has no entry yet", code="audit_empty", hint="Ask again in a second.")
+        raise _empty()
     return list(tiles_of(size, 0))
+
+
+def _empty() -> Unavailable:
+    return Unavailable("the log has no entry yet", code="audit_empty", hint="Ask again in a second.")
+
+
+def place_in_entry(bundle: bytes) -> int:
+    """Where to alter a bundle so that one entry is another: anywhere in it, but not in its length, which would make the
+    rest of the bundle unreadable too."""
+    entries = decode_bundle(bundle)
+    chosen = random.randrange(len(entries))
+    end = len(encode_bundle(entries[: chosen + 1]))
+    return random.randrange(end - len(entries[chosen]), end)
 
 
 def _gateway(services: Services) -> str:
