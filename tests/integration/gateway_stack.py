@@ -33,8 +33,15 @@ RATES = Rates(input=0, output=10 * PICO)
 """10 USD per million tokens of output: 20 tokens cost 0.0002 USD."""
 
 
+PATIENT: dict[str, Any] = {"first_token_ms": 10_000, "idle_ms": 5_000, "connect_ms": 5_000}
+"""How long a worker waits for an upstream: where the machine is busy, one that is well may take seconds to answer."""
+HASTY: dict[str, Any] = {"first_token_ms": 1000, "idle_ms": 500, "connect_ms": 500}
+"""For an upstream that does not answer."""
+UNTOLD_TRIES = 8
+
+
 def deployment(name: str, port: int, **more: Any) -> Deployment:
-    settings: dict[str, Any] = {"rates": RATES, "first_token_ms": 1000, "idle_ms": 500, "connect_ms": 500, **more}
+    settings: dict[str, Any] = {"rates": RATES, **PATIENT, **more}
     return Deployment(
         name=name, site=f"site-{name}", model=f"scripted/{name}", upstream_model=f"up-{name}",
         url=f"http://127.0.0.1:{port}/v1", **settings,
@@ -125,11 +132,25 @@ class Stack:
         with psycopg.connect(other, autocommit=True) as connection:
             connection.execute(statement.encode())
 
-    def policy(self, kind: str, subject: str, statement: str, *parameters: Any) -> None:
-        """A change of live policy, as the control process makes it."""
+    def policy(self, kind: str, subject: str, statement: str, *parameters: Any) -> int:
+        """A change of live policy, as the control process makes it; its number."""
         with psycopg.connect(self.database.urls["control"]) as connection:
             connection.execute(statement.encode(), parameters)
-            connection.execute("SELECT next_policy_number(%s, %s, true)", (kind, subject))
+            row = connection.execute("SELECT next_policy_number(%s, %s, true)", (kind, subject)).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def behind(self, number: int | None = None) -> list[int]:
+        """Pids of workers that run and have not acknowledged live policy up to `number`, by default all there is."""
+        rows = self.sql("SELECT pid, policy_ack, (SELECT number FROM policy_epoch) FROM gateway WHERE state = 'live'")
+        return [pid for pid, ack, newest in rows if ack < (newest if number is None else number) and _runs(pid)]
+
+    async def heard(self, number: int | None = None, seconds: float = 30) -> None:
+        """Until every worker that runs acknowledges live policy up to `number`, by default all there is."""
+        end = time.monotonic() + seconds
+        while behind := self.behind(number):
+            assert time.monotonic() < end, behind
+            await asyncio.sleep(0.02)
 
     def person(self, email: str) -> str:
         person = str(new_id())
@@ -138,14 +159,18 @@ class Stack:
 
     def key(self, workload_name: str = "assistant", person: str | None = None, acts: bool = False) -> str:
         key = f"gp_{os.urandom(16).hex()}"
-        self.policy(
+        number = self.policy(
             "key",
             workload_name,
             "INSERT INTO api_key (id, hash, prefix, workload, person_id, acts_for_others, created_by) "
             "VALUES (%s, %s, 'gp_', %s, %s, %s, 'operator')",
             *(new_id(), hashlib.sha256(key.encode()).digest(), workload_name, person, acts),
         )
-        time.sleep(0.35)  # a worker takes policy up within a heartbeat
+        time.sleep(0.35)  # what a worker links to beside its calls is linked to by then
+        end = time.monotonic() + 30
+        while behind := self.behind(number):
+            assert time.monotonic() < end, behind
+            time.sleep(0.02)
         return key
 
     def start(self, count: int = 1) -> None:
@@ -157,7 +182,7 @@ class Stack:
             self.workers.append(fork_worker(arguments, fd, log.fileno(), environment))
         log.close()
 
-    async def ready(self, number: int = 1, seconds: float = 20) -> None:
+    async def ready(self, number: int = 1, seconds: float = 60) -> None:
         """Until every worker serves the blueprint `number`."""
         end = time.monotonic() + seconds
         while True:
@@ -184,6 +209,15 @@ class Stack:
         return await self.ask("POST", path, key, data, **headers)
 
     async def ask(self, method: str, path: str, key: str | None, data: bytes = b"", **headers: str) -> Reply:
+        """The answer; where a busy PostgreSQL did not say in time what is left of a budget, that of a later try, as the
+        refusal asks for."""
+        for _ in range(UNTOLD_TRIES):
+            reply = await self._ask(method, path, key, data, **headers)
+            if reply.status != 503 or b'"budget_unreachable"' not in reply.body:
+                break
+        return reply
+
+    async def _ask(self, method: str, path: str, key: str | None, data: bytes, **headers: str) -> Reply:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         lines = [f"{method} {path} HTTP/1.1", "host: gateway", f"content-length: {len(data)}", "connection: close"]
         lines += [f"authorization: Bearer {key}"] if key else []
@@ -201,6 +235,14 @@ class Stack:
         headers = more.pop("headers", {})
         body = {"model": "auto", "messages": [{"role": "user", "content": text}], "max_tokens": 20, **more}
         return await self.post("/v1/chat/completions", key, body, **headers)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there, and neither dead nor stopped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "TtZX"
+    except (OSError, IndexError):
+        return False
 
 
 def parse(raw: bytes) -> Reply:
@@ -256,4 +298,4 @@ async def installation(database: Database, folder: Path) -> AsyncIterator[Stack]
     try:
         yield stack
     finally:
-        stack.stop()
+        await asyncio.to_thread(stack.stop)  # scripted upstreams of this loop still answer what is under way

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from openai import AsyncOpenAI, RateLimitError
 from tests.integration.gateway_stack import (
+    HASTY,
     Stack,
     blueprint,
     deployment,
@@ -109,6 +110,11 @@ async def test_a_client_that_asks_for_usage_gets_it_with_the_facts(setup: Setup)
     ],
 )
 async def test_a_failure_before_the_first_byte_is_invisible(setup: Setup, mode: str, stream: bool) -> None:
+    if mode == "stall":
+        ports = {model.name: _port(model, setup.stack) for model in (setup.primary, setup.fallback)}
+        places = [deployment("primary", ports["primary"], **HASTY), deployment("fallback", ports["fallback"])]
+        setup.stack.apply(blueprint(2, places, [workload("assistant", ["primary", "fallback"])]))
+        await setup.stack.ready(2)
     setup.primary.script = Script(mode=mode)
     reply = await setup.stack.chat(setup.key, stream=stream)
     assert reply.status == 200
@@ -141,16 +147,20 @@ async def test_the_callers_own_fault_is_passed_on_without_a_fallback(setup: Setu
 
 
 async def test_a_client_that_goes_away_frees_the_upstream(setup: Setup) -> None:
-    setup.primary.script = Script(tokens=20, chunk_ms=100)
+    setup.primary.script = Script(tokens=100, chunk_ms=100)
     body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "x"}], "stream": True}).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {setup.key}\r\n"
     writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
     await reader.readuntil(b"data: ")
     writer.transport.abort()
-    await asyncio.sleep(0.25)
-    metrics = (await setup.stack.ask("GET", "/metrics", None)).body.decode()
-    assert 'outcome="cancelled"} 1' in metrics
+    async with asyncio.timeout(30):
+        while True:
+            metrics = (await setup.stack.ask("GET", "/metrics", None)).body.decode()
+            if 'outcome="cancelled"} 1' in metrics:
+                break
+            assert 'outcome="ok"} 1' not in metrics, "it went on to its end"
+            await asyncio.sleep(0.05)
     assert "groundplan_gateway_running{" in metrics and "groundplan_gateway_open_reservations" in metrics
     open_line = next(line for line in metrics.splitlines() if line.startswith("groundplan_gateway_open_reservations{"))
     assert open_line.endswith(" 0")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from tests.integration.gateway_stack import (
     workload,
 )
 
+from groundplan.blueprint.model import Workload
 from groundplan.core.endpoints import announce
 from groundplan.core.money import PICO
 from groundplan.gateway.http.server import Refusal, Request, Response, Server
@@ -39,49 +42,76 @@ async def model() -> AsyncIterator[tuple[ScriptedModel, int]]:
 @pytest.fixture
 async def stack(database: Database, tmp_path: Path, model: tuple[ScriptedModel, int]) -> AsyncIterator[Stack]:
     async with installation(database, tmp_path) as made:
-        made.apply(blueprint(1, [deployment("one", model[1])], [workload("assistant", ["one"], grace_ms=500)]))
+        made.apply(blueprint(1, [deployment("one", model[1])], [workload("assistant", ["one"])]))
         yield made
 
 
-async def until(ask: Callable[[], Awaitable[Reply]], status: int, code: str, seconds: float = 1.0) -> None:
-    end = time.monotonic() + seconds
+async def until(ask: Callable[[], Awaitable[Reply]], status: int, code: str, seconds: float = 30.0) -> float:
+    """How many seconds it took."""
+    began = time.monotonic()
     while True:
         reply = await ask()
+        took = time.monotonic() - began
         if reply.status == status and (status == 200 or reply.code == code):
-            return
-        assert time.monotonic() < end, (reply.status, reply.body)
+            return took
+        assert took < seconds, (reply.status, reply.body)
         await asyncio.sleep(0.02)
+
+
+async def within_a_second(again: Callable[[], Awaitable[float]]) -> None:
+    """At the best of three times: a busy machine may keep a worker from running."""
+    took = []
+    for _ in range(3):
+        took.append(await again())
+        if took[-1] < 1.0:
+            return
+    raise AssertionError(took)
 
 
 async def test_a_revoked_key_and_a_kill_are_effective_and_acknowledged_within_a_second(stack: Stack) -> None:
     stack.start()
     await stack.ready()
-    key, other = stack.key(), stack.key()
-    assert (await stack.chat(key)).status == 200
-    stack.policy(
-        "key", "x", "UPDATE api_key SET revoked_at = now() WHERE id = (SELECT min(id::text)::uuid FROM api_key)"
-    )
-    await until(lambda: stack.chat(key), 401, "key_revoked")
+    other = stack.key()
+
+    async def revoked() -> float:
+        key = stack.key()
+        assert (await stack.chat(key)).status == 200
+        stack.policy(
+            "key", "x", "UPDATE api_key SET revoked_at = now() WHERE id = (SELECT max(id::text)::uuid FROM api_key)"
+        )
+        return await until(lambda: stack.chat(key), 401, "key_revoked")
+
+    async def killed() -> float:
+        stack.policy(
+            "kill", "site/site-one",
+            "INSERT INTO kill_switch (id, scope, reason, by) VALUES (gen_random_uuid(), 'site/site-one', 'r', 'o')",
+        )  # fmt: skip
+        began = time.monotonic()
+        await until(lambda: stack.chat(other), 403, "killed")
+        await stack.heard()
+        took = time.monotonic() - began
+        stack.policy("kill", "site/site-one", "UPDATE kill_switch SET lifted_at = now()")
+        return max(took, await until(lambda: stack.chat(other), 200, ""))
+
+    await within_a_second(revoked)
     assert (await stack.chat(other)).status == 200
-    stack.policy(
-        "kill", "site/site-one",
-        "INSERT INTO kill_switch (id, scope, reason, by) VALUES (gen_random_uuid(), 'site/site-one', 'r', 'operator')",
-    )  # fmt: skip
-    await until(lambda: stack.chat(other), 403, "killed")
-    await asyncio.sleep(0.3)
-    ((acknowledged, newest),) = stack.sql("SELECT policy_ack, (SELECT number FROM policy_epoch) FROM gateway")
-    assert acknowledged == newest
-    stack.policy("kill", "site/site-one", "UPDATE kill_switch SET lifted_at = now()")
-    await until(lambda: stack.chat(other), 200, "")
+    await within_a_second(killed)
 
 
 async def test_a_kill_in_home_works_without_the_database(stack: Stack) -> None:
     stack.start()
     await stack.ready()
-    key = stack.key()
-    assert (await stack.chat(key)).status == 200
-    (stack.home.run / "kill.json").write_text(json.dumps([{"scope": "workload/assistant", "reason": "r", "at": ""}]))
-    await until(lambda: stack.chat(key), 403, "killed")
+    key, filed = stack.key(), stack.home.run / "kill.json"
+
+    async def killed() -> float:
+        assert (await stack.chat(key)).status == 200
+        filed.write_text(json.dumps([{"scope": "workload/assistant", "reason": "r", "at": ""}]))
+        took = await until(lambda: stack.chat(key), 403, "killed")
+        filed.unlink()
+        await until(lambda: stack.chat(key), 200, "")
+        return took
+
+    await within_a_second(killed)
 
 
 async def test_a_blueprint_is_taken_up_only_when_it_is_newer_and_signed(
@@ -94,28 +124,43 @@ async def test_a_blueprint_is_taken_up_only_when_it_is_newer_and_signed(
     stack.apply(blueprint(2, [place], [workload("assistant", ["one"], stage="retired")]), signed=False)
     await asyncio.sleep(0.6)
     assert (await stack.chat(key)).json["groundplan"]["blueprint"] == 1
-    stack.apply(blueprint(3, [place], [workload("assistant", ["one"], stage="retired")]))
-    await until(lambda: stack.chat(key), 403, "workload_not_running")
-    stack.apply(blueprint(4, [place], [workload("assistant", ["one"], expires="2020-01-01")]))
-    await until(lambda: stack.chat(key), 403, "workload_expired")
-    stack.apply(blueprint(5, [place], [workload("other", ["one"])]))
-    await until(lambda: stack.chat(key), 403, "workload_unknown")
+    numbers = itertools.count(3)
+
+    async def taken_up(changed: Workload, code: str) -> float:
+        stack.apply(blueprint(number := next(numbers), [place], [workload("assistant", ["one"])]))
+        await stack.ready(number)
+        assert (await stack.chat(key)).status == 200
+        stack.apply(blueprint(next(numbers), [place], [changed]))
+        return await until(lambda: stack.chat(key), 403, code)
+
+    for changed, code in (
+        (workload("assistant", ["one"], stage="retired"), "workload_not_running"),
+        (workload("assistant", ["one"], expires="2020-01-01"), "workload_expired"),
+        (workload("other", ["one"]), "workload_unknown"),
+    ):
+        await within_a_second(partial(taken_up, changed, code))
 
 
-async def test_a_worker_without_the_database_serves_for_the_grace_and_no_longer(stack: Stack) -> None:
+async def test_a_worker_without_the_database_serves_for_the_grace_and_no_longer(
+    stack: Stack, model: tuple[ScriptedModel, int]
+) -> None:
+    stack.apply(blueprint(2, [deployment("one", model[1])], [workload("assistant", ["one"], grace_ms=500)]))
     stack.start()
-    await stack.ready()
-    key = stack.key()
-    assert (await stack.chat(key)).status == 200
-    name = stack.database.name
-    stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-    stack.sql_admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-    cut = time.monotonic()
-    assert (await stack.chat(key)).status == 200
-    await until(lambda: stack.chat(key), 503, "policy_lease_expired", seconds=3)
-    assert 0.9 < time.monotonic() - cut < 2.5
-    stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-    await until(lambda: stack.chat(key), 200, "", seconds=5)
+    await stack.ready(2)
+    key, name, took = stack.key(), stack.database.name, list[float]()
+    for _ in range(3):  # at the best of three times: a busy machine may keep a worker from running
+        await until(lambda: stack.chat(key), 200, "")
+        stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        stack.sql_admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        cut = time.monotonic()
+        served = (await stack.chat(key)).status == 200
+        await until(lambda: stack.chat(key), 503, "policy_lease_expired")
+        took.append(time.monotonic() - cut)
+        stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        await until(lambda: stack.chat(key), 200, "")
+        if served and 0.9 < took[-1] < 2.5:
+            return
+    raise AssertionError(took)
 
 
 async def test_two_workers_fill_a_budget_exactly(
@@ -221,10 +266,12 @@ async def test_a_worker_that_is_told_to_stop_ends_its_calls_first(
     key = stack.key()
     model[0].script = Script(latency_ms=500)
     call = asyncio.create_task(stack.chat(key))
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(30):
+        while not model[0].counted:  # noqa: ASYNC110 -- of the shipped model, which has no event for it
+            await asyncio.sleep(0.02)
     stack.workers[0].send_signal(signal.SIGTERM)
     assert (await call).status == 200
-    assert await asyncio.to_thread(stack.workers[0].wait, 10) == 0
+    assert await asyncio.to_thread(stack.workers[0].wait, 60) == 0
     assert stack.sql("SELECT state FROM gateway") == [("stopped",)]
     ((left,),) = stack.sql("SELECT granted_usd * 1000000 FROM budget_period")
     assert left == 40  # four words of answer: the rest of the slice went back
@@ -233,7 +280,7 @@ async def test_a_worker_that_is_told_to_stop_ends_its_calls_first(
 async def test_health_says_what_is_missing(database: Database, tmp_path: Path) -> None:
     async with installation(database, tmp_path) as stack:
         stack.start()
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while True:
             try:
                 reply = await stack.ask("GET", "/readyz", None)
@@ -250,11 +297,19 @@ async def test_a_kill_in_home_is_heeded_while_the_database_hangs(stack: Stack) -
     """The database answers nothing at all, as a stopped process does."""
     stack.start()
     await stack.ready()
-    key = stack.key()
-    assert (await stack.chat(key)).status == 200
-    blocked = stack.hang()
-    try:
-        (stack.home.run / "kill.json").write_text(json.dumps([{"scope": "company", "reason": "r", "at": ""}]))
-        await until(lambda: stack.chat(key), 403, "killed")
-    finally:
-        blocked.close()
+    key, filed = stack.key(), stack.home.run / "kill.json"
+
+    async def killed() -> float:
+        assert (await stack.chat(key)).status == 200
+        blocked = stack.hang()
+        try:
+            filed.write_text(json.dumps([{"scope": "company", "reason": "r", "at": ""}]))
+            return await until(lambda: stack.chat(key), 403, "killed", seconds=3)
+        except AssertionError:
+            return 3.0  # cut off for so long, it refuses for that reason
+        finally:
+            blocked.close()
+            filed.unlink()
+            await until(lambda: stack.chat(key), 200, "")
+
+    await within_a_second(killed)
