@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from groundplan.runtime import openmp
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
@@ -21,10 +21,8 @@ _LONG_FIRST = (
     "test_chaos_gateway", "test_promise_", "acceptance", "test_cli_up", "test_external_database", "test_translate",
     "test_long_streams", "test_worker_replaced", "integration",
 )  # fmt: skip
-
-
 # What a property takes says how busy the machine is, not whether the property holds.
-settings.register_profile("groundplan", deadline=None)
+settings.register_profile("groundplan", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("groundplan")
 
 

@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,13 +23,23 @@ from typing import Any
 from groundplan.testing.passkey import SoftPasskey
 
 START_SECONDS = 120.0
+FIRST_PORT, PORTS_EACH, WORKERS = 20_000, 1_500, 8
+"""Below those that Linux gives to connections by itself, so that none takes one before its server listens there; each
+worker of a test run has ports of its own."""
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that is given once in this process."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    first = FIRST_PORT + PORTS_EACH * (int(worker) % WORKERS if worker.isdecimal() else 0)
+    while True:
+        port = first + random.randrange(PORTS_EACH)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 def wait_until(check: Any, seconds: float, what: str) -> Any:
@@ -101,7 +112,7 @@ class Upstream:
                 return request(self.port, "GET", "/v1/models").status < 500
             return False
 
-        wait_until(answers, 20, "the scripted model answers")
+        wait_until(answers, 60, "the scripted model answers")
 
     def control(self, **mode: Any) -> None:
         assert request(self.port, "POST", "/control", mode).status == 200
@@ -128,6 +139,8 @@ class Stack:
     environment: dict[str, str] = field(default_factory=dict)
     devices: dict[str, SoftPasskey] = field(default_factory=dict)
     """Each person's passkey, by e-mail address."""
+    tries: int = 1
+    """How often a call is made while a busy PostgreSQL does not say in time what is left of its budget."""
 
     @property
     def home(self) -> Path:
@@ -180,7 +193,11 @@ class Stack:
     def chat(self, key: str, text: str = "hello", timeout: float = 30.0, **more: Any) -> Answer:
         headers = {"authorization": f"Bearer {key}", **more.pop("headers", {})}
         body = {"model": "auto", "messages": [{"role": "user", "content": text}], **more}
-        return request(self.port, "POST", "/v1/chat/completions", body, headers, timeout)
+        for _ in range(self.tries):
+            answer = request(self.port, "POST", "/v1/chat/completions", body, headers, timeout)
+            if answer.status != 503 or "budget_unreachable" not in str(answer.body):
+                break
+        return answer
 
     def control(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
         """A request to the control API as somebody; as the operator where no headers are given."""
@@ -230,7 +247,7 @@ class Stack:
                     os.kill(pid, signal.SIGCONT)
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(30)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -4,7 +4,6 @@ mail to a real server."""
 from __future__ import annotations
 
 import dataclasses
-import socket
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from email.message import Message
@@ -17,6 +16,7 @@ from aiosmtpd.controller import Controller
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg_pool import ConnectionPool
+from tests.acceptance.stack import free_port
 from tests.integration.test_api_control import WORKSPACE
 
 from groundplan.api import approvals_look, mail, rights_look
@@ -66,10 +66,9 @@ class Kept:
 
 @pytest.fixture
 def post() -> Iterator[tuple[Kept, int]]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     kept = Kept()
-    server = Controller(kept, hostname="127.0.0.1", port=port)
+    server = Controller(kept, hostname="127.0.0.1", port=port, ready_timeout=60)
     server.start()
     yield kept, port
     server.stop()

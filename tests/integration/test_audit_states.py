@@ -104,7 +104,9 @@ def conn(database: Database) -> Iterator[Conn]:
         yield conn
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(EVENT, max_size=12))
 def test_whatever_happens_each_entry_is_in_the_log_once(conn: Conn, events: list[tuple[str, int]]) -> None:
     with conn.transaction(force_rollback=True), tempfile.TemporaryDirectory() as root:

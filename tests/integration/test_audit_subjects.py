@@ -62,7 +62,7 @@ def test_a_forged_token_or_another_home_is_refused(conn: Conn, keys: SubjectKeys
     token = keys.seal(conn, ana, "text")
     keys.seal(conn, ben, "text")
     for forged in (
-        token[:-2] + "AA",
+        token[:-2] + ("AA" if token[-2:] != "AA" else "BB"),
         token.replace(str(ana), str(ben)),
         "sealed:x:y",
         "text",

@@ -82,7 +82,9 @@ def perform(conn: Conn, ids: dict[str, UUID], change: str, group: str, member: s
     return None
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(CHANGE, max_size=25))
 def test_any_order_of_changes_gives_what_the_model_says(conn: Conn, changes: list[tuple[str, str, str]]) -> None:
     with conn.transaction(force_rollback=True):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from groundplan.core.database import DATABASE, ROLES, Role, connect, database_url, embedded_url, role_name
 from groundplan.core.home import Home
@@ -25,6 +26,8 @@ from groundplan.runtime.postgres import SUPERUSER, EmbeddedPostgres
 
 FAST: Final = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
 """Server settings for tests that do not crash the server."""
+_ENDING_SECONDS = 60.0
+"""For sessions that are told to end; the server itself waits five seconds for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,16 @@ class Cluster:
             yield self._describe(name)
         finally:
             with connect(self.superuser_url("postgres"), autocommit=True) as admin:
-                admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+                drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+                deadline = time.monotonic() + _ENDING_SECONDS
+                while True:
+                    try:
+                        admin.execute(drop)
+                    except errors.ObjectInUse:
+                        if time.monotonic() > deadline:
+                            raise
+                    else:
+                        break
                 for own in roles.values():
                     admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(own)))
 
