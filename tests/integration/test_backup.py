@@ -233,6 +233,18 @@ def test_a_member_that_would_leave_the_folder_is_refused(tmp_path: Path) -> None
     assert not (tmp_path / "escape").exists()
 
 
+def test_names_that_cannot_be_beside_each_other_are_damage(tmp_path: Path) -> None:
+    inside = tmp_path / "x"
+    inside.write_text("x")
+    for number, names in enumerate((("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a" * 300,))):
+        with tarfile.open(tmp_path / f"evil{number}", "w:gz") as tar:
+            for name in names:
+                tar.add(inside, name)
+        (tmp_path / f"out{number}").mkdir()
+        with pytest.raises(Invalid, match="archive_damaged"):
+            unpack(tmp_path / f"evil{number}", tmp_path / f"out{number}")
+
+
 def test_links_and_newer_formats_are_refused(tmp_path: Path) -> None:
     evil = tmp_path / "evil"
     with tarfile.open(evil, "w:gz") as tar:

@@ -4,6 +4,7 @@ its SHA-256. Does not know what the files mean, and does not encrypt: an archive
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -24,6 +25,9 @@ MANIFEST: Final = "manifest.json"
 FORMAT: Final = 1
 _BLOCK = 1 << 20
 _DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, KeyError, TypeError)
+_DAMAGE_NUMBERS = (None, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+"""Of an OSError: gzip reports a wrong checksum and a wrong header without a number; the others are names in an archive
+that cannot be beside each other, or be at all."""
 
 
 @dataclass
@@ -121,8 +125,7 @@ def unpack(archive: Path, folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise Invalid(f"{archive} does not exist", code="archive_missing", hint="Check the path.") from error
     except OSError as error:
-        # gzip reports a wrong checksum and a wrong header as OSError without a number.
-        raise (_damaged(archive, error) if error.errno is None else _unreadable(archive, error)) from error
+        raise (_damaged(archive, error) if error.errno in _DAMAGE_NUMBERS else _unreadable(archive, error)) from error
     except _DAMAGE as error:
         raise _damaged(archive, error) from error
     if manifest is not None and manifest.get("format") != FORMAT:
