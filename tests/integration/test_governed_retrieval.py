@@ -16,8 +16,8 @@ from groundplan.core.ids import new_id
 from groundplan.knowledge import store
 from groundplan.testing.database import Database
 
-TODAY = datetime.now(UTC).date()
-DAY = timedelta(days=1)
+TODAY, DAY = timedelta(), timedelta(days=1)
+"""Days from the one on which a test begins."""
 
 
 class World:
@@ -27,6 +27,7 @@ class World:
         self.control = psycopg.connect(database.urls["control"], autocommit=True)
         self.search = psycopg.connect(database.urls["search"])
         self.person = new_id()
+        self.today = datetime.now(UTC).date()
         self.control.execute(
             "INSERT INTO person (id, email, name) VALUES (%s, 'ana@acme.example', 'Ana')", (self.person,)
         )
@@ -34,7 +35,8 @@ class World:
 
     def put(self, **columns: Any) -> UUID:
         id = new_id()
-        values = {"id": id, "source": "s", "path": str(id), "title": "t", "digest": "d", **columns}
+        days = {name: self.today + value for name, value in columns.items() if isinstance(value, timedelta)}
+        values = {"id": id, "source": "s", "path": str(id), "title": "t", "digest": "d", **columns, **days}
         names = ", ".join(values)
         marks = ", ".join(["%s"] * len(values))
         self.control.execute(f"INSERT INTO document ({names}) VALUES ({marks})", list(values.values()))
