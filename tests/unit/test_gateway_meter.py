@@ -123,6 +123,13 @@ def test_a_line_whose_price_of_batches_is_the_dearest_is_reserved_at_it() -> Non
     assert meter.charged(ask("auto", line=True), one, Usage())[0] == 7 == meter.most(ask("auto", line=True), one, 0, 0)
 
 
+def test_a_line_that_can_end_in_no_other_class_is_reserved_at_its_price_of_batches_alone() -> None:
+    plain = Rates(input=0, output=10 * 10**6)
+    one = place(replace(plain, batch=replace(plain, output=5 * 10**6)))
+    for asked in ("auto", "standard"):
+        assert meter.most(ask(asked, line=True), one, 0, 20) == 100
+
+
 def test_a_tier_without_a_price_costs_the_dearest_that_has_one() -> None:
     one = place(Rates(input=10**12, output=0, priority=Rates(input=2 * 10**12, output=0)))
     usage = Usage(input=5, service_tier="scale")

@@ -68,7 +68,7 @@ def most(ask: Ask, deployment: Deployment, input_tokens: int, output_tokens: int
     if not ask.line:
         return price.bound(rates, input_tokens, output_tokens, ask.images, asked)
     own = price.bound(rates, input_tokens, output_tokens, ask.images, price.of_line(rates, deployment.serves))
-    if asked == price.STANDARD:
+    if asked == price.STANDARD or rates.priority is None:
         return own
     return max(own, price.bound(rates, input_tokens, output_tokens, ask.images, asked))  # whichever tier it names
 
