@@ -27,7 +27,7 @@ const OpenAI = require("openai");
   const judged = await client.moderations.create({ model: "judge", input: ["hello", "attack"] });
   const spare = await upload(1);
   const deleted = (await client.files.delete(spare.id)).deleted;
-  const cancelled = (await client.batches.cancel((await order(await upload(2))).id)).status;
+  const cancelled = (await client.batches.cancel((await order(await upload(40))).id)).status; // not over by then
   const flagged = judged.results.map((each) => each.flagged);
   console.log(JSON.stringify({ status: batch.status, names, listed, vectors, flagged, deleted, cancelled }));
 })();

@@ -45,6 +45,7 @@ async def searching(home: Path) -> AsyncIterator[list[bytes]]:
         assert request.target == PERSONAL
         response.send(200, await asyncio.to_thread(personal, request.body))
 
+    presidio.find("x")  # loads httpx, of which OpenAI's client in this process would see half while a thread loads it
     loop = asyncio.get_running_loop()
     server = Server(answer, of_refusal, loop)
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
