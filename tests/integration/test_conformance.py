@@ -48,7 +48,7 @@ class World:
 
     async def until(self, route: str, id: str, name: str, value: str) -> Any:
         """The JSON of a route, once a field of it has that value."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (told := (await self.ask(route, id=id)).json)[name] != value:  # noqa: ASYNC110 -- has no event
                 await asyncio.sleep(0.1)
         return told
@@ -163,8 +163,10 @@ async def files(world: World) -> None:
     upload = form(("purpose", b"batch", None), ("file", lines(3), "calls.jsonl"))
     file = (await world.ask("POST /v1/files", upload, content_type=FORM)).json["id"]
     order = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    world.model.script = Script(tokens=7, latency_ms=500)  # so that none has ended before it is cancelled
     made, other = [(await world.ask("POST /v1/batches", order)).json["id"] for _ in range(2)]
     await world.ask("POST /v1/batches/ID/cancel", id=other)
+    world.model.script = Script(tokens=7)
     await world.until("GET /v1/batches/ID", other, "status", "cancelled")
     done = await world.until("GET /v1/batches/ID", made, "status", "completed")
     await world.ask("GET /v1/batches")
@@ -188,7 +190,7 @@ async def conversations(world: World) -> None:
         {"type": "session.update", "session": {"type": "realtime", "prompt": {"id": "pmpt_1"}}},
     ]
     found: set[str] = set()
-    async with connect(url, additional_headers=headers, proxy=None) as socket, asyncio.timeout(20):
+    async with connect(url, additional_headers=headers, proxy=None) as socket, asyncio.timeout(60):
         for event in sent:
             await socket.send(json.dumps(event))
             ends = {"response.create": "response.done", "session.update": "session.updated"}.get(event["type"])

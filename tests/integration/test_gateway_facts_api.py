@@ -59,7 +59,7 @@ def call_of(stack: Stack, name: str = "assistant") -> UUID:
 
 async def kept(stack: Stack, key: str, body: dict[str, Any]) -> None:
     """Send it until it is kept: a worker that has just started, or is slow to follow live policy, says 503."""
-    end = asyncio.get_running_loop().time() + 30
+    end = asyncio.get_running_loop().time() + 60
     while (reply := await stack.post(OUTCOMES, key, body)).status != 201:
         assert reply.status == 503 and asyncio.get_running_loop().time() < end, reply.body
         await asyncio.sleep(0.1)
@@ -68,10 +68,13 @@ async def kept(stack: Stack, key: str, body: dict[str, Any]) -> None:
 async def test_an_application_says_what_its_call_was_worth(stack: Stack) -> None:
     key, call = stack.key(), call_of(stack)
     body = {"id": str(new_id()), "call_id": str(call), "accepted": True, "value_usd": "2.50", "label": "resolved"}
+    await kept(stack, key, {"call_id": str(call)})
     replies = await asyncio.gather(*(stack.post(OUTCOMES, key, body) for _ in range(6)))
     assert [reply.status for reply in replies] == [201] * 6
     assert replies[0].json == {"id": body["id"], "call_id": str(call)}
-    ((accepted, value, label, by),) = stack.sql("SELECT accepted, value_usd, label, by FROM outcome")
+    ((accepted, value, label, by),) = stack.sql(
+        "SELECT accepted, value_usd, label, by FROM outcome WHERE accepted IS NOT NULL"
+    )
     assert (accepted, str(value), label) == (True, "2.500000000000", "resolved")
     assert by == f"key:{stack.sql('SELECT id FROM api_key')[0][0]}"
     other = await stack.post(OUTCOMES, key, {**body, "accepted": False})
@@ -137,15 +140,14 @@ async def test_who_may_not_is_told_why(stack: Stack) -> None:
     assert (await stack.ask("GET", OUTCOMES, key)).status == 405
     assert (await stack.post("/api/keys", key, {})).code == "not_found"
     stop = "INSERT INTO kill_switch (id, scope, reason, by) VALUES (%s, 'workload/assistant', 'x', 'operator')"
-    stack.policy("kill", "workload/assistant", stop, new_id())
-    await asyncio.sleep(0.4)
+    await stack.heard(stack.policy("kill", "workload/assistant", stop, new_id()))
     for path in (OUTCOMES, SEARCH):
         assert (await stack.post(path, key, body)).code == "killed"
 
 
 async def test_without_postgresql_an_outcome_is_refused_and_kept_when_it_is_sent_again(stack: Stack) -> None:
     key, body = stack.key("payroll"), {"id": str(new_id()), "call_id": str(call_of(stack, "payroll"))}
-    assert (await stack.post(OUTCOMES, key, body)).status == 201
+    await kept(stack, key, body)
     name = stack.database.name
     body["id"] = str(new_id())
     stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
@@ -214,7 +216,7 @@ async def _signals_are_kept(stack: Stack, keys: dict[str, str], document: str) -
 async def _what_found_nothing_is_kept(stack: Stack, key: str, person: str) -> None:
     """Questions of searches and of calls alike: sealed, for who may read the gaps of knowledge, and no longer."""
     assert (await stack.chat(key, "Where do bicycles go?")).status == 200
-    end = asyncio.get_running_loop().time() + 20
+    end = asyncio.get_running_loop().time() + 60
     wanted = "SELECT asked, call_id, expires_at FROM knowledge_signal WHERE kind = 'unanswered' AND person_id = %s"
     while len(rows := stack.sql(wanted, person)) < 2:
         assert asyncio.get_running_loop().time() < end, rows
@@ -254,9 +256,13 @@ async def test_a_search_finds_what_the_person_behind_the_key_may_read(stack: Sta
         assert (await stack.post(SEARCH, stack.key("payroll", ana), question)).code == "no_sources"
         assert (await stack.post(SEARCH, keys["ana"], {"query": ""})).code == "request_invalid"
         assert searches(stack) == [], "nothing of it was restricted"
-        restricted = await stack.post(SEARCH, stack.key("strict", ana), question)
+        strict, end = stack.key("strict", ana), asyncio.get_running_loop().time() + 60
+        while (restricted := await stack.post(SEARCH, strict, question)).status == 503:
+            # a busy worker may not have confirmed its live policy within the last second
+            assert restricted.code == "policy_lease_expired" and asyncio.get_running_loop().time() < end
+            await asyncio.sleep(0.05)
         assert [passage["path"] for passage in restricted.json["passages"]] == ["leave.md"]
-        (made,) = searches(stack)
+        (made,) = [each for each in searches(stack) if each.status == "ok"]
         assert (made.workload, made.person, made.status) == ("strict", ana, "ok")
         assert [path for _, path, *_ in made.sources] == ["leave.md"], "what was read, durable before it was given"
         await _signals_are_kept(stack, keys, found.json["passages"][0]["document"])

@@ -40,7 +40,7 @@ async def place(database: Database, tmp_path: Path) -> AsyncIterator[tuple[Stack
 
 async def served(stack: Stack, place: Deployment, number: int = 1, **more: object) -> None:
     owners = {"business": ["bo@acme.example"]}
-    works = [workload("assistant", ["one"], owners=owners, grace_ms=0, **more), workload("open", ["one"])]
+    works = [workload("assistant", ["one"], owners=owners, **more), workload("open", ["one"])]
     stack.apply(blueprint(number, [place], works))
     if not stack.workers:
         stack.start()
@@ -67,7 +67,7 @@ def join(stack: Stack, made: str, person: str) -> None:
     )  # fmt: skip
 
 
-async def until(ask: Callable[[], Awaitable[Reply]], status: int, code: str = "", seconds: float = 10.0) -> Reply:
+async def until(ask: Callable[[], Awaitable[Reply]], status: int, code: str = "", seconds: float = 30.0) -> Reply:
     end = time.monotonic() + seconds
     while True:
         reply = await ask()
@@ -186,11 +186,11 @@ async def test_lines_of_a_batch_stop_with_the_grant_of_its_person(database: Data
             data = "\n".join(json.dumps(line) for line in lines).encode()
             file = await client.files.create(file=("in.jsonl", data), purpose="batch")
             await client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not model.counted:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             stack.policy("membership", "hr", "DELETE FROM membership WHERE person_id = %s", ana)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while stack.sql("SELECT status FROM batch") == [("in_progress",)]:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
         ((refused,),) = stack.sql("SELECT count(*) FROM batch_line WHERE NOT ok")
