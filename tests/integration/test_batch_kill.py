@@ -38,13 +38,13 @@ async def shipping(stack: Stack) -> AsyncIterator[Worker]:
         arguments = ["--home", str(stack.home.root)]
         process = fork_program("groundplan.gateway.journal.shipper", arguments, log.fileno(), environment)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while lookup(stack.home, CONTENT_WRITER) is None:  # noqa: ASYNC110 -- another process announces it
                 await asyncio.sleep(0.05)
         yield process
     finally:
         process.terminate()
-        await asyncio.to_thread(process.wait, 20)
+        await asyncio.to_thread(process.wait, 60)
 
 
 async def patient(client: AsyncOpenAI, id: str) -> Batch | None:
@@ -106,8 +106,8 @@ async def check(stack: Stack, client: AsyncOpenAI, batch: Batch, counted: int) -
     for failure in failures:  # a call that a dead worker had sent, or one for which a dead worker kept the money
         told = failure["error"] or failure["response"]["body"]["error"]
         assert told["code"] in ("batch_line_interrupted", "budget_exhausted"), failure
-    stack.stop()
-    async with asyncio.timeout(40):
+    await asyncio.to_thread(stack.stop)
+    async with asyncio.timeout(60):
         while stack.sql(UNRECOVERED):  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.2)
     ((rows, calls),) = stack.sql(

@@ -20,7 +20,7 @@ TEXT = b"28 days"
 
 async def seen(two: ScriptedModel, count: int) -> bytes:
     """What the candidate was asked the last time."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while two.counted < count:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.05)
     assert two.last is not None
@@ -39,14 +39,16 @@ async def test_a_second_answer_reads_what_its_person_may_read_then(world: World)
         with psycopg.connect(world.stack.database.urls["control"]) as conn:
             made = recorded(workload="shared", candidate="two", type="shadow", share=10_000)
             service.ask(conn, ANA, made, waits=False, now=NOW)
-        await asyncio.sleep(0.5)
+        await world.stack.heard()
         reply = await world.stack.chat(world.keys["shared ana"], QUESTION)
         assert TEXT in reply.body
         assert TEXT in await seen(two, 1)
         # ben may not read it any more while the answer that is shown is on its way
-        world.model.script = Script(latency_ms=1500)
+        world.model.script, before = Script(latency_ms=1500), world.model.counted
         asked = asyncio.create_task(world.stack.chat(world.keys["shared ben"], QUESTION))
-        await asyncio.sleep(0.7)
+        async with asyncio.timeout(60):
+            while world.model.counted == before:  # noqa: ASYNC110 -- of the shipped model, which has no event for it
+                await asyncio.sleep(0.02)
         ((document,),) = world.stack.sql("SELECT id FROM document")
         world.stack.sql(
             "INSERT INTO document_reader (document_id, reader, deny) VALUES (%s, 'ben@acme.example', true)", document

@@ -282,7 +282,7 @@ async def killed(database: Database, folder: Path, *, kills: int, people: int) -
             for number in range(people)
         ]
         answered = await _traffic(stack, keys, dice, kills)
-        stack.stop()
+        await asyncio.to_thread(stack.stop)
         async with asyncio.timeout(60):
             while stack.sql(UNRECOVERED):  # noqa: ASYNC110 -- what is waited for has no event
                 await asyncio.sleep(0.2)
@@ -328,6 +328,9 @@ async def _traffic(stack: Stack, keys: list[str], dice: random.Random, kills: in
         await asyncio.to_thread(victim.wait)
         stack.start(1)
     await asyncio.sleep(1.2)
+    async with asyncio.timeout(60):  # on a busy machine it takes longer until there is enough to look at
+        while answered <= 10 or stack.sql("SELECT count(*) > 5 FROM experiment_pair") != [(True,)]:  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
     over.set()
     await asyncio.gather(*callers)
     return answered
