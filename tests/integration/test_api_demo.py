@@ -71,6 +71,17 @@ class Demo:
         return answer
 
 
+def effective(demo: Demo, change: dict[str, Any]) -> None:
+    """A change of live policy has reached every gateway: when it was told, or soon where the machine is busy."""
+    end = time.monotonic() + 60
+    while not change["complete"]:
+        gateways = demo.ask("GET", "/api/status")["gateways"]
+        if gateways and all(each["policy_ack"] >= change["number"] for each in gateways):
+            return
+        assert time.monotonic() < end, (change, gateways)
+        time.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     folder = tmp_path_factory.mktemp("demo")
@@ -79,6 +90,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
             [
                 *(sys.executable, "-m", "groundplan.cli.main", "up", "--workspace", str(ROOT / "examples/company")),
                 *("--home", str(folder / "home"), "--port", "0", "--control-port", "0", "--demo"),
+                *("--gateway-workers", "1"),  # so that what one has answered is in the memory of the next
             ],
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -96,7 +108,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         yield Demo(Home(folder / "home"), told["control"], told["gateway"].removesuffix("/v1"))
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(120)
         process.stdout.close()
         EmbeddedPostgres(Home(folder / "home")).remove()
 
@@ -110,17 +122,17 @@ def test_the_same_question_as_two_people_and_after_a_revocation(demo: Demo) -> N
     ben, hana = demo.act("ask-as")["answers"]
     assert (ben["status"], hana["status"]) == (200, 200)
     assert "hr-policies" in cited(hana) and "hr-policies" not in cited(ben)
-    assert demo.act("revoke-hr")["effective"]["complete"]
+    effective(demo, demo.act("revoke-hr")["effective"])
     _, hana = demo.act("ask-as")["answers"]
     assert "hr-policies" not in cited(hana)
-    demo.act("restore-hr")
+    effective(demo, demo.act("restore-hr")["effective"])
     (hana,) = demo.act("ask-as", person="hana@acme.example")["answers"]
     assert "hr-policies" in cited(hana)
 
 
 def seen_down(demo: Demo, site: str) -> dict[str, Any]:
     """The overview as soon as it knows that a site is down."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while True:
         seen: dict[str, Any] = demo.ask("GET", "/api/overview")
         if next(found for found in seen["sites"] if found["name"] == site)["down"]:
@@ -146,10 +158,19 @@ def test_an_outage_swings_to_the_fallback_without_a_failed_call(demo: Demo) -> N
 
 @pytest.mark.timeout(400)
 def test_two_hundred_calls_on_a_budget_for_one_hundred(demo: Demo) -> None:
-    told = demo.act("budget-race")
-    assert (told["served"], told["refused"]) == (100, 100), told
+    served = 0
+    for _ in range(8):
+        told = demo.act("budget-race")
+        untold = told["outcomes"].get("budget_unreachable", 0)  # a busy PostgreSQL did not answer in time
+        assert told["served"] + told["refused"] + untold == 200, told
+        served += told["served"]
+        assert served == 100 or (served < 100 and untold), told
+        if not untold:
+            break
+    assert served == 100
     again = demo.act("budget-race")
-    assert (again["served"], again["refused"]) == (0, 200)
+    untold = again["outcomes"].get("budget_unreachable", 0)
+    assert (again["served"], again["refused"] + untold) == (0, 200)
 
 
 HOLD = {
@@ -181,7 +202,7 @@ def approve_everything(demo: Demo) -> None:
 
 def report(demo: Demo, outcome: dict[str, Any]) -> None:
     """As soon as its call is in the ledger."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while "error" in (answer := demo.ask("POST", "/api/outcomes", outcome)):
         assert time.monotonic() < end, answer
         time.sleep(0.3)
@@ -190,7 +211,7 @@ def report(demo: Demo, outcome: dict[str, Any]) -> None:
 def chat(demo: Demo, key: str, question: str) -> dict[str, Any]:
     """What the gateway says of the call, once it is served: a key and a blueprint arrive within a second."""
     body = {"model": "auto", "max_tokens": 60, "messages": [{"role": "user", "content": question}]}
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while True:
         data, _ = demo.send(demo.gateway, "POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {key}"})
         found = json.loads(data)
@@ -237,6 +258,10 @@ def test_what_is_not_served_shows_what_it_declares(demo: Demo) -> None:
 
 def test_support_saves_above_its_floors_and_finance_keeps_its_large_model(demo: Demo) -> None:
     approve_everything(demo)
+    end = time.monotonic() + 60
+    while any("gpt-eu" in each["health"] for each in demo.ask("GET", "/api/status")["gateways"]):
+        assert time.monotonic() < end, "the traffic finds out that the cloud of an earlier test is back"
+        time.sleep(0.3)
     keys = {
         workload: demo.ask("POST", "/api/keys", {"workload": workload, "user": person})["key"]
         for workload, person in (("support-assistant", "lena@acme.example"), ("finance-analytics", "ana@acme.example"))
@@ -316,5 +341,13 @@ def test_asking_as_somebody_is_told_in_the_receipt_and_in_the_log(demo: Demo) ->
     assert "It was made by you as Ben Okafor in the demo." in why["because"]
     (entry,) = [one for one in why["audit"] if one["action"] == "call"]
     assert entry["who"] == "you as Ben Okafor" and entry["acting"] == call["acting"]
-    others = demo.ask("GET", "/api/audit?limit=500")["entries"]
-    assert {one["who"] for one in others if one["action"] == "call" and not one["acting"]} == {"gateway"}
+
+    def others() -> set[str]:
+        """Who made the calls of the demo's traffic, which begins by itself."""
+        entries = demo.ask("GET", "/api/audit?limit=500")["entries"]
+        return {one["who"] for one in entries if one["action"] == "call" and not one["acting"]}
+
+    while not (made := others()):
+        assert time.monotonic() < deadline + 30
+        time.sleep(0.3)
+    assert made == {"gateway"}
