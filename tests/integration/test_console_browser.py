@@ -59,7 +59,7 @@ def cookie(demo: Stack, browser: Browser) -> Any:
     page = context.new_page()
     page.goto(link)
     assert page.url == f"http://localhost:{demo.control_port}/"
-    wait_until(lambda: page.goto(page.url) and page.locator("svg.plan").count(), 10, "the ground plan is drawn")
+    wait_until(lambda: page.goto(page.url) and page.locator("svg.plan").count(), 60, "the ground plan is drawn")
     state = context.storage_state()
     page.goto(link)
     assert page.locator("[role=alert]").count() == 1 and "groundplan login" in page.inner_text("main")
@@ -177,7 +177,8 @@ def test_an_outage_swings_the_line_while_one_watches_and_no_call_fails(page: Pag
     page.goto("/")
     page.locator("svg.plan .line.primary").first.wait_for(state="attached")
     act(page, "cloud-down")
-    page.locator("svg.plan .line.swung").first.wait_for(state="attached", timeout=30_000)
+    page.locator("svg.plan .line.swung").first.wait_for(state="attached", timeout=60_000)
+    page.locator("svg.plan .room-down").first.wait_for(state="attached")
     assert page.locator("svg.plan .room-down").count() == 1
     page.wait_for_timeout(2_000)
     act(page, "cloud-up")
@@ -216,8 +217,15 @@ def test_the_playground_shows_why_it_went_there_and_what_it_rests_on(page: Page)
 
 
 def test_a_race_serves_what_the_budget_pays_for(page: Page) -> None:
-    act(page, "budget-race")
-    assert page.locator(".facts b").all_inner_texts()[:3] == ["200", "100", "100"]
+    all_served = 0
+    for _ in range(8):
+        act(page, "budget-race")
+        calls, served, refused = map(int, page.locator(".facts b").all_inner_texts()[:3])
+        all_served += served
+        assert calls == 200 and all_served <= 100
+        if served + refused == calls:  # else a busy PostgreSQL did not say in time what is left
+            break
+    assert all_served == 100 and served + refused == 200
 
 
 def test_tampering_is_named_and_rolling_back_makes_the_next_number(page: Page) -> None:
@@ -239,11 +247,11 @@ def test_a_receipt_has_six_steps_the_money_and_a_proof_that_opens(demo: Stack, p
     def answered() -> Any:
         return demo.cli("status") and page.goto("/calls?workload=staff-assistant&status=ok") and _first_call(page)
 
-    page.goto(wait_until(answered, 30, "a call of the demo"))
+    page.goto(wait_until(answered, 60, "a call of the demo"))
     assert page.locator(".steps b").all_inner_texts() == ["identify", "admit", "cache", "ground", "serve", "settle"]
     text = page.inner_text("main")
     assert "Reserved before it was sent" in text and "→ settled" in text and re.search(r"\.md:\d+-\d+", text)
-    wait_until(lambda: page.reload() and page.locator("#proof + p a").count(), 10, "the call has its leaf")
+    wait_until(lambda: page.reload() and page.locator("#proof + p a").count(), 60, "the call has its leaf")
     press(page, "#proof + p a >> nth=0")
     assert "Proof of inclusion" in page.inner_text("main")
 
@@ -266,7 +274,7 @@ def test_calls_are_filtered_and_paged(page: Page) -> None:
     press(page, "text=Show")
     assert "status=refused" in page.url
     page.goto("/calls?workload=staff-assistant")
-    wait_until(lambda: page.reload() and page.locator("text=Older calls").count(), 90, "more than one page of calls")
+    wait_until(lambda: page.reload() and page.locator("text=Older calls").count(), 200, "more than one page of calls")
     first = _first_call(page)
     press(page, "text=Older calls")
     assert _first_call(page) != first and page.locator("text=Newest").count()
@@ -330,27 +338,27 @@ def test_what_was_done_while_acting_says_so_everywhere(demo: Stack, page: Page) 
     page.goto("/governance")
     lifted = page.locator("tr", has_text="kill.lifted").first
     assert "you as Sam Berg" in lifted.inner_text()
-    wait_until(lambda: page.reload() and lifted.locator("a").count(), 10, "the entry has its place")
+    wait_until(lambda: page.reload() and lifted.locator("a").count(), 60, "the entry has its place")
     press(page, "tr:has-text('kill.lifted') a")
     assert "kill.lifted by you as Sam Berg" in page.inner_text("main")
-    listed = demo.cli("audit", "list", "--limit", "50")["entries"]
+    listed = demo.cli("audit", "list", "--action", "kill.lifted")["entries"]
     assert next(one for one in listed if one["action"] == "kill.lifted")["who"] == "you as Sam Berg"
     act(page, "ask-as")
     page.goto(str(page.locator("a:text-is('Receipt')").first.get_attribute("href")))
-    wait_until(lambda: page.reload() and page.locator(".steps").count(), 20, "the call is in the ledger")
+    wait_until(lambda: page.reload() and page.locator(".steps").count(), 60, "the call is in the ledger")
     assert "for you as " in page.inner_text(".lead")
 
 
 def test_the_log_is_verified_again_when_asked(page: Page) -> None:
     page.goto("/governance")
-    wait_until(lambda: page.reload() and page.locator("text=Verify all of it again").count(), 20, "it was verified")
+    wait_until(lambda: page.reload() and page.locator("text=Verify all of it again").count(), 60, "it was verified")
     before = re.findall(r"all files (.*?) in", page.inner_text("main"))
     page.wait_for_timeout(1100)
     press(page, "text=Verify all of it again")
     assert "The whole log is being verified" in page.inner_text("[role=status]")
     wait_until(
         lambda: page.reload() and re.findall(r"all files (.*?) in", page.inner_text("main")) not in ([], before),
-        20,
+        60,
         "everything was verified again",
     )
     assert page.locator(".badge-ok:text-is('verified')").count() == 1
@@ -358,7 +366,7 @@ def test_the_log_is_verified_again_when_asked(page: Page) -> None:
 
 def test_a_document_says_what_holds_and_search_what_is_kept_back(page: Page) -> None:
     page.goto("/knowledge/documents?text=2021")
-    page.click("tbody a")
+    press(page, "tbody a >> nth=0")
     main = page.inner_text("main")
     assert "A newer version exists: Travel and expenses." in main
     assert "source/handbook" in main
