@@ -46,9 +46,10 @@ class Worker:
 
     async def start(self, books: Books) -> None:
         """Until it also listens, so that no connection is only half made when it is closed."""
+        listening = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+        others = set(await asyncio.to_thread(books.rows, listening))
         await self.leases.start()
-        listening = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
-        while not await asyncio.to_thread(books.rows, listening):  # noqa: ASYNC110 -- the server tells nobody
+        while not set(await asyncio.to_thread(books.rows, listening)) - others:  # noqa: ASYNC110 -- nobody tells
             await asyncio.sleep(0.02)
 
     async def call(self, cost: int, *budgets: str) -> None:

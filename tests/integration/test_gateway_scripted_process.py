@@ -18,7 +18,7 @@ NAME = "scripted-azure-sweden"
 
 
 def ask(endpoint: Endpoint, method: str, path: str, body: Any = None, token: str | None = None) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(endpoint.url.split("/")[2], timeout=5)
+    connection = http.client.HTTPConnection(endpoint.url.split("/")[2], timeout=60)
     headers = {"x-request-id": "call-0"} | ({"authorization": f"Bearer {token}"} if token else {})
     try:
         connection.request(method, path, None if body is None else json.dumps(body).encode(), headers)
@@ -35,7 +35,7 @@ def test_it_announces_itself_obeys_and_counts_before_it_answers(tmp_path: Path) 
     command = [sys.executable, "-m", "groundplan.testing.scripted", "--home", str(home.root), "--name", NAME]
     process = subprocess.Popen([*command, "--count-file", str(count)])
     try:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while (endpoint := lookup(home, NAME)) is None:
             assert time.monotonic() < end
             time.sleep(0.02)
@@ -49,7 +49,7 @@ def test_it_announces_itself_obeys_and_counts_before_it_answers(tmp_path: Path) 
         assert ask(endpoint, "GET", "/counted")[1] == {"counted": 2}
         assert ask(endpoint, "GET", "/v1/models")[1]["data"][0]["id"] == NAME
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()

@@ -224,8 +224,10 @@ def test_a_decision_from_the_command_line_is_made_by_who_confirms_it_with_a_pass
     (approval,) = ask("GET", f"/api/changes/{change}").body["approvals"]
     assert (approval["email"], approval["proof"], approval["comment"]) == ("officer@acme.example", "passkey", "seen")
     assert ask("POST", "/api/terminals", wanted).body["error"]["code"] == "change_settled"
-    actions = [each["action"] for each in ask("GET", "/api/audit").body["entries"][:4]]
-    assert "terminal.confirmed" in actions and "change.approved" in actions
+    entries = ask("GET", "/api/audit?limit=500").body["entries"]
+    newest = next(place for place, each in enumerate(entries) if each["action"] == "change.approved")
+    assert entries[newest]["subject"] == f"change/{change}"
+    assert "terminal.confirmed" in {each["action"] for each in entries}
 
 
 def test_the_command_waits_and_then_says_it(world: World) -> None:
@@ -242,7 +244,7 @@ def test_the_command_waits_and_then_says_it(world: World) -> None:
     link = process.stderr.readline().split()[1]
     confirmer = world.person("confirmer", "compliance")
     assert ask("POST", f"/api/terminals/{link.rpartition('/')[2]}/confirm", {}, **confirmer).status == 200
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=120)
     assert (process.returncode, out.strip()) == (0, "refused")
     assert ask("GET", f"/api/changes/{change}").body["state"] == "refused"
     (refused, approved, *_) = ask("GET", "/api/evidence?what=annex-iv/3").body["evidence"]
@@ -259,12 +261,12 @@ def test_a_prompt_that_says_something_else_under_its_number_is_a_finding(world: 
     ask = world.control.ask
     kind = "/api/findings?kind=governance.prompt_changed"
     apply(world, declared("  Be polite.\n  Never.\n"))
-    (told,) = wait_until(lambda: ask("GET", kind).body["findings"], 20, "version 1 said something else before")
+    (told,) = wait_until(lambda: ask("GET", kind).body["findings"], 60, "version 1 said something else before")
     assert (told["subject"], told["severity"]) == ("prompt/polite", "medium")
     old, new = told["hint"].rstrip("`.").split()[-2:]
     assert "Never" in str(ask("GET", f"/api/prompts/polite/diff?old={old}&new={new}").body["lines"])
     apply(world, declared("  Be polite.\n  Never.\n", 4))
-    wait_until(lambda: not ask("GET", kind).body["findings"], 20, "version 4 has said nothing else")
+    wait_until(lambda: not ask("GET", kind).body["findings"], 60, "version 4 has said nothing else")
 
 
 def test_who_approves_a_router_sees_how_it_was_evaluated(world: World) -> None:
@@ -310,7 +312,7 @@ def test_the_checkpoint_key_rotates_while_it_runs_and_the_log_verifies_by_either
     new = load_public(home, "checkpoint").public_bytes_raw()
     assert new != old and not (home.keys / "checkpoint.next").exists()
     (entry,) = ask("GET", "/api/audit?action=audit.key_rotated").body["entries"]
-    proof = wait_until(lambda: _proven(world, entry["id"]), 15, "what comes after it is signed by the new key")
+    proof = wait_until(lambda: _proven(world, entry["id"]), 60, "what comes after it is signed by the new key")
     assert proof["holds"]
     for key in (old, new):
         assert verify(home.audit, key).ok, "whoever trusts either key"

@@ -71,7 +71,7 @@ async def hostile(database: Database, folder: Path) -> AsyncIterator[Hostile]:
         made = Hostile(stack, "")
         server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        one = deployment("one", port, key=f"file:{secret}", idle_ms=2000)
+        one = deployment("one", port, key=f"file:{secret}", idle_ms=5000)
         stack.apply(blueprint(1, [one], [workload("assistant", ["one"], attempts=1)]))
         stack.start()
         await stack.ready()
