@@ -68,6 +68,8 @@ limit: 300 USD/month
 """
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 DAYS = 60
+MONTH = (TODAY - timedelta(days=1)).strftime("%Y-%m")
+"""Of the newest calls: on the first of a month there are none of that month."""
 COST = Decimal("0.020000000001")
 OF_CALLS = ("feature", "prompt", "source", "person")
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from tests.integration.test_api_control import Control, running
-from tests.integration.test_cost_book import TODAY, WORKSPACE_COSTS, command, fill, words
+from tests.integration.test_cost_book import MONTH, TODAY, WORKSPACE_COSTS, command, fill, words
 
 from groundplan.testing.database import Cluster
 
@@ -67,7 +67,7 @@ def test_without_history_the_page_says_what_to_do(control: Control, browser: Bro
 
 
 def test_statements_are_shown_and_given_as_files(control: Control, browser: Browser) -> None:
-    month = TODAY.strftime("%Y-%m")
+    month = MONTH
     text = page(control, browser, f"/cost/statements?month={month}")
     assert "not carried by a team" in text
     assert "Shown, not charged." in page(control, browser, f"/cost/statements/print?team=care&month={month}")

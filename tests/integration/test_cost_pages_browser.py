@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.integration.test_api_control import Control
-from tests.integration.test_cost_book import TODAY
+from tests.integration.test_cost_book import MONTH
 from tests.integration.test_cost_pages import control
 
 from groundplan.testing.browser import chromium, find_chromium
@@ -20,7 +20,6 @@ __all__ = ["control"]
 pytestmark = [pytest.mark.browser, pytest.mark.soak, pytest.mark.timeout(300)]
 if find_chromium() is None and os.environ.get("GROUNDPLAN_REQUIRE_BROWSER") != "1":
     pytestmark.append(pytest.mark.skip(reason="NOT RUN: no Chromium is installed"))
-MONTH = TODAY.strftime("%Y-%m")
 PAGES = {
     "cost": ("/cost", "table, .empty"),
     "term": ("/cost/book", "svg"),
