@@ -177,7 +177,7 @@ def test_files_and_database_of_different_homes_are_not_mixed(conn: Conn, home: H
     assert caught.value.code == "audit_diverged"
 
 
-def eventually(condition: Any, seconds: float = 20.0) -> None:
+def eventually(condition: Any, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
