@@ -210,7 +210,7 @@ def test_a_witness_of_its_own_signs_and_its_silence_is_told(
             assert done.returncode == 0 and "witnessed by witness.example/acme at 20" in done.stdout
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
             process.stdout.close()
 
 

@@ -45,7 +45,7 @@ def raw(
     token = control.home.operator_token.read_text().strip().encode()
     head = [method + b" " + path + b" HTTP/1.1", b"host: localhost", b"authorization: Bearer " + token, *lines]
     answer = b""
-    with socket.create_connection(("127.0.0.1", control.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", control.port), timeout=60) as connection:
         with suppress(ConnectionError):
             connection.sendall(b"\r\n".join([*head, b"connection: close", b"", b""]))
             for part in body:
@@ -111,7 +111,7 @@ def test_headers_that_are_not_text(control: Control, value: bytes) -> None:
         [b"x-csrf-token: " + value, b"cookie: groundplan_session_%d=%b" % (control.port, value)],
     )
     for lines in cases:
-        with socket.create_connection(("127.0.0.1", control.port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", control.port), timeout=60) as connection:
             head = [b"POST /api/keys HTTP/1.1", b"host: localhost", b"connection: close", b"content-length: 2", *lines]
             connection.sendall(b"\r\n".join([*head, b"", b"{}"]))
             answer = b""

@@ -77,7 +77,7 @@ class World:
 
     async def settled(self) -> tuple[int, Decimal]:
         """(attempts, their cost) once no money is held for anything but them."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.stack.sql(UNTOLD):  # noqa: ASYNC110 -- what is waited for has no event
                 await asyncio.sleep(0.1)
         ((attempts, spent, calls, rows),) = self.stack.sql(
@@ -111,13 +111,13 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
             yield made
 
 
-async def wait_for(true: Callable[[], bool], seconds: float = 20) -> None:
+async def wait_for(true: Callable[[], bool], seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.02)
 
 
-async def over(world: World, id: str, seconds: float = 40) -> Batch:
+async def over(world: World, id: str, seconds: float = 60) -> Batch:
     """The batch once it has ended, whatever is killed meanwhile."""
     async with asyncio.timeout(seconds):
         while True:

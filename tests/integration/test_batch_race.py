@@ -28,7 +28,7 @@ from groundplan.testing.scripted import Script
 COUNT = 10
 
 
-async def until(stack: Stack, query: str, seconds: float = 20) -> list[tuple[Any, ...]]:
+async def until(stack: Stack, query: str, seconds: float = 60) -> list[tuple[Any, ...]]:
     async with asyncio.timeout(seconds):
         while not (rows := stack.sql(query)):  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.05)

@@ -51,7 +51,7 @@ def test_facts_satisfy_controls_and_people_show_the_rest(control: Control) -> No
     judged = first["added"] + first["kept"]  # what is collected beside the requests may have come first
     assert judged > 20
     kept = {"added": 0, "kept": judged}  # once nothing of a start is still under way, such as a log being sealed
-    wait_until(lambda: control.ask("POST", "/api/evidence/collect").body == kept, 20, "nothing is kept twice")
+    wait_until(lambda: control.ask("POST", "/api/evidence/collect").body == kept, 60, "nothing is kept twice")
     assert states(control) == {"H1": "satisfied", "H2": "open", "H3": "open"}
     given = control.ask(
         "POST", "/api/evidence",
@@ -64,7 +64,7 @@ def test_facts_satisfy_controls_and_people_show_the_rest(control: Control) -> No
     assert [(each["says"], each["collector"], each["detail"]) for each in shown] == [
         ("Ten people tried it.", "operator", {"sha256": "a" * 64})
     ]
-    wait_until(lambda: control.ask("GET", f"/api/audit/{shown[0]['audit_entry']}/proof").status == 200, 20, "a proof")
+    wait_until(lambda: control.ask("GET", f"/api/audit/{shown[0]['audit_entry']}/proof").status == 200, 60, "a proof")
     back = control.ask("POST", f"/api/evidence/{given.body['id']}/withdraw", {"reason": "It was another version."})
     assert back.status == 200 and states(control)["H3"] == "open"
     assert (

@@ -56,7 +56,7 @@ class Scene:
         return self.control.ask("GET", path, **sent) if replay else answer
 
     def _there(self, path: str, sub: str):  # type: ignore[no-untyped-def]
-        connection = http.client.HTTPConnection("localhost", self.issuer, timeout=10)
+        connection = http.client.HTTPConnection("localhost", self.issuer, timeout=60)
         body = urlencode({"sub": sub})
         connection.request("POST", path, body, {"content-type": "application/x-www-form-urlencoded"})
         reply = connection.getresponse()
@@ -98,11 +98,11 @@ def scene(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
         for name in ("ISSUER", "CLIENT", "SECRET"):
             del os.environ[f"GROUNDPLAN_OIDC_{name}"]
         provider.terminate()
-        provider.wait(10)
+        provider.wait(60)
 
 
 def _until_open(port: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
             connection = http.client.HTTPConnection("localhost", port, timeout=5)

@@ -104,7 +104,7 @@ def test_it_is_begun_seen_reviewed_and_stopped(console: Console) -> None:
     twice = console.form("/do/experiment-start", workload="assistant", candidate="small", budget="2", reason="again")
     assert "another+experiment" in twice
     call = fill(console, id)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not console.control.ask("GET", f"/api/experiments/{id}").body["looks"]:
         assert time.monotonic() < deadline, "nobody looked"
         time.sleep(0.2)

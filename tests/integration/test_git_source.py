@@ -143,7 +143,7 @@ def test_killed_anywhere_while_the_mirror_is_made_or_fetched(work: Path, tmp_pat
         mirrors = tmp_path / f"mirrors{step}"
         mirrors.mkdir()
         done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(work), str(mirrors), str(step)], timeout=60, check=False
+            [sys.executable, "-c", KILLED, str(work), str(mirrors), str(step)], timeout=120, check=False
         )
         assert done.returncode in (-signal.SIGKILL, 0)
         connector = Git(str(work), mirrors)

@@ -308,7 +308,7 @@ def test_a_run_that_is_killed_anywhere_is_gone_on_with(world: World, database: D
     grown = [0]
     for statement in (4, 13, 17, 20, 24):
         child = [sys.executable, "-c", CHILD, database.urls["control"], str(world.folder), str(statement)]
-        assert subprocess.run(child, timeout=60).returncode == -signal.SIGKILL
+        assert subprocess.run(child, timeout=120).returncode == -signal.SIGKILL
         row = world.control.execute("SELECT count(*) FROM document").fetchone()
         assert row is not None
         grown.append(row[0])

@@ -217,8 +217,8 @@ async def test_whoever_is_killed_every_call_has_one_result_and_one_row(setup: Se
         assert sorted(found) == sorted(f"c{n}" for n in range(count)) and sum(counts(batch).values()) == count
         codes = {r.error.error.model_extra["code"] for r in found.values() if r.type == "errored"}
         assert codes <= {"batch_line_interrupted", "budget_exhausted"}
-        stack.stop()
-        async with asyncio.timeout(40):
+        await asyncio.to_thread(stack.stop)
+        async with asyncio.timeout(60):
             while stack.sql(UNRECOVERED):  # noqa: ASYNC110 -- what is waited for has no event
                 await asyncio.sleep(0.2)
     ((rows, calls),) = stack.sql(
