@@ -87,7 +87,7 @@ def names() -> list[str]:
 
 
 def features(answer: bytes, milliseconds: float) -> list[float]:
-    """In the order of `names`."""
+    """In the order of `names`. What is left out of an answer because it is as usual counts as -1."""
     told: dict[str, Any] = json.loads(answer)
     found: list[float] = []
     for field in msgspec.structs.fields(SearchAnswer):
@@ -96,10 +96,10 @@ def features(answer: bytes, milliseconds: float) -> list[float]:
             found.append(float(len(items)))
             for inner in msgspec.structs.fields(ITEMS[field.name]):
                 if inner.name not in IDS:
-                    own = [number(one[inner.name]) for one in items] or [0.0]
+                    own = [number(one.get(inner.name)) for one in items] or [0.0]
                     found += [own[0], own[-1], float(np.mean(own)), float(np.std(own))]
         else:
-            found.append(number(told[field.name]))
+            found.append(number(told.get(field.name)))
     return [*found, float(len(answer)), milliseconds]
 
 
