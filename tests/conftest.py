@@ -22,7 +22,12 @@ _LONG_FIRST = (
     "test_long_streams", "test_worker_replaced", "integration",
 )  # fmt: skip
 # What a property takes says how busy the machine is, not whether the property holds.
-settings.register_profile("groundplan", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "groundplan",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=int(os.environ.get("GROUNDPLAN_EXAMPLES", "50")),  # where a test does not say; more find rarer faults
+)
 settings.load_profile("groundplan")
 
 
