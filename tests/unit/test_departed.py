@@ -94,7 +94,7 @@ def test_only_counters_are_kept_and_files_of_the_dead_are_folded_once(
     departed.write(home, 1, "2" * 16, one.told())
     departed.fold(home, 0)
     assert len(departed._files(home)) == 3, "they live"
-    monkeypatch.setattr(departed, "_lives", lambda pid: pid != os.getpid())
+    monkeypatch.setattr(departed, "lives", lambda pid: pid != os.getpid())
     before = departed.read(home, ())
     with monkeypatch.context() as dies:
         dies.setattr(Path, "unlink", lambda *_, **__: None)  # killed before the files are away

@@ -54,13 +54,13 @@ def withdraw(home: Home, name: str) -> None:
 def lookup(home: Home, name: str) -> Endpoint | None:
     """The announcement of `name`, or None where there is none, or its process is gone. Reads a file at each call."""
     found = _read(_path(home, name))
-    return found if found is not None and _lives(found.pid) else None
+    return found if found is not None and lives(found.pid) else None
 
 
 def lookup_all(home: Home) -> tuple[Endpoint, ...]:
     """All living announcements, by name."""
     found = (_read(path) for path in sorted(_folder(home).glob("*.json")))
-    return tuple(one for one in found if one is not None and _lives(one.pid))
+    return tuple(one for one in found if one is not None and lives(one.pid))
 
 
 def _folder(home: Home) -> Path:
@@ -85,7 +85,8 @@ def _read(path: Path) -> Endpoint | None:
         return None
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Whether there is such a process."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

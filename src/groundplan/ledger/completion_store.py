@@ -4,7 +4,6 @@ when they may not be kept any more. What is stored is sealed; opening it is else
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +11,8 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
+
+from groundplan.ledger import kept_rows
 
 _COLUMNS = "call_id, id, workload, owner, deployment, model, expires_at, sealed"
 _MINE = "owner = %(owner)s AND workload = %(workload)s AND expires_at > now()"
@@ -85,15 +86,5 @@ def delete(conn: Connection[Any], id: str, owner: Owner) -> bool:
 
 
 def keep_only(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> dict[str, int]:
-    """Delete what is past its time, or what the rules (workload, full allowed, seconds) no longer allow; how many by
-    workload."""
-    full = [(workload, seconds) for workload, may_be_full, seconds in rules if may_be_full]
-    rows = conn.execute(
-        """DELETE FROM stored_completion s WHERE (s.expires_at <= now() OR NOT EXISTS (
-             SELECT 1 FROM unnest(%s::text[], %s::bigint[]) r (workload, seconds)
-             WHERE r.workload = s.workload AND s.at + make_interval(secs => r.seconds) > now()))
-           AND NOT EXISTS (SELECT FROM person_hold h WHERE h.ended_at IS NULL
-             AND h.person_id::text = sealed_for(s.sealed)) RETURNING s.workload""",
-        ([workload for workload, _ in full], [seconds for _, seconds in full]),
-    ).fetchall()
-    return dict(Counter(row[0] if isinstance(row, tuple) else row["workload"] for row in rows))
+    """See `kept_rows`."""
+    return kept_rows.keep_only(conn, "stored_completion", rules)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from groundplan.core.endpoints import lives
 from groundplan.core.home import Home
 from groundplan.core.money import PICO
 from groundplan.gateway.telemetry.exposition import Family, Labels, Sample, Series
@@ -178,7 +179,7 @@ def fold(home: Home, slot: int) -> None:
     with _alone(home):
         files = [(id, path, kept) for _, id, path in _files(home, str(slot)) if (kept := _read(path)) is not None]
         base = next((kept for id, _, kept in files if id == _BASE), Kept(0, []))
-        gone = [(id, path, kept) for id, path, kept in files if id != _BASE and not _lives(kept.pid)]
+        gone = [(id, path, kept) for id, path, kept in files if id != _BASE and not lives(kept.pid)]
         if not gone:
             return
         total = base.summed
@@ -196,13 +197,3 @@ def _alone(home: Home) -> Iterator[None]:
     with (_folder(home) / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
