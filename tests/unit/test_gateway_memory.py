@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import weakref
 from contextlib import suppress
 
 import pytest
@@ -26,6 +27,19 @@ def test_what_was_freed_goes_back_to_the_machine() -> None:
     """In a process of its own: here it would depend on what other tests left."""
     told = subprocess.run([sys.executable, "-c", _CROWD], check=True, capture_output=True, text=True).stdout
     assert int(told) > 64 << 20
+
+
+def test_garbage_in_cycles_goes_with_it() -> None:
+    class Part:
+        other: Part | None = None
+
+    one = Part()
+    one.other = Part()
+    one.other.other = one
+    gone = weakref.ref(one)
+    del one
+    memory.give_back()
+    assert gone() is None
 
 
 @pytest.mark.parametrize("running", [0, memory.CALLS_AT_MOST + 1])

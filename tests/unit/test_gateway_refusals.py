@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.unit.call_rig import BOUND, call_rig
+from tests.unit.call_rig import BOUND, Rig, call_rig, until
 
 from groundplan.blueprint.model import Budget, Limit
 from groundplan.core.money import PICO
 from groundplan.gateway.budgets.periods import current, ends
 from groundplan.gateway.call.admit import exhausted
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.http.server import Connection
 from groundplan.gateway.surfaces.answers import of_error
 
 NOW = 1_795_000_000.0
@@ -69,3 +74,26 @@ def test_a_budget_that_is_smaller_than_the_call_tells_no_time() -> None:
     assert "frees_at" not in never.details and never.retry_after is None and "raise the budget" in never.hint
     assert b"x-should-retry: false" in of_error(never)[2] and b"retry-after" not in of_error(never)[2]
     assert later.details["frees_at"] and later.retry_after is not None and "free again" in later.hint
+
+
+@pytest.mark.parametrize("asked", [{"key": "nobody"}, {"max_tokens": "many"}, {}, {"stream": True}])
+async def test_nothing_is_left_of_a_refused_call(tmp_path: Path, asked: dict[str, Any]) -> None:
+    """Garbage is looked for each ten million objects: a crowd that is refused would keep its memory for hours."""
+
+    def left(rig: Rig) -> int:
+        known = {id(one) for one in rig.server.connections}
+        kinds = (Exchange, Connection)
+        return sum(type(one) in kinds and id(one) not in known for one in gc.get_objects())
+
+    async with call_rig(tmp_path, ["one"], limits=[limit("tokens", 19)]) as rig:
+        gc.collect()
+        before = left(rig)
+        gc.disable()
+        try:
+            for _ in range(20):
+                assert (await rig.chat(**asked)).status in (400, 401, 429)
+            await until(lambda: not rig.server.connections)
+            await asyncio.sleep(0)
+            assert left(rig) == before
+        finally:
+            gc.enable()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
 
-from groundplan.gateway.upstream.http1 import UpstreamFailure, UpstreamPool
+from groundplan.gateway.upstream.http1 import Http1Connection, UpstreamFailure, UpstreamPool
 
 HEAD = b"POST /v1/x HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n"
 
@@ -43,6 +44,12 @@ async def until(seen: Seen, data: bytes) -> None:
     assert seen.data == data
 
 
+async def gone(pool: UpstreamPool) -> None:
+    async with asyncio.timeout(20):
+        while pool.open:  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.01)
+
+
 async def test_parts_of_a_request_arrive_in_their_order(seen: tuple[Seen, UpstreamPool]) -> None:
     kept, pool = seen
     connection = await pool.connect(5)
@@ -72,3 +79,22 @@ async def test_what_was_written_counts_as_sent(seen: tuple[Seen, UpstreamPool]) 
     with pytest.raises(UpstreamFailure) as caught:
         await connection.head(5)
     assert caught.value.sent
+
+
+async def test_nothing_is_left_of_a_connection_that_is_gone(seen: tuple[Seen, UpstreamPool]) -> None:
+    _, pool = seen
+
+    def left() -> int:
+        return sum(type(one) is Http1Connection for one in gc.get_objects())
+
+    gc.collect()
+    before = left()
+    gc.disable()
+    try:
+        for _ in range(20):
+            (await pool.connect(5)).abort()
+        await gone(pool)
+        await asyncio.sleep(0)
+        assert left() == before
+    finally:
+        gc.enable()

@@ -1,15 +1,16 @@
 """What a crowd of calls took of the machine's memory and no longer needs is given back to it.
 
-The allocator of the C library keeps what was freed. It is asked to give it back once a worker that has grown is nearly
-idle: that takes milliseconds, in which calls would wait. What Python's own allocator keeps for small objects is not
-reached, and where the C library is not glibc nothing is done. It limits nothing: how many calls a worker takes is
-`upstream.pressure`'s.
+Once a worker that has grown is nearly idle, garbage in cycles is looked for, and the allocator of the C library, which
+keeps what was freed, is asked to give it back: that takes milliseconds, in which calls would wait. What Python's own
+allocator keeps for small objects is not reached, and where the C library is not glibc none of it is. It limits nothing:
+how many calls a worker takes is `upstream.pressure`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,9 @@ def resident() -> int:
 
 
 def give_back() -> None:
-    """Give freed memory back to the system. Other threads go on."""
+    """Give memory that nothing needs back to the system. Other threads go on meanwhile, but while garbage is looked
+    for."""
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

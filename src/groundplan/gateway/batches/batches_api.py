@@ -106,6 +106,7 @@ class BatchesApi:
             of_error = messages_errors.of_error if path.startswith(messages_api.PATH) else answers.of_error
             status, body, lines = of_error(error)
             response.send(405 if error.code == "method_not_allowed" else status, body, lines)
+        del error  # it knows this frame: together they would stay until garbage is looked for
 
     async def close(self) -> None:
         await self._pool.close(timeout=1.0)

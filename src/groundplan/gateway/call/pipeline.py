@@ -187,6 +187,7 @@ class Pipeline:
                 gateway.files.release(exchange)
         if error is not None:
             self._failed(exchange, error)
+            error = None  # it knows this frame: together they would keep all of the call until garbage is looked for
         _keep(gateway, exchange)
         if exchange.kept is not None:
             content.offer(gateway, exchange)

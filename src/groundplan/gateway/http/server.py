@@ -22,6 +22,7 @@ from groundplan.gateway.http.bounds import Refusal as Refusal
 from groundplan.gateway.http.response import Response as Response
 
 _HEAD, _BODY, _IDLE = 1, 2, 0
+_NOBODYS = httptools.HttpRequestParser(object())
 
 
 class Request:
@@ -102,6 +103,7 @@ class Connection(asyncio.Protocol):
         for request in (self._request, *self._queue):
             self.server.let_go(request)
         self._queue.clear()
+        self._parser = _NOBODYS  # ours knows us: together we would stay until garbage is looked for, which is seldom
 
     def eof_received(self) -> bool:
         """A client that half-closes waits for no answer: the same as going away."""

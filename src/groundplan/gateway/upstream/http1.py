@@ -24,6 +24,7 @@ BODY_LIMIT = 64 << 20
 BUFFER_HIGH = 256 << 10
 IDLE_SECONDS = 20.0
 MAX_IDLE = 256
+_NOBODYS = httptools.HttpResponseParser(object())
 FOREVER = 1e9
 """Seconds: no bound."""
 LEAST = 0.001
@@ -172,6 +173,7 @@ class Http1Connection(asyncio.Protocol):
             told = "the upstream closed the connection before its answer was complete"
             self._fail("cut", told, sent=self._written)
         self._wake()
+        self._parser = _NOBODYS  # ours knows us: together we would stay until garbage is looked for, which is seldom
 
     def data_received(self, data: bytes) -> None:
         if not self.busy or self._complete:
