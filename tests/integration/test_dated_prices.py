@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import msgspec
+import pytest
 from tests.integration.test_placement_over_time import services
 from tests.integration.test_release import BASE, Conn, FixedClock, clock, conn, signing
 
@@ -16,7 +17,7 @@ from groundplan.blueprint.model import Rates
 from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core import audit
-from groundplan.core.errors import Problem
+from groundplan.core.errors import NotFound, Problem
 from groundplan.core.money import PICO
 from groundplan.release import service, store
 from groundplan.release.priced import declared_or_listed
@@ -77,6 +78,34 @@ def test_a_price_begins_on_its_day_with_a_signed_blueprint_of_the_same_content(
     assert one.deployments == two.deployments == ["own", "euro"], "where calls go is for whoever applies"
     assert service.apply(conn, signing, "operator", FILES).number == 3
     assert inputs(conn) == {"own": 3 * PICO, "euro": PICO * 12 // 10}
+
+
+def test_going_back_undoes_what_somebody_changed_also_after_a_price_began(
+    conn: Conn, signing: Signing, clock: FixedClock
+) -> None:
+    service.genesis(conn, signing, FILES)
+    more = {"a.yaml": FILES["a.yaml"].replace("200 USD/month", "300 USD/month")}
+    assert service.apply(conn, signing, "operator", more).number == 2
+    clock.time = datetime(2026, 12, 1, tzinfo=UTC)
+    assert service.reprice(conn, signing).number == 3
+    assert service.rollback(conn, signing, "operator").number == 4
+    four = service.current(conn)
+    assert four is not None and four.blueprint.rollback_of == 1
+    assert [each.limit for each in four.blueprint.budgets] == [200 * PICO]
+    assert inputs(conn) == {"own": 3 * PICO, "euro": PICO * 12 // 10}, "at today's prices"
+    assert service.rollback(conn, signing, "operator").number == 5, "and what was undone is there again"
+    five = service.current(conn)
+    assert five is not None and [each.limit for each in five.blueprint.budgets] == [300 * PICO]
+
+
+def test_where_only_a_price_began_there_is_nothing_to_go_back_to(
+    conn: Conn, signing: Signing, clock: FixedClock
+) -> None:
+    service.genesis(conn, signing, FILES)
+    clock.time = datetime(2026, 12, 1, tzinfo=UTC)
+    assert service.reprice(conn, signing).number == 2
+    with pytest.raises(NotFound, match="nothing to go back to"):
+        service.rollback(conn, signing, "operator")
 
 
 def test_a_list_that_was_changed_waits_for_an_apply(conn: Conn, signing: Signing, clock: FixedClock) -> None:

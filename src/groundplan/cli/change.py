@@ -72,7 +72,7 @@ def apply(
 
 def rollback(
     to: Annotated[
-        int | None, typer.Argument(min=1, help="Blueprint to go back to; the one before the current by default.")
+        int | None, typer.Argument(min=1, help="Blueprint to go back to; by default the one before the last change.")
     ] = None,
     without_revoked: Annotated[
         bool, typer.Option("--without-revoked", help="Leave out what was revoked, withdrawn or deleted since.")

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date, timedelta
 
+import msgspec
+
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
+from groundplan.economics.price import FREE
 from groundplan.economics.prices import listed
 from groundplan.release.priced import Prices
 
@@ -34,6 +37,16 @@ def begun(workspace: Workspace, served: bp.Blueprint, today: date, prices: Price
         if any(prices(workspace, item, day) == deployment.rates for day in _last_days(workspace, item, today)):
             found[deployment.name] = rates
     return found
+
+
+def only(before: bp.Blueprint, after: bp.Blueprint) -> bool:
+    """Whether nothing but prices is another."""
+    return _unpriced(before) == _unpriced(after)
+
+
+def _unpriced(blueprint: bp.Blueprint) -> bp.Blueprint:
+    places = [msgspec.structs.replace(each, rates=FREE) for each in blueprint.deployments]
+    return msgspec.structs.replace(blueprint, number=0, rollback_of=None, deployments=places)
 
 
 def _last_days(workspace: Workspace, item: doc.DeploymentDoc, today: date) -> Iterator[date]:

@@ -304,7 +304,8 @@ def rollback(
     without_revoked: bool = False,
     reason: str = "rolled back",
 ) -> Applied:
-    """Make blueprint n+1 with what blueprint `to` (the one before by default) served, by today's rules and prices.
+    """Make blueprint n+1 with what blueprint `to` served, by today's rules and prices; by default the one before the
+    last that somebody, and not a day on which prices begin, made.
 
     What lost an approval, was killed or has ended since is never revived: `Conflict` (`rollback_revives`) lists it, and
     `without_revoked` leaves it out. Raises `NotFound` for an unknown number.
@@ -374,22 +375,35 @@ def _newest(conn: Connection[Any]) -> StoredBlueprint:
 
 
 def _target(conn: Connection[Any], stored: StoredBlueprint, to: int | None) -> StoredBlueprint:
-    number = stored.number - 1 if to is None else to
-    if stored.number == 1 and to is None:
-        raise NotFound(
-            "blueprint 1 is the first one: there is nothing to go back to",
-            code="blueprint_unknown",
-            hint="`groundplan apply` makes the next one, and `groundplan rollback` goes back from there.",
-        )
-    if number == stored.number:
-        raise Conflict(f"blueprint {number} is served already", code="rollback_current", hint="Name an earlier one.")
-    target = store.by_number(conn, number)
+    if to is None:
+        changed = stored
+        while (before := _before_prices(conn, changed)) is not None:
+            changed = before
+        if changed.number == 1:
+            raise NotFound(
+                "blueprint 1 is the first one: there is nothing to go back to",
+                code="blueprint_unknown",
+                hint="`groundplan apply` makes the next one, and `groundplan rollback` goes back from there.",
+            )
+        to = changed.number - 1
+    if to == stored.number:
+        raise Conflict(f"blueprint {to} is served already", code="rollback_current", hint="Name an earlier one.")
+    target = store.by_number(conn, to)
     if target is None:
         earlier = (
             f"Name one from 1 to {stored.number - 1}." if stored.number > 1 else "There is nothing to go back to yet."
         )
-        raise NotFound(f"there is no blueprint {number}", code="blueprint_unknown", hint=earlier)
+        raise NotFound(f"there is no blueprint {to}", code="blueprint_unknown", hint=earlier)
     return target
+
+
+def _before_prices(conn: Connection[Any], stored: StoredBlueprint) -> StoredBlueprint | None:
+    """What was served before prices began by themselves, where that is all that this blueprint is for: whoever goes
+    back means what somebody changed."""
+    before = store.by_number(conn, stored.number - 1) if stored.created_by == audit.SYSTEM else None
+    if before is None or before.sources != stored.sources or stored.rollback_of is not None:
+        return None
+    return before if repricing.only(decode(before.body), decode(stored.body)) else None
 
 
 def _plan(
