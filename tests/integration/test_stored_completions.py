@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -13,7 +15,15 @@ from openai import AsyncOpenAI, BadRequestError, NotFoundError
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 
 from groundplan.blueprint.model import Keep
+from groundplan.core.audit.keys import create_keys
+from groundplan.core.errors import Invalid
+from groundplan.core.home import Home
+from groundplan.core.ids import new_id
+from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.surfaces import chat_kept
+from groundplan.gateway.surfaces.chat_kept import CompletionShelf, Kept
 from groundplan.ledger import completion_store
+from groundplan.ledger.completion_store import Row
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import ScriptedModel
 
@@ -109,6 +119,9 @@ async def test_a_completion_is_found_listed_changed_and_deleted_by_its_own_key_o
     assert (wrong.status, wrong.code) == (405, "method_not_allowed")
     long = await setup.stack.ask("GET", f"/v1/chat/completions?limit={'1' * 5000}", key)
     assert (long.status, long.code) == (400, "limit_range")
+    for name in ("model", "after"):
+        odd = await setup.stack.ask("GET", f"/v1/chat/completions?{name}=a%00b", key)
+        assert (odd.status, odd.code) == (400, "value_unsupported"), "it is no fault of the database's"
 
 
 async def test_nothing_is_stored_where_content_is_not_kept_in_full_or_not_any_more(setup: Setup) -> None:
@@ -125,3 +138,48 @@ async def test_nothing_is_stored_where_content_is_not_kept_in_full_or_not_any_mo
         assert completion_store.keep_only(conn, [("keeper", False, 3600)]) == {"keeper": 1}
     gone = await setup.stack.ask("GET", f"/v1/chat/completions/{reply.json['id']}", key)
     assert (gone.status, gone.code) == (404, "completion_not_found")
+
+
+async def test_a_list_reads_and_tells_a_few_megabytes_at_a_time_and_goes_on_behind_them(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path)
+    home.create()
+    create_keys(home)
+    key, until = KeyEntry(str(new_id()), "keeper", "", False, False, None), datetime.now(UTC) + timedelta(days=1)
+    shelf, person = CompletionShelf(home, database.urls["gateway"]), UUID(key.id)
+    for number in range(7):
+        kept = Kept({"id": f"c-{number}", "said": "x" * 3000}, [], {"odd": str(number % 2)})
+        row = Row(new_id(), f"c-{number}", "keeper", person, "one", "m", until, "")  # about 4100 characters, sealed
+        assert await shelf.put(row, person, kept)
+    read, page = list[int](), completion_store.page
+
+    def watched(*asked: Any, **more: Any) -> list[Row]:
+        found = page(*asked, **more)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(completion_store, "page", watched)
+    monkeypatch.setattr(chat_kept, "_STEP_BYTES", 5000)
+    monkeypatch.setattr(chat_kept, "MOST_LISTED_BYTES", 13_000)
+
+    async def listed(**wanted: Any) -> list[list[str]]:
+        pages, after, more = list[list[str]](), None, True
+        while more:
+            found = await shelf.listed(key, 5, after=after, **wanted)
+            assert found is not None
+            pages.append([kept.completion["id"] for kept in found[0]])
+            after, more = pages[-1][-1], found[1]
+        return pages
+
+    ids = [f"c-{number}" for number in range(7)]
+    assert await listed() == [ids[:3], ids[3:6], ids[6:]]
+    assert max(read) == 2
+    assert await listed(newest_first=True) == [ids[:3:-1], ids[3:0:-1], ids[:1]]
+    assert await listed(metadata={"odd": "1"}) == [ids[1::2]]
+    monkeypatch.setattr(chat_kept, "MOST_LISTED_BYTES", 1)
+    assert await listed() == [[id] for id in ids], "one is told however large it is"
+    monkeypatch.setattr(chat_kept, "MOST_SEARCHED", 4)
+    with pytest.raises(Invalid, match="none of 4"):
+        await shelf.listed(key, 5, metadata={"odd": "2"})
+    await shelf.close()

@@ -63,15 +63,29 @@ def find(conn: Connection[Any], id: str, owner: Owner, *, lock: bool = False) ->
 
 
 def page(
-    conn: Connection[Any], owner: Owner, model: str | None, after: UUID | None, most: int, *, newest_first: bool
+    conn: Connection[Any],
+    owner: Owner,
+    model: str | None,
+    after: UUID | None,
+    most: int,
+    most_bytes: int,
+    *,
+    newest_first: bool,
 ) -> list[Row]:
-    """So many of this owner's, in the order in which they were made, behind the one of the call `after`."""
+    """At most so many of this owner's, and so many bytes of them (one at least), in the order in which they were made,
+    behind the one of the call `after`."""
     sign, order = ("<", "DESC") if newest_first else (">", "ASC")
+    # only what is asked for, so that each page begins where it is and not at the first of all
+    wanted = _MINE
+    wanted += " AND model = %(model)s" if model is not None else ""
+    wanted += f" AND call_id {sign} %(after)s" if after is not None else ""
     rows = conn.execute(
-        f"""SELECT {_COLUMNS} FROM stored_completion WHERE {_MINE}
-              AND (%(model)s::text IS NULL OR model = %(model)s)
-              AND (%(after)s::uuid IS NULL OR call_id {sign} %(after)s) ORDER BY call_id {order} LIMIT %(most)s""",
-        owner.named(model=model, after=after, most=most),
+        f"""SELECT {_COLUMNS} FROM (
+              SELECT {_COLUMNS}, sum(octet_length(sealed)) OVER (ORDER BY call_id {order}
+                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+              FROM stored_completion WHERE {wanted} ORDER BY call_id {order} LIMIT %(most)s) s
+            WHERE coalesce(before, 0) < %(most_bytes)s ORDER BY call_id {order}""",
+        owner.named(model=model, after=after, most=most, most_bytes=most_bytes),
     ).fetchall()
     return [Row(*row) for row in rows]
 

@@ -6,27 +6,24 @@ For the key that made a completion, and its successors; for any other it is not 
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
+from groundplan.core.errors import Invalid, NotFound
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import admitted
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces import stored
 from groundplan.gateway.surfaces.chat_kept import CompletionShelf, Kept, checked_metadata
+from groundplan.gateway.surfaces.stored import Query
 
 PREFIX = b"/v1/chat/completions/"
-MOST_LISTED = 100
 _PATH = re.compile(r"/v1/chat/completions(?:/([A-Za-z0-9_.:-]{1,200})(?:/(messages))?)?")
 _PAIR = re.compile(r"metadata\[(.{1,64})\]", re.DOTALL)
-_encode = msgspec.json.Encoder().encode
-_log = logging.getLogger(__name__)
 
 
 class _Change(msgspec.Struct, frozen=True):
@@ -46,16 +43,7 @@ def not_found(id: str) -> NotFound:
 
 async def handle(gateway: Gateway, path: bytes, request: Request, response: Response) -> None:
     """Answer one request, whatever happens."""
-    try:
-        response.send(200, _encode(await _answer(gateway, path, request, response.peer)))
-        return
-    except GroundplanError as caught:
-        error = caught
-    except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
-        _log.exception("a request to a stored completion failed")
-        error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs.")
-    status, data, lines = answers.of_error(error)
-    response.send(405 if error.code == "method_not_allowed" else status, data, lines)
+    await stored.send(response, _answer(gateway, path, request, response.peer))
 
 
 async def _answer(gateway: Gateway, path: bytes, request: Request, peer: str) -> dict[str, Any]:
@@ -92,21 +80,22 @@ def _metadata(body: bytes) -> dict[str, str]:
         raise Invalid(f"the body is wrong: {error}", code="body_invalid", hint=hint) from error
 
 
-async def _list(shelf: CompletionShelf, key: KeyEntry, query: dict[str, list[str]]) -> dict[str, Any]:
+async def _list(shelf: CompletionShelf, key: KeyEntry, query: Query) -> dict[str, Any]:
     """The key's own, the oldest first unless told otherwise. Raises `Invalid`, `NotFound`."""
-    most, after = _limit(query), _last(query, "after")
+    most, after = stored.limit(query), stored.last(query, "after")
     pairs = {named[1]: values[-1] for name, values in query.items() if (named := _PAIR.fullmatch(name)) is not None}
-    found = await shelf.listed(
-        key, most + 1, after=after, model=_last(query, "model"), metadata=pairs, newest_first=_newest_first(query)
+    listed = await shelf.listed(
+        key, most, after=after, model=stored.last(query, "model"), metadata=pairs, newest_first=_newest_first(query)
     )
-    if found is None:
+    if listed is None:
         raise not_found(after or "")
-    return _page([kept.told() for kept in found[:most]], more=len(found) > most)
+    found, more = listed
+    return _page([kept.told() for kept in found], more=more)
 
 
-def _messages(id: str, kept: Kept, query: dict[str, list[str]]) -> dict[str, Any]:
+def _messages(id: str, kept: Kept, query: Query) -> dict[str, Any]:
     """The messages of its request, the first one first unless told otherwise. Raises `Invalid`."""
-    most, after = _limit(query), _last(query, "after")
+    most, after = stored.limit(query), stored.last(query, "after")
     told = [_message(f"{id}-{place}", each) for place, each in enumerate(kept.messages)]
     if _newest_first(query):
         told.reverse()
@@ -127,19 +116,8 @@ def _page(data: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
     return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more}
 
 
-def _last(query: dict[str, list[str]], name: str) -> str | None:
-    return query[name][-1] if query.get(name) else None
-
-
-def _newest_first(query: dict[str, list[str]]) -> bool:
-    order = _last(query, "order") or "asc"
+def _newest_first(query: Query) -> bool:
+    order = stored.last(query, "order") or "asc"
     if order not in ("asc", "desc"):
         raise Invalid("order is asc or desc", code="field_unsupported", hint="Leave order out.")
     return order == "desc"
-
-
-def _limit(query: dict[str, list[str]]) -> int:
-    text = _last(query, "limit") or "20"
-    if len(text) > 3 or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_LISTED:
-        raise Invalid(f"limit is from 1 to {MOST_LISTED}", code="limit_range", hint="Leave limit out.")
-    return int(text)

@@ -40,7 +40,10 @@ MOST_BYTES = 4 << 20
 """Of a longer stream nothing is stored."""
 MOST_SEARCHED = 5000
 """Stored ones that one list by metadata looks at."""
-_STEP = 200
+MOST_LISTED_BYTES = 4 << 20
+"""Of the stored ones in one list: behind so many it goes on with the next page."""
+_STEP, _STEP_BYTES = 200, 1 << 20
+"""Stored ones that are read at once."""
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}", re.ASCII)
 """Of a completion that can be asked for by its path."""
 _FIELDS = ("store", "metadata")
@@ -230,7 +233,7 @@ class CompletionShelf:
 
         def work(conn: Any) -> Kept | None:
             row = completion_store.find(conn, id, _owner(key))
-            return None if row is None else self._opened(conn, row)
+            return None if row is None else _opened(conn, SubjectKeys.of(self._home), row)
 
         return await self._database.run(work)
 
@@ -240,7 +243,7 @@ class CompletionShelf:
         def work(conn: Any) -> Kept | None:
             with conn.transaction():
                 row = completion_store.find(conn, id, _owner(key), lock=True)
-                kept = None if row is None else self._opened(conn, row)
+                kept = None if row is None else _opened(conn, SubjectKeys.of(self._home), row)
                 if row is None or kept is None:
                     return None
                 kept = msgspec.structs.replace(kept, metadata=metadata)
@@ -262,40 +265,48 @@ class CompletionShelf:
         model: str | None = None,
         metadata: Mapping[str, str] | None = None,
         newest_first: bool = False,
-    ) -> list[Kept] | None:
-        """At most so many of this key's, behind the one with the id `after`; None where there is no such one. Raises
-        `Invalid` where too many would have to be searched for `metadata`."""
+    ) -> tuple[list[Kept], bool] | None:
+        """At most so many of this key's, and `MOST_LISTED_BYTES` of them, behind the one with the id `after`, and
+        whether there are more; None where there is no such one. Raises `Invalid` where none of `MOST_SEARCHED` has that
+        `metadata`."""
 
-        def work(conn: Any) -> list[Kept] | None:
-            owner, found, seen = _owner(key), list[Kept](), 0
-            last = None if after is None else completion_store.find(conn, after, owner)
-            if after is not None and last is None:
-                return None
-            behind = None if last is None else last.call
-            while len(found) < most:
-                rows = completion_store.page(conn, owner, model, behind, _STEP, newest_first=newest_first)
+        def work(conn: Any) -> tuple[list[Kept], bool] | None:
+            owner, keys = _owner(key), SubjectKeys.of(self._home)
+            behind: UUID | None = None
+            if after is not None:
+                last = completion_store.find(conn, after, owner)
+                if last is None:
+                    return None
+                behind = last.call
+            found, seen, size = list[Kept](), 0, 0
+            while rows := completion_store.page(
+                conn, owner, model, behind, _STEP, _STEP_BYTES, newest_first=newest_first
+            ):
                 for row in rows:
-                    kept = self._opened(conn, row)
-                    if kept is not None and (metadata or {}).items() <= kept.metadata.items():
-                        found.append(kept)
-                    if len(found) == most:
-                        return found
-                seen += len(rows)
-                if len(rows) < _STEP:
-                    return found
+                    kept = _opened(conn, keys, row)
+                    if kept is None or not (metadata or {}).items() <= kept.metadata.items():
+                        continue
+                    if len(found) == most or (found and size + len(row.sealed) > MOST_LISTED_BYTES):
+                        return found, True
+                    found.append(kept)
+                    size += len(row.sealed)
+                seen, behind = seen + len(rows), rows[-1].call
                 if seen >= MOST_SEARCHED:
+                    if found:
+                        return found, True
                     raise _too_many()
-                behind = rows[-1].call
-            return found
+            return found, False
 
         return await self._database.run(work)
 
     def _sealed(self, conn: Any, id: str, person: UUID, kept: Kept) -> str:
         return SubjectKeys.of(self._home).seal(conn, person, f"{id}\n{_encode(kept).decode()}")
 
-    def _opened(self, conn: Any, row: Row) -> Kept | None:
-        text = SubjectKeys.of(self._home).unseal(conn, row.sealed)
-        return None if text is None else _kept(text.partition("\n")[2])
+
+def _opened(conn: Any, keys: SubjectKeys, row: Row) -> Kept | None:
+    """None where whom it is about was erased."""
+    text = keys.unseal(conn, row.sealed)
+    return None if text is None else _kept(text.partition("\n")[2])
 
 
 def _owner(key: KeyEntry) -> Owner:
@@ -309,7 +320,7 @@ def _person(row: Row) -> UUID:
 
 def _too_many() -> Invalid:
     return Invalid(
-        f"no page was full after {MOST_SEARCHED} stored completions",
+        f"none of {MOST_SEARCHED} stored completions has this metadata",
         code="search_range",
         hint="Name a model, or go on behind a later one with after.",
     )

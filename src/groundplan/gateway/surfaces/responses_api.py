@@ -5,26 +5,22 @@ For the key that made a response, and its successors; for any other it is not th
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
-import msgspec
-
-from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, Unavailable
+from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import admitted
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces import stored
 from groundplan.gateway.surfaces.responses_kept import Kept, ResponseShelf
+from groundplan.gateway.surfaces.stored import Query
 
 PREFIX = b"/v1/responses/"
 _PATH = re.compile(r"/v1/responses/([A-Za-z0-9_-]{1,200})(?:/(input_items|cancel))?")
-_encode = msgspec.json.Encoder().encode
-_log = logging.getLogger(__name__)
 
 
 def not_found(id: str) -> NotFound:
@@ -37,19 +33,10 @@ def not_found(id: str) -> NotFound:
 
 async def handle(gateway: Gateway, path: bytes, request: Request, response: Response) -> None:
     """Answer one request, whatever happens."""
-    try:
-        response.send(200, await _answer(gateway, path, request, response.peer))
-        return
-    except GroundplanError as caught:
-        error = caught
-    except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
-        _log.exception("a request to a stored response failed")
-        error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs.")
-    status, data, lines = answers.of_error(error)
-    response.send(405 if error.code == "method_not_allowed" else status, data, lines)
+    await stored.send(response, _answer(gateway, path, request, response.peer))
 
 
-async def _answer(gateway: Gateway, path: bytes, request: Request, peer: str) -> bytes:
+async def _answer(gateway: Gateway, path: bytes, request: Request, peer: str) -> dict[str, Any]:
     key, _, _ = admitted(gateway, request, peer)
     found = _PATH.fullmatch(path.decode("ascii", "replace"))
     shelf = gateway.responses
@@ -62,7 +49,7 @@ async def _answer(gateway: Gateway, path: bytes, request: Request, peer: str) ->
     if request.method == b"DELETE":
         if not await shelf.delete(id, key):
             raise not_found(id)
-        return _encode({"id": id, "object": "response", "deleted": True})
+        return {"id": id, "object": "response", "deleted": True}
     kept = await shelf.find(id, key)
     if kept is None:
         raise not_found(id)
@@ -74,10 +61,10 @@ async def _answer(gateway: Gateway, path: bytes, request: Request, peer: str) ->
         )
     query = parse_qs(request.target.partition(b"?")[2].decode("ascii", "replace"))
     _check_included(kept, query)
-    return _encode(kept.response if part is None else _items(kept, query))
+    return kept.response if part is None else _items(kept, query)
 
 
-def _check_included(kept: Kept, query: dict[str, list[str]]) -> None:
+def _check_included(kept: Kept, query: Query) -> None:
     """Refuse what would have to be told beside what is stored, or otherwise than whole. Raises `Invalid`."""
     streamed = query.get("stream", ["false"])[0] != "false" or "starting_after" in query
     if streamed:
@@ -119,21 +106,19 @@ _INCLUDABLE: dict[str, Callable[[list[dict[str, Any]]], bool]] = {
 """What `include` may name, and whether a stored output has it."""
 
 
-def _items(kept: Kept, query: dict[str, list[str]]) -> dict[str, object]:
+def _items(kept: Kept, query: Query) -> dict[str, Any]:
     """The input's items, newest first unless told otherwise. Raises `Invalid`."""
-    items = kept.input if query.get("order", ["desc"])[0] == "asc" else kept.input[::-1]
-    after, limit = query.get("after", [""])[0], query.get("limit", ["20"])[0]
-    if len(limit) > 3 or not limit.isascii() or not limit.isdigit() or not 1 <= int(limit) <= 100:
-        raise Invalid("limit is from 1 to 100", code="limit_range", hint="Leave limit out.")
+    items = kept.input if stored.last(query, "order") == "asc" else kept.input[::-1]
+    most, after = stored.limit(query), stored.last(query, "after")
     ids = [str(each["id"]) for each in items]
     start = ids.index(after) + 1 if after in ids else 0
-    page = items[start : start + int(limit)]
+    page = items[start : start + most]
     return {
         "object": "list",
         "data": page,
         "first_id": str(page[0]["id"]) if page else "",
         "last_id": str(page[-1]["id"]) if page else "",
-        "has_more": start + int(limit) < len(items),
+        "has_more": start + most < len(items),
     }
 
 
