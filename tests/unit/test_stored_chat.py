@@ -15,6 +15,7 @@ from tests.unit.call_rig import Rig, call_rig, rule
 from groundplan.blueprint.model import Cache, Cascade, Guardrails, Keep, Routing
 from groundplan.core.errors import Invalid
 from groundplan.gateway.surfaces.chat_kept import Kept, checked_metadata
+from groundplan.gateway.upstream.reported import Reported
 from groundplan.ledger.completion_store import Row
 
 FULL = Keep(content="full", seconds=60)
@@ -62,6 +63,15 @@ async def test_what_is_stored_is_told_and_nothing_of_it_reaches_the_upstream(tmp
             assert "store" not in (await rig.chat(**unwanted)).json["groundplan"]
         assert len(shelf.put_in) == 2
         await rig.books()
+
+
+async def test_the_version_that_a_stored_stream_reports_is_looked_at(tmp_path: Path) -> None:
+    async with storing(tmp_path) as (rig, shelf):
+        rig.gateway.reported = reported = Reported("")
+        rig.play("one", fingerprint="fp_7")
+        stream = await rig.stream(store=True)
+        assert stream.facts["store"] is True and len(shelf.put_in) == 1
+        assert [version[3] for version in reported._waiting] == ["fp_7"]
 
 
 async def test_where_content_is_not_kept_in_full_the_upstream_is_told_to_store_nothing(tmp_path: Path) -> None:

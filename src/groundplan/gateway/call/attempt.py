@@ -29,6 +29,7 @@ from groundplan.gateway.http.binary_stream import BinaryStreaming, is_sound
 from groundplan.gateway.http.stream import StreamBroken, Streaming
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
+from groundplan.gateway.surfaces.responses_stream import Rendered
 from groundplan.gateway.surfaces.upload import give_up, send_upload
 from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.key_pool import RESTING
@@ -275,7 +276,7 @@ class Attempt:
             raise AttemptFailed("the upstream did not stream", billed=True, status=self.status)
         relay: Relay = exchange.interface.codec(self.deployment).relay(exchange.ask)
         reported = self.gateway.reported
-        if reported is not None and reported.due(self.deployment.name, self.began) and not exchange.interface.keeps:
+        if reported is not None and reported.due(self.deployment.name, self.began) and not isinstance(relay, Rendered):
             relay = Looking(relay, reported, self.deployment)
         if exchange.guard is not None:
             relay = exchange.guard.relay_around(relay, exchange)
