@@ -3,15 +3,17 @@ it is sent, what it used is counted, and what was not used serves others."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
+from tests.unit.call_rig import BOUND, Rig, call_rig, read_records, rule, until
 
 from groundplan.blueprint.model import Limit
+from groundplan.ledger.model import Settlement
 
 COVERS = "workload/assistant"
 LIMITS = [
@@ -78,8 +80,13 @@ async def test_what_was_not_billed_is_for_the_next_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("room", "sent"), [(2 * BOUND - 1, 0), (2 * BOUND, 1)])
 async def test_a_hedge_is_sent_only_out_of_what_is_held_of_the_limit(tmp_path: Path, room: int, sent: int) -> None:
     async with limited(tmp_path, room, **HEDGED) as rig:
-        rig.play("one", latency_ms=200)
-        assert (await rig.chat()).status == 200
+        one = rig.hold("one")
+        asked = asyncio.create_task(rig.chat())
+        if not sent:
+            await until(lambda: rig.models["one"].counted == 1)
+            await asyncio.sleep(0.15)  # a hedge would be sent after 0.04
+            one.release()
+        assert (await asked).status == 200
         assert rig.models["two"].counted == sent and rig.lender.asked == []
         await counted(rig, room)
 
@@ -88,21 +95,63 @@ async def test_where_the_first_of_two_was_not_billed_the_next_one_goes_on_with_w
     """`one` fails while its hedge runs and fails, too, billed: the third attempt needs no more than was taken."""
     room = 2 * BOUND
     async with limited(tmp_path, room, same=1, backoff_ms=1, **HEDGED) as rig:
-        rig.play("one", mode="error", status=503, latency_ms=150, times=1)
-        rig.play("two", mode="error", status=502, latency_ms=250, times=1)
-        assert (await rig.chat()).status in (200, 503)
+        rig.play("one", mode="error", status=503, times=1)
+        rig.play("two", mode="error", status=502, times=1)
+        one, two = rig.hold("one"), rig.hold("two")
+        asked = asyncio.create_task(rig.chat())
+        await until(lambda: rig.models["two"].counted == 1)
+        one.release()
+        folder = rig.gateway.journal.folder
+        await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+        for gate in (one, two, one, two):
+            gate.release()
+        assert (await asked).status in (200, 503)
         await counted(rig, room)
+
+
+async def test_a_hedge_that_is_not_sent_in_the_end_holds_nothing_while_the_call_goes_on(tmp_path: Path) -> None:
+    """The limit of its deployment has room only once the first one has begun to answer."""
+    few = Limit(name="few", covers="deployment/two", type="concurrent", amount=1, period="now")
+    async with call_rig(tmp_path, workloads={"assistant": rule(**HEDGED)}, limits=[few]) as rig:
+        rig.play("one", tokens=20, chunk_ms=200)
+        one, counters = rig.hold("one"), rig.gateway.counters
+        waiting, begun, lent = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def lend(token: Any, charges: Any, *_: Any) -> None:
+            waiting.set()
+            await begun.wait()
+            for charge in charges:
+                counters.grant(charge.budget, charge.period, charge.amount)
+            assert counters.reserve(token, charges) is None
+            lent.set()
+
+        rig.lender.acquire = lend  # type: ignore[method-assign, assignment]
+        _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(rig.request(stream=True))
+        await asyncio.wait_for(waiting.wait(), 30)
+        one.release()
+        await until(lambda: not any(getattr(task.get_coro(), "__name__", "") == "open" for task in asyncio.all_tasks()))
+        begun.set()
+        await asyncio.wait_for(lent.wait(), 30)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (rig.models["two"].counted, counters.open_count) == (0, 0)
+        writer.transport.abort()
+        await until(lambda: rig.gateway.running == 0)
+        await rig.books()
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_is_read_on_for_nobody_is_counted_once_it_is_over(tmp_path: Path, stream: bool) -> None:
     room = 2 * BOUND
     async with limited(tmp_path, room, drain=True, **HEDGED) as rig:
-        rig.play("one", latency_ms=400, tokens=7)
+        rig.play("one", tokens=7)
+        one = rig.hold("one")
         reply = await rig.chat(stream=stream)
         assert reply.status == 200 and rig.models["two"].counted == 1
         counters = rig.gateway.counters
         assert counters.open_count == 1 and counters.reserved("cost/money", day(rig)) == BOUND
+        one.release()
         await until(lambda: not rig.gateway.background)
         await counted(rig, room)
 

@@ -193,12 +193,18 @@ async def admit_attempt(
 
 def _again(gateway: Gateway, use: Use, attempt: int) -> tuple[Quota, ...]:
     """Of which of its caller's limits an attempt takes its own: none where it uses what was taken ahead."""
-    if attempt in use.attempts:  # of one that was not sent in the end
-        _settle(gateway, use.attempts.pop(attempt), 0, 0, 0)
+    unsent(gateway, use, attempt)
+    return use.measured if use.ahead is None or use.bearer is not None else ()
+
+
+def unsent(gateway: Gateway, use: Use, attempt: int) -> None:
+    """An attempt that there was room for is not sent in the end: what it took is free again."""
+    held = use.attempts.pop(attempt, None)
+    if held is not None:
+        _settle(gateway, held, 0, 0, 0)
     use.keys.pop(attempt, None)
     if use.bearer == attempt:
         use.bearer = None
-    return use.measured if use.ahead is None or use.bearer is not None else ()
 
 
 def _begin(use: Use, attempt: int, held: Held | None, index: int | None) -> None:

@@ -78,6 +78,8 @@ async def _second(
     finally:
         if not sequence:
             gateway.slices.settle(token, 0)
+            if exchange.use is not None:
+                limits.unsent(gateway, exchange.use, number)
     if not sequence:
         return None
     waiting.remove(deployment)
