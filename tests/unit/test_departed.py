@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -109,6 +110,37 @@ def test_only_counters_are_kept_and_files_of_the_dead_are_folded_once(
     assert families[2].series[0].total_us == 6_000 and sum(families[2].series[0].buckets) == 3
 
 
+def test_a_file_of_which_another_process_has_the_number_is_folded_once_it_is_old(home: Home) -> None:
+    one, two = Counting(), Counting()
+    one.call(3)
+    two.call(4)
+    for id, counting in (("0" * 16, one), ("1" * 16, two)):
+        departed.write(home, 0, id, counting.told())
+        file = home.run / f"counters.d/0-{id}.msgpack"
+        old = file.stat().st_mtime - departed.STALE_SECONDS - 60
+        os.utime(file, (old, old))
+    departed.fold(home, 0, serving="1" * 16)
+    assert [id for _, id, _ in departed._files(home)] == ["1" * 16, "base"], "whoever is announced may be asked seldom"
+    assert value(whole([], departed.read(home, ())["0"]), "cost_usd_total") == 7 / PICO
+
+
+def test_a_file_that_is_folded_while_it_is_read_is_not_missed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Counting()
+    one.call(3)
+    departed.write(home, 0, "0" * 16, one.told())
+    monkeypatch.setattr(departed, "lives", lambda _: False)
+    listed, looks = departed._files, iter((True,))
+
+    def files(*asked: Any) -> Any:
+        found = listed(*asked)
+        if next(looks, False):
+            departed.fold(home, 0)  # there was no sum yet
+        return found
+
+    monkeypatch.setattr(departed, "_files", files)
+    assert value(whole([], departed.read(home, ())["0"]), "calls_total") == 1
+
+
 async def test_a_scrape_goes_on_with_what_a_replaced_worker_counts_until_its_end(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +155,7 @@ async def test_a_scrape_goes_on_with_what_a_replaced_worker_counts_until_its_end
         return total(found["calls_total"])
 
     async def until(by: Scrapes, counting: Counting, wanted: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await told(by, counting) != wanted:  # noqa: ASYNC110 -- what is waited for has no event
                 await asyncio.sleep(0.005)
 
@@ -154,7 +186,7 @@ async def test_a_worker_whose_successor_is_gone_is_asked_again(home: Home, monke
     await first.open(counting.own)
     await failed.open(counting.own)
     await failed.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while scrape.known(home) != ["0"]:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.005)
     await first.close()

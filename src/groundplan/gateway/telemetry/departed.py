@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,11 @@ _NAME = re.compile(rf"([0-9]{{1,4}})-([0-9a-f]{{16}}|{_BASE})\.msgpack")
 _MOST = (1 << 63) - 1
 _OWN = "process_"
 """How metrics begin that are of one process and nobody else's."""
+STALE_SECONDS = 600.0
+"""A worker whose place another one has writes far more often: an older file is of one that is gone, whatever process
+has its number by now."""
+_LOOKS = 3
+"""For files that are folded while they are read."""
 
 
 class Counted(msgspec.Struct, frozen=True, array_like=True):
@@ -161,10 +167,7 @@ def write(home: Home, slot: int, id: str, families: Iterable[Family]) -> None:
 
 def read(home: Home, told: Iterable[str]) -> dict[str, list[Counted]]:
     """Slot -> what all its workers counted but those with the ids `told`."""
-    apart, found = set(told), list[tuple[str, str, Kept]]()
-    for slot, id, path in _files(home):
-        if id not in apart and (kept := _read(path)) is not None:
-            found.append((slot, id, kept))
+    found = _all(home, set(told))
     known = {(slot, id) for slot, _, kept in found for id in kept.of}
     sums: dict[str, list[Counted]] = {}
     for slot, id, kept in found:
@@ -173,13 +176,28 @@ def read(home: Home, told: Iterable[str]) -> dict[str, list[Counted]]:
     return sums
 
 
-def fold(home: Home, slot: int) -> None:
-    """Put the files of those that are gone into the sum of their slot. Raises `OSError`, also where somebody else is
-    at it."""
+def _all(home: Home, apart: set[str]) -> list[tuple[str, str, Kept]]:
+    """Looked for again where one went meanwhile: it is in a sum now, which may not have been there."""
+    found: list[tuple[str, str, Kept]] = []
+    for _ in range(_LOOKS):
+        files = [(slot, id, path, _read(path)) for slot, id, path in _files(home) if id not in apart]
+        found = [(slot, id, kept) for slot, id, _, kept in files if kept is not None]
+        if all(kept is not None or path.exists() for _, _, path, kept in files):
+            break
+    return found
+
+
+def fold(home: Home, slot: int, serving: str = "") -> None:
+    """Put the files of those that are gone into the sum of their slot. `serving`: id of the worker that is announced
+    for it. Raises `OSError`, also where somebody else is at it."""
     with _alone(home):
         files = [(id, path, kept) for _, id, path in _files(home, str(slot)) if (kept := _read(path)) is not None]
         base = next((kept for id, _, kept in files if id == _BASE), Kept(0, []))
-        gone = [(id, path, kept) for id, path, kept in files if id != _BASE and not lives(kept.pid)]
+        gone = [
+            (id, path, kept)
+            for id, path, kept in files
+            if id not in (_BASE, serving) and (not lives(kept.pid) or _stale(path))
+        ]
         if not gone:
             return
         total = base.summed
@@ -188,6 +206,10 @@ def fold(home: Home, slot: int) -> None:
         _write(home, str(slot), _BASE, Kept(0, [], total, [id for id, _, _ in gone]))
         for _, path, _ in gone:
             path.unlink(missing_ok=True)
+
+
+def _stale(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > STALE_SECONDS
 
 
 @contextmanager

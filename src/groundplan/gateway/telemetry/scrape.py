@@ -76,8 +76,9 @@ class Scrapes:
 
         self._server = Server(handle, of_refusal, loop)
         self._listener = await loop.create_server(self._server.protocol, "127.0.0.1", 0)
+        before = lookup(self._home, f"{SERVICE}{self.slot}")
         with suppress(OSError):
-            departed.fold(self._home, self.slot)
+            departed.fold(self._home, self.slot, "" if before is None else _id(before.token))
         self._announce()
         self._watching = loop.create_task(self._watch())
 
