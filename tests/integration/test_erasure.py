@@ -106,7 +106,8 @@ def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
     (handbook / "party.md").write_text("# Party\n\nEve Own brings the cake, ask eve@acme.example.\n")
     (handbook / "held/case.md").write_text("---\nlegal_hold: true\n---\n# Case\n\nEve Own against the company.\n")
     (handbook / "other.md").write_text("# Other\n\nNobody is named in it.\n")
-    text = WORKSPACE.replace("deployments: [local]\n", "deployments: [local]\nsources: [handbook]\n")
+    kept = "keep: {content: full, for: 60d}\n"  # else the control process deletes every half minute what is kept here
+    text = WORKSPACE.replace("deployments: [local]\n", f"deployments: [local]\nsources: [handbook]\n{kept}")
     text = text.replace("approvals: {parts: []}\n", "approvals: {parts: []}\nowners: {compliance: sam}\n")
     (folder / "workspace/knowledge.yaml").write_text(SOURCE.strip().removesuffix("---"), encoding="utf-8")
     with postgres_cluster.database() as database, pytest.MonkeyPatch.context() as patch:
@@ -172,6 +173,22 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
         "POST", f"/api/erasures/{asked['id']}/confirm", {}, **world.control.sign_in("sam@acme.example")
     )
     assert again.code == "erasure_decided"
+
+
+def test_sealed_texts_are_read_a_few_at_a_time(database: Database) -> None:
+    """One may be as long as a request and its answer."""
+    made = {new_id(): f"sealed:{new_id()}:{number}" for number in range(2 * erasure_store._AT_ONCE + 1)}
+    rows = [
+        content_store.Row(call, datetime.now(UTC), "assistant", "full", LATER, sealed, {}, cut=False)
+        for call, sealed in made.items()
+    ]
+    with psycopg.connect(database.urls["shipper"]) as writer:
+        content_store.add(writer, rows)
+    with psycopg.connect(database.urls["control"]) as conn:
+        read = erasure_store.texts(conn, erasure_store.CONTENT)
+        found = dict([next(read)])
+        assert conn.execute("SELECT name FROM pg_cursors").fetchall() == [("texts_of_content",)]
+        assert found | dict(read) == {call: [sealed] for call, sealed in made.items()}
 
 
 def test_what_is_under_a_legal_hold_stays_whatever_is_asked_and_whatever_its_time(world: World) -> None:

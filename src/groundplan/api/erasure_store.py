@@ -18,7 +18,7 @@ from psycopg.types.json import Jsonb
 from groundplan.core.ids import new_id
 
 Conn = Connection[Any]
-_PAGE = 500
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,21 +125,17 @@ def end_hold(conn: Conn, person: UUID, by: str) -> bool:
 
 
 def texts(conn: Conn, kept: Kept) -> Iterator[tuple[Any, list[str]]]:
-    """(key, sealed texts) of every row that has any, some hundred at a time."""
-    after: Any = None
-    query = sql.SQL(
-        "SELECT {key}, {columns} FROM {table} WHERE ({any}) AND (%(after)s::text IS NULL OR {key}::text > %(after)s)"
-        " ORDER BY {key}::text LIMIT %(most)s"
-    ).format(
+    """(key, sealed texts) of every row that has any; a few are in memory at a time, since one may be many megabytes."""
+    query = sql.SQL("SELECT {key}, {columns} FROM {table} WHERE {any}").format(
         key=sql.Identifier(kept.key),
         columns=sql.SQL(", ").join(map(sql.Identifier, kept.columns)),
         table=sql.Identifier(kept.name),
         any=sql.SQL(" OR ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(c)) for c in kept.columns),
     )
-    while rows := conn.execute(query, {"after": after, "most": _PAGE}).fetchall():
-        for key, *found in rows:
+    with conn.cursor(name=f"texts_of_{kept.name}") as cursor:
+        cursor.itersize = _AT_ONCE
+        for key, *found in cursor.execute(query):
             yield key, [text for text in found if text]
-        after = str(rows[-1][0])
 
 
 def delete(conn: Conn, kept: Kept, keys: Sequence[Any]) -> int:
