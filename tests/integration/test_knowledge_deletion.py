@@ -10,6 +10,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from groundplan.blueprint.model import Governed, Source
@@ -147,6 +148,19 @@ def test_while_somebody_reads_the_tables_as_they_were_nothing_counts_as_erased(
             assert erase(world.control, NOW) == 0
         (stone,) = deletion_store.tombstones(world.control)
         assert stone.erased_at is None
+    assert erase(world.control, NOW) == 1
+
+
+def test_where_a_table_may_not_be_written_anew_nothing_counts_as_erased(world: World) -> None:
+    """As before PostgreSQL 17, where only its owner may: whoever else asks for it gets a warning and nothing more."""
+    role = world.control.info.user
+    delete(world.control, [world.id("a.md")], world.why())
+    with psycopg.connect(world.database.superuser, autocommit=True) as conn:
+        conn.execute(sql.SQL("REVOKE MAINTAIN ON finding FROM {}").format(sql.Identifier(role)))
+        assert erase(world.control, NOW) == 0
+        assert deletion_store.tombstones(world.control)[0].erased_at is None
+        assert "knowledge.erased" not in world.actions()
+        conn.execute(sql.SQL("GRANT MAINTAIN ON finding TO {}").format(sql.Identifier(role)))
     assert erase(world.control, NOW) == 1
 
 

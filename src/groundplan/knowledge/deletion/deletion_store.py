@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -11,10 +12,11 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.errors import Diagnostic, InsufficientPrivilege
+from psycopg.errors import Diagnostic
 from psycopg.rows import class_row
 
 Conn = Connection[Any]
+_log = logging.getLogger("groundplan.knowledge")
 
 TABLES: tuple[LiteralString, ...] = (
     "chunk", "document", "document_version", "document_reader", "document_conflict", "pushed", "held_version",
@@ -236,18 +238,19 @@ def rewrite(conn: Conn) -> bool:
     False where this server lets only the owner do that, and while somebody still reads a table as it was before: what
     they may see stays in its files. `conn` is in autocommit; readers wait meanwhile.
     """
-    try:
-        return all(_rewritten(conn, table) for table in TABLES)
-    except InsufficientPrivilege:
-        return False
+    return all(_rewritten(conn, table) for table in TABLES)
 
 
 def _rewritten(conn: Conn, table: LiteralString) -> bool:
     for pause in _PAUSES:
         time.sleep(pause)
         kept: list[int] = []
+        passed_over: list[str] = []
 
-        def note(said: Diagnostic, kept: list[int] = kept) -> None:
+        def note(said: Diagnostic, kept: list[int] = kept, passed_over: list[str] = passed_over) -> None:
+            # whoever may not write a table anew is warned, and nothing fails
+            if said.severity_nonlocalized == "WARNING":
+                passed_over.append(said.message_primary or "")
             # "N dead row versions cannot be removed yet", in the server's language
             if count := re.search(r"\d+", said.message_detail or ""):
                 kept.append(int(count[0]))
@@ -257,6 +260,9 @@ def _rewritten(conn: Conn, table: LiteralString) -> bool:
             conn.execute(f"VACUUM (FULL, VERBOSE) {table}")
         finally:
             conn.remove_notice_handler(note)
+        if passed_over:
+            _log.warning("what was deleted cannot be taken off the disk: %s", "; ".join(passed_over))
+            return False
         if not any(kept):
             return True
     return False
