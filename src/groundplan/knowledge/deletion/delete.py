@@ -111,7 +111,7 @@ def replay(conn: Connection[Any], home: Path, at: datetime) -> int:
     """
     listed = tombstones.read(home)
     with conn.transaction():
-        known = store.all_ids(conn)
+        known = store.known(conn, listed)
         missing = [stone for id, stone in listed.items() if id not in known]
         for stone in sorted(missing, key=lambda one: one.at):
             store.bury(conn, stone)

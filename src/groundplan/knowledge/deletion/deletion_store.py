@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -187,8 +187,9 @@ def gone(conn: Conn) -> tuple[int, datetime | None, int]:
     return int(row[0]), row[1], int(row[2])
 
 
-def all_ids(conn: Conn) -> set[UUID]:
-    return {id for (id,) in conn.execute("SELECT id FROM tombstone")}
+def known(conn: Conn, ids: Iterable[UUID]) -> set[UUID]:
+    """Those of the ids that are there."""
+    return {id for (id,) in conn.execute("SELECT id FROM tombstone WHERE id = ANY(%s)", (list(ids),))}
 
 
 def live_at(conn: Conn, places: Sequence[tuple[str, str]]) -> list[UUID]:
