@@ -185,3 +185,14 @@ def test_what_goes_at_its_source_leaves_the_disk_with_a_receipt_and_may_come_bac
     assert erase(world.control, due - timedelta(hours=1)) == 1
     assert deletion_store.gone(world.control) == (0, None, 1)
     assert world.actions()[-1] == "knowledge.erased"
+
+
+def test_whom_the_bytes_of_what_was_pushed_name_is_told_also_beyond_ascii(world: World) -> None:
+    declared = source("p", legal_hold=True)
+    take_over(world.control, declared, Push(world.control, "p"))
+    for text in ("of J\u00f6rg M\u00fcller, 100 % of C:\\files", "of nobody"):
+        put = push_store.Pushed(text.encode(), "md", None, {}, NOW)
+        push_store.put(world.control, "p", "n.md", put)
+    for word in ("J\u00f6rg M\u00fcller", "J\u00d6RG M\u00dcLLER", "m\u00fcller", "100 % of", "c:\\files"):
+        assert [held for *_, held in deletion_store.mentioning(world.control, [word])] == [True], word
+    assert deletion_store.mentioning(world.control, ["M\u00f6ller", "100 ? of"]) == []

@@ -285,7 +285,7 @@ def mark_erased(conn: Conn, ids: Sequence[UUID], receipt: UUID, at: datetime) ->
 def mentioning(conn: Conn, words: Sequence[str], limit: int = 1000) -> list[tuple[UUID, str, str, bool]]:
     """(document, source, path, on hold) of live documents with one of these texts in them, in any case, and of what a
     legal hold keeps of others."""
-    patterns = ["%" + re.sub(r"([\\%_])", r"\\\1", word) + "%" for word in words]
+    spellings = dict.fromkeys(each for word in words for each in (word, word.lower(), word.upper()))
     rows = conn.execute(
         """SELECT d.id, d.source, d.path, on_hold(d) FROM document d
            WHERE d.deleted_at IS NULL AND (EXISTS (
@@ -295,9 +295,24 @@ def mentioning(conn: Conn, words: Sequence[str], limit: int = 1000) -> list[tupl
            SELECT coalesce(h.document_id, h.id), h.source, h.path, true
            FROM held_version h LEFT JOIN document d ON d.id = h.document_id LEFT JOIN source s ON s.name = h.source
            WHERE (h.text ILIKE ANY(%(like)s) OR h.title ILIKE ANY(%(like)s)
-               OR encode(h.data, 'escape') ILIKE ANY(%(like)s) OR h.declared::text ILIKE ANY(%(like)s))
+               OR encode(h.data, 'escape') ILIKE ANY(%(bytes)s) OR h.declared::text ILIKE ANY(%(like)s))
              AND (coalesce(s.legal_hold, false) OR (d.id IS NOT NULL AND on_hold(d)))
            ORDER BY 2, 3 LIMIT %(limit)s""",
-        {"like": patterns, "limit": limit},
-    )
+        {
+            "like": [_within(word) for word in words], "bytes": [_within(_escaped(word)) for word in spellings],
+            "limit": limit,
+        },
+    )  # fmt: skip
     return rows.fetchall()
+
+
+def _within(text: str) -> str:
+    """A pattern of what has the text in it."""
+    return "%" + re.sub(r"([\\%_])", r"\\\1", text) + "%"
+
+
+def _escaped(text: str) -> str:
+    """As PostgreSQL writes its bytes (`encode(..., 'escape')`), which knows no upper and lower case beyond ASCII."""
+    return "".join(
+        "\\\\" if byte == 0x5C else chr(byte) if 0 < byte < 0x80 else f"\\{byte:03o}" for byte in text.encode()
+    )
