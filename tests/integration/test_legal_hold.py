@@ -9,14 +9,15 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.errors import InsufficientPrivilege
+from psycopg.errors import InsufficientPrivilege, LockNotAvailable
 from tests.integration.test_knowledge_deletion import NOW, World
 from tests.knowledge_intake import source
 
 from groundplan.core.errors import NotFound
 from groundplan.knowledge.deletion import deletion_store, held_store
 from groundplan.knowledge.deletion.delete import erase, replay
-from groundplan.knowledge.deletion.held import release
+from groundplan.knowledge.deletion.held import keep_removed, release
+from groundplan.knowledge.governed.decide import Said, decide
 from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.sources import push_store
 from groundplan.knowledge.sources.push import Push
@@ -196,3 +197,31 @@ def test_whom_the_bytes_of_what_was_pushed_name_is_told_also_beyond_ascii(world:
     for word in ("J\u00f6rg M\u00fcller", "J\u00d6RG M\u00dcLLER", "m\u00fcller", "100 % of", "c:\\files"):
         assert [held for *_, held in deletion_store.mentioning(world.control, [word])] == [True], word
     assert deletion_store.mentioning(world.control, ["M\u00f6ller", "100 ? of"]) == []
+
+
+def test_a_hold_is_decided_before_or_after_what_it_keeps_is_destroyed_and_not_meanwhile(world: World) -> None:
+    """Else it would stand, and what it keeps be gone."""
+    declared = source("p")
+    take_over(world.control, declared, Push(world.control, "p"))
+    push_store.put(world.control, "p", "n.md", push_store.Pushed(b"# N\n\nfirst\n", "md", None, {}, NOW))
+    take_over(world.control, declared, Push(world.control, "p"))
+
+    def waits(path: str, value: bool) -> None:
+        with psycopg.connect(world.database.urls["control"]) as other:
+            other.execute("SET lock_timeout = '50ms'")
+            with pytest.raises(LockNotAvailable):
+                said = Said(f"person:{world.person}", "dana@acme.example", "case 7", NOW)
+                decide(other, world.id(path), "legal_hold", value, said)
+
+    with world.control.transaction():
+        assert keep_removed(world.control, {world.id("a.md"): "gone"}) == 0
+        waits("a.md", True)
+    with world.control.transaction():
+        held_store.keep_pushed(world.control, "p", "n.md", "changed", b"other")
+        waits("n.md", True)
+    world.decide("a.md", "legal_hold", True, "case 7")
+    (world.folder / "a.md").unlink()
+    world.ingest()
+    with world.control.transaction():
+        assert held_store.over(world.control) == []
+        waits("a.md", False)

@@ -54,7 +54,9 @@ _SHOWN: Final = """id, document_id, source, path, version, title, digest, modifi
 
 
 def live(conn: Conn, documents: Sequence[UUID]) -> list[Live]:
-    """Those of the documents that are live and under a legal hold."""
+    """Those of the documents that are live and under a legal hold. Nobody decides about any of them until the
+    transaction ends: what is not kept now may be destroyed in it."""
+    conn.execute("SELECT FROM document WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (list(documents),))
     with conn.cursor(row_factory=class_row(Live)) as cursor:
         return cursor.execute(
             "SELECT id, title, declared FROM document d WHERE id = ANY(%s) AND deleted_at IS NULL AND on_hold(d)",
@@ -81,6 +83,7 @@ def keep(conn: Conn, texts: Mapping[UUID, tuple[str, Cause]]) -> int:
 
 def keep_pushed(conn: Conn, source: str, path: str, cause: Cause, data: bytes | None) -> None:
     """Keep the bytes that were pushed to a place under a legal hold, before `data` replaces them (None: nothing)."""
+    conn.execute("SELECT FROM document WHERE source = %s AND path = %s FOR UPDATE", (source, path))
     conn.execute(
         """INSERT INTO held_version (id, document_id, source, path, title, media, declared, data, cause)
            SELECT %s, d.id, p.source, p.path, p.path, p.media, jsonb_build_object('pushed', p.told), p.data, %s
@@ -134,7 +137,8 @@ class Over:
 
 
 def over(conn: Conn) -> list[Over]:
-    """What no legal hold keeps any more."""
+    """What no legal hold keeps any more; nobody decides about its documents until the end of the transaction."""
+    conn.execute("SELECT FROM document WHERE id IN (SELECT document_id FROM held_version) ORDER BY id FOR UPDATE")
     with conn.cursor(row_factory=class_row(Over)) as cursor:
         return cursor.execute(
             """SELECT h.id, h.document_id, h.source, h.path, h.digest, coalesce(s.erase_days, 30) AS erase_days
@@ -154,9 +158,3 @@ def drop(conn: Conn, ids: Sequence[UUID]) -> int:
             (FINDING,),
         )
     return gone
-
-
-def left(conn: Conn, ids: Sequence[UUID]) -> int:
-    """How many of these versions are still there."""
-    row = conn.execute("SELECT count(*) FROM held_version WHERE id = ANY(%s)", (list(ids),)).fetchone()
-    return 0 if row is None else int(row[0])
