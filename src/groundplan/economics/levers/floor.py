@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from statistics import NormalDist
 from typing import Final
+
+from groundplan.economics.routing.watch.tradeoff import share
 
 LEAST: Final = 20
 """Judgements of a model's answers in a dimension."""
@@ -49,14 +50,7 @@ def below(every: Sequence[Judged], floors: Mapping[str, float]) -> list[Below]:
         floor = floors.get(each.dimension)
         if floor is None or each.judged < LEAST:
             continue
-        low, high = _interval(each.accepted, each.judged)
-        if high < floor:
-            found.append(Below(each, floor, low, high))
+        sure = share(each.accepted, each.judged, _Z)
+        if sure.high < floor:
+            found.append(Below(each, floor, sure.low, sure.high))
     return sorted(found, key=lambda each: (each.judged.share - each.floor, each.judged.model, each.judged.dimension))
-
-
-def _interval(good: int, count: int) -> tuple[float, float]:
-    p, z2 = good / count, _Z * _Z
-    middle = (p + z2 / (2 * count)) / (1 + z2 / count)
-    half = _Z * sqrt(p * (1 - p) / count + z2 / (4 * count * count)) / (1 + z2 / count)
-    return max(0.0, middle - half), min(1.0, middle + half)
