@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import Any
 from uuid import UUID
 
 from msgspec.structs import replace
+from tests.integration.gates import gated
+from tests.integration.gates import until as until
 from tests.integration.gateway_stack import Reply, blueprint, deployment, events, parse, workload
 
 from groundplan.blueprint.model import Budget, Hedge, Limit, Reliability
@@ -24,7 +26,7 @@ from groundplan.gateway.budgets.leases import Quota, Slices
 from groundplan.gateway.caching.idempotency import Answers, Holder
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.pipeline import Pipeline
-from groundplan.gateway.http.server import Request, Server
+from groundplan.gateway.http.server import Server
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.journal.recovery import EpochState, fold
@@ -121,8 +123,8 @@ class Rig:
                 plan.names[model] = tuple(replace(d, **settings) if d.name == name else d for d in found)
 
     def hold(self, name: str) -> asyncio.Semaphore:
-        """One of the upstreams counts what it is asked and answers nothing; each `release` lets one answer go."""
-        return held(self.models[name])
+        """As `gated`, one of the upstreams."""
+        return gated(self.models[name])
 
     def request(self, key: str = "assistant", **more: Any) -> bytes:
         body = {"model": "auto", "messages": [{"role": "user", "content": "a b c d"}], "max_tokens": 20, **more}
@@ -167,25 +169,6 @@ class Rig:
         assert self.slices.open_count == 0
         assert self.slices.available("all", "total") == LIMIT - spent
         return state
-
-
-def held(model: ScriptedModel) -> asyncio.Semaphore:
-    """As `Rig.hold`, of a model that is not the rig's."""
-    gate, counted = asyncio.Semaphore(0), model._counted
-
-    async def wait(request: Request) -> None:
-        await counted(request)
-        await gate.acquire()
-
-    model._counted = wait  # type: ignore[method-assign]
-    return gate
-
-
-async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait for what other tasks do."""
-    async with asyncio.timeout(seconds):
-        while not true():  # noqa: ASYNC110 -- what is waited for has no event
-            await asyncio.sleep(0.005)
 
 
 class Stream:

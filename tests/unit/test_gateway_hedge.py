@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.contract.ways import way_to
+from tests.integration.gates import gated
 from tests.integration.gateway_stack import Reply
-from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, held, read_records, rule, until
+from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, read_records, rule, until
 
 from groundplan.blueprint.model import Hedge, Limit, ProviderKey
 from groundplan.gateway.call.hedge import Hedges
@@ -343,7 +344,7 @@ async def test_a_loser_over_http_2_is_settled_by_the_same_rules(
     ):
         rig.change("one", url=way.wire.url)
         model.script = Script(tokens=7)
-        gate = held(model)
+        gate = gated(model)
         assert (await answer(rig, stream))["deployment"] == "two"
         gate.release()
         await until(lambda: not rig.gateway.background)
