@@ -222,6 +222,14 @@ async def _other_calls(world: World) -> None:
     for entry in await contents(world.client, batch.output_file_id):
         told = entry["response"]["body"]["groundplan"]
         assert Decimal(told["cost_usd"]) == 2 * LINE, "a call is not made at the batch endpoint, nor at its price"
+    world.apply(4)
+    await world.stack.ready(4)
+    await made(world, lines(1), usage={"prompt_tokens": 900, "completion_tokens": 4, "total_tokens": 904})
+    await world.settled()
+    newest = world.stack.sql("SELECT flags, cost_usd < reserved_usd FROM attempt ORDER BY at DESC LIMIT 1")
+    assert newest == [(["provider_batch", "over_bound", "over_input"], True)]
+    ((reason,),) = world.stack.sql("SELECT reason FROM kill_switch")
+    assert "counted 900 tokens of its prompt, more than were reserved for" in reason
 
 
 @pytest.mark.soak

@@ -97,6 +97,17 @@ def ask(service: str, line: bool) -> Ask:
     )  # fmt: skip
 
 
+def test_what_a_provider_says_of_tools_by_itself_is_reserved_for() -> None:
+    """Anthropic's instructions about tools are hundreds of tokens, whatever the tools are."""
+    body = {"model": "auto", "messages": [{"role": "user", "content": "a"}]}
+    tool = {"type": "function", "function": {"name": "f"}}
+    for api, extra in (("openai", 0), ("anthropic", chat.TOOL_TOKENS), ("cohere", chat.TOOL_TOKENS)):
+        for fields, added in (({}, 0), ({"tools": [tool]}, extra), ({"response_format": {"type": "text"}}, extra)):
+            raw = json.dumps(body | fields).encode()
+            usage, _ = CHAT.estimate(chat.read(raw), place(Rates(input=1, output=1), api=api), 0, 0, 20)
+            assert usage.input == len(raw) + 3 * 16 + added
+
+
 @given(
     usages(), rates, st.none() | rates, st.none() | rates, st.sampled_from(["auto", "standard", "priority"]),
     st.booleans(), st.sampled_from([None, "batches"]), st.sampled_from(["", "default", "priority"]),

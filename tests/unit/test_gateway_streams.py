@@ -231,6 +231,20 @@ async def test_a_service_tier_without_a_price(rig: Rig) -> None:
     assert only.flags == ["unknown_tier"] and only.usage.service_tier == "scale"
     assert only.cost == only.usage.output * 10_000_000 > 0
 
+@pytest.mark.parametrize("rates", [Rates(input=0, output=0), Rates(input=PICO // 10**7, output=10 * PICO)])
+async def test_more_tokens_of_a_prompt_than_its_bytes_can_be(tmp_path: Path, rates: Rates) -> None:
+    """Also where it costs less than was reserved, or nothing."""
+    async with call_rig(tmp_path, ["one"], more={"one": {"rates": rates}}) as rig:
+        body = rig.request(stream=True, stream_options={"include_usage": True}).partition(b"\r\n\r\n")[2]
+        most = len(body) + 3 * 16
+        for prompt in (most, most + 1):
+            rig.play("one", usage={"prompt_tokens": prompt, "completion_tokens": 4, "total_tokens": prompt + 4})
+            assert (await rig.stream(stream_options={"include_usage": True})).done
+        assert (await rig.chat()).code == "killed"
+        good, over = await rig.settlements()
+        assert good.flags == [] and over.flags == ["over_bound", "over_input"] and over.cost < BOUND
+
+
 
 async def test_usage_below_what_streamed(rig: Rig) -> None:
     only = await good(rig, mode="undercount")
@@ -251,6 +265,15 @@ async def test_no_usage_at_all(rig: Rig) -> None:
 
 async def leaves(rig: Rig, seen: bytes) -> float:
     """Seconds from the client's disconnect to the upstream's."""
+async def test_what_is_put_in_front_counts_where_nobody_reports_usage(tmp_path: Path) -> None:
+    prompt = "Be brief. " * 90
+    async with call_rig(tmp_path, ["one"], workloads={"assistant": {"system_prompt": prompt}}) as rig:
+        rig.play("one", mode="cut", at=1)
+        await rig.stream()
+        (only,) = await rig.settlements()
+    assert only.flags == ["no_usage"] and only.usage.input >= len(prompt) + len("a b c d")
+
+
     model, upstream = rig.models["one"], rig.upstreams["one"]
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(rig.request(stream=True))
@@ -286,6 +309,7 @@ async def gone(tmp_path: Path, rule: str, **script: Any) -> tuple[Settlement, An
         await reader.readuntil(b"asked:")
         writer.transport.abort()
         await until(lambda: rig.gateway.running == 0)
+    assert (front.resets > 0) == (http == 2)
         await until(lambda: not rig.gateway.background)
         (only,) = await rig.settlements()
         finish = (await rig.records())[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,12 @@ def test_other_ends_of_a_call(tmp_path: Path) -> None:
     assert unreported.ok and settled(unreported) == [("ok", HELD, ["provider_batch", "no_usage"])]
     dear = made(one, each, [given(tmp_path, answer(each.call, 50))])
     assert settled(dear) == [("ok", 250_000_000, ["provider_batch", "over_bound"])]
+    for most, flags in (((1, 20), []), ((1, 19), ["over_bound"]), ((0, 0), [])):
+        bounded = replace(each, most_input=most[0], most_output=most[1])
+        assert settled(made(one, bounded, [given(tmp_path, answer(each.call))]))[0][2] == ["provider_batch", *flags]
+    long = replace(each, most_input=1)
+    told_two = answer(each.call).replace(b'"prompt_tokens": 1', b'"prompt_tokens": 2')
+    assert settled(made(one, long, [given(tmp_path, told_two)]))[0][2] == ["provider_batch", "over_bound", "over_input"]
     refused = made(one, each, [given(tmp_path, answer(each.call, status=400))])
     assert not refused.ok and settled(refused) == [("not_billed", 0, ["provider_batch"])]
     assert finish(one, each, refused).error_code == "upstream_refused"

@@ -14,7 +14,9 @@ PURPOSES: Final = ("guardrail", "cascade", "judge", "shadow", "replay")
 with (its judge, further answers that must agree); the judge of an experiment or a replay; their second answers."""
 
 OVER_BOUND: Final = "over_bound"
-"""Flag of a settlement: more was used than was reserved, or than the answer was capped at."""
+"""Flag of a settlement: more was used than was reserved, than the answer was capped at, or than its prompt can have."""
+OVER_INPUT: Final = "over_input"
+"""Beside it: what is more are the tokens of the prompt."""
 
 
 class UsageDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -122,10 +122,12 @@ def _judge(
             checked.errors.append(_error(error.code, told, number))
         return
     order = _order(calls, checked, exchange, len(data))
+    judged = Line(number, line.custom_id, place, len(data), bound)
     if order is not None:
-        bound = exchange.bounds[order.deployment.name]
+        bound, most = exchange.bounds[order.deployment.name], admit.most_tokens(exchange, order.deployment)
         order.lines, order.held = order.lines + 1, order.held + bound
-    checked.lines.append(Line(number, line.custom_id, place, len(data), bound, None if order is None else order.id))
+        judged = replace(judged, bound=bound, order=order.id, most=(most.input, most.output))
+    checked.lines.append(judged)
     checked.total += bound
 
 

@@ -77,6 +77,8 @@ class Line:
     """The order at a provider that it belongs to; None: it is made call by call."""
     error: tuple[str, str] | None = None
     """(code, message) of a line that is not made."""
+    most: tuple[int, int] = (0, 0)
+    """Tokens of prompt and answer that a line of an order can have at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,7 @@ async def begin(
 ) -> None:
     """The batch is checked and its money is held: keep its lines. In the transaction that took the money."""
     copying = """COPY batch_line (batch_id, number, custom_id, place, length, held_usd, order_id, state, call_id, ok,
-        result) FROM STDIN"""
+        result, most_input, most_output) FROM STDIN"""
     async with connection.cursor() as cursor, cursor.copy(copying) as copy:
         for line in lines:
             state, call = ("pending", None) if line.order is None else ("ordered", new_id())
@@ -208,9 +210,9 @@ async def begin(
             if line.error is not None:
                 told = _encode(error_line(None, line.custom_id, *line.error)).replace(b"\\u0000", b"\\ufffd")
                 state, ok, result = "done", False, told.decode()
-            held = to_decimal(line.bound)
+            where, held = (line.place, line.length), to_decimal(line.bound)
             await copy.write_row(
-                (id, line.number, line.custom_id, line.place, line.length, held, line.order, state, call, ok, result)
+                (id, line.number, line.custom_id, *where, held, line.order, state, call, ok, result, *line.most)
             )
     await connection.execute(
         """UPDATE batch SET status = CASE status WHEN 'validating' THEN 'in_progress' ELSE status END,

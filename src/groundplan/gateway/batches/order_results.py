@@ -21,7 +21,7 @@ from groundplan.gateway.batches.order_store import Order, OrderLine
 from groundplan.gateway.batches.provider import ProviderBatch
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.interface import Answered, Interface, Malformed
-from groundplan.ledger.model import OVER_BOUND, Charge, Finish, Reservation, Settlement, Usage
+from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Charge, Finish, Reservation, Settlement, Usage
 
 ORDERED, TWICE, UNTOLD = "provider_batch", "sent_twice", "no_usage"
 """Flags of an attempt that a provider made for a batch: always; where it made it once more; where it does not say what
@@ -184,8 +184,7 @@ def _attempt(found: Made, terms: Terms, line: OrderLine, how: tuple[str, int, Us
         flags.append(UNTOLD)
     elif outcome == "ok":
         cost = price.cost(order.deployment.rates, usage, BATCH)
-        if cost > line.held:
-            flags.append(OVER_BOUND)
+        flags += _above(line, usage, cost)
     place = order.deployment
     reservation = Reservation(
         call=line.call.bytes, attempt=number, at=terms.at, workload=batch.workload, person=batch.person,
@@ -198,6 +197,14 @@ def _attempt(found: Made, terms: Terms, line: OrderLine, how: tuple[str, int, Us
         usage=usage or Usage(), estimated=usage is None, flags=flags, duration_us=0,
     )  # fmt: skip
     found.attempts.append((reservation, settlement))
+
+
+def _above(line: OrderLine, usage: Usage, cost: int) -> list[str]:
+    """What is told of a call that used more than was set aside for it."""
+    read = 0 < line.most_input < usage.input
+    if not (read or cost > line.held or 0 < line.most_output < usage.output):
+        return []
+    return [OVER_BOUND, OVER_INPUT] if read else [OVER_BOUND]
 
 
 def finish(terms: Terms, line: OrderLine, found: Made) -> Finish:

@@ -47,7 +47,8 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class OrderLine:
-    """One call of an order: where it is in the batch's input, and the most that it can cost (picodollars)."""
+    """One call of an order: where it is in the batch's input, and the most that it can cost (picodollars) and have of
+    tokens (0: nothing is known of them)."""
 
     number: int
     custom_id: str
@@ -55,6 +56,8 @@ class OrderLine:
     length: int
     held: int
     call: UUID
+    most_input: int = 0
+    most_output: int = 0
 
 
 async def add(connection: Connection, batch: UUID, id: UUID, deployment: Deployment, number: int, held: int) -> None:
@@ -174,12 +177,12 @@ async def lines(connection: Connection, id: UUID) -> AsyncIterator[list[OrderLin
     """The lines that are not done, in order, some at a time. Inside a transaction."""
     async with connection.cursor(name="lines") as cursor:
         await cursor.execute(
-            """SELECT number, custom_id, place, length, held_usd, call_id FROM batch_line
+            """SELECT number, custom_id, place, length, held_usd, call_id, most_input, most_output FROM batch_line
                WHERE order_id = %s AND state = 'ordered' ORDER BY number""",
             (id,),
         )
         while rows := await cursor.fetchmany(200):
-            yield [OrderLine(n, name, at, size, from_decimal(held), call) for n, name, at, size, held, call in rows]
+            yield [OrderLine(*row[:4], from_decimal(row[4]), *row[5:]) for row in rows]
 
 
 async def open_lines(connection: Connection, id: UUID) -> int:

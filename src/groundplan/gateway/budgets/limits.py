@@ -259,13 +259,8 @@ async def _take(
 
 
 def _tokens(exchange: Exchange, deployment: Deployment) -> int:
-    ask, workload = exchange.ask, exchange.workload
-    if ask is None or workload is None:
-        raise AssertionError("not checked")
-    added = admit.added_bytes(exchange, workload)
-    cap = admit.output_cap(exchange, deployment)
-    usage, _ = exchange.interface.estimate(ask, deployment, added, 0, cap)
-    return usage.input + usage.output
+    most = admit.most_tokens(exchange, deployment)
+    return most.input + most.output
 
 
 def check_room(gateway: Gateway, exchange: Exchange) -> None:

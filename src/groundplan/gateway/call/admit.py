@@ -18,6 +18,7 @@ from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.meter import takes
 from groundplan.gateway.policy.snapshot import Catalog, KeyEntry, Plan, Policy
 from groundplan.governance.policy.vocabulary import provider_of
+from groundplan.ledger.model import Usage
 
 COST_PER_CALL = "cost_per_call"
 LEASE_SECONDS = 1.0
@@ -226,6 +227,15 @@ def _money(text: bytes) -> int:
 
 def output_cap(exchange: Exchange, deployment: Deployment) -> int:
     return min(exchange.output_cap, deployment.max_output_tokens)
+
+
+def most_tokens(exchange: Exchange, deployment: Deployment) -> Usage:
+    """The most tokens that one attempt there can have, prompt and answer."""
+    ask, workload = exchange.ask, exchange.workload
+    if ask is None or workload is None:
+        raise AssertionError("not checked")
+    added, cap = added_bytes(exchange, workload), output_cap(exchange, deployment)
+    return exchange.interface.estimate(ask, deployment, added, 0, cap)[0]
 
 
 def covering(exchange: Exchange, plan: Plan, now: float) -> list[tuple[Budget, str]]:

@@ -1,5 +1,5 @@
-"""A provider billed more than its bound, or went beyond its cap: the workload is stopped until somebody has looked at
-it and lifts the kill.
+"""A provider billed more than its bound, went beyond its cap, or read more tokens than the prompt was bounded at: the
+workload is stopped until somebody has looked at it and lifts the kill.
 
 The reservation was too small then, so budgets can no longer be held exactly. The cost itself is charged as it is
 (`settle`, `leases`), and the worker that saw it has stopped the workload already (`LiveView.stop`); here it is stopped
@@ -18,7 +18,7 @@ from groundplan.core.money import format_usd
 from groundplan.gateway.journal.recovery import Attempt
 from groundplan.identity import service as identity
 from groundplan.identity import store
-from groundplan.ledger.model import OVER_BOUND
+from groundplan.ledger.model import OVER_BOUND, OVER_INPUT
 
 
 def stop(conn: Connection[tuple[object, ...]], epoch: UUID, closed: Iterable[Attempt]) -> None:
@@ -43,10 +43,18 @@ def stop(conn: Connection[tuple[object, ...]], epoch: UUID, closed: Iterable[Att
                 OVER_BOUND,
                 scope,
                 f"The workload {workload} is stopped: {what}.",
-                f"Compare the provider's bill; correct the price, image_tokens or cap_field of {made.deployment}, "
-                f"apply, then `groundplan kill --lift {scope}`.",
+                f"Compare the provider's bill; correct the {_FIELDS[OVER_INPUT in _flags(attempt)]} of "
+                f"{made.deployment}, apply, then `groundplan kill --lift {scope}`.",
             ),
         )
+
+
+_FIELDS = ("price, image_tokens or cap_field", "tokens_per_byte, input_overhead_tokens, image_tokens or context")
+"""What a deployment may say wrongly, of the whole and of prompts."""
+
+
+def _flags(attempt: Attempt) -> list[str]:
+    return attempt.settlement.flags if attempt.settlement is not None else []
 
 
 def _beyond(attempt: Attempt) -> str:
@@ -54,4 +62,6 @@ def _beyond(attempt: Attempt) -> str:
     made, settled = attempt.reservation, attempt.settlement
     if attempt.cost > made.bound or settled is None:
         return f"cost {format_usd(attempt.cost)} USD, more than its bound of {format_usd(made.bound)} USD"
+    if OVER_INPUT in settled.flags:
+        return f"counted {settled.usage.input} tokens of its prompt, more than were reserved for"
     return f"answered with {settled.usage.output} tokens, more than it was capped at"

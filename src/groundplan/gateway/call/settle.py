@@ -14,12 +14,13 @@ from groundplan.core.errors import Unavailable
 from groundplan.economics import price
 from groundplan.economics.experiment.model import BUDGET_PREFIX
 from groundplan.gateway.budgets import limits
-from groundplan.gateway.call import meter
+from groundplan.gateway.call import admit, meter
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import FEATURE, feature_of
+from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.experiments.trial import told
-from groundplan.ledger.model import OVER_BOUND, Finish, Settlement, Usage
+from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Finish, Settlement, Usage
 
 LONGEST_TOKEN = 128
 """Bytes: an answer has more tokens than its bytes divided by this; an upstream that reports fewer is flagged."""
@@ -112,20 +113,33 @@ def _billed(
         cost, known = meter.charged(ask, deployment, usage)
         if not known:
             flags.append("unknown_tier")
-    if cost > exchange.bounds[deployment.name] or _beyond_cap(exchange, deployment, usage):
+    above = _above(exchange, deployment, usage)
+    if above or cost > exchange.bounds[deployment.name]:
         flags.append(OVER_BOUND)
+    if above == "input":
+        flags.append(OVER_INPUT)
     if usage.output * LONGEST_TOKEN < exchange.output_bytes:
         flags.append("under_count")
     return usage, cost, flags
 
 
-def _beyond_cap(exchange: Exchange, deployment: Deployment, usage: Usage) -> bool:
-    """Whether an answer has more tokens than the upstream was asked for at most, which its cost may hide: a prompt is
-    bounded by its bytes, and free is free."""
-    ask = exchange.ask
-    if ask is None or not exchange.interface.capped:
-        return False
-    return usage.output > min(exchange.output_cap, deployment.max_output_tokens) * ask.copies
+def _above(exchange: Exchange, deployment: Deployment, usage: Usage) -> str:
+    """Which tokens are more than what was reserved is for (`input`, `output`; empty: none), which their cost may hide:
+    a prompt is bounded by its bytes, a class of tokens may cost nothing, and free is free."""
+    ask, interface, rates = exchange.ask, exchange.interface, deployment.rates
+    if ask is None:
+        return ""
+    if interface.capped:
+        if usage.output > min(exchange.output_cap, deployment.max_output_tokens) * ask.copies:
+            return "output"
+        if usage.input <= ask.size and deployment.tokens_per_byte >= 1.0:
+            return ""  # nearly every one has a fraction of it
+    elif interface.priced and not (rates.input or rates.output):
+        return ""  # what it costs is no matter of tokens, and nobody counted on any
+    most = admit.most_tokens(exchange, deployment)
+    if usage.input > most.input:
+        return "input"
+    return "output" if usage.output > most.output and (most.output or rates.output) else ""
 
 
 def _saved(exchange: Exchange, deployment: Deployment, usage: Usage) -> int:
@@ -154,10 +168,17 @@ def estimate(exchange: Exchange) -> tuple[Usage, int]:
     if deployment is None or ask is None:
         raise AssertionError("no attempt is open")
     bound = exchange.bounds[deployment.name]
-    added = sum(len(passage.said.encode()) for passage in exchange.passages)
     cap = min(exchange.output_cap, deployment.max_output_tokens)
-    usage, cost = exchange.interface.estimate(ask, deployment, added, exchange.output_bytes, cap)
+    usage, cost = exchange.interface.estimate(ask, deployment, _added(exchange), exchange.output_bytes, cap)
     return usage, min(bound, cost)
+
+
+def _added(exchange: Exchange) -> int:
+    """Bytes that were put before the caller's own: the workload's prompt and passages with what is said of them."""
+    workload = exchange.workload
+    if workload is None or not exchange.interface.grounded:
+        return 0
+    return sum(len(text.encode()) for text in system_messages(workload, exchange.passages, exchange.grounded))
 
 
 def _end_steps(exchange: Exchange) -> None:

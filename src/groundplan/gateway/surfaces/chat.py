@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from groundplan.gateway.http.server import Request
 
 MAX_COPIES = 16
+TOOL_TOKENS = 1024
+"""What a provider's own instructions about tools, about one of its own tools, or about the form of an answer add to a
+prompt at most, in tokens."""
+_INSTRUCTED = frozenset({"tools", "response_format", "text"})
+"""Fields for which a provider may add instructions of its own; OpenAI-shaped ones count no more than what is said."""
 _NOTHING: frozenset[str] = frozenset()
 
 
@@ -322,6 +327,8 @@ class ChatCompletions(Interface):
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
         """What streamed is counted, otherwise the bound."""
         tokens_in = _tokens_in(ask, deployment, added)
+    if deployment.api != "openai" and not ask.hidden and not _INSTRUCTED.isdisjoint(ask.fields):
+        tokens += TOOL_TOKENS
         most = cap * ask.copies
         tokens_out = min(most, meter.text_bound(deployment, output_bytes)) if output_bytes else most
         usage = Usage(input=tokens_in, output=tokens_out, images=ask.images)

@@ -19,7 +19,7 @@ from groundplan.gateway.caching.recast import MESSAGES_RECAST, Recast
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.body import read_fields
 from groundplan.gateway.surfaces.by_chat import able
-from groundplan.gateway.surfaces.chat import CHAT, FILE
+from groundplan.gateway.surfaces.chat import CHAT, FILE, TOOL_TOKENS
 from groundplan.gateway.surfaces.interface import Codec, Interface
 from groundplan.gateway.surfaces.messages_chat import LazyTranslation, MessagesByChat, chat_fields, translation_of
 from groundplan.gateway.surfaces.messages_errors import of_error, of_foreign
@@ -44,8 +44,6 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _LOCAL_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
 """Anthropic's own tools that run at the caller."""
 _UNBOUNDED = ("container", "mcp_servers", "inference_geo", "speed")
-_TOOL_TOKENS = 1024
-"""What a provider's own instructions about tools, or about one of its own tools, add to a prompt at most, in tokens."""
 _HEADER = re.compile(rb"[\x21-\x7e]{1,60}")
 _BETAS = re.compile(rb"[A-Za-z0-9._, -]{1,800}")
 VERSION = b"2023-06-01"
@@ -181,7 +179,7 @@ def _with_file(block: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[st
 
 def _hidden(asked: CountAsked) -> int:
     """The most tokens that the provider adds itself. Raises `Invalid` for tools that run there."""
-    added = _TOOL_TOKENS if asked.tools or asked.output_config is not None else 0
+    added = TOOL_TOKENS if asked.tools or asked.output_config is not None else 0
     for tool in asked.tools or ():
         if tool.cache_control is not None:
             tool.cache_control.check()
@@ -193,7 +191,7 @@ def _hidden(asked: CountAsked) -> int:
                 code="field_unsupported",
                 hint="It runs at the provider and has no bound of cost; leave it out of tools.",
             )
-        added += _TOOL_TOKENS
+        added += TOOL_TOKENS
     return added
 
 
