@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.sse import EventReader, EventTooLarge, event, splice, without_usage
 from groundplan.gateway.surfaces import chat as chat_completions
-from groundplan.gateway.surfaces import embeddings
+from groundplan.gateway.surfaces import completions, embeddings, messages, responses
 from groundplan.gateway.surfaces.chat import ChatRelay, OpenAIChat
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS, OpenAIEmbeddings
 from groundplan.gateway.surfaces.images import IMAGES
@@ -36,6 +37,7 @@ json_values = st.recursive(
 OURS = {
     "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "audio", "prediction",
     "web_search_options", "search_parameters", "plugins", "modalities", "service_tier", "tools", "store",
+    "moderation", "models", "fallbacks",
 }  # fmt: skip
 
 
@@ -101,6 +103,8 @@ def test_a_stream_always_asks_for_usage() -> None:
         ({"web_search_options": {}}, "field_unsupported"),
         ({"search_parameters": {"mode": "on"}}, "field_unsupported"),
         ({"plugins": [{"id": "web"}]}, "field_unsupported"),
+        ({"moderation": {"model": "omni-moderation-latest"}}, "field_unsupported"),
+        ({"models": ["dear/model"]}, "field_unsupported"),
         ({"tools": [{"type": "function", "function": {}}, {"type": "code_interpreter"}]}, "field_unsupported"),
         ({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, "content_unsupported"),
         ({"modalities": ["text", "audio"]}, "field_unsupported"),
@@ -113,6 +117,32 @@ def test_what_could_cost_more_than_its_bound_is_refused(more: dict[str, Any], co
     with pytest.raises(Invalid) as caught:
         chat_completions.read(chat(**more))
     assert caught.value.code == code and caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["models", "fallbacks"])
+def test_no_surface_lets_an_upstream_ask_another_model(name: str) -> None:
+    more = {"model": "auto", name: [{"model": "dear"}]}
+    asked: list[tuple[Callable[[bytes], object], dict[str, Any]]] = [
+        (chat_completions.read, {"messages": [{"role": "user", "content": "a"}]}),
+        (responses.read, {"input": "a"}),
+        (completions.read, {"prompt": "a"}),
+        (lambda body: messages.read(body, {}), {"max_tokens": 5, "messages": [{"role": "user", "content": "a"}]}),
+    ]
+    for read, body in asked:
+        read(json.dumps({**body, **more, name: None}).encode())
+        with pytest.raises(Invalid) as caught:
+            read(json.dumps({**body, **more}).encode())
+        assert caught.value.code == "field_unsupported" and name in caught.value.message
+
+
+def test_a_conversation_is_cleared_by_its_provider_and_not_summed_up_there() -> None:
+    def read(edit: str) -> None:
+        body = {"model": "auto", "max_tokens": 5, "messages": [{"role": "user", "content": "a"}]}
+        messages.read(json.dumps({**body, "context_management": {"edits": [{"type": edit}]}}).encode(), {})
+
+    read("clear_tool_uses_20250919")
+    with pytest.raises(Invalid, match="compact_20260112"):
+        read("compact_20260112")
 
 
 @given(st.binary(max_size=200))

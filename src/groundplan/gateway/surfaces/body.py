@@ -6,7 +6,7 @@ What the fields mean belongs to the API surfaces.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -56,6 +56,8 @@ class Parts(NamedTuple):
 
 _FILE_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]{1,80};base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _DATA_URL = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
+OTHER_MODELS = ("models", "fallbacks")
+"""Fields by which some upstreams ask another model than the one that is reserved for, at its own price."""
 QUERY_CHARACTERS = 4000
 """As many of the last question are searched with."""
 _LONG = 52 << 10
@@ -90,6 +92,13 @@ def read_fields(
         ) from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise Invalid(f"the body is not JSON: {error}", code="body_not_json", hint="Send a JSON object.") from error
+
+
+def refuse_fields(fields: Mapping[str, msgspec.Raw], names: Iterable[str]) -> None:
+    """Refuse each of these that is there and not null. Raises `Invalid`."""
+    for name in names:
+        if name in fields and bytes(fields[name]) != b"null":
+            raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
 
 
 def has_tokens(given: object) -> bool:

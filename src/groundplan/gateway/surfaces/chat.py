@@ -20,7 +20,7 @@ from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import DONE, END, Chunk, event, read_chunk, splice, without_usage
-from groundplan.gateway.surfaces.body import message_parts, read_fields
+from groundplan.gateway.surfaces.body import OTHER_MODELS, message_parts, read_fields, refuse_fields
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed
 from groundplan.gateway.surfaces.named_files import NamedFile, without, written
 from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed
@@ -66,11 +66,6 @@ class _Chat(msgspec.Struct, frozen=True):
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n: int | None = None
-    audio: Any = None
-    prediction: Any = None
-    web_search_options: Any = None
-    search_parameters: Any = None
-    plugins: Any = None
     modalities: list[str] | None = None
     tools: list[_Tool] | None = None
     service_tier: str | None = None
@@ -89,6 +84,9 @@ _INCLUDE_USAGE = b'{"include_usage":true}'
 _QUOTE = ord('"')
 FILE = "file"
 """In what is needed of a deployment: it is sent a file."""
+_UNBOUNDED = (
+    "audio", "prediction", "web_search_options", "search_parameters", "plugins", "moderation", *OTHER_MODELS,
+)  # fmt: skip
 _TOOLS = ("function", "custom")
 _CAPS = ("max_tokens", "max_completion_tokens")
 SERVICES = {None: AUTO, "auto": AUTO, "default": STANDARD, PRIORITY: PRIORITY}
@@ -108,6 +106,7 @@ def _nested(chat: _Chat) -> int:
 def read(body: bytes) -> Ask:
     """A chat request. Raises `Invalid` with what is wrong with it."""
     fields, chat = read_fields(body, _chat, _nested)
+    refuse_fields(fields, _UNBOUNDED)
     service = _service(chat)
     if not chat.messages:
         raise Invalid("messages is empty", code="messages_empty", hint="Send at least one message.")
@@ -167,13 +166,6 @@ def _needs(images: int, heard: int, files: int, service: str) -> frozenset[str]:
 def _service(chat: _Chat) -> str:
     """The class of service. Raises `Invalid` for what would cost more than tokens of text, and so could break a hard
     budget."""
-    named = (
-        ("audio", chat.audio), ("prediction", chat.prediction), ("web_search_options", chat.web_search_options),
-        ("search_parameters", chat.search_parameters), ("plugins", chat.plugins),
-    )  # fmt: skip
-    for name, value in named:
-        if value is not None:
-            raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
     for tool in chat.tools or ():
         if tool.type not in _TOOLS:
             told = f"the tool {tool.type[:60]}" if tool.type else "a tool without a type"

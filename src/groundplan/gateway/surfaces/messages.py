@@ -17,7 +17,7 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.economics.price import AUTO, STANDARD
 from groundplan.gateway.caching.recast import MESSAGES_RECAST, Recast
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.surfaces.body import read_fields
+from groundplan.gateway.surfaces.body import OTHER_MODELS, read_fields, refuse_fields
 from groundplan.gateway.surfaces.by_chat import able
 from groundplan.gateway.surfaces.chat import CHAT, FILE, TOOL_TOKENS
 from groundplan.gateway.surfaces.interface import Codec, Interface
@@ -43,7 +43,7 @@ _encode = msgspec.json.Encoder().encode
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _LOCAL_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
 """Anthropic's own tools that run at the caller."""
-_UNBOUNDED = ("container", "mcp_servers", "inference_geo", "speed")
+_UNBOUNDED = ("container", "mcp_servers", "inference_geo", "speed", *OTHER_MODELS)
 _HEADER = re.compile(rb"[\x21-\x7e]{1,60}")
 _BETAS = re.compile(rb"[A-Za-z0-9._, -]{1,800}")
 VERSION = b"2023-06-01"
@@ -130,9 +130,9 @@ def read_count(body: bytes, headers: dict[bytes, bytes]) -> Ask:
 
 
 def _ask(body: bytes, headers: dict[bytes, bytes], fields: dict[str, msgspec.Raw], asked: CountAsked, cap: int) -> Ask:
-    for name in _UNBOUNDED:
-        if name in fields and bytes(fields[name]) != b"null":
-            raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
+    refuse_fields(fields, _UNBOUNDED)
+    if asked.context_management is not None:
+        asked.context_management.check()
     if not asked.messages:
         raise Invalid("messages is empty", code="messages_empty", hint="Send at least one message.")
     if cap < 0:

@@ -51,6 +51,24 @@ class Tool(msgspec.Struct, frozen=True):
     cache_control: CacheControl | None = None
 
 
+class Edit(msgspec.Struct, frozen=True):
+    type: str = ""
+
+
+class ContextManagement(msgspec.Struct, frozen=True):
+    edits: list[Edit] | None = None
+
+    def check(self) -> None:
+        """Raise `Invalid` for what is no mere leaving out: a summary is an answer of its own, which no cap bounds."""
+        for edit in self.edits or ():
+            if not edit.type.startswith("clear_"):
+                raise Invalid(
+                    f"context_management.edits {edit.type[:40]!r} is not supported",
+                    code="field_unsupported",
+                    hint="What is made of a conversation there has no bound of cost; only clear what is not needed.",
+                )
+
+
 class CountAsked(msgspec.Struct, frozen=True):
     """A request to count tokens, and what a request for a message has too."""
 
@@ -59,6 +77,7 @@ class CountAsked(msgspec.Struct, frozen=True):
     system: str | list[Block] | None = None
     tools: list[Tool] | None = None
     output_config: Any = None
+    context_management: ContextManagement | None = None
     cache_control: CacheControl | None = None
 
 
