@@ -38,7 +38,16 @@ from groundplan.gateway.http.stream import EVENT_STREAM
 from groundplan.gateway.policy.snapshot import Catalog, Plan, Policy
 from groundplan.gateway.routing.cascade import served
 from groundplan.gateway.routing.meant import read_question
-from groundplan.gateway.surfaces import answers, chat_api, chat_kept, models_api, responses_api
+from groundplan.gateway.surfaces import (
+    answers,
+    chat_api,
+    chat_kept,
+    messages_errors,
+    models_api,
+    responses_api,
+    stored_api,
+    unserved,
+)
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.completions import COMPLETIONS
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
@@ -117,8 +126,8 @@ class Pipeline:
         elif interface is None and path == REALTIME_PATH:
             await self._realtime(request, response)
         elif interface is None and path.startswith((responses_api.PREFIX, chat_api.PREFIX)):
-            stored = chat_api if path.startswith(chat_api.PREFIX) else responses_api
-            await stored.handle(self._gateway, path, request, response)
+            answer = chat_api.answer if path.startswith(chat_api.PREFIX) else responses_api.answer
+            await stored_api.handle(answer, self._gateway, path, request, response)
         elif interface is None and path == b"/metrics":
             await scrape(self._gateway, request, response)
         elif interface is None:
@@ -131,7 +140,7 @@ class Pipeline:
     async def _unposted(self, interface: Interface, path: bytes, request: Request, response: Response) -> None:
         """Of what calls are made with, only chat completions can be listed."""
         if interface is CHAT:
-            await chat_api.handle(self._gateway, path, request, response)
+            await stored_api.handle(chat_api.answer, self._gateway, path, request, response)
         else:
             self._refuse(response, Invalid("use POST here", code="method_not_allowed", hint="Send a POST request."))
 
@@ -217,10 +226,13 @@ class Pipeline:
             models_api.handle(self._gateway, path, request, response)
         else:
             hint = f"Under /v1 the gateway has models, files, batches and realtime, and POST {_POSTED}."
-            self._refuse(response, NotFound("there is no such path", code="path_unknown", hint=hint))
+            unknown = NotFound("there is no such path", code="path_unknown", hint=hint)
+            self._refuse(response, unserved.refusal(path) or unknown, request)
 
-    def _refuse(self, response: Response, error: GroundplanError) -> None:
-        status, data, lines = answers.of_error(error)
+    def _refuse(self, response: Response, error: GroundplanError, request: Request | None = None) -> None:
+        """In the words of the API whose client asks."""
+        anthropic = request is not None and b"anthropic-version" in request.headers
+        status, data, lines = (messages_errors if anthropic else answers).of_error(error)
         if error.code == "method_not_allowed":
             status = 405
         response.send(status, data, lines)

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import unquote
 
 import msgspec
 
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.facts_api import admitted
-from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces import stored
-from groundplan.gateway.surfaces.chat_kept import CompletionShelf, Kept, checked_metadata
-from groundplan.gateway.surfaces.stored import Query
+from groundplan.gateway.surfaces import stored_api
+from groundplan.gateway.surfaces.chat_kept import CompletionShelf, checked_metadata
+from groundplan.gateway.surfaces.stored_api import Query, last
 
 PREFIX = b"/v1/chat/completions/"
 _PATH = re.compile(r"/v1/chat/completions(?:/([A-Za-z0-9_.:-]{1,200})(?:/(messages))?)?")
@@ -41,21 +40,14 @@ def not_found(id: str) -> NotFound:
     )
 
 
-async def handle(gateway: Gateway, path: bytes, request: Request, response: Response) -> None:
-    """Answer one request, whatever happens."""
-    await stored.send(response, _answer(gateway, path, request, response.peer))
-
-
-async def _answer(gateway: Gateway, path: bytes, request: Request, peer: str) -> dict[str, Any]:
-    key, _, _ = admitted(gateway, request, peer)
+async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry) -> dict[str, Any]:
+    """As `stored_api.Answer`."""
     found, shelf = _PATH.fullmatch(unquote(path.decode("ascii", "replace"))), gateway.completions
     if found is None or shelf is None:
-        raise NotFound("there is no such path", code="path_unknown", hint="See OpenAI's chat completions.")
+        raise stored_api.no_path()
     id, part = found[1], found[2]
-    wanted = (b"GET",) if id is None or part is not None else (b"GET", b"POST", b"DELETE")
-    if request.method not in wanted:
-        raise Invalid("this method is not for this path", code="method_not_allowed", hint="See OpenAI's API.")
-    query = parse_qs(request.target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True)
+    stored_api.check_method(request, (b"GET",) if id is None or part is not None else (b"GET", b"POST", b"DELETE"))
+    query = stored_api.query_of(request)
     if id is None:
         return await _list(shelf, key, query)
     if request.method == b"DELETE":
@@ -68,7 +60,10 @@ async def _answer(gateway: Gateway, path: bytes, request: Request, peer: str) ->
         kept = await shelf.find(id, key)
     if kept is None:
         raise not_found(id)
-    return kept.told() if part is None else _messages(id, kept, query)
+    if part is None:
+        return kept.told()
+    told = [_message(f"{id}-{place}", each) for place, each in enumerate(kept.messages)]
+    return stored_api.part(query, told, "asc")
 
 
 def _metadata(body: bytes) -> dict[str, str]:
@@ -82,26 +77,15 @@ def _metadata(body: bytes) -> dict[str, str]:
 
 async def _list(shelf: CompletionShelf, key: KeyEntry, query: Query) -> dict[str, Any]:
     """The key's own, the oldest first unless told otherwise. Raises `Invalid`, `NotFound`."""
-    most, after = stored.limit(query), stored.last(query, "after")
+    most, after, newest_first = stored_api.limit(query), last(query, "after"), stored_api.newest_first(query, "asc")
     pairs = {named[1]: values[-1] for name, values in query.items() if (named := _PAIR.fullmatch(name)) is not None}
     listed = await shelf.listed(
-        key, most, after=after, model=stored.last(query, "model"), metadata=pairs, newest_first=_newest_first(query)
+        key, most, after=after, model=last(query, "model"), metadata=pairs, newest_first=newest_first
     )
     if listed is None:
         raise not_found(after or "")
     found, more = listed
-    return _page([kept.told() for kept in found], more=more)
-
-
-def _messages(id: str, kept: Kept, query: Query) -> dict[str, Any]:
-    """The messages of its request, the first one first unless told otherwise. Raises `Invalid`."""
-    most, after = stored.limit(query), stored.last(query, "after")
-    told = [_message(f"{id}-{place}", each) for place, each in enumerate(kept.messages)]
-    if _newest_first(query):
-        told.reverse()
-    ids = [each["id"] for each in told]
-    start = ids.index(after) + 1 if after in ids else 0
-    return _page(told[start : start + most], more=start + most < len(told))
+    return stored_api.page([kept.told() for kept in found], more=more)
 
 
 def _message(id: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -109,15 +93,3 @@ def _message(id: str, given: dict[str, Any]) -> dict[str, Any]:
     content = given.get("content")
     parts = content if isinstance(content, list) else None
     return {**given, "id": id, "content": None if parts is not None else content, "content_parts": parts}
-
-
-def _page(data: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
-    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-    return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more}
-
-
-def _newest_first(query: Query) -> bool:
-    order = stored.last(query, "order") or "asc"
-    if order not in ("asc", "desc"):
-        raise Invalid("order is asc or desc", code="field_unsupported", hint="Leave order out.")
-    return order == "desc"

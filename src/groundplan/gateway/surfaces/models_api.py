@@ -13,6 +13,8 @@ from groundplan.gateway.call.identify import find_key
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.surfaces import answers, messages_errors
+from groundplan.gateway.surfaces.stored_api import check_method
+from groundplan.gateway.surfaces.unserved import not_served
 
 PATH = b"/v1/models"
 _BELOW = PATH + b"/"
@@ -29,9 +31,13 @@ def handle(gateway: Gateway, path: bytes, request: Request, response: Response) 
     """Answer one request. Whose API it is says its `anthropic-version`."""
     anthropic = b"anthropic-version" in request.headers
     try:
+        if request.method == b"DELETE":
+            raise not_served("models.delete", "What a workload may use is declared in its blueprint.")
+        check_method(request, (b"GET",))
         response.send(200, _encode(_told(gateway, path, request, response.peer, anthropic=anthropic)))
     except GroundplanError as error:
-        response.send(*(messages_errors if anthropic else answers).of_error(error))
+        status, data, lines = (messages_errors if anthropic else answers).of_error(error)
+        response.send(405 if error.code == "method_not_allowed" else status, data, lines)
 
 
 def _told(gateway: Gateway, path: bytes, request: Request, peer: str, *, anthropic: bool) -> dict[str, Any]:

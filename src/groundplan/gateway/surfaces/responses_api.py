@@ -6,20 +6,21 @@ For the key that made a response, and its successors; for any other it is not th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import parse_qs
 
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.facts_api import admitted
-from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.http.server import Request
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces import stored
+from groundplan.gateway.surfaces import stored_api, unserved
 from groundplan.gateway.surfaces.responses_kept import Kept, ResponseShelf
-from groundplan.gateway.surfaces.stored import Query
+from groundplan.gateway.surfaces.stored_api import Query
 
 PREFIX = b"/v1/responses/"
+_METHODS: dict[str | None, Sequence[bytes]] = {
+    None: (b"GET", b"DELETE"), "input_items": (b"GET",), "cancel": (b"POST",),
+}  # fmt: skip
 _PATH = re.compile(r"/v1/responses/([A-Za-z0-9_-]{1,200})(?:/(input_items|cancel))?")
 
 
@@ -31,21 +32,15 @@ def not_found(id: str) -> NotFound:
     )
 
 
-async def handle(gateway: Gateway, path: bytes, request: Request, response: Response) -> None:
-    """Answer one request, whatever happens."""
-    await stored.send(response, _answer(gateway, path, request, response.peer))
-
-
-async def _answer(gateway: Gateway, path: bytes, request: Request, peer: str) -> dict[str, Any]:
-    key, _, _ = admitted(gateway, request, peer)
-    found = _PATH.fullmatch(path.decode("ascii", "replace"))
-    shelf = gateway.responses
+async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry) -> dict[str, Any]:
+    """As `stored_api.Answer`."""
+    if (refused := unserved.refusal(path)) is not None:
+        raise refused
+    found, shelf = _PATH.fullmatch(path.decode("ascii", "replace")), gateway.responses
     if found is None or shelf is None:
-        raise NotFound("there is no such path", code="path_unknown", hint="See OpenAI's Responses API.")
+        raise stored_api.no_path()
     id, part = found[1], found[2]
-    wanted = (b"GET", b"DELETE") if part is None else (b"POST",) if part == "cancel" else (b"GET",)
-    if request.method not in wanted:
-        raise Invalid("this method is not for this path", code="method_not_allowed", hint="See OpenAI's Responses API.")
+    stored_api.check_method(request, _METHODS[part])
     if request.method == b"DELETE":
         if not await shelf.delete(id, key):
             raise not_found(id)
@@ -59,9 +54,9 @@ async def _answer(gateway: Gateway, path: bytes, request: Request, peer: str) ->
             code="response_finished",
             hint="Only work in the background is cancelled.",
         )
-    query = parse_qs(request.target.partition(b"?")[2].decode("ascii", "replace"))
+    query = stored_api.query_of(request)
     _check_included(kept, query)
-    return kept.response if part is None else _items(kept, query)
+    return kept.response if part is None else stored_api.part(query, kept.input, "desc")
 
 
 def _check_included(kept: Kept, query: Query) -> None:
@@ -104,22 +99,6 @@ _INCLUDABLE: dict[str, Callable[[list[dict[str, Any]]], bool]] = {
     "web_search_call.results": _has_all,
 }
 """What `include` may name, and whether a stored output has it."""
-
-
-def _items(kept: Kept, query: Query) -> dict[str, Any]:
-    """The input's items, newest first unless told otherwise. Raises `Invalid`."""
-    items = kept.input if stored.last(query, "order") == "asc" else kept.input[::-1]
-    most, after = stored.limit(query), stored.last(query, "after")
-    ids = [str(each["id"]) for each in items]
-    start = ids.index(after) + 1 if after in ids else 0
-    page = items[start : start + most]
-    return {
-        "object": "list",
-        "data": page,
-        "first_id": str(page[0]["id"]) if page else "",
-        "last_id": str(page[-1]["id"]) if page else "",
-        "has_more": start + most < len(items),
-    }
 
 
 async def earlier(gateway: Gateway, id: str, key: KeyEntry) -> Kept:

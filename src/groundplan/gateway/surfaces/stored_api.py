@@ -1,0 +1,98 @@
+"""What requests to stored responses and stored completions have in common: their boundary, and lists in pages.
+
+What of them is told is each API's own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.facts_api import admitted
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.surfaces import answers
+
+MOST_LISTED = 100
+Query = dict[str, list[str]]
+Answer = Callable[[Gateway, bytes, Request, KeyEntry], Awaitable[dict[str, Any]]]
+"""What a request of a key, which may be used now, is answered with. Raises a `GroundplanError`."""
+_encode = msgspec.json.Encoder().encode
+_log = logging.getLogger(__name__)
+
+
+async def handle(answer: Answer, gateway: Gateway, path: bytes, request: Request, response: Response) -> None:
+    """Answer one request, whatever happens."""
+    try:
+        key, _, _ = admitted(gateway, request, response.peer)
+        response.send(200, _encode(await answer(gateway, path, request, key)))
+        return
+    except GroundplanError as caught:
+        error = caught
+    except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
+        _log.exception("a request to %s failed", path.decode("latin-1"))
+        error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs.")
+    status, data, lines = answers.of_error(error)
+    response.send(405 if error.code == "method_not_allowed" else status, data, lines)
+    del error  # it knows this frame: together they would keep the connection until garbage is looked for
+
+
+def check_method(request: Request, allowed: Sequence[bytes]) -> None:
+    """Raises `Invalid`."""
+    if request.method not in allowed:
+        hint = f"Send {' or '.join(each.decode() for each in allowed)}."
+        raise Invalid("this method is not for this path", code="method_not_allowed", hint=hint)
+
+
+def no_path() -> NotFound:
+    return NotFound("there is no such path", code="path_unknown", hint="See docs/interfaces.md, and OpenAI's API.")
+
+
+def query_of(request: Request) -> Query:
+    return parse_qs(request.target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True)
+
+
+def last(query: Query, name: str) -> str | None:
+    """The value of a parameter; the last one where there are several. Raises `Invalid` for U+0000, which stands in
+    nothing that is stored."""
+    found = query[name][-1] if query.get(name) else None
+    if found is not None and "\0" in found:
+        raise Invalid(f"{name} has U+0000 in it", code="value_unsupported", hint=f"Send {name} without it.")
+    return found
+
+
+def limit(query: Query) -> int:
+    """How many of a list are wanted. Raises `Invalid`."""
+    text = last(query, "limit") or "20"
+    if len(text) > 3 or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_LISTED:
+        raise Invalid(f"limit is from 1 to {MOST_LISTED}", code="limit_range", hint="Leave limit out.")
+    return int(text)
+
+
+def newest_first(query: Query, usual: str) -> bool:
+    """Raises `Invalid`."""
+    order = last(query, "order") or usual
+    if order not in ("asc", "desc"):
+        raise Invalid("order is asc or desc", code="field_unsupported", hint="Leave order out.")
+    return order == "desc"
+
+
+def part(query: Query, items: list[dict[str, Any]], usual: str) -> dict[str, Any]:
+    """The page of these, the first one first, that is asked for. Raises `Invalid`."""
+    most, after = limit(query), last(query, "after")
+    told = items[::-1] if newest_first(query, usual) else items
+    ids = [each["id"] for each in told]
+    start = ids.index(after) + 1 if after in ids else 0
+    return page(told[start : start + most], more=start + most < len(told))
+
+
+def page(data: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
+    """One page of a list, in OpenAI's words."""
+    first, end = (data[0]["id"], data[-1]["id"]) if data else ("", "")
+    return {"object": "list", "data": data, "first_id": first, "last_id": end, "has_more": more}

@@ -1,0 +1,70 @@
+"""Endpoints of the official clients that this gateway does not serve, each with why and what to do instead. They are
+refused by name: who asks one of them learns more than that there is no such path."""
+
+from __future__ import annotations
+
+from groundplan.core.errors import Invalid
+
+_KEPT = "It keeps things at a provider, or runs there, without a bound of cost. "
+_ACCOUNT = "It is about an account at a provider: ask the provider itself."
+_TALK = "Connect to /v1/realtime by WebSocket, with an API key of this gateway."
+_RESPONSES = "Use /v1/responses, with previous_response_id or the earlier items in input."
+_SOURCES = "Declare a source of the workload, whose passages are put before the model here."
+NOT_SERVED = {
+    "agents": _KEPT + _RESPONSES,
+    "assistants": _KEPT + _RESPONSES,
+    "audio/voice_consents": _KEPT + "Name one of the provider's own voices.",
+    "audio/voices": _KEPT + "Name one of the provider's own voices.",
+    "chatkit": _KEPT + _RESPONSES,
+    "complete": "Use /v1/messages.",
+    "containers": _KEPT + "Run tools at the caller: they are functions.",
+    "content_provenance_checks": _ACCOUNT,
+    "conversations": _KEPT + _RESPONSES,
+    "decisions": _KEPT + "Use /v1/moderations, or guardrails of the workload.",
+    "deployment_runs": _KEPT + "Use /v1/messages.",
+    "deployments": _KEPT + "Use /v1/messages.",
+    "dreams": _KEPT + "Use /v1/messages.",
+    "environments": _KEPT + "Use /v1/messages.",
+    "evals": _KEPT + "Experiments and replays of a workload compare models here.",
+    "fine_tuning": _KEPT + "Make the model at the provider, then declare a deployment of it.",
+    "live": _TALK,
+    "memory_stores": _KEPT + _SOURCES,
+    "organization": _ACCOUNT,
+    "projects": _ACCOUNT,
+    "realtime/calls": _TALK,
+    "realtime/client_secrets": _TALK,
+    "realtime/sessions": _TALK,
+    "realtime/transcription_sessions": _TALK + " Transcribe by /v1/audio/transcriptions.",
+    "realtime/translations": _TALK,
+    "responses/compact": "Leave earlier items out of input, or ask for a summary of them by /v1/responses.",
+    "safety": _ACCOUNT,
+    "sessions": _KEPT + "Use /v1/messages.",
+    "skills": _KEPT + "Say it in the workload's prompt, or in instructions.",
+    "threads": _KEPT + _RESPONSES,
+    "tunnels": _ACCOUNT,
+    "uploads": "Send the file whole to /v1/files.",
+    "user_profiles": _ACCOUNT,
+    "vaults": _ACCOUNT,
+    "vector_stores": _KEPT + _SOURCES,
+    "videos": _KEPT + "Ask the provider itself.",
+    "webhook_endpoints": _ACCOUNT,
+    "webhook_event_types": _ACCOUNT,
+}
+"""What is below /v1, and a hint."""
+
+
+def refusal(path: bytes) -> Invalid | None:
+    """Of a path that an official client has and nothing here serves; None for any other."""
+    _, version, *below = path.decode("latin-1").split("/")[:4]
+    if version != "v1":
+        return None
+    for length in (2, 1):
+        name = "/".join(below[:length])
+        if (hint := NOT_SERVED.get(name)) is not None:
+            return not_served(name.replace("/", "."), hint)
+    return None
+
+
+def not_served(name: str, hint: str) -> Invalid:
+    """The refusal of an endpoint, by the name that official clients give it."""
+    return Invalid(f"{name} is not served here", code="endpoint_unsupported", hint=hint)

@@ -1,0 +1,77 @@
+"""Each endpoint that an official client has is served, or refused by name with what to do instead."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import anthropic
+import openai
+import pytest
+from tests.unit.call_rig import call_rig
+
+from groundplan.gateway.surfaces.unserved import NOT_SERVED, refusal
+
+DOCS = Path(__file__).parents[2] / "docs" / "refused.md"
+ASKED = re.compile(r"""self\._(get|post|delete|put|patch|get_api_list)\(\s*(?:path_template\(\s*)?f?"(/[^"?]*)""")
+SERVED = re.compile(
+    r"""/v1/(?:chat/completions(?:/ID(?:/messages)?)?|completions|embeddings|moderations|models(?:/ID)?
+    |images/(?:generations|edits|variations)|audio/(?:speech|transcriptions|translations)
+    |responses(?:/input_tokens|/ID(?:/input_items|/cancel)?)?|files(?:/ID(?:/content)?)?|batches(?:/ID(?:/cancel)?)?
+    |messages(?:/count_tokens|/batches(?:/ID(?:/cancel|/results)?)?)?)""",
+    re.VERBOSE,
+)
+"""Held against the clients' types by test_conformance."""
+
+
+def endpoints() -> set[tuple[str, str]]:
+    """(method, path) of all that the clients' own code asks; an id is `ID`."""
+    found = set()
+    for library, prefix in ((openai, "/v1"), (anthropic, "")):
+        assert library.__file__ is not None
+        for file in (Path(library.__file__).parent / "resources").rglob("*.py"):
+            for method, path in ASKED.findall(file.read_text()):
+                found.add((method, prefix + re.sub(r"\{\w+\}", "ID", path)))
+    return found
+
+
+def test_every_endpoint_of_an_official_client_is_served_or_refused_by_name() -> None:
+    asked, used = endpoints(), set[str]()
+    assert len(asked) > 400 and len({path for _, path in asked if SERVED.fullmatch(path)}) >= 30
+    for method, path in asked:
+        refused = refusal(path.encode())
+        if SERVED.fullmatch(path) is not None:
+            assert refused is None, path
+            continue
+        assert refused is not None, f"{method} {path} would be a bare 404"
+        name = refused.message.partition(" ")[0]
+        assert path.startswith(f"/v1/{name.replace('.', '/')}") and refused.code == "endpoint_unsupported"
+        used.add(name.replace(".", "/"))
+    assert NOT_SERVED.keys() == used
+
+
+def test_the_page_of_what_is_refused_names_them_all() -> None:
+    text = DOCS.read_text()
+    assert [name for name in NOT_SERVED if f"`{name}`" not in text] == []
+
+
+async def test_official_clients_are_told_what_is_not_served(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one"]) as rig:
+        url = f"http://127.0.0.1:{rig.port}"
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="assistant", max_retries=0) as client:
+            calls = (
+                ("responses.compact", client.responses.compact(model="auto", input="a")),
+                ("conversations", client.conversations.create()),
+                ("realtime.client_secrets", client.realtime.client_secrets.create()),
+                ("models.delete", client.models.delete("ft:any")),
+            )
+            for name, call in calls:
+                with pytest.raises(openai.BadRequestError, match=f"{re.escape(name)} is not served here") as refused:
+                    await call
+                assert refused.value.code == "endpoint_unsupported" and "hint" in str(refused.value.body)
+            assert [model.id async for model in client.models.list()] == ["auto", "scripted/one"]
+        async with anthropic.AsyncAnthropic(base_url=url, api_key="assistant", max_retries=0) as other:
+            with pytest.raises(anthropic.BadRequestError) as told:
+                await other.completions.create(model="auto", prompt="a", max_tokens_to_sample=5)
+        assert isinstance(told.value.body, dict) and told.value.body["type"] == "error"
+        assert told.value.body["error"]["hint"] == "Use /v1/messages."
