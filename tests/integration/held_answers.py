@@ -9,7 +9,15 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from anthropic.types import ErrorResponse, Message, MessageTokensCount, ModelInfo, RawMessageStreamEvent
+from anthropic.types import (
+    DeletedFile,
+    ErrorResponse,
+    FileMetadata,
+    Message,
+    MessageTokensCount,
+    ModelInfo,
+    RawMessageStreamEvent,
+)
 from anthropic.types.messages import DeletedMessageBatch, MessageBatch, MessageBatchIndividualResponse
 from cohere.types import RerankResponse
 from openai.types import (
@@ -104,6 +112,10 @@ ROUTES: dict[str, Held] = {
     "POST /v1/messages/count_tokens": Held(MessageTokensCount, anthropic=True),
     "GET /v1/models for Anthropic": Held(page=ModelInfo, anthropic=True),
     "GET /v1/models/ID for Anthropic": Held(ModelInfo, anthropic=True),
+    "POST /v1/files for Anthropic": Held(FileMetadata, anthropic=True),
+    "GET /v1/files for Anthropic": Held(page=FileMetadata, anthropic=True),
+    "GET /v1/files/ID for Anthropic": Held(FileMetadata, anthropic=True),
+    "DELETE /v1/files/ID for Anthropic": Held(DeletedFile, anthropic=True),
     "POST /v1/messages/batches": Held(MessageBatch, anthropic=True),
     "GET /v1/messages/batches": Held(page=MessageBatch, anthropic=True),
     "GET /v1/messages/batches/ID": Held(MessageBatch, anthropic=True),
@@ -114,7 +126,7 @@ ROUTES: dict[str, Held] = {
     "DELETE /v1/messages/batches/ID": Held(DeletedMessageBatch, anthropic=True),
 }
 """METHOD PATH, and whose client asks where the answer depends on it."""
-OF_PAGES = {"object", "data", "has_more", "first_id", "last_id"}
+OF_PAGES = {"object", "data", "has_more", "first_id", "last_id", "next_page"}
 OF_ERRORS = _also("hint", "call_id")
 OF_ANTHROPICS_ERRORS = _also("request_id", ".error.hint", ".error.code", ".error.call_id")
 

@@ -364,6 +364,8 @@ async def test_files_are_kept_listed_and_deleted_for_their_workload(setup: Setup
     second = await client.files.create(file=b"{}\n", purpose="batch")
     assert [f.id async for f in client.files.list()] == [second.id, file.id]
     assert [f.id async for f in client.files.list(limit=1)] == [second.id, file.id]
+    assert [f.id async for f in client.files.list(limit=1, order="asc")] == [file.id, second.id]
+    assert [f.id async for f in client.files.list(limit=10_000)] == [second.id, file.id], "as many as OpenAI allows"
     async with AsyncOpenAI(base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=stack.key("other")) as other:
         assert [f async for f in other.files.list()] == []
         for ask in (other.files.retrieve(file.id), other.files.delete(file.id), other.files.content(file.id)):

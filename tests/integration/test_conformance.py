@@ -33,7 +33,7 @@ PLACES: dict[str, dict[str, Any]] = {
 }
 FORMS = {
     "POST /v1/images/edits", "POST /v1/images/variations", "POST /v1/audio/transcriptions",
-    "POST /v1/audio/translations", "POST /v1/files",
+    "POST /v1/audio/translations", "POST /v1/files", "POST /v1/files for Anthropic",
 }  # fmt: skip
 IMAGE, SOUND = ("image", b"\x89PNG", "a.png"), ("file", bytes(96_000), "a.wav")
 
@@ -175,6 +175,11 @@ async def files(world: World) -> None:
     results = await world.ask("GET /v1/files/ID/content", id=done["output_file_id"])
     assert len(results.body.splitlines()) == 3
     await world.ask("DELETE /v1/files/ID", id=file)
+    upload = form(("file", b"%PDF-1.4", "a.pdf"))
+    file = (await world.ask("POST /v1/files for Anthropic", upload, content_type=FORM)).json["id"]
+    await world.ask("GET /v1/files for Anthropic")
+    await world.ask("GET /v1/files/ID for Anthropic", id=file)
+    await world.ask("DELETE /v1/files/ID for Anthropic", id=file)
 
 
 async def conversations(world: World) -> None:

@@ -153,6 +153,29 @@ async def test_a_batch_that_its_budget_has_no_room_for_is_refused_whole(setup: S
     assert setup.native.counted == 0 and setup.stack.sql("SELECT sum(granted_usd) FROM budget_slice") == [(None,)]
 
 
+async def test_files_are_anthropics_for_its_client(setup: Setup) -> None:
+    """Uploaded without a purpose, which may be named in calls; both of its APIs of files find them."""
+    for files in (setup.client.files, setup.client.beta.files):
+        first, second = [
+            await files.upload(file=(name, b"%PDF-1.4\n", "application/pdf")) for name in ("a.pdf", "b.bin")
+        ]
+        assert (first.filename, first.mime_type, first.size_bytes) == ("a.pdf", "application/pdf", 9)
+        assert second.mime_type == "application/octet-stream" and second.created_at.tzinfo is not None
+        assert [each.id async for each in files.list(limit=1)] == [second.id, first.id]
+        assert (await files.retrieve_metadata(first.id)).filename == "a.pdf"
+        assert await (await files.download(first.id)).read() == b"%PDF-1.4\n"
+        for each in (first, second):
+            assert (await files.delete(each.id)).type == "file_deleted"
+        with pytest.raises(NotFoundError) as gone:
+            await files.retrieve_metadata(first.id)
+        assert isinstance(gone.value.body, dict) and gone.value.body["error"]["code"] == "file_not_found"
+    for wrong in (setup.client.files.list(ids=["a"]), setup.client.beta.files.list(before_id="a")):
+        with pytest.raises(BadRequestError, match="is not supported"):
+            await wrong
+    with pytest.raises(BadRequestError, match="expires_in_seconds is not supported"):
+        await setup.client.files.upload(file=("a.pdf", b"a"), expires_in_seconds=3600)
+
+
 async def test_it_is_cancelled_listed_and_deleted(setup: Setup) -> None:
     batches = setup.client.messages.batches
     setup.native.script = Script(tokens=20, latency_ms=300)

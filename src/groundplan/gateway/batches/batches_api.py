@@ -22,8 +22,9 @@ from psycopg_pool import AsyncConnectionPool
 
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway.batches import batch_store, file_store, files_api, messages_api, order_store
+from groundplan.gateway.batches import batch_store, file_store, files_api, message_files, messages_api, order_store
 from groundplan.gateway.batches.batch_store import Batch
+from groundplan.gateway.batches.file_store import StoredFile
 from groundplan.gateway.batches.messages_api import MessageBatchesApi
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.context import Gateway
@@ -103,8 +104,8 @@ class BatchesApi:
             _log.exception("a request to %s failed", path.decode("latin-1"))
             error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs.")
         if not response.started:
-            of_error = messages_errors.of_error if path.startswith(messages_api.PATH) else answers.of_error
-            status, body, lines = of_error(error)
+            anthropic = path.startswith(messages_api.PATH) or (path.startswith(FILES) and _anthropic(request))
+            status, body, lines = (messages_errors if anthropic else answers).of_error(error)
             response.send(405 if error.code == "method_not_allowed" else status, body, lines)
         del error  # it knows this frame: together they would stay until garbage is looked for
 
@@ -134,12 +135,13 @@ class BatchesApi:
     async def _files(
         self, method: bytes, parts: list[str], request: Request, response: Response, key: KeyEntry
     ) -> None:
+        words = message_files if _anthropic(request) else files_api
         if method == b"POST" and not parts:
-            response.send(200, await self._upload(request, key))
+            response.send(200, msgspec.json.encode(words.file_json(await self._upload(request, key))))
             return
         if method == b"GET" and not parts:
             async with self._connected() as connection:
-                body = await files_api.listed(connection, key, request.target)
+                body = await words.listed(connection, key, request.target)
             response.send(200, body)
             return
         content = len(parts) == 2 and parts[1] == "content"
@@ -150,23 +152,24 @@ class BatchesApi:
         async with self._connected() as connection:
             file = await files_api.found(connection, key, parts[0])
             if method == b"DELETE":
-                response.send(200, await files_api.deleted(connection, self._shelf, file))
+                await files_api.delete(connection, self._shelf, file)
+                response.send(200, msgspec.json.encode(words.deleted_json(file)))
                 return
         if content:
             await files_api.download(self._shelf, file, response)
         else:
-            response.send(200, msgspec.json.encode(files_api.file_json(file)))
+            response.send(200, msgspec.json.encode(words.file_json(file)))
 
-    async def _upload(self, request: Request, key: KeyEntry) -> bytes:
-        upload = files_api.Upload(self._shelf)
-        file = await upload.keep(request, key.workload, self._gateway.clock.now())
+    async def _upload(self, request: Request, key: KeyEntry) -> StoredFile:
+        upload, usual = files_api.Upload(self._shelf), message_files.PURPOSE if _anthropic(request) else ""
+        file = await upload.keep(request, key.workload, self._gateway.clock.now(), usual)
         try:
             async with self._connected() as connection:
                 await file_store.add(connection, file, UUID(key.id))
         except BaseException:
             self._shelf.path(file.id).unlink(missing_ok=True)
             raise
-        return msgspec.json.encode(files_api.file_json(file))
+        return file
 
     # batches ---------------------------------------------------------------------------------------------------------
 
@@ -223,6 +226,11 @@ class BatchesApi:
             done = await _counted(connection, [batch.id for batch in found])
         items = [batch_json(batch, done.get(batch.id, (0, 0))) for batch in found[:limit]]
         return files_api.page_json(items, more=len(found) > limit)
+
+
+def _anthropic(request: Request) -> bool:
+    """Whether it is Anthropic's API that the client speaks."""
+    return b"anthropic-version" in request.headers
 
 
 async def _counted(connection: AsyncConnection[Any], ids: list[UUID]) -> dict[UUID, tuple[int, int]]:

@@ -62,6 +62,18 @@ async def newest(
     return [StoredFile(*row) for row in await rows.fetchall()]
 
 
+async def oldest(
+    connection: Connection, workload: str, purpose: str | None, after: UUID | None, limit: int
+) -> list[StoredFile]:
+    """As `newest`, oldest first."""
+    query: LiteralString = (
+        f"SELECT {_COLUMNS} FROM api_file WHERE workload = %s AND purpose <> %s AND deleted_at IS NULL"
+        " AND (%s::text IS NULL OR purpose = %s) AND (%s::uuid IS NULL OR id > %s) ORDER BY id LIMIT %s"
+    )
+    rows = await connection.execute(query, (workload, MESSAGES, purpose, purpose, after, after, limit))
+    return [StoredFile(*row) for row in await rows.fetchall()]
+
+
 async def delete(connection: Connection, id: UUID) -> bool:
     """Mark it as deleted, unless a batch that has not ended reads it; whether it is."""
     done = await connection.execute(

@@ -7,7 +7,7 @@ An upload is written while it arrives. Purposes that nothing here serves are ref
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 from urllib.parse import parse_qs
@@ -24,6 +24,8 @@ from groundplan.gateway.http import multipart
 from groundplan.gateway.http.server import Request, Response
 
 MOST_LISTED = 1000
+"""In one page, whatever more is asked for."""
+_MOST_ASKED = 10_000
 PURPOSES = ("batch", *file_store.CONTENT)
 """Of files that are sent."""
 
@@ -64,14 +66,15 @@ def _id(text: str, prefix: str, what: str) -> UUID:
         raise NotFound(f"there is no such {what}", code=f"{what}_not_found", hint=hint) from error
 
 
-def page_of(target: bytes, most: int, usual: int) -> tuple[dict[str, str], int]:
+def page_of(target: bytes, most: int, usual: int, orders: Sequence[str] = ("desc",)) -> tuple[dict[str, str], int]:
     """The parameters of a list and how many are wanted. Raises `Invalid`."""
     query = query_of(target)
     text = query.get("limit", str(usual))
     if len(text) > 9 or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
         raise Invalid(f"limit is {text[:20]!r}", code="limit_range", hint=f"Use 1 to {most}.")
-    if query.get("order", "desc") != "desc":
-        raise Invalid("only order=desc is supported", code="field_unsupported", hint="Leave order out.")
+    if query.get("order", "desc") not in orders:
+        hint = f"Use one of: {', '.join(orders)}; or leave order out."
+        raise Invalid(f"order is {query['order'][:20]!r}", code="field_unsupported", hint=hint)
     return query, int(text)
 
 
@@ -102,14 +105,15 @@ class Upload:
         self._fields: dict[str, bytes] = {}
         self._filename: str | None = None
 
-    async def keep(self, request: Request, workload: str, at: datetime) -> StoredFile:
-        """What is on the shelf now. Raises `Invalid`; then nothing is."""
+    async def keep(self, request: Request, workload: str, at: datetime, usual: str = "") -> StoredFile:
+        """What is on the shelf now. `usual`: its purpose, where the form names none. Raises `Invalid`; then nothing
+        is."""
         if request.stream is None:
             raise Invalid("there is no form", code="form_missing", hint="Send multipart/form-data.")
         id = new_id()
         events = multipart.events(request.stream, request.headers.get(b"content-type"))
         size = await self._shelf.keep(id, self._file(events))
-        purpose = self._fields.get("purpose", b"").decode("latin-1")
+        purpose = self._fields.get("purpose", usual.encode()).decode("latin-1")
         if self._filename is None or purpose not in PURPOSES:
             self._shelf.path(id).unlink(missing_ok=True)
             if self._filename is None:
@@ -142,9 +146,10 @@ class Upload:
 
 async def listed(connection: Connection, caller: Caller, target: bytes) -> bytes:
     """`GET /v1/files`"""
-    query, limit = page_of(target, MOST_LISTED, MOST_LISTED)
-    after = file_id(query["after"]) if "after" in query else None
-    found = await file_store.newest(connection, caller.workload, query.get("purpose"), after, limit + 1)
+    query, asked = page_of(target, _MOST_ASKED, _MOST_ASKED, ("asc", "desc"))
+    after, limit = file_id(query["after"]) if "after" in query else None, min(asked, MOST_LISTED)
+    listing = file_store.oldest if query.get("order") == "asc" else file_store.newest
+    found = await listing(connection, caller.workload, query.get("purpose"), after, limit + 1)
     return page_json([file_json(file) for file in found[:limit]], more=len(found) > limit)
 
 
@@ -156,12 +161,15 @@ async def found(connection: Connection, caller: Caller, text: str) -> StoredFile
     return file
 
 
-async def deleted(connection: Connection, shelf: Shelf, file: StoredFile) -> bytes:
+async def delete(connection: Connection, shelf: Shelf, file: StoredFile) -> None:
     """`DELETE /v1/files/ID`. Raises `Conflict`."""
     if not await file_store.delete(connection, file.id):
         raise Conflict("a batch still reads this file", code="file_in_use", hint="Cancel the batch, or wait for it.")
     shelf.path(file.id).unlink(missing_ok=True)
-    return msgspec.json.encode({"id": f"file-{file.id.hex}", "object": "file", "deleted": True})
+
+
+def deleted_json(file: StoredFile) -> dict[str, Any]:
+    return {"id": f"file-{file.id.hex}", "object": "file", "deleted": True}
 
 
 async def download(shelf: Shelf, file: StoredFile, response: Response) -> None:

@@ -1,0 +1,59 @@
+"""`/v1/files` in Anthropic's words: the same files, for clients that send `anthropic-version`.
+
+What is uploaded so may be named in calls.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from datetime import UTC
+from typing import Any
+
+import msgspec
+
+from groundplan.core.errors import Invalid
+from groundplan.gateway.batches import file_store, files_api
+from groundplan.gateway.batches.file_store import Connection, StoredFile
+from groundplan.gateway.batches.files_api import Caller
+
+PURPOSE = "user_data"
+_PAGE = "page_"
+_UNSUPPORTED = ("before_id", "ids", "ids[]", "scope_id")
+
+
+def file_json(file: StoredFile) -> dict[str, Any]:
+    return {
+        "id": f"file-{file.id.hex}",
+        "type": "file",
+        "filename": file.filename,
+        "mime_type": mimetypes.guess_type(file.filename)[0] or "application/octet-stream",
+        "size_bytes": file.bytes,
+        "created_at": file.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "downloadable": True,
+    }
+
+
+def deleted_json(file: StoredFile) -> dict[str, Any]:
+    return {"id": f"file-{file.id.hex}", "type": "file_deleted"}
+
+
+async def listed(connection: Connection, caller: Caller, target: bytes) -> bytes:
+    """The newest first, in pages behind a cursor, or behind the id of a file. Raises `Invalid`, `NotFound`."""
+    query, limit = files_api.page_of(target, files_api.MOST_LISTED, 20)
+    if (unsupported := next((name for name in _UNSUPPORTED if name in query), None)) is not None:
+        hint = "Leave it out; go on behind a page with after_id or page."
+        raise Invalid(f"{unsupported} is not supported", code="field_unsupported", hint=hint)
+    last = query.get("page", "").removeprefix(_PAGE) or query.get("after_id")
+    after = files_api.file_id(last) if last else None
+    found = await file_store.newest(connection, caller.workload, None, after, limit + 1)
+    more, shown = len(found) > limit, [file_json(file) for file in found[:limit]]
+    first, end = (shown[0]["id"], shown[-1]["id"]) if shown else (None, None)
+    return msgspec.json.encode(
+        {
+            "data": shown,
+            "has_more": more,
+            "first_id": first,
+            "last_id": end,
+            "next_page": f"{_PAGE}{end}" if more else None,
+        }
+    )
