@@ -133,6 +133,7 @@ async def test_the_official_clients_features_work(setup: Setup) -> None:
         answer = await client.chat.completions.create(model="auto", messages=user, tools=[tool], tool_choice="required")
         calls: Any = answer.choices[0].message.tool_calls
         assert calls[0].function.arguments == '{"what":"it"}'
+        assert answer.model_extra is not None and answer._request_id == answer.model_extra["groundplan"]["call_id"]
         parsed = await client.chat.completions.parse(model="auto", messages=user, response_format=Place)
         assert parsed.choices[0].message.parsed == Place(place="here")
         content: Any = [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": IMAGE}}]

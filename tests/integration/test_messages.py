@@ -226,11 +226,13 @@ async def test_what_is_not_spliced_reaches_an_own_upstream_byte_for_byte(setup: 
         b'"thinking":{"type":"enabled","budget_tokens":1024},"later_field": [1, 2.50] }'
     )
     headers = {"anthropic_version": "2023-06-01", "anthropic_beta": "one-2025,two-2025"}
+    headers["anthropic_user_profile_id"] = "uprof_1"
     reply = await setup.stack.post("/v1/messages", setup.key, raw, **headers)
     assert reply.status == 200, reply.body
     assert setup.native.last is not None
     assert setup.native.last.body == raw.replace(b'"scripted/native"', b'"up-native"')
     assert setup.native.last.headers[b"anthropic-beta"] == b"one-2025,two-2025"
+    assert setup.native.last.headers[b"anthropic-user-profile-id"] == b"uprof_1"
 
 
 @pytest.mark.parametrize(
@@ -319,6 +321,8 @@ async def test_refusals_are_errors_in_anthropics_shape(setup: Setup, more: dict[
 
 async def test_the_official_client_raises_its_own_errors(setup: Setup) -> None:
     async with setup.client() as client:
+        made = await client.messages.create(model="auto", max_tokens=5, messages=[{"role": "user", "content": "a"}])
+        assert made.model_extra is not None and made._request_id == made.model_extra["groundplan"]["call_id"]
         with pytest.raises(BadRequestError) as caught:
             await client.messages.create(model="auto", max_tokens=-1, messages=[{"role": "user", "content": "a"}])
     assert isinstance(caught.value.body, dict) and caught.value.body["error"]["code"] == "cap_range"

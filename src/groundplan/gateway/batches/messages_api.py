@@ -33,7 +33,7 @@ PATH = b"/v1/messages/batches"
 MOST_LISTED = 1000
 HOURS = 24
 _KIND = b"content-type: application/x-jsonl\r\n"
-_HEADERS = (b"anthropic-version", b"anthropic-beta")
+_HEADERS = (b"anthropic-version", b"anthropic-beta", b"anthropic-user-profile-id")
 Connected = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 
 

@@ -48,7 +48,7 @@ def error_type(error: GroundplanError) -> str:
     return _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
 
 
-def of_error(error: GroundplanError, call_id: str = "") -> tuple[int, bytes, bytes]:
+def of_error(error: GroundplanError, call_id: str = "", id_header: bytes = b"x-request-id") -> tuple[int, bytes, bytes]:
     """(status, body, header lines) of an error. Official clients are told not to retry what cannot succeed soon."""
     details = dict(error.details)
     if call_id:
@@ -61,7 +61,8 @@ def of_error(error: GroundplanError, call_id: str = "") -> tuple[int, bytes, byt
     if in_vain or (error.status in (409, 429) and error.code in _FINAL):
         headers += b"x-should-retry: false\r\n"
     if call_id:
-        headers += b"groundplan-call-id: %b\r\n" % call_id.encode("ascii")
+        id = call_id.encode("ascii")
+        headers += b"groundplan-call-id: %b\r\n%b: %b\r\n" % (id, id_header, id)
     return error.status, body, headers
 
 
@@ -123,7 +124,11 @@ def _make_standing(workload: Workload | None, deployment: Deployment | None) -> 
 
 def headers(exchange: Exchange, *, cost: bool) -> bytes:
     """`groundplan-*` lines with what is known now."""
-    lines = [b"groundplan-call-id: %b\r\n" % exchange.id, _standing(exchange).lines]
+    id = exchange.id
+    lines = [
+        b"groundplan-call-id: %b\r\n%b: %b\r\n" % (id, exchange.interface.id_header, id),
+        _standing(exchange).lines,
+    ]
     if cost:
         lines.append(b"groundplan-cost-usd: %b\r\n" % format_usd(exchange.cost).encode("ascii"))
     if exchange.cache in ("exact", "semantic"):

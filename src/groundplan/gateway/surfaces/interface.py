@@ -130,6 +130,8 @@ class Interface:
     """Whether an upstream may answer whole where a stream was asked for, as models do that stream nothing."""
     billed: bool = True
     """Whether its answers cost anything."""
+    id_header: bytes = b"x-request-id"
+    """Under which its clients look for the id of a request."""
     recast: Recast | None = None
     """How its answers are given again; None: they never are."""
     accepts: tuple[bytes, ...] = (b"application/json",)

@@ -22,7 +22,7 @@ from groundplan.gateway.surfaces.by_chat import able
 from groundplan.gateway.surfaces.chat import CHAT, FILE, TOOL_TOKENS
 from groundplan.gateway.surfaces.interface import Codec, Interface
 from groundplan.gateway.surfaces.messages_chat import LazyTranslation, MessagesByChat, chat_fields, translation_of
-from groundplan.gateway.surfaces.messages_errors import of_error, of_foreign
+from groundplan.gateway.surfaces.messages_errors import ID_HEADER, of_error, of_foreign
 from groundplan.gateway.surfaces.messages_native import AnthropicMessages, TokenCount
 from groundplan.gateway.surfaces.messages_types import Asked, Block, CountAsked
 from groundplan.gateway.surfaces.named_files import IMAGES, PDF, NamedFile, written
@@ -44,8 +44,11 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _LOCAL_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
 """Anthropic's own tools that run at the caller."""
 _UNBOUNDED = ("container", "mcp_servers", "inference_geo", "speed", *OTHER_MODELS)
-_HEADER = re.compile(rb"[\x21-\x7e]{1,60}")
-_BETAS = re.compile(rb"[A-Za-z0-9._, -]{1,800}")
+_HEADERS = (
+    (b"anthropic-beta", re.compile(rb"[A-Za-z0-9._, -]{1,800}")),
+    (b"anthropic-user-profile-id", re.compile(rb"[\x21-\x7e]{1,200}")),
+)
+_VERSION = re.compile(rb"[\x21-\x7e]{1,60}")
 VERSION = b"2023-06-01"
 
 
@@ -197,11 +200,20 @@ def _hidden(asked: CountAsked) -> int:
 
 def header_lines_of(headers: dict[bytes, bytes]) -> bytes:
     """Header lines for an upstream that speaks this API itself. Raises `Invalid`."""
-    version, betas = headers.get(b"anthropic-version", VERSION), headers.get(b"anthropic-beta")
-    if _HEADER.fullmatch(version) is None or (betas is not None and _BETAS.fullmatch(betas) is None):
-        raise Invalid("anthropic-version or anthropic-beta is not one", code="header_invalid", hint="Send names only.")
-    line = b"anthropic-version: %b\r\n" % version
-    return line if betas is None else line + b"anthropic-beta: %b\r\n" % betas
+    version = headers.get(b"anthropic-version", VERSION)
+    if _VERSION.fullmatch(version) is None:
+        raise _no_header("anthropic-version")
+    lines = b"anthropic-version: %b\r\n" % version
+    for name, form in _HEADERS:
+        if (value := headers.get(name)) is not None:
+            if form.fullmatch(value) is None:
+                raise _no_header(name.decode())
+            lines += b"%b: %b\r\n" % (name, value)
+    return lines
+
+
+def _no_header(name: str) -> Invalid:
+    return Invalid(f"{name} is not one", code="header_invalid", hint="Send names only.")
 
 
 def _native(deployment: Deployment) -> bool:
@@ -216,6 +228,7 @@ class Messages(Interface):
     selective = True
     capped = True
     noted = True
+    id_header = ID_HEADER
     recast: Recast | None = MESSAGES_RECAST
     _native = AnthropicMessages()
     _chat = MessagesByChat(translated=False)

@@ -9,6 +9,7 @@ import msgspec
 from groundplan.core.errors import GroundplanError
 from groundplan.gateway.surfaces import answers
 
+ID_HEADER = b"request-id"
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -38,7 +39,7 @@ def error_body(error: GroundplanError, call_id: str = "") -> bytes:
 
 def of_error(error: GroundplanError, call_id: str = "") -> tuple[int, bytes, bytes]:
     """(status, body, header lines) of one of ours."""
-    status, _, lines = answers.of_error(error, call_id)
+    status, _, lines = answers.of_error(error, call_id, ID_HEADER)
     return status, error_body(error, call_id), lines
 
 
