@@ -19,6 +19,7 @@ from tests.integration.gates import acknowledged
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Subprotocol
 
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Grant, Limit, ProviderKey, Rates
@@ -338,6 +339,20 @@ async def test_an_upstream_that_breaks_off_is_told_and_settled(setup: Setup) -> 
         assert error.error.code == "stream_broken" and await closed(connection) == 1011
     (settlement,) = await setup.settled(1)
     assert (settlement.outcome, settlement.estimated, settlement.cost) == ("failed", True, int(BOUND * PICO))
+
+
+async def test_a_client_without_headers_names_its_key_among_the_subprotocols(setup: Setup) -> None:
+    url = f"ws://127.0.0.1:{setup.stack.port}/v1/realtime?model=talker"
+    for key in (setup.key, "gp_wrong"):
+        offered = [Subprotocol("realtime"), Subprotocol(f"openai-insecure-api-key.{key}")]
+        conversation = connect(url, subprotocols=offered, proxy=None)
+        if key == setup.key:
+            async with conversation as socket:
+                assert socket.subprotocol == "realtime" and "session.created" in str(await socket.recv())
+            continue
+        with pytest.raises(InvalidStatus) as refused:
+            await conversation
+        assert refused.value.response.status_code == 401
 
 
 async def test_a_client_that_goes_away_is_settled(setup: Setup) -> None:

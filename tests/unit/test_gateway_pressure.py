@@ -12,6 +12,9 @@ from tests.integration.gateway_stack import deployment
 from tests.unit.call_rig import Rig, call_rig, rule, until
 
 from groundplan.core.errors import Unavailable
+from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.server import Request
+from groundplan.gateway.surfaces.realtime import Session
 from groundplan.gateway.upstream.pressure import (
     FLOOR,
     FORGET_SECONDS,
@@ -252,6 +255,23 @@ async def test_a_full_worker_refuses_low_before_the_body_is_read_and_serves_crit
         reply = await rig.chat("bulk", model=7)
         assert (reply.status, reply.code) == (503, "overloaded") and int(reply.headers["retry-after"]) >= 1
         assert (await rig.chat("vital")).status == 200
+
+
+async def test_a_full_worker_takes_no_conversation_that_matters_less(tmp_path: Path) -> None:
+    talker = {"one": {"kind": "realtime", "max_output_tokens": 10}}
+    async with call_rig(tmp_path, ["one"], more=talker, workloads={"low": rule(priority="low")}) as rig:
+        request = Request(0.0)
+        request.method, request.target = b"GET", b"/v1/realtime?model=auto"
+        request.headers = {b"authorization": b"Bearer low"}
+        session = Session(rig.gateway, request, Collected())
+        rig.gateway.pressure.level = RANKS["low"]
+        with pytest.raises(Unavailable) as refused:
+            await session.admit()
+        assert refused.value.code == "overloaded" and refused.value.retry_after
+        rig.gateway.pressure.level = len(RANKS)
+        await session.admit()
+        await session.close()
+        assert rig.slices.open_count == 0
 
 
 async def test_a_full_deployment_is_passed_over_for_the_next_one(tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     identify(exchange, gateway.live.policy, gateway.clock.seconds())
     steps.append(("identify", (clock() - exchange.started) // 1000))
     if gateway.pressure.full(gateway.running):
-        _shed(gateway, exchange, catalog)
+        shed(gateway, exchange, catalog)
     exchange.interface.check_type(exchange.request.headers.get(b"content-type"))
     if exchange.request.stream is not None:
         await exchange.interface.receive(exchange.request)
@@ -333,8 +333,8 @@ def _answer_here(gateway: Gateway, exchange: Exchange, data: bytes) -> None:
     exchange.response.send(200, data, answers.headers(exchange, cost=True))
 
 
-def _shed(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
-    """The worker is full: refuse what matters less, before anything is done for it."""
+def shed(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
+    """The worker is full: refuse what matters less, before anything is done for it. Raises `Unavailable`."""
     plan = catalog.plans.get(exchange.key.workload) if exchange.key is not None else None
     if plan is not None:
         gateway.pressure.check(plan.workload.reliability.priority, gateway.running)

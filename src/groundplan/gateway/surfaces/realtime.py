@@ -28,7 +28,7 @@ from groundplan.gateway.call.attempt import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.identify import check_grants, check_key, identify
-from groundplan.gateway.call.pipeline import admit_call
+from groundplan.gateway.call.pipeline import admit_call, shed
 from groundplan.gateway.guard.conversation import ConversationGuard, check_session
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.sse import splice
@@ -48,6 +48,7 @@ POLICY, BROKEN, STOPPING = 1008, 1011, 1001
 """Close codes: not allowed any more, the upstream failed, this gateway is being stopped."""
 _BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audio_buffer.commit"})
 """Events after which the model may begin a response."""
+_KEY_PROTOCOL = b"openai-insecure-api-key."
 _CLEAR = '{"type":"input_audio_buffer.clear"}'
 _HINT = "See docs/tasks.md."
 
@@ -106,6 +107,7 @@ class Ended(Exception):
 
 async def converse(gateway: Gateway, request: Request, response: Response) -> None:
     """From the handshake to the end. Raises a `GroundplanError` where the conversation cannot begin."""
+    _take_key(request.headers)
     session = Session(gateway, request, response)
     try:
         await session.admit()
@@ -113,6 +115,15 @@ async def converse(gateway: Gateway, request: Request, response: Response) -> No
         await session.run()
     finally:
         await session.close()
+
+
+def _take_key(headers: dict[bytes, bytes]) -> None:
+    """OpenAI's client for WebSockets that take no headers names its key among the subprotocols."""
+    if b"authorization" in headers or b"x-api-key" in headers:
+        return
+    for offered in headers.get(b"sec-websocket-protocol", b"").split(b","):
+        if offered.strip().startswith(_KEY_PROTOCOL):
+            headers[b"authorization"] = b"Bearer " + offered.strip().removeprefix(_KEY_PROTOCOL)
 
 
 class Session:
@@ -156,6 +167,8 @@ class Session:
             size=0,
         )  # fmt: skip
         try:
+            if self._deployment is None and gateway.pressure.full(gateway.running):
+                shed(gateway, exchange, catalog)  # a conversation that was let in is not ended for it
             await admit_call(gateway, exchange, catalog)
             check_session(exchange)
             if self._deployment is not None:
