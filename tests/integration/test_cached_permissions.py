@@ -121,9 +121,15 @@ async def test_answers_are_shared_as_declared_and_no_further(world: World) -> No
 async def test_what_a_person_may_not_read_any_more_is_not_given(world: World) -> None:
     assert [await world.ask("ana"), await world.ask("ben")] == ["none", "exact"]
     document = world.stack.sql("SELECT id FROM document")[0][0]
+    once = {"idempotency_key": "once"}
+    assert (await world.stack.chat(world.keys["own ben"], QUESTION, headers=once)).json["groundplan"]["sources"]
+    again = await world.stack.chat(world.keys["own ben"], QUESTION, headers=once)
+    assert again.status == 200 and again.headers["groundplan-replay"] == "true"
     world.stack.sql(
         "INSERT INTO document_reader (document_id, reader, deny) VALUES (%s, 'ben@acme.example', true)", document
     )
+    again = await world.stack.chat(world.keys["own ben"], QUESTION, headers=once)
+    assert (again.status, again.code) == (409, "idempotency_replayed") and b"28 days" not in again.body
     reply = await world.stack.chat(world.keys["shared ben"], QUESTION)
     assert reply.json["groundplan"]["sources"] == [] and reply.json["groundplan"]["cache"] == "none"
     assert b"28 days" not in reply.body

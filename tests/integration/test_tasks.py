@@ -260,6 +260,13 @@ async def test_transcriptions_cost_their_minutes(setup: Setup) -> None:
     await spent(setup, "0.069")  # text tells no length, so it costs the longest
 
 
+    asked = form(("model", b"ear", None), ("response_format", b"text", None), ("file", bytes(96_000), "a.wav"))
+    once = {"content_type": FORM, "idempotency_key": "once"}
+    replies = [await setup.stack.post("/v1/audio/transcriptions", setup.key, asked, **once) for _ in range(2)]
+    assert replies[1].headers["groundplan-replay"] == "true" and replies[1].body == replies[0].body
+    assert replies[1].headers["content-type"] == replies[0].headers["content-type"] == "text/plain; charset=utf-8"
+    other = await setup.stack.post("/v1/audio/transcriptions", setup.key, asked.replace(b"a.wav", b"b.wav"), **once)
+    assert (other.status, other.code) == (409, "idempotency_mismatch")
 async def test_a_transcript_is_told_while_it_is_heard_and_costs_its_tokens(setup: Setup) -> None:
     asked = form(("model", b"scribe", None), ("stream", b"true", None), ("file", bytes(96_000), "a.wav"))
     reply = await setup.stack.post("/v1/audio/transcriptions", setup.key, asked, content_type=FORM)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.integration.gateway_stack import Reply, parse
+from tests.unit.call_rig import Fixed, call_rig
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import Conflict, Unavailable
@@ -59,6 +62,35 @@ async def test_another_body_is_a_conflict(tmp_path: Path) -> None:
     with pytest.raises(Conflict) as caught:
         await answers.begin(ONE, b"c" * 32, NOW)
     assert caught.value.code == "idempotency_mismatch"
+
+
+async def test_an_answer_is_given_again_to_the_same_person_and_while_nothing_of_it_is_stopped(tmp_path: Path) -> None:
+    """A key that acts for others may use one Idempotency-Key for several of them, who do not read each other's."""
+    async with call_rig(tmp_path, ["one"]) as rig:
+        live = rig.gateway.live
+        assert isinstance(live, Fixed)
+        (digest, key) = next(iter(live.policy.keys.items()))
+        people = {name: str(new_id()) for name in ("ana@acme.example", "ben@acme.example")}
+        live.policy = replace(live.policy, keys={digest: replace(key, acts_for_others=True)}, people=people)
+
+        async def ask(name: str) -> Reply:
+            lines = f"\r\nidempotency-key: once\r\ngroundplan-on-behalf-of: {name}\r\n\r\n"
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            writer.write(rig.request().replace(b"\r\n\r\n", lines.encode(), 1))
+            try:
+                return parse(await asyncio.wait_for(reader.read(), 20))
+            finally:
+                writer.close()
+
+        ana, ben = people
+        first, again, other = await ask(ana), await ask(ana), await ask(ben)
+        assert again.body == first.body and again.headers["groundplan-replay"] == "true"
+        assert other.status == 200 and "groundplan-replay" not in other.headers and rig.models["one"].counted == 2
+        for scope in ("deployment/one", f"key/{key.id}", "workload/assistant", "company"):
+            live.policy = replace(live.policy, kills=frozenset({scope}))
+            assert ((stopped := await ask(ana)).status, stopped.code) == (403, "killed"), scope
+        live.policy = replace(live.policy, kills=frozenset())
+        assert (await ask(ana)).body == first.body and rig.models["one"].counted == 2
 
 
 async def test_another_worker_and_a_restarted_one_find_who_had_it_for_a_day(tmp_path: Path) -> None:

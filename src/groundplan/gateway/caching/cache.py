@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import Conflict, Invalid, NotFound, Unavailable
+from groundplan.core.errors import Conflict, Denied, Invalid, NotFound, Unavailable
 from groundplan.gateway.budgets import limits
 from groundplan.gateway.caching.answer_cache import FAILED, STORED, UNFIT, Entry, Flight, Key, Similar
 from groundplan.gateway.caching.cache_key import request_digest
@@ -41,7 +41,8 @@ SEMANTIC = "semantic"
 
 
 async def replay(gateway: Gateway, exchange: Exchange) -> Kept | None:
-    """The kept answer to this key, waiting for it where it is being made; None: this request is the first here with it.
+    """The kept answer to this key of the same person, waiting for it where it is being made; None: this request is the
+    first here with it.
 
     Raises `Conflict` where the key was used for another body, or its answer is not in memory any more.
     """
@@ -52,7 +53,7 @@ async def replay(gateway: Gateway, exchange: Exchange) -> Kept | None:
         raise Invalid(
             "the Idempotency-Key is empty or too long", code="idempotency_key", hint="Use 1 to 255 characters."
         )
-    digest = hashlib.sha256(exchange.key.id.encode() + b"\0" + named).digest()
+    digest = hashlib.sha256(f"{exchange.key.id}\0{exchange.person}\0".encode() + named).digest()
     kept = await gateway.answers.begin(digest, _body_digest(exchange), gateway.clock.now().timestamp())
     if kept is None:
         exchange.idempotency = digest
@@ -75,7 +76,14 @@ async def elsewhere(gateway: Gateway, exchange: Exchange) -> Kept | None:
 
 
 def _body_digest(exchange: Exchange) -> bytes:
-    return hashlib.sha256(exchange.endpoint.encode() + b"\0" + exchange.request.body).digest()
+    """Of what is asked. Raises `Invalid` for an upload that is not here yet."""
+    body, upload = exchange.request.body, None if exchange.ask is None else exchange.ask.upload
+    if upload is not None:
+        if not upload.whole:
+            hint = "Leave it out, or send a form of at most 1 MiB."
+            raise Invalid("an Idempotency-Key is not for a large upload", code="idempotency_key", hint=hint)
+        body = upload.digest()
+    return hashlib.sha256(exchange.endpoint.encode() + b"\0" + body).digest()
 
 
 def _checked(exchange: Exchange, kept: Kept) -> Kept:
@@ -87,6 +95,20 @@ def _checked(exchange: Exchange, kept: Kept) -> Kept:
         )
     exchange.cache = "replay"
     return kept
+
+
+async def check_replay(gateway: Gateway, exchange: Exchange, kept: Kept) -> None:
+    """A replay is given under the same conditions as a cached answer. Raises `Denied` where anything that it rests on
+    was stopped, `Conflict` where a passage that was before the model may not be read any more."""
+    policy = exchange.policy
+    if policy is None or (policy.kills and not policy.kills.isdisjoint(kept.subjects)):
+        raise Denied("what made this answer is stopped", code="killed", hint="Use a new key to ask again.")
+    if kept.cites and not await readable(gateway, exchange, kept.cites):
+        raise Conflict(
+            "the answer to this Idempotency-Key rests on passages that cannot be confirmed any more",
+            code="idempotency_replayed",
+            hint="The first call may have been billed; use a new key to ask again.",
+        )
 
 
 # answers that were given before --------------------------------------------------------------------------------------
@@ -268,16 +290,27 @@ _readable = msgspec.json.Decoder(_Readable).decode
 
 
 async def confirm(gateway: Gateway, exchange: Exchange, entry: Entry) -> bool:
-    """Whether the person of this call may read, by the live permissions, every passage that was before the model, and
-    each is still as it was. An answer of which one is not is thrown away."""
-    if not exchange.person:
+    """As `readable`, of the passages of an answer, which is thrown away where one is not."""
+    cites = [(passage.chunk, passage.source) for passage in entry.passages]
+    found = await readable(gateway, exchange, cites)
+    if found is None:
         return False
-    chunks = sorted({passage.chunk for passage in entry.passages})
+    if not found:
+        gateway.cached.drop(entry)
+    return found
+
+
+async def readable(gateway: Gateway, exchange: Exchange, cites: Sequence[tuple[str, str]]) -> bool | None:
+    """Whether the person of this call may read, by the live permissions, every one of these passages (chunk, source),
+    and each is still as it was; None: that cannot be told."""
+    if not exchange.person:
+        return None
+    chunks = sorted({chunk for chunk, _ in cites})
     asked = msgspec.json.encode(
         {
             "person": exchange.person,
             "chunks": chunks,
-            "sources": sorted({p.source for p in entry.passages}),
+            "sources": sorted({source for _, source in cites}),
             "workload": "" if exchange.workload is None else exchange.workload.name,
         }
     )
@@ -285,11 +318,8 @@ async def confirm(gateway: Gateway, exchange: Exchange, entry: Entry) -> bool:
         found = _readable(await ask_search(gateway, asked, exchange.id, b"/confirm"))
     except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
         gateway.targets.forget("search")
-        return False
-    if found.readable and sorted(found.readable) == chunks:
-        return True
-    gateway.cached.drop(entry)
-    return False
+        return None
+    return bool(found.readable) and sorted(found.readable) == chunks
 
 
 def give(gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple[bytes, ...], how: str = EXACT) -> None:
@@ -370,6 +400,21 @@ def _keep(gateway: Gateway, exchange: Exchange, flight: Flight) -> str:
     return STORED
 
 
+def cites_of(exchange: Exchange) -> tuple[tuple[str, str], ...]:
+    """(chunk, source) of what was before the model; one that nobody can confirm where it was told of more than that."""
+    others = (("", ""),) if exchange.grounded is not None and exchange.grounded.others else ()
+    return (*((passage.chunk, passage.source) for passage in exchange.passages), *others)
+
+
+def rests_on(exchange: Exchange) -> frozenset[str]:
+    """Everything whose stop ends the answer of a call that was served."""
+    workload, place, key = exchange.workload, exchange.deployment, exchange.key
+    subjects = {"company"} | {f"source/{passage.source}" for passage in exchange.passages}
+    if workload is not None and key is not None:
+        subjects |= {f"workload/{workload.name}", f"key/{key.id}"}
+    return frozenset(subjects if place is None else subjects.union(subjects_of(place)))
+
+
 def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None:
     """The answer that a call got, where it may be given again."""
     ask, workload, place, key = exchange.ask, exchange.workload, exchange.deployment, exchange.key
@@ -388,8 +433,7 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
         return None  # it may rest on what another document says, which no hit would confirm for the next person
     if not all(passage.chunk for passage in passages):
         return None
-    subjects = {"company", f"workload/{workload.name}", *subjects_of(place)}
-    subjects |= {f"key/{key.id}"} | {f"source/{passage.source}" for passage in passages}
+    subjects = rests_on(exchange)
     if not policy.kills.isdisjoint(subjects):
         return None
     now = gateway.clock.now().timestamp()
@@ -400,7 +444,7 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
         made=now,
         until=now + workload.cache.seconds,
         deployment=place.name,
-        subjects=frozenset(subjects),
+        subjects=subjects,
         person=exchange.person,
         passages=passages,
         cost=min(exchange.cost, meter.charged(ask, place, exchange.usage)[0]),

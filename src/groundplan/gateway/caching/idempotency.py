@@ -43,6 +43,10 @@ class Kept:
     headers: bytes
     content_type: bytes
     body: bytes
+    subjects: frozenset[str] = frozenset()
+    """What it came from and is about: no kill may be in force for any of them when it is given again."""
+    cites: tuple[tuple[str, str], ...] = ()
+    """(chunk, source) of each passage that was before the model."""
 
 
 @dataclass(slots=True)

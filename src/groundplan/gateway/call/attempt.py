@@ -45,6 +45,7 @@ front of the model, which may well have been working."""
 _ELSEWHERE = frozenset({401, 402, 403, 404, 405, 408, 429})
 """Refusals that are about us or about the deployment, not about the caller's request: others may do better."""
 _OVERLOAD = frozenset({429, 503, 529})
+JSON = b"content-type: application/json\r\n"
 _DRAIN_SECONDS = 30.0
 
 
@@ -445,6 +446,7 @@ async def send_whole(
         await pending
     if exchange.kept is not None:
         exchange.kept.append(data)
+        exchange.kind = kind or JSON
     if kind:
         exchange.response.send(status, data, lines, content_type=kind)
     else:

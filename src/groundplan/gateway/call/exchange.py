@@ -139,6 +139,7 @@ class Exchange:
         "interface",
         "kept",
         "key",
+        "kind",
         "match",
         "of",
         "output_bytes",
@@ -261,6 +262,8 @@ class Exchange:
         """Digest of key and Idempotency-Key, while this request is the first with it."""
         self.kept: list[bytes] | None = None
         """What was sent to the client, while it may have to be replayed."""
+        self.kind = b""
+        """Header line of its Content-Type, where it was sent whole."""
 
     def charge_list(self, amount: int) -> list[Charge]:
         """What one record takes from each covering budget."""

@@ -23,6 +23,7 @@ from groundplan.gateway.budgets import limits
 from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotency import Kept
 from groundplan.gateway.call import admit, settle, trace
+from groundplan.gateway.call.attempt import JSON
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, estimate
 from groundplan.gateway.call.exchange import Ask, Exchange
@@ -84,7 +85,6 @@ _INTERFACES: dict[bytes, Interface] = {
 }
 """Every API surface by its path."""
 _POSTED = ", ".join(sorted(path.decode() for path in _INTERFACES))
-_JSON = b"content-type: application/json\r\n"
 Steps = Callable[[Gateway, Exchange], Awaitable[None]]
 REALTIME_PATH = b"/v1/realtime"
 MCP_PATH = b"/mcp"
@@ -295,7 +295,7 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     kept = await cache.replay(gateway, exchange)
     steps.append(("cache", (clock() - exchange.started) // 1000))
     if kept is not None:
-        _replay(gateway, exchange, kept)
+        await _replay(gateway, exchange, catalog, kept)
         return
     await admit_call(gateway, exchange, catalog)
     if exchange.finished:
@@ -307,7 +307,7 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     if exchange.idempotency is not None:
         steps.append(("cache", (clock() - exchange.started) // 1000))
     if kept is not None:
-        _replay(gateway, exchange, kept)
+        await _replay(gateway, exchange, catalog, kept)
         return
     if not exchange.interface.billed and (data := exchange.interface.here(exchange.ask, exchange.deployments)):
         _answer_here(gateway, exchange, data)
@@ -419,7 +419,8 @@ def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
     _choose(gateway, exchange, exchange.plan, exchange.ask, policy)
 
 
-def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:
+def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog, *, used: bool = True) -> Policy:
+    """Every check that looks at no request. `used`: what an experiment or a pilot has used up counts, too."""
     key, policy = exchange.key, exchange.policy
     if key is None or policy is None:
         raise AssertionError("not identified")
@@ -432,7 +433,8 @@ def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:
     admit.check_workload(plan, gateway.clock.seconds())
     admit.check_kills(policy, key, plan.workload.name)
     admit.check_approved(catalog, policy, plan.workload.name, gateway.clock.seconds())
-    check_quota(gateway, exchange)
+    if used:
+        check_quota(gateway, exchange)
     return policy
 
 
@@ -453,7 +455,11 @@ async def _outlive(steps: Coroutine[None, None, None]) -> None:
     await asyncio.shield(asyncio.get_running_loop().create_task(steps))
 
 
-def _replay(gateway: Gateway, exchange: Exchange, kept: Kept) -> None:
+async def _replay(gateway: Gateway, exchange: Exchange, catalog: Catalog, kept: Kept) -> None:
+    """Give an answer again, which takes nothing of any quota. Raises as a call's checks do, under the newest policy."""
+    identify(exchange, gateway.live.policy, gateway.clock.seconds())
+    _check(gateway, exchange, catalog, used=False)
+    await cache.check_replay(gateway, exchange, kept)
     settle.finish(gateway, exchange, "ok", kept.status)
     lines = kept.headers + b"groundplan-replay: true\r\n"
     exchange.response.send(kept.status, kept.body, lines, content_type=kept.content_type)
@@ -461,22 +467,22 @@ def _replay(gateway: Gateway, exchange: Exchange, kept: Kept) -> None:
 
 def _keep(gateway: Gateway, exchange: Exchange) -> None:
     """Remember the answer where one was sent for; otherwise let the next request with this key be the first."""
-    digest, ask = exchange.idempotency, exchange.ask
+    digest = exchange.idempotency
     if digest is None:
         return
     if exchange.attempt < 0:
         gateway.answers.forget(digest)
     elif exchange.kept:
-        streamed = ask is not None and ask.stream and exchange.http_status == 200
-        kind = EVENT_STREAM if streamed else _JSON
+        kind = exchange.kind or EVENT_STREAM
         lines = answers.headers(exchange, cost=True)
-        gateway.answers.keep(digest, Kept(exchange.http_status, lines, kind, b"".join(exchange.kept)))
+        rests, cites = cache.rests_on(exchange), cache.cites_of(exchange)
+        gateway.answers.keep(digest, Kept(exchange.http_status, lines, kind, b"".join(exchange.kept), rests, cites))
     else:
-        gateway.answers.keep(digest, Kept(0, b"", _JSON, b""))
+        gateway.answers.keep(digest, Kept(0, b"", JSON, b""))
 
 
 def _give_up(gateway: Gateway, exchange: Exchange) -> None:
     if exchange.idempotency is not None and exchange.attempt >= 0:
-        gateway.answers.keep(exchange.idempotency, Kept(0, b"", _JSON, b""))
+        gateway.answers.keep(exchange.idempotency, Kept(0, b"", JSON, b""))
     elif exchange.idempotency is not None:
         gateway.answers.forget(exchange.idempotency)

@@ -7,6 +7,7 @@ upstream's name of the model. What was passed on is gone: a form that is larger 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -107,6 +108,14 @@ class Upload:
     def whole(self) -> bool:
         """All of it is kept, so that it can be sent again."""
         return self._rest is None
+
+    def digest(self) -> bytes:
+        """Of all that is kept: of the whole form, where that is `whole`, whatever its boundary is."""
+        made = hashlib.sha256()
+        for event in self._kept:
+            data = event.data if isinstance(event, Data) else repr(event).encode()
+            made.update(data if isinstance(event, Data) else b"\0%d\0%b" % (len(data), data))
+        return made.digest()
 
     async def pieces(self, model: str, boundary: bytes) -> AsyncIterator[bytes]:
         """The form for an upstream. Raises `Invalid`."""
