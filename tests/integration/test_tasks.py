@@ -162,6 +162,8 @@ async def test_edits_and_variations_of_images(setup: Setup) -> None:
         image=[image, image], prompt="brighter", model="painter", size="512x512", n=2
     )
     assert edited.data is not None and len(edited.data) == 2 and cost(edited) == "0.010000000000"
+    drawn_on = await setup.client.images.edit(image=image, markup=image, prompt="x", model="painter", size="512x512")
+    assert cost(drawn_on) == "0.005000000000"
     varied = await setup.client.images.create_variation(image=image, model="painter", size="1024x1024")
     assert cost(varied) == "0.010000000000"
     for found in (edited, varied):
@@ -258,8 +260,6 @@ async def test_transcriptions_cost_their_minutes(setup: Setup) -> None:
     text = await setup.client.audio.transcriptions.create(file=sound, model="ear", response_format="text")
     assert text.strip() == "I heard 96000 bytes."
     await spent(setup, "0.069")  # text tells no length, so it costs the longest
-
-
     asked = form(("model", b"ear", None), ("response_format", b"text", None), ("file", bytes(96_000), "a.wav"))
     once = {"content_type": FORM, "idempotency_key": "once"}
     replies = [await setup.stack.post("/v1/audio/transcriptions", setup.key, asked, **once) for _ in range(2)]
@@ -267,6 +267,8 @@ async def test_transcriptions_cost_their_minutes(setup: Setup) -> None:
     assert replies[1].headers["content-type"] == replies[0].headers["content-type"] == "text/plain; charset=utf-8"
     other = await setup.stack.post("/v1/audio/transcriptions", setup.key, asked.replace(b"a.wav", b"b.wav"), **once)
     assert (other.status, other.code) == (409, "idempotency_mismatch")
+
+
 async def test_a_transcript_is_told_while_it_is_heard_and_costs_its_tokens(setup: Setup) -> None:
     asked = form(("model", b"scribe", None), ("stream", b"true", None), ("file", bytes(96_000), "a.wav"))
     reply = await setup.stack.post("/v1/audio/transcriptions", setup.key, asked, content_type=FORM)

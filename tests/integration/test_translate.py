@@ -289,20 +289,30 @@ async def test_messages_reach_other_providers_too(setup: Setup) -> None:
     assert (reply.json["usage"]["input_tokens"], reply.json["usage"]["output_tokens"]) == USED
 
 
-async def test_a_client_that_goes_away_ends_the_providers_stream(setup: Setup) -> None:
+async def test_a_client_that_goes_away_ends_the_providers_stream_within_100_ms(setup: Setup) -> None:
     for kind in CHATS:
-        setup.fakes[kind].pause = 3.0
-        reader, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
-        data = json.dumps(ask(kind, stream=True)).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {setup.key}\r\n"
-        writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
-        await asyncio.wait_for(reader.readuntil(b"data: "), 60)
-        writer.close()
-        await writer.wait_closed()
-        end = time.monotonic() + 10.0  # before the stream would be over by itself
-        while not setup.fakes[kind].left:
-            assert time.monotonic() < end, kind
-            await asyncio.sleep(0.02)
+        setup.fakes[kind].pause, best = 3.0, 1.0
+        for _ in range(5):  # the machine may be busy elsewhere; once is proof that nothing waits
+            best = min(best, await _leaves(setup, kind))
+            if best < 0.1:
+                break
+        assert best < 0.1, kind
+
+
+async def _leaves(setup: Setup, kind: str) -> float:
+    """Seconds from the client's disconnect to the provider's."""
+    before = setup.fakes[kind].left
+    reader, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
+    data = json.dumps(ask(kind, stream=True)).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {setup.key}\r\n"
+    writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
+    await asyncio.wait_for(reader.readuntil(b"data: "), 60)
+    left = time.monotonic()
+    writer.close()
+    async with asyncio.timeout(10):  # before the stream would be over by itself
+        while setup.fakes[kind].left == before:  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.005)
+    return time.monotonic() - left
 
 
 async def test_without_the_service_nothing_is_billed_and_the_next_deployment_answers(setup: Setup) -> None:

@@ -8,11 +8,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from tests.unit.call_rig import BOUND, Rig, call_rig, read_records, rule, until
 
-from groundplan.blueprint.model import Limit
+from groundplan.blueprint.model import Limit, ProviderKey
+from groundplan.core.ids import new_id
+from groundplan.gateway.batches.batch_calls import BatchCalls
+from groundplan.gateway.batches.batch_store import Batch
 from groundplan.ledger.model import Settlement
 
 COVERS = "workload/assistant"
@@ -168,3 +172,24 @@ async def test_the_rest_of_a_broken_stream_takes_its_own(tmp_path: Path, room: i
             assert error["code"] == "stream_broken" and "the limit money" in error["message"]
             assert rig.models["two"].counted == 0 and stream.text
         await counted(rig, room)
+
+
+@pytest.mark.parametrize(("requests", "ordered"), [([(5, "day")], False), ([], True)])
+async def test_a_line_of_a_batch_is_ordered_only_with_a_key_that_has_no_limits_of_its_own(
+    tmp_path: Path, requests: list[tuple[int, str]], ordered: bool
+) -> None:
+    """What a provider makes by itself nobody counts in time; made as a call, each line takes its own."""
+    keys = [ProviderKey(key="env:FIRST", requests=requests), ProviderKey(key="env:SECOND")]
+    async with call_rig(tmp_path, ["one"], more={"one": {"serves": ["batches"], "keys": keys}}) as rig:
+        (key,) = rig.gateway.live.policy.keys.values()
+        now = rig.gateway.clock.now()
+        batch = Batch(
+            id=new_id(), workload="assistant", key=UUID(key.id), person="", endpoint="/v1/chat/completions",
+            input_file=new_id(), completion_window="24h", metadata=None, status="in_progress", created_at=now,
+            expires_at=now, in_progress_at=now, cancelling_at=None, ended_at=None, errors=[], output_file=None,
+            error_file=None, total=1, held_usd=0, charges=[],
+        )  # fmt: skip
+        calls = BatchCalls(rig.gateway)
+        exchange = calls.exchange(batch, new_id(), rig.request().partition(b"\r\n\r\n")[2])
+        calls.assess(exchange, batch)
+        assert (calls.place(exchange) is not None) == ordered

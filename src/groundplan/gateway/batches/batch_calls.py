@@ -142,13 +142,13 @@ class BatchCalls:
         return None if grounded or workload.calls_per_day is not None or workload.people is not None else first
 
     def _limited(self, exchange: Exchange, deployment: Deployment) -> bool:
-        """Whether a limit of use covers it."""
+        """Whether a limit of use covers it, or the key there that an order would use."""
         catalog, key, workload, policy = exchange.catalog, exchange.key, exchange.workload, exchange.policy
         if catalog is None or catalog.limits is None or key is None or workload is None or policy is None:
             return False
         book = catalog.limits
         callers = book.of_caller(workload, key.family or key.id, exchange.person, policy.people)
-        return bool(callers or book.of_deployment(deployment))
+        return bool(callers or book.of_deployment(deployment) or (deployment.keys and book.of_key(deployment, 0)))
 
     def forwarded(self, batch: Batch, deployment: Deployment, call: UUID, body: bytes, most: int) -> bytes:
         """The body of a call as `deployment` is to get it in an order, checked again. `most`: what is held for it.

@@ -319,8 +319,6 @@ class ChatCompletions(Interface):
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:
         """What streamed is counted, otherwise the bound."""
         tokens_in = _tokens_in(ask, deployment, added)
-    if deployment.api != "openai" and not ask.hidden and not _INSTRUCTED.isdisjoint(ask.fields):
-        tokens += TOOL_TOKENS
         most = cap * ask.copies
         tokens_out = min(most, meter.text_bound(deployment, output_bytes)) if output_bytes else most
         usage = Usage(input=tokens_in, output=tokens_out, images=ask.images)
@@ -329,6 +327,8 @@ class ChatCompletions(Interface):
 
 def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
     tokens = meter.input_bound(deployment, ask.size + added, ask.messages) + ask.hidden
+    if deployment.api != "openai" and not ask.hidden and not _INSTRUCTED.isdisjoint(ask.fields):
+        tokens += TOOL_TOKENS
     if not ask.needs:
         return tokens
     tokens += ask.images * deployment.image_tokens + ask.audio_kib * deployment.audio_tokens

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 _DECISIVE = frozenset(
     {
         "model", "n", "size", "quality", "stream", "partial_images", "prompt", "output_format", "frame_count", "svg",
-        "svg[model]", "svg[reasoning]", "svg[reasoning][effort]", "image", "image[]", "image_url", "mask",
+        "svg[model]", "svg[reasoning]", "svg[reasoning][effort]", "image", "image[]", "image_url", "mask", "markup",
     }
 )  # fmt: skip
-_FILES = frozenset({"image", "image[]", "mask"})
+_FILES = frozenset({"image", "image[]", "mask", "markup"})
 MOST_FILES = 17
-"""OpenAI takes sixteen images and a mask."""
+"""OpenAI takes sixteen images, and a mask or what is drawn on the first of them (`markup`)."""
 
 
 class ImageEdits(Images):

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 MOST_IMAGES = 10
 MOST_PARTIAL = 3
 """Images that are shown while one is made."""
-_UNBOUNDED = frozenset({"svg", "frame_count", "image", "images", "image_url", "image_urls", "mask", "reference_images"})
+_UNBOUNDED = frozenset(
+    {"svg", "frame_count", "image", "images", "image_url", "image_urls", "mask", "markup", "reference_images"}
+)
 """Another model draws beside this one, several images are made of one, or images come in that are no files: nobody
 knows what those cost, and whoever fetches an address reaches what the caller cannot."""
 _UNBOUNDED_FORMATS = ("svg", "gif")
