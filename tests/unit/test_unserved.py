@@ -69,7 +69,7 @@ async def test_official_clients_are_told_what_is_not_served(tmp_path: Path) -> N
                 with pytest.raises(openai.BadRequestError, match=f"{re.escape(name)} is not served here") as refused:
                     await call
                 assert refused.value.code == "endpoint_unsupported" and "hint" in str(refused.value.body)
-            assert [model.id async for model in client.models.list()] == ["auto", "scripted/one"]
+            assert {"auto", "scripted/one"} <= {model.id async for model in client.models.list()}
         async with anthropic.AsyncAnthropic(base_url=url, api_key="assistant", max_retries=0) as other:
             with pytest.raises(anthropic.BadRequestError) as told:
                 await other.completions.create(model="auto", prompt="a", max_tokens_to_sample=5)

@@ -85,7 +85,8 @@ class Http2Connection:
             request = request.headers([*kept, ("content-length", str(length))]).body_stream(self._rest())
         else:
             request = request.body_bytes(body)
-        self._stream = request.build_streamed()
+        # none of the answer is waited for with its head: a stream is passed on as it comes
+        self._stream = request.streamed_read_buffer_limit(0).build_streamed()
         self._sending = self._pool.loop.create_task(self._stream.__aenter__())
 
     def _more(self, data: bytes) -> None:
