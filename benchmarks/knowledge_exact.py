@@ -61,7 +61,7 @@ class Stock:
         found = words.bm25(self.view.segments, words.asked(terms, self.view.terms), self.view.columns.lengths, seen)
         worded = found.dense[rows]
         scores = self._together(worded, similar.astype(np.float64), found.possible, rows)
-        good = np.flatnonzero(fuse.relevant(worded, similar.astype(np.float64)))
+        good = np.flatnonzero(fuse.relevant(worded, similar.astype(np.float64), float(worded.max(initial=0.0))))
         if asked_of is not None:
             good = good[asked_of[good]]
         scores = self._quoted(question, worded, scores, good, rows, count)

@@ -94,7 +94,8 @@ def test_the_nearest_that_may_be_seen_are_found(many: NDArray[np.float32], share
         exact = many[seen] @ question
         best = set(seen[np.argsort(-exact)[:10]].tolist())
         assert share == 1 or mask[rows].all()
-        assert np.abs(near - many[rows] @ question).max() < 0.01
+        assert np.abs(near - many[rows] @ question).max() < 0.00002
+        assert (np.diff(near) <= 0).all()
         found, wanted = found + len(best & set(rows.tolist())), wanted + len(best)
     assert found >= 0.95 * wanted
 

@@ -72,9 +72,9 @@ def test_neighbours_are_of_the_same_document_and_count_for_each_other() -> None:
 
 
 def test_what_shares_only_common_words_and_no_subject_is_left_out() -> None:
-    assert relevant(np.array([8.0, 1.0, 0]), np.array([0, 0.2, 0.3])).tolist() == [True, False, True]
-    assert relevant(np.zeros(2), np.array([0.2, 0.3])).tolist() == [False, True]
-    assert relevant(np.zeros(0), np.zeros(0)).tolist() == []
+    assert relevant(np.array([8.0, 1.0, 0]), np.array([0, 0.2, 0.3]), 8.0).tolist() == [True, False, True]
+    assert relevant(np.zeros(2), np.array([0.2, 0.3]), 0.0).tolist() == [False, True]
+    assert relevant(np.zeros(0), np.zeros(0), 0.0).tolist() == []
 
 
 @given(st.lists(st.text(max_size=40), max_size=12), st.integers(0, 6), st.integers(0, 600))
@@ -225,5 +225,6 @@ def test_a_few_documents_are_ranked_by_themselves_with_the_scores_that_they_have
     found = propose(index, rare)
     assert set(found.order) == {0, 298}
     assert {row: found.scores[row] for row in (0, 298)} == {row: all_of_them.scores[row] for row in (0, 298)}
+    assert found.may_quote == all_of_them.may_quote & {0, 298} and found.most == all_of_them.words[299]
     hidden = replace(rare, acls=frozenset({2}))
     assert propose(index, hidden).order == [], "a filter opens nothing"

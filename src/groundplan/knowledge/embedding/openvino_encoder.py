@@ -173,7 +173,9 @@ class _Parts:
     def layer(self, prefix: str, hidden: Any, bias: Any) -> Any:
         """One transformer layer."""
         op = self._op
-        split = [self._split(self._dense(hidden, f"{prefix}attention.self.{n}")) for n in ("query", "key", "value")]
+        # one product of the three: for a text as short as a question, beginning each is a part of its time
+        mixed = self._dense(hidden, *(f"{prefix}attention.self.{name}" for name in ("query", "key", "value")))
+        split = [self._split(each) for each in op.split(mixed, op.constant(np.int64(2)), 3).outputs()]
         attended = op.transpose(op.scaled_dot_product_attention(*split, bias), self.axes(0, 2, 1, 3))
         attended = op.reshape(attended, self.axes(0, 0, DIMENSION), True)
         mixed = op.add(hidden, self._dense(attended, f"{prefix}attention.output.dense"))
@@ -186,9 +188,12 @@ class _Parts:
         shape = self.axes(0, 0, self._heads, DIMENSION // self._heads)
         return self._op.transpose(self._op.reshape(values, shape, True), self.axes(0, 2, 1, 3))
 
-    def _dense(self, values: Any, name: str) -> Any:
-        weight = self._op.constant(self._weight(f"{name}.weight"))
-        return self._op.add(self._op.matmul(values, weight, False, True), self._row(f"{name}.bias"))
+    def _dense(self, values: Any, *names: str) -> Any:
+        """What each of these makes of the values, one after the other along the last axis."""
+        op = self._op
+        weight = op.constant(np.concatenate([self._weight(f"{name}.weight") for name in names]))
+        bias = np.concatenate([self._weight(f"{name}.bias") for name in names]).reshape(1, 1, -1)
+        return op.add(op.matmul(values, weight, False, True), op.constant(bias))
 
     def _normal(self, values: Any, name: str) -> Any:
         op = self._op

@@ -65,9 +65,10 @@ def smoothed(scores: Scores, before: Scores, after: Scores, weights: Weights = W
     return scores + weights.neighbour * np.maximum(before, after)
 
 
-def relevant(words: Scores, near: Scores) -> NDArray[np.bool_]:
-    """Which rows share more than common words with the question (a score of 0: none), or its subject."""
-    least = MIN_WORD_SHARE * words.max(initial=0.0)
+def relevant(words: Scores, near: Scores, most: float) -> NDArray[np.bool_]:
+    """Which rows share more than common words with the question (a score of 0: none), or its subject. `most`: the best
+    score of all that may be seen."""
+    least = MIN_WORD_SHARE * most
     return ((words > 0) & (words >= least)) | (near >= MIN_SIMILARITY)
 
 

@@ -58,7 +58,8 @@ class Columns:
 
     def part(self, size: int) -> Columns:
         """The first rows, without copying."""
-        coded = vectors.Coded(self.coded.bits[:, :size], self.coded.small[:size], self.coded.scale[:size])
+        own = self.coded
+        coded = vectors.Coded(own.bits[:, :size], own.small[:size], own.rest[:size], own.scale[:size])
         return Columns(
             self.chunks[:size],
             self.classes[:size],
@@ -208,6 +209,7 @@ class Projection:
         coded = vectors.code(_stacked(rows, self._dimension))
         columns.coded.bits[:, first:size] = coded.bits
         columns.coded.small[first:size] = coded.small
+        columns.coded.rest[first:size] = coded.rest
         columns.coded.scale[first:size] = coded.scale
         self._segments = words.add(self._segments, self._segment(rows, first))
         return size
@@ -290,6 +292,7 @@ def _columns(capacity: int, dimension: int) -> Columns:
         vectors.Coded(
             np.zeros((vectors.words_of(dimension), capacity), np.uint64),
             np.zeros((capacity, dimension), np.int8),
+            np.zeros((capacity, dimension), np.int8),
             np.ones(capacity, np.float32),
         ),
     )
@@ -303,9 +306,8 @@ def _grown(columns: Columns, size: int, capacity: int) -> Columns:
 
 
 def _taken(columns: Columns, rows: NDArray[np.int64]) -> Columns:
-    coded = vectors.Coded(
-        np.ascontiguousarray(columns.coded.bits[:, rows]), columns.coded.small[rows], columns.coded.scale[rows]
-    )
+    own = columns.coded
+    coded = vectors.Coded(np.ascontiguousarray(own.bits[:, rows]), own.small[rows], own.rest[rows], own.scale[rows])
     return Columns(
         columns.chunks[rows],
         columns.classes[rows],
@@ -324,4 +326,5 @@ def _copy(source: Columns, target: Columns, where: slice) -> None:
     target.embedded[where] = source.embedded
     target.coded.bits[:, where] = source.coded.bits
     target.coded.small[where] = source.coded.small
+    target.coded.rest[where] = source.coded.rest
     target.coded.scale[where] = source.coded.scale

@@ -42,26 +42,51 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Proposed:
-    """Rows of a view with what is said of them: BM25 and the part it is of what is possible, about the cosine, both
-    together with their neighbours."""
+    """Rows of a view, in order, with what is said of them: BM25, about the cosine, both together with their
+    neighbours."""
 
     view: View
-    words: dict[int, float]
-    near: dict[int, float]
-    scores: dict[int, float]
-    order: list[int]
-    """Rows that share more than common words with the question, or its subject; best first."""
+    rows: Rows
+    worded: fuse.Scores
+    similar: fuse.Scores
+    embedded: NDArray[np.bool_]
+    together: fuse.Scores
+    best: Mapping[int, float]
+    """Rows that share more than common words with the question, or its subject, with their score; best first."""
+    most: float
+    """The best BM25 of all that may be seen."""
 
     @cached_property
-    def near_best(self) -> float:
-        """The BM25 score from which a row may have words of the question in their order."""
-        return fuse.NEAR_BEST * max(self.words.values(), default=0.0)
+    def order(self) -> list[int]:
+        """The rows of `best`."""
+        return list(self.best)
+
+    @cached_property
+    def words(self) -> dict[int, float]:
+        """Rows that have words of the question, with their BM25."""
+        return _told(self.rows, self.worded, self.worded > 0)
+
+    @cached_property
+    def near(self) -> dict[int, float]:
+        """Rows that have a vector, with about their cosine."""
+        return _told(self.rows, self.similar, self.embedded)
+
+    @cached_property
+    def scores(self) -> dict[int, float]:
+        """Rows that words or vectors know, with their score."""
+        return _told(self.rows, self.together, (self.worded > 0) | self.embedded)
+
+    @cached_property
+    def may_quote(self) -> frozenset[int]:
+        """Rows whose BM25 is near enough to the best that they may have words of the question in their order."""
+        least = fuse.NEAR_BEST * self.most
+        return frozenset(self.rows[(self.worded > 0) & (self.worded >= least)].tolist())
 
     def batches(self, enough: int, most: int) -> Iterator[list[int]]:
         """The rows as they are best read, until somebody has enough: of the best `most` at first only those that may be
         among the best `enough`, by their score or for what they may quote; then the rest, `most` at a time."""
         best = self.order[:most]
-        first = best[:enough] + [row for row in best[enough:] if self.words.get(row, -1.0) >= self.near_best]
+        first = best[:enough] + [row for row in best[enough:] if row in self.may_quote]
         yield first
         read = set(first)
         rest = [row for row in self.order if row not in read]
@@ -73,7 +98,7 @@ class Proposed:
         return {
             row: fuse.VERBATIM * fuse.verbatim(words, fuse.plain(text))
             for row, text in texts.items()
-            if self.words.get(row, -1.0) >= self.near_best and fuse.may_quote(words, text)
+            if row in self.may_quote and fuse.may_quote(words, text)
         }
 
 
@@ -84,6 +109,9 @@ class Worded:
     view: View
     seen: words.Visible
     found: words.Matches
+    most: float = 0.0
+    """The best BM25 of all that may be seen, where only some of it is asked about: what is common, and what may quote,
+    is told by that."""
 
 
 def propose(index: Projection, wanted: Wanted, weights: fuse.Weights = fuse.WEIGHTS) -> Proposed:
@@ -113,6 +141,7 @@ def _limited(view: View, seen: words.Visible, found: words.Matches, only: NDArra
     return Worded(
         view, words.Visible(mask, count, seen.tokens),
         words.Matches(np.flatnonzero(dense).astype(np.int32), dense, found.possible),
+        float(found.dense.max(initial=0.0)),
     )  # fmt: skip
 
 
@@ -124,14 +153,14 @@ def completed(half: Worded, wanted: Wanted, weights: fuse.Weights = fuse.WEIGHTS
     if wanted.vector is not None:
         near, _ = vectors.nearest(view.columns.coded, wanted.vector, seen.mask, seen.count, wanted.limit)
     rows = _with_neighbours(view.columns.documents, np.union1d(top, near))
-    return _proposed(view, rows, found, wanted.vector, weights)
+    return _proposed(half, rows, wanted.vector, weights)
 
 
-def _proposed(
-    view: View, rows: Rows, found: words.Matches, question: Vectors | None, weights: fuse.Weights
-) -> Proposed:
+def _proposed(half: Worded, rows: Rows, question: Vectors | None, weights: fuse.Weights) -> Proposed:
     """Everything that is said of these rows, which are in order."""
+    view, found = half.view, half.found
     worded = found.dense[rows]
+    most = max(half.most, float(worded.max(initial=0.0)))
     embedded, similar = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.float64)
     if question is not None:
         embedded = view.columns.embedded[rows]
@@ -142,13 +171,10 @@ def _proposed(
     after = np.where(joined, np.roll(own, -1), 0.0)
     before = np.where(np.roll(joined, 1), np.roll(own, 1), 0.0)
     scores = fuse.smoothed(own, before, after, weights)
-    good = np.flatnonzero(fuse.relevant(worded, similar))
+    good = np.flatnonzero(fuse.relevant(worded, similar, most))
     order = good[np.lexsort((rows[good], -scores[good]))]
-    known = (worded > 0) | embedded
-    return Proposed(
-        view, _told(rows, worded, worded > 0), _told(rows, similar, embedded), _told(rows, scores, known),
-        rows[order].tolist(),
-    )  # fmt: skip
+    best = dict(zip(rows[order].tolist(), scores[order].tolist(), strict=True))
+    return Proposed(view, rows, worded, similar, embedded, scores, best, most)
 
 
 def _told(rows: Rows, values: fuse.Scores, which: NDArray[np.bool_]) -> dict[int, float]:

@@ -18,7 +18,7 @@ import numpy as np
 from groundplan.knowledge.retrieval import vectors, words
 from groundplan.knowledge.retrieval.projection import Columns, Projection, View
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 """Changes with the analyzer, the arrays or their meaning; another format is not read."""
 _LEAST_CHANGED: Final = 1000
 PURGE_SECONDS: Final = 3600.0
@@ -81,7 +81,7 @@ class Saved:
             arrays["lengths"],
             arrays["documents"],
             arrays["embedded"],
-            vectors.Coded(arrays["bits"], arrays["small"], arrays["scale"]),
+            vectors.Coded(arrays["bits"], arrays["small"], arrays["rest"], arrays["scale"]),
         )
         size = int(state["size"])
         if {len(one) for one in (columns.chunks, columns.classes, columns.lengths, columns.coded.scale)} != {size}:
@@ -113,6 +113,7 @@ def _arrays(view: View) -> dict[str, Any]:
         "embedded": columns.embedded,
         "bits": columns.coded.bits,
         "small": columns.coded.small,
+        "rest": columns.coded.rest,
         "scale": columns.coded.scale,
     }
     for number, segment in enumerate(view.segments):

@@ -166,7 +166,7 @@ class Search:
         if request.where != Where() and len(ranked) < _enough(request) and by_words.seen.count > limit:
             # what was asked about is too rare to be among the best of all: it is ranked by itself
             only = replace(wanted, documents=search_store.within(conn, request.where, request.sources))
-            proposed = propose(asked.index, replace(only, vector=question))
+            proposed = propose(asked.index, replace(only, vector=question), self._weights)
             ranked = self._read(conn, proposed, request, question)
         if standing.newest > proposed.view.cursor and question is not None:
             ranked += self._unprojected(conn, proposed, request, question, ranked)
@@ -222,7 +222,7 @@ class Search:
         self, conn: Connection[Any], proposed: Proposed, request: SearchRequest, question: Vectors | None
     ) -> fuse.Ranked:
         """The readable ones, best first; asks for more until there are enough or no more."""
-        scores = proposed.scores
+        scores = proposed.best
         enough = _enough(request)
         most = max(_READ if request.where == Where() else _FILTERED // 5, enough)
         found: fuse.Ranked = []
@@ -266,7 +266,7 @@ class Search:
     ) -> tuple[Withheld, ...]:
         """Documents that the person may read and that match as well, but that the workload may not use."""
         least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
-        rows = [row for row in proposed.order[:_READ] if proposed.scores[row] >= least]
+        rows = [row for row in proposed.order[:_READ] if proposed.best[row] >= least]
         kept = search_store.kept_back(conn, [proposed.view.chunk(row) for row in rows], request.workload)
         by_document = {document: (path, title, reason) for _, document, path, title, reason in kept}
         return tuple(
@@ -279,8 +279,8 @@ class Search:
     ) -> list[Newer]:
         """What of the best was kept back because there is a newer version."""
         least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
-        rows = [row for row in proposed.order[:_READ] if proposed.scores[row] >= least]
-        best = {proposed.view.chunk(row): proposed.scores[row] for row in rows}
+        rows = [row for row in proposed.order[:_READ] if proposed.best[row] >= least]
+        best = {proposed.view.chunk(row): proposed.best[row] for row in rows}
         return told.newer(conn, best, [one.id for one, _ in ranked], least, request.workload)
 
     def readable(self, request: ConfirmRequest) -> ConfirmAnswer:
