@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,8 @@ _LONG_FIRST = (
     "test_chaos_gateway", "test_promise_", "acceptance", "test_cli_up", "test_external_database", "test_translate",
     "test_long_streams", "test_worker_replaced", "integration",
 )  # fmt: skip
+_OURS: list[tuple[AbstractContextManager[Cluster], Path]] = []
+"""Servers that this worker runs, and who uses them."""
 # What a property takes says how busy the machine is, not whether the property holds.
 settings.register_profile(
     "groundplan",
@@ -55,6 +57,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     cache = getattr(session.config, "cache", None)
     if cache is not None and not hasattr(session.config, "workerinput"):
         cache.set("groundplan/ended", int(exitstatus))
+    # here and not at the end of a test, which may take three minutes: another worker's last file may take longer
+    for running, users in _OURS:
+        _wait_for_others(users)
+        running.__exit__(None, None, None)
+    _OURS.clear()
 
 
 @pytest.fixture(scope="session")
@@ -71,13 +78,12 @@ def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clust
             found = running.__enter__() if running is not None else found_cluster(folder)
             started.touch()
             fcntl.flock(users, fcntl.LOCK_SH)
+        if running is not None:
+            _OURS.append((running, shared / "postgres-cluster.users"))
         try:
             yield found
         finally:
             fcntl.flock(users, fcntl.LOCK_UN)
-            if running is not None:
-                _wait_for_others(shared / "postgres-cluster.users")
-                running.__exit__(None, None, None)
 
 
 @pytest.fixture
