@@ -308,7 +308,9 @@ async def test_a_client_that_goes_away_cancels_upstream_within_100_ms(tmp_path: 
                 if best < 0.1:
                     break
     assert best < 0.1
-    assert (front.resets > 0) == (http == 2), "what was begun is passed on before it ends, and reset where nobody reads it"
+    assert (front.resets > 0) == (http == 2), (
+        "what was begun is passed on before it ends, and reset where nobody reads it"
+    )
 
 
 async def gone(tmp_path: Path, rule: str, **script: Any) -> tuple[Settlement, Any]:
