@@ -182,7 +182,10 @@ async def lines(connection: Connection, id: UUID) -> AsyncIterator[list[OrderLin
             (id,),
         )
         while rows := await cursor.fetchmany(200):
-            yield [OrderLine(*row[:4], from_decimal(row[4]), row[5], row[6], row[7]) for row in rows]
+            yield [
+                OrderLine(number, custom_id, place, length, from_decimal(held), *rest)
+                for number, custom_id, place, length, held, *rest in rows
+            ]
 
 
 async def open_lines(connection: Connection, id: UUID) -> int:
