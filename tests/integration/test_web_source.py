@@ -6,12 +6,14 @@ import gzip
 import http.server
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from tests.knowledge_intake import Intake
 
 from groundplan.core.errors import Unavailable
+from groundplan.knowledge.sources import web
 from groundplan.knowledge.sources.sitemaps import parsed
 from groundplan.knowledge.sources.web import Web
 from groundplan.testing.database import Database
@@ -24,6 +26,8 @@ class Site:
 
     def __init__(self) -> None:
         self.answers: dict[str, tuple[int, str, bytes, str]] = {}
+        self.endless = self.cut = ""
+        self.closing = threading.Event()
         site = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -33,9 +37,13 @@ class Site:
                 self.send_header("Content-Type", media)
                 if location:
                     self.send_header("Location", location)
-                self.send_header("Content-Length", str(len(data)))
+                more = 1 if self.path == site.cut else 1 << 20 if self.path == site.endless else 0
+                self.send_header("Content-Length", str(len(data) + more))
                 self.end_headers()
-                self.wfile.write(data)
+                with suppress(OSError):
+                    while self.path == site.endless and not site.closing.wait(0.05):
+                        self.wfile.write(b"x")
+                    self.wfile.write(data)
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -56,6 +64,7 @@ class Site:
         self.put(place, f"<?xml version='1.0'?><{kind}>{each}</{kind}>", "application/xml")
 
     def close(self) -> None:
+        self.closing.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -174,7 +183,38 @@ def test_a_sitemap_that_unpacks_without_end_is_refused() -> None:
         parsed(gzip.compress(b" " * (60 << 20)))
 
 
-def test_a_site_without_robots_answers_is_left_alone(site: Site) -> None:
-    site.refuse("/robots.txt", 500)
+@pytest.mark.parametrize("status", [500, 302])
+def test_a_site_without_robots_answers_is_left_alone(site: Site, status: int) -> None:
+    site.refuse("/robots.txt", status, "http://127.0.0.2:1/robots.txt")
     with pytest.raises(Unavailable):
         list(Web(f"{site.origin}/", rate=1000).changes(None))
+
+
+def test_a_page_that_is_read_once_more_is_asked_for_where_it_was_found(site: Site) -> None:
+    site.put("/", "<a href='/list/?page=2'>2</a> <a href='/a%2Fb'>a</a>")
+    site.put("/list/?page=2", "<p>The second.</p>")
+    site.put("/a%2Fb", "<p>With a slash.</p>")
+    found = Web(f"{site.origin}/", rate=1000)
+    keys = [change.key for change in found.changes(None)]
+    assert keys == ["index", "list?page=2", "a/b"]
+    assert [b"The second" in found.read(keys[1]).data, b"slash" in found.read(keys[2]).data] == [True, True]
+    found.close()
+
+
+def test_a_rule_that_forbids_holds_behind_one_that_allows_all(site: Site, intake: Intake) -> None:
+    site.name("/a", "/b", "/c")
+    site.put("/robots.txt", "User-agent: *\nAllow: /\nDisallow: /b\nDisallow: /*c$\n", "text/plain")
+    assert look(intake, site) == ({"a"}, "")
+
+
+def test_a_page_without_end_and_one_that_is_cut_off_cost_one_line_each(
+    site: Site, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "PAGE_SECONDS", 0.5)
+    site.name("/a", "/b", "/c")
+    site.endless, site.cut = "/b", "/c"
+    live, told = look(intake, site)
+    assert (live, told) == ({"a"}, "")
+    found = {about: message for (_, about), message in intake.findings().items()}
+    assert "takes longer than" in found["b"]
+    assert "ends in the middle" in found["c"]

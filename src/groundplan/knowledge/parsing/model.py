@@ -47,6 +47,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
     media: str = ""
     tables: bool = False
+    links: bool = False
+    """Also give what a page links to."""
     limit: int = MAX_CHARS
     """Most characters of a passage."""
     recognise: bool = False
@@ -71,6 +73,7 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True, tag="parsed"):
     notes: list[str] = []
     """What could not be taken over, in sentences: a part of the document is missing from its text."""
     tables: list[Table] = []
+    links: list[str] = []
     pictures: int = 0
     """Pages that are pictures, whose text is missing."""
     confined: bool = True

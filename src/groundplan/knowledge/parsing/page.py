@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from html.parser import HTMLParser
 
 from groundplan.knowledge.parsing.model import Table
@@ -135,25 +134,16 @@ class _Page(HTMLParser):
 
 def html(data: bytes) -> Read:
     """A page. Its `author` and `description` are told; what `noindex` says is told as `robots`."""
-    page = _parsed(_decoded(data))
+    page = _Page()
+    page.feed(_decoded(data))
     return Read(
         clean(page.finish()),
         markdown=True,
         title=" ".join(page.title.split()) or None,
         told={f"page_{name}": value for name, value in page.told.items()},
         tables=tuple(page.tables),
+        links=tuple(page.links),
     )
-
-
-def links(data: bytes) -> Sequence[str]:
-    """The addresses that a page links to, as written, and nothing of a page that is no text."""
-    return _parsed(_decoded(data)).links
-
-
-def _parsed(text: str) -> _Page:
-    page = _Page()
-    page.feed(text)
-    return page
 
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([A-Za-z0-9_-]{2,40})", re.IGNORECASE)

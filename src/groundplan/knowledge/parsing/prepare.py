@@ -30,6 +30,8 @@ SCANNED: Final = "document_scanned"
 """Refused, because its text is in pictures."""
 HEAVY: Final = "document_heavy"
 """Refused by a process that may not use enough memory for it."""
+MAX_LINK: Final = 2000
+"""Characters of an address: what is longer is none."""
 SHINGLE: Final = 2
 """Words that are sketched together."""
 
@@ -96,6 +98,7 @@ def prepare(job: Job) -> Parsed:
         lines=read.text.count("\n") + 1,
         notes=[text.clean(note) for note in read.notes],
         tables=[_cleaned(table) for table in read.tables] if job.tables else [],
+        links=[link for link in read.links if len(link) <= MAX_LINK] if job.links else [],
         pictures=read.pictures,
     )
 

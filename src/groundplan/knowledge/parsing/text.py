@@ -49,6 +49,8 @@ class Read:
     told: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
+    links: tuple[str, ...] = ()
+    """What a page of a site links to, as written."""
     pictures: int = 0
     """Pages that are pictures, whose text is missing."""
 

@@ -42,7 +42,9 @@ def parsed(data: bytes) -> Sitemap:
         root = ElementTree.fromstring(data)
     except ElementTree.ParseError as error:
         raise ValueError(f"it is not XML: {error}") from error
-    places = tuple((each.text or "").strip() for each in root.iter() if _local(each.tag) == "loc")
+    # of each entry itself: what stands deeper are addresses of its pictures and films
+    found = (each for entry in root for each in entry if _local(each.tag) == "loc")
+    places = tuple(text for each in found if (text := (each.text or "").strip()))
     match _local(root.tag):
         case "sitemapindex":
             return Sitemap(further=places)

@@ -1,8 +1,9 @@
 """A web site: the pages that its sitemaps name, else those that its own pages link to, as its robots.txt allows.
 
 Only the host of the first page is asked, also where it redirects, and never faster than declared or than the site asks.
-A page that says `noindex` is left out. Nothing is executed. What is not found any more counts as gone only where
-everything that names pages was read: each sitemap, or each page that could have a link.
+A page that says `noindex` is left out, one that never ends is given up. Nothing is executed, and links are found by a
+confined process. What is not found any more counts as gone only where everything that names pages was read: each
+sitemap, or each page that could have a link.
 """
 
 from __future__ import annotations
@@ -10,35 +11,43 @@ from __future__ import annotations
 import hashlib
 import http.client
 import re
+import socket
 import ssl
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
-from urllib.robotparser import RobotFileParser
 
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge, Unavailable
-from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES, Table
-from groundplan.knowledge.parsing.page import links
+from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES, Job, Refused, Table
+from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.pace import Pace
+from groundplan.knowledge.sources.robots import Robots, requested, says_noindex
+from groundplan.knowledge.sources.robots import parsed as rules_of
 from groundplan.knowledge.sources.sitemaps import Sitemap, is_page, parsed
 
 AGENT = "groundplan"
 MAX_REDIRECTS = 5
 MAX_SITEMAPS = 100
 TIMEOUT_SECONDS = 20.0
+PAGE_SECONDS = 60.0
+"""For all of one page: what comes slower than this has no end."""
 _MEDIA = {
     "text/html": "html", "application/xhtml+xml": "html", "text/plain": "txt", "text/markdown": "md",
     "application/pdf": "pdf", "application/json": "json", "text/csv": "csv",
 }  # fmt: skip
-_NOINDEX = re.compile(rb"<meta[^>]{0,200}name=[\"']robots[\"'][^>]{0,200}noindex", re.IGNORECASE)
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset=", re.IGNORECASE)
 _GONE = "document_gone"
 _REFUSED = "document_refused"
 """Code of a page that is there, and not for us: what it links to is not known."""
+_ELSEWHERE = "document_elsewhere"
+"""Code of a page that leads to another site."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +69,18 @@ class Web:
         parts = urlsplit(start)
         self._origin = (parts.scheme, parts.netloc)
         self._pace = Pace(rate)
-        self._robots = RobotFileParser()
+        self._robots = Robots()
         self._kept: dict[str, Page | GroundplanError] = {}
+        self._places: dict[str, str] = {}
+        """The addresses of what was told, by key."""
+        self._sandbox = Sandbox()
         self._doubt = ""
         self._left_out = False
         self.whole = False
 
     def close(self) -> None:
         self._kept.clear()
+        self._sandbox.close()
 
     def tables(self) -> Sequence[Table]:
         return ()
@@ -99,7 +112,7 @@ class Web:
             if isinstance(page, NotFound) or (isinstance(page, Page) and page.noindex):
                 continue
             read += 1
-            self._kept[key] = page
+            self._kept[key], self._places[key] = page, url
             yield Change(key, _version(page), cursor=place)
             self._kept.pop(key, None)
         if done and not read and not self._doubt:
@@ -123,16 +136,15 @@ class Web:
                 f"the first page {self._start} cannot be read: {page.message}", code="source_missing",
                 hint="Correct `url` of the connector, or let the agent groundplan in; its pages stay as they were.",
             )  # fmt: skip
-        elif page.code not in (_GONE, _REFUSED):
+        elif page.code not in (_GONE, _REFUSED, _ELSEWHERE):
             self._left_out = True  # what it links to is not known
 
     def _follow(self, page: Page, known: set[str], waiting: deque[str]) -> None:
-        try:
-            found = links(page.data)
-        except GroundplanError:
+        found = self._sandbox.parse(Job(key="page.html", data=page.data, media="html", links=True))
+        if isinstance(found, Refused):
             self._left_out = True
             return
-        for link in found:
+        for link in found.links:
             url = _joined(page.url, link)
             if url and self._ours(url) and (key := self._key(url)) not in known and self._may(url):
                 known.add(key)
@@ -141,7 +153,8 @@ class Web:
     def read(self, key: str) -> Content:
         page = self._kept.get(key)
         if page is None:
-            page = self._page(urlunsplit((*self._origin, quote(unquote(key.partition("?")[0])), "", "")))
+            path, _, query = key.partition("?")
+            page = self._page(self._places.get(key) or urlunsplit((*self._origin, quote(path), query, "")))
         if isinstance(page, GroundplanError):
             raise page
         if page.noindex:
@@ -154,12 +167,11 @@ class Web:
     def _read_robots(self) -> None:
         found = self._page(self._at("/robots.txt"), asked=False)
         if isinstance(found, Page):
-            self._robots.parse(found.data.decode("utf-8", "replace").splitlines())
-            delay = self._robots.crawl_delay(AGENT)
-            if delay is not None:
-                self._pace.slower(float(delay))
-        elif isinstance(found, NotFound):
-            self._robots.parse([])
+            self._robots = rules_of(found.data, AGENT)
+            if self._robots.delay is not None:
+                self._pace.slower(self._robots.delay)
+        elif isinstance(found, NotFound) and found.code != _ELSEWHERE:
+            self._robots = Robots()
         else:
             # a site whose rules cannot be read is left alone
             raise Unavailable(
@@ -169,7 +181,7 @@ class Web:
 
     def _sitemaps(self) -> list[str]:
         """Addresses of pages by all sitemaps, each once; nothing where there is none. What is not read is a doubt."""
-        named = self._robots.site_maps()
+        named = self._robots.sitemaps
         waiting = deque(named or [self._at("/sitemap.xml")])
         pages: dict[str, None] = {}
         read = 0
@@ -182,7 +194,7 @@ class Web:
             if not self._ours(url):
                 continue  # of another site
             found = self._page(url, asked=False)
-            if named is None and read == 1 and _is_none(found):
+            if not named and read == 1 and _is_none(found):
                 return []
             told = _read(found)
             if isinstance(told, str):
@@ -209,7 +221,7 @@ class Web:
             if status in (301, 302, 303, 307, 308):
                 url = _joined(url, headers.get("location", "")) or ""
                 if not self._ours(url):
-                    return _refused("it leads to another site")
+                    return _refused("it leads to another site", _ELSEWHERE)
                 continue
             return _answered(url, status, headers, data, asked=asked)
         return Invalid("it redirects without end", code="document_redirects", hint="Mend the site.")
@@ -224,12 +236,14 @@ class Web:
         else:
             connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
         try:
-            path = urlunsplit(("", "", quote(unquote(parts.path)) or "/", parts.query, ""))
+            path = urlunsplit(("", "", requested(parts.path), parts.query, ""))
             connection.request(
                 "GET", path, headers={"User-Agent": AGENT, "Accept": "text/html, text/*, application/pdf"}
             )
-            answer = connection.getresponse()
-            return answer.status, answer.headers, answer.read(MAX_TEXT_BYTES + 1)
+            with _bounded(connection):
+                answer = connection.getresponse()
+                data = _body(answer)
+            return answer.status, answer.headers, data
         finally:
             connection.close()
 
@@ -242,7 +256,7 @@ class Web:
 
     def _may(self, url: str) -> bool:
         try:
-            return bool(self._robots.can_fetch(AGENT, url))
+            return self._robots.allows(url)
         except ValueError:
             return False
 
@@ -279,8 +293,43 @@ def _is_none(found: Page | GroundplanError) -> bool:
     return isinstance(found, NotFound) if isinstance(found, GroundplanError) else is_page(found.data)
 
 
-def _refused(why: str) -> NotFound:
-    return NotFound(why, code=_REFUSED, hint="Nothing needs to be done.")
+def _refused(why: str, code: str = _REFUSED) -> NotFound:
+    return NotFound(why, code=code, hint="Nothing needs to be done.")
+
+
+@contextmanager
+def _bounded(connection: http.client.HTTPConnection) -> Iterator[None]:
+    """Ends an answer that has no end, however slowly it comes. Raises `TimeoutError`."""
+    late = threading.Event()
+
+    def cut(line: socket.socket) -> None:
+        late.set()
+        with suppress(OSError):
+            line.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(PAGE_SECONDS, cut, (connection.sock,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if not late.is_set():
+            raise
+        raise TimeoutError(f"it takes longer than {PAGE_SECONDS:.0f} s") from error
+    finally:
+        timer.cancel()
+    if late.is_set():
+        raise TimeoutError(f"it takes longer than {PAGE_SECONDS:.0f} s")
+
+
+def _body(answer: http.client.HTTPResponse) -> bytes:
+    """No more than a byte above the most that is read. Raises `OSError` for what ends in the middle."""
+    data = bytearray()
+    while len(data) <= MAX_TEXT_BYTES and (piece := answer.read1(64 << 10)):
+        data += piece
+    if answer.length and len(data) <= MAX_TEXT_BYTES:
+        raise ConnectionError("it ends in the middle")
+    return bytes(data[: MAX_TEXT_BYTES + 1])
 
 
 def _answered(
@@ -301,7 +350,7 @@ def _answered(
     media = headers.get_content_type()
     if asked and media not in _MEDIA:
         return Invalid(f"pages of type '{media}' are not read", code="document_type", hint="Nothing needs to be done.")
-    noindex = "noindex" in headers.get("x-robots-tag", "").lower() or bool(_NOINDEX.search(data[:20_000]))
+    noindex = says_noindex(headers.get_all("x-robots-tag", []), data if media in _PAGES else b"", AGENT)
     data = _as_utf8(data, headers.get_content_charset()) if media in ("text/html", "text/plain", "text/csv") else data
     return Page(url, data, _MEDIA.get(media, "txt"), _time(headers.get("last-modified")), noindex)
 

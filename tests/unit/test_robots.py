@@ -1,0 +1,68 @@
+"""What a site's robots.txt, headers and pages forbid, by RFC 9309: the longest rule, wildcards, the reader's group."""
+
+from __future__ import annotations
+
+import pytest
+
+from groundplan.knowledge.sources.robots import parsed, says_noindex
+from groundplan.knowledge.sources.sitemaps import parsed as sitemap
+
+
+@pytest.mark.parametrize(
+    ("rules", "path", "allowed"),
+    [
+        ("", "/anything", True),
+        ("Disallow: /private", "/private/a", False),
+        ("Allow: /\nDisallow: /private", "/private/a", False),
+        ("Disallow: /\nAllow: /public/", "/public/a", True),
+        ("Disallow: /\nAllow: /public/", "/other", False),
+        ("Disallow: /a\nAllow: /a", "/a", True),
+        ("Disallow:", "/a", True),
+        ("Disallow: /*.pdf$", "/papers/a.pdf", False),
+        ("Disallow: /*.pdf$", "/papers/a.pdf?page=1", True),
+        ("Disallow: /*/drafts/", "/hr/drafts/a", False),
+        ("Disallow: /*?session=", "/a?session=1", False),
+        ("Disallow: /a*b*c$", "/abc", False),
+        ("Disallow: /a*b*bc$", "/abc", True),
+        ("Disallow: /caf%C3%A9", "/café/menu", False),
+        ("Disallow: /private/", "/private%2Fa", False),
+        ("Disallow: /  # all of it", "/a", False),
+    ],
+)
+def test_the_longest_rule_decides(rules: str, path: str, allowed: bool) -> None:
+    robots = parsed(f"User-agent: *\n{rules}\n".encode(), "groundplan")
+    assert robots.allows(f"https://acme.example{path}") is allowed
+
+
+def test_rules_are_those_of_every_group_that_names_the_reader() -> None:
+    robots = parsed(
+        b"\xef\xbb\xbfUser-agent: other\nUser-Agent: GroundPlan/2.0\nDisallow: /a\nCrawl-delay: 0.5\n\n"
+        b"User-agent: *\nDisallow: /\nSitemap: https://acme.example/map.xml\n\nuser-agent: groundplan\ndisallow: /b\n",
+        "groundplan",
+    )
+    assert [robots.allows(f"https://acme.example{path}") for path in ("/a", "/b", "/c")] == [False, False, True]
+    assert (robots.delay, robots.sitemaps) == (0.5, ("https://acme.example/map.xml",))
+
+
+@pytest.mark.parametrize(
+    ("headers", "page", "refuses"),
+    [
+        (["nofollow", "noindex"], b"", True),
+        (["none"], b"", True),
+        (["otherbot: noindex"], b"", False),
+        (["groundplan: noindex, nofollow"], b"", True),
+        (["unavailable_after: 25 Jun 2027, noindex"], b"", True),
+        ([], b"<head>" + b" " * 30_000 + b"<meta content='NOINDEX, follow' name=robots>", True),
+        ([], b'<meta name="groundplan" content="none">', True),
+        ([], b'<meta name="robots" content="index, follow">', False),
+        ([], b'<meta name="description" content="what noindex means">', False),
+    ],
+)
+def test_a_page_may_ask_not_to_be_found(headers: list[str], page: bytes, refuses: bool) -> None:
+    assert says_noindex(headers, page, "groundplan") is refuses
+
+
+def test_pictures_of_a_sitemap_are_no_pages() -> None:
+    data = b"""<urlset xmlns:i="http://www.google.com/schemas/sitemap-image/1.1"><url><loc>https://acme.example/a</loc>
+        <i:image><i:loc>https://acme.example/a.png</i:loc></i:image></url></urlset>"""
+    assert sitemap(data).pages == ("https://acme.example/a",)
