@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -310,7 +310,7 @@ def s3() -> Iterator[S3Place]:
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "MOTO_S3_DEFAULT_MAX_KEYS": "5"},
     )
     assert server.stdout is not None
     try:
@@ -416,6 +416,33 @@ def _granted(place: S3Place, name: str) -> list[set[str] | None]:
         return [None if level.readers is None else set(level.readers.allow) for level in connector.around(name)]
     finally:
         connector.close()
+
+
+ODD = (
+    "ä ñ/C# 1?%20+&.md", "twice//as.md", "line\nbreak.md", "../up.md", "in/./here.md", "star*[1].md",
+    f"{'x' * 500}/{'y' * 410}.md",
+)  # fmt: skip
+
+
+def test_listings_of_several_pages_and_odd_names(s3: S3Place) -> None:
+    from botocore.exceptions import ClientError  # type: ignore[import-untyped]  # noqa: PLC0415 -- heavy
+
+    plain = [s3.put(f"{number:02}", f"The {number}.") for number in range(12)]
+    kept = set()
+    for name in ODD:
+        with suppress(ClientError):  # what this server has no place for
+            s3.client.put_object(Bucket="docs", Key=f"in/{name}", Body=name.encode())
+            kept.add(name)
+    assert len(kept) >= 4
+    s3.client.put_object(Bucket="docs", Key="in/folder/", Body=b"")
+    s3.client.put_object(Bucket="docs", Key="in-between.md", Body=b"of another folder")
+    connector = s3.connector()
+    found = {change.key for change in connector.changes(None)}
+    read = kept - {"../up.md"}
+    assert found == {*plain, *read}, "what begins with a dot is hidden, and all pages were listed"
+    for name in read:
+        assert connector.read(name).data == name.encode(), name
+    connector.close()
 
 
 def test_the_access_lists_of_s3_say_who_reads(s3: S3Place) -> None:

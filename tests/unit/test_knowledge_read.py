@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,63 @@ def test_hidden_files_are_no_documents_and_nothing_outside_is_read(tmp_path: Pat
     with pytest.raises(TooLarge):
         folder.read("big.txt")
     assert folder.read("good.md").data == b"# Good"
+
+
+def test_a_link_opens_no_document_of_another_folder(tmp_path: Path) -> None:
+    _write(tmp_path, {"hr/.readers": "hr\n", "hr/pay.md": "# Pay", "open/.readers": "everyone\n"})
+    (tmp_path / "open" / "news.md").symlink_to("../hr/pay.md")
+    folder = Folder(tmp_path)
+    assert [change.key for change in folder.changes(None)] == ["hr/pay.md", "open/news.md"]
+    with pytest.raises(Invalid, match="it is a link"):
+        folder.read("open/news.md")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "out", "nowhere", "large"])
+def test_a_readers_file_that_is_none_closes_its_folder(tmp_path: Path, kind: str) -> None:
+    _write(tmp_path, {"in/hr/a.md": "a", "lines.txt": "ana's secret\n"})
+    beside = tmp_path / "in" / "hr" / ".readers"
+    if kind == "pipe":
+        os.mkfifo(beside)
+        os.mkfifo(tmp_path / "in" / "hr" / "pipe.md")
+    elif kind == "large":
+        with beside.open("wb") as file:
+            file.truncate(4 << 30)
+    else:
+        beside.symlink_to("../../lines.txt" if kind == "out" else "nothing")
+    folder = Folder(tmp_path / "in")
+    assert [change.key for change in folder.changes(None)] == ["hr/a.md"]
+    with pytest.raises(Invalid) as caught:
+        folder.around("hr/a.md")
+    assert caught.value.code == "readers_file"
+
+
+def test_folders_may_be_as_deep_as_the_system_allows(tmp_path: Path) -> None:
+    deep = tmp_path
+    for _ in range(1100):
+        deep /= "d"
+        deep.mkdir()
+    _write(tmp_path, {"e.md": "e"})
+    (deep / "a.md").write_text("a")
+    assert [change.key[-4:] for change in Folder(tmp_path).changes(None)] == ["a.md", "e.md"]
+
+
+def test_a_folder_that_cannot_be_listed_hides_no_other_and_deletes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path, {"a/x.md": "x", "b/y.md": "y", "c.md": "c"})
+    listed = Path.iterdir
+
+    def iterdir(self: Path) -> Iterator[Path]:
+        if self.name == "a":
+            raise PermissionError(13, "Permission denied")
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    found: list[str] = []
+    with pytest.raises(Unavailable, match="Permission denied"):
+        for change in Folder(tmp_path).changes(None):
+            found.append(change.key)
+    assert found == ["b/y.md", "c.md"]
 
 
 def test_below_an_unreadable_readers_file_nothing_is_read(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from groundplan.core.errors import Unavailable
 S3: Final = ("s3", "s3a")
 SFTP: Final = ("sftp", "ssh")
 WEBDAV: Final = ("webdav+https", "webdav+http")
+MAX_FOLDERS: Final = 100_000
+"""More are no tree of documents: a server that follows links makes a circle of one endless."""
 _SECONDS: Final = 15
 _ERRORS: Final = (
     ("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"), ("gcsfs.retry", "HttpError"),
@@ -46,6 +48,8 @@ class FileSystem:
         found: dict[str, Mapping[str, Any]] = {}
         folders = [self.root]
         for folder in folders:
+            if len(folders) > MAX_FOLDERS:
+                raise OSError(f"it has more than {MAX_FOLDERS} folders, or a link in it leads back")
             for about in self.system.ls(folder, detail=True):
                 name = str(about["name"]).rstrip("/")
                 if name not in found:

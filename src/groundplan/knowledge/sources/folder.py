@@ -5,12 +5,15 @@ Beside documents (never documents themselves, since hidden files are left out):
 - `.governed.yaml`, for its folder and those below: owner, state, sensitivity, readers, ... as in front matter.
 - `.NAME.governed.yaml`, for the document NAME alone: what a PDF cannot say of itself.
 - `.acl` at the top: the output of `getfacl -R`, for who may read which file there.
-Where any of these cannot be read for certain, the documents below it are not read at all. Nothing outside the folder
-is followed, and nothing is written.
+Where any of these cannot be read for certain, the documents below it are not read at all. No link to a document is
+followed, none leads out of the folder, and nothing is written.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,8 +21,10 @@ from pathlib import Path
 
 from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
 from groundplan.knowledge.parsing.model import MAX_BYTES, Table
+from groundplan.knowledge.parsing.text import printable
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
-from groundplan.knowledge.sources.sidecars import Sidecars, sidecar_of, unreadable
+from groundplan.knowledge.sources.sidecars import MAX_BYTES as MAX_SIDECAR
+from groundplan.knowledge.sources.sidecars import Sidecars, sidecar_of, too_large, unreadable
 
 
 class Folder:
@@ -40,32 +45,31 @@ class Folder:
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- all of it, each time
         """Every file, in the order of paths. Raises `Unavailable` (source_missing) where the folder cannot be listed,
-        so that nobody mistakes that for a folder whose documents were deleted."""
+        and at the end where one below it cannot, so that nobody mistakes that for documents that were deleted."""
         try:
-            entries = sorted(self._root.iterdir())
+            waiting = [iter(sorted(self._root.iterdir()))]
         except OSError as error:
-            raise Unavailable(
-                f"the folder {self._given} cannot be read: {error.strerror}",
-                code="source_missing",
-                hint="Check the source's `path` and the rights of its folder; its documents stay as they were.",
-            ) from error
+            raise _unlisted(self._given, error) from error
         self._sidecars = Sidecars(self._beside)
-        yield from self._below(entries)
-
-    def _below(self, entries: Sequence[Path]) -> Iterator[Change]:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            key = entry.relative_to(self._root).as_posix()
-            if entry.is_dir() and not entry.is_symlink():
+        missing: Unavailable | None = None
+        while waiting:
+            entry = next(waiting[-1], None)
+            if entry is None:
+                waiting.pop()
+            elif not entry.name.startswith("."):
                 try:
-                    below = sorted(entry.iterdir())
-                except OSError:
-                    yield Change(key, "unreadable")
+                    mode = entry.lstat().st_mode
+                    if stat.S_ISDIR(mode):
+                        waiting.append(iter(sorted(entry.iterdir())))
+                except FileNotFoundError:
                     continue
-                yield from self._below(below)
-            elif entry.is_file() or entry.is_symlink():
-                yield Change(key, self._version(entry))
+                except OSError as error:
+                    missing = missing or _unlisted(entry, error)
+                    continue
+                if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+                    yield Change(entry.relative_to(self._root).as_posix(), self._version(entry))
+        if missing is not None:
+            raise missing
 
     def _version(self, file: Path) -> str:
         try:
@@ -79,24 +83,29 @@ class Folder:
         return f"{status.st_mtime_ns}.{status.st_size}.{status.st_ino}{beside}"
 
     def read(self, key: str) -> Content:
-        file = self._root / key
-        if not file.resolve().is_relative_to(self._root):
-            raise Invalid("it is a link out of the source's folder", code="document_outside", hint="Copy it here.")
         try:
-            if file.is_dir():
-                raise Invalid("the folder cannot be listed", code="document_unreadable", hint="Check its rights.")
-            status = file.stat()
+            # of a link it is not known who may read what it leads to: whoever may write here could point anywhere
+            opened = os.open(self._root / key, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError as error:
+            raise NotFound("it went away meanwhile", code="document_gone", hint="Nothing needs to be done.") from error
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise Invalid("it is a link", code="document_outside", hint="Copy the document itself here.") from error
+            raise _unreadable(error) from error
+        try:
+            status = os.fstat(opened)
+            if not stat.S_ISREG(status.st_mode):
+                raise Invalid("it is no file", code="document_type", hint="Nothing needs to be done.")
             if status.st_size > MAX_BYTES:
                 raise TooLarge(
                     f"it is larger than {MAX_BYTES >> 20} MiB", code="document_too_large", hint="Split it into parts."
                 )
-            data = file.read_bytes()
-        except FileNotFoundError as error:
-            raise NotFound("it went away meanwhile", code="document_gone", hint="Nothing needs to be done.") from error
+            with open(opened, "rb", closefd=False) as file:
+                data = file.read(MAX_BYTES + 1)
         except OSError as error:
-            raise Invalid(
-                f"it cannot be read: {error.strerror}", code="document_unreadable", hint="Check the rights of the file."
-            ) from error
+            raise _unreadable(error) from error
+        finally:
+            os.close(opened)
         told = self._sidecars.beside(key)
         return Content(data, modified_at=datetime.fromtimestamp(status.st_mtime, UTC), told=told)
 
@@ -106,8 +115,31 @@ class Folder:
     def _beside(self, path: str) -> bytes | None:
         file = self._root / path
         try:
-            return file.read_bytes()
+            file.lstat()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise unreadable(file.name) from error
+        try:
+            status = file.stat()
+            # what it says must stand here: of a file elsewhere findings would tell lines, and a pipe has no end
+            if not stat.S_ISREG(status.st_mode) or not file.resolve().is_relative_to(self._root):
+                raise unreadable(file.name)
+            if status.st_size > MAX_SIDECAR:
+                raise too_large(file.name)
+            return file.read_bytes()
+        except OSError as error:
+            raise unreadable(file.name) from error
+
+
+def _unreadable(error: OSError) -> Invalid:
+    return Invalid(
+        f"it cannot be read: {error.strerror}", code="document_unreadable", hint="Check the rights of the file."
+    )
+
+
+def _unlisted(folder: Path, error: OSError) -> Unavailable:
+    return Unavailable(
+        f"the folder {printable(str(folder))} cannot be read: {error.strerror}", code="source_missing",
+        hint="Check the source's `path` and the rights of its folder; its documents stay as they were.",
+    )  # fmt: skip

@@ -15,7 +15,8 @@ from groundplan.knowledge.sources import s3_acl
 from groundplan.knowledge.sources.file_systems import FileSystem, opened
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.pace import Pace
-from groundplan.knowledge.sources.sidecars import Sidecars, is_hidden, sidecar_of
+from groundplan.knowledge.sources.sidecars import MAX_BYTES as MAX_SIDECAR
+from groundplan.knowledge.sources.sidecars import Sidecars, is_hidden, sidecar_of, too_large
 
 
 class ObjectStore:
@@ -112,7 +113,12 @@ class ObjectStore:
         return found
 
     def _beside(self, path: str) -> bytes | None:
-        return self._bytes(path) if path in self._found else None
+        about = self._found.get(path)
+        if about is None:
+            return None
+        if int(about.get("size") or 0) > MAX_SIDECAR:
+            raise too_large(path.rpartition("/")[2])
+        return self._bytes(path)
 
     def _bytes(self, key: str) -> bytes:
         place = self._open()
