@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -27,6 +28,7 @@ from groundplan.blueprint.model import Connector as Declared
 from groundplan.blueprint.model import Source
 from groundplan.catalog.governed import ConnectorRule
 from groundplan.core.errors import Invalid, Unavailable
+from groundplan.knowledge.sources import git_history
 from groundplan.knowledge.sources.git import Git
 from groundplan.knowledge.sources.model import Connector
 from groundplan.knowledge.sources.open import opened
@@ -121,6 +123,7 @@ def test_a_server_that_is_not_there_is_away(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from groundplan.knowledge.sources import git_history
 from groundplan.knowledge.sources.git import Git
 left = int(sys.argv[3])
 def hook(event, _):
@@ -206,3 +209,40 @@ def test_a_name_that_is_not_utf_8_costs_its_document(database: Database, work: P
     assert intake.live() == {"c.md"}
     assert ("knowledge.unreadable", "caf\\xe9.md") in intake.findings()
     intake.close()
+
+
+def dated(folder: Path, at: int, **texts: str) -> None:
+    """A commit of that time."""
+    for name, text in texts.items():
+        (folder / f"{name}.md").write_text(text)
+    porcelain.add(str(folder), [str(folder / f"{name}.md") for name in texts])
+    who = b"a <a@x.example>"
+    porcelain.commit(
+        str(folder), message=b"change", author=who, committer=who, commit_timestamp=at, author_timestamp=at
+    )
+
+
+def test_each_file_has_the_time_of_the_commit_that_changed_it_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    porcelain.init(str(work))
+    first, second, third = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (2021, 2022, 2023))
+    dated(work, first, a="A", b="B")
+    dated(work, second, b="B anew")
+    dated(work, third, c="C")
+
+    def times() -> dict[str, int | None]:
+        connector = Git(str(work), tmp_path / "mirrors")
+        found = {}
+        for change in connector.changes(None):
+            at = connector.read(change.key).modified_at
+            found[change.key] = None if at is None else at.year
+        connector.close()
+        return found
+
+    assert times() == {"a.md": 2021, "b.md": 2022, "c.md": 2023}
+    monkeypatch.setattr(git_history, "MAX_COMMITS", 1)
+    assert times() == {"a.md": 2023, "b.md": 2023, "c.md": 2023}, "no newer than what was looked through"
+    assert git_history.moment(1 << 62) <= datetime.now(UTC), "nor of a day that is still to come"

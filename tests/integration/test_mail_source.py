@@ -45,6 +45,20 @@ def test_a_paragraph_that_begins_with_from_is_text(intake: Intake, tmp_path: Pat
     assert intake.readers("a.eml") == {"ana@acme.example", "ben@acme.example"}
 
 
+def test_a_message_is_as_old_as_it_says_but_never_of_a_day_to_come(intake: Intake, tmp_path: Path) -> None:
+    dated = [
+        message(f"m{number}", "Hello.").replace("Subject:", f"Date: {day}\nSubject:", 1)
+        for number, day in enumerate(("Tue, 5 May 2020 10:00:00 +0200", "Tue, 5 May 2093 10:00:00 -0000", "soon"))
+    ]
+    archive = mbox(tmp_path / "mail", *dated)
+    intake.take_over(Mail(archive))
+    years = intake.conn.execute("SELECT extract(year FROM modified_at)::int, modified_at <= now() FROM document")
+    found = sorted(years.fetchall())
+    assert found[0] == (2020, True)
+    assert len(found) == 3
+    assert all(seen and year > 2020 for year, seen in found[1:]), "else as old as it was first seen"
+
+
 def test_first_lines_as_programs_write_them(tmp_path: Path) -> None:
     box = tmp_path / "box"
     heads = [

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import UTC, datetime
-from typing import Final
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, Final
 
 from groundplan.knowledge.intake.intake_store import Known
 from groundplan.knowledge.parsing.model import Parsed
+from groundplan.knowledge.parsing.paper import SENT
 from groundplan.knowledge.sources.model import Content
 
 LONGEST_NAME: Final = 1000
@@ -24,11 +26,33 @@ def nameable(key: str) -> bool:
 
 
 def changed_at(one: Known | None, content: Content, parsed: Parsed) -> datetime:
-    """When it was changed: as its source says, else when this content was seen here for the first time."""
-    if content.modified_at is not None:
-        return content.modified_at
+    """When it was changed: as its source says, of a message when it was sent, else when this content was seen here for
+    the first time."""
+    told = content.modified_at or _sent(parsed)
+    if told is not None:
+        return told
     same = one is not None and one.live and one.content is not None and one.content == parsed.content
     return one.modified_at if same and one is not None and one.modified_at else datetime.now(UTC)
+
+
+def _sent(parsed: Parsed) -> datetime | None:
+    """When a message says that it was sent: not of one whose day is still to come."""
+    said = parsed.told.get(SENT) if parsed.media == "eml" else None
+    if said is None:
+        return None
+    found = datetime.fromisoformat(said)
+    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    return found if found <= datetime.now(UTC) else None
+
+
+def checks_mark(checks: Sequence[Mapping[str, Any]], today: date) -> str | None:
+    """What tables are looked at by: another one where the checks are others, or on another day where one of them asks
+    how fresh a table is. None: by no checks."""
+    if not checks:
+        return None
+    day = today.isoformat() if any("fresh" in check for check in checks) else ""
+    mark = json.dumps([day, *checks], default=str, sort_keys=True)
+    return hashlib.sha256(mark.encode()).hexdigest()[:32]
 
 
 def digest_of(content: Content, processing: str) -> str:

@@ -21,6 +21,8 @@ from groundplan.knowledge.parsing.text import Read, as_table, clean, markdown_ta
 
 PARTICIPANTS = "sent_participants"
 """Told of a message: the addresses of who wrote and who got it."""
+SENT = "sent_at"
+"""Told of a message: when it was sent, in ISO form."""
 MAX_PAGES = 2000
 TABLE_PAGES = 60
 """Tables are looked for on so many pages: it takes a hundred times as long as reading their text."""
@@ -154,7 +156,7 @@ def _sent(message: EmailMessage) -> dict[str, Any]:
     told: dict[str, Any] = {PARTICIPANTS: sorted(_addresses(message))}
     with suppress(ValueError):
         if message.get("date"):
-            told["sent_at"] = parsedate_to_datetime(str(message["date"])).isoformat()
+            told[SENT] = parsedate_to_datetime(str(message["date"])).isoformat()
     return told
 
 

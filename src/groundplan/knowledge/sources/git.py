@@ -11,12 +11,13 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
 from groundplan.knowledge.parsing.model import MAX_BYTES, Table
+from groundplan.knowledge.sources.git_history import History, history
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.sidecars import GOVERNED_FILE, Sidecars, is_hidden
 
@@ -40,7 +41,8 @@ class Git:
         self._repository: Any = None
         self._files: dict[str, bytes] = {}
         self._head = ""
-        self._at: datetime | None = None
+        self._told: set[str] = set()
+        self._history: History | None = None
         self._sidecars = Sidecars(self._beside)
         self.whole = False
 
@@ -65,7 +67,8 @@ class Git:
         after = str(cursor["after"]) if cursor is not None and same_target else ""
         # going on with a first run that was cut off, all that there was before is in this run's listing
         self.whole = before is None and not after
-        changed = sorted(self._changed(before))
+        self._told, self._history = self._changed(before), None
+        changed = sorted(self._told)
         step = {"at": cursor.get("at") if cursor and before is not None else None, "to": self._head}
         for number, key in enumerate(changed, 1):
             if key <= after:
@@ -98,7 +101,18 @@ class Git:
         identity = self._files.get(key)
         if identity is None:
             raise NotFound("it went away meanwhile", code="document_gone", hint="Nothing needs to be done.")
-        return Content(self._blob(identity), modified_at=self._at, told=self._sidecars.beside(key))
+        return Content(self._blob(identity), modified_at=self._changed_at(key), told=self._sidecars.beside(key))
+
+    def _changed_at(self, key: str) -> datetime | None:
+        """The time of the last commit that changed it: known for all that is told once the first of them is read."""
+        if self._history is None or key not in self._told:
+            self._told = self._told if key in self._told else {each for each in self._files if not is_hidden(each)}
+            self._history = history(self._repository, self._head, map(self._path, self._told & self._files.keys()))
+        return self._history.of(self._path(key))
+
+    def _path(self, key: str) -> bytes:
+        """In the repository, not in the folder that is read."""
+        return (f"{self._prefix}/{key}" if self._prefix else key).encode("utf-8", "surrogateescape")
 
     def around(self, key: str) -> Sequence[Around]:
         return self._sidecars.around(key)
@@ -142,7 +156,6 @@ class Git:
             head = dict(refs).get(Ref(wanted))
             if head is not None:
                 self._repository.refs[_REF] = head
-                self._at = datetime.fromtimestamp(self._repository[head].commit_time, UTC)
                 self._head, self._files = head.decode(), self._tree(head.decode())
         except (HTTPUnauthorized, HTTPProxyUnauthorized) as error:
             raise Unavailable(
