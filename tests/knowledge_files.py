@@ -9,6 +9,10 @@ from collections.abc import Sequence
 import docx
 import openpyxl
 import pptx
+from docx.opc.packuri import PackURI
+from docx.opc.part import Part
+from docx.oxml import parse_xml
+from docx.oxml.ns import nsdecls
 from pptx.util import Inches
 
 PRICES = (("Pump", "Price"), ("P-100", "1,250 EUR"), ("P-200", "2,400 EUR"))
@@ -25,6 +29,46 @@ def word(*, title: str = "Returns") -> bytes:
         cells[0].text, cells[1].text = row
     document.add_paragraph("Freight is not refunded.", style="List Bullet")
     return _saved(document)
+
+
+def word_with_parts() -> bytes:
+    """A document whose text stands in all kinds of places."""
+    document = docx.Document()
+    document.add_paragraph("Returns.")
+    document.sections[0].header.paragraphs[0].text = "What stands in the header"
+    table = document.add_table(rows=2, cols=1)
+    table.cell(1, 0).add_table(rows=1, cols=1).cell(0, 0).text = "What stands in a nested table"
+
+    def words(text: str, tag: str = "t") -> str:
+        return f"<w:r><w:{tag}>{text}</w:{tag}></w:r>"
+
+    box = f"<w:txbxContent><w:p>{words('What stands in a box')}</w:p></w:txbxContent>"
+    more = f"""<w:body {nsdecls("w")} xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006">
+      <w:sdt><w:sdtContent><w:p>{words("What stands in a control")}</w:p></w:sdtContent></w:sdt>
+      <w:p><w:ins w:id="1">{words("What stands inserted")}</w:ins>
+        <w:del w:id="2">{words("taken out", "delText")}</w:del>
+        <w:r><mc:AlternateContent><mc:Choice Requires="wps">{box}</mc:Choice><mc:Fallback>{box}</mc:Fallback>
+        </mc:AlternateContent></w:r></w:p></w:body>"""
+    for element in reversed(list(parse_xml(more))):
+        document.element.body.insert(0, element)
+    note = f"<w:footnote><w:p>{words('What stands in a note')}</w:p></w:footnote>"
+    notes = f"<w:footnotes {nsdecls('w')}>{note}</w:footnotes>"
+    place = PackURI("/word/footnotes.xml")
+    kind = "application/vnd.openxmlformats-officedocument.wordprocessingml.footnotes+xml"
+    document.part.relate_to(
+        Part(place, kind, notes.encode(), document.part.package),
+        "http://schemas.openxmlformats.org/officeDocument/2006/relationships/footnotes",
+    )
+    return _saved(document)
+
+
+def grouped_slides() -> bytes:
+    show = pptx.Presentation()
+    slide = show.slides.add_slide(show.slide_layouts[6])
+    group = slide.shapes.add_group_shape().shapes.add_group_shape()
+    box = group.shapes.add_textbox(Inches(1), Inches(1), Inches(4), Inches(1))
+    box.text_frame.text = "What stands in a group within a group."
+    return _saved(show)
 
 
 def workbook() -> bytes:

@@ -45,6 +45,15 @@ def test_titles_come_from_front_matter_heading_or_name() -> None:
     assert _parsed("deep/notes.txt", b"# Heading\n").title == "notes"
 
 
+def test_front_matter_that_is_nearly_one_opens_nothing() -> None:
+    assert _parsed("x.md", b"--- \t\nreaders: [hr]\n---\n# Pay\n").told["readers"] == ["hr"]
+    for above in (b"\n", b" \n\n", b"\r\n"):
+        with pytest.raises(Invalid, match="first line"):
+            _parsed("x.md", above + b"---\nreaders: [hr]\n---\n# Pay\n")
+    rule = _parsed("x.md", b"\n---\nA line above and below.\n---\n")
+    assert (rule.told, "A line above" in rule.pieces[0].text) == ({}, True)
+
+
 def test_hidden_files_are_no_documents_and_nothing_outside_is_read(tmp_path: Path) -> None:
     _write(tmp_path, {"good.md": "# Good", "sub/also.md": "text", ".hidden.md": "no", ".git/x.md": "no"})
     (tmp_path / "out.md").symlink_to("/etc/hostname")

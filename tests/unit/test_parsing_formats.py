@@ -94,6 +94,32 @@ def test_slides_have_titles_and_notes() -> None:
     assert "Notes: Say that freight is extra." in whole(parsed("a.pptx", files.slides()))
 
 
+def test_no_text_of_a_word_document_is_left_out() -> None:
+    document = parsed("a.docx", files.word_with_parts())
+    text = whole(document)
+    for word in ("in a control", "in a box", "inserted", "in a nested table", "in the header", "in a note"):
+        assert text.count(f"What stands {word}") == 1, word
+    assert "taken out" not in text
+    assert text.index("in a control") < text.index("in a box") < text.index("in the header")
+
+
+def test_texts_of_grouped_shapes_are_read() -> None:
+    assert "What stands in a group within a group." in whole(parsed("a.pptx", files.grouped_slides()))
+
+
+def test_a_page_in_a_form_is_read_and_its_controls_are_not() -> None:
+    page = b"<body><form id='aspnetForm'><p>Returns take 30 days.</p><select><option>Europe</select></form></body>"
+    assert whole(parsed("a.html", page)) == "Returns take 30 days."
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
+def test_text_of_another_encoding_is_not_taken_for_single_letters(encoding: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        parsed("a.txt", "Pumps may be returned within 30 days.".encode(encoding))
+    assert caught.value.code == "document_encoding"
+    assert whole(parsed("a.txt", "Pümps".encode("utf-16"))) == "Pümps"
+
+
 def test_mail_says_who_wrote_when() -> None:
     document = parsed("a.eml", EML)
     assert document.title == "Rückgabe"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from groundplan.core.errors import Invalid, TooLarge
@@ -42,7 +42,8 @@ def opened(data: bytes) -> io.BytesIO:
 
 
 def docx(data: bytes) -> Read:
-    """A Word document: headings, paragraphs, lists and tables in their order."""
+    """A Word document: headings, paragraphs, lists and tables in their order, those in text boxes and content controls
+    too; at the end its notes, headers and footers."""
     import docx as word  # noqa: PLC0415 -- heavy
     from docx.table import Table as WordTable  # noqa: PLC0415
     from docx.text.paragraph import Paragraph  # noqa: PLC0415
@@ -50,16 +51,18 @@ def docx(data: bytes) -> Read:
     document = word.Document(opened(data))
     blocks: list[str] = []
     tables: list[Table] = []
-    for item in document.iter_inner_content():
-        if isinstance(item, Paragraph) and item.text.strip():
-            blocks.append(_paragraph(item))
-        elif isinstance(item, WordTable):
-            rows = _cells(item)
-            if len(rows) > 1:
-                tables.append(as_table(f"table {len(tables) + 1}", rows)[0])
-                blocks.append(markdown_table(tables[-1]).rstrip())
-            elif rows:
-                blocks.append(" ".join(rows[0]))
+    for element in _blocks(document.element.body):
+        if element.tag == _PARAGRAPH:
+            text = _words(element)
+            blocks += [_styled(Paragraph(element, document), text)] if text else []
+            continue
+        rows = _cells(WordTable(element, document), lambda cell: _words(cell._tc))
+        if len(rows) > 1:
+            tables.append(as_table(f"table {len(tables) + 1}", rows)[0])
+            blocks.append(markdown_table(tables[-1]).rstrip())
+        elif rows:
+            blocks.append(" ".join(rows[0]))
+    blocks += _beside(document.part)
     told = document.core_properties
     return Read(
         _joined(blocks), markdown=True, title=told.title or None, tables=tuple(tables),
@@ -67,9 +70,66 @@ def docx(data: bytes) -> Read:
     )  # fmt: skip
 
 
-def _paragraph(item: Any) -> str:
+_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_PARAGRAPH, _TABLE, _BOX, _TEXT = f"{_W}p", f"{_W}tbl", f"{_W}txbxContent", f"{_W}t"
+_GAPS = frozenset({f"{_W}tab", f"{_W}br", f"{_W}cr"})
+_FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
+"""The same once more, for older programs."""
+_UNSEEN = frozenset({_FALLBACK, f"{_W}del", f"{_W}moveFrom"})
+_BESIDE = ("/footnotes", "/endnotes", "/header", "/footer")
+
+
+def _blocks(element: Any) -> Iterator[Any]:
+    """Paragraphs and tables, whatever stands around them."""
+    for child in element:
+        if child.tag in (_PARAGRAPH, _TABLE):
+            yield child
+            if child.tag == _PARAGRAPH:
+                for box in _boxes(child):
+                    yield from _blocks(box)
+        elif child.tag not in _UNSEEN:
+            yield from _blocks(child)
+
+
+def _boxes(element: Any) -> Iterator[Any]:
+    for child in element:
+        if child.tag == _BOX:
+            yield child
+        elif child.tag not in _UNSEEN:
+            yield from _boxes(child)
+
+
+def _words(element: Any) -> str:
+    """The text as it is shown: with insertions, without what is deleted or stands in a box of its own."""
+    return " ".join("".join(_pieces(element)).split())
+
+
+def _pieces(element: Any) -> Iterator[str]:
+    for child in element:
+        if child.tag == _TEXT:
+            yield child.text or ""
+        elif child.tag in _GAPS:
+            yield " "
+        elif child.tag != _BOX and child.tag not in _UNSEEN:
+            yield from _pieces(child)
+            if child.tag == _PARAGRAPH:
+                yield " "
+
+
+def _beside(part: Any) -> list[str]:
+    """What stands in notes, headers and footers, each text once."""
+    from docx.oxml import parse_xml  # noqa: PLC0415 -- heavy
+
+    found: dict[str, None] = {}
+    for relation in part.rels.values():
+        if not relation.is_external and relation.reltype.endswith(_BESIDE):
+            for block in _blocks(parse_xml(relation.target_part.blob)):
+                found[_words(block)] = None
+    return [text for text in found if text]
+
+
+def _styled(item: Any, text: str) -> str:
     style = (item.style.name or "") if item.style is not None else ""
-    text = " ".join(item.text.split())
     if style == "Title":
         return f"# {text}"
     if style.startswith("Heading ") and style[8:].isdigit():
@@ -77,9 +137,9 @@ def _paragraph(item: Any) -> str:
     return f"- {text}" if style.startswith("List") else text
 
 
-def _cells(table: Any) -> list[list[str]]:
+def _cells(table: Any, text_of: Callable[[Any], str] = lambda cell: cell.text) -> list[list[str]]:
     """Text of each cell; one that reaches over several is repeated, so that no value is lost."""
-    return [[" ".join(cell.text.split()) for cell in row.cells] for row in table.rows]
+    return [[" ".join(text_of(cell).split()) for cell in row.cells] for row in table.rows]
 
 
 def xlsx(data: bytes) -> Read:
@@ -125,7 +185,7 @@ def pptx(data: bytes) -> Read:
         title = slide.shapes.title
         heading = " ".join(title.text.split()) if title is not None and title.has_text_frame else ""
         blocks.append(f"# {heading or f'Slide {number}'}")
-        for shape in slide.shapes:
+        for shape in _shapes(slide.shapes):
             if title is not None and shape.shape_id == title.shape_id:
                 continue
             if shape.has_text_frame:
@@ -137,6 +197,19 @@ def pptx(data: bytes) -> Read:
             said = " ".join(slide.notes_slide.notes_text_frame.text.split())
             blocks += [f"Notes: {said}"] if said else []
     return Read(_joined(blocks), markdown=True, title=show.core_properties.title or None, tables=tuple(tables))
+
+
+def _shapes(shapes: Any) -> Iterator[Any]:
+    """Those of groups too, in their order."""
+    waiting = [iter(shapes)]
+    while waiting:
+        shape = next(waiting[-1], None)
+        if shape is None:
+            waiting.pop()
+        elif hasattr(shape, "shapes"):
+            waiting.append(iter(shape.shapes))
+        else:
+            yield shape
 
 
 def _joined(blocks: list[str]) -> str:

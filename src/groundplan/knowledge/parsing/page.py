@@ -8,10 +8,12 @@ from html.parser import HTMLParser
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.text import Read, as_table, clean, decoded, markdown_table
 
-_SILENT = frozenset({"script", "style", "noscript", "template", "svg", "nav", "iframe", "object", "form"})
+_SILENT = frozenset(
+    {"script", "style", "noscript", "template", "svg", "nav", "iframe", "object", "select", "textarea", "button"}
+)
 _BLOCKS = frozenset(
     {"p", "div", "section", "article", "main", "header", "footer", "ul", "ol", "dl", "dt", "dd", "blockquote", "figure",
-     "address", "aside", "details", "summary", "hr", "table", "body", "html", "figcaption"}
+     "address", "aside", "details", "summary", "hr", "table", "body", "html", "figcaption", "form", "fieldset"}
 )  # fmt: skip
 _VOID = frozenset(
     {"br", "hr", "img", "meta", "link", "input", "area", "base", "col", "embed", "source", "track", "wbr"}

@@ -28,10 +28,17 @@ _UNSEEN = re.compile(
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _FRONT = re.compile(r"---[ \t]*\n(?P<yaml>.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+_BEGINS = re.compile(r"(?P<above>\s*)---[ \t]*\n")
+_NARROWS = re.compile(
+    r"(?:readers|deny|state|sensitivity|purposes|workloads|residency|valid_from|valid_until|legal_hold)[ \t]*:"
+)
 _SIMPLE = re.compile(r"(?P<key>[a-z_]{1,40}): +(?P<value>[A-Za-z][A-Za-z0-9 .,()'/@_+-]*[A-Za-z0-9.)]|[A-Za-z])[ \t]*")
 _DAY = re.compile(r"(?P<key>[a-z_]{1,40}): +(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})[ \t]*")
 _LIST = re.compile(r"(?P<key>[a-z_]{1,40}): +\[(?P<items>[A-Za-z0-9@._/-]+(?:, *[A-Za-z0-9@._/-]+)*)\][ \t]*")
 _WORDS_OF_YAML = frozenset({"true", "false", "null", "nan", "inf"})
+NUL_SHARE = 3
+"""Where more than one character in so many is NUL it is another encoding, such as UTF-16 without its mark: between the
+letters of its words would be spaces."""
 MAX_COLUMNS = 500
 MAX_NESTING = 40
 MAX_VALUES = 20_000
@@ -91,11 +98,14 @@ def decoded(data: bytes) -> str:
         )
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        return clean(data.decode(encoding))
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise Invalid(
             f"it is not UTF-8 (byte {error.start})", code="document_encoding", hint="Save it as UTF-8."
         ) from error
+    if text.count("\0") * NUL_SHARE > len(text):
+        raise Invalid("it is not UTF-8, or no text", code="document_encoding", hint="Save it as UTF-8.")
+    return clean(text)
 
 
 def plain(data: bytes) -> Read:
@@ -110,10 +120,20 @@ def markdown(data: bytes) -> Read:
 
 
 def front_matter(text: str) -> tuple[Mapping[str, Any], int]:
-    """The YAML between `---` lines at the very top, and where the body begins."""
-    if not text.startswith("---\n"):
+    """The YAML between `---` lines at the very top, and where the body begins. Raises `Invalid` (front_matter)."""
+    begins = _BEGINS.match(text)
+    if begins is None:
         return {}, 0
-    match = _FRONT.match(text)
+    above = len(begins["above"])
+    match = _FRONT.match(text, above)
+    if above:
+        # below empty lines it is none; but who wrote it so meant what it says about who may read it
+        if match is not None and any(_NARROWS.match(line) for line in match["yaml"].splitlines()):
+            raise Invalid(
+                "its front matter does not begin in the first line", code="front_matter",
+                hint="Take the empty lines above it away.",
+            )  # fmt: skip
+        return {}, 0
     if match is None:
         raise Invalid("its front matter has no end", code="front_matter", hint="Close it with a line of ---.")
     return mapping(match["yaml"], "front matter"), match.end()
