@@ -118,8 +118,25 @@ def test_parts_are_by_source_and_sensitivity_and_drawn() -> None:
     assert {name: row["questions"] for name, row in found["by_source"].items()} == {"s": 2, "hr": 1}
     parts = found["by_sensitivity"]
     assert (parts["restricted"]["ndcg@10"], parts["internal"]["ndcg@10"], parts["unknown"]["ndcg@10"]) == (1, 1, 0)
+    own = found["by_source"]["s"]
+    assert (own["recall@100"], own["mrr@10"], own["questions"]) == (0.5, 0.5, 2)
+    assert own["confidence"] == own["bounds"]["ndcg@10"] == own["bounds"]["recall@100"] == [0.0, 1.0]
+    assert [at["right"] for at in own["abstention"] if at["floor"] == 0.5] == [0.5]
     assert "<svg" in plot.abstention(found) and "<svg" in plot.parts(found)
+    ranking = {"ndcg@10": 0.5, "confidence": {"ndcg@10": [0.4, 0.6]}}
+    assert "vectors" in plot.parts({**ranking, "lexical": ranking, "vector": ranking}), "of a labelled folder"
     assert plot.abstention({}) == plot.parts({"by_source": {}}) == ""
+
+
+def test_what_is_below_the_floor_of_its_workload_counts_as_not_answered() -> None:
+    found = figures(
+        [
+            Given(("s/a.md",), (), [_passage("a.md", 0, 9)], confidence, False, 1.0, floor)
+            for confidence, floor in ((0.3, 0.4), (0.5, 0.4), (0.3, 0.0))
+        ]
+    )
+    assert (found["abstained"], found["by_source"]["s"]["abstained"]) == (0.33333, 0.33333)
+    assert found["ndcg@10"] == 1, "what was found is measured all the same"
 
 
 def test_a_draft_is_no_question_until_somebody_accepts_it(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def asked(conn: Connection[Any], number: int, one: LabelledQuestion) -> dict[str
         "k": _DEPTH,
         "synonyms": workload.grounding.synonyms,
         "rerank": to_builtins(workload.grounding.rerank),
+        "floor": workload.grounding.floor,
         "max_bytes": 1 << 20,
         "context": 0,
     }
@@ -111,7 +112,8 @@ def judged(
 
 def _given(services: Services, one: LabelledQuestion, ask: dict[str, Any]) -> Given:
     begun = time.perf_counter()
-    answer = post_local(services.home, "search", "/search", ask)
+    # what is found below the floor is measured as well: other floors are compared with it
+    answer = post_local(services.home, "search", "/search", {**ask, "floor": 0.0})
     took = (time.perf_counter() - begun) * 1000
     return Given(
         documents=tuple(one.documents),
@@ -120,5 +122,6 @@ def _given(services: Services, one: LabelledQuestion, ask: dict[str, Any]) -> Gi
         confidence=float(answer["confidence"]),
         abstained=bool(answer["abstained"]),
         milliseconds=took,
+        floor=float(ask["floor"]),
         in_order=tuple(not step.get("skipped") for step in answer["steps"]),
     )

@@ -18,6 +18,7 @@ from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings
 
+_MEASURES = ("ndcg@10", "recall@100", "mrr@10")
 app = typer.Typer(help="Documents and search: what is there, and whether it is any good.", rich_markup_mode=None)
 documents.register(app)
 links.register(app)
@@ -70,12 +71,13 @@ def evaluate(
 def _draw(file: Path, value: dict[str, Any]) -> None:
     from groundplan.knowledge.evaluation import plot  # noqa: PLC0415 -- heavy
 
-    picture = plot.abstention(value) or plot.parts(value)
-    if not picture:
-        raise Invalid("this run has nothing to be drawn", code="usage", hint="Draw runs of QUESTIONS.")
-    file.write_text(picture, encoding="utf-8")
-    if parts := plot.parts(value):
-        file.with_stem(f"{file.stem}-parts").write_text(parts, encoding="utf-8")
+    curve, parts = plot.abstention(value), plot.parts(value)
+    try:
+        file.write_text(curve or parts, encoding="utf-8")
+        if curve and parts:
+            file.with_stem(f"{file.stem}-parts").write_text(parts, encoding="utf-8")
+    except OSError as error:
+        note(f"{file} cannot be written: {error.strerror}")
 
 
 def _accepted(file: Path) -> list[dict[str, Any]]:
@@ -149,11 +151,15 @@ def _told(value: dict[str, Any]) -> str:
         parts.append(f"{value['abstained']:.1%} of the questions were not answered")
     for name, found in (("source", value.get("by_source")), ("sensitivity", value.get("by_sensitivity"))):
         rows = [
-            (part, f"{row['ndcg@10']:.4f}", "{:.4f} to {:.4f}".format(*row["confidence"]), row["questions"])
+            (
+                part, *(f"{row[one]:.4f} ({{:.4f}} to {{:.4f}})".format(*row["bounds"][one]) for one in _MEASURES),
+                f"{row['abstained']:.1%}", row["questions"],
+            )
             for part, row in (found or {}).items()
-        ]
+        ]  # fmt: skip
         if rows:
-            parts.append(table((name, "nDCG@10", "with 95 %", "questions"), rows))
+            heads = (name, *(f"{one} with 95 %" for one in ("nDCG@10", "recall@100", "MRR@10")))
+            parts.append(table((*heads, "not answered", "questions"), rows))
     if value["last"]:
         parts.append(f"since {value['last']['at']}: nDCG@10 {value['last'].get('ndcg@10', 0):+.4f}")
     return "\n".join(parts)
@@ -161,4 +167,4 @@ def _told(value: dict[str, Any]) -> str:
 
 def _row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
     low, high = figures["confidence"]["ndcg@10"]
-    return (name, *(f"{figures[one]:.4f}" for one in ("ndcg@10", "recall@100", "mrr@10")), f"{low:.4f} to {high:.4f}")
+    return (name, *(f"{figures[one]:.4f}" for one in _MEASURES), f"{low:.4f} to {high:.4f}")

@@ -27,8 +27,8 @@ class Questions(BaseModel):
 @router.post("/knowledge/evaluate")
 def evaluate(body: Questions, services: Using, _: Operator) -> dict[str, Any]:
     """Figures of search on these questions, each asked with the permissions of who is named: nDCG, recall, reciprocal
-    rank with confidence, by source, covered spans, and how abstention would change with its floor; where a workload has
-    a reranker, also without it. No text is told."""
+    rank with confidence and how abstention would change with its floor, in all, by source and by sensitivity; covered
+    spans; where a workload has a reranker, also without it. No text is told."""
     with services.transaction() as conn:
         asked = [labelled.asked(conn, number, one) for number, one in enumerate(body.questions)]
         record(conn, action="knowledge.evaluated", actor=SYSTEM, subject="company", detail={"questions": len(asked)})

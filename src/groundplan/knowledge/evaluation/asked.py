@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from groundplan.knowledge.evaluation.measure import Figures, interval, measure
+from groundplan.knowledge.evaluation.measure import NAMES, Figures, interval, measure
 from groundplan.knowledge.retrieval.wire import Passage
 
 FLOORS = tuple(round(0.05 * step, 2) for step in range(20))
@@ -38,13 +38,15 @@ class Given:
     confidence: float
     abstained: bool
     milliseconds: float
+    floor: float = 0.0
+    """Of its workload: below that confidence it is not answered."""
     in_order: tuple[bool, ...] = ()
     """Of each step that a reranker was asked in: whether the order is its own."""
 
 
 def figures(given: Sequence[Given], sensitivity: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What `groundplan knowledge evaluate QUESTIONS` tells: figures in all, by source and by sensitivity, spans,
-    abstentions. `sensitivity` is that of each document that answers.
+    abstentions with the floors of the workloads and with others. `sensitivity` is that of each document that answers.
 
     A question without a document that answers it should not be answered; it counts in the abstention curve only.
     """
@@ -62,13 +64,17 @@ def figures(given: Sequence[Given], sensitivity: Mapping[str, str] | None = None
         "by_source": _by(answerable, found, lambda document: document.partition("/")[0]),
         "by_sensitivity": _by(answerable, found, lambda document: (sensitivity or {}).get(document, "unknown")),
         "span_recall": round(float(np.mean(spans)), 5) if spans else None,
-        "abstained": round(sum(one.abstained or not one.passages for one in given) / len(given), 5),
-        "abstention": [_at(given, floor) for floor in FLOORS],
+        "abstained": round(sum(map(_abstains, given)) / len(given), 5),
+        "abstention": _curve(given),
         "p50_ms": round(float(np.percentile(times, 50)), 2),
         "p95_ms": round(float(np.percentile(times, 95)), 2),
         "questions": len(given),
         "without_answer": len(given) - len(answerable),
     }
+
+
+def _abstains(one: Given) -> bool:
+    return one.abstained or not one.passages or one.confidence < one.floor
 
 
 def _wanted(one: Given) -> set[str]:
@@ -96,15 +102,31 @@ def _covered(one: Given) -> float:
 
 
 def _by(answerable: dict[str, Given], found: Figures, part: Callable[[str], str]) -> dict[str, Any]:
-    """nDCG@10 by a part that the documents which answer belong to, with its bounds."""
-    values: dict[str, list[float]] = defaultdict(list)
+    """The figures by a part that the documents which answer belong to: means with their bounds (`confidence` is that of
+    nDCG@10), how many are not answered, and the abstention curve."""
+    members: dict[str, list[str]] = defaultdict(list)
     for id, one in answerable.items():
         for name in {part(document) for document in _wanted(one)}:
-            values[name].append(found.by_question[id]["ndcg@10"])
+            members[name].append(id)
+    return {name: _figures([answerable[id] for id in ids], found, ids) for name, ids in sorted(members.items())}
+
+
+def _figures(given: Sequence[Given], found: Figures, ids: Sequence[str]) -> dict[str, Any]:
+    values = {name: [found.by_question[id][name] for id in ids] for name in NAMES}
+    bounds = {name: list(interval(own)) for name, own in values.items()}
     return {
-        name: {"ndcg@10": round(float(np.mean(own)), 5), "confidence": list(interval(own)), "questions": len(own)}
-        for name, own in sorted(values.items())
+        **{name: round(float(np.mean(own)), 5) for name, own in values.items()},
+        "confidence": bounds["ndcg@10"],
+        "bounds": bounds,
+        "questions": len(given),
+        "abstained": round(sum(map(_abstains, given)) / len(given), 5),
+        # all of them have an answer
+        "abstention": [{name: at[name] for name in ("floor", "answered", "right")} for at in _curve(given)],
     }
+
+
+def _curve(given: Sequence[Given]) -> list[dict[str, float]]:
+    return [_at(given, floor) for floor in FLOORS]
 
 
 def _at(given: Sequence[Given], floor: float) -> dict[str, float]:

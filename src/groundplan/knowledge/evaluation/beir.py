@@ -101,7 +101,11 @@ def _judgements(folder: Path) -> Path:
 
 def _relevant(file: Path) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _invalid(file, 0, f"it cannot be read: {error}", "Save it as UTF-8.") from error
+    for number, line in enumerate(lines, 1):
         cells = line.split("\t")
         if number == 1 and len(cells) == 3 and not _whole(cells[2]):
             continue

@@ -44,10 +44,18 @@ def _says(name: str, row: Mapping[str, Any], figures: Mapping[str, Any]) -> bool
 
 
 def parts(figures: Mapping[str, Any]) -> str:
-    """nDCG@10 with its bounds of 95 % of all, of each source, of each sensitivity. Empty where there are no parts."""
+    """nDCG@10 with its bounds of 95 % of each source and each sensitivity, or of each ranking. Empty where there are no
+    parts."""
+    every = {"source": figures.get("by_source"), "sensitivity": figures.get("by_sensitivity"), "ranking": None}
+    if "lexical" in figures:
+        rankings = {"together": figures, "words": figures["lexical"], "vectors": figures["vector"]}
+        every["ranking"] = {
+            name: {"ndcg@10": row["ndcg@10"], "confidence": row["confidence"]["ndcg@10"]}
+            for name, row in rankings.items()
+        }
     rows = [
         {"part": name, "of": of, "mean": row["ndcg@10"], "low": row["confidence"][0], "high": row["confidence"][1]}
-        for of, found in (("source", figures.get("by_source")), ("sensitivity", figures.get("by_sensitivity")))
+        for of, found in every.items()
         for name, row in (found or {}).items()
     ]
     if not rows:
