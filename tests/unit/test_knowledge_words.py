@@ -60,6 +60,14 @@ def test_with_everything_visible_the_score_is_that_of_the_textbook(
     assert found == pytest.approx(wanted)
 
 
+def test_a_question_of_hundreds_of_words_is_scored_by_all_of_them() -> None:
+    """As sets have them whose questions are arguments or whole documents."""
+    texts = [[f"w{number}" for number in range(start, start + 90)] for start in range(0, 300, 30)]
+    question = [f"w{number}" for number in range(380)]
+    found = _scores(_projection(texts, [1] * len(texts), 4), question, {1})
+    assert found == pytest.approx(dict(enumerate(reference(texts, question))))
+
+
 @settings(deadline=None)
 @given(texts=_texts, question=_question, data=st.data())
 def test_hidden_documents_change_no_score(texts: list[list[str]], question: list[str], data: st.DataObject) -> None:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 K1: Final = 1.2
 B: Final = 0.75
-MAX_TERMS: Final = 64
+MAX_TERMS: Final = 500
+"""Different terms of a question that are looked for; what one has beyond them counts for nothing."""
 _STOP_WORDS: Final = tuple(
     """
     a about all also am an and any are as at be been being but by can could did do does doing done for from had
