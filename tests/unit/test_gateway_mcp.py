@@ -17,10 +17,12 @@ from tests.unit.call_rig import Rig, call_rig
 from groundplan.blueprint import model as bp
 from groundplan.catalog.loader import load_files
 from groundplan.core.home import Home
+from groundplan.gateway.call.facts_api import SearchBody
 from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.mcp import wire
 from groundplan.gateway.mcp.endpoint import McpApi
+from groundplan.knowledge.retrieval.wire import Where
 from groundplan.ledger.model import Finish
 from groundplan.release.governed import tools
 from groundplan.testing.scripted_mcp import ScriptedMcp, start
@@ -41,10 +43,10 @@ async def stack(tmp_path: Path, *, streams: bool = False, **more: Any) -> AsyncI
         live.catalog = replace(live.catalog, blueprint=made)
 
         async def search(data: bytes, person: str, plan: Any) -> tuple[int, bytes]:
-            asked = json.loads(data)
-            return 200, json.dumps(
-                {"passages": [{"title": "T", "path": "p.md", "text": f"about {asked['query']}"}]}
-            ).encode()
+            asked = msgspec.json.decode(data, type=SearchBody)
+            about = f"about {asked.query}" + (f" in {asked.where.path}" if asked.where.path else "")
+            place = {"document": "d", "source": "handbook", "start_line": 1, "end_line": 3}
+            return 200, json.dumps({"passages": [{"title": "T", "path": "p.md", "text": about, **place}]}).encode()
 
         pipeline = Pipeline(rig.gateway, mcp=McpApi(rig.gateway, Home(tmp_path), search))
         rig.server.handler = pipeline.handle
@@ -159,6 +161,16 @@ async def test_the_search_of_a_workload_is_a_tool(tmp_path: Path) -> None:
         assert listed["tools"][0]["name"] == "search"
         result = await use(rig, "search", query="leave")
         assert result["content"][0]["text"] == "[1] T (p.md)\nabout leave"
+        assert listed["tools"][0]["inputSchema"]["properties"]["where"]["properties"].keys() == set(
+            Where.__struct_fields__
+        )
+        result = await use(rig, "search", query="leave", where={"path": "hr/"})
+        assert result["content"][0]["text"] == "[1] T (p.md)\nabout leave in hr/"
+        for wrong in ({"where": {"readers": "hr"}}, {"floor": 0.0}):
+            assert code(await use(rig, "search", query="leave", **wrong)) == "mcp_arguments"
+        ended = [record.sources for record in await rig.records() if isinstance(record, Finish)]
+        read = [("d", "p.md", 1, 3)]
+        assert ended == [read, read, [], []], "what it read is in the ledger"
 
 
 @pytest.mark.parametrize(

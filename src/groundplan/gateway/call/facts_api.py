@@ -2,7 +2,8 @@
 say what became of what was found.
 
 `POST /api/outcomes`, `/api/knowledge/search` and `/api/knowledge/signals` take and answer the same JSON as on the
-control port, errors included. An outcome or a signal goes straight to PostgreSQL, whose commit is awaited here, beside
+control port, errors included, but for `explain`: what is kept back from a workload is told to people only, not to the
+workload. An outcome or a signal goes straight to PostgreSQL, whose commit is awaited here, beside
 the path of calls: an outcome needs the call's own row, and the ledger is durable, so a second copy in the journal would
 only add a place where it can be lost. Whoever got no answer sends it again under the same id. Nothing here reserves,
 calls a model or is charged. A search in a restricted workload is a call in the journal, and so in the ledger and in the
@@ -95,6 +96,11 @@ class _Passages(msgspec.Struct):
 
 
 _passages = msgspec.json.Decoder(_Passages).decode
+
+
+def passages_of(answer: bytes) -> list[Passage]:
+    """The passages of a search's answer, for the ledger: what was read. Raises `DecodeError`."""
+    return _passages(answer).passages
 
 
 class SignalBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -196,7 +202,7 @@ class FactsApi:
             raise
         finally:
             gateway.running -= 1
-        exchange.passages = _passages(body).passages
+        exchange.passages = passages_of(body)
         sequence = settle.finish(gateway, exchange, "ok", 200)
         if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
             await pending

@@ -27,7 +27,7 @@ from groundplan.gateway.budgets import limits
 from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.facts_api import admitted
+from groundplan.gateway.call.facts_api import admitted, passages_of
 from groundplan.gateway.guard import held_store, personal
 from groundplan.gateway.guard.gate import Whose
 from groundplan.gateway.guard.held_store import Waiting
@@ -354,11 +354,11 @@ class McpApi:
 
     async def _searched(self, use: Use) -> dict[str, Any]:
         exchange = use.exchange
-        query = {"query": use.arguments.get("query", ""), "passages": use.arguments.get("passages", 5)}
         try:
-            _, body = await self._search(msgspec.json.encode(query), exchange.person, exchange.plan)
+            _, body = await self._search(msgspec.json.encode(use.arguments), exchange.person, exchange.plan)
         except msgspec.DecodeError as error:
             raise Invalid(f"the search is not right: {error}", code="mcp_arguments", hint="See inputSchema.") from error
+        exchange.passages = passages_of(body)
         found = msgspec.json.decode(body)
         texts = [_passage(number, each) for number, each in enumerate(found.get("passages", ()), 1)]
         texts += [

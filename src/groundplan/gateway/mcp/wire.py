@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -99,6 +99,25 @@ def digest(server: str, tool: str, arguments: dict[str, Any]) -> str:
     return hashlib.sha256(told).hexdigest()
 
 
+_WHERE: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "Only documents of which all of this holds; the times bound the last modification.",
+    "properties": {
+        "path": {"type": "string", "description": "How it begins."},
+        "owner": {"type": "string"},
+        "sensitivity": {
+            "type": "array",
+            "items": {"type": "string", "enum": ["public", "internal", "confidential", "restricted"]},
+        },
+        "media": {"type": "string", "description": "md, pdf, csv and so on."},
+        "after": {"type": "string", "format": "date-time"},
+        "before": {"type": "string", "format": "date-time"},
+    },
+    "additionalProperties": False,
+}
+"""Filters of a search, as `POST /api/knowledge/search` has them."""
+
+
 def search_tool(workload: str) -> dict[str, Any]:
     """The search in the workload's own sources, as a tool."""
     return {
@@ -109,8 +128,10 @@ def search_tool(workload: str) -> dict[str, Any]:
             "properties": {
                 "query": {"type": "string", "minLength": 1, "maxLength": 4000},
                 "passages": {"type": "integer", "minimum": 1, "maximum": 20, "default": 5},
+                "where": _WHERE,
             },
             "required": ["query"],
+            "additionalProperties": False,
         },
         "annotations": {"readOnlyHint": True},
     }
