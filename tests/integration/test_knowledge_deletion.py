@@ -24,6 +24,7 @@ from groundplan.knowledge.governed.decide import Said, decide
 from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.lineage.openlineage import events
+from groundplan.knowledge.quality.assess import assess
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.testing.database import Database
 
@@ -103,6 +104,31 @@ def test_a_deleted_document_is_gone_at_once_and_stays_away(world: World) -> None
     world.ingest()
     assert world.seen() == {"a.md", "b.md"}
     assert {"knowledge.deleted", "knowledge.readmitted"} <= set(world.actions())
+
+
+def test_findings_keep_no_word_of_it(world: World) -> None:
+    for year, most in ((2024, 100), (2025, 120)):
+        world.write(
+            f"travel-{year}.md", f"# Travel {year}\n\nThe zanzibar allowance is {most} EUR for each whole day.\n"
+        )
+    world.ingest()
+    assess(world.control, "s", NOW.date())
+    quoted = "SELECT kind FROM finding f WHERE f::text LIKE '%%zanzibar allowance%%' ORDER BY kind"
+    assert set(world.control.execute(quoted).fetchall()) == {("knowledge.conflict",)}
+    delete(world.control, [world.id("travel-2024.md")], world.why())
+    assert world.control.execute(quoted).fetchall() == []
+
+
+def test_somebody_is_found_however_their_name_is_laid_out(world: World) -> None:
+    for name, text in {
+        "line": "Ask Ana\nCosta.", "bold": "**Ana** _Costa_", "table": "| a | b |\n| --- | --- |\n| Ana | Costa |",
+        "address": "ana_costa@acme.example", "cut": f"{'word ' * 78}Ana Costa {'word ' * 78}", "other": "Ana. Costa",
+    }.items():  # fmt: skip
+        world.write(f"{name}.md", f"# Text\n\n{text}\n")
+    world.ingest()
+    found = {path for _, _, path, _ in deletion_store.mentioning(world.control, ["ana costa", "ana_costa@acme"])}
+    assert found == {"line.md", "bold.md", "table.md", "address.md", "cut.md"}
+    assert deletion_store.mentioning(world.control, ["%%%%", "____", "| *", "no_such"]) == []
 
 
 def has_word(file: Path) -> bool:
