@@ -22,6 +22,10 @@ TABLES: tuple[LiteralString, ...] = (
     "chunk", "document", "document_version", "document_reader", "document_conflict", "pushed", "held_version",
     "finding",
 )  # fmt: skip
+_APART = re.compile(r"[\s|*_`]+")
+"""What stands between two words of a text, of Markdown too."""
+_SHORTEST = 3
+"""Characters of a text that names somebody: without any, every document would."""
 _PAUSES = (0.0, 0.2, 1.0, 3.0)
 """Seconds before each try to write a table anew: who reads it as it was is mostly the server itself, for a moment."""
 
@@ -282,25 +286,31 @@ def mark_erased(conn: Conn, ids: Sequence[UUID], receipt: UUID, at: datetime) ->
     conn.execute("UPDATE tombstone SET erased_at = %s, receipt = %s WHERE id = ANY(%s)", (at, receipt, list(ids)))
 
 
-def mentioning(conn: Conn, words: Sequence[str], limit: int = 1000) -> list[tuple[UUID, str, str, bool]]:
-    """(document, source, path, on hold) of live documents with one of these texts in them, in any case, and of what a
-    legal hold keeps of others."""
-    spellings = dict.fromkeys(each for word in words for each in (word, word.lower(), word.upper()))
+def mentioning(conn: Conn, words: Sequence[str]) -> list[tuple[UUID, str, str, bool]]:
+    """(document, source, path, on hold) of live documents with one of these texts in them, in any case, also across
+    the ends of lines, passages and cells, and of what a legal hold keeps of others."""
+    plain = [word for each in words if len(word := _APART.sub(" ", each).strip()) >= _SHORTEST]
+    spellings = dict.fromkeys(each for word in plain for each in (word, word.lower(), word.upper()))
+    like = [_within(word) for word in plain]
+    # a passage has at least the beginning: what is put together of a document costs more
+    first = [_within(word.split(" ")[0]) for word in plain]
     rows = conn.execute(
         """SELECT d.id, d.source, d.path, on_hold(d) FROM document d
-           WHERE d.deleted_at IS NULL AND (EXISTS (
-               SELECT 1 FROM chunk c WHERE c.document_id = d.id AND c.text ILIKE ANY(%(like)s))
-             OR d.title ILIKE ANY(%(like)s))
+           WHERE d.deleted_at IS NULL AND (d.title ILIKE ANY(%(like)s) OR (
+             EXISTS (SELECT 1 FROM chunk c WHERE c.document_id = d.id AND c.text ILIKE ANY(%(first)s))
+             AND (SELECT regexp_replace(string_agg(c.text, ' ' ORDER BY c.number), %(apart)s, ' ', 'g') FROM chunk c
+               WHERE c.document_id = d.id AND c.edition = serving_edition()) ILIKE ANY(%(like)s)))
            UNION
            SELECT coalesce(h.document_id, h.id), h.source, h.path, true
            FROM held_version h LEFT JOIN document d ON d.id = h.document_id LEFT JOIN source s ON s.name = h.source
-           WHERE (h.text ILIKE ANY(%(like)s) OR h.title ILIKE ANY(%(like)s)
-               OR encode(h.data, 'escape') ILIKE ANY(%(bytes)s) OR h.declared::text ILIKE ANY(%(like)s))
+           WHERE (regexp_replace(h.text, %(apart)s, ' ', 'g') ILIKE ANY(%(like)s) OR h.title ILIKE ANY(%(like)s)
+               OR regexp_replace(encode(h.data, 'escape'), %(apart)s, ' ', 'g') ILIKE ANY(%(bytes)s)
+               OR h.declared::text ILIKE ANY(%(like)s))
              AND (coalesce(s.legal_hold, false) OR (d.id IS NOT NULL AND on_hold(d)))
-           ORDER BY 2, 3 LIMIT %(limit)s""",
+           ORDER BY 2, 3""",
         {
-            "like": [_within(word) for word in words], "bytes": [_within(_escaped(word)) for word in spellings],
-            "limit": limit,
+            "like": like, "first": first, "bytes": [_within(_escaped(word)) for word in spellings],
+            "apart": _APART.pattern,
         },
     )  # fmt: skip
     return rows.fetchall()
