@@ -119,6 +119,33 @@ def test_a_row_that_is_too_long_costs_itself_in_postgresql(
     assert (report.added, report.failed, intake.live()) == (1, 2, {"a"})
 
 
+def test_values_that_python_does_not_know_cost_no_table(
+    intake: Intake, source: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    source.execute("CREATE TABLE readings (at timestamptz PRIMARY KEY, until date, body text, more jsonb)")
+    source.execute(
+        """INSERT INTO readings VALUES ('2024-05-01 12:00+00', 'infinity', 'first', '{}'),
+             ('2025-05-01 12:00+00', '0044-03-15 BC', 'second', (repeat('[', 5000) || repeat(']', 5000))::jsonb),
+             ('2026-05-01 12:00+00', NULL, 'third', '{"k": 1}')"""
+    )
+    report = intake.take_over(Rows(Postgres(intake.database.superuser), Layout("readings", "at", changed="at")))
+    assert (report.added, report.failed) == (3, 0), "and a time is a name as any other"
+    keys = sorted(intake.live())
+    assert "- until: infinity" in intake.text(keys[0])
+    assert "BC" in intake.text(keys[1])
+    assert [intake.one(key, "modified_at").year for key in keys] == [2024, 2025, 2026], "by the column of changes"
+
+
+def test_rows_that_no_name_tells_apart_are_told_and_not_guessed(
+    intake: Intake, source: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    source.execute("CREATE TABLE pages (id int, body text)")
+    source.execute("INSERT INTO pages VALUES (1, 'one'), (2, 'two'), (2, 'another two'), (NULL, 'none')")
+    report = intake.take_over(Rows(Postgres(intake.database.superuser), Layout("pages")))
+    assert (report.added, report.failed, intake.live()) == (1, 2, {"1"})
+    assert "several rows of pages have this id" in intake.findings()["knowledge.unreadable", "2"]
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     path = tmp_path / "a.db"

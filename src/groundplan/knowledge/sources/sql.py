@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
+from itertools import groupby
 from typing import Any
 
 from groundplan.core.errors import Invalid, NotFound, Unavailable
@@ -32,6 +34,7 @@ class Rows:
     def __init__(self, engine: Engine, layout: Layout) -> None:
         self._engine, self._layout = engine, layout
         self._around: Sequence[Around] = ()
+        self._several: set[str] = set()
 
     def close(self) -> None:
         self._engine.close()
@@ -50,15 +53,26 @@ class Rows:
         quick = [name for name in (layout.id, layout.changed, layout.readers) if name is not None]
         wanted = quick if layout.changed else names
         place = wanted.index(layout.id)
-        for number, row in enumerate(self._engine.rows(layout, wanted)):
-            if number >= MAX_ROWS:
-                raise Unavailable(
-                    f"{layout.table} has more than {MAX_ROWS} rows", code="source_too_large",
-                    hint="Name a view that has the rows which answers need.",
-                )  # fmt: skip
-            yield Change(str(row[place]), hashlib.sha256(ascii(row).encode()).hexdigest()[:32])
+        self._several = set()
+        for key, rows in groupby(self._bounded(wanted), key=lambda row: str(row[place])):
+            marks = hashlib.sha256()
+            for number, row in enumerate(rows):
+                marks.update(ascii(row).encode())
+                if number or row[place] is None:
+                    self._several.add(key)
+            yield Change(key, marks.hexdigest()[:32])
         if ruled is not None:
             raise ruled
+
+    def _bounded(self, wanted: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """The rows, those of one name together. Raises `Unavailable`."""
+        for number, row in enumerate(self._engine.rows(self._layout, wanted)):
+            if number >= MAX_ROWS:
+                raise Unavailable(
+                    f"{self._layout.table} has more than {MAX_ROWS} rows", code="source_too_large",
+                    hint="Name a view that has the rows which answers need.",
+                )  # fmt: skip
+            yield row
 
     def _ask_grants(self) -> Unavailable | None:
         """Who was granted the table reads its rows; nobody, where more than that decides: why is told at the end."""
@@ -73,6 +87,11 @@ class Rows:
         return ruled
 
     def read(self, key: str) -> Content:
+        if key in self._several:
+            raise Invalid(
+                f"several rows of {self._layout.table} have this {self._layout.id}, or one has none", code="row_name",
+                hint="Name a column of `id` that has another value in each row.",
+            )  # fmt: skip
         found = self._engine.row(self._layout, key)
         if found is None:
             raise NotFound("the row went away meanwhile", code="document_gone", hint="Nothing needs to be done.")
@@ -90,7 +109,8 @@ class Rows:
             data = "\n".join([head, "", *lines, ""]).encode()
         except UnicodeEncodeError as error:
             raise Invalid("it is not UTF-8", code="document_encoding", hint="Mend the row in its table.") from error
-        return Content(data, media="md", told=told)
+        changed = None if self._layout.changed is None else _moment(found[self._layout.changed])
+        return Content(data, media="md", modified_at=changed, told=told)
 
     def around(self, key: str) -> Sequence[Around]:  # noqa: ARG002 -- the same for all rows
         return self._around

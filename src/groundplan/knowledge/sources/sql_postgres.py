@@ -7,6 +7,16 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import sql
+from psycopg.adapt import Loader
+from psycopg.types.datetime import (
+    DateLoader,
+    IntervalLoader,
+    TimeLoader,
+    TimestampLoader,
+    TimestamptzLoader,
+    TimetzLoader,
+)
+from psycopg.types.json import JsonbLoader, JsonLoader
 
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES
@@ -38,6 +48,30 @@ _GRANTEES: Final = """
 """Roles that were granted SELECT, or everybody was, and that may use the schema."""
 
 
+def _lenient(loader: type[Loader]) -> type[Loader]:
+    """A loader that gives as text what Python has no value for, such as infinity, a day before our time, or JSON nested
+    without end: it must not cost the whole table."""
+
+    class Lenient(loader):  # type: ignore[misc, valid-type]
+        def load(self, data: Any) -> Any:
+            try:
+                return super().load(data)
+            except (psycopg.DataError, ValueError, RecursionError):
+                return bytes(data).decode()
+
+    return Lenient
+
+
+_LENIENT: Final = {
+    name: _lenient(loader)
+    for name, loader in (
+        ("date", DateLoader), ("timestamp", TimestampLoader), ("timestamptz", TimestamptzLoader),
+        ("interval", IntervalLoader), ("time", TimeLoader), ("timetz", TimetzLoader),
+        ("json", JsonLoader), ("jsonb", JsonbLoader),
+    )
+}  # fmt: skip
+
+
 class Postgres:
     """An `Engine`; the address is a DSN. Raises `Unavailable` where it cannot be reached or read."""
 
@@ -67,6 +101,8 @@ class Postgres:
     def _connected(self) -> psycopg.Connection[Any]:
         try:
             connection = psycopg.connect(self._dsn, autocommit=True, connect_timeout=10)
+            for type_, loader in _LENIENT.items():
+                connection.adapters.register_loader(type_, loader)
             connection.execute("SET default_transaction_read_only = on")
         except psycopg.Error as error:
             raise away("the database cannot be reached", error) from error
@@ -149,9 +185,9 @@ def _select(layout: Layout, types: Mapping[str, int], before: sql.SQL, after: sq
 
 
 def _name(name: str, type_: int) -> sql.Composed:
-    """The value that names a row, or as much of it as shows that it is too long for a name."""
+    """The value that names a row as text, as `row` looks for it; or as much of it as shows that it is too long."""
     if type_ not in _TEXTS:
-        return sql.SQL("t.{}").format(sql.Identifier(name))
+        return sql.SQL("t.{}::text").format(sql.Identifier(name))
     return sql.SQL("left(t.{}::text, {})").format(sql.Identifier(name), sql.Literal(MAX_NAME))
 
 
