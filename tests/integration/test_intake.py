@@ -284,7 +284,7 @@ from pathlib import Path
 import psycopg
 from groundplan.blueprint.model import Source
 from groundplan.knowledge.ingest import take_over
-from groundplan.knowledge.intake import run
+from groundplan.knowledge.intake import batch
 from groundplan.knowledge.sources.folder import Folder
 
 class Dying(psycopg.Connection):
@@ -295,7 +295,7 @@ class Dying(psycopg.Connection):
             os.kill(os.getpid(), 9)
         return super().execute(*arguments, **options)
 
-run.BATCH = 20
+batch.BATCH = 20
 source = Source(name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["everyone"])
 take_over(Dying.connect(sys.argv[1], autocommit=True), source, Folder(Path(sys.argv[2])))
 """

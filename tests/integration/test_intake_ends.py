@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,6 +55,23 @@ def test_an_error_nobody_foresaw_costs_one_document(intake: Intake, caplog: pyte
     intake.take_over(given)
     assert given.cursors == [None, {"number": 0}], "what failed is asked for again"
     assert (intake.live(), intake.findings()) == ({"a", "b", "c", "d"}, {})
+
+
+def test_how_far_a_run_is_is_told_while_it_goes_on(intake: Intake) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    def now(_: str = "") -> datetime:
+        (told,) = intake.conn.execute("SELECT progress FROM source WHERE name = 's'").fetchone() or ({},)
+        seen.append(tuple(told.get(name) for name in ("running", "read", "of")))
+        return datetime(2026, 1, 1, tzinfo=UTC)
+
+    connector = Given({f"{n}.md": f"# {n}\n".encode() for n in range(3)}, modified_at=now)
+    for of in (None, 3):
+        intake.take_over(connector)
+        now()
+        assert (seen[0], seen[-1]) == ((True, 0, of), (False, 3, of))
+        seen.clear()
+        connector.texts["0.md"] = b"# other\n"
 
 
 def test_a_source_that_breaks_off_keeps_what_it_told_and_loses_nothing(intake: Intake) -> None:

@@ -136,7 +136,7 @@ import os, pickle, signal, sys
 from pathlib import Path
 import psycopg
 from groundplan.knowledge.ingest import take_over
-from groundplan.knowledge.intake import run
+from groundplan.knowledge.intake import batch
 from groundplan.knowledge.sources.open import opened
 
 class Dying(psycopg.Connection):
@@ -158,7 +158,7 @@ class Killed:
             os.kill(os.getpid(), signal.SIGKILL)
         return self._connector.read(key)
 
-run.BATCH = 20
+batch.BATCH = 20
 source, root = pickle.loads(sys.stdin.buffer.read())
 conn = Dying.connect(sys.argv[1], autocommit=True)
 take_over(conn, source, Killed(opened(source, root, conn, mirrors=root / "mirrors"), int(sys.argv[2])))

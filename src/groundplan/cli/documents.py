@@ -44,12 +44,21 @@ def sources(home: HomeOption = None, as_json: JsonOption = False) -> None:
     rows = [
         (
             row["name"], row["type"], row["health"], row["owner"], row["documents"], row["kept_back"],
-            "-" if row["quality"] is None else f"{row['quality']:.0%}", row["findings"], row["health_reason"] or "",
+            "-" if row["quality"] is None else f"{row['quality']:.0%}", row["findings"],
+            _reading(row["progress"]) or row["health_reason"] or "",
         )
         for row in value["sources"]
     ]  # fmt: skip
     heads = ("source", "type", "health", "owner", "documents", "kept back", "quality", "findings", "")
     emit(value, as_json, table(heads, rows) if rows else "No source is declared.")
+
+
+def _reading(progress: dict[str, Any] | None) -> str:
+    """How far a run over a source is; empty where none goes on."""
+    if not progress or not progress.get("running"):
+        return ""
+    of = f" of about {progress['of']}" if progress.get("of") else ""
+    return f"reading: {progress['read']}{of}, {progress['failed']} cannot be read"
 
 
 def documents(

@@ -149,7 +149,8 @@ def _conclude(
     everything = whole and away is None
     quality_store.tell(conn, source.name, found, kinds=_READING, settled=None if everything else looked)
     tables = [each for key, tables in tally.tables.items() for each in of_tables(source, key, tables)]
-    with_tables = {f"{subject}/{key}".rstrip("/") for key in [*tally.tables, *tally.gone]}
+    bad = [each.key for each in tally.bad]
+    with_tables = {f"{subject}/{key}".rstrip("/") for key in [*tally.tables, *tally.gone, *bad]}
     quality_store.tell(conn, source.name, tables, kinds=_TABLES, settled=with_tables if source.checks else None)
     _unknown_readers(conn, source, subject)
     _held(conn, source, subject)

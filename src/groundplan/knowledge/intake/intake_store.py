@@ -29,10 +29,10 @@ _COLUMNS = """id uuid, source text, path text, title text, digest text, modified
   state text, sensitivity text, owner text, steward text, purposes text[], workloads text[], residency text[],
   licence text, valid_from date, valid_until date, review_days int, retain_until date, legal_hold boolean,
   origins jsonb, declared jsonb, media text, bytes bigint, content text, sketch bytea, token text, settled text,
-  chunked text, lines int, notes text[], supersedes text[], confined boolean"""
+  chunked text, lines int, notes text[], supersedes text[], confined boolean, tables_by text"""
 _NAMES = ", ".join(column.split()[0] for column in _COLUMNS.split(","))
 _CONTENT = ("title", "digest", "modified_at", "media", "bytes", "content", "sketch", "token", "chunked", "lines",
-            "notes", "supersedes", "confined")  # fmt: skip
+            "notes", "supersedes", "confined", "tables_by")  # fmt: skip
 HELD = (
     "state",
     "sensitivity",
@@ -80,6 +80,8 @@ class Known:
     content: str | None = None
     held_by: str | None = None
     """What put it under a legal hold, as its origins name it."""
+    tables_by: str | None = None
+    """By which checks its tables were looked at."""
 
 
 def known(conn: Conn, source: str) -> dict[str, Known]:
@@ -87,7 +89,7 @@ def known(conn: Conn, source: str) -> dict[str, Known]:
     with conn.cursor(row_factory=class_row(Known)) as cursor:
         rows = cursor.execute(
             """SELECT id, path, digest, deleted_at IS NULL AS live, token, settled, chunked, declared, decided,
-                 modified_at, review_by, media, title, content,
+                 modified_at, review_by, media, title, content, tables_by,
                  CASE WHEN legal_hold THEN origins #>> '{legal_hold,from}' END AS held_by
                FROM document WHERE source = %s""",
             (source,),
@@ -145,6 +147,11 @@ def put_tokens(conn: Conn, tokens: Mapping[UUID, str]) -> None:
         "UPDATE document d SET token = t.token FROM unnest(%s::uuid[], %s::text[]) AS t(id, token) WHERE d.id = t.id",
         (list(tokens), list(tokens.values())),
     )
+
+
+def put_checked(conn: Conn, documents: Sequence[UUID], checks: str) -> None:
+    """Of documents that did not change: by which checks their tables were looked at."""
+    conn.execute("UPDATE document SET tables_by = %s WHERE id = ANY(%s)", (checks, list(documents)))
 
 
 def take_away(conn: Conn, documents: Iterable[UUID]) -> None:

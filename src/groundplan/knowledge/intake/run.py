@@ -8,11 +8,9 @@ certain. Nothing is decided here about who may search which source, and no vecto
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,21 +31,18 @@ from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.model import serving
 from groundplan.knowledge.index.recut import recut
 from groundplan.knowledge.intake import intake_store as store
-from groundplan.knowledge.intake.content import LONGEST_NAME, changed_at, digest_of, nameable
+from groundplan.knowledge.intake.batch import Batch, Pending
+from groundplan.knowledge.intake.content import LONGEST_NAME, changed_at, checks_mark, digest_of, nameable
 from groundplan.knowledge.intake.settle import Settled, closed, declared, settle, source_values, superseded_paths
 from groundplan.knowledge.intake.tally import Bad, Tally
-from groundplan.knowledge.model import Readers
-from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Piece, Refused
-from groundplan.knowledge.parsing.prepare import PROCESSING
+from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused
+from groundplan.knowledge.parsing.prepare import PROCESSING, TABLED
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.parsing.text import clean, printable
 from groundplan.knowledge.sources.model import Change, Connector, Content, Cursor
 from groundplan.knowledge.store import put_readers, unknown_readers
 
 log = logging.getLogger("groundplan.knowledge.intake")
-BATCH = 200
-_BATCH_CHARACTERS = 4_000_000
-_BATCH_SECONDS = 2.0
 MOST_AWAY = 20
 """So many documents of a source may be out of reach before the source itself is taken for away."""
 _DATA = (psycopg.DataError, psycopg.IntegrityError, CardinalityViolation, ProgramLimitExceeded, ValueError)
@@ -55,44 +50,6 @@ _DATA = (psycopg.DataError, psycopg.IntegrityError, CardinalityViolation, Progra
 
 Progress = Callable[[str, str], None]
 """Told (source, path) before each document."""
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What is written together."""
-
-    rows: list[Mapping[str, Any]] = field(default_factory=list)
-    held: list[Mapping[str, Any]] = field(default_factory=list)
-    tokens: dict[UUID, str] = field(default_factory=dict)
-    readers: dict[UUID, Readers] = field(default_factory=dict)
-    chunks: dict[UUID, list[Piece]] = field(default_factory=dict)
-    plain: set[UUID] = field(default_factory=set)
-    """Of `chunks`: documents that are no Markdown."""
-    replaced: list[UUID] = field(default_factory=list)
-    removed: dict[UUID, Cause] = field(default_factory=dict)
-    cursor: Cursor | None = None
-    began: float = field(default_factory=time.monotonic)
-    characters: int = 0
-
-    @property
-    def full(self) -> bool:
-        count = len(self.rows) + len(self.held) + len(self.removed) + len(self.tokens) // 10
-        late = time.monotonic() - self.began > _BATCH_SECONDS
-        return (
-            count >= BATCH or self.characters >= _BATCH_CHARACTERS or (late and (count > 0 or self.cursor is not None))
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A document on its way through the parser."""
-
-    change: Change
-    content: Content
-    around: tuple[Any, ...]
-    digest: str
-    clear: bool
-    """No document before it is tried again."""
 
 
 class Run:
@@ -114,11 +71,13 @@ class Run:
         self._values = source_values(source, review_days)
         self._progress = progress
         self._pdf = "" if source.pdf == "plain" else f"{source.pdf}:{(models or Path()) / source.pdf}"
+        self._checks = checks_mark(source.checks, datetime.now(UTC).date())
         self._known = store.known(conn, source.name)
         self._blocked = store.blocked(conn, source.name)
+        self._of = sum(one.live for one in self._known.values())
         self._limit = serving(index_store.editions(conn)).settings.limit(source.name)
-        self._batch = _Batch()
-        self._pending: deque[_Pending] = deque()
+        self._batch = Batch()
+        self._pending: deque[Pending] = deque()
         self._ids: dict[str, UUID] = {}
         self._nobody: dict[str, bool] = {}
         self._away = 0
@@ -129,6 +88,14 @@ class Run:
 
     def take_over(self) -> Tally:
         """Everything since the cursor. Raises `Unavailable` where the source is away: what was done stays."""
+        store.go_on(self._conn, self._source.name, None, self._progressed(running=True))
+        try:
+            return self._take_over()
+        finally:
+            with suppress(psycopg.Error):
+                store.go_on(self._conn, self._source.name, None, self._progressed(running=False))
+
+    def _take_over(self) -> Tally:
         old = any(one.live and one.chunked != PROCESSING for one in self._known.values())
         cursor = None if old else store.cursor_of(self._conn, self._source.name)
         for _, outcome in self._sandbox.parse_all(self._jobs(self._changes(cursor))):
@@ -141,6 +108,8 @@ class Run:
                     self._write_if(full=True)
         elif self._ended is None:
             self._settle_again()
+        if self._checks is not None and self._ended is None:
+            self._check_again(self._checks)
         self._write_if(full=False)
         if self._source.checks and self._ended is None:
             with self._ends_here():
@@ -180,6 +149,30 @@ class Run:
                 with self._costs_one(path):
                     self._unchanged(one, Change(path, one.token or ""), tuple(self._connector.around(path)))
                 self._write_if(full=True)
+
+    def _check_again(self, checks: str) -> None:
+        """Look at the tables of documents that did not change: the checks did, or a table has grown old."""
+        done = {*self.tally.tables, *self.tally.gone, *(bad.key for bad in self.tally.bad)}
+        for path, one in self._known.items():
+            if not one.live or path in done or one.tables_by == checks or one.media not in TABLED:
+                continue
+            if self._ended is not None:
+                return
+            with self._costs_one(path):
+                content = self._connector.read(path)
+                if digest_of(content, PROCESSING) != one.digest:
+                    continue  # it has changed meanwhile: the next run takes it over
+                outcome = self._sandbox.parse(self._job(path, content))
+                if isinstance(outcome, Parsed):
+                    self.tally.tables[path] = outcome.tables
+                self._batch.checked.append(one.id)
+            self._write_if(full=True)
+
+    def _job(self, key: str, content: Content) -> Job:
+        return Job(
+            key=key, data=content.data, media=content.media, tables=bool(self._source.checks), limit=self._limit,
+            pdf=self._pdf,
+        )  # fmt: skip
 
     @contextmanager
     def _costs_one(self, key: str) -> Iterator[None]:
@@ -223,10 +216,7 @@ class Run:
                 self.tally.seen.add(change.key)
             if content is not None:
                 self._pending.append(content)
-                yield Job(
-                    key=change.key, data=content.content.data, media=content.content.media,
-                    tables=bool(self._source.checks), limit=self._limit, pdf=self._pdf,
-                )  # fmt: skip
+                yield self._job(change.key, content.content)
             elif not self._pending:
                 # behind documents that are still being parsed, the cursor waits for them
                 self._advance(change, clear=not self._again)
@@ -237,7 +227,7 @@ class Run:
         if clear and self._clear:
             self._batch.cursor = change.cursor or self._batch.cursor
 
-    def _needed(self, change: Change) -> _Pending | None:
+    def _needed(self, change: Change) -> Pending | None:
         """What has to be parsed of a change: nothing where the document is as it was, or cannot be read."""
         with self._costs_one(change.key):
             around = tuple(self._connector.around(change.key))
@@ -250,7 +240,7 @@ class Run:
             if one is not None and one.live and one.digest == digest and one.chunked == PROCESSING:
                 self._unchanged(one, change, around)
                 return None
-            return _Pending(change, content, around, digest, clear=not self._again)
+            return Pending(change, content, around, digest, clear=not self._again)
         return None
 
     def _put_off(self, key: str, error: Unavailable) -> None:
@@ -293,7 +283,7 @@ class Run:
         elif one.token != change.version:
             self._batch.tokens[one.id] = change.version
 
-    def _parsed(self, pending: _Pending, outcome: Outcome) -> None:
+    def _parsed(self, pending: Pending, outcome: Outcome) -> None:
         key, again = pending.change.key, self._again
         if isinstance(outcome, Refused):
             self._bad(key, outcome.code, outcome.message, outcome.hint)
@@ -304,7 +294,7 @@ class Run:
         # documents come back in order: everything before this one is done
         self._advance(pending.change, clear=pending.clear)
 
-    def _take(self, pending: _Pending, parsed: Parsed) -> None:
+    def _take(self, pending: Pending, parsed: Parsed) -> None:
         key, content = pending.change.key, pending.content
         one = self._known.get(key)
         modified = changed_at(one, content, parsed)
@@ -321,7 +311,7 @@ class Run:
         self._batch.characters += parsed.characters
         if told_before:
             self._batch.replaced.append(id)
-        if parsed.tables:
+        if self._checks is not None:
             self.tally.tables[key] = parsed.tables
         self.tally.seen.add(key)
         self.tally.read += 1
@@ -332,7 +322,7 @@ class Run:
             self.tally.added += 1
 
     def _row(
-        self, id: UUID, pending: _Pending, parsed: Parsed, settled: Settled, modified: datetime
+        self, id: UUID, pending: Pending, parsed: Parsed, settled: Settled, modified: datetime
     ) -> Mapping[str, Any]:
         return {
             **settled.row,
@@ -352,6 +342,7 @@ class Run:
             "notes": parsed.notes,
             "supersedes": superseded_paths(pending.change.key, settled.own),
             "confined": parsed.confined,
+            "tables_by": self._checks,
         }
 
     def _tell(self, key: str, code: str, message: str, hint: str) -> None:
@@ -381,20 +372,20 @@ class Run:
         batch = self._batch
         if full and not batch.full:
             return
-        self._batch = _Batch()
+        self._batch = Batch()
         try:
             self._write(batch)
         except _DATA as error:
             log.warning("documents of source %s are written one by one: %s", self._source.name, first_line(error))
             self._write_apart(batch)
 
-    def _write_apart(self, batch: _Batch) -> None:
+    def _write_apart(self, batch: Batch) -> None:
         """Each document by itself, so that one which PostgreSQL refuses costs that one; last what is left, and the
         cursor."""
-        rest = _Batch(tokens=batch.tokens, removed=batch.removed, cursor=batch.cursor)
+        rest = Batch(tokens=batch.tokens, checked=batch.checked, removed=batch.removed, cursor=batch.cursor)
         for row in batch.rows:
             id = UUID(row["id"])
-            part = _Batch(
+            part = Batch(
                 rows=[row], readers={id: batch.readers[id]}, chunks={id: batch.chunks[id]}, plain=batch.plain & {id},
                 replaced=[id] if id in batch.replaced else [],
             )  # fmt: skip
@@ -402,10 +393,10 @@ class Run:
         paths = {one.id: path for path, one in self._known.items()}
         for row in batch.held:
             id = UUID(row["id"])
-            self._write_one(paths[id], _Batch(held=[row], readers={id: batch.readers[id]}), rest)
+            self._write_one(paths[id], Batch(held=[row], readers={id: batch.readers[id]}), rest)
         self._write(rest)
 
-    def _write_one(self, key: str, part: _Batch, rest: _Batch) -> None:
+    def _write_one(self, key: str, part: Batch, rest: Batch) -> None:
         try:
             self._write(part)
         except _DATA as error:
@@ -424,7 +415,7 @@ class Run:
                 self.tally.added -= 1
             self.tally.chunks -= sum(map(len, part.chunks.values()))
 
-    def _write(self, batch: _Batch) -> None:
+    def _write(self, batch: Batch) -> None:
         kept = 0
         with self._conn.transaction():
             if batch.rows or batch.removed or batch.held:
@@ -437,13 +428,15 @@ class Run:
                 store.put_held(self._conn, batch.held)
             if batch.tokens:
                 store.put_tokens(self._conn, batch.tokens)
+            if batch.checked and self._checks is not None:
+                store.put_checked(self._conn, batch.checked, self._checks)
             if batch.readers:
                 put_readers(self._conn, batch.readers)
             if batch.removed:
                 kept += self._take_out(batch.removed)
             if batch.rows or batch.removed or batch.held:
                 store.tell_followers(self._conn)
-            store.go_on(self._conn, self._source.name, batch.cursor, self._progressed())
+            store.go_on(self._conn, self._source.name, batch.cursor, self._progressed(running=True))
         self.tally.kept += kept
 
     def _take_out(self, removed: Mapping[UUID, Cause]) -> int:
@@ -456,7 +449,7 @@ class Run:
         deletion_store.forget(self._conn, noted)
         return kept
 
-    def _put_chunks(self, batch: _Batch) -> None:
+    def _put_chunks(self, batch: Batch) -> None:
         """Into every edition that there is, cut as that one is: none of them ever lacks what another has."""
         store.take_away(self._conn, batch.replaced)
         for edition in index_store.editions(self._conn):
@@ -467,11 +460,13 @@ class Run:
                 }
             store.put_chunks(self._conn, edition.id, chunks)
 
-    def _progressed(self) -> dict[str, Any]:
+    def _progressed(self, *, running: bool) -> dict[str, Any]:
+        """`of`: about how many there are, by the run before; None at the first."""
         tally = self.tally
         return {
-            "read": tally.read, "added": tally.added, "changed": tally.changed, "deleted": tally.deleted,
-            "failed": len(tally.bad), "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "read": tally.read, "of": self._of or None, "added": tally.added, "changed": tally.changed,
+            "deleted": tally.deleted, "failed": len(tally.bad), "running": running,
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
         }  # fmt: skip
 
 

@@ -25,6 +25,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     columns: list[str]
     rows: list[list[str]]
+    partial: bool = False
+    """There are more rows than these."""
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):

@@ -57,6 +57,8 @@ READERS: Final[Mapping[str, Callable[[bytes, str], Read]]] = {
     **dict.fromkeys(sorted(recognise.PICTURES), recognise.picture),
 }
 """Suffix -> reader of (bytes, name)."""
+TABLED: Final = frozenset({"csv", "tsv", "html", "htm", "pdf", "docx", "xlsx", "pptx"})
+"""Suffixes of what may have tables."""
 
 
 def prepare(job: Job) -> Parsed:

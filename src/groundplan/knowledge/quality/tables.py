@@ -29,6 +29,8 @@ def of_tables(source: Source, key: str, tables: Sequence[Table], now: datetime |
     subject = f"source/{source.name}/{key}" if key else f"source/{source.name}"
     found: list[Finding] = []
     for table in tables:
+        if table.partial and any(_is_meant(check, table, key) for check in source.checks):
+            found.append(_partial(source, subject, table))
         for check in source.checks:
             if not _is_meant(check, table, key):
                 continue
@@ -48,6 +50,16 @@ def of_tables(source: Source, key: str, tables: Sequence[Table], now: datetime |
                     )
                 )
     return found
+
+
+def _partial(source: Source, subject: str, table: Table) -> Finding:
+    """Of a table with more rows than are checked."""
+    return Finding(
+        kind="knowledge.table", subject=subject, severity="medium", owner=source.governed.steward or source.owner,
+        message=f"only the first {len(table.rows):,} rows of {table.name} are checked, and not how fresh it is",
+        mark=f"{table.name}:rows", hint="Name a view that has the rows which matter, such as those of the last weeks.",
+        detail={"check": "rows", "rows": len(table.rows)},
+    )  # fmt: skip
 
 
 def _is_meant(check: Check, table: Table, key: str) -> bool:
@@ -87,7 +99,8 @@ def checked(table: Table, check: Check, now: datetime) -> Iterator[tuple[str, st
         yield from _rows("form", [each for each in values if not form.fullmatch(each[1])], f"'{name}' has another form")
     if check.get("unique"):
         yield from _rows("key", _repeated(values), f"'{name}' is there more than once")
-    yield from _fresh(values, check, now)
+    if not table.partial:
+        yield from _fresh(values, check, now)
     if check.get("sensor"):
         yield from _sensor(table, at, check)
 

@@ -116,14 +116,30 @@ class Rows:
         return self._around
 
     def tables(self) -> Sequence[Table]:
-        """The whole table, for checks; not one that is too long to be checked at once."""
+        """The table, for checks; of one that is too long to be checked at once its first rows."""
         names = self._engine.columns(self._layout)
         rows: list[list[str]] = []
+        partial = False
         for row in self._engine.rows(self._layout, names):
-            if len(rows) == MAX_CHECKED:
+            if partial := len(rows) == MAX_CHECKED:
                 break
             rows.append(["" if value is None else clean(str(value)) for value in row[: len(names)]])
-        return (Table(name=self._layout.table, columns=names, rows=rows),)
+        return (Table(name=self._layout.table, columns=names, rows=rows, partial=partial),)
+
+
+def _moment(value: object) -> datetime | None:
+    """The time that a column of changes tells, if it is one and has come: it may be a number of versions."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    if not isinstance(value, datetime):
+        return None
+    found = value if value.tzinfo else value.replace(tzinfo=UTC)
+    return found if found <= datetime.now(UTC) else None
 
 
 def _text(value: object) -> str:

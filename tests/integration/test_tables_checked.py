@@ -1,0 +1,89 @@
+"""Declared checks hold for tables that did not change too: since they were declared, and as days go by."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dulwich import porcelain
+from tests.knowledge_intake import Intake
+
+from groundplan.blueprint.model import Source
+from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.intake.content import checks_mark
+from groundplan.knowledge.sources import sql
+from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.git import Git
+from groundplan.knowledge.sources.model import Connector
+from groundplan.knowledge.sources.sql import Layout, Rows, Sqlite
+from groundplan.testing.database import Database
+
+NOW = datetime.now(UTC)
+FRESH = {"column": "at", "fresh": 86_400_000}
+
+
+@pytest.fixture
+def intake(database: Database) -> Iterator[Intake]:
+    intake = Intake(database)
+    yield intake
+    intake.close()
+
+
+def look(intake: Intake, connector: Connector, *checks: dict[str, Any]) -> dict[tuple[str, str], str]:
+    source = Source(
+        name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["everyone"], checks=list(checks)
+    )
+    take_over(intake.conn, source, connector)
+    return {key: message for key, message in intake.findings().items() if key[0] == "knowledge.table"}
+
+
+@pytest.mark.parametrize("kind", ["folder", "git"])
+def test_a_check_is_about_files_that_did_not_change(intake: Intake, tmp_path: Path, kind: str) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "old.csv").write_text(f"id,at\n1,{(NOW - timedelta(days=2)).isoformat()}\n1,\n")
+    (work / "text.md").write_text("# Text\n")
+    if kind == "git":
+        porcelain.init(str(work))
+        porcelain.add(str(work), [str(work / "old.csv"), str(work / "text.md")])
+        who = b"a <a@x.example>"
+        porcelain.commit(str(work), message=b"a", author=who, committer=who)
+
+    def again(*checks: dict[str, Any]) -> dict[tuple[str, str], str]:
+        connector: Connector = Folder(work) if kind == "folder" else Git(str(work), tmp_path / "mirrors")
+        return look(intake, connector, *checks)
+
+    assert again() == {}
+    assert "the newest 'at' is of" in again(FRESH)["knowledge.table", "old.csv"]
+    assert "more than once" in again({"column": "id", "unique": True})["knowledge.table", "old.csv"]
+    assert again({"column": "id", "type": "integer"}) == {}, "one that is taken back is told no more"
+    assert intake.one("old.csv", "version") == 1
+
+
+def test_how_fresh_a_table_is_is_looked_at_each_day() -> None:
+    day = date(2026, 11, 26)
+    assert checks_mark([FRESH], day) != checks_mark([FRESH], day + timedelta(days=1))
+    assert checks_mark([{"column": "id"}], day) == checks_mark([{"column": "id"}], day + timedelta(days=1))
+    assert checks_mark([], day) is None
+
+
+def test_a_table_that_is_checked_in_part_says_so(
+    intake: Intake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "MAX_CHECKED", 2)
+    with closing(sqlite3.connect(tmp_path / "a.db")) as db:
+        db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, at TEXT)")
+        for number, days in enumerate((9, 5), 1):
+            db.execute("INSERT INTO t VALUES (?, ?)", (number, (NOW - timedelta(days=days)).isoformat()))
+        db.commit()
+        connector = Rows(Sqlite(tmp_path / "a.db"), Layout("t"))
+        assert "the newest 'at'" in look(intake, connector, FRESH)["knowledge.table", ""]
+        db.execute("INSERT INTO t VALUES (3, ?)", (NOW.isoformat(),))
+        db.commit()
+        told = look(intake, Rows(Sqlite(tmp_path / "a.db"), Layout("t")), FRESH)
+    assert told == {("knowledge.table", ""): "only the first 2 rows of t are checked, and not how fresh it is"}
