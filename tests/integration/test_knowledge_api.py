@@ -280,7 +280,7 @@ def test_the_command_line_says_the_same(control: Control, monkeypatch: pytest.Mo
     run("decide", "handbook/leave.md", "valid_until", "-", "--reason", "a mistake")
     assert "handbook/leave.md" in run("mentions", "pumping machine", "--reason", "request 12")
     assert "old.md" in run("deletions")
-    assert '"events"' in run("lineage")
+    assert '"events"' in run("lineage", "--since", "2026-11-01", "--until", "2026-11-02T12:00Z")
 
 
 def test_without_a_duty_nobody_sees_documents(control: Control, tmp_path: Path) -> None:

@@ -317,9 +317,21 @@ def test_answers_and_documents_lead_to_each_other(world: World) -> None:
     (rested,) = lineage_store.rested_on(world.control, call)
     assert (rested["version_then"], rested["version_now"], rested["changed_since"]) == (1, 2, True)
     calls = lineage_store.used_since(world.control, NOW - timedelta(days=1), NOW + timedelta(days=1))
-    documents = lineage_store.documents_of(world.control, [id for one in calls for id in one["documents"]])
-    first, _ = events("acme", calls, documents)
+    ids = [each["document"] for one in calls for each in one["passages"]]
+    documents = lineage_store.documents_of(world.control, ids)
+    every = list(events("acme", calls, documents))
+    first, _ = (one for one in every if one["eventType"] != "START" and one["job"]["name"].startswith("workload/"))
     assert first["eventType"] == "COMPLETE"
     assert first["inputs"][0]["namespace"] == "groundplan/acme/s"
+    assert first["inputs"][0]["facets"]["version"]["datasetVersion"] == "1", "as it was then"
     assert first["run"]["runId"] == str(call)
+    # from the answer back to the source, each step being the output of a run
+    made = {(one["outputs"][0]["namespace"], one["outputs"][0]["name"]): one for one in every}
+    way, at = [], ("groundplan/acme", f"answer/{call}")
+    while at in made:
+        way.append(made[at]["job"]["name"])
+        at = (made[at]["inputs"][-1]["namespace"], made[at]["inputs"][-1]["name"])
+    assert way == ["workload/w", "retrieval/w", "cut/s", "read/s"]
+    assert at == ("groundplan/acme", "source/s")
+    assert [one["eventType"] for one in every].count("START") * 2 == len(every)
     assert date.fromisoformat(first["eventTime"][:10])

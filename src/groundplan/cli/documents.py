@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
@@ -209,13 +210,19 @@ def lineage(
     call: Annotated[
         str | None, typer.Argument(help="A call: what its answer rested on. Left out: all of the last day.")
     ] = None,
+    since: Annotated[str | None, typer.Option("--since", help="Events from this time on, such as 2026-11-01.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Events before this time; left out: now.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What an answer rested on; without a call, OpenLineage events of the last day."""
     client = ControlClient.connect(home)
     if call is None:
-        value = client.get("/api/knowledge/lineage")
+        wanted = {name: _time(given) for name, given in (("since", since), ("until", until)) if given is not None}
+        value = client.get(f"/api/knowledge/lineage?{urlencode(wanted)}")
+        while following := value.pop("next", None):
+            more = client.get(f"/api/knowledge/lineage?{urlencode({**wanted, 'since': following})}")
+            value = {"events": value["events"] + more["events"]} | ({"next": more["next"]} if "next" in more else {})
         emit(value, True, "")
         return
     value = client.get(f"/api/knowledge/calls/{quote(call, safe='')}/lineage")
@@ -225,6 +232,15 @@ def lineage(
         for row in value["rested_on"]
     ]  # fmt: skip
     emit(value, as_json, table(("document", "lines", "version", ""), rows) if rows else "It rested on no document.")
+
+
+def _time(text: str) -> str:
+    """A day or a time of ISO 8601, in UTC where it names no zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Invalid(f"'{text}' is no time", code="usage", hint="Write 2026-11-01 or 2026-11-01T12:00Z.") from error
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()
 
 
 def mentions(

@@ -269,13 +269,19 @@ def rested_on(call_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
 
 @router.get("/knowledge/lineage")
 def lineage(services: Using, _: Reader, since: datetime | None = None, until: datetime | None = None) -> dict[str, Any]:
-    """OpenLineage events of grounded answers, of the last day unless said; no question and no answer is in them."""
+    """OpenLineage events from sources to grounded answers, of the last day unless said. Of more calls than one answer
+    holds, `next` is the time to go on `since`. No question and no answer is in them."""
     end = until or services.clock.now()
     with services.transaction() as conn:
         company = current_blueprint(conn).company
         calls = lineage_store.used_since(conn, since or end - timedelta(days=1), end)
-        ids = sorted({id for call in calls for id in call["documents"]})
-        return {"events": list(events(company, calls, lineage_store.documents_of(conn, ids)))}
+        whole = len(calls) < lineage_store.MOST or calls[0]["at"] == calls[-1]["at"]
+        following = None if whole else calls[-1]["at"]
+        # those of that very moment may not be all: they come with the next
+        told = [call for call in calls if call["at"] != following] or calls
+        ids = sorted({each["document"] for call in told for each in call["passages"]})
+        found = list(events(company, told, lineage_store.documents_of(conn, ids)))
+    return {"events": found} if following is None else {"events": found, "next": following}
 
 
 @router.get("/knowledge/glossary")

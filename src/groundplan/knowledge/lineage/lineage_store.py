@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from psycopg import Connection
 from psycopg.rows import dict_row
 
 Conn = Connection[Any]
+MOST: Final = 10_000
+"""Calls of one export."""
 
 
 def rested_on(conn: Conn, call: UUID) -> list[dict[str, Any]]:
@@ -46,25 +48,31 @@ def used_by(conn: Conn, document: UUID, *, limit: int = 100) -> list[dict[str, A
         ).fetchall()
 
 
-def used_since(conn: Conn, since: datetime, until: datetime, limit: int = 10_000) -> list[dict[str, Any]]:
-    """Grounded calls with the documents that they used, for export, the oldest first."""
+def used_since(conn: Conn, since: datetime, until: datetime, limit: int = MOST) -> list[dict[str, Any]]:
+    """Grounded calls with the passages that they used, each with the version of its document then, for export, the
+    oldest first."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             """SELECT c.id, c.at, c.workload, c.status, c.model, c.duration_ms, ARRAY(
-                 SELECT DISTINCT s.passage ->> 0 FROM jsonb_array_elements(c.detail -> 'sources') AS s(passage)
-                 ) AS documents
+                 SELECT jsonb_build_object('document', p.passage ->> 0, 'first_line', (p.passage ->> 2)::int,
+                   'last_line', (p.passage ->> 3)::int, 'version', (SELECT max(x.version) FROM document_version x
+                     WHERE x.document_id = (p.passage ->> 0)::uuid AND x.at <= c.at))
+                 FROM jsonb_array_elements(c.detail -> 'sources') WITH ORDINALITY AS p(passage, place)
+                 ORDER BY p.place) AS passages
                FROM call c WHERE c.at >= %s AND c.at < %s AND c.detail -> 'sources' <> '[]' ORDER BY c.at LIMIT %s""",
             (since, until, limit),
         ).fetchall()
 
 
 def documents_of(conn: Conn, ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Source, path, title, version and owner of documents by id; those that are gone are left out."""
+    """Source, path, title, version, owner, and when each version was read, of documents by id; those that are gone are
+    left out."""
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
-            """SELECT d.id::text, d.source, d.path, d.title, d.version, d.owner, d.media, d.modified_at, s.type
-               FROM document d JOIN source s ON s.name = d.source
-               WHERE d.id = ANY(%s::uuid[]) AND d.deleted_at IS NULL""",
+            """SELECT d.id::text, d.source, d.path, d.title, d.version, d.owner,
+                 ARRAY(SELECT version FROM document_version v WHERE v.document_id = d.id ORDER BY version) AS numbers,
+                 ARRAY(SELECT at FROM document_version v WHERE v.document_id = d.id ORDER BY version) AS times
+               FROM document d WHERE d.id = ANY(%s::uuid[]) AND d.deleted_at IS NULL""",
             (ids,),
         ).fetchall()
-    return {row["id"]: row for row in rows}
+    return {row["id"]: row | {"versions": dict(zip(row["numbers"], row["times"], strict=True))} for row in rows}
