@@ -275,6 +275,8 @@ def test_the_command_line_says_the_same(control: Control, monkeypatch: pytest.Mo
     assert "failing" in run("sources")
     assert "handbook/leave.md" in run("documents", "--source", "handbook", "--text", "leave")
     assert "steward" in run("document", "handbook/leave.md")
+    assert "ana@acme.example" in run("access", "handbook/leave.md")
+    assert "ana@acme.example may read it" in run("access", "handbook/leave.md", "--person", "ana@acme.example")
     assert "pumping machine" in run("findings", "--kind", "glossary")
     assert "is 2030-01-01" in run("decide", "handbook/leave.md", "valid_until", "2030-01-01", "--reason", "looked at")
     run("decide", "handbook/leave.md", "valid_until", "-", "--reason", "a mistake")

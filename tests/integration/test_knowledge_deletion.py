@@ -280,6 +280,8 @@ def test_who_may_read_and_why(world: World) -> None:
     assert [row["email"] for row in governed_store.who_may_read(world.control, world.id("a.md"))] == [
         "ana@acme.example"
     ]
+    (who,) = governed_store.who_may_read(world.control, world.id("a.md"))
+    assert (who["by"], who["through"], who["grants"]) == (["staff"], {"staff": ["hr", "staff"]}, [])
     world.write("a.md", "---\nreaders: [nobody]\n---\n# A\n")
     world.ingest()
     until = NOW.date() + timedelta(days=3)
@@ -292,6 +294,8 @@ def test_who_may_read_and_why(world: World) -> None:
     by = {"reader": "source/s", "refuses": False, "through": ["hr", "staff"], "grant": grant}
     assert told == {"readable": True, "by": [by]}, "and a grant on another source gives nothing of this one"
     assert [row["by"] for row in governed_store.who_may_read(world.control, world.id("a.md"))] == [["source/s"]]
+    (who,) = governed_store.who_may_read(world.control, world.id("a.md"))
+    assert who["grants"] == [{"to": "staff", "through": ["hr", "staff"]}]
     world.control.execute("UPDATE source_grant SET until = %s WHERE source = 's'", (NOW.date() - timedelta(days=1),))
     assert not governed_store.why_readable(world.control, world.id("a.md"), world.person)["readable"]
     world.write("a.md", "---\nreaders: [staff]\ndeny: [hr]\n---\n# A\n")

@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
         sources,
         documents,
         document,
+        access,
         findings,
         decide,
         delete,
@@ -112,6 +113,35 @@ def document(which: Document, home: HomeOption = None, as_json: JsonOption = Fal
     lines += [f"kept by a legal hold: version {row['version'] or '-'}, {row['cause']}" for row in value["kept"]]
     lines.append(f"{len(value['used_by'])} answers used it; {len(value['people'])} people may read it")
     emit(value, as_json, "\n".join(lines))
+
+
+def access(
+    which: Document,
+    person: Annotated[str | None, typer.Option("--person", help="An address: why they may read it, or not.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Who may read a document, or why somebody may, by which groups and grants."""
+    client = ControlClient.connect(home)
+    path = f"/api/knowledge/documents/{id_of(client, which)}"
+    if person is None:
+        value = {"people": client.get(path)["people"]}
+        rows = [(row["email"], row["name"], "; ".join(_ways(row))) for row in value["people"]]
+        emit(value, as_json, table(("who", "name", "through"), rows) if rows else "Nobody may read it.")
+        return
+    value = client.get(f"{path}/access?{urlencode({'person': person})}")
+    lines = [f"{person} {'may read it' if value['readable'] else 'may not read it'}"]
+    for row in value["by"]:
+        to = row.get("grant", {}).get("to")
+        way = row["through"] or [to or row["reader"]]
+        lines.append(f"{'refused' if row['refuses'] else 'let in'} {'by a grant to' if to else 'as'} {' > '.join(way)}")
+    emit(value, as_json, "\n".join(lines if value["by"] else [*lines, "none of its readers is them"]))
+
+
+def _ways(row: dict[str, Any]) -> list[str]:
+    """How a person comes to be a reader, each way from their own group on."""
+    own = [" > ".join(row["through"].get(reader, [reader])) for reader in row["by"] if not reader.startswith("source/")]
+    return [*own, *(f"grant to {' > '.join(grant['through']) or grant['to']}" for grant in row["grants"])]
 
 
 def findings(
@@ -215,7 +245,7 @@ def lineage(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What an answer rested on; without a call, OpenLineage events of the last day."""
+    """What an answer rested on; without a call, OpenLineage events from sources to answers, of the last day."""
     client = ControlClient.connect(home)
     if call is None:
         wanted = {name: _time(given) for name, given in (("since", since), ("until", until)) if given is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -57,10 +57,14 @@ def versions(conn: Conn, document: UUID) -> list[dict[str, Any]]:
 
 
 def who_may_read(conn: Conn, document: UUID) -> list[dict[str, Any]]:
-    """Each active person who may read it, and by which of its readers; refusals are left out."""
+    """Each active person who may read it, by which of its readers, and the groups on the way to each of those; of a
+    grant on its source to whom it was given. Refusals are left out."""
     with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """SELECT p.email, p.name, array_agg(DISTINCT r.reader ORDER BY r.reader) AS by
+        rows = cursor.execute(
+            """SELECT p.id, p.email, p.name, array_agg(DISTINCT r.reader ORDER BY r.reader) AS by,
+                 ARRAY(SELECT g.reader FROM source_grant g WHERE g.source = d.source
+                   AND g.reader IN (SELECT reading_names(p.id))
+                   AND (g.until IS NULL OR g.until >= (now() AT TIME ZONE 'UTC')::date) ORDER BY g.reader) AS granted
                FROM document d JOIN (
                    SELECT document_id, reader FROM document_reader WHERE NOT deny
                    UNION ALL SELECT document_id, 'link/' || link FROM document_link) r ON r.document_id = d.id
@@ -68,9 +72,39 @@ def who_may_read(conn: Conn, document: UUID) -> list[dict[str, Any]]:
                  JOIN person p ON p.active AND r.reader IN (SELECT reading_names(p.id))
                WHERE d.id = %s AND NOT EXISTS (SELECT 1 FROM document_reader n WHERE n.document_id = d.id AND n.deny
                  AND n.reader IN (SELECT reading_names(p.id)))
-               GROUP BY p.id ORDER BY p.email LIMIT 500""",
+               GROUP BY p.id, d.source ORDER BY p.email LIMIT 500""",
             (document,),
         ).fetchall()
+    ways = _ways(conn, [row["id"] for row in rows])
+    return [
+        {
+            "email": row["email"], "name": row["name"], "by": row["by"],
+            "through": {reader: way for reader in row["by"] if (way := ways.get((row["id"], reader)))},
+            "grants": [
+                {"to": to, "through": ways.get((row["id"], to), [])}
+                for to in row["granted"]
+                if any(reader.startswith("source/") for reader in row["by"])
+            ],
+        }
+        for row in rows
+    ]  # fmt: skip
+
+
+def _ways(conn: Conn, people: Sequence[UUID]) -> dict[tuple[UUID, str], list[str]]:
+    """(person, group) -> the groups on the shortest way from one to the other, the last being that group."""
+    rows = conn.execute(
+        """WITH RECURSIVE way(person, id, name, path) AS (
+             SELECT m.person_id, g.id, g.name, ARRAY[g.name] FROM membership m JOIN people_group g ON g.id = m.group_id
+               WHERE m.person_id = ANY(%s)
+             UNION ALL
+             SELECT w.person, g.id, g.name, w.path || g.name FROM way w JOIN membership m ON m.member_group_id = w.id
+               JOIN people_group g ON g.id = m.group_id
+               WHERE NOT g.name = ANY (w.path) AND array_length(w.path, 1) < 12)
+           SELECT DISTINCT ON (person, name) person, name, path FROM way
+             ORDER BY person, name, array_length(path, 1)""",
+        (list(people),),
+    ).fetchall()
+    return {(person, name): path for person, name, path in rows}
 
 
 def why_readable(conn: Conn, document: UUID, person: UUID) -> dict[str, Any]:
@@ -89,20 +123,9 @@ def why_readable(conn: Conn, document: UUID, person: UUID) -> dict[str, Any]:
              ORDER BY r.deny DESC, r.reader, g.reader""",
         {"document": document, "who": person},
     ).fetchall()
-    paths = conn.execute(
-        """WITH RECURSIVE way(id, name, path) AS (
-             SELECT g.id, g.name, ARRAY[g.name] FROM membership m JOIN people_group g ON g.id = m.group_id
-               WHERE m.person_id = %s
-             UNION ALL
-             SELECT g.id, g.name, w.path || g.name FROM way w JOIN membership m ON m.member_group_id = w.id
-               JOIN people_group g ON g.id = m.group_id
-               WHERE NOT g.name = ANY (w.path) AND array_length(w.path, 1) < 12)
-           SELECT DISTINCT ON (name) name, path FROM way ORDER BY name, array_length(path, 1)""",
-        (person,),
-    ).fetchall()
-    ways = {name: path for name, path in paths}
+    ways = _ways(conn, [person])
     told = [
-        {"reader": reader, "refuses": deny, "through": ways.get(reader if to is None else to, [])}
+        {"reader": reader, "refuses": deny, "through": ways.get((person, reader if to is None else to), [])}
         | ({} if to is None else {"grant": {"to": to, "until": until.isoformat() if until else None}})
         for reader, deny, to, until in rows
     ]
