@@ -241,6 +241,12 @@ def test_documents_are_pushed_and_withdrawn(control: Control) -> None:
     assert control.ask("POST", "/api/knowledge/push", {**body, "documents": [{"path": "x"}]}).code == "push_document"
 
 
+@pytest.mark.parametrize("wrong", [{"told": {"licence": "a\0b"}}, {"readers": ["h\0r"]}, {"told": {"n": [1e999]}}])
+def test_what_cannot_be_kept_of_a_pushed_document_is_told(control: Control, wrong: dict[str, Any]) -> None:
+    body = {"source": "pushed", "documents": [{"path": "x.md", "text": "# X\n", **wrong}]}
+    assert control.ask("POST", "/api/knowledge/push", body).code == "push_document"
+
+
 def test_mentions_are_listed_and_what_is_not_held_goes(control: Control) -> None:
     body = {"words": ["pumping machine"], "reason": "request 12"}
     found = control.ask("POST", "/api/knowledge/mentions", body).body["documents"]

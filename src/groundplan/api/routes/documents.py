@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
+import psycopg
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -323,7 +324,13 @@ def push(body: Pushed, services: Using, caller: SignedIn) -> dict[str, Any]:
                 push_store.withdraw(conn, body.source, item.path)
             else:
                 row = push_store.Pushed(_bytes(item), item.media or "md", item.readers, item.told, services.clock.now())
-                push_store.put(conn, body.source, item.path, row)
+                try:
+                    push_store.put(conn, body.source, item.path, row)
+                except (psycopg.DataError, UnicodeEncodeError) as error:
+                    raise Invalid(
+                        f"{item.path}: its readers or values cannot be kept", code="push_document",
+                        hint="Leave NUL and half characters out, and numbers that are none.",
+                    ) from error  # fmt: skip
     return {"source": body.source, "documents": len(body.documents)}
 
 

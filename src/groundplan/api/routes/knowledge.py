@@ -21,14 +21,17 @@ from groundplan.core.errors import Denied, Invalid
 router = APIRouter(tags=["knowledge"])
 
 
+_NO_NUL = r"^[^\x00]*$"
+
+
 class Where(BaseModel):
     """Only documents of which all of this holds. `path`: how it begins; times bound the last modification."""
 
     model_config = ConfigDict(extra="forbid")
-    path: Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None = None
-    owner: Annotated[str, StringConstraints(min_length=1, max_length=320)] | None = None
+    path: Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=_NO_NUL)] | None = None
+    owner: Annotated[str, StringConstraints(min_length=1, max_length=320, pattern=_NO_NUL)] | None = None
     sensitivity: list[Literal["public", "internal", "confidential", "restricted"]] | None = None
-    media: Annotated[str, StringConstraints(min_length=1, max_length=20)] | None = None
+    media: Annotated[str, StringConstraints(min_length=1, max_length=20, pattern=_NO_NUL)] | None = None
     after: AwareDatetime | None = None
     before: AwareDatetime | None = None
 

@@ -10,6 +10,7 @@ import msgspec
 from groundplan.blueprint.content import Rerank
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+Said = Annotated[str, msgspec.Meta(max_length=1000, pattern=r"^[^\x00]*$")]
 
 
 PERSONAL = b"/personal"
@@ -33,12 +34,12 @@ class Where(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Only documents of which all of this holds; what is None does not matter. `after` and `before` bound the last
     modification (ISO 8601): a document without a date was not modified in any time."""
 
-    path: str | None = None
+    path: Said | None = None
     """How it begins."""
-    owner: str | None = None
+    owner: Said | None = None
     sensitivity: list[str] | None = None
     """One of these."""
-    media: str | None = None
+    media: Said | None = None
     """`md`, `pdf`, `csv`, …"""
     after: Moment | None = None
     before: Moment | None = None
