@@ -42,7 +42,7 @@ class FileSystem:
         # S3 lists by prefix; of others `find` would leave out what fails below the first folder
         listed = self.system.find(self.root, detail=True) if "s3" in _protocols(self.system) else self._walked()
         prefix = f"{self.root.rstrip('/')}/"
-        return {path.removeprefix(prefix): about for path, about in listed.items() if about.get("type") == "file"}
+        return {path.removeprefix(prefix): about for path, about in listed.items() if _is_file(path, about)}
 
     def _walked(self) -> dict[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {}
@@ -57,6 +57,11 @@ class FileSystem:
                     if about.get("type") == "directory":
                         folders.append(name)
         return found
+
+
+def _is_file(path: str, about: Mapping[str, Any]) -> bool:
+    """Not what some programs keep in place of a folder: an empty object whose name ends with a slash."""
+    return about.get("type") == "file" and (not path.endswith("/") or bool(about.get("size")))
 
 
 def opened(url: str, options: Mapping[str, Any]) -> FileSystem:
