@@ -62,6 +62,10 @@ def test_a_price_begins_on_its_day_with_a_signed_blueprint_of_the_same_content(
     service.genesis(conn, signing, FILES)
     old = service.current(conn)
     assert old is not None and inputs(conn) == {"own": PICO, "euro": PICO * 11 // 10}
+    begins = {each.name: (each.rates.then_from, each.rates.then) for each in old.blueprint.deployments}
+    assert {name: (day, then.input) for name, (day, then) in begins.items() if then is not None} == {
+        "own": ("2026-12-01", 3 * PICO), "euro": ("2026-12-01", PICO * 12 // 10),
+    }  # fmt: skip
     clock.time = datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC)
     assert service.reprice(conn, signing).number is None
     clock.time = datetime(2026, 12, 1, tzinfo=UTC)
@@ -106,6 +110,15 @@ def test_where_only_a_price_began_there_is_nothing_to_go_back_to(
     assert service.reprice(conn, signing).number == 2
     with pytest.raises(NotFound, match="nothing to go back to"):
         service.rollback(conn, signing, "operator")
+
+
+def test_a_blueprint_that_knows_no_price_to_come_gets_it_on_its_day(
+    conn: Conn, signing: Signing, clock: FixedClock
+) -> None:
+    service.genesis(conn, replace(signing, prices=declared_or_listed), FILES)
+    clock.time = datetime(2026, 12, 1, tzinfo=UTC)
+    assert service.reprice(conn, signing).number == 2
+    assert inputs(conn) == {"own": 3 * PICO, "euro": PICO * 12 // 10}
 
 
 def test_a_list_that_was_changed_waits_for_an_apply(conn: Conn, signing: Signing, clock: FixedClock) -> None:

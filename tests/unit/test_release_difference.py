@@ -84,3 +84,14 @@ def test_added_and_removed() -> None:
     assert first == {
         "added company", "added site/rack", "added deployment/own", "added workload/assistant", "added budget/all",
     }  # fmt: skip
+
+
+def test_a_price_to_come_is_told_with_its_day() -> None:
+    then = Rates(input=10**11, output=10**12, request=10**9)
+    dated = msgspec.structs.replace(OLD.deployments[0].rates, then=then, then_from="2026-12-01")
+    place = msgspec.structs.replace(OLD.deployments[0], rates=dated)
+    (fields,) = changed(deployments=[place]).values()
+    assert {each.field: each.new for each in fields} == {
+        "rates.then.input": "0.10 USD/Mtok", "rates.then.output": "1 USD/Mtok", "rates.then.request": "0.001 USD",
+        "rates.then.source": "declared", "rates.then_from": "2026-12-01",
+    }  # fmt: skip

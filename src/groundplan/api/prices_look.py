@@ -30,6 +30,7 @@ from groundplan.release.priced import declared_or_listed
 LOOK_SECONDS = 6 * 3600.0
 AHEAD = timedelta(days=60)
 MONTH = timedelta(days=30)
+_OF_TIME = frozenset({"source", "effective", "then", "then_from"})
 REPRICED, RETIRED, BREAK_EVEN = "cost.repriced", "cost.retired", "cost.break_even"
 Used = Mapping[str, Mapping[str, int]]
 """tier -> class -> how many"""
@@ -136,9 +137,9 @@ def _same(one: Rates, two: Rates) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Without where prices are from and since when."""
+    """Without where prices are from, since when and until when."""
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items() if name not in ("source", "effective")}
+        return {name: _plain(each) for name, each in value.items() if name not in _OF_TIME}
     return [_plain(each) for each in value] if isinstance(value, list) else value
 
 

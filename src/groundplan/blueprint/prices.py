@@ -58,6 +58,9 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     windows: list[PriceWindow] = []
     """What it costs by time of day, where that differs: all of the day, in order. The rates around them are the dearest
     of each class, so whatever is planned or reserved by them is enough at any time."""
+    then: Rates | None = None
+    """What it costs from the day `then_from` on, UTC, where a price with a date is the next to begin."""
+    then_from: str = ""
 
 
 class PriceWindow(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,7 +40,7 @@ def compile_draft(
     owners: dict[str, list[str]],
     *,
     today: date,
-    prices: priced.Prices = priced.declared_or_listed,
+    prices: priced.Prices = priced.dated,
     seen: placing.Observed = placing.NOTHING,
 ) -> Draft:
     """Everything that is declared and served by its stage, placed and priced, as a blueprint numbered 0.

@@ -95,7 +95,7 @@ def _flat(name: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, dict):
         inner = [pair for key, item in value.items() for pair in _flat(f"{name}.{key}" if name else key, item)]
         return [pair for pair in inner if pair[0] != "name"]
-    if value is None or value in ([], ""):
+    if value is None or value in ([], "") or (value == 0 and name.startswith("rates.then.")):
         return []
     return [(name, _text(name, value))]
 
@@ -108,7 +108,7 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     if isinstance(value, int) and (name in _MONEY or name.startswith("rates.")):
-        return _usd(value) if name in (*_MONEY, "rates.request") else f"{_usd(value)}/Mtok"
+        return _usd(value) if name in _MONEY or name.endswith(".request") else f"{_usd(value)}/Mtok"
     text = str(value)
     if len(text) <= _LONG:
         return text

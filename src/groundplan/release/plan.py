@@ -31,7 +31,7 @@ from groundplan.release.governed import notes, without_extra
 from groundplan.release.model import Current, Draft, Pending, Plan, approval_terms, at, in_force
 from groundplan.release.owners import Left, overdue
 from groundplan.release.placing import NOTHING, Observed
-from groundplan.release.priced import Prices, declared_or_listed
+from groundplan.release.priced import Prices, dated
 
 _PEOPLE_KINDS = ("person", "group", "team")
 _STILL_COMPILES = frozenset(
@@ -62,7 +62,7 @@ def plan(
     *,
     today: date,
     standing: Standing | None = None,
-    prices: Prices = declared_or_listed,
+    prices: Prices = dated,
     demo: bool = False,
     left_out: frozenset[str] = frozenset(),
     left: Left = MappingProxyType({}),

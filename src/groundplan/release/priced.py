@@ -16,6 +16,7 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Invalid, Problem
 from groundplan.core.money import format_usd
 from groundplan.economics.price import FREE, price_of
+from groundplan.economics.prices import listed
 from groundplan.economics.prices.currency import USD, rate_on, rates_in_usd
 from groundplan.economics.prices.windows import by_time
 from groundplan.release import charged
@@ -41,6 +42,35 @@ def declared_or_listed(workspace: Workspace, deployment: doc.DeploymentDoc, day:
         context_tokens=deployment.context,
         where=workspace.where("deployment", deployment.name, "model"),
     )
+
+
+def dated(workspace: Workspace, deployment: doc.DeploymentDoc, day: date) -> bp.Rates | Problem:
+    """As `declared_or_listed`, with the next price that begins after `day`, so that gateways price each call by its own
+    moment."""
+    rates = declared_or_listed(workspace, deployment, day)
+    if isinstance(rates, Problem):
+        return rates
+    for begins in starts(workspace, deployment, day, date.max):
+        then = declared_or_listed(workspace, deployment, begins)
+        if not isinstance(then, Problem) and then != rates:
+            return msgspec.structs.replace(rates, then=then, then_from=begins.isoformat())
+    return rates
+
+
+def alone(rates: bp.Rates) -> bp.Rates:
+    """Rates without what begins after them."""
+    return msgspec.structs.replace(rates, then=None, then_from="")
+
+
+def starts(workspace: Workspace, deployment: doc.DeploymentDoc, after: date, until: date) -> list[date]:
+    """The days after one and up to another, in order, on which its price may become another one."""
+    described = workspace.models.get(deployment.model)
+    prices = deployment.price or (described.price if described is not None else ())
+    days = {each.since for each in prices if each.since is not None}
+    for rule in workspace.company.currencies.values():
+        days |= {each.since for each in rule.rates}
+    days |= set(listed.changes(deployment.model, after, until))
+    return sorted(day for day in days if after < day <= until)
 
 
 def _declared(workspace: Workspace, kind: str, name: str, prices: tuple[doc.Price, ...], day: date) -> list[bp.Rates]:

@@ -16,10 +16,8 @@ from groundplan.catalog import model as doc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.economics.price import FREE
-from groundplan.economics.prices import listed
-from groundplan.release.priced import Prices
+from groundplan.release.priced import Prices, alone, starts
 
-_BACK = timedelta(days=400)
 _DAY = timedelta(days=1)
 
 
@@ -32,9 +30,10 @@ def begun(workspace: Workspace, served: bp.Blueprint, today: date, prices: Price
         if item is None or item.model != deployment.model:
             continue
         rates = prices(workspace, item, today)
-        if isinstance(rates, Problem) or rates == deployment.rates:
+        if isinstance(rates, Problem) or alone(rates) == alone(deployment.rates):
             continue
-        if any(prices(workspace, item, day) == deployment.rates for day in _last_days(workspace, item, today)):
+        before = (prices(workspace, item, day) for day in _last_days(workspace, item, today))
+        if any(not isinstance(each, Problem) and alone(each) == alone(deployment.rates) for each in before):
             found[deployment.name] = rates
     return found
 
@@ -51,10 +50,4 @@ def _unpriced(blueprint: bp.Blueprint) -> bp.Blueprint:
 
 def _last_days(workspace: Workspace, item: doc.DeploymentDoc, today: date) -> Iterator[date]:
     """The last day of each price that held before, the newest first."""
-    described = workspace.models.get(item.model)
-    prices = item.price or (described.price if described is not None else ())
-    starts = {each.since for each in prices if each.since is not None}
-    for rule in workspace.company.currencies.values():
-        starts |= {each.since for each in rule.rates}
-    starts |= set(listed.changes(item.model, today - _BACK, today))
-    yield from (start - _DAY for start in sorted(starts, reverse=True) if start <= today)
+    yield from (start - _DAY for start in reversed(starts(workspace, item, date.min, today)))

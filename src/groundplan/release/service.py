@@ -38,7 +38,7 @@ from groundplan.release.model import Applied, Current, Pending, Plan, difference
 from groundplan.release.observed import observed
 from groundplan.release.owners import Left
 from groundplan.release.plan import plan, without
-from groundplan.release.priced import Prices, declared_or_listed
+from groundplan.release.priced import Prices, dated
 from groundplan.release.store import StoredBlueprint
 
 Files = Mapping[str, str]
@@ -52,7 +52,7 @@ class Signing:
 
     key: Ed25519PrivateKey
     clock: Clock
-    prices: Prices = declared_or_listed
+    prices: Prices = dated
     demo: bool = False
 
     @property

@@ -53,7 +53,10 @@ def rates_in_usd(rates: Rates, rate: int) -> Rates:
     def usd(value: int) -> int:
         return int((Decimal(value) * rate / PICO).to_integral_value(ROUND_CEILING))
 
-    counts = {"long_above", "windows", "details", "long", "batch", "priority", "images", "source", "effective"}
+    counts = {
+        "long_above", "windows", "details", "long", "batch", "priority", "images", "source", "effective", "then",
+        "then_from",
+    }  # fmt: skip
     plain = {
         name: usd(value)
         for name in Rates.__struct_fields__

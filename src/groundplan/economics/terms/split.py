@@ -54,7 +54,9 @@ def _priced(rates: Rates, usage: Usage, cost: int) -> tuple[list[Part], Rates, s
     """The parts, and the rates of the time of day, class of service and tier that explain `cost`, with their name;
     standard where none does."""
     services = (price.STANDARD, price.BATCH, price.PRIORITY)
-    times = [(rates, ""), *((window.rates, BY_TIME) for window in rates.windows)]
+    begun = () if rates.then is None else (rates.then,)
+    times = [(each, "") for each in (rates, *begun)]
+    times += [(window.rates, BY_TIME) for each in (rates, *begun) for window in each.windows]
     ways = [(each, service, when) for each, when in times for service in services]
     known = (way for way in ways if price.cost(way[0], usage, way[1]) == cost)
     rates, service, when = next(known, (rates, price.STANDARD, ""))

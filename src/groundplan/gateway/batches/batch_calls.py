@@ -29,6 +29,7 @@ from groundplan.gateway.call.serve import reserve, serve
 from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
+from groundplan.gateway.policy import begun
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.surfaces.completions import COMPLETIONS
@@ -88,6 +89,7 @@ class BatchCalls:
         catalog, policy = gateway.live.catalog, gateway.live.policy
         if catalog is None:
             raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
+        catalog = begun.at(catalog, gateway.clock.seconds())
         exchange.catalog, exchange.policy = catalog, policy
         exchange.key, exchange.person = self._key(policy, batch), batch.person
         plan = catalog.plans.get(batch.workload)

@@ -36,6 +36,7 @@ from groundplan.gateway.guard.run import guards, look_in
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.stream import EVENT_STREAM
+from groundplan.gateway.policy import begun
 from groundplan.gateway.policy.snapshot import Catalog, Plan, Policy
 from groundplan.gateway.routing.cascade import served
 from groundplan.gateway.routing.meant import read_question
@@ -273,15 +274,21 @@ def streams(request: Request) -> bool:
     return is_form(request.headers.get(b"content-type"))
 
 
-async def run(gateway: Gateway, exchange: Exchange) -> None:
-    """The six steps. Raises a `GroundplanError` when the call is refused or fails before its first byte."""
-    steps, clock = exchange.steps, time.perf_counter_ns
+def _catalog(gateway: Gateway, now: float) -> Catalog:
+    """The newest blueprint at the prices of that moment. Raises `Unavailable` (`not_ready`)."""
     catalog = gateway.live.catalog
     if catalog is None:
         raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
-    exchange.catalog = catalog
+    return catalog if now < catalog.prices_until else begun.at(catalog, now)
+
+
+async def run(gateway: Gateway, exchange: Exchange) -> None:
+    """The six steps. Raises a `GroundplanError` when the call is refused or fails before its first byte."""
+    steps, clock = exchange.steps, time.perf_counter_ns
+    now = gateway.clock.seconds()
+    exchange.catalog = catalog = _catalog(gateway, now)
     exchange.trace = trace.of(exchange.request.headers)
-    identify(exchange, gateway.live.policy, gateway.clock.seconds())
+    identify(exchange, gateway.live.policy, now)
     steps.append(("identify", (clock() - exchange.started) // 1000))
     if gateway.pressure.full(gateway.running):
         shed(gateway, exchange, catalog)

@@ -29,6 +29,7 @@ from groundplan.gateway.experiments.trial import Mark, Trial
 from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
+from groundplan.gateway.policy import begun
 from groundplan.gateway.telemetry import content
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def _check(gateway: Gateway, own: Exchange, what: Beside) -> Policy:
     catalog, policy, now = gateway.live.catalog, gateway.live.policy, gateway.clock.seconds()
     if catalog is None:
         raise Unavailable("no blueprint is loaded", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
+    catalog = begun.at(catalog, now)
     own.catalog, own.policy = catalog, policy
     own.key, own.person = caller(own.request.headers, policy, now)
     if catalog.granted:

@@ -137,6 +137,10 @@ class Catalog:
     """The company's rules about calls; None: there are none."""
     approved: Approved | None = None
     """What production uses and who has approved it; None: nothing is in production."""
+    prices_until: float = inf
+    """When a price with a date is the next to begin, in seconds since the epoch."""
+    later: dict[float, Catalog] = field(default_factory=dict, compare=False, repr=False)
+    """The same at the prices that have begun since, kept by `begun.at`."""
 
 
 def index(blueprint: Blueprint) -> Catalog:
@@ -160,7 +164,13 @@ def index(blueprint: Blueprint) -> Catalog:
         limits=book_of(blueprint.limits, blueprint.deployments),
         proxies=networks(blueprint.trusted_proxies),
         granted=frozenset(w.name for w in blueprint.workloads if w.use or w.act_for_others),
+        prices_until=min((begins(d.rates.then_from) for d in blueprint.deployments), default=inf),
     )
+
+
+def begins(day: str) -> float:
+    """Seconds since the epoch at the start of a day, UTC; never, where there is none."""
+    return datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() if day else inf
 
 
 def _plan(

@@ -34,6 +34,7 @@ from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.sse import splice
 from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates
 from groundplan.gateway.http.websocket import MESSAGE_BYTES, ServerSocket
+from groundplan.gateway.policy import begun
 from groundplan.gateway.surfaces.answers import error_type, facts
 from groundplan.gateway.surfaces.body import image_bytes
 from groundplan.gateway.surfaces.interface import Codec, Interface
@@ -159,6 +160,7 @@ class Session:
         catalog = gateway.live.catalog
         if catalog is None:
             raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
+        catalog = begun.at(catalog, gateway.clock.seconds())
         exchange = Exchange(new_id(), self._request, self._response, REALTIME)
         exchange.catalog, exchange.trace = catalog, self._trace
         identify(exchange, gateway.live.policy, gateway.clock.now().timestamp())
