@@ -81,6 +81,8 @@ async def test_an_application_says_what_its_call_was_worth(stack: Stack) -> None
     assert (other.status, other.code) == (409, "outcome_differs")
     unnamed = await stack.post(OUTCOMES, key, {"call_id": str(call), "value_usd": 0.25})
     assert unnamed.status == 201 and UUID(unnamed.json["id"]).version == 7
+    again = await stack.post(OUTCOMES, key, {"call_id": str(call), "value_usd": 0.25})
+    assert (again.status, again.code) == (409, "outcome_twice")
 
 
 async def test_an_outcome_is_kept_once_though_the_worker_dies_before_it_answers(stack: Stack) -> None:

@@ -68,6 +68,19 @@ def test_an_id_that_says_something_else_is_refused(ledger: Ledger, other: dict[s
     assert len(ledger.kept()) == 1
 
 
+def test_the_same_without_an_id_is_refused_with_what_to_do(ledger: Ledger) -> None:
+    first = ledger.outcome(named=False, workload="assistant")
+    ledger.add(first)
+    with pytest.raises(Conflict, match="before") as refused:
+        ledger.add(msgspec.structs.replace(first, id=new_id()))
+    assert (refused.value.code, "`id` of your own" in refused.value.hint) == ("outcome_twice", True)
+    ledger.add(msgspec.structs.replace(first, id=new_id(), by="key:2"))
+    ledger.add(msgspec.structs.replace(first, id=new_id(), accepted=False))
+    assert len(ledger.kept()) == 3, "somebody else, or something else, is another outcome"
+    with pytest.raises(NotFound):
+        ledger.add(msgspec.structs.replace(first, id=new_id(), call_id=new_id()))
+
+
 @pytest.mark.parametrize("other", [{"workload": "payroll"}, {"call_id": new_id()}])
 def test_only_a_call_of_the_workload_has_a_worth(ledger: Ledger, other: dict[str, object]) -> None:
     with pytest.raises(NotFound) as refused:

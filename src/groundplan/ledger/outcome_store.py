@@ -23,14 +23,20 @@ LABEL_LENGTH: Final = 200
 _ADD: LiteralString = """INSERT INTO outcome (id, call_id, accepted, value_usd, label, by)
     SELECT %(id)s, c.id, %(accepted)s::boolean, %(value_usd)s::numeric, %(label)s::text, %(by)s::text FROM call c
     WHERE c.id = %(call_id)s AND (%(workload)s::text IS NULL OR c.workload = %(workload)s)
+      AND (%(named)s OR NOT EXISTS (SELECT 1 FROM outcome o WHERE o.call_id = c.id AND o.by = %(by)s::text
+        AND o.accepted IS NOT DISTINCT FROM %(accepted)s::boolean
+        AND o.value_usd IS NOT DISTINCT FROM %(value_usd)s::numeric AND o.label IS NOT DISTINCT FROM %(label)s::text))
     ON CONFLICT (id) DO NOTHING"""
+_CALL: LiteralString = """SELECT 1 FROM call c
+    WHERE c.id = %(call_id)s AND (%(workload)s::text IS NULL OR c.workload = %(workload)s)"""
 _SAME: LiteralString = """SELECT call_id = %(call_id)s AND by = %(by)s::text
     AND accepted IS NOT DISTINCT FROM %(accepted)s::boolean AND value_usd IS NOT DISTINCT FROM %(value_usd)s::numeric
     AND label IS NOT DISTINCT FROM %(label)s::text FROM outcome WHERE id = %(id)s"""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a call was worth. `by` is the actor who says so; with `workload` only a call of that workload counts."""
+    """What a call was worth. `by` is the actor who says so; with `workload` only a call of that workload counts.
+    `named`: whoever says it has chosen the `id`, and may send it again."""
 
     id: UUID
     call_id: UUID
@@ -39,13 +45,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None
     by: str
     workload: str | None = None
+    named: bool = True
 
 
 def add(conn: Connection[Any], outcome: Outcome) -> None:
-    """Keep it. Raises `NotFound` (`call_unknown`) and `Conflict` (`outcome_differs`)."""
+    """Keep it. Raises `NotFound` (`call_unknown`) and `Conflict` (`outcome_differs`, `outcome_twice`)."""
     parameters = msgspec.structs.asdict(outcome)
     if conn.execute(_ADD, parameters).rowcount != 1:
-        _judge(conn.execute(_SAME, parameters).fetchone(), outcome)
+        _judge(conn.execute(_SAME if outcome.named else _CALL, parameters).fetchone(), outcome)
 
 
 def take_reviews(conn: Connection[Any], since: datetime) -> int:
@@ -75,16 +82,25 @@ async def add_async(conn: AsyncConnection[Any], outcome: Outcome) -> None:
     """As `add`, beside a request path; the connection is in autocommit mode."""
     parameters = msgspec.structs.asdict(outcome)
     if (await conn.execute(_ADD, parameters)).rowcount != 1:
-        _judge(await (await conn.execute(_SAME, parameters)).fetchone(), outcome)
+        _judge(await (await conn.execute(_SAME if outcome.named else _CALL, parameters)).fetchone(), outcome)
 
 
-def _judge(same: tuple[Any, ...] | None, outcome: Outcome) -> None:
-    if same is None:
+def _judge(found: tuple[Any, ...] | None, outcome: Outcome) -> None:
+    """`found`: whether its id said the same, or without an id of the sender that the call is there."""
+    if found is None:
         of = f" of the workload {outcome.workload}" if outcome.workload else ""
         raise NotFound(
-            f"there is no call {outcome.call_id}{of}", code="call_unknown", hint="Calls appear within a second."
+            f"there is no call {outcome.call_id}{of}",
+            code="call_unknown",
+            hint="Calls appear within a second; of those of archived days nothing more is reported.",
         )
-    if not same[0]:
+    if not outcome.named:
+        raise Conflict(
+            f"you have reported the same of the call {outcome.call_id} before",
+            code="outcome_twice",
+            hint="It is kept and counts once. To be able to send one again, give it an `id` of your own.",
+        )
+    if not found[0]:
         raise Conflict(
             f"the outcome {outcome.id} was reported before, and said something else",
             code="outcome_differs",

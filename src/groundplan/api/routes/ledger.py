@@ -116,8 +116,8 @@ def cost_by_day(services: Using, _: Reader, days: Annotated[int, Query(ge=1, le=
 
 @router.post("/outcomes", status_code=201)
 def outcome(body: Outcome, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Report what a call was worth: once by its `id`. Applications send the same to the gateway's port with the API key
-    of the call's workload."""
+    """Report what a call was worth: once by its `id`, and the same without one only once. Applications send the same to
+    the gateway's port with the API key of the call's workload."""
     reported = outcome_store.Outcome(
         id=body.id or new_id(),
         call_id=body.call_id,
@@ -125,6 +125,7 @@ def outcome(body: Outcome, services: Using, caller: SignedIn) -> dict[str, Any]:
         value_usd=body.value_usd,
         label=body.label,
         by=caller.actor,
+        named=body.id is not None,
     )
     with services.transaction() as conn:
         outcome_store.add(conn, reported)

@@ -219,6 +219,7 @@ class FactsApi:
             label=body.label,
             by=f"key:{key.id}",
             workload=plan.workload.name,
+            named=body.id is not None,
         )
         try:
             async with asyncio.timeout(SECONDS):
