@@ -155,6 +155,8 @@ def test_reviews_are_for_those_who_may(world: World) -> None:
     assert control.ask("GET", f"/api/reviews/{new_id()}", **product).status == 404
     told = control.ask("GET", "/api/reviews?all=true", **finance).body
     assert {(each["workload"], each["decided"]) for each in told["minutes"]} == {("w", 2)}
+    said = {each["id"]: (each["minutes_said"], each["minutes"]) for each in told["reviews"] if each["id"] != tool}
+    assert said[ours] == (True, 3.0) and said[theirs][0] is False, "minutes that nobody says are counted"
     with connect(world.database.urls["control"]) as conn:
         rows = conn.execute("SELECT body FROM audit_entry WHERE action LIKE 'review%'").fetchall()
     assert len(rows) == 4 and not any(b"question" in bytes(row[0]) for row in rows)

@@ -255,6 +255,11 @@ def test_a_receipt_lists_what_was_asked_for_its_call(control: Control) -> None:
     beside = found["allocated"]
     assert beside["known"] and {term["term"] for term in beside["terms"]} >= {"platform", "capacity"}
     assert Decimal(beside["cost_usd"]) == total(beside["terms"]) > 0
+    assert found["chosen"][0].startswith("It is placed at local: "), "where nothing routes the placement chose"
+    why = ask(control, f"/api/why/{own['of']}")
+    assert why["facts"]["allocated"] == beside and why["facts"]["attempts"] == found["attempts"]
+    carried = f"It carries {beside['cost_usd']} USD of what is allocated beside the calls of {beside['day']}."
+    assert {carried, found["chosen"][0]} <= set(why["because"])
 
 
 def test_the_book_by_what_only_calls_know_is_what_they_say(control: Control) -> None:

@@ -48,7 +48,9 @@ def test_from_the_company_to_a_call_in_four_clicks(control: Control, browser: Br
     assert link is not None
     receipt = re.search(r'href="(/calls/[0-9a-f-]{36})"', page(control, browser, link[1]))
     assert receipt is not None
-    assert "assistant" in page(control, browser, receipt[1])
+    text = page(control, browser, receipt[1])
+    assert "assistant" in text and "It is placed at local: " in text
+    assert "Allocated beside it" in text and "by equal (allocation platform)" in text and "contract 12" in text
 
 
 @pytest.mark.parametrize("by", ["term", "team", "site", "model", "nonsense"])

@@ -69,7 +69,7 @@ def declared(number: int, teams: dict[str, str], rules: Sequence[Allocation], **
 def asked(
     conn: Conn, day: date, workload: str, number: int, team: str, *,
     tokens: Sequence[tuple[str, int]] = (("rack", 100),), cost: int = PICO, feature: str = "", person: Any = None,
-    cache: str = "none", document: str = "",
+    cache: str = "none", document: str = "", endpoint: str = "chat",
 ) -> None:  # fmt: skip
     """One call with an attempt at each place: the last one answered."""
     id, lead = new_id(), tokens[-1][0]
@@ -84,8 +84,8 @@ def asked(
         detail["feature"] = feature
     whole = to_decimal(cost * len(tokens)) if cache == "none" else 0
     call = (
-        id, at(day), workload, person, None, team or None, "chat", "ok", 200, None, "acme/m", f"at-{lead}", lead, whole,
-        whole, sum(count for _, count in tokens), 0, cache, number, new_id(), False, 2.5, 1.5, detail, 0, 0,
+        id, at(day), workload, person, None, team or None, endpoint, "ok", 200, None, "acme/m", f"at-{lead}", lead,
+        whole, whole, sum(count for _, count in tokens), 0, cache, number, new_id(), False, 2.5, 1.5, detail, 0, 0,
     )  # fmt: skip
     if cache == "none":
         ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, attempts)
@@ -304,6 +304,44 @@ def test_a_receipt_has_its_part_of_what_is_allocated(conn: Conn) -> None:
     assert found[0]["cost_usd"] == format_usd(sum(told[0].values()))
     today = cost_receipt.beside(conn, queries.receipt(conn, calls[0]), FIRST)
     assert not today["known"] and today["terms"] == [] and "is over" in today["told"]
+
+
+def test_minutes_of_reviewers_are_measured_where_counted_and_estimated_where_said(conn: Conn) -> None:
+    wage = Allocation(name="people", term="review", rate=60 * PICO, per="review hour", source="HR 2026")
+    release(conn, declared(1, {"ask": "care"}, [wage]), at(FIRST))
+    for _ in range(3):
+        asked(conn, FIRST, "ask", 1, "care")
+    calls = [row[0] for row in conn.execute("SELECT id FROM call ORDER BY id").fetchall()]
+    for id, minutes, said in ((calls[0], 4, False), (calls[1], 6, True), (new_id(), 12, False)):
+        conn.execute(
+            """INSERT INTO held_call (id, kind, workload, key_id, gateway, due_at, state, decided_at, minutes,
+                 minutes_said) VALUES (%s, 'answer', 'ask', %s, %s, now(), 'released', %s, %s, %s)""",
+            (id, new_id(), new_id(), at(FIRST), minutes, said),
+        )
+    lines = [line for line in book(conn, FIRST, FIRST) if line.allocation]
+    assert {line.basis: line.amount for line in lines} == {"measured": 16 * PICO, "estimated": 6 * PICO}
+    assert {line.basis: line.rule for line in lines} == {
+        "measured": "0.266667 x rate for each review hour (allocation people)",
+        "estimated": "0.1 x rate for each review hour, as it was said (allocation people)",
+    }
+    found = [cost_receipt.beside(conn, queries.receipt(conn, id), TODAY) for id in calls]
+    assert [[(term["basis"], term["cost_usd"]) for term in each["terms"]] for each in found] == [
+        [("measured", format_usd(4 * PICO))], [("estimated", format_usd(6 * PICO))], [],
+    ], "of the answers that somebody looked at, and of no other"  # fmt: skip
+
+
+def test_uses_of_tools_are_a_term_of_their_own(conn: Conn) -> None:
+    crm = Allocation(name="crm", term="tools", rate=8 * PICO, per="1000 tool uses", source="contract 9")
+    release(conn, declared(1, {"ask": "care", "write": "sales"}, [crm]), at(FIRST))
+    for workload, endpoint, count in (("ask", "mcp", 3), ("ask", "responses", 5), ("write", "mcp", 1)):
+        for _ in range(count):
+            asked(conn, FIRST, workload, 1, "", endpoint=endpoint, cost=0)
+    (ask, write) = [line for line in book(conn, FIRST, FIRST) if line.allocation]
+    assert (ask.term, ask.basis, ask.amount, write.amount) == ("tools", "measured", 24 * PICO // 1000, 8 * PICO // 1000)
+    assert ask.rule == "0.003 x rate for each 1000 tool uses (allocation crm)"
+    rows = conn.execute("SELECT id FROM call WHERE workload = 'ask' ORDER BY endpoint DESC, id").fetchall()
+    told = [cost_receipt.beside(conn, queries.receipt(conn, id), TODAY)["cost_usd"] for (id,) in rows]
+    assert told == [format_usd(0)] * 5 + [format_usd(PICO * 8 // 1000)] * 3
 
 
 def _of(conn: Conn, call: Any) -> str:

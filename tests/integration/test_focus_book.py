@@ -11,7 +11,7 @@ import pytest
 from benchmarks import focus_book
 from benchmarks.focus_validator import partly_empty
 
-from groundplan.api.routes import ledger
+from groundplan.api import cost_receipt
 from groundplan.core.database import connect
 from groundplan.economics.export.focus import CATEGORIES
 from groundplan.ledger import queries
@@ -42,12 +42,11 @@ def test_the_export_of_a_real_book_has_empty_fields_and_every_attempt(database: 
         assert sum(found) == asked * Decimal(each), "a term of its own, of each call, and no tokens of answers"
         assert {name for name, at, _ in billed if at == place} == {term}
         with connect(database.urls["control"]) as conn:
-            row = conn.execute(
-                "SELECT call_id, blueprint FROM attempt WHERE deployment = %s LIMIT 1", (place,)
-            ).fetchone()
+            row = conn.execute("SELECT call_id FROM attempt WHERE deployment = %s LIMIT 1", (place,)).fetchone()
             assert row is not None
-            (attempt,), places = queries.receipt(conn, row[0])["attempts"], ledger._places(conn, row[1])
-        ledger._explain(attempt, places[place])
+            receipt = queries.receipt(conn, row[0])
+            cost_receipt.explain(conn, receipt)
+        (attempt,) = receipt["attempts"]
         ((named, rule),) = [(each["term"], each["rule"]) for each in attempt["terms"]]
         assert named == term and rule.endswith(f" x price of {place}"), "a receipt says the same as the book"
     reviewed = sum(cost for name, _, cost in billed if name == "review")

@@ -6,6 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from tests.unit.test_routing_model import made
 from typer.testing import CliRunner
 
+from groundplan.cli.client import ControlClient
 from groundplan.cli.routing import app
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.economics.routing.learn.fit import train
@@ -127,3 +129,12 @@ def test_a_set_of_few_rows_is_not_said_to_drift(tmp_path: Path) -> None:
     for rows, drifted in ((40, None), (60, False), (120, False)):
         few = written(tmp_path / "few.jsonl", told_apart=True, rows=rows, seed=rows)
         assert run("evaluate", str(few), "--router", "support", *home)["drifted"] is drifted
+
+
+def test_explain_says_why_a_call_went_where_it_did_also_where_nothing_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    placed = {"route": None, "chosen": ["It is placed at one: the cheapest in the EU."]}
+    answers = {"/api/calls/a": placed, "/api/calls/b": {"route": None, "chosen": []}}
+    monkeypatch.setattr(ControlClient, "connect", lambda _: SimpleNamespace(get=answers.__getitem__))
+    assert run("explain", "a") == {"call": "a", "chosen": placed["chosen"]}
+    with pytest.raises(NotFound, match="nothing was chosen"):
+        run("explain", "b")

@@ -90,6 +90,12 @@ def test_several_costs_of_one_term_are_told_by_what_they_are_from() -> None:
     assert len(validate_files({"a.yaml": BASE + platforms}).allocations) == 2
 
 
+def test_uses_of_tools_are_of_workloads_and_not_of_places() -> None:
+    rule = "---\nkind: allocation\nname: crm\nterm: tools\nrate: 5 USD\nper: 1000 tool uses\nsource: contract\n"
+    assert validate_files({"a.yaml": BASE + rule}).allocations["crm"].per == "1000 tool uses"
+    assert "tools are used by workloads" in problem_of(f"{BASE}{rule}covers: site/rack\n").hint.lower()
+
+
 def test_an_evaluation_set_with_leaks_between_folds(tmp_path: Path) -> None:
     file = tmp_path / "set.jsonl"
     rows = [

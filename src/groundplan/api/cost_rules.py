@@ -20,6 +20,7 @@ from groundplan.economics.allocate.divide import holds
 from groundplan.economics.prices.currency import Dated, rate_on, to_usd
 
 REVIEW_HOUR: Final = "review hour"
+TOOL_USES: Final = "1000 tool uses"
 _MOST: Final = 1000
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -13,13 +14,27 @@ Row = dict[str, Any]
 
 
 def review_minutes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
-    """(day, workload, minutes): how long people looked at held answers that they decided on that day, UTC."""
+    """(day, workload, minutes, said): how long people looked at held answers that they decided on that day, UTC; `said`
+    is the part that is not counted but what they said."""
     return _rows(
         conn,
-        """SELECT (decided_at AT TIME ZONE 'UTC')::date AS day, workload, sum(minutes) AS minutes FROM held_call
+        """SELECT (decided_at AT TIME ZONE 'UTC')::date AS day, workload, sum(minutes) AS minutes,
+             coalesce(sum(minutes) FILTER (WHERE minutes_said), 0) AS said FROM held_call
            WHERE decided_at >= %(since)s AND decided_at < %(until)s AND minutes IS NOT NULL GROUP BY 1, 2""",
         {"since": since, "until": until},
     )
+
+
+def review_of(conn: Connection[Any], call: UUID, day: date) -> tuple[Decimal, Decimal]:
+    """(minutes that were counted, minutes that were said) of a person who decided on that day, UTC, about an answer."""
+    rows = _rows(
+        conn,
+        """SELECT minutes, minutes_said FROM held_call WHERE id = %(call)s AND minutes IS NOT NULL
+             AND (decided_at AT TIME ZONE 'UTC')::date = %(day)s""",
+        {"call": call, "day": day},
+    )
+    counted, said = (sum((r["minutes"] for r in rows if r["minutes_said"] is of), Decimal(0)) for of in (False, True))
+    return counted, said
 
 
 def source_bytes(conn: Connection[Any]) -> dict[str, int]:

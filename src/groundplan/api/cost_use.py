@@ -12,7 +12,7 @@ from typing import Any, Final
 from psycopg import Connection
 
 from groundplan.api import cost_store, kept_look
-from groundplan.api.cost_rules import REVIEW_HOUR, Declared, processor
+from groundplan.api.cost_rules import REVIEW_HOUR, TOOL_USES, Declared, processor
 from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Allocation
 from groundplan.core.money import from_decimal
@@ -29,6 +29,8 @@ NOT_TOKENS: Final = (
 _KINDS: Final[dict[str, Kind]] = {"gigabyte of documents": "documents", "gigabyte of content": "content"}
 _PLACED: Final = ("day", "workload", "deployment", "site")
 MINUTES: Final = 60
+TOOLS: Final = "mcp"
+"""Endpoint of a use of a tool."""
 _NOTHING: Final = Declared(0)
 _Units = dict[str, Decimal]
 """workload -> how many"""
@@ -118,7 +120,7 @@ def _asked_at(conn: Connection[Any], asked: dict[str, Any], found: _Days) -> Non
 
 
 def _uses(
-    declared: Declared, done: Mapping[str, _Done], units: dict[str, _Units], nearest: frozenset[str]
+    declared: Declared, done: Mapping[str, _Done], units: dict[str, _Units], nearest: frozenset[str], said: _Units
 ) -> list[Use]:
     """What is served does its part, also where it did nothing: it carries equal shares all the same. What is kept of
     workloads that are gone, or of none, is of nobody."""
@@ -130,7 +132,7 @@ def _uses(
         team = declared.teams.get(name) or mine.team
         found.append(
             Use(name, team, mine.calls, mine.cost, mine.tokens, mine.by_deployment, mine.by_site, own, nearest,
-                mine.written, mine.asked)
+                mine.written, mine.asked, {REVIEW_HOUR: said[name]} if name in said else {})
         )  # fmt: skip
     left = {unit: sum((v for n, v in values.items() if n not in names), Decimal(0)) for unit, values in units.items()}
     if any(left.values()):
@@ -143,27 +145,45 @@ class _Measured:
 
     def __init__(self, conn: Connection[Any], first: date, last: date, rules: Iterable[Allocation]) -> None:
         asked = {rule.per for rule in rules if rule.rate is not None}
-        self._hours: dict[date, _Units] | None = _hours(conn, first, last) if REVIEW_HOUR in asked else None
+        self._hours: dict[date, _Units] | None = None
+        self._said: dict[date, _Units] = {}
+        if REVIEW_HOUR in asked:
+            self._hours, self._said = _hours(conn, first, last)
+        self._uses = _tool_uses(conn, first, last) if TOOL_USES in asked else None
         self._kept = {unit: kept_store.samples(conn, _KINDS[unit], first, last) for unit in STORED if unit in asked}
         self._now = {unit: _now(conn, unit) for unit, samples in self._kept.items() if not samples}
         self._known = {unit: sorted(samples) for unit, samples in self._kept.items()}
 
-    def on(self, day: date) -> tuple[dict[str, _Units], frozenset[str]]:
-        """(unit -> workload -> how many, units of which that day has no sample of its own)"""
+    def on(self, day: date) -> tuple[dict[str, _Units], frozenset[str], _Units]:
+        """(unit -> workload -> how many, units of which that day has no sample of its own, hours of review that are
+        only said)"""
         found = {} if self._hours is None else {REVIEW_HOUR: self._hours.get(day, {})}
+        if self._uses is not None:
+            found[TOOL_USES] = self._uses.get(day, {})
         nearest = set()
         for unit, samples in self._kept.items():
             kept, own = (self._now[unit], False) if unit in self._now else kept_on(samples, self._known[unit], day)
             found[unit] = {workload: Decimal(count) / 10**9 for workload, count in kept.items()}
             nearest |= set() if own else {unit}
-        return found, frozenset(nearest)
+        return found, frozenset(nearest), self._said.get(day, {})
 
 
-def _hours(conn: Connection[Any], first: date, last: date) -> dict[date, _Units]:
+def _hours(conn: Connection[Any], first: date, last: date) -> tuple[dict[date, _Units], dict[date, _Units]]:
+    """Of each day, and the part of them that reviewers said."""
     span = wanted(first, last)
-    found: dict[date, _Units] = {}
+    found: tuple[dict[date, _Units], dict[date, _Units]] = ({}, {})
     for row in cost_store.review_minutes(conn, span["since"], span["until"]):
-        found.setdefault(row["day"], {})[row["workload"]] = row["minutes"] / MINUTES
+        for hours, minutes in zip(found, (row["minutes"], row["said"]), strict=True):
+            hours.setdefault(row["day"], {})[row["workload"]] = minutes / MINUTES
+    return found
+
+
+def _tool_uses(conn: Connection[Any], first: date, last: date) -> dict[date, _Units]:
+    """Of each day, in thousands: what was used of MCP servers."""
+    found: dict[date, _Units] = {}
+    for row in rollup_store.calls_by(conn, ["day", "workload", "endpoint"], wanted(first, last)):
+        if row["endpoint"] == TOOLS:
+            found.setdefault(row["day"], {})[row["workload"]] = Decimal(int(row["calls"] or 0)) / 1000
     return found
 
 

@@ -30,6 +30,10 @@ def call(facts: Facts) -> list[str]:
     lines += [_attempt(attempt) for attempt in facts.get("attempts", ())]
     if facts["status"] != "refused":
         lines.append(f"Reserved {facts['reserved_usd']} USD, charged {facts['cost_usd']} USD.")
+    beside = facts.get("allocated") if facts["status"] != "refused" else None
+    if beside is not None:
+        carried = f"It carries {beside['cost_usd']} USD of what is allocated beside the calls of {beside['day']}."
+        lines.append(carried if beside["known"] else f"{beside['told'][:1].upper()}{beside['told'][1:]}.")
     return lines
 
 

@@ -12,11 +12,12 @@ from groundplan.catalog.fields import Amount, Count, Date, Duration, Frequency, 
 
 Term = Literal[
     "platform", "capacity", "vector_storage", "object_storage", "database", "logs", "egress", "review", "energy",
-    "device", "connectivity", "updates", "site_visits", "support",
+    "device", "connectivity", "updates", "site_visits", "support", "tools",
 ]  # fmt: skip
 Measured = Literal[
-    "review hour", "gigabyte of documents", "gigabyte of content", "gigabyte of answers", "1000 calls", "1M tokens"
-]
+    "review hour", "gigabyte of documents", "gigabyte of content", "gigabyte of answers", "1000 calls",
+    "1000 tool uses", "1M tokens",
+]  # fmt: skip
 Counted = Literal["device", "kWh", "gigabyte of updates", "gigabyte of traffic", "site visit"]
 COUNTED = frozenset(get_args(Counted))
 Unit = Measured | Counted
@@ -37,9 +38,9 @@ class AllocationDoc(Strict):
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = USD
     """That of the amount as it is written: 120 EUR/month. Its dated rates are the company's `currencies`."""
     per: Unit | None = None
-    """What is measured: review hour, 1000 calls, 1M tokens; gigabyte of documents and gigabyte of content, at a price a
-    month, by daily samples; gigabyte of answers, at 4 bytes a token. What is counted by `quantity`: device, kWh,
-    gigabyte of updates, gigabyte of traffic, site visit."""
+    """What is measured: review hour, 1000 calls, 1000 tool uses, 1M tokens; gigabyte of documents and gigabyte of
+    content, at a price a month, by daily samples; gigabyte of answers, at 4 bytes a token. What is counted by
+    `quantity`: device, kWh, gigabyte of updates, gigabyte of traffic, site visit."""
     quantity: Frequency | None = None
     """Of what nobody measures here, such as site visits: 3/month."""
     purchase: Amount | None = None
@@ -83,6 +84,8 @@ class AllocationDoc(Strict):
             raise ValueError("rate and per belong together")
         if (self.per in COUNTED) != (self.quantity is not None):
             raise ValueError(f"quantity: 3/month goes with per: {', '.join(sorted(COUNTED))}, and only with them")
+        if self.per == "1000 tool uses" and self.covers.startswith(("deployment/", "site/")):
+            raise ValueError("tools are used by workloads: covers company, team/NAME or workload/NAME")
         self._lives()
         if (self.by == "shares") != bool(self.shares) or (self.shares and not any(self.shares.values())):
             raise ValueError("by: shares needs shares: {workload: part}, and only it")

@@ -156,6 +156,9 @@ def explain(
     """Why a call went to its model."""
     found = ControlClient.connect(home).get(f"/api/calls/{call}")
     route = found.get("route")
+    if route is None and found["chosen"]:
+        emit({"call": call, "chosen": found["chosen"]}, as_json, "\n".join(found["chosen"]))
+        return
     if route is None:
         hint = "Routing is declared as `routing: {by: rules}` of a workload, and holds for model `auto`."
         raise NotFound(f"nothing was chosen for the call {call[:80]}", code="not_routed", hint=hint)

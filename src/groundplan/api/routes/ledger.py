@@ -8,16 +8,14 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import cost_book, cost_receipt, meaning_saved, served
+from groundplan.api import call_choice, cost_receipt, meaning_saved
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.people import named
 from groundplan.api.who import with_who
-from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import Denied, NotFound
+from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
 from groundplan.ledger import content_store, outcome_store, queries
 from groundplan.ledger.store import CallFilter
@@ -63,37 +61,18 @@ def list_calls(
 
 @router.get("/calls/{call_id}")
 def receipt(call_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """The receipt: steps, attempts, passages, amounts, the audit entry, and whether prompt and answer are kept; for who
-    holds a duty, its part of what is allocated beside the calls."""
+    """The receipt: steps, attempts, passages, amounts, the audit entry, why it was asked where it was (`chosen`), and
+    whether prompt and answer are kept; for who holds a duty, its part of what is allocated beside the calls."""
     with services.transaction() as conn:
         found = with_who(conn, caller, queries.receipt(conn, call_id))
         kept = content_store.kept(conn, call_id)
-        places = _places(conn, found["blueprint"])
+        cost_receipt.explain(conn, found)
+        chosen = call_choice.sentences(conn, found)
         duty = caller.operator or bool(caller.duties)
         beside = cost_receipt.beside(conn, found, services.clock.now().date()) if duty else None
-    for attempt in found["attempts"]:
-        _explain(attempt, places.get(attempt["deployment"]))
     if not duty and found["person_id"] != str(caller.person):
         raise Denied("this is somebody else's call", code="not_yours", hint="People with a duty may see it.")
-    return {**found, "allocated": beside, "content": kept.facts() if kept is not None else None}
-
-
-def _places(conn: Connection[Any], blueprint: int) -> dict[str, Deployment]:
-    """Deployments by name, as they were under a blueprint."""
-    try:
-        return {place.name: place for place in served.at(conn, blueprint).deployments}
-    except NotFound:
-        return {}
-
-
-def _explain(attempt: dict[str, Any], place: Deployment | None) -> None:
-    """Terms under the names that the book has for them, each with its rule, and where the price was from."""
-    attempt["price_source"] = None if place is None else place.rates.source
-    for term in attempt["terms"]:
-        part = term["term"]
-        term["rule"] = "the most it can have cost" if part == "bound" else f"{part} x price of {attempt['deployment']}"
-        if place is not None:
-            term["term"] = cost_book.term_of(place.kind, part)
+    return {**found, "chosen": chosen, "allocated": beside, "content": kept.facts() if kept is not None else None}
 
 
 @router.get("/cost")

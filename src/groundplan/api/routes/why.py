@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter
 from psycopg import Connection
 
-from groundplan.api import explain, placing, store
+from groundplan.api import call_choice, cost_receipt, explain, placing, store
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Services, Using
 from groundplan.api.served import current_or_none
@@ -88,7 +88,9 @@ def _of_id(conn: Connection[Any], services: Services, caller: Caller, name: str)
     call = _receipt(conn, identity)
     if call is not None:
         call = with_who(conn, caller, call)
-        because = explain.call(call)
+        cost_receipt.explain(conn, call)
+        call["allocated"] = cost_receipt.beside(conn, call, services.clock.now().date())
+        because = [*explain.call(call), *call_choice.sentences(conn, call)]
         if str(call.get("error_code")).startswith("approval_") and (blueprint := current_or_none(conn)) is not None:
             lapses = _lapses(conn, services, blueprint, f"workload/{call['workload']}")
             because += explain.approvals(lapses)

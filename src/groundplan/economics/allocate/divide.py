@@ -30,6 +30,8 @@ BYTES_OF_TOKEN: Final = 4
 """As placement takes what leaves a site."""
 _PLACES: Final = ("deployment", "site")
 """What covers whoever has calls there, by the tokens of them."""
+SAID: Final = "as it was said"
+"""In the rule of what was not counted but said."""
 _ESTIMATED: Final[Basis] = "estimated"
 _NONE: Final = Decimal(0)
 
@@ -141,18 +143,22 @@ def _by_unit(rule: Allocation, uses: Sequence[Use], day: date, currencies: Dated
         count = _units(rule, use)
         if rule.per in STORED:  # a price of what is kept is one of a month
             count = count * 12 / (366 if isleap(day.year) else 365)
-        amount = int((rate * count).to_integral_value(ROUND_HALF_EVEN))
-        if not amount:
-            continue
-        how, basis = f"x rate for each {rule.per}", None
-        if rule.per == OF_ANSWERS:
-            how, basis = f"{how}, 4 bytes a token", _ESTIMATED
-        elif rule.per in use.nearest:
-            how, basis = f"{how}, days by the nearest sample", _ESTIMATED
-        if use.workload == NOBODY:
-            how = f"{how}, of no workload"
-        parts.append(_made(rule, how, version, basis=basis)(use.workload, use.team, amount, count))
+        said = min(count, use.said.get(rule.per, _NONE))
+        for units, known in ((count - said, _counted(rule, use)), (said, (SAID, _ESTIMATED))):
+            amount = int((rate * units).to_integral_value(ROUND_HALF_EVEN))
+            if not amount:
+                continue
+            of = "of no workload" if use.workload == NOBODY else ""
+            how = ", ".join(filter(None, (f"x rate for each {rule.per}", known[0], of)))
+            parts.append(_made(rule, how, version, basis=known[1])(use.workload, use.team, amount, units))
     return parts
+
+
+def _counted(rule: Allocation, use: Use) -> tuple[str, Basis | None]:
+    """How a unit was counted, and how that is known where that is not as the rule says."""
+    if rule.per == OF_ANSWERS:
+        return "4 bytes a token", _ESTIMATED
+    return ("days by the nearest sample", _ESTIMATED) if rule.per in use.nearest else ("", None)
 
 
 def _units(rule: Allocation, use: Use) -> Decimal:

@@ -86,6 +86,8 @@ class Use:
     """Tokens of answers, of the `company` and at each `deployment/NAME` and `site/NAME`."""
     asked: Mapping[str, int] = field(default_factory=dict)
     """Calls at each `deployment/NAME` and `site/NAME`."""
+    said: Mapping[str, Decimal] = field(default_factory=dict)
+    """The part of `units` that nobody measured and somebody said, such as minutes that a reviewer writes down."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ CATEGORIES: Final = {
     "egress": _NETWORK, "connectivity": _NETWORK, "updates": _NETWORK, "capacity": _COMPUTE, "energy": _COMPUTE,
     "cache_lookup": _COMPUTE, IDLE: _COMPUTE, "device": "Internet of Things", "site_visits": "Internet of Things",
     "platform": "Management and Governance", "review": "Business Applications", "support": "Business Applications",
+    "tools": "Integration",
 }  # fmt: skip
 """What is no token is in another category of services."""
 

@@ -51,6 +51,8 @@ class Held:
     decided_at: datetime | None
     reason: str | None
     minutes: Decimal | None
+    minutes_said: bool
+    """They are what the reviewer said, and not counted."""
     asked: str | None
     said: str | None
 
@@ -72,4 +74,5 @@ class Held:
             "decided_at": self.decided_at.isoformat() if self.decided_at else None,
             "reason": self.reason,
             "minutes": float(self.minutes) if self.minutes is not None else None,
+            "minutes_said": self.minutes_said,
         }

@@ -52,7 +52,7 @@ def decide(conn: Connection[Any], who: Reviewer, held: Held, ruling: Ruling, now
     took = Decimal(str(ruling.minutes)) if ruling.minutes is not None else _since(held.opened_at, now)
     took = min(max(took, Decimal(0)), LONGEST_MINUTES).quantize(Decimal("0.01"))
     state = "released" if release else "refused"
-    if not store.decide(conn, held.id, state, who.actor, reason, took):
+    if not store.decide(conn, held.id, state, who.actor, reason, took, said=ruling.minutes is not None):
         raise Conflict("it does not wait any more", code="review_decided", hint="Look at the queue again.")
     if release and held.kind == "tool":
         store.extend(conn, held.id, now + APPROVAL_LASTS)

@@ -14,7 +14,7 @@ from groundplan.governance.review.model import Held
 
 _SELECT: LiteralString = """SELECT h.id, h.kind, h.workload, h.subject, coalesce(p.email, '') AS person, h.at, h.due_at,
       h.state, h.reviewers, h.release_after, h.opened_at, h.opened_by, h.decided_by, h.decided_at, h.reason, h.minutes,
-      h.asked, h.said
+      h.minutes_said, h.asked, h.said
     FROM held_call h LEFT JOIN person p ON p.id = h.person_id"""
 
 
@@ -40,14 +40,16 @@ def opened(conn: Connection[Any], id: UUID, by: str) -> None:
     conn.execute("UPDATE held_call SET opened_at = now(), opened_by = %s WHERE id = %s AND opened_at IS NULL", (by, id))
 
 
-def decide(conn: Connection[Any], id: UUID, state: str, by: str, reason: str, minutes: Decimal) -> bool:
-    """Whether it still waited. The texts are not kept beyond the decision."""
+def decide(
+    conn: Connection[Any], id: UUID, state: str, by: str, reason: str, minutes: Decimal, *, said: bool = False
+) -> bool:
+    """Whether it still waited. The texts are not kept beyond the decision. `said`: the minutes are not counted."""
     with conn.cursor() as cursor:
         cursor.execute(
             """UPDATE held_call SET state = %s, decided_by = %s, decided_at = now(), reason = %s, minutes = %s,
-                 asked = NULL, said = NULL
+                 minutes_said = %s, asked = NULL, said = NULL
                WHERE id = %s AND state = 'waiting' AND due_at > now()""",
-            (state, by, reason, minutes, id),
+            (state, by, reason, minutes, said, id),
         )
         return cursor.rowcount == 1
 
