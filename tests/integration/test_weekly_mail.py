@@ -68,7 +68,8 @@ def test_owners_get_three_lines_once_a_week(database: Database, tmp_path: Path) 
             controller.stop()
     text = inbox.found[0].replace("\r\n", "\n")
     assert "Subject: Your AI workloads cost $3.00 last week, +50% on the week before." in text
-    assert "Most changed: output of assistant, +$1.00.\nNothing unusual was found." in text
+    assert "Most changed: output of assistant, +$1.00.\n" in text
+    assert "\nWhy: each of the tokens cost 50% more (+$1.00). Nothing unusual was found." in text
     assert "/cost" in text and "To: ana@acme.example" in text
 
 
@@ -88,6 +89,22 @@ def test_the_lines_say_what_changed(now: list[Line], before: list[Line], told: l
     lines = weekly.three_lines(now, before, [])
     assert len(lines) == 3
     assert all(part in text for part, text in zip(told, lines, strict=True))
+
+
+def test_the_third_line_says_what_the_change_of_the_second_is_made_of() -> None:
+    def tokens(amount: int, count: int, at: str) -> Line:
+        return replace(line(amount), quantity=count, unit="Tokens", deployment=at)
+
+    now, before = [tokens(20, 100, "eu"), tokens(16, 80, "us")], [tokens(20, 100, "eu"), tokens(4, 20, "us")]
+    told = weekly.three_lines(now, before, ["a: since 14:05"], ({"a": 30}, {"a": 20}))
+    assert told[1] == "Most changed: input of a, +$12.00."
+    assert told[2] == "Why: 50% more calls (+$12.00), mostly at us. Unusual: a: since 14:05"
+    told = weekly.three_lines([tokens(9, 50, "")], [tokens(4, 20, "")], [], ({"a": 10}, {"a": 10}))
+    parts = "150% more tokens a call (+$6.00), each of the tokens cost 10% less (-$1.00)"
+    assert told[2] == f"Why: {parts}. Nothing unusual was found."
+    assert weekly.three_lines([line(3)], [], [])[2].startswith("Why: it is new. ")
+    shared = [replace(line(8, "platform"), allocation="p")], [replace(line(5, "platform"), allocation="p")]
+    assert weekly.three_lines(*shared, [])[2].startswith("Why: what is carried of it is 60% more (+$3.00). ")
 
 
 def test_what_was_unusual_is_the_reason() -> None:

@@ -6,20 +6,23 @@ the book, so allocated costs count too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api import cost_book, cost_store, mail_store
+from groundplan.api import cost_book, cost_store, cost_use, mail_store
 from groundplan.api.context import Services
 from groundplan.api.cost_book import Days
 from groundplan.api.served import current_or_none
 from groundplan.core.money import short_usd
+from groundplan.economics.allocate.change import Spent
+from groundplan.economics.allocate.change import why as of_change
 from groundplan.economics.allocate.model import Line
-from groundplan.ledger import finding_store
+from groundplan.ledger import finding_store, rollup_store
 
+Calls = Mapping[str, int]
 LOOK_SECONDS = 3600.0
 DUTIES = ("business", "product", "finance")
 HOUR = 6
@@ -43,6 +46,7 @@ def queue(conn: Connection[Any], now: datetime) -> int:
     monday = now.date() - timedelta(days=now.weekday())
     week = Days(monday - timedelta(days=7), monday - timedelta(days=1))
     lines, before = (cost_book.book(conn, days, monday) for days in (week, week.before))
+    calls = tuple(_calls(conn, days) for days in (week, week.before))
     told = finding_store.findings(conn, kinds=["cost."], closed=True, limit=500)
     owned: dict[str, set[str]] = {}
     for workload in blueprint.workloads:
@@ -53,14 +57,20 @@ def queue(conn: Connection[Any], now: datetime) -> int:
     made = 0
     for email, mine in sorted(owned.items()):
         if email in people:
-            text = "\n".join(three_lines(_of(lines, mine), _of(before, mine), _recent(told, mine, week.first)))
+            own, then = _of(lines, mine), _of(before, mine)
+            moved = _moved(own, then)
+            unusual = _recent(told, mine, week.first, moved[0][0] if moved else "")
+            text = "\n".join(three_lines(own, then, unusual, calls))
             mark = f"cost/week/{monday.isocalendar().year}-{monday.isocalendar().week:02d}/{people[email]}"
             made += mail_store.queue(conn, mark, people[email], text, "/cost", now)
     return made
 
 
-def three_lines(lines: Sequence[Line], before: Sequence[Line], unusual: Sequence[str]) -> list[str]:
-    """What it cost, what changed most, and why."""
+def three_lines(
+    lines: Sequence[Line], before: Sequence[Line], unusual: Sequence[str], calls: tuple[Calls, ...] = ({}, {})
+) -> list[str]:
+    """What it cost, what changed most, and why: what that change is made of, and the finding that tells most of it.
+    `calls`: workload -> how many, in this time and the one before."""
     now, then = (sum(line.amount for line in each) for each in (lines, before))
     change = f", {(now - then) / then:+.0%} on the week before" if then else ""
     moved = _moved(lines, before)
@@ -70,8 +80,32 @@ def three_lines(lines: Sequence[Line], before: Sequence[Line], unusual: Sequence
         (workload, term), amount = moved
         sign = "+" if amount > 0 else "-"
         what = f"Most changed: {term} of {workload or 'nobody in particular'}, {sign}{short_usd(abs(amount))}."
-    why = f"Unusual: {unusual[0]}" if unusual else "Nothing unusual was found."
-    return [f"Your AI workloads cost {short_usd(now)} last week{change}.", what, why]
+    found = f"Unusual: {unusual[0]}" if unusual else "Nothing unusual was found."
+    made = "" if moved is None else _why(moved[0], lines, before, calls)
+    reason = f"Why: {made}. {found}" if made else found
+    return [f"Your AI workloads cost {short_usd(now)} last week{change}.", what, reason]
+
+
+def _why(key: tuple[str, str], lines: Sequence[Line], before: Sequence[Line], calls: tuple[Calls, ...]) -> str:
+    """What the change of one workload's term is made of, and where most of it was."""
+    now, then = ([line for line in each if (line.workload, line.term) == key] for each in (lines, before))
+    made = of_change(*(_spent(each, counts.get(key[0], 0)) for each, counts in ((then, calls[1]), (now, calls[0]))))
+    at: dict[str, int] = {}
+    for each, sign in ((now, 1), (then, -1)):
+        for line in each:
+            at[line.deployment] = at.get(line.deployment, 0) + sign * line.amount
+    most = max(at, key=lambda name: (abs(at[name]), name), default="")
+    return f"{made}, mostly at {most}" if made and most and len(at) > 1 else made
+
+
+def _spent(lines: Sequence[Line], calls: int) -> Spent:
+    unit = next((line.unit for line in lines if line.unit), "")
+    return Spent(sum(line.amount for line in lines), sum(line.quantity for line in lines), calls, unit)
+
+
+def _calls(conn: Connection[Any], days: Days) -> Calls:
+    rows = rollup_store.calls_by(conn, ["workload"], cost_use.wanted(days.first, days.last))
+    return {row["workload"]: int(row["calls"] or 0) for row in rows}
 
 
 def _moved(lines: Sequence[Line], before: Sequence[Line]) -> tuple[tuple[str, str], int] | None:
@@ -88,6 +122,8 @@ def _of(lines: Sequence[Line], workloads: set[str]) -> list[Line]:
     return [line for line in lines if line.workload in workloads]
 
 
-def _recent(told: Sequence[dict[str, Any]], workloads: set[str], since: date) -> list[str]:
+def _recent(told: Sequence[dict[str, Any]], workloads: set[str], since: date, changed: str) -> list[str]:
+    """Those of the workload that changed most come first."""
     subjects = {f"workload/{name}" for name in workloads}
-    return [row["message"] for row in told if row["subject"] in subjects and row["at"].date() >= since]
+    found = [row for row in told if row["subject"] in subjects and row["at"].date() >= since]
+    return [row["message"] for row in sorted(found, key=lambda row: row["subject"] != f"workload/{changed}")]
