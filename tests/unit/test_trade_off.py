@@ -40,6 +40,25 @@ def test_models_and_routes_are_points_and_the_dominated_is_off_the_frontier() ->
     assert small.quality.low < 0.9 < small.quality.high
     assert small.cost.low < small.cost.mean < small.cost.high
     assert small.p50_ms < small.p95_ms
+    assert small.p95.low < small.p95.mean == small.p95_ms < small.p95.high
+
+
+def test_a_point_that_is_quicker_or_less_risky_than_a_better_one_is_unbeaten() -> None:
+    seen = [
+        *calls("best", "", 40, 0.01, 38), *calls("quick", "", 40, 0.02, 30, 20), *calls("calm", "", 40, 0.03, 30, 400),
+        *calls("slow", "", 40, 0.04, 29, 500), *calls("unknown", "", 40, 0.05, None, 1),
+    ]  # fmt: skip
+    found = named(points(seen, {}, {"best": "high", "quick": "high", "calm": "low", "slow": "low"}))
+    assert {name for name, point in found.items() if point.frontier} == {"best"}
+    assert {name for name, point in found.items() if point.unbeaten} == {"best", "quick", "calm"}
+
+
+def test_the_interval_of_the_slowest_holds_it() -> None:
+    dice = np.random.default_rng(9)
+    true = float(np.quantile(dice.gamma(2.0, 50.0, 400_000), 0.95))
+    seen = [[Seen("m", "", 1.0, float(ms), None) for ms in dice.gamma(2.0, 50.0, 150)] for _ in range(300)]
+    found = [points(each, {}, {})[0].p95 for each in seen]
+    assert 0.92 <= np.mean([each.low <= true <= each.high for each in found]) <= 0.99
 
 
 def test_quality_is_declared_where_nobody_spoke_and_else_not_known() -> None:

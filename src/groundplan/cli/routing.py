@@ -194,9 +194,9 @@ def trade_off(
             point["calls"],
             f"${1000 * point['cost']['mean']:.4g}",
             _quality(point),
-            f"{point['p95_ms']:.0f} ms",
+            f"{point['p95_ms']:.0f} ms ({point['p95']['low']:.0f} to {point['p95']['high']:.0f})",
             point["risk"] or "not assessed",
-            ", ".join(name for name in ("today", "frontier") if point[name]),
+            ", ".join(name for name in ("today", "frontier", "unbeaten") if point[name]),
         )
         for point in value["points"]
     ]

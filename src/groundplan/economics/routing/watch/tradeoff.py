@@ -1,14 +1,15 @@
 """What each model and each route of a workload costs, how good it is and how soon it answers, with intervals. Pure.
 
 A point is of calls that were seen; where nobody said anything about answers, quality is what is declared of the model,
-and without that it is not known. The frontier are the points that none beats in cost and quality together.
+and without that it is not known. The frontier are the points that none beats in cost and quality together; unbeaten are
+those that none beats in cost, quality, time and risk together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import ceil, floor, sqrt
 from statistics import NormalDist
 
 Z = NormalDist().inv_cdf(0.975)
@@ -54,9 +55,12 @@ class Point:
     risk: str
     share: float
     """Of all calls looked at."""
+    p95: Interval
+    """Milliseconds; by order statistics, so it ends at the slowest call where there are few."""
     today: bool = False
     """It is what takes most calls now: of the models one, and of the routes one."""
     frontier: bool = False
+    unbeaten: bool = False
 
 
 def points(
@@ -96,7 +100,7 @@ def _point(
     worst = max((risks.get(each.model, "") for each in mine), key=_RISKS.index)
     return Point(
         name, kind, len(mine), mean([each.cost for each in mine]), quality, source, _at(times, 0.5), _at(times, 0.95),
-        worst, len(mine) / len(calls),
+        worst, len(mine) / len(calls), _slowest(times),
     )  # fmt: skip
 
 
@@ -105,6 +109,14 @@ _RISKS = ("", "low", "medium", "high", "severe")
 
 def _at(ordered: Sequence[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+def _slowest(ordered: Sequence[float], part: float = 0.95) -> Interval:
+    """Of the 95th percentile, with the order statistics around it that hold it with 95 % confidence."""
+    count = len(ordered)
+    half = Z * sqrt(count * part * (1 - part))
+    low, high = floor(part * count - half), ceil(part * count + half)
+    return Interval(_at(ordered, part), ordered[max(0, low - 1)], ordered[min(count - 1, high)])
 
 
 def _marked(found: Iterable[Point], kind: str, now: Sequence[Seen]) -> list[Point]:
@@ -123,10 +135,27 @@ def _with_frontier(found: Sequence[Point]) -> list[Point]:
     def beaten(cost: float, quality: float) -> bool:
         return any(c <= cost and q >= quality and (c < cost or q > quality) for c, q in known)
 
+    every = [(point.kind, _goods(point)) for point in found if point.quality is not None]
     return [
-        replace(point, frontier=point.quality is not None and not beaten(point.cost.mean, point.quality.mean))
+        replace(
+            point,
+            frontier=not beaten(point.cost.mean, point.quality.mean),
+            unbeaten=not any(kind == point.kind and _beats(goods, _goods(point)) for kind, goods in every),
+        )
+        if point.quality is not None
+        else point
         for point in found
     ]
+
+
+def _goods(point: Point) -> tuple[float, ...]:
+    """Less is better of each. A risk that nobody assessed is none that beats another."""
+    quality = 0.0 if point.quality is None else point.quality.mean
+    return point.cost.mean, -quality, point.p95_ms, _RISKS.index(point.risk) or len(_RISKS)
+
+
+def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
 def mean(values: Sequence[float]) -> Interval:
