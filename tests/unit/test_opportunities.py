@@ -56,6 +56,16 @@ def test_billed_failures_and_uncached_prefixes_are_told_by_money() -> None:
     assert levers[2].saves_usd == Decimal(2) * Decimal("1.5")
 
 
+def test_the_workload_s_own_instructions_are_the_prefix_that_is_known() -> None:
+    own = replace(WORKLOADS[0], system_prompt="x" * 4 * 1500, prompt="faq@3", deployments=["large"])
+    row = spent(calls=1000, input=4_000_000, cache_read=500_000)
+    (lever,) = found([row], [own], PLACES, 30)
+    assert lever.saves_usd == Decimal("1.5"), "1.5 million tokens of instructions, 0.5 of them read already"
+    assert "let the provider keep faq@3" in lever.what and "about 1500 of 4000 tokens a prompt" in lever.evidence
+    assert "assumes" not in lever.proof
+    assert found([spent(calls=1000, input=4_000_000, cache_read=1_600_000)], [own], PLACES, 30) == []
+
+
 def test_cents_and_unknown_workloads_are_left_out() -> None:
     assert found([spent(input=10, output=1)], WORKLOADS, PLACES, 30) == []
     assert found([spent(workload="gone")], WORKLOADS, PLACES, 30) == []

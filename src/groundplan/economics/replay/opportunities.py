@@ -14,6 +14,8 @@ from groundplan.blueprint.model import Deployment, Rates, Workload
 
 MTOK = 1_000_000
 PICO = Decimal(10) ** 12
+CHARACTERS = 4
+"""Of a token."""
 LONG_PROMPT = 1024
 """Tokens from which providers keep a prompt's beginning."""
 SMALL = Decimal("0.01")
@@ -74,7 +76,7 @@ def found(
         levers += _wasted(row, month)
         if workload is not None and place is not None:
             levers += _cheaper(row, workload, place, places, month)
-            levers += _prefix(row, place.rates, month)
+            levers += _prefix(row, workload, place.rates, month)
     return sorted((each for each in levers if each.saves_usd >= SMALL), key=lambda each: -each.saves_usd)
 
 
@@ -122,15 +124,30 @@ def _cheaper(
             )
 
 
-def _prefix(row: Spent, rates: Rates, month: Decimal) -> Iterable[Opportunity]:
-    """Long prompts of which little was read from the provider's cache, where that is cheaper."""
+def _prefix(row: Spent, workload: Workload, rates: Rates, month: Decimal) -> Iterable[Opportunity]:
+    """Long prompts of which less was read from the provider's cache than is the same in them, where that is cheaper:
+    the workload's own instructions, where they are long enough; else half of it, which is said to be a guess."""
     if rates.cache_read is None or rates.cache_read >= rates.input or not row.calls:
         return
     each = row.input // row.calls
     fresh = row.input - row.cache_read
+    own = min(len(workload.system_prompt or "") // CHARACTERS, each)
+    if own >= LONG_PROMPT:
+        if (unread := min(fresh, own * row.calls - row.cache_read)) > 0:
+            yield Opportunity(
+                "cacheable prefixes",
+                row.workload,
+                Decimal(unread * (rates.input - rates.cache_read)) / MTOK / PICO * month,
+                f"let the provider keep {workload.prompt or 'its instructions'}, with which every prompt begins",
+                f"about {own} of {each} tokens a prompt are its instructions, {row.cache_read / row.input:.0%} of all "
+                "are read from the cache",
+                "small",
+                "a provider keeps a beginning for minutes, so rare calls find it gone; the cache rate on the cost page "
+                "shows it",
+            )
+        return
     if each < LONG_PROMPT or row.cache_read > row.input // 2:
         return
-    # half of a long prompt is taken to be the same from call to call: instructions, tools, examples
     yield Opportunity(
         "cacheable prefixes",
         row.workload,
