@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from datetime import date
 from decimal import Decimal
 
+import pdfplumber
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from groundplan.core.money import to_decimal
 from groundplan.economics.allocate.model import Line
 from groundplan.economics.export.focus import COLUMNS, focus_csv
 from groundplan.economics.export.statement import UNCARRIED, statement_csv, statements
+from groundplan.economics.export.statement_pdf import statement_pdf
 
 FIRST, LAST = date(2026, 11, 1), date(2026, 11, 30)
 LINES = [
@@ -112,3 +115,15 @@ def test_a_file_says_whether_it_charges() -> None:
     (shown, _) = statements(LINES, FIRST, LAST)
     assert {row["kind"] for row in rows(statement_csv(care))} == {"chargeback"}
     assert {row["kind"] for row in rows(statement_csv(shown))} == {"showback"}
+
+
+def test_a_line_says_how_it_is_known_by_which_rule_and_from_which_source_in_every_file() -> None:
+    (care, _) = statements(LINES, FIRST, LAST)
+    with pdfplumber.open(io.BytesIO(statement_pdf(care, "acme"))) as document:
+        text = "\n".join(page.extract_text() for page in document.pages)
+    exported = rows(focus_csv([(FIRST, LAST, care.lines)], "acme"))
+    for line, row, charge in zip(care.lines, rows(statement_csv(care)), exported, strict=False):
+        assert f"{line.term} {line.basis} {line.rule} ({line.source})" in text
+        assert (row["basis"], row["rule"], row["source"]) == (line.basis, line.rule, line.source)
+        assert charge["ChargeDescription"] == f"{line.term}: {line.rule}"
+        assert (json.loads(charge["Tags"])["basis"], json.loads(charge["Tags"])["source"]) == (line.basis, line.source)

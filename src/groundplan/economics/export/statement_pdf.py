@@ -18,7 +18,7 @@ from groundplan.economics.export.statement import Statement
 Row = tuple[str, ...]
 _GREY, _PALE = "#7a8794", "#eef1f4"
 _MARGIN = 48
-_WIDTHS = (112.0, 84.0, 66.0, 118.0, 119.0)
+_WIDTHS = (92.0, 74.0, 58.0, 156.0, 119.0)
 """Points of the columns of lines."""
 
 
@@ -46,10 +46,11 @@ def statement_pdf(statement: Statement, company: str) -> bytes:
     for name, sums in (("By workload", statement.by_workload()), ("By term", statement.by_term())):
         story += [Paragraph(name, styles["Heading2"]), _table([(key, format_usd(amount)) for key, amount in sums])]
     lines = [
-        (line.workload or "idle and uncarried", line.term, line.basis, line.source, format_usd(line.amount))
+        (line.workload or "idle and uncarried", line.term, line.basis, f"{line.rule} ({line.source})",
+         format_usd(line.amount))
         for line in statement.lines
-    ]
-    head = ("Workload", "Term", "Known", "Source", "USD")
+    ]  # fmt: skip
+    head = ("Workload", "Term", "Known", "Rule (source)", "USD")
     total = ("Total", "", "", "", format_usd(statement.total))
     story += [Paragraph("Line by line", styles["Heading2"]), _table([head, *lines, total], _WIDTHS), Spacer(1, 12)]
     story.append(Paragraph(f"Together {format_usd(statement.total)} USD.", styles["Normal"]))
