@@ -61,6 +61,18 @@ from: {since}
 basis: estimated
 source: contract 4
 ---
+kind: allocation
+name: people
+term: review
+rate: 30 USD
+per: review hour
+source: HR 2026
+---
+kind: workflow
+name: asking
+outcome: a question is answered
+baseline: {{minutes_per_case: 3}}
+---
 kind: budget
 name: all-month
 covers: company
@@ -80,6 +92,8 @@ def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory)
         folder = tmp_path_factory.mktemp("costs")
         with running(database, folder) as found:
             (found.workspace / "costs.yaml").write_text(WORKSPACE_COSTS)
+            company = found.workspace / "acme.yaml"
+            company.write_text(company.read_text().replace("[local]\n", "[local]\nworkflow: asking\n"))
             assert found.ask("POST", "/api/apply", {"files": found.files()}).status in (200, 201)
             fill(database.dsn)
             yield found
@@ -316,6 +330,8 @@ def test_an_accepted_outcome_has_its_cost(control: Control) -> None:
     assert (row["workload"], row["reported"], row["accepted"]) == ("assistant", 1, 1)
     assert Decimal(row["cost_per_accepted_usd"]) == Decimal(row["cost_usd"]) > 0
     assert row["returned"] == pytest.approx(2 / float(row["cost_usd"]))
+    assert row["baseline_usd"] == "1.500000000000" and row["baseline_basis"] == "estimated"
+    assert row["baseline_rule"] == "3 declared minutes of a case x $30.00 an hour (workflow asking)"
 
 
 def test_levers_are_ranked_with_what_the_book_says_stands_idle(control: Control) -> None:

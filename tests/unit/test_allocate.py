@@ -19,7 +19,7 @@ from groundplan.core.money import PICO
 from groundplan.economics.allocate.daily import allocated
 from groundplan.economics.allocate.divide import capacity_of, divide, spent
 from groundplan.economics.allocate.model import Day, Use
-from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, worth
+from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, baseline_rule, worth
 from groundplan.release.charged import allocation
 
 JAN = date(2026, 1, 1)
@@ -147,6 +147,9 @@ def test_a_rate_is_paid_for_what_was_measured() -> None:
 def test_an_outcome_is_compared_with_how_it_was_before() -> None:
     found = worth(10 * PICO, Outcomes(reported=30, accepted=20), baseline_cost(None, 6.0, 30 * PICO))
     assert (found.cost_per_accepted, found.baseline, found.saved) == (PICO // 2, 3 * PICO, 50 * PICO)
+    assert baseline_rule(None, 6.0, 30 * PICO) == "6 declared minutes of a case x $30.00 an hour"
+    assert baseline_rule(PICO, 6.0, None, "2026-01-10") == "the declared cost of a case, as it was on 2026-01-10"
+    assert baseline_rule(None, 6.0, None) == ""
     assert found.returned == 6.0
     assert worth(PICO, Outcomes(), 3 * PICO).cost_per_accepted is None
 

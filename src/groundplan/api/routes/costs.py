@@ -15,10 +15,11 @@ from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Using
 from groundplan.api.served import current_blueprint, current_or_none, workspace_at
 from groundplan.blueprint.calendar import Launch
+from groundplan.catalog.workload import Baseline
 from groundplan.core.audit.store import record
 from groundplan.core.errors import NotFound
 from groundplan.core.money import format_usd, from_decimal
-from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, worth
+from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, baseline_rule, worth
 from groundplan.economics.export.focus import focus_csv
 from groundplan.economics.export.statement import Statement, statement_csv, statements
 from groundplan.ledger import archive_store, finding_store, rollup_store
@@ -154,7 +155,7 @@ def outcomes(services: Using, _: Reader, first: Day = None, last: Day = None) ->
         flow = workspace.workflows.get(doc.workflow) if doc and doc.workflow else None
         before = flow.baseline if flow else None
         wage = cost_rules.wage(declared, until, row["workload"])
-        case = baseline_cost(before.cost_per_case, before.minutes_per_case, wage) if before else None
+        case, rule = _case(before, wage)
         cost = sum(line.amount for line in lines if line.workload == row["workload"])
         told = worth(cost, Outcomes(row["reported"], row["accepted"], from_decimal(row["value_usd"])), case)
         found.append(
@@ -163,6 +164,8 @@ def outcomes(services: Using, _: Reader, first: Day = None, last: Day = None) ->
                 "calls": max(calls.get(row["workload"], 0), row["reported"]), "reported": row["reported"],
                 "accepted": row["accepted"], "cost_usd": format_usd(cost), "value_usd": _usd(row["value_usd"]),
                 "cost_per_accepted_usd": _maybe(told.cost_per_accepted), "baseline_usd": _maybe(told.baseline),
+                "baseline_basis": "estimated" if case is not None else None,
+                "baseline_rule": f"{rule} (workflow {flow.name})" if flow and case is not None else None,
                 "saved_usd": _maybe(told.saved), "returned": told.returned,
             }
         )  # fmt: skip
@@ -332,6 +335,14 @@ def _statement_json(made: Statement) -> dict[str, Any]:
         "by_basis": _pairs(made.by_basis()), "blueprints": list(made.blueprints),
         "lines": [cost_book.line_json(line) for line in made.lines],
     }  # fmt: skip
+
+
+def _case(before: Baseline | None, wage: int | None) -> tuple[int | None, str]:
+    """What a case cost before, and how that came about."""
+    if before is None:
+        return None, ""
+    said = before.cost_per_case, before.minutes_per_case, wage
+    return baseline_cost(*said), baseline_rule(*said, before.measured.isoformat() if before.measured else "")
 
 
 def _pairs(sums: list[tuple[str, int]]) -> list[dict[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from groundplan.core.money import ceil_div
+from groundplan.core.money import ceil_div, short_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +45,13 @@ def baseline_cost(cost_per_case: int | None, minutes: float | None, wage: int | 
     if minutes is None or wage is None:
         return None
     return round(minutes * wage / 60)
+
+
+def baseline_rule(cost_per_case: int | None, minutes: float | None, wage: int | None, measured: str = "") -> str:
+    """How a case's cost before came about, in words; it is estimated, since nobody records those minutes here."""
+    since = f", as it was on {measured}" if measured else ""
+    if cost_per_case is not None:
+        return f"the declared cost of a case{since}"
+    if minutes is None or wage is None:
+        return ""
+    return f"{minutes:g} declared minutes of a case x {short_usd(wage)} an hour{since}"
