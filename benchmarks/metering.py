@@ -18,6 +18,7 @@ import argparse
 import gzip
 import json
 import sys
+import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ from typing import Any
 import msgspec
 
 from groundplan.blueprint.model import Rates
-from groundplan.core.errors import GroundplanError
+from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.economics.prices import bodies, listed
 from groundplan.economics.prices.parts import parts
 from groundplan.ledger.model import Usage
@@ -59,13 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--at", default=AT)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
-    if not asked.usages.is_file():
-        print(f"{asked.usages} is not there: name a file of recorded bodies with expected usages", file=sys.stderr)
-        return 66
-    opened = gzip.open if asked.usages.suffix == ".gz" else open
-    with opened(asked.usages, "rt", encoding="utf-8") as file:
-        recorded = json.load(file)
-    at = datetime.fromisoformat(asked.at).replace(hour=12, tzinfo=UTC)
+    try:
+        recorded, at = recordings(asked.usages), _day(asked.at)
+    except GroundplanError as error:
+        print(f"metering: {error}", file=sys.stderr)
+        return error.exit_code
     found = measure(recorded, at)
     value = {
         "bodies": found.bodies, "usage_right": found.usage_right, "price_right": found.price_right,
@@ -75,6 +74,45 @@ def main(arguments: list[str] | None = None) -> int:
     }  # fmt: skip
     print(json.dumps(value, indent=None if asked.json else 1))
     return 0 if found.usage_right == found.price_right == found.bodies else 1
+
+
+def recordings(path: Path) -> list[dict[str, Any]]:
+    """What a file has. Raises `Invalid` (`usages`) for one of another shape."""
+    hint = "Name a file of recorded bodies with expected usages; the shape is in this program's --help."
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rb") as file:
+            data = file.read()
+        msgspec.json.decode(data, type=list[_Recorded])
+    except (OSError, EOFError, zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Invalid(f"{path} cannot be read: {error}", code="usages", hint=hint) from error
+    found: list[dict[str, Any]] = json.loads(data)
+    return found
+
+
+class _Extractor(msgspec.Struct):
+    provider_id: str
+    api_flavor: str
+    input_price: str | float | None = None
+    output_price: str | float | None = None
+
+
+class _Group(msgspec.Struct):
+    usage: dict[str, int]
+    extractors: list[_Extractor]
+
+
+class _Recorded(msgspec.Struct):
+    body: dict[str, Any]
+    extracted: list[_Group]
+    model: str | None = None
+
+
+def _day(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).replace(hour=12, tzinfo=UTC)
+    except ValueError as error:
+        raise Invalid(f"'{text[:40]}' is no day", code="day", hint="Write --at 2026-03-01.") from error
 
 
 def measure(recorded: list[dict[str, Any]], at: datetime) -> Found:
@@ -103,17 +141,21 @@ def _one(
         usage = bodies.read(entry["body"], provider, flavor)
     except GroundplanError as error:
         found.wrong.append({**place, "what": "usage", "why": str(error)})
-        return False, "input_price" not in extractor
+        return False, _unpriced(extractor)
     read = bodies.classes(usage)
     finer = {name: count for name, count in read.items() if name not in wanted}
     told = {name: _stated(entry["body"], count) for name, count in finer.items()}
     if {**wanted, **finer} != read or not all(told.values()):
         found.wrong.append({**place, "what": "usage", "read": read, "expected": wanted})
-        return False, "input_price" not in extractor
+        return False, _unpriced(extractor)
     if finer:
         why = f"the body reports {', '.join(sorted(finer))}, which the expectation leaves out"
         found.explained.append({**place, "why": why, "read": finer, "stated_at": told})
-    return True, "input_price" not in extractor or _price(found, place, entry, usage, finer, extractor, at)
+    return True, _unpriced(extractor) or _price(found, place, entry, usage, finer, extractor, at)
+
+
+def _unpriced(extractor: dict[str, Any]) -> bool:
+    return extractor.get("input_price") is None or extractor.get("output_price") is None
 
 
 def _price(
@@ -127,9 +169,9 @@ def _price(
 ) -> bool:
     found.prices += 1
     model = entry.get("model") or entry["body"].get("model") or entry["body"].get("modelVersion")
-    rates = listed.provider_rates(place["provider"], model, at, CONTEXT)
-    wanted = (Decimal(extractor["input_price"]), Decimal(extractor["output_price"]))
-    if rates is None and not any(wanted) and listed.without_price(place["provider"], model):
+    rates = None if model is None else listed.provider_rates(place["provider"], model, at, CONTEXT)
+    wanted = (Decimal(str(extractor["input_price"])), Decimal(str(extractor["output_price"])))
+    if rates is None and model is not None and not any(wanted) and listed.without_price(place["provider"], model):
         why = "the list has the model without any price, which the expectation takes for free and the product refuses"
         found.explained.append({**place, "model": model, "why": why})
         return True
