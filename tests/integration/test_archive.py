@@ -89,6 +89,16 @@ def test_the_same_answers_from_files_and_sums_that_stay(conn: Conn, database: Da
     assert [row["day"] for row in archive_store.archived(conn)] == [DAY]
 
 
+def test_a_store_that_is_no_folder_gives_the_same_answers(conn: Conn, tmp_path: Path) -> None:
+    url, before = f"memory://{tmp_path.name}/facts", raw(conn)
+    with conn.transaction():
+        archive.archive_day(conn, url, DAY)
+    assert raw(conn) == [] and ask(url, SUMS.format("calls")) == before
+    with pytest.raises(GroundplanError) as refused:
+        ask(f"memory://{tmp_path.name}/nothing", "SELECT 1")
+    assert refused.value.code == "store_unreadable"
+
+
 def test_files_of_before_a_column_was_added_are_read_with_the_others(conn: Conn, tmp_path: Path) -> None:
     with conn.transaction():
         archive.archive_day(conn, str(tmp_path), DAY)
