@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
+
+import msgspec
+from tests.integration.test_cost_versions import declared, release
 
 from groundplan.api import anomalies
 from groundplan.core.database import connect
@@ -57,3 +62,56 @@ def test_a_loop_that_goes_on_stays_told(database: Database) -> None:
             told = anomalies.look(conn, NOW + timedelta(hours=hours))
             assert (told.opened, told.kept, told.closed) == (0, 1, 0), hours
         assert anomalies.look(conn, NOW + timedelta(hours=6)).closed == 1
+
+
+def calls(conn: Any, workload: str, minutes: Iterable[float], **other: Any) -> None:
+    """One call before each of these minutes before NOW."""
+    what = {
+        "key": None,
+        "team": "care",
+        "model": "acme/m",
+        "cost": Decimal("0.001"),
+        "tokens": 300,
+        "blueprint": 1,
+    } | other
+    rows: list[tuple[Any, ...]] = [
+        (new_id(), NOW - timedelta(minutes=minute), workload, None, what["key"], what["team"], "chat", "ok", 200, None,
+         what["model"], "own", "rack", what["cost"], what["cost"], what["tokens"] - 2, 2,
+         "exact" if what.get("cached") == place % 2 else "none", what["blueprint"], new_id(), False, 12.5, 3.5, {}, 0,
+         0)
+        for place, minute in enumerate(minutes)
+    ]  # fmt: skip
+    ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
+
+
+def test_each_kind_is_told_from_the_rows_of_the_ledger_with_its_cause(database: Database) -> None:
+    usual, now = [62 + 2.5 * n for n in range(24 * 52)], [0.5 * (n + 1) for n in range(110)]
+    known, stranger = new_id(), new_id()
+    changed: dict[str, dict[str, Any]] = {
+        "spend": {"cost": Decimal("0.01")},
+        "tokens_per_call": {"tokens": 2600, "blueprint": 2, "team": "support"},
+        "cache_rate": {},
+        "mix": {"model": "acme/large"},
+        "new_caller": {"key": stranger},
+    }
+    with connect(database.urls["owner"], autocommit=True) as conn:
+        for number, prompt in ((1, "faq@11"), (2, "faq@12")):
+            made = declared(number, dict.fromkeys(changed, "care"), [])
+            workloads = [msgspec.structs.replace(each, prompt=prompt) for each in made.workloads]
+            release(conn, msgspec.structs.replace(made, workloads=workloads), NOW - timedelta(days=4 - number))
+        for kind, other in changed.items():
+            calls(conn, kind, usual, key=known, **({"cached": 0} if kind == "cache_rate" else {}))
+            calls(conn, kind, now, **{"key": known} | other)
+        anomalies.look(conn, NOW)
+        found = {
+            row["subject"].removeprefix("workload/"): row["message"]
+            for row in finding_store.findings(conn, kinds=["cost."], limit=100)
+            if row["subject"] == f"workload/{row['detail']['kind']}"
+        }
+    assert set(found) == set(changed)
+    assert "+2,300 tokens a call: prompt faq@12 (new), team support (new)" in found["tokens_per_call"]
+    assert found["tokens_per_call"].startswith("tokens_per_call: since 13:3")
+    assert "an hour instead of $0.02" in found["spend"]
+    assert "0% of calls from the cache instead of 50%" in found["cache_rate"]
+    assert "100% of calls at acme/large instead of 0%: model acme/large (new)" in found["mix"]
+    assert f"{stranger} makes 100% of calls and was never seen before" in found["new_caller"]
