@@ -34,8 +34,12 @@ _NURSERIES = {
     "groundplan.api.app": "groundplan.console.app",
 }
 """Which loaded module each program is forked beside; what else it needs, it loads itself."""
-_BESIDE = {"groundplan.gateway.translate_app": ("any_llm",)}
-"""What a module loads as soon as it starts."""
+_BESIDE = {
+    "groundplan.gateway.translate_app": (
+        "any_llm", *(f"any_llm.providers.{name}" for name in ("bedrock", "gemini", "mistral", "ollama"))
+    )
+}  # fmt: skip
+"""What a module loads as soon as it starts, or is asked: clients of providers take seconds of computing."""
 _CODE = struct.Struct("<i")
 _MOST = 1 << 18
 """Bytes of arguments and environment."""

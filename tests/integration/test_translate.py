@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -58,7 +60,7 @@ class Setup:
     claude: ScriptedModel
     own: ScriptedModel
     key: str
-    service: Worker
+    service: Worker | subprocess.Popen[bytes]
     passed: list[str]
     """What went through the proxy: first line and credentials of each request."""
 
@@ -66,8 +68,13 @@ class Setup:
         return AsyncOpenAI(base_url=f"http://127.0.0.1:{self.stack.port}/v1", api_key=self.key, max_retries=0)
 
 
+SERVICE = "groundplan.gateway.translate_app"
+FROM_NOTHING = pytest.mark.parametrize("setup", ["from nothing"], indirect=True)
+"""The service has loaded no client of a provider before it is asked for one."""
+
+
 @pytest.fixture
-async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
+async def setup(database: Database, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Setup]:
     secret = tmp_path / "secret"
     secret.write_text(SECRET + "\n")
     key = f"file:{secret}"
@@ -100,9 +107,13 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             # proxies that the environment names lead nowhere: they are not asked
             nowhere = dict.fromkeys(("HTTP_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
             environment = {**os.environ, **nowhere, "AWS_DEFAULT_REGION": "eu-central-1"}
-            service = fork_program(
-                "groundplan.gateway.translate_app", ["--home", str(stack.home.root)], log.fileno(), environment
-            )
+            arguments = ["--home", str(stack.home.root)]
+            service: Worker | subprocess.Popen[bytes]
+            if getattr(request, "param", "") == "from nothing":
+                command = [sys.executable, "-m", SERVICE, *arguments]
+                service = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            else:
+                service = fork_program(SERVICE, arguments, log.fileno(), environment)
         try:
             end = time.monotonic() + 60
             while lookup(stack.home, "translate") is None:
@@ -112,6 +123,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             await stack.ready()
             yield Setup(stack, fakes, claude, own, stack.key(), service, passed)
         finally:
+            await asyncio.to_thread(stack.stop)  # the service waits a while for what a gateway may still ask
             service.terminate()
             service.wait(60)
 
@@ -480,6 +492,7 @@ class Waited:
         return sum(self._threads.values()) / 1e9
 
 
+@FROM_NOTHING
 async def test_nobody_waits_while_the_client_of_another_provider_is_loaded(setup: Setup) -> None:
     assert (await setup.stack.post("/v1/chat/completions", setup.key, ask("bedrock"))).status == 200
     setup.fakes["bedrock"].pause = 0.3
