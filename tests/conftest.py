@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from groundplan.runtime import openmp
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
+from tests import made_database
 
 _LONG_FIRST = (
     "test_chaos_gateway", "test_promise_", "acceptance", "test_cli_up", "test_external_database", "test_translate",
@@ -34,12 +35,25 @@ settings.load_profile("groundplan")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A bare system lacks the library that LightGBM loads; workers and processes that start from here on find it."""
+    """What workers and processes that start from here on find. A bare system lacks the library that LightGBM loads."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile what they load
+    for threads in (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+    ):  # those of several tests at once only wait for each other
+        os.environ.setdefault(threads, "1")
     gc.disable()  # what collecting tests makes stays: nothing of it is garbage
-    if not hasattr(config, "workerinput") and not openmp.is_loadable():
+    if hasattr(config, "workerinput"):
+        return
+    made_database.begin()
+    if not openmp.is_loadable():
         folder = openmp.provide(Path(tempfile.mkdtemp(prefix="openmp-")))
         os.environ["LD_LIBRARY_PATH"] = ":".join(filter(None, (str(folder), os.environ.get("LD_LIBRARY_PATH"))))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        made_database.end()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -69,11 +83,13 @@ def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clust
     """The run's server. Under xdist the first worker that needs it runs it, and ends when no other uses it any more."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if base.name.startswith("popen-") else base
-    folder = shared / "postgres-cluster"
+    folder = made_database.folder() / "cluster"
     started = shared / "postgres-cluster.started"
     with (shared / "postgres-cluster.users").open("w") as users:
         with _locked(shared / "postgres-cluster.start"):
             first = not started.exists()
+            if first:
+                made_database.lay_out(folder)
             running = cluster(folder) if first else None
             found = running.__enter__() if running is not None else found_cluster(folder)
             started.touch()

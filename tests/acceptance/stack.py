@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from groundplan.testing.passkey import SoftPasskey
+from tests.made_database import lay_out
 
 START_SECONDS = 120.0
 FIRST_PORT, PORTS_EACH, WORKERS = 20_000, 1_500, 8
@@ -149,6 +150,8 @@ class Stack:
     def start(self, seconds: float = START_SECONDS) -> str:
         """Start `groundplan up` and return its `ready` line."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if "GROUNDPLAN_DATABASE_URL" not in self.environment:
+            lay_out(self.home)
         log = (self.folder / "up.log").open("ab")
         ready = self.folder / "ready"
         out = ready.open("wb")

@@ -5,7 +5,6 @@ in hand are as fast as before, and when it goes on every call is in the ledger o
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import signal
 import statistics
@@ -18,12 +17,10 @@ import psycopg
 import pytest
 from tests.acceptance.stack import descendants
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.made_database import lay_out
 
-from groundplan.core.database import database_url
 from groundplan.core.home import Home
-from groundplan.core.settings import load_settings
 from groundplan.gateway.journal.shipper import Shipper
-from groundplan.runtime.migrate import migrate
 from groundplan.runtime.postgres import EmbeddedPostgres
 from groundplan.testing.database import FAST, found_cluster
 from groundplan.testing.scripted import Script
@@ -38,9 +35,9 @@ def server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
     """A server of this test alone: others go on while it is stopped."""
     home = Home(tmp_path / "server")
     home.create()
+    lay_out(home.root)
     made = EmbeddedPostgres(home, tuning=FAST)
     made.start()
-    migrate(database_url(home, dataclasses.replace(load_settings({}), database_url=None), "owner"))
     try:
         yield made
     finally:

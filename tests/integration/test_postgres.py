@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from tests.made_database import lay_out
 
 import groundplan
 from groundplan.core.database import ROLES, connect, database_url
@@ -49,9 +50,11 @@ time.sleep(600)
 
 
 @contextmanager
-def cleaned(home: Home) -> Iterator[Home]:
-    """A HOME whose database is deleted afterwards."""
+def cleaned(home: Home, made: bool = False) -> Iterator[Home]:
+    """A HOME whose database is deleted afterwards. `made`: it is there before, so that its making is not awaited."""
     home.create()
+    if made:
+        lay_out(home.root)
     try:
         yield home
     finally:
@@ -88,7 +91,7 @@ def interpreter_for(account: Account) -> str | None:
 
 
 def test_it_comes_back_after_its_owner_and_then_itself_were_killed(tmp_path: Path) -> None:
-    with cleaned(Home(tmp_path)) as home:
+    with cleaned(Home(tmp_path), made=True) as home:
         with subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE) as owner:
             assert owner.stdout is not None
             first = int(owner.stdout.readline())
@@ -109,7 +112,7 @@ def test_it_comes_back_after_its_owner_and_then_itself_were_killed(tmp_path: Pat
 
 
 def test_a_recovery_of_more_than_ten_seconds_is_waited_for(tmp_path: Path) -> None:
-    with cleaned(Home(tmp_path)) as home, EmbeddedPostgres(home) as server:
+    with cleaned(Home(tmp_path), made=True) as home, EmbeddedPostgres(home) as server:
         data = server.place.data.resolve()
         begun = time.monotonic()
 
@@ -131,7 +134,7 @@ def test_a_recovery_of_more_than_ten_seconds_is_waited_for(tmp_path: Path) -> No
 
 
 def test_a_server_that_outlived_its_owner_is_stopped_first(tmp_path: Path) -> None:
-    with cleaned(Home(tmp_path)) as home:
+    with cleaned(Home(tmp_path), made=True) as home:
         server = EmbeddedPostgres(home)
         server.open()
         account = server.place.account
@@ -161,7 +164,7 @@ def test_a_server_that_outlived_its_owner_is_stopped_first(tmp_path: Path) -> No
 
 
 def test_a_pid_file_that_names_another_program_is_only_a_file(tmp_path: Path) -> None:
-    with cleaned(Home(tmp_path)) as home:
+    with cleaned(Home(tmp_path), made=True) as home:
         with EmbeddedPostgres(home) as server:
             pid_file = server.place.data / "postmaster.pid"
             account = server.place.account
@@ -246,7 +249,7 @@ def test_the_supervisor_restarts_it_at_the_same_port(tmp_path: Path) -> None:
 
 
 def test_a_port_that_somebody_took_meanwhile_is_not_insisted_on(tmp_path: Path) -> None:
-    with cleaned(Home(tmp_path)) as home:
+    with cleaned(Home(tmp_path), made=True) as home:
         with running_database(home, SETTINGS, lambda _: None) as server:
             assert server is not None
             port = int((home.postgres / "port").read_text())
@@ -256,7 +259,7 @@ def test_a_port_that_somebody_took_meanwhile_is_not_insisted_on(tmp_path: Path) 
 
 
 def test_without_its_passwords_it_says_so(tmp_path: Path) -> None:
-    with cleaned(Home(tmp_path)) as home:
+    with cleaned(Home(tmp_path), made=True) as home:
         with EmbeddedPostgres(home):
             (home.postgres / "roles.json").unlink()
         with pytest.raises(Unavailable, match="postgres_passwords"), EmbeddedPostgres(home) as server:
@@ -322,7 +325,7 @@ def test_under_root_no_mode_of_a_parent_is_widened(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server of another user's data")
 def test_root_serves_the_data_of_an_ordinary_user_as_that_user(tmp_path: Path) -> None:
-    with cleaned(Home(tmp_path)) as home:
+    with cleaned(Home(tmp_path), made=True) as home:
         with EmbeddedPostgres(home) as server:
             server.start()
             write(home, 1)
@@ -365,6 +368,7 @@ def test_under_root_an_environment_out_of_reach_is_copied_once(tmp_path: Path) -
 def test_a_server_that_is_removed_is_not_waited_for(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.create()
+    lay_out(home.root)
     server = EmbeddedPostgres(home, tuning={"fsync": "off"})
     server.start()
     client = psycopg.connect(server.superuser_url("postgres"))

@@ -5,7 +5,6 @@ How long a worker may go on without it (the grace) is tested in test_gateway_pol
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -17,11 +16,9 @@ from typing import Any
 
 import pytest
 from tests.acceptance.stack import Stack, Upstream, init_workspace, request, wait_until
+from tests.made_database import lay_out
 
-from groundplan.core.database import database_url
 from groundplan.core.home import Home
-from groundplan.core.settings import load_settings
-from groundplan.runtime.migrate import migrate
 from groundplan.runtime.postgres import EmbeddedPostgres
 from groundplan.testing.database import FAST, Database, found_cluster
 
@@ -47,11 +44,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("stopped")
     home = Home(folder / "server")
     home.create()
+    lay_out(home.root)
     server = EmbeddedPostgres(home, tuning=FAST)
     upstream = Upstream(folder / "upstream")
     try:
         server.start()
-        migrate(database_url(home, dataclasses.replace(load_settings({}), database_url=None), "owner"))
         with found_cluster(home.root).database() as database:
             upstream.start()
             workspace = init_workspace(folder / "workspace", upstream)
