@@ -38,6 +38,8 @@ PATIENT: dict[str, Any] = {"first_token_ms": 10_000, "idle_ms": 5_000, "connect_
 HASTY: dict[str, Any] = {"first_token_ms": 1000, "idle_ms": 500, "connect_ms": 500}
 """For an upstream that does not answer."""
 UNTOLD_TRIES = 8
+SEGMENT = 2 << 20
+"""Bytes of a segment of the journal; each worker writes two and makes them durable before it serves."""
 
 
 def deployment(name: str, port: int, **more: Any) -> Deployment:
@@ -178,7 +180,7 @@ class Stack:
         for slot in range(count):
             fd = self.listening.fileno()
             environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": self.database.dsn}
-            arguments = ["--home", str(self.home.root), "--slot", str(slot)]
+            arguments = ["--home", str(self.home.root), "--slot", str(slot), "--segment-bytes", str(SEGMENT)]
             self.workers.append(fork_worker(arguments, fd, log.fileno(), environment))
         log.close()
 
