@@ -208,6 +208,15 @@ class Stack:
         sent = {"host": f"localhost:{self.control_port}", **(headers or {"authorization": f"Bearer {token}"})}
         return request(self.control_port, method, path, body, sent)
 
+    def in_ledger(self) -> int:
+        """How many calls are in the ledger by now, for what is waited for; -1 where nobody says."""
+        told = self.control("GET", "/api/cost")
+        return int(told.body["calls"]) if told.status == 200 else -1
+
+    def serve(self, number: int) -> bool:
+        """Whether every worker has taken the blueprint of that number up."""
+        return all(gateway["blueprint"] == number for gateway in self.control("GET", "/api/status").body["gateways"])
+
     def follow_link(self, email: str) -> dict[str, str]:
         """Headers of a browser that followed a link which the operator made."""
         url = self.control("POST", "/api/login-links", {"person": email}).body["url"]

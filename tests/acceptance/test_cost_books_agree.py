@@ -77,8 +77,8 @@ def usd(rows: list[dict[str, Any]], name: str) -> Decimal:
 
 
 def settled(day: CompanyDay) -> bool:
-    status = day.stack.cli("status", code=None)
-    return "error" not in status and all(g["ready"] and g["journal_lag"] == 0 for g in status["gateways"])
+    status = day.stack.control("GET", "/api/status")
+    return status.status == 200 and all(g["ready"] and g["journal_lag"] == 0 for g in status.body["gateways"])
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
-from tests.acceptance.stack import Stack, installation
+import pytest
+
+from tests.acceptance.stack import Stack, Upstream, installation
+
+Place = tuple[Stack, Upstream]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with installation(tmp_path_factory.mktemp("declared")) as made:
+        yield made
 
 
 def edit(stack: Stack, old: str, new: str) -> None:
@@ -17,25 +27,25 @@ def edit(stack: Stack, old: str, new: str) -> None:
     raise AssertionError(f"{old!r} stands in no file of the workspace")
 
 
-def test_only_what_is_declared_is_served(tmp_path: Path) -> None:
-    with installation(tmp_path) as (stack, upstream):
-        key = stack.key()
-        assert stack.chat(key).status == 200
-        unknown = stack.chat("gp_" + "a" * 46)
-        assert (unknown.status, unknown.code) == (401, "invalid_api_key")
-        elsewhere = stack.chat(key, model="some/other-model")
-        assert (elsewhere.status, elsewhere.code) == (404, "model_not_found")
-        assert len(upstream.counted()) == 1
-        refused = stack.cli("keys", "create", "--workload", "nobody-declared-this", code=None)
-        assert refused["error"]["code"] and refused["error"]["hint"]
+def test_only_what_is_declared_is_served(place: Place) -> None:
+    stack, upstream = place
+    key = stack.key()
+    assert stack.chat(key).status == 200
+    unknown = stack.chat("gp_" + "a" * 46)
+    assert (unknown.status, unknown.code) == (401, "invalid_api_key")
+    elsewhere = stack.chat(key, model="some/other-model")
+    assert (elsewhere.status, elsewhere.code) == (404, "model_not_found")
+    assert len(upstream.counted()) == 1
+    refused = stack.cli("keys", "create", "--workload", "nobody-declared-this", code=None)
+    assert refused["error"]["code"] and refused["error"]["hint"]
 
 
-def test_no_owner_no_budget_no_service(tmp_path: Path) -> None:
-    with installation(tmp_path) as (stack, _upstream):
-        before = stack.cli("status")["blueprint"]
-        edit(stack, "business:", "# business:")
-        refused = stack.cli("apply", code=65)
-        problems = refused["error"]["problems"]
-        assert any("business" in problem["message"] for problem in problems)
-        assert all(problem["where"].count(":") >= 2 for problem in problems)
-        assert stack.cli("status")["blueprint"] == before
+def test_no_owner_no_budget_no_service(place: Place) -> None:
+    stack, _upstream = place
+    before = stack.cli("status")["blueprint"]
+    edit(stack, "business:", "# business:")
+    refused = stack.cli("apply", code=65)
+    problems = refused["error"]["problems"]
+    assert any("business" in problem["message"] for problem in problems)
+    assert all(problem["where"].count(":") >= 2 for problem in problems)
+    assert stack.cli("status")["blueprint"] == before

@@ -34,7 +34,7 @@ def test_two_hundred_equal_calls_on_a_budget_for_one_hundred(tmp_path: Path) -> 
         assert {answer.code for answer in refused} == {"budget_exhausted"}
         assert all(answer.body["error"]["hint"] for answer in refused)
         assert len(upstream.counted()) == 100
-        wait_until(lambda: stack.cli("cost")["calls"] == 100, 60, "100 calls are in the ledger")
+        wait_until(lambda: stack.in_ledger() == 100, 60, "100 calls are in the ledger")
         cost = stack.cli("cost")
         assert Decimal(cost["total_usd"]) == COST * 100
         assert cost["open_reservations"] == 0
@@ -46,5 +46,5 @@ def test_a_stream_is_charged_and_stopped_like_any_call(tmp_path: Path) -> None:
         key = stack.key()
         statuses = [stack.chat(key, f"q{n}", max_tokens=TOKENS, stream=True).status for n in range(5)]
         assert statuses == [200, 200, 200, 429, 429]
-        wait_until(lambda: stack.cli("cost")["calls"] == 3, 60, "three calls are in the ledger")
+        wait_until(lambda: stack.in_ledger() == 3, 60, "three calls are in the ledger")
         assert Decimal(stack.cli("cost")["total_usd"]) == COST * 3

@@ -101,7 +101,7 @@ def declare(workspace: Path, url: str, router: str, digest: str) -> None:
 
 def served(stack: Stack, number: int) -> None:
     wait_until(
-        lambda: all(gateway["blueprint"] == number for gateway in stack.cli("status")["gateways"]),
+        lambda: stack.serve(number),
         30,
         f"the gateways took blueprint {number} up",
     )

@@ -18,6 +18,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -101,9 +102,8 @@ def test_a_key_and_its_id(scene: Scene) -> None:
 def test_cost(scene: Scene) -> None:
     before = scene.stack.cli("cost")
     assert scene.stack.chat(scene.key).status == 200
-    told = wait_until(
-        lambda: found if (found := scene.stack.cli("cost"))["calls"] > before["calls"] else None, 60, "a cost"
-    )
+    wait_until(lambda: scene.stack.in_ledger() > before["calls"], 60, "a cost")
+    told = scene.stack.cli("cost")
     assert PICODOLLARS.fullmatch(told["total_usd"])
     assert type(told["calls"]) is int and type(told["open_reservations"]) is int and told["open_reservations"] == 0
     (row,) = told["by_workload"]
@@ -128,7 +128,8 @@ def all_ready(told: dict[str, Any]) -> bool:
 
 
 def test_status(scene: Scene) -> None:
-    told = wait_until(lambda: found if all_ready(found := scene.stack.cli("status")) else None, 60, "both are heard of")
+    wait_until(lambda: all_ready(scene.stack.control("GET", "/api/status").body), 60, "both are heard of")
+    told = scene.stack.cli("status")
     assert told["blueprint"] == 1
     for gateway in told["gateways"]:
         assert type(gateway["pid"]) is int and gateway["blueprint"] == 1
@@ -200,7 +201,8 @@ def test_no_secret_is_stored_logged_or_shown(scene: Scene) -> None:
     assert scene.stack.chat(scene.key, model="second").status >= 500
     scene.upstream.control(mode="ok")
     assert scene.stack.chat(scene.key[:-1] + ("a" if scene.key[-1] != "a" else "b")).status == 401
-    wait_until(lambda: all(not g["journal_lag"] for g in scene.stack.cli("status")["gateways"]), 60, "no lag")
+    status = partial(scene.stack.control, "GET", "/api/status")
+    wait_until(lambda: all(not g["journal_lag"] for g in status().body["gateways"]), 60, "no lag")
     archive = scene.stack.folder / "archive"
     scene.stack.cli("backup", str(archive))
     kept = [*written(scene, archive), *shown(scene)]

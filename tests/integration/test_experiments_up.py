@@ -80,9 +80,8 @@ def test_a_cheaper_model_from_kept_calls_to_a_decision(world: tuple[Stack, Upstr
     large.control(say="a thorough answer")
     small.control(say="SAME")
     # what is declared runs by itself, and stops at once
-    (declared,) = wait_until(
-        lambda: [e for e in stack.cli("experiments", "list")["experiments"] if e["state"] == "running"], 30, "it begins"
-    )
+    wait_until(lambda: _running(stack.control("GET", "/api/experiments").body), 30, "it begins")
+    (declared,) = _running(stack.cli("experiments", "list"))
     assert (declared["name"], declared["blueprint"]) == ("declared", 1)
     stopped = stack.cli("experiments", "stop", declared["id"], "-m", "another one first")
     assert stopped["effective"]["complete"]
@@ -103,7 +102,9 @@ def test_a_cheaper_model_from_kept_calls_to_a_decision(world: tuple[Stack, Upstr
     shadow = stack.control("POST", "/api/experiments", body).body
     for number in range(70):
         assert stack.chat(key, f"other question {number}").status == 200
-    found = wait_until(lambda: _ended(stack, shadow["id"]), 60, "it is decided")
+    told_of = f"/api/experiments/{shadow['id']}"
+    wait_until(lambda: stack.control("GET", told_of).body["state"] == "ended", 60, "it is decided")
+    found = stack.cli("experiments", "show", shadow["id"])
     assert found["outcome"] == "kept", found["outcome_reason"]
     assert found["looks"][-1]["low"] >= 0.6
     shown = [f for f in stack.control("GET", "/api/findings").body["findings"] if f["kind"] == "cost.experiment"]
@@ -114,7 +115,7 @@ def test_a_cheaper_model_from_kept_calls_to_a_decision(world: tuple[Stack, Upstr
 
 def _replayed(stack: Stack) -> int:
     """Judged calls so far; asks for a run where none waits."""
-    runs = stack.cli("experiments", "replays")["replays"]
+    runs = stack.control("GET", "/api/replays").body["replays"]
     if not any(each["state"] in ("waiting", "running") for each in runs):
         proposed = [each["proposal"]["judged"] for each in runs if each["proposal"]]
         if proposed and max(proposed) >= CALLS:
@@ -123,6 +124,5 @@ def _replayed(stack: Stack) -> int:
     return 0
 
 
-def _ended(stack: Stack, id: str) -> dict[str, Any] | None:
-    found: dict[str, Any] = stack.cli("experiments", "show", id)
-    return found if found["state"] == "ended" else None
+def _running(told: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each for each in told["experiments"] if each["state"] == "running"]

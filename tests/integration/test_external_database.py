@@ -97,9 +97,8 @@ def setup(tmp_path: Path) -> Iterator[Setup]:
 
 def spent(stack: Stack, calls: int) -> Decimal:
     """What `calls` calls cost, once the ledger has them all."""
-    cost = wait_until(
-        lambda: (found := stack.cli("cost"))["calls"] == calls and found, 60, f"{calls} calls in the ledger"
-    )
+    wait_until(lambda: stack.in_ledger() == calls, 60, f"{calls} calls in the ledger")
+    cost = stack.cli("cost")
     assert cost["open_reservations"] == 0
     return Decimal(cost["total_usd"])
 
