@@ -224,7 +224,9 @@ async def _other_calls(world: World) -> None:
         assert Decimal(told["cost_usd"]) == 2 * LINE, "a call is not made at the batch endpoint, nor at its price"
     world.apply(4)
     await world.stack.ready(4)
-    await made(world, lines(1), usage={"prompt_tokens": 900, "completion_tokens": 4, "total_tokens": 904})
+    world.play(usage={"prompt_tokens": 900, "completion_tokens": 4, "total_tokens": 904})
+    await order(world.client, lines(1))
+    await wait_for(lambda: world.stack.sql("SELECT 1 FROM kill_switch") != [])  # from then on nobody is told of it
     await world.settled()
     newest = world.stack.sql("SELECT flags, cost_usd < reserved_usd FROM attempt ORDER BY at DESC LIMIT 1")
     assert newest == [(["provider_batch", "over_bound", "over_input"], True)]

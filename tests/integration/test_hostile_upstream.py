@@ -25,7 +25,10 @@ GOOD = json.dumps(
         "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
     }
 ).encode()  # fmt: skip
-OURS = {"date", "content-type", "content-length", "connection", "transfer-encoding", "cache-control", "retry-after"}
+OURS = {
+    "date", "content-type", "content-length", "connection", "transfer-encoding", "cache-control", "retry-after",
+    "x-request-id",
+}  # fmt: skip
 
 
 def whole(status: int, body: bytes, *lines: bytes) -> bytes:
@@ -59,6 +62,9 @@ class Hostile:
         self.raw = raw
         reply = await self.stack.chat(self.key, **more)
         assert {name for name in reply.headers if not name.startswith("groundplan-")} <= OURS, reply.headers
+        assert reply.headers.get("x-request-id") == reply.headers.get("groundplan-call-id"), (
+            "ours, and not the upstream's"
+        )
         assert SECRET.encode() not in reply.body
         return reply
 
