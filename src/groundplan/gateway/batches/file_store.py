@@ -50,25 +50,14 @@ async def find(connection: Connection, id: UUID, workload: str) -> StoredFile | 
     return None if row is None else StoredFile(*row)
 
 
-async def newest(
-    connection: Connection, workload: str, purpose: str | None, after: UUID | None, limit: int
+async def listed(
+    connection: Connection, workload: str, purpose: str | None, after: UUID | None, limit: int, *, newest_first: bool
 ) -> list[StoredFile]:
-    """Files of a workload, newest first, after the one with the id `after`."""
+    """Files of a workload in that order, behind the one with the id `after`."""
+    behind: LiteralString = "id < %s) ORDER BY id DESC" if newest_first else "id > %s) ORDER BY id"
     query: LiteralString = (
         f"SELECT {_COLUMNS} FROM api_file WHERE workload = %s AND purpose <> %s AND deleted_at IS NULL"
-        " AND (%s::text IS NULL OR purpose = %s) AND (%s::uuid IS NULL OR id < %s) ORDER BY id DESC LIMIT %s"
-    )
-    rows = await connection.execute(query, (workload, MESSAGES, purpose, purpose, after, after, limit))
-    return [StoredFile(*row) for row in await rows.fetchall()]
-
-
-async def oldest(
-    connection: Connection, workload: str, purpose: str | None, after: UUID | None, limit: int
-) -> list[StoredFile]:
-    """As `newest`, oldest first."""
-    query: LiteralString = (
-        f"SELECT {_COLUMNS} FROM api_file WHERE workload = %s AND purpose <> %s AND deleted_at IS NULL"
-        " AND (%s::text IS NULL OR purpose = %s) AND (%s::uuid IS NULL OR id > %s) ORDER BY id LIMIT %s"
+        f" AND (%s::text IS NULL OR purpose = %s) AND (%s::uuid IS NULL OR {behind} LIMIT %s"
     )
     rows = await connection.execute(query, (workload, MESSAGES, purpose, purpose, after, after, limit))
     return [StoredFile(*row) for row in await rows.fetchall()]

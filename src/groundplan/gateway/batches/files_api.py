@@ -148,8 +148,10 @@ async def listed(connection: Connection, caller: Caller, target: bytes) -> bytes
     """`GET /v1/files`"""
     query, asked = page_of(target, _MOST_ASKED, _MOST_ASKED, ("asc", "desc"))
     after, limit = file_id(query["after"]) if "after" in query else None, min(asked, MOST_LISTED)
-    listing = file_store.oldest if query.get("order") == "asc" else file_store.newest
-    found = await listing(connection, caller.workload, query.get("purpose"), after, limit + 1)
+    newest_first = query.get("order") != "asc"
+    found = await file_store.listed(
+        connection, caller.workload, query.get("purpose"), after, limit + 1, newest_first=newest_first
+    )
     return page_json([file_json(file) for file in found[:limit]], more=len(found) > limit)
 
 

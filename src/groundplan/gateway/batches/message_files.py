@@ -45,7 +45,7 @@ async def listed(connection: Connection, caller: Caller, target: bytes) -> bytes
         raise Invalid(f"{unsupported} is not supported", code="field_unsupported", hint=hint)
     last = query.get("page", "").removeprefix(_PAGE) or query.get("after_id")
     after = files_api.file_id(last) if last else None
-    found = await file_store.newest(connection, caller.workload, None, after, limit + 1)
+    found = await file_store.listed(connection, caller.workload, None, after, limit + 1, newest_first=True)
     more, shown = len(found) > limit, [file_json(file) for file in found[:limit]]
     first, end = (shown[0]["id"], shown[-1]["id"]) if shown else (None, None)
     return msgspec.json.encode(
