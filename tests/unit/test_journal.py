@@ -51,8 +51,8 @@ class Beside(ThreadSync):
         return False
 
 
-def full(_: int) -> None:
-    """What a full disk does to fsync."""
+def full(*_: object) -> int:
+    """What a full disk does to writing and to fsync."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -119,6 +119,23 @@ async def test_a_settlement_is_written_with_the_next_record_or_at_the_end_of_the
     assert last is not None
     await last
     assert all_records(journal.folder)[-1] == settlement(calls[0], 1)
+    await journal.close()
+
+
+async def test_the_end_of_a_call_that_reserved_nothing_is_written_before_anybody_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer from the cache goes to its caller in the same turn: a kill right after it must not lose the call."""
+    journal = open_journal(tmp_path)
+    sent, cached = new_id().bytes, new_id().bytes
+    journal.reserve(reservation(sent))
+    journal.settle(settlement(sent))
+    journal.finish(finish(cached), urgent=True)
+    assert all_records(journal.folder) == [reservation(sent), settlement(sent), finish(cached)]
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(Unavailable):
+        journal.finish(finish(new_id().bytes), urgent=True)
+    assert journal.counters.dropped == 1 and not journal.healthy
     await journal.close()
 
 

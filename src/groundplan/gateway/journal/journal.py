@@ -1,11 +1,11 @@
 """The write side of the gateway journal: append-only segments of one worker, group-committed with fdatasync.
 
 All methods belong to the event loop's thread and write with one `pwrite`, so a record survives the death of the process
-as soon as the method returns (a settlement: with the next record, or the end of the loop's turn); `durable` tells when
-it survives the loss of power. Room for the settlement and finish of every reservation is set aside when it is made, so
-that only new calls are refused on a full disk. Segments are filled with real zeros ahead of need by a thread of their
-own, so that fdatasync never waits for the file system's metadata. How bytes are synced beside the loop (`syncing`),
-reading and shipping (`records`, `shipper`) are elsewhere.
+as soon as the method returns (a settlement, and the finish after one: with the next record, or the end of the loop's
+turn); `durable` tells when it survives the loss of power. Room for the settlement and finish of every reservation is
+set aside when it is made, so that only new calls are refused on a full disk. Segments are filled with real zeros ahead
+of need by a thread of their own, so that fdatasync never waits for the file system's metadata. How bytes are synced
+beside the loop (`syncing`), reading and shipping (`records`, `shipper`) are elsewhere.
 """
 
 from __future__ import annotations
@@ -223,8 +223,9 @@ class Journal:
     def finish(self, record: Finish, *, urgent: bool = False) -> int:
         """Write the end of a call, as `settle` does; `urgent` asks for a sync at once (so does `durable`).
 
-        Without a reservation of the call, raises `Unavailable` when there is no room: the record is dropped and
-        counted.
+        Of a call without a reservation it is written now, since nobody waits for `durable` before its caller is told:
+        a cached answer survives the death of the process. Raises `Unavailable` when it cannot be: the record is dropped
+        and counted.
         """
         reservations = self._calls.pop(record.call, 0)
         framed = records.frame(FINISH, self._sequence + 1, records.encode(record))
@@ -233,23 +234,20 @@ class Journal:
             self._owed -= room
             if len(framed) > room and (len(framed) > MAX_FRAME or self._room() < len(framed)):
                 framed = self._shortened(record)
-        elif self._failure is not None or self._closed or len(framed) > MAX_FRAME or self._room() < len(framed):
-            self.counters.dropped += 1
-            raise _unavailable(self._failure or "there is no room in the journal")
-        sequence = self._append(framed)
+            sequence = self._append(framed)
+        else:
+            try:
+                sequence = self._write_if_room(framed)
+            except Unavailable:
+                self.counters.dropped += 1
+                raise
         if urgent and not self._wanted:
             self._want_sync()
         return sequence
 
     def release(self, record: Release) -> int:
         """Write that a part of a slice is given back; tell PostgreSQL only when it is durable. Raises `Unavailable`."""
-        framed = records.frame(RELEASE, self._sequence + 1, records.encode(record))
-        if self._failure is not None or self._closed or self._room() < len(framed):
-            raise _unavailable(self._failure or "there is no room in the journal")
-        sequence = self._write(framed)
-        if self._failure is not None:
-            raise _unavailable(self._failure)
-        return sequence
+        return self._write_if_room(records.frame(RELEASE, self._sequence + 1, records.encode(record)))
 
     def durable(self, sequence: int) -> asyncio.Future[None] | None:
         """None when the record survives a loss of power already, else a future that resolves when it does.
@@ -306,8 +304,17 @@ class Journal:
         self._flush()
         return self._sequence
 
+    def _write_if_room(self, framed: bytes) -> int:
+        """The same for what no room was set aside for. Raises `Unavailable` unless it is written."""
+        if self._failure is not None or self._closed or len(framed) > MAX_FRAME or self._room() < len(framed):
+            raise _unavailable(self._failure or "there is no room in the journal")
+        sequence = self._write(framed)
+        if self._failure is not None:
+            raise _unavailable(self._failure)
+        return sequence
+
     def _append(self, framed: bytes) -> int:
-        """The same, at the latest at the end of this turn of the loop."""
+        """As `_write`, at the latest at the end of this turn of the loop."""
         self._sequence += 1
         self._pending.append(framed)
         self._pending_bytes += len(framed)
