@@ -41,6 +41,7 @@ TOKENS = 200
 THREADS: Final = 2
 PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "bfloat16")
 BATCHES: Final = (1, 2, 4, 8, 16, 32)
+SHIPPED: Final = (plain._BATCH_TEXTS, plain._BATCH_TOKENS)
 _TRIED: Final = 16
 """Texts that the sizes of batches are tried on."""
 _QUESTION = "How many days of paid leave do I get?"
@@ -99,7 +100,7 @@ def openvino_way(encoder: Encoder) -> Way:
     """As the product has it."""
 
     def embed(given: list[str]) -> Any:
-        plain._BATCH_TEXTS, plain._BATCH_TOKENS = 16, 2048
+        plain._BATCH_TEXTS, plain._BATCH_TOKENS = SHIPPED
         with threadpool_limits(limits=1, user_api="blas"):
             return encoder.embed(given)
 

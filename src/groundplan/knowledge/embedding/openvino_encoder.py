@@ -23,8 +23,10 @@ from groundplan.knowledge.model import DIMENSION
 Precision = Literal["float32", "bfloat16"]
 _HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
 _LENGTHS = 16
-"""Tokens by which the length of a few texts, as questions are, grows; their number is doubled. OpenVINO prepares itself
-for each new shape, which takes as long as a question, so there are few of them."""
+"""Tokens by which the length of texts grows, which suits the processor's products."""
+_SHORT = 64
+"""Tokens of a few texts, as questions are, whose number is doubled. OpenVINO prepares itself for each new shape, which
+takes as long as a question, so there are few of them."""
 
 _Array = NDArray[np.float32]
 
@@ -95,9 +97,9 @@ class OpenVinoEncoder(Encoder):
                 while request is None:
                     yield self._result(running.popleft())
                     request = self._request(running)
-                few = len(rows) <= FEW_TEXTS
-                inputs = padded(rows, _LENGTHS, 1 << (len(rows) - 1).bit_length()) if few else padded(rows)
-                request.start_async(inputs, share_inputs=False)
+                few = len(rows) <= FEW_TEXTS and max(map(len, rows)) <= _SHORT
+                least = 1 << (len(rows) - 1).bit_length() if few else 0
+                request.start_async(padded(rows, _LENGTHS, least), share_inputs=False)
                 running.append(request)
             while running:
                 yield self._result(running.popleft())
