@@ -30,7 +30,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import knowledge_chunking as chunking
-from benchmarks.knowledge_chunking import ASKS, Ask, Index, Piece, covered, taken
+from benchmarks.knowledge_chunking import ASKS, Ask, Index, covered, taken
 from benchmarks.knowledge_machine import Watch, run
 from benchmarks.knowledge_scale import Client
 
@@ -66,9 +66,9 @@ class Bed:
         ]
         gains = []
         for row, text in self.quotes:
-            wanted = self.index.pieces[row]
-            places = [_place(one) for one in self.served.served(client, _TEN, text)]
-            gains.append(float(1 / np.log2(2 + places.index(_place(wanted)))) if _place(wanted) in places else 0.0)
+            wanted = next(self.index.pieces[row].places)
+            found = [wanted in one.places for one in self.served.served(client, _TEN, text)]
+            gains.append(float(1 / np.log2(2 + found.index(True))) if True in found else 0.0)
         return np.array(recalls), np.array(gains)
 
     def ranked(self, value: float, least: int) -> Rank:
@@ -96,10 +96,6 @@ class Bed:
             for (row, text), proposed in zip(self.quotes, self.quoted, strict=True)
         ]
         return np.array(recalls), np.array(gains)
-
-
-def _place(piece: Piece) -> tuple[str, int, int]:
-    return piece.corpus, piece.start, piece.end
 
 
 def _quotes(index: Index, count: int) -> list[tuple[int, str]]:

@@ -163,6 +163,18 @@ def test_only_readers_see_a_document_by_words_and_by_meaning(world: World) -> No
     assert world.search.passages(stranger) == []
 
 
+def test_a_passage_tells_where_else_its_words_stand_to_those_who_may_read_it_there(world: World) -> None:
+    world.write("handbook/hr/leave.md", FILES["handbook/leave.md"])
+    world.ingest()
+
+    def told(name: str) -> list[tuple[str, list[str]]]:
+        found = world.ask(name, "How many days of paid leave do employees have?", k=1)
+        return [(one.path, [place.path for place in one.also]) for one in found]
+
+    assert told("ben") == [("leave.md", [])]
+    assert told("hana") == [("leave.md", ["hr/leave.md"])]
+
+
 def test_a_revoked_membership_is_gone_at_the_next_question(world: World) -> None:
     world.ingest()
     assert "hr/pay.md" in world.paths("hana", "salary table")

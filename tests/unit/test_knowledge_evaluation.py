@@ -18,7 +18,7 @@ from groundplan.knowledge.evaluation.beir import read
 from groundplan.knowledge.evaluation.history import compared
 from groundplan.knowledge.evaluation.measure import NAMES, interval, measure
 from groundplan.knowledge.retrieval.search import MAX_PASSAGES
-from groundplan.knowledge.retrieval.wire import Passage
+from groundplan.knowledge.retrieval.wire import Passage, Place
 
 
 def folder(root: Path, corpus: str = '{"_id": "1", "title": "T", "text": "a"}\n', qrels: str = "q\t1\t1\n") -> Path:
@@ -103,6 +103,18 @@ def test_own_questions_are_measured_by_document_span_source_and_floor() -> None:
     assert (by_floor[0.0]["answered"], by_floor[0.0]["rightly_unanswered"]) == (0.75, 0.5)
     assert (by_floor[0.4]["answered"], by_floor[0.4]["right"], by_floor[0.4]["rightly_unanswered"]) == (0.5, 1.0, 1.0)
     assert by_floor[0.7]["answered"] == 0.25
+
+
+def test_an_answer_that_is_quoted_from_a_copy_counts_where_it_says_so() -> None:
+    span = Span("s/b.md", 10, 30)
+    elsewhere = Place(
+        document="e", path="b.md", title="t", source="s", start_line=1, end_line=1, start_char=10, end_char=25
+    )
+    quoted = _passage("a.md", 0, 15)
+    for also, covered, rank in (([], 0.0, 0.0), ([elsewhere], 0.75, 0.5)):
+        passages = [msgspec.structs.replace(quoted, also=also)]
+        found = figures([Given((), (span,), passages, 0.8, False, 1.0)])
+        assert (found["span_recall"], found["mrr@10"]) == (covered, rank)
 
 
 def test_parts_are_by_source_and_sensitivity_and_drawn() -> None:

@@ -123,6 +123,14 @@ def test_the_same_text_is_quoted_once_from_the_original() -> None:
     copy, original = replace(_chunk(1, "same"), path="leave-copy.md"), replace(_chunk(2, "same"), path="leave.md")
     ((chunk, score),) = distinct([(copy, 0.9), (original, 0.5)])
     assert (chunk.path, score) == ("leave.md", 0.9)
+    (told,) = fit([(chunk, score)], 1, 500)
+    assert [(one.path, one.start_line) for one in told.also] == [("leave-copy.md", copy.start_line)]
+
+
+def test_of_a_document_that_repeats_itself_the_best_place_is_quoted_and_the_others_are_told() -> None:
+    places = [(replace(_chunk(number, "same"), start_line=number), 1 - number / 10) for number in range(9)]
+    ((chunk, score),) = distinct([*places, (_chunk(20, "other"), 0.01)])[:-1]
+    assert (chunk.start_line, score, [one.start_line for one in chunk.also]) == (0, 1.0, [1, 2, 3, 4, 5])
 
 
 def test_overdue_documents_come_after_current_ones() -> None:

@@ -446,7 +446,8 @@ def _check_origin(request: Request) -> None:
 
 def _passage(number: int, found: dict[str, Any]) -> str:
     """A passage as a tool tells it: its head row above rows of a table."""
-    heading = f"[{number}] {found.get('title', '')} ({found.get('path', '')})"
+    paths = dict.fromkeys([found.get("path", ""), *(each["path"] for each in found.get("also", ()))])
+    heading = f"[{number}] {found.get('title', '')} ({', also in '.join(paths)})"
     return "\n".join(filter(None, (heading, found.get("head"), found.get("text"))))
 
 

@@ -208,7 +208,7 @@ def keys(f: Facts, _: date) -> Verdict:
 def policy(f: Facts, _: date) -> Verdict:
     holds = bool(f.rules)
     says = f"enforced rules: {', '.join(f.rules)}" if holds else "no company rule is enforced"
-    return Verdict(holds, says, {"rules": list(f.rules)}, "/governance/policies")
+    return Verdict(holds, says, {"rules": list(f.rules)}, "/governance/rules")
 
 
 def verified(f: Facts, today: date) -> Verdict:

@@ -6,14 +6,14 @@ Who asks, and what they were given, comes from outside.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from groundplan.knowledge.evaluation.measure import NAMES, Figures, interval, measure
-from groundplan.knowledge.retrieval.wire import Passage
+from groundplan.knowledge.retrieval.wire import Passage, Place
 
 FLOORS = tuple(round(0.05 * step, 2) for step in range(20))
 """Where the abstention curve is looked at."""
@@ -82,21 +82,26 @@ def _wanted(one: Given) -> set[str]:
 
 
 def _ranking(passages: Sequence[Passage]) -> dict[str, float]:
-    """Each document by its first passage."""
+    """Each document by the first passage that is quoted from it, or that says that its words stand there, too."""
     ranking: dict[str, float] = {}
-    for place, passage in enumerate(passages):
-        ranking.setdefault(f"{passage.source}/{passage.path}", 1.0 / (1 + place))
+    for one in (one for passage in passages for one in _places(passage)):
+        ranking.setdefault(f"{one.source}/{one.path}", 1.0 / (1 + len(ranking)))
     return ranking
 
 
+def _places(passage: Passage) -> Iterator[Passage | Place]:
+    yield passage
+    yield from passage.also
+
+
 def _covered(one: Given) -> float:
-    """The part of the characters that stand in a passage."""
+    """The part of the characters that stand in a passage, or of which one says that they stand there, too."""
     total = covered = 0
     for span in one.spans:
         mask = np.zeros(span.end - span.start, dtype=np.bool_)
-        for passage in one.passages:
-            if f"{passage.source}/{passage.path}" == span.document:
-                mask[max(0, passage.start_char - span.start) : max(0, passage.end_char - span.start)] = True
+        for place in (place for passage in one.passages for place in _places(passage)):
+            if f"{place.source}/{place.path}" == span.document:
+                mask[max(0, place.start_char - span.start) : max(0, place.end_char - span.start)] = True
         total, covered = total + len(mask), covered + int(mask.sum())
     return covered / max(1, total)
 

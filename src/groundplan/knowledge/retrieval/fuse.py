@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.knowledge.retrieval.search_store import Found, Part
-from groundplan.knowledge.retrieval.wire import Passage, SearchRequest
+from groundplan.knowledge.retrieval.wire import Passage, Place, SearchRequest
 
 MIN_SIMILARITY: Final = 0.25
 """Cosine below which a chunk that shares no word with the question is about something else."""
@@ -31,6 +31,8 @@ LEAST_WHOLE: Final = 3
 NEAR_BEST: Final = 0.6
 """Part of the best BM25 score that a passage with the words of the question has: others are not looked at for them."""
 OVERDUE_WEIGHT: Final = 0.5
+MOST_ALSO: Final = 5
+"""Other places of a passage that are told."""
 OVERHEAD_BYTES: Final = 64
 """Allowed for the heading of each passage, besides its title and path, in what a prompt may grow by."""
 
@@ -116,12 +118,18 @@ def weight(chunk: Found, today: date) -> float:
 
 
 def distinct(ranked: Iterable[tuple[Found, float]]) -> Ranked:
-    """Each text once, with its best score, quoted from the document with the shortest path: copies have longer ones."""
-    best: dict[str, tuple[Found, float]] = {}
+    """Each text once, with its best score, quoted from the document with the shortest path, since copies have longer
+    ones, there from where it scores best; `also` are the others."""
+    copies: dict[str, Ranked] = {}
     for chunk, score in ranked:
-        other, top = best.get(chunk.head + chunk.text, (chunk, score))
-        best[chunk.head + chunk.text] = (min(chunk, other, key=lambda one: (len(one.path), one.path)), max(score, top))
-    return ordered(best.values())
+        copies.setdefault(chunk.head + chunk.text, []).append((chunk, score))
+    return ordered(own[0] if len(own) == 1 else _quoted(own) for own in copies.values())
+
+
+def _quoted(copies: Ranked) -> tuple[Found, float]:
+    first, *others = sorted(copies, key=lambda one: (len(one[0].path), one[0].path, -one[1]))
+    also = tuple(one for one, _ in ordered(others)[:MOST_ALSO])
+    return replace(first[0], also=also), max(score for _, score in copies)
 
 
 def ordered(scored: Iterable[tuple[Found, float]]) -> Ranked:
@@ -204,5 +212,20 @@ def passage(chunk: Found, score: float, *, explain: bool = False) -> Passage:
         version=chunk.version,
         start_char=chunk.start_char,
         end_char=chunk.end_char,
+        also=[_place(one) for one in chunk.also],
         similarity=round(chunk.similarity, 6) if explain and chunk.similarity is not None else None,
+    )
+
+
+def _place(chunk: Found) -> Place:
+    return Place(
+        document=str(chunk.document),
+        path=chunk.path,
+        title=chunk.title,
+        source=chunk.source,
+        start_line=chunk.start_line,
+        end_line=chunk.end_line,
+        start_char=chunk.start_char,
+        end_char=chunk.end_char,
+        version=chunk.version,
     )

@@ -76,6 +76,8 @@ class Found:
     media: str | None = None
     head: str = ""
     similarity: float | None = None
+    also: tuple[Found, ...] = ()
+    """Others with the same text, which are not told by themselves."""
 
     @property
     def part(self) -> Part:

@@ -86,6 +86,20 @@ class ConfirmAnswer(msgspec.Struct, frozen=True, kw_only=True):
     documents: list[str]
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where else the words of a passage stand, which the person may read there, too."""
+
+    document: str
+    path: str
+    title: str
+    source: str
+    start_line: int
+    end_line: int
+    start_char: int
+    end_char: int
+    version: int = 1
+
+
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
     """A chunk that the person may read at this moment. `score` only orders the passages of one answer."""
 
@@ -104,6 +118,8 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     end_char: int = 0
     head: str = ""
     """The head row of the table in which the text begins, where it stands before it: context, no part of the text."""
+    also: list[Place] = []
+    """The best of the other places where the same words stand, which are told once; without those around them."""
     similarity: float | None = None
     """With `explain` only: its own to the question, -1 to 1, exact; the rest of the score is its words and its
     neighbours."""
