@@ -36,6 +36,7 @@ from threadpoolctl import threadpool_limits
 
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
+from groundplan.gateway.search_app import configure
 from groundplan.knowledge import store
 from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder
 from groundplan.knowledge.model import Chunk, Document, Readers
@@ -145,7 +146,7 @@ class Company:
                 pass
             store.count_first(conn)
         self.pool: ConnectionPool[Any] = ConnectionPool(
-            database.urls["search"], kwargs={"autocommit": True}, min_size=1, max_size=1, open=True
+            database.urls["search"], kwargs={"autocommit": True}, configure=configure, min_size=1, max_size=1, open=True
         )
         search = Search(self.pool, encoder, self.index)
 

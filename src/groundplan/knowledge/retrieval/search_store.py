@@ -166,10 +166,11 @@ def neighbours(conn: Conn, wanted: Sequence[tuple[UUID, int]]) -> list[Part]:
     """Chunks by document and number; readable ones only."""
     with conn.cursor(binary=True, row_factory=args_row(Part)) as cursor:
         return cursor.execute(
-            """SELECT c.document_id AS document, c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line,
-                 c.head
-               FROM unnest(%s::uuid[], %s::int[]) AS w(document, number)
-               JOIN chunk c ON c.document_id = w.document AND c.number = w.number WHERE c.text <> ''""",
+            # each is looked up by itself: joined, a small table would be read whole, with what is hidden in it
+            """SELECT c.* FROM unnest(%s::uuid[], %s::int[]) AS w(document, number), LATERAL (
+                 SELECT c.document_id AS document, c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line,
+                   c.head
+                 FROM chunk c WHERE c.document_id = w.document AND c.number = w.number AND c.text <> '' OFFSET 0) c""",
             ([document for document, _ in wanted], [number for _, number in wanted]),
             prepare=True,
         ).fetchall()
