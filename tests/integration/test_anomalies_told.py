@@ -44,7 +44,7 @@ def test_a_loop_is_told_with_its_caller_and_closes_when_it_is_over(database: Dat
         assert anomalies.look(conn, NOW).opened == 0
         found = finding_store.findings(conn, kinds=["cost."])[0]
         assert (found["kind"], found["subject"], found["severity"]) == ("cost.anomaly", "workload/support", "high")
-        assert "(key gp_abc) makes 30 calls a minute" in found["message"]
+        assert "(key gp_abc) of team care makes 30 calls a minute" in found["message"]
         assert found["detail"]["kind"] == "runaway"
         assert anomalies.look(conn, NOW + timedelta(hours=2)).closed == 1
 
@@ -115,3 +115,58 @@ def test_each_kind_is_told_from_the_rows_of_the_ledger_with_its_cause(database: 
     assert "0% of calls from the cache instead of 50%" in found["cache_rate"]
     assert "100% of calls at acme/large instead of 0%: model acme/large (new)" in found["mix"]
     assert f"{stranger} makes 100% of calls and was never seen before" in found["new_caller"]
+
+
+def answered(conn: Any, key: Any, workload: str, every_s: float, prompts: list[int], **other: Any) -> datetime:
+    """Calls of these prompt sizes, and then refusals by a budget; when the first of these was."""
+    began = NOW - timedelta(seconds=every_s * len(prompts) + 20)
+    ended = began + timedelta(seconds=every_s * len(prompts) + len(prompts) / 10)
+    rows: list[tuple[Any, ...]] = []
+    for place, tokens in enumerate([*prompts, 0, 0, 0]):
+        at, served = began + timedelta(seconds=every_s * min(place, len(prompts)) + place / 10), place < len(prompts)
+        rows.append(
+            (new_id(), at, workload, None, key, "care", "chat", "ok" if served else "refused", 200 if served else 429,
+             None if served else other.get("code", "budget_exhausted"), "acme/m", "own", "rack",
+             Decimal("0.001") if served else Decimal(0), 0, tokens, 2, "none", 1, new_id(), False, 12.5, 3.5,
+             {"feature": "triage"}, 0, 0)
+        )  # fmt: skip
+    ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
+    return ended
+
+
+def test_a_loop_that_its_budget_ended_is_told_though_no_minute_was_full(database: Database) -> None:
+    agent, slow, month_end, other_refusal = new_id(), new_id(), new_id(), new_id()
+    mixed = [400, 120, 900, 300, 200, 1000, 350, 500, 150, 800, 250, 700]
+    with connect(database.urls["owner"], autocommit=True) as conn:
+        conn.execute(
+            "INSERT INTO api_key (id, hash, prefix, workload, created_by) VALUES (%s, %s, 'gp_abc', 'quick', 'test')",
+            (agent, agent.bytes),
+        )
+        stopped = answered(conn, agent, "quick", 0.5, [100] * 25)
+        answered(conn, slow, "growing", 12.0, [100 + 50 * place for place in range(12)])
+        answered(conn, month_end, "ordinary", 12.0, mixed)
+        answered(conn, other_refusal, "limited", 0.5, [100] * 25, code="rate_limit_exceeded")
+        anomalies.look(conn, NOW)
+        found = {row["subject"]: row for row in finding_store.findings(conn, kinds=["cost."])}
+        assert set(found) == {"workload/quick", "workload/growing"}
+        quick, growing = found["workload/quick"], found["workload/growing"]
+        assert quick["message"].startswith(
+            f"quick: since {quick['detail']['since'][11:16]} (key gp_abc) of team care, feature triage, made 25 calls a"
+            " minute, usually at most 0. After 25 calls for $0.0250, its budget stopped it at"
+            f" {stopped:%H:%M}, and 3 of its calls were refused since."
+        )
+        assert "groundplan keys revoke" in quick["hint"] and quick["severity"] == "high"
+        assert quick["detail"]["loop"]["stopped_at"] == stopped.isoformat()
+        assert "each longer than the one before: 175 to 575 tokens a prompt" in growing["message"]
+        assert growing["detail"]["loop"]["growing"] and not quick["detail"]["loop"]["growing"]
+        assert anomalies.look(conn, NOW + timedelta(hours=2)).closed == 2
+
+
+def test_what_a_key_usually_does_is_no_loop_when_its_budget_ends(database: Database) -> None:
+    key = new_id()
+    with connect(database.urls["owner"], autocommit=True) as conn:
+        for minute in range(120, 180):
+            add(conn, key, minute, 25)
+        answered(conn, key, "support", 2.0, [100] * 40)
+        anomalies.look(conn, NOW)
+        assert finding_store.findings(conn, kinds=["cost."]) == []

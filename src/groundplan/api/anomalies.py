@@ -6,7 +6,7 @@ A finding closes by itself when it no longer holds. What is usual is read once a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,9 +15,11 @@ from psycopg import Connection
 from groundplan.api import served
 from groundplan.api.context import Services
 from groundplan.core.errors import NotFound
-from groundplan.core.money import from_decimal
+from groundplan.core.money import format_usd, from_decimal
+from groundplan.economics.anomaly import loop
 from groundplan.economics.anomaly.cause import Slice, causes, told
 from groundplan.economics.anomaly.detect import WINDOW, Baseline, detect
+from groundplan.economics.anomaly.loop import Loop
 from groundplan.economics.anomaly.model import Alarm, Hour, Minute
 from groundplan.ledger import finding_store, minute_store, rollup_store
 from groundplan.ledger.finding import Finding
@@ -54,27 +56,51 @@ def watch(services: Services) -> finding_store.Told:
 def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
     """As `watch`, in the caller's transaction; `now` is the end of the last minute that counts."""
     until = now.replace(second=0, microsecond=0)
+    usual = _now(conn, until)
+    unusual = _alarms(conn, until, usual)
+    loops = _loops(conn, [alarm.subject for _, alarm in unusual if alarm.kind == "runaway"], now)
+    told = {(workload, alarm.subject) for workload, alarm in unusual if alarm.kind == "runaway"}
+    unusual += [
+        (key[0], alarm)
+        for key, seen in loops.items()
+        if key not in told and (alarm := loop.stopped(seen, usual.busiest.get(key[1], 0.0))) is not None
+    ]
     found = [
-        _finding(conn, workload, alarm, until)
-        for workload, alarm in alarms(conn, until)
-    ]  # fmt: skip
+        _finding(conn, workload, alarm, now if seen is not None else until, seen)
+        for workload, alarm in unusual
+        for seen in [loops.get((workload, alarm.subject))]
+    ]
     return finding_store.tell_all(conn, found, kinds=[KIND], within="workload/")
 
 
-def alarms(conn: Connection[Any], until: datetime) -> list[tuple[str, Alarm]]:
+def _now(conn: Connection[Any], until: datetime) -> Usual:
+    """What is usual before the minutes that are looked at."""
+    usual = _history(conn, (until - WINDOW * MINUTE).replace(minute=0))
+    return replace(usual, busiest=usual.busiest | _before_loops(conn))
+
+
+def _loops(conn: Connection[Any], keys: list[str], now: datetime) -> dict[tuple[str, str], Loop]:
+    """(workload, key) -> what it did, of these and of those that a budget refused in the last hour. Up to this moment:
+    whoever is stopped makes no more minutes that could be waited for."""
+    rows = minute_store.loops(conn, keys, loop.SPAN, now - WINDOW * MINUTE, now)
+    found = {}
+    for row in rows:
+        cost, limit = from_decimal(row.pop("cost_usd")), from_decimal(row.pop("limit_usd"))
+        del row["newest"]
+        found[row["workload"], row["caller"]] = Loop(**row, cost=cost, limit=limit)
+    return found
+
+
+def _alarms(conn: Connection[Any], until: datetime, usual: Usual) -> list[tuple[str, Alarm]]:
     """(workload, what is unusual at the minute that ends at `until`)"""
     since = until - WINDOW * MINUTE
     rows = minute_store.minutes(conn, since, until)
-    if not rows:
-        return []
-    usual = _history(conn, since.replace(minute=0))
-    busiest = usual.busiest | _before_loops(conn)
     found = []
     for workload in sorted({row["workload"] for row in rows}):
         mine = _minutes([row for row in rows if row["workload"] == workload], since)
         known = frozenset(key for name, key in usual.known if name == workload)
         past = usual.baselines.get(workload) or Baseline([])
-        found += [(workload, alarm) for alarm in detect(past, mine, known, busiest)]
+        found += [(workload, alarm) for alarm in detect(past, mine, known, usual.busiest)]
     return found
 
 
@@ -152,7 +178,7 @@ def _minutes(rows: list[dict[str, Any]], since: datetime) -> list[Minute]:
     return made
 
 
-def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime) -> Finding:
+def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime, seen: Loop | None) -> Finding:
     before, during = (
         _slices(conn, workload, since, end)
         for since, end in ((alarm.since - COMPARED, alarm.since), (alarm.since, until))
@@ -160,7 +186,8 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
     lasted = max((until - alarm.since) / HOUR, 1 / 60)
     found = causes(before, during, COMPARED / HOUR, lasted)
     names = minute_store.callers(conn, [alarm.subject, *(c.value for c in found if c.dimension == "caller")])
-    message = f"{workload}: {told(alarm, found)}."
+    who = names.get(alarm.subject, alarm.subject)
+    message = f"{workload}: {told(alarm, found) if seen is None else loop.told(alarm, seen, who)}."
     for key, name in names.items():
         message = message.replace(key, name)
     return Finding(
@@ -169,7 +196,7 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
         mark=alarm.kind if not alarm.subject else f"{alarm.kind} {alarm.subject}",
         severity="high" if alarm.kind == "runaway" or alarm.score >= _GRAVE else "medium",
         message=message,
-        hint=_HINTS[alarm.kind],
+        hint=_STOPPED if seen is not None and seen.stopped is not None else _HINTS[alarm.kind],
         detail={
             "kind": alarm.kind,
             "since": alarm.since.isoformat(),
@@ -186,8 +213,19 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
                 }
                 for c in found
             ],
+            **({"loop": _loop_json(seen)} if seen is not None else {}),
         },
     )
+
+
+def _loop_json(seen: Loop) -> dict[str, Any]:
+    return {
+        "key": seen.caller, "team": seen.team, "feature": seen.feature, "calls": seen.calls,
+        "calls_a_minute": round(seen.rate, 1), "cost_usd": format_usd(seen.cost), "growing": seen.growing,
+        "first_tokens": round(seen.first_tokens), "last_tokens": round(seen.last_tokens), "refused": seen.refused,
+        "stopped_at": None if seen.stopped is None else seen.stopped.isoformat(), "budget": seen.budget or None,
+        "limit_usd": format_usd(seen.limit) if seen.budget else None,
+    }  # fmt: skip
 
 
 _HINTS = {
@@ -198,6 +236,10 @@ _HINTS = {
     "new_caller": "If nobody expected it, revoke its key: `groundplan keys revoke`.",
     "runaway": "Revoke its key (`groundplan keys revoke`), or declare a limit for each key. A hard budget ends it.",
 }
+_STOPPED = (
+    "Nothing more is spent until its budget has room again: mend the agent before (receipts of its calls show what it"
+    " did), or revoke its key with `groundplan keys revoke`."
+)
 
 
 def _slices(conn: Connection[Any], workload: str, since: datetime, until: datetime) -> list[Slice]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
@@ -57,6 +57,41 @@ def slices(conn: Connection[Any], workload: str, since: datetime, until: datetim
              sum(cost_usd) AS cost_usd, sum(prompt_tokens + completion_tokens) AS tokens
            FROM call WHERE workload = %(workload)s AND at >= %(since)s AND at < %(until)s GROUP BY 1, 2, 3, 4, 5, 6""",
         {"workload": workload, "since": since, "until": until},
+    )
+
+
+def loops(conn: Connection[Any], keys: list[str], span: timedelta, since: datetime, until: datetime) -> list[Row]:
+    """What these keys, and those that a budget refused, were doing: their answered calls of the last `span` before
+    the first such refusal, with how their prompts grew, and the fullest budget that the newest of these was charged to.
+    """
+    return _rows(
+        conn,
+        """WITH ends AS (
+             SELECT workload, key_id, count(*) FILTER (WHERE error_code = 'budget_exhausted') AS refused,
+               min(at) FILTER (WHERE error_code = 'budget_exhausted') AS stopped
+             FROM call WHERE at >= %(since)s AND at < %(until)s AND key_id IS NOT NULL
+             GROUP BY 1, 2 HAVING bool_or(error_code = 'budget_exhausted') OR key_id::text = ANY(%(keys)s)),
+           mine AS (
+             SELECT c.*, e.refused, e.stopped, ntile(3) OVER w AS third, lag(c.prompt_tokens) OVER w AS before
+             FROM ends e JOIN call c USING (workload, key_id)
+             WHERE c.status = 'ok' AND c.at >= greatest(%(since)s, coalesce(e.stopped, %(until)s) - %(span)s)
+               AND c.at < %(until)s
+             WINDOW w AS (PARTITION BY c.workload, c.key_id ORDER BY c.at, c.id)),
+           told AS (
+             SELECT workload, key_id::text AS caller, coalesce(mode() WITHIN GROUP (ORDER BY team), '') AS team,
+               coalesce(mode() WITHIN GROUP (ORDER BY coalesce(detail ->> 'feature', '')), '') AS feature,
+               count(*) AS calls, min(at) AS since, max(at) AS last, sum(cost_usd) AS cost_usd,
+               coalesce(avg(prompt_tokens) FILTER (WHERE third = 1), 0)::float AS first_tokens,
+               coalesce(avg(prompt_tokens) FILTER (WHERE third = 3), 0)::float AS last_tokens,
+               count(*) FILTER (WHERE prompt_tokens > before) AS rises, refused, stopped,
+               (array_agg(id ORDER BY at DESC, id DESC))[1] AS newest
+             FROM mine GROUP BY workload, key_id, refused, stopped)
+           SELECT t.*, coalesce(b.budget, '') AS budget, coalesce(b.limit_usd, 0) AS limit_usd FROM told t
+           LEFT JOIN LATERAL (
+             SELECT p.budget, p.limit_usd FROM charge c JOIN budget_period p USING (budget, period)
+             WHERE c.call_id = t.newest AND p.limit_usd > 0 ORDER BY p.granted_usd / p.limit_usd DESC, p.budget LIMIT 1
+           ) b ON t.stopped IS NOT NULL ORDER BY t.workload, t.caller""",
+        {"keys": keys, "span": span, "since": since, "until": until},
     )
 
 

@@ -1,0 +1,29 @@
+"""`groundplan cost anomalies`: what is unusual in the spending of workloads, and who is in a loop."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from groundplan.cli.cost_ahead import Common
+from groundplan.cli.output import emit, table
+
+ROWS_SHOWN = 40
+
+
+def anomalies(
+    context: typer.Context,
+    common: Common,
+    closed: Annotated[bool, typer.Option("--closed", help="Also those that are over.")] = False,
+) -> None:
+    """What is unusual now in the spending of each workload, with its cause: also loops that a budget stopped."""
+    client, as_json = common.of(context)
+    value = client.get("/api/cost/anomalies", closed=str(closed).lower())
+    rows = [
+        (row["severity"], row["at"][:16].replace("T", " "), "over" if row["closed_at"] else "now", row["message"],
+         row["hint"])
+        for row in value["anomalies"][:ROWS_SHOWN]
+    ]  # fmt: skip
+    told = table(("severity", "told at, UTC", "", "what", "what to do"), rows)
+    emit(value, as_json, told if rows else "Nothing is unusual.")
