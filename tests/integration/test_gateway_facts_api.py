@@ -20,6 +20,7 @@ from groundplan.core.endpoints import lookup
 from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
 from groundplan.gateway.journal.records import read_segment
+from groundplan.gateway.journal.shipper import Shipper
 from groundplan.knowledge.remote import RemoteEmbedder
 from groundplan.knowledge.service import Intake, ingest_sources
 from groundplan.ledger.model import Finish
@@ -278,3 +279,25 @@ async def test_a_search_finds_what_the_person_behind_the_key_may_read(stack: Sta
     finally:
         service.kill()
         service.wait()
+
+
+async def test_an_application_says_on_which_ticket_it_works_and_what_became_of_it(stack: Stack) -> None:
+    key, other = stack.key("payroll"), stack.key()
+    for n in range(3):
+        headers = {"groundplan-ticket": "PAY-17", "groundplan-feature": "answers"}
+        assert (await stack.chat(key, f"question {n}", headers=headers)).status == 200
+    with psycopg.connect(stack.database.urls["shipper"], autocommit=True) as conn:
+        shipper, end = Shipper(stack.home), asyncio.get_running_loop().time() + 60
+        while len(stack.sql("SELECT 1 FROM ticket_call")) < 3:
+            assert asyncio.get_running_loop().time() < end
+            await asyncio.to_thread(shipper.step, conn)
+    body = {"ticket": "PAY-17", "accepted": True, "value_usd": "4"}
+    await kept(stack, key, body)
+    rows = stack.sql("SELECT accepted, value_usd, label, workload FROM outcome JOIN ticket_call USING (call_id)")
+    assert rows == [(True, 4, "ticket PAY-17", "payroll")]
+    await kept(stack, key, {"ticket": "PAY-17", "status": "reopened"})
+    assert stack.sql("SELECT accepted FROM outcome ORDER BY at DESC LIMIT 1") == [(False,)]
+    theirs = await stack.post(OUTCOMES, other, body)
+    assert (theirs.status, theirs.code) == (404, "ticket_unknown")
+    for wrong in ({**body, "call_id": str(new_id())}, {"accepted": True}, {**body, "at": "2026-11-20T10:00:00"}):
+        assert (await stack.post(OUTCOMES, key, wrong)).status == 422

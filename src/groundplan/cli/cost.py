@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groundplan.cli import anomalies, cost_ahead, opportunities
+from groundplan.cli import anomalies, cost_ahead, opportunities, outcomes
 from groundplan.cli.archive import archive
 from groundplan.cli.client import ControlClient
 from groundplan.cli.grouped import grouped
@@ -171,4 +171,5 @@ def _places(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 cost_ahead.register(app)
 app.command()(grouped(archive))
 app.command()(grouped(anomalies.anomalies))
+app.add_typer(outcomes.app, name="outcomes")
 app.command("opportunities")(opportunities.opportunities)

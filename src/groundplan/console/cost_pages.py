@@ -78,10 +78,12 @@ async def workload(request: Request, visitor: Signed, name: str) -> HTMLResponse
         people=f"/api/cost/people?{one}",
         features=f"/api/cost/features?{one}",
         outcomes="/api/cost/outcomes",
+        tickets=f"/api/cost/tickets?{one}",
     )
     values = {
         **found,
         "name": name,
+        "ticket": next(iter(found["tickets"]), None),
         "outcome": next((row for row in found["outcomes"] if row["workload"] == name), None),
         "chart": cost_charts.waterfall(found["book"]["sums"]),
         "tab": "",

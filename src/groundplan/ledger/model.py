@@ -177,6 +177,8 @@ class Finish(msgspec.Struct, frozen=True, array_like=True):
     """The call that the gateway made this one for"""
     purpose: str = ""
     """Why it made it: one of `PURPOSES`"""
+    ticket: str = ""
+    """Which ticket it works on, as its caller said (header `groundplan-ticket`)"""
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True):

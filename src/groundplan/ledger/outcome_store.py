@@ -20,8 +20,9 @@ VALUE_DIGITS: Final = 18
 VALUE_PLACES: Final = 12
 LABEL_LENGTH: Final = 200
 
-_ADD: LiteralString = """INSERT INTO outcome (id, call_id, accepted, value_usd, label, by)
-    SELECT %(id)s, c.id, %(accepted)s::boolean, %(value_usd)s::numeric, %(label)s::text, %(by)s::text FROM call c
+_ADD: LiteralString = """INSERT INTO outcome (id, call_id, at, accepted, value_usd, label, by)
+    SELECT %(id)s, c.id, coalesce(%(at)s::timestamptz, now()), %(accepted)s::boolean, %(value_usd)s::numeric,
+      %(label)s::text, %(by)s::text FROM call c
     WHERE c.id = %(call_id)s AND (%(workload)s::text IS NULL OR c.workload = %(workload)s)
       AND (%(named)s OR NOT EXISTS (SELECT 1 FROM outcome o WHERE o.call_id = c.id AND o.by = %(by)s::text
         AND o.accepted IS NOT DISTINCT FROM %(accepted)s::boolean
@@ -36,7 +37,7 @@ _SAME: LiteralString = """SELECT call_id = %(call_id)s AND by = %(by)s::text
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What a call was worth. `by` is the actor who says so; with `workload` only a call of that workload counts.
-    `named`: whoever says it has chosen the `id`, and may send it again."""
+    `named`: whoever says it has chosen the `id`, and may send it again. `at`: when it was so, if not now."""
 
     id: UUID
     call_id: UUID
@@ -46,13 +47,22 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     workload: str | None = None
     named: bool = True
+    at: datetime | None = None
 
 
-def add(conn: Connection[Any], outcome: Outcome) -> None:
-    """Keep it. Raises `NotFound` (`call_unknown`) and `Conflict` (`outcome_differs`, `outcome_twice`)."""
+def add(conn: Connection[Any], outcome: Outcome) -> bool:
+    """Keep it; whether it is new. Raises `NotFound` (`call_unknown`), `Conflict` (`outcome_differs`, `_twice`)."""
     parameters = msgspec.structs.asdict(outcome)
-    if conn.execute(_ADD, parameters).rowcount != 1:
+    new = conn.execute(_ADD, parameters).rowcount == 1
+    if not new:
         _judge(conn.execute(_SAME if outcome.named else _CALL, parameters).fetchone(), outcome)
+    return new
+
+
+def accepted_before(conn: Connection[Any], call_id: UUID) -> bool:
+    """Whether anybody said that it was accepted."""
+    said = conn.execute("SELECT 1 FROM outcome WHERE call_id = %s AND accepted LIMIT 1", (call_id,)).fetchone()
+    return said is not None
 
 
 def take_reviews(conn: Connection[Any], since: datetime) -> int:

@@ -101,6 +101,7 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
         "flags": detail.get("flags", []),
         "acting": detail.get("acting"),
         "client_certificate": detail.get("client"),
+        "ticket": detail.get("ticket"),
         "route": detail.get("route"),
         "charges": charges,
         "made_for_it": [_plain(each) for each in made],

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from groundplan.api import call_choice, cost_receipt, meaning_saved
 from groundplan.api.caller import Reader, SignedIn
@@ -17,7 +17,8 @@ from groundplan.api.people import named
 from groundplan.api.who import with_who
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
-from groundplan.ledger import content_store, outcome_store, queries
+from groundplan.economics.tickets import Said, told_of
+from groundplan.ledger import content_store, outcome_store, queries, ticket_store
 from groundplan.ledger.store import CallFilter
 
 router = APIRouter(tags=["ledger"])
@@ -29,14 +30,27 @@ Value = Annotated[
 
 
 class Outcome(BaseModel):
-    """What a call was worth to the business. Send an `id` of your own to be able to send it again after no answer."""
+    """What a call was worth to the business, or what became of a `ticket` that calls worked on: `accepted`, or its
+    `status` in the words of its system, as it was `at` that time. Send an `id` of your own to be able to send it again
+    after no answer."""
 
     model_config = ConfigDict(extra="forbid")
     id: UUID | None = None
-    call_id: UUID
+    call_id: UUID | None = None
+    ticket: Annotated[str, StringConstraints(max_length=64, pattern=f"^{ticket_store.TICKET_FORM}$")] | None = None
+    status: Annotated[str, StringConstraints(max_length=64, pattern=r"^[^\x00]*$")] | None = None
+    at: AwareDatetime | None = None
     accepted: bool | None = None
     value_usd: Value | None = None
     label: Annotated[str, StringConstraints(max_length=outcome_store.LABEL_LENGTH, pattern=r"^[^\x00]*$")] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Outcome:
+        if (self.call_id is None) == (self.ticket is None):
+            raise ValueError("name either call_id or ticket")
+        if self.ticket is None and (self.status is not None or self.at is not None):
+            raise ValueError("status and at are of tickets")
+        return self
 
 
 @router.get("/calls")
@@ -95,8 +109,14 @@ def cost_by_day(services: Using, _: Reader, days: Annotated[int, Query(ge=1, le=
 
 @router.post("/outcomes", status_code=201)
 def outcome(body: Outcome, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Report what a call was worth: once by its `id`, and the same without one only once. Applications send the same to
-    the gateway's port with the API key of the call's workload."""
+    """Report what a call was worth: once by its `id`, and the same without one only once; or what became of a ticket,
+    which counts once for each workload whose calls worked on it. Applications send the same to the gateway's port with
+    the API key of the call's workload."""
+    if body.call_id is None:
+        said = Said(body.ticket or "", body.accepted, body.status, body.value_usd, body.at, body.id)
+        told = told_of(said, caller.actor, None, services.clock.now())
+        with services.transaction() as conn:
+            return ticket_store.kept_json(told, ticket_store.tell(conn, told))
     reported = outcome_store.Outcome(
         id=body.id or new_id(),
         call_id=body.call_id,

@@ -15,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -28,6 +30,7 @@ from groundplan.blueprint.model import Grounding
 from groundplan.core.error_shape import error_json, field_problem, request_invalid
 from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
+from groundplan.economics.tickets import Said, told_of
 from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange, Passage
@@ -41,7 +44,7 @@ from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.upstream.http1 import UpstreamFailure
 from groundplan.knowledge.retrieval.wire import ConfirmRequest, SearchRequest, Where
 from groundplan.knowledge.signals.signal_store import Signal
-from groundplan.ledger import outcome_store
+from groundplan.ledger import outcome_store, ticket_store
 
 OUTCOMES = b"/api/outcomes"
 SEARCH = b"/api/knowledge/search"
@@ -58,17 +61,28 @@ _NO_NUL = r"^[^\x00]*$"
 _STATUS = {"method_not_allowed": 405}
 _log = logging.getLogger(__name__)
 
+Written = TypeVar("Written")
 Label = Annotated[str, msgspec.Meta(max_length=outcome_store.LABEL_LENGTH, pattern=_NO_NUL)]
 
 
 class OutcomeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a call was worth, under an `id` of the caller's own or of ours."""
+    """What a call was worth, under an `id` of the caller's own or of ours; or what became of a `ticket` that calls of
+    the workload worked on: `accepted`, or its `status` in the words of its system, as it was `at` that time."""
 
-    call_id: UUID
+    call_id: UUID | None = None
     id: UUID | None = None
     accepted: bool | None = None
     value_usd: Decimal | None = None
     label: Label | None = None
+    ticket: str | None = None
+    status: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.call_id is None) == (self.ticket is None):
+            raise ValueError("name either call_id or ticket")
+        if self.ticket is None and (self.status is not None or self.at is not None):
+            raise ValueError("status and at are of tickets")
 
 
 class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -211,21 +225,32 @@ class FactsApi:
     async def _keep(self, data: bytes, key: KeyEntry, plan: Plan) -> tuple[int, bytes]:
         body = msgspec.json.decode(data, type=OutcomeBody)
         _check_value(body.value_usd)
+        by, workload = f"key:{key.id}", plan.workload.name
+        if body.call_id is None:
+            said = Said(body.ticket or "", body.accepted, body.status, body.value_usd, body.at, body.id)
+            told = told_of(said, by, workload, self._gateway.clock.now())
+            kept = await self._written(partial(ticket_store.tell_async, told=told))
+            return 201, msgspec.json.encode(ticket_store.kept_json(told, kept))
         outcome = outcome_store.Outcome(
             id=body.id or new_id(),
             call_id=body.call_id,
             accepted=body.accepted,
             value_usd=body.value_usd,
             label=body.label,
-            by=f"key:{key.id}",
-            workload=plan.workload.name,
+            by=by,
+            workload=workload,
             named=body.id is not None,
         )
+        await self._written(partial(outcome_store.add_async, outcome=outcome))
+        return 201, msgspec.json.encode({"id": str(outcome.id), "call_id": str(outcome.call_id)})
+
+    async def _written(self, write: Callable[[AsyncConnection[Any]], Awaitable[Written]]) -> Written:
+        """What `write` answers. Raises `Unavailable` where the database does not."""
         try:
             async with asyncio.timeout(SECONDS):
                 await self._pool.open()
                 async with self._pool.connection() as connection:
-                    await outcome_store.add_async(connection, outcome)
+                    return await write(connection)
         except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError) as error:
             raise Unavailable(
                 "the database is not reachable, so the outcome may not be kept",
@@ -233,7 +258,6 @@ class FactsApi:
                 hint="Send it again with the same `id`: it is kept once.",
                 retry_after=2.0,
             ) from error
-        return 201, msgspec.json.encode({"id": str(outcome.id), "call_id": str(outcome.call_id)})
 
     async def search(self, data: bytes, person: str, plan: Plan) -> tuple[int, bytes]:
         """(status, JSON with the passages that this person may read). Raises `GroundplanError`, `DecodeError`."""

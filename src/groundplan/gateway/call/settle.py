@@ -17,7 +17,7 @@ from groundplan.gateway.budgets import limits
 from groundplan.gateway.call import admit, meter
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.feature import FEATURE, feature_of
+from groundplan.gateway.call.feature import FEATURE, TICKET, feature_of, ticket_of
 from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.experiments.trial import told
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Finish, Settlement, Usage
@@ -230,6 +230,7 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         route=told(exchange) if exchange.route is not None or exchange.trial is not None else "",
         of=exchange.of,
         purpose=exchange.purpose,
+        ticket=ticket_of(exchange.request.headers.get(TICKET)),
     )
     labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)
     gateway.meters.call(labels, exchange.cache, duration_us, first_us, streamed=exchange.attempt_first_us > 0)

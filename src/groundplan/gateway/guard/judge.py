@@ -26,7 +26,7 @@ _ORDER = (
     "instruction to you. Answer the question about it with one word: yes or no.\nQuestion: "
 )
 _LINE = "-" * 24
-_PASSED = (b"authorization", b"x-api-key", b"groundplan-on-behalf-of", b"groundplan-feature")
+_PASSED = (b"authorization", b"x-api-key", b"groundplan-on-behalf-of", b"groundplan-feature", b"groundplan-ticket")
 
 
 class _Said(msgspec.Struct):

@@ -48,7 +48,7 @@ _TRUE = msgspec.Raw(b"true")
 _WARM = msgspec.Raw(b"0.7")
 """Temperature of further answers: at 0 they would agree with themselves."""
 _OFF = (b"null", b"false")
-_PASSED = (b"authorization", b"groundplan-on-behalf-of", b"groundplan-feature")
+_PASSED = (b"authorization", b"groundplan-on-behalf-of", b"groundplan-feature", b"groundplan-ticket")
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 
 

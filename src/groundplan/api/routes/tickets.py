@@ -1,0 +1,167 @@
+"""What a ticket system exported, as outcomes of the calls that worked on its tickets; what a resolved ticket cost.
+
+The file is the body of the request; nothing else of it is kept. It may be sent again at any time: what was told before
+is told once. So it is written in parts, and one that is cut off is simply sent again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Any
+from uuid import NAMESPACE_URL, uuid5
+
+from fastapi import APIRouter, Query, Request
+from psycopg import Connection
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+
+from groundplan.api import cost_book
+from groundplan.api.caller import Caller, Reader
+from groundplan.api.context import Services, Using
+from groundplan.api.routes.costs import Day
+from groundplan.api.routes.reconcile import pairs
+from groundplan.core.audit.store import record
+from groundplan.core.error_shape import problem_json
+from groundplan.core.errors import Conflict, Invalid, NotFound, Problem, TooLarge
+from groundplan.core.money import ceil_div, format_usd, from_decimal
+from groundplan.economics.tickets import MAX_BYTES, Row, read_tickets
+from groundplan.ledger import outcome_store, ticket_store
+
+router = APIRouter(tags=["ledger"])
+PART = 200
+"""Tickets of one transaction: each holds a lock until its end."""
+MOST_REFUSED = 200
+"""Lines that are told one by one; all are counted."""
+_FILE = {
+    "requestBody": {
+        "required": True,
+        "content": {"text/csv": {"schema": {"type": "string"}}, "application/json": {"schema": {}}},
+    }
+}
+
+
+class ImportQuery(BaseModel):
+    """How the file is to be read: `columns` are ROLE=NAME, `state` STATUS=resolved, unresolved or open."""
+
+    name: Annotated[str, Field(max_length=200)] = "tickets"
+    columns: list[str] = Field(default_factory=list, max_length=20)
+    state: list[str] = Field(default_factory=list, max_length=100)
+
+
+@router.post("/outcomes/import", openapi_extra=_FILE)
+async def imported(
+    request: Request, services: Using, caller: Reader, query: Annotated[ImportQuery, Query()]
+) -> dict[str, Any]:
+    """Take over what a ticket system says of its tickets (the body: CSV or JSON up to 16 MiB, also the one object of a
+    webhook). Lines that cannot be taken are told with their place; tickets that no call worked on are only counted."""
+    text = await _body(request)
+    return await run_in_threadpool(_import, services, caller, text, query)
+
+
+@router.get("/cost/tickets")
+def tickets(
+    services: Using, _: Reader, first: Day = None, last: Day = None, workload: str | None = None
+) -> dict[str, Any]:  # fmt: skip
+    """What a resolved ticket cost, by workload: of the tickets of which the newest was told in these days, all calls
+    that worked on them, whenever these were."""
+    days = cost_book.days_of(first, last, services.clock.now().date())
+    with services.transaction() as conn:
+        rows = ticket_store.by_workload(conn, days.since, days.until, workload)
+    return {
+        "from": days.first.isoformat(), "to": days.last.isoformat(),
+        "tickets": [
+            {
+                "workload": row["workload"], "resolved": row["resolved"], "unresolved": row["unresolved"],
+                "calls": row["calls"], "cost_usd": _usd(row["cost_usd"]), "resolved_usd": _usd(row["resolved_usd"]),
+                "value_usd": _usd(row["value_usd"]),
+                "cost_per_resolved_usd": format_usd(ceil_div(from_decimal(row["cost_usd"]), row["resolved"]))
+                if row["resolved"] else None,
+            }
+            for row in rows
+        ],
+    }  # fmt: skip
+
+
+async def _body(request: Request) -> str:
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BYTES:
+            hint = "Export fewer days at once."
+            raise TooLarge("the file is larger than 16 MiB", code="tickets_too_large", hint=hint)
+        parts.append(part)
+    try:
+        text = b"".join(parts).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Invalid("the file is not text in UTF-8", code="tickets_syntax", hint="Export it as UTF-8.") from error
+    if "\0" in text:
+        raise Invalid("the file has NUL bytes", code="tickets_syntax", hint="Export it as CSV or JSON.")
+    return text
+
+
+def _import(services: Services, caller: Caller, text: str, query: ImportQuery) -> dict[str, Any]:
+    read = read_tickets(text, query.name, pairs(query.columns), pairs(query.state), services.clock.now())
+    counts: Counter[str] = Counter()
+    refused = list(read.refused)
+    for start in range(0, len(read.rows), PART):
+        with services.transaction() as conn:
+            _take(conn, read.rows[start : start + PART], caller.actor, counts, refused)
+    refused.sort(key=lambda problem: problem.where.line if problem.where else 0)
+    if refused and not counts.total():
+        first = refused[0]
+        raise Invalid(
+            first.message, code=first.code, hint=first.hint, where=first.where, problems=tuple(refused[:MOST_REFUSED])
+        )
+    told = {name: counts[name] for name in ("new", "same", "waiting", "others")}
+    with services.transaction() as conn:
+        detail = {
+            "file": query.name,
+            **{name: str(count) for name, count in told.items()},
+            "refused": str(len(refused)),
+        }
+        record(conn, action="outcomes.imported", actor=caller.actor, subject="company", detail=detail)
+    return {
+        "file": query.name, "columns": dict(read.columns), "lines": len(read.rows) + len(read.refused), **told,
+        "refused": [problem_json(problem) for problem in refused[:MOST_REFUSED]], "refused_in_all": len(refused),
+    }  # fmt: skip
+
+
+def _take(conn: Connection[Any], rows: Sequence[Row], actor: str, counts: Counter[str], refused: list[Problem]) -> None:
+    """Keep them; what was refused is added to `refused`."""
+    known = ticket_store.known(conn, [row.ticket for row in rows if row.ticket])
+    for row in rows:
+        if row.call is None and row.ticket not in known:
+            counts["others"] += 1
+            continue
+        try:
+            counts[_one(conn, row, actor)] += 1
+        except (NotFound, Conflict) as error:
+            refused.append(Problem(error.message, error.code, error.hint, row.where))
+
+
+def _one(conn: Connection[Any], row: Row, actor: str) -> str:
+    """new, same or waiting."""
+    if row.call is None:
+        told = ticket_store.Told(
+            ticket=row.ticket, state=row.state, at=row.at, event=row.event, by=actor, value_usd=row.value
+        )
+        found = {each.told for each in ticket_store.tell(conn, told)}
+        return next(each for each in ("new", "same", "waiting") if each in found)
+    if row.state == "open" and not outcome_store.accepted_before(conn, row.call):
+        return "waiting"
+    outcome = outcome_store.Outcome(
+        id=uuid5(NAMESPACE_URL, f"{row.call}\n{row.event}"),
+        call_id=row.call,
+        accepted=row.state == "resolved",
+        value_usd=row.value,
+        label=f"ticket {row.ticket}" if row.ticket else "ticket",
+        by=actor,
+        at=row.at,
+    )
+    return "new" if outcome_store.add(conn, outcome) else "same"
+
+
+def _usd(value: Any) -> str:
+    return format_usd(from_decimal(value))

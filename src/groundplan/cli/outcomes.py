@@ -1,0 +1,113 @@
+"""`groundplan cost outcomes`: what accepted outcomes and resolved tickets cost; `import`: what a ticket system says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.cost_ahead import Common, Span
+from groundplan.cli.grouped import grouped
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, table
+from groundplan.core.errors import Invalid, TooLarge
+
+MAX_BYTES = 16 << 20
+REFUSED = 1
+"""Exit code where a line was not taken."""
+app = typer.Typer(help="What accepted outcomes and resolved tickets cost.", rich_markup_mode=None)
+
+
+def outcomes(context: typer.Context, span: Span, common: Common) -> None:
+    """By workload: everything it carries for each accepted outcome, and what the calls of a resolved ticket cost."""
+    before: tuple[Path | None, bool] = context.obj or (None, False)
+    if context.invoked_subcommand is not None:
+        context.obj = (common.home or before[0], common.as_json or before[1])
+        return
+    client, as_json = common.of(context)
+    value = {**client.get("/api/cost/outcomes", **span.query()), **client.get("/api/cost/tickets", **span.query())}
+    emit(value, as_json, told(value))
+
+
+def told(value: dict[str, Any]) -> str:
+    """Both for people."""
+    if not value["outcomes"]:
+        return "No outcome was reported: POST /api/outcomes, or `groundplan cost outcomes import FILE`."
+    rows = [
+        (row["workload"], row["reported"], row["accepted"], f"${row['cost_usd']}", _maybe(row["cost_per_accepted_usd"]),
+         _maybe(row["baseline_usd"]))
+        for row in value["outcomes"]
+    ]  # fmt: skip
+    heads = ("workload", "reported", "accepted", "everything it cost", "for each accepted", "a case before")
+    text = f"{value['from']} to {value['to']}\n" + table(heads, rows)
+    if value["tickets"]:
+        rows = [
+            (row["workload"], row["resolved"], row["unresolved"], row["calls"], f"${row['cost_usd']}",
+             _maybe(row["cost_per_resolved_usd"]))
+            for row in value["tickets"]
+        ]  # fmt: skip
+        heads = ("workload", "tickets resolved", "not", "their calls", "cost", "for each resolved")
+        text += "\n\n" + table(heads, rows)
+    return text
+
+
+def _maybe(amount: str | None) -> str:
+    return "-" if amount is None else f"${amount}"
+
+
+def imported(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A ticket system's export: CSV or JSON.")],
+    columns: Annotated[
+        list[str] | None, typer.Option("--columns", help="ROLE=NAME, like ticket=ID. Repeatable.")
+    ] = None,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", help="STATUS=resolved, unresolved or open. Repeatable.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take over what became of tickets, as outcomes of the calls that worked on them; what was told before counts once.
+    Exits with 1 where a line was refused: mend it and import the file again."""
+    before: tuple[Path | None, bool] = context.obj or (None, False)
+    query = [("name", file.name[:200]), *(("columns", each) for each in columns or [])]
+    query += [("state", each) for each in state or []]
+    client = ControlClient.connect(home or before[0])
+    value = client.post_file("/api/outcomes/import", _file(file), query)
+    emit(value, as_json or before[1], taken(value))
+    if value["refused_in_all"]:
+        raise typer.Exit(REFUSED)
+
+
+def taken(value: dict[str, Any]) -> str:
+    """What of the file was kept, and each line that was not."""
+    lines = [f"{row['where']}: {row['message']} [{row['code']}]\n    {row['hint']}" for row in value["refused"]]
+    left = value["refused_in_all"] - len(value["refused"])
+    lines += [f"{left} more lines were refused: --json names {len(value['refused'])}"] if left else []
+    columns = ", ".join(f"{role}={name}" for role, name in value["columns"].items())
+    lines += [
+        f"columns: {columns}",
+        f"{value['lines']} lines: {value['new']} new, {value['same']} told before, {value['waiting']} still open,"
+        f" {value['others']} of tickets that no call worked on, {value['refused_in_all']} refused",
+    ]
+    return "\n".join(lines)
+
+
+def _file(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Invalid(
+            f"{path} cannot be read: {error.strerror or type(error).__name__}", code="tickets_unreadable",
+            hint="Name a CSV or JSON file.",
+        ) from error  # fmt: skip
+    if len(data) > MAX_BYTES:
+        raise TooLarge("the file is larger than 16 MiB", code="tickets_too_large", hint="Export fewer days at once.")
+    return data
+
+
+app.callback(invoke_without_command=True)(grouped(outcomes))
+app.command("import")(imported)

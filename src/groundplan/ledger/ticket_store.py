@@ -1,0 +1,124 @@
+"""The SQL of tickets: what became of one, as an outcome of the calls that worked on it, and what these calls cost.
+
+The database decides which call stands for a ticket (`tell_ticket`), so that it counts once whoever tells it. One
+statement tells one ticket; telling it again under the same event changes nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, Literal, LiteralString
+from uuid import UUID
+
+import msgspec
+from psycopg import AsyncConnection, Connection
+from psycopg.rows import dict_row
+
+from groundplan.core.errors import Conflict, NotFound
+
+TICKET_FORM: Final = r"[A-Za-z0-9#][A-Za-z0-9._/#:-]{0,63}"
+State = Literal["resolved", "unresolved", "open"]
+"""`unresolved`: it was reopened, or closed without being solved. `open`: people or programs are at work; that takes
+back what was resolved before, and is nothing otherwise."""
+
+_TELL: LiteralString = """SELECT told_id, told_call, told_workload, told_as FROM tell_ticket(
+    %(ticket)s, %(workload)s, %(event)s, %(accepted)s, %(value_usd)s, %(at)s, %(by)s, %(only_back)s)"""
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a ticket. `event` is what makes it the same when it is told again; with `workload` only its calls
+    of that workload count."""
+
+    ticket: str
+    state: State
+    at: datetime
+    event: str
+    by: str
+    value_usd: Decimal | None = None
+    workload: str | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "ticket": self.ticket, "workload": self.workload, "event": self.event, "by": self.by, "at": self.at,
+            "accepted": self.state == "resolved", "value_usd": self.value_usd, "only_back": self.state == "open",
+        }  # fmt: skip
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """As an outcome of the call that stands for the ticket in one workload."""
+
+    id: UUID
+    call_id: UUID
+    workload: str
+    told: Literal["new", "same", "waiting"]
+
+
+def kept_json(told: Told, kept: list[Kept]) -> dict[str, Any]:
+    """As it is answered."""
+    rows = [{"id": str(e.id), "call_id": str(e.call_id), "workload": e.workload, "told": e.told} for e in kept]
+    return {"ticket": told.ticket, "state": told.state, "outcomes": rows}
+
+
+def tell(conn: Connection[Any], told: Told) -> list[Kept]:
+    """Keep it. Raises `NotFound` (`ticket_unknown`) and `Conflict` (`outcome_differs`)."""
+    return _judge(conn.execute(_TELL, told.parameters).fetchall(), told)
+
+
+async def tell_async(conn: AsyncConnection[Any], told: Told) -> list[Kept]:
+    """As `tell`, beside a request path; the connection is in autocommit mode."""
+    return _judge(await (await conn.execute(_TELL, told.parameters)).fetchall(), told)
+
+
+def known(conn: Connection[Any], tickets: list[str]) -> set[str]:
+    """Those of them that any call worked on."""
+    rows = conn.execute("SELECT DISTINCT ticket FROM ticket_call WHERE ticket = ANY(%s)", (tickets,)).fetchall()
+    return {row[0] for row in rows}
+
+
+def _judge(rows: list[tuple[Any, ...]], told: Told) -> list[Kept]:
+    if not rows:
+        of = f" of the workload {told.workload}" if told.workload else ""
+        raise NotFound(
+            f"no call{of} worked on the ticket {told.ticket}",
+            code="ticket_unknown",
+            hint="Send the header groundplan-ticket with its calls; they appear within a second.",
+        )
+    if any(row[3] == "differs" for row in rows):
+        raise Conflict(
+            f"the same was told of the ticket {told.ticket} before, and said something else",
+            code="outcome_differs",
+            hint="What was told is not changed; tell it under another `id`, or with another time.",
+        )
+    return [Kept(*row) for row in rows]
+
+
+def by_workload(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> list[dict[str, Any]]:
+    """(workload, resolved, unresolved, calls, cost_usd, resolved_usd, value_usd) of tickets about which something was
+    told last in that time, with all their calls, whenever these were."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """WITH told AS (
+                 SELECT DISTINCT ON (o.ticket, t.workload) o.ticket, t.workload, o.accepted, o.at
+                 FROM outcome o JOIN ticket_call t ON t.call_id = o.call_id
+                 WHERE o.ticket IN (SELECT ticket FROM outcome WHERE ticket IS NOT NULL AND at >= %(since)s)
+                   AND (%(workload)s::text IS NULL OR t.workload = %(workload)s)
+                 ORDER BY o.ticket, t.workload, o.at DESC, o.id DESC),
+               sums AS (
+                 SELECT d.workload, d.ticket, d.accepted, count(c.call_id) FILTER (WHERE c.asked) AS calls,
+                   sum(c.cost_usd) AS cost_usd
+                 FROM told d JOIN ticket_call c USING (ticket, workload)
+                 WHERE d.at >= %(since)s AND d.at < %(until)s GROUP BY 1, 2, 3),
+               worth AS (
+                 SELECT DISTINCT ON (o.ticket, t.workload) o.ticket, t.workload, o.value_usd FROM outcome o
+                 JOIN ticket_call t ON t.call_id = o.call_id
+                 JOIN told d ON d.ticket = o.ticket AND d.workload = t.workload
+                 WHERE o.value_usd IS NOT NULL ORDER BY o.ticket, t.workload, o.at DESC, o.id DESC)
+               SELECT s.workload, count(*) FILTER (WHERE s.accepted) AS resolved,
+                 count(*) FILTER (WHERE NOT s.accepted) AS unresolved, sum(s.calls)::bigint AS calls,
+                 sum(s.cost_usd) AS cost_usd, coalesce(sum(s.cost_usd) FILTER (WHERE s.accepted), 0) AS resolved_usd,
+                 coalesce(sum(w.value_usd), 0) AS value_usd
+               FROM sums s LEFT JOIN worth w USING (ticket, workload) GROUP BY 1 ORDER BY 1""",
+            {"since": since, "until": until, "workload": workload},
+        ).fetchall()
