@@ -77,6 +77,7 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
     indexing.start()
     stack.callback(indexing.stop)
     repeat(stack, Every("making the index", index_editions.LOOK_SECONDS, partial(index_editions.look, services)))
+    repeat(stack, Every("forgetting requests", costs.FORGET_SECONDS, partial(costs.forget_asked, services)))
     repeat(stack, Every("adding up costs", costs.FOLD_SECONDS, partial(costs.fold, services)))
     reviews = partial(costs.take_reviews, services)
     repeat(stack, Every("taking reviews as outcomes", costs.REVIEWS_SECONDS, reviews))

@@ -9,13 +9,14 @@ from groundplan.api.context import Services
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
 from groundplan.core.money import format_usd, from_decimal
-from groundplan.ledger import archive, archive_store, outcome_store, rollup_store
+from groundplan.ledger import archive, archive_store, opportunity_store, outcome_store, rollup_store
 
 FOLD_SECONDS = 5.0
 REVIEWS_SECONDS = 30.0
 REVIEWS_KEPT = timedelta(days=7)
 """How long a decision waits for its call to come into the ledger."""
 ARCHIVE_SECONDS = 600.0
+FORGET_SECONDS = 300.0
 
 
 def fold(services: Services) -> int:
@@ -28,6 +29,12 @@ def take_reviews(services: Services) -> int:
     """Decisions of reviewers and readers' thumbs as outcomes of their calls; how many were new."""
     with services.transaction() as conn:
         return outcome_store.take_reviews(conn, services.clock.now() - REVIEWS_KEPT)
+
+
+def forget_asked(services: Services) -> int:
+    """Count which requests were made alike on days that are over, and forget them; how many."""
+    with services.transaction() as conn:
+        return opportunity_store.forget_asked(conn, services.clock.now())
 
 
 def keep(services: Services) -> int:

@@ -12,7 +12,7 @@ from groundplan.api.cost_book import Days
 from groundplan.api.served import current_blueprint
 from groundplan.blueprint.model import Blueprint
 from groundplan.economics.levers.find import levers
-from groundplan.economics.levers.model import Active, Content, Grounded, Looked, Lost, Outputs, Retried
+from groundplan.economics.levers.model import Active, Alike, Content, Grounded, Looked, Lost, Outputs, Retried
 from groundplan.economics.levers.use import RARE
 from groundplan.economics.replay.opportunities import Opportunity, Spent
 from groundplan.ledger import opportunity_store
@@ -40,6 +40,7 @@ def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, days: 
                      row["cost_usd"])
             for row in opportunity_store.grounded(conn, since, grounded)
         ],
+        alike=[_alike(row, blueprint) for row in opportunity_store.alike(conn, since)],
         hours=[Active(**row) for row in opportunity_store.active(conn, since, int(RARE * 24 * days))],
         retried=[Retried(**row) for row in opportunity_store.retried(conn, since)],
         lost=[Lost(**row) for row in opportunity_store.lost(conn, since)],
@@ -48,3 +49,12 @@ def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, days: 
             for row in opportunity_store.content(conn, since)
         ],
     )  # fmt: skip
+
+
+def _alike(row: dict[str, Any], blueprint: Blueprint) -> Alike:
+    """With whose workloads they are today."""
+    declared = {workload.name: workload for workload in blueprint.workloads}
+    mine = [declared[name] for name in row.pop("workloads") if name in declared]
+    owners = dict.fromkeys(owner for workload in mine for owner in workload.owners.get("business", []))
+    teams = sorted({workload.team for workload in mine if workload.team})
+    return Alike(tuple(workload.name for workload in mine), tuple(teams), tuple(owners), **row)

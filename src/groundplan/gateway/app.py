@@ -48,6 +48,7 @@ from groundplan.gateway.call.cited_store import Citations
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.pipeline import Pipeline, streams, upgrades
+from groundplan.gateway.call.repeats import Repeats
 from groundplan.gateway.call.signals import Signals
 from groundplan.gateway.experiments.pairs import Pairs
 from groundplan.gateway.experiments.replays import replayed
@@ -225,7 +226,8 @@ def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
     )
     reported, tally, checks = Reported(url), Tally(url, gateway.clock), Checks(url)
     gateway.guard_counts, gateway.citations, gateway.reported, gateway.signals = counts, citations, reported, signals
-    for part in (counts, citations, pairs, signals, reported, tally, checks):
+    gateway.repeats = repeats = Repeats(url, gateway.clock)
+    for part in (counts, citations, pairs, signals, reported, repeats, tally, checks):
         parts.run(part, part.run())
     gateway.reviews = parts.keep(Reviews(home, url, gateway.epoch, gateway.clock))
     gateway.trials = Trials(gateway, pairs)

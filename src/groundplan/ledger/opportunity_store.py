@@ -89,6 +89,27 @@ def grounded(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -
     )
 
 
+def alike(conn: Connection[Any], since: datetime) -> list[Row]:
+    """(workloads, requests, calls, repeated_usd, fewest) of requests that several workloads made alike, among those
+    that are looked at; also of days that are not counted yet."""
+    return _rows(
+        conn,
+        """SELECT workloads, sum(requests)::bigint AS requests, sum(calls)::bigint AS calls,
+             sum(repeated_usd) AS repeated_usd, sum(fewest)::bigint AS fewest
+           FROM (SELECT * FROM asked_day WHERE day >= %(since)s::date
+             UNION ALL SELECT * FROM alike(%(since)s::date, 'infinity')) a
+           GROUP BY 1 ORDER BY 1""",
+        {"since": since},
+    )
+
+
+def forget_asked(conn: Connection[Any], at: datetime) -> int:
+    """Count what was asked alike on the days that are over, and delete their digests and keys; how many digests."""
+    row = conn.execute("SELECT fold_asked(%s)", (at,)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def active(conn: Connection[Any], since: datetime, most_hours: int) -> list[Row]:
     """(workload, feature, deployment, hours, calls, cost_usd, busiest, busiest_calls) of answers, of those that ask in
     at most so many whole hours. What was not folded yet, some seconds, is left out."""

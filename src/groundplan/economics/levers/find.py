@@ -69,5 +69,7 @@ def _of_use(
             yield from use.unused_room(seen, declared[seen.workload], bound, month)
     for same in use.twice(looked.grounded):
         yield from use.same_questions(same, month)
+    for alike in looked.alike:
+        yield from use.same_requests(alike, month)
     for retried in looked.retried:
         yield from use.useless_retries(retried, month)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Final
 
+SHARE: Final = 8
+"""One request in so many is looked at for whether others ask the same, by what it asks."""
 Passage = tuple[str, str, int, int]
 """(document, path, first line, last line)"""
 
@@ -64,6 +67,22 @@ class Twice:
 
 
 @dataclass(frozen=True, slots=True)
+class Alike:
+    """Workloads whose callers asked exactly the same, without documents: of those requests that are looked at."""
+
+    workloads: tuple[str, ...]
+    teams: tuple[str, ...]
+    owners: tuple[str, ...]
+    """Business owners of these workloads."""
+    requests: int
+    calls: int
+    repeated_usd: Decimal
+    """What all but one call of each request cost."""
+    fewest: int
+    """Calls of the workload that made fewest of each request."""
+
+
+@dataclass(frozen=True, slots=True)
 class Retried:
     """What a workload's further attempts came to."""
 
@@ -103,6 +122,7 @@ class Looked:
     days: int
     outputs: Sequence[Outputs] = ()
     grounded: Sequence[Grounded] = ()
+    alike: Sequence[Alike] = ()
     hours: Sequence[Active] = ()
     retried: Sequence[Retried] = ()
     lost: Sequence[Lost] = ()

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from groundplan.blueprint.model import Deployment, Rates, Workload
 from groundplan.economics import price
-from groundplan.economics.levers.model import Active, Grounded, Outputs, Passage, Retried, Twice
+from groundplan.economics.levers.model import SHARE, Active, Alike, Grounded, Outputs, Passage, Retried, Twice
 from groundplan.economics.prices.reprice import priced
 from groundplan.economics.replay.opportunities import Opportunity
 
@@ -20,6 +20,9 @@ BUSY, RARE, WEEK, LEAST_HOURS = 50, 0.2, 7, 3
 that runs by the clock."""
 AGAIN = 20
 """Calls that were given the same passages as one of another team from which on it is told."""
+DISTINCT = 10
+"""Requests that are looked at, made alike by several teams, from which on that is told: fewer tell who guesses one
+whether somebody else asks it."""
 HELPS = 0.1
 """Share of retried calls that were answered in the end, below which retries never help."""
 
@@ -119,6 +122,32 @@ def same_questions(found: Twice, month: Decimal) -> Iterable[Opportunity]:
         "the same passages are not always the same question; a cache by meaning keeps a bound on wrong answers",
         others=found.workloads[1:],
     )
+
+
+def same_requests(found: Alike, month: Decimal) -> Iterable[Opportunity]:
+    """Requests that several teams made alike. In round numbers and never of a single request: it says who could share,
+    and nobody learns from it what the others ask."""
+    if len(found.teams) < 2 or (found.requests < DISTINCT and found.fewest < 2 * DISTINCT):
+        return
+    calls, again = _round(found.calls * SHARE), _round((found.calls - found.requests) * SHARE)
+    owners = f" ({', '.join(found.owners)})" if found.owners else ""
+    yield Opportunity(
+        "the same asked by several teams",
+        found.workloads[0],
+        Decimal(_round(round(found.repeated_usd * SHARE * month * 10_000))) / 10_000,
+        f"answer {', '.join(found.teams)}{owners} from one workload with a cache: {', '.join(found.workloads)}",
+        f"about {calls} calls asked exactly the same as one of another team, about {again} of them again; estimated"
+        f" from one request in {SHARE}, of which nothing is kept",
+        "medium",
+        "that the same answer may be given to both; their owners know what they ask, this page does not",
+        others=found.workloads[1:],
+    )
+
+
+def _round(number: int) -> int:
+    """To two digits."""
+    step = int(10 ** max(0, len(str(number)) - 2))
+    return round(number / step) * step
 
 
 def never_help(seen: Retried) -> bool:

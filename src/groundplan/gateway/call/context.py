@@ -28,6 +28,7 @@ from groundplan.ledger.model import Charge
 if TYPE_CHECKING:
     from groundplan.gateway.call.cited_store import Citations
     from groundplan.gateway.call.files_by_id import FilesById
+    from groundplan.gateway.call.repeats import Repeats
     from groundplan.gateway.call.signals import Signals
     from groundplan.gateway.experiments.trials import Trials
     from groundplan.gateway.guard.counts import Counts
@@ -148,6 +149,8 @@ class Gateway:
     """What the look at citations found, on its way to PostgreSQL."""
     signals: Signals | None = None
     """What was asked and not found, and what people say of what was, on its way to PostgreSQL."""
+    repeats: Repeats | None = None
+    """Which requests several workloads make alike, on their way to PostgreSQL."""
     guard_counts: Counts | None = None
     """What guardrails found, on its way to PostgreSQL."""
     reported: Reported | None = None

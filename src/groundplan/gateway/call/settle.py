@@ -234,6 +234,8 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
     )
     labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)
     gateway.meters.call(labels, exchange.cache, duration_us, first_us, streamed=exchange.attempt_first_us > 0)
+    if gateway.repeats is not None and status == "ok":
+        gateway.repeats.note(exchange)
     if exchange.saved:
         gateway.meters.save(record.workload, exchange.saved)
     try:
