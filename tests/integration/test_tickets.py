@@ -114,6 +114,9 @@ def test_an_export_that_is_imported_again_changes_nothing_and_a_reopened_ticket_
     assert desk.take(f"SUP-1,Solved,{day(0.2)},25")["new"] == 1
     assert desk.accepted()[0] == 1 and Decimal(desk.accepted()[1]) == 25
     assert Decimal(desk.tickets()["cost_per_resolved_usd"]) == Decimal("0.40")
+    desk.call("SUP-1", "0.20", at=TODAY - timedelta(days=0.15))
+    assert desk.take(f"SUP-1,Closed,{day(0.1)},")["new"] == 1
+    assert desk.accepted()[0] == 1, "it is one ticket, whichever call was its newest"
 
 
 def test_what_comes_late_counts_by_when_it_happened(desk: Desk) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from groundplan.core.money import PICO
+from groundplan.economics.anomaly import loop as loops
 from groundplan.economics.anomaly.cause import Slice, causes, told
 from groundplan.economics.anomaly.detect import Baseline, detect
+from groundplan.economics.anomaly.loop import Loop, stopped
 from groundplan.economics.anomaly.model import Alarm, Hour, Minute
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -91,3 +94,22 @@ def test_the_sentence_says_when_how_much_and_why() -> None:
     alarm = Alarm("tokens_per_call", NOW, 3300.0, 1000.0, 2.0)
     text = told(alarm, causes([part(10)], [part(40, prompt="faq@2")], 10, 1))
     assert text == "since 11:00 +2,300 tokens a call: prompt faq@2 (new)"
+
+
+def loop(**changed: Any) -> Loop:
+    """Twelve calls in three minutes of one conversation, then no more room."""
+    end = NOW + timedelta(minutes=3)
+    return replace(Loop("w", "bo", "care", "", 12, NOW, end, PICO, 100.0, 700.0, 11, 2, end), **changed)
+
+
+def test_a_caller_that_its_budget_stopped_was_in_a_loop_where_its_conversation_grew_or_it_was_fast() -> None:
+    alarm = stopped(loop(), 3.0)
+    assert alarm is not None and (alarm.kind, alarm.subject, alarm.seen) == ("runaway", "bo", 4.0)
+    assert "each longer than the one before: 100 to 700 tokens a prompt" in loops.told(alarm, loop(), "bo")
+    fast = loop(rises=0, calls=120)
+    assert stopped(fast, 3.0) is not None and stopped(fast, 6.0) is None, "it often makes as many"
+    for unlike in (
+        {"rises": 6}, {"last_tokens": 190.0}, {"calls": 9, "rises": 8}, {"last": NOW + timedelta(minutes=5)},
+        {"stopped": None}, {"first_tokens": 0.0},
+    ):  # fmt: skip
+        assert stopped(loop(**unlike), 3.0) is None, unlike
