@@ -66,11 +66,15 @@ def loops(conn: Connection[Any], keys: list[str], span: timedelta, since: dateti
     """
     return _rows(
         conn,
-        """WITH ends AS (
-             SELECT workload, key_id, count(*) FILTER (WHERE error_code = 'budget_exhausted') AS refused,
-               min(at) FILTER (WHERE error_code = 'budget_exhausted') AS stopped
-             FROM call WHERE at >= %(since)s AND at < %(until)s AND key_id IS NOT NULL
-             GROUP BY 1, 2 HAVING bool_or(error_code = 'budget_exhausted') OR key_id::text = ANY(%(keys)s)),
+        """WITH refused AS (
+             SELECT workload, key_id, count(*) AS refused, min(at) AS stopped FROM call
+             WHERE error_code = 'budget_exhausted' AND at >= %(since)s AND at < %(until)s AND key_id IS NOT NULL
+             GROUP BY 1, 2),
+           ends AS (
+             SELECT * FROM refused UNION ALL
+             SELECT DISTINCT workload, key_id, 0::bigint, NULL::timestamptz FROM call
+             WHERE cardinality(%(keys)s::text[]) > 0 AND at >= %(since)s AND at < %(until)s
+               AND key_id::text = ANY(%(keys)s) AND (workload, key_id) NOT IN (SELECT workload, key_id FROM refused)),
            mine AS (
              SELECT c.*, e.refused, e.stopped, ntile(3) OVER w AS third, lag(c.prompt_tokens) OVER w AS before
              FROM ends e JOIN call c USING (workload, key_id)

@@ -60,6 +60,9 @@ BEGIN
   END LOOP;
 END $$;
 
+-- Who was stopped by a budget is looked at each minute, among very many calls that were not.
+CREATE INDEX call_budget_refused ON call (at) WHERE error_code = 'budget_exhausted';
+
 -- rights ------------------------------------------------------------------------------------------------------------------------
 GRANT SELECT ON ticket_call TO %(db)s_control;
 REVOKE ALL ON FUNCTION tell_ticket FROM PUBLIC;

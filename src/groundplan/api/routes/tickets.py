@@ -129,9 +129,10 @@ def _import(services: Services, caller: Caller, text: str, query: ImportQuery) -
 
 
 def _take(conn: Connection[Any], rows: Sequence[Row], actor: str, counts: Counter[str], refused: list[Problem]) -> None:
-    """Keep them; what was refused is added to `refused`."""
+    """Keep them; what was refused is added to `refused`. Each ticket is held until the end, so all hold them in one
+    order."""
     known = ticket_store.known(conn, [row.ticket for row in rows if row.ticket])
-    for row in rows:
+    for row in sorted(rows, key=lambda one: (one.ticket, one.at)):
         if row.call is None and row.ticket not in known:
             counts["others"] += 1
             continue
