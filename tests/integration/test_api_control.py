@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 from tests.integration.nursery import fork_program
 
@@ -251,7 +252,7 @@ def test_a_link_works_once_and_writes_need_the_csrf_token(control: Control) -> N
 
 def test_keys_are_shown_once_and_revoked(control: Control) -> None:
     made = control.ask("POST", "/api/keys", {"workload": "assistant", "user": "ana@acme.example"})
-    assert made.status == 201 and made.body["key"].startswith("gp_")
+    assert made.status == 201 and made.body["key"].startswith("gp_") and made.body["effective"]["complete"]
     listed = control.ask("GET", "/api/keys").body["keys"]
     assert listed[0]["id"] == made.body["id"] and made.body["key"] not in json.dumps(listed)
     gone = control.ask("DELETE", f"/api/keys/{made.body['id']}").body
@@ -272,6 +273,7 @@ def test_a_key_has_terms_of_its_own_and_is_rotated_once(control: Control) -> Non
     old = control.ask("POST", "/api/keys", terms).body
     new = control.ask("POST", f"/api/keys/{old['id']}/rotate", {"overlap": "1h"})
     assert new.status == 201 and new.body["key"] != old["key"] and new.body["replaces"] == old["id"]
+    assert old["effective"]["complete"] and new.body["effective"]["number"] > old["effective"]["number"]
     keys = {key["id"]: key for key in control.ask("GET", "/api/keys").body["keys"]}
     for key in (keys[old["id"]], keys[new.body["id"]]):
         assert (key["state"], key["budget_usd"], key["budget_period"]) == ("active", "20.000000000000", "month")
@@ -500,6 +502,16 @@ def test_kills_written_offline_are_taken_over(database: Database, tmp_path: Path
     with running(database, tmp_path) as control:
         assert control.ask("GET", "/api/kill").body["kills"][0]["scope"] == "workload/assistant"
         assert not (control.home.run / "kill.json").exists()
+
+
+def test_a_key_says_which_gateways_do_not_know_it_yet(database: Database, tmp_path: Path) -> None:
+    with running(database, tmp_path) as control:
+        with psycopg.connect(database.superuser, autocommit=True) as conn:
+            (silent,) = conn.execute(
+                "INSERT INTO gateway (epoch, host, home, pid) VALUES (gen_random_uuid(), 'h', '', 1) RETURNING epoch"
+            ).fetchall()
+        told = control.ask("POST", "/api/keys", {"workload": "assistant"}).body["effective"]
+        assert not told["complete"] and [each["epoch"] for each in told["waiting"]] == [str(silent[0])]
 
 
 def test_a_call_of_nobody_is_worth_nothing(control: Control) -> None:

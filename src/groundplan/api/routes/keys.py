@@ -58,7 +58,8 @@ class Rotation(BaseModel):
 
 @router.post("/keys", status_code=201)
 def create_key(body: NewKey, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Make a key. The answer holds it; nothing can show it again. Connected gateways know it when this returns.
+    """Make a key. The answer holds it; nothing can show it again. It says, too, which gateways know it already: all
+    that are connected, unless one is slow.
 
     One that carries somebody's permissions is made by themselves, or by the operator, of which they are told.
     """
@@ -76,8 +77,10 @@ def create_key(body: NewKey, services: Using, caller: SignedIn) -> dict[str, Any
         if person is not None:
             _tell(conn, caller, key_id, person, services.clock.now())
         number = store.policy_number(conn)
-    effect_of(services, number)
-    return {"id": str(key_id), "key": secret, "workload": workload.name, "user": body.user, "expires_at": expires}
+    return {
+        "id": str(key_id), "key": secret, "workload": workload.name, "user": body.user, "expires_at": expires,
+        "effective": effect_of(services, number),
+    }  # fmt: skip
 
 
 def _check_whose(conn: Connection[Any], caller: Caller, person: UUID | None) -> None:
@@ -144,10 +147,9 @@ def rotate_key(key_id: UUID, body: Rotation, services: Using, caller: SignedIn) 
         if whose is not None:
             _tell(conn, caller, new.id, whose, services.clock.now())
         number = store.policy_number(conn)
-    effect_of(services, number)
     return {
         "id": str(new.id), "key": secret, "workload": new.workload, "expires_at": new.expires_at,
-        "replaces": str(key_id), "old_ends_at": ends,
+        "replaces": str(key_id), "old_ends_at": ends, "effective": effect_of(services, number),
     }  # fmt: skip
 
 
