@@ -91,6 +91,9 @@ async def test_an_answer_is_given_again_to_the_same_person_and_while_nothing_of_
             assert ((stopped := await ask(ana)).status, stopped.code) == (403, "killed"), scope
         live.policy = replace(live.policy, kills=frozenset())
         assert (await ask(ana)).body == first.body and rig.models["one"].counted == 2
+        rig.gateway.journal._seal("for the test")
+        refused = await ask(ana)
+        assert (refused.status, refused.code) == (503, "journal_unavailable"), "nothing is given unrecorded"
 
 
 async def test_another_worker_and_a_restarted_one_find_who_had_it_for_a_day(tmp_path: Path) -> None:

@@ -173,6 +173,16 @@ async def test_the_search_of_a_workload_is_a_tool(tmp_path: Path) -> None:
         assert ended == [read, read, [], []], "what it read is in the ledger"
 
 
+async def test_what_cannot_be_written_down_is_not_given_and_no_tool_is_used(tmp_path: Path) -> None:
+    grounding = bp.Grounding(sources=["handbook"])
+    async with stack(tmp_path, grounding=grounding) as (rig, model):
+        assert (await use(rig, "search", query="leave"))["content"]
+        rig.gateway.journal._seal("for the test")
+        for name, arguments in (("search", {"query": "leave"}), ("crm__add", {"a": 2, "b": 3})):
+            assert code(await use(rig, name, **arguments)) == "journal_unavailable"
+        assert model.used == []
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "method", "key", "status"),
     [

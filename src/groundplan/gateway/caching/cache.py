@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import Conflict, Denied, Invalid, NotFound, Unavailable
+from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
 from groundplan.gateway.budgets import limits
 from groundplan.gateway.caching.answer_cache import FAILED, STORED, UNFIT, Entry, Flight, Key, Similar
 from groundplan.gateway.caching.cache_key import request_digest
@@ -333,7 +333,7 @@ def give(gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple
         raise AssertionError("not checked")
     exchange.charges = admit.covering(exchange, plan, gateway.clock.now().timestamp())
     if not gateway.journal.healthy:
-        raise _unwritten()
+        raise settle.unwritten()
     exchange.cache, exchange.saved = how, entry.cost
     exchange.deployment = _place(exchange, entry)
     exchange.passages = list(entry.passages)
@@ -343,8 +343,7 @@ def give(gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple
     left = settle.remaining(gateway, exchange)
     exchange.first_byte = now = time.perf_counter_ns()
     exchange.steps.append(("cache", (now - exchange.started) // 1000))
-    if settle.finish(gateway, exchange, "ok", 200) is None:
-        raise _unwritten()
+    settle.record(gateway, exchange, "ok", 200)
     if how == SEMANTIC and gateway.cached.similar is not None:
         gateway.cached.similar.given(entry)
     lines, facts = answers.headers(exchange, cost=True), answers.facts(exchange, left)
@@ -365,12 +364,6 @@ def _stream(exchange: Exchange, events: tuple[bytes, ...], facts: bytes) -> byte
         raise AssertionError("not checked")
     relay = exchange.interface.codec(exchange.deployment).relay(exchange.ask)
     return b"".join([relay.take(data) for data in events]) + relay.last(facts)
-
-
-def _unwritten() -> Unavailable:
-    return Unavailable(
-        "the call cannot be written down", code="journal_unavailable", hint="Check the disk of HOME.", retry_after=1.0
-    )
 
 
 # answers that others may get -----------------------------------------------------------------------------------------

@@ -217,8 +217,8 @@ class FactsApi:
         finally:
             gateway.running -= 1
         exchange.passages = passages_of(body)
-        sequence = settle.finish(gateway, exchange, "ok", 200)
-        if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
+        sequence = settle.record(gateway, exchange, "ok", 200)
+        if (pending := gateway.journal.durable(sequence)) is not None:
             await pending
         return status, body
 

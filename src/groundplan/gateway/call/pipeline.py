@@ -463,11 +463,12 @@ async def _outlive(steps: Coroutine[None, None, None]) -> None:
 
 
 async def _replay(gateway: Gateway, exchange: Exchange, catalog: Catalog, kept: Kept) -> None:
-    """Give an answer again, which takes nothing of any quota. Raises as a call's checks do, under the newest policy."""
+    """Give an answer again, which takes nothing of any quota. Raises as a call's checks do, under the newest policy,
+    and `Unavailable` where the journal cannot take it."""
     identify(exchange, gateway.live.policy, gateway.clock.seconds())
     _check(gateway, exchange, catalog, used=False)
     await cache.check_replay(gateway, exchange, kept)
-    settle.finish(gateway, exchange, "ok", kept.status)
+    settle.record(gateway, exchange, "ok", kept.status)
     lines = kept.headers + b"groundplan-replay: true\r\n"
     exchange.response.send(kept.status, kept.body, lines, content_type=kept.content_type)
 

@@ -244,6 +244,20 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         return None
 
 
+def record(gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str = "") -> int:
+    """As `finish`, of what is given to nobody unless it is written. Raises `Unavailable`."""
+    sequence = finish(gateway, exchange, status, http_status, code)
+    if sequence is None:
+        raise unwritten()
+    return sequence
+
+
+def unwritten() -> Unavailable:
+    return Unavailable(
+        "the call cannot be written down", code="journal_unavailable", hint="Check the disk of HOME.", retry_after=1.0
+    )
+
+
 def remaining(gateway: Gateway, exchange: Exchange) -> int | None:
     """The least that is left in any hard budget that covers it; None before a budget was looked at.
 

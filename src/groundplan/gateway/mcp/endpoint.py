@@ -232,7 +232,9 @@ class McpApi:
         return dict(checked(kind, server.name, found, look, bytes_too=False))
 
     async def _let(self, use: Use) -> None:
-        """Kill switches, company rules and limits, and what is sent in. Raises `Denied`, `Exhausted`."""
+        """Kill switches, company rules and limits, and what is sent in. Raises `Denied`, `Exhausted`, `Unavailable`."""
+        if not self._gateway.journal.healthy:
+            raise settle.unwritten()  # a tool may do what cannot be undone
         policy = self._gateway.live.policy
         if (error := self._refusal(use)) is not None:
             raise error
@@ -244,7 +246,8 @@ class McpApi:
             raise error  # stopped meanwhile
 
     async def _conducted(self, use: Use, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-        """What a use gives, which ends as a call in the journal whatever happens."""
+        """What a use gives, which ends as a call in the journal whatever happens; raises `Unavailable` where it cannot
+        be written there."""
         gateway, exchange = self._gateway, use.exchange
         gateway.running += 1
         begun = time.perf_counter_ns()
@@ -259,8 +262,8 @@ class McpApi:
             gateway.running -= 1
         exchange.steps.append((f"tool {use.name}"[:120], (time.perf_counter_ns() - begun) // 1000))
         failed = result.get("isError") is True
-        sequence = settle.finish(gateway, exchange, "failed" if failed else "ok", 200, "tool_error" if failed else "")
-        if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
+        sequence = settle.record(gateway, exchange, "failed" if failed else "ok", 200, "tool_error" if failed else "")
+        if (pending := gateway.journal.durable(sequence)) is not None:
             await pending
         return result
 

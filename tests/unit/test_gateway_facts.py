@@ -1,0 +1,44 @@
+"""What is read in a restricted workload is read by nobody unless it is written down."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.gateway_stack import Reply, parse
+from tests.unit.call_rig import Rig, call_rig, read_records
+
+from groundplan.gateway.call.facts_api import SEARCH, FactsApi
+from groundplan.gateway.call.pipeline import Pipeline
+from groundplan.ledger.model import Finish
+
+
+def written(rig: Rig) -> list[Any]:
+    return read_records(rig.gateway.journal.folder)
+
+
+async def searched(rig: Rig) -> Reply:
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    writer.write(rig.request().replace(b"/v1/chat/completions", SEARCH))
+    try:
+        return parse(await asyncio.wait_for(reader.read(), 20))
+    finally:
+        writer.close()
+
+
+async def test_a_search_of_what_is_restricted_that_cannot_be_written_down_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def search(*_: Any) -> tuple[int, bytes]:
+        return 200, b'{"passages": []}'
+
+    monkeypatch.setattr(FactsApi, "search", search)
+    async with call_rig(tmp_path, ["one"], workloads={"assistant": {"sensitivity": "restricted"}}) as rig:
+        rig.server.handler = Pipeline(rig.gateway, facts=FactsApi(rig.gateway, "")).handle
+        assert (await searched(rig)).status == 200
+        assert [each.endpoint for each in written(rig) if isinstance(each, Finish)] == ["search"]
+        rig.gateway.journal._seal("for the test")
+        refused = await searched(rig)
+        assert (refused.status, refused.code) == (503, "journal_unavailable")
