@@ -206,6 +206,8 @@ class Seen:
 
     answered: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(workload, feature) -> calls."""
+    calls: set[str] = field(default_factory=set)
+    """The ids of all that were answered to their end."""
     costs: dict[str, Decimal] = field(default_factory=dict)
     """Call -> what its answer said that it cost, of whole answers."""
     cached: int = 0
@@ -228,7 +230,9 @@ class CompanyDay:
         self._over = threading.Event()
 
     def _key(self, workload: str) -> str:
-        return str(self.stack.control("POST", "/api/keys", {"workload": workload}).body["key"])
+        made = self.stack.control("POST", "/api/keys", {"workload": workload}).body
+        self.stack.confirm(made["effective"])
+        return str(made["key"])
 
     def live(self, seed: int, middle: Any) -> int:
         """The whole day; `middle` is called at noon. How many calls were planned, lines of batches too."""
@@ -245,13 +249,13 @@ class CompanyDay:
         for thread in (*senders, *beside):
             thread.start()
         time.sleep(max(0.0, begin + SECONDS / 2 - time.monotonic()))
+        for thread in beside[2:]:  # by noon they are over: lines that die with a worker are told as such
+            thread.join(100)
+            assert not thread.is_alive(), "a batch does not end"
         middle()
         for thread in senders:
             thread.join(120)
             assert not thread.is_alive(), "somebody waits for ever"
-        for thread in beside[2:]:
-            thread.join(60)
-            assert not thread.is_alive(), "a batch does not end"
         self._over.set()
         for thread in beside[:2]:
             thread.join(10)
@@ -278,6 +282,7 @@ class CompanyDay:
         facts = answer.body.get("groundplan", {}) if isinstance(answer.body, dict) else {}
         with self._lock:
             self.seen.answered[event.workload, event.feature] += 1
+            self.seen.calls.add(call)
             if "cost_usd" in facts:
                 self.seen.costs[call] = Decimal(facts["cost_usd"])
                 self.seen.cached += facts.get("cache") == "exact"
@@ -314,7 +319,7 @@ class CompanyDay:
                 return request(self.stack.port, "POST", "/api/outcomes", body, sent).status == 201
             return False
 
-        wait_until(told, 30, "the outcome is taken")
+        wait_until(told, 60, "the outcome is taken")
         told()
         with self._lock:
             self.seen.outcomes.append((workload, accepted))
@@ -346,11 +351,12 @@ class CompanyDay:
                 batch = client.batches.create(
                     input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
                 )
-                wait_until(lambda: client.batches.retrieve(batch.id).status == "completed", 50, f"{workload} is over")
+                wait_until(lambda: client.batches.retrieve(batch.id).status == "completed", 90, f"{workload} is over")
                 text = client.files.content(str(client.batches.retrieve(batch.id).output_file_id)).text
                 for line in map(json.loads, text.splitlines()):
                     facts = line["response"]["body"]["groundplan"]
                     with self._lock:
+                        self.seen.calls.add(facts["call_id"])
                         self.seen.costs[facts["call_id"]] = Decimal(facts["cost_usd"])
                         self.seen.answered[workload, ""] += 1
         except Exception as error:  # noqa: BLE001 -- told by whoever waits for the thread

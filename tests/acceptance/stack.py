@@ -24,6 +24,7 @@ from groundplan.testing.passkey import SoftPasskey
 from tests.made_database import lay_out
 
 START_SECONDS = 120.0
+PATIENT_SECONDS = 30.0
 FIRST_PORT, PORTS_EACH, WORKERS = 20_000, 1_500, 8
 """Below those that Linux gives to connections by itself, so that none takes one before its server listens there; each
 worker of a test run has ports of its own."""
@@ -140,8 +141,9 @@ class Stack:
     environment: dict[str, str] = field(default_factory=dict)
     devices: dict[str, SoftPasskey] = field(default_factory=dict)
     """Each person's passkey, by e-mail address."""
-    tries: int = 1
-    """How often a call is made while a busy PostgreSQL does not say in time what is left of its budget."""
+    patient: bool = True
+    """Whether a call is made again that was refused because a busy PostgreSQL did not say in time what is left of its
+    budget or limit, as the refusal asks for."""
 
     @property
     def home(self) -> Path:
@@ -191,16 +193,30 @@ class Stack:
         return json.loads(done.stdout) if done.stdout.strip() else None
 
     def key(self, workload: str = "assistant", *options: str) -> str:
-        return str(self.cli("keys", "create", "--workload", workload, *options)["key"])
+        """A new key that every worker knows."""
+        made = self.cli("keys", "create", "--workload", workload, *options)
+        self.confirm(made["effective"])
+        return str(made["key"])
+
+    def confirm(self, told: dict[str, Any]) -> None:
+        """Whether it is told as effective or not: from here on every worker has taken note of a change."""
+        wait_until(lambda: told["complete"] or self.heed(told["number"]), 60, "every worker has taken note")
+
+    def heed(self, number: int) -> bool:
+        """Whether every worker has acknowledged live policy of that number, for what is waited for."""
+        told = self.control("GET", "/api/status")
+        return told.status == 200 and all(gateway["policy_ack"] >= number for gateway in told.body["gateways"])
 
     def chat(self, key: str, text: str = "hello", timeout: float = 30.0, **more: Any) -> Answer:
         headers = {"authorization": f"Bearer {key}", **more.pop("headers", {})}
         body = {"model": "auto", "messages": [{"role": "user", "content": text}], **more}
-        for _ in range(self.tries):
+        end = time.monotonic() + PATIENT_SECONDS
+        while True:
             answer = request(self.port, "POST", "/v1/chat/completions", body, headers, timeout)
-            if answer.status != 503 or "budget_unreachable" not in str(answer.body):
-                break
-        return answer
+            untold = answer.status == 503 and answer.code in ("budget_unreachable", "limit_unreachable")
+            if not (untold and self.patient) or time.monotonic() > end:
+                return answer
+            time.sleep(0.05)
 
     def control(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
         """A request to the control API as somebody; as the operator where no headers are given."""
@@ -214,8 +230,9 @@ class Stack:
         return int(told.body["calls"]) if told.status == 200 else -1
 
     def serve(self, number: int) -> bool:
-        """Whether every worker has taken the blueprint of that number up."""
-        return all(gateway["blueprint"] == number for gateway in self.control("GET", "/api/status").body["gateways"])
+        """Whether every worker has taken the blueprint of that number up, for what is waited for."""
+        told = self.control("GET", "/api/status")
+        return told.status == 200 and all(gateway["blueprint"] == number for gateway in told.body["gateways"])
 
     def follow_link(self, email: str) -> dict[str, str]:
         """Headers of a browser that followed a link which the operator made."""

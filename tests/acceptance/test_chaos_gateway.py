@@ -77,7 +77,7 @@ def rounds(folder: Path, group: int) -> None:
         made.stop()
         made.together(Stack.start)
         made.stop()
-        wait_until(lambda: made.administer(UNRECOVERED) == [(0,)], 30, "every journal is recovered")
+        wait_until(lambda: made.administer(UNRECOVERED) == [(0,)], 90, "every journal is recovered")
         found = faults(made.books()) + held_for_nothing(made.books())
         assert not found, "\n".join(found[:40])
 

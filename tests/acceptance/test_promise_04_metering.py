@@ -106,6 +106,7 @@ def one_round(folder: Path, seed: int, told: tuple[Act, ...] | None = None) -> N
     """Do what is told to processes in the midst of traffic, or three things at random; then hold the books."""
     chance = random.Random(seed)
     with installation(folder, workers=2, price="0/10", budget=str(BUDGET)) as (stack, upstream):
+        stack.patient = False
         upstream.control(mode="ok", tokens=TOKENS, latency_ms=15, chunk_ms=2)
         key = stack.key()
         seen: list[Seen] = []
@@ -128,7 +129,7 @@ def one_round(folder: Path, seed: int, told: tuple[Act, ...] | None = None) -> N
 
 
 def check(stack: Stack, upstream: Upstream, seen: list[Seen], story: str) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 90
     while not settled(stack):
         assert time.monotonic() < end, f"not recovered: {story}: {stack.cli('status', code=None)} {stack.log()}"
         time.sleep(0.2)

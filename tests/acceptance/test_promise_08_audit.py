@@ -33,10 +33,16 @@ def leaves(home: Path) -> int:
     return parse_checkpoint(parse_note((home / "audit" / "checkpoint").read_bytes()).text).size
 
 
-def an_auditor_takes_a_room_away(stack: Stack, folder: Path) -> None:
+def is_leaf(stack: Stack, call: str) -> bool:
+    """Whether a call is in the ledger, and its entry in the log."""
+    told = stack.control("GET", f"/api/calls/{call}")
+    return told.status == 200 and told.body["audit"] is not None and told.body["audit"]["index"] is not None
+
+
+def an_auditor_takes_a_room_away(stack: Stack, folder: Path, first: str) -> None:
     """One archive from which every figure leads to its facts, with nothing of ours to believe."""
-    today = datetime.now(UTC).date().isoformat()
-    options = ("--from", today, "--to", today, "--sample", "3", "--seed", "auditor-7")
+    last = datetime.now(UTC).date().isoformat()
+    options = ("--from", first, "--to", last, "--sample", "3", "--seed", "auditor-7")
     stack.cli("export", "room", *options, "--out", str(folder / "a.zip"))
     stack.cli("export", "room", *options, "--out", str(folder / "b.zip"))
     room = folder / "room"
@@ -67,14 +73,17 @@ def test_copied_files_verify_alone_and_a_changed_entry_is_named(tmp_path: Path) 
     with installation(tmp_path) as (stack, _upstream):
         key = stack.key()
         before = stack.cli("audit", "verify")["entries"]
-        for number in range(5):
-            assert stack.chat(key, f"question {number}").status == 200
-        wait_until(lambda: leaves(stack.home) >= before + 5, 10, "each call is a leaf within 5 s")
+        first = datetime.now(UTC).date().isoformat()
+        answers = [stack.chat(key, f"question {number}") for number in range(5)]
+        assert {answer.status for answer in answers} == {200}
+        calls = [answer.headers["groundplan-call-id"] for answer in answers]
+        wait_until(lambda: all(is_leaf(stack, call) for call in calls), 30, "each call is a leaf, by itself within 5 s")
+        wait_until(lambda: leaves(stack.home) >= before + 5, 30, "and under the checkpoint")
         assert stack.cli("audit", "verify")["entries"] >= before + 5
         copy = tmp_path / "copy"
         copy.mkdir()
         shutil.copytree(stack.home / "audit", copy / "audit")
-        an_auditor_takes_a_room_away(stack, tmp_path)
+        an_auditor_takes_a_room_away(stack, tmp_path, first)
     code, verdict = verify(copy)
     assert (code, verdict["ok"]) == (0, True)
     *_, (index, width) = tiles_of(leaves(copy), 0)  # those of fewer entries, from before, say nothing any more

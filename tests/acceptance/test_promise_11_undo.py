@@ -12,10 +12,11 @@ def test_rollback_makes_the_next_number_and_revives_no_key(tmp_path: Path) -> No
     with installation(tmp_path, budget="1000") as (stack, _upstream):
         first = stack.cli("status")["blueprint"]
         old = stack.cli("keys", "create", "--workload", "assistant")
+        stack.confirm(old["effective"])
         assert stack.chat(old["key"]).status == 200
         edit(stack, "1000 USD", "900 USD")
         assert stack.cli("apply")["blueprint"] == first + 1
-        stack.cli("keys", "revoke", old["id"])
+        stack.confirm(stack.cli("keys", "revoke", old["id"])["effective"])
         refused = stack.chat(old["key"])
         assert refused.status == 401
         undone = stack.cli("rollback")

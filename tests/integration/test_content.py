@@ -99,7 +99,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     workspace = folder / "workspace"
     workspace.mkdir()
     (workspace / "acme.yaml").write_text(WORKSPACE.format(url=upstream.url))
-    found = Stack(folder, workspace, tries=8)
+    found = Stack(folder, workspace)
     try:
         found.start()
         yield found

@@ -78,10 +78,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     secret.write_text(FROM_FILE)
     company = workspace / "groundplan.yaml"
     company.write_text(company.read_text() + SECOND.format(url=upstream.url, key=json.dumps(str(secret))[1:-1]))
-    stack = Stack(folder, workspace, 2, environment={"UPSTREAM_KEY": FROM_ENVIRONMENT}, tries=8)
+    stack = Stack(folder, workspace, 2, environment={"UPSTREAM_KEY": FROM_ENVIRONMENT})
     try:
         ready = stack.start()
         told = stack.cli("keys", "create", "--workload", "assistant", "--user", "you@company.example")
+        stack.confirm(told["effective"])
         yield Scene(stack, upstream, ready, str(told["key"]), told)
     finally:
         stack.stop()

@@ -87,7 +87,7 @@ def setup(tmp_path: Path) -> Iterator[Setup]:
     declared.write_text(text.replace("kind: workload\n", f"kind: workload\ngrace: {GRACE_SECONDS}s\n"))
     with server(tmp_path / "server") as made:
         environment = {"UPSTREAM_KEY": "sk-local-upstream", "GROUNDPLAN_DATABASE_URL": made.dsn}
-        stack = Stack(tmp_path, workspace, environment=environment, tries=8)
+        stack = Stack(tmp_path, workspace, environment=environment)
         try:
             yield Setup(made, stack, upstream)
         finally:
@@ -128,7 +128,7 @@ def test_everything_works_on_an_external_database_and_survives_its_absence(setup
 
     fresh = "SELECT 1 FROM gateway WHERE state = 'live' AND heartbeat_at > now() - interval '0.4 s'"
     wait_until(lambda: setup.server.administer(fresh, DATABASE), 60, "live policy was confirmed just now")
-    stack.tries, stopped = 1, time.monotonic()
+    stack.patient, stopped = False, time.monotonic()
     setup.server.postgres.stop()
     assert stack.chat(key, max_tokens=10).status == 200
     codes: list[str] = []
