@@ -76,7 +76,7 @@ async def test_every_line_is_in_one_row_and_budgets_are_exact(database: Database
         stack.start(2)
         await stack.ready()
         url = f"http://127.0.0.1:{stack.port}/v1"
-        async with AsyncOpenAI(base_url=url, api_key=stack.key(), max_retries=0, timeout=10) as client:
+        async with AsyncOpenAI(base_url=url, api_key=stack.key(), max_retries=0, timeout=30) as client:
             file = await insist(lambda: client.files.create(file=("a.jsonl", lines(COUNT)), purpose="batch"))
             batch = await insist(
                 lambda: client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
@@ -97,7 +97,8 @@ async def check(stack: Stack, client: AsyncOpenAI, batch: Batch, counted: int) -
     results: list[dict[str, Any]] = []
     for id in (batch.output_file_id, batch.error_file_id):
         if id is not None:
-            results += [json.loads(text) for text in (await client.files.content(id)).text.splitlines()]
+            found = await insist(lambda id=id: client.files.content(id))  # the newest worker may not be ready yet
+            results += [json.loads(text) for text in found.text.splitlines()]
     assert sorted(r["custom_id"] for r in results) == sorted(f"c{n}" for n in range(COUNT))
     counts = batch.request_counts
     assert counts is not None and counts.completed + counts.failed == counts.total == COUNT

@@ -102,7 +102,7 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack, shipping(stack):
         url = f"http://127.0.0.1:{stack.port}/v1"
         stack_key = stack.key()
-        async with AsyncOpenAI(base_url=url, api_key=stack_key, max_retries=0, timeout=10) as client:
+        async with AsyncOpenAI(base_url=url, api_key=stack_key, max_retries=0, timeout=30) as client:
             made = World(stack, model, port, stack_key, client)
             made.play()
             made.apply()

@@ -351,7 +351,9 @@ def test_own_hardware_is_told_at_its_measured_use(control: Control) -> None:
     assert row["used"] == pytest.approx(float(calls * 2100 / 300_000_000), abs=1e-6)
     assert row["other"] is None and row["needed"] is None and "nothing else" in row["told"]
     assert command(control, "own")["own"][0]["deployment"] == "local"
-    ahead = ask(control, "/api/placement/ahead")
+    ahead, now = ask(control, "/api/placement/ahead"), datetime.now(UTC).date()  # midnight may have passed since TODAY
+    days = f"first={now - timedelta(days=30)}&last={now - timedelta(days=1)}"
+    (row,) = ask(control, f"/api/cost/own?{days}")["own"]
     assert ahead["own"][0]["used"] == row["used"] and ahead["words"][-1] == f"local: {row['told']}"
 
 

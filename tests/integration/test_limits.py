@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import statistics
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -83,9 +84,12 @@ async def test_requests_are_counted_exactly_by_two_workers(database: Database, t
         assert error["frees_at"] and error["hint"] and int(refused.headers["retry-after"]) >= 1
         if int(refused.headers["retry-after"]) > 60:  # not in the last minute of a day
             assert refused.headers["x-should-retry"] == "false"
-        began = time.monotonic()
-        assert {(await told(stack, key)).status for _ in range(20)} == {429}
-        assert time.monotonic() - began < 20 * REFILL_S * 0.8  # nobody waits for what is known to be empty
+        took = list[float]()
+        for _ in range(20):
+            began = time.monotonic()
+            assert (await told(stack, key)).status == 429
+            took.append(time.monotonic() - began)
+        assert statistics.median(took) < REFILL_S * 0.8, "nobody waits for what is known to be empty"
 
 
 async def test_tokens_are_taken_at_their_bound_and_settled_at_what_they_were(

@@ -67,25 +67,26 @@ def test_what_was_folded_counts_as_well_and_what_is_long_ago_does_not(conn: Conn
     assert failing_sites(conn, datetime.now(UTC)) == frozenset()
 
 
-def call(conn: Conn, workload: str, ago: float, status: str = "ok") -> None:
+def call(conn: Conn, workload: str, at: datetime, status: str = "ok") -> None:
     conn.execute(
         """INSERT INTO call (id, at, workload, endpoint, status, http_status, cost_usd, reserved_usd, blueprint, epoch,
-             duration_ms, detail)
-           SELECT %s, now() - make_interval(secs => %s), %s, 'chat', %s, 200, 0, 0, 1, %s, 1, '{}'""",
-        (new_id(), ago, workload, status, new_id()),
+             duration_ms, detail) VALUES (%s, %s, %s, 'chat', %s, 200, 0, 0, 1, %s, 1, '{}')""",
+        (new_id(), at, workload, status, new_id()),
     )
 
 
 def test_calls_a_minute_are_those_of_the_last_one(conn: Conn, shipper: Conn) -> None:
+    now = datetime.now(UTC)
     for ago in (1, 20, 50, 70):
-        call(shipper, "assistant", ago)
-    call(shipper, "assistant", 1, "refused")
-    call(shipper, "search", 5)
-    assert queries.calls_a_minute(conn, datetime.now(UTC)) == {"assistant": 3.0, "search": 1.0}
+        call(shipper, "assistant", now - timedelta(seconds=ago))
+    call(shipper, "assistant", now - timedelta(seconds=1), "refused")
+    call(shipper, "search", now - timedelta(seconds=5))
+    assert queries.calls_a_minute(conn, now) == {"assistant": 3.0, "search": 1.0}
 
 
 def test_of_many_calls_ten_seconds_are_counted(conn: Conn, shipper: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queries, "MANY_AT_ONCE", 2)
+    now = datetime.now(UTC)
     for ago in (1, 2, 3, 20):
-        call(shipper, "assistant", ago)
-    assert queries.calls_a_minute(conn, datetime.now(UTC)) == {"assistant": 18.0}
+        call(shipper, "assistant", now - timedelta(seconds=ago))
+    assert queries.calls_a_minute(conn, now) == {"assistant": 18.0}

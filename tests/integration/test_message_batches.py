@@ -187,7 +187,7 @@ async def test_it_is_cancelled_listed_and_deleted(setup: Setup) -> None:
         await setup.client.get(f"/v1/messages/batches/{made.id}/results", cast_to=object)
     at_once = await batches.create(requests=requests(30))
     assert (await batches.cancel(at_once.id)).processing_status in ("canceling", "ended")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not setup.native.counted:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.02)
     assert (await batches.cancel(made.id)).processing_status == "canceling"

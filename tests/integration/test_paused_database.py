@@ -26,6 +26,8 @@ from groundplan.testing.database import FAST, found_cluster
 from groundplan.testing.scripted import Script
 
 CALLS = 50
+TOLD = "error_code IS DISTINCT FROM 'budget_unreachable'"
+"""A call that is refused since a busy PostgreSQL says nothing in time is made again by `Stack.chat`."""
 LEASE_AND_MORE = 1.5
 """Seconds after which the lease of policy has run out, and whoever asks the database hangs."""
 
@@ -95,10 +97,10 @@ async def test_a_database_that_hangs_slows_no_call(server: EmbeddedPostgres, tmp
             made = (2 + 2 * len(seen)) * CALLS
             with psycopg.connect(database.urls["shipper"], autocommit=True) as conn:
                 shipper, end = Shipper(stack.home), time.monotonic() + 60
-                while stack.sql("SELECT count(*) FROM call") != [(made,)]:
+                while stack.sql(f"SELECT count(*) FROM call WHERE {TOLD}") != [(made,)]:
                     assert time.monotonic() < end, "every call is in the ledger"
                     shipper.step(conn)
                     await asyncio.sleep(0.05)
             assert model.counted == made
             assert stack.sql("SELECT count(*), count(DISTINCT call_id) FROM attempt") == [(made, made)]
-            assert stack.sql("SELECT DISTINCT status FROM call") == [("ok",)]
+            assert stack.sql(f"SELECT DISTINCT status FROM call WHERE {TOLD}") == [("ok",)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,6 @@ async def test_nothing_is_left_of_a_refused_call(tmp_path: Path, asked: dict[str
             for _ in range(20):
                 assert (await rig.chat(**asked)).status in (400, 401, 429)
             await until(lambda: not rig.server.connections)
-            await asyncio.sleep(0)
-            assert left(rig) == before
+            await until(lambda: left(rig) == before)
         finally:
             gc.enable()

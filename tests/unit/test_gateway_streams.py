@@ -301,7 +301,7 @@ async def test_a_client_that_goes_away_cancels_upstream_within_100_ms(tmp_path: 
         async with call_rig(tmp_path, ["one"], ports=at, more={"one": {"http": http}}) as rig:
             rig.models["one"], rig.upstreams["one"] = model, server
             best = 1.0
-            for _ in range(5):  # the machine may be busy elsewhere; once is proof that nothing waits
+            for _ in range(25):  # the machine may be busy elsewhere; once is proof that nothing waits
                 rig.play("one", tokens=20, chunk_ms=50, latency_ms=0 if seen else 2000)
                 model.counted = 0
                 best = min(best, await leaves(rig, seen))
