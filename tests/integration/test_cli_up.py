@@ -43,8 +43,8 @@ class Up:
         return self.ready.split()[2].removeprefix("control=")
 
 
-def cli(*arguments: str, code: int = 0, **environment: str) -> Any:
-    """The JSON that a command prints."""
+def cli(*arguments: str, code: int | tuple[int, ...] = 0, **environment: str) -> Any:
+    """The JSON that a command prints, which ends with that code, or one of those."""
     done = subprocess.run(
         [sys.executable, "-m", "groundplan.cli.main", *arguments, "--json"],
         capture_output=True,
@@ -52,7 +52,8 @@ def cli(*arguments: str, code: int = 0, **environment: str) -> Any:
         timeout=120,
         env={**os.environ, **environment},
     )
-    assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    codes = code if isinstance(code, tuple) else (code,)
+    assert done.returncode in codes, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return json.loads(done.stdout)
 
 
@@ -151,9 +152,10 @@ def test_from_nothing_to_a_governed_call_and_again(home: Path, workspace: Path) 
         assert cli("doctor", *place)["ok"]
         second = cli_up_error(home)
         assert second["error"]["code"] == "up_running"
-        killed = cli("kill", "workload/assistant", "-m", "test", *place)["effective"]
+        killed = cli("kill", "workload/assistant", "-m", "test", *place, code=(0, 69))["effective"]
+        deadline = time.monotonic() + 60  # it is effective, later on a busy machine
         while not killed["complete"] and cli("status", *place)["gateways"][0]["policy_ack"] < killed["number"]:
-            assert time.monotonic() < deadline + 60, "it is effective, later on a busy machine"
+            assert time.monotonic() < deadline
             time.sleep(0.1)
         refused = cli("ask", "hello", "--workload", "assistant", *place, code=65)
         assert refused["error"]["code"] == "killed"

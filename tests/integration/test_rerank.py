@@ -136,8 +136,11 @@ async def test_late_or_broken_it_leaves_the_order_and_the_answer_says_so(setup: 
     late = await setup.ask(hasty)  # the model does not answer at all
     assert (paths(late), late.steps[0].skipped) == (paths(plain), "no answer came within 0.2 s")
     assert late.steps[0].ms >= 200
-    again = await setup.ask(hasty)
-    assert (paths(again), again.steps[0].skipped) == (paths(plain), late.steps[0].skipped)
+    for _ in range(5):  # the machine may be busy elsewhere; once is proof that nothing waits
+        again = await setup.ask(hasty)
+        assert (paths(again), again.steps[0].skipped) == (paths(plain), late.steps[0].skipped)
+        if again.steps[0].ms < 200:
+            break
     assert again.steps[0].ms < 200 and setup.model.counted <= 1, "it is not waited for at every question"
     setup.model.script = Script(mode="malformed")
     for _ in range(3):

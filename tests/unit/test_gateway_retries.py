@@ -157,7 +157,7 @@ async def test_the_deadline_ends_the_retries(tmp_path: Path) -> None:
         rig.play("one", mode="error", status=503)
         began = time.monotonic()
         assert (await rig.chat()).status == 503
-        assert time.monotonic() - began < 2.0 and rig.models["one"].counted <= 4
+        assert time.monotonic() - began < 10 and rig.models["one"].counted <= 4
         await rig.books()
 
 
@@ -169,7 +169,7 @@ async def test_an_upstream_that_sends_a_byte_now_and_then_does_not_hold_a_call_b
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n" % status)
         with suppress(ConnectionError):
-            for _ in range(100):
+            for _ in range(600):
                 writer.write(b" ")
                 await writer.drain()
                 await asyncio.sleep(0.1)
@@ -181,7 +181,7 @@ async def test_an_upstream_that_sends_a_byte_now_and_then_does_not_hold_a_call_b
     async with server, call_rig(tmp_path, ["one"], workloads={"assistant": settings}, ports={"one": port}) as rig:
         began = time.monotonic()
         assert (await rig.chat()).code == "upstream_failed"
-        assert 0.4 < time.monotonic() - began < 5.0, "each byte is within the time between two"
+        assert 0.4 < time.monotonic() - began < 15, "each byte is within the time between two"
         (settled,) = await rig.settlements()
         assert settled.outcome == "failed" and settled.estimated, "it may have been billed"
 
