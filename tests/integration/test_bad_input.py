@@ -44,6 +44,7 @@ from tests.integration.gateway_stack import (
     scripted,
     workload,
 )
+from tests.integration.patient import OpenAIs
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.money import PICO
@@ -213,7 +214,7 @@ async def test_fifty_megabytes_without_a_length_are_counted(scene: Scene) -> Non
 
 async def test_the_openai_client_is_told_about_fifty_megabytes(scene: Scene) -> None:
     url = f"http://127.0.0.1:{scene.stack.port}/v1"
-    async with AsyncOpenAI(base_url=url, api_key=scene.key, max_retries=0) as client:
+    async with AsyncOpenAI(base_url=url, api_key=scene.key, max_retries=0, http_client=OpenAIs()) as client:
         with pytest.raises(APIStatusError) as caught:
             await client.chat.completions.create(model="auto", messages=[{"role": "user", "content": "x" * (50 << 20)}])
     assert (caught.value.status_code, caught.value.code) == (413, "body_too_large")

@@ -18,6 +18,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 from tests.integration import node_client
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, workload
+from tests.integration.patient import OpenAIs
 from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Rates
@@ -82,7 +83,7 @@ class Setup:
         return f"http://127.0.0.1:{self.stack.port}/v1"
 
     def client(self) -> AsyncOpenAI:
-        return AsyncOpenAI(base_url=self.url, api_key=self.key, max_retries=0)
+        return AsyncOpenAI(base_url=self.url, api_key=self.key, max_retries=0, http_client=OpenAIs())
 
 
 class Place(BaseModel):

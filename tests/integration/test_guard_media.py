@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI, PermissionDeniedError
 from tests.integration.gateway_stack import RATES, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.patient import OpenAIs
 from tests.integration.test_realtime import closed, heard, say
 from websockets.exceptions import InvalidStatus
 
@@ -70,7 +71,13 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
         async with AsyncExitStack() as opened:
             clients = {}
             for name, key in keys.items():
-                made = AsyncOpenAI(base_url=f"http://{at}", websocket_base_url=f"ws://{at}", api_key=key, max_retries=0)
+                made = AsyncOpenAI(
+                    base_url=f"http://{at}",
+                    websocket_base_url=f"ws://{at}",
+                    api_key=key,
+                    max_retries=0,
+                    http_client=OpenAIs(),
+                )
                 clients[name] = await opened.enter_async_context(made)
             yield World(stack, model, keys, clients)
 

@@ -17,6 +17,7 @@ from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError
 from openai.types.responses import Response as ResponseObject
 from openai.types.responses import ResponseStreamEvent
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.patient import OpenAIs
 from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Keep, Rates
@@ -97,7 +98,9 @@ class Setup:
     key: str
 
     def client(self) -> AsyncOpenAI:
-        return AsyncOpenAI(base_url=f"http://127.0.0.1:{self.stack.port}/v1", api_key=self.key, max_retries=0)
+        return AsyncOpenAI(
+            base_url=f"http://127.0.0.1:{self.stack.port}/v1", api_key=self.key, max_retries=0, http_client=OpenAIs()
+        )
 
     async def ask(self, **more: Any) -> Reply:
         return await self.stack.post("/v1/responses", self.key, {"model": "auto", "input": "Where is it?", **more})
@@ -353,7 +356,7 @@ async def test_a_stored_response_is_gone_on_with_by_its_own_key_only(setup: Setu
         ):
             with pytest.raises(NotFoundError):
                 await refused
-    async with AsyncOpenAI(base_url=url, api_key=key, max_retries=0) as client:
+    async with AsyncOpenAI(base_url=url, api_key=key, max_retries=0, http_client=OpenAIs()) as client:
         found = await client.responses.retrieve(first.id)
         assert found.output_text == first.output_text and found.id == first.id
         second = await client.responses.create(model="auto", input="Second?", previous_response_id=first.id)
@@ -380,7 +383,9 @@ async def test_a_stored_response_is_gone_on_with_by_its_own_key_only(setup: Setu
 
 async def test_input_tokens_are_counted_by_an_own_upstream_and_estimated_for_others(setup: Setup) -> None:
     key = setup.stack.key("keeper")
-    async with AsyncOpenAI(base_url=f"http://127.0.0.1:{setup.stack.port}/v1", api_key=key, max_retries=0) as client:
+    async with AsyncOpenAI(
+        base_url=f"http://127.0.0.1:{setup.stack.port}/v1", api_key=key, max_retries=0, http_client=OpenAIs()
+    ) as client:
         count = client.responses.input_tokens.count
         own = await count(model="scripted/own", input="Where is it?", instructions="Be brief.")
         assert own.input_tokens == 12 and json.loads(setup.own.asked[-1]) == {
@@ -403,7 +408,9 @@ async def test_input_tokens_are_counted_by_an_own_upstream_and_estimated_for_oth
 
 async def test_what_is_not_stored_of_a_response_is_not_included_in_silence(setup: Setup) -> None:
     key = setup.stack.key("keeper")
-    async with AsyncOpenAI(base_url=f"http://127.0.0.1:{setup.stack.port}/v1", api_key=key, max_retries=0) as client:
+    async with AsyncOpenAI(
+        base_url=f"http://127.0.0.1:{setup.stack.port}/v1", api_key=key, max_retries=0, http_client=OpenAIs()
+    ) as client:
         kept = await client.responses.create(model="scripted/chat", input="Where?")
         again = await client.responses.retrieve(
             kept.id, include=["web_search_call.action.sources", "reasoning.encrypted_content"]

@@ -28,6 +28,7 @@ from tests.integration.gateway_stack import (
     scripted,
     workload,
 )
+from tests.integration.patient import OpenAIs
 from tests.integration.sdk_types import strict
 from tests.unit.test_multipart import form
 
@@ -77,7 +78,9 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         stack.start()
         await stack.ready()
         key = stack.key()
-        async with AsyncOpenAI(base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=key, max_retries=0) as client:
+        async with AsyncOpenAI(
+            base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=key, max_retries=0, http_client=OpenAIs()
+        ) as client:
             yield Setup(stack, model, key, client)
 
 
