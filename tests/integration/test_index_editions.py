@@ -236,7 +236,7 @@ def _killed(world: IndexWorld, kills: int, seed: int) -> tuple[int, list[Answer]
     in_time = 0
     try:
         for turn in range(kills + 1):
-            pause = "0.02" if turn else "0.4"  # the first one is still at it when it is killed
+            pause = "0.02" if turn else "30"  # the first one is still at it when it is killed
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.index_world", world.database.urls["control"], str(SHORT), pause],
                 cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},

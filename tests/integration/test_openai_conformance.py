@@ -20,6 +20,7 @@ from openai.types import CreateEmbeddingResponse, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.shared import ErrorObject
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
+from tests.integration.patient import OpenAIs
 from tests.integration.sdk_types import strict
 
 from groundplan.testing.database import Database
@@ -38,7 +39,16 @@ class Setup:
 
     def client(self, **more: Any) -> AsyncOpenAI:
         options = {"api_key": self.key, "max_retries": 0, **more}
-        return AsyncOpenAI(base_url=f"http://127.0.0.1:{self.stack.port}/v1", **options)
+        return AsyncOpenAI(base_url=f"http://127.0.0.1:{self.stack.port}/v1", http_client=OpenAIs(), **options)
+
+    async def idle(self) -> None:
+        """Until no call runs, also none of a client that went away."""
+        async with asyncio.timeout(60):
+            while '\ngroundplan_gateway_running{worker="0"} 0\n' not in await self.metrics():  # noqa: ASYNC110 -- a process of its own
+                await asyncio.sleep(0.05)
+
+    async def metrics(self) -> str:
+        return (await self.stack.ask("GET", "/metrics", None)).body.decode()
 
 
 @pytest.fixture
@@ -171,6 +181,7 @@ async def test_a_client_that_times_out_is_told_so_and_the_next_call_is_served(se
         while not setup.model.counted:  # on a busy machine its call may not come so far
             with pytest.raises(openai.APITimeoutError):
                 await client.chat.completions.create(model="auto", messages=HELLO)
+    await setup.idle()  # its call may come so far later
     setup.model.script, before = Script(), setup.model.counted
     async with setup.client() as client:
         assert (await client.chat.completions.create(model="auto", messages=HELLO)).choices
