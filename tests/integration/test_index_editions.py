@@ -24,7 +24,10 @@ from groundplan.knowledge.deletion.delete import Why, delete
 from groundplan.knowledge.index import build, compare, index_store, switch
 from groundplan.knowledge.index.model import Embedding, IndexSettings, serving
 from groundplan.knowledge.index.upkeep import Step, create
+from groundplan.knowledge.intake import intake_store
 from groundplan.knowledge.model import Embedder
+from groundplan.knowledge.retrieval import question
+from groundplan.knowledge.retrieval.follow import Follower
 from groundplan.testing.database import Database
 
 SMALL = IndexSettings(characters=SHORT)
@@ -130,6 +133,30 @@ def test_an_edition_that_lacks_something_is_not_switched_to(world: IndexWorld) -
     assert world.states() == {1: "serving", id: "building"}
     assert world.until_serving(SMALL) == id
     assert world.pieces(4)
+
+
+def test_what_was_held_of_an_edition_before_says_nothing_of_what_it_is_now(
+    world: IndexWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one that was just made anew would be found worse by a service that has not read it yet, for good."""
+    monkeypatch.setattr(question, "_HOLD_SECONDS", 0.2)
+    id = create(world.conn, SMALL, WHO)
+    edition = index_store.one(world.conn, id)
+    assert edition is not None and build.build(world.conn, edition, ByWords())
+    while id not in world.editions.whole:
+        time.sleep(0.02)
+    world.settle()
+    world.follower.stop()
+    intake_store.tell_followers(world.conn)
+    world.follower._thread.join(60)
+    world.write(12)
+    world.ingest()
+    with pytest.raises(Unavailable, match="not read whole"):
+        compare.compared(world.conn, edition, world.examine, lambda _: None, NOW)
+    world.follower = Follower(lambda: world.database.urls["control"], world.editions)
+    world.follower.start()
+    monkeypatch.undo()
+    assert compare.compared(world.conn, edition, world.examine, lambda _: None, NOW)["against"] == []
 
 
 def test_by_hand_it_waits_for_somebody_and_a_worse_one_always(world: IndexWorld) -> None:

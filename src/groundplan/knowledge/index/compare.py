@@ -45,10 +45,11 @@ def compared(conn: Connection[Any], edition: Edition, examine: Examine, judge: J
     samples = store.samples(conn, SAMPLES)
     figures: dict[str, Any] = {"at": at.isoformat(timespec="seconds"), "with": now.id}
     for name, one in (("own", edition), ("serving", now)):
+        examined = examine(one.id, samples)  # first: it waits until all of the edition is held
         judged = judge(one.id)
         figures[name] = {
             **asdict(store.counts(conn, one.id)),
-            **asdict(examine(one.id, samples)),
+            **asdict(examined),
             "labelled": None if judged is None else _shown(judged),
         }
     figures["missing"] = store.missing(conn, edition.id)

@@ -18,6 +18,7 @@ from groundplan.core.database import connect
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge.halfvec import Halfvec
 from groundplan.knowledge.index import index_store
+from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, propose
 from groundplan.knowledge.retrieval.question import Asked, Asking
 from groundplan.knowledge.retrieval.words import Analyzer
@@ -49,10 +50,14 @@ class Examiner:
     url: Callable[[], str]
 
     def examine(self, request: ExamineRequest) -> ExamineAnswer:
-        """Raises `Unavailable` where the edition is not held whole, or its model is away."""
+        """Raises `Unavailable` where the edition is not held whole, as PostgreSQL has it now, or its model is away."""
         analyzer = Analyzer()
         recalls, ranks = [], []
         with closing(connect(self.url(), autocommit=True)) as conn:
+            # what was held of an edition before it was made anew says nothing of what it is now
+            self.asking.whole(
+                request.edition, lambda index: not search_store.waiting(conn, index.cursor, index.edition)
+            )
             for text, document in request.samples:
                 asked = self.asking.ask(text, request.edition)
                 if asked.vector is None:

@@ -83,10 +83,11 @@ class Asking:
         waited = [self._local.soon(text) for text in texts]
         return np.stack([each.result() for each in waited])
 
-    def whole(self, edition: int) -> Projection:
-        """The projection of an edition, after waiting some seconds for all of it; else `Unavailable` (search_index)."""
+    def whole(self, edition: int, read: Callable[[Projection], bool] = lambda _: True) -> Projection:
+        """The projection of an edition, after waiting some seconds for all of it, and until it is `read` as far as is
+        wanted; else `Unavailable` (search_index)."""
         deadline = time.monotonic() + _HOLD_SECONDS
-        while (index := self._held.of(edition)) is None:
+        while (index := self._held.of(edition)) is None or not read(index):
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"edition {edition} of the index is not read whole by this service yet",
