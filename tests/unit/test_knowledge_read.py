@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from groundplan.knowledge.model import Readers
 from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed
 from groundplan.knowledge.parsing.prepare import prepare
 from groundplan.knowledge.parsing.text import clean
-from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.folder import Folder, changed_at
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:
@@ -78,6 +79,26 @@ def test_a_link_opens_no_document_of_another_folder(tmp_path: Path) -> None:
     assert [change.key for change in folder.changes(None)] == ["hr/pay.md", "open/news.md"]
     with pytest.raises(Invalid, match="it is a link"):
         folder.read("open/news.md")
+
+
+def test_a_folder_that_becomes_a_link_while_it_is_read_leads_nowhere(tmp_path: Path) -> None:
+    _write(tmp_path, {"in/open/a.md": "# A", "in/open/deep/b.md": "# B", "out/a.md": "# Pay", "out/deep/b.md": "# Pay"})
+    folder = Folder(tmp_path / "in")
+    keys = [change.key for change in folder.changes(None)]
+    assert [folder.read(key).data for key in keys] == [b"# A", b"# B"]
+    (tmp_path / "in/open").rename(tmp_path / "in/.was")
+    (tmp_path / "in/open").symlink_to(tmp_path / "out")
+    for key in keys:
+        with pytest.raises(Invalid) as caught:
+            folder.read(key)
+        assert caught.value.code == "document_outside"
+
+
+@pytest.mark.parametrize("seconds", [1e13, -1e13, 1e20])
+def test_a_time_that_no_calendar_has_is_none(seconds: float) -> None:
+    """Some file systems keep one: it costs no document."""
+    assert changed_at(seconds) is None
+    assert changed_at(0.0) == datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "out", "nowhere", "large"])

@@ -6,7 +6,7 @@ Beside documents (never documents themselves, since hidden files are left out):
 - `.NAME.governed.yaml`, for the document NAME alone: what a PDF cannot say of itself.
 - `.acl` at the top: the output of `getfacl -R`, for who may read which file there.
 Where any of these cannot be read for certain, the documents below it are not read at all. No link to a document is
-followed, none leads out of the folder, and nothing is written.
+followed, none leads out of the folder, whatever is moved meanwhile, and nothing is written.
 """
 
 from __future__ import annotations
@@ -84,13 +84,15 @@ class Folder:
 
     def read(self, key: str) -> Content:
         try:
-            # of a link it is not known who may read what it leads to: whoever may write here could point anywhere
-            opened = os.open(self._root / key, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            opened = _opened(self._root, key)
         except FileNotFoundError as error:
             raise NotFound("it went away meanwhile", code="document_gone", hint="Nothing needs to be done.") from error
         except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise Invalid("it is a link", code="document_outside", hint="Copy the document itself here.") from error
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise Invalid(
+                    "it is a link, or stands below one", code="document_outside",
+                    hint="Copy the document itself here.",
+                ) from error  # fmt: skip
             raise _unreadable(error) from error
         try:
             status = os.fstat(opened)
@@ -107,7 +109,7 @@ class Folder:
         finally:
             os.close(opened)
         told = self._sidecars.beside(key)
-        return Content(data, modified_at=datetime.fromtimestamp(status.st_mtime, UTC), told=told)
+        return Content(data, modified_at=changed_at(status.st_mtime), told=told)
 
     def around(self, key: str) -> Sequence[Around]:
         return self._sidecars.around(key)
@@ -121,15 +123,42 @@ class Folder:
         except OSError as error:
             raise unreadable(file.name) from error
         try:
-            status = file.stat()
             # what it says must stand here: of a file elsewhere findings would tell lines, and a pipe has no end
-            if not stat.S_ISREG(status.st_mode) or not file.resolve().is_relative_to(self._root):
+            place = file.resolve(strict=True)
+            if not place.is_relative_to(self._root):
                 raise unreadable(file.name)
-            if status.st_size > MAX_SIDECAR:
-                raise too_large(file.name)
-            return file.read_bytes()
+            with open(_opened(self._root, place.relative_to(self._root).as_posix()), "rb") as found:
+                if not stat.S_ISREG(os.fstat(found.fileno()).st_mode):
+                    raise unreadable(file.name)
+                data = found.read(MAX_SIDECAR + 1)
         except OSError as error:
             raise unreadable(file.name) from error
+        if len(data) > MAX_SIDECAR:
+            raise too_large(file.name)
+        return data
+
+
+def _opened(root: Path, path: str) -> int:
+    """A file below a folder, by no link: whoever may write there could point anywhere, and who may read what stands
+    there is not known. One folder after the other, so that none can be moved meanwhile. Raises `OSError`."""
+    *folders, name = path.split("/")
+    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for folder in folders:
+            below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+            os.close(at)
+            at = below
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+    finally:
+        os.close(at)
+
+
+def changed_at(seconds: float) -> datetime | None:
+    """When a file was changed; None for what no calendar has."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def _unreadable(error: OSError) -> Invalid:
