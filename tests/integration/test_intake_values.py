@@ -116,6 +116,15 @@ def test_a_document_without_a_date_is_kept_from_when_it_was_first_seen(intake: I
     assert intake.one("a", "modified_at") == told
 
 
+@pytest.mark.parametrize("said", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2999-01-01T00:00:00Z"])
+def test_a_time_that_cannot_be_is_not_kept(intake: Intake, said: str) -> None:
+    """A year before the first would be kept, and never given again: neither to a search nor to the next look."""
+    given = Given({"a": b"# A\n\nIt is so.\n"}, modified_at=lambda _: datetime.fromisoformat(said))
+    assert intake.take_over(given).failed == 0
+    assert intake.one("a", "modified_at").date() == datetime.now(UTC).date()
+    assert intake.take_over(given).failed == 0
+
+
 def test_documents_from_before_are_dated_by_their_newest_version(intake: Intake) -> None:
     intake.take_over(Given({"a": b"# A\n\nIt is so.\n"}))
     intake.conn.execute("UPDATE document SET modified_at = NULL")

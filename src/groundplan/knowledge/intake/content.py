@@ -27,21 +27,26 @@ def nameable(key: str) -> bool:
 
 def changed_at(one: Known | None, content: Content, parsed: Parsed) -> datetime:
     """When it was changed: as its source says, of a message when it was sent, else when this content was seen here for
-    the first time."""
-    told = content.modified_at or _sent(parsed)
-    if told is not None:
-        return told
+    the first time. What a source says is not taken of a day that is still to come, or that UTC does not have."""
+    for told in (content.modified_at, _sent(parsed)):
+        if told is not None and (moment := _come(told)) is not None:
+            return moment
     same = one is not None and one.live and one.content is not None and one.content == parsed.content
     return one.modified_at if same and one is not None and one.modified_at else datetime.now(UTC)
 
 
 def _sent(parsed: Parsed) -> datetime | None:
-    """When a message says that it was sent: not of one whose day is still to come."""
+    """When a message says that it was sent."""
     said = parsed.told.get(SENT) if parsed.media == "eml" else None
-    if said is None:
+    return None if said is None else datetime.fromisoformat(said)
+
+
+def _come(moment: datetime) -> datetime | None:
+    """In UTC, where it has come: the database would keep a year before the first, and never give it again."""
+    try:
+        found = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:
         return None
-    found = datetime.fromisoformat(said)
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
     return found if found <= datetime.now(UTC) else None
 
 

@@ -128,7 +128,7 @@ class Rows:
 
 
 def _moment(value: object) -> datetime | None:
-    """The time that a column of changes tells, if it is one and has come: it may be a number of versions."""
+    """The time that a column of changes tells, if it is one: it may be a number of versions."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
@@ -138,8 +138,7 @@ def _moment(value: object) -> datetime | None:
         value = datetime(value.year, value.month, value.day, tzinfo=UTC)
     if not isinstance(value, datetime):
         return None
-    found = value if value.tzinfo else value.replace(tzinfo=UTC)
-    return found if found <= datetime.now(UTC) else None
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 def _text(value: object) -> str:
