@@ -38,11 +38,16 @@ def word_with_parts() -> bytes:
     document.sections[0].header.paragraphs[0].text = "What stands in the header"
     table = document.add_table(rows=2, cols=1)
     table.cell(1, 0).add_table(rows=1, cols=1).cell(0, 0).text = "What stands in a nested table"
+    within = f"""<w:p {nsdecls("w", "m")}><w:r><w:pict><w:txbxContent><w:p><w:r>
+      <w:t>What stands in a box of a cell</w:t></w:r></w:p></w:txbxContent></w:pict></w:r>
+      <w:r><w:t>Part A</w:t><w:noBreakHyphen/><w:t>12</w:t></w:r>
+      <m:oMath><m:r><m:t>y=3x</m:t></m:r></m:oMath></w:p>"""
+    table.cell(1, 0)._tc.append(parse_xml(within))
 
     def words(text: str, tag: str = "t") -> str:
         return f"<w:r><w:{tag}>{text}</w:{tag}></w:r>"
 
-    box = f"<w:txbxContent><w:p>{words('What stands in a box')}</w:p></w:txbxContent>"
+    box = f"<w:txbxContent><w:p>{words('What stands in a box.')}</w:p></w:txbxContent>"
     more = f"""<w:body {nsdecls("w")} xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006">
       <w:sdt><w:sdtContent><w:p>{words("What stands in a control")}</w:p></w:sdtContent></w:sdt>
       <w:p><w:ins w:id="1">{words("What stands inserted")}</w:ins>

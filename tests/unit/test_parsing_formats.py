@@ -97,8 +97,12 @@ def test_slides_have_titles_and_notes() -> None:
 def test_no_text_of_a_word_document_is_left_out() -> None:
     document = parsed("a.docx", files.word_with_parts())
     text = whole(document)
-    for word in ("in a control", "in a box", "inserted", "in a nested table", "in the header", "in a note"):
+    for word in (
+        "in a control", "in a box.", "inserted", "in a nested table", "in the header", "in a note",
+        "in a box of a cell",
+    ):  # fmt: skip
         assert text.count(f"What stands {word}") == 1, word
+    assert "Part A-12" in text and "y=3x" in text, "a hyphen that never ends a line, and a formula"
     assert "taken out" not in text
     assert text.index("in a control") < text.index("in a box") < text.index("in the header")
 

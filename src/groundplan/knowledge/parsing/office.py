@@ -71,8 +71,11 @@ def docx(data: bytes) -> Read:
 
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_PARAGRAPH, _TABLE, _BOX, _TEXT = f"{_W}p", f"{_W}tbl", f"{_W}txbxContent", f"{_W}t"
-_GAPS = frozenset({f"{_W}tab", f"{_W}br", f"{_W}cr"})
+_PARAGRAPH, _TABLE, _BOX = f"{_W}p", f"{_W}tbl", f"{_W}txbxContent"
+_TEXTS = frozenset({f"{_W}t", "{http://schemas.openxmlformats.org/officeDocument/2006/math}t"})
+"""Of words and of formulas."""
+_SIGNS = {f"{_W}tab": " ", f"{_W}ptab": " ", f"{_W}br": " ", f"{_W}cr": " ", f"{_W}noBreakHyphen": "-"}
+"""What is an element and no letter."""
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 """The same once more, for older programs."""
 _UNSEEN = frozenset({_FALLBACK, f"{_W}del", f"{_W}moveFrom"})
@@ -84,9 +87,8 @@ def _blocks(element: Any) -> Iterator[Any]:
     for child in element:
         if child.tag in (_PARAGRAPH, _TABLE):
             yield child
-            if child.tag == _PARAGRAPH:
-                for box in _boxes(child):
-                    yield from _blocks(box)
+            for box in _boxes(child):
+                yield from _blocks(box)
         elif child.tag not in _UNSEEN:
             yield from _blocks(child)
 
@@ -106,10 +108,10 @@ def _words(element: Any) -> str:
 
 def _pieces(element: Any) -> Iterator[str]:
     for child in element:
-        if child.tag == _TEXT:
+        if child.tag in _TEXTS:
             yield child.text or ""
-        elif child.tag in _GAPS:
-            yield " "
+        elif child.tag in _SIGNS:
+            yield _SIGNS[child.tag]
         elif child.tag != _BOX and child.tag not in _UNSEEN:
             yield from _pieces(child)
             if child.tag == _PARAGRAPH:

@@ -23,7 +23,7 @@ from groundplan.knowledge.parsing import office, page, paper, recognise, structu
 from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed, Piece, Table
 from groundplan.knowledge.parsing.text import Read
 
-PROCESSING: Final = "6"
+PROCESSING: Final = "7"
 """Changes whenever the same bytes would come out differently; all documents are then done again."""
 PERMUTATIONS: Final = 126
 SCANNED: Final = "document_scanned"
