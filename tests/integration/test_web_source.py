@@ -14,6 +14,7 @@ from tests.knowledge_intake import Intake
 
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge.sources import web
+from groundplan.knowledge.sources.robots import Robots
 from groundplan.knowledge.sources.sitemaps import parsed
 from groundplan.knowledge.sources.web import Web
 from groundplan.testing.database import Database
@@ -226,3 +227,25 @@ def test_a_page_without_end_and_one_that_is_cut_off_cost_one_line_each(
     found = {about: message for (_, about), message in intake.findings().items()}
     assert "takes longer than" in found["b"]
     assert "ends in the middle" in found["c"]
+
+
+def test_a_site_that_names_addresses_without_end_fills_no_memory(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    allows = Robots.allows
+
+    def counted(robots: Robots, url: str) -> bool:
+        asked.append(url)
+        return allows(robots, url)
+
+    monkeypatch.setattr(Robots, "allows", counted)
+    for at in range(3):
+        links = "".join(f"<a href='/p{at}-{number}'>x</a>" for number in range(2000))
+        site.put(f"/p{at}-0" if at else "/", f"<p>Page {at}.</p><a href='/p{at + 1}-0'>next</a>{links}")
+    connector = Web(f"{site.origin}/", pages=3, rate=1000)
+    try:
+        assert next(iter(connector.changes(None))).key == "index"
+        list(connector.changes(None))
+    finally:
+        connector.close()
+    assert not connector.whole
+    assert len(asked) < 50, "addresses that are not read anyway are not kept"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from groundplan.knowledge.sources.robots import parsed, says_noindex
@@ -27,6 +29,11 @@ from groundplan.knowledge.sources.sitemaps import parsed as sitemap
         ("Disallow: /caf%C3%A9", "/café/menu", False),
         ("Disallow: /private/", "/private%2Fa", False),
         ("Disallow: /  # all of it", "/a", False),
+        ("Disallow: /a%2Ab", "/a-b", True),
+        ("Disallow: /a%2Ab", "/a*b", False),
+        ("Disallow: /price%24", "/price$/a", False),
+        ("Disallow: /price%24", "/price", True),
+        ("Disallow: /a$b", "/a$b/c", False),
     ],
 )
 def test_the_longest_rule_decides(rules: str, path: str, allowed: bool) -> None:
@@ -60,6 +67,23 @@ def test_rules_are_those_of_every_group_that_names_the_reader() -> None:
 )
 def test_a_page_may_ask_not_to_be_found(headers: list[str], page: bytes, refuses: bool) -> None:
     assert says_noindex(headers, page, "groundplan") is refuses
+
+
+def test_a_sitemap_takes_no_more_memory_than_its_addresses() -> None:
+    data = b"<urlset><url>" + b"<a/>" * 2_000_000 + b"<loc>https://acme.example/a</loc></url></urlset>"
+    tracemalloc.start()
+    try:
+        assert sitemap(data).pages == ("https://acme.example/a",)
+        assert tracemalloc.get_traced_memory()[1] < len(data)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_a_sitemap_defines_no_entities(encoding: str) -> None:
+    text = '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "b">]><urlset><url><loc>https://x/&a;</loc></url></urlset>'
+    with pytest.raises(ValueError, match="entities"):
+        sitemap(text.encode(encoding))
 
 
 def test_pictures_of_a_sitemap_are_no_pages() -> None:

@@ -99,12 +99,18 @@ class _Group:
                 return
             self.delay = seconds if math.isfinite(seconds) and seconds >= 0 else self.delay
         elif value:
-            self.rules.append(Rule(_plain(value if value.startswith(("/", "*")) else f"/{value}"), name == "allow"))
+            self.rules.append(Rule(_pattern(value if value.startswith(("/", "*")) else f"/{value}"), name == "allow"))
+
+
+def _pattern(value: str) -> str:
+    """A rule's, with its wildcards as they are: what is written as a number (`%2A`, `%24`) is the sign itself."""
+    end = "$" if value.endswith("$") else ""
+    return "*".join(map(_plain, value.removesuffix("$").split("*"))) + end
 
 
 def _plain(text: str) -> str:
-    """An address or a pattern with every sign written the same way."""
-    return quote(unquote(text, errors="surrogateescape"), safe="/*$?&=:;,@+!~'()[]", errors="surrogateescape")
+    """An address with every sign written the same way, and none that is a wildcard."""
+    return quote(unquote(text, errors="surrogateescape"), safe="/?&=:;,@+!~'()[]", errors="surrogateescape")
 
 
 def _matches(pattern: str, place: str) -> bool:

@@ -6,11 +6,11 @@ import re
 import zlib
 from dataclasses import dataclass
 from typing import Final
-from xml.etree import ElementTree
+from xml.parsers import expat
 
 MAX_BYTES: Final = 50 << 20
 """Of a sitemap that is unpacked, as its protocol has it."""
-_DOCTYPE = re.compile(rb"<!(?:DOCTYPE|ENTITY)", re.IGNORECASE)
+_LINE = re.compile(rb"^(?:\xef\xbb\xbf)?[ \t]*(https?://[^\r\n]+)", re.MULTILINE)
 _PAGE = re.compile(rb"\s*(?:<!doctype\s+html|<html|<head|<body)", re.IGNORECASE)
 
 
@@ -31,30 +31,59 @@ def parsed(data: bytes) -> Sitemap:
     """Raises `ValueError` with why it cannot be read to its end."""
     data = _unpacked(data)
     if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        lines = [line.strip() for line in data.decode("utf-8", "replace").splitlines()]
-        places = tuple(line for line in lines if line.startswith(("http://", "https://")))
-        if not places and any(lines):
+        places = tuple(match[1].decode("utf-8", "replace").rstrip() for match in _LINE.finditer(data))
+        if not places and data.strip():
             raise ValueError("it is neither XML nor a list of addresses")
         return Sitemap(places)
-    if _DOCTYPE.search(data):
-        raise ValueError("it defines entities of its own")
+    reader = _Reader()
     try:
-        root = ElementTree.fromstring(data)
-    except ElementTree.ParseError as error:
+        reader.parser.Parse(data, True)
+    except expat.ExpatError as error:
         raise ValueError(f"it is not XML: {error}") from error
-    # of each entry itself: what stands deeper are addresses of its pictures and films
-    found = (each for entry in root for each in entry if _local(each.tag) == "loc")
-    places = tuple(text for each in found if (text := (each.text or "").strip()))
-    match _local(root.tag):
+    match reader.kind:
         case "sitemapindex":
-            return Sitemap(further=places)
+            return Sitemap(further=tuple(reader.places))
         case "urlset":
-            return Sitemap(places)
+            return Sitemap(tuple(reader.places))
     raise ValueError("it is no sitemap")
 
 
-def _local(tag: object) -> str:
-    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
+class _Reader:
+    """The addresses of entries, taken while it is parsed: as a tree a sitemap of 50 MiB could take gigabytes."""
+
+    def __init__(self) -> None:
+        self.kind = ""
+        self.places: list[str] = []
+        self._depth = 0
+        self._text: list[str] | None = None
+        self.parser = expat.ParserCreate(namespace_separator="}")
+        self.parser.StartDoctypeDeclHandler = self._doctype
+        self.parser.StartElementHandler = self._begins
+        self.parser.EndElementHandler = self._ends
+        self.parser.CharacterDataHandler = self._said
+
+    def _doctype(self, *_: object) -> None:
+        raise ValueError("it defines entities of its own")
+
+    def _begins(self, name: str, _: object) -> None:
+        self._depth += 1
+        local = name.rpartition("}")[2]
+        if self._depth == 1:
+            self.kind = local
+        # of each entry itself: what stands deeper are addresses of its pictures and films
+        elif self._depth == 3 and local == "loc":
+            self._text = []
+
+    def _ends(self, _: str) -> None:
+        if self._depth == 3 and self._text is not None:
+            if text := "".join(self._text).strip():
+                self.places.append(text)
+            self._text = None
+        self._depth -= 1
+
+    def _said(self, text: str) -> None:
+        if self._text is not None:
+            self._text.append(text)
 
 
 def _unpacked(data: bytes) -> bytes:

@@ -129,7 +129,8 @@ class Web:
     ) -> None:
         """Where pages are found by links only. Raises `Unavailable` where the first page cannot be read."""
         if isinstance(page, Page):
-            if page.media == "html":
+            # what is waiting already is more than is read: a site can name new addresses without end
+            if page.media == "html" and len(known) <= self._most:
                 self._follow(page, known, waiting)
         elif first:
             raise Unavailable(
@@ -145,6 +146,8 @@ class Web:
             self._left_out = True
             return
         for link in found.links:
+            if len(known) > self._most:
+                return
             url = _joined(page.url, link)
             if url and self._ours(url) and (key := self._key(url)) not in known and self._may(url):
                 known.add(key)
