@@ -68,5 +68,12 @@ async def test_a_slow_deployment_does_not_hold_up_searches_that_ask_nobody() -> 
     assert await asyncio.gather(*waiting) == [200] * 40
 
 
+@pytest.mark.parametrize("where", [{"sensitivity": ["a\0"]}, {"sensitivity": ["secret"]}, {"path": "a\0"}])
+def test_a_filter_that_the_database_cannot_be_asked_is_refused(where: dict[str, Any]) -> None:
+    asked = {"workload": "w", "person": None, "query": "leave", "sources": ["s"], "where": where}
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(msgspec.json.encode(asked), type=SearchRequest)
+
+
 def test_a_connection_is_kept_for_longer_than_a_worker_would_use_it() -> None:
     assert search_app.KEPT_SECONDS > 2 * IDLE_SECONDS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -37,7 +37,7 @@ class Where(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     path: Said | None = None
     """How it begins."""
     owner: Said | None = None
-    sensitivity: list[str] | None = None
+    sensitivity: list[Literal["public", "internal", "confidential", "restricted"]] | None = None
     """One of these."""
     media: Said | None = None
     """`md`, `pdf`, `csv`, …"""
