@@ -126,8 +126,14 @@ def test_somebody_is_found_however_their_name_is_laid_out(world: World) -> None:
     }.items():  # fmt: skip
         world.write(f"{name}.md", f"# Text\n\n{text}\n")
     world.ingest()
+    world.write("title.md", "---\ntitle: Letter to ana_costa@acme.example\n---\nHello.\n")
+    (world.folder / "letters").mkdir()
+    world.write("letters/Ana_Costa.md", "# Letter\n\nHello.\n")
+    world.ingest()
     found = {path for _, _, path, _ in deletion_store.mentioning(world.control, ["ana costa", "ana_costa@acme"])}
-    assert found == {"line.md", "bold.md", "table.md", "address.md", "cut.md"}
+    assert found == {
+        "line.md", "bold.md", "table.md", "address.md", "cut.md", "title.md", "letters/Ana_Costa.md",
+    }  # fmt: skip
     assert deletion_store.mentioning(world.control, ["%%%%", "____", "| *", "no_such"]) == []
 
 
@@ -261,6 +267,27 @@ def test_a_decision_holds_is_told_and_can_be_taken_back(world: World) -> None:
             decided(name, value)
     with pytest.raises(GroundplanError):
         decided("superseded_by", str(world.id("a.md")))
+
+
+def test_groups_in_one_another_many_times_over_are_told_at_once(world: World) -> None:
+    """Twelve layers of six groups, each in all of the next: two thousand million ways, and one is told."""
+    layers = [[new_id() for _ in range(6)] for _ in range(12)]
+    for number, layer in enumerate(layers):
+        for place, id in enumerate(layer):
+            name = f"g{number}-{place}"
+            world.control.execute("INSERT INTO people_group (id, name, type) VALUES (%s, %s, 'group')", (id, name))
+            for below in layers[number - 1] if number else []:
+                row = (new_id(), id, below)
+                world.control.execute("INSERT INTO membership (id, group_id, member_group_id) VALUES (%s, %s, %s)", row)
+    row = (new_id(), layers[0][0], world.person)
+    world.control.execute("INSERT INTO membership (id, group_id, person_id) VALUES (%s, %s, %s)", row)
+    world.write("a.md", "---\nreaders: [g11-3]\n---\n# A\n")
+    world.ingest()
+    world.control.execute("SET statement_timeout = '10s'")
+    (by,) = governed_store.why_readable(world.control, world.id("a.md"), world.person)["by"]
+    assert (len(by["through"]), by["through"][0], by["through"][-1]) == (12, "g0-0", "g11-3")
+    (who,) = governed_store.who_may_read(world.control, world.id("a.md"))
+    assert who["through"]["g11-3"] == by["through"]
 
 
 def test_who_may_read_and_why(world: World) -> None:

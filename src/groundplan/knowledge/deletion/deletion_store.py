@@ -296,16 +296,17 @@ def mentioning(conn: Conn, words: Sequence[str]) -> list[tuple[UUID, str, str, b
     first = [_within(word.split(" ")[0]) for word in plain]
     rows = conn.execute(
         """SELECT d.id, d.source, d.path, on_hold(d) FROM document d
-           WHERE d.deleted_at IS NULL AND (d.title ILIKE ANY(%(like)s) OR (
+           WHERE d.deleted_at IS NULL AND (regexp_replace(d.title, %(apart)s, ' ', 'g') ILIKE ANY(%(like)s)
+             OR regexp_replace(d.path, %(apart)s, ' ', 'g') ILIKE ANY(%(like)s) OR (
              EXISTS (SELECT 1 FROM chunk c WHERE c.document_id = d.id AND c.text ILIKE ANY(%(first)s))
              AND (SELECT regexp_replace(string_agg(c.text, ' ' ORDER BY c.number), %(apart)s, ' ', 'g') FROM chunk c
                WHERE c.document_id = d.id AND c.edition = serving_edition()) ILIKE ANY(%(like)s)))
            UNION
            SELECT coalesce(h.document_id, h.id), h.source, h.path, true
            FROM held_version h LEFT JOIN document d ON d.id = h.document_id LEFT JOIN source s ON s.name = h.source
-           WHERE (regexp_replace(h.text, %(apart)s, ' ', 'g') ILIKE ANY(%(like)s) OR h.title ILIKE ANY(%(like)s)
-               OR regexp_replace(encode(h.data, 'escape'), %(apart)s, ' ', 'g') ILIKE ANY(%(bytes)s)
-               OR h.declared::text ILIKE ANY(%(like)s))
+           WHERE (regexp_replace(concat_ws(' . ', h.text, h.title, h.path, h.declared), %(apart)s, ' ', 'g')
+                 ILIKE ANY(%(like)s)
+               OR regexp_replace(encode(h.data, 'escape'), %(apart)s, ' ', 'g') ILIKE ANY(%(bytes)s))
              AND (coalesce(s.legal_hold, false) OR (d.id IS NOT NULL AND on_hold(d)))
            ORDER BY 2, 3""",
         {

@@ -91,20 +91,34 @@ def who_may_read(conn: Conn, document: UUID) -> list[dict[str, Any]]:
 
 
 def _ways(conn: Conn, people: Sequence[UUID]) -> dict[tuple[UUID, str], list[str]]:
-    """(person, group) -> the groups on the shortest way from one to the other, the last being that group."""
+    """(person, group) -> the groups on the shortest way from one to the other, the last being that group. Each
+    membership is followed once: groups that are nested in one another many times over have ways without number."""
     rows = conn.execute(
-        """WITH RECURSIVE way(person, id, name, path) AS (
-             SELECT m.person_id, g.id, g.name, ARRAY[g.name] FROM membership m JOIN people_group g ON g.id = m.group_id
-               WHERE m.person_id = ANY(%s)
-             UNION ALL
-             SELECT w.person, g.id, g.name, w.path || g.name FROM way w JOIN membership m ON m.member_group_id = w.id
-               JOIN people_group g ON g.id = m.group_id
-               WHERE NOT g.name = ANY (w.path) AND array_length(w.path, 1) < 12)
-           SELECT DISTINCT ON (person, name) person, name, path FROM way
-             ORDER BY person, name, array_length(path, 1)""",
+        """WITH RECURSIVE above(person, member, id) AS (
+             SELECT m.person_id, NULL::uuid, m.group_id FROM membership m WHERE m.person_id = ANY(%s)
+             UNION
+             SELECT NULL, m.member_group_id, m.group_id FROM above a JOIN membership m ON m.member_group_id = a.id)
+           SELECT a.person, a.member, a.id, g.name FROM above a JOIN people_group g ON g.id = a.id ORDER BY g.name""",
         (list(people),),
     ).fetchall()
-    return {(person, name): path for person, name, path in rows}
+    above: dict[UUID, list[tuple[UUID, str]]] = {}
+    for person, member, group, name in rows:
+        above.setdefault(person or member, []).append((group, name))
+    return {(person, name): way for person in people for name, way in _shortest(above, person).items()}
+
+
+def _shortest(above: Mapping[UUID, Sequence[tuple[UUID, str]]], start: UUID) -> dict[str, list[str]]:
+    """By the name of each group that is reached: the names on the shortest way to it."""
+    found: dict[str, list[str]] = {}
+    waiting: list[tuple[UUID, list[str]]] = [(start, [])]
+    known = {start}
+    for at, way in waiting:
+        for group, name in above.get(at, ()):
+            if group not in known:
+                known.add(group)
+                found.setdefault(name, [*way, name])
+                waiting.append((group, [*way, name]))
+    return found
 
 
 def why_readable(conn: Conn, document: UUID, person: UUID) -> dict[str, Any]:
