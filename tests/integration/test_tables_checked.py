@@ -14,6 +14,7 @@ from dulwich import porcelain
 from tests.knowledge_intake import Intake
 
 from groundplan.blueprint.model import Source
+from groundplan.knowledge import ingest
 from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.intake.content import checks_mark
 from groundplan.knowledge.sources import sql
@@ -63,6 +64,36 @@ def test_a_check_is_about_files_that_did_not_change(intake: Intake, tmp_path: Pa
     assert "more than once" in again({"column": "id", "unique": True})["knowledge.table", "old.csv"]
     assert again({"column": "id", "type": "integer"}) == {}, "one that is taken back is told no more"
     assert intake.one("old.csv", "version") == 1
+
+
+@pytest.mark.parametrize("kind", ["folder", "git"])
+def test_what_a_run_found_before_it_was_cut_off_is_told_by_the_next(
+    intake: Intake, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it were killed between the last document and its conclusion."""
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "a.csv").write_text("id\n1\n1\n")
+    (work / "bad.md").write_bytes(b"\xff is no UTF-8")
+    if kind == "git":
+        porcelain.init(str(work))
+        porcelain.add(str(work), [str(work / "a.csv"), str(work / "bad.md")])
+        porcelain.commit(str(work), message=b"a", author=b"a <a@x.example>", committer=b"a <a@x.example>")
+    check = {"column": "id", "unique": True}
+
+    def again() -> dict[tuple[str, str], str]:
+        return look(intake, Folder(work) if kind == "folder" else Git(str(work), tmp_path / "mirrors"), check)
+
+    def cut_off(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ingest, "_conclude", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            again()
+    assert intake.live() == {"a.csv"}
+    assert "more than once" in again()["knowledge.table", "a.csv"]
+    assert ("knowledge.unreadable", "bad.md") in intake.findings()
 
 
 def test_how_fresh_a_table_is_is_looked_at_each_day() -> None:

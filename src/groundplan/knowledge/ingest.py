@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,20 @@ from groundplan.core.words import counted
 from groundplan.knowledge import store
 from groundplan.knowledge.deletion import held_store
 from groundplan.knowledge.intake import intake_store
+from groundplan.knowledge.intake.failures import READING, failures
 from groundplan.knowledge.intake.run import Progress, Run
-from groundplan.knowledge.intake.tally import Bad, Tally
+from groundplan.knowledge.intake.tally import Tally
 from groundplan.knowledge.intake.vectors import context as context
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Embedder, IngestReport, by_grant
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.quality import quality_store
 from groundplan.knowledge.quality.assess import assess
-from groundplan.knowledge.quality.tables import of_tables
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.knowledge.sources.model import Connector
 from groundplan.ledger.finding import Finding
 
 _MISSING = "knowledge.source_missing"
-_READING = ("knowledge.unreadable", "knowledge.unsupported", "knowledge.deleted_at_source")
 _TABLES = ("knowledge.table", "knowledge.sensor")
 FAILED = "knowledge.failed"
 _UNCONFINED = "knowledge.unconfined"
@@ -144,14 +144,16 @@ def _conclude(
     """Findings of reading, counts and the audit entry of a run."""
     missing = [] if away is None else [_away(source, subject, away)]
     quality_store.tell(conn, source.name, missing, kinds=[_MISSING], settled=[subject])
-    found = [_failure(source, bad) for bad in tally.bad] + [_blocked(source, key) for key in sorted(tally.blocked)]
+    found = failures(source, tally.bad, tally.blocked)
     looked = {f"{subject}/{key}" for key in tally.seen | tally.gone}
     everything = whole and away is None
-    quality_store.tell(conn, source.name, found, kinds=_READING, settled=None if everything else looked)
-    tables = [each for key, tables in tally.tables.items() for each in of_tables(source, key, tables)]
+    quality_store.tell(conn, source.name, found, kinds=READING, settled=None if everything else looked)
+    tables = list(chain.from_iterable(tally.tables.values()))
     bad = [each.key for each in tally.bad]
     with_tables = {f"{subject}/{key}".rstrip("/") for key in [*tally.tables, *tally.gone, *bad]}
     quality_store.tell(conn, source.name, tables, kinds=_TABLES, settled=with_tables if source.checks else None)
+    if tally.checks is not None:
+        intake_store.put_checked(conn, tally.checked, tally.checks)
     _unknown_readers(conn, source, subject)
     _held(conn, source, subject)
     unconfined = [_unconfined(source, subject, count)] if (count := intake_store.unconfined(conn, source.name)) else []
@@ -242,30 +244,6 @@ def _away(source: Source, subject: str, error: Unavailable) -> Finding:
         kind=_MISSING, subject=subject, severity="high", owner=source.owner, message=error.message,
         hint=error.hint or "Check its address and key.",
     )  # fmt: skip
-
-
-def _failure(source: Source, bad: Bad) -> Finding:
-    unsupported = bad.code == "document_type"
-    return Finding(
-        kind="knowledge.unsupported" if unsupported else "knowledge.unreadable",
-        subject=f"source/{source.name}/{bad.key}",
-        severity="info" if unsupported else "medium",
-        owner=source.governed.steward or source.owner,
-        message=f"{bad.key} is not searched: {bad.message}",
-        hint=bad.hint,
-        detail={"code": bad.code},
-    )
-
-
-def _blocked(source: Source, key: str) -> Finding:
-    return Finding(
-        kind="knowledge.deleted_at_source",
-        subject=f"source/{source.name}/{key}",
-        severity="medium",
-        owner=source.owner,
-        message=f"{key} was deleted here, and its source still has it: it stays out",
-        hint="Delete it in its source too, or let it in again: `groundplan knowledge readmit`.",
-    )
 
 
 def _report(source: Source, tally: Tally, away: Unavailable | None) -> IngestReport:

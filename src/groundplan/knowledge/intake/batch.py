@@ -30,8 +30,6 @@ class Batch:
     plain: set[UUID] = field(default_factory=set)
     """Of `chunks`: documents that are no Markdown."""
     replaced: list[UUID] = field(default_factory=list)
-    checked: list[UUID] = field(default_factory=list)
-    """Documents whose tables were looked at once more."""
     removed: dict[UUID, Cause] = field(default_factory=dict)
     cursor: Cursor | None = None
     began: float = field(default_factory=time.monotonic)
@@ -39,7 +37,7 @@ class Batch:
 
     @property
     def full(self) -> bool:
-        count = len(self.rows) + len(self.held) + len(self.removed) + (len(self.tokens) + len(self.checked)) // 10
+        count = len(self.rows) + len(self.held) + len(self.removed) + len(self.tokens) // 10
         late = time.monotonic() - self.began > _SECONDS
         return count >= BATCH or self.characters >= _CHARACTERS or (late and (count > 0 or self.cursor is not None))
 

@@ -7,7 +7,7 @@ is held from the first of them to the end of the transaction.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -149,8 +149,8 @@ def put_tokens(conn: Conn, tokens: Mapping[UUID, str]) -> None:
     )
 
 
-def put_checked(conn: Conn, documents: Sequence[UUID], checks: str) -> None:
-    """Of documents that did not change: by which checks their tables were looked at."""
+def put_checked(conn: Conn, documents: Collection[UUID], checks: str) -> None:
+    """By which checks the tables of documents were looked at."""
     conn.execute("UPDATE document SET tables_by = %s WHERE id = ANY(%s)", (checks, list(documents)))
 
 

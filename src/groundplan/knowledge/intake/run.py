@@ -33,14 +33,17 @@ from groundplan.knowledge.index.recut import recut
 from groundplan.knowledge.intake import intake_store as store
 from groundplan.knowledge.intake.batch import Batch, Pending
 from groundplan.knowledge.intake.content import LONGEST_NAME, changed_at, checks_mark, digest_of, nameable
+from groundplan.knowledge.intake.failures import failures
 from groundplan.knowledge.intake.settle import Settled, closed, declared, settle, source_values, superseded_paths
 from groundplan.knowledge.intake.tally import Bad, Tally
 from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused
 from groundplan.knowledge.parsing.prepare import PROCESSING, TABLED
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.parsing.text import clean, printable
+from groundplan.knowledge.quality.tables import of_tables
 from groundplan.knowledge.sources.model import Change, Connector, Content, Cursor
 from groundplan.knowledge.store import put_readers, unknown_readers
+from groundplan.ledger import finding_store
 
 log = logging.getLogger("groundplan.knowledge.intake")
 MOST_AWAY = 20
@@ -71,7 +74,6 @@ class Run:
         self._values = source_values(source, review_days)
         self._progress = progress
         self._pdf = "" if source.pdf == "plain" else f"{source.pdf}:{(models or Path()) / source.pdf}"
-        self._checks = checks_mark(source.checks, datetime.now(UTC).date())
         self._known = store.known(conn, source.name)
         self._blocked = store.blocked(conn, source.name)
         self._of = sum(one.live for one in self._known.values())
@@ -82,9 +84,11 @@ class Run:
         self._nobody: dict[str, bool] = {}
         self._away = 0
         self._again = 0
+        self._told: set[str] = set()
+        """Documents whose failure is written down."""
         self._clear = True
         self._ended: Unavailable | None = None
-        self.tally = Tally()
+        self.tally = Tally(checks=checks_mark(source.checks, datetime.now(UTC).date()))
 
     def take_over(self) -> Tally:
         """Everything since the cursor. Raises `Unavailable` where the source is away: what was done stays."""
@@ -108,12 +112,12 @@ class Run:
                     self._write_if(full=True)
         elif self._ended is None:
             self._settle_again()
-        if self._checks is not None and self._ended is None:
-            self._check_again(self._checks)
+        if self.tally.checks is not None and self._ended is None:
+            self._check_again(self.tally.checks)
         self._write_if(full=False)
         if self._source.checks and self._ended is None:
             with self._ends_here():
-                self.tally.tables[""] = list(self._connector.tables())
+                self.tally.tables[""] = of_tables(self._source, "", self._connector.tables())
         with self._conn.transaction():
             store.hold_changes(self._conn)
             if store.set_superseded(self._conn, self._source.name):
@@ -164,8 +168,8 @@ class Run:
                     continue  # it has changed meanwhile: the next run takes it over
                 outcome = self._sandbox.parse(self._job(path, content))
                 if isinstance(outcome, Parsed):
-                    self.tally.tables[path] = outcome.tables
-                self._batch.checked.append(one.id)
+                    self.tally.tables[path] = of_tables(self._source, path, outcome.tables)
+                self.tally.checked.add(one.id)
             self._write_if(full=True)
 
     def _job(self, key: str, content: Content) -> Job:
@@ -311,8 +315,9 @@ class Run:
         self._batch.characters += parsed.characters
         if told_before:
             self._batch.replaced.append(id)
-        if self._checks is not None:
-            self.tally.tables[key] = parsed.tables
+        if self.tally.checks is not None:
+            self.tally.tables[key] = of_tables(self._source, key, parsed.tables)
+            self.tally.checked.add(id)
         self.tally.seen.add(key)
         self.tally.read += 1
         self.tally.chunks += len(parsed.pieces)
@@ -342,7 +347,7 @@ class Run:
             "notes": parsed.notes,
             "supersedes": superseded_paths(pending.change.key, settled.own),
             "confined": parsed.confined,
-            "tables_by": self._checks,
+            "tables_by": None,
         }
 
     def _tell(self, key: str, code: str, message: str, hint: str) -> None:
@@ -382,7 +387,7 @@ class Run:
     def _write_apart(self, batch: Batch) -> None:
         """Each document by itself, so that one which PostgreSQL refuses costs that one; last what is left, and the
         cursor."""
-        rest = Batch(tokens=batch.tokens, checked=batch.checked, removed=batch.removed, cursor=batch.cursor)
+        rest = Batch(tokens=batch.tokens, removed=batch.removed, cursor=batch.cursor)
         for row in batch.rows:
             id = UUID(row["id"])
             part = Batch(
@@ -428,16 +433,24 @@ class Run:
                 store.put_held(self._conn, batch.held)
             if batch.tokens:
                 store.put_tokens(self._conn, batch.tokens)
-            if batch.checked and self._checks is not None:
-                store.put_checked(self._conn, batch.checked, self._checks)
             if batch.readers:
                 put_readers(self._conn, batch.readers)
             if batch.removed:
                 kept += self._take_out(batch.removed)
+            told = self._tell_failures()
             if batch.rows or batch.removed or batch.held:
                 store.tell_followers(self._conn)
             store.go_on(self._conn, self._source.name, batch.cursor, self._progressed(running=True))
         self.tally.kept += kept
+        self._told |= told
+
+    def _tell_failures(self) -> set[str]:
+        """With what is written: behind its cursor nobody looks at these documents again, should this run be cut off."""
+        bad = [each for each in self.tally.bad if each.key not in self._told]
+        found = failures(self._source, bad, self.tally.blocked - self._told)
+        for each in found:
+            finding_store.tell(self._conn, each)
+        return {each.key for each in bad} | self.tally.blocked
 
     def _take_out(self, removed: Mapping[UUID, Cause]) -> int:
         """Destroy what documents say, but what a legal hold keeps: how many of those. What goes at its source, and is

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from uuid import UUID
 
-from groundplan.knowledge.parsing.model import Table
+from groundplan.ledger.finding import Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,4 +34,10 @@ class Tally:
     seen: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
     blocked: set[str] = field(default_factory=set)
-    tables: dict[str, list[Table]] = field(default_factory=dict)
+    tables: dict[str, list[Finding]] = field(default_factory=dict)
+    """What checks found in the tables of each document, and of the source itself (empty)."""
+    checks: str | None = None
+    """By which checks."""
+    checked: set[UUID] = field(default_factory=set)
+    """Documents whose tables were looked at: noted with what was found, so that a run which is cut off before it tells
+    that is no look."""

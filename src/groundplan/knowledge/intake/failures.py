@@ -1,0 +1,42 @@
+"""What is told of documents that a run could not take, or must not. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from groundplan.blueprint.model import Source
+from groundplan.knowledge.intake.tally import Bad
+from groundplan.ledger.finding import Finding
+
+READING: Final = ("knowledge.unreadable", "knowledge.unsupported", "knowledge.deleted_at_source")
+"""Kinds of these findings."""
+
+
+def failures(source: Source, bad: Sequence[Bad], blocked: Collection[str]) -> list[Finding]:
+    """A finding for each document that cannot be read, and for each that was deleted here and is there still."""
+    return [_failure(source, each) for each in bad] + [_blocked(source, key) for key in sorted(blocked)]
+
+
+def _failure(source: Source, bad: Bad) -> Finding:
+    unsupported = bad.code == "document_type"
+    return Finding(
+        kind="knowledge.unsupported" if unsupported else "knowledge.unreadable",
+        subject=f"source/{source.name}/{bad.key}",
+        severity="info" if unsupported else "medium",
+        owner=source.governed.steward or source.owner,
+        message=f"{bad.key} is not searched: {bad.message}",
+        hint=bad.hint,
+        detail={"code": bad.code},
+    )
+
+
+def _blocked(source: Source, key: str) -> Finding:
+    return Finding(
+        kind="knowledge.deleted_at_source",
+        subject=f"source/{source.name}/{key}",
+        severity="medium",
+        owner=source.owner,
+        message=f"{key} was deleted here, and its source still has it: it stays out",
+        hint="Delete it in its source too, or let it in again: `groundplan knowledge readmit`.",
+    )
