@@ -98,10 +98,12 @@ def slides() -> bytes:
 
 
 def pdf(
-    lines: Sequence[str] = ("Pumps may be returned within 30 days.",), *, table: bool = False, pages: int = 1
-) -> bytes:
+    lines: Sequence[str] = ("Pumps may be returned within 30 days.",), *, table: bool = False, pages: int = 1,
+    drawn: Sequence[str] = (),
+) -> bytes:  # fmt: skip
     """A PDF with the lines on each page and, if asked, a ruled table below."""
     drawing = ["BT /F1 12 Tf 72 720 Td 16 TL"] + [f"({line}) Tj T*" for line in lines] + ["ET"]
+    drawing += drawn
     if table:
         for at in range(len(PRICES) + 1):
             drawing.append(f"72 {600 - 20 * at} m 372 {600 - 20 * at} l S")
@@ -122,6 +124,11 @@ def pdf(
             b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
         ]
     )
+
+
+def placed_pdf(*words: tuple[float, float, str]) -> bytes:
+    """A page with texts at their places, and no lines."""
+    return pdf((), drawn=[f"BT /F1 10 Tf {x} {y} Td ({text}) Tj ET" for x, y, text in words])
 
 
 def picture_pdf() -> bytes:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import email
 import email.policy
 import io
+from collections.abc import Sequence
 from contextlib import suppress
 from email.message import EmailMessage
 from email.utils import parsedate_to_datetime
+from itertools import pairwise
 from typing import Any
 
 from groundplan.core.errors import Invalid, TooLarge
-from groundplan.knowledge.parsing import recognise
+from groundplan.knowledge.parsing import aligned, recognise
 from groundplan.knowledge.parsing.model import MAX_CHARACTERS, Table
 from groundplan.knowledge.parsing.page import html
 from groundplan.knowledge.parsing.text import Read, as_table, clean, markdown_table
@@ -25,7 +27,10 @@ SENT = "sent_at"
 """Told of a message: when it was sent, in ISO form."""
 MAX_PAGES = 2000
 TABLE_PAGES = 60
-"""Tables are looked for on so many pages: it takes a hundred times as long as reading their text."""
+"""Tables with lines are looked for on so many pages: it takes a hundred times as long as reading their text."""
+ALIGNED_PAGES = 300
+"""Tables without lines are looked for on so many pages that may have one: it takes some times as long as their text."""
+_MOST_WORDS = 12
 
 
 def pdf(data: bytes, *, recognised: bool = False) -> Read:
@@ -56,7 +61,8 @@ def pdf(data: bytes, *, recognised: bool = False) -> Read:
         )
     lined = [number for number in range(count) if _ruled(document, number)]
     lined, left = lined[:TABLE_PAGES], lined[TABLE_PAGES:]
-    found = _tables(data, lined) if lined else {}
+    others = [number for number in range(count) if number not in left]
+    found = _aligned(document, texts, others) | (_tables(data, lined) if lined else {})
     blocks: list[str] = []
     tables: list[Table] = []
     for number, text in enumerate(texts):
@@ -105,6 +111,38 @@ def _ruled(document: Any, number: int) -> bool:
             break
     page.close()
     return paths >= 4
+
+
+def _aligned(document: Any, texts: Sequence[str], pages: Sequence[int]) -> dict[int, list[Table]]:
+    """Tables without lines on these pages, by their number."""
+    found: dict[int, list[Table]] = {}
+    for number in [number for number in pages if _may_be_aligned(texts[number])][:ALIGNED_PAGES]:
+        tables = aligned.tables(_signs(document, number))
+        if tables:
+            name = f"page {number + 1}, table "
+            found[number] = [as_table(f"{name}{place}", rows)[0] for place, rows in enumerate(tables, 1)]
+    return found
+
+
+def _may_be_aligned(text: str) -> bool:
+    """Whether two lines beside each other could be rows: with a number, and few words."""
+    rows = [any(map(str.isdigit, line)) and len(line.split()) <= _MOST_WORDS for line in text.splitlines()]
+    return any(map(all, pairwise(rows)))
+
+
+def _signs(document: Any, number: int) -> list[aligned.Sign]:
+    """Each sign of a page with the box of its line."""
+    page = document[number]
+    text = page.get_textpage()
+    count = text.count_chars()
+    found = []
+    for at in range(count if count <= aligned.MAX_SIGNS else 0):
+        sign = text.get_text_range(at, 1)
+        if sign.strip():
+            left, bottom, right, top = text.get_charbox(at, loose=True)
+            found.append(aligned.Sign(left, bottom, right, top, sign))
+    page.close()
+    return found
 
 
 def _tables(data: bytes, pages: list[int]) -> dict[int, list[Table]]:
