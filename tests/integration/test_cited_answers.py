@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
+from tests.unit.test_metrics import parsed, total
 
 from groundplan.blueprint.model import Cache, Grounding
 from groundplan.core.endpoints import announce
@@ -45,6 +46,7 @@ class Searcher:
     newer: list[dict[str, Any]] = field(default_factory=list)
     passages: list[dict[str, Any]] = field(default_factory=lambda: [PASSAGE])
     nearness: float = 0.9
+    abstained: bool = False
     away: bool = False
     asked: list[Any] = field(default_factory=list)
 
@@ -59,7 +61,10 @@ class Searcher:
             told = [[self.nearness] * len(places) for _, places in body["asked"]]
             response.send(200, json.dumps({"nearness": told}).encode())
         else:
-            found = {"passages": self.passages, "conflicts": self.conflicts, "newer": self.newer}
+            found = {
+                "passages": self.passages, "conflicts": self.conflicts, "newer": self.newer,
+                "abstained": self.abstained,
+            }  # fmt: skip
             response.send(200, json.dumps(found).encode())
 
 
@@ -189,3 +194,13 @@ async def without_passages(scene: Scene) -> None:
     assert facts["newer"] == [NEWER] and facts["sources"] == []
     assert scene.model.last is not None
     assert "travel-2024.md" in json.loads(scene.model.last.body)["messages"][0]["content"]
+
+
+async def test_how_often_nothing_reaches_the_floor_is_counted(scene: Scene) -> None:
+    await scene.facts("Staff have 30 days of leave [1].")
+    scene.searcher.passages, scene.searcher.abstained = [], True
+    await scene.facts("Nothing is known of it.")
+    scene.searcher.abstained = False
+    await scene.facts("Nothing is known of that.")
+    told = parsed((await scene.stack.ask("GET", "/metrics", None)).body)["groundplan_gateway_grounded_calls_total"]
+    assert [total(told, workload="assistant", result=each) for each in ("found", "abstained", "nothing")] == [1, 1, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -366,3 +367,7 @@ def test_answers_and_documents_lead_to_each_other(world: World) -> None:
     assert at == ("groundplan/acme", "source/s")
     assert [one["eventType"] for one in every].count("START") * 2 == len(every)
     assert date.fromisoformat(first["eventTime"][:10])
+    assert "a.md" in json.dumps(every)
+    delete(world.control, [world.id("a.md")], world.why())
+    left = json.dumps(list(events("acme", calls, lineage_store.documents_of(world.control, ids))))
+    assert "a.md" not in left and "b.md" in left, "of a deleted document its id alone"
