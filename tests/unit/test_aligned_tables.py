@@ -27,7 +27,9 @@ def placed(
 
 
 def read(*words: tuple[float, float, str]) -> list[tuple[list[str], list[list[str]]]]:
-    return [(table.columns, table.rows) for table in pdf(files.placed_pdf(PROSE, *words)).tables]
+    """The tables of a page with these words, and with some that have numbers far below them."""
+    below = [(72, 90, "1 of them is in Berlin"), (72, 77, "2 of them are in Bonn")]
+    return [(table.columns, table.rows) for table in pdf(files.placed_pdf(PROSE, *words, *below)).tables]
 
 
 PARTS = [
@@ -96,6 +98,19 @@ NO_TABLES = {
 @pytest.mark.parametrize("kind", NO_TABLES)
 def test_what_only_looks_like_a_table_is_none(kind: str) -> None:
     assert read(*placed(NO_TABLES[kind], (72, 320), pitch=13)) == []
+
+
+def test_rows_that_are_nearly_empty_are_none() -> None:
+    rows = [("A", "B", "C", "D", "E"), *((name, f"{number}", "", "", "") for number, name in enumerate("uvwxyz"))]
+    assert read(*placed(rows, (72, 172, 272, 372, 472))) == []
+    full = [row[:2] for row in rows]
+    assert len(read(*placed(full, (72, 172)))) == 1
+
+
+def test_cells_as_long_as_a_line_of_prose_are_none() -> None:
+    for times, found in ((7, 1), (9, 0)):
+        rows = [("What was said", "When"), *(("and so on " * times, f"{year}") for year in (2024, 2025))]
+        assert len(read(*placed(rows, (72, 560)))) == found
 
 
 def test_lines_whose_words_stand_far_apart_are_none() -> None:

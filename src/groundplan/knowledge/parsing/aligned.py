@@ -24,7 +24,6 @@ _ROWS_APART: Final = 2.6
 _TRIED: Final = 3
 """Lines above and below that may look like rows and be none."""
 _LONGEST: Final = 80
-_MEAN: Final = 30
 _FILLED: Final = 0.6
 _NUMBERS: Final = 0.8
 _YEAR = re.compile(r"(?:19|20)\d\d")
@@ -154,7 +153,7 @@ def _is_table(rows: Sequence[Sequence[str]]) -> bool:
     cells = [cell for row in rows for cell in row if cell]
     if len(body) < _LEAST_ROWS - 1 or len(cells) < _FILLED * len(rows) * len(head):
         return False
-    if max(map(len, cells)) > _LONGEST or sum(map(len, cells)) > _MEAN * len(cells):
+    if max(map(len, cells)) > _LONGEST:
         return False
     if not all(map(_is_title, head[1:])) or not (not head[0] or _is_title(head[0])):
         return False
