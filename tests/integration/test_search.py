@@ -387,6 +387,9 @@ def test_a_time_is_asked_for_and_what_is_kept_back_is_told_only_to_whom_it_would
     found = world.search.answer(request)
     assert "leave.md" not in {one.path for one in found.passages}
     assert [(one.path, one.reason) for one in found.withheld] == [("leave.md", "retired")]
+    for where, told in ((Where(path="le"), ["leave.md"]), (Where(path="tra"), []), (Where(media="pdf"), [])):
+        kept_back = world.search.answer(replace(request, where=where)).withheld
+        assert [one.path for one in kept_back] == told, "only of what was asked about"
     withheld = world.search.answer(replace(request, query="salary table band 4")).withheld
     assert "hr/pay.md" not in {one.path for one in withheld}
 

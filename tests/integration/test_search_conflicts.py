@@ -21,7 +21,7 @@ from groundplan.knowledge.quality.assess import assess
 from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.search import Result, Search
-from groundplan.knowledge.retrieval.wire import SearchRequest
+from groundplan.knowledge.retrieval.wire import SearchRequest, Where
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.testing.database import Database
 
@@ -68,12 +68,13 @@ class Company:
             self.conn.execute("UPDATE document SET content = %s WHERE id = %s", (text, id))
         return id
 
-    def ask(self, who: str, workload: str = "w") -> Result:
+    def ask(self, who: str, workload: str = "w", **more: Any) -> Result:
         while take_batch(self.conn, self.index, self.analyzer):
             pass
         asked = SearchRequest(
-            workload=workload, person=str(self.people[who]), query="How many days of paid leave?", sources=["s"], k=4
-        )
+            workload=workload, person=str(self.people[who]), query="How many days of paid leave?", sources=["s"], k=4,
+            **more,
+        )  # fmt: skip
         return self.search.answer(asked)
 
     def supersede(self) -> None:
@@ -125,6 +126,8 @@ def test_a_newer_version_is_told_where_the_older_one_would_have_been_given(compa
     assert [one.path for one in found.passages] == ["leave-2026.md"]
     (told,) = found.newer
     assert (told.path, told.newer_path) == ("leave-2024.md", "leave-2026.md")
+    assert len(company.ask("both", where=Where(path="leave-2024")).newer) == 1
+    assert company.ask("both", where=Where(path="leave-2026")).newer == [], "only of what was asked about"
     assert company.ask("one").newer == [], "who may not read the older one does not know of it"
     assert company.ask("none").newer == []
     company.conn.execute(

@@ -267,7 +267,8 @@ class Search:
         """Documents that the person may read and that match as well, but that the workload may not use."""
         least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
         rows = [row for row in proposed.order[:_READ] if proposed.best[row] >= least]
-        kept = search_store.kept_back(conn, [proposed.view.chunk(row) for row in rows], request.workload)
+        chunks = [proposed.view.chunk(row) for row in rows]
+        kept = search_store.kept_back(conn, chunks, request.workload, request.where)
         by_document = {document: (path, title, reason) for _, document, path, title, reason in kept}
         return tuple(
             Withheld(document=str(document), path=path, title=title, reason=reason)
@@ -281,7 +282,7 @@ class Search:
         least = ranked[min(len(ranked), request.k) - 1][1] if ranked else 0.0
         rows = [row for row in proposed.order[:_READ] if proposed.best[row] >= least]
         best = {proposed.view.chunk(row): proposed.best[row] for row in rows}
-        return told.newer(conn, best, [one.id for one, _ in ranked], least, request.workload)
+        return told.newer(conn, best, [one.id for one, _ in ranked], least, request)
 
     def readable(self, request: ConfirmRequest) -> ConfirmAnswer:
         """Those of the chunks and documents that exist as they were and that the person may read now.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import numpy as np
@@ -144,21 +144,29 @@ def changed(conn: Conn, after: int, sources: Sequence[str], question: Vectors, l
         ).fetchall()
 
 
+WITHIN: Final = """(%(path)s::text IS NULL OR starts_with(d.path, %(path)s))
+  AND (%(owner)s::text IS NULL OR d.owner = %(owner)s)
+  AND (%(sensitivity)s::text[] IS NULL OR d.sensitivity = ANY(%(sensitivity)s))
+  AND (%(media)s::text IS NULL OR d.media = %(media)s)
+  AND (%(after)s::timestamptz IS NULL OR d.modified_at >= %(after)s)
+  AND (%(before)s::timestamptz IS NULL OR d.modified_at < %(before)s)"""
+"""Whether a document `d` was asked about, by the values of `bounds`."""
+
+
+def bounds(where: Where) -> dict[str, Any]:
+    """The values of `WITHIN`."""
+    return {
+        "path": where.path, "owner": where.owner, "sensitivity": where.sensitivity, "media": where.media,
+        "after": where.after, "before": where.before,
+    }  # fmt: skip
+
+
 def within(conn: Conn, where: Where, sources: Sequence[str]) -> list[UUID]:
     """The documents that the person may read and that were asked about."""
     rows = conn.execute(
-        """SELECT id FROM document WHERE source = ANY(%(sources)s)
-             AND (%(path)s::text IS NULL OR starts_with(path, %(path)s))
-             AND (%(owner)s::text IS NULL OR owner = %(owner)s)
-             AND (%(sensitivity)s::text[] IS NULL OR sensitivity = ANY(%(sensitivity)s))
-             AND (%(media)s::text IS NULL OR media = %(media)s)
-             AND (%(after)s::timestamptz IS NULL OR modified_at >= %(after)s)
-             AND (%(before)s::timestamptz IS NULL OR modified_at < %(before)s)""",
-        {
-            "sources": list(sources), "path": where.path, "owner": where.owner, "sensitivity": where.sensitivity,
-            "media": where.media, "after": where.after, "before": where.before,
-        },
-    ).fetchall()  # fmt: skip
+        f"SELECT d.id FROM document d WHERE d.source = ANY(%(sources)s) AND {WITHIN}",
+        {"sources": list(sources), **bounds(where)},
+    ).fetchall()
     return [id for (id,) in rows]
 
 
@@ -176,13 +184,17 @@ def neighbours(conn: Conn, wanted: Sequence[tuple[UUID, int]]) -> list[Part]:
         ).fetchall()
 
 
-def kept_back(conn: Conn, chunks: Sequence[UUID], workload: str) -> list[tuple[UUID, UUID, str, str, str]]:
-    """(chunk, document, path, title, reason) of chunks that the person may read, but the workload may not use now."""
+def kept_back(
+    conn: Conn, chunks: Sequence[UUID], workload: str, where: Where
+) -> list[tuple[UUID, UUID, str, str, str]]:
+    """(chunk, document, path, title, reason) of chunks that the person may read and that were asked about, but that the
+    workload may not use now."""
     conn.execute("SELECT set_config('groundplan.explain', 'on', true)")
     found = conn.execute(
-        """SELECT c.id, d.id, d.path, d.title, kept_back(d, %s) FROM chunk c JOIN document d ON d.id = c.document_id
-           WHERE c.id = ANY(%s) AND kept_back(d, %s) IS NOT NULL""",
-        (workload, list(chunks), workload),
+        f"""SELECT c.id, d.id, d.path, d.title, kept_back(d, %(workload)s)
+            FROM chunk c JOIN document d ON d.id = c.document_id
+            WHERE c.id = ANY(%(chunks)s) AND kept_back(d, %(workload)s) IS NOT NULL AND {WITHIN}""",
+        {"workload": workload, "chunks": list(chunks), **bounds(where)},
     ).fetchall()
     conn.execute("SELECT set_config('groundplan.explain', 'off', true)")
     return found

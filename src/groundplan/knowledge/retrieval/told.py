@@ -9,7 +9,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.knowledge.retrieval import told_store
-from groundplan.knowledge.retrieval.wire import Conflict, Newer, Passage
+from groundplan.knowledge.retrieval.wire import Conflict, Newer, Passage, SearchRequest
 
 MOST = 5
 """Conflicts that are told of one search."""
@@ -33,7 +33,7 @@ def conflicts(conn: Connection[Any], passages: Sequence[Passage]) -> list[Confli
 
 
 def newer(
-    conn: Connection[Any], proposed: Mapping[UUID, float], read: Sequence[UUID], least: float, workload: str
+    conn: Connection[Any], proposed: Mapping[UUID, float], read: Sequence[UUID], least: float, request: SearchRequest
 ) -> list[Newer]:
     """Documents that would have been among the passages but for a newer one. `proposed`: chunk -> score, as the index
     has them for this person; `read`: those that may be used; `least`: the score of the last passage.
@@ -42,7 +42,7 @@ def newer(
     """
     usable = set(read)
     kept = [id for id, score in proposed.items() if score >= least and id not in usable]
-    return told_store.newer(conn, kept, workload) if kept else []
+    return told_store.newer(conn, kept, request.workload, request.where) if kept else []
 
 
 def _plain(text: str) -> str:

@@ -13,7 +13,8 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from groundplan.knowledge.retrieval.wire import Conflict, Newer
+from groundplan.knowledge.retrieval.search_store import WITHIN, bounds
+from groundplan.knowledge.retrieval.wire import Conflict, Newer, Where
 
 Conn = Connection[Any]
 
@@ -38,15 +39,16 @@ def conflicts(conn: Conn, documents: Sequence[UUID]) -> list[Conflict]:
         ).fetchall()
 
 
-def newer(conn: Conn, chunks: Sequence[UUID], workload: str) -> list[Newer]:
-    """Of chunks that may not be used because their documents are superseded: the documents that the person may read,
-    with the newer one, where they may read that and nothing but its state and days keeps it from the workload."""
+def newer(conn: Conn, chunks: Sequence[UUID], workload: str, where: Where) -> list[Newer]:
+    """Of chunks that may not be used because their documents are superseded: the documents that the person may read and
+    that were asked about, with the newer one, where they may read that and nothing but its state and days keeps it from
+    the workload."""
     conn.execute("SELECT set_config('groundplan.explain', 'on', true)")
     found = conn.execute(
-        """SELECT DISTINCT d.id, d.path, d.title, d.superseded_by FROM chunk c JOIN document d ON d.id = c.document_id
-           WHERE c.id = ANY(%s) AND d.superseded_by IS NOT NULL AND kept_back(d, %s) = 'superseded'
-           ORDER BY d.path LIMIT 20""",
-        (list(chunks), workload),
+        f"""SELECT DISTINCT d.id, d.path, d.title, d.superseded_by FROM chunk c JOIN document d ON d.id = c.document_id
+            WHERE c.id = ANY(%(chunks)s) AND d.superseded_by IS NOT NULL AND kept_back(d, %(workload)s) = 'superseded'
+              AND {WITHIN} ORDER BY d.path LIMIT 20""",
+        {"chunks": list(chunks), "workload": workload, **bounds(where)},
     ).fetchall()
     rows = conn.execute(_NEWER, {"workload": workload, "ids": [row[3] for row in found]}).fetchall() if found else []
     conn.execute("SELECT set_config('groundplan.explain', 'off', true)")
