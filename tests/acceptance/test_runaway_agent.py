@@ -40,7 +40,6 @@ def test_an_agent_in_a_loop_is_stopped_by_its_budget_and_named(tmp_path: Path) -
         declared = stack.workspace / "assistant.yaml"
         text = declared.read_text().replace("stage: pilot", "team: care\nstage: pilot", 1)
         declared.write_text(f"{text}---\nkind: team\nname: care\n")
-        stack.tries = 5
         stack.start()
         upstream.control(mode="ok", tokens=TOKENS)
         agent = stack.key("assistant", "--budget", f"{LIMIT} USD/month")

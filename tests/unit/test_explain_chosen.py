@@ -24,13 +24,20 @@ def test_where_it_is_placed_and_what_decided_that() -> None:
 def test_who_was_asked_in_vain_is_named() -> None:
     assert chosen(receipt("two", ("one", "failed", 503), ("three", "not_billed", None)), PLACED) == [
         "It is placed at one: the cheapest in the EU.",
-        "one was asked too and gave no answer: failed (HTTP 503).",
-        "three was asked too and gave no answer: not_billed.",
+        "one was asked and gave no answer: failed (HTTP 503).",
+        "three was asked and gave no answer: not_billed.",
+        "two answered in its place.",
     ]
+    assert chosen(receipt("one", ("one", "failed", 503)), PLACED)[-1] == "one answered when it was asked again."
+    nobody = {
+        **receipt("one", ("one", "failed", 503)),
+        "attempts": [dict(deployment="one", outcome="failed", http_status=None)],
+    }
+    assert chosen(nobody, PLACED)[1:] == ["one was asked and gave no answer: failed."]
 
 
 def test_a_call_that_another_took_says_so() -> None:
-    assert chosen(receipt("two"), PLACED)[1:] == ["This call was taken by two in its place."]
+    assert chosen(receipt("two"), PLACED)[1:] == ["two answered in its place."]
 
 
 def test_a_router_says_its_own_reason_and_the_cache_asks_nobody() -> None:

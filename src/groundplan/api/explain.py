@@ -57,17 +57,20 @@ def chosen(facts: Facts, placement: Placement | None) -> list[str]:
     in vain."""
     if facts["cache"] in ("exact", "semantic"):
         return ["It is the answer that the same question got before; no model was asked."]
-    lines, route = [], facts.get("route")
+    lines, route, answered = [], facts.get("route"), facts["deployment"]
     vain = [attempt for attempt in facts["attempts"] if attempt["outcome"] != "ok"]
+    first = answered
     if route is not None:
         lines.append(f"{route['model']} was chosen ({route['by']}): {route['reason']}.")
     elif placement is not None and placement.primary is not None:
-        lines.append(f"It is placed at {placement.primary}: {placement.binding}.")
-        if facts["deployment"] != placement.primary and not vain:
-            lines.append(f"This call was taken by {facts['deployment']} in its place.")
+        first = placement.primary
+        lines.append(f"It is placed at {first}: {placement.binding}.")
     for attempt in vain:
         status = f" (HTTP {attempt['http_status']})" if attempt["http_status"] else ""
-        lines.append(f"{attempt['deployment']} was asked too and gave no answer: {attempt['outcome']}{status}.")
+        lines.append(f"{attempt['deployment']} was asked and gave no answer: {attempt['outcome']}{status}.")
+    if len(vain) < len(facts["attempts"]) and (vain or first != answered):
+        again = any(attempt["deployment"] == answered for attempt in vain)
+        lines.append(f"{answered} answered when it was asked again." if again else f"{answered} answered in its place.")
     return lines
 
 
