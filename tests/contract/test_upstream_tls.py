@@ -69,6 +69,22 @@ async def test_a_certificate_of_another_authority_is_refused_before_anything_is_
         assert await asked(pools.of(Wire(url, Tls(ca=f"file:{theirs.file}"), version))) == b"hi"
 
 
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_declared_authority_is_trusted_instead_of_the_systems_and_beside_others_of_its_file(
+    pools: Pools, tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, systems = Authority(tmp_path, "ours"), Authority(tmp_path, "systems")
+    monkeypatch.setenv("SSL_CERT_FILE", str(systems.file))
+    async with http1(echo, server_context(systems)) as port:
+        url = f"https://127.0.0.1:{port}/v1"
+        assert await asked(pools.of(Wire(url, None, version))) == b"hi"
+        refused = await failure(pools.of(Wire(url, Tls(ca=f"file:{ours.file}"), version)))
+        assert refused.kind == "refused" and not refused.sent
+        both = tmp_path / "both.pem"
+        both.write_bytes(ours.file.read_bytes() + systems.file.read_bytes())
+        assert await asked(pools.of(Wire(url, Tls(ca=f"file:{both}"), version))) == b"hi"
+
+
 async def test_the_name_in_the_certificate_is_the_hosts_or_the_declared_one(pools: Pools, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     async with http1(echo, server_context(authority, "model.acme.example")) as port:
@@ -262,3 +278,82 @@ async def test_a_connection_that_does_not_come_about_in_time_was_not_billed(pool
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"  # accepts, and never speaks TLS
         failed = await failure(pools.of(Wire(url, None, 2, connect_ms=300)))
         assert failed.kind == "connect_timeout" and not failed.sent
+
+
+async def test_proxies_of_the_environment_are_not_read(
+    pools: Pools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    authority = Authority(tmp_path)
+    async with http1(echo, server_context(authority)) as secure, http1(echo) as behind:
+        async with H2Server(behind).listening(None) as front:
+            ca = Tls(ca=f"file:{authority.file}")
+            for host in ("127.0.0.1", "localhost"):
+                assert await asked(pools.of(Wire(f"https://{host}:{secure}/v1", ca, 2))) == b"hi"
+                assert await asked(pools.of(Wire(f"http://{host}:{front.port}/v1", None, 2))) == b"hi"
+
+
+@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("version", [1, 2])
+async def test_whoever_waits_is_told_when_connections_are_broken_off(
+    pools: Pools, version: int, begun: bool, read: bool
+) -> None:
+    """Also who asks later; and the upstream learns it at once."""
+    came, left = asyncio.Event(), asyncio.Event()
+
+    async def stall(request: Request, response: Response) -> None:
+        if begun:
+            response.write(b"data: {}\n\n", response.start(200, b"content-type: text/event-stream\r\n"))
+        came.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    async def waits(connection: UpstreamConnection) -> None:
+        await connection.head(PATIENCE)
+        while await connection.chunk(PATIENCE) is not None:
+            pass
+
+    async with http1(stall) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
+        pool = pools.of(Wire(f"http://127.0.0.1:{front.port if version == 2 else behind}/v1", None, version))
+        connection = await pool.connect(PATIENCE)
+        connection.send(REQUEST)
+        waiting = asyncio.create_task(waits(connection)) if read else None
+        if begun and not read:
+            await connection.head(PATIENCE)
+        await came.wait()
+        pool.break_off("the deployment is stopped")
+        await left.wait()
+        with pytest.raises(UpstreamFailure, match="the deployment is stopped") as caught:
+            await (waiting or waits(connection))
+        connection.release()
+        assert caught.value.kind == "cut" and caught.value.sent
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_nothing_is_sent_through_a_pool_that_is_closed_and_what_waits_ends(version: int) -> None:
+    loop = asyncio.get_running_loop()
+    pools, came = Pools(loop), asyncio.Event()
+
+    async def stall(request: Request, response: Response) -> None:
+        came.set()
+        await asyncio.Event().wait()
+
+    async with http1(stall) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
+        pool = pools.of(Wire(f"http://127.0.0.1:{front.port if version == 2 else behind}/v1", None, version))
+        first = await pool.connect(PATIENCE)
+        second = await pool.connect(PATIENCE)
+        first.send(REQUEST)
+        waiting = asyncio.create_task(first.head(PATIENCE))
+        await came.wait()
+        pools.close()
+        with pytest.raises(UpstreamFailure) as caught:
+            await waiting
+        assert caught.value.kind == "cut" and caught.value.sent
+        with pytest.raises(UpstreamFailure) as caught:
+            second.send(REQUEST)
+            await second.head(PATIENCE)
+        assert not caught.value.sent

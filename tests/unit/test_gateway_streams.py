@@ -294,7 +294,7 @@ async def leaves(rig: Rig, seen: bytes) -> float:
     return took
 
 
-@pytest.mark.parametrize(("http", "seen"), [(1, b""), (1, b"You"), (2, b"You")])
+@pytest.mark.parametrize(("http", "seen"), [(1, b""), (1, b"You"), (2, b""), (2, b"You")])
 async def test_a_client_that_goes_away_cancels_upstream_within_100_ms(tmp_path: Path, http: int, seen: bytes) -> None:
     async with upstream("behind") as (model, server, port), H2Server(port).listening(None) as front:
         at = {"one": port if http == 1 else front.port}

@@ -1,5 +1,5 @@
 """Upstreams that are reached by HTTP/2, or through a proxy that itself speaks TLS: the same contract as `upstream`, on
-`pyreqwest`.
+`pyqwest`.
 
 Loaded only where a deployment declares it, since it costs more for each call than the own client. Connections, their
 multiplexing and their health are the library's; here each call is one stream. Does not follow redirects, decompress, or
@@ -9,15 +9,24 @@ read proxies from the environment.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from typing import TypeVar
 
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import PyreqwestError, RequestTimeoutError
-from pyreqwest.proxy import ProxyBuilder
+from pyqwest import (
+    ConnectTimeout,
+    Headers,
+    HTTPTransport,
+    HTTPVersion,
+    Proxy,
+    ReadError,
+    RemoteProtocolError,
+    Request,
+    Response,
+    StreamError,
+    StreamErrorCode,
+    WriteError,
+)
 
 from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
@@ -33,10 +42,14 @@ from groundplan.gateway.upstream.http1 import (
     split_url,
 )
 
-_WINDOW = 2 << 20
-"""Bytes of one answer, and of all answers of a connection, that may wait for us."""
 _OURS = frozenset({b"host", b"content-length", b"connection"})
 """Headers that HTTP/2 has other means for."""
+_BROKEN = (ConnectionError, RemoteProtocolError, ReadError, WriteError)
+"""What the library raises where no answer comes, or not all of it."""
+_NOWHERE = Proxy("http://127.0.0.1:1", no_proxy="*,0.0.0.0/0,::/0")
+"""A proxy for nothing. Where none at all is named, the library takes one from the environment."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +73,11 @@ class Http2Connection:
         self.headers: dict[bytes, bytes] = {}
         self._body: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._missing = -1
-        self._stream: Any = None
-        self._response: Any = None
-        self._sending: asyncio.Task[Any] | None = None
+        self._sending: asyncio.Future[Response] | None = None
+        self._response: Response | None = None
+        self._parts: AsyncIterator[bytes | memoryview | bytearray] | None = None
+        self._reading: asyncio.Future[bytes | memoryview | bytearray] | None = None
+        self._broken: UpstreamFailure | None = None
         self._total = 0
         self._complete = False
 
@@ -71,23 +86,26 @@ class Http2Connection:
         if self._missing >= 0:
             self._more(data)
             return
+        if self._pool.closed:
+            raise UpstreamFailure("cut", "the connection was closed before anything was sent", sent=False)
         head, _, body = data.partition(b"\r\n\r\n")
         first, *lines = head.split(b"\r\n")
         method, path, _ = first.split(b" ", 2)
         headers = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(b":") for line in lines)]
         length = next((int(value) for name, value in headers if name == b"content-length"), 0)
         kept = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers if n not in _OURS]
-        request = self._pool.client.request(method.decode("ascii"), self._pool.origin + path.decode("ascii"))
-        request = request.headers(kept)
         self._missing = length - len(body)
+        if not any(name == "user-agent" for name, _ in kept):
+            kept.append(("user-agent", "groundplan"))
+        content: bytes | AsyncIterator[bytes] = body
         if self._missing > 0:
             self._body.put_nowait(body)
-            request = request.headers([*kept, ("content-length", str(length))]).body_stream(self._rest())
-        else:
-            request = request.body_bytes(body)
-        # none of the answer is waited for with its head: a stream is passed on as it comes
-        self._stream = request.streamed_read_buffer_limit(0).build_streamed()
-        self._sending = self._pool.loop.create_task(self._stream.__aenter__())
+            kept.append(("content-length", str(length)))
+            content = self._rest()
+        url = self._pool.origin + path.decode("ascii")
+        request = Request(method.decode("ascii"), url, Headers(kept), content)
+        self._pool.calls.add(self)
+        self._sending = asyncio.ensure_future(self._pool.transport.execute(request))
 
     def _more(self, data: bytes) -> None:
         self._missing -= len(data)
@@ -101,22 +119,36 @@ class Http2Connection:
 
     async def head(self, seconds: float) -> int:
         """Status of the answer, within `seconds`."""
+        if self._broken is not None:
+            raise self._broken
         if self._sending is None:
             raise UpstreamFailure("cut", "nothing was sent", sent=False)
+        # who waits may go while the call goes on: `release` ends it
+        self._response = await self._within(seconds, asyncio.shield(self._sending))
+        self._parts = aiter(self._response.content)
+        self.status = self._response.status
+        self._take_headers(self._response.headers)
+        return self.status
+
+    async def _within(self, seconds: float, waited: asyncio.Future[_T]) -> _T:
+        """What is waited for. Tells each way to fail."""
         try:
             async with asyncio.timeout(seconds):
-                self._response = await asyncio.shield(self._sending)
-        except PyreqwestError as error:
+                try:
+                    return await waited
+                except asyncio.CancelledError:
+                    task = asyncio.current_task()
+                    if self._broken is None or (task is not None and task.cancelling()):
+                        raise
+                    raise self._broken from None
+        except _BROKEN as error:
             raise _failure(error) from error
         except TimeoutError as error:
             raise UpstreamFailure("timeout", "the upstream did not answer in time", sent=True) from error
-        self.status = int(self._response.status)
-        self._take_headers(self._response.headers.items())
-        return self.status
 
-    def _take_headers(self, headers: Any) -> None:
+    def _take_headers(self, headers: Headers) -> None:
         size = 0
-        for name, value in headers:
+        for name, value in headers.items():
             size += len(name) + len(value) + 4
             self.headers[name.lower().encode("latin-1")] = value.encode("utf-8", "replace")
         if size > HEAD_LIMIT:
@@ -130,20 +162,19 @@ class Http2Connection:
 
     async def chunk(self, seconds: float) -> bytes | None:
         """Next bytes of the body; None at its end."""
-        if self._complete:
-            return None
-        try:
-            async with asyncio.timeout(seconds):
-                data = await self._response.body_reader.read_chunk()
-        except PyreqwestError as error:
-            raise _failure(error) from error
-        except TimeoutError as error:
-            raise UpstreamFailure("timeout", "the upstream did not answer in time", sent=True) from error
-        if data is None:
-            self._complete = True
-            return None
-        self._total += len(data)
-        return bytes(data)
+        while self._parts is not None and not self._complete:
+            if self._broken is not None:
+                raise self._broken
+            self._reading = asyncio.ensure_future(anext(self._parts))
+            try:
+                data = await self._within(seconds, self._reading)
+            except StopAsyncIteration:
+                self._complete = True
+                return None
+            if data:
+                self._total += len(data)
+                return bytes(data)
+        return None
 
     async def body(self, seconds: float, most: float = FOREVER) -> bytes:
         """The whole body; `seconds` may pass between two arrivals, and `most` until its end."""
@@ -158,22 +189,29 @@ class Http2Connection:
         return b"".join(parts)
 
     def release(self) -> None:
-        """The end of this call; an answer that is not complete is reset, so that the upstream stops working for it."""
-        if self._sending is not None:
-            self._pool.end(self._close())
-
-    abort = release
-
-    async def _close(self) -> None:
+        """The end of this call; an answer that is not complete is reset, so that the upstream stops working for it,
+        also where nothing of it has come."""
+        self._pool.calls.discard(self)
         sending, self._sending = self._sending, None
         if sending is None:
             return
         if not sending.done():
             sending.cancel()
-        # what it ends with was told by `head` already, or nobody asks
-        with suppress(PyreqwestError, asyncio.CancelledError, OSError):
-            await sending
-            await self._stream.__aexit__(None, None, None)
+        elif not sending.cancelled() and sending.exception() is None and not self._complete:
+            self._pool.end(sending.result().aclose())
+        if self._missing > 0:
+            self._body.put_nowait(None)
+
+    abort = release
+
+    def break_off(self, why: str) -> None:
+        """End the answer here, as if the upstream had cut it."""
+        if self._complete:
+            return
+        self._broken = UpstreamFailure("cut", why, sent=True)
+        if self._reading is not None:
+            self._reading.cancel()
+        self.release()
 
 
 class Http2Pool:
@@ -188,8 +226,10 @@ class Http2Pool:
         authority = parts.netloc.rpartition("@")[2]
         self.host_header = authority.encode("ascii")
         self.origin = f"{parts.scheme}://{authority}"
-        self.client = _client(parts.scheme, far or Far())
-        self._ending: set[asyncio.Task[None]] = set()
+        self.transport = _transport(parts.scheme, far or Far())
+        self.closed = False
+        self.calls: set[Http2Connection] = set()
+        self._ending: set[asyncio.Future[None]] = set()
 
     def idle(self) -> Http2Connection | None:
         """Never one: the library keeps connections itself."""
@@ -200,9 +240,9 @@ class Http2Pool:
         fails."""
         return Http2Connection(self)
 
-    def end(self, closing: Any) -> None:
-        """Run the end of a call to its end."""
-        task = self.loop.create_task(closing)
+    def end(self, closing: Awaitable[None]) -> None:
+        """Run the end of a call, or of all, to its end."""
+        task = asyncio.ensure_future(closing, loop=self.loop)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
@@ -212,44 +252,45 @@ class Http2Pool:
     def retire(self) -> None:
         """Another pool takes over; connections end by themselves once they are idle."""
 
-    def break_off(self, why: str) -> None:  # noqa: ARG002 -- the library words it
+    def break_off(self, why: str) -> None:
         """Whoever waits for an answer is told that it was cut."""
-        self.end(self.client.close())
+        for call in list(self.calls):
+            call.break_off(why)
 
     def close(self) -> None:
-        self.end(self.client.close())
+        self.closed = True
+        self.break_off("the gateway closed the connection")
+        self.end(self.transport.aclose())
 
 
-def _client(scheme: str, far: Far) -> Client:
-    builder = ClientBuilder()
-    if far.version == 1:
-        builder = builder.http1_only()
-    else:  # in the clear there is nothing to agree upon the version with
-        builder = builder.http2_prior_knowledge() if scheme == "http" else builder.http2(True)
-    builder = (
-        builder.follow_redirects(False)
-        .gzip(False)
-        .brotli(False)
-        .zstd(False)
-        .deflate(False)
-        .referer(False)
-        .no_proxy()
-        .user_agent("groundplan")
-        .connect_timeout(timedelta(seconds=far.connect_seconds))
-        .pool_idle_timeout(timedelta(seconds=IDLE_SECONDS))
-        .http2_initial_stream_window_size(_WINDOW)
-        .http2_initial_connection_window_size(_WINDOW)
-        .http2_keep_alive_interval(timedelta(seconds=10))
-        .http2_keep_alive_timeout(timedelta(seconds=5))
-        .tcp_nodelay(True)
-    )
+def _transport(scheme: str, far: Far) -> HTTPTransport:
+    version: HTTPVersion | None = HTTPVersion.HTTP1
+    if far.version == 2:  # in the clear there is nothing to agree upon the version with
+        version = HTTPVersion.HTTP2 if scheme == "http" else None
+    tls = far.tls or Tls()
     try:
-        if far.tls is not None:
-            builder = _trusting(builder, far.tls)
-        if far.proxy is not None:
-            builder = builder.proxy(_proxy(far))
-        return builder.build()
-    except (PyreqwestError, OSError, ValueError) as error:
+        ca = path_of(tls.ca).read_bytes() if tls.ca is not None else None
+        cert = path_of(tls.cert).read_bytes() if tls.cert is not None else None
+        key = path_of(tls.key).read_bytes() if tls.key is not None else b""
+        return HTTPTransport(
+            tls_ca_cert=ca,
+            # a proxy's certificate may be of another authority than the upstream's
+            tls_include_system_certs=ca is None or (far.proxy or "").startswith("https:"),
+            tls_cert=cert,
+            tls_key=key if cert is not None else None,
+            http_version=version,
+            proxy=_NOWHERE if far.proxy is None else _proxy(far.proxy, far.proxy_credentials),
+            connect_timeout=far.connect_seconds,
+            pool_idle_timeout=IDLE_SECONDS,
+            tcp_keepalive_interval=5.0,
+            enable_gzip=False,
+            enable_brotli=False,
+            enable_zstd=False,
+            use_system_dns=True,
+            follow_redirects=False,
+            enable_otel=False,
+        )
+    except (RuntimeError, OSError, ValueError) as error:
         raise Invalid(
             f"the way to the upstream cannot be prepared: {error.__class__.__name__}",
             code="tls_unreadable",
@@ -257,40 +298,26 @@ def _client(scheme: str, far: Far) -> Client:
         ) from error
 
 
-def _trusting(builder: ClientBuilder, tls: Tls) -> ClientBuilder:
-    if tls.ca is not None:
-        for one in path_of(tls.ca).read_bytes().split(b"-----END CERTIFICATE-----")[:-1]:
-            builder = builder.add_root_certificate_pem(one + b"-----END CERTIFICATE-----\n")
-    if tls.cert is not None:
-        identity = path_of(tls.cert).read_bytes()
-        if tls.key is not None:
-            identity += b"\n" + path_of(tls.key).read_bytes()
-        builder = builder.identity_pem(identity)
-    return builder
+def _proxy(url: str, credentials: str) -> Proxy:
+    name, _, password = credentials.partition(":")
+    return Proxy(url, auth=(name, password) if name else None)
 
 
-def _proxy(far: Far) -> ProxyBuilder:
-    proxy = ProxyBuilder.all(far.proxy or "")
-    name, _, password = far.proxy_credentials.partition(":")
-    return proxy.basic_auth(name, password) if name else proxy
-
-
-def _failure(error: PyreqwestError) -> UpstreamFailure:
+def _failure(error: Exception) -> UpstreamFailure:
     """Only a failure to connect is certainly not billed. The class of an error does not tell: the library also calls it
-    a `ConnectError` when a connection breaks after the request went out; its chain of causes does."""
-    causes = _causes(error)
-    told = "".join(c if c.isprintable() else "?" for c in causes[-1])[:160]
-    if "client error (Connect)" in causes:
-        kind = "connect_timeout" if isinstance(error, RequestTimeoutError) else "refused"
-        return UpstreamFailure(kind, f"no connection: {told}", sent=False)
-    if isinstance(error, RequestTimeoutError):
-        return UpstreamFailure("timeout", "the upstream did not answer in time", sent=True)
-    kind = "malformed" if "parse" in told or "invalid" in told or "PROTOCOL_ERROR" in told else "cut"
-    return UpstreamFailure(kind, f"the upstream broke off: {told}", sent=True)
+    a `ConnectionError` when a connection breaks after the request went out, and a `RemoteProtocolError` when one ends
+    without a last word; its chain of causes does."""
+    _, connecting, causes = str(error).partition("client error (Connect): ")
+    if connecting:
+        kind = "connect_timeout" if isinstance(error, ConnectTimeout) else "refused"
+        return UpstreamFailure(kind, f"no connection: {_printable(causes)}", sent=False)
+    # the innermost cause, without the page about it that the library may name
+    told = _printable(str(error).partition(": https://")[0].rpartition(": ")[2])
+    malformed = "parse" in told or "invalid" in told
+    if isinstance(error, StreamError):
+        malformed = error.code == StreamErrorCode.PROTOCOL_ERROR
+    return UpstreamFailure("malformed" if malformed else "cut", f"the upstream broke off: {told}", sent=True)
 
 
-def _causes(error: PyreqwestError) -> list[str]:
-    """From the outermost to the innermost; the class's name where there is none."""
-    details = getattr(error, "details", None)
-    causes = details.get("causes") if isinstance(details, dict) else None
-    return [str(cause.get("message", "")) for cause in causes or ()] or [error.__class__.__name__]
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)[:160]
