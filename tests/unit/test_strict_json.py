@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid, WrongType
 from groundplan.gateway.http import strict_json
-from groundplan.gateway.http.strict_json import MOST_DEPTH, refuse_duplicates
+from groundplan.gateway.http.strict_json import MOST_DEPTH, refuse_depth, refuse_duplicates
 from groundplan.gateway.surfaces import chat, embeddings
 from groundplan.gateway.surfaces.body import QUERY_CHARACTERS
 from groundplan.gateway.surfaces.chat import ChatCompletions
@@ -104,13 +104,16 @@ def test_deep_nesting_is_refused_wherever_it_is(depth: int, start: bytes, end: b
         assert caught.value.code in ("body_not_json", "body_invalid", "content_unsupported")
 
 
+@pytest.mark.parametrize("size", [0, 2_000, 5_000, 100_000, 200_000])
+@pytest.mark.parametrize("text", [b"[[{{", b"word [", b"word "])
 @pytest.mark.parametrize(("start", "end"), [(b"[", b"]"), (b'{"a":', b"}")])
-def test_five_hundred_levels_are_read_and_one_more_is_not(start: bytes, end: bytes) -> None:
-    """The body itself is the first; brackets in a text are none."""
+def test_five_hundred_levels_are_read_and_one_more_is_not(start: bytes, end: bytes, text: bytes, size: int) -> None:
+    """The body itself is the first; brackets in a text are none, however long it is."""
 
     def nested(levels: int) -> bytes:
         deep = start * (levels - 1) + b"1" + end * (levels - 1)
-        return b'{"model":"a","messages":[{"role":"user","content":"[[{{"}],"metadata":' + deep + b"}"
+        said = text + b" " * (size // 2) + text * (size // 2 // len(text))
+        return b'{"model":"a","messages":[{"role":"user","content":"' + said + b'"}],"metadata":' + deep + b"}"
 
     assert MOST_DEPTH == 500
     assert chat.read(nested(500)).model == "a"
@@ -118,6 +121,17 @@ def test_five_hundred_levels_are_read_and_one_more_is_not(start: bytes, end: byt
     with pytest.raises(Invalid) as caught:
         chat.read(nested(501))
     assert caught.value.code == "body_not_json" and "more than 500 levels" in caught.value.message
+
+
+@pytest.mark.parametrize("size", [0, 5_000, 200_000])
+def test_levels_are_counted_to_the_last_where_there_are_no_other_brackets(size: int) -> None:
+    for levels in (500, 501):
+        body = b"[" * levels + b'"' + b" " * size + b'"' + b"]" * levels
+        if levels == 500:
+            refuse_depth(body)
+            continue
+        with pytest.raises(Invalid, match="more than 500 levels"):
+            refuse_depth(body)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from groundplan.core.errors import Invalid
 _decode = msgspec.json.Decoder().decode
 _QUOTE, _SPACE = ord('"'), b" \t\r\n"
 _LARGE, _COLONS = 4096, 400
+_DENSE = 256
+"""Bytes that are looked at in the time of one search."""
 MOST_DEPTH = 500
 """Levels of nesting; parsers differ in what they bear, and so do versions of Python."""
 _MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
@@ -32,7 +34,8 @@ class _Twice(Exception):
 
 def refuse_depth(body: bytes) -> None:
     """Raise `Invalid` where a body is nested deeper than `MOST_DEPTH`; only one with so many brackets is looked at."""
-    if body.count(b"[") + body.count(b"{") <= MOST_DEPTH:
+    small = len(body) <= _LARGE
+    if body.count(b"[") + body.count(b"{") <= MOST_DEPTH if small else _few_brackets(body):
         return
     depth = 0
     for found in _MARKS.finditer(body):
@@ -47,6 +50,20 @@ def refuse_depth(body: bytes) -> None:
                 )
         elif mark in (b"]", b"}"):
             depth -= 1
+
+
+def _few_brackets(body: bytes) -> bool:
+    """Whether there are no more than levels that are borne. In a large body that has few, to search for each takes a
+    fraction of a look at every byte."""
+    most, found = min(MOST_DEPTH, len(body) // _DENSE), 0
+    for mark in (b"[", b"{"):
+        at = body.find(mark)
+        while at >= 0:
+            found += 1
+            if found > most:
+                return most < MOST_DEPTH and body.count(b"[") + body.count(b"{") <= MOST_DEPTH
+            at = body.find(mark, at + 1)
+    return True
 
 
 def refuse_duplicates(body: bytes, known: int) -> None:

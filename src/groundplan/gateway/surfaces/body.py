@@ -74,6 +74,7 @@ def read_fields(
 ) -> tuple[dict[str, msgspec.Raw], Read]:
     """The top-level fields as raw JSON, in order, and the typed part of them. Raises `Invalid`.
 
+    Two passes, since a decoder gives either the fields that it knows or the bytes of all; neither copies what is `Raw`.
     `nested` tells how many names the typed part knows to be in objects below the top; it may know too few, which costs
     time only.
     """
