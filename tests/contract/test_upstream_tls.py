@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import threading
@@ -20,6 +21,7 @@ from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.upstream.http1 import Pool, UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.http2 import Http2Connection
 from groundplan.gateway.upstream.pools import Pools, Wire
 
 REQUEST = b"POST /v1/x HTTP/1.1\r\nhost: u\r\ncontent-length: 2\r\n\r\nhi"
@@ -357,3 +359,22 @@ async def test_nothing_is_sent_through_a_pool_that_is_closed_and_what_waits_ends
             second.send(REQUEST)
             await second.head(PATIENCE)
         assert not caught.value.sent
+
+
+async def test_a_call_over_http2_that_is_done_is_freed_at_once(pools: Pools) -> None:
+    def calls() -> int:
+        return sum(type(one) is Http2Connection for one in gc.get_objects())
+
+    async with http1(echo) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
+        pool = pools.of(Wire(f"http://127.0.0.1:{front.port}/v1", None, 2))
+        assert await asked(pool) == b"hi"
+        gc.collect()
+        before = calls()
+        gc.disable()
+        try:
+            for _ in range(5):
+                assert await asked(pool) == b"hi"
+            while calls() > before:  # noqa: ASYNC110 -- what is waited for has no event
+                await asyncio.sleep(0.01)
+        finally:
+            gc.enable()

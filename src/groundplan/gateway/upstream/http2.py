@@ -145,6 +145,8 @@ class Http2Connection:
             raise _failure(error) from error
         except TimeoutError as error:
             raise UpstreamFailure("timeout", "the upstream did not answer in time", sent=True) from error
+        finally:
+            del waited  # it keeps what it raised, which knows this frame: they would stay until garbage is looked for
 
     def _take_headers(self, headers: Headers) -> None:
         size = 0
@@ -171,6 +173,8 @@ class Http2Connection:
             except StopAsyncIteration:
                 self._complete = True
                 return None
+            finally:
+                self._reading = None
             if data:
                 self._total += len(data)
                 return bytes(data)
