@@ -153,6 +153,15 @@ def test_a_question_finds_its_passage_with_file_and_lines(world: World) -> None:
     assert "28 days" in first.text
 
 
+def test_what_was_just_taken_in_is_counted(world: World) -> None:
+    """Else PostgreSQL plans a search as if there were nothing, until it counts by itself."""
+    world.ingest()
+    rows = world.control.execute(
+        "SELECT relname, reltuples FROM pg_class WHERE oid IN ('document'::regclass, 'chunk'::regclass)"
+    ).fetchall()
+    assert {name for name, count in rows if count > 0} == {"document", "chunk"}
+
+
 def test_only_readers_see_a_document_by_words_and_by_meaning(world: World) -> None:
     world.ingest()
     for query in ("salary table band 4", "What are people in the fourth grade paid?"):

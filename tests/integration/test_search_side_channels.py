@@ -35,6 +35,32 @@ def test_hidden_documents_change_no_answer(companies: tuple[Company, Company]) -
     assert without.ask("secret") == with_hidden.ask("secret"), "a word that stands in hidden documents only"
 
 
+def read(company: Company) -> dict[str, tuple[int, int]]:
+    """Of chunks and documents: how often one of the tables was looked through, and how many rows were looked at."""
+    with company.pool.connection() as conn:
+        conn.execute("SELECT pg_stat_force_next_flush()")
+        rows = conn.execute(
+            """SELECT relname, seq_scan, seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables
+               WHERE relname IN ('chunk', 'document')"""
+        ).fetchall()
+    return {name: (scans, looked) for name, scans, looked in rows}
+
+
+def test_hidden_documents_are_not_looked_at(companies: tuple[Company, Company]) -> None:
+    """However few documents there are: what is looked at takes time."""
+    told = []
+    for company in companies:
+        for query in QUERIES[:10]:
+            company.ask(query)
+        before = read(company)
+        for query in QUERIES:
+            company.ask(query)
+        after = read(company)
+        told.append({name: (after[name][0] - before[name][0], after[name][1] - before[name][1]) for name in after})
+    assert told[0] == told[1]
+    assert all(scans == 0 and looked > len(QUERIES) for scans, looked in told[0].values()), told
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_ten_thousand_pairs_cannot_be_told_apart(companies: tuple[Company, Company]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import replace
@@ -103,6 +104,12 @@ def test_own_questions_are_measured_by_document_span_source_and_floor() -> None:
     assert (by_floor[0.0]["answered"], by_floor[0.0]["rightly_unanswered"]) == (0.75, 0.5)
     assert (by_floor[0.4]["answered"], by_floor[0.4]["right"], by_floor[0.4]["rightly_unanswered"]) == (0.5, 1.0, 1.0)
     assert by_floor[0.7]["answered"] == 0.25
+    # with no floor the third is answered, though nothing answers it; from 0.35 on it is left, and the second is not
+    assert found["calibrated"] == {"floor": 0.35, "handled": 1.0, "handled_now": 0.75}
+    declared = [dataclasses.replace(one, floor=0.6) for one in given]
+    assert figures(declared)["calibrated"] == {"floor": 0.35, "handled": 1.0, "handled_now": 0.75}, (
+        "now the second is left"
+    )
 
 
 def test_an_answer_that_is_quoted_from_a_copy_counts_where_it_says_so() -> None:

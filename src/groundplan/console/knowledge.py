@@ -146,9 +146,11 @@ async def evaluations(request: Request, visitor: Signed) -> HTMLResponse:
     reply = await visitor.api.get("/api/knowledge/signals")
     used = reply.body if reply.ok else {"documents": [], "unanswered": []}
     pictures = {"abstention": plot.abstention(newest), "parts": plot.parts(newest)}
+    best = newest.get("calibrated")
     return await show(
-        request, visitor, "evaluations.html", HERE, tab="evaluations", lines=lines, used=used, **pictures, **found
-    )
+        request, visitor, "evaluations.html", HERE, tab="evaluations", lines=lines, used=used, best=best, **pictures,
+        **found,
+    )  # fmt: skip
 
 
 @router.post("/do/knowledge/decide")

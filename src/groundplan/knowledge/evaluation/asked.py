@@ -66,6 +66,7 @@ def figures(given: Sequence[Given], sensitivity: Mapping[str, str] | None = None
         "span_recall": round(float(np.mean(spans)), 5) if spans else None,
         "abstained": round(sum(map(_abstains, given)) / len(given), 5),
         "abstention": _curve(given),
+        "calibrated": _calibrated(given),
         "p50_ms": round(float(np.percentile(times, 50)), 2),
         "p95_ms": round(float(np.percentile(times, 95)), 2),
         "questions": len(given),
@@ -130,15 +131,38 @@ def _figures(given: Sequence[Given], found: Figures, ids: Sequence[str]) -> dict
     }
 
 
+def _calibrated(given: Sequence[Given]) -> dict[str, float]:
+    """The floor with which most questions are handled as they should be (the lowest of equal ones), which part that is,
+    and which part it is with the floors that their workloads have."""
+    handled = {floor: _handled(given, [one.confidence >= floor for one in given]) for floor in FLOORS}
+    best = max(FLOORS, key=lambda floor: (handled[floor], -floor))
+    now = _handled(given, [not _abstains(one) for one in given])
+    return {"floor": best, "handled": handled[best], "handled_now": now}
+
+
+def _handled(given: Sequence[Given], answers: Sequence[bool]) -> float:
+    """The part that is answered rightly, or left where nothing answers it."""
+    good = (
+        _right(one) if answered and one.passages else not _wanted(one)
+        for one, answered in zip(given, answers, strict=True)
+    )  # fmt: skip
+    return round(sum(good) / len(given), 4)
+
+
+def _right(one: Given) -> bool:
+    """Whether a document that answers is among the first three."""
+    return not _wanted(one).isdisjoint(list(_ranking(one.passages))[:3])
+
+
 def _curve(given: Sequence[Given]) -> list[dict[str, float]]:
     return [_at(given, floor) for floor in FLOORS]
 
 
 def _at(given: Sequence[Given], floor: float) -> dict[str, float]:
-    """With this floor: the part that is answered, how often rightly (a document that answers is among the first three),
-    and how many of the questions without an answer are left unanswered."""
+    """With this floor: the part that is answered, how often rightly, and how many of the questions without an answer
+    are left unanswered."""
     answered = [one for one in given if one.passages and one.confidence >= floor]
-    right = [one for one in answered if _wanted(one) & set(list(_ranking(one.passages))[:3])]
+    right = [one for one in answered if _right(one)]
     without = [one for one in given if not _wanted(one)]
     left = [one for one in without if not one.passages or one.confidence < floor]
     return {

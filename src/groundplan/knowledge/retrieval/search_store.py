@@ -111,9 +111,11 @@ def read(conn: Conn, chunks: Sequence[UUID], sources: Sequence[str], question: V
     """Those of the chunks that the person may read, as they are now."""
     with conn.cursor(binary=True, row_factory=args_row(Found)) as cursor:
         rows = cursor.execute(
+            # one after the other: with few documents they would be joined from their side, hidden ones among them
             f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %s::halfvec) AS similarity
-                FROM chunk c JOIN document d ON d.id = c.document_id
-                WHERE c.id = ANY(%s) AND d.source = ANY(%s) AND c.text <> ''""",
+                FROM unnest(%s::uuid[]) AS w(id),
+                  LATERAL (SELECT * FROM chunk WHERE id = w.id AND text <> '' OFFSET 0) c,
+                  LATERAL (SELECT * FROM document WHERE id = c.document_id AND source = ANY(%s) OFFSET 0) d""",
             (None if question is None else Halfvec(question), list(chunks), list(sources)),
             prepare=True,
         ).fetchall()
