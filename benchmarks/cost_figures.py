@@ -20,7 +20,17 @@ from groundplan.api.caller import Caller
 from groundplan.api.context import Services
 from groundplan.api.genesis import take_up_keys
 from groundplan.api.release import Releases
-from groundplan.api.routes import costs, experiments, ledger, limits, opportunities, replays, routing, workloads
+from groundplan.api.routes import (
+    costs,
+    experiments,
+    ledger,
+    limits,
+    opportunities,
+    replays,
+    routing,
+    tickets,
+    workloads,
+)
 from groundplan.core.audit.entry import OPERATOR
 from groundplan.core.clock import SystemClock
 from groundplan.core.home import Home
@@ -180,6 +190,7 @@ def _one_workload(services: Services) -> dict[str, Figure]:
         "/api/cost/people?workload": lambda: costs.people(services, READER, workload=name, limit=50),
         "/api/cost/features?workload": lambda: costs.features(services, READER, workload=name),
         "/api/cost/outcomes": lambda: costs.outcomes(services, READER),
+        "/api/cost/tickets": lambda: tickets.tickets(services, READER),
     }
 
 

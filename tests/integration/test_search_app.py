@@ -29,7 +29,8 @@ from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database
 
 SOURCE = Source(name="handbook", path="docs", sensitivity="internal", owner="dana@acme.example", readers=["everyone"])
-_END_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+_END_ALL = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s"
+"""Each is gone when this returns."""
 
 
 def lag(home: Home) -> int:
