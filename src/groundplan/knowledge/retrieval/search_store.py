@@ -135,11 +135,13 @@ def changed(conn: Conn, after: int, sources: Sequence[str], question: Vectors, l
     first."""
     with conn.cursor(binary=True, row_factory=args_row(Found)) as cursor:
         return cursor.execute(
+            # each is looked up by itself: joined, a plan for any number of changes would read nearly everything
             f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %(question)s::halfvec) AS similarity
-                FROM chunk c JOIN document d ON d.id = c.document_id
-                WHERE c.document_id IN (SELECT document_id FROM chunk WHERE changed > %(after)s
-                    UNION SELECT id FROM document WHERE noted > %(after)s)
-                  AND d.source = ANY(%(sources)s) AND c.text <> '' AND c.embedding IS NOT NULL
+                FROM (SELECT document_id AS id FROM chunk WHERE changed > %(after)s
+                    UNION SELECT id FROM document WHERE noted > %(after)s) AS new,
+                  LATERAL (SELECT * FROM document WHERE id = new.id AND source = ANY(%(sources)s) OFFSET 0) d,
+                  LATERAL (SELECT * FROM chunk
+                    WHERE document_id = d.id AND text <> '' AND embedding IS NOT NULL OFFSET 0) c
                 ORDER BY c.embedding <=> %(question)s::halfvec LIMIT %(limit)s""",
             {"question": Halfvec(question), "after": after, "sources": list(sources), "limit": limit},
             prepare=True,
