@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -17,9 +16,10 @@ from groundplan.api import cost_book, served
 from groundplan.api.caller import Reader
 from groundplan.api.context import Services, Using
 from groundplan.api.cost_book import LAST_YEAR, Days
-from groundplan.core.errors import Invalid, TooLarge
+from groundplan.api.sent_file import pairs, text_of
+from groundplan.core.errors import Invalid
 from groundplan.economics.beside import TERMS, Beside, beside
-from groundplan.economics.bill import MAX_BYTES, Bill, read_bill
+from groundplan.economics.bill import Bill, read_bill
 from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, Row, exchange_rates, reconcile
 from groundplan.ledger import archive_store, queries
 
@@ -49,36 +49,10 @@ async def reconcile_bill(
     request: Request, services: Using, _: Reader, query: Annotated[BillQuery, Query()]
 ) -> dict[str, Any]:
     """Compare a CSV bill or usage export (the body, up to 16 MiB) with the ledger. Reads only, keeps nothing."""
-    text = await _body(request)
+    text = await text_of(request, "bill", "Split it by day or model.")
     said, rates = pairs(query.columns), exchange_rates(pairs(query.rate))
     bill = await run_in_threadpool(read_options, text, query.name, said, query.first, query.last)
     return await run_in_threadpool(_compared, services, bill, query, rates)
-
-
-async def _body(request: Request) -> str:
-    """The file as text. Raises `TooLarge` as soon as it is known to be."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BYTES:
-            raise TooLarge("the file is larger than 16 MiB", code="bill_too_large", hint="Split it by day or model.")
-        parts.append(part)
-    try:
-        return b"".join(parts).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Invalid("the file is not text in UTF-8", code="bill_syntax", hint="Export it as CSV.") from error
-
-
-def pairs(given: Sequence[str]) -> dict[str, str]:
-    """`amount=Cost` -> amount: Cost. Raises `Invalid`."""
-    found = {}
-    for text in given:
-        key, separator, value = text.partition("=")
-        if not separator or not key.strip():
-            raise Invalid(f"{text[:40]} has no value", code="option_form", hint="Write amount=COLUMN or EUR=1.08.")
-        found[key.strip()] = value.strip()
-    return found
 
 
 def read_options(text: str, name: str, said: dict[str, str], first: date | None, last: date | None) -> Bill:

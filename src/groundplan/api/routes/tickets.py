@@ -20,12 +20,12 @@ from groundplan.api import cost_book
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Services, Using
 from groundplan.api.routes.costs import Day
-from groundplan.api.routes.reconcile import pairs
+from groundplan.api.sent_file import pairs, text_of
 from groundplan.core.audit.store import record
 from groundplan.core.error_shape import problem_json
-from groundplan.core.errors import Conflict, Invalid, NotFound, Problem, TooLarge
+from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
 from groundplan.core.money import ceil_div, format_usd, from_decimal
-from groundplan.economics.tickets import MAX_BYTES, Row, read_tickets
+from groundplan.economics.tickets import Row, read_tickets
 from groundplan.ledger import outcome_store, ticket_store
 
 router = APIRouter(tags=["ledger"])
@@ -55,7 +55,7 @@ async def imported(
 ) -> dict[str, Any]:
     """Take over what a ticket system says of its tickets (the body: CSV or JSON up to 16 MiB, also the one object of a
     webhook). Lines that cannot be taken are told with their place; tickets that no call worked on are only counted."""
-    text = await _body(request)
+    text = await text_of(request, "tickets", "Export fewer days at once.")
     return await run_in_threadpool(_import, services, caller, text, query)
 
 
@@ -81,24 +81,6 @@ def tickets(
             for row in rows
         ],
     }  # fmt: skip
-
-
-async def _body(request: Request) -> str:
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BYTES:
-            hint = "Export fewer days at once."
-            raise TooLarge("the file is larger than 16 MiB", code="tickets_too_large", hint=hint)
-        parts.append(part)
-    try:
-        text = b"".join(parts).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Invalid("the file is not text in UTF-8", code="tickets_syntax", hint="Export it as UTF-8.") from error
-    if "\0" in text:
-        raise Invalid("the file has NUL bytes", code="tickets_syntax", hint="Export it as CSV or JSON.")
-    return text
 
 
 def _import(services: Services, caller: Caller, text: str, query: ImportQuery) -> dict[str, Any]:

@@ -1,0 +1,42 @@
+"""A file that is the body of a request, and what is said of how to read it. Keeps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from fastapi import Request
+
+from groundplan.core.errors import Invalid, TooLarge
+
+MAX_BYTES: Final = 16 << 20
+
+
+async def text_of(request: Request, kind: str, smaller: str) -> str:
+    """The file as text. Raises `TooLarge` (KIND_too_large) as soon as it is known to be, with `smaller` as what to do,
+    and `Invalid` (KIND_syntax) where it is no text."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BYTES:
+            raise TooLarge("the file is larger than 16 MiB", code=f"{kind}_too_large", hint=smaller)
+        parts.append(part)
+    try:
+        text = b"".join(parts).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Invalid("the file is not text in UTF-8", code=f"{kind}_syntax", hint="Export it as UTF-8.") from error
+    if "\0" in text:
+        raise Invalid("the file has NUL bytes", code=f"{kind}_syntax", hint="Export it as text, such as CSV.")
+    return text
+
+
+def pairs(given: Sequence[str]) -> dict[str, str]:
+    """`amount=Cost` -> amount: Cost. Raises `Invalid`."""
+    found = {}
+    for text in given:
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise Invalid(f"{text[:40]} has no value", code="option_form", hint="Write amount=COLUMN or EUR=1.08.")
+        found[key.strip()] = value.strip()
+    return found
