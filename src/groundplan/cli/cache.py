@@ -7,10 +7,8 @@ from typing import Annotated
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.keys import effective_text
+from groundplan.cli.keys import tell_ended
 from groundplan.cli.options import HomeOption, JsonOption
-from groundplan.cli.output import emit
-from groundplan.core.errors import Unavailable
 
 app = typer.Typer(help="Answers that are given again to the same request.", rich_markup_mode=None)
 
@@ -28,6 +26,4 @@ def clear(
 ) -> None:
     """Forget what a workload answered before. Exit 69 where some gateway has not acknowledged it yet."""
     value = ControlClient.connect(home).post("/api/cache/clear", {"workload": workload})
-    emit(value, as_json, effective_text(f"answers of {workload} are cleared", value["effective"]))
-    if not value["effective"]["complete"]:
-        raise typer.Exit(Unavailable.exit_code)
+    tell_ended(f"answers of {workload} are cleared", value, as_json)

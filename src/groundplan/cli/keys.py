@@ -9,6 +9,7 @@ import typer
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
+from groundplan.core.errors import Unavailable
 
 app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -85,9 +86,17 @@ def _terms(key: dict[str, Any]) -> str:
 
 @app.command()
 def revoke(key_id: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Stop a key, and say which gateways have taken note."""
+    """Stop a key, and say which gateways have taken note. Exit 69 where some gateway has not yet."""
     value = ControlClient.connect(home).delete(f"/api/keys/{key_id}")
-    emit(value, as_json, effective_text(f"key {key_id} is revoked", value["effective"]))
+    tell_ended(f"key {key_id} is revoked", value, as_json)
+
+
+def tell_ended(what: str, value: dict[str, Any], as_json: bool) -> None:
+    """Tell what was taken away. Exits 69 while some gateway may still go by what was: a script must not take it for
+    done."""
+    emit(value, as_json, effective_text(what, value["effective"]))
+    if not value["effective"]["complete"]:
+        raise typer.Exit(Unavailable.exit_code)
 
 
 def effective_text(what: str, effective: dict[str, object]) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.keys import effective_text
+from groundplan.cli.keys import tell_ended
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 
@@ -78,9 +78,9 @@ def hand_over(
 def person_leaves(
     email: Annotated[str, typer.Argument(metavar="E-MAIL")], home: HomeOption = None, as_json: JsonOption = False
 ) -> None:
-    """Somebody has left: all their permissions, sessions and keys end."""
+    """Somebody has left: all their permissions, sessions and keys end. Exit 69 where some gateway has not heard yet."""
     value = ControlClient.connect(home).delete(f"/api/people/{email}")
-    emit(value, as_json, effective_text(f"{email} has left", value["effective"]))
+    tell_ended(f"{email} has left", value, as_json)
 
 
 @groups.command("list")
@@ -112,6 +112,7 @@ def join(group: str, member: str, home: HomeOption = None, as_json: JsonOption =
 
 @groups.command("leave")
 def leave(group: str, member: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Take MEMBER out of GROUP: the next retrieval no longer sees what only GROUP may read."""
+    """Take MEMBER out of GROUP: the next retrieval no longer sees what only GROUP may read. Exit 69 where some gateway
+    has not heard yet."""
     value = ControlClient.connect(home).delete(f"/api/groups/{group}/members/{member}")
-    emit(value, as_json, effective_text(f"{member} is out of {group}", value["effective"]))
+    tell_ended(f"{member} is out of {group}", value, as_json)

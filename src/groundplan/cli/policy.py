@@ -10,7 +10,7 @@ import typer
 
 from groundplan.catalog.units import duration_ms
 from groundplan.cli.client import ControlClient
-from groundplan.cli.keys import effective_text
+from groundplan.cli.keys import effective_text, tell_ended
 from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
@@ -169,6 +169,6 @@ def refuse(id: str, reason: ReasonOption = "", home: HomeOption = None, as_json:
 
 @app.command()
 def end(id: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Withdraw an exception."""
+    """Withdraw an exception. Exit 69 where some gateway has not heard yet."""
     value = ControlClient.connect(home).post(f"/api/policies/exceptions/{id}/end", {"reason": ""})
-    emit(value, as_json, effective_text(f"exception {id} has ended", value["effective"]))
+    tell_ended(f"exception {id} has ended", value, as_json)
