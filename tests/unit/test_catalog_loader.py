@@ -352,3 +352,13 @@ def test_every_damaged_workspace_is_read_or_explained(start: int, length: int) -
     text = SMALLEST[:start] + SMALLEST[start + length :]
     for problem in problems_of(text):
         assert problem.code and problem.hint and problem.where
+
+
+@pytest.mark.parametrize("line", ["limit: " + "9" * 5000, "limit: " + "9" * 5000 + " USD/month"])
+def test_digits_without_end_are_told_at_their_place(line: str) -> None:
+    text = SMALLEST.replace("limit: 200 USD/month", line)
+    with pytest.raises(Invalid) as caught:
+        load_files({"acme.yaml": text})
+    (problem,) = caught.value.problems
+    row = text[: text.index(line)].count("\n") + 1
+    assert str(problem).startswith(f"acme.yaml:{row}:") and len(str(problem)) < 400

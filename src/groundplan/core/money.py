@@ -19,6 +19,8 @@ PICO = 10**12
 MAX_AMOUNT = Picodollars(2**63 - 1)
 """Largest amount that one record may carry, about 9.2 million USD."""
 
+_DIGITS = 20
+"""Of whole dollars; more are too many in any case."""
 _AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?:USD)?", re.ASCII)
 
 
@@ -32,8 +34,9 @@ def parse_usd(text: str) -> Picodollars:
         raise Invalid(
             f"'{text[:40]}' has more than 12 decimals", code="money_precision", hint="The smallest unit is 10^-12 USD."
         )
-    amount = int(whole) * PICO + int(fraction[:12].ljust(12, "0") or 0)
-    if amount > MAX_AMOUNT:
+    whole = whole.lstrip("0") or "0"
+    amount = int(whole[:_DIGITS]) * PICO + int(fraction[:12].ljust(12, "0") or 0)
+    if amount > MAX_AMOUNT or len(whole) > _DIGITS:
         raise Invalid(f"'{text[:40]}' is too large", code="money_range", hint="Use at most 9,000,000 USD.")
     return Picodollars(amount)
 
