@@ -180,6 +180,20 @@ async def test_a_malformed_body(scene: Scene) -> None:
     assert scene.outcomes() == Counter(code for _, code in MALFORMED)
 
 
+DEEP = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+OTHER_PATHS = ("/v1/batches", "/v1/messages/batches", "/api/outcomes", "/api/knowledge/search", EMBEDDINGS)
+
+
+async def test_what_no_parser_bears_is_told_at_every_path(scene: Scene) -> None:
+    """Nested without end, no text, half of a character: the caller's mistake, and no failure of the gateway."""
+    for path in OTHER_PATHS:
+        for body in (DEEP, b'{"input_file_id":"\xff"}', b'{"name":"\\ud800"}', b"[" * 50):
+            reply = await scene.stack.post(path, scene.key, body)
+            assert 400 <= reply.status < 500 and reply.json, (path, body[:20], reply.body)
+    assert scene.model.counted == 0
+    await still_serves(scene)
+
+
 async def test_fifty_megabytes_are_refused_before_they_are_read(scene: Scene) -> None:
     head = f"POST {CHAT} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {scene.key}\r\n".encode()
     declared = parse(await raw(scene.stack, head + b"content-length: %d\r\n\r\n" % (50 << 20)))

@@ -20,6 +20,8 @@ LIMITS = Limits(
     head=2048, body=10_000, head_seconds=20, body_seconds=20, body_bytes_per_second=1 << 30, idle_seconds=20,
     write_seconds=20, linger_seconds=0.05, sweep_seconds=0.05,
 )  # fmt: skip
+WHOLE = 16 << 20
+"""Bytes of an answer that no buffer of the system takes at once."""
 HASTY = replace(LIMITS, head_seconds=0.3, body_seconds=0.3, idle_seconds=0.5, write_seconds=0.3)
 
 
@@ -49,39 +51,64 @@ async def hasty() -> AsyncIterator[Running]:
         yield made
 
 
+TEXT = b"content-type: text/plain\r\n"
+
+
+async def answer(running: Running, request: Request, response: Response) -> None:
+    """What each path does; any other one says what was sent."""
+    if request.target == b"/from":
+        response.send(200, request.headers[b"x-forwarded-for"], content_type=TEXT)
+    elif request.target == b"/whole":
+        response.send(200, b"x" * WHOLE)
+    elif request.target == b"/told":
+        response.write(b"one ", response.start(200, TEXT))
+        response.write(b"two ")
+        response.end(b"three")
+    elif request.target == b"/big":
+        head = response.start(200, TEXT)
+        for _ in range(1000):
+            response.write(b"x" * 65536, head)
+            head = b""
+            running.seen.written += 1
+            await response.drained()
+        response.end()
+    elif request.target != b"/drop":
+        await asyncio.sleep(0)
+        response.send(200, b"ok:" + request.body, content_type=TEXT)
+
+
+async def waiting(running: Running) -> None:
+    try:
+        await asyncio.sleep(30)
+    except asyncio.CancelledError:
+        running.seen.cancelled += 1
+        raise
+
+
+def lose_all(running: Running, response: Response) -> None:
+    """Answer, and cut every connection in the same turn of the loop."""
+    response.send(200, b"")
+    for connection in running.server.connections:
+        assert connection.transport is not None
+        connection.transport.abort()
+
+
 @asynccontextmanager
 async def serving(limits: Limits) -> AsyncIterator[Running]:
-    seen = Seen()
-
     async def handle(request: Request, response: Response) -> None:
-        seen.requests.append((request.method, request.target, request.body))
+        made.seen.requests.append((request.method, request.target, request.body))
+        if request.target == b"/abort":
+            lose_all(made, response)
+            return
         if request.target == b"/wait":
-            try:
-                await asyncio.sleep(30)
-            except asyncio.CancelledError:
-                seen.cancelled += 1
-                raise
-        if request.target == b"/from":
-            response.send(200, request.headers[b"x-forwarded-for"], content_type=b"content-type: text/plain\r\n")
-            return
-        if request.target == b"/drop":
-            return
-        if request.target == b"/big":
-            head = response.start(200, b"content-type: text/plain\r\n")
-            for _ in range(1000):
-                response.write(b"x" * 65536, head)
-                head = b""
-                seen.written += 1
-                await response.drained()
-            response.end()
-            return
-        await asyncio.sleep(0)
-        response.send(200, b"ok:" + request.body, content_type=b"content-type: text/plain\r\n")
+            await waiting(made)
+        await answer(made, request, response)
 
     loop = asyncio.get_running_loop()
     server = Server(handle, of_refusal, loop, limits)
     listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
-    yield Running(listener.sockets[0].getsockname()[1], seen, server)
+    made = Running(listener.sockets[0].getsockname()[1], Seen(), server)
+    yield made
     listener.close()
     await server.drain(0.1)
 
@@ -140,6 +167,100 @@ async def test_a_chunked_body_and_one_in_single_bytes(running: Running) -> None:
         await asyncio.sleep(0)
     assert (await reader.read()).endswith(b"ok:tiny")
     writer.close()
+
+
+@pytest.mark.parametrize("cut", [1, 7, 1000, 1900])
+async def test_a_head_is_as_large_as_it_is_however_it_is_cut(running: Running, cut: int) -> None:
+    """Lines that were parsed are not counted again in the reads that they came in."""
+    data = post(b"x", "".join(f"x-{n}: {'a' * 50}\r\n" for n in range(30)))
+    assert 1700 < len(data) < LIMITS.head
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    for at in range(0, len(data), cut):
+        writer.write(data[at : at + cut])
+        await asyncio.sleep(0 if cut == 1 else 0.005)
+    assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"ok:x")
+    writer.close()
+
+
+async def test_the_end_of_one_body_is_no_part_of_the_next_head(running: Running) -> None:
+    """A read may bring the rest of a large request and the beginning of another one."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    first, second = post(b"a" * 9000, close=False), post(b"b")
+    writer.write(first[:200])
+    await asyncio.sleep(0.01)
+    writer.write(first[200:] + second[:20])
+    assert (await reader.readuntil(b"ok:" + b"a" * 9000)).startswith(b"HTTP/1.1 200 ")
+    writer.write(second[20:])
+    assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"ok:b")
+    writer.close()
+
+
+@pytest.mark.parametrize("lines", ["", "connection: keep-alive\r\n"])
+async def test_a_client_of_http_1_0_gets_no_chunks(running: Running, lines: str) -> None:
+    """It knows none: what it gets ends with the connection."""
+    whole = await exchange(running, f"GET /told HTTP/1.0\r\n{lines}\r\n".encode())
+    head, _, body = whole.partition(b"\r\n\r\n")
+    assert body == b"one two three" and b"transfer-encoding" not in head and b"connection: close" in head
+    newer = await exchange(running, b"GET /told HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert b"transfer-encoding: chunked" in newer and newer.endswith(b"5\r\nthree\r\n0\r\n\r\n")
+
+
+async def test_the_answer_to_head_ends_with_its_head(running: Running) -> None:
+    """Whatever came behind it would be read as the beginning of the next answer."""
+    data = b"HEAD / HTTP/1.1\r\nhost: x\r\n\r\n" + post(b"next")
+    first, second = (await exchange(running, data)).split(b"HTTP/1.1 200 OK")[1:]
+    assert first.endswith(b"content-length: 3\r\n\r\n") and second.endswith(b"ok:next")
+
+
+async def test_what_is_held_for_a_request_that_never_begins_is_let_go(running: Running) -> None:
+    """The connection is lost between the answer to one request and the first step of the next."""
+    await exchange(running, post(path="/abort", close=False) + post(b"x" * 5000))
+    await until(lambda: not running.server.connections)
+    assert [seen[1] for seen in running.seen.requests] == [b"/abort"] and running.server.held == 0
+
+
+@pytest.mark.parametrize("close", [True, False])
+async def test_who_takes_nothing_of_a_whole_answer_is_cut_off(close: bool) -> None:
+    """Also where the connection was to end with it, and only waits for what is left to be taken."""
+    async with serving(replace(LIMITS, write_seconds=0.3)) as running:
+        _, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
+        writer.write(post(path="/whole", close=close))
+        await until(lambda: running.seen.requests != [])
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await until(lambda: not running.server.connections)
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("close", [True, False])
+async def test_who_takes_a_large_answer_slowly_gets_all_of_it(close: bool) -> None:
+    """As slowly as a body may come: that is more than an idle connection has."""
+    async with serving(replace(LIMITS, idle_seconds=0.2, write_seconds=0.2, body_bytes_per_second=1 << 20)) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
+        writer.write(post(path="/whole", close=close))
+        head = await reader.readuntil(b"\r\n\r\n")
+        taken, began = 0, asyncio.get_running_loop().time()
+        while taken < WHOLE:
+            taken += len(await reader.readexactly(WHOLE // 64))
+            await asyncio.sleep(0.015)
+        assert asyncio.get_running_loop().time() - began > 0.4 and head.startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://gateway/v1/models?a=b", b"/v1/models?a=b"),
+        ("HTTPS://gateway:8443/v1", b"/v1"),
+        ("http://gateway", b"/"),
+        ("http://gateway?a=/b", b"/?a=/b"),
+        ("*", b"*"),
+    ],
+)
+async def test_a_target_may_name_the_host(running: Running, target: str, path: bytes) -> None:
+    """As clients send it that take this server for a proxy."""
+    method = "OPTIONS" if target == "*" else "GET"
+    await exchange(running, f"{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+    assert [seen[1] for seen in running.seen.requests] == [path]
 
 
 @pytest.mark.parametrize(

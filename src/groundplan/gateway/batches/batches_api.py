@@ -88,7 +88,7 @@ class BatchesApi:
         try:
             await self._answer(path, request, response)
             return
-        except msgspec.DecodeError as wrong:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
             error = Invalid(f"the body has a wrong field: {wrong}", code="body_invalid", hint="See the OpenAI API.")
         except GroundplanError as caught:
             error = caught

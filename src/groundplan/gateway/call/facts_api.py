@@ -168,7 +168,7 @@ class FactsApi:
         """Answer one request, whatever happens."""
         try:
             status, body = await self._answer(path, request, response)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             status, body = 422, msgspec.json.encode(request_invalid([field_problem(f"body: {error}")]))
         except GroundplanError as error:
             _tell(response, error)

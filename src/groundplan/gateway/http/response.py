@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from groundplan.gateway.http.server import Connection
 
-STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode("ascii") for s in HTTPStatus}
+_PHRASES = {s.value: s.phrase for s in HTTPStatus}
+STATUS_LINES = {n: f"HTTP/1.1 {n} {_PHRASES.get(n, '')}\r\n".encode("ascii") for n in range(100, 600)}
+"""Of every status: upstreams answer with some that nobody has registered, such as 499."""
 _JSON = b"content-type: application/json\r\n"
 
 
@@ -16,11 +18,13 @@ class Response:
     """The answer to one request. `headers` are complete lines that end in CR LF, made by us, never reflected from a
     client."""
 
-    __slots__ = ("_chunked", "_connection", "_keep_alive", "ended", "started")
+    __slots__ = ("_bodiless", "_chunked", "_connection", "_keep_alive", "ended", "started")
 
-    def __init__(self, connection: Connection, keep_alive: bool) -> None:
+    def __init__(self, connection: Connection, keep_alive: bool, *, bodiless: bool = False) -> None:
+        """`bodiless`: to a HEAD request, whose answer ends with its head."""
         self._connection = connection
         self._keep_alive = keep_alive
+        self._bodiless = bodiless
         self._chunked = False
         self.started = False
         self.ended = False
@@ -45,28 +49,39 @@ class Response:
     def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
         """The whole answer at once."""
         self.started = self.ended = True
+        size = len(body)
+        if self._bodiless:
+            body = b""
         end = b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"
         self._connection.write(
             b"%b%b%b%bcontent-length: %d\r\n%b%b"
-            % (STATUS_LINES[status], self._connection.server.date_line, content_type, headers, len(body), end, body)
+            % (STATUS_LINES[status], self._connection.server.date_line, content_type, headers, size, end, body)
         )
 
     def start(self, status: int, headers: bytes) -> bytes:
-        """Head of a chunked answer; returned, to be written together with the first chunk by `write_raw`."""
+        """Head of an answer whose length is not known; returned, to be written together with the first bytes. A client
+        of HTTP/1.0, which knows no chunks, is told the end by the end of the connection."""
         self.started = True
-        self._chunked = True
+        self._chunked = self._connection.takes_chunks
+        self._keep_alive = self._keep_alive and self._chunked
+        coding = b"transfer-encoding: chunked\r\n" if self._chunked else b""
         end = b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"
         date = self._connection.server.date_line
-        return b"%b%b%btransfer-encoding: chunked\r\n%b" % (STATUS_LINES[status], date, headers, end)
+        return b"%b%b%b%b%b" % (STATUS_LINES[status], date, headers, coding, end)
 
     def write(self, data: bytes, head: bytes = b"") -> None:
-        """One chunk, after `head` from `start` where given. Nothing is written once the client is gone."""
-        if data:
+        """Some bytes, after `head` from `start` where given. Nothing is written once the client is gone."""
+        if data and self._chunked:
             self._connection.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
+        elif data:
+            self._connection.write(head + data)
 
     def end(self, data: bytes = b"", head: bytes = b"") -> None:
-        """The last chunk and the end of a chunked answer."""
+        """The last bytes, and the end of an answer that was begun by `start`."""
         self.ended = True
+        if not self._chunked:
+            self._connection.write(head + data)
+            return
         last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
         self._connection.write(head + last)
 

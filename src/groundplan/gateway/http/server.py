@@ -19,31 +19,12 @@ import httptools
 from groundplan.gateway.http.body_stream import HELD, BodyStream
 from groundplan.gateway.http.bounds import Limits as Limits
 from groundplan.gateway.http.bounds import Refusal as Refusal
+from groundplan.gateway.http.request import Request as Request
+from groundplan.gateway.http.request import origin_form
 from groundplan.gateway.http.response import Response as Response
 
 _HEAD, _BODY, _IDLE = 1, 2, 0
 _NOBODYS = httptools.HttpRequestParser(object())
-
-
-class Request:
-    """One request, read completely unless it has a `stream`, from which its body is read. Header names are lower case;
-    a repeated header keeps its last value. `client` is the subject of the certificate that the client proved to own,
-    where one is asked for, else empty."""
-
-    __slots__ = ("body", "client", "form", "headers", "held", "keep_alive", "method", "started", "stream", "target")
-
-    def __init__(self, started: float) -> None:
-        self.stream: BodyStream | None = None
-        self.form: object = None
-        """What was read of a streamed form so far."""
-        self.started = started
-        self.method = b""
-        self.target = b""
-        self.headers: dict[bytes, bytes] = {}
-        self.body: bytes = b""
-        self.keep_alive = True
-        self.client = ""
-        self.held = 0
 
 
 Handler = Callable[[Request, Response], Awaitable[None]]
@@ -54,8 +35,9 @@ class Connection(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
-        "_closing", "_head_bytes", "_length", "_parser", "_parts", "_phase", "_queue", "_refusal", "_request", "_size",
-        "_task", "_tunnel", "client", "deadline", "lost", "paused", "server", "transport",
+        "_begun", "_closing", "_head_bytes", "_head_read", "_length", "_parser", "_parts", "_phase", "_queue",
+        "_refusal", "_request", "_size", "_task", "_tunnel", "client", "deadline", "lost", "paused", "server",
+        "transport",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
@@ -68,6 +50,8 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Request] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._begun: Request | None = None
+        """Its task may be cancelled before it takes a step, and then lets go of nothing."""
         self._closing = False
         self._refusal: Refusal | None = None
         self._tunnel: BodyStream | None = None
@@ -81,6 +65,9 @@ class Connection(asyncio.Protocol):
         self._size = 0
         self._length: int | None = None
         self._head_bytes = 0
+        """Of the header lines that are complete."""
+        self._head_read = 0
+        """Of reads after which the head was not complete."""
 
     # -- transport ----------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -100,9 +87,11 @@ class Connection(asyncio.Protocol):
             self.paused = None
         if self._task is not None:
             self._task.cancel()
-        for request in (self._request, *self._queue):
-            self.server.let_go(request)
+        for request in (self._request, self._begun, *self._queue):
+            if request is not None:
+                self.server.let_go(request)
         self._queue.clear()
+        self._begun = None
         self._parser = _NOBODYS  # ours knows us: together we would stay until garbage is looked for, which is seldom
 
     def eof_received(self) -> bool:
@@ -138,16 +127,21 @@ class Connection(asyncio.Protocol):
                 return
         except httptools.HttpParserError:
             self._refuse(400, "malformed_request", "the request is not valid HTTP/1.1", "Check the client or a proxy.")
+        if self._phase == _HEAD and self._refusal is None and not self._queue:  # else a part of it is another request's
+            self._head_read += len(data)
+            if self._head_read > self.server.limits.head:
+                self._too_large_head()
         if self._queue and self._task is None:
             self._begin(self._queue.popleft(), eagerly=True)
-        if self._refusal is None and self._phase == _HEAD:
-            self._head_bytes += len(data)
-            if self._head_bytes > self.server.limits.head:
-                self._too_large_head()
         if self._task is not None and (self._queue or self._refusal) and self.transport is not None:
             self.transport.pause_reading()
         elif self._refusal is not None and self._task is None:
             self._answer_refusal()
+
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether its client knows an answer in chunks."""
+        return self._parser.get_http_version() != "1.0"
 
     @property
     def _busy(self) -> bool:
@@ -161,7 +155,7 @@ class Connection(asyncio.Protocol):
         now = self.server.now()
         self._request = Request(now)
         self._phase = _HEAD
-        self._head_bytes = 0
+        self._head_bytes = self._head_read = 0
         if not self._busy:
             self.deadline = now + self.server.limits.head_seconds
 
@@ -188,6 +182,8 @@ class Connection(asyncio.Protocol):
             self._too_large_head()
         self._head_bytes = 0
         request.method = self._parser.get_method()
+        if not request.target.startswith(b"/"):
+            request.target = origin_form(request.target)
         if b"host" not in request.headers or request.method == b"CONNECT":
             self._refuse_form(request)
         if b"content-encoding" in request.headers:
@@ -306,17 +302,18 @@ class Connection(asyncio.Protocol):
             if not task.done():
                 self._task = task
         else:
+            self._begun = request
             self._task = self.server.loop.create_task(self._run(request))
 
     async def _run(self, request: Request) -> None:
-        response = Response(self, request.keep_alive and not self.server.draining)
+        response = Response(self, request.keep_alive and not self.server.draining, bodiless=request.method == b"HEAD")
         try:
             await self.server.handler(request, response)
         except asyncio.CancelledError:
             if not self.lost:
                 raise
         finally:
-            self._task = None
+            self._task = self._begun = None
             self.server.let_go(request)
             self._after(response)
 
@@ -326,6 +323,8 @@ class Connection(asyncio.Protocol):
             return
         limits = self.server.limits
         self.deadline = self.server.now() + (limits.quiet_seconds if self.server.draining else limits.idle_seconds)
+        if self.paused is not None:  # its client takes the answer more slowly than we wrote it
+            self.deadline = self.server.now() + self._seconds_for(transport)
         if not response.ended:
             transport.abort()
         elif self._request.stream is not None:
@@ -333,6 +332,8 @@ class Connection(asyncio.Protocol):
             self._linger(transport)
         elif not response.keep_alive:
             self._closing = True
+            if self.paused is not None:
+                self.server.loop.call_later(self._seconds_for(transport), transport.abort)
             transport.close()
         elif self._queue:
             self._begin(self._queue.popleft())
@@ -340,6 +341,11 @@ class Connection(asyncio.Protocol):
             self._answer_refusal()
         elif not transport.is_reading():
             transport.resume_reading()
+
+    def _seconds_for(self, transport: asyncio.Transport) -> float:
+        """How long a client may need for what waits for it: as long as for a body of that size."""
+        limits = self.server.limits
+        return limits.write_seconds + transport.get_write_buffer_size() / limits.body_bytes_per_second
 
     def _refuse(self, status: int, code: str, message: str, hint: str, retry_after: int = 0) -> None:
         if self._refusal is None:

@@ -69,13 +69,16 @@ class ServerSocket:
                 if isinstance(event, Frame):
                     self._frame(event)
             self._flush()
+            if self._response.full:
+                await self._response.drained()  # whoever reads none of our pongs is asked nothing more
             if self._protocol.close_expected():
                 self.closed = True
         return self._messages.popleft()
 
     def _frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.CONT):
-            self._parts.append(bytes(frame.data))
+            if frame.data:
+                self._parts.append(bytes(frame.data))
             if frame.fin:
                 try:
                     self._messages.append(b"".join(self._parts).decode())

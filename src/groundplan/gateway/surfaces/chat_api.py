@@ -70,7 +70,7 @@ def _metadata(body: bytes) -> dict[str, str]:
     """Raises `Invalid`."""
     try:
         return checked_metadata(_change(body).metadata)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         hint = 'Send {"metadata": {...}}: nothing else of a stored completion can be changed.'
         raise Invalid(f"the body is wrong: {error}", code="body_invalid", hint=hint) from error
 

@@ -55,8 +55,8 @@ NOT_SERVED = {
 
 def refusal(path: bytes) -> Invalid | None:
     """Of a path that an official client has and nothing here serves; None for any other."""
-    _, version, *below = path.decode("latin-1").split("/")[:4]
-    if version != "v1":
+    root, *below = path.decode("latin-1").removeprefix("/").split("/")[:3]
+    if root != "v1":
         return None
     for length in (2, 1):
         name = "/".join(below[:length])

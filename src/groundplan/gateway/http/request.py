@@ -1,0 +1,35 @@
+"""One request as it was parsed. Does not know what it means; it is read by `server`."""
+
+from __future__ import annotations
+
+from groundplan.gateway.http.body_stream import BodyStream
+
+
+class Request:
+    """One request, read completely unless it has a `stream`, from which its body is read. Header names are lower case;
+    a repeated header keeps its last value. `client` is the subject of the certificate that the client proved to own,
+    where one is asked for, else empty."""
+
+    __slots__ = ("body", "client", "form", "headers", "held", "keep_alive", "method", "started", "stream", "target")
+
+    def __init__(self, started: float) -> None:
+        self.stream: BodyStream | None = None
+        self.form: object = None
+        """What was read of a streamed form so far."""
+        self.started = started
+        self.method = b""
+        self.target = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.body: bytes = b""
+        self.keep_alive = True
+        self.client = ""
+        self.held = 0
+
+
+def origin_form(target: bytes) -> bytes:
+    """Path and query of a target that was sent with scheme and host, as to a proxy; others as they are."""
+    scheme, found, rest = target.partition(b"://")
+    if not found or scheme.lower() not in (b"http", b"https"):
+        return target
+    host = len(rest.partition(b"/")[0].partition(b"?")[0])
+    return rest[host:] if rest[host:].startswith(b"/") else b"/" + rest[host:]

@@ -1,0 +1,79 @@
+"""One WebSocket on our own server, frame by frame, as odd clients send them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from tests.integration.gates import until
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.uri import parse_uri
+
+from groundplan.gateway.http.body_stream import BodyStream
+from groundplan.gateway.http.bounds import Limits
+from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.http.websocket import ServerSocket
+
+
+class Source:
+    def pause_reading(self) -> None:
+        return
+
+    resume_reading = pause_reading
+
+
+class Written:
+    """An answer whose client takes it when `taken` is set."""
+
+    def __init__(self) -> None:
+        self.data: list[bytes] = []
+        self.full, self.gone, self.taken = False, False, asyncio.Event()
+
+    def raw(self, data: bytes) -> None:
+        self.data.append(data)
+
+    async def drained(self) -> None:
+        await self.taken.wait()
+        self.full = False
+
+
+def connected() -> tuple[ServerSocket, BodyStream, Written]:
+    client = ClientProtocol(parse_uri("ws://gateway/v1/realtime"))
+    request = Request(0.0)
+    request.target = b"/v1/realtime"
+    request.headers = {n.lower().encode(): v.encode() for n, v in client.connect().headers.raw_items()}
+    request.stream = stream = BodyStream(Source(), asyncio.get_running_loop(), Limits(), patient=True)
+    written = Written()
+    socket = ServerSocket(request, cast(Response, cast(Any, written)))
+    socket.accept()
+    return socket, stream, written
+
+
+def frame(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin).serialize(mask=True)
+
+
+async def test_pieces_without_anything_in_them_are_not_kept() -> None:
+    socket, stream, _ = connected()
+    stream.feed(frame(Opcode.TEXT, b"one ", fin=False) + frame(Opcode.CONT, fin=False) * 1000)
+    receiving = asyncio.create_task(socket.receive())
+    await until(lambda: not stream._size)
+    assert socket._parts == [b"one "]
+    stream.feed(frame(Opcode.CONT, b"two"))
+    assert await receiving == "one two"
+
+
+async def test_who_takes_no_pongs_is_heard_no_further() -> None:
+    """They would pile up as fast as pings come."""
+    socket, stream, written = connected()
+    written.full = True
+    stream.feed(frame(Opcode.PING, b"are you there"))
+    receiving = asyncio.create_task(socket.receive())
+    await until(lambda: len(written.data) == 2)
+    stream.feed(frame(Opcode.TEXT, b"hello"))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert stream._size > 0 and not receiving.done()
+    written.taken.set()
+    assert await receiving == "hello"
