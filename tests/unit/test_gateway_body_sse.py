@@ -201,7 +201,7 @@ def test_any_cut_of_the_bytes_gives_the_same_events(data: list[str], newline: by
         found += reader.feed(stream[at:cut])
         at = cut
     found += reader.feed(newline * 2)
-    assert found == [text.encode() for text in data]
+    assert found == [text.encode() for text in data if text]
 
 
 def test_an_event_without_an_end_is_bounded() -> None:
@@ -220,6 +220,15 @@ def test_a_large_event_in_small_reads_is_put_together_once() -> None:
     for _ in range(65_536):
         assert reader.feed(piece) == []
     assert reader.feed(b"\r\n\r\ndata: next\n\n") == [piece * 65_536, b"next"]
+    assert time.process_time() - began < 5.0
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r", b"\r\n"])
+def test_an_event_of_many_lines_in_small_reads_is_put_together_once(newline: bytes) -> None:
+    reader, line, began = EventReader(), b"data: " + b"A" * 50 + newline, time.process_time()
+    for _ in range(65_536):
+        assert reader.feed(line) == []
+    assert reader.feed(newline + b"data: next" + newline * 2) == [b"\n".join([b"A" * 50] * 65_536), b"next"]
     assert time.process_time() - began < 5.0
 
 

@@ -73,8 +73,8 @@ def test_no_usage_within_its_bound_costs_more_than_the_bound(usage: Usage, price
 def test_contradictory_and_impossible_reports() -> None:
     price = Rates(input=1_000_000, output=2_000_000)
     assert meter.cost(Usage(input=5, cache_read=9), price) == 9
-    assert meter.ReportedUsage(prompt_tokens=-1).usage() is None
-    assert meter.ReportedUsage(completion_tokens=1 << 50).usage() is None
+    assert meter.ReportedUsage(prompt_tokens=-1, completion_tokens=4).usage() is None
+    assert meter.ReportedUsage(prompt_tokens=3, completion_tokens=1 << 50).usage() is None
     assert meter.ReportedUsage(prompt_tokens=3, completion_tokens=4).usage() == Usage(input=3, output=4)
 
 

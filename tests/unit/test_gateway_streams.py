@@ -67,6 +67,7 @@ async def fallback(rig: Rig, outcome: str, **script: Any) -> Settlement:
     whole(await rig.stream(), "two")
     first, second = await rig.settlements()
     assert (first.outcome, second.outcome) == (outcome, "ok")
+    assert first.cost == 0 if outcome == "not_billed" else 0 < first.cost <= BOUND
     await rig.books()
     return first
 
@@ -75,23 +76,49 @@ async def test_no_connection(rig: Rig) -> None:
     assert (await fallback(rig, "failed", mode="down")).cost == BOUND
 
 
-@pytest.mark.parametrize(
-    ("status", "outcome"), [(429, "not_billed"), (503, "not_billed"), (502, "failed"), (401, "not_billed")]
-)
-async def test_an_error_status(rig: Rig, status: int, outcome: str) -> None:
-    await fallback(rig, outcome, mode="error", status=status)
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 408, 429, 500, 501, 503, 529])
+async def test_an_error_status(rig: Rig, status: int, stream: bool) -> None:
+    await told_elsewhere(rig, status, stream, "not_billed", 0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("status", [502, 504, 505, 520, 599])
+async def test_an_error_status_that_may_have_been_billed(rig: Rig, status: int, stream: bool) -> None:
+    await told_elsewhere(rig, status, stream, "failed", BOUND)
+
+
+async def told_elsewhere(rig: Rig, status: int, stream: bool, outcome: str, cost: int) -> None:
+    rig.play("one", mode="error", status=status)
+    reply = await rig.chat(stream=stream)
+    assert reply.status == 200 and reply.headers["groundplan-deployment"] == "two"
+    first, second = await rig.settlements()
+    assert (first.outcome, first.cost, first.http_status, second.outcome) == (outcome, cost, status, "ok")
+    await rig.books()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("status", [400, 406, 409, 410, 413, 415, 418, 422, 451])
+async def test_a_refusal_of_the_callers_request(rig: Rig, status: int, stream: bool) -> None:
+    """It is the caller's, who gets it; nobody else is asked, and nothing is held against the deployment."""
+    rig.play("one", mode="error", status=status)
+    reply = await rig.chat(stream=stream)
+    assert (reply.status, reply.code, rig.models["two"].counted) == (status, "scripted_error", 0)
+    (only,) = await rig.settlements()
+    assert (only.outcome, only.cost) == ("not_billed", 0) and not rig.gateway.health.troubled
+    await rig.books()
 
 
 async def test_no_first_byte_in_time(fast: Rig) -> None:
     began = time.monotonic()
-    await fallback(fast, "failed", mode="stall")
+    assert (await fallback(fast, "failed", mode="stall")).cost == BOUND
     assert time.monotonic() - began < 10
 
 
 async def test_only_comments_and_never_a_first_event(fast: Rig) -> None:
     """Keep-alives keep a connection open; they are no answer."""
     began = time.monotonic()
-    await fallback(fast, "failed", mode="nothing_after")
+    assert (await fallback(fast, "failed", mode="nothing_after")).cost == BOUND
     assert time.monotonic() - began < 10
 
 

@@ -76,7 +76,10 @@ def read(body: Any, provider: str, flavor: str = "default") -> Usage:
     if not isinstance(found, dict):
         raise _unreadable(provider, flavor, f"it has nothing at {'.'.join(form.root)}")
     try:
-        usage = msgspec.convert(found, form.shape, strict=False).usage()
+        report = msgspec.convert(found, form.shape, strict=False)
+        usage = report.usage()
+        if usage is None and form.shape is reported.ChatUsage:
+            usage = report.read_only()
     except msgspec.ValidationError as error:
         raise _unreadable(provider, flavor, str(error)) from error
     if usage is None:

@@ -42,24 +42,28 @@ class ChatUsage(_Struct, frozen=True):
     the totals instead of in details.
     """
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
+    prompt_tokens: Count = None
+    completion_tokens: Count = None
+    total_tokens: Count = None
     prompt_tokens_details: ChatInput | None = None
     completion_tokens_details: ChatOutput | None = None
 
     def usage(self, tier: str = "") -> Usage | None:
-        """The counts, or None where one of them cannot be true (negative, absurdly large)."""
+        """The counts, or None where one is missing that the total does not tell, or cannot be true (negative, absurdly
+        large)."""
+        told, said = self.prompt_tokens, self.completion_tokens
+        if told is None or said is None:
+            return self._by_total(tier)
         into, out = self.prompt_tokens_details, self.completion_tokens_details
         if into is None and out is None:
-            usage = Usage(input=self.prompt_tokens, output=self.completion_tokens, service_tier=tier)
+            usage = Usage(input=told, output=said, service_tier=tier)
         else:
             into, out = into or _NO_INPUT, out or _NO_OUTPUT
             reasoning = out.reasoning_tokens or 0
-            beside = reasoning and self.total_tokens == self.prompt_tokens + self.completion_tokens + reasoning
+            beside = reasoning and self.total_tokens == told + said + reasoning
             usage = Usage(
-                input=self.prompt_tokens,
-                output=self.completion_tokens + reasoning if beside else self.completion_tokens,
+                input=told,
+                output=said + reasoning if beside else said,
                 cache_read=into.cached_tokens or 0,
                 cache_write=into.cache_write_tokens or 0,
                 reasoning=reasoning,
@@ -68,6 +72,20 @@ class ChatUsage(_Struct, frozen=True):
                 service_tier=tier,
             )
         return plausible(usage)
+
+    def _by_total(self, tier: str) -> Usage | None:
+        told, said, total = self.prompt_tokens, self.completion_tokens, self.total_tokens
+        if total is None or (told is None and said is None):
+            return None
+        told, said = (total - (said or 0), said) if told is None else (told, total - told)
+        return msgspec.structs.replace(self, prompt_tokens=told, completion_tokens=said).usage(tier)
+
+    def read_only(self) -> Usage | None:
+        """The same of what answers with no tokens, such as embeddings; some tell the total alone."""
+        told = self.prompt_tokens or self.total_tokens
+        if told is None:
+            told = self.prompt_tokens
+        return None if told is None else plausible(Usage(input=told, output=self.completion_tokens or 0))
 
 
 _NO_INPUT, _NO_OUTPUT = ChatInput(), ChatOutput()

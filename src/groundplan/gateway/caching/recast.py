@@ -51,7 +51,7 @@ class _Lost(Exception):
     """Something would be."""
 
 
-_ODD = (msgspec.DecodeError, UnicodeDecodeError, _Lost, LookupError, TypeError, AttributeError)
+_ODD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _Lost, LookupError, TypeError, AttributeError)
 """What a shape that is not known here raises."""
 
 

@@ -14,6 +14,7 @@ MAX_EVENT = 8 << 20
 """Bytes of one event, where its stream has no images."""
 DONE = b"[DONE]"
 END = b"data: [DONE]\n\n"
+_BOM = b"\xef\xbb\xbf"
 
 
 class EventTooLarge(Exception):
@@ -21,52 +22,62 @@ class EventTooLarge(Exception):
 
 
 class EventReader:
-    """Feed bytes, get the data of each complete event. `most`: bytes of the longest that is read."""
+    """Feed bytes, get the data of each complete event that has any. `most`: bytes of the longest that is read."""
 
-    __slots__ = ("_more", "_most", "_rest", "_size")
+    __slots__ = ("_ended_in_cr", "_more", "_most", "_rest", "_size")
 
     def __init__(self, most: int = MAX_EVENT) -> None:
         self._most = most
         self._rest = b""
         self._more: list[bytes] = []
-        """What came after `_rest` and ends no line."""
+        """What came after `_rest` and ends no event."""
         self._size = 0
         """Bytes of `_more`."""
+        self._ended_in_cr = False
+        """What was read last ended a line with CR, which an LF may belong to that is still to come."""
 
     def feed(self, data: bytes) -> list[bytes]:
         """Data of the events that are complete now (several `data:` lines are joined by LF). Raises `EventTooLarge`."""
         rest = self._rest
         whole = not rest and data.endswith(b"\n\n") and data.startswith(b"data: ")
         if whole and data.find(b"\n") == len(data) - 2 and b"\r" not in data:
-            return [data[6:-2]]  # one event of one line, which is what nearly every read brings
-        if rest and b"\n" not in data and b"\r" not in data:
-            # an image is one line of megabytes that comes in many reads: each byte is copied once, not at every read
-            self._more.append(data)
-            self._size += len(data)
-            if len(rest) + self._size > self._most:
-                raise EventTooLarge
+            found = data[6:-2]
+            return [found] if found else []  # one event of one line, which is what nearly every read brings
+        if self._ended_in_cr and data:
+            self._ended_in_cr, data = False, data.removeprefix(b"\n")
+        if b"\r" in data:
+            self._ended_in_cr = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if rest and self._goes_on(data):
             return []
         if self._more:
             rest = b"".join((rest, *self._more))
             self._more, self._size = [], 0
         buffer = rest + data if rest else data
-        if b"\r" in buffer:
-            held = buffer.endswith(b"\r")
-            buffer = (buffer[:-1] if held else buffer).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-            tail = b"\r" if held else b""
-        else:
-            tail = b""
-        *events, rest = buffer.split(b"\n\n")
-        self._rest = rest + tail
+        *events, self._rest = buffer.split(b"\n\n")
         if len(self._rest) > self._most:
             raise EventTooLarge
-        return [found for event in events if (found := _data(event)) is not None]
+        return [told for event in events if (told := _data(event))]
+
+    def _goes_on(self, data: bytes) -> bool:
+        """Keep what ends no event for later: an image is one line of megabytes that comes in many reads, and each byte
+        is copied once, not at every read. Raises `EventTooLarge`."""
+        last = self._more[-1] if self._more else self._rest
+        if b"\n\n" in data or (data.startswith(b"\n") and last.endswith(b"\n")):
+            return False
+        if data:
+            self._more.append(data)
+            self._size += len(data)
+            if len(self._rest) + self._size > self._most:
+                raise EventTooLarge
+        return True
 
 
 def _data(event: bytes) -> bytes | None:
     if event.startswith(b"data: ") and b"\n" not in event:
         return event[6:]
-    lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
+    lines = event.removeprefix(_BOM).split(b"\n")
+    lines = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None
 
 
@@ -79,10 +90,24 @@ def _size(raw: msgspec.Raw) -> int:
     return 0 if data == b"null" else len(data)
 
 
+def _said(value: Any) -> int:
+    """UTF-8 bytes of a text, or of the JSON of what is none."""
+    return len(value.encode()) if isinstance(value, str) else len(msgspec.json.encode(value))
+
+
 class _Delta(msgspec.Struct, frozen=True, gc=False):
+    """What is said beside `content` is only counted, by whichever name upstreams have for it."""
+
     content: str | None = None
     tool_calls: msgspec.Raw = _NULL
-    reasoning_content: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    refusal: Any = None
+    function_call: Any = None
+
+    def size(self) -> int:
+        beside = (self.content, self.reasoning_content, self.reasoning, self.refusal, self.function_call)
+        return _size(self.tool_calls) + sum(_said(value) for value in beside if value is not None)
 
 
 class _Choice(msgspec.Struct, frozen=True, gc=False):
@@ -104,19 +129,16 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
             return None
         choice = self.choices[0]
         delta = choice.delta
-        if delta is None or choice.finish_reason or delta.tool_calls is not _NULL or delta.reasoning_content:
+        if (
+            delta is None or choice.finish_reason or delta.tool_calls is not _NULL
+            or delta.reasoning_content or delta.reasoning or delta.refusal or delta.function_call
+        ):  # fmt: skip
             return None
         return delta.content
 
     def output_bytes(self) -> int:
         """UTF-8 bytes of what this chunk adds to the answer: no fewer than its tokens."""
-        size = 0
-        for choice in self.choices:
-            delta = choice.delta
-            if delta is not None:
-                size += len((delta.content or "").encode()) + len((delta.reasoning_content or "").encode())
-                size += _size(delta.tool_calls)
-        return size
+        return sum(choice.delta.size() for choice in self.choices if choice.delta is not None)
 
     def failed(self) -> bool:
         return _size(self.error) > 0

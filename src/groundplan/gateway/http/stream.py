@@ -170,6 +170,8 @@ class Streaming:
         try:
             for each in found:
                 outs.append(take(each))
+                if self.relay.done:
+                    break  # whatever follows the end is no part of it
         except Malformed as failure:
             self._failure = failure
         return b"".join(outs)

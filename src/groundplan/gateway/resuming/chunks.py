@@ -72,4 +72,6 @@ def _headed(chunk: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
 def _added(usage: dict[str, Any], earlier: Usage) -> dict[str, Any]:
     """What was used by all attempts, as OpenAI reports it."""
     more = dict(zip(_SUMS, (earlier.input, earlier.output, earlier.input + earlier.output), strict=True))
-    return {name: value + more[name] if name in more else value for name, value in usage.items()}
+    return {
+        name: value + more[name] if name in more and isinstance(value, int) else value for name, value in usage.items()
+    }

@@ -265,4 +265,6 @@ def _added(usage: dict[str, Any], earlier: Usage) -> dict[str, Any]:
         "output_tokens": earlier.output,
         "total_tokens": earlier.input + earlier.output,
     }
-    return {name: value + more[name] if name in more else value for name, value in usage.items()}
+    return {
+        name: value + more[name] if name in more and isinstance(value, int) else value for name, value in usage.items()
+    }

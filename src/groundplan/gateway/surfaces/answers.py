@@ -70,7 +70,7 @@ def of_upstream_refusal(data: bytes) -> bytes:
     """An upstream's own error body where it is a JSON object, else one that says as much."""
     try:
         _object(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         hint = "Check the request against what the model supports."
         return error_body("the upstream refused the request", "upstream_refused", hint, "upstream_error")
     return data

@@ -24,6 +24,7 @@ from groundplan.gateway.surfaces.body import OTHER_MODELS, message_parts, read_f
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed
 from groundplan.gateway.surfaces.named_files import NamedFile, without, written
 from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed
+from groundplan.gateway.surfaces.upstream_json import STREAM, UNREADABLE, refuse_encoding, understood
 from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 
@@ -77,7 +78,17 @@ class _Answer(msgspec.Struct, frozen=True):
     service_tier: Any = None
 
 
+class _Copy(msgspec.Struct, frozen=True):
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class _Copies(msgspec.Struct, frozen=True):
+    choices: list[_Copy] = []
+
+
 _chat = msgspec.json.Decoder(_Chat)
+_copies = msgspec.json.Decoder(_Copies).decode
 _answer = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
 _INCLUDE_USAGE = b'{"include_usage":true}'
@@ -198,8 +209,8 @@ class ChatRelay(OpenAIRelay):
             return b""
         try:
             chunk = read_chunk(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Malformed("the upstream's stream is not what the API promises") from error
+        except UNREADABLE:
+            chunk = understood(read_chunk, data, STREAM)
         if chunk.service_tier is not None:
             self.tier = chunk.service_tier
         if not self.finished and (text := chunk.only_text()) is not None:
@@ -235,6 +246,30 @@ class ChatRelay(OpenAIRelay):
         return held + END
 
 
+class CopiesRelay(ChatRelay):
+    """As its base, of several copies: it has ended well when each that was begun has."""
+
+    __slots__ = ("_begun", "_ended")
+
+    def __init__(self, include_usage: bool) -> None:
+        super().__init__(include_usage)
+        self._begun: set[int] = set()
+        self._ended: set[int] = set()
+
+    def take(self, data: bytes) -> bytes:
+        out = super().take(data)
+        if data != DONE:
+            for copy in understood(_copies, data, STREAM).choices:
+                self._begun.add(copy.index)
+                if copy.finish_reason:
+                    self._ended.add(copy.index)
+        return out
+
+    @property
+    def complete(self) -> bool:
+        return self.finished and self._begun == self._ended
+
+
 class OpenAIChat:
     """Chat as OpenAI-shaped upstreams speak it."""
 
@@ -264,16 +299,14 @@ class OpenAIChat:
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""
-        try:
-            found = _answer(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Malformed("the upstream's answer is not what the API promises") from error
+        found = understood(_answer, data)
         if not found.choices:
             raise Malformed("the upstream's answer has no content")
+        refuse_encoding(data)
         return Answered(data, None if found.usage is None else found.usage.usage(named_tier(found.service_tier)))
 
     def relay(self, ask: Ask) -> ChatRelay:
-        return ChatRelay(ask.include_usage)
+        return ChatRelay(ask.include_usage) if ask.copies == 1 else CopiesRelay(ask.include_usage)
 
 
 class ServiceChat(OpenAIChat):

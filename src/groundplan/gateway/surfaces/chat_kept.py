@@ -24,7 +24,7 @@ from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.journal.threads import InThreads
-from groundplan.gateway.surfaces.chat import ChatCompletions, ChatRelay, OpenAIChat, ServiceChat
+from groundplan.gateway.surfaces.chat import ChatCompletions, ChatRelay, CopiesRelay, OpenAIChat, ServiceChat
 from groundplan.gateway.surfaces.interface import Relay
 from groundplan.gateway.surfaces.responses_kept import may_keep, owner_of
 from groundplan.gateway.surfaces.wrapped import Wrapped
@@ -105,7 +105,7 @@ class Storing:
         self.stored = False
 
 
-class KeptRelay(ChatRelay):
+class KeptRelay(CopiesRelay):
     """A stream of chat that remembers what came."""
 
     __slots__ = ("_came", "_room")

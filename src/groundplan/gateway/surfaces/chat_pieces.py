@@ -8,6 +8,7 @@ import msgspec
 
 from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.upstream_json import STREAM, understood
 
 NULL = msgspec.Raw(b"null")
 
@@ -60,6 +61,13 @@ class Delta(msgspec.Struct, frozen=True):
     content: str | None = None
     refusal: str | None = None
     tool_calls: list[PieceOfCall] | None = None
+    reasoning_content: msgspec.Raw = NULL
+    reasoning: msgspec.Raw = NULL
+
+    @property
+    def thought(self) -> int:
+        """Bytes of what is reasoned, which other surfaces do not tell; it is paid for all the same."""
+        return sum(len(bytes(raw)) for raw in (self.reasoning_content, self.reasoning) if bytes(raw) != b"null")
 
 
 class PieceOfChoice(msgspec.Struct, frozen=True):
@@ -86,10 +94,7 @@ _chunk = msgspec.json.Decoder(Chunk).decode
 
 def completion(data: bytes) -> Completion:
     """A whole answer with one choice at least. Raises `Malformed`."""
-    try:
-        found = _completion(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Malformed("the upstream's answer is not what the API promises") from error
+    found = understood(_completion, data)
     if not found.choices:
         raise Malformed("the upstream's answer has no content")
     return found
@@ -97,10 +102,7 @@ def completion(data: bytes) -> Completion:
 
 def chunk(data: bytes) -> Chunk:
     """One event of a stream. Raises `Malformed`, also for an error in it."""
-    try:
-        found = _chunk(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Malformed("the upstream's stream is not what the API promises") from error
+    found = understood(_chunk, data, STREAM)
     if bytes(found.error) != b"null":
         raise Malformed("the upstream reported an error in its stream")
     return found

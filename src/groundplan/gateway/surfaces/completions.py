@@ -25,7 +25,8 @@ from groundplan.gateway.surfaces.by_chat import ByChat, able, served_natively
 from groundplan.gateway.surfaces.chat import CHAT, MAX_COPIES
 from groundplan.gateway.surfaces.chat_pieces import NULL, chunk, completion
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
-from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed, understood
+from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed
+from groundplan.gateway.surfaces.upstream_json import STREAM, refuse_encoding, understood
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ class CompletionsRelay(OpenAIRelay):
         """Of service, as a chat last named it; completions themselves name none."""
 
     def _take(self, data: bytes) -> bytes:
-        found = understood(_chunk, data)
+        found = understood(_chunk, data, STREAM)
         if bytes(found.error) != b"null":
             raise failed()
         if found.usage is not None:
@@ -189,16 +190,27 @@ class ByChatRelay(CompletionsRelay):
             self._tier = found.service_tier
         choices = []
         for choice in found.choices:
+            self.output_bytes += 0 if choice.delta is None else choice.delta.thought
             text = "" if choice.delta is None else (choice.delta.content or choice.delta.refusal or "")
             if text or choice.finish_reason:
                 finish = _FINISHES.get(choice.finish_reason, "stop") if choice.finish_reason else None
                 choices.append({"index": choice.index, "text": text, "logprobs": None, "finish_reason": finish})
-        if not choices and found.usage is None:
+        usage = None if found.usage is None else _whole_report(found.usage)
+        if not choices and usage is None:
             return b""
         made = {**_head(found.id, found.created, found.model or self._model), "choices": choices}
-        if found.usage is not None:
-            made["usage"] = found.usage
+        if usage is not None:
+            made["usage"] = usage
         return super()._take(_encode(made))
+
+
+def _whole_report(told: ReportedUsage) -> ReportedUsage | None:
+    """A report with all three counts; None where one is unknown, or cannot be true."""
+    used = told.usage()
+    if used is None or None not in (told.prompt_tokens, told.completion_tokens, told.total_tokens):
+        return told if used is not None else None
+    totals = {"prompt_tokens": used.input, "completion_tokens": used.output, "total_tokens": used.input + used.output}
+    return msgspec.structs.replace(told, **totals)
 
 
 def _head(name: str, created: int, model: str) -> dict[str, Any]:
@@ -230,12 +242,10 @@ class OpenAICompletions:
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""
-        try:
-            found = _chunk(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Malformed("the upstream's answer is not what the API promises") from error
+        found = understood(_chunk, data)
         if not found.choices:
             raise Malformed("the upstream's answer has no content")
+        refuse_encoding(data)
         return Answered(data, found.usage.usage() if found.usage is not None else None)
 
     def relay(self, ask: Ask) -> Relay:
@@ -269,15 +279,14 @@ class CompletionsByChat(ByChat):
             for choice in found.choices
         ]
         made = {**_head(found.id, found.created, found.model or ask.model), "choices": choices}
-        if found.usage is not None:
+        usage = None if found.usage is None else found.usage.usage(named_tier(found.service_tier))
+        if usage is not None:
             made["usage"] = {
-                "prompt_tokens": found.usage.prompt_tokens,
-                "completion_tokens": found.usage.completion_tokens,
-                "total_tokens": found.usage.prompt_tokens + found.usage.completion_tokens,
+                "prompt_tokens": usage.input,
+                "completion_tokens": usage.output,
+                "total_tokens": usage.input + usage.output,
             }
-        return Answered(
-            _encode(made), None if found.usage is None else found.usage.usage(named_tier(found.service_tier))
-        )
+        return Answered(_encode(made), usage)
 
     def relay(self, ask: Ask) -> Relay:
         return ByChatRelay(ask.include_usage, ask.copies, ask.model)

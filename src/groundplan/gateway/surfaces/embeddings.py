@@ -14,6 +14,7 @@ from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces.body import has_tokens, read_fields
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
+from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 
@@ -63,13 +64,10 @@ class OpenAIEmbeddings:
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""
-        try:
-            found = _answer(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Malformed("the upstream's answer is not what the API promises") from error
+        found = understood(_answer, data)
         if not found.data:
             raise Malformed("the upstream's answer has no content")
-        return Answered(data, found.usage.usage() if found.usage is not None else None)
+        return Answered(data, found.usage.read_only() if found.usage is not None else None)
 
     def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
         raise AssertionError("embeddings are not streamed")

@@ -21,6 +21,7 @@ from groundplan.gateway.surfaces.chat_pieces import NULL
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Relay
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.typed_stream import Kind, TypedRelay
+from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -96,10 +97,7 @@ class ImagesCodec(PlainCodec):
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""
-        try:
-            found = _answer(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise malformed() from error
+        found = understood(_answer, data)
         if not found.data:
             raise malformed()
         return Answered(data, self._used(None if found.usage is None else found.usage.usage(), len(found.data)))

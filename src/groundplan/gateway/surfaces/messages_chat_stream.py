@@ -82,6 +82,7 @@ class MessagesChatRelay:
         out = [] if self._started else self._start(found)
         for choice in found.choices[:1]:
             if choice.delta is not None:
+                self.output_bytes += choice.delta.thought
                 out += self._text(choice.delta.content) + self._text(choice.delta.refusal)
                 for call in choice.delta.tool_calls or ():
                     out += self._call(call)

@@ -52,7 +52,7 @@ def of_foreign(data: bytes) -> bytes:
     """An upstream's refusal: Anthropic's own as it is, OpenAI's or any other in this shape."""
     try:
         found = _object(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = {}
     if found.get("type") == "error" and isinstance(found.get("error"), dict):
         return data

@@ -16,9 +16,9 @@ from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import named_event, splice
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.messages_errors import shaped
+from groundplan.gateway.surfaces.upstream_json import STREAM, refuse_encoding, understood
 from groundplan.ledger.model import Usage
 
-_PROMISE = "the upstream's answer is not what the API promises"
 _encode = msgspec.json.Encoder().encode
 _blocks = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -43,8 +43,20 @@ class _Delta(msgspec.Struct, frozen=True):
         return sum(len(text.encode()) for text in (self.text, self.partial_json, self.thinking) if text)
 
 
+class _Block(msgspec.Struct, frozen=True):
+    """As it begins: a tool has its name, thoughts that are not shown have all of their data."""
+
+    name: str | None = None
+    text: str | None = None
+    data: str | None = None
+
+    def size(self) -> int:
+        return sum(len(text.encode()) for text in (self.name, self.text, self.data) if text)
+
+
 class _Event(msgspec.Struct, frozen=True):
     type: str
+    content_block: _Block | None = None
     message: _Start | None = None
     delta: _Delta | None = None
     usage: MessagesUsage | None = None
@@ -80,10 +92,7 @@ class MessagesRelay:
 
     def take(self, data: bytes) -> bytes:
         """Events for the client after one more of the upstream's. Raises `Malformed`."""
-        try:
-            found = _event(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Malformed("the upstream's stream is not what the API promises") from error
+        found = understood(_event, data, STREAM)
         if not found.type.isidentifier():
             raise Malformed("the upstream's stream has an event without a name")
         if found.type == "error":
@@ -97,6 +106,8 @@ class MessagesRelay:
             self._end(found)
         elif found.delta is not None:
             self.output_bytes += found.delta.size()
+        elif found.content_block is not None:
+            self.output_bytes += found.content_block.size()
         return named_event(found.type, data)
 
     def _end(self, found: _Event) -> None:
@@ -137,10 +148,8 @@ class AnthropicMessages:
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
         """A whole answer. Raises `Malformed`."""
-        try:
-            found = _whole(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Malformed(_PROMISE) from error
+        found = understood(_whole, data)
+        refuse_encoding(data)
         if found.type != "message":
             raise Malformed("the upstream's answer has no content")
         return Answered(data, found.usage.usage() if found.usage is not None else None)
@@ -171,8 +180,5 @@ class TokenCount(AnthropicMessages):
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
         """Raises `Malformed`."""
-        try:
-            _counted(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Malformed(_PROMISE) from error
+        understood(_counted, data)
         return Answered(data, Usage())

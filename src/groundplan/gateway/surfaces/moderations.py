@@ -16,6 +16,7 @@ from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.body import message_parts, read_fields
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
+from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -45,13 +46,10 @@ class ModerationCodec(PlainCodec):
         self._free = free
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
-        try:
-            found = _answer(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise malformed() from error
+        found = understood(_answer, data)
         if not found.results:
             raise malformed()
-        usage = found.usage.usage() if found.usage is not None else None
+        usage = found.usage.read_only() if found.usage is not None else None
         return Answered(data, Usage() if usage is None and self._free else usage)
 
 

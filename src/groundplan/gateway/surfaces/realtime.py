@@ -38,6 +38,7 @@ from groundplan.gateway.policy import begun
 from groundplan.gateway.surfaces.answers import error_type, facts
 from groundplan.gateway.surfaces.body import image_bytes
 from groundplan.gateway.surfaces.interface import Codec, Interface
+from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.http1 import UpstreamFailure, UpstreamPool
 from groundplan.gateway.upstream.targets import Target
 from groundplan.ledger.model import Usage
@@ -399,7 +400,7 @@ class Session:
         """One event of the upstream, for the client. Raises `Ended`."""
         try:
             event = _server_event(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise self._broken() from error
         exchange = self._active
         if event.type == "input_audio_buffer.committed":
@@ -488,7 +489,7 @@ class Session:
                         return True
                     if kind == "input_audio_buffer.committed" or kind.startswith("response."):
                         return False
-        except (ConnectionClosed, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
+        except (ConnectionClosed, TimeoutError, *UNREADABLE):
             return False
         return False
 
@@ -502,7 +503,7 @@ def _usage(response: msgspec.Raw) -> Usage | None:
     """What a response is reported to have used, where that can be true."""
     try:
         told = _done(response).usage
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     return told.usage() if told is not None else None
 

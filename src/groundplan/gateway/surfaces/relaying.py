@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
-import msgspec
-
 from groundplan.gateway.http.sse import DONE, event
 from groundplan.gateway.surfaces.answers import error_body
 from groundplan.gateway.surfaces.interface import Malformed
 from groundplan.ledger.model import Usage
-
-Read = TypeVar("Read")
-
-
-def understood(read: Callable[[bytes], Read], data: bytes) -> Read:
-    """An event of the upstream. Raises `Malformed`."""
-    try:
-        return read(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Malformed("the upstream's stream is not what the API promises") from error
 
 
 def failed() -> Malformed:

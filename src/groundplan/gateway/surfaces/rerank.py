@@ -18,6 +18,7 @@ from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.body import read_fields
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
+from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -71,10 +72,7 @@ class RerankCodec(PlainCodec):
 
     def answer(self, data: bytes, ask: Ask) -> Answered:
         """A whole answer. Raises `Malformed`, also for a document that was not sent."""
-        try:
-            found = _answer(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise malformed() from error
+        found = understood(_answer, data)
         if not found.results or any(not 0 <= result.index < ask.messages for result in found.results):
             raise malformed()
         usage = _usage(found)
@@ -84,9 +82,7 @@ class RerankCodec(PlainCodec):
 def _usage(found: _Answer) -> Usage | None:
     """Tokens, where any are told; Jina tells the total only."""
     if found.usage is not None:
-        told = found.usage
-        tokens = told.prompt_tokens or told.total_tokens
-        return Usage(input=tokens) if 0 <= tokens < meter.MAX_TOKENS else None
+        return found.usage.read_only()
     billed = found.meta.billed_units if found.meta is not None else None
     if billed is not None and billed.input_tokens is not None and 0 <= billed.input_tokens < meter.MAX_TOKENS:
         return Usage(input=int(billed.input_tokens))

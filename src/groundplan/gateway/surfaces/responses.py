@@ -27,6 +27,7 @@ from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Ma
 from groundplan.gateway.surfaces.named_files import NamedFile, given_twice, without, written
 from groundplan.gateway.surfaces.responses_stream import Rendered, ResponsesChatRelay, ResponsesRelay, Whole
 from groundplan.gateway.surfaces.responses_to_chat import Translation
+from groundplan.gateway.surfaces.upstream_json import refuse_encoding, understood
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -231,10 +232,8 @@ class OpenAIResponses:
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
         """A whole response. Raises `Malformed`."""
-        try:
-            found = _whole(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Malformed("the upstream's answer is not what the API promises") from error
+        found = understood(_whole, data)
+        refuse_encoding(data)
         if found.object != "response" or found.status not in ("completed", "incomplete"):
             raise Malformed("the upstream's response failed")
         return Answered(data, found.counted())

@@ -15,8 +15,9 @@ from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces.by_chat import served_natively
 from groundplan.gateway.surfaces.chat import FILE
-from groundplan.gateway.surfaces.interface import Answered, Codec, Malformed
+from groundplan.gateway.surfaces.interface import Answered, Codec
 from groundplan.gateway.surfaces.responses import Asked, OpenAIResponses, Responses, read
+from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage
 
 BYTES_PER_TOKEN = 4
@@ -48,10 +49,7 @@ class InputTokenCount(OpenAIResponses):
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
         """Raises `Malformed`."""
-        try:
-            _counted(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Malformed("the upstream's answer is not what the API promises") from error
+        understood(_counted, data)
         return Answered(data, Usage())
 
 

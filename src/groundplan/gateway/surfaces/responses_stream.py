@@ -11,6 +11,7 @@ from groundplan.gateway.http.sse import DONE, named_event, splice
 from groundplan.gateway.surfaces import responses_shape as shape
 from groundplan.gateway.surfaces.chat_pieces import Chunk, PieceOfCall, chunk
 from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.upstream_json import STREAM, understood
 from groundplan.ledger.model import Usage
 
 _LAST = frozenset({"response.completed", "response.incomplete"})
@@ -85,10 +86,7 @@ class ResponsesRelay:
         if data == DONE:
             self.done = True
             return b""
-        try:
-            found = _event(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Malformed("the upstream's stream is not what the API promises") from error
+        found = understood(_event, data, STREAM)
         if not found.type.replace(".", "").isidentifier():
             raise Malformed("the upstream's stream has an event without a name")
         if found.type in ("error", "response.failed"):
@@ -171,6 +169,7 @@ class ResponsesChatRelay:
         out = self._begin(found) if not self._number else []
         for choice in found.choices[:1]:
             if choice.delta is not None:
+                self.output_bytes += choice.delta.thought
                 out += self._said("output_text", choice.delta.content) + self._said("refusal", choice.delta.refusal)
                 for call in choice.delta.tool_calls or ():
                     out += self._called(call)

@@ -19,6 +19,7 @@ from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Re
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.transcripts_stream import Reported, seconds_used, transcript_relay
 from groundplan.gateway.surfaces.upload import Upload
+from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -55,10 +56,7 @@ class TranscriptionCodec(PlainCodec):
             except UnicodeDecodeError as error:
                 raise malformed() from error
             return Answered(data, usage, TEXT)
-        try:
-            found = _answer(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise malformed() from error
+        found = understood(_answer, data)
         told = found.usage
         return Answered(data, (seconds_used(_number(found.duration)) if told is None else told.told()) or usage)
 

@@ -12,7 +12,8 @@ from typing import Protocol
 
 from groundplan.gateway.http.sse import event, named_event, splice
 from groundplan.gateway.surfaces.interface import Malformed
-from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed, understood
+from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed
+from groundplan.gateway.surfaces.upstream_json import STREAM, understood
 from groundplan.ledger.model import Usage
 
 
@@ -59,7 +60,7 @@ class TypedRelay(OpenAIRelay):
         self.usage = usage
 
     def _take(self, data: bytes) -> bytes:
-        found = understood(self._kind.read, data)
+        found = understood(self._kind.read, data, STREAM)
         if found.type == "error":
             raise failed()
         if not found.fits:

@@ -93,6 +93,7 @@ class Http1Connection(asyncio.Protocol):
         "_complete",
         "_deadline",
         "_error",
+        "_fields",
         "_full",
         "_has_length",
         "_head_done",
@@ -136,6 +137,8 @@ class Http1Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
+        self._fields = self.headers
+        """Takes the header lines that come now."""
         self.keep_alive = False
         self.unfinished = False
         """A request was begun and is not sent to its end."""
@@ -231,12 +234,13 @@ class Http1Connection(asyncio.Protocol):
             raise ValueError("a second answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.lower()] = value
+        self._fields[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         self._head_done = self.status >= 200
         headers = self.headers
+        self._fields = {}  # what follows the body changes nothing in what was said before it
         self._has_length = b"content-length" in headers or b"transfer-encoding" in headers
         if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
             self._fail("malformed", "the upstream compressed its answer, which it was not asked to do")
@@ -250,7 +254,7 @@ class Http1Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if not self._head_done:
-            self.headers = {}
+            self.headers = self._fields = {}
             return
         self.keep_alive = self._parser.should_keep_alive()
         self._complete = True

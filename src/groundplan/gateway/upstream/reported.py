@@ -69,7 +69,7 @@ class Reported:
         """Take up what an answer, or the first event of a stream, says of its version."""
         try:
             says = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
         named = says.model or (says.message or says.response or _Model()).model
         print_ = says.system_fingerprint or ""

@@ -1,0 +1,57 @@
+"""Reading JSON that an upstream sent: whatever is wrong with it is one error, but what is wrong with its usage costs
+only the report, never the answer. Knows no surface.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from groundplan.gateway.surfaces.interface import Malformed
+
+ANSWER = "the upstream's answer is not what the API promises"
+STREAM = "the upstream's stream is not what the API promises"
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises, also for what is nested deeper than it bears."""
+_IN_USAGE = re.compile(r" - at `\$((?:\.\w+)*?)\.usage\b")
+_UNTRUE = b'{"prompt_tokens":-1,"input_tokens":-1,"output_tokens":-1}'
+"""A usage that nobody takes for true."""
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+Read = TypeVar("Read")
+
+
+def understood(read: Callable[[bytes], Read], data: bytes, promise: str = ANSWER) -> Read:
+    """What `read` makes of an answer or event. A usage of the wrong types is read as one that cannot be true. Raises
+    `Malformed` with `promise`."""
+    try:
+        return read(data)
+    except msgspec.ValidationError as error:
+        try:
+            if (found := _IN_USAGE.search(str(error))) is not None:
+                return read(_with_untrue_usage(data, found[1].split(".")[1:]))
+        except UNREADABLE:
+            pass
+        raise Malformed(promise) from error
+    except UNREADABLE as error:
+        raise Malformed(promise) from error
+
+
+def _with_untrue_usage(data: bytes, parents: list[str]) -> bytes:
+    """`parents`: names of the objects in which the one with the usage is."""
+    fields = _fields(data)
+    name, *below = (*parents, "usage")
+    fields[name] = msgspec.Raw(_with_untrue_usage(bytes(fields[name]), below[:-1]) if below else _UNTRUE)
+    return msgspec.json.encode(fields)
+
+
+def refuse_encoding(data: bytes) -> None:
+    """Raise `Malformed` where a whole answer is no UTF-8, which its decoder need not have noticed."""
+    if not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            raise Malformed(ANSWER) from error

@@ -1,0 +1,97 @@
+"""An upstream of bytes: what it answers is written down byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.integration.gateway_stack import Reply, parse
+from tests.unit.call_rig import Rig, call_rig
+
+from groundplan.ledger.model import Settlement
+
+STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+DONE = b"[DONE]"
+
+
+@asynccontextmanager
+async def saying(folder: Path, *pieces: bytes, fallback: bool = False, **settings: Any) -> AsyncIterator[Rig]:
+    """A worker whose first upstream answers with these bytes, a read each, and then closes."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.002 if len(pieces) > 1 else 0)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    at = {"one": server.sockets[0].getsockname()[1]}
+    async with call_rig(folder, ["one", "two"] if fallback else ["one"], ports=at, **settings) as rig:
+        yield rig
+    server.close()
+
+
+def chunk(delta: dict[str, Any], finish: str | None = None, index: int = 0, **more: Any) -> bytes:
+    choice = {"index": index, "delta": delta, "finish_reason": finish}
+    return json.dumps({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice],
+                       **more}).encode()  # fmt: skip
+
+
+def events(*data: bytes, newline: bytes = b"\n") -> bytes:
+    return b"".join(b"data: " + each + newline * 2 for each in data)
+
+
+def counted(usage: bytes) -> bytes:
+    return chunk({}, "stop")[:-1] + b',"usage":' + usage + b"}"
+
+
+ROLE, HI, THERE, END = chunk({"role": "assistant"}), chunk({"content": "Hi "}), chunk({"content": "there"}), counted(
+    b'{"prompt_tokens":5,"completion_tokens":3,"total_tokens":8}'
+)  # fmt: skip
+ANSWER = (ROLE, HI, THERE, END, DONE)
+
+
+def whole(**more: Any) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hi there"}, "finish_reason": "stop"}
+    return json.dumps({"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice],
+                       **more}).encode()  # fmt: skip
+
+
+def answering(body: bytes, status: bytes = b"200 OK") -> bytes:
+    head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (status, len(body))
+    return head + body
+
+
+def in_lines(data: bytes) -> bytes:
+    return b"".join(b"data: " + line + b"\n" for line in json.dumps(json.loads(data), indent=1).encode().split(b"\n"))
+
+
+def nested(depth: int) -> bytes:
+    return b"[" * depth + b"]" * depth
+
+
+async def good(rig: Rig, **more: Any) -> Settlement:
+    stream = await rig.stream(**more)
+    assert (stream.text, stream.finish, stream.done, stream.errors) == ("Hi there", ["stop"], True, [])
+    (only,) = await rig.settlements()
+    assert only.outcome == "ok"
+    await rig.books()
+    return only
+
+
+async def asked(rig: Rig, path: str, body: dict[str, Any]) -> Reply:
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n"
+    writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
+    try:
+        return parse(await asyncio.wait_for(reader.read(), 20))
+    finally:
+        writer.close()

@@ -1,0 +1,167 @@
+"""Upstreams that answer oddly, byte by byte: what is still an answer is given, what is none comes from elsewhere, and
+every one is settled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.gateway_stack import Reply
+from tests.unit.call_rig import BOUND, Stream
+from tests.unit.raw_upstream import (
+    ANSWER,
+    CHUNKED,
+    DONE,
+    END,
+    HI,
+    ROLE,
+    STREAM,
+    THERE,
+    answering,
+    asked,
+    chunk,
+    events,
+    good,
+    nested,
+    saying,
+    whole,
+)
+
+from groundplan.blueprint.model import Guardrails
+from groundplan.gateway.upstream.reported import Reported
+
+
+@pytest.mark.parametrize("newline", [b"\r", b"\r\n", b"\n"])
+@pytest.mark.parametrize("last", [True, False])
+async def test_lines_that_end_with_cr(tmp_path: Path, newline: bytes, last: bool) -> None:
+    """Also the last one, behind which nothing comes that would tell CR from CR LF."""
+    sent = events(*(ANSWER if last else ANSWER[:-1]), newline=newline)
+    async with saying(tmp_path, STREAM, *(sent[at : at + 7] for at in range(0, len(sent), 7))) as rig:
+        assert (await good(rig)).usage.output == 3
+
+
+async def test_a_stream_that_begins_with_a_byte_order_mark(tmp_path: Path) -> None:
+    first = chunk({"role": "assistant", "content": "Hi "})
+    async with saying(tmp_path, STREAM, b"\xef\xbb", b"\xbf" + events(first, THERE, END, DONE)) as rig:
+        await good(rig)
+
+
+async def test_events_without_data_are_none(tmp_path: Path) -> None:
+    empty = b"data: \n\n"
+    sent = (STREAM, empty, events(ROLE, HI), empty, b"event: ping\n\n" + empty + events(THERE), events(END, DONE))
+    async with saying(tmp_path, *sent) as rig:
+        await good(rig)
+
+
+async def test_an_event_of_several_lines(tmp_path: Path) -> None:
+    lines = json.dumps(json.loads(THERE), indent=1).encode().split(b"\n")
+    several = b"id: 7\n" + b"".join(b"data: " + line + b"\n" for line in lines) + b"\n"
+    async with saying(tmp_path, STREAM + events(ROLE, HI) + several + events(END, DONE)) as rig:
+        reply = await rig.chat(stream=True)
+        assert reply.body.count(b"data: " + lines[0] + b"\ndata: " + lines[1]) == 1, "as it came, line by line"
+        assert reply.body.endswith(b"data: [DONE]\n\n") and (await rig.settlements())[0].outcome == "ok"
+
+
+async def test_what_follows_the_end_is_no_part_of_it(tmp_path: Path) -> None:
+    async with saying(tmp_path, STREAM + events(*ANSWER) + b"data: {torn\n\n" + events(HI)) as rig:
+        await good(rig)
+
+
+async def test_trailers_change_nothing_of_the_head(tmp_path: Path) -> None:
+    sent = events(*ANSWER)
+    end = b"\r\n0\r\ncontent-type: text/html\r\nretry-after: 9\r\n\r\n"
+    async with saying(tmp_path, CHUNKED + b"%x\r\n" % len(sent) + sent + end) as rig:
+        await good(rig)
+
+
+async def test_any_number_of_heads_before_the_answer(tmp_path: Path) -> None:
+    early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\ncontent-type: text/html\r\n\r\n"
+    async with saying(tmp_path, early, STREAM, events(*ANSWER)) as rig:
+        await good(rig)
+
+
+# copies --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("done", [True, False])
+async def test_one_copy_of_several_that_does_not_end(tmp_path: Path, done: bool) -> None:
+    sent = events(ROLE, HI, chunk({"content": "Ho"}, index=1), chunk({}, "stop"), *([DONE] if done else []))
+    async with saying(tmp_path, STREAM, sent) as rig:
+        stream = await rig.stream(n=2)
+        assert not stream.done and "ended early" in stream.errors[0]["message"]
+        (only,) = await rig.settlements()
+        assert only.outcome == "failed" and 0 < only.cost <= 2 * BOUND
+        await rig.books()
+
+
+async def test_an_upstream_that_makes_fewer_copies_than_asked(tmp_path: Path) -> None:
+    late = chunk({}, None)  # some send an empty piece behind the end
+    async with saying(tmp_path, STREAM, events(ROLE, HI, THERE, chunk({}, "stop"), late, DONE)) as rig:
+        await good(rig, n=2)
+
+
+# whole answers -------------------------------------------------------------------------------------------------------
+
+
+DEEP = nested(100_000)
+LOOKED_AT = {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("deep", "rules"), [(DEEP, {}), (nested(3000), LOOKED_AT)])
+async def test_an_answer_that_is_nested_too_deep_comes_from_elsewhere(
+    tmp_path: Path, stream: bool, deep: bytes, rules: dict[str, Any]
+) -> None:
+    """Where it is looked at, every level costs a step of the interpreter."""
+    sent = answering(whole()[:-1] + b',"x":' + deep + b"}")
+    if stream:
+        sent = STREAM + events(ROLE[:-1] + b',"x":' + deep + b"}")
+    async with saying(tmp_path, sent, fallback=True, workloads={"assistant": rules}) as rig:
+        rig.gateway.reported = Reported("")  # which looks at what came, too
+        reply = await rig.chat(stream=stream)
+        assert reply.status == 200 and deployment_of(reply, stream) == "two"
+        assert [each.outcome for each in await rig.settlements()] == ["failed", "ok"]
+        await rig.books()
+
+
+def deployment_of(reply: Reply, stream: bool) -> str:
+    facts = Stream(reply).facts if stream else reply.json["groundplan"]
+    return str(facts["deployment"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "answer"),
+    [
+        ("/v1/embeddings", {"model": "auto", "input": "x"}, b'{"data":[%b]}' % DEEP),
+        ("/v1/messages", {"model": "auto", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}, DEEP),
+        ("/v1/responses", {"model": "auto", "input": "x"}, DEEP),
+        ("/v1/completions", {"model": "auto", "prompt": "x"}, DEEP),
+    ],
+)
+async def test_every_surface_refuses_what_is_nested_too_deep(
+    tmp_path: Path, path: str, body: dict[str, Any], answer: bytes
+) -> None:
+    more: dict[str, Any] = {"kind": "embeddings"} if "embeddings" in path else {}
+    place = {"embeddings": ["one"]} if more else {}
+    async with saying(tmp_path, answering(answer), more={"one": more}, workloads={"assistant": place}) as rig:
+        reply = await asked(rig, path, body)
+        assert (reply.status, "internal_error" in reply.body.decode()) == (503, False), reply.body
+        await rig.books()
+
+
+async def test_an_answer_that_is_no_utf_8_comes_from_elsewhere(tmp_path: Path) -> None:
+    async with saying(tmp_path, answering(whole().replace(b"Hi", b"H\xe9")), fallback=True) as rig:
+        reply = await rig.chat()
+        assert reply.status == 200 and reply.json["groundplan"]["deployment"] == "two"
+
+
+@pytest.mark.parametrize("status", [418, 450, 499])
+async def test_a_refusal_with_any_status_reaches_the_caller(tmp_path: Path, status: int) -> None:
+    told = b'{"error":{"message":"not like this"}}'
+    async with saying(tmp_path, answering(told, b"%d Odd" % status)) as rig:
+        reply = await rig.chat()
+        assert (reply.status, reply.body) == (status, told)
+        assert [each.outcome for each in await rig.settlements()] == ["not_billed"]
+        await rig.books()

@@ -1,0 +1,127 @@
+"""Usage that upstreams report oddly, in part or not at all: the answer is given, and what it cost is counted by us."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.call_rig import BOUND
+from tests.unit.raw_upstream import (
+    DONE,
+    HI,
+    ROLE,
+    STREAM,
+    THERE,
+    answering,
+    asked,
+    chunk,
+    counted,
+    events,
+    good,
+    saying,
+    whole,
+)
+
+from groundplan.economics.prices.reported import ChatUsage
+from groundplan.ledger.model import Usage
+
+WRONG = [
+    b'{"prompt_tokens":-5,"completion_tokens":3,"total_tokens":-2}',
+    b'{"prompt_tokens":5,"completion_tokens":%d}' % 10**30,
+    b'{"prompt_tokens":5,"completion_tokens":%d}' % 2**41,
+    b'{"prompt_tokens":5.5,"completion_tokens":3}',
+    b'{"prompt_tokens":1e400,"completion_tokens":3}',
+    b'{"prompt_tokens":null,"completion_tokens":null,"total_tokens":null}',
+    b'{"prompt_tokens":"5","completion_tokens":"3"}',
+    b'{"prompt_tokens":5,"completion_tokens":3,"prompt_tokens_details":[]}',
+    b'{"prompt_tokens":5}',
+    b"{}",
+    b"[1]",
+    b'"none"',
+]
+
+
+@pytest.mark.parametrize("usage", WRONG)
+async def test_usage_that_cannot_be_read_costs_nobody_the_answer(tmp_path: Path, usage: bytes) -> None:
+    async with saying(tmp_path, STREAM, events(ROLE, HI, THERE, counted(usage), DONE)) as rig:
+        only = await good(rig)
+        assert only.estimated and only.flags == ["no_usage"] and only.usage.output == len("Hi there")
+
+
+CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
+CALL: dict[str, Any] = {"name": "f", "arguments": "a b c d e"}
+HIDDEN: list[dict[str, Any]] = [
+    {"reasoning": "a b c d e"},
+    {"reasoning_content": "a b c d e"},
+    {"refusal": "a b c d e"},
+    {"tool_calls": [{"index": 0, "id": "t", "function": CALL}]},
+]
+
+
+@pytest.mark.parametrize(
+    ("delta", "path"),
+    [
+        *((delta, path) for delta in HIDDEN for path in (CHAT, MESSAGES, RESPONSES)),
+        ({"function_call": CALL}, CHAT),  # which only chat has
+    ],
+)
+async def test_what_is_said_beside_the_text_is_counted_where_nobody_reports_usage(
+    tmp_path: Path, delta: dict[str, Any], path: str
+) -> None:
+    sent = events(ROLE, HI, chunk(delta), chunk(delta))
+    asks: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 100}
+    if path == RESPONSES:
+        asks = {"input": "x", "max_output_tokens": 100}
+    async with saying(tmp_path, STREAM + sent) as rig:
+        await asked(rig, path, {"model": "auto", "stream": True, **asks})
+        (only,) = await rig.settlements()
+    assert only.flags == ["no_usage"] and only.usage.output >= len("Hi ") + 2 * len("a b c d e")
+
+
+@pytest.mark.parametrize("usage", WRONG)
+async def test_usage_of_a_whole_answer_that_cannot_be_read(tmp_path: Path, usage: bytes) -> None:
+    async with saying(tmp_path, answering(whole()[:-1] + b',"usage":' + usage + b"}")) as rig:
+        reply = await rig.chat()
+        assert reply.status == 200 and b"Hi there" in reply.body
+        (only,) = await rig.settlements()
+        assert only.estimated and only.flags == ["no_usage"] and only.cost == BOUND
+        await rig.books()
+
+
+async def test_an_event_of_usage_alone_that_cannot_be_read_is_not_told_to_who_did_not_ask(tmp_path: Path) -> None:
+    alone = b'{"choices":[],"usage":{"prompt_tokens":null}}'
+    async with saying(tmp_path, STREAM, events(ROLE, HI, THERE, chunk({}, "stop"), alone, DONE)) as rig:
+        stream = await rig.stream()
+        assert stream.text == "Hi there" and all(each["choices"] for each in stream.chunks)
+
+
+@pytest.mark.parametrize(
+    ("reported", "usage"),
+    [
+        (ChatUsage(), None),
+        (ChatUsage(total_tokens=8), None),
+        (ChatUsage(prompt_tokens=5), None),
+        (ChatUsage(prompt_tokens=5, total_tokens=8), Usage(input=5, output=3)),
+        (ChatUsage(completion_tokens=3, total_tokens=8), Usage(input=5, output=3)),
+        (ChatUsage(prompt_tokens=5, total_tokens=4), None),
+        (ChatUsage(prompt_tokens=0, completion_tokens=0), Usage()),
+    ],
+)
+def test_a_count_that_is_missing_is_not_zero(reported: ChatUsage, usage: Usage | None) -> None:
+    assert reported.usage() == usage
+
+
+@pytest.mark.parametrize(
+    ("reported", "tokens"),
+    [
+        (ChatUsage(), None),
+        (ChatUsage(total_tokens=8), 8),
+        (ChatUsage(prompt_tokens=5, total_tokens=5), 5),
+        (ChatUsage(prompt_tokens=0, total_tokens=8), 8),
+        (ChatUsage(prompt_tokens=0), 0),
+        (ChatUsage(prompt_tokens=-1), None),
+    ],
+)
+def test_what_answers_without_tokens_may_tell_the_total_alone(reported: ChatUsage, tokens: int | None) -> None:
+    assert reported.read_only() == (None if tokens is None else Usage(input=tokens))
