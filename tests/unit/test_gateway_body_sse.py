@@ -18,6 +18,7 @@ from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.sse import EventReader, EventTooLarge, event, splice, without_usage
 from groundplan.gateway.surfaces import chat as chat_completions
 from groundplan.gateway.surfaces import completions, embeddings, messages, responses
+from groundplan.gateway.surfaces.body import ELSEWHERE
 from groundplan.gateway.surfaces.chat import ChatRelay, OpenAIChat
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS, OpenAIEmbeddings
 from groundplan.gateway.surfaces.images import IMAGES
@@ -26,6 +27,7 @@ from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.rerank import RERANK
 from groundplan.gateway.surfaces.speech import SPEECH
 
+PDF = "data:application/pdf;base64,JVBERg=="
 PLACE = Deployment(
     name="d", site="s", model="m", upstream_model="up", url="http://x/v1", rates=Rates(input=1, output=1)
 )
@@ -98,6 +100,14 @@ def test_a_stream_always_asks_for_usage() -> None:
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "image_url"),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "content_unsupported"),
         ({"messages": [{"role": "user", "content": 3}]}, "body_invalid"),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "file", "file": {"file_data": PDF, "file_url": "u"}}]}
+                ]
+            },
+            "file_data",
+        ),
         ({"audio": {"voice": "x"}}, "field_unsupported"),
         ({"prediction": {"type": "content"}}, "field_unsupported"),
         ({"web_search_options": {}}, "field_unsupported"),
@@ -119,8 +129,9 @@ def test_what_could_cost_more_than_its_bound_is_refused(more: dict[str, Any], co
     assert caught.value.code == code and caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["models", "fallbacks"])
+@pytest.mark.parametrize("name", sorted(ELSEWHERE))
 def test_no_surface_lets_an_upstream_ask_another_model(name: str) -> None:
+    """Nor search, nor reach an address that the caller chooses."""
     more = {"model": "auto", name: [{"model": "dear"}]}
     asked: list[tuple[Callable[[bytes], object], dict[str, Any]]] = [
         (chat_completions.read, {"messages": [{"role": "user", "content": "a"}]}),

@@ -6,7 +6,7 @@ What the fields mean belongs to the API surfaces.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -16,6 +16,9 @@ from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates
 from groundplan.gateway.surfaces.named_files import given_twice
 
 Read = TypeVar("Read")
+
+
+_NONE = msgspec.Raw(b"null")
 
 
 class _Image(msgspec.Struct, frozen=True):
@@ -30,6 +33,7 @@ class _Audio(msgspec.Struct, frozen=True):
 class _File(msgspec.Struct, frozen=True):
     file_data: str | None = None
     file_id: str | None = None
+    file_url: msgspec.Raw = _NONE
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -56,8 +60,15 @@ class Parts(NamedTuple):
 
 _FILE_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]{1,80};base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _DATA_URL = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
-OTHER_MODELS = ("models", "fallbacks")
-"""Fields by which some upstreams ask another model than the one that is reserved for, at its own price."""
+ELSEWHERE = frozenset(
+    {
+        "models", "fallbacks", "provider", "route", "preset",
+        "data_sources", "enable_search", "search_parameters", "search_settings", "compound_custom", "plugins",
+        "api_base", "base_url", "kv_transfer_params", "bootstrap_host",
+    }
+)  # fmt: skip
+"""Fields by which some upstreams ask another model or provider than the one that is reserved for, search, or reach an
+address that the caller chooses."""
 QUERY_CHARACTERS = 4000
 """As many of the last question are searched with."""
 _LONG = 52 << 10
@@ -95,10 +106,12 @@ def read_fields(
         raise Invalid(f"the body is not JSON: {error}", code="body_not_json", hint="Send a JSON object.") from error
 
 
-def refuse_fields(fields: Mapping[str, msgspec.Raw], names: Iterable[str]) -> None:
+def refuse_fields(fields: Mapping[str, msgspec.Raw], names: frozenset[str]) -> None:
     """Refuse each of these that is there and not null. Raises `Invalid`."""
-    for name in names:
-        if name in fields and bytes(fields[name]) != b"null":
+    if names.isdisjoint(fields):
+        return
+    for name, raw in fields.items():
+        if name in names and bytes(raw) != b"null":
             raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
 
 
@@ -136,17 +149,24 @@ def message_parts(content: msgspec.Raw, *, media: bool = False) -> Parts:
             heard += _audio_bytes(part.input_audio)
         elif media and part.type == "file" and part.file is not None:
             files += 1
-            if part.file.file_id is None:
-                size += file_bytes(part.file.file_data)
-            elif part.file.file_data is None:
-                named.append(part.file.file_id)
-            else:
-                raise given_twice("the file")
+            size += _file_size(part.file)
+            named += [part.file.file_id] if part.file.file_id is not None else []
         elif part.type not in ("text", "refusal"):
             raise Invalid(
                 f"content of type {part.type[:40]} is not supported", code="content_unsupported", hint="Send text only."
             )
     return Parts(" ".join(part.text for part in parts), images, size, heard, files, tuple(named))
+
+
+def _file_size(file: _File) -> int:
+    """Length of a file's content, where it is sent; 0 where it is named by its id. Raises `Invalid`."""
+    if bytes(file.file_url) != b"null":
+        return file_bytes(None)  # an address is refused beside its content, too
+    if file.file_id is None:
+        return file_bytes(file.file_data)
+    if file.file_data is not None:
+        raise given_twice("the file")
+    return 0
 
 
 def _audio_bytes(audio: _Audio) -> int:
