@@ -13,7 +13,7 @@ import time
 import msgspec
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import Denied, GroundplanError
+from groundplan.core.errors import Denied, GroundplanError, Invalid
 from groundplan.economics.prices.windows import at_time
 from groundplan.gateway.budgets import limits
 from groundplan.gateway.call import settle
@@ -27,6 +27,7 @@ from groundplan.gateway.call.retry import retry_after
 from groundplan.gateway.guard.severed import stopped
 from groundplan.gateway.http.binary_stream import BinaryStreaming, is_sound
 from groundplan.gateway.http.stream import StreamBroken, Streaming
+from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.responses_stream import Rendered
@@ -243,8 +244,10 @@ class Attempt:
         if exchange.ask is None:
             raise AssertionError("not admitted")
         try:
+            if exchange.guard is not None:
+                refuse_depth(data)  # whoever looks at it goes down every level
             self._answered = exchange.interface.codec(self.deployment).answer(data, exchange.ask)
-        except Malformed as error:
+        except (Malformed, Invalid) as error:
             raise AttemptFailed(str(error), billed=True, status=self.status) from error
         if self.gateway.reported is not None and self.gateway.reported.due(self.deployment.name, self.began):
             self.gateway.reported.look(self.deployment, data)

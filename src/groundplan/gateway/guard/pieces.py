@@ -15,6 +15,7 @@ Channel = tuple[str, ...]
 SURFACES = frozenset({"chat.completions", "messages", "responses", "completions"})
 """Endpoints whose answers are text."""
 _DELTAS = ("content", "reasoning_content", "reasoning", "refusal")
+_DETAILS = ("text", "summary")
 _BLOCK = ("text", "thinking", "partial_json")
 ARGUMENTS = "arguments"
 
@@ -59,10 +60,24 @@ def _of_choice(choice: dict[str, Any]) -> Iterator[Slot]:
     for name in _DELTAS:
         if _text(delta, name):
             yield Slot((place, name), delta, name)
-    for call in _dicts(delta.get("tool_calls")):
-        function = call.get("function")
+    for detail in _dicts(delta.get("reasoning_details")):
+        number = str(detail.get("index", 0))
+        yield from (Slot((place, number, name), detail, name) for name in _DETAILS if _text(detail, name))
+    yield from _of_calls(place, delta)
+
+
+def _of_calls(place: str, delta: dict[str, Any]) -> Iterator[Slot]:
+    """What functions are called with; OpenAI's first API had one, without a number."""
+    calls = [("", delta.get("function_call"))]
+    calls += [(str(call.get("index", 0)), call.get("function")) for call in _dicts(delta.get("tool_calls"))]
+    for number, function in calls:
         if isinstance(function, dict) and _text(function, ARGUMENTS):
-            yield Slot((place, ARGUMENTS, str(call.get("index", 0))), function, ARGUMENTS)
+            yield Slot((place, ARGUMENTS, number), function, ARGUMENTS)
+
+
+def begins_call(delta: dict[str, Any]) -> bool:
+    """Whether a piece of a chat names a function that is called."""
+    return any("id" in call for call in _dicts(delta.get("tool_calls")))
 
 
 def is_said(channel: Channel) -> bool:
@@ -121,6 +136,9 @@ def _called(value: dict[str, Any]) -> str:
     kind = value.get("type")
     if kind in ("tool_use", "function_call", "custom_tool_call", "server_tool_use", "mcp_call"):
         return str(value.get("name") or "")
+    legacy = value.get("function_call")
+    if isinstance(legacy, dict):
+        return str(legacy.get("name") or "")
     function = value.get("function")
     if isinstance(function, dict) and "parameters" not in function and kind in (None, "function"):
         return str(function.get("name") or "")
@@ -146,6 +164,20 @@ def _strings(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, dict):
         return {key: _strings(each, change) for key, each in value.items()}
     return value
+
+
+def without_logprobs(value: Any) -> Any:
+    """The event or answer without log probabilities, which say each word again, for themselves; the same object where
+    there are none."""
+    if isinstance(value, list):
+        made = [without_logprobs(each) for each in value]
+        return value if all(a is b for a, b in zip(made, value, strict=True)) else made
+    if not isinstance(value, dict):
+        return value
+    changed = {key: without_logprobs(each) for key, each in value.items()}
+    if told := value.get("logprobs"):
+        changed["logprobs"] = [] if isinstance(told, list) else None
+    return value if all(changed[key] is each for key, each in value.items()) else changed
 
 
 def said(value: Any) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from groundplan.core.errors import Denied
+from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.guard import pieces
 from groundplan.gateway.guard.pieces import Channel
+from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
 from groundplan.gateway.surfaces.wrapped import Wrapped
 from groundplan.governance.guardrails.checks import Checks
@@ -38,8 +39,8 @@ class GuardedRelay(Wrapped):
     """See the module."""
 
     __slots__ = (
-        "_checks", "_findings", "_guard", "_held", "_last", "_lead", "_masks", "_may_call", "_says", "_texts",
-        "_whole", "_windows", "refusal",
+        "_checks", "_findings", "_guard", "_held", "_last", "_lead", "_masks", "_may_call", "_respells", "_says",
+        "_texts", "_whole", "_windows", "refusal",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +56,8 @@ class GuardedRelay(Wrapped):
         self._last: dict[Channel, tuple[bytes, dict[str, Any]]] = {}
         """Of each channel the last event, with the line of its name."""
         self._whole = whole
+        self._respells = not guard.shadow and not guard.output.empty
+        """What is said may have to be said otherwise, or later."""
         self._held: list[bytes] = []
         self._texts: dict[Channel, list[str]] = {}
         self._lead: list[bytes] = []
@@ -120,22 +123,27 @@ class GuardedRelay(Wrapped):
         return told
 
     def _event(self, block: bytes) -> bytes:
-        head, found, data = block.rpartition(b"data: ")
-        if not found or data == b"[DONE]" or not data.startswith(b"{"):
-            self._says |= data == b"[DONE]"
+        head, _, data = block.partition(b"data: ")
+        if data == b"[DONE]":
+            self._says = True
             return block + b"\n\n"
+        if b"\n" in data:
+            data = data.replace(b"\ndata: ", b"\n")
         try:
+            refuse_depth(data)
             event = _decode(data)
-        except msgspec.DecodeError as error:
-            raise Malformed("an event of the stream is no JSON") from error
+        except (msgspec.DecodeError, Invalid) as error:
+            raise Malformed("an event of the stream is no JSON that can be looked at") from error
+        if self._respells and (bare := pieces.without_logprobs(event)) is not event:
+            event, block = bare, _block(head, _encode(bare))
         self._check_calls(event)
         ends = pieces.ended(event)
         self._says |= bool(ends) or (ends is None)
         before = self._flush(ends) if ends is None or ends else b""
         slots = pieces.slots(event)
         if not slots:
-            whole = rewritten(event, self._full, NO_ROLES) if ends is None else event
-            return before + _block(head, data if whole is event else _encode(whole))
+            whole = rewritten(event, self._full, NO_ROLES)
+            return before + (block + b"\n\n" if whole is event else _block(head, _encode(whole)))
         left = ""
         for slot in slots:
             self._last[slot.channel] = (head, event)
@@ -194,6 +202,6 @@ def _begins(event: dict[str, Any]) -> bool:
     """It says more than a piece of text: who speaks, which function is called."""
     for choice in event.get("choices") or ():
         delta = choice.get("delta") if isinstance(choice, dict) else None
-        if isinstance(delta, dict) and ("role" in delta or any("id" in call for call in delta.get("tool_calls") or ())):
+        if isinstance(delta, dict) and ("role" in delta or pieces.begins_call(delta)):
             return True
     return False

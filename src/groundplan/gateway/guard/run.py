@@ -261,6 +261,8 @@ class Guarding:
             made = rewritten(body, self._text, NO_ROLES)
             if self.masks:
                 made = pieces.tool_inputs(made, self.masks.restore)
+            if made is not body:
+                made = pieces.without_logprobs(made)
         self._spend(begun, "output")
         return made
 

@@ -1,0 +1,139 @@
+"""Guardrails look at all that an answer says, however its upstream frames and names it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.raw_upstream import (
+    DONE,
+    END,
+    HI,
+    ROLE,
+    STREAM,
+    THERE,
+    answering,
+    asked,
+    chunk,
+    events,
+    in_lines,
+    saying,
+    whole,
+)
+
+from groundplan.blueprint.model import Guardrails
+
+MESSAGES = "/v1/messages"
+EMAIL = "ana@acme.example"
+SECRET = "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
+
+
+@pytest.mark.parametrize("said", [f"write data: {SECRET} there", f"data: {SECRET}", f"data: [DONE] data: {SECRET}"])
+@pytest.mark.parametrize("lines", [False, True])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_what_a_model_says_is_no_framing_of_its_stream(tmp_path: Path, said: str, lines: bool, path: str) -> None:
+    """Neither words that look like the beginning of an event nor the lines of one keep a check from the text."""
+    piece = chunk({"content": said})
+    sent = events(ROLE) + (in_lines(piece) + b"\n" if lines else events(piece)) + events(HI, END, DONE)
+    rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
+    async with saying(tmp_path, STREAM + sent, workloads=rules) as rig:
+        asks = {"model": "auto", "max_tokens": 90, "stream": True, "messages": [{"role": "user", "content": "x"}]}
+        reply = await asked(rig, path, asks)
+        assert SECRET not in reply.body.decode() and b"guardrail_secrets" in reply.body
+        await rig.books()
+
+
+@pytest.mark.parametrize("lines", [False, True])
+async def test_what_passes_the_checks_is_told_as_it_was_said(tmp_path: Path, lines: bool) -> None:
+    piece = chunk({"content": "say data: {} and more"})
+    sent = events(ROLE) + (in_lines(piece) + b"\n" if lines else events(piece)) + events(END, DONE)
+    rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
+    async with saying(tmp_path, STREAM + sent, workloads=rules) as rig:
+        stream = await rig.stream()
+        assert (stream.text, stream.finish, stream.done) == ("say data: {} and more", ["stop"], True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_log_probabilities_do_not_say_again_what_is_masked(tmp_path: Path, stream: bool) -> None:
+    spelled = {"content": [{"token": EMAIL, "logprob": -0.1, "bytes": list(EMAIL.encode()), "top_logprobs": []}]}
+    piece = json.loads(chunk({"content": f"ask {EMAIL} "}))
+    piece["choices"][0]["logprobs"] = spelled
+    answer = json.loads(whole())
+    answer["choices"][0] |= {"message": {"role": "assistant", "content": f"ask {EMAIL}"}, "logprobs": spelled}
+    rules = {"assistant": {"guardrails": Guardrails(output={"personal_data": "mask"}, budget_ms=10_000)}}
+    sent = STREAM + events(ROLE, json.dumps(piece).encode(), END, DONE)
+    async with saying(tmp_path, sent if stream else answering(json.dumps(answer).encode()), workloads=rules) as rig:
+        reply = await rig.chat(stream=stream, logprobs=True)
+        assert reply.status == 200 and b"ask [email]" in reply.body and EMAIL not in reply.body.decode()
+        assert str(list(EMAIL.encode()))[1:-1].replace(" ", "") not in reply.body.decode().replace(" ", "")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_log_probabilities_of_what_nothing_is_done_to_are_told(tmp_path: Path, stream: bool) -> None:
+    spelled = {"content": [{"token": "there", "logprob": -0.1, "bytes": None, "top_logprobs": []}]}
+    piece, answer = json.loads(chunk({"content": "Hi there"})), json.loads(whole())
+    piece["choices"][0]["logprobs"] = answer["choices"][0]["logprobs"] = spelled
+    rules = {"assistant": {"guardrails": Guardrails(input={"secrets": "mask"}, budget_ms=10_000)}}
+    sent = STREAM + events(ROLE, json.dumps(piece).encode(), END, DONE)
+    async with saying(tmp_path, sent if stream else answering(json.dumps(answer).encode()), workloads=rules) as rig:
+        assert b'"token":"there"' in (await rig.chat(stream=stream, logprobs=True)).body.replace(b": ", b":")
+
+
+PIECES: list[dict[str, Any]] = [
+    {"function_call": {"name": "f", "arguments": f'{{"a":"{SECRET}"}}'}},
+    {"reasoning": f"it is {SECRET}"},
+    {"reasoning_details": [{"type": "reasoning.text", "text": f"it is {SECRET}", "index": 0}]},
+    {"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f", "arguments": SECRET}}]},
+]
+
+
+@pytest.mark.parametrize("delta", PIECES)
+async def test_whatever_a_piece_of_text_is_called_is_looked_at(tmp_path: Path, delta: dict[str, Any]) -> None:
+    rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
+    async with saying(tmp_path, STREAM + events(ROLE, chunk(delta), END, DONE), workloads=rules) as rig:
+        reply = await rig.chat(stream=True)
+        assert SECRET not in reply.body.decode() and b"guardrail_secrets" in reply.body
+
+
+@pytest.mark.parametrize("calls", [[7], {"0": "id"}, "id", [None], [[{"id": "a"}]]])
+async def test_calls_that_are_none_are_passed_on_and_break_nothing(tmp_path: Path, calls: Any) -> None:
+    rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
+    sent = STREAM + events(ROLE, HI, chunk({"content": "", "tool_calls": calls}), THERE, END, DONE)
+    async with saying(tmp_path, sent, workloads=rules) as rig:
+        stream = await rig.stream()
+        assert (stream.text, stream.finish, stream.done) == ("Hi there", ["stop"], True)
+
+
+BEGUN = {"id": "m", "type": "message", "role": "assistant", "model": "m", "stop_reason": None, "stop_sequence": None}
+STARTS: list[dict[str, Any]] = [
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": f"it is {SECRET}"}},
+    {"type": "message_start", "message": {**BEGUN, "content": [{"type": "text", "text": f"it is {SECRET}"}]}},
+]
+
+
+@pytest.mark.parametrize("start", STARTS)
+async def test_what_an_event_begins_with_is_looked_at(tmp_path: Path, start: dict[str, Any]) -> None:
+    """Nearly every one begins with nothing, and clients show what there is."""
+    ends = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}}
+    told = [{"type": "message_start", "message": {**BEGUN, "content": []}}, start, ends, {"type": "message_stop"}]
+    rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
+    sent = STREAM + events(*(json.dumps(each).encode() for each in told))
+    async with saying(tmp_path, sent, more={"one": {"api": "anthropic"}}, workloads=rules) as rig:
+        asks = {"model": "auto", "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "x"}]}
+        reply = await asked(rig, MESSAGES, asks)
+        assert SECRET not in reply.body.decode() and b"guardrail_secrets" in reply.body
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_function_of_the_first_api_is_a_function(tmp_path: Path, stream: bool) -> None:
+    """Which functions may be called holds for `function_call`, too."""
+    call = {"function_call": {"name": "drop_tables", "arguments": "{}"}}
+    answer = json.loads(whole())
+    answer["choices"][0]["message"] |= call
+    sent = STREAM + events(ROLE, chunk(call), END, DONE) if stream else answering(json.dumps(answer).encode())
+    rules = {"assistant": {"guardrails": Guardrails(tools=["lookup"], budget_ms=10_000)}}
+    async with saying(tmp_path, sent, workloads=rules) as rig:
+        reply = await rig.chat(stream=stream)
+        assert b"drop_tables" not in reply.body.partition(b'"error"')[0] and b"guardrail_tools" in reply.body
