@@ -37,6 +37,14 @@ def test_a_whole_answer_is_kept_without_our_own_facts() -> None:
     }
 
 
+def test_an_event_is_kept_however_its_lines_are_cut_and_whatever_ends_lines_elsewhere() -> None:
+    event = {"choices": [{"index": 0, "delta": {"content": f"one\u2028two\x85{CARD} three"}}]}
+    lines = json.dumps(event, indent=1, ensure_ascii=False).encode().split(b"\n")
+    answer = b"".join(b"data: " + line + b"\n" for line in lines) + b"\ndata: [DONE]\n\n"
+    assert kept(chat("x"), answer)["answer"] == {"0": "one\u2028two\x85[card] three"}
+    assert kept(chat("x"), b"data: " + b"".join(lines) + b"\n\n")["answer"] == {"0": "one\u2028two\x85[card] three"}
+
+
 def test_what_is_cut_between_two_events_is_found_all_the_same() -> None:
     parts = [
         {"choices": [{"index": 0, "delta": {"content": part}}]} for part in ("pay 4111 1111", " 1111 1111", " now")

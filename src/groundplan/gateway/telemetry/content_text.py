@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundplan.core.detect import redact
+from groundplan.gateway.http.sse import DONE, EventReader
 
 LONGEST_TEXT = 100_000
 """Characters of one text that are kept; an image or a sound in base64 is longer."""
@@ -96,12 +97,12 @@ def _events(data: bytes) -> list[Any] | None:
     if not data.startswith((b"data:", b"event:", b":", b"id:")):
         return None
     found = []
-    for line in data.decode("utf-8", "replace").splitlines():
-        if line.startswith("data:") and (text := line[5:].strip()) != "[DONE]":
+    for event in EventReader(len(data) + 2).feed(data + b"\n\n"):
+        if event != DONE:
             try:
-                found.append(json.loads(text))
+                found.append(json.loads(event))
             except ValueError:
-                found.append(text)
+                found.append(event.decode("utf-8", "replace"))
     return found
 
 
