@@ -361,20 +361,55 @@ async def test_nothing_is_sent_through_a_pool_that_is_closed_and_what_waits_ends
         assert not caught.value.sent
 
 
-async def test_a_call_over_http2_that_is_done_is_freed_at_once(pools: Pools) -> None:
-    def calls() -> int:
-        return sum(type(one) is Http2Connection for one in gc.get_objects())
+def http2_calls() -> int:
+    return sum(type(one) is Http2Connection for one in gc.get_objects())
 
+
+async def test_a_call_over_http2_that_is_done_is_freed_at_once(pools: Pools) -> None:
     async with http1(echo) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
         pool = pools.of(Wire(f"http://127.0.0.1:{front.port}/v1", None, 2))
         assert await asked(pool) == b"hi"
         gc.collect()
-        before = calls()
+        before = http2_calls()
         gc.disable()
         try:
             for _ in range(5):
                 assert await asked(pool) == b"hi"
-            while calls() > before:  # noqa: ASYNC110 -- what is waited for has no event
+            while http2_calls() > before:  # noqa: ASYNC110 -- what is waited for has no event
+                await asyncio.sleep(0.01)
+        finally:
+            gc.enable()
+
+
+async def test_a_call_over_http2_that_is_given_up_is_freed_at_once(pools: Pools) -> None:
+    """Before it went out, while it waits for a head, and in the middle of its answer."""
+
+    async def some(request: Request, response: Response) -> None:
+        response.write(b"some", response.start(200, b"content-type: text/plain\r\n"))
+        await asyncio.Event().wait()
+
+    async def read(connection: UpstreamConnection) -> None:
+        connection.send(REQUEST)
+        await connection.head(PATIENCE)
+        while await connection.chunk(PATIENCE) is not None:
+            pass
+
+    async with http1(some) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
+        pool = pools.of(Wire(f"http://127.0.0.1:{front.port}/v1", None, 2))
+        gc.collect()
+        before = http2_calls()
+        gc.disable()
+        try:
+            for wait in (0, 0.001, 0.002, 0.005, 0.05):
+                connection = await pool.connect(PATIENCE)
+                reading = asyncio.create_task(read(connection))
+                await asyncio.sleep(wait)
+                reading.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await reading
+                connection.release()
+                del connection, reading
+            while http2_calls() > before:  # noqa: ASYNC110 -- what is waited for has no event
                 await asyncio.sleep(0.01)
         finally:
             gc.enable()
