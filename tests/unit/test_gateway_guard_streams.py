@@ -106,6 +106,23 @@ async def test_calls_that_are_none_are_passed_on_and_break_nothing(tmp_path: Pat
         assert (stream.text, stream.finish, stream.done) == ("Hi there", ["stop"], True)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("rules", [{"input": {"secrets": "block"}}, {"output": {"secrets": "block"}}])
+async def test_a_parameter_of_a_tool_may_be_called_as_fields_of_ours(
+    tmp_path: Path, stream: bool, rules: dict[str, Any]
+) -> None:
+    """Such as `role`, which in a message is a word."""
+    named = {"role": {"type": "string"}, "content": {"type": ["string", "null"]}, "type": {"enum": ["a"]}}
+    function = {"name": "f", "parameters": {"type": "object", "properties": named}}
+    spelled = json.dumps({"id": "c", "choices": [{"index": 0, "finish_reason": "stop", "role": ["x"],
+                          "message": {"role": {"a": 1}, "content": "Hi there"}}]})  # fmt: skip
+    sent = STREAM + events(ROLE, HI, THERE, END, DONE) if stream else answering(spelled.encode())
+    guarded = {"assistant": {"guardrails": Guardrails(**rules, budget_ms=10_000)}}
+    async with saying(tmp_path, sent, workloads=guarded) as rig:
+        reply = await rig.chat(stream=stream, tools=[{"type": "function", "function": function}])
+        assert reply.status == 200 and b"there" in reply.body
+
+
 BEGUN = {"id": "m", "type": "message", "role": "assistant", "model": "m", "stop_reason": None, "stop_sequence": None}
 STARTS: list[dict[str, Any]] = [
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": f"it is {SECRET}"}},

@@ -189,7 +189,8 @@ def rewritten(
         made = [rewritten(each, change, roles, name, own) for each in value]
         return value if all(a is b for a, b in zip(made, value, strict=True)) else made
     if isinstance(value, dict):
-        own = own or value.get("role") in roles
+        role = value.get("role")
+        own = own or (isinstance(role, str) and role in roles)
         changed = {key: rewritten(each, change, roles, _named(key, name, each), own) for key, each in value.items()}
         return value if all(changed[key] is each for key, each in value.items()) else changed
     return value
