@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from tests.integration.gateway_stack import Reply
-from tests.unit.call_rig import BOUND, Stream
+from tests.integration.gateway_stack import events as events_of
+from tests.unit.call_rig import BOUND, Stream, rule
 from tests.unit.raw_upstream import (
     ANSWER,
     CHUNKED,
@@ -80,6 +81,35 @@ async def test_any_number_of_heads_before_the_answer(tmp_path: Path) -> None:
     early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\ncontent-type: text/html\r\n\r\n"
     async with saying(tmp_path, early, STREAM, events(*ANSWER)) as rig:
         await good(rig)
+
+
+@pytest.mark.parametrize(
+    ("path", "odd"),
+    [
+        ("/v1/responses", [{"type": "response.created"}]),
+        (
+            "/v1/responses",
+            [{"type": "response.created", "response": {"id": "r"}}, {"type": "response.output_item.added"}],
+        ),
+        ("/v1/messages", [{"type": "message_start"}, {"type": "ping"}]),
+        ("/v1/messages", [{"type": "message_start", "message": {}}, {"type": "content_block_start", "index": []}]),
+    ],
+)
+async def test_an_event_that_cannot_be_remembered(tmp_path: Path, path: str, odd: list[dict[str, Any]]) -> None:
+    """It reaches the client as it came; should the stream break, nobody can go on with it, and the client is told."""
+    sent = STREAM + events(*(json.dumps(each).encode() for each in odd))
+    native = {"api": "anthropic"} if path == "/v1/messages" else {"serves": ["responses"]}
+    asks: dict[str, Any] = {"model": "auto", "stream": True, "input": "x"}
+    if path == "/v1/messages":
+        asks = {"model": "auto", "stream": True, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+    rules = {"assistant": rule(on_broken_stream="resume")}
+    async with saying(tmp_path, sent, fallback=True, workloads=rules, more={"one": native}) as rig:
+        reply = await asked(rig, path, asks)
+        last = events_of(reply.body)[-1]
+        told = last.get("error", last)
+        assert last["type"] == "error" and "not what its API promises" in told["message"]
+        assert reply.body.count(json.dumps(odd[-1]["type"]).encode()) == 1
+        await rig.books()
 
 
 # copies --------------------------------------------------------------------------------------------------------------

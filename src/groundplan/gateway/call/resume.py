@@ -56,7 +56,11 @@ class Continuation:
         """Why the broken stream of `relay` cannot be continued; empty where it can."""
         if self.why_not:
             return self.why_not
-        return relay.sent.seam if isinstance(relay, Continued) and relay.sent is not None else ""
+        if not isinstance(relay, Continued):
+            return ""
+        if relay.unknown:
+            return "an event of it was not what its API promises"
+        return relay.sent.seam if relay.sent is not None else ""
 
     def broke(self, relay: Relay, usage: Usage) -> None:
         """Remember what was sent by a stream that broke and used so much."""

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.surfaces.interface import Relay
+from groundplan.gateway.surfaces.interface import Malformed, Relay
 from groundplan.gateway.surfaces.wrapped import Wrapped
 from groundplan.ledger.model import Usage
 
@@ -27,6 +27,8 @@ LONGEST_OVERLAP = 4000
 LEAST_OVERLAP = 12
 """Shorter repetitions may be meant."""
 _NOTHING = Usage()
+_ODD = (LookupError, TypeError, AttributeError, ValueError, RecursionError, msgspec.DecodeError)
+"""What the reading of an event raises that has not what its API promises."""
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
@@ -53,7 +55,7 @@ class Continued(Wrapped):
     A surface says what it reads from events (`_note`) and what becomes of a later attempt's (`_next`).
     """
 
-    __slots__ = ("_earlier", "_held", "_open", "sent")
+    __slots__ = ("_earlier", "_held", "_open", "sent", "unknown")
 
     def __init__(self, inner: Relay, sent: Sent | None) -> None:
         super().__init__(inner)
@@ -63,6 +65,8 @@ class Continued(Wrapped):
         self._held = ""
         """Text that may turn out to be a repetition."""
         self._open = sent is not None and bool(sent.text)
+        self.unknown = False
+        """The client has an event that cannot be remembered: it is not what its API promises."""
 
     def take(self, data: bytes) -> bytes:
         """As the inner one. Raises `Malformed`."""
@@ -70,14 +74,29 @@ class Continued(Wrapped):
         return self._rewritten(out) if out else out
 
     def last(self, facts: bytes) -> bytes:
-        return self._rewritten(self._inner.last(facts))
+        out = self._inner.last(facts)
+        try:
+            return self._rewritten(out)
+        except Malformed as error:
+            return self.broken(str(error), "")
 
     def _rewritten(self, out: bytes) -> bytes:
+        """Raises `Malformed`."""
         if self._earlier is None:
+            self._remember(out)
+            return out
+        try:
+            return b"".join([self._next(data) for data in events(out)])
+        except _ODD as error:
+            raise Malformed("an event of the upstream's stream is not what the API promises") from error
+
+    def _remember(self, out: bytes) -> None:
+        """What the client gets from a first attempt is passed on as it is, whatever it is."""
+        try:
             for data in events(out):
                 self._note(data)
-            return out
-        return b"".join([self._next(data) for data in events(out)])
+        except _ODD:
+            self.unknown = True
 
     def _note(self, data: bytes) -> None:
         """Remember what one event of the first attempt gives the client."""
