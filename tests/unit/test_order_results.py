@@ -21,6 +21,7 @@ from groundplan.gateway.batches.order_journal import OrderJournal
 from groundplan.gateway.batches.order_results import Given, Made, Results, Terms, finish, made, told
 from groundplan.gateway.batches.order_store import Order, OrderLine
 from groundplan.gateway.batches.provider import ProviderBatch
+from groundplan.gateway.batches.provider_messages import told_as_openai
 from groundplan.gateway.journal.records import read_segment
 from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.surfaces.chat import CHAT
@@ -73,6 +74,15 @@ def given(folder: Path, *lines: bytes, status: str = "completed", name: str = "o
 
 def settled(found: Made) -> list[tuple[str, int, list[str]]]:
     return [(s.outcome, s.cost, s.flags) for _, s in found.attempts]
+
+
+def test_lines_that_nobody_can_read_tell_of_no_call_and_hold_no_other_up(tmp_path: Path) -> None:
+    one, each = terms(), line()
+    deep = b"[" * 100_000 + b"]" * 100_000
+    odd = [b"{", b"\xff", deep, b'{"custom_id":"x","response":%b}' % deep, b"7", b""]
+    found = made(one, each, [given(tmp_path, *(raw + b"\n" for raw in odd), answer(each.call))])
+    assert settled(found) == [("ok", 100_000_000, ["provider_batch"])]
+    assert [told_as_openai(raw) for raw in odd] == [b""] * len(odd)
 
 
 def test_a_good_answer_costs_the_batchs_price(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from groundplan.gateway.batches.order_store import Order, OrderLine
 from groundplan.gateway.batches.provider import ProviderBatch
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.interface import Answered, Interface, Malformed
+from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Charge, Finish, Reservation, Settlement, Usage
 
 ORDERED, TWICE, UNTOLD = "provider_batch", "sent_twice", "no_usage"
@@ -73,7 +74,7 @@ class Results:
                 for line in file:
                     try:
                         self._places.setdefault(_result(line).custom_id, (number, place, len(line)))
-                    except (msgspec.DecodeError, UnicodeDecodeError):
+                    except UNREADABLE:
                         pass  # a line that nobody can read tells of no call; that call then has no result
                     place += len(line)
                     read += len(line)
@@ -226,7 +227,7 @@ def told(line: OrderLine, found: Made, data: bytes) -> bytes:
     try:
         body: Any = msgspec.Raw(data)
         msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         body = None
     return _encode(
         {

@@ -19,6 +19,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.http1 import Http1Connection, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.targets import Target
 
@@ -301,14 +302,14 @@ def read(data: bytes, kind: type[_Made]) -> _Made:
     """A provider's answer. Raises `Away`."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise Away("the provider's answer is not what its batch API promises", acted=True) from error
 
 
 def _said(data: bytes) -> str:
     try:
         error = msgspec.json.decode(data, type=_Refusal).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return ""
     return "" if error is None else error.message[:500]
 

@@ -32,6 +32,7 @@ from groundplan.gateway.batches.provider import (
 )
 from groundplan.gateway.surfaces.messages import VERSION
 from groundplan.gateway.surfaces.messages_errors import status_of
+from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 
 _PATH = b"/messages/batches"
 _VERSION = b"anthropic-version: %b\r\n" % VERSION
@@ -158,7 +159,7 @@ class MessageBatches(Provider):
             return False  # deleted, or so old that its results are gone: none of ours that is waited for
         try:
             return _result(head.partition(b"\n")[0]).custom_id.startswith(order.hex)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return False
 
     async def retrieve(self, name: str) -> ProviderBatch:
@@ -201,7 +202,7 @@ def told_as_openai(line: bytes) -> bytes:
     """A line of Anthropic's results as one of OpenAI's; nothing for one that cannot be read."""
     try:
         found = _result(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return b""
     told = found.result
     response: dict[str, object] | None = None
@@ -219,6 +220,6 @@ def told_as_openai(line: bytes) -> bytes:
 def _status(error: bytes) -> int:
     try:
         fault = _error(error).error
-    except msgspec.DecodeError:
+    except UNREADABLE:
         fault = None
     return status_of("" if fault is None else fault.type)
