@@ -20,8 +20,8 @@ from tests.unit.raw_upstream import END, HI, ROLE, STREAM, THERE, answering, ask
 from groundplan.blueprint.model import Cache, Guardrails
 
 ODD: list[Any] = [
-    None, True, 0, -1, 2**63, 10**30, 1.5, 1e308, "", "x", "data: x\n\ny", "\u2028\U0001f600", "[DONE]", [], {}, [None],
-    [[]], {"a": None}, {"index": 0}, "stop", "tool_calls", ["x"], {"text": "x"},
+    None, True, 0, -1, 2**63, 10**30, 1.5, 1e308, "", "x", "data: x\n\ny", "\u2028\U0001f600", "\ud83d", "a \ude00 b",
+    "[DONE]", [], {}, [None], [[]], {"a": None}, {"index": 0}, "stop", "tool_calls", ["x"], {"text": "x"},
 ]  # fmt: skip
 NAMES = [
     "index", "delta", "content", "finish_reason", "tool_calls", "function", "id", "usage", "error", "choices", "type",
@@ -29,8 +29,8 @@ NAMES = [
     "response", "item", "output_index", "sequence_number", "output", "status", "service_tier",
 ]  # fmt: skip
 COUNTED = {"input_tokens": 5, "output_tokens": 3}
-BEGUN = {"id": "m", "type": "message", "role": "assistant", "content": [], "model": "m", "stop_reason": None,
-         "stop_sequence": None, "usage": COUNTED}  # fmt: skip
+BEGUN: dict[str, Any] = {"id": "m", "type": "message", "role": "assistant", "content": [], "model": "m",
+                         "stop_reason": None, "stop_sequence": None, "usage": COUNTED}  # fmt: skip
 SAID = {"type": "message", "id": "x", "role": "assistant", "status": "completed",
         "content": [{"type": "output_text", "text": "Hi there", "annotations": []}]}  # fmt: skip
 RESPONSE = {"id": "r", "object": "response", "status": "completed", "created_at": 1, "model": "m", "output": [SAID],
@@ -134,7 +134,7 @@ async def answered_by(folder: Path, odd: Odd) -> AsyncIterator[Rig]:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     names, port = ["one", "two", "three"], server.sockets[0].getsockname()[1]
-    more = {"one": {"serves": ["responses", "completions"]}, "three": {"api": "anthropic"}}
+    more: dict[str, dict[str, Any]] = {"one": {"serves": ["responses", "completions"]}, "three": {"api": "anthropic"}}
     at = {name: port for name in names}
     async with call_rig(folder, names, ports=at, more=more, workloads=WORKLOADS, limit=10**16) as rig:
         yield rig
@@ -147,7 +147,8 @@ async def test_whatever_upstreams_send_every_call_ends_as_it_should(
 ) -> None:
     odd = Odd(seed)
     async with answered_by(tmp_path, odd) as rig:
-        policy = rig.gateway.live.policy
+        live: Any = rig.gateway.live
+        policy = live.policy
         for number in range(60):
             path = odd.dice.choice(list(OF_PATH))
             asks: dict[str, Any] = {"model": "auto", "stream": odd.dice.random() < 0.8, "max_tokens": 50}
@@ -159,5 +160,5 @@ async def test_whatever_upstreams_send_every_call_ends_as_it_should(
                 asks["messages"] = [{"role": "user", "content": f"a {number % 7}"}]
             reply = await asked(rig, path, asks, odd.dice.choice(list(WORKLOADS)))
             assert b"internal_error" not in reply.body and reply.body and caplog.text == "", caplog.text
-            rig.gateway.live.policy = replace(policy, kills=frozenset())  # usage above its bound stops a workload
+            live.policy = replace(policy, kills=frozenset())  # usage above its bound stops a workload
         assert rig.slices.open_count == 0

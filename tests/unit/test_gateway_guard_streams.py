@@ -123,6 +123,22 @@ async def test_a_parameter_of_a_tool_may_be_called_as_fields_of_ours(
         assert reply.status == 200 and b"there" in reply.body
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_half_of_a_character_keeps_no_check_from_the_rest(tmp_path: Path, stream: bool) -> None:
+    said = {"role": "assistant", "content": f"\ud83d is {SECRET}"}
+    answer = json.loads(whole())
+    answer["choices"][0]["message"] = said
+    rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
+    sent = STREAM + events(ROLE, chunk(said), END, DONE) if stream else answering(json.dumps(answer).encode())
+    async with saying(tmp_path, sent, workloads=rules) as rig:
+        reply = await rig.chat(stream=stream)
+        assert SECRET not in reply.body.decode() and b"guardrail_secrets" in reply.body
+    sent = sent.replace(SECRET.encode(), b"fine")
+    sent = sent if stream else answering(sent.partition(b"\r\n\r\n")[2])
+    async with saying(tmp_path / "again", sent, workloads=rules) as rig:
+        assert b"is fine" in (await rig.chat(stream=stream)).body
+
+
 BEGUN = {"id": "m", "type": "message", "role": "assistant", "model": "m", "stop_reason": None, "stop_sequence": None}
 STARTS: list[dict[str, Any]] = [
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": f"it is {SECRET}"}},

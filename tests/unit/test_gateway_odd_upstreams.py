@@ -65,6 +65,21 @@ async def test_an_event_of_several_lines(tmp_path: Path) -> None:
         assert reply.body.endswith(b"data: [DONE]\n\n") and (await rig.settlements())[0].outcome == "ok"
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+async def test_a_character_that_is_cut_in_halves(tmp_path: Path, path: str) -> None:
+    """JSON may say each alone; who puts the texts together has it whole."""
+    high, low = (chunk({"content": half}) for half in ("\ud83d", "\ude00"))
+    async with saying(tmp_path, STREAM + events(ROLE, high, low, END, DONE)) as rig:
+        asks: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9}
+        if path == "/v1/responses":
+            asks = {"input": "x", "max_output_tokens": 9}
+        reply = await asked(rig, path, {"model": "auto", "stream": True, **asks})
+        assert reply.status == 200 and b'"error"' not in reply.body.replace(b'"error":null', b"")
+        if path == "/v1/chat/completions":
+            assert high in reply.body and low in reply.body
+        assert (await rig.settlements())[0].outcome == "ok"
+
+
 async def test_what_follows_the_end_is_no_part_of_it(tmp_path: Path) -> None:
     async with saying(tmp_path, STREAM + events(*ANSWER) + b"data: {torn\n\n" + events(HI)) as rig:
         await good(rig)

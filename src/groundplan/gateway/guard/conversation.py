@@ -15,6 +15,7 @@ from groundplan.core.errors import Denied
 from groundplan.gateway.guard import media, pieces
 from groundplan.gateway.guard.pieces import Channel
 from groundplan.gateway.guard.relay import refusal_error
+from groundplan.gateway.http.halves import value_of
 from groundplan.governance.guardrails.guard import checked_answer, checked_body, rewritten
 from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused, Window
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
     from groundplan.gateway.guard.run import Guarding
 
-_decode, _encode = msgspec.json.decode, msgspec.json.encode
+_encode = msgspec.json.encode
 _SOUND = frozenset({"response.output_audio.delta", "response.audio.delta"})
 _HEARD = frozenset({"input_audio_buffer.append", "input_audio_buffer.commit"})
 _USER = frozenset({"user", "system"})
@@ -105,7 +106,7 @@ class ConversationGuard:
         guarding = self._guarding
         if not guarding.guard.answers_matter(guarding.masks):
             return [data]
-        event = _decode(data)
+        event = value_of(data)
         if not isinstance(event, dict):
             return [data]
         if event.get("type") in _SOUND:

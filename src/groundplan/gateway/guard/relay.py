@@ -14,6 +14,7 @@ import msgspec
 from groundplan.core.errors import Denied, Invalid
 from groundplan.gateway.guard import pieces
 from groundplan.gateway.guard.pieces import Channel
+from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
 from groundplan.gateway.surfaces.wrapped import Wrapped
@@ -24,7 +25,6 @@ from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused, Window
 
 _encode = msgspec.json.encode
-_decode = msgspec.json.decode
 MayCall = Callable[[str], str]
 """Why a function may not be called; empty where it may."""
 
@@ -131,7 +131,7 @@ class GuardedRelay(Wrapped):
             data = data.replace(b"\ndata: ", b"\n")
         try:
             refuse_depth(data)
-            event = _decode(data)
+            event = value_of(data)
         except (msgspec.DecodeError, Invalid) as error:
             raise Malformed("an event of the stream is no JSON that can be looked at") from error
         if self._respells and (bare := pieces.without_logprobs(event)) is not event:

@@ -17,6 +17,7 @@ from groundplan.gateway.guard import judge, media, personal, pieces
 from groundplan.gateway.guard.gate import Whose
 from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
 from groundplan.gateway.guard.schema import misfit
+from groundplan.gateway.http.halves import value_of
 from groundplan.gateway.surfaces.interface import Answered, Relay, Stopped
 from groundplan.governance.guardrails.guard import (
     NO_ROLES,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 NOTHING = Guard.of(Guardrails())
 """Of a workload without guardrails whose function calls or answers are looked at all the same."""
-_decode, _encode = msgspec.json.decode, msgspec.json.encode
+_encode = msgspec.json.encode
 
 
 def guards(exchange: Exchange, plan: Plan, policy: Policy) -> bool:
@@ -95,7 +96,7 @@ class Guarding:
     def input(self, exchange: Exchange) -> None:
         """Raises `Denied`, `Invalid`."""
         begun, request = time.perf_counter_ns(), exchange.request
-        body = _decode(request.body)
+        body = value_of(request.body)
         try:
             made = checked_body(self.guard, body, len(request.body), self.masks, self.findings)
             if exchange.endpoint == media.SPEECH:
@@ -135,7 +136,7 @@ class Guarding:
         conversation = upload is None and exchange.request.stream is not None  # `check_session` refuses it
         if not self.guard.presidio_input or conversation:
             return
-        said = texts(_decode(exchange.request.body)) if upload is None else upload.fields.values()
+        said = texts(value_of(exchange.request.body)) if upload is None else upload.fields.values()
         try:
             await self._personal("input", self.guard.presidio_input, exchange.id, "\n".join(said))
         finally:
@@ -194,7 +195,7 @@ class Guarding:
             return self._drawn(exchange, answered)
         if answered.kind or exchange.endpoint not in pieces.SURFACES:
             return answered
-        body = _decode(answered.data)
+        body = value_of(answered.data)
         try:
             made = self._checked(body)
             await self._whole(gateway, exchange, pieces.said(made))
@@ -219,7 +220,7 @@ class Guarding:
                 text = media.subtitles(answered.data.decode(), self._whole_text)
                 made = Answered(text.encode(), answered.usage, answered.kind)
             else:
-                body = _decode(answered.data)
+                body = value_of(answered.data)
                 found = media.transcript(body, self._whole_text)
                 text = str(found.get("text", ""))
                 made = answered if found is body else Answered(_encode(found), answered.usage)
@@ -234,7 +235,7 @@ class Guarding:
     def _drawn(self, exchange: Exchange, answered: Answered) -> Answered:
         """An answer with images, of which only the revised prompt is text. Raises `Denied`."""
         try:
-            body = _decode(answered.data)
+            body = value_of(answered.data)
             made = media.drawn(body, self._whole_text)
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused

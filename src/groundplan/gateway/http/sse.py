@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.call.meter import ReportedUsage
+from groundplan.gateway.http.halves import without_halves
 
 MAX_EVENT = 8 << 20
 """Bytes of one event, where its stream has no images."""
@@ -147,6 +148,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
         return any(choice.finish_reason for choice in self.choices)
 
 
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 read_chunk = msgspec.json.Decoder(Chunk).decode
 
 
@@ -167,7 +169,10 @@ def named_event(kind: str, data: bytes) -> bytes:
 
 def without_usage(data: bytes) -> bytes:
     """The chunk without `usage`, for a client that did not ask for it."""
-    fields = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    try:
+        fields = _fields(data)
+    except msgspec.DecodeError as error:
+        fields = _fields(without_halves(data, error))
     if fields.pop("usage", None) is None:
         return data
     return msgspec.json.encode(fields)

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from groundplan.gateway.http.halves import without_halves
 from groundplan.gateway.surfaces.interface import Malformed
 
 ANSWER = "the upstream's answer is not what the API promises"
@@ -25,14 +26,15 @@ Read = TypeVar("Read")
 
 
 def understood(read: Callable[[bytes], Read], data: bytes, promise: str = ANSWER) -> Read:
-    """What `read` makes of an answer or event. A usage of the wrong types is read as one that cannot be true. Raises
-    `Malformed` with `promise`."""
+    """What `read` makes of an answer or event. A usage of the wrong types is read as one that cannot be true, half of a
+    character as a sign for one. Raises `Malformed` with `promise`."""
     try:
         return read(data)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         try:
             if (found := _IN_USAGE.search(str(error))) is not None:
                 return read(_with_untrue_usage(data, found[1].split(".")[1:]))
+            return read(without_halves(data, error))
         except UNREADABLE:
             pass
         raise Malformed(promise) from error

@@ -1,0 +1,31 @@
+"""Halves of characters in JSON: one of the two escapes of a character beyond U+FFFF, alone. Whoever cuts a text by
+UTF-16 sends them apart. JSON may hold them, a decoder of UTF-8 does not bear them. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+_HALF = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+
+
+def without_halves(data: bytes, error: msgspec.DecodeError) -> bytes:
+    """`data`, which could not be decoded, with a sign for each half. Raises `error` where there is none: something else
+    is wrong."""
+    made, found = _HALF.subn(rb"\\ufffd", data)
+    if not found:
+        raise error
+    return made
+
+
+def value_of(data: bytes) -> Any:
+    """The value of a JSON text, with such signs where they are needed. Raises `DecodeError`."""
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        return msgspec.json.decode(without_halves(data, error))
