@@ -75,9 +75,10 @@ def _of_calls(place: str, delta: dict[str, Any]) -> Iterator[Slot]:
             yield Slot((place, ARGUMENTS, number), function, ARGUMENTS)
 
 
-def begins_call(delta: dict[str, Any]) -> bool:
-    """Whether a piece of a chat names a function that is called."""
-    return any("id" in call for call in _dicts(delta.get("tool_calls")))
+def begins(event: dict[str, Any]) -> bool:
+    """Whether an event says more than a piece of text: who speaks, which function is called."""
+    deltas = _dicts([choice.get("delta") for choice in _dicts(event.get("choices"))])
+    return any("role" in delta or any("id" in call for call in _dicts(delta.get("tool_calls"))) for delta in deltas)
 
 
 def is_said(channel: Channel) -> bool:

@@ -155,7 +155,7 @@ class GuardedRelay(Wrapped):
             slot.holder[slot.name] = released
             left += released
         self._says |= bool(left)
-        if not left and not ends and not _begins(event):
+        if not left and not ends and not pieces.begins(event):
             return before
         return before + _block(head, _encode(event))
 
@@ -196,12 +196,3 @@ class GuardedRelay(Wrapped):
 
 def _block(head: bytes, data: bytes) -> bytes:
     return b"%bdata: %b\n\n" % (head, data)
-
-
-def _begins(event: dict[str, Any]) -> bool:
-    """It says more than a piece of text: who speaks, which function is called."""
-    for choice in event.get("choices") or ():
-        delta = choice.get("delta") if isinstance(choice, dict) else None
-        if isinstance(delta, dict) and ("role" in delta or pieces.begins_call(delta)):
-            return True
-    return False
