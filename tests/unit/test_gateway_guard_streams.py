@@ -82,6 +82,7 @@ async def test_log_probabilities_of_what_nothing_is_done_to_are_told(tmp_path: P
 
 
 PIECES: list[dict[str, Any]] = [
+    {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": f"it is {SECRET}"}]}]},
     {"function_call": {"name": "f", "arguments": f'{{"a":"{SECRET}"}}'}},
     {"reasoning": f"it is {SECRET}"},
     {"reasoning_details": [{"type": "reasoning.text", "text": f"it is {SECRET}", "index": 0}]},

@@ -80,6 +80,18 @@ async def test_a_character_that_is_cut_in_halves(tmp_path: Path, path: str) -> N
         assert (await rig.settlements())[0].outcome == "ok"
 
 
+async def test_a_piece_that_is_made_of_parts(tmp_path: Path) -> None:
+    """As reasoning models of some providers send them."""
+    thought = [{"type": "thinking", "thinking": [{"type": "text", "text": "what is asked?"}]}]
+    parts = chunk({"content": thought})
+    end = chunk({}, "stop")
+    async with saying(tmp_path, STREAM + events(ROLE, parts, chunk({"content": "Hi there"}), end, DONE)) as rig:
+        reply = await rig.chat(stream=True)
+        assert parts in reply.body and reply.body.endswith(b"data: [DONE]\n\n")
+        (only,) = await rig.settlements()
+        assert only.outcome == "ok" and only.usage.output == 20, "what is thought counts, up to the cap"
+
+
 async def test_what_follows_the_end_is_no_part_of_it(tmp_path: Path) -> None:
     async with saying(tmp_path, STREAM + events(*ANSWER) + b"data: {torn\n\n" + events(HI)) as rig:
         await good(rig)

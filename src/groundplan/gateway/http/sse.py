@@ -97,9 +97,10 @@ def _said(value: Any) -> int:
 
 
 class _Delta(msgspec.Struct, frozen=True, gc=False):
-    """What is said beside `content` is only counted, by whichever name upstreams have for it."""
+    """What is said beside `content`, by whichever name upstreams have for it, is only counted; so are parts in place of
+    a text, as some reasoning models send them."""
 
-    content: str | None = None
+    content: Any = None
     tool_calls: msgspec.Raw = _NULL
     reasoning_content: Any = None
     reasoning: Any = None
@@ -135,7 +136,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
             or delta.reasoning_content or delta.reasoning or delta.refusal or delta.function_call
         ):  # fmt: skip
             return None
-        return delta.content
+        return delta.content if isinstance(delta.content, str) else None
 
     def output_bytes(self) -> int:
         """UTF-8 bytes of what this chunk adds to the answer: no fewer than its tokens."""
