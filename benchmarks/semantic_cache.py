@@ -43,11 +43,14 @@ from groundplan.economics.semantic import accept, tune
 from groundplan.economics.semantic.likeness import Vector, content
 from groundplan.economics.semantic.pairs import Pair, read_pairs
 from groundplan.economics.semantic.reading import read
+from groundplan.economics.semantic.synonyms import say_the_same
 from groundplan.economics.semantic.traps import KINDS, trap
 from groundplan.knowledge.embedding.openvino_encoder import load
 
 PAIRS: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("semantic_pairs.py")))
 """The generator beside this file, however this one was started."""
+REPLACED = "thing"
+"""Traps that are told by themselves: a long paraphrase in which a word that both texts have became any other one."""
 ARTIFACT = Path(accept.__file__).with_name("acceptance.json")
 
 
@@ -169,9 +172,10 @@ def hindsight(cosines: Any, same: Any, bound: float) -> dict[str, Any]:
 
 
 def development(path: Path) -> tuple[list[Pair], list[str]]:
-    """The pairs that settings come from, with what must be left out together: never reported."""
+    """The pairs that settings come from, with what must be left out together: never reported. Paraphrases in which a
+    thing was replaced are only measured."""
     rows = [row for seed in range(1, 7) for make in ("pairs", "plain") for row in PAIRS[make]("tune", seed)]
-    pairs = [*of_intents("tune", rows), *public(path)]
+    pairs = [*of_intents("tune", rows), *(pair for pair in public(path) if pair.kind != REPLACED)]
     return pairs, [pair.group for pair in pairs]
 
 
@@ -194,6 +198,8 @@ def public(path: Path) -> list[Pair]:
     texts, pairs = Texts(), []
     texts.learn([text for row in given for text in (row["origin"], row["similar"])])
     others = sorted({word for row in given for word in content(read(row["origin"]))})
+    kept = [[w for w in content(read(row["origin"])) if w in content(read(row["similar"]))] for row in given]
+    things = sorted({word for words in kept for word in words})
     texts.learn(others)
     vectors = np.stack([texts.of(row["origin"]) for row in given])
     alike = vectors @ vectors.T
@@ -205,9 +211,13 @@ def public(path: Path) -> list[Pair]:
             changed = trap(row["similar"], kind, dice) or trap(row["origin"], kind, dice)
             if changed is not None:
                 added.append((changed, False, kind))
-        changed = with_another_word(row["origin"], others, texts, dice)
+        changed = with_another_word(row["origin"], content(read(row["origin"])), others, texts, dice)
         if changed is not None:
             added.append((changed, False, "word"))
+        # what a paraphrase keeps is what it is about
+        changed = with_another_word(row["similar"], kept[number], things, texts, dice)
+        if changed is not None:
+            added.append((changed, False, REPLACED))
         near = int(alike[number].argmax())
         # above that they often are the same after all, though nobody says so
         if max(alike[number, near], float(vectors[number] @ texts.of(given[near]["similar"]))) < 0.8:
@@ -216,14 +226,16 @@ def public(path: Path) -> list[Pair]:
     return pairs
 
 
-def with_another_word(text: str, others: Sequence[str], texts: Texts, dice: Random) -> str | None:
-    """The text with a word in place of another of its sort: near it, and too far to say the same."""
-    words = [word for word in content(read(text)) if len(word) > 3 and re.search(rf"\b{re.escape(word)}\b", text)]
-    if not words:
+def with_another_word(text: str, words: Sequence[str], others: Sequence[str], texts: Texts, dice: Random) -> str | None:
+    """The text with another word in place of one of `words`: near it, too far to say the same, and no synonym."""
+    fit = [word for word in words if len(word) > 3 and re.search(rf"\b{re.escape(word)}\b", text)]
+    if not fit:
         return None
-    word = dice.choice(words)
+    word = dice.choice(fit)
     alike = np.stack([texts.of(other) for other in others]) @ texts.of(word)
-    sort = [other for other, near in zip(others, alike, strict=True) if 0.3 <= near < 0.6]
+    sort = [
+        other for other, near in zip(others, alike, strict=True) if 0.3 <= near < 0.6 and not say_the_same(word, other)
+    ]
     return re.sub(rf"\b{re.escape(word)}\b", dice.choice(sort), text, count=1) if sort else None
 
 
@@ -249,12 +261,16 @@ def main() -> int:
             rows = [row for seed in given.generated for row in generated(given.family, seed)]
             pairs = of_intents(given.family, rows)
         elif given.public is not None:
-            pairs = public(given.public)
+            found = public(given.public)
+            pairs = [pair for pair in found if pair.kind != REPLACED]
+            replaced = [pair for pair in found if pair.kind == REPLACED]
         elif given.pairs is not None:
             pairs = read_pairs(given.pairs)
         else:
             parser.error("name PAIRS.jsonl, --generated SEEDS or --public GPTCACHE")
         told = measure(pairs, given.bound)
+        if given.public is not None:
+            told["replaced_things"] = measure(replaced, given.bound)["traps"][REPLACED]
     except GroundplanError as error:
         sys.stderr.write(f"semantic_cache: {error}\n")
         return error.exit_code

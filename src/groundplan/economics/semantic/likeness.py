@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 from groundplan.economics.semantic import vocabulary as v
 from groundplan.economics.semantic.reading import Reading, stem
+from groundplan.economics.semantic.synonyms import say_the_same
 
 Vector = NDArray[np.float32]
+SYNONYM = 0.8
+"""Likeness of the embeddings of two words from which on one says what the other does; countries reach 0.75."""
 FEATURES = (
     "cosine", "distance", "apart", "words_left_a", "words_left_b", "shared", "worst_a", "worst_b", "mean_a", "mean_b",
-    "left", "length", "order", "names", "swaps", "added", "doubt", "bias",
+    "left", "length", "order", "names", "swaps", "added", "doubt", "open_a", "open_b", "bias",
 )  # fmt: skip
 
 
@@ -74,6 +77,8 @@ def features(a: Reading, b: Reading, cosine: float, vector: Callable[[str], Vect
             pairs * short,
             added * short,
             (1.0 - worst) * short * 4,
+            sum(near < SYNONYM for near in best_a) / one,
+            sum(near < SYNONYM for near in best_b) / other,
             1.0,
         ]
     )
@@ -85,4 +90,7 @@ def _best(words: Sequence[str], others: Sequence[str], vector: Callable[[str], V
     if not others:
         return [0.0] * len(words)
     table = np.stack([vector(word) for word in words]) @ np.stack([vector(word) for word in others]).T
-    return [float(value) for value in table.max(axis=1)]
+    return [
+        1.0 if any(say_the_same(word, other) for other in others) else float(near)
+        for word, near in zip(words, table.max(axis=1), strict=True)
+    ]

@@ -15,28 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from difflib import SequenceMatcher
 
 from groundplan.economics.semantic import vocabulary as v
-from groundplan.economics.semantic.likeness import Vector
+from groundplan.economics.semantic.likeness import SYNONYM, Vector
 from groundplan.economics.semantic.reading import Reading, stem
+from groundplan.economics.semantic.synonyms import say_the_same
 
-SYNONYM = 0.8
-"""Likeness of the embeddings of two words from which on one says what the other does; countries reach 0.75."""
-SHORT = 8
+SHORT = 10
 """Content words of a short request."""
 SIDE_BY_SIDE = 2
 """Words that may stand together in place of as many others."""
 KIND = "substitution"
-
-
-def _index() -> dict[str, frozenset[int]]:
-    found: dict[str, set[int]] = {}
-    for number, group in enumerate(v.SYNONYMS):
-        for word in group:
-            found.setdefault(stem(word), set()).add(number)
-    return {word: frozenset(numbers) for word, numbers in found.items()}
-
-
-_GROUPS = _index()
-_NO_GROUP: frozenset[int] = frozenset()
 
 
 def substituted(a: Reading, b: Reading, vector: Callable[[str], Vector]) -> bool:
@@ -44,7 +31,7 @@ def substituted(a: Reading, b: Reading, vector: Callable[[str], Vector]) -> bool
     left, right = left_over(a, b), left_over(b, a)
     if not left or not right:
         return False
-    if min(len(a.stems), len(b.stems)) <= SHORT and least_counterpart(left, right, vector) < SYNONYM:
+    if min(len(a.stems), len(b.stems)) <= SHORT and least_counterpart(_things(left), _things(right), vector) < SYNONYM:
         return True
     ours, theirs = set(map(stem, left)), set(map(stem, right))
     return any(
@@ -54,7 +41,7 @@ def substituted(a: Reading, b: Reading, vector: Callable[[str], Vector]) -> bool
 
 
 def left_over(a: Reading, b: Reading) -> list[str]:
-    """Content words of the first that the other has not, or has less often."""
+    """Content words of the first that the other has not, or has less often; no fillers."""
     others, found = Counter(b.stems), []
     for word, its in zip(a.spoken, a.stems, strict=True):
         if others[its] > 0:
@@ -62,6 +49,10 @@ def left_over(a: Reading, b: Reading) -> list[str]:
         else:
             found.append(word)
     return found
+
+
+def _things(words: Sequence[str]) -> list[str]:
+    return [word for word in words if word not in v.FILLERS]
 
 
 def least_counterpart(left: Sequence[str], right: Sequence[str], vector: Callable[[str], Vector]) -> float:
@@ -88,7 +79,4 @@ def _in_place(a: Reading, b: Reading) -> Iterator[tuple[str, str]]:
 
 
 def _nearness(one: str, other: str, vector: Callable[[str], Vector]) -> float:
-    a, b = stem(one), stem(other)
-    if a == b or not _GROUPS.get(a, _NO_GROUP).isdisjoint(_GROUPS.get(b, _NO_GROUP)):
-        return 1.0
-    return float(vector(one) @ vector(other))
+    return 1.0 if say_the_same(one, other) else float(vector(one) @ vector(other))
