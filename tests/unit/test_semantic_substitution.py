@@ -12,6 +12,7 @@ from groundplan.core.settings import load_settings
 from groundplan.economics import semantic
 from groundplan.economics.semantic import accept, vocabulary
 from groundplan.economics.semantic.guards import veto
+from groundplan.economics.semantic.likeness import FEATURES, features
 from groundplan.economics.semantic.reading import read, stem
 from groundplan.economics.semantic.synonyms import say_the_same
 from groundplan.knowledge.embedding.encoder import Encoder
@@ -43,6 +44,7 @@ def encoder() -> Encoder:
         ("The export is discontinued", "The export is deprecated", ""),
         ("Yes, the form holds notes", "The form contains notes", ""),
         ("The form holds notes", "The following holds notes", "substitution"),
+        ("The invoice holds the respective prices", "Such an invoice contains the prices", ""),
     ],
 )
 def test_one_thing_in_place_of_another_is_refused_where_no_capital_shows_it(
@@ -84,3 +86,14 @@ def test_no_line_of_synonyms_holds_opposites_units_times_or_numbers() -> None:
     for line in lines:
         assert not any(frozenset(map(stem, pair)) in opposites for pair in combinations(line, 2)), line
         assert vocabulary.UNITS.union(vocabulary.TIMES, vocabulary.NUMBER_WORDS).isdisjoint(line), line
+
+
+def test_words_without_a_counterpart_are_counted_on_each_side(encoder: Encoder) -> None:
+    def word(text: str) -> np.ndarray:
+        return np.asarray(encoder.embed([text])[0])
+
+    a, b = read("The form holds notes of the visit"), read("The form contains notes of the surgery and its giraffe")
+    told = dict(zip(FEATURES, features(a, b, 0.9, word), strict=True))
+    assert (told["open_a"], told["open_b"]) == (1 / 4, 2 / 5)
+    same = dict(zip(FEATURES, features(a, read("Visit notes are held in the form"), 0.9, word), strict=True))
+    assert (same["open_a"], same["open_b"], same["worst_a"]) == (0, 0, 1)

@@ -5,6 +5,7 @@ What is not here is judged by its likeness alone; a longer list only makes the c
 
 from __future__ import annotations
 
+
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
