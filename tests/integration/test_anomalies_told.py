@@ -37,6 +37,7 @@ def test_a_loop_is_told_with_its_caller_and_closes_when_it_is_over(database: Dat
             "INSERT INTO api_key (id, hash, prefix, workload, created_by) VALUES (%s, %s, 'gp_abc', 'support', 'test')",
             (key, key.bytes),
         )
+        add(conn, key, 300, 2)
         for minute in range(1, 6):
             add(conn, key, minute, 30, "refused" if minute == 1 else "ok")
         told = anomalies.look(conn, NOW)
@@ -44,7 +45,7 @@ def test_a_loop_is_told_with_its_caller_and_closes_when_it_is_over(database: Dat
         assert anomalies.look(conn, NOW).opened == 0
         found = finding_store.findings(conn, kinds=["cost."])[0]
         assert (found["kind"], found["subject"], found["severity"]) == ("cost.anomaly", "workload/support", "high")
-        assert "(key gp_abc) of team care makes 30 calls a minute" in found["message"]
+        assert "(key gp_abc) of team care makes 30 calls a minute, usually at most 2" in found["message"]
         assert found["detail"]["kind"] == "runaway"
         assert anomalies.look(conn, NOW + timedelta(hours=2)).closed == 1
 
@@ -52,6 +53,7 @@ def test_a_loop_is_told_with_its_caller_and_closes_when_it_is_over(database: Dat
 def test_a_loop_that_goes_on_stays_told(database: Database) -> None:
     key = new_id()
     with connect(database.urls["owner"], autocommit=True) as conn:
+        add(conn, key, 300, 2)
         for minute in range(-240, 6):
             add(conn, key, minute, 30)
         told = anomalies.look(conn, NOW)
@@ -62,6 +64,36 @@ def test_a_loop_that_goes_on_stays_told(database: Database) -> None:
             told = anomalies.look(conn, NOW + timedelta(hours=hours))
             assert (told.opened, told.kept, told.closed) == (0, 1, 0), hours
         assert anomalies.look(conn, NOW + timedelta(hours=6)).closed == 1
+
+
+def test_a_new_application_is_no_loop_and_a_very_fast_stranger_is_one_for_a_day(database: Database) -> None:
+    steady, fast = new_id(), new_id()
+    with connect(database.urls["owner"], autocommit=True) as conn:
+        for minute in range(1, 30):
+            add(conn, steady, minute, 30)
+        assert anomalies.look(conn, NOW).opened == 0
+        for minute in range(1, 5):
+            add(conn, fast, minute, 170)
+        assert anomalies.look(conn, NOW).opened == 1
+        (found,) = finding_store.findings(conn, kinds=["cost."])
+        assert f"{fast} of team care makes 170 calls a minute, and was not known before" in found["message"]
+        conn.execute("UPDATE finding SET at = %s", (NOW,))
+        for minute in (*range(-185, -175), *range(-1446, -1436)):
+            add(conn, fast, minute, 170)
+        assert anomalies.look(conn, NOW + timedelta(hours=3, minutes=1)).kept == 1
+        assert anomalies.look(conn, NOW + timedelta(hours=24, minutes=1)).closed == 1, "it is what this caller does"
+
+
+def test_what_a_key_did_before_a_weekend_is_what_it_usually_does(database: Database) -> None:
+    back, once = new_id(), new_id()
+    with connect(database.urls["owner"], autocommit=True) as conn:
+        for minute in (*range(1, 6), *range(3 * 1440, 3 * 1440 + 5)):
+            add(conn, back, minute, 30)
+        for minute, count in (*((minute, 30) for minute in range(1, 6)), (3 * 1440, 2)):
+            add(conn, once, minute, count)
+        anomalies.look(conn, NOW)
+        (found,) = finding_store.findings(conn, kinds=["cost."])
+        assert f"{once} of team care makes 30 calls a minute, usually at most 2" in found["message"]
 
 
 def calls(conn: Any, workload: str, minutes: Iterable[float], **other: Any) -> None:
@@ -152,7 +184,7 @@ def test_a_loop_that_its_budget_ended_is_told_though_no_minute_was_full(database
         quick, growing = found["workload/quick"], found["workload/growing"]
         assert quick["message"].startswith(
             f"quick: since {quick['detail']['since'][11:16]} (key gp_abc) of team care, feature triage, made 25 calls a"
-            " minute, usually at most 0. After 25 calls for $0.0250, its budget stopped it at"
+            " minute, and was not known before. After 25 calls for $0.0250, its budget stopped it at"
             f" {stopped:%H:%M}, and 3 of its calls were refused since."
         )
         assert "groundplan keys revoke" in quick["hint"] and quick["severity"] == "high"

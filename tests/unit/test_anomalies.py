@@ -12,7 +12,7 @@ from groundplan.core.money import PICO
 from groundplan.economics.anomaly import loop as loops
 from groundplan.economics.anomaly.cause import Slice, causes, told
 from groundplan.economics.anomaly.detect import Baseline, detect
-from groundplan.economics.anomaly.loop import Loop, stopped
+from groundplan.economics.anomaly.loop import Loop, stopped, sure
 from groundplan.economics.anomaly.model import Alarm, Hour, Minute
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -113,3 +113,12 @@ def test_a_caller_that_its_budget_stopped_was_in_a_loop_where_its_conversation_g
         {"stopped": None}, {"first_tokens": 0.0},
     ):  # fmt: skip
         assert stopped(loop(**unlike), 3.0) is None, unlike
+
+
+def test_a_caller_that_nothing_usual_is_known_of_is_in_a_loop_where_it_is_very_fast_or_its_conversation_grows() -> None:
+    steady = Alarm("runaway", NOW, 25.0, 0.0, 1.25, "bo")
+    assert not sure(steady, loop(rises=6)) and not sure(steady, None), "a new application calls as often as it calls"
+    assert sure(steady, loop())
+    assert sure(replace(steady, seen=160.0), None) and not sure(replace(steady, seen=159.0), None)
+    assert sure(replace(steady, usual=2.0), None), "it never made as many"
+    assert "makes 25 calls a minute, and was not known before" in loops.told(steady, loop(stopped=None), "bo")

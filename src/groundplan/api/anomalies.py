@@ -59,6 +59,11 @@ def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
     usual = _now(conn, until)
     unusual = _alarms(conn, until, usual)
     loops = _loops(conn, [alarm.subject for _, alarm in unusual if alarm.kind == "runaway"], now)
+    unusual = [
+        (workload, alarm)
+        for workload, alarm in unusual
+        if alarm.kind != "runaway" or loop.sure(alarm, loops.get((workload, alarm.subject)))
+    ]
     told = {(workload, alarm.subject) for workload, alarm in unusual if alarm.kind == "runaway"}
     unusual += [
         (key[0], alarm)
@@ -76,7 +81,7 @@ def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
 def _now(conn: Connection[Any], until: datetime) -> Usual:
     """What is usual before the minutes that are looked at."""
     usual = _history(conn, (until - WINDOW * MINUTE).replace(minute=0))
-    return replace(usual, busiest=usual.busiest | _before_loops(conn))
+    return replace(usual, busiest=usual.busiest | _before_loops(conn, until))
 
 
 def _loops(conn: Connection[Any], keys: list[str], now: datetime) -> dict[tuple[str, str], Loop]:
@@ -100,19 +105,30 @@ def _alarms(conn: Connection[Any], until: datetime, usual: Usual) -> list[tuple[
         mine = _minutes([row for row in rows if row["workload"] == workload], since)
         known = frozenset(key for name, key in usual.known if name == workload)
         past = usual.baselines.get(workload) or Baseline([])
-        found += [(workload, alarm) for alarm in detect(past, mine, known, usual.busiest)]
+        alarms = detect(past, mine, known, usual.busiest)
+        if away := [alarm.subject for alarm in alarms if alarm.kind == "runaway" and not alarm.usual]:
+            alarms = detect(past, mine, known, usual.busiest | _earlier(conn, away, since))
+        found += [(workload, alarm) for alarm in alarms]
     return found
 
 
-def _before_loops(conn: Connection[Any]) -> dict[str, float]:
-    """key -> calls of its busiest minute in the day before it went into a loop, for those that are in one: else the
-    loop itself would soon be what is usual."""
+def _earlier(conn: Connection[Any], keys: list[str], until: datetime) -> dict[str, float]:
+    """key -> calls of its busiest minute on the newest of its days, for those that rested since: over a weekend, or
+    between two runs of a month's end."""
+    return minute_store.busiest_of_last_day(conn, keys, until - HISTORY, until)
+
+
+def _before_loops(conn: Connection[Any], now: datetime) -> dict[str, float]:
+    """key -> calls of its busiest minute before it went into a loop, for those that are in one: else the loop itself
+    would soon be what is usual. After a day it is, where nothing usual was known."""
     found: dict[str, float] = {}
     for mark, opened in finding_store.open_marks(conn, KIND):
         kind, _, key = mark.partition(" ")
         if kind == "runaway":
             until = opened - WINDOW * MINUTE
-            found[key] = minute_store.busiest(conn, until - COMPARED, until).get(key, 0.0)
+            before = _earlier(conn, [key], until) | minute_store.busiest(conn, until - COMPARED, until)
+            if key in before or now - opened < COMPARED:
+                found[key] = before.get(key, 0.0)
     return found
 
 

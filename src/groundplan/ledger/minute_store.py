@@ -37,6 +37,25 @@ def busiest(conn: Connection[Any], since: datetime, until: datetime) -> dict[str
     return {row["key"]: float(row["calls"]) for row in rows}
 
 
+def busiest_of_last_day(conn: Connection[Any], keys: list[str], since: datetime, until: datetime) -> dict[str, float]:
+    """key -> calls of its busiest minute on the newest day of that time on which it made any."""
+    rows = _rows(
+        conn,
+        """WITH days AS (
+             SELECT key, hour FROM person_day WHERE key::text = ANY(%(keys)s) AND hour >= %(since)s AND hour < %(until)s
+             UNION ALL
+             SELECT key, hour FROM person_delta
+             WHERE key::text = ANY(%(keys)s) AND hour >= %(since)s AND hour < %(until)s),
+           newest AS (SELECT key, max(hour) AS day FROM days GROUP BY 1)
+           SELECT key, max(calls) AS calls FROM (
+             SELECT n.key::text AS key, date_trunc('minute', c.at) AS at, count(*) AS calls FROM newest n
+             JOIN call c ON c.key_id = n.key AND c.at >= n.day AND c.at < n.day + interval '1 day' AND c.at < %(until)s
+             GROUP BY 1, 2) m GROUP BY 1""",
+        {"keys": keys, "since": since, "until": until},
+    )
+    return {row["key"]: float(row["calls"]) for row in rows}
+
+
 def known_keys(conn: Connection[Any], since: datetime, until: datetime) -> set[tuple[str, str]]:
     """(workload, key) of whoever made a call on one of these days."""
     rows = _rows(

@@ -39,6 +39,8 @@ NEW_SHARE: Final = 0.03
 LOOP_FACTOR: Final = 8.0
 LOOP_LEAST: Final = 20.0
 """Calls a minute, and times its own busiest usual minute, from which on a caller is in a loop."""
+LOOP_STRANGER: Final = LOOP_LEAST * LOOP_FACTOR
+"""Calls a minute of a caller that nothing usual is known of: a new application makes as many as it makes."""
 LOOP_MINUTES: Final = 3
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from groundplan.core.money import short_usd
-from groundplan.economics.anomaly.detect import LOOP_FACTOR, LOOP_LEAST
+from groundplan.economics.anomaly.detect import LOOP_FACTOR, LOOP_LEAST, LOOP_STRANGER
 from groundplan.economics.anomaly.model import Alarm
 
 SPAN: Final = timedelta(minutes=15)
@@ -73,13 +73,18 @@ def stopped(seen: Loop, usual: float) -> Alarm | None:
     return Alarm("runaway", seen.since, seen.rate, usual, max(1.0, score), seen.caller)
 
 
+def sure(alarm: Alarm, seen: Loop | None) -> bool:
+    """Whether many calls a minute are a loop: more than usual where something usual is known; else very many, or one
+    conversation that grows with each call."""
+    return alarm.usual > 0 or alarm.seen >= LOOP_STRANGER or (seen is not None and seen.growing)
+
+
 def told(alarm: Alarm, seen: Loop, name: str) -> str:
     """`since 14:05 ana@acme.example (key gp_abc) of team care, feature triage, made 42 calls a minute ...`"""
     who = name + (f" of team {seen.team}" if seen.team else "") + (f", feature {seen.feature}," if seen.feature else "")
     verb = "makes" if seen.stopped is None else "made"
-    text = (
-        f"since {alarm.since:%H:%M} {who} {verb} {alarm.seen:,.0f} calls a minute, usually at most {alarm.usual:,.0f}"
-    )
+    usual = f"usually at most {alarm.usual:,.0f}" if alarm.usual else "and was not known before"
+    text = f"since {alarm.since:%H:%M} {who} {verb} {alarm.seen:,.0f} calls a minute, {usual}"
     if seen.growing:
         text += (
             f", each longer than the one before: {seen.first_tokens:,.0f} to {seen.last_tokens:,.0f} tokens a prompt"
