@@ -19,6 +19,7 @@ import gzip
 import json
 import sys
 import zlib
+from codecs import BOM_UTF8
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -82,7 +83,7 @@ def recordings(path: Path) -> list[dict[str, Any]]:
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rb") as file:
-            data = file.read()
+            data = file.read().removeprefix(BOM_UTF8)
         msgspec.json.decode(data, type=list[_Recorded])
     except (OSError, EOFError, zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Invalid(f"{path} cannot be read: {error}", code="usages", hint=hint) from error
@@ -93,8 +94,8 @@ def recordings(path: Path) -> list[dict[str, Any]]:
 class _Extractor(msgspec.Struct):
     provider_id: str
     api_flavor: str
-    input_price: str | float | None = None
-    output_price: str | float | None = None
+    input_price: Decimal | None = None
+    output_price: Decimal | None = None
 
 
 class _Group(msgspec.Struct):

@@ -27,9 +27,10 @@ import runpy
 import subprocess
 import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -40,11 +41,13 @@ import numpy as np
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.settings import load_settings
 from groundplan.economics.semantic import accept, tune
+from groundplan.economics.semantic.accept import Verdict
 from groundplan.economics.semantic.likeness import Vector, content
 from groundplan.economics.semantic.pairs import Pair, read_pairs
 from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.synonyms import say_the_same
 from groundplan.economics.semantic.traps import KINDS, trap
+from groundplan.gateway.caching.meaning import QUESTION
 from groundplan.knowledge.embedding.openvino_encoder import load
 
 PAIRS: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("semantic_pairs.py")))
@@ -75,11 +78,16 @@ class Texts:
 
 
 def embedded(pairs: Sequence[Pair]) -> tuple[Texts, list[float]]:
-    """Embeddings of all pairs and their words, and how alike each pair is."""
-    texts = Texts()
-    texts.learn([text for pair in pairs for text in (pair.a, pair.b)])
-    texts.learn([word for pair in pairs for text in (pair.a, pair.b) for word in content(read(text))])
-    return texts, [float(texts.of(pair.a) @ texts.of(pair.b)) for pair in pairs]
+    """Embeddings of all pairs and their words, and how alike each pair is: 0 for what is too long to be compared."""
+    texts, compared = Texts(), [pair for pair in pairs if comparable(pair)]
+    texts.learn([text for pair in compared for text in (pair.a, pair.b)])
+    texts.learn([word for pair in compared for text in (pair.a, pair.b) for word in content(read(text))])
+    return texts, [float(texts.of(pair.a) @ texts.of(pair.b)) if comparable(pair) else 0.0 for pair in pairs]
+
+
+def comparable(pair: Pair) -> bool:
+    """Whether the gateway compares questions of that length at all."""
+    return max(len(pair.a), len(pair.b)) <= QUESTION
 
 
 def measure(pairs: Sequence[Pair], bound: float) -> dict[str, Any]:
@@ -90,6 +98,8 @@ def measure(pairs: Sequence[Pair], bound: float) -> dict[str, Any]:
     began = time.thread_time()
     verdicts = [
         accept.judge(acceptance, read(pair.a), read(pair.b), cosine, texts.of)
+        if comparable(pair)
+        else Verdict(-inf, "long")
         for pair, cosine in zip(pairs, cosines, strict=True)
     ]
     spent = (time.thread_time() - began) / len(pairs)
@@ -193,8 +203,7 @@ def generated(family: str, seed: int) -> list[dict[str, Any]]:
 
 def public(path: Path) -> list[Pair]:
     """GPTCache's pairs of paraphrases, with traps that are made of them."""
-    with gzip.open(path, "rt") as file:
-        given = [row for row in json.load(file) if len(row["origin"]) < 600]
+    given = [row for row in _given(path) if len(row["origin"]) < 600]
     texts, pairs = Texts(), []
     texts.learn([text for row in given for text in (row["origin"], row["similar"])])
     others = sorted({word for row in given for word in content(read(row["origin"]))})
@@ -224,6 +233,21 @@ def public(path: Path) -> list[Pair]:
             added.append((given[near]["similar"], False, "intent"))
         pairs += [Pair(row["origin"], text, same, kind, f"text {number}") for text, same, kind in added]
     return pairs
+
+
+def _given(path: Path) -> list[dict[str, str]]:
+    """{"origin", "similar"} of a file. Raises `Invalid` for another one."""
+    try:
+        with gzip.open(path) as file:
+            return [msgspec.structs.asdict(row) for row in msgspec.json.decode(file.read(), type=list[_Paraphrase])]
+    except (OSError, EOFError, zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
+        hint = "Name GPTCache's mock_data.json, compressed by gzip: a list of origin and similar."
+        raise Invalid(f"{path} cannot be read: {error}", code="pairs", hint=hint) from error
+
+
+class _Paraphrase(msgspec.Struct):
+    origin: str
+    similar: str
 
 
 def with_another_word(text: str, words: Sequence[str], others: Sequence[str], texts: Texts, dice: Random) -> str | None:

@@ -102,6 +102,8 @@ def test_an_evaluation_set_with_leaks_between_folds(tmp_path: Path) -> None:
         {"id": n, "group": f"g{n}", "prompt": f"question {n}", "scores": {"a": 1, "b": 0}, "costs": {"a": 2, "b": 1}}
         for n in range(30)
     ]
+    file.write_text("\ufeff" + "\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    assert len(read_matrix(file).samples) == 30, "a mark of the byte order is no part of it"
     rows[17]["prompt"] = "  QUESTION 4? "
     file.write_text("\n".join(json.dumps(row) for row in rows))
     with pytest.raises(Invalid) as refused:

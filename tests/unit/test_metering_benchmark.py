@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,15 @@ def test_a_class_that_the_body_states_and_the_expectation_leaves_out_is_explaine
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"{}", b'[{"body": 3}]', b'[{"body": {}, "extracted": [{"usage": {"input_tokens": "x"}}]}]']
+    "data",
+    [
+        b"",
+        b"{",
+        b"{}",
+        b'[{"body": 3}]',
+        b'[{"body": {}, "extracted": [{"usage": {"input_tokens": "x"}}]}]',
+        json.dumps([recorded(prices={**PRICES, "input_price": "dear"})]).encode(),
+    ],
 )
 def test_a_file_of_another_shape_is_refused_in_words(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes
@@ -74,3 +83,8 @@ def test_a_file_of_another_shape_is_refused_in_words(
     for path in (tmp_path / "usages.json", tmp_path / "absent.json"):
         assert metering.main([str(path), "--json"]) != 0
         assert "metering: " in (said := capsys.readouterr().err) and "cannot be read" in said
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "usages.json").write_bytes(BOM_UTF8 + json.dumps([recorded()]).encode())
+    assert metering.main([str(tmp_path / "usages.json")]) == 0

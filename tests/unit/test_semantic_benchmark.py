@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import sys
 from math import inf
+from pathlib import Path
 
 import numpy as np
-from benchmarks.semantic_cache import by_kind, clusters, generated, of_intents, rates
+import pytest
+from benchmarks import semantic_cache
+from benchmarks.semantic_cache import by_kind, clusters, comparable, generated, of_intents, rates
 
 from groundplan.economics.semantic.accept import Verdict, most_wrong
 from groundplan.economics.semantic.pairs import Pair
@@ -54,3 +59,20 @@ def test_no_repeat_of_the_wide_family_is_a_trap() -> None:
     rows = generated("wide", 903)
     repeats = {(row["a"], row["b"]) for row in rows if row["same"]}
     assert not repeats & {(row["a"], row["b"]) for row in rows if not row["same"]}
+
+
+def test_what_the_gateway_would_not_compare_is_a_miss() -> None:
+    assert comparable(Pair("a" * 2000, "b", True)) and not comparable(Pair("a", "b" * 2001, True))
+
+
+@pytest.mark.parametrize("data", [None, b"no gzip", gzip.compress(b'[{"origin": 3}]'), gzip.compress(b"x" * 999)[:30]])
+def test_a_file_of_another_shape_is_refused_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, data: bytes | None
+) -> None:
+    path = tmp_path / "given.json.gz"
+    if data is not None:
+        path.write_bytes(data)
+    for option in ("--public", "--tune"):
+        monkeypatch.setattr(sys, "argv", ["semantic_cache", option, str(path)])
+        assert semantic_cache.main() != 0
+        assert capsys.readouterr().err.startswith(f"semantic_cache: {path} cannot be read")

@@ -133,6 +133,17 @@ def test_a_trap_is_never_accepted_however_alike() -> None:
     assert judge(shipped(), read("a"), read("b"), 0.1, nothing).veto == "unlike"
 
 
+def test_a_few_words_again_and_again_are_not_compared() -> None:
+    vector = np.full(4, 0.5, dtype=np.float32)
+
+    def told(one: str, other: str) -> str:
+        return judge(shipped(), read(one), read(other), 0.99, lambda _: vector).veto
+
+    assert told("tip " * 500, "tip " * 499 + "top") == told("to be " * 300, "to be to go " * 150) == "repeats"
+    said = (Path(__file__).parents[2] / "docs" / "cost.md").read_text()[8000:10000]
+    assert told(said, said) == "", "as much as anybody says at once is"
+
+
 def test_what_ships_keeps_its_bounds_where_it_was_set() -> None:
     found = shipped()
     for bound, (accepted, wrong) in found.evidence.items():
@@ -162,6 +173,8 @@ def test_pairs_that_are_none_are_refused_with_their_line(tmp_path: Path) -> None
     with pytest.raises(Invalid) as told:
         read_pairs(path)
     assert str(told.value.where).endswith("pairs.jsonl:2:1")
+    path.write_text('\ufeff{"a": "x", "b": "y", "same": true}\n', encoding="utf-8")
+    assert len(read_pairs(path)) == 1, "a mark of the byte order is no part of it"
     path.write_text("\n")
     with pytest.raises(Invalid, match="no pairs"):
         read_pairs(path)

@@ -7,6 +7,7 @@ itself teaches is `regions`'.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,9 @@ from groundplan.economics.semantic.substitution import KIND, substituted
 
 LEAST_COSINE = 0.55
 """Below this nothing is compared."""
+MOST_PLACES = 6000
+"""Pairs of places, one in each text, at which the same word stands: the time of a comparison grows with them, and texts
+of a few words again and again would hold up a worker. Questions of 2,000 characters have 2,000 at most."""
 CONFIDENCE = 0.95
 
 
@@ -69,11 +73,18 @@ def judge(acceptance: Acceptance, a: Reading, b: Reading, cosine: float, vector:
     """How surely one answer serves both. `vector`: the unit embedding of a word."""
     if cosine < LEAST_COSINE:
         return Verdict(-inf, "unlike")
+    if _places(a.words, b.words) > MOST_PLACES:
+        return Verdict(-inf, "repeats")
     kind = veto(a, b) or (KIND if substituted(a, b, vector) else "")
     if kind:
         return Verdict(-inf, kind)
     told = features(a, b, cosine, vector)
     return Verdict(float(told @ np.asarray(acceptance.weights)) + acceptance.bias)
+
+
+def _places(ours: Sequence[str], theirs: Sequence[str]) -> int:
+    others = Counter(theirs)
+    return sum(count * others[word] for word, count in Counter(ours).items())
 
 
 def most_wrong(wrong: int, of: int, confidence: float = CONFIDENCE) -> float:

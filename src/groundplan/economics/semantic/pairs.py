@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from pathlib import Path
 
 import msgspec
@@ -26,7 +27,7 @@ _decode = msgspec.json.Decoder(Pair).decode
 def read_pairs(path: Path) -> list[Pair]:
     """All pairs of a file. Raises `Invalid` (`pairs`) with the first line that is none."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = path.read_bytes().removeprefix(BOM_UTF8).splitlines()
     except OSError as error:
         hint = 'Name a file with {"a", "b", "same"} a line.'
         raise Invalid(f"{path} cannot be read: {error.strerror}", code="pairs", hint=hint) from error

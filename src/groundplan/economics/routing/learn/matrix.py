@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -49,7 +50,7 @@ _decode = msgspec.json.Decoder(_Row).decode
 def read_matrix(path: Path) -> Matrix:
     """The set in a file. Raises `Invalid` (`evaluation_set`) with the lines that are wrong, and what to do."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = path.read_bytes().removeprefix(BOM_UTF8).splitlines()
     except OSError as error:
         raise Invalid(
             f"{path} cannot be read: {error.strerror}",
