@@ -89,8 +89,14 @@ _CALLS = """INSERT INTO call (id, at, workload, person_id, team, endpoint, statu
       ELSE (tokens_in * 2500000 + tokens_out * 10000000 + h %% 7) * 1e-12 END,
     0.01, tokens_in, tokens_out, cache, blueprint, %(epoch)s, ms, ms / 3,
     CASE WHEN h %% 3 = 0 THEN jsonb_build_object('sources', jsonb_build_array(jsonb_build_array(
-      'document-' || h %% 2000, 'a.md', 1, 9))) ELSE '{}' END, at
+      'document-' || h %% 2000, 'a.md', 1, 9))) ELSE '{}' END
+      || CASE WHEN h %% 20 = 1 THEN jsonb_build_object('ticket', 'SUP-' || h / 20 %% 50000) ELSE '{}' END, at
   FROM made"""
+_TICKETS = """INSERT INTO outcome (id, call_id, at, accepted, value_usd, label, by, ticket)
+  SELECT DISTINCT ON (ticket, made.workload) gen_random_uuid(), call_id, made.at, hashtext(ticket) %% 10 <> 0, 4,
+    'ticket ' || ticket, 'benchmark', ticket
+  FROM ticket_call JOIN made ON made.id = call_id AND h / 20 %% 25 = 0 ORDER BY ticket, made.workload, made.at DESC"""
+"""One call in twenty works on a ticket, and what became of one in twenty-five of them is told, again and again."""
 
 
 def main() -> int:
@@ -162,7 +168,7 @@ def fill(conn: psycopg.Connection[Any], calls: int) -> None:
             conn.execute("DROP TABLE IF EXISTS pg_temp.made")
             with psycopg.ClientCursor(conn) as cursor:
                 cursor.execute(_CHUNK, values)
-            for statement in (_ATTEMPTS, _CHARGES, _CALLS, _ENTRIES, _CONTENT, _OUTCOMES):
+            for statement in (_ATTEMPTS, _CHARGES, _CALLS, _ENTRIES, _CONTENT, _OUTCOMES, _TICKETS):
                 with psycopg.ClientCursor(conn) as cursor:
                     cursor.execute(statement, {"epoch": epoch})
         rollup_store.fold(conn)

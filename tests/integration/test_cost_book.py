@@ -113,15 +113,16 @@ LOOKED_UP_US = 3_600_000_000
 """An hour of look-ups by meaning, at the 0.05 USD that an hour of the processor costs unless said."""
 
 
-def fill(dsn: str) -> None:
-    """Two calls a day of two months, one on a weekend, and one outcome."""
+def fill(dsn: str, newest: int = 1) -> None:
+    """Two calls a day of two months, one on a weekend, and one outcome; with `newest` 0 one at the begin of today, too:
+    so a month has one on its first day."""
     with connect(dsn, autocommit=True) as conn:
         calls: list[Any] = []
         attempts: list[Any] = []
-        for back in range(1, DAYS):
-            at = TODAY - timedelta(days=back) + timedelta(hours=9)
+        for back in range(newest, DAYS):
+            at = TODAY - timedelta(days=back) + timedelta(hours=9 if back else 0)
             key = TAGGED if back == TAGGED_BACK else None
-            for _ in range(2 if at.weekday() < 5 else 1):
+            for _ in range(2 if back and at.weekday() < 5 else 1):
                 id = new_id()
                 calls.append(
                     (id, at, "assistant", None, key, "care", "chat", "ok", 200, None, "acme/model", "local", "here",
@@ -400,6 +401,7 @@ def test_what_is_ahead(control: Control) -> None:
         ("POST", "/api/cost/what-if", {"changes": ["users=nan"]}, "scenario_invalid"),
         ("GET", "/api/cost/statements?month=2026-13", None, "request_invalid"),
         ("GET", "/api/cost/statements.pdf?team=nobody", None, "statement_unknown"),
+        ("GET", "/api/cost/statements.csv?team=nobody", None, "statement_unknown"),
         ("POST", "/api/cost/what-if", {"changes": ["users=many"]}, "scenario_invalid"),
         ("POST", "/api/cost/what-if", {"model": "acme/unheard-of"}, "price_missing"),
         ("POST", "/api/cost/forecast", {"what": "luck"}, "forecast_unknown"),
@@ -453,5 +455,7 @@ def test_the_commands_say_the_same(control: Control, tmp_path: Path) -> None:
     assert command(control, "statement", "care", "--month", month, "--save", str(pdf))["bytes"] == pdf.stat().st_size
     assert pdf.read_bytes().startswith(b"%PDF-")
     assert command(control, "statement", "care", "--save", "care.doc")["error"]["code"] == "statement_file"
+    assert command(control, "statement", "nobody")["error"]["code"] == "statement_unknown"
+    assert " -$0." in (cheaper := words(control, "what-if", "price=-50%", *between)) and "$-" not in cheaper
     assert command(control, "forecast", "--growth", "much")["error"]["code"] == "growth_invalid"
     assert command(control, "what-if", "wishes=3")["error"]["code"] == "scenario_invalid"

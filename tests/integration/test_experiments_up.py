@@ -83,7 +83,8 @@ def test_a_cheaper_model_from_kept_calls_to_a_decision(world: tuple[Stack, Upstr
     wait_until(lambda: _running(stack.control("GET", "/api/experiments").body), 30, "it begins")
     (declared,) = _running(stack.cli("experiments", "list"))
     assert (declared["name"], declared["blueprint"]) == ("declared", 1)
-    stack.confirm(stack.cli("experiments", "stop", declared["id"], "-m", "another one first")["effective"])
+    stopped = stack.cli("experiments", "stop", declared["id"], "-m", "another one first", code=None)
+    stack.confirm(stopped["effective"])
     # kept calls are replayed and judged; the judge is the one that answers anyway
     key = stack.key("support")
     for number in range(CALLS):

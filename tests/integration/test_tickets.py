@@ -87,7 +87,7 @@ def test_a_resolved_ticket_costs_what_all_its_calls_cost(desk: Desk) -> None:
     desk.call("SUP-1", "0.05", detail={"of": str(newest), "purpose": "guardrail"})
     desk.call("SUP-2", "0.40")
     desk.call(None, "9.00")
-    taken = desk.take(f"SUP-1,Done,{day(0.5)},30", f"SUP-2,Open,{day(0.5)},", f"HR-7,Closed,{day(0.5)},")
+    taken = desk.take(f"SUP-1,Done,{day(0)},30", f"SUP-2,Open,{day(0)},", f"HR-7,Closed,{day(0)},")
     assert [taken[name] for name in ("new", "same", "waiting", "others", "refused")] == [1, 0, 1, 1, []]
     told = desk.tickets()
     assert (told["resolved"], told["unresolved"], told["calls"]) == (1, 0, 3)

@@ -13,7 +13,7 @@ from groundplan.cli.client import ControlClient
 from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
-from groundplan.core.errors import Invalid
+from groundplan.core.errors import Invalid, NotFound
 
 ROWS_SHOWN = 40
 MOST_NUMBERS = 3
@@ -174,9 +174,13 @@ def what_if(
     body = {"changes": changes or [], "model": model, "first": span.first, "last": span.last, "workload": workload}
     value = client.post("/api/cost/what-if", body)
     rows = [("as it was", f"${value['before_usd']}")]
-    rows += [(row["change"], f"${row['cost_usd']}") for row in value["steps"]]
+    rows += [(row["change"], _signed(row["cost_usd"])) for row in value["steps"]]
     rows.append(("then", f"${value['after_usd']}"))
     emit(value, as_json, table(("", "cost"), rows))
+
+
+def _signed(usd: str) -> str:
+    return f"-${usd[1:]}" if usd.startswith("-") else f"${usd}"
 
 
 def own(context: typer.Context, span: Span, common: Common) -> None:
@@ -214,6 +218,11 @@ def statement(
         emit({"file": str(save), "bytes": size}, as_json, f"{save}: {size} bytes")
         return
     value = client.get("/api/cost/statements", team=team, **query)
+    if team is not None and not value["statements"]:
+        raise NotFound(
+            f"nothing was spent by {team[:80]} in {month or 'this month'}", code="statement_unknown",
+            hint="`groundplan cost statement` lists the teams of a month.",
+        )  # fmt: skip
     text = "\n\n".join(_statement(each) for each in value["statements"]) or "nothing was spent"
     emit(value, as_json, text)
 

@@ -10,6 +10,7 @@ from groundplan.cli.client import ControlClient
 from groundplan.cli.keys import effective_text
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
+from groundplan.core.errors import Unavailable
 
 app = typer.Typer(help="Try another deployment: shadow, A/B, replay.", rich_markup_mode=None)
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; it stands in the audit log.")]
@@ -111,9 +112,11 @@ def refuse(id: str, reason: ReasonOption = "", home: HomeOption = None, as_json:
 
 @app.command()
 def stop(id: str, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """End an experiment now."""
+    """End an experiment now. Exit 69 where some gateway has not acknowledged it yet."""
     value = ControlClient.connect(home).post(f"/api/experiments/{id}/stop", {"reason": reason})
     emit(value, as_json, effective_text(f"experiment {id} has ended", value["effective"]))
+    if not value["effective"]["complete"]:
+        raise typer.Exit(Unavailable.exit_code)
 
 
 @app.command()

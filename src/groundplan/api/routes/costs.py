@@ -123,7 +123,8 @@ def features(services: Using, _: Reader, first: Day = None, last: Day = None, wo
 
 @router.get("/sources")
 def sources(services: Using, _: Reader, first: Day = None, last: Day = None, workload: str | None = None) -> Any:
-    """Cost of calls in equal shares on the documents that they were given, by source; together exactly all calls."""
+    """Cost of calls in equal shares on the documents that they were given, by source; together exactly all calls.
+    `calls` counts one that was given two documents of a source twice."""
     days = cost_book.days_of(first, last, services.clock.now().date())
     with services.transaction() as conn:
         rows = rollup_store.sources(conn, days.since, days.until, workload)
@@ -193,9 +194,9 @@ def statements_csv(
     services: Using, caller: Reader, team: str, month: Month = None, charge: bool = False
 ) -> PlainTextResponse:
     """One team's month, line by line."""
+    made = _statement(services, month, team, charge)
     _exported(services, caller, "statement", team=team, month=month)
-    text = "".join(statement_csv(each) for each in _statements(services, month, team, charge))
-    return PlainTextResponse(text, media_type="text/csv; charset=utf-8")
+    return PlainTextResponse(statement_csv(made), media_type="text/csv; charset=utf-8")
 
 
 @router.get("/statements.pdf", response_class=Response)
@@ -203,16 +204,11 @@ def statements_pdf(services: Using, caller: Reader, team: str, month: Month = No
     """One team's month as PDF."""
     from groundplan.economics.export.statement_pdf import statement_pdf  # noqa: PLC0415 -- an extra
 
-    made = _statements(services, month, team, charge)
-    if not made:
-        raise NotFound(
-            f"nothing was spent by {team[:80]} in {month or 'this month'}", code="statement_unknown",
-            hint="`groundplan cost statement` lists the teams of a month.",
-        )  # fmt: skip
+    made = _statement(services, month, team, charge)
     _exported(services, caller, "statement", team=team, month=month)
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
-    data = statement_pdf(made[0], blueprint.company if blueprint else "")
+    data = statement_pdf(made, blueprint.company if blueprint else "")
     return Response(data, media_type="application/pdf")
 
 
@@ -325,6 +321,17 @@ def _statements(services: Using, month: str | None, team: str | None, charge: bo
         before = cost_book.book(conn, days.before, today)
     found = statements(lines, days.first, days.last, charged=charge, previous=before)
     return [each for each in found if team in (None, each.team)]
+
+
+def _statement(services: Using, month: str | None, team: str, charge: bool) -> Statement:
+    """That of one team. Raises `NotFound` (`statement_unknown`) where it spent nothing."""
+    made = _statements(services, month, team, charge)
+    if not made:
+        raise NotFound(
+            f"nothing was spent by {team[:80]} in {month or 'this month'}", code="statement_unknown",
+            hint="`groundplan cost statement` lists the teams of a month.",
+        )  # fmt: skip
+    return made[0]
 
 
 def _statement_json(made: Statement) -> dict[str, Any]:
