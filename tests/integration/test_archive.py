@@ -68,12 +68,30 @@ def ask(url: str, statement: str) -> list[tuple[Any, ...]]:
     return archive.query(url, statement)[1]
 
 
+def figures(conn: Conn) -> dict[str, Any]:
+    """Whatever the pages of Cost sum over that time, by everything that they sum by."""
+    since, until = datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC)
+    wanted = {"since": since, "until": until, "workload": None, "status": None, "deployment": None, "demo": None}
+    return {
+        "calls": rollup_store.calls_by(conn, ["day", "workload", "team", "model", "status"], wanted),
+        "parts": rollup_store.parts_by(conn, ["day", "workload", "deployment", "part", "tier", "purpose"], wanted),
+        "people": rollup_store.people(conn, since, until, None, 100),
+        "sources": rollup_store.sources(conn, since, until, None),
+        "sources by workload": sorted(rollup_store.sources_by_workload(conn, since, until)),
+        "people by workload": sorted(rollup_store.people_by_workload(conn, since, until)),
+        "tags by workload": sorted(rollup_store.tags_by_workload(conn, since, until)),
+        "charged": rollup_store.charged(conn),
+        "summary": queries.cost_summary(conn),
+    }
+
+
 def raw(conn: Conn) -> list[tuple[Any, ...]]:
     return conn.execute(SUMS.format("call WHERE at < '2026-06-04Z'").encode()).fetchall()
 
 
 def test_the_same_answers_from_files_and_sums_that_stay(conn: Conn, database: Database, tmp_path: Path) -> None:
-    before, summary = raw(conn), queries.cost_summary(conn)
+    before, whole = raw(conn), figures(conn)
+    assert all(whole.values())
     with connect(database.urls["control"]) as control, control.transaction():
         assert archive_store.lock(control)
         assert archive_store.days(control, date(2026, 6, 4), 9) == [DAY]
@@ -84,7 +102,7 @@ def test_the_same_answers_from_files_and_sums_that_stay(conn: Conn, database: Da
     assert ask(str(tmp_path), "SELECT sum(cost_usd) FROM charges")[0][0] == gone.cost
     note = ask(str(tmp_path), "SELECT detail ->> 'note' FROM (SELECT detail::JSON AS detail FROM calls)")[0][0]
     assert note == 'a "quoted", text\nof two lines \\N'
-    assert queries.cost_summary(conn) == summary
+    assert figures(conn) == whole
     assert archive_store.days(conn, date(2026, 6, 4), 9) == []
     assert [row["day"] for row in archive_store.archived(conn)] == [DAY]
 

@@ -63,7 +63,9 @@ def test_what_is_ahead_is_drawn(control: Control, browser: Browser, what: str) -
 
 
 def test_without_history_the_page_says_what_to_do(control: Control, browser: Browser) -> None:
-    assert "Wait until there are 8 values" in page(control, browser, "/cost/ahead?workload=nobody")
+    assert "Nothing can be said about the next 30 days from 0 days. Wait until there are 8 days" in page(
+        control, browser, "/cost/ahead?workload=nobody"
+    )
 
 
 def test_a_source_tells_of_how_many_documents_calls_were_given(control: Control, browser: Browser) -> None:

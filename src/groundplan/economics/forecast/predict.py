@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.forecast.model import DAY, Forecast, Series
+from groundplan.economics.forecast.model import DAY, HOUR, Forecast, Series
 from groundplan.economics.forecast.smooth import SETTINGS, Floats, paths
 
 LEAST: Final = 8
@@ -80,10 +80,11 @@ def forecast(series: Series, horizon: int) -> Forecast:
 def _check(series: Series, horizon: int) -> None:
     values = series.values
     if len(values) < LEAST or not 1 <= horizon <= 2000 or not all(math.isfinite(v) and v >= 0 for v in values):
+        unit = {DAY: "days", HOUR: "hours"}.get(series.step, "steps")
         raise Invalid(
-            f"nothing can be said about the next {horizon} steps from {len(values)} values",
+            f"nothing can be said about the next {horizon} {unit} from {len(values)} {unit}",
             code="forecast_impossible",
-            hint=f"Wait until there are {LEAST} values that are not negative, and ask for 1 to 2000 steps.",
+            hint=f"Wait until there are {LEAST} {unit} with numbers from 0 on, and ask for 1 to 2000 {unit}.",
         )
 
 

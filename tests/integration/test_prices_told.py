@@ -1,0 +1,68 @@
+"""Against PostgreSQL: a price that will change and a model that will go are told with what a month would have cost."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+from tests.integration.test_dated_prices import FILES
+from tests.integration.test_release import Conn, FixedClock, clock, conn, signing
+
+from groundplan.api import prices_look
+from groundplan.core.ids import new_id
+from groundplan.gateway.journal import ledger_store
+from groundplan.ledger import finding_store
+from groundplan.release import service
+from groundplan.release.service import Signing
+
+__all__ = ["clock", "conn", "signing"]
+TODAY = date(2026, 11, 20)
+GOING = """\
+---
+kind: deployment
+name: going
+site: rack
+model: avian/deepseek/deepseek-v3.2
+url: http://127.0.0.1:9/v3
+"""
+
+
+def used(conn: Conn, deployment: str, day: date, tokens: int) -> None:
+    """One attempt there, its tokens half of the input and half of the output."""
+    cost, half = Decimal("0.01"), tokens // 2
+    row: tuple[Any, ...] = (
+        new_id(), 0, datetime.combine(day, time(9), UTC), deployment, "rack", "acme/m", "settled", "ok", 200, cost,
+        cost, {"input": half}, False, [], 1.0, new_id(), 0.0, None, None, "w", 1, False,
+        {"input": [half, 5_000_000_000], "output": [half, 5_000_000_000]}, "", "",
+    )  # fmt: skip
+    ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [row])
+
+
+def told(conn: Conn, today: date) -> dict[tuple[str, str], dict[str, Any]]:
+    prices_look.look(conn, today)
+    rows = finding_store.findings(conn, kinds=["cost."])
+    return {(row["kind"], row["subject"].removeprefix("deployment/")): row for row in rows}
+
+
+def test_prices_to_come_and_models_that_go_are_told_with_what_a_month_cost(
+    conn: Conn, signing: Signing, clock: FixedClock
+) -> None:
+    clock.time = datetime.combine(TODAY, time(12), UTC)
+    service.genesis(conn, signing, {"a.yaml": FILES["a.yaml"] + GOING})
+    for back in (1, 30):
+        used(conn, "own", TODAY - timedelta(days=back), 2_000_000)
+    for back in (0, 31):
+        used(conn, "own", TODAY - timedelta(days=back), 8_000_000)
+    used(conn, "going", TODAY - timedelta(days=1), 1000)
+    found = told(conn, TODAY)
+    assert set(found) == {("cost.repriced", "own"), ("cost.repriced", "euro"), ("cost.retired", "going")}
+    own = found["cost.repriced", "own"]
+    assert "acme/m costs otherwise from 2026-12-01 on" in own["message"]
+    assert "the last 30 days at own would have cost $14.00 instead of $6.00" in own["message"]
+    assert (own["severity"], found["cost.retired", "going"]["severity"]) == ("medium", "high")
+    assert "about to retire it" in found["cost.retired", "going"]["message"]
+    assert told(conn, TODAY).keys() == found.keys(), "looking again tells nothing twice"
+    clock.time = datetime(2026, 12, 1, tzinfo=UTC)
+    service.reprice(conn, signing)
+    assert set(told(conn, date(2026, 12, 1))) == {("cost.retired", "going")}, "the price holds now"

@@ -1,0 +1,70 @@
+"""Charts of Cost show what they are for: each term on those before it, a budget's line, what was unusual, and of the
+trade-off each point with its interval, what none beats, and today's choice."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from groundplan.console import charts, cost_charts, trade_off
+
+MARK = re.compile(r'aria-label="([^"]*)"[^>]* aria-roledescription="([^"]*)"')
+
+
+def marks(svg: str, kind: str) -> list[str]:
+    """What marks of a kind say to whoever hears the picture, axes and legends left out."""
+    return [told for told, described in MARK.findall(svg) if described == kind]
+
+
+def test_a_waterfall_puts_each_term_on_those_before_it_up_to_the_total() -> None:
+    svg = cost_charts.waterfall([{"key": "output", "cost_usd": "3"}, {"key": "", "cost_usd": "1.5"}])
+    assert marks(svg, "bar") == [
+        "USD: 0; term: output; to: 3; kind: term", "USD: 3; term: not said; to: 4.5; kind: term",
+        "USD: 0; term: total; to: 4.5; kind: total",
+    ]  # fmt: skip
+    many = cost_charts.waterfall([{"key": f"t{n}", "cost_usd": "1"} for n in range(12)])
+    assert "USD: 8; term: the rest; to: 12; kind: term" in marks(many, "bar")
+    assert cost_charts.waterfall([]) == ""
+
+
+def test_a_forecast_has_its_interval_and_the_line_of_its_budget() -> None:
+    made = {
+        "what": "cost",
+        "past": [{"day": f"2026-11-2{n}", "value": "2"} for n in range(5)],
+        "days": [{"day": f"2026-12-0{n}", "middle": n, "low": n - 0.5, "high": n + 0.5} for n in range(1, 6)],
+    }
+    without, within = cost_charts.forecast(made, None), cost_charts.forecast(made, 3.25)
+    for svg in (without, within):
+        assert len(marks(svg, "area mark")) == 1 and len(marks(svg, "line mark")) == 2
+    assert marks(within, "rule mark") == ["limit: 3.25"] and marks(without, "rule mark") == []
+
+
+def test_what_was_unusual_stands_above_its_day() -> None:
+    days = [{"day": f"2026-11-0{n}", "workload": "w", "cost_usd": "1"} for n in (1, 2)]
+    unusual = [{"day": "2026-11-02", "message": "since 14:05"}, {"day": "2026-10-01", "message": "long ago"}]
+    assert marks(charts.cost_by_day(days, unusual), "point") == ["since 14:05"]
+    assert marks(charts.cost_by_day(days), "point") == []
+
+
+def test_the_trade_off_draws_intervals_the_frontier_and_today_s_choice() -> None:
+    def around(mean: float, width: float) -> dict[str, float]:
+        return {"mean": mean, "low": mean - width, "high": mean + width}
+
+    def point(name: str, cost: float, quality: float, **more: Any) -> dict[str, Any]:
+        known = {"name": name, "kind": "model", "risk": "low", "p95_ms": 900, "today": False, "frontier": False}
+        return {**known, "cost": around(cost, cost / 10), "quality": around(quality, 0.05), **more}
+
+    svg = trade_off.chart(
+        [point("large", 0.01, 0.9, frontier=True, today=True), point("mini", 0.001, 0.8, frontier=True),
+         point("legal", 0.02, 0.5, kind="route")]
+    )  # fmt: skip
+    (line,) = re.findall(
+        r'<path aria-label="[^"]*" role="graphics-symbol" aria-roledescription="line mark" d="([^"]*)"', svg
+    )
+    assert line.count("L") == 2, "a step between both of the frontier, and nobody else"
+    assert "USD for 1,000 calls: 10; quality: 0.85; quality_high: 0.95" in marks(svg, "rule mark")
+    assert "cost_low: 18; quality: 50%; cost_high: 22" in marks(svg, "rule mark")
+    assert len(marks(svg, "rule mark")) == 6
+    shown = [told for told in marks(svg, "point") if "risk" in told]
+    assert len(shown) == 3 and "p95, seconds: 0.9; kind: route" in shown[2]
+    assert [told for told in marks(svg, "point") if "risk" not in told] == ["USD for 1,000 calls: 10; quality: 90%"]
