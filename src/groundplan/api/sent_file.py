@@ -22,12 +22,16 @@ async def text_of(request: Request, kind: str, smaller: str) -> str:
         if size > MAX_BYTES:
             raise TooLarge("the file is larger than 16 MiB", code=f"{kind}_too_large", hint=smaller)
         parts.append(part)
+    data = b"".join(parts)
     try:
-        text = b"".join(parts).decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Invalid("the file is not text in UTF-8", code=f"{kind}_syntax", hint="Export it as UTF-8.") from error
-    if "\0" in text:
-        raise Invalid("the file has NUL bytes", code=f"{kind}_syntax", hint="Export it as text, such as CSV.")
+        line = 1 + data.count(b"\n", 0, error.start)
+        message = f"line {line} of the file is not text in UTF-8"
+        raise Invalid(message, code=f"{kind}_syntax", hint="Export it as UTF-8.") from error
+    if (place := text.find("\0")) >= 0:
+        message = f"line {1 + text.count(chr(10), 0, place)} of the file has NUL bytes"
+        raise Invalid(message, code=f"{kind}_syntax", hint="Export it as text, such as CSV.")
     return text
 
 

@@ -1,0 +1,41 @@
+"""A file that is sent is text, or is refused with the line that is none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from groundplan.api.sent_file import text_of
+from groundplan.core.errors import Invalid
+
+
+class Sent:
+    """A request whose body comes in parts."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self._parts = parts
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        for part in self._parts:
+            yield part
+
+
+def read(*parts: bytes) -> str:
+    request: Any = Sent(*parts)
+    return asyncio.run(text_of(request, "bill", "Split it."))
+
+
+def test_text_comes_as_it_is_without_a_mark_of_the_byte_order() -> None:
+    assert read(b"\xef\xbb\xbfa,\xc3", b"\xa9\n") == "a,é\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "line"), [(b"\xff\xfeb", 1), (b"a\nb\nCaf\xe9\n", 3), (b"a\n\0", 2), ("é\né\0".encode(), 2)]
+)
+def test_what_is_no_text_is_refused_with_its_line(data: bytes, line: int) -> None:
+    with pytest.raises(Invalid, match=f"^line {line} of the file ") as refused:
+        read(data)
+    assert refused.value.code == "bill_syntax" and refused.value.hint
