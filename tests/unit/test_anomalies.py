@@ -77,6 +77,12 @@ def test_without_history_only_a_loop_is_told() -> None:
     assert detect(PAST, []) == []
 
 
+def test_each_caller_in_a_loop_is_told() -> None:
+    loops = minutes(by_caller={"ana": 6, "bo": 90, "stranger": 150})
+    found = [alarm for alarm in detect(PAST, loops, KNOWN, {"ana": 9.0, "bo": 6.0}) if alarm.kind == "runaway"]
+    assert [(alarm.subject, alarm.usual) for alarm in found] == [("bo", 6.0), ("stranger", 0.0)]
+
+
 def part(cost: int, **values: str) -> Slice:
     return Slice({"team": "support", "model": "small", "prompt": "faq@1", **values}, 10, cost * PICO, 100)
 

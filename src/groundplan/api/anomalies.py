@@ -106,7 +106,8 @@ def _alarms(conn: Connection[Any], until: datetime, usual: Usual) -> list[tuple[
         known = frozenset(key for name, key in usual.known if name == workload)
         past = usual.baselines.get(workload) or Baseline([])
         alarms = detect(past, mine, known, usual.busiest)
-        if away := [alarm.subject for alarm in alarms if alarm.kind == "runaway" and not alarm.usual]:
+        fast = [alarm.subject for alarm in alarms if alarm.kind == "runaway" and not alarm.usual]
+        if away := [key for key in fast if key in known]:
             alarms = detect(past, mine, known, usual.busiest | _earlier(conn, away, since))
         found += [(workload, alarm) for alarm in alarms]
     return found

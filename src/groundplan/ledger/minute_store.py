@@ -42,10 +42,11 @@ def busiest_of_last_day(conn: Connection[Any], keys: list[str], since: datetime,
     rows = _rows(
         conn,
         """WITH days AS (
-             SELECT key, hour FROM person_day WHERE key::text = ANY(%(keys)s) AND hour >= %(since)s AND hour < %(until)s
+             SELECT key, hour FROM person_day
+             WHERE key = ANY(%(keys)s::uuid[]) AND hour >= %(since)s AND hour < %(until)s
              UNION ALL
              SELECT key, hour FROM person_delta
-             WHERE key::text = ANY(%(keys)s) AND hour >= %(since)s AND hour < %(until)s),
+             WHERE key = ANY(%(keys)s::uuid[]) AND hour >= %(since)s AND hour < %(until)s),
            newest AS (SELECT key, max(hour) AS day FROM days GROUP BY 1)
            SELECT key, max(calls) AS calls FROM (
              SELECT n.key::text AS key, date_trunc('minute', c.at) AS at, count(*) AS calls FROM newest n

@@ -123,14 +123,15 @@ def detect(
     known: frozenset[str] = frozenset(),
     busiest: dict[str, float] | None = None,
 ) -> list[Alarm]:
-    """What is unusual at the last of `minutes`, which follow each other; at most one alarm of a kind.
+    """What is unusual at the last of `minutes`, which follow each other; at most one alarm of a kind, and of loops one
+    of a caller.
 
     `known` are callers of the last weeks, `busiest` the calls of their busiest usual minute.
     """
     window = list(minutes)[-WINDOW:]
     if not window:
         return []
-    found = [_runaway(window, busiest or {})]
+    found: list[Alarm | None] = [*_runaway(window, busiest or {})]
     if past.enough:
         usual = [past.usual(minute.at) for minute in window]
         found += [_spend(window, usual), _tokens(window, usual), _cache(window, usual), _mix(window, usual)]
@@ -212,24 +213,24 @@ def _new_caller(window: list[Minute], known: frozenset[str]) -> Alarm | None:
     return Alarm("new_caller", since, counts[most] / calls, 0.0, counts[most] / NEW_CALLS, most)
 
 
-def _runaway(window: list[Minute], busiest: dict[str, float]) -> Alarm | None:
-    """A caller far above its own busiest usual minute, for minutes on end."""
+def _runaway(window: list[Minute], busiest: dict[str, float]) -> list[Alarm]:
+    """Callers far above their own busiest usual minute, for minutes on end."""
     recent = window[-LOOP_MINUTES:]
     if len(recent) < LOOP_MINUTES:
-        return None
-    best: Alarm | None = None
+        return []
+    found = []
     for caller in recent[-1].by_caller:
         rate = min(minute.by_caller.get(caller, 0) for minute in recent)
         usual = busiest.get(caller, 0.0)
         least = max(LOOP_LEAST, LOOP_FACTOR * usual)
-        if rate >= least and (best is None or rate / least > best.score):
+        if rate >= least:
             since = recent[0].at
             for minute in reversed(window):
                 if minute.by_caller.get(caller, 0) < least:
                     break
                 since = minute.at
-            best = Alarm("runaway", since, float(rate), usual, rate / least, caller)
-    return best
+            found.append(Alarm("runaway", since, float(rate), usual, rate / least, caller))
+    return found
 
 
 def _largest(scores: list[float], threshold: float) -> tuple[int | None, float]:
