@@ -23,7 +23,7 @@ from groundplan.economics.routing.decide.features import BUCKETS, SURFACE, brief
 from groundplan.economics.routing.decide.predict import blended, predict
 from groundplan.economics.routing.learn import grow
 from groundplan.economics.routing.learn import kernel as kernels
-from groundplan.economics.routing.learn.evaluate import apply, evaluate, same_choice, strong_share
+from groundplan.economics.routing.learn.evaluate import apply, evaluate, kept_by, same_choice, strong_share
 from groundplan.economics.routing.learn.fit import LEAST_ROWS, blend_of, train
 from groundplan.economics.routing.learn.matrix import folds_of, read_matrix
 from groundplan.economics.routing.learn.operate import error_of_mean
@@ -438,6 +438,14 @@ def test_nothing_is_saved_where_nothing_can_be_told_apart() -> None:
     scores = np.stack([np.ones(200), np.random.default_rng(1).random(200) < 0.5], axis=1).astype(float)
     found = evaluate(Matrix(noise.samples, noise.models, scores, noise.costs), None, (0.99,))
     assert found.routed["0.99"].kept >= 0.985
+
+
+def test_of_models_that_cost_nothing_nothing_is_saved() -> None:
+    matrix = made(120)
+    free = replace(matrix, costs=matrix.costs * np.array([0.0, 1.0]))
+    to_first, to_second = np.zeros(120, dtype=int), np.ones(120, dtype=int)
+    assert (kept_by(free, 0, to_second).saved, kept_by(free, 0, to_first).saved) == (0.0, 0.0)
+    assert kept_by(free, 1, to_first).saved == 1.0
 
 
 def test_rows_of_a_group_count_as_one_where_they_move_together() -> None:

@@ -248,7 +248,12 @@ def kept_by(matrix: Matrix, strongest: int, picked: Whole) -> Kept:
     kept = float(got.mean() / max(score, 1e-12))
     error = error_of_mean((got - matrix.scores[:, strongest]) / max(score, 1e-12), groups)
     low, high = interval(kept, error, len(rows), len(np.unique(groups)))
-    return Kept(1.0 - float(matrix.costs[rows, picked].sum() / max(bill, 1e-30)), kept, error, low, high)
+    return Kept(_saved(float(matrix.costs[rows, picked].sum()), float(bill)), kept, error, low, high)
+
+
+def _saved(cost: float, of: float) -> float:
+    """Share of a bill that another one is below it; of nothing nothing is saved."""
+    return 1.0 - cost / of if of > 0 else 0.0
 
 
 def interval(kept: float, error: float, rows: int, groups: int) -> tuple[float, float]:
@@ -283,7 +288,7 @@ def _mixed(means: Doubles, bills: Doubles, strongest: int, keep: float) -> float
     for other in range(len(means)):
         loss = means[strongest] - means[other]
         share = 1.0 if loss <= 1e-12 else min(1.0, (means[strongest] - goal) / loss)
-        most = max(most, share * (1.0 - bills[other] / max(bills[strongest], 1e-30)))
+        most = max(most, share * _saved(bills[other], bills[strongest]))
     return float(most)
 
 
