@@ -10,11 +10,13 @@ from tests.integration.test_dated_prices import FILES
 from tests.integration.test_release import Conn, FixedClock, clock, conn, signing
 
 from groundplan.api import prices_look
+from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import finding_store
 from groundplan.release import service
 from groundplan.release.service import Signing
+from groundplan.testing.database import Database
 
 __all__ = ["clock", "conn", "signing"]
 TODAY = date(2026, 11, 20)
@@ -46,19 +48,20 @@ def told(conn: Conn, today: date) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def test_prices_to_come_and_models_that_go_are_told_with_what_a_month_cost(
-    conn: Conn, signing: Signing, clock: FixedClock
+    database: Database, conn: Conn, signing: Signing, clock: FixedClock
 ) -> None:
     clock.time = datetime.combine(TODAY, time(12), UTC)
     service.genesis(conn, signing, {"a.yaml": FILES["a.yaml"] + GOING})
-    for back in (1, 30):
-        used(conn, "own", TODAY - timedelta(days=back), 2_000_000)
-    for back in (0, 31):
-        used(conn, "own", TODAY - timedelta(days=back), 8_000_000)
-    used(conn, "going", TODAY - timedelta(days=1), 1000)
+    with connect(database.urls["owner"], autocommit=True) as owner:
+        for back in (1, 30):
+            used(owner, "own", TODAY - timedelta(days=back), 2_000_000)
+        for back in (0, 31):
+            used(owner, "own", TODAY - timedelta(days=back), 8_000_000)
+        used(owner, "going", TODAY - timedelta(days=1), 1000)
     found = told(conn, TODAY)
     assert set(found) == {("cost.repriced", "own"), ("cost.repriced", "euro"), ("cost.retired", "going")}
     own = found["cost.repriced", "own"]
-    assert "acme/m costs otherwise from 2026-12-01 on" in own["message"]
+    assert "acme/own costs otherwise from 2026-12-01 on" in own["message"]
     assert "the last 30 days at own would have cost $14.00 instead of $6.00" in own["message"]
     assert (own["severity"], found["cost.retired", "going"]["severity"]) == ("medium", "high")
     assert "about to retire it" in found["cost.retired", "going"]["message"]

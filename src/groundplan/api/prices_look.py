@@ -25,7 +25,7 @@ from groundplan.economics.prices import listed
 from groundplan.economics.prices.reprice import repriced
 from groundplan.ledger import finding_store, rollup_store
 from groundplan.ledger.finding import Finding
-from groundplan.release.priced import declared_or_listed
+from groundplan.release.priced import declared_or_listed, starts
 
 LOOK_SECONDS = 6 * 3600.0
 AHEAD = timedelta(days=60)
@@ -83,8 +83,8 @@ def listed_prices(deployment: Deployment, today: date) -> dict[date, Rates]:
 
 
 def declared_prices(workspace: Workspace, deployment: Deployment, today: date) -> dict[date, Rates]:
-    """As `listed_prices`, of what the workspace declares with `from` dates, in dollars at the rate of each day; until
-    the first of them the list's. Nothing where nothing is declared."""
+    """As `listed_prices`, of what the workspace declares with `from` dates, of prices and of rates of currencies, in
+    dollars at the rate of each day; until the first of them the list's. Nothing where nothing is declared."""
     item = workspace.deployments.get(deployment.name)
     if item is None:
         return {}
@@ -92,8 +92,8 @@ def declared_prices(workspace: Workspace, deployment: Deployment, today: date) -
     prices = item.price or (described.price if described is not None else ())
     if not prices:
         return {}
-    begin = sorted(each.since for each in prices if each.since is not None and today < each.since <= today + AHEAD)
-    found = {day: declared_or_listed(workspace, item, day) for day in (today, *begin)}
+    days = (today, *starts(workspace, item, today, today + AHEAD))
+    found = {day: declared_or_listed(workspace, item, day) for day in days}
     return {day: rates for day, rates in found.items() if isinstance(rates, Rates)}
 
 

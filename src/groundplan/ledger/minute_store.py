@@ -38,19 +38,19 @@ def busiest(conn: Connection[Any], since: datetime, until: datetime) -> dict[str
 
 
 def busiest_of_last_day(conn: Connection[Any], keys: list[str], since: datetime, until: datetime) -> dict[str, float]:
-    """key -> calls of its busiest minute on the newest day of that time on which it made any."""
+    """key -> calls of its busiest minute on the newest day (UTC) before that of `until` on which it made any."""
     rows = _rows(
         conn,
         """WITH days AS (
-             SELECT key, hour FROM person_day
-             WHERE key = ANY(%(keys)s::uuid[]) AND hour >= %(since)s AND hour < %(until)s
+             SELECT key, hour FROM person_day WHERE key = ANY(%(keys)s::uuid[]) AND hour >= %(since)s
+               AND hour < date_trunc('day', %(until)s::timestamptz, 'UTC')
              UNION ALL
-             SELECT key, hour FROM person_delta
-             WHERE key = ANY(%(keys)s::uuid[]) AND hour >= %(since)s AND hour < %(until)s),
+             SELECT key, hour FROM person_delta WHERE key = ANY(%(keys)s::uuid[]) AND hour >= %(since)s
+               AND hour < date_trunc('day', %(until)s::timestamptz, 'UTC')),
            newest AS (SELECT key, max(hour) AS day FROM days GROUP BY 1)
            SELECT key, max(calls) AS calls FROM (
              SELECT n.key::text AS key, date_trunc('minute', c.at) AS at, count(*) AS calls FROM newest n
-             JOIN call c ON c.key_id = n.key AND c.at >= n.day AND c.at < n.day + interval '1 day' AND c.at < %(until)s
+             JOIN call c ON c.key_id = n.key AND c.at >= n.day AND c.at < n.day + interval '1 day'
              GROUP BY 1, 2) m GROUP BY 1""",
         {"keys": keys, "since": since, "until": until},
     )
