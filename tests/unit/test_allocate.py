@@ -221,6 +221,14 @@ rate: 0.24 USD
 per: kWh
 quantity: 2/hour
 source: tariff
+---
+kind: allocation
+name: sim-cards
+term: connectivity
+rate: 0.50 USD
+per: gigabyte of traffic
+quantity: 20/month
+source: contract 9
 """
 
 
@@ -239,6 +247,7 @@ def test_edge_terms_are_declared_and_cost_what_they_say() -> None:
     usd = {name: sum(line.amount for line in mine) / PICO for name, mine in lines.items()}
     assert usd == {
         "cameras": pytest.approx(36_000 * 30 / 1095), "visits": 540, "firmware": 27, "power": pytest.approx(345.6),
+        "sim-cards": 10,
     }  # fmt: skip
     assert lines["visits"][0].rule.startswith("3/month x 180 USD for each site visit, by cost")
     assert lines["cameras"][0].rule.startswith("40 x 900 USD over 1095 days")
