@@ -63,7 +63,7 @@ def test_what_is_ahead_is_drawn(control: Control, browser: Browser, what: str) -
 
 
 def test_without_history_the_page_says_what_to_do(control: Control, browser: Browser) -> None:
-    assert "Nothing can be said about the next 30 days from 0 days. Wait until there are 8 days" in page(
+    assert "Nothing can be said about the next 30 days from 0 days. Wait until 8 days are over" in page(
         control, browser, "/cost/ahead?workload=nobody"
     )
 

@@ -84,7 +84,7 @@ def _check(series: Series, horizon: int) -> None:
         raise Invalid(
             f"nothing can be said about the next {horizon} {unit} from {len(values)} {unit}",
             code="forecast_impossible",
-            hint=f"Wait until there are {LEAST} {unit} with numbers from 0 on, and ask for 1 to 2000 {unit}.",
+            hint=f"Wait until {LEAST} {unit} are over, and ask for 1 to 2000 {unit}.",
         )
 
 
