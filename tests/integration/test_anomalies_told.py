@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+import pytest
 from tests.integration.test_cost_versions import declared, release
 
 from groundplan.api import anomalies
@@ -195,11 +196,13 @@ def test_a_loop_that_its_budget_ended_is_told_though_no_minute_was_full(database
         assert anomalies.look(conn, NOW + timedelta(hours=2)).closed == 2
 
 
-def test_what_a_key_usually_does_is_no_loop_when_its_budget_ends(database: Database) -> None:
+@pytest.mark.parametrize("ago", [120, 3 * 1440])
+def test_what_a_key_usually_does_is_no_loop_when_its_budget_ends(database: Database, ago: int) -> None:
     key = new_id()
     with connect(database.urls["owner"], autocommit=True) as conn:
-        for minute in range(120, 180):
+        for minute in range(ago, ago + 60):
             add(conn, key, minute, 25)
         answered(conn, key, "support", 2.0, [100] * 40)
         anomalies.look(conn, NOW)
-        assert finding_store.findings(conn, kinds=["cost."]) == []
+        told = finding_store.findings(conn, kinds=["cost."])
+        assert [row for row in told if row["detail"]["kind"] == "runaway"] == []

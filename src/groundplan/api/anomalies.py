@@ -65,10 +65,12 @@ def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
         if alarm.kind != "runaway" or loop.sure(alarm, loops.get((workload, alarm.subject)))
     ]
     told = {(workload, alarm.subject) for workload, alarm in unusual if alarm.kind == "runaway"}
+    rested = [key for workload, key in loops if (workload, key) in usual.known and key not in usual.busiest]
+    busiest = usual.busiest | (_earlier(conn, rested, until - WINDOW * MINUTE) if rested else {})
     unusual += [
         (key[0], alarm)
         for key, seen in loops.items()
-        if key not in told and (alarm := loop.stopped(seen, usual.busiest.get(key[1], 0.0))) is not None
+        if key not in told and (alarm := loop.stopped(seen, busiest.get(key[1], 0.0))) is not None
     ]
     found = [
         _finding(conn, workload, alarm, now if seen is not None else until, seen)
