@@ -135,6 +135,15 @@ def test_experiments_end_by_themselves(
     assert found.reason
 
 
+@pytest.mark.parametrize("of", ["fast", "cheap"])
+def test_a_guard_that_stops_it_is_named_in_words(of: str) -> None:
+    rule, fell = Rule("x", 0.5, tolerance=0.5), {CONTROL: tally(900, 1000), CANDIDATE: tally(600, 1000)}
+    same = {CONTROL: tally(900, 1000), CANDIDATE: tally(900, 1000)}
+    for found in (verdict(rule, same, guards={of: fell}), shadow_verdict(rule, tally(900, 1000), guards={of: fell})):
+        assert found.state == "guard" and found.reason.startswith(f"{GUARDS[of]} fell by at least ")
+    assert GUARDS["cheap"] == "how cheap calls are", "more of it is better, as of the others"
+
+
 def test_what_was_seen_of_a_guard_or_segment_does_not_depend_on_what_is_seen_later() -> None:
     rule, arms = Rule("x", 0.5), {CONTROL: tally(400, 500), CANDIDATE: tally(390, 500)}
     alone = verdict(rule, arms, {"refunds": arms}, {"fast": arms})

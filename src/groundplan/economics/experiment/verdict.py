@@ -17,7 +17,7 @@ from groundplan.economics.experiment.sequential import LEAST, Range, Tally, diff
 
 CONTROL, CANDIDATE = "control", "candidate"
 GUARDS: Final = {"answered": "the share of calls that are answered", "fast": "the share of answers that come in time",
-                 "cheap": "what calls cost", "thumbs": "the share of thumbs that are up"}  # fmt: skip
+                 "cheap": "how cheap calls are", "thumbs": "the share of thumbs that are up"}  # fmt: skip
 """Guard metrics, each from 0 to 1 and more is better, in words."""
 NOTHING: Final = Decimal(0)
 
@@ -107,7 +107,7 @@ def shadow_verdict(
 def _shadow_state(rule: Rule, whole: Range, guards: Mapping[str, Range], spent_usd: Decimal) -> tuple[str, str]:
     for name, seen in guards.items():
         if seen.high < -rule.guard_tolerance:
-            return "guard", f"{name} fell by at least {-seen.high:.1%}"
+            return "guard", f"{GUARDS.get(name, name)} fell by at least {-seen.high:.1%}"
     wanted, enough = 1 - rule.tolerance, whole.count >= LEAST
     if enough and whole.high < wanted:
         return "worse", f"at most {whole.high:.1%} of its answers are as good, less than {wanted:.1%}"
@@ -141,7 +141,7 @@ def _range(arms: Arms, level: float) -> Range:
 def _state(rule: Rule, whole: Range, guards: Mapping[str, Range], spent_usd: Decimal) -> tuple[str, str]:
     for name, seen in guards.items():
         if seen.high < -rule.guard_tolerance:
-            return "guard", f"{name} fell by at least {-seen.high:.1%}"
+            return "guard", f"{GUARDS.get(name, name)} fell by at least {-seen.high:.1%}"
     if whole.high < -rule.tolerance:
         return "worse", f"the candidate is at least {-whole.high:.1%} worse"
     if whole.low > 0:
