@@ -77,7 +77,8 @@ def test_statements_are_shown_and_given_as_files(control: Control, browser: Brow
     month = MONTH
     text = page(control, browser, f"/cost/statements?month={month}")
     assert "not carried by a team" in text
-    assert "Shown, not charged." in page(control, browser, f"/cost/statements/print?team=care&month={month}")
+    shown = page(control, browser, f"/cost/statements/print?team=care&month={month}")
+    assert "Shown, not charged." in shown and ", the time before $" in shown
     assert "team,from,to,kind,workload" in page(control, browser, f"/cost/files/statement.csv?team=care&month={month}")
     assert "BilledCost" in page(control, browser, "/cost/files/focus.csv")
     assert "print?team=care&amp;month=" + month + "&amp;charge=true" in page(
