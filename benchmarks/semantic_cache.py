@@ -273,6 +273,8 @@ def main() -> int:
     parser.add_argument("--bound", type=float, default=0.01)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    if not 0 < given.bound < 1:
+        parser.error("--bound is a share between 0 and 1, such as 0.01")
     try:
         if given.tune is not None:
             pairs, groups = development(given.tune)

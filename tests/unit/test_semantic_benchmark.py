@@ -76,3 +76,13 @@ def test_a_file_of_another_shape_is_refused_in_words(
         monkeypatch.setattr(sys, "argv", ["semantic_cache", option, str(path)])
         assert semantic_cache.main() != 0
         assert capsys.readouterr().err.startswith(f"semantic_cache: {path} cannot be read")
+
+
+@pytest.mark.parametrize("bound", ["0", "-1", "7", "nan"])
+def test_a_bound_that_is_no_share_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["semantic_cache", "pairs.jsonl", f"--bound={bound}"])
+    with pytest.raises(SystemExit):
+        semantic_cache.main()
+    assert "a share between 0 and 1" in capsys.readouterr().err
