@@ -207,7 +207,8 @@ def public(path: Path) -> list[Pair]:
     texts, pairs = Texts(), []
     texts.learn([text for row in given for text in (row["origin"], row["similar"])])
     others = sorted({word for row in given for word in content(read(row["origin"]))})
-    kept = [[w for w in content(read(row["origin"])) if w in content(read(row["similar"]))] for row in given]
+    both = [(content(read(row["origin"])), set(content(read(row["similar"])))) for row in given]
+    kept = [[word for word in words if word in again] for words, again in both]
     things = sorted({word for words in kept for word in words})
     texts.learn(others)
     vectors = np.stack([texts.of(row["origin"]) for row in given])

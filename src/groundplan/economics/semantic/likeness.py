@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from groundplan.economics.semantic import vocabulary as v
 from groundplan.economics.semantic.reading import Reading, stem
-from groundplan.economics.semantic.synonyms import say_the_same
+from groundplan.economics.semantic.synonyms import said_among
 
 Vector = NDArray[np.float32]
 SYNONYM = 0.8
@@ -91,6 +91,5 @@ def _best(words: Sequence[str], others: Sequence[str], vector: Callable[[str], V
         return [0.0] * len(words)
     table = np.stack([vector(word) for word in words]) @ np.stack([vector(word) for word in others]).T
     return [
-        1.0 if any(say_the_same(word, other) for other in others) else float(near)
-        for word, near in zip(words, table.max(axis=1), strict=True)
+        1.0 if said else float(near) for said, near in zip(said_among(words, others), table.max(axis=1), strict=True)
     ]

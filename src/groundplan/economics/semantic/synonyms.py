@@ -6,7 +6,8 @@ names, units, opposites and things of one sort have no place in it.
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
 from importlib import resources
 
 from groundplan.economics.semantic.reading import stem
@@ -16,8 +17,23 @@ _NONE: frozenset[int] = frozenset()
 
 def say_the_same(one: str, other: str) -> bool:
     """Whether both are forms of one word, or stand in one group."""
-    a, b = stem(one), stem(other)
-    return a == b or not _groups().get(a, _NONE).isdisjoint(_groups().get(b, _NONE))
+    (a, ours), (b, theirs) = _known(one), _known(other)
+    return a == b or not ours.isdisjoint(theirs)
+
+
+def said_among(words: Sequence[str], others: Iterable[str]) -> list[bool]:
+    """For each word whether any of the others says the same."""
+    known = [_known(other) for other in others]
+    stems = {its for its, _ in known}
+    groups = set[int]().union(*(numbers for _, numbers in known))
+    return [its in stems or not groups.isdisjoint(numbers) for its, numbers in map(_known, words)]
+
+
+@lru_cache(maxsize=8192)
+def _known(word: str) -> tuple[str, frozenset[int]]:
+    """It without its ending, and its groups."""
+    its = stem(word)
+    return its, _groups().get(its, _NONE)
 
 
 @cache
