@@ -101,6 +101,22 @@ def test_entries_with_their_own_ids_are_taken_once(conn: Conn) -> None:
     assert record_many(conn, []) == 0
 
 
+def test_new_entries_have_the_same_bytes_by_either_way_and_are_refused_where_one_is_there(conn: Conn) -> None:
+    detail = {"text": 'tab\tline\n"quoted" back\\slash \\x41 \x01 \xe9 \U0001f600', "list": [1, None, True]}
+    made = [Entry(new_id(), datetime.now(UTC), "call", OPERATOR, f"a\tb\\c\n{number}", detail) for number in range(3)]
+    store.copy_new(conn, made[:2])
+    record_many(conn, made[2:])
+    found = [store.entry_by_id(conn, entry.id) for entry in made]
+    assert [each.entry if each else None for each in found] == made
+    bodies = conn.execute("SELECT body FROM audit_entry ORDER BY queued").fetchall()
+    assert [bytes(body) for (body,) in bodies] == [entry.encode() for entry in made]
+    other = Entry(new_id(), datetime.now(UTC), "call", OPERATOR, "x", {})
+    with pytest.raises(psycopg.errors.UniqueViolation), conn.transaction():
+        store.copy_new(conn, [other, made[0]])
+    assert store.entry_by_id(conn, other.id) is None
+    store.copy_new(conn, [])
+
+
 def test_nobody_below_the_owner_changes_or_deletes_an_entry(conn: Conn, database: Database) -> None:
     note(conn, 1)
     roles: tuple[Role, ...] = ("control", "shipper", "gateway", "search")

@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
+import msgspec
 import psycopg
 import pytest
 
+from groundplan.core.audit.entry import decode
 from groundplan.core.audit.keys import create_keys
 from groundplan.core.database import connect
 from groundplan.core.errors import Unavailable
@@ -34,6 +36,7 @@ from groundplan.gateway.journal.shipper import Shipper, main, run
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
 from groundplan.testing.database import Database
 
+Record = TypeVar("Record", bound=msgspec.Struct)
 MONTH = "2026-11"
 USD = 10**12
 PERSON = str(new_id())
@@ -118,6 +121,10 @@ def finish(call: bytes, status: str = "ok") -> Finish:
         call, at, "assistant", PERSON, "k", "/v1", status, 200, "", "d0", "none", 1, 9000, 7000, steps, sources,
         scores=[0.71],
     )  # fmt: skip
+
+
+def changed(record: Record, **fields: object) -> Record:
+    return msgspec.structs.replace(record, **fields)
 
 
 async def room(journal: Journal) -> None:
@@ -324,6 +331,57 @@ async def test_a_recovered_epoch_whose_folder_is_still_there_is_only_removed(ins
         installation.step()
     assert not journal.folder.exists()
     assert installation.granted() == Decimal(10)
+    await journal.close()
+
+
+ODD = 'a\tb\nc\rd\be\x01f\x7fg"h\\i\\nj\\u0041k,l\\.\nm\u2028n\xe9\U0001f600null'
+
+
+async def test_odd_text_arrives_as_it_was_written(installation: Installation) -> None:
+    journal = installation.journal()
+    call, again = new_id().bytes, new_id().bytes
+    odd = {"endpoint": ODD, "sources": [(ODD, ODD, 1, 2)], "feature": ODD, "workload": ODD}
+    for id in (call, again):
+        journal.reserve(changed(reservation(id), deployment=ODD, model="", site="null"))
+        journal.settle(changed(settlement(id), flags=[ODD, "b"]))
+        journal.finish(changed(finish(id), **odd))
+        installation.step()
+        installation.rows("UPDATE shipped SET segment = 0, position = 0")  # the next round meets what is there
+    facts = "SELECT endpoint, workload, detail->'sources'->0->>0, detail->>'feature', deployment, site, model FROM call"
+    assert installation.rows(facts) == [(ODD, ODD, ODD, ODD, ODD, "null", "")] * 2
+    assert installation.rows("SELECT deployment, flags, purpose FROM attempt") == [(ODD, [ODD, "b"], "")] * 2
+    told = installation.rows("SELECT subject, body FROM audit_entry ORDER BY queued")
+    assert [subject for subject, _ in told] == [f"workload/{ODD}"] * 2
+    for (_, body), id in zip(told, (call, again), strict=True):
+        entry = decode(body)
+        assert (entry.id, entry.detail["sources"], entry.encode()) == (UUID(bytes=id), [[ODD, ODD, 1, 2]], body)
+    await journal.close()
+
+
+async def test_rows_cut_between_two_rounds_are_written_once(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a call that is settled in one round and ends in the next, and of one that was shown as open before. A shipper
+    that goes on knows what is there, and writes nothing a second time."""
+    monkeypatch.setattr(shipper_module, "record_many", lambda *_: pytest.fail("something was there already"))
+    journal = installation.journal()
+    shipper = Shipper(installation.home)
+    call, shown = new_id().bytes, new_id().bytes
+    journal.reserve(changed(reservation(shown), at=reservation(shown).at - 3000))
+    journal.reserve(reservation(call))
+    journal.settle(settlement(call))
+    installation.step(1, shipper)
+    assert installation.rows("SELECT state FROM attempt ORDER BY state") == [("open",), ("settled",)]
+    journal.settle(settlement(shown))
+    for id in (call, shown):
+        journal.finish(finish(id))
+    installation.step(1, shipper)
+    assert installation.rows("SELECT state, count(*), sum(cost_usd) FROM attempt GROUP BY 1") == [
+        ("settled", 2, Decimal("0.5"))
+    ]
+    assert installation.rows("SELECT count(*), sum(cost_usd) FROM charge") == [(2, Decimal("0.5"))]
+    assert installation.rows("SELECT count(*), sum(cost_usd) FROM call") == [(2, Decimal("0.5"))]
+    assert installation.rows("SELECT count(*) FROM audit_entry") == [(2,)]
     await journal.close()
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +34,7 @@ def person_actor(person: UUID) -> str:
     return f"person:{person}"
 
 
+@lru_cache(maxsize=256)
 def gateway_actor(epoch: UUID) -> str:
     """The actor of something that a gateway worker did."""
     return f"gateway:{epoch}"
@@ -112,7 +114,7 @@ class Entry:
             raise Invalid("the time of an audit entry has no zone", code="audit_time", hint="Use an aware UTC time.")
         body = {
             "id": str(self.id),
-            "at": self.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "at": f"{self.at.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z",
             "action": self.action,
             "actor": str(self.actor),
             "subject": self.subject,

@@ -24,8 +24,8 @@ def shares(amount: int, weights: Sequence[int]) -> list[int]:
         weights, total = [1] * len(weights), len(weights)
     sign, size = (-1, -amount) if amount < 0 else (1, amount)
     found = [size * weight // total for weight in weights]
-    left = size - sum(found)
-    by_remainder = sorted(range(len(weights)), key=lambda place: (-(size * weights[place] % total), place))
-    for place in by_remainder[:left]:
-        found[place] += 1
+    if left := size - sum(found):
+        by_remainder = sorted(range(len(weights)), key=lambda place: (-(size * weights[place] % total), place))
+        for place in by_remainder[:left]:
+            found[place] += 1
     return [sign * share for share in found]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from groundplan.blueprint.model import Rates
 from groundplan.economics import price
-from groundplan.economics.prices.parts import MILLION, Part, parts
+from groundplan.economics.prices.parts import MILLION, parts
 from groundplan.economics.terms.share import shares
 from groundplan.ledger.model import Usage
 
@@ -26,7 +26,8 @@ def split(rates: Rates | None, usage: Usage, cost: int) -> Split:
     """
     if rates is None:
         return {BOUND: (0, cost)} if cost else {}
-    found, taken, _ = _priced(rates, usage, cost)
+    taken, _ = _priced(rates, usage, cost)
+    found = parts(taken, usage)
     weights = [part.count * part.rate for part in found]
     names, counts = [part.name for part in found], [part.count for part in found]
     for name, count, each in (("requests", 1, taken.request), ("images", usage.images, taken.image)):
@@ -47,21 +48,27 @@ def split(rates: Rates | None, usage: Usage, cost: int) -> Split:
 def tier(rates: Rates | None, usage: Usage, cost: int) -> str:
     """At which price it was: `batch`, `priority`, `long`, `by time`, several with blanks between; empty: the standard
     one."""
-    return "" if rates is None else _priced(rates, usage, cost)[2]
+    return "" if rates is None else _priced(rates, usage, cost)[1]
 
 
-def _priced(rates: Rates, usage: Usage, cost: int) -> tuple[list[Part], Rates, str]:
-    """The parts, and the rates of the time of day, class of service and tier that explain `cost`, with their name;
-    standard where none does."""
-    services = (price.STANDARD, price.BATCH, price.PRIORITY)
-    begun = () if rates.then is None else (rates.then,)
-    times = [(each, "") for each in (rates, *begun)]
-    times += [(window.rates, BY_TIME) for each in (rates, *begun) for window in each.windows]
-    ways = [(each, service, when) for each, when in times for service in services]
-    known = (way for way in ways if price.cost(way[0], usage, way[1]) == cost)
-    rates, service, when = next(known, (rates, price.STANDARD, ""))
+def _priced(rates: Rates, usage: Usage, cost: int) -> tuple[Rates, str]:
+    """The rates of the time of day, class of service and tier that explain `cost`, with their name; standard where none
+    does."""
+    service, when = price.STANDARD, ""
+    if price.cost(rates, usage) != cost:
+        known = (way for way in _ways(rates) if price.cost(way[0], usage, way[1]) == cost)
+        rates, service, when = next(known, (rates, service, when))
     taken, long = price.of_service(rates, service), ""
     while taken.long is not None and usage.input > taken.long_above:
         taken, long = taken.long, LONG
     names = ("" if service == price.STANDARD else service, long, when)
-    return parts(taken, usage), taken, " ".join(filter(None, names))
+    return taken, " ".join(filter(None, names))
+
+
+def _ways(rates: Rates) -> list[tuple[Rates, str, str]]:
+    """Every (rates, class of service, name of the time of day) at which something may have been priced."""
+    begun = () if rates.then is None else (rates.then,)
+    times = [(each, "") for each in (rates, *begun)]
+    times += [(window.rates, BY_TIME) for each in (rates, *begun) for window in each.windows]
+    services = (price.STANDARD, price.BATCH, price.PRIORITY)
+    return [(each, service, when) for each, when in times for service in services]

@@ -108,6 +108,8 @@ def charge_rows(attempt: Attempt) -> list[Row]:
 
 def leading_attempt(call: CallState) -> Attempt | None:
     """The attempt that answered, else the last one tried; None for a call that was never sent."""
+    if len(call.attempts) == 1:
+        return next(iter(call.attempts.values()))
     tried = [attempt for _, attempt in sorted(call.attempts.items())]
     good = [attempt for attempt in tried if attempt.settlement is not None and attempt.settlement.outcome == "ok"]
     return (good or tried)[-1] if tried else None

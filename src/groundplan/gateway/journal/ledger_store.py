@@ -1,7 +1,7 @@
 """The SQL with which the shipper writes calls, attempts and charges, takes releases over and fences dead workers.
 
-Every statement may be repeated: rows are keyed by (call, attempt), movements by their id. A row that says `settled` or
-`crashed` is never changed. What the rows say is decided elsewhere (`shipper`, `recovery`).
+Every statement but COPY may be repeated: rows are keyed by (call, attempt), movements by their id. A row that says
+`settled` or `crashed` is never changed. What the rows say is decided elsewhere (`shipper`, `recovery`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from uuid import UUID, uuid5
 import msgspec
 from psycopg import Connection
 
+from groundplan.core.copy_rows import copy_rows, copy_statement
 from groundplan.core.ids import new_id
 from groundplan.core.money import from_decimal, to_decimal
 from groundplan.gateway.budgets.grant_store import GIVE_BACK, LOCK_PERIOD, MOVE, SHRINK_SLICE
 from groundplan.gateway.budgets.leases import is_quota
 from groundplan.gateway.journal.recovery import unspent
 from groundplan.ledger.model import Release
+
+_encode = msgspec.json.Encoder().encode
 
 Row = tuple[Any, ...]
 Conn = Connection[tuple[Any, ...]]
@@ -89,20 +92,34 @@ _SETTLE_OPEN = """ON CONFLICT (call_id, number) DO UPDATE SET state = EXCLUDED.s
     WHERE attempt.state = 'open' AND EXCLUDED.state <> 'open'"""
 
 
+_NUL = (b"\\u0000", b"\\ufffd")
+"""PostgreSQL has no NUL in text; a caller's odd path must not stop the ledger."""
+_NESTED = frozenset({"detail", "usage", "parts", "flags"})
+"""Columns that hold JSON or a list of names."""
+
+
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """A statement that takes rows as JSON, which costs the shipper least; the table's row type gives the types."""
+    """Two ways of writing rows of a table: `copy` only new ones, for less; `statement` also those that are there."""
 
     named: Callable[..., msgspec.Struct]
     """Gives the values of a row the names of their columns."""
     statement: bytes
+    """Takes rows as JSON; the table's row type gives the types."""
+    copy: bytes
+    nested: tuple[int, ...]
+    """Which values of a row are JSON or a list."""
 
 
 def _insert(table: str, columns: tuple[str, ...], conflict: str) -> Insert:
     names = ", ".join(columns)
     rows = f"json_populate_recordset(NULL::{table}, %s::json)"
-    named = msgspec.defstruct(table, columns, frozen=True, gc=False)
-    return Insert(named, f"INSERT INTO {table} ({names}) SELECT {names} FROM {rows} {conflict}".encode())
+    return Insert(
+        msgspec.defstruct(table, columns, frozen=True, gc=False),
+        f"INSERT INTO {table} ({names}) SELECT {names} FROM {rows} {conflict}".encode(),
+        copy_statement(table, columns),
+        tuple(place for place, column in enumerate(columns) if column in _NESTED),
+    )
 
 
 INSERT_CALLS = _insert("call", _CALL, "ON CONFLICT (id) DO NOTHING")
@@ -123,9 +140,30 @@ def _lock_briefly(conn: Conn) -> None:
 def insert_rows(conn: Conn, insert: Insert, rows: Sequence[Row]) -> None:
     """Many rows with one statement; rows of one statement have different keys."""
     if rows:
-        data = msgspec.json.encode([insert.named(*row) for row in rows])
-        # PostgreSQL has no NUL in text; a caller's odd path must not stop the ledger
-        conn.execute(insert.statement, (data.replace(b"\\u0000", b"\\ufffd").decode(),))
+        data = _encode([insert.named(*row) for row in rows])
+        conn.execute(insert.statement, (data.replace(*_NUL).decode(),))
+
+
+def copy_new(conn: Conn, insert: Insert, rows: Iterable[Row]) -> None:
+    """Rows that are not there yet. Raises `psycopg.errors.UniqueViolation` where one is."""
+    copy_rows(conn, insert.copy, [_flat(row, insert.nested) for row in rows] if insert.nested else list(rows))
+
+
+def _flat(row: Row, nested: tuple[int, ...]) -> list[Any]:
+    """With PostgreSQL's text of what is JSON or a list."""
+    values = list(row)
+    for place in nested:
+        value = values[place]
+        if type(value) is list:
+            values[place] = f"{{{','.join(map(_quoted, value))}}}"
+        elif value is not None:
+            values[place] = _encode(value).replace(*_NUL).decode()
+    return values
+
+
+def _quoted(name: str) -> str:
+    """An element of a list as PostgreSQL writes it."""
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def position(conn: Conn, epoch: UUID) -> tuple[int, int, bool, int]:

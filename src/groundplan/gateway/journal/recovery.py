@@ -32,6 +32,10 @@ class Attempt:
     inherits: bool
     settlement: Settlement | None = None
     crashed: bool = False
+    shown: bool = False
+    """The ledger has it as open."""
+    kept: bool = False
+    """The ledger has it as it is now, which never changes."""
 
     @property
     def cost(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -26,8 +27,8 @@ import psycopg
 from groundplan.blueprint.artifact import decode
 from groundplan.blueprint.model import Rates
 from groundplan.core import logs
-from groundplan.core.audit.entry import Acting
-from groundplan.core.audit.store import keys_made_acting, record_many
+from groundplan.core.audit.entry import Acting, Entry
+from groundplan.core.audit.store import copy_new, keys_made_acting, record_many
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.core.database import connect, database_url
@@ -46,7 +47,7 @@ from groundplan.gateway.journal.tail import EpochTail, Read, try_lock
 from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.telemetry.shipper_metrics import Progress, ShipperMetrics
 from groundplan.gateway.telemetry.trace_export import TraceExport
-from groundplan.ledger.model import Release, Reservation
+from groundplan.ledger.model import Finish, Release, Reservation
 
 BATCH = 5000
 """Records in one transaction, about."""
@@ -61,6 +62,8 @@ HURRY_S = 10.0
 """How long rounds wait for no idle core then."""
 OPEN_AFTER_MS = 2000
 """An attempt that is open for longer is shown in the ledger as such."""
+COLLECTED = (100_000, 20, 50)
+"""When garbage is looked for. A round makes and drops tens of thousands of objects, of which none is in a cycle."""
 _WAIT_S = 0.5
 _ABANDONED_S = 60
 
@@ -79,7 +82,6 @@ class EpochShipper:
         self._known_gaps = gaps
         self._touched: set[bytes] = set()
         self._releases: list[Release] = []
-        self._shown_open: set[tuple[bytes, int]] = set()
         self._told = place
         self._reported: set[int] = set()
 
@@ -115,7 +117,7 @@ class EpochShipper:
             return
         touched = [self.state.calls[call] for call in self._touched]
         ended = [call for call in touched if call.ended]
-        closed = [a for call in touched for a in call.attempts.values() if not a.is_open]
+        closed = [a for call in touched for a in call.attempts.values() if not (a.is_open or a.kept)]
         if self._releases:
             with conn.transaction():  # of its own: workers wait for the rows that it locks
                 ledger_store.apply_releases(conn, self.epoch, self._releases)
@@ -126,8 +128,11 @@ class EpochShipper:
             ledger_store.set_position(conn, self.epoch, self.tail.position, self.gaps)
         if context.traces is not None:
             context.traces.offer(ended, self.epoch)
-        self._shown_open.update((a.reservation.call, a.reservation.attempt) for a in overdue)
-        self._settled(ended, closed)
+        for attempt in overdue:
+            attempt.shown = True
+        for attempt in closed:
+            attempt.kept = True
+        self._settled(ended)
 
     def recover(self, conn: Conn, context: Context) -> int:
         """The worker is dead and everything was shipped: close its books in one transaction. Returns picodollars
@@ -163,16 +168,14 @@ class EpochShipper:
         return [
             attempt
             for attempt in self.state.open_attempts()
-            if attempt.reservation.at < now_ms - OPEN_AFTER_MS
-            and (attempt.reservation.call, attempt.reservation.attempt) not in self._shown_open
+            if attempt.reservation.at < now_ms - OPEN_AFTER_MS and not attempt.shown
         ]
 
-    def _settled(self, ended: Iterable[CallState], closed: Iterable[Attempt]) -> None:
+    def _settled(self, ended: Iterable[CallState]) -> None:
         self._told = self.tail.position
         self._reported |= self.tail.damaged
         self._releases.clear()
         self._touched.clear()
-        self._shown_open.difference_update((a.reservation.call, a.reservation.attempt) for a in closed)
         for call in ended:
             self.state.forget(call.call)
 
@@ -199,21 +202,31 @@ class Context:
         self, conn: Conn, epoch: UUID, ended: list[CallState], closed: list[Attempt], opened: list[Attempt]
     ) -> None:
         """Rows and audit entries of calls and attempts, in the caller's transaction."""
-        for number in {attempt.reservation.blueprint for attempt in closed}:
-            self._learn(conn, number)
-        ledger_store.insert_rows(
-            conn,
-            ledger_store.INSERT_ATTEMPTS,
-            [attempt_row(attempt, epoch, self._rates_of) for attempt in [*closed, *opened]],
-        )
-        ledger_store.insert_rows(
-            conn, ledger_store.INSERT_CHARGES, [row for attempt in closed for row in charge_rows(attempt)]
-        )
-        for number in {c.finish.blueprint if c.finish else _blueprint(c) for c in ended}:
+        for number in {a.reservation.blueprint for a in closed} | {_source(call).blueprint for call in ended}:
             self._learn(conn, number)
         self._learn_acting(conn, ended)
-        rows = [call_row(call, epoch, self._team, self._acting) for call in ended]
-        ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
+        shown = [attempt_row(a, epoch, self._rates_of) for a in closed if a.shown]
+        attempts = [attempt_row(a, epoch, self._rates_of) for a in [*closed, *opened] if not a.shown]
+        facts = (
+            (ledger_store.INSERT_ATTEMPTS, attempts),
+            (ledger_store.INSERT_CHARGES, [row for attempt in closed for row in charge_rows(attempt)]),
+            (ledger_store.INSERT_CALLS, [call_row(call, epoch, self._team, self._acting) for call in ended]),
+        )
+        entries = self._entries(conn, epoch, ended)
+        ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, shown)
+        try:
+            with conn.transaction():
+                for insert, rows in facts:
+                    ledger_store.copy_new(conn, insert, rows)
+                copy_new(conn, entries)
+        except psycopg.errors.UniqueViolation:  # after a restart it is not known what was shown as open, or kept
+            for insert, rows in facts:
+                ledger_store.insert_rows(conn, insert, rows)
+            record_many(conn, entries)
+        over_bound.stop(conn, epoch, closed)
+
+    def _entries(self, conn: Conn, epoch: UUID, ended: list[CallState]) -> list[Entry]:
+        """The audit entries of calls, with whom they are about sealed once for each."""
         sealed: dict[UUID, str] = {}
 
         def seal(person: UUID, text: str) -> str:
@@ -221,8 +234,7 @@ class Context:
                 sealed[person] = self._sealing().seal(conn, person, text)
             return sealed[person]
 
-        record_many(conn, [call_entry(call, epoch, seal, self._acting) for call in ended])
-        over_bound.stop(conn, epoch, closed)
+        return [call_entry(call, epoch, seal, self._acting) for call in ended]
 
     def _sealing(self) -> SubjectKeys:
         if self._keys is None:
@@ -231,7 +243,7 @@ class Context:
 
     def _learn_acting(self, conn: Conn, ended: list[CallState]) -> None:
         """Ask once about each key, and only about keys of a demo: elsewhere nobody acts as somebody else."""
-        sources = [call.finish or _first(call) for call in ended]
+        sources = [_source(call) for call in ended]
         new = {source.key for source in sources if source.demo} - self._demo_keys
         if keys := [key for text in sorted(new) if (key := as_uuid(text)) is not None]:
             self._acting.update(keys_made_acting(conn, keys))
@@ -303,12 +315,9 @@ class Shipper:
         log.info("epoch recovered", epoch=str(shipper.epoch), returned_picodollars=returned, gaps=shipper.gaps)
 
 
-def _blueprint(call: CallState) -> int:
-    return _first(call).blueprint
-
-
-def _first(call: CallState) -> Reservation:
-    return next(iter(call.attempts.values())).reservation
+def _source(call: CallState) -> Finish | Reservation:
+    """What tells of it: its end, or else its first attempt."""
+    return call.finish or next(iter(call.attempts.values())).reservation
 
 
 def _discard(segment: Path, *, damaged: bool) -> None:
@@ -394,6 +403,8 @@ def main(arguments: list[str] | None = None) -> int:
     home = Home(parser.parse_args(arguments).home.absolute())
     logs.configure("shipper")
     os.nice(5)  # answering callers comes first; the journal can wait
+    gc.freeze()
+    gc.set_threshold(*COLLECTED)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
