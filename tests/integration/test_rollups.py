@@ -44,6 +44,24 @@ class Fact:
     feature: str = ""
     purpose: str = ""
     tier: str = ""
+    made_of: str = "both"
+    demo: bool = False
+
+
+MADE_OF = ("both", "input", "more", "bound", "nothing", "unknown")
+
+
+def made_of(fact: Fact) -> dict[str, list[int]] | None:
+    """What its cost is made of: class -> [count, picodollars]."""
+    half, rest = fact.cost // 3, fact.cost - fact.cost // 3
+    return {
+        "both": {"input": [3, half], "output": [2, rest]},
+        "input": {"input": [3, fact.cost]},
+        "more": {"input": [3, half], "output": [2, 0], "cache_read": [7, rest]},
+        "bound": {"bound": [0, fact.cost]},
+        "nothing": {},
+        "unknown": None,
+    }[fact.made_of]
 
 
 facts = st.builds(
@@ -60,9 +78,11 @@ facts = st.builds(
     feature=st.sampled_from(["", "summary", "experiment/tone"]),
     purpose=st.sampled_from(["", "guardrail", "judge"]),
     tier=st.sampled_from(["", "batch"]),
+    made_of=st.sampled_from(MADE_OF),
+    demo=st.booleans(),
 )
 rounds = st.lists(
-    st.tuples(st.lists(facts, max_size=6), st.sampled_from(["commit", "killed", "twice"]), st.booleans()),
+    st.tuples(st.lists(facts, max_size=6), st.sampled_from(["commit", "killed", "twice", "copied"]), st.booleans()),
     min_size=1,
     max_size=5,
 )
@@ -84,10 +104,9 @@ def rows(made: list[Fact]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]
         person = PEOPLE[fact.person]
         calls.append(
             (id, at, fact.workload, person, None, "team", "chat", fact.status, 200, None, "acme/m", "own", "rack",
-             cost, cost, 3, 2, "none", 1, EPOCHS[fact.epoch], False, 12.5, 3.5, detail, 0, to_decimal(fact.cached))
+             cost, cost, 3, 2, "none", 1, EPOCHS[fact.epoch], fact.demo, 12.5, 3.5, detail, 0, to_decimal(fact.cached))
         )  # fmt: skip
-        parts = {"input": [3, fact.cost // 3], "output": [2, fact.cost - fact.cost // 3]}
-        settled.append(_attempt(id, at, fact, "settled", cost, parts))
+        settled.append(_attempt(id, at, fact, "settled", cost, made_of(fact)))
         if fact.opened_first:
             opened.append(_attempt(id, at, fact, "open", Decimal(0), None))
     return calls, opened, settled
@@ -102,7 +121,8 @@ def _attempt(id: Any, at: datetime, fact: Fact, state: str, cost: Decimal, parts
 
 
 def write(conn: Conn, made: list[Fact], how: str) -> None:
-    """As the shipper does: in one transaction; killed before it commits, or repeated because its answer was lost."""
+    """As the shipper does: in one transaction; killed before it commits, or repeated because its answer was lost.
+    Copied: new rows as such, where the shipper knows that they are."""
     calls, opened, settled = rows(made)
     charges = [(row[0], 0, row[2], "2026-11", row[13]) for row in calls]
 
@@ -112,6 +132,16 @@ def write(conn: Conn, made: list[Fact], how: str) -> None:
         ledger_store.insert_rows(conn, ledger_store.INSERT_CHARGES, charges)
         ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, calls)
 
+    if how == "copied":
+        shown = {row[0] for row in opened}
+        with conn.transaction():
+            ledger_store.copy_new(conn, ledger_store.INSERT_ATTEMPTS, opened)
+            ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [row for row in settled if row[0] in shown])
+            new = [row for row in settled if row[0] not in shown]
+            ledger_store.copy_new(conn, ledger_store.INSERT_ATTEMPTS, new)
+            ledger_store.copy_new(conn, ledger_store.INSERT_CHARGES, charges)
+            ledger_store.copy_new(conn, ledger_store.INSERT_CALLS, calls)
+        return
     if how == "killed":
         with conn.transaction(force_rollback=True):
             once()
@@ -190,6 +220,27 @@ def check_places(conn: Conn, begin: datetime, end: datetime) -> None:
     assert rollup_store.placed(conn, "person", begin, end, ["deployment/other", "site/none"]) == []
 
 
+def check_parts(conn: Conn, found: list[dict[str, Any]]) -> None:
+    """Each class as each attempt tells it."""
+    expected = conn.execute(
+        """SELECT p.part, sum(p.count), sum(p.usd) FROM attempt a, attempt_parts(a.cost_usd, a.parts) p
+           WHERE a.state <> 'open' GROUP BY 1 HAVING sum(p.count) <> 0 OR sum(p.usd) <> 0 ORDER BY 1"""
+    ).fetchall()
+    assert [(r["part"], r["count"], r["cost_usd"]) for r in found if r["count"] or r["cost_usd"]] == expected
+
+
+def check_times(conn: Conn) -> None:
+    """How many answered calls are in the sums of times: each once in both, those of a demo once more."""
+    rows = conn.execute(
+        """SELECT what, sum(calls) FROM (SELECT * FROM latency_day UNION ALL SELECT * FROM latency_delta) l
+           GROUP BY 1 ORDER BY 1"""
+    ).fetchall()
+    row = conn.execute("SELECT count(*), count(*) FILTER (WHERE demo) FROM call WHERE status = 'ok'").fetchone()
+    assert row is not None
+    expected = {"first": row[0], "first demo": row[1], "whole": row[0]}
+    assert dict(rows) == {what: calls for what, calls in expected.items() if calls}
+
+
 def check_what_gateways_ask(conn: Conn) -> None:
     """What others made of a workload today, and who used it lately, as a look at every call would tell."""
     names = ["support", "finance"]
@@ -219,7 +270,7 @@ def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tu
     conn.execute("TRUNCATE person_delta, person_day, person_whole, document_delta, document_day, document_whole")
     conn.execute("TRUNCATE person_month, document_month, person_place_delta, person_place_day, person_place_month")
     conn.execute("TRUNCATE document_place_delta, document_place_day, document_place_month")
-    conn.execute("TRUNCATE charge_delta, charge_total, worker_day")
+    conn.execute("TRUNCATE charge_delta, charge_total, worker_day, latency_delta, latency_day")
     for batch, how, folds in made:
         write(conn, batch, how)
         if folds:
@@ -234,6 +285,8 @@ def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tu
             (since, until),
         ).fetchone()
         parts = rollup_store.parts_by(conn, ["part"], wanted(since, until))
+        if since is None and until is None:
+            check_parts(conn, parts)
         number = sum(int(row["count"]) for row in parts if row["part"] == "attempt")
         assert (sum((row["cost_usd"] for row in parts), Decimal(0)), number) == attempts
         assert purposes(conn, since, until) == {
@@ -254,10 +307,21 @@ def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tu
     charges = conn.execute("SELECT budget, period, sum(cost_usd) FROM charge GROUP BY 1, 2").fetchall()
     assert rollup_store.charged(conn) == {(budget, period): usd for budget, period, usd in charges}
     check_what_gateways_ask(conn)
+    check_times(conn)
 
 
 def _usd(found: list[dict[str, Any]]) -> Decimal:
     return sum((row["cost_usd"] for row in found), Decimal(0))
+
+
+def test_whatever_an_attempt_is_made_of_is_summed(conn: Conn) -> None:
+    made = [Fact(0, "support", "ok", 7 + place, 0, 2, False, made_of=kind) for place, kind in enumerate(MADE_OF)]
+    write(conn, made, "copied")
+    for kind in MADE_OF:  # also alone, for a statement is looked at as a whole
+        write(conn, [Fact(0, "finance", "ok", 100, 0, 0, False, made_of=kind)], "commit")
+    parts = rollup_store.parts_by(conn, ["part"], wanted())
+    check_parts(conn, parts)
+    assert {row["part"] for row in parts} == {"attempt", "input", "output", "cache_read", "bound", "whole"}
 
 
 def test_a_fold_that_is_killed_changes_nothing(conn: Conn) -> None:
