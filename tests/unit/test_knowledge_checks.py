@@ -81,6 +81,15 @@ def test_a_sensor_that_fails_is_told_and_a_good_one_is_not(
     assert codes(WAVE, every, times(40)) == set()
 
 
+def test_a_number_beyond_all_bounds_is_out_of_range_and_no_reading() -> None:
+    every = {"rate": 1, "gap": 600_000, "stuck": 6, "drift": 3, "sensor": True, "time": "at", "at_most": 16}
+    for beyond in ("1e999", "-1e999", "9" * 400):
+        cells = [beyond if n % 3 else cell for n, cell in enumerate(WAVE)]
+        low = {"at_least": 0, **every}
+        assert codes(cells, low, times(40)) == {"range"}
+        assert codes([beyond] * 40, low, times(40)) == {"range"}
+
+
 def test_several_sensors_in_one_table_are_kept_apart() -> None:
     rows = [[cell, at, name] for n, (cell, at) in enumerate(zip(WAVE, times(40), strict=True)) for name in ("a", "b")
             for cell in [cell if name == "a" else str(float(cell) + 50)]]  # fmt: skip

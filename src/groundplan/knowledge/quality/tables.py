@@ -6,6 +6,7 @@ finding of its own, not a hundred.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
@@ -179,7 +180,8 @@ def _sensor(table: Table, at: int, check: Check) -> Iterator[tuple[str, str, dic
     for row, cells in enumerate(table.rows, 1):
         value = number(cells[at])
         when = moment(cells[clock]) if clock is not None else None
-        if value is not None and (clock is None or when is not None):
+        # what is too large for a number is out of any range, and no reading to reckon with
+        if value is not None and math.isfinite(value) and (clock is None or when is not None):
             sensors.setdefault("" if named is None else cells[named], []).append(Reading(row, value, when))
     for sensor, readings in sorted(sensors.items()):
         for code, message, detail in failures(readings, check):
