@@ -176,7 +176,7 @@ def ask(labelled: Labelled, folder: Path) -> dict[str, Rankings]:
                 wanted = Wanted(
                     analyzer.terms(text), asking.embed([text.strip()])[0], frozenset({trial_store.SOURCE}), acls, DEPTH
                 )
-                proposed = propose(index, wanted)
+                proposed = propose(index.view, wanted)
                 for way, scores in (("words", proposed.words), ("vectors", proposed.near)):
                     order = sorted(scores, key=lambda row, scores=scores: (-scores[row], row))[:DEPTH]  # type: ignore[misc]
                     rankings[way][id] = {

@@ -142,7 +142,7 @@ class Index:
 
     def proposed(self, terms: Sequence[str], vector: Vectors, weights: Weights, depth: int = _LIMIT) -> Proposed:
         """The rankings alone."""
-        return propose(self.projection, Wanted(terms, vector, frozenset({SOURCE}), self.acls, depth), weights)
+        return propose(self.projection.view, Wanted(terms, vector, frozenset({SOURCE}), self.acls, depth), weights)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def by_search(index: Projection, asked: list[Question], questions: Vectors) -> R
     found: Run = {}
     for number, (one, vector) in enumerate(zip(asked, questions, strict=True)):
         wanted = Wanted(analyzer.terms(one.text), vector, frozenset({"s"}), frozenset({1}), _DEPTH)
-        scores = propose(index, wanted).scores
+        scores = propose(index.view, wanted).scores
         order = sorted(scores, key=lambda row, scores=scores: (-scores[row], row))[:_DEPTH]  # type: ignore[misc]
         found[str(number)] = {str(row): scores[row] - place * 1e-9 for place, row in enumerate(order)}
     return found

@@ -23,6 +23,7 @@ from psycopg_pool import ConnectionPool
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
 from groundplan.knowledge.model import Chunk, Document, Readers, Vectors, by_grant
+from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.follow import take_batch
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.search import Search
@@ -198,6 +199,23 @@ class Machine(RuleBasedStateMachine):
             found = {one.path for one in self.search.passages(asked)}
             assert found == self.model.visible(name) or day != today(), name
 
+    @invariant()
+    def words_are_weighed_by_what_may_be_read_now_and_said_so_before(self) -> None:
+        """However far behind the projection is."""
+        view = self.index.view
+        held = {view.chunk(row): int(view.columns.lengths[row]) for row in range(view.size)}
+        for name in (*PEOPLE, None):
+            with self.pool.connection() as conn, conn.transaction():
+                standing = search_store.stand_for(
+                    conn, None if name is None else self.people[name], "w", None, view.cursor
+                )
+                readable = {id for (id,) in conn.execute("SELECT id FROM chunk WHERE text <> ''")}
+            assert standing.changed is not None
+            seen = view.visible({"s"}, standing.acls, standing.changed)
+            rows = range(view.size) if seen.mask is None else np.flatnonzero(seen.mask).tolist()
+            assert {view.chunk(row) for row in rows} == readable & held.keys(), name
+            assert (seen.count, seen.tokens) == (len(rows), sum(held[view.chunk(row)] for row in rows))
+
 
 @pytest.fixture
 def pool(database: Database) -> Iterator[ConnectionPool[Any]]:
@@ -242,9 +260,40 @@ def test_the_search_role_cannot_get_past_row_security(database: Database) -> Non
             "UPDATE document SET acl = 1",
             "INSERT INTO acl_name VALUES ('public', false, 1)",
             "SELECT digest FROM shared_link",
+            "SET ROLE groundplan_owner",
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 conn.execute(statement)
+
+
+def test_what_changed_is_told_to_search_alone_and_without_a_word_of_it(database: Database) -> None:
+    with psycopg.connect(database.urls["control"], autocommit=True) as conn:
+        store.put_source(conn, "s", path="s", sensitivity="internal", owner="dana@acme.example")
+        hr = Readers(frozenset({"hr"}))
+        with conn.transaction():
+            ids = [
+                store.put_document(
+                    conn, "s", Document(path, TEXT, TEXT, path, hr, markdown=False), [], Alike().embed([])
+                )
+                for path in ("a", "b")
+            ]
+    told = "SELECT changed_after(%s, 1, %s)"
+    with psycopg.connect(database.urls["search"], autocommit=True) as conn:
+        row = conn.execute(told, (0, 10)).fetchone()
+        assert row is not None
+        assert row[0].keys() == {str(id) for id in ids}, "new ones too, whoever may read them"
+        assert min(row[0].values()) > 0
+        last = conn.execute("SELECT last_value FROM chunk_change").fetchone()
+        assert last is not None
+        assert conn.execute(told, (*last, 10)).fetchone() == (None,)
+        row = conn.execute(told, (0, 1)).fetchone()
+        assert row is not None
+        assert len(row[0]) == 1
+        assert conn.execute("SELECT count(*) FROM document").fetchone() == (0,)
+    for role in ("control", "gateway", "shipper"):
+        with psycopg.connect(database.urls[role], autocommit=True) as conn:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(told, (0, 10))
 
 
 def test_what_was_worked_out_for_one_person_counts_for_no_other(database: Database) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from groundplan.blueprint.model import Source
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
+from groundplan.knowledge import store
 from groundplan.knowledge.embedding.encoder import Encoder
-from groundplan.knowledge.model import IngestReport
+from groundplan.knowledge.model import Chunk, Document, IngestReport, Readers
+from groundplan.knowledge.retrieval import question, search_store
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.follow import Follower, is_plausible, take_batch
 from groundplan.knowledge.retrieval.fuse import Weights
@@ -193,6 +196,65 @@ def test_a_revoked_membership_is_gone_at_the_next_question(world: World) -> None
     assert "hr/pay.md" in world.paths("hana", "salary table")
     world.control.execute("UPDATE person SET active = false WHERE id = %s", (world.people["hana"],))
     assert world.paths("hana", "salary table") == set()
+
+
+def test_scores_follow_what_changed_before_the_index_does(world: World) -> None:
+    """Of words that only other documents have in common with an answer."""
+    for number in range(6):
+        world.write(f"handbook/days{number}.md", f"# Days {number}\n\nPaid days of leave, and days, number {number}.\n")
+    world.ingest()
+    ids: dict[str, UUID] = dict(world.control.execute("SELECT path, id FROM document").fetchall())
+    hr, everyone, nobody = frozenset({"hr"}), frozenset({"everyone"}), frozenset[str]()
+    other = Document("days3.md", "Other", "Nothing of that.", "x", Readers(everyone), markdown=True)
+    parts, vectors = [Chunk(0, other.text, 0, len(other.text), 1, 1)], world.encoder.embed([other.text])
+    steps: dict[str, Callable[[psycopg.Connection[Any]], object]] = {
+        "narrowed": lambda conn: store.set_readers(conn, ids["days0.md"], Readers(hr)),
+        "refused": lambda conn: store.set_readers(conn, ids["days1.md"], Readers(everyone, everyone)),
+        "closed": lambda conn: store.set_readers(conn, ids["days2.md"], Readers(nobody)),
+        "opened": lambda conn: store.set_readers(conn, ids["days0.md"], Readers(everyone)),
+        # what it says now is found by its vector, and counts for nothing until the index has it
+        "other text": lambda conn: store.put_document(conn, "handbook", other, parts, vectors),
+        "deleted": lambda conn: store.delete_document(conn, ids["days4.md"]),
+    }
+
+    def told() -> list[tuple[str, float]]:
+        asked = world.ask("ben", "paid days of leave", k=50)
+        return [(one.path, one.score) for one in asked if one.path in ("leave.md", "days5.md")]
+
+    scores = told()
+    for name, step in steps.items():
+        with world.control.transaction():
+            step(world.control)
+        at_once = told()
+        assert at_once != scores, f"{name}: what words weigh has changed"
+        if name == "other text":
+            with world.control.transaction():
+                store.delete_document(world.control, ids["days3.md"])
+        while take_batch(world.control, world.index, world.analyzer):
+            pass
+        scores = told()
+        assert at_once == scores, name
+
+
+def test_a_search_waits_for_an_index_that_is_far_behind_and_is_refused_where_it_stays_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.ingest()
+    monkeypatch.setattr(search_store, "MOST_CHANGED", 1)
+    monkeypatch.setattr(question, "_HOLD_SECONDS", 0.2)
+    with world.control.transaction():
+        for (id,) in world.control.execute("SELECT id FROM document").fetchall():
+            store.set_readers(world.control, id, Readers(frozenset({"hr"})))
+    with pytest.raises(Unavailable) as refused:
+        world.ask("hana", "paid leave")
+    assert (refused.value.code, refused.value.retry_after) == ("search_index", 1.0)
+    monkeypatch.setattr(question, "_HOLD_SECONDS", 60.0)
+    with ThreadPoolExecutor(1) as asking:
+        waiting = asking.submit(world.paths, "hana", "paid leave")
+        while take_batch(world.control, world.index, world.analyzer):
+            pass
+        assert "leave.md" in waiting.result()
+    assert world.paths("ben", "paid leave") == set()
 
 
 def test_the_word_index_cannot_show_what_postgresql_hides(world: World) -> None:

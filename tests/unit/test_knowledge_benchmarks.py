@@ -52,7 +52,7 @@ def test_the_exhaustive_answer_is_what_search_proposes_where_it_looks_at_everyth
     similar = similarities(vectors, question[None], rows)[0]
     texts = [text for one in TEXTS for text in one]
     stock = Stock(index.view, texts.__getitem__, lambda row: (row,))
-    proposed = propose(index, Wanted(TERMS, question, frozenset({"s"}), frozenset({1}), 100))
+    proposed = propose(index.view, Wanted(TERMS, question, frozenset({"s"}), frozenset({1}), 100))
     wanted = [texts[row] for row in proposed.order]
     assert len(wanted) > 5
     assert stock.answers(QUESTION, TERMS, similar, rows, 20) == wanted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from numpy.typing import NDArray
 
 from groundplan.knowledge.retrieval import projection, vectors
-from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
+from groundplan.knowledge.retrieval.projection import Entry, Projection, Row, View
 from groundplan.knowledge.retrieval.saved import FORMAT, Saved
 from groundplan.knowledge.retrieval.words import asked, bm25
 
@@ -38,6 +38,16 @@ class Machine(RuleBasedStateMachine):
         self.index = Projection()
         self.model: dict[UUID, tuple[str, int, dict[UUID, list[str]]]] = {}
         self.cursor = 0
+        self.look()
+
+    @rule()
+    def look(self) -> None:
+        """Somebody begins a question: what they have stays as it is, whatever is taken over meanwhile."""
+        self.before, self.said, self.changed = self.index.view, dict(self.model), dict[UUID, int]()
+
+    @rule()
+    def purge(self) -> None:
+        self.index.purge()
 
     @rule(document=_documents, source=st.sampled_from("st"), acl=st.integers(1, 3), texts=_words)
     def take(self, document: UUID, source: str, acl: int, texts: list[list[str]]) -> None:
@@ -46,6 +56,7 @@ class Machine(RuleBasedStateMachine):
         rows = [Row(chunk, text, None) for chunk, text in chunks.items()]
         self.index.take([Entry(document, source, acl, rows)], self.cursor)
         self.model.pop(document, None)
+        self.changed[document] = -1
         if chunks:
             self.model[document] = (source, acl, chunks)
 
@@ -54,20 +65,34 @@ class Machine(RuleBasedStateMachine):
         self.cursor += 1
         source, _, chunks = self.model.get(document, ("s", 0, {}))
         self.index.note([(document, source, acl)], self.cursor)
+        if self.changed.get(document) != -1:
+            self.changed[document] = acl
         if chunks:
             self.model[document] = (source, acl, chunks)
 
     @invariant()
     def the_same_is_seen(self) -> None:
-        view = self.index.view
         assert (self.index.cursor, self.index.count) == (self.cursor, sum(len(one[2]) for one in self.model.values()))
-        for sources, acls in (({"s", "t"}, {1, 2, 3}), ({"s"}, {1, 3}), ({"t"}, {2}), (set[str](), {1})):
-            seen = view.visible(sources, acls)
-            own = [chunks for source, acl, chunks in self.model.values() if source in sources and acl in acls]
-            texts = {chunk: text for chunks in own for chunk, text in chunks.items()}
-            assert (seen.count, seen.tokens) == (len(texts), sum(map(len, texts.values())))
-            rows = bm25(view.segments, asked(["a"], view.terms), view.columns.lengths, seen).rows.tolist()
-            assert {view.chunk(row) for row in rows} == {one for one, text in texts.items() if "a" in text}
+        _same(self.index.view, self.model, {})
+
+    @invariant()
+    def of_what_changed_since_a_question_began_the_same_is_seen_as_now(self) -> None:
+        now = {
+            document: (source, self.changed.get(document, acl), chunks)
+            for document, (source, acl, chunks) in self.said.items()
+        }
+        _same(self.before, now, self.changed)
+        _same(self.before, self.said, {})
+
+
+def _same(view: View, model: Mapping[UUID, tuple[str, int, dict[UUID, list[str]]]], changed: dict[UUID, int]) -> None:
+    for sources, acls in (({"s", "t"}, {1, 2, 3}), ({"s"}, {1, 3}), ({"t"}, {2}), (set[str](), {1})):
+        seen = view.visible(sources, acls, changed.items())
+        own = [chunks for source, acl, chunks in model.values() if source in sources and acl in acls]
+        texts = {chunk: text for chunks in own for chunk, text in chunks.items()}
+        assert (seen.count, seen.tokens) == (len(texts), sum(map(len, texts.values())))
+        rows = bm25(view.segments, asked(["a"], view.terms), view.columns.lengths, seen).rows.tolist()
+        assert {view.chunk(row) for row in rows} == {one for one, text in texts.items() if "a" in text}
 
 
 Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
@@ -107,16 +132,18 @@ def test_nothing_is_near_where_nothing_is_seen(many: NDArray[np.float32]) -> Non
     assert vectors.similarity(vectors.code(np.zeros((1, 384), np.float32)), many[0], np.array([0], np.int32)) == [0]
 
 
-def test_a_view_of_before_does_not_see_a_row_that_moved_to_new_readers() -> None:
+def test_a_view_of_before_stays_as_it_was_and_is_put_right_by_what_changed() -> None:
     index = Projection()
     document = uuid4()
     index.take([Entry(document, "s", 1, [Row(uuid4(), ["a"], None)]), Entry(uuid4(), "s", 2, [])], 1)
     index.take([Entry(uuid4(), "s", 2, [Row(uuid4(), ["a"], None)])], 2)
     before = index.view
     index.note([(document, "s", 77)], 3)
-    mask = before.visible({"s"}, {1}).mask
-    assert mask is not None
-    assert mask.tolist() == [False, False]
+    for changed, seen in (([], [True, False]), ([(document, 77)], [False, False]), ([(document, 1)], [True, False])):
+        mask = before.visible({"s"}, {1}, changed).mask
+        assert mask is not None
+        assert mask.tolist() == seen
+    assert before.visible({"s"}, {2}, [(document, 2)]).count == 2, "who may read it now sees it as well"
 
 
 def test_sets_of_readers_that_no_row_has_are_given_up_and_views_of_before_stay_as_they_were() -> None:

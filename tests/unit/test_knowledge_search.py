@@ -63,11 +63,11 @@ def test_neighbours_are_of_the_same_document_and_count_for_each_other() -> None:
     index = Projection()
     rows = [Row(uuid4(), [word], None) for word in ("leave", "pay", "leave", "pay")]
     index.take([Entry(uuid4(), "s", acl, own) for acl, own in ((1, rows[:2]), (1, rows[2:]), (2, rows[:1]))], 1)
-    found = propose(index, Wanted(["leave"], None, frozenset("s"), frozenset({1})), Weights(1.0, 0.5))
+    found = propose(index.view, Wanted(["leave"], None, frozenset("s"), frozenset({1})), Weights(1.0, 0.5))
     assert found.words.keys() == found.scores.keys() == {0, 2}, "what nothing says anything of has no score"
     assert found.order == [0, 2]
     both = Wanted(["leave", "pay"], None, frozenset("s"), frozenset({1}))
-    alone, beside = (propose(index, both, Weights(1.0, neighbour)).scores for neighbour in (0.0, 0.5))
+    alone, beside = (propose(index.view, both, Weights(1.0, neighbour)).scores for neighbour in (0.0, 0.5))
     assert beside == pytest.approx({row: score * 1.5 for row, score in alone.items()}), "nobody has two of them"
 
 
@@ -229,10 +229,10 @@ def test_a_few_documents_are_ranked_by_themselves_with_the_scores_that_they_have
     index.take([*entries, Entry(uuid4(), "s", 2, [Row(uuid4(), ["leave"], vector)])], 1)
     every = Wanted(["leave"], vector, frozenset("s"), frozenset({1}), limit=50)
     rare = replace(every, documents=[ids[0], ids[298], uuid4()])
-    all_of_them = propose(index, replace(every, limit=1000))
-    found = propose(index, rare)
+    all_of_them = propose(index.view, replace(every, limit=1000))
+    found = propose(index.view, rare)
     assert set(found.order) == {0, 298}
     assert {row: found.scores[row] for row in (0, 298)} == {row: all_of_them.scores[row] for row in (0, 298)}
     assert found.may_quote == all_of_them.may_quote & {0, 298} and found.most == all_of_them.words[299]
     hidden = replace(rare, acls=frozenset({2}))
-    assert propose(index, hidden).order == [], "a filter opens nothing"
+    assert propose(index.view, hidden).order == [], "a filter opens nothing"

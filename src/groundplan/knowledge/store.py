@@ -91,13 +91,14 @@ def let_go_of_source(conn: Conn, name: str) -> None:
 
 def put_document(conn: Conn, source: str, document: Document, chunks: Sequence[Chunk], vectors: Vectors) -> UUID:
     """Insert a document or replace its content and readers; `vectors` has a row per chunk. Returns its id."""
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
     (id,) = _one(
         conn,
         """INSERT INTO document (id, source, path, title, digest, modified_at, review_by)
            VALUES (%s, %s, %s, %s, %s, %s, %s)
            ON CONFLICT (source, path) DO UPDATE SET title = excluded.title, digest = excluded.digest,
              modified_at = excluded.modified_at, review_by = excluded.review_by, version = document.version + 1,
-             deleted_at = NULL
+             deleted_at = NULL, noted = nextval('chunk_change')
            RETURNING id""",
         (new_id(), source, document.path, document.title, document.digest, document.modified_at, document.review_by),
     )

@@ -40,6 +40,10 @@ class Classes:
             (self.sources[source], acl) for source, acl in zip(self.source.tolist(), self.acls.tolist(), strict=True)
         ]
 
+    def source_of(self, number: int) -> str:
+        """Of the rows of a class."""
+        return self.sources[int(self.source[number])]
+
     def among(self, sources: Collection[str], acls: Collection[int]) -> NDArray[np.bool_]:
         """Which are of these sources and readable by whoever has these sets; never that of rows that are gone."""
         within = np.array([source in sources for source in self.sources], dtype=np.bool_)

@@ -77,7 +77,7 @@ class Examiner:
 
 
 def _everything(asked: Asked, analyzer: Analyzer) -> Proposed:
-    classes = asked.index.view.classes
+    classes = asked.view.classes
     wanted = Wanted(
         analyzer.terms(asked.text),
         asked.vector,
@@ -85,7 +85,7 @@ def _everything(asked: Asked, analyzer: Analyzer) -> Proposed:
         frozenset(classes.acls.tolist()),
         CANDIDATES,
     )
-    return propose(asked.index, wanted)
+    return propose(asked.view, wanted)
 
 
 def _recall(conn: Connection[Any], edition: int, asked: Asked, proposed: Proposed) -> float:

@@ -3,6 +3,9 @@
 A projection of PostgreSQL that can be thrown away at any time. It proposes ids and never gives a text: the numbers of
 readers' sets that a person has come from PostgreSQL with each question, and what is proposed is read there again. One
 thread writes it; any number read the last published `View` meanwhile.
+
+A view stays as it was published. Whoever takes one and then begins to read PostgreSQL is told there which documents
+changed after it, and puts these right (`View.visible`): so nothing of a moment that is over counts.
 """
 
 from __future__ import annotations
@@ -70,26 +73,89 @@ class Columns:
         )
 
 
+class Places:
+    """Where the rows of each document are: its first row, and how many. One thread writes it, others read meanwhile."""
+
+    def __init__(self, now: dict[UUID, tuple[int, int]] | None = None) -> None:
+        self.now = now if now is not None else {}
+        self._before: dict[UUID, tuple[tuple[int, int], ...]] = {}
+
+    def give_up(self, document: UUID) -> tuple[int, int]:
+        """Where its rows were until now."""
+        place = self.now.get(document)
+        if place is None:
+            return 0, 0
+        # first there, then gone here: who reads finds it in one or the other
+        self._before[document] = (*self._before.get(document, ()), place)
+        del self.now[document]
+        return place
+
+    def of(self, document: UUID, size: int) -> tuple[int, int]:
+        """Where they are in a view with so many rows."""
+        place = self.now.get(document)
+        if place is not None and place[0] < size:
+            return place
+        return next((one for one in reversed(self._before.get(document, ())) if one[0] < size), (0, 0))
+
+
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a question is answered from: nothing in it changes but classes of rows whose documents change."""
+    """What a question is answered from. It stays as it is, whatever is taken over later."""
 
     columns: Columns
     segments: tuple[words.Segment, ...]
     terms: dict[str, int]
     """The number of each term in `segments`, and of later ones; it only grows."""
     classes: Classes
+    places: Places
     cursor: int
     size: int
 
-    def visible(self, sources: Collection[str], acls: Collection[int]) -> words.Visible:
-        """The rows of these sources whose readers' set is among `acls`."""
+    def visible(
+        self, sources: Collection[str], acls: Collection[int], changed: Iterable[tuple[UUID, int]] = ()
+    ) -> words.Visible:
+        """The rows of these sources whose readers' set is among `acls`.
+
+        `changed`: documents that changed after this view, with the number of their readers' set now; -1 where they do
+        not say what they said: then their rows are seen by nobody.
+        """
         seen = self.classes.among(sources, acls)
         count, tokens = int(self.classes.counts[seen].sum()), int(self.classes.tokens[seen].sum())
-        if count == self.size:
+        moved = self._moved(seen, sources, acls, changed)
+        if count == self.size and not moved:
             return words.Visible(None, count, tokens)
-        # a row may be given a class that is newer than this view: nobody sees it here, and it is read as changed
-        return words.Visible(np.append(seen, False).take(self.columns.classes, mode="clip"), count, tokens)
+        mask = seen.take(self.columns.classes)
+        for rows, now in moved:
+            mask[rows] = now
+            count += (rows.stop - rows.start) * (1 if now else -1)
+            tokens += int(self.columns.lengths[rows].sum()) * (1 if now else -1)
+        return words.Visible(mask, count, tokens)
+
+    def _moved(
+        self,
+        seen: NDArray[np.bool_],
+        sources: Collection[str],
+        acls: Collection[int],
+        changed: Iterable[tuple[UUID, int]],
+    ) -> list[tuple[slice, bool]]:
+        """Rows that are seen now and were not, or were and are not."""
+        found = []
+        for document, acl in changed:
+            first, count = self.places.of(document, self.size)
+            if count:
+                former = int(self.columns.classes[first])
+                now = former != GONE and acl in acls and self.classes.source_of(former) in sources
+                if now != bool(seen[former]):
+                    found.append((slice(first, first + count), now))
+        return found
+
+    def mask(self, documents: Iterable[UUID]) -> NDArray[np.bool_]:
+        """Which rows are of these documents."""
+        mask = np.zeros(self.size, np.bool_)
+        for document in documents:
+            first, count = self.places.of(document, self.size)
+            mask[first : first + count] = True
+        return mask
 
     def chunk(self, row: int) -> UUID:
         """The id of a row's chunk."""
@@ -104,13 +170,13 @@ class Projection:
         self._dimension = dimension
         self._lock = threading.Lock()
         self._terms: dict[str, int] = {}
-        self._documents: dict[UUID, tuple[int, int]] = {}
+        self._places = Places()
         self._classes = ClassBook()
         self._columns = _columns(_FIRST_CAPACITY, dimension)
         self._segments: tuple[words.Segment, ...] = ()
         self.forgotten = 0
         """Rows that are gone, counted up: whoever kept a copy has too many once this has changed."""
-        self.view = View(self._columns.part(0), (), self._terms, self._classes.now(), 0, 0)
+        self._publish(0, 0)
 
     @property
     def cursor(self) -> int:
@@ -134,28 +200,20 @@ class Projection:
     def known(self, edition: int) -> None:
         """Alone, it knows no settings of editions."""
 
-    def within(self, documents: Iterable[UUID]) -> tuple[View, NDArray[np.bool_]]:
-        """The view as it is now, and which of its rows are of these documents."""
-        with self._lock:
-            mask = np.zeros(self.view.size, np.bool_)
-            for document in documents:
-                first, count = self._documents.get(document, (0, 0))
-                mask[first : first + count] = True
-            return self.view, mask
-
     def reset(self) -> None:
         """Forget everything; the next changes are taken over from the first one on."""
         with self._lock:
-            self._terms, self._documents = {}, {}
+            self._terms, self._places = {}, Places()
             self._classes = ClassBook()
             self._columns, self._segments = _columns(_FIRST_CAPACITY, self._dimension), ()
-            self.view = View(self._columns.part(0), (), self._terms, self._classes.now(), 0, 0)
+            self._publish(0, 0)
 
     def take(self, entries: Sequence[Entry], cursor: int) -> None:
         """Hold these documents as they are now, instead of what was held of them; `cursor`: of the last change."""
         with self._lock:
-            for entry in entries:
-                self._forget(entry.document)
+            places = [self._places.give_up(entry.document) for entry in entries]
+            self.forgotten += sum(count for _, count in places)
+            self._move([(*place, GONE) for place in places])
             size = self._append(entries) if any(entry.rows for entry in entries) else self.view.size
             self._publish(size, cursor)
             gone = int(self.view.classes.counts[GONE])
@@ -165,8 +223,12 @@ class Projection:
     def note(self, readers: Iterable[tuple[UUID, str, int]], cursor: int) -> None:
         """Documents of which only the readers' set changed: (document, source, acl)."""
         with self._lock:
-            for document, source, acl in readers:
-                self._move(*self._documents.get(document, (0, 0)), self._classes.number(source, acl))
+            self._move(
+                [
+                    (*self._places.now.get(one, (0, 0)), self._classes.number(source, acl))
+                    for one, source, acl in readers
+                ]
+            )
             self._publish(self.view.size, cursor)
 
     def purge(self) -> None:
@@ -174,19 +236,20 @@ class Projection:
         with self._lock:
             self._compact()
 
-    def _forget(self, document: UUID) -> None:
-        first, count = self._documents.pop(document, (0, 0))
-        self.forgotten += count
-        self._move(first, count, GONE)
-
-    def _move(self, first: int, count: int, to: int) -> None:
-        """Rows of one document to another class."""
-        if count == 0:
+    def _move(self, moves: Iterable[tuple[int, int, int]]) -> None:
+        """Rows of documents to other classes: (first row, how many, class). In an array of its own, since whoever has a
+        view from before goes on with that."""
+        some = [one for one in moves if one[1]]
+        if not some:
             return
-        tokens = int(self._columns.lengths[first : first + count].sum())
-        self._classes.add(int(self._columns.classes[first]), -count, -tokens)
-        self._classes.add(to, count, tokens)
-        self._columns.classes[first : first + count] = to
+        classes = np.zeros_like(self._columns.classes)
+        classes[: self.view.size] = self.view.columns.classes
+        for first, count, to in some:
+            tokens = int(self._columns.lengths[first : first + count].sum())
+            self._classes.add(int(classes[first]), -count, -tokens)
+            self._classes.add(to, count, tokens)
+            classes[first : first + count] = to
+        self._columns = replace(self._columns, classes=classes)
 
     def _append(self, entries: Sequence[Entry]) -> int:
         """Write the rows behind the last one; nobody reads there before they are published. Returns the new size."""
@@ -201,7 +264,7 @@ class Projection:
                 self._classes.add(number, len(entry.rows), sum(len(row.terms) for row in entry.rows))
                 columns.classes[place : place + len(entry.rows)] = number
                 columns.documents[place : place + len(entry.rows)] = place
-                self._documents[entry.document] = (place, len(entry.rows))
+                self._places.now[entry.document] = (place, len(entry.rows))
                 place += len(entry.rows)
         columns.chunks[first:size] = np.frombuffer(b"".join(row.chunk.bytes for row in rows), np.uint8).reshape(-1, 16)
         columns.lengths[first:size] = [len(row.terms) for row in rows]
@@ -222,9 +285,9 @@ class Projection:
 
     def _publish(self, size: int, cursor: int) -> None:
         if (places := self._classes.give_up()) is not None:
-            # in an array of its own: whoever has a view from before goes on with the numbers of that one
             self._columns = replace(self._columns, classes=places[self._columns.classes])
-        self.view = View(self._columns.part(size), self._segments, self._terms, self._classes.now(), cursor, size)
+        columns = self._columns.part(size)
+        self.view = View(columns, self._segments, self._terms, self._classes.now(), self._places, cursor, size)
 
     def _compact(self) -> None:
         """Leave out rows that are gone. Readers go on with the view they have."""
@@ -233,7 +296,8 @@ class Projection:
         places = np.full(view.size, -1, dtype=np.int32)
         places[kept] = np.arange(len(kept), dtype=np.int32)
         self._columns = _taken(view.columns, kept)
-        self._documents = {one: (int(places[first]), count) for one, (first, count) in self._documents.items()}
+        documents = self._places.now.items()
+        self._places = Places({one: (int(places[first]), count) for one, (first, count) in documents})
         moved = (words.renumbered(part, places) for part in view.segments)
         self._terms, self._segments = words.used(self._terms, [part for part in moved if part is not None])
         gone = view.classes
@@ -248,7 +312,7 @@ class Projection:
             return {
                 "edition": self.edition,
                 "view": self.view,
-                "documents": dict(self._documents),
+                "documents": dict(self._places.now),
             }
 
     def skip(self, cursor: int) -> None:
@@ -270,7 +334,7 @@ class Projection:
         with self._lock:
             self._dimension = columns.coded.small.shape[1]
             self._terms = {term: number for number, term in enumerate(terms)}
-            self._documents = documents
+            self._places = Places(documents)
             self._classes.restore(names, columns.classes, columns.lengths)
             self.forgotten = int(np.count_nonzero(columns.classes == GONE))
             self._columns, self._segments = columns, segments

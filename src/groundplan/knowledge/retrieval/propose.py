@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.retrieval import fuse, vectors, words
-from groundplan.knowledge.retrieval.projection import Projection, View
+from groundplan.knowledge.retrieval.projection import View
 from groundplan.knowledge.retrieval.synonyms import DISCOUNT
 
 CANDIDATES = 100
@@ -38,6 +38,8 @@ class Wanted:
     """Its terms said otherwise, by the company's synonyms."""
     documents: Collection[UUID] | None = None
     """Only these; None: whatever may be seen."""
+    changed: Sequence[tuple[UUID, int]] = ()
+    """What changed after the view; see `View.visible`."""
 
 
 @dataclass(frozen=True)
@@ -114,29 +116,27 @@ class Worded:
     is told by that."""
 
 
-def propose(index: Projection, wanted: Wanted, weights: fuse.Weights = fuse.WEIGHTS) -> Proposed:
+def propose(view: View, wanted: Wanted, weights: fuse.Weights = fuse.WEIGHTS) -> Proposed:
     """The `limit` best rows by words and by vectors, with their neighbours; figures of each are complete."""
-    return completed(worded(index, wanted), wanted, weights)
+    return completed(worded(view, wanted), wanted, weights)
 
 
-def worded(index: Projection, wanted: Wanted) -> Worded:
+def worded(view: View, wanted: Wanted) -> Worded:
     """The first half of `propose`, which does not look at the vector."""
-    view = index.view
-    only: NDArray[np.bool_] | None = None
-    if wanted.documents is not None:
-        view, only = index.within(wanted.documents)
-    seen = view.visible(wanted.sources, wanted.acls)
+    seen = view.visible(wanted.sources, wanted.acls, wanted.changed)
     asked = words.asked(wanted.terms, view.terms)
     found = words.bm25(view.segments, asked, view.columns.lengths, seen)
     if wanted.variants:
         found = _with_variants(view, found, wanted, seen)
-    return Worded(view, seen, found) if only is None else _limited(view, seen, found, only)
+    if wanted.documents is None:
+        return Worded(view, seen, found)
+    return _limited(view, seen, found, view.mask(wanted.documents))
 
 
 def _limited(view: View, seen: words.Visible, found: words.Matches, only: NDArray[np.bool_]) -> Worded:
     """Those rows alone, each with the score that it has among all that may be seen."""
-    mask = only if seen.mask is None else only & seen.mask[: len(only)]
-    dense = np.where(mask, found.dense[: len(mask)], 0.0)
+    mask = only if seen.mask is None else only & seen.mask
+    dense = np.where(mask, found.dense, 0.0)
     count = int(np.count_nonzero(mask))
     return Worded(
         view, words.Visible(mask, count, seen.tokens),

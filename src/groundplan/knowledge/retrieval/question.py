@@ -18,7 +18,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.knowledge.embedding.together import Together
 from groundplan.knowledge.index.model import Edition, Embedding
 from groundplan.knowledge.model import Embedder, Vectors
-from groundplan.knowledge.retrieval.projection import Projection
+from groundplan.knowledge.retrieval.projection import Projection, View
 
 _KEPT: Final = 2048
 """Vectors of questions to deployments: a question that is asked again is not paid again."""
@@ -43,7 +43,7 @@ class Asked:
     """A question for an edition. Where its model is away it has no vector; then `degraded` says why."""
 
     text: str
-    index: Projection
+    view: View
     made: Callable[[], Vectors | None]
     degraded: str = ""
 
@@ -63,20 +63,20 @@ class Asking:
         self._vectors: OrderedDict[tuple[Embedding, str], Vectors] = OrderedDict()
         self._away: dict[Embedding, tuple[float, str]] = {}
 
-    def ask(self, text: str, edition: int) -> Asked:
+    def ask(self, text: str, edition: int, reached: int = 0) -> Asked:
         """The question for an edition, whose vector the embedded model computes meanwhile. A deployment is waited for
-        here: nobody should hold a connection for so long.
+        here, and the index until it has `reached` that number of a change: nobody should hold a connection for so long.
 
         Raises `Unavailable` (search_index) where this service does not hold all of the edition, for it never answers
         from a part.
         """
-        index = self.whole(edition)
+        index = self.whole(edition, lambda index: index.cursor >= reached)
         known = self._held.known(edition)
         embedding = known.settings.embedding if known is not None else None
         if embedding is not None:
             vector, degraded = self._by_deployment(text, embedding)
-            return Asked(text, index, lambda: vector, degraded)
-        return Asked(text, index, self._local.soon(text).result)
+            return Asked(text, index.view, lambda: vector, degraded)
+        return Asked(text, index.view, self._local.soon(text).result)
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Of questions that are compared elsewhere, a row each, by the embedded model."""

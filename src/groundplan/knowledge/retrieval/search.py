@@ -1,7 +1,8 @@
 """Search on behalf of a person: words and vectors propose, PostgreSQL's live permissions dispose.
 
 Who the person is, which chunks are read and how similar they are comes from one transaction, so what was revoked or
-deleted a moment ago is not in the answer, whatever the projection still holds. Cut off from PostgreSQL it refuses; it
+deleted a moment ago is not in the answer, whatever the projection still holds. That transaction also tells what changed
+after the view that words are weighed by, so it counts in no score either. Cut off from PostgreSQL it refuses; it
 never answers from memory.
 """
 
@@ -132,11 +133,13 @@ class Search:
         if not query or not request.sources or request.k == 0:
             return Result([])
         edition = self._index.serving if request.edition is None else request.edition
+        reached = 0
         for _ in range(_TRIES):
-            asked = self.asking.ask(query, edition)
-            with self._as(person, request.workload, request.edition) as (conn, standing):
-                if standing.edition != edition:
-                    edition = standing.edition
+            asked = self.asking.ask(query, edition, reached)
+            # begun after the view was taken: it sees all that is in that, and tells what is not
+            with self._as(person, request.workload, request.edition, asked.view.cursor) as (conn, standing):
+                if standing.edition != edition or standing.changed is None:
+                    edition, reached = standing.edition, standing.newest if standing.changed is None else 0
                     continue
                 draft = self._draft(conn, standing, asked, request)
                 if request.rerank is None or draft.confidence < request.floor or len(draft.ranked) < 2:
@@ -149,7 +152,7 @@ class Search:
                     return replace(self._given(conn, draft, request, places), steps=(step,))
                 edition = standing.edition
         raise Unavailable(
-            "another edition of the index began to serve meanwhile", code="search_index", hint="Ask again.",
+            "the index changed too much meanwhile", code="search_index", hint="Ask again.",
             retry_after=1.0,
         )  # fmt: skip
 
@@ -159,14 +162,14 @@ class Search:
         wanted = self._wanted(asked.text, None, request.sources, standing, limit)
         if request.synonyms and (variants := self._glossary.of(conn).variants(wanted.terms)):
             wanted = replace(wanted, variants=variants)
-        by_words = worded(asked.index, wanted)
+        by_words = worded(asked.view, wanted)
         question = asked.vector  # the model had all the time until here
         proposed = completed(by_words, replace(wanted, vector=question), self._weights)
         ranked = self._read(conn, proposed, request, question)
         if request.where != Where() and len(ranked) < _enough(request) and by_words.seen.count > limit:
             # what was asked about is too rare to be among the best of all: it is ranked by itself
             only = replace(wanted, documents=search_store.within(conn, request.where, request.sources))
-            proposed = propose(asked.index, replace(only, vector=question), self._weights)
+            proposed = propose(asked.view, replace(only, vector=question), self._weights)
             ranked = self._read(conn, proposed, request, question)
         if standing.newest > proposed.view.cursor and question is not None:
             ranked += self._unprojected(conn, proposed, request, question, ranked)
@@ -211,12 +214,15 @@ class Search:
     ) -> Proposed:
         """What the projection proposes for somebody of that standing. Raises `Unavailable` (search_index)."""
         index = self.asking.whole(standing.edition)
-        return propose(index, self._wanted(query, question, sources, standing, limit), self._weights)
+        return propose(index.view, self._wanted(query, question, sources, standing, limit), self._weights)
 
     def _wanted(
         self, query: str, question: Vectors | None, sources: list[str], standing: Standing, limit: int = CANDIDATES
     ) -> Wanted:
-        return Wanted(self._analyzer.terms(query), question, frozenset(sources), frozenset(standing.acls), limit)
+        return Wanted(
+            self._analyzer.terms(query), question, frozenset(sources), frozenset(standing.acls), limit,
+            changed=standing.changed or (),
+        )  # fmt: skip
 
     def _read(
         self, conn: Connection[Any], proposed: Proposed, request: SearchRequest, question: Vectors | None
@@ -305,12 +311,12 @@ class Search:
 
     @contextmanager
     def _as(
-        self, person: UUID | None, workload: str, edition: int | None = None
+        self, person: UUID | None, workload: str, edition: int | None = None, after: int | None = None
     ) -> Iterator[tuple[Connection[Any], Standing]]:
         """One transaction that sees what a person may read. Raises `Unavailable`."""
         try:
             with self._connections.connection(timeout=2.0) as conn, _one_moment(conn), conn.transaction():
-                yield conn, search_store.stand_for(conn, person, workload, edition)
+                yield conn, search_store.stand_for(conn, person, workload, edition, after)
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed) as error:
             raise Unavailable(
                 "the live permissions cannot be read, so nothing is searched",

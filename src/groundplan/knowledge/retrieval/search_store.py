@@ -37,6 +37,9 @@ class Standing:
     edition: int
     newest: int = 0
     """No change has a larger number; some up to it may not be committed yet."""
+    changed: tuple[tuple[UUID, int], ...] | None = ()
+    """Documents that changed after the number that was asked about, with the number of their readers' set now: -1 of
+    those whose passages did too. None: more than `MOST_CHANGED`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +91,42 @@ class Found:
         )  # fmt: skip
 
 
-def stand_for(conn: Conn, person: UUID | None, workload: str, edition: int | None = None) -> Standing:
+MOST_CHANGED: Final = 2000
+"""Documents that a search puts right in its own view; behind by more, it waits for the index."""
+
+
+def stand_for(
+    conn: Conn, person: UUID | None, workload: str, edition: int | None = None, after: int | None = None
+) -> Standing:
     """Until the end of the transaction, see what this person may read for this workload; nobody sees what is public.
 
     The edition stays the same for the whole transaction, even if another is switched to meanwhile: None: what serves.
+    What changed is told of changes `after` that number; None: of none.
     """
     row = conn.execute(
         """SELECT set_config('groundplan.person', %(person)s, true),
              set_config('groundplan.workload', %(workload)s, true),
              set_config('groundplan.acls', %(person)s || ':' || acls::text, true), acls,
-             set_config('groundplan.edition', coalesce(%(edition)s, serving_edition())::text, true), last_value
-           FROM (SELECT acls_of(nullif(%(person)s, '')::uuid) AS acls OFFSET 0) AS mine, chunk_change""",
-        {"person": "" if person is None else str(person), "workload": workload, "edition": edition},
+             set_config('groundplan.edition', edition::text, true), last_value,
+             CASE WHEN last_value > %(after)s::bigint THEN changed_after(%(after)s, edition, %(most)s) END
+           FROM (SELECT acls_of(nullif(%(person)s, '')::uuid) AS acls,
+             coalesce(%(edition)s, serving_edition()) AS edition OFFSET 0) AS mine, chunk_change""",
+        {
+            "person": "" if person is None else str(person),
+            "workload": workload,
+            "edition": edition,
+            "after": after,
+            "most": MOST_CHANGED + 1,
+        },
         prepare=True,
     ).fetchone()
     if row is None:
         raise AssertionError("an array and a sequence always give a row")
-    return Standing(tuple(row[3]), int(row[4]), int(row[5]))
+    changed = row[6] or {}
+    return Standing(
+        tuple(row[3]), int(row[4]), int(row[5]),
+        None if len(changed) > MOST_CHANGED else tuple((UUID(id), acl) for id, acl in changed.items()),
+    )  # fmt: skip
 
 
 def read(conn: Conn, chunks: Sequence[UUID], sources: Sequence[str], question: Vectors | None) -> dict[UUID, Found]:
