@@ -113,6 +113,28 @@ def test_a_link_ends_with_its_last_day_and_with_its_person(world: World) -> None
     assert not world.may(world.ben)
 
 
+def test_a_link_of_what_became_restricted_opens_nothing_while_it_is(world: World) -> None:
+    made, other = world.share(), world.share()
+    world.open(made.word)
+    assert world.may(world.ben)
+    for sensitivity in ("restricted", None):
+        with world.control.transaction():
+            world.control.execute("UPDATE document SET sensitivity = %s", (sensitivity,))
+        assert not world.may(world.ben), "from the next query on"
+        assert world.may(world.owner)
+        assert world.refused(made.word) and world.refused(other.word)
+        told = governed_store.why_readable(world.control, world.document, world.ben)
+        assert told == {"readable": False, "by": []}
+        people = governed_store.who_may_read(world.control, world.document)
+        assert [row["email"] for row in people] == ["ana@acme.example"]
+        assert [row["holds"] for row in share_store.links(world.control, world.document)] == [False, False]
+        world.readers("ana@acme.example", "hr")
+        assert not world.may(world.ben), "nor when its readers are written anew"
+        world.control.execute("UPDATE document SET sensitivity = 'confidential'")
+        assert world.may(world.ben), "it is shared as it was"
+        world.open(other.word)
+
+
 def test_what_may_not_be_shared_so_is_refused(world: World) -> None:
     for until in (NOW.date() - timedelta(days=1), NOW.date() + timedelta(days=share.LONGEST_DAYS + 1)):
         with pytest.raises(GroundplanError) as caught:

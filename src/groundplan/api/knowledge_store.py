@@ -72,7 +72,7 @@ def readers(conn: Conn, document: Any) -> list[Row]:
     return _rows(
         conn,
         """SELECT reader, deny FROM document_reader WHERE document_id = %(document)s
-           UNION ALL SELECT 'link/' || l.name, false FROM document_link t JOIN shared_link l ON l.name = t.link
+           UNION ALL SELECT t.reader, false FROM link_reader t JOIN shared_link l ON 'link/' || l.name = t.reader
              WHERE t.document_id = %(document)s AND l.withdrawn_at IS NULL
                AND (l.until IS NULL OR l.until >= (now() AT TIME ZONE 'UTC')::date)
            ORDER BY deny, reader""",

@@ -1,7 +1,8 @@
 """Sharing a document by a link: made by whoever answers for it, opened by people who are signed in, withdrawn at once.
 
 A link gives nothing by being known: it is opened by a person, and what they read is decided at each query, as for any
-reader; a refusal wins over it. Restricted documents are not shared so. The word of the link is told once and not kept.
+reader; a refusal wins over it. Restricted documents are not shared so, nor read by a link from before they became
+restricted. The word of the link is told once and not kept.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ Conn = Connection[Any]
 
 _HOLDS = "l.withdrawn_at IS NULL AND (l.until IS NULL OR l.until >= (now() AT TIME ZONE 'UTC')::date)"
 """The same rule as that of `reading_names`, which decides."""
+_COUNTS = "EXISTS (SELECT FROM link_reader r WHERE r.document_id = t.document_id AND r.reader = 'link/' || t.link)"
+"""None does of a document while it is restricted."""
 
 
 def put(conn: Conn, document: UUID, name: str, digest: bytes, until: date, by: UUID | None, reason: str) -> None:
@@ -29,7 +31,7 @@ def by_digest(conn: Conn, digest: bytes) -> tuple[str, UUID] | None:
     row = conn.execute(
         f"""SELECT l.name, d.id FROM shared_link l JOIN document_link t ON t.link = l.name
               JOIN document d ON d.id = t.document_id AND d.deleted_at IS NULL
-            WHERE l.digest = %s AND {_HOLDS}""",
+            WHERE l.digest = %s AND {_HOLDS} AND {_COUNTS}""",
         (digest,),
     ).fetchone()
     return None if row is None else (row[0], row[1])
@@ -59,7 +61,8 @@ def links(conn: Conn, document: UUID) -> list[dict[str, Any]]:
     """The links of a document, the newest first, with who has opened each."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
-            f"""SELECT l.name, l.made_at, m.email AS made_by, l.until, l.withdrawn_at, l.reason, {_HOLDS} AS holds,
+            f"""SELECT l.name, l.made_at, m.email AS made_by, l.until, l.withdrawn_at, l.reason,
+                  {_HOLDS} AND {_COUNTS} AS holds,
                   ARRAY(SELECT p.email FROM link_holder h JOIN person p ON p.id = h.person_id
                         WHERE h.link = l.name ORDER BY h.opened_at) AS opened_by
                 FROM document_link t JOIN shared_link l ON l.name = t.link LEFT JOIN person m ON m.id = l.made_by
