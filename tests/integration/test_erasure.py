@@ -71,6 +71,28 @@ class World:
             assert completion_store.add(gateway, row)
         return call
 
+    def question(self, whose: UUID, text: str) -> UUID:
+        """To which nothing was found."""
+        id = new_id()
+        row = (id, whose, self.keys.seal(self.conn, whose, text), LATER)
+        self.conn.execute(
+            """INSERT INTO knowledge_signal (id, workload, kind, person_id, asked, expires_at)
+               VALUES (%s, 'assistant', 'unanswered', %s, %s, %s)""",
+            row,
+        )
+        return id
+
+    def answer(self, whose: UUID) -> UUID:
+        """A cached one."""
+        call = new_id()
+        with psycopg.connect(self.database.urls["shipper"], autocommit=True) as writer:
+            writer.execute(
+                """INSERT INTO answer (call_id, workload, cleared, made_at, expires_at, size, subjects, sealed)
+                   VALUES (%s, 'assistant', 0, now(), %s, 1, '{}', %s)""",
+                (call, LATER, self.keys.seal(self.conn, whose, f"{call}\ngqNFdmU=")),
+            )
+        return call
+
     def review(self, whose: UUID, said: str) -> UUID:
         id = new_id()
         self.conn.execute(
@@ -126,14 +148,16 @@ def parts(answer: dict[str, Any], which: str) -> dict[str, tuple[int, str]]:
 
 def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World) -> None:
     eve, ben = world.person("eve@acme.example", here=False), world.person("ben@acme.example", here=True)
-    own, of_other, naming = (
+    own, of_other, naming, written = (
         world.content(eve, "where is my pay slip"), world.content(ben, "what is for lunch"),
-        world.content(ben, "did Eve Own sign it"),
+        world.content(ben, "did Eve Own sign it"), world.content(ben, json.dumps({"prompt": "ask Eve\nOwn"})),
     )  # fmt: skip
+    question, question_of_other = world.question(ben, "what did Eve Own do"), world.question(ben, "what is for lunch")
+    cached = world.answer(ben)
     review = world.review(eve, "Dear Eve")
     stored, stored_of_other = world.completion(eve, "her question"), world.completion(ben, "his question")
     before = world.asked(person="eve@acme.example", also=["Eve Own"], dry_run=True)
-    assert parts(before, "erased")["prompts and answers of calls"][0] == 2
+    assert parts(before, "erased")["prompts and answers of calls"][0] == 3
     assert world.left("content", own)
 
     asked = world.asked(person="eve@acme.example", also=["Eve Own"])
@@ -145,14 +169,18 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
     done = world.confirmed(asked["id"])
     erased, kept = parts(done, "erased"), parts(done, "kept")
     assert (erased["documents"][0], kept["documents"]) == (1, (1, "a legal hold keeps them"))
-    assert erased["prompts and answers of calls"][0] == 2
+    assert erased["prompts and answers of calls"][0] == 3
     assert erased["texts in reviews"][0] == 1
     assert erased["stored chat completions"][0] == 1
     assert not world.left("stored_completion", stored)
     assert world.left("stored_completion", stored_of_other), "an id is unique for its owner only"
     assert "key of the person" in erased["account"][1]
     assert not world.left("content", own)
-    assert not world.left("content", naming)
+    assert not world.left("content", naming) and not world.left("content", written)
+    assert not world.left("answer", cached), "each cache is emptied: none is given any more"
+    assert erased["questions to which nothing was found"][0] == 1
+    rows = world.conn.execute("SELECT id, asked IS NULL, person_id FROM knowledge_signal")
+    assert {id: told for id, *told in rows} == {question: [True, None], question_of_other: [False, ben]}
     assert world.left("content", of_other)
     held = world.conn.execute("SELECT asked, said, state FROM held_call WHERE id = %s", (review,)).fetchone()
     assert held == (None, None, "gone")
@@ -166,7 +194,7 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
     entry = world.conn.execute("SELECT convert_from(body, 'UTF8') FROM audit_entry WHERE action = 'person.erasure'")
     assert json.loads(entry.fetchall()[-1][0])["detail"]["receipt"] == receipt.digest
     with pytest.raises(Invalid):
-        receipts.read(done["receipt"].replace('"count":2', '"count":3').encode(), public)
+        receipts.read(done["receipt"].replace('"count":3', '"count":4').encode(), public)
     stored = world.control.ask("GET", f"/api/erasures/{asked['id']}").body
     assert (stored["state"], stored["asked"], stored["receipt"]) == ("done", None, done["receipt"])
     again = world.control.ask(

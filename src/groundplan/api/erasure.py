@@ -17,6 +17,7 @@ from psycopg import Connection
 
 from groundplan.api import erasure_store as store
 from groundplan.api.context import Services
+from groundplan.api.erasure_words import as_read, unescaped
 from groundplan.api.knowledge_upkeep import clear_answers
 from groundplan.api.served import current_or_none
 from groundplan.core.audit import receipt as receipts
@@ -142,13 +143,14 @@ def _documents(work: _Work) -> None:
 
 def _texts(work: _Work, kept: store.Kept) -> None:
     """Sealed texts that are theirs, or in which they are named; those of somebody under a hold stay."""
-    keys, words = SubjectKeys.of(work.services.home), [word.lower() for word in work.asked.words]
+    keys, words = SubjectKeys.of(work.services.home), [as_read(word).strip() for word in work.asked.words]
     standing = store.holds(work.conn)
     own = None if work.person is None else str(work.person.id)
     doomed, held = [], 0
     for key, sealed in store.texts(work.conn, kept):
         subjects = {token.split(":")[1] for token in sealed if token.count(":") >= 2}
-        if own not in subjects and not _named(work.conn, keys, sealed, words):
+        # no cached answer is given any more: each cache is emptied
+        if kept is not store.ANSWERS and own not in subjects and not _named(work.conn, keys, sealed, words):
             continue
         if kept is not store.ANSWERS and any(subject in standing for subject in subjects):
             held += 1
@@ -163,8 +165,8 @@ def _texts(work: _Work, kept: store.Kept) -> None:
 def _named(conn: Connection[Any], keys: SubjectKeys, sealed: Sequence[str], words: Sequence[str]) -> bool:
     for token in sealed:
         with suppress(GroundplanError):
-            text = (keys.unseal(conn, token) or "").lower()
-            if any(word in text for word in words):
+            text = keys.unseal(conn, token) or ""
+            if any(word in said for said in (as_read(text), as_read(unescaped(text))) for word in words):
                 return True
     return False
 

@@ -46,7 +46,8 @@ RESPONSES = Kept("stored_response", "id", ("sealed",), "stored responses")
 COMPLETIONS = Kept("stored_completion", "call_id", ("sealed",), "stored chat completions")
 ANSWERS = Kept("answer", "call_id", ("sealed",), "cached answers")
 REVIEWS = Kept("held_call", "id", ("asked", "said"), "texts in reviews")
-EVERY = (CONTENT, RESPONSES, COMPLETIONS, ANSWERS, REVIEWS)
+QUESTIONS = Kept("knowledge_signal", "id", ("asked",), "questions to which nothing was found")
+EVERY = (CONTENT, RESPONSES, COMPLETIONS, ANSWERS, REVIEWS, QUESTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,8 @@ def texts(conn: Conn, kept: Kept) -> Iterator[tuple[Any, list[str]]]:
 
 
 def delete(conn: Conn, kept: Kept, keys: Sequence[Any]) -> int:
-    """Delete rows, or the texts of reviews, whose decision stays; how many."""
+    """Delete rows, or the texts alone: of reviews, whose decision stays, and of questions, which stay counted; how
+    many."""
     if not keys:
         return 0
     query: sql.Composable
@@ -147,6 +149,10 @@ def delete(conn: Conn, kept: Kept, keys: Sequence[Any]) -> int:
         query = sql.SQL(
             """UPDATE held_call SET asked = NULL, said = NULL,
                  state = CASE WHEN state = 'waiting' THEN 'gone' ELSE state END WHERE id::text = ANY(%s)"""
+        )
+    elif kept is QUESTIONS:
+        query = sql.SQL(
+            "UPDATE knowledge_signal SET asked = NULL, person_id = NULL, expires_at = NULL WHERE id::text = ANY(%s)"
         )
     else:
         query = sql.SQL("DELETE FROM {} WHERE {}::text = ANY(%s)").format(
