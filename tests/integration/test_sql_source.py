@@ -162,6 +162,22 @@ def test_sqlite_tables_with_their_schema(table: Path) -> None:
     connector.close()
 
 
+def test_a_number_and_a_text_that_is_written_like_it_are_one_name_in_sqlite(intake: Intake, tmp_path: Path) -> None:
+    """Else one row would be given the place of the other, and which one would be chance."""
+    path = tmp_path / "b.db"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("CREATE TABLE pages (id, body)")
+        db.executemany("INSERT INTO pages VALUES (?, ?)", [(1, "one"), (2, "two"), ("1", "another one"), ("a", "text")])
+        db.executemany("INSERT INTO pages VALUES (?, ?)", [(name, "x" * (11 << 20)) for name in (0, 10, "b")])
+    report = intake.take_over(Rows(Sqlite(path), Layout("pages")))
+    assert (report.added, report.failed, intake.live()) == (2, 4, {"2", "a"})
+    assert "several rows of pages have this id" in intake.findings()["knowledge.unreadable", "1"]
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("INSERT INTO pages VALUES (NULL, 'no name')")
+    report = intake.take_over(Rows(Sqlite(path), Layout("pages")))
+    assert (report.deleted, intake.live()) == (0, {"2", "a"}), "one without a name hides no other"
+
+
 def test_a_row_that_is_too_long_or_no_utf_8_costs_itself_in_sqlite(intake: Intake, table: Path) -> None:
     with closing(sqlite3.connect(table)) as db, db:
         for name in "acf":

@@ -37,29 +37,38 @@ class Sqlite:
 
     def rows(self, layout: Layout, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         what, place = ", ".join(map(_quoted, columns)), columns.index(layout.id)
-        head, id = f"SELECT {what} FROM {_table(layout)}", _quoted(layout.id)
+        head, told = f"SELECT {what} FROM {_table(layout)}", self._told_apart(layout)
+        id, order = _quoted(layout.id), told.format(_quoted(layout.id))
         after: tuple[Any, ...] = ()
         while True:
             try:
-                for row in self._run(layout, f"{head}{_behind(id, after)} ORDER BY {id}", after):
+                for row in self._run(layout, f"{head}{_behind(told, id, after)} ORDER BY {order}", after):
                     after = (row[place],)
                     yield (*row, 0)
                 return
             except sqlite3.DataError:
-                # the row behind the last one is too long: its name alone is read
-                behind = f"FROM {_table(layout)}{_behind(id, after)}"
-                found = self._run(layout, f"SELECT {id} {behind} ORDER BY {id} LIMIT 1", after)
-                after = self._fetched(layout, found)
-                yield (*(after[0] if at == place else None for at in range(len(columns))), MAX_TEXT_BYTES + 1)
+                # the row behind the last one may be too long: its name alone is read, and whether another has it
+                behind = f"FROM {_table(layout)}{_behind(told, id, after)}"
+                names = self._fetched(layout, f"SELECT {id} {behind} ORDER BY {order} LIMIT 2", after)
+                after = (names[0],)
+                for name in names:
+                    if str(name) == str(names[0]):
+                        yield (*(name if at == place else None for at in range(len(columns))), MAX_TEXT_BYTES + 1)
             except sqlite3.Error as error:
                 raise away(f"{layout.table} cannot be read", error) from error
 
-    def _fetched(self, layout: Layout, cursor: sqlite3.Cursor) -> tuple[Any, ...]:
+    def _told_apart(self, layout: Layout) -> str:
+        """How a value of the column `id` is compared: as text where there are several types, for 1 and '1' are the name
+        of the same document."""
+        types = self._run(layout, f"SELECT DISTINCT typeof({_quoted(layout.id)}) FROM {_table(layout)} LIMIT 2")
+        return "{}" if len(types.fetchall()) < 2 else "CAST({} AS TEXT)"
+
+    def _fetched(self, layout: Layout, query: str, values: tuple[Any, ...]) -> list[Any]:
         try:
-            found: tuple[Any, ...] | None = cursor.fetchone()
+            found = [name for (name,) in self._run(layout, query, values)]
         except sqlite3.Error as error:
             raise away(f"{layout.table} cannot be read", error) from error
-        if found is None:
+        if not found:
             raise away(f"{layout.table} changed meanwhile", None)
         return found
 
@@ -91,8 +100,12 @@ class Sqlite:
             raise away(f"{layout.table} cannot be read", error) from error
 
 
-def _behind(id: str, after: tuple[Any, ...]) -> str:
-    return f" WHERE {id} > ?" if after else ""
+def _behind(told: str, id: str, after: tuple[Any, ...]) -> str:
+    if not after:
+        return ""
+    if after[0] is None:  # rows without a name come first, and nothing compares with none
+        return f" WHERE {id} IS NOT NULL AND ?1 IS NULL"
+    return f" WHERE {told.format(id)} > {told.format('?1')}"
 
 
 def _table(layout: Layout) -> str:
