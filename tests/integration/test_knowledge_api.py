@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -140,6 +141,29 @@ def test_a_document_says_what_holds_for_it_and_why(control: Control) -> None:
     why = control.ask("GET", f"/api/knowledge/documents/{found['document']['id']}/access?person=ana@acme.example").body
     assert (why["readable"], why["by"][0]["reader"]) == (True, "everyone")
     assert [row["path"] for row in documents(control, "?text=LEAVE")] == ["leave.md"]
+
+
+def test_where_more_people_may_read_a_document_than_are_told_it_says_so(
+    control: Control, base: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDPLAN_URL", f"http://127.0.0.1:{control.port}")
+    monkeypatch.setenv("GROUNDPLAN_TOKEN", control.home.operator_token.read_text().strip())
+    assert one(control, "leave.md")["more_people"] is False
+    with closing(connect(base.urls["control"], autocommit=True)) as conn:
+        conn.execute(
+            """INSERT INTO person (id, email, name) SELECT gen_random_uuid(), 'crowd' || n || '@acme.example', 'crowd'
+               FROM generate_series(1, 500) n"""
+        )
+        try:
+            found, few = one(control, "leave.md"), one(control, "secret.md")
+            told = [CliRunner().invoke(app, [what, "handbook/leave.md"]).output for what in ("document", "access")]
+        finally:
+            conn.execute("DELETE FROM person WHERE name = 'crowd'")
+    addresses = [row["email"] for row in found["people"]]
+    assert (len(addresses), addresses, found["more_people"]) == (500, sorted(addresses), True)
+    assert ([row["email"] for row in few["people"]], few["more_people"]) == (["ana@acme.example"], False)
+    assert "more than 500 people may read it" in told[0], told
+    assert "Others may read it as well" in told[1], told
 
 
 def test_owner_steward_and_operator_decide_and_nobody_else(control: Control) -> None:

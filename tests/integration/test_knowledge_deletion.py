@@ -332,6 +332,25 @@ def test_who_may_read_and_why(world: World) -> None:
     assert governed_store.who_may_read(world.control, world.id("a.md")) == []
 
 
+def test_lineage_is_told_a_page_at_a_time_and_no_call_is_left_out(world: World) -> None:
+    """Also where more calls than a page holds are of one moment."""
+    moments = [NOW, *[NOW + timedelta(seconds=1)] * 5, NOW + timedelta(seconds=2), NOW + timedelta(seconds=2)]
+    calls = {new_id(): at for at in moments}
+    for id, at in calls.items():
+        world.control.execute(
+            """INSERT INTO call (id, at, workload, person_id, endpoint, status, http_status, cost_usd, reserved_usd,
+                 blueprint, epoch, detail) VALUES (%s, %s, 'w', %s, 'chat', 'ok', 200, 0, 0, 1, %s, %s)""",
+            (id, at, world.person, new_id(), Jsonb({"sources": [[str(world.id("a.md")), "a.md", 1, 3]]})),
+        )
+    for most in (1, 2, 3, 8, 9):
+        told: list[Any] = []
+        since: datetime | None = NOW
+        while since is not None:
+            found, since = lineage_store.page(world.control, since, NOW + timedelta(minutes=1), most)
+            told += [each["id"] for each in found]
+        assert sorted(told) == sorted(calls), most
+
+
 def test_answers_and_documents_lead_to_each_other(world: World) -> None:
     call, other = new_id(), new_id()
     for id, path in ((call, "a.md"), (other, "b.md")):

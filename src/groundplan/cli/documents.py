@@ -111,7 +111,8 @@ def document(which: Document, home: HomeOption = None, as_json: JsonOption = Fal
     lines += [f"{row['workload']}: {row['kept_back'] or 'may be given it'}" for row in value["workloads"]]
     lines += [f"{row['severity']}: {row['message']}" for row in value["findings"]]
     lines += [f"kept by a legal hold: version {row['version'] or '-'}, {row['cause']}" for row in value["kept"]]
-    lines.append(f"{len(value['used_by'])} answers used it; {len(value['people'])} people may read it")
+    many = f"{'more than ' if value['more_people'] else ''}{len(value['people'])}"
+    lines.append(f"{len(value['used_by'])} answers used it; {many} people may read it")
     emit(value, as_json, "\n".join(lines))
 
 
@@ -125,9 +126,11 @@ def access(
     client = ControlClient.connect(home)
     path = f"/api/knowledge/documents/{id_of(client, which)}"
     if person is None:
-        value = {"people": client.get(path)["people"]}
+        found = client.get(path)
+        value = {name: found[name] for name in ("people", "more_people")}
         rows = [(row["email"], row["name"], "; ".join(_ways(row))) for row in value["people"]]
-        emit(value, as_json, table(("who", "name", "through"), rows) if rows else "Nobody may read it.")
+        more = "\nOthers may read it as well: ask about one with --person." if value["more_people"] else ""
+        emit(value, as_json, table(("who", "name", "through"), rows) + more if rows else "Nobody may read it.")
         return
     value = client.get(f"{path}/access?{urlencode({'person': person})}")
     lines = [f"{person} {'may read it' if value['readable'] else 'may not read it'}"]

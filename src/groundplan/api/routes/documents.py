@@ -148,13 +148,15 @@ def document(document_id: UUID, services: Using, caller: SignedIn) -> dict[str, 
             for workload in current_blueprint(conn).workloads
             if workload.grounding is not None and found["source"] in workload.grounding.sources
         ]
+        people = governed_store.who_may_read(conn, document_id, governed_store.MOST_PEOPLE + 1)
         return {
             "document": found,
             "newer": newer,
             "versions": governed_store.versions(conn, document_id),
             "kept": held_store.versions(conn, document=document_id),
             "readers": shown.readers(conn, document_id),
-            "people": governed_store.who_may_read(conn, document_id),
+            "people": people[: governed_store.MOST_PEOPLE],
+            "more_people": len(people) > governed_store.MOST_PEOPLE,
             "workloads": [
                 {"workload": name, "kept_back": governed_store.kept_back(conn, document_id, name)} for name in workloads
             ],
@@ -275,11 +277,7 @@ def lineage(services: Using, _: Reader, since: datetime | None = None, until: da
     end = until or services.clock.now()
     with services.transaction() as conn:
         company = current_blueprint(conn).company
-        calls = lineage_store.used_since(conn, since or end - timedelta(days=1), end)
-        whole = len(calls) < lineage_store.MOST or calls[0]["at"] == calls[-1]["at"]
-        following = None if whole else calls[-1]["at"]
-        # those of that very moment may not be all: they come with the next
-        told = [call for call in calls if call["at"] != following] or calls
+        told, following = lineage_store.page(conn, since or end - timedelta(days=1), end)
         ids = sorted({each["document"] for call in told for each in call["passages"]})
         found = list(events(company, told, lineage_store.documents_of(conn, ids)))
     return {"events": found} if following is None else {"events": found, "next": following}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -48,7 +48,7 @@ def used_by(conn: Conn, document: UUID, *, limit: int = 100) -> list[dict[str, A
         ).fetchall()
 
 
-def used_since(conn: Conn, since: datetime, until: datetime, limit: int = MOST) -> list[dict[str, Any]]:
+def used_since(conn: Conn, since: datetime, until: datetime, limit: int | None = MOST) -> list[dict[str, Any]]:
     """Grounded calls with the passages that they used, each with the version of its document then, for export, the
     oldest first."""
     with conn.cursor(row_factory=dict_row) as cursor:
@@ -62,6 +62,22 @@ def used_since(conn: Conn, since: datetime, until: datetime, limit: int = MOST) 
                FROM call c WHERE c.at >= %s AND c.at < %s AND c.detail -> 'sources' <> '[]' ORDER BY c.at LIMIT %s""",
             (since, until, limit),
         ).fetchall()
+
+
+def page(
+    conn: Conn, since: datetime, until: datetime, most: int = MOST
+) -> tuple[list[dict[str, Any]], datetime | None]:
+    """As `used_since`, about `most` of them, and where there may be more the time to go on since."""
+    calls = used_since(conn, since, until, most)
+    if len(calls) < most:
+        return calls, None
+    following = calls[-1]["at"]
+    # those of that very moment may not be all: they come with the next
+    if told := [call for call in calls if call["at"] != following]:
+        return told, following
+    # a moment that has more than that comes whole
+    after = following + timedelta(microseconds=1)
+    return used_since(conn, following, after, None), after
 
 
 def documents_of(conn: Conn, ids: list[str]) -> dict[str, dict[str, Any]]:
