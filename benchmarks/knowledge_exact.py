@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.knowledge.model import Vectors
-from groundplan.knowledge.retrieval import fuse, words
+from groundplan.knowledge.retrieval import bm25, fuse, words
 from groundplan.knowledge.retrieval.projection import View
 
 _BLOCK = 20_000
@@ -57,10 +57,8 @@ class Stock:
     ) -> list[str]:
         """The texts that words and vectors together put first, each once. `rows` are all that may be seen, in order;
         `asked_of` those of them that the question is about (None: all)."""
-        seen = self._seen(rows)
-        found = words.bm25(self.view.segments, words.asked(terms, self.view.terms), self.view.columns.lengths, seen)
-        worded = found.dense[rows]
-        scores = self._together(worded, similar.astype(np.float64), found.possible, rows)
+        worded, possible = self._worded(terms, rows)
+        scores = self._together(worded, similar.astype(np.float64), possible, rows)
         good = np.flatnonzero(fuse.relevant(worded, similar.astype(np.float64), float(worded.max(initial=0.0))))
         if asked_of is not None:
             good = good[asked_of[good]]
@@ -74,10 +72,23 @@ class Stock:
                 break
         return list(best)[:count]
 
-    def _seen(self, rows: Rows) -> words.Visible:
-        mask = np.zeros(self.view.size, np.bool_)
+    def _worded(self, terms: Sequence[str], rows: Rows) -> tuple[Scores, float]:
+        """BM25 of each row, and what no row could reach, by the words of these rows alone."""
+        view, mask = self.view, np.zeros(self.view.size, np.bool_)
         mask[rows] = True
-        return words.Visible(mask, len(rows), int(self.view.columns.lengths[rows].sum()))
+        every, possible = np.zeros(view.size), 0.0
+        mean = int(view.columns.lengths[rows].sum()) / max(1, len(rows))
+        for term, times in words.asked(terms, view.terms).items():
+            held = [own for part in view.segments if (own := part.postings(term)) is not None]
+            seen = [(at[mask[at]], counts[mask[at]]) for at, counts in held]
+            if not (frequency := sum(len(at) for at, _ in seen)):
+                continue
+            weight = times * (bm25.K1 + 1) * float(np.log1p((len(rows) - frequency + 0.5) / (frequency + 0.5)))
+            possible += weight
+            for at, counts in seen:
+                length = view.columns.lengths[at] / mean
+                every[at] += weight * counts / (counts + bm25.K1 * (1 - bm25.B + words.B * length))
+        return every[rows], possible
 
     def _together(self, worded: Scores, similar: Scores, possible: float, rows: Rows) -> Scores:
         own = fuse.fused(worded / possible if possible else worded, similar)

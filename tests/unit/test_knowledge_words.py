@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundplan.knowledge.retrieval.bm25 import best, bm25
 from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
-from groundplan.knowledge.retrieval.words import Analyzer, Visible, asked, best, bm25
+from groundplan.knowledge.retrieval.words import Analyzer, Counts, Ints, Segment, Visible, asked, segment
 
 _TERMS = ("ape", "bee", "cat", "dog", "elk")
 _texts = st.lists(st.lists(st.sampled_from(_TERMS), max_size=8), min_size=1, max_size=30)
@@ -46,8 +47,10 @@ def _projection(texts: Sequence[Sequence[str]], acls: Sequence[int], batch: int)
 def _scores(index: Projection, question: Sequence[str], acls: set[int]) -> dict[int, float]:
     seen = index.view.visible({"s"}, acls)
     found = bm25(index.view.segments, asked(question, index.view.terms), index.view.columns.lengths, seen)
-    assert not found.dense.any() or found.dense.max() < found.possible
-    return dict(zip(found.rows.tolist(), found.dense[found.rows].tolist(), strict=True))
+    rows, scores = found.best(index.view.size)
+    assert not len(rows) or scores.max() < found.possible
+    assert found.of(np.sort(rows)).tolist() == scores[np.argsort(rows)].tolist()
+    return dict(zip(rows.tolist(), scores.tolist(), strict=True))
 
 
 @settings(deadline=None)
@@ -78,6 +81,56 @@ def test_hidden_documents_change_no_score(texts: list[list[str]], question: list
     assert found == pytest.approx({row: score for row, score in zip(seen, alone, strict=True) if score > 0})
 
 
+_FREQUENCIES = (9, 300, 2_000, 9_000, 30_000, 50_000, 55_000)
+
+
+@pytest.fixture(scope="module")
+def many() -> tuple[Counts, Ints]:
+    """How often each of 60,000 texts (a row) has each term (a column), rare ones first, and the length of each text."""
+    random = np.random.default_rng(7)
+    counts = np.zeros((60_000, len(_FREQUENCIES)), np.uint16)
+    for term, frequency in enumerate(_FREQUENCIES):
+        rows = random.choice(len(counts), frequency, replace=False)
+        counts[rows, term] = random.geometric(0.7, frequency)
+    return counts, (counts.sum(axis=1) + random.integers(20, 90, len(counts))).astype(np.int32)
+
+
+def _segments(counts: Counts) -> tuple[Segment, ...]:
+    parts = []
+    for first, end in ((0, 40_000), (40_000, 55_000), (55_000, 60_000)):
+        rows, terms = np.nonzero(counts[first:end])
+        times = counts[first:end][rows, terms]
+        parts.append(segment(np.repeat(terms, times).astype(np.int32), np.repeat(rows + first, times).astype(np.int32)))
+    return tuple(parts)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.1, 0.02, 0.0005])
+@pytest.mark.parametrize("question", [(0, 1, 2, 3, 4, 5, 6), (4, 5, 6), (6, 2), (0, 5)])
+def test_of_many_the_best_are_the_same_whatever_is_left_out(
+    many: tuple[Counts, Ints], share: float, question: tuple[int, ...]
+) -> None:
+    counts, lengths = many
+    mask = np.random.default_rng(3).random(len(counts)) < share
+    seen = np.flatnonzero(mask)
+    frequency = (counts[seen] > 0).sum(axis=0)
+    weights = 2.2 * np.log1p((len(seen) - frequency + 0.5) / (frequency + 0.5))
+    norm = 1.2 * (1 - 0.75 + 0.75 * lengths / lengths[seen].mean())
+    own = [weights[term] * counts[:, term] / (counts[:, term] + norm) for term in question]
+    every = np.where(mask, sum(own), 0.0)
+    wanted = np.lexsort((np.arange(len(every)), -every.round(9)))[:100]
+    wanted = wanted[every[wanted] > 0]
+    visible = Visible(None if share == 1 else mask, len(seen), int(lengths[seen].sum()))
+    found = bm25(_segments(counts), dict.fromkeys(question, 1), lengths, visible)
+    rows, scores = found.best(100)
+    assert scores.tolist() == pytest.approx(every[wanted].tolist())
+    assert every[rows].tolist() == pytest.approx(scores.tolist())
+    assert len(set(rows.tolist())) == len(wanted)
+    assert found.of(seen.astype(np.int32)) == pytest.approx(every[seen])
+    half = mask & (np.arange(len(mask)) % 2 == 0)
+    part, _ = found.within(half).best(100)
+    assert every[part].tolist() == pytest.approx(np.sort(every[half & (every > 0)])[::-1][:100].tolist())
+
+
 def test_the_best_come_first_and_of_equals_the_earlier() -> None:
     rows, scores = best(np.array([4, 7, 9, 2], np.int32), np.array([1.0, 3.0, 3.0, 2.0]), 3)
     assert (rows.tolist(), scores.tolist()) == ([7, 9, 2], [3.0, 3.0, 2.0])
@@ -92,4 +145,4 @@ def test_questions_are_words_without_case_accents_endings_and_stop_words() -> No
     assert terms('the "of" AND (title:* OR') == terms("title")
     assert asked(["a", "b", "a"], {"a": 5}) == {5: 2}
     nothing = Visible(None, 0, 0)
-    assert bm25((), {1: 1}, np.zeros(0, np.int32), nothing).rows.tolist() == []
+    assert bm25((), {1: 1}, np.zeros(0, np.int32), nothing).best(9)[0].tolist() == []

@@ -6,8 +6,9 @@ It knows the numbers of readers' sets that somebody has and nothing else of them
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 from uuid import UUID
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.retrieval import fuse, vectors, words
+from groundplan.knowledge.retrieval.bm25 import Matches, best, bm25
 from groundplan.knowledge.retrieval.projection import View
 from groundplan.knowledge.retrieval.synonyms import DISCOUNT
 
@@ -104,13 +106,26 @@ class Proposed:
         }
 
 
+class Scored(Protocol):
+    """What is found by words: `bm25.Matches`, or several of them."""
+
+    @property
+    def possible(self) -> float: ...
+
+    def best(self, limit: int) -> tuple[Rows, fuse.Scores]: ...
+
+    def of(self, rows: Rows) -> fuse.Scores: ...
+
+    def within(self, mask: NDArray[np.bool_]) -> Scored: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Worded:
     """What needs no vector of a proposal: the rows that may be seen, and what their words give."""
 
     view: View
     seen: words.Visible
-    found: words.Matches
+    found: Scored
     most: float = 0.0
     """The best BM25 of all that may be seen, where only some of it is asked about: what is common, and what may quote,
     is told by that."""
@@ -125,7 +140,7 @@ def worded(view: View, wanted: Wanted) -> Worded:
     """The first half of `propose`, which does not look at the vector."""
     seen = view.visible(wanted.sources, wanted.acls, wanted.changed)
     asked = words.asked(wanted.terms, view.terms)
-    found = words.bm25(view.segments, asked, view.columns.lengths, seen)
+    found: Scored = bm25(view.segments, asked, view.columns.lengths, seen)
     if wanted.variants:
         found = _with_variants(view, found, wanted, seen)
     if wanted.documents is None:
@@ -133,22 +148,22 @@ def worded(view: View, wanted: Wanted) -> Worded:
     return _limited(view, seen, found, view.mask(wanted.documents))
 
 
-def _limited(view: View, seen: words.Visible, found: words.Matches, only: NDArray[np.bool_]) -> Worded:
+def _limited(view: View, seen: words.Visible, found: Scored, only: NDArray[np.bool_]) -> Worded:
     """Those rows alone, each with the score that it has among all that may be seen."""
     mask = only if seen.mask is None else only & seen.mask
-    dense = np.where(mask, found.dense, 0.0)
-    count = int(np.count_nonzero(mask))
+    _, most = found.best(1)
     return Worded(
-        view, words.Visible(mask, count, seen.tokens),
-        words.Matches(np.flatnonzero(dense).astype(np.int32), dense, found.possible),
-        float(found.dense.max(initial=0.0)),
-    )  # fmt: skip
+        view,
+        words.Visible(mask, int(np.count_nonzero(mask)), seen.tokens),
+        found.within(mask),
+        float(most.max(initial=0.0)),
+    )
 
 
 def completed(half: Worded, wanted: Wanted, weights: fuse.Weights = fuse.WEIGHTS) -> Proposed:
     """The second half of `propose`."""
     view, seen, found = half.view, half.seen, half.found
-    top, _ = words.best(found.rows, found.dense[found.rows], wanted.limit)
+    top, _ = found.best(wanted.limit)
     near = _NO_ROWS
     if wanted.vector is not None:
         near, _ = vectors.nearest(view.columns.coded, wanted.vector, seen.mask, seen.count, wanted.limit)
@@ -159,7 +174,7 @@ def completed(half: Worded, wanted: Wanted, weights: fuse.Weights = fuse.WEIGHTS
 def _proposed(half: Worded, rows: Rows, question: Vectors | None, weights: fuse.Weights) -> Proposed:
     """Everything that is said of these rows, which are in order."""
     view, found = half.view, half.found
-    worded = found.dense[rows]
+    worded = found.of(rows)
     most = max(half.most, float(worded.max(initial=0.0)))
     embedded, similar = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.float64)
     if question is not None:
@@ -181,14 +196,34 @@ def _told(rows: Rows, values: fuse.Scores, which: NDArray[np.bool_]) -> dict[int
     return dict(zip(rows[which].tolist(), values[which].tolist(), strict=True))
 
 
-def _with_variants(view: View, found: words.Matches, wanted: Wanted, seen: words.Visible) -> words.Matches:
+@dataclass(frozen=True, slots=True)
+class _Varied:
     """Each row by what it reaches of the question or, a little less, of a variant: parts of what is possible."""
-    dense = found.dense / found.possible if found.possible else found.dense
-    for variant in wanted.variants:
-        other = words.bm25(view.segments, words.asked(variant, view.terms), view.columns.lengths, seen)
-        if other.possible:
-            dense = np.maximum(dense, DISCOUNT * other.dense / other.possible)
-    return words.Matches(np.flatnonzero(dense).astype(np.int32), dense, 1.0)
+
+    said: tuple[Matches, ...]
+    """The question, then its variants; each has a term that is there."""
+    discounts: tuple[float, ...]
+    possible: float = 1.0
+
+    def best(self, limit: int) -> tuple[Rows, fuse.Scores]:
+        # whatever is among the best of all is among the best by what it was found by
+        rows = np.unique(np.concatenate([one.best(limit)[0] for one in self.said]))
+        return best(rows, self.of(rows), limit)
+
+    def of(self, rows: Rows) -> fuse.Scores:
+        shares = [by * one.of(rows) / one.possible for one, by in zip(self.said, self.discounts, strict=True)]
+        return np.asarray(np.maximum.reduce(shares))
+
+    def within(self, mask: NDArray[np.bool_]) -> _Varied:
+        return replace(self, said=tuple(one.within(mask) for one in self.said))
+
+
+def _with_variants(view: View, found: Matches, wanted: Wanted, seen: words.Visible) -> Scored:
+    others = [
+        bm25(view.segments, words.asked(variant, view.terms), view.columns.lengths, seen) for variant in wanted.variants
+    ]
+    said = [(one, by) for one, by in [(found, 1.0), *((one, DISCOUNT) for one in others)] if one.possible]
+    return _Varied(tuple(one for one, _ in said), tuple(by for _, by in said)) if said else found
 
 
 def _with_neighbours(documents: NDArray[np.int32], rows: Rows) -> Rows:

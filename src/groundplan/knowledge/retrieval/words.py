@@ -1,8 +1,6 @@
-"""Words: how a text becomes terms, and BM25 over postings that counts only what one person may see.
+"""Words: how a text becomes terms, and the postings of terms by row, in segments that never change.
 
-Frequencies and lengths are summed over the visible rows of each question anew, so a score says nothing about hidden
-documents; with everything visible it is the BM25 of the textbook (k1 1.2, b 0.75, as Lucene and tantivy have it, with
-exact lengths). Holds no permissions and no texts.
+Holds no permissions and no texts; what words are worth is `bm25`.
 """
 
 from __future__ import annotations
@@ -17,8 +15,6 @@ import numpy as np
 import tantivy
 from numpy.typing import NDArray
 
-K1: Final = 1.2
-B: Final = 0.75
 MAX_TERMS: Final = 500
 """Different terms of a question that are looked for; what one has beyond them counts for nothing."""
 _STOP_WORDS: Final = tuple(
@@ -31,13 +27,12 @@ _STOP_WORDS: Final = tuple(
     """.split()  # noqa: SIM905 -- a hundred quoted words are no easier to read
 )
 """Words that a question has because it is one, not because of what it is about."""
-_FEW: Final = 8
-"""Times as many postings as visible rows from which each visible row is looked up among them instead."""
 _LARGEST_SEGMENT = 16_000_000
 """Postings above which a segment is not merged further: sorting more at once would take seconds and gigabytes."""
 
 Ints = NDArray[np.int32]
-Scores = NDArray[np.float64]
+Counts = NDArray[np.uint16]
+Postings = tuple[Ints, Counts]
 
 
 class Analyzer:
@@ -79,6 +74,11 @@ class Segment:
         if place == len(self.terms) or int(self.terms[place]) != term:
             return None
         return slice(int(self.starts[place]), int(self.starts[place + 1]))
+
+    def postings(self, term: int) -> Postings | None:
+        """Those of a term, of which there is at least one: rows in order, and how often each has it."""
+        where = self.find(term)
+        return None if where is None else (self.rows[where], self.counts[where])
 
 
 def segment(terms: Ints, rows: Ints) -> Segment:
@@ -139,75 +139,6 @@ class Visible:
     count: int
     tokens: int
 
-    def few(self) -> Ints | None:
-        """The rows themselves, where they are so few that some word may have many times as many."""
-        if self.mask is None or self.count * _FEW >= len(self.mask):
-            return None
-        return np.flatnonzero(self.mask).astype(np.int32)
-
-
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """What a question finds. `possible`: more than any row could score, having every term that is there at all."""
-
-    rows: Ints
-    """Visible rows with at least one term of the question."""
-    dense: Scores
-    """The score of every row; 0 where nothing matches or nothing may be seen."""
-    possible: float
-
-
-def bm25(segments: Sequence[Segment], question: Mapping[int, int], lengths: Ints, visible: Visible) -> Matches:
-    """`question`: term -> how often it is asked. Terms that no visible row has count for nothing."""
-    scores = np.zeros(len(lengths), dtype=np.float64)
-    nothing = Matches(np.zeros(0, np.int32), scores, 0.0)
-    if visible.count == 0 or not question:
-        return nothing
-    slope = K1 * B * visible.count / max(1, visible.tokens)
-    few = visible.few()
-    touched: list[Ints] = []
-    possible = 0.0
-    for term, times in question.items():
-        found = [_postings(part, term, visible.mask, few) for part in segments]
-        frequency = sum(len(rows) for rows, _ in found)
-        if frequency == 0:
-            continue
-        weight = times * (K1 + 1) * float(np.log1p((visible.count - frequency + 0.5) / (frequency + 0.5)))
-        possible += weight
-        for rows, counts in found:
-            # in one array: others of this size would cost more than the arithmetic
-            below = lengths[rows] * slope
-            below += K1 * (1 - B)
-            below += counts
-            more = weight * counts
-            more /= below
-            scores[rows] += more
-            touched.append(rows)
-    if not touched:
-        return nothing
-    rows = touched[0] if len(touched) == 1 else np.flatnonzero(scores).astype(np.int32)
-    return Matches(rows, scores, possible)
-
-
-_NONE = (np.zeros(0, np.int32), np.zeros(0, np.uint16))
-
-
-def _postings(
-    part: Segment, term: int, mask: NDArray[np.bool_] | None, few: Ints | None
-) -> tuple[Ints, NDArray[np.uint16]]:
-    where = part.find(term)
-    if where is None:
-        return _NONE
-    rows, counts = part.rows[where], part.counts[where]
-    if mask is None:
-        return rows, counts
-    if few is not None and len(few) * _FEW < len(rows):
-        places = rows.searchsorted(few)
-        there = rows.take(places, mode="clip") == few
-        return few[there], counts[places[there]]
-    seen = mask[rows]
-    return rows[seen], counts[seen]
-
 
 def asked(terms: Sequence[str], known: Mapping[str, int]) -> dict[int, int]:
     """Term number -> how often it is asked, of the first `MAX_TERMS` different terms.
@@ -216,13 +147,3 @@ def asked(terms: Sequence[str], known: Mapping[str, int]) -> dict[int, int]:
     """
     counted = Counter(terms)
     return {known[term]: times for term, times in list(counted.items())[:MAX_TERMS] if term in known}
-
-
-def best(rows: Ints, scores: Scores, limit: int) -> tuple[Ints, Scores]:
-    """The `limit` best, best first; of equal ones the earlier row."""
-    if len(rows) > limit:
-        least = np.partition(scores, len(scores) - limit)[len(scores) - limit]
-        good = np.flatnonzero(scores >= least)
-        rows, scores = rows[good], scores[good]
-    order = np.lexsort((rows, -scores))[:limit]
-    return rows[order], scores[order]
