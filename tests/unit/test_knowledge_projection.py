@@ -141,6 +141,14 @@ def _recall(many: NDArray[np.float32], share: float, limit: int) -> float:
     return found / wanted
 
 
+@pytest.mark.parametrize("count", [5_000, 20_000])
+def test_rows_that_were_hidden_since_they_were_counted_are_not_near(many: NDArray[np.float32], count: int) -> None:
+    mask = np.zeros(len(many), np.bool_)
+    assert vectors.nearest(vectors.code(many), many[0], mask, count, 40)[0].tolist() == []
+    mask[7] = True
+    assert vectors.nearest(vectors.code(many), many[0], mask, count, 40)[0].tolist() == [7]
+
+
 def test_nothing_is_near_where_nothing_is_seen(many: NDArray[np.float32]) -> None:
     coded = vectors.code(many[:10])
     assert vectors.nearest(coded, many[0], np.zeros(10, np.bool_), 0, 5)[0].tolist() == []
