@@ -21,6 +21,7 @@ from groundplan.blueprint.model import Source
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
+from groundplan.gateway.search_app import configure
 from groundplan.knowledge import store
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.model import Chunk, Document, IngestReport, Readers
@@ -488,6 +489,29 @@ def test_what_is_asked_about_is_found_however_rare_it_is_among_what_matches(
     )  # fmt: skip
     assert [one.path for one in world.search.passages(request)] == ["rare/one.md"]
     assert world.search.passages(replace(request, person=str(new_id()))) == []
+
+
+def test_documents_of_other_paths_than_asked_about_are_not_looked_at(world: World) -> None:
+    """However many a source has: one plan for all paths would read each of them."""
+    for number in range(30):
+        world.write(f"handbook/many/{number}.md", f"# Leave {number}\n\nPaid leave: {number} days of it.\n")
+    world.write("handbook/rare/one.md", "# Trains\n\nWho rides a train on leave asks first.\n")
+    world.ingest()
+
+    def looked() -> int:
+        conn.execute("SELECT pg_stat_force_next_flush()")
+        found = conn.execute(
+            "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'document'"
+        ).fetchone()
+        return int(found[0]) if found else -1
+
+    with psycopg.connect(world.database.urls["search"], autocommit=True) as conn:
+        configure(conn)
+        before = looked()
+        with conn.transaction():
+            search_store.stand_for(conn, world.people["ben"], "w")
+            assert len(search_store.within(conn, Where(path="rare/"), ["handbook"])) == 1
+        assert looked() - before == 1
 
 
 def test_rows_of_a_long_table_are_found_and_given_with_its_head(world: World) -> None:

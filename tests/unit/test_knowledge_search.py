@@ -228,7 +228,7 @@ def test_a_few_documents_are_ranked_by_themselves_with_the_scores_that_they_have
     entries = [Entry(id, "s", 1, [Row(uuid4(), ["leave"] * (1 + (at == 299)), vector)]) for at, id in enumerate(ids)]
     index.take([*entries, Entry(uuid4(), "s", 2, [Row(uuid4(), ["leave"], vector)])], 1)
     every = Wanted(["leave"], vector, frozenset("s"), frozenset({1}), limit=50)
-    rare = replace(every, documents=[ids[0], ids[298], uuid4()])
+    rare = replace(every, documents=[ids[0].bytes, ids[298].bytes, uuid4().bytes])
     all_of_them = propose(index.view, replace(every, limit=1000))
     found = propose(index.view, rare)
     assert set(found.order) == {0, 298}

@@ -74,13 +74,14 @@ class Columns:
 
 
 class Places:
-    """Where the rows of each document are: its first row, and how many. One thread writes it, others read meanwhile."""
+    """Where the rows of each document are: its first row, and how many. One thread writes it, others read meanwhile.
+    By id, as 16 bytes: thousands of them are looked up for a question about some documents."""
 
-    def __init__(self, now: dict[UUID, tuple[int, int]] | None = None) -> None:
+    def __init__(self, now: dict[bytes, tuple[int, int]] | None = None) -> None:
         self.now = now if now is not None else {}
-        self._before: dict[UUID, tuple[tuple[int, int], ...]] = {}
+        self._before: dict[bytes, tuple[tuple[int, int], ...]] = {}
 
-    def give_up(self, document: UUID) -> tuple[int, int]:
+    def give_up(self, document: bytes) -> tuple[int, int]:
         """Where its rows were until now."""
         place = self.now.get(document)
         if place is None:
@@ -90,7 +91,7 @@ class Places:
         del self.now[document]
         return place
 
-    def of(self, document: UUID, size: int) -> tuple[int, int]:
+    def of(self, document: bytes, size: int) -> tuple[int, int]:
         """Where they are in a view with so many rows."""
         place = self.now.get(document)
         if place is not None and place[0] < size:
@@ -141,7 +142,7 @@ class View:
         """Rows that are seen now and were not, or were and are not."""
         found = []
         for document, acl in changed:
-            first, count = self.places.of(document, self.size)
+            first, count = self.places.of(document.bytes, self.size)
             if count:
                 former = int(self.columns.classes[first])
                 now = former != GONE and acl in acls and self.classes.source_of(former) in sources
@@ -149,13 +150,14 @@ class View:
                     found.append((slice(first, first + count), now))
         return found
 
-    def mask(self, documents: Iterable[UUID]) -> NDArray[np.bool_]:
-        """Which rows are of these documents."""
-        mask = np.zeros(self.size, np.bool_)
-        for document in documents:
-            first, count = self.places.of(document, self.size)
-            mask[first : first + count] = True
-        return mask
+    def mask(self, documents: Iterable[bytes]) -> NDArray[np.bool_]:
+        """Which rows are of these documents, given by id."""
+        held = [place for one in documents if (place := self.places.of(one, self.size))[1]]
+        edges = np.zeros(self.size + 1, np.int8)
+        first, count = np.array(held, np.intp).reshape(-1, 2).T
+        edges[first] += 1
+        edges[first + count] -= 1
+        return np.cumsum(edges[:-1], dtype=np.int8).astype(np.bool_)
 
     def chunk(self, row: int) -> UUID:
         """The id of a row's chunk."""
@@ -211,7 +213,7 @@ class Projection:
     def take(self, entries: Sequence[Entry], cursor: int) -> None:
         """Hold these documents as they are now, instead of what was held of them; `cursor`: of the last change."""
         with self._lock:
-            places = [self._places.give_up(entry.document) for entry in entries]
+            places = [self._places.give_up(entry.document.bytes) for entry in entries]
             self.forgotten += sum(count for _, count in places)
             self._move([(*place, GONE) for place in places])
             size = self._append(entries) if any(entry.rows for entry in entries) else self.view.size
@@ -225,7 +227,7 @@ class Projection:
         with self._lock:
             self._move(
                 [
-                    (*self._places.now.get(one, (0, 0)), self._classes.number(source, acl))
+                    (*self._places.now.get(one.bytes, (0, 0)), self._classes.number(source, acl))
                     for one, source, acl in readers
                 ]
             )
@@ -264,7 +266,7 @@ class Projection:
                 self._classes.add(number, len(entry.rows), sum(len(row.terms) for row in entry.rows))
                 columns.classes[place : place + len(entry.rows)] = number
                 columns.documents[place : place + len(entry.rows)] = place
-                self._places.now[entry.document] = (place, len(entry.rows))
+                self._places.now[entry.document.bytes] = (place, len(entry.rows))
                 place += len(entry.rows)
         columns.chunks[first:size] = np.frombuffer(b"".join(row.chunk.bytes for row in rows), np.uint8).reshape(-1, 16)
         columns.lengths[first:size] = [len(row.terms) for row in rows]
@@ -328,7 +330,7 @@ class Projection:
         names: list[Name],
         cursor: int,
         terms: Sequence[str],
-        documents: dict[UUID, tuple[int, int]],
+        documents: dict[bytes, tuple[int, int]],
     ) -> None:
         """Go on from what was saved; `columns` must be writable, `names` are those of their classes."""
         with self._lock:

@@ -38,8 +38,8 @@ class Wanted:
     limit: int = CANDIDATES
     variants: Sequence[Sequence[str]] = ()
     """Its terms said otherwise, by the company's synonyms."""
-    documents: Collection[UUID] | None = None
-    """Only these; None: whatever may be seen."""
+    documents: Collection[bytes] | None = None
+    """Only these, by id; None: whatever may be seen."""
     changed: Sequence[tuple[UUID, int]] = ()
     """What changed after the view; see `View.visible`."""
 

@@ -94,7 +94,7 @@ class Saved:
         if len(terms) != state["terms"]:
             raise ValueError("another number of terms")
         names = [(str(source), int(acl)) for source, acl in state["names"]]
-        documents = {UUID(id): (first, count) for id, first, count in state["documents"]}
+        documents = {UUID(id).bytes: (first, count) for id, first, count in state["documents"]}
         index = Projection(int(state["edition"]))
         index.restore(columns, segments, names, int(state["cursor"]), terms, documents)
         return index
@@ -130,5 +130,5 @@ def _described(state: dict[str, Any]) -> dict[str, Any]:
         "segments": len(view.segments),
         "terms": len(view.terms),
         "names": view.classes.names(),
-        "documents": [(str(id), first, count) for id, (first, count) in state["documents"].items()],
+        "documents": [(str(UUID(bytes=id)), first, count) for id, (first, count) in state["documents"].items()],
     }

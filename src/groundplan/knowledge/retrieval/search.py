@@ -235,13 +235,9 @@ class Search:
         # of a question about some documents only, most of what is read may be of others
         for batch in proposed.batches(enough if request.where == Where() else most, most):
             rows = {proposed.view.chunk(row): row for row in batch}
-            allowed = search_store.read(conn, list(rows), request.sources, question)
+            allowed = search_store.read(conn, list(rows), request.sources, question, request.where)
             more = proposed.quoted(request.query, {rows[id]: one.text for id, one in allowed.items()})
-            found += [
-                (one, scores[rows[id]] + more.get(rows[id], 0.0))
-                for id, one in allowed.items()
-                if _within(one, request.where)
-            ]
+            found += [(one, scores[rows[id]] + more.get(rows[id], 0.0)) for id, one in allowed.items()]
             # each text is given once
             if len(found) >= enough and len({one.text for one, _ in found}) > request.k:
                 break

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from psycopg import Connection
+from psycopg import ClientCursor, Connection
 from psycopg.rows import args_row
 
 from groundplan.knowledge.halfvec import Halfvec, vector_of
@@ -129,21 +129,6 @@ def stand_for(
     )  # fmt: skip
 
 
-def read(conn: Conn, chunks: Sequence[UUID], sources: Sequence[str], question: Vectors | None) -> dict[UUID, Found]:
-    """Those of the chunks that the person may read, as they are now."""
-    with conn.cursor(binary=True, row_factory=args_row(Found)) as cursor:
-        rows = cursor.execute(
-            # one after the other: with few documents they would be joined from their side, hidden ones among them
-            f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %s::halfvec) AS similarity
-                FROM unnest(%s::uuid[]) AS w(id),
-                  LATERAL (SELECT * FROM chunk WHERE id = w.id AND text <> '' OFFSET 0) c,
-                  LATERAL (SELECT * FROM document WHERE id = c.document_id AND source = ANY(%s) OFFSET 0) d""",
-            (None if question is None else Halfvec(question), list(chunks), list(sources)),
-            prepare=True,
-        ).fetchall()
-    return {one.id: one for one in rows}
-
-
 def documents(conn: Conn, ids: Sequence[UUID], sources: Sequence[str]) -> list[UUID]:
     """Those of the documents that the person may read now."""
     rows = conn.execute(
@@ -179,6 +164,9 @@ WITHIN: Final = """(%(path)s::text IS NULL OR starts_with(d.path, %(path)s))
 """Whether a document `d` was asked about, by the values of `bounds`."""
 
 
+_ANY: Final = Where()
+
+
 def bounds(where: Where) -> dict[str, Any]:
     """The values of `WITHIN`."""
     return {
@@ -187,13 +175,36 @@ def bounds(where: Where) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def within(conn: Conn, where: Where, sources: Sequence[str]) -> list[UUID]:
-    """The documents that the person may read and that were asked about."""
-    rows = conn.execute(
-        f"SELECT d.id FROM document d WHERE d.source = ANY(%(sources)s) AND {WITHIN}",
+def read(
+    conn: Conn, chunks: Sequence[UUID], sources: Sequence[str], question: Vectors | None, where: Where = _ANY
+) -> dict[UUID, Found]:
+    """Those of the chunks that the person may read and that were asked about, as they are now."""
+    told = {"question": None if question is None else Halfvec(question), "chunks": list(chunks)}
+    with conn.cursor(binary=True, row_factory=args_row(Found)) as cursor:
+        rows = cursor.execute(
+            # one after the other: with few documents they would be joined from their side, hidden ones among them
+            f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %(question)s::halfvec) AS similarity
+                FROM unnest(%(chunks)s::uuid[]) AS w(id),
+                  LATERAL (SELECT * FROM chunk WHERE id = w.id AND text <> '' OFFSET 0) c,
+                  LATERAL (SELECT * FROM document d
+                    WHERE id = c.document_id AND source = ANY(%(sources)s) AND {WITHIN if where != _ANY else "true"}
+                    OFFSET 0) d""",
+            {**told, "sources": list(sources), **(bounds(where) if where != _ANY else {})},
+            prepare=True,
+        ).fetchall()
+    return {one.id: one for one in rows}
+
+
+def within(conn: Conn, where: Where, sources: Sequence[str]) -> list[bytes]:
+    """The ids of the documents that the person may read and that were asked about."""
+    # planned with the values in it: by a plan for any path, all documents of the sources would be read one by one. And
+    # as one value: there may be ten thousands
+    cursor = ClientCursor(conn).execute(
+        f"SELECT string_agg(uuid_send(d.id), '') FROM document d WHERE d.source = ANY(%(sources)s) AND {WITHIN}",
         {"sources": list(sources), **bounds(where)},
-    ).fetchall()
-    return [id for (id,) in rows]
+    )
+    ids = bytes((cursor.fetchone() or (None,))[0] or b"")
+    return [ids[at : at + 16] for at in range(0, len(ids), 16)]
 
 
 def neighbours(conn: Conn, wanted: Sequence[tuple[UUID, int]]) -> list[Part]:
