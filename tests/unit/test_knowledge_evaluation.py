@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,12 +23,16 @@ from groundplan.knowledge.evaluation.measure import NAMES, interval, measure
 from groundplan.knowledge.retrieval.search import MAX_PASSAGES
 from groundplan.knowledge.retrieval.wire import Passage, Place
 
+CORPUS = '{"_id": "1", "title": "T", "text": "a"}\n'
+QUERIES = '{"_id": "q", "text": "what"}\n{"_id": "r", "text": "not judged"}\n'
 
-def folder(root: Path, corpus: str = '{"_id": "1", "title": "T", "text": "a"}\n', qrels: str = "q\t1\t1\n") -> Path:
+
+def folder(
+    root: Path, corpus: str | bytes = CORPUS, qrels: str | bytes = "q\t1\t1\n", queries: str | bytes = QUERIES
+) -> Path:
     (root / "qrels").mkdir(parents=True)
-    (root / "corpus.jsonl").write_text(corpus)
-    (root / "queries.jsonl").write_text('{"_id": "q", "text": "what"}\n{"_id": "r", "text": "not judged"}\n')
-    (root / "qrels" / "test.tsv").write_text(qrels)
+    for name, text in (("corpus.jsonl", corpus), ("queries.jsonl", queries), ("qrels/test.tsv", qrels)):
+        (root / name).write_bytes(text.encode() if isinstance(text, str) else text)
     (root / "qrels" / "train.tsv").write_text("broken")
     return root
 
@@ -41,23 +47,71 @@ def test_a_folder_is_read_with_and_without_a_heading(tmp_path: Path) -> None:
     assert read(folder(tmp_path / "c", corpus='{"_id": "1", "text": "b"}\n')).digest != found.digest
 
 
+def test_a_folder_is_read_as_other_programs_write_it(tmp_path: Path) -> None:
+    """Marks of UTF-8, line ends of Windows, numbers as ids and scores with a point, heads of four columns."""
+    corpus = '{"_id": 1, "title": null, "text": "a\\u0000b \\ud800"}\n\n{"_id": "é\u2028", "text": ""}\n'
+    queries = '{"_id": 7, "text": "what"}\n{"_id": "r", "text": ""}\n'
+    qrels = "query-id\tQ0\tcorpus-id\tscore\n7\t0\t1\t1.0\n7\t0\té\u2028\t-1\n"
+    windows = [b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode() for text in (corpus, qrels, queries)]
+    found = read(folder(tmp_path / "a", *windows))
+    assert [(item.id, item.title, item.text) for item in found.items] == [("1", "", "a b  "), ("é\u2028", "", "")]
+    assert (found.queries, found.relevant) == ({"7": "what"}, {"7": {"1": 1, "é\u2028": -1}})
+    bare = read(folder(tmp_path / "b", qrels=b"\xef\xbb\xbfq\t1\t1\n"))
+    assert bare.relevant == {"q": {"1": 1}}, "the mark is no part of an id"
+
+
+def test_judgements_about_what_is_not_there_are_counted(tmp_path: Path) -> None:
+    found = read(folder(tmp_path / "a", qrels="q\t1\t1\nq\t8\t1\nq\t9\t0\nx\t1\t1\ny\t1\t0\n"))
+    assert (found.unknown_documents, found.unknown_queries) == (1, 1), "what is judged 0 is nothing to be found"
+    known = read(folder(tmp_path / "b"))
+    assert (known.unknown_documents, known.unknown_queries) == (0, 0)
+
+
 @pytest.mark.parametrize(
-    ("corpus", "qrels", "place"),
+    ("files", "told"),
     [
-        ("{", "q\t1\t1\n", "corpus.jsonl"),
-        ("[1]\n", "q\t1\t1\n", "corpus.jsonl:1"),
-        ('{"_id": "1", "text": "a"}\n{"text": "b"}\n', "q\t1\t1\n", "corpus.jsonl:2"),
-        ('{"_id": "1", "text": "a"}\n{"_id": "1", "text": "a"}\n', "q\t1\t1\n", "corpus.jsonl:2"),
-        ('{"_id": "1", "text": "a"}\n', "q\t1\t1\nq 1 1\n", "test.tsv:2"),
-        ('{"_id": "1", "text": "a"}\n', "x\t1\t1\n", "no judged queries"),
+        ({"corpus": "{"}, "corpus.jsonl:1: it is no JSON"),
+        ({"corpus": CORPUS + '{"_id": "2", "text": "a\nb"}'}, "corpus.jsonl:2: it is no JSON"),
+        ({"corpus": "[1]\n"}, "corpus.jsonl:1: it is no JSON object"),
+        ({"corpus": CORPUS.encode() + b"\xff\n"}, "corpus.jsonl:2: it is not UTF-8"),
+        ({"corpus": CORPUS + '{"_id": "2", "text": ' + "[" * 200_000}, "corpus.jsonl:2: it has a number or a nesting"),
+        ({"corpus": CORPUS + '{"_id": ' + "9" * 5000 + "}"}, "corpus.jsonl:2: it has a number or a nesting"),
+        ({"corpus": CORPUS + '{"text": "b"}\n'}, "corpus.jsonl:2: `_id` is missing"),
+        ({"corpus": CORPUS + '{"_id": true}\n'}, "corpus.jsonl:2: `_id` is missing"),
+        ({"corpus": CORPUS + '{"_id": "' + "x" * 501 + '"}\n'}, "corpus.jsonl:2: `_id` is longer than 500"),
+        ({"corpus": CORPUS + '{"_id": "\\u0000"}\n'}, "corpus.jsonl:2: `_id` has a control character"),
+        ({"corpus": CORPUS + '{"_id": "\\ud800"}\n'}, "corpus.jsonl:2: `_id` has a control character"),
+        ({"corpus": CORPUS + '{"_id": "2", "text": ["b"]}\n'}, "corpus.jsonl:2: `text` is no text"),
+        ({"corpus": CORPUS + "\n" + CORPUS}, "corpus.jsonl:3: '1' is there twice"),
+        ({"corpus": '{"_id": "1", "contents": "a"}\n'}, "corpus.jsonl: no document has a text"),
+        ({"queries": QUERIES + QUERIES}, "queries.jsonl:3: 'q' is there twice"),
+        ({"queries": '{"_id": "q", "text": " "}\n'}, "queries.jsonl:1: `text` is missing"),
+        ({"qrels": "q\t1\t1\nq 1 1\n"}, "test.tsv:2: it is no judgement"),
+        ({"qrels": "q\t1\t0.5\n"}, "test.tsv:1: it is no judgement"),
+        ({"qrels": "q\t1\t²\n"}, "test.tsv:1: it is no judgement"),
+        ({"qrels": "q\t1\t--1\n"}, "test.tsv:1: it is no judgement"),
+        ({"qrels": "q\t1\t99999999999\n"}, "test.tsv:1: it is no judgement"),
+        ({"qrels": "a\tb\tc\nquery-id\tcorpus-id\tscore\n"}, "test.tsv:2: it is no judgement"),
+        ({"qrels": "q\t1\t1\nq\t1\t0\n"}, "test.tsv:2: it was judged otherwise above"),
+        ({"qrels": "q\t1\t1\n".encode("utf-16")}, "test.tsv:1: it is not UTF-8"),
+        ({"qrels": "x\t1\t1\n"}, "test.tsv: it has no judged queries"),
+        ({"qrels": "q\t2\t1\n"}, "test.tsv: it names no document of corpus.jsonl"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, corpus: str, qrels: str, place: str) -> None:
+def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, files: dict[str, str | bytes], told: str) -> None:
     with pytest.raises(Invalid) as caught:
-        read(folder(tmp_path / "a", corpus, qrels))
-    assert place in caught.value.message
-    with pytest.raises(Invalid):
-        read(tmp_path / "nowhere")
+        read(folder(tmp_path / "a", **files))
+    assert told in caught.value.message and caught.value.hint
+    assert (caught.value.code, str(tmp_path) in caught.value.message) == ("evaluation_folder", True)
+
+
+@pytest.mark.parametrize("missing", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv", ""])
+def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
+    root = folder(tmp_path / "a")
+    (root / "qrels" / "train.tsv").unlink()
+    (root / missing).unlink() if missing else shutil.rmtree(root)
+    with pytest.raises(Invalid, match=re.escape(str((root / (missing or "corpus.jsonl")).parent))):
+        read(root)
 
 
 def test_figures_are_those_of_the_definitions() -> None:
@@ -200,3 +254,59 @@ def test_how_often_a_reranker_gave_no_order_is_counted() -> None:
 def test_as_many_passages_are_asked_for_as_recall_is_told_of() -> None:
     depth = int(NAMES[1].partition("@")[2])
     assert labelled._DEPTH == depth <= MAX_PASSAGES
+
+
+QUESTION = {"question": "How much leave?", "person": "ben@acme.example", "workload": "w", "documents": ["s/a.md"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("[1]", "2: it is no JSON object"),
+        ('"text"', "2: it is no JSON object"),
+        ("{", "2: it is no JSON object"),
+        ("[" * 200_000, "2: it is no JSON object"),
+        ('{"question": "q", "workload": "w"}', "2: person: Field required"),
+        ('{"question": "q", "person": "p", "workload": "w", "documnets": []}', "2: documnets: Extra inputs"),
+        ('{"question": "\\ud800", "person": "p", "workload": "w"}', "2: question: Input should be a valid string"),
+        ('{"question": "q", "person": "p", "workload": "w", "spans": [{}]}', "2: spans.0.document: Field required"),
+        ('{"question": "q\xff', " is not UTF-8 (byte "),
+    ],
+)
+def test_a_wrong_line_of_questions_is_named(tmp_path: Path, line: str, told: str) -> None:
+    file = tmp_path / "questions.jsonl"
+    file.write_bytes(f"{json.dumps(QUESTION)}\n{line}\n".encode("latin-1"))
+    with pytest.raises(Invalid) as caught:
+        labelled.lines(file, "questions.jsonl")
+    assert caught.value.code == "questions_file" and caught.value.hint
+    assert caught.value.message.startswith("questions.jsonl") and told in caught.value.message
+    with pytest.raises(Invalid, match=r"outside the workspace"):
+        labelled.read(tmp_path / "inner", "../questions.jsonl")
+
+
+def test_questions_keep_the_number_of_their_line(tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    draft_line = json.dumps({**QUESTION, "state": "draft"})
+    file.write_text(f"\ufeff\r\n{draft_line}\r\n\r\n{json.dumps(QUESTION)}\r\n", encoding="utf-8")
+    lines, drafts = labelled.lines(file, file.name)
+    assert ([line.number for line in lines], lines[0].question.documents, drafts) == ([4], ["s/a.md"], 1)
+    file.write_text(draft_line)
+    with pytest.raises(Invalid, match=r"0 questions and 1 drafts that nobody accepted"):
+        labelled.lines(file, file.name)
+    with pytest.raises(Invalid, match=r"cannot be read: No such file"):
+        labelled.lines(tmp_path / "nowhere", "nowhere")
+
+
+def test_what_is_wrong_in_a_file_of_drafts_leaves_it_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    one = json.dumps({**QUESTION, "state": "draft"})
+    for broken in ("[1]", "{", "[" * 200_000):
+        file.write_text(text := f"\n{one}\n{broken}\n")
+        with pytest.raises(Invalid, match=r"questions\.jsonl:3: it is no JSON"):
+            draft.accept(file, [], "ben@acme.example")
+        assert file.read_text() == text
+    file.write_text(f"\n{one}\n")
+    with pytest.raises(Invalid, match=r"line 1 is no draft"):
+        draft.accept(file, [1], "ben@acme.example")
+    assert draft.accept(file, [2], "ben@acme.example") == 1, "the number is that of the line in the file"
+    assert file.read_text().splitlines()[0] == ""

@@ -78,8 +78,9 @@ class Bench:
         file, folder = self.blueprint.index.questions, self.services.folder()
         if file is None or folder is None:
             return None
-        questions = labelled.read(folder, file)
-        asked = [labelled.asked(self.conn, number, one) for number, one in enumerate(questions)]
+        found = labelled.read(folder, file)
+        questions = [line.question for line in found]
+        asked = [labelled.asked(self.conn, f"{file}:{line.number}", line.question) for line in found]
         return labelled.judged(self.services, questions, [{**one, "edition": edition, "rerank": None} for one in asked])
 
 

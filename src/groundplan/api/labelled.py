@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from msgspec import to_builtins
+from msgspec import convert, to_builtins
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from groundplan.api.context import Services
 from groundplan.api.local import post_local
-from groundplan.api.served import current_blueprint, known_workload
+from groundplan.api.served import current_blueprint
 from groundplan.core.errors import Invalid
 from groundplan.identity import store as identity_store
 from groundplan.knowledge.evaluation import asked_store
@@ -48,44 +49,80 @@ class LabelledQuestion(BaseModel):
     spans: list[LabelledSpan] = []
 
 
-def read(folder: Path, file: str) -> list[LabelledQuestion]:
-    """The questions of a file of the workspace, one JSON object a line, without drafts that nobody accepted. Raises
-    `Invalid` (questions_file)."""
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A question and the line of its file, from 1."""
+
+    number: int
+    question: LabelledQuestion
+
+
+def read(folder: Path, file: str) -> list[Line]:
+    """The questions of a file of the workspace, as `lines`. Raises `Invalid` (questions_file)."""
     path = (folder / file).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise _invalid(f"{file} is outside the workspace", "Name a file of the workspace.")
+    return lines(path, file)[0]
+
+
+def lines(path: Path, name: str) -> tuple[list[Line], int]:
+    """The questions of a file, one JSON object a line, without drafts that nobody accepted, and how many those are.
+    Raises `Invalid` (questions_file) by the lines of `name`."""
     try:
-        if not path.is_relative_to(folder.resolve()):
-            raise OSError("it is outside the workspace")
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(
-            f"{file} cannot be read: {error}", code="questions_file", hint="Name a file of JSON lines."
-        ) from error
-    found = []
-    for number, line in enumerate(lines, 1):
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise _invalid(f"{name} cannot be read: {error.strerror}", "Name a file of JSON lines.") from error
+    except UnicodeDecodeError as error:
+        raise _invalid(f"{name} is not UTF-8 (byte {error.start + 1})", "Save it as UTF-8.") from error
+    found, drafts = [], 0
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            try:
-                value = json.loads(line)
-                found += [LabelledQuestion.model_validate(one) for one in usable([value])]
-            except (ValidationError, ValueError, AttributeError) as error:
-                told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "it is no JSON object"
-                raise Invalid(
-                    f"{file}:{number}: {told}", code="questions_file",
-                    hint='Write {"question": "…", "documents": ["handbook/leave.md"], "person": "…", "workload": "…"}.',
-                ) from error  # fmt: skip
+            question = _question(line, f"{name}:{number}")
+            found += [] if question is None else [Line(number, question)]
+            drafts += question is None
     if not 1 <= len(found) <= MOST:
-        raise Invalid(f"{file} has {len(found)} questions", code="questions_file", hint=f"Write 1 to {MOST}.")
-    return found
+        waiting = f" and {drafts} drafts that nobody accepted" if drafts else ""
+        raise _invalid(f"{name} has {len(found)} questions{waiting}", f"Write, or accept, 1 to {MOST}.")
+    return found, drafts
 
 
-def asked(conn: Connection[Any], number: int, one: LabelledQuestion) -> dict[str, Any]:
-    """What the search service is asked, with that person's permissions. Raises `Invalid` (evaluation_question)."""
-    workload = known_workload(current_blueprint(conn), one.workload)
+def _question(line: str, place: str) -> LabelledQuestion | None:
+    """None for what is a draft still."""
+    try:
+        value = json.loads(line)
+        if not isinstance(value, dict):
+            raise ValueError("an object is needed")
+        used = usable([value])
+        return LabelledQuestion.model_validate(used[0]) if used else None
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (ValueError, RecursionError) as error:
+        told = f"it is no JSON object: {error}"
+    raise _invalid(
+        f"{place}: {told}",
+        'Write {"question": "…", "documents": ["handbook/leave.md"], "person": "…", "workload": "…"}.',
+    )
+
+
+def _invalid(message: str, hint: str) -> Invalid:
+    return Invalid(message, code="questions_file", hint=hint)
+
+
+def asked(conn: Connection[Any], place: str, one: LabelledQuestion) -> dict[str, Any]:
+    """What the search service is asked, with that person's permissions. Raises `Invalid` (evaluation_question), which
+    begins with the `place` of the question."""
+    served = {workload.name: workload for workload in current_blueprint(conn).workloads}
+    workload = served.get(one.workload)
     person = identity_store.person_by_email(conn, one.person.strip().lower())
-    if person is None or workload.grounding is None:
-        what = f"nobody has the address {one.person}" if person is None else f"{workload.name} has no sources"
-        raise Invalid(
-            f"question {number + 1}: {what}", code="evaluation_question", hint="Name a person and a workload of yours."
-        )
+    if workload is None or workload.grounding is None or person is None:
+        what = f"nobody has the address {one.person}"
+        if workload is None:
+            what = f"no workload '{one.workload[:80]}' is served"
+        elif workload.grounding is None:
+            what = f"{workload.name} has no sources"
+        hint = f"Name one of your people and a workload with sources; served are: {', '.join(served) or 'none'}."
+        raise Invalid(f"{place}: {what}", code="evaluation_question", hint=hint)
     return {
         "workload": workload.name,
         "person": str(person.id),
@@ -118,7 +155,7 @@ def _given(services: Services, one: LabelledQuestion, ask: dict[str, Any]) -> Gi
     return Given(
         documents=tuple(one.documents),
         spans=tuple(Span(span.document, span.start, max(span.start + 1, span.end)) for span in one.spans),
-        passages=[Passage(**passage) for passage in answer["passages"]],
+        passages=convert(answer["passages"], list[Passage]),
         confidence=float(answer["confidence"]),
         abstained=bool(answer["abstained"]),
         milliseconds=took,

@@ -41,8 +41,9 @@ def draft(
     """Draft questions from documents with the workload's model, for somebody to look at."""
     from groundplan.knowledge.evaluation import draft as drafting  # noqa: PLC0415 -- only here
 
-    if file.exists():
-        raise Invalid(f"{file} is there already", code="drafts_file", hint="Name a new file.")
+    if file.exists() or not file.parent.is_dir():
+        what = "is there already" if file.exists() else "is in no folder that there is"
+        raise Invalid(f"{file} {what}", code="drafts_file", hint="Name a new file.")
     client = ControlClient.connect(home)
     documents = _documents(client, workload)
     random.Random(seed).shuffle(documents)
@@ -63,7 +64,12 @@ def draft(
             if len(made) == count:
                 break
     lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in made)
-    file.write_text(lines, encoding="utf-8")
+    try:
+        file.write_text(lines, encoding="utf-8")
+    except OSError as error:
+        raise Invalid(
+            f"{file} cannot be written: {error.strerror}", code="drafts_file", hint="Name a file in a folder of yours."
+        ) from error
     if refused:
         note(f"{refused} answers of the model were no question")
     told = f"{len(made)} drafts are in {file}. Read them, mend or delete lines, then `groundplan knowledge accept`."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +17,8 @@ from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings
 
+_PATIENCE_SECONDS = 3600.0
+"""For two thousand questions, also where a reranker orders each."""
 _MEASURES = ("ndcg@10", "recall@100", "mrr@10")
 app = typer.Typer(help="Documents and search: what is there, and whether it is any good.", rich_markup_mode=None)
 documents.register(app)
@@ -57,7 +58,7 @@ def evaluate(
         value, subject = _tried(settings, beir)
     else:
         assert questions is not None
-        value = ControlClient.connect(home).post("/api/knowledge/evaluate", {"questions": _accepted(questions)})
+        value = _asked(ControlClient.connect(home).within(_PATIENCE_SECONDS), questions)
         subject = f"questions {questions.name}"
     from groundplan.knowledge.evaluation.history import compared  # noqa: PLC0415 -- heavy
 
@@ -80,16 +81,23 @@ def _draw(file: Path, value: dict[str, Any]) -> None:
         note(f"{file} cannot be written: {error.strerror}")
 
 
-def _accepted(file: Path) -> list[dict[str, Any]]:
-    """The questions of a file that people wrote or accepted; drafts are told and left out."""
-    from groundplan.knowledge.evaluation.draft import usable  # noqa: PLC0415 -- only here
+def _asked(client: ControlClient, file: Path) -> dict[str, Any]:
+    """The figures of the questions of a file that people wrote or accepted; drafts are told and left out."""
+    from groundplan.api import labelled  # noqa: PLC0415 -- heavy
 
-    lines = _lines(file)
-    found = usable(lines)
-    if len(found) < len(lines):
-        note(f"{len(lines) - len(found)} drafts of {file} wait to be accepted and are not asked")
-    if not found:
-        raise Invalid(f"{file} has no question", code="questions_file", hint="Accept drafts, or write questions.")
+    lines, drafts = labelled.lines(file, str(file))
+    if drafts:
+        note(f"{drafts} drafts of {file} wait to be accepted and are not asked")
+    try:
+        found: dict[str, Any] = client.post(
+            "/api/knowledge/evaluate", {"questions": [line.question.model_dump() for line in lines]}
+        )
+    except Invalid as error:
+        number, _, what = error.message.removeprefix("question ").partition(": ")
+        if error.code != "evaluation_question" or not number.isdecimal():
+            raise
+        place = f"{file}:{lines[int(number) - 1].number}"
+        raise Invalid(f"{place}: {what}", code=error.code, hint=error.hint) from error
     return found
 
 
@@ -102,36 +110,24 @@ def _tried(settings: Settings, folder: Path) -> tuple[dict[str, Any], str]:
     from groundplan.runtime.models import MINILM, ensure  # noqa: PLC0415 -- heavy
 
     labelled = beir.read(folder)
+    if labelled.unknown_documents:
+        note(
+            f"{labelled.unknown_documents} judgements name documents that are not in corpus.jsonl: they count as missed"
+        )
+    if labelled.unknown_queries:
+        note(f"{labelled.unknown_queries} judged queries are not in queries.jsonl: they are not asked")
     with threadpool_limits(limits=1, user_api="blas"):
         encoder = load(ensure(settings.models, MINILM.name), precision_of(settings.embedding_precision))
         home = Home(settings.home)
         outcome = trial.run(home, settings, encoder, labelled, _progress)
-    return {**outcome.json(), "split": labelled.split}, f"beir {labelled.digest[:16]} {labelled.split}"
+    unknown = {"unknown_documents": labelled.unknown_documents, "unknown_queries": labelled.unknown_queries}
+    value = {**outcome.json(), "split": labelled.split, **unknown}
+    return value, f"beir {labelled.digest[:16]} {labelled.split}"
 
 
-def _progress(done: int, of: int) -> None:
-    if done == of or done % 2560 == 0:
-        note(f"{done} of {of} documents are embedded and stored")
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    """The questions of a file, one JSON object a line."""
-    found = []
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(f"{file} cannot be read", code="questions_file", hint="Name a file of JSON lines.") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                found.append(json.loads(line))
-            except ValueError as error:
-                raise Invalid(
-                    f"{file}:{number}: it is no JSON: {error}",
-                    code="questions_file",
-                    hint='Write {"question": "…", "documents": ["handbook/leave.md"], "person": "…", "workload": "…"}.',
-                ) from error
-    return found
+def _progress(what: str, done: int, of: int) -> None:
+    if done == of or done % 1280 == 0:
+        note(f"{done} of {of} {what}")
 
 
 def _told(value: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ def evaluate(body: Questions, services: Using, _: Operator) -> dict[str, Any]:
     rank with confidence and how abstention would change with its floor, in all, by source and by sensitivity; covered
     spans; where a workload has a reranker, also without it. No text is told."""
     with services.transaction() as conn:
-        asked = [labelled.asked(conn, number, one) for number, one in enumerate(body.questions)]
+        asked = [labelled.asked(conn, f"question {at}", one) for at, one in enumerate(body.questions, 1)]
         record(conn, action="knowledge.evaluated", actor=SYSTEM, subject="company", detail={"questions": len(asked)})
     figures = labelled.judged(services, body.questions, asked)
     if any(one["rerank"] for one in asked):

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+import unicodedata
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from groundplan.core.errors import Invalid
+from groundplan.knowledge.parsing.text import clean
 
+MAX_ID_CHARS = 500
 _SPLITS = ("test", "dev", "train")
+_SCORE = re.compile(r"[+-]?[0-9]{1,6}(?:\.0*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,62 +38,106 @@ class Labelled:
     split: str
     digest: str
     """Of the corpus alone: the same documents need not be taken over again."""
+    unknown_documents: int = 0
+    """Judgements above 0 about documents that the corpus does not have: nothing can find them."""
+    unknown_queries: int = 0
+    """Judged queries that queries.jsonl does not have: they are not asked."""
 
 
 def read(folder: Path) -> Labelled:
     """Raises `Invalid` (evaluation_folder) with file and line where something is missing or not understood."""
-    items = list(_items(folder / "corpus.jsonl"))
+    corpus, asked = folder / "corpus.jsonl", folder / "queries.jsonl"
+    items = list(_items(corpus))
+    if not any(item.text.strip() for item in items):
+        raise _invalid(corpus, 0, "no document has a text", 'Write {"_id": "1", "title": "…", "text": "…"} a line.')
     digest = hashlib.sha256()
     for item in items:
         digest.update(json.dumps([item.id, item.title, item.text]).encode())
     file = _judgements(folder / "qrels")
     relevant = _relevant(file)
-    queries = {id: text for id, text in _queries(folder / "queries.jsonl") if id in relevant}
-    if not items or not queries:
-        raise _invalid(
-            folder, 0, "it has no documents or no judged queries", "Add corpus.jsonl, queries.jsonl, qrels/test.tsv."
-        )
+    queries = {id: text for id, text in _queries(asked, relevant.keys()) if id in relevant}
     judged = {id: grades for id, grades in relevant.items() if id in queries}
-    return Labelled(items, queries, judged, file.stem, digest.hexdigest())
+    if not judged:
+        raise _invalid(file, 0, f"it has no judged queries of {asked.name}", "Name an `_id` of it, a score above 0.")
+    documents = {item.id for item in items}
+    found = [document in documents for grades in judged.values() for document, grade in grades.items() if grade > 0]
+    if not any(found):
+        raise _invalid(file, 0, f"it names no document of {corpus.name}", "Name an `_id` of it as corpus-id.")
+    return Labelled(
+        items, queries, judged, file.stem, digest.hexdigest(),
+        unknown_documents=found.count(False), unknown_queries=len(relevant) - len(judged),
+    )  # fmt: skip
 
 
 def _items(file: Path) -> Iterator[Item]:
-    seen: set[str] = set()
-    for number, row in _rows(file):
-        id = _text(file, number, row, "_id")
-        if id in seen:
-            raise _invalid(file, number, f"'{id}' is there twice", "Give each document an id of its own.")
-        seen.add(id)
-        title, text = str(row.get("title") or "").strip(), str(row.get("text") or "")
+    for number, id, row in _named(file):
+        title, text = _text(file, number, row, "title").strip(), _text(file, number, row, "text")
         yield Item(id, title, f"{title}\n{text}" if title else text)
 
 
-def _queries(file: Path) -> Iterator[tuple[str, str]]:
+def _queries(file: Path, judged: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Raises where one that is judged asks nothing."""
+    for number, id, row in _named(file):
+        text = _text(file, number, row, "text")
+        if id in judged and not text.strip():
+            raise _invalid(file, number, "`text` is missing", "Give `text` as a text.")
+        yield id, text
+
+
+def _named(file: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """(line, id, row) of each."""
+    seen: set[str] = set()
     for number, row in _rows(file):
-        yield _text(file, number, row, "_id"), _text(file, number, row, "text")
+        value = row.get("_id")
+        if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+            raise _invalid(file, number, "`_id` is missing", "Give `_id` as a text or a whole number.")
+        id = str(value)
+        if len(id) > MAX_ID_CHARS:
+            raise _invalid(file, number, f"`_id` is longer than {MAX_ID_CHARS} characters", "Give it a shorter `_id`.")
+        if any(unicodedata.category(char) in ("Cc", "Cs") for char in id):
+            raise _invalid(file, number, "`_id` has a control character, or half of one", "Leave it out of `_id`.")
+        if id in seen:
+            raise _invalid(file, number, f"'{id}' is there twice", "Give each an `_id` of its own.")
+        seen.add(id)
+        yield number, id, row
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in _lines(file):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            what = f"it is no JSON: {error.msg} (character {error.colno})"
+            raise _invalid(file, number, what, "Write one JSON object a line.") from error
+        except (ValueError, RecursionError) as error:
+            raise _invalid(file, number, "it has a number or a nesting without end", "Correct it there.") from error
+        if not isinstance(row, dict):
+            raise _invalid(file, number, "it is no JSON object", 'Write {"_id": "1", "text": "…"}.')
+        yield number, row
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """(number, line) of those that have something."""
     try:
-        with file.open(encoding="utf-8") as lines:
+        with file.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise _invalid(file, number, "it is no JSON object", 'Write {"_id": "1", "text": "…"}.')
-                yield number, row
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                if text.strip():
+                    yield number, text
+    except UnicodeDecodeError as error:
+        raise _invalid(file, number, f"it is not UTF-8 (byte {error.start + 1})", "Save it as UTF-8.") from error
     except OSError as error:
         raise _invalid(file, 0, f"it cannot be read: {error.strerror}", "Give a folder in BEIR's shape.") from error
-    except ValueError as error:
-        raise _invalid(file, 0, f"it is no JSON in UTF-8: {error}", "Write a JSON object a line.") from error
 
 
 def _text(file: Path, number: int, row: dict[str, Any], name: str) -> str:
+    """Of a row, as it can be searched and stored; empty where there is none."""
     value = row.get(name)
-    if not isinstance(value, (str, int)) or not str(value):
-        raise _invalid(file, number, f"`{name}` is missing", f"Give `{name}` as a text.")
-    return str(value)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise _invalid(file, number, f"`{name}` is no text", f"Give `{name}` as a text.")
+    return clean(str(value))
 
 
 def _judgements(folder: Path) -> Path:
@@ -101,24 +150,18 @@ def _judgements(folder: Path) -> Path:
 
 def _relevant(file: Path) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _invalid(file, 0, f"it cannot be read: {error}", "Save it as UTF-8.") from error
-    for number, line in enumerate(lines, 1):
-        cells = line.split("\t")
-        if number == 1 and len(cells) == 3 and not _whole(cells[2]):
-            continue
-        if not line.strip():
-            continue
-        if len(cells) not in (3, 4) or not _whole(cells[-1]):
-            raise _invalid(file, number, "it is no judgement", "Write query-id, corpus-id and score between tabs.")
-        found.setdefault(cells[0], {})[cells[-2]] = int(cells[-1])
+    head = True
+    for number, line in _lines(file):
+        cells, headed, head = line.split("\t"), head, False
+        score = cells[-1].strip()
+        if len(cells) in (3, 4) and _SCORE.fullmatch(score):
+            grade = int(float(score))
+            if found.setdefault(cells[0], {}).setdefault(cells[-2], grade) != grade:
+                raise _invalid(file, number, "it was judged otherwise above", "Leave one of the two.")
+        elif not (headed and len(cells) in (3, 4) and score[:1].isalpha()):
+            hint = "Write query-id, corpus-id and a whole score, with a tab between them."
+            raise _invalid(file, number, "it is no judgement", hint)
     return {query: grades for query, grades in found.items() if any(grade > 0 for grade in grades.values())}
-
-
-def _whole(text: str) -> bool:
-    return text.strip().lstrip("-").isdigit()
 
 
 def _invalid(file: Path, line: int, what: str, hint: str) -> Invalid:

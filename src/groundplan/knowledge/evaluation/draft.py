@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from groundplan.core.errors import Invalid
+from groundplan.core.home import write_atomically
 
 DRAFT: Final = "draft"
 LEAST_CHARS: Final = 120
@@ -67,23 +68,41 @@ def usable(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def accept(file: Path, numbers: Sequence[int], by: str) -> int:
-    """Accept these drafts of a file (lines from 1; none: all of them), as that person; how many were accepted.
+    """Accept these drafts of a file (its lines from 1; none: all of them), as that person; how many were accepted.
 
-    Raises `Invalid` (questions_file, draft_unknown).
+    Raises `Invalid` (questions_file, draft_unknown); then the file is as it was.
     """
     try:
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unusable(f"{file} cannot be read: {error}", "Name a file of drafts in UTF-8.") from error
+    drafts = {at: line for at, text in enumerate(lines, 1) if (line := _draft(text, f"{file}:{at}")) is not None}
+    wanted = set(numbers) or drafts.keys()
+    if unknown := wanted - drafts.keys():
         raise Invalid(
-            f"{file} cannot be read: {error}", code="questions_file", hint="Name a file of drafts."
-        ) from error
-    drafts = {at for at, line in enumerate(lines, 1) if line.get("state") == DRAFT}
-    wanted = set(numbers) or drafts
-    if wanted - drafts:
-        raise Invalid(
-            f"{file}: line {min(wanted - drafts)} is no draft", code="draft_unknown", hint="Name lines that are drafts."
+            f"{file}: line {min(unknown)} is no draft", code="draft_unknown", hint="Name lines that are drafts."
         )
     for at in wanted:
-        lines[at - 1] |= {"state": ACCEPTED, "accepted_by": by}
-    file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+        lines[at - 1] = json.dumps(drafts[at] | {"state": ACCEPTED, "accepted_by": by}, ensure_ascii=False)
+    try:
+        write_atomically(file, "\n".join(lines).encode(), file.stat().st_mode & 0o777)
+    except OSError as error:
+        raise _unusable(f"{file} cannot be written: {error.strerror}", "Give it to this user.") from error
     return len(wanted)
+
+
+def _draft(text: str, place: str) -> dict[str, Any] | None:
+    """A line that is a draft; None for what is none."""
+    if not text.strip():
+        return None
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _unusable(f"{place}: it is no JSON: {error}", "Correct the line, or leave it out.") from error
+    if not isinstance(line, dict):
+        raise _unusable(f"{place}: it is no JSON object", "Correct the line, or leave it out.")
+    return line if line.get("state") == DRAFT else None
+
+
+def _unusable(message: str, hint: str) -> Invalid:
+    return Invalid(message, code="questions_file", hint=hint)

@@ -36,8 +36,8 @@ from groundplan.runtime.postgres import EmbeddedPostgres
 DEPTH = 100
 _BATCH = 256
 
-Progress = Callable[[int, int], None]
-"""Told how many documents are taken over, of how many."""
+Progress = Callable[[str, int, int], None]
+"""Told what was done with how many, of how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def run(home: Home, settings: Settings, encoder: Encoder, labelled: Labelled, pr
             url("search"), kwargs={"autocommit": True}, min_size=1, max_size=1, open=True
         )
         with pool:
-            return _ask(Search(pool, encoder, index), encoder, pool, labelled)
+            return _ask(Search(pool, encoder, index), encoder, pool, labelled, progress)
 
 
 @contextmanager
@@ -107,11 +107,13 @@ def _take_over(conn: Connection[Any], encoder: Encoder, labelled: Labelled, prog
         vectors = encoder.embed([item.text for item in some])
         with conn.transaction():
             trial_store.add(conn, [(item.id, item.title, item.text) for item in some], vectors)
-        progress(start + len(some), len(items))
+        progress("documents are embedded and stored", start + len(some), len(items))
     trial_store.finish(conn, labelled.digest)
 
 
-def _ask(search: Search, encoder: Encoder, pool: ConnectionPool[Any], labelled: Labelled) -> Outcome:
+def _ask(
+    search: Search, encoder: Encoder, pool: ConnectionPool[Any], labelled: Labelled, progress: Progress
+) -> Outcome:
     rankings: tuple[dict[str, Ranking], ...] = ({}, {}, {})
     times = []
     for id, text in labelled.queries.items():
@@ -123,6 +125,7 @@ def _ask(search: Search, encoder: Encoder, pool: ConnectionPool[Any], labelled: 
         times.append((time.perf_counter() - begun) * 1000)
         for ranking, found in zip(rankings, _rank(search, encoder, pool, text), strict=True):
             ranking[id] = found
+        progress("questions are asked", len(times), len(labelled.queries))
     fused, worded, near = (measure(labelled.relevant, ranking) for ranking in rankings)
     return Outcome(fused, worded, near, times, len(labelled.items), len(labelled.queries))
 

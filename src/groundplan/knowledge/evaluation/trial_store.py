@@ -10,7 +10,6 @@ from psycopg import Connection
 from groundplan.core.ids import new_id
 from groundplan.knowledge.halfvec import Halfvec
 from groundplan.knowledge.model import Vectors
-from groundplan.knowledge.parsing.text import clean
 
 SOURCE = "corpus"
 
@@ -33,19 +32,19 @@ def begin(conn: Conn) -> None:
 
 
 def add(conn: Conn, items: Sequence[tuple[str, str, str]], vectors: Vectors) -> None:
-    """(id, title, text), each as a document that everybody may read."""
+    """(id, title, text without what PostgreSQL cannot store), each as a document that everybody may read."""
     ids = [new_id() for _ in items]
     with conn.cursor() as cursor:
         cursor.executemany(
             """INSERT INTO document (id, source, path, title, digest, sensitivity, acl)
                VALUES (%s, %s, %s, %s, '', 'public', acl_of('{public}', '{}'))""",
-            [(id, SOURCE, name, clean(title)) for id, (name, title, _) in zip(ids, items, strict=True)],
+            [(id, SOURCE, name, title) for id, (name, title, _) in zip(ids, items, strict=True)],
         )
         cursor.executemany(
             """INSERT INTO chunk (id, document_id, number, text, start_char, end_char, start_line, end_line, embedding,
                  changed) VALUES (%s, %s, 0, %s, 0, %s, 1, 1, %s::halfvec, nextval('chunk_change'))""",
             [
-                (new_id(), id, clean(text), len(text), Halfvec(vector))
+                (new_id(), id, text, len(text), Halfvec(vector))
                 for id, (_, _, text), vector in zip(ids, items, vectors, strict=True)
             ],
         )
