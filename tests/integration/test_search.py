@@ -333,6 +333,14 @@ def test_what_is_current_comes_before_what_is_overdue(world: World) -> None:
     world.ingest()
     found = [one.path for one in world.ask("ben", "meals allowance")]
     assert found[:2] == ["meals-2026.md", "meals-2021.md"]
+    asked = SearchRequest(
+        workload="w", person=str(world.people["ben"]), query="What allowances for a MEAL?", sources=["handbook"]
+    )
+    explained = world.search.passages(replace(asked, explain=True))[:2]
+    assert [(one.words, one.overdue) for one in explained] == [
+        (["allowances", "MEAL"], year < 2026) for year in (2026, 2021)
+    ]
+    assert not any(one.words or one.overdue for one in world.search.passages(asked)), "only where it is asked for"
 
 
 def test_a_missing_folder_changes_nothing_and_is_told(world: World) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from groundplan.console.render import templates
-from groundplan.knowledge.retrieval.wire import SearchAnswer, Step
+from groundplan.knowledge.retrieval.wire import Passage, SearchAnswer, Step
 
 STEP = Step(name="rerank", deployment="sorter", passages=30, ms=41.5)
 
 
-def shown(*steps: Step) -> str:
-    result: dict[str, Any] = msgspec.to_builtins(SearchAnswer(passages=[], steps=list(steps)))
+def shown(*steps: Step, passages: Sequence[Passage] = ()) -> str:
+    result: dict[str, Any] = msgspec.to_builtins(SearchAnswer(passages=list(passages), steps=list(steps)))
     template = templates.get_template("knowledge_search.html")
     block = "".join(template.blocks["main"](template.new_context({
         "names": ["asked"], "workload": "asked", "q": "leave", "told": "", "result": result, "reasons": {}, "csrf": "c",
@@ -28,6 +29,19 @@ def test_steps_are_told() -> None:
     late = shown(msgspec.structs.replace(STEP, skipped="no answer came within 0.5 s"))
     assert "not put in order sorter was asked for the order of 30 passages: no answer came within 0.5 s." in late
     assert "put" not in shown()
+
+
+def test_each_result_says_what_its_score_is_for() -> None:
+    found = Passage(
+        document="d", path="a.md", title="Leave", source="s", start_line=1, end_line=2, text="Leave is 28 days.",
+        score=0.9, chunk="c", similarity=0.5, words=["leave", "days"],
+    )  # fmt: skip
+    told = shown(passages=[found])
+    assert "score 0.9000: it has leave , days , is similar by 0.5000, and what stands around it counts too" in told
+    bare = msgspec.structs.replace(found, words=[], overdue=True, similarity=None)
+    assert "half of what it would be, because its review is overdue: it has no word of the question, and" in shown(
+        passages=[bare]
+    )
 
 
 def test_an_answer_of_the_playground_leads_to_its_passages_and_a_refusal_to_none() -> None:

@@ -8,12 +8,13 @@ never answers from memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 from uuid import UUID
 
+import msgspec
 import psycopg
 from psycopg import Connection, IsolationLevel
 from psycopg_pool import PoolClosed, PoolTimeout
@@ -206,8 +207,15 @@ class Search:
             best = reordered(best, places, today)
         around = _around(conn, best[: request.k], request.context, ranked)
         chosen = fuse.fit(fuse.widened(best, around, request), request.k, request.max_bytes, explain=request.explain)
+        if request.explain:
+            overdue = {str(one.id) for one, _ in best if fuse.weight(one, today) < 1}
+            chosen = [self._explained(one, request.query, overdue) for one in chosen]
         conflicts = told.conflicts(conn, chosen)
         return Result(chosen, confidence, withheld=withheld, conflicts=conflicts, newer=newer, degraded=draft.degraded)
+
+    def _explained(self, passage: Passage, query: str, overdue: Collection[str]) -> Passage:
+        words = self._analyzer.shared(query, f"{passage.title}\n{passage.head}\n{passage.text}")
+        return msgspec.structs.replace(passage, words=words, overdue=passage.chunk in overdue)
 
     def propose(
         self, query: str, question: Vectors | None, sources: list[str], standing: Standing, limit: int = CANDIDATES

@@ -123,6 +123,10 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     similarity: float | None = None
     """With `explain` only: its own to the question, -1 to 1, exact; the rest of the score is its words and its
     neighbours."""
+    words: list[str] = []
+    """With `explain` only: those of the question that it has, in whatever form, in its title, head or text."""
+    overdue: bool = False
+    """With `explain` only: its document's review is over, so that it counts half."""
 
 
 class Withheld(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ Holds no permissions and no texts; what words are worth is `bm25`.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ _STOP_WORDS: Final = tuple(
     """.split()  # noqa: SIM905 -- a hundred quoted words are no easier to read
 )
 """Words that a question has because it is one, not because of what it is about."""
+_WORD: Final = re.compile(r"[^\W_]+")
 _LARGEST_SEGMENT = 16_000_000
 """Postings above which a segment is not merged further: sorting more at once would take seconds and gigabytes."""
 
@@ -56,6 +58,12 @@ class Analyzer:
         """The terms of a text in order, repeated as often as they stand there."""
         with self._lock:
             return [term for term in self._analyzer.analyze(text) if term]
+
+    def shared(self, question: str, text: str) -> list[str]:
+        """The words of a question, each once and as it was asked, that a text has in whatever form."""
+        said = set(self.terms(text))
+        asked = dict.fromkeys(_WORD.findall(question))
+        return [word for word in asked if not said.isdisjoint(self.terms(word))]
 
 
 @dataclass(frozen=True, slots=True)
