@@ -35,7 +35,7 @@ NEWER = {
     "document": "d3", "path": "handbook/travel-2021.md", "title": "Travel", "newer_document": "d4",
     "newer_path": "handbook/travel-2024.md", "newer_title": "Travel", "newer_source": "handbook",
 }  # fmt: skip
-GROUNDING = Grounding(sources=["handbook"])
+GROUNDING = Grounding(sources=["handbook"], floor=0.4)
 
 
 @dataclass
@@ -49,6 +49,8 @@ class Searcher:
     abstained: bool = False
     away: bool = False
     asked: list[Any] = field(default_factory=list)
+    searched: dict[str, Any] = field(default_factory=dict)
+    """The last search that it was asked for."""
 
     async def handle(self, request: Request, response: Response) -> None:
         body = json.loads(request.body)
@@ -61,6 +63,7 @@ class Searcher:
             told = [[self.nearness] * len(places) for _, places in body["asked"]]
             response.send(200, json.dumps({"nearness": told}).encode())
         else:
+            self.searched = body
             found = {
                 "passages": self.passages, "conflicts": self.conflicts, "newer": self.newer,
                 "abstained": self.abstained,
@@ -74,6 +77,7 @@ class Scene:
     searcher: Searcher
     model: ScriptedModel
     keys: dict[str, str]
+    person: str
 
     async def facts(self, text: str, *, stream: bool = False, workload: str = "assistant") -> dict[str, Any]:
         """The `groundplan` object of an answer that says this."""
@@ -118,7 +122,7 @@ async def scene(database: Database, tmp_path: Path) -> AsyncIterator[Scene]:
         announce(stack.home, "search", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "token")
         person = stack.person("ana@acme.example")
         keys = {name: stack.key(name, person=person) for name in ("assistant", "cached")}
-        yield Scene(stack, searcher, model[0], keys)
+        yield Scene(stack, searcher, model[0], keys, person)
         listener.close()
         await server.drain(0.2)
 
@@ -196,10 +200,17 @@ async def without_passages(scene: Scene) -> None:
     assert "travel-2024.md" in json.loads(scene.model.last.body)["messages"][0]["content"]
 
 
-async def test_how_often_nothing_reaches_the_floor_is_counted(scene: Scene) -> None:
+async def test_how_often_nothing_reaches_the_floor_is_counted_and_told_to_the_model(scene: Scene) -> None:
     await scene.facts("Staff have 30 days of leave [1].")
+    asked = scene.searcher.searched
+    assert (asked["workload"], asked["sources"], asked["floor"]) == ("assistant", ["handbook"], 0.4), "as declared"
+    assert (asked["query"], asked["person"]) == ("How many days of leave?", scene.person)
     scene.searcher.passages, scene.searcher.abstained = [], True
     await scene.facts("Nothing is known of it.")
+    assert scene.model.last is not None
+    told = json.loads(scene.model.last.body)["messages"][0]
+    assert told["role"] == "system" and "in what this person may see. Say that you found nothing" in told["content"]
+    assert TEXT not in told["content"]
     scene.searcher.abstained = False
     await scene.facts("Nothing is known of that.")
     told = parsed((await scene.stack.ask("GET", "/metrics", None)).body)["groundplan_gateway_grounded_calls_total"]

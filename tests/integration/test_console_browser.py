@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -102,6 +103,15 @@ def press(page: Page, selector: str) -> None:
     """Click what leads to another page, and wait for that page."""
     with page.expect_navigation():
         page.click(selector)
+
+
+_SEARCH = "/knowledge/search?workload=staff-assistant&q=What+is+the+daily+allowance+for+meals%3F"
+
+
+def _document(page: Page) -> str:
+    """The page of one."""
+    page.goto("/knowledge/documents?text=2021")
+    return str(page.locator("tbody a").first.get_attribute("href"))
 
 
 def act(page: Page, name: str) -> None:
@@ -377,11 +387,13 @@ def test_a_document_says_what_holds_and_search_what_is_kept_back(page: Page) -> 
     page.select_option("select[name=person]", "ben@acme.example")
     press(page, "form[action='/do/act-as'] button")
     try:
-        page.goto("/knowledge/search?workload=staff-assistant&q=What+is+the+daily+allowance+for+meals%3F")
+        page.goto(_SEARCH)
         main = page.inner_text("main")
         assert "52 EUR" in main
         assert "41 EUR" not in main
         assert "it has a newer version" in main
+        told = page.locator(".passage").first.inner_text()
+        assert re.search(r"score \d\.\d{4}.*: it has daily, allowance, meals, is similar by 0\.\d{4}", told), told
         found = page.url
         call = "019ac3a0-0000-7000-8000-000000000001"
         page.goto(f"{found}&call={call}")
@@ -402,6 +414,54 @@ def test_a_document_says_what_holds_and_search_what_is_kept_back(page: Page) -> 
     page.goto("/knowledge/evaluations")
     chosen = page.locator("td[data-label=Chosen]").all_inner_texts()
     assert sum(map(int, chosen)) == 1, "once: a forged form chooses nothing"
+
+
+def test_knowledge_says_who_owns_it_how_well_it_is_kept_and_who_used_it(page: Page) -> None:
+    page.goto("/knowledge")
+    handbook = page.locator("tr:has(a:text-is('handbook'))")
+    assert handbook.locator("td[data-label=Health] .badge-ok").count() == 1
+    assert handbook.locator("td[data-label=Owner]").inner_text().split() == [
+        "dana@acme.example", "steward", "maria@acme.example",
+    ]  # fmt: skip
+    wait_until(lambda: page.reload() and handbook.locator("td[data-label=Quality] .bar").count(), 60, "it is scored")
+    page.goto("/knowledge/findings?kind=knowledge.duplicate")
+    (copied,) = page.locator("tbody tr").all_inner_texts()
+    assert "remote-work-copy.md" in copied and "maria@acme.example" in copied and "Delete it" in copied
+    page.goto("/knowledge/glossary")
+    assert "home office, telecommuting" in page.locator("tr:has-text('remote work')").inner_text()
+    act(page, "ask-as")
+    page.goto("/knowledge/documents?source=hr-policies&text=salary")
+    press(page, "tbody a >> nth=0")
+    used = page.locator("h2:has-text('Answers that used it') + .scroll")
+    wait_until(lambda: page.reload() and used.count(), 60, "the answer is in the ledger")
+    assert "staff-assistant" in used.inner_text() and "hana@acme.example" in used.inner_text()
+    parts = [one.inner_text() for one in page.locator("main h2").all()]
+    assert {"What holds for it", "Findings", "Versions", "Quality", "Who may read it", "Decide"} <= set(parts)
+    assert page.locator("h2:has-text('Quality') + p .bar").count() == 1
+    assert "source/hr-policies" in page.locator("tr:has-text('owner') td[data-label=From]").first.inner_text()
+
+
+def test_labelled_questions_are_measured_drawn_and_kept(demo: Stack, page: Page, tmp_path: Path) -> None:
+    """Also where the passage that answers stands in two documents, and is quoted from the other one."""
+    file, asks = tmp_path / "questions.jsonl", {"person": "ben@acme.example", "workload": "staff-assistant"}
+    labelled = (
+        {"question": "How many days a week may I work remotely?", "documents": ["handbook/remote-work-copy.md"]},
+        {"question": "What is the daily allowance for meals?", "documents": ["handbook/travel-expenses.md"]},
+    )
+    file.write_text("".join(json.dumps({**one, **asks}) + "\n" for one in labelled))
+    runs = [demo.cli("knowledge", "evaluate", str(file)) for _ in range(2)]
+    assert [run["recall@100"] for run in runs] == [1, 1] and runs[0]["last"] == {}
+    assert runs[1]["last"]["ndcg@10"] == 0
+    page.goto("/knowledge/evaluations")
+    assert page.locator("[role=img] svg:visible").count() == 2
+    assert page.locator("tbody tr:has-text('questions questions.jsonl') svg.trend").count() == 2
+    for path in ("/knowledge/evaluations", _SEARCH, _document(page)):
+        page.set_viewport_size({"width": 400, "height": 800})
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), path
+    file.write_text("\n" + json.dumps({**labelled[0], **asks, "person": "nobody@acme.example"}) + "\n")
+    refused = demo.cli("knowledge", "evaluate", str(file), code=65)["error"]
+    assert refused["message"] == f"{file}:2: nobody has the address nobody@acme.example"
 
 
 def test_somebody_without_a_duty_sees_the_plan_and_their_own_calls_and_is_told_about_the_rest(page: Page) -> None:
