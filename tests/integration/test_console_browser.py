@@ -446,11 +446,12 @@ def test_labelled_questions_are_measured_drawn_and_kept(demo: Stack, page: Page,
     file, asks = tmp_path / "questions.jsonl", {"person": "ben@acme.example", "workload": "staff-assistant"}
     labelled = (
         {"question": "How many days a week may I work remotely?", "documents": ["handbook/remote-work-copy.md"]},
-        {"question": "What is the daily allowance for meals?", "documents": ["handbook/travel-expenses.md"]},
+        {"question": "What is the daily allowance for meals?", "documents": ["handbook/travel-expenses.md", "gone.md"]},
     )
     file.write_text("".join(json.dumps({**one, **asks}) + "\n" for one in labelled))
     runs = [demo.cli("knowledge", "evaluate", str(file)) for _ in range(2)]
-    assert [run["recall@100"] for run in runs] == [1, 1] and runs[0]["last"] == {}
+    assert [run["recall@100"] for run in runs] == [0.75, 0.75] and runs[0]["last"] == {}
+    assert runs[0]["not_there"] == ["gone.md"], "a misspelt name is told, not only missed"
     assert runs[1]["last"]["ndcg@10"] == 0
     page.goto("/knowledge/evaluations")
     assert page.locator("[role=img] svg:visible").count() == 2

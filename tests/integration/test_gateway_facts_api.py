@@ -238,6 +238,14 @@ async def _what_found_nothing_is_kept(stack: Stack, key: str, person: str) -> No
     assert all(until is not None for _, until in told.values())
 
 
+async def _by_tool(stack: Stack, key: str, **headers: str) -> str:
+    """What an agent is given that searches at /mcp."""
+    used = {"name": "search", "arguments": {"query": "How long is paid leave?"}}
+    told = await stack.post("/mcp", key, {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": used}, **headers)
+    assert told.status == 200, told.body
+    return "\n".join(part["text"] for part in told.json["result"]["content"])
+
+
 async def test_a_search_finds_what_the_person_behind_the_key_may_read(stack: Stack, tmp_path: Path) -> None:
     ana, ben = stack.person("ana@acme.example"), stack.person("ben@acme.example")
     keys = {"ana": stack.key(person=ana), "ben": stack.key(person=ben), "acts": stack.key(acts=True)}
@@ -278,6 +286,10 @@ async def test_a_search_finds_what_the_person_behind_the_key_may_read(stack: Sta
         assert [path for _, path, *_ in made.sources] == ["leave.md"], "what was read, durable before it was given"
         await _signals_are_kept(stack, keys, found.json["passages"][0]["document"])
         await _what_found_nothing_is_kept(stack, keys["ben"], ben)
+        assert "(leave.md)" in await _by_tool(stack, keys["ana"])
+        assert await _by_tool(stack, keys["ben"]) == "Nothing was found."
+        assert "(leave.md)" in await _by_tool(stack, keys["acts"], groundplan_on_behalf_of="ana@acme.example")
+        assert await _by_tool(stack, keys["acts"], groundplan_on_behalf_of="ben@acme.example") == "Nothing was found."
         name = stack.database.name
         stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         stack.sql_admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")

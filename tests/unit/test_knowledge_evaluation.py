@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from groundplan.api import labelled
 from groundplan.core.errors import Invalid
@@ -178,14 +180,37 @@ def test_an_answer_that_is_quoted_from_a_copy_counts_where_it_says_so() -> None:
         assert (found["span_recall"], found["mrr@10"]) == (covered, rank)
 
 
+@given(
+    spans=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20)), min_size=1, max_size=3),
+    places=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 20), st.booleans()), max_size=6),
+)
+def test_characters_of_spans_are_covered_once(
+    spans: list[tuple[int, int]], places: list[tuple[int, int, bool]]
+) -> None:
+    """However passages overlap, lie in each other or reach beyond it; those of other documents do not count."""
+    answers = tuple(Span("s/b.md", start, start + length) for start, length in spans)
+    passages = [_passage("b.md" if own else "c.md", start, start + length) for start, length, own in places]
+    shown = {char for start, length, own in places if own for char in range(start, start + length)}
+    wanted = [char in shown for one in answers for char in range(one.start, one.end)]
+    found = figures([Given((), answers, passages, 0.8, abstained=False, milliseconds=1.0)])
+    assert found["span_recall"] == pytest.approx(sum(wanted) / len(wanted), abs=1e-5)
+
+
+def test_a_span_without_end_takes_no_memory() -> None:
+    found = figures(
+        [Given((), (Span("s/b.md", 0, 10**15),), [_passage("b.md", 0, 9)], 0.8, abstained=False, milliseconds=1.0)]
+    )
+    assert found["span_recall"] == 0
+
+
 def test_parts_are_by_source_and_sensitivity_and_drawn() -> None:
-    def given(document: str, *paths: str) -> Given:
+    def one(document: str, *paths: str) -> Given:
         named = [path.partition("/") for path in paths]
         passages = [msgspec.structs.replace(_passage(name, 0, 9), source=source) for source, _, name in named]
         return Given((document,), (), passages, 0.8, False, 1.0)
 
     found = figures(
-        [given("s/a.md", "s/a.md"), given("s/b.md", "s/a.md"), given("hr/c.md", "hr/c.md")],
+        [one("s/a.md", "s/a.md"), one("s/b.md", "s/a.md"), one("hr/c.md", "hr/c.md")],
         {"s/a.md": "internal", "hr/c.md": "restricted"},
     )
     assert {name: row["questions"] for name, row in found["by_source"].items()} == {"s": 2, "hr": 1}
@@ -270,6 +295,10 @@ QUESTION = {"question": "How much leave?", "person": "ben@acme.example", "worklo
         ('{"question": "q", "person": "p", "workload": "w", "documnets": []}', "2: documnets: Extra inputs"),
         ('{"question": "\\ud800", "person": "p", "workload": "w"}', "2: question: Input should be a valid string"),
         ('{"question": "q", "person": "p", "workload": "w", "spans": [{}]}', "2: spans.0.document: Field required"),
+        (
+            '{"question": "q", "person": "p", "workload": "w", "spans": [{"document": "s/a", "start": 5, "end": 5}]}',
+            "2: spans.0: Value error, `end` is not after `start`",
+        ),
         ('{"question": "q\xff', " is not UTF-8 (byte "),
     ],
 )

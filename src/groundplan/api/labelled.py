@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from msgspec import convert, to_builtins
 from psycopg import Connection
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from groundplan.api.context import Services
 from groundplan.api.local import post_local
@@ -35,6 +35,12 @@ class LabelledSpan(BaseModel):
     document: str
     start: Annotated[int, Field(ge=0)]
     end: Annotated[int, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _begins_before_it_ends(self) -> LabelledSpan:
+        if self.end <= self.start:
+            raise ValueError("`end` is not after `start`")
+        return self
 
 
 class LabelledQuestion(BaseModel):
@@ -140,11 +146,13 @@ def asked(conn: Connection[Any], place: str, one: LabelledQuestion) -> dict[str,
 def judged(
     services: Services, questions: Sequence[LabelledQuestion], wanted: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Figures of the questions, each asked as `wanted` says. Raises `Unavailable` where search does not answer."""
+    """Figures of the questions, each asked as `wanted` says, and which of the documents that answer are not there.
+    Raises `Unavailable` where search does not answer."""
     given = [_given(services, one, ask) for one, ask in zip(questions, wanted, strict=True)]
     answering = {document for one in given for document in (*one.documents, *(span.document for span in one.spans))}
     with services.transaction() as conn:
-        return figures(given, asked_store.sensitivities(conn, sorted(answering)))
+        known = asked_store.sensitivities(conn, sorted(answering))
+    return {**figures(given, known), "not_there": sorted(answering - known.keys())}
 
 
 def _given(services: Services, one: LabelledQuestion, ask: dict[str, Any]) -> Given:
@@ -154,7 +162,7 @@ def _given(services: Services, one: LabelledQuestion, ask: dict[str, Any]) -> Gi
     took = (time.perf_counter() - begun) * 1000
     return Given(
         documents=tuple(one.documents),
-        spans=tuple(Span(span.document, span.start, max(span.start + 1, span.end)) for span in one.spans),
+        spans=tuple(Span(span.document, span.start, span.end) for span in one.spans),
         passages=convert(answer["passages"], list[Passage]),
         confidence=float(answer["confidence"]),
         abstained=bool(answer["abstained"]),

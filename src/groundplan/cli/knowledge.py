@@ -19,6 +19,8 @@ from groundplan.core.settings import Settings
 
 _PATIENCE_SECONDS = 3600.0
 """For two thousand questions, also where a reranker orders each."""
+_NAMED = 5
+"""Documents in a line."""
 _MEASURES = ("ndcg@10", "recall@100", "mrr@10")
 app = typer.Typer(help="Documents and search: what is there, and whether it is any good.", rich_markup_mode=None)
 documents.register(app)
@@ -98,6 +100,9 @@ def _asked(client: ControlClient, file: Path) -> dict[str, Any]:
             raise
         place = f"{file}:{lines[int(number) - 1].number}"
         raise Invalid(f"{place}: {what}", code=error.code, hint=error.hint) from error
+    if missing := found["not_there"]:
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        note(f"labelled documents that are not there count as missed: {', '.join(missing[:_NAMED])}{more}")
     return found
 
 

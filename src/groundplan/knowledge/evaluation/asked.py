@@ -99,11 +99,17 @@ def _covered(one: Given) -> float:
     """The part of the characters that stand in a passage, or of which one says that they stand there, too."""
     total = covered = 0
     for span in one.spans:
-        mask = np.zeros(span.end - span.start, dtype=np.bool_)
-        for place in (place for passage in one.passages for place in _places(passage)):
-            if f"{place.source}/{place.path}" == span.document:
-                mask[max(0, place.start_char - span.start) : max(0, place.end_char - span.start)] = True
-        total, covered = total + len(mask), covered + int(mask.sum())
+        places = sorted(
+            (place.start_char, min(place.end_char, span.end))
+            for passage in one.passages
+            for place in _places(passage)
+            if f"{place.source}/{place.path}" == span.document
+        )
+        reached = span.start
+        for start, end in places:
+            covered += max(0, end - max(start, reached))
+            reached = max(reached, end)
+        total += span.end - span.start
     return covered / max(1, total)
 
 
