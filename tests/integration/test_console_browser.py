@@ -405,6 +405,12 @@ def test_a_document_says_what_holds_and_search_what_is_kept_back(page: Page) -> 
         page.goto(found)
         press(page, ".passage button.link >> nth=0")
         assert "/knowledge/documents/" in page.url
+        assert "As everyone." in page.inner_text("main") and "Its owner is fay@acme.example." in page.inner_text("main")
+        assert page.locator("h1 .badge-ok:text-is('approved')").count() == 1
+        page.goto(found)
+        press(page, "a:text-is('Travel and expenses (2021)')")
+        assert page.locator("h1 .badge:text-is('superseded')").count() == 1
+        assert "A newer version exists: Travel and expenses." in page.inner_text("main")
         answer = page.goto("/do/knowledge/click")
         assert answer is not None and answer.status == 200
         assert answer.url.count("/") == 3, "no link from elsewhere chooses a document: it leads to the first page"

@@ -378,6 +378,8 @@ def test_a_reader_without_a_duty_sees_what_a_document_is_and_why(control: Contro
     assert set(found.body) == {"document", "newer", "access"}
     assert (found.body["document"]["path"], found.body["access"]["by"][0]["reader"]) == ("leave.md", "everyone")
     assert not {"origins", "decided", "digest", "notes"} & set(found.body["document"])
+    page = Console(control, "", "", control.sign_in("ben@acme.example")).page(f"/knowledge/documents/{id}")
+    assert "As <b>everyone</b>." in page and "badge-ok" in page and "Who answers for it" in page
 
 
 def test_what_a_legal_hold_keeps_is_read_by_who_decides_about_it_and_told_in_the_log(

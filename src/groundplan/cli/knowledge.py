@@ -151,10 +151,11 @@ def _told(value: dict[str, Any]) -> str:
     if value.get("abstained") is not None:
         parts.append(f"{value['abstained']:.1%} of the questions were not answered")
     if (best := value.get("calibrated")) is not None:
-        parts.append(
-            f"{best['handled_now']:.1%} are answered rightly, or left where nothing answers them; with a floor of"
-            f" {best['floor']:.2f} it would be {best['handled']:.1%} (grounding: {{floor: {best['floor']:.2f}}})"
-        )
+        better = f"with a floor of {best['floor']:.2f} it would be {best['handled']:.1%}"
+        better += f" (grounding: {{floor: {best['floor']:.2f}}})"
+        if best["handled"] <= best["handled_now"]:
+            better = "no other floor does better"
+        parts.append(f"{best['handled_now']:.1%} are answered rightly, or left where nothing answers them; {better}")
     for name, found in (("source", value.get("by_source")), ("sensitivity", value.get("by_sensitivity"))):
         rows = [
             (

@@ -160,7 +160,7 @@ def _conclude(
     quality_store.tell(conn, source.name, unconfined, kinds=[_UNCONFINED], settled=[subject])
     store.finish_source(conn, source.name)
     health = "down" if away else "failing" if tally.bad else "ok"
-    reason = away.message if away else f"{len(tally.bad)} documents cannot be read" if tally.bad else None
+    reason = away.message if away else f"{counted(len(tally.bad), 'document')} cannot be read" if tally.bad else None
     intake_store.set_health(conn, source.name, health, reason)
     done = {
         "added": tally.added, "changed": tally.changed, "deleted": tally.deleted, "readers": tally.readers_changed,

@@ -399,7 +399,7 @@ def _as_reader(conn: Any, caller: Caller, found: dict[str, Any]) -> dict[str, An
         raise _unknown()
     newer = governed_store.one(conn, found["superseded_by"]) if found["superseded_by"] else None
     return {
-        "document": {name: found[name] for name in _READ},
+        "document": {name: found[name] for name in _READ} | {"superseded": found["superseded_by"] is not None},
         "newer": shown.title_of(conn, newer["id"]) if newer is not None and _reads(conn, caller, newer) else None,
         "access": governed_store.why_readable(conn, found["id"], caller.person) if caller.person else None,
     }

@@ -31,6 +31,8 @@ def abstention(figures: Mapping[str, Any]) -> str:
             x=altair.X("floor:Q", title="floor", axis=altair.Axis(tickCount=5, format="~g")),
             y=altair.Y("part:Q", title=None, scale=altair.Scale(domain=[0, 1]), axis=altair.Axis(format="%")),
             color=altair.Color("what:N", title=None, scale=altair.Scale(range=list(COLOURS))),
+            # so that lines on top of each other are seen
+            strokeDash=altair.StrokeDash("what:N", title=None, scale=altair.Scale(range=[[1, 0], [8, 5], [3, 4]])),
         )
     )
     return _svg(chart)
@@ -76,8 +78,16 @@ def _svg(chart: Any) -> str:
     import vl_convert  # noqa: PLC0415 -- heavy
 
     dressed = (
-        chart.configure_axis(labelColor=INK, titleColor=INK, gridColor="#8886", domainColor=INK, tickColor=INK)
-        .configure_legend(labelColor=INK, titleColor=INK)
+        chart.configure_axis(
+            labelColor=INK,
+            titleColor=INK,
+            gridColor="#8886",
+            domainColor=INK,
+            tickColor=INK,
+            labelFontSize=12,
+            titleFontSize=12,
+        )
+        .configure_legend(labelColor=INK, titleColor=INK, labelFontSize=12, orient="bottom", columnPadding=18)
         .configure_view(stroke=None)
     )
     return str(vl_convert.vegalite_to_svg(dressed.to_dict()))

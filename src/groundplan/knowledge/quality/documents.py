@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 from datetime import date, timedelta
 
+from groundplan.core.words import counted
 from groundplan.knowledge.quality.model import KINDS, Look
 from groundplan.ledger.finding import Finding
 
@@ -140,6 +141,6 @@ def _content(look: Look) -> Iterator[Finding]:
         yield finding(look, "knowledge.structure", f"{look.path}: {message}", hint, mark=code)
     for word, title, count in checked.get("glossary", ()):
         yield finding(
-            look, "knowledge.glossary", f"{look.path} says '{word}' {count} times, where '{title}' is meant",
+            look, "knowledge.glossary", f"{look.path} says '{word}' {counted(count, 'time')}, where '{title}' is meant",
             f"Write '{title}'. The glossary says why.", mark=word, count=count,
         )  # fmt: skip
