@@ -220,6 +220,27 @@ def test_what_people_do_with_search_is_added_up_and_tells_nothing_of_them(contro
     assert {"workload": "assistant", **counts} in found["workloads"]
 
 
+def test_how_often_a_document_is_cited_and_does_not_say_so_is_told(control: Control, base: Database) -> None:
+    """Of the last thirty days; what is not decided counts as cited only, and what names no document not at all."""
+    id = one(control, "leave.md")["document"]["id"]
+    now = datetime.now(UTC)
+    rows = [
+        (id, True, now), (id, False, now), (id, None, now), (id, False, now - timedelta(days=31)), ("gone", False, now),
+        (None, False, now),
+    ]  # fmt: skip
+    with connect(base.urls["owner"], autocommit=True) as conn, conn.cursor() as cursor:
+        cursor.executemany(
+            """INSERT INTO call_citation (call_id, number, passage, document, start_char, end_char, answer_start,
+                 answer_end, supported, at) VALUES (%s, 1, 1, %s, 0, 9, 0, 9, %s, %s)""",
+            [(new_id(), *row) for row in rows],
+        )
+    found = control.ask("GET", "/api/knowledge/signals").body["documents"]
+    (row,) = [row for row in found if row["path"] == "leave.md"]
+    assert (row["cited"], row["unsupported"]) == (3, 1)
+    page = Console(control, "", "", control.sign_in("sam@acme.example")).page("/knowledge/evaluations")
+    assert 'data-label="Cited">3<' in page and 'data-label="Not what it says">1<' in page
+
+
 def test_thumbs_of_the_search_page_are_outcomes_of_the_call_that_they_are_about(
     control: Control, base: Database
 ) -> None:
