@@ -7,6 +7,7 @@ import math
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from typer.testing import CliRunner
 
@@ -30,7 +31,7 @@ LONGEST_ID = "".join(map(chr, random.Random(3).choices(range(0x1F300, 0x1F600), 
 
 def _folder(root: Path) -> Path:
     (root / "qrels").mkdir(parents=True)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"_id": f"{subject}-{number}", "title": subject if number == 2 else "", "text": shape.format(subject)}
         for subject in SUBJECTS
         for number, shape in enumerate(SHAPES)
@@ -82,7 +83,7 @@ def test_a_labelled_folder_is_tried_and_tried_again(tmp_path: Path) -> None:
     wanted = measure(relevant, _reference(folder))
     assert {name: found["lexical"][name] for name in wanted.means} == wanted.means
     assert (found["unknown_documents"], found["unknown_queries"]) == (0, 1)
-    assert "1 judged queries are not in queries.jsonl" in done.stderr
+    assert "queries.jsonl does not have, which are not asked: 1" in done.stderr
     again = CliRunner().invoke(app, arguments[:-1], catch_exceptions=False)
     assert "are embedded" not in again.output and "6 of 6 questions are asked" in again.output, "the corpus is there"
     assert "nDCG@10 +0.0000" in again.output

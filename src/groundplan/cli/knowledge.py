@@ -89,7 +89,7 @@ def _asked(client: ControlClient, file: Path) -> dict[str, Any]:
 
     lines, drafts = labelled.lines(file, str(file))
     if drafts:
-        note(f"{drafts} drafts of {file} wait to be accepted and are not asked")
+        note(f"drafts of {file} that wait to be accepted and are not asked: {drafts}")
     try:
         found: dict[str, Any] = client.post(
             "/api/knowledge/evaluate", {"questions": [line.question.model_dump() for line in lines]}
@@ -120,7 +120,7 @@ def _tried(settings: Settings, folder: Path) -> tuple[dict[str, Any], str]:
             f"{labelled.unknown_documents} judgements name documents that are not in corpus.jsonl: they count as missed"
         )
     if labelled.unknown_queries:
-        note(f"{labelled.unknown_queries} judged queries are not in queries.jsonl: they are not asked")
+        note(f"judged queries that queries.jsonl does not have, which are not asked: {labelled.unknown_queries}")
     with threadpool_limits(limits=1, user_api="blas"):
         encoder = load(ensure(settings.models, MINILM.name), precision_of(settings.embedding_precision))
         home = Home(settings.home)
