@@ -76,6 +76,9 @@ CONJUNCTIONS = {
 """Bands that are asked of one source of five, or of the documents whose paths begin with `PATH`, too."""
 PATH = "d19"
 MIDDLE = (0.02, 0.2)
+LEAST_CHUNKS = 1000
+_WARM = 3
+"""Questions of each band whose times do not count."""
 _TEN = 10
 _LEAST_BAND = 10
 _TOGETHER = 20
@@ -291,7 +294,7 @@ def bands(bed: Bed, asked: int, compared: int) -> list[dict[str, Any]]:
                 "of": band.of,
                 "rows": len(rows),
                 **recall(bed, band, bed.corpus.questions[:compared], embedded),
-                **spread(times[3:]),
+                **spread(times[_WARM:]),
                 "cpu_ms": round(cpu_ms, 2),
             }
         )
@@ -432,6 +435,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each number of clients asks")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
+    for name, least in (("chunks", LEAST_CHUNKS), ("asked", _WARM + 1), ("compared", 1), ("seconds", 0.1)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name}: at least {least}")
     with tempfile.TemporaryDirectory(prefix="bench-knowledge-") as folder:
         figures = measure(options.chunks, options.asked, options.compared, options.seconds, Path(folder))
     print(json.dumps(figures, indent=None if options.json else 2))

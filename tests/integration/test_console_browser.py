@@ -392,6 +392,8 @@ def test_a_document_says_what_holds_and_search_what_is_kept_back(page: Page) -> 
         assert "52 EUR" in main
         assert "41 EUR" not in main
         assert "it has a newer version" in main
+        offered = page.locator("select[name=workload] option").all_inner_texts()
+        assert "staff-assistant" in offered and "budget-check" not in offered, "it has no sources"
         told = page.locator(".passage").first.inner_text()
         assert re.search(r"score \d\.\d{4}.*: it has daily, allowance, meals, is similar by 0\.\d{4}", told), told
         found = page.url

@@ -107,7 +107,7 @@ async def search(request: Request, visitor: Signed, workload: str = "", q: str =
     """The playground: what is found for a question, why, and what is kept back. `call`: that was grounded in it, whose
     outcome thumbs are."""
     listed = await visitor.api.get("/api/workloads")
-    names = [row["name"] for row in listed.body["workloads"]] if listed.ok else []
+    names = [row["name"] for row in listed.body["workloads"] if row["sources"]] if listed.ok else []
     result, told = None, ""
     if q and workload:
         body = {"workload": workload, "query": q[:4000], "passages": 8, "explain": True}
