@@ -20,8 +20,8 @@ from groundplan.core import audit
 from groundplan.core.errors import NotFound, Problem
 from groundplan.core.money import PICO
 from groundplan.release import service, store
+from groundplan.release.issue import Signing
 from groundplan.release.priced import declared_or_listed
-from groundplan.release.service import Signing
 from groundplan.release.units import workload_digest
 
 __all__ = ["clock", "conn", "services", "signing"]

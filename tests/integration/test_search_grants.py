@@ -22,7 +22,7 @@ from groundplan.knowledge.ingest import ingest
 from groundplan.knowledge.model import Vectors
 from groundplan.release import service
 from groundplan.release import store as blueprints
-from groundplan.release.service import Signing
+from groundplan.release.issue import Signing
 from groundplan.testing import ManualClock
 from groundplan.testing.database import Database
 

@@ -14,10 +14,10 @@ from groundplan.core.errors import Conflict
 from groundplan.core.home import Home
 from groundplan.governance import model as governance_model
 from groundplan.governance.service import Answer, Approver
-from groundplan.release import service
+from groundplan.release import approvals, service
 from groundplan.release import store as release_store
+from groundplan.release.issue import Signing
 from groundplan.release.model import problem_json
-from groundplan.release.service import Signing
 
 Db = Connection[Any]
 Files = Mapping[str, str]
@@ -52,31 +52,31 @@ class Releases:
         return done.to_json()
 
     def approve(self, conn: Db, approver: Approver, change: UUID, answer: Answer) -> dict[str, Any]:
-        return service.approve(conn, self._signing, approver, change, answer).to_json()
+        return approvals.approve(conn, self._signing, approver, change, answer).to_json()
 
     def refuse(self, conn: Db, approver: Approver, change: UUID, answer: Answer) -> dict[str, Any]:
-        done = service.refuse(conn, self._signing, approver, change, answer)
+        done = approvals.refuse(conn, self._signing, approver, change, answer)
         return {"change": str(done.id), "state": done.state}
 
     def ask(
         self, conn: Db, actor: str, kind: str, subject: str, what: Mapping[str, Any], reason: str
     ) -> governance_model.Change:
         """Ask for something beside the blueprint."""
-        return service.ask(conn, self._signing, actor, kind, subject, what, reason)
+        return approvals.ask(conn, self._signing, actor, kind, subject, what, reason)
 
     def ask_parts(
         self, conn: Db, actor: str, reason: str, workload: str | None, files: Files | None
     ) -> list[governance_model.Change]:
         """Ask for what production uses without an approval."""
-        return service.ask_parts(conn, self._signing, actor, reason, workload=workload, files=files)
+        return approvals.ask_parts(conn, self._signing, actor, reason, workload=workload, files=files)
 
     def missing_of(self, conn: Db, change: UUID) -> list[dict[str, Any]]:
         """What a waiting change of a workload uses without an approval."""
-        return [problem_json(each) for each in service.missing_of(conn, self._signing, change)]
+        return [problem_json(each) for each in approvals.missing_of(conn, self._signing, change)]
 
     def expire(self, conn: Db, change: governance_model.Change) -> int | None:
         """End an approval; the number of the blueprint that is without what it allowed, where there is one."""
-        return service.expire(conn, self._signing, change).number
+        return approvals.expire(conn, self._signing, change).number
 
     def advance(self, conn: Db, unwell: frozenset[str]) -> int | None:
         """The number of the blueprint in which changes of place went a step further, where there is one."""
@@ -87,5 +87,5 @@ class Releases:
         return service.reprice(conn, self._signing).number
 
     def withdraw(self, conn: Db, actor: str, change: UUID) -> dict[str, Any]:
-        done = service.withdraw(conn, self._signing, actor, change)
+        done = approvals.withdraw(conn, self._signing, actor, change)
         return {**done.to_json(), "policy": done.policy}

@@ -1,0 +1,180 @@
+"""Approvals of what is declared, each in the caller's transaction: given, refused, withdrawn, ended, asked for.
+
+With the last one that a change needs it is decided again by today's rules and served. `governance` keeps the approvals;
+the caller commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.blueprint import model as bp
+from groundplan.blueprint.artifact import decode
+from groundplan.catalog.loader import load_files
+from groundplan.core import audit
+from groundplan.core.errors import Invalid, NotFound, Problem
+from groundplan.governance import service as governance
+from groundplan.governance import store as changes
+from groundplan.governance.model import ASKED, Change
+from groundplan.governance.parts import AT_GATEWAYS, check_asked, dearest, price_declared
+from groundplan.governance.service import Answer, Approver
+from groundplan.release import people, store, units
+from groundplan.release.issue import (
+    Files,
+    Release,
+    Signing,
+    accepted,
+    issue,
+    keep,
+    newest,
+    planned,
+    served_by,
+    term_for,
+)
+from groundplan.release.model import Applied, Plan, in_force
+from groundplan.release.plan import without
+
+_TO_ALL = Answer()
+
+
+def approve(
+    conn: Connection[Any], signing: Signing, approver: Approver, change_id: UUID, answer: Answer = _TO_ALL
+) -> Applied:
+    """Record an approval. With the last one needed the change is decided again by today's rules and served.
+
+    Raises what `governance.approve` raises, and `Invalid` where today's rules refuse it (the approval is not kept).
+    """
+    store.lock(conn)
+    stored = newest(conn)
+    served = served_by(stored)
+    at = signing.clock.now()
+    separation = served.blueprint.separation
+    change = governance.approve(conn, approver, change_id, answer, separation=separation, at=at)
+    if not change.complete:
+        return Applied(None, ((change.id, change.waits_for),))
+    if change.type in ASKED or change.renews is not None:
+        serves = stored.number if _is_served(served.blueprint, change) else None
+        governance.settle(conn, change, serves, term_for(served, change, at), at=at)
+        return Applied(None)
+    files = changes.sources_of(conn, change.id)
+    workspace = load_files(files)
+    result = accepted(planned(conn, signing, workspace, served, governance.standing(conn), people.left(conn)))
+    _approved_parts(result, change)
+    release = Release(conn, signing, stored, approver.actor, f"approved change {change.id}", files, at)
+    return issue(release, workspace, result, settled=change)
+
+
+def refuse(
+    conn: Connection[Any], signing: Signing, approver: Approver, change_id: UUID, answer: Answer = _TO_ALL
+) -> Change:
+    """Refuse a change by a duty of it."""
+    separation = served_by(newest(conn)).blueprint.separation
+    return governance.refuse(conn, approver, change_id, answer, separation=separation, at=signing.clock.now())
+
+
+def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUID) -> Applied:
+    """Take back a request or an approval. Served content that lost an approval is gone from the blueprint made here."""
+    store.lock(conn)
+    stored = newest(conn)
+    at = signing.clock.now()
+    change, lost = governance.withdraw(conn, actor, change_id, at=at)
+    if lost and change.type in AT_GATEWAYS:
+        return Applied(None, policy=changes.policy_number(conn))
+    if not lost:
+        waits = ((change.id, change.waits_for),) if change.state == "pending" else ()
+        return Applied(None, waits)
+    reason = f"approval of change {change.id} withdrawn"
+    release = Release(conn, signing, stored, actor, reason, stored.sources, at)
+    return _taken_out(release, decode(stored.body), change)
+
+
+def ask(
+    conn: Connection[Any], signing: Signing, actor: str, kind: str, subject: str, what: Mapping[str, Any], reason: str
+) -> Change:
+    """Ask for something beside the blueprint (`governance.ask`), under the company's present terms.
+
+    Raises `Invalid` (`approval_kind`, `approval_reach`) besides.
+    """
+    check_asked(kind, subject, what)
+    served = served_by(newest(conn))
+    seats, at = in_force(served).seats, signing.clock.now()
+    price = price_declared(served.blueprint, governance.digest_asked(kind, subject, what)) if kind == "model" else {}
+    return governance.ask(conn, actor, kind, subject, what, reason, seats=seats, at=at, price=price)
+
+
+def ask_parts(
+    conn: Connection[Any], signing: Signing, actor: str, reason: str, *, workload: str | None, files: Files | None
+) -> list[Change]:
+    """Ask for whatever production uses, or is declared to use (`files`; None: as served and as it waits), that has no
+    approval which holds. Only of one `workload` where it is named. What was asked for already is not asked again.
+
+    Raises `Invalid` for files that cannot be read, `NotFound` (`workload_unknown`).
+    """
+    stored = newest(conn)
+    served = served_by(stored)
+    result = planned(
+        conn, signing, load_files(stored.sources if files is None else files), served, governance.standing(conn)
+    )
+    known = {item.workload for item in result.placements}
+    if workload is not None and workload not in known:
+        raise NotFound(
+            f"there is no workload {workload}", code="workload_unknown", hint=f"Name one of {', '.join(sorted(known))}."
+        )
+    found = [lapse.part for name, lapse in result.lapses if workload in (None, name)]
+    wanted = {part.digest: part for part in found}
+    price = {digest: dearest(part.price for part in found if part.digest == digest) for digest in wanted}
+    seats, at = in_force(served).seats, signing.clock.now()
+    return [
+        governance.ask(
+            conn, actor, part.kind, part.subject, part.what, reason, seats=seats, at=at, price=price[part.digest]
+        )
+        for part in wanted.values()
+    ]
+
+
+def missing_of(conn: Connection[Any], signing: Signing, change_id: UUID) -> tuple[Problem, ...]:
+    """What a change of a workload that waits uses without an approval, as its last approval would be refused for."""
+    change = changes.change_by_id(conn, change_id)
+    stored = store.newest(conn)
+    if change is None or stored is None or change.state != "pending" or change.type != "workload" or change.renews:
+        return ()
+    workspace = load_files(changes.sources_of(conn, change.id))
+    result = planned(conn, signing, workspace, served_by(stored), governance.standing(conn))
+    return tuple(each for item in result.pending if item.subject == change.subject for each in item.missing)
+
+
+def _approved_parts(result: Plan, change: Change) -> None:
+    """Refuse the last approval of what uses something that nobody has approved."""
+    missing = tuple(problem for item in result.pending if item.subject == change.subject for problem in item.missing)
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise Invalid(f"{missing[0].message}{more}", code=missing[0].code, hint=missing[0].hint, problems=missing)
+
+
+def expire(conn: Connection[Any], signing: Signing, change: Change) -> Applied:
+    """End an approval whose time and grace are over. Served content is gone from the blueprint made here."""
+    store.lock(conn)
+    stored = newest(conn)
+    at = signing.clock.now()
+    governance.expire(conn, change, at=at)
+    if change.type != "workload":
+        return Applied(None)
+    reason = f"approval of change {change.id} expired"
+    release = Release(conn, signing, stored, audit.SYSTEM, reason, stored.sources, at)
+    return _taken_out(release, decode(stored.body), change)
+
+
+def _taken_out(release: Release, served: bp.Blueprint, change: Change) -> Applied:
+    """Release what is served without what a change was about; nothing where that is not served."""
+    if not _is_served(served, change):
+        return Applied(None)
+    blueprint = without(served, change.subject.partition("/")[2])
+    return Applied(keep(release, blueprint, [f"removed {change.subject}"]))
+
+
+def _is_served(blueprint: bp.Blueprint, change: Change) -> bool:
+    return (change.subject, change.digest) in set(units.served_units(blueprint))
