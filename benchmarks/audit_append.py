@@ -11,10 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
-import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +21,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.provenance import commit, machine
 
 from groundplan.core.audit.entry import Entry, gateway_actor
 from groundplan.core.audit.log import AuditLog
@@ -60,14 +64,6 @@ def disk_p50_ms(folder: Path) -> float:
     return statistics.median(times) * 1000
 
 
-def commit() -> str:
-    """The commit of this checkout, or unknown."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
-
-
 def measure(folder: Path, seconds: float, group: int) -> dict[str, object]:
     """Append groups for about `seconds` of appending and return the figures."""
     times: list[float] = []
@@ -88,7 +84,7 @@ def measure(folder: Path, seconds: float, group: int) -> dict[str, object]:
         "fdatasync_p50_ms": round(disk_p50_ms(folder), 3),
         "entries": total,
         "group": group,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": machine(),
         "commit": commit(),
     }
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
-import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -22,6 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.provenance import commit, machine
 
 from groundplan.core.audit.checkpoint import VerifierKey, parse_checkpoint, parse_note, sign
 from groundplan.core.audit.log import AuditLog
@@ -273,7 +276,7 @@ def measure(folder: Path, mutations: int, seed: int) -> dict[str, object]:
         "seconds": round(time.perf_counter() - begun, 1),
         "entries": SIZE,
         "seed": seed,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": machine(),
         "commit": commit(),
     }
 
@@ -315,14 +318,6 @@ def _keep(folder: Path, witness: Witness, note: bytes) -> None:
     (folder / FOLDER).mkdir()
     (folder / FOLDER / witness.public.id.hex()).write_bytes(note)
     (folder / FOLDER / f"{witness.public.id.hex()}.pub").write_text(witness.public.encode())
-
-
-def commit() -> str:
-    """The commit of this checkout, or unknown."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def main() -> None:

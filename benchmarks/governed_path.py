@@ -12,9 +12,7 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +27,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.policy import policies
+from benchmarks.provenance import commit, machine
 from tests.unit.call_rig import Rig, call_rig
 
 from groundplan.blueprint import model as bp
@@ -121,14 +120,6 @@ async def measure(pairs: int, calls: int) -> dict[str, Any]:
     }
 
 
-def commit() -> str:
-    """The commit of this checkout, or unknown."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
-
-
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -138,7 +129,7 @@ def main() -> None:
     options = parser.parse_args()
     figures = uvloop.run(measure(options.pairs, options.calls)) | {
         "targets": {"added_by_rules_ms": 0.03},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": machine(),
         "load": round(os.getloadavg()[0], 1),
         "commit": commit(),
     }

@@ -16,9 +16,7 @@ import importlib
 import json
 import logging
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -32,6 +30,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
 
 from benchmarks import guardrail_rates
 from benchmarks.personal_data import MAKERS, Labelled, texts
+from benchmarks.provenance import commit, machine
 
 from groundplan.core import detect
 from groundplan.core.settings import load_settings
@@ -201,14 +200,6 @@ def _lines(path: Path) -> Iterable[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
-def commit() -> str:
-    """The commit of this checkout, or unknown."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
-
-
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -237,7 +228,7 @@ def main() -> None:
         "judge": guardrail_rates.judge(options.judge, options.judge_model, key, load_settings().models),
         "texts": len(sample),
         "targets": {"all_checks_us": 1000, "least_f1": 0.9},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": machine(),
         "load": round(os.getloadavg()[0], 1),
         "commit": commit(),
     }

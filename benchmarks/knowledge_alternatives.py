@@ -24,8 +24,8 @@ from typing import Any
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.knowledge_machine import commit
 from benchmarks.knowledge_texts import passages
+from benchmarks.provenance import commit
 
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.prepare import shingles, sketch, words_of

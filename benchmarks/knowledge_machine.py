@@ -6,9 +6,7 @@ Measures nothing by itself.
 from __future__ import annotations
 
 import os
-import platform
 import shlex
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +18,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.gateway_bed import DISTURBED, machine_busy
+from benchmarks.provenance import commit, machine
 
 
 class Watch:
@@ -53,17 +52,9 @@ def run(corpus: str) -> dict[str, Any]:
     return {
         "corpus": corpus,
         "command": f"python {shlex.join([script, *sys.argv[1:]])}",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": machine(),
         "commit": commit(),
     }
-
-
-def commit() -> str:
-    """The commit of this checkout, or unknown."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def _own_seconds() -> float:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +34,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.knowledge_chunking import Question, questions_of
-from benchmarks.knowledge_machine import commit
+from benchmarks.provenance import commit, machine
 
 TARGET: Final = 0.005
 PAIRS: Final[tuple[tuple[Precision, Precision], ...]] = (
@@ -145,7 +143,7 @@ def figures(folder: Path) -> dict[str, Any]:
         "target": TARGET,
         "questions": len(asked),
         "passages": len(passages.texts),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": machine(),
         "commit": commit(),
     }
 

@@ -11,11 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
+import sys
 import time
 from pathlib import Path
+
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.provenance import commit, machine
 
 from groundplan.blueprint import model as bp
 from groundplan.gateway.guard.gate import Gate
@@ -131,14 +135,6 @@ def unsliced(made: bp.Blueprint, groups: dict[str, frozenset[str]], rounds: int)
     return timed(times)[0]
 
 
-def commit() -> str:
-    """The commit of this checkout, or unknown."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
-
-
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -148,7 +144,7 @@ def main() -> None:
     options = parser.parse_args()
     figures = measure(options.policies, options.rounds) | {
         "targets": {"uncached_p50_us": 70, "uncached_p99_us": 300, "cached_us": 5},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": machine(),
         "load": round(os.getloadavg()[0], 1),
         "commit": commit(),
     }

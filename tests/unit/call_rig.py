@@ -50,9 +50,11 @@ class Fixed:
 
     policy: Policy
     catalog: Catalog | None
+    seconds: float = 0.0
+    """Since it was last heard that the policy is the newest."""
 
     def age(self) -> float:
-        return 0.0
+        return self.seconds
 
     def remaining(self, budget: Budget, period: str) -> int:  # noqa: ARG002 -- the protocol's signature
         return budget.limit

@@ -185,11 +185,20 @@ async def test_a_key_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 async def test_a_torn_entry_of_another_worker_is_read_when_it_is_whole(tmp_path: Path) -> None:
-    other = tmp_path / f"idempotency-{new_id()}.log"
-    other.write_bytes(ONE[:20])
-    answers = made(tmp_path)
-    await answers.begin(TWO, BODY, NOW)
-    answers.mark(TWO, NOW)
+    apart, shared = tmp_path / "apart", tmp_path / "shared"
+    apart.mkdir()
+    shared.mkdir()
+    made(apart).mark(ONE, NOW)
+    (log,) = apart.glob("idempotency-*.log")
+    other, written = shared / log.name, log.read_bytes()
+    other.write_bytes(written[:-10])
+    answers = made(shared)
+    await answers.begin(ONE, BODY, NOW)
+    assert answers.mark(ONE, NOW) == [], "half an entry says nothing"
+    answers.forget(ONE)
+    other.write_bytes(written)
+    await answers.begin(ONE, BODY, NOW)
+    assert answers.mark(ONE, NOW) == [HOLDER]
     answers.close()
 
 

@@ -4,32 +4,29 @@ afterwards."""
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import hashlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 from tests.integration.gateway_stack import Reply, blueprint, deployment, parse, scripted, workload
-from tests.unit.call_rig import PATIENT, until
+from tests.unit.call_rig import BOUND, LIMIT, PATIENT, Closed, Fixed, until
 
-from groundplan.blueprint.model import Budget, Deployment
+from groundplan.blueprint.model import Deployment
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.core.money import PICO
-from groundplan.gateway.budgets.leases import Quota, Slices
+from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.caching.idempotency import Answers, Holder
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.journal.records import read_segment
-from groundplan.gateway.policy.snapshot import Catalog, KeyEntry, Policy, index
+from groundplan.gateway.policy.snapshot import KeyEntry, Policy, index
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.upstream.targets import Targets
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
@@ -37,58 +34,6 @@ from groundplan.testing import ManualClock
 from groundplan.testing.scripted import Script, ScriptedModel
 
 KEY = "gp_unit"
-LIMIT = PICO
-BOUND = 20 * 10_000_000
-"""20 tokens of output at 10 USD a million."""
-
-
-@dataclass
-class Fixed:
-    """A policy and a blueprint that do not change."""
-
-    policy: Policy
-    catalog: Catalog | None
-    seconds: float = 0.0
-
-    def age(self) -> float:
-        return self.seconds
-
-    def remaining(self, budget: Budget, period: str) -> int:  # noqa: ARG002 -- the protocol's signature
-        return budget.limit
-
-    def used(self, workload: str, person: str) -> tuple[int, int]:  # noqa: ARG002 -- the protocol's signature
-        return 0, 0
-
-    def count(self, workload: str, person: str) -> None:  # noqa: ARG002 -- the protocol's signature
-        return None
-
-    def stop(self, workload: str, call: UUID) -> None:  # noqa: ARG002 -- the protocol's signature
-        self.policy = dataclasses.replace(self.policy, kills=self.policy.kills | {f"workload/{workload}"})
-
-
-@dataclass
-class Closed:
-    """A lender that lends nothing more."""
-
-    asked: list[str] = field(default_factory=list)
-    connected: bool = True
-
-    def told_empty(self, name: str, period: str) -> bool:  # noqa: ARG002 -- the protocol's signature
-        return self.connected
-
-    async def acquire(
-        self,
-        token: tuple[bytes, int],  # noqa: ARG002 -- the protocol's signature
-        charges: Sequence[Charge],
-        declared: Any,  # noqa: ARG002
-        blueprint: int = 0,  # noqa: ARG002
-    ) -> str | None:
-        self.asked.append(charges[0].budget)
-        await asyncio.sleep(0)
-        return charges[0].budget
-
-    def remaining(self, quota: Quota, period: str) -> int:  # noqa: ARG002 -- the protocol's signature
-        return quota.limit
 
 
 @dataclass
