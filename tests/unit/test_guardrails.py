@@ -308,14 +308,13 @@ def test_a_schema_is_told_where_it_does_not_fit() -> None:
     assert misfit(schema, '{"a": "x"}') == "a: type" and misfit(schema, "no") == "it is no JSON"
 
 
-def test_the_catalog_says_which_checks_need_the_whole_answer() -> None:
+def test_checks_that_need_the_whole_answer_are_known_beforehand() -> None:
     rule = GuardrailRule.model_validate(
         {"output": {"schema": {"type": "object"}, "grounded": True, "languages": ("en",)}, "mode": "shadow"}
     )
-    assert rule.output.needs_whole == ("schema", "grounded", "languages")
     made = guardrails(rule)
     assert made is not None and made.shadow
-    assert Guard.of(made).whole == rule.output.needs_whole
+    assert Guard.of(made).whole == ("schema", "grounded", "languages")
     assert Checks("output", {}, Company(), denied([]), None).empty
 
 

@@ -275,7 +275,7 @@ def _key(services: Services, caller: Caller, workload: str, person: str | None) 
         known_workload(current_blueprint(conn), workload)
         who = None if person is None else named(conn, person)
         actor = caller.actor if who is None else ActingAs(person_actor(who), caller.real)
-        made = identity.create_key(conn, actor, workload, who, False, expires)
+        made = identity.create_key(conn, actor, workload, who, expires=expires)
         number = store.policy_number(conn)
     effect_of(services, number)
     return made

@@ -57,7 +57,7 @@ def _key(services: Services, caller: Caller, workload: str) -> tuple[UUID, str]:
     expires = services.clock.now() + timedelta(minutes=KEY_MINUTES)
     with services.transaction() as conn:
         known_workload(current_blueprint(conn), workload)
-        made = identity.create_key(conn, caller.actor, workload, caller.person, False, expires)
+        made = identity.create_key(conn, caller.actor, workload, caller.person, expires=expires)
         number = store.policy_number(conn)
     effect_of(services, number)
     return made

@@ -11,7 +11,6 @@ from groundplan.catalog.fields import LIST, Duration, Lines, ModelName, Name, Pa
 from groundplan.catalog.hosting import HourPrice, RegionName, TonnePrice
 from groundplan.catalog.weights import Needs
 
-CURVES = ("steady", "business-hours", "spiky", "campaign", "burst")
 ModelNames = Annotated[tuple[ModelName, ...], LIST, list_schema({"type": "string", "examples": ["acme/llama-3.1-8b"]})]
 Shares = dict[RegionName, Percent]
 

@@ -118,18 +118,6 @@ class OutputChecks(Strict):
     """Personal data as Presidio's pattern recognisers see it, beside `personal_data`. Needs the whole answer, and the
     extra groundplan[governance]."""
 
-    @property
-    def needs_whole(self) -> tuple[str, ...]:
-        """Checks that need the whole answer, so that a stream is held back to its end."""
-        found = {
-            "schema": self.schema_ is not None,
-            "grounded": self.grounded,
-            "languages": bool(self.languages),
-            "judge": self.judge is not None,
-            "presidio": self.presidio != "off",
-        }
-        return tuple(name for name, there in found.items() if there)
-
 
 class GuardrailRule(Strict):
     """Checks of what goes in and comes out. Without this block nothing is checked and nothing is held back."""

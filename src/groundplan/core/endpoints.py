@@ -57,12 +57,6 @@ def lookup(home: Home, name: str) -> Endpoint | None:
     return found if found is not None and lives(found.pid) else None
 
 
-def lookup_all(home: Home) -> tuple[Endpoint, ...]:
-    """All living announcements, by name."""
-    found = (_read(path) for path in sorted(_folder(home).glob("*.json")))
-    return tuple(one for one in found if one is not None and lives(one.pid))
-
-
 def _folder(home: Home) -> Path:
     return home.run / "endpoints.d"
 

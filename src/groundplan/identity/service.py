@@ -1,8 +1,7 @@
 """Changes of live policy: each changes its rows, takes the next policy number and records itself in one transaction.
 
 The transaction is the caller's; the gateways hear of it at the commit. Each returns the number, for `effective`. Does
-not decide who may ask for a change (`holds_duty` helps), and puts no personal data in the audit log: people are named
-by id.
+not decide who may ask for a change, and puts no personal data in the audit log: people are named by id.
 """
 
 from __future__ import annotations
@@ -41,6 +40,8 @@ POLICY_LEASE_S = 1.0
 """How long a gateway may serve without having heard that its policy is the newest."""
 DEFAULT_GRACE_S = 60.0
 """How much longer, unless its workload says otherwise (restricted: 0)."""
+PLAIN_KEY = KeyTerms()
+"""Acts for nobody else, from anywhere, within the budgets of its workload."""
 
 
 def genesis_people(conn: Connection[Any], company: GenesisPeople, actor: str = "operator") -> dict[str, UUID]:
@@ -210,27 +211,19 @@ def hand_over(conn: Connection[Any], actor: str, leaver: UUID, to: UUID) -> list
     return moved
 
 
-def holds_duty(conn: Connection[Any], person_id: UUID, duty: str, subject: str) -> bool:
-    """Whether an active person holds the duty for the subject, or for the whole company."""
-    return store.holds(conn, person_id, duty, (subject, COMPANY))
-
-
 def create_key(
     conn: Connection[Any],
     actor: str,
     workload: str,
     person_id: UUID | None = None,
-    terms: KeyTerms | bool = False,
+    terms: KeyTerms = PLAIN_KEY,
     expires: datetime | None = None,
 ) -> tuple[UUID, str]:
     """(id, secret) of a new key for a workload and its own user. The secret is shown once and kept nowhere.
 
-    `terms`: what it may do; a bool says only whether it acts for others. Raises `NotFound` (`unknown_person`),
-    `Conflict` (`already_left`), `Invalid` (`expires`).
+    Raises `NotFound` (`unknown_person`), `Conflict` (`already_left`), `Invalid` (`expires`).
     """
     now = datetime.now(UTC)
-    if isinstance(terms, bool):
-        terms = KeyTerms(acts_for_others=terms)
     if expires is not None and (expires.tzinfo is None or expires <= now):
         raise Invalid("a key cannot have expired already", code="expires", hint="Give a future time with its zone.")
     if person_id is not None and not _person(conn, person_id).active:

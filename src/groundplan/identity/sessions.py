@@ -16,7 +16,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.core.audit import OPERATOR, ActingAs, person_actor, record
-from groundplan.core.errors import Conflict, Denied, NotFound, Unauthenticated, Unavailable
+from groundplan.core.errors import Conflict, NotFound, Unauthenticated, Unavailable
 from groundplan.core.home import Home, write_atomically
 from groundplan.identity import session_store, store
 from groundplan.identity.model import Proof, Session
@@ -119,16 +119,6 @@ def act_as(conn: Connection[Any], token: str, person_id: UUID | None, now: datet
     subject = _who(person_id or session.person_id)
     record(conn, action="session.act_as", actor=session_actor(session), subject=subject, detail={"demo": True})
     return replace(session, acting_as=person_id)
-
-
-def check_csrf(session: Session, token: str | None) -> None:
-    """Raises `Denied` (`csrf`) unless a write carries the session's own token."""
-    if not hmac.compare_digest(session.csrf.encode(), (token or "").encode("utf-8", "surrogatepass")):
-        raise Denied(
-            "the request does not come from the console's own page",
-            code="csrf",
-            hint="Reload the page and try again; programs send X-CSRF-Token, or a bearer token instead of a cookie.",
-        )
 
 
 def session_actor(session: Session) -> str:

@@ -160,18 +160,6 @@ def duties(conn: Connection[Any], subject: str | None = None, person_id: UUID | 
     return [Duty(of, duty, Person(*who)) for of, duty, *who in found]
 
 
-def holds(conn: Connection[Any], person_id: UUID, duty: str, subjects: Sequence[str]) -> bool:
-    """Whether an active person holds the duty for one of the subjects."""
-    return bool(
-        rows(
-            conn,
-            """SELECT 1 FROM duty d JOIN person p ON p.id = d.person_id
-               WHERE p.active AND p.id = %s AND d.duty = %s AND d.subject = ANY (%s)""",
-            (person_id, duty, list(subjects)),
-        )
-    )
-
-
 def insert_duty(conn: Connection[Any], subject: str, duty: str, person_id: UUID) -> None:
     conn.execute("INSERT INTO duty (subject, duty, person_id) VALUES (%s, %s, %s)", (subject, duty, person_id))
 
@@ -230,12 +218,6 @@ def insert_key(conn: Connection[Any], key: ApiKey, hash: bytes) -> None:
 def api_key(conn: Connection[Any], id: UUID) -> ApiKey | None:
     found = rows(conn, _KEY + " WHERE id = %s", (id,))
     return _api_key(found[0]) if found else None
-
-
-def api_keys(conn: Connection[Any], workload: str | None = None) -> list[ApiKey]:
-    """Newest first."""
-    found = rows(conn, _KEY + " WHERE %s::text IS NULL OR workload = %s ORDER BY id DESC", (workload, workload))
-    return [_api_key(row) for row in found]
 
 
 def _api_key(row: tuple[Any, ...]) -> ApiKey:

@@ -42,11 +42,6 @@ def to_usd(amount: int, rate: int) -> int:
     return int((Decimal(amount) * rate / PICO).to_integral_value(ROUND_HALF_EVEN))
 
 
-def from_usd(amount: int, rate: int) -> int:
-    """10^-12 units of picodollars."""
-    return int((Decimal(amount) * PICO / rate).to_integral_value(ROUND_HALF_EVEN))
-
-
 def rates_in_usd(rates: Rates, rate: int) -> Rates:
     """Rates whose amounts are in another currency, each rounded up, so that a cost is never understated."""
 

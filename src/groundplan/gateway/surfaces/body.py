@@ -120,14 +120,6 @@ def has_tokens(given: object) -> bool:
     return isinstance(given, list) and not all(isinstance(each, str) for each in given)
 
 
-def message_text(content: msgspec.Raw) -> str:
-    """Text of a message's content: a string, a list of text parts, or null. Raises `Invalid` for other parts."""
-    parts = message_parts(content)
-    if parts.images:
-        raise Invalid("content of type image_url is not supported", code="content_unsupported", hint="Send text only.")
-    return parts.text
-
-
 def message_parts(content: msgspec.Raw, *, media: bool = False) -> Parts:
     """The parts of a message's content: text, images, and with `media` audio and files. Raises `Invalid` for others.
 

@@ -32,8 +32,6 @@ HEAVY: Final = "document_heavy"
 """Refused by a process that may not use enough memory for it."""
 MAX_LINK: Final = 2000
 """Characters of an address: what is longer is none."""
-SHINGLE: Final = 2
-"""Words that are sketched together."""
 
 _WORD = re.compile(r"\w+")
 _OLD: Final = {"doc": "docx", "xls": "xlsx", "ppt": "pptx"}

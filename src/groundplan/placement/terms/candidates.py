@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from math import ceil, inf
 
 from groundplan.placement.terms import network, rules
 from groundplan.placement.terms.availability import enough
@@ -278,8 +277,3 @@ def _judged(
         hours = w.move_hours * (1.5 if candidate.kind == "build" else 1.0)
         move = hours * company.policy.people_usd / company.policy.payback_months
     return replace(candidate, rules=broken, terms={**candidate.terms, "move": move})
-
-
-def whole_units(units: float) -> int:
-    """Units that must be there for a load."""
-    return 0 if units in (0.0, inf) else ceil(units)

@@ -8,8 +8,6 @@ from datetime import date
 from groundplan.placement.reference.store import load, origins
 from groundplan.placement.terms.facts import SiteFacts
 
-EU_AREA = "EU"
-
 
 def area_of(region: str | None) -> str | None:
     """The area of a provider's region, or the area itself; None: not known."""
