@@ -65,7 +65,9 @@ def reference() -> str:
 
 
 def _title(name: str) -> str:
-    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
+    """What a part is called: `CacheRule` is cache, `ProviderKeyDoc` is provider key."""
+    words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).split()
+    return " ".join(words[:-1] if words[-1] in ("doc", "rule") else words)
 
 
 def _table(heading: str, definition: dict[str, Any]) -> str:
