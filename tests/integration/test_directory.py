@@ -21,7 +21,7 @@ from tests.integration.test_api_control import Answer, Control, running
 
 from groundplan.core.errors import Invalid
 from groundplan.identity.oidc import Provider, is_verified
-from groundplan.identity.scim import USER
+from groundplan.identity.scim_body import USER
 from groundplan.identity.scim_bulk import REQUEST
 from groundplan.testing.database import Cluster
 

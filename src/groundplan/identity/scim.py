@@ -20,23 +20,32 @@ from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.identity import directory_store as store
 from groundplan.identity import service
 from groundplan.identity.directory_store import DirectoryGroup, DirectoryPerson
-from groundplan.identity.genesis import normal_email
+from groundplan.identity.scim_body import (
+    GROUP,
+    MOST,
+    USER,
+    Json,
+    display_name,
+    email_of,
+    id_of,
+    is_active,
+    members_of,
+    no_patch,
+    operations_of,
+    put_attribute,
+    text_of,
+    user_name_of,
+    written,
+)
 from groundplan.identity.scim_selected import selected
 from groundplan.identity.store import duties, next_policy_number
 
-USER = "urn:ietf:params:scim:schemas:core:2.0:User"
-GROUP = "urn:ietf:params:scim:schemas:core:2.0:Group"
 ERROR = "urn:ietf:params:scim:api:messages:2.0:Error"
 MEDIA_TYPE = "application/scim+json"
 PREFIX = "/api/scim/"
 LIST = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
-MOST = 200
-MOST_EMAILS = 20
 _FILTER = re.compile(r'\s*(\w+)\s+eq\s+"((?:[^"\\]|\\.){1,200})"\s*', re.IGNORECASE)
-_EMAIL_AT = re.compile(r'emails\[(type|primary) eq "?(\w{1,40})"?\]', re.IGNORECASE)
-_EMAIL_PATH = 'emails[type eq "work"].value'
 _MEMBER = re.compile(r'members\[value eq "([0-9a-fA-F-]{36})"\]')
-Json = Mapping[str, Any]
 Id = TypeVar("Id", bound="DirectoryPerson | DirectoryGroup")
 
 
@@ -73,6 +82,11 @@ def _listed(
     start, count = max(page.start, 1), min(max(page.count, 0), MOST)
     total, found = read(conn, store.Wanted(_wanted(page.filter, by), start, count, page.sort_by, page.descending))
     items = [selected(shown(each), page.attributes, page.excluded) for each in found]
+    return list_response(items, total, start)
+
+
+def list_response(items: list[dict[str, Any]], total: int, start: int = 1) -> dict[str, Any]:
+    """A page of a list: `items` from number `start` on, of `total`."""
     return {
         "schemas": [LIST], "totalResults": total, "startIndex": start, "itemsPerPage": len(items), "Resources": items,
     }  # fmt: skip
@@ -99,10 +113,7 @@ def list_all(conn: Connection[Any], page: Page) -> dict[str, Any]:
     items = [
         selected(each, page.attributes, page.excluded) for each in (*map(user_json, first), *map(group_json, rest))
     ]
-    return {
-        "schemas": [LIST], "totalResults": people + groups, "startIndex": start, "itemsPerPage": len(items),
-        "Resources": items,
-    }  # fmt: skip
+    return list_response(items, people + groups, start)
 
 
 def user(conn: Connection[Any], id: UUID) -> dict[str, Any]:
@@ -115,51 +126,51 @@ def create_user(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any]
 
     Raises `Conflict` (`duplicate_person`), `Invalid`.
     """
-    email, user_name = _email(body), _user_name(body)
+    email, user_name = email_of(body), user_name_of(body)
     known = store.with_email(conn, email)
     if known is not None and known.managed:
         raise Conflict(f"there is a user {user_name} already", code="duplicate_person", hint="PUT or PATCH it.")
     if store.user_name_of_another(conn, user_name, None if known is None else known.id):
         raise Conflict(f"there is a user {user_name} already", code="duplicate_person", hint="PUT or PATCH it.")
     if known is None:
-        service.add_person(conn, actor, email, _display(body, email))
+        service.add_person(conn, actor, email, display_name(body, email))
         id = service.find_person(conn, email).id
     else:
         id = known.id
-    _keep(conn, id, body, user_name)
-    _set_active(conn, actor, _user(conn, id), _active(body, True))
+    store.keep_person(conn, id, written(body, user_name))
+    _set_active(conn, actor, _user(conn, id), is_active(body, True))
     return user(conn, id)
 
 
 def replace_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
     """Make a person what the directory says. Raises `NotFound`, `Conflict`, `Invalid`."""
-    old, email, user_name = _user(conn, id), _email(body), _user_name(body)
+    old, email, user_name = _user(conn, id), email_of(body), user_name_of(body)
     if store.user_name_of_another(conn, user_name, id):
         raise Conflict(f"there is another user {user_name}", code="duplicate_person", hint="Use another userName.")
     holder = store.with_email(conn, email)
     if holder is not None and holder.id != id:
         raise Conflict(f"{email} is somebody else's", code="duplicate_person", hint="Use another address.")
-    name = _display(body, email)
+    name = display_name(body, email)
     if (old.email, old.name) != (email, name):
         number = next_policy_number(conn, "person", f"person/{id}", True)
         store.rename(conn, id, email, name)
         record(conn, action="person.renamed", actor=actor, subject=f"person/{id}", detail={"policy": number})
-    _keep(conn, id, body, user_name)
-    _set_active(conn, actor, old, _active(body, old.active))
+    store.keep_person(conn, id, written(body, user_name))
+    _set_active(conn, actor, old, is_active(body, old.active))
     return user(conn, id)
 
 
 def patch_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
     """Apply a PatchOp. Raises as `replace_user`, and `Invalid` (`scim_patch`)."""
     wanted = user_json(_user(conn, id))
-    for kind, path, value in _operations(body):
+    for kind, path, value in operations_of(body):
         if not path:
             if not isinstance(value, Mapping):
-                raise _no_patch("a value without a path must be an object")
+                raise no_patch("a value without a path must be an object")
             for name, each in value.items():
-                _put(wanted, str(name), each, kind)
+                put_attribute(wanted, str(name), each, kind)
         else:
-            _put(wanted, path, value, kind)
+            put_attribute(wanted, path, value, kind)
     return replace_user(conn, actor, id, wanted)
 
 
@@ -184,8 +195,8 @@ def create_group(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any
     if id is None:
         service.add_group(conn, actor, name, "group")
         id = store.groups(conn, store.Wanted(name, 1, 1))[1][0].id
-    store.keep_group(conn, id, _text(body.get("externalId")))
-    _set_members(conn, actor, _group(conn, id), _members(body.get("members")))
+    store.keep_group(conn, id, text_of(body.get("externalId")))
+    _set_members(conn, actor, _group(conn, id), members_of(body.get("members")))
     return group(conn, id)
 
 
@@ -200,8 +211,8 @@ def replace_group(conn: Connection[Any], actor: str, id: UUID, body: Json) -> di
             hint="Make a new group, share with it, then delete this one.",
         )
     if "externalId" in body:
-        store.keep_group(conn, id, _text(body.get("externalId")))
-    _set_members(conn, actor, old, _members(body.get("members")))
+        store.keep_group(conn, id, text_of(body.get("externalId")))
+    _set_members(conn, actor, old, members_of(body.get("members")))
     return group(conn, id)
 
 
@@ -209,17 +220,17 @@ def patch_group(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict
     """Apply a PatchOp to the members, or set externalId. Raises `Invalid` (`scim_patch`)."""
     old = _group(conn, id)
     members = set(old.members)
-    for kind, path, value in _operations(body):
+    for kind, path, value in operations_of(body):
         one = _MEMBER.fullmatch(path)
         if one is not None and kind == "remove":
-            members.discard(_uuid(one.group(1)))
+            members.discard(id_of(one.group(1)))
         elif path.lower() in ("members", ""):
             given = value.get("members", []) if path == "" and isinstance(value, Mapping) else value
-            members = _changed(kind, members, _members(given), everything=value is None)
+            members = _changed(kind, members, members_of(given), everything=value is None)
         elif path.lower() in ("externalid", "displayname"):
             replace_group(conn, actor, id, {path: value, "members": [{"value": str(each)} for each in members]})
         else:
-            raise _no_patch(f"groups have no {path[:60]}")
+            raise no_patch(f"groups have no {path[:60]}")
     _set_members(conn, actor, old, frozenset(members))
     return group(conn, id)
 
@@ -282,152 +293,6 @@ def _set_members(conn: Connection[Any], actor: str, old: DirectoryGroup, wanted:
         service.remove_member(conn, actor, old.name, id)
 
 
-def _changed(kind: str, members: set[UUID], given: frozenset[UUID], *, everything: bool) -> set[UUID]:
-    if kind == "add":
-        return members | given
-    if kind == "replace":
-        return set(given)
-    return set() if everything else members - given
-
-
-def _keep(conn: Connection[Any], id: UUID, body: Json, user_name: str) -> None:
-    name = body.get("name")
-    parts = name if isinstance(name, Mapping) else {}
-    said = store.Written(
-        external_id=_text(body.get("externalId")),
-        user_name=user_name,
-        given_name=_text(parts.get("givenName")) or "",
-        family_name=_text(parts.get("familyName")) or "",
-        display_name=_text(body.get("displayName")),
-        formatted=_text(parts.get("formatted")),
-        emails=_emails(body.get("emails")) or None,
-    )
-    store.keep_person(conn, id, said)
-
-
-def _put(wanted: dict[str, Any], path: str, value: Any, kind: str) -> None:
-    """One attribute of a user; unknown ones are passed over, as the standard allows for what is not supported."""
-    names = {
-        "username": "userName", "displayname": "displayName", "active": "active", "externalid": "externalId",
-        "emails": "emails", "name": "name",
-    }  # fmt: skip
-    first, _, rest = path.partition(".")
-    if first.lower().startswith("emails["):
-        wanted["emails"] = _one_email(wanted["emails"], first, rest, None if kind == "remove" else value)
-        return
-    name = names.get(first.lower())
-    if name is None:
-        return
-    if kind == "remove":
-        value = None
-    if name == "name" and rest:
-        wanted["name"] = {**(wanted.get("name") or {}), rest: value}
-    else:
-        wanted[name] = value
-
-
-def _one_email(emails: list[dict[str, Any]], path: str, part: str, value: Any) -> list[dict[str, Any]]:
-    """The addresses with another value at the one that a path names; None takes it out."""
-    named = _EMAIL_AT.fullmatch(path)
-    if named is None or part.lower() not in ("", "value"):
-        raise _no_patch(f"emails are named as in {_EMAIL_PATH}")
-    field, said = named.group(1).lower(), named.group(2).lower()
-    others = [each for each in emails if str(each.get(field, "")).lower() != said]
-    old = next(
-        (each for each in emails if each not in others), {"type": said} if field == "type" else {"primary": True}
-    )
-    changed = value if isinstance(value, Mapping) else {"value": value}
-    return others if value is None else [*others, {**old, **changed}]
-
-
-def _operations(body: Json) -> list[tuple[str, str, Any]]:
-    """(add | replace | remove, path, value) of each operation."""
-    given = body.get("Operations")
-    if not isinstance(given, list) or len(given) > MOST:
-        raise _no_patch(f"send at most {MOST} Operations")
-    found: list[tuple[str, str, Any]] = []
-    for each in given:
-        kind = str(each.get("op", "")).lower() if isinstance(each, Mapping) else ""
-        path = each.get("path") or "" if isinstance(each, Mapping) else ""
-        if kind not in ("add", "replace", "remove") or not isinstance(path, str):
-            raise _no_patch("each has op add, replace or remove")
-        found.append((kind, path.removeprefix(f"{USER}:").removeprefix(f"{GROUP}:"), each.get("value")))
-    return found
-
-
-def _members(given: object) -> frozenset[UUID]:
-    if given is None:
-        return frozenset()
-    items = given if isinstance(given, list) else [given]
-    return frozenset(_uuid(each.get("value") if isinstance(each, Mapping) else None) for each in items)
-
-
-def _wanted(filter: str | None, attribute: str) -> str | None:
-    if not filter:
-        return None
-    found = _FILTER.fullmatch(filter)
-    if found is None or found.group(1).lower() != attribute:
-        raise Invalid(f"this filter is not supported: {filter[:80]}", code="scim_filter", hint=f'{attribute} eq "…"')
-    return found.group(2).replace('\\"', '"').replace("\\\\", "\\")
-
-
-def _email(body: Json) -> str:
-    given = body.get("emails")
-    items = [each for each in given if isinstance(each, Mapping)] if isinstance(given, list) else []
-    first = next((each for each in items if each.get("primary") is True), items[0] if items else None)
-    return normal_email(str((first or {}).get("value") or body.get("userName") or ""))
-
-
-def _emails(given: object) -> list[dict[str, Any]]:
-    """All addresses, in lower case, with their type; the first is the one that is used where none is primary."""
-    items = [each for each in given if isinstance(each, Mapping)] if isinstance(given, list) else []
-    if len(items) > MOST_EMAILS:
-        raise Invalid(f"at most {MOST_EMAILS} emails are kept", code="scim_emails", hint="Send fewer.")
-    return [
-        {
-            "value": normal_email(str(each.get("value") or "")),
-            **{part: said for part in ("type", "display") if (said := _text(each.get(part)))},
-            **({"primary": each["primary"]} if isinstance(each.get("primary"), bool) else {}),
-        }
-        for each in items
-    ]
-
-
-def _user_name(body: Json) -> str:
-    name = body.get("userName")
-    if not isinstance(name, str) or not name.strip() or len(name) > 254 or not name.isprintable():
-        raise Invalid("a user needs a userName", code="scim_user_name", hint="Send userName.")
-    return name.strip()
-
-
-def _display(body: Json, email: str) -> str:
-    name = body.get("name")
-    parts = name if isinstance(name, Mapping) else {}
-    full = f"{_text(parts.get('givenName')) or ''} {_text(parts.get('familyName')) or ''}".strip()
-    return _text(body.get("displayName")) or _text(parts.get("formatted")) or full or email
-
-
-def _active(body: Json, otherwise: bool) -> bool:
-    """Some directories send the word. What is not said stays: nobody comes back because an attribute was left out."""
-    given = body.get("active")
-    return otherwise if given is None else given is not False and str(given).lower() != "false"
-
-
-def _text(value: object) -> str | None:
-    if not isinstance(value, str) or not value.strip():
-        return None
-    return "".join(part if part.isprintable() else " " for part in value.strip()[:254])
-
-
-def _uuid(value: object) -> UUID:
-    try:
-        return UUID(str(value))
-    except ValueError as error:
-        raise NotFound(
-            f"there is no {str(value)[:60]}", code="unknown_person", hint="GET /Users lists them."
-        ) from error
-
-
 def _user(conn: Connection[Any], id: UUID) -> DirectoryPerson:
     found = store.person(conn, id)
     if found is None:
@@ -442,8 +307,21 @@ def _group(conn: Connection[Any], id: UUID) -> DirectoryGroup:
     return found
 
 
-def _no_patch(why: str) -> Invalid:
-    return Invalid(f"this PATCH cannot be read: {why}", code="scim_patch", hint="See RFC 7644, section 3.5.2.")
+def _wanted(filter: str | None, attribute: str) -> str | None:
+    if not filter:
+        return None
+    found = _FILTER.fullmatch(filter)
+    if found is None or found.group(1).lower() != attribute:
+        raise Invalid(f"this filter is not supported: {filter[:80]}", code="scim_filter", hint=f'{attribute} eq "…"')
+    return found.group(2).replace('\\"', '"').replace("\\\\", "\\")
+
+
+def _changed(kind: str, members: set[UUID], given: frozenset[UUID], *, everything: bool) -> set[UUID]:
+    if kind == "add":
+        return members | given
+    if kind == "replace":
+        return set(given)
+    return set() if everything else members - given
 
 
 KINDS = {

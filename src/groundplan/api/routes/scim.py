@@ -13,6 +13,7 @@ from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
 from groundplan.core.errors import NotFound, TooLarge
 from groundplan.identity import scim, scim_bulk, scim_schemas
+from groundplan.identity.scim_body import GROUP, MOST, USER
 from groundplan.identity.scim_selected import selected
 
 
@@ -61,7 +62,7 @@ def service_provider() -> dict[str, Any]:
         "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig"],
         "patch": {"supported": True},
         "bulk": {"supported": True, "maxOperations": scim_bulk.MOST, "maxPayloadSize": BULK_BYTES},
-        "filter": {"supported": True, "maxResults": scim.MOST},
+        "filter": {"supported": True, "maxResults": MOST},
         "changePassword": no,
         "sort": {"supported": True},
         "etag": no,
@@ -80,10 +81,7 @@ def service_provider() -> dict[str, Any]:
 def list_schemas() -> dict[str, Any]:
     """The attributes of users and groups that are kept."""
     items = scim_schemas.schemas()
-    return {
-        "schemas": [scim.LIST], "totalResults": len(items), "startIndex": 1, "itemsPerPage": len(items),
-        "Resources": items,
-    }  # fmt: skip
+    return scim.list_response(items, len(items))
 
 
 @router.get("/Schemas/{id}")
@@ -114,11 +112,9 @@ def resource_types() -> dict[str, Any]:
             "id": name, "name": name, "endpoint": f"/{name}s", "schema": schema,
             "meta": {"resourceType": "ResourceType", "location": f"ResourceTypes/{name}"},
         }
-        for name, schema in (("User", scim.USER), ("Group", scim.GROUP))
+        for name, schema in (("User", USER), ("Group", GROUP))
     ]  # fmt: skip
-    return {
-        "schemas": [scim.LIST], "totalResults": 2, "startIndex": 1, "itemsPerPage": 2, "Resources": items,
-    }  # fmt: skip
+    return scim.list_response(items, len(items))
 
 
 def _part(attributes: Names = None, excluded: Excluded = None) -> tuple[str | None, str | None]:
