@@ -17,9 +17,7 @@ import asyncio
 import hashlib
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -39,15 +37,17 @@ if str(Path(__file__).parents[1]) not in sys.path:
 
 from benchmarks.gateway_bed import HERE, KEY, Installation, blueprint
 from benchmarks.gateway_load import request_bytes
+from benchmarks.provenance import commit, machine
 
 from groundplan.blueprint.content import Grounding, Source
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.database import database_url
 from groundplan.core.ids import new_id
+from groundplan.governance import rulings
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
 from groundplan.governance.parts import Part, parts_of
-from groundplan.governance.service import Answer, Approver
+from groundplan.governance.rulings import Answer, Approver
 from groundplan.governance.validity import Term
 from groundplan.identity import service as identity
 from groundplan.identity.store import insert_duty
@@ -167,7 +167,7 @@ class Stops:
             made = governance.ask(
                 conn, "operator", kind, part.subject, part.what, "measured", seats=1, at=now
             )  # fmt: skip
-            change = governance.approve(conn, self._approver, made.id, Answer(), separation="enforced", at=now)
+            change = rulings.approve(conn, self._approver, made.id, Answer(), separation="enforced", at=now)
             assert change.complete
             year = now.date() + timedelta(days=365)
             governance.settle(conn, change, None, Term(year, year), at=now)
@@ -180,7 +180,7 @@ class Stops:
         with psycopg.connect(self._url) as conn:
             (change,) = [each for each in changes.changes(conn, ["applied"]) if each.digest == digest]
             begun = time.monotonic()
-            governance.withdraw(conn, self._approver.actor, change.id, at=datetime.now(UTC))
+            rulings.withdraw(conn, self._approver.actor, change.id, at=datetime.now(UTC))
             number = changes.policy_number(conn)
             conn.commit()
             return self._effective(conn, number, begun)
@@ -351,14 +351,6 @@ async def _security(made: Installation, stops: Stops) -> dict[str, Any]:
     }
 
 
-def commit() -> str:
-    """The commit of this checkout, or unknown."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
-
-
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -372,7 +364,7 @@ def main() -> None:
         figures = uvloop.run(measure(made, options.rate, options.rounds)) | {
             "gateways": options.workers,
             "targets": {"effective_max_s": 1.0, "served_after_effective": 0},
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+            "machine": machine(),
             "load": round(os.getloadavg()[0], 1),
             "commit": commit(),
         }

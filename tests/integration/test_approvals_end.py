@@ -32,7 +32,7 @@ from groundplan.governance import service as governance
 from groundplan.governance import store as governance_store
 from groundplan.governance.model import Change
 from groundplan.governance.policy import exceptions
-from groundplan.governance.service import Answer, Approver
+from groundplan.governance.rulings import Answer, Approver
 from groundplan.governance.validity import Term, announced, phase, term_of
 from groundplan.identity import service as identity
 from groundplan.ledger import finding_store

@@ -31,7 +31,7 @@ from groundplan.gateway.journal.shipper import Shipper
 from groundplan.governance import service as governance
 from groundplan.governance.parts import reach_declared
 from groundplan.governance.register.versions import KIND
-from groundplan.governance.service import Answer, Approver
+from groundplan.governance.rulings import Answer, Approver
 from groundplan.governance.store import changes
 from groundplan.identity import service as identity
 from groundplan.ledger import finding_store

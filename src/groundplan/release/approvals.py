@@ -14,14 +14,16 @@ from psycopg import Connection
 
 from groundplan.blueprint import model as bp
 from groundplan.blueprint.artifact import decode
+from groundplan.catalog.explain import refusal
 from groundplan.catalog.loader import load_files
 from groundplan.core import audit
-from groundplan.core.errors import Invalid, NotFound, Problem
+from groundplan.core.errors import NotFound, Problem
+from groundplan.governance import rulings
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
 from groundplan.governance.model import ASKED, Change
 from groundplan.governance.parts import AT_GATEWAYS, check_asked, dearest, price_declared
-from groundplan.governance.service import Answer, Approver
+from groundplan.governance.rulings import Answer, Approver
 from groundplan.release import people, store, units
 from groundplan.release.issue import (
     Files,
@@ -46,14 +48,14 @@ def approve(
 ) -> Applied:
     """Record an approval. With the last one needed the change is decided again by today's rules and served.
 
-    Raises what `governance.approve` raises, and `Invalid` where today's rules refuse it (the approval is not kept).
+    Raises what `rulings.approve` raises, and `Invalid` where today's rules refuse it (the approval is not kept).
     """
     store.lock(conn)
     stored = newest(conn)
     served = served_by(stored)
     at = signing.clock.now()
     separation = served.blueprint.separation
-    change = governance.approve(conn, approver, change_id, answer, separation=separation, at=at)
+    change = rulings.approve(conn, approver, change_id, answer, separation=separation, at=at)
     if not change.complete:
         return Applied(None, ((change.id, change.waits_for),))
     if change.type in ASKED or change.renews is not None:
@@ -73,7 +75,7 @@ def refuse(
 ) -> Change:
     """Refuse a change by a duty of it."""
     separation = served_by(newest(conn)).blueprint.separation
-    return governance.refuse(conn, approver, change_id, answer, separation=separation, at=signing.clock.now())
+    return rulings.refuse(conn, approver, change_id, answer, separation=separation, at=signing.clock.now())
 
 
 def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUID) -> Applied:
@@ -81,7 +83,7 @@ def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUI
     store.lock(conn)
     stored = newest(conn)
     at = signing.clock.now()
-    change, lost = governance.withdraw(conn, actor, change_id, at=at)
+    change, lost = rulings.withdraw(conn, actor, change_id, at=at)
     if lost and change.type in AT_GATEWAYS:
         return Applied(None, policy=changes.policy_number(conn))
     if not lost:
@@ -151,8 +153,7 @@ def _approved_parts(result: Plan, change: Change) -> None:
     """Refuse the last approval of what uses something that nobody has approved."""
     missing = tuple(problem for item in result.pending if item.subject == change.subject for problem in item.missing)
     if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise Invalid(f"{missing[0].message}{more}", code=missing[0].code, hint=missing[0].hint, problems=missing)
+        raise refusal(missing)
 
 
 def expire(conn: Connection[Any], signing: Signing, change: Change) -> Applied:

@@ -19,6 +19,7 @@ from psycopg import Connection
 
 from groundplan.blueprint import model as bp
 from groundplan.blueprint.artifact import decode, digest, encode, sign
+from groundplan.catalog.explain import refusal
 from groundplan.catalog.loader import load_served
 from groundplan.catalog.workspace import Workspace
 from groundplan.core import audit, canonical
@@ -113,21 +114,16 @@ def planned(
 
 def accepted(result: Plan) -> Plan:
     """The plan, or `Invalid` with every refusal at its place."""
-    if not result.refusals:
-        return result
-    first = result.refusals[0]
-    more = f" (and {len(result.refusals) - 1} more)" if len(result.refusals) > 1 else ""
-    raise Invalid(
-        f"{first.message}{more}", code=first.code, hint=first.hint, where=first.where, problems=result.refusals
-    )
+    if result.refusals:
+        raise refusal(result.refusals)
+    return result
 
 
 def verified(blueprint: bp.Blueprint) -> bp.Blueprint:
     """The blueprint, or `Invalid` where the verifier finds a broken rule."""
     problems = tuple(verify(blueprint))
     if problems:
-        first = problems[0]
-        raise Invalid(first.message, code=first.code, hint=first.hint, problems=problems)
+        raise refusal(problems)
     return blueprint
 
 

@@ -18,7 +18,7 @@ from groundplan.api.effect import effect_of, effect_of_blueprint
 from groundplan.api.who import names_for
 from groundplan.core.errors import Denied
 from groundplan.governance import store as governance
-from groundplan.governance.service import Answer, Approver
+from groundplan.governance.rulings import Answer, Approver
 
 router = APIRouter(tags=["changes"])
 MOST_FILES = 1000

@@ -21,7 +21,7 @@ from groundplan.core.errors import Invalid, NotFound
 from groundplan.governance import store as changes
 from groundplan.governance.policy import cedar, declared, exception_store, exceptions, shadow
 from groundplan.governance.policy.vocabulary import groups_named
-from groundplan.governance.service import Answer
+from groundplan.governance.rulings import Answer
 from groundplan.identity import service as identity
 from groundplan.identity.model import Person
 from groundplan.release import service as release

@@ -16,7 +16,7 @@ from groundplan.api.routes.sign_in import session_of
 from groundplan.core.errors import Conflict, NotFound
 from groundplan.governance import store as governance
 from groundplan.governance.model import Change
-from groundplan.governance.service import Answer, Approver
+from groundplan.governance.rulings import Answer, Approver
 from groundplan.identity import terminals
 
 router = APIRouter(tags=["changes"])
