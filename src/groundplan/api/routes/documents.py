@@ -18,6 +18,7 @@ from groundplan.api.caller import Caller, Reader, SignedIn, require_duty, sees_a
 from groundplan.api.context import Services, Using
 from groundplan.api.knowledge_upkeep import clear_answers
 from groundplan.api.local import post_local
+from groundplan.api.people import named
 from groundplan.api.served import current_blueprint
 from groundplan.core.audit import record
 from groundplan.core.database import connect, database_url
@@ -170,12 +171,7 @@ def access(document_id: UUID, person: str, services: Using, _: Reader) -> dict[s
     """Why somebody may read a document, or may not: its readers that they are, and the groups on the way to each."""
     with services.transaction() as conn:
         found_document(conn, document_id)
-        row = conn.execute("SELECT id FROM person WHERE email = %s", (person.strip().lower(),)).fetchone()
-        if row is None:
-            raise NotFound(
-                f"nobody has the address {person}", code="person_unknown", hint="`groundplan people` lists all."
-            )
-        return {"person": person, **governed_store.why_readable(conn, document_id, row[0])}
+        return {"person": person, **governed_store.why_readable(conn, document_id, named(conn, person))}
 
 
 @router.post("/knowledge/documents/{document_id}/decide")
