@@ -228,7 +228,7 @@ def test_the_supervisor_restarts_it_at_the_same_port(tmp_path: Path) -> None:
     with cleaned(Home(tmp_path)) as home, Supervisor(home) as supervisor:
         steps: list[str] = []
         start_database(supervisor, SETTINGS, steps.append)
-        assert "starting PostgreSQL" in steps
+        assert steps == ["preparing the database"]
         url = database_url(home, SETTINGS, "owner")
         assert revision(url) == head()
         (state,) = supervisor.states()

@@ -23,10 +23,8 @@ def start_database(supervisor: Supervisor, settings: Settings, progress: Callabl
         server = EmbeddedPostgres(home, progress=progress)
         supervisor.after(server.close)
         server.open()
-        progress("starting PostgreSQL")
         supervisor.start(server.process())
         server.prepared()
-    progress("checking the schema")
     migrate(database_url(home, settings, "owner"))
 
 

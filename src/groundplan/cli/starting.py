@@ -1,0 +1,177 @@
+"""The steps of `groundplan up` from nothing to ready, and the local services that a later blueprint needs.
+
+What processes there are is `processes`; keeping them alive is the supervisor's.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from groundplan.api.genesis import genesis_if_empty, take_up_keys
+from groundplan.api.served import current_or_none, local_services
+from groundplan.blueprint.model import Blueprint
+from groundplan.cli import processes
+from groundplan.cli.client import ControlClient, read_token
+from groundplan.cli.listeners import Listeners
+from groundplan.cli.progress import Steps
+from groundplan.core.database import connect, database_url
+from groundplan.core.endpoints import lookup
+from groundplan.core.errors import GroundplanError, Unavailable
+from groundplan.core.home import Home
+from groundplan.core.settings import Settings
+from groundplan.runtime.child import tail
+from groundplan.runtime.database import start_database
+from groundplan.runtime.models import ensure
+from groundplan.runtime.supervisor import Process, Supervisor
+
+READY_SECONDS = 180.0
+FOLLOW_SECONDS = 2.0
+MOST_DEATHS = 5
+
+
+class Start:
+    """The steps from nothing to ready, in order."""
+
+    def __init__(self, home: Home, settings: Settings, folder: Path | None, demo: bool, steps: Steps) -> None:
+        self.home = home
+        self.settings = settings
+        self.folder = folder
+        self.demo = demo
+        self.steps = steps
+
+    def database(self, supervisor: Supervisor) -> None:
+        """Start PostgreSQL (unless there is an external one) and bring its schema up to date."""
+        take_up_keys(self.home)
+        start_database(supervisor, self.settings, self.steps.say)
+        self.steps.say("database is ready")
+
+    def declare(self) -> Blueprint | None:
+        """Make blueprint 1 from the workspace where there is none; return what is served."""
+        made = genesis_if_empty(self.home, self.settings, self.folder, self.demo)
+        with connect(database_url(self.home, self.settings, "control")) as connection:
+            blueprint = current_or_none(connection)
+        if made:
+            self.steps.say("blueprint 1 is made from the workspace")
+        elif blueprint is None:
+            self.steps.say("nothing is declared yet: `groundplan apply -w DIR` makes blueprint 1")
+        return blueprint
+
+    def workers(self, listeners: Listeners, count: int) -> list[Process]:
+        """The processes of the gateway."""
+        drain, leave = self.settings.drain_seconds, self.settings.reload_drain_seconds
+        return [processes.gateway(self.home, listeners, slot, drain, leave) for slot in range(count)]
+
+    def processes(
+        self, supervisor: Supervisor, listeners: Listeners, workers: int, blueprint: Blueprint | None
+    ) -> None:
+        """Fetch models and start all processes; none waits for another."""
+        supervisor.announce(listeners.gateway_url, listeners.control_url)
+        supervisor.start(processes.control(self.home, listeners.control.fileno(), self.folder, self.demo))
+        supervisor.start(processes.shipper(self.home))
+        for worker in self.workers(listeners, workers):
+            supervisor.start(worker)
+        for name in local_services(blueprint):
+            self.models((name,))
+            self.service(supervisor, name)
+
+    def models(self, services: tuple[str, ...]) -> None:
+        """Fetch and check the model files that services need."""
+        for model in processes.models_for(services):
+            ensure(self.settings.models, model, self.steps.bytes)
+
+    def service(self, supervisor: Supervisor, name: str) -> None:
+        """Start the local service of that name, unless it runs or is not ours."""
+        process = processes.service(self.home, name)
+        if process is not None and all(state.name != name for state in supervisor.states()):
+            supervisor.start(process)
+
+    def until_ready(self, supervisor: Supervisor, listeners: Listeners, workers: int) -> ControlClient:
+        """Wait until control answers, all workers serve the current blueprint and local services are there."""
+        client = ControlClient(listeners.control_url, read_token(self.home), timeout=60.0)
+        deadline = time.monotonic() + READY_SECONDS
+        lacks = "the control process does not answer"
+        while lacks:
+            _check_alive(supervisor)
+            if time.monotonic() > deadline:
+                raise Unavailable(lacks, code="not_ready", hint=f"See {self.home.logs}.")
+            time.sleep(0.03)
+            lacks = self.lacks(client, workers, {state.name: state.pid for state in supervisor.states()})
+        return client
+
+    def lacks(self, client: ControlClient, workers: int, pids: Mapping[str, int | None]) -> str:
+        """What is still missing, in words; empty when nothing is. `pids`: of the processes by name. The database tells
+        of other replicas' workers, too, and what an `up` that was killed here left behind may still be announced.
+        """
+        try:
+            status = client.get("/api/status")
+        except GroundplanError as error:
+            return error.message
+        own = set(pids.values())
+        gateways = [gateway for gateway in status["gateways"] if gateway["pid"] in own]
+        ready = [g for g in gateways if g["ready"] and g["blueprint"] == status["blueprint"]]
+        if status["blueprint"] and len(ready) < workers:
+            return f"{len(ready)} of {workers} gateway workers are ready"
+        if len(gateways) < workers:
+            return f"{len(gateways)} of {workers} gateway workers have reported"
+        announced = {name: lookup(self.home, name) for name in status["services"] if processes.service(self.home, name)}
+        missing = [name for name, found in announced.items() if found is None or found.pid != pids.get(name)]
+        if missing:
+            return f"waiting for {', '.join(missing)}"
+        return "" if status["indexed"] else "sources are being indexed"
+
+
+def _check_alive(supervisor: Supervisor) -> None:
+    """Restart what died; give up on a process that keeps dying at the start."""
+    supervisor.check()
+    for state in supervisor.states():
+        if state.starts >= MOST_DEATHS:
+            raise Unavailable(
+                f"{state.name} keeps ending: {tail(supervisor.log(state.name)) or 'it said nothing'}",
+                code="process_failed",
+                hint=f"See {supervisor.log(state.name)}.",
+            )
+
+
+class Following:
+    """Starts local services that a later blueprint needs; models are fetched beside, so that supervision goes on."""
+
+    def __init__(self, start: Start, supervisor: Supervisor, client: ControlClient) -> None:
+        self._start = start
+        self._supervisor = supervisor
+        self._client = client.within(FOLLOW_SECONDS)
+        self._due = time.monotonic() + FOLLOW_SECONDS
+        self._fetching: threading.Thread | None = None
+        self._fetched: list[str] = []
+
+    def tick(self) -> None:
+        """Called every 0.1 s by the supervisor's loop."""
+        while self._fetched:
+            self._start.service(self._supervisor, self._fetched.pop())
+        if time.monotonic() < self._due or (self._fetching is not None and self._fetching.is_alive()):
+            return
+        self._due = time.monotonic() + FOLLOW_SECONDS
+        running = {state.name for state in self._supervisor.states()}
+        wanted = [name for name in self._wanted() if name not in running and processes.service(self._start.home, name)]
+        if wanted:
+            self._fetching = threading.Thread(target=self._fetch, args=(wanted,), daemon=True)
+            self._fetching.start()
+
+    def _wanted(self) -> list[str]:
+        try:
+            status: dict[str, Any] = self._client.get("/api/status")
+        except GroundplanError:
+            return []
+        return list(status["services"])
+
+    def _fetch(self, names: list[str]) -> None:
+        for name in names:
+            try:
+                self._start.models((name,))
+            except GroundplanError as error:
+                self._start.steps.say(f"{name} cannot start yet: {error}")
+            else:
+                self._fetched.append(name)
