@@ -236,7 +236,7 @@ def test_the_command_waits_and_then_says_it(world: World) -> None:
     change = given["change"]
     home = str(world.control.home.root)
     process = subprocess.Popen(
-        [sys.executable, "-m", "groundplan.cli.main", "decline", change, "-m", "no", "--home", home],
+        [sys.executable, "-m", "groundplan.cli.main", "refuse", change, "-m", "no", "--home", home],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={"GROUNDPLAN_URL": f"http://127.0.0.1:{world.control.port}", "PATH": ""},
     )  # fmt: skip

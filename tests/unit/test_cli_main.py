@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
-from groundplan.cli.main import COMMANDS
+from groundplan.cli.main import COMMANDS, app
+from groundplan.console.render import ENTRIES
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -40,6 +46,47 @@ def test_help_imports_no_command() -> None:
         "sys.exit(int(any(m in sys.modules for m in ('psycopg','fastapi','rich','pydantic','groundplan.cli.up'))))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 0
+
+
+def test_help_is_in_the_sections_of_the_console() -> None:
+    titles = re.findall(r"^(\w+):$", run("--help").stdout, re.MULTILINE)
+    assert titles == ["Options", "Start", *(name for name, _ in ENTRIES if name != "Overview")]
+
+
+def test_help_of_a_group_tells_each_command_to_the_end() -> None:
+    done = run("knowledge", "--help")
+    assert "..." not in done.stdout.partition("Commands:")[2]
+    assert "completion" not in done.stdout, "completion is of the program, not of a group"
+
+
+@pytest.mark.parametrize("name", ["routing", "keys", "cache"])
+def test_a_group_without_a_command_shows_its_commands(name: str) -> None:
+    done = run(name)
+    assert done.returncode == 2 and "Commands:" in done.stdout + done.stderr
+
+
+def test_every_argument_and_option_says_what_it_is() -> None:
+    root = typer.main.get_command(app)
+    silent = [
+        f"{path} {each.name}"
+        for path, command in every(root, "groundplan")
+        for each in command.params
+        if not said(each)
+    ]
+    assert silent == []
+
+
+def every(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """A command and all below it, with the words that call it."""
+    yield path, command
+    if isinstance(command, TyperGroup):
+        context = command.context_class(command)
+        for name in command.list_commands(context):
+            yield from every(command.get_command(context, name), f"{path} {name}")
+
+
+def said(parameter: Any) -> bool:
+    return parameter.name == "help" or (getattr(parameter, "help", None) or "").endswith((".", ")", "?"))
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.cli.change import applied_text, plan_text, workspace_files
+from groundplan.cli.changes import fields_told
 from groundplan.cli.keys import effective_text
-from groundplan.cli.output import print_error, problem_from, table
+from groundplan.cli.output import print_error, problem_from, table, usd
 from groundplan.cli.status import status_text
 from groundplan.cli.tour import passage_lines
 from groundplan.cli.why import outline
@@ -48,9 +49,25 @@ def test_a_plan_shows_signs_prices_approvals_and_refusals() -> None:
     assert "~ budget/b\n    limit: 2 USD -> 3 USD" in text
     assert "- site/old" in text
     assert "! workload/new waits for: security" in text
-    assert "> chosen" in text and "- fallback" in text and "$38.88/month" in text and "outside EU" in text
+    assert "> primary" in text and "- fallback" in text and "$38.88/month" in text and "outside EU" in text
     assert "a.yaml:3:1: no" in text and "[outside_residency]" in text and "Move it." in text
     assert "same" not in text and "same" in plan_text(PLAN, every=True)
+
+
+def test_what_a_change_lacks_stands_below_it_and_who_decides_is_said_once() -> None:
+    missing = [{"message": f"nobody has approved model/{name}", "code": "approval_missing", "hint": "Security decides."}
+               for name in ("one", "two")]  # fmt: skip
+    text = plan_text({**PLAN, "pending": [{**PLAN["pending"][0], "missing": missing}]})
+    told = text[text.index("! workload/new") :].splitlines()[:4]
+    assert told[0] == "! workload/new waits for: security"
+    assert "model/one" in told[1] and "model/two" in told[2] and told[3] == "    Security decides."
+    assert text.count("refused: ") == 1, "only what is refused now is called so"
+
+
+def test_of_what_is_new_its_fields_are_told_of_what_changes_what_they_were() -> None:
+    new, changed = {"field": "stage", "old": None, "new": "pilot"}, {"field": "team", "old": "hr", "new": None}
+    assert fields_told([new]) == ["    stage: pilot"]
+    assert fields_told([new, changed]) == ["    stage: pilot (new)", "    team: hr (removed)"]
 
 
 def test_nothing_to_do() -> None:
@@ -106,6 +123,26 @@ def test_columns_line_up(rows: list[list[str]]) -> None:
     lines = table(("one", "two", "three"), rows).split("\n")
     assert len(lines) == len(rows) + 1
     assert all(line == line.rstrip() for line in lines)
+
+
+def test_without_rows_a_table_says_what_there_is_to_say() -> None:
+    assert table(("one",), [], "There is none.") == "There is none."
+    assert table(("one",), []) == "one" and table(("one",), [("1",)], "There is none.") == "one\n1"
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [
+        ("0.003591300000", "$0.0035913"),
+        ("0.000000000000", "$0.00"),
+        ("1270.000000000000", "$1,270.00"),
+        ("-0.001122390000", "-$0.00112239"),
+        ("0.000000000001", "$0.000000000001"),
+        (None, "-"),
+    ],
+)
+def test_amounts_are_exact_and_short(amount: str | None, shown: str) -> None:
+    assert usd(amount) == shown
 
 
 @given(

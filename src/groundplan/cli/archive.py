@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.cost_ahead import Common
-from groundplan.cli.output import emit, table
+from groundplan.cli.output import emit, table, usd
 from groundplan.core.errors import Invalid
 
 ROWS_SHOWN = 200
@@ -24,7 +24,7 @@ def archive(
     client, as_json = common.of(context)
     value = client.get("/api/cost/archive")
     if sql is None:
-        rows = [(row["day"], row["calls"], f"${row['cost_usd']}", row["url"]) for row in value["days"]]
+        rows = [(row["day"], row["calls"], usd(row["cost_usd"]), row["url"]) for row in value["days"]]
         nothing = "nothing is archived: set GROUNDPLAN_ARCHIVE_URL where `groundplan up` runs"
         emit(value, as_json, table(("day", "calls", "cost", "where"), rows) if rows else nothing)
         return

@@ -14,16 +14,16 @@ import typer
 from groundplan.api.ask import ask_once
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption
-from groundplan.cli.output import emit
+from groundplan.cli.output import emit, usd
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.retrieval.wire import NOT_GIVEN
 
 
 def ask(
-    question: str,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In quotes.")],
     workload: Annotated[str, typer.Option("--workload", help="Whom to ask.")],
     person: Annotated[str | None, typer.Option("--as", help="E-mail of the person who asks.")] = None,
-    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1)] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Most tokens of the answer.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -55,7 +55,7 @@ def answer_text(value: dict[str, Any]) -> str:
         lines.append(f"  from {source_place(source)}")
     lines += _doubts(facts, str(value["choices"][0]["message"]["content"]))
     lines.append(
-        f"  {facts.get('model')} at {facts.get('site')}, {facts.get('cost_usd')} USD, call {facts.get('call_id')}"
+        f"  {facts.get('model')} at {facts.get('site')}, {usd(facts.get('cost_usd'))}, call {facts.get('call_id')}"
     )
     return "\n".join(lines)
 

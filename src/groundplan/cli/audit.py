@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.client import ControlClient, running
+from groundplan.cli.files import read_given
+from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit, table
 from groundplan.core.audit.checkpoint import parse_key
@@ -17,10 +19,9 @@ from groundplan.core.audit.rotate import rotate
 from groundplan.core.audit.seal import seal
 from groundplan.core.audit.verify import Verdict
 from groundplan.core.audit.verify import verify as verify_folder
-from groundplan.core.errors import Invalid
 from groundplan.core.words import counted
 
-app = typer.Typer(help="Verify the audit log from its files alone.", no_args_is_help=True, rich_markup_mode=None)
+app = command_group("Verify the audit log from its files alone.")
 
 
 @app.command()
@@ -47,8 +48,8 @@ def verify(
     own = None if alone else load_public(place, "checkpoint").public_bytes_raw()
     verdict = verify_folder(
         target,
-        own if key is None else _bytes_of(key),
-        earlier=[_bytes_of(path) for path in earlier or ()],
+        own if key is None else _given(key),
+        earlier=[_given(path) for path in earlier or ()],
         witnesses=[parse_key(text) for text in witness or ()],
     )
     value: dict[str, Any] = {
@@ -96,7 +97,7 @@ def seal_log(
 
 @app.command("list")
 def list_entries(
-    limit: Annotated[int, typer.Option("--limit", min=1, max=500)] = 30,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="Of so many at most.")] = 30,
     subject: Annotated[str | None, typer.Option("--subject", help="Only entries about this.")] = None,
     who: Annotated[str | None, typer.Option("--who", help="Only by this person (e-mail) or actor.")] = None,
     action: Annotated[str | None, typer.Option("--action", help="Only actions that begin so.")] = None,
@@ -110,14 +111,11 @@ def list_entries(
         "/api/audit", limit=limit, subject=subject, who=who, action=action, workload=workload, since=since
     )
     rows = [(e["index"], e["at"], e["action"], e["who"], e["subject"]) for e in value["entries"]]
-    emit(value, as_json, table(("index", "at", "action", "who", "subject"), rows))
+    emit(value, as_json, table(("index", "at", "action", "who", "subject"), rows, "No entry is like that."))
 
 
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Invalid(f"{path} cannot be read: {error.strerror}", code="file", hint="Give an existing file.") from error
+def _given(path: Path) -> bytes:
+    return read_given(path, code="file", hint="Give an existing file.")
 
 
 def _held(verdict: Verdict) -> str:

@@ -8,7 +8,7 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption, JsonOption
-from groundplan.cli.output import emit, table
+from groundplan.cli.output import emit, table, usd
 
 
 def batches(
@@ -27,7 +27,7 @@ def batches_text(value: dict[str, Any]) -> str:
     rows = [
         (
             row["id"], row["workload"], row["status"], f"{row['completed']} of {row['total']}", row["failed"],
-            f"${row['cost_usd']}", f"${row['held_usd']}", row["problem"] or "",
+            usd(row["cost_usd"]), usd(row["held_usd"]), row["problem"] or "",
         )
         for row in value["batches"]
     ]  # fmt: skip

@@ -7,15 +7,11 @@ from typing import Annotated
 import typer
 
 from groundplan.cli.client import ControlClient
+from groundplan.cli.group import command_group
 from groundplan.cli.keys import tell_ended
 from groundplan.cli.options import HomeOption, JsonOption
 
-app = typer.Typer(help="Answers that are given again to the same request.", rich_markup_mode=None)
-
-
-@app.callback()
-def cache() -> None:
-    """Answers that are given again to the same request."""
+app = command_group("Answers that are given again to the same request.")
 
 
 @app.command()

@@ -100,10 +100,8 @@ def plan_text(value: dict[str, Any], every: bool = False) -> str:
     """Differences, what waits for whom, the priced alternatives of what changes (or of `every` workload), refusals."""
     waiting = {item["subject"]: [need["duty"] for need in item["needs"]] for item in value["pending"]}
     lines = [_difference(item, waiting) for item in value["differences"]] or ["nothing would change"]
-    lines += [f"! {item} waits for: {', '.join(duties)}" for item, duties in waiting.items()]
-    for problem in (each for item in value["pending"] for each in item.get("missing", ())):
-        lines += [f"{typer.style('refused: ' + problem['message'], fg='red')} [{problem['code']}]"]
-        lines += [f"    {problem['hint']}"]
+    for item in value["pending"]:
+        lines += [f"! {item['subject']} waits for: {', '.join(waiting[item['subject']])}", *_missing(item)]
     lines += [f"i {note}" for note in value.get("notes", ())]
     touched = {item["subject"] for item in value["differences"]}
     for placement in value["placements"]:
@@ -112,7 +110,7 @@ def plan_text(value: dict[str, Any], every: bool = False) -> str:
             lines.append(_alternatives(placement))
             lines += _ramp(placement.get("ramp"))
             lines += [
-                f"to build: {b['config']} at {b['site']}, ${b['monthly_usd'][:-10]} a month"
+                f"to build: {b['config']} at {b['site']}, ${Decimal(b['monthly_usd']):,.2f} a month"
                 for b in placement.get("to_build", ())
             ]
     for refusal in value["refusals"]:
@@ -120,6 +118,13 @@ def plan_text(value: dict[str, Any], every: bool = False) -> str:
         told = typer.style(f"refused: {place}{refusal['message']}", fg="red")
         lines += ["", f"{told} [{refusal['code']}]", f"    {refusal['hint']}"]
     return "\n".join(lines)
+
+
+def _missing(item: dict[str, Any]) -> list[str]:
+    """What a change uses that nobody has approved, and who decides, each once."""
+    missing = item.get("missing", ())
+    told = [f"    {typer.style(problem['message'], fg='red')} [{problem['code']}]" for problem in missing]
+    return told + [f"    {hint}" for hint in dict.fromkeys(problem["hint"] for problem in missing)]
 
 
 def _ramp(ramp: dict[str, Any] | None) -> list[str]:
@@ -138,10 +143,11 @@ def _difference(item: dict[str, Any], waiting: dict[str, list[str]]) -> str:
     head = f"{_SIGNS.get(str(item.get('type')), ' ')} {item['subject']}"
     if item["type"] != "changed":
         return head + (" (not served before it is approved)" if item["subject"] in waiting else "")
-    return "\n".join([head, *(f"    {_was(field)}" for field in item["fields"])])
+    return "\n".join([head, *(f"    {field_text(field)}" for field in item["fields"])])
 
 
-def _was(field: dict[str, Any]) -> str:
+def field_text(field: dict[str, Any]) -> str:
+    """A field that changes, with what it was and what it becomes."""
     name, old, new = field["field"], field["old"], field["new"]
     if name.endswith(("gained by", "lost by")):
         return f"{name} {old or new}"
@@ -158,7 +164,7 @@ def _alternatives(placement: dict[str, Any]) -> str:
 
 def _mark(placement: dict[str, Any], option: dict[str, Any]) -> str:
     if option["deployment"] == placement["primary"]:
-        return "> chosen"
+        return "> primary"
     if option["deployment"] == placement.get("burst"):
         return "+ bursts"
     return "- fallback" if option["deployment"] in placement["fallbacks"] else ""

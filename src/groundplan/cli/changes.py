@@ -6,12 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from groundplan.cli.change import workspace_files
+from groundplan.cli.change import field_text, workspace_files
 from groundplan.cli.client import ControlClient
+from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
 from groundplan.cli.output import emit, table
 
-app = typer.Typer(help="Changes that wait or hold.", no_args_is_help=True, rich_markup_mode=None)
+app = command_group("Changes that wait or hold.")
+ChangeArgument = Annotated[str, typer.Argument(metavar="ID", help="Of the change, as `list` shows it.")]
 
 
 @app.command("list")
@@ -34,20 +36,22 @@ def list_changes(
         )
         for each in value["changes"]
     ]
-    emit(value, as_json, table(("id", "about", "state", "waits for", "holds until"), rows))
+    emit(
+        value,
+        as_json,
+        table(("id", "about", "state", "waits for", "holds until"), rows, "No change is like that."),
+    )
 
 
 @app.command()
-def show(
-    change: Annotated[str, typer.Argument(metavar="ID")], home: HomeOption = None, as_json: JsonOption = False
-) -> None:
+def show(change: ChangeArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """What one asks for, whom it waits for, and how a learned router that it brings in was evaluated."""
     value = ControlClient.connect(home).get(f"/api/changes/{change}")
     waits = _waits(value)
     lines = [
         f"{value['summary'].get('subject', value['type'])} {value['state']}, digest {value['digest'][:24]}",
         *([f"waits for {waits}"] if waits else []),
-        *(f"    {row['field']}: {row['old'] or '-'} -> {row['new'] or '-'}" for row in value["summary"]["fields"]),
+        *fields_told(value["summary"]["fields"]),
         *(f"! {each['message']} ({each['hint']})" for each in value["missing"]),
         *((value["routing"] or {}).get("told", ())),
     ]
@@ -72,7 +76,7 @@ def ask(
 
 @app.command()
 def renew(
-    change: Annotated[str, typer.Argument(metavar="ID")],
+    change: ChangeArgument,
     reason: Annotated[str, typer.Option("--reason", "-m", help="Why it is still needed.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -81,6 +85,13 @@ def renew(
     value = ControlClient.connect(home).post(f"/api/changes/{change}/renew", {"reason": reason})
     waits = ", ".join(f"{need['duty']} of {need['subject']}" for need in value["waits_for"])
     emit(value, as_json, f"asked for again as {value['id']}; waits for {waits}")
+
+
+def fields_told(rows: list[dict[str, Any]]) -> list[str]:
+    """What of it changes; of what is wholly new, what it is."""
+    if all(row["old"] is None for row in rows):
+        return [f"    {row['field']}: {row['new']}" for row in rows]
+    return [f"    {field_text(row)}" for row in rows]
 
 
 def _asked(change: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -106,30 +107,14 @@ class ControlClient:
 
         Raises `Unavailable` where nothing answers, else the error told by the API.
         """
-        parts = urlsplit(self.url)
-        headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
+        headers = {"Accept": "application/json"}
         data = None
         if body is not None:
             is_file = isinstance(body, bytes)
             data = body if is_file else json.dumps(body).encode()
             headers["Content-Type"] = "text/csv" if is_file else "application/json"
-        secure = parts.scheme == "https"
-        make = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = make(parts.hostname or "127.0.0.1", parts.port, timeout=self._timeout)
-        try:
-            connection.request(
-                method, quote(path, safe="/?&=%:+", errors="surrogateescape"), body=data, headers=headers
-            )
-            response = connection.getresponse()
+        with self._answer_to(method, path, headers, data) as response:
             status, payload = response.status, response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise Unavailable(
-                f"{self.url} does not answer: {error.__class__.__name__}",
-                code="not_running",
-                hint="Is `groundplan up` still running? `groundplan doctor` looks for the cause.",
-            ) from error
-        finally:
-            connection.close()
         return payload if raw and 200 <= status < 300 else _answer(status, payload)
 
     def events(self, path: str, last: str | None = None) -> Iterator[tuple[str, str, str]]:
@@ -137,19 +122,27 @@ class ControlClient:
 
         `last` is the id after which to go on.
         """
-        parts = urlsplit(self.url)
-        headers = {"Authorization": f"Bearer {self._token}", "Accept": "text/event-stream"}
+        headers = {"Accept": "text/event-stream"}
         if last is not None:
             headers["Last-Event-ID"] = last
-        make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = make(parts.hostname or "127.0.0.1", parts.port, timeout=self._timeout)
-        try:
-            connection.request("GET", quote(path, safe="/?&=%:+", errors="surrogateescape"), headers=headers)
-            response = connection.getresponse()
+        with self._answer_to("GET", path, headers) as response:
             if response.status != 200:
                 _answer(response.status, response.read())
                 return
             yield from read_events(response)
+
+    @contextmanager
+    def _answer_to(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The answer to one request, to be read within. Raises `Unavailable` where nothing answers, or no longer."""
+        parts = urlsplit(self.url)
+        make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = make(parts.hostname or "127.0.0.1", parts.port, timeout=self._timeout)
+        sent = {"Authorization": f"Bearer {self._token}", **headers}
+        try:
+            connection.request(method, quote(path, safe="/?&=%:+", errors="surrogateescape"), body=body, headers=sent)
+            yield connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable(
                 f"{self.url} does not answer: {error.__class__.__name__}",

@@ -1,9 +1,8 @@
-"""`groundplan controls`, `evidence` and `register`: what the company holds itself to, what proves it, what there is."""
+"""`groundplan controls`, `evidence`, `management`: what the company holds itself to, what proves it, what is to do."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -11,17 +10,14 @@ from urllib.parse import quote
 import typer
 
 from groundplan.cli.client import ControlClient
+from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
 
-evidence = typer.Typer(
-    help="What proves controls: list, add, withdraw, collect.", no_args_is_help=True, rich_markup_mode=None
-)
-exports = typer.Typer(
-    help="What auditors take away: oscal, cyclonedx, applicability.", no_args_is_help=True, rich_markup_mode=None
-)
-management = typer.Typer(help="Management review and corrective actions.", no_args_is_help=True, rich_markup_mode=None)
+evidence = command_group("What proves controls: list, add, withdraw, collect.")
+management = command_group("Management review and corrective actions.")
+NOTHING_SHOWN = "Nothing was shown. `groundplan evidence collect` judges facts, `evidence add` shows what they cannot."
 MARKS = {"satisfied": "ok", "open": "open", "expired": "expired", "excluded": "-"}
 
 
@@ -71,7 +67,7 @@ def _one(value: Any, workload: str | None, as_json: bool) -> None:
 
 @evidence.command("list")
 def list_(
-    workload: Annotated[str | None, typer.Option("--workload")] = None,
+    workload: Annotated[str | None, typer.Option("--workload", help="Only of this one.")] = None,
     what: Annotated[str, typer.Option("--what", help="A check, or FRAMEWORK/CONTROL.")] = "",
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -84,7 +80,7 @@ def list_(
         for e in value["evidence"]
         if not e["withdrawn_at"]
     ]
-    emit(value, as_json, table(("id", "what", "of", "holds", "until", "says"), rows))
+    emit(value, as_json, table(("id", "what", "of", "holds", "until", "says"), rows, NOTHING_SHOWN))
 
 
 def _holds(row: dict[str, Any]) -> str:
@@ -98,7 +94,7 @@ def add(
     what: Annotated[str, typer.Argument(help="FRAMEWORK/CONTROL, or a check that people show.")],
     says: Annotated[str, typer.Option("--says", "-m", help="What it shows, in a sentence.")],
     workload: Annotated[str | None, typer.Option("--workload", help="Left out: for the company.")] = None,
-    type: Annotated[str, typer.Option("--type", help="document | review | drill | test")] = "document",
+    type: Annotated[str, typer.Option("--type", help="document, review, drill or test.")] = "document",
     file: Annotated[Path | None, typer.Option("--file", help="Its SHA-256 is kept, never the file.")] = None,
     link: Annotated[str | None, typer.Option("--link", help="https address where it is.")] = None,
     days: Annotated[int, typer.Option("--days", min=1, help="How long it holds.")] = 180,
@@ -114,8 +110,8 @@ def add(
 
 @evidence.command()
 def withdraw(
-    evidence_id: str,
-    reason: Annotated[str, typer.Option("--reason", "-m")],
+    evidence_id: Annotated[str, typer.Argument(metavar="ID", help="Of the evidence, as `list` shows it.")],
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why it counts no longer.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -178,144 +174,6 @@ def act(
     body = {"says": says, "owner": owner, "due": due, "workload": workload, "control": control}
     value = ControlClient.connect(home).post("/api/actions", body)
     emit(value, as_json, f"{owner} has until {value['due']}: finding {value['finding']}.")
-
-
-def register(
-    kind: Annotated[
-        str, typer.Argument(help="workload, model, deployment, provider, prompt, integration, tool, source")
-    ] = "",
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Everything that AI is made of here, with owner, origin, uses and what is missing."""
-    value = ControlClient.connect(home).get("/api/register", kind=kind)
-    rows = [
-        (
-            e["kind"],
-            e["name"],
-            e["owner"] or "-",
-            e["origin"] or "-",
-            ", ".join(e["used_by"]) or "-",
-            ", ".join(e["missing"]),
-        )
-        for e in value["entries"]
-    ]
-    emit(value, as_json, table(("kind", "name", "owner", "origin", "used by", "missing"), rows))
-
-
-def shadow(
-    log: Annotated[Path, typer.Argument(help="Log of a proxy, or a bill, in any form of lines.")],
-    bill: Annotated[bool, typer.Option("--bill", help="Lines of a bill, of expenses, of a card's statement.")] = False,
-    also: Annotated[list[str] | None, typer.Option("--also", help="Another provider's host; may be repeated.")] = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """AI that nobody declared: calls to providers in the log of a proxy, or charges of providers in a bill."""
-    try:
-        data = log.read_bytes()
-    except OSError as error:
-        raise Invalid(
-            f"{log} cannot be read: {error.strerror}", code="log_file", hint="Name a file that you may read."
-        ) from error
-    query = [("also", host) for host in also or ()] + ([("bill", "true")] if bill else [])
-    value = ControlClient.connect(home).post_file("/api/register/shadow", data, query)
-    rows = [
-        (h["host"], h["provider"], "yes" if h["declared"] else "NO", h["calls"], h["callers"]) for h in value["hosts"]
-    ]
-    what = "lines" if bill else "calls"
-    text = table(("host", "provider", "declared", what, "callers"), rows)
-    emit(value, as_json, text if rows else f"No known provider in {value['lines']} lines.")
-
-
-@exports.command()
-def oscal(
-    framework: str,
-    document: Annotated[
-        str, typer.Option("--document", help="assessment-results | catalog | profile | component-definition")
-    ] = "assessment-results",
-    home: HomeOption = None,
-) -> None:
-    """Assessment results in OSCAL 1.1.2, or what is declared as a document that others import, as JSON."""
-    path = f"/api/exports/oscal/{quote(framework, safe='')}"
-    _print(ControlClient.connect(home).get(path, document=document))
-
-
-@exports.command()
-def cyclonedx(home: HomeOption = None) -> None:
-    """The register as a CycloneDX 1.6 bill of materials, as JSON."""
-    _print(ControlClient.connect(home).get("/api/exports/cyclonedx"))
-
-
-@exports.command()
-def applicability(framework: str, home: HomeOption = None) -> None:
-    """The statement of applicability, as JSON."""
-    _print(ControlClient.connect(home).get(f"/api/exports/applicability/{quote(framework, safe='')}"))
-
-
-@exports.command()
-def documents(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Which documents that laws ask for can be made."""
-    value = ControlClient.connect(home).get("/api/exports/documents")
-    rows = [(each["name"], each["title"], each["law"], each["sections"]) for each in value["documents"]]
-    emit(value, as_json, table(("name", "what", "law", "sections"), rows))
-
-
-@exports.command()
-def document(
-    name: Annotated[str, typer.Argument(help="annex-iv | fria | dpia")],
-    workload: str,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="File to write, as Markdown. Left out: it is shown.")
-    ] = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """A document that a law asks for about a workload, filled from facts; what is missing is marked."""
-    client, path = (
-        ControlClient.connect(home),
-        f"/api/exports/documents/{quote(name, safe='')}/{quote(workload, safe='')}",
-    )
-    value = client.get(path)
-    if out is not None:
-        client.save(f"{path}/text", out)
-    emit(value, as_json, _document_text(value) if out is None else f"{out} is written.{_lacks(value)}")
-
-
-def _document_text(value: dict[str, Any]) -> str:
-    lines = [f"{value['title']}: {value['workload']}", f"{value['law']}. {value['note']}"]
-    for each in value["sections"]:
-        lines += ["", typer.style(f"{each['id']} {each['title']}", bold=True)]
-        lines += [f"  {said['text']} ({said['origin']})" for said in each["said"]]
-        if not each["said"]:
-            lines.append(typer.style("  missing", fg="red") + f": groundplan evidence add '{each['evidence']}'")
-        elif each["missing"]:
-            lines.append(f"  not declared: {', '.join(each['missing'])}")
-    return "\n".join(lines) + _lacks(value)
-
-
-def _lacks(value: dict[str, Any]) -> str:
-    return f"\nMissing: {', '.join(value['missing'])}." if value["missing"] else ""
-
-
-@exports.command()
-def room(
-    since: Annotated[str, typer.Option("--from", help="First day: 2026-10-01.")],
-    to: Annotated[str, typer.Option("--to", help="Last day.")],
-    out: Annotated[Path, typer.Option("--out", help="File to write: room.zip.")],
-    workload: Annotated[str, typer.Option("--workload", help="Left out: all.")] = "",
-    sample: Annotated[int, typer.Option("--sample", min=0, max=1000, help="How many calls to draw.")] = 50,
-    seed: Annotated[str, typer.Option("--seed", help="The same seed draws the same calls.")] = "1",
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """The data room of an auditor: one archive that can be verified offline."""
-    query = {"from": since, "to": to, "workload": workload, "sample": str(sample), "seed": seed}
-    size = ControlClient.connect(home).save("/api/exports/room", out, **query)
-    emit({"file": str(out), "bytes": size}, as_json, f"{out} has {size:,} bytes. Begin with its README.txt.")
-
-
-def _print(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _digest(file: Path | None) -> str | None:

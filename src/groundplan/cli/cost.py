@@ -12,14 +12,16 @@ import typer
 from groundplan.cli import anomalies, cost_ahead, opportunities, outcomes
 from groundplan.cli.archive import archive
 from groundplan.cli.client import ControlClient
+from groundplan.cli.files import read_given
+from groundplan.cli.group import command_group
 from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption
-from groundplan.cli.output import emit, table
-from groundplan.core.errors import Invalid, TooLarge
+from groundplan.cli.output import emit, table, usd
+from groundplan.core.errors import TooLarge
 
 MAX_BYTES = 16 << 20
 ROWS_SHOWN = 40
-app = typer.Typer(help="What calls have cost, exactly.", rich_markup_mode=None)
+app = command_group("What calls have cost, exactly.", answers=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -44,7 +46,7 @@ def cost(context: typer.Context, home: HomeOption = None, as_json: JsonOption = 
 
 def _costs(row: dict[str, Any]) -> tuple[Any, ...]:
     return (
-        row["calls"], f"${row['total_usd']}", row["cached"], f"${row['saved_usd']}", f"${row['prefix_saved_usd']}",
+        row["calls"], usd(row["total_usd"]), row["cached"], usd(row["saved_usd"]), usd(row["prefix_saved_usd"]),
     )  # fmt: skip
 
 
@@ -52,7 +54,7 @@ _MEANT = ("answers by meaning", "looked up", "given", "wrong, estimated", "saved
 
 
 def _meant(row: dict[str, Any]) -> tuple[Any, ...]:
-    amounts = (f"${row[name]}" for name in ("saved_usd", "lookups_usd", "wrong_usd", "net_usd"))
+    amounts = (usd(row[name]) for name in ("saved_usd", "lookups_usd", "wrong_usd", "net_usd"))
     return (row["workload"], row["looked"], row["given"], row["wrong_answers"], *amounts)
 
 
@@ -108,15 +110,7 @@ app.command()(grouped(reconcile))
 
 
 def _file(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise Invalid(
-            f"{path} cannot be read: {error.strerror or type(error).__name__}",
-            code="bill_unreadable",
-            hint="Name a CSV file.",
-        ) from error
+    data = read_given(path, code="bill_unreadable", hint="Name a CSV file.", most=MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise TooLarge("the file is larger than 16 MiB", code="bill_too_large", hint="Split it by day or model.")
     return data
@@ -150,8 +144,8 @@ def told(value: dict[str, Any]) -> str:
     left = value["left_out"]
     if left["attempts"]:
         lines.append(
-            f"{left['attempts']} attempts of models that the bill does not name (${left['amount_usd']}) were left out; "
-            "--provider NAME takes them in"
+            f"{left['attempts']} attempts of models that the bill does not name ({usd(left['amount_usd'])}) were left"
+            " out; --provider NAME takes them in"
         )
     return "\n".join([*lines, *value["notes"]])
 

@@ -12,7 +12,7 @@ import typer
 from groundplan.cli.client import ControlClient
 from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption
-from groundplan.cli.output import emit, table
+from groundplan.cli.output import emit, table, usd
 from groundplan.core.errors import Invalid, NotFound
 
 ROWS_SHOWN = 40
@@ -54,7 +54,7 @@ class Declared:
 
     country: Annotated[list[str] | None, typer.Option("--country", help="Whose holidays count: NO.")] = None
     launch: Annotated[list[str] | None, typer.Option("--launch", help="DAY=FACTOR, like 2026-12-01=2.")] = None
-    growth: Annotated[str | None, typer.Option("--growth", help="A month, like 0.05; or: adoption")] = None
+    growth: Annotated[str | None, typer.Option("--growth", help="A month, like 0.05; or: adoption.")] = None
 
     def body(self) -> dict[str, Any]:
         launches = [_launch(text) for text in self.launch or []]
@@ -87,10 +87,10 @@ def book(
     query = {"by": by, "first": span.first, "last": span.last, "workload": workload}
     value = client.get("/api/cost/book", lines="true", **query)
     rows = [
-        (row["key"] or "-", f"${row['cost_usd']}", f"{row['share']:.1%}", ", ".join(row["basis"]))
+        (row["key"] or "-", usd(row["cost_usd"]), f"{row['share']:.1%}", ", ".join(row["basis"]))
         for row in value["sums"]
     ]
-    rows.append(("total", f"${value['total_usd']}", "", ""))
+    rows.append(("total", usd(value["total_usd"]), "", ""))
     text = f"{value['from']} to {value['to']}\n" + table((by, "cost", "share", "basis"), rows)
     emit(value, as_json, f"{text}\n\n{_lines(value['lines'])}" if value["lines"] else text)
 
@@ -98,7 +98,7 @@ def book(
 def _lines(lines: list[dict[str, Any]]) -> str:
     shown = sorted(lines, key=lambda line: -Decimal(line["cost_usd"]))[:ROWS_SHOWN]
     rows = [
-        (line["term"], line["workload"] or "nobody", f"${line['cost_usd']}", line["basis"], line["rule"],
+        (line["term"], line["workload"] or "nobody", usd(line["cost_usd"]), line["basis"], line["rule"],
          line["source"], _numbers(line["blueprints"]))
         for line in shown
     ]  # fmt: skip
@@ -164,7 +164,7 @@ def what_if(
     span: Span,
     common: Common,
     changes: Annotated[
-        list[str] | None, typer.Argument(help="users=10 price=-30% context=2 output=0.5 cache=20%")
+        list[str] | None, typer.Argument(help="Such as users=10 price=-30% context=2 output=0.5 cache=20%.")
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Another model: openai/gpt-4.1-mini.")] = None,
     workload: Workload = None,
@@ -173,14 +173,10 @@ def what_if(
     client, as_json = common.of(context)
     body = {"changes": changes or [], "model": model, "first": span.first, "last": span.last, "workload": workload}
     value = client.post("/api/cost/what-if", body)
-    rows = [("as it was", f"${value['before_usd']}")]
-    rows += [(row["change"], _signed(row["cost_usd"])) for row in value["steps"]]
-    rows.append(("then", f"${value['after_usd']}"))
+    rows = [("as it was", usd(value["before_usd"]))]
+    rows += [(row["change"], usd(row["cost_usd"])) for row in value["steps"]]
+    rows.append(("then", usd(value["after_usd"])))
     emit(value, as_json, table(("", "cost"), rows))
-
-
-def _signed(usd: str) -> str:
-    return f"-${usd[1:]}" if usd.startswith("-") else f"${usd}"
 
 
 def own(context: typer.Context, span: Span, common: Common) -> None:
@@ -188,12 +184,12 @@ def own(context: typer.Context, span: Span, common: Common) -> None:
     client, as_json = common.of(context)
     value = client.get("/api/cost/own", first=span.first, last=span.last)
     rows = [
-        (r["deployment"], f"${r['cost_usd']}", f"{r['used']:.1%}", r["each_usd"] or "-", r["other_each_usd"] or "-",
+        (r["deployment"], usd(r["cost_usd"]), f"{r['used']:.1%}", usd(r["each_usd"]), usd(r["other_each_usd"]),
          r["told"])
         for r in value["own"]
     ]  # fmt: skip
-    nothing = "no allocation has a capacity: kind: allocation, covers: deployment/NAME, capacity: 10M/day"
-    head = ("deployment", "cost", "used", "1M tokens, USD", "elsewhere", "")
+    nothing = "No own hardware is declared: add kind: allocation, covers: deployment/NAME, capacity: 10M/day."
+    head = ("deployment", "cost", "used", "1M tokens", "elsewhere", "")
     emit(value, as_json, table(head, rows) if rows else nothing)
 
 
@@ -277,8 +273,8 @@ def _ends(row: dict[str, Any]) -> str:
 
 def _statement(value: dict[str, Any]) -> str:
     kind = "charged" if value["charged"] else "shown"
-    rows = [(row["key"], f"${row['cost_usd']}") for row in value["by_workload"]]
-    rows += [(f"  {row['key']}", f"${row['cost_usd']}") for row in value["by_term"]]
-    rows.append(("total", f"${value['total_usd']}"))
-    before = f", the time before ${value['previous_usd']}" if value["previous_usd"] else ""
+    rows = [(row["key"], usd(row["cost_usd"])) for row in value["by_workload"]]
+    rows += [(f"  {row['key']}", usd(row["cost_usd"])) for row in value["by_term"]]
+    rows.append(("total", usd(value["total_usd"])))
+    before = f", the time before {usd(value['previous_usd'])}" if value["previous_usd"] else ""
     return f"{value['team']}, {value['from']} to {value['to']}, {kind}{before}\n" + table(("", "cost"), rows)

@@ -1,4 +1,4 @@
-"""`groundplan approve` and `decline`: a decision from the command line, by the person who confirms it in their browser.
+"""`groundplan approve` and `refuse`: a decision from the command line, by the person who confirms it in their browser.
 
 The operator's token only asks; what is decided is what the person saw and confirmed, signed in with a passkey or at the
 company's sign-in.
@@ -34,7 +34,7 @@ def approve(
     emit(value, as_json, "\n".join(lines))
 
 
-def decline(
+def refuse(
     change: Change, comment: Comment = "", wait: Wait = 600, home: HomeOption = None, as_json: JsonOption = False
 ) -> None:
     """Refuse a change by a duty that you hold, after confirming it in your browser."""

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 import typer
 
 from groundplan.cli.client import ControlClient
+from groundplan.cli.files import read_given
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
@@ -84,12 +85,8 @@ def documents(
         )
         for row in value["documents"]
     ]  # fmt: skip
-    text_ = (
-        table(("document", "state", "sensitivity", "owner", "readers", "quality"), rows)
-        if rows
-        else "None is like that."
-    )
-    emit(value, as_json, text_)
+    head = ("document", "state", "sensitivity", "owner", "readers", "quality")
+    emit(value, as_json, table(head, rows, "No document is like that."))
 
 
 def document(which: Document, home: HomeOption = None, as_json: JsonOption = False) -> None:
@@ -155,11 +152,7 @@ def findings(
     """What is wrong with content now, the gravest first."""
     value = ControlClient.connect(home).get(f"/api/findings?{urlencode({'kind': f'knowledge.{kind}', 'limit': 500})}")
     rows = [(row["severity"], row["message"], row["hint"], row["owner"] or "") for row in value["findings"]]
-    emit(
-        value,
-        as_json,
-        table(("", "what", "what to do", "for"), rows) if rows else "Nothing is wrong with any document.",
-    )
+    emit(value, as_json, table(("", "what", "what to do", "for"), rows, "Nothing is wrong with any document."))
 
 
 def decide(
@@ -197,7 +190,7 @@ def deletions(home: HomeOption = None, as_json: JsonOption = False) -> None:
          "let in again" if row["lifted_at"] else "")
         for row in value["deletions"]
     ]  # fmt: skip
-    lines = [table(("document", "deleted", "by", "why", "off the disk", ""), rows) if rows else "Nothing was."]
+    lines = [table(("document", "deleted", "by", "why", "off the disk", ""), rows, "No document was deleted.")]
     gone = value["gone_at_source"]
     if gone["waiting"]:
         lines.append(f"{gone['waiting']} went at their sources: the first is off the disk by {gone['due'][:10]}")
@@ -236,7 +229,8 @@ def held(
         (row["id"], f"{row['source']}/{row['path']}", row["version"] or "", row["cause"], row["at"][:10])
         for row in value["held"]
     ]
-    emit(value, as_json, table(("id", "document", "version", "it", "on"), rows) if rows else "Nothing is.")
+    nothing = "No legal hold keeps anything of documents that changed or went."
+    emit(value, as_json, table(("id", "document", "version", "it", "on"), rows, nothing))
 
 
 def lineage(
@@ -307,10 +301,7 @@ def push(
 
 
 def _pushed(file: Path) -> dict[str, Any]:
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise Invalid(f"{file} cannot be read: {error.strerror}", code="push_file", hint="Name a file.") from error
+    data = read_given(file, code="push_file", hint="Name a file.")
     media = file.suffix.lower().lstrip(".")
     if file.suffix.lower() in TEXT:
         return {"path": file.name, "text": data.decode("utf-8", "replace"), "media": media}
@@ -342,12 +333,8 @@ def _given(what: str, value: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    return (
-        ", ".join(value)
-        if isinstance(value, list)
-        else "yes"
-        if value is True
-        else "-"
-        if value is None
-        else str(value)
-    )
+    if isinstance(value, list):
+        return ", ".join(value)
+    if value is None:
+        return "-"
+    return "yes" if value is True else str(value)

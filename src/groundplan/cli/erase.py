@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -9,60 +10,87 @@ from urllib.parse import quote
 import typer
 
 from groundplan.cli.client import ControlClient
+from groundplan.cli.files import read_given_text
+from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
 
 
-def erase(
-    person: Annotated[str | None, typer.Option("--person", help="E-mail address of whom to erase.")] = None,
-    also: Annotated[list[str] | None, typer.Option("--also", help="Another text that names them; repeat it.")] = None,
-    reason: Annotated[str, typer.Option("--reason", "-m", help="Why; it is in the audit log.")] = "",
-    receipt: Annotated[Path | None, typer.Option("--receipt", help="Write the signed receipt to this file.")] = None,
-    keep_documents: Annotated[bool, typer.Option("--keep-documents", help="Documents that name them stay.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go and what would stay.")] = False,
-    request: Annotated[str | None, typer.Option("--request", help="Of this earlier request: how it stands.")] = None,
-    verify: Annotated[Path | None, typer.Option("--verify", help="Check a receipt instead.")] = None,
-    hold: Annotated[bool, typer.Option("--hold", help="Put what is kept of their calls under a legal hold.")] = False,
-    end_hold: Annotated[bool, typer.Option("--end-hold", help="End that hold.")] = False,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Whom to erase, why, and how far."""
+
+    person: Annotated[str | None, typer.Option("--person", help="E-mail address of whom to erase.")] = None
+    also: Annotated[list[str] | None, typer.Option("--also", help="Another text that names them; repeat it.")] = None
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why; it is in the audit log.")] = ""
+    keep_documents: Annotated[bool, typer.Option("--keep-documents", help="Documents that name them stay.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go and what would stay.")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Instead:
+    """What else can be asked about an erasure."""
+
+    request: Annotated[str | None, typer.Option("--request", help="Of this earlier request: how it stands.")] = None
+    receipt: Annotated[Path | None, typer.Option("--receipt", help="Write the signed receipt to this file.")] = None
+    verify: Annotated[Path | None, typer.Option("--verify", help="Check a receipt instead.")] = None
+    hold: Annotated[bool, typer.Option("--hold", help="Put what is kept of their calls under a legal hold.")] = False
+    end_hold: Annotated[bool, typer.Option("--end-hold", help="End that hold.")] = False
+
+
+@grouped
+def erase(asked: Asked, instead: Instead, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Ask for a person to be erased from documents, kept calls, reviews, caches, files and their account.
 
     It waits for somebody with the duty compliance to confirm it in the console; then `--request ID --receipt FILE`
     gives the signed receipt. What a legal hold keeps stays, and so does what must: who approved something, the books.
     """
     client = ControlClient.connect(home)
-    if verify is not None:
-        found = client.post("/api/erasures/verify", {"receipt": _text(verify)})
-        emit(found, as_json, f"The signature holds. {_told(found['receipt'])}")
-        return
-    if request is not None:
-        found = client.get(f"/api/erasures/{request}")
-        if receipt is not None and found["receipt"]:
-            receipt.write_text(found["receipt"], encoding="utf-8")
-        emit(found, as_json, f"It is {found['state']}." + ("\n" + _told(found) if found["state"] == "waiting" else ""))
-        return
-    if person is None or not reason:
+    if instead.verify is not None:
+        value, text = _verified(client, instead.verify)
+    elif instead.request is not None:
+        value, text = _standing(client, instead.request, instead.receipt)
+    elif asked.person is None or not asked.reason:
         raise Invalid("whom to erase, and why, is needed", code="usage", hint="Give --person and --reason.")
-    if hold or end_hold:
-        client.post(f"/api/people/{quote(person, safe='')}/hold", {"reason": reason, "end": end_hold})
-        emit({"person": person, "held": hold}, as_json, f"The legal hold {'ended' if end_hold else 'stands'}.")
-        return
+    elif instead.hold or instead.end_hold:
+        value, text = _held(client, asked.person, asked.reason, end=instead.end_hold)
+    else:
+        value, text = _requested(client, asked)
+    emit(value, as_json, text)
+
+
+def _verified(client: ControlClient, receipt: Path) -> tuple[Any, str]:
+    given = read_given_text(receipt, code="receipt", hint="Give the file of the receipt.")
+    found = client.post("/api/erasures/verify", {"receipt": given})
+    return found, f"The signature holds. {_told(found['receipt'])}"
+
+
+def _standing(client: ControlClient, request: str, receipt: Path | None) -> tuple[Any, str]:
+    """How a request stands; its receipt is written where there is one."""
+    found = client.get(f"/api/erasures/{request}")
+    if receipt is not None and found["receipt"]:
+        receipt.write_text(found["receipt"], encoding="utf-8")
+    return found, f"It is {found['state']}." + ("\n" + _told(found) if found["state"] == "waiting" else "")
+
+
+def _held(client: ControlClient, person: str, reason: str, *, end: bool) -> tuple[Any, str]:
+    client.post(f"/api/people/{quote(person, safe='')}/hold", {"reason": reason, "end": end})
+    return {"person": person, "held": not end}, f"The legal hold {'ended' if end else 'stands'}."
+
+
+def _requested(client: ControlClient, asked: Asked) -> tuple[Any, str]:
     body = {
-        "person": person, "also": also or [], "reason": reason, "keep_documents": keep_documents, "dry_run": dry_run,
+        "person": asked.person, "also": asked.also or [], "reason": asked.reason,
+        "keep_documents": asked.keep_documents, "dry_run": asked.dry_run,
     }  # fmt: skip
     value = client.post("/api/erasures", body)
-    asked = (
-        "Nothing was asked for."
-        if dry_run
-        else (
-            f"Asked. Somebody with the duty compliance confirms it under Governance, Erasures; "
-            f"then: groundplan erase --request {value['id']} --receipt FILE"
-        )
+    if asked.dry_run:
+        return value, f"{_told(value)}\nNothing was asked for."
+    return value, (
+        f"{_told(value)}\nAsked. Somebody with the duty compliance confirms it under Governance, Erasures; "
+        f"then: groundplan erase --request {value['id']} --receipt FILE"
     )
-    emit(value, as_json, f"{_told(value)}\n{asked}")
 
 
 def _told(value: dict[str, Any]) -> str:
@@ -72,10 +100,3 @@ def _told(value: dict[str, Any]) -> str:
 
 def _row(one: dict[str, Any]) -> tuple[str, str, str, str]:
     return one["what"], str(one["count"]), one["why"], ", ".join(one["names"][:5])
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(f"{file} cannot be read", code="receipt", hint="Give the file of the receipt.") from error

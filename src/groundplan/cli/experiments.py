@@ -7,20 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.client import ControlClient
+from groundplan.cli.group import command_group
 from groundplan.cli.keys import effective_text
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Unavailable
 
-app = typer.Typer(help="Try another deployment: shadow, A/B, replay.", rich_markup_mode=None)
+app = command_group("Try another deployment: shadow, A/B, replay.")
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; it stands in the audit log.")]
 WorkloadOption = Annotated[str | None, typer.Option("--workload", help="Of this workload alone.")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Of the experiment, as `list` shows it.")]
+WorkloadArgument = Annotated[str, typer.Argument(metavar="WORKLOAD", help="Whose calls are tried.")]
+CandidateArgument = Annotated[str, typer.Argument(metavar="CANDIDATE", help="Deployment that answers them, too.")]
 NONE = "Nothing is tried. Begin with `groundplan experiments start`, or `replay` where calls are kept."
-
-
-@app.callback()
-def experiments() -> None:
-    """Try another deployment: shadow, A/B, replay."""
 
 
 @app.command("list")
@@ -38,7 +37,7 @@ def list_all(workload: WorkloadOption = None, home: HomeOption = None, as_json: 
 
 
 @app.command()
-def show(id: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def show(id: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """One experiment: quality, guards and segments with their intervals, and what it cost."""
     value = ControlClient.connect(home).get(f"/api/experiments/{id}")
     figures = value["figures"]
@@ -60,8 +59,8 @@ def show(id: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def start(
-    workload: str,
-    candidate: str,
+    workload: WorkloadArgument,
+    candidate: CandidateArgument,
     budget: Annotated[
         float,
         typer.Option(
@@ -97,21 +96,21 @@ def start(
 
 
 @app.command()
-def approve(id: str, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
+def approve(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Let an experiment run that somebody else asked for."""
     value = ControlClient.connect(home).post(f"/api/experiments/{id}/approve", {"reason": reason})
     emit(value, as_json, effective_text(f"experiment {id} runs", value["effective"]))
 
 
 @app.command()
-def refuse(id: str, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
+def refuse(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Refuse an experiment that somebody asked for."""
     value = ControlClient.connect(home).post(f"/api/experiments/{id}/refuse", {"reason": reason})
     emit(value, as_json, f"experiment {id} is refused")
 
 
 @app.command()
-def stop(id: str, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
+def stop(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
     """End an experiment now. Exit 69 where some gateway has not acknowledged it yet."""
     value = ControlClient.connect(home).post(f"/api/experiments/{id}/stop", {"reason": reason})
     emit(value, as_json, effective_text(f"experiment {id} has ended", value["effective"]))
@@ -121,8 +120,8 @@ def stop(id: str, reason: ReasonOption = "", home: HomeOption = None, as_json: J
 
 @app.command()
 def replay(
-    workload: str,
-    candidate: str,
+    workload: WorkloadArgument,
+    candidate: CandidateArgument,
     judge: Annotated[str, typer.Option("--judge", help="Deployment that compares the answers.")],
     budget: Annotated[float, typer.Option("--budget", min=0.000001, help="US dollars that it may cost at most.")],
     calls: Annotated[int, typer.Option("--calls", min=30, max=5000, help="Kept calls at most.")] = 200,
@@ -159,8 +158,8 @@ def replays(
 
 @app.command()
 def review(
-    id: str,
-    call: str,
+    id: Annotated[str, typer.Argument(metavar="ID", help="Of the replay or experiment.")],
+    call: Annotated[str, typer.Argument(metavar="CALL", help="Id of the judged call.")],
     as_good: Annotated[bool, typer.Option("--as-good/--worse", help="What you think of the candidate's answer.")],
     home: HomeOption = None,
     as_json: JsonOption = False,

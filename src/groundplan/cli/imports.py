@@ -27,21 +27,15 @@ from groundplan.catalog.imports.oscal_files import MAX_BYTES as MAX_OSCAL
 from groundplan.catalog.imports.terraform import import_terraform
 from groundplan.catalog.imports.verdict import CARRIED, Finding, Verdict
 from groundplan.catalog.reader import MAX_BYTES
-from groundplan.cli.options import JsonOption
+from groundplan.cli.group import command_group
+from groundplan.cli.options import JsonOption, program_name
 from groundplan.cli.output import emit
 from groundplan.core.errors import Conflict, Invalid, TooLarge
 from groundplan.core.money import parse_usd
 from groundplan.economics.price import known_price
 
-app = typer.Typer(
-    help="Make a workspace from another tool's configuration.", no_args_is_help=True, rich_markup_mode=None
-)
+app = command_group("Make a workspace from another tool's configuration.")
 MAX_FILES = 100
-
-
-@app.callback()
-def several() -> None:
-    """Make a workspace from another tool's configuration."""
 
 
 @app.command()
@@ -168,7 +162,7 @@ def _told(verdict: Verdict, to: Path | None) -> str:
     carried = sum(finding.state == CARRIED for finding in verdict.findings)
     lines += ["", f"{carried} settings mean the same here (--json lists them)"]
     lines.append(f"{verdict.served} of {verdict.workloads} workloads have all they need to be called")
-    where = f"{to} is written. Next: groundplan check {to}" if to else "Nothing is written: say --to DIR"
+    where = f"{to} is written. Next: {program_name()} check {to}" if to else "Nothing is written: say --to DIR"
     return "\n".join([*lines, where])
 
 

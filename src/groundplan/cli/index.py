@@ -8,19 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.client import ControlClient
+from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 
-app = typer.Typer(
-    help="Editions of the search index: made beside each other, compared, switched.", rich_markup_mode=None
-)
+app = command_group("Editions of the search index: made beside each other, compared, switched.")
 Number = Annotated[int, typer.Argument(metavar="EDITION", help="Its number, as `list` shows it.")]
 _POLL_SECONDS = 0.5
-
-
-@app.callback()
-def index() -> None:
-    """Editions of the search index: made beside each other, compared, switched."""
 
 
 @app.command("list")

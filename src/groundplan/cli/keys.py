@@ -7,11 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.client import ControlClient
+from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption
-from groundplan.cli.output import emit, table
+from groundplan.cli.output import emit, table, usd
 from groundplan.core.errors import Unavailable
 
-app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
+app = command_group("Create, list and revoke API keys.")
+NONE = "There is no key. `groundplan keys create --workload NAME` makes one."
+KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="Of the key, as `list` shows it; never the key itself.")]
 
 
 @app.command()
@@ -48,7 +51,7 @@ def create(
 
 @app.command()
 def rotate(
-    key_id: str,
+    key_id: KeyArgument,
     overlap: Annotated[str, typer.Option("--overlap", help="How long the old key stays good: 24h, 0s.")] = "24h",
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -72,12 +75,12 @@ def list_keys(
         (k["id"], k["workload"], k["user"] or "-", k["prefix"], k["state"], k["expires_at"] or "-", _terms(k))
         for k in value["keys"]
     ]
-    emit(value, as_json, table(("id", "workload", "user", "begins", "state", "expires", "terms"), rows))
+    emit(value, as_json, table(("id", "workload", "user", "begins", "state", "expires", "terms"), rows, NONE))
 
 
 def _terms(key: dict[str, Any]) -> str:
     """What a key may do and spend, in few words."""
-    parts = [f"{key['budget_usd']} USD/{key['budget_period']}"] if key["budget_period"] else []
+    parts = [f"{usd(key['budget_usd'])}/{key['budget_period']}"] if key["budget_period"] else []
     parts += [f"from {', '.join(key['networks'])}"] if key["networks"] else []
     parts += [f"only {', '.join(key['models'])}"] if key["models"] else []
     parts += [f"#{tag}" for tag in key["tags"]]
@@ -85,7 +88,7 @@ def _terms(key: dict[str, Any]) -> str:
 
 
 @app.command()
-def revoke(key_id: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def revoke(key_id: KeyArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Stop a key, and say which gateways have taken note. Exit 69 where some gateway has not yet."""
     value = ControlClient.connect(home).delete(f"/api/keys/{key_id}")
     tell_ended(f"key {key_id} is revoked", value, as_json)

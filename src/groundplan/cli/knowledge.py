@@ -11,6 +11,8 @@ import typer
 from groundplan.cli import documents, drafts, links
 from groundplan.cli import index as index_
 from groundplan.cli.client import ControlClient
+from groundplan.cli.files import read_given_text
+from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption, settings_for
 from groundplan.cli.output import emit, note, table
 from groundplan.core.errors import Invalid
@@ -22,16 +24,11 @@ _PATIENCE_SECONDS = 3600.0
 _NAMED = 5
 """Documents in a line."""
 _MEASURES = ("ndcg@10", "recall@100", "mrr@10")
-app = typer.Typer(help="Documents and search: what is there, and whether it is any good.", rich_markup_mode=None)
+app = command_group("Documents and search: what is there, and whether it is any good.")
 documents.register(app)
 links.register(app)
 drafts.register(app)
 app.add_typer(index_.app, name="index")
-
-
-@app.callback()
-def knowledge() -> None:
-    """Documents and search: what is there, and whether it is any good."""
 
 
 @app.command()

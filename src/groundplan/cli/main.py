@@ -19,53 +19,76 @@ from groundplan.core.errors import GroundplanError
 
 COLLECTED = (50_000, 50, 100)
 """When garbage is looked for: what a command loads stays, and there is much of it."""
+ABOUT = """The control plane for AI in production.
+
+Begin with `init DIR`, `up --workspace DIR` and `login`. All that an installation keeps is in its HOME: --home,
+GROUNDPLAN_HOME or ./.groundplan. With --json every command prints one JSON document.
+"""
 USAGE = 2
 """Exit code of a wrong command line."""
-COMMANDS: dict[str, tuple[str, str, str]] = {
-    "init": ("groundplan.cli.workspace", "init", "Write a commented workspace that passes `check`."),
-    "check": ("groundplan.cli.workspace", "check", "Say everything that is wrong in a workspace, offline."),
-    "import": ("groundplan.cli.imports", "app", "Make a workspace from another tool's configuration."),
-    "up": ("groundplan.cli.up", "up", "Start everything and serve until Ctrl-C."),
-    "reload": ("groundplan.cli.reload", "reload", "Take up new code without a failed call."),
-    "plan": ("groundplan.cli.change", "plan", "Show what would change, at what price, and who must approve."),
-    "apply": ("groundplan.cli.change", "apply", "Make the next blueprint from the workspace."),
-    "rollback": ("groundplan.cli.change", "rollback", "Make a new blueprint with the content of an earlier one."),
-    "status": ("groundplan.cli.status", "status", "Blueprint, gateways, what is pending and for whom."),
-    "ask": ("groundplan.cli.ask", "ask", "Ask a workload a question as one of its people."),
-    "tail": ("groundplan.cli.tail", "tail", "Show calls as they finish."),
-    "cost": ("groundplan.cli.cost", "app", "What calls have cost, exactly."),
-    "batches": ("groundplan.cli.batches", "batches", "How far each batch is, and what it costs and holds."),
-    "cache": ("groundplan.cli.cache", "app", "Clear what was answered before."),
-    "routing": ("groundplan.cli.routing", "app", "Which model takes a call for auto: train, evaluate, explain."),
-    "experiments": ("groundplan.cli.experiments", "app", "Try another deployment: shadow, A/B, replay."),
-    "knowledge": ("groundplan.cli.knowledge", "app", "Documents and search: sources, findings, deletions, evaluate."),
-    "keys": ("groundplan.cli.keys", "app", "Create, list and revoke API keys."),
-    "people": ("groundplan.cli.people", "people", "People as they are now: list, add, leave."),
-    "tokens": ("groundplan.cli.tokens", "app", "Tokens of programs: create, list, revoke."),
-    "changes": ("groundplan.cli.changes", "app", "Changes that wait for approval or hold: list, renew."),
-    "approve": ("groundplan.cli.decide", "approve", "Agree to a change; you confirm it in your browser."),
-    "decline": ("groundplan.cli.decide", "decline", "Refuse a change; you confirm it in your browser."),
-    "groups": ("groundplan.cli.people", "groups", "Groups and teams as they are now: list, add, join, leave."),
-    "audit": ("groundplan.cli.audit", "app", "Verify the audit log from its files alone."),
-    "backup": ("groundplan.cli.backup", "backup", "Write one archive with database, log and keys."),
-    "restore": ("groundplan.cli.backup", "restore", "Put an archive into an empty HOME."),
-    "placement": ("groundplan.cli.placement", "app", "Where each workload belongs: show, what-if, stress, drift."),
-    "why": ("groundplan.cli.why", "why", "Explain a call, a change, a key or an audit entry."),
-    "login": ("groundplan.cli.login", "login", "Make a one-time link to sign in to the console."),
-    "controls": ("groundplan.cli.controls", "controls", "How far each workload is with the frameworks that hold."),
-    "evidence": ("groundplan.cli.controls", "evidence", "What proves controls: list, add, withdraw, collect."),
-    "management": ("groundplan.cli.controls", "management", "Management review and corrective actions."),
-    "register": ("groundplan.cli.controls", "register", "Everything that AI is made of here, and what is missing."),
-    "shadow": ("groundplan.cli.controls", "shadow", "AI that nobody declared: in a proxy's log, or in bills."),
-    "export": ("groundplan.cli.controls", "exports", "What auditors take away: oscal, cyclonedx, applicability."),
-    "prompts": ("groundplan.cli.prompts", "app", "Prompts and their versions: history, diff, rollback."),
-    "policy": ("groundplan.cli.policy", "app", "Company rules in Cedar: test them, try them in shadow, exceptions."),
-    "review": ("groundplan.cli.review", "app", "Answers and tool calls that wait for a person."),
-    "kill": ("groundplan.cli.kill", "kill", "Stop a workload, deployment, site, source, key or the company now."),
-    "erase": ("groundplan.cli.erase", "erase", "Erase a person everywhere, with a signed receipt; legal holds."),
-    "readiness": ("groundplan.cli.readiness", "readiness", "Five areas for each workload, points only with evidence."),
-    "doctor": ("groundplan.cli.doctor", "doctor", "Look for what is wrong on this machine."),
+SECTIONS: dict[str, dict[str, tuple[str, str, str]]] = {
+    "Start": {
+        "init": ("workspace", "init", "Write a commented workspace that passes `check`."),
+        "import": ("imports", "app", "Make a workspace from another tool's configuration."),
+        "check": ("workspace", "check", "Say everything that is wrong in a workspace, offline."),
+        "up": ("up", "up", "Start everything and serve until Ctrl-C."),
+        "login": ("login", "login", "Make a one-time link to sign in to the console."),
+        "status": ("status", "status", "Blueprint, gateways, what is pending and for whom."),
+    },
+    "Workloads": {
+        "plan": ("change", "plan", "Show what would change, at what price, and who must approve."),
+        "apply": ("change", "apply", "Make the next blueprint from the workspace."),
+        "rollback": ("change", "rollback", "Make a new blueprint with the content of an earlier one."),
+        "changes": ("changes", "app", "Changes that wait for approval or hold: list, renew."),
+        "approve": ("decide", "approve", "Agree to a change; you confirm it in your browser."),
+        "refuse": ("decide", "refuse", "Refuse a change; you confirm it in your browser."),
+        "prompts": ("prompts", "app", "Prompts and their versions: history, diff, rollback."),
+        "readiness": ("readiness", "readiness", "Five areas for each workload, points only with evidence."),
+    },
+    "Calls": {
+        "ask": ("ask", "ask", "Ask a workload a question as one of its people."),
+        "tail": ("tail", "tail", "Show calls as they finish."),
+        "why": ("why", "why", "Explain a call, a change, a key or an audit entry."),
+        "keys": ("keys", "app", "Create, list and revoke API keys."),
+        "batches": ("batches", "batches", "How far each batch is, and what it costs and holds."),
+        "cache": ("cache", "app", "Clear what was answered before."),
+    },
+    "Placement": {
+        "placement": ("placement", "app", "Where each workload belongs: show, what-if, stress, drift."),
+        "routing": ("routing", "app", "Which model takes a call for auto: train, evaluate, explain."),
+        "experiments": ("experiments", "app", "Try another deployment: shadow, A/B, replay."),
+    },
+    "Knowledge": {
+        "knowledge": ("knowledge", "app", "Documents and search: sources, findings, deletions, evaluate."),
+    },
+    "Cost": {
+        "cost": ("cost", "app", "What calls have cost, exactly."),
+    },
+    "Operations": {
+        "doctor": ("doctor", "doctor", "Look for what is wrong on this machine."),
+        "reload": ("reload", "reload", "Take up new code without a failed call."),
+        "backup": ("backup", "backup", "Write one archive with database, log and keys."),
+        "restore": ("backup", "restore", "Put an archive into an empty HOME."),
+        "kill": ("kill", "kill", "Stop a workload, deployment, site, source, key or the company now."),
+    },
+    "Governance": {
+        "people": ("people", "people", "People as they are now: list, add, leave."),
+        "groups": ("people", "groups", "Groups and teams as they are now: list, add, join, leave."),
+        "tokens": ("tokens", "app", "Tokens of programs: create, list, revoke."),
+        "policy": ("policy", "app", "Company rules in Cedar: test them, try them in shadow, exceptions."),
+        "erase": ("erase", "erase", "Erase a person everywhere, with a signed receipt; legal holds."),
+        "review": ("review", "app", "Answers and tool calls that wait for a person."),
+        "controls": ("controls", "controls", "How far each workload is with the frameworks that hold."),
+        "evidence": ("controls", "evidence", "What proves controls: list, add, withdraw, collect."),
+        "management": ("controls", "management", "Management review and corrective actions."),
+        "register": ("register", "register", "Everything that AI is made of here, and what is missing."),
+        "shadow": ("register", "shadow", "AI that nobody declared: in a proxy's log, or in bills."),
+        "export": ("exports", "app", "What auditors take away: OSCAL, CycloneDX, documents, the data room."),
+        "audit": ("audit", "app", "Verify the audit log from its files alone."),
+    },
 }
+"""The commands as the console has them: module, function and one line of help of each."""
+COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 
 class LazyCommands(TyperGroup):
@@ -84,9 +107,9 @@ class LazyCommands(TyperGroup):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        target = getattr(importlib.import_module(entry[0]), entry[1])
+        target = getattr(importlib.import_module(f"groundplan.cli.{entry[0]}"), entry[1])
         if isinstance(target, typer.Typer):
-            command = typer.main.get_command(target)
+            command: Any = typer.main.get_group(target)
         else:
             single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
             single.command(cmd_name)(target)
@@ -96,14 +119,16 @@ class LazyCommands(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry[2]) for name, entry in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), entry[2]) for name, entry in section.items()])
 
 
 app = typer.Typer(
     name="groundplan",
     cls=LazyCommands,
-    help="The control plane for AI in production. HOME is --home, GROUNDPLAN_HOME or ./.groundplan.",
+    help=ABOUT,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -115,7 +140,6 @@ app = typer.Typer(
 def root(
     version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
 ) -> None:
-    """The control plane for AI in production. HOME is --home, GROUNDPLAN_HOME or ./.groundplan."""
     if version:
         metadata = importlib.import_module("importlib.metadata")
         typer.echo(f"groundplan {metadata.version('groundplan')}")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +23,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 WorkspaceOption = Annotated[
     Path | None, typer.Option("--workspace", "-w", help="Folder of declarations (GROUNDPLAN_WORKSPACE, .).")
 ]
+
+
+def program_name() -> str:
+    """The command as it has to be written here: that of a `make run` is not on the PATH."""
+    own = Path(sys.executable).with_name("groundplan")
+    found = shutil.which("groundplan")
+    known = found is not None and Path(found).resolve() == own.resolve()
+    return "groundplan" if known or not own.exists() else shlex.quote(os.path.relpath(own))
 
 
 def settings_for(home: Path | None) -> Settings:

@@ -9,15 +9,17 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.cost_ahead import Common, Span
+from groundplan.cli.files import read_given
+from groundplan.cli.group import command_group
 from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption
-from groundplan.cli.output import emit, table
-from groundplan.core.errors import Invalid, TooLarge
+from groundplan.cli.output import emit, table, usd
+from groundplan.core.errors import TooLarge
 
 MAX_BYTES = 16 << 20
 REFUSED = 1
 """Exit code where a line was not taken."""
-app = typer.Typer(help="What accepted outcomes and resolved tickets cost.", rich_markup_mode=None)
+app = command_group("What accepted outcomes and resolved tickets cost.", answers=True)
 
 
 def outcomes(context: typer.Context, span: Span, common: Common) -> None:
@@ -36,25 +38,21 @@ def told(value: dict[str, Any]) -> str:
     if not value["outcomes"]:
         return "No outcome was reported: POST /api/outcomes, or `groundplan cost outcomes import FILE`."
     rows = [
-        (row["workload"], row["reported"], row["accepted"], f"${row['cost_usd']}", _maybe(row["cost_per_accepted_usd"]),
-         _maybe(row["baseline_usd"]))
+        (row["workload"], row["reported"], row["accepted"], usd(row["cost_usd"]), usd(row["cost_per_accepted_usd"]),
+         usd(row["baseline_usd"]))
         for row in value["outcomes"]
     ]  # fmt: skip
     heads = ("workload", "reported", "accepted", "everything it cost", "for each accepted", "a case before")
     text = f"{value['from']} to {value['to']}\n" + table(heads, rows)
     if value["tickets"]:
         rows = [
-            (row["workload"], row["resolved"], row["unresolved"], row["calls"], f"${row['cost_usd']}",
-             _maybe(row["cost_per_resolved_usd"]))
+            (row["workload"], row["resolved"], row["unresolved"], row["calls"], usd(row["cost_usd"]),
+             usd(row["cost_per_resolved_usd"]))
             for row in value["tickets"]
         ]  # fmt: skip
         heads = ("workload", "tickets resolved", "not", "their calls", "cost", "for each resolved")
         text += "\n\n" + table(heads, rows)
     return text
-
-
-def _maybe(amount: str | None) -> str:
-    return "-" if amount is None else f"${amount}"
 
 
 def imported(
@@ -96,14 +94,7 @@ def taken(value: dict[str, Any]) -> str:
 
 
 def _file(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise Invalid(
-            f"{path} cannot be read: {error.strerror or type(error).__name__}", code="tickets_unreadable",
-            hint="Name a CSV or JSON file.",
-        ) from error  # fmt: skip
+    data = read_given(path, code="tickets_unreadable", hint="Name a CSV or JSON file.", most=MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise TooLarge("the file is larger than 16 MiB", code="tickets_too_large", hint="Export fewer days at once.")
     return data

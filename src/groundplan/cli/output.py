@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import typer
@@ -27,13 +28,24 @@ def note(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Left-aligned columns with two spaces between them."""
-    cells = [[str(cell) for cell in row] for row in (head, *rows)]
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]], nothing: str = "") -> str:
+    """Left-aligned columns with two spaces between them; without rows `nothing`, where that says more."""
+    if nothing and not rows:
+        return nothing
+    cells = [["-" if cell is None else str(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
     )
+
+
+def usd(amount: str | None) -> str:
+    """An amount exactly, without zeros that say nothing: `$0.0035913`, `$1,270.00`; a dash for none."""
+    if amount is None:
+        return "-"
+    value = Decimal(amount).normalize()
+    whole, _, fraction = f"{abs(value):,f}".partition(".")
+    return f"{'-' if value < 0 else ''}${whole}.{fraction.ljust(2, '0')}"
 
 
 def waits_text(pending: dict[str, Any]) -> str:

@@ -11,12 +11,16 @@ from typing import Annotated, Literal
 import typer
 
 from groundplan.cli.client import ControlClient
+from groundplan.cli.group import command_group
 from groundplan.cli.keys import tell_ended
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 
-people = typer.Typer(help="People as they are now.", no_args_is_help=True, rich_markup_mode=None)
-groups = typer.Typer(help="Groups and teams as they are now.", no_args_is_help=True, rich_markup_mode=None)
+people = command_group("People as they are now.")
+groups = command_group("Groups and teams as they are now.")
+PersonArgument = Annotated[str, typer.Argument(metavar="E-MAIL", help="Of the person.")]
+GroupArgument = Annotated[str, typer.Argument(metavar="GROUP", help="A group or team.")]
+MemberArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="An e-mail address, or another group.")]
 
 
 @people.command("list")
@@ -38,7 +42,7 @@ def _duties(duties: list[str]) -> str:
 
 @people.command("add")
 def add_person(
-    email: Annotated[str, typer.Argument(metavar="E-MAIL")],
+    email: PersonArgument,
     name: Annotated[str, typer.Option("--name", help="The name that others know the person by.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -50,7 +54,9 @@ def add_person(
 
 @people.command("holdings")
 def holdings(
-    email: Annotated[str, typer.Argument(metavar="E-MAIL")], home: HomeOption = None, as_json: JsonOption = False
+    email: PersonArgument,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """What hangs on somebody: duties, groups, keys, passkeys, sessions, seats in approvals that wait."""
     value = ControlClient.connect(home).get(f"/api/people/{email}/holdings")
@@ -76,7 +82,9 @@ def hand_over(
 
 @people.command("leave")
 def person_leaves(
-    email: Annotated[str, typer.Argument(metavar="E-MAIL")], home: HomeOption = None, as_json: JsonOption = False
+    email: PersonArgument,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Somebody has left: all their permissions, sessions and keys end. Exit 69 where some gateway has not heard yet."""
     value = ControlClient.connect(home).delete(f"/api/people/{email}")
@@ -88,13 +96,19 @@ def list_groups(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Groups and teams with their direct members."""
     value = ControlClient.connect(home).get("/api/groups")
     rows = [(group["name"], group["type"], ", ".join(group["members"])) for group in value["groups"]]
-    emit(value, as_json, table(("name", "type", "members"), rows))
+    emit(
+        value,
+        as_json,
+        table(("name", "type", "members"), rows, "There is none. `groundplan groups add NAME` makes one."),
+    )
 
 
 @groups.command("add")
 def add_group(
-    name: str,
-    type: Annotated[Literal["group", "team"], typer.Option("--type")] = "group",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="No other group or team has it.")],
+    type: Annotated[
+        Literal["group", "team"], typer.Option("--type", help="A group may read something; a team does something.")
+    ] = "group",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -104,14 +118,14 @@ def add_group(
 
 
 @groups.command("join")
-def join(group: str, member: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def join(group: GroupArgument, member: MemberArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Put MEMBER (an e-mail address, or another group) into GROUP."""
     value = ControlClient.connect(home).post(f"/api/groups/{group}/members", {"person": member})
     emit(value, as_json, f"{member} is in {group}")
 
 
 @groups.command("leave")
-def leave(group: str, member: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def leave(group: GroupArgument, member: MemberArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Take MEMBER out of GROUP: the next retrieval no longer sees what only GROUP may read. Exit 69 where some gateway
     has not heard yet."""
     value = ControlClient.connect(home).delete(f"/api/groups/{group}/members/{member}")

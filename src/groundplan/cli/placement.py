@@ -8,13 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.client import ControlClient
+from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, waits_text
 from groundplan.core.errors import Conflict
 
-app = typer.Typer(
-    help="Where each workload belongs, and what would change it.", no_args_is_help=True, rich_markup_mode=None
-)
+app = command_group("Where each workload belongs, and what would change it.")
 Workload = Annotated[str, typer.Argument(metavar="WORKLOAD", help="Name of a workload.")]
 
 

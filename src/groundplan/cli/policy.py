@@ -10,19 +10,17 @@ import typer
 
 from groundplan.catalog.units import duration_ms
 from groundplan.cli.client import ControlClient
+from groundplan.cli.files import read_given_text
+from groundplan.cli.group import command_group
 from groundplan.cli.keys import effective_text, tell_ended
 from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
 from groundplan.governance.policy import folder
 
-app = typer.Typer(help="Company rules in Cedar.", rich_markup_mode=None)
+app = command_group("Company rules in Cedar.")
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Of the exception, as `exceptions` shows it.")]
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; it stands in the audit log.")]
-
-
-@app.callback()
-def policy() -> None:
-    """Company rules in Cedar."""
 
 
 @app.command()
@@ -96,7 +94,8 @@ def shadow(
     """What policies would have refused of the calls that were made."""
     client = ControlClient.connect(home)
     if draft is not None:
-        value = client.post("/api/policies/try", {"cedar": _read(draft), "days": days})
+        cedar = read_given_text(draft, code="policy_file", hint="Name a file with Cedar.")
+        value = client.post("/api/policies/try", {"cedar": cedar, "days": days})
     else:
         value = client.get("/api/policies/shadow", days=days, policy=name)
     lines: list[str] = []
@@ -111,13 +110,6 @@ def shadow(
             head = ("at", "workload", "person", "deployment", "call")
             lines += ["  " + line for line in table(head, rows[:20]).splitlines()]
     emit(value, as_json, "\n".join(lines) or "No policy is declared; see docs/policy.md for ready templates.")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(f"{path} cannot be read: {error}", code="policy_file", hint="Name a file with Cedar.") from error
 
 
 @app.command()
@@ -153,7 +145,7 @@ def exceptions(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def approve(id: str, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
+def approve(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Approve an exception that somebody else asked for."""
     value = ControlClient.connect(home).post(f"/api/policies/exceptions/{id}/approve", {"reason": reason})
     waits = f"agreed to; exception {id} waits for {' and '.join(value['waits_for']) or 'more people'}"
@@ -161,14 +153,14 @@ def approve(id: str, reason: ReasonOption = "", home: HomeOption = None, as_json
 
 
 @app.command()
-def refuse(id: str, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
+def refuse(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Refuse an exception."""
     value = ControlClient.connect(home).post(f"/api/policies/exceptions/{id}/refuse", {"reason": reason})
     emit(value, as_json, f"exception {id} is refused")
 
 
 @app.command()
-def end(id: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def end(id: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Withdraw an exception. Exit 69 where some gateway has not heard yet."""
     value = ControlClient.connect(home).post(f"/api/policies/exceptions/{id}/end", {"reason": ""})
     tell_ended(f"exception {id} has ended", value, as_json)

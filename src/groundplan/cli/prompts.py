@@ -9,12 +9,13 @@ import typer
 
 from groundplan.cli.change import ReasonOption, applied_text, workspace_files
 from groundplan.cli.client import ControlClient
+from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Conflict
 
-app = typer.Typer(help="Prompts and their versions.", no_args_is_help=True, rich_markup_mode=None)
-NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
+app = command_group("Prompts and their versions.")
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of a prompt.")]
 _COLOURS = {"-": "red", "+": "green"}
 
 
@@ -24,7 +25,15 @@ def list_prompts(home: HomeOption = None, as_json: JsonOption = False) -> None:
     value = ControlClient.connect(home).get("/api/prompts")
     rows = [(p["name"], p["version"] or "–", p["versions"], ", ".join(p["used_by"]), p["owner"] or "")
             for p in value["prompts"]]  # fmt: skip
-    emit(value, as_json, table(("name", "version", "served", "used by", "owner"), rows))
+    emit(
+        value,
+        as_json,
+        table(
+            ("name", "version", "served", "used by", "owner"),
+            rows,
+            "No prompt is declared: add a document with kind: prompt.",
+        ),
+    )
 
 
 @app.command()

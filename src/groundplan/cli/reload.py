@@ -20,6 +20,7 @@ from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home, write_atomically
+from groundplan.core.words import counted
 from groundplan.runtime.supervisor import Process, Supervisor
 
 BESIDE = ("control", "shipper")
@@ -51,7 +52,8 @@ def reload(
         time.sleep(0.05)
     if noted["state"] != "done":
         raise Unavailable(str(noted["message"]), code="reload_failed", hint=f"See {place.logs}; the old ones serve.")
-    emit(noted, as_json, f"{len(noted['replaced'])} gateway workers were replaced; running answers end on the old ones")
+    workers = counted(len(noted["replaced"]), "gateway worker is", "gateway workers are")
+    emit(noted, as_json, f"{workers} replaced; running answers end on the old ones")
 
 
 def _path(home: Home) -> Any:

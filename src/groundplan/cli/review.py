@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from groundplan.cli.client import ControlClient
+from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 
-app = typer.Typer(help="Answers and tool calls that wait for a person.", rich_markup_mode=None)
+app = command_group("Answers and tool calls that wait for a person.")
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Of what waits, as `list` shows it.")]
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; the caller of a refused answer is told.")]
 MinutesOption = Annotated[float | None, typer.Option("--minutes", help="How long it took; else since it was opened.")]
-
-
-@app.callback()
-def review() -> None:
-    """Answers and tool calls that wait for a person."""
 
 
 @app.command("list")
@@ -37,7 +35,7 @@ def list_(
 
 
 @app.command()
-def show(id: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def show(id: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """What was asked and what would be sent. Reading it is in the audit log."""
     value = ControlClient.connect(home).get(f"/api/reviews/{id}")
     text = f"{value['workload']}, {value['subject']}, {value['state']}\n\nAsked:\n{value['asked']}"
@@ -47,27 +45,30 @@ def show(id: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def release(
-    id: str,
+    id: IdArgument,
     reason: ReasonOption = "",
     minutes: MinutesOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Send the answer, or allow the tool call once."""
-    body = {"reason": reason, "minutes": minutes}
-    value = ControlClient.connect(home).post(f"/api/reviews/{id}/release", body)
+    value = _decided(id, "release", reason, minutes, home)
     emit(value, as_json, f"{id} is released")
 
 
 @app.command()
 def refuse(
-    id: str,
+    id: IdArgument,
     reason: ReasonOption = "",
     minutes: MinutesOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Refuse it; its caller gets an error with the reason."""
-    body = {"reason": reason, "minutes": minutes}
-    value = ControlClient.connect(home).post(f"/api/reviews/{id}/refuse", body)
+    value = _decided(id, "refuse", reason, minutes, home)
     emit(value, as_json, f"{id} is refused")
+
+
+def _decided(id: str, decision: str, reason: str, minutes: float | None, home: Path | None) -> Any:
+    body = {"reason": reason, "minutes": minutes}
+    return ControlClient.connect(home).post(f"/api/reviews/{id}/{decision}", body)

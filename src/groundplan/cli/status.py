@@ -22,6 +22,8 @@ def status_text(value: dict[str, Any]) -> str:
         f"{value['company'] or 'no company yet'}: blueprint {value['blueprint'] or 'none'}, "
         f"PostgreSQL {value['postgres']}"
     ]
+    places = value.get("addresses") or {}
+    lines += [f"gateway at {places['gateway']}, console at {places['control']}"] if len(places) > 1 else []
     gateways = value["gateways"]
     if gateways:
         lines += ["", table(

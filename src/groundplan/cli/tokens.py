@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from groundplan.cli.client import ControlClient
+from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 
-app = typer.Typer(
-    help="Tokens of programs: scoped, expiring, never approving.", no_args_is_help=True, rich_markup_mode=None
-)
+app = command_group("Tokens of programs: scoped, expiring, never approving.")
+
+NONE = "No program has a token. `groundplan tokens create NAME --scope read` makes one."
 
 
 @app.command()
@@ -41,12 +42,14 @@ def list_tokens(home: HomeOption = None, as_json: JsonOption = False) -> None:
         )
         for each in value["tokens"]
     ]  # fmt: skip
-    emit(value, as_json, table(("id", "name", "may", "until", "used"), rows))
+    emit(value, as_json, table(("id", "name", "may", "until", "used"), rows, NONE))
 
 
 @app.command()
 def revoke(
-    token: Annotated[str, typer.Argument(metavar="ID")], home: HomeOption = None, as_json: JsonOption = False
+    token: Annotated[str, typer.Argument(metavar="ID", help="Of the token, as `list` shows it.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """End a token at once."""
     value = ControlClient.connect(home).delete(f"/api/tokens/{token}")

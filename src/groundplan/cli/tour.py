@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from groundplan.api.ask import ask_once
 from groundplan.cli.client import ControlClient
-from groundplan.cli.output import note
+from groundplan.cli.options import program_name
+from groundplan.cli.output import note, usd
 from groundplan.core.audit.keys import load_public
 from groundplan.core.audit.proof import inclusion_proof
 from groundplan.core.errors import GroundplanError
@@ -77,7 +75,7 @@ def _show(client: ControlClient, home: Home, gateway: str, key: Key) -> None:
     for line in passage_lines(facts, _folders(client)):
         note(line)
     note(f"\n  model    {facts.get('model')} at {facts.get('site')}")
-    note(f"  cost     {facts.get('cost_usd')} USD of blueprint {facts.get('blueprint')}'s budgets, in {seconds:.1f} s")
+    note(f"  cost     {usd(facts.get('cost_usd'))} of blueprint {facts.get('blueprint')}'s budgets, in {seconds:.1f} s")
     note(f"  call     {facts.get('call_id')}")
     note(f"  audit    {_audit(client, home, str(facts.get('call_id')))}")
 
@@ -123,7 +121,7 @@ def _verified(home: Home, index: int) -> str:
 
 
 def _next_steps(home: Home, gateway: str, key: Key | None, login_url: str) -> None:
-    program = _program()
+    program = program_name()
     note(f"\nThe console (works once, within ten minutes; `{program} login{_named(home)}` makes another):")
     note(f"  {login_url}")
     if key is not None:
@@ -135,14 +133,6 @@ def _next_steps(home: Home, gateway: str, key: Key | None, login_url: str) -> No
     note(f"  {program} init my-company")
     note(f"  {program} up --workspace my-company --home my-home --port {port} --control-port {port + 1}")
     note(f"\nServing from {home.root}. Ctrl-C ends it.")
-
-
-def _program() -> str:
-    """The command as it has to be written here: that of a `make run` is not on the PATH."""
-    own = Path(sys.executable).with_name("groundplan")
-    found = shutil.which("groundplan")
-    known = found and Path(found).resolve() == own.resolve()
-    return "groundplan" if known else shlex.quote(os.path.relpath(own))
 
 
 def _named(home: Home) -> str:

@@ -18,12 +18,13 @@ def why(
             metavar="ID", help="Id of a call, change, key or entry; blueprint/N; workload/NAME; placement/NAME."
         ),
     ],
+    facts: Annotated[bool, typer.Option("--facts", help="Tell the facts that the sentences rest on, too.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what ID is and why it came out as it did."""
     value = ControlClient.connect(home).get(f"/api/why/{subject}")
-    parts = ["\n".join(value["because"]), outline(value["facts"])]
+    parts = ["\n".join(value["because"]), *([outline(value["facts"])] if facts else [])]
     if value["audit"]:
         rows = [(e["index"], e["at"], e["action"], e["who"], e["subject"]) for e in value["audit"]]
         parts.append("In the audit log:\n" + table(("index", "at", "action", "who", "subject"), rows))

@@ -13,7 +13,7 @@ import typer
 from groundplan.catalog.check import validate
 from groundplan.catalog.scaffold import init as scaffold
 from groundplan.catalog.schema import json_schema
-from groundplan.cli.options import JsonOption, workspace_for
+from groundplan.cli.options import JsonOption, program_name, workspace_for
 from groundplan.cli.output import emit
 from groundplan.core.words import counted
 from groundplan.economics.price import known_price
@@ -50,11 +50,11 @@ def init(
         known_price=lambda model: known_price(model, today),
     )
     files = sorted(str(path) for path in written or ())
-    named = shlex.quote(str(folder))
+    named, program = shlex.quote(str(folder)), program_name()
     emit(
         {"folder": str(folder.absolute()), "files": files},
         as_json,
-        f"{folder} is ready. Next: groundplan check {named}, then groundplan up --workspace {named}",
+        f"{folder} is ready. Next: {program} check {named}, then {program} up --workspace {named}",
     )
 
 

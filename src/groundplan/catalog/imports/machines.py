@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from groundplan.catalog.imports.verdict import CARRIED, NEEDED, STATES, Finding
 from groundplan.catalog.imports.yaml_text import Value, document
 from groundplan.core.errors import Invalid, Where
+from groundplan.core.words import counted
 
 MAX_BYTES = 32 << 20
 MAX_MACHINES = 100_000
@@ -53,7 +54,8 @@ class Found:
 
     def summary(self) -> str:
         passed = ", ".join(f"{count} {what}" for what, count in sorted(self.others.items()))
-        return f"{self.sites} sites, {self.units} units" + (f"; passed over: {passed}" if passed else "")
+        found = f"{counted(self.sites, 'site')}, {counted(self.units, 'unit')}"
+        return f"{found}; passed over: {passed}" if passed else found
 
     def body(self) -> dict[str, object]:
         told = [finding.body() for finding in self.findings]

@@ -1,0 +1,107 @@
+"""`groundplan export`: what auditors and authorities take away, as files or as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.group import command_group
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, table
+
+app = command_group("What auditors take away: OSCAL, CycloneDX, documents, the data room.")
+FrameworkArgument = Annotated[str, typer.Argument(metavar="FRAMEWORK", help="One that is declared.")]
+
+
+@app.command()
+def oscal(
+    framework: FrameworkArgument,
+    document: Annotated[
+        str, typer.Option("--document", help="assessment-results, catalog, profile or component-definition.")
+    ] = "assessment-results",
+    home: HomeOption = None,
+) -> None:
+    """Assessment results in OSCAL 1.1.2, or what is declared as a document that others import, as JSON."""
+    path = f"/api/exports/oscal/{quote(framework, safe='')}"
+    _print(ControlClient.connect(home).get(path, document=document))
+
+
+@app.command()
+def cyclonedx(home: HomeOption = None) -> None:
+    """The register as a CycloneDX 1.6 bill of materials, as JSON."""
+    _print(ControlClient.connect(home).get("/api/exports/cyclonedx"))
+
+
+@app.command()
+def applicability(framework: FrameworkArgument, home: HomeOption = None) -> None:
+    """The statement of applicability, as JSON."""
+    _print(ControlClient.connect(home).get(f"/api/exports/applicability/{quote(framework, safe='')}"))
+
+
+@app.command()
+def documents(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Which documents that laws ask for can be made."""
+    value = ControlClient.connect(home).get("/api/exports/documents")
+    rows = [(each["name"], each["title"], each["law"], each["sections"]) for each in value["documents"]]
+    emit(value, as_json, table(("name", "what", "law", "sections"), rows))
+
+
+@app.command()
+def document(
+    name: Annotated[str, typer.Argument(help="annex-iv, fria or dpia.")],
+    workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="What it is about.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write, as Markdown. Left out: it is shown.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A document that a law asks for about a workload, filled from facts; what is missing is marked."""
+    client = ControlClient.connect(home)
+    path = f"/api/exports/documents/{quote(name, safe='')}/{quote(workload, safe='')}"
+    value = client.get(path)
+    if out is not None:
+        client.save(f"{path}/text", out)
+    emit(value, as_json, _document_text(value) if out is None else f"{out} is written.{_lacks(value)}")
+
+
+def _document_text(value: dict[str, Any]) -> str:
+    lines = [f"{value['title']}: {value['workload']}", f"{value['law']}. {value['note']}"]
+    for each in value["sections"]:
+        lines += ["", typer.style(f"{each['id']} {each['title']}", bold=True)]
+        lines += [f"  {said['text']} ({said['origin']})" for said in each["said"]]
+        if not each["said"]:
+            lines.append(typer.style("  missing", fg="red") + f": groundplan evidence add '{each['evidence']}'")
+        elif each["missing"]:
+            lines.append(f"  not declared: {', '.join(each['missing'])}")
+    return "\n".join(lines) + _lacks(value)
+
+
+def _lacks(value: dict[str, Any]) -> str:
+    return f"\nMissing: {', '.join(value['missing'])}." if value["missing"] else ""
+
+
+@app.command()
+def room(
+    since: Annotated[str, typer.Option("--from", help="First day: 2026-10-01.")],
+    to: Annotated[str, typer.Option("--to", help="Last day.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write: room.zip.")],
+    workload: Annotated[str, typer.Option("--workload", help="Left out: all.")] = "",
+    sample: Annotated[int, typer.Option("--sample", min=0, max=1000, help="How many calls to draw.")] = 50,
+    seed: Annotated[str, typer.Option("--seed", help="The same seed draws the same calls.")] = "1",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The data room of an auditor: one archive that can be verified offline."""
+    query = {"from": since, "to": to, "workload": workload, "sample": str(sample), "seed": seed}
+    size = ControlClient.connect(home).save("/api/exports/room", out, **query)
+    emit({"file": str(out), "bytes": size}, as_json, f"{out} has {size:,} bytes. Begin with its README.txt.")
+
+
+def _print(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,29 @@
+"""Files that somebody named on the command line: what cannot be read is their mistake, told with what to name instead.
+
+Opens nothing of HOME; what is missing there is no mistake of the person who asks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from groundplan.core.errors import Invalid
+
+
+def read_given(path: Path, *, code: str, hint: str, most: int = -1) -> bytes:
+    """The content of `path`, of a large file the first `most` bytes. Raises `Invalid` with `code` and `hint`."""
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise Invalid(
+            f"{path} cannot be read: {error.strerror or type(error).__name__}", code=code, hint=hint
+        ) from error
+
+
+def read_given_text(path: Path, *, code: str, hint: str) -> str:
+    """The same as text. Raises `Invalid` also where it is no UTF-8."""
+    try:
+        return read_given(path, code=code, hint=hint).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Invalid(f"{path} is no text in UTF-8", code=code, hint=hint) from error

@@ -1,0 +1,59 @@
+"""`groundplan register` and `shadow`: everything that AI is made of here, and what of it nobody declared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from groundplan.cli.client import ControlClient
+from groundplan.cli.files import read_given
+from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.output import emit, table
+
+
+def register(
+    kind: Annotated[
+        str, typer.Argument(help="workload, model, deployment, provider, prompt, integration, tool or source.")
+    ] = "",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Everything that AI is made of here, with owner, origin, uses and what is missing."""
+    value = ControlClient.connect(home).get("/api/register", kind=kind)
+    rows = [
+        (
+            e["kind"],
+            e["name"],
+            e["owner"] or "-",
+            e["origin"] or "-",
+            ", ".join(e["used_by"]) or "-",
+            ", ".join(e["missing"]),
+        )
+        for e in value["entries"]
+    ]
+    emit(
+        value,
+        as_json,
+        table(("kind", "name", "owner", "origin", "used by", "missing"), rows, "Nothing like that is declared."),
+    )
+
+
+def shadow(
+    log: Annotated[Path, typer.Argument(help="Log of a proxy, or a bill, in any form of lines.")],
+    bill: Annotated[bool, typer.Option("--bill", help="Lines of a bill, of expenses, of a card's statement.")] = False,
+    also: Annotated[list[str] | None, typer.Option("--also", help="Another provider's host; may be repeated.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """AI that nobody declared: calls to providers in the log of a proxy, or charges of providers in a bill."""
+    data = read_given(log, code="log_file", hint="Name a file that you may read.")
+    query = [("also", host) for host in also or ()] + ([("bill", "true")] if bill else [])
+    value = ControlClient.connect(home).post_file("/api/register/shadow", data, query)
+    rows = [
+        (h["host"], h["provider"], "yes" if h["declared"] else "NO", h["calls"], h["callers"]) for h in value["hosts"]
+    ]
+    what = "lines" if bill else "calls"
+    text = table(("host", "provider", "declared", what, "callers"), rows)
+    emit(value, as_json, text if rows else f"No known provider in {value['lines']} lines.")
