@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from groundplan.blueprint.model import Blueprint, Budget, Caps, Deployment, Rates, Site, Workload
+from groundplan.blueprint.model import Blueprint, Budget, Cache, Caps, Deployment, Rates, Semantic, Site, Workload
 from groundplan.release.difference import differences
 from groundplan.release.model import Field
 
@@ -95,3 +95,14 @@ def test_a_price_to_come_is_told_with_its_day() -> None:
         "rates.then.input": "0.10 USD/Mtok", "rates.then.output": "1 USD/Mtok", "rates.then.request": "0.001 USD",
         "rates.then.source": "declared", "rates.then_from": "2026-12-01",
     }  # fmt: skip
+
+
+def test_money_of_a_workload_is_told_in_dollars() -> None:
+    semantic = Semantic(wrong_cost=2 * 10**12, hour=50_000_000_000)
+    cache = Cache(seconds=60, max_bytes=1000, scope="person", semantic=semantic)
+    dear = msgspec.structs.replace(WORKLOAD, max_cost_per_call=20_000_000_000, cache=cache)
+    (found,) = differences(OLD, msgspec.structs.replace(OLD, workloads=[dear]))
+    told = {field.field: field.new for field in found.fields}
+    assert told["max_cost_per_call"] == "0.02 USD"
+    assert (told["cache.semantic.wrong_cost"], told["cache.semantic.hour"]) == ("2 USD", "0.05 USD")
+    assert told["cache.seconds"] == "60"

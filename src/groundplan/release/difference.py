@@ -15,7 +15,13 @@ from groundplan.release.model import Difference, Field
 
 _PARTS = ("site", "deployment", "source", "workload", "budget")
 _LONG = 120
-_MONEY = ("limit", "amount", "rate")
+_MONEY = frozenset(
+    {
+        "limit", "amount", "rate", "max_cost_per_call", "experiment.budget", "replay.budget", "routing.second",
+        "cache.semantic.wrong_cost", "cache.semantic.hour",
+    }
+)  # fmt: skip
+"""Fields that hold picodollars, told as dollars."""
 
 
 def differences(old: bp.Blueprint | None, new: bp.Blueprint) -> tuple[Difference, ...]:
