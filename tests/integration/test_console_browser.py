@@ -313,6 +313,7 @@ def test_what_people_wrote_is_text_and_never_runs(page: Page) -> None:
 
 def test_a_form_without_the_sessions_token_does_nothing(demo: Stack, page: Page) -> None:
     page.goto("/kill")
+    page.select_option("select[name=scope]", "company")
     page.eval_on_selector_all("input[name=csrf]", "all => all.forEach(one => { one.value = 'forged'; })")
     page.fill("input[name=reason]", "forged")
     press(page, "text=Stop it now")

@@ -215,7 +215,7 @@ def _entrance(top: float, bottom: float, tiles: list[TileView]) -> str:
     return (
         f'<g class="entrance"><rect x="{MARGIN - 12}" y="{top}" width="32" height="{bottom - top}" rx="2"/>'
         f'<text transform="translate({x} {middle}) rotate(-90)" text-anchor="middle">Gateway'
-        f'<tspan class="note" dx="14">{rate:.0f} calls a minute</tspan></text></g>'
+        f'<tspan class="note" dx="14">{counted(round(rate), "call")} a minute</tspan></text></g>'
     )
 
 
