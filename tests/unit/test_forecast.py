@@ -71,8 +71,10 @@ def test_whatever_happened_the_forecast_is_finite_and_in_order(values: list[floa
 
 @pytest.mark.parametrize("values", [(1.0,) * 7, (1.0,) * 7 + (-1.0,), (1.0,) * 7 + (math.nan,)])
 def test_too_little_or_impossible_values_are_refused(values: tuple[float, ...]) -> None:
-    with pytest.raises(Invalid, match="nothing can be said"):
+    with pytest.raises(Invalid) as caught:
         forecast(Series(START, DAY, values), 3)
+    assert caught.value.code == "forecast_impossible"
+    assert ("needs 8 values, and there are 7" in caught.value.message) == (len(values) == 7)
 
 
 def flat(usd: float, count: int = 30) -> Forecast:

@@ -13,6 +13,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from groundplan.core.errors import Invalid
+from groundplan.core.words import counted
 from groundplan.placement.explain.words import usd
 from groundplan.placement.terms.facts import DAYS
 from groundplan.placement.terms.queue import wait_seconds
@@ -196,7 +197,8 @@ def words(found: Projection) -> Iterator[str]:
     """The projection in sentences."""
     for each in found.scaled:
         low, middle, high = each.usd_month
-        told = f"At {each.factor:g} times the calls ({each.calls_day:,.0f} a day) {found.workload} costs "
+        calls = "today's calls" if each.factor == 1 else f"{each.factor:g} times the calls"
+        told = f"At {calls} ({each.calls_day:,.0f} a day) {found.workload} costs "
         yield f"{told}{usd(middle)} a month ({usd(low)} to {usd(high)})."
         if each.first_token_ms is not None:
             first = [f"{value:,.0f} ms" if value < inf else "without end" for value in each.first_token_ms]
@@ -206,4 +208,4 @@ def words(found: Projection) -> Iterator[str]:
     else:
         yield f"What breaks first is {found.first[1]}, at {found.first[0]:.3g} times."
     if found.days < FEW:
-        yield f"It rests on {found.days} days: the intervals are wide."
+        yield f"It rests on {counted(found.days, 'day')}: the intervals are wide."

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundplan.core.errors import Conflict
+from groundplan.core.words import counted
 from groundplan.placement.explain.why import place_json
 from groundplan.placement.explain.words import usd
 from groundplan.placement.planner import LIMIT, CompanyPlan, plan_offered, proven, units_used
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.terms.candidates import Candidate, Offered
+
+CENT = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +194,11 @@ def to_build(plan: CompanyPlan) -> list[dict[str, Any]]:
 
 def summary(plan: CompanyPlan, compared: tuple[Compared, ...]) -> list[str]:
     """The plan in sentences."""
-    lines = [f"{len(plan.decided)} workloads at {len(plan.opened)} sites for {usd(plan.usd)} a month, {proven(plan)}."]
+    workloads, sites = counted(len(plan.decided), "workload"), counted(len(plan.opened), "site")
+    lines = [
+        f"{workloads} at {sites} for {usd(plan.usd)} a month, {usd(sum(plan.opened.values()))} of it for the sites"
+        f" themselves, {proven(plan)}."
+    ]
     for each in compared:
         lines.append(_versus(each))
     lines += [f"{name} has no place: {why}." for name, why in plan.homeless.items()]
@@ -217,7 +224,9 @@ def _versus(each: Compared) -> str:
         return f"{each.name.capitalize()}: {told}."
     saved = each.usd - each.ours
     left = f", of which {len(each.without)} have no place there" if each.without else ""
-    more = f"{usd(abs(saved))} {'less' if saved >= 0 else 'more'} than"
+    if abs(saved) < CENT / 2:
+        return f"The plan costs as much as {each.name} ({usd(each.usd)} a month{left})."
+    more = f"{usd(abs(saved))} {'less' if saved > 0 else 'more'} than"
     return f"The plan costs {more} {each.name} ({usd(each.usd)} a month{left})."
 
 
