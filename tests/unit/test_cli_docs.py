@@ -9,18 +9,31 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import typer
 from typer.core import TyperGroup
 
+from groundplan.catalog.check import validate
 from groundplan.cli.main import app
 from groundplan.core import errors
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")))
+AROUND = """\
+{kind: company, name: acme, format: 1}
+---
+{kind: site, name: azure-sweden, type: cloud, jurisdiction: EU}
+---
+{kind: deployment, name: gpt-eu, site: azure-sweden, model: openai/gpt-4.1-mini, url: https://acme.example/openai/v1,
+ key: env:AZURE_KEY}
+---
+{kind: source, name: handbook, path: ./handbook, sensitivity: internal, owner: dana@acme.example, readers: [everyone]}
+"""
+"""What the workload of the README needs beside it."""
 LINK = re.compile(r"""\]\(([^)#\s]+)|(?:src|srcset)="([^"]+)\"""")
 
 
@@ -81,6 +94,25 @@ def test_every_link_within_the_repository_leads_somewhere(page: str) -> None:
     local = [link for link in found if not link.startswith(("http://", "https://", "mailto:"))]
     assert [link for link in local if not ((ROOT / page).parent / link).exists()] == []
     assert local or page != "README.md"
+
+
+def test_the_readme_leads_to_every_page_and_tells_the_layers() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    led = {link for pair in LINK.findall(readme) for link in pair if link}
+    pages = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    assert sorted(pages - led) == []
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    told = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in readme.partition("## For developers")[2].splitlines()
+            if row.startswith("| `")]  # fmt: skip
+    assert told == [re.findall(r"groundplan\.(\w+)", layer) for layer in layers]
+
+
+def test_the_workload_of_the_readme_is_in_order(tmp_path: Path) -> None:
+    declared = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "handbook").mkdir()
+    (tmp_path / "all.yaml").write_text("\n---\n".join([AROUND, *declared]))
+    workspace = validate(tmp_path, known_price=lambda _: True)
+    assert list(workspace.workloads) == ["staff-assistant"] and list(workspace.budgets) == ["staff-assistant"]
 
 
 def test_commands_of_the_readme_exist() -> None:
