@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import threading
@@ -33,6 +31,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import cost_figures
+from benchmarks.provenance import commit, machine
 
 from groundplan.core.ids import new_id
 from groundplan.core.money import format_usd, from_decimal
@@ -154,7 +153,7 @@ def measure(url: str, calls: int, made: cost_figures.Company, rounds: int, *, wa
         "figures": figures,
         "background": {name: round(max(times), 1) for name, times in behind.items()}, "sums": exact,
         "fill_s": round(filled, 1), "bytes": size[0] if size else 0,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": machine(),
         "load_average": os.getloadavg()[0], "commit": commit(),
     }  # fmt: skip
 
@@ -262,11 +261,6 @@ def compared(conn: psycopg.Connection[Any]) -> dict[str, dict[str, Any]]:
 
 def p95(times: list[float]) -> float:
     return sorted(times)[max(0, -(-len(times) * 95 // 100) - 1)]
-
-
-def commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

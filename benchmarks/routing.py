@@ -15,8 +15,6 @@ import csv
 import gzip
 import hashlib
 import json
-import platform
-import subprocess
 import sys
 import time
 import zlib
@@ -31,6 +29,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import routing_strange
+from benchmarks.provenance import commit, machine
 from benchmarks.routing_call import measured
 
 from groundplan.core.errors import GroundplanError, Invalid
@@ -227,10 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GroundplanError as error:
         sys.stderr.write(f"routing: {error}\n")
         return error.exit_code
-    told |= {"seed": given.seed, "machine": f"{platform.machine()}, Python {platform.python_version()}"}
-    told["commit"] = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    told |= {"seed": given.seed, "machine": machine()}
+    told["commit"] = commit()
     if given.json:
         print(json.dumps(told))
     else:

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.provenance import commit, machine
 
 from groundplan.core.errors import GroundplanError
 from groundplan.economics.experiment.sequential import Tally, difference
@@ -192,10 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
     told |= {"experiments": peeking(dice), "seed": given.seed}
     told["example"] = cases[0][0].sentence
-    told["machine"] = f"{platform.machine()}, Python {platform.python_version()}"
-    told["commit"] = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    told["machine"] = machine()
+    told["commit"] = commit()
     if given.json:
         print(json.dumps(told))
     else:

@@ -21,10 +21,8 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import platform
 import re
 import runpy
-import subprocess
 import sys
 import time
 import zlib
@@ -37,6 +35,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
+
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.provenance import commit, machine
 
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.settings import load_settings
@@ -301,10 +304,8 @@ def main() -> int:
     except GroundplanError as error:
         sys.stderr.write(f"semantic_cache: {error}\n")
         return error.exit_code
-    told["machine"] = f"{platform.machine()}, Python {platform.python_version()}"
-    told["commit"] = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    told["machine"] = machine()
+    told["commit"] = commit()
     if given.json:
         print(json.dumps(told))
     else:
