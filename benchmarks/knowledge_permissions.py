@@ -193,6 +193,8 @@ class Company:
             rules.readers[number] = self._inherited(frozenset()) if number in _OF_SOURCE else self._some_readers()
             self._ids.append(self._put(number, rules.readers[number]))
             self.documents[str(self._ids[-1])] = number
+        # as a source says it: without, no link counts
+        conn.execute("UPDATE document SET sensitivity = 'internal'")
         until = datetime.now(UTC).date() + timedelta(days=30)
         for number in _LINKED:
             rules.links[number] = Link(set(chance.sample(range(PEOPLE), 3)))
