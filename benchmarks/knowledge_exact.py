@@ -87,7 +87,7 @@ class Stock:
             possible += weight
             for at, counts in seen:
                 length = view.columns.lengths[at] / mean
-                every[at] += weight * counts / (counts + bm25.K1 * (1 - bm25.B + words.B * length))
+                every[at] += weight * counts / (counts + bm25.K1 * (1 - bm25.B + bm25.B * length))
         return every[rows], possible
 
     def _together(self, worded: Scores, similar: Scores, possible: float, rows: Rows) -> Scores:

@@ -284,6 +284,7 @@ class Meanings:
     async def _agree(self, one: str, other: str, exchange: Exchange) -> bool:
         from groundplan.economics.semantic import substitution  # noqa: PLC0415 -- numpy, only where it is used
         from groundplan.economics.semantic.guards import contradicts  # noqa: PLC0415 -- as above
+        from groundplan.economics.semantic.likeness import SYNONYM  # noqa: PLC0415 -- as above
         from groundplan.economics.semantic.reading import read  # noqa: PLC0415 -- numpy, only where it is used
 
         a, b = read(one), read(other)
@@ -297,7 +298,7 @@ class Meanings:
             return True
         words = [*left, *right]
         vectors = dict(zip(words, await self._embed(words, exchange), strict=True))
-        return substitution.least_counterpart(left, right, vectors.__getitem__) >= substitution.SYNONYM
+        return substitution.least_counterpart(left, right, vectors.__getitem__) >= SYNONYM
 
 
 def _rule(exchange: Exchange) -> Semantic | None:

@@ -154,7 +154,7 @@ class Matches:
         below = self.lengths.take(rows, mode="clip") * self.slope
         below += K1 * (1 - B)
         below += counts
-        worth = term.weight * counts
+        worth: Scores = np.multiply(counts, term.weight, dtype=np.float64)
         worth /= below
         return worth
 
@@ -223,7 +223,8 @@ def _places(rows: Ints, wanted: Ints) -> NDArray[np.intp]:
     """Where of these rows the wanted ones are; both are in order."""
     some = wanted[wanted.searchsorted(rows[0]) : wanted.searchsorted(rows[-1], "right")]
     places = rows.searchsorted(some)
-    return places[rows[places] == some]
+    found: NDArray[np.intp] = places[rows[places] == some]
+    return found
 
 
 def best(rows: Ints, scores: Scores, limit: int) -> tuple[Ints, Scores]:

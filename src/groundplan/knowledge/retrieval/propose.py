@@ -140,9 +140,8 @@ def worded(view: View, wanted: Wanted) -> Worded:
     """The first half of `propose`, which does not look at the vector."""
     seen = view.visible(wanted.sources, wanted.acls, wanted.changed)
     asked = words.asked(wanted.terms, view.terms)
-    found: Scored = bm25(view.segments, asked, view.columns.lengths, seen)
-    if wanted.variants:
-        found = _with_variants(view, found, wanted, seen)
+    plain = bm25(view.segments, asked, view.columns.lengths, seen)
+    found = _with_variants(view, plain, wanted, seen) if wanted.variants else plain
     if wanted.documents is None:
         return Worded(view, seen, found)
     return _limited(view, seen, found, view.mask(wanted.documents))

@@ -160,7 +160,7 @@ def _reached(apart: Different, wanted: int, most: int) -> int:
 def _apart(bits: Bits, question: Bits, rows: NDArray[np.intp] | None) -> Different:
     """How many bits differ from those of the question: of some rows, or of all. The largest number is nobody's."""
     narrow = len(bits) * 64 < np.iinfo(np.uint8).max
-    apart = np.empty(bits.shape[1] if rows is None else len(rows), np.uint8 if narrow else np.uint16)
+    apart: Different = np.empty(bits.shape[1] if rows is None else len(rows), np.uint8 if narrow else np.uint16)
     for start in range(0, len(apart), _BLOCK):
         some = slice(start, start + _BLOCK)
         own = apart[some]
