@@ -318,6 +318,8 @@ def test_statement_focus_and_book_agree(control: Control) -> None:
     book = ask(control, f"/api/cost/book?first={last.replace(day=1).date()}&last={last.date()}")
     assert sum(Decimal(each["total_usd"]) for each in statements) == Decimal(book["total_usd"])
     mine = control.ask("GET", f"/api/cost/statements.csv?team=care&month={month}").body.decode()
+    taken = control.ask("GET", "/api/audit?action=export.").body["entries"][0]
+    assert (taken["action"], taken["detail"]["team"]) == ("export.cost", "care")
     care = next(each for each in statements if each["team"] == "care")
     assert list(csv.DictReader(io.StringIO(mine)))[-1]["cost_usd"] == care["total_usd"]
     data = control.ask("GET", f"/api/cost/statements.pdf?team=care&month={month}&charge=true").body
