@@ -125,7 +125,7 @@ class View:
         moved = self._moved(seen, sources, acls, changed)
         if count == self.size and not moved:
             return words.Visible(None, count, tokens)
-        mask = seen.take(self.columns.classes)
+        mask = seen.take(self.columns.classes, mode="clip")  # none is out of bounds, and no copy is made to see that
         for rows, now in moved:
             mask[rows] = now
             count += (rows.stop - rows.start) * (1 if now else -1)
