@@ -309,7 +309,9 @@ def test_killed_while_building_and_switching_a_search_always_answers_from_one_wh
     assert {*before} & {*answers}
     assert {*after} & {*answers}
     assert in_time >= 1
-    assert world.states() == {1: "kept", 2: "serving"}
-    assert index_store.lacking(world.conn, 2) == (0, 0)
+    states = world.states()
+    second = max(states)  # not 2 where its number was taken by what a kill undid
+    assert states == {1: "kept", second: "serving"} and second > 1
+    assert index_store.lacking(world.conn, second) == (0, 0)
     assert all(len(world.pieces(number)) > 2 for number in range(12))
     assert LONG > SHORT
