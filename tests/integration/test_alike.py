@@ -32,7 +32,7 @@ def looked_at(day: datetime, start: str) -> list[str]:
     found: list[str] = []
     for number in range(100_000):
         text = f"{start} {number}?"
-        if picked(Ask({}, "", 1, text, False, False, None, 1, 9), day.date()):
+        if picked(Ask({}, "", 1, text, False, False, None, 1, 9), int(day.timestamp() // 86_400)):
             found.append(text)
         if len(found) == EACH:
             return found

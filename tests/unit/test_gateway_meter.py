@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment, Rates
+from groundplan.economics import price as formula
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.call.feature import feature_of
@@ -61,18 +62,18 @@ def test_cost_is_exact_and_rounded_up_once(usage: Usage, price: Rates) -> None:
         + usage.output_audio * either(price.output_audio, price.output),
         1_000_000,
     )
-    cost = meter.cost(usage, price) - price.request
+    cost = formula.cost(price, usage) - price.request
     assert 0 <= cost - exact < 1
 
 
 @given(usages(), rates)
 def test_no_usage_within_its_bound_costs_more_than_the_bound(usage: Usage, price: Rates) -> None:
-    assert meter.cost(usage, price) <= meter.bound(price, usage.input, usage.output)
+    assert formula.cost(price, usage) <= formula.bound(price, usage.input, usage.output)
 
 
 def test_contradictory_and_impossible_reports() -> None:
     price = Rates(input=1_000_000, output=2_000_000)
-    assert meter.cost(Usage(input=5, cache_read=9), price) == 9
+    assert formula.cost(price, Usage(input=5, cache_read=9)) == 9
     assert meter.ReportedUsage(prompt_tokens=-1, completion_tokens=4).usage() is None
     assert meter.ReportedUsage(prompt_tokens=3, completion_tokens=1 << 50).usage() is None
     assert meter.ReportedUsage(prompt_tokens=3, completion_tokens=4).usage() == Usage(input=3, output=4)
@@ -123,9 +124,9 @@ def test_whatever_class_an_answer_is_of_was_reserved(
     if tier != "priority" or asked != "standard":
         assert not known or cost <= meter.most(this, one, usage.input, usage.output)
     if this.line and half is not None and serves is None and tier != "priority":
-        assert cost == meter.cost(usage, half)
+        assert cost == formula.cost(half, usage)
     elif tier != "priority" and asked != "priority":
-        assert cost == meter.cost(usage, price), "a call at the ordinary endpoint is billed in full"
+        assert cost == formula.cost(price, usage), "a call at the ordinary endpoint is billed in full"
 
 
 def test_a_line_whose_price_of_batches_is_the_dearest_is_reserved_at_it() -> None:

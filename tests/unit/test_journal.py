@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import records
-from groundplan.gateway.journal.journal import CROWD, SMALLEST_SEGMENT, Journal
+from groundplan.gateway.journal.journal import CROWD, FEW, SMALLEST_SEGMENT, Journal
 from groundplan.gateway.journal.records import HEADER_BYTES, End, SegmentReader, read_segment
 from groundplan.gateway.journal.syncing import Done, Sync, ThreadSync
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
@@ -344,6 +344,48 @@ async def test_what_ends_while_nobody_else_waits_is_durable_when_durable_returns
     await journal.close()
     written = [type(record) for record in all_records(journal.folder)]
     assert written == [Reservation] * 3 + [Settlement] + [Finish] * 3 + [Reservation, Finish]
+
+
+@pytest.mark.parametrize("calls", [1, FEW, FEW + 1])
+async def test_a_hastened_reservation_is_synced_after_what_was_sent_in_its_turn(tmp_path: Path, calls: int) -> None:
+    disk, sent = OnTheLoop(), list[int]()
+    journal = open_journal(tmp_path, 1 << 20, disk)
+    last = [journal.reserve(reservation(new_id().bytes)) for _ in range(calls)][-1]
+    asyncio.get_running_loop().call_soon(lambda: sent.append(len(disk.synced) + len(disk.rounds)))
+    journal.hasten()
+    journal.hasten()
+    assert not disk.synced and not disk.rounds
+    await until(lambda: disk.synced or disk.rounds)
+    assert sent == [0], "what was to be sent went out before"
+    if calls <= FEW:
+        assert journal.durable(last) is None and len(disk.synced) == 1 and not disk.rounds
+    else:
+        pending = journal.durable(last)
+        assert pending is not None and len(disk.rounds) == 1 and not disk.synced, "a crowd is not held up by the disk"
+        disk.rounds[0](None)
+        await pending
+    await journal.close()
+
+
+async def test_what_is_hastened_during_a_round_is_in_the_next_one(tmp_path: Path) -> None:
+    disk = OnTheLoop()
+    journal = open_journal(tmp_path, 1 << 20, disk)
+    for _ in range(2):
+        last = journal.reserve(reservation(new_id().bytes))
+    waits = journal.durable(last)
+    await until(lambda: disk.rounds)
+    second = journal.reserve(reservation(new_id().bytes))
+    journal.hasten()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    disk.rounds[0](None)
+    assert waits is not None and waits.done() and not disk.synced
+    await until(lambda: len(disk.rounds) == 2)
+    pending = journal.durable(second)
+    assert pending is not None
+    disk.rounds[1](None)
+    await pending
+    await journal.close()
 
 
 async def test_a_disk_that_fails_on_the_loop_seals_the_journal(tmp_path: Path) -> None:

@@ -43,9 +43,9 @@ def parse_usd(text: str) -> Picodollars:
 
 def format_usd(amount: Picodollars | int) -> str:
     """Exact decimal text of USD with 12 decimals, as in JSON fields that end in `_usd`: `"0.012345678901"`."""
-    sign = "-" if amount < 0 else ""
-    whole, fraction = divmod(abs(amount), PICO)
-    return f"{sign}{whole}.{fraction:012d}"
+    if amount < 0:
+        return "-" + format_usd(-amount)
+    return f"{amount // PICO}.{amount % PICO:012d}"
 
 
 def short_usd(amount: Picodollars | int) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from groundplan.blueprint.model import Budget, Deployment, Reliability, Workload
 from groundplan.core.errors import Denied, GroundplanError, Invalid, Unauthenticated, Unavailable
@@ -207,7 +207,7 @@ class BatchCalls:
             try:
                 amount = self.assess(exchange, batch, call=True)
                 gateway.pressure.check("low", gateway.running)
-                check_quota(gateway, exchange)
+                check_quota(gateway, exchange, gateway.clock.seconds())
                 if exchange.guard is not None:
                     await exchange.guard.personal_in(exchange)
                 if self._cacheable(exchange) and await cache.answered(gateway, exchange, again):
@@ -232,9 +232,8 @@ class BatchCalls:
         gateway, workload = self._gateway, exchange.workload
         if workload is None:
             raise AssertionError("not admitted")
-        gateway.live.count(workload.name, exchange.person)
-        if workload.keep is not None and content.chosen(workload.keep, exchange.call.bytes):
-            exchange.kept = []
+        gateway.live.count(workload.name, exchange.person, gateway.clock.seconds())
+        content.begin(exchange, workload)
 
     def budgets(self, batch: Batch) -> list[tuple[Budget, str]]:
         """The budgets and periods that a batch's calls belong to, as they are declared now.

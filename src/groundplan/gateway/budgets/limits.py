@@ -239,7 +239,7 @@ async def _take(
     now = gateway.clock.seconds()
     needs = {REQUESTS: 1, CONCURRENT: 1, TOKENS: tokens, COST: amount}
     charges = [Charge(q.name, current(q.period, "", "UTC", now), needs[q.type]) for q in quotas]
-    token = (exchange.call.bytes, number)
+    token = (exchange.raw, number)
     held = Held(token, quotas, charges)
     empty = gateway.counters.reserve(token, charges)
     if empty is None:

@@ -38,6 +38,8 @@ EXACT = "exact"
 """`cache` of a call that got an answer which was given before."""
 SEMANTIC = "semantic"
 """The same, to another question that means the same."""
+NAMED = b"idempotency-key"
+"""The header of requests that are to be answered once."""
 
 
 async def replay(gateway: Gateway, exchange: Exchange) -> Kept | None:
@@ -46,7 +48,7 @@ async def replay(gateway: Gateway, exchange: Exchange) -> Kept | None:
 
     Raises `Conflict` where the key was used for another body, or its answer is not in memory any more.
     """
-    named = exchange.request.headers.get(b"idempotency-key")
+    named = exchange.request.headers.get(NAMED)
     if named is None or exchange.key is None:
         return None
     if not 0 < len(named) <= 255:
@@ -244,7 +246,7 @@ class _Search:
         workload, cache = exchange.workload, self._gateway.cached
         if workload is None:
             return None
-        now = self._gateway.clock.now().timestamp()
+        now = self._gateway.clock.seconds()
         digest, stream = self._key
         return self._formed(cache.get(workload.name, self._key, now)) or self._formed(
             cache.get(workload.name, (digest, not stream), now)
@@ -331,18 +333,18 @@ def give(gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple
     plan, workload = exchange.plan, exchange.workload
     if plan is None or workload is None:
         raise AssertionError("not checked")
-    exchange.charges = admit.covering(exchange, plan, gateway.clock.now().timestamp())
+    now = gateway.clock.seconds()
+    exchange.charges = admit.covering(exchange, plan, now)
     if not gateway.journal.healthy:
         raise settle.unwritten()
     exchange.cache, exchange.saved = how, entry.cost
     exchange.deployment = _place(exchange, entry)
     exchange.passages = list(entry.passages)
-    gateway.live.count(workload.name, exchange.person)
-    if workload.keep is not None and exchange.kept is None and content.chosen(workload.keep, exchange.call.bytes):
-        exchange.kept = []
+    gateway.live.count(workload.name, exchange.person, now)
+    content.begin(exchange, workload)
     left = settle.remaining(gateway, exchange)
-    exchange.first_byte = now = time.perf_counter_ns()
-    exchange.steps.append(("cache", (now - exchange.started) // 1000))
+    exchange.first_byte = time.perf_counter_ns()
+    exchange.steps.append(("cache", (exchange.first_byte - exchange.started) // 1000))
     settle.record(gateway, exchange, "ok", 200)
     if how == SEMANTIC and gateway.cached.similar is not None:
         gateway.cached.similar.given(entry)
@@ -429,10 +431,10 @@ def _entry(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | None
     subjects = rests_on(exchange)
     if not policy.kills.isdisjoint(subjects):
         return None
-    now = gateway.clock.now().timestamp()
+    now = gateway.clock.seconds()
     return Entry(
         key=(flight.key[0], flight.events is not None),
-        call=exchange.call.bytes,
+        call=exchange.raw,
         workload=workload.name,
         made=now,
         until=now + workload.cache.seconds,

@@ -91,7 +91,7 @@ def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inher
     number = exchange.attempts
     sequence = gateway.journal.reserve(
         Reservation(
-            call=exchange.call.bytes,
+            call=exchange.raw,
             attempt=number,
             at=at,
             workload=workload.name,
@@ -217,6 +217,8 @@ class Attempt:
         head_and_body = target.request(codec.path(deployment), data, name, accept, lines)
         exchange.attempt_sent = True
         connection.send(head_and_body)
+        if ask.stream:
+            self.gateway.journal.hasten()
 
     async def _read(self, connection: UpstreamConnection) -> None:
         deployment, ask = self.deployment, self.exchange.ask

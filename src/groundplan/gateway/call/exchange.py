@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
     from groundplan.gateway.routing.route import Route
     from groundplan.gateway.surfaces.interface import Interface
     from groundplan.gateway.surfaces.upload import Upload
+
+
+_NONE = Usage()
 
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +61,7 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.head}\n{self.text}" if self.head else self.text
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """The caller's body, read once. `fields` are its top-level fields as raw JSON, in order; `size` its bytes."""
 
     fields: dict[str, msgspec.Raw]
@@ -99,171 +100,112 @@ class Ask:
     """What the surface itself made of the body."""
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """See the module. `call` is the UUIDv7 of the call."""
 
-    __slots__ = (
-        "ask",
-        "asked",
-        "attempt",
-        "attempt_answered",
-        "attempt_connected",
-        "attempt_first_us",
-        "attempt_flags",
-        "attempt_sent",
-        "attempt_started",
-        "attempts",
-        "bounds",
-        "cache",
-        "call",
-        "catalog",
-        "charges",
-        "continuation",
-        "cost",
-        "crossed",
-        "deployment",
-        "deployments",
-        "draining",
-        "endpoint",
-        "error_code",
-        "estimated",
-        "finished",
-        "first_byte",
-        "flight",
-        "grounded",
-        "guard",
-        "held",
-        "http_status",
-        "id",
-        "idempotency",
-        "interface",
-        "kept",
-        "key",
-        "kind",
-        "match",
-        "of",
-        "output_bytes",
-        "output_cap",
-        "passages",
-        "person",
-        "plan",
-        "policy",
-        "purpose",
-        "remaining",
-        "request",
-        "reserved",
-        "response",
-        "route",
-        "saved",
-        "served",
-        "started",
-        "status",
-        "steps",
-        "token",
-        "trace",
-        "trial",
-        "usage",
-        "use",
-        "vector",
-        "workload",
-    )  # fmt: skip
+    call: UUID
+    request: Request
+    response: Response
+    interface: Interface
+    id: bytes = b""
+    """The call's id as text."""
+    raw: bytes = b""
+    """The call's id as 16 bytes."""
+    endpoint: str = ""
+    started: int = 0
+    trace: Trace | None = None
+    """Of the caller, where it sent one."""
+    first_byte: int = 0
+    served: int = 0
+    """When the newest attempt ended; 0 before."""
+    steps: list[tuple[str, int]] = []
+    catalog: Catalog | None = None
+    policy: Policy | None = None
+    key: KeyEntry | None = None
+    person: str = ""
+    workload: Workload | None = None
+    plan: Plan | None = None
+    ask: Ask | None = None
+    deployments: list[Deployment] = []
+    output_cap: int = 0
+    bounds: dict[str, int] = {}
+    charges: list[tuple[Budget, str]] = []
+    reserved: int = 0
+    remaining: int | None = None
+    """Of the hard budgets, the least, when last looked at."""
+    crossed: tuple[str, ...] = ()
+    """Soft budgets beyond their limit."""
+    token: tuple[bytes, int] | None = None
+    """Of the reservation that is open in the slices."""
+    attempt: int = -1
+    """Number of the attempt whose record is open in the journal; -1 before the first."""
+    attempts: int = 0
+    """Attempts made so far, hedges included."""
+    attempt_flags: tuple[str, ...] = ()
+    """What its settlement says about how it came about: `hedge`, `resumed`."""
+    continuation: Continuation | None = None
+    """What of a stream was sent, where it may be continued elsewhere."""
+    attempt_started: int = 0
+    """0: no attempt is open."""
+    attempt_sent: bool = False
+    attempt_connected: int = 0
+    """When a new connection stood; 0: none was made."""
+    attempt_answered: int = 0
+    """When the head of the upstream's answer was there; 0: not yet."""
+    attempt_first_us: int = 0
+    """Of a stream: until there was something for the client, since the attempt began; 0: not yet, or no stream."""
+    use: Use | None = None
+    """What it holds of limits, where the blueprint declares any."""
+    output_bytes: int = 0
+    deployment: Deployment | None = None
+    passages: list[Passage] = []
+    grounded: Grounded | None = None
+    """What is told about its passages, where its workload has sources and any was found."""
+    cache: str = "none"
+    route: Route | None = None
+    """Why it goes where it goes, where its workload routes."""
+    vector: Vector | None = None
+    """Of its question, where its workload's router looks at it."""
+    trial: Trial | None = None
+    """The experiment that it is in."""
+    of: str = ""
+    """The call that the gateway makes this one for, where it does so itself."""
+    purpose: str = ""
+    """Why: one of `ledger.model.PURPOSES`."""
+    saved: int = 0
+    """Picodollars that the same answer cost when a model was asked for it."""
+    guard: Guarding | None = None
+    """Its guardrails, where there is something to guard."""
+    asked: Asked | None = None
+    """Its question as it is compared, where its workload matches by meaning."""
+    held: int = 0
+    """Bytes of files that were put into its request, while they are counted."""
+    match: Match | None = None
+    """The kept answer that its own is compared with."""
+    flight: Flight | None = None
+    """Where its answer goes for others that ask the same."""
+    usage: Usage = _NONE
+    cost: int = 0
+    """Of all attempts so far."""
+    draining: int = 0
+    """Bounds of attempts that nobody waits for and that are read to their end, to learn what they cost."""
+    estimated: bool = False
+    status: str = "failed"
+    http_status: int = 0
+    error_code: str = ""
+    finished: bool = False
+    idempotency: bytes | None = None
+    """Digest of key and Idempotency-Key, while this request is the first with it."""
+    kept: list[bytes] | None = None
+    """What was sent to the client, while it may have to be replayed."""
+    kind: bytes = b""
+    """Header line of its Content-Type, where it was sent whole."""
 
-    def __init__(self, call: UUID, request: Request, response: Response, interface: Interface) -> None:
-        self.call = call
-        self.id = str(call).encode("ascii")
-        """The call's id as text."""
-        self.request = request
-        self.response = response
-        self.interface = interface
-        self.endpoint = interface.name
+    def __post_init__(self) -> None:
+        self.id = str(self.call).encode("ascii")
+        self.raw = self.call.bytes
+        self.endpoint = self.interface.name
         self.started = time.perf_counter_ns()
-        self.trace: Trace | None = None
-        """Of the caller, where it sent one."""
-        self.first_byte = 0
-        self.served = 0
-        """When the newest attempt ended; 0 before."""
-        self.steps: list[tuple[str, int]] = []
-        self.catalog: Catalog | None = None
-        self.policy: Policy | None = None
-        self.key: KeyEntry | None = None
-        self.person = ""
-        self.workload: Workload | None = None
-        self.plan: Plan | None = None
-        self.ask: Ask | None = None
-        self.deployments: list[Deployment] = []
-        self.output_cap = 0
-        self.bounds: dict[str, int] = {}
-        self.charges: list[tuple[Budget, str]] = []
-        self.reserved = 0
-        self.remaining: int | None = None
-        """Of the hard budgets, the least, when last looked at."""
-        self.crossed: tuple[str, ...] = ()
-        """Soft budgets beyond their limit."""
-        self.token: tuple[bytes, int] | None = None
-        """Of the reservation that is open in the slices."""
-        self.attempt = -1
-        """Number of the attempt whose record is open in the journal; -1 before the first."""
-        self.attempts = 0
-        """Attempts made so far, hedges included."""
-        self.attempt_flags: tuple[str, ...] = ()
-        """What its settlement says about how it came about: `hedge`, `resumed`."""
-        self.continuation: Continuation | None = None
-        """What of a stream was sent, where it may be continued elsewhere."""
-        self.attempt_started = 0
-        """0: no attempt is open."""
-        self.attempt_sent = False
-        self.attempt_connected = 0
-        """When a new connection stood; 0: none was made."""
-        self.attempt_answered = 0
-        """When the head of the upstream's answer was there; 0: not yet."""
-        self.attempt_first_us = 0
-        """Of a stream: until there was something for the client, since the attempt began; 0: not yet, or no stream."""
-        self.use: Use | None = None
-        """What it holds of limits, where the blueprint declares any."""
-        self.output_bytes = 0
-        self.deployment: Deployment | None = None
-        self.passages: list[Passage] = []
-        self.grounded: Grounded | None = None
-        """What is told about its passages, where its workload has sources and any was found."""
-        self.cache = "none"
-        self.route: Route | None = None
-        """Why it goes where it goes, where its workload routes."""
-        self.vector: Vector | None = None
-        """Of its question, where its workload's router looks at it."""
-        self.trial: Trial | None = None
-        """The experiment that it is in."""
-        self.of = ""
-        """The call that the gateway makes this one for, where it does so itself."""
-        self.purpose = ""
-        """Why: one of `ledger.model.PURPOSES`."""
-        self.saved = 0
-        """Picodollars that the same answer cost when a model was asked for it."""
-        self.guard: Guarding | None = None
-        """Its guardrails, where there is something to guard."""
-        self.asked: Asked | None = None
-        """Its question as it is compared, where its workload matches by meaning."""
-        self.held = 0
-        """Bytes of files that were put into its request, while they are counted."""
-        self.match: Match | None = None
-        """The kept answer that its own is compared with."""
-        self.flight: Flight | None = None
-        """Where its answer goes for others that ask the same."""
-        self.usage = Usage()
-        self.cost = 0
-        """Of all attempts so far."""
-        self.draining = 0
-        """Bounds of attempts that nobody waits for and that are read to their end, to learn what they cost."""
-        self.estimated = False
-        self.status = "failed"
-        self.http_status = 0
-        self.error_code = ""
-        self.finished = False
-        self.idempotency: bytes | None = None
-        """Digest of key and Idempotency-Key, while this request is the first with it."""
-        self.kept: list[bytes] | None = None
-        """What was sent to the client, while it may have to be replayed."""
-        self.kind = b""
-        """Header line of its Content-Type, where it was sent whole."""
 
     def charge_list(self, amount: int) -> list[Charge]:
         """What one record takes from each covering budget."""

@@ -12,10 +12,10 @@ import mimetypes
 import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
+from msgspec.structs import replace
 
 from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
 from groundplan.gateway.batches import file_store

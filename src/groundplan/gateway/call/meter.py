@@ -1,4 +1,4 @@
-"""What a call costs and the most that it can cost, by the formula of `economics.price`.
+"""What an answer of a class of service costs and the most that a request can cost, by the formula of `economics.price`.
 
 Usage as upstreams report it is read by `economics.prices.reported`, for every surface.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from groundplan.blueprint.model import Deployment, Rates
+from groundplan.blueprint.model import Deployment
 from groundplan.economics import price
 from groundplan.economics.prices.reported import MAX_TOKENS
 from groundplan.economics.prices.reported import ChatUsage as ReportedUsage
@@ -16,25 +16,13 @@ from groundplan.ledger.model import Usage
 if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Ask
 
-__all__ = [
-    "MAX_TOKENS", "ReportedUsage", "bound", "charged", "cost", "input_bound", "most", "service", "takes", "text_bound",
-]  # fmt: skip
+__all__ = ["MAX_TOKENS", "ReportedUsage", "charged", "input_bound", "most", "service", "takes", "text_bound"]
 _BATCH = frozenset({price.BATCH})
 """Whatever can be called can be called in a batch, at its price for that or as any call."""
 ORDINARY = frozenset({"", "default"})
 """Service tiers that an answer may name, or not name, of which nearly every one is."""
 _STANDARD = frozenset({"default", "standard", "on_demand"})
 """What providers call their standard tier."""
-
-
-def cost(usage: Usage, rates: Rates) -> int:
-    """Picodollars of `usage`; the formula is economics'."""
-    return price.cost(rates, usage)
-
-
-def bound(rates: Rates, input_tokens: int, output_tokens: int) -> int:
-    """The most that an attempt with at most these tokens can cost, whatever classes they turn out to be."""
-    return price.bound(rates, input_tokens, output_tokens)
 
 
 def service(ask: Ask, deployment: Deployment, tier: str) -> str:

@@ -160,7 +160,7 @@ class Pipeline:
         gateway = self._gateway
         gateway.running += 1
         try:
-            if exchange.request.headers.get(b"idempotency-key") is not None:
+            if cache.NAMED in exchange.request.headers:
                 await _outlive(self._steps(exchange))
             else:
                 await self._steps(exchange)
@@ -299,7 +299,7 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     if HEADER in exchange.request.headers:
         await _estimate(gateway, exchange, catalog)
         return
-    kept = await cache.replay(gateway, exchange)
+    kept = await cache.replay(gateway, exchange) if cache.NAMED in exchange.request.headers else None
     steps.append(("cache", (clock() - exchange.started) // 1000))
     if kept is not None:
         await _replay(gateway, exchange, catalog, kept)
@@ -308,14 +308,15 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     if exchange.finished:
         return
     steps.append(("admit", (clock() - exchange.started) // 1000))
-    await _ground(gateway, exchange)
+    if exchange.workload is not None and exchange.workload.grounding is not None:
+        await _ground(gateway, exchange)
     steps.append(("ground", (clock() - exchange.started) // 1000))
-    kept = await cache.elsewhere(gateway, exchange)
     if exchange.idempotency is not None:
+        kept = await cache.elsewhere(gateway, exchange)
         steps.append(("cache", (clock() - exchange.started) // 1000))
-    if kept is not None:
-        await _replay(gateway, exchange, catalog, kept)
-        return
+        if kept is not None:
+            await _replay(gateway, exchange, catalog, kept)
+            return
     if not exchange.interface.billed and (data := exchange.interface.here(exchange.ask, exchange.deployments)):
         _answer_here(gateway, exchange, data)
         return
@@ -323,7 +324,7 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
 
 
 async def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
-    policy = _check(gateway, exchange, catalog)
+    policy = _check(gateway, exchange, catalog, gateway.clock.seconds())
     if exchange.interface.keeps or (exchange.ask is not None and exchange.ask.files):
         await _complete(gateway, exchange)
     if exchange.plan is None:
@@ -352,7 +353,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
 
     A call whose answer is cached is finished then, and holds nothing.
     """
-    policy = _check(gateway, exchange, catalog)
+    policy = _check(gateway, exchange, catalog, gateway.clock.seconds())
     if exchange.plan is not None and exchange.guard is None and guards(exchange, exchange.plan, policy):
         await look_in(gateway, exchange, exchange.plan)
     if exchange.interface.keeps or (exchange.ask is not None and exchange.ask.files):
@@ -362,25 +363,24 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
         raise AssertionError("not checked")
     if plan.workload.routing is not None:
         await read_question(gateway, exchange, plan.workload, ask)
-    ask = _choose(gateway, exchange, plan, ask, policy)
-    cached = plan.workload.cache is not None and exchange.guard is None
-    if cached and await cache.answered(gateway, exchange, lambda: _recheck(gateway, exchange, catalog)):
-        return
+    now = gateway.clock.seconds()
+    ask = _choose(gateway, exchange, plan, ask, policy, now)
+    if plan.workload.cache is not None and exchange.guard is None:
+        if await cache.answered(gateway, exchange, lambda: _recheck(gateway, exchange, catalog)):
+            return
+        now = gateway.clock.seconds()
     policy = exchange.policy or policy
     amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
     admit.check_cost(exchange, plan, amount)
     if catalog.limits is not None:
         await limits.admit_call(gateway, exchange, catalog.limits, amount)
-    exchange.charges = admit.covering(exchange, plan, gateway.clock.seconds())
+        now = gateway.clock.seconds()
+    exchange.charges = admit.covering(exchange, plan, now)
     await reserve(gateway, exchange, 0, amount)
     if gateway.live.policy is not policy:
-        identify(exchange, gateway.live.policy, gateway.clock.seconds())
-        policy = _check(gateway, exchange, catalog)
-        _choose(gateway, exchange, plan, ask, policy)
-    gateway.live.count(plan.workload.name, exchange.person)
-    keep = plan.workload.keep
-    if keep is not None and exchange.kept is None and content.chosen(keep, exchange.call.bytes):
-        exchange.kept = []
+        _recheck(gateway, exchange, catalog)
+    gateway.live.count(plan.workload.name, exchange.person, now)
+    content.begin(exchange, plan.workload)
     if exchange.trial is not None and exchange.kept is None and exchange.trial.shadowed:
         exchange.kept = []
 
@@ -396,11 +396,11 @@ async def _complete(gateway: Gateway, exchange: Exchange) -> None:
     await gateway.files.put_in(exchange)
 
 
-def _choose(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: Policy) -> Ask:
+def _choose(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float) -> Ask:
     """The deployments that this call may use, in the order in which they are asked; returns what they are asked."""
     if plan.workload.keep is not None and exchange.interface is CHAT:
         ask = chat_kept.begin(exchange, ask)
-    exchange.deployments = admit.choose(exchange, plan, ask, policy, gateway.clock.seconds())
+    exchange.deployments = admit.choose(exchange, plan, ask, policy, now)
     if plan.workload.routing is not None:
         gateway.routes.arrange(exchange, plan.workload, ask, gateway.times, gateway.loop.time())
     if policy.experiments is not None:
@@ -419,15 +419,17 @@ async def _ground(gateway: Gateway, exchange: Exchange) -> None:
 
 def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
     """Every check again, under the newest policy."""
-    identify(exchange, gateway.live.policy, gateway.clock.seconds())
-    policy = _check(gateway, exchange, catalog)
+    now = gateway.clock.seconds()
+    identify(exchange, gateway.live.policy, now)
+    policy = _check(gateway, exchange, catalog, now)
     if exchange.plan is None or exchange.ask is None:
         raise AssertionError("not checked")
-    _choose(gateway, exchange, exchange.plan, exchange.ask, policy)
+    _choose(gateway, exchange, exchange.plan, exchange.ask, policy, now)
 
 
-def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog, *, used: bool = True) -> Policy:
-    """Every check that looks at no request. `used`: what an experiment or a pilot has used up counts, too."""
+def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog, now: float, *, used: bool = True) -> Policy:
+    """Every check that looks at no request, at `now` (seconds since the epoch). `used`: what an experiment or a pilot
+    has used up counts, too."""
     key, policy = exchange.key, exchange.policy
     if key is None or policy is None:
         raise AssertionError("not identified")
@@ -437,20 +439,20 @@ def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog, *, used: bool
         raise Denied(f"the workload {key.workload} is not in the blueprint", code="workload_unknown", hint=hint)
     exchange.plan, exchange.workload = plan, plan.workload
     admit.check_policy_age(plan, gateway.live.age())
-    admit.check_workload(plan, gateway.clock.seconds())
+    admit.check_workload(plan, now)
     admit.check_kills(policy, key, plan.workload.name)
-    admit.check_approved(catalog, policy, plan.workload.name, gateway.clock.seconds())
+    admit.check_approved(catalog, policy, plan.workload.name, now)
     if used:
-        check_quota(gateway, exchange)
+        check_quota(gateway, exchange, now)
     return policy
 
 
-def check_quota(gateway: Gateway, exchange: Exchange) -> None:
-    """Refuse what an experiment or a pilot has used up. Raises `Exhausted`."""
+def check_quota(gateway: Gateway, exchange: Exchange, now: float) -> None:
+    """Refuse what an experiment or a pilot has used up at `now` (seconds since the epoch). Raises `Exhausted`."""
     workload = exchange.workload
     if workload is None or (workload.calls_per_day is None and workload.people is None):
         return
-    calls, people = gateway.live.used(workload.name, exchange.person)
+    calls, people = gateway.live.used(workload.name, exchange.person, now)
     if workload.calls_per_day is not None and calls >= workload.calls_per_day:
         raise admit.quota(workload.name, workload.calls_per_day, "calls a day")
     if workload.people is not None and people > workload.people:
@@ -465,8 +467,9 @@ async def _outlive(steps: Coroutine[None, None, None]) -> None:
 async def _replay(gateway: Gateway, exchange: Exchange, catalog: Catalog, kept: Kept) -> None:
     """Give an answer again, which takes nothing of any quota. Raises as a call's checks do, under the newest policy,
     and `Unavailable` where the journal cannot take it."""
-    identify(exchange, gateway.live.policy, gateway.clock.seconds())
-    _check(gateway, exchange, catalog, used=False)
+    now = gateway.clock.seconds()
+    identify(exchange, gateway.live.policy, now)
+    _check(gateway, exchange, catalog, now, used=False)
     await cache.check_replay(gateway, exchange, kept)
     settle.record(gateway, exchange, "ok", kept.status)
     lines = kept.headers + b"groundplan-replay: true\r\n"

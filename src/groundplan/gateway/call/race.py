@@ -64,7 +64,7 @@ async def _second(
         return None
     # whoever is asked after it may inherit its reservation
     number, bound = exchange.attempts, max(exchange.bounds.values())
-    token = (exchange.call.bytes, number)
+    token = (exchange.raw, number)
     if gateway.slices.reserve(token, exchange.charge_list(bound)) is not None:
         return None
     fork, sequence = exchange.fork(), 0

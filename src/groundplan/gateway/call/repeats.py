@@ -16,7 +16,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, Final
 from uuid import UUID
 from zlib import crc32
@@ -41,6 +41,7 @@ EVERY: Final = 5.0
 """Seconds between two flushes."""
 AT_ONCE: Final = 20
 """Digests after which the thread lets the loop of the calls go on."""
+_DAY_SECONDS: Final = 86_400
 NO_MATTER: Final = frozenset(
     {
         "model", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "metadata", "store",
@@ -88,8 +89,9 @@ class Repeats(KeptBeside[Request]):
             return
         if ask.images or ask.audio_kib or ask.upload is not None or ask.files:
             return
-        today = self._clock.now().date()
-        if picked(ask, today):
+        now = self._clock.seconds()
+        if picked(ask, int(now // _DAY_SECONDS)):
+            today = datetime.fromtimestamp(now, UTC).date()
             prompt = workload.system_prompt or ""
             made = Request(new_id(), today, workload.name, exchange.endpoint, prompt, ask.fields, exchange.cost)
             self.add(made)
@@ -125,11 +127,12 @@ def _unreachable() -> Unavailable:
     return Unavailable("the database is not reachable", code="database_unavailable", hint=hint)
 
 
-def picked(ask: Ask, day: date) -> bool:
-    """Whether requests that ask this are looked at on that day, by the end of what they ask: one in `SHARE`."""
+def picked(ask: Ask, day: int) -> bool:
+    """Whether requests that ask this are looked at on that day (whole days since the epoch), by the end of what they
+    ask: one in `SHARE`."""
     text = ask.query[-TAIL:]
     data = text.encode("utf-8", "surrogatepass") if text else bytes(ask.fields.get("input") or b"")[-TAIL:]
-    return (crc32(data) + day.toordinal()) % SHARE == 0
+    return (crc32(data) + day) % SHARE == 0
 
 
 def digest(request: Request, key: bytes) -> bytes | None:

@@ -6,7 +6,9 @@ How each surface's stream goes on is in the room `resuming`. Pure.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.resuming import chat, completions, messages, responses

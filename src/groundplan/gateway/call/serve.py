@@ -29,7 +29,7 @@ from groundplan.gateway.upstream.choose import PREFIX_BYTES, Facts
 async def reserve(gateway: Gateway, exchange: Exchange, attempt: int, amount: int) -> None:
     """Take `amount` from every covering budget, getting more of it where needed. Raises `Exhausted` within about 250
     ms."""
-    token = (exchange.call.bytes, attempt)
+    token = (exchange.raw, attempt)
     charges = exchange.charge_list(amount)
     if gateway.slices.reserve(token, charges) is not None:
         budgets = {budget.name: budget for budget, _ in exchange.charges}
@@ -274,7 +274,7 @@ class Course:
             raise AssertionError("nothing is reserved")
         inherits = token[1] != exchange.attempts
         if inherits:
-            exchange.token = (exchange.call.bytes, exchange.attempts)
+            exchange.token = (exchange.raw, exchange.attempts)
             gateway.slices.pass_on(token, exchange.token)
         sequence = begin(gateway, exchange, deployment, inherits=inherits)
         return Attempt(gateway, exchange, deployment, sequence, self._deadline)

@@ -59,7 +59,7 @@ def attempt(
     duration_us, started_us = (now - began) // 1000, (began - exchange.started) // 1000
     sequence = gateway.journal.settle(
         Settlement(
-            call=exchange.call.bytes,
+            call=exchange.raw,
             attempt=exchange.attempt,
             at=wall_ms(gateway),
             cost=cost,
@@ -107,7 +107,7 @@ def _billed(
     if exchange.interface.priced and ask is not None:
         cost = exchange.interface.cost(ask, deployment, usage)
     elif ask is None or (not ask.needs and usage.service_tier in meter.ORDINARY):
-        cost = meter.cost(usage, deployment.rates)
+        cost = price.cost(deployment.rates, usage)
     else:
         usage = msgspec.structs.replace(usage, images=ask.images) if ask.images else usage
         cost, known = meter.charged(ask, deployment, usage)
@@ -205,7 +205,7 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
     if status != "refused":
         _end_steps(exchange)
     record = Finish(
-        call=exchange.call.bytes,
+        call=exchange.raw,
         at=wall_ms(gateway),
         workload=exchange.workload.name if exchange.workload else (exchange.key.workload if exchange.key else ""),
         person=exchange.person,

@@ -109,7 +109,7 @@ async def _steps(gateway: Gateway, own: Exchange, what: Beside) -> None:
     if gateway.live.policy is not policy:
         _check(gateway, own, what)
     keep = own.workload.keep
-    if keep is not None and not what.bare and content.chosen(keep, own.call.bytes):
+    if keep is not None and not what.bare and content.chosen(keep, own.raw):
         own.kept = []
     await ground(gateway, own)
     await serve(gateway, own)

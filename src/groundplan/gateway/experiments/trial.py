@@ -105,7 +105,7 @@ def asker(exchange: Exchange, ask: Ask, split: str) -> str:
 
 def _drawn(exchange: Exchange, share: float) -> bool:
     """Whether this call is among the share; other bits of its id decide than those of what is kept."""
-    return share >= 1 or int.from_bytes(exchange.call.bytes[-8:-4], "big") < share * 2**32
+    return share >= 1 or int.from_bytes(exchange.raw[-8:-4], "big") < share * 2**32
 
 
 def told(exchange: Exchange) -> str:

@@ -376,7 +376,7 @@ def _reviews(exchange: Exchange) -> bool:
     rule = exchange.workload.review if exchange.workload is not None else None
     if rule is None:
         return False
-    return int.from_bytes(exchange.call.bytes[-4:], "big") % 10_000 < rule.share
+    return int.from_bytes(exchange.raw[-4:], "big") % 10_000 < rule.share
 
 
 def cites(text: str, passages: int) -> bool:

@@ -60,6 +60,7 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._request = Request(0.0)
+        """The one that comes next, or is coming."""
         self._phase = _IDLE
         self._parts: list[bytes] = []
         self._size = 0
@@ -153,7 +154,7 @@ class Connection(asyncio.Protocol):
         if self._refusal is not None:
             return
         now = self.server.now()
-        self._request = Request(now)
+        self._request.started = now
         self._phase = _HEAD
         self._head_bytes = self._head_read = 0
         if not self._busy:
@@ -170,10 +171,12 @@ class Connection(asyncio.Protocol):
             return
         self._head_bytes += len(name) + len(value) + 4
         headers = self._request.headers
-        if name in headers and name in (b"content-length", b"transfer-encoding", b"host", b"authorization"):
-            self._refuse(400, "duplicate_header", f"{name.decode('ascii')} is given twice", "Send it once.")
-        seen = headers.get(name) if name == b"x-forwarded-for" else None  # proxies may add a line each
-        headers[name] = value if seen is None else b"%b, %b" % (seen, value)
+        if name in headers:
+            if name in (b"content-length", b"transfer-encoding", b"host", b"authorization"):
+                self._refuse(400, "duplicate_header", f"{name.decode('ascii')} is given twice", "Send it once.")
+            elif name == b"x-forwarded-for":  # proxies may add a line each
+                value = b"%b, %b" % (headers[name], value)
+        headers[name] = value
 
     def on_headers_complete(self) -> None:
         request, limits = self._request, self.server.limits

@@ -43,6 +43,9 @@ half of that longer, on average."""
 ALONE = 1
 """With no more calls open, and nobody waiting for a sync, one on the loop itself keeps only those few waiting and
 spares the turns of the loop between."""
+FEW = 16
+"""With no more calls open, a stream's reservation is synced on the loop, which has little else to do until its upstream
+answers."""
 
 
 def allocate_segment(folder: Path, epoch: UUID, number: int, size: int) -> int:
@@ -118,6 +121,7 @@ class Journal:
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._wanted = False
         self._timed = False
+        self._hastened = False
         self._syncing = False
         self._resting = False
         self._sync = sync
@@ -248,6 +252,13 @@ class Journal:
     def release(self, record: Release) -> int:
         """Write that a part of a slice is given back; tell PostgreSQL only when it is durable. Raises `Unavailable`."""
         return self._write_if_room(records.frame(RELEASE, self._sequence + 1, records.encode(record)))
+
+    def hasten(self) -> None:
+        """Have what was written made durable while an upstream works: for a stream, whose first byte waits for its
+        reservation alone. What is sent in this turn of the loop goes out first."""
+        if not self._wanted and not self._hastened:
+            self._hastened = True
+            self._loop.call_soon(self._hasten)
 
     def durable(self, sequence: int) -> asyncio.Future[None] | None:
         """None when the record survives a loss of power already, else a future that resolves when it does.
@@ -409,6 +420,13 @@ class Journal:
         self._wanted = True
         if not self._syncing and not self._resting:
             self._loop.call_soon(self._start_sync)
+
+    def _hasten(self) -> None:
+        self._hastened = False
+        if self._sequence <= self._durable or self._wanted or self._closed:
+            return
+        if len(self._calls) > FEW or self._waiters or self._syncing or not self._sync_at_once():
+            self._want_sync()
 
     def _want_sync_if_due(self) -> None:
         """Nobody asked for a sync in the time that reservations are given: now is the time."""

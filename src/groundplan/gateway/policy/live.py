@@ -16,7 +16,6 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -44,6 +43,8 @@ STATEMENT_SECONDS = 1.0
 _SLOW_SECONDS = 1.0
 """How often budgets and quotas are looked at."""
 _PEOPLE_DAYS = 90
+_DAY_SECONDS = 86_400
+_NOBODY: frozenset[str] = frozenset()
 _log = logging.getLogger(__name__)
 
 _REGISTER = """INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, %s, %s, %s) ON CONFLICT (epoch) DO NOTHING"""
@@ -116,7 +117,8 @@ class LiveView:
         self._calls: dict[str, int] = {}
         self._own_calls: dict[str, int] = {}
         self._users: dict[str, set[str]] = {}
-        self._day: date | None = None
+        self._day = -1.0
+        """Whole days since the epoch, of what `_calls` and `_own_calls` count."""
         self._refused_blueprint = 0
         self._connection: Connection | None = None
 
@@ -127,20 +129,21 @@ class LiveView:
 
     def remaining(self, budget: Budget, period: str) -> int:
         """Picodollars of the budget that nobody has spent, as last seen, less what this worker spent since."""
-        key = (budget.name, period)
-        spent = self._slices.spent(*key)
-        unspent, spent_then = self._unspent.get(key, (budget.limit, 0))
-        return unspent - (spent - spent_then)
+        spent = self._slices.spent(budget.name, period)
+        known = self._unspent.get((budget.name, period))
+        return budget.limit - spent if known is None else known[0] - (spent - known[1])
 
-    def used(self, workload: str, person: str) -> tuple[int, int]:
-        users = self._users.get(workload, set())
+    def used(self, workload: str, person: str, now: float) -> tuple[int, int]:
+        """Calls of the day of `now` (seconds since the epoch), and people, with `person`."""
+        users = self._users.get(workload, _NOBODY)
         people = len(users) + (1 if person and person not in users else 0)
-        if self._clock.now().date() != self._day:
+        if now // _DAY_SECONDS != self._day:
             return 0, people
         return self._calls.get(workload, 0) + self._own_calls.get(workload, 0), people
 
-    def count(self, workload: str, person: str) -> None:
-        today = self._clock.now().date()
+    def count(self, workload: str, person: str, now: float) -> None:
+        """One more call, at `now` (seconds since the epoch)."""
+        today = now // _DAY_SECONDS
         if today != self._day:
             self._day, self._own_calls, self._calls = today, {}, {}
         self._own_calls[workload] = self._own_calls.get(workload, 0) + 1
@@ -321,8 +324,9 @@ class LiveView:
         now = self._clock.now()
         if counted:
             rows = await (await connection.execute(_CALLS, (counted, now.date(), self._epoch))).fetchall()
-            if self._day == now.date() or not self._own_calls:
-                self._day = now.date()
+            today = now.timestamp() // _DAY_SECONDS
+            if self._day == today or not self._own_calls:
+                self._day = today
                 self._calls = {workload: calls for workload, calls in rows}
         limited = [w.name for w in workloads if w.people is not None]
         if limited:

@@ -6,10 +6,10 @@ An upstream that has them goes on with prompt and text, any other is asked in ch
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.resuming.chunks import ContinuedChunks

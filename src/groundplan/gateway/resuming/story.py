@@ -7,7 +7,6 @@ The client sees one stream: one id, one model, no text twice, usage of all attem
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -32,8 +31,7 @@ _ODD = (LookupError, TypeError, AttributeError, ValueError, RecursionError, msgs
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True):
     """What the client has of an answer."""
 
     head: dict[str, Any]

@@ -6,14 +6,14 @@ Every field stays the caller's own bytes but for listed splices. Refuses what wo
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
-from groundplan.economics.price import AUTO, PRIORITY, STANDARD
+from groundplan.economics.price import AUTO, PRIORITY, STANDARD, bound
 from groundplan.economics.prices.reported import named_tier
 from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call import meter
@@ -369,7 +369,7 @@ def _tokens_in(ask: Ask, deployment: Deployment, added: int) -> int:
 
 def _bound(ask: Ask, deployment: Deployment, tokens_in: int, tokens_out: int) -> int:
     if not ask.needs and deployment.rates.priority is None:
-        return meter.bound(deployment.rates, tokens_in, tokens_out)
+        return bound(deployment.rates, tokens_in, tokens_out)
     return meter.most(ask, deployment, tokens_in, tokens_out)
 
 

@@ -183,7 +183,7 @@ def begin(exchange: Exchange, ask: Ask) -> Ask:
     metadata = checked_metadata(None if raw is None else msgspec.json.decode(raw))
     body = spliced(ask.body, ask.fields, {name: None for name in _FIELDS if name in ask.fields})
     fields = {name: value for name, value in ask.fields.items() if name not in _FIELDS}
-    exchange.ask = made = replace(ask, fields=fields, body=body, typed=Storing(metadata))
+    exchange.ask = made = msgspec.structs.replace(ask, fields=fields, body=body, typed=Storing(metadata))
     exchange.interface = STORED_CHAT
     return made
 

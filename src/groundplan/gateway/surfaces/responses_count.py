@@ -5,9 +5,8 @@ Asked of upstreams that serve it, estimated here for others. Stores nothing, and
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
+from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from groundplan.blueprint.model import Keep
+from groundplan.blueprint.model import Keep, Workload
 from groundplan.core.home import Home
 from groundplan.gateway.journal.desk import LENGTH
 from groundplan.gateway.journal.link import DeskLink
@@ -50,18 +50,24 @@ def chosen(keep: Keep, call: bytes) -> bool:
     return keep.share >= 10_000 or int.from_bytes(call[-4:], "big") % 10_000 < keep.share
 
 
+def begin(exchange: Exchange, workload: Workload) -> None:
+    """From here on what is sent to the client is remembered, where its workload keeps it and it was chosen."""
+    if workload.keep is not None and exchange.kept is None and chosen(workload.keep, exchange.raw):
+        exchange.kept = []
+
+
 def offer(gateway: Gateway, exchange: Exchange) -> None:
     """Send what a call asked and was answered, where its workload keeps it and it was chosen."""
     workload, kept = exchange.workload, exchange.kept
     keep = workload.keep if workload is not None else None
-    if workload is None or kept is None or keep is None or not chosen(keep, exchange.call.bytes):
+    if workload is None or kept is None or keep is None or not chosen(keep, exchange.raw):
         return
     if gateway.content is None:
         gateway.meters.content_lost += 1
         return
     gateway.content.send(
         Content(
-            call=exchange.call.bytes,
+            call=exchange.raw,
             at=int(gateway.clock.now().timestamp() * 1000),
             workload=workload.name,
             person=exchange.person or (exchange.key.id if exchange.key is not None else ""),
