@@ -177,3 +177,5 @@ GRANT SELECT, INSERT ON budget_movement, audit_entry, finding, subject_key TO %(
 GRANT SELECT ON person, api_key, blueprint TO %(db)s_shipper;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO %(db)s_shipper;
 GRANT SELECT ON document, chunk, document_reader, source, person, people_group, membership TO %(db)s_search;
+-- the step reached, which Alembic keeps
+REVOKE ALL ON alembic_version FROM %(db)s_control;

@@ -1,25 +1,27 @@
 """The order of the schema's steps: `versions/NNNN_what.py`, each after the one with the next lower number.
 
-Runs nothing by itself; a step names its predecessor with this, so that steps made beside each other form one line.
+Runs nothing by itself; a step asks this for its place and its statements, so that steps made beside each other form one
+line. There is no way back from a step: a backup is restored instead.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from alembic import op
 
 
-def previous(file: str) -> str | None:
-    """The revision before the step in `file`; None for the first."""
+def step(file: str) -> tuple[str, str | None, Callable[[], None]]:
+    """(revision, the revision before it, what runs it) of the step in `file`; the first has none before it."""
     own = Path(file)
     before = [path.stem for path in own.parent.glob("[0-9]*.py") if path.stem < own.stem]
-    return max(before, default=None)
+    return own.stem, max(before, default=None), partial(_run, own)
 
 
-def run_statements(file: str) -> None:
-    """Run the SQL beside `versions`, under the step's own name, as one text with the database's name put in."""
-    own = Path(file)
+def _run(own: Path) -> None:
+    """The SQL beside `versions`, under the step's own name, as one text with the database's name put in."""
     connection = op.get_bind().connection.driver_connection
     assert connection is not None
     text = own.parent.parent.joinpath(f"{own.stem}.sql").read_text(encoding="utf-8")

@@ -1,20 +1,5 @@
-"""Grants as one statement, limits beside budgets, and what keys may say: `0002_limits.sql`. There is no way back."""
+"""Grants as one statement, limits beside budgets, and what keys may say: `0002_limits.sql`."""
 
-from __future__ import annotations
+from groundplan.migrations.chain import step
 
-from groundplan.migrations.chain import previous, run_statements
-
-revision = "0002_limits"
-down_revision = previous(__file__)
-branch_labels = None
-depends_on = None
-
-
-def upgrade() -> None:
-    """Run the statements."""
-    run_statements(__file__)
-
-
-def downgrade() -> None:
-    """Refused: restore a backup instead."""
-    raise NotImplementedError("schema steps have no way back; restore a backup into an empty HOME")
+revision, down_revision, upgrade = step(__file__)

@@ -1,20 +1,5 @@
-"""Times of attempts, calls in the order of arrival, health of deployments, kept content. There is no way back."""
+"""Times of attempts, calls in the order of arrival, health of deployments, kept content."""
 
-from __future__ import annotations
+from groundplan.migrations.chain import step
 
-from groundplan.migrations.chain import previous, run_statements
-
-revision = "0003_seen_from_outside"
-down_revision = previous(__file__)
-branch_labels = None
-depends_on = None
-
-
-def upgrade() -> None:
-    """Run the statements."""
-    run_statements(__file__)
-
-
-def downgrade() -> None:
-    """Refused: restore a backup instead."""
-    raise NotImplementedError("schema steps have no way back; restore a backup into an empty HOME")
+revision, down_revision, upgrade = step(__file__)

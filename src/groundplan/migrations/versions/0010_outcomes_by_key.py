@@ -1,20 +1,5 @@
-"""Gateways may look up whose call an outcome is about: `0010_outcomes_by_key.sql`. There is no way back from it."""
+"""Gateways may look up whose call an outcome is about: `0010_outcomes_by_key.sql`."""
 
-from __future__ import annotations
+from groundplan.migrations.chain import step
 
-from groundplan.migrations.chain import previous, run_statements
-
-revision = "0010_outcomes_by_key"
-down_revision = previous(__file__)
-branch_labels = None
-depends_on = None
-
-
-def upgrade() -> None:
-    """Run the statements."""
-    run_statements(__file__)
-
-
-def downgrade() -> None:
-    """Refused: restore a backup instead."""
-    raise NotImplementedError("schema steps have no way back; restore a backup into an empty HOME")
+revision, down_revision, upgrade = step(__file__)

@@ -1,20 +1,5 @@
-"""Kills that end answers under way: `0076_kill_streams.sql`. There is no way back from it."""
+"""Kills that end answers under way: `0076_kill_streams.sql`."""
 
-from __future__ import annotations
+from groundplan.migrations.chain import step
 
-from groundplan.migrations.chain import previous, run_statements
-
-revision = "0076_kill_streams"
-down_revision = previous(__file__)
-branch_labels = None
-depends_on = None
-
-
-def upgrade() -> None:
-    """Run the statements."""
-    run_statements(__file__)
-
-
-def downgrade() -> None:
-    """Refused: restore a backup instead."""
-    raise NotImplementedError("schema steps have no way back; restore a backup into an empty HOME")
+revision, down_revision, upgrade = step(__file__)

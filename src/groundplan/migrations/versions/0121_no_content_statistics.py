@@ -1,20 +1,5 @@
-"""No samples of content in the planner's statistics: `0121_no_content_statistics.sql`. There is no way back from it."""
+"""No samples of content in the planner's statistics: `0121_no_content_statistics.sql`."""
 
-from __future__ import annotations
+from groundplan.migrations.chain import step
 
-from groundplan.migrations.chain import previous, run_statements
-
-revision = "0121_no_content_statistics"
-down_revision = previous(__file__)
-branch_labels = None
-depends_on = None
-
-
-def upgrade() -> None:
-    """Run the statements."""
-    run_statements(__file__)
-
-
-def downgrade() -> None:
-    """Refused: restore a backup instead."""
-    raise NotImplementedError("schema steps have no way back; restore a backup into an empty HOME")
+revision, down_revision, upgrade = step(__file__)

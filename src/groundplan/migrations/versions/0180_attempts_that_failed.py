@@ -1,20 +1,5 @@
-"""An index of attempts that failed: `0180_attempts_that_failed.sql`. There is no way back from it."""
+"""An index of attempts that failed: `0180_attempts_that_failed.sql`."""
 
-from __future__ import annotations
+from groundplan.migrations.chain import step
 
-from groundplan.migrations.chain import previous, run_statements
-
-revision = "0180_attempts_that_failed"
-down_revision = previous(__file__)
-branch_labels = None
-depends_on = None
-
-
-def upgrade() -> None:
-    """Run the statements."""
-    run_statements(__file__)
-
-
-def downgrade() -> None:
-    """Refused: restore a backup instead."""
-    raise NotImplementedError("schema steps have no way back; restore a backup into an empty HOME")
+revision, down_revision, upgrade = step(__file__)
