@@ -6,6 +6,7 @@ A chunk of a later attempt becomes one of the first one's stream, without what t
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import msgspec
@@ -47,17 +48,17 @@ class ContinuedChunks(Continued):
         self.sent = self._noted(self.sent or sent, chunk)
         return before + event(_encode(chunk))
 
+    @abstractmethod
     def _choice(self, choice: dict[str, Any], head: dict[str, Any]) -> bytes:
         """Take out of one choice what the client has already; an event for text that was held before it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _tells(self, choice: dict[str, Any]) -> bool:
         """Whether anything is left in a choice that has not ended."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _noted(self, sent: Sent, chunk: dict[str, Any]) -> Sent:
         """What the client has after a chunk."""
-        raise NotImplementedError
 
 
 def _headed(chunk: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:

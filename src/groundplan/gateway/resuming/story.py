@@ -6,6 +6,7 @@ The client sees one stream: one id, one model, no text twice, usage of all attem
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -47,7 +48,7 @@ class Sent(msgspec.Struct, frozen=True):
     """What its surface remembers besides, over all attempts."""
 
 
-class Continued(Wrapped):
+class Continued(Wrapped, ABC):
     """Remembers what the client has, and makes a later attempt's stream the rest of the first one.
 
     A surface says what it reads from events (`_note`) and what becomes of a later attempt's (`_next`).
@@ -96,13 +97,13 @@ class Continued(Wrapped):
         except _ODD:
             self.unknown = True
 
+    @abstractmethod
     def _note(self, data: bytes) -> None:
         """Remember what one event of the first attempt gives the client."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _next(self, data: bytes) -> bytes:
         """The events for one event of a later attempt. Raises `Malformed`."""
-        raise NotImplementedError
 
     def _trim(self, text: str) -> str:
         """What of new text the client does not have. Held back while it may still be a repetition."""

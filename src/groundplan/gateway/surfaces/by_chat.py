@@ -5,6 +5,7 @@ How a request is put into chat, and what the answer means, is each API's own.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import msgspec
@@ -20,7 +21,7 @@ ChatFields = Callable[[Ask], dict[str, msgspec.Raw]]
 """The request in chat, but for model and caps. Raises `Invalid`."""
 
 
-class ByChat:
+class ByChat(ABC):
     """The asking half of a codec. `translated`: the chat is the local translating service's."""
 
     include_usage: bool | None = False
@@ -30,9 +31,9 @@ class ByChat:
         self.translated = translated
         self._chat = ServiceChat() if translated else OpenAIChat()
 
+    @abstractmethod
     def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
         """As `ChatFields`."""
-        raise NotImplementedError
 
     def path(self, deployment: Deployment) -> bytes:
         return self._chat.path(deployment)
