@@ -100,6 +100,26 @@ async def test_a_json_answer_has_content_and_usage_within_the_cap(upstream: Upst
     assert upstream.pool.idle() is (connection if upstream.kept else None)
 
 
+async def test_an_answer_that_came_whole_is_given_at_once_and_only_once(upstream: Upstream) -> None:
+    for _ in range(2):
+        connection = await upstream.chat(max_tokens=2)
+        assert await connection.head(PATIENCE) == 200
+        data = connection.whole()
+        assert (data is not None) or not upstream.kept, "a small answer comes with its head"
+        answer = json.loads(data if data is not None else await connection.body(PATIENCE))
+        assert answer["usage"]["completion_tokens"] == 2 and connection.whole() is None
+        assert await connection.chunk(PATIENCE) is None, "nothing is left of it"
+        connection.release()
+
+
+async def test_what_is_not_whole_is_waited_for(upstream: Upstream) -> None:
+    connection = await upstream.chat(stream=True)
+    assert await connection.head(PATIENCE) == 200
+    assert connection.whole() is None, "more of it comes"
+    assert b"[DONE]" in await connection.body(PATIENCE)
+    connection.release()
+
+
 async def test_a_stream_ends_with_finish_usage_and_done(upstream: Upstream) -> None:
     connection = await upstream.chat(stream=True, stream_options={"include_usage": True})
     assert await connection.head(PATIENCE) == 200

@@ -234,7 +234,8 @@ class Attempt:
         elif stream:
             await self._first(connection, by)
         else:
-            self._understand(await self._body(connection))
+            data = connection.whole()
+            self._understand(await self._body(connection) if data is None else data)
 
     async def _body(self, connection: UpstreamConnection) -> bytes:
         """All of an answer that is not streamed, before the call's deadline."""

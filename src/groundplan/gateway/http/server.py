@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._size = 0
         self._length: int | None = None
         self._head_bytes = 0
-        """Of the header lines that are complete."""
+        """Of header lines that others of the same name replaced."""
         self._head_read = 0
         """Of reads after which the head was not complete."""
 
@@ -169,9 +169,9 @@ class Connection(asyncio.Protocol):
             # a trailer comes after what it could change was decided upon
             self._refuse(400, "trailer_unsupported", "a header follows the body", "Send all headers before the body.")
             return
-        self._head_bytes += len(name) + len(value) + 4
         headers = self._request.headers
         if name in headers:
+            self._head_bytes += len(name) + len(value) + 4
             if name in (b"content-length", b"transfer-encoding", b"host", b"authorization"):
                 self._refuse(400, "duplicate_header", f"{name.decode('ascii')} is given twice", "Send it once.")
             elif name == b"x-forwarded-for":  # proxies may add a line each
@@ -181,18 +181,20 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         request, limits = self._request, self.server.limits
         self._phase = _BODY
-        if self._head_bytes + len(request.target) > limits.head:
+        headers = request.headers
+        size = sum(map(len, headers)) + sum(map(len, headers.values())) + 4 * len(headers) + len(request.target)
+        if size + self._head_bytes > limits.head:
             self._too_large_head()
         self._head_bytes = 0
         request.method = self._parser.get_method()
         if not request.target.startswith(b"/"):
             request.target = origin_form(request.target)
-        if b"host" not in request.headers or request.method == b"CONNECT":
+        if b"host" not in headers or request.method == b"CONNECT":
             self._refuse_form(request)
-        if b"content-encoding" in request.headers:
+        if b"content-encoding" in headers:
             self._refuse_coding(request)
-        length, coding = request.headers.get(b"content-length"), request.headers.get(b"transfer-encoding")
-        if b"upgrade" in request.headers:
+        length, coding = headers.get(b"content-length"), headers.get(b"transfer-encoding")
+        if b"upgrade" in headers:
             self._upgrade(request)
         elif length is not None or coding is not None:
             self._expect_body(request, length, coding)

@@ -180,6 +180,10 @@ class Http2Connection:
                 return bytes(data)
         return None
 
+    def whole(self) -> bytes | None:
+        """None: a body is always waited for."""
+        return None
+
     async def body(self, seconds: float, most: float = FOREVER) -> bytes:
         """The whole body; `seconds` may pass between two arrivals, and `most` until its end."""
         parts: list[bytes] = []
