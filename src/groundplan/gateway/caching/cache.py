@@ -281,7 +281,10 @@ def _may(exchange: Exchange, entry: Entry) -> bool:
 
 
 def _place(exchange: Exchange, entry: Entry) -> Deployment | None:
-    return next((place for place in exchange.deployments if place.name == entry.deployment), None)
+    for place in exchange.deployments:
+        if place.name == entry.deployment:
+            return place
+    return None
 
 
 class _Readable(msgspec.Struct, frozen=True):
