@@ -7,6 +7,7 @@ not follow redirects, retry, decompress or speak HTTP/2 (`http2` does). One wait
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections import deque
@@ -24,6 +25,13 @@ BODY_LIMIT = 64 << 20
 BUFFER_HIGH = 256 << 10
 IDLE_SECONDS = 20.0
 MAX_IDLE = 256
+APART_SECONDS = 3600.0
+"""An upstream that answered without being asked gets a connection for every request, for so long."""
+_FOLLOWED = frozenset({408, 502, 504})
+"""Given up by something in front of the model, whose own answer may yet come on the same connection."""
+_GOODBYE = (b"HTTP/1.1 408", b"HTTP/1.0 408")
+"""What some servers say before they close a connection that nobody uses."""
+_log = logging.getLogger(__name__)
 _NOBODYS = httptools.HttpResponseParser(object())
 FOREVER = 1e9
 """Seconds: no bound."""
@@ -180,14 +188,16 @@ class Http1Connection(asyncio.Protocol):
         self._parser = _NOBODYS  # ours knows us: together we would stay until garbage is looked for, which is seldom
 
     def data_received(self, data: bytes) -> None:
-        if not self.busy or self._complete:
-            self.abort()
+        if not self._written or self._complete:
+            self._unasked(data)
             return
         self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail("malformed", "the upstream did not answer in HTTP/1.1")
+            if self._complete:
+                self._pool.set_apart()
             self.abort()
         if not self._head_done and self._received > HEAD_LIMIT:
             self._fail("malformed", "the head of the upstream's answer is too large")
@@ -198,6 +208,12 @@ class Http1Connection(asyncio.Protocol):
             self._pour(self._sink)
         else:
             self._wake()
+
+    def _unasked(self, data: bytes) -> None:
+        """Bytes that answer nothing: there is no request yet, or its answer is complete."""
+        if data.strip(b"\r\n") and not data.startswith(_GOODBYE):
+            self._pool.set_apart()
+        self.abort()
 
     def _pour(self, sink: Sink) -> None:
         data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
@@ -257,7 +273,7 @@ class Http1Connection(asyncio.Protocol):
         if not self._head_done:
             self.headers = self._fields = {}
             return
-        self.keep_alive = self._parser.should_keep_alive()
+        self.keep_alive = self._parser.should_keep_alive() and self.status not in _FOLLOWED
         self._complete = True
 
     # -- waiting ------------------------------------------------------------------------------------------------------
@@ -427,6 +443,7 @@ class UpstreamPool:
         self._tls = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
         self._server_name = (server_name or self._host) if self._tls is not None else None
         self._retired = False
+        self._apart_until = 0.0
         self._idle: list[Http1Connection] = []
         self._all: set[Http1Connection] = set()
 
@@ -503,11 +520,24 @@ class UpstreamPool:
             connection.abort()
         self._idle.clear()
 
+    def set_apart(self) -> None:
+        """The upstream answered without being asked. What it sends next could be taken for the answer to a request that
+        it has not even read, and nothing in HTTP/1.1 would tell: from now on none shares a connection with another."""
+        now = self.loop.time()
+        if now >= self._apart_until:
+            _log.warning(
+                "the upstream %s:%d sent an answer that nobody had asked for: for %d minutes every request to it has a "
+                "connection of its own", self._host, self._port, APART_SECONDS // 60,
+            )  # fmt: skip
+        self._apart_until = now + APART_SECONDS
+        self.drop_idle()
+
     def put(self, connection: Http1Connection) -> None:
-        if self._retired or len(self._idle) >= MAX_IDLE:
+        now = self.loop.time()
+        if self._retired or now < self._apart_until or len(self._idle) >= MAX_IDLE:
             connection.abort()
             return
-        connection.idle_since = self.loop.time()
+        connection.idle_since = now
         self._idle.append(connection)
 
     def forget(self, connection: Http1Connection) -> None:

@@ -1,0 +1,217 @@
+"""Upstreams that answer more than they were asked, on real sockets and on the gateway's own loop: no call gets an
+answer that came before its request."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from tests.contract.ways import Authority, server_context
+
+from groundplan.gateway.upstream import http1
+from groundplan.gateway.upstream.http1 import Http1Connection, UpstreamFailure, UpstreamPool
+
+PATIENCE = 20.0
+REQUEST = b"GET /v1/x HTTP/1.1\r\nhost: u\r\n\r\n"
+
+
+def answer(text: bytes, status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, len(text), text)
+
+
+class Far:
+    """The upstream, whose every byte the test sends itself."""
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self._context = context
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = []
+        self.port: int = self._listener.getsockname()[1]
+
+    def accept(self) -> socket.socket:
+        made, _ = self._listener.accept()
+        made.settimeout(PATIENCE)
+        if self._context is not None:
+            made = self._context.wrap_socket(made, server_side=True)
+        self._sockets.append(made)
+        return made
+
+    def close(self) -> None:
+        for each in (self._listener, *self._sockets):
+            each.close()
+
+
+@asynccontextmanager
+async def upstream(folder: Path | None) -> AsyncIterator[tuple[UpstreamPool, Far]]:
+    """A pool and where it leads; with TLS where there is a folder for its certificates."""
+    trusting = None
+    if folder is not None:
+        authority = Authority(folder)
+        trusting = ssl.create_default_context(cafile=str(authority.file))
+    far = Far(server_context(authority) if folder is not None else None)
+    scheme = "http" if trusting is None else "https"
+    pool = UpstreamPool(f"{scheme}://127.0.0.1:{far.port}/v1", asyncio.get_running_loop(), trusting)
+    try:
+        yield pool, far
+    finally:
+        pool.close()
+        far.close()
+        await asyncio.sleep(0)
+
+
+async def answered(pool: UpstreamPool, far: Far, sent: bytes) -> tuple[Http1Connection, socket.socket, bytes]:
+    """One call on a new connection that the upstream answers with `sent`, not yet released, and its body."""
+    accepting = asyncio.create_task(asyncio.to_thread(far.accept))
+    connection = await pool.connect(PATIENCE)
+    connection.send(REQUEST)
+    end = await accepting
+    assert await asyncio.to_thread(end.recv, 1000) == REQUEST
+    await asyncio.to_thread(end.sendall, sent)
+    await connection.head(PATIENCE)
+    return connection, end, await connection.body(PATIENCE)
+
+
+async def none_open(pool: UpstreamPool) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while pool.open:  # noqa: ASYNC110 -- what is waited for has no event
+            await asyncio.sleep(0.005)
+
+
+async def is_kept(pool: UpstreamPool, far: Far) -> bool:
+    """Whether a connection is used again after an ordinary call."""
+    connection, _, body = await answered(pool, far, answer(b"own"))
+    assert body == b"own"
+    connection.release()
+    return pool.idle() is connection
+
+
+def arrived(connection: Http1Connection, end: socket.socket, data: bytes) -> None:
+    """Send it; it is there when this returns, and the loop has not looked."""
+    assert connection.transport is not None
+    end.sendall(data)
+    descriptor = connection.transport.get_extra_info("socket").fileno()
+    assert select.select([descriptor], [], [], PATIENCE)[0]
+
+
+async def behind_the_answer(pool: UpstreamPool, far: Far) -> None:
+    connection, _, body = await answered(pool, far, answer(b"first") + answer(b"late"))
+    assert body == b"first"
+    connection.release()
+
+
+async def while_nobody_uses_it(pool: UpstreamPool, far: Far) -> None:
+    connection, end, _ = await answered(pool, far, answer(b"first"))
+    connection.release()
+    end.sendall(answer(b"late"))
+
+
+async def before_it_is_taken(pool: UpstreamPool, far: Far) -> None:
+    connection, end, _ = await answered(pool, far, answer(b"first"))
+    connection.release()
+    arrived(connection, end, answer(b"late"))
+    assert pool.idle() is connection
+    connection.send(REQUEST)
+    await _nothing_sent(connection, end)
+
+
+async def before_the_request_is_written(pool: UpstreamPool, far: Far) -> None:
+    connection, end, _ = await answered(pool, far, answer(b"first"))
+    connection.release()
+    assert pool.idle() is connection
+    connection.send(REQUEST)
+    arrived(connection, end, answer(b"late"))
+    await _nothing_sent(connection, end)
+
+
+async def _nothing_sent(connection: Http1Connection, end: socket.socket) -> None:
+    """The next call gets no answer, and what it asked never left: it may be asked again on another connection."""
+    with pytest.raises(UpstreamFailure) as caught:
+        await connection.head(PATIENCE)
+    assert (caught.value.kind, caught.value.sent, connection.status) == ("cut", False, 0)
+    connection.release()
+    try:
+        assert await asyncio.to_thread(end.recv, 1000) == b""
+    except OSError:
+        pass  # reset, as it should
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize(
+    "timing", [behind_the_answer, while_nobody_uses_it, before_it_is_taken, before_the_request_is_written]
+)
+def test_an_answer_that_nobody_asked_for_is_no_calls(
+    timing: Callable[[UpstreamPool, Far], Coroutine[Any, Any, None]],
+    secure: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And from then on that upstream gets no second request on a connection: it could answer one that it never read."""
+
+    async def run() -> None:
+        async with upstream(tmp_path if secure else None) as (pool, far):
+            await timing(pool, far)
+            await none_open(pool)
+            assert pool.idle() is None
+            for _ in range(2):
+                assert not await is_kept(pool, far)
+
+    uvloop.run(run())
+    assert [text.count("nobody had asked for") for text in caplog.messages] == [1], "told once"
+
+
+def test_connections_that_wait_are_closed_with_the_one_that_answered_unasked() -> None:
+    async def run() -> None:
+        async with upstream(None) as (pool, far):
+            one, end, _ = await answered(pool, far, answer(b"one"))
+            other, _, _ = await answered(pool, far, answer(b"other"))
+            one.release()
+            other.release()
+            end.sendall(answer(b"late"))
+            await none_open(pool)
+
+    uvloop.run(run())
+
+
+def test_after_an_hour_connections_are_shared_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with upstream(None) as (pool, far):
+            monkeypatch.setattr(http1, "APART_SECONDS", 0.0)
+            await behind_the_answer(pool, far)
+            await none_open(pool)
+            assert await is_kept(pool, far)
+
+    assert http1.APART_SECONDS == 3600
+    uvloop.run(run())
+
+
+@pytest.mark.parametrize("status", [b"408 Request Timeout", b"502 Bad Gateway", b"504 Gateway Timeout"])
+def test_where_something_in_front_gave_up_the_models_own_answer_may_yet_come(status: bytes) -> None:
+    async def run() -> None:
+        async with upstream(None) as (pool, far):
+            connection, _, _ = await answered(pool, far, answer(b"sorry", status))
+            connection.release()
+            assert pool.idle() is None
+            assert await is_kept(pool, far), "that alone says nothing against the upstream"
+
+    uvloop.run(run())
+
+
+@pytest.mark.parametrize("bytes_", [b"\r\n", answer(b"", b"408 Request Timeout")])
+def test_what_servers_say_as_they_close_an_idle_connection_is_no_answer(bytes_: bytes) -> None:
+    async def run() -> None:
+        async with upstream(None) as (pool, far):
+            connection, end, _ = await answered(pool, far, answer(b"first"))
+            connection.release()
+            end.sendall(bytes_)
+            await none_open(pool)
+            assert await is_kept(pool, far)
+
+    uvloop.run(run())
