@@ -25,7 +25,16 @@ from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.order_journal import OrderJournal
 from groundplan.gateway.batches.order_results import Given, Made, Results, Terms
 from groundplan.gateway.batches.order_store import NEW, SENDING, Connection, Order, OrderLine
-from groundplan.gateway.batches.provider import Away, Found, Input, Provider, ProviderBatch, Refused, Sought
+from groundplan.gateway.batches.provider import (
+    Away,
+    Found,
+    Input,
+    Provider,
+    ProviderBatch,
+    Refused,
+    Sought,
+    UploadingProvider,
+)
 from groundplan.gateway.batches.provider_messages import MessageBatches
 from groundplan.gateway.batches.provider_openai import OpenAIBatches
 from groundplan.gateway.batches.shelf import Shelf
@@ -157,14 +166,15 @@ class Orders:
         if order.provider_file is not None:
             return order.provider_file
         name = f"groundplan-{order.id}.jsonl"
-        file = await provider.uploaded(name) if order.uploading else None
+        uploading = provider if isinstance(provider, UploadingProvider) else None
+        file = await uploading.uploaded(name) if uploading is not None and order.uploading else None
         if file is None:
             if not await self._write_input(connection, batch, order, provider):
                 return None
-            if not provider.uploads:
+            if uploading is None:
                 return ""
             await order_store.uploading(connection, order.id)
-            file = await provider.upload(self._shelf.path(_file(order, "input")), name)
+            file = await uploading.upload(self._shelf.path(_file(order, "input")), name)
         await order_store.uploaded(connection, order.id, file)
         return file
 

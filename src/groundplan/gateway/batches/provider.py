@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,11 +140,9 @@ class Asked:
     """What goes before a file, the file, and what goes behind it."""
 
 
-class Provider:
+class Provider(ABC):
     """One deployment's batch API. All that is asked of it raises `Away` and `Refused`."""
 
-    uploads = False
-    """Whether the input is a file at the provider, put there before it is ordered."""
     joint = b""
     """What is between two calls in the file of an input."""
 
@@ -156,41 +155,33 @@ class Provider:
         place = self._deployment
         return (place.connect_ms + place.first_token_ms + place.idle_ms) / 1000 + _SLACK_SECONDS
 
+    @abstractmethod
     def line(self, order: UUID, call: UUID, endpoint: str, body: bytes) -> bytes:
         """A call in the file of an order's input."""
-        raise NotImplementedError
 
-    async def uploaded(self, filename: str) -> str | None:
-        """The provider's name of the newest input of that name, where it has one."""
-        raise NotImplementedError
-
-    async def upload(self, path: Path, filename: str) -> str:
-        """The provider's name of an input that it has now."""
-        raise NotImplementedError
-
+    @abstractmethod
     async def create(self, given: Input) -> str:
         """Order it; the provider's name of the batch. One that heeds Idempotency-Key takes it once, however often it is
         asked."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def find(self, sought: Sought) -> Found:
         """Whether the provider has an order."""
-        raise NotImplementedError
 
-    async def retrieve(self, name: str) -> ProviderBatch:
-        raise NotImplementedError
+    @abstractmethod
+    async def retrieve(self, name: str) -> ProviderBatch: ...
 
+    @abstractmethod
     async def cancel(self, name: str) -> None:
         """Ask for its end. What has ended already stays as it is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def content(self, name: str) -> AsyncIterator[bytes]:
         """The bytes of a file of results, as OpenAI's."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def delete(self, name: str) -> None:
         """Leave no copy of prompts and answers at the provider."""
-        raise NotImplementedError
 
     # requests --------------------------------------------------------------------------------------------------------
 
@@ -246,6 +237,18 @@ class Provider:
         if status in _PASSING or status >= 500 or status < 400:
             raise Away(f"the provider answered {status}", acted=status not in _PASSING)
         raise Refused(_said(told) or f"the provider answered {status}", status)
+
+
+class UploadingProvider(Provider):
+    """One whose orders name a file: the input is put there before it is ordered."""
+
+    @abstractmethod
+    async def uploaded(self, filename: str) -> str | None:
+        """The provider's name of the newest input of that name, where it has one."""
+
+    @abstractmethod
+    async def upload(self, path: Path, filename: str) -> str:
+        """The provider's name of an input that it has now."""
 
 
 async def _write(connection: UpstreamConnection, target: Target, asked: Asked) -> None:

@@ -14,10 +14,10 @@ from groundplan.gateway.batches.provider import (
     Asked,
     Found,
     Input,
-    Provider,
     ProviderBatch,
     Refused,
     Sought,
+    UploadingProvider,
     name_in_path,
     read,
 )
@@ -39,10 +39,8 @@ class _Page(msgspec.Struct, frozen=True):
     has_more: bool = False
 
 
-class OpenAIBatches(Provider):
+class OpenAIBatches(UploadingProvider):
     """See the module."""
-
-    uploads = True
 
     def line(self, order: UUID, call: UUID, endpoint: str, body: bytes) -> bytes:  # noqa: ARG002 -- the order is named
         one = {"custom_id": call.hex, "method": "POST", "url": endpoint, "body": msgspec.Raw(body)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import msgspec
 
 from groundplan.blueprint.model import Deployment
@@ -12,7 +14,7 @@ from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 _encode = msgspec.json.Encoder().encode
 
 
-class PlainCodec:
+class PlainCodec(ABC):
     """One path of OpenAI-shaped upstreams. Subclasses read the answer."""
 
     translated = False
@@ -27,8 +29,8 @@ class PlainCodec:
         """The caller's bytes with the upstream's name of the model."""
         return spliced(ask.body, ask.fields, {"model": _encode(deployment.upstream_model)})
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:
-        raise NotImplementedError
+    @abstractmethod
+    def answer(self, data: bytes, ask: Ask) -> Answered: ...
 
     def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
         raise AssertionError("it is not streamed")
