@@ -29,6 +29,7 @@ from benchmarks.provenance import commit
 
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.prepare import shingles, sketch, words_of
+from groundplan.knowledge.quality.forms import Forms
 from groundplan.knowledge.quality.tables import checked
 
 PERMUTATIONS = 126
@@ -114,7 +115,7 @@ def tables(rows: int) -> dict[str, Any]:
     table, now = Table(name="t", columns=["id", "bar"], rows=[[str(n), cell] for n, cell in enumerate(cells)]), _NOW
 
     def ours() -> dict[str, int]:
-        return {code: detail.get("rows", 1) for code, _, detail in checked(table, CHECK, now)}
+        return {code: detail.get("rows", 1) for code, _, detail in checked(table, CHECK, Forms().misfits, now)}
 
     schema = pandera.DataFrameSchema(
         {"bar": pandera.Column(float, [pandera.Check.ge(0), pandera.Check.le(16)], nullable=True, coerce=False)}

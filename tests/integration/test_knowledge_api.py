@@ -232,7 +232,7 @@ def test_what_people_do_with_search_is_added_up_and_tells_nothing_of_them(contro
 def counted(control: Control) -> dict[str, int]:
     """How many signals of each kind there are of the workload; nothing where there is none."""
     rows = control.ask("GET", "/api/knowledge/signals").body["workloads"]
-    own = next((row for row in rows if row["workload"] == "assistant"), {})
+    own: dict[str, Any] = next((row for row in rows if row["workload"] == "assistant"), {})
     return {name: count for name, count in own.items() if name != "workload"}
 
 

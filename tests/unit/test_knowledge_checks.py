@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -24,7 +26,14 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 def codes(cells: list[str], check: dict[str, Any], times: list[str] | None = None) -> set[str]:
     columns = ["v", "at"] if times else ["v"]
     rows = [[cell, at] for cell, at in zip(cells, times, strict=True)] if times else [[cell] for cell in cells]
-    return {code for code, _, _ in checked(Table(name="t", columns=columns, rows=rows), {"column": "v", **check}, NOW)}
+    table = Table(name="t", columns=columns, rows=rows)
+    return {code for code, _, _ in checked(table, {"column": "v", **check}, misfits, NOW)}
+
+
+def misfits(pattern: str, values: Sequence[str]) -> list[int] | None:
+    if pattern == "slow":
+        return None
+    return [number for number, value in enumerate(values) if not re.fullmatch(pattern, value)]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +59,19 @@ def test_a_declared_check_finds_what_it_names(
 
 def test_a_column_that_is_not_there_is_one_finding() -> None:
     table = Table(name="t", columns=["other"], rows=[["1"], ["2"]])
-    assert [code for code, _, _ in checked(table, {"column": "v", "unique": True, "nulls": 0.0}, NOW)] == ["column"]
+    assert [code for code, _, _ in checked(table, {"column": "v", "unique": True, "nulls": 0.0}, misfits, NOW)] == [
+        "column"
+    ]
+
+
+def test_a_form_that_takes_too_long_is_one_finding_and_the_other_checks_go_on() -> None:
+    source = Source(
+        name="s", path="x", sensitivity="internal", owner="o", readers=["everyone"],
+        checks=[{"column": "x", "matches": "slow", "unique": True}],
+    )  # fmt: skip
+    found = of_tables(source, "t.csv", [Table(name="t", columns=["x"], rows=[["1"], ["1"], [""]])], misfits, NOW)
+    assert [(each.detail["check"], each.detail["rows"]) for each in found] == [("form_slow", 2), ("key", 1)]
+    assert "too long" in found[0].message and "(a+)+" in (found[0].hint or "")
 
 
 def times(count: int, minutes: float = 1.0, gap_at: int | None = None) -> list[str]:
@@ -95,12 +116,12 @@ def test_several_sensors_in_one_table_are_kept_apart() -> None:
             for cell in [cell if name == "a" else str(float(cell) + 50)]]  # fmt: skip
     table = Table(name="t", columns=["x", "at", "pump"], rows=rows)
     check = {"column": "x", "sensor": True, "time": "at", "rate": 1}
-    assert {code for code, *_ in checked(table, check, NOW)} == {"sensor_rate"}
-    assert list(checked(table, {**check, "by": "pump"}, NOW)) == []
+    assert {code for code, *_ in checked(table, check, misfits, NOW)} == {"sensor_rate"}
+    assert list(checked(table, {**check, "by": "pump"}, misfits, NOW)) == []
     rows[40][0] = "99"
-    (told,) = checked(table, {**check, "by": "pump"}, NOW)
+    (told,) = checked(table, {**check, "by": "pump"}, misfits, NOW)
     assert told[0] == "sensor_rate" and told[1].startswith("a: ") and told[2]["sensor"] == "a"
-    assert [code for code, *_ in checked(table, {**check, "time": "when"}, NOW)] == ["column"]
+    assert [code for code, *_ in checked(table, {**check, "time": "when"}, misfits, NOW)] == ["column"]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +132,7 @@ def test_several_sensors_in_one_table_are_kept_apart() -> None:
         ({"sensor": True, "rate": 1}, "time: COLUMN"),
         ({"time": "at"}, "write sensor: true"),
         ({"matches": "["}, "no regular expression"),
+        ({"matches": "a{99999999999999}"}, "no regular expression"),
     ],
 )
 def test_a_check_that_would_do_nothing_is_refused(rule: dict[str, Any], told: str) -> None:
@@ -127,10 +149,10 @@ def test_a_check_is_about_its_own_tables() -> None:
         checks=[{"column": "x", "unique": True}, {"column": "y", "table": "read*", "unique": True}],
     )  # fmt: skip
     tables = [Table(name="other", columns=["a"], rows=[["1"]]), Table(name="readings", columns=["x"], rows=[["1"]])]
-    found = of_tables(source, "report.docx", tables, NOW)
+    found = of_tables(source, "report.docx", tables, misfits, NOW)
     assert [(each.detail["column"], each.detail["check"]) for each in found] == [("y", "column")]
-    assert {each.detail["column"] for each in of_tables(source, "readings.csv", tables[1:], NOW)} == {"y"}
-    assert {each.detail["column"] for each in of_tables(source, "other.csv", tables[:1], NOW)} == {"x"}
+    assert {each.detail["column"] for each in of_tables(source, "readings.csv", tables[1:], misfits, NOW)} == {"y"}
+    assert {each.detail["column"] for each in of_tables(source, "other.csv", tables[:1], misfits, NOW)} == {"x"}
 
 
 def test_readings_are_looked_at_in_the_order_of_their_times() -> None:

@@ -97,7 +97,7 @@ class CheckRule(Strict):
         if self.matches is not None:
             try:
                 re.compile(self.matches)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(f"matches is no regular expression: {error}") from error
         return self
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,10 +36,11 @@ from groundplan.knowledge.intake.content import LONGEST_NAME, changed_at, checks
 from groundplan.knowledge.intake.failures import failures
 from groundplan.knowledge.intake.settle import Settled, closed, declared, settle, source_values, superseded_paths
 from groundplan.knowledge.intake.tally import Bad, Tally
-from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused
+from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused, Table
 from groundplan.knowledge.parsing.prepare import PROCESSING, TABLED
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.parsing.text import clean, printable
+from groundplan.knowledge.quality.forms import Forms
 from groundplan.knowledge.quality.tables import of_tables
 from groundplan.knowledge.sources.model import Change, Connector, Content, Cursor
 from groundplan.knowledge.store import put_readers, unknown_readers
@@ -71,6 +72,7 @@ class Run:
     ) -> None:
         """`models`: the folder of models, for what a source declares about reading."""
         self._conn, self._source, self._connector, self._sandbox = conn, source, connector, sandbox
+        self._forms = Forms()
         self._values = source_values(source, review_days)
         self._progress = progress
         self._pdf = "" if source.pdf == "plain" else f"{source.pdf}:{(models or Path()) / source.pdf}"
@@ -96,6 +98,7 @@ class Run:
         try:
             return self._take_over()
         finally:
+            self._forms.close()
             with suppress(psycopg.Error):
                 store.go_on(self._conn, self._source.name, None, self._progressed(running=False))
 
@@ -117,7 +120,7 @@ class Run:
         self._write_if(full=False)
         if self._source.checks and self._ended is None:
             with self._ends_here():
-                self.tally.tables[""] = of_tables(self._source, "", self._connector.tables())
+                self._check("", self._connector.tables())
         with self._conn.transaction():
             store.hold_changes(self._conn)
             if store.set_superseded(self._conn, self._source.name):
@@ -168,9 +171,12 @@ class Run:
                     continue  # it has changed meanwhile: the next run takes it over
                 outcome = self._sandbox.parse(self._job(path, content))
                 if isinstance(outcome, Parsed):
-                    self.tally.tables[path] = of_tables(self._source, path, outcome.tables)
+                    self._check(path, outcome.tables)
                 self.tally.checked.add(one.id)
             self._write_if(full=True)
+
+    def _check(self, key: str, tables: Sequence[Table]) -> None:
+        self.tally.tables[key] = of_tables(self._source, key, tables, self._forms.misfits)
 
     def _job(self, key: str, content: Content) -> Job:
         return Job(
@@ -316,7 +322,7 @@ class Run:
         if told_before:
             self._batch.replaced.append(id)
         if self.tally.checks is not None:
-            self.tally.tables[key] = of_tables(self._source, key, parsed.tables)
+            self._check(key, parsed.tables)
             self.tally.checked.add(id)
         self.tally.seen.add(key)
         self.tally.read += 1

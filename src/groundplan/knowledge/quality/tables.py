@@ -1,4 +1,5 @@
-"""Declared checks of the columns of a table: types, nulls, keys, ranges, values, freshness. Pure.
+"""Declared checks of the columns of a table: types, nulls, keys, ranges, values, forms, freshness. Pure; which values
+have not a form is asked of `misfits`, since a company's regular expression may take any time.
 
 Cells are text, as every format and database can give them; an empty cell is null. A column that is not there is a
 finding of its own, not a hundred.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 from typing import Any, Final
@@ -23,9 +24,13 @@ SHOWN: Final = 5
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 
 Check = dict[str, Any]
+Misfits = Callable[[str, Sequence[str]], list[int] | None]
+"""(pattern, values) -> numbers of the values that have not that form as a whole; None: it takes too long to tell."""
 
 
-def of_tables(source: Source, key: str, tables: Sequence[Table], now: datetime | None = None) -> list[Finding]:
+def of_tables(
+    source: Source, key: str, tables: Sequence[Table], misfits: Misfits, now: datetime | None = None
+) -> list[Finding]:
     """Findings about the tables of one document by the checks that its source declares."""
     subject = f"source/{source.name}/{key}" if key else f"source/{source.name}"
     found: list[Finding] = []
@@ -35,7 +40,7 @@ def of_tables(source: Source, key: str, tables: Sequence[Table], now: datetime |
         for check in source.checks:
             if not _is_meant(check, table, key):
                 continue
-            for code, message, detail in checked(table, check, now or datetime.now(UTC)):
+            for code, message, detail in checked(table, check, misfits, now or datetime.now(UTC)):
                 kind = "knowledge.sensor" if code.startswith("sensor_") else "knowledge.table"
                 found.append(
                     Finding(
@@ -46,7 +51,7 @@ def of_tables(source: Source, key: str, tables: Sequence[Table], now: datetime |
                         message=f"{table.name} of {key or source.name}: {message}",
                         mark=f"{table.name}:{check['column']}:{code}"
                         + (f":{detail['sensor']}" if "sensor" in detail else ""),
-                        hint=_HINTS[kind],
+                        hint=_SLOW if code == "form_slow" else _HINTS[kind],
                         detail={"column": check["column"], "check": code, **detail},
                     )
                 )
@@ -76,9 +81,12 @@ _HINTS: Final = {
     "knowledge.table": "Correct the rows where they are kept, or the check in the source's declaration.",
     "knowledge.sensor": "Look at the sensor and its wiring; leave readings out of answers until it is mended.",
 }
+_SLOW: Final = (
+    "Write `matches` without a repetition inside a repetition, such as (a+)+, or as `one_of`, `type` or a range."
+)
 
 
-def checked(table: Table, check: Check, now: datetime) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def checked(table: Table, check: Check, misfits: Misfits, now: datetime) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(code, what is wrong, figures) for one check of one column."""
     name = check["column"]
     if name not in table.columns:
@@ -96,8 +104,7 @@ def checked(table: Table, check: Check, now: datetime) -> Iterator[tuple[str, st
             "values", [each for each in values if each[1] not in allowed], f"'{name}' is none of its values"
         )
     if pattern := check.get("matches"):
-        form = re.compile(pattern)
-        yield from _rows("form", [each for each in values if not form.fullmatch(each[1])], f"'{name}' has another form")
+        yield from _form(values, pattern, name, misfits)
     if check.get("unique"):
         yield from _rows("key", _repeated(values), f"'{name}' is there more than once")
     if not table.partial:
@@ -112,6 +119,17 @@ def _nulls(cells: Sequence[str], check: Check) -> Iterator[tuple[str, str, dict[
     if share > check.get("nulls", 1.0):
         message = f"'{check['column']}' has no value in {missing} of {len(cells)} rows"
         yield "nulls", message, {"share": round(share, 4)}
+
+
+def _form(
+    values: Sequence[tuple[int, str]], pattern: str, name: str, misfits: Misfits
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    found = misfits(pattern, [cell for _, cell in values])
+    if found is None:
+        message = f"whether '{name}' has its form takes too long to tell; it is not checked"
+        yield "form_slow", message, {"rows": len(values), "matches": pattern}
+    else:
+        yield from _rows("form", [values[number] for number in found], f"'{name}' has another form")
 
 
 def _rows(code: str, rows: Sequence[tuple[int, str]], what: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
