@@ -127,6 +127,7 @@ def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
     (handbook / "held").mkdir(parents=True)
     (handbook / "party.md").write_text("# Party\n\nEve Own brings the cake, ask eve@acme.example.\n")
     (handbook / "held/case.md").write_text("---\nlegal_hold: true\n---\n# Case\n\nEve Own against the company.\n")
+    (handbook / "eve-own.md").write_text("# Plan\n\nThe plan of somebody.\n")
     (handbook / "other.md").write_text("# Other\n\nNobody is named in it.\n")
     kept = "keep: {content: full, for: 60d}\n"  # else the control process deletes every half minute what is kept here
     text = WORKSPACE.replace("deployments: [local]\n", f"deployments: [local]\nsources: [handbook]\n{kept}")
@@ -138,7 +139,7 @@ def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
             running(database, folder) as control,
             psycopg.connect(database.urls["control"], autocommit=True) as conn,
         ):
-            wait(control, lambda: len(documents(control)) >= 3)
+            wait(control, lambda: len(documents(control)) >= 4)
             yield World(control, database, conn, SubjectKeys.of(control.home))
 
 
@@ -168,7 +169,8 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
     )
     done = world.confirmed(asked["id"])
     erased, kept = parts(done, "erased"), parts(done, "kept")
-    assert (erased["documents"][0], kept["documents"]) == (1, (1, "a legal hold keeps them"))
+    assert (erased["documents"][0], kept["documents"]) == (2, (1, "a legal hold keeps them"))
+    assert kept["paths of erased documents that name them"][0] == 1
     assert erased["prompts and answers of calls"][0] == 3
     assert erased["texts in reviews"][0] == 1
     assert erased["stored chat completions"][0] == 1
@@ -189,8 +191,12 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
 
     public = load_public(world.control.home, "checkpoint").public_bytes_raw()
     receipt = receipts.read(done["receipt"].encode(), public)
-    assert receipt.body["kept"] == done["kept"]
-    assert "eve@acme.example" not in done["receipt"].replace("handbook/", "")
+    assert all(parts(receipt.body, which) == parts(done, which) for which in ("erased", "kept"))
+    said = json.dumps(receipt.body).lower()
+    assert "eve" not in said and ".md" not in said
+    ids = {row["path"]: f"handbook/{row['id']}" for row in documents(world.control, "?state=deleted")}
+    (signed,) = [one["names"] for one in receipt.body["erased"] if one["what"] == "documents"]
+    assert set(signed) == {ids["party.md"], ids["eve-own.md"]}
     entry = world.conn.execute("SELECT convert_from(body, 'UTF8') FROM audit_entry WHERE action = 'person.erasure'")
     assert json.loads(entry.fetchall()[-1][0])["detail"]["receipt"] == receipt.digest
     with pytest.raises(Invalid):

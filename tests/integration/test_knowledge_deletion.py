@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -129,12 +130,16 @@ def test_somebody_is_found_however_their_name_is_laid_out(world: World) -> None:
     world.ingest()
     world.write("title.md", "---\ntitle: Letter to ana_costa@acme.example\n---\nHello.\n")
     (world.folder / "letters").mkdir()
-    world.write("letters/Ana_Costa.md", "# Letter\n\nHello.\n")
+    for name in ("Ana_Costa", "ana-costa", "2026.ana.costa", "ana-costello"):
+        world.write(f"letters/{name}.md", "# Letter\n\nHello.\n")
     world.ingest()
     found = {path for _, _, path, _ in deletion_store.mentioning(world.control, ["ana costa", "ana_costa@acme"])}
     assert found == {
         "line.md", "bold.md", "table.md", "address.md", "cut.md", "title.md", "letters/Ana_Costa.md",
+        "letters/ana-costa.md", "letters/2026.ana.costa.md",
     }  # fmt: skip
+    named = {path for path in found if deletion_store.named_in(path, ["ana costa", "ana_costa@acme"])}
+    assert named == {path for path in found if path.startswith("letters/")}
     assert deletion_store.mentioning(world.control, ["%%%%", "____", "| *", "no_such"]) == []
 
 
@@ -167,6 +172,26 @@ def test_nothing_of_it_is_left_on_the_disk_and_there_is_a_receipt(world: World, 
     assert stone.erased_at <= stone.due
     assert world.actions()[-1] == "knowledge.erased"
     assert erase(world.control, NOW) == 0
+
+
+def test_each_document_is_in_the_log_by_its_digest_however_many_go_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundplan.knowledge.deletion.delete.RECEIPT_DOCUMENTS", 2)
+    for number in range(3):
+        world.write(f"{number}.md", f"# {number}\n")
+    world.ingest()
+    stones = delete(world.control, [world.id(f"{number}.md") for number in range(3)], world.why())
+    assert erase(world.control, NOW) == 3
+    for action in ("knowledge.deleted", "knowledge.erased"):
+        rows = world.control.execute(
+            "SELECT id, convert_from(body, 'UTF8') FROM audit_entry WHERE action = %s", (action,)
+        ).fetchall()
+        told = {id: json.loads(body)["detail"]["digests"] for id, body in rows}
+        assert sorted(map(len, told.values())) == [1, 2]
+        assert sorted(chain.from_iterable(told.values())) == sorted(stone.digest for stone in stones)
+    receipts: dict[str, UUID] = dict(world.control.execute("SELECT digest, receipt FROM tombstone").fetchall())
+    assert all(digest in told[receipt] for digest, receipt in receipts.items()), "each by the entry that names it"
 
 
 def test_while_somebody_reads_the_tables_as_they_were_nothing_counts_as_erased(

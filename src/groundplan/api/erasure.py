@@ -41,6 +41,10 @@ ACTION = "person.erasure"
 KIND = "erasure"
 FINDING = "governance.erasure"
 SHORTEST = 4
+_PATHS = (
+    "by its path the list of deletions keeps a place empty, and calls tell what they rested on; a file at its source "
+    "is for the owner to rename"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +64,19 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A kind of thing that went or stayed: how many, and why it stayed or what is left to be done."""
+    """A kind of thing that went or stayed: how many, and why it stayed or what is left to be done. `ids`: where a name
+    may tell whom, what the receipt says in its place."""
 
     what: str
     count: int
     why: str = ""
     names: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+
+    def told(self, *, signed: bool = False) -> dict[str, Any]:
+        """For whoever asks, or `signed`: for the receipt."""
+        names = self.ids if signed and self.ids else self.names
+        return {"what": self.what, "count": self.count, "why": self.why, "names": names}
 
 
 @dataclass(slots=True)
@@ -82,13 +93,13 @@ class _Work:
     erased: list[Part] = field(default_factory=list)
     kept: list[Part] = field(default_factory=list)
 
-    def went(self, what: str, count: int, why: str = "", names: Sequence[str] = ()) -> None:
+    def went(self, what: str, count: int, why: str = "", names: Sequence[str] = (), ids: Sequence[str] = ()) -> None:
         if count:
-            self.erased.append(Part(what, count, why, list(names)))
+            self.erased.append(Part(what, count, why, list(names), list(ids)))
 
-    def stayed(self, what: str, count: int, why: str, names: Sequence[str] = ()) -> None:
+    def stayed(self, what: str, count: int, why: str, names: Sequence[str] = (), ids: Sequence[str] = ()) -> None:
         if count:
-            self.kept.append(Part(what, count, why, list(names)))
+            self.kept.append(Part(what, count, why, list(names), list(ids)))
 
 
 def erase(services: Services, asked: Asked, actor: str, *, dry: bool = False) -> dict[str, Any]:
@@ -126,11 +137,10 @@ def _documents(work: _Work) -> None:
     """Documents in which they are named: a hold of a document keeps it."""
     found = deletion_store.mentioning(work.conn, work.asked.words)
     free = [row for row in found if not row[3]]
-    held = [f"{source}/{path}" for _, source, path, on_hold in found if on_hold]
-    work.stayed("documents", len(held), "a legal hold keeps them", held)
-    names = [f"{source}/{path}" for _, source, path, _ in free]
+    held = [row for row in found if row[3]]
+    work.stayed("documents", len(held), "a legal hold keeps them", *_names(held))
     if work.asked.keep_documents:
-        work.stayed("documents", len(free), "asked to be kept: they are only named", names)
+        work.stayed("documents", len(free), "asked to be kept: they are only named", *_names(free))
         return
     due = ""
     if free and not work.dry:
@@ -138,7 +148,14 @@ def _documents(work: _Work) -> None:
         why = Why(work.actor, work.asked.reason, services.clock.now(), services.home.root)
         stones = delete(work.conn, [row[0] for row in free], why, clear_answers)
         due = f"gone from search and caches; off the disk by {max(stone.due for stone in stones):%Y-%m-%d}"
-    work.went("documents", len(free), due, names)
+    work.went("documents", len(free), due, *_names(free))
+    naming = [row for row in free if deletion_store.named_in(row[2], work.asked.words)]
+    work.stayed("paths of erased documents that name them", len(naming), _PATHS, *_names(naming))
+
+
+def _names(rows: Sequence[tuple[UUID, str, str, bool]]) -> tuple[list[str], list[str]]:
+    """Of documents: with their paths, and by their ids."""
+    return [f"{source}/{path}" for _, source, path, _ in rows], [f"{source}/{id}" for id, source, *_ in rows]
 
 
 def _texts(work: _Work, kept: store.Kept) -> None:
@@ -220,14 +237,15 @@ def _account(work: _Work, person: Person) -> None:
 
 def _told(work: _Work) -> dict[str, Any]:
     """The answer, and where something was done its receipt with the line in the audit log."""
-    answer = {"erased": [asdict(one) for one in work.erased], "kept": [asdict(one) for one in work.kept]}
+    answer = {"erased": [one.told() for one in work.erased], "kept": [one.told() for one in work.kept]}
     if work.dry:
         return {**answer, "receipt": None, "entry": None}
     person = None if work.person is None else str(work.person.id)
     body = {
         "format": 1, "id": str(new_id()), "at": work.services.clock.now().isoformat(timespec="seconds"),
         "person": person, "words": [digest(word.lower().encode()) for word in work.asked.words],
-        "reason": work.asked.reason, **answer,
+        "reason": work.asked.reason, "erased": [one.told(signed=True) for one in work.erased],
+        "kept": [one.told(signed=True) for one in work.kept],
         "not_reached": ["copies that others made", "backups until they are restored, when the lists are replayed",
                         "the write-ahead log until it is overwritten"],
     }  # fmt: skip

@@ -9,7 +9,7 @@ tombstones.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,6 +26,8 @@ from groundplan.knowledge.deletion import held_store, tombstones
 from groundplan.knowledge.deletion.deletion_store import Tombstone
 from groundplan.knowledge.intake import intake_store
 
+RECEIPT_DOCUMENTS = 200
+"""So many are in one entry of the audit log at most, so that each is named by its digest in one."""
 SMALL_BYTES = 256 << 20
 """Tables up to this size are written anew at once; larger ones when the first erasure is due within a day."""
 
@@ -78,10 +80,22 @@ def delete(conn: Connection[Any], ids: Sequence[UUID], why: Why, clear: Clear | 
             own = [stone for stone in stones if stone.source == source]
             if clear is not None:
                 clear(conn, source, why.by)
-            detail = {"documents": len(own), "digests": [stone.digest for stone in own][:100], "reason": why.reason}
-            record(conn, action="knowledge.deleted", actor=why.by, subject=f"source/{source}", detail=detail, at=why.at)
+            tell(conn, source, own, why, "documents")
     tombstones.append(why.home, stones)
     return stones
+
+
+def tell(conn: Connection[Any], source: str, stones: Sequence[Tombstone], why: Why, what: str) -> None:
+    """Put it into the audit log that these `what` ("documents", "versions") of a source were deleted, in the caller's
+    transaction: each by its digest, since a path may tell more than it should."""
+    for some in _entries(stones):
+        detail = {what: len(some), "digests": [stone.digest for stone in some], "reason": why.reason}
+        record(conn, action="knowledge.deleted", actor=why.by, subject=f"source/{source}", detail=detail, at=why.at)
+
+
+def _entries(stones: Sequence[Tombstone]) -> Iterator[Sequence[Tombstone]]:
+    for start in range(0, len(stones), RECEIPT_DOCUMENTS):
+        yield stones[start : start + RECEIPT_DOCUMENTS]
 
 
 def readmit(conn: Connection[Any], source: str, path: str, why: Why) -> None:
@@ -155,18 +169,23 @@ def erase(conn: Connection[Any], at: datetime) -> int:
     if remaining or not rewritten:
         return 0
     with conn.transaction():
-        receipt = record(
-            conn, action="knowledge.erased", actor=SYSTEM, subject="company", at=at,
-            detail={
-                "documents": len(waiting),
-                "causes": dict(Counter(stone.cause for stone in waiting)),
-                "tombstones": [str(stone.id) for stone in waiting][:200],
-                "digests": [stone.digest for stone in waiting][:200],
-                "latest_due": due.isoformat(),
-                "means": "tables written anew",
-                "not_reached": "numbers and words of it that search services keep, for up to an hour; write-ahead log "
-                "until it is overwritten; backups until they are restored or destroyed",
-            },
-        )  # fmt: skip
-        store.mark_erased(conn, [stone.id for stone in waiting], receipt, at)
+        for some in _entries(waiting):
+            store.mark_erased(conn, [stone.id for stone in some], _receipt(conn, some, at), at)
     return len(waiting)
+
+
+def _receipt(conn: Connection[Any], stones: Sequence[Tombstone], at: datetime) -> UUID:
+    """Put the receipt for these into the audit log; its id."""
+    return record(
+        conn, action="knowledge.erased", actor=SYSTEM, subject="company", at=at,
+        detail={
+            "documents": len(stones),
+            "causes": dict(Counter(stone.cause for stone in stones)),
+            "tombstones": [str(stone.id) for stone in stones],
+            "digests": [stone.digest for stone in stones],
+            "latest_due": min(stone.due for stone in stones).isoformat(),
+            "means": "tables written anew",
+            "not_reached": "numbers and words of it that search services keep, for up to an hour; write-ahead log "
+            "until it is overwritten; backups until they are restored or destroyed",
+        },
+    )  # fmt: skip

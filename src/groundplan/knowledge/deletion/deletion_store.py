@@ -24,6 +24,7 @@ TABLES: tuple[LiteralString, ...] = (
 )  # fmt: skip
 _APART = re.compile(r"[\s|*_`]+")
 """What stands between two words of a text, of Markdown too."""
+_APART_IN_PATHS = re.compile(r"[\s|*_`./-]+")
 _SHORTEST = 3
 """Characters of a text that names somebody: without any, every document would."""
 _PAUSES = (0.0, 0.2, 1.0, 3.0)
@@ -297,24 +298,32 @@ def mentioning(conn: Conn, words: Sequence[str]) -> list[tuple[UUID, str, str, b
     rows = conn.execute(
         """SELECT d.id, d.source, d.path, on_hold(d) FROM document d
            WHERE d.deleted_at IS NULL AND (regexp_replace(d.title, %(apart)s, ' ', 'g') ILIKE ANY(%(like)s)
-             OR regexp_replace(d.path, %(apart)s, ' ', 'g') ILIKE ANY(%(like)s) OR (
+             OR regexp_replace(d.path, %(apart_in_paths)s, ' ', 'g') ILIKE ANY(%(paths)s) OR (
              EXISTS (SELECT 1 FROM chunk c WHERE c.document_id = d.id AND c.text ILIKE ANY(%(first)s))
              AND (SELECT regexp_replace(string_agg(c.text, ' ' ORDER BY c.number), %(apart)s, ' ', 'g') FROM chunk c
                WHERE c.document_id = d.id AND c.edition = serving_edition()) ILIKE ANY(%(like)s)))
            UNION
            SELECT coalesce(h.document_id, h.id), h.source, h.path, true
            FROM held_version h LEFT JOIN document d ON d.id = h.document_id LEFT JOIN source s ON s.name = h.source
-           WHERE (regexp_replace(concat_ws(' . ', h.text, h.title, h.path, h.declared), %(apart)s, ' ', 'g')
+           WHERE (regexp_replace(concat_ws(' . ', h.text, h.title, h.declared), %(apart)s, ' ', 'g')
                  ILIKE ANY(%(like)s)
+               OR regexp_replace(h.path, %(apart_in_paths)s, ' ', 'g') ILIKE ANY(%(paths)s)
                OR regexp_replace(encode(h.data, 'escape'), %(apart)s, ' ', 'g') ILIKE ANY(%(bytes)s))
              AND (coalesce(s.legal_hold, false) OR (d.id IS NOT NULL AND on_hold(d)))
            ORDER BY 2, 3""",
         {
             "like": like, "first": first, "bytes": [_within(_escaped(word)) for word in spellings],
-            "apart": _APART.pattern,
+            "apart": _APART.pattern, "apart_in_paths": _APART_IN_PATHS.pattern,
+            "paths": [_within(_APART_IN_PATHS.sub(" ", word)) for word in plain],
         },
     )  # fmt: skip
     return rows.fetchall()
+
+
+def named_in(path: str, words: Sequence[str]) -> bool:
+    """Whether a path has one of these texts in it, as `mentioning` looks for them."""
+    told = _APART_IN_PATHS.sub(" ", path).casefold()
+    return any(_APART_IN_PATHS.sub(" ", word.strip()).casefold() in told for word in words)
 
 
 def _within(text: str) -> str:

@@ -14,11 +14,10 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.core.audit import record
 from groundplan.core.ids import new_id
 from groundplan.knowledge.deletion import deletion_store, tombstones
 from groundplan.knowledge.deletion import held_store as store
-from groundplan.knowledge.deletion.delete import Why
+from groundplan.knowledge.deletion.delete import Why, tell
 from groundplan.knowledge.deletion.deletion_store import Tombstone
 from groundplan.knowledge.deletion.held_store import Cause
 from groundplan.knowledge.index import index_store
@@ -73,8 +72,7 @@ def release(conn: Connection[Any], why: Why) -> int:
         deletion_store.forget_gone(conn, [one.document_id for one in over if one.document_id is not None])
         for source in sorted({one.source for one in over}):
             own = [stone for stone in stones if stone.source == source]
-            detail = {"versions": len(own), "digests": [stone.digest for stone in own][:100], "reason": why.reason}
-            record(conn, action="knowledge.deleted", actor=why.by, subject=f"source/{source}", detail=detail, at=why.at)
+            tell(conn, source, own, why, "versions")
     tombstones.append(why.home, stones)
     return len(stones)
 
