@@ -79,6 +79,8 @@ def control(base: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     (handbook / "leave.md").write_text("# Leave\n\n28 days with a pumping machine.\n", encoding="utf-8")
     for name in OWN:
         (handbook / f"{name}.md").write_text(f"# {name}\n\nNothing but {name} is in it.\n", encoding="utf-8")
+    (handbook / "over.md").write_text("---\nvalid_until: 2020-01-01\n---\n# Over\n\nIt held once.\n")
+    (handbook / "soon.md").write_text("---\nvalid_from: 2999-01-01\n---\n# Soon\n\nIt will hold.\n")
     (handbook / "bad.docx").write_bytes(b"nothing")
     (handbook / "mine.md").write_text("---\nowner: ben@acme.example\n---\n# Mine\n\nBen's own.\n")
     (handbook / "secret.md").write_text("---\nreaders: [hr]\n---\n# Secret\n\nFor few.\n")
@@ -99,7 +101,7 @@ def taken_over(control: Control) -> bool:
     sources = {row["name"]: row for row in control.ask("GET", "/api/knowledge/sources").body["sources"]}
     told = {row["kind"] for row in control.ask("GET", "/api/findings?kind=knowledge.").body["findings"]}
     return (
-        len(rows) == len(OWN) + 3  # bad.docx is none
+        len(rows) == len(OWN) + 5  # bad.docx is none
         and all(row["scanned"] for row in rows)
         and sources["site"]["health"] == "down"
         and {"knowledge.unreadable", "knowledge.glossary", "knowledge.source_missing"} <= told
@@ -178,12 +180,33 @@ def test_owner_steward_and_operator_decide_and_nobody_else(control: Control) -> 
     place, body = f"/api/knowledge/documents/{id}/decide", {"what": "state", "value": "retired", "reason": "over"}
     steward = control.sign_in("sam@acme.example")
     assert control.ask("POST", place, body, **steward).body["document"]["state"] == "retired"
-    kept_back = documents(control, "?state=kept%20back")
-    assert [row["path"] for row in kept_back if row["source"] == "handbook"] == ["retired.md"]
+    assert [row["path"] for row in documents(control, "?state=retired")] == ["retired.md"]
+    assert "retired.md" in {row["path"] for row in documents(control, "?state=kept%20back")}
     assert one(control, "retired.md")["workloads"][0]["kept_back"] == "retired"
     assert control.ask("POST", place, {**body, "value": "gold"}).code == "decision_value"
     assert control.ask("POST", place, {**body, "value": None}).status == 200
     assert control.ask("POST", f"{place[:-8]}/nothing").status == 404
+
+
+def test_a_document_is_shown_as_it_stands_and_not_as_it_was_approved(control: Control) -> None:
+    for path, standing, why in (("over.md", "expired", "expired"), ("soon.md", "not_yet_valid", "not_yet_valid")):
+        (row,) = documents(control, f"?state={standing}")
+        assert (row["path"], row["state"], row["standing"]) == (path, "approved", standing)
+        found = one(control, path)
+        assert (found["document"]["standing"], found["workloads"][0]["kept_back"]) == (standing, why)
+    kept_back = {row["path"] for row in documents(control, "?state=kept%20back")}
+    approved = {row["path"] for row in documents(control, "?state=approved")}
+    assert {"over.md", "soon.md"} <= kept_back and "leave.md" in approved and not kept_back & approved
+    (source,) = [
+        row for row in control.ask("GET", "/api/knowledge/sources").body["sources"] if row["name"] == "handbook"
+    ]
+    assert source["kept_back"] == len(documents(control, "?state=kept%20back&source=handbook"))
+    page = Console(control, "", "", control.sign_in("sam@acme.example")).page("/knowledge/documents?text=over.md")
+    assert '<span class="badge badge-wait">expired</span>' in page and "badge-ok" not in page
+    reader = Console(control, "", "", control.sign_in("ben@acme.example"))
+    assert 'badge-wait">not yet valid<' in reader.page(
+        f"/knowledge/documents/{one(control, 'soon.md')['document']['id']}"
+    )
 
 
 def test_owners_share_by_link_and_people_open_it(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +392,7 @@ def test_editions_of_the_index_are_listed_and_only_who_answers_for_data_changes_
     assert one["settings"] == {
         "model": "all-minilm-l6-v2", "chunking": "sections of at most 400 characters", "dimension": 384,
     }  # fmt: skip
-    assert len(OWN) <= one["documents"] <= len(OWN) + 4, "some may be gone, and one pushed"
+    assert len(OWN) <= one["documents"] <= len(OWN) + 6, "some may be gone, and one pushed"
     assert control.ask("POST", "/api/knowledge/index/build", {}).body == {"edition": None, "begun": False}
     assert control.ask("POST", "/api/knowledge/index/1/switch", {}).code == "index_state"
     assert control.ask("POST", "/api/knowledge/index/1/compare", {}).code == "index_state"

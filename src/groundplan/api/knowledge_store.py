@@ -7,6 +7,8 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row
 
+from groundplan.knowledge.governed.governed_store import STANDING
+
 Conn = Connection[Any]
 Row = dict[str, Any]
 
@@ -20,13 +22,12 @@ def sources(conn: Conn) -> list[Row]:
     """Sources with what is indexed of them, how they are, and how many findings are open about them."""
     return _rows(
         conn,
-        """SELECT s.name, s.type, s.path, s.sensitivity, s.owner, s.steward, s.state, s.purposes,
+        f"""SELECT s.name, s.type, s.path, s.sensitivity, s.owner, s.steward, s.state, s.purposes,
              s.workloads, s.residency, s.licence, s.review_days, s.retain_days, s.legal_hold, s.erase_days,
              s.health, s.health_reason, s.progress,
              s.indexed_at, s.quality, count(d.id) FILTER (WHERE d.deleted_at IS NULL) AS documents,
              count(d.id) FILTER (WHERE d.deleted_at IS NOT NULL) AS deleted,
-             count(d.id) FILTER (WHERE d.deleted_at IS NULL AND (d.state <> 'approved' OR d.superseded_by IS NOT NULL
-               OR d.valid_until < (now() AT TIME ZONE 'UTC')::date)) AS kept_back,
+             count(d.id) FILTER (WHERE {STANDING} NOT IN ('approved', 'deleted')) AS kept_back,
              count(d.id) FILTER (WHERE d.deleted_at IS NULL AND d.scanned_at IS NULL) AS unscanned,
              (SELECT count(*) FROM finding f WHERE f.closed_at IS NULL AND f.kind LIKE 'knowledge.%%'
                AND (f.subject = 'source/' || s.name OR starts_with(f.subject, 'source/' || s.name || '/'))) AS findings
@@ -41,11 +42,13 @@ def restricted(conn: Conn, documents: list[str]) -> list[str]:
 
 
 def documents(conn: Conn, source: str | None, state: str | None, text: str | None, limit: int) -> list[Row]:
-    """Documents by source and path; `text` is looked for in title and path, `state` may be `kept back`."""
+    """Documents by source and path; `text` is looked for in title and path, `state` is how they stand, or `kept
+    back`."""
     return _rows(
         conn,
-        """SELECT d.id, d.source, d.path, d.title, d.version, d.modified_at, d.deleted_at, d.superseded_by, d.state,
-             d.sensitivity, d.owner, d.steward, d.quality, d.legal_hold, d.review_by, d.valid_until, d.media,
+        f"""SELECT d.id, d.source, d.path, d.title, d.version, d.modified_at, d.deleted_at, d.superseded_by, d.state,
+             {STANDING} AS standing, d.sensitivity, d.owner, d.steward, d.quality, d.legal_hold, d.review_by,
+             d.valid_until, d.media,
              d.scanned_at IS NOT NULL AS scanned,
              ARRAY(SELECT CASE WHEN r.deny THEN 'not ' ELSE '' END || r.reader FROM (
                      SELECT n.reader, n.deny FROM document_reader n
@@ -57,11 +60,8 @@ def documents(conn: Conn, source: str | None, state: str | None, text: str | Non
                    ) r ORDER BY r.deny, r.reader) AS readers
            FROM document d
            WHERE (%(source)s::text IS NULL OR d.source = %(source)s)
-             AND (%(state)s::text IS NULL OR (%(state)s = 'deleted' AND d.deleted_at IS NOT NULL)
-               OR (d.deleted_at IS NULL AND (d.state = %(state)s
-                 OR (%(state)s = 'superseded' AND d.superseded_by IS NOT NULL)
-                 OR (%(state)s = 'kept back' AND (d.state <> 'approved' OR d.superseded_by IS NOT NULL
-                   OR d.valid_until < (now() AT TIME ZONE 'UTC')::date)))))
+             AND (%(state)s::text IS NULL OR {STANDING} = %(state)s
+               OR (%(state)s = 'kept back' AND {STANDING} NOT IN ('approved', 'deleted')))
              AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(d.title || ' ' || d.path)) > 0)
            ORDER BY d.source, d.path LIMIT %(limit)s""",
         {"source": source, "state": state, "text": text or None, "limit": limit},

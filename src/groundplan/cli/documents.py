@@ -68,7 +68,10 @@ def documents(
     source: Annotated[str | None, typer.Option("--source", help="Of this source only.")] = None,
     state: Annotated[
         str | None,
-        typer.Option("--state", help="approved, draft, rejected, superseded, retired, 'kept back', deleted."),
+        typer.Option(
+            "--state",
+            help="approved, draft, rejected, superseded, retired, not_yet_valid, expired, 'kept back', deleted.",
+        ),
     ] = None,
     text: Annotated[str | None, typer.Option("--text", help="With this in title or path.")] = None,
     home: HomeOption = None,
@@ -79,8 +82,8 @@ def documents(
     value = ControlClient.connect(home).get(f"/api/knowledge/documents?{urlencode(wanted)}")
     rows = [
         (
-            f"{row['source']}/{row['path']}", "deleted" if row["deleted_at"] else "superseded" if row["superseded_by"]
-            else row["state"], row["sensitivity"] or "", row["owner"] or "nobody", ", ".join(row["readers"]),
+            f"{row['source']}/{row['path']}", row["standing"].replace("_", " "), row["sensitivity"] or "",
+            row["owner"] or "nobody", ", ".join(row["readers"]),
             "-" if row["quality"] is None else f"{row['quality']:.0%}",
         )
         for row in value["documents"]

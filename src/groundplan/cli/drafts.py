@@ -98,7 +98,7 @@ def _documents(client: ControlClient, workload: str) -> list[dict[str, Any]]:
     if not sources:
         raise Invalid(f"{workload} has no sources", code="no_sources", hint="Declare sources in its workload.")
     rows = [row for source in sources for row in client.get("/api/knowledge/documents", source=source)["documents"]]
-    return [row for row in rows if row["state"] == "approved" and not row["deleted_at"] and not row["superseded_by"]]
+    return [row for row in rows if row["standing"] == "approved"]
 
 
 def _passage(gateway: str, key: str, document: dict[str, Any]) -> Any:

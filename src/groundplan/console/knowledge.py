@@ -21,7 +21,9 @@ router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 HERE = "/knowledge"
 Text = Annotated[str, Form(max_length=2000)]
 Maybe = Annotated[str, Form(max_length=64)]
-STATES = ("approved", "draft", "rejected", "superseded", "retired", "kept back", "deleted")
+STATES = (
+    "approved", "draft", "rejected", "superseded", "retired", "not_yet_valid", "expired", "kept back", "deleted",
+)  # fmt: skip
 REASONS = {
     "draft": "waits for approval",
     "rejected": "was rejected",

@@ -129,7 +129,8 @@ def documents(
     services: Using, _: Reader, source: str | None = None, state: str | None = None, text: str | None = None,
     limit: int = 200,
 ) -> dict[str, Any]:  # fmt: skip
-    """Documents without their text. `state`: one of their states, `kept back` or `deleted`."""
+    """Documents without their text. `state`: how they stand (`standing`: approved, draft, rejected, retired,
+    superseded, not_yet_valid, expired, deleted), or `kept back`, which is all but approved and deleted."""
     with services.transaction() as conn:
         return {"documents": shown.documents(conn, source, state, text, max(1, min(limit, 1000)))}
 
@@ -386,7 +387,10 @@ def _reads(conn: Any, caller: Caller, found: dict[str, Any]) -> bool:
     return bool(governed_store.why_readable(conn, found["id"], caller.person)["readable"])
 
 
-_READ = ("id", "source", "path", "title", "version", "modified_at", "media", "state", "sensitivity", "owner", "steward")
+_READ = (
+    "id", "source", "path", "title", "version", "modified_at", "media", "state", "standing", "sensitivity", "owner",
+    "steward",
+)  # fmt: skip
 
 
 def _as_reader(conn: Any, caller: Caller, found: dict[str, Any]) -> dict[str, Any]:

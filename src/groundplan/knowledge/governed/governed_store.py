@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from psycopg import Connection
@@ -12,7 +12,13 @@ from psycopg.types.json import Jsonb
 
 Conn = Connection[Any]
 
-_COLUMNS = """d.id, d.source, d.path, d.title, d.digest, d.version, d.modified_at, d.review_by, d.state, d.sensitivity,
+STANDING: Final[LiteralString] = """CASE WHEN d.deleted_at IS NOT NULL THEN 'deleted'
+  WHEN d.superseded_by IS NOT NULL THEN 'superseded' WHEN d.state <> 'approved' THEN d.state
+  WHEN d.valid_from > (now() AT TIME ZONE 'UTC')::date THEN 'not_yet_valid'
+  WHEN d.valid_until < (now() AT TIME ZONE 'UTC')::date THEN 'expired' ELSE 'approved' END"""
+"""How a document `d` stands for every workload: `approved`, or why it is given to none, as `kept_back()` says it."""
+_COLUMNS: Final[LiteralString] = f"""{STANDING} AS standing,
+  d.id, d.source, d.path, d.title, d.digest, d.version, d.modified_at, d.review_by, d.state, d.sensitivity,
   d.owner, d.steward, d.purposes, d.workloads, d.residency, d.licence, d.valid_from, d.valid_until, d.review_days,
   d.retain_until, d.legal_hold, d.quality, d.scanned_at, d.personal, d.origins, d.decided, d.declared, d.media, d.bytes,
   d.lines, d.notes, d.superseded_by, d.deleted_at, d.supersedes"""
