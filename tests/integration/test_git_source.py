@@ -57,7 +57,13 @@ class Quiet(WSGIRequestHandler):
 
 
 @pytest.fixture
-def served(work: Path) -> Iterator[str]:
+def requests() -> list[str]:
+    """What `served` was asked."""
+    return []
+
+
+@pytest.fixture
+def served(work: Path, requests: list[str]) -> Iterator[str]:
     """The repository over HTTP, for one user."""
     inner = make_wsgi_chain(DictBackend({"/": cast("BackendRepo", Repo(str(work)))}))
     wanted = "Basic " + base64.b64encode(b"reader:pa:ss").decode()
@@ -66,6 +72,7 @@ def served(work: Path) -> Iterator[str]:
         if environ.get("HTTP_AUTHORIZATION") != wanted:
             start("401 Unauthorized", [("WWW-Authenticate", "Basic"), ("Content-Length", "0")])
             return [b""]
+        requests.append(environ["PATH_INFO"])
         return inner(environ, start)
 
     server = make_server("127.0.0.1", 0, app, handler_class=Quiet)
@@ -246,3 +253,28 @@ def test_each_file_has_the_time_of_the_commit_that_changed_it_last(
     monkeypatch.setattr(git_history, "MAX_COMMITS", 1)
     assert times() == {"a.md": 2023, "b.md": 2023, "c.md": 2023}, "no newer than what was looked through"
     assert git_history.moment(1 << 62) <= datetime.now(UTC), "nor of a day that is still to come"
+
+
+def test_a_look_is_one_fetch_however_many_documents_are_new(
+    database: Database, work: Path, served: str, requests: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So there is nothing to slow down, and a rate is refused."""
+    monkeypatch.setenv("GIT_KEY", "reader:pa:ss")
+    intake = Intake(database)
+
+    def look() -> list[str]:
+        connector = opened_from(declared(served, key="env:GIT_KEY"), tmp_path)
+        intake.take_over(connector)
+        connector.close()
+        asked = list(requests)
+        requests.clear()
+        return asked
+
+    fetch = ["/info/refs", "/git-upload-pack"]
+    assert (look(), intake.live()) == (fetch, {"a.md"})
+    for number in range(40):
+        (work / f"{number}.md").write_text(f"# {number}\n")
+    commit(work)
+    assert (look(), len(intake.live())) == (fetch, 41)
+    assert look() == ["/info/refs"], "nothing is new"
+    intake.close()

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from pydantic import ValidationError
 from tests.knowledge_intake import Intake
 
+from groundplan.blueprint.model import Connector as Declared
+from groundplan.blueprint.model import Source
 from groundplan.catalog.governed import ConnectorRule
 from groundplan.core.errors import TooLarge, Unavailable
 from groundplan.knowledge.model import Readers
+from groundplan.knowledge.sources.open import opened
 from groundplan.knowledge.sources.sql import Layout, Postgres, Rows, Sqlite
 from groundplan.testing.database import Database
 
@@ -213,7 +218,6 @@ def test_an_sqlite_file_that_breaks_while_it_is_read_is_away(intake: Intake, tab
     ("settings", "told"),
     [
         ({"type": "sql", "table": "t", "path": "a.db", "grants": True}, "grants are those of PostgreSQL"),
-        ({"type": "sql", "table": "t", "path": "a.db", "rate": 5}, "rate bounds"),
         ({"type": "git", "url": "https://git.example/a", "rate": 5}, "rate bounds"),
         ({"type": "mail", "path": "box", "rate": 5}, "rate bounds"),
         ({"type": "push", "rate": 5}, "rate bounds"),
@@ -223,5 +227,59 @@ def test_an_sqlite_file_that_breaks_while_it_is_read_is_away(intake: Intake, tab
 def test_what_would_change_nothing_is_refused(settings: dict[str, object], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         ConnectorRule(**settings)  # type: ignore[arg-type]
-    assert ConnectorRule(type="store", url="s3://a/b", rate=5).settings()["rate"] == 5
+    for kind in ({"type": "store", "url": "s3://a/b"}, {"type": "sql", "table": "t", "path": "a.db"}):
+        rule = ConnectorRule(**kind, rate=50)  # type: ignore[arg-type]
+        assert rule.settings()["rate"] == 50, "what is said holds, also where it is what another kind does by itself"
     assert ConnectorRule(type="sql", table="t", dsn="env:DSN", grants=True).settings()["grants"] is True
+
+
+@pytest.mark.parametrize("kind", ["path", "dsn"])
+def test_rows_are_asked_for_no_faster_than_declared(
+    intake: Intake,
+    database: Database,
+    source: psycopg.Connection[tuple[object, ...]],
+    tmp_path: Path,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = "CREATE TABLE articles (id int PRIMARY KEY, body text)"
+    rows = "INSERT INTO articles VALUES (1, 'a'), (2, 'b'), (3, 'c'), (4, 'd'), (5, 'e')"
+    monkeypatch.setenv("ARTICLES", database.superuser)
+
+    def execute(*statements: str) -> None:
+        if kind == "dsn":
+            for statement in statements:
+                source.execute(statement.encode())
+            return
+        with closing(sqlite3.connect(tmp_path / "a.db")) as db, db:
+            for statement in statements:
+                db.execute(statement)
+
+    execute(made, rows)
+    where = {"path": "a.db"} if kind == "path" else {"dsn": "env:ARTICLES"}
+    rule = ConnectorRule(type="sql", table="articles", rate=25, **where)  # type: ignore[arg-type]
+
+    def look() -> list[float]:
+        asked: list[float] = []
+        declared = Source(
+            name="s", path="", sensitivity="internal", owner="ana@acme.example", readers=["everyone"],
+            connector=Declared(type=rule.type, settings=rule.settings()),
+        )  # fmt: skip
+        connector = opened(declared, tmp_path, intake.conn, mirrors=tmp_path)
+        assert isinstance(connector, Rows)
+        row = connector._engine.row
+
+        def noted(layout: Layout, key: str) -> Mapping[str, Any] | None:
+            asked.append(time.monotonic())
+            return row(layout, key)
+
+        monkeypatch.setattr(connector._engine, "row", noted)
+        intake.take_over(connector)
+        connector.close()
+        return asked
+
+    first = look()
+    assert len(first) == len(intake.live()) == 5
+    assert first[-1] - first[0] >= 4 / 25 - 0.001
+    execute("UPDATE articles SET body = 'x' WHERE id = 3")
+    assert len(look()) == 1, "what did not change is not asked for"

@@ -140,8 +140,8 @@ class ConnectorRule(Strict):
     acl: dict[Grantee, Line] | None = None
     """store, of S3: the access lists of the objects say who reads them. Canonical ids, addresses, `AllUsers` or
     `AuthenticatedUsers` -> a group, a person's address, `everyone` or `public`; whoever is not named is nobody."""
-    rate: Annotated[float, Field(gt=0, le=10_000, strict=False)] = 50.0
-    """store, web: requests a second at most."""
+    rate: Annotated[float, Field(gt=0, le=10_000, strict=False)] | None = None
+    """store, web: requests a second at most, 50 unless said. sql: rows asked for in a second at most."""
     pages: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """web: pages at most."""
 
@@ -163,8 +163,10 @@ class ConnectorRule(Strict):
 
     def _without_effect(self) -> None:
         """What would be accepted and change nothing is refused."""
-        if self.type not in ("store", "web") and "rate" in self.model_fields_set:
-            raise ValueError(f"rate bounds the requests of store and web, a connector of type {self.type} makes none")
+        if self.rate is not None and self.type not in ("store", "web", "sql"):
+            raise ValueError(
+                f"rate bounds the requests of store, web and sql; one of type {self.type} asks once for all that is new"
+            )
         if self.key is not None and self.type not in ("store", "git"):
             raise ValueError("key is for connectors of type store and git")
         if self.grants and self.dsn is None:

@@ -22,6 +22,9 @@ from groundplan.knowledge.sources.push import Push
 from groundplan.knowledge.sources.sql import Layout, Postgres, Rows, Sqlite
 from groundplan.knowledge.sources.web import Web
 
+_REQUESTS_A_SECOND = 50.0
+"""Of stores and sites, unless said."""
+
 
 class Away:
     """Stands for a source that cannot even be opened: its documents stay as they were, and the reason is told."""
@@ -60,7 +63,7 @@ def opened(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: P
     if source.connector is None:
         return Folder(workspace / source.path)
     given: dict[str, Any] = dict(source.connector.settings)
-    rate = float(given.get("rate", 50.0))
+    rate = float(given.get("rate", _REQUESTS_A_SECOND))
     match source.connector.type:
         case "git":
             key = resolve_secret(given["key"]) if "key" in given else None
@@ -75,7 +78,7 @@ def opened(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: P
             engine = (
                 Postgres(resolve_secret(given["dsn"])) if "dsn" in given else Sqlite(inside(workspace, given["path"]))
             )
-            return Rows(engine, layout(given))
+            return Rows(engine, layout(given), float(given["rate"]) if "rate" in given else None)
         case "mail":
             return Mail(inside(workspace, given["path"]), participants=given.get("readers") == "participants")
         case "push":

@@ -17,6 +17,7 @@ from groundplan.knowledge.model import Readers
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.text import clean
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
+from groundplan.knowledge.sources.pace import Pace
 from groundplan.knowledge.sources.sql_layout import ROW_SECURITY, Engine
 from groundplan.knowledge.sources.sql_layout import Layout as Layout
 from groundplan.knowledge.sources.sql_postgres import Postgres as Postgres
@@ -31,8 +32,10 @@ class Rows:
 
     whole = True
 
-    def __init__(self, engine: Engine, layout: Layout) -> None:
+    def __init__(self, engine: Engine, layout: Layout, rate: float | None = None) -> None:
+        """`rate`: so many rows are asked for in a second at most; None: as many as there is time for."""
         self._engine, self._layout = engine, layout
+        self._pace = None if rate is None else Pace(rate)
         self._around: Sequence[Around] = ()
         self._several: set[str] = set()
 
@@ -92,6 +95,8 @@ class Rows:
                 f"several rows of {self._layout.table} have this {self._layout.id}, or one has none", code="row_name",
                 hint="Name a column of `id` that has another value in each row.",
             )  # fmt: skip
+        if self._pace is not None:
+            self._pace.wait()
         found = self._engine.row(self._layout, key)
         if found is None:
             raise NotFound("the row went away meanwhile", code="document_gone", hint="Nothing needs to be done.")
