@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from groundplan.catalog.check import check, validate, validate_files
-from groundplan.catalog.loader import load_files
+from groundplan.catalog.loader import load_files, read_files
 from groundplan.catalog.model import DUTIES, KINDS
 from groundplan.catalog.reader import read_documents
 from groundplan.catalog.reference import REFERENCE_PATH, reference
@@ -22,6 +23,7 @@ from groundplan.catalog.scaffold import init
 from groundplan.catalog.schema import SCHEMA_PATH, editor_hint, json_schema, schema_text
 from groundplan.core.errors import Conflict, Invalid, Problem
 from groundplan.core.money import parse_usd
+from groundplan.release import content
 
 ROOT = Path(__file__).parents[2]
 COMPANY = ROOT / "examples" / "company"
@@ -407,3 +409,25 @@ def test_the_schema_accepts_what_is_right_and_refuses_what_is_not() -> None:
         {"kind": "nothing", "name": "x"},
     ):
         assert not validator.is_valid(wrong)
+
+
+def test_checks_of_a_source_reach_the_blueprint(tmp_path: Path) -> None:
+    shutil.copytree(COMPANY, tmp_path / "company")
+    with (tmp_path / "company/knowledge.yaml").open("a", encoding="utf-8") as file:
+        file.write(
+            "---\nkind: source\nname: readings\nconnector: {type: push}\nsensitivity: internal\nowner: ana\n"
+            "readers: [everyone]\nchecks:\n  - {column: id, unique: true, nulls: 0%}\n"
+            "  - {column: bar, at_most: 16, one_of: ['1', '2'], matches: '[0-9]+', fresh: 2d}\n"
+        )
+    workspace = validate(tmp_path / "company")
+    source = content.source(workspace, workspace.sources["readings"])
+    assert source.checks == [
+        {"column": "id", "unique": True, "nulls": 0.0},
+        {"column": "bar", "at_most": 16, "one_of": ["1", "2"], "matches": "[0-9]+", "fresh": 172_800_000},
+    ]
+
+
+@pytest.mark.parametrize("kind", ["[]", "{}", "[[1, 2]]", "{a: {b: [c]}}", "7"])
+def test_a_kind_that_is_no_word_is_told_at_its_place(kind: str) -> None:
+    problems = read_files({"a.yaml": f"---\nkind: {kind}\nname: acme\n"}).problems
+    assert [each.where and each.where.line for each in problems if each.code == "kind_unknown"] == [2]

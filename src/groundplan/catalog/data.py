@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from groundplan.catalog.base import Strict
 from groundplan.catalog.fields import (
+    LIST,
     Duration,
     Line,
     Lines,
@@ -40,7 +41,7 @@ class SourceDoc(Strict):
     review_every: Duration | None = None
     """How old a document may become before its owner is asked to look at it."""
     governed: GovernedRule = GovernedRule()
-    checks: tuple[CheckRule, ...] = ()
+    checks: Annotated[tuple[CheckRule, ...], LIST] = ()
     """Of the columns of its tables."""
     chunking: ChunkingRule = ChunkingRule()
     reading: ReadingRule = ReadingRule()

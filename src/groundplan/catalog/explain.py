@@ -117,6 +117,8 @@ def _hint(kind: str, context: dict[str, Any], message: str) -> str:
         return "Write text; put numbers and words such as true into quotes."
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(str(context.get("pattern")), f"It must match {context.get('pattern')}.")
+    if kind == "tuple_type":
+        return "Write a list: one line for each, with - before it."
     if kind == "model_type":
         return "Write keys and values below it."
     text = str(context["error"]) if "error" in context else message.removeprefix("Input should be ")

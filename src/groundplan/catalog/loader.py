@@ -259,9 +259,9 @@ def _typed(kind: str, value: dict[str, Any], document: Document) -> Strict | lis
 def _keep_rest(document: Document, remains: Documents) -> None:
     """Add a broken document without the values that are wrong, where the rest is a document."""
     value = document.value
-    if not isinstance(value, dict) or value.get("kind") not in KINDS:
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if not isinstance(kind, str) or kind not in KINDS:
         return
-    kind = str(value["kind"])
     rest = _written(value)
     try:
         KINDS[kind].model_validate(rest)
