@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import subprocess
@@ -10,9 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundplan.core.logger import get_logger
 from groundplan.core.logs import LONGEST, Lines, line, without_secrets
 from groundplan.identity.keys import make_key
 from groundplan.runtime.child import tail
@@ -89,3 +92,17 @@ def test_the_end_of_a_log_is_told_in_words(tmp_path: Path) -> None:
     told = line(NOW, "ERROR", "gateway-0", "x", "it failed", {"exception": "Traceback\n  x\nValueError: no"})
     log.write_text(f"plain\n{told}\n[1]\n")
     assert tail(log) == "plain | it failed ValueError: no | [1]"
+
+
+def test_a_line_that_cannot_be_written_ends_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full disk."""
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        log = get_logger("t").bind(a=1)
+        for say in (log.info, log.warning, log.error, log.exception):
+            say("waiting", problem="no space")
+        with pytest.raises(OSError, match="space"):
+            full.close()
+    monkeypatch.setattr(sys, "stderr", plain := io.StringIO())
+    get_logger("t").warning("waiting", problem="none")
+    assert json.loads(plain.getvalue())["problem"] == "none"

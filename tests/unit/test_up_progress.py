@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +57,19 @@ def test_without_a_terminal_each_model_is_told_at_its_start_and_once_at_its_end(
             steps.bytes("small", done, 2 * MIB)
     lines = [line.partition("s  ")[2] for line in plain.getvalue().splitlines()]
     assert lines == ["model small: 0 of 2 MiB", "model small: 2 of 2 MiB"]
+
+
+def test_what_cannot_be_said_ends_nothing_and_what_can_later_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with Path("/dev/full").open("w") as full, os.fdopen(writer, "w") as broken, Steps() as steps:
+        for stream in (full, broken):
+            monkeypatch.setattr(sys, "stderr", stream)
+            for _ in range(3):
+                steps.say("postgres ended, restarted")
+        monkeypatch.setattr(sys, "stderr", plain := io.StringIO())
+        steps.say("x" * 200)
+        for stream in (full, broken):  # what is left in them has nowhere to go
+            with pytest.raises(OSError):
+                stream.close()
+    assert plain.getvalue().partition("s  ")[2] == "x" * 200 + "\n", "a line is one line, however long"

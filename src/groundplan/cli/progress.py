@@ -1,9 +1,13 @@
-"""What `up` says while it starts: short lines on stderr, and a bar for bytes when stderr is a terminal."""
+"""What `up` says while it starts and serves: short lines on stderr, and a bar for bytes when stderr is a terminal.
+
+What cannot be said, on a full disk or where nobody reads any more, is left out: it serves all the same.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -39,7 +43,12 @@ class Steps:
 
     def say(self, message: str) -> None:
         """One line with the seconds since the start."""
-        self._console.print(f"{time.monotonic() - self._began:6.1f} s  {message}", markup=False)
+        line = f"{time.monotonic() - self._began:6.1f} s  {message}"
+        with suppress(OSError):
+            if self._tasks:
+                self._console.print(line, markup=False, soft_wrap=True)
+            else:
+                print(line, file=sys.stderr, flush=True)
 
     def bytes(self, name: str, done: int, total: int) -> None:
         """`done` of `total` bytes of `name` are here; both are the same once it is complete."""
