@@ -266,6 +266,19 @@ def test_without_its_passwords_it_says_so(tmp_path: Path) -> None:
             server.start()
 
 
+def test_files_of_another_user_are_told_with_what_to_do(tmp_path: Path) -> None:
+    """As in a copy that root made without their owners."""
+    with cleaned(Home(tmp_path / "home"), made=True) as home:
+        server = EmbeddedPostgres(home)
+        mine = server.place.account or Account("me", os.geteuid(), os.getegid())
+        other = dataclasses.replace(mine, uid=mine.uid + 1)
+        server.place = dataclasses.replace(server.place, account=other)
+        with pytest.raises(Unavailable) as refused, server:
+            pass
+        assert refused.value.code == "postgres_owner"
+        assert f"chown -R {mine.uid + 1}:{mine.gid} {server.place.data}" in refused.value.hint
+
+
 def test_who_may_enter_a_folder_is_read_from_its_modes(tmp_path: Path) -> None:
     stranger = Account("stranger", 54321, 54321)
     open_folder = Path(tempfile.mkdtemp(dir="/var/tmp"))

@@ -108,6 +108,18 @@ class EmbeddedPostgres:
         if not self.place.data.exists():
             self._say("preparing the database")
             self._initialise()
+        self._check_owner()
+
+    def _check_owner(self) -> None:
+        """PostgreSQL reads only files of the user it runs as; a copy that somebody else made has others."""
+        account, found = self.place.account, self.place.data.stat()
+        uid, gid = (os.geteuid(), os.getegid()) if account is None else (account.uid, account.gid)
+        if found.st_uid != uid:
+            raise Unavailable(
+                f"the database's files in {self.place.data} belong to the user {found.st_uid}, and it runs as {uid}",
+                code="postgres_owner",
+                hint=f"If they are a copy: chown -R {uid}:{gid} {self.place.data}; `cp -a` keeps the owners.",
+            )
 
     def close(self) -> None:
         """Stop the server and let go of it."""
