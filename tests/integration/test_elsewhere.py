@@ -66,3 +66,11 @@ def test_other_machines_need_tls_and_a_name(url: str) -> None:
     with pytest.raises(Invalid) as caught:
         load_settings({"GROUNDPLAN_CONSOLE_URL": url})
     assert "passkeys a domain" in caught.value.hint
+
+
+def test_a_client_that_takes_the_console_for_the_gateway_is_told(control: Control) -> None:
+    body = {"model": "auto", "messages": []}
+    for answer in (control.ask("POST", "/v1/chat/completions", body), control.ask("GET", "/v1/models")):
+        assert (answer.status, answer.code) == (404, "path_unknown")
+        assert "groundplan status" in answer.body["error"]["hint"]
+    assert control.ask("GET", "/nowhere").body.startswith(b"<!doctype html>"), "people get a page"

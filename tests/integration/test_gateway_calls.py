@@ -178,6 +178,7 @@ async def test_refusals_say_what_to_do(setup: Setup) -> None:
         (await stack.post("/v1/chat/completions", key, b'{"model":"auto"}'), 400, "body_invalid"),
         (await stack.post("/v1/chat/completions", key, {**body, "messages": []}), 400, "messages_empty"),
         (await stack.post("/v1/nothing", key, body), 404, "path_unknown"),
+        (await stack.post("/chat/completions", key, body), 404, "path_unknown"),
         (await stack.ask("GET", "/v1/embeddings", key), 405, "method_not_allowed"),
         (await stack.ask("PUT", "/v1/chat/completions", key), 405, "method_not_allowed"),
         (await stack.chat(key, headers={"groundplan_on_behalf_of": "a@b.c"}), 403, "on_behalf_of_denied"),
@@ -187,6 +188,7 @@ async def test_refusals_say_what_to_do(setup: Setup) -> None:
         error = reply.json["error"]
         assert error["message"] and error["hint"] and error["type"] and "param" in error
     assert "scripted/primary" in cases[2][0].json["error"]["hint"]
+    assert "want it with /v1" in cases[8][0].json["error"]["hint"]
     assert setup.primary.counted == 0
 
 

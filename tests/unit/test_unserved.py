@@ -10,7 +10,7 @@ import openai
 import pytest
 from tests.unit.call_rig import call_rig
 
-from groundplan.gateway.surfaces.unserved import NOT_SERVED, refusal
+from groundplan.gateway.surfaces.unserved import NOT_SERVED, refusal, unknown
 
 DOCS = Path(__file__).parents[2] / "docs" / "refused.md"
 ASKED = re.compile(r"""self\._(get|post|delete|put|patch|get_api_list)\(\s*(?:path_template\(\s*)?f?"(/[^"?]*)""")
@@ -75,3 +75,22 @@ async def test_official_clients_are_told_what_is_not_served(tmp_path: Path) -> N
                 await other.completions.create(model="auto", prompt="a", max_tokens_to_sample=5)
         assert isinstance(told.value.body, dict) and told.value.body["type"] == "error"
         assert told.value.body["error"]["hint"] == "Use /v1/messages."
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/v1/messages", "/v1/messages"),
+        ("/api/v1/models", "/v1/models"),
+        ("/openai/deployments/gpt/chat/completions", "/v1/chat/completions"),
+    ],
+)
+def test_a_base_url_that_ends_elsewhere_is_told(path: str, meant: str) -> None:
+    error = unknown(path.encode(), ("/v1/chat/completions", "/v1/messages"))
+    assert (error.status, error.code) == (404, "path_unknown")
+    assert error.hint.startswith(f"This is {meant} below another base URL")
+
+
+def test_any_other_path_is_told_what_there_is() -> None:
+    assert "POST /v1/a, /v1/b." in unknown(b"/v1/nothing\xff", ("/v1/a", "/v1/b")).hint

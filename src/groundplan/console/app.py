@@ -36,7 +36,7 @@ from groundplan.console import (
     you,
 )
 from groundplan.console.render import Instead, page, templates
-from groundplan.core.errors import GroundplanError
+from groundplan.core.errors import GroundplanError, NotFound
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings
 
@@ -88,14 +88,23 @@ async def _instead(_: Request, error: Exception) -> Response:
 
 
 async def _missing(request: Request, error: Exception) -> Response:
-    """A path that does not exist: a page for people, JSON below /api. Who asks again for the address of a form, whose
-    answer they were looking at, is shown the overview."""
+    """A path that does not exist: a page for people, JSON below /api and for a client that looks for the gateway here.
+    Who asks again for the address of a form, whose answer they were looking at, is shown the overview."""
     assert isinstance(error, HTTPException)
+    if request.url.path.startswith("/v1/"):
+        return await errors.told(request, _gateway_is_elsewhere())
     if request.url.path.startswith("/do/") and request.method == "GET":
         return RedirectResponse("/", status_code=303)
     if request.url.path.startswith(("/api/", "/static/")):
         return await errors.http_error(request, error)
     return page("error.html", code=error.status_code, problem=f"There is no page {request.url.path[:200]}.")
+
+
+def _gateway_is_elsewhere() -> NotFound:
+    return NotFound(
+        "this is the console and its API", code="path_unknown",
+        hint="The gateway, with the OpenAI API, has an address of its own: `groundplan status` tells it.",
+    )  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
+from groundplan.core.errors import Denied, GroundplanError, Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.messages_api import PATH as MESSAGE_BATCHES
@@ -85,7 +85,7 @@ _INTERFACES: dict[bytes, Interface] = {
     b"/v1/completions": COMPLETIONS,
 }
 """Every API surface by its path."""
-_POSTED = ", ".join(sorted(path.decode() for path in _INTERFACES))
+_POSTED = tuple(sorted(path.decode() for path in _INTERFACES))
 Steps = Callable[[Gateway, Exchange], Awaitable[None]]
 REALTIME_PATH = b"/v1/realtime"
 MCP_PATH = b"/mcp"
@@ -226,9 +226,7 @@ class Pipeline:
         elif models_api.serves(path):
             models_api.handle(self._gateway, path, request, response)
         else:
-            hint = f"Under /v1 the gateway has models, files, batches and realtime, and POST {_POSTED}."
-            unknown = NotFound("there is no such path", code="path_unknown", hint=hint)
-            self._refuse(response, unserved.refusal(path) or unknown, request)
+            self._refuse(response, unserved.refusal(path) or unserved.unknown(path, _POSTED), request)
 
     def _refuse(self, response: Response, error: GroundplanError, request: Request | None = None) -> None:
         """In the words of the API whose client asks."""

@@ -28,7 +28,8 @@ def not_found(id: str) -> NotFound:
     return NotFound(
         f"there is no stored response '{id[:80]}'",
         code="response_not_found",
-        hint="It may be another key's, deleted, or past its time; send the earlier items in input.",
+        hint="It may be another key's, deleted, past its time, or never stored (its answer says store: false), as "
+        "where the workload keeps no content. Send the earlier items in input.",
     )
 
 

@@ -1,9 +1,13 @@
-"""Endpoints of the official clients that this gateway does not serve, each with why and what to do instead. They are
-refused by name: who asks one of them learns more than that there is no such path."""
+"""Paths that this gateway does not serve, each with why and what to do instead.
+
+Endpoints of the official clients are refused by name: who asks one of them learns more than that there is no such path.
+"""
 
 from __future__ import annotations
 
-from groundplan.core.errors import Invalid
+from collections.abc import Iterable
+
+from groundplan.core.errors import Invalid, NotFound
 
 _KEPT = "It keeps things at a provider, or runs there, without a bound of cost. "
 _ACCOUNT = "It is about an account at a provider: ask the provider itself."
@@ -63,6 +67,22 @@ def refusal(path: bytes) -> Invalid | None:
         if (hint := NOT_SERVED.get(name)) is not None:
             return not_served(name.replace("/", "."), hint)
     return None
+
+
+def unknown(path: bytes, served: Iterable[str]) -> NotFound:
+    """Of any other path. `served`: those below /v1 to which requests are sent, which are told; where only the beginning
+    of one is wrong, so is the base URL of the client."""
+    asked = path.decode("latin-1")
+    for each in (*served, "/v1/models", "/v1/files", "/v1/batches"):
+        if asked != each and asked.endswith(each.removeprefix("/v1")):
+            ends = (
+                "Anthropic's clients add /v1 themselves" if "/messages" in each else "OpenAI's clients want it with /v1"
+            )
+            hint = f"This is {each} below another base URL: {ends}."
+            break
+    else:
+        hint = f"Under /v1 the gateway has models, files, batches and realtime, and POST {', '.join(served)}."
+    return NotFound("there is no such path", code="path_unknown", hint=hint)
 
 
 def not_served(name: str, hint: str) -> Invalid:
