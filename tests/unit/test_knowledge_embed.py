@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.settings import load_settings
 from groundplan.knowledge.embedding.encoder import WINDOW_TOKENS, Encoder
-from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, precision_of
+from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, load_questions, precision_of
 from groundplan.runtime.models import MINILM, ensure
 
 
@@ -77,6 +77,20 @@ def test_the_fast_encoder_computes_what_the_plain_one_does(plain: Encoder, fast:
     assert (found.vectors * wanted.vectors).sum(axis=1).min() > 0.9999
     reduced = OpenVinoEncoder(ensure(load_settings().models, MINILM.name), "bfloat16", threads=1)
     assert (reduced.embed(texts) * wanted.vectors).sum(axis=1).min() > 0.998
+
+
+def test_questions_are_embedded_in_bytes_where_the_processor_multiplies_them(fast: OpenVinoEncoder) -> None:
+    folder = ensure(load_settings().models, MINILM.name)
+    questions = load_questions(folder, fast)
+    assert questions.precision == ("int8" if b"avx512_vnni" in Path("/proc/cpuinfo").read_bytes() else "bfloat16")
+    texts = ["a dog", "How many days of paid leave do I get?", "猫は眠る", "long " * 600, "", *map(str, range(9))]
+    found, wanted = OpenVinoEncoder(folder, "int8").embed(texts), fast.embed(texts)
+    similar = (found * wanted).sum(axis=1)
+    assert similar[:3].min() > 0.998
+    assert similar.min() > 0.99, "of one word again and again and of next to nothing, too"
+    assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    plain = Encoder(folder)
+    assert load_questions(folder, plain) is plain
 
 
 def test_threads_share_the_fast_encoder(fast: OpenVinoEncoder) -> None:

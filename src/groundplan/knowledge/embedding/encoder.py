@@ -104,7 +104,7 @@ class Encoder:
         return self.embed_counted(texts).vectors
 
     precision: str = "float32"
-    """What it computes in; vectors of lower precision compare with those of float32 (cosine above .9998)."""
+    """What it computes in; vectors of lower precision compare with those of float32."""
 
     def embed_counted(self, texts: Sequence[str]) -> Embedded:
         """As `embed`, with the tokens of each text."""

@@ -1,4 +1,5 @@
-"""The same model as a graph of our own for OpenVINO, from the same weights: in float32, or in bfloat16 if declared.
+"""The same model as a graph of our own for OpenVINO, from the same weights: in float32, or in bfloat16 if declared;
+questions in bytes.
 
 Texts become tokens, windows and batches as in `encoder`; only the arithmetic is done elsewhere. Imported only where the
 extra `knowledge` is installed; `load` decides.
@@ -11,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +22,20 @@ from groundplan.knowledge.embedding.encoder import FEW_TEXTS, Encoder, padded
 from groundplan.knowledge.model import DIMENSION
 
 Precision = Literal["float32", "bfloat16"]
-_HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
+Computed = Literal["float32", "bfloat16", "int8"]
+_HINTS: dict[Computed, dict[str, Any]] = {
+    "float32": {"INFERENCE_PRECISION_HINT": "f32"},
+    "bfloat16": {"INFERENCE_PRECISION_HINT": "bf16"},
+    # so many numbers of a token share a scale: more are hardly quicker, and lose more
+    "int8": {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 64},
+}
 _LENGTHS = 16
 """Tokens by which the length of texts grows, which suits the processor's products."""
 _SHORT = 64
 """Tokens of a few texts, as questions are, whose number is doubled. OpenVINO prepares itself for each new shape, which
 takes as long as a question, so there are few of them."""
+_SHORT_LENGTHS = 8
+"""As `_LENGTHS`, of a few short texts: most questions have 14 to 24 tokens."""
 
 _Array = NDArray[np.float32]
 
@@ -48,26 +57,39 @@ def load(folder: Path, precision: Precision = "float32", threads: int = 2) -> En
 
 
 def load_questions(folder: Path, documents: Encoder) -> Encoder:
-    """The encoder of questions, beside that of documents: in bfloat16 where OpenVINO is installed, for a third of the
-    time. Its vectors are within a cosine of .9998 of those in float32, and they are compared, never kept."""
-    if not isinstance(documents, OpenVinoEncoder) or documents.precision == "bfloat16":
+    """The encoder of questions, beside that of documents, where OpenVINO is installed: in bytes, or in bfloat16 where
+    the processor does not multiply bytes. Its vectors are within a cosine of .998 of those in float32 (.99 of a few
+    characters), and they are compared, never kept."""
+    if not isinstance(documents, OpenVinoEncoder):
         return documents
-    return OpenVinoEncoder(folder, "bfloat16")
+    if _multiplies_bytes():
+        return OpenVinoEncoder(folder, "int8")
+    return documents if documents.precision == "bfloat16" else OpenVinoEncoder(folder, "bfloat16")
+
+
+def _multiplies_bytes() -> bool:
+    """Without such instructions the weights would be made wide again for each question."""
+    try:
+        return b"avx512_vnni" in Path("/proc/cpuinfo").read_bytes()
+    except OSError:
+        return False
 
 
 def precision_of(text: str) -> Precision:
     """A precision by its name; else `Invalid` (embedding_precision)."""
-    for known in _HINTS:
+    declared: tuple[Precision, ...] = get_args(Precision)
+    for known in declared:
         if text == known:
             return known
-    raise Invalid(f"there is no precision '{text}'", code="embedding_precision", hint=f"Choose {' or '.join(_HINTS)}.")
+    hint = f"Choose {' or '.join(declared)}."
+    raise Invalid(f"there is no precision '{text}'", code="embedding_precision", hint=hint)
 
 
 class OpenVinoEncoder(Encoder):
     """An `Encoder` whose batches OpenVINO computes, as many at a time as it has threads. Threads may share it."""
 
-    def __init__(self, folder: Path, precision: Precision = "float32", threads: int = 2) -> None:
-        self.precision: Precision = precision
+    def __init__(self, folder: Path, precision: Computed = "float32", threads: int = 2) -> None:
+        self.precision: Computed = precision
         self._threads = threads
         super().__init__(folder)
 
@@ -75,15 +97,16 @@ class OpenVinoEncoder(Encoder):
         import openvino  # noqa: PLC0415 -- an extra, and heavy
 
         compiled = openvino.Core().compile_model(
-            _graph(tensors, config),
+            _graph(_Bytes if self.precision == "int8" else _Parts, tensors, config),
             "CPU",
             {
-                "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+                **_HINTS[self.precision],
                 "INFERENCE_NUM_THREADS": self._threads,
                 "NUM_STREAMS": self._threads,
                 "ENABLE_CPU_PINNING": False,
             },
         )
+        self._tensor = openvino.Tensor
         # the one that was used last comes first: its weights are in the processor's cache
         self._free: queue.LifoQueue[Any] = queue.LifoQueue()
         for _ in range(self._threads):
@@ -99,7 +122,9 @@ class OpenVinoEncoder(Encoder):
                     request = self._request(running)
                 few = len(rows) <= FEW_TEXTS and max(map(len, rows)) <= _SHORT
                 least = 1 << (len(rows) - 1).bit_length() if few else 0
-                request.start_async(padded(rows, _LENGTHS, least), share_inputs=False)
+                for place, array in enumerate(padded(rows, _SHORT_LENGTHS if few else _LENGTHS, least)):
+                    request.set_input_tensor(place, self._tensor(array))
+                request.start_async()
                 running.append(request)
             while running:
                 yield self._result(running.popleft())
@@ -121,12 +146,12 @@ class OpenVinoEncoder(Encoder):
         return vectors
 
 
-def _graph(tensors: Any, config: dict[str, Any]) -> Any:
+def _graph(made_of: type[_Parts], tensors: Any, config: dict[str, Any]) -> Any:
     """Inputs: ids (batch, length) int64, mask (batch, length) float32; output: unit vectors (batch, 384)."""
     import openvino as ov  # noqa: PLC0415 -- an extra, and heavy
     from openvino import opset13 as op  # noqa: PLC0415
 
-    parts = _Parts(op, tensors, int(config["num_attention_heads"]), float(config["layer_norm_eps"]))
+    parts = made_of(op, tensors, int(config["num_attention_heads"]), float(config["layer_norm_eps"]))
     any_size = ov.PartialShape([-1, -1])
     ids = op.parameter(any_size, np.int64, name="ids")
     mask = op.parameter(any_size, np.float32, name="mask")
@@ -193,11 +218,25 @@ class _Parts:
     def _dense(self, values: Any, *names: str) -> Any:
         """What each of these makes of the values, one after the other along the last axis."""
         op = self._op
-        weight = op.constant(np.concatenate([self._weight(f"{name}.weight") for name in names]))
+        weights = self._factors(np.concatenate([self._weight(f"{name}.weight") for name in names]))
         bias = np.concatenate([self._weight(f"{name}.bias") for name in names]).reshape(1, 1, -1)
-        return op.add(op.matmul(values, weight, False, True), op.constant(bias))
+        return op.add(op.matmul(values, weights, False, True), op.constant(bias))
+
+    def _factors(self, weights: _Array) -> Any:
+        """Weights (out, in) of a product."""
+        return self._op.constant(weights)
 
     def _normal(self, values: Any, name: str) -> Any:
         op = self._op
         centred = op.mvn(values, self.axes(-1), True, self._epsilon, "inside_sqrt")
         return op.add(op.multiply(centred, self._row(f"{name}.weight")), self._row(f"{name}.bias"))
+
+
+class _Bytes(_Parts):
+    """With the weights of products as bytes and a scale for each row: OpenVINO multiplies them as such."""
+
+    def _factors(self, weights: _Array) -> Any:
+        op = self._op
+        scale = np.abs(weights).max(axis=1, keepdims=True) / np.float32(127)
+        told = op.constant(np.rint(weights / scale).astype(np.int8))
+        return op.multiply(op.convert(told, "f32"), op.constant(scale))

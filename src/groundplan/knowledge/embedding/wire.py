@@ -16,7 +16,7 @@ PATH = b"/embed"
 
 class EmbedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """1 to 512 texts of any length: no part of a long one is dropped. `questions`: they are compared and not kept, so
-    that the encoder of questions computes them, faster and within a cosine of .9998."""
+    that the encoder of questions computes them, faster and within a cosine of .998."""
 
     texts: list[str]
     questions: bool = False
