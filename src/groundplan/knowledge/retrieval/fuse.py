@@ -100,6 +100,9 @@ def may_quote(question: Sequence[str], text: str, least: int = LEAST_RUN) -> boo
     if len(question) < LEAST_WHOLE:
         return False
     run, text = 0, text.lower()
+    # whatever run of words it is, one of these is in it
+    if not any(word in text for word in question[least - 1 :: least]):
+        return False
     for word in question:
         run = run + 1 if word in text else 0
         if run >= least:

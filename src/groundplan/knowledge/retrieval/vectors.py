@@ -129,11 +129,14 @@ def _by_bits(bits: Bits, question: Bits, mask: NDArray[np.bool_] | None, count: 
     many rows, the second half of the bits is looked at only for those that differ least in the first half."""
     total, words = bits.shape[1], len(bits)
     half = max(1, words // 2) if _HALVED * _KEPT * chosen < count else words
-    # reading single rows costs as much as reading twice as many that follow each other, or more
-    rows = np.flatnonzero(mask) if mask is not None and count * 4 < total else None
+    # reading single rows costs as much as reading twice as many that follow each other; four times among as many as no
+    # cache holds
+    sparse = count * (8 if half < words else 4) < total
+    rows = np.flatnonzero(mask) if mask is not None and sparse else None
     apart = _apart(bits[:half], question[:half], rows)
     if rows is None and mask is not None:
-        np.putmask(apart, ~mask, np.iinfo(apart.dtype).max)
+        # nobody's number for each that is hidden: 0 less 1. Choosing where to write would take fifty times as long
+        apart |= np.subtract(mask.view(np.uint8), 1, dtype=apart.dtype)
     kept = np.flatnonzero(apart <= _reached(apart, chosen if half == words else _KEPT * chosen, half * 64))
     found = kept if rows is None else rows[kept]
     if half < words:
@@ -161,13 +164,16 @@ def _apart(bits: Bits, question: Bits, rows: NDArray[np.intp] | None) -> Differe
     """How many bits differ from those of the question: of some rows, or of all. The largest number is nobody's."""
     narrow = len(bits) * 64 < np.iinfo(np.uint8).max
     apart: Different = np.empty(bits.shape[1] if rows is None else len(rows), np.uint8 if narrow else np.uint16)
+    different, counted = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint8)
     for start in range(0, len(apart), _BLOCK):
         some = slice(start, start + _BLOCK)
         own = apart[some]
+        unlike, more = different[: len(own)], counted[: len(own)]
         for number, (word, asked) in enumerate(zip(bits, question, strict=True)):
-            different = np.bitwise_count((word[some] if rows is None else word.take(rows[some], mode="clip")) ^ asked)
+            np.bitwise_xor(word[some] if rows is None else word.take(rows[some], mode="clip"), asked, out=unlike)
+            np.bitwise_count(unlike, out=more)
             if number:
-                own += different
+                own += more
             else:
-                own[:] = different
+                own[:] = more
     return apart
