@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundplan.knowledge.retrieval import words
 from groundplan.knowledge.retrieval.bm25 import best, bm25
 from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
 from groundplan.knowledge.retrieval.words import Analyzer, Counts, Ints, Segment, Visible, asked, segment
@@ -146,3 +147,43 @@ def test_questions_are_words_without_case_accents_endings_and_stop_words() -> No
     assert asked(["a", "b", "a"], {"a": 5}) == {5: 2}
     nothing = Visible(None, 0, 0)
     assert bm25((), {1: 1}, np.zeros(0, np.int32), nothing).best(9)[0].tolist() == []
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=12),
+    at_once=st.sampled_from([1, 7, 1 << 16]),
+    seed=st.integers(0, 1000),
+)
+def test_segments_that_are_merged_are_as_if_they_had_been_one(sizes: list[int], at_once: int, seed: int) -> None:
+    random, before = np.random.default_rng(seed), words._AT_ONCE
+    rows = np.repeat(np.arange(sum(sizes), dtype=np.int32), 6)
+    terms = random.integers(0, 25, len(rows)).astype(np.int32)
+    kept: tuple[Segment, ...] = ()
+    words._AT_ONCE = at_once  # type: ignore[misc]
+    try:
+        for first, size in zip(np.cumsum([0, *sizes[:-1]]).tolist(), sizes, strict=True):
+            own = slice(6 * first, 6 * (first + size))
+            kept = words.add(kept, segment(terms[own], rows[own]))
+    finally:
+        words._AT_ONCE = before  # type: ignore[misc]
+    counts = [len(one.rows) for one in kept]
+    assert all(size > words._ALIKE * sum(counts[place + 1 :]) for place, size in enumerate(counts[:-1]))
+    whole = segment(terms, rows)
+    for term in range(25):
+        said = [held for one in kept if (held := one.postings(term)) is not None]
+        wanted = whole.postings(term)
+        assert [row for held, _ in said for row in held.tolist()] == ([] if wanted is None else wanted[0].tolist())
+        assert [count for _, held in said for count in held.tolist()] == ([] if wanted is None else wanted[1].tolist())
+    assert {(one.rows.dtype, one.counts.dtype, one.terms.dtype) for one in kept} == {
+        (whole.rows.dtype, whole.counts.dtype, whole.terms.dtype)
+    }
+
+
+def test_no_segment_grows_beyond_what_can_be_copied_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "_LARGEST_SEGMENT", 100)
+    kept: tuple[Segment, ...] = ()
+    for row in range(0, 200, 10):
+        kept = words.add(kept, segment(np.arange(10, dtype=np.int32), np.arange(row, row + 10, dtype=np.int32)))
+    assert sum(len(one.rows) for one in kept) == 200
+    assert max(len(one.rows) for one in kept) <= 100

@@ -339,7 +339,7 @@ class Projection:
             self._places = Places(documents)
             self._classes.restore(names, columns.classes, columns.lengths)
             self.forgotten = int(np.count_nonzero(columns.classes == GONE))
-            self._columns, self._segments = columns, segments
+            self._columns, self._segments = columns, words.settled(segments)
             self._publish(len(columns.classes), cursor)
 
 

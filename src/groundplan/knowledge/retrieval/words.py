@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -29,8 +30,13 @@ _STOP_WORDS: Final = tuple(
 )
 """Words that a question has because it is one, not because of what it is about."""
 _WORD: Final = re.compile(r"[^\W_]+")
-_LARGEST_SEGMENT = 16_000_000
-"""Postings above which a segment is not merged further: sorting more at once would take seconds and gigabytes."""
+_LARGEST_SEGMENT: Final = 128_000_000
+"""Postings above which a segment is not merged further: copying more at once would take seconds and a gigabyte."""
+_ALIKE: Final = 8
+"""A segment more than so many times as large as all later ones stays by itself. Each posting is copied as often as with
+twice as large, and a third as many segments are left: each costs every word of a question a dozen numpy calls."""
+_AT_ONCE: Final = 1 << 16
+"""Postings that are copied together: what it takes besides them stays in the processor's cache."""
 
 Ints = NDArray[np.int32]
 Counts = NDArray[np.uint16]
@@ -102,21 +108,40 @@ def _segment(terms: Ints, rows: Ints, counts: NDArray[np.uint16]) -> Segment:
 
 
 def add(segments: tuple[Segment, ...], one: Segment) -> tuple[Segment, ...]:
-    """With another segment of later rows; neighbours of like size are merged, so that there are few."""
-    kept = [*segments, one]
-    while len(kept) > 1:
-        size, last = len(kept[-2].rows), len(kept[-1].rows)
-        if size > 2 * last or size + last > _LARGEST_SEGMENT:
-            break
-        kept[-2:] = [_merged(kept[-2:])]
-    return tuple(kept)
+    """With another segment of later rows."""
+    return settled((*segments, one))
+
+
+def settled(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    """With those merged that are not much larger than all later ones together, so that there are few."""
+    first, later = len(segments) - 1, 0
+    for place in range(len(segments) - 1, 0, -1):
+        later += len(segments[place].rows)
+        size = len(segments[place - 1].rows)
+        if size <= _ALIKE * later and size + later <= _LARGEST_SEGMENT:
+            first = place - 1
+    return segments if first == len(segments) - 1 else (*segments[:first], _merged(segments[first:]))
 
 
 def _merged(parts: Sequence[Segment]) -> Segment:
-    terms = np.concatenate([np.repeat(part.terms, np.diff(part.starts)) for part in parts])
-    order = np.argsort(terms, kind="stable")
-    rows = np.concatenate([part.rows for part in parts])[order]
-    return _segment(terms[order], rows, np.concatenate([part.counts for part in parts])[order])
+    """Of rows that follow each other, so each term has the postings of the parts one after the other."""
+    terms = np.unique(np.concatenate([part.terms for part in parts]))
+    places = [terms.searchsorted(part.terms) for part in parts]
+    many = np.zeros((len(parts), len(terms)), np.int64)
+    for own, part, place in zip(many, parts, places, strict=True):
+        own[place] = np.diff(part.starts)
+    starts = np.append(0, np.cumsum(many.sum(axis=0)))
+    first = starts[:-1] + np.cumsum(many, axis=0) - many
+    rows, counts = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.uint16)
+    for own, part, place in zip(first, parts, places, strict=True):
+        moved = own[place] - part.starts[:-1]
+        edges = np.unique(part.starts.searchsorted(np.arange(0, len(part.rows) + _AT_ONCE, _AT_ONCE)))
+        for begin, end in pairwise(edges.clip(max=len(part.terms)).tolist()):
+            some = slice(int(part.starts[begin]), int(part.starts[end]))
+            at = np.arange(some.start, some.stop)
+            at += np.repeat(moved[begin:end], np.diff(part.starts[begin : end + 1]))
+            rows[at], counts[at] = part.rows[some], part.counts[some]
+    return Segment(terms, starts, rows, counts)
 
 
 def renumbered(part: Segment, places: Ints) -> Segment | None:
