@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from numpy.typing import NDArray
 
-from groundplan.knowledge.retrieval import projection, vectors
+from groundplan.knowledge.retrieval import classes, masks, projection, vectors
 from groundplan.knowledge.retrieval.bm25 import bm25
+from groundplan.knowledge.retrieval.masks import Masks
 from groundplan.knowledge.retrieval.projection import Entry, Projection, Row, View
 from groundplan.knowledge.retrieval.saved import FORMAT, Saved
 from groundplan.knowledge.retrieval.words import asked
@@ -220,3 +221,38 @@ def test_words_and_numbers_of_what_is_gone_leave_the_copy_on_disk(tmp_path: Path
     later = Saved(tmp_path / "kept")
     later.keep(later.load())
     assert on_disk() == (False, 0), "and at every start"
+
+
+def test_what_somebody_sees_is_worked_out_once_and_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    index, (mine, other) = Projection(), (uuid4(), uuid4())
+    index.take([Entry(mine, "s", 1, [Row(uuid4(), ["a"], None)]), Entry(other, "s", 2, [Row(uuid4(), ["a"], None)])], 1)
+    first, again = index.view.visible({"s"}, {1}), index.view.visible({"s"}, {1, 9})
+    assert first.mask is not None
+    assert again.mask is first.mask, "another set that no row has makes no difference"
+    moved = index.view.visible({"s"}, {1}, [(other, 1), (mine, 2)])
+    assert moved.mask is not None
+    assert (first.mask.tolist(), moved.mask.tolist()) == ([True, False], [False, True])
+    monkeypatch.setattr(masks, "_BYTES", 6)
+    kept = Masks(np.array([0, 1, 2], np.int32))
+    one, two, three = (np.arange(3) == number for number in range(3))
+    made = kept.of(one)
+    kept.of(two)
+    assert kept.of(one) is made, "two are kept"
+    kept.of(three)
+    assert kept.of(one) is made, "those that were asked for last"
+    kept.of(two)
+    kept.of(three)
+    assert kept.of(one) is not made
+    assert kept.of(one).tolist() == made.tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("largest", [1, 1 << 18])
+def test_readers_sets_with_numbers_of_any_size_are_told_apart(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classes, "_LARGEST_TABLE", largest)
+    book = classes.ClassBook()
+    for number in (-1, 1, 5, 7, 200_000):
+        book.number("s", number)
+    now = book.now()
+    seen = now.among({"s"}, {0, 5, 200_000, 200_001, 2_000_000_000})
+    assert [acl for (_, acl), one in zip(now.names(), seen.tolist(), strict=True) if one] == [5, 200_000]
+    assert not now.among({"s"}, set()).any()

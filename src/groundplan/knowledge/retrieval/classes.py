@@ -17,6 +17,8 @@ GONE: Final = 0
 """Class of rows whose chunk no longer exists."""
 _LEAST_EMPTY: Final = 256
 """Empty classes below which numbers are not given up."""
+_LARGEST_TABLE: Final = 1 << 18
+"""Number of a readers' set up to which those of a person are looked up in a table: a fifth of what else it takes."""
 
 Ints = NDArray[np.int32]
 Counts = NDArray[np.int64]
@@ -48,7 +50,7 @@ class Classes:
         """Which are of these sources and readable by whoever has these sets; never that of rows that are gone."""
         within = np.array([source in sources for source in self.sources], dtype=np.bool_)
         mine = np.fromiter(acls, dtype=np.int32, count=len(acls))
-        seen: NDArray[np.bool_] = np.isin(self.acls, mine) & within[self.source]
+        seen: NDArray[np.bool_] = _are_in(self.acls, mine) & within[self.source]
         seen[GONE] = False
         return seen
 
@@ -118,6 +120,17 @@ class ClassBook:
         places = np.full(size, GONE, dtype=np.int32)
         places[kept] = np.arange(left, dtype=np.int32)
         return places
+
+
+def _are_in(numbers: Ints, wanted: Ints) -> NDArray[np.bool_]:
+    """Which of these numbers, none less than -1, are among the wanted ones, none less than 0."""
+    most = int(numbers.max())
+    if most > _LARGEST_TABLE:
+        return np.isin(numbers, wanted)
+    # one place more, for -1
+    table = np.zeros(most + 2, np.bool_)
+    table[wanted[wanted <= most]] = True
+    return table[numbers]
 
 
 def _longer(values: Array) -> Array:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from groundplan.knowledge.model import DIMENSION, Vectors
 from groundplan.knowledge.retrieval import vectors, words
 from groundplan.knowledge.retrieval.classes import GONE, ClassBook, Classes, Name
+from groundplan.knowledge.retrieval.masks import Masks
 
 _FIRST_CAPACITY: Final = 1024
 _LEAST_DEAD: Final = 20_000
@@ -109,6 +110,7 @@ class View:
     """The number of each term in `segments`, and of later ones; it only grows."""
     classes: Classes
     places: Places
+    masks: Masks
     cursor: int
     size: int
 
@@ -125,7 +127,9 @@ class View:
         moved = self._moved(seen, sources, acls, changed)
         if count == self.size and not moved:
             return words.Visible(None, count, tokens)
-        mask = seen.take(self.columns.classes, mode="clip")  # none is out of bounds, and no copy is made to see that
+        mask = self.masks.of(seen)
+        if moved:
+            mask = mask.copy()
         for rows, now in moved:
             mask[rows] = now
             count += (rows.stop - rows.start) * (1 if now else -1)
@@ -289,7 +293,8 @@ class Projection:
         if (places := self._classes.give_up()) is not None:
             self._columns = replace(self._columns, classes=places[self._columns.classes])
         columns = self._columns.part(size)
-        self.view = View(columns, self._segments, self._terms, self._classes.now(), self._places, cursor, size)
+        classes, masks = self._classes.now(), Masks(columns.classes)
+        self.view = View(columns, self._segments, self._terms, classes, self._places, masks, cursor, size)
 
     def _compact(self) -> None:
         """Leave out rows that are gone. Readers go on with the view they have."""
