@@ -532,6 +532,21 @@ def test_rows_of_a_long_table_are_found_and_given_with_its_head(world: World) ->
     assert len(found.text) == found.end_char - found.start_char
 
 
+def test_questions_in_scripts_without_spaces_are_found_by_their_words(world: World) -> None:
+    world.write(
+        "handbook/zh.md", "# 假期\n\n员工每年有二十八天带薪年假，申请须提前两周。\n\n# 差旅\n\n报销差旅费须提交发票。\n"
+    )
+    world.write("handbook/ja.md", "# 休暇\n\n有給休暇は年に28日です。VPNの設定は部長に聞いてください。\n")
+    world.ingest()
+    for asked, path, words in (
+        ("带薪年假有几天？", "zh.md", ["带薪", "薪年", "年假"]),
+        ("差旅费怎么报销", "zh.md", ["差旅", "旅费", "报销"]),
+        ("ＶＰＮの設定", "ja.md", ["VPN", "の設", "設定"]),
+    ):
+        first = world.ask("ben", asked, explain=True)[0]
+        assert (first.path, first.words) == (path, words)
+
+
 def test_weights_put_words_and_vectors_together(world: World) -> None:
     """With none for words and neighbours a score is the similarity, as benchmarks that choose weights rely on."""
     world.ingest()

@@ -194,6 +194,12 @@ def test_forbidden_words_are_whole_words_and_the_term_itself_is_none() -> None:
         ("home office", "remote work", 2)
     ]
     assert violations("Nothing.", glossary([])) == []
+    chinese = glossary([Term(name="leave", title="年假", meaning="有薪的假期", forbidden=["休假", "PTO休假", "off"])])
+    assert violations("员工的休假须申请：PTO休假、OFF，不是office。", chinese) == [
+        ("休假", "年假", 1),
+        ("pto休假", "年假", 1),
+        ("off", "年假", 1),
+    ]
 
 
 def test_secrets_are_told_apart_from_personal_data() -> None:

@@ -187,3 +187,43 @@ def test_no_segment_grows_beyond_what_can_be_copied_at_once(monkeypatch: pytest.
         kept = words.add(kept, segment(np.arange(10, dtype=np.int32), np.arange(row, row + 10, dtype=np.int32)))
     assert sum(len(one.rows) for one in kept) == 200
     assert max(len(one.rows) for one in kept) <= 100
+
+
+WRITTEN = (
+    "员工每年有二十八天带薪年假。申请年假须提前两周。",
+    "有給休暇は年に28日です。VPNの設定は情報システム部に連絡してください。",
+    "พนักงานมีวันหยุดประจำปี 28 วัน",
+    "연차 휴가는 1년에 28일입니다. 서울에서 신청합니다.",
+    "Employees have 28 days of paid leave a year.",
+    "报销差旅费须提交发票。",
+)
+
+
+def _found(question: str) -> list[int]:
+    """The texts that have words of a question, best first, after their scores were compared with the textbook's."""
+    said = [Analyzer().terms(text) for text in WRITTEN]
+    terms = Analyzer().terms(question)
+    scores, wanted = _scores(_projection(said, [1] * len(said), 2), terms, {1}), reference(said, terms)
+    assert scores == {row: pytest.approx(score) for row, score in enumerate(wanted) if score}
+    return sorted(scores, key=lambda row: -scores[row])
+
+
+@pytest.mark.parametrize(
+    ("question", "first"),
+    [
+        ("带薪年假有几天", 0),
+        ("VPNを設定したい", 1),
+        ("有給休暇", 1),
+        ("วันหยุด", 2),
+        ("서울 휴가", 3),
+        ("paid leave", 4),
+        ("差旅费怎么报销？", 5),
+    ],
+)
+def test_a_question_finds_the_text_that_has_its_words(question: str, first: int) -> None:
+    assert _found(question)[0] == first
+
+
+@pytest.mark.parametrize("question", ["天气预报", "猫は眠る", "สวัสดี", "축구", "weather"])
+def test_a_question_whose_words_nobody_has_finds_nothing(question: str) -> None:
+    assert _found(question) == []

@@ -11,6 +11,7 @@ from typing import Any
 
 from groundplan.blueprint.model import Term
 from groundplan.core.detect import SECRETS, find
+from groundplan.knowledge.scripts import RUN
 
 _HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*$", re.MULTILINE)
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
@@ -29,13 +30,21 @@ class Glossary:
 
 
 def glossary(terms: Sequence[Term]) -> Glossary:
-    """A forbidden use is a whole word or phrase, in any case; a term's own title is never one."""
+    """A forbidden use is a whole word or phrase, in any case; a term's own title is never one. Where a script sets no
+    spaces, nothing tells where a word ends."""
     instead = {
         word.lower(): term.title for term in terms for word in term.forbidden if word.lower() != term.title.lower()
     }
     words = sorted(instead, key=len, reverse=True)
-    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE) if words else None
+    pattern = re.compile("|".join(map(_whole, words)), re.IGNORECASE) if words else None
     return Glossary(pattern, instead, "|".join(f"{word}>{instead[word]}" for word in sorted(words)))
+
+
+def _whole(word: str) -> str:
+    """A pattern for a word by itself."""
+    before = "" if RUN.match(word[:1]) else r"(?<!\w)"
+    after = "" if RUN.match(word[-1:]) else r"(?!\w)"
+    return f"{before}{re.escape(word)}{after}"
 
 
 def checked(text: str, terms: Glossary, *, markdown: bool) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 from groundplan.knowledge.retrieval import vectors, words
 from groundplan.knowledge.retrieval.projection import Columns, Projection, View
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 """Changes with the analyzer, the arrays or their meaning; another format is not read."""
 _LEAST_CHANGED: Final = 1000
 PURGE_SECONDS: Final = 3600.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -16,6 +16,8 @@ from typing import Any, Final
 import numpy as np
 import tantivy
 from numpy.typing import NDArray
+
+from groundplan.knowledge import scripts
 
 MAX_TERMS: Final = 500
 """Different terms of a question that are looked for; what one has beyond them counts for nothing."""
@@ -44,7 +46,8 @@ Postings = tuple[Ints, Counts]
 
 
 class Analyzer:
-    """Words in lower case without accents, stop words or endings (English; other languages keep their words whole)."""
+    """Words in lower case without accents, stop words or endings (English; other languages keep their words whole). Of
+    scripts without spaces, pairs of characters."""
 
     def __init__(self) -> None:
         builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
@@ -62,14 +65,39 @@ class Analyzer:
 
     def terms(self, text: str) -> list[str]:
         """The terms of a text in order, repeated as often as they stand there."""
+        return [
+            term for part, unspaced in _parts(text) for term in (scripts.pairs(part) if unspaced else self._of(part))
+        ]
+
+    def _of(self, text: str) -> list[str]:
+        """Of a text that has spaces between its words."""
         with self._lock:
             return [term for term in self._analyzer.analyze(text) if term]
 
     def shared(self, question: str, text: str) -> list[str]:
         """The words of a question, each once and as it was asked, that a text has in whatever form."""
         said = set(self.terms(text))
-        asked = dict.fromkeys(_WORD.findall(question))
+        asked = dict.fromkeys(
+            word
+            for part, unspaced in _parts(question)
+            for word in (scripts.pairs(part) if unspaced else _WORD.findall(part))
+        )
         return [word for word in asked if not said.isdisjoint(self.terms(word))]
+
+
+def _parts(text: str) -> Iterator[tuple[str, bool]]:
+    """A text in order, and of each part whether its script has no spaces between words."""
+    if text.isascii():
+        yield text, False
+        return
+    text, end = scripts.plain(text), 0
+    for run in scripts.RUN.finditer(text):
+        if run.start() > end:
+            yield text[end : run.start()], False
+        yield run[0], True
+        end = run.end()
+    if end < len(text):
+        yield text[end:], False
 
 
 @dataclass(frozen=True, slots=True)

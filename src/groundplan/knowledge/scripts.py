@@ -1,0 +1,45 @@
+"""Scripts that set no spaces between words: which characters those are, and what stands for their words. Pure.
+
+It knows no dictionary: pairs of characters that follow each other find what has the same words, and little else.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from itertools import pairwise
+from typing import Final
+
+_UNSPACED: Final = (
+    "\u0e01-\u0e3a\u0e40-\u0e4e"  # Thai
+    "\u0e81-\u0ebd\u0ec0-\u0ece\u0edc-\u0edf"  # Lao
+    "\u1000-\u103f\u1050-\u108f"  # Burmese
+    "\u1780-\u17d3\u17d7\u17dc\u17dd"  # Khmer
+    "\u3005-\u3007\u3041-\u3096\u3099\u309a\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"  # kana
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+    "\uac00-\ud7a3"  # Hangul: its words have spaces, and particles at their ends
+)
+RUN: Final = re.compile(f"[{_UNSPACED}]+")
+"""Characters of such scripts that follow each other; digits and punctuation are none."""
+_WIDTH: Final = re.compile("[\u2f00-\u2fdf\uff00-\uffef]+")
+"""Letters as wide as a Han character, kana half as wide, and signs for parts of Han characters, as PDFs have them."""
+
+
+def plain(text: str) -> str:
+    """With each character as it is written most often: letters composed with their accents, of ordinary width."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", _WIDTH.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text))
+
+
+def pairs(run: str) -> list[str]:
+    """The characters of a run in overlapping pairs, a lone one as it is; marks stay with their letters."""
+    letters: list[str] = list(run)
+    if not run.isalnum():
+        letters = []
+        for one in run:
+            if one.isalnum() or not letters:
+                letters.append(one)
+            else:
+                letters[-1] += one
+    return [first + second for first, second in pairwise(letters)] or letters
