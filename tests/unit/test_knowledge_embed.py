@@ -84,7 +84,8 @@ def test_questions_are_embedded_in_bytes_where_the_processor_multiplies_them(fas
     questions = load_questions(folder, fast)
     assert questions.precision == ("int8" if b"avx512_vnni" in Path("/proc/cpuinfo").read_bytes() else "bfloat16")
     texts = ["a dog", "How many days of paid leave do I get?", "猫は眠る", "long " * 600, "", *map(str, range(9))]
-    found, wanted = OpenVinoEncoder(folder, "int8").embed(texts), fast.embed(texts)
+    found, wanted = np.concatenate([questions.embed([text]) for text in texts]), fast.embed(texts)
+    assert (questions.embed(texts) * found).sum(axis=1).min() > 0.99, "together as well as alone"
     similar = (found * wanted).sum(axis=1)
     assert similar[:3].min() > 0.998
     assert similar.min() > 0.99, "of one word again and again and of next to nothing, too"
@@ -93,8 +94,11 @@ def test_questions_are_embedded_in_bytes_where_the_processor_multiplies_them(fas
     assert load_questions(folder, plain) is plain
 
 
-def test_threads_share_the_fast_encoder(fast: OpenVinoEncoder) -> None:
+@pytest.mark.parametrize("lengths", [(), (24, 32)])
+def test_threads_share_the_fast_encoder(lengths: tuple[int, ...]) -> None:
+    fast = OpenVinoEncoder(ensure(load_settings().models, MINILM.name), alone=lengths)
     texts = [[f"text {number} {part}" * (1 + part) for part in range(30)] for number in range(8)]
+    texts += [[f"question {number} " * size] for number in range(8) for size in (1, 7, 10, 20)]
     alone = [fast.embed(some) for some in texts]
     with ThreadPoolExecutor(8) as pool:
         for wanted, found in zip(alone, pool.map(fast.embed, texts), strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -36,8 +36,13 @@ _SHORT = 64
 takes as long as a question, so there are few of them."""
 _SHORT_LENGTHS = 8
 """As `_LENGTHS`, of a few short texts: most questions have 14 to 24 tokens."""
+_QUESTIONS = (24, 32)
+"""Tokens up to which a question has a network made for its length: a quarter less to compute than where each part is
+prepared for any. Each takes 30 MB, and a quarter of a second to make."""
+_ANY = 0
 
 _Array = NDArray[np.float32]
+_Requests = queue.LifoQueue[Any]
 
 
 def load(folder: Path, precision: Precision = "float32", threads: int = 2) -> Encoder:
@@ -63,8 +68,8 @@ def load_questions(folder: Path, documents: Encoder) -> Encoder:
     if not isinstance(documents, OpenVinoEncoder):
         return documents
     if _multiplies_bytes():
-        return OpenVinoEncoder(folder, "int8")
-    return documents if documents.precision == "bfloat16" else OpenVinoEncoder(folder, "bfloat16")
+        return OpenVinoEncoder(folder, "int8", alone=_QUESTIONS)
+    return documents if documents.precision == "bfloat16" else OpenVinoEncoder(folder, "bfloat16", alone=_QUESTIONS)
 
 
 def _multiplies_bytes() -> bool:
@@ -88,62 +93,77 @@ def precision_of(text: str) -> Precision:
 class OpenVinoEncoder(Encoder):
     """An `Encoder` whose batches OpenVINO computes, as many at a time as it has threads. Threads may share it."""
 
-    def __init__(self, folder: Path, precision: Computed = "float32", threads: int = 2) -> None:
+    def __init__(
+        self, folder: Path, precision: Computed = "float32", threads: int = 2, alone: Sequence[int] = ()
+    ) -> None:
+        """`alone`: up to how many tokens a text by itself is computed by a network made for that length, in order."""
         self.precision: Computed = precision
         self._threads = threads
+        self._alone = alone
         super().__init__(folder)
 
     def _load(self, tensors: Any, config: dict[str, Any]) -> None:
         import openvino  # noqa: PLC0415 -- an extra, and heavy
 
-        compiled = openvino.Core().compile_model(
-            _graph(_Bytes if self.precision == "int8" else _Parts, tensors, config),
-            "CPU",
-            {
-                **_HINTS[self.precision],
-                "INFERENCE_NUM_THREADS": self._threads,
-                "NUM_STREAMS": self._threads,
-                "ENABLE_CPU_PINNING": False,
-            },
-        )
         self._tensor = openvino.Tensor
+        graph = _graph(_Bytes if self.precision == "int8" else _Parts, tensors, config)
+        self._free = {length: self._compiled(openvino.Core(), graph, length) for length in (_ANY, *self._alone)}
+
+    def _compiled(self, core: Any, graph: Any, length: int) -> _Requests:
+        """What computes texts of any length, or one of that length."""
+        if length != _ANY:
+            graph = graph.clone()
+            graph.reshape({0: [1, length], 1: [1, length]})
+        hints = {
+            **_HINTS[self.precision],
+            "INFERENCE_NUM_THREADS": self._threads,
+            "NUM_STREAMS": self._threads,
+            "ENABLE_CPU_PINNING": False,
+        }
+        compiled = core.compile_model(graph, "CPU", hints)
         # the one that was used last comes first: its weights are in the processor's cache
-        self._free: queue.LifoQueue[Any] = queue.LifoQueue()
+        free: _Requests = queue.LifoQueue()
         for _ in range(self._threads):
-            self._free.put(compiled.create_infer_request())
+            free.put(compiled.create_infer_request())
+        return free
 
     def _forwards(self, batches: Iterable[Sequence[Sequence[int]]]) -> Iterator[_Array]:
-        running: deque[Any] = deque()
+        running: deque[tuple[Any, _Requests]] = deque()
         try:
             for rows in batches:
-                request = self._request(running)
+                longest = max(map(len, rows))
+                length = next((one for one in self._alone if len(rows) == 1 and longest <= one), _ANY)
+                free = self._free[length]
+                request = _request(free, running)
                 while request is None:
-                    yield self._result(running.popleft())
-                    request = self._request(running)
-                few = len(rows) <= FEW_TEXTS and max(map(len, rows)) <= _SHORT
+                    yield _result(*running.popleft())
+                    request = _request(free, running)
+                few = len(rows) <= FEW_TEXTS and longest <= _SHORT
                 least = 1 << (len(rows) - 1).bit_length() if few else 0
-                for place, array in enumerate(padded(rows, _SHORT_LENGTHS if few else _LENGTHS, least)):
+                for place, array in enumerate(padded(rows, length or (_SHORT_LENGTHS if few else _LENGTHS), least)):
                     request.set_input_tensor(place, self._tensor(array))
                 request.start_async()
-                running.append(request)
+                running.append((request, free))
             while running:
-                yield self._result(running.popleft())
+                yield _result(*running.popleft())
         finally:
-            for request in running:
+            for request, free in running:
                 request.wait()
-                self._free.put(request)
+                free.put(request)
 
-    def _request(self, running: deque[Any]) -> Any:
-        """A free one; None where all are taken and we hold some ourselves, so that nobody waits holding one."""
-        with suppress(queue.Empty):
-            return self._free.get(block=not running)
-        return None
 
-    def _result(self, request: Any) -> _Array:
-        request.wait()
-        vectors: _Array = request.get_output_tensor(0).data.copy()
-        self._free.put(request)
-        return vectors
+def _request(free: _Requests, running: Collection[object]) -> Any:
+    """A free one; None where all are taken and we hold some ourselves, so that nobody waits holding one."""
+    with suppress(queue.Empty):
+        return free.get(block=not running)
+    return None
+
+
+def _result(request: Any, free: _Requests) -> _Array:
+    request.wait()
+    vectors: _Array = request.get_output_tensor(0).data.copy()
+    free.put(request)
+    return vectors
 
 
 def _graph(made_of: type[_Parts], tensors: Any, config: dict[str, Any]) -> Any:
