@@ -112,7 +112,7 @@ async def test_files_are_listed_read_and_deleted(place: Place) -> None:
 
 async def test_what_cannot_be_made_is_refused(place: Place) -> None:
     with pytest.raises(APIStatusError):
-        await place.client.files.create(file=b"x", purpose="assistants")
+        await place.client.files.create(file=b"x", purpose="fine-tune")
     file = await place.upload(1)
     with pytest.raises(APIStatusError):
         await place.client.batches.create(input_file_id=file.id, endpoint="/v1/videos", completion_window="24h")
