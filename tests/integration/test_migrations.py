@@ -8,7 +8,8 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC
+from datetime import UTC, datetime
+from decimal import Decimal
 
 import psycopg
 import pytest
@@ -19,6 +20,7 @@ from groundplan.core.errors import Conflict, Denied, Invalid
 from groundplan.core.ids import new_id
 from groundplan.governance import store as governance
 from groundplan.governance.policy import exception_store
+from groundplan.ledger import rollup_store, ticket_store
 from groundplan.runtime.migrate import head, migrate, revision
 from groundplan.testing.database import Cluster, Database
 
@@ -171,3 +173,43 @@ def test_exceptions_of_before_are_changes_with_what_was_said_to_them(postgres_cl
             assert (
                 change is not None and change.ends_itself == change.expires_on == approved.until.astimezone(UTC).date()
             )
+
+
+def test_what_tickets_outcomes_and_keys_said_before_is_known(postgres_cluster: Cluster) -> None:
+    """Of two tickets, one was told three times, late and out of order; two keys called, one was folded already."""
+    call, other, without, key = new_id(), new_id(), new_id(), new_id()
+    with _bare_database(postgres_cluster, "tickets_before") as url:
+        assert migrate(url, "0256_links_of_restricted") == "0256_links_of_restricted"
+        with connect(url, autocommit=True) as admin:
+            add = """INSERT INTO call (id, at, workload, key_id, endpoint, status, http_status, cost_usd, reserved_usd,
+                       blueprint, epoch, detail)
+                     VALUES (%s, '2026-11-03T10:00Z', 'one', %s, 'chat', %s, 200, %s, 0, 1, %s, %s)"""
+            admin.execute(add, (call, key, "ok", Decimal("0.25"), call, '{"ticket": "T-1"}'))
+            admin.execute("SELECT fold_rollups()")
+            admin.execute(add, (other, None, "ok", Decimal("0.5"), call, '{"ticket": "T-2"}'))
+            admin.execute(add, (without, None, "refused", 0, call, "{}"))
+            admin.execute("INSERT INTO outcome (id, call_id, accepted, by) VALUES (%s, %s, true, 'ana')", [without] * 2)
+            for of, hour, accepted, value in (
+                (call, 9, False, 3), (call, 7, True, 4), (call, 8, True, None), (other, 6, True, None)
+            ):  # fmt: skip
+                admin.execute(
+                    """INSERT INTO outcome (id, call_id, at, accepted, value_usd, by, ticket)
+                       SELECT gen_random_uuid(), %s, %s, %s, %s, 'desk', ticket FROM ticket_call WHERE call_id = %s""",
+                    (of, datetime(2026, 11, 4, hour, tzinfo=UTC), accepted, value, of),
+                )
+        assert migrate(url) == head()
+        with connect(url, autocommit=True) as admin:
+            told = admin.execute("SELECT ticket, workload, accepted, value_usd FROM ticket_told ORDER BY 1").fetchall()
+            assert told == [("T-1", "one", False, Decimal(3)), ("T-2", "one", True, None)]
+            assert admin.execute("SELECT workload, count(*) FROM outcome GROUP BY 1").fetchall() == [("one", 5)]
+            since, until = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
+            (sums,) = ticket_store.by_workload(admin, since, until, None)
+            assert (sums["cost_usd"], sums["resolved_usd"], sums["value_usd"]) == (
+                Decimal("0.75"), Decimal("0.5"), Decimal(3),
+            )  # fmt: skip
+            kept = "SELECT workload, key, calls, cost_usd FROM key_day ORDER BY cost_usd"
+            assert admin.execute(kept).fetchall() == [("one", key, 1, Decimal("0.25"))]
+            admin.execute("SELECT fold_rollups()")
+            assert admin.execute(kept).fetchall() == [
+                ("one", key, 1, Decimal("0.25")), ("one", rollup_store.NOBODY, 1, Decimal("0.5")),
+            ]  # fmt: skip

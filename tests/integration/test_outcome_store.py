@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -14,9 +17,11 @@ import pytest
 from groundplan.core.database import connect
 from groundplan.core.errors import Conflict, NotFound
 from groundplan.core.ids import new_id
-from groundplan.ledger import outcome_store
+from groundplan.ledger import outcome_store, route_store, ticket_store
 from groundplan.ledger.outcome_store import Outcome
 from groundplan.testing.database import Database
+
+NOW = datetime(2026, 11, 24, 15, tzinfo=UTC)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,3 +97,81 @@ def test_only_a_call_of_the_workload_has_a_worth(ledger: Ledger, other: dict[str
 def test_a_gateway_reads_no_more_of_a_call_than_whose_it_is(ledger: Ledger) -> None:
     with connect(ledger.database.urls["gateway"]) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
         conn.execute("SELECT detail FROM call")
+
+
+RAW_TICKETS = """WITH told AS (
+     SELECT DISTINCT ON (o.ticket, t.workload) o.ticket, t.workload, o.accepted, o.at
+     FROM outcome o JOIN ticket_call t ON t.call_id = o.call_id ORDER BY o.ticket, t.workload, o.at DESC, o.id DESC),
+   worth AS (
+     SELECT DISTINCT ON (o.ticket, t.workload) o.ticket, t.workload, o.value_usd
+     FROM outcome o JOIN ticket_call t ON t.call_id = o.call_id WHERE o.value_usd IS NOT NULL
+     ORDER BY o.ticket, t.workload, o.at DESC, o.id DESC),
+   sums AS (
+     SELECT ticket, workload, count(*) FILTER (WHERE asked) AS calls, sum(cost_usd) AS cost_usd
+     FROM ticket_call GROUP BY 1, 2)
+   SELECT workload, count(*) FILTER (WHERE accepted), count(*) FILTER (WHERE NOT accepted), sum(calls)::bigint,
+     sum(cost_usd), coalesce(sum(cost_usd) FILTER (WHERE accepted), 0), coalesce(sum(value_usd), 0)
+   FROM told JOIN sums USING (ticket, workload) LEFT JOIN worth USING (ticket, workload)
+   WHERE at >= %(since)s AND at < %(until)s GROUP BY 1 ORDER BY 1"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tickets_cost_and_are_worth_what_their_calls_and_outcomes_say(database: Database, seed: int) -> None:
+    """In whatever order it was told, also late, twice at one time, and of calls of two workloads."""
+    chance = random.Random(seed)
+    with connect(database.urls["owner"], autocommit=True) as conn:
+        calls = [(_call(conn, chance), f"T-{chance.randrange(6)}") for _ in range(40)]
+        for call, ticket in calls:
+            conn.execute(
+                "INSERT INTO ticket_call SELECT id, %s, workload, at, %s, cost_usd FROM call WHERE id = %s",
+                (ticket, chance.random() < 0.7, call),
+            )
+        for _ in range(60):
+            call, ticket = chance.choice(calls)
+            conn.execute(
+                """INSERT INTO outcome (id, call_id, at, accepted, value_usd, label, by, ticket)
+                   VALUES (%s, %s, %s, %s, %s, 'ticket', 'desk', %s)""",
+                (new_id(), call, NOW - timedelta(hours=chance.randrange(90)), chance.choice([True, False]),
+                 chance.choice([None, Decimal(chance.randrange(10**12)).scaleb(-12)]), ticket),
+            )  # fmt: skip
+        assert len(conn.execute("SELECT DISTINCT ticket FROM ticket_told").fetchall()) == 6
+        for since, until in ((90, -1), (90, 40), (40, 20), (20, -1), (3, 2)):
+            days = {"since": NOW - timedelta(hours=since), "until": NOW - timedelta(hours=until)}
+            expected = conn.execute(RAW_TICKETS, days).fetchall()
+            found = ticket_store.by_workload(conn, **days, workload=None)
+            assert [tuple(row.values()) for row in found] == expected
+            for row in expected:
+                (own,) = ticket_store.by_workload(conn, **days, workload=row[0])
+                assert tuple(own.values()) == row
+
+
+def test_an_outcome_is_of_the_workload_of_its_call_also_when_that_is_archived(database: Database) -> None:
+    chance = random.Random(1)
+    with connect(database.urls["owner"], autocommit=True) as conn:
+        calls = [_call(conn, chance) for _ in range(8)]
+        conn.execute("INSERT INTO ticket_call SELECT id, 'T-1', workload, at, true, cost_usd FROM call")
+        expected = dict(conn.execute("SELECT id, workload FROM call").fetchall())
+        conn.execute("DELETE FROM call WHERE id = ANY(%s)", (calls[:4],))
+        for place, call in enumerate(calls):
+            conn.execute(
+                """INSERT INTO outcome (id, call_id, at, accepted, label, by, workload)
+                   VALUES (%s, %s, %s, %s, 'tone', 'ana', 'said')""",
+                (new_id(), call, NOW, place % 3 > 0),
+            )
+        assert dict(conn.execute("SELECT call_id, workload FROM outcome").fetchall()) == expected
+        judged = [route_store.judged(conn, name, NOW - timedelta(days=1), ["tone"]) for name in ("one", "two")]
+        accepted = {call: place % 3 > 0 for place, call in enumerate(calls)}
+        for name, found in zip(("one", "two"), judged, strict=True):
+            mine = [accepted[call] for call in calls if expected[call] == name]
+            assert found == {"tone": (sum(mine), len(mine))}
+
+
+def _call(conn: psycopg.Connection[Any], chance: random.Random) -> UUID:
+    id = new_id()
+    conn.execute(
+        """INSERT INTO call (id, at, workload, endpoint, status, http_status, cost_usd, reserved_usd, blueprint, epoch,
+             detail) VALUES (%s, %s, %s, 'chat.completions', 'ok', 200, %s, 0, 1, %s, '{}')""",
+        (id, NOW - timedelta(hours=chance.randrange(200)), chance.choice(["one", "two"]),
+         Decimal(chance.randrange(10**13)).scaleb(-12), new_id()),
+    )  # fmt: skip
+    return id

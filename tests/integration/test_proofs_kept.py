@@ -76,7 +76,9 @@ def logged(conn: Conn, call: UUID, index: int) -> None:
 
 def told(conn: Conn, workload: str = "support", primary: str | None = "first") -> dict[str, Any]:
     sums = proof_store.kept(conn, SINCE)
-    return proof_store.proofs(conn, workload, primary, SINCE, sums.get(workload))
+    found = proof_store.proofs(conn, {workload: primary, "another": None}, SINCE, sums)
+    assert found.keys() == {workload, "another"}
+    return found[workload]
 
 
 def compare(conn: Conn, workload: str, primary: str | None) -> dict[str, Any]:

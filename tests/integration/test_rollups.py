@@ -270,7 +270,7 @@ def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tu
     conn.execute("TRUNCATE person_delta, person_day, person_whole, document_delta, document_day, document_whole")
     conn.execute("TRUNCATE person_month, document_month, person_place_delta, person_place_day, person_place_month")
     conn.execute("TRUNCATE document_place_delta, document_place_day, document_place_month")
-    conn.execute("TRUNCATE charge_delta, charge_total, worker_day, latency_delta, latency_day")
+    conn.execute("TRUNCATE charge_delta, charge_total, worker_day, latency_delta, latency_day, key_day")
     for batch, how, folds in made:
         write(conn, batch, how)
         if folds:

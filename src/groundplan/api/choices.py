@@ -18,11 +18,13 @@ from groundplan.ledger import route_store
 
 
 def choice(
-    conn: Connection[Any], blueprint: Blueprint, workspace: Workspace, workload: str, since: datetime
-) -> dict[str, Any]:
-    """`saved` (null without answers), `places`, `quality` by dimension, and `told`: all in sentences."""
+    conn: Connection[Any], blueprint: Blueprint, workspace: Workspace, workload: str, since: datetime,
+    rows: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
+    """`saved` (null without answers), `places`, `quality` by dimension, and `told`: all in sentences. `rows` are the
+    workload's `route_store.answers` since then."""
     named = places(blueprint, workspace, workload)
-    answers = [_answer(row) for row in route_store.answers(conn, workload, since)]
+    answers = [_answer(row) for row in rows]
     item = workspace.workloads.get(workload)
     others = chosen.elsewhere(answers, named)
     found = chosen.saved(answers, named) if answers else None
@@ -70,7 +72,7 @@ def places(blueprint: Blueprint, workspace: Workspace, workload: str) -> list[ch
     return found
 
 
-def _answer(row: dict[str, Any]) -> chosen.Answer:
+def _answer(row: Mapping[str, Any]) -> chosen.Answer:
     parts: dict[str, list[int]] = row["parts"] or {}
     return chosen.Answer(
         row["deployment"] or "",

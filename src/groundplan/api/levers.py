@@ -19,9 +19,9 @@ from groundplan.ledger import opportunity_store
 
 
 def found(conn: Connection[Any], now: datetime, days: int, workload: str | None = None) -> list[Opportunity]:
-    """Of the last days, of all workloads or one."""
+    """Of the last days and what has passed of this hour, of all workloads or one; so whole hours are read, as sums."""
     blueprint = current_blueprint(conn)
-    since = now - timedelta(days=days)
+    since = now.replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
     spent = [Spent(**row) for row in opportunity_store.spent(conn, since, workload)]
     places = {place.name: place for place in blueprint.deployments}
     span = Days(since.date() + timedelta(days=1), now.date()) if days > 1 else Days(now.date(), now.date())

@@ -7,40 +7,39 @@ were refused prove nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta
-from typing import Any
+from datetime import UTC, datetime, time
+from decimal import Decimal
+from typing import Any, LiteralString
 
 from psycopg import Connection
 from psycopg.rows import dict_row
-
-from groundplan.ledger import rollup_store
 
 Row = dict[str, Any]
 NEWEST = 200
 """Calls among which one that is in the audit log is looked for, and at first one that is grounded or was answered by
 another deployment; where they have none, the first of that day is told."""
-_DAY = timedelta(days=1)
-_NEVER = datetime(9000, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """The sums of one workload. `days` are rows of day, status, deployment, calls and cost_usd."""
-
-    days: tuple[Row, ...] = ()
-    first_byte_p95_ms: float | None = None
-    grounded_on: datetime | None = None
-    """The newest day with a call that was given a document."""
-    outcomes: int = 0
+NEVER = datetime(9000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
-class _Gathered:
-    days: list[Row] = field(default_factory=list)
-    buckets: list[tuple[int, int]] = field(default_factory=list)
-    grounded_on: datetime | None = None
+class Kept:
+    """The sums of one workload. Days are their beginnings, `NEVER` where there is none."""
+
+    calls: int = 0
+    ok: int = 0
+    cost_usd: Decimal = Decimal(0)
+    newest: datetime = NEVER
+    """The newest day with a call."""
+    logged: datetime = NEVER
+    """The day from which on there are `NEWEST` calls, or all there are."""
+    answered: dict[str, datetime] = field(default_factory=dict)
+    """Deployment -> the newest day on which it answered."""
+    grounded_on: datetime = NEVER
+    """The newest day with a call that was given a document."""
+    first_byte_p95_ms: float | None = None
     outcomes: int = 0
 
 
@@ -51,88 +50,102 @@ def day_of(at: datetime) -> datetime:
 
 def kept(conn: Connection[Any], since: datetime) -> dict[str, Kept]:
     """workload -> its sums since `since`, the beginning of a day; in four questions for all of them together."""
-    wanted = {"since": since, "until": None, "workload": None, "status": None, "deployment": None, "demo": False}
-    found: dict[str, _Gathered] = {}
-    for row in rollup_store.calls_by(conn, ["day", "workload", "status", "deployment"], wanted):
-        if row["status"] != "refused":
-            found.setdefault(row["workload"], _Gathered()).days.append(row)
+    found: defaultdict[str, Kept] = defaultdict(Kept)
+    days: dict[str, list[tuple[datetime, int]]] = {}
+    for row in _calls(conn, since):
+        if row["by_day"]:
+            days.setdefault(row["workload"], []).append((row["day"], int(row["calls"])))
+        else:
+            _count(found[row["workload"]], row)
+    for workload, counts in days.items():
+        found[workload].newest, found[workload].logged = max(counts)[0], _since_newest(counts, NEWEST)
+    buckets: dict[str, list[tuple[int, int]]] = {}
     for row in _first_bytes(conn, since):
-        found.setdefault(row["workload"], _Gathered()).buckets.append((row["bucket"], int(row["calls"])))
+        buckets.setdefault(row["workload"], []).append((row["bucket"], int(row["calls"])))
+    for workload, counted in buckets.items():
+        found[workload].first_byte_p95_ms = _percentile(counted, 0.95)
     for row in _grounded(conn, since, sorted(found)):
-        found.setdefault(row["workload"], _Gathered()).grounded_on = row["day"]
+        found[row["workload"]].grounded_on = row["day"]
     for row in _outcomes(conn, since):
-        found.setdefault(row["workload"], _Gathered()).outcomes = int(row["outcomes"])
-    return {
-        name: Kept(tuple(mine.days), _percentile(mine.buckets, 0.95), mine.grounded_on, mine.outcomes)
-        for name, mine in found.items()
-    }
+        found[row["workload"]].outcomes = int(row["outcomes"])
+    return dict(found)
 
 
-def proofs(conn: Connection[Any], workload: str, primary: str | None, since: datetime, sums: Kept | None) -> Row:
-    """What calls of a workload prove since then; `sums` are those of `kept` since the same day.
+def proofs(
+    conn: Connection[Any], primaries: Mapping[str, str | None], since: datetime, sums: Mapping[str, Kept]
+) -> dict[str, Row]:
+    """What calls of workloads prove since then, by workload, in one question. `primaries`: each with the deployment
+    that answers it at first; `sums` are those of `kept` since the same day.
 
     Keys: calls, ok, first_byte_p95_ms, cost_usd, call, grounded_call, fallback_call, logged_call, outcomes.
     """
-    sums = sums or Kept()
-    others = (r for r in sums.days if r["status"] == "ok" and r["deployment"] not in ("", primary))
-    newest = _newest(sums.days, 1)
+    names = list(primaries)
+    mine = [sums.get(name, Kept()) for name in names]
+    fallbacks = [_by_others(kept, primaries[name]) for name, kept in zip(names, mine, strict=True)]
     times = {
-        "call": newest,
-        "grounded": sums.grounded_on or _NEVER,
-        "fallback": _newest(others, 1) if primary is not None else _NEVER,
-        "logged": _newest(sums.days, NEWEST) if newest != _NEVER else _NEVER,
-    }
+        "call": [kept.newest for kept in mine], "grounded": [kept.grounded_on for kept in mine],
+        "fallback": fallbacks, "logged": [kept.logged for kept in mine],
+    }  # fmt: skip
+    asked = {
+        "workloads": names, "primaries": [primaries[name] for name in names], "most": NEWEST,
+        **{what: [max(each, since) for each in days] for what, days in times.items()},
+    }  # fmt: skip
     with conn.cursor(row_factory=dict_row) as cursor:
-        found = cursor.execute(
-            """SELECT
-                 (SELECT id FROM call WHERE workload = %(workload)s AND at >= %(call)s AND NOT demo
-                    AND status <> 'refused' ORDER BY at DESC LIMIT 1) AS call,
-                 coalesce(
-                   (SELECT m.id FROM (SELECT id, at, status, detail FROM call
-                      WHERE workload = %(workload)s AND at >= %(grounded)s AND NOT demo
-                      ORDER BY at DESC LIMIT %(newest)s) m
-                    WHERE status <> 'refused' AND jsonb_array_length(detail -> 'sources') > 0 ORDER BY at DESC LIMIT 1),
-                   (SELECT id FROM call WHERE workload = %(workload)s AND at >= %(grounded)s AND NOT demo
-                      AND status <> 'refused' AND jsonb_array_length(detail -> 'sources') > 0
-                    ORDER BY at LIMIT 1)) AS grounded_call,
-                 coalesce(
-                   (SELECT m.id FROM (SELECT id, at, status, deployment FROM call
-                      WHERE workload = %(workload)s AND at >= %(fallback)s AND NOT demo
-                      ORDER BY at DESC LIMIT %(newest)s) m
-                    WHERE status = 'ok' AND deployment <> %(primary)s ORDER BY at DESC LIMIT 1),
-                   (SELECT id FROM call WHERE workload = %(workload)s AND at >= %(fallback)s AND NOT demo
-                      AND status = 'ok' AND deployment <> %(primary)s ORDER BY at LIMIT 1)) AS fallback_call,
-                 (SELECT m.id FROM (SELECT id, at FROM call WHERE workload = %(workload)s AND at >= %(logged)s
-                      AND NOT demo AND status <> 'refused' ORDER BY at DESC LIMIT %(newest)s) m
-                  WHERE EXISTS (SELECT 1 FROM audit_entry e WHERE e.id = m.id AND e.leaf_index IS NOT NULL)
-                  ORDER BY m.at DESC LIMIT 1) AS logged_call""",
-            {
-                "workload": workload,
-                "primary": primary,
-                "newest": NEWEST,
-                **{k: max(v, since) for k, v in times.items()},
-            },
-        ).fetchone()
-    assert found is not None
+        rows = cursor.execute(_EXAMPLES, asked).fetchall()
+    examples = {row.pop("workload"): row for row in rows}
     return {
-        **found,
-        "calls": sum(int(row["calls"] or 0) for row in sums.days),
-        "ok": sum(int(row["ok"] or 0) for row in sums.days),
-        "cost_usd": sum((row["cost_usd"] for row in sums.days), 0),
-        "first_byte_p95_ms": sums.first_byte_p95_ms,
-        "outcomes": sums.outcomes,
-    }
+        name: {
+            **examples[name], "calls": kept.calls, "ok": kept.ok, "cost_usd": kept.cost_usd,
+            "first_byte_p95_ms": kept.first_byte_p95_ms, "outcomes": kept.outcomes,
+        }
+        for name, kept in zip(names, mine, strict=True)
+    }  # fmt: skip
 
 
-def _newest(rows: Iterable[Row], count: int) -> datetime:
-    """The day from which on there are so many calls, or all there are; `_NEVER` without any."""
-    by_day: dict[Any, int] = {}
-    for row in rows:
-        by_day[row["day"]] = by_day.get(row["day"], 0) + int(row["calls"] or 0)
-    found = _NEVER
-    for day in sorted((day for day, calls in by_day.items() if calls > 0), reverse=True):
-        found = datetime.combine(day, time(), UTC)
-        count -= by_day[day]
+_EXAMPLES: LiteralString = """SELECT w.workload,
+    (SELECT id FROM call WHERE workload = w.workload AND at >= w.newest AND NOT demo
+       AND status <> 'refused' ORDER BY at DESC LIMIT 1) AS call,
+    coalesce(
+      (SELECT m.id FROM (SELECT id, at, status, detail FROM call
+         WHERE workload = w.workload AND at >= w.grounded AND NOT demo ORDER BY at DESC LIMIT %(most)s) m
+       WHERE status <> 'refused' AND jsonb_array_length(detail -> 'sources') > 0 ORDER BY at DESC LIMIT 1),
+      (SELECT id FROM call WHERE workload = w.workload AND at >= w.grounded AND NOT demo
+         AND status <> 'refused' AND jsonb_array_length(detail -> 'sources') > 0
+       ORDER BY at LIMIT 1)) AS grounded_call,
+    coalesce(
+      (SELECT m.id FROM (SELECT id, at, status, deployment FROM call
+         WHERE workload = w.workload AND at >= w.fallback AND NOT demo ORDER BY at DESC LIMIT %(most)s) m
+       WHERE status = 'ok' AND deployment <> w.first ORDER BY at DESC LIMIT 1),
+      (SELECT id FROM call WHERE workload = w.workload AND at >= w.fallback AND NOT demo
+         AND status = 'ok' AND deployment <> w.first ORDER BY at LIMIT 1)) AS fallback_call,
+    (SELECT m.id FROM (SELECT id, at FROM call WHERE workload = w.workload AND at >= w.logged
+         AND NOT demo AND status <> 'refused' ORDER BY at DESC LIMIT %(most)s) m
+     WHERE EXISTS (SELECT 1 FROM audit_entry e WHERE e.id = m.id AND e.leaf_index IS NOT NULL)
+     ORDER BY m.at DESC LIMIT 1) AS logged_call
+  FROM unnest(%(workloads)s::text[], %(primaries)s::text[], %(call)s::timestamptz[], %(grounded)s::timestamptz[],
+    %(fallback)s::timestamptz[], %(logged)s::timestamptz[]) w(workload, first, newest, grounded, fallback, logged)"""
+
+
+def _count(mine: Kept, row: Row) -> None:
+    mine.calls += int(row["calls"])
+    mine.cost_usd += row["cost_usd"]
+    if row["status"] == "ok":
+        mine.ok += int(row["calls"])
+        if row["deployment"]:
+            mine.answered[row["deployment"]] = row["day"]
+
+
+def _by_others(kept: Kept, primary: str | None) -> datetime:
+    """The newest day on which another deployment answered."""
+    days = [day for deployment, day in kept.answered.items() if deployment != primary]
+    return max(days, default=NEVER) if primary is not None else NEVER
+
+
+def _since_newest(days: Iterable[tuple[datetime, int]], count: int) -> datetime:
+    """The day from which on there are so many calls, or all there are."""
+    found = NEVER
+    for day, calls in sorted(days, reverse=True):
+        found, count = day, count - calls
         if count <= 0:
             break
     return found
@@ -147,6 +160,23 @@ def _percentile(buckets: list[tuple[int, int]], share: float) -> float | None:
         if whole and upto >= share * whole:
             return float(1.02 ** (bucket + 0.5))
     return None
+
+
+def _calls(conn: Connection[Any], since: datetime) -> list[Row]:
+    """Of calls that were not refused, calls and cost by status and deployment, with the newest `day` of each; and
+    calls by workload and `day` alone (`by_day`)."""
+    return _rows(
+        conn,
+        """SELECT workload, status, deployment, max(day) AS day, grouping(status) = 1 AS by_day, sum(calls) AS calls,
+             sum(cost_usd) AS cost_usd
+           FROM (
+             SELECT workload, status, deployment, hour AS day, calls, cost_usd FROM call_day
+             WHERE hour >= %(since)s AND NOT demo AND status <> 'refused'
+             UNION ALL SELECT workload, status, deployment, date_trunc('day', hour, 'UTC'), calls, cost_usd
+             FROM call_delta WHERE hour >= %(since)s AND NOT demo AND status <> 'refused') c
+           GROUP BY GROUPING SETS ((workload, status, deployment), (workload, day))""",
+        since,
+    )
 
 
 def _first_bytes(conn: Connection[Any], since: datetime) -> list[Row]:
@@ -166,9 +196,9 @@ def _grounded(conn: Connection[Any], since: datetime, workloads: list[str]) -> l
         conn,
         """SELECT workload, max(day) AS day FROM (
              SELECT w.workload, g.day FROM unnest(%(workloads)s::text[]) w(workload),
-               generate_series(%(since)s, now() + interval '1 day', interval '1 day') g(day)
-             WHERE EXISTS (SELECT 1 FROM document_day d WHERE d.hour = g.day AND d.workload = w.workload
-               AND d.document > '' AND NOT d.demo)
+               generate_series(%(since)s, now() + interval '1 day', interval '1 day') g(day),
+               LATERAL (SELECT FROM document_day d WHERE d.hour = g.day AND d.workload = w.workload
+                 AND d.document > '' AND NOT d.demo LIMIT 1) given
              UNION ALL SELECT workload, hour FROM document_delta
                WHERE hour >= %(since)s AND document <> '' AND NOT demo) d GROUP BY 1""",
         since,

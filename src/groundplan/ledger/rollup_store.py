@@ -38,11 +38,12 @@ _SUMMED: LiteralString = (
     " UNION ALL SELECT {columns} FROM {table}_delta WHERE hour >= %(h0)s AND hour < %(h1)s"
 )
 _CALL_COLUMNS: LiteralString = f"hour, {_KEYS}, {_SUMS}"
+# the last condition: where there is no time beside whole hours, what no index summarizes yet is not looked at either
 _CALL_FACTS: LiteralString = (
     " UNION ALL SELECT date_trunc('hour', at, 'UTC'), workload, coalesce(team, ''), demo, blueprint,"
     "   coalesce(model, ''), coalesce(deployment, ''), coalesce(site, ''), endpoint, status, cache,"
     "   coalesce(detail ->> 'feature', ''), 1, cost_usd, saved_usd, prefix_saved_usd, prompt_tokens, completion_tokens"
-    "   FROM call WHERE at >= %({0}0)s AND at < %({0}1)s"
+    "   FROM call WHERE at >= %({0}0)s AND at < %({0}1)s AND %({0}0)s < %({0}1)s"
 )
 _CALLS: LiteralString = (
     f"WITH summed AS (SELECT {_CALL_COLUMNS} FROM"
@@ -84,7 +85,7 @@ _PART_FACTS: LiteralString = (
     " UNION ALL SELECT date_trunc('hour', a.at, 'UTC'), a.workload, a.demo, a.blueprint, a.deployment, a.site, a.model,"
     "   a.outcome, a.estimated, p.part, a.purpose, a.tier, p.count, p.usd"
     "   FROM attempt a, attempt_parts(a.cost_usd, a.parts) p"
-    "   WHERE a.state <> 'open' AND a.at >= %({0}0)s AND a.at < %({0}1)s"
+    "   WHERE a.state <> 'open' AND a.at >= %({0}0)s AND a.at < %({0}1)s AND %({0}0)s < %({0}1)s"
 )
 _PART_ROWS: LiteralString = (
     f"WITH summed AS (SELECT {_PART_COLUMNS} FROM"
@@ -170,10 +171,8 @@ def people_by_workload(conn: Connection[Any], since: datetime, until: datetime) 
         conn,
         "WITH "
         + _apart("person")
-        + """, each AS (
-             SELECT workload, person, sum(cost_usd) AS cost_usd, sum(calls) AS calls FROM summed GROUP BY 1, 2)
-           SELECT s.workload, coalesce(p.email, '') AS person, sum(s.cost_usd) AS cost_usd, sum(s.calls) AS calls
-           FROM each s LEFT JOIN person p ON p.id = s.person GROUP BY 1, 2""",
+        + """SELECT s.workload, coalesce(p.email, '') AS person, sum(s.cost_usd) AS cost_usd, sum(s.calls) AS calls
+           FROM summed s LEFT JOIN person p ON p.id = s.person GROUP BY 1, 2""",
         _months(since, until),
     )
     return [(row["workload"], row["person"], row["cost_usd"], row["calls"]) for row in rows]
@@ -185,7 +184,7 @@ def tags_by_workload(conn: Connection[Any], since: datetime, until: datetime) ->
     rows = _rows(
         conn,
         """WITH summed AS (
-             SELECT workload, key, calls, cost_usd FROM person_day
+             SELECT workload, key, calls, cost_usd FROM key_day
              WHERE hour >= date_trunc('day', %(since)s::timestamptz, 'UTC') AND hour < %(until)s
              UNION ALL SELECT workload, key, calls, cost_usd FROM person_delta
              WHERE hour >= date_trunc('day', %(since)s::timestamptz, 'UTC') AND hour < %(until)s),
@@ -210,12 +209,10 @@ def placed(conn: Connection[Any], by: str, since: datetime, until: datetime, pla
     joined: LiteralString = "document d ON d.id::text" if by == "source" else "person d ON d.id"
     return _rows(
         conn,
-        f"""WITH {summed}, each AS (
-             SELECT workload, {what}, deployment, site, sum(tokens) AS tokens, sum(calls) AS calls FROM summed
-             GROUP BY 1, 2, 3, 4)
+        f"""WITH {summed}
            SELECT s.workload, coalesce({key}, '') AS key, s.deployment, s.site, sum(s.tokens) AS tokens,
              sum(s.calls) AS calls
-           FROM each s LEFT JOIN {joined} = s.{what} GROUP BY 1, 2, 3, 4""",
+           FROM summed s LEFT JOIN {joined} = s.{what} GROUP BY 1, 2, 3, 4""",
         {**_months(since, until), **_names(places)},
     )
 

@@ -15,7 +15,7 @@ Row = dict[str, Any]
 MOST: Final = 20_000
 """Newest verdicts that are looked at."""
 JUDGED: Final = 8000
-"""Newest verdicts of the company that a page looks at: the call of each is looked up, to know its workload."""
+"""Newest verdicts that a page looks at, of a workload or, where the call of each is looked up, of the company."""
 _VERDICTS: LiteralString = """WITH said AS (
       SELECT DISTINCT ON (call_id) call_id, accepted FROM (
         (SELECT call_id, accepted, at FROM outcome WHERE at >= %(since)s AND accepted IS NOT NULL
@@ -42,48 +42,38 @@ def verdicts(conn: Connection[Any], since: datetime) -> list[Row]:
 
 _NEWEST: LiteralString = """newest AS MATERIALIZED (
       SELECT id, at, model, cost_usd, saved_usd, cache, status, coalesce(first_byte_ms, duration_ms, 0) AS ms, detail
-      FROM call WHERE workload = %(workload)s AND at >= %(since)s ORDER BY at DESC LIMIT %(most)s)"""
-"""Whatever they are, so that an index gives them: what is left out is left out of them."""
-_SEEN: LiteralString = (
+      FROM call WHERE workload = ANY(ARRAY[%(workload)s]) AND at >= %(since)s
+      ORDER BY workload, at DESC LIMIT %(most)s)"""
+"""Whatever they are, so that an index gives them: what is left out is left out of them. Of one workload, in an order
+that only the index by workload has: by time alone the calls of all others would be read to find those of a few."""
+_ANSWERS: LiteralString = (
     "WITH "
     + _NEWEST
     + """, mine AS (
-      SELECT id, at, model, cost_usd, ms, detail -> 'route' AS route FROM newest
-      WHERE status = 'ok' AND cache NOT IN ('exact', 'semantic') AND model IS NOT NULL AND detail ->> 'of' IS NULL)
+      SELECT id, at, model, cost_usd, saved_usd, ms, cache IN ('exact', 'semantic') AS cached,
+        detail -> 'route' AS route
+      FROM newest WHERE status = 'ok' AND detail ->> 'of' IS NULL)
     SELECT m.at, m.model, m.cost_usd::double precision AS cost, m.ms, coalesce(m.route ->> 'by', '') AS by,
-      coalesce(m.route ->> 'router', '') AS router, said.accepted
+      coalesce(m.route ->> 'router', '') AS router, said.accepted, m.cached, m.saved_usd, a.deployment, a.parts,
+      m.cost_usd + coalesce(
+        (SELECT sum(o.cost_usd) FROM call o
+         WHERE o.detail ->> 'of' = m.id::text AND o.detail ->> 'purpose' = 'cascade'), 0) AS cost_usd
     FROM mine m LEFT JOIN LATERAL (
-      SELECT accepted FROM outcome o WHERE o.call_id = m.id AND accepted IS NOT NULL ORDER BY at DESC LIMIT 1) said
-      ON true"""
+      SELECT deployment, parts FROM attempt
+      WHERE call_id = m.id AND outcome = 'ok' AND parts IS NOT NULL AND NOT m.cached
+      ORDER BY number DESC LIMIT 1) a ON true
+    LEFT JOIN LATERAL (
+      SELECT accepted FROM outcome o WHERE o.call_id = m.id AND accepted IS NOT NULL AND NOT m.cached
+      ORDER BY at DESC LIMIT 1) said ON true"""
 )
 SAMPLE: Final = 3000
 """Newest calls of a workload that are looked at."""
 
 
-def answered(conn: Connection[Any], workload: str, since: datetime) -> list[Row]:
-    """at, model, cost (US dollars), ms, by, router and accepted of those of the newest calls that a model answered."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_SEEN, {"workload": workload, "since": since, "most": SAMPLE}).fetchall()
-
-
-_ANSWERS: LiteralString = (
-    "WITH "
-    + _NEWEST
-    + """, mine AS (
-      SELECT id, cost_usd, saved_usd, cache IN ('exact', 'semantic') AS cached FROM newest
-      WHERE status = 'ok' AND detail ->> 'of' IS NULL)
-    SELECT m.cached, m.saved_usd, a.deployment, a.parts, m.cost_usd + coalesce(
-      (SELECT sum(o.cost_usd) FROM call o
-       WHERE o.detail ->> 'of' = m.id::text AND o.detail ->> 'purpose' = 'cascade'), 0) AS cost_usd
-    FROM mine m LEFT JOIN LATERAL (
-      SELECT deployment, parts FROM attempt WHERE call_id = m.id AND outcome = 'ok' AND parts IS NOT NULL
-      ORDER BY number DESC LIMIT 1) a ON NOT m.cached"""
-)
-
-
 def answers(conn: Connection[Any], workload: str, since: datetime) -> list[Row]:
-    """cached, saved_usd, deployment, parts ({class: [count, picodollars]} of the attempt that answered) and cost_usd of
-    the newest answers, with what a cascade checked them with."""
+    """The answers among the newest calls of a workload: at, model, cost (US dollars), ms, by, router, accepted, cached,
+    saved_usd, deployment and parts ({class: [count, picodollars]} of the attempt that answered), and cost_usd with what
+    a cascade checked them with. Of those from a cache nobody said anything, and no attempt gave them."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(_ANSWERS, {"workload": workload, "since": since, "most": SAMPLE}).fetchall()
 
@@ -93,12 +83,12 @@ def judged(conn: Connection[Any], workload: str, since: datetime, dimensions: li
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             """SELECT label, count(*) AS judged, count(*) FILTER (WHERE accepted) AS accepted FROM (
-                 SELECT DISTINCT ON (o.call_id, o.label) o.label, o.accepted FROM (
+                 SELECT DISTINCT ON (call_id, label) label, accepted FROM (
                    SELECT call_id, label, accepted, at FROM outcome
-                   WHERE at >= %(since)s AND accepted IS NOT NULL AND label = ANY(%(dimensions)s)
+                   WHERE workload = %(workload)s AND at >= %(since)s AND accepted IS NOT NULL
+                     AND label = ANY(%(dimensions)s)
                    ORDER BY at DESC LIMIT %(most)s) o
-                 JOIN call c ON c.id = o.call_id WHERE c.workload = %(workload)s
-                 ORDER BY o.call_id, o.label, o.at DESC) said GROUP BY 1""",
+                 ORDER BY call_id, label, at DESC) said GROUP BY 1""",
             {"workload": workload, "since": since, "dimensions": dimensions, "most": JUDGED},
         ).fetchall()
     return {row["label"]: (row["accepted"], row["judged"]) for row in rows}

@@ -99,26 +99,17 @@ def by_workload(conn: Connection[Any], since: datetime, until: datetime, workloa
     told last in that time, with all their calls, whenever these were."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
-            """WITH told AS (
-                 SELECT DISTINCT ON (o.ticket, t.workload) o.ticket, t.workload, o.accepted, o.at
-                 FROM outcome o JOIN ticket_call t ON t.call_id = o.call_id
-                 WHERE o.ticket IN (SELECT ticket FROM outcome WHERE ticket IS NOT NULL AND at >= %(since)s)
-                   AND (%(workload)s::text IS NULL OR t.workload = %(workload)s)
-                 ORDER BY o.ticket, t.workload, o.at DESC, o.id DESC),
-               sums AS (
-                 SELECT d.workload, d.ticket, d.accepted, count(c.call_id) FILTER (WHERE c.asked) AS calls,
-                   sum(c.cost_usd) AS cost_usd
-                 FROM told d JOIN ticket_call c USING (ticket, workload)
-                 WHERE d.at >= %(since)s AND d.at < %(until)s GROUP BY 1, 2, 3),
-               worth AS (
-                 SELECT DISTINCT ON (o.ticket, t.workload) o.ticket, t.workload, o.value_usd FROM outcome o
-                 JOIN ticket_call t ON t.call_id = o.call_id
-                 JOIN told d ON d.ticket = o.ticket AND d.workload = t.workload
-                 WHERE o.value_usd IS NOT NULL ORDER BY o.ticket, t.workload, o.at DESC, o.id DESC)
-               SELECT s.workload, count(*) FILTER (WHERE s.accepted) AS resolved,
-                 count(*) FILTER (WHERE NOT s.accepted) AS unresolved, sum(s.calls)::bigint AS calls,
-                 sum(s.cost_usd) AS cost_usd, coalesce(sum(s.cost_usd) FILTER (WHERE s.accepted), 0) AS resolved_usd,
-                 coalesce(sum(w.value_usd), 0) AS value_usd
-               FROM sums s LEFT JOIN worth w USING (ticket, workload) GROUP BY 1 ORDER BY 1""",
+            """WITH told AS MATERIALIZED (
+                 SELECT ticket, workload, accepted, value_usd FROM ticket_told
+                 WHERE at >= %(since)s AND at < %(until)s AND (%(workload)s::text IS NULL OR workload = %(workload)s)),
+               tickets AS (
+                 SELECT workload, count(*) FILTER (WHERE accepted) AS resolved,
+                   count(*) FILTER (WHERE NOT accepted) AS unresolved, coalesce(sum(value_usd), 0) AS value_usd
+                 FROM told GROUP BY 1)
+               SELECT workload, t.resolved, t.unresolved, s.calls, s.cost_usd, s.resolved_usd, t.value_usd
+               FROM tickets t JOIN (
+                 SELECT workload, count(*) FILTER (WHERE c.asked) AS calls, sum(c.cost_usd) AS cost_usd,
+                   coalesce(sum(c.cost_usd) FILTER (WHERE told.accepted), 0) AS resolved_usd
+                 FROM told JOIN ticket_call c USING (ticket, workload) GROUP BY 1) s USING (workload) ORDER BY 1""",
             {"since": since, "until": until, "workload": workload},
         ).fetchall()

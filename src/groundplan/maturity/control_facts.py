@@ -12,10 +12,9 @@ from psycopg import Connection
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog.model import ModelDoc, WorkloadDoc
-from groundplan.governance import store as changes
 from groundplan.governance.controls.model import Facts, SourceFacts
 from groundplan.maturity import store
-from groundplan.maturity.service import gather, sums_of
+from groundplan.maturity.service import gather, known
 from groundplan.release import units
 from groundplan.release.model import Current
 
@@ -27,16 +26,14 @@ def facts(
     conn: Connection[Any], current: Current, now: datetime, verified: tuple[datetime, int] | None = None
 ) -> list[Facts]:
     """Of every served workload, by name. `verified`: when the log was last found right, and its size then."""
-    settled = changes.changes(conn, ["applied"])
     common = _company(conn, current.blueprint, verified)
     grave = store.grave_findings(conn)
-    sums = sums_of(conn, now)
+    workloads = current.workspace.workloads
+    pairs = [(each, workloads[each.name]) for each in current.blueprint.workloads if each.name in workloads]
+    read = known(conn, current, [doc for _, doc in pairs], now)
     found: list[Facts] = []
-    for served in sorted(current.blueprint.workloads, key=lambda item: item.name):
-        doc = current.workspace.workloads.get(served.name)
-        if doc is None:
-            continue
-        known = gather(conn, current, doc, settled, now, sums)
+    for served, doc in sorted(pairs, key=lambda pair: pair[0].name):
+        evidence = gather(current, doc, read)
         subject = units.workload_subject(served.name)
         found.append(
             Facts(
@@ -44,21 +41,21 @@ def facts(
                 **common,
                 blueprint=current.blueprint.number,
                 served=True,
-                duties=known.duties_held,
-                fallbacks=known.fallbacks,
-                fallback_call=known.fallback_call,
+                duties=evidence.duties_held,
+                fallbacks=evidence.fallbacks,
+                fallback_call=evidence.fallback_call,
                 sources=tuple(
                     SourceFacts(each.name, each.owner_present, store.grave_of(grave, f"source/{each.name}"))
-                    for each in known.sources
+                    for each in evidence.sources
                 ),
-                calls=known.calls,
-                outcomes=known.outcomes,
-                approved_change=known.approved_change,
+                calls=evidence.calls,
+                outcomes=evidence.outcomes,
+                approved_change=evidence.approved_change,
                 grave_findings=store.grave_of(grave, subject),
                 stopped=store.stopped(conn, subject, now - STOPPED_WITHIN),
                 stale_keys=tuple(store.endless_keys(conn, served.name, now - KEY_AGE)),
                 accepted_by_active=_accepts(conn, current, doc),
-                audit_entry=known.logged_call,
+                audit_entry=evidence.logged_call,
             )
         )
     return found

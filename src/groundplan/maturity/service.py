@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,6 @@ from groundplan.governance import store as changes
 from groundplan.governance.model import Change
 from groundplan.identity import store as people
 from groundplan.ledger import proof_store
-from groundplan.ledger.proof_store import Kept
 from groundplan.maturity import store
 from groundplan.maturity.model import Evidence, Readiness, SourceEvidence
 from groundplan.maturity.score import score
@@ -25,44 +25,51 @@ from groundplan.release.model import Current
 WINDOW = timedelta(days=30)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is read once for several workloads, all of the last 30 days; the first of them counts whole."""
+
+    settled: list[Change]
+    proofs: Mapping[str, dict[str, Any]]
+    """By workload."""
+    duties: Mapping[str, frozenset[str]]
+    """Subject -> the duties that somebody who is here holds for it."""
+    sources: Mapping[str, dict[str, Any]]
+    """By name, of those that are in the database."""
+
+
 def readiness(conn: Connection[Any], current: Current, now: datetime, workload: str | None = None) -> list[Readiness]:
     """Scores of all declared workloads (or the named one), by name."""
-    settled = changes.changes(conn, ["applied"])
-    sums = sums_of(conn, now)
-    return [
-        score(gather(conn, current, doc, settled, now, sums))
-        for name, doc in current.workspace.workloads.items()
-        if workload in (None, name)
-    ]
+    docs = [doc for name, doc in current.workspace.workloads.items() if workload in (None, name)]
+    found = known(conn, current, docs, now)
+    return [score(gather(current, doc, found)) for doc in docs]
 
 
-def sums_of(conn: Connection[Any], now: datetime) -> dict[str, Kept]:
-    """What the ledger keeps of each workload's last 30 days; the first of them counts whole."""
-    return proof_store.kept(conn, proof_store.day_of(now - WINDOW))
-
-
-def gather(
-    conn: Connection[Any],
-    current: Current,
-    doc: WorkloadDoc,
-    settled: list[Change],
-    now: datetime,
-    sums: Mapping[str, Kept],
-) -> Evidence:
-    """What is known of one workload today; facts older than 30 days do not count. `sums` are `sums_of` now."""
-    blueprint = current.blueprint
-    served = next((item for item in blueprint.workloads if item.name == doc.name), None)
-    primary = served.deployments[0] if served and served.deployments else None
+def known(conn: Connection[Any], current: Current, docs: Sequence[WorkloadDoc], now: datetime) -> Known:
+    """What is known of these workloads today; facts older than 30 days do not count."""
     since = proof_store.day_of(now - WINDOW)
-    proofs = proof_store.proofs(conn, doc.name, primary, since, sums.get(doc.name))
-    held = _duties_held(conn, doc.name)
+    primaries = {doc.name: _primary(_served(current.blueprint, doc.name)) for doc in docs}
+    return Known(
+        settled=changes.changes(conn, ["applied"]),
+        proofs=proof_store.proofs(conn, primaries, since, proof_store.kept(conn, since)),
+        duties=_duties_held(conn),
+        sources=store.sources(conn, sorted({name for doc in docs for name in doc.sources})),
+    )
+
+
+def gather(current: Current, doc: WorkloadDoc, known: Known) -> Evidence:
+    """Of one workload of those that are `known`."""
+    blueprint = current.blueprint
+    served = _served(blueprint, doc.name)
+    proofs = known.proofs[doc.name]
+    held = known.duties.get(units.workload_subject(doc.name), frozenset()) | known.duties.get("company", frozenset())
     return Evidence(
         workload=doc.name,
         stage=doc.stage,
         served=served is not None,
         blueprint=blueprint.number,
         fallbacks=tuple(served.deployments[1:]) if served else (),
-        sources=_sources(conn, doc),
+        sources=_sources(known.sources, doc),
         own_budget_usd=_own_budget(blueprint, doc.name),
         price_sources=tuple(
             item.rates.source for item in blueprint.deployments if served and item.name in served.deployments
@@ -82,7 +89,7 @@ def gather(
         duties_held=held,
         duties_missing=tuple(duty for duty in DUTIES if duty not in held),
         declares=_declares(current, doc),
-        approved_change=_approved(blueprint, served, settled) if served else None,
+        approved_change=_approved(blueprint, served, known.settled) if served else None,
     )
 
 
@@ -95,13 +102,23 @@ def _declares(current: Current, doc: WorkloadDoc) -> frozenset[str]:
     return frozenset(found)
 
 
-def _duties_held(conn: Connection[Any], workload: str) -> frozenset[str]:
-    rows = [*people.duties(conn, units.workload_subject(workload)), *people.duties(conn, "company")]
-    return frozenset(row.duty for row in rows if row.person.active)
+def _served(blueprint: bp.Blueprint, workload: str) -> bp.Workload | None:
+    return next((item for item in blueprint.workloads if item.name == workload), None)
 
 
-def _sources(conn: Connection[Any], doc: WorkloadDoc) -> tuple[SourceEvidence, ...]:
-    known = store.sources(conn, list(doc.sources))
+def _primary(served: bp.Workload | None) -> str | None:
+    return served.deployments[0] if served and served.deployments else None
+
+
+def _duties_held(conn: Connection[Any]) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for row in people.duties(conn):
+        if row.person.active:
+            found.setdefault(row.subject, set()).add(row.duty)
+    return {subject: frozenset(duties) for subject, duties in found.items()}
+
+
+def _sources(known: Mapping[str, dict[str, Any]], doc: WorkloadDoc) -> tuple[SourceEvidence, ...]:
     missing = {"indexed": False, "findings": 0, "owner_present": False}
     return tuple(
         SourceEvidence(name, row["owner_present"], row["indexed"], row["findings"])

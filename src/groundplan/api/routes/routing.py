@@ -32,14 +32,16 @@ def trade_off(
     which of them none beats, and what is chosen now; what that choice saves, whether its floors of quality are kept,
     and what a cheaper place keeps from taking calls. Of its newest 3,000 calls."""
     now = services.clock.now()
+    since = now - timedelta(days=days)
     with services.transaction() as conn:
         blueprint = served.current_blueprint(conn)
         found = served.known_workload(blueprint, workload)
-        rows = route_store.answered(conn, workload, now - timedelta(days=days))
+        answers = route_store.answers(conn, workload, since)
         workspace = served.workspace_at(conn, blueprint.number)
-        choice = choices.choice(conn, blueprint, workspace, workload, now - timedelta(days=days))
+        choice = choices.choice(conn, blueprint, workspace, workload, since, answers)
+    rows = [row for row in answers if not row["cached"] and row["model"] is not None]
     seen = [_seen(row) for row in rows]
-    recent = [_seen(row) for row in rows if row["at"] >= now - TODAY]
+    recent = [one for row, one in zip(rows, seen, strict=True) if row["at"] >= now - TODAY]
     floors = workspace.workloads[workload].objectives.quality if workload in workspace.workloads else {}
     declared: dict[str, float] = {}
     risks: dict[str, str] = {}
