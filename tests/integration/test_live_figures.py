@@ -67,12 +67,14 @@ def test_what_was_folded_counts_as_well_and_what_is_long_ago_does_not(conn: Conn
     assert failing_sites(conn, datetime.now(UTC)) == frozenset()
 
 
-def call(conn: Conn, workload: str, at: datetime, status: str = "ok") -> None:
+def call(conn: Conn, workload: str, at: datetime, status: str = "ok") -> Any:
+    id = new_id()
     conn.execute(
         """INSERT INTO call (id, at, workload, endpoint, status, http_status, cost_usd, reserved_usd, blueprint, epoch,
              duration_ms, detail) VALUES (%s, %s, %s, 'chat', %s, 200, 0, 0, 1, %s, 1, '{}')""",
-        (new_id(), at, workload, status, new_id()),
+        (id, at, workload, status, new_id()),
     )
+    return id
 
 
 def test_calls_a_minute_are_those_of_the_last_one(conn: Conn, shipper: Conn) -> None:
@@ -84,9 +86,35 @@ def test_calls_a_minute_are_those_of_the_last_one(conn: Conn, shipper: Conn) -> 
     assert queries.calls_a_minute(conn, now) == {"assistant": 3.0, "search": 1.0}
 
 
-def test_of_many_calls_ten_seconds_are_counted(conn: Conn, shipper: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_calls_three_seconds_are_counted_without_the_one_that_is_arriving(
+    conn: Conn, shipper: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(queries, "MANY_AT_ONCE", 2)
     now = datetime.now(UTC)
-    for ago in (1, 2, 3, 20):
+    for ago in (0.5, 1.5, 2, 3.5, 4.5, 20):
         call(shipper, "assistant", now - timedelta(seconds=ago))
-    assert queries.calls_a_minute(conn, now) == {"assistant": 18.0}
+    assert queries.calls_a_minute(conn, now) == {"assistant": 60.0}
+
+
+def test_the_site_that_answers_is_that_of_the_newest_answer(conn: Conn, shipper: Conn) -> None:
+    """Also of a call that began long before, and among calls that a cache answered; what failed tells nothing."""
+    now = datetime.now(UTC)
+
+    def answered(workload: str, began: float, site: str, tried: float, outcome: str = "ok") -> None:
+        id = call(shipper, workload, now - timedelta(seconds=began))
+        shipper.execute(
+            """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, http_status,
+                 reserved_usd, cost_usd, usage, epoch, workload)
+               VALUES (%s, 0, %s, 'one', %s, 'acme/one', 'settled', %s, 200, 1, 0, '{}', %s, %s)""",
+            (id, now - timedelta(seconds=tried), site, outcome, new_id(), workload),
+        )
+
+    answered("assistant", 4, "cloud", 4)
+    answered("assistant", 45, "rack", 2)
+    answered("assistant", 1, "cloud", 1, "failed")
+    call(shipper, "assistant", now)
+    answered("search", 3, "cloud", 3)
+    answered("old", 20, "cloud", 20)
+    answered("unasked", 1, "cloud", 1)
+    found = queries.answering_sites(conn, ["assistant", "old", "search"], now - timedelta(seconds=10))
+    assert found == {"assistant": "rack", "search": "cloud"}

@@ -67,7 +67,8 @@ def _placed(conn: Connection[Any], days: Days, by: str, places: set[str]) -> Ite
         return rollup_store.placed(conn, by, days.since, days.until, sorted(places))
     kept = "blueprint" if by == "prompt" else by
     rows = rollup_store.calls_by(conn, ["workload", kept, "deployment", "site"], wanted(days.first, days.last))
-    prompts = {row["blueprint"]: _prompts(conn, row["blueprint"]) for row in rows} if by == "prompt" else {}
+    numbers = {row["blueprint"] for row in rows} if by == "prompt" else set()
+    prompts = {number: _prompts(conn, number) for number in numbers}
     return (
         {
             "workload": row["workload"], "deployment": row["deployment"], "site": row["site"],

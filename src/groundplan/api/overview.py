@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
@@ -29,13 +29,14 @@ LIVE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Today's figures by workload, and the routes of the last seconds."""
+    """Today's figures by workload, and what answers and fails in the last seconds."""
 
     cost: dict[str, str]
     calls: dict[str, int]
     p95: dict[str, float]
     per_minute: dict[str, float]
-    routes: list[dict[str, Any]]
+    serving: dict[str, str]
+    """The site where the newest answer came from, so that an outage shows with the first call that it moves."""
     failing: frozenset[str]
     """Sites whose newest attempt failed."""
 
@@ -57,17 +58,18 @@ class Picture:
 def picture(conn: Connection[Any], number: int, now: datetime) -> Picture:
     """The state of all workloads that are declared with blueprint `number`."""
     changes = governance.pending(conn)
+    workspace = workspace_at(conn, number)
     return Picture(
         blueprint=at(conn, number),
-        workspace=workspace_at(conn, number),
+        workspace=workspace,
         pending={change.subject: str(change.id) for change in changes},
         killed=frozenset(row["scope"] for row in store.kills(conn)),
         readiness={entry["workload"]: shares(entry) for entry in readiness_json(conn, now)},
-        figures=figures(conn, now),
+        figures=figures(conn, sorted(workspace.workloads), now),
     )
 
 
-def figures(conn: Connection[Any], now: datetime) -> Figures:
+def figures(conn: Connection[Any], workloads: Sequence[str], now: datetime) -> Figures:
     midnight = datetime.combine(now.date(), time(), UTC)
     today = queries.cost_summary(conn, CallFilter(since=midnight))["by_workload"]
     latencies = queries.latency(conn, CallFilter(since=midnight))
@@ -77,7 +79,7 @@ def figures(conn: Connection[Any], now: datetime) -> Figures:
         p95={row["workload"]: row["p95_ms"] for row in latencies},
         per_minute=queries.calls_a_minute(conn, now),
         failing=store.failing_sites(conn, now - timedelta(seconds=OUTAGE_SECONDS)),
-        routes=queries.recent_routes(conn, now - timedelta(seconds=LIVE_SECONDS)),
+        serving=queries.answering_sites(conn, workloads, now - timedelta(seconds=LIVE_SECONDS)),
     )
 
 
@@ -126,7 +128,7 @@ def workload_json(seen: Picture, doc: WorkloadDoc) -> dict[str, Any]:
         "deployments": chain,
         "site": sites.get(chain[0]) if chain else None,
         "fallback_sites": _distinct(sites[name] for name in chain[1:] if name in sites),
-        "serving_site": _serving_site(seen.figures, doc.name),
+        "serving_site": seen.figures.serving.get(doc.name),
         "cost_today_usd": seen.figures.cost.get(doc.name, format_usd(0)),
         "calls_today": seen.figures.calls.get(doc.name, 0),
         "p95_ms": seen.figures.p95.get(doc.name),
@@ -189,12 +191,6 @@ def why_not(placement: Placement | None, chosen_site: str | None) -> dict[str, s
             more = option.monthly - chosen.monthly
             found[option.site] = f"{'+' if more >= 0 else '-'}{short_usd(abs(more))}/month"
     return found
-
-
-def _serving_site(figures: Figures, workload: str) -> str | None:
-    """Where the newest answer came from, so that an outage shows with the first call that it moves."""
-    answered = [route for route in figures.routes if route["workload"] == workload and route["ok"]]
-    return str(max(answered, key=lambda route: route["last_ok"])["site"]) if answered else None
 
 
 def _distinct(names: Iterable[str]) -> list[str]:

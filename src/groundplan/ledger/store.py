@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -268,23 +269,30 @@ def daily_traffic(conn: Connection[Any], since: datetime) -> list[Row]:
     )
 
 
-def recent_routes(conn: Connection[Any], since: datetime) -> list[Row]:
-    """Attempts since then by workload and deployment: what answers, and what fails, right now."""
+def answering_sites(
+    conn: Connection[Any], workloads: Sequence[str], since: datetime, begun: datetime, most: int
+) -> list[Row]:
+    """(workload, site) of the newest attempt since then that answered, among the newest `most` calls of each workload
+    that came after `begun`."""
     return _rows(
         conn,
-        """SELECT workload, deployment, site, count(*) AS attempts, count(*) FILTER (WHERE outcome = 'ok') AS ok,
-             max(at) FILTER (WHERE outcome = 'ok') AS last_ok
-           FROM attempt WHERE at >= %(since)s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""",
-        {"since": since},
+        """SELECT w.workload, a.site FROM unnest(%(workloads)s::text[]) w(workload), LATERAL (
+             SELECT a.site FROM (
+               SELECT id FROM call WHERE workload = ANY(ARRAY[w.workload]) AND at >= %(begun)s
+               ORDER BY workload, at DESC LIMIT %(most)s) c
+             JOIN attempt a ON a.call_id = c.id WHERE a.outcome = 'ok' AND a.at >= %(since)s
+             ORDER BY a.at DESC LIMIT 1) a""",
+        {"workloads": list(workloads), "since": since, "begun": begun, "most": most},
     )
 
 
-def recent_calls(conn: Connection[Any], since: datetime) -> list[Row]:
-    """How many calls that were not refused, since then, by workload."""
+def recent_calls(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
+    """How many calls that were not refused, from `since` to before `until`, by workload."""
     return _rows(
         conn,
-        "SELECT workload, count(*) AS calls FROM call WHERE at >= %(since)s AND status <> 'refused' GROUP BY 1",
-        {"since": since},
+        """SELECT workload, count(*) AS calls FROM call
+           WHERE at >= %(since)s AND at < %(until)s AND status <> 'refused' GROUP BY 1""",
+        {"since": since, "until": until},
     )
 
 
