@@ -246,6 +246,7 @@ def compared(conn: psycopg.Connection[Any]) -> dict[str, dict[str, Any]]:
         "attempts": ("SELECT sum(cost_usd) FROM attempt", "SELECT sum(cost_usd) FROM part_hour"),
         "charges": ("SELECT sum(cost_usd) FROM charge", "SELECT sum(cost_usd) FROM charge_total"),
         "people": ("SELECT sum(cost_usd) FROM call WHERE status <> 'refused'", "SELECT sum(cost_usd) FROM person_day"),
+        "keys": ("SELECT sum(cost_usd) FROM call WHERE status <> 'refused'", "SELECT sum(cost_usd) FROM key_day"),
         "documents": (
             "SELECT sum(cost_usd) FROM call WHERE status <> 'refused'", "SELECT sum(cost_usd) FROM document_day",
         ),

@@ -19,13 +19,14 @@ from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.core.money import to_decimal
 from groundplan.gateway.journal import ledger_store
-from groundplan.ledger import rollup_store
+from groundplan.ledger import minute_store, rollup_store
 from groundplan.testing.database import Database
 
 Conn = psycopg.Connection[Any]
 START = datetime(2026, 11, 1, 22, tzinfo=UTC)
 EPOCHS = [new_id() for _ in range(3)]
 PEOPLE = [None, new_id(), new_id()]
+KEYS = [new_id(), None, new_id()]
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,10 @@ def rows(made: list[Fact]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]
         detail: dict[str, Any] = {"sources": [[f"document-{n}", "a.md", 1, 2] for n in range(fact.sources)]}
         if fact.feature:
             detail["feature"] = fact.feature
-        person = PEOPLE[fact.person]
         calls.append(
-            (id, at, fact.workload, person, None, "team", "chat", fact.status, 200, None, "acme/m", "own", "rack",
-             cost, cost, 3, 2, "none", 1, EPOCHS[fact.epoch], fact.demo, 12.5, 3.5, detail, 0, to_decimal(fact.cached))
+            (id, at, fact.workload, PEOPLE[fact.person], KEYS[fact.person], "team", "chat", fact.status, 200, None,
+             "acme/m", "own", "rack", cost, cost, 3, 2, "none" if fact.cached % 2 else "exact", 1, EPOCHS[fact.epoch],
+             fact.demo, 12.5, 3.5, detail, 0, to_decimal(fact.cached))
         )  # fmt: skip
         settled.append(_attempt(id, at, fact, "settled", cost, made_of(fact)))
         if fact.opened_first:
@@ -205,8 +206,8 @@ def check_months(conn: Conn) -> None:
 
 
 def check_places(conn: Conn, begin: datetime, end: datetime) -> None:
-    """Tokens and people of a place as the calls tell; of documents, all tokens of them."""
-    where = "FROM call WHERE status <> 'refused' AND at >= %s AND at < %s"
+    """Tokens and people of a place as the calls tell that a cache did not answer; of documents, all tokens of them."""
+    where = "FROM call WHERE status <> 'refused' AND cache = 'none' AND at >= %s AND at < %s"
     people = conn.execute(
         f"""SELECT workload, coalesce((SELECT email FROM person p WHERE p.id = person_id), ''),
               sum(prompt_tokens + completion_tokens), count(*) {where} GROUP BY 1, 2""".encode(),
@@ -239,6 +240,31 @@ def check_times(conn: Conn) -> None:
     assert row is not None
     expected = {"first": row[0], "first demo": row[1], "whole": row[0]}
     assert dict(rows) == {what: calls for what, calls in expected.items() if calls}
+
+
+def check_keys_and_hours(conn: Conn) -> None:
+    """What calls of each key cost, and the hours by which what is usual is told."""
+    expected = conn.execute(
+        """SELECT workload, coalesce(key_id, %s), (at AT TIME ZONE 'UTC')::date, count(*), sum(cost_usd) FROM call
+           WHERE status <> 'refused' GROUP BY 1, 2, 3""",
+        (rollup_store.NOBODY,),
+    ).fetchall()
+    found = conn.execute(
+        """SELECT workload, key, (hour AT TIME ZONE 'UTC')::date, sum(calls)::bigint, sum(cost_usd) FROM (
+             SELECT workload, key, hour, calls, cost_usd FROM key_day
+             UNION ALL SELECT workload, key, hour, calls, cost_usd FROM person_delta) k GROUP BY 1, 2, 3"""
+    ).fetchall()
+    assert set(found) == set(expected)
+    ends = START, START + timedelta(hours=20)
+    hours = conn.execute(
+        """SELECT date_trunc('hour', at, 'UTC'), workload, count(*) FILTER (WHERE status <> 'refused'), sum(cost_usd),
+             sum(prompt_tokens + completion_tokens), count(*) FILTER (WHERE cache = 'exact' AND status = 'ok')
+           FROM call WHERE at >= %s AND at < %s GROUP BY 1, 2""",
+        ends,
+    ).fetchall()
+    told = minute_store.hours(conn, *ends)
+    assert {tuple(row.values())[:6] for row in told} == set(hours)
+    assert all(row["by_model"] == {"acme/m": row["calls"]} for row in told)
 
 
 def check_what_gateways_ask(conn: Conn) -> None:
@@ -308,6 +334,7 @@ def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tu
     assert rollup_store.charged(conn) == {(budget, period): usd for budget, period, usd in charges}
     check_what_gateways_ask(conn)
     check_times(conn)
+    check_keys_and_hours(conn)
 
 
 def _usd(found: list[dict[str, Any]]) -> Decimal:

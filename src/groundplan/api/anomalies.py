@@ -21,7 +21,7 @@ from groundplan.economics.anomaly.cause import Slice, causes, told
 from groundplan.economics.anomaly.detect import WINDOW, Baseline, detect
 from groundplan.economics.anomaly.loop import Loop
 from groundplan.economics.anomaly.model import Alarm, Hour, Minute
-from groundplan.ledger import finding_store, minute_store, rollup_store
+from groundplan.ledger import finding_store, minute_store
 from groundplan.ledger.finding import Finding
 
 KIND = "cost.anomaly"
@@ -140,20 +140,10 @@ def _history(conn: Connection[Any], until: datetime) -> Usual:
     if place in _usual and _usual[place][0] == until:
         return _usual[place][1]
     since = until - HISTORY
-    wanted = {"since": since, "until": until, "workload": None, "status": None, "deployment": None, "demo": None}
-    rows = rollup_store.calls_by(conn, ["hour", "workload", "model"], wanted)
     hours: dict[str, dict[datetime, Hour]] = {}
-    for row in rows:
-        calls = int(row["calls"] or 0)
-        mine = hours.setdefault(row["workload"], {})
-        hour = mine.get(row["hour"]) or Hour(row["hour"], 0, 0, 0, 0, {})
-        mine[row["hour"]] = Hour(
-            hour.at,
-            hour.calls + calls,
-            hour.cost + from_decimal(row["cost_usd"]),
-            hour.tokens + int(row["prompt_tokens"] + row["completion_tokens"]),
-            hour.cached + int(row["cached"] or 0),
-            {**hour.by_model, row["model"] or "cache": calls},
+    for row in minute_store.hours(conn, since, until):
+        hours.setdefault(row["workload"], {})[row["hour"]] = Hour(
+            row["hour"], row["calls"], from_decimal(row["cost_usd"]), row["tokens"], row["cached"], row["by_model"]
         )
     made = Usual(
         {name: Baseline(_whole(mine, until)) for name, mine in hours.items()},

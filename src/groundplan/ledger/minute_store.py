@@ -25,6 +25,25 @@ def minutes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row
     )
 
 
+def hours(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
+    """(hour, workload, calls, cost_usd, tokens, cached, by_model) of whole hours, from their sums; refused calls cost
+    nothing and are not counted. `by_model`: its calls, those of no model as `cache`."""
+    return _rows(
+        conn,
+        """WITH by_model AS (
+             SELECT hour, workload, coalesce(nullif(model, ''), 'cache') AS model,
+               coalesce(sum(calls) FILTER (WHERE status <> 'refused'), 0)::bigint AS calls, sum(cost_usd) AS cost_usd,
+               sum(prompt_tokens + completion_tokens)::bigint AS tokens,
+               coalesce(sum(calls) FILTER (WHERE cache IN ('exact', 'semantic') AND status = 'ok'), 0)::bigint AS cached
+             FROM (SELECT * FROM call_hour UNION ALL SELECT * FROM call_delta) c
+             WHERE hour >= %(since)s AND hour < %(until)s GROUP BY 1, 2, 3)
+           SELECT hour, workload, sum(calls)::bigint AS calls, sum(cost_usd) AS cost_usd, sum(tokens)::bigint AS tokens,
+             sum(cached)::bigint AS cached, jsonb_object_agg(model, calls) AS by_model
+           FROM by_model GROUP BY 1, 2""",
+        {"since": since, "until": until},
+    )
+
+
 def busiest(conn: Connection[Any], since: datetime, until: datetime) -> dict[str, float]:
     """key -> calls of its busiest minute in that time."""
     rows = _rows(
@@ -42,7 +61,7 @@ def busiest_of_last_day(conn: Connection[Any], keys: list[str], since: datetime,
     rows = _rows(
         conn,
         """WITH days AS (
-             SELECT key, hour FROM person_day WHERE key = ANY(%(keys)s::uuid[]) AND hour >= %(since)s
+             SELECT key, hour FROM key_day WHERE key = ANY(%(keys)s::uuid[]) AND hour >= %(since)s
                AND hour < date_trunc('day', %(until)s::timestamptz, 'UTC')
              UNION ALL
              SELECT key, hour FROM person_delta WHERE key = ANY(%(keys)s::uuid[]) AND hour >= %(since)s
@@ -61,7 +80,7 @@ def known_keys(conn: Connection[Any], since: datetime, until: datetime) -> set[t
     """(workload, key) of whoever made a call on one of these days."""
     rows = _rows(
         conn,
-        """SELECT DISTINCT workload, key::text AS key FROM person_day WHERE hour >= %(since)s AND hour < %(until)s
+        """SELECT DISTINCT workload, key::text AS key FROM key_day WHERE hour >= %(since)s AND hour < %(until)s
            UNION SELECT DISTINCT workload, key::text FROM person_delta WHERE hour >= %(since)s AND hour < %(until)s""",
         {"since": since, "until": until},
     )
