@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ class Setup:
     primary: ScriptedModel
     fallback: ScriptedModel
     key: str
+    primary_port: int
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             stack.apply(blueprint(1, places, [assistant]))
             stack.start()
             await stack.ready()
-            yield Setup(stack, primary, fallback, stack.key())
+            yield Setup(stack, primary, fallback, stack.key(), one)
 
 
 async def test_a_json_answer_carries_what_it_cost_and_where_it_came_from(setup: Setup) -> None:
@@ -69,6 +71,24 @@ async def test_a_json_answer_carries_what_it_cost_and_where_it_came_from(setup: 
     assert reply.headers["groundplan-cost-usd"] == facts["cost_usd"]
     assert reply.headers["groundplan-site"] == "site-primary"
     assert reply.json["usage"]["completion_tokens"] == 7
+
+
+async def test_a_smaller_budget_holds_at_once_and_what_remains_is_of_it(setup: Setup) -> None:
+    """Also where this worker holds enough of what it was before to go on for a while without asking."""
+    stack, port = setup.stack, setup.primary_port
+    setup.primary.script = Script(tokens=7)
+    assert (await stack.chat(setup.key)).status == 200
+    places, declared = [deployment("primary", port)], [workload("assistant", ["primary"])]
+    stack.apply(blueprint(2, places, declared, limit=PICO // 10))
+    await stack.ready(2)
+    reply = await stack.chat(setup.key)
+    assert reply.json["groundplan"]["blueprint"] == 2
+    assert Decimal("0.09") < Decimal(reply.json["groundplan"]["budget_remaining_usd"]) < Decimal("0.1")
+    stack.apply(blueprint(3, places, declared, limit=0))
+    await stack.ready(3)
+    refused = await stack.chat(setup.key)
+    assert (refused.status, refused.code) == (429, "budget_exhausted")
+    assert refused.json["error"]["remaining_usd"] == "0.000000000000"
 
 
 async def test_the_openai_client_is_content(setup: Setup) -> None:

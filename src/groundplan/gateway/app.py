@@ -196,6 +196,7 @@ def _gateway(
     gateway.routes = Routes(home.root / "routers")
     live.health = lambda: told_health(gateway.health, loop.time())
     live.on_policy = lambda policy: heed(gateway, policy)
+    live.on_blueprint = lambda catalog: leases.declare(catalog.blueprint.budgets, catalog.number)
     parts.callback(answers.close)
     parts.callback(targets.close)
     for part in (live, journal, leases):

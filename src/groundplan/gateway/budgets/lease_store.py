@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
@@ -137,6 +137,17 @@ class LeaseClient:
             if left <= 0 or not await self._wait_for(account, charge.period, charge.amount, left):
                 return short
         return None
+
+    def declare(self, budgets: Iterable[Budget], blueprint: int) -> None:
+        """A blueprint is taken up. What is held of a budget that is smaller now is given back: the next call asks
+        anew."""
+        by_name = {budget.name: budget for budget in budgets}
+        for key, account in self._accounts.items():
+            if (budget := by_name.get(key[0])) is not None and not is_quota(key[0]):
+                smaller = budget.limit < account.declared.limit
+                account.declare(budget, blueprint)
+                if smaller:
+                    self._start_giving(key)
 
     async def learn(self) -> None:
         """Book what came to this worker by another way than its own asking. Raises psycopg.Error, TimeoutError.

@@ -77,7 +77,7 @@ _MEMBERS = """WITH RECURSIVE inside(name, id) AS (
   SELECT inside.name, p.id::text FROM inside JOIN membership m ON m.group_id = inside.id
     JOIN person p ON p.id = m.person_id WHERE p.active"""
 _BLUEPRINT = "SELECT number, body, signature FROM blueprint WHERE number = %s"
-_BUDGETS = "SELECT budget, period, limit_usd - granted_usd FROM budget_period WHERE budget = ANY(%s)"
+_BUDGETS = "SELECT budget, period, granted_usd FROM budget_period WHERE budget = ANY(%s)"
 _CALLS = "SELECT workload, calls FROM calls_made(%s, %s, %s)"
 _EXPERIMENTS = """SELECT id::text, name, workload, type, candidate, judge, share, split, budget_usd FROM experiment
     WHERE state = 'running' AND until > now()"""
@@ -100,6 +100,8 @@ class LiveView:
         """Breakers that are not closed, by deployment."""
         self.on_policy: Callable[[Policy], None] | None = None
         """Told of each policy as it is taken up, so that nothing is stopped and let run again unseen."""
+        self.on_blueprint: Callable[[Catalog], None] | None = None
+        """Told of each blueprint as it is taken up."""
         self._told_health: dict[str, str] = {}
         self._url = url
         self._home = home
@@ -113,7 +115,8 @@ class LiveView:
         self._own_stops: dict[str, set[str]] = {}
         """What this worker stopped itself, with the ids of the calls that are why."""
         self._slow_at = float("-inf")
-        self._unspent: dict[tuple[str, str], tuple[int, int]] = {}
+        self._taken: dict[tuple[str, str], tuple[int, int]] = {}
+        """What others hold or have spent of a budget, and what this worker had spent then."""
         self._calls: dict[str, int] = {}
         self._own_calls: dict[str, int] = {}
         self._users: dict[str, set[str]] = {}
@@ -130,8 +133,8 @@ class LiveView:
     def remaining(self, budget: Budget, period: str) -> int:
         """Picodollars of the budget that nobody has spent, as last seen, less what this worker spent since."""
         spent = self._slices.spent(budget.name, period)
-        known = self._unspent.get((budget.name, period))
-        return budget.limit - spent if known is None else known[0] - (spent - known[1])
+        taken = self._taken.get((budget.name, period))
+        return budget.limit - spent if taken is None else budget.limit - taken[0] - (spent - taken[1])
 
     def used(self, workload: str, person: str, now: float) -> tuple[int, int]:
         """Calls of the day of `now` (seconds since the epoch), and people, with `person`."""
@@ -295,6 +298,8 @@ class LiveView:
                 await self._load_policy(connection, newer)
             self.catalog = newer
             self._slow_at = float("-inf")
+            if self.on_blueprint is not None:
+                self.on_blueprint(newer)
 
     async def _tell_health(self, connection: Connection) -> None:
         """Publish how this worker sees the deployments, where it has changed."""
@@ -309,11 +314,11 @@ class LiveView:
         names = [budget.name for budget in self.catalog.blueprint.budgets]
         names += [key.budget.name for key in self.policy.keys.values() if key.budget is not None]
         rows = await (await connection.execute(_BUDGETS, (names,))).fetchall()
-        unspent = {}
-        for budget, period, unheld in rows:
+        taken = {}
+        for budget, period, granted in rows:
             own = self._slices.available(budget, period) + self._slices.reserved(budget, period)
-            unspent[budget, period] = (from_decimal(unheld) + own, self._slices.spent(budget, period))
-        self._unspent = unspent
+            taken[budget, period] = (from_decimal(granted) - own, self._slices.spent(budget, period))
+        self._taken = taken
 
     async def _load_quotas(self, connection: Connection) -> None:
         """Calls and people of workloads with a limit, of all other workers; exact to a second or so."""
