@@ -1,4 +1,4 @@
-"""What takes something away exits with 69 while a gateway may still go by what was."""
+"""What takes something away, or lets it run, exits with 69 while a gateway may still go by what was."""
 
 from __future__ import annotations
 
@@ -35,13 +35,19 @@ class Answering:
         ["groups", "leave", "staff", "ana@acme.example"],
         ["policy", "end", "01a2"],
         ["cache", "clear", "--workload", "assistant"],
+        ["policy", "approve", "01a2"],
+        ["experiments", "start", "assistant", "small", "--budget", "1", "--reason", "cheaper"],
+        ["experiments", "approve", "01a2"],
+        ["experiments", "stop", "01a2"],
     ],
 )
-def test_a_command_that_ends_something_says_whether_it_has_ended(
+def test_a_command_says_whether_every_gateway_goes_by_it(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], complete: bool
 ) -> None:
     effective = {"complete": complete, "acknowledged": [], "waiting": [] if complete else WAITING}
-    monkeypatch.setattr(ControlClient, "connect", lambda _: Answering({"effective": effective}))
+    monkeypatch.setattr(
+        ControlClient, "connect", lambda _: Answering({"effective": effective, "id": "01a2", "state": "runs"})
+    )
     told = CliRunner().invoke(app, arguments)
     assert told.exit_code == (0 if complete else 69)
     assert ("effective at every gateway" if complete else "may serve until 2026-01-01T00:00:30Z") in told.stdout

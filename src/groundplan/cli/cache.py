@@ -8,7 +8,7 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.group import command_group
-from groundplan.cli.keys import tell_ended
+from groundplan.cli.keys import tell_effective
 from groundplan.cli.options import HomeOption, JsonOption
 
 app = command_group("Answers that are given again to the same request.")
@@ -22,4 +22,4 @@ def clear(
 ) -> None:
     """Forget what a workload answered before. Exit 69 where some gateway has not acknowledged it yet."""
     value = ControlClient.connect(home).post("/api/cache/clear", {"workload": workload})
-    tell_ended(f"answers of {workload} are cleared", value, as_json)
+    tell_effective(f"answers of {workload} are cleared", value, as_json)

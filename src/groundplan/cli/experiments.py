@@ -8,10 +8,9 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.group import command_group
-from groundplan.cli.keys import effective_text
+from groundplan.cli.keys import tell_effective
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
-from groundplan.core.errors import Unavailable
 
 app = command_group("Try another deployment: shadow, A/B, replay.")
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; it stands in the audit log.")]
@@ -80,7 +79,8 @@ def start(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Try CANDIDATE on calls of WORKLOAD; in production somebody else must approve it first."""
+    """Try CANDIDATE on calls of WORKLOAD; in production somebody else must approve it first. Exit 69 where some gateway
+    has not begun yet."""
     type = "ab" if ab else "shadow"
     body: dict[str, Any] = {
         "workload": workload, "candidate": candidate, "type": type, "name": name or f"{type}-{candidate}"[:63],
@@ -90,16 +90,16 @@ def start(
     value = ControlClient.connect(home).post("/api/experiments", body)
     if value["state"] == "asked":
         text = f"experiment {value['id']} waits for somebody else with the duty product or business of {workload}"
+        emit(value, as_json, text)
     else:
-        text = effective_text(f"experiment {value['id']} runs", value["effective"])
-    emit(value, as_json, text)
+        tell_effective(f"experiment {value['id']} runs", value, as_json)
 
 
 @app.command()
 def approve(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Let an experiment run that somebody else asked for."""
+    """Let an experiment run that somebody else asked for. Exit 69 where some gateway has not begun yet."""
     value = ControlClient.connect(home).post(f"/api/experiments/{id}/approve", {"reason": reason})
-    emit(value, as_json, effective_text(f"experiment {id} runs", value["effective"]))
+    tell_effective(f"experiment {id} runs", value, as_json)
 
 
 @app.command()
@@ -113,9 +113,7 @@ def refuse(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, a
 def stop(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
     """End an experiment now. Exit 69 where some gateway has not acknowledged it yet."""
     value = ControlClient.connect(home).post(f"/api/experiments/{id}/stop", {"reason": reason})
-    emit(value, as_json, effective_text(f"experiment {id} has ended", value["effective"]))
-    if not value["effective"]["complete"]:
-        raise typer.Exit(Unavailable.exit_code)
+    tell_effective(f"experiment {id} has ended", value, as_json)
 
 
 @app.command()

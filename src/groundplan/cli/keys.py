@@ -91,19 +91,19 @@ def _terms(key: dict[str, Any]) -> str:
 def revoke(key_id: KeyArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Stop a key, and say which gateways have taken note. Exit 69 where some gateway has not yet."""
     value = ControlClient.connect(home).delete(f"/api/keys/{key_id}")
-    tell_ended(f"key {key_id} is revoked", value, as_json)
+    tell_effective(f"key {key_id} is revoked", value, as_json)
 
 
-def tell_ended(what: str, value: dict[str, Any], as_json: bool) -> None:
-    """Tell what was taken away. Exits 69 while some gateway may still go by what was: a script must not take it for
-    done."""
+def tell_effective(what: str, value: dict[str, Any], as_json: bool) -> None:
+    """Tell what gateways are to go by from now on. Exits 69 while some may still go by what was: a script must not take
+    it for done."""
     emit(value, as_json, effective_text(what, value["effective"]))
     if not value["effective"]["complete"]:
         raise typer.Exit(Unavailable.exit_code)
 
 
 def effective_text(what: str, effective: dict[str, object]) -> str:
-    """One sentence on whether something stopped is stopped everywhere yet."""
+    """One sentence on whether something holds at every gateway yet."""
     if effective.get("complete"):
         return f"{what}, effective at every gateway"
     waiting = effective.get("waiting") or []

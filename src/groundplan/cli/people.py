@@ -12,7 +12,7 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.group import command_group
-from groundplan.cli.keys import tell_ended
+from groundplan.cli.keys import tell_effective
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 
@@ -88,7 +88,7 @@ def person_leaves(
 ) -> None:
     """Somebody has left: all their permissions, sessions and keys end. Exit 69 where some gateway has not heard yet."""
     value = ControlClient.connect(home).delete(f"/api/people/{email}")
-    tell_ended(f"{email} has left", value, as_json)
+    tell_effective(f"{email} has left", value, as_json)
 
 
 @groups.command("list")
@@ -129,4 +129,4 @@ def leave(group: GroupArgument, member: MemberArgument, home: HomeOption = None,
     """Take MEMBER out of GROUP: the next retrieval no longer sees what only GROUP may read. Exit 69 where some gateway
     has not heard yet."""
     value = ControlClient.connect(home).delete(f"/api/groups/{group}/members/{member}")
-    tell_ended(f"{member} is out of {group}", value, as_json)
+    tell_effective(f"{member} is out of {group}", value, as_json)

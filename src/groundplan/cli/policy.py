@@ -12,7 +12,7 @@ from groundplan.catalog.units import duration_ms
 from groundplan.cli.client import ControlClient
 from groundplan.cli.files import read_given_text
 from groundplan.cli.group import command_group
-from groundplan.cli.keys import effective_text, tell_ended
+from groundplan.cli.keys import tell_effective
 from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
@@ -146,10 +146,13 @@ def exceptions(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def approve(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Approve an exception that somebody else asked for."""
+    """Approve an exception that somebody else asked for. Exit 69 where some gateway does not know it yet."""
     value = ControlClient.connect(home).post(f"/api/policies/exceptions/{id}/approve", {"reason": reason})
-    waits = f"agreed to; exception {id} waits for {' and '.join(value['waits_for']) or 'more people'}"
-    emit(value, as_json, effective_text(f"exception {id} holds", value["effective"]) if value["effective"] else waits)
+    if value["effective"]:
+        tell_effective(f"exception {id} holds", value, as_json)
+        return
+    waits = " and ".join(value["waits_for"]) or "more people"
+    emit(value, as_json, f"agreed to; exception {id} waits for {waits}")
 
 
 @app.command()
@@ -163,4 +166,4 @@ def refuse(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, a
 def end(id: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Withdraw an exception. Exit 69 where some gateway has not heard yet."""
     value = ControlClient.connect(home).post(f"/api/policies/exceptions/{id}/end", {"reason": ""})
-    tell_ended(f"exception {id} has ended", value, as_json)
+    tell_effective(f"exception {id} has ended", value, as_json)
