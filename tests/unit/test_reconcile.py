@@ -176,7 +176,7 @@ def test_a_usage_export_is_valued_as_the_ledger_charges() -> None:
     result = reconcile(bill(text), [attempt(1000, 100, "claude")], RATES)
     assert kinds(result) == {"tokens": "0.0015", "bill_line_without_call": "0.00003"}
     assert any("tokens and no amounts" in note for note in result.notes)
-    assert any("1 lines are for models without a price" in note for note in result.notes)
+    assert any("1 line for models without a price" in note for note in result.notes)
 
 
 def test_a_usage_export_with_requests_says_how_many() -> None:

@@ -18,6 +18,7 @@ from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
 from groundplan.core.errors import TooLarge
+from groundplan.core.words import counted
 
 MAX_BYTES = 16 << 20
 ROWS_SHOWN = 40
@@ -120,9 +121,9 @@ def told(value: dict[str, Any]) -> str:
     """The comparison for people: columns, totals, explanations that add up, the places one by one."""
     days = f", {value['from']} to {value['to']}" if value["from"] else ""
     lines = [
-        f"{value['file']}: {value['lines']} lines, {value['format']}{days}",
+        f"{value['file']}: {counted(value['lines'], 'line')}, {value['format']}{days}",
         "columns: " + ", ".join(f"{role}={name}" for role, name in value["columns"].items()),
-        f"{value['attempts']} attempts of the ledger, {value['matched_by_id']} named by the bill",
+        f"{counted(value['attempts'], 'attempt')} of the ledger, {value['matched_by_id']} named by the bill",
         "",
         table(
             ("", "USD"),
@@ -140,7 +141,7 @@ def told(value: dict[str, Any]) -> str:
         ]
         lines += ["", table(("beside the calls", "bill", "allocated", "difference", ""), found)]
     hidden = len(value["rows"]) + value["rows_left_out"] - ROWS_SHOWN
-    lines += [f"{hidden} more places: --json"] if hidden > 0 else []
+    lines += [f"{counted(hidden, 'more place')}: --json"] if hidden > 0 else []
     left = value["left_out"]
     if left["attempts"]:
         lines.append(

@@ -16,6 +16,7 @@ from uuid import UUID
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
+from groundplan.core.words import counted
 from groundplan.economics.bill import Bill, Line
 from groundplan.economics.explain_gap import Part, Side, parts, value_of_tokens
 from groundplan.economics.prices.currency import Dated
@@ -183,13 +184,14 @@ class _Work:
 
     def notes(self) -> list[str]:
         found = [
-            f"{count} lines in {currency} have no rate: say --rate {currency}=USD, or declare its rates at the company"
+            f"{counted(count, 'line')} in {currency} left out, since it has no rate: say --rate {currency}=USD, or"
+            " declare its rates at the company"
             for currency, count in self.unpriced.items()
         ]
         if self.usage_only:
             found.append("the file has tokens and no amounts: they are valued as the ledger charges them")
         if self.unvalued:
-            found.append(f"{self.unvalued} lines are for models without a price here, and count as nothing")
+            found.append(f"{counted(self.unvalued, 'line')} for models without a price here: counted as nothing")
         return found
 
     def compare(self, lines: Sequence[Line], attempts: Sequence[Attempt], *, model: str | None) -> None:
