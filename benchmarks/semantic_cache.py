@@ -44,24 +44,29 @@ from benchmarks.provenance import commit, machine
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.settings import load_settings
 from groundplan.economics.semantic import accept, tune
-from groundplan.economics.semantic.accept import Verdict
-from groundplan.economics.semantic.likeness import Vector, content
+from groundplan.economics.semantic.accept import Acceptance, Verdict
+from groundplan.economics.semantic.likeness import Said, Vector, cosine
 from groundplan.economics.semantic.pairs import Pair, read_pairs
-from groundplan.economics.semantic.reading import read
-from groundplan.economics.semantic.synonyms import say_the_same
+from groundplan.economics.semantic.reading import Reading, read
+from groundplan.economics.semantic.synonyms import said_where
 from groundplan.economics.semantic.traps import KINDS, trap
+from groundplan.economics.semantic.vocabulary import FILLERS, QUANTIFIERS, STOP
 from groundplan.gateway.caching.meaning import QUESTION
+from groundplan.knowledge.embedding.encoder import coarse
 from groundplan.knowledge.embedding.openvino_encoder import load
 
 PAIRS: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("semantic_pairs.py")))
 """The generator beside this file, however this one was started."""
 REPLACED = "thing"
 """Traps that are told by themselves: a long paraphrase in which a word that both texts have became any other one."""
+_DENIED = re.compile(r"\b(?:not|never|cannot|without)\b|n['’]t\b", re.IGNORECASE)
+NO_THINGS = STOP | FILLERS | QUANTIFIERS.keys()
+PARTS = 5
 ARTIFACT = Path(accept.__file__).with_name("acceptance.json")
 
 
 class Texts:
-    """Embeddings of texts and words, each made once."""
+    """Embeddings of texts, and of words alone, each made once."""
 
     def __init__(self) -> None:
         folder = load_settings().models / "all-minilm-l6-v2"
@@ -70,6 +75,7 @@ class Texts:
             raise Invalid(f"the embedding model is not in {folder}", code="data_absent", hint=hint)
         self._encoder = load(folder)
         self._known: dict[str, Vector] = {}
+        self._said: dict[str, Said] = {}
 
     def learn(self, texts: Sequence[str]) -> None:
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
@@ -79,13 +85,14 @@ class Texts:
     def of(self, text: str) -> Vector:
         return self._known[text]
 
-
-def embedded(pairs: Sequence[Pair]) -> tuple[Texts, list[float]]:
-    """Embeddings of all pairs and their words, and how alike each pair is: 0 for what is too long to be compared."""
-    texts, compared = Texts(), [pair for pair in pairs if comparable(pair)]
-    texts.learn([text for pair in compared for text in (pair.a, pair.b)])
-    texts.learn([word for pair in compared for text in (pair.a, pair.b) for word in content(read(text))])
-    return texts, [float(texts.of(pair.a) @ texts.of(pair.b)) if comparable(pair) else 0.0 for pair in pairs]
+    def said(self, text: str) -> Said:
+        """A text as the gateway knows it: its words' embeddings as the search service tells them."""
+        if text not in self._said:
+            reading = read(text)
+            (spoken,) = self._encoder.embed_words([text], [reading.places])
+            words = np.frombuffer(coarse(spoken.words), dtype=np.int8).reshape(-1, len(spoken.vector))
+            self._said[text] = Said(reading, spoken.vector, words)
+        return self._said[text]
 
 
 def comparable(pair: Pair) -> bool:
@@ -93,18 +100,17 @@ def comparable(pair: Pair) -> bool:
     return max(len(pair.a), len(pair.b)) <= QUESTION
 
 
-def measure(pairs: Sequence[Pair], bound: float) -> dict[str, Any]:
+def measure(pairs: Sequence[Pair], bound: float, texts: Texts | None = None) -> dict[str, Any]:
     """Figures of pairs under the acceptance that ships."""
-    acceptance = accept.shipped()
+    return judged(accept.shipped(), pairs, bound, texts or Texts())
+
+
+def judged(acceptance: Acceptance, pairs: Sequence[Pair], bound: float, texts: Texts) -> dict[str, Any]:
+    """Figures of pairs under any acceptance."""
     threshold = acceptance.threshold(bound)
-    texts, cosines = embedded(pairs)
+    said = [(texts.said(pair.a), texts.said(pair.b)) if comparable(pair) else None for pair in pairs]
     began = time.thread_time()
-    verdicts = [
-        accept.judge(acceptance, read(pair.a), read(pair.b), cosine, texts.of)
-        if comparable(pair)
-        else Verdict(-inf, "long")
-        for pair, cosine in zip(pairs, cosines, strict=True)
-    ]
+    verdicts = [accept.judge(acceptance, *both) if both else Verdict(-inf, "long") for both in said]
     spent = (time.thread_time() - began) / len(pairs)
     hits = np.array([verdict.score >= threshold for verdict in verdicts])
     same = np.array([pair.same for pair in pairs])
@@ -116,7 +122,8 @@ def measure(pairs: Sequence[Pair], bound: float) -> dict[str, Any]:
     told["vetoed_repeats"] = dict(
         Counter(v.veto for v, pair in zip(verdicts, pairs, strict=True) if v.veto and pair.same)
     )
-    return told | {"cosine_alone": hindsight(np.array(cosines), same, bound)}
+    cosines = np.array([cosine(*both) if both else 0.0 for both in said])
+    return told | {"cosine_alone": hindsight(cosines, same, bound)}
 
 
 def rates(hits: Any, same: Any, intents: Sequence[str]) -> dict[str, Any]:
@@ -184,12 +191,37 @@ def hindsight(cosines: Any, same: Any, bound: float) -> dict[str, Any]:
     return best
 
 
-def development(path: Path) -> tuple[list[Pair], list[str]]:
-    """The pairs that settings come from, with what must be left out together: never reported. Paraphrases in which a
+def development(found: Sequence[Pair]) -> list[Pair]:
+    """The pairs that settings come from, `found` of the public ones among them: never reported. Paraphrases in which a
     thing was replaced are only measured."""
     rows = [row for seed in range(1, 7) for make in ("pairs", "plain") for row in PAIRS[make]("tune", seed)]
-    pairs = [*of_intents("tune", rows), *(pair for pair in public(path) if pair.kind != REPLACED)]
-    return pairs, [pair.group for pair in pairs]
+    return [*of_intents("tune", rows), *(pair for pair in found if pair.kind != REPLACED)]
+
+
+def tuned(found: Sequence[Pair], texts: Texts) -> Acceptance:
+    """The acceptance that comes of development pairs."""
+    pairs = development(found)
+    return tune.tune(pairs, [pair.group for pair in pairs], texts.said)
+
+
+def held_out(found: Sequence[Pair], bound: float, texts: Texts) -> dict[str, Any]:
+    """Figures of the public pairs, each under weights and a threshold that come of others: of five parts of the texts
+    one is left out at a time."""
+    parts = [int(pair.group.split()[-1]) % PARTS for pair in found]
+    hits = np.zeros(len(found), dtype=bool)
+    for part in range(PARTS):
+        acceptance = tuned([pair for pair, its in zip(found, parts, strict=True) if its != part], texts)
+        for place, (pair, its) in enumerate(zip(found, parts, strict=True)):
+            if its == part and comparable(pair):
+                verdict = accept.judge(acceptance, texts.said(pair.a), texts.said(pair.b))
+                hits[place] = verdict.score >= acceptance.threshold(bound)
+    things = np.array([pair.kind == REPLACED for pair in found])
+    rest = [pair for pair, thing in zip(found, things, strict=True) if not thing]
+    told = rates(hits[~things], np.array([pair.same for pair in rest]), clusters(rest))
+    kinds = Counter(pair.kind for pair, hit in zip(found, hits, strict=True) if hit and not pair.same)
+    return {name: told[name] for name in ("hits", "wrong", "hit_rate", "wrong_rate", "wrong_upper")} | {
+        "wrong_by_kind": dict(kinds)
+    }
 
 
 def of_intents(family: str, rows: Sequence[dict[str, Any]]) -> list[Pair]:
@@ -222,7 +254,7 @@ def public(path: Path) -> list[Pair]:
         added = [(row["similar"], True, "repeat")]
         for kind in dice.sample(KINDS, 3):
             changed = trap(row["similar"], kind, dice) or trap(row["origin"], kind, dice)
-            if changed is not None:
+            if changed is not None and not (kind == "negation" and mended(row["origin"], row["similar"], changed)):
                 added.append((changed, False, kind))
         changed = with_another_word(row["origin"], content(read(row["origin"])), others, texts, dice)
         if changed is not None:
@@ -237,6 +269,12 @@ def public(path: Path) -> list[Pair]:
             added.append((given[near]["similar"], False, "intent"))
         pairs += [Pair(row["origin"], text, same, kind, f"text {number}") for text, same, kind in added]
     return pairs
+
+
+def mended(origin: str, similar: str, changed: str) -> bool:
+    """Whether a paraphrase denied more or less often than its origin, and does no longer: no trap then."""
+    once, before, now = (len(_DENIED.findall(text)) for text in (origin, similar, changed))
+    return before != once == now
 
 
 def _given(path: Path) -> list[dict[str, str]]:
@@ -254,6 +292,12 @@ class _Paraphrase(msgspec.Struct):
     similar: str
 
 
+def content(reading: Reading) -> list[str]:
+    """All content words, each once, but those that join and point out: without them a question stays what it is."""
+    kept = (w for w in reading.words if w not in NO_THINGS and not w[0].isdigit() and w[0] not in '`"$€£¥%')
+    return list(dict.fromkeys(kept))
+
+
 def with_another_word(text: str, words: Sequence[str], others: Sequence[str], texts: Texts, dice: Random) -> str | None:
     """The text with another word in place of one of `words`: near it, too far to say the same, and no synonym."""
     fit = [word for word in words if len(word) > 3 and re.search(rf"\b{re.escape(word)}\b", text)]
@@ -262,7 +306,9 @@ def with_another_word(text: str, words: Sequence[str], others: Sequence[str], te
     word = dice.choice(fit)
     alike = np.stack([texts.of(other) for other in others]) @ texts.of(word)
     sort = [
-        other for other, near in zip(others, alike, strict=True) if 0.3 <= near < 0.6 and not say_the_same(word, other)
+        other
+        for other, near in zip(others, alike, strict=True)
+        if 0.3 <= near < 0.6 and not any(said_where([word], [other]))
     ]
     return re.sub(rf"\b{re.escape(word)}\b", dice.choice(sort), text, count=1) if sort else None
 
@@ -281,12 +327,10 @@ def main() -> int:
         parser.error("--bound is a share between 0 and 1, such as 0.01")
     try:
         if given.tune is not None:
-            pairs, groups = development(given.tune)
-            texts, cosines = embedded(pairs)
-            ARTIFACT.write_bytes(
-                msgspec.json.format(msgspec.json.encode(tune.tune(pairs, groups, cosines, texts.of)), indent=1) + b"\n"
-            )
+            made = tuned(public(given.tune), Texts())
+            ARTIFACT.write_bytes(msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
             return 0
+        texts = Texts()
         if given.generated:
             rows = [row for seed in given.generated for row in generated(given.family, seed)]
             pairs = of_intents(given.family, rows)
@@ -298,9 +342,10 @@ def main() -> int:
             pairs = read_pairs(given.pairs)
         else:
             parser.error("name PAIRS.jsonl, --generated SEEDS or --public GPTCACHE")
-        told = measure(pairs, given.bound)
+        told = measure(pairs, given.bound, texts)
         if given.public is not None:
-            told["replaced_things"] = measure(replaced, given.bound)["traps"][REPLACED]
+            told["replaced_things"] = measure(replaced, given.bound, texts)["traps"][REPLACED]
+            told["held_out"] = held_out(found, given.bound, texts)
     except GroundplanError as error:
         sys.stderr.write(f"semantic_cache: {error}\n")
         return error.exit_code

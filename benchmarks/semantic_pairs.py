@@ -191,6 +191,8 @@ OBJECTS = (
     "the backup generator", "the shift plan", "the study leave", "the guest account", "the printer paper",
     "the travel vaccination", "the photo archive",
 )  # fmt: skip
+QUALIFIERS = ("trial", "annual", "wireless", "leather", "weekend", "junior", "emergency", "foreign")
+"""What makes another thing of one."""
 GERMAN = {"cancel": "Wie kündige ich {o}?", "renew": "Wie verlängere ich {o}?", "price": "Was kostet {o}?",
           "owner": "Wer ist für {o} verantwortlich?", "rules": "Welche Regeln gelten für {o}?",
           "return": "Wo gebe ich {o} zurück?"}  # fmt: skip
@@ -262,7 +264,7 @@ class Asked:
 def wide(seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
     """As `pairs`, of 416 intents: what is asked, of what. Traps are of this generator alone: other makers than those
     that settings come from, with the thing, the place or the verb exchanged also where no capital shows it."""
-    dice = Random(seed)
+    dice, apart = Random(seed), Random(seed)
     for _, frame, thing in itertools.product(range(rounds), FRAMES, OBJECTS):
         words, again = filled(dice, "fresh"), filled(dice, "fresh")
         words["unit"], again["unit"] = dice.sample(("hours", "days", "weeks", "months"), 2)
@@ -273,6 +275,8 @@ def wide(seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
         for text in (one, other):
             elsewhere = dice.choice([each for each in OBJECTS if each != thing])
             yield {"a": first, "b": asked.said(text, elsewhere), "same": False, "kind": "word"} | common
+        qualified = thing.replace("the ", f"the {apart.choice(QUALIFIERS)} ", 1)
+        yield {"a": first, "b": asked.said(other, qualified), "same": False, "kind": "added"} | common
         for text, kind in itertools.chain(
             around_it(asked, one, other, again), otherwise_asked(asked, frame, (other, one), dice)
         ):

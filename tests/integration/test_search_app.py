@@ -21,7 +21,7 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
-from groundplan.knowledge.embedding.wire import EmbedAnswer
+from groundplan.knowledge.embedding.wire import WORD_BYTES, EmbedAnswer, embed_answer
 from groundplan.knowledge.remote import RemoteEmbedder, embed, post, search
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.service import Intake, ingest_sources
@@ -114,7 +114,22 @@ def test_questions_are_embedded_alike_and_counted(home: Home, service: Worker) -
     )
     assert plain.tokens == asked.tokens > 0
     for one, other in zip(plain.vectors, asked.vectors, strict=True):
-        assert np.frombuffer(one, "<f4") @ np.frombuffer(other, "<f4") > 0.9997
+        assert np.frombuffer(one, "<f4") @ np.frombuffer(other, "<f4") > 0.997
+
+
+def test_words_of_texts_are_embedded_beside_them(home: Home, service: Worker) -> None:
+    endpoint = _wait(home, "search", service)
+    texts, places = ["How long is paid leave?", "a dog runs"], [[(9, 11), (12, 16)], []]
+    told = post(endpoint, "/embed", {"texts": texts, "places": places})
+    answer = embed_answer(told, 2, places)
+    assert [len(words) for words in answer.words] == [2 * WORD_BYTES, 0] and answer.tokens > 0
+    assert np.allclose([np.frombuffer(vector, "<f4") for vector in answer.vectors], embed(home, texts), atol=1e-5)
+    for wrong in (places[:1], [[[0, 1]] * 4097, []]):
+        with pytest.raises(Invalid) as caught:
+            post(endpoint, "/embed", {"texts": texts, "places": wrong})
+        assert caught.value.code == "embeddings_request" and caught.value.hint
+    with pytest.raises(msgspec.DecodeError):
+        embed_answer(told, 2, [[(9, 11)], []])
 
 
 def test_embeddings_speak_openai(home: Home, service: Worker) -> None:

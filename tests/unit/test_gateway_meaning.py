@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from math import inf
@@ -21,8 +21,9 @@ from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
 from groundplan.economics.semantic.accept import within
+from groundplan.economics.semantic.likeness import Said
 from groundplan.economics.semantic.net import Done, net
-from groundplan.economics.semantic.reading import read
+from groundplan.economics.semantic.reading import Reading
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, Learned, Regions
 from groundplan.gateway.caching.meaning import Meanings
 from groundplan.gateway.caching.meaning_checks import Checks
@@ -30,7 +31,7 @@ from groundplan.gateway.call.exchange import Passage
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.policy.snapshot import index
 from groundplan.gateway.surfaces.answers import of_refusal
-from groundplan.knowledge.embedding.encoder import Encoder
+from groundplan.knowledge.embedding.encoder import Encoder, coarse
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
 from groundplan.ledger.model import Finish
 from groundplan.runtime.models import MINILM, ensure
@@ -61,11 +62,12 @@ async def meaning_rig(folder: Path, encoder: Encoder, **settings: Any) -> AsyncI
             wanted = json.loads(request.body)["chunks"]
             response.send(200, msgspec.json.encode({"readable": [chunk for chunk in wanted if chunk in READABLE]}))
             return
-        texts = msgspec.json.decode(request.body, type=EmbedRequest).texts
+        asked = msgspec.json.decode(request.body, type=EmbedRequest)
         async with one_at_a_time:
-            rows = await asyncio.to_thread(encoder.embed, texts)
-        vectors = [row.astype("<f4").tobytes() for row in rows]
-        response.send(200, msgspec.json.encode(EmbedAnswer("minilm", vectors, 1)))
+            spoken = await asyncio.to_thread(encoder.embed_words, asked.texts, asked.places)
+        vectors = [each.vector.astype("<f4").tobytes() for each in spoken]
+        words = [coarse(each.words) for each in spoken]
+        response.send(200, msgspec.json.encode(EmbedAnswer("minilm", vectors, 1, words)))
 
     semantic = Semantic(**{"evidence": 1, "check": 0.05, "bound": 0.02, **settings})
     cache = Cache(seconds=600, max_bytes=1 << 20, scope="workload", semantic=semantic)
@@ -343,67 +345,6 @@ def test_savings_are_net_of_look_ups_and_of_wrong_answers() -> None:
     assert unproven.wrong_answers == pytest.approx(2.0)
 
 
-async def test_a_question_of_more_words_than_are_embedded_at_once_is_a_miss(
-    tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("groundplan.gateway.caching.meaning.EMBEDDED", 4)
-    async with meaning_rig(tmp_path, encoder) as rig:
-        assert (
-            await cache_of(rig, "Where are blue kettles, garden sheds, lanterns, carpets and mirrors sold?") == "none"
-        )
-        assert await cache_of(rig, "Where are blue kettles, garden sheds, lanterns, carpets and tables sold?") == "none"
-        assert counts(rig).looked == 2 and counts(rig).given == 0
-
-
-async def test_words_that_go_while_they_are_compared_are_a_matter_of_memory_alone(
-    tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("groundplan.gateway.caching.meaning.WORDS", 1)
-    async with meaning_rig(tmp_path, encoder) as rig:
-        assert await cache_of(rig, "What does the training cost?") == "none"
-        assert await cache_of(rig, "What is the price of the training?") == "none"
-        await until(lambda: counts(rig).checked == 1)
-        similar: Any = rig.gateway.cached.similar
-        assert len(similar._words) == 1
-
-
-async def test_of_words_those_asked_about_longest_ago_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("groundplan.gateway.caching.meaning.WORDS", 3)
-    asked: list[str] = []
-
-    async def embed(texts: list[str], _: Any) -> list[np.ndarray]:
-        asked.extend(texts)
-        return [np.ones(2, dtype=np.float32)] * len(texts)
-
-    similar: Any = Meanings(None)  # type: ignore[arg-type]
-    similar._embed = embed
-    for text in ("jira password", "slack password", "jira invoice", "password"):
-        await similar._vectors([read(text)], None)
-    assert asked == ["jira", "password", "slack", "invoice", "password"]
-    assert list(similar._words) == ["jira", "invoice", "password"]
-
-
-async def test_questions_that_go_while_words_are_embedded_are_compared_as_they_were(
-    tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with meaning_rig(tmp_path, encoder) as rig:
-        await taught(rig)
-        similar: Any = rig.gateway.cached.similar
-        embed = similar._embed
-
-        async def while_others_come(texts: list[str], exchange: Any) -> Any:
-            found = await embed(texts, exchange)
-            if texts != [OTHER]:
-                for frame in similar._frames.values():
-                    frame.keys.clear()
-                    frame.asked.clear()
-            return found
-
-        similar._words.clear()
-        monkeypatch.setattr(similar, "_embed", while_others_come)
-        assert await cache_of(rig, OTHER) == "semantic"
-
-
 async def test_a_check_is_told_and_what_other_workers_found_counts_here(tmp_path: Path, encoder: Encoder) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
         similar: Any = rig.gateway.cached.similar
@@ -454,8 +395,12 @@ async def test_a_check_is_told_and_what_other_workers_found_counts_here(tmp_path
 async def test_answers_agree_where_numbers_units_dates_and_names_do(
     encoder: Encoder, one: str, other: str, same: bool
 ) -> None:
-    async def embed(texts: list[str], _: Any) -> list[np.ndarray]:
-        return list(encoder.embed(texts))
+    async def embed(asked: Sequence[tuple[Reading, Sequence[tuple[int, int]]]], _: Any) -> list[Said]:
+        spoken = encoder.embed_words([reading.text for reading, _ in asked], [places for _, places in asked])
+        return [
+            Said(reading, each.vector, np.frombuffer(coarse(each.words), dtype=np.int8).reshape(-1, 384))
+            for (reading, _), each in zip(asked, spoken, strict=True)
+        ]
 
     similar: Any = Meanings(None)  # type: ignore[arg-type]
     similar._embed = embed

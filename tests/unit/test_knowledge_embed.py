@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.settings import load_settings
-from groundplan.knowledge.embedding.encoder import WINDOW_TOKENS, Encoder
+from groundplan.knowledge.embedding.encoder import WINDOW_TOKENS, Encoder, coarse
 from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, load_questions, precision_of
 from groundplan.runtime.models import MINILM, ensure
 
@@ -125,6 +125,34 @@ def test_no_part_of_a_long_text_is_dropped(encoder: Encoder) -> None:
     assert embedded.tokens[1] > embedded.tokens[0] > 2 * WINDOW_TOKENS
     cats = encoder.embed(["Cats purr on roofs."])[0]
     assert embedded.vectors[1] @ cats > embedded.vectors[0] @ cats + 0.1
+
+
+def test_words_are_embedded_as_they_are_meant_in_their_texts(encoder: Encoder) -> None:
+    texts = ["The plant pays its workers", "The plant needs water and light", "The factory pays its workers"]
+    spoken = encoder.embed_words(texts, [[(4, 9), (10, 14)], [(4, 9)], [(4, 11)]])
+    assert np.allclose([each.vector for each in spoken], encoder.embed(texts), atol=1e-5)
+    assert [each.words.shape for each in spoken] == [(2, 384), (1, 384), (1, 384)]
+    assert [each.tokens for each in spoken] == list(encoder.counted(texts))
+    paid, green, factory = (each.words[0] for each in spoken)
+    assert factory @ paid > factory @ green + 0.1
+    rows = np.frombuffer(coarse(spoken[0].words), dtype=np.int8).reshape(2, 384).astype(np.float32)
+    assert ((rows / np.linalg.norm(rows, axis=1, keepdims=True)) * spoken[0].words).sum(axis=1).min() > 0.999
+
+
+def test_words_of_long_and_empty_texts_have_vectors(encoder: Encoder) -> None:
+    long = "word " * 700 + "giraffe"
+    far, nothing, beside = encoder.embed_words([long, "", "a b"], [[(3500, 3507)], [(0, 4)], [(40, 44)]])
+    assert far.words[0] @ encoder.embed(["giraffe"])[0] > 0.5, "in its third window"
+    assert np.allclose(nothing.words[0], nothing.vector) and np.allclose(beside.words[0], beside.vector)
+    assert encoder.embed_words([], []) == []
+
+
+def test_words_are_the_same_in_any_company_and_encoder(plain: Encoder, fast: OpenVinoEncoder) -> None:
+    texts, places = ["a dog runs", "Ports move with a flag " * 80, "猫は眠る"], [[(2, 5)], [(460, 465)], [(0, 1)]]
+    wanted, found = plain.embed_words(texts, places), fast.embed_words(texts, places)
+    for one, other, text, own in zip(wanted, found, texts, places, strict=True):
+        assert (one.words * other.words).sum() > 0.999
+        assert np.allclose(fast.embed_words([text], [own])[0].words, other.words, atol=1e-4)
 
 
 def test_a_wrong_model_is_refused(tmp_path: Path) -> None:

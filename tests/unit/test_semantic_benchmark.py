@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks import semantic_cache
-from benchmarks.semantic_cache import by_kind, clusters, comparable, generated, of_intents, rates
+from benchmarks.semantic_cache import by_kind, clusters, comparable, generated, mended, of_intents, rates
 
 from groundplan.economics.semantic.accept import Verdict, most_wrong
 from groundplan.economics.semantic.pairs import Pair
@@ -59,6 +59,16 @@ def test_no_repeat_of_the_wide_family_is_a_trap() -> None:
     rows = generated("wide", 903)
     repeats = {(row["a"], row["b"]) for row in rows if row["same"]}
     assert not repeats & {(row["a"], row["b"]) for row in rows if not row["same"]}
+
+
+def test_a_paraphrase_that_denies_once_too_often_makes_no_trap_when_that_is_taken_away() -> None:
+    origin, similar = (
+        "If files are not here, they won’t be added.",
+        "If files are not not here, they will not be added.",
+    )
+    assert mended(origin, similar, "If files are not here, they will not be added.")
+    assert not mended(origin, similar, "If files are here, they will not be added.")
+    assert not mended(origin, origin, "If files are here, they won’t be added.")
 
 
 def test_what_the_gateway_would_not_compare_is_a_miss() -> None:

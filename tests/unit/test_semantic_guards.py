@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from groundplan.core.errors import Invalid
 from groundplan.economics.semantic.accept import judge, lowest_threshold, most_wrong, shipped, within
 from groundplan.economics.semantic.guards import veto
-from groundplan.economics.semantic.likeness import FEATURES, features, open_words
+from groundplan.economics.semantic.likeness import Said
 from groundplan.economics.semantic.pairs import read_pairs
 from groundplan.economics.semantic.reading import language_of, read, stem
 from groundplan.economics.semantic.traps import KINDS, trap
@@ -111,37 +111,25 @@ def test_the_language_is_told_only_where_it_shows() -> None:
     assert language_of("Kubernetes", ["kubernetes"]) == ""
 
 
-def test_words_that_are_open_are_compared() -> None:
-    vectors = {"cancel": [1, 0], "stop": [0.9, 0.436], "order": [0, 1]}
-
-    def vector(word: str) -> np.ndarray:
-        return np.array(vectors[word], dtype=np.float32)
-
-    a, b = read("cancel the order"), read("stop the order")
-    assert open_words(a, b) == (["cancel"], ["stop"])
-    told = dict(zip(FEATURES, features(a, b, 0.9, vector), strict=True))
-    assert told["worst_a"] == pytest.approx(0.9)
-    assert told["cosine"] == 0.9
+def said(text: str, length: float = 1.0) -> Said:
+    """A text of which all words are alike, and with others of its kind so alike as their lengths tell."""
+    reading = read(text)
+    return Said(reading, np.array([length], dtype=np.float32), np.ones((len(reading.spoken), 4), dtype=np.int8))
 
 
 def test_a_trap_is_never_accepted_however_alike() -> None:
-    def nothing(word: str) -> np.ndarray:
-        raise AssertionError(word)
-
-    found = judge(shipped(), read("Pay in 2 parts"), read("Pay in 3 parts"), 0.999, nothing)
+    found = judge(shipped(), said("Pay in 2 parts"), said("Pay in 3 parts"))
     assert (found.score, found.veto) == (-inf, "number")
-    assert judge(shipped(), read("a"), read("b"), 0.1, nothing).veto == "unlike"
+    assert judge(shipped(), said("a"), said("b", 0.1)).veto == "unlike"
 
 
 def test_a_few_words_again_and_again_are_not_compared() -> None:
-    vector = np.full(4, 0.5, dtype=np.float32)
-
     def told(one: str, other: str) -> str:
-        return judge(shipped(), read(one), read(other), 0.99, lambda _: vector).veto
+        return judge(shipped(), said(one), said(other)).veto
 
     assert told("tip " * 500, "tip " * 499 + "top") == told("to be " * 300, "to be to go " * 150) == "repeats"
-    said = (Path(__file__).parents[2] / "docs" / "cost.md").read_text()[8000:10000]
-    assert told(said, said) == "", "as much as anybody says at once is"
+    much = (Path(__file__).parents[2] / "docs" / "cost.md").read_text()[8000:10000]
+    assert told(much, much) == "", "as much as anybody says at once is"
 
 
 def test_what_ships_keeps_its_bounds_where_it_was_set() -> None:

@@ -8,7 +8,7 @@ itself teaches is `regions`'.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -16,10 +16,10 @@ from math import exp, inf, lgamma, log
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from groundplan.economics.semantic.guards import veto
-from groundplan.economics.semantic.likeness import FEATURES, Vector, features
-from groundplan.economics.semantic.reading import Reading
+from groundplan.economics.semantic.likeness import FEATURES, Said, cosine, features, nearness, side_by_side
 from groundplan.economics.semantic.substitution import KIND, substituted
 
 LEAST_COSINE = 0.55
@@ -69,17 +69,26 @@ def shipped() -> Acceptance:
     return found
 
 
-def judge(acceptance: Acceptance, a: Reading, b: Reading, cosine: float, vector: Callable[[str], Vector]) -> Verdict:
-    """How surely one answer serves both. `vector`: the unit embedding of a word."""
-    if cosine < LEAST_COSINE:
-        return Verdict(-inf, "unlike")
-    if _places(a.words, b.words) > MOST_PLACES:
-        return Verdict(-inf, "repeats")
-    kind = veto(a, b) or (KIND if substituted(a, b, vector) else "")
-    if kind:
-        return Verdict(-inf, kind)
-    told = features(a, b, cosine, vector)
+def judge(acceptance: Acceptance, one: Said, other: Said) -> Verdict:
+    """How surely one answer serves both."""
+    told = compared(one, other)
+    if isinstance(told, str):
+        return Verdict(-inf, told)
     return Verdict(float(told @ np.asarray(acceptance.weights)) + acceptance.bias)
+
+
+def compared(one: Said, other: Said) -> NDArray[np.float64] | str:
+    """The features of a pair, or the kind of difference that refuses it whatever it scores."""
+    alike, a, b = cosine(one, other), one.reading, other.reading
+    if alike < LEAST_COSINE:
+        return "unlike"
+    if _places(a.words, b.words) > MOST_PLACES:
+        return "repeats"
+    kind = veto(a, b)
+    if kind:
+        return kind
+    near, found = nearness(one.words, other.words, a.spoken, b.spoken), side_by_side(a, b)
+    return KIND if substituted(a, b, near, found) else features(a, b, alike, near, found)
 
 
 def _places(ours: Sequence[str], theirs: Sequence[str]) -> int:

@@ -1,95 +1,143 @@
 """How alike two readings are, as numbers from which `accept` decides: whole texts, words they share, words they do not.
 
-Words that only one text has are compared with the words of the other by their own embeddings, so that a synonym is told
-from another thing of the same sort. Pure; embeddings come as arguments.
+Words are compared as they are meant in their texts: each has the embedding that the model gives it there, so that
+another word for the same is told from another thing of the same sort. Pure; embeddings come as arguments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.economics.semantic import vocabulary as v
-from groundplan.economics.semantic.reading import Reading, stem
-from groundplan.economics.semantic.synonyms import said_among
+from groundplan.economics.semantic.reading import Reading
+from groundplan.economics.semantic.synonyms import said_where
 
 Vector = NDArray[np.float32]
-SYNONYM = 0.8
-"""Likeness of the embeddings of two words from which on one says what the other does; countries reach 0.75."""
+Directions = NDArray[np.int8]
+"""A row of 384 for each word, of any length."""
+Near = NDArray[np.float32]
+"""(words of one, words of the other), as their readings have them in `spoken`: cosines, 1 where two say the same."""
+SIDE_BY_SIDE = 2
+"""Words that may stand together in place of as many others."""
 FEATURES = (
-    "cosine", "distance", "apart", "words_left_a", "words_left_b", "shared", "worst_a", "worst_b", "mean_a", "mean_b",
-    "left", "length", "order", "names", "swaps", "added", "doubt", "open_a", "open_b", "bias",
+    "cosine", "distance", "apart", "shared", "length", "order", "mean_a", "mean_b", "worst_a", "worst_b", "least",
+    "met", "open_a", "open_b", "swaps", "added", "bias",
 )  # fmt: skip
 
 
-def open_words(a: Reading, b: Reading) -> tuple[list[str], list[str]]:
-    """Content words of each whose stem the other has nowhere."""
-    return _left(a, b), _left(b, a)
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A reading with its embeddings: the unit vector of the text, and of each word of `spoken` that is asked about the
+    direction that it has within the text."""
+
+    reading: Reading
+    vector: Vector
+    words: Directions
 
 
-def _left(a: Reading, b: Reading) -> list[str]:
-    stems = set(b.stems) | {stem(word) for word in b.words}
-    seen: dict[str, None] = {}
-    for word in a.words:
-        if word in v.STOP or word in v.NEGATIONS or word[0].isdigit() or word[0] in '`"$€£¥%':
-            continue
-        if stem(word) not in stems and word not in b.text.lower():
-            seen[word] = None
-    return list(seen)
+def cosine(a: Said, b: Said) -> float:
+    """Of the whole texts."""
+    return float(a.vector @ b.vector)
 
 
-def content(reading: Reading) -> list[str]:
-    """All content words, each once."""
-    kept = (w for w in reading.words if w not in v.STOP and not w[0].isdigit() and w[0] not in '`"$€£¥%')
-    return list(dict.fromkeys(kept))
+def nearness(ours: Directions, theirs: Directions, words: Sequence[str], others: Sequence[str]) -> Near:
+    """How near each word of one is to each of the other, by their directions."""
+    near: Near = _units(ours) @ _units(theirs).T
+    for one, other in said_where(words, others):
+        near[one, other] = 1.0
+    return near
 
 
-def features(a: Reading, b: Reading, cosine: float, vector: Callable[[str], Vector]) -> NDArray[np.float64]:
-    """(len(FEATURES),) of a pair. `cosine`: of the whole texts; `vector`: the unit embedding of a word."""
-    left_a, left_b = open_words(a, b)
-    best_a, best_b = _best(left_a, content(b), vector), _best(left_b, content(a), vector)
+def _units(words: Directions) -> Vector:
+    rows = words.astype(np.float32)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two readings side by side. `ours`, `theirs`: places of content words that the other has not, or has less often;
+    `placed`: places at which words stand between the same words; `order`: share of words that follow each other."""
+
+    ours: list[int]
+    theirs: list[int]
+    placed: frozenset[tuple[int, int]]
+    order: float
+
+
+def side_by_side(a: Reading, b: Reading) -> Compared:
+    """What two readings share, word by word. The same word elsewhere counts as shared."""
+    matcher = SequenceMatcher(None, a.stems, b.stems, autojunk=False)
+    ours, theirs, placed = list[int](), list[int](), set[tuple[int, int]]()
+    for kind, begin, end, other_begin, other_end in matcher.get_opcodes():
+        if kind != "equal":
+            ours += range(begin, end)
+            theirs += range(other_begin, other_end)
+        if kind == "replace" and end - begin == other_end - other_begin <= SIDE_BY_SIDE:
+            placed.update(zip(range(begin, end), range(other_begin, other_end), strict=True))
+    moved = Counter(a.stems[i] for i in ours) & Counter(b.stems[j] for j in theirs)
+    return Compared(_without(ours, a, moved), _without(theirs, b, moved), frozenset(placed), matcher.ratio())
+
+
+def _without(places: Sequence[int], reading: Reading, moved: Counter[str]) -> list[int]:
+    left, found = moved.copy(), []
+    for place in places:
+        its = reading.stems[place]
+        if left[its] > 0:
+            left[its] -= 1
+        else:
+            found.append(place)
+    return found
+
+
+def things(reading: Reading, places: Sequence[int]) -> list[int]:
+    """Those of the places at which no filler stands."""
+    return [place for place in places if reading.spoken[place] not in v.FILLERS]
+
+
+def counterparts(near: Near, ours: Sequence[int], theirs: Sequence[int]) -> list[tuple[int, int]]:
+    """The nearest of both, the nearest of the rest, and so on, until one side has no more: each has one of its own."""
+    order = sorted((-float(near[i, j]), i, j) for i in ours for j in theirs)
+    left, right, found = set(ours), set(theirs), []
+    for _, i, j in order:
+        if i in left and j in right:
+            left.remove(i)
+            right.remove(j)
+            found.append((i, j))
+    return found
+
+
+def features(a: Reading, b: Reading, cosine: float, near: Near, found: Compared) -> NDArray[np.float64]:
+    """(len(FEATURES),) of a pair. `cosine`: of the whole texts."""
     one, other = max(1, len(a.stems)), max(1, len(b.stems))
-    shared = set(a.stems) & set(b.stems)
-    union = len(set(a.stems) | set(b.stems)) or 1
-    pairs = min(len(left_a), len(left_b))
-    added = abs(len(left_a) - len(left_b))
-    worst = min([*best_a, *best_b], default=1.0)
+    shared, union = set(a.stems) & set(b.stems), set(a.stems) | set(b.stems)
+    best_a, best_b = (near.max(axis=1), near.max(axis=0)) if near.size else (np.zeros(one), np.zeros(other))
+    ours, theirs = things(a, found.ours), things(b, found.theirs)
+    met = [float(near[pair]) for pair in counterparts(near, ours, theirs)]
     short = 1.0 / max(3.0, min(one, other))
     return np.array(
         [
             cosine,
             (1.0 - cosine) ** 0.5 if cosine < 1.0 else 0.0,
             max(0.0, 0.85 - cosine),
-            len(left_a) / one,
-            len(left_b) / other,
-            len(shared) / union,
-            min(best_a, default=1.0),
-            min(best_b, default=1.0),
-            float(np.mean(best_a)) if best_a else 1.0,
-            float(np.mean(best_b)) if best_b else 1.0,
-            np.log1p(len(left_a) + len(left_b)),
+            len(shared) / (len(union) or 1),
             abs(np.log(one / other)),
-            SequenceMatcher(None, a.stems, b.stems, autojunk=False).ratio(),
-            len(a.names & b.names) / (len(a.names | b.names) or 1),
-            pairs * short,
-            added * short,
-            (1.0 - worst) * short * 4,
-            sum(near < SYNONYM for near in best_a) / one,
-            sum(near < SYNONYM for near in best_b) / other,
+            found.order,
+            float(best_a.mean()),
+            float(best_b.mean()),
+            float(best_a.min()),
+            float(best_b.min()),
+            min(met, default=1.0),
+            float(np.mean(met)) if met else 1.0,
+            sum(1.0 - float(best_a[place]) for place in ours) / one,
+            sum(1.0 - float(best_b[place]) for place in theirs) / other,
+            len(met) * short,
+            abs(len(ours) - len(theirs)) * short,
             1.0,
         ]
     )
-
-
-def _best(words: Sequence[str], others: Sequence[str], vector: Callable[[str], Vector]) -> list[float]:
-    if not words:
-        return []
-    if not others:
-        return [0.0] * len(words)
-    table = np.stack([vector(word) for word in words]) @ np.stack([vector(word) for word in others]).T
-    return [
-        1.0 if said else float(near) for said, near in zip(said_among(words, others), table.max(axis=1), strict=True)
-    ]

@@ -48,6 +48,8 @@ class Reading:
     stems: tuple[str, ...]
     spoken: tuple[str, ...]
     """The words that `stems` are of."""
+    places: tuple[tuple[int, int], ...]
+    """Where each of them stands in `text`: its first character, and the one after its last."""
     numbers: frozenset[str]
     vague: frozenset[str]
     """Numbers that may be no numbers (`one`)."""
@@ -83,13 +85,16 @@ def read(text: str) -> Reading:
     names, codes = _names(found)
     if "at-most" in joined or "at-least" in joined:
         joined = [word for word in joined if word not in ("most", "least")]
-    spoken = tuple(w for w in words if _content(w) and not _is_number(w) and w[0] not in '`"$€£¥%')
+    told = [place for place, w in enumerate(words) if _content(w) and not _is_number(w) and w[0] not in '`"$€£¥%']
+    spoken = tuple(words[place] for place in told)
+    put = [match.end(1) for match in _JOINED.finditer(text)]
     numbers, vague = _numbers(words)
     return Reading(
         text=text,
         words=words,
         stems=tuple(map(stem, spoken)),
         spoken=spoken,
+        places=tuple(_place(matches[place], put) for place in told),
         numbers=numbers,
         vague=vague,
         # `No, ...` answers a question; what follows says it again
@@ -107,6 +112,13 @@ def read(text: str) -> Reading:
         foreign=frozenset(words) & v.NOT_ENGLISH,
         turns=_turns(words),
     )
+
+
+def _place(found: re.Match[str], put: Sequence[int]) -> tuple[int, int]:
+    """Where a word stands in the text as it was before a space was put in at each of these places."""
+    begin, end = found.span()
+    before = sum(place + number < begin for number, place in enumerate(put))
+    return begin - before, end - before
 
 
 _ENDINGS = ("ization", "isation", "ational", "fulness", "ations", "ation", "ments", "ment", "ings", "ing", "ities",

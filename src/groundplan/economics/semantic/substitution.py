@@ -2,81 +2,65 @@
 
 A name is seen by its capital where it has one (`guards`). At the beginning of a sentence and in lower case nothing
 tells it from other words, so words that are left over on both sides must be counterparts of each other: forms of one
-word, words that say the same, or with embeddings as near as those of such words are. In a short request that holds of
-all of them: each of the fewer must have one of its own. In a long one, where people say much otherwise, it holds of
-those that stand at the same place between the same words. Words that are over on one side alone are additions; how
-alike the requests are with them is `accept`'s to weigh.
+word, words that say the same, or as near within their texts as such words are. In a short request that holds of all of
+them: each of the fewer must have one of its own. In a long one, where people say much otherwise, it holds of those that
+stand at the same place between the same words, and of no other may the counterpart be far. A word that is over on one
+side alone must be near some word of the other, or be one that the question implies; how alike the requests are with it
+is `accept`'s to weigh.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from difflib import SequenceMatcher
+from collections.abc import Sequence
 
 from groundplan.economics.semantic import vocabulary as v
-from groundplan.economics.semantic.likeness import SYNONYM, Vector
-from groundplan.economics.semantic.reading import Reading, stem
-from groundplan.economics.semantic.synonyms import say_the_same
+from groundplan.economics.semantic.likeness import Compared, Near, Said, counterparts, nearness, things
+from groundplan.economics.semantic.reading import Reading
+from groundplan.economics.semantic.synonyms import listed
 
-SHORT = 10
+SAME = 0.8
+"""Nearness from which on any two words say the same: a city and its country reach 0.75."""
+ALIKE = 0.6
+"""The same for two common words: two things of one sort, as a file and a folder, reach 0.59."""
+FAR = 0.4
+"""What is less near is another thing, however the rest is said."""
+SHORT = 8
 """Content words of a short request."""
-SIDE_BY_SIDE = 2
-"""Words that may stand together in place of as many others."""
+ADDED = 0.46
+"""A word that is over is this near to some word of the other request where it only says more of the same: a qualifier
+that makes another thing of it (an *admin* password) rarely reaches it."""
+MORE = 0.5
+"""Words over on one side, as a share of the shorter request's, from which on it asks for more than the other."""
 KIND = "substitution"
 
 
-def substituted(a: Reading, b: Reading, vector: Callable[[str], Vector]) -> bool:
-    """Whether a word of one stands in place of another in the other. `vector`: the unit embedding of a word."""
-    left, right = left_over(a, b), left_over(b, a)
-    if not left or not right:
-        return False
-    if min(len(a.stems), len(b.stems)) <= SHORT and least_counterpart(_things(left), _things(right), vector) < SYNONYM:
+def substituted(a: Reading, b: Reading, near: Near, found: Compared) -> bool:
+    """Whether a word of one stands in place of another in the other, or one names something that the other does not."""
+    ours, theirs = things(a, found.ours), things(b, found.theirs)
+    if abs(len(ours) - len(theirs)) > max(1, MORE * min(len(a.stems), len(b.stems))):
         return True
-    ours, theirs = set(map(stem, left)), set(map(stem, right))
-    return any(
-        stem(one) in ours and stem(other) in theirs and _nearness(one, other, vector) < SYNONYM
-        for one, other in _in_place(a, b)
-    )
+    met = counterparts(near, ours, theirs)
+    over, others = set(ours) - {i for i, _ in met}, set(theirs) - {j for _, j in met}
+    if any(_named(a.spoken[i], near[i, :]) for i in over) or any(_named(b.spoken[j], near[:, j]) for j in others):
+        return True
+    if min(len(a.stems), len(b.stems)) > SHORT:
+        met = [(i, j) for i, j in met if (i, j) in found.placed or near[i, j] < FAR]
+    return not all(stands_for(a.spoken[i], b.spoken[j], float(near[i, j])) for i, j in met)
 
 
-def left_over(a: Reading, b: Reading) -> list[str]:
-    """Content words of the first that the other has not, or has less often; no fillers."""
-    others, found = Counter(b.stems), []
-    for word, its in zip(a.spoken, a.stems, strict=True):
-        if others[its] > 0:
-            others[its] -= 1
-        else:
-            found.append(word)
-    return found
+def _named(word: str, near: Near) -> bool:
+    """Whether a word that is over names something of which the other request says nothing."""
+    return word not in v.IMPLIED and (not near.size or float(near.max()) < ADDED)
 
 
-def _things(words: Sequence[str]) -> list[str]:
-    return [word for word in words if word not in v.FILLERS]
+def stands_for(one: str, other: str, near: float) -> bool:
+    """Whether two words that are so near say the same."""
+    return near >= SAME or (near >= ALIKE and listed(one) and listed(other))
 
 
-def least_counterpart(left: Sequence[str], right: Sequence[str], vector: Callable[[str], Vector]) -> float:
-    """How near the farthest of the counterparts is, each word having one of its own; 1 where one side has no words."""
-    pairs = sorted(
-        ((_nearness(one, other, vector), i, j) for i, one in enumerate(left) for j, other in enumerate(right)),
-        reverse=True,
-    )
-    ours, theirs, least = set(range(len(left))), set(range(len(right))), 1.0
-    for near, i, j in pairs:
-        if i in ours and j in theirs:
-            ours.remove(i)
-            theirs.remove(j)
-            least = near
-    return least
-
-
-def _in_place(a: Reading, b: Reading) -> Iterator[tuple[str, str]]:
-    """Words that stand at the same place between the same words."""
-    blocks = SequenceMatcher(None, a.stems, b.stems, autojunk=False).get_opcodes()
-    for kind, begin, end, other_begin, other_end in blocks:
-        if kind == "replace" and end - begin == other_end - other_begin <= SIDE_BY_SIDE:
-            yield from zip(a.spoken[begin:end], b.spoken[other_begin:other_end], strict=True)
-
-
-def _nearness(one: str, other: str, vector: Callable[[str], Vector]) -> float:
-    return 1.0 if say_the_same(one, other) else float(vector(one) @ vector(other))
+def agree(one: Said, other: Said, ours: Sequence[int], theirs: Sequence[int]) -> bool:
+    """Whether the words at these places, of which alone there are vectors, say the same two by two."""
+    words, others = ([each.reading.spoken[i] for i in own] for each, own in ((one, ours), (other, theirs)))
+    near = nearness(one.words, other.words, words, others)
+    met = counterparts(near, range(len(words)), range(len(others)))
+    return all(stands_for(words[i], others[j], float(near[i, j])) for i, j in met)

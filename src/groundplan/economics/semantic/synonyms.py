@@ -1,39 +1,39 @@
 """Which words say the same in one of their senses, as far as `synonyms.txt` knows: a line of it is one group. Pure.
 
-English only. What is not there is judged by embeddings; words of one line are taken for each other in any context, so
-names, units, opposites and things of one sort have no place in it.
+English only. What is not there is judged by embeddings within the texts; words of one line are taken for each other in
+any context, so names, units, opposites and things of one sort have no place in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from importlib import resources
 
 from groundplan.economics.semantic.reading import stem
 
-_NONE: frozenset[int] = frozenset()
+
+def listed(word: str) -> bool:
+    """Whether it stands in a group: a common word then, and no name."""
+    return len(_known(word)) > 1
 
 
-def say_the_same(one: str, other: str) -> bool:
-    """Whether both are forms of one word, or stand in one group."""
-    (a, ours), (b, theirs) = _known(one), _known(other)
-    return a == b or not ours.isdisjoint(theirs)
-
-
-def said_among(words: Sequence[str], others: Iterable[str]) -> list[bool]:
-    """For each word whether any of the others says the same."""
-    known = [_known(other) for other in others]
-    stems = {its for its, _ in known}
-    groups = set[int]().union(*(numbers for _, numbers in known))
-    return [its in stems or not groups.isdisjoint(numbers) for its, numbers in map(_known, words)]
+def said_where(words: Sequence[str], others: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """The places of each word and each other that say the same, each pair once."""
+    places: dict[str | int, set[int]] = {}
+    for place, keys in enumerate(map(_known, others)):
+        for key in keys:
+            places.setdefault(key, set()).add(place)
+    for place, keys in enumerate(map(_known, words)):
+        for other in set[int]().union(*(places.get(key, ()) for key in keys)):
+            yield place, other
 
 
 @lru_cache(maxsize=8192)
-def _known(word: str) -> tuple[str, frozenset[int]]:
-    """It without its ending, and its groups."""
+def _known(word: str) -> tuple[str | int, ...]:
+    """It without its ending, and the numbers of its groups."""
     its = stem(word)
-    return its, _groups().get(its, _NONE)
+    return its, *_groups().get(its, ())
 
 
 @cache

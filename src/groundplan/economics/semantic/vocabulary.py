@@ -192,3 +192,13 @@ FILLERS = _words(
     provided following above mentioned various"""
 )
 """Words that join and point out, and name no thing that could stand in place of another."""
+
+IMPLIED = _words(
+    """place places person people someone somebody time times date day days period reason reasons cause number amount
+    much allow allowed permitted entitled able right possible available availability needed necessary required
+    requirement obligatory compulsory have take takes get receive find found use used using apply applies work works
+    happen happens done exist exists steps step process procedure kind type sort name thing things now currently
+    there"""
+)
+"""Words that a question word or an auxiliary verb already says: the *place* of `where`, the *person* of `who`, the
+*reason* of `why`, what is *allowed* of `may`, *needed* of `must`."""

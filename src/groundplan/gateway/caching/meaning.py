@@ -24,10 +24,10 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.call.resume import ENDPOINT
 from groundplan.gateway.upstream.http1 import UpstreamFailure
-from groundplan.knowledge.embedding.wire import PATH, embed_answer, embed_request
+from groundplan.knowledge.embedding.wire import PATH, WORD_BYTES, embed_answer, embed_request
 
 if TYPE_CHECKING:
-    from groundplan.economics.semantic.likeness import Vector
+    from groundplan.economics.semantic.likeness import Said
     from groundplan.economics.semantic.reading import Reading
     from groundplan.economics.semantic.regions import Region, Regions
     from groundplan.gateway.caching.meaning_checks import Checks, Terms
@@ -40,10 +40,6 @@ QUESTION = 2000
 KNOWN = 500
 """Questions of a frame; the oldest go first."""
 FRAMES = 2000
-WORDS = 20_000
-"""Words whose vectors are kept; those that were asked about longest ago go first."""
-EMBEDDED = 512
-"""Texts that the search service embeds at once."""
 BEST = 3
 """Of the likest questions, how many are judged."""
 AGREES = 0.8
@@ -57,8 +53,7 @@ class Asked:
     """The question of one call, read for comparing; kept with it until its answer is there."""
 
     frame: bytes
-    vector: Vector
-    reading: Reading
+    said: Said
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +101,6 @@ class Meanings:
         self._dice = dice
         self._frames: OrderedDict[bytes, _Frame] = OrderedDict()
         self._taught: dict[str, Taught] = {}
-        self._words: OrderedDict[str, Vector] = OrderedDict()
         self.counts: dict[str, Counts] = {}
         self.tally: Tally | None = None
         """Where the counts are kept beyond this worker."""
@@ -126,23 +120,23 @@ class Meanings:
             asked = exchange.asked = await self._read(exchange)
             if asked is None:
                 return None
-            found = await self._match(exchange, rule, asked)
+            found = self._match(exchange, rule, asked)
         except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
             self._gateway.targets.forget("search")
         if self.tally is not None and exchange.workload is not None:
             self.tally.looked(exchange.workload.name, (time.perf_counter_ns() - began) // 1000)
         return found
 
-    async def _match(self, exchange: Exchange, rule: Semantic, asked: Asked) -> Entry | None:
+    def _match(self, exchange: Exchange, rule: Semantic, asked: Asked) -> Entry | None:
         name = exchange.workload.name if exchange.workload is not None else ""
         counts = self.counts.setdefault(name, Counts())
         counts.looked += 1
-        found = await self._nearest(exchange, name, asked)
+        found = self._nearest(name, asked)
         if found is None:
             return None
         entry, score = found
         taught = self.taught(name, rule)
-        region = taught.regions.of(asked.vector)
+        region = taught.regions.of(asked.said.vector)
         decided = taught.regions.decide(region, score, self._dice())
         if decided == "check":
             exchange.match = Match(entry, taught, region, score)
@@ -155,7 +149,7 @@ class Meanings:
         if self.tally is not None:
             self.tally.given(entry.workload, entry.cost)
 
-    async def _nearest(self, exchange: Exchange, name: str, asked: Asked) -> tuple[Entry, float] | None:
+    def _nearest(self, name: str, asked: Asked) -> tuple[Entry, float] | None:
         """The kept answer whose question is surest to mean the same, with its score."""
         from groundplan.economics.semantic import accept  # noqa: PLC0415 -- numpy, only where it is used
 
@@ -163,23 +157,13 @@ class Meanings:
         if frame is None:
             return None
         now = self._gateway.clock.now().timestamp()
-        likeness = [float(other.vector @ asked.vector) for other in frame.asked]
+        likeness = [float(other.said.vector @ asked.said.vector) for other in frame.asked]
         order = sorted(range(len(likeness)), key=lambda place: -likeness[place])[:BEST]
-        # other calls change the frame while words are embedded: all that is used of it is taken before
-        alive: list[tuple[Entry, Reading, float]] = []
-        for place in order:
-            kept = self._gateway.cached.get(name, frame.keys[place], now)
-            if kept is not None and likeness[place] > accept.LEAST_COSINE:
-                alive.append((kept, frame.asked[place].reading, likeness[place]))
-        if not alive:
-            return None
-        words = await self._vectors([asked.reading, *(reading for _, reading, _ in alive)], exchange)
-        if not _known(asked.reading, words):
-            return None
         judged = [
-            (kept, accept.judge(accept.shipped(), asked.reading, reading, cosine, words.__getitem__))
-            for kept, reading, cosine in alive
-            if _known(reading, words)
+            (kept, accept.judge(accept.shipped(), asked.said, frame.asked[place].said))
+            for place in order
+            if likeness[place] > accept.LEAST_COSINE
+            and (kept := self._gateway.cached.get(name, frame.keys[place], now)) is not None
         ]
         if not judged:
             return None
@@ -195,38 +179,32 @@ class Meanings:
         framed = frame_digest(exchange, recast.irrelevant, self._gateway.cached.terms(plan), policy)
         if framed is None or not 0 < len(framed[1]) <= QUESTION:
             return None
-        (vector,) = await self._embed([framed[1]], exchange)
-        return Asked(framed[0], vector, read(framed[1]))
+        reading = read(framed[1])
+        (said,) = await self._embed([(reading, reading.places)], exchange)
+        return Asked(framed[0], said)
 
-    async def _embed(self, texts: Sequence[str], exchange: Exchange) -> list[Vector]:
-        """Unit vectors from the local search service. Raises `UpstreamFailure`."""
+    async def _embed(
+        self, asked: Sequence[tuple[Reading, Sequence[tuple[int, int]]]], exchange: Exchange
+    ) -> list[Said]:
+        """Texts with their unit vectors, and those that the words at these places have there. Raises
+        `UpstreamFailure`."""
         import numpy as np  # noqa: PLC0415 -- heavy, only where it is used
 
-        body = await ask_search(self._gateway, embed_request(texts), str(exchange.call).encode("ascii"), PATH)
-        answer = embed_answer(body, len(texts))
-        return [np.frombuffer(vector, dtype="<f4").astype(np.float32) for vector in answer.vectors]
+        from groundplan.economics.semantic.likeness import Said  # noqa: PLC0415 -- as above
 
-    async def _vectors(self, readings: Sequence[Reading], exchange: Exchange) -> dict[str, Vector]:
-        """Vectors of their content words. Of more new words than are embedded at once the last are left out: a
-        question with one of them is a miss."""
-        from groundplan.economics.semantic.likeness import content  # noqa: PLC0415 -- numpy, only where it is used
-
-        found: dict[str, Vector] = {}
-        new: list[str] = []
-        for word in dict.fromkeys(word for each in readings for word in content(each)):
-            vector = self._words.get(word)
-            if vector is not None:
-                self._words.move_to_end(word)
-                found[word] = vector
-            elif len(new) < EMBEDDED:
-                new.append(word)
-        if new:
-            for word, vector in zip(new, await self._embed(new, exchange), strict=True):
-                self._words[word] = found[word] = vector
-                self._words.move_to_end(word)
-        while len(self._words) > WORDS:
-            self._words.popitem(last=False)
-        return found
+        texts, places = [reading.text for reading, _ in asked], [each for _, each in asked]
+        body = embed_request(texts, places=places)
+        answer = embed_answer(
+            await ask_search(self._gateway, body, str(exchange.call).encode("ascii"), PATH), len(texts), places
+        )
+        return [
+            Said(
+                reading,
+                np.frombuffer(vector, dtype="<f4").astype(np.float32),
+                np.frombuffer(words, dtype=np.int8).reshape(len(own), WORD_BYTES),
+            )
+            for (reading, own), vector, words in zip(asked, answer.vectors, answer.words, strict=True)
+        ]
 
     def taught(self, name: str, rule: Semantic) -> Taught:
         """What checks taught of a workload, with what other workers found since."""
@@ -282,23 +260,22 @@ class Meanings:
             self.checks.add(taught.terms, region.first, wrong=not same, raised=region.raised)
 
     async def _agree(self, one: str, other: str, exchange: Exchange) -> bool:
-        from groundplan.economics.semantic import substitution  # noqa: PLC0415 -- numpy, only where it is used
+        from groundplan.economics.semantic import likeness, substitution  # noqa: PLC0415 -- numpy, only where it is used
         from groundplan.economics.semantic.guards import contradicts  # noqa: PLC0415 -- as above
-        from groundplan.economics.semantic.likeness import SYNONYM  # noqa: PLC0415 -- as above
         from groundplan.economics.semantic.reading import read  # noqa: PLC0415 -- numpy, only where it is used
 
         a, b = read(one), read(other)
         if contradicts(a, b):
             return False
-        first, second = await self._embed([one, other], exchange)
-        if float(first @ second) < AGREES:
+        found = likeness.side_by_side(a, b)
+        few = 0 < len(found.ours) == len(found.theirs) <= FEW
+        ours, theirs = (found.ours, found.theirs) if few else ([], [])
+        first, second = await self._embed(
+            [(a, [a.places[place] for place in ours]), (b, [b.places[place] for place in theirs])], exchange
+        )
+        if likeness.cosine(first, second) < AGREES:
             return False
-        left, right = substitution.left_over(a, b), substitution.left_over(b, a)
-        if not 0 < len(left) == len(right) <= FEW:
-            return True
-        words = [*left, *right]
-        vectors = dict(zip(words, await self._embed(words, exchange), strict=True))
-        return substitution.least_counterpart(left, right, vectors.__getitem__) >= SYNONYM
+        return not few or substitution.agree(first, second, ours, theirs)
 
 
 def _rule(exchange: Exchange) -> Semantic | None:
@@ -325,12 +302,6 @@ class _Choice(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice]
-
-
-def _known(reading: Reading, words: dict[str, Vector]) -> bool:
-    from groundplan.economics.semantic.likeness import content  # noqa: PLC0415 -- numpy, only where it is used
-
-    return all(word in words for word in content(reading))
 
 
 _answer = msgspec.json.Decoder(_Answer).decode

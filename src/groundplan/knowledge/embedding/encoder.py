@@ -45,6 +45,15 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True)
+class Spoken:
+    """A text's vector as `embed` gives it; of each asked word the unit vector that it has in this text (384 a row)."""
+
+    vector: Vectors
+    words: Vectors
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Layer:
     """Weights of one transformer layer, transposed so that rows of activations multiply them from the left."""
 
@@ -120,6 +129,27 @@ class Encoder:
                 sums[windows[i][0]] += vectors[row] * np.float32(max(1, len(windows[i][1])))
         return Embedded(_unit(sums), tuple(len(ids) for ids in tokens))
 
+    def embed_words(self, texts: Sequence[str], places: Sequence[Sequence[tuple[int, int]]]) -> list[Spoken]:
+        """Texts, and words of each as they are meant there. `places`: of each text its words, as (first character, the
+        one after the last); where no token is, the text's own vector stands."""
+        found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        windows = [(index, part) for index, each in enumerate(found) for part in _windows(each.ids)]
+        batches = list(_batches([len(part) for _, part in windows]))
+        rows = ([[self._first, *windows[i][1], self._last] for i in batch] for batch in batches)
+        states: dict[int, _Array] = {}
+        for batch, batch_states in zip(batches, self._states(rows), strict=True):
+            for row, i in enumerate(batch):
+                states[i] = batch_states[row, : len(windows[i][1]) + 2]
+        told = []
+        for index, (each, wanted) in enumerate(zip(found, places, strict=True)):
+            own = [states[i] for i, (text, _) in enumerate(windows) if text == index]
+            means = _unit(np.stack([state.mean(axis=0) for state in own]))
+            weights = np.array([max(1, len(state) - 2) for state in own], dtype=np.float32)
+            vector = _unit((means * weights[:, None]).sum(axis=0, keepdims=True))
+            words = _words(np.concatenate([state[1:-1] for state in own]), each.offsets, wanted, vector)
+            told.append(Spoken(vector[0], words, len(each.ids)))
+        return told
+
     def counted(self, texts: Sequence[str]) -> tuple[int, ...]:
         """The tokens of each text."""
         found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
@@ -129,15 +159,22 @@ class Encoder:
         """Mean-pooled unit vectors of batches of token rows, each of at most `WINDOW_TOKENS`, in order."""
         return map(self._forward, batches)
 
+    def _states(self, batches: Iterable[Sequence[Sequence[int]]]) -> Iterator[_Array]:
+        """(rows, tokens, 384) of such batches: what the last layer makes of each token."""
+        return (self._through_all(*padded(rows)) for rows in batches)
+
     def _forward(self, rows: Sequence[Sequence[int]]) -> _Array:
         ids, mask = padded(rows)
+        pooled: _Array = np.einsum("blh,bl->bh", self._through_all(ids, mask), mask) / mask.sum(axis=1, keepdims=True)
+        return _unit(pooled)
+
+    def _through_all(self, ids: NDArray[np.int64], mask: _Array) -> _Array:
         longest = ids.shape[1]
         hidden = self._normalise(self._words[ids] + self._positions[:longest], self._scale, self._shift)
         bias = (1 - mask)[:, None, None, :] * _MASKED
         for layer in self._layers:
             hidden = self._through(layer, hidden, bias)
-        pooled: _Array = np.einsum("blh,bl->bh", hidden, mask) / mask.sum(axis=1, keepdims=True)
-        return _unit(pooled)
+        return hidden
 
     def _through(self, layer: _Layer, hidden: _Array, bias: _Array) -> _Array:
         """One layer: (batch, length, 384) to the same shape."""
@@ -156,6 +193,12 @@ class Encoder:
         centred = values - values.mean(axis=-1, keepdims=True)
         variance = np.square(centred).mean(axis=-1, keepdims=True)
         return np.asarray(centred / np.sqrt(variance + self._epsilon) * scale + shift, dtype=np.float32)
+
+
+def coarse(vectors: Vectors) -> bytes:
+    """Rows as signed bytes: the direction of each within a hundredth, its length is lost."""
+    most = np.abs(vectors).max(axis=1, keepdims=True, initial=1e-12)
+    return np.rint(vectors / most * 127).astype(np.int8).tobytes()
 
 
 def padded(rows: Sequence[Sequence[int]], multiple: int = 1, least: int = 0) -> tuple[NDArray[np.int64], _Array]:
@@ -209,6 +252,20 @@ def _windows(ids: Sequence[int]) -> Iterator[Sequence[int]]:
     step = WINDOW_TOKENS - 2
     for start in range(0, max(1, len(ids)), step):
         yield ids[start : start + step]
+
+
+def _words(
+    states: _Array, offsets: Sequence[tuple[int, int]], places: Sequence[tuple[int, int]], instead: _Array
+) -> Vectors:
+    """(places, 384): of each place the mean of the tokens that have a part in it, of unit length."""
+    if not places:
+        return np.zeros((0, DIMENSION), dtype=np.float32)
+    begins, ends = (np.array(side) for side in zip(*offsets, strict=True)) if offsets else (np.zeros(0), np.zeros(0))
+    rows = []
+    for begin, end in places:
+        inside = states[(begins < end) & (ends > begin)]
+        rows.append(inside.mean(axis=0) if len(inside) else instead[0])
+    return _unit(np.stack(rows))
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -40,6 +40,8 @@ _QUESTIONS = (24, 32)
 """Tokens up to which a question has a network made for its length: a quarter less to compute than where each part is
 prepared for any. Each takes 30 MB, and a quarter of a second to make."""
 _ANY = 0
+_VECTORS, _STATES = 0, 1
+"""Outputs of the graph."""
 
 _Array = NDArray[np.float32]
 _Requests = queue.LifoQueue[Any]
@@ -128,6 +130,12 @@ class OpenVinoEncoder(Encoder):
         return free
 
     def _forwards(self, batches: Iterable[Sequence[Sequence[int]]]) -> Iterator[_Array]:
+        return self._computed(batches, _VECTORS)
+
+    def _states(self, batches: Iterable[Sequence[Sequence[int]]]) -> Iterator[_Array]:
+        return self._computed(batches, _STATES)
+
+    def _computed(self, batches: Iterable[Sequence[Sequence[int]]], output: int) -> Iterator[_Array]:
         running: deque[tuple[Any, _Requests]] = deque()
         try:
             for rows in batches:
@@ -136,7 +144,7 @@ class OpenVinoEncoder(Encoder):
                 free = self._free[length]
                 request = _request(free, running)
                 while request is None:
-                    yield _result(*running.popleft())
+                    yield _result(*running.popleft(), output)
                     request = _request(free, running)
                 few = len(rows) <= FEW_TEXTS and longest <= _SHORT
                 least = 1 << (len(rows) - 1).bit_length() if few else 0
@@ -145,7 +153,7 @@ class OpenVinoEncoder(Encoder):
                 request.start_async()
                 running.append((request, free))
             while running:
-                yield _result(*running.popleft())
+                yield _result(*running.popleft(), output)
         finally:
             for request, free in running:
                 request.wait()
@@ -159,15 +167,16 @@ def _request(free: _Requests, running: Collection[object]) -> Any:
     return None
 
 
-def _result(request: Any, free: _Requests) -> _Array:
+def _result(request: Any, free: _Requests, output: int) -> _Array:
     request.wait()
-    vectors: _Array = request.get_output_tensor(0).data.copy()
+    vectors: _Array = request.get_output_tensor(output).data.copy()
     free.put(request)
     return vectors
 
 
 def _graph(made_of: type[_Parts], tensors: Any, config: dict[str, Any]) -> Any:
-    """Inputs: ids (batch, length) int64, mask (batch, length) float32; output: unit vectors (batch, 384)."""
+    """Inputs: ids (batch, length) int64, mask (batch, length) float32; outputs: unit vectors (batch, 384), and what the
+    last layer makes of each token (batch, length, 384)."""
     import openvino as ov  # noqa: PLC0415 -- an extra, and heavy
     from openvino import opset13 as op  # noqa: PLC0415
 
@@ -183,7 +192,8 @@ def _graph(made_of: type[_Parts], tensors: Any, config: dict[str, Any]) -> Any:
     weights = op.unsqueeze(mask, parts.axes(2))
     summed = op.reduce_sum(op.multiply(hidden, weights), parts.axes(1), False)
     pooled = op.divide(summed, op.reduce_sum(weights, parts.axes(1), False))
-    return ov.Model([op.normalize_l2(pooled, parts.axes(1), 1e-24, "max")], [ids, mask], "all-minilm-l6-v2")
+    vectors = op.normalize_l2(pooled, parts.axes(1), 1e-24, "max")
+    return ov.Model([vectors, hidden], [ids, mask], "all-minilm-l6-v2")
 
 
 class _Parts:

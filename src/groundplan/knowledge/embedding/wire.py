@@ -11,38 +11,48 @@ from collections.abc import Sequence
 import msgspec
 
 VECTOR_BYTES = 384 * 4
+WORD_BYTES = 384
 PATH = b"/embed"
 
 
 class EmbedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """1 to 512 texts of any length: no part of a long one is dropped. `questions`: they are compared and not kept, so
-    that the encoder of questions computes them, faster and within a cosine of .998."""
+    that the encoder of questions computes them, faster and within a cosine of .998. `places`: words of each text, as
+    (first character, the one after the last), whose vectors within the text are wanted, too; then not by that encoder.
+    """
 
     texts: list[str]
     questions: bool = False
+    places: list[list[tuple[int, int]]] = []
 
 
 class EmbedAnswer(msgspec.Struct, frozen=True):
     """`vectors`: for each text, in order, 384 little-endian float32 of unit length together (`VECTOR_BYTES`; base64
     in JSON), as `memoryview(vector).cast("f")` or `numpy.frombuffer(vector, "<f4")` read them. `model` names what
-    made them: vectors of different models do not compare. `tokens`: of all texts together."""
+    made them: vectors of different models do not compare. `tokens`: of all texts together. `words`: for each text the
+    asked words one after the other, each 384 signed bytes in the direction of its vector."""
 
     model: str
     vectors: list[bytes]
     tokens: int
+    words: list[bytes] = []
 
 
 _answer = msgspec.json.Decoder(EmbedAnswer).decode
 
 
-def embed_request(texts: Sequence[str], *, questions: bool = False) -> bytes:
+def embed_request(
+    texts: Sequence[str], *, questions: bool = False, places: Sequence[Sequence[tuple[int, int]]] = ()
+) -> bytes:
     """The body to send to `PATH` of the service announced as `search`."""
-    return msgspec.json.encode(EmbedRequest(list(texts), questions))
+    return msgspec.json.encode(EmbedRequest(list(texts), questions, [list(each) for each in places]))
 
 
-def embed_answer(body: bytes, texts: int) -> EmbedAnswer:
-    """The answer about so many texts; raises `msgspec.DecodeError` for anything else."""
+def embed_answer(body: bytes, texts: int, places: Sequence[Sequence[tuple[int, int]]] = ()) -> EmbedAnswer:
+    """The answer about so many texts and words of them; raises `msgspec.DecodeError` for anything else."""
     answer = _answer(body)
     if len(answer.vectors) != texts or any(len(vector) != VECTOR_BYTES for vector in answer.vectors):
         raise msgspec.DecodeError(f"{texts} vectors of {VECTOR_BYTES} bytes were asked for")
+    if [len(each) for each in answer.words] != [len(each) * WORD_BYTES for each in places]:
+        raise msgspec.DecodeError(f"vectors of {WORD_BYTES} bytes were asked for, one for each of the places")
     return answer

@@ -21,7 +21,7 @@ from groundplan.core import presidio
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge, Unauthenticated, Unavailable
 from groundplan.core.logger import get_logger
 from groundplan.knowledge.citations.wire import MOST_TEXTS, SupportAnswer, SupportRequest
-from groundplan.knowledge.embedding.encoder import Embedded, Encoder
+from groundplan.knowledge.embedding.encoder import Embedded, Encoder, coarse
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
 from groundplan.knowledge.model import DIMENSION
 from groundplan.knowledge.retrieval.examine import Examiner, ExamineRequest
@@ -39,6 +39,8 @@ from groundplan.knowledge.retrieval.wire import (
 MODEL = "all-minilm-l6-v2"
 MAX_BODY_BYTES = 4 << 20
 MAX_INPUTS = 512
+MAX_PLACES = 4096
+"""Words whose vectors are asked for at once."""
 _WAITING = 16
 """So many searches may wait for rerankers at once."""
 
@@ -110,9 +112,24 @@ class Service:
     def embed(self, body: bytes) -> bytes:
         """`EmbedAnswer` as JSON."""
         request = _decode(body, EmbedRequest)
+        if request.places:
+            return self._embed_words(request)
         embedded = self._embedded(request.texts, DIMENSION, questions=request.questions)
         vectors = [row.astype("<f4").tobytes() for row in embedded.vectors]
         return msgspec.json.encode(EmbedAnswer(MODEL, vectors, sum(embedded.tokens)))
+
+    def _embed_words(self, request: EmbedRequest) -> bytes:
+        texts, places, words = request.texts, request.places, sum(map(len, request.places))
+        if not len(texts) == len(places) <= MAX_INPUTS or words > MAX_PLACES:
+            raise Invalid(
+                f"{words} words of {len(places)} of {len(texts)} texts cannot be embedded",
+                code="embeddings_request",
+                hint=f"Name the words of each of 1 to {MAX_INPUTS} texts, {MAX_PLACES} of them at most.",
+            )
+        spoken = self._encoder.embed_words(texts, places)
+        vectors = [each.vector.astype("<f4").tobytes() for each in spoken]
+        tokens = sum(each.tokens for each in spoken)
+        return msgspec.json.encode(EmbedAnswer(MODEL, vectors, tokens, [coarse(each.words) for each in spoken]))
 
     def support(self, body: bytes) -> bytes:
         """`SupportAnswer` as JSON; the same text is embedded once."""
