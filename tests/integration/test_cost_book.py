@@ -317,6 +317,9 @@ def test_statement_focus_and_book_agree(control: Control) -> None:
     last = TODAY.replace(day=1) - timedelta(days=1)
     book = ask(control, f"/api/cost/book?first={last.replace(day=1).date()}&last={last.date()}")
     assert sum(Decimal(each["total_usd"]) for each in statements) == Decimal(book["total_usd"])
+    assert all(each["over"] for each in statements)
+    now = ask(control, f"/api/cost/statements?month={TODAY:%Y-%m}")["statements"]
+    assert now and not any(each["over"] for each in now), "this month grows until its end"
     mine = control.ask("GET", f"/api/cost/statements.csv?team=care&month={month}").body.decode()
     taken = control.ask("GET", "/api/audit?action=export.").body["entries"][0]
     assert (taken["action"], taken["detail"]["team"]) == ("export.cost", "care")

@@ -89,6 +89,8 @@ def test_statements_sum_exactly_to_the_book(made: list[Line]) -> None:
 def test_a_statement_shows_the_days_before() -> None:
     found = statements(LINES, FIRST, LAST, previous=LINES[1:2])
     assert [(each.team, each.previous) for each in found] == [("care", 7), (UNCARRIED, 0)]
+    assert all(each.over for each in found)
+    assert not any(each.over for each in statements(LINES, FIRST, LAST, over=False))
 
 
 def test_quantities_are_decimals_also_where_all_are_whole() -> None:

@@ -272,7 +272,7 @@ def _ends(row: dict[str, Any]) -> str:
 
 
 def _statement(value: dict[str, Any]) -> str:
-    kind = "charged" if value["charged"] else "shown"
+    kind = ("charged" if value["charged"] else "shown") + ("" if value["over"] else " so far")
     rows = [(row["key"], usd(row["cost_usd"])) for row in value["by_workload"]]
     rows += [(f"  {row['key']}", usd(row["cost_usd"])) for row in value["by_term"]]
     rows.append(("total", usd(value["total_usd"])))

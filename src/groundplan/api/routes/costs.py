@@ -319,7 +319,7 @@ def _statements(services: Using, month: str | None, team: str | None, charge: bo
     with services.transaction() as conn:
         lines = cost_book.book(conn, days, today)
         before = cost_book.book(conn, days.before, today)
-    found = statements(lines, days.first, days.last, charged=charge, previous=before)
+    found = statements(lines, days.first, days.last, charged=charge, previous=before, over=days.last < today)
     return [each for each in found if team in (None, each.team)]
 
 
@@ -336,8 +336,8 @@ def _statement(services: Using, month: str | None, team: str, charge: bool) -> S
 
 def _statement_json(made: Statement) -> dict[str, Any]:
     return {
-        "team": made.team, "from": made.first.isoformat(), "to": made.last.isoformat(), "charged": made.charged,
-        "total_usd": format_usd(made.total), "previous_usd": _maybe(made.previous),
+        "team": made.team, "from": made.first.isoformat(), "to": made.last.isoformat(), "over": made.over,
+        "charged": made.charged, "total_usd": format_usd(made.total), "previous_usd": _maybe(made.previous),
         "by_workload": _pairs(made.by_workload()), "by_term": _pairs(made.by_term()),
         "by_basis": _pairs(made.by_basis()), "blueprints": list(made.blueprints),
         "lines": [cost_book.line_json(line) for line in made.lines],

@@ -29,6 +29,8 @@ class Statement:
     total: int
     previous: int | None
     """picodollars of the same days before"""
+    over: bool = True
+    """Whether its last day is over; until then it grows."""
 
     @property
     def kind(self) -> str:
@@ -51,9 +53,11 @@ class Statement:
 
 
 def statements(
-    lines: Sequence[Line], first: date, last: date, *, charged: bool = False, previous: Sequence[Line] | None = None
-) -> list[Statement]:
-    """One for each team, and one for what no team carries: together exactly all lines."""
+    lines: Sequence[Line], first: date, last: date, *, charged: bool = False, previous: Sequence[Line] | None = None,
+    over: bool = True,
+) -> list[Statement]:  # fmt: skip
+    """One for each team, and one for what no team carries: together exactly all lines. `over`: whether the last day
+    is."""
     before = dict(_summed((_team(line), line.amount) for line in previous)) if previous is not None else None
     by_team: dict[str, list[Line]] = {}
     for line in lines:
@@ -61,7 +65,7 @@ def statements(
     return [
         Statement(
             team, first, last, charged and team != UNCARRIED, tuple(mine), sum(line.amount for line in mine),
-            None if before is None else before.get(team, 0),
+            None if before is None else before.get(team, 0), over,
         )
         for team, mine in sorted(by_team.items(), key=lambda item: (item[0] == UNCARRIED, item[0]))
     ]  # fmt: skip
