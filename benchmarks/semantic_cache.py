@@ -50,7 +50,7 @@ from groundplan.economics.semantic.pairs import Pair, read_pairs
 from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.synonyms import said_where
 from groundplan.economics.semantic.traps import KINDS, trap
-from groundplan.economics.semantic.vocabulary import FILLERS, QUANTIFIERS, STOP
+from groundplan.economics.semantic.vocabulary import FILLERS, NUMBER_WORDS, QUANTIFIERS, STOP
 from groundplan.gateway.caching.meaning import QUESTION
 from groundplan.knowledge.embedding.encoder import coarse
 from groundplan.knowledge.embedding.openvino_encoder import load
@@ -60,7 +60,7 @@ PAIRS: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("semantic_pa
 REPLACED = "thing"
 """Traps that are told by themselves: a long paraphrase in which a word that both texts have became any other one."""
 _DENIED = re.compile(r"\b(?:not|never|cannot|without)\b|n['’]t\b", re.IGNORECASE)
-NO_THINGS = STOP | FILLERS | QUANTIFIERS.keys()
+NO_THINGS = STOP | FILLERS | QUANTIFIERS.keys() | NUMBER_WORDS.keys()
 PARTS = 5
 ARTIFACT = Path(accept.__file__).with_name("acceptance.json")
 
