@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundplan.cli.output import print_error
 from groundplan.core.errors import Invalid
 from groundplan.economics.routing.decide import forest, kernel
 from groundplan.economics.routing.decide.choose import best, choose
@@ -102,6 +103,25 @@ def test_a_set_that_would_mislead_is_refused_with_its_line(
     assert said in told.value.message
     assert str(told.value.where).endswith("set.jsonl:10:1")
     assert told.value.hint
+
+
+def test_every_problem_of_a_set_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row(i, scores={"a": 1.4, "b": 0}) for i in range(30)]
+    with pytest.raises(Invalid, match="is not between 0 and 1 \\(and 29 more\\)") as told:
+        read_matrix(written(tmp_path, rows))
+    print_error(told.value, as_json=False)
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("  ")]
+    assert sum(":1:1: " in line for line in lines) == 1
+    assert len(lines) == 22 and ":21:1: 10 more problems" in lines[-2]
+
+
+def test_a_set_on_which_no_model_is_ever_right_is_refused(tmp_path: Path) -> None:
+    nothing = [row(i, scores={"a": 0.0, "b": 0}) for i in range(30)]
+    with pytest.raises(Invalid, match="no model is ever right") as told:
+        read_matrix(written(tmp_path, nothing))
+    assert told.value.code == "evaluation_set" and told.value.hint
+    nothing[4] = row(4, scores={"a": 0.0, "b": 0.1})
+    assert len(read_matrix(written(tmp_path, nothing)).samples) == 30
 
 
 def test_the_same_prompt_within_one_group_is_no_leak(tmp_path: Path) -> None:
@@ -446,6 +466,14 @@ def test_of_models_that_cost_nothing_nothing_is_saved() -> None:
     to_first, to_second = np.zeros(120, dtype=int), np.ones(120, dtype=int)
     assert (kept_by(free, 0, to_second).saved, kept_by(free, 0, to_first).saved) == (0.0, 0.0)
     assert kept_by(free, 1, to_first).saved == 1.0
+
+
+def test_of_a_model_that_is_never_right_nothing_is_lost() -> None:
+    matrix = made(120)
+    never = replace(matrix, scores=matrix.scores * np.array([1.0, 0.0]))
+    found = kept_by(never, 1, np.zeros(120, dtype=int))
+    assert (found.kept, found.error) == (1.0, 0.0)
+    assert 0.95 < found.low < 1.0, "so many prompts show no more"
 
 
 def test_rows_of_a_group_count_as_one_where_they_move_together() -> None:

@@ -240,13 +240,14 @@ def _picked(scores: Doubles, costs: Doubles, point: Point | None, strongest: int
 
 
 def kept_by(matrix: Matrix, strongest: int, picked: Whole) -> Kept:
-    """What `picked`, a column for each row, saves and keeps of the strongest model for every prompt."""
+    """What `picked`, a column for each row, saves and keeps of the strongest model for every prompt. Of a model that is
+    never right nothing can be lost: all of it is kept."""
     rows = np.arange(len(picked))
-    bill, score = matrix.costs[:, strongest].sum(), matrix.scores[:, strongest].mean()
-    got = matrix.scores[rows, picked]
+    bill, score = matrix.costs[:, strongest].sum(), float(matrix.scores[:, strongest].mean())
+    got = matrix.scores[rows, picked] if score > 0 else matrix.scores[:, strongest]
     groups = numbered([sample.group for sample in matrix.samples])
-    kept = float(got.mean() / max(score, 1e-12))
-    error = error_of_mean((got - matrix.scores[:, strongest]) / max(score, 1e-12), groups)
+    kept = float(got.mean() / score) if score > 0 else 1.0
+    error = error_of_mean((got - matrix.scores[:, strongest]) / (score or 1.0), groups)
     low, high = interval(kept, error, len(rows), len(np.unique(groups)))
     return Kept(_saved(float(matrix.costs[rows, picked].sum()), float(bill)), kept, error, low, high)
 

@@ -69,7 +69,7 @@ def read_matrix(path: Path) -> Matrix:
     if not problems:
         problems = list(_wrong(path, rows))
     if problems:
-        raise _refused(path, problems)
+        raise _refused(problems)
     return _matrix([row for _, row in rows])
 
 
@@ -91,15 +91,15 @@ def context_of(told: Told | None) -> Context | None:
     return Context(told.messages, told.before, None if told.scores is None else tuple(told.scores), tuple(told.task))
 
 
-def _refused(path: Path, problems: Sequence[Problem]) -> Invalid:
-    more = f" (the first {_TOLD} are told)" if len(problems) > _TOLD else ""
-    return Invalid(
-        f"{path} cannot be used: {len(problems)} problems{more}; the first: {problems[0].message}",
-        code=problems[0].code,
-        hint=problems[0].hint,
-        where=problems[0].where,
-        problems=tuple(problems[:_TOLD]),
-    )
+def _refused(problems: Sequence[Problem]) -> Invalid:
+    first, told = problems[0], list(problems[:_TOLD])
+    if len(problems) > _TOLD:
+        where = problems[_TOLD].where
+        told.append(
+            Problem(f"{len(problems) - _TOLD} more problems from here on", first.code, "Mend those first.", where)
+        )
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return Invalid(first.message + more, code=first.code, hint=first.hint, where=first.where, problems=tuple(told))
 
 
 def _problem(path: Path, line: int, message: str, code: str = "evaluation_set", hint: str = "") -> Problem:
@@ -117,6 +117,9 @@ def _wrong(path: Path, rows: Sequence[tuple[int, _Row]]) -> Iterable[Problem]:
         yield from _wrong_row(path, line, row, models)
         if (first := ids.setdefault(str(row.id), line)) != line:
             yield _problem(path, line, f"the id {str(row.id)[:80]} is in line {first}, too")
+    if not any(score > 0 for _, row in rows for score in row.scores.values()):
+        hint = "Give prompts that at least one model can answer, or look at how answers are judged."
+        yield _problem(path, 1, "no model is ever right, so there is no quality to keep", hint=hint)
     yield from _leaks(path, rows)
     groups = len({str(row.id if row.group is None else row.group) for _, row in rows})
     if groups < LEAST_GROUPS:
