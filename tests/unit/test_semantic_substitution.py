@@ -12,8 +12,9 @@ from groundplan.core.settings import load_settings
 from groundplan.economics import semantic
 from groundplan.economics.semantic import accept, vocabulary
 from groundplan.economics.semantic.guards import veto
-from groundplan.economics.semantic.likeness import FEATURES, Said, features, nearness, side_by_side
+from groundplan.economics.semantic.likeness import FEATURES, Compared, Said, features, nearness, side_by_side
 from groundplan.economics.semantic.reading import read, stem
+from groundplan.economics.semantic.substitution import substituted
 from groundplan.economics.semantic.synonyms import said_where
 from groundplan.knowledge.embedding.encoder import Encoder, coarse
 from groundplan.runtime.models import MINILM, ensure
@@ -132,6 +133,26 @@ def test_two_things_of_one_sort_do_not_stand_for_each_other(encoder: Encoder, wo
     one, other = (said(encoder, text.format(word)) for word in words.split())
     verdict = accept.judge(accept.shipped(), one, other)
     assert verdict.veto in ("substitution", "unlike") or verdict.score < accept.shipped().threshold(0.01)
+
+
+def test_of_words_over_on_one_side_half_as_many_are_enough_to_ask_for_more() -> None:
+    a = read("The cast function changes the schema of a table")
+    for more, asks in (("and reports errors", False), ("and reports values beyond its range as errors", True)):
+        b = read(f"The cast function changes the schema of a table {more}")
+        near = np.full((len(a.spoken), len(b.spoken)), 0.9, dtype=np.float32)
+        assert substituted(a, b, near, side_by_side(a, b)) is asks
+        assert substituted(b, a, near.T, side_by_side(b, a)) is asks
+
+
+@pytest.mark.parametrize(
+    ("near", "placed", "apart"), [(0.3, False, True), (0.5, False, False), (0.5, True, True), (0.9, True, False)]
+)
+def test_in_a_long_request_a_counterpart_may_be_loose_but_not_far(near: float, placed: bool, apart: bool) -> None:
+    a = read("The manager chooses colours, fonts, margins, pages, headings, tables and notes of the printer")
+    table = np.full((len(a.spoken), len(a.spoken)), near, dtype=np.float32)
+    place = a.spoken.index("printer")
+    found = Compared([place], [place], frozenset({(place, place)} if placed else ()), 0.9)
+    assert substituted(a, a, table, found) is apart
 
 
 def test_who_says_half_as_much_again_asks_for_more(encoder: Encoder) -> None:
