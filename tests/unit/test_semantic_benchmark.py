@@ -75,7 +75,10 @@ def test_what_the_gateway_would_not_compare_is_a_miss() -> None:
     assert comparable(Pair("a" * 2000, "b", True)) and not comparable(Pair("a", "b" * 2001, True))
 
 
-@pytest.mark.parametrize("data", [None, b"no gzip", gzip.compress(b'[{"origin": 3}]'), gzip.compress(b"x" * 999)[:30]])
+@pytest.mark.parametrize(
+    "data", [None, b"no gzip", gzip.compress(b'[{"origin": 3}]'), gzip.compress(b"x" * 999)[:30]],
+    ids=["missing", "no gzip", "another shape", "cut off"],
+)  # fmt: skip
 def test_a_file_of_another_shape_is_refused_in_words(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, data: bytes | None
 ) -> None:
