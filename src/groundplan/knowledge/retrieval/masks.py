@@ -15,7 +15,8 @@ _BYTES: Final = 64 << 20
 
 class Masks:
     """Those that were asked for last are kept: among a million rows one takes a millisecond, and many a question
-    follows another of the same person. Threads may share it."""
+    follows another of the same person. Whatever changes anywhere ends them all, so their time tells that something did,
+    and of nobody's documents more. Threads may share it."""
 
     def __init__(self, classes: NDArray[np.int32]) -> None:
         self._classes = classes
