@@ -160,7 +160,7 @@ def test_killed_at_random_nothing_acknowledged_is_lost(
         until(lambda: sum(line[0] == "D" for line in scene.lines()) > DID_SOMETHING)
         for process in scene.workers:
             kill(process)
-        until(lambda: not epochs(home))
+        until(lambda: not epochs(home), 120)
     finally:
         scene.end()
     check(scene, database)

@@ -46,7 +46,9 @@ def spend(conn: Any, at: datetime, usd: str) -> None:
     ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [attempt])
 
 
-def test_owners_get_three_lines_once_a_week(database: Database, tmp_path: Path) -> None:
+@pytest.mark.parametrize("days", [0, 2])
+def test_owners_get_three_lines_once_a_week(database: Database, tmp_path: Path, days: int) -> None:
+    """`days` after Monday, where nothing ran before."""
     inbox = Inbox()
     port = free_port()
     controller = Controller(inbox, hostname="127.0.0.1", port=port)
@@ -57,8 +59,13 @@ def test_owners_get_three_lines_once_a_week(database: Database, tmp_path: Path) 
         try:
             settings = replace(load_settings({}), mail_url=f"smtp://127.0.0.1:{port}")
             with ConnectionPool[Any](database.urls["control"], min_size=1, max_size=2, open=True) as pool:
-                clock = ManualClock(MONDAY)
+                clock = ManualClock(MONDAY + timedelta(days=3))
                 services = Services(Home(tmp_path / "home"), settings, None, False, None, pool, clock)  # type: ignore[arg-type]
+                assert weekly.look(services) == 0, "on a Thursday it is no news"
+                services = replace(services, clock=ManualClock(MONDAY - timedelta(hours=2)))
+                assert weekly.look(services) == 0, "it is not six yet"
+                clock = ManualClock(MONDAY + timedelta(days=days))
+                services = replace(services, clock=clock)
                 assert weekly.look(services) == 1
                 assert weekly.look(services) == 0
                 assert mail.send_waiting(services) == 1

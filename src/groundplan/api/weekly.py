@@ -1,7 +1,7 @@
 """Beside the requests: once a week, three lines to each owner: what their workloads cost, what changed, and why.
 
-Every Monday for the week before, once to each person; where no mail is set up, nothing is queued. Amounts are those of
-the book, so allocated costs count too.
+Every Monday for the week before, once to each person, or until Wednesday where nothing ran on Monday; where no mail is
+set up, nothing is queued. Amounts are those of the book, so allocated costs count too.
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ LOOK_SECONDS = 3600.0
 DUTIES = ("business", "product", "finance")
 HOUR = 6
 """Of Monday, UTC, from which on it is sent."""
+LAST = 2
+"""The last day of the week, Monday being 0, on which it is sent where it could not be before."""
 
 
 def look(services: Services) -> int:
     """Queue what is due; how many mails that were."""
     now = services.clock.now()
-    if services.settings.mail_url is None or now.weekday() != 0 or now.hour < HOUR:
+    if services.settings.mail_url is None or now.weekday() > LAST or (now.weekday() == 0 and now.hour < HOUR):
         return 0
     with services.transaction() as conn:
         return queue(conn, now)
 
 
 def queue(conn: Connection[Any], now: datetime) -> int:
-    """As `look`, for the week before the Monday `now` is on, in the caller's transaction."""
+    """As `look`, for the week before that of `now`, in the caller's transaction."""
     blueprint = current_or_none(conn)
     if blueprint is None:
         return 0
