@@ -313,7 +313,9 @@ async def test_an_application_says_on_which_ticket_it_works_and_what_became_of_i
             await asyncio.to_thread(shipper.step, conn)
     body = {"ticket": "PAY-17", "accepted": True, "value_usd": "4"}
     await kept(stack, key, body)
-    rows = stack.sql("SELECT accepted, value_usd, label, workload FROM outcome JOIN ticket_call USING (call_id)")
+    rows = stack.sql(
+        "SELECT accepted, value_usd, label, ticket_call.workload FROM outcome JOIN ticket_call USING (call_id)"
+    )
     assert rows == [(True, 4, "ticket PAY-17", "payroll")]
     await kept(stack, key, {"ticket": "PAY-17", "status": "reopened"})
     assert stack.sql("SELECT accepted FROM outcome ORDER BY at DESC LIMIT 1") == [(False,)]
