@@ -78,11 +78,13 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Where somebody can prove to be there, so that nothing is left to the operator's token alone."""
     folder = tmp_path_factory.mktemp("access")
     with (
         postgres_cluster.database() as database,
         running(database, folder, "--workspace", str(folder / "workspace")) as control,
     ):
+        control.sign_in("ana@acme.example")
         yield World(control, database)
 
 
@@ -178,7 +180,6 @@ def _filled(path: str) -> str:
 
 def test_a_stop_is_lifted_by_two_who_both_were_there(world: World) -> None:
     control = world.control
-    control.sign_in("ana@acme.example")
     stop, lift = {"scope": "workload/assistant", "reason": "test"}, {"scope": "workload/assistant", "reason": "done"}
     oncall = world.person("onduty", "on-call")
     assert control.ask("POST", "/api/kill", stop, **oncall).status == 201, "one on-call person stops alone"
@@ -201,7 +202,6 @@ def test_a_stop_is_lifted_by_two_who_both_were_there(world: World) -> None:
 
 def test_who_removes_every_passkey_is_not_where_nobody_has_one_yet(world: World) -> None:
     """The operator's token can remove all of them: what takes two people still does."""
-    world.control.sign_in("ana@acme.example")
     with connect(world.database.urls["control"]) as conn:
         conn.execute("UPDATE passkey SET removed_at = now()")
         assert rights_store.founded(conn)
@@ -306,7 +306,6 @@ def test_a_leavers_duties_go_to_a_colleague_and_stay_there(world: World) -> None
     operations, linked = world.person("ops", "operations"), world.person("linked2", "security", proof="recovery")
     for session in (operations, linked):
         assert control.ask("POST", path, {"to": "ops@acme.example"}, **session).code == "duty_missing"
-    control.sign_in("ana@acme.example")  # somebody can prove to be there
     assert control.ask("POST", path, taken).code == "handover_by_person", "the operator's token gives nobody a duty"
     assert control.ask("POST", path, {"to": "officer@acme.example"}, **officer).code == "self_handover"
     done = control.ask("POST", path, taken, **officer)
