@@ -124,19 +124,20 @@ def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory)
 
 def test_a_write_needs_the_pages_own_token_and_origin(control: Control) -> None:
     ana = control.sign_in("ana@acme.example")
-    body = {"scope": "workload/assistant", "reason": "forged"}
+    stopped = control.ask("GET", "/api/kill").body["kills"]
+    body = {"scope": "deployment/local", "reason": "forged"}
     without = {name: value for name, value in ana.items() if name != "X_CSRF_Token"}
     assert control.ask("POST", "/api/kill", body, **without).code == "csrf"
     assert control.ask("POST", "/api/kill", body, **{**ana, "X_CSRF_Token": "guess"}).code == "csrf"
     foreign = control.ask("POST", "/api/kill", body, **ana, Origin="http://evil.example")
     assert foreign.code == "csrf_origin"
     for path in ("/do/kill", "/do/approve", "/do/passkey-confirm", "/do/session-end", "/do/withdraw"):
-        form = b"csrf=guess&scope=workload/assistant&reason=x&change=1&passkey=00&session=1"
+        form = b"csrf=guess&scope=deployment/local&reason=x&change=1&passkey=00&session=1"
         sent = {**without, "Content_Type": "application/x-www-form-urlencoded"}
         answer = control.ask("POST", path, form, **sent)
         assert answer.status in {303, 403, 415, 422}
         assert "problem=" in answer.headers.get("location", "problem="), path
-    assert control.ask("GET", "/api/kill").body["kills"] == []
+    assert control.ask("GET", "/api/kill").body["kills"] == stopped
 
 
 def test_what_is_asked_with_get_changes_nothing() -> None:
