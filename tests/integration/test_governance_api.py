@@ -59,14 +59,17 @@ risk:
 """
 
 
-def declared(text: str = "  Be polite.\n  Always.\n", version: int = 1, stage: str = "pilot") -> dict[str, str]:
+def declared(
+    text: str = "  Be polite.\n  Always.\n", version: int = 1, stage: str = "pilot", prompt: str = "polite"
+) -> dict[str, str]:
     whole = WORKSPACE
     whole = whole.replace("approvals: {parts: []}", "approvals: {parts: [model, prompt, data, evidence]}")
-    whole = whole.replace("deployments: [local]\n", "deployments: [local]\nprompt: polite\nsources: [handbook]\n", 1)
+    whole = whole.replace("deployments: [local]\n", f"deployments: [local]\nprompt: {prompt}\nsources: [handbook]\n", 1)
     if stage == "production":
         whole = whole.replace("stage: pilot", "stage: production")
         whole = whole.replace("owners: {business: ana, security: sam}", f"{OWNERS}{RISK}")
-    more = MORE.replace("version: 1", f"version: {version}").replace("  Be polite.\n  Always.\n", text)
+    more = MORE.replace("name: polite", f"name: {prompt}")
+    more = more.replace("version: 1", f"version: {version}").replace("  Be polite.\n  Always.\n", text)
     return {"acme.yaml": whole + more}
 
 
@@ -79,6 +82,13 @@ def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
     ):
         (control.workspace / "handbook").mkdir()
         yield World(control, database)
+
+
+@pytest.fixture
+def production(world: World) -> World:
+    """With the workload declared for production, where what it uses and what people say of it are approved."""
+    apply(world, declared(stage="production"))
+    return world
 
 
 def apply(world: World, files: dict[str, str]) -> dict[str, Any]:
@@ -105,7 +115,7 @@ def test_prompts_have_versions_a_difference_and_a_way_back(world: World) -> None
     ask = world.control.ask
     apply(world, declared())
     apply(world, declared("  Be polite.\n  And brief.\n", 2))
-    (listed,) = ask("GET", "/api/prompts").body["prompts"]
+    listed = next(each for each in ask("GET", "/api/prompts").body["prompts"] if each["name"] == "polite")
     assert listed == {"name": "polite", "version": 2, "owner": "ana", "versions": 2, "used_by": ["assistant"]}
     versions = ask("GET", "/api/prompts/polite").body["versions"]
     assert [(each["version"], each["served"], each["workloads"]) for each in versions] == [
@@ -160,8 +170,8 @@ def test_what_production_uses_is_asked_for_and_shown_at_its_change(world: World)
     assert [each["code"] for each in ask("GET", f"/api/changes/{waiting}").body["missing"]] == ["approval_withdrawn"]
 
 
-def test_documents_are_filled_from_facts_and_what_is_missing_is_marked(world: World) -> None:
-    ask = world.control.ask
+def test_documents_are_filled_from_facts_and_what_is_missing_is_marked(production: World) -> None:
+    world, ask = production, production.control.ask
     kinds = ask("GET", "/api/exports/documents").body
     assert [each["name"] for each in kinds["documents"]] == ["annex-iv", "fria", "dpia"]
     auditor = world.person("auditor", "auditor")
@@ -197,8 +207,8 @@ def test_documents_are_filled_from_facts_and_what_is_missing_is_marked(world: Wo
     assert entries and entries[0]["subject"] == "workload/assistant"
 
 
-def test_a_decision_from_the_command_line_is_made_by_who_confirms_it_with_a_passkey(world: World) -> None:
-    ask = world.control.ask
+def test_a_decision_from_the_command_line_is_made_by_who_confirms_it_with_a_passkey(production: World) -> None:
+    world, ask = production, production.control.ask
     shown = {"what": "annex-iv/3", "workload": "assistant", "says": "Read on 2026-11-02"}
     change = ask("POST", "/api/evidence", shown).body["change"]
     for kind in ("evidence", "policy", "exception"):
@@ -230,10 +240,13 @@ def test_a_decision_from_the_command_line_is_made_by_who_confirms_it_with_a_pass
     assert "terminal.confirmed" in {each["action"] for each in entries}
 
 
-def test_the_command_waits_and_then_says_it(world: World) -> None:
-    ask = world.control.ask
-    given = ask("POST", "/api/evidence", {"what": "annex-iv/3", "workload": "assistant", "says": "Read again"}).body
-    change = given["change"]
+def test_the_command_waits_and_then_says_it(production: World) -> None:
+    world, ask = production, production.control.ask
+    shown = {"what": "annex-iv/3", "workload": "assistant"}
+    older = ask("POST", "/api/evidence", {**shown, "says": "Read before"}).body["change"]
+    approver = world.person("approver", "compliance")
+    assert ask("POST", f"/api/changes/{older}/approve", {}, **approver).status == 200
+    change = ask("POST", "/api/evidence", {**shown, "says": "Read again"}).body["change"]
     home = str(world.control.home.root)
     process = subprocess.Popen(
         [sys.executable, "-m", "groundplan.cli.main", "refuse", change, "-m", "no", "--home", home],
@@ -250,7 +263,7 @@ def test_the_command_waits_and_then_says_it(world: World) -> None:
     (refused, approved, *_) = ask("GET", "/api/evidence?what=annex-iv/3").body["evidence"]
     assert (refused["approval"], approved["approval"]) == ("refused", "applied")
     told = str(ask("GET", "/api/exports/documents/annex-iv/assistant").body)
-    assert "Read on 2026-11-02" in told and "Read again" not in told, "the older one, which is approved, decides"
+    assert "Read before" in told and "Read again" not in told, "the older one, which is approved, decides"
     for each in (refused, approved):
         assert ask("POST", f"/api/evidence/{each['id']}/withdraw", {"reason": "another version"}).status == 200
     states = [ask("GET", f"/api/changes/{each['change']}").body["state"] for each in (refused, approved)]
@@ -260,13 +273,14 @@ def test_the_command_waits_and_then_says_it(world: World) -> None:
 def test_a_prompt_that_says_something_else_under_its_number_is_a_finding(world: World) -> None:
     ask = world.control.ask
     kind = "/api/findings?kind=governance.prompt_changed"
-    apply(world, declared("  Be polite.\n  Never.\n"))
+    apply(world, declared(prompt="gentle"))
+    apply(world, declared("  Be polite.\n  Never.\n", prompt="gentle"))
     (told,) = wait_until(lambda: ask("GET", kind).body["findings"], 60, "version 1 said something else before")
-    assert (told["subject"], told["severity"]) == ("prompt/polite", "medium")
+    assert (told["subject"], told["severity"]) == ("prompt/gentle", "medium")
     old, new = told["hint"].rstrip("`.").split()[-2:]
-    assert "Never" in str(ask("GET", f"/api/prompts/polite/diff?old={old}&new={new}").body["lines"])
-    apply(world, declared("  Be polite.\n  Never.\n", 4))
-    wait_until(lambda: not ask("GET", kind).body["findings"], 60, "version 4 has said nothing else")
+    assert "Never" in str(ask("GET", f"/api/prompts/gentle/diff?old={old}&new={new}").body["lines"])
+    apply(world, declared("  Be polite.\n  Never.\n", 2, prompt="gentle"))
+    wait_until(lambda: not ask("GET", kind).body["findings"], 60, "version 2 has said nothing else")
 
 
 def test_who_approves_a_router_sees_how_it_was_evaluated(world: World) -> None:
