@@ -204,18 +204,18 @@ def test_the_directory_adds_changes_and_ends_people(scene: Scene, directory: dic
 def test_the_directory_keeps_groups(scene: Scene, directory: dict[str, str]) -> None:
     ask = scene.control.ask
     lee = ask("POST", "/api/scim/v2/Users", user_of("lee"), **directory).body["id"]
-    sam = ask("GET", "/api/scim/v2/Users?filter=userName%20eq%20%22sam@acme.example%22", **directory).body
-    sam = sam["Resources"][0]["id"]
+    ana = ask("GET", "/api/scim/v2/Users?filter=userName%20eq%20%22ana@acme.example%22", **directory).body
+    ana = ana["Resources"][0]["id"]
     made = ask("POST", "/api/scim/v2/Groups", {"displayName": "legal", "members": [{"value": lee}]}, **directory)
     assert made.status == 201
     path = f"/api/scim/v2/Groups/{made.body['id']}"
-    add = {"Operations": [{"op": "add", "path": "members", "value": [{"value": sam}]}]}
+    add = {"Operations": [{"op": "add", "path": "members", "value": [{"value": ana}]}]}
     both = ask("PATCH", path, add, **directory).body["members"]
-    assert {one["value"] for one in both} == {lee, sam}
+    assert {one["value"] for one in both} == {lee, ana}
     drop = {"Operations": [{"op": "remove", "path": f'members[value eq "{lee}"]'}]}
-    assert [one["value"] for one in ask("PATCH", path, drop, **directory).body["members"]] == [sam]
+    assert [one["value"] for one in ask("PATCH", path, drop, **directory).body["members"]] == [ana]
     assert (
-        "legal" in next(p for p in ask("GET", "/api/people").body["people"] if p["email"].startswith("sam"))["groups"]
+        "legal" in next(p for p in ask("GET", "/api/people").body["people"] if p["email"].startswith("ana"))["groups"]
     )
     renamed = ask("PUT", path, {"displayName": "law"}, **directory)
     assert renamed.status == 400 and renamed.body["scimType"] == "mutability", "as its schema says"
