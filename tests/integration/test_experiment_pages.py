@@ -42,6 +42,8 @@ class Console:
     url: str
     owner: str
     browser: dict[str, str]
+    empty: str = ""
+    """The page of experiments before anything was tried."""
 
     def page(self, path: str) -> str:
         answer = self.control.ask("GET", path, **self.browser)
@@ -75,7 +77,8 @@ def console(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory)
             (found.workspace / "acme.yaml").write_text(f"{text}---\n{MORE}")
             applied = found.ask("POST", "/api/apply", {"files": found.files()})
             assert applied.status in (200, 201), applied.body
-            yield Console(found, database.urls["control"], database.urls["owner"], found.sign_in())
+            made = Console(found, database.urls["control"], database.urls["owner"], found.sign_in())
+            yield dataclasses.replace(made, empty=made.page("/cost/experiments"))
 
 
 def fill(console: Console, id: str) -> UUID:
@@ -93,8 +96,7 @@ def fill(console: Console, id: str) -> UUID:
 
 
 def test_it_is_begun_seen_reviewed_and_stopped(console: Console) -> None:
-    empty = console.page("/cost/experiments")
-    assert "Nothing is tried now" in empty and "No call was replayed yet" in empty
+    assert "Nothing is tried now" in console.empty and "No call was replayed yet" in console.empty
     led = console.form(
         "/do/experiment-start", workload="assistant", candidate="small", budget="2", share="0.5", reason="cheaper"
     )
