@@ -108,6 +108,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         upstream.stop()
 
 
+@pytest.fixture(scope="module")
+def careful(stack: Stack) -> str:
+    """A key of the workload that keeps content."""
+    return stack.key("careful")
+
+
 def ask(stack: Stack, method: str, path: str, body: Any = None, **headers: str) -> Answer:
     token = (stack.home / "operator.token").read_text().strip()
     sent = {"authorization": f"Bearer {token}", **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -126,10 +132,11 @@ def rows(stack: Stack) -> list[tuple[Any, ...]]:
 
 def test_content_is_kept_redacted_and_read_with_an_audit_entry(stack: Stack) -> None:
     quiet, careful = stack.key("quiet"), stack.key("careful", "--user", "ana@acme.example")
+    before = {row[0] for row in rows(stack)}
     nothing = call_of(stack.chat(quiet, f"pay {CARD}"))
     kept = call_of(stack.chat(careful, f"pay {CARD} for ana@acme.example"))
-    wait_until(lambda: [str(row[0]) for row in rows(stack)] == [kept], 60, "one of both is kept")
-    stored = rows(stack)[0]
+    (stored,) = wait_until(lambda: [row for row in rows(stack) if row[0] not in before], 60, "one of both is kept")
+    assert str(stored[0]) == kept
     assert stored[1] == "redacted" and stored[3] == {"card": 2, "email": 2}, "asked, and echoed"
     assert stored[2].startswith("sealed:") and "[card]" not in stored[2], "nobody can read it as it lies there"
     wait_until(lambda: ask(stack, "GET", f"/api/calls/{kept}").status == 200, 60, "the receipt is there")
@@ -149,10 +156,9 @@ def test_content_is_kept_redacted_and_read_with_an_audit_entry(stack: Stack) -> 
     assert missing.status == 404 and missing.body["error"]["code"] == "content_unknown"
 
 
-def test_a_stream_is_kept_as_one_answer(stack: Stack) -> None:
-    key = stack.key("careful")
+def test_a_stream_is_kept_as_one_answer(stack: Stack, careful: str) -> None:
     before = len(rows(stack))
-    assert stack.chat(key, "hello", stream=True).status == 200
+    assert stack.chat(careful, "hello", stream=True).status == 200
     wait_until(lambda: len(rows(stack)) == before + 1, 60, "the stream is kept")
     call = str(rows(stack)[-1][0])
     wait_until(lambda: ask(stack, "GET", f"/api/calls/{call}").status == 200, 60, "the receipt is there")
@@ -169,8 +175,10 @@ def sign_in(stack: Stack, person: str) -> dict[str, str]:
     return {"authorization": "", "cookie": cookie, "x_csrf_token": session["csrf"]}
 
 
-def test_only_certain_duties_of_the_workload_may_read(stack: Stack) -> None:
-    call = str(rows(stack)[0][0])
+def test_only_certain_duties_of_the_workload_may_read(stack: Stack, careful: str) -> None:
+    call = call_of(stack.chat(careful, "hello"))
+    wait_until(lambda: call in {str(row[0]) for row in rows(stack)}, 60, "it is kept")
+    wait_until(lambda: ask(stack, "GET", f"/api/calls/{call}").status == 200, 60, "the receipt is there")
     eve, ana = sign_in(stack, "eve@acme.example"), sign_in(stack, "ana@acme.example")
     refused = ask(stack, "POST", f"/api/calls/{call}/content", **eve)
     assert refused.status == 403 and refused.body["error"]["code"] == "duty_missing"
@@ -197,13 +205,12 @@ def test_a_question_in_the_playground_is_a_call_of_whoever_asks(stack: Stack) ->
     assert unknown.status == 404 and unknown.body["error"]["code"] == "workload_unknown"
 
 
-def test_a_shipper_that_dies_costs_content_that_is_counted_and_no_fact(stack: Stack) -> None:
-    key = stack.key("careful")
+def test_a_shipper_that_dies_costs_content_that_is_counted_and_no_fact(stack: Stack, careful: str) -> None:
     before = {str(row[0]) for row in rows(stack)}
     for pid in stack.pids("gateway.shipper"):
         time.sleep(0.05)
         os.kill(pid, 9)
-    calls = [call_of(stack.chat(key, "hello")) for _ in range(5)]
+    calls = [call_of(stack.chat(careful, "hello")) for _ in range(5)]
     for call in calls:
         wait_until(lambda call=call: ask(stack, "GET", f"/api/calls/{call}").status == 200, 60, "the fact is there")
 
