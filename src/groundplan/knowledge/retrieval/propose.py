@@ -126,6 +126,8 @@ class Worded:
     view: View
     seen: words.Visible
     found: Scored
+    top: Rows
+    """The best by words."""
     most: float = 0.0
     """The best BM25 of all that may be seen, where only some of it is asked about: what is common, and what may quote,
     is told by that."""
@@ -137,36 +139,37 @@ def propose(view: View, wanted: Wanted, weights: fuse.Weights = fuse.WEIGHTS) ->
 
 
 def worded(view: View, wanted: Wanted) -> Worded:
-    """The first half of `propose`, which does not look at the vector."""
+    """The first half of `propose`, which does not look at the vector: it may be computed meanwhile."""
     seen = view.visible(wanted.sources, wanted.acls, wanted.changed)
     asked = words.asked(wanted.terms, view.terms)
     plain = bm25(view.segments, asked, view.columns.lengths, seen)
     found = _with_variants(view, plain, wanted, seen) if wanted.variants else plain
     if wanted.documents is None:
-        return Worded(view, seen, found)
-    return _limited(view, seen, found, view.mask(wanted.documents))
+        return Worded(view, seen, found, found.best(wanted.limit)[0])
+    return _limited(view, seen, found, view.mask(wanted.documents), wanted.limit)
 
 
-def _limited(view: View, seen: words.Visible, found: Scored, only: NDArray[np.bool_]) -> Worded:
+def _limited(view: View, seen: words.Visible, found: Scored, only: NDArray[np.bool_], limit: int) -> Worded:
     """Those rows alone, each with the score that it has among all that may be seen."""
     mask = only if seen.mask is None else only & seen.mask
     _, most = found.best(1)
+    within = found.within(mask)
     return Worded(
         view,
         words.Visible(mask, int(np.count_nonzero(mask)), seen.tokens),
-        found.within(mask),
+        within,
+        within.best(limit)[0],
         float(most.max(initial=0.0)),
     )
 
 
 def completed(half: Worded, wanted: Wanted, weights: fuse.Weights = fuse.WEIGHTS) -> Proposed:
     """The second half of `propose`."""
-    view, seen, found = half.view, half.seen, half.found
-    top, _ = found.best(wanted.limit)
+    view, seen = half.view, half.seen
     near = _NO_ROWS
     if wanted.vector is not None:
         near, _ = vectors.nearest(view.columns.coded, wanted.vector, seen.mask, seen.count, wanted.limit)
-    rows = _with_neighbours(view.columns.documents, np.union1d(top, near))
+    rows = _with_neighbours(view.columns.documents, np.union1d(half.top, near))
     return _proposed(half, rows, wanted.vector, weights)
 
 
