@@ -1,12 +1,18 @@
 """Whether anything that a person is told betrays documents that they may not read.
 
-Two companies are the same but for hidden documents. Each question is asked of both, in an order that is drawn, by a
-person who may not read them; classifiers then try to say from an answer whether the hidden documents were there: from
-its scores, from everything else that is in it (`counts`), from how long it took, and from all of it. The answer is the
-search service's own bytes, with every field that `SearchAnswer` has: how many there are, each number, and of each text
-its length and a checksum; of ids, which are drawn for each company, only that they are there. `auc` is that of the
-better of two classifiers (linear, boosted trees) on questions that it was not trained on; 0.5 is chance. Answers that
-are equal to the last digit in every pair are told as `pairs_that_differ: 0`.
+Two companies of a pair are the same but for hidden documents. Each question is asked of both, in an order that is
+drawn, by a person who may not read them; classifiers then try to say from an answer whether the hidden documents were
+there: from its scores, from everything else that is in it (`counts`), from how long it took, and from all of it. The
+answer is the search service's own bytes, with every field that `SearchAnswer` has: how many there are, each number, and
+of each text its length and a checksum; of ids, which are drawn for each company, only that they are there. `auc` is
+that of the better of two classifiers (linear, boosted trees) on a pair of companies that it was not trained on, the
+mean of all pairs; 0.5 is chance. Answers that are equal to the last digit in every pair are told as
+`pairs_that_differ: 0`.
+
+Any two companies differ a little in time, hidden documents or not: each has its own processes and files, and where
+these lie in memory is drawn. So there are several pairs, and one more without anything hidden. `told_apart` is what a
+classifier reaches that has learned from other answers of the very companies: `by_hidden` of each pair on average,
+`by_nothing` of the two that have the same.
 
 Other load hides small differences in time, so a run beside it proves nothing: `valid` is then false, and the program
 says so and ends with 2.
@@ -38,7 +44,8 @@ from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway.search_app import configure
 from groundplan.knowledge import store
-from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder
+from groundplan.knowledge.embedding.encoder import Encoder
+from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, load_questions
 from groundplan.knowledge.model import Chunk, Document, Readers
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.endpoint import Service
@@ -60,8 +67,9 @@ SUBJECTS = ("leave", "travel", "salary", "laptop", "office", "training", "bonus"
 QUERIES = [f"What is the {one} rule for {other}?" for one in SUBJECTS for other in SUBJECTS if one != other]
 TARGET = 0.55
 FOLDS = 5
-WARM = 100
-"""Pairs that are asked before those that count."""
+PAIRS_OF_COMPANIES = 8
+WARM = 20
+"""Questions that each company is asked before those that count."""
 ITEMS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "passages": Passage, "withheld": Withheld, "conflicts": Conflict, "newer": Newer, "steps": Step,
 }  # fmt: skip
@@ -122,7 +130,7 @@ def _part(name: str) -> str:
 class Company:
     """`hidden` documents about every subject that only somebody else may read."""
 
-    def __init__(self, database: Database, encoder: OpenVinoEncoder, hidden: int) -> None:
+    def __init__(self, database: Database, encoder: Encoder, hidden: int, questions: Encoder | None = None) -> None:
         self.person = new_id()
         texts = [
             f"The {one} rule number {n} is about {one} and sometimes {SUBJECTS[n]}."
@@ -148,7 +156,7 @@ class Company:
         self.pool: ConnectionPool[Any] = ConnectionPool(
             database.urls["search"], kwargs={"autocommit": True}, configure=configure, min_size=1, max_size=1, open=True
         )
-        search = Search(self.pool, encoder, self.index)
+        search = Search(self.pool, questions or encoder, self.index)
 
         def url() -> str:
             return database.urls["control"]
@@ -177,40 +185,50 @@ class Company:
 
 
 @contextmanager
-def companies(server: Cluster, hidden: int) -> Iterator[tuple[Company, Company]]:
-    """One without hidden documents, one with so many."""
+def companies(server: Cluster, hidden: Sequence[int]) -> Iterator[list[Company]]:
+    """One with so many hidden documents for each number."""
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
-        encoder = OpenVinoEncoder(ensure(load_settings().models, MINILM.name), threads=1)
-        made = [Company(stack.enter_context(server.database()), encoder, count) for count in (0, hidden)]
+        model = ensure(load_settings().models, MINILM.name)
+        encoder = OpenVinoEncoder(model, threads=1)
+        questions = load_questions(model, encoder)
+        made = [Company(stack.enter_context(server.database()), encoder, count, questions) for count in hidden]
         for one in made:
             stack.callback(one.pool.close)
-        yield made[0], made[1]
+        yield made
 
 
-def asked(both: tuple[Company, Company], pairs: int, seed: int = 5) -> tuple[Values, NDArray[np.int64]]:
-    """(features, pair) of each answer: those of a pair follow each other, without what is hidden and with it."""
+def asked(made: Sequence[Company], turns: int, seed: int = 5) -> tuple[Values, NDArray[np.int64]]:
+    """(features, pair of companies) of each answer: every two companies that follow each other are a pair, and every
+    two rows the answers of one to the same question, without what is hidden and with it."""
     chance = random.Random(seed)
     rows: list[list[float]] = []
-    for turn in range(pairs + WARM):
-        query, first = chance.choice(QUERIES), chance.randrange(2)
-        own: dict[int, list[float]] = {}
-        for which in (first, 1 - first):
-            body = both[which].body(query)
-            begun = time.perf_counter()
-            answer = both[which].service.search(body)
-            own[which] = features(answer, (time.perf_counter() - begun) * 1000)
-        if turn >= WARM:
-            rows += [own[0], own[1]]
-    return np.array(rows), np.repeat(np.arange(pairs), 2)
+    of: list[int] = []
+    pairs = list(range(len(made) // 2))
+    for turn in range(turns + WARM):
+        chance.shuffle(pairs)
+        for pair in pairs:
+            query, first = chance.choice(QUERIES), chance.randrange(2)
+            own: dict[int, list[float]] = {}
+            for which in (first, 1 - first):
+                company = made[2 * pair + which]
+                body = company.body(query)
+                begun = time.perf_counter()
+                answer = company.service.search(body)
+                own[which] = features(answer, (time.perf_counter() - begun) * 1000)
+            if turn >= WARM:
+                rows += [own[0], own[1]]
+                of += [pair, pair]
+    return np.array(rows), np.array(of)
 
 
-def auc(values: Values, pairs: NDArray[np.int64]) -> float:
-    """Of the better of two classifiers, on pairs that it was not trained on."""
+def auc(values: Values, groups: NDArray[np.int64]) -> float:
+    """Of the better of two classifiers, on groups of answers that it was not trained on: the mean of all groups. The
+    first of every two answers is of a company without hidden documents."""
     from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415 -- an extra
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
     from sklearn.metrics import roc_auc_score  # noqa: PLC0415
-    from sklearn.model_selection import GroupKFold, cross_val_predict  # noqa: PLC0415
+    from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict  # noqa: PLC0415
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
 
@@ -225,13 +243,25 @@ def auc(values: Values, pairs: NDArray[np.int64]) -> float:
     ):
         with threadpool_limits(limits=1), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Could not find the number of physical cores")
-            said = cross_val_predict(model, varied, labels, groups=pairs, cv=GroupKFold(FOLDS), method="predict_proba")
-        found.append(float(roc_auc_score(labels, said[:, 1])))
+            said = cross_val_predict(
+                model, varied, labels, groups=groups, cv=LeaveOneGroupOut(), method="predict_proba"
+            )[:, 1]
+        each = [roc_auc_score(labels[groups == one], said[groups == one]) for one in np.unique(groups)]
+        found.append(float(np.mean(each)))
     return round(max(found), 4)
 
 
+def apart(values: Values) -> float:
+    """`auc` of two companies for who has learned from other answers of these two."""
+    return auc(values, np.repeat(np.arange(len(values) // 2), 2) % FOLDS)
+
+
 def figures(values: Values, pairs: NDArray[np.int64]) -> dict[str, Any]:
-    """What classifiers can tell from each part of what is told, and from all."""
+    """What classifiers can tell from each part of what is told, and from all. The last pair of companies has nothing
+    hidden."""
+    last = pairs.max()
+    alike, values, pairs = values[pairs == last], values[pairs < last], pairs[pairs < last]
+    every_pair = [values[pairs == one] for one in range(last)]
     parts = np.array([_part(name) for name in names()])
     told = values[:, parts != "timing"]
     every = {part: values[:, parts == part] for part in ("scores", "counts", "timing")} | {"all": values}
@@ -240,7 +270,14 @@ def figures(values: Values, pairs: NDArray[np.int64]) -> dict[str, Any]:
         "fields": len(SearchAnswer.__struct_fields__),
         "features": int(values.shape[1]),
         "pairs_that_differ": int((told[0::2] != told[1::2]).any(axis=1).sum()),
+        "pairs_of_companies": len(every_pair),
         "auc": {part: auc(some, pairs) for part, some in every.items()},
+        "told_apart": {
+            "by_hidden": round(float(np.mean([apart(one) for one in every_pair])), 4),
+            "by_nothing": apart(alike),
+        },
+        "slower_with_hidden_ms": [round(float(np.median(one[1::2, -1] - one[0::2, -1])), 3) for one in every_pair],
+        "slower_with_nothing_ms": round(float(np.median(alike[1::2, -1] - alike[0::2, -1])), 3),
         "milliseconds": {
             name: round(float(np.median(values[at::2, -1])), 3) for at, name in enumerate(("without", "with_hidden"))
         },
@@ -250,14 +287,17 @@ def figures(values: Values, pairs: NDArray[np.int64]) -> dict[str, Any]:
 def main() -> None:
     """Print the figures; exit 1 where something can be told, 2 where the machine was too busy to say."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=10_000, help="questions that are asked of both companies")
+    parser.add_argument(
+        "--pairs", type=int, default=10_000, help="questions that are asked of both companies of a pair"
+    )
     parser.add_argument("--hidden", type=int, default=40, help="hidden documents beside 48 visible ones")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-side-") as folder, cluster(Path(folder) / "pg") as server:
-        with companies(server, options.hidden) as both, Watch() as watch:
+        hidden = [0, options.hidden] * PAIRS_OF_COMPANIES + [0, 0]
+        with companies(server, hidden) as made, Watch() as watch:
             begun = time.monotonic()
-            values, pairs = asked(both, options.pairs)
+            values, pairs = asked(made, -(-options.pairs // PAIRS_OF_COMPANIES))
             took = time.monotonic() - begun
     result = {
         **figures(values, pairs),
@@ -265,7 +305,7 @@ def main() -> None:
         "seconds": round(took, 1),
         "target": TARGET,
         **watch.told(),
-        **run(f"generated: two companies of 48 visible documents, {options.hidden} hidden ones in one of them"),
+        **run(f"generated: companies of 48 visible documents, {options.hidden} hidden ones in one of each pair"),
     }
     print(json.dumps(result, indent=None if options.json else 2))
     if max(result["auc"].values()) > TARGET:
