@@ -10,6 +10,7 @@ import argparse
 import http.client
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -69,6 +70,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("name", choices=NAMES)
     name = parser.parse_args().name
+    # so that what it started ends with it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"{datetime.now(UTC):%H:%M:%S} {name} begins", flush=True)
     if name == "ingestion":
         take_in()
