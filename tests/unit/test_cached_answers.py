@@ -360,7 +360,7 @@ async def test_a_hit_counts_as_a_request_and_uses_no_tokens(tmp_path: Path) -> N
             )
         ]  # fmt: skip
         view.catalog = index(msgspec.structs.replace(view.catalog.blueprint, limits=limits))
-        quotas = view.catalog.limits.of_caller(view.catalog.plans["assistant"].workload, "", "", {})
+        quotas = view.catalog.limits.of_caller(view.catalog.plans["assistant"].workload, "", "", {}).quotas
         now, counters = rig.gateway.clock.now().timestamp(), rig.gateway.counters
         periods = {quota.type: current(quota.period, "", "UTC", now) for quota in quotas}
         names = {quota.type: quota.name for quota in quotas}

@@ -39,7 +39,7 @@ def found(limit: Limit, name: str, team: str | None, key: str, person: str, plac
     """What covers a call of somebody, and its attempt at `place`."""
     book = book_of([limit], [])
     assert book is not None
-    return [*book.of_caller(workload(name, team), key, person, PEOPLE), *book.of_deployment(deployment(place))]
+    return [*book.of_caller(workload(name, team), key, person, PEOPLE).quotas, *book.of_deployment(deployment(place))]
 
 
 @pytest.mark.parametrize("cover", [*CALLER, *UPSTREAM])

@@ -63,7 +63,7 @@ class Slices:
         self._released: dict[Key, int] = {}
         self._open: dict[Token, Sequence[Charge]] = {}
         self.on_freed: Callable[[Key], None] | None = None
-        """Called when a settlement gave something back; set only while somebody waits."""
+        """Called with what a settlement gave something back to."""
 
     @property
     def open_count(self) -> int:

@@ -14,6 +14,18 @@ from groundplan.gateway.budgets.leases import MEASURED, REQUESTS, TOKENS, Quota
 _REMEMBERED = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Covering:
+    """What covers a call whoever serves it."""
+
+    quotas: tuple[Quota, ...]
+    """What each attempt uses (`MEASURED`) comes last."""
+    whole: int
+    """How many of them the whole call uses: requests, concurrent calls."""
+    tokens: bool
+    """Some count tokens."""
+
+
 @dataclass(slots=True)
 class LimitBook:
     """The limits of one blueprint by what they cover."""
@@ -22,12 +34,12 @@ class LimitBook:
     """What is covered -> its limits; `user` and `key` are those of each."""
     users: bool
     """Some cover people by e-mail address."""
-    _callers: dict[tuple[str, str, str], tuple[Quota, ...]] = field(default_factory=dict)
+    _callers: dict[tuple[str, str, str], Covering] = field(default_factory=dict)
+    _places: dict[tuple[str, str, str], tuple[Quota, ...]] = field(default_factory=dict)
     _people: Mapping[str, str] | None = None
 
-    def of_caller(self, workload: Workload, key: str, person: str, people: Mapping[str, str]) -> tuple[Quota, ...]:
-        """What covers a call whoever serves it: company, team, workload, key and user. What each attempt uses
-        (`MEASURED`) comes last.
+    def of_caller(self, workload: Workload, key: str, person: str, people: Mapping[str, str]) -> Covering:
+        """What covers a call whoever serves it: company, team, workload, key and user.
 
         `key` and `person` are ids, `people` the ids of active people by e-mail address.
         """
@@ -44,29 +56,31 @@ class LimitBook:
             if self.users and person:
                 covers += [f"user/{email}" for email, id in people.items() if id == person]
             each = [("key", key)] + ([("user", person)] if person else [])
-            covering = sorted(self._quotas(covers, each), key=lambda quota: quota.type in MEASURED)
-            found = self._callers[asked] = tuple(covering)
+            quotas = tuple(sorted(self._quotas(covers, each), key=lambda quota: quota.type in MEASURED))
+            whole = sum(quota.type not in MEASURED for quota in quotas)
+            tokens = any(quota.type == TOKENS for quota in quotas)
+            found = self._callers[asked] = Covering(quotas, whole, tokens)
         return found
 
     def of_deployment(self, deployment: Deployment) -> tuple[Quota, ...]:
         """What covers an attempt there."""
         asked = ("", deployment.name, deployment.model)
-        found = self._callers.get(asked)
+        found = self._places.get(asked)
         if found is None:
             covers = [f"deployment/{deployment.name}", f"model/{deployment.model}"]
-            found = self._callers[asked] = tuple(self._quotas(covers, []))
+            found = self._places[asked] = tuple(self._quotas(covers, []))
         return found
 
     def of_key(self, deployment: Deployment, index: int) -> tuple[Quota, ...]:
         """What one of a deployment's keys at its provider may do."""
         asked = ("#", deployment.name, str(index))
-        found = self._callers.get(asked)
+        found = self._places.get(asked)
         if found is None:
             key, name = deployment.keys[index], f"{deployment.name}#{index}"
             each = [(REQUESTS, most, period) for most, period in key.requests]
             each += [(TOKENS, most, period) for most, period in key.tokens]
             covers = f"key {index + 1} of deployment/{deployment.name}"
-            found = self._callers[asked] = tuple(Quota(f"{t}/{name}", t, m, p, name, covers) for t, m, p in each)
+            found = self._places[asked] = tuple(Quota(f"{t}/{name}", t, m, p, name, covers) for t, m, p in each)
         return found
 
     def _quotas(self, covers: Iterable[str], each: Iterable[tuple[str, str]]) -> Iterable[Quota]:

@@ -17,9 +17,9 @@ from typing import Any
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
 from groundplan.core.money import short_usd
-from groundplan.gateway.budgets.leases import CONCURRENT, COST, MEASURED, REQUESTS, TOKENS, Quota, Token
-from groundplan.gateway.budgets.limit_book import LimitBook
-from groundplan.gateway.budgets.periods import current, end_text, ends
+from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Token
+from groundplan.gateway.budgets.limit_book import Covering, LimitBook
+from groundplan.gateway.budgets.periods import current, end_text, ends, seconds_left
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -87,8 +87,8 @@ async def admit_call(gateway: Gateway, exchange: Exchange, book: LimitBook, amou
     if key is None or workload is None or policy is None:
         raise AssertionError("not identified")
     use = exchange.use = Use()
-    quotas = book.of_caller(workload, key.family or key.id, exchange.person, policy.people)
-    await _admit(gateway, exchange, use, quotas, amount)
+    covering = book.of_caller(workload, key.family or key.id, exchange.person, policy.people)
+    await _admit(gateway, exchange, use, covering, amount)
 
 
 async def admit_beside(gateway: Gateway, exchange: Exchange, book: LimitBook, amount: int) -> None:
@@ -100,24 +100,21 @@ async def admit_beside(gateway: Gateway, exchange: Exchange, book: LimitBook, am
     await _admit(gateway, exchange, use, book.of_caller(workload, "", "", policy.people), amount)
 
 
-async def _admit(gateway: Gateway, exchange: Exchange, use: Use, quotas: tuple[Quota, ...], amount: int) -> None:
+async def _admit(gateway: Gateway, exchange: Exchange, use: Use, covering: Covering, amount: int) -> None:
+    quotas = covering.quotas
     if not quotas:
         return
-    counts = any(quota.type == TOKENS for quota in quotas)
-    tokens = max(_tokens(exchange, deployment) for deployment in exchange.deployments) if counts else 0
+    tokens = max([_tokens(exchange, each) for each in exchange.deployments]) if covering.tokens else 0
     held, short = await _take(gateway, exchange, quotas, CALL, tokens, amount)
     if short is not None:
         raise refusal(gateway, short)
     use.lines = _lines(gateway, held)
-    _part(gateway, use, held)
+    _part(gateway, use, held, covering.whole)
 
 
-def _part(gateway: Gateway, use: Use, held: Held) -> None:
-    """What an attempt uses is held apart from what the whole call does."""
+def _part(gateway: Gateway, use: Use, held: Held, kept: int) -> None:
+    """What an attempt uses is held apart from the first `kept`, which the whole call does."""
     quotas, charges = held.quotas, held.charges
-    kept = len(quotas)
-    while kept and quotas[kept - 1].type in MEASURED:
-        kept -= 1
     use.measured = quotas[kept:]
     if kept == len(quotas):
         use.call = held
@@ -136,8 +133,8 @@ async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) ->
     key, workload, policy = exchange.key, exchange.workload, exchange.policy
     if key is None or workload is None or policy is None:
         raise AssertionError("not identified")
-    quotas = book.of_caller(workload, key.family or key.id, exchange.person, policy.people)
-    quotas = tuple(quota for quota in quotas if quota.type in (REQUESTS, CONCURRENT))
+    covering = book.of_caller(workload, key.family or key.id, exchange.person, policy.people)
+    quotas = covering.quotas[: covering.whole]
     if not quotas:
         return
     held, short = await _take(gateway, exchange, quotas, CALL, 0, 0)
@@ -167,8 +164,11 @@ async def admit_attempt(
         return True
     book = catalog.limits
     again = _again(gateway, use, attempt)
-    tokens, amount = _tokens(exchange, deployment), exchange.bounds[deployment.name]
     own = (*again, *book.of_deployment(deployment))
+    if not own and not deployment.keys:
+        use.bearer = attempt
+        return True
+    tokens, amount = _tokens(exchange, deployment), exchange.bounds[deployment.name]
     order = _keys(gateway, deployment, key)
     if not order:
         return True  # every one rests, which the attempt itself will say
@@ -363,19 +363,18 @@ _WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}
 
 def _lines(gateway: Gateway, held: Held) -> bytes:
     """`x-ratelimit-*` lines of the limit with the least left, for requests and for tokens, as OpenAI has them."""
-    least: dict[str, tuple[int, Quota, str]] = {}
+    least: dict[bytes, tuple[int, Quota, str]] = {}
     for quota, charge in zip(held.quotas, held.charges, strict=True):
-        if quota.type in _TOLD:
+        name = _TOLD.get(quota.type)
+        if name is not None:
             left = gateway.leases.remaining(quota, charge.period)
-            if quota.type not in least or left < least[quota.type][0]:
-                least[quota.type] = (left, quota, charge.period)
+            if name not in least or left < least[name][0]:
+                least[name] = (left, quota, charge.period)
     if not least:
         return b""
     now, lines = gateway.clock.seconds(), b""
-    for what, (left, quota, span) in least.items():
-        end, name = ends(span), _TOLD[what]
-        reset = 0 if end is None else max(0, int(end.timestamp() - now))
-        lines += _LINES % (name, quota.limit, name, left, name, reset)
+    for name, (left, quota, span) in least.items():
+        lines += _LINES % (name, quota.limit, name, left, name, seconds_left(span, now))
     return lines
 
 

@@ -85,6 +85,18 @@ def ends(key: str) -> datetime | None:
     return start.replace(year=start.year + (start.month - 1 + months) // 12, month=(start.month - 1 + months) % 12 + 1)
 
 
+@lru_cache(_CACHED)
+def _ends_s(key: str) -> float | None:
+    end = ends(key)
+    return None if end is None else end.timestamp()
+
+
+def seconds_left(key: str, now: float) -> int:
+    """Whole seconds until the period is over, at `now` (since the epoch); 0 where it is, or where it does not end."""
+    end = _ends_s(key)
+    return 0 if end is None or end < now else int(end - now)
+
+
 def has_ended(key: str, now: str) -> bool:
     """Whether a period is over at `now`, an ISO time in UTC or its beginning (`2026-11-25`)."""
     if key in ENDLESS:
