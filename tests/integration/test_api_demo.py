@@ -273,7 +273,8 @@ def test_support_saves_above_its_floors_and_finance_keeps_its_large_model(demo: 
     asked = [chat(demo, keys["support-assistant"], question) for question in easy * 3]
     hard = chat(demo, keys["support-assistant"], "I want a refund and my lawyer will write to you")
     assert hard["deployment"] == "gpt-eu-large", "at stake, so the large model answers"
-    assert {each["deployment"] for each in asked} == {"gpt-eu"}
+    others = [each["call_id"] for each in asked if each["deployment"] != "gpt-eu"]
+    assert not others, [demo.ask("GET", f"/api/calls/{call}") for call in others]
     assert [each["cache"] for each in asked[3:]] == ["exact"] * 6
     for each in asked:
         for label in ("accuracy", "tone"):
