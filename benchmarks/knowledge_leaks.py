@@ -51,6 +51,8 @@ _LONGEST = 30.0
 """Seconds after which a passage that is still given is given for good."""
 _TRIES = 60
 """Changes of a kind that are drawn for each that takes a passage away."""
+_BEHIND_S = 0.1
+"""So much later than they should be, changes go before questions."""
 
 
 @dataclass
@@ -104,14 +106,22 @@ def told(person: int, document: int, refusal: Refusal, asked: float, answered: f
 
 @contextmanager
 def askers(
-    company: Company, services: Sequence[Endpoint], count: int, checks: float = math.inf, seconds: float = math.inf
+    company: Company,
+    services: Sequence[Endpoint],
+    count: int,
+    checks: float = math.inf,
+    seconds: float = math.inf,
+    in_time: threading.Event | None = None,
 ) -> Iterator[tuple[list[Tally], threading.Event]]:
-    """So many people who ask the services in turn, until so many checks or seconds, or the event."""
+    """So many people who ask the services in turn, until so many checks or seconds, or the event. They wait while
+    changes are not `in_time`: on two cores they would leave too little for so many."""
     tallies, done, begun = [Tally() for _ in range(count)], threading.Event(), time.monotonic()
 
     def go(number: int) -> None:
         client, chance = Client(services[number % len(services)]), random.Random(number)
         while not done.is_set():
+            if in_time is not None and not in_time.wait(1.0):
+                continue
             ask(client, company, tallies[number], chance)
             if time.monotonic() - begun >= seconds or sum(one.checks for one in tallies) >= checks:
                 done.set()
@@ -172,14 +182,20 @@ def leaks(
 ) -> dict[str, Any]:
     """Until so many checks or seconds, while permissions change."""
     before, begun = sum(company.changed.values()), time.monotonic()
-    with askers(company, services, count, checks, seconds) as (tallies, done):
+    in_time = threading.Event()
+    in_time.set()
+    with askers(company, services, count, checks, seconds, in_time) as (tallies, done):
         changes = 0
         while not done.is_set():
             company.change()
             changes += 1
             ahead = changes / a_second - (time.monotonic() - begun)
             if ahead > 0:
+                in_time.set()
                 done.wait(ahead)
+            elif ahead < -_BEHIND_S:
+                in_time.clear()
+        in_time.set()
         took = time.monotonic() - begun
     return {
         "checks": sum(one.checks for one in tallies),
