@@ -314,6 +314,14 @@ def test_what_looks_like_a_real_key_is_no_error_and_is_hidden() -> None:
     assert len(said(verdict, SECRET, "api_key")) == 1
 
 
+def test_a_key_of_a_wildcard_model_is_told_though_the_model_is_not_taken() -> None:
+    text = model('"openai/*"', f"{{model: 'openai/*', api_key: {HIDDEN_WORD}, aws_secret_access_key: os.environ/KEY}}")
+    verdict = imported(text)
+    assert said(verdict, NO_EQUAL, "wildcard model") and len(said(verdict, SECRET, "api_key")) == 1
+    assert verdict.counts()[SECRET] == 1 and "1 secret not copied" in verdict.summary()
+    assert HIDDEN_WORD not in json.dumps(verdict.body())
+
+
 def test_a_provider_that_is_not_known_needs_an_address() -> None:
     verdict = imported(model("x", "{model: nobody/some-model}"), owners={"": "a@b.example"}, prices={"x": "free"})
     assert said(verdict, NEEDED, "model") and not validate_files(verdict.files).deployments

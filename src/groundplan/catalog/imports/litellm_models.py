@@ -59,6 +59,7 @@ PERIODS = {
 }  # fmt: skip
 """LiteLLM's duration -> period here."""
 _ENTRY_KEYS = frozenset({"model_name", "litellm_params", "model_info", "rpm", "tpm", "max_parallel_requests"})
+REPLACE = "Let its issuer replace it, as it stood in a file."
 ALLOWED_TYPES = frozenset(get_args(DeploymentDoc.model_fields["type"].annotation))
 
 
@@ -141,6 +142,7 @@ class EntryReader:
         if "*" in name or "*" in group:
             self._say(NO_EQUAL, "wildcard model", "every model that may be called is declared, with its price",
                       "Declare kind: deployment for each model that you use.", model)  # fmt: skip
+            self._secrets(params, node.get("model_info"))
             return None
         return self._entry(node, params, model, group, name)
 
@@ -181,6 +183,13 @@ class EntryReader:
 
     def _say(self, state: str, what: str, here: str, todo: str, node: Node) -> None:
         self._findings.append(Finding(state, what, here, todo, node.where))
+
+    def _secrets(self, params: Node, info: Node | None) -> None:
+        """Those that stand in an entry of which nothing else is taken."""
+        for part in (params, info):
+            for key, node in part.items() if part else ():
+                if is_secret(key, node):
+                    self._say(SECRET, one_line(key), "a literal key: not copied", REPLACE, node)
 
     def _known_provider(self, name: str, named: Node | None, params: Node, model: Node, missing: list[str]) -> None:
         """Whose model it is has to be known, or its address."""
@@ -427,10 +436,15 @@ _NUMBERS = {
 
 def told(what: str, key: str, rule: settings.Rule, node: Node) -> Finding:
     """The finding of a setting by its rule; a literal text where secrets stand is told as one."""
-    if node.hidden or (settings.may_be_secret(key) and any(_literals(node))):
+    if is_secret(key, node):
         here = f"a secret stands in the file: not copied. {rule.here[:1].upper()}{rule.here[1:]}"
-        return Finding(SECRET, what, here, "Let its issuer replace it, as it stood in a file.", node.where_key)
+        return Finding(SECRET, what, here, REPLACE, node.where_key)
     return Finding(rule.state, what, rule.here, rule.todo, node.where_key)
+
+
+def is_secret(key: str, node: Node) -> bool:
+    """Whether a literal text stands there where secrets do."""
+    return node.hidden or (settings.may_be_secret(key) and any(_literals(node)))
 
 
 def _literals(node: Node) -> Iterator[bool]:
