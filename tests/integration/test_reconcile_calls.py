@@ -200,6 +200,11 @@ async def test_a_daily_export_and_the_command_line_and_the_console(setup: Setup,
         run, "reconcile", str(tmp_path / "bill.csv"), "--columns", "amount=nothing", "--json"
     )
     assert done.returncode == 65 and json.loads(done.stdout)["error"]["code"] == "bill_columns"
+    (tmp_path / "euro.csv").write_text("\n".join([f"{head},currency", *(f"{row},EUR" for row in rows)]))
+    done = await asyncio.to_thread(run, "reconcile", str(tmp_path / "euro.csv"))
+    assert done.returncode == 1 and f"incomplete: {len(days)} of {len(days)} line" in done.stdout, done.stdout
+    done = await asyncio.to_thread(run, "reconcile", str(tmp_path / "euro.csv"), "--rate", "EUR=1", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["complete"]
     done = await asyncio.to_thread(run, "--json")
     assert json.loads(done.stdout)["total_usd"] == "0.000600000000"
     await asyncio.to_thread(_by_form, setup, bill, call)
@@ -225,6 +230,8 @@ def _by_form(setup: Setup, bill: str, call: str) -> None:
     status, page, _ = send(bill, csrf)
     assert status == 200 and f'href="/calls/{call}"' in page and "0.000300000000" in page
     assert "&lt;b&gt;.csv" in page and "<b>.csv" not in page
+    status, page, _ = send("date,model,cost,currency\n2019-01-01,elsewhere,5,EUR\n", csrf)
+    assert status == 200 and "Incomplete: 1 of 1 lines" in page and "agree to the last digit" not in page
     for text, token, problem in ((bill, "wrong", "CSRF"), ("a,b\n1,2\n", csrf, "column"), ("", csrf, "No+file")):
         status, _, headers = send(text, token)
         assert status == 303 and problem in headers["location"], headers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, localcontext
 from typing import Any
@@ -95,6 +96,17 @@ def test_other_tokens_and_another_price_are_told_apart() -> None:
     notes = {row.kind: row.note for row in result.rows}
     assert notes["tokens"] == "1000/150 tokens in/out on the bill, 1000/100 here"
     assert "output at 12.00 USD/Mtok would explain it" in notes["price"]
+
+
+def test_a_call_is_valued_at_the_price_of_its_moment() -> None:
+    """Since then the deployment costs half."""
+    one, half = attempt(1000, 100), {"eu": Rates(input=RATES["eu"].input // 2, output=RATES["eu"].output // 2)}
+    then = replace(one, rates=RATES["eu"])
+    lines = generic(f"2026-11-25,gpt-4o,{one.call}-0,1000,150,0.0035,USD")
+    assert kinds(reconcile(lines, [then], half)) == {"tokens": "0.0005"}
+    assert set(kinds(reconcile(lines, [one], half))) == {"tokens", "price"}
+    daily = generic("2026-11-25,gpt-4o,,2000,250,0.0065,USD")
+    assert kinds(reconcile(daily, [then, replace(then, call=new_id())], half)) == {"tokens": "0.0005"}
 
 
 def test_a_discount_shows_as_a_factor() -> None:
@@ -224,7 +236,13 @@ def test_other_currencies_need_a_rate() -> None:
     lines = generic(f"2026-11-25,gpt-4o,{one.call},1000,100,0.002,EUR")
     without = reconcile(lines, [one], RATES)
     assert kinds(without) == {"currency": "-0.003"} and "--rate EUR=USD" in without.notes[0]
-    assert kinds(reconcile(lines, [one], RATES, exchange=exchange_rates({"eur": "1.5"}))) == {}
+    assert without.uncompared == 1, "what counts as nothing is no comparison"
+    rated = reconcile(lines, [one], RATES, exchange=exchange_rates({"eur": "1.5"}))
+    assert kinds(rated) == {} and rated.uncompared == 0
+    some = generic(
+        f"2026-11-25,gpt-4o,{one.call},1000,100,0.003,USD", "2026-11-25,gpt-4o,,1,1,7,EUR", "2026-11-25,gpt-4o,,1,1,7,"
+    )
+    assert reconcile(some, [one], RATES).uncompared == 1
     for wrong in ("much", "0", "-1", "1e9"):
         with pytest.raises(Invalid):
             exchange_rates({"EUR": wrong})

@@ -54,10 +54,10 @@ def beside(conn: Connection[Any], receipt: dict[str, Any], today: date) -> dict[
 def explain(conn: Connection[Any], receipt: dict[str, Any]) -> None:
     """Put terms under the names that the book has for them, each with its rule, and where each attempt's price was
     from."""
-    places = _places(conn, receipt["blueprint"])
+    places = places_of(conn, receipt["blueprint"])
     for attempt in receipt["attempts"]:
         place = places.get(attempt["deployment"])
-        attempt["price_source"] = None if place is None else _rates(place, attempt["at"]).source
+        attempt["price_source"] = None if place is None else rates_at(place, attempt["at"]).source
         for term in attempt["terms"]:
             part, where = term["term"], attempt["deployment"]
             term["rule"] = "the most it can have cost" if part == "bound" else f"{part} x price of {where}"
@@ -65,7 +65,7 @@ def explain(conn: Connection[Any], receipt: dict[str, Any]) -> None:
                 term["term"] = cost_book.term_of(place.kind, part)
 
 
-def _places(conn: Connection[Any], blueprint: int) -> dict[str, Deployment]:
+def places_of(conn: Connection[Any], blueprint: int) -> dict[str, Deployment]:
     """Deployments by name, as they were under a blueprint."""
     try:
         return {place.name: place for place in served.at(conn, blueprint).deployments}
@@ -73,8 +73,8 @@ def _places(conn: Connection[Any], blueprint: int) -> dict[str, Deployment]:
         return {}
 
 
-def _rates(place: Deployment, at: str) -> Rates:
-    """Those that held at a moment."""
+def rates_at(place: Deployment, at: str) -> Rates:
+    """Those that held at a moment (ISO, UTC)."""
     then = place.rates.then
     return then if then is not None and at[:10] >= place.rates.then_from else place.rates
 

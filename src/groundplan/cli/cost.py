@@ -22,6 +22,8 @@ from groundplan.core.words import counted
 
 MAX_BYTES = 16 << 20
 ROWS_SHOWN = 40
+INCOMPLETE = 1
+"""Exit code where not every line of a bill could be compared."""
 app = command_group("What calls have cost, exactly.", answers=True)
 
 
@@ -100,11 +102,14 @@ def reconcile(
     common: cost_ahead.Common,
     invoice: Annotated[Path, typer.Argument(metavar="INVOICE.csv", help="A provider's bill or usage export.")],
 ) -> None:
-    """Compare the ledger with a provider's bill, and explain the difference by call."""
+    """Compare the ledger with a provider's bill, and explain the difference by call. Exits with 1 where lines count as
+    nothing, since they have no rate or price: the comparison is not of the whole bill."""
     data = _file(invoice)
     client, as_json = common.of(context)
     value = client.post_file("/api/cost/reconcile", data, [("name", invoice.name[:200]), *options.query()])
     emit(value, as_json, told(value))
+    if not value["complete"]:
+        raise typer.Exit(INCOMPLETE)
 
 
 app.command()(grouped(reconcile))
@@ -148,7 +153,12 @@ def told(value: dict[str, Any]) -> str:
             f"{left['attempts']} attempts of models that the bill does not name ({usd(left['amount_usd'])}) were left"
             " out; --provider NAME takes them in"
         )
-    return "\n".join([*lines, *value["notes"]])
+    lines += [*value["notes"]]
+    if not value["complete"]:
+        lines.append(
+            f"incomplete: {value['lines_uncompared']} of {counted(value['lines'], 'line')} could not be compared"
+        )
+    return "\n".join(lines)
 
 
 def _places(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:

@@ -64,6 +64,8 @@ class Attempt:
     output: int
     estimated: bool = False
     demo: bool = False
+    rates: Rates | None = None
+    """Those of its moment; None: as its deployment costs now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,9 @@ class Reconciliation:
     """Attempts of models that the bill does not name."""
     left_out_usd: Decimal
     notes: tuple[str, ...]
+    uncompared: int = 0
+    """Lines of the bill that count as nothing, since nobody knows what they are in USD: without them it is no
+    comparison of the whole bill."""
 
     @property
     def difference(self) -> Decimal:
@@ -126,8 +131,8 @@ def reconcile(
     exchange: Mapping[str, Decimal] | None = None,
     dated: Dated = _NO_RATES,
 ) -> Reconciliation:
-    """Compare. `rates` are those of each deployment now; `exchange` is USD for one unit of another currency, else the
-    declared rate of a line's day counts (`dated`).
+    """Compare. `rates` are those of each deployment now, for attempts that do not say their own; `exchange` is USD for
+    one unit of another currency, else the declared rate of a line's day counts (`dated`).
 
     Without `provider`, attempts of models that the bill does not name are left out and counted.
     """
@@ -146,7 +151,7 @@ def reconcile(
             sum((a.cost for a in mine), Decimal(0)) - sum((a.cost for a in left_out), Decimal(0)),
             tuple(sorted(work.rows, key=lambda row: (-abs(row.amount), row.kind, str(row.day)))),
             len(mine) - len(rest_attempts), compared, len(left_out), sum((a.cost for a in left_out), Decimal(0)),
-            (*bill.notes, *work.notes()),
+            (*bill.notes, *work.notes()), work.unvalued + sum(work.unpriced.values()),
         )  # fmt: skip
 
 
@@ -264,9 +269,8 @@ class _Work:
 
     def _rates_of(self, attempts: Sequence[Attempt]) -> Rates | None:
         """Rates by which these attempts were charged, where they are the same for all."""
-        found = {attempt.deployment: self.rates.get(attempt.deployment) for attempt in attempts}
-        several = list(found.values())
-        return several[0] if several and all(rates == several[0] for rates in several) else None
+        several = [attempt.rates or self.rates.get(attempt.deployment) for attempt in attempts]
+        return several[0] if several and all(rates is several[0] or rates == several[0] for rates in several) else None
 
     def row(self, part: Part, lines: Sequence[Line], attempts: Sequence[Attempt], model: str | None) -> None:
         """Note one part of the difference."""

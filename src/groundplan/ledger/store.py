@@ -163,7 +163,7 @@ def attempts_between(
     return _rows(
         conn,
         """SELECT a.call_id, a.number, a.at, coalesce(c.workload, '') AS workload, a.deployment, a.model, a.state,
-             a.outcome, a.cost_usd, a.usage, a.estimated, coalesce(c.demo, false) AS demo
+             a.outcome, a.cost_usd, a.usage, a.estimated, a.blueprint, coalesce(c.demo, false) AS demo
            FROM attempt a LEFT JOIN call c ON c.id = a.call_id
            WHERE (a.at >= %(since)s AND a.at < %(until)s) OR a.call_id = ANY(%(calls)s)
            ORDER BY a.at, a.call_id, a.number LIMIT %(limit)s""",

@@ -12,11 +12,12 @@ from psycopg import Connection
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from groundplan.api import cost_book, served
+from groundplan.api import cost_book, cost_receipt, served
 from groundplan.api.caller import Reader
 from groundplan.api.context import Services, Using
 from groundplan.api.cost_book import LAST_YEAR, Days
 from groundplan.api.sent_file import pairs, text_of
+from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics.beside import TERMS, Beside, beside
 from groundplan.economics.bill import Bill, read_bill
@@ -88,9 +89,10 @@ def _compared(services: Services, bill: Bill, query: BillQuery, exchange: dict[s
         _still_here(conn, bill.period)
         rows = queries.attempts_for_bill(conn, since, until + timedelta(days=1), calls)
         blueprint = served.current_or_none(conn)
+        places = {number: cost_receipt.places_of(conn, number) for number in {row["blueprint"] for row in rows}}
     rates = {item.name: item.rates for item in blueprint.deployments} if blueprint else {}
     dated = blueprint.currencies if blueprint else {}
-    attempts = [_attempt(row) for row in rows]
+    attempts = [_attempt(row, places[row["blueprint"]].get(row["deployment"])) for row in rows]
     result = reconcile(bill, attempts, rates, provider=query.provider, exchange=exchange, dated=dated)
     found: list[Beside] = []
     notes: list[str] = []
@@ -126,12 +128,14 @@ def _beside(found: Beside) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _attempt(row: dict[str, Any]) -> Attempt:
-    usage = row["usage"]
+def _attempt(row: dict[str, Any], place: Deployment | None) -> Attempt:
+    """With the price of its blueprint and moment: a bill is of a time whose prices may be others than today's."""
+    usage, at = row["usage"], row["at"].astimezone(UTC)
+    rates = None if place is None else cost_receipt.rates_at(place, at.isoformat())
     return Attempt(
-        row["call_id"], row["number"], row["at"].astimezone(UTC), row["workload"], row["deployment"], row["model"],
+        row["call_id"], row["number"], at, row["workload"], row["deployment"], row["model"],
         row["state"], row["outcome"], row["cost_usd"], int(usage.get("input", 0)), int(usage.get("output", 0)),
-        row["estimated"], row["demo"],
+        row["estimated"], row["demo"], rates,
     )  # fmt: skip
 
 
@@ -144,6 +148,8 @@ def shape(bill: Bill, result: Reconciliation) -> dict[str, Any]:
         "format": bill.format,
         "columns": dict(bill.columns),
         "lines": len(bill.lines),
+        "lines_uncompared": result.uncompared,
+        "complete": not result.uncompared,
         "from": since.isoformat() if since and dated else None,
         "to": until.isoformat() if until and dated else None,
         "attempts": result.attempts,
