@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -64,8 +65,8 @@ def add(conn: Conn, at: datetime, number: int) -> None:
 SUMS = "SELECT workload, count(*), sum(cost_usd), sum(prompt_tokens) FROM {} GROUP BY 1 ORDER BY 1"
 
 
-def ask(url: str, statement: str) -> list[tuple[Any, ...]]:
-    return archive.query(url, statement)[1]
+def ask(url: str, statement: str, *more: tuple[date, str]) -> list[tuple[Any, ...]]:
+    return archive.query([(DAY, url), *more], statement)[1]
 
 
 def figures(conn: Conn) -> dict[str, Any]:
@@ -121,12 +122,35 @@ def test_files_of_before_a_column_was_added_are_read_with_the_others(conn: Conn,
     with conn.transaction():
         archive.archive_day(conn, str(tmp_path), DAY)
     newer = tmp_path / "attempts" / f"{DAY}.parquet"
+    before = date(2020, 1, 1)
     with duckdb.connect() as duck:
-        older = tmp_path / "attempts" / "2020-01-01.parquet"
+        older = tmp_path / "attempts" / f"{before}.parquet"
         duck.execute(f"COPY (SELECT * EXCLUDE (purpose) FROM read_parquet('{newer}')) TO '{older}' (FORMAT parquet)")
-    found = ask(str(tmp_path), "SELECT count(*), count(purpose), sum(cost_usd) FROM attempts")
+    for other in ("calls", "charges"):
+        shutil.copy(tmp_path / other / f"{DAY}.parquet", tmp_path / other / f"{before}.parquet")
+    mark = (before, str(tmp_path))
+    found = ask(str(tmp_path), "SELECT count(*), count(purpose), sum(cost_usd) FROM attempts", mark)
     alone = ask(str(tmp_path), "SELECT sum(cost_usd) FROM charges")
     assert found == [(48, 24, 2 * alone[0][0])]
+
+
+def test_days_that_left_for_another_store_answer_with_the_others(conn: Conn, tmp_path: Path) -> None:
+    """Nor does a file count whose day was not noted: a write that broke off, or one that somebody put there."""
+    later, whole = DAY + timedelta(days=1), conn.execute(SUMS.format("call").encode()).fetchall()
+    one, two = tmp_path / "one", f"memory://{tmp_path.name}/two"
+    with conn.transaction(force_rollback=True):
+        archive.archive_day(conn, str(one), later)
+    with conn.transaction():
+        archive.archive_day(conn, str(one), DAY)
+    with conn.transaction():
+        archive.archive_day(conn, two, later)
+    noted = [(row["day"], row["url"]) for row in archive_store.archived(conn)]
+    assert noted == [(DAY, str(one)), (later, two)] and (one / "calls" / f"{later}.parquet").exists()
+    assert archive.query(noted, SUMS.format("calls"))[1] == whole
+    (one / "calls" / f"{DAY}.parquet").unlink()
+    with pytest.raises(GroundplanError) as refused:
+        archive.query(noted, SUMS.format("calls"))
+    assert refused.value.code == "store_unreadable" and str(DAY) in refused.value.message
 
 
 def test_what_breaks_off_deletes_nothing(conn: Conn, tmp_path: Path) -> None:
@@ -168,7 +192,8 @@ def test_days_older_than_the_hot_window_leave_by_themselves(conn: Conn, database
     finally:
         pool.close()
     assert [row["calls"] for row in archive_store.archived(conn)] == [24, 16]
-    assert ask(str(tmp_path / "facts"), "SELECT count(*) FROM attempts")[0][0] == 40
+    mark = (DAY + timedelta(days=1), str(tmp_path / "facts"))
+    assert ask(str(tmp_path / "facts"), "SELECT count(*) FROM attempts", mark)[0][0] == 40
     row = conn.execute("SELECT count(*) FROM audit_entry WHERE action = 'facts.archive'").fetchone()
     assert row is not None and row[0] == 2
 
@@ -189,4 +214,6 @@ def test_the_command_line_asks_the_files(conn: Conn, tmp_path: Path, monkeypatch
     assert told["columns"] == ["n", "usd"] and told["rows"][0][0] == 24
     wrong = run("--sql", "SELECT nothing FROM calls")
     assert (wrong.code, "nothing" in wrong.message) == ("archive_query", True)
+    assert run("--sql", "SELECT day, sum(cost_usd) FROM attempts WHERE day >= '2026-01-01' GROUP BY day")["rows"]
+    assert '"at"' in run("--sql", "SELECT at FROM calls").hint
     assert run()["days"] == days

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Any
 
 import typer
@@ -36,7 +37,7 @@ def archive(
         )
     from groundplan.ledger.archive import query  # noqa: PLC0415 -- DuckDB is an extra, and heavy
 
-    names, found = query(value["days"][-1]["url"], sql)
+    names, found = query([(date.fromisoformat(row["day"]), row["url"]) for row in value["days"]], sql)
     told: dict[str, Any] = {"columns": names, "rows": [[_plain(cell) for cell in row] for row in found]}
     shown = table(tuple(names), [tuple(str(cell) for cell in row) for row in found[:ROWS_SHOWN]])
     more = f"\n{len(found) - ROWS_SHOWN} more rows: --json" if len(found) > ROWS_SHOWN else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -71,26 +72,31 @@ def archive_day(conn: Connection[Any], url: str, day: date) -> Archived:
     return Archived(day, counts["calls"], counts["attempts"], counts["charges"], cost)
 
 
-def query(url: str, statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Names of the columns, and rows, of a SELECT over the views `calls`, `attempts` and `charges` of an archive.
-    Raises `Invalid`."""
+def query(days: Iterable[tuple[date, str]], statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Names of the columns, and rows, of a SELECT over the views `calls`, `attempts` and `charges` of archived `days`,
+    each with the URL that it left for: only what the ledger noted as archived is read, wherever it is. `at` is a word
+    of DuckDB's own and needs quotes, so calls and attempts have their `day`, UTC, as well. Raises `Invalid`."""
+    kept = list(days)
     with tempfile.TemporaryDirectory(prefix="groundplan-archive-") as folder, _duckdb() as duck:
         import duckdb  # noqa: PLC0415 -- an extra, which is there
 
         try:
             for table in archive_store.TABLES:
-                place = _get(url, table, Path(folder)).replace("'", "''")
+                places = _get(kept, table, Path(folder))
+                names = ", ".join("'" + place.replace("'", "''") + "'" for place in places)
                 # files of before a column was added lack it: there it is null
-                files = f"read_parquet('{place}/*.parquet', union_by_name = true)"
-                duck.execute(f"CREATE VIEW {table} AS SELECT * FROM {files}")
+                columns = "*" if table == "charges" else '*, "at"::DATE AS day'
+                duck.execute(
+                    f"CREATE VIEW {table} AS SELECT {columns} FROM read_parquet([{names}], union_by_name = true)"
+                )
             found = duck.execute(statement)
-            names = [each[0] for each in found.description or ()]
-            return names, found.fetchall()
+            heads = [each[0] for each in found.description or ()]
+            return heads, found.fetchall()
         except duckdb.Error as error:
             raise Invalid(
                 f"the archive does not answer that: {str(error).strip().splitlines()[0][:300]}",
                 code="archive_query",
-                hint="Write a SELECT over calls, attempts and charges; DuckDB's words hold.",
+                hint='Write a SELECT over calls, attempts and charges in words of DuckDB: "at" in quotes, or day.',
             ) from error
 
 
@@ -147,22 +153,28 @@ def _put(url: str, name: str, file: Path) -> None:
         ) from error
 
 
-def _get(url: str, table: str, folder: Path) -> str:
-    """A local folder with the files of one kind."""
-    store, root = _store(url)
-    place = f"{root.rstrip('/')}/{table}"
-    if store.protocol == "file" or "file" in store.protocol:
-        return place
+def _get(days: Iterable[tuple[date, str]], table: str, folder: Path) -> list[str]:
+    """Local files of one kind, one for each day; those of a store are copied."""
     target = folder / table
     target.mkdir()
-    try:
-        for name in store.ls(place, detail=False):
-            with store.open(name, "rb") as source, (target / name.rpartition("/")[2]).open("wb") as kept:
-                shutil.copyfileobj(source, kept)
-    except Exception as error:  # every store has errors of its own, which are no OSError
-        raise Invalid(
-            f"{url} cannot be read: {type(error).__name__}",
-            code="store_unreadable",
-            hint="Look at its address, and at the rights and credentials of this process there.",
-        ) from error
-    return str(target)
+    found = []
+    for day, url in days:
+        store, root = _store(url)
+        name = f"{table}/{day.isoformat()}.parquet"
+        place = f"{root.rstrip('/')}/{name}"
+        local = store.protocol == "file" or "file" in store.protocol
+        try:
+            if local and not Path(place).is_file():
+                raise FileNotFoundError(place)
+            if not local:
+                place = str(target / f"{day.isoformat()}.parquet")
+                with store.open(f"{root.rstrip('/')}/{name}", "rb") as source, Path(place).open("wb") as kept:
+                    shutil.copyfileobj(source, kept)
+        except Exception as error:  # every store has errors of its own, which are no OSError
+            raise Invalid(
+                f"{name} at {url} cannot be read: {type(error).__name__}",
+                code="store_unreadable",
+                hint="Look at its address, and at the rights and credentials of this process there.",
+            ) from error
+        found.append(place)
+    return found

@@ -1,0 +1,66 @@
+"""What finance asks is answered alike before and after facts left for Parquet, and DuckDB says the same of them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from psycopg.rows import tuple_row
+from tests.integration.test_api_control import Control, running
+from tests.integration.test_cost_book import DAYS, OF_CALLS, TODAY, WORKSPACE_COSTS, fill
+
+from groundplan.api.cost_book import DIMENSIONS
+from groundplan.core.database import connect
+from groundplan.ledger import archive, archive_store
+from groundplan.testing.database import Database
+
+FIRST, LAST = (TODAY - timedelta(days=DAYS)).date(), (TODAY - timedelta(days=1)).date()
+SPAN = f"first={FIRST}&last={LAST}"
+BILL = "date,model,input_tokens,output_tokens,cost\n{},model,200,4000,0.04\n"
+
+
+def figures(control: Control) -> dict[str, Any]:
+    """Every answer of Cost that speaks of those days."""
+    paths = [f"/api/cost/book?{SPAN}&lines=true&by={by}" for by in (*DIMENSIONS, *OF_CALLS, "tag")]
+    paths += [f"/api/cost/{name}?{SPAN}" for name in ("people", "features", "sources", "outcomes", "own", "tickets")]
+    months = sorted({(TODAY - timedelta(days=back)).strftime("%Y-%m") for back in range(1, DAYS)})
+    paths += [f"/api/cost/statements?month={month}" for month in months]
+    paths += ["/api/cost/runway", "/api/cost/days?days=90", "/api/cost?days=90", f"/api/cost/focus.csv?{SPAN}"]
+    found = {path: control.ask("GET", path) for path in paths}
+    asked = {"/api/cost/forecast": {"days": 7}, "/api/cost/what-if": {"changes": ["users=2"], "first": str(FIRST)}}
+    found |= {path: control.ask("POST", path, body) for path, body in asked.items()}
+    assert {answer.status for answer in found.values()} == {200}, [p for p, a in found.items() if a.status != 200]
+    return {path: answer.body for path, answer in found.items()}
+
+
+def test_nothing_that_finance_asks_changes_with_retention(database: Database, tmp_path: Path) -> None:
+    with running(database, tmp_path) as control:
+        (control.workspace / "costs.yaml").write_text(WORKSPACE_COSTS)
+        company = control.workspace / "acme.yaml"
+        company.write_text(company.read_text().replace("[local]\n", "[local]\nworkflow: asking\n"))
+        assert control.ask("POST", "/api/apply", {"files": control.files()}).status in (200, 201)
+        fill(database.dsn)
+        before = figures(control)
+        with connect(database.urls["owner"], autocommit=True) as conn, conn.cursor(row_factory=tuple_row) as cursor:
+            days = [FIRST + timedelta(days=n) for n in range((LAST - FIRST).days + 1)]
+            sums = "SELECT {} AS day, workload, count(*), sum(cost_usd) FROM {} GROUP BY 1, 2 ORDER BY 1, 2"
+            day_of = "(at AT TIME ZONE 'UTC')::date"
+            facts = [cursor.execute(sums.format(day_of, table).encode()).fetchall() for table in ("call", "attempt")]
+            for day in days:
+                with conn.transaction():
+                    archive.archive_day(conn, str(tmp_path / "facts"), day)
+            row = cursor.execute("SELECT count(*) FROM call").fetchone()
+            assert row == (0,)
+            noted = [(each["day"], each["url"]) for each in archive_store.archived(conn)]
+        after = figures(control)
+        assert {path for path in before if before[path] != after[path]} == set()
+        kept = [archive.query(noted, sums.format("day", table))[1] for table in ("calls", "attempts")]
+        assert kept == facts
+        book = after[f"/api/cost/book?{SPAN}&lines=true&by=basis"]["lines"]
+        measured = sum((Decimal(line["cost_usd"]) for line in book if not line["allocation"]), Decimal(0))
+        looked_up = sum((Decimal(line["cost_usd"]) for line in book if line["term"] == "cache_lookup"), Decimal(0))
+        assert measured - looked_up == sum(cost for *_, cost in kept[1]) > 0
+        refused = control.ask("POST", "/api/cost/reconcile", BILL.format(LAST).encode())
+        assert (refused.status, refused.code) == (400, "bill_archived")
