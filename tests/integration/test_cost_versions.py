@@ -200,6 +200,27 @@ def test_the_book_and_own_hardware_measure_the_same_use(conn: Conn) -> None:
     assert (own["used"], own["cost_usd"]) == (0.4, format_usd(10 * PICO))
 
 
+def test_own_hardware_that_embeds_is_compared_with_what_embeds(conn: Conn) -> None:
+    rack = Allocation(
+        name="rack", term="capacity", amount=10 * PICO, period="day", covers="deployment/at-rack", capacity=1000,
+        source="invoice 7",
+    )  # fmt: skip
+    made = declared(1, {"ask": "care"}, [rack], kind="embeddings")
+    (chat,) = [each for each in made.deployments if each.name == "at-cloud"]
+    rates = msgspec.structs.replace(chat.rates, input=PICO)
+    places = [msgspec.structs.replace(each, rates=rates) for each in made.deployments]
+    (ask,) = made.workloads
+    mine = msgspec.structs.replace(ask, deployments=["at-cloud"], embeddings=["at-rack"])
+    made = msgspec.structs.replace(made, deployments=places, workloads=[mine])
+    release(conn, made, at(FIRST))
+    asked(conn, FIRST, "ask", 1, "care")
+    assert [row["other"] for row in cost_own.rows(conn, made, Days(FIRST, FIRST))] == [None], "nobody embeds by chat"
+    vectors = msgspec.structs.replace(places[0], name="vectors", kind="embeddings")
+    mine = msgspec.structs.replace(mine, embeddings=["at-rack", "vectors"])
+    made = msgspec.structs.replace(made, deployments=[*places, vectors], workloads=[mine])
+    assert [row["other"] for row in cost_own.rows(conn, made, Days(FIRST, FIRST))] == ["vectors"]
+
+
 def test_a_rate_of_a_place_counts_what_was_done_there(conn: Conn) -> None:
     rates = [
         Allocation(name=name, term=term, rate=PICO, per=per, covers="deployment/at-rack", source="contract")

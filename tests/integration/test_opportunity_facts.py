@@ -31,12 +31,13 @@ def conn(database: Database) -> Iterator[Conn]:
 
 
 def attempt(
-    conn: Conn, outcome: str, parts: dict[str, list[int]], *, call: UUID | None = None, number: int = 0, late: int = 0
-) -> None:
+    conn: Conn, outcome: str, parts: dict[str, list[int]], *, call: UUID | None = None, number: int = 0, late: int = 0,
+    purpose: str = "",
+) -> None:  # fmt: skip
     cost = Decimal(sum(amount for _, amount in parts.values())).scaleb(-12)
     row: tuple[Any, ...] = (
         call or new_id(), number, START + timedelta(minutes=late), "own", "rack", "acme/own", "settled", outcome, 200,
-        cost, cost, {}, False, [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False, parts, "", "",
+        cost, cost, {}, False, [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False, parts, purpose, "",
     )  # fmt: skip
     ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [row])
 
@@ -47,10 +48,12 @@ def test_spent_is_summed_with_what_failed_and_what_was_bound_apart(conn: Conn, f
     attempt(conn, "failed", {"bound": [0, 400]})
     attempt(conn, "not_billed", {})
     attempt(conn, "ok", {"input": [1, 1]}, late=-90)
+    attempt(conn, "ok", {"input": [50, 7]}, purpose="guardrail")
     if folded:
         rollup_store.fold(conn)
     assert opportunity_store.spent(conn, SINCE, "other") == []
-    (row,) = opportunity_store.spent(conn, SINCE, "assistant")
+    row, judged = opportunity_store.spent(conn, SINCE, "assistant")
+    assert (judged["purpose"], judged["calls"], judged["input"]) == ("guardrail", 1, 50) and row["purpose"] == ""
     assert (row["workload"], row["deployment"], row["model"]) == ("assistant", "own", "acme/own")
     assert (row["calls"], row["wasted_attempts"]) == (3, 1)
     assert (row["input"], row["cache_read"], row["output"]) == (1000, 300, 100)

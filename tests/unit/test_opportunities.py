@@ -37,9 +37,29 @@ def test_a_cheaper_model_within_what_the_workload_may_use_is_repriced_exactly() 
     assert "unknown" in lever.proof
 
 
+def test_what_a_new_workload_cost_in_its_first_days_is_told_for_a_month() -> None:
+    """It is called since three days: what it cost is not that of the thirty that are looked at."""
+    (month,), (new,) = (found([spent()], WORKLOADS, PLACES, 30, seen) for seen in ({}, {"support": 3.0}))
+    assert new.saves_usd == 10 * month.saves_usd
+    (begun,) = found([spent()], WORKLOADS, PLACES, 30, {"support": 0.01})
+    assert begun.saves_usd == 30 * month.saves_usd, "an hour is no month, it counts as a day"
+    assert found([spent()], WORKLOADS, PLACES, 30, {"support": 31.5}) == [month]
+
+
 def test_what_the_workload_may_not_use_is_never_proposed() -> None:
     assert not any("elsewhere" in each.what for each in found([spent()], WORKLOADS, PLACES, 30))
     assert found([spent()], [workload("support", ["large"])], PLACES, 30) == []
+
+
+def test_what_embeds_or_judges_is_not_replaced_by_what_chats() -> None:
+    """A free chat model would cost less than any embedding."""
+    places = {**PLACES, "vectors": replace(deployment("vectors", 1), model="m/vectors", rates=LARGE, kind="embeddings")}
+    mine = [workload("support", ["large", "elsewhere"])]
+    assert [each.candidate for each in found([spent()], mine, places, 30)] == ["elsewhere"]
+    assert found([spent(deployment="vectors", model="m/vectors")], mine, places, 30) == []
+    judged = spent(purpose="guardrail", wasted_usd=Decimal(1), wasted_attempts=2, input=4_000_000)
+    (lever,) = found([judged], mine, places, 30)
+    assert (lever.lever, lever.what.endswith("(guardrail)")) == ("useless retries", True)
 
 
 def test_what_a_floor_keeps_out_is_never_proposed() -> None:

@@ -54,10 +54,13 @@ def _made(conn: Connection[Any], days: Days) -> tuple[dict[str, dict[str, int]],
 
 
 def _elsewhere(blueprint: Blueprint, own: str, users: set[str], counts: dict[str, int]) -> dict[str, int]:
-    """What the same tokens cost at each deployment that every one of these workloads may use."""
-    allowed = [set(w.deployments) for w in blueprint.workloads if w.name in users]
+    """What the same tokens cost at each deployment of the same type that every one of these workloads may use: nobody
+    chats at what embeds."""
+    kind = next((place.kind for place in blueprint.deployments if place.name == own), "chat")
+    allowed = [set(w.places) for w in blueprint.workloads if w.name in users]
     names = set.intersection(*allowed) - {own} if allowed else set()
-    return {place.name: priced(counts, place.rates) for place in blueprint.deployments if place.name in names}
+    places = (place for place in blueprint.deployments if place.name in names and place.kind == kind)
+    return {place.name: priced(counts, place.rates) for place in places}
 
 
 def _json(found: BreakEven) -> dict[str, Any]:

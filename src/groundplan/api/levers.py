@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from psycopg import Connection
@@ -17,6 +17,8 @@ from groundplan.economics.levers.use import RARE
 from groundplan.economics.replay.opportunities import Opportunity, Spent
 from groundplan.ledger import opportunity_store
 
+_DAY = timedelta(days=1)
+
 
 def found(conn: Connection[Any], now: datetime, days: int, workload: str | None = None) -> list[Opportunity]:
     """Of the last days and what has passed of this hour, of all workloads or one; so whole hours are read, as sums."""
@@ -26,14 +28,15 @@ def found(conn: Connection[Any], now: datetime, days: int, workload: str | None 
     places = {place.name: place for place in blueprint.deployments}
     span = Days(since.date() + timedelta(days=1), now.date()) if days > 1 else Days(now.date(), now.date())
     lines = cost_book.book(conn, span, now.date())
-    return levers(spent, blueprint.workloads, places, _looked(conn, blueprint, since, days), lines, workload)
+    return levers(spent, blueprint.workloads, places, _looked(conn, blueprint, since, now, days), lines, workload)
 
 
-def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, days: int) -> Looked:
+def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, now: datetime, days: int) -> Looked:
     names = [workload.name for workload in blueprint.workloads]
     grounded = [workload.name for workload in blueprint.workloads if workload.grounding is not None]
     return Looked(
         days,
+        seen=_seen(conn, since, now),
         outputs=[Outputs(**row) for row in opportunity_store.outputs(conn, since, names)],
         grounded=[
             Grounded(row["workload"], tuple(tuple(each) for each in row["sources"]), row["accepted"], row["team"],
@@ -49,6 +52,11 @@ def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, days: 
             for row in opportunity_store.content(conn, since)
         ],
     )  # fmt: skip
+
+
+def _seen(conn: Connection[Any], since: datetime, now: datetime) -> dict[str, float]:
+    begun = opportunity_store.begun(conn, since)
+    return {name: (now - datetime.combine(day, time(), UTC)) / _DAY for name, day in begun.items()}
 
 
 def _alike(row: dict[str, Any], blueprint: Blueprint) -> Alike:

@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -236,12 +236,19 @@ class _Line:
             connection.close()
 
 
-def _calls_a_month(conn: Connection[Any], run: Run, now: Any) -> dict[str, float]:
-    """By feature, of what answers now."""
+def _calls_a_month(conn: Connection[Any], run: Run, now: datetime) -> dict[str, float]:
+    """By feature, of what answers now: as often as since the first of these calls, where that is less than a month
+    ago."""
     wanted = {
         "since": now - timedelta(days=store.DAYS), "until": now, "workload": run.workload, "status": "ok",
         "deployment": run.current, "demo": None,
     }  # fmt: skip
-    rows = rollup_store.calls_by(conn, ["feature"], wanted)
-    own = BUDGET_PREFIX  # calls that were made for experiments are no calls of people
-    return {row["feature"]: float(row["calls"] or 0) for row in rows if not (row["feature"] or "").startswith(own)}
+    counts: dict[str, float] = {}
+    first = now
+    for row in rollup_store.calls_by(conn, ["day", "feature"], wanted):
+        name = row["feature"] or ""
+        if not name.startswith(BUDGET_PREFIX):  # calls that were made for experiments are no calls of people
+            first = min(first, datetime.combine(row["day"], datetime.min.time(), UTC))
+            counts[name] = counts.get(name, 0.0) + float(row["calls"] or 0)
+    days = max(1.0, min(float(store.DAYS), (now - first) / timedelta(days=1)))
+    return {name: calls * store.DAYS / days for name, calls in counts.items()}

@@ -6,7 +6,7 @@ Nothing here reads every call: samples are bounded by workload, retries have an 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final, LiteralString
 
@@ -29,22 +29,36 @@ _OUTPUT: Final = frozenset({"output", "reasoning", "output_audio", "output_image
 
 
 def spent(conn: Connection[Any], since: datetime, workload: str | None = None) -> list[Row]:
-    """Rows of workload, deployment and model, the dearest first: calls (attempts, which may be several of a call),
-    cost_usd, wasted_usd and wasted_attempts of those that failed, bound_usd, tokens of input, cache_read and output."""
+    """Rows of workload, deployment, model and purpose, the dearest first: calls (attempts, which may be several of a
+    call), cost_usd, wasted_usd and wasted_attempts of those that failed, bound_usd, tokens of input, cache_read and
+    output."""
     wanted = {
         "since": since, "until": None, "workload": workload, "status": None, "deployment": None, "demo": None,
     }  # fmt: skip
-    found: dict[tuple[str, str, str], Row] = {}
-    for row in rollup_store.parts_by(conn, ["workload", "deployment", "model", "outcome", "part"], wanted):
-        key = row["workload"], row["deployment"], row["model"]
+    found: dict[tuple[str, str, str, str], Row] = {}
+    for row in rollup_store.parts_by(conn, ["workload", "deployment", "model", "purpose", "outcome", "part"], wanted):
+        key = row["workload"], row["deployment"], row["model"], row["purpose"]
         _add(found.setdefault(key, _empty(*key)), row)
     return sorted(found.values(), key=lambda row: (-row["cost_usd"], row["workload"], row["deployment"]))
 
 
-def _empty(workload: str, deployment: str, model: str) -> Row:
+def begun(conn: Connection[Any], since: datetime) -> dict[str, date]:
+    """Workload -> the first day since then, UTC, on which any call of it is kept."""
+    wanted = {
+        "since": since, "until": None, "workload": None, "status": None, "deployment": None, "demo": None,
+    }  # fmt: skip
+    found: dict[str, date] = {}
+    for row in rollup_store.calls_by(conn, ["day", "workload"], wanted):
+        found.setdefault(row["workload"], row["day"])
+    return found
+
+
+def _empty(workload: str, deployment: str, model: str, purpose: str) -> Row:
     counts = dict.fromkeys(("calls", "wasted_attempts", "input", "cache_read", "output"), 0)
     amounts = dict.fromkeys(("cost_usd", "wasted_usd", "bound_usd"), Decimal(0))
-    return {"workload": workload, "deployment": deployment, "model": model, **counts, **amounts}
+    return {
+        "workload": workload, "deployment": deployment, "model": model, "purpose": purpose, **counts, **amounts
+    }  # fmt: skip
 
 
 def _add(mine: Row, row: Row) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -24,17 +24,22 @@ def levers(
 ) -> list[Opportunity]:
     """The largest first; what saves less than a cent a month is left out, unless it frees as much of a budget. `only`:
     what is about this workload, alone or among others."""
-    found = opportunities.found(_without_retries(spent, looked), workloads, places, looked.days)
+    found = opportunities.found(_without_retries(spent, looked), workloads, places, looked.days, looked.seen)
     month = Decimal(30) / Decimal(max(1, looked.days))
+
+    def of(*names: str) -> Decimal:
+        """By how much what these workloads cost in these days is that of a month."""
+        return min((opportunities.month(name, looked.days, looked.seen) for name in names), default=month)
+
     declared = {workload.name: workload for workload in workloads}
     for row in spent:
         workload, place = declared.get(row.workload), places.get(row.deployment)
-        if workload is not None and place is not None:
-            found += prompts.instructions(row, workload, place.rates, month)
+        if workload is not None and place is not None and place.kind == "chat" and not row.purpose:
+            found += prompts.instructions(row, workload, place.rates, of(row.workload))
             calls = [call for call in looked.grounded if call.workload == row.workload]
-            found += prompts.passages(row, workload, place.rates, calls, month)
-    found += _of_use(looked, declared, spent, month)
-    found += use.batches(looked.hours, places, looked.days, month)
+            found += prompts.passages(row, workload, place.rates, calls, of(row.workload))
+    found += _of_use(looked, declared, spent, of)
+    found += use.batches(looked.hours, places, looked.days, of)
     found += standing.idle_capacity(lines, month)
     for kept in looked.content:
         found += standing.unread_content(kept, lines, month)
@@ -50,7 +55,7 @@ def _without_retries(spent: Sequence[Spent], looked: Looked) -> list[Spent]:
     lost = {(each.workload, each.deployment): each for each in looked.lost if each.workload in told}
     return [
         row
-        if (away := lost.get((row.workload, row.deployment))) is None
+        if row.purpose or (away := lost.get((row.workload, row.deployment))) is None
         else replace(
             row,
             wasted_usd=max(Decimal(0), row.wasted_usd - away.cost_usd),
@@ -61,15 +66,15 @@ def _without_retries(spent: Sequence[Spent], looked: Looked) -> list[Spent]:
 
 
 def _of_use(
-    looked: Looked, declared: Mapping[str, Workload], spent: Sequence[Spent], month: Decimal
+    looked: Looked, declared: Mapping[str, Workload], spent: Sequence[Spent], of: Callable[..., Decimal]
 ) -> Iterator[Opportunity]:
     for seen in looked.outputs:
         if seen.workload in declared:
             bound = sum((row.bound_usd for row in spent if row.workload == seen.workload), Decimal(0))
-            yield from use.unused_room(seen, declared[seen.workload], bound, month)
+            yield from use.unused_room(seen, declared[seen.workload], bound, of(seen.workload))
     for same in use.twice(looked.grounded):
-        yield from use.same_questions(same, month)
+        yield from use.same_questions(same, of(*same.workloads))
     for alike in looked.alike:
-        yield from use.same_requests(alike, month)
+        yield from use.same_requests(alike, of(*alike.workloads))
     for retried in looked.retried:
-        yield from use.useless_retries(retried, month)
+        yield from use.useless_retries(retried, of(retried.workload))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
@@ -120,6 +120,9 @@ class Looked:
     """Everything of some days."""
 
     days: int
+    seen: Mapping[str, float] = field(default_factory=dict)
+    """Workload -> days since its first call of them, at least one, where these are fewer: what it cost is that of so
+    many."""
     outputs: Sequence[Outputs] = ()
     grounded: Sequence[Grounded] = ()
     alike: Sequence[Alike] = ()

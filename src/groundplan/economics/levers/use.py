@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from groundplan.blueprint.model import Deployment, Rates, Workload
@@ -46,8 +46,11 @@ def unused_room(seen: Outputs, workload: Workload, bound_usd: Decimal, month: De
     )
 
 
-def batches(hours: Sequence[Active], places: Mapping[str, Deployment], days: int, month: Decimal) -> list[Opportunity]:
-    """Features that ask many calls in few hours: a job by the clock, which can wait for a batch."""
+def batches(
+    hours: Sequence[Active], places: Mapping[str, Deployment], days: int, month: Callable[[str], Decimal]
+) -> list[Opportunity]:
+    """Features that ask many calls in few hours: a job by the clock, which can wait for a batch. `month`: of a
+    workload, by how much what it cost is that of a month."""
     if days < WEEK:
         return []
     found = []
@@ -62,7 +65,7 @@ def batches(hours: Sequence[Active], places: Mapping[str, Deployment], days: int
             Opportunity(
                 "calls that could be batched",
                 mine.workload,
-                mine.cost_usd * spared * month,
+                mine.cost_usd * spared * month(mine.workload),
                 f"send {mine.feature or 'them'} by POST /v1/batches at {mine.deployment}",
                 f"{mine.calls} calls in {mine.hours} of {24 * days} hours{when}",
                 "medium",

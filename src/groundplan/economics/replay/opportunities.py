@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 
 from groundplan.blueprint.model import Deployment, Rates, Workload
 
@@ -38,6 +39,8 @@ class Spent:
     output: int
     bound_usd: Decimal = Decimal(0)
     """What was charged at the bound, because nobody knew what was used."""
+    purpose: str = ""
+    """One of `ledger.model.PURPOSES`: what the gateway itself asked; empty: to answer callers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +68,26 @@ class Opportunity:
 
 
 def found(
-    spent: Sequence[Spent], workloads: Iterable[Workload], places: Mapping[str, Deployment], days: int
-) -> list[Opportunity]:
-    """All levers that save more than a cent a month, the largest first."""
+    spent: Sequence[Spent], workloads: Iterable[Workload], places: Mapping[str, Deployment], days: int,
+    seen: Mapping[str, float] = MappingProxyType({}),
+) -> list[Opportunity]:  # fmt: skip
+    """All levers that save more than a cent a month, the largest first. `seen`: as of `month`."""
     declared = {workload.name: workload for workload in workloads}
-    month = Decimal(30) / Decimal(max(1, days))
     levers: list[Opportunity] = []
     for row in spent:
+        a_month = month(row.workload, days, seen)
         workload, place = declared.get(row.workload), places.get(row.deployment)
-        levers += _wasted(row, month)
-        if workload is not None and place is not None:
-            levers += _cheaper(row, workload, place, places, month)
-            levers += _prefix(row, workload, place.rates, month)
+        levers += _wasted(row, a_month)
+        if workload is not None and place is not None and not row.purpose:
+            levers += _cheaper(row, workload, place, places, a_month)
+            levers += _prefix(row, workload, place.rates, a_month)
     return sorted((each for each in levers if each.saves_usd >= SMALL), key=lambda each: -each.saves_usd)
+
+
+def month(workload: str, days: int, seen: Mapping[str, float]) -> Decimal:
+    """By how much what a workload cost in these days is that of a month. `seen`: days since its first call, of those
+    that are newer."""
+    return Decimal(30) / Decimal(str(round(max(1.0, min(float(days), seen.get(workload, days))), 3)))
 
 
 def cost(rates: Rates, row: Spent) -> Decimal:
@@ -94,7 +104,8 @@ def _wasted(row: Spent, month: Decimal) -> Iterable[Opportunity]:
             "useless retries",
             row.workload,
             row.wasted_usd * month,
-            f"attempts at {row.deployment} that were billed and answered nobody",
+            f"attempts at {row.deployment} that were billed and answered nobody"
+            + (f" ({row.purpose})" if row.purpose else ""),
             f"{row.wasted_attempts} attempts cost ${row.wasted_usd:.4f}",
             "medium",
             "see why they failed: time limits, broken streams, refusals",
@@ -104,14 +115,15 @@ def _wasted(row: Spent, month: Decimal) -> Iterable[Opportunity]:
 def _cheaper(
     row: Spent, workload: Workload, place: Deployment, places: Mapping[str, Deployment], month: Decimal
 ) -> Iterable[Opportunity]:
-    """Deployments that this workload may use already, at which the same tokens cost less; none below a floor."""
+    """Deployments of the same type that this workload may use already, at which the same tokens cost less; none below a
+    floor."""
     now = cost(place.rates, row)
     barred = workload.routing.barred if workload.routing is not None else {}
     names = [name for name in workload.deployments if name not in barred and name != row.deployment]
     others = [places[name] for name in names if name in places]
     for other in others:
         saves = (now - cost(other.rates, row)) * month
-        if saves > 0 and other.model != row.model:
+        if saves > 0 and other.model != row.model and other.kind == place.kind:
             yield Opportunity(
                 "over-strong model",
                 row.workload,
