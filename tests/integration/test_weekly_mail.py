@@ -16,6 +16,7 @@ from tests.integration.test_api_control import running
 
 from groundplan.api import mail, weekly
 from groundplan.api.context import Services
+from groundplan.api.cost_book import Days
 from groundplan.core.database import connect
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
@@ -116,3 +117,12 @@ def test_the_third_line_says_what_the_change_of_the_second_is_made_of() -> None:
 
 def test_what_was_unusual_is_the_reason() -> None:
     assert weekly.three_lines([], [], ["assistant: since 14:05 ..."])[2] == "Unusual: assistant: since 14:05 ..."
+
+
+def test_what_was_unusual_after_the_week_is_of_the_next_one() -> None:
+    week = Days(MONDAY.date() - timedelta(days=7), MONDAY.date() - timedelta(days=1))
+    told = [
+        {"subject": "workload/a", "message": message, "at": MONDAY + timedelta(hours=hours)}
+        for message, hours in (("before", -7 * 24 - 8), ("in it", -8), ("this morning", -1))
+    ]
+    assert weekly._recent([*told, {**told[1], "subject": "workload/b"}], {"a"}, week, "") == ["in it"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
@@ -57,6 +58,10 @@ def test_no_cell_is_a_formula() -> None:
         statement_csv(each) for each in statements(LINES, FIRST, LAST)
     )
     assert not [cell for row in csv.reader(io.StringIO(text)) for cell in row if cell[:1] in ("=", "+", "@")]
+    credit = replace(LINES[0], amount=-5, source="-2+3+cmd|' /C calc'!A0")
+    (made,) = statements([credit], FIRST, LAST)
+    row = rows(statement_csv(made))[0]
+    assert row["cost_usd"] == "-0.000000000005" and row["source"].startswith("'-2")
 
 
 lines = st.lists(

@@ -7,7 +7,7 @@ set up, nothing is queued. Amounts are those of the book, so allocated costs cou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
@@ -61,7 +61,7 @@ def queue(conn: Connection[Any], now: datetime) -> int:
         if email in people:
             own, then = _of(lines, mine), _of(before, mine)
             moved = _moved(own, then)
-            unusual = _recent(told, mine, week.first, moved[0][0] if moved else "")
+            unusual = _recent(told, mine, week, moved[0][0] if moved else "")
             text = "\n".join(three_lines(own, then, unusual, calls))
             mark = f"cost/week/{monday.isocalendar().year}-{monday.isocalendar().week:02d}/{people[email]}"
             made += mail_store.queue(conn, mark, people[email], text, "/cost", now)
@@ -124,8 +124,8 @@ def _of(lines: Sequence[Line], workloads: set[str]) -> list[Line]:
     return [line for line in lines if line.workload in workloads]
 
 
-def _recent(told: Sequence[dict[str, Any]], workloads: set[str], since: date, changed: str) -> list[str]:
-    """Those of the workload that changed most come first."""
+def _recent(told: Sequence[dict[str, Any]], workloads: set[str], week: Days, changed: str) -> list[str]:
+    """Those of the week; of the workload that changed most come first."""
     subjects = {f"workload/{name}" for name in workloads}
-    found = [row for row in told if row["subject"] in subjects and row["at"].date() >= since]
+    found = [row for row in told if row["subject"] in subjects and week.since <= row["at"] < week.until]
     return [row["message"] for row in sorted(found, key=lambda row: row["subject"] != f"workload/{changed}")]

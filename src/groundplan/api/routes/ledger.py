@@ -102,9 +102,11 @@ def cost(services: Using, _: Reader, workload: str | None = None, days: int | No
 
 @router.get("/cost/days")
 def cost_by_day(services: Using, _: Reader, days: Annotated[int, Query(ge=1, le=366)] = CHART_DAYS) -> dict[str, Any]:
-    """Cost and calls of each day and workload."""
+    """Cost and calls of each day and workload: of so many whole days, UTC, and today so far. With 30 of them this month
+    is whole on each of its days."""
+    today = services.clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
     with services.transaction() as conn:
-        return {"days": queries.daily_cost(conn, CallFilter(since=services.clock.now() - timedelta(days=days)))}
+        return {"days": queries.daily_cost(conn, CallFilter(since=today - timedelta(days=days)))}
 
 
 @router.post("/outcomes", status_code=201)

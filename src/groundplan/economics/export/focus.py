@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -40,6 +41,7 @@ CATEGORIES: Final = {
 """What is no token is in another category of services."""
 
 
+_NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 _CONTROLS = dict.fromkeys([*range(32), 127], " ")
 
 
@@ -123,7 +125,8 @@ def _moment(day: date) -> str:
 def harmless(value: str) -> str:
     """Text that a spreadsheet would run is preceded by a quote, line ends are spaces; amounts stay as they are."""
     value = value.translate(_CONTROLS)
-    return f"'{value}" if value[:1] in ("=", "+", "@") else value
+    told = value[:1] in ("=", "+", "@") or (value[:1] == "-" and _NUMBER.fullmatch(value) is None)
+    return f"'{value}" if told else value
 
 
 def summed(lines: Sequence[Line]) -> int:
