@@ -157,11 +157,14 @@ def fill(dsn: str, newest: int = 1) -> None:
             (at.date(), LOOKED_UP_US),
         )
         month = TODAY.strftime("%Y-%m")
-        for budget, limit in (("assistant", 100_000), ("all-month", Decimal("0.05"))):
+        year = TODAY.strftime("%Y")  # of when it was one of a year
+        for budget, period, limit in (
+            ("assistant", month, 100_000), ("all-month", month, Decimal("0.05")), ("assistant", year, 7)
+        ):  # fmt: skip
             conn.execute(
                 """INSERT INTO budget_period (budget, period, limit_usd, granted_usd) VALUES (%s, %s, %s, 0)
                    ON CONFLICT (budget, period) DO UPDATE SET limit_usd = EXCLUDED.limit_usd""",
-                (budget, month, limit),
+                (budget, period, limit),
             )
         conn.execute(
             "INSERT INTO outcome (id, call_id, accepted, value_usd, by) VALUES (%s, %s, true, 2, 'test')",
@@ -382,6 +385,7 @@ def test_what_is_ahead(control: Control) -> None:
     assert all(value == pytest.approx(1, abs=0.3) for value in weekend)
     runways = {row["budget"]: row for row in ask(control, "/api/cost/runway")["budgets"]}
     assert set(runways) == {"assistant", "all-month"}
+    assert {row["period"] for row in runways.values()} == {TODAY.strftime("%Y-%m")}
     assert runways["assistant"]["ends"] is None and runways["assistant"]["days"] is None
     expected = {name: Decimal(row["expected_usd"]) for name, row in runways.items()}
     assert expected["all-month"] == expected["assistant"] > 0
@@ -394,6 +398,18 @@ def test_what_is_ahead(control: Control) -> None:
     assert Decimal(told["after_usd"]) == pytest.approx(5 * Decimal(told["before_usd"]), rel=Decimal("1e-9"))
     other = control.ask("POST", "/api/cost/what-if", {**asked, "model": "openai/gpt-4.1-mini"})
     assert other.status == 200 and "another model" in str(other.body["steps"])
+    assert other.body["price_source"].startswith("genai-prices")
+    same = control.ask("POST", "/api/cost/what-if", {**asked, "model": "acme/model"}).body
+    by_name = control.ask("POST", "/api/cost/what-if", {**asked, "model": "local"}).body
+    assert same == by_name and same["price_source"].startswith("declared")
+    tokens = sum(row["quantity"] for row in _output_of_callers(control))
+    declared = tokens * Decimal(10) / 10**6 + JUDGED
+    assert Decimal(same["after_usd"]) == 5 * declared, "at what is declared for it, and the judge as it was"
+
+
+def _output_of_callers(control: Control) -> list[Any]:
+    lines = ask(control, f"/api/cost/book?first={(TODAY - timedelta(days=30)).date()}&lines=true")["lines"]
+    return [line for line in lines if line["term"] == "output"]
 
 
 @pytest.mark.parametrize(

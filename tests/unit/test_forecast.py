@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -92,10 +92,22 @@ def test_a_budget_ends_on_the_day_that_crosses_it() -> None:
     assert runway(40 * PICO, flat(1.0)).ends is None
     begun = runway(5 * PICO, flat(1.0), today=PICO // 4)
     assert begun.ends == found.ends and runway(5 * PICO - PICO // 4, flat(1.0)).days == 4, "today counts once"
-    over = runway(5 * PICO, flat(1.0), until=START.date(), today=3 * PICO)
+    over = runway(5 * PICO, flat(1.0), until=START + timedelta(days=1), today=3 * PICO)
     assert (over.expected, over.ends) == (0, None), "more than usual was spent today already"
-    short = runway(40 * PICO, flat(1.0), until=date(2026, 1, 14))
+    short = runway(40 * PICO, flat(1.0), until=START + timedelta(days=10))
     assert short.ends is None and short.expected == 10 * PICO
+
+
+def test_a_period_ends_at_its_own_midnight() -> None:
+    """A day of New York ends five hours into a day of UTC."""
+    noon, night = START + timedelta(hours=12), START + timedelta(days=1, hours=5)
+    found = runway(PICO, flat(2.4), until=night, today=PICO // 10, now=noon)
+    assert found.expected == pytest.approx(2.3 * PICO + 0.5 * PICO, abs=2), "of the next day of UTC five hours"
+    assert runway(3 * PICO, flat(2.4), until=night, now=noon).ends is None
+    evening = runway(PICO, flat(2.4), until=START + timedelta(hours=18), today=PICO, now=noon)
+    assert evening.expected == pytest.approx(0.7 * PICO, abs=2), "half of what is left of the day"
+    gone = runway(PICO, flat(2.4), until=noon, today=PICO, now=noon)
+    assert (gone.expected, gone.ends) == (0, None)
 
 
 PARTS = [Part("input", 1_000_000, 3 * PICO), Part("output", 100_000, PICO), Part("requests", 10, PICO)]
@@ -118,6 +130,20 @@ def test_what_another_model_has_no_price_for_stays_as_it_was() -> None:
     parts = [Part("images_made", 10, PICO), Part("seconds", 60, PICO), Part("bound", 0, PICO)]
     rates = Rates(input=PICO, output=2 * PICO, minute=5 * PICO)
     assert what_if(parts, Change(rates=rates)).after == PICO + 5 * PICO + PICO
+
+
+def test_another_model_answers_callers_and_embeds_or_judges_nothing() -> None:
+    beside = [Part("input", 5_000_000, PICO // 10, answers=False), Part("output", 1000, PICO, answers=False)]
+    made = what_if([*PARTS, *beside], Change(context=2, rates=Rates(input=PICO, output=2 * PICO)))
+    assert made.before == 5 * PICO + PICO // 10 + PICO
+    assert made.after == 2 * PICO + PICO // 5 + PICO // 10 + PICO
+    assert made.before + sum(amount for _, amount in made.steps) == made.after
+
+
+def test_another_model_is_asked_in_the_same_class_of_service() -> None:
+    rates = Rates(input=PICO, output=2 * PICO, batch=Rates(input=PICO // 2, output=PICO))
+    parts = [Part("input", 1_000_000, 3 * PICO, tier="batch"), Part("input", 1_000_000, 6 * PICO)]
+    assert what_if(parts, Change(rates=rates)).after == PICO // 2 + PICO
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is ahead: forecasts of calls, tokens and cost from the ledger's days, budgets' runway, and scenarios."""
+"""What is ahead: forecasts of calls, tokens and cost from the ledger's days, and budgets' runway."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO, format_usd, from_decimal, parse_usd
 from groundplan.economics.forecast.adoption import Adoption, adoption
 from groundplan.economics.forecast.model import DAY, Forecast, Series
-from groundplan.economics.forecast.scenario import Part, parse, what_if
-from groundplan.economics.prices import listed
-from groundplan.gateway.budgets.periods import begins, ends
+from groundplan.gateway.budgets.periods import begins, ends, key_at
 from groundplan.ledger import queries, rollup_store
 
 HISTORY_DAYS = 400
+UNENDING_DAYS = 120
 ADOPTION_WEEKS = 26
 WHATS = ("cost", "calls", "tokens")
 
@@ -115,19 +114,20 @@ def forecast_json(made: Forecast, what: str, past: Series) -> dict[str, Any]:
 
 
 def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -> list[dict[str, Any]]:
-    """Each budget of this month with the day on which it ends at this rate, or None; budgets without history are left
-    out."""
+    """Each budget in its period of now with the day on which it ends at this rate, or None; budgets without history are
+    left out, and so are periods in which it was declared otherwise."""
     from groundplan.economics.forecast.runway import runway  # noqa: PLC0415
 
     blueprint = current_blueprint(conn)
-    covers = {budget.name: budget.covers for budget in blueprint.budgets}
+    declared = {(each.name, key_at(each.period, each.starts, each.timezone, now)): each for each in blueprint.budgets}
     by = ["day", "workload", "team"]
     days = rollup_store.calls_by(conn, by, _history(now.date(), None))
     begun = rollup_store.calls_by(conn, by, _of(now.date(), now.date(), None))
     known = cost_calendar.declared(blueprint.calendar)
     found = []
     for row in queries.budget_use(conn, now):
-        kind, _, name = covers.get(row["budget"], "").partition("/")
+        covers = "" if (mine := declared.get((row["budget"], row["period"]))) is None else mine.covers
+        kind, _, name = covers.partition("/")
         if kind not in ("company", "team", "workload") or (workload is not None and name != workload):
             continue
         past = _series(_covered(days, kind, name), "cost", now.date())
@@ -135,14 +135,14 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
             continue
         alone = name if kind == "workload" else None
         past = cost_calendar.ahead(past, known, _within(days, kind, name), alone, _cost)
-        until = _last_day(row["period"])
+        until = ends(row["period"])
         today = sum(from_decimal(each["cost_usd"]) for each in _covered(begun, kind, name).values())
-        made = foreseen(past, max(1, min(400, ((until - now.date()).days + 1) if until else 120)))
+        made = foreseen(past, _days_to(until, now))
         left = parse_usd(row["limit_usd"]) - parse_usd(row["spent_usd"])
-        told = runway(left, made, until, today)
+        told = runway(left, made, until, today, now)
         found.append(
             {
-                "budget": row["budget"], "covers": covers[row["budget"]], "period": row["period"],
+                "budget": row["budget"], "covers": covers, "period": row["period"],
                 "limit_usd": row["limit_usd"], "a_day_usd": _a_day(row),
                 "spent_usd": row["spent_usd"], "expected_usd": format_usd(parse_usd(row["spent_usd"]) + told.expected),
                 "ends": told.ends.isoformat() if told.ends else None, "days": told.days,
@@ -151,35 +151,6 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
             }
         )  # fmt: skip
     return found
-
-
-def scenario(conn: Connection[Any], days: Days, workload: str | None, changes: list[str], model: str | None) -> Any:
-    """What these days would have cost. Raises `Invalid`."""
-    wanted = {
-        "since": days.since, "until": days.until, "workload": workload, "status": None, "deployment": None,
-        "demo": None,
-    }  # fmt: skip
-    parts = [
-        Part(row["part"], int(row["count"]), from_decimal(row["cost_usd"]))
-        for row in rollup_store.parts_by(conn, ["part"], wanted)
-        if row["part"] != "attempt"
-    ]
-    change = parse(changes)
-    if model is not None:
-        rates = listed.rates(model, days.last, 1 << 20)
-        if rates is None:
-            raise Invalid(
-                f"no price is known for the model '{model[:80]}'",
-                code="price_missing",
-                hint="Name a model of the price list, such as openai/gpt-4.1-mini.",
-            )
-        change = type(change)(change.users, change.price, change.context, change.output, change.cache_share, rates)
-    made = what_if(parts, change)
-    return {
-        "from": days.first.isoformat(), "to": days.last.isoformat(), "workload": workload,
-        "before_usd": format_usd(made.before), "after_usd": format_usd(made.after),
-        "steps": [{"change": name, "cost_usd": format_usd(amount)} for name, amount in made.steps],
-    }  # fmt: skip
 
 
 def _cost(row: dict[str, Any]) -> float:
@@ -194,10 +165,11 @@ def _value(row: dict[str, Any] | None, what: str) -> float:
     return float(row["calls"] or 0) if what == "calls" else float(row["prompt_tokens"] + row["completion_tokens"])
 
 
-def _last_day(period: str) -> date | None:
-    """Of a budget's period; None where it does not end."""
-    end = ends(period)
-    return None if end is None else (end - timedelta(microseconds=1)).date()
+def _days_to(until: datetime | None, now: datetime) -> int:
+    """Days of UTC, today the first, in which a period goes on; those that are looked at where it does not end."""
+    if until is None:
+        return UNENDING_DAYS
+    return max(1, min(HISTORY_DAYS, ((until - timedelta(microseconds=1)).date() - now.date()).days + 1))
 
 
 def _a_day(row: Mapping[str, Any]) -> str | None:

@@ -6,7 +6,7 @@ what attempts cost in those days.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
@@ -37,6 +37,8 @@ _BY: Final = ("workload", "blueprint", "deployment", "site", "model", "part", "p
 _UNKNOWN: Final = Declared(0)
 OWN: Final = "own"
 """Provider of what no provider bills by the call."""
+Workflows = Mapping[int, Mapping[str, str]]
+"""Blueprint -> workload -> its workflow"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,12 @@ def _priced(row: dict[str, Any]) -> str:
     return f"{row['part']} x price of {row['deployment']}{tier}"
 
 
-def summed(lines: Sequence[Line], by: str, workflows: dict[str, str]) -> list[dict[str, Any]]:
+def workflows(conn: Connection[Any], lines: Sequence[Line]) -> Workflows:
+    """As the blueprints of these lines declare, so that a workload that was moved or removed since keeps its own."""
+    return cost_rules.workflows(conn, {_newest(line) for line in lines})
+
+
+def summed(lines: Sequence[Line], by: str, workflows: Workflows) -> list[dict[str, Any]]:
     """[{key, cost_usd, share, quantity, basis: {basis: cost_usd}}], the dearest first. Raises `Invalid`."""
     if by not in DIMENSIONS:
         raise Invalid(
@@ -221,9 +228,14 @@ def versions(lines: Iterable[Line]) -> list[int]:
     return sorted({number for line in lines for number in line.blueprints})
 
 
-def _key(line: Line, by: str, workflows: dict[str, str]) -> str:
+def _newest(line: Line) -> int:
+    """0: none is told."""
+    return max(line.blueprints, default=0)
+
+
+def _key(line: Line, by: str, workflows: Workflows) -> str:
     if by == "workflow":
-        return workflows.get(line.workload, "")
+        return workflows.get(_newest(line), {}).get(line.workload, "")
     if by == "provider":
         provider, known, _ = line.model.partition("/")
         return provider if known else OWN if line.allocation or not line.deployment else line.deployment

@@ -16,6 +16,7 @@ from psycopg import Connection
 from groundplan.api import store
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Allocation, Blueprint, Semantic
+from groundplan.catalog.loader import load_served
 from groundplan.economics.allocate.divide import holds
 from groundplan.economics.prices.currency import Dated, rate_on, to_usd
 
@@ -45,6 +46,8 @@ class Declared:
 
 _KEPT: Final[dict[str, Declared]] = {}
 """By digest, of at most `_MOST` blueprints."""
+_FLOWS: Final[dict[str, dict[str, str]]] = {}
+"""By digest of the files, of as many."""
 
 
 def of(blueprint: Blueprint) -> Declared:
@@ -72,6 +75,20 @@ def by_number(conn: Connection[Any], numbers: Iterable[int]) -> dict[int, Declar
             made = of(artifact.decode(bytes(row["body"])))
             found[made.number] = _KEPT[row["digest"]] = made
     return found
+
+
+def workflows(conn: Connection[Any], numbers: Iterable[int]) -> dict[int, dict[str, str]]:
+    """Number of a blueprint -> workload -> its workflow, as its files declare; 0 is the newest."""
+    newest = store.current_number(conn)
+    asked = {number: number or newest for number in numbers}
+    digests = store.blueprint_sources(conn, sorted({number for number in asked.values() if number}))
+    for number, digest in digests.items():
+        if digest not in _FLOWS:
+            if len(_FLOWS) >= _MOST:
+                _FLOWS.clear()
+            declared = load_served(store.blueprint(conn, number)["sources"]).workloads
+            _FLOWS[digest] = {name: doc.workflow for name, doc in declared.items() if doc.workflow}
+    return {number: _FLOWS[digests[of]] for number, of in asked.items() if of in digests}
 
 
 def on(conn: Connection[Any], first: date, last: date) -> dict[date, Declared]:

@@ -80,6 +80,12 @@ def blueprint_digests(conn: Db, numbers: list[int]) -> dict[int, str]:
     return {row["number"]: row["digest"] for row in rows}
 
 
+def blueprint_sources(conn: Db, numbers: list[int]) -> dict[int, str]:
+    """number -> digest of the files that it was made of: the same where only a price began."""
+    rows = _rows(conn, "SELECT number, md5(sources::text) AS digest FROM blueprint WHERE number = ANY(%s)", (numbers,))
+    return {row["number"]: row["digest"] for row in rows}
+
+
 def blueprint_bodies(conn: Db, numbers: list[int]) -> list[Row]:
     """(digest, body)"""
     return _rows(conn, "SELECT digest, body FROM blueprint WHERE number = ANY(%s)", (numbers,))

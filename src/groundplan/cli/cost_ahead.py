@@ -166,7 +166,7 @@ def what_if(
     changes: Annotated[
         list[str] | None, typer.Argument(help="Such as users=10 price=-30% context=2 output=0.5 cache=20%.")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Another model: openai/gpt-4.1-mini.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Of a model or deployment: openai/gpt-4.1-mini.")] = None,
     workload: Workload = None,
 ) -> None:
     """What the same days would have cost otherwise. It says nothing of how good other answers would be."""
@@ -176,7 +176,9 @@ def what_if(
     rows = [("as it was", usd(value["before_usd"]))]
     rows += [(row["change"], usd(row["cost_usd"])) for row in value["steps"]]
     rows.append(("then", usd(value["after_usd"])))
-    emit(value, as_json, table(("", "cost"), rows))
+    text = table(("", "cost"), rows)
+    priced = f"\n{model} at the price of {value['price_source']}" if value["price_source"] else ""
+    emit(value, as_json, f"{text}{priced}")
 
 
 def own(context: typer.Context, span: Span, common: Common) -> None:

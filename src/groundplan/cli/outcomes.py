@@ -44,6 +44,13 @@ def told(value: dict[str, Any]) -> str:
     ]  # fmt: skip
     heads = ("workload", "reported", "accepted", "everything it cost", "for each accepted", "a case before")
     text = f"{value['from']} to {value['to']}\n" + table(heads, rows)
+    if several := [row for row in value["workflows"] if len(row["workloads"]) > 1]:
+        rows = [
+            (row["workflow"], ", ".join(row["workloads"]), row["reported"], row["accepted"], usd(row["cost_usd"]),
+             usd(row["cost_per_accepted_usd"]), usd(row["baseline_usd"]))
+            for row in several
+        ]  # fmt: skip
+        text += "\n\n" + table(("workflow", "its workloads", *heads[1:]), rows)
     if value["tickets"]:
         rows = [
             (row["workload"], row["resolved"], row["unresolved"], row["calls"], usd(row["cost_usd"]),

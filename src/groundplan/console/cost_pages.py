@@ -77,14 +77,16 @@ async def workload(request: Request, visitor: Signed, name: str) -> HTMLResponse
         book=f"/api/cost/book?by=term&lines=true&{one}",
         people=f"/api/cost/people?{one}",
         features=f"/api/cost/features?{one}",
-        outcomes="/api/cost/outcomes",
+        worth="/api/cost/outcomes",
         tickets=f"/api/cost/tickets?{one}",
     )
+    several = [row for row in found["worth"]["workflows"] if name in row["workloads"] and len(row["workloads"]) > 1]
     values = {
         **found,
         "name": name,
         "ticket": next(iter(found["tickets"]), None),
-        "outcome": next((row for row in found["outcomes"] if row["workload"] == name), None),
+        "outcome": next((row for row in found["worth"]["outcomes"] if row["workload"] == name), None),
+        "workflow": next(iter(several), None),
         "chart": cost_charts.waterfall(found["book"]["sums"]),
         "tab": "",
     }

@@ -6,6 +6,7 @@ statement tells one ticket; telling it again under the same event changes nothin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Literal, LiteralString
@@ -53,6 +54,14 @@ class Kept(msgspec.Struct, frozen=True):
     call_id: UUID
     workload: str
     told: Literal["new", "same", "waiting"]
+
+
+class Again(msgspec.Struct, frozen=True):
+    """Of tickets that several workloads worked on: what is counted once more than once."""
+
+    reported: int = 0
+    accepted: int = 0
+    value_usd: Decimal = Decimal(0)
 
 
 def kept_json(told: Told, kept: list[Kept]) -> dict[str, Any]:
@@ -113,3 +122,21 @@ def by_workload(conn: Connection[Any], since: datetime, until: datetime, workloa
                  FROM told JOIN ticket_call c USING (ticket, workload) GROUP BY 1) s USING (workload) ORDER BY 1""",
             {"since": since, "until": until, "workload": workload},
         ).fetchall()
+
+
+def again(conn: Connection[Any], since: datetime, until: datetime, workloads: Sequence[str]) -> Again:
+    """What several of these workloads were told of the same ticket, but once: how often it was reported and accepted
+    once more, and its value again. Each by the day of the call that stands for the ticket, as outcomes are summed."""
+    row = conn.execute(
+        """WITH told AS (
+             SELECT k.ticket, count(*) AS reported, count(*) FILTER (WHERE k.accepted) AS accepted,
+               coalesce(sum(k.value_usd), 0) AS value_usd, coalesce(max(k.value_usd), 0) AS once
+             FROM ticket_told k JOIN outcome o ON o.id = k.id JOIN ticket_call t ON t.call_id = o.call_id
+             WHERE k.workload = ANY(%(workloads)s) AND t.at >= date_trunc('day', %(since)s::timestamptz, 'UTC')
+               AND t.at < %(until)s GROUP BY 1 HAVING count(*) > 1)
+           SELECT coalesce(sum(reported - 1), 0)::bigint, coalesce(sum(greatest(accepted - 1, 0)), 0)::bigint,
+             coalesce(sum(value_usd - once), 0) FROM told""",
+        {"workloads": list(workloads), "since": since, "until": until},
+    ).fetchone()
+    assert row is not None
+    return Again(int(row[0]), int(row[1]), Decimal(row[2]))

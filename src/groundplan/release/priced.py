@@ -21,6 +21,7 @@ from groundplan.economics.prices.currency import USD, rate_on, rates_in_usd
 from groundplan.economics.prices.windows import by_time
 from groundplan.release import charged
 
+_LONGEST = 1 << 20
 Prices = Callable[[Workspace, doc.DeploymentDoc, date], bp.Rates | Problem]
 """Rates of a deployment on a day, or why there are none."""
 
@@ -42,6 +43,19 @@ def declared_or_listed(workspace: Workspace, deployment: doc.DeploymentDoc, day:
         context_tokens=deployment.context,
         where=workspace.where("deployment", deployment.name, "model"),
     )
+
+
+def of_model(workspace: Workspace | None, model: str, day: date) -> bp.Rates | Problem:
+    """What a model costs that no deployment serves: by its document where it has a price, else by the list, with every
+    tier of it."""
+    described = None if workspace is None else workspace.models.get(model)
+    declared: list[bp.Rates] = []
+    if workspace is not None and described is not None and described.price:
+        try:
+            declared = _declared(workspace, "model", described.name, described.price, day)
+        except Invalid as error:
+            return Problem(error.message, error.code, error.hint, workspace.where("model", described.name, "price"))
+    return price_of(model, day, declared=declared, context_tokens=_LONGEST)
 
 
 def dated(workspace: Workspace, deployment: doc.DeploymentDoc, day: date) -> bp.Rates | Problem:

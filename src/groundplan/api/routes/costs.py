@@ -10,16 +10,22 @@ from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from groundplan.api import cost_ahead, cost_book, cost_calendar, cost_own, cost_rules, cost_spread, cost_store
+from groundplan.api import (
+    cost_ahead,
+    cost_book,
+    cost_calendar,
+    cost_outcomes,
+    cost_own,
+    cost_spread,
+    cost_what_if,
+)
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Using
-from groundplan.api.served import current_blueprint, current_or_none, workspace_at
+from groundplan.api.served import current_blueprint, current_or_none
 from groundplan.blueprint.calendar import Launch
-from groundplan.catalog.workload import Baseline
 from groundplan.core.audit.store import record
 from groundplan.core.errors import NotFound
 from groundplan.core.money import format_usd, from_decimal
-from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, baseline_rule, worth
 from groundplan.economics.export.focus import focus_csv
 from groundplan.economics.export.statement import Statement, statement_csv, statements
 from groundplan.ledger import archive_store, finding_store, rollup_store
@@ -72,11 +78,10 @@ def book(
     with services.transaction() as conn:
         found = cost_book.book(conn, days, now.date())
         blueprint = current_or_none(conn)
-        declared = workspace_at(conn, blueprint.number).workloads if blueprint else {}
         found = [line for line in found if workload in (None, line.workload) and team in (None, line.team)]
         of_calls = by in cost_spread.DIMENSIONS
         spread = cost_spread.sums(conn, found, days, by) if of_calls else []
-    workflows = {name: doc.workflow or "" for name, doc in declared.items()}
+        workflows = cost_book.workflows(conn, found) if by == "workflow" else {}
     value = {
         "from": days.first.isoformat(), "to": days.last.isoformat(), "by": by,
         "total_usd": format_usd(sum(line.amount for line in found)),
@@ -139,38 +144,12 @@ def sources(services: Using, _: Reader, first: Day = None, last: Day = None, wor
 
 @router.get("/outcomes")
 def outcomes(services: Using, _: Reader, first: Day = None, last: Day = None) -> dict[str, Any]:
-    """What an accepted outcome of each workload cost, beside its workflow's baseline, and what it returned. The cost is
-    of all its `calls`: where few of them were `reported`, an outcome looks dearer than it is."""
-    now = services.clock.now()
-    days = cost_book.days_of(first, last, now.date())
+    """What an accepted outcome of each workload, and of each workflow with all its workloads, cost, beside the
+    workflow's baseline, and what it returned. The cost is of all `calls`: where few of them were `reported`, an outcome
+    looks dearer than it is."""
+    today = services.clock.now().date()
     with services.transaction() as conn:
-        lines = cost_book.book(conn, days, now.date())
-        rows = cost_store.outcomes(conn, days.since, days.until)
-        answered = rollup_store.calls_by(conn, ["workload"], {**_wanted(days), "workload": None, "status": "ok"})
-        workspace = workspace_at(conn, current_blueprint(conn).number)
-        until = min(days.last, now.date())
-        declared = cost_rules.on(conn, until, until)[until]
-    found, calls = [], {row["workload"]: int(row["calls"] or 0) for row in answered}
-    for row in rows:
-        doc = workspace.workloads.get(row["workload"])
-        flow = workspace.workflows.get(doc.workflow) if doc and doc.workflow else None
-        before = flow.baseline if flow else None
-        wage = cost_rules.wage(declared, until, row["workload"])
-        case, rule = _case(before, wage)
-        cost = sum(line.amount for line in lines if line.workload == row["workload"])
-        told = worth(cost, Outcomes(row["reported"], row["accepted"], from_decimal(row["value_usd"])), case)
-        found.append(
-            {
-                "workload": row["workload"], "workflow": flow.name if flow else None,
-                "calls": max(calls.get(row["workload"], 0), row["reported"]), "reported": row["reported"],
-                "accepted": row["accepted"], "cost_usd": format_usd(cost), "value_usd": _usd(row["value_usd"]),
-                "cost_per_accepted_usd": _maybe(told.cost_per_accepted), "baseline_usd": _maybe(told.baseline),
-                "baseline_basis": "estimated" if case is not None else None,
-                "baseline_rule": f"{rule} (workflow {flow.name})" if flow and case is not None else None,
-                "saved_usd": _maybe(told.saved), "returned": told.returned,
-            }
-        )  # fmt: skip
-    return {"outcomes": found}
+        return {**cost_outcomes.rows(conn, cost_book.days_of(first, last, today), today)}
 
 
 @router.get("/statements")
@@ -264,7 +243,7 @@ def what_if(body: WhatIf, services: Using, _: Reader) -> Any:
     """What the same days would have cost with more people, other prices, contexts, a cache or another model."""
     days = cost_book.days_of(body.first, body.last, services.clock.now().date())
     with services.transaction() as conn:
-        return cost_ahead.scenario(conn, days, body.workload, body.changes, body.model)
+        return cost_what_if.scenario(conn, days, body.workload, body.changes, body.model)
 
 
 @router.get("/own")
@@ -342,14 +321,6 @@ def _statement_json(made: Statement) -> dict[str, Any]:
         "by_basis": _pairs(made.by_basis()), "blueprints": list(made.blueprints),
         "lines": [cost_book.line_json(line) for line in made.lines],
     }  # fmt: skip
-
-
-def _case(before: Baseline | None, wage: int | None) -> tuple[int | None, str]:
-    """What a case cost before, and how that came about."""
-    if before is None:
-        return None, ""
-    said = before.cost_per_case, before.minutes_per_case, wage
-    return baseline_cost(*said), baseline_rule(*said, before.measured.isoformat() if before.measured else "")
 
 
 def _pairs(sums: list[tuple[str, int]]) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 from groundplan.core.money import PICO
 from groundplan.economics.forecast.model import Forecast
@@ -21,17 +21,18 @@ class Runway:
     expected: int
 
 
-def runway(left: int, ahead: Forecast, until: date | None = None, today: int = 0) -> Runway:
-    """`left` picodollars from now on, within the first step of `ahead` (USD a day), of which `today` picodollars are
-    spent already; `until` is the last day of the period."""
-    count = len(ahead.middle)
-    if until is not None:
-        count = max(0, min(count, (until - ahead.start.date()).days + 1))
+def runway(
+    left: int, ahead: Forecast, until: datetime | None = None, today: int = 0, now: datetime | None = None
+) -> Runway:
+    """`left` picodollars from `now` on, within the first step of `ahead` (USD a day), of which `today` picodollars are
+    spent already; `until` is the moment after the period, which may be within a step: a month of Oslo or New York does
+    not end with a day of UTC."""
+    shares = _shares(ahead, until, now)
     scale = ahead.total / sum(ahead.middle) if sum(ahead.middle) else 1.0
-    middle = [value * scale for value in ahead.middle[:count]]
-    narrow = [(low + mean) / 2 for low, mean in zip(ahead.low[:count], middle, strict=True)]
-    wide = [(high + mean) / 2 for high, mean in zip(ahead.high[:count], middle, strict=True)]
-    middle, narrow, wide = (_rest(values, today) for values in (middle, narrow, wide))
+    middle = [value * scale for value in ahead.middle[: len(shares)]]
+    narrow = [(low + mean) / 2 for low, mean in zip(ahead.low, middle, strict=False)]
+    wide = [(high + mean) / 2 for high, mean in zip(ahead.high, middle, strict=False)]
+    middle, narrow, wide = (_rest(values, today, shares) for values in (middle, narrow, wide))
     ends, early, late = (_crosses(left, values) for values in (middle, wide, narrow))
     return Runway(
         ends=_day(ahead, ends),
@@ -42,8 +43,21 @@ def runway(left: int, ahead: Forecast, until: date | None = None, today: int = 0
     )
 
 
-def _rest(values: list[float], today: int) -> list[float]:
-    return [max(0.0, values[0] - today / PICO), *values[1:]] if values else []
+def _shares(ahead: Forecast, until: datetime | None, now: datetime | None) -> list[float]:
+    """Of each step, how much of what is still to come of it is within the period."""
+    found = []
+    for place in range(len(ahead.middle)):
+        first, last = (ahead.start + (place + more) * ahead.step for more in (0, 1))
+        begins = first if now is None else max(first, now)
+        if until is not None and until <= begins:
+            break
+        found.append(1.0 if until is None or until >= last else (until - begins) / (last - begins))
+    return found
+
+
+def _rest(values: list[float], today: int, shares: list[float]) -> list[float]:
+    rest = [max(0.0, values[0] - today / PICO), *values[1:]] if values else []
+    return [value * share for value, share in zip(rest, shares, strict=True)]
 
 
 def _crosses(left: int, values: list[float]) -> int | None:

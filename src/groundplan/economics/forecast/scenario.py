@@ -25,6 +25,10 @@ class Part:
     name: str
     count: int
     cost: int
+    answers: bool = True
+    """Of answers to callers: what another model or a longer context would change."""
+    tier: str = ""
+    """Of its price, as the ledger tells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,34 +65,34 @@ def what_if(parts: list[Part], change: Change) -> Scenario:
             code="scenario_invalid",
             hint="Write users=10, price=-30%, context=2, cache=20%.",
         )
-    now = {part.name: float(part.cost) for part in parts}
-    counts = {part.name: float(part.count) for part in parts}
+    now = [float(part.cost) for part in parts]
+    counts = [float(part.count) for part in parts]
     before = sum(part.cost for part in parts)
     steps: list[tuple[str, int]] = []
     last = float(before)
 
     def note(name: str) -> None:
         nonlocal last
-        total = sum(now.values())
+        total = sum(now)
         if round(total) != round(last):
             steps.append((name, round(total) - round(last)))
         last = total
 
-    for name in now:
-        factor = change.context if name in INPUT else change.output if name in ("output", "reasoning") else 1.0
-        now[name] *= factor
-        counts[name] *= factor
+    for place, part in enumerate(parts):
+        factor = _longer(part, change)
+        now[place] *= factor
+        counts[place] *= factor
     note("tokens a call")
     if change.rates is not None:
-        now = {name: _at(change.rates, name, counts[name], cost) for name, cost in now.items()}
+        now = [_at(change.rates, each, *was) for each, *was in zip(parts, counts, now, strict=True)]
         note("another model")
-    now = {name: cost * change.price for name, cost in now.items()}
+    now = [cost * change.price for cost in now]
     note("prices")
-    now = {name: cost * change.users for name, cost in now.items()}
+    now = [cost * change.users for cost in now]
     note("people")
-    now = {name: cost * (1 - change.cache_share) for name, cost in now.items()}
+    now = [cost * (1 - change.cache_share) for cost in now]
     note("cache")
-    return Scenario(before, round(sum(now.values())), tuple(steps))
+    return Scenario(before, round(sum(now)), tuple(steps))
 
 
 def parse(texts: list[str]) -> Change:
@@ -129,7 +133,16 @@ def _unreadable(text: str) -> Invalid:
     )
 
 
-def _at(rates: Rates, name: str, count: float, cost: float) -> float:
+def _longer(part: Part, change: Change) -> float:
+    """How many times as many there are."""
+    if not part.answers:
+        return 1.0
+    return change.context if part.name in INPUT else change.output if part.name in ("output", "reasoning") else 1.0
+
+
+def _at(rates: Rates, part: Part, count: float, cost: float) -> float:
     """What that part costs at another model; images, seconds and searches that it has no price for stay as they are."""
-    other = float(priced({name: round(count)}, rates))
-    return other if count and (other or name in TOKENS or name == "requests") else cost
+    if not part.answers:
+        return cost
+    other = float(priced({part.name: round(count)}, rates, part.tier))
+    return other if count and (other or part.name in TOKENS or part.name == "requests") else cost

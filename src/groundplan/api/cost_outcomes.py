@@ -1,0 +1,126 @@
+"""What accepted outcomes cost, by workload and by workflow: reads what was reported and what everything cost, and asks
+economics. Decides nothing.
+
+A workflow costs what all its workloads carry, also those of which nobody reports an outcome. A ticket that several of
+them worked on is one outcome of it, and worth what it is worth once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api import cost_book, cost_rules, cost_store, cost_use
+from groundplan.api.cost_book import Days
+from groundplan.api.served import current_blueprint, workspace_at
+from groundplan.catalog.workload import WorkflowDoc
+from groundplan.catalog.workspace import Workspace
+from groundplan.core.money import format_usd, from_decimal
+from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, baseline_rule, worth
+from groundplan.ledger import rollup_store, ticket_store
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """`cost`: workload -> picodollars that it carries; `calls`: workload -> answered ones."""
+
+    reported: Mapping[str, Outcomes]
+    cost: Mapping[str, int]
+    calls: Mapping[str, int]
+    workspace: Workspace
+    declared: cost_rules.Declared
+    day: date
+    """The last one, by whose wages a baseline is told."""
+
+    def flow(self, workload: str) -> WorkflowDoc | None:
+        doc = self.workspace.workloads.get(workload)
+        return self.workspace.workflows.get(doc.workflow) if doc and doc.workflow else None
+
+
+def rows(conn: Connection[Any], days: Days, today: date) -> dict[str, list[dict[str, Any]]]:
+    """{outcomes: by workload, workflows: by workflow}, of those of which any outcome was reported."""
+    seen = _seen(conn, days, today)
+    flows: dict[str, list[str]] = {}
+    for name in seen.reported:
+        if (flow := seen.flow(name)) is not None and flow.name not in flows:
+            flows[flow.name] = [w for w, doc in sorted(seen.workspace.workloads.items()) if doc.workflow == flow.name]
+    return {
+        "outcomes": [_of_workload(seen, name) for name in seen.reported],
+        "workflows": [_of_workflow(conn, days, seen, name, mine) for name, mine in sorted(flows.items())],
+    }
+
+
+def _seen(conn: Connection[Any], days: Days, today: date) -> _Seen:
+    wanted = {**cost_use.wanted(days.first, days.last), "status": "ok"}
+    answered = rollup_store.calls_by(conn, ["workload"], wanted)
+    cost: dict[str, int] = {}
+    for line in cost_book.book(conn, days, today):
+        cost[line.workload] = cost.get(line.workload, 0) + line.amount
+    until = min(days.last, today)
+    return _Seen(
+        {
+            row["workload"]: Outcomes(row["reported"], row["accepted"], from_decimal(row["value_usd"]))
+            for row in cost_store.outcomes(conn, days.since, days.until)
+        },
+        cost,
+        {row["workload"]: int(row["calls"] or 0) for row in answered},
+        workspace_at(conn, current_blueprint(conn).number),
+        cost_rules.on(conn, until, until)[until],
+        until,
+    )
+
+
+def _of_workload(seen: _Seen, name: str) -> dict[str, Any]:
+    flow, told = seen.flow(name), seen.reported[name]
+    calls = max(seen.calls.get(name, 0), told.reported)
+    return {
+        "workload": name, "workflow": flow.name if flow else None,
+        **_worth(seen, flow, name, seen.cost.get(name, 0), calls, told),
+    }  # fmt: skip
+
+
+def _of_workflow(
+    conn: Connection[Any], days: Days, seen: _Seen, name: str, workloads: Sequence[str]
+) -> dict[str, Any]:  # fmt: skip
+    every = [seen.reported[each] for each in workloads if each in seen.reported]
+    again = ticket_store.again(conn, days.since, days.until, workloads) if len(every) > 1 else ticket_store.Again()
+    told = Outcomes(
+        sum(each.reported for each in every) - again.reported,
+        max(*(each.accepted for each in every), sum(each.accepted for each in every) - again.accepted),
+        sum(each.value for each in every) - from_decimal(again.value_usd),
+    )
+    lead = next(each for each in workloads if each in seen.reported)
+    cost, calls = (sum(by.get(each, 0) for each in workloads) for by in (seen.cost, seen.calls))
+    return {
+        "workflow": name, "workloads": list(workloads),
+        **_worth(seen, seen.workspace.workflows[name], lead, cost, max(calls, told.reported), told),
+    }  # fmt: skip
+
+
+def _worth(
+    seen: _Seen, flow: WorkflowDoc | None, workload: str, cost: int, calls: int, told: Outcomes
+) -> dict[str, Any]:  # fmt: skip
+    """`workload`: by whose wage the minutes of a case are told."""
+    case, rule = None, ""
+    if flow is not None and (before := flow.baseline) is not None:
+        wage = cost_rules.wage(seen.declared, seen.day, workload)
+        said = before.cost_per_case, before.minutes_per_case, wage
+        case = baseline_cost(*said)
+        rule = baseline_rule(*said, before.measured.isoformat() if before.measured else "")
+    made = worth(cost, told, case)
+    known = flow is not None and case is not None
+    return {
+        "calls": calls, "reported": told.reported, "accepted": told.accepted, "cost_usd": format_usd(cost),
+        "value_usd": format_usd(told.value), "cost_per_accepted_usd": _maybe(made.cost_per_accepted),
+        "baseline_usd": _maybe(made.baseline), "baseline_basis": "estimated" if known else None,
+        "baseline_rule": f"{rule} (workflow {flow.name})" if flow is not None and known else None,
+        "saved_usd": _maybe(made.saved), "returned": made.returned,
+    }  # fmt: skip
+
+
+def _maybe(amount: int | None) -> str | None:
+    return None if amount is None else format_usd(amount)

@@ -1,0 +1,120 @@
+"""What workflows cost: all their workloads together, for each outcome once; and as they were, whatever is declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.test_api_control import Control, running
+
+from groundplan.core.database import connect
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO
+from groundplan.gateway.journal import ledger_store
+from groundplan.testing.database import Database
+
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+YESTERDAY = TODAY - timedelta(hours=15)
+FLOW = "---\nkind: workflow\nname: {}\noutcome: a case is closed\nbaseline: {{cost_per_case: 12 USD}}\n"
+WORKLOAD = """\
+---
+kind: workload
+name: {}
+purpose: Work on cases
+stage: pilot
+sensitivity: internal
+residency: [EU]
+deployments: [local]
+workflow: {}
+owners: {{business: ana, security: sam}}
+---
+kind: budget
+name: {}
+covers: workload/{}
+limit: 100 USD/month
+"""
+
+
+def declared(**workflows: str) -> str:
+    """Workloads with their workflows."""
+    flows = "".join(FLOW.format(name) for name in dict.fromkeys(workflows.values()))
+    return (flows + "".join(WORKLOAD.format(name, flow, name, name) for name, flow in workflows.items()))[4:]
+
+
+def apply(control: Control, text: str) -> int:
+    (control.workspace / "cases.yaml").write_text(text)
+    answer = control.ask("POST", "/api/apply", {"files": control.files()})
+    assert answer.status in (200, 201), answer.body
+    return int(control.ask("GET", "/api/blueprints").body["blueprints"][0]["number"])
+
+
+def call(dsn: str, workload: str, number: int, usd: int, ticket: str | None = None, at: datetime = YESTERDAY) -> None:
+    id, cost = new_id(), Decimal(usd)
+    attempt: tuple[Any, ...] = (
+        id, 0, at, "local", "here", "acme/model", "settled", "ok", 200, cost, cost, {}, False, [], 1.0, new_id(), 0.0,
+        None, None, workload, number, False, {"output": [usd * 100_000, usd * PICO]}, "", "",
+    )  # fmt: skip
+    row: tuple[Any, ...] = (
+        id, at, workload, None, None, None, "chat", "ok", 200, None, "acme/model", "local", "here", cost, cost, 0,
+        usd * 100_000, "none", number, new_id(), False, 12.5, 3.5, {"ticket": ticket} if ticket else {}, 0, 0,
+    )  # fmt: skip
+    with connect(dsn, autocommit=True) as conn:
+        ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [attempt])
+        ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, [row])
+
+
+@pytest.fixture
+def control(database: Database, tmp_path: Path) -> Iterator[Control]:
+    with running(database, tmp_path, module="groundplan.console.app") as found:
+        yield found
+
+
+def span(first: datetime, last: datetime) -> str:
+    return f"first={first.date()}&last={last.date()}"
+
+
+def sums(control: Control, first: datetime, last: datetime) -> dict[str, int]:
+    rows = control.ask("GET", f"/api/cost/book?by=workflow&{span(first, last)}").body["sums"]
+    return {row["key"]: int(Decimal(row["cost_usd"])) for row in rows}
+
+
+def test_a_workflow_costs_what_all_its_workloads_do_and_a_ticket_counts_once(
+    control: Control, database: Database
+) -> None:
+    number = apply(control, declared(triage="cases", writer="cases", sorter="cases"))
+    for workload, usd, ticket in (
+        ("triage", 1, "S-1"),
+        ("writer", 2, "S-1"),
+        ("writer", 2, "S-2"),
+        ("sorter", 5, None),
+    ):
+        call(database.dsn, workload, number, usd, ticket)
+    for ticket, value in (("S-1", 30), ("S-2", 10)):
+        told = {"ticket": ticket, "status": "resolved", "at": TODAY.isoformat(), "value_usd": value}
+        assert control.ask("POST", "/api/outcomes/import", told).status in (200, 201)
+    found = control.ask("GET", f"/api/cost/outcomes?{span(YESTERDAY, TODAY)}").body
+    assert {row["workload"]: row["accepted"] for row in found["outcomes"]} == {"triage": 1, "writer": 2}
+    (row,) = found["workflows"]
+    assert (row["workflow"], row["workloads"]) == ("cases", ["sorter", "triage", "writer"])
+    assert (row["reported"], row["accepted"], row["calls"]) == (2, 2, 4), "S-1 is one case of both"
+    amounts = [Decimal(row[name]) for name in ("cost_usd", "cost_per_accepted_usd", "value_usd", "saved_usd")]
+    assert amounts == [10, 5, 40, 14], "the sorter, of which nobody reports an outcome, is paid for"
+    assert row["returned"] == 4 and "(workflow cases)" in row["baseline_rule"]
+    page = control.ask("GET", "/cost/workload/sorter", **control.sign_in()).body.decode()
+    assert "The workflow cases (sorter, triage, writer) carries $10.00 for 2 accepted outcomes" in page
+
+
+def test_days_that_are_over_keep_the_workflow_of_then(control: Control, database: Database) -> None:
+    before = apply(control, declared(triage="cases", writer="cases", sorter="cases"))
+    for workload, usd in (("triage", 1), ("writer", 2), ("sorter", 5)):
+        call(database.dsn, workload, before, usd)
+    assert sums(control, YESTERDAY, YESTERDAY) == {"cases": 8}
+    after = apply(control, declared(triage="cases", writer="letters"))
+    assert after == before + 1
+    call(database.dsn, "writer", after, 3, at=TODAY)
+    assert sums(control, YESTERDAY, YESTERDAY) == {"cases": 8}, "also of what is not declared any more"
+    assert sums(control, TODAY, TODAY) == {"letters": 3}
