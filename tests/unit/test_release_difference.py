@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import msgspec
+from tests.integration.test_api_control import WORKSPACE
+from tests.unit.test_calendar import compiled
 
+from groundplan.blueprint.artifact import decode, encode
 from groundplan.blueprint.model import Blueprint, Budget, Cache, Caps, Deployment, Rates, Semantic, Site, Workload
 from groundplan.release.difference import differences
 from groundplan.release.model import Field
+from groundplan.release.units import workload_digest
 
 WORKLOAD = Workload(
     name="assistant",
@@ -106,3 +110,47 @@ def test_money_of_a_workload_is_told_in_dollars() -> None:
     assert told["max_cost_per_call"] == "0.02 USD"
     assert (told["cache.semantic.wrong_cost"], told["cache.semantic.hour"]) == ("2 USD", "0.05 USD")
     assert told["cache.seconds"] == "60"
+
+
+MORE = """\
+---
+kind: workflow
+name: cases
+outcome: a case is closed
+baseline: {cost_per_case: 12.90 USD, measured: 2026-08-31}
+---
+kind: limit
+name: each-key
+covers: key
+requests: [60/minute, 5000/day]
+cost: 5 USD/day
+"""
+
+
+def test_what_changes_money_without_a_price_is_told() -> None:
+    """Rates of currencies, baselines of workflows and limits: a plan that says nothing of them is approved unread."""
+    text = WORKSPACE.replace("deployments: [local]\n", "deployments: [local]\nworkflow: cases\n") + MORE
+    rates = "format: 1\ncurrencies: {EUR: {source: bank, rates: [{from: 2026-01-01, rate: 1.08 USD}]}}\n"
+    old = compiled(text.replace("format: 1\n", rates))
+    assert [(each.name, each.workloads, each.cost_per_case) for each in old.workflows] == [
+        ("cases", ["assistant"], 12_900_000_000_000)
+    ]
+    assert decode(encode(old)) == old
+
+    def told(change: tuple[str, str]) -> list[tuple[str, str, list[tuple[str, str | None, str | None]]]]:
+        assert change[0] in text.replace("format: 1\n", rates)
+        new = compiled(text.replace("format: 1\n", rates).replace(*change))
+        assert workload_digest(old, old.workloads[0]) == workload_digest(new, new.workloads[0]), "it ends no approval"
+        return [
+            (each.type, each.subject, [(f.field, f.old, f.new) for f in each.fields]) for each in differences(old, new)
+        ]
+
+    assert told(("1.08 USD", "1.12 USD")) == [
+        ("changed", "company", [("currencies.EUR.2026-01-01", "1.08 USD", "1.12 USD")])
+    ]
+    assert told(("12.90 USD", "7.40 USD")) == [
+        ("changed", "workflow/cases", [("cost_per_case", "12.90 USD", "7.40 USD")])
+    ]
+    assert told(("workflow: cases\n", "")) == [("removed", "workflow/cases", [])]
+    assert told(("5000/day", "9000/day")) == [("changed", "limit/each-key", [("requests.day", "5000", "9000")])]
+    assert told(("cost: 5 USD/day\n", "")) == [("changed", "limit/each-key", [("cost.day", "5 USD", None)])]

@@ -295,6 +295,23 @@ def test_people_are_not_changed_through_files_after_genesis() -> None:
     assert added.where is not None and "group hr" in added.message
 
 
+def test_work_goes_to_a_team_that_was_not_there_at_genesis() -> None:
+    team = "---\nkind: team\nname: {}\n{}"
+    care = team.format("care", "members: [ben]\n")
+    person = "---\nkind: person\nname: ben\nemail: ben@acme.example\n"
+    text = BASE.replace("sources: [handbook]\n", "sources: [handbook]\nteam: care\n", 1) + person + care
+    served = genesis(text)
+    moved = text.replace("\nteam: care\n", "\nteam: service\n")
+    result = planned(moved + team.format("service", "title: Service\n"), served)
+    assert result.refusals == ()
+    assert [(f.field, f.old, f.new) for d in result.differences for f in d.fields] == [("team", "care", "service")]
+    for people in ("members: [ben]\n", "lead: ben\n", "includes: [care]\n"):
+        (problem,) = planned(moved + team.format("service", people), served).refusals
+        assert problem.code == "people_are_live" and "groups add" in problem.hint
+    (emptied,) = planned(text.replace(care, team.format("care", "")), served).refusals
+    assert emptied.code == "people_are_live", "its people would seem to be gone"
+
+
 def test_separation_does_not_go_back_to_solo() -> None:
     result = planned(BASE.replace("name: acme\n", "name: acme\nseparation: solo\n"), genesis())
     assert "separation_weaker" in {problem.code for problem in result.refusals}

@@ -29,6 +29,7 @@ from groundplan.blueprint.placement import Alternative, Placement, Ramp, ToBuild
 from groundplan.blueprint.places import Deployment, ProviderKey, ProviderTerms, Site, Tls
 from groundplan.blueprint.prices import PriceWindow, RateDetails, Rates
 from groundplan.blueprint.serving import Cache, Cascade, Hedge, Keep, Reliability, RouteRule, Routing, Semantic
+from groundplan.blueprint.workflow import Workflow
 from groundplan.blueprint.workload import Workload
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "Tls",
     "ToBuild",
     "ToolServer",
+    "Workflow",
     "Workload",
 ]
 
@@ -122,3 +124,5 @@ class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
     index: Index = Index()
     calendar: Calendar = Calendar()
     """Holidays and launches, for forecasts."""
+    workflows: list[Workflow] = []
+    """Of the workloads, by name."""

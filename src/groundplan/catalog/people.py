@@ -78,7 +78,8 @@ class GroupDoc(Strict):
 
 
 class TeamDoc(Strict):
-    """A set of people that does something; budgets and workloads can belong to it."""
+    """A set of people that does something; budgets and workloads can belong to it. One that comes after the first start
+    is declared by name and title alone: `groundplan groups add NAME --type team` and `groups join` keep its people."""
 
     kind: Literal["team"] = "team"
     name: Name

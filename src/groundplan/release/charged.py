@@ -93,6 +93,27 @@ def calendar(workspace: Workspace, names: set[str]) -> bp.Calendar:
     )
 
 
+def workflows(workspace: Workspace, names: set[str]) -> list[bp.Workflow]:
+    """Those of workloads that are served, whose `names` these are."""
+    served: dict[str, list[str]] = {}
+    for name in sorted(names):
+        if (flow := workspace.workloads[name].workflow) is not None:
+            served.setdefault(flow, []).append(name)
+    return [_workflow(workspace.workflows[name], mine) for name, mine in sorted(served.items())]
+
+
+def _workflow(item: doc.WorkflowDoc, workloads: list[str]) -> bp.Workflow:
+    before = item.baseline
+    return bp.Workflow(
+        name=item.name,
+        workloads=workloads,
+        outcome=item.outcome or "",
+        cost_per_case=None if before is None else before.cost_per_case,
+        minutes_per_case=None if before is None else before.minutes_per_case,
+        measured=before.measured.isoformat() if before is not None and before.measured is not None else "",
+    )
+
+
 def limits(workspace: Workspace) -> list[bp.Limit]:
     """Each number of each declared limit, in the order of names."""
     found: list[bp.Limit] = []

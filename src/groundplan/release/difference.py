@@ -13,12 +13,12 @@ from groundplan.core.money import PICO, format_usd
 from groundplan.release.grants import FIELDS, moved, shown_grants
 from groundplan.release.model import Difference, Field
 
-_PARTS = ("site", "deployment", "source", "workload", "budget")
+_PARTS = ("site", "deployment", "source", "workload", "budget", "workflow", "term")
 _LONG = 120
 _MONEY = frozenset(
     {
         "limit", "amount", "rate", "max_cost_per_call", "experiment.budget", "replay.budget", "routing.second",
-        "cache.semantic.wrong_cost", "cache.semantic.hour",
+        "cache.semantic.wrong_cost", "cache.semantic.hour", "cost_per_case",
     }
 )  # fmt: skip
 """Fields that hold picodollars, told as dollars."""
@@ -33,6 +33,7 @@ def differences(old: bp.Blueprint | None, new: bp.Blueprint) -> tuple[Difference
         found.append(Difference("changed" if old else "added", "company", company))
     for part in _PARTS:
         found += _part(part, getattr(old, f"{part}s") if old else [], getattr(new, f"{part}s"))
+    found += _told("limit", _limits(old) if old else {}, _limits(new))
     found += _part("allocation", old.allocations if old else [], new.allocations)
     found += _part("policy", old.policies if old else [], new.policies)
     found += _part("tool", old.tools if old else [], new.tools)
@@ -69,7 +70,11 @@ def _company(blueprint: bp.Blueprint) -> dict[str, str]:
     named |= {"approvals.parts": ", ".join(blueprint.approved_parts)} if blueprint.approved_parts else {}
     if blueprint.approval_terms is not None:
         named |= {f"approvals.{name}": value for name, value in shown(blueprint.approval_terms).items()}
-    named |= _calendar(blueprint.calendar)
+    named |= _calendar(blueprint.calendar) | _currencies(blueprint)
+    named |= {"trusted_proxies": ", ".join(blueprint.trusted_proxies)} if blueprint.trusted_proxies else {}
+    if blueprint.index != bp.Index():
+        named |= {f"index.{name}": value for name, value in shown(blueprint.index).items()}
+    named |= {f"review_days.{source}": str(days) for source, days in blueprint.review_days.items()}
     return named | owners | {f"caps.{key}": value for key, value in shown(blueprint.caps).items()}
 
 
@@ -80,6 +85,34 @@ def _calendar(calendar: bp.Calendar) -> dict[str, str]:
         f"launches.{each.workload}.{each.day}": f"{each.factor:g} times as much{f', {each.name}' if each.name else ''}"
         for each in calendar.launches
     }
+
+
+def _currencies(blueprint: bp.Blueprint) -> dict[str, str]:
+    return {
+        f"currencies.{code}.{each.since}": _usd(each.rate)
+        for code, rates in blueprint.currencies.items()
+        for each in rates
+    }
+
+
+def _limits(blueprint: bp.Blueprint) -> dict[str, dict[str, str]]:
+    """Name -> its fields: every number of it, by what it counts in which time."""
+    found: dict[str, dict[str, str]] = {}
+    for each in blueprint.limits:
+        amount = _usd(each.amount) if each.type == "cost" else str(each.amount)
+        found.setdefault(each.name, {"covers": each.covers})[f"{each.type}.{each.period}"] = amount
+    return found
+
+
+def _told(kind: str, old: dict[str, dict[str, str]], new: dict[str, dict[str, str]]) -> list[Difference]:
+    found: list[Difference] = []
+    for name in sorted({*old, *new}):
+        if old.get(name) == new.get(name):
+            continue
+        what = "added" if name not in old else "removed" if name not in new else "changed"
+        told = () if what == "removed" else fields(old.get(name, {}), new[name])
+        found.append(Difference(what, f"{kind}/{name}", told))
+    return found
 
 
 def _part(kind: str, old: Sequence[Any], new: Sequence[Any]) -> list[Difference]:

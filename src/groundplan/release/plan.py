@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from groundplan.blueprint import model as bp
+from groundplan.catalog import model as doc
 from groundplan.catalog.check import check
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem, Where
@@ -34,6 +35,11 @@ from groundplan.release.placing import NOTHING, Observed
 from groundplan.release.priced import Prices, dated
 
 _PEOPLE_KINDS = ("person", "group", "team")
+_PEOPLE = "Undo this and use `groundplan people leave`, or `groundplan groups join` and `leave`."
+_TEAMS = (
+    "Write a team's name here, and a title, without members, includes and lead; its people come by `groundplan groups"
+    " add NAME --type team` and `groundplan groups join`."
+)
 _STILL_COMPILES = frozenset(
     {
         "budget_twice",
@@ -339,6 +345,15 @@ def _merged(new: list[Any], pinned: list[Any]) -> list[Any]:
     return [by_name[name] for name in sorted(by_name)]
 
 
+def _people_of(document: Any) -> Any:
+    """What of a document is live in the database: of a team its people. That there is one, to which workloads and
+    budgets belong, is declared like them, so that work can go to another team."""
+    if isinstance(document, doc.TeamDoc):
+        people = document.members, document.includes, document.lead
+        return people if any(people) else None
+    return document
+
+
 def _settled_at_genesis(workspace: Workspace, current: Current | None) -> list[Problem]:
     """People and their groups are read from files once; so is the step from one person to several."""
     if current is None:
@@ -348,14 +363,14 @@ def _settled_at_genesis(workspace: Workspace, current: Current | None) -> list[P
         old = {name: doc for (k, name), (doc, _) in current.workspace.documents.items() if k == kind}
         new = {name: doc for (k, name), (doc, _) in workspace.documents.items() if k == kind}
         for name in sorted({*old, *new}):
-            if old.get(name) == new.get(name):
+            if _people_of(old.get(name)) == _people_of(new.get(name)):
                 continue
             where = workspace.where(kind, name) if name in new else None
             found.append(
                 Problem(
                     f"the {kind} {name} was changed here, but people are kept in the database since the first start",
                     "people_are_live",
-                    "Undo this and use `groundplan people leave`, or `groundplan groups join` and `leave`.",
+                    _TEAMS if kind == "team" else _PEOPLE,
                     where,
                 )
             )
