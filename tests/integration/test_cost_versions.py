@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from tests.unit.test_placement_release import blueprint
 
-from groundplan.api import cost_book, cost_own, cost_receipt, cost_rules, cost_spread
+from groundplan.api import cost_book, cost_own, cost_receipt, cost_rules, cost_spread, cost_what_if
 from groundplan.api.cost_book import Days
 from groundplan.blueprint import artifact
-from groundplan.blueprint.model import Allocation, Blueprint, Site, Workload
+from groundplan.blueprint.model import Allocation, Blueprint, Rates, Site, Workload
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO, format_usd, from_decimal, to_decimal
 from groundplan.economics.allocate.model import Line
@@ -219,6 +219,24 @@ def test_own_hardware_that_embeds_is_compared_with_what_embeds(conn: Conn) -> No
     mine = msgspec.structs.replace(mine, embeddings=["at-rack", "vectors"])
     made = msgspec.structs.replace(made, deployments=[*places, vectors], workloads=[mine])
     assert [row["other"] for row in cost_own.rows(conn, made, Days(FIRST, FIRST))] == ["vectors"]
+
+
+def test_another_model_would_not_embed(conn: Conn) -> None:
+    """Nor would what embeds be asked more with a longer context; as people and prices change, so does all of it."""
+    made = declared(1, {"ask": "care"}, [], kind="embeddings")
+    (chat,) = [each for each in made.deployments if each.name == "at-cloud"]
+    dear = msgspec.structs.replace(chat, model="acme/dear", rates=Rates(input=10**6 * PICO, output=0, source="mine"))
+    places = [dear if each.name == "at-cloud" else each for each in made.deployments]
+    made = msgspec.structs.replace(made, deployments=places)
+    release(conn, made, at(FIRST))
+    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)])
+    asked(conn, FIRST, "ask", 1, "care", tokens=[("cloud", 7)])
+    days = Days(FIRST, FIRST)
+    for model in ("at-cloud", "acme/dear"):
+        told = cost_what_if.scenario(conn, days, None, ["context=2"], model)
+        assert (told["before_usd"], told["price_source"]) == (format_usd(2 * PICO), "mine")
+        assert told["after_usd"] == format_usd(PICO + 14 * PICO), "14 tokens at a dollar each, the embedding as it was"
+    assert cost_what_if.scenario(conn, days, None, ["users=3"], None)["after_usd"] == format_usd(6 * PICO)
 
 
 def test_a_rate_of_a_place_counts_what_was_done_there(conn: Conn) -> None:

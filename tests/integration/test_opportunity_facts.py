@@ -4,8 +4,9 @@ calls that do not."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ import pytest
 from psycopg.types.json import Jsonb
 from tests.integration.test_ledger_queries import START, add_call
 
+from groundplan.api import levers, replays
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
@@ -157,3 +159,34 @@ def test_active_hours_are_counted_where_they_are_few(conn: Conn) -> None:
     assert (row["busiest"], row["busiest_calls"]) == (1, 4)
     assert {each["workload"] for each in rows} == {"assistant"}
     assert opportunity_store.active(conn, START + timedelta(days=9), 4) == []
+
+
+def called(conn: Conn, days: int, workload: str = "assistant", feature: str = "") -> None:
+    """So many days before."""
+    row: tuple[Any, ...] = (
+        new_id(), START - timedelta(days=days), workload, None, None, None, "chat", "ok", 200, None, "acme/own", "own",
+        "rack", Decimal(1), Decimal(1), 3, 2, "none", 1, new_id(), False, 12.5, 3.5, {"feature": feature}, 0, 0,
+    )  # fmt: skip
+    ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, [row])
+
+
+def test_a_workload_is_seen_since_its_first_call_of_those_days(conn: Conn) -> None:
+    for days, workload in ((40, "old"), (2, "old"), (3, "new"), (0, "new")):
+        called(conn, days, workload)
+    since = START - timedelta(days=30)
+    first = {"old": (START - timedelta(days=2)).date(), "new": (START - timedelta(days=3)).date()}
+    assert opportunity_store.begun(conn, since) == first
+    noon = datetime.combine(START.date(), time(12), UTC)
+    assert levers._seen(conn, since, noon) == {"old": 2.5, "new": 3.5}
+
+
+def test_calls_a_month_are_those_of_the_days_that_there_are(conn: Conn) -> None:
+    """Nine calls in three days are ninety a month, and none that an experiment made."""
+    for place in range(9):
+        called(conn, place % 3, feature="orders")
+    called(conn, 1, feature="experiment/shadow")
+    run = SimpleNamespace(workload="assistant", current="own")
+    midnight = datetime.combine(START.date(), time(), UTC) + timedelta(days=1)
+    assert replays._calls_a_month(conn, run, midnight) == {"orders": 90.0}  # type: ignore[arg-type]
+    later = replays._calls_a_month(conn, run, midnight + timedelta(days=20))  # type: ignore[arg-type]
+    assert later["orders"] == pytest.approx(9 * 30 / 23)
