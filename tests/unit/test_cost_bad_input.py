@@ -55,6 +55,12 @@ def test_a_model_without_any_price() -> None:
     [
         ([("a", "10 USD/month", ""), ("b", "10 USD/month", "")], "allocation_twice"),
         ([("a", "10 USD/month", "until: 2026-02-10\n"), ("b", "1 USD/day", "from: 2026-02-10\n")], "allocation_twice"),
+        ([("a", "10 USD/month", ""), ("b", "12 USD/month", "from: 2026-12-01\n")], "allocation_twice"),
+        ([("a", "10 USD/month", "from: 2026-12-01\n"), ("b", "9 USD/month", "")], "allocation_twice"),
+        (
+            [("a", "10 USD/month", "from: 2026-01-01\n"), ("b", "1 USD/day", "from: 2026-02-10\nuntil: 2026-03-01\n")],
+            "allocation_twice",
+        ),
         ([("a", "10 EUR/month", "from: 2026-01-01\n")], "currency_unknown"),
         ([("a", "10 USD/month", "by: shares\nshares: {nobody: 1}\n")], "unknown_workload"),
     ],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 from msgspec.structs import replace
 from tests.integration.gateway_stack import deployment, workload
 
 from groundplan.blueprint.model import Rates, Routing
+from groundplan.console.opportunities import at_most
 from groundplan.core.money import PICO
 from groundplan.economics.replay.opportunities import Spent, cost, found
 
@@ -93,3 +95,15 @@ def test_cents_and_unknown_workloads_are_left_out() -> None:
 
 def test_prompt_caches_are_priced_at_their_own_rate() -> None:
     assert cost(LARGE, spent(input=2_000_000, cache_read=1_000_000, output=0)) == Decimal("2.5")
+
+
+def test_calls_of_several_deployments_are_saved_together_and_the_same_calls_once() -> None:
+    def row(saves: str, evidence: str, candidate: str | None = "small", lever: str = "over-strong model") -> Any:
+        return {
+            "workload": "a", "lever": lever, "evidence": evidence, "candidate": candidate, "saves_usd": saves
+        }  # fmt: skip
+
+    rows = [row("5", "90 calls"), row("3", "90 calls", "smaller"), row("2", "7 calls")]
+    assert at_most(rows) == 7
+    assert at_most([*rows, row("4", "x", None, "padded contexts"), row("1", "y", None, "padded contexts")]) == 11
+    assert at_most([]) == 0

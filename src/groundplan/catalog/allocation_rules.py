@@ -50,7 +50,9 @@ def _cost(doc: AllocationDoc) -> tuple[object, ...]:
 
 
 def _follows(one: AllocationDoc, two: AllocationDoc) -> bool:
-    return one.until is not None and two.since is not None and (one.since is None or one.since < two.since)
+    """Whether the second one begins later: most likely what the first one costs from then on, whether or not somebody
+    thought of its end."""
+    return two.since is not None and (one.since is None or one.since < two.since)
 
 
 def _meet(one: AllocationDoc, two: AllocationDoc) -> bool:
