@@ -118,3 +118,27 @@ def test_days_that_are_over_keep_the_workflow_of_then(control: Control, database
     call(database.dsn, "writer", after, 3, at=TODAY)
     assert sums(control, YESTERDAY, YESTERDAY) == {"cases": 8}, "also of what is not declared any more"
     assert sums(control, TODAY, TODAY) == {"letters": 3}
+
+
+def test_what_an_outcome_may_cost_is_told_beside_what_it_does(control: Control, database: Database) -> None:
+    """A changed objective or baseline alone holds from the next apply on."""
+    text = declared(triage="cases", writer="cases")
+    wanted = text.replace("workflow: cases\n", "workflow: cases\nobjectives: {cost_per_outcome: 2 USD}\n")
+    number = apply(control, wanted)
+    call(database.dsn, "triage", number, 2, "S-1")
+    call(database.dsn, "writer", number, 3, "S-1")
+    told = {"ticket": "S-1", "status": "resolved", "at": TODAY.isoformat()}
+    assert control.ask("POST", "/api/outcomes/import", told).status in (200, 201)
+
+    def outcomes() -> dict[str, tuple[str | None, bool | None, str]]:
+        rows = control.ask("GET", f"/api/cost/outcomes?{span(YESTERDAY, TODAY)}").body["outcomes"]
+        return {row["workload"]: (row["may_cost_usd"], row["kept"], row["baseline_usd"]) for row in rows}
+
+    two, twelve = "2.000000000000", "12.000000000000"
+    assert outcomes() == {"triage": (two, True, twelve), "writer": (two, False, twelve)}
+    page = control.ask("GET", "/cost/workload/writer", **control.sign_in()).body.decode()
+    assert "one may cost, by its objectives: not kept" in page
+    assert apply(control, wanted.replace("cost_per_case: 12 USD", "cost_per_case: 7.40 USD")) == number + 1
+    assert outcomes()["writer"] == (two, False, "7.400000000000")
+    assert apply(control, text) == number + 2
+    assert outcomes()["writer"] == (None, None, twelve)

@@ -32,6 +32,8 @@ class _Seen:
     cost: Mapping[str, int]
     calls: Mapping[str, int]
     workspace: Workspace
+    may_cost: Mapping[str, int]
+    """workload -> picodollars of an accepted outcome, by its objectives"""
     declared: cost_rules.Declared
     day: date
     """The last one, by whose wages a baseline is told."""
@@ -60,7 +62,7 @@ def _seen(conn: Connection[Any], days: Days, today: date) -> _Seen:
     cost: dict[str, int] = {}
     for line in cost_book.book(conn, days, today):
         cost[line.workload] = cost.get(line.workload, 0) + line.amount
-    until = min(days.last, today)
+    until, blueprint = min(days.last, today), current_blueprint(conn)
     return _Seen(
         {
             row["workload"]: Outcomes(row["reported"], row["accepted"], from_decimal(row["value_usd"]))
@@ -68,7 +70,8 @@ def _seen(conn: Connection[Any], days: Days, today: date) -> _Seen:
         },
         cost,
         {row["workload"]: int(row["calls"] or 0) for row in answered},
-        workspace_at(conn, current_blueprint(conn).number),
+        workspace_at(conn, blueprint.number),
+        blueprint.may_cost,
         cost_rules.on(conn, until, until)[until],
         until,
     )
@@ -76,10 +79,12 @@ def _seen(conn: Connection[Any], days: Days, today: date) -> _Seen:
 
 def _of_workload(seen: _Seen, name: str) -> dict[str, Any]:
     flow, told = seen.flow(name), seen.reported[name]
-    calls = max(seen.calls.get(name, 0), told.reported)
+    cost, calls = seen.cost.get(name, 0), max(seen.calls.get(name, 0), told.reported)
+    wanted = seen.may_cost.get(name)
+    kept = None if wanted is None or not told.accepted else cost <= wanted * told.accepted
     return {
-        "workload": name, "workflow": flow.name if flow else None,
-        **_worth(seen, flow, name, seen.cost.get(name, 0), calls, told),
+        "workload": name, "workflow": flow.name if flow else None, "may_cost_usd": _maybe(wanted), "kept": kept,
+        **_worth(seen, flow, name, cost, calls, told),
     }  # fmt: skip
 
 

@@ -126,3 +126,5 @@ class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
     """Holidays and launches, for forecasts."""
     workflows: list[Workflow] = []
     """Of the workloads, by name."""
+    may_cost: dict[str, int] = {}
+    """Workload -> picodollars that an accepted outcome of it may cost, by its objectives."""

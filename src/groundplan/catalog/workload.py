@@ -76,6 +76,7 @@ class Objectives(Strict):
     quality: dict[Name, Percent] = Field(default_factory=dict)
     """By dimension: accuracy, tone, traceability, timeliness ..."""
     cost_per_outcome: Usd | None = None
+    """What an accepted outcome may cost, told beside what it does cost."""
 
 
 class Traffic(Strict):

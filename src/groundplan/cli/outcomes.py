@@ -39,11 +39,11 @@ def told(value: dict[str, Any]) -> str:
         return "No outcome was reported: POST /api/outcomes, or `groundplan cost outcomes import FILE`."
     rows = [
         (row["workload"], row["reported"], row["accepted"], usd(row["cost_usd"]), usd(row["cost_per_accepted_usd"]),
-         usd(row["baseline_usd"]))
+         usd(row["baseline_usd"]), f"{usd(row['may_cost_usd'])}{'' if row['kept'] is not False else ', above it'}")
         for row in value["outcomes"]
     ]  # fmt: skip
     heads = ("workload", "reported", "accepted", "everything it cost", "for each accepted", "a case before")
-    text = f"{value['from']} to {value['to']}\n" + table(heads, rows)
+    text = f"{value['from']} to {value['to']}\n" + table((*heads, "may cost"), rows)
     if several := [row for row in value["workflows"] if len(row["workloads"]) > 1]:
         rows = [
             (row["workflow"], ", ".join(row["workloads"]), row["reported"], row["accepted"], usd(row["cost_usd"]),

@@ -102,6 +102,12 @@ def workflows(workspace: Workspace, names: set[str]) -> list[bp.Workflow]:
     return [_workflow(workspace.workflows[name], mine) for name, mine in sorted(served.items())]
 
 
+def may_cost(workspace: Workspace, names: set[str]) -> dict[str, int]:
+    """What an accepted outcome of those of these workloads may cost that say so."""
+    wanted = {name: workspace.workloads[name].objectives.cost_per_outcome for name in sorted(names)}
+    return {name: amount for name, amount in wanted.items() if amount is not None}
+
+
 def _workflow(item: doc.WorkflowDoc, workloads: list[str]) -> bp.Workflow:
     before = item.baseline
     return bp.Workflow(
