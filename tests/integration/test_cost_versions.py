@@ -128,6 +128,16 @@ def test_each_team_carries_the_days_on_which_the_workload_was_its_own(conn: Conn
     assert {line.blueprints for line in lines if line.team == "ants"} == {(2,)}
 
 
+def test_a_team_is_booked_as_it_was_declared_then(conn: Conn) -> None:
+    for number, centers in ((1, {"care": "4100"}), (2, {"care": "9000"})):
+        made = declared(number, {"ask": "care"}, [platform(4 * PICO)])
+        release(conn, msgspec.structs.replace(made, cost_centers=centers), at(after(number - 1)))
+        asked(conn, after(number - 1), "ask", number, "care")
+    days = [book(conn, after(n), after(n)) for n in (0, 1)]
+    assert [cost_book.cost_centers(conn, lines)["care"] for lines in days] == ["4100", "9000"]
+    assert cost_book.cost_centers(conn, [*days[0], *days[1]]) == {"care": "9000"}
+
+
 def test_editing_a_rule_leaves_days_that_are_over_as_they_were(conn: Conn) -> None:
     release(conn, declared(1, {"ask": "care", "write": "sales"}, [platform(4 * PICO)]), at(FIRST))
     for n in range(4):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,6 +23,7 @@ from groundplan.testing.database import Database
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 YESTERDAY = TODAY - timedelta(hours=15)
 FLOW = "---\nkind: workflow\nname: {}\noutcome: a case is closed\nbaseline: {{cost_per_case: 12 USD}}\n"
+TEAM = "---\nkind: team\nname: {}\ncost_center: '{}'\n"
 WORKLOAD = """\
 ---
 kind: workload
@@ -142,3 +146,22 @@ def test_what_an_outcome_may_cost_is_told_beside_what_it_does(control: Control, 
     assert outcomes()["writer"] == (two, False, "7.400000000000")
     assert apply(control, text) == number + 2
     assert outcomes()["writer"] == (None, None, twelve)
+
+
+def test_work_that_goes_to_a_new_team_is_on_its_statement_from_then_on(control: Control, database: Database) -> None:
+    text = declared(triage="cases")
+    before = apply(
+        control, text.replace("workflow: cases\n", "workflow: cases\nteam: care\n") + TEAM.format("care", 41)
+    )
+    call(database.dsn, "triage", before, 2)
+    both = TEAM.format("care", 41) + TEAM.format("service", 52)
+    after = apply(control, text.replace("workflow: cases\n", "workflow: cases\nteam: service\n") + both)
+    call(database.dsn, "triage", after, 3)
+    month = YESTERDAY.strftime("%Y-%m")
+    found = control.ask("GET", f"/api/cost/statements?month={month}").body["statements"]
+    told = {row["team"]: (int(Decimal(row["total_usd"])), row["cost_center"]) for row in found}
+    assert told == {"care": (2, "41"), "service": (3, "52")}
+    text = control.ask("GET", f"/api/cost/focus.csv?{span(YESTERDAY, YESTERDAY)}").body.decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    booked = {row["SubAccountId"]: json.loads(row["Tags"])["cost_center"] for row in rows}
+    assert booked == {"care": "41", "service": "52"}

@@ -91,6 +91,19 @@ def test_statements_sum_exactly_to_the_book(made: list[Line]) -> None:
         assert each.charged == (each.team != UNCARRIED)
 
 
+def test_a_team_is_booked_where_finance_does() -> None:
+    made = {each.team: each for each in statements(LINES, FIRST, LAST, centers={"care": "=4100"})}
+    assert (made["care"].cost_center, made[UNCARRIED].cost_center) == ("=4100", "")
+    told = rows(statement_csv(made["care"]))
+    assert {row["cost_center"] for row in told} == {"'=4100"} and told[-1]["workload"] == "total"
+    assert {row["cost_center"] for row in rows(statement_csv(made[UNCARRIED]))} == {""}
+    with pdfplumber.open(io.BytesIO(statement_pdf(made["care"], "acme"))) as document:
+        assert "Cost center =4100." in (document.pages[0].extract_text() or "").replace("\n", " ")
+    focus = rows(focus_csv([(FIRST, LAST, LINES)], "acme", {FIRST: {"care": "4100"}}))
+    booked = {row["SubAccountId"]: json.loads(row["Tags"]).get("cost_center") for row in focus}
+    assert booked == {"care": "4100", "": None}
+
+
 def test_a_statement_shows_the_days_before() -> None:
     found = statements(LINES, FIRST, LAST, previous=LINES[1:2])
     assert [(each.team, each.previous) for each in found] == [("care", 7), (UNCARRIED, 0)]

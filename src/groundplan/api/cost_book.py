@@ -182,6 +182,15 @@ def workflows(conn: Connection[Any], lines: Sequence[Line]) -> Workflows:
     return cost_rules.workflows(conn, {_newest(line) for line in lines})
 
 
+def cost_centers(conn: Connection[Any], lines: Sequence[Line]) -> dict[str, str]:
+    """Team -> where finance books what it carries, as the newest blueprint of its lines declares."""
+    newest: dict[str, int] = {}
+    for line in lines:
+        newest[line.team] = max(newest.get(line.team, 0), _newest(line))
+    declared = cost_rules.by_number(conn, newest.values())
+    return {team: declared.get(number, _UNKNOWN).cost_centers.get(team, "") for team, number in newest.items()}
+
+
 def summed(lines: Sequence[Line], by: str, workflows: Workflows) -> list[dict[str, Any]]:
     """[{key, cost_usd, share, quantity, basis: {basis: cost_usd}}], the dearest first. Raises `Invalid`."""
     if by not in DIMENSIONS:

@@ -42,6 +42,8 @@ class Declared:
     """deployment -> where its price is from"""
     processors: dict[str, int] = field(default_factory=dict)
     """workload -> picodollars of an hour of looking up by meaning, where it says one"""
+    cost_centers: dict[str, str] = field(default_factory=dict)
+    """team -> its cost center"""
 
 
 _KEPT: Final[dict[str, Declared]] = {}
@@ -61,6 +63,7 @@ def of(blueprint: Blueprint) -> Declared:
         {place.name: place.kind for place in places},
         {place.name: place.rates.source for place in places},
         {w.name: w.cache.semantic.hour for w in blueprint.workloads if w.cache and w.cache.semantic},
+        blueprint.cost_centers,
     )
 
 

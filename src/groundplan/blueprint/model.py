@@ -128,3 +128,5 @@ class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
     """Of the workloads, by name."""
     may_cost: dict[str, int] = {}
     """Workload -> picodollars that an accepted outcome of it may cost, by its objectives."""
+    cost_centers: dict[str, str] = {}
+    """Team -> where finance books what it carries."""

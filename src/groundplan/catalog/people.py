@@ -89,6 +89,7 @@ class TeamDoc(Strict):
     """Groups or teams whose members are members too."""
     lead: PersonRef | None = None
     cost_center: Line | None = None
+    """Where finance books what it carries: in its statements, and in the tags of the FOCUS export."""
 
 
 class GrantDoc(Strict):

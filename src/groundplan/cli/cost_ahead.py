@@ -278,5 +278,6 @@ def _statement(value: dict[str, Any]) -> str:
     rows = [(row["key"], usd(row["cost_usd"])) for row in value["by_workload"]]
     rows += [(f"  {row['key']}", usd(row["cost_usd"])) for row in value["by_term"]]
     rows.append(("total", usd(value["total_usd"])))
+    center = f", cost center {value['cost_center']}" if value["cost_center"] else ""
     before = f", the time before {usd(value['previous_usd'])}" if value["previous_usd"] else ""
-    return f"{value['team']}, {value['from']} to {value['to']}, {kind}{before}\n" + table(("", "cost"), rows)
+    return f"{value['team']}{center}, {value['from']} to {value['to']}, {kind}{before}\n" + table(("", "cost"), rows)

@@ -108,6 +108,11 @@ def may_cost(workspace: Workspace, names: set[str]) -> dict[str, int]:
     return {name: amount for name, amount in wanted.items() if amount is not None}
 
 
+def cost_centers(workspace: Workspace) -> dict[str, str]:
+    """Of the teams that have one."""
+    return {name: team.cost_center for name, team in sorted(workspace.teams.items()) if team.cost_center}
+
+
 def _workflow(item: doc.WorkflowDoc, workloads: list[str]) -> bp.Workflow:
     before = item.baseline
     return bp.Workflow(

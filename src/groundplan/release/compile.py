@@ -81,6 +81,7 @@ def compile_draft(
         calendar=charged.calendar(workspace, {item.name for item in running}),
         workflows=charged.workflows(workspace, {item.name for item in running}),
         may_cost=charged.may_cost(workspace, {item.name for item in running}),
+        cost_centers=charged.cost_centers(workspace),
         trusted_proxies=sorted(workspace.company.trusted_proxies),
         placements=list(placements.values()),
         terms=[content.term(workspace, item) for item in workspace.terms.values()],

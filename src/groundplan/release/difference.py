@@ -76,6 +76,7 @@ def _company(blueprint: bp.Blueprint) -> dict[str, str]:
         named |= {f"index.{name}": value for name, value in shown(blueprint.index).items()}
     named |= {f"review_days.{source}": str(days) for source, days in blueprint.review_days.items()}
     named |= {f"cost_per_outcome.{name}": _usd(amount) for name, amount in blueprint.may_cost.items()}
+    named |= {f"cost_center.{team}": center for team, center in blueprint.cost_centers.items()}
     return named | owners | {f"caps.{key}": value for key, value in shown(blueprint.caps).items()}
 
 

@@ -199,8 +199,9 @@ def focus(services: Using, caller: Reader, first: Day = None, last: Day = None) 
     days = cost_book.days_of(first, last, today)
     with services.transaction() as conn:
         months = [(month.first, month.last, cost_book.book(conn, month, today)) for month in days.months]
+        centers = {begin: cost_book.cost_centers(conn, lines) for begin, _, lines in months}
         blueprint = current_or_none(conn)
-    text = focus_csv(months, blueprint.company if blueprint else "")
+    text = focus_csv(months, blueprint.company if blueprint else "", centers)
     return PlainTextResponse(text, media_type="text/csv; charset=utf-8")
 
 
@@ -298,7 +299,9 @@ def _statements(services: Using, month: str | None, team: str | None, charge: bo
     with services.transaction() as conn:
         lines = cost_book.book(conn, days, today)
         before = cost_book.book(conn, days.before, today)
-    found = statements(lines, days.first, days.last, charged=charge, previous=before, over=days.last < today)
+        centers = cost_book.cost_centers(conn, lines)
+    over = days.last < today
+    found = statements(lines, days.first, days.last, charged=charge, previous=before, over=over, centers=centers)
     return [each for each in found if team in (None, each.team)]
 
 
@@ -315,7 +318,8 @@ def _statement(services: Using, month: str | None, team: str, charge: bool) -> S
 
 def _statement_json(made: Statement) -> dict[str, Any]:
     return {
-        "team": made.team, "from": made.first.isoformat(), "to": made.last.isoformat(), "over": made.over,
+        "team": made.team, "cost_center": made.cost_center or None,
+        "from": made.first.isoformat(), "to": made.last.isoformat(), "over": made.over,
         "charged": made.charged, "total_usd": format_usd(made.total), "previous_usd": _maybe(made.previous),
         "by_workload": _pairs(made.by_workload()), "by_term": _pairs(made.by_term()),
         "by_basis": _pairs(made.by_basis()), "blueprints": list(made.blueprints),

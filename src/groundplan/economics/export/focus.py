@@ -11,9 +11,10 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Final
 
 from groundplan.core.money import format_usd
@@ -41,23 +42,32 @@ CATEGORIES: Final = {
 """What is no token is in another category of services."""
 
 
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 _CONTROLS = dict.fromkeys([*range(32), 127], " ")
 
 
-def focus_csv(months: Iterable[tuple[date, date, Sequence[Line]]], company: str) -> str:
-    """The text of the file, of (first day, last day, lines), each within one month. Spreadsheets take no cell of it for
-    a formula."""
+def focus_csv(
+    months: Iterable[tuple[date, date, Sequence[Line]]], company: str,
+    centers: Mapping[date, Mapping[str, str]] = MappingProxyType({}),
+) -> str:  # fmt: skip
+    """The text of the file, of (first day, last day, lines), each within one month. `centers`: first day -> team -> its
+    cost center. Spreadsheets take no cell of it for a formula."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for first, last, lines in months:
         for line in lines:
-            writer.writerow({name: harmless(value) for name, value in row(line, company, first, last).items()})
+            writer.writerow(
+                {
+                    name: harmless(value)
+                    for name, value in row(line, company, first, last, centers.get(first, _NONE)).items()
+                }
+            )
     return out.getvalue()
 
 
-def row(line: Line, company: str, first: date, last: date) -> dict[str, str]:
+def row(line: Line, company: str, first: date, last: date, centers: Mapping[str, str] = _NONE) -> dict[str, str]:
     """One line under the names of the specification; empty text is null."""
     amount = format_usd(line.amount)
     provider = line.model.partition("/")[0] if "/" in line.model else (line.site or company)
@@ -111,6 +121,7 @@ def row(line: Line, company: str, first: date, last: date) -> dict[str, str]:
                 "basis": line.basis,
                 "source": line.source,
                 **({"tier": line.tier} if line.tier else {}),
+                **({"cost_center": center} if (center := centers.get(line.team)) else {}),
             },
             sort_keys=True,
         ),

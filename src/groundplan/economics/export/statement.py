@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from types import MappingProxyType
 from typing import Final
 
 from groundplan.core.money import format_usd
@@ -15,6 +16,10 @@ from groundplan.economics.export.focus import harmless
 
 UNCARRIED: Final = "not carried by a team"
 """What no workload carries, and workloads without a team."""
+HEAD: Final = (
+    "team", "from", "to", "kind", "workload", "term", "basis", "quantity", "cost_usd", "rule", "source", "cost_center",
+)  # fmt: skip
+"""Columns of a statement's file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,8 @@ class Statement:
     """picodollars of the same days before"""
     over: bool = True
     """Whether its last day is over; until then it grows."""
+    cost_center: str = ""
+    """Where finance books it, where the team says so."""
 
     @property
     def kind(self) -> str:
@@ -54,10 +61,10 @@ class Statement:
 
 def statements(
     lines: Sequence[Line], first: date, last: date, *, charged: bool = False, previous: Sequence[Line] | None = None,
-    over: bool = True,
+    over: bool = True, centers: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Statement]:  # fmt: skip
     """One for each team, and one for what no team carries: together exactly all lines. `over`: whether the last day
-    is."""
+    is. `centers`: team -> its cost center."""
     before = dict(_summed((_team(line), line.amount) for line in previous)) if previous is not None else None
     by_team: dict[str, list[Line]] = {}
     for line in lines:
@@ -65,7 +72,7 @@ def statements(
     return [
         Statement(
             team, first, last, charged and team != UNCARRIED, tuple(mine), sum(line.amount for line in mine),
-            None if before is None else before.get(team, 0), over,
+            None if before is None else before.get(team, 0), over, centers.get(team, ""),
         )
         for team, mine in sorted(by_team.items(), key=lambda item: (item[0] == UNCARRIED, item[0]))
     ]  # fmt: skip
@@ -75,9 +82,7 @@ def statement_csv(statement: Statement) -> str:
     """One row for each line and a last one with the total."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ("team", "from", "to", "kind", "workload", "term", "basis", "quantity", "cost_usd", "rule", "source")
-    )
+    writer.writerow(HEAD)
     start = (harmless(statement.team), statement.first.isoformat(), statement.last.isoformat(), statement.kind)
     for line in statement.lines:
         row = (
@@ -88,9 +93,10 @@ def statement_csv(statement: Statement) -> str:
             format_usd(line.amount),
             line.rule,
             line.source,
+            statement.cost_center,
         )
         writer.writerow([*start, *(harmless(str(value)) for value in row)])
-    writer.writerow([*start, "total", "", "", "", format_usd(statement.total), "", ""])
+    writer.writerow([*start, "total", "", "", "", format_usd(statement.total), "", "", harmless(statement.cost_center)])
     return out.getvalue()
 
 

@@ -59,12 +59,13 @@ def statement_pdf(statement: Statement, company: str) -> bytes:
 
 
 def _lead(statement: Statement, company: str) -> str:
+    center = f" Cost center {statement.cost_center}." if statement.cost_center else ""
     before = "" if statement.previous is None else f" The time before: {format_usd(statement.previous)} USD."
     grows = "" if statement.over else " The time is not over: it grows until then."
     known = ", ".join(f"{name} {format_usd(amount)}" for name, amount in statement.by_basis())
     return escape(
         f"{company}, {statement.first.isoformat()} to {statement.last.isoformat()}: "
-        f"{format_usd(statement.total)} USD ({known or 'nothing was spent'}).{before}{grows}"
+        f"{format_usd(statement.total)} USD ({known or 'nothing was spent'}).{before}{grows}{center}"
     )
 
 
