@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from tests.integration.test_api_control import Control, running
 
+from groundplan.cli.outcomes import told as told_to_people
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
@@ -108,6 +110,8 @@ def test_a_workflow_costs_what_all_its_workloads_do_and_a_ticket_counts_once(
     amounts = [Decimal(row[name]) for name in ("cost_usd", "cost_per_accepted_usd", "value_usd", "saved_usd")]
     assert amounts == [10, 5, 40, 14], "the sorter, of which nobody reports an outcome, is paid for"
     assert row["returned"] == 4 and "(workflow cases)" in row["baseline_rule"]
+    text = told_to_people({**found, "from": "a", "to": "b", "tickets": []})
+    assert re.search(r"cases +sorter, triage, writer +2 +2 +\$10\.00 +\$5\.00 +\$12\.00", text), text
     page = control.ask("GET", "/cost/workload/sorter", **control.sign_in()).body.decode()
     assert "The workflow cases (sorter, triage, writer) carries $10.00 for 2 accepted outcomes" in page
 

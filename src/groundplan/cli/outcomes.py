@@ -45,20 +45,20 @@ def told(value: dict[str, Any]) -> str:
     heads = ("workload", "reported", "accepted", "everything it cost", "for each accepted", "a case before")
     text = f"{value['from']} to {value['to']}\n" + table((*heads, "may cost"), rows)
     if several := [row for row in value["workflows"] if len(row["workloads"]) > 1]:
-        rows = [
+        flows = [
             (row["workflow"], ", ".join(row["workloads"]), row["reported"], row["accepted"], usd(row["cost_usd"]),
              usd(row["cost_per_accepted_usd"]), usd(row["baseline_usd"]))
             for row in several
         ]  # fmt: skip
-        text += "\n\n" + table(("workflow", "its workloads", *heads[1:]), rows)
+        text += "\n\n" + table(("workflow", "its workloads", *heads[1:]), flows)
     if value["tickets"]:
-        rows = [
+        tickets = [
             (row["workload"], row["resolved"], row["unresolved"], row["calls"], usd(row["cost_usd"]),
              usd(row["cost_per_resolved_usd"]))
             for row in value["tickets"]
         ]  # fmt: skip
         heads = ("workload", "tickets resolved", "not", "their calls", "cost", "for each resolved")
-        text += "\n\n" + table(heads, rows)
+        text += "\n\n" + table(heads, tickets)
     return text
 
 
