@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from tests.unit.test_placement_release import blueprint
 from groundplan.api import cost_book, cost_own, cost_receipt, cost_rules, cost_spread, cost_what_if
 from groundplan.api.cost_book import Days
 from groundplan.blueprint import artifact
-from groundplan.blueprint.model import Allocation, Blueprint, Rates, Site, Workload
+from groundplan.blueprint.model import Allocation, Blueprint, Rates, Site, Workflow, Workload
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO, format_usd, from_decimal, to_decimal
 from groundplan.economics.allocate.model import Line
@@ -40,13 +41,29 @@ def at(day: date) -> datetime:
     return datetime.combine(day, time(9), UTC)
 
 
-def release(conn: Conn, made: Blueprint, when: datetime) -> None:
+FILES = """\
+kind: company
+name: acme
+format: 1
+---
+kind: workflow
+name: letters
+---
+kind: workload
+name: ask
+purpose: p
+stage: pilot
+workflow: letters
+"""
+
+
+def release(conn: Conn, made: Blueprint, when: datetime, files: Mapping[str, str] = MappingProxyType({})) -> None:
     """As a release stores it."""
     body = artifact.encode(made)
     store.insert(
         conn,
         store.StoredBlueprint(
-            made.number, body, artifact.digest(body), "s", "k", {}, when, "test", "test", None, made.number == 1
+            made.number, body, artifact.digest(body), "s", "k", files, when, "test", "test", None, made.number == 1
         ),
     )
 
@@ -126,6 +143,16 @@ def test_each_team_carries_the_days_on_which_the_workload_was_its_own(conn: Conn
     assert by([line for line in lines if line.term == "platform"], "team") == {"zebra": 12 * PICO, "ants": 8 * PICO}
     assert cost_book.versions(lines) == [1, 2]
     assert {line.blueprints for line in lines if line.team == "ants"} == {(2,)}
+
+
+def test_a_blueprint_of_before_workflows_has_those_of_its_files(conn: Conn) -> None:
+    """And none, where they cannot be read any more."""
+    flow = Workflow(name="cases", workloads=["ask"])
+    for number, flows, files in ((1, [], {"a.yaml": FILES}), (2, [], {"a.yaml": "kind: gone"}), (3, [flow], {})):
+        made = msgspec.structs.replace(declared(number, {"ask": "care"}, []), workflows=flows)
+        release(conn, made, at(after(number)), files)
+    found = cost_rules.workflows(conn, [0, 1, 2, 3, 99])
+    assert found == {0: {"ask": "cases"}, 1: {"ask": "letters"}, 2: {}, 3: {"ask": "cases"}, 99: {}}
 
 
 def test_a_team_is_booked_as_it_was_declared_then(conn: Conn) -> None:

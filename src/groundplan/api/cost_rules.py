@@ -17,6 +17,7 @@ from groundplan.api import store
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Allocation, Blueprint, Semantic
 from groundplan.catalog.loader import load_served
+from groundplan.core.errors import Invalid
 from groundplan.economics.allocate.divide import holds
 from groundplan.economics.prices.currency import Dated, rate_on, to_usd
 
@@ -44,6 +45,8 @@ class Declared:
     """workload -> picodollars of an hour of looking up by meaning, where it says one"""
     cost_centers: dict[str, str] = field(default_factory=dict)
     """team -> its cost center"""
+    workflows: dict[str, str] = field(default_factory=dict)
+    """workload -> its workflow"""
 
 
 _KEPT: Final[dict[str, Declared]] = {}
@@ -64,6 +67,7 @@ def of(blueprint: Blueprint) -> Declared:
         {place.name: place.rates.source for place in places},
         {w.name: w.cache.semantic.hour for w in blueprint.workloads if w.cache and w.cache.semantic},
         blueprint.cost_centers,
+        {workload: flow.name for flow in blueprint.workflows for workload in flow.workloads},
     )
 
 
@@ -81,17 +85,32 @@ def by_number(conn: Connection[Any], numbers: Iterable[int]) -> dict[int, Declar
 
 
 def workflows(conn: Connection[Any], numbers: Iterable[int]) -> dict[int, dict[str, str]]:
-    """Number of a blueprint -> workload -> its workflow, as its files declare; 0 is the newest."""
+    """Number of a blueprint -> workload -> its workflow; 0 is the newest. Of blueprints that were made before they had
+    workflows the files say it, as far as they can still be read."""
     newest = store.current_number(conn)
-    asked = {number: number or newest for number in numbers}
-    digests = store.blueprint_sources(conn, sorted({number for number in asked.values() if number}))
+    asked = {number: number or newest or 0 for number in numbers}
+    declared = by_number(conn, asked.values())
+    before = [number for number, each in declared.items() if not each.workflows]
+    found = {number: each.workflows for number, each in declared.items()} | _of_files(conn, before)
+    return {number: found.get(of, {}) for number, of in asked.items()}
+
+
+def _of_files(conn: Connection[Any], numbers: list[int]) -> dict[int, dict[str, str]]:
+    digests = store.blueprint_sources(conn, numbers)
     for number, digest in digests.items():
         if digest not in _FLOWS:
             if len(_FLOWS) >= _MOST:
                 _FLOWS.clear()
-            declared = load_served(store.blueprint(conn, number)["sources"]).workloads
-            _FLOWS[digest] = {name: doc.workflow for name, doc in declared.items() if doc.workflow}
-    return {number: _FLOWS[digests[of]] for number, of in asked.items() if of in digests}
+            _FLOWS[digest] = _flows(store.blueprint(conn, number)["sources"])
+    return {number: _FLOWS[digest] for number, digest in digests.items()}
+
+
+def _flows(files: dict[str, str]) -> dict[str, str]:
+    try:
+        declared = load_served(files).workloads
+    except Invalid:
+        return {}
+    return {name: doc.workflow for name, doc in declared.items() if doc.workflow}
 
 
 def on(conn: Connection[Any], first: date, last: date) -> dict[date, Declared]:
