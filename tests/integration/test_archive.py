@@ -28,7 +28,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway.journal import ledger_store
-from groundplan.ledger import archive, archive_store, queries, rollup_store
+from groundplan.ledger import archive, archive_store, days_store, queries, rollup_store
 from groundplan.testing.clock import ManualClock
 from groundplan.testing.database import Database
 
@@ -76,11 +76,11 @@ def figures(conn: Conn) -> dict[str, Any]:
     return {
         "calls": rollup_store.calls_by(conn, ["day", "workload", "team", "model", "status"], wanted),
         "parts": rollup_store.parts_by(conn, ["day", "workload", "deployment", "part", "tier", "purpose"], wanted),
-        "people": rollup_store.people(conn, since, until, None, 100),
-        "sources": rollup_store.sources(conn, since, until, None),
-        "sources by workload": sorted(rollup_store.sources_by_workload(conn, since, until)),
-        "people by workload": sorted(rollup_store.people_by_workload(conn, since, until)),
-        "tags by workload": sorted(rollup_store.tags_by_workload(conn, since, until)),
+        "people": days_store.people(conn, since, until, None, 100),
+        "sources": days_store.sources(conn, since, until, None),
+        "sources by workload": sorted(days_store.sources_by_workload(conn, since, until)),
+        "people by workload": sorted(days_store.people_by_workload(conn, since, until)),
+        "tags by workload": sorted(days_store.tags_by_workload(conn, since, until)),
         "charged": rollup_store.charged(conn),
         "summary": queries.cost_summary(conn),
     }

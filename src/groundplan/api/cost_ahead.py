@@ -18,7 +18,7 @@ from groundplan.core.money import PICO, format_usd, from_decimal, parse_usd
 from groundplan.economics.forecast.adoption import Adoption, adoption
 from groundplan.economics.forecast.model import DAY, Forecast, Series
 from groundplan.gateway.budgets.periods import begins, ends, key_at
-from groundplan.ledger import queries, rollup_store
+from groundplan.ledger import days_store, queries, rollup_store
 
 HISTORY_DAYS = 400
 UNENDING_DAYS = 120
@@ -63,7 +63,7 @@ def grown(conn: Connection[Any], today: date, workload: str | None) -> Adoption:
     """The curve of adoption of the last whole weeks. Raises `Invalid`."""
     monday = datetime(today.year, today.month, today.day, tzinfo=UTC) - timedelta(days=today.weekday())
     since = monday - ADOPTION_WEEKS * timedelta(days=7)
-    weeks = rollup_store.people_weeks(conn, since, monday, workload)
+    weeks = days_store.people_weeks(conn, since, monday, workload)
     return adoption([weeks.get(since + place * timedelta(days=7), 0) for place in range(ADOPTION_WEEKS)])
 
 

@@ -15,7 +15,7 @@ from groundplan.core.errors import NotFound
 from groundplan.core.money import from_decimal
 from groundplan.economics.allocate.model import Line
 from groundplan.economics.allocate.spread import COMPANY, Weights, place_of, spread
-from groundplan.ledger import rollup_store
+from groundplan.ledger import days_store, rollup_store
 
 DIMENSIONS: Final = ("feature", "prompt", "source", "person", "tag", "site")
 _Row = tuple[str, str, Any, Any]
@@ -48,45 +48,47 @@ def _there(conn: Connection[Any], days: Days, by: str, places: set[str]) -> dict
         return {}
     tokens: dict[str, dict[str, dict[str, int]]] = {}
     calls: dict[str, dict[str, dict[str, int]]] = {}
-    for row in _placed(conn, days, by, asked):
-        for place in (f"deployment/{row['deployment']}", f"site/{row['site']}"):
+    for workload, key, deployment, site, count, called in _placed(conn, days, by, asked):
+        for place in (f"deployment/{deployment}", f"site/{site}"):
             if place not in asked:
                 continue
-            for found, value in ((tokens, row["tokens"]), (calls, row["calls"])):
-                mine = found.setdefault(place, {}).setdefault(row["workload"], {})
-                mine[row["key"]] = mine.get(row["key"], 0) + int(value or 0)
+            for found, value in ((tokens, count), (calls, called)):
+                mine = found.setdefault(place, {}).setdefault(workload, {})
+                mine[key] = mine.get(key, 0) + int(value or 0)
     return {
         place: {name: mine if any(mine.values()) else calls[place][name] for name, mine in weights.items()}
         for place, weights in tokens.items()
     }
 
 
-def _placed(conn: Connection[Any], days: Days, by: str, places: set[str]) -> Iterable[dict[str, Any]]:
+def _placed(
+    conn: Connection[Any], days: Days, by: str, places: set[str]
+) -> Iterable[tuple[str, str, str, str, Any, Any]]:
     """(workload, key, deployment, site, tokens, calls)"""
     if by in ("source", "person"):
-        return rollup_store.placed(conn, by, days.since, days.until, sorted(places))
+        return days_store.placed(conn, by, days.since, days.until, sorted(places))
     kept = "blueprint" if by == "prompt" else by
     rows = rollup_store.calls_by(conn, ["workload", kept, "deployment", "site"], wanted(days.first, days.last))
     numbers = {row["blueprint"] for row in rows} if by == "prompt" else set()
     prompts = {number: _prompts(conn, number) for number in numbers}
     return (
-        {
-            "workload": row["workload"], "deployment": row["deployment"], "site": row["site"],
-            "key": prompts[row[kept]].get(row["workload"], "") if by == "prompt" else row[kept],
-            "tokens": row["prompt_tokens"] + row["completion_tokens"],
-            "calls": (row["calls"] or 0) - (row["cached"] or 0),
-        }
+        (
+            row["workload"],
+            prompts[row[kept]].get(row["workload"], "") if by == "prompt" else row[kept],
+            row["deployment"], row["site"], row["prompt_tokens"] + row["completion_tokens"],
+            (row["calls"] or 0) - (row["cached"] or 0),
+        )
         for row in rows
     )  # fmt: skip
 
 
 def _rows(conn: Connection[Any], days: Days, by: str) -> list[_Row]:
     if by == "source":
-        return rollup_store.sources_by_workload(conn, days.since, days.until)
+        return days_store.sources_by_workload(conn, days.since, days.until)
     if by == "person":
-        return rollup_store.people_by_workload(conn, days.since, days.until)
+        return days_store.people_by_workload(conn, days.since, days.until)
     if by == "tag":
-        return rollup_store.tags_by_workload(conn, days.since, days.until)
+        return days_store.tags_by_workload(conn, days.since, days.until)
     kept = "blueprint" if by == "prompt" else by
     rows = rollup_store.calls_by(conn, ["workload", kept], wanted(days.first, days.last))
     if by != "prompt":

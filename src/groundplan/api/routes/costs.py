@@ -28,7 +28,7 @@ from groundplan.core.errors import NotFound
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.economics.export.focus import focus_csv
 from groundplan.economics.export.statement import Statement, statement_csv, statements
-from groundplan.ledger import archive_store, finding_store, rollup_store
+from groundplan.ledger import archive_store, days_store, finding_store, rollup_store
 
 router = APIRouter(tags=["cost"], prefix="/cost")
 MOST_PEOPLE = 200
@@ -101,7 +101,7 @@ def people(
     """Whose calls cost most, of whole days."""
     days = cost_book.days_of(first, last, services.clock.now().date())
     with services.transaction() as conn:
-        rows = rollup_store.people(conn, days.since, days.until, workload, limit)
+        rows = days_store.people(conn, days.since, days.until, workload, limit)
     return {
         "people": [
             {"person": row["person"] or "", "calls": int(row["calls"]), "cost_usd": _usd(row["cost_usd"])}
@@ -132,7 +132,7 @@ def sources(services: Using, _: Reader, first: Day = None, last: Day = None, wor
     `calls` counts one that was given two documents of a source twice."""
     days = cost_book.days_of(first, last, services.clock.now().date())
     with services.transaction() as conn:
-        rows = rollup_store.sources(conn, days.since, days.until, workload)
+        rows = days_store.sources(conn, days.since, days.until, workload)
     return {
         "sources": [
             {"source": row["source"], "documents": int(row["documents"]), "calls": int(row["calls"]),
