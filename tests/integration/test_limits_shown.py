@@ -13,6 +13,7 @@ from tests.integration.gateway_stack import blueprint
 
 from groundplan.api import store
 from groundplan.api.limits import limits_json
+from groundplan.api.routes import limits as limits_routes
 from groundplan.blueprint.model import Blueprint, Budget, Limit
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
@@ -85,3 +86,21 @@ def test_a_budget_near_its_end_is_near() -> None:
     used = [{"budget": "b", "period": "2026-11", "limit_usd": "10.000000000000", "spent_usd": "8.000000000000"}]
     (row,) = limits_json(made, [], used, {})["budgets"]
     assert (row["near"], row["hard"], row["covers"], row["share"]) == (True, False, "company", 0.8)
+
+
+def test_whoever_is_near_is_named_also_among_many(conn: psycopg.Connection[Any]) -> None:
+    """Of 600 keys the oldest, of two people one; what is nobody's stays as it is."""
+    ana, ben, key = new_id(), new_id(), new_id()
+    for person, email in ((ana, "ana@acme.example"), (ben, "ben@acme.example")):
+        conn.execute("INSERT INTO person (id, email, name) VALUES (%s, %s, 'x')", (person, email))
+    for place in range(600):
+        conn.execute(
+            """INSERT INTO api_key (id, hash, prefix, workload, created_at, created_by)
+               VALUES (%s, sha256(%s::text::bytea), %s, 'assistant', now() - make_interval(days => 600 - %s), 'x')""",
+            (key if place == 0 else new_id(), f"{place}", f"gp_{place}", place),
+        )
+    made = declared(Limit(name="each", covers="user", type="tokens", amount=1000, period="minute"))
+    for subject in (ana, key, "nobody"):
+        span(conn, f"tokens/each/{subject}", "2026-11-25T14:33", 1000, 900, "2036-11-26")
+    near = limits_routes.near_limits(conn, made, NOW)
+    assert sorted(near) == sorted(f"each of {who} at 90 %" for who in ("ana@acme.example", "key gp_0...", "nobody"))

@@ -5,7 +5,8 @@ It changes nothing but findings about people who leave.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Any, LiteralString
 from uuid import NAMESPACE_OID, UUID, uuid5
@@ -204,6 +205,21 @@ def limit_spans(conn: Db) -> list[Row]:
         """SELECT name, span, amount, granted, CASE WHEN isfinite(ends) THEN ends END AS ends FROM limit_span
            WHERE ends > now() ORDER BY name, span""",
     )
+
+
+def names(conn: Db, ids: Iterable[str]) -> dict[str, str]:
+    """Id -> address of the person, or `key PREFIX...`, of those that are there."""
+    wanted = []
+    for id in ids:
+        with suppress(ValueError):
+            wanted.append(UUID(id))
+    rows = _rows(
+        conn,
+        """SELECT id::text AS id, email AS name FROM person WHERE id = ANY(%s)
+           UNION ALL SELECT id::text, 'key ' || prefix || '...' FROM api_key WHERE id = ANY(%s)""",
+        (wanted, wanted),
+    )
+    return {row["id"]: row["name"] for row in rows}
 
 
 def tell_crossed_budgets(conn: Db, crossed: Sequence[tuple[str, str, str]]) -> int:

@@ -36,8 +36,5 @@ def near_limits(conn: Connection[Any], blueprint: Blueprint | None, at: datetime
 
 def _found(conn: Connection[Any], blueprint: Blueprint | None, at: datetime) -> dict[str, Any]:
     spans = store.limit_spans(conn)
-    who: dict[str, str] = {}
-    if spans:
-        who |= {str(row["id"]): row["email"] for row in store.people(conn)}
-        who |= {str(row["id"]): f"key {row['prefix']}..." for row in store.keys(conn)}
+    who = store.names(conn, {span["name"].split("/", 2)[2] for span in spans if span["name"].count("/") > 1})
     return limits_json(blueprint, spans, queries.budget_use(conn, at), who)
