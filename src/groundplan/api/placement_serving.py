@@ -24,7 +24,7 @@ BUSY_MS = 8 * 3_600_000
 
 def calibrated(conn: Connection[Any], now: datetime, company: Company) -> list[dict[str, Any]]:
     """Each deployment with its factors, and the model's median error before and with them."""
-    rows = daily_store.deployment_days(conn, now - timedelta(days=DAYS))
+    rows = daily_store.deployment_days(conn, now - timedelta(days=DAYS), now)
     found = []
     for name, facts in sorted(company.deployments.items()):
         days = [row for row in rows if row["deployment"] == name]

@@ -75,10 +75,12 @@ def projection(conn: Connection[Any], services: Services, workload: str) -> pilo
             f"no workload '{workload[:80]}' is declared", code="workload_unknown", hint="See /api/workloads."
         )
     blueprint = current_blueprint(conn)
-    rows = daily_store.workload_days(conn, services.clock.now() - timedelta(days=DRIFT_DAYS), workload)
+    since = services.clock.now() - timedelta(days=DRIFT_DAYS)
+    people = daily_store.people_days(conn, since, workload)
+    rows = daily_store.workload_days(conn, since, workload)
     days = [
         pilot.Day(
-            row["day"], row["calls"], row["usd"], row["tokens"], row["people"], row["first_token_ms"],
+            row["day"], row["calls"], row["usd"], row["tokens"], people.get(row["day"], 0), row["first_token_ms"],
             None if row["duration_ms"] is None else row["duration_ms"] / 1000,
         )
         for row in rows

@@ -1,12 +1,14 @@
 """The SQL of what each workload and deployment did, day by day: for the control charts of plans and for pilots.
 
-Calls of the demo count like others; those that were refused count nowhere.
+Counts, cost and shares are of whole days (UTC), from the sums that are kept of them, and so are medians of workloads,
+within 2 %. What deployments took is of the newest calls of each hour, of all where these are few: no question reads
+every call. Calls of the demo count like others; those that were refused count nowhere.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, LiteralString
 
 from psycopg import Connection
 from psycopg.rows import dict_row
@@ -14,36 +16,82 @@ from psycopg.rows import dict_row
 Row = dict[str, Any]
 
 
+SAMPLE: Final = 50
+"""Newest calls of each hour that are looked at."""
+_DAYS: LiteralString = """(
+    SELECT hour AS day, workload, deployment, status, cache, calls, cost_usd,
+      prompt_tokens + completion_tokens AS tokens
+    FROM call_day WHERE hour >= date_trunc('day', %(since)s::timestamptz, 'UTC')
+    UNION ALL SELECT date_trunc('day', hour, 'UTC'), workload, deployment, status, cache, calls, cost_usd,
+      prompt_tokens + completion_tokens
+    FROM call_delta WHERE hour >= date_trunc('day', %(since)s::timestamptz, 'UTC'))"""
+_NEWEST: LiteralString = """generate_series(%(since)s::timestamptz, %(until)s, '1 hour') h(at),
+    LATERAL (SELECT * FROM call WHERE at >= h.at AND at < h.at + interval '1 hour' ORDER BY at DESC LIMIT %(most)s) c
+    WHERE c.status = 'ok' AND c.deployment IS NOT NULL AND c.cache = 'none'"""
+_PER_TOKEN: LiteralString = """percentile_cont(0.5) WITHIN GROUP (ORDER BY
+    greatest(c.duration_ms - c.first_byte_ms, 0) / greatest(c.completion_tokens - 1, 1))"""
+
+
 def workload_days(conn: Connection[Any], since: datetime, workload: str | None = None) -> list[Row]:
-    """Days (UTC) by workload: calls, cost, tokens, people, medians in milliseconds, share that was answered."""
+    """Days by workload: calls, cost, tokens, medians in milliseconds, share that was answered. How long calls took is
+    told of one workload only."""
     return _rows(
         conn,
-        """SELECT workload, (at AT TIME ZONE 'UTC')::date::text AS day, count(*) AS calls, sum(cost_usd)::float AS usd,
-             sum(prompt_tokens + completion_tokens)::bigint AS tokens, count(DISTINCT person_id) AS people,
-             percentile_cont(0.5) WITHIN GROUP (ORDER BY first_byte_ms) FILTER (WHERE status = 'ok') AS first_token_ms,
-             percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) FILTER (WHERE status = 'ok') AS duration_ms,
-             (count(*) FILTER (WHERE status IN ('ok', 'cancelled')))::float / count(*) AS availability
-           FROM call WHERE at >= %(since)s AND status <> 'refused'
-             AND (%(workload)s::text IS NULL OR workload = %(workload)s)
-           GROUP BY 1, 2 ORDER BY 1, 2""",
-        {"since": since, "workload": workload},
+        f"""WITH sums AS (
+              SELECT workload, day, sum(calls)::bigint AS calls, sum(cost_usd)::float AS usd,
+                sum(tokens)::bigint AS tokens,
+                (coalesce(sum(calls) FILTER (WHERE status IN ('ok', 'cancelled')), 0) / sum(calls))::float
+                  AS availability
+              FROM {_DAYS} c
+              WHERE status <> 'refused' AND (%(workload)s::text IS NULL OR workload = %(workload)s) GROUP BY 1, 2),
+            running AS (
+              SELECT workload, hour AS day, what, bucket,
+                sum(calls) OVER (PARTITION BY hour, workload, what ORDER BY bucket) AS upto,
+                sum(calls) OVER (PARTITION BY hour, workload, what) AS whole
+              FROM (SELECT * FROM latency_day UNION ALL SELECT * FROM latency_delta) l
+              WHERE hour >= date_trunc('day', %(since)s::timestamptz, 'UTC') AND what = ANY(%(times)s)
+                AND (%(workload)s::text IS NULL OR workload = %(workload)s)),
+            middle AS (
+              SELECT workload, day,
+                power(1.02, 0.5 + min(bucket) FILTER (WHERE what = 'first'))::float AS first_token_ms,
+                power(1.02, 0.5 + min(bucket) FILTER (WHERE what = 'whole'))::float AS duration_ms
+              FROM running WHERE upto >= 0.5 * whole GROUP BY 1, 2)
+            SELECT workload, (day AT TIME ZONE 'UTC')::date::text AS day, calls, usd, tokens, first_token_ms,
+              duration_ms, availability
+            FROM sums LEFT JOIN middle USING (workload, day) ORDER BY 1, 2""",
+        {"since": since, "workload": workload, "times": ["first"] if workload is None else ["first", "whole"]},
     )
 
 
-def deployment_times(conn: Connection[Any], since: datetime) -> list[Row]:
-    """Medians of each deployment since then, from calls that one attempt answered, where at least twenty were; and the
-    share of attempts that did not fail."""
+def people_days(conn: Connection[Any], since: datetime, workload: str) -> dict[str, int]:
+    """Day -> how many people called a workload; nobody in particular is nobody."""
+    rows = _rows(
+        conn,
+        """SELECT (hour AT TIME ZONE 'UTC')::date::text AS day, count(DISTINCT person) AS people FROM (
+             SELECT hour, workload, person FROM person_day UNION ALL SELECT hour, workload, person FROM person_delta) p
+           WHERE hour >= date_trunc('day', %(since)s::timestamptz, 'UTC') AND workload = %(workload)s
+             AND person <> '00000000-0000-0000-0000-000000000000' GROUP BY 1""",
+        {"since": since, "workload": workload},
+    )
+    return {row["day"]: row["people"] for row in rows}
+
+
+def deployment_times(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
+    """Medians of each deployment since then, from calls that one attempt answered, where at least twenty were seen; and
+    the share of attempts that did not fail."""
     return _rows(
         conn,
-        """SELECT c.deployment, percentile_cont(0.5) WITHIN GROUP (ORDER BY c.first_byte_ms) AS first_token_ms,
-             percentile_cont(0.5) WITHIN GROUP (ORDER BY
-               greatest(c.duration_ms - c.first_byte_ms, 0) / greatest(c.completion_tokens - 1, 1)) AS per_token_ms,
-             (SELECT (count(*) FILTER (WHERE a.outcome = 'ok'))::float / nullif(count(*), 0) FROM attempt a
-               WHERE a.deployment = c.deployment AND a.at >= %(since)s) AS availability, count(*) AS calls
-           FROM call c WHERE c.at >= %(since)s AND c.status = 'ok' AND c.deployment IS NOT NULL
-             AND c.first_byte_ms IS NOT NULL AND c.cache = 'none'
-           GROUP BY c.deployment HAVING count(*) >= 20 ORDER BY 1""",
-        {"since": since},
+        f"""WITH tried AS (
+              SELECT deployment, sum(count) AS attempts, sum(count) FILTER (WHERE outcome = 'ok') AS ok FROM (
+                SELECT deployment, outcome, part, count, hour FROM part_day
+                UNION ALL SELECT deployment, outcome, part, count, hour FROM part_delta) p
+              WHERE part = 'attempt' AND hour >= date_trunc('day', %(since)s::timestamptz, 'UTC') GROUP BY 1)
+            SELECT m.*, (coalesce(t.ok, 0) / nullif(t.attempts, 0))::float AS availability FROM (
+              SELECT c.deployment, percentile_cont(0.5) WITHIN GROUP (ORDER BY c.first_byte_ms) AS first_token_ms,
+                {_PER_TOKEN} AS per_token_ms, count(*) AS calls
+              FROM {_NEWEST} AND c.first_byte_ms IS NOT NULL GROUP BY 1 HAVING count(*) >= 20) m
+            LEFT JOIN tried t USING (deployment) ORDER BY 1""",
+        {"since": since, "until": until, "most": SAMPLE},
     )
 
 
@@ -71,20 +119,24 @@ def workload_hours(conn: Connection[Any], since: datetime, until: datetime, work
     )
 
 
-def deployment_days(conn: Connection[Any], since: datetime) -> list[Row]:
-    """Days (UTC) of each deployment: calls, mean tokens, medians in milliseconds, where at least five were answered."""
+def deployment_days(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
+    """Days of each deployment: calls, mean tokens, time that answers took together, and medians in milliseconds, where
+    at least five were seen."""
     return _rows(
         conn,
-        """SELECT deployment, (at AT TIME ZONE 'UTC')::date::text AS day, count(*) AS calls,
-             avg(prompt_tokens)::float AS prompt, avg(completion_tokens)::float AS output,
-             sum(duration_ms)::float AS busy_ms,
-             percentile_cont(0.5) WITHIN GROUP (ORDER BY first_byte_ms) AS first_token_ms,
-             percentile_cont(0.5) WITHIN GROUP (ORDER BY
-               greatest(duration_ms - first_byte_ms, 0) / greatest(completion_tokens - 1, 1)) AS per_token_ms
-           FROM call WHERE at >= %(since)s AND status = 'ok' AND deployment IS NOT NULL AND first_byte_ms > 0
-             AND cache = 'none' AND completion_tokens > 1
-           GROUP BY 1, 2 HAVING count(*) >= 5 ORDER BY 1, 2""",
-        {"since": since},
+        f"""WITH answers AS (
+              SELECT deployment, day, sum(calls)::bigint AS calls FROM {_DAYS} d
+              WHERE status = 'ok' AND cache = 'none' GROUP BY 1, 2),
+            seen AS (
+              SELECT c.deployment, date_trunc('day', c.at, 'UTC') AS day, avg(c.prompt_tokens)::float AS prompt,
+                avg(c.completion_tokens)::float AS output, avg(c.duration_ms) AS mean_ms,
+                percentile_cont(0.5) WITHIN GROUP (ORDER BY c.first_byte_ms) AS first_token_ms,
+                {_PER_TOKEN} AS per_token_ms
+              FROM {_NEWEST} AND c.first_byte_ms > 0 AND c.completion_tokens > 1 GROUP BY 1, 2 HAVING count(*) >= 5)
+            SELECT deployment, (day AT TIME ZONE 'UTC')::date::text AS day, calls, prompt, output,
+              mean_ms * calls AS busy_ms, first_token_ms, per_token_ms
+            FROM seen JOIN answers USING (deployment, day) ORDER BY 1, 2""",
+        {"since": since, "until": until, "most": SAMPLE},
     )
 
 

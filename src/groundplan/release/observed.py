@@ -28,7 +28,7 @@ def observed(conn: Connection[Any], workspace: Workspace, now: datetime, planned
 
 
 def _times(conn: Connection[Any], now: datetime) -> dict[str, SeenFacts]:
-    rows = daily_store.deployment_times(conn, now - timedelta(days=TIMES_DAYS))
+    rows = daily_store.deployment_times(conn, now - timedelta(days=TIMES_DAYS), now)
     return {
         row["deployment"]: SeenFacts(row["first_token_ms"], row["per_token_ms"], row["availability"]) for row in rows
     }
