@@ -139,6 +139,9 @@ def test_behind_many_others_the_first_of_that_day_is_the_example(conn: Conn, mon
     assert [told(conn)[name] for name in ("grounded_call", "fallback_call")] == [later, later]
     add(conn, NOW - timedelta(minutes=20))
     assert [told(conn)[name] for name in ("grounded_call", "fallback_call")] == [first, first]
+    hours = [(NOW - timedelta(minutes=ago)).hour for ago in (90, 60)]
+    rollup_store.fold(conn)
+    assert told(conn)["fallback_call"] == (first if hours[0] == hours[1] else later), "the first of its newest hour"
 
 
 def test_a_call_counts_once_by_its_newest_outcome(conn: Conn) -> None:

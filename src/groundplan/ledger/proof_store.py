@@ -20,7 +20,7 @@ from psycopg.rows import dict_row
 Row = dict[str, Any]
 NEWEST = 200
 """Calls among which one that is in the audit log is looked for, and at first one that is grounded or was answered by
-another deployment; where they have none, the first of that day is told."""
+another deployment; where they have none, the first of that day, or of that hour, is told."""
 NEVER = datetime(9000, 1, 1, tzinfo=UTC)
 
 
@@ -116,8 +116,11 @@ _EXAMPLES: LiteralString = """SELECT w.workload,
       (SELECT m.id FROM (SELECT id, at, status, deployment FROM call
          WHERE workload = w.workload AND at >= w.fallback AND NOT demo ORDER BY at DESC LIMIT %(most)s) m
        WHERE status = 'ok' AND deployment <> w.first ORDER BY at DESC LIMIT 1),
-      (SELECT id FROM call WHERE workload = w.workload AND at >= w.fallback AND NOT demo
-         AND status = 'ok' AND deployment <> w.first ORDER BY at LIMIT 1)) AS fallback_call,
+      (SELECT id FROM call WHERE workload = w.workload AND NOT demo AND status = 'ok' AND deployment <> w.first
+         AND at >= coalesce((SELECT max(h.hour) FROM call_hour h WHERE h.hour >= w.fallback
+             AND h.hour < w.fallback + interval '1 day' AND h.workload = w.workload AND NOT h.demo AND h.status = 'ok'
+             AND h.deployment NOT IN ('', w.first)), w.fallback)
+       ORDER BY at LIMIT 1)) AS fallback_call,
     (SELECT m.id FROM (SELECT id, at FROM call WHERE workload = w.workload AND at >= w.logged
          AND NOT demo AND status <> 'refused' ORDER BY at DESC LIMIT %(most)s) m
      WHERE EXISTS (SELECT 1 FROM audit_entry e WHERE e.id = m.id AND e.leaf_index IS NOT NULL)
