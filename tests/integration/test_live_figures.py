@@ -10,10 +10,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from groundplan.api.store import failing_sites
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
-from groundplan.ledger import queries, rollup_store
+from groundplan.ledger import rollup_store, traffic, traffic_store
 from groundplan.testing.database import Database
 
 Conn = psycopg.Connection[Any]
@@ -45,7 +44,7 @@ def attempt(conn: Conn, site: str, outcome: str, number: int = 0, call: Any = No
 
 
 def failing(conn: Conn) -> frozenset[str]:
-    return failing_sites(conn, datetime.now(UTC) - timedelta(seconds=60))
+    return traffic.failing_sites(conn, datetime.now(UTC) - timedelta(seconds=60))
 
 
 def test_a_site_fails_while_its_newest_attempt_did(conn: Conn, shipper: Conn) -> None:
@@ -64,7 +63,7 @@ def test_what_was_folded_counts_as_well_and_what_is_long_ago_does_not(conn: Conn
     rollup_store.fold(shipper)
     assert failing(conn) == {"here"}
     time.sleep(0.05)
-    assert failing_sites(conn, datetime.now(UTC)) == frozenset()
+    assert traffic.failing_sites(conn, datetime.now(UTC)) == frozenset()
 
 
 def call(conn: Conn, workload: str, at: datetime, status: str = "ok") -> Any:
@@ -83,17 +82,25 @@ def test_calls_a_minute_are_those_of_the_last_one(conn: Conn, shipper: Conn) -> 
         call(shipper, "assistant", now - timedelta(seconds=ago))
     call(shipper, "assistant", now - timedelta(seconds=1), "refused")
     call(shipper, "search", now - timedelta(seconds=5))
-    assert queries.calls_a_minute(conn, now) == {"assistant": 3.0, "search": 1.0}
+    assert traffic.calls_a_minute(conn, now) == {"assistant": 3.0, "search": 1.0}
 
 
-def test_of_many_calls_three_seconds_are_counted_without_the_one_that_is_arriving(
-    conn: Conn, shipper: Conn, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("second", [0, 0.5, 1, 4, 9.9])
+def test_of_many_calls_those_of_six_whole_steps_are_told(
+    conn: Conn, shipper: Conn, monkeypatch: pytest.MonkeyPatch, second: float
 ) -> None:
-    monkeypatch.setattr(queries, "MANY_AT_ONCE", 2)
-    now = datetime.now(UTC)
-    for ago in (0.5, 1.5, 2, 3.5, 4.5, 20):
-        call(shipper, "assistant", now - timedelta(seconds=ago))
-    assert queries.calls_a_minute(conn, now) == {"assistant": 60.0}
+    """Up to the newest step that is over for a second; folded or not."""
+    monkeypatch.setattr(traffic, "MANY_AT_ONCE", 2)
+    monkeypatch.setattr(traffic_store, "newest_calls", None)
+    began = datetime(2026, 11, 25, 12, 0, tzinfo=UTC) - timedelta(seconds=0 if second >= 1 else 10)
+    for ago in (-0.1, 0.1, 10, 20, 59.9, 60, 60.1, 70):
+        call(shipper, "assistant", began - timedelta(seconds=ago))
+    call(shipper, "assistant", began - timedelta(seconds=5), "refused")
+    call(shipper, "search", began + timedelta(seconds=1))
+    now = datetime(2026, 11, 25, 12, 0, tzinfo=UTC) + timedelta(seconds=second)
+    for _ in range(2):
+        assert traffic.calls_a_minute(conn, now) == {"assistant": 5.0}
+        rollup_store.fold(shipper)
 
 
 def test_the_site_that_answers_is_that_of_the_newest_answer(conn: Conn, shipper: Conn) -> None:
@@ -116,5 +123,5 @@ def test_the_site_that_answers_is_that_of_the_newest_answer(conn: Conn, shipper:
     answered("search", 3, "cloud", 3)
     answered("old", 20, "cloud", 20)
     answered("unasked", 1, "cloud", 1)
-    found = queries.answering_sites(conn, ["assistant", "old", "search"], now - timedelta(seconds=10))
+    found = traffic.answering_sites(conn, ["assistant", "old", "search"], now - timedelta(seconds=10))
     assert found == {"assistant": "rack", "search": "cloud"}

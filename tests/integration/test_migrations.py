@@ -8,7 +8,7 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import psycopg
@@ -20,7 +20,7 @@ from groundplan.core.errors import Conflict, Denied, Invalid
 from groundplan.core.ids import new_id
 from groundplan.governance import store as governance
 from groundplan.governance.policy import exception_store
-from groundplan.ledger import rollup_store, ticket_store
+from groundplan.ledger import rollup_store, ticket_store, traffic
 from groundplan.runtime.migrate import head, migrate, revision
 from groundplan.testing.database import Cluster, Database
 
@@ -213,3 +213,30 @@ def test_what_tickets_outcomes_and_keys_said_before_is_known(postgres_cluster: C
             assert admin.execute(kept).fetchall() == [
                 ("one", key, 1, Decimal("0.25")), ("one", rollup_store.NOBODY, 1, Decimal("0.5")),
             ]  # fmt: skip
+
+
+def test_what_came_in_the_last_minutes_is_known_in_steps(postgres_cluster: Cluster) -> None:
+    """Of three calls one is of three hours ago; one of two attempts is open until later."""
+    now = datetime.now(UTC)
+    with _bare_database(postgres_cluster, "steps_before") as url:
+        assert migrate(url, "0278_newest_attempts") == "0278_newest_attempts"
+        with connect(url, autocommit=True) as admin:
+            for minutes, workload, status in ((1, "one", "ok"), (2, "one", "refused"), (180, "two", "ok")):
+                admin.execute(
+                    """INSERT INTO call (id, at, workload, endpoint, status, http_status, cost_usd, reserved_usd,
+                         blueprint, epoch, detail) VALUES (%s, %s, %s, 'chat', %s, 200, 0.25, 1, 1, %s, '{}')""",
+                    (new_id(), now - timedelta(minutes=minutes), workload, status, new_id()),
+                )
+            for state, outcome in (("settled", "failed"), ("open", "")):
+                admin.execute(
+                    """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, reserved_usd,
+                         cost_usd, usage, epoch) VALUES (%s, 0, %s, 'a', 'rack', 'm', %s, %s, 1, 0, '{}', %s)""",
+                    (new_id(), now, state, outcome, new_id()),
+                )
+        assert migrate(url) == head()
+        with connect(url, autocommit=True) as admin:
+            rows = admin.execute("SELECT workload, status, calls, cost_usd FROM call_step ORDER BY 2").fetchall()
+            assert rows == [("one", "ok", 1, Decimal("0.25")), ("one", "refused", 1, Decimal("0.25"))]
+            assert traffic.failing_sites(admin, now - timedelta(minutes=1)) == {"rack"}
+            (found,) = traffic.deployments(admin, now, 15, [("a", "rack")])
+            assert (found["attempts"], found["failed"]) == (1, 1)

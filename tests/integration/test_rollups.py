@@ -271,6 +271,27 @@ def check_keys_and_hours(conn: Conn) -> None:
     assert all(row["by_model"] == {"acme/m": row["calls"]} for row in told)
 
 
+def check_steps(conn: Conn) -> None:
+    """What calls and attempts the last two hours had, by steps of ten seconds."""
+    calls = """SELECT step_of(at), workload, deployment, status, count(*), sum(cost_usd) FROM call
+               GROUP BY 1, 2, 3, 4"""
+    attempts = """SELECT step_of(at), workload, deployment, site, count(*), count(*) FILTER (WHERE outcome = 'ok')
+                  FROM attempt WHERE state <> 'open' GROUP BY 1, 2, 3, 4"""
+    for table, query, names in (
+        ("call", calls, "status, calls, cost_usd"),
+        ("attempt", attempts, "site, attempts, ok"),
+    ):
+        facts = conn.execute(query.encode()).fetchall()
+        fourth, first, second = names.split(", ")
+        found = conn.execute(
+            f"""SELECT step, workload, deployment, {fourth}, sum({first})::bigint, sum({second}) FROM (
+                  SELECT * FROM {table}_step UNION ALL SELECT * FROM {table}_step_delta) s
+                GROUP BY 1, 2, 3, 4""".encode()
+        ).fetchall()
+        old = max((row[0] for row in facts), default=START) - timedelta(hours=2)
+        assert {row for row in found if row[0] >= old} == {row for row in facts if row[0] >= old}
+
+
 def check_what_gateways_ask(conn: Conn) -> None:
     """What others made of a workload today, and who used it lately, as a look at every call would tell."""
     names = ["support", "finance"]
@@ -301,6 +322,7 @@ def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tu
     conn.execute("TRUNCATE person_month, document_month, person_place_delta, person_place_day, person_place_month")
     conn.execute("TRUNCATE document_place_delta, document_place_day, document_place_month")
     conn.execute("TRUNCATE charge_delta, charge_total, worker_day, latency_delta, latency_day, key_day")
+    conn.execute("TRUNCATE call_step, call_step_delta, attempt_step, attempt_step_delta")
     for batch, how, folds in made:
         write(conn, batch, how)
         if folds:
@@ -339,6 +361,7 @@ def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tu
     check_what_gateways_ask(conn)
     check_times(conn)
     check_keys_and_hours(conn)
+    check_steps(conn)
 
 
 def _usd(found: list[dict[str, Any]]) -> Decimal:

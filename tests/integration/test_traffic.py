@@ -62,6 +62,34 @@ def test_percentiles_are_of_answered_calls_and_filters_hold(database: Database) 
         assert traffic.traffic(conn, NOW, 5, workload="nobody")["p95_ms"] is None
 
 
+def test_times_of_many_calls_are_of_a_sample_in_which_steps_weigh_as_they_were_called(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """400 quick calls at once, of which 30 are looked at, and a slow one in each of 20 other steps."""
+    monkeypatch.setattr(traffic_store, "MANY", 419)
+    with psycopg.connect(database.superuser) as conn:
+        for place in range(400):
+            put(conn, 5, ms=10, workload="w" if place % 2 else "v", deployment="d" if place % 4 else "e")
+        for place in range(20):
+            put(conn, 20 + 10 * place, ms=1_000)
+        put(conn, 25, "refused")
+        put(conn, 25, "failed", ms=9_000)
+        found = traffic.traffic(conn, NOW, 5)
+        assert found["sampled"] and (found["p50_ms"], found["p95_ms"]) == (10, 10)
+        assert [step["p95_ms"] for step in found["steps"] if step["ok"]] == [1_000] * 20 + [10]
+        assert (found["calls"], found["refused"], found["failed"], found["cost_usd"]) == (
+            422, 1, 1, "211.000000000000",
+        )  # fmt: skip
+        one = traffic.traffic(conn, NOW, 5, workload="w")
+        assert not one["sampled"] and one["calls"] == 222, "each workload has few enough"
+        monkeypatch.setattr(traffic_store, "MANY", 100)
+        one = traffic.traffic(conn, NOW, 5, workload="w", deployment="d")
+        assert (one["sampled"], one["calls"], one["p50_ms"]) == (True, 222, 10)
+        assert one["p95_ms"] == 1_000, "20 of 220"
+        assert traffic.traffic(conn, NOW, 5, status="failed")["p95_ms"] is None
+        assert traffic.traffic(conn, NOW, 5, workload="nobody")["calls"] == 0
+
+
 def worker(conn: Any, health: dict[str, str], ago: str = "0s", state: str = "live") -> None:
     conn.execute(
         """INSERT INTO gateway (epoch, host, home, pid, state, heartbeat_at, health)
@@ -70,7 +98,12 @@ def worker(conn: Any, health: dict[str, str], ago: str = "0s", state: str = "liv
     )
 
 
-def test_a_deployment_is_as_the_worst_living_worker_sees_it(database: Database) -> None:
+@pytest.mark.parametrize("many", [1, 2])
+def test_a_deployment_is_as_the_worst_living_worker_sees_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    """Its first byte is of a sample with more attempts than `many`."""
+    monkeypatch.setattr(traffic_store, "MANY", many)
     with psycopg.connect(database.superuser) as conn:
         for health in ({"a": "open: it fails"}, {"a": "half_open: it was slow", "b": "half_open: "}):
             worker(conn, health)
@@ -91,6 +124,23 @@ def test_a_deployment_is_as_the_worst_living_worker_sees_it(database: Database) 
     assert [one["why"] for one in found] == ["it fails", "", ""]
     assert (found[0]["attempts"], found[0]["ok"], found[0]["failed"], found[0]["first_byte_p95_ms"]) == (2, 1, 1, 7)
     assert found[2]["attempts"] == 0 and found[2]["last_ok"] is None
+
+
+def test_an_attempt_counts_once_it_is_settled(database: Database) -> None:
+    now = datetime.now(UTC)
+    with psycopg.connect(database.superuser) as conn:
+        call, epoch = new_id(), new_id()
+        conn.execute(
+            """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, reserved_usd,
+                 cost_usd, usage, epoch) VALUES (%s, 0, %s, 'a', 's', 'm', 'open', '', 1, 0, '{}', %s)""",
+            (call, now, epoch),
+        )
+        assert traffic.deployments(conn, now, 15, [("a", "s")])[0]["attempts"] == 0
+        conn.execute("UPDATE attempt SET state = 'settled', outcome = 'failed' WHERE call_id = %s", (call,))
+        conn.execute("UPDATE attempt SET flags = '{seen}' WHERE call_id = %s", (call,))
+        found = traffic.deployments(conn, now, 15, [("a", "s")])[0]
+        assert (found["attempts"], found["ok"], found["failed"], found["last_ok"]) == (1, 0, 1, None)
+        assert traffic.failing_sites(conn, now - timedelta(seconds=60)) == {"s"}
 
 
 def test_without_a_worker_nobody_knows(database: Database) -> None:

@@ -18,13 +18,14 @@ from groundplan.catalog.model import WorkloadDoc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.money import format_usd, short_usd
 from groundplan.governance import service as governance
-from groundplan.ledger import queries
+from groundplan.ledger import queries, traffic
 from groundplan.ledger.store import CallFilter
 
 OUTAGE_SECONDS = 60.0
 """A site that failed is tried again within this time; without any attempt for so long it is not called down."""
 LIVE_SECONDS = 10.0
 """How far back the live picture looks: which deployment answers, which site fails."""
+LATELY = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,9 @@ def figures(conn: Connection[Any], workloads: Sequence[str], now: datetime) -> F
         cost={row["workload"]: row["total_usd"] for row in today},
         calls={row["workload"]: row["calls"] for row in today},
         p95={row["workload"]: row["p95_ms"] for row in latencies},
-        per_minute=queries.calls_a_minute(conn, now),
-        failing=store.failing_sites(conn, now - timedelta(seconds=OUTAGE_SECONDS)),
-        serving=queries.answering_sites(conn, workloads, now - timedelta(seconds=LIVE_SECONDS)),
+        per_minute=traffic.calls_a_minute(conn, now),
+        failing=traffic.failing_sites(conn, now - timedelta(seconds=OUTAGE_SECONDS)),
+        serving=traffic.answering_sites(conn, workloads, now - timedelta(seconds=LIVE_SECONDS)),
     )
 
 
@@ -140,7 +141,9 @@ def workload_json(seen: Picture, doc: WorkloadDoc) -> dict[str, Any]:
 
 
 def detail_json(conn: Connection[Any], seen: Picture, doc: WorkloadDoc, now: datetime) -> dict[str, Any]:
-    """All of one workload: what `workload_json` has, its declaration, budgets with their use, and its placement."""
+    """All of one workload: what `workload_json` has, its declaration, budgets with their use, its placement, and of the
+    last 30 days how its calls ended and how long they took."""
+    lately = CallFilter(workload=doc.name, since=datetime.combine(now.date(), time(), UTC) - LATELY)
     placement = next((placement for placement in seen.blueprint.placements if placement.workload == doc.name), None)
     where = seen.workspace.where("workload", doc.name)
     return {
@@ -150,8 +153,8 @@ def detail_json(conn: Connection[Any], seen: Picture, doc: WorkloadDoc, now: dat
         "budgets": _budgets(conn, seen, doc.name, now),
         "placement": placement_json(placement) if placement else None,
         "areas": next((e["areas"] for e in readiness_json(conn, now) if e["workload"] == doc.name), []),
-        "statuses": queries.statuses(conn, CallFilter(workload=doc.name)).get(doc.name, {}),
-        "latency": next(iter(queries.latency(conn, CallFilter(workload=doc.name))), None),
+        "statuses": queries.statuses(conn, lately).get(doc.name, {}),
+        "latency": next(iter(queries.latency(conn, lately)), None),
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import UTC, date
 from typing import Any, LiteralString
 from uuid import NAMESPACE_OID, UUID, uuid5
 
@@ -272,22 +272,6 @@ def documents(conn: Db, source: str | None = None, limit: int = 500) -> list[Row
 def policy_number(conn: Db) -> int:
     """The number that every gateway must have acknowledged for all live policy to be effective."""
     return int(_rows(conn, "SELECT number FROM policy_epoch")[0]["number"])
-
-
-def failing_sites(conn: Db, since: datetime) -> frozenset[str]:
-    """Sites whose newest attempt since then failed. Call ids are ordered by time: what failed is found by an index of
-    its own, and what came after it is read until something of that site was answered."""
-    rows = _rows(
-        conn,
-        """SELECT f.site FROM (
-             SELECT DISTINCT ON (site) site, call_id, number FROM attempt
-             WHERE outcome IN ('failed', 'not_billed') AND call_id >= %s ORDER BY site, call_id DESC, number DESC) AS f
-           WHERE NOT EXISTS (
-             SELECT 1 FROM attempt a
-             WHERE a.site = f.site AND a.outcome = 'ok' AND (a.call_id, a.number) > (f.call_id, f.number))""",
-        (UUID(int=int(since.timestamp() * 1000) << 80),),
-    )
-    return frozenset(row["site"] for row in rows)
 
 
 def keep_duties_left(conn: Db, today: date) -> int:

@@ -5,8 +5,7 @@ Reads only, and asks nobody whether the reader may see it: the API does that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -22,12 +21,6 @@ PAGE = 100
 """Calls on a page at most."""
 ATTEMPTS = 300_000
 """Attempts that are compared with a bill at once at most."""
-MANY_AT_ONCE = 600
-"""Calls of three seconds of which not each one of a minute is counted."""
-NEWEST = 100
-"""Calls of a workload among which the newest answer is looked for."""
-_MINUTE, _GLANCE, _ARRIVING = timedelta(minutes=1), timedelta(seconds=3), timedelta(seconds=1)
-_SLOWEST = timedelta(minutes=10)
 
 _EVERYTHING = CallFilter()
 
@@ -167,29 +160,6 @@ def statuses(conn: Connection[Any], wanted: CallFilter = _EVERYTHING) -> dict[st
     for row in store.statuses(conn, wanted):
         found.setdefault(row["workload"], {})[row["status"]] = row["calls"]
     return found
-
-
-def daily_traffic(conn: Connection[Any], since: datetime) -> list[dict[str, Any]]:
-    """[{day, deployment, site, attempts, ok}]"""
-    return [_plain(row) for row in store.daily_traffic(conn, since)]
-
-
-def answering_sites(conn: Connection[Any], workloads: Sequence[str], since: datetime) -> dict[str, str]:
-    """workload -> the site that answered it last since then, among its newest calls of that time and ten minutes
-    before: an attempt may come long after its call, where others failed slowly."""
-    rows = store.answering_sites(conn, workloads, since, since - _SLOWEST, NEWEST)
-    return {row["workload"]: row["site"] for row in rows}
-
-
-def calls_a_minute(conn: Connection[Any], now: datetime) -> dict[str, float]:
-    """workload -> calls a minute that were not refused: those of the last minute; where there are many, twenty times
-    those of three seconds, so that a full gateway does not make its own picture slow. The second before now is not one
-    of these: its calls are still on their way."""
-    last = store.recent_calls(conn, now - _ARRIVING - _GLANCE, now - _ARRIVING)
-    if sum(row["calls"] for row in last) > MANY_AT_ONCE:
-        return {row["workload"]: row["calls"] * (_MINUTE / _GLANCE) for row in last}
-    minute = store.recent_calls(conn, now - _MINUTE, now + _MINUTE)
-    return {row["workload"]: float(row["calls"]) for row in minute}
 
 
 def budget_use(conn: Connection[Any], at: date | datetime) -> list[dict[str, Any]]:

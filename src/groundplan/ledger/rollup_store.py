@@ -64,7 +64,9 @@ _TOTALS: LiteralString = """sum(calls) FILTER (WHERE status <> 'refused') AS cal
 
 def fold(conn: Connection[Any]) -> int:
     """Deltas into hours and days, in the caller's transaction; how many there were."""
-    row = conn.execute("SELECT fold_rollups() + fold_outcomes() + fold_content() + fold_places()").fetchone()
+    row = conn.execute(
+        "SELECT fold_rollups() + fold_outcomes() + fold_content() + fold_places() + fold_steps()"
+    ).fetchone()
     assert row is not None
     return int(row[0])
 

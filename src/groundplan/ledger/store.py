@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -256,44 +255,6 @@ def statuses(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
         }
         for row in rows
     ]
-
-
-def daily_traffic(conn: Connection[Any], since: datetime) -> list[Row]:
-    """Attempts of each UTC day, by deployment."""
-    return _rows(
-        conn,
-        """SELECT (at AT TIME ZONE 'UTC')::date AS day, deployment, site, count(*) AS attempts,
-             count(*) FILTER (WHERE outcome = 'ok') AS ok FROM attempt WHERE at >= %(since)s
-           GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""",
-        {"since": since},
-    )
-
-
-def answering_sites(
-    conn: Connection[Any], workloads: Sequence[str], since: datetime, begun: datetime, most: int
-) -> list[Row]:
-    """(workload, site) of the newest attempt since then that answered, among the newest `most` calls of each workload
-    that came after `begun`."""
-    return _rows(
-        conn,
-        """SELECT w.workload, a.site FROM unnest(%(workloads)s::text[]) w(workload), LATERAL (
-             SELECT a.site FROM (
-               SELECT id FROM call WHERE workload = ANY(ARRAY[w.workload]) AND at >= %(begun)s
-               ORDER BY workload, at DESC LIMIT %(most)s) c
-             JOIN attempt a ON a.call_id = c.id WHERE a.outcome = 'ok' AND a.at >= %(since)s
-             ORDER BY a.at DESC LIMIT 1) a""",
-        {"workloads": list(workloads), "since": since, "begun": begun, "most": most},
-    )
-
-
-def recent_calls(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
-    """How many calls that were not refused, from `since` to before `until`, by workload."""
-    return _rows(
-        conn,
-        """SELECT workload, count(*) AS calls FROM call
-           WHERE at >= %(since)s AND at < %(until)s AND status <> 'refused' GROUP BY 1""",
-        {"since": since, "until": until},
-    )
 
 
 def budgets(conn: Connection[Any], periods: list[str], at: datetime) -> list[Row]:

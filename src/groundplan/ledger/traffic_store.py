@@ -1,18 +1,31 @@
-"""The SQL behind live traffic: the last minutes of the ledger in short steps, and what each deployment did in them."""
+"""The SQL behind live figures: what the last minutes had, in steps of ten seconds that are kept as facts arrive
+(`0280_live_steps.sql`).
+
+Counts, cost and what came last are exactly those of the facts, however many there are. Times are of all calls where
+these are few, else of a sample that is spread over the time; so no question reads more than `MANY` facts.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, LiteralString
+from uuid import UUID
 
 from psycopg import Connection
 from psycopg.rows import dict_row
 
 Row = dict[str, Any]
-
-_MATCHES = """c.at >= %(since)s AND (%(workload)s::text IS NULL OR c.workload = %(workload)s)
-  AND (%(deployment)s::text IS NULL OR c.deployment = %(deployment)s)
-  AND (%(status)s::text IS NULL OR c.status = %(status)s)"""
+STEP: Final = timedelta(seconds=10)
+MANY: Final = 20_000
+"""Facts from which on times are of a sample."""
+_WINDOW: Final = timedelta(seconds=2)
+_CALLS_A_WINDOW: Final = 30
+_ATTEMPTS_A_STEP: Final = 60
+_CALLS: LiteralString = """(SELECT * FROM call_step WHERE step >= %(since)s
+    UNION ALL SELECT * FROM call_step_delta WHERE step >= %(since)s)"""
+_ATTEMPTS: LiteralString = """(SELECT * FROM attempt_step WHERE step >= step_of(%(since)s)
+    UNION ALL SELECT * FROM attempt_step_delta WHERE step >= step_of(%(since)s))"""
 
 
 def limit_time(conn: Connection[Any], milliseconds: int) -> None:
@@ -20,47 +33,155 @@ def limit_time(conn: Connection[Any], milliseconds: int) -> None:
     conn.execute("SELECT set_config('statement_timeout', %s, true)", (str(milliseconds),))
 
 
-def steps(conn: Connection[Any], since: datetime, seconds: int, wanted: Row) -> list[Row]:
-    """Calls of each step by how they ended, with percentiles (ms) of those that were answered. Empty steps are left
-    out."""
+def steps(conn: Connection[Any], since: datetime, wanted: Row) -> list[Row]:
+    """Calls of each step by how they ended, with their cost: of those of `wanted` (workload, deployment, status, each
+    None where it is not asked for). `every`: of the workload, whatever else is asked. Empty steps are left out."""
     return _rows(
         conn,
-        f"""SELECT date_bin(make_interval(secs => %(seconds)s), c.at, %(since)s) AS at, count(*) AS calls,
-              count(*) FILTER (WHERE c.status = 'ok') AS ok, count(*) FILTER (WHERE c.status = 'refused') AS refused,
-              count(*) FILTER (WHERE c.status IN ('failed', 'crashed')) AS failed,
-              percentile_cont(0.5) WITHIN GROUP (ORDER BY c.duration_ms) FILTER (WHERE c.status = 'ok') AS p50_ms,
-              percentile_cont(0.95) WITHIN GROUP (ORDER BY c.duration_ms) FILTER (WHERE c.status = 'ok') AS p95_ms
-            FROM call c WHERE {_MATCHES} GROUP BY 1 ORDER BY 1""",
-        {"since": since, "seconds": seconds, **wanted},
+        f"""SELECT step AS at, sum(calls)::bigint AS every, {_count("asked")} AS calls,
+              {_count("asked AND status = 'ok'")} AS ok, {_count("asked AND status = 'refused'")} AS refused,
+              {_count("asked AND status IN ('failed', 'crashed')")} AS failed,
+              coalesce(sum(cost_usd) FILTER (WHERE asked), 0) AS cost_usd
+            FROM (
+              SELECT s.*, (%(deployment)s::text IS NULL OR deployment = %(deployment)s)
+                AND (%(status)s::text IS NULL OR status = %(status)s) AS asked
+              FROM {_CALLS} s WHERE %(workload)s::text IS NULL OR workload = %(workload)s) s
+            GROUP BY 1 ORDER BY 1""",
+        {"since": since, **wanted},
     )
 
 
-def whole(conn: Connection[Any], since: datetime, wanted: Row) -> Row:
-    """The same over all of the time, with cost."""
-    return _rows(
+def _count(what: str) -> str:
+    return f"coalesce(sum(calls) FILTER (WHERE {what}), 0)::bigint"
+
+
+_ASKED: LiteralString = """c.status = 'ok' AND c.duration_ms IS NOT NULL
+  AND (%(deployment)s::text IS NULL OR c.deployment = %(deployment)s)
+  AND (%(status)s::text IS NULL OR c.status = %(status)s)"""
+_MIDDLE: LiteralString = "percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY ms)"
+
+
+def times(conn: Connection[Any], since: datetime, wanted: Row) -> dict[datetime | None, list[float]]:
+    """Step -> [median, 95th percentile] (ms) of answered calls; None -> of all of them. Reads each of the calls."""
+    rows = _rows(
         conn,
-        f"""SELECT count(*) AS calls, count(*) FILTER (WHERE c.status = 'ok') AS ok,
-              count(*) FILTER (WHERE c.status = 'refused') AS refused,
-              count(*) FILTER (WHERE c.status IN ('failed', 'crashed')) AS failed,
-              percentile_cont(0.5) WITHIN GROUP (ORDER BY c.duration_ms) FILTER (WHERE c.status = 'ok') AS p50_ms,
-              percentile_cont(0.95) WITHIN GROUP (ORDER BY c.duration_ms) FILTER (WHERE c.status = 'ok') AS p95_ms,
-              coalesce(sum(c.cost_usd), 0) AS cost_usd FROM call c WHERE {_MATCHES}""",
+        f"""SELECT at, {_MIDDLE} AS ms FROM (
+              SELECT step_of(c.at) AS at, c.duration_ms AS ms FROM call c
+              WHERE c.at >= %(since)s AND (%(workload)s::text IS NULL OR c.workload = %(workload)s) AND {_ASKED}) c
+            GROUP BY GROUPING SETS ((at), ())""",
         {"since": since, **wanted},
-    )[0]
+    )
+    return {row["at"]: row["ms"] for row in rows if row["ms"] is not None}
+
+
+_NEWEST: LiteralString = "at >= w.at AND at < w.at + %(window)s"
+_OF_ALL: LiteralString = f"WHERE {_NEWEST} ORDER BY at DESC"
+_OF_ONE: LiteralString = f"WHERE workload = ANY(ARRAY[%(workload)s]) AND {_NEWEST} ORDER BY workload, at DESC"
+"""In an order that only the index by workload has, see `route_store`."""
+
+
+def sampled_times(
+    conn: Connection[Any], since: datetime, until: datetime, wanted: Row, answered: dict[datetime, int]
+) -> dict[datetime | None, list[float]]:
+    """As `times`, of the newest calls of each two seconds. `answered`: step -> how many answers it has, by which the
+    samples of the steps weigh in all of the time."""
+    rows = _rows(
+        conn,
+        f"""WITH sampled AS MATERIALIZED (
+              SELECT step_of(c.at) AS at, c.duration_ms AS ms
+              FROM generate_series(%(since)s, %(until)s - %(window)s, %(window)s) w(at), LATERAL (
+                SELECT at, status, deployment, duration_ms FROM call
+                {_OF_ALL if wanted["workload"] is None else _OF_ONE} LIMIT %(most)s) c
+              WHERE {_ASKED}),
+            by_step AS (SELECT at, count(*) AS n, {_MIDDLE} AS ms FROM sampled GROUP BY 1),
+            weighed AS (
+              SELECT s.ms, sum(o.ok / b.n::float) OVER (ORDER BY s.ms) AS upto, sum(o.ok / b.n::float) OVER () AS whole
+              FROM sampled s JOIN by_step b USING (at)
+              JOIN unnest(%(steps)s::timestamptz[], %(ok)s::float[]) o(at, ok) USING (at))
+            SELECT at, ms FROM by_step
+            UNION ALL SELECT NULL, ARRAY[min(ms) FILTER (WHERE upto >= 0.5 * whole),
+              min(ms) FILTER (WHERE upto >= 0.95 * whole)] FROM weighed HAVING count(*) > 0""",
+        {
+            "since": since, "until": until, "window": _WINDOW, "most": _CALLS_A_WINDOW,
+            "steps": list(answered), "ok": list(answered.values()), **wanted,
+        },
+    )  # fmt: skip
+    return {row["at"]: row["ms"] for row in rows}
 
 
 def deployments(conn: Connection[Any], since: datetime) -> list[Row]:
-    """Attempts at each deployment since then. Ids of calls are ordered by time, so only new rows are read."""
-    first = f"{int(since.timestamp() * 1000):012x}"
+    """(deployment, attempts, ok, failed, last_ok) of settled attempts since then, from the beginning of its step."""
     return _rows(
         conn,
-        """SELECT deployment, count(*) AS attempts, count(*) FILTER (WHERE outcome = 'ok') AS ok,
-             count(*) FILTER (WHERE outcome IN ('failed', 'not_billed')) AS failed,
-             percentile_cont(0.95) WITHIN GROUP (ORDER BY first_byte_ms) FILTER (WHERE outcome = 'ok')
-               AS first_byte_p95_ms,
-             max(at) FILTER (WHERE outcome = 'ok') AS last_ok
-           FROM attempt WHERE call_id >= %(first)s::uuid GROUP BY 1 ORDER BY 1""",
-        {"first": f"{first[:8]}-{first[8:]}-0000-0000-000000000000"},
+        f"""SELECT deployment, sum(attempts)::bigint AS attempts, sum(ok)::bigint AS ok, sum(failed)::bigint AS failed,
+              max(last_ok) AS last_ok FROM {_ATTEMPTS} a GROUP BY 1 ORDER BY 1""",
+        {"since": since},
+    )
+
+
+def first_bytes(conn: Connection[Any], since: datetime, until: datetime, *, sampled: bool) -> dict[str, float]:
+    """Deployment -> 95th percentile (ms) of the first byte of its answers; of a sample, the newest attempts of each ten
+    seconds. Ids of calls are ordered by time, so only new rows are read."""
+    ends = [since + STEP * place for place in range(int((until - since) / STEP) + 1)] if sampled else [since]
+    rows = _rows(
+        conn,
+        """SELECT a.deployment, percentile_cont(0.95) WITHIN GROUP (ORDER BY a.first_byte_ms) AS ms
+           FROM unnest(%(first)s::uuid[], %(last)s::uuid[]) w(first, last), LATERAL (
+             SELECT deployment, outcome, first_byte_ms FROM attempt WHERE call_id >= w.first AND call_id < w.last
+             ORDER BY call_id DESC LIMIT %(most)s) a
+           WHERE a.outcome = 'ok' AND a.first_byte_ms IS NOT NULL GROUP BY 1""",
+        {
+            "first": [_first_id(at) for at in ends], "most": _ATTEMPTS_A_STEP if sampled else MANY,
+            "last": [_first_id(at + STEP) if sampled else UUID(int=(1 << 128) - 1) for at in ends],
+        },
+    )  # fmt: skip
+    return {row["deployment"]: row["ms"] for row in rows}
+
+
+def _first_id(at: datetime) -> UUID:
+    """No call that began then has a lower id."""
+    return UUID(int=int(at.timestamp() * 1000) << 80)
+
+
+def calls_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
+    """(workload, calls, every): calls that were not refused, of whole steps from `since` to `until`, and of all that
+    have come since then."""
+    return _rows(
+        conn,
+        f"""SELECT workload, coalesce(sum(calls) FILTER (WHERE step < %(until)s), 0)::bigint AS calls,
+              sum(calls)::bigint AS every FROM {_CALLS} s WHERE status <> 'refused' GROUP BY 1""",
+        {"since": since, "until": until},
+    )
+
+
+def newest_calls(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
+    """How many calls that were not refused, from `since` to before `until`, by workload."""
+    return _rows(
+        conn,
+        """SELECT workload, count(*) AS calls FROM call
+           WHERE at >= %(since)s AND at < %(until)s AND status <> 'refused' GROUP BY 1""",
+        {"since": since, "until": until},
+    )
+
+
+def failing_sites(conn: Connection[Any], since: datetime) -> list[str]:
+    """Sites whose newest attempt since then failed."""
+    rows = _rows(
+        conn,
+        f"""SELECT site FROM {_ATTEMPTS} a GROUP BY 1
+            HAVING max(last_failed) >= %(since)s AND max(last_failed) > coalesce(max(last_ok), '-infinity')""",
+        {"since": since},
+    )
+    return [row["site"] for row in rows]
+
+
+def answering_sites(conn: Connection[Any], workloads: Sequence[str], since: datetime) -> list[Row]:
+    """(workload, site) of the newest attempt of each since then that answered."""
+    return _rows(
+        conn,
+        f"""SELECT DISTINCT ON (workload) workload, site FROM {_ATTEMPTS} a
+            WHERE last_ok >= %(since)s AND workload = ANY(%(workloads)s) ORDER BY workload, last_ok DESC""",
+        {"workloads": list(workloads), "since": since},
     )
 
 
