@@ -209,6 +209,7 @@ def ingest(url: str, stop: threading.Event, counted: list[int], most_per_s: floa
             stop.wait(max(0.0, sum(counted) / most_per_s - (time.monotonic() - began)))
             if time.monotonic() - folded > 1:
                 rollup_store.fold(conn)
+                rollup_store.summarize(conn)
                 folded = time.monotonic()
 
 

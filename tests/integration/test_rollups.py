@@ -397,6 +397,20 @@ def test_two_that_fold_at_once_do_it_once(conn: Conn, database: Database) -> Non
     assert summed(conn, None, None) == raw(conn, None, None)
 
 
+def test_what_is_filled_is_summarized_unless_a_vacuum_has_it(conn: Conn, database: Database) -> None:
+    made = [Fact(0, "support", "ok", 7, 0, 3, False) for _ in range(700)]
+    write(conn, made, "copied")
+    with connect(database.urls["control"], autocommit=True) as control:
+        with conn.transaction():
+            conn.execute("LOCK TABLE call IN SHARE UPDATE EXCLUSIVE MODE")
+            assert rollup_store.summarize(control) == 0
+        rollup_store.summarize(control)
+        assert rollup_store.summarize(control) == 0
+    row = conn.execute("SELECT brin_summarize_new_values('call_shipped')").fetchone()
+    pages = conn.execute("SELECT pg_relation_size('call') / 8192").fetchone()
+    assert row == (0,) and pages is not None and pages[0] >= 32, "there are ranges of 16 pages"
+
+
 def test_percentiles_of_many_calls_are_within_two_percent(conn: Conn) -> None:
     made = [Fact(0, "support", "ok", 1, 0, 0, False) for _ in range(100)]
     calls, _, _ = rows(made)

@@ -22,7 +22,10 @@ FORGET_SECONDS = 300.0
 def fold(services: Services) -> int:
     """Fold what arrived since, in a transaction of its own; with several control processes one of them does it."""
     with services.transaction() as conn:
-        return rollup_store.fold(conn)
+        folded = rollup_store.fold(conn)
+    with services.transaction() as conn:
+        rollup_store.summarize(conn)
+    return folded
 
 
 def take_reviews(services: Services) -> int:

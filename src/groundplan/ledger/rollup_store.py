@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
-from psycopg import Connection
+from psycopg import Connection, errors
 from psycopg.rows import dict_row
 
 Row = dict[str, Any]
@@ -67,6 +67,19 @@ def fold(conn: Connection[Any]) -> int:
     row = conn.execute(
         "SELECT fold_rollups() + fold_outcomes() + fold_content() + fold_places() + fold_steps()"
     ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def summarize(conn: Connection[Any]) -> int:
+    """Put pages that have been filled since into the summaries by which facts of a time are found; how many ranges of
+    pages. Nothing is done while a vacuum, which does the same, has one of the tables."""
+    try:
+        with conn.transaction():
+            conn.execute("SET LOCAL lock_timeout = '20ms'")
+            row = conn.execute("SELECT summarize_newest()").fetchone()
+    except errors.LockNotAvailable:
+        return 0
     assert row is not None
     return int(row[0])
 
