@@ -1,5 +1,6 @@
-"""Every figure that the pages of Cost show, asked as the console asks: through the routes of the control API, on a real
-blueprint. Measures nothing; `cost_queries` does.
+"""Every figure that the pages of Cost show, and what Overview, Workloads, Calls, Operations and Placement tell from the
+ledger, asked as the console asks: through the routes of the control API, on a real blueprint. Measures nothing;
+`cost_queries` does.
 
 What a page asks is listed in `tests/unit/test_cost_figures.py`, which fails where a page asks more than is here.
 """
@@ -13,9 +14,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
-from groundplan.api import anomalies, readiness, served
+from groundplan.api import anomalies, placement_serving, placing, readiness, served
 from groundplan.api.caller import Caller
 from groundplan.api.context import Services
 from groundplan.api.genesis import take_up_keys
@@ -23,12 +25,14 @@ from groundplan.api.release import Releases
 from groundplan.api.routes import (
     costs,
     experiments,
+    inbox,
     ledger,
     limits,
     opportunities,
     replays,
     routing,
     tickets,
+    traffic,
     workloads,
 )
 from groundplan.core.audit.entry import OPERATOR
@@ -37,6 +41,7 @@ from groundplan.core.home import Home
 from groundplan.ledger import opportunity_store
 from groundplan.maturity import service as maturity
 from groundplan.release.model import Current
+from groundplan.release.observed import observed
 from groundplan.testing.database import Database
 
 WORKLOADS, DEPLOYMENTS, SITES, TEAMS = 12, 5, 3, 4
@@ -135,8 +140,8 @@ def company(database: Database, folder: Path) -> Iterator[Company]:
 
 def figures(made: Company) -> dict[str, Figure]:
     """Name -> one question of a page. Months are this one up to today, other times 30 days, as the pages have them."""
-    return {**_month(made.services), **_book(made.services), **_one_workload(made.services), **_ahead(made.services),
-            **_chosen(made.services)}  # fmt: skip
+    return {**_month(made.services), **_live(made.services), **_book(made.services), **_one_workload(made.services),
+            **_ahead(made.services), **_chosen(made.services)}  # fmt: skip
 
 
 def background(made: Company) -> dict[str, Figure]:
@@ -166,6 +171,32 @@ def _month(services: Services) -> dict[str, Figure]:
     }
 
 
+def _live(services: Services) -> dict[str, Figure]:
+    def asked(look: Callable[[Connection[Any], datetime], object]) -> Figure:
+        def ask() -> object:
+            with services.transaction() as conn:
+                return look(conn, services.clock.now())
+
+        return ask
+
+    return {
+        "/api/overview": lambda: workloads.ground_plan(services, READER),
+        "/api/workloads/NAME": lambda: workloads.one_workload("workload-3", services, READER),
+        "/api/traffic": lambda: traffic.live_traffic(services, READER, minutes=15),
+        "/api/traffic?workload": lambda: traffic.live_traffic(services, READER, minutes=15, workload="workload-3"),
+        "/api/inbox": lambda: inbox.inbox(services, _operator()),
+        "days of every workload, for the charts of plans": asked(
+            lambda conn, now: placing.charts(conn, served.current_blueprint(conn), now)
+        ),
+        "times of every deployment, for plans": asked(
+            lambda conn, now: observed(conn, served.workspace_at(conn, 1), now, planned=True)
+        ),
+        "days of every deployment, for plans": asked(
+            lambda conn, now: placement_serving.calibrated(conn, now, placing.company(conn, services))
+        ),
+    }
+
+
 def _book(services: Services) -> dict[str, Figure]:
     by = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "feature",
           "prompt", "source", "person", "tag", "basis")  # fmt: skip
@@ -176,6 +207,9 @@ def _book(services: Services) -> dict[str, Figure]:
     return {
         **{f"/api/cost/book?by={name}": book(name) for name in by},
         "/api/cost/book?first": lambda: costs.book(services, READER, first=_today() - _DAYS, by="term", lines=True),
+        "/api/cost/book?first&by=person": lambda: costs.book(
+            services, READER, first=_today() - _DAYS, last=_today() - _DAYS / 30, by="person", lines=True
+        ),
         "/api/cost/sources": lambda: costs.sources(services, READER),
         "/api/cost/people": lambda: costs.people(services, READER, limit=50),
         "/api/cost/statements": lambda: costs.all_statements(services, READER, month=_month_before()),

@@ -1,4 +1,5 @@
-"""The benchmark of cost asks whatever the pages of Cost ask: a page that asks for more is measured, or this fails."""
+"""The benchmark of cost asks whatever the pages of Cost ask, and what other pages tell from the ledger: a page of Cost
+that asks for more is measured, or this fails."""
 
 from __future__ import annotations
 
@@ -35,6 +36,11 @@ def test_every_question_of_a_page_is_measured() -> None:
     measured = {name.partition("?")[0] for name in cost_figures.figures(NOBODY)}
     asked = asked_by_pages() - BY_ID - FILES
     assert len(asked) > 12 and asked <= measured
+
+
+def test_what_other_pages_tell_from_the_ledger_is_measured() -> None:
+    measured = {name.partition("?")[0] for name in cost_figures.figures(NOBODY)}
+    assert {"/api/overview", "/api/workloads", "/api/workloads/NAME", "/api/traffic", "/api/calls"} <= measured
 
 
 def test_the_dimensions_of_the_book_are_measured() -> None:
