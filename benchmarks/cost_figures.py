@@ -44,11 +44,15 @@ from groundplan.release.model import Current
 from groundplan.release.observed import observed
 from groundplan.testing.database import Database
 
-WORKLOADS, DEPLOYMENTS, SITES, TEAMS = 12, 5, 3, 4
+WORKLOADS, DEPLOYMENTS, SITES, TEAMS, PEOPLE = 12, 5, 3, 4, 5000
 READER: Any = None
 """Who asks: the routes let everybody in who may read, and look at nobody."""
 Figure = Callable[[], object]
 _DAYS = timedelta(days=30)
+_PEOPLE = """INSERT INTO person (id, email, name)
+  SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(g), 12, '0'))::uuid, g || '@acme.example', 'Person ' || g
+  FROM generate_series(0, %(people)s - 1) g"""
+"""Whose calls `cost_queries` makes up."""
 _COMPANY = """\
 kind: company
 name: acme
@@ -135,6 +139,7 @@ def company(database: Database, folder: Path) -> Iterator[Company]:
         services = Services(home, database.settings(folder / "home"), None, False, releases, pool, clock)
         with services.transaction() as conn:
             releases.genesis(conn, {"acme.yaml": workspace()})
+            conn.execute(_PEOPLE, {"people": PEOPLE})
         yield Company(services)
 
 

@@ -14,6 +14,7 @@ The folder needs about 2 KB a call.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -106,6 +107,7 @@ def main() -> int:
     parser.add_argument("--wait", action="store_true", help="read a line of input before figures are asked")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
+    gc.freeze()  # as the control process does with what it begins with
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder, cluster(Path(folder) / "pg") as server:
         with server.database() as database, cost_figures.company(database, Path(folder)) as made:
             value = measure(database.urls["owner"], asked.calls, made, asked.rounds, wait=asked.wait)
