@@ -114,7 +114,7 @@ def rows(made: list[Fact]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]
 
 
 def _attempt(id: Any, at: datetime, fact: Fact, state: str, cost: Decimal, parts: Any) -> tuple[Any, ...]:
-    outcome = "ok" if state == "settled" else "open"
+    outcome = "open" if state == "open" else "failed" if fact.status == "failed" else "ok"
     return (
         id, 0, at, "own", "rack", "acme/m", state, outcome, 200, cost, cost, {"input": 3}, False, [], 1.0,
         EPOCHS[fact.epoch], 0.0, None, None, fact.workload, 1, False, parts, fact.purpose, fact.tier,
@@ -273,18 +273,19 @@ def check_keys_and_hours(conn: Conn) -> None:
 
 def check_steps(conn: Conn) -> None:
     """What calls and attempts the last two hours had, by steps of ten seconds."""
-    calls = """SELECT step_of(at), workload, deployment, status, count(*), sum(cost_usd) FROM call
-               GROUP BY 1, 2, 3, 4"""
-    attempts = """SELECT step_of(at), workload, deployment, site, count(*), count(*) FILTER (WHERE outcome = 'ok')
+    calls = "SELECT step_of(at), workload, deployment, status, count(*), sum(cost_usd) FROM call GROUP BY 1, 2, 3, 4"
+    attempts = """SELECT step_of(at), workload, deployment, site, count(*), count(*) FILTER (WHERE outcome = 'ok'),
+                    count(*) FILTER (WHERE outcome = 'failed'), max(at) FILTER (WHERE outcome = 'ok'),
+                    max(at) FILTER (WHERE outcome = 'failed')
                   FROM attempt WHERE state <> 'open' GROUP BY 1, 2, 3, 4"""
-    for table, query, names in (
-        ("call", calls, "status, calls, cost_usd"),
-        ("attempt", attempts, "site, attempts, ok"),
-    ):
+    kept = {
+        "call": "deployment, status, sum(calls), sum(cost_usd)",
+        "attempt": "deployment, site, sum(attempts), sum(ok), sum(failed), max(last_ok), max(last_failed)",
+    }
+    for table, query in (("call", calls), ("attempt", attempts)):
         facts = conn.execute(query.encode()).fetchall()
-        fourth, first, second = names.split(", ")
         found = conn.execute(
-            f"""SELECT step, workload, deployment, {fourth}, sum({first})::bigint, sum({second}) FROM (
+            f"""SELECT step, workload, {kept[table]} FROM (
                   SELECT * FROM {table}_step UNION ALL SELECT * FROM {table}_step_delta) s
                 GROUP BY 1, 2, 3, 4""".encode()
         ).fetchall()
