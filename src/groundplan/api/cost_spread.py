@@ -33,32 +33,38 @@ def sums(conn: Connection[Any], lines: list[Line], days: Days, by: str) -> list[
 
 def _weights(conn: Connection[Any], days: Days, by: str) -> Weights:
     """What the calls of a workload cost; of one whose calls cost nothing, such as those of own hardware, how many."""
-    costs: dict[str, dict[str, int]] = {}
-    calls: dict[str, dict[str, int]] = {}
-    for workload, key, cost, count in _rows(conn, days, by):
-        for found, value in ((costs, from_decimal(cost)), (calls, int(count or 0))):
-            mine = found.setdefault(workload, {})
-            mine[key] = mine.get(key, 0) + value
-    return {workload: mine if any(mine.values()) else calls[workload] for workload, mine in costs.items()}
+    rows = _rows(conn, days, by)
+    costs = _summed((workload, key, from_decimal(cost)) for workload, key, cost, _ in rows)
+    free = {workload for workload, mine in costs.items() if not any(mine.values())}
+    return costs | _summed((workload, key, int(count or 0)) for workload, key, _, count in rows if workload in free)
+
+
+def _summed(rows: Iterable[tuple[str, str, int]]) -> dict[str, dict[str, int]]:
+    """Of (workload, key, value)."""
+    found: dict[str, dict[str, int]] = {}
+    for workload, key, value in rows:
+        mine = found.setdefault(workload, {})
+        mine[key] = mine.get(key, 0) + value
+    return found
 
 
 def _there(conn: Connection[Any], days: Days, by: str, places: set[str]) -> dict[str, Weights]:
     """Of these deployments and sites: tokens of the calls that were answered there, calls where they had none."""
     if not (asked := places - {COMPANY}) or by in ("site", "tag"):
         return {}
-    tokens: dict[str, dict[str, dict[str, int]]] = {}
-    calls: dict[str, dict[str, dict[str, int]]] = {}
+    at: dict[str, list[tuple[str, str, Any, Any]]] = {place: [] for place in asked}
     for workload, key, deployment, site, count, called in _placed(conn, days, by, asked):
         for place in (f"deployment/{deployment}", f"site/{site}"):
-            if place not in asked:
-                continue
-            for found, value in ((tokens, count), (calls, called)):
-                mine = found.setdefault(place, {}).setdefault(workload, {})
-                mine[key] = mine.get(key, 0) + int(value or 0)
-    return {
-        place: {name: mine if any(mine.values()) else calls[place][name] for name, mine in weights.items()}
-        for place, weights in tokens.items()
-    }
+            if place in asked:
+                at[place].append((workload, key, count, called))
+    found: dict[str, Weights] = {}
+    for place, rows in at.items():
+        tokens = _summed((workload, key, int(count or 0)) for workload, key, count, _ in rows)
+        none = {workload for workload, mine in tokens.items() if not any(mine.values())}
+        calls = _summed((workload, key, int(count or 0)) for workload, key, _, count in rows if workload in none)
+        if tokens:
+            found[place] = tokens | calls
+    return found
 
 
 def _placed(
