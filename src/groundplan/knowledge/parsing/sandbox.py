@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import os
 import selectors
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
 from groundplan.knowledge.parsing import recognise
+from groundplan.knowledge.parsing.child import Child
 from groundplan.knowledge.parsing.confine import MEMORY_BYTES
 from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused
 from groundplan.knowledge.parsing.prepare import HEAVY, SCANNED
@@ -44,7 +42,7 @@ class Sandbox:
     def __init__(self, seconds: float = SECONDS, memory_bytes: int = MEMORY_BYTES, jobs: int = _JOBS) -> None:
         """`jobs`: after so many documents the child is replaced."""
         self._seconds, self._memory, self._jobs = seconds, memory_bytes, jobs
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._decoder = msgspec.msgpack.Decoder(Outcome)
         self._unread = bytearray()
         self._unsent = bytearray()
@@ -68,12 +66,7 @@ class Sandbox:
         self._flying = 0
         if child is None:
             return
-        child.kill()
-        child.wait()
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+        child.close()
         self._unread.clear()
         self._unsent.clear()
 
@@ -113,17 +106,9 @@ class Sandbox:
         again = self._second.parse(msgspec.structs.replace(job, recognise=True))
         return outcome if isinstance(again, Refused) and isinstance(outcome, Parsed) else again
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> Child:
         if self._child is None:
-            self._child = subprocess.Popen(
-                [sys.executable, "-I", "-m", "groundplan.knowledge.parsing.worker", str(self._memory)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/",
-                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
-            assert self._child.stdin is not None
-            assert self._child.stdout is not None
-            os.set_blocking(self._child.stdin.fileno(), False)
-            os.set_blocking(self._child.stdout.fileno(), False)
+            self._child = Child("groundplan.knowledge.parsing.worker", str(self._memory), blocking=False)
         return self._child
 
     def _send(self, job: Job) -> None:
@@ -168,26 +153,24 @@ class Sandbox:
     def _frame(self, deadline: float) -> bytes | bool:
         """The next answer; True where the time is over, False where the child ended."""
         child = self._start()
-        assert child.stdin is not None
-        assert child.stdout is not None
         with selectors.DefaultSelector() as selector:
-            selector.register(child.stdout, selectors.EVENT_READ)
+            selector.register(child.output, selectors.EVENT_READ)
             if self._unsent:
-                selector.register(child.stdin, selectors.EVENT_WRITE)
+                selector.register(child.input, selectors.EVENT_WRITE)
             while (found := self._whole()) is None:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return True
                 for key, _ in selector.select(min(left, 1.0)):
-                    if key.fileobj is child.stdout:
-                        data = child.stdout.read()
+                    if key.fileobj is child.output:
+                        data = child.output.read()
                         if not data:
                             return False
                         self._unread += data
                     elif not self._write(child):
                         return False
                     elif not self._unsent:
-                        selector.unregister(child.stdin)
+                        selector.unregister(child.input)
             return found
 
     def _whole(self) -> bytes | None:
@@ -200,10 +183,9 @@ class Sandbox:
         del self._unread[: LENGTH.size + length]
         return body
 
-    def _write(self, child: subprocess.Popen[bytes]) -> bool:
-        assert child.stdin is not None
+    def _write(self, child: Child) -> bool:
         try:
-            sent = os.write(child.stdin.fileno(), self._unsent[: 1 << 20])
+            sent = os.write(child.input.fileno(), self._unsent[: 1 << 20])
         except BlockingIOError:
             return True
         except OSError:

@@ -6,15 +6,13 @@ thread uses it at a time.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 
 import msgspec
 
+from groundplan.knowledge.parsing.child import Child
 from groundplan.knowledge.quality.forms_worker import LENGTH, Wanted
 
 SECONDS = 5.0
@@ -28,7 +26,7 @@ class Forms:
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self._seconds = seconds
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._failed: Counter[str] = Counter()
         self._decoder = msgspec.msgpack.Decoder(list[int])
 
@@ -48,22 +46,15 @@ class Forms:
     def close(self) -> None:
         """End the child."""
         child, self._child = self._child, None
-        if child is None:
-            return
-        child.kill()
-        child.wait()
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+        if child is not None:
+            child.close()
 
     def _ask(self, body: bytes) -> list[int] | None:
         child = self._child
         if child is None:
-            child = self._child = _started()
+            child = self._child = Child("groundplan.knowledge.quality.forms_worker")
             if _read(child) is None:
                 return None
-        assert child.stdin is not None
         late = threading.Event()
 
         def end() -> None:
@@ -74,8 +65,8 @@ class Forms:
         over.daemon = True
         over.start()
         try:
-            child.stdin.write(LENGTH.pack(len(body)) + body)
-            child.stdin.flush()
+            child.input.write(LENGTH.pack(len(body)) + body)
+            child.input.flush()
             told = _read(child)
         except OSError:
             return None
@@ -85,20 +76,11 @@ class Forms:
         return self._decoder.decode(told) if told and not late.is_set() else None
 
 
-def _read(child: subprocess.Popen[bytes]) -> bytes | None:
+def _read(child: Child) -> bytes | None:
     """The body of the child's next frame; None where it has ended."""
-    assert child.stdout is not None
-    head = child.stdout.read(LENGTH.size)
+    head = child.output.read(LENGTH.size)
     if len(head) < LENGTH.size:
         return None
     (size,) = LENGTH.unpack(head)
-    body = child.stdout.read(size)
+    body = child.output.read(size)
     return body if len(body) == size else None
-
-
-def _started() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-I", "-m", "groundplan.knowledge.quality.forms_worker"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/",
-        env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
-    )  # fmt: skip
