@@ -17,7 +17,7 @@ from groundplan.gateway.call.exchange import Passage
 from groundplan.gateway.call.ground import _block
 from groundplan.gateway.call.grounded import Grounded, notes
 from groundplan.knowledge.citations.marks import sentences, statements
-from groundplan.knowledge.citations.support import decide, look, places_of
+from groundplan.knowledge.citations.support import content, decide, look, places_of
 from groundplan.knowledge.retrieval.wire import Conflict, Newer
 
 LEAVE = (
@@ -234,3 +234,37 @@ def test_the_head_of_a_table_speaks_for_its_rows_and_reaches_the_model() -> None
     given = msgspec.structs.replace(passage(row), head=head)
     assert _block(1, given).endswith(f"\n{head}\n{row}\n")
     assert _block(1, passage(row)).endswith(f")\n{row}\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "cited"),
+    [
+        ("年休は25日です[1]。残業は45時間です[2]。", [("年休は25日です。", (1,)), ("残業は45時間です。", (2,))]),
+        ("年休は25日です。[1]残業は別です。部長に。[2]", [("年休は25日です。", (1,)), ("部長に。", (2,))]),
+        ("क्या छुट्टी है। हाँ, 25 दिन। [1]", [("हाँ, 25 दिन।", (1,))]),
+    ],
+)  # fmt: skip
+def test_sentences_end_in_every_script(answer: str, cited: list[tuple[str, tuple[int, ...]]]) -> None:
+    assert [(one.text, one.passages) for one in statements(answer)] == cited
+
+
+@pytest.mark.parametrize(
+    ("statement", "passage", "decided"),
+    [
+        ("年次有給休暇は25日です。", "年次有給休暇は25日です。病気休暇は別に定めます。", True),
+        ("年次有給休暇は３０日です", "年次有給休暇は25日です。", False),
+        ("正社員の年次有給休暇は毎年30日", "正社員には年次有給休暇を毎年25日与える。", False),
+        ("带薪年假可以结转到下一年", "带薪年假不可以结转到下一年。", False),
+        ("연차 휴가는 30일입니다", "연차 휴가는 25일입니다.", False),
+        ("วันลาพักร้อนมี 30 วันต่อปี", "วันลาพักร้อนมี 25 วันต่อปี", False),
+        ("出張費は後払いです", "年次有給休暇は25日です。", None),
+        ("年次有給休暇は毎年25日与えられる", "正社員の年次有給休暇は毎年25日与えられるものとする。", True),
+    ],
+)
+def test_words_decide_in_scripts_without_spaces(statement: str, passage: str, decided: bool | None) -> None:
+    assert look(statement, passage).decided is decided
+
+
+def test_what_a_text_is_about_is_told_in_every_script() -> None:
+    assert content("What is the 年休 of 2026?") == ["年休"]
+    assert content("育児休業は何日?") == ["育児", "児休", "休業", "業は", "は何", "何日"]

@@ -240,3 +240,12 @@ def test_a_grant_on_another_source_lets_nobody_read_and_is_told(readers: list[st
         declared={"named": readers}, decided={}, source_owner="ana@acme.example",
     )  # fmt: skip
     assert {one.kind for one in of_document(look, date(2026, 11, 25), {"hr", "ana@acme.example"})} == kinds
+
+
+def test_versions_and_conflicts_are_found_in_scripts_without_spaces() -> None:
+    assert stem("就業規則2021年版") == stem("就業規則2026年版") != stem("旅費規程2021年版")
+    assert stem("travel_policy_v2") == stem("travel_policy") and stem("Renewal 2020s") == "renewal 2020s"
+    found = conflicts("年次有給休暇は25日です。会議は月曜日です。", "昇給は4月です。年次有給休暇は３０日です。")
+    assert [(one.one, one.other) for one in found] == [("年次有給休暇は25日です。", "年次有給休暇は３０日です。")]
+    assert conflicts("年次有給休暇は25日です。", "年次有給休暇は２５日です。") == []
+    assert conflicts("年次有給休暇は25日です。", "従業員の残業は月に45時間までです。") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import unicodedata
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +43,23 @@ def test_parts_in_another_order_are_a_copy_too() -> None:
     pairs, others = shingles(one), shingles(other)
     assert alike(one, other, len(pairs & others) / len(pairs | others)) >= 0.75
     assert len(near([sketch(one), sketch(other)], lambda places: {at: [text, moved][at] for at in places})) == 1
+
+
+_RULE = """従業員が年次有給休暇を取得しようとするときは、原則として三日前までに所属長へ申し出なければならない。
+ただし、やむを得ない事情がある場合には、事後に速やかに届け出ることでこれに代えることができる。会社は、事業の正常な運営を妨げる
+場合に限り、休暇の時季を変更することがある。休暇は半日単位で取得することができ、翌年度に限り繰り越すことができる。
+休暇の期間中に病気となったときは、医師の診断書を添えて申し出ることにより、病気休暇に振り替えることができるものとする。"""
+
+
+def test_edits_are_found_in_scripts_without_spaces() -> None:
+    dice = random.Random(5)
+    plain = [letter for letter in _RULE if letter != "\n"]
+    changed = [dice.choice("課長部員時間規則") if dice.random() < 0.12 else letter for letter in plain]
+    other = dice.sample(plain, len(plain))
+    texts = [_RULE, "".join(changed), "".join(other), unicodedata.normalize("NFD", _RULE)]
+    found = near([sketch(words_of(text)) for text in texts], lambda places: {at: texts[at] for at in places})
+    assert {(pair.one, pair.other) for pair in found} == {(0, 1), (0, 3), (1, 3)}
+    assert words_of(texts[0]) == words_of(texts[3]), "however it is encoded"
 
 
 def test_exact_copies_are_grouped_and_empty_documents_are_not() -> None:

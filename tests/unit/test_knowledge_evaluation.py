@@ -263,6 +263,9 @@ def test_a_draft_is_no_question_until_somebody_accepts_it(tmp_path: Path) -> Non
         ("Leave is 25 days.", None),
         ("Why?", None),
         ("x" * 400 + "?", None),
+        ("年休は何日ですか？", "年休は何日ですか？"),
+        ("何？", None),
+        ("كم يوم إجازة لدي؟", "كم يوم إجازة لدي؟"),
     ],
 )
 def test_only_a_question_is_taken_of_an_answer(answer: str, question: str | None) -> None:

@@ -167,6 +167,24 @@ def test_who_quotes_means_that_passage() -> None:
     assert verbatim([], text) == 0
 
 
+def test_who_quotes_without_spaces_means_that_passage() -> None:
+    said = "フィルターを開ける前にポンプを止めてください。"
+    text = plain(said)
+
+    def part(question: str) -> float:
+        words = plain(question).split()
+        found = verbatim(words, text)
+        assert may_quote(words, said) or found == 0
+        return found
+
+    assert part("フィルターを開ける前にポンプを止めて") == 1
+    assert part("ポンプを止めて") == 1, "all of a short question"
+    assert part("ポンプを") == 0, "four characters are a chance"
+    assert part("ポンプを止めるのはフィルターを開ける前ですか") == 0, "eleven characters in a row are a chance"
+    assert part("なぜフィルターを開ける前にポンプを止めるのか") == pytest.approx(17 / 22)
+    assert part("\uff8c\uff68\uff99\uff80\uff70を開ける前に") == 1, "half as wide"
+
+
 @given(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=12), st.integers(0, 5), st.integers(1, 8))
 def test_a_run_is_found_wherever_it_stands(words: list[str], before: int, size: int) -> None:
     found = verbatim(words, plain(" ".join(["x"] * before + words[:size])), 1)

@@ -1,12 +1,14 @@
 """Scripts that set no spaces between words: which characters those are, and what stands for their words. Pure.
 
-It knows no dictionary: pairs of characters that follow each other find what has the same words, and little else.
+It knows no dictionary: pairs of characters that follow each other find what has the same words, and little else. Where
+the order of words is compared, each character is one.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -32,8 +34,8 @@ def plain(text: str) -> str:
     return unicodedata.normalize("NFC", _WIDTH.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text))
 
 
-def pairs(run: str) -> list[str]:
-    """The characters of a run in overlapping pairs, a lone one as it is; marks stay with their letters."""
+def characters(run: str) -> list[str]:
+    """The characters of a run; marks stay with their letters."""
     letters: list[str] = list(run)
     if not run.isalnum():
         letters = []
@@ -42,4 +44,45 @@ def pairs(run: str) -> list[str]:
                 letters.append(one)
             else:
                 letters[-1] += one
+    return letters
+
+
+def pairs(run: str) -> list[str]:
+    """The characters of a run in overlapping pairs, a lone one as it is."""
+    letters = characters(run)
     return [first + second for first, second in pairwise(letters)] or letters
+
+
+def parts(text: str) -> Iterator[tuple[str, bool]]:
+    """A text in order, and of each part whether its script has no spaces between words."""
+    if text.isascii():
+        yield text, False
+        return
+    text, end = plain(text), 0
+    for run in RUN.finditer(text):
+        if run.start() > end:
+            yield text[end : run.start()], False
+        yield run[0], True
+        end = run.end()
+    if end < len(text):
+        yield text[end:], False
+
+
+def apart(text: str) -> tuple[str, list[str]]:
+    """What is written with spaces, a blank in the place of each run, and the runs."""
+    if text.isascii():
+        return text, []
+    text = plain(text)
+    return RUN.sub(" ", text), RUN.findall(text)
+
+
+def spread(text: str) -> str:
+    """With a blank on both sides of each character of a run, so that each is a word."""
+    if text.isascii():
+        return text
+    return RUN.sub(lambda found: f" {' '.join(characters(found[0]))} ", plain(text))
+
+
+def unspaced(words: Sequence[str]) -> bool:
+    """Whether most of these words are characters of such scripts: then two or three of them say what a word does."""
+    return not all(map(str.isascii, words)) and 2 * sum(RUN.match(word) is not None for word in words) > len(words)

@@ -18,7 +18,9 @@ MOST = 64
 _MARK = re.compile(r"\[\s*(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\s*\]")
 _GONE = re.compile(rf"\s*{_MARK.pattern}")
 _MARKS = re.compile(rf"(?:{_MARK.pattern}[\s,;]*)+")
-_END = re.compile(rf"[.!?:;]+[\"')*_”’]*(?:\s*{_MARK.pattern})*(?=\s|$)|\n+")
+_END = re.compile(
+    rf"[.!?:;।؟۔]+[\"')*_”’]*(?:\s*{_MARK.pattern})*(?=\s|$)|[。！？｡]+[\"')*_”’」』）]*(?:\s*{_MARK.pattern})*|\n+"
+)
 _SHORT = re.compile(r"\b(?:e\.g|i\.e|etc|approx|no|nr|vs|dr|mr|mrs|ms|st|cf|incl|z\.b|bzw|ca)\.$", re.IGNORECASE)
 
 _INTRODUCES = re.compile(

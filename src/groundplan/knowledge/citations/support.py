@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
+from groundplan.knowledge import scripts
 from groundplan.knowledge.citations.marks import sentences
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?")
-_CLAUSE = re.compile(r"[,;:]|(?<=[.!?])\s|\b(?:and|but|unless|except)\b")
+_CLAUSE = re.compile(r"[,;:、，；：]|(?<=[.!?])\s|(?<=[。！？])|\b(?:and|but|unless|except)\b")
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)*")
 _COMMON: Final = frozenset(
     """
@@ -30,6 +31,8 @@ _NEGATIONS: Final = frozenset(
     ("not", "no", "never", "none", "nobody", "nothing", "without", "cannot", "neither", "nor", "refused", "rejected",
      "forbidden")
 )  # fmt: skip
+_DENIES: Final = re.compile("ない|なかった|ません|ずに|禁止|不|没|沒|未|勿|别|않|없|못|ไม่|ห้าม|မ.{1,8}ဘူး")
+"""Negations of scripts without spaces between words. A word that only has such a character has it in both texts."""
 _OPPOSITES: Final = tuple(
     (frozenset(one.split()), frozenset(other.split()))
     for one, other in (
@@ -95,7 +98,9 @@ class Words:
 
 
 def words_of(text: str) -> Words:
-    """Its content words without their endings, its numbers, its negations."""
+    """Its content words without their endings, its numbers, its negations. Of scripts without spaces, pairs of
+    characters are words."""
+    text, runs = scripts.apart(text)
     every = [word.lower().replace("’", "'") for word in _WORD.findall(text)]
     numbers = {_plain(number) for number in _NUMBER.findall(text)} | {
         _SAID_NUMBERS[w] for w in every if w in _SAID_NUMBERS
@@ -104,13 +109,21 @@ def words_of(text: str) -> Words:
         _root(word) for word in every if word not in _COMMON and not word[0].isdigit() and word not in _SAID_NUMBERS
     }
     negations = sum(word in _NEGATIONS or word.endswith("n't") for word in every)
+    negations += sum(len(_DENIES.findall(run)) for run in runs)
     content = frozenset(term for term in terms if term not in _NEGATIONS and not term.endswith("n't"))
+    content |= {pair for run in runs for pair in scripts.pairs(run)}
     return Words(content, frozenset(numbers), negations, frozenset(every))
 
 
 def content(text: str) -> list[str]:
-    """The words of a text that say what it is about, as they were written, in lower case."""
-    return [word for raw in _WORD.findall(text) if (word := raw.lower()) not in _COMMON and not word.isdigit()]
+    """The words of a text that say what it is about, as they were written, in lower case; of scripts without spaces,
+    pairs of characters."""
+    return [
+        word
+        for part, unspaced in scripts.parts(text)
+        for raw in (scripts.pairs(part) if unspaced else _WORD.findall(part))
+        if (word := raw.lower()) not in _COMMON and not word.isdigit()
+    ]
 
 
 def places_of(passage: str) -> list[Place]:
@@ -145,7 +158,7 @@ def look(statement: str, passage: str, head: str = "") -> Look:
 
 def _bare(text: str) -> str:
     """A sentence as it is compared word for word."""
-    return " ".join(text.split()).rstrip(".;:!? ")
+    return " ".join(scripts.plain(text).split()).rstrip(".;:!? 。")
 
 
 def decide(share: float, nearness: float, settings: Settings = SETTINGS) -> bool:

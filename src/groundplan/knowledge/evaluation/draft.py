@@ -14,11 +14,15 @@ from typing import Any, Final
 
 from groundplan.core.errors import Invalid
 from groundplan.core.home import write_atomically
+from groundplan.knowledge.scripts import RUN
 
 DRAFT: Final = "draft"
 LEAST_CHARS: Final = 120
 """Of a passage that a question is drafted from."""
 ACCEPTED: Final = "accepted"
+LEAST: Final = 8
+LEAST_UNSPACED: Final = 4
+"""Characters of a question, of scripts without spaces between words."""
 LONGEST: Final = 300
 """Characters of a question."""
 _ORDER = (
@@ -48,7 +52,8 @@ def question_of(answer: str) -> str | None:
     """The first line of an answer that is a question; None where there is none, or it is too long to be one."""
     for line in answer.splitlines():
         text = " ".join(_LEAD.sub("", line.strip()).strip('"”“ ').split())
-        if text.endswith("?") and 8 <= len(text) <= LONGEST:
+        least = LEAST_UNSPACED if RUN.search(text) else LEAST
+        if text.endswith(("?", "？", "؟")) and least <= len(text) <= LONGEST:
             return text
     return None
 

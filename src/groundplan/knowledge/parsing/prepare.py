@@ -22,8 +22,9 @@ from groundplan.knowledge.chunk import chunks, first_heading
 from groundplan.knowledge.parsing import office, page, paper, recognise, structured_pdf, text
 from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed, Piece, Table
 from groundplan.knowledge.parsing.text import Read
+from groundplan.knowledge.scripts import spread
 
-PROCESSING: Final = "7"
+PROCESSING: Final = "8"
 """Changes whenever the same bytes would come out differently; all documents are then done again."""
 PERMUTATIONS: Final = 126
 SCANNED: Final = "document_scanned"
@@ -81,7 +82,7 @@ def prepare(job: Job) -> Parsed:
     if not read.start:
         read = replace(read, text=text.clean(read.text))  # where readers took over what a file says unseen
     title = read.told.get("title") or read.title or (first_heading(read.text, read.start) if read.markdown else None)
-    words = _WORD.findall(read.text[read.start :].lower())
+    words = words_of(read.text[read.start :])
     return Parsed(
         key=job.key,
         media=suffix,
@@ -133,8 +134,8 @@ def shingles(words: list[str]) -> set[str]:
 
 
 def words_of(content: str) -> list[str]:
-    """The words of a text as they are sketched."""
-    return _WORD.findall(content.lower())
+    """The words of a text as they are sketched; each character of scripts without spaces is one."""
+    return _WORD.findall(spread(content).lower())
 
 
 def _cleaned(table: Table) -> Table:

@@ -12,15 +12,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from groundplan.knowledge.quality.model import Look
+from groundplan.knowledge.scripts import apart, pairs, spread
 
 _MARK = re.compile(
-    r"[\s(_\[-]*(?:\b(?:v|version|rev|revision|stand|edition)[. ]?\d+(?:\.\d+)*\b"
-    r"|\b(?:19|20)\d{2}(?:-\d{2}(?:-\d{2})?)?\b"
-    r"|\b(?:old|new|final|draft|copy|alt|neu)\b)[)\]]*",
+    r"[\s(_\[-]*(?<![^\W_])(?:(?:v|version|rev|revision|stand|edition)[. ]?\d+(?:\.\d+)*"
+    r"|(?:19|20)\d{2}(?:-\d{2}(?:-\d{2})?)?"
+    r"|(?:old|new|final|draft|copy|alt|neu))(?![^\W_])[)\]]*",
     re.IGNORECASE,
 )
+"""Of a text whose runs without spaces are `spread`; in names of files an underscore stands for a space."""
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)*")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 _COMMON = frozenset(
     ("a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "in", "is", "it", "of", "on", "or", "the", "to",
      "with", "per", "this", "that", "not", "may", "can", "will")
@@ -40,7 +42,7 @@ class Versions:
 
 def stem(title: str) -> str:
     """A title without what tells versions apart, in lower case."""
-    return " ".join(_MARK.sub(" ", title).lower().split())
+    return " ".join(_MARK.sub(" ", spread(title)).lower().split())
 
 
 def rank(title: str, path: str) -> tuple[int, ...]:
@@ -57,7 +59,7 @@ def same_thing(looks: Sequence[Look]) -> Iterator[Versions]:
         if look.superseded_by is None and look.state in ("approved", "draft") and (name := stem(look.title)):
             groups[name].append(at)
     for group in groups.values():
-        named = [at for at in group if _MARK.search(looks[at].title) or _MARK.search(looks[at].path)]
+        named = [at for at in group if _MARK.search(spread(f"{looks[at].title} {looks[at].path}"))]
         if len(group) < 2 or not named or len({looks[at].content for at in group}) < 2:
             continue
         ordered = sorted(group, key=lambda at: _age(looks[at]))
@@ -99,10 +101,13 @@ def conflicts(one: str, other: str, limit: int = 5) -> list[Conflict]:
 
 
 def _statements(text: str) -> Iterator[tuple[str, frozenset[str], tuple[str, ...]]]:
-    """Sentences with a number and enough words: the sentence, its words without numbers, its numbers."""
+    """Sentences with a number and enough words: the sentence, its words without numbers, its numbers. Of scripts
+    without spaces pairs of characters are words."""
     for raw in _SENTENCE.split(text):
         sentence = " ".join(raw.split())
-        numbers = tuple(_NUMBERS.findall(sentence))
-        words = frozenset(re.findall(r"[^\W\d_]+", sentence.lower())) - _COMMON
+        spaced, runs = apart(sentence)
+        numbers = tuple(_NUMBERS.findall(spaced))
+        words = frozenset(re.findall(r"[^\W\d_]+", spaced.lower())) - _COMMON
+        words |= {pair for run in runs for pair in pairs(run)}
         if numbers and len(words) >= LEAST_WORDS and len(sentence) <= 400 and not sentence.startswith("|"):
             yield sentence, words, numbers

@@ -15,6 +15,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from groundplan.knowledge import scripts
 from groundplan.knowledge.retrieval.search_store import Found, Part
 from groundplan.knowledge.retrieval.wire import Passage, Place, SearchRequest
 
@@ -75,17 +76,17 @@ def relevant(words: Scores, near: Scores, most: float) -> NDArray[np.bool_]:
 
 
 def plain(text: str) -> str:
-    """Its words in lower case, one space between and at both ends."""
-    return f" {' '.join(_WORD.findall(text.lower()))} "
+    """Its words in lower case, one space between and at both ends; each character of scripts without spaces is one."""
+    return f" {' '.join(_WORD.findall(scripts.spread(text).lower()))} "
 
 
 def verbatim(question: Sequence[str], text: str, least: int = LEAST_RUN) -> float:
     """The part of a question that stands in a `plain` text word for word: its longest run of at least so many words, or
     all of it. Neither of the rankings knows the order of words, and somebody who quotes means that passage."""
-    words = len(question)
-    if words < LEAST_WHOLE:
+    words, unit = len(question), _unit(question)
+    if words < LEAST_WHOLE * unit:
         return 0.0
-    best, least = 0, min(words, least)
+    best, least = 0, min(words, least * unit)
     for start in range(words - least + 1):
         end = start + max(best + 1, least)
         while end <= words and f" {' '.join(question[start:end])} " in text:
@@ -96,10 +97,11 @@ def verbatim(question: Sequence[str], text: str, least: int = LEAST_RUN) -> floa
 def may_quote(question: Sequence[str], text: str, least: int = LEAST_RUN) -> bool:
     """Whether `verbatim` can find anything in the text as it is: nearly always it cannot, which this tells in a tenth
     of the time."""
-    least = min(len(question), least)
-    if len(question) < LEAST_WHOLE:
+    unit = _unit(question)
+    least = min(len(question), least * unit)
+    if len(question) < LEAST_WHOLE * unit:
         return False
-    run, text = 0, text.lower()
+    run, text = 0, (text if text.isascii() else scripts.plain(text)).lower()
     # whatever run of words it is, one of these is in it
     if not any(word in text for word in question[least - 1 :: least]):
         return False
@@ -108,6 +110,11 @@ def may_quote(question: Sequence[str], text: str, least: int = LEAST_RUN) -> boo
         if run >= least:
             return True
     return False
+
+
+def _unit(question: Sequence[str]) -> int:
+    """As how many words of a question one counts: characters of scripts without spaces are shorter."""
+    return 2 if scripts.unspaced(question) else 1
 
 
 def demote(ranked: Iterable[tuple[Found, float]], today: date) -> Ranked:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -66,7 +66,9 @@ class Analyzer:
     def terms(self, text: str) -> list[str]:
         """The terms of a text in order, repeated as often as they stand there."""
         return [
-            term for part, unspaced in _parts(text) for term in (scripts.pairs(part) if unspaced else self._of(part))
+            term
+            for part, unspaced in scripts.parts(text)
+            for term in (scripts.pairs(part) if unspaced else self._of(part))
         ]
 
     def _of(self, text: str) -> list[str]:
@@ -79,25 +81,10 @@ class Analyzer:
         said = set(self.terms(text))
         asked = dict.fromkeys(
             word
-            for part, unspaced in _parts(question)
+            for part, unspaced in scripts.parts(question)
             for word in (scripts.pairs(part) if unspaced else _WORD.findall(part))
         )
         return [word for word in asked if not said.isdisjoint(self.terms(word))]
-
-
-def _parts(text: str) -> Iterator[tuple[str, bool]]:
-    """A text in order, and of each part whether its script has no spaces between words."""
-    if text.isascii():
-        yield text, False
-        return
-    text, end = scripts.plain(text), 0
-    for run in scripts.RUN.finditer(text):
-        if run.start() > end:
-            yield text[end : run.start()], False
-        yield run[0], True
-        end = run.end()
-    if end < len(text):
-        yield text[end:], False
 
 
 @dataclass(frozen=True, slots=True)
