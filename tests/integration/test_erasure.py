@@ -128,6 +128,8 @@ def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
     (handbook / "party.md").write_text("# Party\n\nEve Own brings the cake, ask eve@acme.example.\n")
     (handbook / "held/case.md").write_text("---\nlegal_hold: true\n---\n# Case\n\nEve Own against the company.\n")
     (handbook / "eve-own.md").write_text("# Plan\n\nThe plan of somebody.\n")
+    (handbook / "eve-own-2019.md").write_text("# Old\n\nOf long ago.\n")
+    (handbook / "mine.md").write_text("---\nowner: eve@acme.example\n---\n# Mine\n\nOf somebody.\n")
     (handbook / "other.md").write_text("# Other\n\nNobody is named in it.\n")
     kept = "keep: {content: full, for: 60d}\n"  # else the control process deletes every half minute what is kept here
     text = WORKSPACE.replace("deployments: [local]\n", f"deployments: [local]\nsources: [handbook]\n{kept}")
@@ -139,8 +141,20 @@ def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
             running(database, folder) as control,
             psycopg.connect(database.urls["control"], autocommit=True) as conn,
         ):
-            wait(control, lambda: len(documents(control)) >= 4)
+            wait(control, lambda: len(documents(control)) >= 6)
             yield World(control, database, conn, SubjectKeys.of(control.home))
+
+
+def named(world: World) -> set[str]:
+    """Where a row of documents, or the list of deletions, has the name in a path."""
+    tables = ("document", "tombstone", "finding", "document_version", "audit_entry")
+    found = set()
+    for table in tables:
+        said = "convert_from(t.body, 'UTF8')" if table == "audit_entry" else "t::text"
+        query = f"SELECT count(*) FROM {table} t WHERE {said} ILIKE '%eve-own%'"
+        if world.conn.execute(query.encode()).fetchone() != (0,):
+            found.add(table)
+    return found | ({"list"} if "eve-own" in (world.control.home.root / "tombstones.jsonl").read_text() else set())
 
 
 def parts(answer: dict[str, Any], which: str) -> dict[str, tuple[int, str]]:
@@ -157,8 +171,13 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
     cached = world.answer(ben)
     review = world.review(eve, "Dear Eve")
     stored, stored_of_other = world.completion(eve, "her question"), world.completion(ben, "his question")
+    ids = {row["path"]: row["id"] for row in documents(world.control)}
+    gone = world.control.ask("POST", f"/api/knowledge/documents/{ids['eve-own-2019.md']}/delete", {"reason": "old"})
+    assert gone.status == 200, gone.body
     before = world.asked(person="eve@acme.example", also=["Eve Own"], dry_run=True)
     assert parts(before, "erased")["prompts and answers of calls"][0] == 3
+    assert parts(before, "erased")["names of deleted documents"][0] == 2
+    assert named(world) >= {"document", "tombstone"}
     assert world.left("content", own)
 
     asked = world.asked(person="eve@acme.example", also=["Eve Own"])
@@ -170,7 +189,11 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
     done = world.confirmed(asked["id"])
     erased, kept = parts(done, "erased"), parts(done, "kept")
     assert (erased["documents"][0], kept["documents"]) == (2, (1, "a legal hold keeps them"))
-    assert kept["paths of erased documents that name them"][0] == 1
+    assert erased["names of deleted documents"][0] == kept["files of these names"][0] == 2
+    assert kept["documents that name them as owner, steward or reader"][0] == 1
+    assert named(world) == set(), "also of what was deleted before"
+    told = world.control.ask("GET", "/api/knowledge/deletions").body["deletions"]
+    assert sorted(row["path"] for row in told) == ["(its name was erased)", "(its name was erased)", "party.md"]
     assert erased["prompts and answers of calls"][0] == 3
     assert erased["texts in reviews"][0] == 1
     assert erased["stored chat completions"][0] == 1
@@ -186,7 +209,9 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
     assert world.left("content", of_other)
     held = world.conn.execute("SELECT asked, said, state FROM held_call WHERE id = %s", (review,)).fetchone()
     assert held == (None, None, "gone")
-    assert {row["path"] for row in documents(world.control) if not row["deleted_at"]} == {"held/case.md", "other.md"}
+    assert {row["path"] for row in documents(world.control) if not row["deleted_at"]} == {
+        "held/case.md", "mine.md", "other.md"
+    }  # fmt: skip
     assert world.conn.execute("SELECT name FROM person WHERE id = %s", (eve,)).fetchone() == ("erased",)
 
     public = load_public(world.control.home, "checkpoint").public_bytes_raw()
@@ -194,9 +219,9 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
     assert all(parts(receipt.body, which) == parts(done, which) for which in ("erased", "kept"))
     said = json.dumps(receipt.body).lower()
     assert "eve" not in said and ".md" not in said
-    ids = {row["path"]: f"handbook/{row['id']}" for row in documents(world.control, "?state=deleted")}
-    (signed,) = [one["names"] for one in receipt.body["erased"] if one["what"] == "documents"]
-    assert set(signed) == {ids["party.md"], ids["eve-own.md"]}
+    signed = {one["what"]: set(one["names"]) for one in receipt.body["erased"]}
+    assert signed["documents"] == {f"handbook/{ids[path]}" for path in ("party.md", "eve-own.md")}
+    assert signed["names of deleted documents"] == {f"handbook/{ids[f'eve-own{y}.md']}" for y in ("", "-2019")}
     entry = world.conn.execute("SELECT convert_from(body, 'UTF8') FROM audit_entry WHERE action = 'person.erasure'")
     assert json.loads(entry.fetchall()[-1][0])["detail"]["receipt"] == receipt.digest
     with pytest.raises(Invalid):

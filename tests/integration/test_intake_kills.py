@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from dulwich import porcelain
 from tests.knowledge_intake import Intake
@@ -29,6 +30,7 @@ from groundplan.knowledge.sources.open import opened
 from groundplan.testing.database import Database
 
 COUNT = 90
+DSN = "GROUNDPLAN_TEST_NOTES"
 NAMES = [f"n{number:03}" for number in range(COUNT)]
 
 
@@ -43,7 +45,7 @@ class Place:
     settings: dict[str, Any]
     put: Callable[[list[str], int], None]
     key: Callable[[str], str]
-    close: Callable[[], None] = lambda: None
+    close: Callable[[], object] = lambda: None
 
 
 def git(root: Path, _: Intake) -> Place:
@@ -68,6 +70,21 @@ def sql(root: Path, _: Intake) -> Place:
             db.executemany("INSERT INTO notes VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body", rows)
 
     return Place({"type": "sql", "path": "a.db", "table": "notes"}, put, str)
+
+
+def postgres(_: Path, intake: Intake) -> Place:
+    dsn = intake.database.superuser
+    os.environ[DSN] = dsn
+
+    def put(names: list[str], round: int) -> None:
+        with psycopg.connect(dsn) as db:
+            db.execute("CREATE TABLE IF NOT EXISTS notes (id text PRIMARY KEY, body text)")
+            db.cursor().executemany(
+                "INSERT INTO notes VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+                [(name, f"This is {name} of round {round}.") for name in names],
+            )
+
+    return Place({"type": "sql", "dsn": f"env:{DSN}", "table": "notes"}, put, str, lambda: os.environ.pop(DSN, None))
 
 
 def mail(root: Path, _: Intake) -> Place:
@@ -130,7 +147,7 @@ def web(_: Path, __: Intake) -> Place:
     return Place({"type": "web", "url": f"{origin}/", "rate": 10_000}, put, str, close)
 
 
-KINDS = {each.__name__: each for each in (git, sql, mail, push, web)}
+KINDS = {each.__name__: each for each in (git, sql, postgres, mail, push, web)}
 CHILD = """
 import os, pickle, signal, sys
 from pathlib import Path
@@ -172,13 +189,7 @@ def intake(database: Database) -> Iterator[Intake]:
     intake.close()
 
 
-OFTEN = ("git", "push")
-"""In every run of the tests; the others in long ones."""
-
-
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=() if kind in OFTEN else pytest.mark.soak) for kind in KINDS]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_intake_is_gone_on_with(intake: Intake, tmp_path: Path, kind: str) -> None:
     place = KINDS[kind](tmp_path, intake)
     settings = dict(place.settings)

@@ -21,12 +21,15 @@ from typer.testing import CliRunner
 
 from groundplan.api.caller import Caller
 from groundplan.api.routes.documents import found_document, may_decide
+from groundplan.api.served import current_blueprint
 from groundplan.cli.knowledge import app
 from groundplan.core.database import connect
 from groundplan.core.errors import Denied, NotFound
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
 from groundplan.knowledge.evaluation.history import compared
+from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.sources.push import Push
 from groundplan.ledger import outcome_store
 from groundplan.testing.database import Cluster, Database
 
@@ -326,6 +329,34 @@ def test_documents_are_pushed_and_withdrawn(control: Control) -> None:
     assert control.ask("POST", "/api/knowledge/push", withdrawn).body["documents"] == 1
     assert control.ask("POST", "/api/knowledge/push", {**body, "source": "handbook"}).code == "push_source"
     assert control.ask("POST", "/api/knowledge/push", {**body, "documents": [{"path": "x"}]}).code == "push_document"
+
+
+def test_what_was_deleted_is_not_kept_when_it_is_pushed_again(control: Control, base: Database) -> None:
+    def push(*names: str) -> Any:
+        made = [{"path": name, "text": f"# {name}\n\nAbout Yara Yak."} for name in names]
+        return control.ask("POST", "/api/knowledge/push", {"source": "pushed", "documents": made}).body
+
+    def kept() -> list[Any]:
+        with closing(connect(base.urls["control"])) as conn:
+            return conn.execute("SELECT path FROM pushed WHERE starts_with(path, 'b/') AND NOT gone").fetchall()
+
+    assert push("b/one.md", "b/two.md") == {"source": "pushed", "documents": 2, "refused": []}
+    with closing(connect(base.urls["control"], autocommit=True)) as conn:
+        (source,) = (each for each in current_blueprint(conn).sources if each.name == "pushed")
+        take_over(conn, source, Push(conn, "pushed"))
+    (id,) = (row["id"] for row in documents(control) if row["path"] == "b/one.md")
+    assert control.ask("POST", f"/api/knowledge/documents/{id}/delete", {"reason": "asked"}).status == 200
+    again = push("b/one.md", "b/two.md")
+    assert (again["documents"], [(one["path"], one["code"]) for one in again["refused"]]) == (
+        1, [("b/one.md", "document_deleted")],
+    )  # fmt: skip
+    assert kept() == [("b/two.md",)]
+    readmitted = {"source": "pushed", "path": "b/one.md", "reason": "asked"}
+    assert control.ask("POST", "/api/knowledge/readmit", readmitted).status == 200
+    assert push("b/one.md")["refused"] == []
+    for name in ("b/one.md", "b/two.md"):
+        withdrawn = {"source": "pushed", "documents": [{"path": name, "gone": True}]}
+        assert control.ask("POST", "/api/knowledge/push", withdrawn).body["documents"] == 1
 
 
 @pytest.mark.parametrize("wrong", [{"told": {"licence": "a\0b"}}, {"readers": ["h\0r"]}, {"told": {"n": [1e999]}}])

@@ -12,6 +12,8 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
@@ -20,7 +22,9 @@ from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store as search
 from groundplan.knowledge.deletion import deletion_store, tombstones
-from groundplan.knowledge.deletion.delete import Why, delete, erase, readmit, replay, retire
+from groundplan.knowledge.deletion.delete import Why, delete, erase, forget_names, readmit, replay, retire
+from groundplan.knowledge.deletion.mentions import answered_by, mentioning, named_in
+from groundplan.knowledge.deletion.places import Closed, digest
 from groundplan.knowledge.governed import governed_store
 from groundplan.knowledge.governed.decide import Said, decide
 from groundplan.knowledge.ingest import take_over
@@ -124,7 +128,8 @@ def test_findings_keep_no_word_of_it(world: World) -> None:
 def test_somebody_is_found_however_their_name_is_laid_out(world: World) -> None:
     for name, text in {
         "line": "Ask Ana\nCosta.", "bold": "**Ana** _Costa_", "table": "| a | b |\n| --- | --- |\n| Ana | Costa |",
-        "address": "ana_costa@acme.example", "cut": f"{'word ' * 78}Ana Costa {'word ' * 78}", "other": "Ana. Costa",
+        "address": "ana_costa@acme.example", "wide": "\uff21\uff2e\uff21 costa",
+        "cut": f"{'word ' * 78}Ana Costa {'word ' * 78}", "other": "Ana. Costa",
     }.items():  # fmt: skip
         world.write(f"{name}.md", f"# Text\n\n{text}\n")
     world.ingest()
@@ -133,14 +138,164 @@ def test_somebody_is_found_however_their_name_is_laid_out(world: World) -> None:
     for name in ("Ana_Costa", "ana-costa", "2026.ana.costa", "ana-costello"):
         world.write(f"letters/{name}.md", "# Letter\n\nHello.\n")
     world.ingest()
-    found = {path for _, _, path, _ in deletion_store.mentioning(world.control, ["ana costa", "ana_costa@acme"])}
+    found = {path for _, _, path, _ in mentioning(world.control, ["ana costa", "ana_costa@acme"])}
     assert found == {
-        "line.md", "bold.md", "table.md", "address.md", "cut.md", "title.md", "letters/Ana_Costa.md",
+        "line.md", "bold.md", "table.md", "address.md", "wide.md", "cut.md", "title.md", "letters/Ana_Costa.md",
         "letters/ana-costa.md", "letters/2026.ana.costa.md",
     }  # fmt: skip
-    named = {path for path in found if deletion_store.named_in(path, ["ana costa", "ana_costa@acme"])}
+    named = {path for path in found if named_in(path, ["ana costa", "ana_costa@acme"])}
     assert named == {path for path in found if path.startswith("letters/")}
-    assert deletion_store.mentioning(world.control, ["%%%%", "____", "| *", "no_such"]) == []
+    assert mentioning(world.control, ["%%%%", "____", "| *", "no_such"]) == []
+
+
+LONG = 389 * "\u3042" + "\u7530\u4e2d\u592a\u90ce" + 300 * "\u3042"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Zo\u00eb M\u00fcller", "Ask Zoe\u0308 Mu\u0308ller."),  # as letters are in files from macOS
+        ("Zoe\u0308 Mu\u0308ller", "ASK ZO\u00cb M\u00dcLLER."),
+        ("Pat O'Brien", "Ask Pat O\u2019Brien."),  # as word processors write it
+        ("Anne-Marie Roy", "Ask Anne\u2011Marie\u00a0Roy."),
+        ("\u738b\u4f1f", "\u8bf7\u95ee\u738b\u4f1f\u3002"),
+        ("\u7530\u4e2d\u592a\u90ce", LONG),  # a passage ends in it
+        ("\u7530\u4e2d \u592a\u90ce", "\u7530\u4e2d\n\u592a\u90ce\u3055\u3093"),
+        ("Ana Costa", "---\nauthor: Ana Costa\n---\nHello."),
+    ],
+)
+def test_somebody_is_found_however_their_name_is_typed(world: World, name: str, said: str) -> None:
+    world.write("named.md", said if said.startswith("---") else f"# Text\n\n{said}\n")
+    world.write("Mu\u0308ller O\u2019Brien.md", "# Text\n\nHello.\n")
+    world.ingest()
+    assert [path for _, _, path, _ in mentioning(world.control, [name])] == ["named.md"]
+    assert named_in("letters/Mu\u0308ller O\u2019Brien.md", ["m\u00fcller o'brien"])
+    assert mentioning(world.control, [name[:-1] + "\u00df", name[:1]]) == []
+
+
+def test_who_answers_for_a_document_is_not_why_it_goes(world: World) -> None:
+    world.write("own.md", "---\nowner: bob@acme.example\nreaders: [hr, bob@acme.example]\n---\n# Own\n")
+    world.write("read.md", "---\nreaders: [hr, bob@acme.example]\n---\n# Read\n")
+    world.ingest()
+    assert mentioning(world.control, ["bob@acme.example"]) == []
+    assert answered_by(world.control, "bob@acme.example") == 2
+    assert answered_by(world.control, "bo@acme.example") == 0
+
+
+def names_left(world: World, name: str) -> set[str]:
+    """Tables in which a row says it, and the list of deletions."""
+    tables = [
+        table
+        for (table,) in world.control.execute(
+            "SELECT relname FROM pg_stat_user_tables WHERE has_table_privilege(relid, 'SELECT')"
+        )
+    ]
+    found = set()
+    for table in tables:
+        query = sql.SQL("SELECT count(*) FROM {} t WHERE t::text ILIKE %s").format(sql.Identifier(table))
+        if world.control.execute(query, (f"%{name}%",)).fetchone() != (0,):
+            found.add(table)
+    file = world.home / tombstones.FILE
+    return found | ({"list"} if file.exists() and name in file.read_text().lower() else set())
+
+
+def rested(world: World, document: UUID, path: str) -> UUID:
+    """A call that was given a passage of a document."""
+    call = new_id()
+    detail = {"sources": [[str(new_id()), "other.md", 1, 2], [str(document), path, 3, 4]], "flags": []}
+    with psycopg.connect(world.database.superuser, autocommit=True) as conn:
+        conn.execute(
+            """INSERT INTO call (id, at, workload, endpoint, status, http_status, cost_usd, reserved_usd, blueprint,
+                 epoch, detail) VALUES (%s, now(), 'w', 'chat', 'ok', 200, 0, 0, 1, %s, %s)""",
+            (call, new_id(), Jsonb(detail)),
+        )
+    return call
+
+
+def test_the_names_of_deleted_places_go_and_the_places_stay_empty(world: World) -> None:
+    for name in ("zanzibar-doe.md", "gone-zanzibar-doe.md"):
+        world.write(name, "# Letter\n\nTBD\n")
+    world.ingest()
+    assess(world.control, "s", NOW.date())
+    ids = [world.id("zanzibar-doe.md"), world.id("gone-zanzibar-doe.md")]
+    calls = [rested(world, ids[0], "zanzibar-doe.md") for _ in range(2)]
+    (world.folder / "gone-zanzibar-doe.md").unlink()
+    world.ingest()
+    delete(world.control, [ids[0]], world.why())
+    world.ingest()
+    assert names_left(world, "zanzibar-doe") >= {"document", "tombstone", "finding", "call", "list"}
+    assert forget_names(world.control, world.home, ids) == 2
+    assert names_left(world, "zanzibar-doe") == set()
+    (stone,) = deletion_store.tombstones(world.control)
+    assert stone.salt is not None and tombstones.read(world.home)[stone.id].path == stone.path
+    for call in calls:
+        assert [one[1:] for one in passages(world, call)] == [("other.md", 1, 2), (str(ids[0]), 3, 4)]
+    (rest,) = [row for row in lineage_store.rested_on(world.control, calls[0]) if row["document"] == ids[0]]
+    assert rest["path"] == str(ids[0])
+
+    world.write("zanzibar-doe.md", "# Letter\n\nAgain.\n")
+    world.write("gone-zanzibar-doe.md", "# Letter\n\nBack.\n")
+    world.ingest()
+    assert world.seen() == {"a.md", "b.md", "gone-zanzibar-doe.md"}, "what went at its source may come back"
+    assert names_left(world, "/zanzibar-doe") == {"finding"}, "for whoever has to take the file away"
+    (world.folder / "zanzibar-doe.md").unlink()
+    world.ingest()
+    assert names_left(world, "/zanzibar-doe") == set()
+    world.write("zanzibar-doe.md", "# Letter\n\nAgain.\n")
+    readmit(world.control, "s", "zanzibar-doe.md", world.why())
+    world.ingest()
+    assert "zanzibar-doe.md" in world.seen()
+
+
+def passages(world: World, call: UUID) -> list[tuple[Any, ...]]:
+    row = world.control.execute("SELECT detail -> 'sources' FROM call WHERE id = %s", (call,)).fetchone()
+    assert row is not None
+    return [tuple(one) for one in row[0]]
+
+
+def test_an_older_database_loses_the_names_again(world: World) -> None:
+    """As it was before the deletion, before the name went, and with the name at another document."""
+    world.write("zanzibar-doe.md", "# Letter\n")
+    world.ingest()
+    id = world.id("zanzibar-doe.md")
+    (stone,) = delete(world.control, [id], world.why())
+    forget_names(world.control, world.home, [id])
+    with psycopg.connect(world.database.superuser, autocommit=True) as conn:
+        conn.execute("DELETE FROM tombstone")
+        conn.execute("UPDATE document SET path = 'zanzibar-doe.md', title = 'Letter' WHERE id = %s", (id,))
+        world.ingest()
+        assert "zanzibar-doe.md" in world.seen()
+        assert replay(world.control, world.home, NOW) == 1
+        assert (world.seen(), names_left(world, "zanzibar-doe")) == ({"a.md", "b.md"}, set())
+
+        conn.execute("UPDATE tombstone SET path = 'zanzibar-doe.md', salt = NULL WHERE id = %s", (stone.id,))
+        conn.execute("UPDATE document SET path = 'zanzibar-doe.md' WHERE id = %s", (id,))
+        assert replay(world.control, world.home, NOW) == 0
+        assert names_left(world, "zanzibar-doe") == set()
+
+        conn.execute("UPDATE document SET path = 'zanzibar-doe.md' WHERE path = 'b.md'")
+    assert replay(world.control, world.home, NOW) == 1
+    assert (world.seen(), names_left(world, "zanzibar-doe")) == ({"a.md"}, set())
+
+
+def test_a_crash_before_the_list_is_written_leaves_no_name_in_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    delete(world.control, [world.id("a.md")], world.why())
+    with monkeypatch.context() as patch:
+        patch.setattr(tombstones, "replace_names", lambda *_: None)
+        forget_names(world.control, world.home, [world.id("a.md")])
+    assert names_left(world, "a.md") == {"list"}
+    file = world.home / tombstones.FILE
+    file.write_text(file.read_text() + '{"id": "torn')
+    replay(world.control, world.home, NOW)
+    assert names_left(world, "a.md") == set()
+    assert len(tombstones.read(world.home)) == 1
+
+
+@given(st.lists(st.tuples(st.text(), st.sampled_from([None, b"salt", b"other"])), max_size=8), st.text())
+def test_a_place_is_closed_by_its_name_or_its_digest(places: list[tuple[str, bytes | None]], other: str) -> None:
+    closed = Closed((path if salt is None else digest(path, salt), salt) for path, salt in places)
+    assert all(path in closed for path, _ in places)
+    assert (other in closed) == (other in {path for path, _ in places})
 
 
 def has_word(file: Path) -> bool:

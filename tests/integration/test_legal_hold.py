@@ -17,6 +17,7 @@ from groundplan.core.errors import NotFound
 from groundplan.knowledge.deletion import deletion_store, held_store
 from groundplan.knowledge.deletion.delete import erase, replay
 from groundplan.knowledge.deletion.held import keep_removed, release
+from groundplan.knowledge.deletion.mentions import mentioning
 from groundplan.knowledge.governed.decide import Said, decide
 from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.sources import push_store
@@ -90,7 +91,7 @@ def test_what_a_document_said_outlasts_change_rename_and_loss(world: World) -> N
         "a.md changed and went at its source while a legal hold keeps it: what it said is kept",
         "b.md changed and became unreadable at its source while a legal hold keeps it: what it said is kept",
     }
-    mentioned = deletion_store.mentioning(world.control, ["zanzibar"])
+    mentioned = mentioning(world.control, ["zanzibar"])
     assert mentioned == [(world.id("a.md"), "s", "a.md", True)], "somebody's erasure is told what stays"
     assert release(world.control, world.why()) == 0
 
@@ -167,7 +168,7 @@ def test_what_was_pushed_is_kept_as_it_was_sent(world: World) -> None:
     assert [(bytes(data), cause) for data, cause in rows] == [
         (b"# N\n\nfirst\n", "changed"), (b"# N\n\nsecond\n", "gone")
     ]  # fmt: skip
-    assert [held for *_, held in deletion_store.mentioning(world.control, ["second"])] == [True]
+    assert [held for *_, held in mentioning(world.control, ["second"])] == [True]
 
 
 def test_what_goes_at_its_source_leaves_the_disk_with_a_receipt_and_may_come_back(world: World) -> None:
@@ -195,8 +196,8 @@ def test_whom_the_bytes_of_what_was_pushed_name_is_told_also_beyond_ascii(world:
         put = push_store.Pushed(text.encode(), "md", None, {}, NOW)
         push_store.put(world.control, "p", "n.md", put)
     for word in ("J\u00f6rg M\u00fcller", "J\u00d6RG M\u00dcLLER", "m\u00fcller", "100 % of", "c:\\files"):
-        assert [held for *_, held in deletion_store.mentioning(world.control, [word])] == [True], word
-    assert deletion_store.mentioning(world.control, ["M\u00f6ller", "100 ? of"]) == []
+        assert [held for *_, held in mentioning(world.control, [word])] == [True], word
+    assert mentioning(world.control, ["M\u00f6ller", "100 ? of"]) == []
 
 
 def test_a_hold_is_decided_before_or_after_what_it_keeps_is_destroyed_and_not_meanwhile(world: World) -> None:

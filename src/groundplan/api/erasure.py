@@ -32,19 +32,16 @@ from groundplan.identity import erase as identity_erase
 from groundplan.identity import service as identity
 from groundplan.identity import store as identity_store
 from groundplan.identity.model import Person
-from groundplan.knowledge.deletion import deletion_store
-from groundplan.knowledge.deletion.delete import Why, delete
+from groundplan.knowledge.deletion import mentions, names_store
+from groundplan.knowledge.deletion.delete import Why, delete, forget_names
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
 ACTION = "person.erasure"
 KIND = "erasure"
 FINDING = "governance.erasure"
-SHORTEST = 4
-_PATHS = (
-    "by its path the list of deletions keeps a place empty, and calls tell what they rested on; a file at its source "
-    "is for the owner to rename"
-)
+_PLACES = "their places stay empty by digests, and calls tell what they rested on by its id"
+_FILES = "one that is still at its source is for its owner to rename"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +105,12 @@ def erase(services: Services, asked: Asked, actor: str, *, dry: bool = False) ->
     Asked again it goes on: what is gone is not there any more. Raises `Invalid` (erasure_words) for texts too short to
     name anybody, `NotFound` (unknown_person) where nobody has the address and nothing is found under it.
     """
-    short = [word for word in asked.words if len(word.strip()) < SHORTEST]
+    short = [word for word in asked.words if not mentions.names_somebody(word)]
     if short:
         raise Invalid(
             f"'{short[0]}' is too short to name anybody", code="erasure_words",
-            hint=f"Give an address and texts of {SHORTEST} characters or more, such as a full name.",
+            hint="Give an address and texts of four characters or more (two of Han, kana and the like), such as a full "
+            "name.",
         )  # fmt: skip
     with closing(connect(database_url(services.home, services.settings, "control"), autocommit=True)) as conn:
         person = identity_store.person_by_email(conn, asked.email.strip().lower())
@@ -135,22 +133,39 @@ def erase(services: Services, asked: Asked, actor: str, *, dry: bool = False) ->
 
 def _documents(work: _Work) -> None:
     """Documents in which they are named: a hold of a document keeps it."""
-    found = deletion_store.mentioning(work.conn, work.asked.words)
+    found = mentions.mentioning(work.conn, work.asked.words)
     free = [row for row in found if not row[3]]
     held = [row for row in found if row[3]]
     work.stayed("documents", len(held), "a legal hold keeps them", *_names(held))
     if work.asked.keep_documents:
         work.stayed("documents", len(free), "asked to be kept: they are only named", *_names(free))
-        return
-    due = ""
-    if free and not work.dry:
-        services = work.services
-        why = Why(work.actor, work.asked.reason, services.clock.now(), services.home.root)
-        stones = delete(work.conn, [row[0] for row in free], why, clear_answers)
-        due = f"gone from search and caches; off the disk by {max(stone.due for stone in stones):%Y-%m-%d}"
-    work.went("documents", len(free), due, *_names(free))
-    naming = [row for row in free if deletion_store.named_in(row[2], work.asked.words)]
-    work.stayed("paths of erased documents that name them", len(naming), _PATHS, *_names(naming))
+    else:
+        due = ""
+        if free and not work.dry:
+            why = Why(work.actor, work.asked.reason, work.services.clock.now(), work.services.home.root)
+            stones = delete(work.conn, [row[0] for row in free], why, clear_answers)
+            due = f"gone from search and caches; off the disk by {max(stone.due for stone in stones):%Y-%m-%d}"
+        work.went("documents", len(free), due, *_names(free))
+        _places(work, free)
+    email = work.asked.email.strip().lower()
+    work.stayed(
+        "documents that name them as owner, steward or reader", mentions.answered_by(work.conn, email),
+        "those who answer for them decide who is named instead",
+    )  # fmt: skip
+    work.stayed(
+        "documents that they decided about", mentions.decided_by(work.conn, email),
+        "who decided stays known for as long as the decision stands",
+    )  # fmt: skip
+
+
+def _places(work: _Work, gone: Sequence[tuple[UUID, str, str, bool]]) -> None:
+    """The names of deleted documents, these and those of before, as far as they name them."""
+    rows = {row[0]: row for row in gone} | {row[0]: (*row, False) for row in names_store.deleted(work.conn)}
+    named = [row for row in rows.values() if mentions.named_in(row[2], work.asked.words)]
+    if named and not work.dry:
+        forget_names(work.conn, work.services.home.root, [row[0] for row in named])
+    work.went("names of deleted documents", len(named), _PLACES, *_names(named))
+    work.stayed("files of these names", len(named), _FILES, *_names(named))
 
 
 def _names(rows: Sequence[tuple[UUID, str, str, bool]]) -> tuple[list[str], list[str]]:

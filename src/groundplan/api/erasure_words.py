@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Final
+
+from groundplan.core.letters import letters
 
 _APART: Final = re.compile(r"[\s|*_`]+")
 """What may stand between two words of a name: also the marks of a table, of emphasis and of code."""
@@ -16,7 +17,7 @@ _LEVELS: Final = 4
 
 def as_read(text: str) -> str:
     """Words with one blank between them, in no particular case, accents composed."""
-    return _APART.sub(" ", unicodedata.normalize("NFKC", text)).casefold()
+    return _APART.sub(" ", letters(text)).casefold()
 
 
 def unescaped(text: str) -> str:

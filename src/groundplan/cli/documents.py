@@ -300,7 +300,9 @@ def push(
     value = ControlClient.connect(home).post(
         "/api/knowledge/push", {"source": source, "documents": [_pushed(file) for file in files]}
     )
-    emit(value, as_json, f"{value['documents']} documents are searched after the next look at {source}")
+    told = [f"{value['documents']} documents are searched after the next look at {source}"]
+    told += [f"{one['path']} is not kept. {one['hint']}" for one in value["refused"]]
+    emit(value, as_json, "\n".join(told))
 
 
 def _pushed(file: Path) -> dict[str, Any]:

@@ -238,7 +238,8 @@ async def fix(request: Request, csrf: Text, finding: Text) -> RedirectResponse:
         return _back("/knowledge/findings", found, "It is settled already.")
     proposed = row["fix"]
     path = f"/api/knowledge/documents/{quote(str(proposed['document']), safe='')}"
-    reason = f"proposed by a finding: {row['message']}"[:500]
+    # its message may have a name or a sentence in it, and reasons are kept in the audit log
+    reason = f"proposed by a finding ({row['kind']})"
     if proposed["do"] == "delete":
         return _back("/knowledge/findings", await api.post(f"{path}/delete", {"reason": reason}), "Deleted.")
     what, value = change(proposed, request)

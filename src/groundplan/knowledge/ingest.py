@@ -21,9 +21,10 @@ from groundplan.core.audit import SYSTEM, record
 from groundplan.core.errors import Unavailable
 from groundplan.core.words import counted
 from groundplan.knowledge import store
-from groundplan.knowledge.deletion import held_store
+from groundplan.knowledge.deletion import held_store, names_store
 from groundplan.knowledge.intake import intake_store
 from groundplan.knowledge.intake.failures import READING, failures
+from groundplan.knowledge.intake.meanwhile import Redeclared, check_declared
 from groundplan.knowledge.intake.run import Progress, Run
 from groundplan.knowledge.intake.tally import Tally
 from groundplan.knowledge.intake.vectors import context as context
@@ -78,14 +79,17 @@ def take_over(
     """Bring a source's documents up to date; `conn` is of role control and in autocommit.
 
     A source that is away changes nothing but opens a finding. Waits for another ingestion of the same source. Raises
-    what the database raises; what was done until then stays.
+    what the database raises, and `Redeclared` where what is served declares the source otherwise, also as soon as it
+    does; what was done until then stays.
     """
     subject = f"source/{source.name}"
-    store.put_source(conn, source.name, path=source.path, sensitivity=source.sensitivity, owner=source.owner)
-    _put_governed(conn, source, settings)
-    store.hold_source(conn, source.name)
     try:
-        with _parser(settings) as sandbox:
+        with conn.transaction():
+            intake_store.hold_changes(conn)
+            check_declared(conn, source)
+            store.put_source(conn, source.name, path=source.path, sensitivity=source.sensitivity, owner=source.owner)
+            _put_governed(conn, source, settings)
+        with _held_alone(conn, source.name), _parser(settings) as sandbox:
             run = Run(
                 conn,
                 source,
@@ -98,14 +102,25 @@ def take_over(
             away: Unavailable | None = None
             try:
                 run.take_over()
+            except Redeclared:
+                raise
             except Unavailable as error:
                 away = error
-        with conn.transaction():
-            _conclude(conn, source, subject, run.tally, away, whole=connector.whole)
+            with conn.transaction():
+                _conclude(conn, source, subject, run.tally, away, whole=connector.whole)
     finally:
-        store.let_go_of_source(conn, source.name)
         connector.close()
     return _report(source, run.tally, away)
+
+
+@contextmanager
+def _held_alone(conn: Connection[Any], name: str) -> Iterator[None]:
+    """No other ingestion of the source goes on."""
+    store.hold_source(conn, name)
+    try:
+        yield
+    finally:
+        store.let_go_of_source(conn, name)
 
 
 @contextmanager
@@ -148,6 +163,7 @@ def _conclude(
     looked = {f"{subject}/{key}" for key in tally.seen | tally.gone}
     everything = whole and away is None
     quality_store.tell(conn, source.name, found, kinds=READING, settled=None if everything else looked)
+    names_store.forget_closed(conn, source.name)
     tables = list(chain.from_iterable(tally.tables.values()))
     bad = [each.key for each in tally.bad]
     with_tables = {f"{subject}/{key}".rstrip("/") for key in [*tally.tables, *tally.gone, *bad]}

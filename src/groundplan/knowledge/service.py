@@ -18,6 +18,7 @@ from groundplan.knowledge import store
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.model import WHOLE
 from groundplan.knowledge.ingest import FAILED, Settings, failed, take_over
+from groundplan.knowledge.intake.meanwhile import Redeclared
 from groundplan.knowledge.intake.run import Progress
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Embedder, IngestReport
@@ -59,7 +60,8 @@ def ingest_sources(url: str, sources: Iterable[Source], embedder: Embedder, inta
 
     First all are taken over, so that their words can be searched; then come the assessment of quality, the scan for
     personal data and secrets, and vectors. A source that is away, or whose step fails in a way nobody foresaw, is a
-    finding, and the others go on. Raises `Unavailable` where the database or the embedder is; what was done stays.
+    finding, and the others go on. Raises `Unavailable` where the database or the embedder is, and where a source is
+    declared otherwise meanwhile; what was done stays.
     """
     every = list(sources)
     reports = []
@@ -90,6 +92,8 @@ def _apart(conn: Connection[Any], source: Source, what: str, failing: set[str]) 
     """Whatever goes wrong with a source costs that one: it is a finding, and goes into `failing`."""
     try:
         yield
+    except Redeclared:
+        raise
     except Exception as error:
         if conn.closed or conn.broken:
             raise

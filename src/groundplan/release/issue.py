@@ -30,6 +30,7 @@ from groundplan.governance.model import Change, Need, Standing
 from groundplan.governance.parts import KINDS
 from groundplan.governance.service import Wanted
 from groundplan.governance.validity import Term, term_of
+from groundplan.knowledge.governed.declared_store import declare
 from groundplan.placement.solve import verify
 from groundplan.release import people, store
 from groundplan.release.grants import of_sources
@@ -168,6 +169,7 @@ def keep(release: Release, blueprint: bp.Blueprint, changed: list[str], pending:
             genesis=stored is None,
         ),
     )
+    declare(conn, blueprint.sources)
     store.set_source_grants(conn, of_sources(blueprint))
     store.set_workload_needs(conn, blueprint.workloads)
     store.set_glossary(conn, blueprint.terms)

@@ -25,6 +25,7 @@ from groundplan.core.database import connect, database_url
 from groundplan.core.errors import Denied, Invalid, NotFound, Unavailable
 from groundplan.knowledge.deletion import deletion_store, held_store
 from groundplan.knowledge.deletion.delete import Why, delete, readmit
+from groundplan.knowledge.deletion.mentions import mentioning, names_somebody
 from groundplan.knowledge.evaluation import history
 from groundplan.knowledge.governed import governed_store
 from groundplan.knowledge.governed.decide import Said, decide
@@ -38,6 +39,8 @@ from groundplan.ledger import finding_store
 router = APIRouter(tags=["knowledge"])
 DATA = frozenset({"data", "compliance", "security"})
 """Duties for a source, or the company, that decide about its documents besides owner and steward."""
+
+NAMELESS = "(its name was erased)"
 
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
 Path = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -100,7 +103,7 @@ class Mentions(Strict):
     """Texts that name somebody, such as an address and a full name; `delete`: the documents with one of them go."""
 
     words: Annotated[
-        list[Annotated[str, StringConstraints(min_length=4, max_length=200)]], Field(min_length=1, max_length=20)
+        list[Annotated[str, StringConstraints(min_length=1, max_length=200)]], Field(min_length=1, max_length=20)
     ]
     delete: bool = False
     reason: Reason
@@ -208,7 +211,7 @@ def deletions(services: Using, _: Reader) -> dict[str, Any]:
         "deletions": [
             {
                 "source": one.source,
-                "path": one.path,
+                "path": one.path if one.salt is None else NAMELESS,
                 "at": one.at,
                 "by": names.get(one.by, one.by),
                 "reason": one.reason,
@@ -304,7 +307,8 @@ def evaluations(services: Using, _: Reader) -> dict[str, Any]:
 
 @router.post("/knowledge/push")
 def push(body: Pushed, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Take documents over from an application; they are searched after the next look at the source, within minutes."""
+    """Take documents over from an application; they are searched after the next look at the source, within minutes. Of
+    what was deleted here nothing is kept: those are `refused`, until their places are let in again."""
     require_duty(caller, DATA, f"source/{body.source}")
     with services.transaction() as conn:
         declared = {source.name: source for source in current_blueprint(conn).sources}
@@ -326,7 +330,16 @@ def push(body: Pushed, services: Using, caller: SignedIn) -> dict[str, Any]:
                         f"{item.path}: its readers or values cannot be kept", code="push_document",
                         hint="Leave NUL and half characters out, and numbers that are none.",
                     ) from error  # fmt: skip
-    return {"source": body.source, "documents": len(body.documents)}
+        # looked up behind what was written: whoever deletes one of them meanwhile was waited for
+        places = deletion_store.closed(conn, body.source, [item.path for item in body.documents])
+        closed = sorted({item.path for item in body.documents if not item.gone and item.path in places})
+        push_store.drop(conn, body.source, closed)
+    hint = "It was deleted here: let it in again with `groundplan knowledge readmit`, or push it no more."
+    return {
+        "source": body.source,
+        "documents": sum(item.path not in closed for item in body.documents),
+        "refused": [{"path": path, "code": "document_deleted", "hint": hint} for path in closed],
+    }
 
 
 @router.post("/knowledge/mentions")
@@ -334,8 +347,13 @@ def mentions(body: Mentions, services: Using, caller: SignedIn) -> dict[str, Any
     """Documents with these texts in them, for somebody's request to be erased (what was kept of their calls and reviews
     goes with the person). With `delete` they go; what is under a legal hold stays, and is named."""
     require_duty(caller, DATA, "company")
+    if short := [word for word in body.words if not names_somebody(word)]:
+        raise Invalid(
+            f"'{short[0]}' is too short to name anybody", code="erasure_words",
+            hint="Give texts of four characters or more (two of Han, kana and the like), such as a full name.",
+        )  # fmt: skip
     with closing(_connection(services)) as conn:
-        found = deletion_store.mentioning(conn, body.words)
+        found = mentioning(conn, body.words)
         free = [id for id, _, _, held in found if not held]
         stones = delete(conn, free, _why(services, caller, body.reason), clear_answers) if body.delete and free else []
     gone = {stone.document_id for stone in stones}

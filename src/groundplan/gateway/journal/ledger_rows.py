@@ -197,7 +197,8 @@ def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Ac
         "reserved_usd": format_usd(call.reserved),
         "blueprint": source.blueprint,
         "cache": end.cache if end else "none",
-        "sources": [[document, path, first, last] for document, path, first, last in end.sources] if end else [],
+        # by its id alone: a name may be somebody's, and what the log says stays
+        "sources": [[document, first, last] for document, _, first, last in end.sources] if end else [],
         "attempts": [_attempt_detail(attempt) for _, attempt in sorted(call.attempts.items())],
         "demo": source.demo,
     }

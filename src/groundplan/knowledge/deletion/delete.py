@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from groundplan.core.audit import SYSTEM, record
 from groundplan.core.errors import Conflict, NotFound
 from groundplan.core.ids import new_id
 from groundplan.knowledge.deletion import deletion_store as store
-from groundplan.knowledge.deletion import held_store, tombstones
+from groundplan.knowledge.deletion import held_store, names_store, tombstones
 from groundplan.knowledge.deletion.deletion_store import Tombstone
 from groundplan.knowledge.intake import intake_store
 
@@ -52,6 +52,8 @@ def delete(conn: Connection[Any], ids: Sequence[UUID], why: Why, clear: Clear | 
     (legal_hold); then nothing is deleted.
     """
     with conn.transaction():
+        # before any document is locked, as whoever writes documents does: else the two would wait for each other
+        intake_store.hold_changes(conn)
         doomed = store.doomed(conn, ids)
         if not doomed:
             raise NotFound(
@@ -70,7 +72,6 @@ def delete(conn: Connection[Any], ids: Sequence[UUID], why: Why, clear: Clear | 
             )
             for one in doomed
         ]  # fmt: skip
-        intake_store.hold_changes(conn)
         for stone in stones:
             store.bury(conn, stone)
         intake_store.remove(conn, [one.id for one in doomed])
@@ -101,21 +102,17 @@ def _entries(stones: Sequence[Tombstone]) -> Iterator[Sequence[Tombstone]]:
 def readmit(conn: Connection[Any], source: str, path: str, why: Why) -> None:
     """Let a deleted place be a document again, with the next look at its source. Raises `NotFound`."""
     with conn.transaction():
-        standing = [
-            one
-            for one in store.tombstones(conn, limit=10_000)
-            if (one.source, one.path, one.cause) == (source, path, "decided")
-        ]
-        if not store.lift(conn, source, path):
+        lifted = store.lift(conn, source, path)
+        if not lifted:
             raise NotFound(
                 f"{path} of {source} was not deleted", code="tombstone_unknown",
                 hint="`groundplan knowledge deletions` lists what was.",
             )  # fmt: skip
         record(
             conn, action="knowledge.readmitted", actor=why.by, subject=f"source/{source}",
-            detail={"path": path, "reason": why.reason}, at=why.at,
+            detail={"tombstones": [str(stone.id) for stone in lifted], "reason": why.reason}, at=why.at,
         )  # fmt: skip
-    tombstones.append(why.home, [replace(stone, lifted_at=why.at) for stone in standing])
+    tombstones.append(why.home, lifted)
 
 
 def replay(conn: Connection[Any], home: Path, at: datetime) -> int:
@@ -129,7 +126,9 @@ def replay(conn: Connection[Any], home: Path, at: datetime) -> int:
         missing = [stone for id, stone in listed.items() if id not in known]
         for stone in sorted(missing, key=lambda one: one.at):
             store.bury(conn, stone)
-        standing = [(one.source, one.path) for one in store.tombstones(conn, limit=1_000_000) if one.lifted_at is None]
+        standing = [
+            (one.source, one.path, one.salt) for one in store.tombstones(conn, limit=1_000_000) if one.lifted_at is None
+        ]
         back = store.live_at(conn, standing)
         kept = held_store.drop(conn, [one.document_id for one in listed.values() if one.cause == "hold_ended"])
         if back or kept:
@@ -139,9 +138,23 @@ def replay(conn: Connection[Any], home: Path, at: datetime) -> int:
             intake_store.tell_followers(conn)
             detail = {"documents": len(back), "versions": kept, "reason": "the list of deletions was replayed"}
             record(conn, action="knowledge.deleted", actor=SYSTEM, subject="company", detail=detail, at=at)
-        unlisted = [one for one in store.tombstones(conn, limit=1_000_000) if one.id not in listed]
-    tombstones.append(home, unlisted)
+        names_store.forget(conn, [stone for stone in listed.values() if stone.salt is not None])
+        every = store.tombstones(conn, limit=1_000_000)
+    tombstones.append(home, [one for one in every if one.id not in listed])
+    # a crash between the two left their names in the list
+    tombstones.replace_names(
+        home, [one for one in every if one.salt is not None and one.id in listed and listed[one.id].salt is None]
+    )
     return len(back) + kept
+
+
+def forget_names(conn: Connection[Any], home: Path, documents: Sequence[UUID]) -> int:
+    """Erase the names of places whose documents are deleted, from the database and the list: they stay empty by digests
+    (`places`). How many. What a legal hold keeps of a document keeps its name."""
+    with conn.transaction():
+        named = names_store.erase(conn, documents)
+    tombstones.replace_names(home, named)
+    return len({(stone.source, stone.path) for stone in named})
 
 
 def retire(conn: Connection[Any], why: Why, clear: Clear | None = None) -> int:
@@ -186,6 +199,7 @@ def _receipt(conn: Connection[Any], stones: Sequence[Tombstone], at: datetime) -
             "latest_due": min(stone.due for stone in stones).isoformat(),
             "means": "tables written anew",
             "not_reached": "numbers and words of it that search services keep, for up to an hour; write-ahead log "
-            "until it is overwritten; backups until they are restored or destroyed",
+            "until it is overwritten; backups until they are restored or destroyed; mirrors of repositories whose "
+            "history has it",
         },
     )  # fmt: skip

@@ -15,18 +15,15 @@ from psycopg import Connection
 from psycopg.errors import Diagnostic
 from psycopg.rows import class_row
 
+from groundplan.knowledge.deletion.places import Closed
+
 Conn = Connection[Any]
 _log = logging.getLogger("groundplan.knowledge")
 
 TABLES: tuple[LiteralString, ...] = (
     "chunk", "document", "document_version", "document_reader", "document_conflict", "pushed", "held_version",
-    "finding",
+    "finding", "tombstone",
 )  # fmt: skip
-_APART = re.compile(r"[\s|*_`]+")
-"""What stands between two words of a text, of Markdown too."""
-_APART_IN_PATHS = re.compile(r"[\s|*_`./-]+")
-_SHORTEST = 3
-"""Characters of a text that names somebody: without any, every document would."""
 _PAUSES = (0.0, 0.2, 1.0, 3.0)
 """Seconds before each try to write a table anew: who reads it as it was is mostly the server itself, for a moment."""
 
@@ -46,7 +43,8 @@ class Doomed:
 @dataclass(frozen=True, slots=True)
 class Tombstone:
     """As a row of the table and a line of the file. `cause`: `decided`, `gone` (at its source), or `hold_ended`, which
-    is of a version that a hold had kept; only the first closes its place."""
+    is of a version that a hold had kept; only the first closes its place. With a `salt`, `path` is a digest (`places`):
+    the name was erased with somebody."""
 
     id: UUID
     document_id: UUID
@@ -60,9 +58,16 @@ class Tombstone:
     erased_at: datetime | None = None
     lifted_at: datetime | None = None
     cause: str = "decided"
+    salt: bytes | None = None
 
 
-_COLUMNS = "id, document_id, source, path, digest, at, by, reason, due, erased_at, lifted_at, cause"
+COLUMNS = "id, document_id, source, path, digest, at, by, reason, due, erased_at, lifted_at, cause, salt"
+DIGEST: LiteralString = "encode(sha256({salt} || convert_to({path}, 'UTF8')), 'hex')"
+_SAME_PLACE: LiteralString = f"""source = %(source)s AND CASE
+  WHEN salt IS NOT DISTINCT FROM %(salt)s THEN path = %(path)s
+  WHEN salt IS NULL THEN {DIGEST.format(salt="%(salt)s::bytea", path="path")} = %(path)s
+  WHEN %(salt)s::bytea IS NULL THEN path = {DIGEST.format(salt="salt", path="%(path)s")} ELSE false END"""
+"""Whether a row is of the place that these values are of, whichever of the two has a name."""
 
 
 def doomed(conn: Conn, ids: Sequence[UUID]) -> list[Doomed]:
@@ -80,11 +85,11 @@ def bury(conn: Conn, stone: Tombstone) -> None:
     """One that closes its place replaces what closed it before."""
     if stone.lifted_at is None:
         conn.execute(
-            "UPDATE tombstone SET lifted_at = now() WHERE source = %s AND path = %s AND lifted_at IS NULL",
-            (stone.source, stone.path),
+            f"UPDATE tombstone SET lifted_at = now() WHERE {_SAME_PLACE} AND lifted_at IS NULL",
+            {"source": stone.source, "path": stone.path, "salt": stone.salt},
         )
     conn.execute(
-        f"""INSERT INTO tombstone ({_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        f"""INSERT INTO tombstone ({COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             ON CONFLICT (id) DO NOTHING""",
         (
             stone.id,
@@ -99,6 +104,7 @@ def bury(conn: Conn, stone: Tombstone) -> None:
             stone.erased_at,
             stone.lifted_at,
             stone.cause,
+            stone.salt,
         ),
     )
 
@@ -107,9 +113,9 @@ def bury_gone(conn: Conn, documents: Sequence[UUID], by: str) -> list[UUID]:
     """Note that documents go at their source, before they do: those that were there and that no legal hold keeps. Their
     places stay open."""
     rows = conn.execute(
-        f"""INSERT INTO tombstone ({_COLUMNS})
+        f"""INSERT INTO tombstone ({COLUMNS})
             SELECT gen_random_uuid(), d.id, d.source, d.path, d.digest, now(), %s::text, 'it went at its source',
-              now() + make_interval(days => s.erase_days), NULL::timestamptz, now(), 'gone'
+              now() + make_interval(days => s.erase_days), NULL::timestamptz, now(), 'gone', NULL::bytea
             FROM document d JOIN source s ON s.name = d.source
             WHERE d.id = ANY(%s) AND d.deleted_at IS NULL AND NOT on_hold(d) RETURNING document_id""",
         (by, list(documents)),
@@ -166,11 +172,22 @@ def forget(conn: Conn, documents: Sequence[UUID]) -> None:
     )
 
 
+def closed(conn: Conn, source: str, paths: Sequence[str] | None = None) -> Closed:
+    """The places of a source that were deleted by decision; `paths`: of these ones."""
+    return Closed(
+        conn.execute(
+            """SELECT path, salt FROM tombstone WHERE source = %s AND lifted_at IS NULL
+                 AND (%s::text[] IS NULL OR salt IS NOT NULL OR path = ANY(%s::text[]))""",
+            (source, paths, paths),
+        ).fetchall()
+    )
+
+
 def tombstones(conn: Conn, limit: int = 500) -> list[Tombstone]:
     """Of what was deleted here, the newest first; what went at its source is none of it."""
     with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
         return cursor.execute(
-            f"SELECT {_COLUMNS} FROM tombstone WHERE cause <> 'gone' ORDER BY at DESC LIMIT %s", (limit,)
+            f"SELECT {COLUMNS} FROM tombstone WHERE cause <> 'gone' ORDER BY at DESC LIMIT %s", (limit,)
         ).fetchall()
 
 
@@ -178,7 +195,7 @@ def waiting(conn: Conn, limit: int = 100_000) -> list[Tombstone]:
     """Of everything whose bytes may still be on the disk, the oldest first."""
     with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
         return cursor.execute(
-            f"SELECT {_COLUMNS} FROM tombstone WHERE erased_at IS NULL ORDER BY at LIMIT %s", (limit,)
+            f"SELECT {COLUMNS} FROM tombstone WHERE erased_at IS NULL ORDER BY at LIMIT %s", (limit,)
         ).fetchall()
 
 
@@ -197,22 +214,43 @@ def known(conn: Conn, ids: Iterable[UUID]) -> set[UUID]:
     return {id for (id,) in conn.execute("SELECT id FROM tombstone WHERE id = ANY(%s)", (list(ids),))}
 
 
-def live_at(conn: Conn, places: Sequence[tuple[str, str]]) -> list[UUID]:
-    """Documents that are live at these (source, path)."""
+def live_at(conn: Conn, places: Sequence[tuple[str, str, bytes | None]]) -> list[UUID]:
+    """Documents that are live at these (source, path, salt)."""
+    named = [(source, path) for source, path, salt in places if salt is None]
     rows = conn.execute(
         """SELECT d.id FROM document d JOIN unnest(%s::text[], %s::text[]) AS p(source, path)
              ON p.source = d.source AND p.path = d.path WHERE d.deleted_at IS NULL""",
-        ([source for source, _ in places], [path for _, path in places]),
+        ([source for source, _ in named], [path for _, path in named]),
+    ).fetchall()
+    digests = [(source, path, salt) for source, path, salt in places if salt is not None]
+    return [id for (id,) in rows] + at_digests(conn, digests, live=True)
+
+
+def at_digests(conn: Conn, places: Sequence[tuple[str, str, bytes]], *, live: bool) -> list[UUID]:
+    """Documents, live or deleted ones, whose paths have these (source, digest, salt)."""
+    if not places:
+        return []
+    rows = conn.execute(
+        # each document's name once, by each salt that there is
+        f"""WITH p AS (SELECT * FROM unnest(%s::text[], %s::text[], %s::bytea[]) AS p(source, path, salt)),
+              named AS MATERIALIZED (
+                SELECT d.id, s.source, s.salt, {DIGEST.format(salt="s.salt", path="d.path")} AS path
+                FROM (SELECT DISTINCT source, salt FROM p) s JOIN document d
+                  ON d.source = s.source AND (d.deleted_at IS NULL) = %s)
+            SELECT id FROM named JOIN p USING (source, salt, path)""",
+        (*(list(column) for column in zip(*places, strict=True)), live),
     )
     return [id for (id,) in rows]
 
 
-def lift(conn: Conn, source: str, path: str) -> bool:
-    """Let a deleted place be a document again; False where none stands."""
-    done = conn.execute(
-        "UPDATE tombstone SET lifted_at = now() WHERE source = %s AND path = %s AND lifted_at IS NULL", (source, path)
-    )
-    return done.rowcount == 1
+def lift(conn: Conn, source: str, path: str) -> list[Tombstone]:
+    """Let a deleted place be a document again; what closed it, as it is now."""
+    with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
+        return cursor.execute(
+            f"""UPDATE tombstone SET lifted_at = now() WHERE {_SAME_PLACE} AND lifted_at IS NULL
+                RETURNING {COLUMNS}""",
+            {"source": source, "path": path, "salt": None},
+        ).fetchall()
 
 
 def expired(conn: Conn, limit: int = 500) -> list[UUID]:
@@ -285,54 +323,3 @@ def size(conn: Conn) -> int:
 
 def mark_erased(conn: Conn, ids: Sequence[UUID], receipt: UUID, at: datetime) -> None:
     conn.execute("UPDATE tombstone SET erased_at = %s, receipt = %s WHERE id = ANY(%s)", (at, receipt, list(ids)))
-
-
-def mentioning(conn: Conn, words: Sequence[str]) -> list[tuple[UUID, str, str, bool]]:
-    """(document, source, path, on hold) of live documents with one of these texts in them, in any case, also across
-    the ends of lines, passages and cells, and of what a legal hold keeps of others."""
-    plain = [word for each in words if len(word := _APART.sub(" ", each).strip()) >= _SHORTEST]
-    spellings = dict.fromkeys(each for word in plain for each in (word, word.lower(), word.upper()))
-    like = [_within(word) for word in plain]
-    # a passage has at least the beginning: what is put together of a document costs more
-    first = [_within(word.split(" ")[0]) for word in plain]
-    rows = conn.execute(
-        """SELECT d.id, d.source, d.path, on_hold(d) FROM document d
-           WHERE d.deleted_at IS NULL AND (regexp_replace(d.title, %(apart)s, ' ', 'g') ILIKE ANY(%(like)s)
-             OR regexp_replace(d.path, %(apart_in_paths)s, ' ', 'g') ILIKE ANY(%(paths)s) OR (
-             EXISTS (SELECT 1 FROM chunk c WHERE c.document_id = d.id AND c.text ILIKE ANY(%(first)s))
-             AND (SELECT regexp_replace(string_agg(c.text, ' ' ORDER BY c.number), %(apart)s, ' ', 'g') FROM chunk c
-               WHERE c.document_id = d.id AND c.edition = serving_edition()) ILIKE ANY(%(like)s)))
-           UNION
-           SELECT coalesce(h.document_id, h.id), h.source, h.path, true
-           FROM held_version h LEFT JOIN document d ON d.id = h.document_id LEFT JOIN source s ON s.name = h.source
-           WHERE (regexp_replace(concat_ws(' . ', h.text, h.title, h.declared), %(apart)s, ' ', 'g')
-                 ILIKE ANY(%(like)s)
-               OR regexp_replace(h.path, %(apart_in_paths)s, ' ', 'g') ILIKE ANY(%(paths)s)
-               OR regexp_replace(encode(h.data, 'escape'), %(apart)s, ' ', 'g') ILIKE ANY(%(bytes)s))
-             AND (coalesce(s.legal_hold, false) OR (d.id IS NOT NULL AND on_hold(d)))
-           ORDER BY 2, 3""",
-        {
-            "like": like, "first": first, "bytes": [_within(_escaped(word)) for word in spellings],
-            "apart": _APART.pattern, "apart_in_paths": _APART_IN_PATHS.pattern,
-            "paths": [_within(_APART_IN_PATHS.sub(" ", word)) for word in plain],
-        },
-    )  # fmt: skip
-    return rows.fetchall()
-
-
-def named_in(path: str, words: Sequence[str]) -> bool:
-    """Whether a path has one of these texts in it, as `mentioning` looks for them."""
-    told = _APART_IN_PATHS.sub(" ", path).casefold()
-    return any(_APART_IN_PATHS.sub(" ", word.strip()).casefold() in told for word in words)
-
-
-def _within(text: str) -> str:
-    """A pattern of what has the text in it."""
-    return "%" + re.sub(r"([\\%_])", r"\\\1", text) + "%"
-
-
-def _escaped(text: str) -> str:
-    """As PostgreSQL writes its bytes (`encode(..., 'escape')`), which knows no upper and lower case beyond ASCII."""
-    return "".join(
-        "\\\\" if byte == 0x5C else chr(byte) if 0 < byte < 0x80 else f"\\{byte:03o}" for byte in text.encode()
-    )

@@ -10,6 +10,8 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from groundplan.knowledge.store import CHANGE_LOCK
+
 Conn = Connection[Any]
 
 STANDING: Final[LiteralString] = """CASE WHEN d.deleted_at IS NOT NULL THEN 'deleted'
@@ -25,7 +27,11 @@ _COLUMNS: Final[LiteralString] = f"""{STANDING} AS standing,
 
 
 def one(conn: Conn, document: UUID, *, lock: bool = False) -> dict[str, Any] | None:
-    """A document with everything that holds for it, deleted or not."""
+    """A document with everything that holds for it, deleted or not. `lock`: nobody changes it, or decides about it,
+    until the end of the transaction."""
+    if lock:
+        # in this order, as whoever writes documents takes them: else the two would wait for each other
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             f"SELECT {_COLUMNS} FROM document d WHERE d.id = %s" + (" FOR UPDATE" if lock else ""), (document,)
@@ -33,9 +39,8 @@ def one(conn: Conn, document: UUID, *, lock: bool = False) -> dict[str, Any] | N
 
 
 def put_decision(conn: Conn, document: UUID, decided: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """What was decided, and the columns that hold now; the index is told."""
+    """What was decided, and the columns that hold now; the index is told. Of a document that was locked by `one`."""
     sets = ", ".join(f"{name} = %({name})s" for name in values)
-    conn.execute("SELECT pg_advisory_xact_lock(1802399607)")
     conn.execute(
         f"""UPDATE document SET decided = %(decided)s, noted = nextval('chunk_change'), settled = ''
               {", " if sets else ""}{sets} WHERE id = %(id)s""",

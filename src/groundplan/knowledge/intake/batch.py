@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
 from groundplan.knowledge.deletion.held_store import Cause
+from groundplan.knowledge.intake.settle import Settled
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.parsing.model import Piece
 from groundplan.knowledge.sources.model import Change, Content, Cursor
@@ -16,6 +17,9 @@ from groundplan.knowledge.sources.model import Change, Content, Cursor
 BATCH: Final = 200
 _CHARACTERS: Final = 4_000_000
 _SECONDS: Final = 2.0
+
+Settle = Callable[[Mapping[str, Any], str | None], Settled]
+"""What holds for a document, by what was decided about it and by what put it under a legal hold."""
 
 
 @dataclass(slots=True)
@@ -26,6 +30,10 @@ class Batch:
     held: list[Mapping[str, Any]] = field(default_factory=list)
     tokens: dict[UUID, str] = field(default_factory=dict)
     readers: dict[UUID, Readers] = field(default_factory=dict)
+    settle: dict[UUID, Settle] = field(default_factory=dict)
+    """Of `rows` and `held`: how they follow from what was decided, for what is decided until they are written."""
+    decided: dict[UUID, Mapping[str, Any]] = field(default_factory=dict)
+    """Of the same: by which decisions they are as they are; none: by none."""
     chunks: dict[UUID, list[Piece]] = field(default_factory=dict)
     plain: set[UUID] = field(default_factory=set)
     """Of `chunks`: documents that are no Markdown."""
@@ -34,6 +42,30 @@ class Batch:
     cursor: Cursor | None = None
     began: float = field(default_factory=time.monotonic)
     characters: int = 0
+
+    def keep(self, id: UUID, settled: Settled, settle: Settle, decided: Mapping[str, Any]) -> None:
+        """Who may read one of `rows` or `held`, and what that follows from."""
+        self.readers[id], self.settle[id], self.decided[id] = settled.readers, settle, decided
+
+    def part(self, row: Mapping[str, Any]) -> Batch:
+        """One of its `rows` or `held` by itself."""
+        id = UUID(row["id"])
+        own = Batch(
+            readers={id: self.readers[id]}, settle={id: self.settle[id]}, decided={id: self.decided[id]},
+            chunks={id: self.chunks[id]} if id in self.chunks else {}, plain=self.plain & {id},
+            replaced=[id] if id in self.replaced else [],
+        )  # fmt: skip
+        (own.rows if id in self.chunks else own.held).append(row)
+        return own
+
+    def without(self, ids: Collection[UUID]) -> None:
+        """Take documents out of it."""
+        self.rows = [row for row in self.rows if UUID(row["id"]) not in ids]
+        self.held = [row for row in self.held if UUID(row["id"]) not in ids]
+        self.replaced = [id for id in self.replaced if id not in ids]
+        for id in ids:
+            self.readers.pop(id, None)
+            self.chunks.pop(id, None)
 
     @property
     def full(self) -> bool:

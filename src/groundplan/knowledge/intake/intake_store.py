@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -97,10 +97,14 @@ def known(conn: Conn, source: str) -> dict[str, Known]:
     return {row.path: row for row in rows}
 
 
-def blocked(conn: Conn, source: str) -> set[str]:
-    """Paths that were deleted by decision."""
-    rows = conn.execute("SELECT path FROM tombstone WHERE source = %s AND lifted_at IS NULL", (source,))
-    return {path for (path,) in rows}
+def decided(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, tuple[Mapping[str, Any], str | None]]:
+    """What was decided about documents until now, and what put each under a legal hold."""
+    rows = conn.execute(
+        """SELECT id, decided, CASE WHEN legal_hold THEN origins #>> '{legal_hold,from}' END
+           FROM document WHERE id = ANY(%s)""",
+        (list(documents),),
+    )
+    return {id: (said, held_by) for id, said, held_by in rows}
 
 
 def hold_changes(conn: Conn) -> None:
@@ -118,8 +122,7 @@ def put_documents(conn: Conn, rows: Sequence[Mapping[str, Any]]) -> None:
         f"""INSERT INTO document ({_NAMES}, noted)
             SELECT {_NAMES}, nextval('chunk_change') FROM jsonb_to_recordset(%s) AS r({_COLUMNS})
             ON CONFLICT (source, path) DO UPDATE SET {sets}, noted = excluded.noted, version = document.version + 1,
-              deleted_at = NULL, scanned_at = NULL, personal = NULL, checked = NULL, quality = NULL,
-              superseded_by = NULL""",
+              deleted_at = NULL, scanned_at = NULL, personal = NULL, checked = NULL, quality = NULL""",
         (_json(rows),),
     )
     conn.execute(
@@ -231,8 +234,32 @@ def unconfined(conn: Conn, source: str) -> int:
 
 
 def set_health(conn: Conn, source: str, health: str, reason: str | None) -> None:
-    """`ok`, `failing` (some documents), `down` (cannot be read)."""
+    """`ok`, `failing` (some documents), `down` (cannot be read); `undeclared` sets `declared_store`."""
     conn.execute("UPDATE source SET health = %s, health_reason = %s WHERE name = %s", (health, reason, source))
+
+
+_REPLACES: Final = """old.source = d.source AND old.path = ANY (d.supersedes) AND old.id <> d.id
+  AND d.deleted_at IS NULL AND d.state IN ('approved', 'retired', 'superseded')
+  AND (d.valid_from IS NULL OR d.valid_from <= (now() AT TIME ZONE 'UTC')::date)
+  AND NOT (d.path = ANY (old.supersedes) AND (coalesce(old.modified_at, '-infinity'), old.path)
+    > (coalesce(d.modified_at, '-infinity'), d.path))"""
+"""Whether a document `d` replaces the document `old`, as it says itself."""
+
+
+def supersede(conn: Conn, source: str, documents: Sequence[UUID], paths: Sequence[str]) -> None:
+    """What was just written, at these paths, and what it replaces is superseded from now on; what is superseded no
+    more, `set_superseded` tells once all of the source was read."""
+    conn.execute(
+        f"""UPDATE document o SET superseded_by = n.by, noted = nextval('chunk_change')
+            FROM (SELECT DISTINCT ON (old.id) old.id, d.id AS by FROM document d JOIN document old ON {_REPLACES}
+              WHERE d.source = %(source)s AND d.supersedes <> '{{}}'
+                AND (d.id = ANY(%(ids)s) OR d.supersedes && %(paths)s)
+                AND (d.id = ANY(%(ids)s) OR old.id = ANY(%(ids)s))
+                AND old.deleted_at IS NULL AND old.superseded_by IS NULL
+              ORDER BY old.id, d.modified_at DESC NULLS LAST, d.path) n
+            WHERE o.id = n.id""",
+        {"source": source, "ids": list(documents), "paths": list(paths)},
+    )
 
 
 def set_superseded(conn: Conn, source: str) -> int:
@@ -240,13 +267,9 @@ def set_superseded(conn: Conn, source: str) -> int:
     many rows. It stays so when that one expires, is retired or superseded itself: nobody said that the older one holds
     again."""
     return conn.execute(
-        """WITH newer AS (
-             SELECT DISTINCT ON (old.id) old.id, d.id AS by FROM document d
-               JOIN document old ON old.source = d.source AND old.path = ANY (d.supersedes) AND old.id <> d.id
-               WHERE d.source = %s AND d.deleted_at IS NULL AND d.state IN ('approved', 'retired', 'superseded')
-                 AND (d.valid_from IS NULL OR d.valid_from <= (now() AT TIME ZONE 'UTC')::date)
-                 AND NOT (d.path = ANY (old.supersedes) AND (coalesce(old.modified_at, '-infinity'), old.path)
-                   > (coalesce(d.modified_at, '-infinity'), d.path))
+        f"""WITH newer AS (
+             SELECT DISTINCT ON (old.id) old.id, d.id AS by FROM document d JOIN document old ON {_REPLACES}
+               WHERE d.source = %s
                ORDER BY old.id, d.modified_at DESC NULLS LAST, d.path)
            UPDATE document o SET superseded_by = w.by, noted = nextval('chunk_change')
              FROM (SELECT x.id, coalesce(y.id, n.id_by) AS by FROM document x

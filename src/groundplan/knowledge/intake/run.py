@@ -34,6 +34,7 @@ from groundplan.knowledge.intake import intake_store as store
 from groundplan.knowledge.intake.batch import Batch, Pending
 from groundplan.knowledge.intake.content import LONGEST_NAME, changed_at, checks_mark, digest_of, nameable
 from groundplan.knowledge.intake.failures import failures
+from groundplan.knowledge.intake.meanwhile import caught_up, check_declared
 from groundplan.knowledge.intake.settle import Settled, closed, declared, settle, source_values, superseded_paths
 from groundplan.knowledge.intake.tally import Bad, Tally
 from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused, Table
@@ -77,7 +78,7 @@ class Run:
         self._progress = progress
         self._pdf = "" if source.pdf == "plain" else f"{source.pdf}:{(models or Path()) / source.pdf}"
         self._known = store.known(conn, source.name)
-        self._blocked = store.blocked(conn, source.name)
+        self._blocked = deletion_store.closed(conn, source.name)
         self._of = sum(one.live for one in self._known.values())
         self._limit = serving(index_store.editions(conn)).settings.limit(source.name)
         self._batch = Batch()
@@ -283,12 +284,17 @@ class Run:
 
     def _unchanged(self, one: store.Known, change: Change, around: tuple[Any, ...]) -> None:
         """The content stands; what holds for it may have changed above it."""
-        settled = self._settled(around, one.declared, one.decided, one.digest, one.modified_at, one.held_by)
+
+        def settle(decided: Mapping[str, Any], held_by: str | None) -> Settled:
+            return self._settled(around, one.declared, decided, one.digest, one.modified_at, held_by)
+
+        settled = settle(one.decided, one.held_by)
         self.tally.seen.add(change.key)
         self.tally.read += 1
         if settled.row["settled"] != one.settled:
-            self._batch.held.append({**settled.row, "id": str(one.id), "token": change.version})
-            self._batch.readers[one.id] = settled.readers
+            row = {**settled.row, "id": str(one.id), "path": change.key, "token": change.version}
+            self._batch.held.append(row)
+            self._batch.keep(one.id, settled, settle, one.decided)
             self.tally.readers_changed += 1
         elif one.token != change.version:
             self._batch.tokens[one.id] = change.version
@@ -309,12 +315,16 @@ class Run:
         one = self._known.get(key)
         modified = changed_at(one, content, parsed)
         says = declared(parsed.told, content.told)
-        decided, held_by = (one.decided, one.held_by) if one else ({}, None)
-        settled = self._settled(pending.around, says, decided, pending.digest, modified, held_by)
+        known, held_by = (one.decided, one.held_by) if one else ({}, None)
+
+        def settle(decided: Mapping[str, Any], held_by: str | None) -> Settled:
+            return self._settled(pending.around, says, decided, pending.digest, modified, held_by)
+
+        settled = settle(known, held_by)
         told_before = one is not None or key in self._ids
         id = self._ids.setdefault(key, one.id if one else new_id())
         self._batch.rows.append(self._row(id, pending, parsed, settled, modified))
-        self._batch.readers[id] = settled.readers
+        self._batch.keep(id, settled, settle, known)
         self._batch.chunks[id] = parsed.pieces
         if not parsed.markdown:
             self._batch.plain.add(id)
@@ -394,17 +404,8 @@ class Run:
         """Each document by itself, so that one which PostgreSQL refuses costs that one; last what is left, and the
         cursor."""
         rest = Batch(tokens=batch.tokens, removed=batch.removed, cursor=batch.cursor)
-        for row in batch.rows:
-            id = UUID(row["id"])
-            part = Batch(
-                rows=[row], readers={id: batch.readers[id]}, chunks={id: batch.chunks[id]}, plain=batch.plain & {id},
-                replaced=[id] if id in batch.replaced else [],
-            )  # fmt: skip
-            self._write_one(row["path"], part, rest)
-        paths = {one.id: path for path, one in self._known.items()}
-        for row in batch.held:
-            id = UUID(row["id"])
-            self._write_one(paths[id], Batch(held=[row], readers={id: batch.readers[id]}), rest)
+        for row in (*batch.rows, *batch.held):
+            self._write_one(row["path"], batch.part(row), rest)
         self._write(rest)
 
     def _write_one(self, key: str, part: Batch, rest: Batch) -> None:
@@ -431,10 +432,14 @@ class Run:
         with self._conn.transaction():
             if batch.rows or batch.removed or batch.held:
                 store.hold_changes(self._conn)
+                check_declared(self._conn, self._source)
+                self._catch_up(batch)
             if batch.rows:
                 kept += held.keep_changed(self._conn, batch.rows, batch.chunks)
                 store.put_documents(self._conn, batch.rows)
                 self._put_chunks(batch)
+                written = {UUID(row["id"]): str(row["path"]) for row in batch.rows}
+                store.supersede(self._conn, self._source.name, list(written), list(written.values()))
             if batch.held:
                 store.put_held(self._conn, batch.held)
             if batch.tokens:
@@ -449,6 +454,17 @@ class Run:
             store.go_on(self._conn, self._source.name, batch.cursor, self._progressed(running=True))
         self.tally.kept += kept
         self._told |= told
+
+    def _catch_up(self, batch: Batch) -> None:
+        """What was deleted since this run began is none of its documents, and what was decided holds."""
+        held = len(batch.held)
+        added = {path for row in batch.rows if not (one := self._known.get(path := str(row["path"]))) or not one.live}
+        written = {str(row["path"]) for row in batch.rows}
+        closed = caught_up(self._conn, self._source.name, batch)
+        self.tally.readers_changed -= held - len(batch.held)
+        self.tally.added -= len(added & closed)
+        self.tally.changed -= len((written - added) & closed)
+        self.tally.blocked |= closed
 
     def _tell_failures(self) -> set[str]:
         """With what is written: behind its cursor nobody looks at these documents again, should this run be cut off."""

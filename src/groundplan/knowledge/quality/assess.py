@@ -42,9 +42,10 @@ def scan_pending(conn: Connection[Any], terms: Glossary, stop: Callable[[], bool
     done = 0
     while not stop() and (batch := store.unscanned(conn, terms.digest, SCAN_BATCH)):
         with conn.transaction():
-            for document, media in batch:
+            for document, version, media in batch:
                 text = store.text_of(conn, document)
-                store.put_scan(conn, document, personal(text), checked(text, terms, markdown=media in _MARKDOWN))
+                found = checked(text, terms, markdown=media in _MARKDOWN)
+                store.put_scan(conn, document, version, personal(text), found)
         done += len(batch)
     return done
 
@@ -61,7 +62,7 @@ def assess(conn: Connection[Any], source: str, today: date) -> dict[str, Any]:
         for subject, kind in store.open_kinds(conn, source):
             if kind in KINDS:
                 kinds[subject].append(kind)
-        scores = {look.id: score(kinds.pop(look.subject, ())) for look in looks}
+        scores = {(look.id, look.version): score(kinds.pop(look.subject, ())) for look in looks}
         store.put_scores(conn, scores)
         # what is left is about what cannot be read, and counts as a document without any quality
         unread = sum(any(KINDS[kind].weight >= 1 for kind in each) for each in kinds.values())

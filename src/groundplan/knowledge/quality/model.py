@@ -42,6 +42,7 @@ class Look:
     source_owner: str | None = None
     acl: int | None = None
     """Number of its readers' set: documents with the same one have the same readers."""
+    version: int = 1
 
     @property
     def subject(self) -> str:

@@ -24,7 +24,7 @@ def looks(conn: Conn, source: str) -> list[Look]:
         return cursor.execute(
             """SELECT d.id, d.source, d.path, d.title, d.state, coalesce(d.sensitivity, 'restricted') AS sensitivity,
                  d.owner, d.steward, d.modified_at, d.review_by, d.review_days, d.valid_until, d.superseded_by,
-                 d.content, d.notes, d.personal, d.checked, d.declared, d.decided, d.media,
+                 d.content, d.version, d.notes, d.personal, d.checked, d.declared, d.decided, d.media,
                  ARRAY(SELECT r.reader FROM document_reader r WHERE r.document_id = d.id AND NOT r.deny) AS readers,
                  s.owner AS source_owner, d.acl
                FROM document d JOIN source s ON s.name = d.source
@@ -66,29 +66,32 @@ def texts_of(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, str]:
     return dict.fromkeys(documents, "") | dict(rows)
 
 
-def unscanned(conn: Conn, terms: str, limit: int) -> list[tuple[UUID, str]]:
-    """(document, media) whose text was not looked at yet, or by another glossary."""
+def unscanned(conn: Conn, terms: str, limit: int) -> list[tuple[UUID, int, str]]:
+    """(document, version, media) whose text was not looked at yet, or by another glossary."""
     rows = conn.execute(
-        """SELECT id, coalesce(media, '') FROM document WHERE deleted_at IS NULL
+        """SELECT id, version, coalesce(media, '') FROM document WHERE deleted_at IS NULL
              AND (scanned_at IS NULL OR checked ->> 'terms' IS DISTINCT FROM %s) ORDER BY id LIMIT %s""",
         (terms, limit),
     )
     return list(rows)
 
 
-def put_scan(conn: Conn, document: UUID, personal: Mapping[str, int], checked: Mapping[str, Any]) -> None:
+def put_scan(conn: Conn, document: UUID, version: int, personal: Mapping[str, int], checked: Mapping[str, Any]) -> None:
+    """Of that version only: what was written meanwhile was not looked at."""
     conn.execute(
-        "UPDATE document SET scanned_at = now(), personal = %s, checked = %s WHERE id = %s",
-        (Jsonb(dict(personal)), Jsonb(dict(checked)), document),
+        "UPDATE document SET scanned_at = now(), personal = %s, checked = %s WHERE id = %s AND version = %s",
+        (Jsonb(dict(personal)), Jsonb(dict(checked)), document, version),
     )
 
 
-def put_scores(conn: Conn, scores: Mapping[UUID, float]) -> None:
-    """Only rows whose score changed are written."""
+def put_scores(conn: Conn, scores: Mapping[tuple[UUID, int], float]) -> None:
+    """Of these versions of documents: what was written meanwhile is not scored yet. Only rows whose score changed are
+    written."""
     conn.execute(
-        """UPDATE document d SET quality = s.score FROM unnest(%s::uuid[], %s::real[]) AS s(id, score)
-           WHERE d.id = s.id AND d.quality IS DISTINCT FROM s.score""",
-        (list(scores), list(scores.values())),
+        """UPDATE document d SET quality = s.score
+           FROM unnest(%s::uuid[], %s::int[], %s::real[]) AS s(id, version, score)
+           WHERE d.id = s.id AND d.version = s.version AND d.quality IS DISTINCT FROM s.score""",
+        ([id for id, _ in scores], [version for _, version in scores], list(scores.values())),
     )
 
 

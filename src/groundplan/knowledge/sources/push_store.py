@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -58,6 +58,11 @@ def withdraw(conn: Conn, source: str, path: str) -> bool:
         (source, path),
     )
     return done.rowcount == 1
+
+
+def drop(conn: Conn, source: str, paths: Sequence[str]) -> None:
+    """Destroy what was pushed to these places; nothing is told of them."""
+    conn.execute("DELETE FROM pushed WHERE source = %s AND path = ANY(%s)", (source, list(paths)))
 
 
 def after(conn: Conn, source: str, number: int) -> list[tuple[str, int, bool]]:

@@ -1,0 +1,114 @@
+"""Who is named in documents: what is looked for, and the SQL of it, as role control.
+
+A name is found in any case, however its letters are typed (`core/letters.py`), also across the ends of lines, passages
+and cells. Other spellings of it, and what is only meant, are not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.core.letters import letters
+from groundplan.knowledge.governed.inherit import OWN
+from groundplan.knowledge.scripts import RUN
+
+Conn = Connection[Any]
+_APART: Final = re.compile(r"[\s|*_`]+")
+"""What stands between two words of a text, of Markdown too."""
+_APART_IN_PATHS: Final = re.compile(r"[\s|*_`./-]+")
+_SHORTEST, _SHORTEST_UNSPACED = 4, 2
+"""Characters of a text that names somebody: without any, every document would. Han names have two."""
+
+
+def names_somebody(word: str) -> bool:
+    """Whether a text is long enough to be a name."""
+    word = _APART.sub(" ", word).strip()
+    return len(word) >= (_SHORTEST_UNSPACED if RUN.search(word) else _SHORTEST)
+
+
+def mentioning(conn: Conn, words: Sequence[str]) -> list[tuple[UUID, str, str, bool]]:
+    """(document, source, path, on hold) of live documents with one of these texts in them, in their title, path or what
+    they declare besides what governs them, and of what a legal hold keeps of others."""
+    plain = [letters(_APART.sub(" ", word).strip()) for word in words if names_somebody(word)]
+    # what compares letters in a database of another locale knows no upper and lower case beyond ASCII
+    cased = list(dict.fromkeys(each for word in plain for each in (word, word.lower(), word.upper())))
+    unspaced = [word.replace(" ", "") for word in plain if RUN.search(word)]
+    # a passage has at least the beginning: what is put together of a document costs more
+    first = [word.split(" ")[0] for word in cased] + [word[0] for word in unspaced]
+    rows = conn.execute(
+        """SELECT d.id, d.source, d.path, on_hold(d) FROM document d
+           WHERE d.deleted_at IS NULL AND (
+             regexp_replace(letters(concat_ws(' . ', d.title, (d.declared -> 'front') - %(own)s::text[],
+               (d.declared -> 'beside') - %(own)s::text[])), %(apart)s, ' ', 'g') ILIKE ANY(%(like)s)
+             OR regexp_replace(letters(d.path), %(apart_in_paths)s, ' ', 'g') ILIKE ANY(%(paths)s) OR (
+             EXISTS (SELECT 1 FROM chunk c WHERE c.document_id = d.id AND letters(c.text) ILIKE ANY(%(first)s))
+             AND (SELECT regexp_replace(t.said, %(apart)s, ' ', 'g') ILIKE ANY(%(like)s)
+                 OR (cardinality(%(unspaced)s::text[]) > 0
+                   AND regexp_replace(t.said, %(apart)s, '', 'g') ILIKE ANY(%(unspaced)s))
+               FROM (SELECT letters(string_agg(c.text, ' ' ORDER BY c.number)) AS said FROM chunk c
+                 WHERE c.document_id = d.id AND c.edition = serving_edition()) t)))
+           UNION
+           SELECT coalesce(h.document_id, h.id), h.source, h.path, true
+           FROM held_version h LEFT JOIN document d ON d.id = h.document_id LEFT JOIN source s ON s.name = h.source
+           WHERE (regexp_replace(letters(concat_ws(' . ', h.text, h.title, h.declared)), %(apart)s, ' ', 'g')
+                 ILIKE ANY(%(like)s)
+               OR regexp_replace(letters(h.path), %(apart_in_paths)s, ' ', 'g') ILIKE ANY(%(paths)s)
+               OR regexp_replace(encode(h.data, 'escape'), %(apart)s, ' ', 'g') ILIKE ANY(%(bytes)s))
+             AND (coalesce(s.legal_hold, false) OR (d.id IS NOT NULL AND on_hold(d)))
+           ORDER BY 2, 3""",
+        {
+            "own": list(OWN), "apart": _APART.pattern, "apart_in_paths": _APART_IN_PATHS.pattern,
+            "like": list(map(_within, cased)), "first": list(map(_within, first)),
+            "unspaced": list(map(_within, unspaced)), "bytes": [_within(_escaped(word)) for word in cased],
+            "paths": [_within(_APART_IN_PATHS.sub(" ", word)) for word in cased],
+        },
+    )  # fmt: skip
+    return rows.fetchall()
+
+
+def named_in(path: str, words: Sequence[str]) -> bool:
+    """Whether a path has one of these texts in it, as `mentioning` looks for them."""
+    told = _in_path(path)
+    return any(_in_path(word.strip()) in told for word in words if names_somebody(word))
+
+
+def answered_by(conn: Conn, email: str) -> int:
+    """How many live documents say themselves that this address owns them, is their steward, or may read them or not."""
+    row = conn.execute(
+        """SELECT count(*) FROM document d WHERE d.deleted_at IS NULL AND EXISTS (
+             SELECT FROM jsonb_path_query(d.declared, '$.*.*') v WHERE v = to_jsonb(%(email)s::text)
+               OR v @> jsonb_build_array(%(email)s::text))""",
+        {"email": email},
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def decided_by(conn: Conn, email: str) -> int:
+    """About how many documents somebody of this address has decided something that stands."""
+    row = conn.execute(
+        """SELECT count(*) FROM document d
+           WHERE EXISTS (SELECT FROM jsonb_each(d.decided) e WHERE e.value ->> 'by' = %s)""",
+        (email,),
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _in_path(text: str) -> str:
+    return _APART_IN_PATHS.sub(" ", letters(text)).casefold()
+
+
+def _within(text: str) -> str:
+    """A pattern of what has the text in it."""
+    return "%" + re.sub(r"([\\%_])", r"\\\1", text) + "%"
+
+
+def _escaped(text: str) -> str:
+    """As PostgreSQL writes its bytes (`encode(..., 'escape')`), which knows no upper and lower case beyond ASCII."""
+    return "".join(
+        "\\\\" if byte == 0x5C else chr(byte) if 0 < byte < 0x80 else f"\\{byte:03o}" for byte in text.encode()
+    )

@@ -1,0 +1,28 @@
+"""Deleted places: by their names, or where a name was erased with somebody by a salted digest. Pure.
+
+A digest keeps its place empty and tells nobody the name; whoever guesses the name can confirm it by the digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+
+def digest(path: str, salt: bytes) -> str:
+    """What stands for a path; `deletion_store` has the same in SQL."""
+    return hashlib.sha256(salt + path.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Closed:
+    """The places of a source that stay empty; asked for a path."""
+
+    def __init__(self, places: Iterable[tuple[str, bytes | None]]) -> None:
+        """(path, or its digest; the salt of a digest)"""
+        self._names: set[str] = set()
+        self._digests: dict[bytes, set[str]] = {}
+        for path, salt in places:
+            (self._names if salt is None else self._digests.setdefault(salt, set())).add(path)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._names or any(digest(path, salt) in digests for salt, digests in self._digests.items())

@@ -1,0 +1,54 @@
+"""What people did while a run went on: it knows documents as they were when it began, and that may be hours ago.
+
+What was deleted since then is not written, and what was decided since then holds. It is looked up behind the lock of
+changes, which whoever deletes or decides takes as well: so nothing comes between the look and what is written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.blueprint.model import Source
+from groundplan.core.errors import Unavailable
+from groundplan.knowledge.deletion import deletion_store
+from groundplan.knowledge.governed import declared_store
+from groundplan.knowledge.intake import intake_store as store
+from groundplan.knowledge.intake.batch import Batch
+
+
+class Redeclared(Unavailable):
+    """What is served declares the source otherwise than the run that goes on: it writes nothing any more."""
+
+
+def check_declared(conn: Connection[Any], source: Source) -> None:
+    """Raises `Redeclared`."""
+    if declared_store.declared_otherwise(conn, source):
+        raise Redeclared(
+            f"source {source.name} is declared otherwise now", code="source_declared",
+            hint="Nothing needs to be done: it is read anew as it is declared.", retry_after=1.0,
+        )  # fmt: skip
+
+
+def caught_up(conn: Connection[Any], source: str, batch: Batch) -> set[str]:
+    """Put a batch right, just before it is written in the caller's transaction; the paths that were deleted, which are
+    no longer in it."""
+    paths = {UUID(row["id"]): str(row["path"]) for row in (*batch.rows, *batch.held)}
+    if not paths:
+        return set()
+    places = deletion_store.closed(conn, source, list(paths.values()))
+    closed = {path for path in paths.values() if path in places}
+    if closed:
+        batch.without({id for id, path in paths.items() if path in closed})
+    now = store.decided(conn, list(paths))
+    for rows in (batch.rows, batch.held):
+        for at, row in enumerate(rows):
+            id = UUID(row["id"])
+            decided, held_by = now.get(id, ({}, None))
+            if decided != batch.decided[id]:
+                settled = batch.settle[id](decided, held_by)
+                rows[at] = {**row, **settled.row}
+                batch.readers[id] = settled.readers
+    return closed

@@ -1,0 +1,291 @@
+"""What people do while a source is read holds at once: the run knows documents as they were when it began."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+import pytest
+from tests.knowledge_intake import Given, Intake, source
+
+from groundplan.blueprint.model import Source
+from groundplan.core.audit import SYSTEM
+from groundplan.core.errors import Conflict
+from groundplan.core.ids import new_id
+from groundplan.knowledge import store as search
+from groundplan.knowledge.deletion import tombstones
+from groundplan.knowledge.deletion.delete import Why, delete, readmit
+from groundplan.knowledge.governed import governed_store
+from groundplan.knowledge.governed.decide import Said, decide
+from groundplan.knowledge.governed.declared_store import declare
+from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.intake import batch, intake_store
+from groundplan.knowledge.intake.meanwhile import Redeclared
+from groundplan.knowledge.quality import assess as assessing
+from groundplan.knowledge.quality import quality_store
+from groundplan.knowledge.quality.text import glossary
+from groundplan.knowledge.sources.model import Around, Content
+from groundplan.testing.database import Database
+
+NOW = datetime.now(UTC)
+
+
+class Meanwhile(Given):
+    """Something happens when a document is read, or its folders are looked at."""
+
+    def __init__(
+        self, texts: dict[str, bytes], *, read: dict[str, Callable[[], object]] | None = None,
+        around: dict[str, Callable[[], object]] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(texts)
+        self._read, self._around = read or {}, around or {}
+
+    def read(self, key: str) -> Content:
+        found = super().read(key)
+        self._read.get(key, lambda: None)()
+        return found
+
+    def around(self, key: str) -> Sequence[Around]:
+        found = super().around(key)
+        self._around.get(key, lambda: None)()
+        return found
+
+
+class World(Intake):
+    def __init__(self, database: Database, home: Path) -> None:
+        super().__init__(database)
+        self.home = home
+        self.other = psycopg.connect(database.urls["control"], autocommit=True)
+        self.person = new_id()
+        self.conn.execute("INSERT INTO person (id, email, name) VALUES (%s, 'ana@acme.example', 'Ana')", (self.person,))
+
+    def close(self) -> None:
+        self.other.close()
+        super().close()
+
+    def id(self, path: str) -> UUID:
+        return UUID(str(self.one(path, "id")))
+
+    def decide(self, path: str, name: str, value: Any) -> None:
+        with self.other.transaction():
+            decide(self.other, self.id(path), name, value, Said(SYSTEM, "ana@acme.example", "seen", NOW))
+
+    def delete(self, path: str) -> None:
+        delete(self.other, [self.id(path)], self.why())
+
+    def why(self) -> Why:
+        return Why(SYSTEM, "asked for", NOW, self.home)
+
+    def seen(self, workload: str = "") -> set[str]:
+        """What a search reads."""
+        with psycopg.connect(self.database.urls["search"]) as conn:
+            search.act_for(conn, self.person, workload)
+            rows = conn.execute("SELECT d.path FROM chunk c JOIN document d ON d.id = c.document_id WHERE c.text <> ''")
+            return {path for (path,) in rows}
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> Iterator[World]:
+    world = World(database, tmp_path)
+    yield world
+    world.close()
+
+
+def texts(round: int, *names: str) -> dict[str, bytes]:
+    return {name: f"# {name}\n\nRound {round}.\n".encode() for name in names}
+
+
+def test_what_was_rejected_meanwhile_stays_rejected(world: World) -> None:
+    world.take_over(Given(texts(1, "a.md", "b.md")))
+    world.take_over(
+        Meanwhile(texts(2, "a.md", "b.md"), read={"a.md": lambda: world.decide("a.md", "state", "rejected")})
+    )
+    assert (world.seen(), world.one("a.md", "state, version")) == ({"b.md"}, ("rejected", 2))
+    assert world.text("a.md").endswith("Round 2."), "the new text is kept, and not given"
+    world.take_over(Given(texts(2, "a.md", "b.md")))
+    assert world.seen() == {"b.md"}
+
+
+def test_what_was_decided_meanwhile_holds_of_a_document_that_did_not_change(world: World) -> None:
+    world.take_over(Given(texts(1, "a.md", "b.md")))
+    closes = Meanwhile(
+        texts(1, "a.md", "b.md"), around={"b.md": lambda: world.decide("b.md", "sensitivity", "restricted")}
+    )
+    world.take_over(closes, licence="CC0-1.0")
+    assert world.one("b.md", "licence, sensitivity") == ("CC0-1.0", "restricted")
+    assert world.one("a.md", "licence, sensitivity") == ("CC0-1.0", "internal")
+
+
+def test_what_was_deleted_meanwhile_does_not_come_back(world: World) -> None:
+    world.take_over(Given(texts(1, "a.md", "b.md", "c.md")))
+    report = world.take_over(
+        Meanwhile(texts(2, "a.md", "b.md", "c.md"), read={"b.md": lambda: world.delete("b.md")}), licence="CC0-1.0"
+    )
+    assert (world.seen(), world.live()) == ({"a.md", "c.md"}, {"a.md", "c.md"})
+    assert world.text("b.md") == "", "nothing of either text"
+    assert (report.added, report.changed) == (0, 2)
+    assert ("knowledge.deleted_at_source", "b.md") in world.findings()
+    readmit(world.other, "s", "b.md", world.why())
+    assert world.take_over(Given(texts(2, "a.md", "b.md", "c.md"))).added == 1
+    assert world.seen() == {"a.md", "b.md", "c.md"}
+
+
+def test_what_was_deleted_meanwhile_gets_no_readers_by_what_its_folder_says(world: World) -> None:
+    world.take_over(Given(texts(1, "a.md")))
+    world.take_over(Meanwhile(texts(1, "a.md"), around={"a.md": lambda: world.delete("a.md")}), licence="CC0-1.0")
+    assert (world.live(), world.readers("a.md"), world.one("a.md", "licence")) == (set(), set(), None)
+
+
+def test_a_superseded_version_is_not_given_while_its_source_is_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "BATCH", 1)
+    old, new = b"# Travel\n\n100 EUR.\n", b"---\nsupersedes: [a-old.md]\n---\n# Travel\n\n120 EUR.\n"
+    seen: list[set[str]] = []
+    rest = texts(1, *(f"z{number:02}.md" for number in range(40)))
+    look = {"z39.md": lambda: seen.append(world.seen() & {"a-old.md", "b-new.md"})}
+    world.take_over(Meanwhile({"a-old.md": old, "b-new.md": new, **rest}, read=look))
+    world.take_over(Meanwhile({"a-old.md": old + b"More.\n", "b-new.md": new, **texts(2, *rest)}, read=look))
+    later = {"a-old.md": old, "c.md": b"---\nsupersedes: [d.md]\n---\n# C\n", "d.md": b"# D\n", **texts(3, *rest)}
+    look = {"z39.md": lambda: seen.append(world.seen() & {"a-old.md", "c.md", "d.md"})}
+    world.take_over(Meanwhile({**later, "b-new.md": new}, read=look))
+    assert seen == [{"b-new.md"}, {"b-new.md"}, {"c.md"}]
+    world.take_over(Given({"a-old.md": old, "d.md": b"# D\n"}))
+    assert world.seen() == {"a-old.md", "d.md"}, "what replaced them is gone"
+
+
+def test_what_is_written_while_another_text_was_looked_at_is_neither_scanned_nor_scored(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.conn.execute("INSERT INTO workload_need (workload, scanned, quality_floor) VALUES ('w', true, 0.5)")
+    world.take_over(Given(texts(1, "a.md", "b.md")))
+    looks = quality_store.looks
+
+    def changed(*_: Any) -> dict[str, int]:
+        monkeypatch.setattr(assessing, "personal", lambda _: {})
+        take_over(world.other, source(), Given(texts(2, "a.md", "b.md")))
+        return {}
+
+    monkeypatch.setattr(assessing, "personal", changed)
+    assessing.scan_pending(world.conn, glossary([]))
+    assert world.one("a.md", "version, scanned_at IS NOT NULL") == (2, True), "it was looked at once more"
+
+    def late(conn: Any, name: str) -> Any:
+        found = looks(conn, name)
+        world.other.execute("UPDATE document SET version = 3, quality = NULL WHERE path = 'a.md'")
+        return found
+
+    monkeypatch.setattr(quality_store, "looks", late)
+    assessing.assess(world.conn, "s", date(2026, 11, 27))
+    assert (world.one("a.md", "quality"), world.one("b.md", "quality")) == (None, 1.0)
+    assert world.seen("w") == {"b.md"}
+
+
+@pytest.mark.parametrize("what", ["decide", "delete"])
+def test_who_decides_and_who_writes_do_not_wait_for_each_other(world: World, what: str) -> None:
+    world.take_over(Given(texts(1, "a.md")))
+    failed: list[BaseException] = []
+
+    def act() -> None:
+        try:
+            world.decide("a.md", "state", "rejected") if what == "decide" else world.delete("a.md")
+        except psycopg.Error as error:
+            failed.append(error)
+
+    acting = threading.Thread(target=act)
+    with world.conn.transaction():
+        intake_store.hold_changes(world.conn)
+        acting.start()
+        deadline = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        for _ in range(200):
+            if world.conn.execute(deadline).fetchone() != (0,):
+                break
+            threading.Event().wait(0.02)
+        world.conn.execute("UPDATE document SET lines = 7 WHERE path = 'a.md'")
+    acting.join(20)
+    assert failed == []
+    assert world.seen() == set()
+    assert len(tombstones.read(world.home)) == (what == "delete")
+
+
+def declared(world: World, governed: dict[str, Any] | None = None, **more: Any) -> Source:
+    """What is served declares the source so from now on."""
+    made = msgspec.structs.replace(source(**governed or {}), **more)
+    with world.other.transaction():
+        declare(world.other, [made])
+    return made
+
+
+def test_whom_a_declaration_lets_read_no_more_finds_nothing_at_once(world: World) -> None:
+    own = b"---\nreaders: [everyone, ana@acme.example]\n---\n# Own\n\nRound 1.\n"
+    declared(world)
+    rest = {"own.md": own, "deny.md": b"---\ndeny: [x@acme.example]\n---\nHi."}
+    world.take_over(Given({**texts(1, "a.md", "gone.md"), **rest}))
+    world.take_over(Given({**texts(1, "a.md"), **rest}))
+    assert world.seen() == {"a.md", "own.md", "deny.md"}
+    anew = declared(world, readers=["hr", "ops"])
+    assert world.seen() == {"own.md"}
+    assert (world.readers("a.md"), world.readers("deny.md")) == ({"source/s"}, {"source/s", "!x@acme.example"})
+    assert world.readers("own.md") == {"everyone", "ana@acme.example"}
+    assert governed_store.who_may_read(world.conn, world.id("a.md")) == []
+    assert take_over(world.conn, anew, Given({**texts(1, "a.md"), "own.md": own})).failed == 0
+    assert (world.readers("a.md"), world.seen()) == ({"hr", "ops", "source/s"}, {"own.md"})
+    again = declared(world)
+    assert world.seen() == {"own.md"}, "who may read it again does so once it was looked at"
+    take_over(world.conn, again, Given({**texts(1, "a.md"), "own.md": own}))
+    assert world.seen() == {"a.md", "own.md"}
+
+
+def test_what_a_declaration_narrows_holds_at_once_below_what_was_decided(world: World) -> None:
+    declared(world, {"purposes": ["support", "sales"]})
+    world.take_over(Given(texts(1, "a.md", "b.md", "c.md")), purposes=["support", "sales"])
+    for name, value in (("state", "approved"), ("sensitivity", "public"), ("purposes", ["sales", "support"])):
+        world.decide("b.md", name, value)
+    world.decide("c.md", "state", "approved")
+    world.conn.execute("UPDATE document SET digest = 'another' WHERE path = 'c.md'")
+    values = "state, sensitivity, purposes, workloads, residency"
+    declared(world, {"state": "draft", "purposes": ["sales"], "residency": ["EU"]}, sensitivity="confidential")
+    assert world.one("a.md", values) == ("draft", "confidential", ["sales"], None, ["EU"])
+    assert world.one("b.md", values) == ("approved", "public", ["sales", "support"], None, ["EU"])
+    assert world.one("c.md", values) == ("draft", "confidential", ["sales"], None, ["EU"]), "another text was approved"
+    declared(world, {"workloads": ["w"]})
+    assert world.one("a.md", values) == ("draft", "confidential", ["sales"], ["w"], ["EU"]), "wider with the next look"
+
+
+def test_a_legal_hold_is_there_with_the_declaration(world: World) -> None:
+    world.take_over(Given(texts(1, "a.md")))
+    declared(world, {"legal_hold": True})
+    with pytest.raises(Conflict):
+        world.delete("a.md")
+
+
+def test_a_run_under_another_declaration_writes_nothing_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "BATCH", 1)
+    first = declared(world)
+    names = [f"n{number:02}.md" for number in range(40)]
+    before: list[set[str]] = []
+
+    def narrow() -> None:
+        before.append(world.live())
+        declared(world, readers=["hr"])
+
+    with pytest.raises(Redeclared):
+        take_over(world.conn, first, Meanwhile(texts(1, *names), read={"n30.md": narrow}))
+    assert before == [world.live()] and 0 < len(world.live()) < 31
+    assert (world.seen(), world.findings()) == (set(), {})
+    with pytest.raises(Redeclared):
+        take_over(world.conn, first, Given(texts(1, *names)))
+    anew = msgspec.structs.replace(source(), readers=["hr"])
+    assert take_over(world.conn, anew, Given(texts(1, *names))).failed == 0
+    assert (len(world.live()), world.seen()) == (40, set())
+    with world.other.transaction():
+        declare(world.other, [])
+    assert world.conn.execute("SELECT health FROM source").fetchall() == [("undeclared",)]
+    assert take_over(world.conn, first, Given(texts(2, *names))).failed == 0, "nothing says otherwise"
+    assert world.conn.execute("SELECT health FROM source").fetchall() == [("ok",)]
