@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, cast
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -28,8 +28,10 @@ from groundplan.blueprint.model import Connector as Declared
 from groundplan.blueprint.model import Source
 from groundplan.catalog.governed import ConnectorRule
 from groundplan.core.errors import Invalid, Unavailable
+from groundplan.knowledge import service
+from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.sources import git_history
-from groundplan.knowledge.sources.git import Git
+from groundplan.knowledge.sources.git import Git, tidy
 from groundplan.knowledge.sources.model import Connector
 from groundplan.knowledge.sources.open import opened
 from groundplan.testing.database import Database
@@ -180,8 +182,8 @@ def test_a_mirror_that_was_left_broken_is_made_anew(work: Path, tmp_path: Path, 
         for part in ("refs", "objects"):
             (mirror / part).rename(mirrors / f"x{part}")
     elif left == "locked":
-        (mirror / "refs/heads").mkdir(parents=True, exist_ok=True)
-        (mirror / "refs/heads/source.lock").touch()
+        (mirror / "refs/sources").mkdir(parents=True, exist_ok=True)
+        (mirror / "refs/sources/HEAD.lock").touch()
         (work / "b.md").write_text("# B\n")
         commit(work)
     else:
@@ -195,6 +197,71 @@ def test_a_mirror_that_was_left_broken_is_made_anew(work: Path, tmp_path: Path, 
     connector = Git(str(work), mirrors)
     assert "a.md" in [change.key for change in connector.changes(None)]
     connector.close()
+
+
+def test_what_is_taken_out_of_the_history_leaves_the_mirror(work: Path, tmp_path: Path) -> None:
+    mirrors = tmp_path / "mirrors"
+
+    def look(cursor: Any = None, branch: str | None = None) -> tuple[list[str], Any, bool]:
+        connector = Git(str(work), mirrors, branch=branch)
+        found = list(connector.changes(cursor))
+        for change in found:
+            connector.read(change.key)
+        connector.close()
+        return [change.key for change in found], found[-1].cursor if found else cursor, connector.whole
+
+    def kept(blob: bytes) -> bool:
+        (mirror,) = mirrors.iterdir()
+        with Repo(str(mirror)) as repo:
+            return blob in repo.object_store
+
+    with Repo(str(work)) as repo:
+        first = repo.head()
+        branch = repo.refs.follow(Ref(b"HEAD"))[0][1]
+        repo.refs[Ref(b"refs/heads/other")] = first
+    (work / "b.md").write_text("# B\n\nOf Ana Costa.\n")
+    commit(work)
+    secret = Blob.from_string(b"# B\n\nOf Ana Costa.\n").id
+    keys, cursor, _ = look()
+    assert (keys, kept(secret)) == (["a.md", "b.md"], True)
+    look(branch="other")
+    assert look(cursor)[0] == [] and kept(secret), "another branch of it is no other history"
+    (work / "c.md").write_text("# C\n")
+    commit(work)
+    assert look(cursor)[0] == ["c.md"]
+    with Repo(str(work)) as repo:
+        repo.refs[branch] = first
+        repo.get_worktree().reset_index()
+    for name in ("b.md", "c.md"):
+        (work / name).unlink(missing_ok=True)
+    (work / "a.md").write_text("# A\n\nMore.\n")
+    commit(work)
+    assert look(cursor) == (["a.md"], {"at": repo_head(work)}, True), "whatever it does not tell is gone"
+    assert not kept(secret)
+
+
+def repo_head(folder: Path) -> str:
+    with Repo(str(folder)) as repo:
+        return repo.head().decode()
+
+
+class Nothing:
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        raise AssertionError(f"there is no text: {texts}")
+
+
+def test_mirrors_of_what_is_no_source_any_more_go(database: Database, work: Path, tmp_path: Path) -> None:
+    mirrors = tmp_path / "mirrors"
+    tidy(mirrors, [])
+    connector = Git(str(work), mirrors)
+    list(connector.changes(None))
+    connector.close()
+    (mirrors / "half.new").mkdir()
+    tidy(mirrors, [str(work)])
+    assert len(list(mirrors.iterdir())) == 1
+    intake = service.Intake(tmp_path, date(2026, 11, 27), mirrors=mirrors)
+    service.ingest_sources(database.urls["control"], [], Nothing(), intake)
+    assert list(mirrors.iterdir()) == []
 
 
 def test_a_name_that_is_not_utf_8_costs_its_document(database: Database, work: Path, tmp_path: Path) -> None:

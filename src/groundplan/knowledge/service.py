@@ -27,6 +27,7 @@ from groundplan.knowledge.quality import quality_store
 from groundplan.knowledge.quality.assess import assess, scan_pending
 from groundplan.knowledge.quality.quality_store import assessed
 from groundplan.knowledge.quality.text import glossary
+from groundplan.knowledge.sources import git
 from groundplan.knowledge.sources.open import connector
 
 log = logging.getLogger("groundplan.knowledge")
@@ -72,6 +73,11 @@ def ingest_sources(url: str, sources: Iterable[Source], embedder: Embedder, inta
             with _apart(conn, source, "taking it over", failing):
                 report = _take_over(conn, source, sandbox, intake)
             reports.append(report)
+        if intake.mirrors is not None:
+            urls = [
+                str(one.connector.settings["url"]) for one in every if one.connector and one.connector.type == "git"
+            ]
+            git.tidy(intake.mirrors, urls)
         store.count_first(conn)
         if any(map(_moved, reports)) or not {source.name for source in every} <= assessed(conn, intake.today):
             # what is new in one source may be a copy of what another has

@@ -1,7 +1,8 @@
 """A Git repository: the documents of a branch, by what changed between two commits.
 
 The repository is fetched into a mirror of its own and never checked out; nothing of it is run. A mirror that was left
-half made is made anew. Sidecars are those of a folder. The library is that of `groundplan[knowledge]`.
+half made is made anew, and so is one of a branch whose history was rewritten. Sidecars are those of a folder. The
+library is that of `groundplan[knowledge]`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -20,8 +21,6 @@ from groundplan.knowledge.parsing.model import MAX_BYTES, Table
 from groundplan.knowledge.sources.git_history import History, history
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.sidecars import GOVERNED_FILE, Sidecars, is_hidden
-
-_REF = b"refs/heads/source"
 
 
 class Git:
@@ -37,7 +36,8 @@ class Git:
                 "an SSH server is not told a password", code="source_key",
                 hint="Write the user alone into the secret; the keys are those of this user.",
             )  # fmt: skip
-        self._mirror = mirror / hashlib.sha256(url.encode()).hexdigest()[:16]
+        self._ref = f"refs/sources/{branch or 'HEAD'}".encode()  # sources of one repository share its mirror
+        self._mirror = mirror / _name_of(url)
         self._repository: Any = None
         self._files: dict[str, bytes] = {}
         self._head = ""
@@ -149,13 +149,16 @@ class Git:
             raise missing_extra("git", error) from error
         user, _, password = (self._key or "").partition(":")
         try:
-            self._repository = self._opened(Repo, NotGitRepository)
             client, path = get_transport_and_path(self._url, username=user or None, password=password or None)
-            refs = _fetched(client, path, self._repository)
             wanted = f"refs/heads/{self._branch}".encode() if self._branch else b"HEAD"
-            head = dict(refs).get(Ref(wanted))
+            for made_anew in (False, True):
+                self._repository = self._opened(Repo, NotGitRepository)
+                head = dict(_fetched(client, path, self._repository)).get(Ref(wanted))
+                if head is None or made_anew or not self._rewritten(head):
+                    break
+                self._discard_if(True)  # what was taken out of the history there must not stay here
             if head is not None:
-                self._repository.refs[_REF] = head
+                self._repository.refs[self._ref] = head
                 self._head, self._files = head.decode(), self._tree(head.decode())
         except (HTTPUnauthorized, HTTPProxyUnauthorized) as error:
             raise Unavailable(
@@ -180,6 +183,13 @@ class Git:
                 hint="Correct `branch` of the connector; the documents stay as they were.",
             )  # fmt: skip
         self._sidecars = Sidecars(self._beside)
+
+    def _rewritten(self, head: bytes) -> bool:
+        """Whether the history of the branch is another one than at the last look."""
+        from dulwich.graph import can_fast_forward  # noqa: PLC0415 -- heavy
+
+        before = self._repository.refs.as_dict().get(self._ref)
+        return before not in (None, head) and not can_fast_forward(self._repository, before, head)
 
     def _discard_if(self, damaged: bool) -> None:
         """The mirror is a copy: one that is damaged is made anew."""
@@ -218,6 +228,19 @@ class Git:
             elif path.startswith(f"{self._prefix}/"):
                 found[path.removeprefix(f"{self._prefix}/")] = entry.sha
         return found
+
+
+def _name_of(url: str) -> str:
+    """Of the folder that a mirror is kept in."""
+    return hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def tidy(mirrors: Path, urls: Iterable[str]) -> None:
+    """Destroy the mirrors of repositories that are none of these."""
+    wanted = set(map(_name_of, urls))
+    for each in mirrors.iterdir() if mirrors.is_dir() else ():
+        if each.name.removesuffix(".new") not in wanted:
+            shutil.rmtree(each, ignore_errors=True)
 
 
 def _fetched(client: Any, path: str, repository: Any) -> Mapping[Any, Any]:
