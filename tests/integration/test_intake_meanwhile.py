@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -156,6 +157,10 @@ def test_a_superseded_version_is_not_given_while_its_source_is_read(
     look = {"z39.md": lambda: seen.append(world.seen() & {"a-old.md", "c.md", "d.md"})}
     world.take_over(Meanwhile({**later, "b-new.md": new}, read=look))
     assert seen == [{"b-new.md"}, {"b-new.md"}, {"c.md"}]
+    world.decide("z00.md", "superseded_by", str(world.id("c.md")))
+    look = {"z39.md": lambda: seen.append(world.seen() & {"z00.md", "z01.md"})}
+    world.take_over(Meanwhile({**later, "b-new.md": new, **texts(4, *rest)}, read=look))
+    assert seen[3] == {"z01.md"}, "whom somebody decided to be superseded stays so"
     world.take_over(Given({"a-old.md": old, "d.md": b"# D\n"}))
     assert world.seen() == {"a-old.md", "d.md"}, "what replaced them is gone"
 
@@ -170,11 +175,12 @@ def test_what_is_written_while_another_text_was_looked_at_is_neither_scanned_nor
     def changed(*_: Any) -> dict[str, int]:
         monkeypatch.setattr(assessing, "personal", lambda _: {})
         take_over(world.other, source(), Given(texts(2, "a.md", "b.md")))
-        return {}
+        return {"old": 1}
 
     monkeypatch.setattr(assessing, "personal", changed)
     assessing.scan_pending(world.conn, glossary([]))
-    assert world.one("a.md", "version, scanned_at IS NOT NULL") == (2, True), "it was looked at once more"
+    for path in ("a.md", "b.md"):
+        assert world.one(path, "version, scanned_at IS NOT NULL, personal") == (2, True, {}), "looked at once more"
 
     def late(conn: Any, name: str) -> Any:
         found = looks(conn, name)
@@ -202,11 +208,11 @@ def test_who_decides_and_who_writes_do_not_wait_for_each_other(world: World, wha
     with world.conn.transaction():
         intake_store.hold_changes(world.conn)
         acting.start()
-        deadline = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        for _ in range(200):
-            if world.conn.execute(deadline).fetchone() != (0,):
-                break
-            threading.Event().wait(0.02)
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+        until = time.monotonic() + 10
+        while world.conn.execute(waiting).fetchone() == (0,):
+            assert time.monotonic() < until, "it does not wait for what is being written"
+            time.sleep(0.02)
         world.conn.execute("UPDATE document SET lines = 7 WHERE path = 'a.md'")
     acting.join(20)
     assert failed == []

@@ -148,7 +148,7 @@ def test_somebody_is_found_however_their_name_is_laid_out(world: World) -> None:
     assert mentioning(world.control, ["%%%%", "____", "| *", "no_such"]) == []
 
 
-LONG = 389 * "\u3042" + "\u7530\u4e2d\u592a\u90ce" + 300 * "\u3042"
+LONG = 398 * "\u3042" + "\u7530\u4e2d\u592a\u90ce" + 300 * "\u3042"
 
 
 @pytest.mark.parametrize(
@@ -157,6 +157,7 @@ LONG = 389 * "\u3042" + "\u7530\u4e2d\u592a\u90ce" + 300 * "\u3042"
         ("Zo\u00eb M\u00fcller", "Ask Zoe\u0308 Mu\u0308ller."),  # as letters are in files from macOS
         ("Zoe\u0308 Mu\u0308ller", "ASK ZO\u00cb M\u00dcLLER."),
         ("Pat O'Brien", "Ask Pat O\u2019Brien."),  # as word processors write it
+        ("Anne\u2010Marie O\u2019Roy", "Ask ANNE-MARIE O'ROY."),
         ("Anne-Marie Roy", "Ask Anne\u2011Marie\u00a0Roy."),
         ("\u738b\u4f1f", "\u8bf7\u95ee\u738b\u4f1f\u3002"),
         ("\u7530\u4e2d\u592a\u90ce", LONG),  # a passage ends in it

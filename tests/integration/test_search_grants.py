@@ -138,3 +138,20 @@ def test_a_rollback_brings_no_reader_back(database: Database, tmp_path: Path) ->
     with psycopg.connect(world.urls["control"]) as conn:
         assert service.rollback(conn, world.signing, OPERATOR).number == 3
     assert world.found("ben@acme.example") == set()
+
+
+def test_a_reader_whom_a_source_names_no_more_finds_nothing_with_the_release(
+    database: Database, tmp_path: Path
+) -> None:
+    """Without a look at the source."""
+    world = World(database, tmp_path)
+    both = PEOPLE.replace("readers: [hr]", "readers: [hr, audit]")
+    world.release(both)
+    world.read()
+    assert world.everybody() == {"hana": ALL, "ben": OPEN, "carl": set()}
+    world.release(PEOPLE)
+    assert world.everybody() == {"hana": ALL, "ben": set(), "carl": set()}
+    world.release(both)
+    assert world.found("ben@acme.example") == set(), "what is widened waits for a look"
+    world.read()
+    assert world.found("ben@acme.example") == OPEN

@@ -55,10 +55,12 @@ def _narrow(conn: Conn, source: Source) -> None:
     rule = source.governed
     # only documents whose readers are those of the source have whoever holds a grant on it among them
     conn.execute(
-        """DELETE FROM document_reader r USING document d
-           WHERE r.document_id = d.id AND d.source = %(name)s AND NOT r.deny AND r.reader <> ALL(%(readers)s)
-             AND EXISTS (SELECT FROM document_reader g
-               WHERE g.document_id = d.id AND g.reader = %(grant)s AND NOT g.deny)""",
+        """WITH gone AS (DELETE FROM document_reader r USING document d
+             WHERE r.document_id = d.id AND d.source = %(name)s AND NOT r.deny AND r.reader <> ALL(%(readers)s)
+               AND EXISTS (SELECT FROM document_reader g
+                 WHERE g.document_id = d.id AND g.reader = %(grant)s AND NOT g.deny)
+             RETURNING r.document_id)
+           UPDATE document SET settled = '' WHERE id IN (SELECT document_id FROM gone)""",
         {
             "name": source.name, "readers": [*source.readers, by_grant(source.name)], "grant": by_grant(source.name),
         },

@@ -184,7 +184,7 @@ class Git:
             )  # fmt: skip
         self._sidecars = Sidecars(self._beside)
 
-    def _rewritten(self, head: bytes) -> bool:
+    def _rewritten(self, head: Any) -> bool:
         """Whether the history of the branch is another one than at the last look."""
         from dulwich.graph import can_fast_forward  # noqa: PLC0415 -- heavy
 
