@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from groundplan.blueprint.model import Source, Term
 from groundplan.catalog.governed import CheckRule
 from groundplan.knowledge.parsing.model import Table
+from groundplan.knowledge.quality import versions
 from groundplan.knowledge.quality.documents import of_document
 from groundplan.knowledge.quality.model import Look
 from groundplan.knowledge.quality.tables import checked, of_tables
@@ -249,3 +250,13 @@ def test_versions_and_conflicts_are_found_in_scripts_without_spaces() -> None:
     assert [(one.one, one.other) for one in found] == [("年次有給休暇は25日です。", "年次有給休暇は３０日です。")]
     assert conflicts("年次有給休暇は25日です。", "年次有給休暇は２５日です。") == []
     assert conflicts("年次有給休暇は25日です。", "従業員の残業は月に45時間までです。") == []
+
+
+def test_of_texts_with_numbers_without_end_the_first_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "MOST", 3)
+    same = [f"The pump of hall {at} has {at} valves and filters.\n" for at in range(1, 5)]
+    one = "".join([*same[:2], "The yearly allowance for travel is 100 EUR.\n", *same[2:]])
+    other = one.replace("100 EUR", "120 EUR")
+    assert [(each.one[-8:], each.other[-8:]) for each in conflicts(one, other)] == [("100 EUR.", "120 EUR.")]
+    late = "".join([*same, "The yearly allowance for travel is 100 EUR.\n"])
+    assert conflicts(late, late.replace("100 EUR", "120 EUR")) == []

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.knowledge.parsing.prepare import shingles, sketch, words_of
+from groundplan.knowledge.quality import duplicates
 from groundplan.knowledge.quality.duplicates import alike, common, near, same
 from groundplan.testing.documents import documents, edited, rewritten
 
@@ -60,6 +62,14 @@ def test_edits_are_found_in_scripts_without_spaces() -> None:
     found = near([sketch(words_of(text)) for text in texts], lambda places: {at: texts[at] for at in places})
     assert {(pair.one, pair.other) for pair in found} == {(0, 1), (0, 3), (1, 3)}
     assert words_of(texts[0]) == words_of(texts[3]), "however it is encoded"
+
+
+def test_of_long_documents_the_beginnings_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "LONGEST", 60)
+    begins, tails = [f"word{at}" for at in range(60)], (["a b"] * 80, ["c d"] * 80)
+    texts = [" ".join(begins + tail) for tail in tails]
+    (pair,) = near([sketch(words_of(text)) for text in texts], lambda places: {at: texts[at] for at in places})
+    assert pair.similarity == 1
 
 
 def test_exact_copies_are_grouped_and_empty_documents_are_not() -> None:

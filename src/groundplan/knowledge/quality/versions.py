@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from groundplan.knowledge.quality.model import Look
 from groundplan.knowledge.scripts import apart, pairs, spread
@@ -28,6 +29,8 @@ _COMMON = frozenset(
      "with", "per", "this", "that", "not", "may", "can", "will")
 )  # fmt: skip
 LEAST_WORDS = 4
+MOST = 3000
+"""Sentences with numbers of a text that are compared: each with all of the other that share a word with it."""
 ALIKE = 0.75
 """Part of the words of two sentences that are the same, numbers apart, from which they are about the same."""
 
@@ -82,22 +85,24 @@ class Conflict:
 
 
 def conflicts(one: str, other: str, limit: int = 5) -> list[Conflict]:
-    """Sentences of two texts that differ in their numbers only."""
-    theirs: dict[frozenset[str], list[tuple[str, tuple[str, ...]]]] = defaultdict(list)
+    """Sentences of two texts that differ in their numbers only, of the first `MOST` of each that have any."""
+    theirs: dict[frozenset[str], dict[tuple[str, ...], str]] = defaultdict(dict)
     by_word: dict[str, set[frozenset[str]]] = defaultdict(set)
-    for sentence, words, numbers in _statements(other):
-        theirs[words].append((sentence, numbers))
+    for sentence, words, numbers in islice(_statements(other), MOST):
+        theirs[words].setdefault(numbers, sentence)
         for word in words:
             by_word[word].add(words)
-    found = []
-    for sentence, words, numbers in _statements(one):
+    found: list[Conflict] = []
+    for sentence, words, numbers in islice(_statements(one), MOST):
         near = {each for word in words for each in by_word[word]}
         alike = [each for each in near if len(each & words) / len(each | words) >= ALIKE]
-        if any(numbers == other_numbers for each in alike for _, other_numbers in theirs[each]):
+        if any(numbers in theirs[each] for each in alike):
             continue
         for each in sorted(alike, key=lambda w: -len(w & words))[:1]:
-            found.append(Conflict(sentence, theirs[each][0][0]))
-    return found[:limit]
+            found.append(Conflict(sentence, next(iter(theirs[each].values()))))
+        if len(found) == limit:
+            break
+    return found
 
 
 def _statements(text: str) -> Iterator[tuple[str, frozenset[str], tuple[str, ...]]]:
