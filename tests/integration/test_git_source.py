@@ -17,7 +17,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 from dulwich import porcelain
-from dulwich.objects import Blob, Commit, Tree
+from dulwich.objects import Blob, Commit, ObjectID, Tree
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 from dulwich.server import BackendRepo, DictBackend
@@ -210,7 +210,7 @@ def test_what_is_taken_out_of_the_history_leaves_the_mirror(work: Path, tmp_path
         connector.close()
         return [change.key for change in found], found[-1].cursor if found else cursor, connector.whole
 
-    def kept(blob: bytes) -> bool:
+    def kept(blob: ObjectID) -> bool:
         (mirror,) = mirrors.iterdir()
         with Repo(str(mirror)) as repo:
             return blob in repo.object_store

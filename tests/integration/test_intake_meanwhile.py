@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,8 @@ class Meanwhile(Given):
     """Something happens when a document is read, or its folders are looked at."""
 
     def __init__(
-        self, texts: dict[str, bytes], *, read: dict[str, Callable[[], object]] | None = None,
-        around: dict[str, Callable[[], object]] | None = None,
+        self, texts: dict[str, bytes], *, read: Mapping[str, Callable[[], object]] | None = None,
+        around: Mapping[str, Callable[[], object]] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(texts)
         self._read, self._around = read or {}, around or {}
