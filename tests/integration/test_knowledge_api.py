@@ -30,7 +30,8 @@ from groundplan.gateway.journal import ledger_store
 from groundplan.knowledge.evaluation.history import compared
 from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.sources.push import Push
-from groundplan.ledger import outcome_store
+from groundplan.ledger import finding_store, outcome_store
+from groundplan.ledger.finding import Finding
 from groundplan.testing.database import Cluster, Database
 
 SOURCES = """
@@ -506,3 +507,35 @@ def test_what_a_legal_hold_keeps_is_read_by_who_decides_about_it_and_told_in_the
         read = conn.execute("SELECT count(*) FROM audit_entry WHERE action = 'knowledge.held_read'").fetchone()
         conn.execute("DELETE FROM held_version")
     assert read == (2,)
+
+
+def test_what_a_finding_quotes_is_for_whoever_may_read_it(control: Control, base: Database) -> None:
+    """Everybody with a duty sees findings: also of the sheet of salaries."""
+    subjects = {"leave": "source/handbook/leave.md", "secret": "source/handbook/secret.md", "site": "source/site"}
+    with closing(connect(base.urls["control"])) as conn, conn.transaction():
+        for name, subject in subjects.items():
+            finding_store.tell(
+                conn,
+                Finding(
+                    kind="knowledge.table", subject=subject, message=f"{name}: out of range", hint="Correct it.",
+                    owner="ana@acme.example", quote=f"row 4: {name} 250000",
+                ),
+            )  # fmt: skip
+
+    def quoted(path: str = "/api/findings?kind=knowledge.table&limit=1000", **who: str) -> set[str]:
+        answer = control.ask("GET", path, **who)
+        assert answer.status == 200, answer.body
+        rows = answer.body["findings" if "findings" in answer.body else "items"]
+        assert all("quote" not in row for row in rows)
+        said = {row["message"].partition(":")[0]: row["message"] for row in rows if "out of range" in row["message"]}
+        return {name for name, message in said.items() if message.endswith(f": row 4: {name} 250000")}
+
+    sam, ana = control.sign_in("sam@acme.example"), control.sign_in("ana@acme.example")
+    assert quoted(**ana) == {"leave", "secret", "site"}, "it is told to her"
+    assert quoted(**sam) == quoted("/api/inbox", **sam) == {"leave"}, "not of what others read"
+    assert quoted() == {"site"}, "the operator reads nothing"
+    secret = next(row["id"] for row in documents(control) if row["path"] == "secret.md")
+    assert quoted(f"/api/knowledge/documents/{secret}", **sam) == set()
+    assert quoted(f"/api/knowledge/documents/{secret}", **ana) == {"secret"}
+    with closing(connect(base.urls["control"])) as conn, conn.transaction():
+        finding_store.tell_all(conn, [], kinds=["knowledge.table"])

@@ -260,3 +260,14 @@ def test_of_texts_with_numbers_without_end_the_first_are_compared(monkeypatch: p
     assert [(each.one[-8:], each.other[-8:]) for each in conflicts(one, other)] == [("100 EUR.", "120 EUR.")]
     late = "".join([*same, "The yearly allowance for travel is 100 EUR.\n"])
     assert conflicts(late, late.replace("100 EUR", "120 EUR")) == []
+
+
+def test_a_finding_of_a_table_says_no_value_of_it() -> None:
+    table = Table(name="pay", columns=["who", "pay", "at"], rows=[["ana", "250000", "x"], ["ben", "7", "x"]])
+    rules = [{"column": "pay", "at_most": 100}, {"column": "who", "one_of": ["ben"]}, {"column": "at", "type": "date"}]
+    source = Source(name="s", path="s", sensitivity="restricted", owner="o@x.example", readers=[], checks=rules)
+    found = of_tables(source, "pay.csv", [table], lambda _, __: [])
+    assert len(found) == 3
+    for one in found:
+        assert not any(word in f"{one.message} {one.detail} {one.mark}" for word in ("250000", "ana", "ben"))
+    assert {one.quote for one in found} == {"row 1: 250000", "row 1: ana", "row 1: x, row 2: x"}

@@ -23,7 +23,7 @@ class Finding:
     subject: str
     """`workload/NAME`, `source/NAME`, `document/ID`, `site/NAME`, `budget/NAME`, `company`, ..."""
     message: str
-    """What is wrong, in a sentence for the owner."""
+    """What is wrong, in a sentence for the owner and for everybody with a duty: no words of what they may not read."""
     hint: str
     """What to do."""
     severity: Severity = "medium"
@@ -33,6 +33,8 @@ class Finding:
     """Tells findings of one kind about one subject apart, such as the id of the other document."""
     detail: dict[str, Any] = field(default_factory=dict)
     """Figures behind the message, as JSON."""
+    quote: str = ""
+    """Words or values that it is about, for whoever may read these and for its owner (`finding_store.quotes`)."""
     fix: dict[str, Any] | None = None
     """What is proposed, as JSON that its domain can apply."""
     due: date | None = None

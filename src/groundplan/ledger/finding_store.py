@@ -20,12 +20,12 @@ from groundplan.core.ids import new_id
 from groundplan.ledger.finding import SEVERITIES, Finding
 
 _TELL: LiteralString = """INSERT INTO finding
-      (id, kind, subject, mark, severity, message, hint, owner, detail, fix, due)
-    VALUES (%(id)s, %(kind)s, %(subject)s, %(mark)s, %(severity)s, %(message)s, %(hint)s, %(owner)s, %(detail)s,
-      %(fix)s, %(due)s)
+      (id, kind, subject, mark, severity, message, quote, hint, owner, detail, fix, due)
+    VALUES (%(id)s, %(kind)s, %(subject)s, %(mark)s, %(severity)s, %(message)s, nullif(%(quote)s, ''), %(hint)s,
+      %(owner)s, %(detail)s, %(fix)s, %(due)s)
     ON CONFLICT (kind, subject, mark) WHERE closed_at IS NULL DO UPDATE SET
-      severity = excluded.severity, message = excluded.message, hint = excluded.hint, owner = excluded.owner,
-      detail = excluded.detail, fix = excluded.fix, due = excluded.due, seen_at = now()
+      severity = excluded.severity, message = excluded.message, quote = excluded.quote, hint = excluded.hint,
+      owner = excluded.owner, detail = excluded.detail, fix = excluded.fix, due = excluded.due, seen_at = now()
     RETURNING id, xmax = 0 AS new"""
 _SHOWN: LiteralString = """SELECT id, at, kind, severity, subject, mark, message, hint, owner, detail, fix, due,
       seen_at, closed_at, closed_by, closed_reason, quiet_until FROM finding"""
@@ -46,8 +46,9 @@ def tell(conn: Connection[Any], found: Finding) -> tuple[UUID, bool]:
         _TELL,
         {
             "id": new_id(), "kind": found.kind, "subject": found.subject, "mark": found.mark,
-            "severity": found.severity, "message": found.message, "hint": found.hint, "owner": found.owner,
-            "detail": Jsonb(found.detail), "fix": None if found.fix is None else Jsonb(found.fix), "due": found.due,
+            "severity": found.severity, "message": found.message, "quote": found.quote, "hint": found.hint,
+            "owner": found.owner, "detail": Jsonb(found.detail), "due": found.due,
+            "fix": None if found.fix is None else Jsonb(found.fix),
         },
     ).fetchone()  # fmt: skip
     assert row is not None
@@ -112,6 +113,12 @@ def findings(
                ORDER BY closed_at IS NOT NULL, array_position(%(order)s::text[], severity), at DESC LIMIT %(limit)s""",
             {"closed": closed, "kinds": list(kinds), "subject": subject, "order": list(SEVERITIES), "limit": limit},
         ).fetchall()
+
+
+def quotes(conn: Connection[Any], ids: Sequence[UUID]) -> dict[UUID, str]:
+    """What findings quote, of those that do: not for everybody who may see them."""
+    rows = conn.execute("SELECT id, quote FROM finding WHERE id = ANY(%s) AND quote IS NOT NULL", (list(ids),))
+    return dict(rows.fetchall())
 
 
 def open_marks(conn: Connection[Any], kind: str) -> list[tuple[str, datetime]]:

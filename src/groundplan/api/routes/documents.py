@@ -19,6 +19,7 @@ from groundplan.api.context import Services, Using
 from groundplan.api.knowledge_upkeep import clear_answers
 from groundplan.api.local import post_local
 from groundplan.api.people import named
+from groundplan.api.quotes import DATA, with_quotes
 from groundplan.api.served import current_blueprint
 from groundplan.core.audit import record
 from groundplan.core.database import connect, database_url
@@ -37,9 +38,6 @@ from groundplan.knowledge.sources import push_store
 from groundplan.ledger import finding_store
 
 router = APIRouter(tags=["knowledge"])
-DATA = frozenset({"data", "compliance", "security"})
-"""Duties for a source, or the company, that decide about its documents besides owner and steward."""
-
 NAMELESS = "(its name was erased)"
 
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
@@ -165,7 +163,7 @@ def document(document_id: UUID, services: Using, caller: SignedIn) -> dict[str, 
             "workloads": [
                 {"workload": name, "kept_back": governed_store.kept_back(conn, document_id, name)} for name in workloads
             ],
-            "findings": finding_store.findings(conn, kinds=["knowledge."], subject=subject),
+            "findings": with_quotes(conn, caller, finding_store.findings(conn, kinds=["knowledge."], subject=subject)),
             "used_by": lineage_store.used_by(conn, document_id, limit=50),
         }
 

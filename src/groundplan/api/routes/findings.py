@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
+from groundplan.api.quotes import with_quotes
 from groundplan.catalog.people import DUTIES
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Denied, Invalid
@@ -36,14 +37,15 @@ class Quiet(BaseModel):
 
 @router.get("/findings")
 def findings(
-    services: Using, _: Reader, kind: str = "", subject: str = "", closed: bool = False, limit: int = 200
+    services: Using, caller: Reader, kind: str = "", subject: str = "", closed: bool = False, limit: int = 200
 ) -> dict[str, Any]:
-    """The gravest first. `kind` is a beginning such as `knowledge.`; `closed` adds those that are settled."""
+    """The gravest first. `kind` is a beginning such as `knowledge.`; `closed` adds those that are settled. What one
+    quotes of a document is told to whoever may read that, and to its owner."""
     with services.transaction() as conn:
         found = finding_store.findings(
             conn, kinds=[kind] if kind else [], subject=subject, closed=closed, limit=max(1, min(limit, 1000))
         )
-    return {"findings": found}
+        return {"findings": with_quotes(conn, caller, found)}
 
 
 @router.post("/findings/{finding_id}/close")

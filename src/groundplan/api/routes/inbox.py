@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from groundplan.api import store
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
+from groundplan.api.quotes import with_quotes
 from groundplan.api.routes.changes import with_approvals
 from groundplan.ledger import finding_store
 
@@ -21,7 +22,7 @@ def inbox(services: Using, caller: Reader) -> dict[str, Any]:
     """Items with `kind`, `message`, `hint`, `subject`; `mine` where one of your duties is asked for."""
     with services.transaction() as conn:
         pending = with_approvals(conn, store.changes(conn, "pending"))
-        findings = finding_store.findings(conn)
+        findings = with_quotes(conn, caller, finding_store.findings(conn))
         kills = store.kills(conn)
         workers = store.gateways(conn)
     held = set(caller.duties)

@@ -12,7 +12,7 @@ from psycopg import Connection
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Services, Using
 from groundplan.api.index_editions import Bench
-from groundplan.api.routes.documents import DATA
+from groundplan.api.quotes import DATA
 from groundplan.api.served import current_blueprint
 from groundplan.core.database import connect, database_url
 from groundplan.core.errors import Invalid

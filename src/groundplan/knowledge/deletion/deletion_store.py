@@ -159,15 +159,16 @@ def forget(conn: Conn, documents: Sequence[UUID]) -> None:
     )
     conn.execute(
         """UPDATE finding SET closed_at = now(), closed_reason = 'the document was deleted', message = 'deleted',
-             mark = finding.id::text, hint = '', detail = '{}', fix = NULL FROM document d
+             mark = finding.id::text, quote = NULL, hint = '', detail = '{}', fix = NULL FROM document d
            WHERE d.id = ANY(%s) AND subject = 'source/' || d.source || '/' || d.path AND kind LIKE 'knowledge.%%'""",
         (list(documents),),
     )
     # of others, that name it
     conn.execute(
         """UPDATE finding SET closed_at = coalesce(closed_at, now()), message = 'the other document was deleted',
-             closed_reason = coalesce(closed_reason, 'the other document was deleted'), mark = id::text, hint = '',
-             detail = '{}', fix = NULL WHERE kind LIKE 'knowledge.%%' AND detail ->> 'other' = ANY(%s::text[])""",
+             closed_reason = coalesce(closed_reason, 'the other document was deleted'), mark = id::text, quote = NULL,
+             hint = '', detail = '{}', fix = NULL
+           WHERE kind LIKE 'knowledge.%%' AND detail ->> 'other' = ANY(%s::text[])""",
         ([str(id) for id in documents],),
     )
 

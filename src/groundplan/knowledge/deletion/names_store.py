@@ -19,7 +19,7 @@ from groundplan.knowledge.deletion.places import digest
 
 Conn = Connection[Any]
 _SALT_BYTES = 16
-_NOTHING: LiteralString = "message = 'deleted', hint = '', detail = '{}', fix = NULL, mark = f.id::text"
+_NOTHING: LiteralString = "message = 'deleted', quote = NULL, hint = '', detail = '{}', fix = NULL, mark = f.id::text"
 
 
 def deleted(conn: Conn) -> list[tuple[UUID, str, str]]:

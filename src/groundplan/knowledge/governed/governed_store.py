@@ -166,6 +166,17 @@ def why_readable(conn: Conn, document: UUID, person: UUID) -> dict[str, Any]:
     return {"readable": bool(told) and not any(each["refuses"] for each in told), "by": told}
 
 
+def readable_at(conn: Conn, person: UUID, places: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of the (source, path) where a document stands that somebody may read now."""
+    rows = conn.execute(
+        """SELECT d.source, d.path FROM unnest(%s::text[], %s::text[]) AS p(source, path)
+             JOIN document d ON d.source = p.source AND d.path = p.path AND d.deleted_at IS NULL
+           WHERE d.acl = ANY (acls_of(%s))""",
+        ([source for source, _ in places], [path for _, path in places], person),
+    )
+    return set(rows.fetchall())
+
+
 def kept_back(conn: Conn, document: UUID, workload: str) -> str | None:
     """In one word why it is not retrieved for a workload; None where it is."""
     row = conn.execute("SELECT kept_back(d, %s) FROM document d WHERE d.id = %s", (workload, document)).fetchone()

@@ -6,6 +6,7 @@ modules beside this.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
@@ -161,9 +162,10 @@ def _conflicts(conn: Connection[Any], look: Look, other: Look | Sketched, pairs:
         pairs.append((look.id, other.id, found.one, found.other))
         yield finding(
             look, "knowledge.conflict",
-            f"{look.path} says '{found.one[:160]}', and {_named(look, other)} contradicts it",
+            f"{look.path} says another number than {_named(look, other)}",
             "Compare the two; correct one of them, or say which supersedes the other.",
-            mark=f"{other.id}:{found.one[:80]}", other=str(other.id),
+            mark=f"{other.id}:{hashlib.sha256(found.one.encode()).hexdigest()[:16]}", quote=found.one[:160],
+            other=str(other.id),
         )  # fmt: skip
 
 

@@ -12,12 +12,14 @@ from groundplan.ledger.finding import Finding
 YEAR_DAYS = 365
 
 
-def finding(look: Look, kind: str, message: str, hint: str, mark: str = "", **detail: object) -> Finding:
+def finding(
+    look: Look, kind: str, message: str, hint: str, mark: str = "", quote: str = "", **detail: object
+) -> Finding:
     """A finding about a document, for whoever answers for it."""
     fix = detail.pop("fix", None)
     return Finding(
         kind=kind, subject=look.subject, message=message, hint=hint, severity=KINDS[kind].severity, owner=look.answers,
-        mark=mark, detail={"document": str(look.id), **detail}, fix=fix if isinstance(fix, dict) else None,
+        mark=mark, quote=quote, detail={"document": str(look.id), **detail}, fix=fix if isinstance(fix, dict) else None,
     )  # fmt: skip
 
 

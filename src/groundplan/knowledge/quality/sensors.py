@@ -28,7 +28,8 @@ class Reading:
 
 
 def failures(readings: Sequence[Reading], check: dict[str, Any]) -> Iterator[Told]:
-    """(code, what is wrong, figures) for the readings of one sensor, in the order of their times."""
+    """(code, what is wrong, figures) for the readings of one sensor, in the order of their times; `quote` of the
+    figures is a value of it."""
     ordered = sorted(readings, key=lambda one: one.at) if all(one.at for one in readings) else list(readings)  # type: ignore[arg-type,return-value]
     name = check["column"]
     if "rate" in check:
@@ -83,8 +84,8 @@ def _stuck(readings: Sequence[Reading], least: int, name: str) -> Iterator[Told]
     if length >= least:
         yield (
             "sensor_stuck",
-            f"'{name}' says {value:g} {length} times in a row, from row {row}",
-            {"run": length, "value": value},
+            f"'{name}' says the same {length} times in a row, from row {row}",
+            {"run": length, "quote": f"{value:g}"},
         )
 
 

@@ -41,6 +41,7 @@ def of_tables(
             if not _is_meant(check, table, key):
                 continue
             for code, message, detail in checked(table, check, misfits, now or datetime.now(UTC)):
+                quote = str(detail.pop("quote", ""))
                 kind = "knowledge.sensor" if code.startswith("sensor_") else "knowledge.table"
                 found.append(
                     Finding(
@@ -53,6 +54,7 @@ def of_tables(
                         + (f":{detail['sensor']}" if "sensor" in detail else ""),
                         hint=_SLOW if code == "form_slow" else _HINTS[kind],
                         detail={"column": check["column"], "check": code, **detail},
+                        quote=quote,
                     )
                 )
     return found
@@ -87,7 +89,7 @@ _SLOW: Final = (
 
 
 def checked(table: Table, check: Check, misfits: Misfits, now: datetime) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(code, what is wrong, figures) for one check of one column."""
+    """(code, what is wrong, figures) for one check of one column; `quote` of the figures are values of the table."""
     name = check["column"]
     if name not in table.columns:
         yield "column", f"there is no column '{name}'", {"columns": table.columns[:20]}
@@ -134,8 +136,9 @@ def _form(
 
 def _rows(code: str, rows: Sequence[tuple[int, str]], what: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     if rows:
-        some = ", ".join(f"row {row}: {cell[:40]}" for row, cell in rows[:SHOWN])
-        yield code, f"{what} in {len(rows)} rows ({some})", {"rows": len(rows), "first": rows[0][0]}
+        some = ", ".join(f"{row}" for row, _ in rows[:SHOWN])
+        quote = ", ".join(f"row {row}: {cell[:40]}" for row, cell in rows[:SHOWN])
+        yield code, f"{what} in {len(rows)} rows (row {some})", {"rows": len(rows), "first": rows[0][0], "quote": quote}
 
 
 def _is(cell: str, type_: str | None) -> bool:

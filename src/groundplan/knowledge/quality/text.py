@@ -11,6 +11,7 @@ from typing import Any
 
 from groundplan.blueprint.model import Term
 from groundplan.core.detect import SECRETS, find
+from groundplan.core.words import counted
 from groundplan.knowledge.scripts import RUN
 
 _HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*$", re.MULTILINE)
@@ -66,7 +67,8 @@ def structure(text: str, *, markdown: bool) -> list[tuple[str, str, str]]:
             ("encoding", "some characters were lost in a wrong encoding", "Save it as UTF-8 from its original.")
         )
     if match := _PLACEHOLDER.search(text):
-        found.append(("placeholder", f"it still says '{match[0][:40]}'", "Finish it, or mark it `state: draft`."))
+        said = "has a note of what to fill in" if match[0].startswith("[") else f"says '{match[0][:40]}'"
+        found.append(("placeholder", f"it still {said}", "Finish it, or mark it `state: draft`."))
     if markdown:
         found += _markdown(text)
     return found
@@ -91,7 +93,7 @@ def _markdown(text: str) -> list[tuple[str, str, str]]:
     )
     if repeated := [title for title, count in titles.items() if count > 1]:
         found.append(
-            ("repeated", f"the heading '{repeated[0]}' is there twice", "Give each part a heading of its own.")
+            ("repeated", f"{counted(len(repeated), 'heading is', 'headings are')} there twice", "Give each its own.")
         )
     rows = [line for line in prose.splitlines() if line.lstrip().startswith("|")]
     widths = {len(re.findall(r"(?<!\\)\|", row.strip())) for row in rows}
