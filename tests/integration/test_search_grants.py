@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import psycopg
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg.rows import dict_row
 from tests.unit.test_release_plan import BASE
@@ -20,7 +21,7 @@ from groundplan.identity import service as identity
 from groundplan.knowledge import store
 from groundplan.knowledge.ingest import ingest
 from groundplan.knowledge.model import Vectors
-from groundplan.release import service
+from groundplan.release import service, undo
 from groundplan.release import store as blueprints
 from groundplan.release.issue import Signing
 from groundplan.testing import ManualClock
@@ -155,3 +156,31 @@ def test_a_reader_whom_a_source_names_no_more_finds_nothing_with_the_release(
     assert world.found("ben@acme.example") == set(), "what is widened waits for a look"
     world.read()
     assert world.found("ben@acme.example") == OPEN
+
+
+def test_a_rollback_brings_no_reader_of_a_source_back(database: Database, tmp_path: Path) -> None:
+    world = World(database, tmp_path)
+    world.release(PEOPLE.replace("readers: [hr]", "readers: [hr, audit]"))
+    world.read()
+    ruled = "governed: {workloads: [assistant], state: draft, legal_hold: true}"
+    world.release(PEOPLE.replace("readers: [hr]", f"readers: [hr]\n{ruled}"))
+    with psycopg.connect(world.urls["control"]) as conn:
+        assert service.rollback(conn, world.signing, OPERATOR).number == 3
+        stored = blueprints.newest(conn)
+    assert stored is not None
+    (source,) = decode(stored.body).sources
+    rule = source.governed
+    assert (source.readers, rule.workloads, rule.state, rule.legal_hold) == (["hr"], ["assistant"], "draft", True)
+    world.read()
+    assert world.everybody() == {"hana": set(), "ben": set(), "carl": set()}, "a draft is not given either"
+
+
+@pytest.mark.parametrize(
+    ("old", "now", "both"),
+    [
+        ([], [], []), (["a"], [], ["a"]), ([], ["a"], ["a"]), (["a", "b"], ["b", "c"], ["b"]),
+        (["a"], ["b"], ["b"]),
+    ],
+)  # fmt: skip
+def test_going_back_allows_what_was_allowed_then_and_is_today(old: list[str], now: list[str], both: list[str]) -> None:
+    assert undo._both(old, now) == both

@@ -264,7 +264,11 @@ def test_of_texts_with_numbers_without_end_the_first_are_compared(monkeypatch: p
 
 def test_a_finding_of_a_table_says_no_value_of_it() -> None:
     table = Table(name="pay", columns=["who", "pay", "at"], rows=[["ana", "250000", "x"], ["ben", "7", "x"]])
-    rules = [{"column": "pay", "at_most": 100}, {"column": "who", "one_of": ["ben"]}, {"column": "at", "type": "date"}]
+    rules: list[dict[str, Any]] = [
+        {"column": "pay", "at_most": 100},
+        {"column": "who", "one_of": ["ben"]},
+        {"column": "at", "type": "date"},
+    ]
     source = Source(name="s", path="s", sensitivity="restricted", owner="o@x.example", readers=[], checks=rules)
     found = of_tables(source, "pay.csv", [table], lambda _, __: [])
     assert len(found) == 3

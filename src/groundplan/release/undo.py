@@ -1,8 +1,8 @@
 """Going back to what an earlier blueprint served: what of it may come back today, and the blueprint that results. Pure.
 
 The content is that blueprint's own, not compiled anew from its files, so that exactly what was served comes back.
-Today's are the caps, the company-wide duties, the prices, the grants on what is served now, and whatever was withdrawn,
-stopped or has ended since.
+Today's are the caps, the company-wide duties, the prices, the grants on what is served now, what sources were closed
+to since, and whatever was withdrawn, stopped or has ended since.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from groundplan.governance import parts
 from groundplan.governance.decide import decide_workload, lower_of
 from groundplan.governance.model import Standing
 from groundplan.governance.policy.vocabulary import provider_of
+from groundplan.knowledge.governed.inherit import narrowed
 from groundplan.release import units
 from groundplan.release.plan import without
 from groundplan.release.priced import Prices
@@ -83,7 +84,7 @@ def restored(
         rollback_of=old.number,
         demo=demo,
         deployments=deployments,
-        sources=[_granted(item, served.sources, "read") for item in blueprint.sources],
+        sources=[_closed(_granted(item, served.sources, "read"), served.sources) for item in blueprint.sources],
         workloads=[_granted(item, served.workloads, "use", "act_for_others") for item in blueprint.workloads],
         caps=lower_of(served.caps, old.caps),
         owners=served.owners,
@@ -104,6 +105,29 @@ def _granted(item: Granted, served: Iterable[Granted], *fields: str) -> Granted:
     """It with the grants of today, so that none comes back that was taken away since."""
     now = next((each for each in served if each.name == item.name), item)
     return msgspec.structs.replace(item, **{field: getattr(now, field) for field in fields})
+
+
+def _closed(item: bp.Source, served: Iterable[bp.Source]) -> bp.Source:
+    """A source with no reader, purpose or workload that it is not open to today, as far as it is served: none comes
+    back that was taken away since, no draft is given again, and no legal hold ends."""
+    now = next((each for each in served if each.name == item.name), item)
+    old, held = item.governed, now.governed
+    return msgspec.structs.replace(
+        item,
+        readers=[reader for reader in item.readers if reader in now.readers],
+        governed=msgspec.structs.replace(
+            old,
+            state=narrowed("state", old.state, held.state),
+            purposes=_both(old.purposes, held.purposes),
+            workloads=_both(old.workloads, held.workloads),
+            legal_hold=old.legal_hold or held.legal_hold,
+        ),
+    )
+
+
+def _both(old: list[str], now: list[str]) -> list[str]:
+    """What both allow; an empty list allows anything. Where nothing is left that both do: what is allowed today."""
+    return [each for each in old if each in now] or now if now else old
 
 
 def _gone(

@@ -76,7 +76,7 @@ def holds(levels: Sequence[Level], decisions: Mapping[str, Mapping[str, Any]], d
         for name, wanted in level.values.items():
             if name not in values or wanted is None:
                 continue
-            got = wanted if at == 0 else _narrowed(name, values[name], wanted)
+            got = wanted if at == 0 else narrowed(name, values[name], wanted)
             ignored = origins.get(name, {}).get("ignored", [])
             if got != wanted:
                 ignored = [*ignored, f"{level.origin} says {_shown(wanted)}, which is wider"]
@@ -106,7 +106,7 @@ def _lapsed(decision: Mapping[str, Any], digest: str) -> bool:
     return decision["value"] == "approved" and decision.get("digest") not in (None, digest)
 
 
-def _narrowed(name: str, held: Any, wanted: Any) -> Any:
+def narrowed(name: str, held: Any, wanted: Any) -> Any:
     """The stricter of the two."""
     if name in PLAIN or held is None:
         return wanted
