@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from groundplan.knowledge.ingest import context
 from groundplan.knowledge.retrieval.follow import worded
 from groundplan.knowledge.retrieval.fuse import (
+    MOST_QUOTED,
     OVERHEAD_BYTES,
     Weights,
     demote,
@@ -199,6 +200,17 @@ _SAID = st.lists(st.sampled_from(["pump", "Filter", "is", "OPEN", "É", "x1"]), 
 def test_what_may_not_quote_quotes_nothing(asked: list[str], said: list[str], between: str) -> None:
     question, text = plain(" ".join(asked)).split(), between.join(said)
     assert may_quote(question, text) or verbatim(question, plain(text)) == 0
+
+
+def test_of_a_question_without_end_the_beginning_may_be_a_quotation() -> None:
+    index = Projection()
+    index.take([Entry(uuid4(), "s", 1, [Row(uuid4(), ["leave"], np.eye(384, dtype=np.float32)[0])])], 1)
+    found = propose(index.view, Wanted(["leave"], None, frozenset({"s"}), frozenset({1})))
+    (row,) = found.may_quote
+    question = " ".join(f"w{number}" for number in range(MOST_QUOTED + 6))
+    ends = [" ".join(question.split()[start:][:6]) for start in (0, MOST_QUOTED - 6, MOST_QUOTED)]
+    told = [found.quoted(question, {row: text}).get(row, 0.0) for text in ends]
+    assert told[0] == told[1] > 0 == told[2]
 
 
 def test_a_text_without_enough_words_in_a_row_is_passed_over() -> None:

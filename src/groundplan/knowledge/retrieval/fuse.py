@@ -29,6 +29,8 @@ LEAST_RUN: Final = 6
 """Words of the question that follow each other in a passage from which they are no chance."""
 LEAST_WHOLE: Final = 3
 """Words of a question that counts as a quotation where all of it stands in a passage."""
+MOST_QUOTED: Final = 600
+"""Words of a question that are looked for in their order: where each character is one, there may be thousands."""
 NEAR_BEST: Final = 0.6
 """Part of the best BM25 score that a passage with the words of the question has: others are not looked at for them."""
 OVERDUE_WEIGHT: Final = 0.5

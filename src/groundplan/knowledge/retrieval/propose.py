@@ -98,7 +98,7 @@ class Proposed:
 
     def quoted(self, question: str, texts: Mapping[int, str]) -> dict[int, float]:
         """What the texts of rows are worth more for having words of the question in their order."""
-        words = fuse.plain(question).split()
+        words = fuse.plain(question).split()[: fuse.MOST_QUOTED]
         return {
             row: fuse.VERBATIM * fuse.verbatim(words, fuse.plain(text))
             for row, text in texts.items()
