@@ -29,6 +29,13 @@ from groundplan.testing.database import Cluster, Database
 
 SOURCE = """
 kind: source
+name: pushed
+connector: {type: push}
+sensitivity: internal
+owner: ana
+readers: [everyone]
+---
+kind: source
 name: handbook
 path: ./handbook
 sensitivity: internal
@@ -132,7 +139,7 @@ def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
     (handbook / "mine.md").write_text("---\nowner: eve@acme.example\n---\n# Mine\n\nOf somebody.\n")
     (handbook / "other.md").write_text("# Other\n\nNobody is named in it.\n")
     kept = "keep: {content: full, for: 60d}\n"  # else the control process deletes every half minute what is kept here
-    text = WORKSPACE.replace("deployments: [local]\n", f"deployments: [local]\nsources: [handbook]\n{kept}")
+    text = WORKSPACE.replace("deployments: [local]\n", f"deployments: [local]\nsources: [handbook, pushed]\n{kept}")
     text = text.replace("approvals: {parts: []}\n", "approvals: {parts: []}\nowners: {compliance: sam}\n")
     (folder / "workspace/knowledge.yaml").write_text(SOURCE.strip().removesuffix("---"), encoding="utf-8")
     with postgres_cluster.database() as database, pytest.MonkeyPatch.context() as patch:
@@ -174,7 +181,10 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
     ids = {row["path"]: row["id"] for row in documents(world.control)}
     gone = world.control.ask("POST", f"/api/knowledge/documents/{ids['eve-own-2019.md']}/delete", {"reason": "old"})
     assert gone.status == 200, gone.body
+    body = {"source": "pushed", "documents": [{"path": "x.pdf", "text": "no PDF, by Eve Own", "media": "pdf"}]}
+    assert world.control.ask("POST", "/api/knowledge/push", body).status == 200
     before = world.asked(person="eve@acme.example", also=["Eve Own"], dry_run=True)
+    assert parts(before, "erased")["pushed files that are no documents"][0] == 1
     assert parts(before, "erased")["prompts and answers of calls"][0] == 3
     assert parts(before, "erased")["names of deleted documents"][0] == 2
     assert named(world) >= {"document", "tombstone"}
@@ -192,6 +202,8 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
     assert erased["names of deleted documents"][0] == kept["files of these names"][0] == 2
     assert kept["documents that name them as owner, steward or reader"][0] == 1
     assert named(world) == set(), "also of what was deleted before"
+    assert erased["pushed files that are no documents"][0] == 1
+    assert world.conn.execute("SELECT count(*) FROM pushed").fetchone() == (0,)
     told = world.control.ask("GET", "/api/knowledge/deletions").body["deletions"]
     assert sorted(row["path"] for row in told) == ["(its name was erased)", "(its name was erased)", "party.md"]
     assert erased["prompts and answers of calls"][0] == 3

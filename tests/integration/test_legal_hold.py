@@ -17,7 +17,7 @@ from groundplan.core.errors import NotFound
 from groundplan.knowledge.deletion import deletion_store, held_store
 from groundplan.knowledge.deletion.delete import erase, replay
 from groundplan.knowledge.deletion.held import keep_removed, release
-from groundplan.knowledge.deletion.mentions import mentioning
+from groundplan.knowledge.deletion.mentions import mentioning, pushed
 from groundplan.knowledge.governed.decide import Said, decide
 from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.sources import push_store
@@ -226,3 +226,21 @@ def test_a_hold_is_decided_before_or_after_what_it_keeps_is_destroyed_and_not_me
     with world.control.transaction():
         assert held_store.over(world.control) == []
         waits("a.md", False)
+
+
+def test_what_was_pushed_names_somebody_by_what_no_search_shows(world: World) -> None:
+    def put(path: str, data: bytes, media: str, told: dict[str, Any] | None = None) -> None:
+        push_store.put(world.control, "p", path, push_store.Pushed(data, media, None, told or {}, NOW))
+
+    page = "<p>Hello.</p><!-- by J\u00f6rg M\u00fcller -->".encode()
+    put("shown.html", page, "html")
+    put("broken.md", b"---\nreaders: [\n---\nBy J\xc3\xb6rg M\xc3\xbcller.\n", "md")
+    put("told.md", b"---\n[\n---\n", "md", {"author": "J\u00f6rg M\u00fcller"})
+    put("other.md", b"---\n[\n---\nOf nobody.\n", "md")
+    take_over(world.control, source("p"), Push(world.control, "p"))
+    names = ["j\u00f6rg m\u00fcller"]
+    assert [path for _, _, path, _ in mentioning(world.control, names)] == ["shown.html"]
+    assert pushed(world.control, names) == [("p", "broken.md", False), ("p", "told.md", False)]
+    world.control.execute("UPDATE source SET legal_hold = true WHERE name = 'p'")
+    assert {held for *_, held in pushed(world.control, names)} == {True}
+    assert pushed(world.control, ["M\u00f6ller"]) == []

@@ -34,6 +34,7 @@ from groundplan.identity import store as identity_store
 from groundplan.identity.model import Person
 from groundplan.knowledge.deletion import mentions, names_store
 from groundplan.knowledge.deletion.delete import Why, delete, forget_names
+from groundplan.knowledge.sources import push_store
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
@@ -147,6 +148,7 @@ def _documents(work: _Work) -> None:
             due = f"gone from search and caches; off the disk by {max(stone.due for stone in stones):%Y-%m-%d}"
         work.went("documents", len(free), due, *_names(free))
         _places(work, free)
+    _pushed(work)
     email = work.asked.email.strip().lower()
     work.stayed(
         "documents that name them as owner, steward or reader", mentions.answered_by(work.conn, email),
@@ -156,6 +158,20 @@ def _documents(work: _Work) -> None:
         "documents that they decided about", mentions.decided_by(work.conn, email),
         "who decided stays known for as long as the decision stands",
     )  # fmt: skip
+
+
+def _pushed(work: _Work) -> None:
+    """What applications pushed and is no document: nobody else keeps its bytes for us."""
+    found = mentions.pushed(work.conn, work.asked.words)
+    free = [(source, path) for source, path, held in found if not held]
+    if not work.dry and not work.asked.keep_documents:
+        for source in sorted({source for source, _ in free}):
+            push_store.drop(work.conn, source, [path for of, path in free if of == source])
+    if work.asked.keep_documents:
+        work.stayed("pushed files that are no documents", len(free), "asked to be kept: they are only named")
+    else:
+        work.went("pushed files that are no documents", len(free))
+    work.stayed("pushed files that are no documents", len(found) - len(free), "a legal hold keeps them")
 
 
 def _places(work: _Work, gone: Sequence[tuple[UUID, str, str, bool]]) -> None:

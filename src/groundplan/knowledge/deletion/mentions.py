@@ -33,10 +33,8 @@ def names_somebody(word: str) -> bool:
 
 def mentioning(conn: Conn, words: Sequence[str]) -> list[tuple[UUID, str, str, bool]]:
     """(document, source, path, on hold) of live documents with one of these texts in them, in their title, path or what
-    they declare besides what governs them, and of what a legal hold keeps of others."""
-    plain = [letters(_APART.sub(" ", word).strip()) for word in words if names_somebody(word)]
-    # what compares letters in a database of another locale knows no upper and lower case beyond ASCII
-    cased = list(dict.fromkeys(each for word in plain for each in (word, word.lower(), word.upper())))
+    they declare besides what governs them, in the bytes that were pushed, and of what a legal hold keeps of others."""
+    plain, cased = _spelled(words)
     unspaced = [word.replace(" ", "") for word in plain if RUN.search(word)]
     # a passage has at least the beginning: what is put together of a document costs more
     first = [word.split(" ")[0] for word in cased] + [word[0] for word in unspaced]
@@ -51,7 +49,9 @@ def mentioning(conn: Conn, words: Sequence[str]) -> list[tuple[UUID, str, str, b
                  OR (cardinality(%(unspaced)s::text[]) > 0
                    AND regexp_replace(t.said, %(apart)s, '', 'g') ILIKE ANY(%(unspaced)s))
                FROM (SELECT letters(string_agg(c.text, ' ' ORDER BY c.number)) AS said FROM chunk c
-                 WHERE c.document_id = d.id AND c.edition = serving_edition()) t)))
+                 WHERE c.document_id = d.id AND c.edition = serving_edition()) t))
+             OR EXISTS (SELECT FROM pushed p WHERE p.source = d.source AND p.path = d.path AND NOT p.gone
+               AND regexp_replace(encode(p.data, 'escape'), %(apart)s, ' ', 'g') ILIKE ANY(%(bytes)s)))
            UNION
            SELECT coalesce(h.document_id, h.id), h.source, h.path, true
            FROM held_version h LEFT JOIN document d ON d.id = h.document_id LEFT JOIN source s ON s.name = h.source
@@ -69,6 +69,34 @@ def mentioning(conn: Conn, words: Sequence[str]) -> list[tuple[UUID, str, str, b
         },
     )  # fmt: skip
     return rows.fetchall()
+
+
+def pushed(conn: Conn, words: Sequence[str]) -> list[tuple[str, str, bool]]:
+    """(source, path, on hold) of what was pushed, is no live document, and has one of these texts in its bytes, path or
+    values: it could not be read, or was not looked at yet."""
+    _, cased = _spelled(words)
+    return conn.execute(
+        """SELECT p.source, p.path, coalesce(s.legal_hold, false) OR (d.id IS NOT NULL AND on_hold(d))
+           FROM pushed p LEFT JOIN document d ON d.source = p.source AND d.path = p.path
+             LEFT JOIN source s ON s.name = p.source
+           WHERE NOT p.gone AND (d.id IS NULL OR d.deleted_at IS NOT NULL) AND (
+             regexp_replace(encode(p.data, 'escape'), %(apart)s, ' ', 'g') ILIKE ANY(%(bytes)s)
+             OR regexp_replace(letters(p.told::text), %(apart)s, ' ', 'g') ILIKE ANY(%(like)s)
+             OR regexp_replace(letters(p.path), %(apart_in_paths)s, ' ', 'g') ILIKE ANY(%(paths)s))
+           ORDER BY 1, 2""",
+        {
+            "apart": _APART.pattern, "apart_in_paths": _APART_IN_PATHS.pattern, "like": list(map(_within, cased)),
+            "bytes": [_within(_escaped(word)) for word in cased],
+            "paths": [_within(_APART_IN_PATHS.sub(" ", word)) for word in cased],
+        },
+    ).fetchall()  # fmt: skip
+
+
+def _spelled(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those that name somebody as they are compared, and in each case: what compares letters in a database of another
+    locale knows no upper and lower case beyond ASCII."""
+    plain = [letters(_APART.sub(" ", word).strip()) for word in words if names_somebody(word)]
+    return plain, list(dict.fromkeys(each for word in plain for each in (word, word.lower(), word.upper())))
 
 
 def named_in(path: str, words: Sequence[str]) -> bool:
