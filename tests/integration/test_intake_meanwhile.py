@@ -295,3 +295,10 @@ def test_a_run_under_another_declaration_writes_nothing_more(world: World, monke
     assert world.conn.execute("SELECT health FROM source").fetchall() == [("undeclared",)]
     assert take_over(world.conn, first, Given(texts(2, *names))).failed == 0, "nothing says otherwise"
     assert world.conn.execute("SELECT health FROM source").fetchall() == [("ok",)]
+
+
+def test_what_another_version_wrote_of_a_declaration_stops_no_run(world: World) -> None:
+    first = declared(world)
+    for change in ("said::jsonb - 'pdf'", "said::jsonb || '{\"later\": 1}'", "'{}'"):
+        world.conn.execute(f"UPDATE source_declared SET said = ({change})::text".encode())
+        assert take_over(world.conn, first, Given(texts(1, "a.md"))).failed == 0

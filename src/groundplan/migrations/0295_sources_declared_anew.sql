@@ -1,6 +1,6 @@
--- What a source is declared to be by the blueprint that is served: `mark` is a digest of it. A look at the source that began
--- under another declaration writes nothing any more.
-CREATE TABLE source_declared (source text PRIMARY KEY, mark text NOT NULL);
+-- What a source is declared to be by the blueprint that is served, as that has it. A look at the source that began under
+-- another declaration writes nothing any more.
+CREATE TABLE source_declared (source text PRIMARY KEY, said text NOT NULL);
 GRANT SELECT, INSERT, UPDATE, DELETE ON source_declared TO %(db)s_control;
 
 -- The stricter of two lists of what is allowed: NULL is anything.

@@ -6,7 +6,6 @@ documents say besides.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -21,34 +20,35 @@ Conn = Connection[Any]
 _LEFT: Final = "it left the workspace: its documents are kept and given to nobody. Delete them, or declare it again."
 
 
-def mark_of(source: Source) -> str:
-    """The same as long as its declaration is."""
-    return hashlib.sha256(msgspec.json.encode(source)).hexdigest()
-
-
 def declare(conn: Conn, sources: Sequence[Source]) -> None:
     """These are the sources of what is served, exactly. In the caller's transaction."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
-    marks = {source.name: mark_of(source) for source in sources}
-    known: dict[str, str] = dict(conn.execute("SELECT source, mark FROM source_declared").fetchall())
-    conn.execute("DELETE FROM source_declared WHERE source <> ALL(%s)", (list(marks),))
-    conn.execute(
-        "UPDATE source SET health = 'undeclared', health_reason = %s WHERE name <> ALL(%s)", (_LEFT, list(marks))
-    )
+    names = [source.name for source in sources]
+    conn.execute("DELETE FROM source_declared WHERE source <> ALL(%s)", (names,))
+    conn.execute("UPDATE source SET health = 'undeclared', health_reason = %s WHERE name <> ALL(%s)", (_LEFT, names))
     for source in sources:
-        if known.get(source.name) != marks[source.name]:
+        if _said(conn, source.name) != source:
             _narrow(conn, source)
             conn.execute(
-                """INSERT INTO source_declared (source, mark) VALUES (%s, %s)
-                   ON CONFLICT (source) DO UPDATE SET mark = excluded.mark""",
-                (source.name, marks[source.name]),
+                """INSERT INTO source_declared (source, said) VALUES (%s, %s)
+                   ON CONFLICT (source) DO UPDATE SET said = excluded.said""",
+                (source.name, msgspec.json.encode(source).decode()),
             )
 
 
 def declared_otherwise(conn: Conn, source: Source) -> bool:
     """Whether what is served declares the source otherwise now; not where nothing is served."""
-    row = conn.execute("SELECT mark FROM source_declared WHERE source = %s", (source.name,)).fetchone()
-    return row is not None and row[0] != mark_of(source)
+    said = _said(conn, source.name)
+    return said is not None and said != source
+
+
+def _said(conn: Conn, name: str) -> Source | None:
+    """As this version reads it: what a later one adds is the same in both that are compared."""
+    row = conn.execute("SELECT said FROM source_declared WHERE source = %s", (name,)).fetchone()
+    try:
+        return None if row is None else msgspec.json.decode(row[0], type=Source)
+    except msgspec.DecodeError:
+        return None
 
 
 def _narrow(conn: Conn, source: Source) -> None:
