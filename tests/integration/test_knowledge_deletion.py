@@ -552,6 +552,8 @@ def test_answers_and_documents_lead_to_each_other(world: World) -> None:
     ids = [each["document"] for one in calls for each in one["passages"]]
     documents = lineage_store.documents_of(world.control, ids)
     every = list(events("acme", calls, documents))
+    for one in every:
+        conforms(one)
     first, _ = (one for one in every if one["eventType"] != "START" and one["job"]["name"].startswith("workload/"))
     assert first["eventType"] == "COMPLETE"
     assert first["inputs"][0]["namespace"] == "groundplan/acme/s"
@@ -571,3 +573,29 @@ def test_answers_and_documents_lead_to_each_other(world: World) -> None:
     delete(world.control, [world.id("a.md")], world.why())
     left = json.dumps(list(events("acme", calls, lineage_store.documents_of(world.control, ids))))
     assert "a.md" not in left and "b.md" in left, "of a deleted document its id alone"
+
+
+FACETS: dict[str, dict[str, type]] = {
+    "documentation": {"description": str}, "version": {"datasetVersion": str}, "dataSource": {"name": str, "uri": str},
+    "ownership": {"owners": list}, "parent": {"run": dict, "job": dict},
+}  # fmt: skip
+"""What the published specification asks of the facets that we tell (OpenLineage 2-0-2, facets 1-0-0)."""
+
+
+def conforms(event: dict[str, Any]) -> None:
+    """What the published specification requires of a RunEvent."""
+    assert set(event) == {"eventType", "eventTime", "producer", "schemaURL", "run", "job", "inputs", "outputs"}
+    assert event["eventType"] in ("START", "RUNNING", "COMPLETE", "ABORT", "FAIL", "OTHER")
+    assert datetime.fromisoformat(event["eventTime"]).tzinfo is not None
+    assert event["schemaURL"] == "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
+    assert str(UUID(event["run"]["runId"])) == event["run"]["runId"]
+    told = [event["job"], *event["inputs"], *event["outputs"]]
+    assert all(isinstance(one["namespace"], str) and isinstance(one["name"], str) and one["name"] for one in told)
+    for facets in [one.get("facets", {}) for one in (event["run"], *told)]:
+        for name, facet in facets.items():
+            assert facet["_producer"] == event["producer"]
+            kind = facet["_schemaURL"].rpartition("/")[2]
+            assert facet["_schemaURL"] == f"https://openlineage.io/spec/facets/1-0-0/{kind}.json#/$defs/{kind}"
+            assert all(isinstance(facet[key], type_) for key, type_ in FACETS[name].items())
+    parent = event["run"].get("facets", {}).get("parent")
+    assert parent is None or (UUID(parent["run"]["runId"]) and parent["job"]["namespace"] and parent["job"]["name"])
