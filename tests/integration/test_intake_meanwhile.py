@@ -19,6 +19,7 @@ from groundplan.blueprint.model import Source
 from groundplan.core.audit import SYSTEM
 from groundplan.core.errors import Conflict
 from groundplan.core.ids import new_id
+from groundplan.identity import service as identity
 from groundplan.knowledge import store as search
 from groundplan.knowledge.deletion import tombstones
 from groundplan.knowledge.deletion.delete import Why, delete, readmit
@@ -302,3 +303,31 @@ def test_what_another_version_wrote_of_a_declaration_stops_no_run(world: World) 
     for change in ("said::jsonb - 'pdf'", "said::jsonb || '{\"later\": 1}'", "'{}'"):
         world.conn.execute(f"UPDATE source_declared SET said = ({change})::text".encode())
         assert take_over(world.conn, first, Given(texts(1, "a.md"))).failed == 0
+
+
+def test_who_deletes_and_who_releases_take_their_locks_in_one_order(world: World) -> None:
+    """A release declares its sources before it numbers a change of policy, as for owners who are nominated."""
+    declared(world)
+    world.take_over(Given(texts(1, "a.md")))
+    failed: list[BaseException] = []
+
+    def clear(conn: Any, _: str, actor: str) -> None:
+        identity.clear_answers(conn, actor, "w")
+
+    def act() -> None:
+        try:
+            delete(world.other, [world.id("a.md")], world.why(), clear)
+        except psycopg.Error as error:
+            failed.append(error)
+
+    deleting = threading.Thread(target=act)
+    with psycopg.connect(world.database.urls["control"]) as conn:
+        declare(conn, [source()])
+        deleting.start()
+        until = time.monotonic() + 10
+        while world.conn.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() == (0,):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        identity.clear_answers(conn, SYSTEM, "w")
+    deleting.join(20)
+    assert (failed, world.seen()) == ([], set())

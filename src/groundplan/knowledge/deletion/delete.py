@@ -52,7 +52,8 @@ def delete(conn: Connection[Any], ids: Sequence[UUID], why: Why, clear: Clear | 
     (legal_hold); then nothing is deleted.
     """
     with conn.transaction():
-        # before any document is locked, as whoever writes documents does: else the two would wait for each other
+        # before any document is locked, as whoever writes documents does, and before answers are cleared, as a release
+        # does: else two would wait for each other
         intake_store.hold_changes(conn)
         doomed = store.doomed(conn, ids)
         if not doomed:
