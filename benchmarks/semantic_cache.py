@@ -40,6 +40,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.provenance import commit, machine
+from benchmarks.semantic_apart import apart
 
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.settings import load_settings
@@ -194,7 +195,8 @@ def hindsight(cosines: Any, same: Any, bound: float) -> dict[str, Any]:
 def development(found: Sequence[Pair]) -> list[Pair]:
     """The pairs that settings come from, `found` of the public ones among them: never reported. Paraphrases in which a
     thing was replaced are only measured."""
-    rows = [row for seed in range(1, 7) for make in ("pairs", "plain") for row in PAIRS[make]("tune", seed)]
+    makers = [PAIRS[name] for name in ("pairs", "plain", "qualified")]
+    rows = [row for seed in range(1, 7) for make in makers for row in make("tune", seed)]
     return [*of_intents("tune", rows), *(pair for pair in found if pair.kind != REPLACED)]
 
 
@@ -231,8 +233,8 @@ def of_intents(family: str, rows: Sequence[dict[str, Any]]) -> list[Pair]:
 
 def generated(family: str, seed: int) -> list[dict[str, Any]]:
     """Pairs of a family that settings never saw, those in lower case and behind a name among them."""
-    if family == "wide":
-        return list(PAIRS["wide"](seed))
+    if family in ("wide", "apart"):
+        return list(PAIRS["wide"](seed) if family == "wide" else apart(seed))
     return [*PAIRS["pairs"](family, seed), *PAIRS["plain"](family, seed)]
 
 
@@ -317,7 +319,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="?", type=Path)
     parser.add_argument("--generated", nargs="+", type=int, metavar="SEED")
-    parser.add_argument("--family", choices=("wide", *PAIRS["FAMILIES"]), default="wide")
+    parser.add_argument("--family", choices=("wide", "apart", *PAIRS["FAMILIES"]), default="wide")
     parser.add_argument("--public", type=Path, metavar="GPTCACHE")
     parser.add_argument("--tune", type=Path, metavar="GPTCACHE")
     parser.add_argument("--bound", type=float, default=0.01)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.traps import KINDS, trap
 
 Intent = tuple[str, ...]
@@ -193,6 +194,29 @@ OBJECTS = (
 )  # fmt: skip
 QUALIFIERS = ("trial", "annual", "wireless", "leather", "weekend", "junior", "emergency", "foreign")
 """What makes another thing of one."""
+MORE = (
+    "admin",
+    "student",
+    "corporate",
+    "mobile",
+    "refurbished",
+    "external",
+    "shared",
+    "seasonal",
+    "legacy",
+    "medical",
+    "regional",
+    "overseas",
+    "coastal",
+    "northern",
+    "digital",
+    "business",
+    "family",
+    "urban",
+    "printed",
+    "veteran",
+)
+"""The same in pairs that settings come from."""
 GERMAN = {"cancel": "Wie kündige ich {o}?", "renew": "Wie verlängere ich {o}?", "price": "Was kostet {o}?",
           "owner": "Wer ist für {o} verantwortlich?", "rules": "Welche Regeln gelten für {o}?",
           "return": "Wo gebe ich {o} zurück?"}  # fmt: skip
@@ -329,6 +353,26 @@ def plain(family: str, seed: int, rounds: int = 3) -> Iterator[dict[str, Any]]:
             ]
         for a, b, same, kind in rows:
             yield {"a": a, "b": b, "same": same, "kind": kind, "intent": number}
+
+
+def qualified(family: str, seed: int, rounds: int = 3) -> Iterator[dict[str, Any]]:
+    """Of the intents of a family: traps in which a word more, before one that both texts have, makes another thing."""
+    dice = Random(seed)
+    for _, (number, intent) in itertools.product(range(rounds), enumerate(FAMILIES[family])):
+        words = filled(dice, family)
+        one, other = (text.format(**words) for text in dice.sample(intent, 2))
+        held = set(read(one).stems)
+        found = read(other)
+        fit = [
+            begin
+            for its, (begin, _) in zip(found.stems, found.places, strict=True)
+            if its in held and other[:begin].lower().endswith(("the ", "a ", "an ", "my ", "of ", "for ", "in "))
+        ]
+        if fit:
+            begin = dice.choice(fit)
+            more = f"{other[:begin]}{dice.choice(MORE)} {other[begin:]}"
+            for a, b in ((one, more), (one.lower().rstrip("?"), more.lower().rstrip("?"))):
+                yield {"a": a, "b": b, "same": False, "kind": "added", "intent": number}
 
 
 def other_way(intent: Intent, words: dict[str, str], again: dict[str, str], dice: Random) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import semantic_cache
+from benchmarks import semantic_apart, semantic_cache
 from benchmarks.semantic_cache import by_kind, clusters, comparable, generated, mended, of_intents, rates
 
 from groundplan.economics.semantic.accept import Verdict, most_wrong
@@ -99,3 +99,17 @@ def test_a_bound_that_is_no_share_is_refused(
     with pytest.raises(SystemExit):
         semantic_cache.main()
     assert "a share between 0 and 1" in capsys.readouterr().err
+
+
+def test_the_family_apart_shares_no_word_that_makes_another_thing_and_has_its_own_kinds_of_traps() -> None:
+    rows = generated("apart", 911)
+    pairs = of_intents("apart", rows)
+    assert len({pair.group for pair in pairs if pair.same}) == 420
+    kinds = {"word", "added", "behind", "manner", "head", "owner", "hidden name", "date", "number", "unit", "opposite",
+             "negation", "language", "intent"}  # fmt: skip
+    assert kinds == {pair.kind for pair in pairs if not pair.same}
+    repeats = {(pair.a, pair.b) for pair in pairs if pair.same}
+    assert not repeats & {(pair.a, pair.b) for pair in pairs if not pair.same}
+    assert rows == generated("apart", 911) != generated("apart", 912)
+    assert set(semantic_apart.AHEAD).isdisjoint(semantic_cache.PAIRS["QUALIFIERS"])
+    assert set(semantic_apart.THINGS).isdisjoint(semantic_cache.PAIRS["OBJECTS"])

@@ -1,0 +1,171 @@
+"""Pairs of questions for the semantic cache, of intents and traps in view of which nothing was made.
+
+    python benchmarks/semantic_apart.py 7 > apart.jsonl
+
+What is asked, of what, what may stand around it and what makes another thing of one are other words than those of
+`semantic_pairs`; no setting, guard or list of words came from them. Beside the kinds of traps there: a qualifier behind
+the thing (`behind`), how or where something is done (`manner`), another thing that is named after it (`head`), and
+whose it is (`owner`). A third of the repeats have words around them that ask for nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+Frame = tuple[str, tuple[str, ...]]
+"""The frame that asks the opposite, or none; texts that ask the same."""
+FRAMES: dict[str, Frame] = {
+    "repair": ("", ("How do I get {o} repaired?", "How can I have {o} repaired?", "How can {o} be repaired?",
+                    "What do I do to have {o} repaired?")),
+    "insured": ("", ("Is {o} insured?", "Does our insurance cover {o}?", "Is {o} covered by our insurance?",
+                     "Do we have insurance for {o}?")),
+    "expiry": ("", ("When does {o} expire?", "What is the expiry date of {o}?", "On what date does {o} expire?",
+                    "Until when is {o} valid?")),
+    "order": ("cancel", ("How do I order {o}?", "How can I order {o}?", "How is {o} ordered?",
+                         "What must I do to order {o}?")),
+    "cancel": ("order", ("How do I cancel {o}?", "How can I cancel {o}?", "I would like to cancel {o}, how?",
+                         "Cancelling {o}: how does it work?")),
+    "apply": ("", ("How do I apply for {o}?", "How can I apply for {o}?", "What is the way to apply for {o}?",
+                   "Applying for {o}, how is it done?")),
+    "eligible": ("", ("Who is eligible for {o}?", "Which people are eligible for {o}?", "Who is entitled to {o}?",
+                      "Who qualifies for {o}?")),
+    "alter": ("", ("How do I change {o}?", "How can {o} be changed?", "What are the steps to change {o}?",
+                   "I want to change {o}, what do I do?")),
+    "tax": ("", ("Do I have to pay tax on {o}?", "Is {o} subject to tax?", "Must I pay tax on {o}?",
+                 "Does one have to pay tax on {o}?")),
+    "checked": ("", ("How often is {o} checked?", "How frequently is {o} checked?", "How often do you check {o}?",
+                     "What is the frequency of checks of {o}?")),
+    "found": ("", ("Where is {o}?", "Where can I find {o}?", "At which place is {o} to be found?",
+                   "Where do I find {o}?")),
+    "damage": ("", ("How do I report damage to {o}?", "How can damage to {o} be reported?",
+                    "What is the way to report damage to {o}?", "Reporting damage to {o}, how does it work?")),
+    "refund": ("charge", ("Can I get a refund for {o}?", "Is it possible to get a refund for {o}?",
+                          "May I have a refund for {o}?", "Do you give a refund for {o}?")),
+    "charge": ("refund", ("Is there a charge for {o}?", "Do you charge for {o}?", "Is {o} charged for?",
+                          "Must I pay a charge for {o}?")),
+    "limit": ("", ("What is the limit for {o}?", "Which limit applies to {o}?", "How high is the limit for {o}?",
+                   "Limit for {o}?")),
+}  # fmt: skip
+THINGS = (
+    "the water cooler", "the gym membership", "the expense card", "the client database", "the lease car",
+    "the fire door", "the lunch voucher", "the master key", "the sales report", "the security pass",
+    "the delivery van", "the research grant", "the server room", "the parental leave", "the mail account",
+    "the hearing test", "the rail pass", "the stock option", "the tool box", "the wage slip", "the data plan",
+    "the health check", "the project budget", "the relocation bonus", "the notice board", "the label printer",
+    "the conference fee", "the garden bench",
+)  # fmt: skip
+AHEAD = ("provincial", "disposable", "senior", "electric", "rented", "marketing", "outdoor", "nordic", "interim",
+         "wooden", "continental", "lifetime", "spare", "metropolitan")  # fmt: skip
+BEHIND = ("for interns", "for pensioners", "of the subsidiary", "in the cellar", "at the airport", "during probation",
+          "on loan", "for night workers", "of the supplier", "with a trailer")  # fmt: skip
+MANNER = ("anonymously", "abroad", "by post", "in cash", "remotely", "as a group", "verbally", "through an agent")
+HEADS = ("form", "cover", "holder", "list", "supplier", "committee", "stand", "training")
+OWNERS = ("my colleague's", "the director's", "a customer's", "my wife's", "the neighbour's", "our auditor's")
+TEAMS = ("legal", "catering", "procurement", "logistics", "research", "treasury")
+MONTHS = ("February", "May", "August", "November")
+UNITS = ("hours", "days", "weeks", "months")
+AROUND = {"": ("{}", "", ""), "team": ("{} in the {team} department", "team", "hidden name"),
+          "first": ("{team}: {}", "team", "hidden name"), "since": ("{} since {month}", "month", "date"),
+          "number": ("{} for {n} guests", "n", "number"), "unit": ("{} after {n} {unit}", "unit", "unit")}  # fmt: skip
+"""What may stand around a question, which slot of it a trap changes, and of which kind that is."""
+OPENINGS = ("Could you please tell me: ", "Hello, a quick question: ", "Hi there, ", "Sorry to bother you, but ",
+            "I was wondering: ", "Please help: ")  # fmt: skip
+CLOSINGS = (" Thanks!", " Thank you in advance.", " Many thanks and kind regards", " I cannot find it anywhere.")
+FRENCH = {"cancel": "Comment puis-je annuler {o} ?", "order": "Comment puis-je commander {o} ?",
+          "found": "Où est {o} ?", "eligible": "Qui a droit à {o} ?"}  # fmt: skip
+DENIED = (("How do I", "How do I not"), ("How can", "How can't"), ("Who is", "Who isn't"), ("Is it", "Isn't it"),
+          ("Do I have", "Don't I have"), ("does", "doesn't"), ("Does", "Doesn't"), ("Do you", "Don't you"),
+          ("Is ", "Isn't "), ("can I", "can't I"), ("Can I", "Can't I"), ("is the", "isn't the"),
+          ("is {o}", "isn't {o}"), ("applies", "does not apply"), ("qualifies", "does not qualify"))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How one intent is said."""
+
+    thing: str
+    around: str
+    plain: bool
+    slots: dict[str, str]
+
+    def said(self, text: str, thing: str = "", **changed: str) -> str:
+        """A text of a frame about the thing, or another one, with what stands around it."""
+        whole = AROUND[self.around][0].replace("{}", text.rstrip("? "))
+        whole = whole.format(o=thing or self.thing, **(self.slots | changed)) + "?"
+        return whole.lower().rstrip("?") if self.plain else whole
+
+    def asked(self, text: str, dice: Random) -> str:
+        """The same, in a third of cases with words around that ask for nothing."""
+        whole = self.said(text)
+        if dice.random() < 1 / 3:
+            return dice.choice(OPENINGS) + whole if dice.random() < 0.6 else whole + dice.choice(CLOSINGS)
+        return whole
+
+
+def apart(seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
+    """{"a", "b", "same", "kind", "intent"} of 420 intents; the same seed gives the same pairs."""
+    dice = Random(seed)
+    for _, frame, thing in itertools.product(range(rounds), FRAMES, THINGS):
+        slots = {"team": dice.choice(TEAMS), "month": dice.choice(MONTHS), "unit": dice.choice(UNITS),
+                 "n": str(dice.randint(2, 40))}  # fmt: skip
+        asked = Asked(thing, dice.choice(tuple(AROUND)), dice.random() < 0.4, slots)
+        one, other = dice.sample(FRAMES[frame][1], 2)
+        first = asked.said(one)
+        yield {"a": first, "b": asked.asked(other, dice), "same": True, "kind": "repeat", "intent": f"{frame} {thing}"}
+        for text, kind in itertools.chain(
+            otherwise_named(asked, (one, other), dice), otherwise_asked(asked, frame, (one, other), dice)
+        ):
+            yield {"a": first, "b": text, "same": False, "kind": kind, "intent": f"{frame} {thing}"}
+
+
+def otherwise_named(asked: Asked, texts: tuple[str, str], dice: Random) -> Iterator[tuple[str, str]]:
+    """The same asked of something else, or elsewhere, with the kind of the trap."""
+    thing = asked.thing
+    for text in texts:
+        yield asked.said(text, dice.choice([each for each in THINGS if each != thing])), "word"
+    for text in texts:
+        yield asked.said(text, thing.replace("the ", f"the {dice.choice(AHEAD)} ", 1)), "added"
+    text = texts[1]
+    yield asked.said(text, f"{thing} {dice.choice(BEHIND)}"), "behind"
+    yield asked.said(f"{text.rstrip('?')} {dice.choice(MANNER)}"), "manner"
+    yield asked.said(text, f"{thing} {dice.choice(HEADS)}"), "head"
+    yield asked.said(text, thing.replace("the", dice.choice(OWNERS), 1)), "owner"
+    _, slot, kind = AROUND[asked.around]
+    if slot:
+        held = {"team": TEAMS, "month": MONTHS, "unit": UNITS, "n": tuple(map(str, range(2, 41)))}[slot]
+        instead = dice.choice([each for each in held if each != asked.slots[slot]])
+        yield asked.said(text, **{slot: instead}), kind
+
+
+def otherwise_asked(asked: Asked, frame: str, texts: tuple[str, str], dice: Random) -> Iterator[tuple[str, str]]:
+    """Something else asked about the same thing, with the kind of the trap."""
+    opposite = FRAMES[frame][0]
+    if opposite:
+        yield asked.said(dice.choice(FRAMES[opposite][1])), "opposite"
+    denied = next((text.replace(*each, 1) for text in texts for each in DENIED if each[0] in text), None)
+    if denied is not None:
+        yield asked.said(denied), "negation"
+    if frame in FRENCH:
+        yield asked.said(FRENCH[frame]), "language"
+    stranger = dice.choice([name for name in FRAMES if name not in (frame, opposite)])
+    yield asked.said(dice.choice(FRAMES[stranger][1])), "intent"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--rounds", type=int, default=2, help="of all intents")
+    given = parser.parse_args()
+    for pair in apart(given.seed, given.rounds):
+        print(json.dumps(pair | {"group": f"apart {pair['intent']}"}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
