@@ -51,17 +51,19 @@ from groundplan.economics.semantic.pairs import Pair, read_pairs
 from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.synonyms import said_where
 from groundplan.economics.semantic.traps import KINDS, trap
-from groundplan.economics.semantic.vocabulary import FILLERS, NUMBER_WORDS, QUANTIFIERS, STOP
+from groundplan.economics.semantic.vocabulary import FILLERS, NEGATIONS, NUMBER_WORDS, QUANTIFIERS, STOP
 from groundplan.gateway.caching.meaning import QUESTION
 from groundplan.knowledge.embedding.encoder import coarse
 from groundplan.knowledge.embedding.openvino_encoder import load
 
 PAIRS: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("semantic_pairs.py")))
 """The generator beside this file, however this one was started."""
-REPLACED = "thing"
-"""Traps that are told by themselves: a long paraphrase in which a word that both texts have became any other one."""
+REPLACED, MORE = "thing", "more"
+"""Traps that are told by themselves: a paraphrase in which a word that both texts have became any other one, or got any
+other one before it. Many of them say nothing that anybody would."""
+TOLD_APART = (REPLACED, MORE)
 _DENIED = re.compile(r"\b(?:not|never|cannot|without)\b|n['’]t\b", re.IGNORECASE)
-NO_THINGS = STOP | FILLERS | QUANTIFIERS.keys() | NUMBER_WORDS.keys()
+NO_THINGS = STOP | NEGATIONS | FILLERS | QUANTIFIERS.keys() | NUMBER_WORDS.keys()
 PARTS = 5
 ARTIFACT = Path(accept.__file__).with_name("acceptance.json")
 
@@ -193,17 +195,17 @@ def hindsight(cosines: Any, same: Any, bound: float) -> dict[str, Any]:
 
 
 def development(found: Sequence[Pair]) -> list[Pair]:
-    """The pairs that settings come from, `found` of the public ones among them: never reported. Paraphrases in which a
-    thing was replaced are only measured."""
+    """The pairs that settings come from, `found` of the public ones among them: never reported. Paraphrases that got a
+    word more are only measured."""
     makers = [PAIRS[name] for name in ("pairs", "plain", "qualified")]
     rows = [row for seed in range(1, 7) for make in makers for row in make("tune", seed)]
-    return [*of_intents("tune", rows), *(pair for pair in found if pair.kind != REPLACED)]
+    return [*of_intents("tune", rows), *(pair for pair in found if pair.kind != MORE)]
 
 
 def tuned(found: Sequence[Pair], texts: Texts) -> Acceptance:
     """The acceptance that comes of development pairs."""
     pairs = development(found)
-    return tune.tune(pairs, [pair.group for pair in pairs], texts.said)
+    return tune.tune(pairs, [pair.group for pair in pairs], texts.said, [pair.kind in TOLD_APART for pair in pairs])
 
 
 def held_out(found: Sequence[Pair], bound: float, texts: Texts) -> dict[str, Any]:
@@ -217,9 +219,9 @@ def held_out(found: Sequence[Pair], bound: float, texts: Texts) -> dict[str, Any
             if its == part and comparable(pair):
                 verdict = accept.judge(acceptance, texts.said(pair.a), texts.said(pair.b))
                 hits[place] = verdict.score >= acceptance.threshold(bound)
-    things = np.array([pair.kind == REPLACED for pair in found])
-    rest = [pair for pair, thing in zip(found, things, strict=True) if not thing]
-    told = rates(hits[~things], np.array([pair.same for pair in rest]), clusters(rest))
+    told_by_themselves = np.array([pair.kind in TOLD_APART for pair in found])
+    rest = [pair for pair in found if pair.kind not in TOLD_APART]
+    told = rates(hits[~told_by_themselves], np.array([pair.same for pair in rest]), clusters(rest))
     kinds = Counter(pair.kind for pair, hit in zip(found, hits, strict=True) if hit and not pair.same)
     return {name: told[name] for name in ("hits", "wrong", "hit_rate", "wrong_rate", "wrong_upper")} | {
         "wrong_by_kind": dict(kinds)
@@ -251,7 +253,7 @@ def public(path: Path) -> list[Pair]:
     vectors = np.stack([texts.of(row["origin"]) for row in given])
     alike = vectors @ vectors.T
     np.fill_diagonal(alike, -1)
-    dice = Random(5)
+    dice, another = Random(5), Random(6)
     for number, row in enumerate(given):
         added = [(row["similar"], True, "repeat")]
         for kind in dice.sample(KINDS, 3):
@@ -265,6 +267,9 @@ def public(path: Path) -> list[Pair]:
         changed = with_another_word(row["similar"], kept[number], things, texts, dice)
         if changed is not None:
             added.append((changed, False, REPLACED))
+        changed = with_a_word_more(row, kept[number], things, another)
+        if changed is not None:
+            added.append((changed, False, MORE))
         near = int(alike[number].argmax())
         # above that they often are the same after all, though nobody says so
         if max(alike[number, near], float(vectors[number] @ texts.of(given[near]["similar"]))) < 0.8:
@@ -315,6 +320,16 @@ def with_another_word(text: str, words: Sequence[str], others: Sequence[str], te
     return re.sub(rf"\b{re.escape(word)}\b", dice.choice(sort), text, count=1) if sort else None
 
 
+def with_a_word_more(row: dict[str, str], words: Sequence[str], others: Sequence[str], dice: Random) -> str | None:
+    """The paraphrase with any other word before one of `words`."""
+    both = f"{row['origin']} {row['similar']}".lower()
+    fit = [word for word in words if len(word) > 3 and re.search(rf"\b{re.escape(word)}\b", row["similar"])]
+    if not fit:
+        return None
+    word, more = dice.choice(fit), dice.choice([other for other in others if other not in both])
+    return re.sub(rf"\b{re.escape(word)}\b", lambda found: f"{more} {found.group()}", row["similar"], count=1)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="?", type=Path)
@@ -338,15 +353,15 @@ def main() -> int:
             pairs = of_intents(given.family, rows)
         elif given.public is not None:
             found = public(given.public)
-            pairs = [pair for pair in found if pair.kind != REPLACED]
-            replaced = [pair for pair in found if pair.kind == REPLACED]
+            pairs = [pair for pair in found if pair.kind not in TOLD_APART]
         elif given.pairs is not None:
             pairs = read_pairs(given.pairs)
         else:
             parser.error("name PAIRS.jsonl, --generated SEEDS or --public GPTCACHE")
         told = measure(pairs, given.bound, texts)
         if given.public is not None:
-            told["replaced_things"] = measure(replaced, given.bound, texts)["traps"][REPLACED]
+            hard = [pair for pair in found if pair.kind in TOLD_APART]
+            told["told_apart"] = measure(hard, given.bound, texts)["traps"]
             told["held_out"] = held_out(found, given.bound, texts)
     except GroundplanError as error:
         sys.stderr.write(f"semantic_cache: {error}\n")

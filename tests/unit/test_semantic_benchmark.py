@@ -6,14 +6,25 @@ import gzip
 import sys
 from math import inf
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 from benchmarks import semantic_apart, semantic_cache
-from benchmarks.semantic_cache import by_kind, clusters, comparable, generated, mended, of_intents, rates
+from benchmarks.semantic_cache import (
+    by_kind,
+    clusters,
+    comparable,
+    generated,
+    mended,
+    of_intents,
+    rates,
+    with_a_word_more,
+)
 
 from groundplan.economics.semantic.accept import Verdict, most_wrong
 from groundplan.economics.semantic.pairs import Pair
+from groundplan.economics.semantic.reading import read
 
 
 def test_hits_of_one_intent_count_once_for_the_bound() -> None:
@@ -69,6 +80,25 @@ def test_a_paraphrase_that_denies_once_too_often_makes_no_trap_when_that_is_take
     assert mended(origin, similar, "If files are not here, they will not be added.")
     assert not mended(origin, similar, "If files are here, they will not be added.")
     assert not mended(origin, origin, "If files are here, they won’t be added.")
+
+
+def test_a_word_that_denies_is_no_thing_that_another_could_replace() -> None:
+    assert semantic_cache.content(read("The page doesn't exist without a name")) == ["page", "exist", "name"]
+
+
+def test_a_paraphrase_gets_any_word_that_neither_text_has() -> None:
+    row = {"origin": "The page lists names", "similar": "Names are listed on the Page and the page"}
+    for seed in range(20):
+        found = with_a_word_more(row, ["page"], ["names", "listed", "garden", "cost"], Random(seed))
+        assert found in (f"Names are listed on the Page and the {word} page" for word in ("garden", "cost"))
+    assert with_a_word_more(row, ["garden"], ["cost"], Random(0)) is None
+
+
+def test_pairs_that_settings_come_from_have_qualifiers_that_no_other_family_has() -> None:
+    rows = list(semantic_cache.PAIRS["qualified"]("tune", 3))
+    assert len(rows) > 60 and all(not row["same"] and row["kind"] == "added" for row in rows)
+    used = {word for row in rows for word in row["b"].split() if word in semantic_cache.PAIRS["MORE"]}
+    assert used and used.isdisjoint((*semantic_cache.PAIRS["QUALIFIERS"], *semantic_apart.AHEAD))
 
 
 def test_what_the_gateway_would_not_compare_is_a_miss() -> None:

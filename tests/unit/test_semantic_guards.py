@@ -27,6 +27,12 @@ SAME = [
     ("The trip takes 3 hours", "The trip takes three hours"),
     ("No, it doesn't exist in version 2.10.0.", "Version 2.10.0 does not have it."),
     ("Ship 1,000 parcels", "ship 1000 parcels"),
+    ("Which is the most recent list?", "Which is the latest list?"),
+    (
+        "When setting the format of a table to text, all tables are formatted as text",
+        "When formatting a table to text, all tables are converted to the text format",
+    ),
+    ("Thousands of files", "A thousand files"),
 ]
 TRAPS = [
     ("negation", "Can I return shoes?", "Can I not return shoes?"),
@@ -42,6 +48,7 @@ TRAPS = [
     ("opposite", "How do I enable backups?", "How do I disable backups?"),
     ("opposite", "It is more than mine, less than yours", "It is more than mine, more than yours"),
     ("direction", "move files from Berlin to Madrid", "move files from Madrid to Berlin"),
+    ("entity", "What is in `schema` of the schema lists?", "What is in `list` of the schema lists?"),
     ("direction", "Is Slack slower than Teams?", "Is Teams slower than Slack?"),
     ("quantity", "Are all regions covered?", "Are only some regions covered?"),
     ("question", "Who signs the contract?", "When is the contract signed?"),
@@ -155,6 +162,15 @@ def test_the_threshold_is_the_lowest_that_keeps_the_bound() -> None:
     assert lowest_threshold([1.0] * 50, [True] * 50, 0.01)[0] == inf
 
 
+def test_without_confidence_the_threshold_keeps_the_share_that_was_found() -> None:
+    scores = [float(1000 - i) for i in range(1000)]
+    same = [i % 50 != 49 for i in range(1000)]
+    threshold, accepted, wrong = lowest_threshold(scores, same, 0.02, confidence=0.0)
+    assert (threshold, accepted, wrong) == (1.0, 1000, 20)
+    assert lowest_threshold(scores, same, 0.02)[1] < 1000
+    assert most_wrong(7, 50, 0.0) == pytest.approx(7 / 50)
+
+
 def test_pairs_that_are_none_are_refused_with_their_line(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"a": "x", "b": "y", "same": true}\n{"a": "x"}\n')
@@ -174,6 +190,27 @@ def test_pairs_that_are_none_are_refused_with_their_line(tmp_path: Path) -> None
 def test_a_share_is_within_a_bound_where_its_upper_end_is(wrong: int, of: int, bound: float) -> None:
     upper = most_wrong(wrong, of)
     assert within(wrong, of, bound) == (upper <= bound) or upper == pytest.approx(bound, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "forms",
+    ["policy policies", "class classes", "process processes processing", "document documents documented documenting",
+     "access accessed", "enter entered entering", "company companies", "pass passed", "library libraries"],
+)  # fmt: skip
+def test_forms_of_a_word_have_one_stem(forms: str) -> None:
+    assert len(set(map(stem, forms.split()))) == 1
+
+
+@given(st.from_regex(r"[a-z]{1,14}", fullmatch=True))
+def test_a_stem_begins_as_its_word_and_its_plural_is_the_same(word: str) -> None:
+    assert word.startswith(stem(word)[:-1])
+    assert len(word) < 3 or len(stem(word)) >= 3
+
+
+def test_in_order_to_says_nothing_and_an_order_does() -> None:
+    assert "order" not in read("What do I do in order to pay?").spoken
+    assert read("Who pays the order?").spoken == ("pays", "order")
+    assert read("Order paper").spoken == ("order", "paper")
 
 
 def test_a_capital_at_the_beginning_of_a_sentence_says_nothing() -> None:

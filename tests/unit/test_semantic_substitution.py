@@ -114,6 +114,56 @@ def test_a_qualifier_makes_another_thing(encoder: Encoder, added: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "more",
+    [
+        "Portugal: who approves the overseas parking permit?",
+        "Portugal: who approves the parking permit for students?",
+        "Portugal: who approves the parking permit holder?",
+        "Portugal: who approves the parking permit abroad?",
+        "Portugal: who approves the work parking permit?",
+        "Portugal: who approves the parking permit of my sister?",
+    ],
+)
+def test_a_word_more_makes_another_thing_however_near_it_is_to_a_name_that_both_have(
+    encoder: Encoder, more: str
+) -> None:
+    for text in ("Portugal: who approves the parking permit?", "Portugal: by whom is the parking permit approved?"):
+        for one, other in ((text, more), (text.lower().rstrip("?"), more.lower().rstrip("?"))):
+            assert accept.judge(accept.shipped(), said(encoder, one), said(encoder, other)).veto == "substitution"
+            assert accept.judge(accept.shipped(), said(encoder, other), said(encoder, one)).veto == "substitution"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("How do I renew the parking permit?", "Hello, a question: how can I renew the parking permit?"),
+        ("How do I renew the parking permit?", "How do I renew the parking permit? Thanks and regards"),
+        ("How do I renew the parking permit?", "How do I properly renew the parking permit?"),
+        ("How long does it take to get the permit?", "How many days does it take to get the permit?"),
+        ("Is the parking permit valid in all car parks?", "In all car parks, is the permit valid for parking in them?"),
+    ],
+)
+def test_what_is_said_around_a_question_or_said_again_is_nothing_more(encoder: Encoder, one: str, other: str) -> None:
+    a, b = said(encoder, one), said(encoder, other)
+    near = nearness(a.words, b.words, a.reading.spoken, b.reading.spoken)
+    assert not substituted(a.reading, b.reading, near, side_by_side(a.reading, b.reading))
+    assert not substituted(b.reading, a.reading, near.T, side_by_side(b.reading, a.reading))
+
+
+def test_a_word_that_a_question_implies_names_a_thing_only_before_another_word() -> None:
+    def adds(one: str, other: str) -> bool:
+        a, b = read(one), read(other)
+        near = np.array([[float(x == y) for y in b.stems] for x in a.stems], dtype=np.float32)
+        return substituted(a, b, near, side_by_side(a, b))
+
+    assert adds("Who checks the work laptop?", "Who checks the laptop?")
+    assert not adds("Which work laptop?", "What laptop?"), "what was asked for is no qualifier"
+    assert not adds("Who checks the laptop at work?", "Who checks the laptop?")
+    assert adds("Who checks the information desk?", "Who checks the desk?")
+    assert not adds("Information about who checks the desk?", "Who checks the desk?")
+
+
+@pytest.mark.parametrize(
     ("one", "other"),
     [
         ("Where can I pick up the parcel?", "At which place can the parcel be picked up?"),
@@ -150,9 +200,23 @@ def test_of_words_over_on_one_side_half_as_many_are_enough_to_ask_for_more() -> 
 def test_in_a_long_request_a_counterpart_may_be_loose_but_not_far(near: float, placed: bool, apart: bool) -> None:
     a = read("The manager chooses colours, fonts, margins, pages, headings, tables and notes of the printer")
     table = np.full((len(a.spoken), len(a.spoken)), near, dtype=np.float32)
-    place = a.spoken.index("printer")
-    found = Compared([place], [place], frozenset({(place, place)} if placed else ()), 0.9)
+    place, elsewhere = a.spoken.index("printer"), a.spoken.index("notes")
+    found = Compared([elsewhere, place], [elsewhere, place], frozenset({(place, place)} if placed else ()), 0.9)
+    table[elsewhere, elsewhere] = 0.95
     assert substituted(a, a, table, found) is apart
+
+
+@pytest.mark.parametrize(("near", "apart"), [(0.7, True), (0.9, True), (1.0, False)])
+def test_where_nothing_but_words_at_their_places_differ_they_must_be_known_to_say_the_same(
+    near: float, apart: bool
+) -> None:
+    for text in (
+        "Who pays for the taxi?",
+        "A guide names storage of providers, examples of its use and settings for all",
+    ):
+        a = read(text)
+        table = np.full((len(a.spoken), len(a.spoken)), near, dtype=np.float32)
+        assert substituted(a, a, table, Compared([1], [1], frozenset({(1, 1)}), 0.9)) is apart
 
 
 def test_who_says_half_as_much_again_asks_for_more(encoder: Encoder) -> None:

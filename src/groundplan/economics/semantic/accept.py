@@ -129,10 +129,10 @@ def _at_most(wrong: int, of: int, share: float) -> float:
 
 
 def lowest_threshold(
-    scores: Sequence[float], same: Sequence[bool], bound: float, least: int = 100
+    scores: Sequence[float], same: Sequence[bool], bound: float, least: int = 100, confidence: float = CONFIDENCE
 ) -> tuple[float, int, int]:
-    """(threshold, accepted, wrong): the lowest score above which the bound is kept with confidence; infinite where it
-    never is. At least so many must be accepted."""
+    """(threshold, accepted, wrong): the lowest score above which the bound is kept with confidence (0: the share that
+    was found); infinite where it never is. At least so many must be accepted."""
     order = sorted(zip(scores, same, strict=True), key=lambda each: -each[0])
     found, accepted, wrong = (inf, 0, 0), 0, 0
     for place, (score, right) in enumerate(order):
@@ -140,6 +140,6 @@ def lowest_threshold(
             break
         accepted, wrong = accepted + 1, wrong + (not right)
         tied = place + 1 < len(order) and order[place + 1][0] == score
-        if not tied and accepted >= least and most_wrong(wrong, accepted) <= bound:
+        if not tied and accepted >= least and most_wrong(wrong, accepted, confidence) <= bound + 1e-12:
             found = (score, accepted, wrong)
     return found

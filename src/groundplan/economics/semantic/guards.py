@@ -76,7 +76,17 @@ def _missing(a: Reading, b: Reading) -> set[str]:
 
 def _codes_differ(a: Reading, b: Reading) -> bool:
     texts = a.text.lower(), b.text.lower()
-    return any(code not in texts[1] for code in a.codes) or any(code not in texts[0] for code in b.codes)
+    return any(not _says(texts[1], code) for code in a.codes) or any(not _says(texts[0], code) for code in b.codes)
+
+
+def _says(text: str, code: str) -> bool:
+    """Whether a text has it as a whole: `list` is not in *lists*."""
+    place = text.find(code)
+    while place >= 0:
+        if not (text[place - 1 : place].isalnum() or text[place + len(code) :][:1].isalnum()):
+            return True
+        place = text.find(code, place + 1)
+    return False
 
 
 def _opposite(a: Reading, b: Reading) -> bool:
@@ -105,15 +115,18 @@ def _obligation(a: Reading, b: Reading) -> bool:
 
 def _direction(a: Reading, b: Reading) -> bool:
     """The same two things on both sides of `to`, `from`, `than` ... the other way round."""
-    return (a.turns != b.turns and (_turned(a, b) or _turned(b, a))) or _compared(a, b)
+    return (a.turns != b.turns and _turned(a, b)) or _compared(a, b)
 
 
 def _turned(a: Reading, b: Reading) -> bool:
-    return any(
-        word == other and before & behind - after and after & ahead - before
-        for word, before, after in a.turns
-        for other, ahead, behind in b.turns
-    )
+    ours, theirs = _ways(a), _ways(b)
+    return any((word, after, before) in theirs for word, before, after in ours - theirs)
+
+
+def _ways(reading: Reading) -> set[tuple[str, str, str]]:
+    """(to | from | than ..., what stands before it, what stands behind it) of what stands so in one order alone."""
+    found = {(word, x, y) for word, before, after in reading.turns for x in before for y in after}
+    return {(word, x, y) for word, x, y in found if (word, y, x) not in found}
 
 
 def _compared(a: Reading, b: Reading) -> bool:

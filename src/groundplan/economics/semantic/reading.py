@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice, pairwise
 
 from groundplan.economics.semantic import vocabulary as v
@@ -17,8 +18,9 @@ _JOINED = re.compile(r"(\d)([a-zA-Z]{1,3})\b")
 _PAIRS = {
     ("how", "many"): "how-many", ("how", "much"): "how-much", ("how", "long"): "how-long",
     ("how", "often"): "how-often", ("how", "old"): "how-old", ("how", "far"): "how-far", ("at", "least"): "at-least",
-    ("at", "most"): "at-most", ("up", "to"): "up-to", ("have", "to"): "have-to",
+    ("at", "most"): "at-most", ("up", "to"): "up-to", ("have", "to"): "have-to", ("the", "most"): "the-most",
 }  # fmt: skip
+_IN_ORDER_TO = ("in", "order", "to")
 _LANGUAGE_WORDS = {language: frozenset(words.split()) for language, words in v.LANGUAGES.items()}
 _SCRIPTS = (
     ("cyrillic", "Ѐ", "ӿ"), ("greek", "Ͱ", "Ͽ"), ("hebrew", "֐", "׿"), ("arabic", "؀", "ۿ"),
@@ -83,9 +85,13 @@ def read(text: str) -> Reading:
     words = tuple(word.lower().replace("’", "'") for word, _ in found)
     joined = [*words, *(_PAIRS[pair] for pair in pairwise(words) if pair in _PAIRS)]
     names, codes = _names(found)
-    if "at-most" in joined or "at-least" in joined:
+    if not {"at-most", "at-least", "the-most"}.isdisjoint(joined):
         joined = [word for word in joined if word not in ("most", "least")]
-    told = [place for place, w in enumerate(words) if _content(w) and not _is_number(w) and w[0] not in '`"$€£¥%']
+    told = [
+        place
+        for place, w in enumerate(words)
+        if _content(w) and not _is_number(w) and w[0] not in '`"$€£¥%' and words[place - 1 : place + 2] != _IN_ORDER_TO
+    ]
     spoken = tuple(words[place] for place in told)
     put = [match.end(1) for match in _JOINED.finditer(text)]
     numbers, vague = _numbers(words)
@@ -125,16 +131,22 @@ _ENDINGS = ("ization", "isation", "ational", "fulness", "ations", "ation", "ment
             "ity", "ies", "edly", "ed", "ers", "er", "ors", "or", "ely", "ly", "es", "s", "al", "e", "ion")  # fmt: skip
 
 
+@lru_cache(maxsize=8192)
 def stem(word: str) -> str:
-    """A word without its ending, so that its forms are alike; short words stay as they are."""
+    """A word without its endings, so that its forms are alike; short words stay as they are."""
     word = word.removesuffix("'s").removesuffix("()")
-    for ending in _ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            word = word[: -len(ending)]
-            break
+    for _ in range(2):  # documented, as document
+        word = _shorter(word)
     if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "ls":
         word = word[:-1]
     return word[:-1] + "y" if word.endswith("i") and len(word) > 3 else word
+
+
+def _shorter(word: str) -> str:
+    for ending in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= 3 and (ending != "s" or word[-2] != "s"):
+            return word[: -len(ending)] + ("y" if ending == "ies" else "")
+    return word
 
 
 def _is_number(word: str) -> bool:

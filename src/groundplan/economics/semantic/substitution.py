@@ -31,7 +31,11 @@ ADDED = 0.46
 that makes another thing of it (an *admin* password) rarely reaches it."""
 MORE = 0.5
 """Words over on one side, as a share of the shorter request's, from which on it asks for more than the other."""
+KNOWN = 0.999
+"""Nearness of what is known to say the same: forms of one word, or a line of synonyms."""
 KIND = "substitution"
+_ASKING = ("which ", "what ", "whose ", "many ", "much ")
+_AROUND = v.FRAMING | v.FILLERS | v.IMPLIED
 
 
 def substituted(a: Reading, b: Reading, near: Near, found: Compared) -> bool:
@@ -40,17 +44,50 @@ def substituted(a: Reading, b: Reading, near: Near, found: Compared) -> bool:
     if abs(len(ours) - len(theirs)) > max(1, MORE * min(len(a.stems), len(b.stems))):
         return True
     met = counterparts(near, ours, theirs)
-    over, others = set(ours) - {i for i, _ in met}, set(theirs) - {j for _, j in met}
-    if any(_named(a.spoken[i], near[i, :]) for i in over) or any(_named(b.spoken[j], near[:, j]) for j in others):
+    if _adds(a, b, set(ours) - {i for i, _ in met}, near) or _adds(b, a, set(theirs) - {j for _, j in met}, near.T):
         return True
+    if len(ours) == len(theirs) and found.placed.issuperset(met):
+        return any(near[pair] < KNOWN for pair in met)
     if min(len(a.stems), len(b.stems)) > SHORT:
         met = [(i, j) for i, j in met if (i, j) in found.placed or near[i, j] < FAR]
     return not all(stands_for(a.spoken[i], b.spoken[j], float(near[i, j])) for i, j in met)
 
 
-def _named(word: str, near: Near) -> bool:
-    """Whether a word that is over names something of which the other request says nothing."""
-    return word not in v.IMPLIED and (not near.size or float(near.max()) < ADDED)
+def _adds(one: Reading, other: Reading, over: set[int], near: Near) -> bool:
+    """Whether one of the words that are over in one request makes it another one. `near`: its words by the other's."""
+    if not over:
+        return False
+    said, short = set(one.stems), min(len(one.stems), len(other.stems)) <= SHORT
+    otherwise = [j for j, stem in enumerate(other.stems) if stem not in said]
+    for place in over:
+        word, ahead = one.spoken[place], _qualifies(one, over, place)
+        if word in v.EMPTY or (not ahead and _frames(one, place)):
+            continue
+        if word in v.IMPLIED:
+            if ahead and word in v.NAMING and not one.text[: one.places[place][0]].lower().endswith(_ASKING):
+                return True
+            continue
+        most = float(near[place, :].max(initial=0.0))
+        again = float(near[place, otherwise].max(initial=0.0)) if short or ahead else most
+        if again < ADDED and (most < SAME or (short and ahead)):
+            return True
+    return False
+
+
+def _qualifies(reading: Reading, over: set[int], place: int) -> bool:
+    """Whether a word that is over stands right before one that is not, or before others that do."""
+    for after in range(place + 1, len(reading.spoken)):
+        if reading.text[reading.places[after - 1][1] : reading.places[after][0]].strip(" -"):
+            return False
+        if after not in over:
+            return True
+    return False
+
+
+def _frames(reading: Reading, place: int) -> bool:
+    """Whether nothing is said before a word, or nothing behind it, but what one says around a question."""
+    said = reading.spoken
+    return said[place] in v.FRAMING and (_AROUND.issuperset(said[:place]) or _AROUND.issuperset(said[place:]))
 
 
 def stands_for(one: str, other: str, near: float) -> bool:

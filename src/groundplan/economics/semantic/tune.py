@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.semantic.accept import Acceptance, compared, lowest_threshold
+from groundplan.economics.semantic.accept import CONFIDENCE, Acceptance, compared, lowest_threshold
 from groundplan.economics.semantic.likeness import FEATURES, Said
 from groundplan.economics.semantic.pairs import Pair
 
@@ -21,11 +21,15 @@ WRONG_WEIGHT = 4.0
 """A wrong hit counts as many missed ones."""
 CAUTION = 2.5
 """Other questions are harder than those that thresholds come from: here two fifths of the bound are used."""
-VERSION = 4
+VERSION = 5
 
 
-def tune(pairs: Sequence[Pair], groups: Sequence[str], said: Callable[[str], Said]) -> Acceptance:
-    """An acceptance from pairs; `groups` are left out together; `said`: a text with its embeddings."""
+def tune(
+    pairs: Sequence[Pair], groups: Sequence[str], said: Callable[[str], Said], harder: Sequence[bool] | None = None
+) -> Acceptance:
+    """An acceptance from pairs; `groups` are left out together; `said`: a text with its embeddings. Of those that are
+    `harder` than what people ask there is no bound with confidence: with them among the rest no larger share than the
+    bound is wrong."""
     seen = [compared(said(pair.a), said(pair.b)) for pair in pairs]
     rows = [i for i, found in enumerate(seen) if not isinstance(found, str)]
     told = np.stack([found for found in seen if not isinstance(found, str)])
@@ -39,14 +43,24 @@ def tune(pairs: Sequence[Pair], groups: Sequence[str], said: Callable[[str], Sai
             weights, bias = _fit(told[~out], same[~out])
             scores[np.array(rows)[out]] = told[out] @ weights + bias
     weights, bias = _fit(told, same)
+    plain = [i for i in range(len(pairs)) if harder is None or not harder[i]]
     thresholds, evidence = {}, {}
     for bound in BOUNDS:
-        threshold, accepted, wrong = lowest_threshold(scores.tolist(), [pair.same for pair in pairs], bound / CAUTION)
+        sure, _, _ = _lowest(pairs, scores, plain, bound / CAUTION, CONFIDENCE)
+        fair, _, _ = _lowest(pairs, scores, range(len(pairs)), bound, 0.0)
+        threshold = max(sure, fair)
         if np.isfinite(threshold):
-            thresholds[f"{bound:g}"], evidence[f"{bound:g}"] = round(threshold, 4), (accepted, wrong)
+            above = [pairs[i].same for i in plain if scores[i] >= threshold]
+            thresholds[f"{bound:g}"], evidence[f"{bound:g}"] = round(threshold, 4), (len(above), above.count(False))
     return Acceptance(
         VERSION, list(FEATURES), [round(float(each), 5) for each in weights], round(bias, 5), thresholds, evidence
     )
+
+
+def _lowest(
+    pairs: Sequence[Pair], scores: NDArray[np.float64], of: Sequence[int], bound: float, confidence: float
+) -> tuple[float, int, int]:
+    return lowest_threshold([float(scores[i]) for i in of], [pairs[i].same for i in of], bound, confidence=confidence)
 
 
 def _fit(told: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:

@@ -24,7 +24,7 @@ STOP = _words(
 NEGATIONS = _words(
     """not no never none nothing nobody nowhere neither nor without cannot can't don't doesn't didn't isn't aren't
     wasn't weren't won't wouldn't shouldn't couldn't mustn't hasn't haven't hadn't except excluding unless lacks lack
-    lacking fail fails failed unable impossible false incorrect refuse refuses hardly barely non
+    lacking fail fails failed unable impossible false incorrect refuse refuses hardly barely non unsuccessful
     forbidden prohibited banned disallowed
     nicht kein keine keinen nie ohne pas jamais sans sin nunca"""
 )
@@ -34,7 +34,7 @@ DENIALS = _words(
     """prevent prevents prevented preventing avoid avoids avoided avoiding remove removes removed removing omit omits
     omitted omitting exclude excludes excluded skip skips skipped skipping ignore ignores ignored agnostic stop stops
     stopped stopping suppress suppresses prohibit prohibits disallow disallows deny denies denied disable disables
-    disabled disabling"""
+    disabled disabling avert averts averted averting eliminate eliminates eliminated eliminating"""
 )
 """Verbs that deny what follows: one more of them on one side turns the meaning as `not` does."""
 NEGATING_PREFIXES = ("un", "in", "im", "ir", "il", "non", "dis", "de", "mis", "anti")
@@ -46,7 +46,8 @@ NUMBER_WORDS = {
     "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90, "hundred": 100, "thousand": 1000, "million": 1000000,
     "first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
     "tenth": 10, "once": 1, "twice": 2, "thrice": 3, "double": 2, "triple": 3, "half": 0.5, "quarter": 0.25,
-    "dozen": 12, "single": 1, "couple": 2, "both": 2,
+    "dozen": 12, "dozens": 12, "hundreds": 100, "thousands": 1000, "millions": 1000000, "single": 1, "couple": 2,
+    "both": 2,
 }  # fmt: skip
 VAGUE_NUMBERS = frozenset({"one", "first", "second", "single", "once", "both", "couple"})
 """Also used without counting, so that they count only where the other side has another number."""
@@ -186,7 +187,7 @@ LANGUAGES = {
 }
 
 FILLERS = _words(
-    """yes sure okay ok such thus order while either via within along well per each every because due however
+    """yes sure okay ok such thus while either via within along well per each every because due however
     alternatively though although together hence therefore additionally moreover furthermore addition apart besides
     already simply certain corresponding respective respectively specific specifically particular particularly given
     provided following above mentioned various"""
@@ -202,3 +203,22 @@ IMPLIED = _words(
 )
 """Words that a question word or an auxiliary verb already says: the *place* of `where`, the *person* of `who`, the
 *reason* of `why`, what is *allowed* of `may`, *needed* of `must`."""
+NAMING = _words(
+    """place places person people time times date day days period reason cause number amount work use process procedure
+    type name thing things step steps right"""
+)
+"""Those of them that before another word make another thing of it: a *day* pass, a *work* laptop."""
+EMPTY = _words(
+    """easily quickly directly fully completely entirely properly correctly successfully effectively efficiently
+    basically generally typically normally overall own main actual current exact exactly precise precisely proper
+    relevant appropriate suitable straightforward convenient conveniently quite rather essentially nearly approximately
+    roughly ever still again else containing contains contained including includes namely based specified specifies
+    called involving involves"""
+)
+"""How much, how well and how exactly, and what only joins: words after which a question asks for the same thing."""
+FRAMING = _words(
+    """information info details detail advice question questions asking wondering curious interested looking trying
+    hoping sorry bother appreciate appreciated guidance learn understand clarify clarification inform briefly urgently
+    urgent regards advance kind best cheers team folks guys dear assist assistance hint hints tip tips idea"""
+)
+"""What one says around a question; only before everything else, or behind it."""
