@@ -1,9 +1,11 @@
-"""Pairs of questions for the semantic cache, of intents and traps in view of which nothing was made.
+"""Pairs of questions for the semantic cache, of intents and traps that no setting comes from.
 
-    python benchmarks/semantic_apart.py 7 > apart.jsonl
+    python benchmarks/semantic_apart.py apart 7 > apart.jsonl
+    python benchmarks/semantic_apart.py later 7 > later.jsonl
 
 What is asked, of what, what may stand around it and what makes another thing of one are other words than those of
-`semantic_pairs`; no setting, guard or list of words came from them. Beside the kinds of traps there: a qualifier behind
+`semantic_pairs`. What guards let pass of `apart` was looked at after it was measured once, and of `later` nothing.
+Beside the kinds of traps there: a qualifier behind
 the thing (`behind`), how or where something is done (`manner`), another thing that is named after it (`head`), and
 whose it is (`owner`). A third of the repeats have words around them that ask for nothing.
 """
@@ -67,6 +69,46 @@ BEHIND = ("for interns", "for pensioners", "of the subsidiary", "in the cellar",
 MANNER = ("anonymously", "abroad", "by post", "in cash", "remotely", "as a group", "verbally", "through an agent")
 HEADS = ("form", "cover", "holder", "list", "supplier", "committee", "stand", "training")
 OWNERS = ("my colleague's", "the director's", "a customer's", "my wife's", "the neighbour's", "our auditor's")
+LATER_FRAMES: dict[str, Frame] = {
+    "rent": ("", ("How do I rent {o}?", "How can I rent {o}?", "What must I do to rent {o}?",
+                  "Renting {o}, how does it work?")),
+    "weight": ("", ("How heavy is {o}?", "What is the weight of {o}?", "How much does {o} weigh?", "Weight of {o}?")),
+    "built": ("", ("When was {o} built?", "In which year was {o} built?", "What is the year of construction of {o}?",
+                   "When did they build {o}?")),
+    "teach": ("", ("Who teaches how to use {o}?", "Who explains the use of {o}?",
+                   "Which person teaches the use of {o}?", "By whom is the use of {o} taught?")),
+    "lend": ("return", ("May I lend {o} to a friend?", "Am I allowed to lend {o} to a friend?",
+                        "Can {o} be lent to a friend?", "Is it possible to lend {o} to a friend?")),
+    "return": ("lend", ("When must I return {o}?", "By when does {o} have to be returned?",
+                        "What is the date to return {o}?", "Until when do I have to return {o}?")),
+    "storage": ("", ("Where is {o} stored?", "Where do we store {o}?", "At which place is {o} stored?",
+                     "What is the storage place of {o}?")),
+    "paint": ("", ("What colour does {o} have?", "Which colour is {o}?", "What is the colour of {o}?",
+                   "Colour of {o}?")),
+    "supplier": ("", ("Who supplies {o}?", "Who is the supplier of {o}?", "Which company supplies {o}?",
+                      "By which company is {o} supplied?")),
+    "noise": ("", ("Why does {o} make noise?", "What is the reason {o} makes noise?",
+                   "{o} makes noise, what is the cause?", "Why is there noise from {o}?")),
+    "update": ("", ("How do I update {o}?", "How can {o} be updated?", "What are the steps to update {o}?",
+                    "What do I do to update {o}?")),
+    "forms": ("", ("Which papers do I need for {o}?", "What papers are needed for {o}?",
+                   "Papers required for {o}?", "Which papers are required for {o}?")),
+}  # fmt: skip
+LATER_THINGS = (
+    "the ticket machine", "the heat pump", "the cargo bike", "the film projector", "the music room", "the bread oven",
+    "the drill press", "the solar panel", "the ski lift", "the swim ring", "the camping stove", "the grain silo",
+    "the road roller", "the tower crane", "the paper shredder", "the fish tank", "the climbing wall", "the dish washer",
+    "the air filter", "the sewing table", "the hay barn", "the rowing boat", "the glass case", "the brick kiln",
+    "the steam iron", "the street lamp", "the pump station", "the ferry dock", "the snow plough", "the wind gauge",
+    "the video wall", "the post counter", "the tile saw", "the cable drum", "the barrel rack",
+)  # fmt: skip
+LATER_AHEAD = ("alpine", "portable", "museum", "antique", "diesel", "hospital", "tropical", "borrowed", "miniature",
+               "underground", "harbour", "festival")  # fmt: skip
+LATER_BEHIND = ("for beginners", "of the museum", "in the attic", "at the harbour", "for wheelchair users",
+                "from the auction", "without wheels", "of the fire brigade")  # fmt: skip
+LATER_MANNER = ("by telephone", "on holiday", "underwater", "in the rain", "by instalments", "as a beginner")
+LATER_HEADS = ("manual", "cleaner", "inspector", "licence", "museum", "spare part", "driver")
+LATER_OWNERS = ("my uncle's", "the mayor's", "a tenant's", "the club's", "our landlord's")
 TEAMS = ("legal", "catering", "procurement", "logistics", "research", "treasury")
 MONTHS = ("February", "May", "August", "November")
 UNITS = ("hours", "days", "weeks", "months")
@@ -83,6 +125,27 @@ DENIED = (("How do I", "How do I not"), ("How can", "How can't"), ("Who is", "Wh
           ("Do I have", "Don't I have"), ("does", "doesn't"), ("Does", "Doesn't"), ("Do you", "Don't you"),
           ("Is ", "Isn't "), ("can I", "can't I"), ("Can I", "Can't I"), ("is the", "isn't the"),
           ("is {o}", "isn't {o}"), ("applies", "does not apply"), ("qualifies", "does not qualify"))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Words:
+    """Of what a family is made: what is asked, of what, and what makes another thing of it."""
+
+    frames: dict[str, Frame]
+    things: tuple[str, ...]
+    ahead: tuple[str, ...]
+    behind: tuple[str, ...]
+    manner: tuple[str, ...]
+    heads: tuple[str, ...]
+    owners: tuple[str, ...]
+
+
+FAMILIES = {
+    "apart": Words(FRAMES, THINGS, AHEAD, BEHIND, MANNER, HEADS, OWNERS),
+    "later": Words(
+        LATER_FRAMES, LATER_THINGS, LATER_AHEAD, LATER_BEHIND, LATER_MANNER, LATER_HEADS, LATER_OWNERS
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -108,34 +171,35 @@ class Asked:
         return whole
 
 
-def apart(seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
+def apart(family: str, seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
     """{"a", "b", "same", "kind", "intent"} of 420 intents; the same seed gives the same pairs."""
-    dice = Random(seed)
-    for _, frame, thing in itertools.product(range(rounds), FRAMES, THINGS):
+    dice, words = Random(seed), FAMILIES[family]
+    for _, frame, thing in itertools.product(range(rounds), words.frames, words.things):
         slots = {"team": dice.choice(TEAMS), "month": dice.choice(MONTHS), "unit": dice.choice(UNITS),
                  "n": str(dice.randint(2, 40))}  # fmt: skip
         asked = Asked(thing, dice.choice(tuple(AROUND)), dice.random() < 0.4, slots)
-        one, other = dice.sample(FRAMES[frame][1], 2)
+        one, other = dice.sample(words.frames[frame][1], 2)
         first = asked.said(one)
         yield {"a": first, "b": asked.asked(other, dice), "same": True, "kind": "repeat", "intent": f"{frame} {thing}"}
         for text, kind in itertools.chain(
-            otherwise_named(asked, (one, other), dice), otherwise_asked(asked, frame, (one, other), dice)
+            otherwise_named(words, asked, (one, other), dice),
+            otherwise_asked(words.frames, asked, frame, (one, other), dice),
         ):
             yield {"a": first, "b": text, "same": False, "kind": kind, "intent": f"{frame} {thing}"}
 
 
-def otherwise_named(asked: Asked, texts: tuple[str, str], dice: Random) -> Iterator[tuple[str, str]]:
+def otherwise_named(words: Words, asked: Asked, texts: tuple[str, str], dice: Random) -> Iterator[tuple[str, str]]:
     """The same asked of something else, or elsewhere, with the kind of the trap."""
     thing = asked.thing
     for text in texts:
-        yield asked.said(text, dice.choice([each for each in THINGS if each != thing])), "word"
+        yield asked.said(text, dice.choice([each for each in words.things if each != thing])), "word"
     for text in texts:
-        yield asked.said(text, thing.replace("the ", f"the {dice.choice(AHEAD)} ", 1)), "added"
+        yield asked.said(text, thing.replace("the ", f"the {dice.choice(words.ahead)} ", 1)), "added"
     text = texts[1]
-    yield asked.said(text, f"{thing} {dice.choice(BEHIND)}"), "behind"
-    yield asked.said(f"{text.rstrip('?')} {dice.choice(MANNER)}"), "manner"
-    yield asked.said(text, f"{thing} {dice.choice(HEADS)}"), "head"
-    yield asked.said(text, thing.replace("the", dice.choice(OWNERS), 1)), "owner"
+    yield asked.said(text, f"{thing} {dice.choice(words.behind)}"), "behind"
+    yield asked.said(f"{text.rstrip('?')} {dice.choice(words.manner)}"), "manner"
+    yield asked.said(text, f"{thing} {dice.choice(words.heads)}"), "head"
+    yield asked.said(text, thing.replace("the", dice.choice(words.owners), 1)), "owner"
     _, slot, kind = AROUND[asked.around]
     if slot:
         held = {"team": TEAMS, "month": MONTHS, "unit": UNITS, "n": tuple(map(str, range(2, 41)))}[slot]
@@ -143,27 +207,30 @@ def otherwise_named(asked: Asked, texts: tuple[str, str], dice: Random) -> Itera
         yield asked.said(text, **{slot: instead}), kind
 
 
-def otherwise_asked(asked: Asked, frame: str, texts: tuple[str, str], dice: Random) -> Iterator[tuple[str, str]]:
+def otherwise_asked(
+    frames: dict[str, Frame], asked: Asked, frame: str, texts: tuple[str, str], dice: Random
+) -> Iterator[tuple[str, str]]:
     """Something else asked about the same thing, with the kind of the trap."""
-    opposite = FRAMES[frame][0]
+    opposite = frames[frame][0]
     if opposite:
-        yield asked.said(dice.choice(FRAMES[opposite][1])), "opposite"
+        yield asked.said(dice.choice(frames[opposite][1])), "opposite"
     denied = next((text.replace(*each, 1) for text in texts for each in DENIED if each[0] in text), None)
     if denied is not None:
         yield asked.said(denied), "negation"
     if frame in FRENCH:
         yield asked.said(FRENCH[frame]), "language"
-    stranger = dice.choice([name for name in FRAMES if name not in (frame, opposite)])
-    yield asked.said(dice.choice(FRAMES[stranger][1])), "intent"
+    stranger = dice.choice([name for name in frames if name not in (frame, opposite)])
+    yield asked.said(dice.choice(frames[stranger][1])), "intent"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("family", choices=tuple(FAMILIES))
     parser.add_argument("seed", type=int)
     parser.add_argument("--rounds", type=int, default=2, help="of all intents")
     given = parser.parse_args()
-    for pair in apart(given.seed, given.rounds):
-        print(json.dumps(pair | {"group": f"apart {pair['intent']}"}))
+    for pair in apart(given.family, given.seed, given.rounds):
+        print(json.dumps(pair | {"group": f"{given.family} {pair['intent']}"}))
     return 0
 
 

@@ -39,8 +39,8 @@ import numpy as np
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import semantic_apart
 from benchmarks.provenance import commit, machine
-from benchmarks.semantic_apart import apart
 
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.settings import load_settings
@@ -235,8 +235,10 @@ def of_intents(family: str, rows: Sequence[dict[str, Any]]) -> list[Pair]:
 
 def generated(family: str, seed: int) -> list[dict[str, Any]]:
     """Pairs of a family that settings never saw, those in lower case and behind a name among them."""
-    if family in ("wide", "apart"):
-        return list(PAIRS["wide"](seed) if family == "wide" else apart(seed))
+    if family == "wide":
+        return list(PAIRS["wide"](seed))
+    if family in semantic_apart.FAMILIES:
+        return list(semantic_apart.apart(family, seed))
     return [*PAIRS["pairs"](family, seed), *PAIRS["plain"](family, seed)]
 
 
@@ -334,7 +336,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="?", type=Path)
     parser.add_argument("--generated", nargs="+", type=int, metavar="SEED")
-    parser.add_argument("--family", choices=("wide", "apart", *PAIRS["FAMILIES"]), default="wide")
+    parser.add_argument("--family", choices=("wide", *semantic_apart.FAMILIES, *PAIRS["FAMILIES"]), default="wide")
     parser.add_argument("--public", type=Path, metavar="GPTCACHE")
     parser.add_argument("--tune", type=Path, metavar="GPTCACHE")
     parser.add_argument("--bound", type=float, default=0.01)

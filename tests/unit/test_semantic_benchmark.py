@@ -131,15 +131,20 @@ def test_a_bound_that_is_no_share_is_refused(
     assert "a share between 0 and 1" in capsys.readouterr().err
 
 
-def test_the_family_apart_shares_no_word_that_makes_another_thing_and_has_its_own_kinds_of_traps() -> None:
-    rows = generated("apart", 911)
-    pairs = of_intents("apart", rows)
+@pytest.mark.parametrize("family", ["apart", "later"])
+def test_families_apart_share_no_word_that_makes_another_thing_and_have_kinds_of_traps_of_their_own(
+    family: str,
+) -> None:
+    rows = generated(family, 911)
+    pairs = of_intents(family, rows)
     assert len({pair.group for pair in pairs if pair.same}) == 420
     kinds = {"word", "added", "behind", "manner", "head", "owner", "hidden name", "date", "number", "unit", "opposite",
-             "negation", "language", "intent"}  # fmt: skip
-    assert kinds == {pair.kind for pair in pairs if not pair.same}
+             "negation", "intent"}  # fmt: skip
+    assert kinds == {pair.kind for pair in pairs if not pair.same} - {"language"}
     repeats = {(pair.a, pair.b) for pair in pairs if pair.same}
     assert not repeats & {(pair.a, pair.b) for pair in pairs if not pair.same}
-    assert rows == generated("apart", 911) != generated("apart", 912)
-    assert set(semantic_apart.AHEAD).isdisjoint(semantic_cache.PAIRS["QUALIFIERS"])
-    assert set(semantic_apart.THINGS).isdisjoint(semantic_cache.PAIRS["OBJECTS"])
+    assert rows == generated(family, 911) != generated(family, 912)
+    words, other = semantic_apart.FAMILIES[family], semantic_apart.FAMILIES[{"apart": "later"}.get(family, "apart")]
+    known = {*semantic_cache.PAIRS["QUALIFIERS"], *semantic_cache.PAIRS["MORE"], *other.ahead}
+    assert known.isdisjoint(words.ahead)
+    assert set(words.things).isdisjoint((*semantic_cache.PAIRS["OBJECTS"], *other.things))

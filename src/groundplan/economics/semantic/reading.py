@@ -28,6 +28,7 @@ _SCRIPTS = (
 )  # fmt: skip
 _TURNS = frozenset({"to", "from", "than", "into", "before", "after", "versus", "vs"})
 """Words around which the order of what is said matters."""
+_ARTICLES = frozenset({"a", "an", "the", "your", "my", "our", "its", "their", "it", "them"})
 _DATES = {
     name[:3]: name[:3]
     for name in (
@@ -208,8 +209,14 @@ def _turns(words: Sequence[str]) -> tuple[tuple[str, frozenset[str], frozenset[s
     return tuple(
         (word, _some(reversed(stems[:place])), _some(stems[place + 1 :]))
         for place, word in enumerate(words)
-        if word in _TURNS
+        if word in _TURNS and not _of_a_verb(words, place)
     )
+
+
+def _of_a_verb(words: Sequence[str], place: int) -> bool:
+    """Whether the `to` there stands before a verb: what follows has its own article then, as in *to load a table*."""
+    first, second = (*words[place + 1 : place + 3], "", "")[:2]
+    return words[place] == "to" and second in _ARTICLES and _content(first) and "from" not in words[:place][-4:]
 
 
 def _some(stems: Iterable[str]) -> frozenset[str]:

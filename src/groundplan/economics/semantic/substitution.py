@@ -68,8 +68,11 @@ def _adds(one: Reading, other: Reading, over: set[int], near: Near) -> bool:
                 return True
             continue
         most = float(near[place, :].max(initial=0.0))
-        again = float(near[place, otherwise].max(initial=0.0)) if short or ahead else most
-        if again < ADDED and (most < SAME or (short and ahead)):
+        if short or ahead:
+            again = float(near[place, otherwise].max(initial=0.0))
+            if again < (ALIKE if short else ADDED) and (most < SAME or (short and ahead)):
+                return True
+        elif most < ADDED:
             return True
     return False
 
