@@ -33,6 +33,7 @@ SAME = [
         "When formatting a table to text, all tables are converted to the text format",
     ),
     ("Thousands of files", "A thousand files"),
+    ("Give the file path to the list and sort it", "Give the file path for the list, to sort the file"),
 ]
 TRAPS = [
     ("negation", "Can I return shoes?", "Can I not return shoes?"),
@@ -49,6 +50,8 @@ TRAPS = [
     ("opposite", "It is more than mine, less than yours", "It is more than mine, more than yours"),
     ("direction", "move files from Berlin to Madrid", "move files from Madrid to Berlin"),
     ("entity", "What is in `schema` of the schema lists?", "What is in `list` of the schema lists?"),
+    ("direction", "send Ana to Ben by train", "send Ben to Ana by train"),
+    ("direction", "from Berlin to Madrid the next time", "from Madrid to Berlin the next time"),
     ("direction", "Is Slack slower than Teams?", "Is Teams slower than Slack?"),
     ("quantity", "Are all regions covered?", "Are only some regions covered?"),
     ("question", "Who signs the contract?", "When is the contract signed?"),

@@ -219,6 +219,28 @@ def test_where_nothing_but_words_at_their_places_differ_they_must_be_known_to_sa
         assert substituted(a, a, table, Compared([1], [1], frozenset({(1, 1)}), 0.9)) is apart
 
 
+@pytest.mark.parametrize(("near", "short", "long"), [(0.4, True, True), (0.5, True, False), (0.65, False, False)])
+def test_a_word_more_may_be_what_the_other_says_in_other_words(near: float, short: bool, long: bool) -> None:
+    rest = "of the garden with its benches, trees, lamps, ponds, bridges and gates"
+    for ours, theirs, apart in (
+        ("Who tends garden hedges?", "Who trims and cuts garden hedges?", short),
+        (f"Who tends hedges {rest}?", f"Who trims and cuts hedges {rest}?", long),
+    ):
+        a, b = read(ours), read(theirs)
+        table = np.array([[float(x == y) for y in b.stems] for x in a.stems], dtype=np.float32)
+        table[0, :2] = 1.0, near
+        assert b.spoken[:2] == ("trims", "cuts")
+        assert substituted(a, b, table, side_by_side(a, b)) is apart
+        assert substituted(b, a, table.T, side_by_side(b, a)) is apart
+
+
+def test_a_qualifier_that_is_near_a_word_of_both_is_one_more() -> None:
+    a, b = read("Portugal: who checks the garden hedges?"), read("Portugal: who checks the foreign garden hedges?")
+    table = np.array([[float(x == y) for y in b.stems] for x in a.stems], dtype=np.float32)
+    table[0, b.spoken.index("foreign")] = 0.79
+    assert substituted(a, b, table, side_by_side(a, b)) and substituted(b, a, table.T, side_by_side(b, a))
+
+
 def test_who_says_half_as_much_again_asks_for_more(encoder: Encoder) -> None:
     short = said(encoder, "The cast function changes the schema of a table")
     more = said(
