@@ -4,9 +4,9 @@ A name is seen by its capital where it has one (`guards`). At the beginning of a
 tells it from other words, so words that are left over on both sides must be counterparts of each other: forms of one
 word, words that say the same, or as near within their texts as such words are. In a short request that holds of all of
 them: each of the fewer must have one of its own. In a long one, where people say much otherwise, it holds of those that
-stand at the same place between the same words, and of no other may the counterpart be far. A word that is over on one
-side alone must be near some word of the other, or be one that the question implies; how alike the requests are with it
-is `accept`'s to weigh.
+stand at the same place between the same words, and of no other may the counterpart be far. Where nothing else differs,
+these must be known to say the same. A word that is over on one side alone makes another request, unless the other says
+it otherwise or already, or it asks for nothing; how alike the requests are with it is `accept`'s to weigh.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ FAR = 0.4
 SHORT = 8
 """Content words of a short request."""
 ADDED = 0.46
-"""A word that is over is this near to some word of the other request where it only says more of the same: a qualifier
-that makes another thing of it (an *admin* password) rarely reaches it."""
+"""In a long request a word that is over is this near to some word of the other where it only says more of the same. In
+a short one a qualifier that makes another thing reaches it, beside a name of which it could be said."""
 MORE = 0.5
 """Words over on one side, as a share of the shorter request's, from which on it asks for more than the other."""
 KNOWN = 0.999
