@@ -90,7 +90,7 @@ def test_a_paraphrase_gets_any_word_that_neither_text_has() -> None:
     row = {"origin": "The page lists names", "similar": "Names are listed on the Page and the page"}
     for seed in range(20):
         found = with_a_word_more(row, ["page"], ["names", "listed", "garden", "cost"], Random(seed))
-        assert found in (f"Names are listed on the Page and the {word} page" for word in ("garden", "cost"))
+        assert found in [f"Names are listed on the Page and the {word} page" for word in ("garden", "cost")]
     assert with_a_word_more(row, ["garden"], ["cost"], Random(0)) is None
 
 
