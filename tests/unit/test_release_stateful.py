@@ -173,3 +173,17 @@ class Releases(RuleBasedStateMachine):
 
 TestReleases = Releases.TestCase
 TestReleases.settings = settings(max_examples=60, stateful_step_count=12, deadline=None)
+
+
+def test_what_was_approved_beyond_the_caps_is_approved_again_when_it_changes() -> None:
+    """The approval was of that content, not of any with so many people."""
+    found = Releases()
+    for declared in (("proposed", 10, 100, 5, "8000"), ("pilot", 10, 100, 26, "9000")):
+        found._apply(workspace(*declared))
+    found.approve()
+    assert [item.people for item in found.served.workloads] == [25, 26]
+    found._apply(workspace("pilot", 10, 100, 26, "8000"))
+    assert found.waiting is not None and [item.subject for item in found.waiting.pending] == ["workload/support"]
+    found.production_and_whatever_is_beyond_the_caps_is_approved()
+    found._apply(workspace("pilot", 10, 100, 25, "8000"))
+    assert found.waiting.pending == () or not found.waiting.pending

@@ -38,7 +38,9 @@ def decide_workload(
     if standing.allows(after.subject, after.digest):
         return Decision()
     needs: tuple[Need, ...] = ()
-    if after.stage == "production" or beyond(before, after, caps, today, genesis):
+    # what it has by an approval, it has for that content; what it has since genesis, for any
+    given = before is not None and standing.allows(before.subject, before.digest)
+    if after.stage == "production" or beyond(None if given else before, after, caps, today, genesis):
         needs = _needs(before, after)
     return Decision(needs=(*needs, *(need for need in _to_keep(before, after) if need not in needs)))
 
