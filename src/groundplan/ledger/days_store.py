@@ -52,11 +52,8 @@ def sources_by_workload(conn: Connection[Any], since: datetime, until: datetime)
     """(workload, source, cost_usd, calls) of whole days, as `sources`."""
     return _tuples(
         conn,
-        "WITH "
-        + _apart("document")
-        + """, each AS (
-             SELECT workload, document, sum(cost_usd) AS cost_usd, sum(calls) AS calls FROM summed GROUP BY 1, 2
-             HAVING sum(calls) <> 0)
+        _each("document")
+        + """
            SELECT s.workload, coalesce(d.source, '') AS source, sum(s.cost_usd) AS cost_usd, sum(s.calls) AS calls
            FROM each s LEFT JOIN document d ON d.id::text = s.document GROUP BY 1, 2""",
         _months(since, until),
@@ -68,11 +65,8 @@ def people_by_workload(conn: Connection[Any], since: datetime, until: datetime) 
     is ''."""
     return _tuples(
         conn,
-        "WITH "
-        + _apart("person")
-        + """, each AS (
-             SELECT workload, person, sum(cost_usd) AS cost_usd, sum(calls) AS calls FROM summed GROUP BY 1, 2
-             HAVING sum(calls) <> 0)
+        _each("person")
+        + """
            SELECT s.workload, coalesce(p.email, '') AS person, s.cost_usd, s.calls
            FROM each s LEFT JOIN person p ON p.id = s.person""",
         _months(since, until),
@@ -147,6 +141,17 @@ def _whole_days(what: LiteralString, workload: str | None) -> str:
 def _apart(what: LiteralString) -> str:
     """`summed` of all workloads, each told."""
     return _summed(what, f"workload, {what}", f"{what}_day", "")
+
+
+def _each(what: LiteralString) -> str:
+    """The beginning of a question about sums by workload and each person or document that was there."""
+    return (
+        "WITH "
+        + _apart(what)
+        + f""", each AS (
+             SELECT workload, {what}, sum(cost_usd) AS cost_usd, sum(calls) AS calls FROM summed GROUP BY 1, 2
+             HAVING sum(calls) <> 0)"""
+    )
 
 
 def _summed(what: str, keys: str, days: str, more: str, sums: str = "calls, cost_usd") -> str:
