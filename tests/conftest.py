@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from groundplan.runtime import openmp
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
 from tests import made_database
+from tests.crashed_worker import FilesInTurn
 
 _LONG_FIRST = (
     "test_chaos_gateway", "test_promise_", "acceptance", "test_cli_up", "test_external_database", "test_translate",
@@ -50,6 +51,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not openmp.is_loadable():
         folder = openmp.provide(Path(tempfile.mkdtemp(prefix="openmp-")))
         os.environ["LD_LIBRARY_PATH"] = ":".join(filter(None, (str(folder), os.environ.get("LD_LIBRARY_PATH"))))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FilesInTurn:
+    """However many workers: `--dist` other than by files would run a file's tests in several of them."""
+    return FilesInTurn(config, log)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

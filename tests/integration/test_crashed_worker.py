@@ -1,0 +1,42 @@
+"""A worker of a test run that dies costs the test it died in, and the run goes to its end."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CONFTEST = """
+from tests.crashed_worker import FilesInTurn
+
+def pytest_xdist_make_scheduler(config, log):
+    return FilesInTurn(config, log)
+"""
+DIES = """
+import os, signal, time
+
+def test_before(): pass
+def test_dies():
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+def test_after(): pass
+def test_last(): pass
+"""
+QUICK = "import time\n" + "".join(f"def test_{i}(): time.sleep(0.01)\n" for i in range(5))
+
+
+def test_worker_that_dies_costs_one_test(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_b_dies.py").write_text(DIES)
+    for name in "acdefghi":
+        (tmp_path / f"test_{name}_quick.py").write_text(QUICK)
+    arguments = ["-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", *arguments, str(tmp_path)]
+    found = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    ran = subprocess.run(command, cwd=tmp_path, env=found, capture_output=True, text=True, timeout=90)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert re.search(r"FAILED.*test_b_dies\.py::test_dies", ran.stdout), ran.stdout
+    assert "1 failed, 43 passed" in ran.stdout, ran.stdout
