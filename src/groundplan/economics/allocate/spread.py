@@ -17,6 +17,7 @@ Weights = Mapping[str, Mapping[str, int]]
 """workload -> key -> picodollars of its calls, or tokens at a place"""
 NONE = ""
 """Key of what no call carries."""
+_NO_CALLS: Final = {NONE: 1}
 COMPANY: Final = ""
 """What is of no deployment or site."""
 
@@ -28,14 +29,18 @@ def spread(lines: Sequence[Line], weights: Weights, places: Mapping[str, Weights
     for line in lines:
         at = line.workload, place_of(line), line.basis
         sums[at] = sums.get(at, 0) + line.amount
-    found: dict[tuple[str, Basis], int] = {}
+    ordered: dict[int, tuple[list[str], list[int]]] = {}  # many lines follow the same weights, of thousands of people
+    found: dict[Basis, dict[str, int]] = {}
     for (workload, place, basis), amount in sums.items():
         there = places[place].get(workload) if place in places else None
-        mine = (there if there and any(there.values()) else None) or weights.get(workload) or {NONE: 1}
-        keys = sorted(mine)
-        for key, share in zip(keys, shares(amount, [max(0, mine[key]) for key in keys]), strict=True):
-            found[key, basis] = found.get((key, basis), 0) + share
-    return [(key, basis, amount) for (key, basis), amount in sorted(found.items()) if amount]
+        mine = (there if there and any(there.values()) else None) or weights.get(workload) or _NO_CALLS
+        if (known := ordered.get(id(mine))) is None:
+            keys = sorted(mine)
+            known = ordered[id(mine)] = keys, [max(0, mine[key]) for key in keys]
+        of_basis = found.setdefault(basis, {})
+        for key, share in zip(known[0], shares(amount, known[1]), strict=True):
+            of_basis[key] = of_basis.get(key, 0) + share
+    return sorted((key, basis, amount) for basis, mine in found.items() for key, amount in mine.items() if amount)
 
 
 def place_of(line: Line) -> str:

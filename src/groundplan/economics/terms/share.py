@@ -22,10 +22,10 @@ def shares(amount: int, weights: Sequence[int]) -> list[int]:
     total = sum(weights)
     if total == 0:
         weights, total = [1] * len(weights), len(weights)
-    sign, size = (-1, -amount) if amount < 0 else (1, amount)
+    size = abs(amount)
     found = [size * weight // total for weight in weights]
     if left := size - sum(found):
-        by_remainder = sorted(range(len(weights)), key=lambda place: (-(size * weights[place] % total), place))
-        for place in by_remainder[:left]:
+        remainders = [-(size * weight % total) for weight in weights]
+        for place in sorted(range(len(weights)), key=remainders.__getitem__)[:left]:  # stable: earlier ones first
             found[place] += 1
-    return [sign * share for share in found]
+    return found if amount >= 0 else [-share for share in found]
