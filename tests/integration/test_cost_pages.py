@@ -56,6 +56,18 @@ def test_the_book_is_summed_by_what_is_asked(control: Control, browser: Browser,
     assert "idle" in page(control, browser, f"/cost/book?by={by}")
 
 
+def test_what_no_person_asked_is_called_the_same_in_the_chart_and_in_the_table(
+    control: Control, browser: Browser
+) -> None:
+    text = page(control, browser, "/cost/book?by=person")
+    assert "term: nobody in particular" in text and "<td>nobody in particular</td>" in text
+
+
+def test_a_workload_that_never_was_has_no_page_of_its_cost(control: Control, browser: Browser) -> None:
+    answer = control.ask("GET", "/cost/workload/asistant", **browser)
+    assert answer.status == 404 and b"asistant" in answer.body
+
+
 @pytest.mark.parametrize("what", ["cost", "calls", "tokens"])
 def test_what_is_ahead_is_drawn(control: Control, browser: Browser, what: str) -> None:
     text = page(control, browser, f"/cost/ahead?what={what}&workload=assistant")

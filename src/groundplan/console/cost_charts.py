@@ -10,9 +10,10 @@ from groundplan.console.charts import COLOURS, INK
 MOST_STEPS = 9
 
 
-def waterfall(sums: Sequence[dict[str, Any]]) -> str:
-    """Each term on top of those before it, up to the total; `sums` has `key` and `cost_usd`. Empty without data."""
-    steps = [(row["key"] or "not said", float(row["cost_usd"])) for row in sums]
+def waterfall(sums: Sequence[dict[str, Any]], nothing: str = "not said") -> str:
+    """Each term on top of those before it, up to the total; `sums` has `key` and `cost_usd`, and `nothing` is what is
+    shown for a key that says nothing. Empty without data."""
+    steps = [(row["key"] or nothing, float(row["cost_usd"])) for row in sums]
     if not steps:
         return ""
     import altair  # noqa: PLC0415 -- heavy, and only pages of cost need it
@@ -34,6 +35,7 @@ def waterfall(sums: Sequence[dict[str, Any]]) -> str:
             x2="to:Q",
             color=altair.Color("kind:N", legend=None, scale=altair.Scale(range=list(COLOURS))),
         )
+        .properties(padding={"left": 36, "right": 12, "top": 5, "bottom": 5})  # letters are wider in some browsers
     )
     return svg(chart)
 

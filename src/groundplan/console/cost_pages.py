@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
@@ -23,7 +23,7 @@ DIMENSIONS = (
     "source", "person", "tag", "basis",
 )  # fmt: skip
 NOTHING = {
-    "feature": "no feature was said", "prompt": "no prompt", "source": "no documents", "person": "an application",
+    "feature": "no feature was said", "prompt": "no prompt", "source": "no documents", "person": "nobody in particular",
     "team": "no team", "workflow": "no workflow", "tier": "standard", "tag": "a key without tags",
 }  # fmt: skip
 """What is shown where a dimension says nothing."""
@@ -62,7 +62,7 @@ async def book(request: Request, visitor: Signed, by: str = "term", workload: st
         "workload": workload,
         "dimensions": DIMENSIONS,
         "nothing": NOTHING.get(by, "nobody"),
-        "chart": cost_charts.waterfall(found["book"]["sums"]),
+        "chart": cost_charts.waterfall(found["book"]["sums"], NOTHING.get(by, "nobody")),
         "tab": "Every term",
     }
     return await show(request, visitor, "cost_book.html", "/cost", **values)
@@ -80,6 +80,8 @@ async def workload(request: Request, visitor: Signed, name: str) -> HTMLResponse
         worth="/api/cost/outcomes",
         tickets=f"/api/cost/tickets?{one}",
     )
+    if not found["book"]["sums"] and not found["people"]:
+        await fetch(visitor, declared=f"/api/workloads/{quote(name, safe='')}")  # one that was removed keeps its costs
     several = [row for row in found["worth"]["workflows"] if name in row["workloads"] and len(row["workloads"]) > 1]
     values = {
         **found,
