@@ -15,7 +15,7 @@ from groundplan import console
 from groundplan.console import charts, cost, receipt
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import AREAS, ground_plan
-from groundplan.console.render import milliseconds, page, period, ticks, usd, when
+from groundplan.console.render import milliseconds, page, page_of, period, ticks, usd, when
 
 CALL: dict[str, Any] = {
     "status": "ok", "error_code": None, "person": "ben@acme.example", "who": "Ben Okafor", "blueprint": 3,
@@ -175,3 +175,21 @@ def test_what_was_unusual_is_marked_on_its_day() -> None:
     drawn = charts.cost_by_day(days, found)
     assert drawn.count("twice the tokens a new caller") == 1 and "long ago" not in drawn
     assert "twice" not in charts.cost_by_day(days) and charts.cost_by_day([], found) == ""
+
+
+@pytest.mark.parametrize(
+    ("item", "leads_to"),
+    [
+        ({"kind": "approval", "subject": "change/0191"}, "/governance/changes/0191"),
+        ({"kind": "kill", "subject": "workload/helper"}, "/kill"),
+        ({"kind": "cost.anomaly", "subject": "workload/a b", "detail": {}}, "/workloads/a%20b"),
+        ({"kind": "knowledge.stale", "subject": "source/h/a", "detail": {"document": "4"}}, "/knowledge/documents/4"),
+        ({"kind": "knowledge.reader_unknown", "subject": "source/h/reader:x", "detail": {}}, "/knowledge/findings"),
+        ({"kind": "gateway.silent", "subject": "gateway/1"}, "/operations"),
+        ({"kind": "exception", "subject": "company", "detail": {}}, ""),
+        ({"kind": "x", "subject": "workload/../../kill?x=\"><script>", "detail": {}},
+         "/workloads/..%2F..%2Fkill%3Fx%3D%22%3E%3Cscript%3E"),
+    ],
+)  # fmt: skip
+def test_what_waits_leads_to_the_page_about_it(item: dict[str, Any], leads_to: str) -> None:
+    assert page_of(item) == leads_to

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
@@ -62,6 +63,18 @@ def ticks(text: str) -> Markup:
     return Markup("").join(parts)
 
 
+def page_of(item: dict[str, Any]) -> str:
+    """The page about what an item of the inbox is about; empty where there is none."""
+    if item["kind"] == "kill":
+        return "/kill"
+    if document := item.get("detail", {}).get("document"):
+        return f"/knowledge/documents/{quote(str(document), safe='')}"
+    what, _, name = item["subject"].partition("/")
+    if what in ("change", "workload"):
+        return f"{'/governance/changes' if what == 'change' else '/workloads'}/{quote(name, safe='')}"
+    return {"source": "/knowledge/findings", "gateway": "/operations", "deployment": "/operations"}.get(what, "")
+
+
 def period(text: str) -> str:
     """`2026-11` as `November 2026`, `2026-11-25` as `25 Nov 2026`; `total`, `month` and years as they are."""
     for given, shown in (("%Y-%m-%d", "%d %b %Y"), ("%Y-%m", "%B %Y")):
@@ -80,7 +93,9 @@ templates = Environment(
     lstrip_blocks=True,
 )
 templates.globals["company_sign_in"] = False
-templates.filters.update(usd=usd, when=when, ms=milliseconds, period=period, counted=counted, ticks=ticks)
+templates.filters.update(
+    usd=usd, when=when, ms=milliseconds, period=period, counted=counted, ticks=ticks, page_of=page_of
+)
 
 
 @dataclass(frozen=True, slots=True)
