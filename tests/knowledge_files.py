@@ -126,6 +126,22 @@ def pdf(
     )
 
 
+def pages(*drawings: Sequence[str]) -> bytes:
+    """A PDF with a drawing on each page."""
+    streams = ["\n".join(drawing).encode() for drawing in drawings]
+    kids = " ".join(f"{4 + 2 * at} 0 R" for at in range(len(streams)))
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Pages /Kids [{kids}] /Count {len(streams)} >>".encode(),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    for at, stream in enumerate(streams):
+        page = f"/MediaBox [0 0 612 792] /Contents {5 + 2 * at} 0 R /Resources << /Font << /F1 3 0 R >> >>"
+        objects.append(f"<< /Type /Page /Parent 2 0 R {page} >>".encode())
+        objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream))
+    return _pdf(objects)
+
+
 def placed_pdf(*words: tuple[float, float, str]) -> bytes:
     """A page with texts at their places, and no lines."""
     return pdf((), drawn=[f"BT /F1 10 Tf {x} {y} Td ({text}) Tj ET" for x, y, text in words])

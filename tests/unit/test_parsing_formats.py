@@ -140,7 +140,7 @@ def test_json_is_read_as_paths() -> None:
 
 
 def test_rows_that_do_not_fit_are_told() -> None:
-    assert parsed("a.csv", b"a,b\n1,2\n3\n").notes == ["1 rows of a.csv have another number of cells than its head"]
+    assert parsed("a.csv", b"a,b\n1,2\n3\n").notes == ["1 row of a.csv has another number of cells than its head"]
     assert parsed("a.csv", b"a,b\n1,2\n3,4\n").notes == []
 
 

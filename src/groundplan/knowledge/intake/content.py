@@ -9,8 +9,8 @@ from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from groundplan.knowledge.intake.intake_store import Known
+from groundplan.knowledge.parsing.message import SENT
 from groundplan.knowledge.parsing.model import Parsed
-from groundplan.knowledge.parsing.paper import SENT
 from groundplan.knowledge.sources.model import Content
 
 LONGEST_NAME: Final = 1000

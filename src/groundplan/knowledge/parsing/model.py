@@ -27,6 +27,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     rows: list[list[str]]
     partial: bool = False
     """There are more rows than these."""
+    title: str = ""
+    """What stands above its head."""
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):

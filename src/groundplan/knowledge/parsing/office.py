@@ -1,4 +1,4 @@
-"""DOCX, XLSX and PPTX as Markdown with their tables. Macros and archives that unpack without end are refused.
+"""DOCX and PPTX as Markdown with their tables. Macros and archives that unpack without end are refused.
 
 The libraries are those of `groundplan[knowledge]`.
 """
@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from groundplan.core.errors import Invalid, TooLarge
 from groundplan.knowledge.parsing.model import Table
-from groundplan.knowledge.parsing.text import Read, as_table, bounded, clean, markdown_table
+from groundplan.knowledge.parsing.tabular import as_table, markdown_table
+from groundplan.knowledge.parsing.text import Read, clean
 
 MAX_UNPACKED = 256 << 20
 MAX_RATIO = 200
 MAX_PARTS = 20_000
-MAX_ROWS = 200_000
 
 
 def opened(data: bytes) -> io.BytesIO:
@@ -56,7 +56,7 @@ def docx(data: bytes) -> Read:
             text = _words(element)
             blocks += [_styled(Paragraph(element, document), text)] if text else []
             continue
-        rows = _cells(WordTable(element, document), lambda cell: _words(cell._tc))
+        rows = _cells(WordTable(element, document))
         if len(rows) > 1:
             tables.append(as_table(f"table {len(tables) + 1}", rows)[0])
             blocks.append(markdown_table(tables[-1]).rstrip())
@@ -65,7 +65,7 @@ def docx(data: bytes) -> Read:
     blocks += _beside(document.part)
     told = document.core_properties
     return Read(
-        _joined(blocks), markdown=True, title=told.title or None, tables=tuple(tables),
+        joined(blocks), markdown=True, title=told.title or None, tables=tuple(tables),
         told={"page_author": told.author} if told.author else {},
     )  # fmt: skip
 
@@ -79,6 +79,8 @@ _SIGNS = {f"{_W}tab": " ", f"{_W}ptab": " ", f"{_W}br": " ", f"{_W}cr": " ", f"{
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 """The same once more, for older programs."""
 _UNSEEN = frozenset({_FALLBACK, f"{_W}del", f"{_W}moveFrom"})
+_RUN, _HIDDEN = f"{_W}r", f"{_W}rPr/{_W}vanish"
+_OFF = frozenset({"0", "false", "off", "none"})
 _BESIDE = ("/footnotes", "/endnotes", "/header", "/footer")
 
 
@@ -102,7 +104,7 @@ def _boxes(element: Any) -> Iterator[Any]:
 
 
 def _words(element: Any) -> str:
-    """The text as it is shown: with insertions, without what is deleted or stands in a box of its own."""
+    """The text as it is shown: with insertions, without what is deleted, hidden or stands in a box of its own."""
     return " ".join("".join(_pieces(element)).split())
 
 
@@ -112,10 +114,16 @@ def _pieces(element: Any) -> Iterator[str]:
             yield child.text or ""
         elif child.tag in _SIGNS:
             yield _SIGNS[child.tag]
-        elif child.tag != _BOX and child.tag not in _UNSEEN:
+        elif child.tag != _BOX and child.tag not in _UNSEEN and not _is_hidden(child):
             yield from _pieces(child)
             if child.tag == _PARAGRAPH:
                 yield " "
+
+
+def _is_hidden(element: Any) -> bool:
+    """Whether it is words that Word does not show: nobody who approves the document sees them."""
+    mark = element.find(_HIDDEN) if element.tag == _RUN else None
+    return mark is not None and str(mark.get(f"{_W}val", "1")).lower() not in _OFF
 
 
 def _beside(part: Any) -> list[str]:
@@ -139,41 +147,9 @@ def _styled(item: Any, text: str) -> str:
     return f"- {text}" if style.startswith("List") else text
 
 
-def _cells(table: Any, text_of: Callable[[Any], str] = lambda cell: cell.text) -> list[list[str]]:
+def _cells(table: Any) -> list[list[str]]:
     """Text of each cell; one that reaches over several is repeated, so that no value is lost."""
-    return [[" ".join(text_of(cell).split()) for cell in row.cells] for row in table.rows]
-
-
-def xlsx(data: bytes) -> Read:
-    """A workbook: each sheet with a heading as a table; values, not formulas."""
-    import openpyxl  # noqa: PLC0415 -- heavy
-
-    book = openpyxl.load_workbook(opened(data), read_only=True, data_only=True)
-    blocks: list[str] = []
-    tables: list[Table] = []
-    notes: tuple[str, ...] = ()
-    for sheet in book.worksheets:
-        rows = list(_rows(sheet))
-        if not rows:
-            continue
-        table, more = as_table(str(sheet.title), rows)
-        notes += more
-        tables.append(table)
-        blocks += [f"# {clean(str(sheet.title))}", markdown_table(table).rstrip()]
-    title = book.properties.title
-    return Read(bounded(_joined(blocks)), markdown=True, title=title or None, notes=notes, tables=tuple(tables))
-
-
-def _rows(sheet: Any) -> Iterator[list[str]]:
-    for number, row in enumerate(sheet.iter_rows(values_only=True)):
-        if number >= MAX_ROWS:
-            raise TooLarge(
-                f"sheet {sheet.title} has more than {MAX_ROWS} rows", code="document_too_large",
-                hint="Read it from its database as a source of type sql.",
-            )  # fmt: skip
-        cells = ["" if value is None else str(value) for value in row]
-        if any(cells):
-            yield cells
+    return [[_words(cell._tc) for cell in row.cells] for row in table.rows]
 
 
 def pptx(data: bytes) -> Read:
@@ -193,12 +169,24 @@ def pptx(data: bytes) -> Read:
             if shape.has_text_frame:
                 blocks += [" ".join(each.text.split()) for each in shape.text_frame.paragraphs if each.text.strip()]
             if shape.has_table:
-                tables.append(as_table(f"slide {number}", _cells(shape.table))[0])
+                tables.append(as_table(f"slide {number}", _slide_cells(shape.table))[0])
                 blocks.append(markdown_table(tables[-1]).rstrip())
         if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
             said = " ".join(slide.notes_slide.notes_text_frame.text.split())
             blocks += [f"Notes: {said}"] if said else []
-    return Read(_joined(blocks), markdown=True, title=show.core_properties.title or None, tables=tuple(tables))
+    return Read(joined(blocks), markdown=True, title=show.core_properties.title or None, tables=tuple(tables))
+
+
+def _slide_cells(table: Any) -> list[list[str]]:
+    """As `_cells`: of merged ones the first alone has a text."""
+    cells = [[" ".join(cell.text.split()) for cell in row.cells] for row in table.rows]
+    for at, row in enumerate(table.rows):
+        for place, cell in enumerate(row.cells):
+            if cell.is_merge_origin:
+                text = cells[at][place]
+                for below in cells[at : at + cell.span_height]:
+                    below[place : place + cell.span_width] = [text] * len(below[place : place + cell.span_width])
+    return cells
 
 
 def _shapes(shapes: Any) -> Iterator[Any]:
@@ -214,5 +202,5 @@ def _shapes(shapes: Any) -> Iterator[Any]:
             yield shape
 
 
-def _joined(blocks: list[str]) -> str:
+def joined(blocks: list[str]) -> str:
     return clean("\n\n".join(blocks)) + "\n"

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from html.parser import HTMLParser
+from urllib.parse import urljoin
 
+from msgspec.structs import replace
+
+from groundplan.knowledge.parsing.grid import Grid
 from groundplan.knowledge.parsing.model import Table
-from groundplan.knowledge.parsing.text import Read, as_table, clean, decoded, markdown_table
+from groundplan.knowledge.parsing.tabular import as_table, markdown_table
+from groundplan.knowledge.parsing.text import Read, clean, decoded
 
 _SILENT = frozenset(
     {"script", "style", "noscript", "template", "svg", "nav", "iframe", "object", "select", "textarea", "button"}
@@ -15,6 +22,9 @@ _BLOCKS = frozenset(
     {"p", "div", "section", "article", "main", "header", "footer", "ul", "ol", "dl", "dt", "dd", "blockquote", "figure",
      "address", "aside", "details", "summary", "hr", "table", "body", "html", "figcaption", "form", "fieldset"}
 )  # fmt: skip
+_CELLS = frozenset({"tr", "td", "th", "caption"})
+_APART = _BLOCKS | {"br", "li", "pre"}
+"""Between what stands before and after one of these in a cell there is a space."""
 _VOID = frozenset(
     {"br", "hr", "img", "meta", "link", "input", "area", "base", "col", "embed", "source", "track", "wbr"}
 )
@@ -23,7 +33,8 @@ MAX_DEPTH = 400
 
 
 class _Page(HTMLParser):
-    """Collects blocks of text while the tags go by."""
+    """Collects blocks of text while the tags go by. A table with a table in one of its cells is layout: what stands in
+    it are blocks like any other."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -33,34 +44,41 @@ class _Page(HTMLParser):
         self.told: dict[str, str] = {}
         self.tables: list[Table] = []
         self.links: list[str] = []
+        self.base = ""
         self._silent = 0
         self._open: list[str] = []
         self._prefix = ""
-        self._in_title = self._verbatim = False
-        self._rows: list[list[str]] | None = None
-        self._cell: list[str] | None = None
+        self._in_title = self._verbatim = self._in_caption = False
+        self._grids: list[Grid | None] = []
+        """Of the open tables, the innermost last; None: layout."""
+
+    @property
+    def _grid(self) -> Grid | None:
+        return self._grids[-1] if self._grids else None
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         if tag in _SILENT:
+            if tag == "nav" and self._grid is None:
+                self._flush()
             self._silent += 1
         given = {name: value or "" for name, value in attributes}
         if tag == "meta" and given.get("name") in ("robots", "author", "description"):
             self.told[given["name"]] = given.get("content", "")
         elif tag == "a" and given.get("href"):
             self.links.append(given["href"])
+        elif tag == "base" and given.get("href") and not self.base:
+            self.base = given["href"]
         self._in_title = self._in_title or (tag == "title" and not self._silent)
-        self._layout(tag)
+        if not self._silent:
+            self._layout(tag, given)
         if tag not in _VOID and len(self._open) < MAX_DEPTH:
             self._open.append(tag)
 
-    def _layout(self, tag: str) -> None:
+    def _layout(self, tag: str, given: Mapping[str, str]) -> None:
         if tag == "table":
-            self._flush()
-            self._rows = []
-        elif tag == "tr" and self._rows is not None:
-            self._rows.append([])
-        elif tag in ("td", "th") and self._rows is not None:
-            self._cell = []
+            self._begin_table()
+        elif self._grid is not None:
+            self._within(self._grid, tag, given)
         elif match := _HEADING.fullmatch(tag):
             self._flush()
             self._prefix = "#" * int(match[1]) + " "
@@ -72,49 +90,93 @@ class _Page(HTMLParser):
             self._verbatim = True
         elif tag == "br":
             self.handle_data("\n" if self._verbatim else " ")
-        elif tag in _BLOCKS:
+        elif tag in _BLOCKS or tag in _CELLS:
             self._flush()
 
+    def _within(self, grid: Grid, tag: str, given: Mapping[str, str]) -> None:
+        if tag in ("tr", "td", "th"):
+            self._in_caption = False
+        if tag == "tr":
+            grid.begin_row()
+        elif tag in ("td", "th"):
+            grid.begin_cell(given)
+        elif tag == "caption":
+            self._in_caption = True
+        elif tag in _APART or _HEADING.fullmatch(tag):
+            grid.add(" ")
+
+    def _begin_table(self) -> None:
+        if len(self._grids) >= MAX_DEPTH:
+            return
+        if (outer := self._grid) is not None:
+            self._grids[-1] = None
+            self._write(outer, layout=True)
+        self._flush()
+        self._in_caption = False
+        self._grids.append(Grid())
+
     def handle_endtag(self, tag: str) -> None:
-        if tag in _SILENT and self._silent:
+        silent = self._silent > 0
+        if tag in _SILENT and silent:
             self._silent -= 1
         self._in_title = self._in_title and tag != "title"
-        if tag in ("td", "th") and self._cell is not None and self._rows:
-            self._rows[-1].append(" ".join("".join(self._cell).split()))
-            self._cell = None
-        elif tag == "table":
-            self._end_table()
-        elif tag == "pre":
-            self._flush()
-            self._verbatim = False
-        elif tag in _BLOCKS or tag == "li" or _HEADING.fullmatch(tag):
-            self._flush()
+        if not silent:
+            self._end(tag)
         if tag in self._open:
             while self._open and self._open.pop() != tag:
                 pass
 
+    def _end(self, tag: str) -> None:
+        if tag == "table" and self._grids:
+            self._end_table()
+        elif (grid := self._grid) is not None:
+            self._end_within(grid, tag)
+        elif tag == "pre":
+            self._flush()
+            self._verbatim = False
+        elif tag in _BLOCKS or tag in _CELLS or tag == "li" or _HEADING.fullmatch(tag):
+            self._flush()
+
+    def _end_within(self, grid: Grid, tag: str) -> None:
+        if tag in ("td", "th"):
+            grid.end_cell()
+        elif tag == "tr":
+            grid.end_row()
+        elif tag == "caption":
+            self._in_caption = False
+        elif tag in _APART or _HEADING.fullmatch(tag):
+            grid.add(" ")
+
     def _end_table(self) -> None:
-        rows, self._rows, self._cell = [row for row in self._rows or [] if any(row)], None, None
-        if len(rows) > 1:
+        grid = self._grids.pop()
+        self._in_caption = False
+        if grid is not None:
+            self._write(grid)
+        self._flush()
+
+    def _write(self, grid: Grid, *, layout: bool = False) -> None:
+        """What a table has until here."""
+        rows, title = grid.left(), " ".join("".join(grid.title).split())
+        if len(rows) > 1 and not (layout and max(map(len, rows)) == 1):
             table, _ = as_table(f"table {len(self.tables) + 1}", rows)
+            if title:
+                table = replace(table, title=" ".join(filter(None, (title, table.title))))
             self.tables.append(table)
             self.blocks.append(markdown_table(table).rstrip())
-        elif rows:
-            self.blocks.append(" ".join(rows[0]))
+        else:
+            self.blocks += [text for text in (title, *(" ".join(dict.fromkeys(row)) for row in rows)) if text.strip()]
 
     def handle_data(self, data: str) -> None:
         if self._in_title:
             self.title += data
         elif self._silent:
             return
-        elif self._cell is not None:
-            self._cell.append(data)
+        elif (grid := self._grid) is not None and (grid.in_cell or self._in_caption):
+            (grid.title.append if self._in_caption else grid.add)(data)
         else:
             self.words.append(data)
 
     def _flush(self) -> None:
-        if self._rows is not None:
-            return
         text = "".join(self.words)
         self.words, prefix, self._prefix = [], self._prefix, ""
         if self._verbatim and text.strip():
@@ -124,7 +186,7 @@ class _Page(HTMLParser):
 
     def finish(self) -> str:
         self.close()
-        if self._rows is not None:
+        while self._grids:
             self._end_table()
         self._flush()
         lines: list[str] = []
@@ -136,24 +198,54 @@ class _Page(HTMLParser):
 
 def html(data: bytes) -> Read:
     """A page. Its `author` and `description` are told; what `noindex` says is told as `robots`."""
+    return markup(_decoded(data))
+
+
+def markup(text: str) -> Read:
+    """As `html`, where the encoding is known."""
     page = _Page()
-    page.feed(_decoded(data))
+    page.feed(text)
     return Read(
         clean(page.finish()),
         markdown=True,
         title=" ".join(page.title.split()) or None,
         told={f"page_{name}": value for name, value in page.told.items()},
         tables=tuple(page.tables),
-        links=tuple(page.links),
+        links=tuple(_joined(page.base, link) for link in page.links),
     )
 
 
+def _joined(base: str, link: str) -> str:
+    """A link by the address that its page says its links go by."""
+    try:
+        return urljoin(base, link) if base else link
+    except ValueError:
+        return link
+
+
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([A-Za-z0-9_-]{2,40})", re.IGNORECASE)
+_OLD = re.compile(
+    r"iso-8859-\d{1,2}|latin-?[1-9]|(?:windows|cp)-?12\d{2}|koi8-[ru]|shift[_-]jis|euc-(?:jp|kr)|gb(?:2312|k|18030)|big5"
+    r"|iso-2022-(?:jp|kr)|macintosh"
+)
+_WESTERN = frozenset({"iso-8859-1", "latin1", "latin-1", "windows-1252"})
+"""All of them are the last one, as browsers have it."""
 
 
 def _decoded(data: bytes) -> str:
-    """By the page's own word about its encoding where that is one of the old Western ones, else as UTF-8."""
+    """As UTF-8 where it is that, else by the page's own word about its encoding. Raises `Invalid`."""
     match = _CHARSET.search(data[:4096])
-    if match and match[1].lower() in (b"iso-8859-1", b"windows-1252", b"latin1"):
-        data = data.decode("cp1252", "replace").encode()
+    said = match[1].decode("ascii").lower() if match is not None else ""
+    if _OLD.fullmatch(said) and not (_is_utf_8(data) and not said.startswith("iso-2022")):
+        with suppress(LookupError, UnicodeDecodeError):
+            western = said in _WESTERN
+            return decoded(data.decode("cp1252" if western else said, "replace" if western else "strict").encode())
     return decoded(data)
+
+
+def _is_utf_8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,36 +1,32 @@
-"""PDF as text with its tables, and e-mail. Scanned pages have no text: that is told, or `recognise` is asked.
+"""PDF as text with its tables. Scanned pages have no text: that is told, or `recognise` is asked.
 
 The libraries for PDF are those of `groundplan[knowledge]`.
 """
 
 from __future__ import annotations
 
-import email
-import email.policy
 import io
-from collections.abc import Sequence
-from contextlib import suppress
-from email.message import EmailMessage
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from groundplan.core.errors import Invalid, TooLarge
 from groundplan.knowledge.parsing import aligned, recognise
 from groundplan.knowledge.parsing.model import MAX_CHARACTERS, Table
-from groundplan.knowledge.parsing.page import html
-from groundplan.knowledge.parsing.text import Read, as_table, clean, markdown_table
+from groundplan.knowledge.parsing.tabular import as_table, markdown_table
+from groundplan.knowledge.parsing.text import Read, clean
 
-PARTICIPANTS = "sent_participants"
-"""Told of a message: the addresses of who wrote and who got it."""
-SENT = "sent_at"
-"""Told of a message: when it was sent, in ISO form."""
 MAX_PAGES = 2000
 TABLE_PAGES = 60
 """Tables with lines are looked for on so many pages: it takes a hundred times as long as reading their text."""
 ALIGNED_PAGES = 300
 """Tables without lines are looked for on so many pages that may have one: it takes some times as long as their text."""
 _MOST_WORDS = 12
+_MARGIN = 0.25
+"""Part of a page's height, at its top and bottom, in which a table that goes on begins and ends."""
+_SAME_PLACE = 3.0
+"""Points between the edges of a table and of its rest on the next page, at most."""
 
 
 def pdf(data: bytes, *, recognised: bool = False) -> Read:
@@ -146,59 +142,62 @@ def _signs(document: Any, number: int) -> list[aligned.Sign]:
 
 
 def _tables(data: bytes, pages: list[int]) -> dict[int, list[Table]]:
+    """Tables with lines on these pages, by their number; one that goes on over pages is whole on its first."""
     import pdfplumber  # noqa: PLC0415 -- heavy
 
-    found: dict[int, list[Table]] = {}
+    found: dict[int, list[list[list[str]]]] = {}
+    rests: set[int] = set()
+    last: _Ruled | None = None
     with pdfplumber.open(io.BytesIO(data), pages=[number + 1 for number in pages]) as document:
         for number, page in zip(pages, document.pages, strict=True):
-            for rows in page.extract_tables():
-                cells = [[" ".join((cell or "").split()) for cell in row] for row in rows]
-                if len(cells) > 1 and len(cells[0]) > 1:
-                    name = f"page {number + 1}, table {len(found.get(number, [])) + 1}"
-                    found.setdefault(number, []).append(as_table(name, cells)[0])
-    return found
+            for place, ruled in enumerate(_ruled_tables(number, page)):
+                if place == 0 and last is not None and _goes_on(last, ruled):
+                    rests.add(number)
+                    whole = last.cells
+                    whole.extend(ruled.cells[1:] if ruled.cells[0] == whole[0] else ruled.cells)
+                    last = replace(ruled, cells=whole)
+                else:
+                    found.setdefault(number, []).append(ruled.cells)
+                    last = ruled
+    kept = {number: [cells for cells in every if len(cells) > 1] for number, every in found.items()}
+    return {number: [] for number in rests} | {
+        number: [as_table(f"page {number + 1}, table {at}", cells)[0] for at, cells in enumerate(every, 1)]
+        for number, every in kept.items()
+        if every
+    }
 
 
-def eml(data: bytes) -> Read:
-    """A message: who wrote to whom when and about what, and its text; attachments are only named."""
-    message = email.message_from_bytes(data, policy=email.policy.default)
-    if not isinstance(message, EmailMessage) or not message.keys():
-        raise Invalid("it is no message", code="document_broken", hint="Export it as EML anew.")
-    subject = str(message.get("subject", "")).strip()
-    head = [f"{name.title()}: {message[name]}" for name in ("from", "to", "cc", "date") if message.get(name)]
-    body = message.get_body(preferencelist=("plain", "html"))
-    text = "" if body is None else _content(body)
-    names = [part.get_filename() or "unnamed" for part in message.iter_attachments()]
-    blocks = [f"# {subject or 'Message without a subject'}", "\n".join(head), text.strip()]
-    if names:
-        blocks.append("Attachments: " + ", ".join(names))
-    notes = (f"{len(names)} attachments are not read",) if names else ()
-    return Read(
-        clean("\n\n".join(block for block in blocks if block)) + "\n", markdown=True, title=subject or None,
-        told=_sent(message), notes=notes,
-    )  # fmt: skip
+def _ruled_tables(number: int, page: Any) -> Iterator[_Ruled]:
+    """The tables of a page that have several columns."""
+    for each in page.find_tables():
+        cells = [[" ".join((cell or "").split()) for cell in row] for row in each.extract()]
+        if cells and len(cells[0]) > 1:
+            left, top, right, bottom = each.bbox
+            yield _Ruled(number, left, top / page.height, right, bottom / page.height, cells)
 
 
-def _content(body: Any) -> str:
-    try:
-        content = body.get_content()
-    except (LookupError, UnicodeError):
-        raw = body.get_payload(decode=True)
-        content = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else ""
-    text = content if isinstance(content, str) else ""
-    return html(text.encode()).text if body.get_content_type() == "text/html" else text
+@dataclass(frozen=True, slots=True)
+class _Ruled:
+    """A table with lines on a page; `left` and `right` in points, `top` and `bottom` as parts of the page's height."""
+
+    page: int
+    left: float
+    top: float
+    right: float
+    bottom: float
+    cells: list[list[str]]
 
 
-def _sent(message: EmailMessage) -> dict[str, Any]:
-    """When, and between whom: every address that its head names as writer or receiver."""
-    told: dict[str, Any] = {PARTICIPANTS: sorted(_addresses(message))}
-    with suppress(ValueError):
-        if message.get("date"):
-            told[SENT] = parsedate_to_datetime(str(message["date"])).isoformat()
-    return told
+def _goes_on(before: _Ruled, after: _Ruled) -> bool:
+    """Whether a table at the top of a page is the rest of the one at the bottom of the page before: as wide, at the
+    same place, and below the same head, or without one: a row with a number where the head has none."""
+    head, first = before.cells[0], after.cells[0]
+    if after.page != before.page + 1 or len(first) != len(head) or before.bottom < 1 - _MARGIN or after.top > _MARGIN:
+        return False
+    if abs(before.left - after.left) > _SAME_PLACE or abs(before.right - after.right) > _SAME_PLACE:
+        return False
+    return first == head or any(_has_digit(own) and not _has_digit(name) for own, name in zip(first, head, strict=True))
 
 
-def _addresses(message: EmailMessage) -> set[str]:
-    fields = [each for name in ("from", "to", "cc", "bcc") for each in message.get_all(name, [])]
-    found = {address.addr_spec.lower() for each in fields for address in getattr(each, "addresses", ())}
-    return {address for address in found if "@" in address}
+def _has_digit(cell: str) -> bool:
+    return any(map(str.isdigit, cell))

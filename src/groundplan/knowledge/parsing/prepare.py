@@ -19,12 +19,22 @@ import rensa
 
 from groundplan.core.errors import Invalid, TooLarge
 from groundplan.knowledge.chunk import chunks, first_heading
-from groundplan.knowledge.parsing import office, page, paper, recognise, structured_pdf, text
+from groundplan.knowledge.parsing import (
+    message,
+    office,
+    page,
+    paper,
+    recognise,
+    structured_pdf,
+    tabular,
+    text,
+    workbook,
+)
 from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed, Piece, Table
 from groundplan.knowledge.parsing.text import Read
 from groundplan.knowledge.scripts import spread
 
-PROCESSING: Final = "8"
+PROCESSING: Final = "9"
 """Changes whenever the same bytes would come out differently; all documents are then done again."""
 PERMUTATIONS: Final = 126
 SCANNED: Final = "document_scanned"
@@ -44,14 +54,14 @@ READERS: Final[Mapping[str, Callable[[bytes, str], Read]]] = {
     "text": lambda data, _: text.plain(data),
     "html": lambda data, _: page.html(data),
     "htm": lambda data, _: page.html(data),
-    "csv": text.comma_separated,
-    "tsv": text.comma_separated,
+    "csv": tabular.comma_separated,
+    "tsv": tabular.comma_separated,
     "json": lambda data, _: text.structured(data),
     "jsonl": lambda data, _: text.structured(data),
-    "eml": lambda data, _: paper.eml(data),
+    "eml": lambda data, _: message.eml(data),
     "pdf": lambda data, _: paper.pdf(data),
     "docx": lambda data, _: office.docx(data),
-    "xlsx": lambda data, _: office.xlsx(data),
+    "xlsx": lambda data, _: workbook.xlsx(data),
     "pptx": lambda data, _: office.pptx(data),
     **dict.fromkeys(sorted(recognise.PICTURES), recognise.picture),
 }
@@ -141,7 +151,7 @@ def words_of(content: str) -> list[str]:
 def _cleaned(table: Table) -> Table:
     return Table(
         name=text.clean(table.name), columns=[text.clean(name) for name in table.columns],
-        rows=[[text.clean(cell) for cell in row] for row in table.rows],
+        rows=[[text.clean(cell) for cell in row] for row in table.rows], title=text.clean(table.title),
     )  # fmt: skip
 
 

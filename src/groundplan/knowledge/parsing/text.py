@@ -1,4 +1,4 @@
-"""Plain text and Markdown with front matter, CSV and JSON. Pure: bytes in, text out.
+"""Plain text and Markdown with front matter, and JSON. Pure: bytes in, text out.
 
 Front matter is YAML 1.2 between `---` lines at the very top; the few simplest forms of it are read without a YAML
 library, which is what makes a thousand small documents quick.
@@ -6,8 +6,6 @@ library, which is what makes a thousand small documents quick.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Mapping
@@ -39,7 +37,6 @@ _WORDS_OF_YAML = frozenset({"true", "false", "null", "nan", "inf"})
 NUL_SHARE = 3
 """Where more than one character in so many is NUL it is another encoding, such as UTF-16 without its mark: between the
 letters of its words would be spaces."""
-MAX_COLUMNS = 500
 MAX_NESTING = 40
 MAX_VALUES = 20_000
 """Of front matter or of a file beside documents."""
@@ -188,60 +185,35 @@ def _has_meaning(value: str) -> bool:
     return value.lower() in _WORDS_OF_YAML
 
 
-def comma_separated(data: bytes, name: str) -> Read:
-    """CSV (any common separator) as a table. Raises `Invalid`."""
-    text = decoded(data)
-    sample = text[:20_000]
-    separator = max(",;\t|", key=lambda mark: sample.partition("\n")[0].count(mark))
-    csv.field_size_limit(1 << 20)
-    try:
-        rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator) if any(cell.strip() for cell in row)]
-    except csv.Error as error:
-        raise Invalid(f"it is no table: {error}", code="document_table", hint="Export it as CSV anew.") from error
-    if not rows:
-        return Read("")
-    table, notes = as_table(name, rows)
-    return Read(markdown_table(table), markdown=True, notes=notes, tables=(table,))
-
-
-def as_table(name: str, rows: list[list[str]]) -> tuple[Table, tuple[str, ...]]:
-    """The first row as names of columns, and the rows as wide as these; notes tell what did not fit."""
-    columns = [cell.strip() or f"column {at}" for at, cell in enumerate(rows[0], 1)][:MAX_COLUMNS]
-    width = len(columns)
-    wrong = sum(len(row) != len(rows[0]) for row in rows[1:])
-    notes = (f"{wrong} rows of {name} have another number of cells than its head",) if wrong else ()
-    if len(rows[0]) > MAX_COLUMNS:
-        notes = (*notes, f"only the first {MAX_COLUMNS} columns of {name} are read")
-    body = [[cell.strip() for cell in (row + [""] * width)[:width]] for row in rows[1:]]
-    return Table(name=name, columns=columns, rows=body), notes
-
-
-def markdown_table(table: Table) -> str:
-    """The table in Markdown, one line a row."""
-    lines = [_row(table.columns), "|" + " --- |" * len(table.columns)]
-    return "\n".join(lines + [_row(row) for row in table.rows]) + "\n"
-
-
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in cells) + " |"
-
-
 def structured(data: bytes) -> Read:
     """JSON (or one JSON document a line) as `path: value` lines. Raises `Invalid` (document_json)."""
     text = decoded(data)
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        try:
-            value = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except json.JSONDecodeError:
-            raise Invalid(
-                f"line {error.lineno} is not JSON: {error.msg}", code="document_json", hint="Correct it there."
-            ) from error
+        # behind a whole document there may be others, one a line
+        if not error.msg.startswith("Extra data"):
+            raise _no_json(error.lineno, error) from error
+        value = _by_line(text)
     lines: list[str] = []
     _told(value, "", lines, 0)
     title = value.get("title") if isinstance(value, dict) else None
     return Read("\n".join(lines), title=clean(title) if isinstance(title, str) else None)
+
+
+def _by_line(text: str) -> list[Any]:
+    found = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise _no_json(number, error) from error
+    return found
+
+
+def _no_json(line: int, error: json.JSONDecodeError) -> Invalid:
+    return Invalid(f"line {line} is not JSON: {error.msg}", code="document_json", hint="Correct it there.")
 
 
 def _told(value: Any, path: str, lines: list[str], depth: int) -> None:

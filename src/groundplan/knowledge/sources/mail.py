@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
+from groundplan.knowledge.parsing.message import PARTICIPANTS
 from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Refused, Table
-from groundplan.knowledge.parsing.paper import PARTICIPANTS
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.sources import mail_box
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor

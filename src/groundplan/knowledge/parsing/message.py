@@ -1,0 +1,161 @@
+"""E-mail as text: who wrote to whom when and about what, every text of it, and what it forwards. Pure.
+
+Attachments are named and not read. Who may read a message is not decided here: `PARTICIPANTS` are those of its own
+head, never those of what it forwards.
+"""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from email.message import EmailMessage, Message
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+from groundplan.core.errors import Invalid
+from groundplan.core.words import counted
+from groundplan.knowledge.parsing.page import markup
+from groundplan.knowledge.parsing.text import Read, clean
+
+PARTICIPANTS: Final = "sent_participants"
+"""Told of a message: the addresses of who wrote and who got it."""
+SENT: Final = "sent_at"
+"""Told of a message: when it was sent, in ISO form."""
+MAX_FORWARDED: Final = 5
+"""Messages within messages: what is deeper is named as an attachment."""
+_BODIES: Final = ("plain", "html")
+
+
+@dataclass(slots=True)
+class _Found:
+    blocks: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    """Of what is not read."""
+
+
+def eml(data: bytes) -> Read:
+    """A message with its texts and those that it forwards. Raises `Invalid` (document_broken)."""
+    message = email.message_from_bytes(data, policy=email.policy.default)
+    if not isinstance(message, EmailMessage) or not message.keys():
+        raise Invalid("it is no message", code="document_broken", hint="Export it as EML anew.")
+    found = _Found()
+    _take(message, found, 0)
+    subject = str(message.get("subject", "")).strip()
+    blocks = [f"# {_one_line(subject) or 'Message without a subject'}", _head(message), *found.blocks]
+    if found.names:
+        blocks.append("Attachments: " + ", ".join(found.names))
+    unread = counted(len(found.names), "attachment is", "attachments are")
+    return Read(
+        clean("\n\n".join(block for block in blocks if block)) + "\n", markdown=True, title=subject or None,
+        told=_sent(message), notes=(f"{unread} not read",) if found.names else (),
+    )  # fmt: skip
+
+
+def _head(message: Message) -> str:
+    lines = [(name, message[name]) for name in ("from", "to", "cc", "date") if message.get(name)]
+    return "\n".join(f"{name.title()}: {value}" for name, value in lines)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _take(part: Any, found: _Found, depth: int) -> None:
+    """Every text below a part, in its order."""
+    kind = part.get_content_type()
+    if kind == "message/rfc822":
+        _forwarded(part, found, depth)
+    elif kind == "multipart/alternative" and part.is_multipart():
+        _alternative(part, found, depth)
+    elif part.is_multipart():
+        for each in _parts(part):
+            _take(each, found, depth)
+    elif _is_text(part):
+        text = _content(part).strip()
+        found.blocks += [text] if text else []
+    elif not _is_drawn(part):
+        found.names.append(part.get_filename() or "unnamed")
+
+
+def _parts(part: Any) -> Iterator[Any]:
+    content = part.get_payload()
+    yield from content if isinstance(content, list) else ()
+
+
+def _is_text(part: Any) -> bool:
+    """Whether it is shown with the message; what says that it has several parts, and has none, is text."""
+    kind = part.get_content_maintype()
+    return kind == "multipart" or (
+        kind == "text" and part.get_content_disposition() != "attachment" and not part.get_filename()
+        and part.get_content_subtype() in _BODIES
+    )  # fmt: skip
+
+
+def _is_drawn(part: Any) -> bool:
+    """Whether it is a picture that stands among the words, such as that of a signature."""
+    named = part.get("content-id") is not None and part.get_content_disposition() != "attachment"
+    return bool(named and part.get_content_maintype() == "image")
+
+
+def _alternative(part: Any, found: _Found, depth: int) -> None:
+    """The same once as text and once as a page: the first of these that says anything. What is neither is read or named
+    besides, such as an invitation."""
+    parts = list(_parts(part))
+    bodies = [(part, _texts_of(part, depth)) for part in parts if _has_body(part)]
+    ranked = sorted(bodies, key=lambda each: each[0].get_content_type() != "text/plain")
+    best = next((own for _, own in ranked if own.blocks), _Found())
+    found.blocks += best.blocks
+    found.names += [name for _, own in bodies for name in own.names]
+    for each in parts:
+        if not _has_body(each):
+            _take(each, found, depth)
+
+
+def _has_body(part: Any) -> bool:
+    return part.is_multipart() or _is_text(part)
+
+
+def _texts_of(part: Any, depth: int) -> _Found:
+    own = _Found()
+    _take(part, own, depth)
+    return own
+
+
+def _forwarded(part: Any, found: _Found, depth: int) -> None:
+    """A message in a message, with its own head above it."""
+    inner = next(_parts(part), None)
+    if inner is None or depth >= MAX_FORWARDED:
+        found.names.append(part.get_filename() or "unnamed")
+        return
+    subject = _one_line(str(inner.get("subject", "")))
+    found.blocks += [f"## Message: {subject or 'without a subject'}", _head(inner)]
+    _take(inner, found, depth + 1)
+
+
+def _content(body: Any) -> str:
+    try:
+        content = body.get_content()
+    except (LookupError, UnicodeError, KeyError):
+        raw = body.get_payload(decode=True)
+        content = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else ""
+    text = content if isinstance(content, str) else ""
+    # its encoding is that of the part, whatever the page says of itself
+    return markup(text).text if body.get_content_type() == "text/html" else text
+
+
+def _sent(message: EmailMessage) -> dict[str, Any]:
+    """When, and between whom: every address that its head names as writer or receiver."""
+    told: dict[str, Any] = {PARTICIPANTS: sorted(_addresses(message))}
+    with suppress(ValueError):
+        if message.get("date"):
+            told[SENT] = parsedate_to_datetime(str(message["date"])).isoformat()
+    return told
+
+
+def _addresses(message: EmailMessage) -> set[str]:
+    fields = [each for name in ("from", "to", "cc", "bcc") for each in message.get_all(name, [])]
+    found = {address.addr_spec.lower() for each in fields for address in getattr(each, "addresses", ())}
+    return {address for address in found if "@" in address}

@@ -1,0 +1,124 @@
+"""XLSX as Markdown: each sheet with a heading as a table; values, not formulas. The library is that of
+`groundplan[knowledge]`.
+
+What a sheet says of its own size is not believed, and a merged cell stands in every row and column that it covers. How
+a number is shown (as a percentage, with a currency) is not read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, time
+from typing import Any, Final
+
+from groundplan.core.errors import TooLarge
+from groundplan.core.words import counted
+from groundplan.knowledge.parsing.model import Table
+from groundplan.knowledge.parsing.office import joined, opened
+from groundplan.knowledge.parsing.tabular import as_table, markdown_table
+from groundplan.knowledge.parsing.text import Read, bounded, clean
+
+MAX_ROWS: Final = 200_000
+_MAX_XML: Final = 64 << 20
+"""Of a sheet whose merged cells and formulas are looked at."""
+_MOST_MERGED: Final = 1_000_000
+_MERGED = re.compile(
+    rb"<(?:\w+:)?mergeCell\s[^>]*?ref=[\"']\$?([A-Z]{1,3})\$?(\d{1,7}):\$?([A-Z]{1,3})\$?(\d{1,7})[\"']"
+)
+_EMPTY_FORMULA = re.compile(
+    rb"(?:</(?:\w+:)?f>|<(?:\w+:)?f\b[^<>]*/>)\s*(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
+)
+"""The end of a cell that has a formula and no value."""
+
+Row = tuple[int, list[str]]
+"""Its number from 1, and its cells."""
+
+
+def xlsx(data: bytes) -> Read:
+    """Raises `Invalid` and `TooLarge`."""
+    import openpyxl  # noqa: PLC0415 -- heavy
+
+    book = openpyxl.load_workbook(opened(data), read_only=True, data_only=True)
+    blocks: list[str] = []
+    tables: list[Table] = []
+    notes: tuple[str, ...] = ()
+    for sheet in book.worksheets:
+        title = clean(str(sheet.title))
+        rows = list(_rows(sheet))
+        xml = _xml(sheet)
+        if missing := len(_EMPTY_FORMULA.findall(xml)):
+            notes += (f"{counted(missing, 'formula')} of sheet {title} {'has' if missing == 1 else 'have'} no value",)
+        if not rows:
+            continue
+        _spread(rows, xml)
+        table, more = as_table(title, _columns(rows))
+        notes += more
+        tables.append(table)
+        blocks += [f"# {title}", markdown_table(table).rstrip()]
+    named = book.properties.title
+    return Read(bounded(joined(blocks)), markdown=True, title=named or None, notes=notes, tables=tuple(tables))
+
+
+def _rows(sheet: Any) -> Iterator[Row]:
+    """Those that have anything."""
+    sheet.reset_dimensions()  # some programs write that of an empty sheet: all but one cell would be left out
+    for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
+        if number > MAX_ROWS:
+            raise TooLarge(
+                f"sheet {sheet.title} has more than {MAX_ROWS} rows", code="document_too_large",
+                hint="Read it from its database as a source of type sql.",
+            )  # fmt: skip
+        cells = [_shown(value) for value in row]
+        if any(cells):
+            yield number, cells
+
+
+def _shown(value: Any) -> str:
+    """A value as Excel shows it without a format: a number with fifteen digits at most, a day without its midnight."""
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    if isinstance(value, datetime) and value.time() == time():
+        return value.date().isoformat()
+    return "" if value is None else str(value)
+
+
+def _xml(sheet: Any) -> bytes:
+    """What a sheet is written as; nothing of one that is too long."""
+    with sheet._get_source() as source:
+        data: bytes = source.read(_MAX_XML + 1)
+    return data if len(data) <= _MAX_XML else b""
+
+
+def _spread(rows: Sequence[Row], xml: bytes) -> None:
+    """Put the text of each merged cell into all rows and columns that it covers and that have anything else."""
+    by_number: Mapping[int, list[str]] = dict(rows)
+    left = _MOST_MERGED
+    for first, top, last, bottom in _MERGED.findall(xml):
+        begin, end = _column(first), _column(last)
+        origin = by_number.get(int(top), [])
+        text = origin[begin] if begin < len(origin) else ""
+        numbers = [
+            number for number in range(int(top), min(int(bottom), int(top) + MAX_ROWS) + 1) if number in by_number
+        ]
+        left -= len(numbers) * (end - begin + 1)
+        if not text or left < 0:
+            continue
+        for number in numbers:
+            cells = by_number[number]
+            cells += [""] * (end + 1 - len(cells))
+            cells[begin : end + 1] = [cell or text for cell in cells[begin : end + 1]]
+
+
+def _column(letters: bytes) -> int:
+    """From 0."""
+    number = 0
+    for letter in letters:
+        number = 26 * number + letter - 64
+    return number - 1
+
+
+def _columns(rows: Sequence[Row]) -> list[list[str]]:
+    """The rows as wide as each other, without columns that are empty."""
+    used = sorted({at for _, cells in rows for at, cell in enumerate(cells) if cell.strip()})
+    return [[cells[at] if at < len(cells) else "" for at in used] for _, cells in rows]
