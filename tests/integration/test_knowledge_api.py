@@ -451,6 +451,9 @@ def test_who_only_a_document_names_as_its_owner_does_not_decide_about_it(control
         with pytest.raises(Denied) as refused:
             may_decide(conn, ben, found)
         assert (refused.value.code, "sam@acme.example" in refused.value.hint) == ("document_not_yours", True)
+        beside = {**found, "origins": {**found["origins"], "owner": {"from": "sidecar"}}}
+        with pytest.raises(Denied):
+            may_decide(conn, ben, beside)
         may_decide(conn, sam, found)
         with pytest.raises(NotFound):
             may_decide(conn, replace(ben, duties=()), found)

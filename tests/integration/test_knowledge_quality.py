@@ -76,7 +76,7 @@ class Corpus:
         meals = "The daily allowance for meals during travel abroad is {} euros.\n"
         self.write("planted/meals.md", "---\ntitle: Meals policy\n---\n" + meals.format(64) + self.fresh(5))
         self.write("planted/meals-2021.md", "---\ntitle: Meals policy (2021)\n---\n" + meals.format(50) + self.fresh(6))
-        self.write("planted/misspelt.md", "---\nsensitvity: public\n---\n" + self.fresh(7))
+        self.write("planted/misspelt.md", "---\nreveiw_by: 2027-01-31\n---\n" + self.fresh(7))
         self.write("planted/orphan.md", "---\nowner: left@acme.example\n---\n" + self.fresh(15))
         self.write("planted/levels.md", "# Levels\n\n#### Too deep\n\n" + self.fresh(8).partition("\n")[2])
         self.write("planted/half.csv", "a,b\n1,2\n3\n")

@@ -117,8 +117,31 @@ def test_what_is_not_understood_is_refused_with_its_form(text: str) -> None:
 
 
 def test_keys_that_look_like_one_of_ours_are_told_and_others_are_let_be() -> None:
-    found = said({"sensitvity": "public", "reveiw_by": "x", "tags": ["a"], "author": "Ana", "page_author": "B"}, "x")
-    assert found.unknown == {"sensitvity": "sensitivity", "reveiw_by": "review_by"}
+    told = {
+        "superseeds": "Ana",
+        "reveiw_by": "x",
+        "tags": ["a"],
+        "author": "Ana",
+        "page_author": "B",
+        "leaders": ["Ana"],
+    }
+    assert said({**told, "headers": True}, "x").unknown == {
+        "superseeds": "supersedes", "reveiw_by": "review_by", "leaders": "readers", "headers": "readers",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("Readers", "readers"), ("READERS", "readers"), ("reader", "readers"), ("raeders", "readers"),
+        ("readers ", "readers"), ("Deny", "deny"), ("Sensitivity", "sensitivity"), ("sensitvity", "sensitivity"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_word_about_who_may_read_closes_the_document(key: str, meant: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        said({key: ["hr"]}, "front matter")
+    assert caught.value.code == "front_matter"
+    assert f"`{meant}`" in (caught.value.hint or "")
 
 
 def test_access_lists_are_read_as_the_kernel_does() -> None:

@@ -120,6 +120,27 @@ def test_a_readers_file_that_is_none_closes_its_folder(tmp_path: Path, kind: str
     assert caught.value.code == "readers_file"
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (".readers", ""), (".readers", "# hr\n\n"), (".readers", "!\n"), ("hr/.governed.yaml", " \n"),
+        ("hr/.a.md.governed.yaml", ""), (".acl", ""),
+        (".acl", "# file: other/hr/a.md\n# owner: ana@x.example\n# group: hr\nuser::rw-\ngroup::r--\nother::---\n"),
+        (".acl", "user::rw-\ngroup::r--\nother::---\n"),
+    ],
+)  # fmt: skip
+def test_what_is_left_of_a_permission_opens_nothing(tmp_path: Path, name: str, text: str) -> None:
+    """A file that was cut off, commented out, or made of another folder or without its names."""
+    _write(tmp_path, {"hr/a.md": "a", name: text})
+    folder = Folder(tmp_path)
+    assert [change.key for change in folder.changes(None)] == ["hr/a.md"]
+    with pytest.raises(Invalid) as caught:
+        folder.around("hr/a.md")
+        folder.read("hr/a.md")
+    assert caught.value.code == "readers_file"
+    assert caught.value.hint
+
+
 def test_folders_may_be_as_deep_as_the_system_allows(tmp_path: Path) -> None:
     deep = tmp_path
     for _ in range(1100):

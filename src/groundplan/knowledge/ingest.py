@@ -31,16 +31,18 @@ from groundplan.knowledge.intake.vectors import context as context
 from groundplan.knowledge.intake.vectors import embed_pending
 from groundplan.knowledge.model import Embedder, IngestReport, by_grant
 from groundplan.knowledge.parsing.sandbox import Sandbox
+from groundplan.knowledge.parsing.text import printable
 from groundplan.knowledge.quality import quality_store
 from groundplan.knowledge.quality.assess import assess
 from groundplan.knowledge.sources.folder import Folder
-from groundplan.knowledge.sources.model import Connector
+from groundplan.knowledge.sources.model import Beside, Connector
 from groundplan.ledger.finding import Finding
 
 _MISSING = "knowledge.source_missing"
 _TABLES = ("knowledge.table", "knowledge.sensor")
 FAILED = "knowledge.failed"
 _UNCONFINED = "knowledge.unconfined"
+_SIDECAR = "knowledge.sidecar"
 _BECAME = {"changed": "changed", "gone": "went", "unreadable": "became unreadable"}
 
 
@@ -108,6 +110,9 @@ def take_over(
                 away = error
             with conn.transaction():
                 _conclude(conn, source, subject, run.tally, away, whole=connector.whole)
+                if away is None and isinstance(connector, Beside):
+                    found = [_alone(source, subject, path) for path in connector.alone()]
+                    quality_store.tell(conn, source.name, found, kinds=[_SIDECAR])
     finally:
         connector.close()
     return _report(source, run.tally, away)
@@ -235,6 +240,16 @@ def _stranger(source: Source, subject: str, name: str, paths: Sequence[str]) -> 
         source.owner, severity="low" if "@" in name else "high", detail={"paths": list(paths)},
         message=f"'{name}' is refused by {where}, but is no group, team or person",
         hint=f"{effect} Correct the name, take it out, or add the group.",
+    )  # fmt: skip
+
+
+def _alone(source: Source, subject: str, path: str) -> Finding:
+    """Of a sidecar whose document was deleted or renamed without it: under another name nothing of it holds."""
+    return Finding(
+        kind=_SIDECAR, subject=f"{subject}/{printable(path)}", severity="medium",
+        owner=source.governed.steward or source.owner,
+        message=f"{printable(path)} says what holds for a document that is not there",
+        hint="Rename it with its document, for which it holds no more until then; or delete it.",
     )  # fmt: skip
 
 

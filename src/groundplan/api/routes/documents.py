@@ -30,6 +30,7 @@ from groundplan.knowledge.deletion.mentions import mentioning, names_somebody
 from groundplan.knowledge.evaluation import history
 from groundplan.knowledge.governed import governed_store
 from groundplan.knowledge.governed.decide import Said, decide
+from groundplan.knowledge.governed.inherit import ITS_OWN
 from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.lineage.openlineage import events
 from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES
@@ -373,11 +374,12 @@ def found_document(conn: Any, id: UUID) -> dict[str, Any]:
 
 def may_decide(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
     """Owner, steward, the operator, or a holder of a duty for the source's data. An owner or steward whom only the
-    document itself names is told of it and decides nothing: whoever may write it could be both.
+    document itself names, or the file beside it, is told of it and decides nothing: whoever may write it could be both.
 
     Raises `Denied` (document_not_yours) for whoever may read it, `NotFound` for everybody else.
     """
-    own = {found[name] for name in ("owner", "steward") if found["origins"].get(name, {}).get("from") != "document"}
+    origins = found["origins"]
+    own = {found[name] for name in ("owner", "steward") if origins.get(name, {}).get("from") not in ITS_OWN}
     if caller.email is not None and caller.email in own | shown.answers_for(conn, found["source"]):
         return
     try:

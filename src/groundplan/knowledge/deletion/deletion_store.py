@@ -184,6 +184,19 @@ def closed(conn: Conn, source: str, paths: Sequence[str] | None = None) -> Close
     )
 
 
+def digests(conn: Conn, source: str) -> dict[str, list[str | None]]:
+    """Digests of what was deleted by decision -> where it stood; None where the name was erased with somebody."""
+    found: dict[str, list[str | None]] = {}
+    rows = conn.execute(
+        """SELECT digest, CASE WHEN salt IS NULL THEN path END FROM tombstone
+           WHERE source = %s AND lifted_at IS NULL AND cause <> 'gone' AND digest <> ''""",
+        (source,),
+    )
+    for digest, path in rows:
+        found.setdefault(digest, []).append(path)
+    return found
+
+
 def tombstones(conn: Conn, limit: int = 500) -> list[Tombstone]:
     """Of what was deleted here, the newest first; what went at its source is none of it."""
     with conn.cursor(row_factory=class_row(Tombstone)) as cursor:

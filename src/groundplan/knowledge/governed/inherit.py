@@ -32,6 +32,10 @@ OWN: Final = (
     "review_by", "supersedes", "readers", "deny", "title",
 )  # fmt: skip
 """Keys of front matter and sidecar files that mean something here."""
+ITS_OWN: Final = ("document", "sidecar")
+"""Origins of what a document says of itself: in its text, and in the file beside it."""
+_PERMISSIONS: Final = ("readers", "deny", "sensitivity")
+"""Keys without which a document would be open to more people: one that is certainly misspelt is refused."""
 _CLOSED: Final = {"approved": 0, "draft": 1, "superseded": 2, "retired": 2, "rejected": 2}
 DAY_MS: Final = 86_400_000
 
@@ -134,6 +138,11 @@ def retained_until(changed: datetime, days: int | None) -> date | None:
 
 def said(told: Mapping[str, Any], where: str) -> Said:
     """Front matter or a sidecar (`where`, in words), checked. Raises `Invalid` (front_matter) naming key and form."""
+    for key in told:
+        if key not in OWN and (name := next((name for name in _PERMISSIONS if _is_meant(key, name)), None)):
+            raise Invalid(
+                f"`{key}` in its {where} is no key", code="front_matter", hint=f"Write `{name}` if that is meant."
+            )
     values = {column: read(told, name, where) for name, (column, read) in _READ.items() if name in told}
     return Said(
         values,
@@ -143,6 +152,17 @@ def said(told: Mapping[str, Any], where: str) -> Said:
         tuple(_names(told, "supersedes", where)) if "supersedes" in told else (),
         dict(_misspelt(told)),
     )
+
+
+def _is_meant(key: str, name: str) -> bool:
+    """Whether a key is surely another one: in capitals, with a letter more or less, or with two that changed places."""
+    typed = key.strip().lower()
+    if typed == name or len(name) < 5:
+        return typed == name
+    longer, shorter = (typed, name) if len(typed) > len(name) else (name, typed)
+    if len(longer) == len(shorter):
+        return sorted(longer) == sorted(shorter)
+    return any(longer[:at] + longer[at + 1 :] == shorter for at in range(len(longer)))
 
 
 def _misspelt(told: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

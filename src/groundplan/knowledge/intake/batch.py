@@ -22,6 +22,14 @@ Settle = Callable[[Mapping[str, Any], str | None], Settled]
 """What holds for a document, by what was decided about it and by what put it under a legal hold."""
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Decisions about a document, and the one that they were about: it stood where nothing stands now."""
+
+    of: UUID
+    decided: Mapping[str, Mapping[str, Any]]
+
+
 @dataclass(slots=True)
 class Batch:
     """What is written together."""
@@ -34,6 +42,8 @@ class Batch:
     """Of `rows` and `held`: how they follow from what was decided, for what is decided until they are written."""
     decided: dict[UUID, Mapping[str, Any]] = field(default_factory=dict)
     """Of the same: by which decisions they are as they are; none: by none."""
+    carried: dict[UUID, Carried] = field(default_factory=dict)
+    """Of `rows`: decisions that come with a document from where it stood before."""
     chunks: dict[UUID, list[Piece]] = field(default_factory=dict)
     plain: set[UUID] = field(default_factory=set)
     """Of `chunks`: documents that are no Markdown."""
@@ -52,6 +62,7 @@ class Batch:
         id = UUID(row["id"])
         own = Batch(
             readers={id: self.readers[id]}, settle={id: self.settle[id]}, decided={id: self.decided[id]},
+            carried={id: self.carried[id]} if id in self.carried else {},
             chunks={id: self.chunks[id]} if id in self.chunks else {}, plain=self.plain & {id},
             replaced=[id] if id in self.replaced else [],
         )  # fmt: skip
@@ -65,6 +76,7 @@ class Batch:
         self.replaced = [id for id in self.replaced if id not in ids]
         for id in ids:
             self.readers.pop(id, None)
+            self.carried.pop(id, None)
             self.chunks.pop(id, None)
 
     @property

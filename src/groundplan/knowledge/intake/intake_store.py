@@ -152,6 +152,17 @@ def put_tokens(conn: Conn, tokens: Mapping[UUID, str]) -> None:
     )
 
 
+def put_decided(conn: Conn, decided: Mapping[UUID, Mapping[str, Any]]) -> None:
+    """Decisions about documents besides those that there are, of which they take the place."""
+    conn.execute(
+        """UPDATE document d SET decided = d.decided || n.decided,
+             superseded_by = coalesce((SELECT y.id FROM document y
+               WHERE y.id::text = n.decided #>> '{superseded_by,value}' AND y.deleted_at IS NULL), d.superseded_by)
+           FROM unnest(%s::uuid[], %s::jsonb[]) AS n(id, decided) WHERE d.id = n.id""",
+        (list(decided), [Jsonb(dict(each)) for each in decided.values()]),
+    )
+
+
 def put_checked(conn: Conn, documents: Collection[UUID], checks: str) -> None:
     """By which checks the tables of documents were looked at."""
     conn.execute("UPDATE document SET tables_by = %s WHERE id = ANY(%s)", (checks, list(documents)))

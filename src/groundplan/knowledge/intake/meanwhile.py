@@ -1,22 +1,25 @@
 """What people did while a run went on: it knows documents as they were when it began, and that may be hours ago.
 
-What was deleted since then is not written, and what was decided since then holds. It is looked up behind the lock of
-changes, which whoever deletes or decides takes as well: so nothing comes between the look and what is written.
+What was deleted since then is not written, what was decided since then holds, and so does what comes with a document
+from where it stood before. It is looked up behind the lock of changes, which whoever deletes or decides takes as well:
+so nothing comes between the look and what is written.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
 
 from groundplan.blueprint.model import Source
+from groundplan.core.audit import SYSTEM, record
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge.deletion import deletion_store
 from groundplan.knowledge.governed import declared_store
 from groundplan.knowledge.intake import intake_store as store
-from groundplan.knowledge.intake.batch import Batch
+from groundplan.knowledge.intake.batch import Batch, Carried
 
 
 class Redeclared(Unavailable):
@@ -47,8 +50,23 @@ def caught_up(conn: Connection[Any], source: str, batch: Batch) -> set[str]:
         for at, row in enumerate(rows):
             id = UUID(row["id"])
             decided, held_by = now.get(id, ({}, None))
+            if id in batch.carried:
+                decided = {**decided, **batch.carried[id].decided}
             if decided != batch.decided[id]:
                 settled = batch.settle[id](decided, held_by)
                 rows[at] = {**row, **settled.row}
                 batch.readers[id] = settled.readers
     return closed
+
+
+def put_carried(conn: Connection[Any], carried: Mapping[UUID, Carried]) -> None:
+    """Decisions that come with documents from where they stood before, which the audit log says of each."""
+    if not carried:
+        return
+    store.put_decided(conn, {id: each.decided for id, each in carried.items()})
+    for id, each in carried.items():
+        for name, decision in each.decided.items():
+            record(
+                conn, action="knowledge.carried", actor=SYSTEM, subject=f"document/{id}",
+                detail={"what": name, "value": decision["value"], "from": f"document/{each.of}"},
+            )  # fmt: skip

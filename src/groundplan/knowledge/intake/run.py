@@ -31,10 +31,11 @@ from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.model import serving
 from groundplan.knowledge.index.recut import recut
 from groundplan.knowledge.intake import intake_store as store
-from groundplan.knowledge.intake.batch import Batch, Pending
+from groundplan.knowledge.intake.batch import Batch, Carried, Pending
 from groundplan.knowledge.intake.content import LONGEST_NAME, changed_at, checks_mark, digest_of, nameable
 from groundplan.knowledge.intake.failures import failures
-from groundplan.knowledge.intake.meanwhile import caught_up, check_declared
+from groundplan.knowledge.intake.meanwhile import caught_up, check_declared, put_carried
+from groundplan.knowledge.intake.moved import Moved, carried
 from groundplan.knowledge.intake.settle import Settled, closed, declared, settle, source_values, superseded_paths
 from groundplan.knowledge.intake.tally import Bad, Tally
 from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused, Table
@@ -78,6 +79,7 @@ class Run:
         self._progress = progress
         self._pdf = "" if source.pdf == "plain" else f"{source.pdf}:{(models or Path()) / source.pdf}"
         self._known = store.known(conn, source.name)
+        self._moved = Moved(self._known, deletion_store.digests(conn, source.name), self._is_gone)
         self._blocked = deletion_store.closed(conn, source.name)
         self._of = sum(one.live for one in self._known.values())
         self._limit = serving(index_store.editions(conn)).settings.limit(source.name)
@@ -168,7 +170,7 @@ class Run:
                 return
             with self._costs_one(path):
                 content = self._connector.read(path)
-                if digest_of(content, PROCESSING) != one.digest:
+                if digest_of(content) != one.digest:
                     continue  # it has changed meanwhile: the next run takes it over
                 outcome = self._sandbox.parse(self._job(path, content))
                 if isinstance(outcome, Parsed):
@@ -247,10 +249,12 @@ class Run:
                 self._unchanged(one, change, around)
                 return None
             content = self._connector.read(change.key)
-            digest = digest_of(content, PROCESSING)
+            digest = digest_of(content)
             if one is not None and one.live and one.digest == digest and one.chunked == PROCESSING:
                 self._unchanged(one, change, around)
                 return None
+            if one is None or not one.live:
+                self._moved.check(change.key, digest)
             return Pending(change, content, around, digest, clear=not self._again)
         return None
 
@@ -323,6 +327,11 @@ class Run:
         settled = settle(known, held_by)
         told_before = one is not None or key in self._ids
         id = self._ids.setdefault(key, one.id if one else new_id())
+        if not (one and one.live) and (before := self._moved.before(pending.digest)) and before.path != key:
+            more = carried(before.decided, settled.row, pending.digest)
+            known = {**known, **more}
+            settled = settle(known, held_by)
+            self._batch.carried[id] = Carried(before.id, more)
         self._batch.rows.append(self._row(id, pending, parsed, settled, modified))
         self._batch.keep(id, settled, settle, known)
         self._batch.chunks[id] = parsed.pieces
@@ -374,6 +383,16 @@ class Run:
         """A document that cannot be read for certain: told, and taken out of search until it can."""
         self._tell(key, code, message, hint)
         self._remove(key, "unreadable")
+
+    def _is_gone(self, key: str) -> bool:
+        """Whether a document stands there no more, or may not."""
+        if key in self.tally.seen or key in self.tally.gone:
+            return key in self.tally.gone
+        try:
+            self._connector.read(key)
+        except GroundplanError:
+            return True
+        return False
 
     def _gone(self, key: str) -> None:
         self.tally.gone.add(key)
@@ -437,6 +456,7 @@ class Run:
             if batch.rows:
                 kept += held.keep_changed(self._conn, batch.rows, batch.chunks)
                 store.put_documents(self._conn, batch.rows)
+                put_carried(self._conn, batch.carried)
                 self._put_chunks(batch)
                 written = {UUID(row["id"]): str(row["path"]) for row in batch.rows}
                 store.supersede(self._conn, self._source.name, list(written), list(written.values()))

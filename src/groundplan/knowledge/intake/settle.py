@@ -11,7 +11,17 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from groundplan.blueprint.model import Source
-from groundplan.knowledge.governed.inherit import OWN, Holds, Level, Said, holds, retained_until, said, still_held
+from groundplan.knowledge.governed.inherit import (
+    ITS_OWN,
+    OWN,
+    Holds,
+    Level,
+    Said,
+    holds,
+    retained_until,
+    said,
+    still_held,
+)
 from groundplan.knowledge.model import Readers, by_grant
 from groundplan.knowledge.sources.model import Around
 
@@ -73,7 +83,7 @@ def settle(
     front, beside = said(says.get(FRONT, {}), "front matter"), said(says.get(BESIDE, {}), "sidecar")
     levels = [Level(f"source/{source.name}", values)]
     levels += [Level(each.origin, word.values) for each, word in outer]
-    levels += [Level("document", front.values), Level("sidecar", beside.values)]
+    levels += [Level(origin, word.values) for origin, word in zip(ITS_OWN, (front, beside), strict=True)]
     found = still_held(holds(levels, decided, digest), held_by, decided)
     readers = _readers(source, outer, (front, beside))
     row = _row(found, modified_at, front.review_by or beside.review_by)

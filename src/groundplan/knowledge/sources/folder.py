@@ -24,7 +24,7 @@ from groundplan.knowledge.parsing.model import MAX_BYTES, Table
 from groundplan.knowledge.parsing.text import printable
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.sidecars import MAX_BYTES as MAX_SIDECAR
-from groundplan.knowledge.sources.sidecars import Sidecars, sidecar_of, too_large, unreadable
+from groundplan.knowledge.sources.sidecars import Sidecars, document_of, sidecar_of, too_large, unreadable
 
 
 class Folder:
@@ -36,12 +36,16 @@ class Folder:
         self._given = root
         self._root = root.resolve()
         self._sidecars = Sidecars(self._beside)
+        self._alone: list[str] = []
 
     def close(self) -> None:
         """Nothing is open."""
 
     def tables(self) -> Sequence[Table]:
         return ()
+
+    def alone(self) -> Sequence[str]:
+        return self._alone
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- all of it, each time
         """Every file, in the order of paths. Raises `Unavailable` (source_missing) where the folder cannot be listed,
@@ -50,7 +54,7 @@ class Folder:
             waiting = [iter(sorted(self._root.iterdir()))]
         except OSError as error:
             raise _unlisted(self._given, error) from error
-        self._sidecars = Sidecars(self._beside)
+        self._sidecars, self._alone = Sidecars(self._beside), []
         missing: Unavailable | None = None
         while waiting:
             entry = next(waiting[-1], None)
@@ -68,8 +72,16 @@ class Folder:
                     continue
                 if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
                     yield Change(entry.relative_to(self._root).as_posix(), self._version(entry))
+            else:
+                self._note(entry)
         if missing is not None:
             raise missing
+
+    def _note(self, hidden: Path) -> None:
+        """Where it is a sidecar whose document is not there."""
+        document = document_of(hidden.name)
+        if document is not None and not os.path.lexists(hidden.with_name(document)):
+            self._alone.append(hidden.relative_to(self._root).as_posix())
 
     def _version(self, file: Path) -> str:
         try:

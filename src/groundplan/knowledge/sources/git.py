@@ -20,7 +20,7 @@ from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
 from groundplan.knowledge.parsing.model import MAX_BYTES, Table
 from groundplan.knowledge.sources.git_history import History, history
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
-from groundplan.knowledge.sources.sidecars import GOVERNED_FILE, Sidecars, is_hidden
+from groundplan.knowledge.sources.sidecars import GOVERNED_FILE, Sidecars, alone, is_hidden
 
 
 class Git:
@@ -58,6 +58,9 @@ class Git:
 
     def tables(self) -> Sequence[Table]:
         return ()
+
+    def alone(self) -> Sequence[str]:
+        return alone(self._files.keys())
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:
         """What differs from the commit of the cursor; everything where there is none. Raises `Unavailable`."""

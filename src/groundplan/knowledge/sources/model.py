@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.parsing.model import Table
@@ -81,3 +81,12 @@ class Connector(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Beside(Protocol):
+    """A connector of a tree with sidecars."""
+
+    def alone(self) -> Sequence[str]:
+        """Of what `changes` went through to its end: sidecars whose documents are not there."""
+        ...

@@ -16,7 +16,7 @@ from groundplan.knowledge.sources.file_systems import FileSystem, opened
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.pace import Pace
 from groundplan.knowledge.sources.sidecars import MAX_BYTES as MAX_SIDECAR
-from groundplan.knowledge.sources.sidecars import Sidecars, is_hidden, sidecar_of, too_large
+from groundplan.knowledge.sources.sidecars import Sidecars, alone, is_hidden, sidecar_of, too_large
 
 
 class ObjectStore:
@@ -45,6 +45,9 @@ class ObjectStore:
 
     def tables(self) -> Sequence[Table]:
         return ()
+
+    def alone(self) -> Sequence[str]:
+        return alone(self._found.keys())
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- all of it, each time
         """Every object below the address, by its tag or time and size. Raises `Unavailable`."""

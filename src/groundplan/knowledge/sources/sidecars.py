@@ -6,7 +6,7 @@ that cannot be read. What cannot be understood is an error for every document be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -49,8 +49,8 @@ class Sidecars:
             self._acl, self._acl_read = self._access_list(), True
         if isinstance(self._acl, GroundplanError):
             raise self._acl
-        if self._acl is not None and (allowed := self._acl.readers(key)) is not None:
-            levels.append(Around(f"folder/{ACL_FILE}", allowed, complete=True))
+        if self._acl is not None:
+            levels.append(Around(f"folder/{ACL_FILE}", _listed(self._acl, key), complete=True))
         return levels
 
     def beside(self, key: str) -> Mapping[str, Any]:
@@ -64,7 +64,7 @@ class Sidecars:
             told = self._text(_join(name, GOVERNED_FILE))
             return Around(
                 f"folder/{name or '.'}",
-                None if readers is None else named_readers(readers.splitlines()),
+                None if readers is None else _named(readers.splitlines()),
                 {} if told is None else mapping(told, GOVERNED_FILE),
             )
         except GroundplanError as error:
@@ -90,7 +90,23 @@ class Sidecars:
             raise unreadable(name) from error
         if "\0" in text:
             raise unreadable(name)
+        if not text.strip():
+            raise Invalid(
+                f"{name} beside it is empty", code="readers_file",
+                hint="Write again what it said, or delete the file.",
+            )  # fmt: skip
         return text
+
+
+def _listed(acl: Acl, key: str) -> Readers:
+    """Raises `Invalid` where the list says nothing of it, as one of another folder does."""
+    found = acl.readers(key)
+    if found is None:
+        raise Invalid(
+            f"{ACL_FILE} says nothing of it, nor of a folder above it", code="readers_file",
+            hint="Make it in the folder where it stands: `getfacl -R . > .acl`, with its comments.",
+        )  # fmt: skip
+    return found
 
 
 def unreadable(name: str) -> Invalid:
@@ -107,16 +123,35 @@ def sidecar_of(key: str) -> str:
     return path.with_name(f".{path.name}{GOVERNED_FILE}").as_posix()
 
 
+def document_of(key: str) -> str | None:
+    """`a/.b.pdf.governed.yaml` -> `a/b.pdf`; None for what is no sidecar of a document."""
+    path = PurePosixPath(key)
+    name = path.name[1:].removesuffix(GOVERNED_FILE)
+    return path.with_name(name).as_posix() if name and path.name == f".{name}{GOVERNED_FILE}" else None
+
+
+def alone(paths: Collection[str]) -> list[str]:
+    """Sidecars among all paths of a tree whose documents are not there."""
+    return sorted(path for path in paths if (document := document_of(path)) is not None and document not in paths)
+
+
 def is_hidden(key: str) -> bool:
     """Whether a path is no document: it or a folder above it begins with a dot."""
     return any(part.startswith(".") for part in PurePosixPath(key).parts)
 
 
-def named_readers(lines: Sequence[str]) -> Readers:
-    """Names, of which `!name` refuses; `#` starts a comment."""
+def _named(lines: Sequence[str]) -> Readers:
+    """Names, of which `!name` refuses; `#` starts a comment. Raises `Invalid` where there are none: they may be what is
+    left of a file that had some."""
     names = [name for line in lines if (name := line.partition("#")[0].strip())]
     allow = frozenset(_reader(name) for name in names if not name.startswith("!"))
-    return Readers(allow, frozenset(_reader(name[1:]) for name in names if name.startswith("!") and name[1:].strip()))
+    deny = frozenset(_reader(name[1:]) for name in names if name.startswith("!") and name[1:].strip())
+    if not allow and not deny:
+        raise Invalid(
+            f"{READERS_FILE} of its folder names nobody", code="readers_file",
+            hint="Name who may read what is in it, or delete the file.",
+        )  # fmt: skip
+    return Readers(allow, deny)
 
 
 def _reader(name: str) -> str:

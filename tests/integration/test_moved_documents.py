@@ -1,0 +1,148 @@
+"""A document that was renamed or moved: what was decided about it goes with it where it narrows, no less is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from tests.knowledge_intake import Intake, source
+
+from groundplan.knowledge.deletion.delete import Why, delete, readmit
+from groundplan.knowledge.governed.decide import Said, decide
+from groundplan.knowledge.ingest import Settings, take_over
+from groundplan.knowledge.intake import run as intake_run
+from groundplan.knowledge.sources.folder import Folder
+from groundplan.testing.database import Database
+
+NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def intake(database: Database) -> Iterator[Intake]:
+    intake = Intake(database)
+    yield intake
+    intake.close()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    folder = tmp_path / "s"
+    (folder / "in").mkdir(parents=True)
+    (folder / "in" / "pay.md").write_text("# Pay\n\nBands of 2026.\n")
+    return folder
+
+
+def said(intake: Intake, path: str, name: str, value: Any) -> None:
+    id: UUID = intake.one(path, "id")
+    with intake.conn.transaction():
+        decide(intake.conn, id, name, value, Said("operator", "ana@acme.example", "so it is", NOW))
+
+
+def look(intake: Intake, folder: Path, **governed: Any) -> None:
+    intake.take_over(Folder(folder), **governed)
+
+
+@pytest.mark.parametrize("to", ["a-first/pay.md", "z-last/pay.md", "in/bands.md"])
+def test_a_document_that_was_moved_stays_rejected(intake: Intake, place: Path, to: str) -> None:
+    look(intake, place)
+    said(intake, "in/pay.md", "state", "rejected")
+    said(intake, "in/pay.md", "sensitivity", "restricted")
+    (place / to).parent.mkdir(exist_ok=True)
+    (place / "in/pay.md").rename(place / to)
+    look(intake, place)
+    assert intake.live() == {to}
+    assert intake.one(to, "state, sensitivity") == ("rejected", "restricted")
+    assert intake.one(to, "origins #>> '{state,from}'") == "decision of ana@acme.example"
+    look(intake, place)
+    assert intake.one(to, "state, sensitivity") == ("rejected", "restricted"), "nor does it end with the next look"
+    told = intake.conn.execute("SELECT count(*) FROM audit_entry WHERE action = 'knowledge.carried'").fetchone()
+    assert told == (2,)
+
+
+def test_a_rejection_holds_when_it_comes_back_under_another_name(intake: Intake, place: Path) -> None:
+    look(intake, place)
+    said(intake, "in/pay.md", "state", "rejected")
+    data = (place / "in/pay.md").read_bytes()
+    (place / "in/pay.md").unlink()
+    look(intake, place)
+    (place / "in/again.md").write_bytes(data)
+    look(intake, place)
+    assert intake.one("in/again.md", "state") == "rejected"
+
+
+def test_nothing_that_was_decided_opens_a_document_at_its_new_place(intake: Intake, place: Path) -> None:
+    (place / "shut").mkdir()
+    (place / "shut" / ".governed.yaml").write_text("sensitivity: restricted\npurposes: [hr]\n")
+    look(intake, place, state="draft")
+    for name, value in (("state", "approved"), ("sensitivity", "public"), ("purposes", ["hr", "sales"])):
+        said(intake, "in/pay.md", name, value)
+    (place / "in/pay.md").rename(place / "shut/pay.md")
+    look(intake, place, state="draft")
+    assert intake.one("shut/pay.md", "state, sensitivity, purposes") == ("draft", "restricted", ["hr"])
+
+
+def test_a_copy_is_another_document(intake: Intake, place: Path) -> None:
+    look(intake, place)
+    said(intake, "in/pay.md", "state", "retired")
+    (place / "in/copy.md").write_bytes((place / "in/pay.md").read_bytes())
+    look(intake, place)
+    assert (intake.one("in/copy.md", "state"), intake.one("in/pay.md", "state")) == ("approved", "retired")
+
+
+def test_a_hold_and_a_newer_version_go_with_it(intake: Intake, place: Path) -> None:
+    (place / "in/new.md").write_text("# Pay\n\nBands of 2027.\n")
+    look(intake, place)
+    said(intake, "in/pay.md", "legal_hold", True)
+    said(intake, "in/pay.md", "superseded_by", str(intake.one("in/new.md", "id")))
+    (place / "in").rename(place / "moved")
+    look(intake, place)
+    assert intake.live() == {"moved/new.md", "moved/pay.md"}
+    # the newer one was moved as well, and is another document now
+    assert intake.one("moved/pay.md", "legal_hold, state") == (True, "superseded")
+
+
+def test_what_was_deleted_stays_deleted_under_another_name(intake: Intake, place: Path) -> None:
+    look(intake, place)
+    why = Why(by="operator", reason="not ours", at=NOW, home=place.parent)
+    delete(intake.conn, [intake.one("in/pay.md", "id")], why)
+    (place / "a.md").write_bytes((place / "in/pay.md").read_bytes())
+    look(intake, place)
+    assert intake.live() == {"a.md"}, "a copy is another document"
+    (place / "a.md").unlink()
+    look(intake, place)
+    (place / "in/pay.md").rename(place / "b.md")
+    look(intake, place)
+    assert intake.live() == set()
+    assert "deleted here under another name" in intake.findings()["knowledge.unreadable", "b.md"]
+    readmit(intake.conn, "s", "in/pay.md", why)
+    look(intake, place)
+    assert intake.live() == {"b.md"}
+
+
+def test_approvals_hold_when_documents_are_processed_otherwise(
+    intake: Intake, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an upgrade that reads some format better."""
+    look(intake, place, state="draft")
+    said(intake, "in/pay.md", "state", "approved")
+    monkeypatch.setattr(intake_run, "PROCESSING", "another")
+    report = take_over(intake.conn, source(state="draft"), Folder(place), Settings())
+    assert (report.changed, intake.one("in/pay.md", "chunked, state")) == (1, ("another", "approved"))
+
+
+def test_a_sidecar_that_was_left_behind_is_told(intake: Intake, place: Path) -> None:
+    (place / "in/.pay.md.governed.yaml").write_text("readers: [hr]\n")
+    (place / "in/.governed.yaml").write_text("sensitivity: confidential\n")
+    look(intake, place)
+    assert not [kind for kind, _ in intake.findings() if kind == "knowledge.sidecar"]
+    (place / "in/pay.md").rename(place / "in/bands.md")
+    look(intake, place)
+    assert [path for kind, path in intake.findings() if kind == "knowledge.sidecar"] == ["in/.pay.md.governed.yaml"]
+    (place / "in/.pay.md.governed.yaml").rename(place / "in/.bands.md.governed.yaml")
+    look(intake, place)
+    assert not [kind for kind, _ in intake.findings() if kind == "knowledge.sidecar"]
+    assert intake.readers("in/bands.md") == {"hr"}
