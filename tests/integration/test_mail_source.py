@@ -70,6 +70,30 @@ def test_first_lines_as_programs_write_them(tmp_path: Path) -> None:
     assert [change.key for change in Mail(box).changes(None)] == [f"m{n}.eml" for n in range(len(heads))]
 
 
+@pytest.mark.parametrize("mark", ["X-Mozilla-Status: 0009", "X-Mozilla-Status: 000b\r", "X-Status: AD", "x-status: D"])
+def test_a_message_that_was_deleted_is_gone_before_its_file_is_packed_anew(
+    intake: Intake, tmp_path: Path, mark: str
+) -> None:
+    """As Thunderbird and others delete: the message stays in the file, with a mark."""
+    first, other = message("a", "The first."), message("b", "X-Status: D is text here.")
+    read = "X-Mozilla-Status: 0001\nX-Status: A"
+    box = mbox(tmp_path / "box", f"{read}\n{first}", other)
+    intake.take_over(Mail(box))
+    assert intake.live() == {"a.eml", "b.eml"}
+    mbox(box, f"{mark}\n{first}", other)
+    intake.take_over(Mail(box))
+    assert intake.live() == {"b.eml"}
+
+
+def test_a_message_in_the_trash_of_a_maildir_is_gone(intake: Intake, tmp_path: Path) -> None:
+    for folder in ("new", "cur"):
+        (tmp_path / "m" / folder).mkdir(parents=True)
+    for name in ("1.a:2,S", "2.T:2,FS", "3.c:2,ST"):
+        (tmp_path / "m/cur" / name).write_text(message(name[0], "Text."))
+    intake.take_over(Mail(tmp_path / "m"))
+    assert intake.live() == {"1.eml", "2.eml"}
+
+
 def test_a_foreign_message_with_a_known_id_replaces_nothing(intake: Intake, tmp_path: Path) -> None:
     true = message("a@acme", "Pay to account 1.")
     box = mbox(tmp_path / "box", true)

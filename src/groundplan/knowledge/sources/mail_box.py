@@ -22,6 +22,10 @@ _BEGINS = re.compile(
     rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[ ,]"
 )
 _QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
+_DELETED = re.compile(
+    rb"^(?:x-mozilla-status:[ \t]*[0-9a-f]{3}[89a-f]|x-status:[ \t]*[a-z]*d)", re.IGNORECASE | re.MULTILINE
+)
+"""How programs mark a message that was deleted, and stays in the file until it is packed anew."""
 _ID = re.compile(rb"^message-id:\s*<([^>\s]{1,200})>", re.IGNORECASE | re.MULTILINE)
 
 
@@ -43,7 +47,8 @@ def head(data: bytes) -> bytes:
 
 
 def places(path: Path) -> Iterator[Place]:
-    """Every message, the oldest of an archive first. Raises `OSError`, and `ValueError` for a file that is no mbox."""
+    """Every message that was not deleted, the oldest of an archive first. Raises `OSError`, and `ValueError` for a file
+    that is no mbox."""
     if not path.is_dir():
         with path.open("rb") as file:
             yield from _split(path, file)
@@ -55,7 +60,7 @@ def places(path: Path) -> Iterator[Place]:
         for folder in ("new", "cur")
         if (path / folder).is_dir()
         for file in (path / folder).iterdir()
-        if not file.name.startswith(".") and file.is_file() and not file.is_symlink()
+        if not file.name.startswith(".") and not _is_trash(file.name) and file.is_file() and not file.is_symlink()
     ]
     # a name begins with the time of delivery, and keeps that when the message is read
     for each in sorted(files, key=lambda file: file.name.partition(":")[0]):
@@ -64,6 +69,11 @@ def places(path: Path) -> Iterator[Place]:
             while piece := opened.read(_PIECE):
                 message.add(piece)
         yield message.place(each)
+
+
+def _is_trash(name: str) -> bool:
+    """Whether a file of a maildir is a message that was deleted, and stays until somebody empties the trash."""
+    return "T" in name.partition(":2,")[2]
 
 
 def read(place: Place) -> bytes | None:
@@ -103,6 +113,10 @@ class _Message:
             self.add(b"")
         self._kept = line
 
+    @property
+    def is_deleted(self) -> bool:
+        return _DELETED.search(head(self._head)) is not None
+
     def place(self, file: Path) -> Place:
         digest = self._hash.hexdigest()
         match = _ID.search(head(self._head))
@@ -118,7 +132,7 @@ def _split(path: Path, file: BinaryIO) -> Iterator[Place]:
         at += len(piece)
         ends = piece.endswith(b"\n")
         if fresh and blank and piece.startswith(b"From ") and (message is None or _BEGINS.match(piece)):
-            if message is not None:
+            if message is not None and not message.is_deleted:
                 yield message.place(path)
             message, opening = _Message(at), not ends
         elif message is None:
@@ -132,5 +146,5 @@ def _split(path: Path, file: BinaryIO) -> Iterator[Place]:
             message.add(piece)
         blank = fresh and piece in (b"\n", b"\r\n")
         fresh = ends
-    if message is not None:
+    if message is not None and not message.is_deleted:
         yield message.place(path)
