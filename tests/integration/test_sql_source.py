@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tests.knowledge_intake import Intake
 from groundplan.blueprint.model import Connector as Declared
 from groundplan.blueprint.model import Source
 from groundplan.catalog.governed import ConnectorRule
-from groundplan.core.errors import TooLarge, Unavailable
+from groundplan.core.errors import NotFound, TooLarge, Unavailable
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.sources.open import opened
 from groundplan.knowledge.sources.sql import Layout, Postgres, Rows, Sqlite
@@ -96,6 +96,90 @@ def test_rows_that_row_security_restricts_are_read_by_nobody(
     assert "row-level security of pay" in intake.findings()["knowledge.source_missing", ""]
     with pytest.raises(Unavailable, match="row-level security of pay"):
         readers(database.superuser, "seen")
+
+
+@pytest.mark.parametrize("option", ["security_invoker", "security_invoker = on", "security_invoker = off"])
+def test_a_view_that_asks_for_the_rights_of_its_reader_is_read_by_nobody(
+    intake: Intake, source: psycopg.Connection[tuple[object, ...]], option: str
+) -> None:
+    """Whoever was granted it alone reads nothing there: the table below it decides."""
+    staff = f"{intake.database.name}_staff"
+    source.execute("CREATE TABLE pay (id int PRIMARY KEY, who text); INSERT INTO pay VALUES (1, 'ana')")
+    source.execute(f"CREATE VIEW inner_pay WITH ({option}, check_option = local) AS SELECT * FROM pay")
+    source.execute(f"CREATE VIEW seen AS SELECT * FROM inner_pay; GRANT SELECT ON seen TO {staff}")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege) if "off" not in option else nullcontext():
+        with source.transaction():
+            source.execute(f"SET LOCAL ROLE {staff}")
+            source.execute("SELECT * FROM inner_pay" if "off" not in option else "SELECT * FROM seen")
+    intake.take_over(Rows(Postgres(intake.database.superuser), Layout("seen", grants=True)))
+    if option.endswith("off"):
+        assert intake.readers("1") == {staff}
+    else:
+        assert (intake.live(), intake.readers("1")) == ({"1"}, set())
+        assert "security_invoker of inner_pay" in intake.findings()["knowledge.source_missing", ""]
+
+
+NAMES: Mapping[str, Sequence[str]] = {
+    "int": ("1", "-7"), "numeric": ("1.50", "1.5"), "uuid": ("0193f2c4-1111-7abc-8def-0123456789ab",),
+    "char(4)": ("ab", "abcd"), "varchar": ("a b", "Ä'\"%s"), "timestamptz": ("2026-03-01 09:30:00+01",),
+    "date": ("2026-03-01",), "float8": ("0.1", "1e-300", "NaN"), "inet": ("10.0.0.1/24",), "boolean": ("true",),
+    "bytea": ("\\x00ff",), "name": ("a",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("type_", NAMES)
+def test_a_row_is_found_by_its_name_whatever_its_type(
+    database: Database, source: psycopg.Connection[tuple[object, ...]], type_: str
+) -> None:
+    source.execute(f"CREATE TABLE things (key {type_}, body text)")
+    for name in NAMES[type_]:
+        source.execute("INSERT INTO things VALUES (%s, %s)", (name, f"body of {name}"))
+    connector = Rows(Postgres(database.superuser), Layout("things", id="key"))
+    try:
+        keys = [change.key for change in connector.changes(None)]
+        assert len(keys) == len(NAMES[type_])
+        found = {connector.read(key).data.decode().partition("body of ")[2].strip() for key in keys}
+        assert found == {" ".join(name.split()) for name in NAMES[type_]}
+        with pytest.raises(NotFound):
+            connector.read("there-is-no-such-document")
+    finally:
+        connector.close()
+
+
+def test_rows_are_read_by_the_index_of_their_name(
+    database: Database, source: psycopg.Connection[tuple[object, ...]], tmp_path: Path
+) -> None:
+    """Else a table of a hundred thousand rows is read a hundred thousand times."""
+    source.execute("CREATE TABLE things (id bigint PRIMARY KEY, body text)")
+    source.execute("INSERT INTO things SELECT n, 'body ' || n FROM generate_series(1, 20000) n; ANALYZE things")
+    engine = Postgres(database.superuser)
+    engine.row(Layout("things"), "1")
+    scans = "SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'things'"
+    engine._second().execute("SELECT pg_stat_force_next_flush()")
+    before = source.execute(scans).fetchone()
+    for number in range(100, 150):
+        row = engine.row(Layout("things"), str(number))
+        assert row is not None and row["body"] == f"body {number}"
+    engine._second().execute("SELECT pg_stat_force_next_flush()")
+    after = source.execute(scans).fetchone()
+    engine.close()
+    assert before is not None and after is not None
+    assert after[0] == before[0], "no row but those that were asked for"
+
+    file = tmp_path / "things.db"
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute("CREATE TABLE things (id INTEGER PRIMARY KEY, body TEXT)")
+        db.executemany("INSERT INTO things VALUES (?, ?)", [(n, f"body {n}") for n in range(20_000)])
+        db.execute("CREATE TABLE untyped (id PRIMARY KEY, body)")
+        db.executemany("INSERT INTO untyped VALUES (?, ?)", [(1, "number"), ("2", "text"), (b"3", "bytes")])
+    lite = Sqlite(file)
+    began = time.process_time()
+    for number in range(2000):
+        row = lite.row(Layout("things"), str(number))
+        assert row is not None and row["body"] == f"body {number}"
+    assert time.process_time() - began < 2
+    assert [(lite.row(Layout("untyped"), key) or {})["body"] for key in ("1", "2", "3")] == ["number", "text", "bytes"]
+    lite.close()
 
 
 def test_a_row_that_is_too_long_costs_itself_in_postgresql(

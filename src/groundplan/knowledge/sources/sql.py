@@ -61,7 +61,7 @@ class Rows:
             marks = hashlib.sha256()
             for number, row in enumerate(rows):
                 marks.update(ascii(row).encode())
-                if number or row[place] is None:
+                if number or row[place] in (None, ""):
                     self._several.add(key)
             yield Change(key, marks.hexdigest()[:32])
         if ruled is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import psycopg
@@ -31,8 +32,12 @@ _ROW_RULES: Final = """
       UNION SELECT d.refobjid FROM used u JOIN pg_rewrite r ON r.ev_class = u.id
         JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
           AND d.refclassid = 'pg_class'::regclass)
-    SELECT c.oid::regclass::text FROM used u JOIN pg_class c ON c.oid = u.id WHERE c.relrowsecurity LIMIT 1"""
-"""The table, or one below the view, that restricts rows."""
+    SELECT c.oid::regclass::text, CASE WHEN c.relrowsecurity THEN 'row-level security' ELSE 'security_invoker' END
+    FROM used u JOIN pg_class c ON c.oid = u.id
+    WHERE c.relrowsecurity OR EXISTS (SELECT FROM pg_options_to_table(c.reloptions) o
+      WHERE o.option_name = 'security_invoker' AND lower(o.option_value) NOT IN ('false', 'off', 'no', '0', 'f', 'n'))
+    ORDER BY 2 LIMIT 1"""
+"""The table, or one below the view, that restricts rows; or a view that asks for the rights of whoever reads it."""
 _GRANTEES: Final = """
     SELECT CASE WHEN who.id = 0 THEN 'everyone' ELSE pg_get_userbyid(who.id) END
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
@@ -110,7 +115,8 @@ class Postgres:
 
     def rows(self, layout: Layout, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         types = self._types(layout)
-        query = _select(layout, {name: types[name] for name in columns}, sql.SQL("ORDER BY"), sql.SQL(""))
+        order = sql.SQL("t.{}").format(sql.Identifier(layout.id))
+        query = _select(layout, {name: types[name] for name in columns}, sql.SQL("ORDER BY"), order)
         try:
             with self._conn().transaction(), self._conn().cursor(name="source_rows") as cursor:
                 cursor.itersize = _BATCH
@@ -120,9 +126,8 @@ class Postgres:
 
     def row(self, layout: Layout, key: str) -> Mapping[str, Any] | None:
         types = self._types(layout)
-        query = _select(layout, types, sql.SQL("WHERE"), sql.SQL("::text = %s"))
         try:
-            found = self._second().execute(query, (key,)).fetchone()
+            found = self._found(layout, types, key)
         except psycopg.Error as error:
             raise away(f"{layout.table} cannot be read", error) from error
         if found is None:
@@ -130,6 +135,15 @@ class Postgres:
         if found[-1] > MAX_TEXT_BYTES:
             raise too_long()
         return dict(zip(types, found[:-1], strict=True))
+
+    def _found(self, layout: Layout, types: Mapping[str, int], key: str) -> tuple[Any, ...] | None:
+        """By its value, for which there may be an index, and by its text, since values may be equal that are written
+        otherwise; by its text alone where no value of the column is written so, or the column has no order."""
+        text = sql.SQL("t.{}::text = %s").format(sql.Identifier(layout.id))
+        value = sql.SQL("t.{} = %s AND {}").format(sql.Identifier(layout.id), text)
+        with suppress(psycopg.DataError, psycopg.errors.UndefinedFunction):
+            return self._second().execute(_select(layout, types, sql.SQL("WHERE"), value), (key, key)).fetchone()
+        return self._second().execute(_select(layout, types, sql.SQL("WHERE"), text), (key,)).fetchone()
 
     def columns(self, layout: Layout) -> list[str]:
         self._known.pop(layout.table, None)
@@ -157,16 +171,16 @@ class Postgres:
             raise away(f"the grants of {layout.table} cannot be read", error) from error
         if ruled is not None:
             raise Unavailable(
-                f"row-level security of {ruled[0]} decides who reads which row, which its grants do not tell",
+                f"{ruled[1]} of {ruled[0]} decides who reads which row, which its grants do not tell",
                 code=ROW_SECURITY,
                 hint="Name a column of `readers` instead of `grants: true`. Until then nobody reads its rows.",
             )
         return {"everyone"} if "everyone" in found else found
 
 
-def _select(layout: Layout, types: Mapping[str, int], before: sql.SQL, after: sql.SQL) -> sql.Composed:
-    """These columns and how many bytes they have as text; `before` and `after` stand around the column that names a
-    row. Of a row that is too long nothing but its name is read; how long it is is worked out once for each."""
+def _select(layout: Layout, types: Mapping[str, int], after: sql.SQL, what: sql.Composable) -> sql.Composed:
+    """These columns and how many bytes they have as text; `after` and `what` stand behind the table. Of a row that is
+    too long nothing but its name is read; how long it is is worked out once for each."""
     length = sql.SQL(" + ").join(
         sql.SQL("coalesce(octet_length(t.{}{}), 0)::bigint").format(
             sql.Identifier(name), sql.SQL("" if type_ in _TEXTS else "::text")
@@ -179,9 +193,9 @@ def _select(layout: Layout, types: Mapping[str, int], before: sql.SQL, after: sq
         else sql.SQL("CASE WHEN l.length <= {} THEN t.{} END").format(sql.Literal(MAX_TEXT_BYTES), sql.Identifier(name))
         for name, type_ in types.items()
     ]
-    return sql.SQL(
-        "SELECT {}, l.length FROM {} t CROSS JOIN LATERAL (SELECT {} AS length OFFSET 0) l {} t.{}{}"
-    ).format(sql.SQL(", ").join(columns), _table(layout), length, before, sql.Identifier(layout.id), after)
+    return sql.SQL("SELECT {}, l.length FROM {} t CROSS JOIN LATERAL (SELECT {} AS length OFFSET 0) l {} {}").format(
+        sql.SQL(", ").join(columns), _table(layout), length, after, what
+    )
 
 
 def _name(name: str, type_: int) -> sql.Composed:

@@ -73,10 +73,15 @@ class Sqlite:
         return found
 
     def row(self, layout: Layout, key: str) -> Mapping[str, Any] | None:
-        query = f"SELECT * FROM {_table(layout)} WHERE CAST({_quoted(layout.id)} AS TEXT) = ?"
+        written = f"CAST({_quoted(layout.id)} AS TEXT) = ?1"
+        query = f"SELECT * FROM {_table(layout)} WHERE "
         try:
-            cursor = self._run(layout, query, (key,))
+            # by its value there may be an index; of a column without a type a number is no text
+            cursor = self._run(layout, f"{query}{_quoted(layout.id)} = ?1 AND {written}", (key,))
             found = cursor.fetchone()
+            if found is None:
+                cursor = self._run(layout, f"{query}{written}", (key,))
+                found = cursor.fetchone()
         except sqlite3.DataError as error:
             raise too_long() from error
         except sqlite3.Error as error:
