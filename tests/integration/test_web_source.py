@@ -140,6 +140,30 @@ def test_one_of_several_sitemaps_fails(site: Site, intake: Intake) -> None:
     assert intake.text("b") == "This is another b.", "what was found is taken over all the same"
 
 
+def test_sitemaps_that_name_one_another_are_read_once(site: Site, intake: Intake) -> None:
+    site.name("/sitemap.xml", "/two.xml", "/one.xml", index=True)
+    site.name("/sitemap.xml", "/two.xml", place="/two.xml", index=True)
+    site.name("/a", "/b", place="/one.xml")
+    assert look(intake, site) == ({"a", "b"}, "")
+    site.name("/a", place="/one.xml")
+    assert look(intake, site) == ({"a"}, ""), "and what is gone is gone"
+
+
+def test_a_page_that_is_named_twice_is_one_and_stays_as_it_is(site: Site, intake: Intake) -> None:
+    site.put("/a/", "<p>This is a, otherwise.</p>")
+    site.name("/a", "/a/", "/b")
+    assert look(intake, site) == ({"a", "b"}, "")
+    versions = intake.one("a", "version")
+    assert look(intake, site) == ({"a", "b"}, "")
+    assert intake.one("a", "version") == versions
+
+
+def test_links_go_by_the_base_that_a_page_names(site: Site, intake: Intake) -> None:
+    site.put("/", "<base href='/deep/'><a href='d'>d</a>")
+    site.put("/deep/d", "<p>This is d.</p>")
+    assert look(intake, site)[0] == {"index", "deep/d"}
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 302])
 def test_a_first_page_that_cannot_be_read_deletes_no_page(site: Site, intake: Intake, status: int) -> None:
     site.put("/", "<a href='/a'>a</a> <a href='/b'>b</a> <a href='http://[broken'>x</a>")

@@ -183,13 +183,18 @@ class Web:
             )  # fmt: skip
 
     def _sitemaps(self) -> list[str]:
-        """Addresses of pages by all sitemaps, each once; nothing where there is none. What is not read is a doubt."""
+        """Addresses of pages by all sitemaps, of those with the same key the first; nothing where there is none. What
+        is not read is a doubt."""
         named = self._robots.sitemaps
         waiting = deque(named or [self._at("/sitemap.xml")])
-        pages: dict[str, None] = {}
+        pages: dict[str, str] = {}
+        known: set[str] = set()
         read = 0
         while waiting:
             url = waiting.popleft()
+            if url in known:
+                continue  # sitemaps may name one another
+            known.add(url)
             read += 1
             if read > MAX_SITEMAPS or len(pages) >= self._most:
                 self._left_out = True
@@ -204,8 +209,10 @@ class Web:
                 self._doubt = self._doubt or f"its sitemap {url}: {told}"
                 continue
             waiting.extend(told.further)
-            pages |= {place: None for place in told.pages if self._ours(place) and self._may(place)}
-        return list(pages)
+            for place in told.pages:
+                if self._ours(place) and self._may(place):
+                    pages.setdefault(self._key(place), place)
+        return list(pages.values())
 
     def _page(self, url: str, *, asked: bool = True) -> Page | GroundplanError:
         """The page after redirects within the site, or why there is none. `asked`: by the rules of robots.txt."""
