@@ -29,6 +29,26 @@ FOUND = [
     ("card", "5500-0000-0000-0004"),
     ("card", "378282246310005"),
     ("card", "3782 822463 10005"),
+    ("card", "30569309025904"),
+    ("card", "3056 930902 5904"),
+    ("card", "2223003122003222"),
+    ("card", "6011 1111 1111 1117"),
+    ("card", "4111\u00a01111\u00a01111\u00a01111"),
+    ("iban", "DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000"),
+    ("iban", "FR14\u202f2004\u202f1010\u202f0505\u202f0001\u202f3M02\u202f606"),
+    ("phone", "+33\u00a01\u00a023\u00a045\u00a067\u00a089"),
+    ("phone", "+49 30 123\u201145\u201167"),
+    ("phone", "01 23 45 67 89"),
+    ("phone", "06.12.34.56.78"),
+    ("phone", "0470 12 34 56"),
+    ("phone", "081/12.34.56"),
+    ("phone", "03-1234-5678"),
+    ("phone", "06-12345678"),
+    ("phone", "(02) 9876 5432"),
+    ("phone", "02 123 45 67"),
+    ("phone", "08-123 456 78"),
+    ("phone", "07700 900123"),
+    ("phone", "０３－１２３４－５６７８"),
     ("ip", "203.0.113.7"),
     ("ip", "2001:db8::8a2e:370:7334"),
     ("national_id", "123-45-6789"),
@@ -60,6 +80,16 @@ LEFT = [
     "000-45-6789",
     "call 0193f2c4-1111-7abc-8def-0123456789ab",
     "https://example.org/a/b?c=d",
+    "order 2026031500012341",
+    "order 2026 0315 0001 2341",
+    "order 3100000000000009",
+    "mask 255.255.255.0 and group 224.0.0.1",
+    "drawn were 03 12 23 34 45 49",
+    "invoice 03-2026-0001",
+    "on 01.02.03 and 04.05.06",
+    "hotel 12345678",
+    "Telefon 2026-11-25",
+    "fax 2026",
     "a task-list and a risk-based one",
     "gp_short",
     "1700000000000",
@@ -87,6 +117,21 @@ def test_it_is_found_wherever_it_stands(kind: str, text: str) -> None:
     ],
 )
 def test_it_is_found_beside_numbers_that_could_be_a_part_of_it(text: str, told: str) -> None:
+    assert redact(text)[0] == told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Tel.: 612 345 678, or come", "Tel.: [phone], or come"),
+        ("Teléfono 91 123 45 67", "Teléfono [phone]"),
+        ("Mobile: 347 123 4567.", "Mobile: [phone]."),
+        ("phone (555) 123-4567", "phone [phone]"),
+        ("Handy 01711234567 2026", "Handy [phone]"),
+        ("FAX: 98765 43210", "FAX: [phone]"),
+    ],
+)
+def test_a_number_that_is_said_to_be_one_is_a_telephone_number(text: str, told: str) -> None:
     assert redact(text)[0] == told
 
 

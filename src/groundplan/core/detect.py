@@ -37,12 +37,13 @@ def find(text: str, detectors: Sequence[Detector] = (), kinds: frozenset[str] | 
 
     `detectors` are asked besides the shapes here; of these only those of `kinds`, where they are named.
     """
-    digits = any(c in text for c in "0123456789")
+    typed = _plain(text)
+    digits = any(c in typed for c in "0123456789")
     every = [
         found
         for shape in _SHAPES
-        if (kinds is None or shape.kind in kinds) and shape.may_be_in(text, digits)
-        for found in shape.search(text)
+        if (kinds is None or shape.kind in kinds) and shape.may_be_in(typed, digits)
+        for found in shape.search(typed)
     ]
     every += [found for detector in detectors for found in detector(text)]
     every.sort(key=lambda found: (found.start, -found.end, KINDS.index(found.kind) if found.kind in KINDS else 99))
@@ -67,6 +68,22 @@ def redact(text: str, detectors: Sequence[Detector] = ()) -> tuple[str, dict[str
     return "".join((*parts, text[at:])), dict(sorted(Counter(one.kind for one in found).items()))
 
 
+_PLAIN = (
+    dict.fromkeys("\u00a0\u2007\u2009\u202f\u3000", " ")
+    | dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\uff0d", "-")
+    | {chr(0xFF10 + digit): str(digit) for digit in range(10)}
+    | {"\uff0b": "+", "\uff20": "@", "\uff0e": "."}
+)
+_UNUSUAL = re.compile(f"[{''.join(_PLAIN)}]")
+_TYPED = str.maketrans(_PLAIN)
+
+
+def _plain(text: str) -> str:
+    """The text, character for character, with the spaces, hyphens and digits that typesetting has in place of those of
+    a keyboard."""
+    return text if text.isascii() or _UNUSUAL.search(text) is None else text.translate(_TYPED)
+
+
 def luhn(digits: str) -> bool:
     """Whether the last digit checks the others, as on payment cards."""
     total = 0
@@ -82,7 +99,23 @@ def _only(text: str) -> str:
 
 def _card(text: str) -> bool:
     digits = _only(text)
-    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and luhn(digits)
+    return len(set(digits)) > 1 and len(digits) in _lengths_of_cards(digits) and luhn(digits)
+
+
+def _lengths_of_cards(digits: str) -> range | tuple[int, ...]:
+    """How long a card may be whose number begins so: numbers of orders often begin with a year, and no card does."""
+    two, three, four = int(digits[:2]), int(digits[:3]), int(digits[:4])
+    if two // 10 == 4:
+        return 13, 16, 19
+    if 51 <= two <= 55 or 2221 <= four <= 2720:
+        return (16,)
+    if two in (34, 37):
+        return (15,)
+    if two in (36, 38, 39) or 300 <= three <= 305:
+        return 14, 16
+    if 2200 <= four <= 2204 or 3528 <= four <= 3589:
+        return range(16, 20)
+    return range(13, 20) if two == 50 or two >= 56 else ()
 
 
 def _iban(text: str) -> bool:
@@ -134,7 +167,8 @@ def _ip(text: str) -> bool:
         address = ip_address(text)
     except ValueError:
         return False
-    return not (address.is_loopback or address.is_unspecified)
+    masks = address.version == 4 and (address.is_multicast or address.is_reserved)
+    return not (address.is_loopback or address.is_unspecified or masks)
 
 
 def _weighted(digits: str, weights: Sequence[int]) -> int:
@@ -288,6 +322,7 @@ _SHAPES = (
     _shape("card", r"[2-6](?<![0-9.-].)[0-9]{3}(?:[ -][0-9]{4}){3}(?: ?[0-9]{3})?(?![0-9])", _card),
     _shape("card", r"[2-6](?<![0-9.-].)[0-9]{3}(?:[ -][0-9]{4}){3}(?![0-9])", _card),
     _shape("card", r"3(?<![0-9.-].)[0-9]{3}[ -][0-9]{6}[ -][0-9]{4,5}(?![0-9])", _card),
+    _shape("card", r"3(?<![0-9.-].)[0689][0-9]{12}(?![0-9])", _card),
     _shape("national_id", r"[0-9](?<![0-9-].)[0-9]{2}-[0-9]{2}-[0-9]{4}(?![0-9-])", _american),
     _shape("national_id", r"[XYZ0-9]" + _FIRST + r"(?:(?<=[XYZ])-?|(?<=[0-9]))[0-9]{7}-?[A-Z]" + _END, _spanish),
     _shape(
@@ -326,6 +361,31 @@ _SHAPES = (
         "phone",
         r"[(2-9](?<![A-Za-z0-9-].)(?:(?<=\()[2-9][0-9]{2}\) ?|(?<=[2-9])[0-9]{2}[-.])"
         r"[2-9][0-9]{2}[-.][0-9]{4}(?![0-9-])",
+    ),
+    # pairs of digits, as in France; areas of two digits, as in Japan, Ireland and Australia; and what is said to be one
+    _shape(
+        "phone",
+        r"0(?<![A-Za-z0-9.-].)(?<![0-9] .)[1-9](?:(?: [0-9]{2}){4}|(?:\.[0-9]{2}){4}|(?:-[0-9]{2}){4})"
+        r"(?![0-9]|[ .-][0-9])",
+    ),
+    _shape(
+        "phone",
+        r"0(?<![A-Za-z0-9.-].)(?<![0-9] .)[1-9][0-9]{1,2}[ /][0-9]{2}(?:(?: [0-9]{2}){2}|(?:\.[0-9]{2}){2})"
+        r"(?![0-9]|[ .-][0-9])",
+    ),
+    _shape(
+        "phone",
+        r"[(0](?<![A-Za-z0-9.-].)(?<![0-9] .)(?:(?<=\()0[1-9]\) ?|(?<=0)[1-9][ -])(?!(?:19|20)[0-9]{2}[ -])"
+        r"(?:[0-9]{3,4}[ -][0-9]{4}|[0-9]{3}[ -][0-9]{2,3}[ -][0-9]{2}|[0-9]{8})(?![0-9-]| [0-9])",
+    ),
+    _shape(
+        "phone",
+        r"(?<![A-Za-z])(?i:tel(?:ef(?:on|ono)|ephone)?|t[eé]l(?:[eé]fono|[eé]phone)|phone|mobile?|m[oó]vil|fax|fon|handy)"
+        r"[^A-Za-z0-9+(\n]{1,8}(?!(?:19|20)[0-9]{2}-[0-9]{2}-)"
+        r"(\(?[0-9](?:[0-9]|[ ./()-]{1,2}(?=[0-9(])){6,24})(?![0-9])",
+        _phone,
+        "tel Tel TEL tél Tél hone HONE mobil Mobil MOBIL móvil Móvil movil Movil fax Fax FAX fon Fon FON handy Handy",
+        before_more=_phone_before_more,
     ),
     _shape(
         "national_id",
