@@ -99,6 +99,20 @@ def test_words_decide_what_they_can(statement: str, says: bool | None) -> None:
     assert seen.decided is says or (says is None and seen.decided is not True)
 
 
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("A pump costs 1,500 EUR.", "A pump costs 1\u202f500 EUR with freight."),
+        ("A pump costs 1500 EUR.", "A pump costs 1’500.00 EUR with freight."),
+        ("A pump costs 30 EUR.", "A pump costs 30.00 EUR with freight."),
+        ("A pump costs 1.500,50 EUR.", "A pump costs 1\u00a0500,50 EUR with freight."),
+    ],
+)
+def test_a_number_is_the_same_however_it_is_set(statement: str, said: str) -> None:
+    assert look(statement, said).decided is True
+    assert look(statement.replace("5", "6").replace("3", "4"), said).decided is False
+
+
 def test_what_is_quoted_word_for_word_is_said() -> None:
     for file in sorted((Path(__file__).parents[2] / "examples" / "company").rglob("*.md")):
         text = file.read_text()

@@ -192,8 +192,9 @@ def test_forbidden_words_are_whole_words_and_the_term_itself_is_none() -> None:
     ]
     known = glossary(terms)
     assert violations("Home  office, home office, HOME OFFICE; remote work. A remover.", known) == [
-        ("home office", "remote work", 2)
+        ("home office", "remote work", 3)
     ]
+    assert violations("We like the home\n office.", known) == [("home office", "remote work", 1)], "a line ends in it"
     assert violations("Nothing.", glossary([])) == []
     chinese = glossary([Term(name="leave", title="年假", meaning="有薪的假期", forbidden=["休假", "PTO休假", "off"])])
     assert violations("员工的休假须申请：PTO休假、OFF，不是office。", chinese) == [
@@ -201,6 +202,32 @@ def test_forbidden_words_are_whole_words_and_the_term_itself_is_none() -> None:
         ("pto休假", "年假", 1),
         ("off", "年假", 1),
     ]
+
+
+def test_a_word_of_a_whole_title_is_not_forbidden_there() -> None:
+    known = glossary([Term(name="d", title="Service desk", meaning="m", forbidden=["desk", "help desk"])])
+    assert violations("Ask the service\ndesk, the Service Desk or the help desk. A desk.", known) == [
+        ("help desk", "Service desk", 1), ("desk", "Service desk", 1),
+    ]  # fmt: skip
+    assert violations("The service desk.", known) == []
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "text"),
+    [
+        ("firma", "Fırma"), ("disk", "DİSK ve disk"), ("task", "taſk"), ("k", "\u212a"), ("µm", "μm"),
+        ("πελάτης", "πελάτησ"),
+    ],
+)  # fmt: skip
+def test_letters_that_count_as_the_same_stop_no_look(forbidden: str, text: str) -> None:
+    found = violations(text, glossary([Term(name="t", title="other", meaning="m", forbidden=[forbidden])]))
+    assert [word for word, _, _ in found] == [forbidden]
+
+
+def test_a_time_that_is_still_to_come_makes_no_table_fresh() -> None:
+    check = {"fresh": 86_400_000}
+    assert codes(["2026-11-20", "2099-01-01"], check) == {"fresh"}
+    assert codes(["2026-11-20", "2026-11-26T10:00:00"], check) == set(), "of a zone that is ahead"
 
 
 def test_secrets_are_told_apart_from_personal_data() -> None:
@@ -241,6 +268,13 @@ def test_a_grant_on_another_source_lets_nobody_read_and_is_told(readers: list[st
         declared={"named": readers}, decided={}, source_owner="ana@acme.example",
     )  # fmt: skip
     assert {one.kind for one in of_document(look, date(2026, 11, 25), {"hr", "ana@acme.example"})} == kinds
+
+
+def test_numbers_that_are_the_same_are_no_conflict() -> None:
+    one = "A pump with its seals costs 1,500 EUR a piece. Freight to every site costs 30.00 EUR as well."
+    other = "A pump with its seals costs 1\u202f500 EUR a piece. Freight to every site costs 30 EUR as well."
+    assert conflicts(one, other) == []
+    assert len(conflicts(one, other.replace("30 EUR", "31 EUR"))) == 1
 
 
 def test_versions_and_conflicts_are_found_in_scripts_without_spaces() -> None:

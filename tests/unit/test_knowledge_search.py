@@ -86,8 +86,8 @@ def test_passages_never_exceed_number_or_bytes(texts: list[str], k: int, most: i
     assert sum(len((one.text + one.title + one.path).encode()) + OVERHEAD_BYTES for one in chosen) <= most
 
 
-_TEXT = "One.\n\nTwo two. Three three.\nFour."
-_SPANS = ((0, 4, 1, 1), (6, 14, 3, 3), (15, 27, 3, 3), (28, 33, 4, 4))
+_TEXT = "One.\n\nTwo two. Three three.\n  Four."
+_SPANS = ((0, 4, 1, 1), (6, 14, 3, 3), (15, 27, 3, 3), (30, 35, 4, 4))
 _PARTS = [Part(UUID(int=0), n, _TEXT[a:b], a, b, first, last) for n, (a, b, first, last) in enumerate(_SPANS)]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
-from groundplan.knowledge import scripts
+from groundplan.knowledge import numbers, scripts
 from groundplan.knowledge.citations.marks import sentences
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?")
@@ -100,9 +100,9 @@ class Words:
 def words_of(text: str) -> Words:
     """Its content words without their endings, its numbers, its negations. Of scripts without spaces, pairs of
     characters are words."""
-    text, runs = scripts.apart(text)
+    text, runs = scripts.apart(numbers.joined(text))
     every = [word.lower().replace("’", "'") for word in _WORD.findall(text)]
-    numbers = {_plain(number) for number in _NUMBER.findall(text)} | {
+    figures = {numbers.plain(number) for number in _NUMBER.findall(text)} | {
         _SAID_NUMBERS[w] for w in every if w in _SAID_NUMBERS
     }
     terms = {
@@ -112,7 +112,7 @@ def words_of(text: str) -> Words:
     negations += sum(len(_DENIES.findall(run)) for run in runs)
     content = frozenset(term for term in terms if term not in _NEGATIONS and not term.endswith("n't"))
     content |= {pair for run in runs for pair in scripts.pairs(run)}
-    return Words(content, frozenset(numbers), negations, frozenset(every))
+    return Words(content, frozenset(figures), negations, frozenset(every))
 
 
 def content(text: str) -> list[str]:
@@ -209,12 +209,6 @@ def _against(said: Words, there: Words, whole: Words) -> bool:
         or (said.all & other and there.all & one and not there.all & other)
         for one, other in _OPPOSITES
     )
-
-
-def _plain(number: str) -> str:
-    """`1,500` and `1500` are the same; `1.8` stays."""
-    text = re.sub(r"[.,](?=\d{3}(?:\D|$))", "", number).replace(",", ".")
-    return text.lstrip("0") or "0"
 
 
 def _root(word: str) -> str:

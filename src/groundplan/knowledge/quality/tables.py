@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.quality.sensors import Reading, failures
 from groundplan.ledger.finding import Finding
 
+_SKEW: Final = timedelta(days=1)
 SHOWN: Final = 5
 """So many rows are named in a finding."""
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
@@ -183,7 +184,9 @@ def _repeated(values: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
 def _fresh(values: Sequence[tuple[int, str]], check: Check, now: datetime) -> Iterator[tuple[str, str, dict[str, Any]]]:
     if "fresh" not in check:
         return
-    newest = max((at for _, cell in values if (at := moment(cell)) is not None), default=None)
+    # a clock that goes wrong once must not keep a table fresh for years; a day, since a zone may not be told
+    times = (at for _, cell in values if (at := moment(cell)) is not None)
+    newest = max((at for at in times if at <= now + _SKEW), default=None)
     if newest is None or (now - newest).total_seconds() * 1000 > check["fresh"]:
         when = "never" if newest is None else date.isoformat(newest)
         yield "fresh", f"the newest '{check['column']}' is of {when}", {"newest": when}

@@ -23,29 +23,38 @@ _BROKEN = "�"
 
 @dataclass(frozen=True, slots=True)
 class Glossary:
-    """Forbidden words as one pattern, and what is to be said instead."""
+    """Forbidden words as one pattern, the longest first, each a group of its number in `words`; what is to be said
+    instead."""
 
     pattern: re.Pattern[str] | None
+    words: Sequence[str]
     instead: Mapping[str, str]
     digest: str
 
 
 def glossary(terms: Sequence[Term]) -> Glossary:
-    """A forbidden use is a whole word or phrase, in any case; a term's own title is never one. Where a script sets no
-    spaces, nothing tells where a word ends."""
+    """A forbidden use is a whole word or phrase, in any case; a term's own title is never one, nor is a word of it
+    where the whole title is said. Where a script sets no spaces, nothing tells where a word ends."""
     instead = {
         word.lower(): term.title for term in terms for word in term.forbidden if word.lower() != term.title.lower()
     }
-    words = sorted(instead, key=len, reverse=True)
-    pattern = re.compile("|".join(map(_whole, words)), re.IGNORECASE) if words else None
-    return Glossary(pattern, instead, "|".join(f"{word}>{instead[word]}" for word in sorted(words)))
+    titles = {title for term in terms if (title := term.title.lower()) not in instead and _has_any(title, instead)}
+    words = sorted((*instead, *titles), key=len, reverse=True)
+    pattern = re.compile("|".join(f"({_whole(word)})" for word in words), re.IGNORECASE) if instead else None
+    digest = "|".join([*(f"{word}>{instead[word]}" for word in sorted(instead)), *sorted(titles)])
+    return Glossary(pattern, words, instead, digest)
+
+
+def _has_any(title: str, words: Mapping[str, str]) -> bool:
+    return any(re.search(_whole(word), title, re.IGNORECASE) for word in words)
 
 
 def _whole(word: str) -> str:
-    """A pattern for a word by itself."""
+    """A pattern for a word by itself; between the words of a phrase a line may end."""
     before = "" if RUN.match(word[:1]) else r"(?<!\w)"
     after = "" if RUN.match(word[-1:]) else r"(?!\w)"
-    return f"{before}{re.escape(word)}{after}"
+    written = r"\s+".join(map(re.escape, word.split()))
+    return f"{before}{written}{after}"
 
 
 def checked(text: str, terms: Glossary, *, markdown: bool) -> dict[str, Any]:
@@ -122,8 +131,10 @@ def violations(text: str, terms: Glossary) -> list[tuple[str, str, int]]:
     """(forbidden word, term to be used, how often), most frequent first."""
     if terms.pattern is None:
         return []
-    counted = Counter(match[0].lower() for match in terms.pattern.finditer(text))
-    return [(word, terms.instead[word], count) for word, count in counted.most_common()]
+    # by its group: letters that count as the same in any case, such as i and ı, are no key
+    said = (terms.words[found.lastindex - 1] for found in terms.pattern.finditer(text) if found.lastindex)
+    counts = Counter(word for word in said if word in terms.instead)
+    return [(word, terms.instead[word], count) for word, count in counts.most_common()]
 
 
 def personal(text: str) -> dict[str, int]:

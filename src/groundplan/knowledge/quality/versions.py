@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from groundplan.knowledge.numbers import joined, plain
 from groundplan.knowledge.quality.model import Look
 from groundplan.knowledge.scripts import apart, pairs, spread
 
@@ -70,10 +71,11 @@ def same_thing(looks: Sequence[Look]) -> Iterator[Versions]:
 
 
 def _age(look: Look) -> tuple[int, tuple[int, ...], str]:
-    """A title without a year is taken for the current one."""
+    """A title without a year is of the year in which it was changed; where that is not known, the current one."""
     year, number = rank(look.title, look.path)
+    year = year or (look.modified_at.year if look.modified_at else 9999)
     stamp = look.review_by or (look.modified_at.date() if look.modified_at else None)
-    return (year or 9999, (number,), stamp.isoformat() if stamp else "")
+    return (year, (number,), stamp.isoformat() if stamp else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,8 @@ def _statements(text: str) -> Iterator[tuple[str, frozenset[str], tuple[str, ...
     without spaces pairs of characters are words."""
     for raw in _SENTENCE.split(text):
         sentence = " ".join(raw.split())
-        spaced, runs = apart(sentence)
-        numbers = tuple(_NUMBERS.findall(spaced))
+        spaced, runs = apart(joined(raw))
+        numbers = tuple(map(plain, _NUMBERS.findall(spaced)))
         words = frozenset(re.findall(r"[^\W\d_]+", spaced.lower())) - _COMMON
         words |= {pair for run in runs for pair in pairs(run)}
         if numbers and len(words) >= LEAST_WORDS and len(sentence) <= 400 and not sentence.startswith("|"):

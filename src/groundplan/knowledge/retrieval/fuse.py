@@ -177,15 +177,20 @@ def widened(ranked: Ranked, around: Mapping[tuple[UUID, int], Part], request: Se
 
 
 def _joined(chunk: Found, part: Part) -> Found:
-    """A chunk with the one that stands before or after it; between two there is white space only."""
+    """A chunk with the one that stands before or after it; between two there is white space only, as much of it as in
+    the document, since a citation counts its characters."""
     if part.start_char >= chunk.end_char:
-        gap = "\n" * (part.start_line - chunk.end_line) or " " * (part.start_char - chunk.end_char)
+        gap = _gap(part.start_line - chunk.end_line, part.start_char - chunk.end_char)
         return replace(chunk, text=f"{chunk.text}{gap}{part.text}", end_char=part.end_char, end_line=part.end_line)
-    gap = "\n" * (chunk.start_line - part.end_line) or " " * (chunk.start_char - part.end_char)
+    gap = _gap(chunk.start_line - part.end_line, chunk.start_char - part.end_char)
     return replace(
         chunk, text=f"{part.text}{gap}{chunk.text}", start_char=part.start_char, start_line=part.start_line,
         head=part.head,
     )  # fmt: skip
+
+
+def _gap(lines: int, characters: int) -> str:
+    return "\n" * lines + " " * (characters - lines)
 
 
 def _size(chunk: Found) -> int:
