@@ -168,6 +168,12 @@ def test_own_questions_are_measured_by_document_span_source_and_floor() -> None:
     )
 
 
+def test_questions_that_nothing_answers_are_measured_by_their_abstentions_alone() -> None:
+    found = figures([Given((), (), [], 0.2, False, 1.0)])
+    assert json.loads(json.dumps(found, allow_nan=False))["ndcg@10"] == 0.0
+    assert (found["confidence"]["ndcg@10"], found["abstained"], found["without_answer"]) == ([0.0, 1.0], 1.0, 1)
+
+
 def test_an_answer_that_is_quoted_from_a_copy_counts_where_it_says_so() -> None:
     span = Span("s/b.md", 10, 30)
     elsewhere = Place(

@@ -35,7 +35,10 @@ class Figures:
 
 
 def measure(relevant: Mapping[str, Mapping[str, int]], rankings: Mapping[str, Ranking]) -> Figures:
-    """Of all judged questions; one without a ranking counts nothing. Raises `Invalid` (extra_missing)."""
+    """Of all judged questions; one without a ranking counts nothing. Of none, 0, and it could be anything. Raises
+    `Invalid` (extra_missing)."""
+    if not relevant:
+        return Figures(dict.fromkeys(NAMES, 0.0), dict.fromkeys(NAMES, (0.0, 1.0)), {})
     try:
         import ir_measures  # noqa: PLC0415 -- an extra
         from ir_measures import RR, R, nDCG  # noqa: PLC0415
