@@ -216,6 +216,21 @@ def test_what_a_message_forwards_is_read_and_lets_nobody_in() -> None:
     assert document.notes == []
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"From:tent-Type: multipart/md; boundary=b\nTo: ben@x.example",
+        b"To: ben@x.example\nSubject: =?utf-8?q?=FF?<nav>=",
+        b"To: ben@x.example\nContent-Type: text/plain; charset=\x00iso", b"To: ben@x.example\nDate: Tue, 99 Nov 2026",
+        b"To: ben@x.example\nCc: a: b: c@d; e",
+    ],
+)  # fmt: skip
+def test_a_field_that_is_written_as_none_should_be_costs_no_message(head: bytes) -> None:
+    document = parsed("a.eml", head + b"\n\nThe pump came back.\n")
+    assert "The pump came back." in whole(document)
+    assert "ben@x.example" in document.told["sent_participants"]
+
+
 def test_messages_within_messages_come_to_an_end() -> None:
     data = b"Subject: last\n\ninnermost\n"
     for _ in range(8):

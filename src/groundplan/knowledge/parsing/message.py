@@ -11,6 +11,7 @@ import email.policy
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email.errors import MessageError
 from email.message import EmailMessage, Message
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -27,6 +28,8 @@ SENT: Final = "sent_at"
 MAX_FORWARDED: Final = 5
 """Messages within messages: what is deeper is named as an attachment."""
 _BODIES: Final = ("plain", "html")
+_MISREAD: Final = (AttributeError, IndexError, LookupError, TypeError, ValueError, MessageError)
+"""What the library says of a field that is written as none should be."""
 
 
 @dataclass(slots=True)
@@ -43,7 +46,7 @@ def eml(data: bytes) -> Read:
         raise Invalid("it is no message", code="document_broken", hint="Export it as EML anew.")
     found = _Found()
     _take(message, found, 0)
-    subject = str(message.get("subject", "")).strip()
+    subject = _field(message, "subject").strip()
     blocks = [f"# {_one_line(subject) or 'Message without a subject'}", _head(message), *found.blocks]
     if found.names:
         blocks.append("Attachments: " + ", ".join(found.names))
@@ -55,8 +58,16 @@ def eml(data: bytes) -> Read:
 
 
 def _head(message: Message) -> str:
-    lines = [(name, message[name]) for name in ("from", "to", "cc", "date") if message.get(name)]
+    lines = [(name, value) for name in ("from", "to", "cc", "date") if (value := _field(message, name))]
     return "\n".join(f"{name.title()}: {value}" for name, value in lines)
+
+
+def _field(message: Message, name: str) -> str:
+    """A field of a head, as it is written where it cannot be understood."""
+    try:
+        return str(message.get(name, ""))
+    except _MISREAD:
+        return next(str(value) for own, value in message.raw_items() if own.lower() == name)
 
 
 def _one_line(text: str) -> str:
@@ -64,7 +75,14 @@ def _one_line(text: str) -> str:
 
 
 def _take(part: Any, found: _Found, depth: int) -> None:
-    """Every text below a part, in its order."""
+    """Every text below a part, in its order. A part whose head cannot be understood is named."""
+    try:
+        _read(part, found, depth)
+    except _MISREAD:
+        found.names.append("unnamed")
+
+
+def _read(part: Any, found: _Found, depth: int) -> None:
     kind = part.get_content_type()
     if kind == "message/rfc822":
         _forwarded(part, found, depth)
@@ -130,7 +148,7 @@ def _forwarded(part: Any, found: _Found, depth: int) -> None:
     if inner is None or depth >= MAX_FORWARDED:
         found.names.append(part.get_filename() or "unnamed")
         return
-    subject = _one_line(str(inner.get("subject", "")))
+    subject = _one_line(_field(inner, "subject"))
     found.blocks += [f"## Message: {subject or 'without a subject'}", _head(inner)]
     _take(inner, found, depth + 1)
 
@@ -138,7 +156,7 @@ def _forwarded(part: Any, found: _Found, depth: int) -> None:
 def _content(body: Any) -> str:
     try:
         content = body.get_content()
-    except (LookupError, UnicodeError, KeyError):
+    except (LookupError, ValueError):
         raw = body.get_payload(decode=True)
         content = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else ""
     text = content if isinstance(content, str) else ""
@@ -149,13 +167,17 @@ def _content(body: Any) -> str:
 def _sent(message: EmailMessage) -> dict[str, Any]:
     """When, and between whom: every address that its head names as writer or receiver."""
     told: dict[str, Any] = {PARTICIPANTS: sorted(_addresses(message))}
-    with suppress(ValueError):
-        if message.get("date"):
-            told[SENT] = parsedate_to_datetime(str(message["date"])).isoformat()
+    with suppress(*_MISREAD):
+        if date := _field(message, "date"):
+            told[SENT] = parsedate_to_datetime(date).isoformat()
     return told
 
 
 def _addresses(message: EmailMessage) -> set[str]:
-    fields = [each for name in ("from", "to", "cc", "bcc") for each in message.get_all(name, [])]
-    found = {address.addr_spec.lower() for each in fields for address in getattr(each, "addresses", ())}
+    """A field that cannot be understood names nobody."""
+    found: set[str] = set()
+    for name in ("from", "to", "cc", "bcc"):
+        with suppress(*_MISREAD):
+            fields = message.get_all(name, [])
+            found |= {address.addr_spec.lower() for each in fields for address in getattr(each, "addresses", ())}
     return {address for address in found if "@" in address}
