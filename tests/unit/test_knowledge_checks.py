@@ -250,6 +250,25 @@ def test_sentences_that_differ_in_their_numbers_only_are_a_conflict() -> None:
     assert conflicts("Call 5 people.", "Call 6 people.") == [], "too few words to be sure"
 
 
+def seen(**more: Any) -> Look:
+    return Look(**{
+        "id": uuid4(), "source": "s", "path": "a.md", "title": "A", "state": "approved", "sensitivity": "internal",
+        "owner": "ana@acme.example", "steward": None, "modified_at": None, "review_by": None, "review_days": None,
+        "valid_until": None, "superseded_by": None, "content": None, "notes": (), "readers": ("everyone",),
+        "personal": None, "checked": None, "declared": {}, "decided": {}, "source_owner": "ana@acme.example", **more,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "newest"), [("2020-05-01", "Travel 2024"), ("2025-05-01", "Travel"), (None, "Travel")]
+)
+def test_a_title_without_a_year_is_as_old_as_its_file(changed: str | None, newest: str) -> None:
+    at = None if changed is None else datetime.fromisoformat(f"{changed}T00:00:00Z")
+    looks = [seen(title="Travel", content="a", modified_at=at), seen(title="Travel 2024", content="b", path="b.md")]
+    (found,) = versions.same_thing(looks)
+    assert looks[found.newest].title == newest
+
+
 @pytest.mark.parametrize(
     ("readers", "kinds"),
     [
@@ -261,12 +280,7 @@ def test_sentences_that_differ_in_their_numbers_only_are_a_conflict() -> None:
     ],
 )
 def test_a_grant_on_another_source_lets_nobody_read_and_is_told(readers: list[str], kinds: set[str]) -> None:
-    look = Look(
-        id=uuid4(), source="s", path="a.md", title="A", state="approved", sensitivity="internal",
-        owner="ana@acme.example", steward=None, modified_at=None, review_by=None, review_days=None, valid_until=None,
-        superseded_by=None, content=None, notes=(), readers=readers, personal=None, checked=None,
-        declared={"named": readers}, decided={}, source_owner="ana@acme.example",
-    )  # fmt: skip
+    look = seen(readers=readers, declared={"named": readers})
     assert {one.kind for one in of_document(look, date(2026, 11, 25), {"hr", "ana@acme.example"})} == kinds
 
 

@@ -32,12 +32,11 @@ _TITLES: Final = 5
 def as_table(name: str, rows: Sequence[Sequence[str]]) -> tuple[Table, tuple[str, ...]]:
     """The first row below the titles as names of columns, and the rows as wide as these; notes tell what did not
     fit."""
-    rows = [list(row) for row in rows]
-    titles = []
+    titles: list[str] = []
     while len(rows) > 2 and len(titles) < _TITLES and (title := _title(rows[0], rows[1])):
         titles.append(title)
         rows = rows[1:]
-    head, body = rows[0], rows[1:]
+    head, body = list(rows[0]), rows[1:]
     width = min(MAX_COLUMNS, _width(head, body))
     named = (head + [""] * width)[:width]
     columns = [cell.strip() or f"column {at}" for at, cell in enumerate(named, 1)]
