@@ -118,9 +118,8 @@ def test_cells_lie_as_they_do_in_a_browser(spans: list[list[tuple[int, int]]]) -
                     return
                 for row in range(y, y + down):
                     taken[row, place] = f"{y}.{number}"
-    found = grid.left()
-    for y, row in enumerate(found):
-        for x, text in enumerate(row):
+    for y, texts in enumerate(grid.left()):
+        for x, text in enumerate(texts):
             assert taken.get((y, x), "") == text
 
 
