@@ -159,8 +159,8 @@ def test_finds_are_in_order_without_overlap_and_inside_the_text(text: str) -> No
 
 @given(st.text(max_size=200), st.sampled_from(FOUND))
 def test_nothing_is_left_of_a_secret_in_any_text(around: str, item: tuple[str, str]) -> None:
-    # a number that starts with nothing but a digit is not told from the one before it
-    assume(item[0] != "phone" or item[1].startswith("+") or not around[-1:].isdigit())
+    # a number that starts with nothing but a digit is not told from the one before it, nor one in groups from another
+    assume(item[0] != "phone" or item[1].startswith("+") or not (around[-1:].isdigit() or around[:1].isdigit()))
     told, _ = redact(f"{around} {item[1]} {around}")
     assert item[1] not in told or item[1] in around
 

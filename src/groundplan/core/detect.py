@@ -75,13 +75,12 @@ _PLAIN = (
     | {"\uff0b": "+", "\uff20": "@", "\uff0e": "."}
 )
 _UNUSUAL = re.compile(f"[{''.join(_PLAIN)}]")
-_TYPED = str.maketrans(_PLAIN)
 
 
 def _plain(text: str) -> str:
     """The text, character for character, with the spaces, hyphens and digits that typesetting has in place of those of
     a keyboard."""
-    return text if text.isascii() or _UNUSUAL.search(text) is None else text.translate(_TYPED)
+    return text if text.isascii() else _UNUSUAL.sub(lambda found: _PLAIN[found[0]], text)
 
 
 def luhn(digits: str) -> bool:
@@ -236,6 +235,9 @@ def _american(text: str) -> bool:
     return area not in ("000", "666") and area[0] != "9" and group != "00" and serial != "0000"
 
 
+_FRONT = 24
+
+
 @dataclass(frozen=True, slots=True)
 class _Shape:
     kind: str
@@ -248,6 +250,8 @@ class _Shape:
     """Whether it has a digit."""
     before_more: Callable[[str], int] | None = None
     """How much of what does not fit as a whole does, from its beginning on: what follows it may look like a part."""
+    behind: re.Pattern[str] | None = None
+    """What has to stand in front of it, within `_FRONT` characters: looked for once it was found, for that is rare."""
 
     def may_be_in(self, text: str, digits: bool) -> bool:
         """Whether a search is worth while. `digits`: there is one in the text."""
@@ -263,7 +267,9 @@ class _Shape:
             return
         while (found := self.pattern.search(text, at)) is not None:
             start, end = found.span(group)
-            if not fits(text[start:end]):
+            if self.behind is not None and self.behind.search(text[max(0, start - _FRONT) : start]) is None:
+                end = start
+            elif not fits(text[start:end]):
                 end = start + (0 if self.before_more is None else self.before_more(text[start:end]))
             if end > start:
                 yield Found(start, end, self.kind)
@@ -278,8 +284,10 @@ def _shape(
     needles: str = "",
     digits: bool = True,
     before_more: Callable[[str], int] | None = None,
+    behind: str = "",
 ) -> _Shape:
-    return _Shape(kind, re.compile(pattern, re.ASCII), fits, tuple(needles.split()), digits, before_more)
+    front = re.compile(behind, re.ASCII) if behind else None
+    return _Shape(kind, re.compile(pattern, re.ASCII), fits, tuple(needles.split()), digits, before_more, front)
 
 
 _START, _END = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"
@@ -316,13 +324,12 @@ _SHAPES = (
            before_more=_iban_before_more),
     _shape(
         "card",
-        r"[2-6](?<![0-9.-].)(?:(?<=3)[47][0-9]{13}|(?<=4)[0-9]{12}|[0-9]{15}|(?<=[56])[0-9]{16,18})(?![0-9])",
+        r"[2-6](?<![0-9.-].)(?:(?<=3)(?:[47][0-9]{13}|[0689][0-9]{12})|(?<=4)[0-9]{12}|[0-9]{15}|(?<=[56])[0-9]{16,18})(?![0-9])",
         _card,
     ),
     _shape("card", r"[2-6](?<![0-9.-].)[0-9]{3}(?:[ -][0-9]{4}){3}(?: ?[0-9]{3})?(?![0-9])", _card),
     _shape("card", r"[2-6](?<![0-9.-].)[0-9]{3}(?:[ -][0-9]{4}){3}(?![0-9])", _card),
     _shape("card", r"3(?<![0-9.-].)[0-9]{3}[ -][0-9]{6}[ -][0-9]{4,5}(?![0-9])", _card),
-    _shape("card", r"3(?<![0-9.-].)[0689][0-9]{12}(?![0-9])", _card),
     _shape("national_id", r"[0-9](?<![0-9-].)[0-9]{2}-[0-9]{2}-[0-9]{4}(?![0-9-])", _american),
     _shape("national_id", r"[XYZ0-9]" + _FIRST + r"(?:(?<=[XYZ])-?|(?<=[0-9]))[0-9]{7}-?[A-Z]" + _END, _spanish),
     _shape(
@@ -362,30 +369,23 @@ _SHAPES = (
         r"[(2-9](?<![A-Za-z0-9-].)(?:(?<=\()[2-9][0-9]{2}\) ?|(?<=[2-9])[0-9]{2}[-.])"
         r"[2-9][0-9]{2}[-.][0-9]{4}(?![0-9-])",
     ),
-    # pairs of digits, as in France; areas of two digits, as in Japan, Ireland and Australia; and what is said to be one
+    # pairs of digits, as in France and Belgium; areas of two digits, as in Japan, Ireland and Australia
     _shape(
         "phone",
-        r"0(?<![A-Za-z0-9.-].)(?<![0-9] .)[1-9](?:(?: [0-9]{2}){4}|(?:\.[0-9]{2}){4}|(?:-[0-9]{2}){4})"
-        r"(?![0-9]|[ .-][0-9])",
+        r"[(0](?<![A-Za-z0-9.-].)(?<![0-9] .)(?:(?<=0)[1-9](?:(?: [0-9]{2}){4}|(?:\.[0-9]{2}){4}|(?:-[0-9]{2}){4}"
+        r"|[0-9]{1,2}[ /][0-9]{2}(?:(?: [0-9]{2}){2}|(?:\.[0-9]{2}){2}))(?![0-9]|[ .-][0-9]{2}(?![0-9]))"
+        r"|(?:(?<=0)[1-9][ -]|(?<=\()0[1-9]\) ?)(?!(?:19|20)[0-9]{2}[ -])"
+        r"(?:[0-9]{3,4}[ -][0-9]{4}|[0-9]{3}[ -][0-9]{2,3}[ -][0-9]{2}|[0-9]{8})(?![0-9-]| [0-9]))",
     ),
+    # and what is said to be one
     _shape(
         "phone",
-        r"0(?<![A-Za-z0-9.-].)(?<![0-9] .)[1-9][0-9]{1,2}[ /][0-9]{2}(?:(?: [0-9]{2}){2}|(?:\.[0-9]{2}){2})"
-        r"(?![0-9]|[ .-][0-9])",
-    ),
-    _shape(
-        "phone",
-        r"[(0](?<![A-Za-z0-9.-].)(?<![0-9] .)(?:(?<=\()0[1-9]\) ?|(?<=0)[1-9][ -])(?!(?:19|20)[0-9]{2}[ -])"
-        r"(?:[0-9]{3,4}[ -][0-9]{4}|[0-9]{3}[ -][0-9]{2,3}[ -][0-9]{2}|[0-9]{8})(?![0-9-]| [0-9])",
-    ),
-    _shape(
-        "phone",
-        r"(?<![A-Za-z])(?i:tel(?:ef(?:on|ono)|ephone)?|t[eé]l(?:[eé]fono|[eé]phone)|phone|mobile?|m[oó]vil|fax|fon|handy)"
-        r"[^A-Za-z0-9+(\n]{1,8}(?!(?:19|20)[0-9]{2}-[0-9]{2}-)"
-        r"(\(?[0-9](?:[0-9]|[ ./()-]{1,2}(?=[0-9(])){6,24})(?![0-9])",
+        r"[(0-9](?<![A-Za-z0-9+(].)(?!(?<=1)9[0-9]{2}-[0-9]{2}-|(?<=2)0[0-9]{2}-[0-9]{2}-)(?:(?<=[0-9])|(?<=\()[0-9])"
+        r"(?:[0-9]|[ ./()-]{1,2}(?=[0-9(])){6,24}(?![0-9])",
         _phone,
-        "tel Tel TEL tél Tél hone HONE mobil Mobil MOBIL móvil Móvil movil Movil fax Fax FAX fon Fon FON handy Handy",
         before_more=_phone_before_more,
+        behind=r"(?<![A-Za-z])(?i:tel(?:ef(?:on|ono)|ephone)?|t[eé]l(?:[eé]fono|[eé]phone)|phone|mobile?|m[oó]vil|fax|fon"
+        r"|handy)[^A-Za-z0-9+(\n]{1,8}\Z",
     ),
     _shape(
         "national_id",
