@@ -141,6 +141,15 @@ def test_what_is_left_of_a_permission_opens_nothing(tmp_path: Path, name: str, t
     assert caught.value.hint
 
 
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:
+    """Though the file that could stand beside it would have a longer one."""
+    name = "ü" * 126 + ".md"
+    _write(tmp_path, {name: "a"})
+    folder = Folder(tmp_path)
+    assert [change.key for change in folder.changes(None)] == [name]
+    assert (folder.around(name), folder.read(name).data) == ([], b"a")
+
+
 def test_folders_may_be_as_deep_as_the_system_allows(tmp_path: Path) -> None:
     deep = tmp_path
     for _ in range(1100):

@@ -26,6 +26,9 @@ from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.sidecars import MAX_BYTES as MAX_SIDECAR
 from groundplan.knowledge.sources.sidecars import Sidecars, document_of, sidecar_of, too_large, unreadable
 
+_LONGEST_NAME = 255
+"""Bytes of a file's name, of every file system in use."""
+
 
 class Folder:
     """The connector of a folder. Keys are paths with forward slashes."""
@@ -130,9 +133,10 @@ class Folder:
         file = self._root / path
         try:
             file.lstat()
-        except FileNotFoundError:
-            return None
         except OSError as error:
+            # no file has a name that is too long for any; of a path that is too long it is not known
+            if error.errno == errno.ENOENT or len(os.fsencode(file.name)) > _LONGEST_NAME:
+                return None
             raise unreadable(file.name) from error
         try:
             # what it says must stand here: of a file elsewhere findings would tell lines, and a pipe has no end
