@@ -23,7 +23,8 @@ from groundplan.core.ids import new_id
 from groundplan.knowledge import store
 from groundplan.knowledge.parsing.model import Job
 from groundplan.knowledge.parsing.prepare import prepare
-from groundplan.knowledge.quality.assess import assess
+from groundplan.knowledge.quality.assess import assess, scan_pending
+from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources.folder import Folder
 from groundplan.testing.database import Database
 
@@ -216,3 +217,13 @@ def test_notes_tell_tables_that_were_not_looked_for() -> None:
     found = prepare(Job(key="a.pdf", data=written.getvalue(), tables=True))
     assert len(found.tables) == 60
     assert found.notes == ["what may be tables on 2 pages, from page 61 on, is read as text only"]
+
+
+@pytest.mark.parametrize("before", range(372, 402, 3))
+def test_personal_data_is_found_where_a_passage_ends(intake: Intake, before: int) -> None:
+    """A line that is longer than a passage is cut after a word, and so may an account number be."""
+    words = ("word " * 100)[:before]
+    intake.take_over(Given({"a.md": f"{words} DE89 3704 0044 0532 0130 00 {words}".encode()}))
+    scan_pending(intake.conn, glossary(()))
+    assert intake.one("a.md", "personal") == {"iban": 1}
+    assert intake.conn.execute("SELECT count(*) > 1 FROM chunk").fetchone() == (True,)

@@ -11,6 +11,8 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from groundplan.knowledge.index.recut import whole
+from groundplan.knowledge.parsing.model import Piece
 from groundplan.knowledge.quality.model import Look, Sketched
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
@@ -49,11 +51,13 @@ def sketches(conn: Conn) -> list[Sketched]:
 
 
 def text_of(conn: Conn, document: UUID) -> str:
-    """The passages of a document, one after the other."""
+    """The text of a document in one piece: where a passage ends may be the middle of an account number."""
     rows = conn.execute(
-        "SELECT text FROM chunk WHERE document_id = %s AND edition = serving_edition() ORDER BY number", (document,)
+        """SELECT number, text, start_char, end_char, start_line, end_line FROM chunk
+           WHERE document_id = %s AND edition = serving_edition() ORDER BY number""",
+        (document,),
     ).fetchall()
-    return "\n\n".join(text for (text,) in rows)
+    return whole([Piece(*row, []) for row in rows]).strip()
 
 
 def texts_of(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, str]:
