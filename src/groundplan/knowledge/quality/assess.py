@@ -158,7 +158,7 @@ def _copies(conn: Connection[Any], looks: Sequence[Look], pairs: list[Pair]) -> 
 
 
 def _conflicts(conn: Connection[Any], look: Look, other: Look | Sketched, pairs: list[Pair]) -> Iterator[Finding]:
-    for found in conflicts(store.text_of(conn, look.id), store.text_of(conn, other.id)):
+    for found in conflicts(store.passages_of(conn, look.id), store.passages_of(conn, other.id)):
         pairs.append((look.id, other.id, found.one, found.other))
         yield finding(
             look, "knowledge.conflict",

@@ -60,8 +60,13 @@ def text_of(conn: Conn, document: UUID) -> str:
     return whole([Piece(*row, []) for row in rows]).strip()
 
 
+def passages_of(conn: Conn, document: UUID) -> str:
+    """Its passages, one after the other: a sentence of it stands in one of them, so that it can be told with that."""
+    return texts_of(conn, [document])[document]
+
+
 def texts_of(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, str]:
-    """As `text_of` for several; one without a passage has an empty text."""
+    """The passages of several documents, one after the other; one without a passage has an empty text."""
     rows = conn.execute(
         """SELECT document_id, string_agg(text, E'\n\n' ORDER BY number) FROM chunk
            WHERE document_id = ANY(%s) AND edition = serving_edition() GROUP BY document_id""",
