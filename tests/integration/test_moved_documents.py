@@ -93,6 +93,30 @@ def test_a_copy_is_another_document(intake: Intake, place: Path) -> None:
     assert (intake.one("in/copy.md", "state"), intake.one("in/pay.md", "state")) == ("approved", "retired")
 
 
+def test_the_original_of_a_copy_that_was_deleted_or_retired_may_be_moved(intake: Intake, place: Path) -> None:
+    for name in ("copy", "other"):
+        (place / f"{name}.md").write_bytes((place / "in/pay.md").read_bytes())
+    look(intake, place)
+    why = Why(by="operator", reason="one is enough", at=NOW, home=place.parent)
+    delete(intake.conn, [intake.one("copy.md", "id")], why)
+    said(intake, "other.md", "state", "retired")
+    for name in ("copy", "other"):
+        (place / f"{name}.md").unlink()
+    look(intake, place)
+    (place / "in/pay.md").rename(place / "in/bands.md")
+    look(intake, place)
+    assert (intake.live(), intake.one("in/bands.md", "state")) == ({"in/bands.md"}, "approved")
+
+
+def test_two_with_the_same_bytes_keep_what_was_decided_about_each(intake: Intake, place: Path) -> None:
+    (place / "in/old.md").write_bytes((place / "in/pay.md").read_bytes())
+    look(intake, place)
+    said(intake, "in/old.md", "state", "retired")
+    (place / "in").rename(place / "moved")
+    look(intake, place)
+    assert [intake.one(f"moved/{name}.md", "state") for name in ("old", "pay")] == ["retired", "approved"]
+
+
 def test_a_hold_and_a_newer_version_go_with_it(intake: Intake, place: Path) -> None:
     (place / "in/new.md").write_text("# Pay\n\nBands of 2027.\n")
     look(intake, place)

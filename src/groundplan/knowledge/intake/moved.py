@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from groundplan.core.errors import Invalid
@@ -24,8 +25,8 @@ Decisions = Mapping[str, Mapping[str, Any]]
 
 
 class Moved:
-    """The documents of a source about which something was decided, or that were deleted, by the digests of what they
-    are or were."""
+    """The documents of a source about which something was decided, or that were deleted, and those with the same bytes,
+    by the digests of what they are or were."""
 
     def __init__(
         self, known: Mapping[str, Known], deleted: Mapping[str, Sequence[str | None]], is_gone: Callable[[str], bool]
@@ -33,25 +34,35 @@ class Moved:
         """`deleted`: digest -> places, None where the name is not known; `is_gone`: whether nothing stands at a path
         any more."""
         self._is_gone, self._deleted = is_gone, deleted
-        self._by_digest: dict[str, list[Known]] = defaultdict(list)
+        self._was: dict[str, list[Known]] = defaultdict(list)
+        self._is: dict[str, list[Known]] = defaultdict(list)
+        decided = [one for one in known.values() if one.decided]
+        for one in decided:
+            if not one.live and (digest := str(one.decided.get("state", {}).get("digest") or "")):
+                self._was[digest].append(one)
+        wanted = {*deleted, *self._was, *(one.digest for one in decided if one.live)}
         for one in known.values():
-            for digest in {one.digest, str(one.decided.get("state", {}).get("digest") or "")} if one.decided else ():
-                self._by_digest[digest].append(one)
+            if one.live and one.digest in wanted:
+                self._is[one.digest].append(one)
 
     def check(self, key: str, digest: str) -> None:
         """Raises `Invalid` (document_deleted) for what was deleted here under another name, which its source has no
-        more."""
-        places = self._deleted.get(digest, ())
+        more; not where another document with the same bytes was left."""
+        places = () if digest in self._is else self._deleted.get(digest, ())
         if any(place is None or (place != key and self._is_gone(place)) for place in places):
             raise Invalid(
                 "what it says was deleted here under another name", code="document_deleted",
                 hint="Delete it in its source too, or let it in again by its old name: `groundplan knowledge readmit`.",
             )  # fmt: skip
 
-    def before(self, digest: str) -> Known | None:
-        """The document that was moved to where this digest is new; None where it is no moved one."""
-        twins = self._by_digest.get(digest, ()) if digest else ()
-        return next((one for one in twins if not one.live or self._is_gone(one.path)), None)
+    def before(self, key: str, digest: str) -> Known | None:
+        """The document that was moved to this key, where its digest is new; None where it is no moved one. Of several
+        with the same bytes the one with the same name, else with the most decisions."""
+        if twins := self._is.get(digest):
+            gone = [one for one in twins if one.path != key and self._is_gone(one.path)]
+            name = PurePosixPath(key).name
+            return max(gone, key=lambda one: (PurePosixPath(one.path).name == name, len(one.decided)), default=None)
+        return next((one for one in self._was.get(digest, ()) if one.path != key), None)
 
 
 def carried(decided: Decisions, holds: Mapping[str, Any], digest: str) -> dict[str, Mapping[str, Any]]:

@@ -327,7 +327,7 @@ class Run:
         settled = settle(known, held_by)
         told_before = one is not None or key in self._ids
         id = self._ids.setdefault(key, one.id if one else new_id())
-        if not (one and one.live) and (before := self._moved.before(pending.digest)) and before.path != key:
+        if not (one and one.live) and (before := self._moved.before(key, pending.digest)):
             more = carried(before.decided, settled.row, pending.digest)
             known = {**known, **more}
             settled = settle(known, held_by)
