@@ -343,6 +343,20 @@ def test_formulas_without_a_value_are_told() -> None:
     assert (parsed("a.xlsx", kept).notes, parsed("a.xlsx", kept).tables[0].rows[0]) == ([], ["1", "4"])
 
 
+@pytest.mark.parametrize("state", ["hidden", "veryHidden"])
+def test_sheets_that_are_hidden_are_not_read_and_told(state: str) -> None:
+    def fill(sheet: openpyxl.worksheet.worksheet.Worksheet) -> None:
+        sheet.append(["Pump", "Price"])
+        sheet.append(["P-1", 5])
+        other = sheet.parent.create_sheet("Margins")
+        other.append(["Pump", "Margin"])
+        other.append(["P-1", 4])
+        other.sheet_state = state
+
+    document = parsed("a.xlsx", book(fill))
+    assert (document.notes, "Margin" in whole(document)) == (["1 hidden sheet is not read"], False)
+
+
 def test_columns_without_anything_are_left_out() -> None:
     data = book(lambda sheet: [sheet.append(each) for each in ([None, "a", None, "b"], [None, 1, None, 2])])
     assert parsed("a.xlsx", data).tables[0].columns == ["a", "b"]

@@ -98,23 +98,7 @@ def _only(text: str) -> str:
 
 def _card(text: str) -> bool:
     digits = _only(text)
-    return len(set(digits)) > 1 and len(digits) in _lengths_of_cards(digits) and luhn(digits)
-
-
-def _lengths_of_cards(digits: str) -> range | tuple[int, ...]:
-    """How long a card may be whose number begins so: numbers of orders often begin with a year, and no card does."""
-    two, three, four = int(digits[:2]), int(digits[:3]), int(digits[:4])
-    if two // 10 == 4:
-        return 16, 19  # those of thirteen digits are gone, and German goods have numbers like them
-    if 51 <= two <= 55 or 2221 <= four <= 2720:
-        return (16,)
-    if two in (34, 37):
-        return (15,)
-    if two in (36, 38, 39) or 300 <= three <= 305:
-        return 14, 16
-    if 2200 <= four <= 2204 or 3528 <= four <= 3589:
-        return range(16, 20)
-    return range(13, 20) if two == 50 or two >= 56 else ()
+    return len(set(digits)) > 1 and len(digits) in check_digits.lengths_of_cards(digits) and luhn(digits)
 
 
 def _iban(text: str) -> bool:

@@ -1,8 +1,9 @@
 """XLSX as Markdown: each sheet with a heading as a table; values, not formulas. The library is that of
 `groundplan[knowledge]`.
 
-What a sheet says of its own size is not believed, and a merged cell stands in every row and column that it covers. How
-a number is shown (as a percentage, with a currency) is not read.
+What a sheet says of its own size is not believed, and a merged cell stands in every row and column that it covers. What
+Excel hides is not read: whoever approves the workbook does not see it. How a number is shown (as a percentage, with a
+currency) is not read either.
 """
 
 from __future__ import annotations
@@ -43,7 +44,12 @@ def xlsx(data: bytes) -> Read:
     blocks: list[str] = []
     tables: list[Table] = []
     notes: tuple[str, ...] = ()
+    hidden = [sheet for sheet in book.worksheets if sheet.sheet_state != "visible"]
+    if hidden:
+        notes = (f"{counted(len(hidden), 'hidden sheet is', 'hidden sheets are')} not read",)
     for sheet in book.worksheets:
+        if sheet in hidden:
+            continue
         title = clean(str(sheet.title))
         rows = list(_rows(sheet))
         xml = _xml(sheet)
