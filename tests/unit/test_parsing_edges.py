@@ -264,6 +264,12 @@ def test_a_table_of_any_program_is_read(text: str, columns: list[str], cells: li
         assert read.text.startswith("Report of 2026\n\n| a |")
 
 
+@pytest.mark.parametrize("text", ['a,b\n1,"x\n2,y\n3,z\n', 'a,b\n"5" pipe",1\n2,3\n'])
+def test_quotation_marks_that_do_not_match_are_told(text: str) -> None:
+    assert comma_separated(text.encode(), "a.csv").notes[0].startswith("the quotation marks of a.csv do not match")
+    assert comma_separated(b'a,b\n5" pipe,"say ""x"""\n', "a.csv").notes == ()
+
+
 _WORDS = st.text(alphabet="abc", min_size=1, max_size=3)
 
 

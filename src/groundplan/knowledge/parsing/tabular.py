@@ -91,16 +91,29 @@ def comma_separated(data: bytes, name: str) -> Read:
     text = decoded(data)
     said = _SAID.match(text)
     separator = said[1] if said else _separator(text[:_SAMPLE])
-    csv.field_size_limit(1 << 20)
-    lines = io.StringIO(text[said.end() if said else 0 :])
+    body = text[said.end() if said else 0 :]
+    doubts: tuple[str, ...] = ()
     try:
-        rows = [row for row in csv.reader(lines, delimiter=separator) if any(cell.strip() for cell in row)]
-    except csv.Error as error:
-        raise Invalid(f"it is no table: {error}", code="document_table", hint="Export it as CSV anew.") from error
+        rows = _rows(body, separator, strict=True)
+    except csv.Error:
+        rows = _rows(body, separator, strict=False)
+        doubts = (f"the quotation marks of {name} do not match: rows may stand in one cell",)
     if not rows:
         return Read("")
     table, notes = as_table(name, rows)
-    return Read(markdown_table(table), markdown=True, notes=notes, tables=(table,))
+    return Read(markdown_table(table), markdown=True, notes=(*doubts, *notes), tables=(table,))
+
+
+def _rows(text: str, separator: str, *, strict: bool) -> list[list[str]]:
+    """Those with anything. Raises `csv.Error` (`strict`), `Invalid`."""
+    csv.field_size_limit(1 << 20)
+    try:
+        found = csv.reader(io.StringIO(text), delimiter=separator, strict=strict)
+        return [row for row in found if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        if strict:
+            raise
+        raise Invalid(f"it is no table: {error}", code="document_table", hint="Export it as CSV anew.") from error
 
 
 def _separator(sample: str) -> str:
