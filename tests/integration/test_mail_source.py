@@ -94,6 +94,17 @@ def test_a_message_in_the_trash_of_a_maildir_is_gone(intake: Intake, tmp_path: P
     assert intake.live() == {"1.eml", "2.eml"}
 
 
+def test_mailboxes_in_a_maildir_are_read_but_for_what_was_thrown_away(intake: Intake, tmp_path: Path) -> None:
+    boxes = ("", ".Sent", ".Projects.2026", ".Trash", ".Projects.Trash", ".Junk", "plain", ".no")
+    for number, box in enumerate(boxes):
+        folder = tmp_path / "m" / box / ("cur" if box != ".no" else "tmp")
+        folder.mkdir(parents=True)
+        (folder / f"{number}.a:2,S").write_text(message(f"m{number}", "Text."))
+    (tmp_path / "m" / ".Link").symlink_to(tmp_path / "m" / ".Trash")
+    intake.take_over(Mail(tmp_path / "m"))
+    assert intake.live() == {"m0.eml", "m1.eml", "m2.eml"}
+
+
 def test_a_foreign_message_with_a_known_id_replaces_nothing(intake: Intake, tmp_path: Path) -> None:
     true = message("a@acme", "Pay to account 1.")
     box = mbox(tmp_path / "box", true)

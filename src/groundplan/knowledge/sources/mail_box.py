@@ -26,6 +26,7 @@ _DELETED = re.compile(
     rb"^(?:x-mozilla-status:[ \t]*[0-9a-f]{3}[89a-f]|x-status:[ \t]*[a-z]*d)", re.IGNORECASE | re.MULTILINE
 )
 """How programs mark a message that was deleted, and stays in the file until it is packed anew."""
+_ASIDE: Final = frozenset({"trash", "deleted items", "deleted messages", "junk", "spam", "drafts"})
 _ID = re.compile(rb"^message-id:\s*<([^>\s]{1,200})>", re.IGNORECASE | re.MULTILINE)
 
 
@@ -57,9 +58,10 @@ def places(path: Path) -> Iterator[Place]:
         raise ValueError("the folder is no maildir")
     files = [
         file
+        for box in _boxes(path)
         for folder in ("new", "cur")
-        if (path / folder).is_dir()
-        for file in (path / folder).iterdir()
+        if (box / folder).is_dir()
+        for file in (box / folder).iterdir()
         if not file.name.startswith(".") and not _is_trash(file.name) and file.is_file() and not file.is_symlink()
     ]
     # a name begins with the time of delivery, and keeps that when the message is read
@@ -69,6 +71,15 @@ def places(path: Path) -> Iterator[Place]:
             while piece := opened.read(_PIECE):
                 message.add(piece)
         yield message.place(each)
+
+
+def _boxes(path: Path) -> Iterator[Path]:
+    """A maildir and the mailboxes in it (`.Projects.2026`), but for those of what was thrown away or not sent."""
+    yield path
+    for box in path.iterdir():
+        last = box.name.rpartition(".")[2].lower()
+        if box.name.startswith(".") and last not in _ASIDE and (box / "cur").is_dir() and not box.is_symlink():
+            yield box
 
 
 def _is_trash(name: str) -> bool:
