@@ -123,6 +123,27 @@ def test_cells_lie_as_they_do_in_a_browser(spans: list[list[tuple[int, int]]]) -
             assert taken.get((y, x), "") == text
 
 
+FRONT = b"---\ntitle: Pay\nreaders: [hr]\n---\n"
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.html", "a.md"])
+def test_what_a_file_says_of_its_readers_holds_whatever_its_type(name: str) -> None:
+    document = parsed(name, FRONT + b"<p>Bands</p>" if name == "a.html" else FRONT + b"Bands")
+    assert (document.told["readers"], whole(document)) == (["hr"], "Bands")
+    with pytest.raises(Invalid) as caught:
+        parsed(name, FRONT.replace(b"[hr]", b"[hr") + b"Bands")
+    assert caught.value.code == "front_matter"
+    (piece,) = document.pieces
+    assert piece.start_line == (1 if name == "a.html" else 5)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.html"])
+def test_a_rule_at_the_top_of_a_text_is_a_part_of_it(name: str) -> None:
+    document = parsed(name, b"---\nMinutes of May: 5\n---\nAll were there.")
+    assert (document.told, "Minutes of May" in whole(document)) == ({}, True)
+    assert "open" in whole(parsed(name, b"---\nopen"))
+
+
 OUTLOOK = """<html><head><meta http-equiv="Content-Type" content="text/html; charset=iso-8859-1"></head>
 <body><p>Rückgabe für Pumpen</p></body></html>"""
 

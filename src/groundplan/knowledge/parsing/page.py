@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 from groundplan.knowledge.parsing.grid import Grid
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.tabular import as_table, markdown_table
-from groundplan.knowledge.parsing.text import Read, clean, decoded
+from groundplan.knowledge.parsing.text import Read, clean, decoded, narrowing_matter
 
 _SILENT = frozenset(
     {"script", "style", "noscript", "template", "svg", "nav", "iframe", "object", "select", "textarea", "button"}
@@ -197,8 +198,12 @@ class _Page(HTMLParser):
 
 
 def html(data: bytes) -> Read:
-    """A page. Its `author` and `description` are told; what `noindex` says is told as `robots`."""
-    return markup(_decoded(data))
+    """A page. Its `author` and `description` are told, what `noindex` says as `robots`, and what its front matter says,
+    where that narrows something. Raises `Invalid`."""
+    text = _decoded(data)
+    told, start = narrowing_matter(text)
+    page = markup(text[start:])
+    return dataclasses.replace(page, told={**told, **page.told}) if told else page
 
 
 def markup(text: str) -> Read:

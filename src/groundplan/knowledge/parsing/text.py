@@ -106,7 +106,19 @@ def decoded(data: bytes) -> str:
 
 
 def plain(data: bytes) -> Read:
-    return Read(decoded(data))
+    """Text; front matter is a part of it, unless it says who may read it. Raises `Invalid`."""
+    text = decoded(data)
+    told, start = narrowing_matter(text)
+    return Read(text, start=start, told=told)
+
+
+def narrowing_matter(text: str) -> tuple[Mapping[str, Any], int]:
+    """As `front_matter`, of files that are no Markdown: only where it narrows something, since whoever wrote it so
+    meant it."""
+    match = _FRONT.match(text)
+    if match is None or not any(_NARROWS.match(line) for line in match["yaml"].splitlines()):
+        return {}, 0
+    return front_matter(text)
 
 
 def markdown(data: bytes) -> Read:
