@@ -113,6 +113,24 @@ def test_a_number_is_the_same_however_it_is_set(statement: str, said: str) -> No
     assert look(statement.replace("5", "6").replace("3", "4"), said).decided is False
 
 
+@pytest.mark.parametrize(
+    ("statement", "denied"),
+    [
+        ("Taxis werden in der Stadt erstattet.", "Taxis werden in der Stadt nicht erstattet, nur Züge."),
+        ("Les taxis en ville sont remboursés.", "Les taxis en ville ne sont pas remboursés, seuls les trains."),
+        ("Los taxis en la ciudad se pagan.", "Los taxis en la ciudad nunca se pagan, solo los trenes."),
+        ("I taxi in città sono rimborsati.", "I taxi in città non sono rimborsati, solo i treni."),
+        ("Os táxis na cidade são pagos.", "Os táxis na cidade não são pagos, só os comboios."),
+        ("Taxi's in de stad worden vergoed.", "Taxi's in de stad worden niet vergoed, alleen treinen."),
+        ("Taksówki w mieście są zwracane.", "Taksówki w mieście nigdy są zwracane, tylko pociągi."),
+    ],
+)
+def test_what_is_denied_in_other_languages_is_not_said(statement: str, denied: str) -> None:
+    assert look(statement, denied).decided is False
+    assert look(denied, denied.replace(",", " ,")).decided is True
+    assert look(statement, statement[:-1] + " und mehr.").decided is True
+
+
 def test_what_is_quoted_word_for_word_is_said() -> None:
     for file in sorted((Path(__file__).parents[2] / "examples" / "company").rglob("*.md")):
         text = file.read_text()

@@ -31,6 +31,19 @@ _NEGATIONS: Final = frozenset(
     ("not", "no", "never", "none", "nobody", "nothing", "without", "cannot", "neither", "nor", "refused", "rejected",
      "forbidden")
 )  # fmt: skip
+_NEGATIONS_ELSEWHERE: Final = frozenset(
+    """
+    nicht kein keine keinen keinem keiner keines nie niemals niemand niemanden nichts ohne weder verboten untersagt
+    pas jamais aucun aucune sans interdit interdite rien
+    nunca jamás ningún ninguna ninguno sin prohibido prohibida nada nadie tampoco
+    non nessun nessuno nessuna senza vietato vietata niente
+    não nenhum nenhuma sem proibido proibida ninguém
+    niet geen nooit zonder niemand niets nie nigdy bez żaden żadna żadne nikt
+    inte ingen inga inget aldrig ikke aldri uten aldrig uden intet
+    """.split()  # noqa: SIM905 -- a hundred quoted words are no easier to read
+)
+"""German, French, Spanish, Italian, Portuguese, Dutch, Polish, Swedish, Norwegian and Danish."""
+_DENYING: Final = _NEGATIONS | _NEGATIONS_ELSEWHERE
 _DENIES: Final = re.compile("ない|なかった|ません|ずに|禁止|不|没|沒|未|勿|别|않|없|못|ไม่|ห้าม|မ.{1,8}ဘူး")
 """Negations of scripts without spaces between words. A word that only has such a character has it in both texts."""
 _OPPOSITES: Final = tuple(
@@ -108,9 +121,9 @@ def words_of(text: str) -> Words:
     terms = {
         _root(word) for word in every if word not in _COMMON and not word[0].isdigit() and word not in _SAID_NUMBERS
     }
-    negations = sum(word in _NEGATIONS or word.endswith("n't") for word in every)
+    negations = sum(word in _DENYING or word.endswith("n't") for word in every)
     negations += sum(len(_DENIES.findall(run)) for run in runs)
-    content = frozenset(term for term in terms if term not in _NEGATIONS and not term.endswith("n't"))
+    content = frozenset(term for term in terms if term not in _DENYING and not term.endswith("n't"))
     content |= {pair for run in runs for pair in scripts.pairs(run)}
     return Words(content, frozenset(figures), negations, frozenset(every))
 
