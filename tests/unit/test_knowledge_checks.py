@@ -17,7 +17,7 @@ from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.quality import versions
 from groundplan.knowledge.quality.documents import of_document
 from groundplan.knowledge.quality.model import Look
-from groundplan.knowledge.quality.tables import checked, of_tables
+from groundplan.knowledge.quality.tables import checked, moment, number, of_tables
 from groundplan.knowledge.quality.text import glossary, personal, structure, violations
 from groundplan.knowledge.quality.versions import conflicts, rank, stem
 
@@ -58,6 +58,32 @@ def test_a_declared_check_finds_what_it_names(
     assert codes(good, check) == set()
 
 
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("17,5", 17.5), ("1.234,56", 1234.56), ("1,234.567", 1234.567), ("1,250,000", 1_250_000), ("1'234.5", 1234.5),
+        ("1\u202f234,5", 1234.5), ("-3,25", -3.25), ("1,234", None), ("1.23,4", None), ("1,2,3", None), ("5 EUR", None),
+    ],
+)  # fmt: skip
+def test_a_number_is_read_as_people_write_it_where_that_is_certain(cell: str, value: float | None) -> None:
+    assert number(cell) == value
+    assert codes([cell], {"at_most": 1}) == ({"type"} if value is None else {"range"} if value > 1 else set())
+
+
+@pytest.mark.parametrize(("cell", "day"), [("31.12.2026", (12, 31)), ("1.2.2026 9:05", (2, 1)), ("12/31/2026", None)])
+def test_a_day_with_dots_stands_first(cell: str, day: tuple[int, int] | None) -> None:
+    found = moment(cell)
+    assert (None if found is None else (found.month, found.day)) == day
+
+
+def test_a_check_that_cannot_be_held_against_anything_is_told() -> None:
+    """It looked as if all were well."""
+    assert codes(["12 bar", "13 bar"], {"sensor": True, "stuck": 2}) == {"type"}
+    times = ["11/25/2026 10:00", "11/25/2026 10:01"]
+    assert codes(["1", "100"], {"sensor": True, "rate": 1, "time": "at"}, times) == {"time"}
+    assert codes(["1", "", "2"], {"at_least": 0}) == set()
+
+
 def test_a_column_that_is_not_there_is_one_finding() -> None:
     table = Table(name="t", columns=["other"], rows=[["1"], ["2"]])
     assert [code for code, _, _ in checked(table, {"column": "v", "unique": True, "nulls": 0.0}, misfits, NOW)] == [
@@ -77,8 +103,8 @@ def test_a_form_that_takes_too_long_is_one_finding_and_the_other_checks_go_on() 
 
 def times(count: int, minutes: float = 1.0, gap_at: int | None = None) -> list[str]:
     found, at = [], NOW
-    for number in range(count):
-        at += timedelta(minutes=90 if number == gap_at else minutes)
+    for place in range(count):
+        at += timedelta(minutes=90 if place == gap_at else minutes)
         found.append(at.isoformat())
     return found
 

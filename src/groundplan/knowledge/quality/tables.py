@@ -23,6 +23,12 @@ _SKEW: Final = timedelta(days=1)
 SHOWN: Final = 5
 """So many rows are named in a finding."""
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+_COMMA = re.compile(r"[+-]?(?:\d{1,3}(?:[. \u00a0\u202f'’]\d{3})+|\d+),(?:\d{1,2}|\d{4,})")
+"""With a comma before its decimals. Three digits behind a comma may be a thousand: that is no number for certain."""
+_POINT = re.compile(r"[+-]?\d{1,3}(?:(?:[, \u00a0\u202f'’]\d{3})+\.\d+|(?:,\d{3}){2,})")
+_THOUSANDS = re.compile(r"[., \u00a0\u202f'’]")
+_DAY = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:[ T](\d{1,2}:\d{2}(?::\d{2})?))?")
+"""With dots it is the day that stands first."""
 
 Check = dict[str, Any]
 Misfits = Callable[[str, Sequence[str]], list[int] | None]
@@ -101,6 +107,9 @@ def checked(table: Table, check: Check, misfits: Misfits, now: datetime) -> Iter
     values = [(row, cell) for row, cell in enumerate(cells, 1) if cell]
     wrong = [(row, cell) for row, cell in values if not _is(cell, check.get("type"))]
     yield from _rows("type", wrong, f"'{name}' is not a {check.get('type')}")
+    if check.get("type") is None and ("at_least" in check or "at_most" in check or check.get("sensor")):
+        others = [(row, cell) for row, cell in values if number(cell) is None]
+        yield from _rows("type", others, f"'{name}' is no number, as its check needs,")
     yield from _rows("range", [each for each in values if _outside(each[1], check)], f"'{name}' is out of range")
     if allowed := set(check.get("one_of", ())):
         yield from _rows(
@@ -151,11 +160,22 @@ def _is(cell: str, type_: str | None) -> bool:
 
 
 def number(cell: str) -> float | None:
-    return float(cell) if _NUMBER.fullmatch(cell) else None
+    """As Python writes it, or as people do, where that is certain: `1.234,56` and `1,234.56`, not `1,234`."""
+    if _NUMBER.fullmatch(cell):
+        return float(cell)
+    if _COMMA.fullmatch(cell):
+        whole, _, decimals = cell.rpartition(",")
+        return float(f"{_THOUSANDS.sub('', whole)}.{decimals}")
+    if _POINT.fullmatch(cell):
+        whole, point, decimals = cell.partition(".")
+        return float(_THOUSANDS.sub("", whole) + point + decimals)
+    return None
 
 
 def moment(cell: str) -> datetime | None:
-    """A time in ISO form, of UTC where it names no zone."""
+    """A time in ISO form, or a day as in `31.12.2026`; of UTC where it names no zone."""
+    if day := _DAY.fullmatch(cell):
+        cell = f"{day[3]}-{day[2]:0>2}-{day[1]:0>2}" + (f"T{day[4]:0>5}" if day[4] else "")
     try:
         found = datetime.fromisoformat(cell)
     except ValueError:
@@ -200,6 +220,11 @@ def _sensor(table: Table, at: int, check: Check) -> Iterator[tuple[str, str, dic
             return
     clock = None if time is None else table.columns.index(time)
     named = None if by is None else table.columns.index(by)
+    if clock is not None:
+        untold = [
+            (row, cells[clock]) for row, cells in enumerate(table.rows, 1) if cells[at] and not moment(cells[clock])
+        ]
+        yield from _rows("time", untold, f"'{time}' is no time, as its check needs,")
     sensors: dict[str, list[Reading]] = {}
     for row, cells in enumerate(table.rows, 1):
         value = number(cells[at])
