@@ -57,7 +57,8 @@ def text_of(conn: Conn, document: UUID) -> str:
            WHERE document_id = %s AND edition = serving_edition() ORDER BY number""",
         (document,),
     ).fetchall()
-    return whole([Piece(*row, []) for row in rows]).strip()
+    pieces = [Piece(number, text, start, end, first, last, []) for number, text, start, end, first, last in rows]
+    return whole(pieces).strip()
 
 
 def passages_of(conn: Conn, document: UUID) -> str:
