@@ -130,6 +130,7 @@ class Price(Strict):
             (
                 self.input,
                 self.output,
+                self.cache_read,
                 self.cache_write,
                 self.reasoning,
                 self.input_audio,
@@ -140,6 +141,7 @@ class Price(Strict):
                 self.characters,
                 self.minute,
                 self.long,
+                self.batch,
                 self.priority,
                 self.hours,
             )

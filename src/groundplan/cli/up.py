@@ -29,11 +29,11 @@ from groundplan.cli.progress import Steps
 from groundplan.cli.reload import Reloading
 from groundplan.cli.starting import Following, Start
 from groundplan.cli.tour import take_tour
+from groundplan.cli.workspace import further
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, load_settings
 from groundplan.economics.price import known_price
-from groundplan.governance import declared
 from groundplan.runtime.supervisor import Supervisor
 
 LEFT_SECONDS = 20.0
@@ -134,7 +134,7 @@ def _check_workspace(folder: Path, home: Home) -> None:
     """Refuse a wrong workspace at the first start; later the last blueprint is served whatever the folder says."""
     try:
         today = datetime.now(UTC).date()
-        validate(folder, known_price=lambda model: known_price(model, today), beyond=declared.problems)
+        validate(folder, known_price=lambda model: known_price(model, today), beyond=further(today))
     except GroundplanError as error:
         if not home.workspace.exists():
             raise

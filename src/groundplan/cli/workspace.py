@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from groundplan.catalog.check import validate
+from groundplan.catalog.check import Beyond, validate
 from groundplan.catalog.scaffold import init as scaffold
 from groundplan.catalog.schema import json_schema
 from groundplan.cli.options import JsonOption, program_name, workspace_for
@@ -18,6 +18,7 @@ from groundplan.cli.output import emit
 from groundplan.core.words import counted
 from groundplan.economics.price import known_price
 from groundplan.governance import declared
+from groundplan.release import priced
 
 
 def init(
@@ -58,6 +59,11 @@ def init(
     )
 
 
+def further(today: date) -> Beyond:
+    """What `plan` would refuse beside the rules of the catalog: policies, and prices that do not hold yet."""
+    return lambda read: (*declared.problems(read), *priced.problems(read, today))
+
+
 def check(
     workspace: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="The workspace.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of all kinds instead.")] = False,
@@ -69,7 +75,7 @@ def check(
         return
     folder = workspace_for(workspace)
     today = datetime.now(UTC).date()
-    workspace_read = validate(folder, known_price=lambda model: known_price(model, today), beyond=declared.problems)
+    workspace_read = validate(folder, known_price=lambda model: known_price(model, today), beyond=further(today))
     count = len(workspace_read.workloads)
     emit(
         {"ok": True, "folder": str(folder), "workloads": count},

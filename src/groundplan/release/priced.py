@@ -5,7 +5,7 @@ Pure. What a call costs by them is `economics`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 
 import msgspec
@@ -41,8 +41,22 @@ def declared_or_listed(workspace: Workspace, deployment: doc.DeploymentDoc, day:
         day,
         declared=declared,
         context_tokens=deployment.context,
-        where=workspace.where("deployment", deployment.name, "model"),
+        where=workspace.where(kind, name, "price") if prices else workspace.where(kind, name, "model"),
     )
+
+
+def problems(workspace: Workspace, today: date) -> Iterator[Problem]:
+    """Declared prices that say nothing of `today`: the first one begins later, or its currency has no rate yet. What
+    holds on no day is told by `catalog.check`."""
+    for deployment in workspace.deployments.values():
+        described = workspace.models.get(deployment.model)
+        prices = deployment.price or (described.price if described is not None else ())
+        held = doc.price_on(prices, today)
+        if not prices or (held is not None and held.since is not None):
+            continue
+        found = declared_or_listed(workspace, deployment, today)
+        if isinstance(found, Problem) and found.code != "currency_unknown":
+            yield found
 
 
 def of_model(workspace: Workspace | None, model: str, day: date) -> bp.Rates | Problem:
@@ -89,16 +103,21 @@ def starts(workspace: Workspace, deployment: doc.DeploymentDoc, after: date, unt
 
 def _declared(workspace: Workspace, kind: str, name: str, prices: tuple[doc.Price, ...], day: date) -> list[bp.Rates]:
     """Rates with the file that declares them; its line would make another blueprint of every comment above it. Those of
-    other currencies are in USD at the rate of `day`. Raises `Invalid` where there is none."""
+    other currencies are in USD at the rate of `day` where they hold on it. Raises `Invalid` where there is none."""
     file = workspace.where(kind, name, "price").file
-    found = [FREE if price.free else _rates(price, f"declared {file}") for price in prices]
-    currencies = charged.currencies(workspace)
+    found = [_free(price) if price.free else _rates(price, f"declared {file}") for price in prices]
+    held = doc.price_on(prices, day)
     for place, price in enumerate(prices):
-        if price.currency != USD and (price.since is None or price.since <= day):
-            rate = rate_on(currencies, price.currency, day)
+        if price is held and price.currency != USD and not price.free:
+            rate = rate_on(charged.currencies(workspace), price.currency, day)
             told = f"{found[place].source} in {price.currency} at {format_usd(rate)} USD"
             found[place] = msgspec.structs.replace(rates_in_usd(found[place], rate), source=told)
     return found
+
+
+def _free(price: doc.Price) -> bp.Rates:
+    """From its day on, so that what was paid before stays paid, and what is paid later is."""
+    return msgspec.structs.replace(FREE, effective=price.since.isoformat() if price.since else "")
 
 
 _CLASSES = ("input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio")

@@ -1,0 +1,97 @@
+"""Which declared price holds on a day: free ones have theirs like any, and `check` tells what says nothing yet."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+from tests.unit.test_release_plan import BASE, planned
+from typer.testing import CliRunner
+
+from groundplan.blueprint.model import Rates
+from groundplan.catalog.loader import load_files
+from groundplan.catalog.workspace import Workspace
+from groundplan.cli.main import app
+from groundplan.core.errors import Invalid, Problem
+from groundplan.core.money import PICO
+from groundplan.release import priced
+
+OWN = BASE.replace("model: openai/gpt-4.1-mini\n", "model: acme/own\nprice: PRICE\n")
+EUR = "approvals: {parts: []}\ncurrencies: {EUR: {source: the bank, rates: [{from: 2026-06-01, rate: 1.10 USD}]}}\n"
+
+
+def workspace(price: str, *, euro: bool = False) -> Workspace:
+    text = OWN.replace("PRICE", price)
+    return load_files({"a.yaml": text.replace("approvals: {parts: []}\n", EUR) if euro else text})
+
+
+def on(read: Workspace, day: str) -> Rates | Problem:
+    return priced.declared_or_listed(read, read.deployments["gpt-eu"], date.fromisoformat(day))
+
+
+def inputs(read: Workspace, *days: str) -> list[int | str]:
+    found = (on(read, day) for day in days)
+    return [each.input // PICO if isinstance(each, Rates) else each.code for each in found]
+
+
+FREE, LATER = "input: 0 USD/Mtok, output: 0 USD/Mtok", "from: 2026-06-01, "
+PAID = "input: 3 USD/Mtok, output: 2 USD/Mtok"
+
+
+@pytest.mark.parametrize(
+    ("price", "said"),
+    [
+        (f"[{{{PAID}}}, {{{LATER}{FREE}}}]", [3, 0]),
+        (f"[{{{FREE}}}, {{{LATER}{PAID}}}]", [0, 3]),
+        (f"{{{LATER}{FREE}}}", ["price_missing", 0]),
+        (f"[{{from: 2026-01-01, {PAID}}}, {{{LATER}{FREE}}}]", [3, 0]),
+    ],
+)
+def test_a_price_of_nothing_has_its_day_like_any(price: str, said: list[int | str]) -> None:
+    read = workspace(price)
+    assert inputs(read, "2026-05-31", "2026-06-01") == said
+    free = on(read, "2026-06-01" if said[1] == 0 else "2026-05-31")
+    assert isinstance(free, Rates) and free.source == "declared free"
+
+
+@pytest.mark.parametrize("more", ["cache_read: 1 USD/Mtok", "batch: {input: 1 USD/Mtok}", "reasoning: 1 USD/Mtok"])
+def test_what_costs_in_any_class_is_not_free(more: str) -> None:
+    read = workspace(f"{{input: 0 USD/Mtok, output: 0 USD/Mtok, {more}}}")
+    found = on(read, "2026-06-01")
+    assert isinstance(found, Rates) and found.source != "declared free"
+    assert PICO in (found.cache_read, found.reasoning, found.batch and found.batch.input)
+
+
+def test_a_price_that_was_replaced_needs_no_rate_of_its_currency() -> None:
+    replaced = "[{input: 1 EUR/Mtok, output: 2 EUR/Mtok}, {from: 2026-02-01, input: 5 USD/Mtok, output: 6 USD/Mtok}]"
+    read = workspace(replaced, euro=True)
+    assert inputs(read, "2026-01-31", "2026-02-01") == ["currency_rate_missing", 5]
+    assert inputs(workspace("{input: 0 EUR/Mtok, output: 0 EUR/Mtok}", euro=True), "2026-01-31") == [0]
+
+
+@pytest.mark.parametrize(
+    ("price", "code"),
+    [
+        ("{from: 2026-12-01, input: 1 USD/Mtok, output: 2 USD/Mtok}", "price_missing"),
+        ("{input: 1 EUR/Mtok, output: 2 EUR/Mtok}", "currency_rate_missing"),
+    ],
+)
+def test_what_plan_refuses_of_a_price_check_tells(price: str, code: str, tmp_path: Path) -> None:
+    text, day = OWN.replace("PRICE", price).replace("approvals: {parts: []}\n", EUR), date(2026, 5, 1)
+    (told,) = priced.problems(load_files({"a.yaml": text}), day)
+    assert told.code == code and told.hint and told.where is not None
+    assert text.splitlines()[told.where.line - 1].startswith("price:")
+    assert code in {each.code for each in planned(text, today=day).refusals}
+    (tmp_path / "handbook").mkdir()
+    (tmp_path / "a.yaml").write_text(text.replace("2026", "2999"))
+    refused = CliRunner().invoke(app, ["check", str(tmp_path)]).exception
+    assert isinstance(refused, Invalid) and [each.code for each in refused.problems] == [code]
+
+
+def test_of_a_listed_model_the_list_holds_until_the_declared_price_begins() -> None:
+    text = BASE.replace(
+        "model: openai/gpt-4.1-mini\n",
+        "model: openai/gpt-4.1-mini\nprice: {from: 2999-01-01, input: 1 USD/Mtok, output: 2 USD/Mtok}\n",
+    )
+    assert list(priced.problems(load_files({"a.yaml": text}), date(2026, 5, 1))) == []
