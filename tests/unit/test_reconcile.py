@@ -17,7 +17,8 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.bill import MAX_LINES, Bill, read_bill
-from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, exchange_rates, reconcile, resolve
+from groundplan.economics.bill_models import resolve
+from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, exchange_rates, reconcile
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 RATES = {

@@ -8,27 +8,27 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
 from uuid import UUID
 
+from groundplan.catalog.currency import USD
 from groundplan.core.errors import Invalid, Problem, Where
-from groundplan.economics.bill_columns import detect, format_of
+from groundplan.economics.bill_cells import Style, currency_in, currency_of_head, day_of, slashed, style_of, whole
+from groundplan.economics.bill_cells import number as number_of
+from groundplan.economics.bill_columns import charge_of, detect, format_of, is_total, plain
 
 MAX_BYTES = 16 << 20
 MAX_LINES = 200_000
 LONGEST_CELL = 1 << 17
 """Characters; the bound is one of the whole process, so it is set where it is needed."""
-_MOST = Decimal(10) ** 12
-_FINEST = -30
+HEAD_WITHIN = 30
+"""Lines in which the head is looked for: some bills have addresses and numbers above it."""
 _CALL = re.compile(
     r"(?<![0-9a-f])([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:-(\d{1,4}))?(?![0-9a-f-])", re.ASCII
 )
-_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(,\d{3})+(\.\d+)?", re.ASCII)
-_COMMA = re.compile(r"-?\d+,\d+", re.ASCII)
-_SLASHED = re.compile(r"(\d{1,2})[/.](\d{1,2})[/.](\d{4})(?:[ T].*)?", re.ASCII)
 _CLASSES = (
     ("cache_write", ("cache_write", "cache write", "cache creation", "cache_creation")),
     ("cache_read", ("cache_read", "cached", "cache read", "cchd")),
@@ -54,9 +54,25 @@ _PURPOSES = {
         "log analytics",
         "cloud logging",
     ),
-    "network": ("bandwidth", "network", "egress", "data transfer", "load balancer", "vpn"),
+    "network": (
+        "bandwidth",
+        "network",
+        "egress",
+        "data transfer",
+        "datatransfer",
+        "cloudfront",
+        "vpc",
+        "load balancer",
+        "vpn",
+    ),
 }
+_NO_MODELS = frozenset({"amazonbedrock"})
+"""Names of products that are no models: what was used of them says which one it was."""
 _AI_SERVICES = (
+    "gemini",
+    "generative ai",
+    "anthropic",
+    "mistral",
     "openai",
     "cognitive",
     "foundry",
@@ -92,15 +108,21 @@ class Line:
     """input | output | cache_read | cache_write, where a line is for one class of tokens."""
     deployment: str | None
     service: str | None
+    charge: str = ""
+    """`tax` or `credit` (a discount, refund or adjustment): of no single call; empty: what was used."""
 
     @property
     def foreign(self) -> bool:
-        """Whether it names a service that is not one of models."""
+        """Whether no call pays it: a tax, a credit, or what names a service that is not one of models."""
+        if self.charge:
+            return True
         return self.service is not None and not any(word in self.service.lower() for word in _AI_SERVICES)
 
     @property
     def purpose(self) -> str:
-        """`storage`, `network`, or empty for any other service."""
+        """`tax`, `credit`, `storage`, `network`, or empty for any other service."""
+        if self.charge:
+            return self.charge
         service = (self.service or "").lower()
         return next((name for name, words in _PURPOSES.items() if any(word in service for word in words)), "")
 
@@ -135,8 +157,9 @@ def read_bill(text: str, file: str, said: Mapping[str, str]) -> Bill:
             "the file is larger than 16 MiB", code="bill_too_large", hint="Split it by day or model.",
             where=Where(file, 1),
         )  # fmt: skip
-    delimiter = _delimiter(text)
-    rows = _rows(text.removeprefix("\ufeff"), file, delimiter)
+    body = text.removeprefix("\ufeff")
+    at, delimiter = _head(body, said, file)
+    rows = {number: row for number, row in _rows(body, file, delimiter).items() if number >= at}
     head = next(iter(rows.values()), None)
     if head is None or len(rows) < 2:
         raise Invalid(
@@ -144,25 +167,43 @@ def read_bill(text: str, file: str, said: Mapping[str, str]) -> Bill:
             where=Where(file, 1),
         )  # fmt: skip
     columns = detect(head, said, file)
-    reader = _LineReader(file, columns, comma=delimiter == ";")
-    numbers = list(rows)[1:]
-    lines = [line for number in numbers if (line := reader.read(number, rows[number])) is not None]
+    below = {number: row for number, row in rows.items() if number != at}
+    style = _style(below.values(), columns, semicolons=delimiter == ";")
+    told = currency_of_head(head[columns["amount"]])[1] if "amount" in columns else None
+    reader = _LineReader(file, columns, style, told or USD)
+    lines = reader.every(below)
     if reader.problems:
         first = reader.problems[0]
         raise Invalid(
             f"{first.message} (and {len(reader.problems) - 1} more)" if len(reader.problems) > 1 else first.message,
             code=first.code, hint=first.hint, where=first.where, problems=tuple(reader.problems[:50]),
         )  # fmt: skip
-    notes = (
-        *reader.notes,
-        *([f"{reader.empty} lines without an amount or tokens were passed over"] * (reader.empty > 0)),
-    )
-    return Bill(file, format_of(head), {role: head[i] for role, i in columns.items()}, tuple(lines), notes)
+    return Bill(file, format_of(head), {role: head[i] for role, i in columns.items()}, tuple(lines), reader.told())
 
 
-def _delimiter(text: str) -> str:
-    """What is most often in the head."""
-    return max(",;\t|", key=text.partition("\n")[0].count)
+def _head(text: str, said: Mapping[str, str], file: str) -> tuple[int, str]:
+    """(line number of the head, what is between its cells): the first line that names an amount or tokens, else the
+    first one."""
+    first: tuple[int, str] | None = None
+    for place, line in enumerate(text.split("\n", HEAD_WITHIN)[:HEAD_WITHIN], 1):
+        if not line.strip():
+            continue
+        delimiter = max(",;\t|", key=line.count)
+        first = first or (place, delimiter)
+        try:
+            detect([cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])], said, file)
+        except (Invalid, csv.Error):
+            continue
+        return place, delimiter
+    return first or (1, ",")
+
+
+def _style(rows: Iterable[Sequence[str]], columns: Mapping[str, int], *, semicolons: bool) -> Style:
+    def cells(*roles: str) -> list[str]:
+        return [row[i] for role in roles if (i := columns.get(role)) is not None for row in every if i < len(row)]
+
+    every = list(rows)
+    return style_of(cells("amount", "quantity"), cells("day"), semicolons=semicolons)
 
 
 def _rows(text: str, file: str, delimiter: str) -> dict[int, list[str]]:
@@ -189,20 +230,35 @@ def _rows(text: str, file: str, delimiter: str) -> dict[int, list[str]]:
     return found
 
 
+@dataclass(slots=True)
 class _LineReader:
     """Reads one line after another; collects what is wrong."""
 
-    def __init__(self, file: str, columns: Mapping[str, int], *, comma: bool) -> None:
-        self._file = file
-        self._comma = comma
-        self._columns = columns
-        self.problems: list[Problem] = []
-        self.notes: list[str] = []
-        self.empty = 0
+    file: str
+    columns: Mapping[str, int]
+    style: Style
+    currency: str
+    """Of amounts that do not say it."""
+    problems: list[Problem] = field(default_factory=list)
+    ordered: bool = False
+    """Some day was read in one of two orders."""
+    empty: int = 0
+    totals: int = 0
+
+    def every(self, rows: Mapping[int, Sequence[str]]) -> list[Line]:
+        """The lines; totals are left out where anything else is there."""
+        parts = {number: row for number, row in rows.items() if not is_total(row, self._cells(row))}
+        self.totals = len(rows) - len(parts) if parts else 0
+        read = (self.read(number, row) for number, row in (parts or rows).items())
+        return [line for line in read if line is not None]
+
+    def _cells(self, row: Sequence[str]) -> dict[str, str]:
+        """Role -> what it says."""
+        return {role: row[i] for role, i in self.columns.items() if i < len(row) and row[i]}
 
     def read(self, number: int, row: Sequence[str]) -> Line | None:
         """The line, None where it says nothing (a total of zero cells, a day without use)."""
-        cells = {role: row[i] for role, i in self._columns.items() if i < len(row) and row[i]}
+        cells = self._cells(row)
         amount, decimals = self._amount(number, cells)
         tokens = self._tokens(number, cells)
         if amount is None and not tokens:
@@ -210,24 +266,41 @@ class _LineReader:
             return None
         model, token_class = _model_and_class(cells)
         if "quantity" in cells and token_class in ("input", "output", "cache_read", "cache_write"):
-            _quantity(cells, token_class, tokens, self._comma)
+            _quantity(cells, token_class, tokens, self.style)
         call = _CALL.search(cells.get("id", "").lower())
         return Line(
             number, self._day(number, cells.get("day")), model,
             UUID(call[1]) if call else None, int(call[2]) if call and call[2] else None,
-            amount, _currency(cells), decimals, tokens.get("input"), tokens.get("output"),
+            amount, self._currency(cells), decimals, tokens.get("input"), tokens.get("output"),
             self._whole(number, cells, "requests"), token_class, cells.get("deployment"), cells.get("service"),
+            charge_of(cells),
         )  # fmt: skip
+
+    def told(self) -> tuple[str, ...]:
+        """What a reader of the comparison has to know of how it was read."""
+        day = (
+            "25/11/2026 were read as day/month/year"
+            if self.style.day_first
+            else "11/25/2026 were read as month/day/year"
+        )
+        found = [f"days such as {day}"] if self.ordered else []
+        found += [f"{self.totals} lines of totals were passed over"] if self.totals else []
+        found += [f"{self.empty} lines without an amount or tokens were passed over"] if self.empty else []
+        return tuple(found)
+
+    def _currency(self, cells: Mapping[str, str]) -> str:
+        said = cells.get("currency", "").strip().upper()[:8]
+        return said or currency_in(cells.get("amount", "")) or self.currency
 
     def _wrong(self, number: int, role: str, what: str) -> None:
         hint = f"Write {what}, or name another column: --columns {role}=NAME."
-        self.problems.append(Problem(f"{role} is not {what}", "bill_line", hint, Where(self._file, number)))
+        self.problems.append(Problem(f"{role} is not {what}", "bill_line", hint, Where(self.file, number)))
 
     def _amount(self, number: int, cells: Mapping[str, str]) -> tuple[Decimal | None, int]:
         text = cells.get("amount")
         if text is None:
             return None, 0
-        amount = _decimal(text, self._comma)
+        amount = number_of(text, self.style)
         if amount is None:
             self._wrong(number, "amount", "an amount of money")
             return None, 0
@@ -238,11 +311,9 @@ class _LineReader:
         text = cells.get(role)
         if text is None:
             return None
-        value = _decimal(text, self._comma)
-        if value is None or value < 0 or value != int(value):
+        if (value := whole(text, self.style)) is None:
             self._wrong(number, role, "a whole number")
-            return None
-        return int(value)
+        return value
 
     def _tokens(self, number: int, cells: Mapping[str, str]) -> dict[str, int]:
         """Totals of input (cached ones included) and output."""
@@ -257,59 +328,20 @@ class _LineReader:
     def _day(self, number: int, text: str | None) -> date | None:
         if text is None:
             return None
-        slashed = _SLASHED.fullmatch(text)
+        self.ordered |= slashed(text)
         try:
-            if slashed:
-                return self._ordered(int(slashed[1]), int(slashed[2]), int(slashed[3]))
-            return _iso_day(text)
+            return day_of(text, self.style)
         except (ValueError, OverflowError, OSError):
             self._wrong(number, "day", "a date such as 2026-11-25")
             return None
-
-    def _ordered(self, first: int, second: int, year: int) -> date:
-        note = "days such as 11/25/2026 were read as month/day/year"
-        if first <= 12 and note not in self.notes:
-            self.notes.append(note)
-        return date(year, first, second) if first <= 12 else date(year, second, first)
-
-
-def _iso_day(text: str) -> date:
-    """UTC day of an ISO date or time, or of seconds (or milliseconds) since 1970."""
-    if re.fullmatch(r"\d{10}(\d{3})?(\.\d+)?", text, re.ASCII):
-        seconds = int(text[:10])
-        return datetime.fromtimestamp(seconds, UTC).date()
-    if re.fullmatch(r"\d{8}", text, re.ASCII):
-        return date.fromisoformat(text)
-    moment = datetime.fromisoformat(text.replace(" UTC", "+00:00").replace("Z", "+00:00"))
-    return (moment.astimezone(UTC) if moment.tzinfo else moment).date()
-
-
-def _decimal(text: str, comma: bool = False) -> Decimal | None:
-    """An exact finite number; thousands with commas, a comma for the point, a sign of currency are understood.
-
-    `comma`: the file writes a comma for the point, as files with semicolons between their cells do.
-    """
-    plain = text.strip().replace("\u00a0", "").removeprefix("$").removesuffix("USD").strip()
-    if comma and "," in plain:
-        plain = plain.replace(".", "").replace(",", ".")
-    elif _THOUSANDS.fullmatch(plain):
-        plain = plain.replace(",", "")
-    elif _COMMA.fullmatch(plain):
-        plain = plain.replace(",", ".")
-    if not re.fullmatch(r"[-+]?\d{0,24}(?:\.\d{0,30})?(?:[eE][-+]?\d{1,2})?", plain, re.ASCII):
-        return None
-    try:
-        value = Decimal(plain)
-    except InvalidOperation:
-        return None
-    exponent = value.as_tuple().exponent
-    return value if abs(value) <= _MOST and isinstance(exponent, int) and exponent >= _FINEST else None
 
 
 def _model_and_class(cells: Mapping[str, str]) -> tuple[str | None, str | None]:
     """`gpt-4o-2024-08-06, input` names a model and a class of tokens."""
     name = cells.get("model")
     told = cells.get("class", "")
+    if name is not None and plain(name) in _NO_MODELS:
+        name = told or name
     if name is not None and ", " in name:
         name, _, told = name.rpartition(", ")
     words = (told or (name or "") if "quantity" in cells or told else "").lower()
@@ -317,13 +349,9 @@ def _model_and_class(cells: Mapping[str, str]) -> tuple[str | None, str | None]:
     return name, found
 
 
-def _currency(cells: Mapping[str, str]) -> str:
-    return cells.get("currency", "USD").strip().upper()[:8] or "USD"
-
-
-def _quantity(cells: Mapping[str, str], token_class: str, tokens: dict[str, int], comma: bool) -> None:
+def _quantity(cells: Mapping[str, str], token_class: str, tokens: dict[str, int], style: Style) -> None:
     """Tokens of a line that tells a quantity of one class."""
-    value, unit = _decimal(cells["quantity"], comma), cells.get("unit", "").lower()
+    value, unit = number_of(cells["quantity"], style), cells.get("unit", "").lower()
     scale = 1_000_000 if "1m" in unit else 1000 if "1k" in unit or "1000" in unit else 1
     if value is None or value < 0 or (unit and not re.search(r"token|1k|1m|1000|unit", unit)):
         return

@@ -9,22 +9,26 @@ import re
 from collections.abc import Mapping, Sequence
 
 from groundplan.core.errors import Invalid, Where
+from groundplan.economics.bill_cells import currency_of_head
 
 ROLES: dict[str, tuple[str, ...]] = {
     "amount": (
-        "amountvalue", "amountusd", "costusd", "billedcost", "costinbillingcurrency", "costinusd", "pretaxcost", "cost",
-        "amount", "totalcost", "effectivecost", "price", "charge",
+        "amountvalue", "amountusd", "costusd", "billedcost", "costinbillingcurrency", "costinusd", "pretaxcost",
+        "lineitemunblendedcost", "unblendedcost", "unroundedsubtotal", "unroundedcost", "subtotal", "cost", "amount",
+        "totalcost", "effectivecost", "price", "charge",
     ),
     "currency": (
-        "amountcurrency", "billingcurrency", "billingcurrencycode", "currency", "currencycode",
+        "amountcurrency", "billingcurrency", "billingcurrencycode", "lineitemcurrencycode", "currency", "currencycode",
     ),
     "day": (
         "starttimeiso", "usagedateutc", "chargeperiodstart", "usagedate", "date", "timestamp", "day", "createdat",
-        "created", "datetime", "time", "starttime",
+        "created", "datetime", "time", "starttime", "lineitemusagestartdate", "usagestartdate", "usagestarttime",
+        "usagestart", "billdate",
     ),
     "model": (
         "modelversion", "model", "modelname", "lineitem", "skumeter", "metername", "modelid", "chargedescription",
-        "skuid", "productname", "product", "description",
+        "productproductname", "skudescription", "lineitemlineitemdescription", "skuid", "productname", "product",
+        "description", "itemdescription", "item",
     ),
     "id": (
         "callid", "xrequestid", "clientrequestid", "requestid", "id", "resourceusageid",
@@ -40,11 +44,16 @@ ROLES: dict[str, tuple[str, ...]] = {
     "cache_read": ("usageinputtokenscacheread", "cachereadinputtokens"),
     "cache_write": ("usageinputtokenscachewrite5m", "usageinputtokenscachewrite", "cachecreationinputtokens"),
     "cache_write_long": ("usageinputtokenscachewrite1h",),
-    "class": ("tokentype",),
-    "quantity": ("consumedquantity", "quantity", "usagequantity"),
-    "unit": ("consumedunit", "unitofmeasure", "unit"),
+    "class": ("tokentype", "lineitemusagetype"),
+    "quantity": ("consumedquantity", "quantity", "usagequantity", "lineitemusageamount", "usageamount"),
+    "unit": ("consumedunit", "unitofmeasure", "pricingunit", "usageunit", "unit"),
     "requests": ("nummodelrequests", "nrequests", "requests", "requestcount"),
-    "service": ("servicename", "metercategory", "servicefamily", "consumedservice"),
+    "service": (
+        "servicename", "metercategory", "servicefamily", "consumedservice", "servicedescription", "productproductname",
+        "lineitemproductcode",
+    ),
+    "charge": ("chargecategory", "chargetype", "lineitemlineitemtype", "lineitemtype", "costtype"),
+    "credit": ("credittype",),
     "deployment": ("deployment", "deploymentname", "resourcename", "resourceid", "instancename"),
 }  # fmt: skip
 """What a column can say -> names of it, the surest first, in small letters and digits only."""
@@ -57,6 +66,21 @@ FORMATS: tuple[tuple[str, frozenset[str]], ...] = (
     ("FOCUS", frozenset({"billedcost", "chargeperiodstart"})),
     ("Azure cost details", frozenset({"costinbillingcurrency", "metername"})),
     ("Azure cost details", frozenset({"pretaxcost", "metername"})),
+    ("AWS cost and usage", frozenset({"lineitemunblendedcost", "lineitemusagestartdate"})),
+    ("Google Cloud costs", frozenset({"servicedescription", "skudescription"})),
+)
+TOTALS = frozenset(
+    {"total", "subtotal", "grandtotal", "totaldue", "amountdue", "totalamount", "invoicetotal", "totalcost", "sum",
+     "summe", "gesamt", "gesamtbetrag", "zwischensumme", "totaal", "totale"}
+)  # fmt: skip
+"""How a line begins that sums others, in small letters alone."""
+_ALONE = frozenset({"tax", "vat", "gst", "credit", "credits", "refund", "discount", "adjustment"})
+USED = frozenset({"usage", "regular", "purchase", "fee", "discountedusage", "savingsplancoveredusage"})
+"""Kinds of charges that are for something used or bought, whatever words of others are in them."""
+_TAX = re.compile(r"tax$|\b(tax|taxes|vat|gst|hst|mwst|ust|moms|mva|tva|iva)\b", re.IGNORECASE)
+_CREDIT = re.compile(
+    r"credit|refund|rebate|adjustment|rounding|promotion|negation|\bdiscounts?\b|discount$|\bgutschrift\b",
+    re.IGNORECASE,
 )
 _NOT_LETTERS = re.compile(r"[^a-z0-9]+")
 
@@ -64,6 +88,31 @@ _NOT_LETTERS = re.compile(r"[^a-z0-9]+")
 def plain(name: str) -> str:
     """`amount_value`, `Amount Value` and `AmountValue` are the same name."""
     return _NOT_LETTERS.sub("", name.lower())
+
+
+def charge_of(cells: Mapping[str, str]) -> str:
+    """`tax` or `credit` of a line's cells by role; empty for what was used. What its kind does not tell, its words do:
+    `VAT 25 %`, `Promotional credit`; a name in one word may be that of somebody's own model."""
+    if cells.get("credit"):
+        return "credit"
+    kind = cells.get("charge", "")
+    if plain(kind) in USED:
+        return ""
+    told = [text for role in ("model", "service") if " " in (text := cells.get(role, "")) or plain(text) in _ALONE]
+    for text in (kind, *told):
+        if _TAX.search(text):
+            return "tax"
+        if _CREDIT.search(text):
+            return "credit"
+    return ""
+
+
+def is_total(row: Sequence[str], cells: Mapping[str, str]) -> bool:
+    """Whether a line sums others: it would count them twice."""
+    first = next((cell for cell in row if cell), "")
+    return any(
+        plain(text) in TOTALS for text in (first, *(cells.get(role, "") for role in ("day", "model", "service")))
+    )
 
 
 def detect(head: Sequence[str], said: Mapping[str, str], file: str) -> dict[str, int]:
@@ -74,6 +123,8 @@ def detect(head: Sequence[str], said: Mapping[str, str], file: str) -> dict[str,
     places: dict[str, int] = {}
     for i, name in enumerate(head):
         places.setdefault(plain(name), i)
+    for i, name in enumerate(head):
+        places.setdefault(plain(currency_of_head(name)[0]), i)
     found: dict[str, int] = {}
     for role, names in ROLES.items():
         position = next((places[name] for name in names if name in places), None)

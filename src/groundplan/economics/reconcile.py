@@ -18,11 +18,14 @@ from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
 from groundplan.core.words import counted
 from groundplan.economics.bill import Bill, Line
+from groundplan.economics.bill_models import resolve
 from groundplan.economics.explain_gap import Part, Side, parts, value_of_tokens
 from groundplan.economics.prices.currency import Dated
 
 OUR_VERSION = 7
 """Of UUIDs that calls have; a provider's own request ids of another kind are not ours."""
+WHOLE = frozenset({"CLP", "ISK", "JPY", "KRW", "PYG", "UGX", "VND", "XAF", "XOF", "XPF"})
+"""Currencies of which bills have whole units alone."""
 PRECISION = 90
 """Digits of arithmetic: sums of amounts within the bounds of `bill` never lose one."""
 KINDS: dict[str, str] = {
@@ -36,6 +39,8 @@ KINDS: dict[str, str] = {
     "billed_failure": "the bill charges an attempt that the ledger holds for not billed",
     "demo": "traffic of the demo, which no provider bills",
     "currency": "calls whose line is in a currency without a rate",
+    "tax": "taxes of the bill, which no call pays",
+    "credit": "credits, discounts, refunds and adjustments of the bill, which are of no single call",
     "storage": "lines for storage, which no call pays: see allocations of object_storage, vector_storage and logs",
     "network": "lines for traffic, which no call pays: see allocations of egress and connectivity",
     "other_service": "lines for other services than models",
@@ -43,7 +48,6 @@ KINDS: dict[str, str] = {
 }
 """Kind of an explanation -> what it means."""
 _NO_RATES: Dated = {}
-_NOT_LETTERS = re.compile(r"[^a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +181,24 @@ class _Work:
 
     def usd(self, line: Line) -> Decimal | None:
         """Exact USD of a line; None where it has no amount, or its currency no rate."""
-        if line.amount is None:
-            return None
+        rate = self.rate(line)
+        return None if line.amount is None or rate is None else line.amount * rate
+
+    def rate(self, line: Line) -> Decimal | None:
+        """USD for one unit of its currency on its day."""
         if line.currency == "USD":
-            return line.amount
+            return Decimal(1)
         rate = self.exchange.get(line.currency)
         if rate is None and line.currency in self.dated and line.day is not None:
             begun = [each for each in self.dated[line.currency] if each.since <= line.day.isoformat()]
             rate = Decimal(max(begun, key=lambda each: each.since).rate) / PICO if begun else None
-        return None if rate is None else line.amount * rate
+        return rate
+
+    def rounded(self, lines: Sequence[Line]) -> Decimal:
+        """The most in USD that rounding of these lines can come to."""
+        half = Decimal(5).scaleb(-self.decimals - 1)
+        known = (line for line in lines if line.amount is not None and (self.decimals or line.currency in WHOLE))
+        return sum((half * (self.rate(line) or 0) for line in known), Decimal(0))
 
     def notes(self) -> list[str]:
         found = [
@@ -255,7 +268,6 @@ class _Work:
 
     def _bill_side(self, lines: Sequence[Line]) -> Side:
         amounts = [amount for line in lines if (amount := self.usd(line)) is not None]
-        half = Decimal(5).scaleb(-self.decimals - 1) * len(amounts) if self.decimals else Decimal(0)
         classes: dict[str, tuple[Decimal, int]] = {}
         for line in lines:
             tokens = line.output if line.token_class == "output" else line.input
@@ -264,7 +276,7 @@ class _Work:
                 classes[line.token_class] = (before[0] + amount, before[1] + tokens)
         return Side(
             sum(amounts, Decimal(0)), _sum(line.input for line in lines), _sum(line.output for line in lines),
-            count=len(lines), rounded=half, classes=classes,
+            count=len(lines), rounded=self.rounded(lines), classes=classes,
         )  # fmt: skip
 
     def _rates_of(self, attempts: Sequence[Attempt]) -> Rates | None:
@@ -359,11 +371,12 @@ def _by_group(
     groups: dict[Key, tuple[list[Line], list[Attempt]]] = {}
     foreign: dict[tuple[date | None, str], list[Line]] = {}
     billed = set(billed)
+    named = {name: resolve(name, models) for name in {line.model for line in lines}}
     for line in lines:
         if line.foreign:
             foreign.setdefault((line.day, line.purpose), []).append(line)
             continue
-        model = resolve(line.model, models)
+        model = named[line.model]
         billed |= {model} if model in models else set()
         key = (line.day, model, line.deployment if line.deployment in places else None)
         groups.setdefault(key, ([], []))[0].append(line)
@@ -400,26 +413,6 @@ def _alone(work: _Work, attempt: Attempt) -> None:
             "demo" if attempt.demo else "open_reservation" if attempt.state != "settled" else "call_without_bill_line"
         )
         work.row(Part(kind, -attempt.cost, ""), (), [attempt], attempt.model)
-
-
-def resolve(name: str | None, models: Iterable[str]) -> str | None:
-    """Our model that a bill's `name` means: the same, or the longest that it begins with (a date or region behind it).
-
-    The name itself where there is none. `Claude Haiku 4.5` is `anthropic/claude-haiku-4-5`.
-    """
-    if name is None:
-        return None
-    wanted = _plain(name)
-    best: tuple[int, str] | None = None
-    for model in sorted(models):
-        own = _plain(model.rpartition("/")[2])
-        if own and (wanted == own or wanted.startswith(f"{own}-") or f"-{own}-" in f"-{wanted}-"):
-            best = max(best or (0, ""), (len(own), model))
-    return best[1] if best else name
-
-
-def _plain(name: str) -> str:
-    return _NOT_LETTERS.sub("-", name.rpartition("/")[2].lower()).strip("-")
 
 
 def exchange_rates(said: Mapping[str, str]) -> dict[str, Decimal]:

@@ -1,0 +1,179 @@
+"""Cells of a bill: amounts, counts, currencies and days as spreadsheets of several countries write them. Pure.
+
+What a comma, a point or 05/11/2026 means is told by all cells of a file together, since one alone may mean either. It
+converts no currency.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+from groundplan.catalog.currency import CODES, USD
+
+MOST: Final = Decimal(10) ** 12
+FINEST: Final = -30
+_SIGNS: Final = {"$": USD, "US$": USD, "€": "EUR", "£": "GBP"}
+_SPACES: Final = dict.fromkeys(map(ord, "\u00a0\u202f\u2009"), " ") | {ord("\u2212"): "-", ord("\u2019"): "'"}
+_CURRENCY: Final = r"(?:US\$|[$€£]|[A-Z]{3})"
+_MONEY: Final = re.compile(
+    rf"(?P<open>\()?\s*(?P<sign>[-+]?)\s*(?P<before>{_CURRENCY})?\s*(?P<inner>[-+]?)"
+    rf"(?P<number>[0-9.,' ]*[0-9.](?:[eE][-+]?\d{{1,2}})?)\s*(?P<after>{_CURRENCY})?\s*(?P<back>-?)\s*(?P<close>\))?",
+    re.ASCII,
+)
+_GROUPED: Final = re.compile(r"\d{1,3}(?:[ ']\d{3})+(?:[.,]\d+)?", re.ASCII)
+_POINT_GROUPS: Final = re.compile(r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}", re.ASCII)
+"""1.234,56 and 1.234.567: a point between thousands."""
+_COMMA_GROUPS: Final = re.compile(r"\d{1,3}(?:,\d{2,3})+\.\d+|\d{1,3}(?:,\d{2,3})+,\d{3}", re.ASCII)
+"""1,234.56 and 1,00,000: a comma between thousands."""
+_ONE_COMMA: Final = re.compile(r"\d+,\d+", re.ASCII)
+_THOUSAND: Final = re.compile(r"[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
+"""1,234 and 1.234, which may be either."""
+_PLAIN: Final = re.compile(r"\d{0,24}(?:\.\d{0,30})?(?:[eE][-+]?\d{1,2})?", re.ASCII)
+_SLASHED: Final = re.compile(r"(\d{1,2})([/.])(\d{1,2})[/.](\d{4})(?:[ T].*)?", re.ASCII)
+_NAMED: Final = ("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%d %b %Y", "%d %B %Y", "%d-%b-%Y")
+"""Nov 5, 2026 and 5 November 2026."""
+_IN_HEAD: Final = re.compile(r"[\s_]*\(\s*(US\$|[$€£]|[A-Za-z]{3})\s*\)\s*$|[\s_]+([A-Z]{3}|[a-z]{3})\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """`comma`: it stands for the point; None: the file does not tell. `semicolons`: they stand between its cells, as
+    where a comma is a point. `day_first`: 05/11/2026 is in November."""
+
+    comma: bool | None = None
+    semicolons: bool = False
+    day_first: bool = False
+
+
+def style_of(amounts: Iterable[str], days: Iterable[str], *, semicolons: bool) -> Style:
+    """As the cells of a file tell it together."""
+    commas = points = False
+    for text in amounts:
+        plain = _bare(text)
+        commas |= plain is not None and _is_comma(plain)
+        points |= plain is not None and _is_point(plain)
+    slashed = [found for text in days if (found := _SLASHED.fullmatch(text)) and found[2] == "/"]
+    first, second = (any(int(found[place]) > 12 for found in slashed) for place in (1, 3))
+    return Style(commas if commas is not points else None, semicolons, first and not second)
+
+
+def number(text: str, style: Style) -> Decimal | None:
+    """An exact finite number; signs of currencies, brackets or a minus at the end of what is negative, and marks
+    between thousands are understood. None where it is none."""
+    found = _MONEY.fullmatch(text.strip().translate(_SPACES))
+    plain = None if found is None else _pointed(_ungrouped(found["number"].strip()), style)
+    if found is None or plain is None or (found["open"] is None) is not (found["close"] is None):
+        return None
+    signs = [found["sign"], found["inner"], found["back"], "-" if found["open"] else ""]
+    if sum(bool(sign) for sign in signs) > 1 or (found["before"] and found["after"]) or _PLAIN.fullmatch(plain) is None:
+        return None
+    try:
+        value = Decimal(plain)
+    except InvalidOperation:
+        return None
+    exponent = value.as_tuple().exponent
+    if abs(value) > MOST or not isinstance(exponent, int) or exponent < FINEST:
+        return None
+    return -value if "-" in signs else value
+
+
+def whole(text: str, style: Style) -> int | None:
+    """A count that is not negative; what can be no whole number has a mark between thousands."""
+    value = number(text, style)
+    if value is not None and value != int(value) and _THOUSAND.fullmatch(text.strip()):
+        value = Decimal(text.strip().replace(",", "").replace(".", ""))
+    return None if value is None or value < 0 or value != int(value) else int(value)
+
+
+def currency_in(text: str) -> str | None:
+    """Of an amount that says it: €12.34, 12.34 EUR."""
+    found = _MONEY.fullmatch(text.strip().translate(_SPACES))
+    return _code((found["before"] or found["after"] or "") if found else "")
+
+
+def currency_of_head(name: str) -> tuple[str, str | None]:
+    """(name of a column without its currency, that currency): `Cost (€)` and `cost_eur` are costs in EUR."""
+    found = _IN_HEAD.search(name)
+    code = _code((found[1] or found[2]).upper()) if found else None
+    return (name, None) if found is None or code is None else (name[: found.start()], code)
+
+
+def day_of(text: str, style: Style) -> date:
+    """UTC day of an ISO date or time, of seconds (or milliseconds) since 1970, or as people write it. Raises
+    `ValueError`, `OverflowError` and `OSError` for what is none."""
+    if slashed := _SLASHED.fullmatch(text):
+        first, second, year = int(slashed[1]), int(slashed[3]), int(slashed[4])
+        day_first = style.day_first or slashed[2] == "." or first > 12
+        return date(year, second, first) if day_first else date(year, first, second)
+    if re.fullmatch(r"\d{10}(\d{3})?(\.\d+)?", text, re.ASCII):
+        return datetime.fromtimestamp(int(text[:10]), UTC).date()
+    if re.fullmatch(r"\d{8}", text, re.ASCII):
+        return date.fromisoformat(text)
+    if text[-4:].isdigit() and not text[:4].isdigit() and any(c.isalpha() for c in text):
+        return _named(text)
+    moment = datetime.fromisoformat(text.replace(" UTC", "+00:00").replace("Z", "+00:00"))
+    return (moment.astimezone(UTC) if moment.tzinfo else moment).date()
+
+
+def slashed(text: str) -> bool:
+    """Whether a day is written so that its order matters."""
+    found = _SLASHED.fullmatch(text)
+    return found is not None and found[2] == "/"
+
+
+def _named(text: str) -> date:
+    for form in _NAMED:
+        try:
+            return datetime.strptime(text, form).replace(tzinfo=UTC).date()
+        except ValueError:
+            continue
+    raise ValueError(text)
+
+
+def _code(text: str) -> str | None:
+    code = _SIGNS.get(text, text)
+    return code if code == USD or code in CODES else None
+
+
+def _bare(text: str) -> str | None:
+    """Its digits, points and commas."""
+    found = _MONEY.fullmatch(text.strip().translate(_SPACES))
+    return None if found is None else _ungrouped(found["number"].strip())
+
+
+def _ungrouped(plain: str) -> str:
+    return plain.replace(" ", "").replace("'", "") if _GROUPED.fullmatch(plain) else plain
+
+
+def _is_comma(plain: str) -> bool:
+    """Whether a comma can only be its point."""
+    if _ONE_COMMA.fullmatch(plain):
+        return _THOUSAND.fullmatch(plain) is None
+    return _POINT_GROUPS.fullmatch(plain) is not None and "," in plain
+
+
+def _is_point(plain: str) -> bool:
+    """Whether a point can only be one."""
+    if "," not in plain and plain.count(".") == 1:
+        return _THOUSAND.fullmatch(plain) is None
+    return _COMMA_GROUPS.fullmatch(plain) is not None and "." in plain
+
+
+def _pointed(plain: str, style: Style) -> str | None:
+    """With a point for the point alone."""
+    if _POINT_GROUPS.fullmatch(plain):
+        return plain.replace(".", "").replace(",", ".")
+    if _COMMA_GROUPS.fullmatch(plain):
+        return plain.replace(",", "")
+    if _ONE_COMMA.fullmatch(plain):
+        thousand = _THOUSAND.fullmatch(plain) is not None
+        decimal = style.comma is True or not thousand or (style.comma is None and style.semicolons)
+        return plain.replace(",", "." if decimal else "")
+    if style.comma is True and _THOUSAND.fullmatch(plain):
+        return plain.replace(".", "")
+    return None if "," in plain or " " in plain or "'" in plain else plain

@@ -1,0 +1,193 @@
+"""Bills as providers export them and spreadsheets of several countries save them: the amounts that they say, once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.test_reconcile import RATES, attempt, bill, kinds
+
+from groundplan.core.errors import Invalid
+from groundplan.economics.bill import Bill
+from groundplan.economics.bill_models import resolve
+from groundplan.economics.reconcile import reconcile
+
+AWS = """\
+identity/LineItemId,bill/BillType,lineItem/LineItemType,lineItem/UsageStartDate,lineItem/ProductCode,\
+lineItem/UsageType,lineItem/UsageAmount,lineItem/CurrencyCode,lineItem/UnblendedCost,lineItem/LineItemDescription,\
+product/ProductName,pricing/unit
+a,Anniversary,Usage,2026-11-25T00:00:00Z,AmazonBedrock,USE1-Gpt4o-input-tokens,1.0,USD,0.0020000000,\
+$0.002 per 1K input,Amazon Bedrock,1K tokens
+b,Anniversary,Usage,2026-11-25T00:00:00Z,AmazonBedrock,USE1-Gpt4o-output-tokens,0.1,USD,0.0010000000,\
+$0.01 per 1K output,Amazon Bedrock,1K tokens
+c,Anniversary,Usage,2026-11-25T00:00:00Z,AmazonS3,TimedStorage-ByteHrs,12.5,USD,0.2875,,\
+Amazon Simple Storage Service,GB-Mo
+d,Anniversary,Usage,2026-11-25T00:00:00Z,AWSDataTransfer,DataTransfer-Out-Bytes,1,USD,0.09,,AWS Data Transfer,GB
+e,Anniversary,Credit,2026-11-25T00:00:00Z,AmazonBedrock,USE1-Gpt4o-input-tokens,0,USD,-0.0005,Credits,Amazon Bedrock,
+f,Anniversary,Tax,2026-11-30T00:00:00Z,AmazonBedrock,,1,USD,0.07,Tax for product code AmazonBedrock,Amazon Bedrock,
+"""
+GOOGLE = """\
+Invoice number,5123456789
+Invoice date,"Nov 30, 2026"
+Billing ID,01AB23-45CD67
+
+Project name,Service description,SKU description,Credit type,Cost type,Usage start date,Usage end date,Usage amount,\
+Usage unit,Unrounded Cost (€),Cost (€)
+prod,Vertex AI,Gpt-4o Text Input,,Usage,2026-11-25,2026-11-25,1000,count,0.002,0.00
+prod,Vertex AI,Gpt-4o Text Output,,Usage,2026-11-25,2026-11-25,100,count,0.001,0.00
+prod,Vertex AI,Gpt-4o Text Input,Committed usage discount,Usage,2026-11-25,2026-11-25,,,-0.0004,0.00
+prod,Cloud Storage,Standard Storage,,Usage,2026-11-25,2026-11-25,2,gibibyte month,0.04,0.04
+,,,,Tax,,,,,0.01,0.01
+,,,,Rounding error,,,,,0.0002,0.00
+Total,,,,,,,,,0.0528,0.05
+"""
+
+
+def said(read: Bill) -> list[tuple[str | None, Decimal | None, str, str]]:
+    return [(line.model, line.amount, line.currency, line.purpose) for line in read.lines]
+
+
+def test_cost_and_usage_of_aws() -> None:
+    read = bill(AWS)
+    assert read.format == "AWS cost and usage" and read.days == (date(2026, 11, 25), date(2026, 11, 30))
+    assert [(line.input, line.output) for line in read.lines[:2]] == [(1000, None), (None, 100)]
+    found = reconcile(read, [attempt()], RATES)
+    assert kinds(found) == {
+        "storage": "0.2875", "network": "0.09", "tax": "0.07", "credit": "-0.0005",
+    }, "what calls cost agrees"  # fmt: skip
+
+
+def test_the_cost_table_of_google_with_its_heading_credits_tax_and_total() -> None:
+    read = bill(GOOGLE)
+    assert read.format == "Google Cloud costs" and read.columns["amount"] == "Unrounded Cost (€)"
+    assert {line.currency for line in read.lines} == {"EUR"} and "1 lines of totals were passed over" in read.notes
+    found = reconcile(read, [attempt()], RATES, exchange={"EUR": Decimal(1)})
+    assert found.bill == Decimal("0.0528")
+    assert kinds(found) == {"storage": "0.04", "tax": "0.01", "credit": "-0.0002"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('date,model,amount\n2026-11-25,m,"1,234.56"\n2026-11-25,m,"1,234"\n', "2468.56"),
+        ('date,model,amount\n2026-11-25,m,"12,50"\n2026-11-25,m,"1,234"\n', "13.734"),
+        ("date;model;amount\n25.11.2026;m;1.234,56 €\n25.11.2026;m;1.234 €\n", "2468.56"),
+        ("date;model;amount\n2026-11-25;m;1,234.56\n2026-11-25;m;2.5\n", "1237.06"),
+        ("date;model;amount\n2026-11-25;m;0.123456\n2026-11-25;m;1.234\n", "1.357456"),
+        ("date;model;amount\n2026-11-25;m;1 234,56\n2026-11-25;m;−3,50\n", "1231.06"),
+        ("date,model,amount\n2026-11-25,m,1'234.50\n2026-11-25,m,(34.50)\n", "1200.00"),
+        ('date,model,amount\n2026-11-25,m,"$1,00,000.25"\n2026-11-25,m,-$0.25\n2026-11-25,m,$-1.00\n', "99999.00"),
+        ("date,model,amount\n2026-11-25,m,12.34-\n2026-11-25,m,USD 20.00\n", "7.66"),
+        ("date,model,amount\n2026-11-25,m,1.5E-05\n2026-11-25,m,2\n", "2.000015"),
+    ],
+)  # fmt: skip
+def test_an_amount_is_read_as_its_file_writes_amounts(text: str, told: str) -> None:
+    assert sum(line.amount or 0 for line in bill(text).lines) == Decimal(told)
+
+
+@pytest.mark.parametrize("amount", ["1.2.3", "(12.34", "--5", "-(5)-", "EUR 5 USD", "1,23,4", "twelve", "12 34"])
+def test_what_is_no_amount_is_told(amount: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        bill(f'date,model,amount\n2026-11-25,m,"{amount}"\n')
+    assert refused.value.code == "bill_line" and refused.value.where is not None and refused.value.where.line == 2
+
+
+@given(
+    st.lists(st.decimals(-(10**9), 10**9, places=2), min_size=1, max_size=20),
+    st.sampled_from([(",", "."), (".", ","), ("'", "."), (" ", ","), ("", "."), ("", ",")]),
+    st.sampled_from(",;"),
+)
+def test_every_way_of_writing_says_the_same_sum(amounts: list[Decimal], marks: tuple[str, str], between: str) -> None:
+    written = [f"{amount:,.2f}".translate({ord(","): marks[0], ord("."): marks[1]}) for amount in amounts]
+    rows = [f'2026-11-25{between}m{between}"{text}"' for text in written]
+    read = bill("\n".join([f"date{between}model{between}amount", *rows, ""]))
+    assert sum(line.amount or 0 for line in read.lines) == sum(amounts)
+
+
+def test_days_are_in_one_order_in_a_whole_file() -> None:
+    """The fifth of November beside the 25th: a European file, though that line alone may be May."""
+    read = bill("date,model,amount\n05/11/2026,m,1.50\n25/11/2026,m,1.50\n")
+    assert [line.day for line in read.lines] == [date(2026, 11, 5), date(2026, 11, 25)]
+    assert read.notes == ("days such as 25/11/2026 were read as day/month/year",)
+    read = bill("date,model,amount\n11/05/2026,m,1.50\n11/25/2026,m,1.50\n")
+    assert [line.day for line in read.lines] == [date(2026, 11, 5), date(2026, 11, 25)]
+    read = bill(
+        'date,model,amount\n05.11.2026,m,1.50\n"Nov 6, 2026",m,1.50\n7 November 2026,m,1.50\n08-Nov-2026,m,1.50\n'
+    )
+    assert [line.day for line in read.lines] == [date(2026, 11, day) for day in (5, 6, 7, 8)]
+    assert read.notes == ()
+
+
+def test_totals_taxes_and_credits_of_an_invoice_are_no_use_of_models() -> None:
+    read = bill(
+        "Description,Quantity,Unit price,Amount\n"
+        "gpt-4o usage November,1,0.003,$0.003\n"
+        "Promotional credit,1,-0.001,-$0.001\n"
+        "Subtotal,,,$0.002\n"
+        "Sales tax (7 %),,,$0.0002\n"
+        "Amount due:,,,$0.0022\n"
+    )
+    found = reconcile(read, [attempt()], RATES)
+    assert found.bill == Decimal("0.0022") and kinds(found) == {"credit": "-0.001", "tax": "0.0002"}
+    assert "2 lines of totals were passed over" in read.notes
+    alone = bill("Description,Amount\nTotal,$5.00\n")
+    assert said(alone) == [("Total", Decimal("5.00"), "USD", "")], "of a file that says no more it is the bill"
+
+
+@pytest.mark.parametrize("model", ["acme/credit-risk-v2", "tax-advisor", "ft:gpt-4o:acme:refund-bot"])
+def test_a_model_may_be_called_after_money(model: str) -> None:
+    (line,) = bill(f"date,model,amount\n2026-11-25,{model},1.00\n").lines
+    assert not line.foreign and not line.charge
+
+
+@pytest.mark.parametrize(
+    ("head", "amount", "currency"),
+    [
+        ("cost_eur", "1.50", "EUR"), ("Cost (GBP)", "1.50", "GBP"), ("cost", "€1.50", "EUR"),
+        ("Cost ($)", "1.50", "USD"),
+        ("amount", "1.50 CHF", "CHF"), ("amount", "1.50", "USD"), ("Cost (EUR)", "$1.50", "USD"),
+    ],
+)  # fmt: skip
+def test_the_currency_is_where_a_file_says_it(head: str, amount: str, currency: str) -> None:
+    (line,) = bill(f"date,model,{head}\n2026-11-25,m,{amount}\n").lines
+    assert (line.amount, line.currency) == (Decimal("1.50"), currency)
+
+
+def test_counts_with_marks_between_thousands() -> None:
+    read = bill("date;model;input tokens;output tokens;amount\n2026-11-25;m;1.234.567;1.234;5,25\n")
+    assert [(line.input, line.output) for line in read.lines] == [(1_234_567, 1_234)]
+    read = bill('date,model,input tokens,amount\n2026-11-25,m,"1,234",5.25\n2026-11-25,m,"12,345,678",5.25\n')
+    assert [line.input for line in read.lines] == [1234, 12_345_678]
+
+
+def test_names_of_use_on_bills_find_our_models() -> None:
+    models = ["anthropic/claude-3-5-haiku", "anthropic/claude-3-haiku", "amazon/nova-lite", "openai/gpt-4o"]
+    assert resolve("USE1-Claude3Haiku-input-tokens", models) == models[1]
+    assert resolve("EUC1-Claude3.5Haiku-output-tokens", models) == models[0]
+    assert resolve("USW2-NovaLite-cache-read-tokens", models) == models[2]
+    assert resolve("Claude 3.5 Haiku (Amazon Bedrock Edition)", models) == models[0]
+    assert resolve("USE1-Llama3-input-tokens", models) == "USE1-Llama3-input-tokens"
+
+
+def test_a_refund_of_a_day_stays_beside_what_was_used_on_it() -> None:
+    read = bill("date,model,charge type,amount\n2026-11-25,gpt-4o,Usage,0.003\n2026-11-25,gpt-4o,Refund,-0.003\n")
+    found = reconcile(read, [attempt()], RATES)
+    assert kinds(found) == {"credit": "-0.003"} and found.bill == 0
+    assert kinds(reconcile(replace(read, lines=read.lines[1:]), [attempt()], RATES, provider="openai")) == {
+        "call_without_bill_line": "-0.003", "credit": "-0.003",
+    }  # fmt: skip
+
+
+def test_rounding_is_that_of_the_bill_s_own_currency() -> None:
+    """Half a yen is a third of a cent: more than these calls differ by, and less than a wrong price would."""
+    read = bill("date,model,amount,currency\n2026-11-25,gpt-4o,1,JPY\n")
+    yen = {"JPY": Decimal("0.0066")}
+    assert kinds(reconcile(read, [attempt(2000, 250)], RATES, exchange=yen)) == {"rounding": "0.0001"}
+    assert kinds(reconcile(read, [attempt(6000, 0)], RATES, exchange=yen)) == {"unexplained": "-0.0054"}
+    pounds = bill("date,model,amount,currency\n2026-11-25,gpt-4o,0.01,GBP\n")
+    found = reconcile(pounds, [attempt(8000, 300)], RATES, exchange={"GBP": Decimal("1.30")})
+    assert kinds(found) == {"rounding": "-0.006"}, "half a penny is more than half a cent"
