@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import duckdb
 import psycopg
@@ -47,7 +48,8 @@ def conn(database: Database) -> Iterator[Conn]:
 
 
 def add(conn: Conn, at: datetime, number: int) -> None:
-    id, cost = new_id(), Decimal(number) * Decimal("0.000000000001")
+    id = UUID(int=(int(at.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62) | number)
+    cost = Decimal(number) * Decimal("0.000000000001")
     detail = {"sources": [], "note": 'a "quoted", text\nof two lines \\N'}
     call = (
         id, at, f"workload-{number % 3}", None, None, None, "chat", "ok", 200, None, "acme/m", "own", "rack", cost,
@@ -168,6 +170,52 @@ def test_facts_that_came_meanwhile_are_not_deleted(conn: Conn, tmp_path: Path) -
         archive_store.note(conn, DAY, str(tmp_path), {"calls": 1, "attempts": 1, "charges": 1}, Decimal(0), "")
         archive_store.drop(conn, DAY)
     assert len(raw(conn)) == 3
+
+
+def test_what_comes_of_a_day_that_has_left_leaves_too(conn: Conn, tmp_path: Path) -> None:
+    """Such as of a gateway that was cut off for weeks: sums had it at once, files and DuckDB once it is archived."""
+    later, url = date(2026, 6, 4), str(tmp_path)
+    with conn.transaction():
+        archive.archive_day(conn, url, DAY)
+    assert archive_store.days(conn, later, 9) == []
+    add(conn, AT + timedelta(hours=1), 1000)
+    rollup_store.fold(conn)
+    whole, late = figures(conn), raw(conn)
+    assert archive_store.days(conn, later, 9) == [DAY], "of an archived day facts came"
+    with pytest.raises(GroundplanError), conn.transaction():
+        (tmp_path / "file").write_text("")
+        archive.archive_day(conn, str(tmp_path / "file" / "below"), DAY)
+    assert raw(conn) == late, "nothing is lost where it breaks off"
+    with conn.transaction():
+        gone = archive.archive_day(conn, f"memory://{tmp_path.name}/late", DAY)
+    add(conn, AT + timedelta(hours=2), 2000)
+    with conn.transaction():
+        again = archive.archive_day(conn, url, DAY)
+    assert (gone.calls, again.attempts, again.charges) == (1, 1, 1) and raw(conn) == []
+    assert archive_store.days(conn, later, 9) == []
+    kept = [archive.Kept(row["day"], row["url"], row["part"]) for row in archive_store.archived(conn)]
+    assert [each.part for each in kept] == [0, 1, 2] and kept[0].url == kept[2].url
+    rollup_store.fold(conn)
+    now = figures(conn)
+    assert now["calls"] != whole["calls"] and sum(row["calls"] for row in now["calls"]) == 42
+    assert archive.query(kept, "SELECT count(*), sum(cost_usd) FROM attempts")[1] == [
+        (26, sum((row["cost_usd"] for row in now["calls"] if row["day"] == DAY), Decimal(0)))
+    ]
+    assert archive.query(kept[:2], "SELECT count(*) FROM charges")[1] == [(25,)]
+
+
+def test_an_attempt_that_was_open_when_its_day_left_follows_once_it_is_settled(conn: Conn, tmp_path: Path) -> None:
+    conn.execute("UPDATE attempt SET state = 'open' WHERE at < '2026-06-04Z' AND (usage ->> 'input')::int = 7")
+    with conn.transaction():
+        assert archive.archive_day(conn, str(tmp_path), DAY).attempts == 23
+    assert archive_store.days(conn, date(2026, 6, 4), 9) == [], "what is open stays"
+    conn.execute("UPDATE attempt SET state = 'settled' WHERE state = 'open'")
+    assert archive_store.days(conn, date(2026, 6, 4), 9) == [DAY]
+    with conn.transaction():
+        gone = archive.archive_day(conn, str(tmp_path), DAY)
+    assert (gone.calls, gone.attempts, gone.charges) == (0, 1, 1)
+    kept = [archive.Kept(DAY, str(tmp_path), part) for part in (0, 1)]
+    assert archive.query(kept, "SELECT count(*), count(DISTINCT call_id) FROM attempts")[1] == [(24, 24)]
 
 
 def test_a_store_that_cannot_be_is_refused(conn: Conn, tmp_path: Path) -> None:

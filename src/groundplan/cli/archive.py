@@ -35,9 +35,10 @@ def archive(
             code="archive_empty",
             hint="Set GROUNDPLAN_ARCHIVE_URL where `groundplan up` runs.",
         )
-    from groundplan.ledger.archive import query  # noqa: PLC0415 -- DuckDB is an extra, and heavy
+    from groundplan.ledger.archive import Kept, query  # noqa: PLC0415 -- DuckDB is an extra, and heavy
 
-    names, found = query([(date.fromisoformat(row["day"]), row["url"]) for row in value["days"]], sql)
+    kept = [Kept(date.fromisoformat(row["day"]), row["url"], row.get("part", 0)) for row in value["days"]]
+    names, found = query(kept, sql)
     told: dict[str, Any] = {"columns": names, "rows": [[_plain(cell) for cell in row] for row in found]}
     shown = table(tuple(names), [tuple(str(cell) for cell in row) for row in found[:ROWS_SHOWN]])
     more = f"\n{len(found) - ROWS_SHOWN} more rows: --json" if len(found) > ROWS_SHOWN else ""

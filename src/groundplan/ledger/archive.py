@@ -1,4 +1,5 @@
-"""Facts older than the hot window as Parquet, one folder for each kind and one file a day, in any store of fsspec.
+"""Facts older than the hot window as Parquet, one folder for each kind and one file a day, in any store of fsspec; what
+comes of a day that has left, such as of a gateway that was cut off for weeks, is a further file of it.
 
 A day is copied, written, read back and compared (rows and cost, to the picodollar) before its rows are deleted, all in
 one transaction; whatever breaks off leaves the rows where they are, and the next time writes the same file again. Sums
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
@@ -43,14 +44,14 @@ class Archived:
 
 
 def archive_day(conn: Connection[Any], url: str, day: date) -> Archived:
-    """Write one day to `url` and delete its rows, in the caller's transaction.
+    """Write the rows that are there of one day to `url` and delete them, in the caller's transaction.
 
     Raises `Conflict` (`archive_differs`) where what was written is not what was read, and `Invalid` where the store
     cannot be written.
     """
     counts: dict[str, int] = {}
     digest = hashlib.sha256()
-    cost = Decimal(0)
+    cost, part = Decimal(0), archive_store.next_part(conn, day)
     with tempfile.TemporaryDirectory(prefix="groundplan-archive-") as folder, _duckdb() as duck:
         for table in archive_store.TABLES:
             text, file = Path(folder) / f"{table}.csv", Path(folder) / f"{table}.parquet"
@@ -60,23 +61,32 @@ def archive_day(conn: Connection[Any], url: str, day: date) -> Archived:
             if table == "attempts":
                 cost = Decimal(_one(duck, "SELECT coalesce(sum(cost_usd), 0) FROM read_parquet(?)", file))
             digest.update(file.read_bytes())
-            _put(url, f"{table}/{day.isoformat()}.parquet", file)
+            _put(url, archive_store.file_of(table, day, part), file)
     if cost != archive_store.cost_of(conn, day):
         raise Conflict(
             f"the files of {day} say ${cost}, the ledger says otherwise",
             code="archive_differs",
             hint="Nothing was deleted. Try again; if it stays so, look at the disk.",
         )
-    archive_store.note(conn, day, url, counts, cost, digest.hexdigest())
-    archive_store.drop(conn, day)
+    archive_store.note(conn, day, url, counts, cost, digest.hexdigest(), part)
+    archive_store.drop(conn, day, part)
     return Archived(day, counts["calls"], counts["attempts"], counts["charges"], cost)
 
 
-def query(days: Iterable[tuple[date, str]], statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+class Kept(NamedTuple):
+    """Where a part of a day is."""
+
+    day: date
+    url: str
+    part: int = 0
+
+
+def query(days: Iterable[tuple[date, str] | Kept], statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Names of the columns, and rows, of a SELECT over the views `calls`, `attempts` and `charges` of archived `days`,
-    each with the URL that it left for: only what the ledger noted as archived is read, wherever it is. `at` is a word
-    of DuckDB's own and needs quotes, so calls and attempts have their `day`, UTC, as well. Raises `Invalid`."""
-    kept = list(days)
+    each with the URL that it left for and its part: only what the ledger noted as archived is read, wherever it is.
+    `at` is a word of DuckDB's own and needs quotes, so calls and attempts have their `day`, UTC, as well. Raises
+    `Invalid`."""
+    kept = [Kept(*each) for each in days]
     with tempfile.TemporaryDirectory(prefix="groundplan-archive-") as folder, _duckdb() as duck:
         import duckdb  # noqa: PLC0415 -- an extra, which is there
 
@@ -153,21 +163,21 @@ def _put(url: str, name: str, file: Path) -> None:
         ) from error
 
 
-def _get(days: Iterable[tuple[date, str]], table: str, folder: Path) -> list[str]:
-    """Local files of one kind, one for each day; those of a store are copied."""
+def _get(days: Iterable[Kept], table: str, folder: Path) -> list[str]:
+    """Local files of one kind, one for each part of a day; those of a store are copied."""
     target = folder / table
     target.mkdir()
     found = []
-    for day, url in days:
+    for day, url, part in days:
         store, root = _store(url)
-        name = f"{table}/{day.isoformat()}.parquet"
+        name = archive_store.file_of(table, day, part)
         place = f"{root.rstrip('/')}/{name}"
         local = store.protocol == "file" or "file" in store.protocol
         try:
             if local and not Path(place).is_file():
                 raise FileNotFoundError(place)
             if not local:
-                place = str(target / f"{day.isoformat()}.parquet")
+                place = str(target / Path(name).name)
                 with store.open(f"{root.rstrip('/')}/{name}", "rb") as source, Path(place).open("wb") as kept:
                     shutil.copyfileobj(source, kept)
         except Exception as error:  # every store has errors of its own, which are no OSError

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, LiteralString
+from uuid import UUID
 
 from psycopg import Connection, sql
 from psycopg.rows import dict_row
@@ -28,7 +29,8 @@ def lock(conn: Connection[Any]) -> bool:
 
 
 def days(conn: Connection[Any], before: date, limit: int) -> list[date]:
-    """The oldest days before `before` of which there are facts and which were not archived."""
+    """The oldest days before `before` of which there are facts and which were not archived; where there is none, the
+    oldest one that was, of which facts came since."""
     rows = conn.execute(
         """SELECT d.day FROM (
              SELECT DISTINCT (hour AT TIME ZONE 'UTC')::date AS day FROM call_day
@@ -36,7 +38,32 @@ def days(conn: Connection[Any], before: date, limit: int) -> list[date]:
            WHERE NOT EXISTS (SELECT 1 FROM archived_day a WHERE a.day = d.day) ORDER BY 1 LIMIT %s""",
         (before, limit),
     ).fetchall()
-    return [row[0] for row in rows]
+    return [row[0] for row in rows] or _late(conn, before)
+
+
+def _late(conn: Connection[Any], before: date) -> list[date]:
+    """Found by time among calls, and by their calls' ids, which begin with it, among attempts: neither looks at what is
+    still here."""
+    end = datetime.combine(before, time(), UTC)
+    row = conn.execute(
+        """SELECT (least((SELECT min(at) FROM call WHERE at < %(end)s),
+             (SELECT at FROM attempt WHERE call_id < %(id)s AND at < %(end)s AND state <> 'open'
+              ORDER BY call_id LIMIT 1)) AT TIME ZONE 'UTC')::date""",
+        {"end": end, "id": UUID(int=int(end.timestamp() * 1000) << 80)},
+    ).fetchone()
+    return [row[0]] if row is not None and row[0] is not None else []
+
+
+def next_part(conn: Connection[Any], day: date) -> int:
+    """Which part of a day is written next: 0 is the day itself, what came later the next ones."""
+    row = conn.execute("SELECT coalesce(max(part) + 1, 0) FROM archived_day WHERE day = %s", (day,)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def file_of(table: str, day: date, part: int) -> str:
+    """Where a part of a day is, below its store."""
+    return f"{table}/{day.isoformat()}{f'.{part}' if part else ''}.parquet"
 
 
 def types(conn: Connection[Any], table: str) -> dict[str, str]:
@@ -60,18 +87,21 @@ def copy_out(conn: Connection[Any], table: str, day: date, file: Path) -> None:
             target.write(block)
 
 
-def note(conn: Connection[Any], day: date, url: str, counts: dict[str, int], cost: Decimal, sha256: str) -> None:
-    """Say where a day is, before it is dropped."""
+def note(
+    conn: Connection[Any], day: date, url: str, counts: dict[str, int], cost: Decimal, sha256: str, part: int = 0
+) -> None:
+    """Say where a part of a day is, before it is dropped."""
     conn.execute(
-        """INSERT INTO archived_day (day, url, calls, attempts, charges, cost_usd, sha256)
-           VALUES (%s, %s, %s, %s, %s, %s, %s)""",
-        (day, url, counts["calls"], counts["attempts"], counts["charges"], cost, sha256),
+        """INSERT INTO archived_day (day, url, calls, attempts, charges, cost_usd, sha256, part)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s)""",
+        (day, url, counts["calls"], counts["attempts"], counts["charges"], cost, sha256, part),
     )
 
 
-def drop(conn: Connection[Any], day: date) -> int:
-    """Delete a day's facts; how many calls. Raises psycopg's `SerializationFailure` where they changed meanwhile."""
-    row = conn.execute("SELECT drop_archived(%s)", (day,)).fetchone()
+def drop(conn: Connection[Any], day: date, part: int = 0) -> int:
+    """Delete a day's facts that are in a part; how many calls. Raises psycopg's `SerializationFailure` where they
+    changed meanwhile."""
+    row = conn.execute("SELECT drop_archived(%s, %s)", (day, part)).fetchone()
     assert row is not None
     return int(row[0])
 
@@ -89,6 +119,6 @@ def cost_of(conn: Connection[Any], day: date) -> Decimal:
 
 
 def archived(conn: Connection[Any]) -> list[dict[str, Any]]:
-    """Every day that left, the oldest first."""
+    """Every part of a day that left, the oldest first."""
     with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute("SELECT * FROM archived_day ORDER BY day").fetchall()
+        return cursor.execute("SELECT * FROM archived_day ORDER BY day, part").fetchall()

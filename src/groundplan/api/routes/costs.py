@@ -260,7 +260,7 @@ def own(services: Using, _: Reader, first: Day = None, last: Day = None) -> dict
 
 @router.get("/archive")
 def archived(services: Using, _: Reader) -> dict[str, Any]:
-    """The days whose facts are Parquet files now, and where."""
+    """The days whose facts are Parquet files now, and where; what came of one when it had left is a further `part`."""
     with services.transaction() as conn:
         rows = archive_store.archived(conn)
     return {
@@ -268,7 +268,7 @@ def archived(services: Using, _: Reader) -> dict[str, Any]:
         "hot_days": services.settings.archive_days,
         "days": [
             {"day": row["day"].isoformat(), "url": row["url"], "calls": row["calls"], "cost_usd": _usd(row["cost_usd"]),
-             "sha256": row["sha256"]}
+             "sha256": row["sha256"], "part": row["part"]}
             for row in rows
         ],
     }  # fmt: skip
