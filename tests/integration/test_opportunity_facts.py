@@ -3,7 +3,7 @@ calls that do not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
@@ -34,12 +34,12 @@ def conn(database: Database) -> Iterator[Conn]:
 
 def attempt(
     conn: Conn, outcome: str, parts: dict[str, list[int]], *, call: UUID | None = None, number: int = 0, late: int = 0,
-    purpose: str = "",
+    purpose: str = "", flags: Sequence[str] = (),
 ) -> None:  # fmt: skip
     cost = Decimal(sum(amount for _, amount in parts.values())).scaleb(-12)
     row: tuple[Any, ...] = (
         call or new_id(), number, START + timedelta(minutes=late), "own", "rack", "acme/own", "settled", outcome, 200,
-        cost, cost, {}, False, [], 1.0, new_id(), 0.0, None, None, "assistant", 1, False, parts, purpose, "",
+        cost, cost, {}, False, list(flags), 1.0, new_id(), 0.0, None, None, "assistant", 1, False, parts, purpose, "",
     )  # fmt: skip
     ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [row])
 
@@ -48,6 +48,7 @@ def attempt(
 def test_spent_is_summed_with_what_failed_and_what_was_bound_apart(conn: Conn, folded: bool) -> None:
     attempt(conn, "ok", {"input": [700, 10], "cache_read": [300, 1], "output": [90, 20], "reasoning": [10, 5]})
     attempt(conn, "failed", {"bound": [0, 400]})
+    attempt(conn, "ok", {"bound": [0, 50]})
     attempt(conn, "not_billed", {})
     attempt(conn, "ok", {"input": [1, 1]}, late=-90)
     attempt(conn, "ok", {"input": [50, 7]}, purpose="guardrail")
@@ -57,10 +58,10 @@ def test_spent_is_summed_with_what_failed_and_what_was_bound_apart(conn: Conn, f
     row, judged = opportunity_store.spent(conn, SINCE, "assistant")
     assert (judged["purpose"], judged["calls"], judged["input"]) == ("guardrail", 1, 50) and row["purpose"] == ""
     assert (row["workload"], row["deployment"], row["model"]) == ("assistant", "own", "acme/own")
-    assert (row["calls"], row["wasted_attempts"]) == (3, 1)
+    assert (row["calls"], row["wasted_attempts"]) == (4, 1)
     assert (row["input"], row["cache_read"], row["output"]) == (1000, 300, 100)
     pico = [row[name] * 10**12 for name in ("cost_usd", "wasted_usd", "bound_usd")]
-    assert pico == [436, 400, 400]
+    assert pico == [486, 400, 50], "what failed is wasted, and no other lever counts it"
 
 
 def test_a_receipt_still_says_its_route(conn: Conn) -> None:
@@ -109,8 +110,12 @@ def test_retries_are_told_with_what_they_rescued(conn: Conn) -> None:
         call = new_id()
         for number, outcome in enumerate(outcomes):
             attempt(conn, outcome, {"input": [1, 10]}, call=call, number=number)
+    attempt(conn, "cancelled", {"input": [1, 10]}, number=1, flags=["hedge"])
+    attempt(conn, "failed", {"input": [1, 10]}, number=1, purpose="guardrail")
     (row,) = opportunity_store.retried(conn, SINCE)
-    assert (row["workload"], row["calls"], row["rescued"], row["lost_usd"] * 10**12) == ("assistant", 2, 1, 20)
+    assert (row["workload"], row["calls"], row["rescued"], row["lost_usd"] * 10**12) == ("assistant", 2, 1, 20), (
+        "no race, no judge"
+    )
     (lost,) = opportunity_store.lost(conn, SINCE)
     assert (lost["workload"], lost["deployment"], lost["attempts"]) == ("assistant", "own", 2)
     assert lost["cost_usd"] == row["lost_usd"]
@@ -161,11 +166,11 @@ def test_active_hours_are_counted_where_they_are_few(conn: Conn) -> None:
     assert opportunity_store.active(conn, START + timedelta(days=9), 4) == []
 
 
-def called(conn: Conn, days: int, workload: str = "assistant", feature: str = "") -> None:
+def called(conn: Conn, days: int, workload: str = "assistant", feature: str = "", cache: str = "none") -> None:
     """So many days before."""
     row: tuple[Any, ...] = (
         new_id(), START - timedelta(days=days), workload, None, None, None, "chat", "ok", 200, None, "acme/own", "own",
-        "rack", Decimal(1), Decimal(1), 3, 2, "none", 1, new_id(), False, 12.5, 3.5, {"feature": feature}, 0, 0,
+        "rack", Decimal(1), Decimal(1), 3, 2, cache, 1, new_id(), False, 12.5, 3.5, {"feature": feature}, 0, 0,
     )  # fmt: skip
     ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, [row])
 
@@ -181,10 +186,12 @@ def test_a_workload_is_seen_since_its_first_call_of_those_days(conn: Conn) -> No
 
 
 def test_calls_a_month_are_those_of_the_days_that_there_are(conn: Conn) -> None:
-    """Nine calls in three days are ninety a month, and none that an experiment made."""
+    """Nine calls in three days are ninety a month, without what an experiment made and what was in memory already."""
     for place in range(9):
         called(conn, place % 3, feature="orders")
     called(conn, 1, feature="experiment/shadow")
+    for cache in ("exact", "semantic"):
+        called(conn, 2, feature="orders", cache=cache)
     run = SimpleNamespace(workload="assistant", current="own")
     midnight = datetime.combine(START.date(), time(), UTC) + timedelta(days=1)
     assert replays._calls_a_month(conn, run, midnight) == {"orders": 90.0}  # type: ignore[arg-type]

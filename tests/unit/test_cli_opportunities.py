@@ -23,7 +23,11 @@ class Answering:
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
         assert (path, query) == ("/api/opportunities", {"days": "30", "workload": "support"})
-        return {"days": 30, "opportunities": [FOUND, FOUND | {"workload": "", "workloads": []}]}
+        return {
+            "days": 30,
+            "together_usd": "120.500000",
+            "opportunities": [FOUND, FOUND | {"workload": "", "workloads": []}],
+        }
 
 
 def test_effort_proof_and_all_workloads_are_told(
@@ -32,8 +36,10 @@ def test_effort_proof_and_all_workloads_are_told(
     monkeypatch.setattr(ControlClient, "connect", lambda _: Answering())
     context: Any = SimpleNamespace(obj=None)
     command.opportunities(context, days=30, workload="support", home=None, as_json=False)
-    head, one, whole = capsys.readouterr().out.rstrip("\n").split("\n")
+    head, one, whole, most = capsys.readouterr().out.rstrip("\n").split("\n")
     assert head.split("  ")[0] == "workload" and "effort" in head and head.endswith("still to prove")
     assert one.startswith("returns, support  ") and "  medium  " in one
     assert one.endswith("the same passages are not always the same question")
-    assert whole.startswith("the company ")
+    assert (
+        whole.startswith("the company ") and most == "At most $120.50 a month together, each on what the others leave."
+    )

@@ -5,13 +5,15 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.integration.gateway_stack import deployment, workload
 
 from groundplan.blueprint.model import Rates, Routing
-from groundplan.console.opportunities import at_most
 from groundplan.core.money import PICO
-from groundplan.economics.replay.opportunities import Spent, cost, found
+from groundplan.economics.levers.together import together
+from groundplan.economics.replay.opportunities import Opportunity, Spent, cost, found
 
 LARGE = Rates(input=2 * PICO, output=8 * PICO, cache_read=PICO // 2)
 SMALL = Rates(input=PICO // 2, output=PICO)
@@ -97,13 +99,39 @@ def test_prompt_caches_are_priced_at_their_own_rate() -> None:
     assert cost(LARGE, spent(input=2_000_000, cache_read=1_000_000, output=0)) == Decimal("2.5")
 
 
-def test_calls_of_several_deployments_are_saved_together_and_the_same_calls_once() -> None:
-    def row(saves: str, evidence: str, candidate: str | None = "small", lever: str = "over-strong model") -> Any:
-        return {
-            "workload": "a", "lever": lever, "evidence": evidence, "candidate": candidate, "saves_usd": saves
-        }  # fmt: skip
+def lever(saves: int, name: str = "over-strong model", at: str = "large", of: str = "a", **more: Any) -> Opportunity:
+    told = {"candidate": "small"} if name == "over-strong model" else {}
+    return Opportunity(name, of, Decimal(saves), "", "", "small", "", deployment=at, **{**told, **more})
 
-    rows = [row("5", "90 calls"), row("3", "90 calls", "smaller"), row("2", "7 calls")]
-    assert at_most(rows) == 7
-    assert at_most([*rows, row("4", "x", None, "padded contexts"), row("1", "y", None, "padded contexts")]) == 11
-    assert at_most([]) == 0
+
+CALLS = {("a", "large"): Decimal(100), ("a", "small"): Decimal(50), ("b", "large"): Decimal(10)}
+
+
+def test_levers_together_save_no_dollar_twice() -> None:
+    models = [lever(50), lever(30, candidate="smaller"), lever(10, at="small")]
+    assert together(models, CALLS) == 60, "of several models for the same calls the best, of other calls as well"
+    assert together([lever(50), lever(60, "padded contexts")], CALLS) == 80, "the second saves of what the first left"
+    assert together([lever(90), lever(90, "shorter prompts"), lever(90, "cacheable prefixes")], CALLS) < 100
+    assert together([lever(7, "idle capacity", "", ""), lever(3, "logs nobody reads", "")], CALLS) == 10
+    assert together([lever(900)], CALLS) == 100 and together([lever(9)], {}) == 0 and together([], CALLS) == 0
+
+
+def test_what_several_workloads_save_is_of_all_of_them() -> None:
+    shared = lever(16, "the same asked by several teams", "", others=("b",))
+    assert together([shared], CALLS) == 16
+    alone = {place: cost for place, cost in CALLS.items() if place[0] == "b"}
+    assert together([shared], alone) == 8, "half of it is of the other one"
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from(["large", "small", ""]), st.sampled_from("ab"))))
+def test_levers_together_never_save_more_than_was_spent(saves: list[tuple[int, str, str]]) -> None:
+    levers = [lever(amount, f"lever {place}", at, of) for place, (amount, at, of) in enumerate(saves)]
+    told = together(levers, CALLS)
+    assert 0 <= told <= 160
+    assert told <= sum(each.saves_usd for each in levers)
+
+
+def test_a_cheaper_model_saves_no_more_than_the_calls_cost() -> None:
+    """A price by the time of day is known here as its dearest, and these calls were made when it was cheap."""
+    (one,) = found([spent(cost_usd=Decimal("0.5"))], WORKLOADS, PLACES, 30)
+    assert one.saves_usd == Decimal("0.5") - cost(SMALL, spent())

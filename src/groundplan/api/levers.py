@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 from psycopg import Connection
@@ -13,6 +14,7 @@ from groundplan.api.served import current_blueprint
 from groundplan.blueprint.model import Blueprint
 from groundplan.economics.levers.find import levers
 from groundplan.economics.levers.model import Active, Alike, Content, Grounded, Looked, Lost, Outputs, Retried
+from groundplan.economics.levers.together import monthly, together
 from groundplan.economics.levers.use import RARE
 from groundplan.economics.replay.opportunities import Opportunity, Spent
 from groundplan.ledger import opportunity_store
@@ -20,15 +22,20 @@ from groundplan.ledger import opportunity_store
 _DAY = timedelta(days=1)
 
 
-def found(conn: Connection[Any], now: datetime, days: int, workload: str | None = None) -> list[Opportunity]:
-    """Of the last days and what has passed of this hour, of all workloads or one; so whole hours are read, as sums."""
+def found(
+    conn: Connection[Any], now: datetime, days: int, workload: str | None = None
+) -> tuple[list[Opportunity], Decimal]:
+    """(levers, what they would save together) of the last days and what has passed of this hour, of all workloads or
+    one; so whole hours are read, as sums."""
     blueprint = current_blueprint(conn)
     since = now.replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
     spent = [Spent(**row) for row in opportunity_store.spent(conn, since, workload)]
     places = {place.name: place for place in blueprint.deployments}
     span = Days(since.date() + timedelta(days=1), now.date()) if days > 1 else Days(now.date(), now.date())
     lines = cost_book.book(conn, span, now.date())
-    return levers(spent, blueprint.workloads, places, _looked(conn, blueprint, since, now, days), lines, workload)
+    looked = _looked(conn, blueprint, since, now, days)
+    ranked = levers(spent, blueprint.workloads, places, looked, lines, workload)
+    return ranked, together(ranked, monthly(spent, looked))
 
 
 def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, now: datetime, days: int) -> Looked:

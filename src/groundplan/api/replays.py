@@ -238,7 +238,7 @@ class _Line:
 
 def _calls_a_month(conn: Connection[Any], run: Run, now: datetime) -> dict[str, float]:
     """By feature, of what answers now: as often as since the first of these calls, where that is less than a month
-    ago."""
+    ago. What a cache answered costs nothing and would cost nothing."""
     wanted = {
         "since": now - timedelta(days=store.DAYS), "until": now, "workload": run.workload, "status": "ok",
         "deployment": run.current, "demo": None,
@@ -249,6 +249,7 @@ def _calls_a_month(conn: Connection[Any], run: Run, now: datetime) -> dict[str, 
         name = row["feature"] or ""
         if not name.startswith(BUDGET_PREFIX):  # calls that were made for experiments are no calls of people
             first = min(first, datetime.combine(row["day"], datetime.min.time(), UTC))
-            counts[name] = counts.get(name, 0.0) + float(row["calls"] or 0)
+            answered = (row["calls"] or 0) - (row["cached"] or 0)
+            counts[name] = counts.get(name, 0.0) + float(answered)
     days = max(1.0, min(float(store.DAYS), (now - first) / timedelta(days=1)))
     return {name: calls * store.DAYS / days for name, calls in counts.items()}

@@ -36,6 +36,7 @@ def opportunities(
         for each in value["opportunities"]
     ]
     headings = ("workload", "lever", "a month, at most", "effort", "what", "evidence", "still to prove")
-    told = table(headings, rows)
+    most = f"${float(value['together_usd']):,.2f}"
+    told = f"{table(headings, rows)}\nAt most {most} a month together, each on what the others leave."
     nothing = f"Nothing found in what {value['days']} days of calls cost."
     emit(value, as_json or before[1], told if rows else nothing)

@@ -30,8 +30,8 @@ _OUTPUT: Final = frozenset({"output", "reasoning", "output_audio", "output_image
 
 def spent(conn: Connection[Any], since: datetime, workload: str | None = None) -> list[Row]:
     """Rows of workload, deployment, model and purpose, the dearest first: calls (attempts, which may be several of a
-    call), cost_usd, wasted_usd and wasted_attempts of those that failed, bound_usd, tokens of input, cache_read and
-    output."""
+    call), cost_usd, wasted_usd and wasted_attempts of those that failed, bound_usd of the others, tokens of input,
+    cache_read and output."""
     wanted = {
         "since": since, "until": None, "workload": workload, "status": None, "deployment": None, "demo": None,
     }  # fmt: skip
@@ -66,7 +66,7 @@ def _add(mine: Row, row: Row) -> None:
     failed = row["outcome"] != "ok"
     mine["cost_usd"] += cost
     mine["wasted_usd"] += cost if failed else 0
-    mine["bound_usd"] += cost if part == "bound" else 0
+    mine["bound_usd"] += cost if part == "bound" and not failed else 0
     if part == "attempt":
         mine["calls"] += count
         mine["wasted_attempts"] += count if failed and row["outcome"] != "not_billed" else 0
@@ -147,14 +147,20 @@ def active(conn: Connection[Any], since: datetime, most_hours: int) -> list[Row]
     )
 
 
+_AGAIN: LiteralString = (
+    "number > 0 AND at >= %(since)s AND state <> 'open' AND purpose = '' AND NOT 'hedge' = ANY(flags)"
+)
+"""Tries after the first one: neither what the gateway itself asked, nor what raced with another."""
+
+
 def retried(conn: Connection[Any], since: datetime) -> list[Row]:
-    """(workload, calls, rescued, lost_usd) of calls with more than one attempt."""
+    """(workload, calls, rescued, lost_usd) of calls that were tried again."""
     return _rows(
         conn,
-        """SELECT workload, count(*) AS calls, count(*) FILTER (WHERE rescued) AS rescued,
+        f"""SELECT workload, count(*) AS calls, count(*) FILTER (WHERE rescued) AS rescued,
              coalesce(sum(cost_usd) FILTER (WHERE NOT rescued), 0) AS lost_usd
            FROM (SELECT workload, call_id, bool_or(outcome = 'ok') AS rescued, sum(cost_usd) AS cost_usd FROM attempt
-                 WHERE number > 0 AND at >= %(since)s AND state <> 'open' GROUP BY 1, 2) again
+                 WHERE {_AGAIN} GROUP BY 1, 2) again
            GROUP BY 1 ORDER BY 1""",
         {"since": since},
     )
@@ -165,10 +171,10 @@ def lost(conn: Connection[Any], since: datetime) -> list[Row]:
     `attempts` that were billed."""
     return _rows(
         conn,
-        """SELECT workload, deployment, count(*) FILTER (WHERE outcome <> 'not_billed') AS attempts,
+        f"""SELECT workload, deployment, count(*) FILTER (WHERE outcome <> 'not_billed') AS attempts,
              sum(cost_usd) AS cost_usd
            FROM (SELECT workload, deployment, outcome, cost_usd, bool_or(outcome = 'ok') OVER (PARTITION BY call_id)
-                   AS rescued FROM attempt WHERE number > 0 AND at >= %(since)s AND state <> 'open') further
+                   AS rescued FROM attempt WHERE {_AGAIN}) further
            WHERE NOT rescued GROUP BY 1, 2 ORDER BY 1, 2""",
         {"since": since},
     )

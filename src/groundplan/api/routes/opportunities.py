@@ -21,11 +21,13 @@ def opportunities(
     workload: Annotated[str | None, Query(max_length=63)] = None,
 ) -> dict[str, Any]:
     """Levers ranked by what they would save a month at most, each with evidence, effort and what is still to prove.
-    `workloads`: all that one is about; none: the whole company."""
+    `workloads`: all that one is about; none: the whole company. `together_usd`: what they would save if each worked on
+    what the others leave."""
     with services.transaction() as conn:
-        found = levers.found(conn, services.clock.now(), days, workload)
+        found, together = levers.found(conn, services.clock.now(), days, workload)
     return {
         "days": days,
+        "together_usd": f"{together:.6f}",
         "opportunities": [
             {
                 "lever": each.lever,

@@ -58,6 +58,7 @@ def instructions(row: Spent, workload: Workload, rates: Rates, month: Decimal) -
             f"about {twice} of {tokens} tokens are repeated lines or blanks, sent with {row.calls} calls",
             "small",
             "no answer should change: `groundplan knowledge evaluate` or an evaluation set shows it",
+            deployment=row.deployment,
         )
     share = Decimal(tokens * row.calls) / row.input
     if tokens >= LARGE and share >= MOST:
@@ -69,6 +70,7 @@ def instructions(row: Spent, workload: Workload, rates: Rates, month: Decimal) -
             f"its instructions are about {tokens} tokens, {min(share, Decimal(1)):.0%} of the input that is paid",
             "medium",
             "assumes that a third can go; try the shorter version on an evaluation set before it is served",
+            deployment=row.deployment,
         )
 
 
@@ -97,6 +99,7 @@ def passages(
             f"{twice} of {lines} lines that {len(calls)} calls were given were there already",
             "small",
             "assumes that passages fill what they may; fewer passages or shorter neighbours spare it",
+            deployment=row.deployment,
         )
     yield from _fewer(row, calls, given * each)
 
@@ -134,4 +137,5 @@ def _fewer(row: Spent, calls: Sequence[Grounded], whole: Decimal) -> Iterable[Op
         f"{full:.0%} of {len(many)} from more",
         "small",
         "those calls may have been easier; `groundplan knowledge evaluate` shows what fewer passages miss",
+        deployment=row.deployment,
     )

@@ -70,6 +70,7 @@ def batches(
                 f"{mine.calls} calls in {mine.hours} of {24 * days} hours{when}",
                 "medium",
                 "a batch answers within a day: nobody may be waiting for these answers",
+                deployment=mine.deployment,
             )
         )
     return found

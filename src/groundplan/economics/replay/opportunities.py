@@ -38,7 +38,7 @@ class Spent:
     cache_read: int
     output: int
     bound_usd: Decimal = Decimal(0)
-    """What was charged at the bound, because nobody knew what was used."""
+    """What was charged at the bound, because nobody knew what was used; not what failed, which is wasted."""
     purpose: str = ""
     """One of `ledger.model.PURPOSES`: what the gateway itself asked; empty: to answer callers."""
 
@@ -60,6 +60,8 @@ class Opportunity:
     """Deployment that may be tried in shadow at once."""
     others: tuple[str, ...] = ()
     """Workloads that it is about as much as `workload`."""
+    deployment: str = ""
+    """Where the calls are that it is about; empty: wherever they are."""
 
     @property
     def about(self) -> tuple[str, ...]:
@@ -109,6 +111,7 @@ def _wasted(row: Spent, month: Decimal) -> Iterable[Opportunity]:
             f"{row.wasted_attempts} attempts cost ${row.wasted_usd:.4f}",
             "medium",
             "see why they failed: time limits, broken streams, refusals",
+            deployment=row.deployment,
         )
 
 
@@ -116,8 +119,8 @@ def _cheaper(
     row: Spent, workload: Workload, place: Deployment, places: Mapping[str, Deployment], month: Decimal
 ) -> Iterable[Opportunity]:
     """Deployments of the same type that this workload may use already, at which the same tokens cost less; none below a
-    floor."""
-    now = cost(place.rates, row)
+    floor. What they cost now is not more than was paid: a price by the time of day is there as its dearest."""
+    now = min(cost(place.rates, row), row.cost_usd - row.bound_usd)
     barred = workload.routing.barred if workload.routing is not None else {}
     names = [name for name in workload.deployments if name not in barred and name != row.deployment]
     others = [places[name] for name in names if name in places]
@@ -133,6 +136,7 @@ def _cheaper(
                 "small",
                 "quality is unknown until a replay or an evaluation set shows it; then route the calls that keep it",
                 candidate=other.name,
+                deployment=row.deployment,
             )
 
 
@@ -156,6 +160,7 @@ def _prefix(row: Spent, workload: Workload, rates: Rates, month: Decimal) -> Ite
                 "small",
                 "a provider keeps a beginning for minutes, so rare calls find it gone; the cache rate on the cost page "
                 "shows it",
+                deployment=row.deployment,
             )
         return
     if each < LONG_PROMPT or row.cache_read > row.input // 2:
@@ -168,4 +173,5 @@ def _prefix(row: Spent, workload: Workload, rates: Rates, month: Decimal) -> Ite
         f"{each} tokens a prompt, {row.cache_read / max(1, row.input):.0%} of them read from the cache",
         "small",
         "assumes that half of each prompt is the same; the cache rate on the cost page shows it",
+        deployment=row.deployment,
     )
