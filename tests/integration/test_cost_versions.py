@@ -131,6 +131,21 @@ def platform(amount: int, how: str = "calls") -> Allocation:
     return Allocation(name="platform", term="platform", amount=amount, period="day", by=how, source="contract")
 
 
+def test_a_cost_without_a_first_day_begins_with_the_company(conn: Conn) -> None:
+    """That is with its first blueprint, or with a call before it; one that says `from` is spent from then on."""
+    dated = msgspec.structs.replace(platform(PICO), name="hall", since=after(-40).isoformat())
+    release(conn, declared(1, {"ask": "care"}, [platform(4 * PICO), dated]), at(FIRST))
+    assert by(book(conn, date(2019, 1, 1), date(2019, 12, 31)), "allocation") == {}
+    assert by(book(conn, after(-45), after(1)), "allocation") == {"platform": 2 * 4 * PICO, "hall": 42 * PICO}
+    asked(conn, after(-3), "ask", 1, "care")
+    assert by(book(conn, after(-45), after(-1)), "allocation") == {
+        "": PICO,
+        "platform": 3 * 4 * PICO,
+        "hall": 40 * PICO,
+    }
+    assert by(book(conn, after(-45), after(-4)), "allocation") == {"hall": 37 * PICO}
+
+
 def test_each_team_carries_the_days_on_which_the_workload_was_its_own(conn: Conn) -> None:
     release(conn, declared(1, {"ask": "zebra", "other": "care"}, [platform(4 * PICO)]), at(FIRST))
     release(conn, declared(2, {"ask": "ants", "other": "care"}, [platform(4 * PICO)]), at(after(3)))
@@ -181,8 +196,9 @@ def test_editing_a_rule_leaves_days_that_are_over_as_they_were(conn: Conn) -> No
     later = [line for line in book(conn, after(4), after(4)) if line.term == "platform"]
     assert by(later, "workload") == {"ask": 3 * PICO, "write": 3 * PICO}, "the last of a day counts for it"
     assert {line.blueprints for line in later} == {(4,)}
-    earlier = [line for line in book(conn, after(-3), after(-1)) if line.term == "platform"]
-    assert by(earlier, "blueprints") == {(1,): 12 * PICO}, "days before the first blueprint count as its day"
+    asked(conn, after(-3), "ask", 1, "care")
+    earlier = [line for line in book(conn, after(-9), after(-1)) if line.term == "platform"]
+    assert by(earlier, "blueprints") == {(1,): 12 * PICO}, "days before the first blueprint count as its day, from a call on"
 
 
 def test_any_two_spans_are_what_both_are_together(conn: Conn) -> None:

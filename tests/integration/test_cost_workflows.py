@@ -118,14 +118,26 @@ def test_a_workflow_costs_what_all_its_workloads_do_and_a_ticket_counts_once(
 
 def test_days_that_are_over_keep_the_workflow_of_then(control: Control, database: Database) -> None:
     before = apply(control, declared(triage="cases", writer="cases", sorter="cases"))
-    for workload, usd in (("triage", 1), ("writer", 2), ("sorter", 5)):
-        call(database.dsn, workload, before, usd)
+    for workload, usd, ticket in (("triage", 1, None), ("writer", 2, None), ("sorter", 5, "S-9")):
+        call(database.dsn, workload, before, usd, ticket)
+    told = {"ticket": "S-9", "status": "resolved", "at": YESTERDAY.isoformat()}
+    assert control.ask("POST", "/api/outcomes/import", told).status in (200, 201)
+
+    def flows() -> list[tuple[Any, ...]]:
+        rows = control.ask("GET", f"/api/cost/outcomes?{span(YESTERDAY, YESTERDAY)}").body["workflows"]
+        return [(row["workflow"], row["workloads"], Decimal(row["cost_usd"]), row["baseline_usd"]) for row in rows]
+
     assert sums(control, YESTERDAY, YESTERDAY) == {"cases": 8}
+    told_then = [("cases", ["sorter", "triage", "writer"], 8, "12.000000000000")]
+    assert flows() == told_then
     after = apply(control, declared(triage="cases", writer="letters"))
     assert after == before + 1
     call(database.dsn, "writer", after, 3, at=TODAY)
     assert sums(control, YESTERDAY, YESTERDAY) == {"cases": 8}, "also of what is not declared any more"
     assert sums(control, TODAY, TODAY) == {"letters": 3}
+    assert flows() == told_then, "its outcomes, too"
+    apply(control, declared(triage="letters"))
+    assert flows() == told_then, "though the workflow itself is not declared any more"
 
 
 def test_what_an_outcome_may_cost_is_told_beside_what_it_does(control: Control, database: Database) -> None:

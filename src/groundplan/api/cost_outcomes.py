@@ -2,7 +2,8 @@
 economics. Decides nothing.
 
 A workflow costs what all its workloads carry, also those of which nobody reports an outcome. A ticket that several of
-them worked on is one outcome of it, and worth what it is worth once.
+them worked on is one outcome of it, and worth what it is worth once. A workload is of the workflow that it was of when
+it last cost something in these days, as in the book; baselines are those of now, where the workflow is still declared.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from groundplan.api import cost_book, cost_rules, cost_store, cost_use
 from groundplan.api.cost_book import Days
 from groundplan.api.served import current_blueprint, workspace_at
 from groundplan.catalog.workload import WorkflowDoc
-from groundplan.catalog.workspace import Workspace
 from groundplan.core.money import format_usd, from_decimal
+from groundplan.economics.allocate.model import Line
 from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, baseline_rule, worth
 from groundplan.ledger import rollup_store, ticket_store
 
@@ -31,7 +32,9 @@ class _Seen:
     reported: Mapping[str, Outcomes]
     cost: Mapping[str, int]
     calls: Mapping[str, int]
-    workspace: Workspace
+    of: Mapping[str, str]
+    """workload -> its workflow"""
+    flows: Mapping[str, WorkflowDoc]
     may_cost: Mapping[str, int]
     """workload -> picodollars of an accepted outcome, by its objectives"""
     declared: cost_rules.Declared
@@ -39,8 +42,7 @@ class _Seen:
     """The last one, by whose wages a baseline is told."""
 
     def flow(self, workload: str) -> WorkflowDoc | None:
-        doc = self.workspace.workloads.get(workload)
-        return self.workspace.workflows.get(doc.workflow) if doc and doc.workflow else None
+        return self.flows.get(self.of.get(workload, ""))
 
 
 def rows(conn: Connection[Any], days: Days, today: date) -> dict[str, list[dict[str, Any]]]:
@@ -49,7 +51,7 @@ def rows(conn: Connection[Any], days: Days, today: date) -> dict[str, list[dict[
     flows: dict[str, list[str]] = {}
     for name in seen.reported:
         if (flow := seen.flow(name)) is not None and flow.name not in flows:
-            flows[flow.name] = [w for w, doc in sorted(seen.workspace.workloads.items()) if doc.workflow == flow.name]
+            flows[flow.name] = sorted(workload for workload, own in seen.of.items() if own == flow.name)
     return {
         "outcomes": [_of_workload(seen, name) for name in seen.reported],
         "workflows": [_of_workflow(conn, days, seen, name, mine) for name, mine in sorted(flows.items())],
@@ -60,9 +62,11 @@ def _seen(conn: Connection[Any], days: Days, today: date) -> _Seen:
     wanted = {**cost_use.wanted(days.first, days.last), "status": "ok"}
     answered = rollup_store.calls_by(conn, ["workload"], wanted)
     cost: dict[str, int] = {}
-    for line in cost_book.book(conn, days, today):
+    lines = cost_book.book(conn, days, today)
+    for line in lines:
         cost[line.workload] = cost.get(line.workload, 0) + line.amount
     until, blueprint = min(days.last, today), current_blueprint(conn)
+    of, flows = _flows(conn, lines, blueprint.number)
     return _Seen(
         {
             row["workload"]: Outcomes(row["reported"], row["accepted"], from_decimal(row["value_usd"]))
@@ -70,11 +74,26 @@ def _seen(conn: Connection[Any], days: Days, today: date) -> _Seen:
         },
         cost,
         {row["workload"]: int(row["calls"] or 0) for row in answered},
-        workspace_at(conn, blueprint.number),
+        of,
+        flows,
         blueprint.may_cost,
         cost_rules.on(conn, until, until)[until],
         until,
     )
+
+
+def _flows(conn: Connection[Any], lines: Sequence[Line], current: int) -> tuple[dict[str, str], dict[str, WorkflowDoc]]:
+    """(workload -> its workflow, workflows by name)."""
+    now = workspace_at(conn, current)
+    of = {name: doc.workflow for name, doc in now.workloads.items() if doc.workflow}
+    flows, known = dict(now.workflows), cost_book.workflows(conn, lines)
+    for line in sorted(lines, key=lambda line: max(line.blueprints, default=0)):
+        number = max(line.blueprints, default=0)
+        if (own := known.get(number, {}).get(line.workload)) and number:
+            of[line.workload] = own
+            if own not in flows and (then := workspace_at(conn, number).workflows.get(own)) is not None:
+                flows[own] = then
+    return of, flows
 
 
 def _of_workload(seen: _Seen, name: str) -> dict[str, Any]:
@@ -102,7 +121,7 @@ def _of_workflow(
     cost, calls = (sum(by.get(each, 0) for each in workloads) for by in (seen.cost, seen.calls))
     return {
         "workflow": name, "workloads": list(workloads),
-        **_worth(seen, seen.workspace.workflows[name], lead, cost, max(calls, told.reported), told),
+        **_worth(seen, seen.flows[name], lead, cost, max(calls, told.reported), told),
     }  # fmt: skip
 
 

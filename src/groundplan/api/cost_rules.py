@@ -1,14 +1,15 @@
 """What blueprints declared of costs, and which of them was in force on a day. It divides nothing.
 
-The one of a day is the newest that was released on it or before it. Days before the first one count as its day.
+The one of a day is the newest that was released on it or before it. Days before the first one count as its day; of
+those before anything was asked, too, only what says `from` is spent: a cost without it begins with the company.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import date, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from psycopg import Connection
@@ -20,6 +21,7 @@ from groundplan.catalog.loader import load_served
 from groundplan.core.errors import Invalid
 from groundplan.economics.allocate.divide import holds
 from groundplan.economics.prices.currency import Dated, rate_on, to_usd
+from groundplan.ledger import rollup_store
 
 REVIEW_HOUR: Final = "review hour"
 TOOL_USES: Final = "1000 tool uses"
@@ -114,7 +116,7 @@ def _flows(files: dict[str, str]) -> dict[str, str]:
 
 
 def on(conn: Connection[Any], first: date, last: date) -> dict[date, Declared]:
-    """Day -> what was in force on it; nothing before genesis."""
+    """Day -> what was in force on it; nothing without a blueprint."""
     known = store.blueprint_days(conn)
     if not known:
         return {}
@@ -122,7 +124,23 @@ def on(conn: Connection[Any], first: date, last: date) -> dict[date, Declared]:
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     numbers = {day: known[max(0, bisect_right(begun, day) - 1)]["number"] for day in days}
     declared = by_number(conn, numbers.values())
-    return {day: declared[number] for day, number in numbers.items()}
+    found = {day: declared[number] for day, number in numbers.items()}
+    if first >= begun[0]:
+        return found
+    since = _began(conn, begun[0])
+    return {day: each if day >= since else _dated(each) for day, each in found.items()}
+
+
+def _began(conn: Connection[Any], genesis: date) -> date:
+    """The day of the first blueprint, or of a call before it."""
+    until = datetime.combine(genesis, time(), UTC)
+    wanted = {"since": None, "until": until, "workload": None, "status": None, "deployment": None, "demo": None}
+    return min((row["day"] for row in rollup_store.calls_by(conn, ["day"], wanted)), default=genesis)
+
+
+def _dated(declared: Declared) -> Declared:
+    """With what says when it begins alone."""
+    return replace(declared, allocations=tuple(rule for rule in declared.allocations if rule.since))
 
 
 def wage(declared: Declared, day: date, workload: str) -> int | None:
