@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from calendar import monthrange
 from datetime import date, timedelta
 from decimal import Decimal
@@ -20,6 +22,7 @@ from groundplan.economics.allocate.daily import allocated
 from groundplan.economics.allocate.divide import capacity_of, divide, spent
 from groundplan.economics.allocate.model import Day, Use
 from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, baseline_rule, worth
+from groundplan.economics.export.focus import focus_csv
 from groundplan.release.charged import allocation
 
 JAN = date(2026, 1, 1)
@@ -256,6 +259,50 @@ def test_edge_terms_are_declared_and_cost_what_they_say() -> None:
     assert spent(made["cameras"], date(2028, 12, 30), date(2030, 1, 1)) == spent(
         made["cameras"], date(2028, 12, 30), date(2028, 12, 30)
     )
+
+
+CREDITS = """\
+kind: company
+name: acme
+---
+kind: allocation
+name: grant
+term: credit
+cost: 100 USD/month
+from: 2026-11-01
+until: 2026-11-30
+source: grant of the provider
+---
+kind: allocation
+name: rebate
+term: credit
+rate: 0.01 USD
+per: 1M tokens
+source: contract 4
+"""
+
+
+def test_a_credit_is_taken_off_and_sums_exactly() -> None:
+    made = compiled(CREDITS)
+    assert (made["grant"].amount, made["rebate"].rate) == (-100 * PICO, -PICO // 100)
+    uses = [Use("a", "x", cost=1, tokens=3_000_000), Use("b", "y", cost=2)]
+    days = [Day(date(2026, 11, n), 1, list(made.values()), uses) for n in range(1, 31)]
+    lines = allocated(days)
+    assert {line.term for line in lines} == {"credit"} and all(line.amount < 0 for line in lines)
+    sums = {(line.allocation, line.workload): line.amount for line in lines}
+    assert sums["grant", "a"] + sums["grant", "b"] == spent(made["grant"], days[0].day, days[-1].day) == -100 * PICO
+    assert abs(sums["grant", "a"] * 2 - sums["grant", "b"]) <= 60 and sums["rebate", "a"] == -90 * PICO // 100
+    row = next(csv.DictReader(io.StringIO(focus_csv([(days[0].day, days[-1].day, lines)], "acme"))))
+    assert (row["ChargeCategory"], row["ServiceCategory"], row["BilledCost"][0]) == ("Credit", "Other", "-")
+
+
+@pytest.mark.parametrize(
+    "more", ["purchase: 9 USD\nlife: 90d", "cost: 9 USD/day\ncovers: deployment/d\ncapacity: 9/day"]
+)
+def test_a_credit_is_of_a_time_or_of_units(more: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        validate_files({"a.yaml": CREDITS.replace("cost: 100 USD/month", more)})
+    assert "A credit is a cost of a period" in refused.value.problems[0].hint
 
 
 @pytest.mark.parametrize(

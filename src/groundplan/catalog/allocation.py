@@ -12,7 +12,7 @@ from groundplan.catalog.fields import Amount, Count, Date, Duration, Frequency, 
 
 Term = Literal[
     "platform", "capacity", "vector_storage", "object_storage", "database", "logs", "egress", "review", "energy",
-    "device", "connectivity", "updates", "site_visits", "support", "tools",
+    "device", "connectivity", "updates", "site_visits", "support", "tools", "credit",
 ]  # fmt: skip
 Measured = Literal[
     "review hour", "gigabyte of documents", "gigabyte of content", "gigabyte of answers", "1000 calls",
@@ -31,6 +31,7 @@ class AllocationDoc(Strict):
     kind: Literal["allocation"] = "allocation"
     name: Name
     term: Term
+    """What it is for. A `credit` is taken off: what a provider grants, a discount of a contract, a rebate a unit."""
     cost: PeriodAmount | None = None
     """What it costs: 120 USD/month. Of a year or quarter each month has its part."""
     rate: Amount | None = None
@@ -87,6 +88,8 @@ class AllocationDoc(Strict):
         if self.per == "1000 tool uses" and self.covers.startswith(("deployment/", "site/")):
             raise ValueError("tools are used by workloads: covers company, team/NAME or workload/NAME")
         self._lives()
+        if self.term == "credit" and (self.purchase is not None or self.capacity is not None):
+            raise ValueError("a credit is a cost of a period (200 USD/month) or a rate for each unit, without capacity")
         if (self.by == "shares") != bool(self.shares) or (self.shares and not any(self.shares.values())):
             raise ValueError("by: shares needs shares: {workload: part}, and only it")
         if self.capacity is not None and not (self.covers.startswith("deployment/") and self.rate is None):

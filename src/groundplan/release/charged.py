@@ -7,6 +7,7 @@ from groundplan.catalog import model as doc
 from groundplan.catalog.keep import DAY_MS
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.money import format_usd
+from groundplan.economics.allocate.model import CREDIT
 
 
 def budgets(workspace: Workspace, own: set[str]) -> list[bp.Budget]:
@@ -31,18 +32,19 @@ def _budget(item: doc.BudgetDoc) -> bp.Budget:
 
 
 def allocation(item: doc.AllocationDoc) -> bp.Allocation:
-    """A declared rule of allocation, its amount in 10^-12 units of its currency a period."""
+    """A declared rule of allocation, its amount in 10^-12 units of its currency a period; below zero for a credit."""
     amount, period, how = _amount(item)
+    sign = -1 if item.term == CREDIT else 1
     counted = item.quantity is not None
     return bp.Allocation(
         name=item.name,
         term=item.term,
-        amount=amount,
+        amount=None if amount is None else sign * amount,
         currency=item.currency,
         period=period,
         life_days=(item.life or 0) // DAY_MS,
         how=how,
-        rate=None if counted else item.rate,
+        rate=None if counted or item.rate is None else sign * item.rate,
         per="" if counted else item.per or "",
         by=item.by,
         shares=dict(sorted(item.shares.items())),

@@ -15,6 +15,8 @@ from groundplan.economics.semantic.net import HOUR_US
 Basis = Literal["measured", "allocated", "estimated"]
 IDLE: Final = "idle"
 """Term of what stands ready and is not used."""
+CREDIT: Final = "credit"
+"""Term of what is taken off: its amounts are below zero."""
 NOBODY: Final = ""
 """Workload of a line that no workload carries."""
 

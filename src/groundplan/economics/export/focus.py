@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Final
 
 from groundplan.core.money import format_usd
-from groundplan.economics.allocate.model import IDLE, Line
+from groundplan.economics.allocate.model import CREDIT, IDLE, Line
 
 COLUMNS: Final = (
     "AvailabilityZone", "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd",
@@ -37,7 +37,7 @@ CATEGORIES: Final = {
     "egress": _NETWORK, "connectivity": _NETWORK, "updates": _NETWORK, "capacity": _COMPUTE, "energy": _COMPUTE,
     "cache_lookup": _COMPUTE, IDLE: _COMPUTE, "device": "Internet of Things", "site_visits": "Internet of Things",
     "platform": "Management and Governance", "review": "Business Applications", "support": "Business Applications",
-    "tools": "Integration",
+    "tools": "Integration", CREDIT: "Other",
 }  # fmt: skip
 """What is no token is in another category of services."""
 
@@ -88,8 +88,7 @@ def row(line: Line, company: str, first: date, last: date, centers: Mapping[str,
         "BillingPeriodEnd": _moment((last.replace(day=1) + timedelta(days=32)).replace(day=1)),
         "ChargePeriodStart": _moment(first),
         "ChargePeriodEnd": _moment(last + timedelta(days=1)),
-        "ChargeCategory": "Usage",
-        "ChargeType": "Usage",
+        **dict.fromkeys(("ChargeCategory", "ChargeType"), "Credit" if line.term == CREDIT else "Usage"),
         "ChargeClass": "",
         "ChargeDescription": f"{line.term}: {line.rule}",
         "ChargeFrequency": "Usage-Based" if line.basis == "measured" else "Recurring",
