@@ -10,10 +10,10 @@ import pytest
 
 from groundplan.core.money import PICO
 from groundplan.economics.anomaly import loop as loops
-from groundplan.economics.anomaly.cause import Slice, causes, told
+from groundplan.economics.anomaly.cause import Slice, causes, level, told
 from groundplan.economics.anomaly.detect import Baseline, detect
 from groundplan.economics.anomaly.loop import Loop, stopped, sure
-from groundplan.economics.anomaly.model import Alarm, Hour, Minute
+from groundplan.economics.anomaly.model import Alarm, Hour, Kind, Minute
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 NOW = START + timedelta(days=28, hours=11)
@@ -47,6 +47,18 @@ def kinds(found: list[Alarm]) -> set[str]:
 
 def test_a_usual_hour_is_not_told() -> None:
     assert detect(PAST, minutes(), KNOWN, {"ana": 9.0, "bo": 6.0}) == []
+
+
+def test_an_ordinary_day_after_a_holiday_is_not_told() -> None:
+    quiet = [hour(place) for place in range(28 * 24)]
+    for place in range(27 * 24, 28 * 24):
+        one = quiet[place]
+        quiet[place] = replace(
+            one, calls=one.calls // 8, cost=one.cost // 8, tokens=one.tokens // 8, cached=one.cached // 8
+        )
+    assert detect(Baseline(quiet), minutes(), KNOWN, {"ana": 9.0, "bo": 6.0}) == []
+    twice = minutes(calls=30, cost=3 * PICO // 10, tokens=30_000, cached=15, by_model={"small": 15, "cache": 15})
+    assert "spend" in kinds(detect(Baseline(quiet), twice, KNOWN, {"ana": 90.0, "bo": 90.0}))
 
 
 @pytest.mark.parametrize(
@@ -94,6 +106,21 @@ def test_a_cause_is_what_holds_most_of_the_excess() -> None:
     assert (found[0].dimension, found[0].value, found[0].new) == ("prompt", "faq@2", True)
     assert [cause.value for cause in found if cause.dimension == "team"] == ["support"]
     assert not [cause for cause in found if cause.dimension == "model"]
+
+
+@pytest.mark.parametrize(("kind", "usual"), [("tokens_per_call", 100.0), ("spend", 330.0)])
+def test_who_asks_most_at_noon_every_day_is_no_cause_of_what_is_unusual_at_noon(kind: Kind, usual: float) -> None:
+    """At noon there are three times as many calls as in the mean of a day; those of sales have become long."""
+    before = [replace(part(2400), calls=2400), replace(part(240, team="sales"), calls=240)]
+    during = [replace(part(300), calls=300), replace(part(120, team="sales"), calls=30)]
+    alarm, hours = Alarm(kind, NOW, 2 * usual, usual, 2.0), (24.0, 1.0)
+    noon = level(alarm, before, during, hours)
+    assert noon == pytest.approx(3)
+    (cause,) = causes(before, during, *hours, noon)
+    assert (cause.dimension, cause.value, cause.new) == ("team", "sales", False)
+    (wrong,) = causes(before, during, *hours)
+    assert wrong.value == "support", "without the hour of the day whoever asks most would be named"
+    assert level(replace(alarm, kind="runaway"), before, during, hours) == level(alarm, [], during, hours) == 1.0
 
 
 def test_the_sentence_says_when_how_much_and_why() -> None:

@@ -40,6 +40,39 @@ def test_a_holiday_is_like_a_day_off() -> None:
     assert made.middle[0] < 0.4 * WEEK[0] and made.middle[1] == pytest.approx(WEEK[1], rel=0.05)
 
 
+def test_a_holiday_on_a_weekend_takes_nothing_from_it() -> None:
+    """Easter is on a Sunday, and a quarter of all others are on some weekend."""
+    off = {(START + day * DAY).date().isoformat() for day in (5, 30, 58, 89, 90)}
+    made = forecast(weeks(12, holidays=frozenset(off)), 7)
+    assert made.middle[5:] == pytest.approx(WEEK[5:], rel=0.1)
+    assert made.middle[:5] == pytest.approx(WEEK[:5], rel=0.05)
+
+
+def test_a_holiday_of_each_country_is_as_large_as_the_country_is_here() -> None:
+    """Nine of ten ask from Norway: on its holidays few are left, on American ones few are missed."""
+    at = {
+        9: "NO",
+        15: "US",
+        24: "NO",
+        36: "US",
+        45: "NO",
+        57: "US",
+        66: "NO",
+        73: "US",
+        85: "NO",
+        87: "US",
+        93: "NO US",
+    }
+    share = {"NO": 0.1, "US": 0.9}
+    values = [value * share.get(at.get(place, ""), 1.0) for place, value in enumerate(WEEK * 12)]
+    dates = {(START + place * DAY).date().isoformat(): who for place, who in at.items()}
+    series = Series(START, DAY, tuple(values), frozenset(dates), frozenset(dates.items()))
+    made = forecast(series, 14)
+    assert made.middle[1] < 0.25 * WEEK[1] and made.middle[3] == pytest.approx(0.9 * WEEK[3], rel=0.2)
+    factors = made.detail["holiday_factors"]
+    assert factors["NO"] < 0.25 < 0.7 < factors["US"] and set(factors) == {"NO", "US", "NO US"}
+
+
 def test_a_launch_lifts_what_comes_after_it() -> None:
     made = forecast(weeks(12, launches=(Launch(START + 86 * DAY, 2.0, "new site"),)), 7)
     assert made.middle[1] == pytest.approx(WEEK[1], rel=0.05)

@@ -17,7 +17,7 @@ from groundplan.api.context import Services
 from groundplan.core.errors import NotFound
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.economics.anomaly import loop
-from groundplan.economics.anomaly.cause import Slice, causes, told
+from groundplan.economics.anomaly.cause import Slice, causes, level, told
 from groundplan.economics.anomaly.detect import WINDOW, Baseline, detect
 from groundplan.economics.anomaly.loop import Loop
 from groundplan.economics.anomaly.model import Alarm, Hour, Minute
@@ -193,7 +193,8 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
         for since, end in ((alarm.since - COMPARED, alarm.since), (alarm.since, until))
     )
     lasted = max((until - alarm.since) / HOUR, 1 / 60)
-    found = causes(before, during, COMPARED / HOUR, lasted)
+    hours = COMPARED / HOUR, lasted
+    found = causes(before, during, *hours, level(alarm, before, during, hours))
     names = minute_store.callers(conn, [alarm.subject, *(c.value for c in found if c.dimension == "caller")])
     who = names.get(alarm.subject, alarm.subject)
     message = f"{workload}: {told(alarm, found) if seen is None else loop.told(alarm, seen, who)}."

@@ -57,7 +57,10 @@ def ahead(
 ) -> Series:
     """A series with its holidays and launches. `rows`: what it is the sum of, by day and workload."""
     first, last = past.start.year, past.at(len(past.values)).year + 2
-    days = {day for country in known.countries for year in range(first, last) for day in public_holidays(country, year)}
+    whose: dict[str, list[str]] = {}
+    for country in sorted(known.countries):
+        for day in {day for year in range(first, last) for day in public_holidays(country, year)}:
+            whose.setdefault(day, []).append(country)
     today = past.at(len(past.values)).date()
     launches = []
     for each in known.launches:
@@ -66,7 +69,8 @@ def ahead(
             launches.append(Launch(at, each.factor, each.name))
         elif workload is None and (share := _share(rows, each.workload, min(at.date(), today), value)) > 0:
             launches.append(Launch(at, 1 + share * (each.factor - 1), each.name or each.workload))
-    return replace(past, holidays=frozenset({*days, *known.holidays}), launches=tuple(launches))
+    named = frozenset((day, " ".join(countries)) for day, countries in whose.items())
+    return replace(past, holidays=frozenset({*whose, *known.holidays}), whose=named, launches=tuple(launches))
 
 
 def shown(known: Known, workload: str | None) -> dict[str, Any]:

@@ -35,15 +35,31 @@ class Cause:
     """It was not there before."""
 
 
-def causes(before: Sequence[Slice], during: Sequence[Slice], hours_before: float, hours_during: float) -> list[Cause]:
-    """The dimensions of which one value holds most of the excess cost an hour, the strongest first.
+def level(alarm: Alarm, before: Sequence[Slice], during: Sequence[Slice], hours: tuple[float, float]) -> float:
+    """How many times what there was an hour before there usually is at this hour: a team that asks most at noon every
+    day is no cause of what is unusual at noon. Of spending it is what the alarm calls usual; where calls are otherwise
+    than before, as many as there are. `hours`: (before, during)."""
+    if alarm.kind == "spend":
+        past, usual = sum(each.cost for each in before) / PICO, alarm.usual
+    elif alarm.kind in ("tokens_per_call", "cache_rate", "mix"):
+        past, usual = float(sum(each.calls for each in before)), sum(each.calls for each in during) / hours[1]
+    else:
+        return 1.0
+    return usual * hours[0] / past if past > 0 else 1.0
+
+
+def causes(
+    before: Sequence[Slice], during: Sequence[Slice], hours_before: float, hours_during: float, level: float = 1.0
+) -> list[Cause]:
+    """The dimensions of which one value holds most of the excess cost an hour, the strongest first. `level`: how many
+    times what was before is usual now.
 
     A dimension that has one value only explains nothing, and is left out unless that value is new.
     """
     found = []
     for dimension in DIMENSIONS:
         past, now = _rates(before, dimension, hours_before), _rates(during, dimension, hours_during)
-        excess = {value: rate - past.get(value, 0.0) for value, rate in now.items()}
+        excess = {value: rate - level * past.get(value, 0.0) for value, rate in now.items()}
         whole = sum(amount for amount in excess.values() if amount > 0)
         if whole <= 0:
             continue

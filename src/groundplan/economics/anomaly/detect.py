@@ -93,11 +93,19 @@ class Baseline:
         return week if len(week) >= 2 else self._by_day.get(at.hour, []) or self._hours
 
     def _level(self, at: datetime) -> float:
-        """How the last day compares with what was usual before it."""
-        day = [hour for hour in self._hours[-24:] if at - hour.at <= timedelta(hours=26)]
-        seen = sum(hour.calls for hour in day)
-        usual = sum(sum(h.calls for h in self._like(hour.at)) / max(1, len(self._like(hour.at))) for hour in day)
-        return min(2.0, max(0.5, seen / usual)) if usual > 0 and seen > 0 else 1.0
+        """How the last day compares with what was usual before it, or the last week where there was more in it: after
+        a holiday an ordinary day is nothing unusual."""
+        day, week = (
+            [hour for hour in self._hours[-24 * days :] if at - hour.at <= timedelta(days=days, hours=2)]
+            for days in (1, 7)
+        )
+        lately = max(self._ratio(day), self._ratio(week))
+        return min(2.0, max(0.5, lately)) if lately > 0 else 1.0
+
+    def _ratio(self, hours: Sequence[Hour]) -> float:
+        """Calls of these hours beside those that are usual in them."""
+        usual = sum(sum(h.calls for h in like) / max(1, len(like)) for hour in hours for like in [self._like(hour.at)])
+        return sum(hour.calls for hour in hours) / usual if usual > 0 else 0.0
 
     def _widths(self) -> dict[Kind, float]:
         spend, tokens, cached, mixed = [], [], [], []

@@ -28,6 +28,8 @@ LEVEL: Final = 0.8
 _BUCKETS: Final = 4
 _OFFSET: Final = 0.05
 """Of the mean, added before logarithms are taken: small values are not to weigh more than large ones."""
+_QUIET: Final = 0.8
+"""Share of the median weekday below which one is a quiet one."""
 _WIDEN: Final = 1.0
 """By how much intervals are wider than past errors; chosen on generated seasons whose seeds are below 1000."""
 
@@ -43,6 +45,11 @@ class _Past:
     jumps: dict[int, float]
     closed: Floats
     """1.0 for steps on holidays, future ones too."""
+    whose: tuple[str, ...]
+    """Of each step who has its holiday."""
+    weekday: Floats
+    """Logarithm of how much there is on the weekday of each step beside the median one, at most 0: a holiday on a
+    Sunday takes nothing from it."""
 
 
 def forecast(series: Series, horizon: int) -> Forecast:
@@ -57,7 +64,7 @@ def forecast(series: Series, horizon: int) -> Forecast:
     growth = _growth(series, horizon)
     chosen = _chosen(past, made, origins, horizon, declared=series.growth_per_month is not None)
     errors = _errors(past, made, origins, chosen, effect)
-    middle = made[count][chosen].mean(axis=0) + effect * past.closed[count:]
+    middle = made[count][chosen].mean(axis=0) + effect[count:]
     low, high = _interval(errors, horizon)
     back = [_back(middle + each, past.offset) * np.exp(growth) for each in (0.0, low, high)]
     total, total_low, total_high = _total(past, made, origins, chosen, effect, back)
@@ -73,7 +80,7 @@ def forecast(series: Series, horizon: int) -> Forecast:
         method=_told(chosen, past.cycle),
         error=_mase(past, made, origins, chosen, effect),
         notes=_notes(past, origins, series),
-        detail={"holiday_factor": round(math.exp(effect), 4), "origins": len(origins), "cycle": past.cycle},
+        detail={"holiday_factors": _factors(past, effect), "origins": len(origins), "cycle": past.cycle},
     )
 
 
@@ -104,7 +111,9 @@ def _past(series: Series, horizon: int) -> _Past:
         place = math.ceil((launch.at - series.start) / series.step)
         if 0 < place < count + horizon:
             jumps[place] = jumps.get(place, 0.0) + math.log(max(launch.factor, 1e-6))
-    return _Past(logs, values, offset, cycle, jumps, closed)
+    named = dict(series.whose)
+    whose = tuple(named.get(day, "") if day in series.holidays else "" for day in dates)
+    return _Past(logs, values, offset, cycle, jumps, closed, whose, _weekdays(values, cycle, count + horizon))
 
 
 def _origins(count: int, horizon: int, cycle: int) -> list[int]:
@@ -145,30 +154,50 @@ def _nanmedian(seen: Floats) -> Floats:
     return made
 
 
-def _holiday_effect(past: _Past, made: dict[int, Floats], origins: list[int]) -> float:
-    """Logarithm of how much there is on a holiday: what past ones showed, together with how a weekend compares."""
+def _holiday_effect(past: _Past, made: dict[int, Floats], origins: list[int]) -> Floats:
+    """Of each step what its holiday adds to the logarithm: what past ones of the same countries showed, together with
+    those of all, and how a weekend compares."""
     count = len(past.values)
-    prior = _weekend(past)
-    seen = []
+    seen: dict[str, list[float]] = {}
     for origin in origins:
         middle = np.median(made[origin], axis=0)
         for step in range(len(middle)):
-            if origin + step < count and past.closed[origin + step]:
-                seen.append(math.log(past.values[origin + step] + past.offset) - float(middle[step]))
-    if not seen:
-        return prior
-    return float((np.median(seen) * min(len(seen), 8) + 2 * prior) / (min(len(seen), 8) + 2))
+            at = origin + step
+            if at < count and past.closed[at] and past.weekday[at] == 0:  # a weekend hides what a holiday takes
+                less = math.log(past.values[at] + past.offset) - float(middle[step])
+                seen.setdefault(past.whose[at], []).append(less)
+    every = _shrunk([less for each in seen.values() for less in each], float(past.weekday.min()), 2.0)
+    levels = {who: _shrunk(seen.get(who, []), every, 0.5) for who in set(past.whose)}
+    found: Floats = np.array([levels[who] for who in past.whose])
+    return np.where(found < 0, np.minimum(found - past.weekday, 0.0), found) * past.closed
 
 
-def _weekend(past: _Past) -> float:
-    """Logarithm of the quietest day of the week beside the median one, at most 0."""
-    if past.cycle % 7:
-        return 0.0
-    per_day = past.cycle // 7
-    whole = past.values[: len(past.values) // past.cycle * past.cycle].reshape(-1, 7, per_day).sum(axis=2).mean(axis=0)
+def _shrunk(seen: list[float], prior: float, worth: float) -> float:
+    """Their median with what was known before, which is `worth` so many of them."""
+    weight = min(len(seen), 8)
+    return float((np.median(seen) * weight + worth * prior) / (weight + worth)) if seen else prior
+
+
+def _factors(past: _Past, effect: Floats) -> dict[str, float]:
+    """Who has a holiday -> how much there is on an ordinary weekday that is one, beside that weekday."""
+    return {
+        who: round(float(np.exp(effect[place])), 4)
+        for place, who in enumerate(past.whose)
+        if past.closed[place] and past.weekday[place] == 0
+    }
+
+
+def _weekdays(values: Floats, cycle: int, steps: int) -> Floats:
+    """As `_Past.weekday`; 0 without seasons of a week."""
+    if cycle % 7:
+        return np.zeros(steps)
+    per_day = cycle // 7
+    whole = values[: len(values) // cycle * cycle].reshape(-1, 7, per_day).sum(axis=2).mean(axis=0)
     middle = float(np.median(whole))
-    quiet = float(whole.min()) / middle if middle else 1.0
-    return math.log(max(quiet, 0.02)) if quiet < 0.8 else 0.0
+    shares = np.maximum(whole / middle, 0.02) if middle else np.ones(7)
+    quiet = np.where(shares < _QUIET, np.log(shares), 0.0)
+    found: Floats = quiet[np.arange(steps) // per_day % 7]
+    return found
 
 
 def _growth(series: Series, horizon: int) -> Floats:
@@ -196,13 +225,15 @@ def _chosen(past: _Past, made: dict[int, Floats], origins: list[int], horizon: i
     return sorted(sorted(allowed, key=lambda place: scores[place])[:BEST])
 
 
-def _errors(past: _Past, made: dict[int, Floats], origins: list[int], chosen: list[int], effect: float) -> list[Floats]:
+def _errors(
+    past: _Past, made: dict[int, Floats], origins: list[int], chosen: list[int], effect: Floats
+) -> list[Floats]:
     """Logarithmic errors at each past origin, by distance."""
     found = []
     for origin in origins:
         middle = made[origin][chosen].mean(axis=0)
         span = slice(origin, origin + len(middle))
-        found.append(np.log(past.values[span] + past.offset) - middle - effect * past.closed[span])
+        found.append(np.log(past.values[span] + past.offset) - middle - effect[span])
     return found
 
 
@@ -227,7 +258,7 @@ def _back(logs: Floats, offset: float) -> Floats:
 
 
 def _total(
-    past: _Past, made: dict[int, Floats], origins: list[int], chosen: list[int], effect: float, back: list[Floats]
+    past: _Past, made: dict[int, Floats], origins: list[int], chosen: list[int], effect: Floats, back: list[Floats]
 ) -> tuple[float, float, float]:
     """The sum of all steps and its interval: as past sums compared with what would have been said of them."""
     said = float(back[0].sum())
@@ -235,7 +266,7 @@ def _total(
     for origin in origins:
         middle = made[origin][chosen].mean(axis=0)
         span = slice(origin, origin + len(middle))
-        whole = float(_back(middle + effect * past.closed[span], past.offset).sum())
+        whole = float(_back(middle + effect[span], past.offset).sum())
         if whole > 0:
             ratios.append(float(past.values[span].sum()) / whole)
     if len(ratios) < 4:
@@ -245,7 +276,7 @@ def _total(
     return said * centre, said * max(0.0, centre - spread), said * (centre + spread)
 
 
-def _mase(past: _Past, made: dict[int, Floats], origins: list[int], chosen: list[int], effect: float) -> float | None:
+def _mase(past: _Past, made: dict[int, Floats], origins: list[int], chosen: list[int], effect: Floats) -> float | None:
     scale = float(np.abs(past.values[past.cycle :] - past.values[: -past.cycle]).mean())
     if not origins or scale == 0:
         return None
@@ -253,7 +284,7 @@ def _mase(past: _Past, made: dict[int, Floats], origins: list[int], chosen: list
     for origin in origins:
         middle = made[origin][chosen].mean(axis=0)
         span = slice(origin, origin + len(middle))
-        said = _back(middle + effect * past.closed[span], past.offset)
+        said = _back(middle + effect[span], past.offset)
         found.append(float(np.abs(said - past.values[span]).mean()))
     return round(float(np.mean(found)) / scale, 4)
 
