@@ -198,7 +198,9 @@ def test_editing_a_rule_leaves_days_that_are_over_as_they_were(conn: Conn) -> No
     assert {line.blueprints for line in later} == {(4,)}
     asked(conn, after(-3), "ask", 1, "care")
     earlier = [line for line in book(conn, after(-9), after(-1)) if line.term == "platform"]
-    assert by(earlier, "blueprints") == {(1,): 12 * PICO}, "days before the first blueprint count as its day, from a call on"
+    assert by(earlier, "blueprints") == {(1,): 12 * PICO}, (
+        "days before the first blueprint count as its day, from a call on"
+    )
 
 
 def test_any_two_spans_are_what_both_are_together(conn: Conn) -> None:

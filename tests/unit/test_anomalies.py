@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -15,6 +15,7 @@ from groundplan.economics.anomaly.detect import Baseline, detect
 from groundplan.economics.anomaly.loop import Loop, stopped, sure
 from groundplan.economics.anomaly.model import Alarm, Hour, Kind, Minute
 
+Counted = TypeVar("Counted", Hour, Minute)
 START = datetime(2026, 1, 5, tzinfo=UTC)
 NOW = START + timedelta(days=28, hours=11)
 KNOWN = frozenset({"ana", "bo"})
@@ -41,6 +42,12 @@ def minutes(**changed: Any) -> list[Minute]:
     return made
 
 
+def times(one: Counted, factor: int) -> Counted:
+    mix = {name: calls * factor for name, calls in one.by_model.items()}
+    return replace(one, calls=one.calls * factor, cost=one.cost * factor, tokens=one.tokens * factor,
+                   cached=one.cached * factor, by_model=mix)  # fmt: skip
+
+
 def kinds(found: list[Alarm]) -> set[str]:
     return {alarm.kind for alarm in found}
 
@@ -50,15 +57,12 @@ def test_a_usual_hour_is_not_told() -> None:
 
 
 def test_an_ordinary_day_after_a_holiday_is_not_told() -> None:
-    quiet = [hour(place) for place in range(28 * 24)]
-    for place in range(27 * 24, 28 * 24):
-        one = quiet[place]
-        quiet[place] = replace(
-            one, calls=one.calls // 8, cost=one.cost // 8, tokens=one.tokens // 8, cached=one.cached // 8
-        )
-    assert detect(Baseline(quiet), minutes(), KNOWN, {"ana": 9.0, "bo": 6.0}) == []
-    twice = minutes(calls=30, cost=3 * PICO // 10, tokens=30_000, cached=15, by_model={"small": 15, "cache": 15})
-    assert "spend" in kinds(detect(Baseline(quiet), twice, KNOWN, {"ana": 90.0, "bo": 90.0}))
+    """A hundred calls a minute, of which hardly any were made on the day before."""
+    past = [times(hour(place), 10 if place < 27 * 24 else 1) for place in range(28 * 24)]
+    usual = Baseline(past)
+    assert detect(usual, [times(each, 10) for each in minutes()], KNOWN, {"ana": 90.0, "bo": 60.0}) == []
+    twice = [times(each, 10 if place < 45 else 25) for place, each in enumerate(minutes())]
+    assert "spend" in kinds(detect(usual, twice, KNOWN, {"ana": 900.0, "bo": 900.0}))
 
 
 @pytest.mark.parametrize(

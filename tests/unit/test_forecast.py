@@ -66,7 +66,7 @@ def test_a_holiday_of_each_country_is_as_large_as_the_country_is_here() -> None:
     share = {"NO": 0.1, "US": 0.9}
     values = [value * share.get(at.get(place, ""), 1.0) for place, value in enumerate(WEEK * 12)]
     dates = {(START + place * DAY).date().isoformat(): who for place, who in at.items()}
-    series = Series(START, DAY, tuple(values), frozenset(dates), frozenset(dates.items()))
+    series = Series(START, DAY, tuple(values), frozenset(dates), whose=frozenset(dates.items()))
     made = forecast(series, 14)
     assert made.middle[1] < 0.25 * WEEK[1] and made.middle[3] == pytest.approx(0.9 * WEEK[3], rel=0.2)
     factors = made.detail["holiday_factors"]

@@ -27,13 +27,13 @@ class Series:
     values: tuple[float, ...]
     holidays: frozenset[str] = frozenset()
     """ISO dates on which there is less to do than the weekday says."""
-    whose: frozenset[tuple[str, str]] = frozenset()
-    """(ISO date, who has that holiday, such as `NO` or `NO US`): what of a company stands still differs. Those of
-    nobody in particular are alike."""
     launches: tuple[Launch, ...] = ()
     """Past ones explain a jump, future ones are expected."""
     growth_per_month: float | None = None
     """Declared, such as 0.05; None: what the series itself shows, damped."""
+    whose: frozenset[tuple[str, str]] = frozenset()
+    """(ISO date, who has that holiday, such as `NO` or `NO US`): what of a company stands still differs. Those of
+    nobody in particular are alike."""
 
     def at(self, place: int) -> datetime:
         return self.start + place * self.step
