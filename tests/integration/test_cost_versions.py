@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -9,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
+import pdfplumber
 import psycopg
 import pytest
 from tests.unit.test_placement_release import blueprint
@@ -20,6 +23,8 @@ from groundplan.blueprint.model import Allocation, Blueprint, Rates, Site, Workf
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO, format_usd, from_decimal, to_decimal
 from groundplan.economics.allocate.model import Line
+from groundplan.economics.export.statement import statement_csv, statements
+from groundplan.economics.export.statement_pdf import statement_pdf
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import queries, rollup_store
 from groundplan.release import store
@@ -144,6 +149,37 @@ def test_a_cost_without_a_first_day_begins_with_the_company(conn: Conn) -> None:
         "hall": 40 * PICO,
     }
     assert by(book(conn, after(-45), after(-4)), "allocation") == {"hall": 37 * PICO}
+
+
+def test_what_is_taken_off_is_in_every_sum_and_on_every_statement(conn: Conn) -> None:
+    """By whatever is asked the sums are the book's, also where a workload is paid back more than it cost."""
+    grant = Allocation(name="grant", term="credit", amount=-7 * PICO - 1, period="day", by="cost", source="grant 9")
+    rack = msgspec.structs.replace(grant, name="rack", amount=-PICO // 3, covers="site/rack", source="grant 10")
+    release(
+        conn, declared(1, {"ask": "care", "write": "sales", "idle": "sales"}, [platform(3), grant, rack]), at(FIRST)
+    )
+    asked(conn, FIRST, "ask", 1, "care", cost=5, feature="triage", document=str(new_id()))
+    asked(conn, FIRST, "ask", 1, "care", cost=1, feature="", tokens=[("cloud", 7), ("rack", 30)])
+    asked(conn, FIRST, "write", 1, "sales", cost=PICO, cache="exact")
+    days = Days(FIRST, after(1))
+    lines = book(conn, FIRST, after(1))
+    total = sum(line.amount for line in lines)
+    assert total == 7 + 2 * (3 - 7 * PICO - 1) - PICO // 3 * 2 - 2 and total < 0
+    flows = cost_book.workflows(conn, lines)
+    for name in cost_book.DIMENSIONS:
+        rows = cost_book.summed(lines, name, flows)
+        assert sum(from_decimal(Decimal(row["cost_usd"])) for row in rows) == total, name
+    for name in cost_spread.DIMENSIONS:
+        assert sum(amount for _, _, amount, _ in cost_spread.sums(conn, lines, days, name)) == total, name
+    made = statements(lines, FIRST, after(1))
+    assert sum(each.total for each in made) == total and {each.team for each in made} >= {"care", "sales"}
+    for each in made:
+        *rows, last = csv.DictReader(io.StringIO(statement_csv(each)))
+        assert sum(from_decimal(Decimal(row["cost_usd"])) for row in rows) == each.total
+        assert from_decimal(Decimal(last["cost_usd"])) == each.total
+        with pdfplumber.open(io.BytesIO(statement_pdf(each, "acme"))) as document:
+            text = "".join(page.extract_text() for page in document.pages)
+        assert f"Together {format_usd(each.total)} USD." in text
 
 
 def test_each_team_carries_the_days_on_which_the_workload_was_its_own(conn: Conn) -> None:

@@ -93,7 +93,7 @@ def test_an_amount_is_read_as_its_file_writes_amounts(text: str, told: str) -> N
 def test_what_is_no_amount_is_told(amount: str) -> None:
     with pytest.raises(Invalid) as refused:
         bill(f'date,model,amount\n2026-11-25,m,"{amount}"\n')
-    assert refused.value.code == "bill_line" and refused.value.where is not None and refused.value.where.line == 2
+    assert refused.value.code == "bill_line" and "2" in str(refused.value.where)
 
 
 @given(
