@@ -79,6 +79,53 @@ def test_a_launch_lifts_what_comes_after_it() -> None:
     assert made.middle[2] == pytest.approx(2 * WEEK[2], rel=0.15)
 
 
+def days(*values: float, **more: object) -> Series:
+    return Series(START, DAY, values, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("before", [(20.0,) * 80, (0.0,) * 60, (0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0) * 12])
+@pytest.mark.parametrize("since", [3, 10, 25])
+def test_a_launch_that_nobody_declared_is_seen_after_three_days(before: tuple[float, ...], since: int) -> None:
+    """A pilot with hardly any calls, and then everybody: the budget of this month has to know."""
+    made = forecast(days(*before, *(100.0,) * since), 30)
+    assert made.total == pytest.approx(3000, rel=0.15) and made.total_low < 3000 < made.total_high
+    assert made.low[0] < 0.9 * made.middle[0] and made.high[0] > 1.1 * made.middle[0], "few days tell little"
+    day = (START + len(before) * DAY).date().isoformat()
+    assert any(note.startswith(f"since {day} there is") and "times as much" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (20.0,) * 80 + (100.0,) * 2,
+        (20.0,) * 80 + (2.0,) * 6,
+        (10.0,) * 50 + (5000.0,) + (10.0,) * 20,
+        ((5.0,) * 27 + (1000.0,) * 3) * 5,
+        tuple(10 * 2 ** (place / 30) for place in range(120)),
+        tuple(np.random.default_rng(3).poisson(2.0, 120).astype(float).tolist()),
+    ],
+    ids=["two days", "a week off", "after a spike", "ends of months", "growth", "few calls"],
+)
+def test_what_passes_or_grows_is_no_launch(values: tuple[float, ...]) -> None:
+    assert not any(note.startswith("since") for note in forecast(days(*values), 14).notes)
+
+
+def test_what_has_ended_is_forecast_no_more() -> None:
+    made = forecast(days(*(100.0,) * 60, *(0.0,) * 10), 30)
+    assert made.total < 10 and any("times less" in note for note in made.notes)
+
+
+def test_a_declared_launch_is_not_taken_for_another_one() -> None:
+    launch = Launch(START + 80 * DAY, 5.0, "new site")
+    made = forecast(days(*(20.0,) * 80, *(100.0,) * 10, launches=(launch,)), 14)
+    assert made.middle[0] == pytest.approx(100, rel=0.1) and made.notes == ()
+
+
+def test_what_is_new_counts_most_where_there_is_little() -> None:
+    made = forecast(days(*(float(day) for day in range(1, 13))), 7)
+    assert made.middle[0] > 8 and made.high[0] > 12
+
+
 def test_declared_growth_holds() -> None:
     made = forecast(weeks(12, growth_per_month=0.5), 28)
     assert made.middle[27] == pytest.approx(WEEK[6] * 1.5 ** (28 / 30), rel=0.1)

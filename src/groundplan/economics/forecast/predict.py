@@ -8,7 +8,7 @@ about them. Holidays are left out of what is learned and have their own factor; 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -17,10 +17,16 @@ import numpy as np
 from groundplan.core.errors import Invalid
 from groundplan.economics.forecast.model import DAY, HOUR, Forecast, Series
 from groundplan.economics.forecast.smooth import SETTINGS, Floats, paths
+from groundplan.economics.forecast.step import Step
+from groundplan.economics.forecast.step import step as last_step
 
 LEAST: Final = 8
 """Values below which nothing is said."""
 ORIGINS: Final = 14
+MANY: Final = math.log(10)
+"""Of a launch beside which what was before says nothing, not even of how days of the week differ."""
+QUICK: Final = 21
+"""Values below which what is new counts most: whatever begins grows."""
 BEST: Final = 5
 """Settings whose mean is taken."""
 LEVEL: Final = 0.8
@@ -56,6 +62,13 @@ def forecast(series: Series, horizon: int) -> Forecast:
     """The next `horizon` steps. Raises `Invalid` (`forecast_impossible`) for fewer than `LEAST` values or bad ones."""
     _check(series, horizon)
     past = _past(series, horizon)
+    begun = last_step(past.logs, past.cycle, past.jumps) if series.step == DAY else None
+    noted, unsure = _noted(series, begun)
+    if begun is not None and begun.size > MANY:
+        series = replace(series, start=series.at(begun.place), values=series.values[begun.place :])
+        past = _past(series, horizon)
+    elif begun is not None:
+        past.jumps[begun.place] = past.jumps.get(begun.place, 0.0) + begun.size
     count = len(past.values)
     origins = _origins(count, horizon, past.cycle)
     made = paths(past.logs, past.cycle, [*origins, count], horizon, past.jumps)
@@ -66,6 +79,7 @@ def forecast(series: Series, horizon: int) -> Forecast:
     errors = _errors(past, made, origins, chosen, effect)
     middle = made[count][chosen].mean(axis=0) + effect[count:]
     low, high = _interval(errors, horizon)
+    low, high = np.minimum(low, -unsure * _thumb(horizon)), np.maximum(high, unsure * _thumb(horizon))
     back = [_back(middle + each, past.offset) * np.exp(growth) for each in (0.0, low, high)]
     total, total_low, total_high = _total(past, made, origins, chosen, effect, back)
     return Forecast(
@@ -75,11 +89,11 @@ def forecast(series: Series, horizon: int) -> Forecast:
         low=tuple(back[1].tolist()),
         high=tuple(back[2].tolist()),
         total=total,
-        total_low=total_low,
-        total_high=total_high,
+        total_low=min(total_low, total * math.exp(-0.35 * unsure)),
+        total_high=max(total_high, total * math.exp(0.35 * unsure)),
         method=_told(chosen, past.cycle),
         error=_mase(past, made, origins, chosen, effect),
-        notes=_notes(past, origins, series),
+        notes=(*noted, *_notes(past, origins, series)),
         detail={"holiday_factors": _factors(past, effect), "origins": len(origins), "cycle": past.cycle},
     )
 
@@ -215,7 +229,8 @@ def _chosen(past: _Past, made: dict[int, Floats], origins: list[int], horizon: i
         if not declared or place >= len(SETTINGS) or SETTINGS[place][1] == 0.0
     ]  # fmt: skip
     if not origins:
-        return [place for place in allowed if place < len(SETTINGS) and SETTINGS[place][0] in (0.08, 0.2)]
+        quick = (0.2, 0.45) if len(past.values) < QUICK else (0.08, 0.2)
+        return [place for place in allowed if place < len(SETTINGS) and SETTINGS[place][0] in quick]
     scores: Floats = np.zeros(len(SETTINGS) + 3)
     for age, origin in enumerate(reversed(origins)):
         truth, back = past.values[origin : origin + horizon], _back(made[origin], past.offset)
@@ -240,8 +255,7 @@ def _errors(
 def _interval(errors: list[Floats], horizon: int) -> tuple[Floats, Floats]:
     """What is added to the middle for the lower and upper end, by distance."""
     if not errors:
-        width = np.linspace(0.35, 0.7, horizon)
-        return -width, width
+        return -_thumb(horizon), _thumb(horizon)
     table = np.array(errors)
     low, high = np.zeros(horizon), np.zeros(horizon)
     edges = np.linspace(0, horizon, min(_BUCKETS, horizon) + 1).astype(int)
@@ -250,6 +264,12 @@ def _interval(errors: list[Floats], horizon: int) -> tuple[Floats, Floats]:
         tail = (1 - LEVEL) / 2 * (1 - 1 / (len(table) + 1))
         low[first:last], high[first:last] = np.quantile(seen, tail) * _WIDEN, np.quantile(seen, 1 - tail) * _WIDEN
     return np.minimum(low, 0.0), np.maximum(high, 0.0)
+
+
+def _thumb(horizon: int) -> Floats:
+    """Half of an interval of which nothing is known."""
+    made: Floats = np.linspace(0.35, 0.7, horizon)
+    return made
 
 
 def _back(logs: Floats, offset: float) -> Floats:
@@ -293,6 +313,15 @@ def _told(chosen: list[int], cycle: int) -> str:
     smoothed = sum(place < len(SETTINGS) for place in chosen)
     season = f"seasons of {cycle} steps" if cycle > 1 else "no season"
     return f"mean of {smoothed} exponential smoothings and {len(chosen) - smoothed} medians of seasons, {season}"
+
+
+def _noted(series: Series, begun: Step | None) -> tuple[tuple[str, ...], float]:
+    """(what is said of a launch that nobody declared, how unsure it makes what comes)."""
+    if begun is None:
+        return (), 0.0
+    day = series.at(begun.place).date().isoformat()
+    told = f"since {day} there is {begun.told}, which is taken to stay: declare launches that end"
+    return (told,), begun.unsure(len(series.values))
 
 
 def _notes(past: _Past, origins: list[int], series: Series) -> tuple[str, ...]:
