@@ -15,8 +15,8 @@ from groundplan.console.cost_pages import DIMENSIONS
 ROOT = Path(__file__).parents[2]
 PAGES = ("cost_pages", "opportunities", "experiments", "trade_off")
 ASKED = re.compile(r"""["'](/api/[a-z/.-]+)""")
-BY_ID = {"/api/experiments/", "/api/replays/"}
-"""Of one experiment or replay: read by its key, whatever the ledger holds."""
+BY_ID = {"/api/experiments/", "/api/replays/", "/api/workloads/"}
+"""Of one experiment or replay: read by its key, whatever the ledger holds. Of one workload: measured as that of NAME."""
 FILES = {"/api/cost/statements.", "/api/cost/focus.csv"}
 
 
