@@ -80,7 +80,8 @@ def test_a_price_that_was_replaced_needs_no_rate_of_its_currency() -> None:
 def test_what_plan_refuses_of_a_price_check_tells(price: str, code: str, tmp_path: Path) -> None:
     text, day = OWN.replace("PRICE", price).replace("approvals: {parts: []}\n", EUR), date(2026, 5, 1)
     (told,) = priced.problems(load_files({"a.yaml": text}), day)
-    assert told.code == code and told.hint and told.where is not None
+    assert told.code == code and told.where is not None
+    assert ("until then" if code == "price_missing" else "Add {from: 2026-05-01") in told.hint
     assert text.splitlines()[told.where.line - 1].startswith("price:")
     assert code in {each.code for each in planned(text, today=day).refusals}
     (tmp_path / "handbook").mkdir()
