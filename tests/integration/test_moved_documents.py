@@ -83,6 +83,7 @@ def test_nothing_that_was_decided_opens_a_document_at_its_new_place(intake: Inta
     (place / "in/pay.md").rename(place / "shut/pay.md")
     look(intake, place, state="draft")
     assert intake.one("shut/pay.md", "state, sensitivity, purposes") == ("draft", "restricted", ["hr"])
+    assert intake.one("shut/pay.md", "decided") == {}, "what holds there is not decided about it"
 
 
 def test_a_copy_is_another_document(intake: Intake, place: Path) -> None:

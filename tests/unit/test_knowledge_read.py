@@ -17,6 +17,7 @@ from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed
 from groundplan.knowledge.parsing.prepare import prepare
 from groundplan.knowledge.parsing.text import clean
 from groundplan.knowledge.sources.folder import Folder, changed_at
+from groundplan.knowledge.sources.sidecars import alone
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:
@@ -189,6 +190,20 @@ def test_below_an_unreadable_readers_file_nothing_is_read(tmp_path: Path) -> Non
         with pytest.raises(Invalid) as caught:
             folder.around(name)
         assert caught.value.code == "readers_file"
+
+
+def test_sidecars_whose_documents_are_not_there_are_alone() -> None:
+    paths = {
+        "a.md",
+        ".a.md.governed.yaml",
+        "in/.b.pdf.governed.yaml",
+        "in/.governed.yaml",
+        ".readers",
+        "c/.b.pdf",
+        "c/x",
+    }
+    assert alone(paths) == ["in/.b.pdf.governed.yaml"]
+    assert alone(paths | {"in/b.pdf"}) == []
 
 
 def test_a_missing_folder_is_not_an_empty_one(tmp_path: Path) -> None:
