@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = ("cost_pages", "opportunities", "experiments", "trade_off")
 ASKED = re.compile(r"""["'](/api/[a-z/.-]+)""")
 BY_ID = {"/api/experiments/", "/api/replays/", "/api/workloads/"}
-"""Of one experiment or replay: read by its key, whatever the ledger holds. Of one workload: measured as that of NAME."""
+"""Of one experiment or replay: read by its key, whatever the ledger holds. One workload is measured as NAME."""
 FILES = {"/api/cost/statements.", "/api/cost/focus.csv"}
 
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, StringConstraints, model_validator
 
 from groundplan.catalog.base import Strict
-from groundplan.catalog.currency import USD, split_currency
+from groundplan.catalog.currency import split_currency
 from groundplan.catalog.fields import Amount, Count, Date, Duration, Frequency, Line, Name, PeriodAmount
+from groundplan.core.currencies import USD
 
 Term = Literal[
     "platform", "capacity", "vector_storage", "object_storage", "database", "logs", "egress", "review", "energy",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date
 
-from groundplan.catalog.currency import USD
 from groundplan.catalog.workspace import Workspace
+from groundplan.core.currencies import USD
 from groundplan.core.errors import Problem, Where
 
 

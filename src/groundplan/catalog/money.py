@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from groundplan.catalog.base import Strict
-from groundplan.catalog.currency import USD, split_currency
+from groundplan.catalog.currency import split_currency
 from groundplan.catalog.fields import (
     Amount,
     Count,
@@ -25,6 +25,7 @@ from groundplan.catalog.fields import (
     UseRates,
 )
 from groundplan.catalog.units import starts_of
+from groundplan.core.currencies import USD
 
 
 def _prices(value: object) -> object:

@@ -14,7 +14,7 @@ from datetime import date
 from decimal import Decimal
 from uuid import UUID
 
-from groundplan.catalog.currency import USD
+from groundplan.core.currencies import USD
 from groundplan.core.errors import Invalid, Problem, Where
 from groundplan.economics.bill_cells import Style, currency_in, currency_of_head, day_of, slashed, style_of, whole
 from groundplan.economics.bill_cells import number as number_of

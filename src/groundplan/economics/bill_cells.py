@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
-from groundplan.catalog.currency import CODES, USD
+from groundplan.core.currencies import CODES, USD
 
 MOST: Final = Decimal(10) ** 12
 FINEST: Final = -30
