@@ -31,7 +31,7 @@ from benchmarks.provenance import commit, machine
 from tests.unit.call_rig import Rig, call_rig
 
 from groundplan.blueprint import model as bp
-from groundplan.core.ids import new_id
+from groundplan.core.ids import new_id_bytes
 from groundplan.core.money import PICO
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.exchange import Exchange
@@ -65,7 +65,7 @@ def admission(rig: Rig, catalog: Catalog) -> float:
     policy = rig.gateway.live.policy
     request = Request(0.0)
     request.body = rig.request().partition(b"\r\n\r\n")[2]
-    exchange = Exchange(new_id(), request, Collected(), CHAT)
+    exchange = Exchange(new_id_bytes(), request, Collected(), CHAT)
     exchange.catalog, exchange.policy, exchange.key = catalog, policy, next(iter(policy.keys.values()))
     plan, ask, now = catalog.plans["assistant"], CHAT.read(request), time.time()
     exchange.ask, exchange.plan = ask, plan

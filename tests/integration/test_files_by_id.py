@@ -21,7 +21,7 @@ from tests.unit.test_gateway_experiments import books, rest, tried, trying
 
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
-from groundplan.core.ids import new_id
+from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.core.money import PICO, format_usd
 from groundplan.gateway.batches import file_store
 from groundplan.gateway.batches.file_store import StoredFile
@@ -54,7 +54,7 @@ def ask_of(interface: Interface, body: dict[str, Any] | bytes) -> Any:
 
 
 def exchange(id: UUID) -> Exchange:
-    made = Exchange(new_id(), Request(0.0), Collected(), CHAT)
+    made = Exchange(new_id_bytes(), Request(0.0), Collected(), CHAT)
     made.key = KeyEntry(str(new_id()), "assistant", "", False, False, None)
     made.ask = ask_of(CHAT, chat({"type": "file", "file": {"file_id": f"file-{id.hex}"}}))
     return made

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.integration.gateway_stack import blueprint, deployment, workload
 
 from groundplan.blueprint.model import Cache
-from groundplan.core.ids import new_id
+from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.caching.answer_cache import OVERHEAD_BYTES, SHARE, AnswerCache, Entry
 from groundplan.gateway.caching.cache_key import request_digest, terms_of
 from groundplan.gateway.caching.recast import CHAT_RECAST
@@ -83,7 +83,7 @@ class Asked:
             self.workload, ["one"], max_output_tokens=20, cache=Cache(seconds=9, max_bytes=1 << 20, scope=self.scope)
         )
         body, request = self.body(), Bytes(self.body())
-        exchange = Exchange(new_id(), request, None, CHAT)  # type: ignore[arg-type]  # no client waits for it
+        exchange = Exchange(new_id_bytes(), request, None, CHAT)  # type: ignore[arg-type]  # no client waits for it
         exchange.ask, exchange.workload, exchange.person = read(body), declared, self.person
         exchange.key = KeyEntry(self.key, self.workload, self.person, False, False, None)
         plan = index(blueprint(1, [deployment("one", 1)], [declared])).plans[self.workload]
@@ -151,7 +151,7 @@ def test_any_other_field_counts(extra: dict[str, Any], more: Any, name: str) -> 
 
     def of(fields: dict[str, Any]) -> bytes | None:
         body = json.dumps({"model": "auto", "messages": [], **fields}).encode("utf-8", "surrogatepass")
-        exchange = Exchange(new_id(), Bytes(body), None, CHAT)  # type: ignore[arg-type]
+        exchange = Exchange(new_id_bytes(), Bytes(body), None, CHAT)  # type: ignore[arg-type]
         declared = workload("w", ["one"], cache=Cache(seconds=9, max_bytes=1 << 20, scope="workload"))
         exchange.ask = read(b'{"model": "auto", "messages": [{"role": "user", "content": "x"}]}')
         exchange.workload = declared

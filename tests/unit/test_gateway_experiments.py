@@ -19,7 +19,7 @@ from tests.unit.call_rig import LIMIT, Fixed, Rig, call_rig, until
 
 from groundplan.blueprint.experiment import DeclaredExperiment, Replay
 from groundplan.blueprint.model import Cache, Limit, Routing
-from groundplan.core.ids import new_id
+from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.core.money import PICO
 from groundplan.economics.experiment.model import AB, CONVERSATION, SHADOW, Experiment
 from groundplan.economics.experiment.verdict import CANDIDATE, CONTROL
@@ -253,7 +253,7 @@ NAMES = st.lists(st.sampled_from(["one", "two", "three"]), min_size=1, max_size=
 def test_an_experiment_never_leaves_what_the_call_may_use(
     names: list[str], share: float, type: str, model: str
 ) -> None:
-    exchange = Exchange(new_id(), Request(0.0), Response.__new__(Response), CHAT)
+    exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
     exchange.deployments = [deployment(name, 1) for name in names]
     exchange.key = KeyEntry("k", "w", "", False, False, None)
     before = list(exchange.deployments)
@@ -268,7 +268,7 @@ def test_an_experiment_never_leaves_what_the_call_may_use(
 
 
 def test_what_the_gateway_asks_itself_is_in_no_experiment() -> None:
-    exchange = Exchange(new_id(), Request(0.0), Collected(), CHAT)
+    exchange = Exchange(new_id_bytes(), Request(0.0), Collected(), CHAT)
     exchange.deployments = [deployment(name, 1) for name in ("one", "two")]
     ask = Ask({}, "auto", 1, "q", False, False, None, 1, 1)
     assign(exchange, workload("assistant", ["one", "two"]), ask, {"assistant": tried(type=SHADOW, share=1.0)})

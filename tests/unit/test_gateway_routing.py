@@ -19,7 +19,7 @@ from groundplan.blueprint.model import Cascade, Deployment, Rates, RouteRule, Ro
 from groundplan.core.endpoints import announce
 from groundplan.core.errors import Denied
 from groundplan.core.home import Home
-from groundplan.core.ids import new_id
+from groundplan.core.ids import new_id_bytes
 from groundplan.core.money import PICO
 from groundplan.economics.routing.decide import rules
 from groundplan.economics.routing.learn.fit import train
@@ -73,7 +73,7 @@ def arranged(
     names: list[Deployment],
     headers: dict[bytes, bytes] | None = None,
 ) -> Exchange:
-    exchange = Exchange(new_id(), Request(0.0), Response.__new__(Response), CHAT)
+    exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
     exchange.request.headers = headers or {}
     exchange.deployments = list(names)
     exchange.key = KeyEntry("k", "w", "", False, False, None)
@@ -235,7 +235,7 @@ def test_who_was_too_slow_only_takes_over_until_that_is_long_ago(folder: Path) -
 def routed_with(
     routes: Routes, routing: Routing, ask: Ask, names: list[Deployment], times: Times, now: float
 ) -> Exchange:
-    exchange = Exchange(new_id(), Request(0.0), Response.__new__(Response), CHAT)
+    exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
     exchange.deployments, exchange.key = list(names), KeyEntry("k", "w", "", False, False, None)
     routes.arrange(exchange, routed(routing), ask, times, now)
     return exchange
@@ -396,7 +396,7 @@ def test_a_new_blueprint_forgets_routers_it_does_not_name_and_looks_for_those_it
 
     def routed_by(number: int, name: str) -> Route:
         named = [routed(Routing(router=each)) for each in names[-2:]]
-        exchange = Exchange(new_id(), Request(0.0), Response.__new__(Response), CHAT)
+        exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
         exchange.catalog = index(blueprint(number, places("small", "large"), named))
         exchange.deployments, exchange.key = places("large", "small"), KeyEntry("k", "w", "", False, False, None)
         routes.arrange(exchange, routed(Routing(router=name)), asked("say hello to guest 900"))

@@ -20,7 +20,7 @@ from groundplan.blueprint.model import Deployment, Grounding, Routing, Workload
 from groundplan.core.endpoints import announce
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
-from groundplan.core.ids import new_id
+from groundplan.core.ids import new_id_bytes
 from groundplan.economics.routing.decide.choose import choose
 from groundplan.economics.routing.decide.features import CONTEXT, SURFACE
 from groundplan.economics.routing.decide.predict import reads_passages
@@ -108,7 +108,7 @@ class Call:
     ) -> None:
         """`named`: by the request; `stopped`: of those, by a kill switch, a key or a policy."""
         self.routes, self.workload, self.ask, self.named = routes, declared(routing), ask, named
-        self.exchange = Exchange(new_id(), Request(0.0), Response.__new__(Response), CHAT)
+        self.exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
         self.exchange.key = KeyEntry("k", "w", "", False, False, None)
         self.exchange.deployments = [place for place in named if place.name not in stopped]
         routes.arrange(self.exchange, self.workload, ask, Times(), 1.0)

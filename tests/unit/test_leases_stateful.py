@@ -3,6 +3,7 @@ is lost."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -67,7 +68,7 @@ class Worker:
     journal: list[Record] = field(default_factory=list)
 
 
-def reservation(token: Token, bound: int, charges: list[Charge]) -> Reservation:
+def reservation(token: Token, bound: int, charges: Sequence[Charge]) -> Reservation:
     return Reservation(token[0], token[1], 0, "w", "", "k", "/v1", "d", "s", "m", 1, bound, charges)
 
 
@@ -111,7 +112,7 @@ class LeaseMachine(RuleBasedStateMachine):
         if short is not None:
             assert worker.slices.available(short, PERIOD) < bound
             return multiple()
-        worker.journal.append(reservation(token, bound, charges))
+        worker.journal.append(reservation(token, bound, worker.slices.held(token)))
         self.open[token] = (slot, bound, sorted(budgets), bound)
         if crash:
             self.crash(slot)
@@ -234,9 +235,12 @@ def test_an_attempt_is_settled_once_and_reserved_once() -> None:
     slices.reserve((b"1", 0), [Charge("a", PERIOD, 6)])
     with pytest.raises(Conflict):
         slices.reserve((b"1", 0), [])
+    assert slices.held((b"1", 0)) == [Charge("a", PERIOD, 6)]
     slices.settle((b"1", 0), 2)
     with pytest.raises(Conflict):
         slices.settle((b"1", 0), 2)
+    with pytest.raises(Conflict):
+        slices.held((b"1", 0))
     with pytest.raises(Conflict):
         slices.pass_on((b"1", 0), (b"1", 1))
     assert slices.available("a", PERIOD) == 8

@@ -40,16 +40,16 @@ def test_a_moment_is_in_its_period(spec: tuple[str, str, str], key: str) -> None
     assert periods.current(*spec, AT.timestamp()) == key
 
 
-@given(
-    at=st.integers(1_577_836_800, 2_208_988_800).map(lambda second: datetime.fromtimestamp(second, UTC)),
-    spec=st.sampled_from(
-        [
-            ("minute", "", "UTC"), ("hour", "", "UTC"), ("day", "", "Europe/Oslo"), ("week", "friday", "Asia/Kolkata"),
-            ("month", "28", "America/New_York"), ("quarter", "01-15", "UTC"), ("year", "04-06", "Europe/London"),
-            ("month", "", "UTC"), ("year", "", "UTC"), ("day", "", "UTC"),
-        ]
-    ),
+SPECS = st.sampled_from(
+    [
+        ("minute", "", "UTC"), ("hour", "", "UTC"), ("day", "", "Europe/Oslo"), ("week", "friday", "Asia/Kolkata"),
+        ("month", "28", "America/New_York"), ("quarter", "01-15", "UTC"), ("year", "04-06", "Europe/London"),
+        ("month", "", "UTC"), ("year", "", "UTC"), ("day", "", "UTC"),
+    ]
 )  # fmt: skip
+
+
+@given(at=st.integers(1_577_836_800, 2_208_988_800).map(lambda second: datetime.fromtimestamp(second, UTC)), spec=SPECS)
 def test_periods_follow_each_other_without_gap(at: datetime, spec: tuple[str, str, str]) -> None:
     key = periods.key_at(*spec, at)
     begin, end = periods.begins(key), periods.ends(key)
@@ -62,6 +62,18 @@ def test_periods_follow_each_other_without_gap(at: datetime, spec: tuple[str, st
     text = "%Y-%m-%dT%H:%M"
     assert not periods.has_ended(key, (end - timedelta(minutes=1)).strftime(text))
     assert periods.has_ended(key, end.strftime(text))
+
+
+@given(
+    specs=st.lists(SPECS | st.just(("total", "", "UTC")), max_size=4),
+    begin=st.integers(1_577_836_800, 2_208_988_800),
+    steps=st.lists(st.sampled_from([0.0, 0.5, 59.5, 3600.0, 86_400.0, 2_700_000.0, -1.0, -7200.0]), max_size=12),
+)
+def test_periods_together_are_those_of_each(specs: list[tuple[str, str, str]], begin: int, steps: list[float]) -> None:
+    together, now = periods.Together(specs), float(begin)
+    for step in (0.0, *steps):
+        now += step
+        assert together.at(now) == tuple(periods.current(*spec, now) for spec in specs)
 
 
 def test_what_does_not_end_says_so() -> None:

@@ -23,9 +23,23 @@ def _next(milliseconds: int) -> int:
         return _last
 
 
+def _number(milliseconds: int) -> int:
+    stamp = _next(milliseconds)
+    tail = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
+    return ((stamp >> 12) << 80) | (0x7 << 76) | ((stamp & 0xFFF) << 64) | (0b10 << 62) | tail
+
+
 def new_id(milliseconds: int | None = None) -> UUID:
     """A UUIDv7; `milliseconds` since the epoch defaults to now. Ids of one process sort in the order they were made."""
-    stamp = _next(time.time_ns() // 1_000_000 if milliseconds is None else milliseconds)
-    tail = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
-    value = ((stamp >> 12) << 80) | (0x7 << 76) | ((stamp & 0xFFF) << 64) | (0b10 << 62) | tail
-    return UUID(int=value)
+    return UUID(int=_number(time.time_ns() // 1_000_000 if milliseconds is None else milliseconds))
+
+
+def new_id_bytes() -> bytes:
+    """The 16 bytes of one, for whoever needs no UUID: to make one takes as long as all the rest."""
+    return _number(time.time_ns() // 1_000_000).to_bytes(16)
+
+
+def id_text(raw: bytes) -> str:
+    """As `str` of the UUID with these 16 bytes."""
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -5,6 +5,7 @@ Amounts are picodollars; times are milliseconds since the epoch (UTC) in the jou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -105,7 +106,7 @@ class Reservation(msgspec.Struct, frozen=True, array_like=True):
     blueprint: int
     bound: int
     """The most that this attempt can cost."""
-    charges: list[Charge]
+    charges: Sequence[Charge]
     """Each covering budget with what this record takes from it: `bound`, or 0 for a retry that inherits one."""
     demo: bool = False
     purpose: str = ""

@@ -79,7 +79,7 @@ class BatchCalls:
         request = Request(0.0)
         request.method, request.target, request.body = b"POST", batch.endpoint.encode("ascii"), body
         request.headers = _headers(batch)
-        return Exchange(call, request, Collected(), INTERFACES[batch.endpoint])
+        return Exchange(call.bytes, request, Collected(), INTERFACES[batch.endpoint])
 
     def assess(self, exchange: Exchange, batch: Batch, *, call: bool = False) -> int:
         """Every check that does not depend on the time; the most that it can cost where it is made: in an order, where

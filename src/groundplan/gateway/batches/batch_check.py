@@ -6,7 +6,7 @@ Reads a few lines at a time, so that calls do not wait for it. Reserves nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -47,7 +47,7 @@ class Checked:
     lines: list[Line] = field(default_factory=list)
     total: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
-    charges: list[tuple[Budget, str]] = field(default_factory=list)
+    charges: Sequence[tuple[Budget, str]] = ()
     blueprint: int = 0
     orders: list[Ordering] = field(default_factory=list)
     """What providers are to make at their own batch endpoints."""

@@ -101,6 +101,13 @@ class Slices:
         self._open[token] = charges
         return None
 
+    def held(self, token: Token) -> Sequence[Charge]:
+        """What a reservation took. Raises `Conflict` if there is none."""
+        charges = self._open.get(token)
+        if charges is None:
+            raise _unknown()
+        return charges
+
     def pass_on(self, old_token: Token, new_token: Token) -> None:
         """A retry takes over the reservation of an attempt that was certainly not billed. Raises `Conflict` if there is
         none."""
@@ -188,7 +195,9 @@ class Slices:
     def _take(self, token: Token) -> Sequence[Charge]:
         charges = self._open.pop(token, None)
         if charges is None:
-            raise Conflict(
-                "the attempt holds no reservation", code="reservation_unknown", hint="Settle each attempt once."
-            )
+            raise _unknown()
         return charges
+
+
+def _unknown() -> Conflict:
+    return Conflict("the attempt holds no reservation", code="reservation_unknown", hint="Settle each attempt once.")

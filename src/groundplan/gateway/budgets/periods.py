@@ -7,6 +7,7 @@ last: `2026-11-23..2026-11-30`, with a time where that is not midnight UTC.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -19,23 +20,48 @@ _CACHED = 1000
 
 Spec = tuple[str, str, str]
 """(period, starts, timezone) as a budget declares them"""
-_current: dict[Spec, tuple[str, float, float]] = {}
+Span = tuple[str, float, float]
+"""(key, its first moment, the one after its last), in seconds since the epoch"""
+_current: dict[Spec, Span] = {}
 
 
 def current(period: str, starts: str, timezone: str, now: float) -> str:
     """The key of the period that `now` (seconds since the epoch) is in; remembered until that ends."""
-    spec = (period, starts, timezone)
+    return _span((period, starts, timezone), now)[0]
+
+
+def _span(spec: Spec, now: float) -> Span:
     known = _current.get(spec)
     if known is not None and known[1] <= now < known[2]:
-        return known[0]
-    key = key_at(period, starts, timezone, datetime.fromtimestamp(now, UTC))
+        return known
+    key = key_at(*spec, datetime.fromtimestamp(now, UTC))
     start, end = begins(key), ends(key)
     if len(_current) >= _CACHED:
         _current.clear()
-    _current[spec] = (
+    known = _current[spec] = (
         key, float("-inf") if start is None else start.timestamp(), float("inf") if end is None else end.timestamp(),
     )  # fmt: skip
-    return key
+    return known
+
+
+class Together:
+    """The periods that several declarations are in, looked up again only when the first of these ends."""
+
+    __slots__ = ("_keys", "_since", "_specs", "_until")
+
+    def __init__(self, specs: Iterable[Spec]) -> None:
+        self._specs = tuple(specs)
+        self._keys: tuple[str, ...] = ()
+        self._since = self._until = float("inf")
+
+    def at(self, now: float) -> tuple[str, ...]:
+        """Their keys at `now`, seconds since the epoch, in the order of the declarations."""
+        if not self._since <= now < self._until:
+            spans = [_span(spec, now) for spec in self._specs]
+            self._keys = tuple(key for key, _, _ in spans)
+            self._since = max((start for _, start, _ in spans), default=float("-inf"))
+            self._until = min((end for _, _, end in spans), default=float("inf"))
+        return self._keys
 
 
 def key_at(period: str, starts: str, timezone: str, at: datetime) -> str:

@@ -238,24 +238,28 @@ def most_tokens(exchange: Exchange, deployment: Deployment) -> Usage:
     return exchange.interface.estimate(ask, deployment, added, 0, cap)[0]
 
 
-def covering(exchange: Exchange, plan: Plan, now: float) -> list[tuple[Budget, str]]:
+def covering(exchange: Exchange, plan: Plan, now: float) -> tuple[tuple[Budget, str], ...]:
     """Every budget that covers this call, with the period of its admission (`now`: seconds since the epoch). Raises
     `Denied` where there is none."""
-    budgets = plan.budgets
+    found = tuple(zip(plan.budgets, plan.periods.at(now), strict=True))
     key = exchange.key
     if key is not None and exchange.catalog is not None:
         if exchange.catalog.key_budgets:
             for id in {key.id, key.family or key.id}:
-                budgets = (*budgets, *exchange.catalog.key_budgets.get(id, ()))
+                found += _dated(exchange.catalog.key_budgets.get(id, ()), now)
         if key.budget is not None:
-            budgets = (*budgets, key.budget)
-    if not budgets:
+            found += _dated((key.budget,), now)
+    if not found:
         raise Denied(
             f"the workload {plan.workload.name} has no budget",
             code="budget_missing",
             hint="Declare one; nothing runs without a budget.",
         )
-    return [(budget, current(budget.period, budget.starts, budget.timezone, now)) for budget in budgets]
+    return found
+
+
+def _dated(budgets: Sequence[Budget], now: float) -> tuple[tuple[Budget, str], ...]:
+    return tuple((budget, current(budget.period, budget.starts, budget.timezone, now)) for budget in budgets)
 
 
 def exhausted(budget: Budget, bound: int, period: str, left: int, now: float) -> Exhausted:

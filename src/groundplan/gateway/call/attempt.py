@@ -85,8 +85,8 @@ def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inher
     if deployment.rates.windows:
         deployment = msgspec.structs.replace(deployment, rates=at_time(deployment.rates, at))
     exchange.deployment = deployment
-    key, workload = exchange.key, exchange.workload
-    if key is None or workload is None or exchange.catalog is None:
+    key, workload, token = exchange.key, exchange.workload, exchange.token
+    if key is None or workload is None or exchange.catalog is None or token is None:
         raise AssertionError("not admitted")
     number = exchange.attempts
     sequence = gateway.journal.reserve(
@@ -103,7 +103,7 @@ def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inher
             model=deployment.model,
             blueprint=exchange.catalog.number,
             bound=exchange.bounds[deployment.name],
-            charges=exchange.charge_list(0 if inherits else exchange.reserved),
+            charges=exchange.charge_list(0) if inherits else gateway.slices.held(token),
             demo=exchange.catalog.blueprint.demo,
             purpose=exchange.purpose,
         )

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import msgspec
 
 from groundplan.blueprint.model import Budget, Deployment, Workload
+from groundplan.core.ids import id_text
 from groundplan.gateway.policy.snapshot import Catalog, KeyEntry, Plan, Policy
 from groundplan.ledger.model import Charge, Usage
 
@@ -101,16 +103,14 @@ class Ask(msgspec.Struct, frozen=True):
 
 
 class Exchange(msgspec.Struct, eq=False):
-    """See the module. `call` is the UUIDv7 of the call."""
+    """See the module. `raw` are the 16 bytes of the call's id, a UUIDv7."""
 
-    call: UUID
+    raw: bytes
     request: Request
     response: Response
     interface: Interface
     id: bytes = b""
     """The call's id as text."""
-    raw: bytes = b""
-    """The call's id as 16 bytes."""
     endpoint: str = ""
     started: int = 0
     trace: Trace | None = None
@@ -129,7 +129,8 @@ class Exchange(msgspec.Struct, eq=False):
     deployments: list[Deployment] = []
     output_cap: int = 0
     bounds: dict[str, int] = {}
-    charges: list[tuple[Budget, str]] = []
+    charges: Sequence[tuple[Budget, str]] = ()
+    """The budgets that cover it, with the periods of its admission."""
     reserved: int = 0
     remaining: int | None = None
     """Of the hard budgets, the least, when last looked at."""
@@ -202,10 +203,14 @@ class Exchange(msgspec.Struct, eq=False):
     """Header line of its Content-Type, where it was sent whole."""
 
     def __post_init__(self) -> None:
-        self.id = str(self.call).encode("ascii")
-        self.raw = self.call.bytes
+        self.id = id_text(self.raw).encode("ascii")
         self.endpoint = self.interface.name
         self.started = time.perf_counter_ns()
+
+    @property
+    def call(self) -> UUID:
+        """The call's id."""
+        return UUID(bytes=self.raw)
 
     def charge_list(self, amount: int) -> list[Charge]:
         """What one record takes from each covering budget."""

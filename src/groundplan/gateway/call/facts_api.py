@@ -29,7 +29,7 @@ from psycopg_pool import AsyncConnectionPool
 from groundplan.blueprint.model import Grounding
 from groundplan.core.error_shape import error_json, field_problem, request_invalid
 from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
-from groundplan.core.ids import new_id
+from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.economics.tickets import Said, told_of
 from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.context import Gateway
@@ -197,7 +197,7 @@ class FactsApi:
         if path == SIGNALS:
             return await self._signal(request.body, person, plan)
         if plan.workload.sensitivity == "restricted":
-            exchange = Exchange(new_id(), request, response, SEARCHES)
+            exchange = Exchange(new_id_bytes(), request, response, SEARCHES)
             exchange.key, exchange.person, exchange.plan = key, person, plan
             return await self._recorded(exchange)
         return await self.search(request.body, person, plan)

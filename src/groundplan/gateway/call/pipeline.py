@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 
 from groundplan.core.errors import Denied, GroundplanError, Invalid, Unavailable
-from groundplan.core.ids import new_id
+from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.messages_api import PATH as MESSAGE_BATCHES
 from groundplan.gateway.budgets import limits
@@ -136,7 +136,7 @@ class Pipeline:
         elif request.method != b"POST":
             await self._unposted(interface, path, request, response)
         else:
-            await self._call(Exchange(new_id(), request, response, interface))
+            await self._call(Exchange(new_id_bytes(), request, response, interface))
 
     async def _unposted(self, interface: Interface, path: bytes, request: Request, response: Response) -> None:
         """Of what calls are made with, only chat completions can be listed."""

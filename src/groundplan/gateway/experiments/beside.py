@@ -16,7 +16,7 @@ import msgspec
 
 from groundplan.blueprint.model import Budget, Workload
 from groundplan.core.errors import Denied, Exhausted, Unavailable
-from groundplan.core.ids import new_id
+from groundplan.core.ids import new_id_bytes
 from groundplan.economics.experiment.model import BUDGET_PREFIX
 from groundplan.gateway.budgets import limits
 from groundplan.gateway.call import admit
@@ -77,7 +77,7 @@ async def ask(
     request.headers = {name: value for name in PASSED if (value := headers.get(name)) is not None}
     request.headers[b"content-type"] = b"application/json"
     request.headers[FEATURE] = what.feature.encode()
-    own = Exchange(new_id(), request, Collected(), interface)
+    own = Exchange(new_id_bytes(), request, Collected(), interface)
     own.trial = Trial(what.experiment, what.mark)
     own.of, own.purpose = what.mark.of, what.feature.removeprefix(BUDGET_PREFIX)
 
@@ -104,7 +104,7 @@ async def _steps(gateway: Gateway, own: Exchange, what: Beside) -> None:
     if catalog.limits is not None:
         await limits.admit_beside(gateway, own, catalog.limits, amount)
     if what.budget is not None:
-        own.charges.append((what.budget, "total"))
+        own.charges = (*own.charges, (what.budget, "total"))
     await reserve(gateway, own, 0, amount)
     if gateway.live.policy is not policy:
         _check(gateway, own, what)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from groundplan.blueprint.model import Judge
-from groundplan.core.ids import new_id
+from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
 
@@ -74,7 +74,7 @@ async def asked(gateway: Gateway, exchange: Exchange, judge: Judge, text: str, p
     request.headers = {name: value for name in _PASSED if (value := exchange.request.headers.get(name)) is not None}
     request.headers[b"content-type"] = b"application/json"
     response = Collected()
-    own = type(exchange)(new_id(), request, response, CHAT)
+    own = type(exchange)(new_id_bytes(), request, response, CHAT)
     own.of, own.purpose = str(exchange.call), purpose
     unguarded(gateway, own)
     await gateway.conduct(own)

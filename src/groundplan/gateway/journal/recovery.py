@@ -9,7 +9,7 @@ that its reservation names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from groundplan.gateway.journal.records import Record
@@ -26,7 +26,7 @@ class Attempt:
     """One upstream try. `settlement` is None while it is open."""
 
     reservation: Reservation
-    budgets: list[Charge]
+    budgets: Sequence[Charge]
     """The budgets that its cost goes to; for a retry without charges those it inherited. Only names and periods
     count."""
     inherits: bool

@@ -22,7 +22,7 @@ from groundplan.blueprint.model import ToolServer
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.home import Home
-from groundplan.core.ids import new_id
+from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.gateway.budgets import limits
 from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.context import Gateway
@@ -106,7 +106,7 @@ class McpApi:
             hint = "The gateway opens no stream of its own: POST each message."
             raise Invalid("use POST here", code="method_not_allowed", hint=hint)
         _check_origin(request)
-        exchange = Exchange(new_id(), request, response, TOOLS)
+        exchange = Exchange(new_id_bytes(), request, response, TOOLS)
         exchange.key, exchange.person, exchange.plan = admitted(self._gateway, request, response.peer)
         exchange.workload, exchange.catalog = exchange.plan.workload, self._gateway.live.catalog
         exchange.policy = self._gateway.live.policy

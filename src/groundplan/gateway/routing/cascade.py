@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from groundplan.blueprint.model import Cascade, Deployment
 from groundplan.core.errors import Denied, GroundplanError
-from groundplan.core.ids import new_id
+from groundplan.core.ids import new_id_bytes
 from groundplan.core.money import PICO
 from groundplan.economics.routing.decide import agree
 from groundplan.gateway.call import admit, settle
@@ -266,7 +266,7 @@ async def _once_more(gateway: Gateway, exchange: Exchange, deployment: str) -> s
     request.headers = {name: value for name in _PASSED if (value := exchange.request.headers.get(name)) is not None}
     request.headers |= {b"content-type": b"application/json", b"cache-control": b"no-store"}
     response = Collected()
-    own = type(exchange)(new_id(), request, response, exchange.interface)
+    own = type(exchange)(new_id_bytes(), request, response, exchange.interface)
     own.of, own.purpose = str(exchange.call), "cascade"
     unguarded(gateway, own)
     await gateway.conduct(own)

@@ -139,7 +139,8 @@ def read(body: bytes) -> Ask:
     if not 1 <= copies <= MAX_COPIES:
         raise Invalid(f"n is {copies}", code="copies_range", hint=f"Use 1 to {MAX_COPIES}.")
     caps = [cap for cap in (chat.max_tokens, chat.max_completion_tokens) if cap is not None]
-    if any(cap < 1 for cap in caps):
+    cap = min(caps) if caps else None
+    if cap is not None and cap < 1:
         raise Invalid("the output cap is below 1", code="cap_range", hint="Use max_tokens of at least 1.")
     return Ask(
         fields=fields,
@@ -148,7 +149,7 @@ def read(body: bytes) -> Ask:
         query=message_parts(query, media=True).text,
         stream=bool(chat.stream),
         include_usage=chat.stream_options is not None and chat.stream_options.include_usage,
-        cap=min(caps) if caps else None,
+        cap=cap,
         copies=copies,
         size=len(body) - media,
         needs=_NOTHING if not (media or files) and service != PRIORITY else _needs(images, heard, files, service),

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, GroundplanError, Invalid, Unavailable
-from groundplan.core.ids import new_id
+from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.economics import price
 from groundplan.economics.prices.reported import RealtimeUsage
 from groundplan.gateway.budgets import limits
@@ -162,7 +162,7 @@ class Session:
         if catalog is None:
             raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
         catalog = begun.at(catalog, gateway.clock.seconds())
-        exchange = Exchange(new_id(), self._request, self._response, REALTIME)
+        exchange = Exchange(new_id_bytes(), self._request, self._response, REALTIME)
         exchange.catalog, exchange.trace = catalog, self._trace
         identify(exchange, gateway.live.policy, gateway.clock.now().timestamp())
         exchange.ask = Ask(

@@ -131,6 +131,7 @@ class Http1Connection(asyncio.Protocol):
     def __init__(self, pool: UpstreamPool) -> None:
         self._pool = pool
         self._loop = pool.loop
+        self._parser = httptools.HttpResponseParser(self)
         self.transport: asyncio.Transport | None = None
         self.lost = False
         self.busy = False
@@ -143,7 +144,7 @@ class Http1Connection(asyncio.Protocol):
         self._clear()
 
     def _clear(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
+        """Ready for the next request. The parser stays: it is between two answers, for nothing came after this one."""
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self._fields = self.headers
