@@ -17,9 +17,8 @@ from groundplan.blueprint.model import Budget, Deployment, Reliability, Workload
 from groundplan.core.errors import Denied, GroundplanError, Invalid, Unauthenticated, Unavailable
 from groundplan.economics.price import BATCH, BATCHES, PRIORITY
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
-from groundplan.gateway.budgets import limits
 from groundplan.gateway.caching import cache
-from groundplan.gateway.call import admit
+from groundplan.gateway.call import admit, limits
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ground, system_messages

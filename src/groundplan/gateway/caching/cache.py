@@ -18,13 +18,12 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
-from groundplan.gateway.budgets import limits
 from groundplan.gateway.caching.answer_cache import FAILED, STORED, UNFIT, Entry, Flight, Key, Similar
 from groundplan.gateway.caching.cache_key import request_digest
 from groundplan.gateway.caching.idempotency import Kept
 from groundplan.gateway.caching.recast import Recast
 from groundplan.gateway.caching.sharing import fetch
-from groundplan.gateway.call import admit, meter, settle
+from groundplan.gateway.call import admit, limits, meter, settle
 from groundplan.gateway.call.admit import subjects_of
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange

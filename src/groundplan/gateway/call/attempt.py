@@ -15,8 +15,7 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, GroundplanError, Invalid
 from groundplan.economics.prices.windows import at_time
-from groundplan.gateway.budgets import limits
-from groundplan.gateway.call import settle
+from groundplan.gateway.call import limits, settle
 from groundplan.gateway.call.admit import output_cap
 from groundplan.gateway.call.cited import CitedStreaming, whole
 from groundplan.gateway.call.context import Gateway

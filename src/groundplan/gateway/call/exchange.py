@@ -20,10 +20,10 @@ from groundplan.ledger.model import Charge, Usage
 
 if TYPE_CHECKING:
     from groundplan.economics.routing.model import Floats as Vector
-    from groundplan.gateway.budgets.limits import Use
     from groundplan.gateway.caching.answer_cache import Flight
     from groundplan.gateway.caching.meaning import Asked, Match
     from groundplan.gateway.call.grounded import Grounded
+    from groundplan.gateway.call.limits import Use
     from groundplan.gateway.call.resume import Continuation
     from groundplan.gateway.call.trace import Trace
     from groundplan.gateway.experiments.trial import Trial

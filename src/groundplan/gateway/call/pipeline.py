@@ -19,10 +19,9 @@ from groundplan.core.errors import Denied, GroundplanError, Invalid, Unavailable
 from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.messages_api import PATH as MESSAGE_BATCHES
-from groundplan.gateway.budgets import limits
 from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotency import Kept
-from groundplan.gateway.call import admit, settle, trace
+from groundplan.gateway.call import admit, limits, settle, trace
 from groundplan.gateway.call.attempt import JSON
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, estimate

@@ -14,8 +14,7 @@ from collections.abc import Callable
 
 from groundplan.blueprint.model import Deployment, Hedge
 from groundplan.core.errors import Denied, Unavailable
-from groundplan.gateway.budgets import limits
-from groundplan.gateway.call import settle
+from groundplan.gateway.call import limits, settle
 from groundplan.gateway.call.admit import check_next, not_killed
 from groundplan.gateway.call.attempt import Attempt, AttemptFailed, begin
 from groundplan.gateway.call.context import Gateway

@@ -14,8 +14,7 @@ from collections import deque
 
 from groundplan.blueprint.model import Deployment, Ramp, Workload
 from groundplan.core.errors import Denied, GroundplanError, Unavailable
-from groundplan.gateway.budgets import limits
-from groundplan.gateway.call import admit, retry, settle
+from groundplan.gateway.call import admit, limits, retry, settle
 from groundplan.gateway.call.attempt import Attempt, AttemptFailed, begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange

@@ -13,8 +13,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Unavailable
 from groundplan.economics import price
 from groundplan.economics.experiment.model import BUDGET_PREFIX
-from groundplan.gateway.budgets import limits
-from groundplan.gateway.call import admit, meter
+from groundplan.gateway.call import admit, limits, meter
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import FEATURE, TICKET, feature_of, ticket_of

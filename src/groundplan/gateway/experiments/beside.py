@@ -18,8 +18,7 @@ from groundplan.blueprint.model import Budget, Workload
 from groundplan.core.errors import Denied, Exhausted, Unavailable
 from groundplan.core.ids import new_id_bytes
 from groundplan.economics.experiment.model import BUDGET_PREFIX
-from groundplan.gateway.budgets import limits
-from groundplan.gateway.call import admit
+from groundplan.gateway.call import admit, limits
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import FEATURE
 from groundplan.gateway.call.ground import ground

@@ -23,8 +23,7 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id, new_id_bytes
-from groundplan.gateway.budgets import limits
-from groundplan.gateway.call import admit, settle
+from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import admitted, passages_of
