@@ -29,7 +29,7 @@ from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal import journal
 from groundplan.gateway.journal.syncing import Done
 from groundplan.gateway.surfaces.answers import of_refusal
-from groundplan.gateway.upstream.http1 import UpstreamPool
+from groundplan.gateway.upstream.http1_pool import UpstreamPool
 
 STEPS = ("bare", "key", "budgets", "limits", "journal", "fdatasync", "shipping")
 """bare: server and client. key: identification, policy, reading, metering and one budget. budgets: of company and team

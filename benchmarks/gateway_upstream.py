@@ -13,7 +13,7 @@ from typing import Any, cast
 import uvicorn
 import uvloop
 
-from groundplan.gateway.upstream.http1 import UpstreamPool
+from groundplan.gateway.upstream.http1_pool import UpstreamPool
 
 WORDS = "The capital of France is Paris. It lies on the Seine and has been its largest city for centuries."
 USAGE = {"prompt_tokens": 24, "completion_tokens": 21, "total_tokens": 45}

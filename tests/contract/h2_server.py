@@ -16,7 +16,8 @@ import h2.errors
 import h2.events
 import h2.exceptions
 
-from groundplan.gateway.upstream.http1 import UpstreamFailure, UpstreamPool
+from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.http1_pool import UpstreamPool
 
 
 @dataclass

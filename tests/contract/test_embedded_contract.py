@@ -17,7 +17,8 @@ from groundplan.core.endpoints import Endpoint, lookup
 from groundplan.core.home import Home
 from groundplan.core.settings import child_environment, load_settings
 from groundplan.gateway.http.sse import EventReader
-from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamPool
+from groundplan.gateway.upstream.connection import UpstreamConnection
+from groundplan.gateway.upstream.http1_pool import UpstreamPool
 from groundplan.runtime.models import SMOLLM2, ensure
 
 SECONDS = 60.0

@@ -22,7 +22,8 @@ from groundplan.gateway.surfaces.interface import Answered, Interface, Malformed
 from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.rerank import RERANK
 from groundplan.gateway.surfaces.speech import SPEECH
-from groundplan.gateway.upstream.http1 import UpstreamFailure, UpstreamPool
+from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.http1_pool import UpstreamPool
 from groundplan.ledger.model import Usage, UsageDetails
 from groundplan.testing.scripted import Script, ScriptedModel
 

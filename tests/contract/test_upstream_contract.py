@@ -16,7 +16,8 @@ from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.http.sse import EventReader
 from groundplan.gateway.surfaces.interface import Malformed
 from groundplan.gateway.surfaces.messages_native import MessagesRelay
-from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamFailure, UpstreamPool
+from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.http1_pool import UpstreamPool
 from groundplan.testing.scripted import Script, ScriptedModel, answer_text
 
 PATIENCE = 20.0

@@ -20,7 +20,7 @@ from tests.contract.ways import Authority, ConnectProxy, http1, proxy, server_co
 from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.upstream.http1 import Pool, UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.connection import Pool, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http2 import Http2Connection
 from groundplan.gateway.upstream.pools import Pools, Wire
 

@@ -16,8 +16,10 @@ import pytest
 import uvloop
 from tests.contract.ways import Authority, server_context
 
-from groundplan.gateway.upstream import http1
-from groundplan.gateway.upstream.http1 import Http1Connection, UpstreamFailure, UpstreamPool
+from groundplan.gateway.upstream import http1_pool
+from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.http1 import Http1Connection
+from groundplan.gateway.upstream.http1_pool import UpstreamPool
 
 PATIENCE = 20.0
 REQUEST = b"GET /v1/x HTTP/1.1\r\nhost: u\r\n\r\n"
@@ -183,12 +185,12 @@ def test_connections_that_wait_are_closed_with_the_one_that_answered_unasked() -
 def test_after_an_hour_connections_are_shared_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with upstream(None) as (pool, far):
-            monkeypatch.setattr(http1, "APART_SECONDS", 0.0)
+            monkeypatch.setattr(http1_pool, "APART_SECONDS", 0.0)
             await behind_the_answer(pool, far)
             await none_open(pool)
             assert await is_kept(pool, far)
 
-    assert http1.APART_SECONDS == 3600
+    assert http1_pool.APART_SECONDS == 3600
     uvloop.run(run())
 
 

@@ -23,7 +23,7 @@ from tests.contract.h2_server import H2Server
 from groundplan.blueprint.model import Tls
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.surfaces.answers import of_refusal
-from groundplan.gateway.upstream.http1 import Pool
+from groundplan.gateway.upstream.connection import Pool
 from groundplan.gateway.upstream.pools import Pools, Wire
 
 WAYS = ("http1", "tls", "mtls", "proxy", "proxy-tls", "h2", "h2c", "h2-mtls", "h2-proxy", "h2-tls-proxy", "tls-proxy")

@@ -11,7 +11,7 @@ import pytest
 
 from groundplan.blueprint.content import Rerank
 from groundplan.gateway import search_app
-from groundplan.gateway.upstream.http1 import IDLE_SECONDS
+from groundplan.gateway.upstream.http1_pool import IDLE_SECONDS
 from groundplan.knowledge.retrieval.endpoint import Service, application
 from groundplan.knowledge.retrieval.follow import Follower
 from groundplan.knowledge.retrieval.search import Result, Search

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from groundplan.gateway.upstream.http1 import Http1Connection, UpstreamFailure, UpstreamPool
+from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.http1 import Http1Connection
+from groundplan.gateway.upstream.http1_pool import UpstreamPool
 
 HEAD = b"POST /v1/x HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n"
 

@@ -43,8 +43,8 @@ from groundplan.runtime.models import MINILM, ensure
 
 _STATEMENT_TIMEOUT_MS = 3000
 KEPT_SECONDS = 60
-"""How long a connection stays without a question: longer than a worker keeps it (`http1.IDLE_SECONDS`), or a question
-might be sent to one that is being closed."""
+"""How long a connection stays without a question: longer than a worker keeps it (`http1_pool.IDLE_SECONDS`), or a
+question might be sent to one that is being closed."""
 _EMBEDDING_SECONDS = 5.0
 """For the vector of a question from a deployment; later, search goes by words."""
 

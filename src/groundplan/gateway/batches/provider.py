@@ -21,7 +21,8 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
-from groundplan.gateway.upstream.http1 import Http1Connection, UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.http1 import Http1Connection
 from groundplan.gateway.upstream.targets import Target
 
 OVER = frozenset({"completed", "failed", "expired", "cancelled"})

@@ -31,7 +31,7 @@ from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.http.stream import EVENT_STREAM
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.telemetry import content
-from groundplan.gateway.upstream.http1 import UpstreamFailure
+from groundplan.gateway.upstream.connection import UpstreamFailure
 
 EXACT = "exact"
 """`cache` of a call that got an answer which was given before."""

@@ -23,7 +23,7 @@ from groundplan.gateway.caching.cache_key import frame_digest
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.call.resume import ENDPOINT
-from groundplan.gateway.upstream.http1 import UpstreamFailure
+from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.embedding.wire import PATH, WORD_BYTES, embed_answer, embed_request
 
 if TYPE_CHECKING:

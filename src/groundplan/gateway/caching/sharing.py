@@ -15,7 +15,8 @@ from groundplan.core.errors import Conflict
 from groundplan.gateway.caching.idempotency import Answers, Holder, Kept
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces.answers import of_refusal
-from groundplan.gateway.upstream.http1 import UpstreamFailure, UpstreamPool
+from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.http1_pool import UpstreamPool
 
 CONNECT_SECONDS = 0.5
 ANSWER_SECONDS = 60.0

@@ -20,7 +20,7 @@ from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.guard import pieces
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
 from groundplan.gateway.http.stream import Streaming
-from groundplan.gateway.upstream.http1 import UpstreamFailure
+from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.citations.marks import Statement, statements
 from groundplan.knowledge.citations.support import Look, decide, look, nearest
 from groundplan.knowledge.citations.wire import MOST_TEXTS, PATH, Asked, SupportAnswer, SupportRequest

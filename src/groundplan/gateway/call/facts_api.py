@@ -41,7 +41,7 @@ from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import KeyEntry, Plan
 from groundplan.gateway.surfaces.interface import Interface
-from groundplan.gateway.upstream.http1 import UpstreamFailure
+from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.retrieval.wire import ConfirmRequest, SearchRequest, Where
 from groundplan.knowledge.signals.signal_store import Signal
 from groundplan.ledger import outcome_store, ticket_store

@@ -17,7 +17,7 @@ from groundplan.gateway.call import signals
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange, Passage
 from groundplan.gateway.call.grounded import NOTES_SHARE, Grounded, notes
-from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
 from groundplan.knowledge.retrieval.wire import Conflict, Newer, SearchRequest, Step
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from groundplan.gateway.experiments import beside
 from groundplan.gateway.guard.pieces import said
 from groundplan.gateway.surfaces.chat import CHAT
 from groundplan.gateway.telemetry.content_text import answered
-from groundplan.gateway.upstream.http1 import UpstreamFailure
+from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.embedding.wire import PATH, embed_answer, embed_request
 
 if TYPE_CHECKING:

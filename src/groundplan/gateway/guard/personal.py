@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from groundplan.gateway.call.ground import ask_search
-from groundplan.gateway.upstream.http1 import UpstreamFailure
+from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.retrieval.wire import MOST_PERSONAL, PERSONAL, PersonalAnswer, PersonalRequest
 
 if TYPE_CHECKING:

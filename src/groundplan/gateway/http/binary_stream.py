@@ -13,7 +13,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.stream import Streaming
 from groundplan.gateway.surfaces.interface import Relay
-from groundplan.gateway.upstream.http1 import UpstreamConnection
+from groundplan.gateway.upstream.connection import UpstreamConnection
 from groundplan.ledger.model import Usage
 
 _KIND = re.compile(rb"(audio/[\w.+-]{1,60}|application/octet-stream)(; ?[\w.+-]{1,40}=[\w.+-]{1,40}){0,4}", re.ASCII)

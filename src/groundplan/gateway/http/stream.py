@@ -17,7 +17,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
-from groundplan.gateway.upstream.http1 import BODY_LIMIT, UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamConnection, UpstreamFailure
 
 EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\n"
 

@@ -14,7 +14,7 @@ from groundplan.blueprint.model import ToolServer
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
 from groundplan.gateway.mcp.wire import VERSIONS
-from groundplan.gateway.upstream.http1 import UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway

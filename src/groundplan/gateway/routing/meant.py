@@ -13,7 +13,7 @@ import msgspec
 
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.routing.route import AUTO
-from groundplan.gateway.upstream.http1 import UpstreamFailure
+from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.embedding.wire import PATH, embed_answer, embed_request
 
 if TYPE_CHECKING:

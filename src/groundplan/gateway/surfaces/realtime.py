@@ -38,7 +38,8 @@ from groundplan.gateway.surfaces.answers import error_type, facts
 from groundplan.gateway.surfaces.body import image_bytes
 from groundplan.gateway.surfaces.interface import Codec, Interface
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
-from groundplan.gateway.upstream.http1 import UpstreamFailure, UpstreamPool
+from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.http1_pool import UpstreamPool
 from groundplan.gateway.upstream.targets import Target
 from groundplan.ledger.model import Usage
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from groundplan.core.errors import Invalid
 from groundplan.gateway.call import settle
 from groundplan.gateway.http.multipart import Data, End, Event, Part, events
-from groundplan.gateway.upstream.http1 import Http1Connection, UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.http1 import Http1Connection
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway

@@ -29,7 +29,8 @@ from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.telemetry import departed
 from groundplan.gateway.telemetry.exposition import CONTENT_TYPE, Family, pieces, render, single
 from groundplan.gateway.telemetry.metrics import gathered
-from groundplan.gateway.upstream.http1 import UpstreamFailure, UpstreamPool
+from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.http1_pool import UpstreamPool
 
 SERVICE = "gateway-metrics-"
 SHIPPER = "shipper"

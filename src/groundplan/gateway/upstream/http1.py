@@ -1,96 +1,36 @@
-"""Pooled HTTP/1.1 client for upstreams, one pool per deployment, on httptools: TLS, and a proxy where declared.
+"""One connection to an upstream in HTTP/1.1, on httptools. Which one a call gets is its pool's (`http1_pool`).
 
-Every failure says whether anything was sent (`sent`), because only that decides whether it may have been billed. Does
-not follow redirects, retry, decompress or speak HTTP/2 (`http2` does). One waiter per connection.
+Does not follow redirects, retry, decompress or speak HTTP/2 (`http2` does). One waiter per connection.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import socket
 import ssl
 from collections import deque
-from collections.abc import Callable
 from typing import Protocol, cast
-from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
-from groundplan.core.errors import Invalid
-from groundplan.gateway.upstream.tunnel import Proxy, TunnelRefused, open_tunnel
+from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, LEAST, Sink, UpstreamFailure
 
 HEAD_LIMIT = 64 << 10
-BODY_LIMIT = 64 << 20
 BUFFER_HIGH = 256 << 10
-IDLE_SECONDS = 20.0
-MAX_IDLE = 256
-APART_SECONDS = 3600.0
-"""An upstream that answered without being asked gets a connection for every request, for so long."""
 _FOLLOWED = frozenset({408, 502, 504})
 """Given up by something in front of the model, whose own answer may yet come on the same connection."""
 _GOODBYE = (b"HTTP/1.1 408", b"HTTP/1.0 408")
 """What some servers say before they close a connection that nobody uses."""
-_log = logging.getLogger(__name__)
 _NOBODYS = httptools.HttpResponseParser(object())
-FOREVER = 1e9
-"""Seconds: no bound."""
-LEAST = 0.001
-"""Seconds that are waited for what is there already."""
 
 
-Sink = Callable[[bytes], bool]
-"""Takes bytes of a body as they arrive; False: whoever waits for `chunk` is to be woken."""
+class Owner(Protocol):
+    """Where a connection comes from, and goes back to."""
 
+    loop: asyncio.AbstractEventLoop
 
-class UpstreamFailure(Exception):
-    """An attempt did not give a complete answer.
-
-    `kind`: refused | connect_timeout | timeout | cut | malformed. `sent` False: certainly not billed.
-    """
-
-    def __init__(self, kind: str, message: str, *, sent: bool) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.sent = sent
-
-
-class UpstreamConnection(Protocol):
-    """What every way to an upstream offers for one call; `sent` of a failure says whether it may have been billed."""
-
-    @property
-    def status(self) -> int:
-        """0 until there is a head."""
-        ...
-
-    @property
-    def headers(self) -> dict[bytes, bytes]: ...
-
-    def send(self, data: bytes) -> None: ...
-    async def head(self, seconds: float) -> int: ...
-    def pump(self, sink: Sink, seconds: float) -> None: ...
-    async def chunk(self, seconds: float) -> bytes | None: ...
-    def whole(self) -> bytes | None: ...
-    async def body(self, seconds: float, most: float = FOREVER) -> bytes: ...
-    def release(self) -> None: ...
-    def abort(self) -> None: ...
-
-
-class Pool(Protocol):
-    """The connections to one base URL. `prefix` is the path in front of an endpoint's own."""
-
-    @property
-    def prefix(self) -> bytes: ...
-
-    @property
-    def host_header(self) -> bytes: ...
-
-    def idle(self) -> UpstreamConnection | None: ...
-    async def connect(self, seconds: float) -> UpstreamConnection: ...
-    def drop_idle(self) -> None: ...
-    def retire(self) -> None: ...
-    def break_off(self, why: str) -> None: ...
-    def close(self) -> None: ...
+    def put(self, connection: Http1Connection) -> None: ...
+    def forget(self, connection: Http1Connection) -> None: ...
+    def set_apart(self) -> None: ...
 
 
 class Http1Connection(asyncio.Protocol):
@@ -98,37 +38,12 @@ class Http1Connection(asyncio.Protocol):
     `release`."""
 
     __slots__ = (
-        "_chunks",
-        "_complete",
-        "_deadline",
-        "_error",
-        "_fields",
-        "_full",
-        "_has_length",
-        "_head_done",
-        "_loop",
-        "_parser",
-        "_pool",
-        "_received",
-        "_sink",
-        "_sink_seconds",
-        "_size",
-        "_timer",
-        "_total",
-        "_unsent",
-        "_waiter",
-        "_written",
-        "busy",
-        "headers",
-        "idle_since",
-        "keep_alive",
-        "lost",
-        "status",
-        "transport",
-        "unfinished",
+        "_chunks", "_complete", "_deadline", "_error", "_fields", "_full", "_has_length", "_head_done", "_loop",
+        "_parser", "_pool", "_received", "_sink", "_sink_seconds", "_size", "_timer", "_total", "_unsent", "_waiter",
+        "_written", "busy", "headers", "idle_since", "keep_alive", "lost", "status", "transport", "unfinished",
     )  # fmt: skip
 
-    def __init__(self, pool: UpstreamPool) -> None:
+    def __init__(self, pool: Owner) -> None:
         self._pool = pool
         self._loop = pool.loop
         self._parser = httptools.HttpResponseParser(self)
@@ -410,154 +325,3 @@ class Http1Connection(asyncio.Protocol):
 
     def take(self) -> None:
         self.busy = True
-
-
-def split_url(url: str) -> SplitResult:
-    """The parts of an upstream's address. Raises `Invalid` (`upstream_url`)."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii() or not url.isprintable():
-        raise Invalid(f"{url!r} is not an upstream's address", code="upstream_url", hint="Write http(s)://host/v1.")
-    return parts
-
-
-class UpstreamPool:
-    """Connections to one base URL, such as `https://host/v1`. `prefix` is the path in front of an endpoint's own."""
-
-    def __init__(
-        self,
-        url: str,
-        loop: asyncio.AbstractEventLoop,
-        tls: ssl.SSLContext | None = None,
-        *,
-        server_name: str | None = None,
-        proxy: Proxy | None = None,
-    ) -> None:
-        """`server_name` is what the certificate must bear where it is not the host of `url`. Raises `Invalid`."""
-        parts = split_url(url)
-        self.url = url
-        self.loop = loop
-        self._proxy = proxy
-        self.prefix = parts.path.rstrip("/").encode("ascii")
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self.host_header = parts.netloc.rpartition("@")[2].encode("ascii")
-        self._tls = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
-        self._server_name = (server_name or self._host) if self._tls is not None else None
-        self._retired = False
-        self._apart_until = 0.0
-        self._idle: list[Http1Connection] = []
-        self._all: set[Http1Connection] = set()
-
-    @property
-    def open(self) -> int:
-        return len(self._all)
-
-    @property
-    def tls(self) -> tuple[ssl.SSLContext | None, str | None]:
-        """How its certificate is verified, and the name that it must bear."""
-        return self._tls, self._server_name
-
-    def idle(self) -> Http1Connection | None:
-        """A pooled connection that nothing is known against, or None."""
-        oldest = self.loop.time() - IDLE_SECONDS
-        while self._idle:
-            connection = self._idle.pop()
-            transport = connection.transport
-            if connection.lost or transport is None or transport.is_closing():
-                continue
-            if connection.idle_since < oldest:
-                connection.abort()
-                continue
-            connection.take()
-            return connection
-        return None
-
-    async def connect(self, seconds: float) -> Http1Connection:
-        """A new connection. Raises `UpstreamFailure` (`sent` False) when none is there within `seconds`."""
-        try:
-            async with asyncio.timeout(seconds):
-                connection = await self._connected()
-        except TimeoutError as error:
-            raise UpstreamFailure("connect_timeout", "the upstream did not accept in time", sent=False) from error
-        except ssl.SSLCertVerificationError as error:
-            told = f"the upstream's certificate is not accepted: {error.verify_message}"
-            raise UpstreamFailure("refused", told, sent=False) from error
-        except TunnelRefused as error:
-            raise UpstreamFailure("refused", str(error), sent=False) from error
-        except (OSError, ssl.SSLError) as error:
-            raise UpstreamFailure("refused", f"no connection: {_why(error)}", sent=False) from error
-        if connection.lost:
-            raise UpstreamFailure("refused", "the upstream closed the connection at once", sent=False)
-        self._all.add(connection)
-        connection.take()
-        return connection
-
-    async def _connected(self) -> Http1Connection:
-        if self._proxy is not None:
-            to = (self._host, self._port)
-            return await open_tunnel(self._proxy, to, self._tls, self._server_name, lambda: Http1Connection(self))
-        _, connection = await self.loop.create_connection(
-            lambda: Http1Connection(self),
-            self._host,
-            self._port,
-            ssl=self._tls,
-            server_hostname=self._server_name,
-        )
-        return connection
-
-    def retire(self) -> None:
-        """Another pool takes over: what is in use ends in its own time, and nothing is kept."""
-        self._retired = True
-        self.drop_idle()
-
-    def break_off(self, why: str) -> None:
-        """Whoever waits for an answer is told that it was cut."""
-        for connection in list(self._all):
-            connection.break_off(why)
-
-    def drop_idle(self) -> None:
-        """One pooled connection was found dead, so the others may be: the next attempt makes a new one."""
-        for connection in self._idle:
-            connection.abort()
-        self._idle.clear()
-
-    def set_apart(self) -> None:
-        """The upstream answered without being asked. What it sends next could be taken for the answer to a request that
-        it has not even read, and nothing in HTTP/1.1 would tell: from now on none shares a connection with another."""
-        now = self.loop.time()
-        if now >= self._apart_until:
-            _log.warning(
-                "the upstream %s:%d sent an answer that nobody had asked for: for %d minutes every request to it has a "
-                "connection of its own", self._host, self._port, APART_SECONDS // 60,
-            )  # fmt: skip
-        self._apart_until = now + APART_SECONDS
-        self.drop_idle()
-
-    def put(self, connection: Http1Connection) -> None:
-        now = self.loop.time()
-        if self._retired or now < self._apart_until or len(self._idle) >= MAX_IDLE:
-            connection.abort()
-            return
-        connection.idle_since = now
-        self._idle.append(connection)
-
-    def forget(self, connection: Http1Connection) -> None:
-        self._all.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
-
-    def close(self) -> None:
-        for connection in list(self._all):
-            connection.abort()
-        self._idle.clear()
-
-
-def _why(error: OSError) -> str:
-    """A failed connection in words; never an address, which may hold the name of a host."""
-    if isinstance(error, socket.gaierror):
-        return "its name cannot be resolved"
-    if isinstance(error, ConnectionRefusedError):
-        return "nothing listens at its address"
-    if isinstance(error, ssl.SSLError):
-        return f"no TLS: {error.reason or 'the handshake failed'}"
-    return error.strerror or error.__class__.__name__

@@ -31,16 +31,9 @@ from pyqwest import (
 from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
 from groundplan.gateway.http.tls import path_of
-from groundplan.gateway.upstream.http1 import (
-    BODY_LIMIT,
-    FOREVER,
-    HEAD_LIMIT,
-    IDLE_SECONDS,
-    LEAST,
-    Sink,
-    UpstreamFailure,
-    split_url,
-)
+from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, LEAST, Sink, UpstreamFailure
+from groundplan.gateway.upstream.http1 import HEAD_LIMIT
+from groundplan.gateway.upstream.http1_pool import IDLE_SECONDS, split_url
 
 _OURS = frozenset({b"host", b"content-length", b"connection"})
 """Headers that HTTP/2 has other means for."""

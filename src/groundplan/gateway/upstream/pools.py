@@ -16,7 +16,8 @@ from groundplan.blueprint.model import Deployment, Tls
 from groundplan.core.errors import Invalid
 from groundplan.core.settings import resolve_secret
 from groundplan.gateway.http.tls import ClientContexts, path_of, stamp
-from groundplan.gateway.upstream.http1 import Pool, UpstreamPool
+from groundplan.gateway.upstream.connection import Pool
+from groundplan.gateway.upstream.http1_pool import UpstreamPool
 from groundplan.gateway.upstream.tunnel import Proxy
 
 

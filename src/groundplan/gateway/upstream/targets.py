@@ -13,7 +13,7 @@ from groundplan.core.endpoints import lookup
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
-from groundplan.gateway.upstream.http1 import Pool, UpstreamFailure
+from groundplan.gateway.upstream.connection import Pool, UpstreamFailure
 from groundplan.gateway.upstream.key_pool import KeyPool
 from groundplan.gateway.upstream.pools import Pools, Wire, wire_of
 

@@ -1,0 +1,70 @@
+"""What every way to an upstream offers for one call, and how it tells that it failed. Types only; `http1` and `http2`
+are such ways.
+
+Every failure says whether anything was sent (`sent`), because only that decides whether it may have been billed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+BODY_LIMIT = 64 << 20
+FOREVER = 1e9
+"""Seconds: no bound."""
+LEAST = 0.001
+"""Seconds that are waited for what is there already."""
+
+
+Sink = Callable[[bytes], bool]
+"""Takes bytes of a body as they arrive; False: whoever waits for `chunk` is to be woken."""
+
+
+class UpstreamFailure(Exception):
+    """An attempt did not give a complete answer.
+
+    `kind`: refused | connect_timeout | timeout | cut | malformed. `sent` False: certainly not billed.
+    """
+
+    def __init__(self, kind: str, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.sent = sent
+
+
+class UpstreamConnection(Protocol):
+    """What every way to an upstream offers for one call; `sent` of a failure says whether it may have been billed."""
+
+    @property
+    def status(self) -> int:
+        """0 until there is a head."""
+        ...
+
+    @property
+    def headers(self) -> dict[bytes, bytes]: ...
+
+    def send(self, data: bytes) -> None: ...
+    async def head(self, seconds: float) -> int: ...
+    def pump(self, sink: Sink, seconds: float) -> None: ...
+    async def chunk(self, seconds: float) -> bytes | None: ...
+    def whole(self) -> bytes | None: ...
+    async def body(self, seconds: float, most: float = FOREVER) -> bytes: ...
+    def release(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Pool(Protocol):
+    """The connections to one base URL. `prefix` is the path in front of an endpoint's own."""
+
+    @property
+    def prefix(self) -> bytes: ...
+
+    @property
+    def host_header(self) -> bytes: ...
+
+    def idle(self) -> UpstreamConnection | None: ...
+    async def connect(self, seconds: float) -> UpstreamConnection: ...
+    def drop_idle(self) -> None: ...
+    def retire(self) -> None: ...
+    def break_off(self, why: str) -> None: ...
+    def close(self) -> None: ...

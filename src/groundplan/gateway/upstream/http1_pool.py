@@ -1,0 +1,171 @@
+"""Pools of connections in HTTP/1.1 to an upstream, one for each base URL: TLS, and a proxy where declared."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from urllib.parse import SplitResult, urlsplit
+
+from groundplan.core.errors import Invalid
+from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.http1 import Http1Connection
+from groundplan.gateway.upstream.tunnel import Proxy, TunnelRefused, open_tunnel
+
+IDLE_SECONDS = 20.0
+MAX_IDLE = 256
+APART_SECONDS = 3600.0
+"""An upstream that answered without being asked gets a connection for every request, for so long."""
+_log = logging.getLogger(__name__)
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of an upstream's address. Raises `Invalid` (`upstream_url`)."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii() or not url.isprintable():
+        raise Invalid(f"{url!r} is not an upstream's address", code="upstream_url", hint="Write http(s)://host/v1.")
+    return parts
+
+
+class UpstreamPool:
+    """Connections to one base URL, such as `https://host/v1`. `prefix` is the path in front of an endpoint's own."""
+
+    def __init__(
+        self,
+        url: str,
+        loop: asyncio.AbstractEventLoop,
+        tls: ssl.SSLContext | None = None,
+        *,
+        server_name: str | None = None,
+        proxy: Proxy | None = None,
+    ) -> None:
+        """`server_name` is what the certificate must bear where it is not the host of `url`. Raises `Invalid`."""
+        parts = split_url(url)
+        self.url = url
+        self.loop = loop
+        self._proxy = proxy
+        self.prefix = parts.path.rstrip("/").encode("ascii")
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self.host_header = parts.netloc.rpartition("@")[2].encode("ascii")
+        self._tls = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
+        self._server_name = (server_name or self._host) if self._tls is not None else None
+        self._retired = False
+        self._apart_until = 0.0
+        self._idle: list[Http1Connection] = []
+        self._all: set[Http1Connection] = set()
+
+    @property
+    def open(self) -> int:
+        return len(self._all)
+
+    @property
+    def tls(self) -> tuple[ssl.SSLContext | None, str | None]:
+        """How its certificate is verified, and the name that it must bear."""
+        return self._tls, self._server_name
+
+    def idle(self) -> Http1Connection | None:
+        """A pooled connection that nothing is known against, or None."""
+        oldest = self.loop.time() - IDLE_SECONDS
+        while self._idle:
+            connection = self._idle.pop()
+            transport = connection.transport
+            if connection.lost or transport is None or transport.is_closing():
+                continue
+            if connection.idle_since < oldest:
+                connection.abort()
+                continue
+            connection.take()
+            return connection
+        return None
+
+    async def connect(self, seconds: float) -> Http1Connection:
+        """A new connection. Raises `UpstreamFailure` (`sent` False) when none is there within `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                connection = await self._connected()
+        except TimeoutError as error:
+            raise UpstreamFailure("connect_timeout", "the upstream did not accept in time", sent=False) from error
+        except ssl.SSLCertVerificationError as error:
+            told = f"the upstream's certificate is not accepted: {error.verify_message}"
+            raise UpstreamFailure("refused", told, sent=False) from error
+        except TunnelRefused as error:
+            raise UpstreamFailure("refused", str(error), sent=False) from error
+        except (OSError, ssl.SSLError) as error:
+            raise UpstreamFailure("refused", f"no connection: {_why(error)}", sent=False) from error
+        if connection.lost:
+            raise UpstreamFailure("refused", "the upstream closed the connection at once", sent=False)
+        self._all.add(connection)
+        connection.take()
+        return connection
+
+    async def _connected(self) -> Http1Connection:
+        if self._proxy is not None:
+            to = (self._host, self._port)
+            return await open_tunnel(self._proxy, to, self._tls, self._server_name, lambda: Http1Connection(self))
+        _, connection = await self.loop.create_connection(
+            lambda: Http1Connection(self),
+            self._host,
+            self._port,
+            ssl=self._tls,
+            server_hostname=self._server_name,
+        )
+        return connection
+
+    def retire(self) -> None:
+        """Another pool takes over: what is in use ends in its own time, and nothing is kept."""
+        self._retired = True
+        self.drop_idle()
+
+    def break_off(self, why: str) -> None:
+        """Whoever waits for an answer is told that it was cut."""
+        for connection in list(self._all):
+            connection.break_off(why)
+
+    def drop_idle(self) -> None:
+        """One pooled connection was found dead, so the others may be: the next attempt makes a new one."""
+        for connection in self._idle:
+            connection.abort()
+        self._idle.clear()
+
+    def set_apart(self) -> None:
+        """The upstream answered without being asked. What it sends next could be taken for the answer to a request that
+        it has not even read, and nothing in HTTP/1.1 would tell: from now on none shares a connection with another."""
+        now = self.loop.time()
+        if now >= self._apart_until:
+            _log.warning(
+                "the upstream %s:%d sent an answer that nobody had asked for: for %d minutes every request to it has a "
+                "connection of its own", self._host, self._port, APART_SECONDS // 60,
+            )  # fmt: skip
+        self._apart_until = now + APART_SECONDS
+        self.drop_idle()
+
+    def put(self, connection: Http1Connection) -> None:
+        now = self.loop.time()
+        if self._retired or now < self._apart_until or len(self._idle) >= MAX_IDLE:
+            connection.abort()
+            return
+        connection.idle_since = now
+        self._idle.append(connection)
+
+    def forget(self, connection: Http1Connection) -> None:
+        self._all.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close(self) -> None:
+        for connection in list(self._all):
+            connection.abort()
+        self._idle.clear()
+
+
+def _why(error: OSError) -> str:
+    """A failed connection in words; never an address, which may hold the name of a host."""
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be resolved"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens at its address"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS: {error.reason or 'the handshake failed'}"
+    return error.strerror or error.__class__.__name__
