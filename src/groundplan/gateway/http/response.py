@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from groundplan.gateway.http.server import Connection
+    from groundplan.gateway.http.connection import Connection
 
 _PHRASES = {s.value: s.phrase for s in HTTPStatus}
 STATUS_LINES = {n: f"HTTP/1.1 {n} {_PHRASES.get(n, '')}\r\n".encode("ascii") for n in range(100, 600)}

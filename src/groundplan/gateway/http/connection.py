@@ -1,0 +1,414 @@
+"""One client's connection in HTTP/1.1, on httptools: parses requests, bounds what it may make us hold, writes answers.
+
+Does not know what a request means (the server's handler does), does not speak HTTP/2 (a load balancer does), and leaves
+TLS to the transport below it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from groundplan.gateway.http import refusals
+from groundplan.gateway.http.body_stream import HELD, BodyStream
+from groundplan.gateway.http.bounds import Refusal
+from groundplan.gateway.http.request import Request, origin_form
+from groundplan.gateway.http.response import Response
+
+if TYPE_CHECKING:
+    from groundplan.gateway.http.server import Server
+
+_HEAD, _BODY, _IDLE = 1, 2, 0
+_NOBODYS = httptools.HttpRequestParser(object())
+
+
+class Connection(asyncio.Protocol):
+    """One client connection."""
+
+    __slots__ = (
+        "_begun", "_closing", "_head_bytes", "_head_read", "_length", "_parser", "_parts", "_phase", "_queue",
+        "_refusal", "_request", "_size", "_task", "_tunnel", "client", "deadline", "lost", "paused", "server",
+        "transport",
+    )  # fmt: skip
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.transport: asyncio.Transport | None = None
+        self.lost = False
+        self.paused: asyncio.Event | None = None
+        self.client = ""
+        self.deadline = server.now() + server.limits.head_seconds
+        self._parser = httptools.HttpRequestParser(self)
+        self._queue: deque[Request] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._begun: Request | None = None
+        """Its task may be cancelled before it takes a step, and then lets go of nothing."""
+        self._closing = False
+        self._refusal: Refusal | None = None
+        self._tunnel: BodyStream | None = None
+        """Takes all that comes once another protocol is spoken."""
+        self._reset()
+
+    def _reset(self) -> None:
+        self._request = Request(0.0)
+        """The one that comes next, or is coming."""
+        self._phase = _IDLE
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._length: int | None = None
+        self._head_bytes = 0
+        """Of header lines that others of the same name replaced."""
+        self._head_read = 0
+        """Of reads after which the head was not complete."""
+
+    # -- transport ----------------------------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=self.server.limits.write_buffer)
+        self.server.connections.add(self)
+        if self.server.subject is not None:
+            self.client = self.server.subject(transport)
+        if len(self.server.connections) > self.server.limits.connections:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
+        self.lost = True
+        self.server.connections.discard(self)
+        if self.paused is not None:
+            self.paused.set()
+            self.paused = None
+        if self._task is not None:
+            self._task.cancel()
+        for request in (self._request, self._begun, *self._queue):
+            if request is not None:
+                self.server.let_go(request)
+        self._queue.clear()
+        self._begun = None
+        self._parser = _NOBODYS  # ours knows us: together we would stay until garbage is looked for, which is seldom
+
+    def eof_received(self) -> bool:
+        """A client that half-closes waits for no answer: the same as going away."""
+        return False
+
+    def pause_writing(self) -> None:
+        self.paused = asyncio.Event()
+        self.deadline = self.server.now() + self.server.limits.write_seconds
+
+    def resume_writing(self) -> None:
+        if self.paused is not None:
+            self.paused.set()
+            self.paused = None
+        self.deadline = self.server.now() + self.server.limits.idle_seconds
+
+    def write(self, data: bytes) -> None:
+        if not self.lost and self.transport is not None:
+            self.transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refusal is not None or self._closing:
+            self._aside(data)
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._tunnel is None:
+                self._refuse(refusals.UPGRADE)
+            else:
+                self._closing = True  # nothing that comes is HTTP any more
+                self._aside(data[upgrade.args[0] :])
+                return
+        except httptools.HttpParserError:
+            self._refuse(refusals.MALFORMED)
+        if self._phase == _HEAD and self._refusal is None and not self._queue:  # else a part of it is another request's
+            self._head_read += len(data)
+            if self._head_read > self.server.limits.head:
+                self._refuse(refusals.too_large_head(self.server.limits))
+        if self._queue and self._task is None:
+            self._begin(self._queue.popleft(), eagerly=True)
+        if self._task is not None and (self._queue or self._refusal) and self.transport is not None:
+            self.transport.pause_reading()
+        elif self._refusal is not None and self._task is None:
+            self._answer_refusal()
+
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether its client knows an answer in chunks."""
+        return self._parser.get_http_version() != "1.0"
+
+    @property
+    def answering(self) -> bool:
+        """A request is being answered."""
+        return self._task is not None
+
+    @property
+    def _busy(self) -> bool:
+        """A request is being answered, or waits to be."""
+        return self._task is not None or bool(self._queue)
+
+    # -- parser -------------------------------------------------------------------------------------------------------
+    def on_message_begin(self) -> None:
+        if self._refusal is not None:
+            return
+        now = self.server.now()
+        self._request.started = now
+        self._phase = _HEAD
+        self._head_bytes = self._head_read = 0
+        if not self._busy:
+            self.deadline = now + self.server.limits.head_seconds
+
+    def on_url(self, url: bytes) -> None:
+        self._request.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if self._phase == _BODY:
+            # a trailer comes after what it could change was decided upon
+            self._refuse(refusals.TRAILER)
+            return
+        headers = self._request.headers
+        if name in headers:
+            self._head_bytes += len(name) + len(value) + 4
+            if name in (b"content-length", b"transfer-encoding", b"host", b"authorization"):
+                self._refuse(refusals.twice(name))
+            elif name == b"x-forwarded-for":  # proxies may add a line each
+                value = b"%b, %b" % (headers[name], value)
+        headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        request, limits = self._request, self.server.limits
+        self._phase = _BODY
+        headers = request.headers
+        size = sum(map(len, headers)) + sum(map(len, headers.values())) + 4 * len(headers) + len(request.target)
+        if size + self._head_bytes > limits.head:
+            self._refuse(refusals.too_large_head(limits))
+        self._head_bytes = 0
+        request.method = self._parser.get_method()
+        if not request.target.startswith(b"/"):
+            request.target = origin_form(request.target)
+        if b"host" not in headers or request.method == b"CONNECT":
+            self._refuse_form(request)
+        if b"content-encoding" in headers:
+            self._refuse_coding(request)
+        length, coding = headers.get(b"content-length"), headers.get(b"transfer-encoding")
+        if b"upgrade" in headers:
+            self._upgrade(request)
+        elif length is not None or coding is not None:
+            self._expect_body(request, length, coding)
+
+    def _upgrade(self, request: Request) -> None:
+        """From here on its handler speaks another protocol over `stream`, where it can."""
+        wants = b"upgrade" in request.headers.get(b"connection", b"").lower() and request.method == b"GET"
+        websocket = request.headers[b"upgrade"].strip().lower() == b"websocket"
+        known = self.server.upgrades is not None and self.server.upgrades(request)
+        body = b"content-length" in request.headers or b"transfer-encoding" in request.headers
+        if not (wants and websocket and known) or body or self._busy or self._refusal is not None:
+            self._refuse(refusals.UPGRADE)
+            return
+        self._tunnel = request.stream = BodyStream(self, self.server.loop, self.server.limits, patient=True)
+        request.keep_alive = False
+        request.client = self.client
+        self._begin(request)
+
+    def _expect_body(self, request: Request, length: bytes | None, coding: bytes | None) -> None:
+        limits = self.server.limits
+        if coding is not None and (length is not None or coding.strip().lower() != b"chunked"):
+            self._refuse(refusals.AMBIGUOUS)
+            return
+        if coding is not None and self._parser.get_http_version() != "1.1":
+            self._refuse(refusals.CHUNKED_EARLY)
+            return
+        self._length = int(length) if length is not None and length.isdigit() else None
+        if self.server.streams is not None and self.server.streams(request):
+            self._stream_body(request)
+            return
+        if self._length is not None and self._length > limits.body:
+            self._refuse(refusals.too_large_body(limits.body))
+        elif self._length and not self.server.hold(request, self._length):
+            self._refuse(refusals.FULL)
+        elif request.headers.get(b"expect", b"").lower() == b"100-continue":
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n") if not self._busy else None
+        expected = limits.body if self._length is None else self._length
+        if not self._busy:
+            self.deadline = self.server.now() + limits.body_seconds + expected / limits.body_bytes_per_second
+
+    def _stream_body(self, request: Request) -> None:
+        """Its handler begins now and reads the body itself; the connection ends with the answer."""
+        if self._length is not None and self._length > self.server.limits.streamed:
+            self._refuse(refusals.too_large_body(self.server.limits.streamed))
+            return
+        if not self.server.hold(request, HELD):
+            self._refuse(refusals.FULL)
+            return
+        request.stream = BodyStream(self, self.server.loop, self.server.limits)
+        request.keep_alive = False
+        request.client = self.client
+        if self._busy:
+            self._queue.append(request)
+            return
+        if request.headers.get(b"expect", b"").lower() == b"100-continue":
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._begin(request)
+
+    def pause_reading(self) -> None:
+        """For a stream that has enough for now."""
+        if self.transport is not None and not self.lost and self.transport.is_reading():
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.transport is not None and not self.lost and not self.transport.is_reading():
+            self.transport.resume_reading()
+
+    def on_body(self, body: bytes) -> None:
+        if self._refusal is None:
+            self._size += len(body)
+            if (stream := self._request.stream) is not None:
+                if self._size > self.server.limits.streamed:
+                    self._refuse(refusals.too_large_body(self.server.limits.streamed))
+                else:
+                    stream.feed(body)
+            elif self._size > self.server.limits.body:
+                self._refuse(refusals.too_large_body(self.server.limits.body))
+            elif self._length is None and not self.server.hold(self._request, len(body)):
+                self._refuse(refusals.FULL)
+            else:
+                self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._refusal is not None:
+            return
+        request = self._request
+        if request.stream is not None:
+            if self._tunnel is None:
+                request.stream.end()
+            self._reset()
+            return
+        request.keep_alive = self._parser.should_keep_alive()
+        request.client = self.client
+        request.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._reset()
+        self._queue.append(request)  # the first of them begins when all that came is parsed
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+    def _begin(self, request: Request, *, eagerly: bool = False) -> None:
+        """`eagerly`: up to its first wait at once, where Python can. Never for one that follows another: a thousand
+        refused ones that came together would be a thousand frames deep."""
+        self.deadline = float("inf")
+        if eagerly and sys.version_info >= (3, 12):
+            task = asyncio.Task(self._run(request), loop=self.server.loop, eager_start=True)
+            if not task.done():
+                self._task = task
+        else:
+            self._begun = request
+            self._task = self.server.loop.create_task(self._run(request))
+
+    async def _run(self, request: Request) -> None:
+        response = Response(self, request.keep_alive and not self.server.draining, bodiless=request.method == b"HEAD")
+        try:
+            await self.server.handler(request, response)
+        except asyncio.CancelledError:
+            if not self.lost:
+                raise
+        finally:
+            self._task = self._begun = None
+            self.server.let_go(request)
+            self._after(response)
+
+    def _after(self, response: Response) -> None:
+        transport = self.transport
+        if self.lost or transport is None:
+            return
+        limits = self.server.limits
+        self.deadline = self.server.now() + (limits.quiet_seconds if self.server.draining else limits.idle_seconds)
+        if self.paused is not None:  # its client takes the answer more slowly than we wrote it
+            self.deadline = self.server.now() + self._seconds_for(transport)
+        if not response.ended:
+            transport.abort()
+        elif self._request.stream is not None:
+            self._closing = True  # answered before the body was read to its end
+            self._linger(transport)
+        elif not response.keep_alive:
+            self._closing = True
+            if self.paused is not None:
+                self.server.loop.call_later(self._seconds_for(transport), transport.abort)
+            transport.close()
+        elif self._queue:
+            self._begin(self._queue.popleft())
+        elif self._refusal is not None:
+            self._answer_refusal()
+        elif not transport.is_reading():
+            transport.resume_reading()
+
+    def _seconds_for(self, transport: asyncio.Transport) -> float:
+        """How long a client may need for what waits for it: as long as for a body of that size."""
+        limits = self.server.limits
+        return limits.write_seconds + transport.get_write_buffer_size() / limits.body_bytes_per_second
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """The first thing that is wrong is told."""
+        if self._refusal is None:
+            self._refusal = refusal
+            if self._request.stream is not None:
+                self._request.stream.fail(refusal)
+
+    def _refuse_form(self, request: Request) -> None:
+        if request.method == b"CONNECT":
+            self._refuse(refusals.PROXY)
+        elif self._parser.get_http_version() != "1.0":
+            self._refuse(refusals.HOST_MISSING)
+
+    def _refuse_coding(self, request: Request) -> None:
+        if request.headers[b"content-encoding"].strip().lower() not in (b"", b"identity"):
+            self._refuse(refusals.COMPRESSED)
+
+    def _answer_refusal(self) -> None:
+        """Answer, keep nothing more, and close after the client had time to read (an early close would reset it
+        away)."""
+        refusal, transport = self._refusal, self.transport
+        if refusal is None or transport is None or self.lost or self._closing:
+            return
+        self._closing = True
+        self._parts.clear()
+        self.server.let_go(self._request)
+        again = b"retry-after: %d\r\n" % refusal.retry_after if refusal.retry_after else b""
+        Response(self, keep_alive=False).send(refusal.status, self.server.refusal_body(refusal), again)
+        self._linger(transport)
+
+    def _linger(self, transport: asyncio.Transport) -> None:
+        self._size = 0
+        if transport.can_write_eof():
+            transport.write_eof()
+        if not transport.is_reading():
+            transport.resume_reading()
+        self.server.loop.call_later(self.server.limits.linger_seconds, transport.abort)
+
+    def _aside(self, data: bytes) -> None:
+        if self._tunnel is not None and self._refusal is None:
+            if data:
+                self._tunnel.feed(data)
+        else:
+            self._throw_away(len(data))
+
+    def _throw_away(self, size: int) -> None:
+        self._size += size
+        if self._closing and self._size > self.server.limits.linger_bytes and self.transport is not None:
+            self.transport.abort()
+
+    def expire(self) -> None:
+        """The deadline of the current phase has passed."""
+        transport = self.transport
+        if transport is None or self._closing:
+            return
+        if self._task is None and self._phase != _IDLE and self._refusal is None:
+            self._refuse(refusals.LATE)
+            self._answer_refusal()
+        elif self._task is None or self.paused is not None:
+            transport.abort()
+
+    def begin_drain(self) -> None:
+        """No more than one request: its answer will say that the connection ends. Without one, it ends soon."""
+        if self._task is None and self._phase == _IDLE:
+            self.deadline = min(self.deadline, self.server.now() + self.server.limits.quiet_seconds)

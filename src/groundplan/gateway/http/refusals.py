@@ -1,0 +1,34 @@
+"""What the protocol itself refuses, in words. Whether it does is `connection`'s."""
+
+from __future__ import annotations
+
+from groundplan.gateway.http.bounds import Limits, Refusal
+
+MALFORMED = Refusal(400, "malformed_request", "the request is not valid HTTP/1.1", "Check the client or a proxy.")
+TRAILER = Refusal(400, "trailer_unsupported", "a header follows the body", "Send all headers before the body.")
+UPGRADE = Refusal(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only", "Send no Upgrade header.")
+AMBIGUOUS = Refusal(400, "ambiguous_length", "the length of the body is ambiguous", "Use Content-Length or chunked.")
+CHUNKED_EARLY = Refusal(400, "ambiguous_length", "only HTTP/1.1 has chunked bodies", "Use Content-Length.")
+HOST_MISSING = Refusal(400, "host_missing", "the Host header is missing", "Send HTTP/1.1 with Host.")
+PROXY = Refusal(405, "method_not_allowed", "this is no proxy", "Send a POST request to a path.")
+LATE = Refusal(408, "request_timeout", "the request did not arrive in time", "Send it without pauses.")
+COMPRESSED = Refusal(415, "body_compressed", "compressed bodies are not read", "Send it without Content-Encoding.")
+FULL = Refusal(
+    503, "memory_full", "the bodies of running requests are all that is held at once",
+    "Try again in a second; other requests are as large.", 1,
+)  # fmt: skip
+
+
+def twice(name: bytes) -> Refusal:
+    """Of a header that may be there once."""
+    return Refusal(400, "duplicate_header", f"{name.decode('ascii')} is given twice", "Send it once.")
+
+
+def too_large_head(limits: Limits) -> Refusal:
+    told = f"the head is larger than {limits.head} bytes"
+    return Refusal(431, "headers_too_large", told, "Send fewer or shorter headers.")
+
+
+def too_large_body(most: int) -> Refusal:
+    """`most`: bytes of a body of its kind."""
+    return Refusal(413, "body_too_large", f"the body is larger than {most} bytes", "Send a smaller request.")
