@@ -21,7 +21,6 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, GroundplanError, Invalid, Unavailable
 from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.economics import price
-from groundplan.economics.prices.reported import RealtimeUsage
 from groundplan.gateway.call import admit, limits, settle, trace
 from groundplan.gateway.call.attempt import begin
 from groundplan.gateway.call.context import Gateway
@@ -31,12 +30,11 @@ from groundplan.gateway.call.pipeline import admit_call, shed
 from groundplan.gateway.guard.conversation import ConversationGuard, check_session
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.sse import splice
-from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates
 from groundplan.gateway.http.websocket import MESSAGE_BYTES, ServerSocket
 from groundplan.gateway.policy import begun
 from groundplan.gateway.surfaces.answers import error_type, facts
-from groundplan.gateway.surfaces.body import image_bytes
 from groundplan.gateway.surfaces.interface import Codec, Interface
+from groundplan.gateway.surfaces.realtime_events import BEGINS, CLEAR, HINT, check, read_client, read_server, usage_of
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
@@ -48,25 +46,7 @@ CLEAR_SECONDS = 1.0
 """How long an upstream may take to say that nothing waits in its buffer any more."""
 POLICY, BROKEN, STOPPING = 1008, 1011, 1001
 """Close codes: not allowed any more, the upstream failed, this gateway is being stopped."""
-_BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audio_buffer.commit"})
-"""Events after which the model may begin a response."""
 _KEY_PROTOCOL = b"openai-insecure-api-key."
-_CLEAR = '{"type":"input_audio_buffer.clear"}'
-_HINT = "See docs/tasks.md."
-
-
-class _Done(msgspec.Struct, frozen=True):
-    usage: RealtimeUsage | None = None
-
-
-class _ServerEvent(msgspec.Struct, frozen=True):
-    type: str
-    response: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_server_event = msgspec.json.Decoder(_ServerEvent).decode
-_done = msgspec.json.Decoder(_Done).decode
-_client_event = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.encode
 
 
@@ -80,7 +60,7 @@ class Realtime(Interface):
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
         found = tuple(d for d in deployments if d.http == 1 and d.proxy is None)
         if not found:
-            raise Invalid("no deployment can be reached by WebSocket", code="realtime_way", hint=_HINT)
+            raise Invalid("no deployment can be reached by WebSocket", code="realtime_way", hint=HINT)
         return found
 
     def codec(self, deployment: Deployment) -> Codec:  # noqa: ARG002 -- the contract's signature
@@ -344,22 +324,22 @@ class Session:
             raise AssertionError("not connected")
         while (text := await self._socket.receive()) is not None:
             try:
-                event = _read(text)
+                event = read_client(text)
                 kind = str(event.get("type", ""))
-                _check(event)
+                check(event)
                 if kind == "response.create" and self._active is not None:
                     raise Invalid("a response is being made", code="response_active", hint="Wait for response.done.")
                 if self._guard is not None and (made := self._guard.sent(event, len(text))) is not event:
                     text = _encode(made).decode()
             except (msgspec.DecodeError, RecursionError) as error:
-                await self._error(Invalid(f"this is no event: {error}", code="body_not_json", hint=_HINT))
+                await self._error(Invalid(f"this is no event: {error}", code="body_not_json", hint=HINT))
                 continue
             except (Invalid, Denied) as error:
                 await self._error(error)
                 continue
             finally:
                 self._count()
-            if kind in _BEGINS:
+            if kind in BEGINS:
                 exchange = await self._begun()
                 if kind == "response.create":
                     self._active, self._ready = exchange, None
@@ -399,7 +379,7 @@ class Session:
     async def _heard(self, data: bytes) -> bytes:
         """One event of the upstream, for the client. Raises `Ended`."""
         try:
-            event = _server_event(data)
+            event = read_server(data)
         except UNREADABLE as error:
             raise self._broken() from error
         exchange = self._active
@@ -417,7 +397,7 @@ class Session:
         if event.type != "response.done" or exchange is None:
             return data
         self._active = None
-        await self._settle(exchange, "ok", _usage(event.response))
+        await self._settle(exchange, "ok", usage_of(event.response))
         return splice(data, b"groundplan", facts(exchange, settle.remaining(self._gateway, exchange)))
 
     def _broken(self) -> Ended:
@@ -482,9 +462,9 @@ class Session:
             return False
         try:
             async with asyncio.timeout(CLEAR_SECONDS):
-                await self._upstream.send(_CLEAR)
+                await self._upstream.send(CLEAR)
                 async for message in self._upstream:
-                    kind = _server_event(message).type
+                    kind = read_server(message).type
                     if kind == "input_audio_buffer.cleared":
                         return True
                     if kind == "input_audio_buffer.committed" or kind.startswith("response."):
@@ -497,44 +477,3 @@ class Session:
 def _stopping() -> Ended:
     hint = "Connect again."
     return Ended(STOPPING, Unavailable("this gateway is being stopped", code="stopping", hint=hint))
-
-
-def _usage(response: msgspec.Raw) -> Usage | None:
-    """What a response is reported to have used, where that can be true."""
-    try:
-        told = _done(response).usage
-    except UNREADABLE:
-        return None
-    return told.usage() if told is not None else None
-
-
-def _read(text: str) -> dict[str, Any]:
-    """An event of the client, which is passed on as it came and so must mean the same to everybody. Raises `Invalid`,
-    `DecodeError`, `RecursionError`."""
-    data = text.encode()
-    refuse_depth(data)
-    event = _client_event(data)
-    refuse_duplicates(data, 0)
-    return event
-
-
-def _check(event: dict[str, Any]) -> None:
-    """Refuse what costs something beside responses. Raises `Invalid`."""
-    for part in (event.get("session"), event.get("response")):
-        if not isinstance(part, dict):
-            continue
-        audio = part.get("audio")
-        heard = audio.get("input") if isinstance(audio, dict) else None
-        if part.get("input_audio_transcription") or (isinstance(heard, dict) and heard.get("transcription")):
-            raise Invalid("transcription is not supported", code="field_unsupported", hint="Leave transcription out.")
-        tools = part.get("tools")
-        if isinstance(tools, list) and any(not isinstance(t, dict) or t.get("type") != "function" for t in tools):
-            raise Invalid("only tools of type function are supported", code="field_unsupported", hint=_HINT)
-        if part.get("prompt") is not None:
-            hint = "It is kept at the provider, and may have tools of its own; send instructions."
-            raise Invalid("prompt is not supported", code="field_unsupported", hint=hint)
-    item = event.get("item")
-    content = item.get("content") if isinstance(item, dict) else None
-    for piece in content if isinstance(content, list) else ():
-        if isinstance(piece, dict) and piece.get("type") == "input_image":
-            image_bytes(str(piece.get("image_url", "")))

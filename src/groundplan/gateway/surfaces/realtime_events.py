@@ -1,0 +1,77 @@
+"""Events of `/v1/realtime`: what is read of those that pass, and which of a caller's are refused. Pure.
+
+What an event begins, and what is billed for it, is the conversation's (`realtime`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from groundplan.core.errors import Invalid
+from groundplan.economics.prices.reported import RealtimeUsage
+from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates
+from groundplan.gateway.surfaces.body import image_bytes
+from groundplan.gateway.surfaces.upstream_json import UNREADABLE
+from groundplan.ledger.model import Usage
+
+HINT = "See docs/tasks.md."
+BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audio_buffer.commit"})
+"""Events after which the model may begin a response."""
+CLEAR = '{"type":"input_audio_buffer.clear"}'
+
+
+class _Done(msgspec.Struct, frozen=True):
+    usage: RealtimeUsage | None = None
+
+
+class ServerEvent(msgspec.Struct, frozen=True):
+    type: str
+    response: msgspec.Raw = msgspec.Raw(b"null")
+
+
+read_server = msgspec.json.Decoder(ServerEvent).decode
+_done = msgspec.json.Decoder(_Done).decode
+_client_event = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def usage_of(response: msgspec.Raw) -> Usage | None:
+    """What a response is reported to have used, where that can be true."""
+    try:
+        told = _done(response).usage
+    except UNREADABLE:
+        return None
+    return told.usage() if told is not None else None
+
+
+def read_client(text: str) -> dict[str, Any]:
+    """An event of the client, which is passed on as it came and so must mean the same to everybody. Raises `Invalid`,
+    `DecodeError`, `RecursionError`."""
+    data = text.encode()
+    refuse_depth(data)
+    event = _client_event(data)
+    refuse_duplicates(data, 0)
+    return event
+
+
+def check(event: dict[str, Any]) -> None:
+    """Refuse what costs something beside responses. Raises `Invalid`."""
+    for part in (event.get("session"), event.get("response")):
+        if not isinstance(part, dict):
+            continue
+        audio = part.get("audio")
+        heard = audio.get("input") if isinstance(audio, dict) else None
+        if part.get("input_audio_transcription") or (isinstance(heard, dict) and heard.get("transcription")):
+            raise Invalid("transcription is not supported", code="field_unsupported", hint="Leave transcription out.")
+        tools = part.get("tools")
+        if isinstance(tools, list) and any(not isinstance(t, dict) or t.get("type") != "function" for t in tools):
+            raise Invalid("only tools of type function are supported", code="field_unsupported", hint=HINT)
+        if part.get("prompt") is not None:
+            hint = "It is kept at the provider, and may have tools of its own; send instructions."
+            raise Invalid("prompt is not supported", code="field_unsupported", hint=hint)
+    item = event.get("item")
+    content = item.get("content") if isinstance(item, dict) else None
+    for piece in content if isinstance(content, list) else ():
+        if isinstance(piece, dict) and piece.get("type") == "input_image":
+            image_bytes(str(piece.get("image_url", "")))
