@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.ids import new_id
+from groundplan.gateway.journal import journal as journal_module
 from groundplan.gateway.journal import records
-from groundplan.gateway.journal.journal import CROWD, FEW, SMALLEST_SEGMENT, Journal
+from groundplan.gateway.journal.journal import CROWD, QUIET_S, RESERVATION_SYNC_S, SMALLEST_SEGMENT, Journal
 from groundplan.gateway.journal.records import HEADER_BYTES, End, SegmentReader, read_segment
 from groundplan.gateway.journal.syncing import Done, Sync, ThreadSync
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
@@ -116,8 +117,8 @@ async def test_a_settlement_is_written_with_the_next_record_or_at_the_end_of_the
     await asyncio.sleep(0)
     assert all_records(journal.folder)[5:] == [settlement(call) for call in calls[1:]]
     last = journal.durable(journal.settle(settlement(calls[0], 1)))
-    assert last is not None
-    await last
+    if last is not None:
+        await last
     assert all_records(journal.folder)[-1] == settlement(calls[0], 1)
     await journal.close()
 
@@ -321,12 +322,21 @@ class OnTheLoop(Held):
         return True
 
 
+@pytest.fixture
+def never_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sync follows another one closely."""
+    monkeypatch.setattr(journal_module, "QUIET_S", 3600.0)
+
+
+@pytest.mark.usefixtures("never_quiet")
 async def test_what_ends_while_nobody_else_waits_is_durable_when_durable_returns(tmp_path: Path) -> None:
     disk = OnTheLoop()
     journal = open_journal(tmp_path, 1 << 20, disk)
     first, second, third = (new_id().bytes for _ in range(3))
     for call in (first, second, third):
-        journal.reserve(reservation(call))
+        last = journal.reserve(reservation(call))
+    assert journal.durable(last) is None and len(disk.synced) == 1, "there was none before"
+    disk.synced.clear()
     waits = journal.durable(journal.settle(settlement(first)))
     assert waits is not None and not waits.done(), "two others are open: one round for all"
     for call in (first, second, third):
@@ -338,7 +348,7 @@ async def test_what_ends_while_nobody_else_waits_is_durable_when_durable_returns
     await asyncio.gather(waits, beside)
     assert journal.durable(journal.reserve(reservation(first))) is None
     assert journal.durable(journal.finish(finish(first), urgent=True)) is None
-    assert len(disk.synced) == 2 and journal.lag_bytes == 0 and journal.counters.syncs == 3
+    assert len(disk.synced) == 2 and journal.lag_bytes == 0 and journal.counters.syncs == 4
     await asyncio.sleep(0.01)
     assert len(disk.rounds) == 1, "what is durable is not synced again"
     await journal.close()
@@ -346,10 +356,16 @@ async def test_what_ends_while_nobody_else_waits_is_durable_when_durable_returns
     assert written == [Reservation] * 3 + [Settlement] + [Finish] * 3 + [Reservation, Finish]
 
 
-@pytest.mark.parametrize("calls", [1, FEW, FEW + 1])
-async def test_a_hastened_reservation_is_synced_after_what_was_sent_in_its_turn(tmp_path: Path, calls: int) -> None:
+@pytest.mark.usefixtures("never_quiet")
+@pytest.mark.parametrize(("calls", "before"), [(1, False), (1, True), (CROWD, False), (2, True)])
+async def test_a_hastened_reservation_is_synced_after_what_was_sent_in_its_turn(
+    tmp_path: Path, calls: int, before: bool
+) -> None:
     disk, sent = OnTheLoop(), list[int]()
     journal = open_journal(tmp_path, 1 << 20, disk)
+    if before:
+        assert journal.durable(journal.finish(finish(new_id().bytes))) is None
+        disk.synced.clear()
     last = [journal.reserve(reservation(new_id().bytes)) for _ in range(calls)][-1]
     asyncio.get_running_loop().call_soon(lambda: sent.append(len(disk.synced) + len(disk.rounds)))
     journal.hasten()
@@ -357,7 +373,7 @@ async def test_a_hastened_reservation_is_synced_after_what_was_sent_in_its_turn(
     assert not disk.synced and not disk.rounds
     await until(lambda: disk.synced or disk.rounds)
     assert sent == [0], "what was to be sent went out before"
-    if calls <= FEW:
+    if calls == 1 or not before:
         assert journal.durable(last) is None and len(disk.synced) == 1 and not disk.rounds
     else:
         pending = journal.durable(last)
@@ -367,9 +383,67 @@ async def test_a_hastened_reservation_is_synced_after_what_was_sent_in_its_turn(
     await journal.close()
 
 
+async def test_where_no_sync_ended_lately_one_on_the_loop_makes_all_durable(tmp_path: Path) -> None:
+    disk = OnTheLoop()
+    journal = open_journal(tmp_path, 1 << 20, disk)
+    calls = [new_id().bytes for _ in range(2 * CROWD)]
+    for call in calls:
+        last = journal.reserve(reservation(call))
+    assert journal.durable(last) is None
+    soon = journal.durable(journal.settle(settlement(calls[0])))
+    assert soon is not None and not soon.done(), "one ended just now"
+    await until(lambda: disk.rounds)
+    disk.rounds[0](None)
+    await soon
+    await asyncio.sleep(2 * QUIET_S)
+    assert journal.durable(journal.finish(finish(calls[0]))) is None
+    assert len(disk.synced) == 2 and len(disk.rounds) == 1
+    await journal.close()
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_reservation_that_nobody_waits_for_is_synced_unless_another_sync_was_sooner(
+    tmp_path: Path, ends: bool
+) -> None:
+    disk = OnTheLoop()
+    journal = open_journal(tmp_path, 1 << 20, disk)
+    call = new_id().bytes
+    last, timer = journal.reserve(reservation(call)), journal._timer
+    if ends:
+        assert journal.durable(journal.finish(finish(call))) is None
+    assert len(disk.synced) == (1 if ends else 0)
+    assert timer is not None and timer.cancelled() == ends, "nobody is woken for nothing"
+    await asyncio.sleep(20 * RESERVATION_SYNC_S)
+    assert len(disk.rounds) == (0 if ends else 1)
+    while disk.rounds:
+        disk.rounds.pop()(None)
+    assert journal.durable(last) is None
+    journal.reserve(reservation(new_id().bytes))
+    await until(lambda: disk.rounds)
+    disk.rounds.pop()(None)
+    assert journal.lag_bytes == 0, "the next one has its time again"
+    await journal.close()
+
+
+async def test_whoever_is_patient_waits_for_a_round(tmp_path: Path) -> None:
+    disk = OnTheLoop()
+    journal = open_journal(tmp_path, 1 << 20, disk)
+    last = journal.reserve(reservation(new_id().bytes))
+    pending = journal.durable(last, patient=True)
+    assert pending is not None and not disk.synced
+    await until(lambda: disk.rounds)
+    disk.rounds[0](None)
+    await pending
+    assert journal.durable(last, patient=True) is None
+    await journal.close()
+
+
+@pytest.mark.usefixtures("never_quiet")
 async def test_what_is_hastened_during_a_round_is_in_the_next_one(tmp_path: Path) -> None:
     disk = OnTheLoop()
     journal = open_journal(tmp_path, 1 << 20, disk)
+    assert journal.durable(journal.finish(finish(new_id().bytes))) is None
+    disk.synced.clear()
     for _ in range(2):
         last = journal.reserve(reservation(new_id().bytes))
     waits = journal.durable(last)

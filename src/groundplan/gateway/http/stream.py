@@ -219,11 +219,12 @@ async def break_off(
 
 
 async def end(gateway: Gateway, exchange: Exchange, outcome: str, last: bytes, code: str) -> None:
-    """The call is settled: make that durable, and only then send the last bytes."""
+    """The call is settled: make that durable, and only then send the last bytes. Nobody sees when a stream ends to the
+    fraction of a millisecond."""
     now = time.perf_counter_ns()
     exchange.first_byte = exchange.first_byte or now
     sequence = settle.finish(gateway, exchange, outcome, 200, code)
-    if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
+    if sequence is not None and (pending := gateway.journal.durable(sequence, patient=True)) is not None:
         await pending
     response = exchange.response
     head = b"" if response.started else response.start(200, EVENT_STREAM + headers(exchange, cost=True))

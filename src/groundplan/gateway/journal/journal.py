@@ -14,6 +14,7 @@ import asyncio
 import fcntl
 import os
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +42,9 @@ REST_S = 0.001
 """While so many calls are open, a sync waits so long after the one before it: it carries the more records. A call waits
 half of that longer, on average."""
 ALONE = 1
-"""With no more calls open, and nobody waiting for a sync, one on the loop itself keeps only those few waiting and
-spares the turns of the loop between."""
-FEW = 16
-"""With no more calls open, a stream's reservation is synced on the loop, which has little else to do until its upstream
-answers."""
+QUIET_S = 0.002
+"""With no more calls open, or where no sync ended for so long, one on the loop itself keeps hardly anybody waiting and
+spares the turns of the loop, and the sleep, until a call is told of one beside it."""
 
 
 def allocate_segment(folder: Path, epoch: UUID, number: int, size: int) -> int:
@@ -120,10 +119,12 @@ class Journal:
         self._calls: dict[bytes, int] = {}
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._wanted = False
-        self._timed = False
+        self._timer: asyncio.TimerHandle | None = None
+        """Asks for a sync of what nobody waits for."""
         self._hastened = False
         self._syncing = False
         self._resting = False
+        self._quiet_from = 0.0
         self._sync = sync
         self._round: tuple[list[int], int, int] = ([], 0, 0)
         """What the sync under way makes durable: descriptors that are closed then, the sequence, the bytes."""
@@ -210,9 +211,8 @@ class Journal:
             raise _unavailable(self._failure)
         self._owed += SETTLEMENT_ROOM + FINISH_ROOM
         self._calls[record.call] = self._calls.get(record.call, 0) + 1
-        if not self._wanted and not self._timed:
-            self._timed = True
-            self._loop.call_later(RESERVATION_SYNC_S, self._want_sync_if_due)
+        if not self._wanted and self._timer is None:
+            self._timer = self._loop.call_later(RESERVATION_SYNC_S, self._want_sync_if_due)
         return sequence
 
     def settle(self, record: Settlement) -> int:
@@ -260,14 +260,16 @@ class Journal:
             self._hastened = True
             self._loop.call_soon(self._hasten)
 
-    def durable(self, sequence: int) -> asyncio.Future[None] | None:
+    def durable(self, sequence: int, *, patient: bool = False) -> asyncio.Future[None] | None:
         """None when the record survives a loss of power already, else a future that resolves when it does.
 
-        The future fails with `Unavailable` when the sync failed; then nothing of this journal becomes durable any more.
+        `patient`: a fraction of a millisecond more is no matter, so it is left to a round beside the loop, which takes
+        less of this process. The future fails with `Unavailable` when the sync failed; then nothing of this journal
+        becomes durable any more.
         """
         if sequence <= self._durable:
             return None
-        if len(self._calls) <= ALONE and not (self._waiters or self._syncing or self._closed) and self._sync_at_once():
+        if not patient and not self._closed and self._sync_at_once():
             return None
         future: asyncio.Future[None] = self._loop.create_future()
         if self._failure is not None or (self._closed and not self._syncing):
@@ -425,12 +427,12 @@ class Journal:
         self._hastened = False
         if self._sequence <= self._durable or self._wanted or self._closed:
             return
-        if len(self._calls) > FEW or self._waiters or self._syncing or not self._sync_at_once():
+        if not self._sync_at_once():
             self._want_sync()
 
     def _want_sync_if_due(self) -> None:
         """Nobody asked for a sync in the time that reservations are given: now is the time."""
-        self._timed = False
+        self._timer = None
         covered = self._round[1] if self._syncing else self._durable
         if self._sequence > covered and not self._wanted and not self._closed:
             self._want_sync()
@@ -446,7 +448,10 @@ class Journal:
         self._sync.start([*retiring, self._current.descriptor], self._synced)
 
     def _sync_at_once(self) -> bool:
-        """True when everything written is durable now; False when it is left to a round beside the loop."""
+        """True when everything written is durable now; False when it is left to a round beside the loop, which carries
+        more records where there are many."""
+        if self._waiters or self._syncing or (len(self._calls) > ALONE and time.monotonic() < self._quiet_from):
+            return False
         self._flush()
         if self._failure is not None:
             return False
@@ -471,7 +476,11 @@ class Journal:
             return
         self._durable = sequence
         self._durable_bytes = written
+        self._quiet_from = time.monotonic() + QUIET_S
         self.counters.syncs += 1
+        if self._timer is not None and sequence == self._sequence and len(self._calls) < CROWD:
+            self._timer.cancel()  # nothing is left for it, and to be woken for nothing costs more than to cancel it
+            self._timer = None
         for descriptor in retiring:
             os.close(descriptor)
         waiters = self._waiters
