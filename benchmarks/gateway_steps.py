@@ -26,9 +26,11 @@ from groundplan.core.home import Home
 from groundplan.gateway import app
 from groundplan.gateway.http.front import Sockets
 from groundplan.gateway.http.server import Request, Response, Server
+from groundplan.gateway.http.stream import EVENT_STREAM
 from groundplan.gateway.journal import journal
 from groundplan.gateway.journal.syncing import Done
 from groundplan.gateway.surfaces.answers import of_refusal
+from groundplan.gateway.upstream.connection import UpstreamConnection
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 
 STEPS = ("bare", "key", "budgets", "limits", "journal", "fdatasync", "shipping")
@@ -126,6 +128,21 @@ def measure_steps(made: Installation, seconds: float, number: int) -> dict[str, 
     return figures
 
 
+async def _passed_on(connection: UpstreamConnection, response: Response, status: int) -> None:
+    """A stream, as its bytes come."""
+
+    def pour(data: bytes) -> bool:
+        response.write(data)
+        return True
+
+    head = response.start(status, EVENT_STREAM)
+    while (data := await connection.chunk(5.0)) is not None:
+        response.write(data, head)
+        head = b""
+        connection.pump(pour, 5.0)
+    response.end()
+
+
 async def _bare(port: int, upstream: int) -> None:
     loop = asyncio.get_running_loop()
     pool = UpstreamPool(f"http://127.0.0.1:{upstream}/v1", loop)
@@ -138,9 +155,11 @@ async def _bare(port: int, upstream: int) -> None:
         head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n%b"
         connection.send(head % (len(request.body), request.body))
         status = await connection.head(5.0)
-        body = await connection.body(5.0)
+        if connection.headers[b"content-type"] == b"text/event-stream":
+            await _passed_on(connection, response, status)
+        else:
+            response.send(status, await connection.body(5.0))
         connection.release()
-        response.send(status, body)
 
     server = Server(handle, of_refusal, loop)
     listener = await loop.create_server(server.protocol, "127.0.0.1", port, backlog=1024)
