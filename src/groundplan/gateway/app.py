@@ -227,7 +227,7 @@ def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
     )
     reported, tally, checks = Reported(url), Tally(url, gateway.clock), Checks(url)
     gateway.guard_counts, gateway.citations, gateway.reported, gateway.signals = counts, citations, reported, signals
-    gateway.repeats = repeats = Repeats(url, gateway.clock)
+    gateway.repeats = repeats = Repeats(url)
     for part in (counts, citations, pairs, signals, reported, repeats, tally, checks):
         parts.run(part, part.run())
     gateway.reviews = parts.keep(Reviews(home, url, gateway.epoch, gateway.clock))

@@ -143,12 +143,13 @@ async def _found(gateway: Gateway, exchange: Exchange, seek: _Search) -> bool:
     while (found := await seek.entry()) is not None:
         if catalog is not None and catalog.limits is not None:
             await limits.admit_cached(gateway, exchange, catalog.limits)
-        if not seek.again() and _may(exchange, found):
-            give(gateway, exchange, found, seek.form, seek.how)
-            return True
-        if exchange.use is not None:
-            limits.end_call(gateway, exchange.use, sent=False)
-            exchange.use = None
+            if seek.again() or not _may(exchange, found):
+                if exchange.use is not None:
+                    limits.end_call(gateway, exchange.use, sent=False)
+                    exchange.use = None
+                continue
+        give(gateway, exchange, found, seek.form, seek.how)
+        return True
     return False
 
 

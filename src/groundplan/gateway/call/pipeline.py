@@ -117,25 +117,30 @@ class Pipeline:
     async def handle(self, request: Request, response: Response) -> None:
         path = request.target.partition(b"?")[0]
         interface = _INTERFACES.get(path)
-        if interface is None and self._facts is not None and path.startswith(b"/api/"):
-            await self._facts.handle(path, request, response)
-        elif interface is None and self._batches is not None and self._batches.serves(path):
-            await self._batches.handle(path, request, response)
-        elif interface is None and self._mcp is not None and path == MCP_PATH:
-            await self._mcp.handle(request, response)
-        elif interface is None and path == REALTIME_PATH:
-            await self._realtime(request, response)
-        elif interface is None and path.startswith((responses_api.PREFIX, chat_api.PREFIX)):
-            answer = chat_api.answer if path.startswith(chat_api.PREFIX) else responses_api.answer
-            await stored_api.handle(answer, self._gateway, path, request, response)
-        elif interface is None and path == b"/metrics":
-            await scrape(self._gateway, request, response)
-        elif interface is None:
-            self._other(path, request, response)
+        if interface is None:
+            await self._beside(path, request, response)
         elif request.method != b"POST":
             await self._unposted(interface, path, request, response)
         else:
             await self._call(Exchange(new_id_bytes(), request, response, interface))
+
+    async def _beside(self, path: bytes, request: Request, response: Response) -> None:
+        """What is asked beside calls."""
+        if self._facts is not None and path.startswith(b"/api/"):
+            await self._facts.handle(path, request, response)
+        elif self._batches is not None and self._batches.serves(path):
+            await self._batches.handle(path, request, response)
+        elif self._mcp is not None and path == MCP_PATH:
+            await self._mcp.handle(request, response)
+        elif path == REALTIME_PATH:
+            await self._realtime(request, response)
+        elif path.startswith((responses_api.PREFIX, chat_api.PREFIX)):
+            answer = chat_api.answer if path.startswith(chat_api.PREFIX) else responses_api.answer
+            await stored_api.handle(answer, self._gateway, path, request, response)
+        elif path == b"/metrics":
+            await scrape(self._gateway, request, response)
+        else:
+            self._other(path, request, response)
 
     async def _unposted(self, interface: Interface, path: bytes, request: Request, response: Response) -> None:
         """Of what calls are made with, only chat completions can be listed."""

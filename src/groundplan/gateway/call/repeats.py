@@ -24,7 +24,6 @@ from zlib import crc32
 import msgspec
 from psycopg import Connection
 
-from groundplan.core.clock import Clock
 from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.core.money import to_decimal
@@ -70,9 +69,8 @@ class Request:
 class Repeats(KeptBeside[Request]):
     """Of one worker. It connects at the first one."""
 
-    def __init__(self, url: str, clock: Clock) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__("requests to be compared", MOST)
-        self._clock = clock
         self._database = InThreads(url, "repeats", 1, _unreachable)
 
     async def run(self) -> None:
@@ -80,8 +78,8 @@ class Repeats(KeptBeside[Request]):
             await asyncio.sleep(EVERY)
             await self.flush()
 
-    def note(self, exchange: Exchange) -> None:
-        """An answered call, where it is one of those that are looked at."""
+    def note(self, exchange: Exchange, now: float) -> None:
+        """A call that was answered at `now` (seconds since the epoch), where it is one of those that are looked at."""
         ask, workload = exchange.ask, exchange.workload
         if ask is None or workload is None or not exchange.cost or exchange.of or ask.size > LONGEST:
             return
@@ -89,7 +87,6 @@ class Repeats(KeptBeside[Request]):
             return
         if ask.images or ask.audio_kib or ask.upload is not None or ask.files:
             return
-        now = self._clock.seconds()
         if picked(ask, int(now // _DAY_SECONDS)):
             today = datetime.fromtimestamp(now, UTC).date()
             prompt = workload.system_prompt or ""

@@ -27,7 +27,10 @@ LONGEST_TOKEN = 128
 
 def _feature(exchange: Exchange) -> str:
     """Names that begin with `experiment/` are of calls that the gateway makes itself, and of no others."""
-    feature = feature_of(exchange.request.headers.get(FEATURE))
+    header = exchange.request.headers.get(FEATURE)
+    if header is None:
+        return ""
+    feature = feature_of(header)
     own = exchange.trial is not None and exchange.trial.beside
     return "" if feature.startswith(BUDGET_PREFIX) and not own else feature
 
@@ -187,6 +190,40 @@ def _end_steps(exchange: Exchange) -> None:
     exchange.steps.append(("settle", (time.perf_counter_ns() - exchange.started) // 1000))
 
 
+def _finish(exchange: Exchange, now: float) -> Finish:
+    """The record of its end, at `now` (seconds since the epoch)."""
+    key, workload, deployment, catalog = exchange.key, exchange.workload, exchange.deployment, exchange.catalog
+    passages, began, first = exchange.passages, exchange.started, exchange.first_byte
+    return Finish(
+        call=exchange.raw,
+        at=int(now * 1000),
+        workload=workload.name if workload is not None else key.workload if key is not None else "",
+        person=exchange.person,
+        key=key.id if key is not None else "",
+        endpoint=exchange.endpoint,
+        status=exchange.status,
+        http_status=exchange.http_status,
+        error_code=exchange.error_code,
+        deployment=deployment.name if deployment is not None else "",
+        cache=exchange.cache,
+        blueprint=catalog.number if catalog is not None else 0,
+        duration_us=(time.perf_counter_ns() - began) // 1000,
+        first_byte_us=(first - began) // 1000 if first else 0,
+        steps=exchange.steps,
+        sources=[(p.document, p.path, p.start_line, p.end_line) for p in passages] if passages else [],
+        demo=catalog is not None and catalog.blueprint.demo,
+        trace=exchange.trace.parent if exchange.trace is not None else "",
+        client=exchange.request.client,
+        saved=exchange.saved,
+        feature=_feature(exchange),
+        scores=[round(p.score, 4) for p in passages] if passages else [],
+        route=told(exchange) if exchange.route is not None or exchange.trial is not None else "",
+        of=exchange.of,
+        purpose=exchange.purpose,
+        ticket=ticket_of(exchange.request.headers.get(TICKET)),
+    )
+
+
 def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str = "") -> int | None:
     """Write the end of the call; returns its sequence, or None where a refused call could not be written."""
     if exchange.finished:
@@ -199,42 +236,15 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
     if exchange.use is not None:
         used = exchange.attempt >= 0 or exchange.cache in ("exact", "semantic")
         limits.end_call(gateway, exchange.use, sent=used)
-    duration_us = (time.perf_counter_ns() - exchange.started) // 1000
-    first_us = (exchange.first_byte - exchange.started) // 1000 if exchange.first_byte else 0
     if status != "refused":
         _end_steps(exchange)
-    record = Finish(
-        call=exchange.raw,
-        at=wall_ms(gateway),
-        workload=exchange.workload.name if exchange.workload else (exchange.key.workload if exchange.key else ""),
-        person=exchange.person,
-        key=exchange.key.id if exchange.key else "",
-        endpoint=exchange.endpoint,
-        status=status,
-        http_status=http_status,
-        error_code=code,
-        deployment=exchange.deployment.name if exchange.deployment else "",
-        cache=exchange.cache,
-        blueprint=exchange.catalog.number if exchange.catalog else 0,
-        duration_us=duration_us,
-        first_byte_us=first_us,
-        steps=exchange.steps,
-        sources=[(p.document, p.path, p.start_line, p.end_line) for p in exchange.passages],
-        demo=exchange.catalog.blueprint.demo if exchange.catalog else False,
-        trace=exchange.trace.parent if exchange.trace is not None else "",
-        client=exchange.request.client,
-        saved=exchange.saved,
-        feature=_feature(exchange),
-        scores=[round(p.score, 4) for p in exchange.passages],
-        route=told(exchange) if exchange.route is not None or exchange.trial is not None else "",
-        of=exchange.of,
-        purpose=exchange.purpose,
-        ticket=ticket_of(exchange.request.headers.get(TICKET)),
-    )
+    now = gateway.clock.seconds()
+    record = _finish(exchange, now)
     labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)
-    gateway.meters.call(labels, exchange.cache, duration_us, first_us, streamed=exchange.attempt_first_us > 0)
+    streamed = exchange.attempt_first_us > 0
+    gateway.meters.call(labels, exchange.cache, record.duration_us, record.first_byte_us, streamed=streamed)
     if gateway.repeats is not None and status == "ok":
-        gateway.repeats.note(exchange)
+        gateway.repeats.note(exchange, now)
     if exchange.saved:
         gateway.meters.save(record.workload, exchange.saved)
     try:

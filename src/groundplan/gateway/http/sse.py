@@ -40,10 +40,10 @@ class EventReader:
     def feed(self, data: bytes) -> list[bytes]:
         """Data of the events that are complete now (several `data:` lines are joined by LF). Raises `EventTooLarge`."""
         rest = self._rest
-        whole = not rest and data.endswith(b"\n\n") and data.startswith(b"data: ")
-        if whole and data.find(b"\n") == len(data) - 2 and b"\r" not in data:
-            found = data[6:-2]
-            return [found] if found else []  # one event of one line, which is what nearly every read brings
+        if not rest and data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2 and data.endswith(b"\n\n"):
+            line = data[6:-2]
+            if line and b"\r" not in line:
+                return [line]  # one event of one line, which is what nearly every read brings
         if self._ended_in_cr and data:
             self._ended_in_cr, data = False, data.removeprefix(b"\n")
         if b"\r" in data:

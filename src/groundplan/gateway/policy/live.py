@@ -105,6 +105,7 @@ class LiveView:
         self._told_health: dict[str, str] = {}
         self._url = url
         self._home = home
+        self._kill_file = home.run / "kill.json"
         self._epoch = epoch
         self._clock = clock
         self._slices = slices
@@ -341,14 +342,13 @@ class LiveView:
 
     # `kill` beside a gateway without PostgreSQL ----------------------------------------------------------------------
     def _file_kills(self) -> frozenset[str]:
-        path = self._home.run / "kill.json"
         try:
-            held = json.loads(path.read_bytes())
+            held = json.loads(self._kill_file.read_bytes())
             self._filed = frozenset(str(entry["scope"]) for entry in held)
         except FileNotFoundError:
             self._filed = frozenset()
         except (OSError, ValueError, KeyError, TypeError):
-            _log.error("%s cannot be read", path)
+            _log.error("%s cannot be read", self._kill_file)
         return self._filed
 
     def _kills(self) -> frozenset[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -31,6 +32,8 @@ _FINAL = ("budget_exhausted", "calls_per_day", "idempotency_replayed", "idempote
 _PATIENCE_S = 60.0
 """Longer than this no official client waits by itself; trying again before is in vain, and so it is where no time is
 told."""
+_AMOUNTS = 256
+"""That are remembered as text: an answer names each in a header and in its body, and costs are often the same."""
 _UNSAFE = re.compile(r"[^\x21-\x7e]")
 _encode = msgspec.json.Encoder().encode
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -87,6 +90,11 @@ def header_value(text: str) -> bytes:
     return _UNSAFE.sub("?", text).encode("ascii")
 
 
+@lru_cache(_AMOUNTS)
+def _usd(amount: int) -> bytes:
+    return format_usd(amount).encode("ascii")
+
+
 class Standing(msgspec.Struct, frozen=True, array_like=True):
     """What every answer of one workload by one deployment says, made once for each blueprint."""
 
@@ -130,12 +138,12 @@ def headers(exchange: Exchange, *, cost: bool) -> bytes:
         _standing(exchange).lines,
     ]
     if cost:
-        lines.append(b"groundplan-cost-usd: %b\r\n" % format_usd(exchange.cost).encode("ascii"))
+        lines.append(b"groundplan-cost-usd: %b\r\n" % _usd(exchange.cost))
     if exchange.cache in ("exact", "semantic"):
-        told = (exchange.cache.encode("ascii"), format_usd(exchange.saved).encode("ascii"))
+        told = (exchange.cache.encode("ascii"), _usd(exchange.saved))
         lines.append(b"groundplan-cache: %b\r\ngroundplan-saved-usd: %b\r\n" % told)
     if exchange.remaining is not None:
-        lines.append(b"groundplan-budget-remaining-usd: %b\r\n" % format_usd(exchange.remaining).encode("ascii"))
+        lines.append(b"groundplan-budget-remaining-usd: %b\r\n" % _usd(exchange.remaining))
     if exchange.crossed:
         lines.append(b"groundplan-budget-crossed: %b\r\n" % header_value(",".join(exchange.crossed)))
     if exchange.use is not None:
@@ -152,19 +160,19 @@ def facts(exchange: Exchange, remaining: int | None) -> bytes:
         _standing(exchange).json,
         b',"cost_usd":"%b","estimated":%b,"cache":"%b","sources":'
         % (
-            format_usd(exchange.cost).encode("ascii"),
+            _usd(exchange.cost),
             b"true" if exchange.estimated else b"false",
             exchange.cache.encode("ascii"),
         ),
         _encode([_source(passage) for passage in exchange.passages]) if exchange.passages else b"[]",
         b',"budget_remaining_usd":%b,"blueprint":%d'
         % (
-            b"null" if remaining is None else b'"%b"' % format_usd(remaining).encode("ascii"),
+            b"null" if remaining is None else b'"%b"' % _usd(remaining),
             exchange.catalog.number if exchange.catalog else 0,
         ),
     ]
     if exchange.cache in ("exact", "semantic"):
-        told.append(b',"saved_usd":"%b"' % format_usd(exchange.saved).encode("ascii"))
+        told.append(b',"saved_usd":"%b"' % _usd(exchange.saved))
     if exchange.grounded is not None:
         told.append(exchange.grounded.told())
     if exchange.guard is not None:

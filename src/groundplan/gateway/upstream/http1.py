@@ -39,7 +39,7 @@ class Http1Connection(asyncio.Protocol):
 
     __slots__ = (
         "_chunks", "_complete", "_deadline", "_error", "_fields", "_full", "_has_length", "_head_done", "_loop",
-        "_parser", "_pool", "_received", "_sink", "_sink_seconds", "_size", "_timer", "_total", "_unsent", "_waiter",
+        "_parser", "_pool", "_received", "_sink", "_sink_seconds", "_size", "_taken", "_timer", "_unsent", "_waiter",
         "_written", "busy", "headers", "idle_since", "keep_alive", "lost", "status", "transport", "unfinished",
     )  # fmt: skip
 
@@ -71,11 +71,13 @@ class Http1Connection(asyncio.Protocol):
         self._complete = False
         self._has_length = False
         self._received = 0
+        """Bytes of a head that is not complete."""
         self._chunks: deque[bytes] = deque()
         self._sink: Sink | None = None
         self._sink_seconds = 0.0
         self._size = 0
-        self._total = 0
+        self._taken = 0
+        """Bytes of the body that `chunk` gave."""
         self._error: UpstreamFailure | None = None
         self._unsent = b""
         """What is written at the end of this turn of the loop."""
@@ -107,7 +109,6 @@ class Http1Connection(asyncio.Protocol):
         if not self._written or self._complete:
             self._unasked(data)
             return
-        self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -115,9 +116,11 @@ class Http1Connection(asyncio.Protocol):
             if self._complete:
                 self._pool.set_apart()
             self.abort()
-        if not self._head_done and self._received > HEAD_LIMIT:
-            self._fail("malformed", "the head of the upstream's answer is too large")
-            self.abort()
+        if not self._head_done:
+            self._received += len(data)
+            if self._received > HEAD_LIMIT:
+                self._fail("malformed", "the head of the upstream's answer is too large")
+                self.abort()
         if self._size > BUFFER_HIGH and self.transport is not None:
             self.transport.pause_reading()
         if self._sink is not None and self._chunks and not self._complete and self._error is None:
@@ -132,15 +135,22 @@ class Http1Connection(asyncio.Protocol):
         self.abort()
 
     def _pour(self, sink: Sink) -> None:
-        data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
         self._size = 0
-        if sink(data):
+        if sink(self._joined()):
             self._deadline = self._loop.time() + self._sink_seconds
         else:
             self._sink = None
             self._chunks.append(b"")
             self._wake()
+
+    def _joined(self) -> bytes:
+        """All that is there of the body."""
+        chunks = self._chunks
+        if len(chunks) == 1:
+            return chunks.popleft()
+        data = b"".join(chunks)
+        chunks.clear()
+        return data
 
     def pause_writing(self) -> None:
         self._full = self._loop.create_future()
@@ -183,7 +193,6 @@ class Http1Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
         self._size += len(body)
-        self._total += len(body)
 
     def on_message_complete(self) -> None:
         if not self._head_done:
@@ -269,9 +278,9 @@ class Http1Connection(asyncio.Protocol):
         while True:
             if self._chunks:
                 self._sink = None
+                self._taken += self._size
                 self._size = 0
-                data = self._chunks.popleft() if len(self._chunks) == 1 else b"".join(self._chunks)
-                self._chunks.clear()
+                data = self._joined()
                 if self.transport is not None and not self.lost and not self.transport.is_reading():
                     self.transport.resume_reading()
                 return data
@@ -283,9 +292,9 @@ class Http1Connection(asyncio.Protocol):
 
     def whole(self) -> bytes | None:
         """The whole body where all of it came with the head, as that of most answers does; None: ask `body`."""
-        if not self._complete or len(self._chunks) != 1 or self._total != self._size or self._error is not None:
+        if not self._complete or len(self._chunks) != 1 or self._taken or self._error is not None:
             return None
-        self._size = 0
+        self._taken, self._size = self._size, 0
         return self._chunks.popleft()
 
     async def body(self, seconds: float, most: float = FOREVER) -> bytes:
@@ -296,7 +305,7 @@ class Http1Connection(asyncio.Protocol):
         while (data := await self.chunk(min(seconds, most))) is not None:
             parts.append(data)
             most = max(LEAST, end - self._loop.time())
-            if self._total > BODY_LIMIT:
+            if self._taken > BODY_LIMIT:
                 raise UpstreamFailure("malformed", "the upstream's answer is too large", sent=True)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
