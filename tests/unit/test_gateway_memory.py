@@ -1,8 +1,11 @@
-"""Memory that a crowd of calls took goes back to the machine once a worker is nearly idle, and not before."""
+"""What a worker has made lies in large pages where the machine can; memory that a crowd of calls took goes back to it
+once a worker is nearly idle, and not before."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import mmap
 import subprocess
 import sys
 import weakref
@@ -21,6 +24,63 @@ before = resident()
 give_back()
 print(before - resident())
 """
+
+
+_MADE = """
+import sys, zlib
+from pathlib import Path
+from groundplan.gateway import memory
+made = [bytes([at % 251]) * 200 for at in range(200_000)]
+def large():
+    text = Path("/proc/self/smaps_rollup").read_text()
+    return int(text.split("AnonHugePages:")[1].split()[0]) << 10
+before, resident = large(), memory.resident()
+moved = memory.gather()
+assert all(each == bytes([at % 251]) * 200 for at, each in enumerate(made))
+print(moved, large() - before, memory.resident() - resident)
+"""
+
+
+def test_what_was_made_is_moved_into_large_pages_and_hardly_grows() -> None:
+    told = subprocess.run([sys.executable, "-c", _MADE], check=True, capture_output=True, text=True).stdout
+    moved, large, grown = map(int, told.split())
+    assert moved == large, "what it says is what the kernel has"
+    assert (moved >= 10 << 20) == kernel_can(), "a good part of 40 MB, as mappings lie, or nothing where it cannot"
+    assert grown < 12 << 20
+
+
+def kernel_can() -> bool:
+    """Whether one large page can be made of an own mapping here."""
+    with mmap.mmap(-1, 2 * memory.LARGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as own:
+        own.write(bytes(2 * memory.LARGE))
+        at = ctypes.addressof(ctypes.c_char.from_buffer(own))
+        madvise = getattr(ctypes.CDLL(None), "madvise", None)
+        return madvise is not None and not madvise(
+            ctypes.c_void_p(-(-at // memory.LARGE) * memory.LARGE), ctypes.c_size_t(memory.LARGE), 25
+        )
+
+
+def mapping(begin: int, end: int, name: str, resident: int, rights: str = "rw-p") -> str:
+    """As /proc/self/smaps has it; `resident` in KiB."""
+    lines = [f"{begin:x}-{end:x} {rights} 00000000 00:00 0 {name}", f"Size:           {(end - begin) >> 10} kB"]
+    lines += ["KernelPageSize:        4 kB", "MMUPageSize:           4 kB", f"Rss:            {resident} kB"]
+    return "\n".join([*lines, "Pss:                   1 kB", "VmFlags: rd wr mr mw me ac", ""])
+
+
+def test_only_own_memory_that_is_there_already_is_moved() -> None:
+    large, base = memory.LARGE, 0x7F0000000000
+    text = "".join(
+        [
+            mapping(base + 4096, base + 3 * large, "[heap]", 5 << 10),
+            mapping(base + 4 * large, base + 8 * large, "", 8 << 10),
+            mapping(base + 10 * large, base + 14 * large, "", 1 << 10),
+            mapping(base + 20 * large, base + 22 * large, "[stack]", 4 << 10),
+            mapping(base + 30 * large, base + 32 * large, "/usr/lib/x.so", 4 << 10),
+            mapping(base + 40 * large, base + 42 * large, "", 4 << 10, "r--p"),
+            mapping(base + 50 * large + 4096, base + 51 * large, "", 2 << 10),
+        ]
+    )
+    assert list(memory._filled(text)) == [(base + large, base + 3 * large), (base + 4 * large, base + 8 * large)]
 
 
 def test_what_was_freed_goes_back_to_the_machine() -> None:

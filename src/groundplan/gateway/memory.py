@@ -1,4 +1,10 @@
-"""What a crowd of calls took of the machine's memory and no longer needs is given back to it.
+"""How a worker lies in the machine's memory: in large pages what every call touches, and given back what a crowd of
+calls took and no longer needs.
+
+A call touches hundreds of pages of 4 KiB, and where other processes share the core the processor must look up anew
+where each of them is. So what a worker has made until it listens is moved into pages of 2 MiB, where Linux can (6.1 and
+later; elsewhere nothing happens). What it makes later is not: a page fault that is answered with a large page could
+make a call wait.
 
 Once a worker that has grown is nearly idle, garbage in cycles is looked for, and the allocator of the C library, which
 keeps what was freed, is asked to give it back: that takes milliseconds, in which calls would wait. What Python's own
@@ -11,11 +17,18 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import re
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-_STATM = Path("/proc/self/statm")
+_STATM, _SMAPS = Path("/proc/self/statm"), Path("/proc/self/smaps")
+_MAPPING = re.compile(r"(?m)^([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ 0 *(.*)\nSize: +(\d+) kB\n(?:.*\n){2}Rss: +(\d+) kB$")
+LARGE = 2 << 20
+FILLED = 0.75
+"""Share of a mapping that must be there already: the rest of a large page takes memory, too."""
+_COLLAPSE = 25
+"""MADV_COLLAPSE"""
 EVERY_SECONDS = 30.0
 GROWN_BYTES = 32 << 20
 """What a worker must have more than when it was last asked."""
@@ -29,6 +42,30 @@ def resident() -> int:
         return int(_STATM.read_text().split()[1]) * resource.getpagesize()
     except OSError:
         return 0
+
+
+def gather() -> int:
+    """Move what this process has made so far into large pages; bytes of the mappings that were. Takes some ten
+    milliseconds."""
+    madvise = getattr(ctypes.CDLL(None, use_errno=True), "madvise", None)
+    if madvise is None:
+        return 0
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    try:
+        found = _SMAPS.read_text()
+    except OSError:
+        return 0
+    return sum(end - begin for begin, end in _filled(found) if madvise(begin, end - begin, _COLLAPSE) == 0)
+
+
+def _filled(smaps: str) -> Iterator[tuple[int, int]]:
+    """Of mappings of memory of our own that are nearly full, the part that large pages cover; the stack of a thread is
+    not among them, which would grow."""
+    for each in _MAPPING.finditer(smaps):
+        begin, end, name, size, resident = int(each[1], 16), int(each[2], 16), each[3], int(each[4]), int(each[5])
+        begin, end = -(-begin // LARGE) * LARGE, end // LARGE * LARGE
+        if name in ("", "[heap]") and resident >= FILLED * size and begin < end:
+            yield begin, end
 
 
 def give_back() -> None:
