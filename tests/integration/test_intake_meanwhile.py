@@ -257,7 +257,10 @@ def test_what_a_declaration_narrows_holds_at_once_below_what_was_decided(world: 
     world.decide("c.md", "state", "approved")
     world.conn.execute("UPDATE document SET digest = 'another' WHERE path = 'c.md'")
     values = "state, sensitivity, purposes, workloads, residency"
+    told = {path: world.one(path, "noted") for path in ("a.md", "b.md")}
     declared(world, {"state": "draft", "purposes": ["sales"], "residency": ["EU"]}, sensitivity="confidential")
+    assert world.one("a.md", "noted") > told["a.md"], "the index is told of another sensitivity"
+    assert world.one("b.md", "noted") == told["b.md"]
     assert world.one("a.md", values) == ("draft", "confidential", ["sales"], None, ["EU"])
     assert world.one("b.md", values) == ("approved", "public", ["sales", "support"], None, ["EU"])
     assert world.one("c.md", values) == ("draft", "confidential", ["sales"], None, ["EU"]), "another text was approved"

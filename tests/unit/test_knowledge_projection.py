@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -15,12 +17,28 @@ from numpy.typing import NDArray
 
 from groundplan.knowledge.retrieval import classes, masks, projection, vectors
 from groundplan.knowledge.retrieval.bm25 import bm25
+from groundplan.knowledge.retrieval.documents import Metadata
 from groundplan.knowledge.retrieval.masks import Masks
 from groundplan.knowledge.retrieval.projection import Entry, Projection, Row, View
 from groundplan.knowledge.retrieval.saved import FORMAT, Saved
+from groundplan.knowledge.retrieval.wire import Where
 from groundplan.knowledge.retrieval.words import asked
 
 _documents = st.sampled_from([uuid4() for _ in range(6)])
+MAY = datetime(2026, 5, 1, tzinfo=UTC)
+_metadata = st.builds(
+    Metadata,
+    path=st.sampled_from(["hr/a", "hr/b", "it/a"]),
+    owner=st.sampled_from([None, "ana", "ben"]),
+    sensitivity=st.just("internal"),
+    modified_at=st.sampled_from([None, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)]),
+)
+_WHERE: dict[str, tuple[Where, Callable[[Metadata], bool]]] = {
+    "path": (Where(path="hr/"), lambda one: one.path.startswith("hr/")),
+    "owner": (Where(owner="ana"), lambda one: one.owner == "ana"),
+    "time": (Where(path="hr/", after=datetime(2026, 2, 1, tzinfo=UTC)), lambda one: (
+        one.path.startswith("hr/") and one.modified_at == datetime(2026, 2, 1, tzinfo=UTC))),
+}  # fmt: skip
 _words = st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=4), max_size=3)
 
 
@@ -32,6 +50,9 @@ def _soon_compacted() -> Iterator[None]:
     projection._LEAST_DEAD = before  # type: ignore[misc]
 
 
+Model = Mapping[UUID, tuple[str, int, dict[UUID, list[str]]]]
+
+
 class Machine(RuleBasedStateMachine):
     """Documents come, change, move to other readers and go; each person sees exactly theirs."""
 
@@ -39,6 +60,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.index = Projection()
         self.model: dict[UUID, tuple[str, int, dict[UUID, list[str]]]] = {}
+        self.what: dict[UUID, Metadata] = {}
         self.cursor = 0
         self.look()
 
@@ -46,27 +68,30 @@ class Machine(RuleBasedStateMachine):
     def look(self) -> None:
         """Somebody begins a question: what they have stays as it is, whatever is taken over meanwhile."""
         self.before, self.said, self.changed = self.index.view, dict(self.model), dict[UUID, int]()
+        self.was = dict(self.what)
 
     @rule()
     def purge(self) -> None:
         self.index.purge()
 
-    @rule(document=_documents, source=st.sampled_from("st"), acl=st.integers(1, 3), texts=_words)
-    def take(self, document: UUID, source: str, acl: int, texts: list[list[str]]) -> None:
+    @rule(document=_documents, source=st.sampled_from("st"), acl=st.integers(1, 3), texts=_words, what=_metadata)
+    def take(self, document: UUID, source: str, acl: int, texts: list[list[str]], what: Metadata) -> None:
         chunks = {uuid4(): text for text in texts}
         self.cursor += 1
         rows = [Row(chunk, text, None) for chunk, text in chunks.items()]
-        self.index.take([Entry(document, source, acl, rows)], self.cursor)
+        self.index.take([Entry(document, source, acl, rows, what)], self.cursor)
+        self.what[document] = what
         self.model.pop(document, None)
         self.changed[document] = -1
         if chunks:
             self.model[document] = (source, acl, chunks)
 
-    @rule(document=_documents, acl=st.integers(1, 3))
-    def note(self, document: UUID, acl: int) -> None:
+    @rule(document=_documents, acl=st.integers(1, 3), what=_metadata)
+    def note(self, document: UUID, acl: int, what: Metadata) -> None:
         self.cursor += 1
         source, _, chunks = self.model.get(document, ("s", 0, {}))
-        self.index.note([(document, source, acl)], self.cursor)
+        self.index.note([(document, source, acl)], self.cursor, {document: what})
+        self.what[document] = what
         if self.changed.get(document) != -1:
             self.changed[document] = acl
         if chunks:
@@ -76,6 +101,7 @@ class Machine(RuleBasedStateMachine):
     def the_same_is_seen(self) -> None:
         assert (self.index.cursor, self.index.count) == (self.cursor, sum(len(one[2]) for one in self.model.values()))
         _same(self.index.view, self.model, {})
+        _asked_about(self.index.view, self.model, self.what, {})
 
     @invariant()
     def of_what_changed_since_a_question_began_the_same_is_seen_as_now(self) -> None:
@@ -85,16 +111,26 @@ class Machine(RuleBasedStateMachine):
         }
         _same(self.before, now, self.changed)
         _same(self.before, self.said, {})
+        _asked_about(self.before, self.said, self.was, self.changed)
 
 
-def _same(view: View, model: Mapping[UUID, tuple[str, int, dict[UUID, list[str]]]], changed: dict[UUID, int]) -> None:
+def _asked_about(view: View, model: Model, what: Mapping[UUID, Metadata], changed: dict[UUID, int]) -> None:
+    """What changed is looked at in any case."""
+    seen = view.visible({"s", "t"}, {1, 2, 3}).mask
+    for where, holds in _WHERE.values():
+        mask = view.about(where, changed.items()) & (True if seen is None else seen)
+        wanted = [chunks for one, (*_, chunks) in model.items() if holds(what[one]) or one in changed]
+        assert {view.chunk(row) for row in np.flatnonzero(mask).tolist()} == {one for own in wanted for one in own}
+
+
+def _same(view: View, model: Model, changed: dict[UUID, int]) -> None:
     for sources, acls in (({"s", "t"}, {1, 2, 3}), ({"s"}, {1, 3}), ({"t"}, {2}), (set[str](), {1})):
         seen = view.visible(sources, acls, changed.items())
         own = [chunks for source, acl, chunks in model.values() if source in sources and acl in acls]
         texts = {chunk: text for chunks in own for chunk, text in chunks.items()}
         assert (seen.count, seen.tokens) == (len(texts), sum(map(len, texts.values())))
         found = bm25(view.segments, asked(["a"], view.terms), view.columns.lengths, seen)
-        rows = found.best(view.size)[0].tolist()
+        rows = found.leading(view.size).rows.tolist()
         assert {view.chunk(row) for row in rows} == {one for one, text in texts.items() if "a" in text}
 
 
@@ -210,7 +246,7 @@ def test_words_and_numbers_of_what_is_gone_leave_the_copy_on_disk(tmp_path: Path
     assert on_disk() == (False, 0)
     for view, count in ((index.view, 1), (before, 2)):
         found = bm25(view.segments, asked(["leave"], view.terms), view.columns.lengths, view.visible({"s"}, {1}))
-        assert len(found.best(9)[0]) == count, "a view goes on with the terms that it began with"
+        assert len(found.leading(9).rows) == count, "a view goes on with the terms that it began with"
     again = Saved(tmp_path / "kept").load()
     assert (again.count, set(again.view.terms)) == (1, {"leave", "pay"})
     index.take([Entry(document, "s", 1, rows)], 3)
@@ -221,6 +257,49 @@ def test_words_and_numbers_of_what_is_gone_leave_the_copy_on_disk(tmp_path: Path
     later = Saved(tmp_path / "kept")
     later.keep(later.load())
     assert on_disk() == (False, 0), "and at every start"
+
+
+def test_what_a_document_is_no_more_leaves_the_copy_on_disk(tmp_path: Path) -> None:
+    saved = Saved(tmp_path)
+    index, document, other = saved.load(), uuid4(), uuid4()
+    index.take(
+        [
+            Entry(document, "s", 1, [Row(uuid4(), ["a"], None)], Metadata("hr/é.md", "ana", modified_at=MAY)),
+            Entry(other, "s", 1, [Row(uuid4(), ["a"], None)], Metadata("it/vpn.md", "ben", "internal", "md")),
+        ],
+        1,
+    )
+    index.note([(document, "s", 1)], 2, {document: Metadata("hr/é.md", "cem", modified_at=MAY)})
+    saved.save()
+
+    def on_disk() -> set[str]:
+        kept = json.loads((tmp_path / f"projection-{FORMAT}" / "state.json").read_bytes())
+        return set(kept["metadata"])
+
+    assert on_disk() == {"ana", "ben", "cem", "internal", "md"}
+    again = Saved(tmp_path)
+    index = again.load()
+    for where, seen in (
+        (Where(path="hr/é", owner="cem"), [True, False]),
+        (Where(owner="ana"), [False, False]),
+        (Where(path="it/", sensitivity=["internal", "public"], media="md"), [False, True]),
+        (Where(after=MAY), [True, False]),
+        (Where(before=MAY), [False, False]),
+        (Where(sensitivity=[]), [False, False]),
+        (Where(path=""), [True, True]),
+    ):
+        assert index.view.about(where).tolist() == seen, where
+    again.keep(index)
+    assert on_disk() == {"ben", "cem", "internal", "md"}
+    assert index.view.about(Where(owner="cem")).tolist() == [True, False]
+    index.take([Entry(document, "", -1, ())], 3)
+    index.purge()
+    again.save()
+    assert on_disk() == {"ben", "internal", "md"}
+    assert b"hr/" not in (tmp_path / f"projection-{FORMAT}" / "paths.npy").read_bytes()
+    (tmp_path / "projection-6").mkdir()
+    assert Saved(tmp_path).load().view.about(Where(path="it/")).tolist() == [True]
+    assert [one.name for one in tmp_path.iterdir()] == [f"projection-{FORMAT}"], "nor is one in another format left"
 
 
 def test_what_somebody_sees_is_worked_out_once_and_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Ranking and fitting are pure: what is put together loses nothing, and what is quoted fits."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from uuid import UUID, uuid4
@@ -8,8 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from groundplan.knowledge.ingest import context
+from groundplan.knowledge.retrieval import propose as propose_module
+from groundplan.knowledge.retrieval.documents import Metadata
 from groundplan.knowledge.retrieval.follow import worded
 from groundplan.knowledge.retrieval.fuse import (
     MOST_QUOTED,
@@ -19,6 +23,8 @@ from groundplan.knowledge.retrieval.fuse import (
     distinct,
     fit,
     fused,
+    least_run,
+    longest,
     may_quote,
     plain,
     relevant,
@@ -27,9 +33,10 @@ from groundplan.knowledge.retrieval.fuse import (
     widened,
 )
 from groundplan.knowledge.retrieval.projection import Entry, Projection, Row
-from groundplan.knowledge.retrieval.propose import Wanted, propose
+from groundplan.knowledge.retrieval.propose import Wanted, propose, said
 from groundplan.knowledge.retrieval.search_store import Found, Part
-from groundplan.knowledge.retrieval.wire import SearchRequest
+from groundplan.knowledge.retrieval.wire import SearchRequest, Where
+from groundplan.knowledge.retrieval.words import Analyzer
 
 
 def _chunk(number: int, text: str = "") -> Found:
@@ -206,7 +213,7 @@ def test_of_a_question_without_end_the_beginning_may_be_a_quotation() -> None:
     index = Projection()
     index.take([Entry(uuid4(), "s", 1, [Row(uuid4(), ["leave"], np.eye(384, dtype=np.float32)[0])])], 1)
     found = propose(index.view, Wanted(["leave"], None, frozenset({"s"}), frozenset({1})))
-    (row,) = found.may_quote
+    (row,) = found.quotable
     question = " ".join(f"w{number}" for number in range(MOST_QUOTED + 6))
     ends = [" ".join(question.split()[start:][:6]) for start in (0, MOST_QUOTED - 6, MOST_QUOTED)]
     told = [found.quoted(question, {row: text}).get(row, 0.0) for text in ends]
@@ -263,6 +270,114 @@ def test_a_few_documents_are_ranked_by_themselves_with_the_scores_that_they_have
     found = propose(index.view, rare)
     assert set(found.order) == {0, 298}
     assert {row: found.scores[row] for row in (0, 298)} == {row: all_of_them.scores[row] for row in (0, 298)}
-    assert found.may_quote == all_of_them.may_quote & {0, 298} and found.most == all_of_them.words[299]
+    assert set(found.quotable) == set(all_of_them.quotable) & {0, 298} and found.most == all_of_them.words[299]
     hidden = replace(rare, acls=frozenset({2}))
     assert propose(index.view, hidden).order == [], "a filter opens nothing"
+
+
+@pytest.mark.parametrize("variants", [(), (["holiday"],)])
+def test_what_is_good_by_words_and_vectors_together_is_proposed_though_many_are_better_by_either(
+    variants: tuple[list[str], ...],
+) -> None:
+    index, basis = Projection(), np.eye(384, dtype=np.float32)
+    texts = {"worded": ["leave", "leave"], "near": ["x", "y"], "both": ["leave", "x"]}
+    vectors = {"worded": basis[1], "near": basis[0], "both": 0.9 * basis[0] + np.float32(1 - 0.81) ** 0.5 * basis[2]}
+    kinds = ["worded"] * 300 + ["near"] * 300 + ["both"] * 5 + ["near"] * 300
+    entries = [Entry(uuid4(), "s", 1, [Row(uuid4(), texts[kind], vectors[kind])]) for kind in kinds]
+    index.take(entries, 1)
+    wanted = Wanted(["leave"], basis[0], frozenset("s"), frozenset({1}), limit=20, variants=variants)
+    found = propose(index.view, wanted)
+    assert found.order[:5] == list(range(600, 605))
+    assert len(found.order) < len(kinds)
+    assert propose(index.view, replace(wanted, vector=None)).order == list(range(20))
+
+
+def test_of_some_documents_the_same_is_proposed_by_what_they_are_as_by_their_ids() -> None:
+    random, index = np.random.default_rng(5), Projection()
+    ids = [uuid4() for _ in range(900)]
+    rows = random.normal(size=(900, 3, 384)).astype(np.float32)
+    rows[:, :, 0] += random.random((900, 3)) * 30
+    rows /= np.linalg.norm(rows, axis=2, keepdims=True)
+    words = random.choice(list("abcdefgh"), (900, 3, 5), p=np.array([128, 64, 32, 16, 8, 4, 2, 2]) / 256)
+    for at, id in enumerate(ids):
+        held = [Row(uuid4(), list(own), row) for own, row in zip(words[at], rows[at], strict=True)]
+        what = Metadata(f"{'ab'[at % 3 == 0]}/{at}.md", owner="ana" if at % 5 else "ben")
+        index.take([Entry(id, "s", 1 + at % 2, held, what)], at + 1)
+    vector = np.eye(384, dtype=np.float32)[0]
+    for acls in ({1, 2}, {2}):
+        every = Wanted(list("abdg"), vector, frozenset("s"), frozenset(acls))
+        all_of_them = propose(index.view, replace(every, limit=10_000))
+        cases: list[tuple[Where, Callable[[int], bool]]] = [
+            (Where(path="b/"), lambda at: at % 3 == 0),
+            (Where(path="a/1", owner="ben"), lambda at: at % 3 > 0 and at % 5 == 0 and str(at).startswith("1")),
+            (Where(path="a/9999"), lambda at: at > len(ids)),
+            (Where(path=""), lambda at: at >= 0),
+        ]
+        for where, holds in cases:
+            found = propose(index.view, replace(every, where=where))
+            by_id = propose(index.view, replace(every, documents=[id.bytes for at, id in enumerate(ids) if holds(at)]))
+            assert found.best == by_id.best and found.quotable == by_id.quotable
+            wanted = [row for row in all_of_them.order if holds(row // 3)]
+            assert found.order[:20] == wanted[:20]
+            best = [all_of_them.best[row] for row in wanted[:20]]
+            assert [found.best[row] for row in wanted[:20]] == pytest.approx(best, abs=1e-6)
+
+
+_PLAIN = ["alpha", "beta", "gamma", "delta", "omega", "sigma", "kappa", "the"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_quotes_the_question_is_read_however_far_behind_it_stands(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing else is: with what is read one after the other, the best are those of whoever reads everything."""
+    monkeypatch.setattr(propose_module, "_AHEAD", 100)
+    random, index, analyzer = np.random.default_rng(seed), Projection(), Analyzer()
+    question = [str(word) for word in random.choice(_PLAIN, 9)]
+    texts = []
+    for _ in range(700):
+        words = [str(word) for word in random.choice(_PLAIN, 12)]
+        if random.random() < 0.2:
+            start, length = int(random.integers(0, 3)), int(random.integers(5, 8))
+            words[3 : 3 + length] = question[start : start + length]
+        texts.append(" ".join(words))
+    rows = random.normal(size=(len(texts), 384)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    for at, text in enumerate(texts):
+        index.take([Entry(uuid4(), "s", 1, [Row(uuid4(), analyzer.terms(text), rows[at])])], at + 1)
+    asked = " ".join(question)
+    wanted = Wanted(analyzer.terms(asked), rows[0], frozenset("s"), frozenset({1}), 1000, said=said(asked, analyzer))
+    proposed = propose(index.view, wanted)
+
+    def worth(some: list[int]) -> list[tuple[float, int]]:
+        more = proposed.quoted(asked, {row: texts[row] for row in some})
+        return sorted((-proposed.best[row] - more.get(row, 0.0), row) for row in some)
+
+    read: list[int] = []
+    for batch, reach in proposed.batches(24, 40):
+        assert not set(read).intersection(batch)
+        read += batch
+        if len(read) >= 24 and -worth(read)[9][0] >= reach:
+            break
+    assert worth(read)[:10] == worth(proposed.order)[:10]
+    assert len(read) < len(proposed.order) / 2
+    every = [row for batch, _ in proposed.batches(24, 40) for row in batch]
+    assert sorted(every) == sorted(proposed.order)
+
+
+def test_how_many_words_in_a_row_a_text_may_have() -> None:
+    def told(there: list[NDArray[np.bool_] | None], least: int, known: int) -> list[list[int]]:
+        return [each.tolist() for each in longest(there, 3, least, known)]
+
+    first, second, third = np.array([[True, True, False], [True, True, True], [True, False, True]])
+    assert told([first, second, third], 2, 3) == [[3, 2, 2], [3, 0, 0]]
+    assert told([first, third], 2, 2) == [[2, 0, 0], [2, 0, 0]]
+    assert told([first, None, second, third], 3, 3) == [[4, 3, 3], [4, 0, 0]]
+    assert told([first, None, second, None, first], 4, 3) == [[5, 5, 0], [5, 5, 0]]
+    assert told([None, None], 2, 1) == [[2, 2, 2], [0, 0, 0]]
+    assert least_run(["a"] * 9) == 6 and least_run(["a"] * 4) == 4 and least_run(["a"] * 2) == 3
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_a_text_in_ascii_is_taken_apart_as_any_other(text: str) -> None:
+    assert plain(f"{text} é") == f"{plain(text).rstrip()} é "

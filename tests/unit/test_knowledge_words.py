@@ -48,7 +48,8 @@ def _projection(texts: Sequence[Sequence[str]], acls: Sequence[int], batch: int)
 def _scores(index: Projection, question: Sequence[str], acls: set[int]) -> dict[int, float]:
     seen = index.view.visible({"s"}, acls)
     found = bm25(index.view.segments, asked(question, index.view.terms), index.view.columns.lengths, seen)
-    rows, scores = found.best(index.view.size)
+    leading = found.leading(index.view.size)
+    rows, scores = leading.rows, leading.scores
     assert not len(rows) or scores.max() < found.possible
     assert found.of(np.sort(rows)).tolist() == scores[np.argsort(rows)].tolist()
     return dict(zip(rows.tolist(), scores.tolist(), strict=True))
@@ -122,13 +123,14 @@ def test_of_many_the_best_are_the_same_whatever_is_left_out(
     wanted = wanted[every[wanted] > 0]
     visible = Visible(None if share == 1 else mask, len(seen), int(lengths[seen].sum()))
     found = bm25(_segments(counts), dict.fromkeys(question, 1), lengths, visible)
-    rows, scores = found.best(100)
+    leading = found.leading(100)
+    rows, scores = leading.rows, leading.scores
     assert scores.tolist() == pytest.approx(every[wanted].tolist())
     assert every[rows].tolist() == pytest.approx(scores.tolist())
     assert len(set(rows.tolist())) == len(wanted)
     assert found.of(seen.astype(np.int32)) == pytest.approx(every[seen])
     half = mask & (np.arange(len(mask)) % 2 == 0)
-    part, _ = found.within(half).best(100)
+    part = found.within(half).leading(100).rows
     assert every[part].tolist() == pytest.approx(np.sort(every[half & (every > 0)])[::-1][:100].tolist())
 
 
@@ -146,7 +148,7 @@ def test_questions_are_words_without_case_accents_endings_and_stop_words() -> No
     assert terms('the "of" AND (title:* OR') == terms("title")
     assert asked(["a", "b", "a"], {"a": 5}) == {5: 2}
     nothing = Visible(None, 0, 0)
-    assert bm25((), {1: 1}, np.zeros(0, np.int32), nothing).best(9)[0].tolist() == []
+    assert bm25((), {1: 1}, np.zeros(0, np.int32), nothing).leading(9).rows.tolist() == []
 
 
 @settings(deadline=None)

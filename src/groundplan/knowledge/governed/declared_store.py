@@ -14,7 +14,7 @@ from psycopg import Connection
 
 from groundplan.blueprint.model import Source
 from groundplan.knowledge.model import by_grant
-from groundplan.knowledge.store import CHANGE_LOCK
+from groundplan.knowledge.store import CHANGE_LOCK, CHANNEL
 
 Conn = Connection[Any]
 _LEFT: Final = "it left the workspace: its documents are kept and given to nobody. Delete them, or declare it again."
@@ -68,7 +68,9 @@ def _narrow(conn: Conn, source: Source) -> None:
     # what was decided stands above the source; an approval of another content is none
     conn.execute(
         """UPDATE document d SET settled = '', sensitivity = n.sensitivity, state = n.state, purposes = n.purposes,
-             workloads = n.workloads, residency = n.residency
+             workloads = n.workloads, residency = n.residency,
+             noted = CASE WHEN d.sensitivity IS DISTINCT FROM n.sensitivity
+               THEN nextval('chunk_change') ELSE d.noted END
            FROM (SELECT o.id,
                CASE WHEN NOT o.decided ? 'sensitivity'
                    AND sensitivity_rank(%(sensitivity)s) > sensitivity_rank(o.sensitivity)
@@ -90,5 +92,6 @@ def _narrow(conn: Conn, source: Source) -> None:
             "purposes": rule.purposes or None, "workloads": rule.workloads or None, "residency": rule.residency or None,
         },
     )  # fmt: skip
+    conn.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
     if rule.legal_hold:
         conn.execute("UPDATE source SET legal_hold = true WHERE name = %s", (source.name,))

@@ -7,7 +7,7 @@ exact lengths). What cannot be among the best is left out as far as possible, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -56,8 +56,19 @@ class _Term:
                 where = np.flatnonzero(seen)
                 yield rows.take(where), counts.take(where)
 
-    def within(self, mask: NDArray[np.bool_]) -> _Term:
-        return replace(self, seen=tuple(mask.take(rows, mode="clip") for rows, _ in self.held))
+    def within(self, mask: NDArray[np.bool_], few: Ints | None) -> _Term:
+        held, seen, frequency = _seen(self.held, mask, few)
+        return replace(self, held=held, seen=seen, frequency=frequency)
+
+
+@dataclass(frozen=True, slots=True)
+class Leading:
+    """The best rows, best first, with their scores."""
+
+    rows: Ints
+    scores: Scores
+    about: Callable[[Ints], Scores]
+    """What other visible rows, in order, score: it may lack what the commonest words are worth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +81,18 @@ class Matches:
     slope: float
     possible: float
 
-    def best(self, limit: int) -> tuple[Ints, Scores]:
+    def leading(self, limit: int) -> Leading:
         """The `limit` best visible rows that have a term of the question, best first; of equal ones the earlier row.
 
         Common words have most postings and weigh least. Once all that are left could not lift a row among the best that
         has none of those before, they are only looked up for the rows that they may still decide about.
         """
-        if not self.terms or limit == 0:
-            return np.zeros(0, np.int32), np.zeros(0)
         every = sum(one.frequency for one in self.terms)
+        if not every or limit == 0:
+            return Leading(np.zeros(0, np.int32), np.zeros(0), self.of)
         if every * _SPARSE < len(self.lengths):
             rows = np.unique(np.concatenate([rows for term in self.terms for rows, _ in term.visible()]))
-            return best(rows, self.of(rows), limit)
+            return Leading(*best(rows, self.of(rows), limit), self.of)
         left = np.append(np.cumsum([one.weight for one in self.terms[::-1]])[::-1], 0.0)
         rough = np.zeros(len(self.lengths), np.float32)
         place, taken, least, due = 0, 0, 0.0, _LIKELY * limit
@@ -98,7 +109,7 @@ class Matches:
         least = max(least, _NEARLY * _least(rough, limit))
         rows = np.flatnonzero(rough >= max(least - left[place], _LEAST)).astype(np.int32)
         rows = self._decided(rows, rough[rows].astype(np.float64), place, least)
-        return best(rows, self.of(rows), limit)
+        return Leading(*best(rows, self.of(rows), limit), lambda some: rough.take(some, mode="clip").astype(np.float64))
 
     def _take(self, rough: Rough, place: int, rows: Ints, counts: Counts) -> None:
         """Add what a term is worth for these rows, about: half as wide numbers take half the time."""
@@ -159,8 +170,10 @@ class Matches:
         return worth
 
     def within(self, mask: NDArray[np.bool_]) -> Matches:
-        """Those of some visible rows alone, each with the score that it has among all of them."""
-        return replace(self, terms=tuple(one.within(mask) for one in self.terms))
+        """Those of some visible rows alone, each with the score that it has among all of them. Of other rows it knows
+        nothing any more."""
+        few = _few(mask, int(np.count_nonzero(mask)))
+        return replace(self, terms=tuple(one.within(mask, few) for one in self.terms))
 
 
 def _least(scores: Scores | Rough, limit: int) -> float:
@@ -176,7 +189,7 @@ def _least(scores: Scores | Rough, limit: int) -> float:
 
 def bm25(segments: Sequence[Segment], question: Mapping[int, int], lengths: Ints, visible: Visible) -> Matches:
     """`question`: term -> how often it is asked. Terms that no visible row has count for nothing."""
-    few = _few(visible)
+    few = None if visible.mask is None else _few(visible.mask, visible.count)
     found: list[_Term] = []
     for number, times in question.items() if visible.count else ():
         held = [own for part in segments if (own := part.postings(number)) is not None]
@@ -189,11 +202,21 @@ def bm25(segments: Sequence[Segment], question: Mapping[int, int], lengths: Ints
     return Matches(tuple(found), lengths, slope, sum(one.weight for one in found))
 
 
-def _few(visible: Visible) -> Ints | None:
-    """The rows themselves, where they are so few that many a word may have many times as many."""
-    if visible.mask is None or 2 * visible.count * _FEW >= len(visible.mask):
+def having(segments: Sequence[Segment], term: int, rows: Ints) -> NDArray[np.bool_]:
+    """Which of these rows, in order, have a term."""
+    there = np.zeros(len(rows), np.bool_)
+    for part in segments:
+        if (own := part.postings(term)) is not None:
+            places = own[0].searchsorted(rows)
+            there |= own[0].take(places, mode="clip") == rows
+    return there
+
+
+def _few(mask: NDArray[np.bool_], count: int) -> Ints | None:
+    """The `count` rows of a mask themselves, where they are so few that many a word may have many times as many."""
+    if 2 * count * _FEW >= len(mask):
         return None
-    return np.flatnonzero(visible.mask).astype(np.int32)
+    return np.flatnonzero(mask).astype(np.int32)
 
 
 def _seen(

@@ -133,7 +133,12 @@ def take_batch(conn: Connection[Any], index: Projection, analyzer: Analyzer) -> 
     whole = [one.document for one in changes if one.chunks]
     moved = [one.document for one in changes if not one.chunks]
     if moved:
-        index.note(search_store.readers(conn, moved), changes[-1].number if not whole else index.cursor)
+        noted = search_store.noted(conn, moved)
+        index.note(
+            [(one.document, one.source, one.acl) for one in noted],
+            changes[-1].number if not whole else index.cursor,
+            {one.document: one.metadata for one in noted},
+        )
     if whole:
         index.take(entries(search_store.fed(conn, whole, index.edition), whole, analyzer), changes[-1].number)
     if not more:
@@ -148,7 +153,7 @@ def entries(fed: Sequence[search_store.Fed], documents: Sequence[UUID], analyzer
     for document, chunks in groupby(fed, key=lambda chunk: chunk.document):
         own = list(chunks)
         rows = [Row(one.id, analyzer.terms(worded(one.title, one.headings, one.text)), one.vector) for one in own]
-        found[document] = Entry(document, own[0].source, own[0].acl, rows)
+        found[document] = Entry(document, own[0].source, own[0].acl, rows, own[0].metadata)
     return [found.get(document, Entry(document, "", -1, ())) for document in documents]
 
 

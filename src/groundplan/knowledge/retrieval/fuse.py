@@ -42,6 +42,8 @@ OVERHEAD_BYTES: Final = 64
 Ranked = list[tuple[Found, float]]
 Scores = NDArray[np.float64]
 _WORD: Final = re.compile(r"[^\W_]+")
+_SPACED: Final = "".join(chr(code).lower() if chr(code).isalnum() else " " for code in range(128)).encode().ljust(256)
+"""Bytes of a text in ASCII: letters in lower case and digits as they are, everything else a blank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ def relevant(words: Scores, near: Scores, most: float) -> NDArray[np.bool_]:
 
 def plain(text: str) -> str:
     """Its words in lower case, one space between and at both ends; each character of scripts without spaces is one."""
+    if text.isascii():  # the same in a fifth of the time
+        return f" {b' '.join(text.encode().translate(_SPACED).split()).decode()} "
     return f" {' '.join(_WORD.findall(scripts.spread(text).lower()))} "
 
 
@@ -112,6 +116,31 @@ def may_quote(question: Sequence[str], text: str, least: int = LEAST_RUN) -> boo
         if run >= least:
             return True
     return False
+
+
+def longest(
+    there: Sequence[NDArray[np.bool_] | None], count: int, least: int, known: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each of `count` texts: how many words of a question it may have in a row at most, 0 where that is less than
+    `least`; then the same where so many of them are `known`. `there`: of each word, which texts have it; None: nobody
+    knows."""
+    every = np.ones((len(there) + 1, count), np.bool_)
+    every[0] = False
+    for place, one in enumerate(there, 1):
+        if one is not None:
+            every[place] = one
+    places = np.arange(len(every))[:, None]
+    missing = np.maximum.accumulate(np.where(every, 0, places), axis=0)
+    told = np.cumsum([False, *(one is not None for one in there)])
+    run = places - missing
+    run *= run >= least
+    return run.max(axis=0), (run * (told[:, None] - told[missing] >= known)).max(axis=0)
+
+
+def least_run(question: Sequence[str]) -> int:
+    """How many words of a question are a quotation where they stand in a row; more than it has where none are."""
+    unit = _unit(question)
+    return min(len(question), LEAST_RUN * unit) if len(question) >= LEAST_WHOLE * unit else len(question) + 1
 
 
 def _unit(question: Sequence[str]) -> int:

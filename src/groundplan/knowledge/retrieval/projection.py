@@ -11,8 +11,9 @@ changed after it, and puts these right (`View.visible`): so nothing of a moment 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
@@ -22,10 +23,16 @@ from numpy.typing import NDArray
 from groundplan.knowledge.model import DIMENSION, Vectors
 from groundplan.knowledge.retrieval import vectors, words
 from groundplan.knowledge.retrieval.classes import GONE, ClassBook, Classes, Name
+from groundplan.knowledge.retrieval.columns import Columns, empty, grown, taken
+from groundplan.knowledge.retrieval.documents import DocumentBook, Documents, Metadata
 from groundplan.knowledge.retrieval.masks import Masks
+from groundplan.knowledge.retrieval.wire import Where
 
 _FIRST_CAPACITY: Final = 1024
 _LEAST_DEAD: Final = 20_000
+_SPREAD: Final = 8
+"""Times as many rows as are asked about from which each of them is written by itself."""
+NOTHING_SAID: Final = Metadata()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,33 +52,7 @@ class Entry:
     source: str
     acl: int
     rows: Sequence[Row]
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """A value per row; rows beyond `View.size` are not there yet."""
-
-    chunks: NDArray[np.uint8]
-    """(n, 16): ids"""
-    classes: NDArray[np.int32]
-    lengths: NDArray[np.int32]
-    documents: NDArray[np.int32]
-    """The same number for the rows of one document, which follow each other; another than their neighbours'."""
-    embedded: NDArray[np.bool_]
-    coded: vectors.Coded
-
-    def part(self, size: int) -> Columns:
-        """The first rows, without copying."""
-        own = self.coded
-        coded = vectors.Coded(own.bits[:, :size], own.small[:size], own.rest[:size], own.scale[:size])
-        return Columns(
-            self.chunks[:size],
-            self.classes[:size],
-            self.lengths[:size],
-            self.documents[:size],
-            self.embedded[:size],
-            coded,
-        )
+    metadata: Metadata = NOTHING_SAID
 
 
 class Places:
@@ -110,6 +91,7 @@ class View:
     """The number of each term in `segments`, and of later ones; it only grows."""
     classes: Classes
     places: Places
+    documents: Documents
     masks: Masks
     cursor: int
     size: int
@@ -154,14 +136,32 @@ class View:
                     found.append((slice(first, first + count), now))
         return found
 
+    def about(self, where: Where, changed: Iterable[tuple[UUID, int]] = ()) -> NDArray[np.bool_]:
+        """Which rows are of documents that a question is about, and of whichever are `changed`: this view does not know
+        what these are now."""
+        mask = self._of(*self.documents.asked(where))
+        for one, _ in changed:
+            first, count = self.places.of(one.bytes, self.size)
+            mask[first : first + count] = True
+        return mask
+
     def mask(self, documents: Iterable[bytes]) -> NDArray[np.bool_]:
         """Which rows are of these documents, given by id."""
         held = [place for one in documents if (place := self.places.of(one, self.size))[1]]
-        edges = np.zeros(self.size + 1, np.int8)
-        first, count = np.array(held, np.intp).reshape(-1, 2).T
-        edges[first] += 1
-        edges[first + count] -= 1
-        return np.cumsum(edges[:-1], dtype=np.int8).astype(np.bool_)
+        first, count = np.array(held, np.int32).reshape(-1, 2).T
+        return self._of(first, count)
+
+    def _of(self, first: NDArray[np.int32], count: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which rows are of the documents that have so many rows from these on."""
+        mask, many = np.zeros(self.size, np.bool_), int(count.sum())
+        if many == int(self.documents.count.sum()):
+            return ~mask
+        if many * _SPREAD < self.size:
+            within = np.arange(many) - np.repeat(np.cumsum(count) - count, count)
+            mask[np.repeat(first, count) + within] = True
+            return mask
+        mask[first] = True
+        return mask.take(self.columns.documents, mode="clip")
 
     def chunk(self, row: int) -> UUID:
         """The id of a row's chunk."""
@@ -178,10 +178,12 @@ class Projection:
         self._terms: dict[str, int] = {}
         self._places = Places()
         self._classes = ClassBook()
-        self._columns = _columns(_FIRST_CAPACITY, dimension)
+        self._documents = DocumentBook()
+        self._columns = empty(_FIRST_CAPACITY, dimension)
         self._segments: tuple[words.Segment, ...] = ()
         self.forgotten = 0
-        """Rows that are gone, counted up: whoever kept a copy has too many once this has changed."""
+        """Rows that are gone, and documents that are described otherwise, counted up: whoever kept a copy has too much
+        once this has changed."""
         self._publish(0, 0)
 
     @property
@@ -210,8 +212,8 @@ class Projection:
         """Forget everything; the next changes are taken over from the first one on."""
         with self._lock:
             self._terms, self._places = {}, Places()
-            self._classes = ClassBook()
-            self._columns, self._segments = _columns(_FIRST_CAPACITY, self._dimension), ()
+            self._classes, self._documents = ClassBook(), DocumentBook()
+            self._columns, self._segments = empty(_FIRST_CAPACITY, self._dimension), ()
             self._publish(0, 0)
 
     def take(self, entries: Sequence[Entry], cursor: int) -> None:
@@ -226,9 +228,19 @@ class Projection:
             if gone > _LEAST_DEAD and gone * 2 > size:
                 self._compact()
 
-    def note(self, readers: Iterable[tuple[UUID, str, int]], cursor: int) -> None:
-        """Documents of which only the readers' set changed: (document, source, acl)."""
+    def note(
+        self,
+        readers: Iterable[tuple[UUID, str, int]],
+        cursor: int,
+        metadata: Mapping[UUID, Metadata] = MappingProxyType({}),
+    ) -> None:
+        """Documents that say what they said, but may have other readers: (document, source, acl); what they are is told
+        of those in `metadata`."""
         with self._lock:
+            held = self._places.now
+            self.forgotten += self._documents.change(
+                {held[one.bytes]: said for one, said in metadata.items() if one.bytes in held}
+            )
             self._move(
                 [
                     (*self._places.now.get(one.bytes, (0, 0)), self._classes.number(source, acl))
@@ -262,16 +274,19 @@ class Projection:
         rows = [row for entry in entries for row in entry.rows]
         first, size = self.view.size, self.view.size + len(rows)
         if size > len(self._columns.classes):
-            self._columns = _grown(self._columns, first, max(size, 2 * len(self._columns.classes)))
+            self._columns = grown(self._columns, first, max(size, 2 * len(self._columns.classes)))
         columns, place = self._columns, first
-        for entry in entries:
-            if entry.rows:
-                number = self._classes.number(entry.source, entry.acl)
-                self._classes.add(number, len(entry.rows), sum(len(row.terms) for row in entry.rows))
-                columns.classes[place : place + len(entry.rows)] = number
-                columns.documents[place : place + len(entry.rows)] = place
-                self._places.now[entry.document.bytes] = (place, len(entry.rows))
-                place += len(entry.rows)
+        filled = [entry for entry in entries if entry.rows]
+        for entry in filled:
+            number = self._classes.number(entry.source, entry.acl)
+            self._classes.add(number, len(entry.rows), sum(len(row.terms) for row in entry.rows))
+            columns.classes[place : place + len(entry.rows)] = number
+            columns.documents[place : place + len(entry.rows)] = place
+            self._places.now[entry.document.bytes] = (place, len(entry.rows))
+            place += len(entry.rows)
+        self._documents.add(
+            [self._places.now[entry.document.bytes] for entry in filled], [entry.metadata for entry in filled]
+        )
         columns.chunks[first:size] = np.frombuffer(b"".join(row.chunk.bytes for row in rows), np.uint8).reshape(-1, 16)
         columns.lengths[first:size] = [len(row.terms) for row in rows]
         columns.embedded[first:size] = [row.vector is not None for row in rows]
@@ -293,8 +308,8 @@ class Projection:
         if (places := self._classes.give_up()) is not None:
             self._columns = replace(self._columns, classes=places[self._columns.classes])
         columns = self._columns.part(size)
-        classes, masks = self._classes.now(), Masks(columns.classes)
-        self.view = View(columns, self._segments, self._terms, classes, self._places, masks, cursor, size)
+        classes, masks, documents = self._classes.now(), Masks(columns.classes), self._documents.now()
+        self.view = View(columns, self._segments, self._terms, classes, self._places, documents, masks, cursor, size)
 
     def _compact(self) -> None:
         """Leave out rows that are gone. Readers go on with the view they have."""
@@ -302,9 +317,11 @@ class Projection:
         kept = np.flatnonzero(view.columns.classes != GONE)
         places = np.full(view.size, -1, dtype=np.int32)
         places[kept] = np.arange(len(kept), dtype=np.int32)
-        self._columns = _taken(view.columns, kept)
+        self._columns = taken(view.columns, kept)
+        self._columns.documents[:] = places[self._columns.documents]
         documents = self._places.now.items()
         self._places = Places({one: (int(places[first]), count) for one, (first, count) in documents})
+        self._documents.keep(places)
         moved = (words.renumbered(part, places) for part in view.segments)
         self._terms, self._segments = words.used(self._terms, [part for part in moved if part is not None])
         gone = view.classes
@@ -336,14 +353,15 @@ class Projection:
         cursor: int,
         terms: Sequence[str],
         documents: dict[bytes, tuple[int, int]],
+        described: DocumentBook,
     ) -> None:
         """Go on from what was saved; `columns` must be writable, `names` are those of their classes."""
         with self._lock:
             self._dimension = columns.coded.small.shape[1]
             self._terms = {term: number for number, term in enumerate(terms)}
-            self._places = Places(documents)
+            self._places, self._documents = Places(documents), described
             self._classes.restore(names, columns.classes, columns.lengths)
-            self.forgotten = int(np.count_nonzero(columns.classes == GONE))
+            self.forgotten = int(np.count_nonzero(columns.classes == GONE)) + described.outdated
             self._columns, self._segments = columns, words.settled(segments)
             self._publish(len(columns.classes), cursor)
 
@@ -351,51 +369,3 @@ class Projection:
 def _stacked(rows: Sequence[Row], dimension: int) -> Vectors:
     blank = np.zeros(dimension, dtype=np.float32)
     return np.stack([blank if row.vector is None else row.vector for row in rows])
-
-
-def _columns(capacity: int, dimension: int) -> Columns:
-    return Columns(
-        np.zeros((capacity, 16), np.uint8),
-        np.zeros(capacity, np.int32),
-        np.zeros(capacity, np.int32),
-        np.zeros(capacity, np.int32),
-        np.zeros(capacity, np.bool_),
-        vectors.Coded(
-            np.zeros((vectors.words_of(dimension), capacity), np.uint64),
-            np.zeros((capacity, dimension), np.int8),
-            np.zeros((capacity, dimension), np.int8),
-            np.ones(capacity, np.float32),
-        ),
-    )
-
-
-def _grown(columns: Columns, size: int, capacity: int) -> Columns:
-    """The first `size` rows in arrays with more room."""
-    grown = _columns(capacity, columns.coded.small.shape[1])
-    _copy(columns.part(size), grown, slice(0, size))
-    return grown
-
-
-def _taken(columns: Columns, rows: NDArray[np.int64]) -> Columns:
-    own = columns.coded
-    coded = vectors.Coded(np.ascontiguousarray(own.bits[:, rows]), own.small[rows], own.rest[rows], own.scale[rows])
-    return Columns(
-        columns.chunks[rows],
-        columns.classes[rows],
-        columns.lengths[rows],
-        columns.documents[rows],
-        columns.embedded[rows],
-        coded,
-    )
-
-
-def _copy(source: Columns, target: Columns, where: slice) -> None:
-    target.chunks[where] = source.chunks
-    target.classes[where] = source.classes
-    target.lengths[where] = source.lengths
-    target.documents[where] = source.documents
-    target.embedded[where] = source.embedded
-    target.coded.bits[:, where] = source.coded.bits
-    target.coded.small[where] = source.coded.small
-    target.coded.rest[where] = source.coded.rest
-    target.coded.scale[where] = source.coded.scale

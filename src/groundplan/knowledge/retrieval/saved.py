@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -16,9 +18,11 @@ from uuid import UUID
 import numpy as np
 
 from groundplan.knowledge.retrieval import vectors, words
-from groundplan.knowledge.retrieval.projection import Columns, Projection, View
+from groundplan.knowledge.retrieval.columns import Columns
+from groundplan.knowledge.retrieval.documents import DocumentBook
+from groundplan.knowledge.retrieval.projection import Projection, View
 
-FORMAT: Final = 6
+FORMAT: Final = 7
 """Changes with the analyzer, the arrays or their meaning; another format is not read."""
 _LEAST_CHANGED: Final = 1000
 PURGE_SECONDS: Final = 3600.0
@@ -36,7 +40,11 @@ class Saved:
         self._purged = -PURGE_SECONDS
 
     def load(self) -> Projection:
-        """The projection as it was saved; an empty one where there is none or it is damaged."""
+        """The projection as it was saved; an empty one where there is none or it is damaged. Copies in other formats
+        are deleted: what goes from this one would stay in them."""
+        for other in self._folder.parent.glob("projection-*"):
+            if other != self._folder:
+                shutil.rmtree(other, ignore_errors=True)
         try:
             self._index = self._restored()
         except (OSError, ValueError, KeyError, TypeError, EOFError):
@@ -96,11 +104,24 @@ class Saved:
         names = [(str(source), int(acl)) for source, acl in state["names"]]
         documents = {UUID(id).bytes: (first, count) for id, first, count in state["documents"]}
         index = Projection(int(state["edition"]))
-        index.restore(columns, segments, names, int(state["cursor"]), terms, documents)
+        index.restore(
+            columns, segments, names, int(state["cursor"]), terms, documents, _described_before(arrays, state)
+        )
         return index
 
 
 _SEGMENT: Final = ("terms", "starts", "rows", "counts")
+_METADATA: Final = ("first", "count", "numbers", "modified")
+
+
+def _described_before(arrays: Mapping[str, Any], state: Mapping[str, Any]) -> DocumentBook:
+    """What documents were, as they were saved."""
+    every, ends = arrays["paths"].tobytes(), arrays["path_ends"].tolist()
+    paths = [every[start:end] for start, end in pairwise([0, *ends])]
+    book = DocumentBook()
+    first, count, numbers, modified = (arrays[f"metadata_{name}"] for name in _METADATA)
+    book.restore(first, count, numbers, modified, [str(one) for one in state["metadata"]], paths)
+    return book
 
 
 def _arrays(view: View) -> dict[str, Any]:
@@ -116,6 +137,12 @@ def _arrays(view: View) -> dict[str, Any]:
         "rest": columns.coded.rest,
         "scale": columns.coded.scale,
     }
+    documents = view.documents
+    arrays |= {f"metadata_{name}": getattr(documents, name) for name in _METADATA}
+    # of those alone that there are in this view: others may follow meanwhile
+    paths = documents.paths[: len(documents.first)]
+    arrays["paths"] = np.frombuffer(b"".join(paths), np.uint8)
+    arrays["path_ends"] = np.cumsum([len(path) for path in paths], dtype=np.int64)
     for number, segment in enumerate(view.segments):
         arrays |= {f"segment{number}_{name}": getattr(segment, name) for name in _SEGMENT}
     return arrays
@@ -130,5 +157,6 @@ def _described(state: dict[str, Any]) -> dict[str, Any]:
         "segments": len(view.segments),
         "terms": len(view.terms),
         "names": view.classes.names(),
+        "metadata": list(view.documents.names),
         "documents": [(str(UUID(bytes=id)), first, count) for id, (first, count) in state["documents"].items()],
     }

@@ -26,7 +26,7 @@ from groundplan.knowledge import store
 from groundplan.knowledge.index.model import Embedding
 from groundplan.knowledge.model import Embedder, Vectors
 from groundplan.knowledge.retrieval import fuse, search_store, told, words
-from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, completed, propose, worded
+from groundplan.knowledge.retrieval.propose import CANDIDATES, Proposed, Wanted, completed, propose, said, worded
 from groundplan.knowledge.retrieval.question import Asked, Asking, Held
 from groundplan.knowledge.retrieval.rerank import Reranker, Reranking, reordered
 from groundplan.knowledge.retrieval.search_store import Found, Standing
@@ -49,8 +49,6 @@ MAX_CONFIRMED = 50
 
 _READ = 40
 """Of both together, best first: what PostgreSQL is asked for at once."""
-_FILTERED = 1000
-"""Candidates of each ranking where the question is about some documents only: most of them may be others."""
 _TRIES = 3
 """So often a switch to another edition may come between a question and its answer."""
 _MOST_BY_WORDS = fuse.WEIGHTS.words * (1 + fuse.WEIGHTS.neighbour)
@@ -159,16 +157,16 @@ class Search:
 
     def _draft(self, conn: Connection[Any], standing: Standing, asked: Asked, request: SearchRequest) -> _Draft:
         """What is found within one transaction."""
-        limit = CANDIDATES if request.where == Where() else _FILTERED
-        wanted = self._wanted(asked.text, None, request.sources, standing, limit)
+        wanted = replace(self._wanted(asked.text, None, request.sources, standing), where=request.where)
         if request.synonyms and (variants := self._glossary.of(conn).variants(wanted.terms)):
             wanted = replace(wanted, variants=variants)
         by_words = worded(asked.view, wanted)
         question = asked.vector  # the model had all the time until here
         proposed = completed(by_words, replace(wanted, vector=question), self._weights)
         ranked = self._read(conn, proposed, request, question)
-        if request.where != Where() and len(ranked) < _enough(request) and by_words.seen.count > limit:
-            # what was asked about is too rare to be among the best of all: it is ranked by itself
+        refused = len(ranked) < min(_enough(request), len(proposed.best))
+        if request.where != Where() and refused and by_words.seen.count > CANDIDATES:
+            # most of the best may not be read, or not for this workload: what may is ranked by itself
             only = replace(wanted, documents=search_store.within(conn, request.where, request.sources))
             proposed = propose(asked.view, replace(only, vector=question), self._weights)
             ranked = self._read(conn, proposed, request, question)
@@ -229,7 +227,7 @@ class Search:
     ) -> Wanted:
         return Wanted(
             self._analyzer.terms(query), question, frozenset(sources), frozenset(standing.acls), limit,
-            changed=standing.changed or (),
+            changed=standing.changed or (), said=said(query, self._analyzer),
         )  # fmt: skip
 
     def _read(
@@ -238,16 +236,16 @@ class Search:
         """The readable ones, best first; asks for more until there are enough or no more."""
         scores = proposed.best
         enough = _enough(request)
-        most = max(_READ if request.where == Where() else _FILTERED // 5, enough)
         found: fuse.Ranked = []
-        # of a question about some documents only, most of what is read may be of others
-        for batch in proposed.batches(enough if request.where == Where() else most, most):
+        for batch, reach in proposed.batches(enough, max(_READ, enough)):
             rows = {proposed.view.chunk(row): row for row in batch}
             allowed = search_store.read(conn, list(rows), request.sources, question, request.where)
             more = proposed.quoted(request.query, {rows[id]: one.text for id, one in allowed.items()})
             found += [(one, scores[rows[id]] + more.get(rows[id], 0.0)) for id, one in allowed.items()]
+            if not any(more.values()):
+                reach = 0.0  # none of the likeliest quotes anything: the rest is not read for it
             # each text is given once
-            if len(found) >= enough and len({one.text for one, _ in found}) > request.k:
+            if len(found) >= enough and len(texts := _by_text(found)) > request.k and texts[request.k - 1] >= reach:
                 break
         return found
 
@@ -349,6 +347,14 @@ def _checked(request: SearchRequest) -> UUID | None:
             hint=f"Ask for 0 to {MAX_PASSAGES} passages, a size, a floor from 0 to 1, a context of 0 or 1.",
         )
     return None if request.person is None else _id(request.person)
+
+
+def _by_text(found: fuse.Ranked) -> list[float]:
+    """The best score of each text, best first."""
+    best: dict[str, float] = {}
+    for one, score in found:
+        best[one.text] = max(score, best.get(one.text, score))
+    return sorted(best.values(), reverse=True)
 
 
 def _enough(request: SearchRequest) -> int:

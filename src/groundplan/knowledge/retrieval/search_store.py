@@ -19,6 +19,7 @@ from psycopg.rows import args_row
 
 from groundplan.knowledge.halfvec import Halfvec, vector_of
 from groundplan.knowledge.model import Vectors
+from groundplan.knowledge.retrieval.documents import Metadata
 from groundplan.knowledge.retrieval.wire import Where
 from groundplan.knowledge.store import CHANGE_LOCK
 
@@ -239,6 +240,8 @@ def kept_back(
 
 # --- followed by the projection, as control
 
+_METADATA: Final = "d.path, d.owner, d.sensitivity, d.media, d.modified_at"
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -264,6 +267,18 @@ class Fed:
     headings: tuple[str, ...]
     text: str
     vector: NDArray[np.float32] | None
+    metadata: Metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What the projection knows of a document besides its chunks."""
+
+    document: UUID
+    source: str
+    acl: int
+    """Number of its readers' set."""
+    metadata: Metadata
 
 
 def changes(conn: Conn, after: int, limit: int, edition: int) -> list[Change]:
@@ -288,23 +303,26 @@ def fed(conn: Conn, documents: Sequence[UUID], edition: int) -> list[Fed]:
     """The chunks of an edition with a text of some documents, those of one document together."""
     with conn.cursor(binary=True) as cursor:
         rows = cursor.execute(
-            """SELECT c.id, c.document_id, d.source, d.acl, d.title, array_remove(c.headings || c.head, ''), c.text,
-                 c.embedding FROM chunk c
+            f"""SELECT c.id, c.document_id, d.source, d.acl, d.title, array_remove(c.headings || c.head, ''), c.text,
+                 c.embedding, {_METADATA} FROM chunk c
                JOIN document d ON d.id = c.document_id
                WHERE c.document_id = ANY(%s) AND c.edition = %s AND c.text <> '' ORDER BY c.document_id, c.number""",
             (list(documents), edition),
         ).fetchall()
     return [
-        Fed(id, document, source, -1 if acl is None else acl, title, tuple(headings), text, vector_of(stored))
-        for id, document, source, acl, title, headings, text, stored in rows
-    ]
+        Fed(id, document, source, -1 if acl is None else acl, title, tuple(headings), text, vector_of(stored),
+            Metadata(*metadata))
+        for id, document, source, acl, title, headings, text, stored, *metadata in rows
+    ]  # fmt: skip
 
 
-def readers(conn: Conn, documents: Sequence[UUID]) -> list[tuple[UUID, str, int]]:
-    """(document, source, number of its readers' set)"""
-    return conn.execute(
-        "SELECT id, source, coalesce(acl, -1) FROM document WHERE id = ANY(%s)", (list(documents),)
+def noted(conn: Conn, documents: Sequence[UUID]) -> list[Noted]:
+    """Of documents whose chunks did not change."""
+    rows = conn.execute(
+        f"SELECT d.id, d.source, coalesce(d.acl, -1), {_METADATA} FROM document d WHERE d.id = ANY(%s)",
+        (list(documents),),
     ).fetchall()
+    return [Noted(id, source, acl, Metadata(*metadata)) for id, source, acl, *metadata in rows]
 
 
 def counts(conn: Conn, edition: int) -> tuple[int, int, int]:

@@ -81,7 +81,20 @@ def _bits(vectors: Vectors) -> Bits:
 def nearest(
     coded: Coded, question: NDArray[np.float32], mask: NDArray[np.bool_] | None, count: int, limit: int
 ) -> tuple[Rows, NDArray[np.float32]]:
-    """(rows, similarity) of about the `limit` nearest of the `count` rows that `mask` lets through (None: all)."""
+    """(rows, similarity) of about the `limit` nearest of the `count` rows that `mask` lets through (None: all): what
+    this ranking gives by itself, for who measures it."""
+    rows, near = looked_at(coded, question, mask, count, limit)
+    rows = rows[largest(near, limit)]
+    near = similarity(coded, question, rows)
+    order = np.lexsort((rows, -near))
+    return rows[order], near[order]
+
+
+def looked_at(
+    coded: Coded, question: NDArray[np.float32], mask: NDArray[np.bool_] | None, count: int, limit: int
+) -> tuple[Rows, NDArray[np.float32]]:
+    """(rows, similarity) of those whose bytes are compared for the `limit` nearest, in order; by one byte a number, so
+    within about 0.0005."""
     if count == 0 or limit == 0:
         return np.zeros(0, np.int32), np.zeros(0, np.float32)
     chosen = max(min(max(CHOSEN[0], count // 5), CHOSEN[1]), 8 * limit)
@@ -89,12 +102,16 @@ def nearest(
         rows = _every(coded, mask)
     else:
         rows = _by_bits(coded.bits, _bits(question[None])[:, 0], mask, count, chosen)
-    if len(rows) > limit:
-        near = _products(coded.small, question, rows) * coded.scale[rows]
-        rows = rows[np.argpartition(near, len(near) - limit)[len(near) - limit :]]
-    near = similarity(coded, question, rows)
-    order = np.lexsort((rows, -near))
-    return rows[order], near[order]
+    near = _products(coded.small, question, rows)
+    near *= coded.scale[rows]
+    return rows, near
+
+
+def largest(values: NDArray[np.floating[Any]], limit: int) -> NDArray[np.intp]:
+    """Where the `limit` largest are."""
+    if len(values) <= limit:
+        return np.arange(len(values))
+    return np.argpartition(values, len(values) - limit)[len(values) - limit :]
 
 
 def similarity(coded: Coded, question: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:

@@ -1,0 +1,235 @@
+"""What documents are, as far as a question may be about some of them only: path, owner, sensitivity, media, time.
+
+It proposes: PostgreSQL looks again at what is read. Knows no readers and no text.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundplan.knowledge.retrieval.wire import Where
+
+Ints = NDArray[np.int32]
+Place = tuple[int, int]
+"""Where the rows of a document are: the first, and how many."""
+
+_FIRST_CAPACITY: Final = 256
+_ALIKE: Final = 8
+"""An order more than so many times as long as all later ones together stays by itself."""
+_LARGEST_ORDER: Final = 1 << 16
+"""Paths above which orders are not put together: it takes some milliseconds, in which nothing else is computed."""
+_NOBODY: Final = -1
+"""Number of what a document does not say."""
+_UNKNOWN: Final = -2
+"""Number of a name that no document has."""
+_NEVER: Final = int(np.iinfo(np.int64).min)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """Of one document, as PostgreSQL has it."""
+
+    path: str = ""
+    owner: str | None = None
+    sensitivity: str | None = None
+    media: str | None = None
+    modified_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """A moment of them: n descriptions, of which one of each document counts."""
+
+    first: Ints
+    """(n,): row of a document's first passage"""
+    count: Ints
+    """(n,): how many rows it has; 0: it is described otherwise since"""
+    numbers: Ints
+    """(3, n): of owner, sensitivity and media in `names`, or `_NOBODY`"""
+    modified: NDArray[np.int64]
+    """(n,): microseconds since 1970, or `_NEVER`"""
+    names: Mapping[str, int]
+    """It only grows."""
+    paths: Sequence[bytes]
+    """In UTF-8; it only grows."""
+    orders: tuple[Ints, ...]
+    """Places of descriptions in the order of their paths, in parts."""
+
+    def asked(self, where: Where) -> tuple[Ints, Ints]:
+        """(first row, how many rows) of the documents of which all of that holds."""
+        some = self._beginning(where.path.encode()) if where.path else slice(0, len(self.first))
+        first, count = self.first[some], self.count[some]
+        good = count > 0
+        for own, wanted in zip(self.numbers, (_one(where.owner), where.sensitivity, _one(where.media)), strict=True):
+            if wanted is not None:
+                held = own[some]
+                good &= np.logical_or.reduce(
+                    [held == self.names.get(name, _UNKNOWN) for name in wanted] or [np.zeros(len(held), np.bool_)]
+                )
+        if where.after is not None or where.before is not None:
+            modified = self.modified[some]
+            good &= modified != _NEVER
+            if where.after is not None:
+                good &= modified >= _micros(where.after)
+            if where.before is not None:
+                good &= modified < _micros(where.before)
+        return (first, count) if good.all() else (first[good], count[good])
+
+    def _beginning(self, prefix: bytes) -> Ints:
+        """Descriptions of those whose path begins so, in order: what is read of them lies together then."""
+        own = [_beginning(self.paths, order, prefix) for order in self.orders]
+        return np.sort(np.concatenate(own)) if own else np.zeros(0, np.int32)
+
+
+class DocumentBook:
+    """What changes. One thread writes it."""
+
+    def __init__(self) -> None:
+        self.restore(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((3, 0), np.int32), np.zeros(0, np.int64))
+
+    def restore(
+        self,
+        first: Ints,
+        count: Ints,
+        numbers: Ints,
+        modified: NDArray[np.int64],
+        names: Sequence[str] = (),
+        paths: Sequence[bytes] = (),
+    ) -> None:
+        """As of documents that were kept: what a moment of them had, `names` in the order of their numbers."""
+        if not len(first) == len(count) == numbers.shape[1] == len(modified) == len(paths):
+            raise ValueError("what documents are is of different lengths")
+        self._size = len(first)
+        self._first, self._count, self._numbers, self._modified = first, count, numbers, modified
+        self._names = {name: number for number, name in enumerate(names)}
+        self._paths = list(paths)
+        edges = range(0, self._size, _LARGEST_ORDER)
+        self._orders = tuple(
+            _sorted(self._paths, range(begin, min(self._size, begin + _LARGEST_ORDER))) for begin in edges
+        )
+
+    @property
+    def outdated(self) -> int:
+        """Descriptions that are kept, though their documents are described otherwise since."""
+        return int(np.count_nonzero(self._count[: self._size] == 0))
+
+    def add(self, places: Sequence[Place], said: Sequence[Metadata]) -> None:
+        """Documents, and where their rows are."""
+        begin, end = self._size, self._size + len(said)
+        if begin == end:
+            return
+        if end > len(self._first):
+            self._grow(max(end, 2 * len(self._first), _FIRST_CAPACITY))
+        # whoever has a moment from before looks at nothing behind its last one
+        self._first[begin:end], self._count[begin:end] = np.array(places, np.int32).T
+        self._numbers[:, begin:end] = np.array([self._coded(one) for one in said], np.int32).T
+        self._modified[begin:end] = [_written(one.modified_at) for one in said]
+        self._paths.extend(one.path.encode() for one in said)
+        self._orders = _settled(self._paths, (*self._orders, _sorted(self._paths, range(begin, end))))
+        self._size = end
+
+    def change(self, said: Mapping[Place, Metadata]) -> int:
+        """What documents are now, by where their rows are. Returns of how many it is something else."""
+        now = {first: one for (first, _), one in said.items()}
+        held = np.isin(self._first[: self._size], list(now)) & (self._count[: self._size] > 0)
+        other = [at for at in np.flatnonzero(held).tolist() if not self._is(at, now[int(self._first[at])])]
+        if other:
+            places = [(int(self._first[at]), int(self._count[at])) for at in other]
+            # in an array of its own, since whoever has a moment from before goes on with that
+            self._count = self._count.copy()
+            self._count[other] = 0
+            self.add(places, [now[first] for first, _ in places])
+        return len(other)
+
+    def keep(self, places: Ints) -> None:
+        """Those whose rows stay, moved to `places[row]`; nothing is left of others, whose rows are at -1."""
+        left = np.flatnonzero((self._count[: self._size] > 0) & (places[self._first[: self._size]] >= 0))
+        numbers, names = self._numbers[:, left], list(self._names)
+        used = np.unique(numbers[numbers >= 0])
+        numbers = np.where(numbers >= 0, used.searchsorted(numbers), numbers).astype(np.int32)
+        self.restore(
+            places[self._first[left]],
+            self._count[left],
+            numbers,
+            self._modified[left],
+            [names[number] for number in used.tolist()],
+            [self._paths[at] for at in left.tolist()],
+        )
+
+    def now(self) -> Documents:
+        """As it is at this moment."""
+        size = self._size
+        return Documents(
+            self._first[:size],
+            self._count[:size],
+            self._numbers[:, :size],
+            self._modified[:size],
+            self._names,
+            self._paths,
+            self._orders,
+        )
+
+    def _is(self, at: int, said: Metadata) -> bool:
+        return (
+            self._paths[at] == said.path.encode()
+            and self._numbers[:, at].tolist() == self._coded(said)
+            and int(self._modified[at]) == _written(said.modified_at)
+        )
+
+    def _coded(self, said: Metadata) -> list[int]:
+        names = self._names
+        return [
+            _NOBODY if name is None else names.setdefault(name, len(names))
+            for name in (said.owner, said.sensitivity, said.media)
+        ]
+
+    def _grow(self, capacity: int) -> None:
+        more = capacity - len(self._first)
+        self._first = np.append(self._first, np.zeros(more, np.int32))
+        self._count = np.append(self._count, np.zeros(more, np.int32))
+        self._numbers = np.hstack([self._numbers, np.zeros((3, more), np.int32)])
+        self._modified = np.append(self._modified, np.zeros(more, np.int64))
+
+
+def _one(name: str | None) -> list[str] | None:
+    return None if name is None else [name]
+
+
+def _micros(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def _written(at: datetime | None) -> int:
+    return _NEVER if at is None else _micros(at)
+
+
+def _sorted(paths: Sequence[bytes], places: Sequence[int]) -> Ints:
+    return np.array(sorted(places, key=paths.__getitem__), np.int32)
+
+
+def _settled(paths: Sequence[bytes], orders: tuple[Ints, ...]) -> tuple[Ints, ...]:
+    """With those put together that are not much longer than all later ones, so that there are few."""
+    first, later = len(orders) - 1, 0
+    for place in range(len(orders) - 1, 0, -1):
+        later += len(orders[place])
+        size = len(orders[place - 1])
+        if size <= _ALIKE * later and size + later <= _LARGEST_ORDER:
+            first = place - 1
+    if first == len(orders) - 1:
+        return orders
+    return (*orders[:first], _sorted(paths, np.concatenate(orders[first:]).tolist()))
+
+
+def _beginning(paths: Sequence[bytes], order: Ints, prefix: bytes) -> Ints:
+    """Those of an order whose path begins so."""
+    first = bisect_left(order, prefix, key=lambda at: paths[at])
+    end = bisect_right(order, prefix, lo=first, key=lambda at: paths[at][: len(prefix)])
+    return order[first:end]
