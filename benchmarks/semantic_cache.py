@@ -39,7 +39,7 @@ import numpy as np
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import semantic_apart
+from benchmarks import semantic_apart, semantic_put
 from benchmarks.provenance import commit, machine
 
 from groundplan.core.errors import GroundplanError, Invalid
@@ -65,6 +65,8 @@ TOLD_APART = (REPLACED, MORE)
 _DENIED = re.compile(r"\b(?:not|never|cannot|without)\b|n['’]t\b", re.IGNORECASE)
 NO_THINGS = STOP | NEGATIONS | FILLERS | QUANTIFIERS.keys() | NUMBER_WORDS.keys()
 PARTS = 5
+KNOWN = ("wide", *semantic_apart.FAMILIES, *semantic_put.FAMILIES, *PAIRS["FAMILIES"])
+"""Families of generated pairs."""
 ARTIFACT = Path(accept.__file__).with_name("acceptance.json")
 
 
@@ -199,7 +201,8 @@ def development(found: Sequence[Pair]) -> list[Pair]:
     word more are only measured."""
     makers = [PAIRS[name] for name in ("pairs", "plain", "qualified")]
     rows = [row for seed in range(1, 7) for make in makers for row in make("tune", seed)]
-    return [*of_intents("tune", rows), *(pair for pair in found if pair.kind != MORE)]
+    put = of_intents("open", list(semantic_put.put("open", 1)))
+    return [*of_intents("tune", rows), *put, *(pair for pair in found if pair.kind != MORE)]
 
 
 def tuned(found: Sequence[Pair], texts: Texts) -> Acceptance:
@@ -245,6 +248,8 @@ def generated(family: str, seed: int) -> list[dict[str, Any]]:
         return list(PAIRS["wide"](seed))
     if family in semantic_apart.FAMILIES:
         return list(semantic_apart.apart(family, seed))
+    if family in semantic_put.FAMILIES:
+        return list(semantic_put.put(family, seed))
     return [*PAIRS["pairs"](family, seed), *PAIRS["plain"](family, seed)]
 
 
@@ -342,7 +347,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="?", type=Path)
     parser.add_argument("--generated", nargs="+", type=int, metavar="SEED")
-    parser.add_argument("--family", choices=("wide", *semantic_apart.FAMILIES, *PAIRS["FAMILIES"]), default="wide")
+    parser.add_argument("--family", choices=KNOWN, default="wide")
     parser.add_argument("--public", type=Path, metavar="GPTCACHE")
     parser.add_argument("--tune", type=Path, metavar="GPTCACHE")
     parser.add_argument("--draw", type=int, default=0, help="of the traps of --public; only 0 is left out by fifths")

@@ -10,7 +10,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from benchmarks import semantic_apart, semantic_cache
+from benchmarks import semantic_apart, semantic_cache, semantic_put
 from benchmarks.semantic_cache import (
     by_kind,
     clusters,
@@ -148,3 +148,32 @@ def test_families_apart_share_no_word_that_makes_another_thing_and_have_kinds_of
     known = {*semantic_cache.PAIRS["QUALIFIERS"], *semantic_cache.PAIRS["MORE"], *other.ahead}
     assert known.isdisjoint(words.ahead)
     assert set(words.things).isdisjoint((*semantic_cache.PAIRS["OBJECTS"], *other.things))
+
+
+@pytest.mark.parametrize("family", ["open", "sealed"])
+def test_questions_that_are_put_otherwise_have_traps_of_each_kind_in_three_lengths(family: str) -> None:
+    rows = generated(family, 921)
+    pairs = of_intents(family, rows)
+    assert len({pair.group for pair in pairs if pair.same}) > 384
+    assert {pair.kind for pair in pairs if not pair.same} == set(semantic_put.FAMILIES[family][1])
+    repeats = {(pair.a, pair.b) for pair in pairs if pair.same}
+    assert not repeats & {(pair.a, pair.b) for pair in pairs if not pair.same}
+    told = [pair.a.count(". ") for pair in pairs if pair.same]
+    assert all(told.count(sentences) * 4 > len(told) for sentences in range(3))
+    assert rows == generated(family, 921) != generated(family, 922)
+
+
+def test_what_is_sealed_shares_no_field_thing_or_kind_with_what_is_open() -> None:
+    one, other = (semantic_put.FAMILIES[family][0] for family in ("open", "sealed"))
+    assert len(one) == len(other) == 4 and set(one).isdisjoint(other)
+    things = [{act.thing for field in fields.values() for act in semantic_put.acts(field)} for fields in (one, other)]
+    assert things[0].isdisjoint(things[1])
+    assert len(semantic_put.SEALED_KINDS) == 14 and set(semantic_put.OPEN_KINDS).isdisjoint(semantic_put.SEALED_KINDS)
+
+
+def test_a_trap_of_who_does_what_turns_both_about() -> None:
+    rows = [row for row in semantic_put.put("open", 923, 1) if row["kind"] == "roles"]
+    assert rows
+    for row in rows:
+        _, _, one, other = row["intent"].rsplit(" ", 3)
+        assert one in row["a"] and other in row["b"]

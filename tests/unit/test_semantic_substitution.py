@@ -35,7 +35,7 @@ def said(encoder: Encoder, text: str) -> Said:
 @pytest.mark.parametrize(
     ("one", "other", "kind"),
     [
-        ("Germany VAT rate?", "France VAT rate?", "substitution"),
+        ("Germany fees for a room?", "France fees for a room?", "substitution"),
         ("reset my jira password", "reset my slack password", "substitution"),
         ("how do i reset my jira password", "what is the way to reset the slack password", "substitution"),
         ("Berlin: are shoes sold in Berlin?", "Germany: are shoes sold in Berlin?", "substitution"),
@@ -46,7 +46,7 @@ def said(encoder: Encoder, text: str) -> Said:
             "substitution",
         ),
         ("reset my jira password", "how can the jira password be reset", ""),
-        ("Germany VAT rate?", "What is the VAT rate in Germany?", ""),
+        ("Germany fees for a room?", "What are the fees for a room in Germany?", ""),
         ("How do I cancel my order?", "How can an order be terminated?", ""),
         ("What does the training cost?", "What is the price of the training?", ""),
         ("The export is discontinued", "The export is deprecated", ""),
@@ -158,7 +158,8 @@ def test_a_word_that_a_question_implies_names_a_thing_only_before_another_word()
 
     assert adds("Who checks the work laptop?", "Who checks the laptop?")
     assert not adds("Which work laptop?", "What laptop?"), "what was asked for is no qualifier"
-    assert not adds("Who checks the laptop at work?", "Who checks the laptop?")
+    assert adds("Who checks the laptop at work?", "Who checks the laptop?")
+    assert not adds("How does checking the laptop work?", "How do I check the laptop?")
     assert adds("Who checks the information desk?", "Who checks the desk?")
     assert not adds("Information about who checks the desk?", "Who checks the desk?")
 
@@ -186,9 +187,9 @@ def test_two_things_of_one_sort_do_not_stand_for_each_other(encoder: Encoder, wo
 
 
 def test_of_words_over_on_one_side_half_as_many_are_enough_to_ask_for_more() -> None:
-    a = read("The cast function changes the schema of a table")
+    a = read("The cast function changes the schema of a table.")
     for more, asks in (("and reports errors", False), ("and reports values beyond its range as errors", True)):
-        b = read(f"The cast function changes the schema of a table {more}")
+        b = read(f"The cast function changes the schema of a table {more}.")
         near = np.full((len(a.spoken), len(b.spoken)), 0.9, dtype=np.float32)
         assert substituted(a, b, near, side_by_side(a, b)) is asks
         assert substituted(b, a, near.T, side_by_side(b, a)) is asks
@@ -223,15 +224,72 @@ def test_where_nothing_but_words_at_their_places_differ_they_must_be_known_to_sa
 def test_a_word_more_may_be_what_the_other_says_in_other_words(near: float, short: bool, long: bool) -> None:
     rest = "of the garden with its benches, trees, lamps, ponds, bridges and gates"
     for ours, theirs, apart in (
-        ("Who tends garden hedges?", "Who trims and cuts garden hedges?", short),
-        (f"Who tends hedges {rest}?", f"Who trims and cuts hedges {rest}?", long),
+        ("Gardeners tend hedges.", "Gardeners trim and cut hedges.", short),
+        (f"Gardeners tend hedges {rest}.", f"Gardeners trim and cut hedges {rest}.", long),
     ):
         a, b = read(ours), read(theirs)
         table = np.array([[float(x == y) for y in b.stems] for x in a.stems], dtype=np.float32)
-        table[0, :2] = 1.0, near
-        assert b.spoken[:2] == ("trims", "cuts")
+        table[1, 1:3] = 1.0, near
+        assert b.spoken[1:3] == ("trim", "cut")
         assert substituted(a, b, table, side_by_side(a, b)) is apart
         assert substituted(b, a, table.T, side_by_side(b, a)) is apart
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Who tends hedges?", "Who trims and cuts hedges?"), ("tend hedges", "trim and cut hedges"),
+     ("I tend hedges.", "I trim and cut hedges.")],
+)  # fmt: skip
+def test_where_somebody_asks_being_near_is_not_enough(one: str, other: str) -> None:
+    a, b = read(one), read(other)
+    table = np.full((len(a.spoken), len(b.spoken)), 0.95, dtype=np.float32)
+    table[-1, -1] = table[-2, -2] = 1.0
+    assert substituted(a, b, table, side_by_side(a, b)) and substituted(b, a, table.T, side_by_side(b, a))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "apart"),
+    [
+        ("Who repairs the lift?", "Which person repairs the lift?", False),
+        ("Who repairs the lift?", "Who repairs the lift in person?", True),
+        ("When can I restart it?", "At what time can I restart it?", False),
+        ("When can I restart it?", "When can I restart it one at a time?", True),
+        ("May I smoke?", "May I smoke outside?", True),
+        ("May I smoke?", "May I smoke at work?", True),
+        ("Can I pay?", "Can I pay in advance?", True),
+        ("Where do I pick up the parcel?", "Where do I collect the parcel?", False),
+        ("Where do I pick the parcel up?", "Where can the parcel be collected?", False),
+        ("Who is in charge of the lift?", "Who is responsible for the lift?", False),
+        ("How much does the lift cost?", "What is the price of the lift?", False),
+        ("How many lifts are there?", "What is the number of lifts?", False),
+        ("How many lifts are there?", "How many lift numbers are there?", True),
+        ("How do I order the lift?", "How do I properly order the lift?", False),
+        ("Can I order the lift?", "Can I properly order the lift?", True),
+        ("How do I order the lift?", "Could you please tell me how to order the lift? Many thanks in advance", False),
+        ("What is my adress?", "What is my address?", False),
+    ],
+)
+def test_in_a_question_a_word_more_must_be_said_already(encoder: Encoder, one: str, other: str, apart: bool) -> None:
+    a, b = said(encoder, one), said(encoder, other)
+    for x, y in ((a, b), (b, a)):
+        near = nearness(x.words, y.words, x.reading.spoken, y.reading.spoken)
+        assert substituted(x.reading, y.reading, near, side_by_side(x.reading, y.reading)) is apart
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "kind"),
+    [
+        ("What is the state tax?", "What is the statement tax?", "form"),
+        ("What is the final amount?", "What is the fine amount?", "form"),
+        ("Can the room be booked?", "Can I book the room?", ""),
+        ("How do I cancel the course?", "How does the cancellation of the course work?", ""),
+    ],
+)
+def test_a_form_of_a_word_that_means_something_else_is_another_word(
+    encoder: Encoder, one: str, other: str, kind: str
+) -> None:
+    for a, b in ((one, other), (other, one)):
+        assert accept.judge(accept.shipped(), said(encoder, a), said(encoder, b)).veto == kind
 
 
 def test_a_qualifier_that_is_near_a_word_of_both_is_one_more() -> None:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from groundplan.economics.semantic.guards import veto
 from groundplan.economics.semantic.likeness import FEATURES, Said, cosine, features, nearness, side_by_side
-from groundplan.economics.semantic.substitution import KIND, substituted
+from groundplan.economics.semantic.put_otherwise import put_otherwise
+from groundplan.economics.semantic.substitution import FORM_KIND, KIND, formed_otherwise, strictly, substituted
 
 LEAST_COSINE = 0.55
 """Below this nothing is compared."""
@@ -84,9 +85,11 @@ def compared(one: Said, other: Said) -> NDArray[np.float64] | str:
         return "unlike"
     if _places(a.words, b.words) > MOST_PLACES:
         return "repeats"
-    kind = veto(a, b)
+    kind = veto(a, b) or (put_otherwise(a, b) if strictly(a, b) else "")
     if kind:
         return kind
+    if formed_otherwise(one, other):
+        return FORM_KIND
     near, found = nearness(one.words, other.words, a.spoken, b.spoken), side_by_side(a, b)
     return KIND if substituted(a, b, near, found) else features(a, b, alike, near, found)
 

@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from groundplan.economics.semantic import vocabulary as v
+from groundplan.economics.semantic.grammar import OF_ENGLISH_ALONE
 from groundplan.economics.semantic.reading import Reading, stem
+from groundplan.economics.semantic.synonyms import listed
 
 _NONE: frozenset[str] = frozenset()
 _COMPARING = frozenset({"than", "compared", "comparison", "versus", "vs"})
@@ -34,6 +36,29 @@ def veto(a: Reading, b: Reading) -> str:
 
 def _language(a: Reading, b: Reading) -> bool:
     return bool(a.language and b.language and a.language != b.language) or bool(a.foreign) != bool(b.foreign)
+
+
+def _unread(a: Reading, b: Reading) -> bool:
+    """One of them, or both, in a language of which no guard knows the words."""
+    return not (english(a) and english(b)) or _language(a, b)
+
+
+SURE = 2
+"""Function words of English after which names may have those of other languages."""
+
+
+def english(reading: Reading) -> bool:
+    """Whether a text shows that it is English: by function words that are English alone, more of them than of other
+    languages'; where it has no function words at all, by other words that are known."""
+    if reading.language not in ("", "en"):
+        return False
+    own = len(OF_ENGLISH_ALONE.intersection(reading.words))
+    if own >= SURE:
+        return own * 2 > len(reading.foreign)
+    if own or reading.foreign:
+        return own > len(reading.foreign)
+    known = sum(map(listed, reading.spoken)) + sum(word in v.STOP for word in reading.words)
+    return known * 5 >= 2 * sum(not word[0].isdigit() for word in reading.words)
 
 
 def _negation(a: Reading, b: Reading) -> bool:
@@ -142,7 +167,7 @@ def _bare(reading: Reading) -> list[str]:
 
 
 _GUARDS: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (
-    ("language", _language),
+    ("language", _unread),
     ("negation", _negation),
     ("number", _number),
     ("unit", _unit),

@@ -7,16 +7,18 @@ another word for the same is told from another thing of the same sort. Pure; emb
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.economics.semantic import vocabulary as v
-from groundplan.economics.semantic.reading import Reading
-from groundplan.economics.semantic.synonyms import said_where
+from groundplan.economics.semantic.reading import Reading, stem
+from groundplan.economics.semantic.spelling import slips
+from groundplan.economics.semantic.synonyms import listed, said_where
 
 Vector = NDArray[np.float32]
 Directions = NDArray[np.int8]
@@ -49,9 +51,21 @@ def cosine(a: Said, b: Said) -> float:
 def nearness(ours: Directions, theirs: Directions, words: Sequence[str], others: Sequence[str]) -> Near:
     """How near each word of one is to each of the other, by their directions."""
     near: Near = _units(ours) @ _units(theirs).T
-    for one, other in said_where(words, others):
+    for one, other in chain(said_where(words, others), slipped(words, others)):
         near[one, other] = 1.0
     return near
+
+
+def meant(one: NDArray[np.int8], other: NDArray[np.int8]) -> float:
+    """How near two words are in their texts, whatever is known of them."""
+    ours, theirs = one.astype(np.float32), other.astype(np.float32)
+    return float(ours @ theirs) / max(1e-6, float(ours @ ours) ** 0.5 * float(theirs @ theirs) ** 0.5)
+
+
+def slipped(words: Sequence[str], others: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """The places of words, or of their stems, of which one is the other with a slip of the pen."""
+    yield from slips(words, others, listed)
+    yield from slips([*map(stem, words)], [*map(stem, others)], listed)
 
 
 def _units(words: Directions) -> Vector:

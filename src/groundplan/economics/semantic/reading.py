@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, pairwise
 
 from groundplan.economics.semantic import vocabulary as v
+from groundplan.economics.semantic.asking import asked_by, said_around
+from groundplan.economics.semantic.clause import Clause, clause
+from groundplan.economics.semantic.grammar import LASTING, PHRASES
+from groundplan.economics.semantic.spelling import WRITTEN, spelled
 
 _WORD = re.compile(
-    r"`[^`]+`|\"[^\"]{1,80}\"|\d+(?:[.,:/-]\d+)*(?:st|nd|rd|th)?|[^\W\d_][\w]*(?:['’][^\W\d_]+)*(?:[._]\w+)*(?:\(\))?|[$€£¥%]"
+    r"`[^`]+`|\"[^\"]{1,80}\"|\bw/o?(?=\s)|\b(?:[eE]-mails?|[wW]i-[fF]i|[oO](?:n|ff)-line|[cC]o-workers?)\b|"
+    r"\d+(?:[.,:/-]\d+)*(?:st|nd|rd|th)?|[^\W\d_][\w]*(?:['’][^\W\d_]+)*(?:[._]\w+)*(?:\(\))?|[$€£¥%]"
 )
 _NUMBER = re.compile(r"^\d[\d.,]*$")
 _JOINED = re.compile(r"(\d)([a-zA-Z]{1,3})\b")
@@ -20,6 +25,7 @@ _PAIRS = {
     ("how", "often"): "how-often", ("how", "old"): "how-old", ("how", "far"): "how-far", ("at", "least"): "at-least",
     ("at", "most"): "at-most", ("up", "to"): "up-to", ("have", "to"): "have-to", ("the", "most"): "the-most",
 }  # fmt: skip
+_MANY = ("how", "many")
 _IN_ORDER_TO = ("in", "order", "to")
 _LANGUAGE_WORDS = {language: frozenset(words.split()) for language, words in v.LANGUAGES.items()}
 _SCRIPTS = (
@@ -37,6 +43,7 @@ _DATES = {
     )
 }  # fmt: skip
 """Names that are known by three letters."""
+_NO_NAMES = frozenset({"ok", "faq", "asap", "fyi"})
 _CAPITAL_TIMES = frozenset({"may", "march"})
 _BEFORE = " \t\"'*-•(#>`"
 """May stand between the end of a sentence and the first word of the next one."""
@@ -76,6 +83,8 @@ class Reading:
     """Function words of other languages than English."""
     turns: tuple[tuple[str, frozenset[str], frozenset[str]], ...]
     """(to | from | than ..., the three stems before it, the three after it)"""
+    clause: Clause
+    """How it is put."""
 
 
 def read(text: str) -> Reading:
@@ -83,23 +92,32 @@ def read(text: str) -> Reading:
     spaced = _JOINED.sub(r"\1 \2", text)
     matches = list(_WORD.finditer(spaced))
     found = [(match.group(), _begins(spaced, match.start())) for match in matches]
-    words = tuple(word.lower().replace("’", "'") for word, _ in found)
-    joined = [*words, *(_PAIRS[pair] for pair in pairwise(words) if pair in _PAIRS)]
+    lower = (word.lower().replace("’", "'") for word, _ in found)
+    words = tuple(WRITTEN.get(word, word) for word in lower)
+    joined = [*words, *_joined(words)]
     names, codes = _names(found)
     if not {"at-most", "at-least", "the-most"}.isdisjoint(joined):
         joined = [word for word in joined if word not in ("most", "least")]
+    around = said_around(words)
+    without = around | asked_by(words)
     told = [
         place
         for place, w in enumerate(words)
-        if _content(w) and not _is_number(w) and w[0] not in '`"$€£¥%' and words[place - 1 : place + 2] != _IN_ORDER_TO
+        if place not in without
+        and _content(w)
+        and not _is_number(w)
+        and w[0] not in '`"$€£¥%'
+        and words[place - 1 : place + 2] != _IN_ORDER_TO
     ]
-    spoken = tuple(words[place] for place in told)
+    breaks = _breaks(spaced, matches)
+    told, spoken, spent = _phrases(words, told, breaks)
+    stems = tuple(map(stem, spoken))
     put = [match.end(1) for match in _JOINED.finditer(text)]
     numbers, vague = _numbers(words)
     return Reading(
         text=text,
         words=words,
-        stems=tuple(map(stem, spoken)),
+        stems=stems,
         spoken=spoken,
         places=tuple(_place(matches[place], put) for place in told),
         numbers=numbers,
@@ -110,15 +128,76 @@ def read(text: str) -> Reading:
         nothings=sum(w in v.NOTHINGS for w in words),
         names=names,
         codes=codes,
-        units=frozenset(v.UNIT_NAMES.get(w, w) for w in words if w in v.UNITS or w in v.UNIT_NAMES),
+        units=frozenset(
+            v.UNIT_NAMES.get(w, w)
+            for place, w in enumerate(words)
+            # `how many days` asks how long
+            if (w in v.UNITS or w in v.UNIT_NAMES) and not (w in LASTING and words[max(0, place - 2) : place] == _MANY)
+        ),
         times=_times(found),
         quantities=frozenset(v.QUANTIFIERS[w] for w in joined if v.QUANTIFIERS.get(w)),
         asks=frozenset(v.ASKS[w] for w in joined if w in v.ASKS),
         obligations=frozenset(v.OBLIGATIONS[w] for w in joined if w in v.OBLIGATIONS),
         language=language_of(text, words),
         foreign=frozenset(words) & v.NOT_ENGLISH,
-        turns=_turns(words),
+        turns=_turns(words, _breaks(spaced, matches, _STOPS)),
+        clause=clause(text, words, _by_word(words, told, stems), breaks, around, spent),
     )
+
+
+_STOPS = frozenset(".?!\n")
+_MARKS = frozenset(",.;:?!()\n–—")
+
+
+def _breaks(text: str, matches: Sequence[re.Match[str]], marks: frozenset[str] = _MARKS) -> list[bool]:
+    """Whether a mark of punctuation stands before each word."""
+    ends = [0, *(match.end() for match in matches)]
+    return [not marks.isdisjoint(text[end : match.start()]) for end, match in zip(ends, matches, strict=False)]
+
+
+def _phrases(
+    words: Sequence[str], told: Sequence[int], breaks: Sequence[bool]
+) -> tuple[list[int], tuple[str, ...], frozenset[int]]:
+    """Places of content, what is said there (*pick it up* is *collect*), and the places of verbs' own particles."""
+    spoken, spent = {place: words[place] for place in told}, set[int]()
+    for place in told:
+        if (words[place - 1 : place], words[place], words[place + 1 : place + 2]) == (("in",), "charge", ("of",)):
+            spoken[place] = "responsible"
+        root = stem(words[place])
+        reach = range(place + 1, min(place + _REACH, len(words))) if root in _PHRASED else ()
+        for after in reach:
+            if breaks[after]:
+                break
+            if (root, words[after]) in PHRASES:
+                spoken[place] = PHRASES[root, words[after]]
+                spent.add(after)
+                break
+    kept = [place for place in told if place not in spent]
+    return kept, tuple(spoken[place] for place in kept), frozenset(spent)
+
+
+_PHRASED = frozenset(root for root, _ in PHRASES)
+_REACH = 6
+"""Words within which a verb's particle stands behind it."""
+
+
+def _by_word(words: Sequence[str], told: Sequence[int], stems: Sequence[str]) -> list[str]:
+    found = [""] * len(words)
+    for place, its in zip(told, stems, strict=True):
+        found[place] = its
+    return found
+
+
+def _joined(words: Sequence[str]) -> Iterator[str]:
+    """Words that say one thing together; *how many days*, *how much time* ask how long."""
+    for place, pair in enumerate(pairwise(words)):
+        if pair in _PAIRS:
+            lasts = pair[0] == "how" and pair[1] in ("many", "much") and words[place + 2 : place + 3]
+            yield (
+                "how-long"
+                if lasts and lasts[0] in LASTING and words[place + 3 : place + 4] != ("of",)
+                else _PAIRS[pair]
+            )
 
 
 def _place(found: re.Match[str], put: Sequence[int]) -> tuple[int, int]:
@@ -135,7 +214,7 @@ _ENDINGS = ("ization", "isation", "ational", "fulness", "ations", "ation", "ment
 @lru_cache(maxsize=8192)
 def stem(word: str) -> str:
     """A word without its endings, so that its forms are alike; short words stay as they are."""
-    word = word.removesuffix("'s").removesuffix("()")
+    word = spelled(word.removesuffix("'s").removesuffix("()"))
     for _ in range(2):  # documented, as document
         word = _shorter(word)
     if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "ls":
@@ -176,7 +255,7 @@ def _begins(text: str, place: int) -> bool:
     place -= 1
     while place >= 0 and text[place] in _BEFORE:
         place -= 1
-    return place < 0 or text[place] in ".?!…\n"
+    return place < 0 or text[place] in ".?!…:\n"
 
 
 def _names(found: Sequence[tuple[str, bool]]) -> tuple[frozenset[str], frozenset[str]]:
@@ -189,8 +268,10 @@ def _names(found: Sequence[tuple[str, bool]]) -> tuple[frozenset[str], frozenset
         if coded or mixed or word[0] == '"':
             codes.add(bare.lower().strip())
             names.add(bare.lower().strip())
-        elif inner_capital or (not first and word[0].isupper() and word.lower() not in v.STOP):
-            names.add(bare.lower().removesuffix("'s"))
+        elif word.lower() not in _NO_NAMES and (
+            inner_capital or (not first and word[0].isupper() and word.lower() not in v.STOP)
+        ):
+            names.add(WRITTEN.get(bare.lower(), bare.lower()).removesuffix("'s"))
     return frozenset(names), frozenset(codes)
 
 
@@ -204,13 +285,15 @@ def _times(found: Sequence[tuple[str, bool]]) -> frozenset[str]:
     return frozenset(times)
 
 
-def _turns(words: Sequence[str]) -> tuple[tuple[str, frozenset[str], frozenset[str]], ...]:
+def _turns(words: Sequence[str], ends: Sequence[bool]) -> tuple[tuple[str, frozenset[str], frozenset[str]], ...]:
     stems = [stem(word) if _content(word) else "" for word in words]
-    return tuple(
-        (word, _some(reversed(stems[:place])), _some(stems[place + 1 :]))
-        for place, word in enumerate(words)
-        if word in _TURNS and not _of_a_verb(words, place)
-    )
+    found = []
+    for place, word in enumerate(words):
+        if word in _TURNS and not _of_a_verb(words, place):
+            first = next((i for i in range(place, 0, -1) if ends[i]), 0)
+            last = next((i for i in range(place + 1, len(words)) if ends[i]), len(words))
+            found.append((word, _some(reversed(stems[first:place])), _some(stems[place + 1 : last])))
+    return tuple(found)
 
 
 def _of_a_verb(words: Sequence[str], place: int) -> bool:

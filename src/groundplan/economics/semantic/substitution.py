@@ -11,10 +11,12 @@ it otherwise or already, or it asks for nothing; how alike the requests are with
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+from groundplan.economics.semantic import grammar
 from groundplan.economics.semantic import vocabulary as v
-from groundplan.economics.semantic.likeness import Compared, Near, Said, counterparts, nearness, things
+from groundplan.economics.semantic.likeness import Compared, Near, Said, counterparts, meant, nearness, things
 from groundplan.economics.semantic.reading import Reading
 from groundplan.economics.semantic.synonyms import listed
 
@@ -34,12 +36,51 @@ MORE = 0.5
 KNOWN = 0.999
 """Nearness of what is known to say the same: forms of one word, or a line of synonyms."""
 KIND = "substitution"
+FORM_KIND = "form"
+_BEHIND = re.compile(r"\b(?:in|at|on|by|of|for|per|with|from)(?: (?:a|an|the|one|any|all|this|that))? $")
+"""*in person*, *at a time*: what stands there is not asked for."""
+FORM = 0.6
+"""Nearness of two forms of one word: *approves* and *approval* reach 0.8, *final* and *fine* 0.1."""
 _ASKING = ("which ", "what ", "whose ", "many ", "much ")
 _AROUND = v.FRAMING | v.FILLERS | v.IMPLIED
 
 
+def formed_otherwise(one: Said, other: Said) -> bool:
+    """Whether a word that both have by its stem means something else in the form that the other gives it: *the state*,
+    *the statement*."""
+    a, b = one.reading, other.reading
+    if a.spoken == b.spoken:
+        return False
+    places: dict[str, list[int]] = {}
+    for place, its in enumerate(b.stems):
+        places.setdefault(its, []).append(place)
+    for place, its in enumerate(a.stems):
+        others = places.get(its)
+        if others is None or any(_inflected(b.spoken[each], a.spoken[place]) for each in others):
+            continue
+        if all(meant(one.words[place], other.words[each]) < FORM for each in others):
+            return True
+    return False
+
+
+_INFLECTIONS = ("", "s", "es", "d", "ed", "'s")
+
+
+def _inflected(one: str, other: str) -> bool:
+    short, long = (one, other) if len(one) <= len(other) else (other, one)
+    return long.startswith(short) and long[len(short) :] in _INFLECTIONS
+
+
+def strictly(a: Reading, b: Reading) -> bool:
+    """Whether each word counts: in questions, and in requests of few words that are no statements."""
+    one, other = a.clause, b.clause
+    return one.asks or other.asks or (min(len(a.stems), len(b.stems)) <= SHORT and not (one.tells and other.tells))
+
+
 def substituted(a: Reading, b: Reading, near: Near, found: Compared) -> bool:
     """Whether a word of one stands in place of another in the other, or one names something that the other does not."""
+    if strictly(a, b):
+        return _otherwise(a, b, near, found)
     ours, theirs = things(a, found.ours), things(b, found.theirs)
     if abs(len(ours) - len(theirs)) > max(1, MORE * min(len(a.stems), len(b.stems))):
         return True
@@ -51,6 +92,64 @@ def substituted(a: Reading, b: Reading, near: Near, found: Compared) -> bool:
     if min(len(a.stems), len(b.stems)) > SHORT:
         met = [(i, j) for i, j in met if (i, j) in found.placed or near[i, j] < FAR]
     return not all(stands_for(a.spoken[i], b.spoken[j], float(near[i, j])) for i, j in met)
+
+
+def _otherwise(a: Reading, b: Reading, near: Near, found: Compared) -> bool:
+    """The same where each word counts: what is left over must be known to say the same, or to ask for nothing."""
+    met = [pair for pair in counterparts(near, found.ours, found.theirs) if near[pair] >= KNOWN]
+    ours, theirs = set(found.ours) - {i for i, _ in met}, set(found.theirs) - {j for _, j in met}
+    return not all(_said_already(a, b, ours, place) for place in ours) or not all(
+        _said_already(b, a, theirs, place) for place in theirs
+    )
+
+
+def _said_already(one: Reading, other: Reading, over: set[int], place: int) -> bool:
+    """Whether a word that is over asks for nothing that the other does not say by how it is put."""
+    word, after = one.spoken[place], (*one.spoken[place + 1 :], "")[0]
+    ahead = after not in grammar.RELATIONS and _qualifies(one, over, place)
+    if word in grammar.RELATIONS:
+        return not _ends(one, place)
+    if word in grammar.JOINING or word in grammar.PRECISE:
+        return True
+    if word in grammar.CARE:
+        return other.clause.focus == "how"
+    if word in v.FRAMING and not ahead:
+        return _around(one, place)
+    return _implied(one, other, place, ahead=ahead)
+
+
+def _around(reading: Reading, place: int) -> bool:
+    """Whether a word stands before all that is asked, or behind it, apart from it."""
+    if _AROUND.issuperset(reading.spoken[:place]):
+        return True
+    between = reading.text[reading.places[place - 1][1] : reading.places[place][0]]
+    return _AROUND.issuperset(reading.spoken[place:]) and any(mark in between for mark in ".?!,\n")
+
+
+def _ends(reading: Reading, place: int) -> bool:
+    """Whether nothing stands behind a word in its sentence."""
+    return reading.text[reading.places[place][1] :].lstrip()[:1] in ("", ".", ",", "?", "!", ";", ")")
+
+
+def _implied(one: Reading, other: Reading, place: int, *, ahead: bool) -> bool:
+    """Whether a word says what a word that asks, or an auxiliary verb, says in the other."""
+    word, before = one.spoken[place], one.text[: one.places[place][0]].lower()
+    implied = grammar.IMPLIED.get(word, "")
+    begins = not before.strip() or before.rstrip().endswith(":")
+    if not implied or (ahead and word in v.NAMING and not begins and not before.endswith(_ASKING)):
+        return False
+    if implied in grammar.AMOUNTS and place and _joined(one, place - 1):
+        return False
+    if _BEHIND.search(before):
+        return False
+    if implied == "any" or other.clause.focus in implied.split():
+        return True
+    return not other.clause.focus and any(grammar.IMPLIED.get(said) == implied for said in other.words)
+
+
+def _joined(reading: Reading, place: int) -> bool:
+    """Whether the next word stands right behind this one: *permit number*."""
+    return not reading.text[reading.places[place][1] : reading.places[place + 1][0]].strip(" -")
 
 
 def _adds(one: Reading, other: Reading, over: set[int], near: Near) -> bool:
@@ -80,7 +179,7 @@ def _adds(one: Reading, other: Reading, over: set[int], near: Near) -> bool:
 def _qualifies(reading: Reading, over: set[int], place: int) -> bool:
     """Whether a word that is over stands right before one that is not, or before others that do."""
     for after in range(place + 1, len(reading.spoken)):
-        if reading.text[reading.places[after - 1][1] : reading.places[after][0]].strip(" -"):
+        if not _joined(reading, after - 1):
             return False
         if after not in over:
             return True

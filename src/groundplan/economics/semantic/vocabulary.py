@@ -15,6 +15,7 @@ STOP = _words(
     were be been being am do does did done have has had having will would shall should can could may might must and or
     but if then so than too very just also there here it its i me my mine we us our you your yours he him his she her
     they them their what which who whom whose when where why how please could kindly tell know want like need get let
+    whether where's who's when's why's i've i'll we'll we're we've we'd you're you've you'll they're that's it'll let's
     's 'm 're 've 'll 'd s re ve ll d m way ways possible able out up down off it's i'd i'm what's how's there's some
     any give help explain show question wondering wonder hi hello hey thanks thank quick exactly
     actually really"""

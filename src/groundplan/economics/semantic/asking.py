@@ -1,0 +1,159 @@
+"""What a text asks for: which word asks, for what, and whether it may, must, should or did. Pure.
+
+Closed classes of English words tell (`grammar`); there is no parser. Where they do not tell, nothing is said.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+from groundplan.economics.semantic import grammar as g
+
+
+class Words:
+    """Words with their stems (empty: no content) and whether a mark of punctuation stands before each."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        stems: Sequence[str],
+        breaks: Sequence[bool],
+        skipped: frozenset[int],
+        spent: frozenset[int],
+    ) -> None:
+        self.words = [_bare(word) for word in words]
+        self.stems, self.breaks, self.skipped, self.spent = stems, breaks, skipped, spent
+        self.content = [place for place, its in enumerate(stems) if its]
+
+    def at(self, place: int) -> str:
+        return self.words[place] if 0 <= place < len(self.words) else ""
+
+    def end(self, place: int) -> int:
+        """Where the clause of a place ends."""
+        after = place + 1
+        while after < len(self.words) and not self.breaks[after] and self.words[after] not in g.SUBORDINATE:
+            after += 1
+        return after
+
+    def together(self, one: int, other: int) -> bool:
+        """Whether no mark stands between two places."""
+        return not any(self.breaks[min(one, other) + 1 : max(one, other) + 1])
+
+
+def _bare(word: str) -> str:
+    """`who's` as `who`, `i'll` as `i`; words that deny stay whole."""
+    first, mark, rest = word.partition("'")
+    return first if mark and rest in ("s", "re", "ve", "ll", "d", "m") and first in _SHORTENED else word
+
+
+_SHORTENED = g.WH | g.FIRST | g.THIRD | g.THEY | {"you", "it", "that", "there", "let"}
+
+
+def said_around(words: Sequence[str]) -> frozenset[int]:
+    """The places of words that are polite and ask for nothing."""
+    text = " ".join(map(_bare, words))
+    begins = [0, *(total + place + 1 for place, total in enumerate(accumulate(len(_bare(word)) for word in words)))]
+    return frozenset(
+        place
+        for found in g.POLITE.finditer(text)
+        for place in range(bisect_right(begins, found.start()) - 1, bisect_right(begins, found.end() - 1))
+    )
+
+
+def asked_by(words: Sequence[str]) -> frozenset[int]:
+    """The places of words that are no more than a part of the one that asks before them: *which person*, *how long*."""
+    return frozenset(
+        place + 1
+        for place, (word, after) in enumerate(pairwise(words))
+        if (word in ("what", "which") and after in g.ASKED_BY) or (word == "how" and after in _MANY)
+    )
+
+
+def question(own: Words) -> tuple[int, bool]:
+    """(the place of the word that asks, or -1; whether it asks for yes or no)"""
+    for place in range(len(own.words)):
+        if place in own.skipped or not (place == 0 or own.breaks[place] or place - 1 in own.skipped):
+            continue
+        first = place
+        while own.at(first) in g.LEADS and first + 1 < len(own.words):
+            first += 1
+        word = own.at(first)
+        if word in g.WH:
+            return first, False
+        for ahead in (first + 1, first + 2):
+            if word in g.BEFORE_WH and own.at(ahead) in g.WH:
+                return ahead, False
+        if word in g.AUXILIARIES or (place - 1 in own.skipped and own.at(place) in ("if", "whether")):
+            return first, True
+    found = next((i for i, word in enumerate(own.words) if word in ("how", "why", "who", "whom", "what")), -1)
+    if found < 0 and own.words and own.words[-1] in ("possible", "allowed", "permitted"):
+        return len(own.words) - 1, True
+    return found, False
+
+
+_MANY = {"many": "count", "much": "amount", "long": "duration", "often": "rate", "frequently": "rate", "old": "age",
+         "far": "distance", "come": "why"}  # fmt: skip
+
+
+_BEING = frozenset({"is", "are", "was", "were"})
+
+
+def aimed(own: Words, place: int) -> tuple[str, bool, str]:
+    """(what is asked for, whether `is` joins it to a thing, what is counted or chosen)"""
+    if place < 0:
+        named = next((word for word in own.words if word not in g.DETERMINERS), "")
+        return g.ASPECTS.get(named, ""), False, ""
+    word = own.at(place)
+    if word == "how":
+        return _how(own, place)
+    if word in ("what", "which"):
+        return _what(own, place)
+    return ("who" if word in ("whom", "whose") else word), own.at(place + 1) in _BEING, ""
+
+
+def _how(own: Words, place: int) -> tuple[str, bool, str]:
+    after = own.at(place + 1)
+    if after not in _MANY:
+        return ("measure" if after in g.MEASURED else "how"), after in _BEING, ""
+    if own.at(place + 2) in g.LASTING and own.at(place + 3) != "of":
+        return "duration", False, ""
+    counted = own.stems[place + 2] if after == "many" and place + 2 < len(own.words) else ""
+    return _MANY[after], False, counted
+
+
+def _what(own: Words, place: int) -> tuple[str, bool, str]:
+    word, after, end = own.at(place), own.at(place + 1), own.end(place)
+    if word == "what" and own.at(end - 1) == "for":
+        return "purpose", False, ""
+    if after == "now":
+        return "how", False, ""
+    joined = after in _BEING or after in ("would", "will")
+    near = [own.at(i) for i in range(place + 1, min(place + 6, end))]
+    named = next((g.ASPECTS[each] for each in near[: 5 if joined else 2] if each in g.ASPECTS), "")
+    if named:
+        return named, joined, ""
+    if after in g.AUXILIARIES and not joined:
+        rest = [own.at(i) for i in range(place + 2, end + 1)]
+        if not {"pay", "charge", "cost"}.isdisjoint(rest):
+            return "amount", False, ""
+        ways = any(x in ("do", "done") and y in ("to", "if", "when", "") for x, y in pairwise([*rest, ""]))
+        return ("how" if ways else "thing"), False, ""
+    return word, joined, "" if joined or place + 1 >= len(own.words) else own.stems[place + 1]
+
+
+def mood(own: Words, place: int, aim: str, *, asked: bool) -> tuple[frozenset[str], str]:
+    end = own.end(place) if asked else len(own.words)
+    part = [own.at(i) for i in range(place, end) if i not in own.skipped]
+    said = " ".join(part)
+    ways = (("must", g.MUST), ("should", g.SHOULD), ("may", g.MAY), ("will", g.WILL))
+    moods = frozenset(name for name, way in ways if way.search(said))
+    if aim == "duration":
+        moods -= {"must"}
+    early = part[:7]
+    if not asked:
+        return moods, ""
+    if not g.PAST.isdisjoint(early) or (aim == "polar" and early and early[0] in g.PERFECT):
+        return moods, "past"
+    return moods, "present" if moods or not g.PRESENT.isdisjoint(early) else ""

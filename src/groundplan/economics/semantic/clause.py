@@ -1,0 +1,366 @@
+"""How a request is put: what it asks for, whether it may, must or did, who does what to whom, and how words belong
+together. Read from closed classes of English words (`grammar`), without a parser. Pure.
+
+It reads what is said of the words of content, never what they mean. Where it cannot tell, it says nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from groundplan.economics.semantic import grammar as g
+from groundplan.economics.semantic.asking import Words, aimed, mood, question
+from groundplan.economics.semantic.vocabulary import QUANTIFIERS
+
+MOST = 48
+"""Words of content beyond which nobody looks for who does what."""
+NEAR = 2
+"""Words of content on each side of another that do something to each other by way of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """Of one text. Words of content are told by their stems."""
+
+    asks: bool
+    """Whether it is a question, or an order to tell something."""
+    tells: bool
+    """Whether it is a whole sentence that asks nobody and in which nobody speaks of oneself."""
+    focus: str
+    """how, who, when, where, why, count, amount, duration, rate, age, distance, measure, purpose; thing: what one does
+    something to; what: any other; which; polar: yes or no; empty: not said."""
+    plain: bool
+    """Whether the word that asks is joined to a thing by `is`: *what is the fee*."""
+    counted: str
+    """The word of content right behind `how many`, `which` or `what`."""
+    moods: frozenset[str]
+    """may, must, should, will"""
+    tense: str
+    """past, present, or empty."""
+    persons: frozenset[str]
+    """third, they, first, you"""
+    first: str
+    """Whether who speaks does something (`subject`) or is done something to (`object`); empty: both, or neither."""
+    turned: str
+    """`i`: I do something to you; `you`: the other way round."""
+    owned: frozenset[tuple[str, str]]
+    """(we | you, what is owned)"""
+    relations: dict[str, frozenset[str]]
+    """Word of content -> the classes of what it stands right behind; empty: of nothing."""
+    timed: frozenset[str]
+    """Those words that stand behind a number."""
+    particles: frozenset[tuple[str, str]]
+    light: frozenset[str]
+    """Verbs that say little."""
+    counts: tuple[str, ...]
+    """first, second, both, all, some, only ..., each as often as it is said"""
+    degrees: dict[str, frozenset[str]]
+    """Adjective -> plain, more, most, too"""
+    heads: frozenset[tuple[str, str]]
+    """(what qualifies, what is qualified)"""
+    things: frozenset[tuple[str, str]]
+    """The same without `of`, behind an article."""
+    governs: frozenset[tuple[str, str]]
+    """(a thing behind an article, the word before that article)"""
+    whose: frozenset[tuple[str, str]]
+    """(whose it is, what it is) of *the colleague's salary*"""
+    tails: frozenset[str]
+    """Words that ask at the end of a clause: *tell him why*."""
+    acts: frozenset[tuple[str, str, str]]
+    """(who, does, what)"""
+    joined: dict[frozenset[str], frozenset[str]]
+    """Two words of content that `and` or `or` stands between."""
+    single: frozenset[str]
+    """Things of which one is spoken of: *a guest*."""
+    plural: frozenset[str]
+    """The same of several, without an article: *guests*."""
+
+
+_MARK = re.compile(r"\?(?=[\s\"')\]]|$)")
+"""A mark of a question; in an address more follows it."""
+
+
+def clause(
+    text: str,
+    words: Sequence[str],
+    stems: Sequence[str],
+    breaks: Sequence[bool],
+    skipped: frozenset[int] = frozenset(),
+    spent: frozenset[int] = frozenset(),
+) -> Clause:
+    """Read how a text is put. `stems`: of each word, empty where it has no content; `skipped`: places of what is said
+    around it; `spent`: of particles that are told with their verbs."""
+    own = Words(words, stems, breaks, skipped, spent)
+    place, polar = question(own)
+    focus, plain, counted = ("polar", False, "") if polar else aimed(own, place)
+    moods, tense = mood(own, max(0, place), focus, asked=place >= 0)
+    relations, timed = _relations(own)
+    told = text.rstrip().endswith(".")
+    asked = bool(_MARK.search(text)) or (place == 0 and not told) or bool(own.skipped and place >= 0)
+    asked = asked or own.at(0) in g.ORDERS
+    persons = _persons(own)
+    single, plural = _numbers(own)
+    heads, things, governs = _heads(own)
+    return Clause(
+        asks=asked, tells=told and not asked and "first" not in persons,
+        focus=focus, plain=plain, counted=counted, moods=moods, tense=tense,
+        persons=persons, first=_first(own), turned=_turned(own), owned=_owned(own), relations=relations, timed=timed,
+        particles=_particles(own), light=_light(own), counts=_counts(own),
+        degrees=_degrees(own), heads=heads, things=things, governs=governs, whose=_whose(own),
+        tails=_tails(own, place), acts=_acts(own, relations, place), joined=_joined(own),
+        single=single, plural=plural,
+    )  # fmt: skip
+
+
+def _persons(own: Words) -> frozenset[str]:
+    said = {word for place, word in enumerate(own.words) if place not in own.skipped}
+    kinds = (("third", g.THIRD), ("they", g.THEY), ("first", g.FIRST), ("you", frozenset({"you", "your", "yours"})))
+    return frozenset(name for name, words in kinds if not words.isdisjoint(said))
+
+
+def _first(own: Words) -> str:
+    said = {
+        "i" if own.at(place - 1) == "by" else word for place, word in enumerate(own.words) if place not in own.skipped
+    }
+    subject, object_ = not said.isdisjoint(("i", "we")), not said.isdisjoint(("me", "us"))
+    return "" if subject == object_ else "subject" if subject else "object"
+
+
+def _turned(own: Words) -> str:
+    """Who does something to whom, of the two who talk."""
+    order = [w for i, w in enumerate(own.words) if i not in own.skipped and w in ("i", "we", "me", "us", "you")]
+    for one, other in pairwise(order):
+        if one in ("i", "we") and other == "you":
+            return "i"
+        if one == "you" and other in ("me", "us"):
+            return "you"
+    return ""
+
+
+def _owned(own: Words) -> frozenset[tuple[str, str]]:
+    return frozenset(
+        (g.POSSESSIVES[own.words[place - 1]], own.stems[place])
+        for place in own.content
+        if place and own.words[place - 1] in g.POSSESSIVES
+    )
+
+
+def _relations(own: Words) -> tuple[dict[str, frozenset[str]], frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    timed = set()
+    for place in own.content:
+        before, numbered = place - 1, False
+        while before >= 0 and not own.breaks[before + 1]:
+            word = own.words[before]
+            numbered = numbered or word[:1].isdigit()
+            if word not in g.DETERMINERS and not word[:1].isdigit():
+                break
+            before -= 1
+        broken = before < 0 or own.breaks[before + 1]
+        found.setdefault(own.stems[place], set()).add("" if broken else _relation(own, before, place))
+        if numbered:
+            timed.add(own.stems[place])
+    return {its: frozenset(classes) for its, classes in found.items()}, frozenset(timed)
+
+
+def _relation(own: Words, before: int, place: int) -> str:
+    word, earlier = own.words[before], own.at(before - 1)
+    if word == "of" and earlier in g.PAIRS_OF:
+        return g.PAIRS_OF[earlier]
+    if word == "to":
+        if earlier in g.PAIRS_TO:
+            return g.PAIRS_TO[earlier]
+        verb = before == place - 1 and (own.at(place + 1) in g.DETERMINERS or own.at(place + 1)[:1].isdigit())
+        if verb or earlier in g.INFINITIVE or earlier == "":
+            return ""
+    its = g.RELATIONS.get(word, "")
+    return "" if its in ("to", "for", "with") and earlier in g.ALTERNATING else its
+
+
+def _particles(own: Words) -> frozenset[tuple[str, str]]:
+    found = set()
+    for place, word in enumerate(own.words):
+        if word not in g.PARTICLES or place in own.skipped or place in own.spent:
+            continue
+        after = own.at(place + 1)
+        if (word == "out" and after == "of") or (word == "up" and after == "to" and own.at(place + 2)[:1].isdigit()):
+            continue
+        dangling = place + 1 == len(own.words) or own.breaks[place + 1] or after in g.RELATIONS
+        before = [i for i in range(place - 1, max(-1, place - 5), -1) if own.stems[i]]
+        if before and (dangling or word in ("up", "down", "off", "out")):
+            verb = next((i for i in before if own.at(i - 1) not in g.DETERMINERS and not own.stems[i - 1]), before[0])
+            found.add((own.stems[verb], word))
+    return frozenset(found)
+
+
+def _light(own: Words) -> frozenset[str]:
+    """Verbs that say little, where they are not what is said around another: *I want to*, *how does it work*."""
+    found = set()
+    for place, word in enumerate(own.words):
+        kind, after = g.LIGHT.get(word), own.at(place + 1)
+        if kind is None or place in own.skipped or after == "to":
+            continue
+        if kind in ("work", "help", "know", "tell", "explain", "let", "like") and (
+            place + 1 >= len(own.words) or own.at(place - 1) in ("it", "that", "this", "would", "to")
+        ):
+            continue
+        if kind == "apply" and after != "for":
+            continue
+        if kind == "have" and not (place and (after in g.DETERMINERS or after[:1].isdigit())):
+            continue
+        found.add("get" if kind == "give" and own.at(place - 1) in ("you", "they") else kind)
+    return frozenset(found)
+
+
+def _counts(own: Words) -> tuple[str, ...]:
+    said = (word for place, word in enumerate(own.words) if place not in own.skipped)
+    return tuple(
+        sorted(QUANTIFIERS.get(word, word) for word in said if word in g.COUNTED or QUANTIFIERS.get(word) in _SHARES)
+    )
+
+
+_SHARES = frozenset({"all", "some", "few", "only"})
+
+
+def _degrees(own: Words) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for place, word in enumerate(own.words):
+        base, degree = g.UNEVEN.get(word, ("", ""))
+        if word in g.DEGREES:
+            base, degree = (
+                word,
+                {"more": "more", "most": "most", "less": "less", "least": "least", "too": "too"}.get(
+                    own.at(place - 1), "plain"
+                ),
+            )
+        elif not base:
+            base, degree = _compared(word)
+        if base and own.at(place - 1) != "how":
+            found.setdefault(base, set()).add(degree)
+    return {base: frozenset(degrees) for base, degrees in found.items()}
+
+
+def _compared(word: str) -> tuple[str, str]:
+    """(adjective, more | most) of `cheaper` and `cheapest`."""
+    for ending, degree in (("er", "more"), ("est", "most")):
+        if word.endswith(ending):
+            root = word[: -len(ending)]
+            forms = [root, root + "e", root[:-1]] + ([root[:-1] + "y"] if root.endswith("i") else [])
+            base = next((form for form in forms if form in g.DEGREES), "")
+            if base:
+                return base, degree
+    return "", ""
+
+
+def _heads(own: Words) -> tuple[frozenset[tuple[str, str]], frozenset[tuple[str, str]], frozenset[tuple[str, str]]]:
+    """(what qualifies what; the same in one thing behind an article; what is done to what) as far as nothing but
+    articles stands between."""
+    heads, things, governs = set(), set(), set()
+    for place in own.content:
+        # in `damage covered` a verb says what is done to a thing, in `to transfer files` as well
+        verb = own.at(place + 1).endswith("ed") or own.at(place - 1) in _DOERS
+        if not verb and _follows(own, place + 1):
+            pair = (own.stems[place], own.stems[place + 1])
+            heads.add(pair)
+            begin = place
+            while begin > 0 and _follows(own, begin - 1) and not own.breaks[begin]:
+                begin -= 1
+            ends = not _follows(own, place + 2) or own.at(place + 2) in g.RELATIONS
+            if own.at(begin - 1) in g.DETERMINERS and ends:
+                things.add(pair)
+        after = place + 2 if own.at(place + 1) == "of" else place + 1
+        while own.at(after) in g.DETERMINERS and not own.breaks[after]:
+            after += 1
+        if after > place + 1:
+            held = heads if own.at(place + 1) == "of" else governs
+            while _follows(own, after):
+                held.add((own.stems[after], own.stems[place]))
+                after += 1
+    return frozenset(heads), frozenset(things), frozenset(governs)
+
+
+_DOERS = frozenset({"to", "i", "we", "you", "they", "he", "she", "it", "one"})
+
+
+def _follows(own: Words, place: int) -> bool:
+    """Whether a word of content stands there, and no mark before it."""
+    return place < len(own.words) and bool(own.stems[place]) and not own.breaks[place]
+
+
+def _whose(own: Words) -> frozenset[tuple[str, str]]:
+    return frozenset(
+        (own.stems[place], own.stems[place + 1])
+        for place in own.content
+        if own.words[place].endswith("'s") and place + 1 < len(own.words) and own.stems[place + 1]
+    )
+
+
+def _tails(own: Words, asks: int) -> frozenset[str]:
+    last = len(own.words) - 1
+    return frozenset(
+        word
+        for place, word in enumerate(own.words)
+        if word in g.WH and place != asks and (place == last or own.breaks[place + 1])
+    )
+
+
+_BARE = frozenset({""})
+
+
+def _acts(own: Words, relations: dict[str, frozenset[str]], asks: int) -> frozenset[tuple[str, str, str]]:
+    """Who does what to whom, as far as order and `by` tell. Who is asked for is `?`."""
+    if len(own.content) > MOST:
+        return frozenset()
+    who = own.at(asks) in ("who", "whom")
+    order = sorted({*own.content, asks}) if who else own.content
+    asked_by = who and own.at(asks - 1) == "by"
+
+    def stem(place: int) -> str:
+        return "?" if who and place == asks else own.stems[place]
+
+    def stands(place: int, how: str) -> bool:
+        return how == ("by" if asked_by else "") if stem(place) == "?" else how in relations[own.stems[place]]
+
+    found = set()
+    for number, place in enumerate(order):
+        verb = stem(place)
+        if verb == "?" or relations[verb] != _BARE:
+            continue
+        before = [i for i in order[max(0, number - NEAR) : number] if own.together(i, place)]
+        after = [i for i in order[number + 1 : number + 1 + NEAR] if own.together(i, place)]
+        ahead = [stem(i) for i in before if stands(i, "")]
+        agents = [stem(i) for i in (*before, *after) if stands(i, "by")]
+        objects = [stem(i) for i in after if stands(i, "")]
+        pairs = [(x, y) for x in agents for y in ahead] if agents else [(x, y) for x in ahead for y in objects]
+        found.update((x, verb, y) for x, y in pairs if x != y)
+        if before and own.at(place - 1) in ("a", "an", "the") and before[-1] == place - 2:
+            found.add((stem(before[-1]), "is", verb))
+    return frozenset(found)
+
+
+def _joined(own: Words) -> dict[frozenset[str], frozenset[str]]:
+    found: dict[frozenset[str], set[str]] = {}
+    for one, other in pairwise(own.content):
+        between = {own.words[i] for i in range(one + 1, other)} & {"and", "or"}
+        if between:
+            found.setdefault(frozenset((own.stems[one], own.stems[other])), set()).update(between)
+    return {pair: frozenset(words) for pair, words in found.items()}
+
+
+def _numbers(own: Words) -> tuple[frozenset[str], frozenset[str]]:
+    single, plural = set(), set()
+    for place in own.content:
+        if place + 1 < len(own.words) and own.stems[place + 1] and not own.breaks[place + 1]:
+            continue
+        begin = place
+        while begin > 0 and own.stems[begin - 1] and not own.breaks[begin]:
+            begin -= 1
+        article, word = own.at(begin - 1), own.words[place]
+        if article in ("a", "an", "one", "another"):
+            single.add(own.stems[place])
+        elif article not in g.DETERMINERS and word.endswith("s") and word[-2:] not in ("ss", "us", "is"):
+            plural.add(own.stems[place])
+    return frozenset(single), frozenset(plural)

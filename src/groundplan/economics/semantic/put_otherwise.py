@@ -1,0 +1,240 @@
+"""Differences in how two requests are put after which they ask for other things, though all words of content agree:
+focus, mood, tense, person, roles, relations, order, degree. Pure.
+
+For questions, and for requests of few words: who tells a long story puts it otherwise each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from groundplan.economics.semantic import grammar as g
+from groundplan.economics.semantic.clause import Clause
+from groundplan.economics.semantic.reading import Reading
+
+_NAMING = frozenset({"what", "which"})
+_PERSONAL = frozenset({"may", "must", "should"})
+
+
+def put_otherwise(a: Reading, b: Reading) -> str:
+    """The kind of difference that makes two requests of them; empty: none was found."""
+    return next((kind for kind, differs in _GUARDS if differs(a, b)), "")
+
+
+def _focus(a: Reading, b: Reading) -> bool:
+    one, other = a.clause, b.clause
+    if one.tails != other.tails:
+        return True
+    if not one.focus or not other.focus:
+        return False
+    if one.focus == other.focus:
+        both = bool(one.counted and other.counted) and one.focus in ("what", "which", "count")
+        return both and one.counted != other.counted and (one.counted in b.stems or other.counted in a.stems)
+    if "polar" in (one.focus, other.focus):
+        return True
+    return _names(a, b) if one.focus in _NAMING else _names(b, a) if other.focus in _NAMING else _things(one, other)
+
+
+def _things(one: Clause, other: Clause) -> bool:
+    return {one.focus, other.focus} not in ({"thing", "amount"}, {"measure", "amount"}, {"thing", "count"})
+
+
+def _names(a: Reading, b: Reading) -> bool:
+    """Whether `what` or `which` in one and another word that asks in the other ask for different things: what is asked
+    for must be named by a word that the other has not."""
+    if b.clause.focus in ("thing", *_NAMING):
+        return False
+    if b.clause.focus == "count" and a.clause.counted and a.clause.counted == b.clause.counted:
+        return True
+    return set(a.stems) <= set(b.stems)
+
+
+def _mood(a: Reading, b: Reading) -> bool:
+    one, other = a.clause, b.clause
+    if one.focus != "how" or other.focus != "how":
+        ours, theirs = one.moods & _PERSONAL, other.moods & _PERSONAL
+        if ours and theirs and ours.isdisjoint(theirs):
+            return True
+        if one.focus == other.focus == "polar":
+            if ("should" in ours) != ("should" in theirs):
+                return True
+            if ("will" in one.moods and theirs) or ("will" in other.moods and ours):
+                return one.moods.isdisjoint(other.moods)
+    return False
+
+
+def _tense(a: Reading, b: Reading) -> bool:
+    one, other = a.clause, b.clause
+    if {one.tense, other.tense} != {"past", "present"}:
+        return False
+    # `what is the year of` asks of what was as well
+    return one.focus == other.focus or not (
+        {one.focus, other.focus} & {"what", "which", ""} or one.plain or other.plain
+    )
+
+
+def _person(a: Reading, b: Reading) -> bool:
+    one, other = a.clause, b.clause
+    if ("third" in one.persons) != ("third" in other.persons):
+        return True
+    if ("they" in one.persons) != ("they" in other.persons) and "first" in one.persons ^ other.persons:
+        return True
+    if {one.turned, other.turned} == {"i", "you"}:
+        return True
+    if {one.first, other.first} == {"subject", "object"} and "get" not in one.light & other.light:
+        return True
+    return any(
+        (_OTHER[whose], thing) in other.owned and (whose, thing) not in other.owned for whose, thing in one.owned
+    )
+
+
+_OTHER = {"we": "you", "you": "we"}
+
+
+def _roles(a: Reading, b: Reading) -> bool:
+    one, other = a.clause.acts, b.clause.acts
+    return any((y, verb, x) in other and (x, verb, y) not in other and (y, verb, x) not in one for x, verb, y in one)
+
+
+def _order(a: Reading, b: Reading) -> bool:
+    one, other = a.clause.heads, b.clause.heads
+    if any(set(pair) <= set(b.stems) and pair not in other for pair in a.clause.whose) or any(
+        set(pair) <= set(a.stems) and pair not in one for pair in b.clause.whose
+    ):
+        return True
+    if any((y, x) in other and (x, y) not in other and (y, x) not in one for x, y in one):
+        return True
+    return _headed(a.clause, b.clause) or _headed(b.clause, a.clause)
+
+
+def _headed(one: Clause, other: Clause) -> bool:
+    """`cover the room` in one, and `the room cover` in the other."""
+    return bool((one.governs & other.things) - one.heads - other.governs)
+
+
+def _relation(a: Reading, b: Reading) -> bool:
+    """The same word behind a preposition that says something else of it."""
+    one, other = a.clause, b.clause
+    timed = one.timed & other.timed
+    for word, classes in one.relations.items():
+        ours, theirs = classes - other.relations.get(word, classes), other.relations.get(word, classes) - classes
+        if ours and theirs and not any(_agree(x, y, timely=word in timed) for x in ours for y in theirs):
+            return True
+    return False
+
+
+def _agree(one: str, other: str, *, timely: bool) -> bool:
+    if one == other:
+        return True
+    if not one or not other:
+        return (one or other) not in g.SHARP and (not timely or (one or other) in ("of", "at", "for", "to"))
+    return frozenset((one, other)) in (g.AGREEING_IN_TIME if timely else g.AGREEING)
+
+
+def _particle(a: Reading, b: Reading) -> bool:
+    """`sign in` and `sign up`."""
+    ours, theirs = ({word for _, word in each.clause.particles if word in HARD} for each in (a, b))
+    return ours != theirs or _without(a, b) or _without(b, a)
+
+
+def _without(a: Reading, b: Reading) -> bool:
+    """Whether a verb of both has a particle in one, and another one in the other."""
+    there = dict(b.clause.particles)
+    return any(verb in b.stems and there.get(verb, word) != word for verb, word in a.clause.particles)
+
+
+HARD = frozenset({"up", "down", "off", "out"})
+"""Particles that seldom are prepositions."""
+
+
+def _verb(a: Reading, b: Reading) -> bool:
+    """Other verbs that say little, with nothing else to say what is done: `get the key`, `give the key`."""
+    one, other = a.clause.light, b.clause.light
+    if not one or not other or not one.isdisjoint(other):
+        return False
+    if a.clause.focus == b.clause.focus == "where" and one | other <= {"get", "find"}:
+        return False
+    return not (one | other <= {"get", "have"} and (_may(a) and _may(b)))
+
+
+def _may(reading: Reading) -> bool:
+    return "may" in reading.clause.moods or reading.clause.focus == "how"
+
+
+def _quantity(a: Reading, b: Reading) -> bool:
+    return a.quantities != b.quantities or a.clause.counts != b.clause.counts
+
+
+def _degree(a: Reading, b: Reading) -> bool:
+    one, other = a.clause.degrees, b.clause.degrees
+    return any(base in other and other[base] != degrees for base, degrees in one.items())
+
+
+def _joined(a: Reading, b: Reading) -> bool:
+    one, other = a.clause.joined, b.clause.joined
+    return any(pair in other and other[pair] != words for pair, words in one.items())
+
+
+def _number(a: Reading, b: Reading) -> bool:
+    """What may be done with one may not with several."""
+    one, other = a.clause, b.clause
+    if "may" not in one.moods | other.moods or "polar" not in (one.focus, other.focus):
+        return False
+    return not (one.single.isdisjoint(other.plural) and other.single.isdisjoint(one.plural))
+
+
+def _doer(a: Reading, b: Reading) -> bool:
+    """Who does it, or to whom it is done, in place of what is done: `the trainer`, `the trainee`, `the training`."""
+    ours, theirs = _forms(a), _forms(b)
+    who = "who" in (a.clause.focus, b.clause.focus)
+    return any(
+        all(_other_part(word, other, who=who) for word in words for other in theirs[stem])
+        for stem, words in ours.items()
+        if stem in theirs
+    )
+
+
+def _forms(reading: Reading) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for stem, word in zip(reading.stems, reading.spoken, strict=True):
+        found.setdefault(stem, set()).add(word)
+    return found
+
+
+def _other_part(word: str, other: str, *, who: bool) -> bool:
+    kinds = {_part(word), _part(other)}
+    if len(kinds) == 1 or _one_verb(word, other):
+        return False
+    return "patient" in kinds or not who
+
+
+def _one_verb(word: str, other: str) -> bool:
+    """`order` and `ordered`: forms of a verb that ends like somebody who does something."""
+    short, long = sorted((word.removesuffix("s"), other.removesuffix("s")), key=len)
+    return short.endswith(("er", "or")) and long.startswith(short)
+
+
+def _part(word: str) -> str:
+    plain = word.removesuffix("'s").removesuffix("s")
+    if plain.endswith("ee") and len(plain) > 4:
+        return "patient"
+    return "agent" if plain.endswith(("er", "or")) and len(plain) > 5 else ""
+
+
+_GUARDS: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (
+    ("focus", _focus),
+    ("mood", _mood),
+    ("tense", _tense),
+    ("person", _person),
+    ("roles", _roles),
+    ("order", _order),
+    ("relation", _relation),
+    ("particle", _particle),
+    ("verb", _verb),
+    ("quantity", _quantity),
+    ("degree", _degree),
+    ("coordination", _joined),
+    ("plural", _number),
+    ("doer", _doer),
+)
+KINDS = tuple(kind for kind, _ in _GUARDS)
