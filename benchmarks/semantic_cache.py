@@ -12,7 +12,8 @@ up): as if all hits of an intent were one. `wrong_upper_independent` takes each 
 `group`, or else all pairs that a text of them connects. Kinds of traps are as the file names them, or else the guard
 that refused them.
 
-Beside it: likeness of the embedding alone, with the threshold that would have been best in hindsight. Needs the
+`--alone` tells beside it what likeness of the embedding alone would do, with the threshold that would have been best
+in hindsight. Needs the
 embedding model on this machine; nothing is fetched.
 """
 
@@ -81,6 +82,7 @@ class Texts:
         self._encoder = load(folder)
         self._known: dict[str, Vector] = {}
         self._said: dict[str, Said] = {}
+        self._readings: dict[str, Reading] = {}
 
     def learn(self, texts: Sequence[str]) -> None:
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
@@ -90,10 +92,16 @@ class Texts:
     def of(self, text: str) -> Vector:
         return self._known[text]
 
+    def read(self, text: str) -> Reading:
+        """A text by its words alone."""
+        if text not in self._readings:
+            self._readings[text] = read(text)
+        return self._readings[text]
+
     def said(self, text: str) -> Said:
         """A text as the gateway knows it: its words' embeddings as the search service tells them."""
         if text not in self._said:
-            reading = read(text)
+            reading = self.read(text)
             (spoken,) = self._encoder.embed_words([text], [reading.places])
             words = np.frombuffer(coarse(spoken.words), dtype=np.int8).reshape(-1, len(spoken.vector))
             self._said[text] = Said(reading, spoken.vector, words)
@@ -105,18 +113,18 @@ def comparable(pair: Pair) -> bool:
     return max(len(pair.a), len(pair.b)) <= QUESTION
 
 
-def measure(pairs: Sequence[Pair], bound: float, texts: Texts | None = None) -> dict[str, Any]:
+def measure(pairs: Sequence[Pair], bound: float, texts: Texts | None = None, *, alone: bool = False) -> dict[str, Any]:
     """Figures of pairs under the acceptance that ships."""
-    return judged(accept.shipped(), pairs, bound, texts or Texts())
+    return judged(accept.shipped(), pairs, bound, texts or Texts(), alone=alone)
 
 
-def judged(acceptance: Acceptance, pairs: Sequence[Pair], bound: float, texts: Texts) -> dict[str, Any]:
-    """Figures of pairs under any acceptance."""
+def judged(
+    acceptance: Acceptance, pairs: Sequence[Pair], bound: float, texts: Texts, *, alone: bool = False
+) -> dict[str, Any]:
+    """Figures of pairs under any acceptance. `alone`: beside it the embedding alone. What words alone refuse is not
+    embedded."""
     threshold = acceptance.threshold(bound)
-    said = [(texts.said(pair.a), texts.said(pair.b)) if comparable(pair) else None for pair in pairs]
-    began = time.thread_time()
-    verdicts = [accept.judge(acceptance, *both) if both else Verdict(-inf, "long") for both in said]
-    spent = (time.thread_time() - began) / len(pairs)
+    verdicts, spent = judgements(acceptance, pairs, texts)
     hits = np.array([verdict.score >= threshold for verdict in verdicts])
     same = np.array([pair.same for pair in pairs])
     told = rates(hits, same, clusters(pairs)) | {"declared_bound": bound, "judge_ms": round(spent * 1000, 3)}
@@ -127,8 +135,31 @@ def judged(acceptance: Acceptance, pairs: Sequence[Pair], bound: float, texts: T
     told["vetoed_repeats"] = dict(
         Counter(v.veto for v, pair in zip(verdicts, pairs, strict=True) if v.veto and pair.same)
     )
-    cosines = np.array([cosine(*both) if both else 0.0 for both in said])
+    if not alone:
+        return told
+    cosines = np.array([cosine(texts.said(pair.a), texts.said(pair.b)) if comparable(pair) else 0.0 for pair in pairs])
     return told | {"cosine_alone": hindsight(cosines, same, bound)}
+
+
+def judgements(acceptance: Acceptance, pairs: Sequence[Pair], texts: Texts) -> tuple[list[Verdict], float]:
+    """Of each pair the verdict, and the seconds of CPU that one takes beside reading and embedding."""
+    verdicts, spent = [], 0.0
+    for pair in pairs:
+        if not comparable(pair):
+            verdicts.append(Verdict(-inf, "long"))
+            continue
+        one, other = texts.read(pair.a), texts.read(pair.b)
+        began = time.thread_time()
+        kind = accept.refused(one, other)
+        spent += time.thread_time() - began
+        if kind:
+            verdicts.append(Verdict(-inf, kind))
+            continue
+        both = texts.said(pair.a), texts.said(pair.b)
+        began = time.thread_time()
+        verdicts.append(accept.judge(acceptance, *both))
+        spent += time.thread_time() - began
+    return verdicts, spent / len(pairs)
 
 
 def rates(hits: Any, same: Any, intents: Sequence[str]) -> dict[str, Any]:
@@ -352,6 +383,7 @@ def main() -> int:
     parser.add_argument("--tune", type=Path, metavar="GPTCACHE")
     parser.add_argument("--draw", type=int, default=0, help="of the traps of --public; only 0 is left out by fifths")
     parser.add_argument("--bound", type=float, default=0.01)
+    parser.add_argument("--alone", action="store_true", help="tell what the embedding alone would do, too: slow")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     if not 0 < given.bound < 1:
@@ -372,7 +404,7 @@ def main() -> int:
             pairs = read_pairs(given.pairs)
         else:
             parser.error("name PAIRS.jsonl, --generated SEEDS or --public GPTCACHE")
-        told = measure(pairs, given.bound, texts)
+        told = measure(pairs, given.bound, texts, alone=given.alone)
         if given.public is not None:
             told |= beside(found, given.draw, given.bound, texts)
     except GroundplanError as error:

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.economics.semantic.guards import veto
-from groundplan.economics.semantic.likeness import FEATURES, Said, cosine, features, nearness, side_by_side
+from groundplan.economics.semantic.likeness import FEATURES, Said, cosine, features, known, nearness, side_by_side
 from groundplan.economics.semantic.put_otherwise import put_otherwise
+from groundplan.economics.semantic.reading import Reading
 from groundplan.economics.semantic.substitution import FORM_KIND, KIND, formed_otherwise, strictly, substituted
 
 LEAST_COSINE = 0.55
@@ -83,15 +84,26 @@ def compared(one: Said, other: Said) -> NDArray[np.float64] | str:
     alike, a, b = cosine(one, other), one.reading, other.reading
     if alike < LEAST_COSINE:
         return "unlike"
-    if _places(a.words, b.words) > MOST_PLACES:
-        return "repeats"
-    kind = veto(a, b) or (put_otherwise(a, b) if strictly(a, b) else "")
+    kind = refused(a, b)
     if kind:
         return kind
     if formed_otherwise(one, other):
         return FORM_KIND
     near, found = nearness(one.words, other.words, a.spoken, b.spoken), side_by_side(a, b)
     return KIND if substituted(a, b, near, found) else features(a, b, alike, near, found)
+
+
+def refused(a: Reading, b: Reading) -> str:
+    """The kind of difference that is told by words alone; empty: none was found."""
+    if len(a.words) * len(b.words) > MOST_PLACES and _places(a.words, b.words) > MOST_PLACES:
+        return "repeats"
+    kind = veto(a, b)
+    if kind or not strictly(a, b):
+        return kind
+    kind = put_otherwise(a, b)
+    if kind:
+        return kind
+    return KIND if substituted(a, b, known(a.spoken, b.spoken), side_by_side(a, b)) else ""
 
 
 def _places(ours: Sequence[str], theirs: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from groundplan.economics.semantic import grammar as g
 from groundplan.economics.semantic.asking import Words, aimed, mood, question
-from groundplan.economics.semantic.vocabulary import QUANTIFIERS
+from groundplan.economics.semantic.vocabulary import QUANTIFIERS, UNITS
 
 MOST = 48
 """Words of content beyond which nobody looks for who does what."""
@@ -41,18 +41,21 @@ class Clause:
     tense: str
     """past, present, or empty."""
     persons: frozenset[str]
-    """third, they, first, you"""
+    """he, she, they, first, you"""
     first: str
     """Whether who speaks does something (`subject`) or is done something to (`object`); empty: both, or neither."""
     turned: str
     """`i`: I do something to you; `you`: the other way round."""
     owned: frozenset[tuple[str, str]]
-    """(we | you, what is owned)"""
+    """(we | you | they | he | she, what is owned)"""
     relations: dict[str, frozenset[str]]
-    """Word of content -> the classes of what it stands right behind; empty: of nothing."""
+    """Word of content -> the classes of what it stands right behind; empty: of nothing; `~`: of anything."""
     timed: frozenset[str]
     """Those words that stand behind a number."""
     particles: frozenset[tuple[str, str]]
+    """(verb, or empty where it says little; what belongs to it)"""
+    dangles: frozenset[str]
+    """Prepositions with nothing behind them: *Who is it for?*"""
     light: frozenset[str]
     """Verbs that say little."""
     counts: tuple[str, ...]
@@ -108,7 +111,7 @@ def clause(
         asks=asked, tells=told and not asked and "first" not in persons,
         focus=focus, plain=plain, counted=counted, moods=moods, tense=tense,
         persons=persons, first=_first(own), turned=_turned(own), owned=_owned(own), relations=relations, timed=timed,
-        particles=_particles(own), light=_light(own), counts=_counts(own),
+        particles=_particles(own), dangles=_dangles(own), light=_light(own), counts=_counts(own),
         degrees=_degrees(own), heads=heads, things=things, governs=governs, whose=_whose(own),
         tails=_tails(own, place), acts=_acts(own, relations, place), joined=_joined(own),
         single=single, plural=plural,
@@ -117,7 +120,13 @@ def clause(
 
 def _persons(own: Words) -> frozenset[str]:
     said = {word for place, word in enumerate(own.words) if place not in own.skipped}
-    kinds = (("third", g.THIRD), ("they", g.THEY), ("first", g.FIRST), ("you", frozenset({"you", "your", "yours"})))
+    kinds = (
+        ("he", g.HE),
+        ("she", g.SHE),
+        ("they", g.THEY),
+        ("first", g.FIRST),
+        ("you", g.YOU),
+    )
     return frozenset(name for name, words in kinds if not words.isdisjoint(said))
 
 
@@ -160,8 +169,11 @@ def _relations(own: Words) -> tuple[dict[str, frozenset[str]], frozenset[str]]:
                 break
             before -= 1
         broken = before < 0 or own.breaks[before + 1]
-        found.setdefault(own.stems[place], set()).add("" if broken else _relation(own, before, place))
-        if numbered:
+        its = "" if broken or before in own.spent else _relation(own, before, place)
+        # what stands before another word may stand there in any relation: *the Berlin office*
+        free = not its and not numbered and (broken or _follows(own, place + 1))
+        found.setdefault(own.stems[place], set()).add("~" if free else its)
+        if numbered or own.words[place] in UNITS:
             timed.add(own.stems[place])
     return {its: frozenset(classes) for its, classes in found.items()}, frozenset(timed)
 
@@ -190,10 +202,26 @@ def _particles(own: Words) -> frozenset[tuple[str, str]]:
             continue
         dangling = place + 1 == len(own.words) or own.breaks[place + 1] or after in g.RELATIONS
         before = [i for i in range(place - 1, max(-1, place - 5), -1) if own.stems[i]]
-        if before and (dangling or word in ("up", "down", "off", "out")):
+        if not dangling and word not in ("up", "down", "off", "out"):
+            continue
+        if not before:
+            found.add(("", word))
+        else:
             verb = next((i for i in before if own.at(i - 1) not in g.DETERMINERS and not own.stems[i - 1]), before[0])
             found.add((own.stems[verb], word))
     return frozenset(found)
+
+
+def _dangles(own: Words) -> frozenset[str]:
+    last = len(own.words) - 1
+    return frozenset(
+        word
+        for place, word in enumerate(own.words)
+        if word in _PREPOSITIONS and (place == last or own.breaks[place + 1]) and place not in own.skipped
+    )
+
+
+_PREPOSITIONS = g.RELATIONS.keys() - g.PARTICLES
 
 
 def _light(own: Words) -> frozenset[str]:
@@ -216,13 +244,17 @@ def _light(own: Words) -> frozenset[str]:
 
 
 def _counts(own: Words) -> tuple[str, ...]:
-    said = (word for place, word in enumerate(own.words) if place not in own.skipped)
-    return tuple(
-        sorted(QUANTIFIERS.get(word, word) for word in said if word in g.COUNTED or QUANTIFIERS.get(word) in _SHARES)
-    )
+    said = [
+        _AWAY if word == "there" and g.NO_PLACE.isdisjoint((own.at(place - 1), own.at(place + 1))) else word
+        for place, word in enumerate(own.words)
+        if place not in own.skipped
+    ]
+    return tuple(sorted(QUANTIFIERS.get(each, each) for each in said if each in _COUNTED or each in _SHARED))
 
 
-_SHARES = frozenset({"all", "some", "few", "only"})
+_AWAY = "over there"
+_COUNTED = g.COUNTED | {_AWAY}
+_SHARED = frozenset(word for word, share in QUANTIFIERS.items() if share in ("all", "some", "few", "only"))
 
 
 def _degrees(own: Words) -> dict[str, frozenset[str]]:
@@ -307,7 +339,7 @@ def _tails(own: Words, asks: int) -> frozenset[str]:
     )
 
 
-_BARE = frozenset({""})
+_BARE = frozenset({"", "~"})
 
 
 def _acts(own: Words, relations: dict[str, frozenset[str]], asks: int) -> frozenset[tuple[str, str, str]]:
@@ -322,12 +354,14 @@ def _acts(own: Words, relations: dict[str, frozenset[str]], asks: int) -> frozen
         return "?" if who and place == asks else own.stems[place]
 
     def stands(place: int, how: str) -> bool:
-        return how == ("by" if asked_by else "") if stem(place) == "?" else how in relations[own.stems[place]]
+        if stem(place) == "?":
+            return how == ("by" if asked_by else "")
+        return not relations[own.stems[place]].isdisjoint((how,) if how else _BARE)
 
     found = set()
     for number, place in enumerate(order):
         verb = stem(place)
-        if verb == "?" or relations[verb] != _BARE:
+        if verb == "?" or not relations[verb] <= _BARE:
             continue
         before = [i for i in order[max(0, number - NEAR) : number] if own.together(i, place)]
         after = [i for i in order[number + 1 : number + 1 + NEAR] if own.together(i, place)]

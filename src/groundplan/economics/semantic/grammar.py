@@ -22,7 +22,7 @@ def _classes(text: str) -> dict[str, str]:
 POLITE = re.compile(
     r"\b(?:(?:can|could|would|will) (?:you|someone|somebody|anyone|anybody) (?:please |kindly |maybe |perhaps )?"
     r"(?:tell|explain|show|help|advise|inform|let|clarify|confirm|remind)(?: to)?(?: me| us)?(?: know| understand)?"
-    r"(?: out)?(?: with| about| on)?|(?:please |kindly )?(?:tell|explain to|help|advise|inform|let) (?:me|us)"
+    r"(?: out)?(?: with| about| on)?|(?:please |kindly |^)(?:tell|explain to|help|advise|inform|let) (?:me|us)"
     r"(?: know| understand)?|do you (?:happen to )?know|does (?:anyone|anybody|someone) know|"
     r"(?:i|we) (?:would|should) (?:like|love) to (?:know|ask|understand|find out)|"
     r"(?:i'd|we'd) (?:like|love) to (?:know|ask|understand|find out)|(?:i|we) (?:want|need) to (?:know|understand)|"
@@ -45,7 +45,7 @@ ORDERS = _words("explain describe list tell summarise summarize compare name")
 """Verbs that ask though no mark of a question stands there."""
 SUBORDINATE = _words("if because although though unless until while whenever since whether once despite so")
 DETERMINERS = _words("a an the this that these those my our your his her their its any some all every each no")
-POSSESSIVES = _classes("we: my our mine ours; you: your yours")
+POSSESSIVES = _classes("we: my our mine ours; you: your yours; they: their theirs; he: his; she: her hers")
 MEASURED = _words(
     """large big heavy high fast quickly soon late early wide deep strong small hot cold expensive hard safe thick tall
     short low close near full good bad easy"""
@@ -89,17 +89,20 @@ PAST = _words("did was were had didn't wasn't weren't hadn't")
 PRESENT = _words("do does is are am don't doesn't isn't aren't")
 PERFECT = _words("have has haven't hasn't")
 
-THIRD = _words("he him his she her hers himself herself")
+HE = _words("he him his himself")
+SHE = _words("she her hers herself")
+THIRD = HE | SHE
+YOU = _words("you your yours")
 THEY = _words("they them their theirs themselves")
 FIRST = _words("i me my mine myself we us our ours i'm i've i'd i'll we're we've")
 
 RELATIONS = _classes(
-    """to: to into onto toward towards; from: from off; at: in inside at on upon within; of: of; for: for;
+    """to: to into onto toward towards; from: from; in: in inside within; on: on upon; at: at; of: of; for: for;
     with: with; by: by via using through per; about: about regarding concerning; before: before; after: after
-    following once afterwards; during: during while throughout amid; until: until till; since: since; because: because;
-    despite: despite although though; if: if whenever; against: against; as: as; like: like unlike; than: than versus
-    vs; between: between among amongst; near: near beside beyond; behind: behind; below: below under beneath
-    underneath; above: above over; across: across around along; outside: outside; without: without"""
+    following once afterwards; during: during while throughout amid; until: until till; since: since; because:
+    because; despite: despite although though; if: if whenever; against: against; as: as; like: like unlike; than:
+    than versus vs; between: between among amongst; near: near beside beyond; behind: behind; below: below under
+    beneath underneath; above: above over; across: across around along; outside: outside; without: without"""
 )
 """What a word stands behind -> how it belongs to the rest."""
 PAIRS_OF = {"because": "because", "instead": "instead", "out": "from", "ahead": "before", "front": "front",
@@ -107,9 +110,9 @@ PAIRS_OF = {"because": "because", "instead": "instead", "out": "from", "ahead": 
 PAIRS_TO = {"due": "because", "prior": "before", "next": "near", "thanks": "because", "close": "near",
             "owing": "because", "subsequent": "after"}  # fmt: skip
 INFINITIVE = _words(
-    """want like need have has had way ways step steps possible allowed able how order required used try mandatory
-    permitted obliged necessary going supposed compulsory obligatory wish plan decide forget free ought need needs
-    needed do takes take who what"""
+    """procedure process want like need have has had way ways step steps possible allowed able how order required used
+    try mandatory permitted obliged necessary going supposed compulsory obligatory wish plan decide forget free ought
+    need needs needed do takes take who what"""
 )
 """Words behind which `to` stands before a verb."""
 
@@ -119,12 +122,14 @@ def _pairs(text: str) -> frozenset[frozenset[str]]:
 
 
 AGREEING = _pairs(
-    """of/at of/for of/from of/by of/about of/with of/to of/between of/during of/across of/above of/near for/at
-    for/about with/by by/from about/at during/at to/about if/after if/during if/at across/at between/at as/for
-    than/above than/below"""
+    """of/in of/on of/at of/for of/from of/by of/about of/with of/to of/between of/during of/across of/above of/near
+    for/in for/on for/at for/about with/by by/from about/on in/at on/at during/in during/on during/at if/after
+    if/during if/at if/in across/in between/in between/at as/for than/above than/below"""
 )
 """Relations that say the same of one thing or another."""
-AGREEING_IN_TIME = _pairs("of/at of/for of/during during/at until/by than/above than/below")
+AGREEING_IN_TIME = _pairs(
+    """of/in of/on of/at of/for of/during during/in during/on during/at in/at on/at until/by than/above than/below"""
+)
 """The same of times and of numbers of units."""
 ALTERNATING = _words(
     """apply applies applied applying entitled eligible qualify qualifies qualified access belong belongs related
@@ -132,8 +137,8 @@ ALTERNATING = _words(
     rules"""
 )
 """Words behind which `to`, `for` and `with` say the same."""
-SHARP = _words("before after until since above below than despite because against outside instead without with front")
-"""Relations in which a word never stands where it stands behind nothing in another wording."""
+LOOSE = _words("of for by about as to")
+"""Relations in which a word stands that stands behind nothing in another wording; those of a passive among them."""
 PARTICLES = _words("up down off out on in over through about")
 
 LIGHT = _classes(
@@ -169,7 +174,11 @@ CARE = _words(
 """How well something is to be done, which `how` asks for in any case."""
 PRECISE = _words("exact exactly precise precisely actual actually basically ever")
 
-COUNTED = _words("first second third single both couple half double triple twice dozen quarter only alone")
+NO_PLACE = AUXILIARIES | _words("hi hello hey")
+"""Beside which `there` is no place."""
+COUNTED = _words(
+    """first second third single both couple half double triple twice too also here being or dozen quarter only alone"""
+)
 DEGREES = _words(
     """cheap fast slow large small big long short high low old new young early late strong weak heavy light near easy
     hard safe quick rich poor wide narrow deep thick thin warm cold hot clean loud quiet close great simple rare full

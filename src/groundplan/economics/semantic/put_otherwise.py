@@ -56,6 +56,8 @@ def _mood(a: Reading, b: Reading) -> bool:
         if ours and theirs and ours.isdisjoint(theirs):
             return True
         if one.focus == other.focus == "polar":
+            if one.first == other.first == "subject" and one.moods != other.moods:
+                return True
             if ("should" in ours) != ("should" in theirs):
                 return True
             if ("will" in one.moods and theirs) or ("will" in other.moods and ours):
@@ -75,7 +77,9 @@ def _tense(a: Reading, b: Reading) -> bool:
 
 def _person(a: Reading, b: Reading) -> bool:
     one, other = a.clause, b.clause
-    if ("third" in one.persons) != ("third" in other.persons):
+    if (one.persons ^ other.persons) & {"he", "she"}:
+        return True
+    if _listening(one, other) and set(a.stems) == set(b.stems):
         return True
     if ("they" in one.persons) != ("they" in other.persons) and "first" in one.persons ^ other.persons:
         return True
@@ -83,12 +87,29 @@ def _person(a: Reading, b: Reading) -> bool:
         return True
     if {one.first, other.first} == {"subject", "object"} and "get" not in one.light & other.light:
         return True
-    return any(
-        (_OTHER[whose], thing) in other.owned and (whose, thing) not in other.owned for whose, thing in one.owned
+    ours, theirs = _owners(one), _owners(other)
+    return any(thing in theirs and theirs[thing].isdisjoint(owners) for thing, owners in ours.items()) or any(
+        owner in ("he", "she", "they") and (owner, thing) not in there.owned
+        for here, there, others in ((one, other, b), (other, one, a))
+        for owner, thing in here.owned
+        if thing in others.stems
     )
 
 
-_OTHER = {"we": "you", "you": "we"}
+def _owners(clause: Clause) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for owner, thing in clause.owned:
+        found.setdefault(thing, set()).add(owner)
+    return found
+
+
+def _listening(one: Clause, other: Clause) -> bool:
+    """Whether one is about who speaks, and the other about who listens."""
+    talk = {"first", "you"}
+    both = {frozenset(one.persons & talk), frozenset(other.persons & talk)}
+    if "how" in (one.focus, other.focus) or "get" in one.light & other.light:
+        return False
+    return both == {frozenset({"first"}), frozenset({"you"})}
 
 
 def _roles(a: Reading, b: Reading) -> bool:
@@ -115,6 +136,8 @@ def _headed(one: Clause, other: Clause) -> bool:
 def _relation(a: Reading, b: Reading) -> bool:
     """The same word behind a preposition that says something else of it."""
     one, other = a.clause, b.clause
+    if one.dangles != other.dangles:
+        return True
     timed = one.timed & other.timed
     for word, classes in one.relations.items():
         ours, theirs = classes - other.relations.get(word, classes), other.relations.get(word, classes) - classes
@@ -124,10 +147,10 @@ def _relation(a: Reading, b: Reading) -> bool:
 
 
 def _agree(one: str, other: str, *, timely: bool) -> bool:
-    if one == other:
+    if one == other or "~" in (one, other):
         return True
     if not one or not other:
-        return (one or other) not in g.SHARP and (not timely or (one or other) in ("of", "at", "for", "to"))
+        return (one or other) in g.LOOSE
     return frozenset((one, other)) in (g.AGREEING_IN_TIME if timely else g.AGREEING)
 
 
@@ -140,7 +163,11 @@ def _particle(a: Reading, b: Reading) -> bool:
 def _without(a: Reading, b: Reading) -> bool:
     """Whether a verb of both has a particle in one, and another one in the other."""
     there = dict(b.clause.particles)
-    return any(verb in b.stems and there.get(verb, word) != word for verb, word in a.clause.particles)
+    return any(
+        there.get(verb, word if verb else "") != word
+        for verb, word in a.clause.particles
+        if verb in b.stems or not verb
+    )
 
 
 HARD = frozenset({"up", "down", "off", "out"})
@@ -231,9 +258,9 @@ _GUARDS: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (
     ("relation", _relation),
     ("particle", _particle),
     ("verb", _verb),
+    ("coordination", _joined),
     ("quantity", _quantity),
     ("degree", _degree),
-    ("coordination", _joined),
     ("plural", _number),
     ("doer", _doer),
 )

@@ -27,7 +27,11 @@ _PAIRS = {
 }  # fmt: skip
 _MANY = ("how", "many")
 _IN_ORDER_TO = ("in", "order", "to")
-_LANGUAGE_WORDS = {language: frozenset(words.split()) for language, words in v.LANGUAGES.items()}
+_LANGUAGES_OF = {
+    word: tuple(name for name, words in v.LANGUAGES.items() if word in words.split())
+    for word in " ".join(v.LANGUAGES.values()).split()
+}
+"""Common word -> the languages that have it."""
 _SCRIPTS = (
     ("cyrillic", "Ѐ", "ӿ"), ("greek", "Ͱ", "Ͽ"), ("hebrew", "֐", "׿"), ("arabic", "؀", "ۿ"),
     ("devanagari", "ऀ", "ॿ"), ("thai", "฀", "๿"), ("hangul", "가", "힯"), ("kana", "぀", "ヿ"), ("han", "一", "鿿"),
@@ -163,6 +167,7 @@ def _phrases(
     for place in told:
         if (words[place - 1 : place], words[place], words[place + 1 : place + 2]) == (("in",), "charge", ("of",)):
             spoken[place] = "responsible"
+            spent.add(place - 1)
         root = stem(words[place])
         reach = range(place + 1, min(place + _REACH, len(words))) if root in _PHRASED else ()
         for after in reach:
@@ -312,10 +317,13 @@ def _content(word: str) -> bool:
 
 def language_of(text: str, words: Sequence[str]) -> str:
     """The language or script of a text; empty where a few words do not tell."""
-    for name, first, last in _SCRIPTS:
+    for name, first, last in () if text.isascii() else _SCRIPTS:
         if sum(first <= letter <= last for letter in text) * 3 > len(text):
             return name
-    counts = {name: sum(w in known for w in words) for name, known in _LANGUAGE_WORDS.items()}
+    counts = dict.fromkeys(v.LANGUAGES, 0)
+    for word in words:
+        for name in _LANGUAGES_OF.get(word, ()):
+            counts[name] += 1
     top = sorted(counts.values(), reverse=True)
     best = max(counts, key=lambda name: counts[name])
     return best if top[0] >= 2 and top[0] > 1.3 * top[1] else ""

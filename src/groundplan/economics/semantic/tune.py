@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.semantic.accept import CONFIDENCE, Acceptance, compared, lowest_threshold
+from groundplan.economics.semantic.accept import CONFIDENCE, Acceptance, compared, lowest_threshold, refused
 from groundplan.economics.semantic.likeness import FEATURES, Said
 from groundplan.economics.semantic.pairs import Pair
+from groundplan.economics.semantic.reading import read
 
 BOUNDS = (0.01, 0.02, 0.05)
 FOLDS = 6
@@ -21,7 +22,7 @@ WRONG_WEIGHT = 4.0
 """A wrong hit counts as many missed ones."""
 CAUTION = 2.5
 """Other questions are harder than those that thresholds come from: here two fifths of the bound are used."""
-VERSION = 5
+VERSION = 6
 
 
 def tune(
@@ -30,7 +31,7 @@ def tune(
     """An acceptance from pairs; `groups` are left out together; `said`: a text with its embeddings. Of those that are
     `harder` than what people ask there is no bound with confidence: with them among the rest no larger share than the
     bound is wrong."""
-    seen = [compared(said(pair.a), said(pair.b)) for pair in pairs]
+    seen = [refused(read(pair.a), read(pair.b)) or compared(said(pair.a), said(pair.b)) for pair in pairs]
     rows = [i for i, found in enumerate(seen) if not isinstance(found, str)]
     told = np.stack([found for found in seen if not isinstance(found, str)])
     same = np.array([pairs[i].same for i in rows])
