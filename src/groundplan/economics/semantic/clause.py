@@ -287,10 +287,13 @@ def _compared(word: str) -> tuple[str, str]:
     return "", ""
 
 
-def _heads(own: Words) -> tuple[frozenset[tuple[str, str]], frozenset[tuple[str, str]], frozenset[tuple[str, str]]]:
+_Pair = tuple[str, str]
+
+
+def _heads(own: Words) -> tuple[frozenset[_Pair], frozenset[_Pair], frozenset[_Pair]]:
     """(what qualifies what; the same in one thing behind an article; what is done to what) as far as nothing but
     articles stands between."""
-    heads, things, governs = set(), set(), set()
+    heads, things, governs = set[_Pair](), set[_Pair](), set[_Pair]()
     for place in own.content:
         # in `damage covered` a verb says what is done to a thing, in `to transfer files` as well
         verb = own.at(place + 1).endswith("ed") or own.at(place - 1) in _DOERS
@@ -358,7 +361,7 @@ def _acts(own: Words, relations: dict[str, frozenset[str]], asks: int) -> frozen
             return how == ("by" if asked_by else "")
         return not relations[own.stems[place]].isdisjoint((how,) if how else _BARE)
 
-    found = set()
+    found = set[tuple[str, str, str]]()
     for number, place in enumerate(order):
         verb = stem(place)
         if verb == "?" or not relations[verb] <= _BARE:

@@ -58,8 +58,8 @@ def known(words: Sequence[str], others: Sequence[str]) -> Near:
     near = np.zeros((len(words), len(others)), dtype=np.float32)
     for one, other in said_where(words, others):
         near[one, other] = 1.0
-    ours, theirs = np.flatnonzero(~near.any(axis=1)), np.flatnonzero(~near.any(axis=0))
-    if ours.size and theirs.size:
+    ours, theirs = (np.flatnonzero(~near.any(axis=axis)).tolist() for axis in (1, 0))
+    if ours and theirs:
         for one, other in slipped([words[i] for i in ours], [others[j] for j in theirs]):
             near[ours[one], theirs[other]] = 1.0
     return near
@@ -68,7 +68,7 @@ def known(words: Sequence[str], others: Sequence[str]) -> Near:
 def meant(one: NDArray[np.int8], other: NDArray[np.int8]) -> float:
     """How near two words are in their texts, whatever is known of them."""
     ours, theirs = one.astype(np.float32), other.astype(np.float32)
-    return float(ours @ theirs) / max(1e-6, float(ours @ ours) ** 0.5 * float(theirs @ theirs) ** 0.5)
+    return float(ours @ theirs / max(1e-6, float(np.linalg.norm(ours) * np.linalg.norm(theirs))))
 
 
 def slipped(words: Sequence[str], others: Sequence[str]) -> Iterator[tuple[int, int]]:
