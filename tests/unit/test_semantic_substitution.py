@@ -281,6 +281,10 @@ def test_in_a_question_a_word_more_must_be_said_already(encoder: Encoder, one: s
     [
         ("What is the state tax?", "What is the statement tax?", "form"),
         ("What is the final amount?", "What is the fine amount?", "form"),
+        ("Who gave the order?", "Who gave the command?", "sense"),
+        ("How do I renew the card?", "How do I update the card?", "sense"),
+        ("How do I cancel the contract?", "How do I terminate the contract?", ""),
+        ("Where do I pick up the parcel?", "Where do I collect the parcel?", ""),
         ("Can the room be booked?", "Can I book the room?", ""),
         ("How do I cancel the course?", "How does the cancellation of the course work?", ""),
     ],

@@ -22,7 +22,7 @@ from groundplan.economics.semantic.guards import veto
 from groundplan.economics.semantic.likeness import FEATURES, Said, cosine, features, known, nearness, side_by_side
 from groundplan.economics.semantic.put_otherwise import put_otherwise
 from groundplan.economics.semantic.reading import Reading
-from groundplan.economics.semantic.substitution import FORM_KIND, KIND, formed_otherwise, strictly, substituted
+from groundplan.economics.semantic.substitution import KIND, meant_otherwise, strictly, substituted
 
 LEAST_COSINE = 0.55
 """Below this nothing is compared."""
@@ -87,9 +87,11 @@ def compared(one: Said, other: Said) -> NDArray[np.float64] | str:
     kind = refused(a, b)
     if kind:
         return kind
-    if formed_otherwise(one, other):
-        return FORM_KIND
-    near, found = nearness(one.words, other.words, a.spoken, b.spoken), side_by_side(a, b)
+    found = side_by_side(a, b)
+    kind = meant_otherwise(one, other, found)
+    if kind:
+        return kind
+    near = nearness(one.words, other.words, a.spoken, b.spoken)
     return KIND if substituted(a, b, near, found) else features(a, b, alike, near, found)
 
 

@@ -18,7 +18,7 @@ from groundplan.economics.semantic import grammar
 from groundplan.economics.semantic import vocabulary as v
 from groundplan.economics.semantic.likeness import Compared, Near, Said, counterparts, meant, nearness, things
 from groundplan.economics.semantic.reading import Reading
-from groundplan.economics.semantic.synonyms import listed
+from groundplan.economics.semantic.synonyms import listed, said_where
 
 SAME = 0.8
 """Nearness from which on any two words say the same: a city and its country reach 0.75."""
@@ -37,20 +37,31 @@ KNOWN = 0.999
 """Nearness of what is known to say the same: forms of one word, or a line of synonyms."""
 KIND = "substitution"
 FORM_KIND = "form"
+SENSE_KIND = "sense"
 _BEHIND = re.compile(r"\b(?:in|at|on|by|of|for|per|with|from)(?: (?:a|an|the|one|any|all|this|that))? $")
 """*in person*, *at a time*: what stands there is not asked for."""
 FORM = 0.6
 """Nearness of two forms of one word: *approves* and *approval* reach 0.8, *final* and *fine* 0.1."""
+SENSE = 0.4
+"""Nearness of two words of one line in questions that ask the same; in another sense of theirs they reach 0.36 or less
+more often than not: *renew*, *update* a card."""
 _ASKING = ("which ", "what ", "whose ", "many ", "much ")
 _AROUND = v.FRAMING | v.FILLERS | v.IMPLIED
 
 
-def formed_otherwise(one: Said, other: Said) -> bool:
-    """Whether a word that both have by its stem means something else in the form that the other gives it: *the state*,
-    *the statement*."""
+def meant_otherwise(one: Said, other: Said, found: Compared) -> str:
+    """The kind of difference where words say the same as far as lists tell, and mean something else in these texts:
+    another form of a word (*the state*, *the statement*), or, where each word counts, a synonym in another sense of it;
+    empty: none was found."""
+    if one.reading.spoken == other.reading.spoken:
+        return ""
+    if _formed_otherwise(one, other):
+        return FORM_KIND
+    return SENSE_KIND if strictly(one.reading, other.reading) and _another_sense(one, other, found) else ""
+
+
+def _formed_otherwise(one: Said, other: Said) -> bool:
     a, b = one.reading, other.reading
-    if a.spoken == b.spoken:
-        return False
     places: dict[str, list[int]] = {}
     for place, its in enumerate(b.stems):
         places.setdefault(its, []).append(place)
@@ -61,6 +72,24 @@ def formed_otherwise(one: Said, other: Said) -> bool:
         if all(meant(one.words[place], other.words[each]) < FORM for each in others):
             return True
     return False
+
+
+def _another_sense(one: Said, other: Said, found: Compared) -> bool:
+    a, b = one.reading, other.reading
+    ours, theirs = ([i for i in own if _plain(each, i)] for each, own in ((a, found.ours), (b, found.theirs)))
+    same = set(said_where([a.spoken[i] for i in ours], [b.spoken[j] for j in theirs]))
+    near = {(i, j): meant(one.words[ours[i]], other.words[theirs[j]]) for i, j in same}
+    return any(
+        all(near[pair] < SENSE for pair in same if pair[side] == place)
+        for side in (0, 1)
+        for place in {pair[side] for pair in same}
+    )
+
+
+def _plain(reading: Reading, place: int) -> bool:
+    """Whether a word is told as it is written: no verb with a particle, and no contraction."""
+    begin, end = reading.places[place]
+    return reading.text[begin:end].lower() == reading.spoken[place]
 
 
 _INFLECTIONS = ("", "s", "es", "d", "ed", "'s")
