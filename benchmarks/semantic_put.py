@@ -1,7 +1,9 @@
 """Pairs of questions for the semantic cache that differ in how they are put, in eight fields of work and three lengths.
 
     python benchmarks/semantic_put.py open 7 > open.jsonl        fields and kinds of traps to develop with
-    python benchmarks/semantic_put.py sealed 7 > sealed.jsonl    others, in view of which nothing was made
+    python benchmarks/semantic_put.py all 7 > all.jsonl          these fields with all kinds
+    python benchmarks/semantic_put.py sealed 7 > sealed.jsonl    other fields, all kinds
+    python benchmarks/semantic_put.py unseen 7 > unseen.jsonl    others again, in view of which nothing was made
 
 A trap changes one thing by which the answer becomes another: what is asked for (`focus`), whether it may, must or
 should be (`mood`), when, where, how, by what, for whom, on what condition, why, in which order, who does it to whom,
@@ -25,6 +27,7 @@ from typing import Any
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.semantic_put_unseen import UNSEEN
 from benchmarks.semantic_put_words import OPEN, SEALED, Field
 
 FRAMES: dict[str, tuple[str, ...]] = {
@@ -62,7 +65,9 @@ OPEN_KINDS = ("focus", "mood", "manner", "time", "condition", "relation", "quant
               "roles", "negation")  # fmt: skip
 SEALED_KINDS = ("channel", "place", "beneficiary", "comparison", "cause", "concession", "sequence", "degree", "tense",
                 "person", "plural", "order", "coordination", "thing")  # fmt: skip
-FAMILIES = {"open": (OPEN, OPEN_KINDS), "sealed": (SEALED, (*OPEN_KINDS, *SEALED_KINDS))}
+ALL_KINDS = (*OPEN_KINDS, *SEALED_KINDS)
+FAMILIES = {"open": (OPEN, OPEN_KINDS), "all": (OPEN, ALL_KINDS), "sealed": (SEALED, ALL_KINDS),
+            "unseen": (UNSEEN, ALL_KINDS)}  # fmt: skip
 POLITE = (("", ""), ("Hello, ", ""), ("Could you please tell me: ", ""), ("", " Thanks in advance!"),
           ("Hi there, a quick question: ", ""), ("", " Many thanks and kind regards"))  # fmt: skip
 

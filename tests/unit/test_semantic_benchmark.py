@@ -150,7 +150,7 @@ def test_families_apart_share_no_word_that_makes_another_thing_and_have_kinds_of
     assert set(words.things).isdisjoint((*semantic_cache.PAIRS["OBJECTS"], *other.things))
 
 
-@pytest.mark.parametrize("family", ["open", "sealed"])
+@pytest.mark.parametrize("family", ["open", "all", "sealed", "unseen"])
 def test_questions_that_are_put_otherwise_have_traps_of_each_kind_in_three_lengths(family: str) -> None:
     rows = generated(family, 921)
     pairs = of_intents(family, rows)
@@ -164,10 +164,11 @@ def test_questions_that_are_put_otherwise_have_traps_of_each_kind_in_three_lengt
 
 
 def test_what_is_sealed_shares_no_field_thing_or_kind_with_what_is_open() -> None:
-    one, other = (semantic_put.FAMILIES[family][0] for family in ("open", "sealed"))
-    assert len(one) == len(other) == 4 and set(one).isdisjoint(other)
-    things = [{act.thing for field in fields.values() for act in semantic_put.acts(field)} for fields in (one, other)]
-    assert things[0].isdisjoint(things[1])
+    families = [semantic_put.FAMILIES[family][0] for family in ("open", "sealed", "unseen")]
+    things = [{act.thing for field in fields.values() for act in semantic_put.acts(field)} for fields in families]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert len(families[one]) == len(families[other]) == 4
+        assert set(families[one]).isdisjoint(families[other]) and things[one].isdisjoint(things[other])
     assert len(semantic_put.SEALED_KINDS) == 14 and set(semantic_put.OPEN_KINDS).isdisjoint(semantic_put.SEALED_KINDS)
 
 

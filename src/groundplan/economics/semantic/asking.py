@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from groundplan.economics.semantic import grammar as g
+from groundplan.economics.semantic.spelling import PAST_FORMS
 
 
 class Words:
@@ -64,11 +65,18 @@ def said_around(words: Sequence[str]) -> frozenset[int]:
 
 def asked_by(words: Sequence[str]) -> frozenset[int]:
     """The places of words that are no more than a part of the one that asks before them: *which person*, *how long*."""
-    return frozenset(
+    found = {
         place + 1
         for place, (word, after) in enumerate(pairwise(words))
         if (word in ("what", "which") and after in g.ASKED_BY) or (word == "how" and after in _MANY)
-    )
+    }
+    for place, word in enumerate(words):
+        if word in g.WAYS and words[max(0, place - 3) : place] in _WHAT_IS:
+            found.add(place)
+    return frozenset(found)
+
+
+_WHAT_IS = (("what", "is", "the"), ("what", "are", "the"), ("what", "was", "the"), ("what", "were", "the"))
 
 
 def question(own: Words) -> tuple[int, bool]:
@@ -110,13 +118,13 @@ def aimed(own: Words, place: int) -> tuple[str, bool, str]:
         return _how(own, place)
     if word in ("what", "which"):
         return _what(own, place)
-    return ("who" if word in ("whom", "whose") else word), own.at(place + 1) in _BEING, ""
+    return ("who" if word in ("whom", "whose") else word), False, ""
 
 
 def _how(own: Words, place: int) -> tuple[str, bool, str]:
     after = own.at(place + 1)
     if after not in _MANY:
-        return ("measure" if after in g.MEASURED else "how"), after in _BEING, ""
+        return ("measure" if after in g.MEASURED else "how"), False, ""
     if own.at(place + 2) in g.LASTING and own.at(place + 3) != "of":
         return "duration", False, ""
     counted = own.stems[place + 2] if after == "many" and place + 2 < len(own.words) else ""
@@ -133,7 +141,7 @@ def _what(own: Words, place: int) -> tuple[str, bool, str]:
     near = [own.at(i) for i in range(place + 1, min(place + 6, end))]
     named = next((g.ASPECTS[each] for each in near[: 5 if joined else 2] if each in g.ASPECTS), "")
     if named:
-        return named, joined, ""
+        return named, False, ""
     if after in g.AUXILIARIES and not joined:
         rest = [own.at(i) for i in range(place + 2, end + 1)]
         if not {"pay", "charge", "cost"}.isdisjoint(rest):
@@ -151,9 +159,21 @@ def mood(own: Words, place: int, aim: str, *, asked: bool) -> tuple[frozenset[st
     moods = frozenset(name for name, way in ways if way.search(said))
     if aim == "duration":
         moods -= {"must"}
-    early = part[:7]
-    if not asked:
-        return moods, ""
-    if not g.PAST.isdisjoint(early) or (aim == "polar" and early and early[0] in g.PERFECT):
-        return moods, "past"
-    return moods, "present" if moods or not g.PRESENT.isdisjoint(early) else ""
+    return moods, _tense(part, moods, aim) if asked else ""
+
+
+def _tense(part: Sequence[str], moods: frozenset[str], aim: str) -> str:
+    """past, will, present, or empty, of the words of a clause from the one that asks on."""
+    if part[0] in ("what", "which") and aim in ("how", "why"):
+        # `what is the reason that it was`, `what are the steps to`
+        if aim == "how":
+            return "present"
+        part = part[next((i for i, word in enumerate(part) if word in g.ASPECTS), 0) :]
+    early, first = part[:7], part[0] if aim == "polar" else (*part[1:2], "")[0]
+    perfect = first in g.PERFECT and "to" not in early[:4]
+    done = aim == "who" and (first.endswith("ed") or first in PAST_FORMS)
+    if perfect or done or not g.PAST.isdisjoint(early):
+        return "past"
+    if "will" in moods:
+        return "will"
+    return "present" if moods or aim == "who" or not g.PRESENT.isdisjoint(early) else ""

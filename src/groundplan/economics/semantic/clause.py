@@ -42,6 +42,8 @@ class Clause:
     """past, present, or empty."""
     persons: frozenset[str]
     """he, she, they, first, you"""
+    others: tuple[int, int, int]
+    """How often he, she and they are spoken of; of the last only as who does something."""
     first: str
     """Whether who speaks does something (`subject`) or is done something to (`object`); empty: both, or neither."""
     turned: str
@@ -110,7 +112,8 @@ def clause(
     return Clause(
         asks=asked, tells=told and not asked and "first" not in persons,
         focus=focus, plain=plain, counted=counted, moods=moods, tense=tense,
-        persons=persons, first=_first(own), turned=_turned(own), owned=_owned(own), relations=relations, timed=timed,
+        persons=persons, others=_others(own), first=_first(own), turned=_turned(own), owned=_owned(own),
+        relations=relations, timed=timed,
         particles=_particles(own), dangles=_dangles(own), light=_light(own), counts=_counts(own),
         degrees=_degrees(own), heads=heads, things=things, governs=governs, whose=_whose(own),
         tails=_tails(own, place), acts=_acts(own, relations, place), joined=_joined(own),
@@ -128,6 +131,11 @@ def _persons(own: Words) -> frozenset[str]:
         ("you", g.YOU),
     )
     return frozenset(name for name, words in kinds if not words.isdisjoint(said))
+
+
+def _others(own: Words) -> tuple[int, int, int]:
+    said = [word for place, word in enumerate(own.words) if place not in own.skipped]
+    return sum(word in g.HE for word in said), sum(word in g.SHE for word in said), said.count("they")
 
 
 def _first(own: Words) -> str:
@@ -296,7 +304,8 @@ def _heads(own: Words) -> tuple[frozenset[_Pair], frozenset[_Pair], frozenset[_P
     heads, things, governs = set[_Pair](), set[_Pair](), set[_Pair]()
     for place in own.content:
         # in `damage covered` a verb says what is done to a thing, in `to transfer files` as well
-        verb = own.at(place + 1).endswith("ed") or own.at(place - 1) in _DOERS
+        done = own.at(place + 1).endswith("ed") and _is_done(own, place)
+        verb = done or own.at(place - 1) in _DOERS
         if not verb and _follows(own, place + 1):
             pair = (own.stems[place], own.stems[place + 1])
             heads.add(pair)
@@ -317,12 +326,27 @@ def _heads(own: Words) -> tuple[frozenset[_Pair], frozenset[_Pair], frozenset[_P
     return frozenset(heads), frozenset(things), frozenset(governs)
 
 
+def _is_done(own: Words, place: int) -> bool:
+    """Whether a form of `be` stands right before the thing that ends there: *is the damage covered*."""
+    while place > 0 and own.stems[place - 1] and not own.breaks[place]:
+        place -= 1
+    while own.at(place - 1) in g.DETERMINERS:
+        place -= 1
+    return own.at(place - 1) in _BEINGS
+
+
+_BEINGS = frozenset({"is", "are", "was", "were", "be", "been", "being", "get", "has", "have"})
 _DOERS = frozenset({"to", "i", "we", "you", "they", "he", "she", "it", "one"})
 
 
 def _follows(own: Words, place: int) -> bool:
     """Whether a word of content stands there, and no mark before it."""
-    return place < len(own.words) and bool(own.stems[place]) and not own.breaks[place]
+    return (
+        place < len(own.words)
+        and bool(own.stems[place])
+        and not own.breaks[place]
+        and own.words[place] not in g.RELATIONS
+    )
 
 
 def _whose(own: Words) -> frozenset[tuple[str, str]]:
@@ -350,21 +374,22 @@ def _acts(own: Words, relations: dict[str, frozenset[str]], asks: int) -> frozen
     if len(own.content) > MOST:
         return frozenset()
     who = own.at(asks) in ("who", "whom")
-    order = sorted({*own.content, asks}) if who else own.content
+    little = {place: g.ACTS[word] for place, word in enumerate(own.words) if word in g.ACTS and not own.stems[place]}
+    order = sorted({*own.content, *little.keys() - own.skipped, *((asks,) if who else ())})
     asked_by = who and own.at(asks - 1) == "by"
 
     def stem(place: int) -> str:
-        return "?" if who and place == asks else own.stems[place]
+        return "?" if who and place == asks else own.stems[place] or little[place]
 
     def stands(place: int, how: str) -> bool:
         if stem(place) == "?":
             return how == ("by" if asked_by else "")
-        return not relations[own.stems[place]].isdisjoint((how,) if how else _BARE)
+        return place not in little and not relations[own.stems[place]].isdisjoint((how,) if how else _BARE)
 
     found = set[tuple[str, str, str]]()
     for number, place in enumerate(order):
         verb = stem(place)
-        if verb == "?" or not relations[verb] <= _BARE:
+        if verb == "?" or not relations.get(verb, _BARE) <= _BARE:
             continue
         before = [i for i in order[max(0, number - NEAR) : number] if own.together(i, place)]
         after = [i for i in order[number + 1 : number + 1 + NEAR] if own.together(i, place)]
@@ -390,14 +415,14 @@ def _joined(own: Words) -> dict[frozenset[str], frozenset[str]]:
 def _numbers(own: Words) -> tuple[frozenset[str], frozenset[str]]:
     single, plural = set(), set()
     for place in own.content:
-        if place + 1 < len(own.words) and own.stems[place + 1] and not own.breaks[place + 1]:
-            continue
         begin = place
-        while begin > 0 and own.stems[begin - 1] and not own.breaks[begin]:
+        while begin > 0 and _follows(own, begin) and own.stems[begin - 1]:
             begin -= 1
-        article, word = own.at(begin - 1), own.words[place]
-        if article in ("a", "an", "one", "another"):
-            single.add(own.stems[place])
-        elif article not in g.DETERMINERS and word.endswith("s") and word[-2:] not in ("ss", "us", "is"):
+        word = own.words[place]
+        several = word.endswith("s") and word[-2:] not in ("ss", "us", "is", "'s")
+        if own.at(begin - 1) in ("a", "an", "one", "another"):
+            if not several:
+                single.add(own.stems[place])
+        elif several and own.at(begin - 1) not in g.DETERMINERS:
             plural.add(own.stems[place])
     return frozenset(single), frozenset(plural)

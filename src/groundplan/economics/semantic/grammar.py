@@ -75,6 +75,9 @@ PHRASES = {
 }  # fmt: skip
 """(stem of a verb, what stands behind it or behind its object) -> a verb that says the same."""
 
+WAYS = _words("way ways step steps procedure process reason reasons")
+"""The same behind *what is the*."""
+
 MUST = re.compile(
     r"\b(?:must|have to|has to|had to|need to|needs to|required|requires|obliged|obligated|mandatory|compulsory|"
     r"obligatory|necessary|mustn't|gotta)\b"
@@ -150,6 +153,9 @@ LIGHT = _classes(
     explained; work: work works worked working; let: let lets letting; like: likes liked"""
 )
 """Verbs that say little, and that are the only difference where nothing else stands there."""
+ACTS = LIGHT | _classes("refuse: refuse refuses refused refusing; fail: fail fails failed; lack: lack lacks lacking")
+"""Verbs that are no words of content -> their stems."""
+
 
 IMPLIED = _classes(
     """when duration rate: time times date dates day days period; where: place places; who: person people someone

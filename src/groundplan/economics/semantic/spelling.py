@@ -47,7 +47,7 @@ def _past(text: str) -> dict[str, str]:
     return {form: verb.strip() for verb, forms in pairs for form in forms.split()}
 
 
-_IRREGULAR = _past(
+PAST_FORMS = _past(
     """pay: paid payed; send: sent; buy: bought; take: taken took; give: given gave; see: seen saw; write: written
     wrote; choose: chosen chose; hold: held; keep: kept; make: made; meet: met; lend: lent; lose: lost; tell: told;
     teach: taught; build: built; break: broken broke; steal: stolen stole; drive: driven drove; know: known knew;
@@ -67,7 +67,7 @@ _TWICE = re.compile(r"(.)\1")
 
 def spelled(word: str) -> str:
     """A lower-case word in the spelling by which others are compared with it."""
-    word = _IRREGULAR.get(word) or _OTHERWISE.get(word, word)
+    word = PAST_FORMS.get(word) or _OTHERWISE.get(word, word)
     word = _OUR.sub(r"\1or", word)
     word = _DOUBLED.sub(r"\1l\2", word)
     found = _ISE.match(word)

@@ -1,0 +1,158 @@
+"""Four more fields of work for `semantic_put`, written after `SEALED` had been measured and its kinds mended.
+
+Measured once, at the end; of what came of it only sums by kind were looked at.
+"""
+
+from __future__ import annotations
+
+from benchmarks.semantic_put_words import Field
+
+CAMPUS = Field(
+    acts=(
+        "enrol|enrolled|enrolling|enrols|exchange student|exchange students",
+        "grade|graded|grading|grades|term paper|term papers",
+        "recall|recalled|recalling|recalls|rare book|rare books",
+        "waive|waived|waiving|waives|tuition fee|tuition fees",
+        "borrow|borrowed|borrowing|borrows|lab coat|lab coats",
+        "retake|retaken|retaking|retakes|physics exam|physics exams",
+        "publish|published|publishing|publishes|master thesis|master theses",
+        "supervise|supervised|supervising|supervises|field trip|field trips",
+        "microwave|microwaved|microwaving|microwaves|canteen dish|canteen dishes",
+        "proofread|proofread|proofreading|proofreads|grant proposal|grant proposals",
+        "defer|deferred|deferring|defers|student loan|student loans",
+        "tune|tuned|tuning|tunes|concert piano|concert pianos",
+    ),
+    adjuncts={
+        "manner": (" in pairs", " under supervision", " by heart"),
+        "channel": (" by postcard", " through a tutor", " over the intranet"),
+        "place": (" in the basement", " on campus", " in the reading room"),
+        "time": (" during term", " in August", " at eight o'clock"),
+        "condition": (" if I fail", " unless the dean agrees", " if it is raining"),
+        "beneficiary": (" for a flatmate", " for freshmen", " on behalf of a professor"),
+        "comparison": (" later than others", " like a graduate"),
+        "cause": (" because of a fire", " due to an error"),
+        "concession": (" despite the deadline", " although it is reserved"),
+        "sequence": (" before the lecture", " after the lecture"),
+        "relation": (" from the faculty", " to the faculty", " without the faculty"),
+    },
+    ahead=("honorary", "digital", "bilingual"),
+    heads=("stamp", "catalogue", "society"),
+    parts=(("coach|coached|coaches", "tutor", "pupil"), ("examine|examined|examines", "lecturer", "candidate")),
+    stories=(
+        ("The library moved to the river in autumn.", "In autumn the library moved to the river."),
+        ("I study law and have two jobs.", "I have two jobs and study law."),
+        ("Our dormitory has no kitchen.", "There is no kitchen in our dormitory."),
+    ),
+)
+FARM = Field(
+    acts=(
+        "vaccinate|vaccinated|vaccinating|vaccinates|dairy cow|dairy cows",
+        "prune|pruned|pruning|prunes|apple tree|apple trees",
+        "spray|sprayed|spraying|sprays|potato field|potato fields",
+        "harvest|harvested|harvesting|harvests|sugar beet|sugar beets",
+        "shear|sheared|shearing|shears|mountain sheep|mountain sheep",
+        "insulate|insulated|insulating|insulates|grain store|grain stores",
+        "lease|leased|leasing|leases|wind turbine|wind turbines",
+        "milk|milked|milking|milks|hill goat|hill goats",
+        "certify|certified|certifying|certifies|honey jar|honey jars",
+        "irrigate|irrigated|irrigating|irrigates|rice terrace|rice terraces",
+        "weigh|weighed|weighing|weighs|feed sack|feed sacks",
+        "smoke|smoked|smoking|smokes|river trout|river trouts",
+    ),
+    adjuncts={
+        "manner": (" by machine", " row by row", " without gloves"),
+        "channel": (" through the cooperative", " by drone", " with a permit"),
+        "place": (" on the slope", " near a spring", " in the valley"),
+        "time": (" in March", " at harvest", " after dark"),
+        "condition": (" if frost comes", " when the soil is wet", " unless it hails"),
+        "beneficiary": (" for a neighbour", " for tourists", " on behalf of a bank"),
+        "comparison": (" earlier than the others", " as deeply as before"),
+        "cause": (" because of a drought", " due to mould"),
+        "concession": (" despite the frost", " although it is steep"),
+        "sequence": (" before the rain", " after the rain"),
+        "relation": (" from the barn", " to the barn", " behind the barn"),
+    },
+    ahead=("organic", "feral", "automatic"),
+    heads=("price", "fence", "merchant"),
+    parts=(("hire|hired|hires", "farmer", "shepherd"), ("visit|visited|visits", "vet", "breeder")),
+    stories=(
+        ("The tractor broke down on the bridge.", "On the bridge the tractor broke down."),
+        ("We have forty hectares and a small mill.", "A small mill and forty hectares are ours."),
+        ("My father sold half of the herd.", "Half of the herd was sold by my father."),
+    ),
+)
+INSURER = Field(
+    acts=(
+        "settle|settled|settling|settles|storm claim|storm claims",
+        "insure|insured|insuring|insures|wedding ring|wedding rings",
+        "suspend|suspended|suspending|suspends|car policy|car policies",
+        "appraise|appraised|appraising|appraises|oil painting|oil paintings",
+        "reopen|reopened|reopening|reopens|dental case|dental cases",
+        "name|named|naming|names|second heir|second heirs",
+        "forward|forwarded|forwarding|forwards|police report|police reports",
+        "halve|halved|halving|halves|yearly premium|yearly premiums",
+        "tow|towed|towing|tows|sports car|sports cars",
+        "store|stored|storing|stores|fur coat|fur coats",
+        "fix|fixed|fixing|fixes|roof tile|roof tiles",
+        "film|filmed|filming|films|crash site|crash sites",
+    ),
+    adjuncts={
+        "manner": (" out of court", " twice over", " without witnesses"),
+        "channel": (" by telegram", " through the broker", " with the app"),
+        "place": (" in the garage", " at sea", " in Wales"),
+        "time": (" over Easter", " in the first hour", " at the weekend"),
+        "condition": (" if I drank", " unless police came", " if nobody was hurt"),
+        "beneficiary": (" for my tenant", " for twins", " on behalf of a church"),
+        "comparison": (" cheaper than last time", " like a driver"),
+        "cause": (" because of hail", " due to theft"),
+        "concession": (" despite the debt", " although I moved"),
+        "sequence": (" before the accident", " after the accident"),
+        "relation": (" from the garage owner", " against the garage owner", " with the garage owner"),
+    },
+    ahead=("stolen", "vintage", "uninsured"),
+    heads=("assessor", "photo", "hotline"),
+    parts=(("deceive|deceived|deceives", "client", "agent"), ("follow|followed|follows", "detective", "thief")),
+    stories=(
+        ("A tree fell on our house in the night.", "In the night a tree fell on our house."),
+        ("My neighbour saw it all from her window.", "From her window my neighbour saw it all."),
+        ("The form came back for the third time.", "For the third time the form came back."),
+    ),
+)
+MUSEUM = Field(
+    acts=(
+        "restore|restored|restoring|restores|altar panel|altar panels",
+        "photograph|photographed|photographing|photographs|gold mask|gold masks",
+        "lend|lent|lending|lends|bronze bell|bronze bells",
+        "touch|touched|touching|touches|marble statue|marble statues",
+        "sketch|sketched|sketching|sketches|ship model|ship models",
+        "guard|guarded|guarding|guards|crown jewel|crown jewels",
+        "label|labelled|labelling|labels|butterfly box|butterfly boxes",
+        "dust|dusted|dusting|dusts|knight armour|knight armours",
+        "auction|auctioned|auctioning|auctions|silk carpet|silk carpets",
+        "digitise|digitised|digitising|digitises|glass negative|glass negatives",
+        "hang|hung|hanging|hangs|portrait frame|portrait frames",
+        "donate|donated|donating|donates|coin hoard|coin hoards",
+    ),
+    adjuncts={
+        "manner": (" with both hands", " layer by layer", " in silence"),
+        "channel": (" through a curator", " by courier", " with an audio guide"),
+        "place": (" in the vault", " under glass", " in the east wing"),
+        "time": (" on opening night", " in the off season", " at noon"),
+        "condition": (" if the alarm rings", " unless it is cracked", " if a guard is near"),
+        "beneficiary": (" for a film", " for blind visitors", " on behalf of a collector"),
+        "comparison": (" closer than allowed", " like an expert"),
+        "cause": (" because of moths", " due to damp"),
+        "concession": (" despite the sign", " although it is fragile"),
+        "sequence": (" before the tour", " after the tour"),
+        "relation": (" from the archive", " to the archive", " beside the archive"),
+    },
+    ahead=("forged", "royal", "miniature"),
+    heads=("donor", "replica", "ticket"),
+    parts=(("guide|guided|guides", "curator", "painter"), ("disturb|disturbed|disturbs", "visitor", "guard")),
+    stories=(
+        ("The hall was flooded last winter.", "Last winter the hall was flooded."),
+        ("I write a book about old ships.", "A book about old ships is what I write."),
+        ("Our class has thirty pupils and one teacher.", "There are thirty pupils and one teacher in our class."),
+    ),
+)
+UNSEEN = {"campus": CAMPUS, "farm": FARM, "insurer": INSURER, "museum": MUSEUM}
