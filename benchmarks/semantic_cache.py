@@ -151,8 +151,8 @@ def judgements(acceptance: Acceptance, pairs: Sequence[Pair], texts: Texts) -> t
         one, other = texts.read(pair.a), texts.read(pair.b)
         began = time.thread_time()
         kind = accept.refused(one, other)
-        spent += time.thread_time() - began
         if kind:
+            spent += time.thread_time() - began
             verdicts.append(Verdict(-inf, kind))
             continue
         both = texts.said(pair.a), texts.said(pair.b)
