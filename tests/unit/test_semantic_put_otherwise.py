@@ -64,6 +64,7 @@ OTHERWISE = [
     ("roles", "Does the courier help the guest?", "Does the guest help the courier?"),
     ("plural", "Can a work permit be paused during the day?", "Is it permitted to pause work permits during the day?"),
     ("order", "Where can I park the rented car?", "Where can I park the car rented?"),
+    ("order", "Must I name the second heir?", "Must I name the heir second?"),
     ("order", "Where is the guest house?", "Where is the house guest?"),
     ("order", "Who is the head of the team?", "Who is the team of the head?"),
     ("relation", "When does the train to Berlin leave?", "When does the train in Berlin leave?"),

@@ -75,6 +75,9 @@ def test_one_thing_in_place_of_another_is_refused_where_no_capital_shows_it(
         ("invoice", "refund", False),
         ("safety", "security", False),
         ("monthly", "yearly", False),
+        ("work", "lab", False),
+        ("labor", "work", True),
+        ("letter", "permit", False),
     ],
 )
 def test_words_say_the_same_where_a_line_has_both(one: str, other: str, same: bool) -> None:

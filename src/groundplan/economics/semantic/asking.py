@@ -71,11 +71,17 @@ def asked_by(words: Sequence[str]) -> frozenset[int]:
         if (word in ("what", "which") and after in g.ASKED_BY) or (word == "how" and after in _MANY)
     }
     for place, word in enumerate(words):
-        if word in g.WAYS and words[max(0, place - 3) : place] in _WHAT_IS:
+        ways = word in g.WAYS and words[max(0, place - 3) : place] in _WHAT_IS
+        mood = (
+            word in g.MOODY and words[max(0, place - 2) : place] in _IS_IT and words[place + 1 : place + 2] == ("to",)
+        )
+        if ways or mood:
             found.add(place)
     return frozenset(found)
 
 
+_TO = ("to",)
+_IS_IT = (("is", "it"), ("am", "i"), ("are", "we"), ("are", "you"), ("is", "one"))
 _WHAT_IS = (("what", "is", "the"), ("what", "are", "the"), ("what", "was", "the"), ("what", "were", "the"))
 
 

@@ -303,6 +303,10 @@ def _heads(own: Words) -> tuple[frozenset[_Pair], frozenset[_Pair], frozenset[_P
     articles stands between."""
     heads, things, governs = set[_Pair](), set[_Pair](), set[_Pair]()
     for place in own.content:
+        # a number qualifies what it stands before: *the second heir*
+        for counted, pair in ((place - 1, 0), (place + 1, 1)):
+            if own.at(counted) in g.ORDINALS and not own.breaks[max(place, counted)]:
+                heads.add((own.at(counted), own.stems[place]) if pair == 0 else (own.stems[place], own.at(counted)))
         # in `damage covered` a verb says what is done to a thing, in `to transfer files` as well
         done = own.at(place + 1).endswith("ed") and _is_done(own, place)
         verb = done or own.at(place - 1) in _DOERS
@@ -417,6 +421,8 @@ def _numbers(own: Words) -> tuple[frozenset[str], frozenset[str]]:
     for place in own.content:
         begin = place
         while begin > 0 and _follows(own, begin) and own.stems[begin - 1]:
+            begin -= 1
+        while own.at(begin - 1) in g.ORDINALS:
             begin -= 1
         word = own.words[place]
         several = word.endswith("s") and word[-2:] not in ("ss", "us", "is", "'s")

@@ -75,6 +75,8 @@ PHRASES = {
 }  # fmt: skip
 """(stem of a verb, what stands behind it or behind its object) -> a verb that says the same."""
 
+MOODY = _words("allowed permitted required obliged obligated mandatory compulsory obligatory necessary possible able")
+"""Said of nobody in particular behind `is it` and `am I`: no more than a mood."""
 WAYS = _words("way ways step steps procedure process reason reasons")
 """The same behind *what is the*."""
 
@@ -180,6 +182,7 @@ CARE = _words(
 """How well something is to be done, which `how` asks for in any case."""
 PRECISE = _words("exact exactly precise precisely actual actually basically ever")
 
+ORDINALS = _words("first second third fourth fifth sixth seventh eighth ninth tenth single double triple half")
 NO_PLACE = AUXILIARIES | _words("hi hello hey")
 """Beside which `there` is no place."""
 COUNTED = _words(

@@ -33,15 +33,30 @@ def said_where(words: Sequence[str], others: Sequence[str]) -> Iterator[tuple[in
 def _known(word: str) -> tuple[str | int, ...]:
     """It without its ending, and the numbers of its groups."""
     its = stem(word)
-    return its, *_groups().get(its, ())
+    # so short a stem is many words': *lab* is not *labor*
+    told = len(its) >= SHORTEST or word in _told() or word.removesuffix("s") in _told()
+    return its, *(_groups().get(its, ()) if told else ())
+
+
+SHORTEST = 4
+"""Letters of a stem by which a word is found; with fewer the word itself must stand there."""
+
+
+@cache
+def _told() -> frozenset[str]:
+    return frozenset(_text().split())
+
+
+@cache
+def _text() -> str:
+    return resources.files("groundplan.economics.semantic").joinpath("synonyms.txt").read_text(encoding="utf-8")
 
 
 @cache
 def _groups() -> dict[str, frozenset[int]]:
     """Word without its ending -> the numbers of the groups that it belongs to."""
-    text = resources.files("groundplan.economics.semantic").joinpath("synonyms.txt").read_text(encoding="utf-8")
     found: dict[str, set[int]] = {}
-    for number, line in enumerate(text.splitlines()):
+    for number, line in enumerate(_text().splitlines()):
         for word in line.split():
             found.setdefault(stem(word), set()).add(number)
     return {word: frozenset(numbers) for word, numbers in found.items()}
