@@ -37,6 +37,7 @@ OTHERWISE = [
     ("relation", "Is it open before June?", "Is it open in June?"),
     ("verb", "Do I have a visa?", "Do I need a visa?"),
     ("mood", "Can I have a desk?", "Do I have a desk?"),
+    ("mood", "Must I stand closer than allowed?", "May I stand closer than allowed?"),
     ("person", "Is there a desk for me?", "Is there a desk for you?"),
     ("person", "Is this his desk?", "Is this her desk?"),
     ("person", "Can they see my desk?", "Can I see their desk?"),

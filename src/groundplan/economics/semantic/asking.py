@@ -159,6 +159,8 @@ def _what(own: Words, place: int) -> tuple[str, bool, str]:
 
 def mood(own: Words, place: int, aim: str, *, asked: bool) -> tuple[frozenset[str], str]:
     end = own.end(place) if asked else len(own.words)
+    # what is compared with says nothing of the mood: *closer than allowed*
+    end = next((i for i in range(place, end) if own.at(i) == "than"), end)
     part = [own.at(i) for i in range(place, end) if i not in own.skipped]
     said = " ".join(part)
     ways = (("must", g.MUST), ("should", g.SHOULD), ("may", g.MAY), ("will", g.WILL))
