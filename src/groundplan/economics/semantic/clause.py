@@ -304,9 +304,11 @@ def _heads(own: Words) -> tuple[frozenset[_Pair], frozenset[_Pair], frozenset[_P
     heads, things, governs = set[_Pair](), set[_Pair](), set[_Pair]()
     for place in own.content:
         # a number qualifies what it stands before: *the second heir*
-        for counted, pair in ((place - 1, 0), (place + 1, 1)):
-            if own.at(counted) in g.ORDINALS and not own.breaks[max(place, counted)]:
-                heads.add((own.at(counted), own.stems[place]) if pair == 0 else (own.stems[place], own.at(counted)))
+        before, behind = own.at(place - 1), own.at(place + 1)
+        if before in g.ORDINALS and not own.breaks[place]:
+            heads.add((before, own.stems[place]))
+        if behind in g.ORDINALS and not own.breaks[place + 1]:
+            heads.add((own.stems[place], behind))
         # in `damage covered` a verb says what is done to a thing, in `to transfer files` as well
         done = own.at(place + 1).endswith("ed") and _is_done(own, place)
         verb = done or own.at(place - 1) in _DOERS
