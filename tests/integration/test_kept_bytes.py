@@ -75,7 +75,7 @@ def cost(count: int, days: int) -> int:
 def test_storage_of_past_days_is_priced_by_what_was_kept_then(database: Database) -> None:
     with psycopg.connect(database.urls["control"]) as conn:
         today = NOW.date()
-        release(conn, served(), NOW)
+        release(conn, served(), NOW - timedelta(days=1))
         assert not kept_look.sample(conn, served(), NOW), "sampling begins with the first that is kept"
         assert kept_store.due(conn, today) and paid(conn, today, today) == {}
         put(conn, "handbook", "é" * 500_001)
