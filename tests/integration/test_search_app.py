@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import openai
 import psycopg
 import pytest
 from tests.integration.nursery import Worker, fork_program
+from tests.unit.test_gateway_memory import kernel_can
 
 from groundplan.blueprint.model import Source
 from groundplan.core.endpoints import Endpoint, lookup
@@ -130,6 +132,21 @@ def test_words_of_texts_are_embedded_beside_them(home: Home, service: Worker) ->
         assert caught.value.code == "embeddings_request" and caught.value.hint
     with pytest.raises(msgspec.DecodeError):
         embed_answer(told, 2, [[(9, 11)], []])
+
+
+def test_what_it_loaded_lies_in_large_pages(service: Worker) -> None:
+    def heap() -> tuple[int, int]:
+        """kB that are there, and those of them in large pages."""
+        every = Path(f"/proc/{service.pid}/smaps").read_text()
+        own = every.split("[heap]")[1]
+        there, large = (int(re.findall(rf"(?m)^{name}: +(\d+) kB$", own)[0]) for name in ("Rss", "AnonHugePages"))
+        return there, large
+
+    deadline = time.monotonic() + 30
+    while heap()[1] * 2 < heap()[0] and kernel_can() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    there, large = heap()
+    assert (large * 2 >= there) == kernel_can(), f"{large} of {there} kB"
 
 
 def test_embeddings_speak_openai(home: Home, service: Worker) -> None:

@@ -1,5 +1,5 @@
-"""How a worker lies in the machine's memory: in large pages what every call touches, and given back what a crowd of
-calls took and no longer needs.
+"""How a worker, and the search service, lie in the machine's memory: in large pages what every call touches, and given
+back what a crowd of calls took and no longer needs.
 
 A call touches hundreds of pages of 4 KiB, and where other processes share the core the processor must look up anew
 where each of them is. So what a worker has made until it listens is moved into pages of 2 MiB, where Linux can (6.1 and
@@ -46,7 +46,7 @@ def resident() -> int:
 
 def gather() -> int:
     """Move what this process has made so far into large pages; bytes of the mappings that were. Takes some ten
-    milliseconds."""
+    milliseconds for a worker, two seconds for a gigabyte; other threads go on."""
     madvise = getattr(ctypes.CDLL(None, use_errno=True), "madvise", None)
     if madvise is None:
         return 0

@@ -7,10 +7,12 @@ embedded a text. It composes only; what is found, and by whom, is `knowledge`.
 from __future__ import annotations
 
 import argparse
+import gc
 import secrets
 import select
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +30,7 @@ from groundplan.core.endpoints import announce, listen_locally, withdraw
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import Settings, load_settings
+from groundplan.gateway import memory
 from groundplan.knowledge.embedding.deployed import Deployed
 from groundplan.knowledge.embedding.openvino_encoder import load as load_encoder
 from groundplan.knowledge.embedding.openvino_encoder import load_questions, precision_of
@@ -128,8 +131,12 @@ async def serve(home: Home, settings: Settings) -> None:
         # before anybody knows of us, who might stop us; uvicorn raises the signal once more when it has finished
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+        gc.collect()
+        gc.freeze()
         announce(home, SEARCH, url, token)
         announce(home, EMBEDDINGS, f"{url}/v1", token)
+        # of an index of a gigabyte it takes seconds, in which questions are answered
+        threading.Thread(target=memory.gather, name="gather", daemon=True).start()
         try:
             await server.serve(sockets=[listener])
         finally:

@@ -14,12 +14,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from groundplan.knowledge.retrieval.words import Counts, Ints, Postings, Segment, Visible
+from groundplan.knowledge.retrieval.words import Counts, Ints, Postings, Segment, Visible, distinct
 
 K1: Final = 1.2
 B: Final = 0.75
 _FEW: Final = 8
 """Times as many postings as rows from which each row is looked up among them instead of going through them."""
+_TOGETHER: Final = 1 << 14
+"""Postings that are added up together: what lies between two steps stays in the processor's cache."""
 _SPARSE: Final = 64
 """Times as many rows as visible postings from which there is no place for a score of each row."""
 _MANY: Final = 1 << 16
@@ -91,7 +93,7 @@ class Matches:
         if not every or limit == 0:
             return Leading(np.zeros(0, np.int32), np.zeros(0), self.of)
         if every * _SPARSE < len(self.lengths):
-            rows = np.unique(np.concatenate([rows for term in self.terms for rows, _ in term.visible()]))
+            rows = distinct(np.concatenate([rows for term in self.terms for rows, _ in term.visible()]))
             return Leading(*best(rows, self.of(rows), limit), self.of)
         left = np.append(np.cumsum([one.weight for one in self.terms[::-1]])[::-1], 0.0)
         rough = np.zeros(len(self.lengths), np.float32)
@@ -103,7 +105,9 @@ class Matches:
             if reach > 0 and np.count_nonzero(rough >= reach) * _FEW < self.terms[place].frequency:
                 break
             for rows, counts in self.terms[place].visible():
-                self._take(rough, place, rows, counts)
+                for start in range(0, len(rows), _TOGETHER):
+                    some = slice(start, start + _TOGETHER)
+                    self._take(rough, place, rows[some], counts[some])
             taken += self.terms[place].frequency
             place += 1
         least = max(least, _NEARLY * _least(rough, limit))

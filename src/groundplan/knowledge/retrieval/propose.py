@@ -234,7 +234,7 @@ def completed(half: Worded, wanted: Wanted, weights: fuse.Weights = fuse.WEIGHTS
         near, similar = vectors.looked_at(view.columns.coded, wanted.vector, seen.mask, seen.count, wanted.limit)
         both = _best_by_both(half, near, similar.astype(np.float64), wanted, weights)
         rows = np.concatenate([rows, near[vectors.largest(similar, wanted.limit)], both])
-    return _proposed(half, _with_neighbours(view.columns.documents, np.unique(rows)), wanted, weights)
+    return _proposed(half, _with_neighbours(view.columns.documents, words.distinct(rows)), wanted, weights)
 
 
 def _best_by_both(half: Worded, near: Rows, similar: fuse.Scores, wanted: Wanted, weights: fuse.Weights) -> Rows:
@@ -244,7 +244,7 @@ def _best_by_both(half: Worded, near: Rows, similar: fuse.Scores, wanted: Wanted
     columns, top, possible = half.view.columns, half.top, half.found.possible or 1.0
     kept = np.sort(vectors.largest(fuse.fused(top.about(near) / possible, similar, weights), _POOL))
     near, similar = near[kept], similar[kept]
-    others = np.setdiff1d(top.rows, near, assume_unique=True)
+    others = top.rows[near.take(near.searchsorted(top.rows), mode="clip") != top.rows]
     rows = np.concatenate([near, others])
     similar = np.concatenate([similar, vectors.similarity(columns.coded, wanted.vector, others)])
     order = np.argsort(rows)
@@ -320,7 +320,7 @@ class _Varied:
     def leading(self, limit: int) -> Leading:
         # whatever is among the best of all is among the best by what it was found by
         leading = [one.leading(limit) for one in self.said]
-        rows = np.unique(np.concatenate([one.rows for one in leading]))
+        rows = words.distinct(np.concatenate([one.rows for one in leading]))
         about = [one.about for one in leading]
         return Leading(*best(rows, self.of(rows), limit), lambda some: self._shares([each(some) for each in about]))
 
@@ -349,4 +349,4 @@ def _with_neighbours(documents: NDArray[np.int32], rows: Rows) -> Rows:
     before, after = rows[rows > 0], rows[rows < len(documents) - 1]
     before = before[documents[before - 1] == documents[before]] - 1
     after = after[documents[after + 1] == documents[after]] + 1
-    return np.unique(np.concatenate([rows, before, after])).astype(np.int32)
+    return words.distinct(np.concatenate([rows, before, after])).astype(np.int32)
