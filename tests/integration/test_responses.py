@@ -48,7 +48,8 @@ USAGE = {
 
 @dataclass
 class Own:
-    """An upstream that has Responses itself. `mode`: ok | failed | cut."""
+    """An upstream that has Responses itself. `mode`: ok | failed | cut | reasons (it thinks, then calls a function).
+    As OpenAI's, it knows nothing by an id that it was told not to store."""
 
     mode: str = "ok"
     asked: list[bytes] = field(default_factory=list)
@@ -59,11 +60,20 @@ class Own:
             response.send(200, b'{"object":"response.input_tokens","input_tokens":12}')
             return
         body = json.loads(request.body)
+        if (unknown := _unknown(body)) is not None:
+            error = {"message": unknown, "type": "invalid_request_error", "param": "input", "code": None}
+            response.send(400, json.dumps({"error": error}).encode())
+            return
         part = {"type": "output_text", "text": "It is here.", "annotations": [], "logprobs": []}
         item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+        output = [item]
+        if self.mode == "reasons":
+            call = {"id": "fc_1", "type": "function_call", "status": "completed", "call_id": "c1", "name": "look"}
+            output = [{"id": "rs_1", "type": "reasoning", "summary": []}, {**call, "arguments": "{}"}]
         whole: dict[str, Any] = {
-            "id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": body["model"],
-            "output": [item], "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "usage": USAGE,
+            "id": f"resp_{len(self.asked)}", "object": "response", "created_at": 1, "status": "completed",
+            "model": body["model"], "output": output, "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
+            "usage": USAGE,
         }  # fmt: skip
         if not body.get("stream"):
             response.send(200, json.dumps({**whole, "status": "failed"} if self.mode == "failed" else whole).encode())
@@ -88,6 +98,19 @@ class Own:
             start = b""
             await asyncio.sleep(0.01)
         response.end()
+
+
+def _unknown(body: dict[str, Any]) -> str | None:
+    """What OpenAI says of items of a request that stores nothing, where it would have to know them."""
+    thought = False
+    for item in body["input"] if isinstance(body.get("input"), list) else ():
+        kind, id = item.get("type"), item.get("id")
+        if kind == "reasoning" and not item.get("encrypted_content"):
+            return f"Item with id '{id}' not found. Items are not persisted when `store` is set to false."
+        if kind == "function_call" and id and not thought:
+            return f"Item '{id}' of type 'function_call' was provided without its required 'reasoning' item."
+        thought = kind == "reasoning"
+    return None
 
 
 @dataclass
@@ -289,7 +312,10 @@ async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_c
          "input: input_text.later"),
         ({"input": [{"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}", "namespace": "n"}]},
          "input: function_call.namespace"),
-        ({"input": [{"type": "reasoning", "id": "r", "summary": []}]}, "input: an item of type reasoning"),
+        (
+            {"input": [{"type": "reasoning", "id": "r", "summary": [], "encrypted_content": "x"}]},
+            "input: an item of type reasoning",
+        ),
     ]  # fmt: skip
     for more, name in refusals:
         refused = await setup.ask(model="scripted/chat", **more)
@@ -379,6 +405,39 @@ async def test_a_stored_response_is_gone_on_with_by_its_own_key_only(setup: Setu
         await client.responses.delete(first.id)
         with pytest.raises(NotFoundError):
             await client.responses.retrieve(first.id)
+
+
+async def test_what_a_model_reasoned_and_nobody_stores_stands_in_no_ones_way(setup: Setup) -> None:
+    """Official clients send an answer's items back as they came, or name the response."""
+    setup.own.mode = "reasons"
+    tool: Any = {**LOOK}
+    result: Any = {"type": "function_call_output", "call_id": "c1", "output": "here"}
+    key = setup.stack.key("keeper")
+    url = f"http://127.0.0.1:{setup.stack.port}/v1"
+    async with AsyncOpenAI(base_url=url, api_key=key, max_retries=0, http_client=OpenAIs()) as client:
+        asked: list[Any] = [{"role": "user", "content": "Where?"}]
+        first = await client.responses.create(model="scripted/own", input=asked, tools=[tool])
+        assert [item.type for item in first.output] == ["reasoning", "function_call"]
+        asked += [item.model_dump(mode="json") for item in first.output]
+        again = await client.responses.create(model="scripted/own", input=[*asked, result], tools=[tool])
+        assert again.model_extra is not None and again.model_extra["groundplan"]["left_out"] == ["reasoning"]
+        sent = json.loads(setup.own.asked[-1])["input"]
+        assert [item.get("type") for item in sent] == [None, "function_call", "function_call_output"]
+        assert not any("id" in item for item in sent)
+        named = await client.responses.create(model="auto", previous_response_id=first.id, input=[result], tools=[tool])
+        assert named.model_extra is not None and "left_out" not in named.model_extra["groundplan"]
+        named_items = json.loads(setup.own.asked[-1])["input"]
+        assert [item.get("type") for item in named_items] == [item.get("type") for item in sent]
+        assert not any("id" in item for item in named_items)
+        listed = await client.responses.input_items.list(named.id, order="asc")
+        assert "fc_1" in [item.id for item in listed.data], "they are told as they were"
+        by_chat = await client.responses.create(model="scripted/chat", input=[*asked, result], tools=[tool])
+        assert by_chat.model_extra is not None and by_chat.model_extra["groundplan"]["left_out"] == ["reasoning"]
+        assert [message["role"] for message in setup.sent()["messages"]] == ["user", "assistant", "tool"]
+        encrypted = {"id": "rs_2", "type": "reasoning", "summary": [], "encrypted_content": "x"}
+        whole = [*asked[:1], encrypted, asked[2], result]
+        await client.responses.create(model="scripted/own", input=whole, tools=[tool])
+        assert json.loads(setup.own.asked[-1])["input"] == whole, "as it came"
 
 
 async def test_input_tokens_are_counted_by_an_own_upstream_and_estimated_for_others(setup: Setup) -> None:

@@ -76,6 +76,12 @@ class _Item(msgspec.Struct, frozen=True):
     role: str = ""
     content: str | list[_Part] | None = None
     output: str | list[_Part] | None = None
+    encrypted_content: str | None = None
+
+    @property
+    def only_named(self) -> bool:
+        """Earlier reasoning of which nothing is here but its name."""
+        return self.type == "reasoning" and not self.encrypted_content and not self.content
 
 
 class _Tool(msgspec.Struct, frozen=True):
@@ -107,7 +113,7 @@ def _unsupported(name: str, hint: str | None = None) -> Invalid:
 class Told:
     """A request, and its translation once that is needed. `store`: the caller wants it kept."""
 
-    __slots__ = ("_body", "_made", "given", "name", "pinned", "previous", "store", "stored")
+    __slots__ = ("_body", "_made", "given", "name", "only_named", "pinned", "previous", "store", "stored")
 
     def __init__(self, body: bytes, previous: str | None, *, store: bool) -> None:
         self._body = body
@@ -120,6 +126,8 @@ class Told:
         """The caller's own input, where more was put behind it."""
         self.pinned = ""
         """Deployment that made the response which this one goes on with."""
+        self.only_named = False
+        """Its input has reasoning that an upstream would have to have kept."""
 
     def translation(self) -> Translation:
         """Raises `Invalid`."""
@@ -143,11 +151,12 @@ def read(body: bytes, decoder: msgspec.json.Decoder[Asked] = _asked) -> Ask:
     """A request. Raises `Invalid` with what is wrong with it."""
     fields, asked = read_fields(body, decoder)
     _check(fields, asked)
-    query, images, length, needs, named = "", 0, 0, set[str](), list[str]()
+    query, images, length, needs, named, only_named = "", 0, 0, set[str](), list[str](), False
     items = [] if isinstance(asked.input, str) or asked.input is None else asked.input
     for item in items:
         if item.type not in _ITEMS:
             raise _content(f"an item of type {item.type[:40]}")
+        only_named = only_named or item.only_named
         text = ""
         for part in _parts(item):
             if part.type not in _PARTS:
@@ -164,6 +173,8 @@ def read(body: bytes, decoder: msgspec.json.Decoder[Asked] = _asked) -> Ask:
     service = SERVICES[asked.service_tier]
     if service == PRIORITY:
         needs.add(PRIORITY)
+    telling = Told(body, asked.previous_response_id, store=asked.store is not False)
+    telling.only_named = only_named
     return Ask(
         fields=fields,
         model=asked.model,
@@ -179,7 +190,7 @@ def read(body: bytes, decoder: msgspec.json.Decoder[Asked] = _asked) -> Ask:
         service=service,
         body=body,
         files=tuple(dict.fromkeys(named)),
-        typed=Told(body, asked.previous_response_id, store=asked.store is not False),
+        typed=telling,
     )
 
 
@@ -210,6 +221,13 @@ def _check(fields: dict[str, msgspec.Raw], asked: Asked) -> None:
             raise _unsupported(f"the tool {tool.type[:60]}", hint)
 
 
+def without_named(ask: Ask) -> dict[str, bytes | None]:
+    """The change of a request that has reasoning which the upstream would have to have kept."""
+    if not told(ask).only_named:
+        return {}
+    return {"input": _encode(responses_kept.unnamed(responses_kept.listed(_input(ask))))}
+
+
 class OpenAIResponses:
     """Responses as upstreams speak them that have them: bytes pass, a few fields are spliced in."""
 
@@ -219,7 +237,10 @@ class OpenAIResponses:
         return b"/responses"
 
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-        """The caller's bytes with model, cap and store spliced in, and ours in front of its instructions."""
+        """The caller's bytes with model, cap and store spliced in, and ours in front of its instructions.
+
+        Reasoning that the upstream would have to have kept is left out: it was told to keep nothing.
+        """
         changes: dict[str, bytes | None] = {
             "model": _encode(deployment.upstream_model),
             "max_output_tokens": b"%d" % cap,
@@ -228,6 +249,7 @@ class OpenAIResponses:
         if system:
             own = msgspec.json.decode(ask.fields.get("instructions", msgspec.Raw(b"null")))
             changes["instructions"] = _encode("\n\n".join([*system, own] if isinstance(own, str) and own else system))
+        changes |= without_named(ask)
         return spliced(ask.body, ask.fields, changes)
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
@@ -327,6 +349,7 @@ class Responses(Interface):
         body, earlier = _encode(fields), told(ask)
         asked = Told(body, earlier.previous, store=earlier.store)
         asked.name, asked.stored, asked.pinned = earlier.name, earlier.stored, earlier.pinned
+        asked.only_named = earlier.only_named
         asked.given = _input(ask) if earlier.given is None else earlier.given
         return replace(ask, fields=fields, body=b"", typed=asked)
 
@@ -338,10 +361,12 @@ class Responses(Interface):
             return
         kept = await responses_api.earlier(gateway, previous, key)
         fields: dict[str, Any] = {name: raw for name, raw in ask.fields.items() if name != "previous_response_id"}
-        fields["input"] = [*kept.items, *responses_kept.listed(_input(ask))]
+        own = responses_kept.listed(_input(ask))
+        fields["input"] = [*responses_kept.unnamed(kept.items), *own]
         whole = self.read_body(_encode(fields))
         asked = told(whole)
         asked.previous, asked.pinned, exchange.ask = previous, kept.deployment, whole
+        asked.given = [*kept.items, *own]
 
     def stores(self, exchange: Exchange) -> bool:
         """Where the caller wants that and its workload keeps content in full."""
@@ -378,8 +403,11 @@ class Responses(Interface):
         return found
 
     def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002
-        """Whether it was stored; told where the caller did not say that it should not be."""
-        return {"store": told(ask).stored} if told(ask).store else {}
+        """Whether it was stored; told where the caller did not say that it should not be. And what its deployment was
+        not told."""
+        asked = told(ask)
+        stored: dict[str, object] = {"store": asked.stored} if asked.store else {}
+        return stored | {"left_out": ["reasoning"]} if asked.only_named else stored
 
     def codec(self, deployment: Deployment) -> Codec:
         if native(deployment):

@@ -15,7 +15,7 @@ from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces.by_chat import served_natively
 from groundplan.gateway.surfaces.chat import FILE
 from groundplan.gateway.surfaces.interface import Answered, Codec
-from groundplan.gateway.surfaces.responses import Asked, OpenAIResponses, Responses, read
+from groundplan.gateway.surfaces.responses import Asked, OpenAIResponses, Responses, read, without_named
 from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage
 
@@ -44,7 +44,8 @@ class InputTokenCount(OpenAIResponses):
         return b"/responses/input_tokens"
 
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
-        return spliced(ask.body, ask.fields, {"model": _encode(deployment.upstream_model)})
+        changes = {"model": _encode(deployment.upstream_model), **without_named(ask)}
+        return spliced(ask.body, ask.fields, changes)
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
         """Raises `Malformed`."""

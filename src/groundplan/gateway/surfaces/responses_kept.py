@@ -18,6 +18,7 @@ from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
 from groundplan.gateway.journal.threads import InThreads
 from groundplan.gateway.surfaces.responses_shape import new_name
+from groundplan.gateway.surfaces.responses_to_chat import is_here
 from groundplan.ledger import response_store
 from groundplan.ledger.response_store import Row
 
@@ -107,7 +108,7 @@ async def keep(gateway: Gateway, exchange: Exchange, given: object, answer: byte
         return False
     response = _decode(answer)
     asked = [item(each) for each in listed(given)]
-    sent = [each for each in response["output"] if each["type"] != "reasoning" or each.get("encrypted_content")]
+    sent = [each for each in response["output"] if is_here(each)]
     kept = Kept(response, asked, [*listed(given), *sent])
     until = gateway.clock.now() + timedelta(seconds=workload.keep.seconds)
     row = Row(str(response["id"]), workload.name, owner_of(key), deployment.name, until, "")
@@ -116,6 +117,12 @@ async def keep(gateway: Gateway, exchange: Exchange, given: object, answer: byte
     except GroundplanError:
         return False
     return True
+
+
+def unnamed(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Items of a conversation for an upstream that keeps none: by an id it would look for the item, and for the
+    reasoning before it, and refuse the request."""
+    return [{name: value for name, value in each.items() if name != "id"} for each in items if is_here(each)]
 
 
 def listed(given: object) -> list[dict[str, Any]]:

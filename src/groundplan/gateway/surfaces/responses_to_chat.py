@@ -41,6 +41,11 @@ def check(given: dict[str, Any], known: frozenset[str], where: str) -> None:
             raise cannot(f"{where}.{name[:40]}")
 
 
+def is_here(item: dict[str, Any]) -> bool:
+    """Whether an item says itself what it is about: earlier reasoning is often but a name of what a provider keeps."""
+    return item.get("type") != "reasoning" or bool(item.get("encrypted_content") or item.get("content"))
+
+
 class Translation:
     """`fields` of the chat but for model and caps; `asked` is the request; `earlier` are messages before its input."""
 
@@ -75,6 +80,8 @@ class Translation:
                 self._call(item)
             elif kind == "function_call_output":
                 self._output(item)
+            elif not is_here(item):
+                continue  # a name of what its provider thought, and nothing of it
             else:
                 raise cannot(f"input: an item of type {str(kind)[:40]}")
 
