@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
+from tests.unit.raw_upstream import chunk
 
 from groundplan.blueprint.model import Cache, Guardrails, Limit, Rates, Semantic
 from groundplan.economics import price
 from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.caching.answer_cache import Entry
+from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.policy.snapshot import index
 from groundplan.ledger.model import Finish, Reservation, Usage
@@ -106,6 +108,16 @@ async def test_one_form_is_made_from_the_other(tmp_path: Path) -> None:
         assert counted(rig) == 2
         assert back.json["choices"][0]["message"] == {"role": "assistant", "content": streamed.text}
         assert back.json["object"] == "chat.completion" and back.json["usage"]["completion_tokens"] > 0
+
+
+def test_calls_that_bear_the_same_number_are_not_made_one() -> None:
+    def piece(id: str | None, arguments: str) -> bytes:
+        call = {"index": 0, "id": id, "type": "function", "function": {"name": "look", "arguments": arguments}}
+        return chunk({"tool_calls": [call]})
+
+    end = chunk({}, "tool_calls", usage={"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2})
+    assert CHAT_RECAST.whole([piece("c1", "{"), piece(None, "}"), piece("c1", ""), end]) is not None
+    assert CHAT_RECAST.whole([piece("c1", "{}"), piece("c2", "{}"), end]) is None
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -319,6 +319,8 @@ def _add_call(calls: list[dict[str, Any]], part: dict[str, Any]) -> None:
         calls.append({"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
     call, function = calls[index], part.get("function") or {}
     _rest_is_empty(function, ("name", "arguments"))
+    if part.get("id") and call["id"] not in (None, part["id"]):
+        raise _Lost  # another call under the same number
     for name in ("id", "type"):
         if part.get(name):
             call[name] = part[name]

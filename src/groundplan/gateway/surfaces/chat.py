@@ -223,6 +223,8 @@ class ChatRelay(OpenAIRelay):
         return self._pass(data, chunk)
 
     def _pass(self, data: bytes, chunk: Chunk) -> bytes:
+        if not chunk.choices and chunk.usage is None and b'"choices"' not in data:
+            return b""  # no chunk: an error that some servers tell in words of their own, or what no client reads
         if not chunk.choices and chunk.usage is not None and not self.include_usage:
             return b""
         if chunk.usage is not None and not self.include_usage:

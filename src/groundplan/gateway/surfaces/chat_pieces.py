@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import msgspec
@@ -15,7 +16,8 @@ NULL = msgspec.Raw(b"null")
 
 class Function(msgspec.Struct, frozen=True):
     name: str
-    arguments: str = ""
+    arguments: str | None = None
+    """JSON; nothing at all for a function that takes nothing, from some servers."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -55,6 +57,11 @@ class PieceOfCall(msgspec.Struct, frozen=True):
     index: int = 0
     id: str | None = None
     function: PieceOfFunction = PieceOfFunction()
+
+    def another(self, ids: Set[str]) -> bool:
+        """Whether it begins a call that is none of those with `ids`, whatever its number: some servers give every call
+        the number 0."""
+        return bool(self.id and self.function.name) and self.id not in ids
 
 
 class Delta(msgspec.Struct, frozen=True):

@@ -47,7 +47,7 @@ class MessagesChatRelay:
     """State of one stream. `model` is told where the upstream does not; `size` stands in for a count of the input."""
 
     __slots__ = (
-        "_block", "_calls", "_model", "_number", "_reason", "_size", "_started", "_stop", "_tier", "done",
+        "_block", "_calls", "_ids", "_model", "_number", "_reason", "_size", "_started", "_stop", "_tier", "done",
         "output_bytes", "usage",
     )  # fmt: skip
 
@@ -61,6 +61,8 @@ class MessagesChatRelay:
         """Of that block."""
         self._calls: list[int] = []
         """Upstream's numbers of the tool calls so far; the last one is open where a tool_use is."""
+        self._ids: set[str] = set()
+        """Of the same."""
         self._reason: str | None = None
         self._stop: str | None = None
         self._tier: object = None
@@ -115,10 +117,11 @@ class MessagesChatRelay:
         arguments = call.function.arguments or ""
         self.output_bytes += len(arguments.encode()) + len((call.function.name or "").encode())
         out: list[bytes] = []
-        if call.index not in self._calls:
+        if call.index not in self._calls or call.another(self._ids):
             if not call.id or not call.function.name:
                 raise Malformed("the upstream's stream has a tool call without a name")
             self._calls.append(call.index)
+            self._ids.add(call.id)
             block = {"type": "tool_use", "id": call.id, "name": call.function.name, "input": {}}
             out = self._open("tool_use", block)
         elif self._block != "tool_use" or self._calls[-1] != call.index:

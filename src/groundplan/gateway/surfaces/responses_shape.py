@@ -9,6 +9,9 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.surfaces.chat_pieces import Said
 from groundplan.ledger.model import Usage
 
+NONE = "{}"
+"""Arguments of a function that is called with nothing."""
+_TIERS = frozenset({"default", "flex", "scale", "priority"})
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -67,6 +70,7 @@ def ended(response: dict[str, Any], output: list[dict[str, Any]], finish: str, u
         "status": "completed" if reason is None else "incomplete",
         "incomplete_details": None if reason is None else {"reason": reason},
         "output": output,
+        "service_tier": usage.service_tier if usage.service_tier in _TIERS else response["service_tier"],
         "usage": counts(usage),
     }
 
@@ -101,5 +105,5 @@ def output(said: Said, status: str) -> list[dict[str, Any]]:
         content.append(refusal_part(said.refusal))
     items = [message(new_name("msg"), status, content)] if content or not said.tool_calls else []
     for each in said.tool_calls or ():
-        items.append(call(new_name("fc"), "completed", each.id, each.function.name, each.function.arguments))
+        items.append(call(new_name("fc"), "completed", each.id, each.function.name, each.function.arguments or NONE))
     return items

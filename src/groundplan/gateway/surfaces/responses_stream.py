@@ -120,8 +120,8 @@ class ResponsesChatRelay:
     """A chat stream as the events of a response."""
 
     __slots__ = (
-        "_arguments", "_asked", "_call", "_ending", "_finish", "_index", "_items", "_kind", "_model", "_number",
-        "_open", "_response", "_size", "_text", "_tier", "done", "output_bytes", "usage",
+        "_arguments", "_asked", "_call", "_ending", "_finish", "_ids", "_index", "_items", "_kind", "_model",
+        "_number", "_open", "_response", "_size", "_text", "_tier", "done", "output_bytes", "usage",
     )  # fmt: skip
 
     def __init__(self, asked: dict[str, Any], name: str, model: str, size: int) -> None:
@@ -142,6 +142,8 @@ class ResponsesChatRelay:
         self._arguments = ""
         self._index = -1
         """The chat's number of the call that is open."""
+        self._ids: set[str] = set()
+        """The chat's of all calls so far."""
         self._finish = ""
         self._tier: object = None
         """Of service, as it was last named."""
@@ -209,9 +211,10 @@ class ResponsesChatRelay:
         arguments = call.function.arguments or ""
         self.output_bytes += len(arguments.encode()) + len((call.function.name or "").encode())
         out: list[bytes] = []
-        if self._kind != "call" or call.index != self._index:
+        if self._kind != "call" or call.index != self._index or call.another(self._ids):
             if not call.id or not call.function.name:
                 raise Malformed("the upstream's stream has a tool call without a name, or goes back to an earlier one")
+            self._ids.add(call.id)
             out = self._close()
             self._kind, self._open, self._call, self._index = "call", shape.new_name("fc"), call, call.index
             self._arguments = ""
@@ -234,6 +237,7 @@ class ResponsesChatRelay:
             return []
         out: list[bytes] = []
         if self._kind == "call":
+            self._arguments = self._arguments or shape.NONE
             where = {"item_id": self._open, "output_index": len(self._items)}
             out.append(self._event("response.function_call_arguments.done", **where, arguments=self._arguments))
         else:
