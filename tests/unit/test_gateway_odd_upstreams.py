@@ -56,6 +56,18 @@ async def test_events_without_data_are_none(tmp_path: Path) -> None:
         await good(rig)
 
 
+@pytest.mark.parametrize("odd", [b"{}", b'{"object":"error","message":"busy","code":503}', b'{"detail":"busy"}'])
+async def test_an_event_that_is_no_chunk(tmp_path: Path, odd: bytes) -> None:
+    """Beside an answer it is nothing; instead of one it is no reason to keep the client from another's."""
+    async with saying(tmp_path, STREAM, events(odd, ROLE, HI), events(odd, THERE, END, odd, DONE)) as rig:
+        await good(rig)
+    (tmp_path / "other").mkdir()
+    async with saying(tmp_path / "other", STREAM, events(odd, DONE), fallback=True) as rig:
+        stream = await rig.stream()
+        assert (stream.facts["deployment"], stream.finish, stream.done) == ("two", ["stop"], True)
+        assert [each.outcome for each in await rig.settlements()] == ["failed", "ok"]
+
+
 async def test_an_event_of_several_lines(tmp_path: Path) -> None:
     lines = json.dumps(json.loads(THERE), indent=1).encode().split(b"\n")
     several = b"id: 7\n" + b"".join(b"data: " + line + b"\n" for line in lines) + b"\n"
@@ -90,6 +102,58 @@ async def test_a_piece_that_is_made_of_parts(tmp_path: Path) -> None:
         assert parts in reply.body and reply.body.endswith(b"data: [DONE]\n\n")
         (only,) = await rig.settlements()
         assert only.outcome == "ok" and only.usage.output == 20, "what is thought counts, up to the cap"
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
+async def test_calls_that_bear_the_same_number(tmp_path: Path, path: str) -> None:
+    """As some servers number every call, also where the pieces of one come apart."""
+
+    def piece(id: str | None, arguments: str, name: str | None = "look") -> bytes:
+        call = {"index": 0, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+        return chunk({"tool_calls": [{key: value for key, value in call.items() if value is not None}]})
+
+    calls = (piece("c1", '{"a":'), piece(None, "1}", None), piece("c2", '{"b":'), piece("c2", "2}"), piece("c3", "{}"))
+    end = chunk({}, "tool_calls")
+    async with saying(tmp_path, STREAM + events(ROLE, *calls, end, DONE)) as rig:
+        body: dict[str, Any] = {"model": "auto", "stream": True, "max_output_tokens": 20, "input": "x"}
+        if path == "/v1/messages":
+            asks = [{"role": "user", "content": "x"}]
+            body = {"model": "auto", "stream": True, "max_tokens": 20, "messages": asks}
+        reply = await asked(rig, path, body)
+        told = [json.loads(line[6:]) for line in reply.body.split(b"\n") if line.startswith(b"data: ")]
+        if path == "/v1/responses":
+            output = told[-1]["response"]["output"]
+            made = [(item["call_id"], item["arguments"]) for item in output if item["type"] == "function_call"]
+        else:
+            begun = [each for each in told if each["type"] == "content_block_start"]
+            made = [
+                (each["content_block"]["id"], "".join(
+                    piece["delta"]["partial_json"] for piece in told
+                    if piece["type"] == "content_block_delta" and piece["index"] == each["index"]
+                ))
+                for each in begun
+            ]  # fmt: skip
+        assert made == [("c1", '{"a":1}'), ("c2", '{"b":2}'), ("c3", "{}")]
+        (only,) = await rig.settlements()
+        assert only.outcome == "ok"
+
+
+@pytest.mark.parametrize("arguments", ["", None, "absent", "{}"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_with_nothing(tmp_path: Path, arguments: str | None, stream: bool) -> None:
+    """Whoever reads what a function is called with reads JSON."""
+    function = {"name": "look"} | ({} if arguments == "absent" else {"arguments": arguments})
+    call = {"index": 0, "id": "c1", "type": "function", "function": function}
+    sent = STREAM + events(ROLE, chunk({"tool_calls": [call]}), chunk({}, "tool_calls"), DONE)
+    if not stream:
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        sent = answering(whole(choices=[{"index": 0, "message": message, "finish_reason": "tool_calls"}]))
+    async with saying(tmp_path, sent) as rig:
+        reply = await asked(rig, "/v1/responses", {"model": "auto", "input": "x", "stream": stream})
+        answer = reply.json if not stream else json.loads(reply.body.split(b"data: ")[-1])["response"]
+        (item,) = answer["output"]
+        assert (item["type"], item["call_id"], item["arguments"]) == ("function_call", "c1", "{}")
+        assert (await rig.settlements())[0].outcome == "ok"
 
 
 async def test_what_follows_the_end_is_no_part_of_it(tmp_path: Path) -> None:
@@ -212,6 +276,23 @@ async def test_an_answer_that_is_no_utf_8_comes_from_elsewhere(tmp_path: Path) -
     async with saying(tmp_path, answering(whole().replace(b"Hi", b"H\xe9")), fallback=True) as rig:
         reply = await rig.chat()
         assert reply.status == 200 and reply.json["groundplan"]["deployment"] == "two"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_refusal_that_is_about_our_account(tmp_path: Path, stream: bool) -> None:
+    """Whoever asked can do nothing about it. What only repeats such words is the caller's own."""
+    told = b'{"error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API."}}'
+    async with saying(tmp_path, answering(told, b"400 Bad Request"), fallback=True) as rig:
+        reply = await rig.chat(stream=stream)
+        assert reply.status == 200 and reply.headers["groundplan-deployment"] == "two"
+        first, second = await rig.settlements()
+        assert (first.outcome, first.cost, first.http_status, second.outcome) == ("not_billed", 0, 400, "ok")
+        await rig.books()
+    repeated = told.replace(b"Your credit", b"no such model: Your credit")
+    (tmp_path / "other").mkdir()
+    async with saying(tmp_path / "other", answering(repeated, b"400 Bad Request"), fallback=True) as rig:
+        reply = await rig.chat(stream=stream)
+        assert (reply.status, reply.body) == (400, repeated) and not rig.gateway.health.troubled
 
 
 @pytest.mark.parametrize("status", [418, 450, 499])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from groundplan.gateway.upstream.account import meant
 from groundplan.gateway.upstream.providers import Place
 from groundplan.gateway.upstream.translate import Failed, Providers, failed
 
@@ -80,3 +81,31 @@ def test_an_answer_that_is_not_understood_may_have_been_billed() -> None:
             raise InvalidRequestError("1 validation error for CompletionUsage") from error
     except InvalidRequestError as error:
         assert failed(error, "", Place("one", "gemini", "")).status == 502
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ({"type": "invalid_request_error", "message": "Your credit balance is too low to access the API."}, 402),
+        ({"code": "billing_hard_limit_reached", "message": "Billing hard limit has been reached"}, 402),
+        ({"message": "API key not valid. Please pass a valid API key."}, 401),
+        ({"message": "No such tool: Your credit balance is too low"}, 400),
+        ({"message": None}, 400),
+    ],
+)
+def test_a_refusal_that_is_about_our_account_is_not_the_callers(error: dict[str, Any], status: int) -> None:
+    class BadRequestError(Exception):
+        status_code = 400
+        body: Any = None
+
+    refused = BadRequestError("Error code: 400")
+    refused.body = {"type": "error", "error": error}
+    assert failed(refused, "", Place("one", "anthropic", "")).status == status
+    assert meant(400, json.dumps({"error": error}).encode()) == status
+    assert meant(400, json.dumps([{"error": error}]).encode()) == status
+    assert meant(422, json.dumps({"error": error}).encode()) == 422
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"no", b'{"error":"x"}', b"\xff", b"[" * 3000])
+def test_any_other_refusal_means_what_it_says(body: bytes) -> None:
+    assert meant(400, body) == 400

@@ -31,6 +31,7 @@ from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.responses_stream import Rendered
 from groundplan.gateway.surfaces.upload import give_up, send_upload
+from groundplan.gateway.upstream.account import meant
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.gateway.upstream.pressure import Load
@@ -39,11 +40,11 @@ from groundplan.gateway.upstream.reported import Looking
 from groundplan.gateway.upstream.targets import Target
 from groundplan.ledger.model import Reservation, Usage
 
-_NOT_BILLED = frozenset({401, 402, 403, 404, 405, 408, 429, 500, 501, 503, 529})
+_NOT_BILLED = frozenset({*range(300, 400), 401, 402, 403, 404, 405, 408, 409, 421, 425, 429, 500, 501, 503, 529})
 """Complete error answers without usage that say that the request was not worked on. 502 and 504 come from something in
 front of the model, which may well have been working."""
-_ELSEWHERE = frozenset({401, 402, 403, 404, 405, 408, 429})
-"""Refusals that are about us or about the deployment, not about the caller's request: others may do better."""
+_ELSEWHERE = frozenset({401, 402, 403, 404, 405, 408, 409, 421, 424, 425, 429})
+"""Refusals that are about us, the deployment or this moment, not about the caller's request: others may do better."""
 _OVERLOAD = frozenset({429, 503, 529})
 JSON = b"content-type: application/json\r\n"
 _DRAIN_SECONDS = 30.0
@@ -72,7 +73,7 @@ class AttemptFailed(Exception):
     @property
     def temporary(self) -> bool:
         """Whether the same deployment may do better the next time."""
-        return self.status in (0, 200, 408, 429) or self.status >= 500
+        return self.status in (0, 200, 408, 409, 424, 425, 429) or self.status >= 500
 
 
 def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inherits: bool) -> int:
@@ -256,14 +257,17 @@ class Attempt:
 
     def _judge(self, connection: UpstreamConnection) -> None:
         """An error answer: the caller's own fault is passed on as it is, anything else goes to the next deployment."""
-        status = self.status
+        status = meant(self.status, self._refusal)
         self._overload = status in _OVERLOAD
         if status in _ELSEWHERE or status < 400 or status >= 500:
             rest = None
             if (asked := connection.headers.get(b"retry-after")) is not None:
                 rest = retry_after(asked, self.gateway.clock.now())
             billed = status not in _NOT_BILLED
-            failed = AttemptFailed(f"the upstream answered {status}", billed=billed, status=status, rest=rest)
+            why = f"the upstream answered {self.status}"
+            if status != self.status:
+                why += ", about our account there"
+            failed = AttemptFailed(why, billed=billed, status=self.status, rest=rest)
             if self.deployment.keys and status in RESTING and self._target is not None:
                 keys, now = self.gateway.targets.keys(self.deployment), self.gateway.loop.time()
                 failed.other_key = keys.refused(self._target.index, status, now, rest)

@@ -9,11 +9,11 @@ from __future__ import annotations
 HALF_LIFE_S = 60.0
 """After which a use counts half."""
 REFUSED_REST_S = 60.0
-"""How long a key rests that its provider does not know or allow (401, 403)."""
+"""How long a key rests that its provider does not know or allow, or is not paid for (401, 402, 403)."""
 BUSY_REST_S = 10.0
 """How long one rests that had too many requests (429), where the provider does not say."""
 LONGEST_REST_S = 600.0
-RESTING = frozenset({401, 403, 429})
+RESTING = frozenset({401, 402, 403, 429})
 """Answers that are about the key, so that another one may do better."""
 
 

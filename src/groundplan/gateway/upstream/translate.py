@@ -24,6 +24,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.core.settings import resolve_secret
 from groundplan.gateway.http.tls import ClientContexts
 from groundplan.gateway.surfaces.answers import error_body
+from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.blocking import THREADS, Blocking, for_one_call
 from groundplan.gateway.upstream.providers import VERTEX_URL, Place, cannot, unknown_field
 from groundplan.gateway.upstream.reworded import reworded
@@ -333,6 +334,8 @@ def failed(error: BaseException, secret: str, place: Place) -> Failed:
     """What is answered for an error of the library or of a provider's client."""
     field = _before_sending(error)
     status = _status(error, field)
+    if status == 400 and field is None:
+        status = _of_account(error) or status
     text = str(getattr(error, "message", None) or error)
     if secret:
         text = text.replace(secret, "...")
@@ -362,6 +365,18 @@ def _status(error: BaseException, field: str | None) -> int:
     if names[0] in ("UnsupportedParameterError", "NotImplementedError") or field is not None:
         return 400
     return 502
+
+
+def _of_account(error: BaseException) -> int:
+    """As `account.said`, of what the provider answered."""
+    for each in _chain(error):
+        body = getattr(each, "body", None)
+        told = body.get("error", body) if isinstance(body, dict) else {"message": getattr(each, "message", None)}
+        if isinstance(told, dict) and isinstance(message := told.get("message"), str):
+            status = account.said(message, told.get("code"))
+            if status:
+                return status
+    return 0
 
 
 def _answered(error: BaseException) -> int | None:
