@@ -80,6 +80,9 @@ async def serve(gateway: Gateway, exchange: Exchange, course: Course | None = No
         await course.break_off(told)
 
 
+_TICK_SECONDS = 0.001
+"""A loop's clock goes in steps, and its timers are rounded to them: without one more a deployment that asked for a
+pause would be found still at rest when that is over."""
 _READ = ("instructions", "system", "messages", "input", "prompt")
 
 
@@ -92,7 +95,7 @@ class Course:
     """The attempts of one call: what was tried, what may still be."""
 
     __slots__ = (
-        "_deadline", "_exchange", "_full", "_gateway", "_keys", "_repeated", "_rests", "_rule", "_too_dear", "_tries",
+        "_deadline", "_exchange", "_full", "_gateway", "_keys", "_repeated", "_rule", "_too_dear", "_tries",
         "_workload", "code", "reason", "relay", "wait", "waiting",
     )  # fmt: skip
 
@@ -118,7 +121,6 @@ class Course:
         self._repeated: dict[str, int] = {}
         self._keys: dict[str, int] = {}
         """How many refused keys of a deployment were changed for another one, which is no try of its own."""
-        self._rests = 0.0
         self._too_dear: Denied | None = None
         """Why a deployment was not asked: with it the call could cost more than one may."""
         self.wait = 0.0
@@ -238,9 +240,7 @@ class Course:
         gateway, exchange = self._gateway, self._exchange
         if not admit.not_killed(gateway.live.policy, [deployment]):
             return False
-        rests = gateway.health.rests(deployment.name, gateway.loop.time())
-        if rests:
-            self._rests = min(self._rests or rests, rests)
+        if gateway.health.rests(deployment.name, gateway.loop.time()):
             return False
         if exchange.attempts and not self._affords(deployment):
             return False
@@ -347,7 +347,7 @@ class Course:
             if retry.repeats(self._rule, before, wait, self._deadline - now, others=others):
                 self._repeated[deployment.name] = before + 1
                 self.waiting.appendleft(deployment)
-                self.wait = wait
+                self.wait = wait + _TICK_SECONDS
 
     def _resumes(self, relay: Relay) -> bool:
         """The client has a part of a stream that broke: whether somebody else is to go on with it."""
@@ -383,7 +383,9 @@ class Course:
         if self._too_dear is not None:
             raise self._too_dear
         limits.check_room(self._gateway, self._exchange)
-        after = max(1.0, self._rests)
+        now = self._gateway.loop.time()
+        rests = (self._gateway.health.rests(each.name, now) for each in self._exchange.deployments)
+        after = max(1.0, min(rests, default=0.0))
         raise Unavailable(
             f"no deployment of {self._workload.name} could answer: {self.reason}",
             code="upstream_failed",
