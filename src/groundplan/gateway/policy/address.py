@@ -6,6 +6,7 @@ itself is never believed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -46,7 +47,13 @@ def check_network(allowed: Sequence[Network], peer: str, forwarded: bytes | None
         )
 
 
+_PORT = re.compile(r"([0-9.]+|\[[^\]]*\])(?::[0-9]{1,5})?", re.ASCII)
+
+
 def _address(text: str) -> Address | None:
+    """None where it is none. Some proxies write the port behind it: `192.0.2.1:443`, `[2001:db8::1]:443`."""
+    found = _PORT.fullmatch(text)
+    text = text if found is None else found[1].strip("[]")
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
