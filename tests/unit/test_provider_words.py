@@ -193,6 +193,15 @@ def test_messages_are_in_the_words_of_the_library() -> None:
     assert reworded("ollama", {"messages": [refusal]})["messages"] == [{"role": "assistant", "content": "no"}]
 
 
+def test_an_image_of_no_media_type_gets_its_own() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/jpg;base64,/9g=", "detail": "auto"}}
+    assert chat.read(json.dumps({"model": "m", "messages": [{"role": "user", "content": [picture]}]}).encode()).images
+    text = {"type": "text", "text": "What is it?"}
+    (made,) = reworded("anthropic", {"messages": [{"role": "user", "content": [text, picture]}]})["messages"]
+    image = {"url": "data:image/jpeg;base64,/9g=", "detail": "auto"}
+    assert made["content"] == [text, {"type": "image_url", "image_url": image}]
+
+
 def test_a_tools_schema_goes_whole_to_gemini() -> None:
     made = reworded("gemini", {"messages": [ASKED], "tools": [tool(parameters=NESTED, description="Look")]})
     assert made["tools"] == [

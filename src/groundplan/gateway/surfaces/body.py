@@ -59,7 +59,7 @@ class Parts(msgspec.Struct, frozen=True):
 
 
 _FILE_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]{1,80};base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
-_DATA_URL = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
+_DATA_URL = re.compile(r"data:image/(png|jpe?g|webp|gif);base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 ELSEWHERE = frozenset(
     {
         "models", "fallbacks", "provider", "route", "preset",

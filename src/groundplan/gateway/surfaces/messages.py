@@ -182,7 +182,8 @@ def _with_file(block: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[st
 
 def _hidden(asked: CountAsked) -> int:
     """The most tokens that the provider adds itself. Raises `Invalid` for tools that run there."""
-    added = TOOL_TOKENS if asked.tools or asked.output_config is not None else 0
+    formed = asked.output_config is not None or asked.output_format is not None
+    added = TOOL_TOKENS if asked.tools or formed else 0
     for tool in asked.tools or ():
         if tool.cache_control is not None:
             tool.cache_control.check()

@@ -215,6 +215,9 @@ class Translation:
             schema = {"name": "answer", "schema": form["schema"], "strict": True}
             self.fields["response_format"] = {"type": "json_schema", "json_schema": schema}
 
+    def put_format(self, form: dict[str, Any]) -> None:
+        self.put_output({"format": form})
+
     def put_max_tokens(self, most: int) -> None:
         if not most:
             raise cannot("max_tokens 0")
@@ -249,5 +252,6 @@ _FIELDS: dict[str, Callable[[Translation, Any], None]] = {
     "service_tier": Translation.put_tier,
     "thinking": Translation.put_thinking,
     "output_config": Translation.put_output,
+    "output_format": Translation.put_format,
     "cache_control": Translation.leave_out,
 }

@@ -77,6 +77,7 @@ class CountAsked(msgspec.Struct, frozen=True):
     system: str | list[Block] | None = None
     tools: list[Tool] | None = None
     output_config: Any = None
+    output_format: Any = None
     context_management: ContextManagement | None = None
     cache_control: CacheControl | None = None
 

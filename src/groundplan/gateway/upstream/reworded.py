@@ -14,6 +14,7 @@ _SIGNED = frozenset({"gemini", "vertexai"})
 _REASONS = frozenset({"groq", "mistral"})
 """Those that are given back what they thought."""
 _NAMED = frozenset({"azure", "groq"})
+_JPG = "data:image/jpg;"
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -54,7 +55,7 @@ def _messages(api: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _message(api: str, message: dict[str, Any]) -> dict[str, Any]:
     role, content = message["role"], message.get("content")
     if role == "user":
-        made = {"role": role, "content": content}
+        made = {"role": role, "content": content if isinstance(content, str) else [_part(part) for part in content]}
     elif role == "assistant":
         made = _assistant(api, message)
     elif role == "tool":
@@ -64,6 +65,14 @@ def _message(api: str, message: dict[str, Any]) -> dict[str, Any]:
     if api in _NAMED and message.get("name") and role != "tool":
         made["name"] = message["name"]
     return made
+
+
+def _part(part: dict[str, Any]) -> dict[str, Any]:
+    """Of a user's message. `image/jpg` is what many call it, and no media type."""
+    image = part.get("image_url")
+    if not isinstance(image, dict) or not str(image.get("url")).startswith(_JPG):
+        return part
+    return {**part, "image_url": {**image, "url": f"data:image/jpeg;{image['url'].removeprefix(_JPG)}"}}
 
 
 def _assistant(api: str, message: dict[str, Any]) -> dict[str, Any]:
