@@ -145,6 +145,24 @@ def test_what_is_declared_of_a_tokenizer_reaches_the_gateway() -> None:
 
 
 @pytest.mark.parametrize(
+    ("model", "field"),
+    [
+        *((f"openai/{name}", "max_completion_tokens") for name in ("gpt-5", "gpt-5.1-mini", "o3", "o1-2024-12-17")),
+        ("azure/gpt-5-nano", "max_completion_tokens"),
+        *((f"openai/{name}", "max_tokens") for name in ("gpt-4.1-mini", "gpt-oss-20b", "omni", "o1x", "gpt-50x")),
+        ("acme/gpt-5", "max_tokens"),
+    ],
+)
+def test_an_answer_is_capped_by_the_field_that_its_model_takes(model: str, field: str) -> None:
+    way = "url: https://h.example/v1\n"
+    named = START.replace("acme/one", model).format(company="") + way
+    workspace = validate_files({"a.yaml": named}, known_price=lambda _: True)
+    (found,), _ = deployments(workspace, date(2026, 1, 1), lambda *_: Rates(input=0, output=0))
+    assert found.cap_field == field
+    assert compiled(f"{way}cap_field: max_completion_tokens\n").cap_field == "max_completion_tokens"
+
+
+@pytest.mark.parametrize(
     "line",
     [
         *(

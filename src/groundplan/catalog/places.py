@@ -129,8 +129,9 @@ class DeploymentDoc(Strict):
     make more, and then a prompt costs more than its bytes say."""
     input_overhead_tokens: Annotated[Count, Field(ge=1, le=100_000)] = 16
     """The most tokens that the chat template adds for each message, and twice for the whole prompt."""
-    cap_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """Field that caps the answer at this upstream."""
+    cap_field: Literal["max_tokens", "max_completion_tokens"] | None = None
+    """Field that caps the answer at this upstream. Left out it is max_tokens, and max_completion_tokens of OpenAI's
+    models that take no other (o1, gpt-5 and later ones)."""
     timeouts: Timeouts = Timeouts()
     weight: Weight = 1
     """Share of calls beside the other deployments of a workload that balances; 0: only when the others fail."""

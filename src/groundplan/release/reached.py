@@ -4,6 +4,7 @@ decided by placement.
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Any
 
@@ -27,6 +28,10 @@ def deployments(workspace: Workspace, today: date, prices: priced.Prices) -> tup
         elif item.site in workspace.sites:
             found.append(_deployment(item, rates, workspace))
     return found, problems
+
+
+_REASONS = re.compile(r"(?:openai|azure)/(?:o[1-9]|gpt-(?:[5-9]|[1-9]\d))(?![0-9a-z])")
+"""Models that refuse every request with `max_tokens`."""
 
 
 def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, workspace: Workspace) -> bp.Deployment:
@@ -58,7 +63,7 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, workspace: Workspace) 
         audio_seconds=-(-(item.audio or 0) // 1000),
         tokens_per_byte=item.tokens_per_byte,
         input_overhead_tokens=item.input_overhead_tokens,
-        cap_field=item.cap_field,
+        cap_field=item.cap_field or ("max_completion_tokens" if _REASONS.match(item.model) else "max_tokens"),
         connect_ms=item.timeouts.connect,
         first_token_ms=item.timeouts.first_token,
         idle_ms=item.timeouts.idle,
