@@ -179,8 +179,8 @@ def test_the_verdict_counts_and_names_places() -> None:
     assert verdict.summary().startswith(f"10 models, 2 without price, 7 without owner, {count[NO_EQUAL]} settings")
     assert said(verdict, NO_PRICE, "unpriced") == [f"config.yaml:{line('openai/strange')}"]
     assert said(verdict, NO_EQUAL, "wildcard model") == [f"config.yaml:{line('api_key: os.environ/GROQ')}"]
-    assert said(verdict, NO_EQUAL, "guardrails") == [f"config.yaml:{line('guardrail_name: pii')}"]
-    assert said(verdict, NO_EQUAL, "mcp_servers") == [f"config.yaml:{line('search:')}"]
+    assert said(verdict, CHANGED, "guardrails") == [f"config.yaml:{line('guardrail_name: pii')}"]
+    assert said(verdict, CHANGED, "mcp_servers") == [f"config.yaml:{line('search:')}"]
     assert said(verdict, NO_EQUAL, "some_new_thing") == [f"config.yaml:{line('some_new_thing')}"]
     assert said(verdict, CARRIED, "routing_strategy") == [f"config.yaml:{line('routing_strategy')}"]
     assert said(verdict, NO_EQUAL, "input_cost_per_second") == [f"config.yaml:{line('input_cost_per_second')}"]

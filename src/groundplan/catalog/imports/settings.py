@@ -34,13 +34,17 @@ _SIGN_IN = Rule(
 _MASTER = "`up` makes the operator's token itself, HOME/operator.token"
 _ALERT = Rule(NO_EQUAL, "what needs somebody is in the inbox of the console", "Alert on /metrics.")
 _PASSED = Rule(NO_EQUAL, "a call is forwarded as its caller sent it; nothing is added", "Let the callers send it.")
-_MCP = Rule(NO_EQUAL, "tools of MCP servers are not proxied", "Keep them where they are; callers reach them directly.")
+_MCP = Rule(
+    CHANGED, "an MCP server is declared as kind: tool, and its tools are offered at /mcp",
+    "Declare each: url, key: env:NAME, owner, workloads; see docs/mcp.md.",
+)  # fmt: skip
 _GUARDRAIL = Rule(
-    NO_EQUAL, "guardrails are not part of a workspace yet",
-    "Keep sensitive workloads where they are until an equal exists; sensitivity and residency bound where data goes.",
+    CHANGED, "checks are declared at each workload that needs them; nothing is checked by having been imported",
+    "guardrails: {input: {personal_data: mask, secrets: block}} at workloads; see docs/guardrails.md.",
 )  # fmt: skip
 _SEPARATE = Rule(NO_EQUAL, "this kind of endpoint has no settings of its own", "Declare a deployment for each model.")
 _CLOUD = Rule(NO_EQUAL, "keys are bearer tokens by reference", "Put a gateway of the cloud's own in front, or its key.")
+_MACHINE = "without key: a deployment of Bedrock or Vertex AI is asked with the credentials of the machine"
 
 SECTIONS: dict[str, Rule] = {
     "guardrails": _GUARDRAIL,
@@ -49,7 +53,7 @@ SECTIONS: dict[str, Rule] = {
     "finetune_settings": _SEPARATE,
     "files_settings": _SEPARATE,
     "vector_store_registry": Rule(NO_EQUAL, "data for answers is declared as sources", "Declare kind: source."),
-    "search_tools": _MCP,
+    "search_tools": Rule(NO_EQUAL, "what is searched is declared as sources", "Declare kind: source."),
     "prompts": Rule(NO_EQUAL, "prompts are declared as kind: prompt with name and version", "Write them there."),
     "callback_settings": _CALLBACK,
     "credential_list": Rule(NO_EQUAL, "a key is a reference at each deployment", "Write key: env:NAME there."),
@@ -64,7 +68,9 @@ LITELLM: dict[str, Rule] = {
         "Take them out at the caller.",
     ),
     "modify_params": _PASSED,
-    "cache": Rule(NO_EQUAL, "answers are not reused between callers unless a workload declares it", ""),
+    "cache": Rule(
+        CHANGED, "answers are given again where a workload says so", "cache: {answers: exact, ttl: 1h} at workloads",
+    ),
     "success_callback": _CALLBACK,
     "failure_callback": _CALLBACK,
     "service_callbacks": _CALLBACK,
@@ -124,7 +130,9 @@ ROUTER: dict[str, Rule] = {
     "set_verbose": _DEBUG,
     "debug_level": _DEBUG,
     "client_ttl": Rule(CHANGED, "connections are kept while they are good"),
-    "cache_responses": Rule(NO_EQUAL, "answers are not reused between callers unless a workload declares it", ""),
+    "cache_responses": Rule(
+        CHANGED, "answers are given again where a workload says so", "cache: {answers: exact, ttl: 1h} at workloads",
+    ),
     "cache_kwargs": _REDIS,
 }  # fmt: skip
 
@@ -204,6 +212,7 @@ ENTRY: dict[str, Rule] = {
     "id": Rule(CHANGED, "a deployment is known by its name", ""),
     "metadata": Rule(NO_EQUAL, "what is known of a deployment has fields of its own", "title: of the deployment"),
     "description": Rule(NO_EQUAL, "what is known of a deployment has fields of its own", "title: of the deployment"),
+    "vertex_project": Rule(CARRIED, "a part of url: of the deployment"),
     "base_model": Rule(CARRIED, "the model: of the deployment, by which it gets its price"),
     "mode": Rule(CARRIED, "type: of the deployment"),
     "health_check_timeout": GENERAL["health_check_interval"],
@@ -220,8 +229,8 @@ PREFIXES: tuple[tuple[str, Rule], ...] = (
     ("cache_params", _REDIS),
     ("langfuse_", _CALLBACK),
     ("s3_", _CALLBACK),
-    ("aws_", _CLOUD),
-    ("vertex_", _CLOUD),
+    ("aws_", Rule(CHANGED, _MACHINE, "Give the process that serves a role, or AWS_ACCESS_KEY_ID and its secret.")),
+    ("vertex_", Rule(CHANGED, _MACHINE, "Set GOOGLE_APPLICATION_CREDENTIALS for the process that serves.")),
     ("azure_", _CLOUD),
     ("tenant_id", _CLOUD),
     ("client_id", _CLOUD),
