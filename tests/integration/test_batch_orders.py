@@ -182,11 +182,11 @@ async def _refusals(world: World) -> None:
     assert "was told to fail" in failures[0]["error"]["message"]
     assert await world.settled() == (20, 18 * LINE)
     before = len(world.there)
-    for mode, status in (("error", 429), ("cut", 0)):  # `cut`: the provider took it and did not say so
+    for mode, status in (("error", 429), ("error", 402), ("cut", 0)):  # `cut`: it was taken, and nobody said so
         batch = await made(world, lines(3), mode=mode, status=status, times=1, only=PROVIDER)
         assert batch.status == "completed" and counted(batch) == (3, 0)
-    assert len(world.there) == before + 2, "an order was given twice"
-    assert await world.settled() == (26, 24 * LINE)
+    assert len(world.there) == before + 3, "an order was given twice"
+    assert await world.settled() == (29, 27 * LINE)
     await wait_for(lambda: world.model.batches.files == {})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -292,6 +293,10 @@ async def test_wrong_input_fails_the_batch_with_its_lines(setup: Setup) -> None:
         (6, "mismatched_url"),
         (7, "custom_id_length"),
     ]
+    long = await ended(setup.client, (await order(setup.client, lines(1, stop="x" * (4 << 20)))).id)
+    assert long.errors is not None and [e.code for e in long.errors.data or ()] == ["line_too_long"]
+    marked = await ended(setup.client, (await order(setup.client, b"\xef\xbb\xbf" + lines(1))).id)
+    assert marked.status == "completed", "as some editors begin a file"
     empty = await ended(setup.client, (await order(setup.client, b"\n\n")).id)
     assert empty.errors is not None and empty.errors.data is not None and empty.errors.data[0].code == "batch_empty"
 
@@ -343,6 +348,39 @@ async def test_a_batch_whose_mark_was_lost_is_found_again(setup: Setup) -> None:
     batch = await ended(setup.client, batch.id)
     assert batch.status == "completed" and batch.request_counts is not None
     assert batch.request_counts.completed == 20 == setup.model.counted, "a worker that ends lets its calls end"
+
+
+async def test_a_batch_that_cannot_go_on_holds_up_no_other(setup: Setup) -> None:
+    """Its input is not there any more."""
+    lost = await setup.client.files.create(file=("calls.jsonl", lines(2)), purpose="batch")
+    setup.model.script = Script(tokens=20, latency_ms=300)
+    good = await order(setup.client, lines(2))
+    stack, id = setup.stack, uuid.UUID(int=1)
+    (stack.home.root / "files" / str(uuid.UUID(hex=lost.id.removeprefix("file-")))).unlink()
+    stack.sql(
+        """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, completion_window, status,
+             created_at, expires_at, total) SELECT %s, workload, key_id, person, endpoint, %s, completion_window,
+             'validating', created_at, expires_at, 0 FROM batch""",
+        id, uuid.UUID(hex=lost.id.removeprefix("file-")),
+    )  # fmt: skip
+    (stack.home.root / "batches" / str(id)).touch()  # it comes before all others
+    assert (await ended(setup.client, good.id)).status == "completed"
+    assert (await ended(setup.client, (await order(setup.client, lines(2))).id)).status == "completed"
+    assert stack.sql("SELECT status FROM batch WHERE id = %s", id) == [("validating",)]
+    assert (stack.home.logs / "gateway.log").read_text().count(f"batch {id} waits") == 1
+
+
+async def test_what_an_upstream_refuses_with_may_be_any_json(setup: Setup) -> None:
+    """Numbers, too, that PostgreSQL has no type for."""
+    setup.model.script = Script(tokens=20, latency_ms=500)
+    batch = await order(setup.client, lines(2))
+    await until(setup.client, batch.id, lambda b: b.status == "in_progress")
+    setup.stack.sql(
+        "UPDATE batch_line SET state = 'done', ok = false, result = '{\"error\":1e-99999}' WHERE number = 2"
+    )
+    batch = await ended(setup.client, batch.id)
+    assert batch.status == "completed" and batch.request_counts is not None
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 1)
 
 
 async def test_a_batch_of_moderations(setup: Setup) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from groundplan.gateway.batches.provider import Provider, UploadingProvider
+import pytest
+from tests.unit.call_rig import call_rig
+
+from groundplan.core.ids import new_id
+from groundplan.gateway.batches.provider import Away, Input, Provider, Refused, UploadingProvider
 from groundplan.gateway.batches.provider_messages import MessageBatches
 from groundplan.gateway.batches.provider_openai import OpenAIBatches
 
@@ -23,3 +27,18 @@ def test_only_where_input_is_a_file_of_its_own_it_is_uploaded() -> None:
     assert issubclass(OpenAIBatches, UploadingProvider)
     assert not issubclass(MessageBatches, UploadingProvider)
     assert not hasattr(MessageBatches, "upload")
+
+
+async def test_what_is_about_an_account_or_an_order_under_way_refuses_no_order(tmp_path: Path) -> None:
+    """Of one that the provider works at already, it may be that it is taken."""
+    async with call_rig(tmp_path, ["one"]) as rig:
+        (place,) = rig.plan("assistant").names["auto"]
+        asked = Input(new_id(), "/v1/chat/completions", tmp_path / "input", "file-1")
+        for status, acted in ((402, False), (429, False), (409, True), (503, True)):
+            rig.play("one", mode="error", status=status, only="POST /v1/batches")
+            with pytest.raises(Away) as away:
+                await OpenAIBatches(rig.gateway, place).create(asked)
+            assert away.value.acted is acted, status
+        rig.play("one", mode="error", status=400, only="POST /v1/batches")
+        with pytest.raises(Refused):
+            await OpenAIBatches(rig.gateway, place).create(asked)

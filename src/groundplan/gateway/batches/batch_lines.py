@@ -27,12 +27,17 @@ class LineBody(msgspec.Struct, frozen=True):
 
 
 _line = msgspec.json.Decoder(LineBody).decode
+_BOM = b"\xef\xbb\xbf"
+"""Some editors put it in front of a file."""
 
 
 def read_line(data: bytes, endpoint: str) -> LineBody:
     """Raises `Invalid`."""
+    if len(data) > LINE_BYTES:
+        told = f"the line is longer than {LINE_BYTES >> 20} MB"
+        raise Invalid(told, code="line_too_long", hint="Send what is so large as a call of its own.")
     try:
-        line = _line(data)
+        line = _line(data.removeprefix(_BOM))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         hint = 'Write {"custom_id": ..., "method": "POST", "url": ..., "body": {...}} on one line.'
         raise Invalid(f"the line is not a request: {error}", code="invalid_json_line", hint=hint) from error

@@ -72,7 +72,8 @@ class BatchRunner:
         self._orders.on_ended = self._changed.set
         self._stopping = False
         self._marked = False
-        self._problem = ""
+        self._problems: dict[UUID | None, str] = {}
+        """What was last said of each batch that waits, or of all of them."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -83,8 +84,8 @@ class BatchRunner:
                     await self._mark_again()
                 for id in self._shelf.marked():
                     if self._gateway.ready and not self._stopping:
-                        await self._look_at(id)
-                self._problem = ""
+                        await self._look_alone(id)
+                self._problems.pop(None, None)
             except (*LOST, OSError, GroundplanError) as error:
                 self._note(error)
             except Exception:  # noqa: BLE001 -- the boundary of this task: batches must not end the worker
@@ -121,11 +122,12 @@ class BatchRunner:
         for connection in self._connections.values():
             await connection.close()
 
-    def _note(self, error: Exception) -> None:
+    def _note(self, error: Exception, id: UUID | None = None) -> None:
+        """What holds up a batch, or all of them; once."""
         problem = f"{error.__class__.__name__}: {first_line(error)}"
-        if problem != self._problem:
-            _log.warning("batches wait: %s", problem)
-        self._problem = problem
+        if problem != self._problems.get(id):
+            _log.warning("%s: %s", "batches wait" if id is None else f"batch {id} waits", problem)
+        self._problems[id] = problem
 
     async def _connect(self, use: str = "look") -> Connection:
         """A connection for each use: what one has in a transaction must not take another's statements along."""
@@ -137,6 +139,16 @@ class BatchRunner:
         return connection
 
     # what a batch needs next -----------------------------------------------------------------------------------------
+
+    async def _look_alone(self, id: UUID) -> None:
+        """Take one batch a step further; what is wrong with it holds up no other. Raises what holds up all of them."""
+        try:
+            await self._look_at(id)
+            self._problems.pop(id, None)
+        except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError):
+            raise
+        except (psycopg.Error, OSError, GroundplanError) as error:
+            self._note(error, id)
 
     async def _look_at(self, id: UUID) -> None:
         connection = await self._connect()

@@ -31,6 +31,9 @@ _COLUMNS: LiteralString = """b.id, b.workload, b.key_id, b.person, b.endpoint, b
     b.metadata, b.status, b.created_at, b.expires_at, b.in_progress_at, b.cancelling_at, b.ended_at, b.errors,
     b.output_file, b.error_file, b.total, b.held_usd, b.charges, b.cancelled, b.expired"""
 
+_CODE: LiteralString = "CASE WHEN pg_input_is_valid(result, 'jsonb') THEN result::jsonb -> 'error' ->> 'code' END"
+"""Of a line that was not made. What an upstream refuses with may hold numbers that PostgreSQL has no type for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -337,8 +340,7 @@ async def unsent(connection: Connection, batch: UUID, code: str) -> bool:
     """Whether there is a line that ended with this error instead of being sent."""
     row = await (
         await connection.execute(
-            """SELECT EXISTS (SELECT 1 FROM batch_line WHERE batch_id = %s AND NOT ok
-                 AND result::jsonb -> 'error' ->> 'code' = %s)""",
+            f"SELECT EXISTS (SELECT 1 FROM batch_line WHERE batch_id = %s AND NOT ok AND {_CODE} = %s)",
             (batch, code),
         )
     ).fetchone()
@@ -358,12 +360,11 @@ async def results(connection: Connection, batch: UUID, *, ok: bool) -> AsyncIter
 async def end(connection: Connection, id: UUID, status: str, output: UUID | None, failures: UUID | None) -> None:
     """Nothing is left to do; its results are in files now."""
     await connection.execute(
-        """UPDATE batch b SET status = %s, ended_at = now(), output_file = %s, error_file = %s,
+        f"""UPDATE batch b SET status = %s, ended_at = now(), output_file = %s, error_file = %s,
              cancelled = l.cancelled, expired = l.expired
            FROM (SELECT count(*) FILTER (WHERE code = 'batch_cancelled') AS cancelled,
                count(*) FILTER (WHERE code = 'batch_expired') AS expired
-             FROM (SELECT result::jsonb -> 'error' ->> 'code' AS code FROM batch_line
-               WHERE batch_id = %s AND NOT ok) r) l
+             FROM (SELECT {_CODE} AS code FROM batch_line WHERE batch_id = %s AND NOT ok) r) l
            WHERE b.id = %s""",
         (status, output, failures, id, id),
     )

@@ -21,14 +21,15 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
+from groundplan.gateway.upstream.account import meant
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http1 import Http1Connection
 from groundplan.gateway.upstream.targets import Target
 
 OVER = frozenset({"completed", "failed", "expired", "cancelled"})
 JSON = b"content-type: application/json\r\n"
-_PASSING = frozenset({401, 403, 408, 425, 429})
-"""Refusals that are about our key or about now, and certainly ended nothing and began nothing."""
+_PASSING = frozenset({401, 402, 403, 408, 425, 429})
+"""Refusals that are about our key, our account or about now, and certainly ended nothing and began nothing."""
 _CHUNK = 256 << 10
 _WRITE_SECONDS = 30.0
 _FILE_SECONDS, _FILE_RATE = 5.0, 64 << 10
@@ -235,8 +236,9 @@ class Provider(ABC):
                 connection.abort()
             raise
         connection.release()
-        if status in _PASSING or status >= 500 or status < 400:
-            raise Away(f"the provider answered {status}", acted=status not in _PASSING)
+        about = meant(status, told)
+        if about in _PASSING or about >= 500 or about < 400:
+            raise Away(f"the provider answered {status}", acted=about not in _PASSING)
         raise Refused(_said(told) or f"the provider answered {status}", status)
 
 

@@ -12,6 +12,7 @@ import msgspec
 from groundplan.gateway.batches.provider import (
     JSON,
     Asked,
+    Away,
     Found,
     Input,
     ProviderBatch,
@@ -27,6 +28,10 @@ METADATA = "groundplan_order"
 WINDOW = "24h"
 _PAGES = 50
 """Of a hundred batches each, newest first: as far back as an order is looked for."""
+
+
+_UNDER_WAY = 409
+"""What is said to a request whose Idempotency-Key is that of one which is not answered yet."""
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -58,7 +63,12 @@ class OpenAIBatches(UploadingProvider):
             }
         )
         lines = JSON + b"idempotency-key: %b\r\n" % str(given.order).encode("ascii")
-        return read(await self._ask(Asked(b"POST", b"/batches", body, lines)), ProviderBatch).id
+        try:
+            return read(await self._ask(Asked(b"POST", b"/batches", body, lines)), ProviderBatch).id
+        except Refused as refused:
+            if refused.status != _UNDER_WAY:
+                raise
+            raise Away("the provider works at this order already", acted=True) from refused
 
     async def find(self, sought: Sought) -> Found:
         found: list[str] = []
