@@ -302,7 +302,13 @@ async def test_a_form_that_is_wrong_is_told(setup: Setup) -> None:
         ([("file", b"x", "a.wav")], "model_missing"),
         ([("model", b"ear", None), ("model", b"ear", None), ("file", b"x", "a.wav")], "field_twice"),
         ([("model", b"ear", None), ("file", b"x", "a.wav"), ("file", b"x", "a.wav")], "file_missing"),
-        ([("file", bytes(2 << 20), "a.wav"), ("model", b"ear", None)], "model_missing"),
+        ([("file", bytes(2 << 20), "a.wav")], "model_missing"),
+        ([("file", bytes(2 << 20), "a.wav"), ("model", b"voice", None)], "field_after_file"),
+        ([("file", bytes(2 << 20), "a.wav"), ("model", b"ear", None), ("model", b"ear", None)], "field_after_file"),
+        (
+            [("model", b"ear", None), ("file", bytes(2 << 20), "a.wav"), ("response_format", b"odd", None)],
+            "field_after_file",
+        ),
         (
             [("model", b"ear", None), ("file", b"x", "a.wav"), ("url", b"http://127.0.0.1/x.wav", None)],
             "field_unsupported",
@@ -342,6 +348,11 @@ async def test_a_large_upload_takes_no_memory_and_is_tried_once(setup: Setup) ->
     )
     assert answer == f"I heard {size} bytes."
     assert max(Sound.most, memory(pid)) - before < 40 << 20
+    told = (("model", b"ear", None), ("response_format", b"text", None), ("language", b"en", None))
+    behind = form(("file", bytes(3 << 20), "a.wav"), *told)
+    reply = await setup.stack.post("/v1/audio/transcriptions", setup.key, behind, content_type=FORM)
+    assert (reply.status, reply.body) == (200, b"I heard %d bytes." % (3 << 20)), "as some clients order it"
+    assert reply.headers["content-type"].startswith("text/plain") and reply.headers["groundplan-deployment"] == "ear"
     setup.model.script = Script(mode="error", status=500)
     large = form(("model", b"ear", None), ("file", bytes(3 << 20), "a.wav"))
     reply = await setup.stack.post("/v1/audio/transcriptions", setup.key, large, content_type=FORM)

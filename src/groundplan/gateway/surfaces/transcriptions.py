@@ -18,7 +18,7 @@ from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Relay
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.transcripts_stream import Reported, seconds_used, transcript_relay
-from groundplan.gateway.surfaces.upload import Upload
+from groundplan.gateway.surfaces.upload import Upload, model_missing
 from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage
 
@@ -96,9 +96,10 @@ class Transcriptions(Interface):
         if not isinstance(upload, Upload) or upload.files != ["file"]:
             raise Invalid("the form has no file", code="file_missing", hint="Send one file in the field `file`.")
         fields = upload.fields
-        if "model" not in fields:
-            hint = "Put model into the form, before the file where that is large."
-            raise Invalid("the form names no model", code="model_missing", hint=hint)
+        upload.owes_model = "model" not in fields
+        if upload.owes_model and upload.whole:
+            raise model_missing()
+        upload.late = {"response_format": _FORMATS}
         if fields.get("response_format", "json") not in _FORMATS:
             hint = f"Use one of: {', '.join(_FORMATS)}"
             raise Invalid("response_format is unknown", code="field_unsupported", hint=hint)
@@ -106,8 +107,8 @@ class Transcriptions(Interface):
             hint = "Send the sound itself; whoever fetches an address reaches what the caller cannot."
             raise Invalid("url is not supported", code="field_unsupported", hint=hint)
         return Ask(
-            fields={}, model=fields["model"], messages=1, query="", stream=upload.said("stream") and self.streams,
-            include_usage=False, cap=None, copies=1, size=0, upload=upload,
+            fields={}, model=fields.get("model", "auto"), messages=1, query="", include_usage=False, cap=None,
+            copies=1, size=0, stream=upload.said("stream") and self.streams, upload=upload,
         )  # fmt: skip
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002

@@ -1,7 +1,8 @@
 """Forms with files that are sent on to an upstream while they arrive, so that their size costs no memory.
 
-As much as decides about a call must come before the bulk of its files; the rest is passed on part by part, under the
-upstream's name of the model. What was passed on is gone: a form that is larger than what is kept can be tried once.
+As much as decides about a call must come before the bulk of its files, but for what makes no difference (how the model
+that was taken is called, how the answer is written); the rest is passed on part by part, under the upstream's name of
+the model. What was passed on is gone: a form that is larger than what is kept can be tried once.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container, Mapping
 from typing import TYPE_CHECKING
 
 from groundplan.core.errors import Invalid
@@ -44,6 +45,10 @@ class Upload:
         """Bytes that were kept."""
         self.texts_first = False
         """Every field that is no file must be in what is kept, since it was checked."""
+        self.late: dict[str, Container[str]] = {}
+        """What decisive fields may say that come behind what is kept: nothing else is different by it."""
+        self.owes_model = False
+        """It has to name a model, and has not yet."""
 
     async def begin(self, request: Request) -> None:
         """Read as much as is kept. Raises `Invalid`."""
@@ -118,8 +123,9 @@ class Upload:
             made.update(data if isinstance(event, Data) else b"\0%d\0%b" % (len(data), data))
         return made.digest()
 
-    async def pieces(self, model: str, boundary: bytes) -> AsyncIterator[bytes]:
-        """The form for an upstream. Raises `Invalid`."""
+    async def pieces(self, model: str, boundary: bytes, names: Container[str] = ()) -> AsyncIterator[bytes]:
+        """The form for an upstream. `names`: what a model that is named behind what is kept may be called. Raises
+        `Invalid`."""
         if self._consumed:
             raise UpstreamFailure("refused", "the upload was passed on already", sent=False)
         skipped = False
@@ -129,17 +135,51 @@ class Upload:
                 yield _written(event, boundary)
         if self._rest is not None:
             self._consumed = True
-            async for event in self._rest:
-                late = isinstance(event, Part) and event.filename is None
-                if isinstance(event, Part) and late and (self.texts_first or event.name in self._decisive):
-                    raise Invalid(
-                        f"{event.name} comes after a large file",
-                        code="field_after_file",
-                        hint=f"Put {event.name} before the file in the form.",
-                    )
+            async for event in self._later(self._rest, {"model": names, **self.late}):
                 yield _written(event, boundary)
         yield b'--%b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n' % (boundary, model.encode())
         yield b"--%b--\r\n" % boundary
+
+    async def _later(self, rest: AsyncIterator[Event], may: Mapping[str, Container[str]]) -> AsyncIterator[Event]:
+        """What comes behind what is kept, without the model. Raises `Invalid`."""
+        part: Part | None = None
+        """A decisive field that is being read."""
+        value = b""
+        async for event in rest:
+            if isinstance(event, Part):
+                part, value = self._check_late(event, may), b""
+            if part is None:
+                yield event
+            elif isinstance(event, Data):
+                value += event.data
+            elif isinstance(event, End):
+                self._field(part.name, value)
+                if self.fields[part.name] not in may[part.name]:
+                    raise _too_late(part.name)
+                for each in (part, Data(value), event) if part.name != "model" else ():
+                    yield each
+        if self.owes_model and "model" not in self.fields:
+            raise model_missing()
+
+    def _check_late(self, part: Part, may: Mapping[str, Container[str]]) -> Part | None:
+        """The part, where it is a decisive field. Raise `Invalid` for one that may not come so late."""
+        name = part.name
+        if part.filename is not None or not (self.texts_first or name in self._decisive):
+            return None
+        if name not in may or name in self.fields or (self.texts_first and name != "model"):
+            raise _too_late(name)
+        return part
+
+
+def _too_late(name: str) -> Invalid:
+    return Invalid(
+        f"{name} comes after a large file", code="field_after_file", hint=f"Put {name} before the file in the form."
+    )
+
+
+def model_missing() -> Invalid:
+    hint = "Put model into the form, before the file where that is large and several models may be meant."
+    return Invalid("the form names no model", code="model_missing", hint=hint)
 
 
 def _written(event: Event, boundary: bytes) -> bytes:
@@ -173,7 +213,8 @@ async def send_upload(upload: Upload, exchange: Exchange, target: Target, connec
     path = exchange.interface.codec(deployment).path(deployment)
     connection.send(target.upload(path, b"multipart/form-data; boundary=%b" % boundary, name, lines))
     connection.unfinished = True
-    async for piece in upload.pieces(deployment.upstream_model, boundary):
+    names = {deployment.name, deployment.model, "auto"} | ({exchange.workload.name} if exchange.workload else set())
+    async for piece in upload.pieces(deployment.upstream_model, boundary, names):
         if connection.status or connection.lost:
             break  # it has answered already: what it says is read next
         if piece:
