@@ -410,12 +410,14 @@ class Session:
         if exchange is None or exchange.key is None or exchange.plan is None or self._deployment is None:
             raise AssertionError("not admitted")
         key, plan = exchange.key, exchange.plan
+        seen, known = None, None
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             if not gateway.ready and (self._active is None or gateway.targets.stopped):
                 raise _stopping()  # a response that is being made is heard to its end, while there is time
             policy = gateway.live.policy
-            known = next((each for each in policy.keys.values() if each.id == key.id), None)
+            if policy is not seen:  # it is looked for among all keys, which may be many
+                seen, known = policy, next((each for each in policy.keys.values() if each.id == key.id), None)
             try:
                 if known is None:
                     raise Denied("this API key is gone", code="invalid_api_key", hint="Use another key.")
