@@ -67,7 +67,7 @@ async def test_calls_are_spread_over_the_keys(
         assert made.seen == {"key-of-the-first": 5, "key-of-the-second": 5}
 
 
-@pytest.mark.parametrize("status", [401, 429])
+@pytest.mark.parametrize("status", [401, 402, 429])
 async def test_a_refused_key_rests_and_the_other_one_answers_in_the_same_attempt(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:

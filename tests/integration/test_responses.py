@@ -407,6 +407,15 @@ async def test_a_stored_response_is_gone_on_with_by_its_own_key_only(setup: Setu
             await client.responses.retrieve(first.id)
 
 
+async def test_an_id_that_is_taken_is_told_as_not_stored(setup: Setup) -> None:
+    key, told = setup.stack.key("keeper"), []
+    for text in ("One?", "Two?"):
+        setup.own.asked.clear()  # so that it begins to count anew
+        reply = await setup.stack.post("/v1/responses", key, {"model": "scripted/own", "input": text})
+        told.append((reply.json["id"], reply.json["groundplan"]["store"]))
+    assert told == [("resp_1", True), ("resp_1", False)]
+
+
 async def test_what_a_model_reasoned_and_nobody_stores_stands_in_no_ones_way(setup: Setup) -> None:
     """Official clients send an answer's items back as they came, or name the response."""
     setup.own.mode = "reasons"

@@ -27,12 +27,14 @@ class Row:
     sealed: str
 
 
-def add(conn: Connection[Any], row: Row) -> None:
-    conn.execute(
+def add(conn: Connection[Any], row: Row) -> bool:
+    """Whether it is stored: not under an id that is somebody's already, as ids may be an upstream's."""
+    done = conn.execute(
         """INSERT INTO stored_response (id, workload, owner, deployment, expires_at, sealed)
            VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
         (row.id, row.workload, row.owner, row.deployment, row.expires_at, row.sealed),
     )
+    return done.rowcount > 0
 
 
 def find(conn: Connection[Any], id: str, owner: UUID, workload: str) -> Row | None:

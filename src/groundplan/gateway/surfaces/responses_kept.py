@@ -53,15 +53,15 @@ class ResponseShelf:
     async def close(self) -> None:
         await self._database.close()
 
-    async def put(self, row: Row, person: UUID, kept: Kept) -> None:
-        """Seal and store. Raises `Unavailable`."""
+    async def put(self, row: Row, person: UUID, kept: Kept) -> bool:
+        """Seal and store; whether it is. Raises `Unavailable`."""
         text = _encode(kept).decode()
 
-        def work(conn: Any) -> None:
+        def work(conn: Any) -> bool:
             sealed = SubjectKeys.of(self._home).seal(conn, person, f"{row.id}\n{text}")
-            response_store.add(conn, replace(row, sealed=sealed))
+            return response_store.add(conn, replace(row, sealed=sealed))
 
-        await self._database.run(work)
+        return await self._database.run(work)
 
     async def find(self, id: str, key: KeyEntry) -> Kept | None:
         """One of this key's; None where there is none, or whom it is about was erased. Raises `Unavailable`."""
@@ -113,10 +113,9 @@ async def keep(gateway: Gateway, exchange: Exchange, given: object, answer: byte
     until = gateway.clock.now() + timedelta(seconds=workload.keep.seconds)
     row = Row(str(response["id"]), workload.name, owner_of(key), deployment.name, until, "")
     try:
-        await shelf.put(row, UUID(exchange.person or key.id), kept)
+        return await shelf.put(row, UUID(exchange.person or key.id), kept)
     except GroundplanError:
         return False
-    return True
 
 
 def unnamed(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
