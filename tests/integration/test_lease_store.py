@@ -334,6 +334,35 @@ async def test_a_raised_limit_is_served_at_once_and_an_older_blueprint_does_not_
         assert row == (Decimal(2 * COST).scaleb(-12), 2)
 
 
+async def test_what_an_open_call_gives_back_of_a_lowered_budget_is_not_spent_above_it(
+    database: Database, tmp_path: Path
+) -> None:
+    high, low = budget_of(100 * COST), budget_of(2 * COST)
+    async with worker(database, tmp_path) as one:
+        ends = asyncio.Event()
+        with patience():
+            held = asyncio.create_task(one.call(high, 50 * COST, COST, ends=ends))
+            await until(lambda: one.slices.open_count == 1)
+        one.leases.declare([low], {}, 2)
+        ends.set()
+        assert await held
+        charges = [Charge("assistant", MONTH, COST)]
+        assert await one.leases.acquire((new_id().bytes, 0), charges, {"assistant": low}, 2) in (None, "assistant")
+        assert one.slices.available("assistant", MONTH) <= COST, "the other one was spent before"
+        await until(lambda: granted(database, "assistant") <= 2 * COST)
+
+
+async def test_a_budget_that_becomes_hard_is_so_at_once(database: Database, tmp_path: Path) -> None:
+    hard = budget_of(3 * COST)
+    soft = msgspec.structs.replace(hard, hard=False)
+    async with worker(database, tmp_path) as one:
+        assert all([await one.call(soft, COST, COST) for _ in range(5)])
+        await until(lambda: one.slices.available("assistant", MONTH) > 0)
+        one.leases.declare([hard], {}, 1)
+        await until(lambda: one.slices.available("assistant", MONTH) == 0)
+        assert not await one.call(hard, COST, COST)
+
+
 async def test_a_soft_budget_refuses_nothing_and_counts_everything(database: Database, tmp_path: Path) -> None:
     soft = msgspec.structs.replace(budget_of(3 * COST), hard=False)
     async with worker(database, tmp_path) as one:

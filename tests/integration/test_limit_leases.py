@@ -7,7 +7,7 @@ import asyncio
 import statistics
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,42 @@ async def test_tokens_that_were_not_used_serve_others_also_on_the_other_worker(
         assert await first
         assert not await two.take(asked, 1, 1)
     assert granted(database, asked) == 1000
+
+
+async def test_a_lowered_limit_holds_at_once_for_what_is_idle_and_for_calls_that_are_open(
+    database: Database, tmp_path: Path, wall: Wall
+) -> None:
+    many, few = quota(CONCURRENT, 100, "now"), quota(CONCURRENT, 2, "now")
+    async with worker(database, tmp_path, wall) as one:
+        with patience():
+            open_calls = [asyncio.create_task(one.take(many, 1, 0, 0.5)) for _ in range(10)]
+            await until(lambda: one.counters.open_count == 10)
+        assert one.counters.available(many.name, "now") > 2, "some are held ahead"
+        one.leases.declare([], {(few.family, "now"): 2}, 2)
+        await until(lambda: one.counters.available(many.name, "now") == 0)
+        assert not await one.take(few, 1, 0), "more than two are open"
+        assert all(await asyncio.gather(*open_calls))
+        with patience():
+            await until(lambda: granted(database, few) <= 2)
+            took = await asyncio.gather(*[one.take(few, 1, 0, 6.0) for _ in range(4)])
+        assert sum(took) == 2
+
+
+async def test_a_lowered_limit_of_a_window_takes_back_what_was_held_ahead(
+    database: Database, tmp_path: Path, wall: Wall
+) -> None:
+    much, little = quota(TOKENS, 1_000_000, "day"), quota(TOKENS, 1000, "day")
+    mine = replace(much, name=f"{much.name}/somebody")
+    async with worker(database, tmp_path, wall) as one:
+        with patience():
+            assert await one.take(mine, 5000, 500)
+        assert one.counters.available(mine.name, one.span(mine)) > 1000
+        one.leases.declare([], {(little.family, "day"): 1000}, 2)
+        await until(lambda: one.counters.available(mine.name, one.span(mine)) == 0)
+        asked = replace(little, name=mine.name)
+        with patience():
+            assert await one.take(asked, 500, 500)
+        assert not await one.take(asked, 1, 1)
 
 
 async def test_a_clean_stop_returns_what_is_left_once(database: Database, tmp_path: Path, wall: Wall) -> None:

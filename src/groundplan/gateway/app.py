@@ -94,6 +94,9 @@ class _HasClose(Protocol):
     async def close(self) -> None: ...
 
 
+OWN_FILES = 256
+"""Open files of a worker besides those of calls."""
+_FEWEST = 64
 _Closed = TypeVar("_Closed", bound=_HasClose)
 
 
@@ -124,7 +127,8 @@ async def serve(
         await leases.start()
         pipeline, runner = _request_path(parts, gateway, home, url, leases)
         running = loop.create_task(runner.run())
-        server = Server(pipeline.handle, of_refusal, loop, Limits(held=load_settings().request_memory))
+        files, held = resource.getrlimit(resource.RLIMIT_NOFILE)[0], load_settings().request_memory
+        server = Server(pipeline.handle, of_refusal, loop, Limits(held=held, connections=connections(files)))
         server.streams, server.upgrades = streams, upgrades
         # callers come to whoever listens: a worker that has no blueprint yet would refuse what its siblings answer
         with suppress(TimeoutError):
@@ -197,7 +201,9 @@ def _gateway(
     gateway.routes = Routes(home.root / "routers")
     live.health = lambda: told_health(gateway.health, loop.time())
     live.on_policy = lambda policy: heed(gateway, policy)
-    live.on_blueprint = lambda catalog: leases.declare(catalog.blueprint.budgets, catalog.number)
+    live.on_blueprint = lambda catalog: leases.declare(
+        catalog.blueprint.budgets, {} if catalog.limits is None else catalog.limits.most, catalog.number
+    )
     parts.callback(answers.close)
     parts.callback(targets.close)
     for part in (live, journal, leases):
@@ -304,6 +310,12 @@ def _allow_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def connections(files: int) -> int:
+    """How many clients may be connected to a process that may have so many files open. A call takes two, and the
+    journal, PostgreSQL and whoever is called have theirs however many clients there are."""
+    return min(Limits().connections, max(_FEWEST, (files - OWN_FILES) // 2))
 
 
 def _sockets(arguments: argparse.Namespace) -> Sockets:

@@ -57,6 +57,9 @@ class Account:
     """Loop time until which nothing is fetched ahead."""
     rest: int | None = None
     """What nobody held when PostgreSQL was last asked."""
+    cut: bool = False
+    """Less is declared than what is held was granted of: whatever becomes idle is given back, until PostgreSQL says
+    that all who hold something of it are within what is declared now."""
 
     @property
     def soft(self) -> bool:
@@ -67,7 +70,10 @@ class Account:
         if number >= self.number:
             if declared.limit != self.declared.limit:
                 self.empty_need = 0
+            if declared.limit < self.declared.limit or self.soft:
+                self.cut = True
             self.declared, self.number = declared, number
+            self.cut = self.cut and not self.soft
 
     def is_empty(self, need: int, now: float) -> bool:
         """Whether PostgreSQL had nothing for one like it lately, or is being asked again whether it still has not."""

@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -138,16 +139,22 @@ class LeaseClient:
                 return short
         return None
 
-    def declare(self, budgets: Iterable[Budget], blueprint: int) -> None:
-        """A blueprint is taken up. What is held of a budget that is smaller now is given back: the next call asks
-        anew."""
+    def declare(self, budgets: Iterable[Budget], limits: Mapping[Key, int], blueprint: int) -> None:
+        """A blueprint is taken up. What is held of a budget or a limit that is smaller now is given back, at once what
+        is idle and the rest as calls end: the next call asks anew.
+
+        `limits`: by `Quota.family` and period the most of each.
+        """
         by_name = {budget.name: budget for budget in budgets}
         for key, account in self._accounts.items():
-            if (budget := by_name.get(key[0])) is not None and not is_quota(key[0]):
-                smaller = budget.limit < account.declared.limit
-                account.declare(budget, blueprint)
-                if smaller:
-                    self._start_giving(key)
+            declared: Declared | None = by_name.get(key[0])
+            if isinstance(account.declared, Quota):
+                most = limits.get((account.declared.family, account.declared.period))
+                declared = None if most is None else replace(account.declared, limit=most)
+            if declared is not None:
+                account.declare(declared, blueprint)
+            if account.cut:
+                self._start_giving(key)
 
     async def learn(self) -> None:
         """Book what came to this worker by another way than its own asking. Raises psycopg.Error, TimeoutError.
@@ -286,7 +293,7 @@ class LeaseClient:
             if account.waiters:
                 self._offer(key, account)
                 return
-        if key in self._recalled:
+        if key in self._recalled or (account is not None and account.cut):
             self._start_giving(key)
 
     async def _grant(self, key: Key, account: Account, need: int, wanting: int, *, recall: bool) -> int:
@@ -294,7 +301,10 @@ class LeaseClient:
         connection = await self._connect()
         wish = Wish(need, wanting, max(int(account.rate * AHEAD_S), _HEADROOM_CALLS * account.usual), recall)
         async with asyncio.timeout(2.0):
-            granted = await grant_store.grant(connection, self._epoch, account.declared, key[1], account.number, wish)
+            asked, number = account.declared, account.number
+            granted = await grant_store.grant(connection, self._epoch, asked, key[1], number, wish)
+        if granted.rest >= 0 and number == account.number:
+            account.cut = False
         if granted.contested or not granted.amount:
             account.calm_until = asyncio.get_running_loop().time() + 2.0
         account.rest = granted.rest

@@ -42,6 +42,11 @@ class Quota:
     """Name of the limit."""
     covers: str
 
+    @property
+    def family(self) -> str:
+        """The beginning of `name` that it shares with those of other users and keys."""
+        return "/".join(self.name.split("/", 2)[:2])
+
     def ends(self, span: str) -> datetime | str:
         """When a span of it is over, as PostgreSQL takes it."""
         return periods.ends(span) or "infinity"

@@ -6,7 +6,7 @@ Taking from them is `limits`; what is left of them is `leases`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from groundplan.blueprint.model import Deployment, Limit, Workload
 from groundplan.gateway.budgets.leases import MEASURED, REQUESTS, TOKENS, Quota
@@ -34,6 +34,8 @@ class LimitBook:
     """What is covered -> its limits; `user` and `key` are those of each."""
     users: bool
     """Some cover people by e-mail address."""
+    most: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """(`Quota.family`, period) -> what is declared of it."""
     _callers: dict[tuple[str, str, str], Covering] = field(default_factory=dict)
     _places: dict[tuple[str, str, str], tuple[Quota, ...]] = field(default_factory=dict)
     _people: Mapping[str, str] | None = None
@@ -103,4 +105,7 @@ def book_of(limits: Sequence[Limit], deployments: Sequence[Deployment]) -> Limit
     by_cover: dict[str, tuple[Limit, ...]] = {}
     for limit in limits:
         by_cover[limit.covers] = (*by_cover.get(limit.covers, ()), limit)
-    return LimitBook(by_cover, any(cover.startswith("user/") for cover in by_cover))
+    book = LimitBook(by_cover, any(cover.startswith("user/") for cover in by_cover))
+    declared = [_quota(limit, f"{limit.type}/{limit.name}") for limit in limits]
+    declared += [quota for each in deployments for index in range(len(each.keys)) for quota in book.of_key(each, index)]
+    return replace(book, most={(quota.family, quota.period): quota.limit for quota in declared})
