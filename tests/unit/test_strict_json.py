@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,13 +13,21 @@ from hypothesis import strategies as st
 from groundplan.core.errors import Invalid, WrongType
 from groundplan.gateway.http import strict_json
 from groundplan.gateway.http.strict_json import MOST_DEPTH, refuse_depth, refuse_duplicates
-from groundplan.gateway.surfaces import chat, embeddings
-from groundplan.gateway.surfaces.body import QUERY_CHARACTERS
+from groundplan.gateway.surfaces import chat, completions, embeddings, messages, responses
+from groundplan.gateway.surfaces.body import NAMED, OTHERWISE, QUERY_CHARACTERS
 from groundplan.gateway.surfaces.chat import ChatCompletions
+
+NAMES = st.text(max_size=3)
+
+
+def told_apart(value: dict[str, Any]) -> bool:
+    """Not only by small and capital letters."""
+    return len({name.casefold() for name in value}) == len(value)
+
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=12) | st.sampled_from(['a":', '":', '" :', "\n:"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4).filter(told_apart),
     max_leaves=20,
 )
 SPACED = st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : "), (",\n", "\t:\r\n")])
@@ -29,7 +38,7 @@ def test_what_has_no_duplicates_passes_however_it_is_written(value: Any, separat
     refuse_duplicates(json.dumps(value, separators=separators, ensure_ascii=ascii_only).encode(), 0)
 
 
-@given(st.dictionaries(st.text(max_size=3), JSON, min_size=1, max_size=4), JSON, SPACED, st.data())
+@given(st.dictionaries(NAMES, JSON, min_size=1, max_size=4).filter(told_apart), JSON, SPACED, st.data())
 def test_a_name_that_is_there_twice_is_found_wherever_it_hides(
     value: dict[str, Any], other: Any, separators: Any, data: st.DataObject
 ) -> None:
@@ -65,6 +74,68 @@ def test_duplicate_keys_in_a_chat_are_refused(body: bytes) -> None:
     with pytest.raises(Invalid) as caught:
         chat.read(body)
     assert caught.value.code == "duplicate_key"
+
+
+SPELLINGS = [
+    b'{"model":"a","MODEL":"b","messages":[{"role":"user","content":"x"}]}',
+    b'{"model":"a","messages":[{"role":"user","content":"x"}],"max_tokens":5,"Max_Tokens":5000}',
+    b'{"model":"a","messages":[{"role":"user","content":"x"}],"max_to\xe2\x84\xaaens":5000}',
+    b'{"model":"a","messages":[{"role":"user","content":"x"}],"me\\u017f\\u017fage\\u017f":[]}',
+    b'{"model":"a","messages":[{"role":"user","content":"x"}],"Max_Completion_Tokens":5000}',
+    b'{"model":"a","messages":[{"role":"user","content":"x"}],"N":16}',
+    b'{"model":"a","messages":[{"role":"user","content":"x"}],"Web_Search_Options":{}}',
+    b'{"model":"a","messages":[{"role":"user","content":"fine","Content":"other"}]}',
+    b'{"model":"a","messages":[{"role":"user","content":[{"type":"text","text":"a","Type":"image_url"}]}]}',
+    b'{"model":"a","messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","Type" : "web_search"}]}',
+]
+
+
+@pytest.mark.parametrize("body", SPELLINGS)
+def test_a_name_in_other_letters_is_the_same_name(body: bytes) -> None:
+    """To parsers of Go and .NET, which many upstreams are written in."""
+    with pytest.raises(Invalid) as caught:
+        chat.read(body)
+    assert caught.value.code == "duplicate_key"
+
+
+def test_names_with_capital_letters_that_nobody_reads_pass() -> None:
+    schema = {"type": "object", "properties": {"firstName": {"minLength": 1}}, "additionalProperties": False}
+    asked = {
+        "model": "a",
+        "messages": [{"role": "user", "content": "x"}],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}],
+        "enableThinking": True,
+        "straße": 1,
+    }
+    assert chat.read(json.dumps(asked).encode()).fields.keys() == asked.keys()
+
+
+def test_every_field_that_a_surface_reads_is_among_the_names_that_are_looked_for() -> None:
+    for decoder in (chat._chat, completions._asked, responses._asked, messages._messages, embeddings._embeddings):
+        read = set(decoder.type.__struct_fields__)
+        assert read <= NAMED, read - NAMED
+    for refused in (chat._UNBOUNDED, completions._UNBOUNDED, responses._UNBOUNDED, messages._UNBOUNDED):
+        assert refused <= NAMED, refused - NAMED
+
+
+@pytest.mark.parametrize("name", sorted(OTHERWISE))
+@pytest.mark.parametrize(
+    ("read", "more"),
+    [
+        (chat.read, {"messages": [{"role": "user", "content": "x"}]}),
+        (completions.read, {"prompt": "x"}),
+        (responses.read, {"input": "x"}),
+        (lambda body: messages.read(body, {}), {"messages": [{"role": "user", "content": "x"}], "max_tokens": 5}),
+    ],
+)
+def test_what_some_upstreams_take_for_the_cap_is_refused(
+    name: str, read: Callable[[bytes], Any], more: dict[str, Any]
+) -> None:
+    """`n_predict` beside `max_tokens`, say: llama.cpp obeys the former."""
+    read(json.dumps({"model": "a", name: None, **more}).encode())
+    with pytest.raises(Invalid) as caught:
+        read(json.dumps({"model": "a", name: 5000, **more}).encode())
+    assert caught.value.code == "field_unsupported" and name in caught.value.message
 
 
 def test_ordinary_bodies_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Whether a JSON body means the same to every parser: no object in it may bear one name twice.
 
 RFC 8259 leaves open which of two values counts, so what we checked (the last) need not be what an upstream reads (the
-first). Most bodies are proven good by counting alone, without a second parse. Does not look at values.
+first). To some parsers (those of Go and .NET) `Model` is `model`, so small and capital letters make no other name here.
+Most bodies are proven good by counting alone, without a second parse. Does not look at values.
 
 The count: each name is followed by `":`, so the text holds at least as many of these as there are names, and there are
 at least as many names as whoever parsed it knows to be distinct. Where both ends are equal, no name is there twice. A
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -69,20 +71,42 @@ def _few_brackets(body: bytes) -> bool:
 def refuse_duplicates(body: bytes, known: int) -> None:
     """Raise `Invalid` (`duplicate_key`) where an object of a valid JSON `body` bears a name twice.
 
-    `known` is how many distinct names, in all its objects together, are known to be there; 0 is always right. May raise
-    `RecursionError`.
+    `known` is how many distinct names in small letters, in all its objects together, are known to be there; 0 is always
+    right. May raise `RecursionError`.
     """
     counted = _counted(body) if len(body) > _LARGE else _counted_whole(body)
-    if counted is not None and (counted == known or counted == _names(_decode(body))):
+    if counted is not None and counted == known:
         return
     try:
-        _exact(body.decode())
+        if counted is None or counted != _names(_decode(body)):
+            _exact(body.decode())
     except _Twice as twice:
         raise Invalid(
             f"{str(twice)[:60]!r} is given twice in one object, and which of them counts is anybody's guess",
             code="duplicate_key",
             hint="Send each name once.",
         ) from twice
+
+
+def refuse_spellings(names: Collection[str], read: Collection[str]) -> None:
+    """Raise `Invalid` (`duplicate_key`) where one of the `names` of an object is another one, or one of those that are
+    `read`, but for small and capital letters."""
+    if _plain(names):
+        return
+    for name in names:
+        small = name.casefold()
+        if small != name and (small in names or small in read):
+            raise Invalid(
+                f"{name[:60]!r} is {small[:60]!r} to some parsers, and to others it is not",
+                code="duplicate_key",
+                hint=f"Write {small[:60]}.",
+            )
+
+
+def _plain(names: Collection[str]) -> bool:
+    """Whether no letter of theirs has another form."""
+    text = "".join(names)
+    return text.islower() and text.isascii()
 
 
 def _counted(body: bytes) -> int | None:
@@ -123,7 +147,11 @@ def _names(value: Any) -> int:
     kind = type(value)
     if kind is not dict and kind is not list:
         return 0
-    found = len(value) if kind is dict else 0
+    found = 0
+    if kind is dict:
+        found = len(value)
+        if found > 1 and not _plain(value):
+            _refuse_twins(value)
     for each in value.values() if kind is dict else value:
         kind = type(each)
         if kind is dict or kind is list:
@@ -137,6 +165,16 @@ def _once(pairs: list[tuple[str, Any]]) -> None:
         if name in seen:
             raise _Twice(name)
         seen.add(name)
+    _refuse_twins(seen)
+
+
+def _refuse_twins(names: Collection[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        small = name.casefold()
+        if small in seen:
+            raise _Twice(name)
+        seen.add(small)
 
 
 _exact = json.JSONDecoder(object_pairs_hook=_once).decode

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates
+from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates, refuse_spellings
 from groundplan.gateway.surfaces.named_files import given_twice
 
 Read = TypeVar("Read")
@@ -62,13 +62,37 @@ _FILE_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]{1,80};base64,[A-Za-z0-9+/]+={0,
 _DATA_URL = re.compile(r"data:image/(png|jpe?g|webp|gif);base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 ELSEWHERE = frozenset(
     {
-        "models", "fallbacks", "provider", "route", "preset",
+        "models", "fallbacks", "provider", "route", "preset", "lora", "lora_path", "adapter_id",
         "data_sources", "enable_search", "search_parameters", "search_settings", "compound_custom", "plugins",
-        "api_base", "base_url", "kv_transfer_params", "bootstrap_host",
+        "api_base", "base_url", "kv_transfer_params", "bootstrap_host", "extra_headers",
     }
 )  # fmt: skip
 """Fields by which some upstreams ask another model or provider than the one that is reserved for, search, or reach an
 address that the caller chooses."""
+OTHERWISE = frozenset(
+    {
+        "n_predict", "num_predict", "max_new_tokens", "max_length", "generation_config", "extra_body",
+        "n_cmpl", "use_beam_search", "num_beams",
+        "chat_template", "mm_processor_kwargs", "media_io_kwargs", "deferred",
+    }
+)  # fmt: skip
+"""Fields that to some upstreams are the cap or the number of copies, whatever `max_tokens` and `n` say, or that let a
+prompt or an image have more tokens than its bytes or its count bound."""
+NAMED = (
+    ELSEWHERE
+    | OTHERWISE
+    | frozenset(
+        {
+            "model", "messages", "input", "prompt", "system", "instructions", "query", "documents",
+            "stream", "stream_options", "stream_format", "max_tokens", "max_completion_tokens", "max_output_tokens",
+            "n", "best_of", "tools", "modalities", "service_tier", "store", "background", "previous_response_id",
+            "audio", "prediction", "web_search_options", "moderation", "container", "mcp_servers", "inference_geo",
+            "speed", "conversation", "context_management", "cache_control", "output_config", "encoding_format",
+            "image", "background_options",
+        }
+    )
+)  # fmt: skip
+"""What some surface reads of a request, or refuses by its name."""
 QUERY_CHARACTERS = 4000
 """As many of the last question are searched with."""
 _LONG = 52 << 10
@@ -94,6 +118,7 @@ def read_fields(
             body.decode("utf-8")
         refuse_depth(body)
         fields, typed = _fields.decode(body), decoder.decode(body)
+        refuse_spellings(fields, NAMED)
         refuse_duplicates(body, len(fields) + (nested(typed) if nested is not None else 0))
         return fields, typed
     except UnicodeDecodeError as error:

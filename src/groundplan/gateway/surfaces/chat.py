@@ -20,7 +20,7 @@ from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import DONE, END, Chunk, event, read_chunk, splice, without_usage
-from groundplan.gateway.surfaces.body import ELSEWHERE, message_parts, read_fields, refuse_fields
+from groundplan.gateway.surfaces.body import ELSEWHERE, OTHERWISE, message_parts, read_fields, refuse_fields
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed
 from groundplan.gateway.surfaces.named_files import NamedFile, without, written
 from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed
@@ -95,7 +95,7 @@ _INCLUDE_USAGE = b'{"include_usage":true}'
 _QUOTE = ord('"')
 FILE = "file"
 """In what is needed of a deployment: it is sent a file."""
-_UNBOUNDED = ELSEWHERE | {"audio", "prediction", "web_search_options", "moderation"}
+_UNBOUNDED = ELSEWHERE | OTHERWISE | {"best_of", "audio", "prediction", "web_search_options", "moderation"}
 _TOOLS = ("function", "custom")
 _CAPS = ("max_tokens", "max_completion_tokens")
 SERVICES = {None: AUTO, "auto": AUTO, "default": STANDARD, PRIORITY: PRIORITY}

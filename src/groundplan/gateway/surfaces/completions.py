@@ -20,7 +20,7 @@ from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import END, event, splice, without_usage
-from groundplan.gateway.surfaces.body import ELSEWHERE, has_tokens, read_fields, refuse_fields
+from groundplan.gateway.surfaces.body import ELSEWHERE, OTHERWISE, has_tokens, read_fields, refuse_fields
 from groundplan.gateway.surfaces.by_chat import ByChat, able, served_natively
 from groundplan.gateway.surfaces.chat import CHAT, MAX_COPIES
 from groundplan.gateway.surfaces.chat_pieces import NULL, chunk, completion
@@ -44,6 +44,8 @@ _TO_CHAT = (
 _FINISHES = {"length": "length", "content_filter": "content_filter"}
 _NOTHING = (b"null", b"false", b'""', b"0")
 _encode = msgspec.json.Encoder().encode
+
+_UNBOUNDED = ELSEWHERE | OTHERWISE
 
 
 class _Options(msgspec.Struct, frozen=True):
@@ -78,7 +80,7 @@ _chunk = msgspec.json.Decoder(_Chunk).decode
 def read(body: bytes) -> Ask:
     """A request. Raises `Invalid` with what is wrong with it."""
     fields, asked = read_fields(body, _asked)
-    refuse_fields(fields, ELSEWHERE)
+    refuse_fields(fields, _UNBOUNDED)
     prompts = _one_by_one(asked.prompt)
     if not 1 <= len(prompts) <= MAX_PROMPTS:
         raise Invalid(f"there are {len(prompts)} prompts", code="prompts_range", hint=f"Send 1 to {MAX_PROMPTS}.")
