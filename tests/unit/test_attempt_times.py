@@ -75,7 +75,7 @@ def test_a_program_from_before_reads_records_of_now() -> None:
     [
         b"", b"00", PARENT.encode()[:-1], PARENT.upper().encode(), b"ff" + PARENT.encode()[2:],
         b"00-" + b"0" * 32 + b"-00f067aa0ba902b7-01", b"00-4bf92f3577b34da6a3ce929d0e0e4736-" + b"0" * 16 + b"-01",
-        PARENT.encode() + b"-more", PARENT.encode() + b"\r\nx: y",
+        PARENT.encode() + b"-more", PARENT.encode() + b"\r\nx: y", b"%b, %b" % (PARENT.encode(), PARENT.encode()),
     ],
 )  # fmt: skip
 def test_a_malformed_trace_is_no_trace(text: bytes) -> None:
@@ -92,3 +92,30 @@ def test_a_trace_goes_on_with_the_attempts_own_span() -> None:
     assert attempt_span(call, 0) != attempt_span(call, 1) != attempt_span(UUID(int=8), 1)
     later = read(b"cc-" + PARENT.encode()[3:] + b"-future", b"bad\r\nx: y")
     assert later is not None and later.parent == PARENT and later.state == b""
+
+
+@pytest.mark.parametrize(
+    ("state", "goes_on"),
+    [
+        (b"foo=1 \t , \t bar=2", b"foo=1,bar=2"),
+        (b"foo=1,", b"foo=1"),
+        (b"0123@v-1*/_=!~ #$%&'()*+-./:;<>?@[]^_`{|}", b"0123@v-1*/_=!~ #$%&'()*+-./:;<>?@[]^_`{|}"),
+        (b"t" * 256 + b"=1", b"t" * 256 + b"=1"),
+        (b",".join(b"k%d=1" % each for each in range(32)), b",".join(b"k%d=1" % each for each in range(32))),
+        (b",".join(b"k%d=1" % each for each in range(33)), b""),
+        (b"foo=1,foo=1", b"foo=1,foo=1"),
+        (b"foo =1", b""),
+        (b"FOO=1", b""),
+        (b"foo.bar=1", b""),
+        (b"foo@=1,bar=2", b""),
+        (b"foo@@bar=1", b""),
+        (b"t" * 257 + b"=1", b""),
+        (b"foo=bar=baz", b""),
+        (b"foo=,bar=3", b""),
+        (b"foo", b""),
+        (b"a=\x00", b""),
+    ],
+)
+def test_the_callers_state_goes_on_as_the_standard_has_it(state: bytes, goes_on: bytes) -> None:
+    found = read(PARENT.encode(), state)
+    assert found is not None and found.state == goes_on

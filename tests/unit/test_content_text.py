@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,6 +78,13 @@ def test_names_of_fields_and_numbers_are_looked_at_too() -> None:
 def test_long_texts_are_cut_and_said_to_be() -> None:
     made = document(chat("x" * (LONGEST_TEXT + 1)), b"{}", redacted=False)
     assert made.cut and len(made.document) < LONGEST_TEXT + 1000
+
+
+@pytest.mark.parametrize("before", range(1, 19))
+def test_where_a_long_text_is_cut_nothing_of_what_is_taken_out_stays(before: int) -> None:
+    said = " " * (LONGEST_TEXT - before) + "4111 1111 1111 1111 and more"
+    made = document(chat(said), b"{}", redacted=True)
+    assert made.cut and "4" not in json.loads(made.document)["prompt"]["messages"][0]["content"].split("...")[0]
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200), st.booleans())

@@ -196,24 +196,92 @@ async def test_bodies_are_bounded_all_together_and_the_rest_is_told_to_come_agai
     waiting[0][1].transport.abort()
     await until(lambda: running.server.held == 7000)
     half = await asyncio.open_connection("127.0.0.1", running.port)
-    half[1].write(head("content-length: 7000") + b"a")
-    await until(lambda: running.server.held == 14_000)
-    half[1].transport.abort()
+    half[1].write(head("content-length: 7000") + b"a" * 5000)
+    await until(lambda: running.server.held == 12_000)
+    more = await asyncio.open_connection("127.0.0.1", running.port)
+    more[1].write(head("content-length: 4000") + b"a" * 3000)
+    await until(lambda: running.server.held == 15_000)
+    half[1].write(b"a" * 2000)
+    answer = await half[0].read()
+    assert answer.startswith(b"HTTP/1.1 503 ") and b"memory_full" in answer
+    await until(lambda: running.server.held == 10_000)
+    more[1].transport.abort()
+    half[1].close()
     running.gate.set()
     assert (await waiting[1][0].read()).endswith(b"ok:" + b"a" * 7000)
     await until(lambda: running.server.held == 0)
     waiting[1][1].close()
 
 
+async def test_bodies_that_are_only_announced_keep_nobody_out(running: Running) -> None:
+    announced = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(6)]
+    for _, writer in announced:
+        writer.write(head("content-length: 9000") + b"a")
+    await until(lambda: running.server.held == 6)
+    whole = await said(running, head("content-length: 9000", "connection: close") + b"a" * 9000)
+    assert whole.endswith(b"ok:" + b"a" * 9000)
+    for _, writer in announced:
+        writer.transport.abort()
+    await until(lambda: running.server.held == 0)
+
+
+async def test_a_body_that_announces_much_and_sends_little_is_cut_off_as_soon_as_any_other() -> None:
+    limits = replace(LIMITS, body=1 << 20, held=1 << 21, body_seconds=0.3, body_bytes_per_second=100_000)
+    async with serving(limits) as running:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        drips, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(head("content-length: 1000000"))
+        answer = asyncio.create_task(drips.read())
+        while not answer.done():
+            writer.write(b"a")
+            await asyncio.sleep(0.02)
+        assert answer.result().startswith(b"HTTP/1.1 408 ") and loop.time() - began < 5, "and not after ten seconds"
+        writer.close()
+        steady, sends = await asyncio.open_connection("127.0.0.1", running.port)
+        sends.write(head("content-length: 200000", "connection: close"))
+        for _ in range(20):
+            sends.write(b"a" * 10_000)
+            await asyncio.sleep(0.04)  # for longer than a body may take that is not coming
+        assert (await steady.read()).endswith(b"ok:" + b"a" * 200_000)
+        sends.close()
+
+
 async def test_more_connections_than_allowed_are_closed_and_the_others_served(running: Running) -> None:
-    open_ones = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(8)]
+    busy = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(8)]
+    for _, writer in busy:
+        writer.write(head("content-length: 0", "connection: close", target="/wait"))
+    await until(lambda: len(running.targets) == 8)
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
-    assert await reader.read() == b""
+    assert await reader.read() == b"", "each is at work"
     writer.close()
-    open_ones[0][1].write(head("content-length: 2", "connection: close") + b"hi")
-    assert (await open_ones[0][0].read()).endswith(b"ok:hi")
-    for _, each in open_ones:
-        each.close()
+    running.gate.set()
+    for reader, writer in busy:
+        assert (await reader.read()).endswith(b"ok:")
+        writer.close()
+
+
+async def test_connections_that_ask_nothing_keep_nobody_out(running: Running) -> None:
+    """Nor do those that were asked something once, send a part of a head, or take their time for a body."""
+    slow, body = await asyncio.open_connection("127.0.0.1", running.port)
+    body.write(head("content-length: 2", "connection: close") + b"h")
+    once = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(3)]
+    for reader, writer in once:
+        writer.write(head("content-length: 2") + b"hi")
+        await reader.readuntil(b"ok:hi")
+    silent = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(4)]
+    for _, writer in silent:
+        writer.write(b"POST / HTTP/1.1\r\n")
+    await until(lambda: len(running.server.connections) == 8)
+    for _ in range(20):
+        assert (await said(running, head("content-length: 2", "connection: close") + b"hi")).endswith(b"ok:hi")
+        assert len(running.server.connections) <= 8
+        silent.append(await asyncio.open_connection("127.0.0.1", running.port))
+    body.write(b"i")
+    assert (await slow.read()).endswith(b"ok:hi"), "whoever sends a body is at work"
+    for _, writer in (*once, *silent):
+        writer.close()
+    body.close()
 
 
 async def test_draining_answers_the_next_request_of_a_kept_connection_and_ends_it_with_that(running: Running) -> None:

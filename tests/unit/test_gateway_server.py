@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.call_rig import until
 
+from groundplan.gateway.app import connections
+from groundplan.gateway.call import trace
 from groundplan.gateway.http.server import Connection, Limits, Request, Response, Server
 from groundplan.gateway.surfaces.answers import header_value, of_refusal
 
@@ -58,6 +60,10 @@ async def answer(running: Running, request: Request, response: Response) -> None
     """What each path does; any other one says what was sent."""
     if request.target == b"/from":
         response.send(200, request.headers[b"x-forwarded-for"], content_type=TEXT)
+    elif request.target == b"/state":
+        response.send(200, request.headers[b"tracestate"], content_type=TEXT)
+    elif request.target == b"/trace":
+        response.send(200, str(trace.of(request.headers)).encode(), content_type=TEXT)
     elif request.target == b"/whole":
         response.send(200, b"x" * WHOLE)
     elif request.target == b"/told":
@@ -156,6 +162,14 @@ async def test_nothing_is_left_of_a_connection_that_is_gone(running: Running) ->
 async def test_each_proxy_may_add_its_own_line_of_where_a_request_is_from(running: Running) -> None:
     lines = "x-forwarded-for: 203.0.113.7\r\nvia: a\r\nX-Forwarded-For: 10.0.0.2, 10.0.0.3\r\n"
     assert (await exchange(running, post(headers=lines, path="/from"))).endswith(b"203.0.113.7, 10.0.0.2, 10.0.0.3")
+
+
+async def test_the_lines_of_a_traces_state_are_one_list_and_two_parents_are_none(running: Running) -> None:
+    lines = "tracestate: a=1\r\nTraceState: b=2\r\n"
+    assert (await exchange(running, post(headers=lines, path="/state"))).endswith(b"a=1, b=2")
+    parent = f"00-{'1' * 32}-{'2' * 16}-01"
+    lines = f"traceparent: {parent}\r\ntraceparent: {parent}\r\n"
+    assert (await exchange(running, post(headers=lines, path="/trace"))).endswith(b"None")
 
 
 async def test_a_chunked_body_and_one_in_single_bytes(running: Running) -> None:
@@ -378,3 +392,8 @@ def test_any_bytes_in_any_pieces_leave_the_server_alive(data: bytes, step: int) 
         await server.drain(0.1)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("files", "most"), [(100, 64), (1024, 384), (20_000, 9_872), (1 << 20, 20_000)])
+def test_clients_leave_files_for_calls_and_for_what_goes_on_beside_them(files: int, most: int) -> None:
+    assert connections(files) == most

@@ -61,6 +61,15 @@ def test_a_long_text_is_cut() -> None:
     assert event.startswith("beginx") and event.endswith("xend"), "both ends of a traceback matter"
 
 
+@pytest.mark.parametrize("beyond", range(0, 60, 7))
+@pytest.mark.parametrize("cut", [LONGEST // 4, 100_000 - LONGEST * 3 // 4])
+def test_a_secret_at_the_cut_is_taken_out_whole(cut: int, beyond: int) -> None:
+    key = make_key()
+    text = " " * (cut - beyond) + key
+    event = record(text + " " * (100_000 - len(text)))["event"]
+    assert not any(key[at : at + 8] in event for at in range(len(key) - 8))
+
+
 def test_an_exception_is_part_of_its_line() -> None:
     try:
         raise ValueError("no\ngood")

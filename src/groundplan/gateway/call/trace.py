@@ -13,8 +13,13 @@ from uuid import UUID
 
 STATE_LIMIT = 512
 """Longest `tracestate` that is passed on, in bytes."""
+_MEMBERS = 32
+"""As many vendors have their say in one."""
 _PARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-_STATE = re.compile(rb"[ -~\t]*")
+_MEMBER = re.compile(
+    rb"(?:[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
+    rb"=[ -+\--<>-~]{0,255}[!-+\--<>-~]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +47,23 @@ def of(headers: dict[bytes, bytes]) -> Trace | None:
 
 
 def read(parent: bytes, state: bytes | None) -> Trace | None:
-    """What the caller's headers say; None where `traceparent` is malformed, as the standard wants it."""
+    """What the caller's headers say; None where `traceparent` is malformed, as the standard wants it. A `tracestate`
+    that is malformed is left out, whole."""
     found = _PARENT.fullmatch(parent.strip())
     if found is None:
         return None
     version, trace, span, flags, rest = found.groups()
     if version == b"ff" or (version == b"00" and rest) or not trace.strip(b"0") or not span.strip(b"0"):
         return None
-    good = state is not None and len(state) <= STATE_LIMIT and _STATE.fullmatch(state) is not None
-    return Trace(f"00-{trace.decode()}-{span.decode()}-{flags.decode()}", (state or b"").strip() if good else b"")
+    return Trace(f"00-{trace.decode()}-{span.decode()}-{flags.decode()}", _state(state or b""))
+
+
+def _state(state: bytes) -> bytes:
+    """As it may go on; empty where it may not."""
+    members = [member for each in state.split(b",") if (member := each.strip(b" \t"))]
+    if len(state) > STATE_LIMIT or len(members) > _MEMBERS or not all(map(_MEMBER.fullmatch, members)):
+        return b""
+    return b",".join(members)
 
 
 def call_span(call: UUID) -> bytes:

@@ -16,7 +16,8 @@ class Limits:
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     body_bytes_per_second: int = 64 << 10
-    """A body may take `body_seconds` plus its length over this rate."""
+    """A body may take `body_seconds`, plus what came of it so far over this rate: one that announces much and sends
+    little ends with the former."""
     idle_seconds: float = 75.0
     write_seconds: float = 60.0
     """How long a client may take nothing of what waits for it."""

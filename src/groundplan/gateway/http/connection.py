@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from groundplan.gateway.http.server import Server
 
 _HEAD, _BODY, _IDLE = 1, 2, 0
+_LISTS = frozenset({b"x-forwarded-for", b"tracestate", b"traceparent"})
+"""Headers whose lines are one list: each proxy may add its own. A trace has one parent, and is none with two."""
 _NOBODYS = httptools.HttpRequestParser(object())
 
 
@@ -31,7 +33,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_begun", "_closing", "_head_bytes", "_head_read", "_length", "_parser", "_parts", "_phase", "_queue",
-        "_refusal", "_request", "_size", "_task", "_tunnel", "client", "deadline", "lost", "paused", "server",
+        "_refusal", "_request", "_since", "_size", "_task", "_tunnel", "client", "deadline", "lost", "paused", "server",
         "transport",
     )  # fmt: skip
 
@@ -48,6 +50,8 @@ class Connection(asyncio.Protocol):
         self._begun: Request | None = None
         """Its task may be cancelled before it takes a step, and then lets go of nothing."""
         self._closing = False
+        self._since = 0.0
+        """When the body that is coming began."""
         self._refusal: Refusal | None = None
         self._tunnel: BodyStream | None = None
         """Takes all that comes once another protocol is spoken."""
@@ -72,7 +76,7 @@ class Connection(asyncio.Protocol):
         self.server.connections.add(self)
         if self.server.subject is not None:
             self.client = self.server.subject(transport)
-        if len(self.server.connections) > self.server.limits.connections:
+        if len(self.server.connections) > self.server.limits.connections and not self.server.make_room(self):
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
@@ -123,16 +127,26 @@ class Connection(asyncio.Protocol):
                 return
         except httptools.HttpParserError:
             self._refuse(refusals.MALFORMED)
-        if self._phase == _HEAD and self._refusal is None and not self._queue:  # else a part of it is another request's
-            self._head_read += len(data)
-            if self._head_read > self.server.limits.head:
-                self._refuse(refusals.too_large_head(self.server.limits))
+        if self._phase != _IDLE and self._refusal is None and not self._queue:  # else it is of another request, too
+            self._came_partly(len(data))
         if self._queue and self._task is None:
             self._begin(self._queue.popleft(), eagerly=True)
         if self._task is not None and (self._queue or self._refusal) and self.transport is not None:
             self.transport.pause_reading()
         elif self._refusal is not None and self._task is None:
             self._answer_refusal()
+
+    def _came_partly(self, size: int) -> None:
+        """So many bytes of a request that is not all there: it may be neither too large nor too slow."""
+        limits = self.server.limits
+        if self._phase == _HEAD:
+            self._head_read += size
+            if self._head_read > limits.head:
+                self._refuse(refusals.too_large_head(limits))
+        elif self._task is None:
+            self.deadline = self._since + limits.body_seconds + self._size / limits.body_bytes_per_second
+        else:
+            self._since = self.server.now()  # its time begins when the answer before it is over
 
     @property
     def takes_chunks(self) -> bool:
@@ -143,6 +157,13 @@ class Connection(asyncio.Protocol):
     def answering(self) -> bool:
         """A request is being answered."""
         return self._task is not None
+
+    @property
+    def waits(self) -> bool:
+        """There is nothing to do for its client, who has not sent a whole head."""
+        transport = self.transport
+        idle = not (self._busy or self._closing) and self._phase != _BODY
+        return idle and transport is not None and not transport.get_write_buffer_size()
 
     @property
     def _busy(self) -> bool:
@@ -174,7 +195,7 @@ class Connection(asyncio.Protocol):
             self._head_bytes += len(name) + len(value) + 4
             if name in (b"content-length", b"transfer-encoding", b"host", b"authorization"):
                 self._refuse(refusals.twice(name))
-            elif name == b"x-forwarded-for":  # proxies may add a line each
+            elif name in _LISTS:
                 value = b"%b, %b" % (headers[name], value)
         headers[name] = value
 
@@ -227,13 +248,13 @@ class Connection(asyncio.Protocol):
             return
         if self._length is not None and self._length > limits.body:
             self._refuse(refusals.too_large_body(limits.body))
-        elif self._length and not self.server.hold(request, self._length):
-            self._refuse(refusals.FULL)
+        elif self._length and not self.server.has_room(self._length):
+            self._refuse(refusals.FULL)  # what is only announced is not held yet: who sends nothing keeps nobody out
         elif request.headers.get(b"expect", b"").lower() == b"100-continue":
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n") if not self._busy else None
-        expected = limits.body if self._length is None else self._length
+        self._since = self.server.now()
         if not self._busy:
-            self.deadline = self.server.now() + limits.body_seconds + expected / limits.body_bytes_per_second
+            self.deadline = self._since + limits.body_seconds
 
     def _stream_body(self, request: Request) -> None:
         """Its handler begins now and reads the body itself; the connection ends with the answer."""
@@ -272,7 +293,7 @@ class Connection(asyncio.Protocol):
                     stream.feed(body)
             elif self._size > self.server.limits.body:
                 self._refuse(refusals.too_large_body(self.server.limits.body))
-            elif self._length is None and not self.server.hold(self._request, len(body)):
+            elif not self.server.hold(self._request, len(body)):
                 self._refuse(refusals.FULL)
             else:
                 self._parts.append(body)
@@ -407,6 +428,11 @@ class Connection(asyncio.Protocol):
             self._answer_refusal()
         elif self._task is None or self.paused is not None:
             transport.abort()
+
+    def cut(self) -> None:
+        """End it now, whatever it is doing."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def begin_drain(self) -> None:
         """No more than one request: its answer will say that the connection ends. Without one, it ends soon."""

@@ -20,6 +20,13 @@ from groundplan.gateway.http.response import Response as Response
 Handler = Callable[[Request, Response], Awaitable[None]]
 RefusalBody = Callable[[Refusal], bytes]
 
+_ROOM = 16
+"""A part of the connections that wait is closed at once, so that the next ones find room without a look at all."""
+
+
+def _due(connection: Connection) -> float:
+    return connection.deadline
+
 
 class Server:
     """All connections of one worker. `handler` answers each request; `refusal_body` words what the protocol itself
@@ -67,6 +74,10 @@ class Server:
         """Requests being answered."""
         return sum(1 for connection in self.connections if connection.answering)
 
+    def has_room(self, size: int) -> bool:
+        """Whether `size` more bytes of a body may be held now."""
+        return self.held + size <= self.limits.held
+
     def hold(self, request: Request, size: int) -> bool:
         """Count `size` more bytes of a body; False where all bodies together would be too many."""
         if self.held + size > self.limits.held:
@@ -79,6 +90,15 @@ class Server:
         """The body of a request is not needed any more."""
         self.held -= request.held
         request.held = 0
+
+    def make_room(self, newest: Connection) -> bool:
+        """Of too many connections close those besides `newest` that have waited longest for a request; False where
+        each is at work. Whoever opens as many as there may be, and asks nothing, keeps nobody out."""
+        waiting = sorted((c for c in self.connections if c.waits and c is not newest), key=_due)
+        for connection in waiting[: len(waiting) // _ROOM + 1]:
+            self.connections.discard(connection)
+            connection.cut()
+        return bool(waiting)
 
     async def quiesce(self, seconds: float) -> None:
         """Let running answers end, for at most `seconds`. A kept-alive connection is not closed under a client's next
@@ -94,8 +114,7 @@ class Server:
         """`quiesce`, then cut what is left."""
         await self.quiesce(seconds)
         for connection in list(self.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
+            connection.cut()
         if self._sweeper is not None:
             self._sweeper.cancel()
         await asyncio.sleep(0)
