@@ -31,6 +31,8 @@ class Fake:
     tool: bool = False
     refuses: dict[bytes, int] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, Any], dict[bytes, bytes]]] = field(default_factory=list)
+    bomb: bytes = b""
+    """Answered compressed, as it is."""
     left: int = 0
     """Streams that were not read to their end."""
 
@@ -48,6 +50,11 @@ class Fake:
             error = {"error": {"message": "no, sk-secret", "code": status, "status": "X"}, "message": "no"}
             lines = b"retry-after: 7\r\n" if status == 429 else b""
             response.send(status, json.dumps(error).encode(), lines)
+            return
+        if self.bomb:
+            response.end(
+                self.bomb, response.start(200, b"content-type: application/json\r\ncontent-encoding: gzip\r\n")
+            )
             return
         try:
             await getattr(self, f"_{self.kind}")(path, body, response)

@@ -6,9 +6,11 @@ import asyncio
 import base64
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ from groundplan.blueprint.model import ProviderKey, Rates
 from groundplan.core.endpoints import lookup
 from groundplan.core.money import PICO
 from groundplan.gateway.call.trace import attempt_span
+from groundplan.gateway.translate_app import MEMORY_BYTES
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
@@ -189,6 +192,32 @@ async def test_each_provider_answers_as_openai_would(setup: Setup) -> None:
     assert setup.claude.last is not None
     assert json.loads(setup.claude.last.body)["max_tokens"] == 20
     assert setup.claude.last.headers[b"x-api-key"] == SECRET.encode()
+
+
+def _unpacked(size: int) -> bytes:
+    """Compressed, as many bytes of white space."""
+    block, packing = 16 << 20, zlib.compressobj(1, zlib.DEFLATED, 31)
+    first = packing.compress(b" " * block) + packing.flush(zlib.Z_FULL_FLUSH)
+    again = packing.compress(b" " * block) + packing.flush(zlib.Z_FULL_FLUSH)  # begins anew, so it may be repeated
+    return first + again * (size // block - 1)
+
+
+async def test_an_answer_that_unpacks_to_more_than_there_is_memory_is_an_error_of_its_call(setup: Setup) -> None:
+    assert resource.prlimit(setup.service.pid, resource.RLIMIT_DATA) == (MEMORY_BYTES, MEMORY_BYTES)
+    for kind in ("gemini", "mistral"):
+        asked = {"model": f"scripted/{kind}"}
+        assert (await setup.stack.chat(setup.key, **asked)).status == 200
+        status = Path(f"/proc/{setup.service.pid}/status").read_text()
+        more = (int(status.partition("VmData:")[2].split()[0]) << 10) + (256 << 20)
+        resource.prlimit(setup.service.pid, resource.RLIMIT_DATA, (more, MEMORY_BYTES))
+        setup.fakes[kind].bomb = _unpacked(2 << 30)
+        reply = await setup.stack.chat(setup.key, **asked)
+        assert reply.status in (502, 503) and reply.code == "upstream_failed", reply
+        setup.fakes[kind].bomb = b""
+        assert setup.service.poll() is None
+        async with asyncio.timeout(30):
+            while (await setup.stack.chat(setup.key, **asked)).status != 200:  # noqa: ASYNC110 -- its breaker may be open
+                await asyncio.sleep(0.2)
 
 
 async def test_a_provider_is_part_of_the_callers_trace_with_the_attempt_as_parent(setup: Setup) -> None:

@@ -57,10 +57,13 @@ def clean(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     text = str(value)
-    if len(text) > LONGEST:
-        # the end of a traceback says what went wrong
-        text = f"{text[: LONGEST // 4]} ... ({len(text)} characters) ... {text[-LONGEST * 3 // 4 :]}"
-    return without_secrets(text)
+    if len(text) <= LONGEST:
+        return without_secrets(text)
+    # the end of a traceback says what went wrong; half a secret is one too, so more is looked at than is kept
+    first, last = LONGEST // 4, LONGEST * 3 // 4
+    begin = without_secrets(text[: first + LONGEST])[:first]
+    end = without_secrets(text[-last - LONGEST :])[-last:]
+    return f"{begin} ... ({len(text)} characters) ... {end}"
 
 
 def without_secrets(text: str) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import resource
 import secrets
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -28,6 +30,11 @@ from groundplan.gateway.upstream.blocking import THREADS
 from groundplan.gateway.upstream.providers import HEADER, SERVICE, Place, place
 from groundplan.gateway.upstream.translate import Failed, InContext, Providers
 
+MEMORY_BYTES = 3 << 30
+"""That the service may have. The providers' clients read an answer whole and unpack it, however large it turns out to
+be: beyond this one it is an error of the call that asked for it, and nobody else on the machine is short of memory."""
+_STACK_BYTES = 2 << 20
+"""Of each of its threads, which counts."""
 _log = logging.getLogger(__name__)
 _TRACE = ("traceparent", "tracestate")
 """Headers that go on to the provider."""
@@ -114,6 +121,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logs.configure(SERVICE)
     without_proxies()
+    threading.stack_size(_STACK_BYTES)
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    most = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(most, MEMORY_BYTES)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     try:
         asyncio.run(serve(Home(arguments.home.absolute())))
     except GroundplanError as error:

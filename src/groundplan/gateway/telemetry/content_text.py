@@ -10,11 +10,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from groundplan.core.detect import redact
+from groundplan.core.detect import find, redact
 from groundplan.gateway.http.sse import DONE, EventReader
 
 LONGEST_TEXT = 100_000
 """Characters of one text that are kept; an image or a sound in base64 is longer."""
+_LONGEST_FIND = 4_000
+"""Characters of a private key; all else that is taken out is shorter."""
 _TEXT_FIELDS = ("content", "text", "partial_json", "thinking", "refusal", "arguments")
 
 
@@ -62,11 +64,19 @@ class _Cleaner:
     def _text(self, text: str) -> str:
         if len(text) > LONGEST_TEXT:
             self.cut = True
-            text = f"{text[:LONGEST_TEXT]}... ({len(text)} characters)"
+            text, rest = text[: _end(text) if self._redacted else LONGEST_TEXT], f"... ({len(text)} characters)"
+        else:
+            rest = ""
         if self._redacted:
             text, found = redact(text)
             self.found.update(found)
-        return text
+        return text + rest
+
+
+def _end(text: str) -> int:
+    """Where a long text is cut: half of what would be taken out is not kept either."""
+    found = find(text[: LONGEST_TEXT + _LONGEST_FIND])
+    return next((one.start for one in found if one.start < LONGEST_TEXT < one.end), LONGEST_TEXT)
 
 
 def _decoded(data: bytes) -> Any:
