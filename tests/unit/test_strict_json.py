@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid, WrongType
 from groundplan.gateway.http import strict_json
-from groundplan.gateway.http.strict_json import MOST_DEPTH, refuse_depth, refuse_duplicates
+from groundplan.gateway.http.strict_json import (
+    MOST_DEPTH,
+    MOST_PARTS,
+    MOST_STRINGS,
+    refuse_depth,
+    refuse_duplicates,
+)
 from groundplan.gateway.surfaces import chat, completions, embeddings, messages, responses
 from groundplan.gateway.surfaces.body import NAMED, OTHERWISE, QUERY_CHARACTERS
 from groundplan.gateway.surfaces.chat import ChatCompletions
@@ -192,6 +198,41 @@ def test_five_hundred_levels_are_read_and_one_more_is_not(start: bytes, end: byt
     with pytest.raises(Invalid) as caught:
         chat.read(nested(501))
     assert caught.value.code == "body_not_json" and "more than 500 levels" in caught.value.message
+
+
+@pytest.mark.parametrize("part", [b"[]", b"{}", b'{"a":0}', b'[{"a":"[[[["}]'])
+def test_a_body_of_more_parts_than_can_be_looked_at_while_others_wait_is_refused(part: bytes) -> None:
+    opened = part.count(b"[") - part.count(b"[[[[") * 4 + part.count(b"{")
+    most = (MOST_PARTS - 3) // opened  # the body itself, its messages and the list
+    head = b'{"model":"a","messages":[],"metadata":['
+    refuse_depth(head + b",".join([part] * most) + b"]}")
+    with pytest.raises(Invalid) as caught:
+        refuse_depth(head + b",".join([part] * (most + opened)) + b"]}")
+    assert caught.value.code == "body_too_complex"
+
+
+def test_a_body_of_more_names_and_texts_is_refused_and_quotes_in_a_text_are_none() -> None:
+    refuse_depth(b'["' + b'\\"' * (5 * MOST_STRINGS) + b'"]')
+    refuse_depth(b"[" + b",".join([b'"a"'] * MOST_STRINGS) + b"]")
+    with pytest.raises(Invalid) as caught:
+        refuse_depth(b"[" + b",".join([b'"a"'] * (MOST_STRINGS + 1)) + b',"' + b" " * MOST_STRINGS + b'"]')
+    assert caught.value.code == "body_too_complex"
+
+
+@given(st.lists(st.sampled_from([b"[", b"]", b'"]["', b'"\\\\"', b'"\\"["', b"0"]), max_size=60), st.integers(480, 501))
+def test_the_deepest_level_is_found_whatever_is_around_it(more: list[bytes], levels: int) -> None:
+    """Not only where brackets are counted one by one."""
+    depth, deepest = levels, levels
+    for each in more:
+        depth += {b"[": 1, b"]": -1}.get(each, 0)
+        deepest = max(deepest, depth)
+    for before in (b"", b"[]" * 300):
+        body = before + b"[" * levels + b"".join(more)
+        if deepest <= MOST_DEPTH:
+            refuse_depth(body)
+            continue
+        with pytest.raises(Invalid):
+            refuse_depth(body)
 
 
 @pytest.mark.parametrize("size", [0, 5_000, 200_000])

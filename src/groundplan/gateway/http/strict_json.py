@@ -21,13 +21,21 @@ import msgspec
 from groundplan.core.errors import Invalid
 
 _decode = msgspec.json.Decoder().decode
-_QUOTE, _SPACE = ord('"'), b" \t\r\n"
+_QUOTE, _OPEN, _SPACE = ord('"'), ord("["), b" \t\r\n"
 _LARGE, _COLONS = 4096, 400
 _DENSE = 256
 """Bytes that are looked at in the time of one search."""
 MOST_DEPTH = 500
 """Levels of nesting; parsers differ in what they bear, and so do versions of Python."""
-_MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+MOST_PARTS = 500_000
+MOST_STRINGS = 1_000_000
+"""Objects and lists in one body, and names and texts: more than any API takes, and as many as can be looked at while
+other calls wait."""
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NO_MARKS = bytes(set(range(256)) - set(b"[]{}"))
+_AT_ONCE = 256
+"""Brackets that are only counted where they cannot reach too deep."""
 
 
 class _Twice(Exception):
@@ -35,23 +43,41 @@ class _Twice(Exception):
 
 
 def refuse_depth(body: bytes) -> None:
-    """Raise `Invalid` where a body is nested deeper than `MOST_DEPTH`; only one with so many brackets is looked at."""
+    """Raise `Invalid` where a body is nested deeper than `MOST_DEPTH`, or has more than `MOST_PARTS` or `MOST_STRINGS`;
+    only one with so many brackets, or quotes, is looked at."""
     small = len(body) <= _LARGE
+    if len(body) > 4 * MOST_STRINGS and body.count(b'"') - body.count(b'\\"') > 2 * MOST_STRINGS:
+        raise _too_many(f"{MOST_STRINGS} names and texts")
     if body.count(b"[") + body.count(b"{") <= MOST_DEPTH if small else _few_brackets(body):
         return
+    marks = _STRINGS.sub(b"", body).translate(_ONE_KIND, _NO_MARKS)
+    if marks.count(b"[") > MOST_PARTS:
+        raise _too_many(f"{MOST_PARTS} objects and lists")
     depth = 0
-    for found in _MARKS.finditer(body):
-        mark = found[0]
-        if mark in (b"[", b"{"):
-            depth += 1
-            if depth > MOST_DEPTH:
-                raise Invalid(
-                    f"the body is nested more than {MOST_DEPTH} levels deep",
-                    code="body_not_json",
-                    hint="Send JSON that is nested less.",
-                )
-        elif mark in (b"]", b"}"):
-            depth -= 1
+    for at in range(0, len(marks), _AT_ONCE):
+        part = marks[at : at + _AT_ONCE]
+        opened = part.count(b"[")
+        if depth + opened > MOST_DEPTH and _deepest(part, depth) > MOST_DEPTH:
+            raise Invalid(
+                f"the body is nested more than {MOST_DEPTH} levels deep",
+                code="body_not_json",
+                hint="Send JSON that is nested less.",
+            )
+        depth += 2 * opened - len(part)
+
+
+def _too_many(what: str) -> Invalid:
+    return Invalid(f"the body has more than {what}", code="body_too_complex", hint="Send fewer at a time.")
+
+
+def _deepest(marks: bytes, depth: int) -> int:
+    """The deepest level that is reached by these brackets, after `depth`."""
+    deepest = depth
+    for mark in marks:
+        depth += 1 if mark == _OPEN else -1
+        if depth > deepest:
+            deepest = depth
+    return deepest
 
 
 def _few_brackets(body: bytes) -> bool:
@@ -165,7 +191,8 @@ def _once(pairs: list[tuple[str, Any]]) -> None:
         if name in seen:
             raise _Twice(name)
         seen.add(name)
-    _refuse_twins(seen)
+    if not _plain(seen):
+        _refuse_twins(seen)
 
 
 def _refuse_twins(names: Collection[str]) -> None:
