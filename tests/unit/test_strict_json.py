@@ -19,6 +19,7 @@ from groundplan.gateway.http.strict_json import (
     refuse_depth,
     refuse_duplicates,
 )
+from groundplan.gateway.surfaces import body as bodies
 from groundplan.gateway.surfaces import chat, completions, embeddings, messages, responses
 from groundplan.gateway.surfaces.body import NAMED, OTHERWISE, QUERY_CHARACTERS
 from groundplan.gateway.surfaces.chat import ChatCompletions
@@ -120,6 +121,8 @@ def test_every_field_that_a_surface_reads_is_among_the_names_that_are_looked_for
     for decoder in (chat._chat, completions._asked, responses._asked, messages._messages, embeddings._embeddings):
         read = set(decoder.type.__struct_fields__)
         assert read <= NAMED, read - NAMED
+    for known in (strict_json._ORDINARY, bodies._ORDINARY):
+        assert len({name.casefold() for name in known}) == len(known), "what needs no look has no name in two spellings"
     for refused in (chat._UNBOUNDED, completions._UNBOUNDED, responses._UNBOUNDED, messages._UNBOUNDED):
         assert refused <= NAMED, refused - NAMED
 

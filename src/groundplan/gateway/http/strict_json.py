@@ -36,6 +36,16 @@ _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _NO_MARKS = bytes(set(range(256)) - set(b"[]{}"))
 _AT_ONCE = 256
 """Brackets that are only counted where they cannot reach too deep."""
+_ORDINARY = frozenset(
+    {
+        "role", "content", "type", "text", "name", "tool_calls", "tool_call_id", "function", "arguments", "id", "index",
+        "image_url", "url", "detail", "cache_control", "source", "media_type", "data", "input", "output", "call_id",
+        "description", "parameters", "input_schema", "strict", "json_schema", "schema", "properties", "required",
+        "items", "enum", "additionalProperties", "format", "default", "title", "minimum", "maximum", "minLength",
+        "maxLength", "minItems", "maxItems", "pattern", "anyOf", "oneOf", "allOf", "$ref", "$defs", "const",
+    }
+)  # fmt: skip
+"""Names of which most objects are made, none of them another one in other letters."""
 
 
 class _Twice(Exception):
@@ -117,8 +127,6 @@ def refuse_duplicates(body: bytes, known: int) -> None:
 def refuse_spellings(names: Collection[str], read: Collection[str]) -> None:
     """Raise `Invalid` (`duplicate_key`) where one of the `names` of an object is another one, or one of those that are
     `read`, but for small and capital letters."""
-    if _plain(names):
-        return
     for name in names:
         small = name.casefold()
         if small != name and (small in names or small in read):
@@ -127,12 +135,6 @@ def refuse_spellings(names: Collection[str], read: Collection[str]) -> None:
                 code="duplicate_key",
                 hint=f"Write {small[:60]}.",
             )
-
-
-def _plain(names: Collection[str]) -> bool:
-    """Whether no letter of theirs has another form."""
-    text = "".join(names)
-    return text.islower() and text.isascii()
 
 
 def _counted(body: bytes) -> int | None:
@@ -176,8 +178,10 @@ def _names(value: Any) -> int:
     found = 0
     if kind is dict:
         found = len(value)
-        if found > 1 and not _plain(value):
-            _refuse_twins(value)
+        if found > 1 and not _ORDINARY.issuperset(value):
+            text = "".join(value)
+            if not (text.islower() and text.isascii()) and len(set(map(str.casefold, value))) < found:
+                raise _Twice(next(name for name in value if name != name.casefold()))
     for each in value.values() if kind is dict else value:
         kind = type(each)
         if kind is dict or kind is list:
@@ -191,17 +195,8 @@ def _once(pairs: list[tuple[str, Any]]) -> None:
         if name in seen:
             raise _Twice(name)
         seen.add(name)
-    if not _plain(seen):
-        _refuse_twins(seen)
-
-
-def _refuse_twins(names: Collection[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        small = name.casefold()
-        if small in seen:
-            raise _Twice(name)
-        seen.add(small)
+    if len(set(map(str.casefold, seen))) < len(seen):
+        raise _Twice(next(name for name in seen if name != name.casefold()))
 
 
 _exact = json.JSONDecoder(object_pairs_hook=_once).decode

@@ -93,6 +93,12 @@ NAMED = (
     )
 )  # fmt: skip
 """What some surface reads of a request, or refuses by its name."""
+_ORDINARY = NAMED | {
+    "temperature", "top_p", "stop", "seed", "user", "metadata", "frequency_penalty", "presence_penalty", "logprobs",
+    "top_logprobs", "logit_bias", "response_format", "tool_choice", "parallel_tool_calls", "reasoning_effort",
+    "reasoning", "text", "include", "truncation", "stop_sequences", "top_k", "thinking", "dimensions", "verbosity",
+}  # fmt: skip
+"""Names in small letters that nearly every body is made of."""
 QUERY_CHARACTERS = 4000
 """As many of the last question are searched with."""
 _LONG = 52 << 10
@@ -118,7 +124,8 @@ def read_fields(
             body.decode("utf-8")
         refuse_depth(body)
         fields, typed = _fields.decode(body), decoder.decode(body)
-        refuse_spellings(fields, NAMED)
+        if not _ORDINARY.issuperset(fields):
+            refuse_spellings(fields, NAMED)
         refuse_duplicates(body, len(fields) + (nested(typed) if nested is not None else 0))
         return fields, typed
     except UnicodeDecodeError as error:
