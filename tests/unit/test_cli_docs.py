@@ -5,12 +5,14 @@ What README and docs lead to is there.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -50,6 +52,33 @@ def commands() -> list[str]:
     return found
 
 
+@functools.cache
+def options() -> dict[str, set[str]]:
+    """command -> what it takes: `knowledge index build` too, and groups; the program itself has no name."""
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)
+    context = root.context_class(root)
+    found: dict[str, set[str]] = {}
+    waiting: list[tuple[str, Any]] = [("", root)]
+    while waiting:
+        name, command = waiting.pop()
+        if isinstance(command, TyperGroup):
+            inner = command.list_commands(context)
+            waiting += [(f"{name} {one}".strip(), command.get_command(context, one)) for one in inner]
+        found[name] = {word for option in command.params for word in (*option.opts, *option.secondary_opts)}
+    return found
+
+
+def misled(line: str, known: dict[str, set[str]]) -> list[str]:
+    """What in a command line (without `groundplan`) there is not: its command, or options of it."""
+    words = [word.strip("[].,;|'") for word in line.split()]
+    length = next((n for n in (3, 2, 1) if " ".join(words[:n]) in known), 0)
+    if not length and re.fullmatch(r"[a-z]+", words[0]):
+        return words[:1]
+    takes = known[" ".join(words[:length])] | {"--help"}
+    return [word for word in words[length:] if re.match(r"-{1,2}[a-z]", word) and word.split("=")[0] not in takes]
+
+
 def documented(command: str) -> bool:
     """Commands of one group may share a row: `people list`, `add`, `leave`."""
     group, _, name = command.partition(" ")
@@ -65,6 +94,29 @@ def test_every_command_is_documented(command: str) -> None:
 
 def test_a_command_that_there_is_not_is_not_taken_for_documented() -> None:
     assert not documented("keys frobnicate") and not documented("frobnicate")
+
+
+def test_every_command_gives_json_to_who_asks() -> None:
+    known = options()
+    groups = {name.rpartition(" ")[0] for name in known if name}
+    assert [name for name, takes in known.items() if name not in groups and "--json" not in takes] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_to_be_typed_exists(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    told = re.findall(r"`groundplan ([^`]+)`", text)
+    told += re.findall(r"^ *(?:\.venv/bin/)?groundplan ([a-z][^#\n&]*)", text, re.MULTILINE)
+    known = options()
+    assert [(line, wrong) for line in told if (wrong := misled(line, known))] == []
+
+
+def test_a_command_line_that_there_is_not_is_found() -> None:
+    known = options()
+    assert misled("keys create --workload W --colour red", known) == ["--colour"]
+    assert misled("frobnicate --home X", known) == ["frobnicate"]
+    assert misled("knowledge index build --frob", known) == ["--frob"]
+    assert misled("COMMAND --help", known) == []
 
 
 def test_every_exit_code_of_an_error_is_documented() -> None:

@@ -16,6 +16,8 @@ from groundplan.cli.output import emit, table
 
 app = command_group("What auditors take away: OSCAL, CycloneDX, documents, the data room.")
 FrameworkArgument = Annotated[str, typer.Argument(metavar="FRAMEWORK", help="One that is declared.")]
+IsJsonOption = Annotated[bool, typer.Option("--json", show_default=False, help="It always is one JSON document.")]
+"""For programs, which ask every command for it."""
 
 
 @app.command()
@@ -25,6 +27,7 @@ def oscal(
         str, typer.Option("--document", help="assessment-results, catalog, profile or component-definition.")
     ] = "assessment-results",
     home: HomeOption = None,
+    _: IsJsonOption = True,
 ) -> None:
     """Assessment results in OSCAL 1.1.2, or what is declared as a document that others import, as JSON."""
     path = f"/api/exports/oscal/{quote(framework, safe='')}"
@@ -32,13 +35,13 @@ def oscal(
 
 
 @app.command()
-def cyclonedx(home: HomeOption = None) -> None:
+def cyclonedx(home: HomeOption = None, _: IsJsonOption = True) -> None:
     """The register as a CycloneDX 1.6 bill of materials, as JSON."""
     _print(ControlClient.connect(home).get("/api/exports/cyclonedx"))
 
 
 @app.command()
-def applicability(framework: FrameworkArgument, home: HomeOption = None) -> None:
+def applicability(framework: FrameworkArgument, home: HomeOption = None, _: IsJsonOption = True) -> None:
     """The statement of applicability, as JSON."""
     _print(ControlClient.connect(home).get(f"/api/exports/applicability/{quote(framework, safe='')}"))
 
