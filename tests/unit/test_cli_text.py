@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundplan.api.ask import error_of
 from groundplan.cli.change import applied_text, plan_text, workspace_files
 from groundplan.cli.changes import fields_told
 from groundplan.cli.keys import effective_text
@@ -103,6 +104,23 @@ def test_status_names_deployments_that_do_not_answer_once() -> None:
          "pending": [], "difference": [], "findings": 0, "kills": []}
     )  # fmt: skip
     assert text.count("deployment main: breaker open: 8 failures in a row") == 1
+    assert "no deployment's breaker is open" not in text
+
+
+def test_status_says_that_every_deployment_is_well_and_what_is_not_in_the_ledger_yet() -> None:
+    gateway = {"pid": 7, "blueprint": 3, "ready": True, "journal_lag": 1572, "health": {}}
+    text = status_text(
+        {"company": "acme", "blueprint": 3, "postgres": "embedded", "gateways": [gateway], "pending": [],
+         "difference": [], "findings": 0, "kills": []}
+    )  # fmt: skip
+    assert "7        3          yes    1,572 bytes" in text and "no deployment's breaker is open" in text
+
+
+def test_a_call_that_failed_is_told_with_its_id() -> None:
+    told = {"message": "nobody could answer", "code": "upstream_failed", "hint": "Try again.", "call_id": "01a2"}
+    error = error_of(503, {"error": told})
+    assert (error.message, error.hint) == ("nobody could answer", "Try again. This was call 01a2.")
+    assert error_of(429, {"error": {"code": "rate_limit_exceeded"}}).hint == ""
 
 
 def test_what_is_stopped_everywhere_and_what_is_not() -> None:

@@ -51,10 +51,12 @@ def post_chat(gateway: str, key: str, body: dict[str, Any]) -> tuple[int, dict[s
 
 
 def error_of(status: int, value: dict[str, Any]) -> GroundplanError:
+    """What the gateway said of a call that it did not answer, with the call's id where it has one."""
     told = value.get("error") or {}
+    call = f" This was call {told['call_id']}." if told.get("call_id") else ""
     kind = Exhausted if status == 429 else Unavailable if status >= 500 else Invalid
     return kind(
         str(told.get("message") or f"the gateway answered {status}"),
         code=str(told.get("code") or "gateway"),
-        hint=str(told.get("hint") or ""),
+        hint=f"{told.get('hint') or ''}{call}".strip(),
     )

@@ -27,13 +27,15 @@ def status_text(value: dict[str, Any]) -> str:
     gateways = value["gateways"]
     if gateways:
         lines += ["", table(
-            ("gateway", "blueprint", "ready", "journal lag"),
-            [(g["pid"], g["blueprint"], "yes" if g["ready"] else "no", g["journal_lag"]) for g in gateways],
+            ("gateway", "blueprint", "ready", "not in the ledger yet"),
+            [(g["pid"], g["blueprint"], "yes" if g["ready"] else "no", _lag(g["journal_lag"])) for g in gateways],
         )]  # fmt: skip
     else:
         lines.append("no gateway is connected")
     health = {(name, told) for gateway in gateways for name, told in gateway["health"].items()}
     lines += [f"deployment {name}: breaker {told}" for name, told in sorted(health)]
+    if gateways and not health:
+        lines.append("no deployment's breaker is open")
     for pending in value["pending"]:
         lines.append(waits_text(pending))
     if value["difference"]:
@@ -45,3 +47,7 @@ def status_text(value: dict[str, Any]) -> str:
     if value["findings"]:
         lines.append(f"{counted(value['findings'], 'finding')} in the inbox")
     return "\n".join(lines)
+
+
+def _lag(size: int) -> str:
+    return f"{size:,} bytes" if size else "-"

@@ -386,9 +386,11 @@ class Course:
         now = self._gateway.loop.time()
         rests = (self._gateway.health.rests(each.name, now) for each in self._exchange.deployments)
         after = max(1.0, min(rests, default=0.0))
+        last = self._exchange.deployment
+        where = "" if last is None else f" ({last.name})"
         raise Unavailable(
-            f"no deployment of {self._workload.name} could answer: {self.reason}",
+            f"no deployment of {self._workload.name} could answer: {self.reason}{where}",
             code="upstream_failed",
-            hint="Try again; `groundplan status` shows the health of each deployment.",
+            hint="Try again; `groundplan status` names deployments that fail, `groundplan why CALL` each attempt.",
             retry_after=after,
         )

@@ -253,7 +253,7 @@ class Session:
         raise Unavailable(
             f"no deployment could be reached: {reason}",
             code="upstream_failed",
-            hint="Try again; `groundplan status` shows the health of each deployment.",
+            hint="Try again; `groundplan status` names deployments that fail.",
             retry_after=1.0,
         )
 
