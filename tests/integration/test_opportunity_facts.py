@@ -123,6 +123,26 @@ def test_retries_are_told_with_what_they_rescued(conn: Conn) -> None:
     assert opportunity_store.lost(conn, START + timedelta(hours=1)) == []
 
 
+def test_a_race_is_told_by_the_attempt_that_lost_it(conn: Conn) -> None:
+    """Whichever of the two it was; where nobody was answered, or one failed by itself, nothing was lost to a race."""
+    races = [
+        ["ok", "cancelled hedge"], ["cancelled", "ok hedge"], ["failed", "cancelled", "ok hedge"],
+        ["cancelled", "cancelled hedge"], ["failed", "ok hedge"], ["failed", "failed hedge"], ["cancelled"],
+        ["cancelled", "ok"],
+    ]  # fmt: skip
+    for place, race in enumerate(races):
+        call = new_id()
+        for number, (outcome, *flags) in enumerate(each.split() for each in race):
+            attempt(conn, outcome, {"input": [1, 10**place]}, call=call, number=number, flags=flags)
+    (row,) = opportunity_store.raced(conn, SINCE)
+    assert (row["workload"], row["deployment"], row["attempts"]) == ("assistant", "own", 3)
+    assert row["cost_usd"] * 10**12 == 111
+    assert opportunity_store.raced(conn, START + timedelta(hours=1)) == []
+    (again,) = opportunity_store.retried(conn, SINCE)
+    assert (again["calls"], again["rescued"]) == (2, 2), "the further try that a race answered was answered"
+    assert opportunity_store.lost(conn, SINCE) == []
+
+
 def test_kept_content_is_counted_with_who_read_it(conn: Conn) -> None:
     for n, name in enumerate(["assistant", "assistant", "other"]):
         conn.execute(

@@ -230,6 +230,13 @@ def test_no_dollar_of_failed_attempts_is_told_twice(rescued: int, useless: Decim
     assert sum(each.saves_usd for each in found if "retries" in each.lever) == 10
 
 
+def test_what_lost_a_race_is_no_useless_retry() -> None:
+    looked = Looked(30, raced=[Lost("support", "own", 9, Decimal(7)), Lost("other", "own", 9, Decimal(7))])
+    (failed,) = named(told(looked, row=spent(wasted_usd=Decimal(10), wasted_attempts=12)), "useless retries")
+    assert (failed.saves_usd, failed.evidence) == (Decimal(3), "3 attempts cost $3.0000")
+    assert named(told(looked, row=spent(wasted_usd=Decimal(7), wasted_attempts=9)), "useless retries") == []
+
+
 # what stands ready --------------------------------------------------------------------------------------------------
 
 

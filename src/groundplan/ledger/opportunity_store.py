@@ -147,20 +147,20 @@ def active(conn: Connection[Any], since: datetime, most_hours: int) -> list[Row]
     )
 
 
-_AGAIN: LiteralString = (
-    "number > 0 AND at >= %(since)s AND state <> 'open' AND purpose = '' AND NOT 'hedge' = ANY(flags)"
-)
-"""Tries after the first one: neither what the gateway itself asked, nor what raced with another."""
+_AGAIN: LiteralString = "number > 0 AND at >= %(since)s AND state <> 'open' AND purpose = ''"
+"""Tries after the first one that the gateway did not ask for itself; those that raced with another are told apart."""
 
 
 def retried(conn: Connection[Any], since: datetime) -> list[Row]:
-    """(workload, calls, rescued, lost_usd) of calls that were tried again."""
+    """(workload, calls, rescued, lost_usd) of calls that were tried again, also where a race of that try with another
+    one answered."""
     return _rows(
         conn,
         f"""SELECT workload, count(*) AS calls, count(*) FILTER (WHERE rescued) AS rescued,
              coalesce(sum(cost_usd) FILTER (WHERE NOT rescued), 0) AS lost_usd
-           FROM (SELECT workload, call_id, bool_or(outcome = 'ok') AS rescued, sum(cost_usd) AS cost_usd FROM attempt
-                 WHERE {_AGAIN} GROUP BY 1, 2) again
+           FROM (SELECT workload, call_id, bool_or(outcome = 'ok') AS rescued,
+                   sum(cost_usd) FILTER (WHERE NOT 'hedge' = ANY(flags)) AS cost_usd
+                 FROM attempt WHERE {_AGAIN} GROUP BY 1, 2 HAVING bool_or(NOT 'hedge' = ANY(flags))) again
            GROUP BY 1 ORDER BY 1""",
         {"since": since},
     )
@@ -173,9 +173,25 @@ def lost(conn: Connection[Any], since: datetime) -> list[Row]:
         conn,
         f"""SELECT workload, deployment, count(*) FILTER (WHERE outcome <> 'not_billed') AS attempts,
              sum(cost_usd) AS cost_usd
-           FROM (SELECT workload, deployment, outcome, cost_usd, bool_or(outcome = 'ok') OVER (PARTITION BY call_id)
-                   AS rescued FROM attempt WHERE {_AGAIN}) further
-           WHERE NOT rescued GROUP BY 1, 2 ORDER BY 1, 2""",
+           FROM (SELECT workload, deployment, outcome, cost_usd, flags, bool_or(outcome = 'ok') OVER (
+                   PARTITION BY call_id) AS rescued FROM attempt WHERE {_AGAIN}) further
+           WHERE NOT rescued AND NOT 'hedge' = ANY(flags) GROUP BY 1, 2 ORDER BY 1, 2""",
+        {"since": since},
+    )
+
+
+def raced(conn: Connection[Any], since: datetime) -> list[Row]:
+    """(workload, deployment, attempts, cost_usd) of attempts that were cancelled because the one they raced with, sent
+    right before or after them, answered the call."""
+    return _rows(
+        conn,
+        f"""SELECT h.workload, l.deployment, count(*) AS attempts, sum(l.cost_usd) AS cost_usd
+           FROM (SELECT * FROM attempt WHERE {_AGAIN} AND 'hedge' = ANY(flags)) h,
+             LATERAL (SELECT * FROM attempt f WHERE f.call_id = h.call_id AND f.number < h.number
+                      ORDER BY f.number DESC LIMIT 1) f,
+             LATERAL (VALUES (h.deployment, h.outcome, h.cost_usd, f.outcome),
+                             (f.deployment, f.outcome, f.cost_usd, h.outcome)) l(deployment, outcome, cost_usd, other)
+           WHERE l.outcome = 'cancelled' AND l.other = 'ok' GROUP BY 1, 2 ORDER BY 1, 2""",
         {"since": since},
     )
 

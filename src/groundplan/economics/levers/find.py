@@ -9,7 +9,7 @@ from decimal import Decimal
 from groundplan.blueprint.model import Deployment, Workload
 from groundplan.economics.allocate.model import Line
 from groundplan.economics.levers import prompts, standing, use
-from groundplan.economics.levers.model import Looked
+from groundplan.economics.levers.model import Looked, Lost
 from groundplan.economics.replay import opportunities
 from groundplan.economics.replay.opportunities import SMALL, Opportunity, Spent
 
@@ -24,7 +24,7 @@ def levers(
 ) -> list[Opportunity]:
     """The largest first; what saves less than a cent a month is left out, unless it frees as much of a budget. `only`:
     what is about this workload, alone or among others."""
-    found = opportunities.found(_without_retries(spent, looked), workloads, places, looked.days, looked.seen)
+    found = opportunities.found(_failed(spent, looked), workloads, places, looked.days, looked.seen)
     month = Decimal(30) / Decimal(max(1, looked.days))
 
     def of(*names: str) -> Decimal:
@@ -49,20 +49,21 @@ def levers(
     return sorted(told, key=lambda each: (-each.saves_usd, -each.frees_usd, each.lever, each.workload))
 
 
-def _without_retries(spent: Sequence[Spent], looked: Looked) -> list[Spent]:
-    """What failed attempts cost, without those that are told as retries that never help: no dollar is told twice."""
+def _failed(spent: Sequence[Spent], looked: Looked) -> list[Spent]:
+    """What failed attempts cost, without those that are told as retries that never help: no dollar is told twice; nor
+    those that lost a race, which were sent for speed."""
     told = {seen.workload for seen in looked.retried if use.never_help(seen)}
-    lost = {(each.workload, each.deployment): each for each in looked.lost if each.workload in told}
-    return [
-        row
-        if row.purpose or (away := lost.get((row.workload, row.deployment))) is None
-        else replace(
-            row,
-            wasted_usd=max(Decimal(0), row.wasted_usd - away.cost_usd),
-            wasted_attempts=max(0, row.wasted_attempts - away.attempts),
-        )
-        for row in spent
-    ]
+    lost = [each for each in looked.lost if each.workload in told] + list(looked.raced)
+    return [row if row.purpose else _less(row, lost) for row in spent]
+
+
+def _less(row: Spent, lost: Sequence[Lost]) -> Spent:
+    mine = [each for each in lost if (each.workload, each.deployment) == (row.workload, row.deployment)]
+    return replace(
+        row,
+        wasted_usd=max(Decimal(0), row.wasted_usd - sum(each.cost_usd for each in mine)),
+        wasted_attempts=max(0, row.wasted_attempts - sum(each.attempts for each in mine)),
+    )
 
 
 def _of_use(

@@ -97,7 +97,7 @@ class Retried:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Of these attempts those at one deployment."""
+    """Attempts at one deployment that answered nobody."""
 
     workload: str
     deployment: str
@@ -129,4 +129,6 @@ class Looked:
     hours: Sequence[Active] = ()
     retried: Sequence[Retried] = ()
     lost: Sequence[Lost] = ()
+    raced: Sequence[Lost] = ()
+    """Attempts that another one of their call was faster than: what hedging costs, which is no failure."""
     content: Sequence[Content] = ()
