@@ -194,6 +194,8 @@ def test_a_page_on_the_way_that_cannot_be_read_hides_no_other(site: Site, intake
     assert look(intake, site)[0] == {"index", "a"}
     site.put("/", "<meta name='robots' content='noindex'><a href='/a'>a</a>")
     assert look(intake, site)[0] == {"a"}, "its links are followed though it asks not to be found"
+    site.put("/", "<meta name='robots' content='nofollow'><a href='/a'>a</a>")
+    assert look(intake, site)[0] == {"index"}, "its links are not, as it asks"
 
 
 def test_a_site_that_lets_nobody_in_any_more_keeps_its_pages(site: Site, intake: Intake) -> None:

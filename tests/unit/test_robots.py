@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from groundplan.knowledge.sources.robots import parsed, says_noindex
+from groundplan.knowledge.sources.robots import asks, parsed
 from groundplan.knowledge.sources.sitemaps import parsed as sitemap
 
 
@@ -52,21 +52,25 @@ def test_rules_are_those_of_every_group_that_names_the_reader() -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "page", "refuses"),
+    ("headers", "page", "asked"),
     [
-        (["nofollow", "noindex"], b"", True),
-        (["none"], b"", True),
-        (["otherbot: noindex"], b"", False),
-        (["groundplan: noindex, nofollow"], b"", True),
-        (["unavailable_after: 25 Jun 2027, noindex"], b"", True),
-        ([], b"<head>" + b" " * 30_000 + b"<meta content='NOINDEX, follow' name=robots>", True),
-        ([], b'<meta name="groundplan" content="none">', True),
-        ([], b'<meta name="robots" content="index, follow">', False),
-        ([], b'<meta name="description" content="what noindex means">', False),
+        (["nofollow", "noindex"], b"", "noindex nofollow"),
+        (["none"], b"", "noindex nofollow"),
+        (["NoFollow"], b"", "nofollow"),
+        (["otherbot: noindex, nofollow"], b"", ""),
+        (["groundplan: noindex, nofollow"], b"", "noindex nofollow"),
+        (["unavailable_after: 25 Jun 2027, noindex"], b"", "noindex"),
+        ([], b"<head>" + b" " * 30_000 + b"<meta content='NOINDEX, follow' name=robots>", "noindex"),
+        ([], b'<meta name="groundplan" content="none">', "noindex nofollow"),
+        (["noindex"], b'<meta name="robots" content="index, nofollow">', "noindex nofollow"),
+        ([], b'<meta name="robots" content="index, follow">', ""),
+        ([], b'<meta name="description" content="what noindex, nofollow means">', ""),
     ],
 )
-def test_a_page_may_ask_not_to_be_found(headers: list[str], page: bytes, refuses: bool) -> None:
-    assert says_noindex(headers, page, "groundplan") is refuses
+def test_a_page_may_ask_not_to_be_found_and_its_links_not_to_be_followed(
+    headers: list[str], page: bytes, asked: str
+) -> None:
+    assert asks(headers, page, "groundplan") == set(asked.split())
 
 
 def test_a_sitemap_takes_no_more_memory_than_its_addresses() -> None:

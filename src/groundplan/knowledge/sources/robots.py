@@ -22,6 +22,7 @@ _NAMED = re.compile(r"\s*([A-Za-z0-9_*-]+)\s*:(.*)", re.DOTALL)
 _VALUED: Final = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 """Words before a colon that are no names of readers."""
 _HEAD: Final = 256 << 10
+_ASKED: Final = frozenset({"noindex", "nofollow"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +131,22 @@ def _matches(pattern: str, place: str) -> bool:
     return place.endswith(last) and len(place) - len(last) >= at if whole else place.find(last, at) >= 0
 
 
-def says_noindex(headers: Iterable[str], page: bytes, agent: str) -> bool:
-    """Whether an answer asks not to be found: in one of its `X-Robots-Tag`, or in the head of its page."""
+def asks(headers: Iterable[str], page: bytes, agent: str) -> frozenset[str]:
+    """What an answer asks for, of `noindex` (not to be found) and `nofollow` (its links not to be): in one of its
+    `X-Robots-Tag`, or in the head of its page."""
+    said = set[str]()
     for header in headers:
         match = _NAMED.match(header)
-        other = match is not None and match[1].lower() not in (*_VALUED, agent, "*")
-        if not other and _refuses(match[2] if match is not None and match[1].lower() not in _VALUED else header):
-            return True
+        if match is None or match[1].lower() in _VALUED:
+            said |= _directives(header)
+        elif match[1].lower() in (agent, "*"):
+            said |= _directives(match[2])
     for tag in _META.findall(page[:_HEAD]):
         told = {name.lower(): value.strip(b"\"'").decode("latin-1") for name, value in _ATTRIBUTE.findall(tag)}
-        if told.get(b"name", "").strip().lower() in ("robots", agent) and _refuses(told.get(b"content", "")):
-            return True
-    return False
+        if told.get(b"name", "").strip().lower() in ("robots", agent):
+            said |= _directives(told.get(b"content", ""))
+    return frozenset(said & _ASKED if "none" not in said else _ASKED)
 
 
-def _refuses(directives: str) -> bool:
-    return any(word.strip().lower() in ("noindex", "none") for word in directives.split(","))
+def _directives(text: str) -> set[str]:
+    return {word.strip().lower() for word in text.split(",")}

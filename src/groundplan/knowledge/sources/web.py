@@ -1,9 +1,10 @@
 """A web site: the pages that its sitemaps name, else those that its own pages link to, as its robots.txt allows.
 
 Only the host of the first page is asked, also where it redirects, and never faster than declared or than the site asks.
-A page that says `noindex` is left out, one that never ends is given up. Nothing is executed, and links are found by a
-confined process. What is not found any more counts as gone only where everything that names pages was read: each
-sitemap, or each page that could have a link.
+A page that says `noindex` is left out, links of one that says `nofollow` are not followed, one that never ends is given
+up. Nothing is executed, and links are found by a confined process. What is not found any more counts as gone only where
+everything that names pages was read: each sitemap, or each page that could have a link. Whether a single link says
+`nofollow` is not looked at: that is about what the page thinks of another, not about who may read it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES, Job, Refused, Tab
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.pace import Pace
-from groundplan.knowledge.sources.robots import Robots, requested, says_noindex
+from groundplan.knowledge.sources.robots import Robots, asks, requested
 from groundplan.knowledge.sources.robots import parsed as rules_of
 from groundplan.knowledge.sources.sitemaps import Sitemap, is_page, parsed
 
@@ -52,13 +53,17 @@ _ELSEWHERE = "document_elsewhere"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An answer of 200. `noindex`: it asks not to be found."""
+    """An answer of 200. `asks`: not to be found, its links not to be followed (`robots.asks`)."""
 
     url: str
     data: bytes
     media: str
     modified_at: datetime | None
-    noindex: bool
+    asks: frozenset[str]
+
+    @property
+    def noindex(self) -> bool:
+        return "noindex" in self.asks
 
 
 class Web:
@@ -130,7 +135,7 @@ class Web:
         """Where pages are found by links only. Raises `Unavailable` where the first page cannot be read."""
         if isinstance(page, Page):
             # what is waiting already is more than is read: a site can name new addresses without end
-            if page.media == "html" and len(known) <= self._most:
+            if page.media == "html" and "nofollow" not in page.asks and len(known) <= self._most:
                 self._follow(page, known, waiting)
         elif first:
             raise Unavailable(
@@ -360,9 +365,9 @@ def _answered(
     media = headers.get_content_type()
     if asked and media not in _MEDIA:
         return Invalid(f"pages of type '{media}' are not read", code="document_type", hint="Nothing needs to be done.")
-    noindex = says_noindex(headers.get_all("x-robots-tag", []), data if media in _PAGES else b"", AGENT)
+    asked_for = asks(headers.get_all("x-robots-tag", []), data if media in _PAGES else b"", AGENT)
     data = _as_utf8(data, headers.get_content_charset()) if media in ("text/html", "text/plain", "text/csv") else data
-    return Page(url, data, _MEDIA.get(media, "txt"), _time(headers.get("last-modified")), noindex)
+    return Page(url, data, _MEDIA.get(media, "txt"), _time(headers.get("last-modified")), asked_for)
 
 
 def _as_utf8(data: bytes, charset: str | None) -> bytes:
