@@ -172,6 +172,37 @@ async def test_a_conversation_and_its_upstream_are_part_of_the_callers_trace(set
     assert setup.records(Finish)[2].trace == "" and b"traceparent" not in setup.model.last.headers
 
 
+@pytest.mark.parametrize("listening", [False, True])
+async def test_a_response_that_is_refused_costs_nothing_and_the_next_one_is_made(setup: Setup, listening: bool) -> None:
+    """`listening`: sound was sent since, for which money is held, too."""
+    async with setup.connected() as connection:
+        for _ in range(2):
+            if listening:
+                await connection.input_audio_buffer.append(audio="AAAA")
+            await connection.response.create(response={"instructions": "refuse"})
+            if listening:
+                await connection.input_audio_buffer.append(audio="AAAA")
+            _, refused = await heard(connection, "error")
+            assert refused.error.code == "refused"
+        await say(connection, "hello there")
+        text, done = await heard(connection)
+        assert text == "You said: hello there" and done.response.usage.output_tokens == 4
+    async with asyncio.timeout(30):
+        while len(setup.records(Settlement)) != len(setup.records(Reservation)) or not setup.records(Finish):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    costs = sorted(settlement.cost for settlement in setup.records(Settlement))
+    assert costs[-1] == 4 * 10_000_000 and not any(costs[:-1]), costs
+    assert len(costs) <= (1 if not listening else 3), "what was reserved for one is for the next one"
+
+
+async def test_a_conversation_after_a_refusal_costs_nothing(setup: Setup) -> None:
+    async with setup.connected() as connection:
+        await connection.response.create(response={"instructions": "refuse"})
+        await heard(connection, "error")
+    (only,) = await setup.settled(1)
+    assert (only.outcome, only.cost) == ("not_billed", 0)
+
+
 async def test_what_the_model_begins_by_itself_is_paid_too(setup: Setup) -> None:
     async with setup.connected() as connection:
         await connection.input_audio_buffer.append(audio="AAAA")

@@ -1,8 +1,9 @@
 """The scripted model in a conversation over WebSocket: it repeats what it was told, with exact usage.
 
 A committed audio buffer makes it respond of its own accord, as turn detection would; "turn" in the place of sound is
-heard as a whole turn, to which the response takes a while, and at "gone" it goes. It fails by cutting the connection
-in the middle of a response, or by not going on.
+heard as a whole turn, to which the response takes a while, and at "gone" it goes. A response with the instructions
+"refuse" is not made, which an error event says. It fails by cutting the connection in the middle of a response, or by
+not going on.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ class Conversation:
                     break
                 if event.get("audio") == "turn":
                     await self._send("input_audio_buffer.committed", item_id="item_1", previous_item_id=None)
+            elif kind == "response.create" and (event.get("response") or {}).get("instructions") == "refuse":
+                error = {"type": "invalid_request_error", "code": "refused", "message": "told to refuse", "param": None}
+                await self._send("error", error={**error, "event_id": event.get("event_id")})
             elif kind in ("response.create", "input_audio_buffer.commit") and not await self._respond():
                 return self._number
         return self._number

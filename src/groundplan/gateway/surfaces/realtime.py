@@ -131,6 +131,8 @@ class Session:
         self._busy = asyncio.Lock()
         self._heeded = False
         """The upstream took what it heard for a turn, and has not said yet that it responds to it."""
+        self._begins = False
+        """The upstream said that it makes the response which is active."""
         self._guard: ConversationGuard | None = None
 
     # money -----------------------------------------------------------------------------------------------------------
@@ -386,19 +388,33 @@ class Session:
         if event.type == "input_audio_buffer.committed":
             self._heeded = True
         if event.type.startswith("response."):
-            self._heeded = False
+            self._heeded, self._begins = False, event.type != "response.done"
         if event.type.startswith("response.") and exchange is None:
             exchange = self._active = await self._begun()  # the model's own turn detection began it
             self._ready = None
         if exchange is not None and not exchange.first_byte:
             exchange.first_byte = time.perf_counter_ns()
-        if event.type == "error" and self._target is not None:
-            return self._target.hide(data)
+        if event.type == "error":
+            await self._unmade()
+            return data if self._target is None else self._target.hide(data)
         if event.type != "response.done" or exchange is None:
             return data
         self._active = None
         await self._settle(exchange, "ok", usage_of(event.response))
         return splice(data, b"groundplan", facts(exchange, settle.remaining(self._gateway, exchange)))
+
+    async def _unmade(self) -> None:
+        """The upstream did not do something: perhaps it makes no response. What was reserved for that is for the next
+        one; should it make this one all the same, it is as one that it begins by itself."""
+        async with self._busy:
+            active = self._active
+            if active is None or self._begins:
+                return
+            self._active, active.first_byte = None, 0
+            if self._ready is None:
+                self._ready = active
+            else:
+                await self._settle(active, "not_billed", Usage(), "upstream_refused")
 
     def _broken(self) -> Ended:
         hint = "What came so far is all there is; connect again."
