@@ -270,6 +270,23 @@ async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_c
     assert served.json["groundplan"]["deployment"] == "native"
 
 
+async def test_thinking_that_the_workloads_cap_leaves_no_room_for_is_refused_by_name(setup: Setup) -> None:
+    """Its provider would say that `max_tokens` is too low, which is not the caller's."""
+    thinking = {"type": "enabled", "budget_tokens": 20_000}
+    refused = await setup.ask(model="scripted/native", max_tokens=32_000, thinking=thinking)
+    assert (refused.status, refused.code) == (400, "thinking_above_cap"), refused.body
+    assert "20000" in refused.json["error"]["message"] and "max_output" in refused.json["error"]["hint"]
+    assert setup.native.counted == 0
+    for most, budget in ((32_000, 1023), (2000, 1024)):
+        thinking = {"type": "enabled", "budget_tokens": budget}
+        asked = await setup.ask(model="scripted/native", max_tokens=most, thinking=thinking)
+        assert asked.status == (200 if budget < 1024 else 400), asked.body
+    assert setup.native.counted == 1
+    own = {"type": "enabled", "budget_tokens": 500}
+    assert (await setup.ask(model="scripted/native", max_tokens=400, thinking=own)).status == 200
+    assert setup.native.counted == 2, "a cap of the caller's own is its provider's to judge"
+
+
 async def test_a_fallback_from_an_own_upstream_to_chat_is_invisible(setup: Setup) -> None:
     setup.native.script = Script(mode="error", status=529)
     async with setup.client() as client:

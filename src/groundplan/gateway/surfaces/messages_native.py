@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from groundplan.blueprint.model import Deployment
+from groundplan.core.errors import Invalid
 from groundplan.economics.prices.reported import MessagesUsage
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
@@ -62,12 +63,17 @@ class _Event(msgspec.Struct, frozen=True):
     usage: MessagesUsage | None = None
 
 
+class _Thinking(msgspec.Struct, frozen=True):
+    budget_tokens: int = 0
+
+
 class _Counted(msgspec.Struct, frozen=True):
     input_tokens: int
 
 
 _whole = msgspec.json.Decoder(_Whole).decode
 _event = msgspec.json.Decoder(_Event).decode
+_thinking = msgspec.json.Decoder(_Thinking).decode
 _counted = msgspec.json.Decoder(_Counted).decode
 
 
@@ -138,9 +144,11 @@ class AnthropicMessages:
         return b"/messages"
 
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-        """The caller's bytes with model, max_tokens and leading system blocks spliced in."""
+        """The caller's bytes with model, max_tokens and leading system blocks spliced in. Raises `Invalid` for thinking
+        that has no room below the cap."""
         changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model)}
         if ask.cap != cap:
+            _check_room(ask, cap)
             changes["max_tokens"] = b"%d" % cap
         if system:
             changes["system"] = _system(ask, system)
@@ -156,6 +164,21 @@ class AnthropicMessages:
 
     def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
         return MessagesRelay()
+
+
+def _check_room(ask: Ask, cap: int) -> None:
+    """Every provider refuses to think as much as it may answer, or more; it is we who lowered that."""
+    thinking = ask.fields.get("thinking")
+    try:
+        budget = 0 if thinking is None else _thinking(thinking).budget_tokens
+    except msgspec.DecodeError:
+        return  # whoever is asked says what is wrong with it
+    if budget >= cap:
+        raise Invalid(
+            f"an answer may have {cap} tokens here, and thinking.budget_tokens is {budget}",
+            code="thinking_above_cap",
+            hint="Lower thinking.budget_tokens, or let the workload answer more: limits.max_output.",
+        )
 
 
 def _system(ask: Ask, system: list[str]) -> bytes:
