@@ -13,7 +13,7 @@ const OpenAI = require("openai");
   const edited = await client.images.edit({ model: "painter", image, prompt: "brighter", size: "512x512" });
   const spoken = await client.audio.speech.create({ model: "voice", input: "hello", voice: "alloy" });
   const sound = await OpenAI.toFile(Buffer.alloc(1_900_000, 1), "long.wav", { type: "audio/wav" });
-  const heard = await client.audio.transcriptions.create({ model: "ear", response_format: "verbose_json", file: sound });
+  const heard = await client.audio.transcriptions.create({ file: sound, model: "ear", response_format: "verbose_json" });
   const checked = await client.moderations.create({ model: "judge", input: "hello" });
   console.log(
     JSON.stringify({
