@@ -147,6 +147,30 @@ def test_what_some_upstreams_take_for_the_cap_is_refused(
     assert caught.value.code == "field_unsupported" and name in caught.value.message
 
 
+CAPS = {"max_tokens", "max_completion_tokens", "max_output_tokens"}
+
+
+@pytest.mark.parametrize(
+    ("read", "more", "own"),
+    [
+        (chat.read, {"messages": [{"role": "user", "content": "x"}]}, {"max_tokens", "max_completion_tokens"}),
+        (completions.read, {"prompt": "x"}, {"max_tokens"}),
+        (responses.read, {"input": "x"}, {"max_output_tokens"}),
+        (lambda body: messages.read(body, {}), {"messages": [{"role": "user", "content": "x"}]}, {"max_tokens"}),
+    ],
+)
+def test_the_cap_of_another_surface_is_refused(
+    read: Callable[[bytes], Any], more: dict[str, Any], own: set[str]
+) -> None:
+    """`max_completion_tokens` of an older completion, say, which some upstreams take before its `max_tokens`."""
+    asked = {"model": "a", **more, **dict.fromkeys(own, 5)}
+    read(json.dumps(asked).encode())
+    for name in CAPS - own:
+        with pytest.raises(Invalid) as caught:
+            read(json.dumps({**asked, name: 5000}).encode())
+        assert caught.value.code == "field_unsupported" and name in caught.value.message
+
+
 def test_ordinary_bodies_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def parsed(_: bytes) -> Any:
         raise AssertionError("parsed again")

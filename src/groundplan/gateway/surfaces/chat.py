@@ -95,7 +95,9 @@ _INCLUDE_USAGE = b'{"include_usage":true}'
 _QUOTE = ord('"')
 FILE = "file"
 """In what is needed of a deployment: it is sent a file."""
-_UNBOUNDED = ELSEWHERE | OTHERWISE | {"best_of", "audio", "prediction", "web_search_options", "moderation"}
+_UNBOUNDED = ELSEWHERE | OTHERWISE | {
+    "best_of", "max_output_tokens", "audio", "prediction", "web_search_options", "moderation",
+}  # fmt: skip
 _TOOLS = ("function", "custom")
 _CAPS = ("max_tokens", "max_completion_tokens")
 SERVICES = {None: AUTO, "auto": AUTO, "default": STANDARD, PRIORITY: PRIORITY}

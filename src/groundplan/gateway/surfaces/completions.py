@@ -45,7 +45,7 @@ _FINISHES = {"length": "length", "content_filter": "content_filter"}
 _NOTHING = (b"null", b"false", b'""', b"0")
 _encode = msgspec.json.Encoder().encode
 
-_UNBOUNDED = ELSEWHERE | OTHERWISE
+_UNBOUNDED = ELSEWHERE | OTHERWISE | {"max_completion_tokens", "max_output_tokens"}
 
 
 class _Options(msgspec.Struct, frozen=True):

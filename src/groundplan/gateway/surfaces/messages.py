@@ -43,7 +43,9 @@ _encode = msgspec.json.Encoder().encode
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _LOCAL_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
 """Anthropic's own tools that run at the caller."""
-_UNBOUNDED = ELSEWHERE | OTHERWISE | {"best_of", "n", "container", "mcp_servers", "inference_geo", "speed"}
+_UNBOUNDED = ELSEWHERE | OTHERWISE | {
+    "best_of", "n", "max_completion_tokens", "max_output_tokens", "container", "mcp_servers", "inference_geo", "speed",
+}  # fmt: skip
 _HEADERS = (
     (b"anthropic-beta", re.compile(rb"[A-Za-z0-9._, -]{1,800}")),
     (b"anthropic-user-profile-id", re.compile(rb"[\x21-\x7e]{1,200}")),
