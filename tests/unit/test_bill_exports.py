@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.test_reconcile import RATES, attempt, bill, kinds
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.bill import Bill
+from groundplan.economics.bill import Bill, read_bill
 from groundplan.economics.bill_models import resolve
 from groundplan.economics.reconcile import reconcile
 
@@ -191,3 +191,12 @@ def test_rounding_is_that_of_the_bill_s_own_currency() -> None:
     pounds = bill("date,model,amount,currency\n2026-11-25,gpt-4o,0.01,GBP\n")
     found = reconcile(pounds, [attempt(8000, 300)], RATES, exchange={"GBP": Decimal("1.30")})
     assert kinds(found) == {"rounding": "-0.006"}, "half a penny is more than half a cent"
+
+
+def test_an_amount_that_its_own_comma_cut_in_two_is_told_and_not_taken_for_its_beginning() -> None:
+    with pytest.raises(Invalid) as caught:
+        read_bill("date,model,cost\n2026-11-27,gpt,12.50\n2026-11-27,gpt,1,234.56\n", "bill.csv", {})
+    assert caught.value.where is not None and caught.value.where.line == 3
+    assert "4 cells, and the head 3" in caught.value.message
+    (line,) = read_bill("date,model,cost\n2026-11-27,gpt,12.50,,\n", "bill.csv", {}).lines
+    assert line.amount == Decimal("12.50")

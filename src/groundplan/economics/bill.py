@@ -170,7 +170,7 @@ def read_bill(text: str, file: str, said: Mapping[str, str]) -> Bill:
     below = {number: row for number, row in rows.items() if number != at}
     style = _style(below.values(), columns, semicolons=delimiter == ";")
     told = currency_of_head(head[columns["amount"]])[1] if "amount" in columns else None
-    reader = _LineReader(file, columns, style, told or USD)
+    reader = _LineReader(file, columns, style, told or USD, len(head))
     lines = reader.every(below)
     if reader.problems:
         first = reader.problems[0]
@@ -239,6 +239,8 @@ class _LineReader:
     style: Style
     currency: str
     """Of amounts that do not say it."""
+    width: int
+    """Cells of the head."""
     problems: list[Problem] = field(default_factory=list)
     ordered: bool = False
     """Some day was read in one of two orders."""
@@ -259,6 +261,11 @@ class _LineReader:
     def read(self, number: int, row: Sequence[str]) -> Line | None:
         """The line, None where it says nothing (a total of zero cells, a day without use)."""
         cells = self._cells(row)
+        if any(row[self.width :]):
+            told = f"the line has {len(row)} cells, and the head {self.width}"
+            hint = 'Quote cells with commas: "1,234.56".'
+            self.problems.append(Problem(told, "bill_line", hint, Where(self.file, number)))
+            return None
         amount, decimals = self._amount(number, cells)
         tokens = self._tokens(number, cells)
         if amount is None and not tokens:
