@@ -32,7 +32,7 @@ from tests.integration.gateway_stack import (
 from groundplan.cli import processes
 from groundplan.cli.listeners import Listeners
 from groundplan.cli.reload import Reloading, _noted
-from groundplan.gateway.http.front import serving_file
+from groundplan.gateway.http.front import is_serving
 from groundplan.gateway.http.tls import ServerFiles
 from groundplan.runtime.owner import open_listener
 from groundplan.runtime.supervisor import Process, Supervisor
@@ -205,7 +205,7 @@ async def _running(
 
             tending = asyncio.create_task(tend())
             made = Running(stack, supervisor, listeners, model, said, tending)
-            await until(lambda: all(pid and serving_file(stack.home, pid).exists() for pid in made.pids().values()))
+            await until(lambda: all(pid and is_serving(stack.home, pid) for pid in made.pids().values()))
             yield made
             tending.cancel()
             await asyncio.to_thread(supervisor.close)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from groundplan.core.home import Home
 from groundplan.core.settings import child_environment
+from groundplan.gateway.http.front import is_serving, serving_file, tell_serving
 
 OTHERS = (
     "structlog",
@@ -38,3 +41,15 @@ def test_processes_that_are_started_keep_the_bytecode_of_what_they_load(
     environment = child_environment({"PYTHONPATH": str(tmp_path)})
     subprocess.run([sys.executable, "-c", "import loaded"], env=environment, check=True)
     assert list((tmp_path / "__pycache__").glob("loaded.*.pyc"))
+
+
+def test_a_worker_is_not_taken_for_ready_for_what_another_one_with_its_pid_left_behind(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert not is_serving(home, os.getpid())
+    tell_serving(home)
+    assert is_serving(home, os.getpid())
+    left = serving_file(home, os.getpid()).read_text()
+    for before in ("ready\n", f"{int(left) - 1}\n"):
+        serving_file(home, os.getpid()).write_text(before)
+        assert not is_serving(home, os.getpid())
+    assert not is_serving(home, 2**22 + 1), "which no process has"

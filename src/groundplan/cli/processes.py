@@ -11,7 +11,7 @@ from groundplan.api.served import SEARCH, TRANSLATE
 from groundplan.cli.listeners import Listeners
 from groundplan.core.home import Home
 from groundplan.core.settings import LEAVE_SECONDS
-from groundplan.gateway.http.front import LEAVE, serving_file
+from groundplan.gateway.http.front import LEAVE, is_serving
 from groundplan.runtime.models import MINILM, SMOLLM2
 from groundplan.runtime.supervisor import Process
 
@@ -64,7 +64,7 @@ def gateway(
         grace=drain_seconds + 5.0,
         leave_signal=LEAVE,
         leave_grace=leave_seconds + drain_seconds + 5.0,
-        fit=lambda pid: serving_file(home, pid).exists(),
+        fit=lambda pid: is_serving(home, pid),
         front=True,
     )
 

@@ -122,7 +122,7 @@ def subject_of(transport: asyncio.BaseTransport) -> str:
 
 
 def serving_file(home: Home, pid: int) -> Path:
-    """Exists while the worker with this pid is ready to serve."""
+    """What a worker with this pid has written since it is ready to serve."""
     return home.run / "serving" / str(pid)
 
 
@@ -130,4 +130,21 @@ def tell_serving(home: Home) -> None:
     """This worker is ready."""
     path = serving_file(home, os.getpid())
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_atomically(path, b"ready\n")
+    write_atomically(path, f"{_begun(os.getpid())}\n".encode())
+
+
+def is_serving(home: Home, pid: int) -> bool:
+    """Whether the worker with this pid is ready. One that was killed leaves its file behind, and in a container the
+    next one may well get its pid."""
+    try:
+        return serving_file(home, pid).read_text().strip() == _begun(pid)
+    except OSError:
+        return False
+
+
+def _begun(pid: int) -> str:
+    """When a process began, in ticks since the machine did; empty where /proc does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
