@@ -13,6 +13,7 @@ from tests.knowledge_intake import Intake, source
 
 from groundplan.knowledge.deletion.delete import Why, delete, readmit
 from groundplan.knowledge.governed.decide import Said, decide
+from groundplan.knowledge.governed.declared_store import declare
 from groundplan.knowledge.ingest import Settings, take_over
 from groundplan.knowledge.intake import run as intake_run
 from groundplan.knowledge.sources.folder import Folder
@@ -146,6 +147,42 @@ def test_what_was_deleted_stays_deleted_under_another_name(intake: Intake, place
     readmit(intake.conn, "s", "in/pay.md", why)
     look(intake, place)
     assert intake.live() == {"b.md"}
+
+
+def serve(intake: Intake, *names: str) -> None:
+    """A workspace with these sources is served."""
+    with intake.conn.transaction():
+        declare(intake.conn, [source(name) for name in names])
+
+
+def test_a_source_that_is_declared_under_another_name_keeps_what_was_decided(intake: Intake, place: Path) -> None:
+    for name in ("gone.md", "held.md", "other.md"):
+        (place / "in" / name).write_text(f"# {name}\n\nSays {name}.\n")
+    serve(intake, "s")
+    look(intake, place)
+    said(intake, "in/pay.md", "state", "rejected")
+    said(intake, "in/pay.md", "sensitivity", "restricted")
+    said(intake, "in/held.md", "legal_hold", True)
+    why = Why(by="operator", reason="not ours", at=NOW, home=place.parent)
+    delete(intake.conn, [intake.one("in/gone.md", "id")], why)
+    serve(intake, "s", "copy")
+    take_over(intake.conn, source("copy"), Folder(place), Settings())
+    assert intake.live("copy") == {f"in/{name}.md" for name in ("gone", "held", "other", "pay")}, "another source"
+    serve(intake, "renamed")
+    take_over(intake.conn, source("renamed"), Folder(place), Settings())
+    assert intake.live("renamed") == {"in/held.md", "in/other.md", "in/pay.md"}
+    rows = intake.conn.execute(
+        "SELECT path, state, sensitivity, legal_hold FROM document WHERE source = 'renamed' AND deleted_at IS NULL"
+    )
+    assert sorted(rows) == [
+        ("in/held.md", "approved", "internal", True),
+        ("in/other.md", "approved", "internal", False),
+        ("in/pay.md", "rejected", "restricted", False),
+    ]
+    assert "deleted here under another name" in intake.findings("renamed")["knowledge.unreadable", "in/gone.md"]
+    readmit(intake.conn, "s", "in/gone.md", why)
+    take_over(intake.conn, source("renamed"), Folder(place), Settings())
+    assert "in/gone.md" in intake.live("renamed")
 
 
 def test_approvals_hold_when_documents_are_processed_otherwise(

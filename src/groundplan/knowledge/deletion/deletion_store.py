@@ -185,12 +185,14 @@ def closed(conn: Conn, source: str, paths: Sequence[str] | None = None) -> Close
 
 
 def digests(conn: Conn, source: str) -> dict[str, list[str | None]]:
-    """Digests of what was deleted by decision -> where it stood; None where the name was erased with somebody."""
+    """Digests of what was deleted by decision -> where it stood; None where the name was erased with somebody, and for
+    what was of a source that left the workspace: that may be this one, under another name."""
     found: dict[str, list[str | None]] = {}
     rows = conn.execute(
-        """SELECT digest, CASE WHEN salt IS NULL THEN path END FROM tombstone
-           WHERE source = %s AND lifted_at IS NULL AND cause <> 'gone' AND digest <> ''""",
-        (source,),
+        """SELECT digest, CASE WHEN salt IS NULL AND source = %(source)s THEN path END FROM tombstone
+           WHERE lifted_at IS NULL AND cause <> 'gone' AND digest <> '' AND (source = %(source)s
+             OR source IN (SELECT name FROM source WHERE health = 'undeclared'))""",
+        {"source": source},
     )
     for digest, path in rows:
         found.setdefault(digest, []).append(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 import msgspec
@@ -84,17 +84,27 @@ class Known:
     """By which checks its tables were looked at."""
 
 
+_KNOWN: LiteralString = """id, path, digest, deleted_at IS NULL AS live, token, settled, chunked, declared, decided,
+    modified_at, review_by, media, title, content, tables_by,
+    CASE WHEN legal_hold THEN origins #>> '{legal_hold,from}' END AS held_by"""
+
+
 def known(conn: Conn, source: str) -> dict[str, Known]:
     """All documents of a source by path, deleted ones included."""
     with conn.cursor(row_factory=class_row(Known)) as cursor:
-        rows = cursor.execute(
-            """SELECT id, path, digest, deleted_at IS NULL AS live, token, settled, chunked, declared, decided,
-                 modified_at, review_by, media, title, content, tables_by,
-                 CASE WHEN legal_hold THEN origins #>> '{legal_hold,from}' END AS held_by
-               FROM document WHERE source = %s""",
+        rows = cursor.execute(f"SELECT {_KNOWN} FROM document WHERE source = %s", (source,)).fetchall()
+    return {row.path: row for row in rows}
+
+
+def left(conn: Conn, source: str) -> list[Known]:
+    """Documents of other sources, which left the workspace, about which something was decided: a source that is
+    declared under another name is another one."""
+    with conn.cursor(row_factory=class_row(Known)) as cursor:
+        return cursor.execute(
+            f"""SELECT {_KNOWN} FROM document WHERE source <> %s AND decided <> '{{}}'
+                AND source IN (SELECT name FROM source WHERE health = 'undeclared')""",
             (source,),
         ).fetchall()
-    return {row.path: row for row in rows}
 
 
 def decided(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, tuple[Mapping[str, Any], str | None]]:

@@ -1,9 +1,10 @@
-"""What was decided about a document that now stands at another place: a file that was renamed, a folder that was moved.
+"""What was decided about a document that now stands at another place: a file that was renamed, a folder that was moved,
+a source that is declared under another name.
 
-A document is moved where its very bytes appear at a new place and are gone from the one before. Only what narrows goes
-with it, and only so far as it narrows what holds at the new place: whoever may write files must neither end a rejection
-by a new name, nor carry an approval to where another folder asks for one. What was deleted stays deleted under its new
-name. A copy is another document.
+A document is moved where its very bytes appear at a new place and are gone from the one before, or where its source
+left the workspace. Only what narrows goes with it, and only so far as it narrows what holds at the new place: whoever
+may write files must neither end a rejection by a new name, nor carry an approval to where another folder asks for one.
+What was deleted stays deleted under its new name. A copy is another document.
 """
 
 from __future__ import annotations
@@ -29,11 +30,18 @@ class Moved:
     by the digests of what they are or were."""
 
     def __init__(
-        self, known: Mapping[str, Known], deleted: Mapping[str, Sequence[str | None]], is_gone: Callable[[str], bool]
+        self,
+        known: Mapping[str, Known],
+        left: Sequence[Known],
+        deleted: Mapping[str, Sequence[str | None]],
+        is_gone: Callable[[str], bool],
     ) -> None:
-        """`deleted`: digest -> places, None where the name is not known; `is_gone`: whether nothing stands at a path
-        any more."""
+        """`left`: of sources that left the workspace; `deleted`: digest -> places, None where the name is not known;
+        `is_gone`: whether nothing stands at a path any more."""
         self._is_gone, self._deleted = is_gone, deleted
+        self._left: dict[str, list[Known]] = defaultdict(list)
+        for one in left:
+            self._left[one.digest].append(one)
         self._was: dict[str, list[Known]] = defaultdict(list)
         self._is: dict[str, list[Known]] = defaultdict(list)
         decided = [one for one in known.values() if one.decided]
@@ -57,12 +65,14 @@ class Moved:
 
     def before(self, key: str, digest: str) -> Known | None:
         """The document that was moved to this key, where its digest is new; None where it is no moved one. Of several
-        with the same bytes the one with the same name, else with the most decisions."""
+        with the same bytes the one with the same name, else with the most decisions; first those of this source."""
         if twins := self._is.get(digest):
             gone = [one for one in twins if one.path != key and self._is_gone(one.path)]
             name = PurePosixPath(key).name
             return max(gone, key=lambda one: (PurePosixPath(one.path).name == name, len(one.decided)), default=None)
-        return next((one for one in self._was.get(digest, ()) if one.path != key), None)
+        was = next((one for one in self._was.get(digest, ()) if one.path != key), None)
+        left = self._left.get(digest, ())
+        return was or max(left, key=lambda one: (one.path == key, len(one.decided)), default=None)
 
 
 def carried(decided: Decisions, holds: Mapping[str, Any], digest: str) -> dict[str, Mapping[str, Any]]:

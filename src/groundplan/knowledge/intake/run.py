@@ -79,7 +79,8 @@ class Run:
         self._progress = progress
         self._pdf = "" if source.pdf == "plain" else f"{source.pdf}:{(models or Path()) / source.pdf}"
         self._known = store.known(conn, source.name)
-        self._moved = Moved(self._known, deletion_store.digests(conn, source.name), self._is_gone)
+        deleted = deletion_store.digests(conn, source.name)
+        self._moved = Moved(self._known, store.left(conn, source.name), deleted, self._is_gone)
         self._blocked = deletion_store.closed(conn, source.name)
         self._of = sum(one.live for one in self._known.values())
         self._limit = serving(index_store.editions(conn)).settings.limit(source.name)
