@@ -231,6 +231,18 @@ def chat(demo: Demo, key: str, question: str) -> dict[str, Any]:
         time.sleep(0.3)
 
 
+def searched(demo: Demo, key: str, question: str) -> None:
+    """Once its sources, which came with the newest blueprint, are read: before that an answer rests on nothing."""
+    end = time.monotonic() + 60
+    while True:
+        sent = {"Authorization": f"Bearer {key}"}
+        data, _ = demo.send(demo.gateway, "POST", "/api/knowledge/search", {"query": question}, sent)
+        if (found := json.loads(data)).get("passages"):
+            return
+        assert time.monotonic() < end, found
+        time.sleep(0.3)
+
+
 def reviewed(demo: Demo, key: str, question: str) -> dict[str, Any]:
     """What the gateway says of a call whose answer waits until Fay has released it."""
     browser = demo.browser()
@@ -276,11 +288,13 @@ def test_support_saves_above_its_floors_and_finance_keeps_its_large_model(demo: 
         for workload, person in (("support-assistant", "lena@acme.example"), ("finance-analytics", "ana@acme.example"))
     }
     easy = ["How long does delivery to Norway take?", "When is the sensor calibrated again?", "What is the warranty?"]
+    for question in easy:
+        searched(demo, keys["support-assistant"], question)
     asked = [chat(demo, keys["support-assistant"], question) for question in easy * 3]
     hard = chat(demo, keys["support-assistant"], "I want a refund and my lawyer will write to you")
     assert hard["deployment"] == "gpt-eu-large", "at stake, so the large model answers"
     others = [each["call_id"] for each in asked if each["deployment"] != "gpt-eu"]
-    assert not others, [demo.ask("GET", f"/api/calls/{call}") for call in others]
+    assert not others, json.dumps([demo.ask("GET", f"/api/calls/{call}") for call in others])
     assert [each["cache"] for each in asked[3:]] == ["exact"] * 6
     for each in asked:
         for label in ("accuracy", "tone"):
