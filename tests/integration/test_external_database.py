@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -15,10 +14,12 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.acceptance.stack import Answer, Stack, Upstream, init_workspace, wait_until
+from tests.made_database import lay_out
 
 from groundplan.core.home import Home
 from groundplan.runtime.migrate import head
 from groundplan.runtime.postgres import SUPERUSER, EmbeddedPostgres
+from groundplan.testing.database import FAST
 
 LOGIN, PASSWORD, DATABASE = "acme_app", "an ordinary password", "acme_ai"
 GRACE_SECONDS = 6
@@ -46,12 +47,22 @@ class Server:
         if extension:
             self.administer("CREATE EXTENSION vector", DATABASE)
 
+    def take_database(self) -> None:
+        """As if none had been given; whoever is still connected is cut off."""
+        self.administer(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
+        roles = self.administer(
+            f"SELECT rolname FROM pg_roles WHERE rolname LIKE '{DATABASE}\\_%' OR rolname = '{LOGIN}'"
+        )
+        for (role,) in roles:
+            self.administer(f"DROP ROLE {role}")
 
-@contextmanager
-def server(folder: Path) -> Iterator[Server]:
-    home = Home(folder)
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = Home(tmp_path_factory.mktemp("server"))
     home.create()
-    with EmbeddedPostgres(home) as postgres:
+    lay_out(home.root)
+    with EmbeddedPostgres(home, tuning=FAST) as postgres:
         postgres.start()
         yield Server(postgres)
 
@@ -77,7 +88,7 @@ class Setup:
 
 
 @pytest.fixture
-def setup(tmp_path: Path) -> Iterator[Setup]:
+def setup(server: Server, tmp_path: Path) -> Iterator[Setup]:
     upstream = Upstream(tmp_path / "upstream")
     upstream.start()
     workspace = init_workspace(tmp_path / "workspace", upstream)
@@ -85,14 +96,16 @@ def setup(tmp_path: Path) -> Iterator[Setup]:
     text = declared.read_text()
     assert "kind: workload\n" in text
     declared.write_text(text.replace("kind: workload\n", f"kind: workload\ngrace: {GRACE_SECONDS}s\n"))
-    with server(tmp_path / "server") as made:
-        environment = {"UPSTREAM_KEY": "sk-local-upstream", "GROUNDPLAN_DATABASE_URL": made.dsn}
-        stack = Stack(tmp_path, workspace, environment=environment)
-        try:
-            yield Setup(made, stack, upstream)
-        finally:
-            stack.stop()
-            upstream.stop()
+    environment = {"UPSTREAM_KEY": "sk-local-upstream", "GROUNDPLAN_DATABASE_URL": server.dsn}
+    stack = Stack(tmp_path, workspace, environment=environment)
+    try:
+        yield Setup(server, stack, upstream)
+    finally:
+        stack.stop()
+        upstream.stop()
+        if server.postgres.pid is None:
+            server.postgres.start()
+        server.take_database()
 
 
 def spent(stack: Stack, calls: int) -> Decimal:

@@ -128,7 +128,8 @@ def _html(section: Section) -> str:
         parts.append(f"<p>{escape(section.text)}</p>")
     if section.lines:
         parts.append("<ul>" + "".join(f"<li>{escape(line)}</li>" for line in section.lines) + "</ul>")
-    parts.append(section.svg)
+    if section.svg:
+        parts.append(f'<div role="img" aria-label="{escape(section.heading, quote=True)}">{section.svg}</div>')
     if section.table is not None:
         parts.append(_html_table(section.table))
     return f"<section>{''.join(parts)}</section>" if section.level == 3 else "".join(parts)

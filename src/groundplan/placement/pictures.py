@@ -162,7 +162,7 @@ def _svg(chart: Any) -> str:
     import vl_convert  # noqa: PLC0415 -- heavy
 
     drawn = (
-        chart.properties(background="transparent")
+        chart.properties(background="transparent", padding={"left": 5, "right": 36, "top": 5, "bottom": 5})
         .configure_axis(labelColor=INK, titleColor=INK, gridColor="#8886", domainColor=INK, tickColor=INK)
         .configure_axisY(minExtent=44, titlePadding=10)
         .configure_legend(labelColor=INK, titleColor=INK)
