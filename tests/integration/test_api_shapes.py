@@ -8,6 +8,7 @@ import logging
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
@@ -71,6 +72,11 @@ def app(tmp_path: Path) -> FastAPI:
     def full() -> None:
         raise Exhausted("it is full", hint="Wait.", code="full", retry_after=2.4)
 
+    @made.get("/api/one/{call_id}")
+    @made.get("/api/one/{call_id}/{most}")
+    def one(call_id: UUID, most: int = 1) -> str:
+        return f"{call_id} {most}"
+
     return made
 
 
@@ -93,6 +99,16 @@ def test_an_unexpected_error_is_logged_with_an_id_and_told_without_its_trace(
 def test_an_error_says_when_to_come_back(app: FastAPI) -> None:
     status, body, headers = call(app, "/api/full")
     assert (status, body["error"]["type"], headers["retry-after"]) == (429, "exhausted", "2")
+
+
+def test_what_is_no_id_is_said_with_what_one_looks_like(app: FastAPI) -> None:
+    status, body, _ = call(app, "/api/one/handbook-leave")
+    assert (status, body["error"]["message"]) == (422, "call_id: 'handbook-leave' is no id")
+    (problem,) = body["error"]["problems"]
+    assert problem["code"] == "field_invalid" and "01a21e10-5ccc-7000-bea1-437884daa0e3" in problem["hint"]
+    status, body, _ = call(app, "/api/one/01a21e10-5ccc-7000-bea1-437884daa0e3/many")
+    (problem,) = body["error"]["problems"]
+    assert status == 422 and problem["message"].startswith("most: ") and "openapi.json" in problem["hint"]
 
 
 def test_a_stopped_database_is_a_clear_error(app: FastAPI, token: str) -> None:

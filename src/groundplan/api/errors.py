@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
@@ -26,6 +27,7 @@ from groundplan.identity import scim
 
 log = logging.getLogger("groundplan.api")
 Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
+_ID = "Ids look like 01a21e10-5ccc-7000-bea1-437884daa0e3; the command or page that lists them shows them."
 
 
 def response_for(error: GroundplanError) -> JSONResponse:
@@ -65,11 +67,16 @@ def _spoken(request: Request, answer: JSONResponse) -> JSONResponse:
 
 async def _malformed(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    problems = [
-        field_problem(f"{'.'.join(str(part) for part in item['loc'][1:] or item['loc'])}: {item['msg']}")
-        for item in error.errors()
-    ]
+    problems = [_field(item) for item in error.errors()]
     return _spoken(request, JSONResponse(request_invalid(problems), status_code=422))
+
+
+def _field(item: dict[str, Any]) -> dict[str, str]:
+    """One field that does not fit; `item` is what validation says of it."""
+    name = ".".join(str(part) for part in item["loc"][1:] or item["loc"])
+    if item["type"] == "uuid_parsing":
+        return field_problem(f"{name}: {str(item['input'])[:40]!r} is no id", _ID)
+    return field_problem(f"{name}: {item['msg']}")
 
 
 async def http_error(request: Request, error: Exception) -> JSONResponse:

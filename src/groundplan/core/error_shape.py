@@ -36,9 +36,9 @@ def error_json(error: GroundplanError) -> dict[str, Any]:
     return {"error": body}
 
 
-def field_problem(message: str) -> dict[str, str]:
+def field_problem(message: str, hint: str = "Correct it; /api/openapi.json says what it may be.") -> dict[str, str]:
     """One field of a request that does not fit."""
-    return {"message": message, "code": "field_invalid", "hint": "Correct it; /api/openapi.json says what it may be."}
+    return {"message": message, "code": "field_invalid", "hint": hint}
 
 
 def request_invalid(problems: list[dict[str, str]]) -> dict[str, Any]:
