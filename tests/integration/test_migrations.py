@@ -5,14 +5,19 @@ bounds.
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import psycopg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from psycopg import sql
 
 from groundplan.core.database import ROLES, connect, external_url, role_name
@@ -21,6 +26,7 @@ from groundplan.core.ids import new_id
 from groundplan.governance import store as governance
 from groundplan.governance.policy import exception_store
 from groundplan.ledger import rollup_store, ticket_store, traffic
+from groundplan.runtime import upgrade
 from groundplan.runtime.migrate import head, migrate, revision
 from groundplan.testing.database import Cluster, Database
 
@@ -42,6 +48,22 @@ def _bare_database(cluster: Cluster, name: str) -> Iterator[str]:
 def test_a_fresh_database_is_at_this_programs_schema(database: Database) -> None:
     assert revision(database.urls["owner"]) == head()
     assert migrate(database.urls["owner"]) == head()
+
+
+def test_a_start_on_this_programs_schema_loads_nothing_that_upgrades(database: Database) -> None:
+    program = (
+        "import sys; import groundplan.cli.up; from groundplan.runtime.migrate import migrate\n"
+        "print(migrate(sys.argv[1]), {'alembic', 'sqlalchemy'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", program, database.urls["owner"]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == f"{head()} set()"
+
+
+def test_the_newest_step_of_the_folder_is_the_one_that_upgrades_lead_to() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(upgrade.__file__).parents[1] / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == head()
 
 
 def test_no_role_owns_a_table_is_superuser_or_bypasses_row_level_security(database: Database) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from hypothesis import strategies as st
 from groundplan.api.ask import error_of
 from groundplan.cli.change import applied_text, plan_text, workspace_files
 from groundplan.cli.changes import fields_told
+from groundplan.cli.client import ControlClient
 from groundplan.cli.keys import effective_text
 from groundplan.cli.output import print_error, problem_from, table, usd
 from groundplan.cli.status import status_text
 from groundplan.cli.tour import passage_lines
 from groundplan.cli.why import outline
 from groundplan.core.error_shape import error_json, problem_json
-from groundplan.core.errors import Invalid, Problem, Where
+from groundplan.core.errors import Invalid, Problem, Unavailable, Where
 
 PLAN: dict[str, Any] = {
     "differences": [
@@ -134,6 +136,14 @@ def test_the_best_passage_is_quoted_with_its_place() -> None:
     lines = passage_lines({"sources": [source]}, {"handbook": "docs/handbook/"})
     assert "  from docs/handbook/leave.md, lines 6-9:" in lines and "  | 120 days" in lines and "  | for each" in lines
     assert passage_lines({}, {}) == ["  (no passage was found)"]
+
+
+def test_an_api_that_never_answers_is_told_after_its_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = ControlClient(f"http://127.0.0.1:{silent.getsockname()[1]}", "token", 0.2)
+        with pytest.raises(Unavailable, match="gives no answer within 0.2 s") as told:
+            client.get("/api/status")
+    assert "groundplan doctor" in told.value.hint
 
 
 @given(st.lists(st.lists(st.text("abcä€ ", max_size=12), min_size=3, max_size=3), max_size=6))

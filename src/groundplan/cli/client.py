@@ -144,8 +144,10 @@ class ControlClient:
             connection.request(method, quote(path, safe="/?&=%:+", errors="surrogateescape"), body=body, headers=sent)
             yield connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
+            slow = isinstance(error, TimeoutError)
+            told = f"gives no answer within {self._timeout:g} s" if slow else "does not answer: " + type(error).__name__
             raise Unavailable(
-                f"{self.url} does not answer: {error.__class__.__name__}",
+                f"{self.url} {told}",
                 code="not_running",
                 hint="Is `groundplan up` still running? `groundplan doctor` looks for the cause.",
             ) from error

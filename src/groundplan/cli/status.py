@@ -9,10 +9,13 @@ from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, waits_text
 from groundplan.core.words import counted
 
+ANSWER_SECONDS = 20.0
+"""Who looks whether it is well wants to know that it is not."""
+
 
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Blueprint, gateways, what is pending and for whom, and what the workspace would change."""
-    value = ControlClient.connect(home).get("/api/status")
+    value = ControlClient.connect(home, ANSWER_SECONDS).get("/api/status")
     emit(value, as_json, status_text(value))
 
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
-from sqlalchemy.exc import SQLAlchemyError
 
 from groundplan.core.audit.entry import OPERATOR
 from groundplan.core.audit.keys import load_private
@@ -127,7 +126,7 @@ def _lost_told() -> Iterator[None]:
     """A database that goes away in the middle, in our words."""
     try:
         yield
-    except (psycopg.OperationalError, SQLAlchemyError) as error:
+    except psycopg.OperationalError as error:
         raise Unavailable(
             f"the database went away: {first_line(error)}",
             code="database_unavailable",

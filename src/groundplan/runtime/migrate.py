@@ -1,7 +1,8 @@
 """Brings a database's schema up to this program's, once, however many start at the same time.
 
 A database that a newer program has upgraded is refused, never downgraded. Works on the embedded server and on any DSN;
-it does not make the database itself.
+it does not make the database itself. Where the schema is this program's already, which nearly every start finds,
+Alembic is not loaded.
 """
 
 from __future__ import annotations
@@ -11,14 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from psycopg import sql
-from sqlalchemy import Connection, create_engine
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
 from groundplan.core.database import ROLES, connect, first_line, role_name
 from groundplan.core.errors import Conflict, Denied, Invalid, Unavailable
@@ -51,47 +45,39 @@ def migrate(url: str, target: str | None = None) -> str:
     with connect(url, autocommit=True) as connection:
         _lock(connection)
         _check_server(connection)
-        _check_known(revision(url))
+        found, wanted = _revision(connection), target or head()
+        _check_known(found)
         _check_known(target)
         _prepare(connection)
-        try:
-            with _alchemy(url) as upgraded:
-                command.upgrade(_config(upgraded), target or "head")
-        except (psycopg.Error, SQLAlchemyError) as error:
-            raise Unavailable(
-                f"the schema cannot be upgraded: {first_line(error)}",
-                code="migration_failed",
-                hint="The database is as it was before this step; look at its log, then start again.",
-            ) from error
-    return target or head()
+        if found is None or found < wanted:
+            from groundplan.runtime.upgrade import upgrade  # noqa: PLC0415 -- Alembic, only where there is a step to go
+
+            upgrade(url, wanted, _SCRIPTS)
+    return wanted
 
 
 def head() -> str:
     """The revision that this program writes and reads."""
-    return str(_scripts().get_current_head())
+    return max(_known())
 
 
 def revision(url: str) -> str | None:
     """The revision that the database is at; None where it has no schema yet."""
-    with _alchemy(url) as connection:
-        found: str | None = MigrationContext.configure(connection).get_current_revision()
-        return found
+    with connect(url, autocommit=True) as connection:
+        return _revision(connection)
 
 
-def _config(connection: Connection | None = None) -> Config:
-    config = Config(attributes={"connection": connection})
-    # ConfigParser would take a percent sign in the path for an interpolation.
-    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
+def _revision(connection: psycopg.Connection[Any]) -> str | None:
+    try:
+        found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except psycopg.errors.UndefinedTable:
+        return None
+    return None if found is None else str(found[0])
 
 
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())
-
-
-def _alchemy(url: str) -> Connection:
-    return create_engine("postgresql+psycopg://", creator=lambda: connect(url), poolclass=NullPool).connect()
+def _known() -> set[str]:
+    """Every step; later ones are greater."""
+    return {path.stem for path in _SCRIPTS.glob("versions/[0-9]*.py")}
 
 
 def _lock(connection: psycopg.Connection[Any]) -> None:
@@ -125,8 +111,7 @@ def _check_server(connection: psycopg.Connection[Any]) -> None:
 
 
 def _check_known(found: str | None) -> None:
-    known = {script.revision for script in _scripts().walk_revisions()}
-    if found is not None and found not in known:
+    if found is not None and found not in _known():
         raise Conflict(
             f"the database is of a newer program (its schema is {found}, this program knows {head()})",
             code="schema_newer",
