@@ -246,6 +246,31 @@ def test_days_older_than_the_hot_window_leave_by_themselves(conn: Conn, database
     assert row is not None and row[0] == 2
 
 
+def test_days_that_left_before_ids_were_kept_are_listed_from_their_files(
+    conn: Conn, database: Database, tmp_path: Path
+) -> None:
+    settings = replace(load_settings({}), archive_url=None)
+    pool: ConnectionPool[Any] = ConnectionPool(database.urls["control"], min_size=1, max_size=2, open=True)
+    services = Services(Home(tmp_path / "home"), settings, None, False, None, pool, ManualClock(AT))  # type: ignore[arg-type]
+    facts = conn.execute("SELECT id FROM call ORDER BY 1").fetchall()
+    epoch = conn.execute("SELECT a.epoch FROM attempt a JOIN charge c USING (call_id) WHERE c.cost_usd > 0").fetchall()
+    conn.execute("INSERT INTO shipped (epoch, segment, position, gaps, done) VALUES (%s, 0, 0, 0, true)", epoch[0])
+    try:
+        for day in (DAY, DAY + timedelta(days=1)):
+            with conn.transaction():
+                archive.archive_day(conn, str(tmp_path), day)
+        kept = "SELECT * FROM archived_charge ORDER BY 1"
+        charged = conn.execute(kept.encode()).fetchall()
+        assert len(charged) == 39 and epoch[0][0] not in [row[0] for row in charged], "a closed worker needs no more"
+        conn.execute("TRUNCATE archived_fact, archived_charge")
+        assert costs.keep(services) == 0
+    finally:
+        pool.close()
+    listed = conn.execute("SELECT unnest(calls) FROM archived_fact ORDER BY 1").fetchall()
+    assert listed == facts == conn.execute("SELECT unnest(attempts) FROM archived_fact ORDER BY 1").fetchall()
+    assert [row for row in conn.execute(kept.encode()).fetchall() if row[3]] == [row for row in charged if row[3]]
+
+
 def test_the_command_line_asks_the_files(conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with conn.transaction():
         archive.archive_day(conn, str(tmp_path), DAY)

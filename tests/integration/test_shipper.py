@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +33,7 @@ from groundplan.gateway.journal import shipper as shipper_module
 from groundplan.gateway.journal.journal import SMALLEST_SEGMENT, Journal
 from groundplan.gateway.journal.records import read_segment, segment_numbers, segment_path
 from groundplan.gateway.journal.shipper import Shipper, main, run
+from groundplan.ledger import archive, archive_store, rollup_store
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
 from groundplan.testing.database import Database
 
@@ -245,6 +246,58 @@ async def test_shipping_again_from_nothing_changes_nothing(installation: Install
         (1, Decimal("0.25"), Decimal(1))
     ]
     assert installation.rows("SELECT count(*) FROM audit_entry") == [(1,)]
+    await journal.close()
+
+
+def aged(record: Record, days: int = 30) -> Record:
+    return changed(record, at=record.at - days * 86_400_000)  # type: ignore[attr-defined]
+
+
+async def test_a_journal_that_is_shipped_again_after_its_day_left_adds_nothing(
+    installation: Installation, tmp_path: Path
+) -> None:
+    """Neither to sums nor to what its worker spent; what was open when the day left still follows."""
+    journal = installation.journal()
+    installation.lend(journal.epoch, 10 * USD)
+    *ended, late = (new_id().bytes for _ in range(3))
+    for call in ended:
+        journal.reserve(aged(reservation(call)))
+        journal.settle(settlement(call))
+        journal.finish(aged(finish(call)))
+    journal.reserve(aged(reservation(late)))
+    installation.step()
+
+    def sums() -> list[tuple[Any, ...]]:
+        with psycopg.connect(installation.database.urls["control"]) as conn:
+            rollup_store.fold(conn)
+        return installation.rows(
+            """SELECT (SELECT (sum(calls), sum(cost_usd))::text FROM call_day), (SELECT sum(cost_usd) FROM part_day),
+                 (SELECT sum(cost_usd) FROM charge_total), (SELECT count(*) FROM call), (SELECT count(*) FROM charge)"""
+        )
+
+    def leave() -> archive.Archived:
+        with psycopg.connect(installation.database.urls["control"]) as conn:
+            (day,) = archive_store.days(conn, datetime.now(UTC).date() - timedelta(days=8), 1)
+            return archive.archive_day(conn, str(tmp_path / "facts"), day)
+
+    sums()
+    assert leave().attempts == 2
+    ((calls, parts, charged, *left),) = sums()
+    assert (parts, charged, left) == (Decimal("0.5"), Decimal("0.5"), [0, 0])
+    for _ in range(2):
+        installation.rows("UPDATE shipped SET segment = 0, position = 0")
+        installation.step()
+        assert sums() == [(calls, parts, charged, 0, 0)]
+    journal.settle(settlement(late))
+    journal.finish(aged(finish(late)))
+    installation.step()
+    assert sums()[0][1:3] == (Decimal("0.75"), Decimal("0.75"))
+    assert leave().attempts == 1
+    installation.rows("UPDATE shipped SET segment = 0, position = 0")
+    with died(journal):
+        installation.step()
+    assert sums()[0][1:] == (Decimal("0.75"), Decimal("0.75"), 0, 0)
+    assert installation.granted() == Decimal("0.75"), "what has left is spent"
     await journal.close()
 
 

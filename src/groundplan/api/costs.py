@@ -42,12 +42,9 @@ def forget_asked(services: Services) -> int:
 
 def keep(services: Services) -> int:
     """Archive the days that are older than the hot window, each in a transaction of its own; how many they were."""
-    url = services.settings.archive_url
-    if url is None:
-        return 0
+    url, done = services.settings.archive_url, 0
     before = services.clock.now().date() - timedelta(days=services.settings.archive_days)
-    done = 0
-    while done < archive.AT_ONCE:
+    while url is not None and done < archive.AT_ONCE:
         with services.transaction() as conn:
             if not archive_store.lock(conn) or not (days := archive_store.days(conn, before, 1)):
                 break
@@ -55,4 +52,11 @@ def keep(services: Services) -> int:
             detail = {"calls": gone.calls, "cost_usd": format_usd(from_decimal(gone.cost)), "url": url}
             record(conn, action="facts.archive", actor=SYSTEM, subject=f"day/{gone.day}", detail=detail)
         done += 1
+    while _list_older(services):
+        pass
     return done
+
+
+def _list_older(services: Services) -> bool:
+    with services.transaction() as conn:
+        return archive_store.lock(conn) and archive.list_older(conn)

@@ -110,6 +110,27 @@ def query(days: Iterable[tuple[date, str] | Kept], statement: str) -> tuple[list
             ) from error
 
 
+def list_older(conn: Connection[Any]) -> bool:
+    """Keep the ids of one part that left before ids were kept, from its files, in the caller's transaction; False:
+    there was none. Raises `Invalid` where they cannot be read."""
+    if (part := archive_store.unlisted(conn)) is None:
+        return False
+    kept = [Kept(*part)]
+    archive_store.list_facts(
+        conn,
+        kept[0].day,
+        kept[0].part,
+        [row[0] for row in query(kept, "SELECT id FROM calls")[1]],
+        query(kept, "SELECT call_id, number FROM attempts")[1],  # type: ignore[arg-type]
+        query(kept, _CHARGED)[1],  # type: ignore[arg-type]
+    )
+    return True
+
+
+_CHARGED: Final = """SELECT a.epoch, c.budget, c.period, sum(c.cost_usd) FROM charges c
+    JOIN attempts a ON a.call_id = c.call_id AND a.number = c.attempt GROUP BY 1, 2, 3"""
+
+
 def _duckdb() -> Any:
     try:
         import duckdb  # noqa: PLC0415 -- an extra

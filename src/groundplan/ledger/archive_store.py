@@ -122,3 +122,32 @@ def archived(conn: Connection[Any]) -> list[dict[str, Any]]:
     """Every part of a day that left, the oldest first."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute("SELECT * FROM archived_day ORDER BY day, part").fetchall()
+
+
+def unlisted(conn: Connection[Any]) -> tuple[date, str, int] | None:
+    """(day, URL, part) of the oldest part that left before the ids of what leaves were kept; None: there is none."""
+    row = conn.execute(
+        """SELECT d.day, d.url, d.part FROM archived_day d
+           WHERE NOT EXISTS (SELECT FROM archived_fact f WHERE f.day = d.day AND f.part = d.part)
+           ORDER BY d.day, d.part LIMIT 1"""
+    ).fetchone()
+    return None if row is None else (row[0], row[1], row[2])
+
+
+def list_facts(
+    conn: Connection[Any], day: date, part: int, calls: list[UUID], attempts: list[tuple[UUID, int]],
+    charged: list[tuple[UUID, str, str, Decimal]],
+) -> None:  # fmt: skip
+    """Keep the ids of a part, and what workers whose slices are not closed were charged: (epoch, budget, period,
+    USD)."""
+    conn.execute(
+        "INSERT INTO archived_fact VALUES (%s, %s, %s, %s, %s)",
+        (day, part, calls, [call for call, _ in attempts], [number for _, number in attempts]),
+    )
+    for epoch, budget, period, cost in charged:
+        conn.execute(
+            """INSERT INTO archived_charge AS t SELECT %(epoch)s, %(budget)s, %(period)s, %(cost)s
+                 WHERE NOT EXISTS (SELECT FROM shipped s WHERE s.epoch = %(epoch)s AND s.done)
+               ON CONFLICT (epoch, budget, period) DO UPDATE SET cost_usd = t.cost_usd + EXCLUDED.cost_usd""",
+            {"epoch": epoch, "budget": budget, "period": period, "cost": cost},
+        )

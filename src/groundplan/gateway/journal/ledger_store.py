@@ -277,12 +277,15 @@ def return_unspent(conn: Conn, epoch: UUID, *, write_off: bool) -> int:
 
 
 def _spent(conn: Conn, epoch: UUID) -> dict[tuple[str, str], int]:
-    """Picodollars that the calls of an epoch cost, by (budget, period); what cost nothing is left out."""
+    """Picodollars that the calls of an epoch cost, by (budget, period), those too that have left for an archive; what
+    cost nothing is left out."""
     rows = conn.execute(
-        """SELECT c.budget, c.period, sum(c.cost_usd) FROM charge c
-           JOIN attempt a ON a.call_id = c.call_id AND a.number = c.attempt
-           WHERE a.epoch = %s GROUP BY 1, 2 HAVING sum(c.cost_usd) > 0""",
-        (epoch,),
+        """SELECT budget, period, sum(cost_usd) FROM (
+             SELECT c.budget, c.period, c.cost_usd FROM charge c
+               JOIN attempt a ON a.call_id = c.call_id AND a.number = c.attempt WHERE a.epoch = %(epoch)s
+             UNION ALL SELECT budget, period, cost_usd FROM archived_charge WHERE epoch = %(epoch)s) s
+           GROUP BY 1, 2 HAVING sum(cost_usd) > 0""",
+        {"epoch": epoch},
     ).fetchall()
     return {(budget, period): from_decimal(cost) for budget, period, cost in rows if not is_quota(budget)}
 

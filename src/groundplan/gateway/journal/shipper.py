@@ -38,7 +38,7 @@ from groundplan.core.logger import get_logger
 from groundplan.core.settings import load_settings
 from groundplan.gateway.caching.cache_store import AnswerStore
 from groundplan.gateway.call import over_bound
-from groundplan.gateway.journal import ledger_store
+from groundplan.gateway.journal import archived_store, ledger_store
 from groundplan.gateway.journal.ledger_rows import as_uuid, attempt_row, call_entry, call_row, charge_rows
 from groundplan.gateway.journal.ledger_store import Conn
 from groundplan.gateway.journal.records import segment_numbers, segment_path
@@ -207,10 +207,13 @@ class Context:
         self._learn_acting(conn, ended)
         shown = [attempt_row(a, epoch, self._rates_of) for a in closed if a.shown]
         attempts = [attempt_row(a, epoch, self._rates_of) for a in [*closed, *opened] if not a.shown]
+        charges = [row for attempt in closed for row in charge_rows(attempt)]
+        calls = [call_row(call, epoch, self._team, self._acting) for call in ended]
+        left = archived_store.left(conn, calls, attempts, self._clock.now())
         facts = (
-            (ledger_store.INSERT_ATTEMPTS, attempts),
-            (ledger_store.INSERT_CHARGES, [row for attempt in closed for row in charge_rows(attempt)]),
-            (ledger_store.INSERT_CALLS, [call_row(call, epoch, self._team, self._acting) for call in ended]),
+            (ledger_store.INSERT_ATTEMPTS, left.attempts(attempts)),
+            (ledger_store.INSERT_CHARGES, left.attempts(charges)),
+            (ledger_store.INSERT_CALLS, left.calls(calls)),
         )
         entries = self._entries(conn, epoch, ended)
         ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, shown)
