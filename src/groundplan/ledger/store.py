@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -95,15 +95,60 @@ def open_reservations(conn: Connection[Any]) -> int:
 
 
 def calls(conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit: int) -> list[Row]:
-    """The newest matching calls that came before the call `before`."""
+    """The newest matching calls that came before the call `before`. Those of a person are looked for on the days on
+    which the sums know of any, and among refused calls, which no sum by people counts: nobody waits for a look at
+    everybody's."""
+    if wanted.person is None:
+        return _newest(conn, wanted, before, limit)
+    found: list[Row] = []
+    if wanted.status in (None, "refused"):
+        found = _newest(conn, wanted, before, limit, " AND c.person_id = %(person)s AND c.status = 'refused'")
+    refused = len(found)
+    for day, made in _days_of(conn, wanted, before) if wanted.status != "refused" else ():
+        if (lacking := limit - (len(found) - refused)) <= 0:
+            break
+        within = {"day": day, "after": day + _DAY}
+        found += _newest(conn, wanted, before, min(lacking, made), _OF_A_DAY, within)
+    return sorted(found, key=lambda row: (row["at"], row["id"]), reverse=True)[:limit]
+
+
+_DAY = timedelta(days=1)
+_OF_A_DAY: LiteralString = (
+    " AND c.person_id = %(person)s AND c.status <> 'refused' AND c.at >= %(day)s AND c.at < %(after)s"
+)
+
+
+def _newest(
+    conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit: int, more: LiteralString = "",
+    values: Row | None = None,
+) -> list[Row]:  # fmt: skip
     query: LiteralString = (
         _CALL
         + " WHERE "
         + _MATCHES
-        + """ AND (%(before)s::uuid IS NULL OR (c.at, c.id) < (SELECT b.at, b.id FROM call b WHERE b.id = %(before)s))
-             ORDER BY c.at DESC, c.id DESC LIMIT %(limit)s"""
+        + " AND (%(before)s::uuid IS NULL OR (c.at, c.id) < (SELECT b.at, b.id FROM call b WHERE b.id = %(before)s))"
+        + more
+        + " ORDER BY c.at DESC, c.id DESC LIMIT %(limit)s"
     )
-    return _rows(conn, query, {**wanted.parameters(), "before": before, "limit": limit})
+    return _rows(conn, query, {**wanted.parameters(), "before": before, "limit": limit, **(values or {})})
+
+
+def _days_of(conn: Connection[Any], wanted: CallFilter, before: UUID | None) -> list[tuple[datetime, int]]:
+    """Days on which a person made calls that were not refused, the newest first, with how many. Days of which facts
+    have left are among them."""
+    rows = _rows(
+        conn,
+        """SELECT hour, sum(calls)::bigint AS calls FROM (
+             SELECT hour, calls FROM person_whole WHERE person = %(person)s
+             UNION ALL SELECT hour, calls FROM person_delta WHERE person = %(person)s) d
+           WHERE hour >= (SELECT date_trunc('day', min(at), 'UTC') FROM call)
+             AND (%(since)s::timestamptz IS NULL OR hour > %(since)s - interval '24 hours')
+             AND (%(until)s::timestamptz IS NULL OR hour < %(until)s)
+             AND (%(before)s::uuid IS NULL OR hour <= (SELECT at FROM call WHERE id = %(before)s))
+           GROUP BY 1 ORDER BY 1 DESC""",
+        {**wanted.parameters(), "before": before},
+    )
+    return [(row["hour"], row["calls"]) for row in rows]
 
 
 def arrived(conn: Connection[Any], since: datetime, limit: int) -> list[Row]:
