@@ -1,20 +1,16 @@
 """Pairs of questions for the semantic cache, of intents and traps that no setting comes from.
 
-    python benchmarks/semantic_apart.py apart 7 > apart.jsonl
-    python benchmarks/semantic_apart.py later 7 > later.jsonl
-
 What is asked, of what, what may stand around it and what makes another thing of one are other words than those of
 `semantic_pairs`. What guards let pass of `apart` was looked at after it was measured once, and of `later` nothing.
 Beside the kinds of traps there: a qualifier behind
 the thing (`behind`), how or where something is done (`manner`), another thing that is named after it (`head`), and
 whose it is (`owner`). A third of the repeats have words around them that ask for nothing.
+`semantic_families` prints them.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
@@ -221,18 +217,3 @@ def otherwise_asked(
         yield asked.said(FRENCH[frame]), "language"
     stranger = dice.choice([name for name in frames if name not in (frame, opposite)])
     yield asked.said(dice.choice(frames[stranger][1])), "intent"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("family", choices=tuple(FAMILIES))
-    parser.add_argument("seed", type=int)
-    parser.add_argument("--rounds", type=int, default=2, help="of all intents")
-    given = parser.parse_args()
-    for pair in apart(given.family, given.seed, given.rounds):
-        print(json.dumps(pair | {"group": f"{given.family} {pair['intent']}"}))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

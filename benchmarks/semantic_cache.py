@@ -20,18 +20,13 @@ embedding model on this machine; nothing is fetched.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
-import re
-import runpy
 import sys
 import time
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from math import ceil, inf
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import msgspec
@@ -40,72 +35,19 @@ import numpy as np
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import semantic_apart, semantic_put
+from benchmarks import semantic_families, semantic_pairs, semantic_put
 from benchmarks.provenance import commit, machine
+from benchmarks.semantic_public import MORE, TOLD_APART, Texts, public
 
-from groundplan.core.errors import GroundplanError, Invalid
-from groundplan.core.settings import load_settings
+from groundplan.core.errors import GroundplanError
 from groundplan.economics.semantic import accept, tune
 from groundplan.economics.semantic.accept import Acceptance, Verdict
-from groundplan.economics.semantic.likeness import Said, Vector, cosine
+from groundplan.economics.semantic.likeness import cosine
 from groundplan.economics.semantic.pairs import Pair, read_pairs
-from groundplan.economics.semantic.reading import Reading, read
-from groundplan.economics.semantic.synonyms import said_where
-from groundplan.economics.semantic.traps import KINDS, trap
-from groundplan.economics.semantic.vocabulary import FILLERS, NEGATIONS, NUMBER_WORDS, QUANTIFIERS, STOP
 from groundplan.gateway.caching.meaning import QUESTION
-from groundplan.knowledge.embedding.encoder import coarse
-from groundplan.knowledge.embedding.openvino_encoder import load
 
-PAIRS: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("semantic_pairs.py")))
-"""The generator beside this file, however this one was started."""
-REPLACED, MORE = "thing", "more"
-"""Traps that are told by themselves: a paraphrase in which a word that both texts have became any other one, or got any
-other one before it. Many of them say nothing that anybody would."""
-TOLD_APART = (REPLACED, MORE)
-_DENIED = re.compile(r"\b(?:not|never|cannot|without)\b|n['’]t\b", re.IGNORECASE)
-NO_THINGS = STOP | NEGATIONS | FILLERS | QUANTIFIERS.keys() | NUMBER_WORDS.keys()
 PARTS = 5
-KNOWN = ("wide", *semantic_apart.FAMILIES, *semantic_put.FAMILIES, *PAIRS["FAMILIES"])
-"""Families of generated pairs."""
 ARTIFACT = Path(accept.__file__).with_name("acceptance.json")
-
-
-class Texts:
-    """Embeddings of texts, and of words alone, each made once."""
-
-    def __init__(self) -> None:
-        folder = load_settings().models / "all-minilm-l6-v2"
-        if not (folder / "model.safetensors").exists():
-            hint = "Run `groundplan up` once; it fetches the model."
-            raise Invalid(f"the embedding model is not in {folder}", code="data_absent", hint=hint)
-        self._encoder = load(folder)
-        self._known: dict[str, Vector] = {}
-        self._said: dict[str, Said] = {}
-        self._readings: dict[str, Reading] = {}
-
-    def learn(self, texts: Sequence[str]) -> None:
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        for text, vector in zip(new, self._encoder.embed(new), strict=True):
-            self._known[text] = vector
-
-    def of(self, text: str) -> Vector:
-        return self._known[text]
-
-    def read(self, text: str) -> Reading:
-        """A text by its words alone."""
-        if text not in self._readings:
-            self._readings[text] = read(text)
-        return self._readings[text]
-
-    def said(self, text: str) -> Said:
-        """A text as the gateway knows it: its words' embeddings as the search service tells them."""
-        if text not in self._said:
-            reading = self.read(text)
-            (spoken,) = self._encoder.embed_words([text], [reading.places])
-            words = np.frombuffer(coarse(spoken.words), dtype=np.int8).reshape(-1, len(spoken.vector))
-            self._said[text] = Said(reading, spoken.vector, words)
-        return self._said[text]
 
 
 def comparable(pair: Pair) -> bool:
@@ -230,7 +172,7 @@ def hindsight(cosines: Any, same: Any, bound: float) -> dict[str, Any]:
 def development(found: Sequence[Pair]) -> list[Pair]:
     """The pairs that settings come from, `found` of the public ones among them: never reported. Paraphrases that got a
     word more are only measured."""
-    makers = [PAIRS[name] for name in ("pairs", "plain", "qualified")]
+    makers = (semantic_pairs.pairs, semantic_pairs.plain, semantic_pairs.qualified)
     rows = [row for seed in range(1, 7) for make in makers for row in make("tune", seed)]
     put = of_intents("open", list(semantic_put.put("open", 1)))
     return [*of_intents("tune", rows), *put, *(pair for pair in found if pair.kind != MORE)]
@@ -273,112 +215,11 @@ def of_intents(family: str, rows: Sequence[dict[str, Any]]) -> list[Pair]:
     return [Pair(row["a"], row["b"], row["same"], row["kind"], f"{family} {row['intent']}") for row in rows]
 
 
-def generated(family: str, seed: int) -> list[dict[str, Any]]:
-    """Pairs of a family that settings never saw, those in lower case and behind a name among them."""
-    if family == "wide":
-        return list(PAIRS["wide"](seed))
-    if family in semantic_apart.FAMILIES:
-        return list(semantic_apart.apart(family, seed))
-    if family in semantic_put.FAMILIES:
-        return list(semantic_put.put(family, seed))
-    return [*PAIRS["pairs"](family, seed), *PAIRS["plain"](family, seed)]
-
-
-def public(path: Path, draw: int = 0) -> list[Pair]:
-    """GPTCache's pairs of paraphrases, with traps that are made of them; settings come from draw 0."""
-    given = [row for row in _given(path) if len(row["origin"]) < 600]
-    texts, pairs = Texts(), []
-    texts.learn([text for row in given for text in (row["origin"], row["similar"])])
-    others = sorted({word for row in given for word in content(read(row["origin"]))})
-    both = [(content(read(row["origin"])), set(content(read(row["similar"])))) for row in given]
-    kept = [[word for word in words if word in again] for words, again in both]
-    things = sorted({word for words in kept for word in words})
-    texts.learn(others)
-    vectors = np.stack([texts.of(row["origin"]) for row in given])
-    alike = vectors @ vectors.T
-    np.fill_diagonal(alike, -1)
-    dice, another = Random(5 + draw), Random(6 + draw)
-    for number, row in enumerate(given):
-        added = [(row["similar"], True, "repeat")]
-        for kind in dice.sample(KINDS, 3):
-            changed = trap(row["similar"], kind, dice) or trap(row["origin"], kind, dice)
-            if changed is not None and not (kind == "negation" and mended(row["origin"], row["similar"], changed)):
-                added.append((changed, False, kind))
-        changed = with_another_word(row["origin"], content(read(row["origin"])), others, texts, dice)
-        if changed is not None:
-            added.append((changed, False, "word"))
-        # what a paraphrase keeps is what it is about
-        changed = with_another_word(row["similar"], kept[number], things, texts, dice)
-        if changed is not None:
-            added.append((changed, False, REPLACED))
-        changed = with_a_word_more(row, kept[number], things, another)
-        if changed is not None:
-            added.append((changed, False, MORE))
-        near = int(alike[number].argmax())
-        # above that they often are the same after all, though nobody says so
-        if max(alike[number, near], float(vectors[number] @ texts.of(given[near]["similar"]))) < 0.8:
-            added.append((given[near]["similar"], False, "intent"))
-        pairs += [Pair(row["origin"], text, same, kind, f"text {number}") for text, same, kind in added]
-    return pairs
-
-
-def mended(origin: str, similar: str, changed: str) -> bool:
-    """Whether a paraphrase denied more or less often than its origin, and does no longer: no trap then."""
-    once, before, now = (len(_DENIED.findall(text)) for text in (origin, similar, changed))
-    return before != once == now
-
-
-def _given(path: Path) -> list[dict[str, str]]:
-    """{"origin", "similar"} of a file. Raises `Invalid` for another one."""
-    try:
-        with gzip.open(path) as file:
-            return [msgspec.structs.asdict(row) for row in msgspec.json.decode(file.read(), type=list[_Paraphrase])]
-    except (OSError, EOFError, zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
-        hint = "Name GPTCache's mock_data.json, compressed by gzip: a list of origin and similar."
-        raise Invalid(f"{path} cannot be read: {error}", code="pairs", hint=hint) from error
-
-
-class _Paraphrase(msgspec.Struct):
-    origin: str
-    similar: str
-
-
-def content(reading: Reading) -> list[str]:
-    """All content words, each once, but those that join and point out: without them a question stays what it is."""
-    kept = (w for w in reading.words if w not in NO_THINGS and not w[0].isdigit() and w[0] not in '`"$€£¥%')
-    return list(dict.fromkeys(kept))
-
-
-def with_another_word(text: str, words: Sequence[str], others: Sequence[str], texts: Texts, dice: Random) -> str | None:
-    """The text with another word in place of one of `words`: near it, too far to say the same, and no synonym."""
-    fit = [word for word in words if len(word) > 3 and re.search(rf"\b{re.escape(word)}\b", text)]
-    if not fit:
-        return None
-    word = dice.choice(fit)
-    alike = np.stack([texts.of(other) for other in others]) @ texts.of(word)
-    sort = [
-        other
-        for other, near in zip(others, alike, strict=True)
-        if 0.3 <= near < 0.6 and not any(said_where([word], [other]))
-    ]
-    return re.sub(rf"\b{re.escape(word)}\b", dice.choice(sort), text, count=1) if sort else None
-
-
-def with_a_word_more(row: dict[str, str], words: Sequence[str], others: Sequence[str], dice: Random) -> str | None:
-    """The paraphrase with any other word before one of `words`."""
-    both = f"{row['origin']} {row['similar']}".lower()
-    fit = [word for word in words if len(word) > 3 and re.search(rf"\b{re.escape(word)}\b", row["similar"])]
-    if not fit:
-        return None
-    word, more = dice.choice(fit), dice.choice([other for other in others if other not in both])
-    return re.sub(rf"\b{re.escape(word)}\b", lambda found: f"{more} {found.group()}", row["similar"], count=1)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="?", type=Path)
     parser.add_argument("--generated", nargs="+", type=int, metavar="SEED")
-    parser.add_argument("--family", choices=KNOWN, default="wide")
+    parser.add_argument("--family", choices=tuple(semantic_families.FAMILIES), default="wide")
     parser.add_argument("--public", type=Path, metavar="GPTCACHE")
     parser.add_argument("--tune", type=Path, metavar="GPTCACHE")
     parser.add_argument("--draw", type=int, default=0, help="of the traps of --public; only 0 is left out by fifths")
@@ -395,7 +236,7 @@ def main() -> int:
             return 0
         texts = Texts()
         if given.generated:
-            rows = [row for seed in given.generated for row in generated(given.family, seed)]
+            rows = [row for seed in given.generated for row in semantic_families.made(given.family, seed)]
             pairs = of_intents(given.family, rows)
         elif given.public is not None:
             found = public(given.public, given.draw)

@@ -1,18 +1,13 @@
-"""Pairs of questions of which it is known whether they mean the same, for tuning and for measuring the semantic cache.
-
-    python benchmarks/semantic_pairs.py tune 1 > tune.jsonl      intents, words and names that settings come from
-    python benchmarks/semantic_pairs.py fresh 7 > fresh.jsonl    others, that settings never saw
-    python benchmarks/semantic_pairs.py wide 7 > wide.jsonl      416 intents, with traps that no setting comes from
+"""Pairs of questions for the semantic cache: intents, words and names that settings come from, and others.
 
 True repeats are the same intent in other words; the rest are traps of every kind, the same intent about something else,
-and other intents about the same thing.
+and other intents about the same thing. `tune` is what settings come from; `wide` has 416 intents. It is a part of
+`semantic_families`, which prints them.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
@@ -383,19 +378,3 @@ def other_way(intent: Intent, words: dict[str, str], again: dict[str, str], dice
         return None
     slot = dice.choice(slots)
     return text.format(**(words | {slot: again[slot]}))
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("family", choices=(*FAMILIES, "wide"))
-    parser.add_argument("seed", type=int)
-    parser.add_argument("--rounds", type=int, default=8, help="of all intents")
-    given = parser.parse_args()
-    made = wide(given.seed, given.rounds) if given.family == "wide" else pairs(given.family, given.seed, given.rounds)
-    for pair in made:
-        print(json.dumps(pair | {"group": f"{given.family} {pair['intent']}"}))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,9 +1,7 @@
 """Pairs of questions for the semantic cache that differ in how they are put, in eight fields of work and three lengths.
 
-    python benchmarks/semantic_put.py open 7 > open.jsonl        fields and kinds of traps to develop with
-    python benchmarks/semantic_put.py all 7 > all.jsonl          these fields with all kinds
-    python benchmarks/semantic_put.py sealed 7 > sealed.jsonl    other fields, all kinds
-    python benchmarks/semantic_put.py unseen 7 > unseen.jsonl    others again, in view of which nothing was made
+`open`: fields and kinds of traps to develop with; `all`: these fields with all kinds; `sealed` and `unseen`: other
+fields, all kinds. `semantic_families` prints them.
 
 A trap changes one thing by which the answer becomes another: what is asked for (`focus`), whether it may, must or
 should be (`mood`), when, where, how, by what, for whom, on what condition, why, in which order, who does it to whom,
@@ -14,18 +12,11 @@ words, slips of the pen, without their mark, or in lower case.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Any
-
-if str(Path(__file__).parents[1]) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.semantic_put_unseen import UNSEEN
 from benchmarks.semantic_put_words import OPEN, SEALED, Field
@@ -232,18 +223,3 @@ def _noisy(text: str, dice: Random) -> str:
     if draw < 0.5:
         return text.rstrip("?")
     return text
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("family", choices=tuple(FAMILIES))
-    parser.add_argument("seed", type=int)
-    parser.add_argument("--rounds", type=int, default=2, help="of all intents")
-    given = parser.parse_args()
-    for pair in put(given.family, given.seed, given.rounds):
-        print(json.dumps(pair | {"group": f"{given.family} {pair['intent']}"}))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

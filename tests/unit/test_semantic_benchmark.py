@@ -10,17 +10,16 @@ from random import Random
 
 import numpy as np
 import pytest
-from benchmarks import semantic_apart, semantic_cache, semantic_put
+from benchmarks import semantic_apart, semantic_cache, semantic_pairs, semantic_put
 from benchmarks.semantic_cache import (
     by_kind,
     clusters,
     comparable,
-    generated,
-    mended,
     of_intents,
     rates,
-    with_a_word_more,
 )
+from benchmarks.semantic_families import made
+from benchmarks.semantic_public import content, mended, with_a_word_more
 
 from groundplan.economics.semantic.accept import Verdict, most_wrong
 from groundplan.economics.semantic.pairs import Pair
@@ -56,18 +55,18 @@ def test_a_trap_of_no_kind_is_named_by_the_guard_that_refused_it() -> None:
 
 
 def test_the_wide_family_has_enough_intents_for_one_percent_and_traps_of_every_kind() -> None:
-    rows = generated("wide", 901)
+    rows = made("wide", 901)
     pairs = of_intents("wide", rows)
     intents = {pair.group for pair in pairs if pair.same}
     assert len(intents) == 416 and most_wrong(0, len(intents)) < 0.01
     kinds = {"word", "hidden name", "negation", "number", "date", "entity", "unit", "opposite", "direction", "language"}
     assert kinds <= {pair.kind for pair in pairs if not pair.same}
     assert all(pair.a.lower() != pair.b.lower() for pair in pairs)
-    assert rows == generated("wide", 901) != generated("wide", 902)
+    assert rows == made("wide", 901) != made("wide", 902)
 
 
 def test_no_repeat_of_the_wide_family_is_a_trap() -> None:
-    rows = generated("wide", 903)
+    rows = made("wide", 903)
     repeats = {(row["a"], row["b"]) for row in rows if row["same"]}
     assert not repeats & {(row["a"], row["b"]) for row in rows if not row["same"]}
 
@@ -83,7 +82,7 @@ def test_a_paraphrase_that_denies_once_too_often_makes_no_trap_when_that_is_take
 
 
 def test_a_word_that_denies_is_no_thing_that_another_could_replace() -> None:
-    assert semantic_cache.content(read("The page doesn't exist without a name")) == ["page", "exist", "name"]
+    assert content(read("The page doesn't exist without a name")) == ["page", "exist", "name"]
 
 
 def test_a_paraphrase_gets_any_word_that_neither_text_has() -> None:
@@ -95,10 +94,10 @@ def test_a_paraphrase_gets_any_word_that_neither_text_has() -> None:
 
 
 def test_pairs_that_settings_come_from_have_qualifiers_that_no_other_family_has() -> None:
-    rows = list(semantic_cache.PAIRS["qualified"]("tune", 3))
+    rows = list(semantic_pairs.qualified("tune", 3))
     assert len(rows) > 60 and all(not row["same"] and row["kind"] == "added" for row in rows)
-    used = {word for row in rows for word in row["b"].split() if word in semantic_cache.PAIRS["MORE"]}
-    assert used and used.isdisjoint((*semantic_cache.PAIRS["QUALIFIERS"], *semantic_apart.AHEAD))
+    used = {word for row in rows for word in row["b"].split() if word in semantic_pairs.MORE}
+    assert used and used.isdisjoint((*semantic_pairs.QUALIFIERS, *semantic_apart.AHEAD))
 
 
 def test_what_the_gateway_would_not_compare_is_a_miss() -> None:
@@ -135,7 +134,7 @@ def test_a_bound_that_is_no_share_is_refused(
 def test_families_apart_share_no_word_that_makes_another_thing_and_have_kinds_of_traps_of_their_own(
     family: str,
 ) -> None:
-    rows = generated(family, 911)
+    rows = made(family, 911)
     pairs = of_intents(family, rows)
     assert len({pair.group for pair in pairs if pair.same}) == 420
     kinds = {"word", "added", "behind", "manner", "head", "owner", "hidden name", "date", "number", "unit", "opposite",
@@ -143,16 +142,16 @@ def test_families_apart_share_no_word_that_makes_another_thing_and_have_kinds_of
     assert kinds == {pair.kind for pair in pairs if not pair.same} - {"language"}
     repeats = {(pair.a, pair.b) for pair in pairs if pair.same}
     assert not repeats & {(pair.a, pair.b) for pair in pairs if not pair.same}
-    assert rows == generated(family, 911) != generated(family, 912)
+    assert rows == made(family, 911) != made(family, 912)
     words, other = semantic_apart.FAMILIES[family], semantic_apart.FAMILIES[{"apart": "later"}.get(family, "apart")]
-    known = {*semantic_cache.PAIRS["QUALIFIERS"], *semantic_cache.PAIRS["MORE"], *other.ahead}
+    known = {*semantic_pairs.QUALIFIERS, *semantic_pairs.MORE, *other.ahead}
     assert known.isdisjoint(words.ahead)
-    assert set(words.things).isdisjoint((*semantic_cache.PAIRS["OBJECTS"], *other.things))
+    assert set(words.things).isdisjoint((*semantic_pairs.OBJECTS, *other.things))
 
 
 @pytest.mark.parametrize("family", ["open", "all", "sealed", "unseen"])
 def test_questions_that_are_put_otherwise_have_traps_of_each_kind_in_three_lengths(family: str) -> None:
-    rows = generated(family, 921)
+    rows = made(family, 921)
     pairs = of_intents(family, rows)
     assert len({pair.group for pair in pairs if pair.same}) > 384
     assert {pair.kind for pair in pairs if not pair.same} == set(semantic_put.FAMILIES[family][1])
@@ -160,7 +159,7 @@ def test_questions_that_are_put_otherwise_have_traps_of_each_kind_in_three_lengt
     assert not repeats & {(pair.a, pair.b) for pair in pairs if not pair.same}
     told = [pair.a.count(". ") for pair in pairs if pair.same]
     assert all(told.count(sentences) * 4 > len(told) for sentences in range(3))
-    assert rows == generated(family, 921) != generated(family, 922)
+    assert rows == made(family, 921) != made(family, 922)
 
 
 def test_what_is_sealed_shares_no_field_thing_or_kind_with_what_is_open() -> None:

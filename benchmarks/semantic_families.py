@@ -1,0 +1,80 @@
+"""Pairs of questions for the semantic cache, of which it is known whether they mean the same: one command for all.
+
+    python benchmarks/semantic_families.py FAMILY SEED > pairs.jsonl
+
+Each line is {"a", "b", "same", "kind", "intent", "group"}; the same seed gives the same pairs. Kinds of families:
+
+`pairs`   the same intent in other words, and traps of every kind: `tune` sets weights and thresholds, `report` and
+          `fresh` are others, `wide` has 416 intents with traps of its own
+`apart`   420 intents each with qualifiers, adjuncts, heads and owners: `apart`, `later`
+`put`     questions that differ in how they are put, in fields of work and three lengths: `open`, `all`, `sealed`,
+          `unseen`
+
+What was chosen in view of which is told in docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import semantic_apart, semantic_pairs, semantic_put
+
+Rows = Iterator[dict[str, Any]]
+Make = Callable[[str, int, int | None], Rows]
+"""(family, seed, rounds of all intents, or as many as its kind has) -> its pairs."""
+
+
+def _pairs(family: str, seed: int, rounds: int | None) -> Rows:
+    """Those in lower case and behind a name among them."""
+    yield from semantic_pairs.pairs(family, seed, rounds or 8)
+    yield from semantic_pairs.plain(family, seed, rounds or 3)
+
+
+def _wide(_: str, seed: int, rounds: int | None) -> Rows:
+    return semantic_pairs.wide(seed, rounds or 2)
+
+
+def _apart(family: str, seed: int, rounds: int | None) -> Rows:
+    return semantic_apart.apart(family, seed, rounds or 2)
+
+
+def _put(family: str, seed: int, rounds: int | None) -> Rows:
+    return semantic_put.put(family, seed, rounds or 2)
+
+
+FAMILIES: dict[str, Make] = (
+    {"wide": _wide}
+    | dict.fromkeys(semantic_apart.FAMILIES, _apart)
+    | dict.fromkeys(semantic_put.FAMILIES, _put)
+    | dict.fromkeys(semantic_pairs.FAMILIES, _pairs)
+)
+
+
+def made(family: str, seed: int, rounds: int | None = None) -> list[dict[str, Any]]:
+    """The pairs of a family."""
+    return list(FAMILIES[family](family, seed, rounds))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("family", choices=tuple(FAMILIES))
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--rounds", type=int, help="of all intents, at least 1")
+    given = parser.parse_args()
+    if given.rounds is not None and given.rounds < 1:
+        parser.error("--rounds is at least 1")
+    for pair in made(given.family, given.seed, given.rounds):
+        print(json.dumps(pair | {"group": f"{given.family} {pair['intent']}"}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
