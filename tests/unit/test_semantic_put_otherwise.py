@@ -55,7 +55,7 @@ OTHERWISE = [
     ("relation", "Can I cancel the order within a day?", "Can I cancel the order for a day?"),
     ("particle", "How do I get up?", "How do I get in?"),
     ("tense", "Who collects the parcel?", "Who has collected the parcel?"),
-    ("tense", "Who collects the parcel?", "Who will collect the parcel?"),
+    ("mood", "Who collects the parcel?", "Who will collect the parcel?"),
     ("tense", "By whom is the parcel collected?", "By whom was the parcel collected?"),
     ("tense", "What are the steps to collect it?", "How did I collect it?"),
     ("tense", "What is the reason that I have to collect it?", "Why did I have to collect it?"),

@@ -51,7 +51,7 @@ def said(encoder: Encoder, text: str) -> Said:
         ("What does the training cost?", "What is the price of the training?", ""),
         ("The export is discontinued", "The export is deprecated", ""),
         ("Yes, the form holds notes", "The form contains notes", ""),
-        ("The form holds notes", "The following holds notes", "substitution"),
+        ("The form holds notes", "The following holds notes", "relation"),
         ("The invoice holds the respective prices", "Such an invoice contains the prices", ""),
     ],
 )
@@ -132,8 +132,8 @@ def test_a_word_more_makes_another_thing_however_near_it_is_to_a_name_that_both_
 ) -> None:
     for text in ("Portugal: who approves the parking permit?", "Portugal: by whom is the parking permit approved?"):
         for one, other in ((text, more), (text.lower().rstrip("?"), more.lower().rstrip("?"))):
-            assert accept.judge(accept.shipped(), said(encoder, one), said(encoder, other)).veto == "substitution"
-            assert accept.judge(accept.shipped(), said(encoder, other), said(encoder, one)).veto == "substitution"
+            assert accept.judge(accept.shipped(), said(encoder, one), said(encoder, other)).veto in ("substitution", "verb")
+            assert accept.judge(accept.shipped(), said(encoder, other), said(encoder, one)).veto in ("substitution", "verb")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from groundplan.economics.semantic.guards import veto
 from groundplan.economics.semantic.likeness import FEATURES, Said, cosine, features, known, nearness, side_by_side
 from groundplan.economics.semantic.put_otherwise import put_otherwise
 from groundplan.economics.semantic.reading import Reading
-from groundplan.economics.semantic.substitution import KIND, meant_otherwise, strictly, substituted
+from groundplan.economics.semantic.rearranged import rearranged
+from groundplan.economics.semantic.substitution import KIND, aligned, meant_otherwise, strictly, substituted
 
 LEAST_COSINE = 0.55
 """Below this nothing is compared."""
@@ -105,7 +106,8 @@ def refused(a: Reading, b: Reading) -> str:
     kind = put_otherwise(a, b)
     if kind:
         return kind
-    return KIND if substituted(a, b, known(a.spoken, b.spoken), side_by_side(a, b)) else ""
+    near, found = known(a.spoken, b.spoken), side_by_side(a, b)
+    return KIND if substituted(a, b, near, found) else rearranged(a, b, aligned(a, b, near, found))
 
 
 def _places(ours: Sequence[str], theirs: Sequence[str]) -> int:

@@ -111,6 +111,7 @@ _MANY = {"many": "count", "much": "amount", "long": "duration", "often": "rate",
          "far": "distance", "come": "why"}  # fmt: skip
 
 
+_ONE_DOES = frozenset({"i", "we", "one", "you"})
 _BEING = frozenset({"is", "are", "was", "were"})
 
 
@@ -148,6 +149,8 @@ def _what(own: Words, place: int) -> tuple[str, bool, str]:
     named = next((g.ASPECTS[each] for each in near[: 5 if joined else 2] if each in g.ASPECTS), "")
     if named:
         return named, False, ""
+    if after in g.AUXILIARIES and own.at(place + 2) in _ONE_DOES and own.at(place + 3) == "do":
+        return "how", False, ""
     if after in g.AUXILIARIES and not joined:
         rest = [own.at(i) for i in range(place + 2, end + 1)]
         if not {"pay", "charge", "cost"}.isdisjoint(rest):
@@ -161,13 +164,16 @@ def mood(own: Words, place: int, aim: str, *, asked: bool) -> tuple[frozenset[st
     end = own.end(place) if asked else len(own.words)
     # what is compared with says nothing of the mood: *closer than allowed*
     end = next((i for i in range(place, end) if own.at(i) == "than"), end)
-    part = [own.at(i) for i in range(place, end) if i not in own.skipped]
+    part = [own.at(i) for i in range(place, end) if i not in own.skipped and not month(own, i)]
     said = " ".join(part)
-    ways = (("must", g.MUST), ("should", g.SHOULD), ("may", g.MAY), ("will", g.WILL))
+    ways = (("must", g.MUST), ("should", g.SHOULD), ("may", g.MAY), ("will", g.WILL), ("would", g.WOULD))
     moods = frozenset(name for name, way in ways if way.search(said))
-    if aim == "duration":
-        moods -= {"must"}
     return moods, _tense(part, moods, aim) if asked else ""
+
+
+def month(own: Words, place: int) -> bool:
+    """Whether `may` is a month there."""
+    return own.at(place) == "may" and own.at(place - 1) in g.RELATIONS
 
 
 def _tense(part: Sequence[str], moods: frozenset[str], aim: str) -> str:

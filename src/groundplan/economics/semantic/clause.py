@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from groundplan.economics.semantic import grammar as g
+from groundplan.economics.semantic.arrangement import Arrangement, arranged, follows, relations_of
 from groundplan.economics.semantic.asking import Words, aimed, mood, question
-from groundplan.economics.semantic.vocabulary import QUANTIFIERS, UNITS
+from groundplan.economics.semantic.vocabulary import QUANTIFIERS
 
 MOST = 48
 """Words of content beyond which nobody looks for who does what."""
@@ -37,13 +38,13 @@ class Clause:
     counted: str
     """The word of content right behind `how many`, `which` or `what`."""
     moods: frozenset[str]
-    """may, must, should, will"""
+    """may, must, should, will, would"""
     tense: str
     """past, present, or empty."""
     persons: frozenset[str]
     """he, she, they, first, you"""
-    others: tuple[int, int, int]
-    """How often he, she and they are spoken of; of the last only as who does something."""
+    others: tuple[int, ...]
+    """How often he, she and they are spoken of."""
     first: str
     """Whether who speaks does something (`subject`) or is done something to (`object`); empty: both, or neither."""
     turned: str
@@ -78,10 +79,10 @@ class Clause:
     """(who, does, what)"""
     joined: dict[frozenset[str], frozenset[str]]
     """Two words of content that `and` or `or` stands between."""
-    single: frozenset[str]
-    """Things of which one is spoken of: *a guest*."""
-    plural: frozenset[str]
-    """The same of several, without an article: *guests*."""
+    numbers: dict[str, frozenset[str]]
+    """Word, as of one -> a, the, s, the s, or empty: by its article, and whether it ends as of several."""
+    put: Arrangement
+    """Where its words stand."""
 
 
 _MARK = re.compile(r"\?(?=[\s\"')\]]|$)")
@@ -102,12 +103,11 @@ def clause(
     place, polar = question(own)
     focus, plain, counted = ("polar", False, "") if polar else aimed(own, place)
     moods, tense = mood(own, max(0, place), focus, asked=place >= 0)
-    relations, timed = _relations(own)
+    relations, timed = relations_of(own)
     told = text.rstrip().endswith(".")
     asked = bool(_MARK.search(text)) or (place == 0 and not told) or bool(own.skipped and place >= 0)
-    asked = asked or own.at(0) in g.ORDERS
+    asked = asked or next((word for at, word in enumerate(own.words) if at not in skipped), "") in g.ORDERS
     persons = _persons(own)
-    single, plural = _numbers(own)
     heads, things, governs = _heads(own)
     return Clause(
         asks=asked, tells=told and not asked and "first" not in persons,
@@ -117,7 +117,7 @@ def clause(
         particles=_particles(own), dangles=_dangles(own), light=_light(own), counts=_counts(own),
         degrees=_degrees(own), heads=heads, things=things, governs=governs, whose=_whose(own),
         tails=_tails(own, place), acts=_acts(own, relations, place), joined=_joined(own),
-        single=single, plural=plural,
+        numbers=_numbers(own), put=arranged(own, place),
     )  # fmt: skip
 
 
@@ -133,9 +133,9 @@ def _persons(own: Words) -> frozenset[str]:
     return frozenset(name for name, words in kinds if not words.isdisjoint(said))
 
 
-def _others(own: Words) -> tuple[int, int, int]:
+def _others(own: Words) -> tuple[int, ...]:
     said = [word for place, word in enumerate(own.words) if place not in own.skipped]
-    return sum(word in g.HE for word in said), sum(word in g.SHE for word in said), said.count("they")
+    return tuple(sum(word in words for word in said) for words in (g.HE, g.SHE, g.THEY))
 
 
 def _first(own: Words) -> str:
@@ -163,41 +163,6 @@ def _owned(own: Words) -> frozenset[tuple[str, str]]:
         for place in own.content
         if place and own.words[place - 1] in g.POSSESSIVES
     )
-
-
-def _relations(own: Words) -> tuple[dict[str, frozenset[str]], frozenset[str]]:
-    found: dict[str, set[str]] = {}
-    timed = set()
-    for place in own.content:
-        before, numbered = place - 1, False
-        while before >= 0 and not own.breaks[before + 1]:
-            word = own.words[before]
-            numbered = numbered or word[:1].isdigit()
-            if word not in g.DETERMINERS and not word[:1].isdigit():
-                break
-            before -= 1
-        broken = before < 0 or own.breaks[before + 1]
-        its = "" if broken or before in own.spent else _relation(own, before, place)
-        # what stands before another word may stand there in any relation: *the Berlin office*
-        free = not its and not numbered and (broken or _follows(own, place + 1))
-        found.setdefault(own.stems[place], set()).add("~" if free else its)
-        if numbered or own.words[place] in UNITS:
-            timed.add(own.stems[place])
-    return {its: frozenset(classes) for its, classes in found.items()}, frozenset(timed)
-
-
-def _relation(own: Words, before: int, place: int) -> str:
-    word, earlier = own.words[before], own.at(before - 1)
-    if word == "of" and earlier in g.PAIRS_OF:
-        return g.PAIRS_OF[earlier]
-    if word == "to":
-        if earlier in g.PAIRS_TO:
-            return g.PAIRS_TO[earlier]
-        verb = before == place - 1 and (own.at(place + 1) in g.DETERMINERS or own.at(place + 1)[:1].isdigit())
-        if verb or earlier in g.INFINITIVE or earlier == "":
-            return ""
-    its = g.RELATIONS.get(word, "")
-    return "" if its in ("to", "for", "with") and earlier in g.ALTERNATING else its
 
 
 def _particles(own: Words) -> frozenset[tuple[str, str]]:
@@ -243,7 +208,11 @@ def _light(own: Words) -> frozenset[str]:
             place + 1 >= len(own.words) or own.at(place - 1) in ("it", "that", "this", "would", "to")
         ):
             continue
+        if kind == "help" and (place + 1 < len(own.words) and own.breaks[place + 1]):
+            continue
         if kind == "apply" and after != "for":
+            continue
+        if kind == "have" and (own.breaks[place] or own.at(place + 2) == "been"):
             continue
         if kind == "have" and not (place and (after in g.DETERMINERS or after[:1].isdigit())):
             continue
@@ -312,13 +281,13 @@ def _heads(own: Words) -> tuple[frozenset[_Pair], frozenset[_Pair], frozenset[_P
         # in `damage covered` a verb says what is done to a thing, in `to transfer files` as well
         done = own.at(place + 1).endswith("ed") and _is_done(own, place)
         verb = done or own.at(place - 1) in _DOERS
-        if not verb and _follows(own, place + 1):
+        if not verb and follows(own, place + 1):
             pair = (own.stems[place], own.stems[place + 1])
             heads.add(pair)
             begin = place
-            while begin > 0 and _follows(own, begin - 1) and not own.breaks[begin]:
+            while begin > 0 and follows(own, begin - 1) and not own.breaks[begin]:
                 begin -= 1
-            ends = not _follows(own, place + 2) or own.at(place + 2) in g.RELATIONS
+            ends = not follows(own, place + 2) or own.at(place + 2) in g.RELATIONS
             if own.at(begin - 1) in g.DETERMINERS and ends:
                 things.add(pair)
         after = place + 2 if own.at(place + 1) == "of" else place + 1
@@ -326,7 +295,7 @@ def _heads(own: Words) -> tuple[frozenset[_Pair], frozenset[_Pair], frozenset[_P
             after += 1
         if after > place + 1:
             held = heads if own.at(place + 1) == "of" else governs
-            while _follows(own, after):
+            while follows(own, after):
                 held.add((own.stems[after], own.stems[place]))
                 after += 1
     return frozenset(heads), frozenset(things), frozenset(governs)
@@ -343,16 +312,6 @@ def _is_done(own: Words, place: int) -> bool:
 
 _BEINGS = frozenset({"is", "are", "was", "were", "be", "been", "being", "get", "has", "have"})
 _DOERS = frozenset({"to", "i", "we", "you", "they", "he", "she", "it", "one"})
-
-
-def _follows(own: Words, place: int) -> bool:
-    """Whether a word of content stands there, and no mark before it."""
-    return (
-        place < len(own.words)
-        and bool(own.stems[place])
-        and not own.breaks[place]
-        and own.words[place] not in g.RELATIONS
-    )
 
 
 def _whose(own: Words) -> frozenset[tuple[str, str]]:
@@ -418,19 +377,26 @@ def _joined(own: Words) -> dict[frozenset[str], frozenset[str]]:
     return {pair: frozenset(words) for pair, words in found.items()}
 
 
-def _numbers(own: Words) -> tuple[frozenset[str], frozenset[str]]:
-    single, plural = set(), set()
+def _numbers(own: Words) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
     for place in own.content:
         begin = place
-        while begin > 0 and _follows(own, begin) and own.stems[begin - 1]:
+        while begin > 0 and follows(own, begin) and own.stems[begin - 1]:
             begin -= 1
-        while own.at(begin - 1) in g.ORDINALS:
+        while own.at(begin - 1) in g.ORDINALS or own.at(begin - 1)[:1].isdigit():
             begin -= 1
-        word = own.words[place]
+        word, before = own.words[place], own.at(begin - 1)
         several = word.endswith("s") and word[-2:] not in ("ss", "us", "is", "'s")
-        if own.at(begin - 1) in ("a", "an", "one", "another"):
-            if not several:
-                single.add(own.stems[place])
-        elif several and own.at(begin - 1) not in g.DETERMINERS:
-            plural.add(own.stems[place])
-    return frozenset(single), frozenset(plural)
+        article = "a" if before in _ONE and not several else "the" if before in g.DETERMINERS else ""
+        found.setdefault(_one_of(word, several=several), set()).add(f"{article} s".strip() if several else article)
+    return {thing: frozenset(kinds) for thing, kinds in found.items()}
+
+
+def _one_of(word: str, *, several: bool) -> str:
+    """`boxes` and `box`, `houses` and `house` as one."""
+    if several and word.endswith("ies"):
+        return word[:-3] + "y"
+    return (word[:-1] if several else word).removesuffix("e")
+
+
+_ONE = frozenset({"a", "an", "one", "another", "each", "every"})

@@ -41,8 +41,13 @@ AUXILIARIES = _words(
     wasn't weren't don't doesn't didn't haven't hasn't hadn't can't couldn't mustn't shouldn't won't wouldn't ain't"""
 )
 BEFORE_WH = _words("by to from for with at in on of until till since about under through within during")
-ORDERS = _words("explain describe list tell summarise summarize compare name")
-"""Verbs that ask though no mark of a question stands there."""
+ORDERS = _words(
+    """explain describe list tell summarise summarize compare name write rewrite draft compose translate convert create
+    generate give show find suggest recommend calculate classify extract outline prepare correct proofread rephrase
+    paraphrase shorten design plan make propose check review rank sort solve define identify analyse analyze send book
+    order cancel reply answer fix"""
+)
+"""Verbs that ask for something to be told or made, though no mark of a question stands there."""
 SUBORDINATE = _words("if because although though unless until while whenever since whether once despite so")
 DETERMINERS = _words("a an the this that these those my our your his her their its any some all every each no")
 POSSESSIVES = _classes("we: my our mine ours; you: your yours; they: their theirs; he: his; she: her hers")
@@ -90,6 +95,7 @@ MAY = re.compile(
     r"permissible)\b"
 )
 WILL = re.compile(r"\b(?:will|shall|won't|going to)\b")
+WOULD = re.compile(r"\b(?:would|wouldn't)\b")
 PAST = _words("did was were had didn't wasn't weren't hadn't")
 PRESENT = _words("do does is are am don't doesn't isn't aren't")
 PERFECT = _words("have has haven't hasn't")
@@ -127,9 +133,8 @@ def _pairs(text: str) -> frozenset[frozenset[str]]:
 
 
 AGREEING = _pairs(
-    """of/in of/on of/at of/for of/from of/by of/about of/with of/to of/between of/during of/across of/above of/near
-    for/in for/on for/at for/about with/by by/from about/on in/at on/at during/in during/on during/at if/after
-    if/during if/at if/in across/in between/in between/at as/for than/above than/below"""
+    """of/in of/on of/at of/for of/by of/about for/in for/about with/by about/on in/at during/in during/on during/at
+    across/in than/above than/below"""
 )
 """Relations that say the same of one thing or another."""
 AGREEING_IN_TIME = _pairs(

@@ -13,7 +13,6 @@ from groundplan.economics.semantic.clause import Clause
 from groundplan.economics.semantic.reading import Reading
 
 _NAMING = frozenset({"what", "which"})
-_PERSONAL = frozenset({"may", "must", "should"})
 
 
 def put_otherwise(a: Reading, b: Reading) -> str:
@@ -26,13 +25,21 @@ def _focus(a: Reading, b: Reading) -> bool:
     if one.tails != other.tails:
         return True
     if not one.focus or not other.focus:
-        return False
+        return one.focus != other.focus and not _named(a if not one.focus else b, one.focus or other.focus)
     if one.focus == other.focus:
         both = bool(one.counted and other.counted) and one.focus in ("what", "which", "count")
         return both and one.counted != other.counted and (one.counted in b.stems or other.counted in a.stems)
     if "polar" in (one.focus, other.focus):
         return True
     return _names(a, b) if one.focus in _NAMING else _names(b, a) if other.focus in _NAMING else _things(one, other)
+
+
+def _named(nominal: Reading, focus: str) -> bool:
+    """Whether words that ask nothing name what is asked for: *delivery time*; a few words alone ask what, or how."""
+    if focus in _NAMING or (focus == "how" and not nominal.clause.asks):
+        return True
+    named = {g.ASPECTS[word] for word in nominal.words if word in g.ASPECTS}
+    return focus in named or (focus == "duration" and "when" in named)
 
 
 def _things(one: Clause, other: Clause) -> bool:
@@ -50,19 +57,35 @@ def _names(a: Reading, b: Reading) -> bool:
 
 
 def _mood(a: Reading, b: Reading) -> bool:
+    """Other moods, unless that is known to say nothing: of how something is done, or where one of them says none."""
     one, other = a.clause, b.clause
-    if one.focus != "how" or other.focus != "how":
-        ours, theirs = one.moods & _PERSONAL, other.moods & _PERSONAL
-        if ours and theirs and ours.isdisjoint(theirs):
-            return True
-        if one.focus == other.focus == "polar":
-            if one.first == other.first == "subject" and one.moods != other.moods:
-                return True
-            if ("should" in ours) != ("should" in theirs):
-                return True
-            if ("will" in one.moods and theirs) or ("will" in other.moods and ours):
-                return one.moods.isdisjoint(other.moods)
-    return False
+    differ = one.moods ^ other.moods
+    if not differ:
+        return False
+    if one.focus == other.focus == "how":
+        return "will" in differ
+    if (one.moods and other.moods) or "will" in differ:
+        return True
+    less, more = (a, b) if other.moods else (b, a)
+    if not less.clause.tense or less.clause.plain:
+        return False
+    if differ == {"must"}:
+        return less.clause.focus not in _OBLIGED
+    if less.clause.focus == "where":
+        return False
+    return differ != {"may"} or not _offered(less.clause, more.clause)
+
+
+_OBLIGED = frozenset({"who", "what", "which", "thing", "count", "amount", "duration", "measure", "purpose"})
+"""What is asked for where *has to be* says no more than *is*."""
+
+
+def _offered(one: Clause, other: Clause) -> bool:
+    """*Do you give it*, and *can I get it*."""
+    return one.first != other.first and bool(one.light & _OFFERS) and bool(other.light & _OFFERS)
+
+
+_OFFERS = frozenset({"get", "have", "give"})
 
 
 def _tense(a: Reading, b: Reading) -> bool:
@@ -77,7 +100,7 @@ def _person(a: Reading, b: Reading) -> bool:
     one, other = a.clause, b.clause
     if one.others != other.others:
         return True
-    if _listening(one, other) and set(a.stems) == set(b.stems):
+    if _listening(one, other):
         return True
     if {one.turned, other.turned} == {"i", "you"}:
         return True
@@ -135,6 +158,8 @@ def _relation(a: Reading, b: Reading) -> bool:
     if one.dangles != other.dangles:
         return True
     timed = one.timed & other.timed
+    if _unmet(one, other, timed) or _unmet(other, one, timed):
+        return True
     for word, classes in one.relations.items():
         ours, theirs = classes - other.relations.get(word, classes), other.relations.get(word, classes) - classes
         if ours and theirs and not any(_agree(x, y, timely=word in timed) for x in ours for y in theirs):
@@ -142,12 +167,28 @@ def _relation(a: Reading, b: Reading) -> bool:
     return False
 
 
+def _unmet(one: Clause, other: Clause, timed: frozenset[str]) -> bool:
+    """Whether a word stands behind a preposition that never says nothing, and behind no such one in the other."""
+    return any(
+        its not in _FREE and not any(_agree(its, there, timely=word in timed) for there in other.relations[word])
+        for word, classes in one.relations.items()
+        if word in other.relations
+        for its in classes - {"~"}
+    )
+
+
 def _agree(one: str, other: str, *, timely: bool) -> bool:
-    if one == other or "~" in (one, other):
+    if one == other:
         return True
+    if "~" in (one, other):
+        return (other if one == "~" else one) in _FREE
     if not one or not other:
         return (one or other) in g.LOOSE
     return frozenset((one, other)) in (g.AGREEING_IN_TIME if timely else g.AGREEING)
+
+
+_FREE = g.LOOSE | {"", "in", "on", "at", "with"}
+"""Relations in which a word stands that qualifies the next one in another wording."""
 
 
 def _particle(a: Reading, b: Reading) -> bool:
@@ -174,10 +215,33 @@ def _verb(a: Reading, b: Reading) -> bool:
     """Other verbs that say little, with nothing else to say what is done: `get the key`, `give the key`."""
     one, other = a.clause.light, b.clause.light
     if not one or not other or not one.isdisjoint(other):
-        return False
+        return not all(_implied(verb, b) for verb in one - other) or not all(_implied(verb, a) for verb in other - one)
     if a.clause.focus == b.clause.focus == "where" and one | other <= {"get", "find"}:
         return False
     return not (one | other <= {"get", "have"} and (_may(a) and _may(b)))
+
+
+def _implied(verb: str, other: Reading) -> bool:
+    """Whether a verb that says little is said by how the other text is put."""
+    focus = other.clause.focus
+    if focus == "how":
+        return verb in ("have", "get", "want", "work", "use")
+    if verb == "need":
+        return "must" in other.clause.moods or not _NEEDED.isdisjoint(other.words)
+    if verb in ("have", "get"):
+        return focus not in ("polar", "who") or not _HAD.isdisjoint(other.words)
+    return focus in _SAID.get(verb, ())
+
+
+_SAID = {
+    "find": ("where",),
+    "take": ("duration", "amount", "what", ""),
+    "apply": (*_NAMING, ""),
+    "follow": (*_NAMING, ""),
+}
+"""Verbs that say little -> what is asked for where they say nothing."""
+_NEEDED = frozenset({"needed", "necessary", "require", "requires", "required"})
+_HAD = frozenset({"available", "availability", "entitled", "entitlement", "receive", "obtain"})
 
 
 def _may(reading: Reading) -> bool:
@@ -199,11 +263,22 @@ def _joined(a: Reading, b: Reading) -> bool:
 
 
 def _number(a: Reading, b: Reading) -> bool:
-    """What is so of one may not be of several."""
+    """What is so of one may not be so of several, nor what is so of this one of any."""
     one, other = a.clause, b.clause
-    if "polar" not in (one.focus, other.focus):
-        return False
-    return not (one.single.isdisjoint(other.plural) and other.single.isdisjoint(one.plural))
+    sharp = "polar" in (one.focus, other.focus)
+    alike = _ALIKE if sharp else _ALIKE | _GENERIC
+    return any(
+        not any(
+            ours == theirs or frozenset((ours, theirs)) in alike for ours in kinds for theirs in other.numbers[thing]
+        )
+        for thing, kinds in one.numbers.items()
+        if thing in other.numbers
+    )
+
+
+_ALIKE = {frozenset(pair) for pair in (("", "the"), ("s", "the s"), ("", "s"), ("", "a"))}
+"""Articles and endings that may say the same; without an article a verb ends so as well."""
+_GENERIC = {frozenset(pair) for pair in (("a", "s"), ("a", "the"))}
 
 
 def _doer(a: Reading, b: Reading) -> bool:
@@ -241,7 +316,7 @@ def _part(word: str) -> str:
     plain = word.removesuffix("'s").removesuffix("s")
     if plain.endswith("ee") and len(plain) > 4:
         return "patient"
-    return "agent" if plain.endswith(("er", "or")) and len(plain) > 5 else ""
+    return "agent" if plain.endswith(("er", "or")) and len(plain) > 3 else ""
 
 
 _GUARDS: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (

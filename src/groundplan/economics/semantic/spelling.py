@@ -59,9 +59,14 @@ PAST_FORMS = _past(
     swore; think: thought; understand: understood; go: gone went; come: came; run: ran; rise: risen rose; fall:
     fallen fell; bite: bitten bit; blow: blown blew; feed: fed; dig: dug; deal: dealt; mean: meant; seek: sought;
     shoot: shot; sit: sat; stand: stood; sweep: swept; undo: undone undid; redo: redone redid; overtake: overtaken
-    overtook"""
+    overtook; find: found; say: said; lay: laid; bind: bound; become: became; bend: bent; lie: lain; rebuild: rebuilt;
+    resell: resold; repay: repaid; rewrite: rewritten rewrote; retake: retaken retook; spin: spun; light: lit"""
 )
 """Past forms of verbs that have another stem."""
+UNCHANGED = frozenset(
+    ("reset", "set", "cut", "put", "read", "hit", "shut", "split", "spread", "cast", "upset", "hurt", "let", "preset")
+)
+"""Verbs of which a participle has no form of its own."""
 _TWICE = re.compile(r"(.)\1")
 
 

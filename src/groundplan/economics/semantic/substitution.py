@@ -132,6 +132,17 @@ def _otherwise(a: Reading, b: Reading, near: Near, found: Compared) -> bool:
     )
 
 
+def aligned(a: Reading, b: Reading, near: Near, found: Compared) -> list[tuple[int, int]]:
+    """Places of words of content, in one and in the other, that are known to say the same."""
+    left, right = set(found.ours), set(found.theirs)
+    places: dict[str, list[int]] = {}
+    for place, its in enumerate(b.stems):
+        if place not in right:
+            places.setdefault(its, []).append(place)
+    again = [(i, places[its].pop(0)) for i, its in enumerate(a.stems) if i not in left]
+    return again + [pair for pair in counterparts(near, found.ours, found.theirs) if near[pair] >= KNOWN]
+
+
 def _said_already(one: Reading, other: Reading, over: set[int], place: int) -> bool:
     """Whether a word that is over asks for nothing that the other does not say by how it is put."""
     word, after = one.spoken[place], (*one.spoken[place + 1 :], "")[0]
