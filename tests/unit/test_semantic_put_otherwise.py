@@ -127,11 +127,19 @@ def test_each_kind_has_a_trap() -> None:
     assert {kind for kind, _, _ in OTHERWISE} == set(KINDS)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["hi, will you tell me if the pool is open?", "Hello, could you please help me", "so can you tell me", "if may"],
+)
+def test_a_greeting_before_what_is_polite_is_read(text: str) -> None:
+    assert read(text).clause.focus in ("polar", "")
+
+
 WORDS = st.lists(
     st.sampled_from(
         ["move", "the", "a", "guest", "guests", "to", "from", "by", "of", "can", "must", "did", "is", "who", "how",
          "what", "trainer", "training", "trainee", "cheap", "cheaper", "and", "or", "he", "my", "your", "up", "get",
-         "5", "days", "only", "?", ".", "Could you tell me"]
+         "5", "days", "only", "?", ".", ",", "hi", "will you tell me", "if", "may", "Could you tell me"]
     ), max_size=16,
 ).map(" ".join)  # fmt: skip
 

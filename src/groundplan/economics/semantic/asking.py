@@ -93,6 +93,8 @@ def question(own: Words) -> tuple[int, bool]:
         first = place
         while own.at(first) in g.LEADS and first + 1 < len(own.words):
             first += 1
+        if first in own.skipped:
+            continue
         word = own.at(first)
         if word in g.WH:
             return first, False
@@ -164,16 +166,16 @@ def mood(own: Words, place: int, aim: str, *, asked: bool) -> tuple[frozenset[st
     end = own.end(place) if asked else len(own.words)
     # what is compared with says nothing of the mood: *closer than allowed*
     end = next((i for i in range(place, end) if own.at(i) == "than"), end)
-    part = [own.at(i) for i in range(place, end) if i not in own.skipped and not month(own, i)]
+    part = [own.at(i) for i in range(place, end) if i not in own.skipped and (i == place or not month(own, i))]
     said = " ".join(part)
     ways = (("must", g.MUST), ("should", g.SHOULD), ("may", g.MAY), ("will", g.WILL), ("would", g.WOULD))
     moods = frozenset(name for name, way in ways if way.search(said))
-    return moods, _tense(part, moods, aim) if asked else ""
+    return moods, _tense(part, moods, aim) if asked and part else ""
 
 
 def month(own: Words, place: int) -> bool:
     """Whether `may` is a month there."""
-    return own.at(place) == "may" and own.at(place - 1) in g.RELATIONS
+    return own.at(place) == "may" and place > 0 and not own.breaks[place] and own.at(place - 1) in g.RELATIONS
 
 
 def _tense(part: Sequence[str], moods: frozenset[str], aim: str) -> str:
