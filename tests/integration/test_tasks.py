@@ -180,6 +180,15 @@ async def test_edits_and_variations_of_images(setup: Setup) -> None:
     address = form(("model", b"painter", None), ("image", b"x", "a.png"), ("mask", b"http://127.0.0.1/a.png", None))
     reply = await setup.stack.post("/v1/images/edits", setup.key, address, content_type=FORM)
     assert (reply.status, reply.code) == (400, "field_unsupported"), "an address is no file"
+    large = (("model", b"painter", None), ("image", bytes(2 << 20), "a.png"))
+    behind = form(*large, ("prompt", b"brighter", None), ("size", b"512x512", None), ("n", b"1", None))
+    reply = await setup.stack.post("/v1/images/edits", setup.key, behind, content_type=FORM)
+    assert reply.status == 200, reply.body
+    assert reply.json["groundplan"]["cost_usd"] == "0.005000000000", "as some clients order it, at its own price"
+    for name, value in (("n", b"2"), ("size", b"64x64"), ("stream", b"true"), ("prompt", b"x" * (65 << 10))):
+        late = form(*large, (name, value, None))
+        reply = await setup.stack.post("/v1/images/edits", setup.key, late, content_type=FORM)
+        assert (reply.status, reply.code) == (400, "field_after_file"), name
     typed = await setup.stack.post("/v1/images/edits", setup.key, {}, content_type="application/json")
     assert (typed.status, typed.code) == (415, "content_type")
 

@@ -121,12 +121,12 @@ async def test_texts_of_a_form_are_masked_and_none_may_come_after_its_large_file
     upload = Upload(frozenset({"model"}))
     await upload.begin(form(("prompt", None, f"for {EMAIL}".encode()), ("file", "a.wav", b"x"), ("model", None, b"m")))
     media.form_texts(upload, into)
-    sent = b"".join([piece async for piece in upload.pieces("up", b"b")])
+    sent = b"".join([piece async for piece in upload.pieces("up", b"b", {})])
     assert EMAIL.encode() not in sent and b"for <email_1>" in sent and sent.count(b'name="prompt"') == 1
     large = (("file", "a.wav", b"x" * (KEPT_BYTES + 1)), ("prompt", None, f"for {EMAIL}".encode()))
     late = Upload(frozenset({"model"}))
     await late.begin(form(*large))
     media.form_texts(late, into)
     with pytest.raises(Invalid) as caught:
-        [piece async for piece in late.pieces("up", b"b")]
+        [piece async for piece in late.pieces("up", b"b", {})]
     assert caught.value.code == "field_after_file"

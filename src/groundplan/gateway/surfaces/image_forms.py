@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from groundplan.core.errors import Invalid
+from groundplan.economics.unit_price import image_price
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.images import Images, Made, check_bounded, check_counts
 from groundplan.gateway.surfaces.upload import Upload
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Mapping
+
     from groundplan.blueprint.model import Deployment
     from groundplan.gateway.http.server import Request
+    from groundplan.ledger.model import Usage
 
 _DECISIVE = frozenset(
     {
@@ -19,9 +25,21 @@ _DECISIVE = frozenset(
         "svg[model]", "svg[reasoning]", "svg[reasoning][effort]", "image", "image[]", "image_url", "mask", "markup",
     }
 )  # fmt: skip
+MOST_PROMPT = 64 << 10
+"""Bytes of a prompt that comes behind a large image, for which as many tokens are reserved."""
 _FILES = frozenset({"image", "image[]", "mask", "markup"})
 MOST_FILES = 17
 """OpenAI takes sixteen images, and a mask or what is drawn on the first of them (`markup`)."""
+
+
+class Such:
+    """All texts of which something is true."""
+
+    def __init__(self, true: Callable[[str], bool]) -> None:
+        self._true = true
+
+    def __contains__(self, text: object) -> bool:
+        return isinstance(text, str) and self._true(text)
 
 
 class ImageEdits(Images):
@@ -50,11 +68,35 @@ class ImageEdits(Images):
         check_counts(count, partial, stream=stream)
         check_bounded(fields, fields.get("output_format"))
         sent = len(upload.files) if upload.whole else MOST_FILES
+        size = len(fields["prompt"].encode()) if "prompt" in fields else 0 if upload.whole else MOST_PROMPT
         return Ask(
             fields={}, model=fields.get("model", "auto"), messages=1, query="", stream=stream, include_usage=False,
-            cap=0, copies=count, size=len(fields.get("prompt", "").encode()), images=sent, upload=upload,
+            cap=0, copies=count, size=size, images=sent, upload=upload,
             typed=Made(fields.get("size"), fields.get("quality"), partial),
         )  # fmt: skip
+
+    def late(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:
+        """What was not said is reserved for as the dearest, and one image of it."""
+        said, rates = {} if ask.upload is None else ask.upload.fields, deployment.rates
+
+        def priced(size: str | None, quality: str | None) -> bool:
+            return not rates.images or image_price(rates, size, quality) is not None
+
+        return {
+            "prompt": Such(lambda text: len(text.encode()) <= MOST_PROMPT),
+            "size": Such(lambda text: priced(text, said.get("quality"))),
+            "quality": Such(lambda text: priced(said.get("size"), text)),
+            "output_format": ("png", "webp", "jpeg"),
+            "stream": ("false",),
+            "partial_images": ("0",),
+            "n": ("1",),
+        }
+
+    def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:
+        upload = ask.upload
+        if upload is not None and not upload.whole:  # by what was said at last
+            ask = replace(ask, typed=Made(upload.fields.get("size"), upload.fields.get("quality")))
+        return super().cost(ask, deployment, usage)
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         found = tuple(deployment for deployment in deployments if deployment.http == 1)

@@ -16,7 +16,7 @@ from groundplan.gateway.surfaces import answers
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     from groundplan.gateway.caching.recast import Recast
     from groundplan.gateway.call.context import Gateway
@@ -167,6 +167,10 @@ class Interface:
     def stores(self, exchange: Exchange) -> bool:  # noqa: ARG002
         """Whether this call's answer is stored under an id of its own, so that it cannot be one that another got."""
         return False
+
+    def late(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:  # noqa: ARG002
+        """What decisive fields of a form may say behind its large files: the call is none that costs more by it."""
+        return {}
 
     def notes(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002
         """Further fields of the `groundplan` object of an answer by `deployment`."""

@@ -23,6 +23,8 @@ from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Container, Mapping
+
     from groundplan.gateway.http.server import Request
 
 TEXT = b"content-type: text/plain; charset=utf-8\r\n"
@@ -99,7 +101,6 @@ class Transcriptions(Interface):
         upload.owes_model = "model" not in fields
         if upload.owes_model and upload.whole:
             raise model_missing()
-        upload.late = {"response_format": _FORMATS}
         if fields.get("response_format", "json") not in _FORMATS:
             hint = f"Use one of: {', '.join(_FORMATS)}"
             raise Invalid("response_format is unknown", code="field_unsupported", hint=hint)
@@ -121,6 +122,9 @@ class Transcriptions(Interface):
                 hint="A deployment says audio: the longest that may be sent in, and is reached over http: 1.",
             )
         return found
+
+    def late(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:  # noqa: ARG002
+        return {"response_format": _FORMATS}
 
     def codec(self, deployment: Deployment) -> Codec:
         rates = deployment.rates

@@ -1,6 +1,6 @@
 """Forms with files that are sent on to an upstream while they arrive, so that their size costs no memory.
 
-As much as decides about a call must come before the bulk of its files, but for what makes no difference (how the model
+As much as decides about a call must come before the bulk of its files, but for what makes it no dearer (how the model
 that was taken is called, how the answer is written); the rest is passed on part by part, under the upstream's name of
 the model. What was passed on is gone: a form that is larger than what is kept can be tried once.
 """
@@ -45,8 +45,6 @@ class Upload:
         """Bytes that were kept."""
         self.texts_first = False
         """Every field that is no file must be in what is kept, since it was checked."""
-        self.late: dict[str, Container[str]] = {}
-        """What decisive fields may say that come behind what is kept: nothing else is different by it."""
         self.owes_model = False
         """It has to name a model, and has not yet."""
 
@@ -123,9 +121,8 @@ class Upload:
             made.update(data if isinstance(event, Data) else b"\0%d\0%b" % (len(data), data))
         return made.digest()
 
-    async def pieces(self, model: str, boundary: bytes, names: Container[str] = ()) -> AsyncIterator[bytes]:
-        """The form for an upstream. `names`: what a model that is named behind what is kept may be called. Raises
-        `Invalid`."""
+    async def pieces(self, model: str, boundary: bytes, may: Mapping[str, Container[str]]) -> AsyncIterator[bytes]:
+        """The form for an upstream. `may`: what decisive fields may say behind what is kept. Raises `Invalid`."""
         if self._consumed:
             raise UpstreamFailure("refused", "the upload was passed on already", sent=False)
         skipped = False
@@ -135,7 +132,7 @@ class Upload:
                 yield _written(event, boundary)
         if self._rest is not None:
             self._consumed = True
-            async for event in self._later(self._rest, {"model": names, **self.late}):
+            async for event in self._later(self._rest, may):
                 yield _written(event, boundary)
         yield b'--%b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n' % (boundary, model.encode())
         yield b"--%b--\r\n" % boundary
@@ -214,7 +211,8 @@ async def send_upload(upload: Upload, exchange: Exchange, target: Target, connec
     connection.send(target.upload(path, b"multipart/form-data; boundary=%b" % boundary, name, lines))
     connection.unfinished = True
     names = {deployment.name, deployment.model, "auto"} | ({exchange.workload.name} if exchange.workload else set())
-    async for piece in upload.pieces(deployment.upstream_model, boundary, names):
+    may = {"model": names, **exchange.interface.late(ask, deployment)}
+    async for piece in upload.pieces(deployment.upstream_model, boundary, may):
         if connection.status or connection.lost:
             break  # it has answered already: what it says is read next
         if piece:
