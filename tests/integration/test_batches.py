@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 from tests.integration.sdk_types import strict
 from tests.unit.test_gateway_presidio import searching
 
-from groundplan.blueprint.model import Cache, Guardrails, Rates
+from groundplan.blueprint.model import Cache, Guardrails, Limit, Rates
 from groundplan.cli.batches import batches_text
 from groundplan.console.render import page
 from groundplan.core.money import PICO
@@ -348,6 +349,53 @@ async def test_a_batch_whose_mark_was_lost_is_found_again(setup: Setup) -> None:
     batch = await ended(setup.client, batch.id)
     assert batch.status == "completed" and batch.request_counts is not None
     assert batch.request_counts.completed == 20 == setup.model.counted, "a worker that ends lets its calls end"
+
+
+FEW = Limit(name="few", covers="workload/assistant", type="requests", amount=2, period="day")
+
+
+async def limited(setup: Setup, number: int, *limits: Limit) -> None:
+    """Other limits from now on."""
+    places = [deployment("one", setup.model_port, rates=BATCH_RATES)]
+    made = blueprint(number, places, [workload("assistant", ["one"])], limit=PICO // 100)
+    setup.stack.apply(msgspec.structs.replace(made, limits=list(limits)))
+    await setup.stack.ready(number)
+
+
+@pytest.mark.parametrize("end", ["cancelled", "expired"])
+async def test_lines_that_wait_for_a_limit_end_with_their_batch(setup: Setup, end: str) -> None:
+    await limited(setup, 2, FEW)
+    batch = await order(setup.client, lines(6), window="6s" if end == "expired" else "24h")
+    await until(setup.client, batch.id, lambda b: b.request_counts is not None and b.request_counts.completed == 2)
+    if end == "cancelled":
+        await setup.client.batches.cancel(batch.id)
+    batch = await ended(setup.client, batch.id, 30)
+    assert batch.status == end and batch.request_counts is not None
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (2, 4)
+    failures = await contents(setup.client, batch.error_file_id)
+    assert [entry["error"]["code"] for entry in failures] == [f"batch_{end}"] * 4
+    assert setup.stack.sql(f"SELECT {end} FROM batch") == [(4,)]
+
+
+async def test_lines_that_wait_for_a_limit_are_made_by_whoever_comes_next(setup: Setup) -> None:
+    """They were not sent: a worker that ends neither waits for them nor loses them."""
+    await limited(setup, 2, FEW)
+    batch = await order(setup.client, lines(6))
+    await until(setup.client, batch.id, lambda b: b.request_counts is not None and b.request_counts.completed == 2)
+    async with asyncio.timeout(30):
+        while setup.stack.sql("SELECT count(*) FROM batch_line WHERE state = 'running'") != [(4,)]:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    began = time.monotonic()
+    setup.stack.workers[0].terminate()
+    await asyncio.to_thread(setup.stack.workers.pop().wait, 60)
+    assert time.monotonic() - began < 10
+    setup.stack.start()
+    await setup.stack.ready(2)
+    await limited(setup, 3)
+    await asyncio.to_thread(ship, setup.stack)
+    batch = await ended(setup.client, batch.id)
+    assert batch.status == "completed" and batch.request_counts is not None
+    assert (batch.request_counts.completed, batch.request_counts.failed, setup.model.counted) == (6, 0, 6)
 
 
 async def test_a_batch_that_cannot_go_on_holds_up_no_other(setup: Setup) -> None:

@@ -72,6 +72,14 @@ class BatchCalls:
         self._policy: Policy | None = None
         self._keys: dict[str, KeyEntry] = {}
         self._least: dict[str, tuple[Workload, Workload]] = {}
+        self.ending: dict[UUID, tuple[str, str]] = {}
+        """Why calls of a batch that were not sent yet are not sent any more: (code, message)."""
+        self.waiting: set[UUID] = set()
+        """Calls that wait until they may be sent."""
+        self.stopping = False
+        """Nobody waits any more: what was not sent is for whoever comes next."""
+        self.unmade: dict[UUID, tuple[str, str]] = {}
+        """Calls that waited in vain, and why; whoever keeps the answer takes them out."""
 
     def exchange(self, batch: Batch, call: UUID, body: bytes) -> Exchange:
         """A call that is not identified yet."""
@@ -216,9 +224,24 @@ class BatchCalls:
                     await limits.admit_call(gateway, exchange, catalog.limits, amount)
                 return amount
             except GroundplanError as error:
-                if error.code not in _PASSING or gateway.clock.now() >= batch.expires_at:
+                if error.code not in _PASSING:
                     raise
-                await asyncio.sleep(min(error.retry_after or 1.0, _LONGEST_WAIT_S))
+                self._check_ending(exchange, batch)
+                self.waiting.add(exchange.call)
+                try:
+                    await asyncio.sleep(min(error.retry_after or 1.0, _LONGEST_WAIT_S))
+                finally:
+                    self.waiting.discard(exchange.call)
+                self._check_ending(exchange, batch)
+
+    def _check_ending(self, exchange: Exchange, batch: Batch) -> None:
+        """Raise `Denied` for a call of a batch that ends before it was sent; end it where this worker ends."""
+        if self.stopping:
+            raise asyncio.CancelledError
+        why = self.ending.get(batch.id)
+        if why is not None:
+            self.unmade[exchange.call] = why
+            raise Denied(why[1], code=why[0], hint="Order it again.")
 
     def _cacheable(self, exchange: Exchange) -> bool:
         """Not while it leads others that ask the same: it would wait for itself."""

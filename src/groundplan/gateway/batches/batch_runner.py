@@ -38,6 +38,10 @@ LOOK_S = 0.5
 _RETRY_S = 0.5
 _RECALLS = 8
 _RECALL_S = 0.25
+UNSENT = {
+    CANCELLED: "the batch was cancelled before this call",
+    EXPIRED: "the batch expired before this call",
+}
 INTERRUPTED = "the worker that made this call ended before it could keep the answer; the call is not made again"
 _log = logging.getLogger(__name__)
 
@@ -108,8 +112,11 @@ class BatchRunner:
         return bool(self._made)
 
     def stop(self) -> None:
-        """Claim no more."""
-        self._stopping = True
+        """Claim no more, and leave those that still wait to be sent to whoever comes next."""
+        self._stopping = self._calls.stopping = True
+        for call in list(self._calls.waiting):
+            if (made := self._made.get(call)) is not None:
+                made.task.cancel()
 
     async def close(self) -> None:
         """End what still runs: it is settled, and whoever comes next tells that it was interrupted."""
@@ -159,6 +166,7 @@ class BatchRunner:
             return
         if batch.status in batch_store.ENDED:
             self._shelf.unmark(id)
+            self._calls.ending.pop(id, None)
             return
         late = self._gateway.clock.now() >= batch.expires_at
         if _unchecked(batch, late=late):
@@ -166,14 +174,14 @@ class BatchRunner:
             return
         await batch_store.recover(connection, id, INTERRUPTED)
         ending = CANCELLED if batch.status == "cancelling" else EXPIRED if late else ""
+        if ending:
+            self._calls.ending[id] = (ending, UNSENT[ending])
         if not self._stopping:
             await self._orders.look(connection, batch, ending)
         if batch.status == "in_progress" and not late:
             await self._claim(connection, batch)
-        elif batch.status == "cancelling":
-            await batch_store.end_pending(connection, id, "batch_cancelled", "the batch was cancelled before this call")
-        else:
-            await batch_store.end_pending(connection, id, "batch_expired", "the batch expired before this call")
+        elif ending:
+            await batch_store.end_pending(connection, id, ending, UNSENT[ending])
         if not await batch_store.open_lines(connection, id):
             await self._end(batch, late=late)
 
@@ -229,6 +237,8 @@ class BatchRunner:
         self._begun -= self._ended
         self._ended.clear()
         claimed = await batch_store.claimed(connection, batch.id, self._gateway.epoch)
+        if self._stopping:
+            return  # what is not begun yet is for whoever comes next
         new = [line for line in claimed if line.call not in self._begun]
         for line in claimed:
             if line.call in self._begun and line.call not in self._made:
@@ -270,9 +280,13 @@ class BatchRunner:
             answer = exchange.response
             if not isinstance(answer, Collected):
                 raise AssertionError("a line's answer is kept")
-            await self._keep(batch, line, ok=200 <= answer.status < 300, result=_result(line, answer))
+            result = _result(line, answer)
+            if (why := self._calls.unmade.get(line.call)) is not None:
+                result = msgspec.json.encode(batch_store.error_line(line.call, line.custom_id, *why))
+            await self._keep(batch, line, ok=200 <= answer.status < 300, result=result)
         finally:
             gateway.running -= 1
+            self._calls.unmade.pop(line.call, None)
 
     async def _keep(self, batch: Batch, line: Claimed, *, ok: bool, result: bytes) -> None:
         """The answer is durable before the line counts as done, however long PostgreSQL is away."""
@@ -303,6 +317,7 @@ class BatchRunner:
                 status = "expired"
             await batch_store.end(connection, batch.id, status, output, failures)
         self._shelf.unmark(batch.id)
+        self._calls.ending.pop(batch.id, None)
 
     async def _file(self, connection: Connection, batch: Batch, *, ok: bool) -> UUID | None:
         """The file of the lines that went well, or of the others; None where there are none."""
