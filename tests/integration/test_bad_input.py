@@ -226,6 +226,21 @@ async def test_fifty_megabytes_without_a_length_are_counted(scene: Scene) -> Non
     await still_serves(scene)
 
 
+async def test_a_large_body_without_a_known_key_is_refused_before_it_is_read(scene: Scene) -> None:
+    for key in ("", "authorization: Bearer gp_unknown\r\n"):
+        for length in ("content-length: 2000000", "transfer-encoding: chunked"):
+            head = f"POST {CHAT} HTTP/1.1\r\nhost: g\r\n{key}{length}\r\n\r\n".encode()
+            told(parse(await raw(scene.stack, head)), 401, "invalid_api_key")
+    large = await scene.stack.chat(scene.key, "x" * 2_000_000)
+    assert large.status == 200, large.body
+    for name in ("x-api-key", "authorization"):
+        value = scene.key if name == "x-api-key" else f"Bearer {scene.key}"
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data := json.dumps(BODY).encode()), data)
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: g\r\n{name}: {value}\r\ntransfer-encoding: chunked\r\n"
+        answer = parse(await raw(scene.stack, f"{head}connection: close\r\n\r\n".encode() + body))
+        assert answer.status == 200, answer.body
+
+
 async def test_the_openai_client_is_told_about_fifty_megabytes(scene: Scene) -> None:
     url = f"http://127.0.0.1:{scene.stack.port}/v1"
     async with AsyncOpenAI(base_url=url, api_key=scene.key, max_retries=0, http_client=OpenAIs()) as client:

@@ -213,6 +213,19 @@ async def test_bodies_are_bounded_all_together_and_the_rest_is_told_to_come_agai
     waiting[1][1].close()
 
 
+async def test_a_large_body_of_a_stranger_is_not_read() -> None:
+    async with serving(replace(LIMITS, stranger=1000)) as running:
+        running.server.knows = lambda request: request.headers.get(b"authorization") == b"Bearer good"
+        for start in (head("content-length: 1001"), head(CHUNKED), head("content-length: 9000", "authorization: x")):
+            answer = await said(running, start)
+            assert answer.startswith(b"HTTP/1.1 401 ") and b'"code":"invalid_api_key"' in answer
+        good = ("authorization: Bearer good", "connection: close")
+        assert (await said(running, head("content-length: 9000", *good) + b"a" * 9000)).endswith(b"ok:" + b"a" * 9000)
+        assert (await said(running, head(CHUNKED, *good) + b"2\r\nhi\r\n0\r\n\r\n")).endswith(b"ok:hi")
+        small = await said(running, head("content-length: 1000", "connection: close") + b"a" * 1000)
+        assert small.endswith(b"ok:" + b"a" * 1000), "who they are is told by whoever answers"
+
+
 async def test_bodies_that_are_only_announced_keep_nobody_out(running: Running) -> None:
     announced = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(6)]
     for _, writer in announced:

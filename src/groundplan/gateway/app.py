@@ -19,6 +19,7 @@ import socket
 import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -47,7 +48,7 @@ from groundplan.gateway.caching.sharing import AnswerDesk
 from groundplan.gateway.call.cited_store import Citations
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import FactsApi
-from groundplan.gateway.call.pipeline import Pipeline, streams, upgrades
+from groundplan.gateway.call.pipeline import Pipeline, knows, streams, upgrades
 from groundplan.gateway.call.repeats import Repeats
 from groundplan.gateway.call.signals import Signals
 from groundplan.gateway.experiments.pairs import Pairs
@@ -129,7 +130,7 @@ async def serve(
         running = loop.create_task(runner.run())
         files, held = resource.getrlimit(resource.RLIMIT_NOFILE)[0], load_settings().request_memory
         server = Server(pipeline.handle, of_refusal, loop, Limits(held=held, connections=connections(files)))
-        server.streams, server.upgrades = streams, upgrades
+        server.streams, server.upgrades, server.knows = streams, upgrades, partial(knows, gateway)
         # callers come to whoever listens: a worker that has no blueprint yet would refuse what its siblings answer
         with suppress(TimeoutError):
             await asyncio.wait_for(live.loaded.wait(), LOADING_SECONDS)

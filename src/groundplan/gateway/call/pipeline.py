@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from groundplan.core.errors import Denied, GroundplanError, Invalid, Unavailable
+from groundplan.core.errors import Denied, GroundplanError, Invalid, Unauthenticated, Unavailable
 from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.messages_api import PATH as MESSAGE_BATCHES
@@ -28,7 +28,7 @@ from groundplan.gateway.call.estimate import HEADER, estimate
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.ground import ground
-from groundplan.gateway.call.identify import identify
+from groundplan.gateway.call.identify import find_key, identify
 from groundplan.gateway.call.serve import reserve, serve
 from groundplan.gateway.experiments.trial import assign
 from groundplan.gateway.guard.run import guards, look_in
@@ -267,6 +267,17 @@ async def _converse(gateway: Gateway, request: Request, response: Response) -> N
 def upgrades(request: Request) -> bool:
     """Whether a request is the beginning of a conversation over WebSocket."""
     return request.target.partition(b"?")[0] == REALTIME_PATH
+
+
+def knows(gateway: Gateway, request: Request) -> bool:
+    """Whether a request is of a caller with a key, as far as it needs one and keys are known yet."""
+    if not request.target.startswith(b"/v1/") or gateway.live.catalog is None:
+        return True
+    try:
+        find_key(request.headers, gateway.live.policy, gateway.clock.seconds())
+    except Unauthenticated:
+        return False
+    return True
 
 
 def streams(request: Request) -> bool:

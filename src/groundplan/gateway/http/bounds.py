@@ -11,6 +11,8 @@ class Limits:
 
     head: int = 32 << 10
     body: int = 20 << 20
+    stranger: int = 1 << 20
+    """A longer body, or one without a length, is read of callers who are known."""
     streamed: int = 512 << 20
     """A body that is handed on while it arrives."""
     head_seconds: float = 10.0

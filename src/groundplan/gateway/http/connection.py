@@ -246,15 +246,24 @@ class Connection(asyncio.Protocol):
         if self.server.streams is not None and self.server.streams(request):
             self._stream_body(request)
             return
-        if self._length is not None and self._length > limits.body:
-            self._refuse(refusals.too_large_body(limits.body))
-        elif self._length and not self.server.has_room(self._length):
-            self._refuse(refusals.FULL)  # what is only announced is not held yet: who sends nothing keeps nobody out
+        if (refusal := self._unwanted(request)) is not None:
+            self._refuse(refusal)
         elif request.headers.get(b"expect", b"").lower() == b"100-continue":
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n") if not self._busy else None
         self._since = self.server.now()
         if not self._busy:
             self.deadline = self._since + limits.body_seconds
+
+    def _unwanted(self, request: Request) -> Refusal | None:
+        """Why the body that is to come is not read."""
+        length, limits = self._length, self.server.limits
+        if length is not None and length > limits.body:
+            return refusals.too_large_body(limits.body)
+        if length and not self.server.has_room(length):
+            return refusals.FULL  # what is only announced is not held yet: who sends nothing keeps nobody out
+        if (length is None or length > limits.stranger) and self.server.knows is not None:
+            return None if self.server.knows(request) else refusals.STRANGER
+        return None
 
     def _stream_body(self, request: Request) -> None:
         """Its handler begins now and reads the body itself; the connection ends with the answer."""

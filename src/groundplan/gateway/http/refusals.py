@@ -13,6 +13,10 @@ HOST_MISSING = Refusal(400, "host_missing", "the Host header is missing", "Send 
 PROXY = Refusal(405, "method_not_allowed", "this is no proxy", "Send a POST request to a path.")
 LATE = Refusal(408, "request_timeout", "the request did not arrive in time", "Send it without pauses.")
 COMPRESSED = Refusal(415, "body_compressed", "compressed bodies are not read", "Send it without Content-Encoding.")
+STRANGER = Refusal(
+    401, "invalid_api_key", "a large body is read of callers with a key that is known",
+    "Send `Authorization: Bearer gp_...`; make a key with `groundplan keys create`.",
+)  # fmt: skip
 FULL = Refusal(
     503, "memory_full", "the bodies of running requests are all that is held at once",
     "Try again in a second; other requests are as large.", 1,

@@ -49,6 +49,8 @@ class Server:
         """Reads who a client is from its certificate, where one is asked for."""
         self.streams: Callable[[Request], bool] | None = None
         """Tells from its head whether a request's body is read by its handler while it arrives."""
+        self.knows: Callable[[Request], bool] | None = None
+        """Tells from its head whether a request is of somebody whose large body may be read."""
         self.upgrades: Callable[[Request], bool] | None = None
         """Tells from its head whether a request's handler speaks WebSocket."""
         self.held = 0
