@@ -27,14 +27,9 @@ from groundplan.gateway.surfaces.chat import ChatCompletions
 NAMES = st.text(max_size=3)
 
 
-def told_apart(value: dict[str, Any]) -> bool:
-    """Not only by small and capital letters."""
-    return len({name.casefold() for name in value}) == len(value)
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=12) | st.sampled_from(['a":', '":', '" :', "\n:"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4).filter(told_apart),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4),
     max_leaves=20,
 )
 SPACED = st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : "), (",\n", "\t:\r\n")])
@@ -45,7 +40,7 @@ def test_what_has_no_duplicates_passes_however_it_is_written(value: Any, separat
     refuse_duplicates(json.dumps(value, separators=separators, ensure_ascii=ascii_only).encode(), 0)
 
 
-@given(st.dictionaries(NAMES, JSON, min_size=1, max_size=4).filter(told_apart), JSON, SPACED, st.data())
+@given(st.dictionaries(NAMES, JSON, min_size=1, max_size=4), JSON, SPACED, st.data())
 def test_a_name_that_is_there_twice_is_found_wherever_it_hides(
     value: dict[str, Any], other: Any, separators: Any, data: st.DataObject
 ) -> None:
@@ -106,7 +101,8 @@ def test_a_name_in_other_letters_is_the_same_name(body: bytes) -> None:
 
 
 def test_names_with_capital_letters_that_nobody_reads_pass() -> None:
-    schema = {"type": "object", "properties": {"firstName": {"minLength": 1}}, "additionalProperties": False}
+    own = {"firstName": {"minLength": 1}, "ID": {}, "id": {}, "Name": {}, "name": {}}
+    schema = {"type": "object", "properties": own, "additionalProperties": False}
     asked = {
         "model": "a",
         "messages": [{"role": "user", "content": "x"}],

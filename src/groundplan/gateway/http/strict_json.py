@@ -1,7 +1,8 @@
 """Whether a JSON body means the same to every parser: no object in it may bear one name twice.
 
 RFC 8259 leaves open which of two values counts, so what we checked (the last) need not be what an upstream reads (the
-first). To some parsers (those of Go and .NET) `Model` is `model`, so small and capital letters make no other name here.
+first). To some parsers (those of Go and .NET) `Model` is `model`, so capital letters make no other name of one by which
+anything is decided.
 Most bodies are proven good by counting alone, without a second parse. Does not look at values.
 
 The count: each name is followed by `":`, so the text holds at least as many of these as there are names, and there are
@@ -46,6 +47,13 @@ _ORDINARY = frozenset(
     }
 )  # fmt: skip
 """Names of which most objects are made, none of them another one in other letters."""
+_DECISIVE = frozenset(
+    {
+        "role", "content", "type", "text", "image_url", "input_audio", "file", "file_data", "file_id", "file_url",
+        "url", "source", "media_type", "data", "input", "function", "include_usage", "tool_calls", "arguments",
+    }
+)  # fmt: skip
+"""Names below the top that say what is sent, to whom and at what cost. Others are data, such as a function's own."""
 
 
 class _Twice(Exception):
@@ -125,11 +133,11 @@ def refuse_duplicates(body: bytes, known: int) -> None:
 
 
 def refuse_spellings(names: Collection[str], read: Collection[str]) -> None:
-    """Raise `Invalid` (`duplicate_key`) where one of the `names` of an object is another one, or one of those that are
-    `read`, but for small and capital letters."""
+    """Raise `Invalid` (`duplicate_key`) where one of the `names` at the top is one of those that are `read`, but for small
+    and capital letters."""
     for name in names:
         small = name.casefold()
-        if small != name and (small in names or small in read):
+        if small != name and small in read:
             raise Invalid(
                 f"{name[:60]!r} is {small[:60]!r} to some parsers, and to others it is not",
                 code="duplicate_key",
@@ -180,8 +188,8 @@ def _names(value: Any) -> int:
         found = len(value)
         if found > 1 and not _ORDINARY.issuperset(value):
             text = "".join(value)
-            if not (text.islower() and text.isascii()) and len(set(map(str.casefold, value))) < found:
-                raise _Twice(next(name for name in value if name != name.casefold()))
+            if not (text.islower() and text.isascii()):
+                _refuse_twins(value)
     for each in value.values() if kind is dict else value:
         kind = type(each)
         if kind is dict or kind is list:
@@ -195,8 +203,16 @@ def _once(pairs: list[tuple[str, Any]]) -> None:
         if name in seen:
             raise _Twice(name)
         seen.add(name)
-    if len(set(map(str.casefold, seen))) < len(seen):
-        raise _Twice(next(name for name in seen if name != name.casefold()))
+    _refuse_twins(seen)
+
+
+def _refuse_twins(names: Collection[str]) -> None:
+    """Raise `_Twice` where one of the names is another one in other letters that something is decided by."""
+    if len(set(map(str.casefold, names))) < len(names):
+        for name in names:
+            small = name.casefold()
+            if small != name and small in _DECISIVE and small in names:
+                raise _Twice(name)
 
 
 _exact = json.JSONDecoder(object_pairs_hook=_once).decode
