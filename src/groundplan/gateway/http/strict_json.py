@@ -133,8 +133,8 @@ def refuse_duplicates(body: bytes, known: int) -> None:
 
 
 def refuse_spellings(names: Collection[str], read: Collection[str]) -> None:
-    """Raise `Invalid` (`duplicate_key`) where one of the `names` at the top is one of those that are `read`, but for small
-    and capital letters."""
+    """Raise `Invalid` (`duplicate_key`) where one of the `names` at the top is one of those that are `read`, but for
+    small and capital letters."""
     for name in names:
         small = name.casefold()
         if small != name and small in read:
