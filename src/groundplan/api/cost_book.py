@@ -204,19 +204,21 @@ def summed(lines: Sequence[Line], by: str, workflows: Workflows) -> list[dict[st
 
 def added(parts: Iterable[tuple[str, str, int, int]]) -> list[dict[str, Any]]:
     """As `summed`, of (key, basis, picodollars, quantity)."""
-    sums: dict[str, int] = {}
-    counts: dict[str, int] = {}
     bases: dict[str, dict[str, int]] = {}
+    counts: dict[str, int] = {}
     for key, basis, amount, quantity in parts:
-        sums[key] = sums.get(key, 0) + amount
-        counts[key] = counts.get(key, 0) + quantity
-        mine = bases.setdefault(key, {})
+        if (mine := bases.get(key)) is None:
+            mine = bases[key] = {}
         mine[basis] = mine.get(basis, 0) + amount
+        if quantity:
+            counts[key] = counts.get(key, 0) + quantity
+    sums = {key: sum(mine.values()) for key, mine in bases.items()}
     whole = sum(sums.values())
     return [
         {
             "key": key, "cost_usd": format_usd(amount), "share": round(amount / whole, 6) if whole else 0.0,
-            "quantity": counts[key], "basis": {name: format_usd(part) for name, part in sorted(bases[key].items())},
+            "quantity": counts.get(key, 0),
+            "basis": {name: format_usd(part) for name, part in sorted(bases[key].items())},
         }
         for key, amount in sorted(sums.items(), key=lambda item: (-item[1], item[0]))
     ]  # fmt: skip

@@ -4,6 +4,7 @@ where what is allocated follows the calls. Every sum is exactly the book's."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any, Final
 
 from psycopg import Connection
@@ -18,8 +19,8 @@ from groundplan.economics.allocate.spread import COMPANY, Weights, place_of, spr
 from groundplan.ledger import days_store, rollup_store
 
 DIMENSIONS: Final = ("feature", "prompt", "source", "person", "tag", "site")
-_Row = tuple[str, str, Any, Any]
-"""workload, key, USD, calls"""
+_Row = tuple[str, str, int, Any]
+"""workload, key, picodollars, calls"""
 
 
 def sums(conn: Connection[Any], lines: list[Line], days: Days, by: str) -> list[tuple[str, str, int, int]]:
@@ -33,18 +34,20 @@ def sums(conn: Connection[Any], lines: list[Line], days: Days, by: str) -> list[
 
 def _weights(conn: Connection[Any], days: Days, by: str) -> Weights:
     """What the calls of a workload cost; of one whose calls cost nothing, such as those of own hardware, how many."""
-    rows = _rows(conn, days, by)
-    costs = _summed((workload, key, from_decimal(cost)) for workload, key, cost, _ in rows)
-    free = {workload for workload, mine in costs.items() if not any(mine.values())}
-    return costs | _summed((workload, key, int(count or 0)) for workload, key, _, count in rows if workload in free)
+    return _measured([(workload, key, cost, int(count or 0)) for workload, key, cost, count in _rows(conn, days, by)])
 
 
-def _summed(rows: Iterable[tuple[str, str, int]]) -> dict[str, dict[str, int]]:
-    """Of (workload, key, value)."""
+def _measured(rows: list[tuple[str, str, int, int]]) -> dict[str, dict[str, int]]:
+    """workload -> key -> what was measured, of (workload, key, that, calls); calls where it is nothing."""
     found: dict[str, dict[str, int]] = {}
-    for workload, key, value in rows:
-        mine = found.setdefault(workload, {})
-        mine[key] = mine.get(key, 0) + value
+    for workload, key, measure, _ in rows:
+        if (mine := found.get(workload)) is None:
+            mine = found[workload] = {}
+        mine[key] = mine.get(key, 0) + measure
+    if none := {workload for workload, mine in found.items() if not any(mine.values())}:
+        for workload, key, _, calls in rows:
+            if workload in none:
+                found[workload][key] += calls
     return found
 
 
@@ -52,19 +55,12 @@ def _there(conn: Connection[Any], days: Days, by: str, places: set[str]) -> dict
     """Of these deployments and sites: tokens of the calls that were answered there, calls where they had none."""
     if not (asked := places - {COMPANY}) or by in ("site", "tag"):
         return {}
-    at: dict[str, list[tuple[str, str, Any, Any]]] = {place: [] for place in asked}
-    for workload, key, deployment, site, count, called in _placed(conn, days, by, asked):
+    at: dict[str, list[tuple[str, str, int, int]]] = {place: [] for place in asked}
+    for workload, key, deployment, site, tokens, calls in _placed(conn, days, by, asked):
         for place in (f"deployment/{deployment}", f"site/{site}"):
             if place in asked:
-                at[place].append((workload, key, count, called))
-    found: dict[str, Weights] = {}
-    for place, rows in at.items():
-        tokens = _summed((workload, key, int(count or 0)) for workload, key, count, _ in rows)
-        none = {workload for workload, mine in tokens.items() if not any(mine.values())}
-        calls = _summed((workload, key, int(count or 0)) for workload, key, _, count in rows if workload in none)
-        if tokens:
-            found[place] = tokens | calls
-    return found
+                at[place].append((workload, key, int(tokens or 0), int(calls or 0)))
+    return {place: _measured(rows) for place, rows in at.items() if rows}
 
 
 def _placed(
@@ -89,10 +85,15 @@ def _placed(
 
 
 def _rows(conn: Connection[Any], days: Days, by: str) -> list[_Row]:
-    if by == "source":
-        return days_store.sources_by_workload(conn, days.since, days.until)
     if by == "person":
         return days_store.people_by_workload(conn, days.since, days.until)
+    return [(workload, key, from_decimal(cost), calls) for workload, key, cost, calls in _paid(conn, days, by)]
+
+
+def _paid(conn: Connection[Any], days: Days, by: str) -> list[tuple[str, str, Decimal, Any]]:
+    """(workload, key, USD, calls)"""
+    if by == "source":
+        return days_store.sources_by_workload(conn, days.since, days.until)
     if by == "tag":
         return days_store.tags_by_workload(conn, days.since, days.until)
     kept = "blueprint" if by == "prompt" else by

@@ -24,7 +24,7 @@ def people(conn: Connection[Any], since: datetime, until: datetime, workload: st
         "WITH "
         + _whole_days("person", workload)
         + """, top AS (SELECT person AS person_id, sum(calls) AS calls, sum(cost_usd) AS cost_usd FROM summed
-             GROUP BY 1 HAVING sum(calls) <> 0 ORDER BY 3 DESC, 1 LIMIT %(limit)s)
+             GROUP BY 1 ORDER BY 3 DESC, 1 LIMIT %(limit)s)
            SELECT t.*, p.email AS person FROM top t LEFT JOIN person p ON p.id = t.person_id
            ORDER BY t.cost_usd DESC, t.person_id""",
         {**_months(since, until), "workload": workload, "limit": limit},
@@ -39,8 +39,7 @@ def sources(conn: Connection[Any], since: datetime, until: datetime, workload: s
         "WITH "
         + _whole_days("document", workload)
         + """, by_document AS (
-             SELECT document, sum(calls) AS calls, sum(cost_usd) AS cost_usd FROM summed GROUP BY 1
-             HAVING sum(calls) <> 0)
+             SELECT document, sum(calls) AS calls, sum(cost_usd) AS cost_usd FROM summed GROUP BY 1)
            SELECT coalesce(d.source, '') AS source, count(*) FILTER (WHERE b.document <> '') AS documents,
              sum(b.calls) AS calls, sum(b.cost_usd) AS cost_usd
            FROM by_document b LEFT JOIN document d ON d.id::text = b.document GROUP BY 1 ORDER BY 4 DESC, 1""",
@@ -52,25 +51,27 @@ def sources_by_workload(conn: Connection[Any], since: datetime, until: datetime)
     """(workload, source, cost_usd, calls) of whole days, as `sources`."""
     return _tuples(
         conn,
-        _each("document")
-        + """
+        f"""WITH {_apart("document")}, each AS (
+             SELECT workload, document, sum(cost_usd) AS cost_usd, sum(calls) AS calls FROM summed GROUP BY 1, 2)
            SELECT s.workload, coalesce(d.source, '') AS source, sum(s.cost_usd) AS cost_usd, sum(s.calls) AS calls
            FROM each s LEFT JOIN document d ON d.id::text = s.document GROUP BY 1, 2""",
         _months(since, until),
     )
 
 
-def people_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[tuple[str, str, Any, Any]]:
-    """(workload, person's address, cost_usd, calls) of whole days; of nobody in particular, and of each who is gone, it
-    is ''."""
-    return _tuples(
-        conn,
-        _each("person")
-        + """
-           SELECT s.workload, coalesce(p.email, '') AS person, s.cost_usd, s.calls
-           FROM each s LEFT JOIN person p ON p.id = s.person""",
+def people_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[tuple[str, str, int, int]]:
+    """(workload, person's address, picodollars, calls) of whole days; of nobody in particular, and of each who is gone,
+    it is ''. Of one who has called in several months there are several."""
+    row = conn.execute(
+        f"""WITH {_apart("person")}
+           SELECT array_agg(s.workload), {_listed("s.cost_usd::numeric(30,12)")}
+           FROM summed s LEFT JOIN person p ON p.id = s.person""".encode(),
         _months(since, until),
-    )
+    ).fetchone()
+    if row is None or row[0] is None:
+        return []
+    # each of these amounts has 12 decimals
+    return list(zip(row[0], row[1], map(int, row[2].replace(".", "").split(",")), row[3], strict=True))
 
 
 def tags_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[tuple[str, str, Any, Any]]:
@@ -101,20 +102,28 @@ def placed(
     `people_by_workload`."""
     what: LiteralString = "document" if by == "source" else "person"
     more = " AND (deployment = ANY(%(deployments)s) OR site = ANY(%(sites)s))"
-    summed = _summed(f"{what}_place", f"workload, {what}, deployment, site", f"{what}_place_day", more, "calls, tokens")
-    each = f"""each AS (
-        SELECT workload, {what}, deployment, site, sum(tokens) AS tokens, sum(calls) AS calls FROM summed
-        GROUP BY 1, 2, 3, 4 HAVING sum(calls) <> 0)"""
+    summed = _summed(f"{what}_place", f"workload, {what}, deployment, site", f"{what}_place_day", more, "tokens")
     asked = {**_months(since, until), **place_names(places)}
     if by == "person":
-        query = f"""WITH {summed}, {each}
-           SELECT s.workload, coalesce(p.email, ''), s.deployment, s.site, s.tokens, s.calls
-           FROM each s LEFT JOIN person p ON p.id = s.person"""
-        return _tuples(conn, query, asked)
-    query = f"""WITH {summed}, {each}
+        query = f"""WITH {summed}
+           SELECT array_agg(s.workload), array_agg(s.deployment), array_agg(s.site), {_listed("trunc(s.tokens)")}
+           FROM summed s LEFT JOIN person p ON p.id = s.person"""
+        ((names, deployments, sites, people, tokens, calls),) = _tuples(conn, query, asked)
+        if names is None:
+            return []
+        return list(zip(names, people, deployments, sites, map(int, tokens.split(",")), calls, strict=True))
+    query = f"""WITH {summed}, each AS (
+             SELECT workload, document, deployment, site, sum(tokens) AS tokens, sum(calls) AS calls FROM summed
+             GROUP BY 1, 2, 3, 4)
            SELECT s.workload, coalesce(d.source, ''), s.deployment, s.site, sum(s.tokens), sum(s.calls)
            FROM each s LEFT JOIN document d ON d.id::text = s.document GROUP BY 1, 2, 3, 4"""
     return _tuples(conn, query, asked)
+
+
+def _listed(measure: str) -> str:
+    """Columns of people, what is measured of each, as text, and their calls: one row of lists, since people are many
+    and a row of each costs several times as much here and on the way."""
+    return f"array_agg(coalesce(p.email, '')), string_agg(({measure})::text, ','), array_agg(s.calls)"
 
 
 def people_weeks(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> dict[datetime, int]:
@@ -143,53 +152,50 @@ def _apart(what: LiteralString) -> str:
     return _summed(what, f"workload, {what}", f"{what}_day", "")
 
 
-def _each(what: LiteralString) -> str:
-    """The beginning of a question about sums by workload and each person or document that was there."""
-    return (
-        "WITH "
-        + _apart(what)
-        + f""", each AS (
-             SELECT workload, {what}, sum(cost_usd) AS cost_usd, sum(calls) AS calls FROM summed GROUP BY 1, 2
-             HAVING sum(calls) <> 0)"""
-    )
-
-
-def _summed(what: str, keys: str, days: str, more: str, sums: str = "calls, cost_usd") -> str:
-    """Months that are whole from their months; of one that is not, its days, or the month less its other days where
-    these are fewer; and what was not folded yet. A month in which nothing follows `until` is whole, such as this one so
-    far. Keys of which nothing is left have no calls."""
-    columns = f"SELECT {keys}, {sums} FROM"
-    less = f"SELECT {keys}, {', '.join(f'-{each}' for each in sums.split(', '))} FROM"
-    from_days, other_days = f"{columns} {days} {_SPAN}{more}", f"{less} {days} {_SPAN}{more}"
+def _summed(what: str, keys: str, days: str, more: str, measure: str = "cost_usd") -> str:
+    """Months that are whole from their months; of one that is not, the sums up to the ends of what is asked for, and
+    the days that are in no such sum yet; and what was not folded. A month in which nothing follows `until` is whole,
+    such as this one so far."""
+    columns = f"SELECT {keys}, calls, {measure} FROM"
     spans = [
         f"{columns} {what}_month {_SPAN.format('m0', 'm1')}{more}",
-        f"{columns} {what}_month WHERE hour IN ((SELECT head FROM bound), (SELECT tail FROM bound)){more}",
-        from_days.format("d0", "CASE WHEN head IS NULL THEN least(m0, d1) END"),
-        other_days.format("head", "d0"),
-        other_days.format("CASE WHEN head IS NOT NULL THEN d1 END", "m0"),
-        from_days.format("m1", "CASE WHEN tail IS NULL THEN d1 END"),
-        other_days.format("CASE WHEN tail IS NOT NULL THEN d1 END", "m2"),
+        _running(what, keys, measure, "before", "head", more),
+        f"{columns} {days} {_SPAN.format('head', 'least(m0, d1)')}{more}",
+        _running(what, keys, measure, "m1", "tail", more),
+        f"{columns} {days} {_SPAN.format('tail', 'd1')}{more}",
         f"{columns} {what}_delta {_SPAN.format('d0', 'd1')}{more}",
     ]
-    return _BOUND.replace("newest_day", f"(SELECT max(hour) FROM {what}_day)") + " UNION ALL ".join(spans) + ")"
+    return _BOUND.replace("WHAT", what) + " UNION ALL ".join(spans) + ")"
+
+
+def _running(what: str, keys: str, measure: str, month: str, end: str, more: str) -> str:
+    """Sums of a month up to `end` less those up to where it begins; no rows where there is nothing between them."""
+    return f"""SELECT {keys}, (calls[upto] - coalesce(calls[less], 0))::bigint,
+        {measure}[upto] - coalesce({measure}[less], 0)
+      FROM (SELECT {keys}, calls, {measure}, width_bucket((SELECT {end}_day FROM bound), days) AS upto,
+              width_bucket((SELECT {end}_less FROM bound), days) AS less
+            FROM {what}_running WHERE month = (SELECT {month} FROM bound WHERE {end}_day > {end}_less){more} OFFSET 0) r
+      WHERE upto > less"""
 
 
 _SPAN: LiteralString = "WHERE hour >= (SELECT {} FROM bound) AND hour < (SELECT {} FROM bound)"
-# d: what is asked for; m: whole months, and the end of the one after them; head, tail: months that are not whole and of
-# which the other days are fewer
+# d: what is asked for; m: whole months; r: days that running sums hold; head, tail: up to where these tell of the month
+# before and the one after the whole ones, with the last day of it that they tell, and the one before the first
 _BOUND: LiteralString = """asked AS MATERIALIZED (
     SELECT date_trunc('day', %(since)s::timestamptz, 'UTC') AS d0, %(until)s::timestamptz AS d1,
-      %(before)s::timestamptz AS before, %(month)s::timestamptz AS m0, newest_day AS newest),
+      %(before)s::timestamptz AS before, %(month)s::timestamptz AS m0, (SELECT max(hour) FROM WHAT_day) AS newest,
+      r.since AS r0, r.until AS r1 FROM running_span r WHERE r.name = 'WHAT'),
   months AS MATERIALIZED (
-    SELECT *, newest + interval '1 day' AS ended,
+    SELECT *,
       greatest(m0, date_trunc('month', CASE WHEN d1 > newest THEN d1 + interval '744 hours' ELSE d1 END, 'UTC')) AS m1
     FROM asked),
-  around AS MATERIALIZED (
-    SELECT *, date_trunc('month', m1 + interval '768 hours', 'UTC') AS m2,
-      d0 - before + greatest(least(m0, ended) - d1, '0') + interval '1 day' AS others FROM months),
+  ends AS MATERIALIZED (
+    SELECT *, CASE WHEN r0 <= before THEN greatest(d0, least(m0, d1, r1)) ELSE d0 END AS head,
+      CASE WHEN r0 <= m1 THEN greatest(m1, least(d1, r1)) ELSE m1 END AS tail FROM months),
   bound AS MATERIALIZED (
-    SELECT *, CASE WHEN least(m0, d1) - d0 > others THEN before END AS head,
-      CASE WHEN d1 - m1 > least(m2, ended) - d1 + interval '1 day' THEN m1 END AS tail FROM around),
+    SELECT *, ceil(extract(epoch FROM head - before) / 86400)::smallint AS head_day,
+      (extract(epoch FROM d0 - before) / 86400)::smallint AS head_less,
+      ceil(extract(epoch FROM tail - m1) / 86400)::smallint AS tail_day, 0::smallint AS tail_less FROM ends),
   summed AS ("""
 
 

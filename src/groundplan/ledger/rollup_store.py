@@ -63,9 +63,10 @@ _TOTALS: LiteralString = """sum(calls) FILTER (WHERE status <> 'refused') AS cal
 
 
 def fold(conn: Connection[Any]) -> int:
-    """Deltas into hours and days, in the caller's transaction; how many there were."""
+    """Deltas into hours and days, in the caller's transaction; how many there were. Then days that are over
+    into the sums up to each day of a month (`0320_running_sums.sql`)."""
     row = conn.execute(
-        "SELECT fold_rollups() + fold_outcomes() + fold_content() + fold_places() + fold_steps()"
+        "SELECT fold_rollups() + fold_outcomes() + fold_content() + fold_places() + fold_steps(), keep_running()"
     ).fetchone()
     assert row is not None
     return int(row[0])

@@ -23,6 +23,8 @@ def shares(amount: int, weights: Sequence[int]) -> list[int]:
     if total == 0:
         weights, total = [1] * len(weights), len(weights)
     size = abs(amount)
+    if size == total:  # what calls cost, shared by what they cost
+        return list(weights) if amount >= 0 else [-weight for weight in weights]
     found = [size * weight // total for weight in weights]
     if left := size - sum(found):
         remainders = [-(size * weight % total) for weight in weights]
