@@ -74,7 +74,8 @@ def by_person(rows: list[tuple[str, str, int, int]]) -> list[tuple[Any, ...]]:
 )  # fmt: skip
 @example(
     # on each side of what is asked for, with a month that is nearly whole before and after the whole ones
-    [(day, day % 3, "one", day + 1) for day in (10, 11, 12, 13, 14, 40, 41, 42, 71, 72, 100)], [(13, 0, "one", 5)], [],
+    [(day, day % 3, "one", day + 1) for day in (10, 11, 12, 13, 14, 40, 41, 42, 71, 72, 100)],
+    [(13, 1, "one", 5), (41, 2, "one", 6), (20, 2, "one", 7), (12, 1, "two", 8)], [],
     [(13, 28), (13, 56), (13, 59), (42, 25), (13, 20), (12, 29), (43, 100), (70, 31)],
 )  # fmt: skip
 def test_any_days_are_what_their_calls_say(
