@@ -90,6 +90,11 @@ def line(amount: int, term: str = "input") -> Line:
     [
         ([], [], ["cost $0.00 last week.", "Nothing changed.", "Nothing unusual"]),
         ([line(5)], [line(5)], ["cost $5.00 last week, +0%", "Nothing changed.", "Nothing unusual"]),
+        (
+            [line(5)],
+            [line(5, "credit"), line(-9, "credit")],
+            ["cost $5.00 last week.", "Most changed", "Nothing unusual"],
+        ),
         ([line(1), line(2, "idle")], [line(9)], ["-67%", "Most changed: input of a, -$8.00.", "Nothing unusual"]),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -199,6 +200,18 @@ def test_a_scenario_says_what_each_change_contributes() -> None:
     assert made.after == round((6 + 1 + 1) * PICO * 0.7 * 10 * 0.5)
     assert made.before + sum(amount for _, amount in made.steps) == made.after
     assert [name for name, _ in made.steps] == ["tokens a call", "prices", "people", "cache"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["input", "output", "images"]), st.integers(0, 10**22)), max_size=6),
+    st.sampled_from([-90, -30, -7, 0, 10, 900]),
+)
+def test_amounts_of_a_scenario_are_exact(costs: list[tuple[str, int]], percent: int) -> None:
+    """Also where they have more digits than a float has: from some thousand dollars on."""
+    made = what_if([Part(name, 1, cost) for name, cost in costs], parse([f"price={percent}%"]))
+    whole = sum(cost for _, cost in costs)
+    assert made.after == round(Fraction(whole * (100 + percent), 100))
+    assert made.before + sum(amount for _, amount in made.steps) == made.after
 
 
 def test_another_model_is_priced_by_the_tokens_that_were_used() -> None:

@@ -254,6 +254,11 @@ def test_idle_capacity_is_the_book_s_own_line() -> None:
     assert named(told(Looked(15), lines=[line("capacity", 90)]), "idle capacity") == []
 
 
+def test_a_credit_makes_no_capacity_more_idle() -> None:
+    lines = [line("capacity", 80), line("idle", 20, ""), line("credit", -60)]
+    assert named(told(Looked(15), lines=lines), "idle capacity") == []
+
+
 @pytest.mark.parametrize(("reads", "paid", "count"), [(0, 12, 1), (2, 12, 0), (0, 0, 0)])
 def test_content_that_nobody_reads_costs_its_logs(reads: int, paid: int, count: int) -> None:
     kept = Content("support", 3.2, 9000, reads)

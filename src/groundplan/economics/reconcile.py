@@ -24,7 +24,9 @@ from groundplan.economics.prices.currency import Dated
 
 OUR_VERSION = 7
 """Of UUIDs that calls have; a provider's own request ids of another kind are not ours."""
-WHOLE = frozenset({"CLP", "ISK", "JPY", "KRW", "PYG", "UGX", "VND", "XAF", "XOF", "XPF"})
+WHOLE = frozenset(
+    {"BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"}
+)
 """Currencies of which bills have whole units alone."""
 PRECISION = 90
 """Digits of arithmetic: sums of amounts within the bounds of `bill` never lose one."""

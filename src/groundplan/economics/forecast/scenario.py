@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid
@@ -65,15 +66,15 @@ def what_if(parts: list[Part], change: Change) -> Scenario:
             code="scenario_invalid",
             hint="Write users=10, price=-30%, context=2, cache=20%.",
         )
-    now = [float(part.cost) for part in parts]
-    counts = [float(part.count) for part in parts]
+    now = [Fraction(part.cost) for part in parts]
+    counts = [Fraction(part.count) for part in parts]
     before = sum(part.cost for part in parts)
     steps: list[tuple[str, int]] = []
-    last = float(before)
+    last = Fraction(before)
 
     def note(name: str) -> None:
         nonlocal last
-        total = sum(now)
+        total = sum(now, Fraction(0))
         if round(total) != round(last):
             steps.append((name, round(total) - round(last)))
         last = total
@@ -86,13 +87,13 @@ def what_if(parts: list[Part], change: Change) -> Scenario:
     if change.rates is not None:
         now = [_at(change.rates, each, *was) for each, *was in zip(parts, counts, now, strict=True)]
         note("another model")
-    now = [cost * change.price for cost in now]
+    now = [cost * _exact(change.price) for cost in now]
     note("prices")
-    now = [cost * change.users for cost in now]
+    now = [cost * _exact(change.users) for cost in now]
     note("people")
-    now = [cost * (1 - change.cache_share) for cost in now]
+    now = [cost * (1 - _exact(change.cache_share)) for cost in now]
     note("cache")
-    return Scenario(before, round(sum(now)), tuple(steps))
+    return Scenario(before, round(sum(now, Fraction(0))), tuple(steps))
 
 
 def parse(texts: list[str]) -> Change:
@@ -122,7 +123,7 @@ def _factor(text: str, amount: str) -> float:
         raise _unreadable(text)
     if not amount.endswith("%"):
         return number
-    return number / 100 if text.startswith("cache=") else 1 + number / 100
+    return number / 100 if text.startswith("cache=") else round(1 + number / 100, 12)
 
 
 def _unreadable(text: str) -> Invalid:
@@ -133,16 +134,23 @@ def _unreadable(text: str) -> Invalid:
     )
 
 
-def _longer(part: Part, change: Change) -> float:
+def _exact(factor: float) -> Fraction:
+    """As it was written: amounts have more digits than a float has."""
+    return Fraction(repr(factor))
+
+
+def _longer(part: Part, change: Change) -> Fraction:
     """How many times as many there are."""
     if not part.answers:
-        return 1.0
-    return change.context if part.name in INPUT else change.output if part.name in ("output", "reasoning") else 1.0
+        return Fraction(1)
+    if part.name in INPUT:
+        return _exact(change.context)
+    return _exact(change.output) if part.name in ("output", "reasoning") else Fraction(1)
 
 
-def _at(rates: Rates, part: Part, count: float, cost: float) -> float:
+def _at(rates: Rates, part: Part, count: Fraction, cost: Fraction) -> Fraction:
     """What that part costs at another model; images, seconds and searches that it has no price for stay as they are."""
     if not part.answers:
         return cost
-    other = float(priced({part.name: round(count)}, rates, part.tier))
+    other = Fraction(priced({part.name: round(count)}, rates, part.tier))
     return other if count and (other or part.name in TOKENS or part.name == "requests") else cost

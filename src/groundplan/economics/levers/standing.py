@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from groundplan.core.money import to_decimal
-from groundplan.economics.allocate.model import IDLE, Line
+from groundplan.economics.allocate.model import CREDIT, IDLE, Line
 from groundplan.economics.levers.model import Content
 from groundplan.economics.replay.opportunities import Opportunity
 
@@ -19,7 +19,8 @@ def idle_capacity(lines: Sequence[Line], month: Decimal) -> list[Opportunity]:
     found = []
     deployments = sorted({line.deployment for line in lines if line.term == IDLE})
     for name in deployments:
-        mine = [line for line in lines if line.deployment == name and line.basis != "measured"]
+        # what is taken off is no less idle
+        mine = [line for line in lines if line.deployment == name and line.basis != "measured" and line.term != CREDIT]
         idle = sum(line.amount for line in mine if line.term == IDLE)
         whole = sum(line.amount for line in mine)
         share = Decimal(idle) / whole if whole else Decimal(0)
