@@ -412,6 +412,7 @@ def test_a_receipt_has_its_part_of_what_is_allocated(conn: Conn) -> None:
             name="rack", term="capacity", amount=9 * PICO, period="day", covers="deployment/at-rack", source="invoice 7"
         ),
         Allocation(name="desk", term="support", rate=3 * PICO, per="1000 calls", source="contract"),
+        Allocation(name="grant", term="credit", amount=-7, period="day", by="calls", source="contract"),
     ]
     release(conn, declared(1, {"ask": "care", "write": "sales"}, rules), at(FIRST))
     asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100), ("cloud", 50)], cost=PICO)
@@ -427,7 +428,8 @@ def test_a_receipt_has_its_part_of_what_is_allocated(conn: Conn) -> None:
     assert told[0]["support"] == 3 * PICO // 1000
     for (workload, term), amount in lines.items():
         mine = [each.get(term, 0) for each, id in zip(told, calls, strict=True) if _of(conn, id) == workload]
-        assert amount - len(mine) < sum(mine) <= amount
+        assert abs(amount) - len(mine) < abs(sum(mine)) <= abs(amount)
+    assert told[0]["credit"] == told[1]["credit"] == -2 and lines["ask", "credit"] == -5
     (part,) = [term for term in found[0]["terms"] if term["term"] == "capacity"]
     assert part["rule"] == f"100 of 300 tokens at at-rack of ask on {FIRST}: by tokens at at-rack (allocation rack)"
     assert (part["basis"], part["source"], part["blueprints"]) == ("allocated", "invoice 7", [1])

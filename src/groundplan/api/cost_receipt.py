@@ -1,8 +1,8 @@
 """What the cost of one call is made of, under the book's names, and what it carries of costs beside the calls: its part
 of what its workload was allocated on its day.
 
-That is known when the day is over, since a day is divided by all that was done on it. Parts are rounded down to a
-picodollar, so those of all calls together are never more than what was allocated.
+That is known when the day is over, since a day is divided by all that was done on it. Parts are rounded to nought by a
+picodollar, so those of all calls together are never more than what was allocated, or than a credit took off.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def beside(conn: Connection[Any], receipt: dict[str, Any], today: date) -> dict[
         rule = rules.get(line.allocation)
         reviewed = rule is not None and rule.per == cost_rules.REVIEW_HOUR
         mine, all_of, by = _reviewed(conn, receipt, use, day, line) if reviewed else _weight(receipt, use, rule)
-        if amount := line.amount * mine // all_of:
+        size = abs(line.amount) * mine // all_of
+        if amount := size if line.amount > 0 else -size:
             found.append((amount, _term(line, amount, f"{mine} of {all_of} {by} of {line.workload} on {day}")))
     found.sort(key=lambda part: (-part[0], part[1]["term"]))
     total = sum(amount for amount, _ in found)
