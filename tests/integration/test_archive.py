@@ -83,6 +83,8 @@ def figures(conn: Conn) -> dict[str, Any]:
         "sources by workload": sorted(days_store.sources_by_workload(conn, since, until)),
         "people by workload": sorted(days_store.people_by_workload(conn, since, until)),
         "tags by workload": sorted(days_store.tags_by_workload(conn, since, until)),
+        "people of the day": sorted(days_store.people_by_workload(conn, AT, AT + timedelta(hours=12))),
+        "sources of some days": days_store.sources(conn, since + timedelta(days=1), AT + timedelta(hours=12), None),
         "charged": rollup_store.charged(conn),
         "summary": queries.cost_summary(conn),
     }
