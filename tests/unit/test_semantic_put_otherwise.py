@@ -102,7 +102,6 @@ SAME = [
     ("Where is the Berlin office?", "Where is the office in Berlin?"),
     ("What is the colour of the tank?", "What is the tank colour?"),
     ("Do you give a refund?", "Can I get a refund?"),
-    ("How do I pay with a card?", "How can I pay by card?"),
     ("Is the trainer the one who trains?", "Is the trainer the one who trains?"),
     ("Who inspects the lift?", "Who is the inspector of the lift?"),
     ("Do I order it?", "Is it ordered by me?"),

@@ -39,6 +39,13 @@ OTHERWISE = [
     ("plural", "Is the doctor here?", "Is a doctor here?"),
     ("focus", "Refund for shoes", "Can I get a refund for shoes?"),
     ("relation", "Do I swap the euros for the francs?", "Do I swap the francs for the euros?"),
+    ("little word", "Do I carry the pens and the cups?", "Do I carry the pens, the cups?"),
+    ("little word", "Could the guard have locked the door?", "Could the guard lock the door?"),
+    ("relation", "Can I swap the pens and the cups?", "Can I swap the pens for the cups?"),
+    ("relation", "Where is the bag of the pilot?", "Where is the bag for the pilot?"),
+    ("relation", "Did the clerk give the judge the robe?", "Did the clerk give the robe for the judge?"),
+    ("relation", "Of what is the bowl made?", "What is made of the bowl?"),
+    ("tense", "Price of the lamp?", "How much did the lamp cost?"),
     ("relation", "Can I come within five days?", "Can I come after five days?"),
 ]
 SAME = [
@@ -54,6 +61,8 @@ SAME = [
     ("How do I cancel a visit?", "How do I cancel visits?"),
     ("Can I come within 5 days?", "Can I come within five days?"),
     ("Which papers do I need?", "Which papers are needed?"),
+    ("To whom does the clerk report?", "Who does the clerk report to?"),
+    ("Of what is the bowl made?", "What is the bowl made of?"),
     ("Where can I park the car?", "Where do I park the car?"),
 ]
 
@@ -68,6 +77,14 @@ def test_what_is_arranged_otherwise_is_another_question(kind: str, one: str, oth
 def test_what_is_known_to_say_nothing_passes(one: str, other: str) -> None:
     assert refused(read(one), read(other)) == ""
     assert refused(read(other), read(one)) == ""
+
+
+def test_an_order_within_a_long_letter_is_held_to_each_word() -> None:
+    letter = "We have been here for years and know the house. {} Tonight we look through all the papers once more."
+    one, other = (
+        letter.format(f"Write a note from the {a} to the {b}.") for a, b in (("pilot", "diver"), ("diver", "pilot"))
+    )
+    assert refused(read(one), read(one)) == "" != refused(read(one), read(other))
 
 
 def test_each_kind_has_a_trap() -> None:

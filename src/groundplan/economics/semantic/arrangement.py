@@ -161,7 +161,10 @@ class _Reader:
         if word in _BE:
             self.auxiliary, self.passed = "be", False
         elif word in _CAUSED:
-            self.auxiliary, self.passed = "perfect" if word == "have" and self.auxiliary == "modal" else "caused", False
+            perfect = word == "have" and self.auxiliary == "modal"
+            if perfect and (own.at(after) == "been" or past_form(own.at(after))):
+                self.strays.append("perfect")
+            self.auxiliary, self.passed = "perfect" if perfect else "caused", False
         elif word in g.AUXILIARIES:
             self.auxiliary = "modal" if word in _MODALS else "other"
         elif word in g.WH or word in ("and", "or", "but", "that"):
@@ -180,13 +183,13 @@ class _Reader:
         said = _STRAYS.get(word, "")
         person = _PERSONS.get(word, "")
         if self.before and person:
-            if person != "it" or self.before not in g.LOOSE:
+            if person != "it" or self.before not in _AROUND:
                 self.strays.append(f"{self.before} {person}")
         elif self.before and word in g.WH and self.before in _SHARP:
             self.strays.append(f"{self.before} {word}")
         if said == "very" and word == "so" and (place == 0 or self.own.breaks[place] or place - 1 in self.own.skipped):
             said = ""
-        if said == "but" and self.own.breaks[place]:
+        if said in ("but", "and") and self.own.breaks[place]:
             said = ""
         if word in _EMBEDDED and place not in (self.asks, self.asks + 1):
             said = _EMBEDDED[word]
@@ -194,7 +197,7 @@ class _Reader:
             self.strays.append(said)
 
 
-_STRAYS = {"so": "very", "very": "very", "just": "just", "but": "but", "or": "or", "if": "if"}
+_STRAYS = {"so": "very", "very": "very", "just": "just", "but": "but", "or": "or", "and": "and", "if": "if"}
 """Words that no other guard compares -> what they say."""
 _EMBEDDED = {"how": "how", "when": "if", "who": "who", "whom": "who", "whose": "whose", "where": "where", "why": "why"}
 """Words that ask within a sentence that asks for something else."""
@@ -204,6 +207,7 @@ _PERSONS = {
                         ("it", frozenset({"it", "this", "that", "these", "those"})))
     for word in words
 }  # fmt: skip
+_AROUND = frozenset({"of", "for", "by", "about", "as", "to"})
 _SHARP = frozenset({"from", "before", "after", "until", "since", "with", "against", "without", "than", "like"})
 
 
@@ -248,10 +252,8 @@ def relations_of(own: Words) -> tuple[dict[str, frozenset[str]], frozenset[str]]
 def relation_of(own: Words, place: int) -> str:
     """The class of the preposition behind which a word of content stands; empty: none."""
     before, _ = _before(own, place)
-    if before < 0 or own.breaks[before + 1] or before in own.spent:
-        return ""
-    alternates = own.words[before] in _ALTERNATE and own.at(before - 1) in g.ALTERNATING
-    return "for" if alternates else _relation(own, before, place)
+    broken = before < 0 or own.breaks[before + 1] or before in own.spent
+    return "" if broken else _relation(own, before, place)
 
 
 def _begin(own: Words, place: int) -> int:
@@ -288,7 +290,7 @@ def _relation(own: Words, before: int, place: int) -> str:
         if verb or earlier in g.INFINITIVE or earlier == "":
             return ""
     its = g.RELATIONS.get(word, "")
-    return "" if its in _ALTERNATE and earlier in g.ALTERNATING else its
+    return "for" if its in _ALTERNATE and earlier in g.ALTERNATING else its
 
 
 def follows(own: Words, place: int) -> bool:

@@ -106,7 +106,7 @@ def clause(
     relations, timed = relations_of(own)
     told = text.rstrip().endswith(".")
     asked = bool(_MARK.search(text)) or (place == 0 and not told) or bool(own.skipped and place >= 0)
-    asked = asked or next((word for at, word in enumerate(own.words) if at not in skipped), "") in g.ORDERS
+    asked = asked or _ordered(own)
     persons = _persons(own)
     heads, things, governs = _heads(own)
     return Clause(
@@ -119,6 +119,18 @@ def clause(
         tails=_tails(own, place), acts=_acts(own, relations, place), joined=_joined(own),
         numbers=_numbers(own), put=arranged(own, place),
     )  # fmt: skip
+
+
+def _ordered(own: Words) -> bool:
+    """Whether a sentence begins with a verb that asks for something."""
+    begins = True
+    for place, word in enumerate(own.words):
+        begins = begins or own.breaks[place]
+        if place not in own.skipped:
+            if begins and word in g.ORDERS:
+                return True
+            begins = False
+    return False
 
 
 def _persons(own: Words) -> frozenset[str]:
@@ -190,10 +202,19 @@ def _dangles(own: Words) -> frozenset[str]:
     return frozenset(
         word
         for place, word in enumerate(own.words)
-        if word in _PREPOSITIONS and (place == last or own.breaks[place + 1]) and place not in own.skipped
+        if word in _PREPOSITIONS
+        and (place == last or own.breaks[place + 1] or _asked_for(own, place))
+        and place not in own.skipped
     )
 
 
+def _asked_for(own: Words, place: int) -> bool:
+    """Whether a preposition belongs to a word that asks: *to whom*, not *at what time*."""
+    asks = own.words[place] in _OF_WHAT and own.at(place + 1) in _WHAT
+    return asks and own.at(place + 2) not in g.ASPECTS and own.at(place + 2) not in g.ASKED_BY
+
+
+_OF_WHAT, _WHAT = frozenset({"of", "to", "from", "with", "for", "about"}), frozenset({"what", "whom", "who", "which"})
 _PREPOSITIONS = g.RELATIONS.keys() - g.PARTICLES
 
 

@@ -133,7 +133,7 @@ def _pairs(text: str) -> frozenset[frozenset[str]]:
 
 
 AGREEING = _pairs(
-    """of/in of/on of/at of/for of/by of/about for/in for/about with/by about/on in/at during/in during/on during/at
+    """of/in of/on of/at of/about for/about about/on in/at during/in during/on during/at
     across/in than/above than/below"""
 )
 """Relations that say the same of one thing or another."""
@@ -147,8 +147,8 @@ ALTERNATING = _words(
     rules"""
 )
 """Words behind which `to`, `for` and `with` say the same."""
-LOOSE = _words("of for by about as to")
-"""Relations in which a word stands that stands behind nothing in another wording; those of a passive among them."""
+LOOSE = _words("of by")
+"""Relations in which a word stands that stands behind nothing where a noun is a verb, or a passive is none."""
 PARTICLES = _words("up down off out on in over through about")
 
 LIGHT = _classes(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from groundplan.economics.semantic import grammar as g
+from groundplan.economics.semantic.arrangement import past_form
 from groundplan.economics.semantic.clause import Clause
 from groundplan.economics.semantic.reading import Reading
 
@@ -90,6 +91,10 @@ _OFFERS = frozenset({"get", "have", "give"})
 
 def _tense(a: Reading, b: Reading) -> bool:
     one, other = a.clause, b.clause
+    for less, more in ((a, other), (b, one)):
+        # where no verb says when, it is now
+        if more.tense in ("past", "will") and not less.clause.tense and not any(map(past_form, less.words)):
+            return g.PAST.isdisjoint(less.words)
     if not one.tense or not other.tense or one.tense == other.tense or one.plain != other.plain:
         return False
     # `what is the year of` asks of what was as well
@@ -187,7 +192,7 @@ def _agree(one: str, other: str, *, timely: bool) -> bool:
     return frozenset((one, other)) in (g.AGREEING_IN_TIME if timely else g.AGREEING)
 
 
-_FREE = g.LOOSE | {"", "in", "on", "at", "with"}
+_FREE = g.LOOSE | {"", "for", "in", "on", "at"}
 """Relations in which a word stands that qualifies the next one in another wording."""
 
 

@@ -17,7 +17,7 @@ from groundplan.economics.semantic.reading import Reading
 
 Pairs = Sequence[tuple[int, int]]
 """Places of words of content, in one and in the other, that say the same."""
-_AROUND = g.LOOSE | {"in", "on", "at", "with"}
+_AROUND = g.LOOSE | {"for", "about", "to", "in", "on", "at", "with"}
 """Prepositions behind which a word stands that qualifies another from before it elsewhere: *the office in Berlin*."""
 WINDOW = 8
 """Words of content within which the order of two is compared, where not all are in the same order."""

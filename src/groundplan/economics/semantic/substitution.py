@@ -101,9 +101,8 @@ def _inflected(one: str, other: str) -> bool:
 
 
 def strictly(a: Reading, b: Reading) -> bool:
-    """Whether each word counts: in questions, and in requests of few words that are no statements."""
-    one, other = a.clause, b.clause
-    return one.asks or other.asks or (min(len(a.stems), len(b.stems)) <= SHORT and not (one.tells and other.tells))
+    """Whether each word counts: wherever not both only tell something."""
+    return not (a.clause.tells and b.clause.tells)
 
 
 def substituted(a: Reading, b: Reading, near: Near, found: Compared) -> bool:
