@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import sys
 from math import inf
 from pathlib import Path
@@ -179,3 +180,20 @@ def test_a_trap_of_who_does_what_turns_both_about() -> None:
         told, turned = (row["a"].index(one) < row["a"].index(other)), (row["b"].index(one) < row["b"].index(other))
         # in one of them the passive may turn the order as well
         assert told != turned or (" by " in row["a"]) != (" by " in row["b"])
+
+
+def test_any_pairs_of_texts_are_measured_and_a_broken_line_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = ["", " ", "???", "\x00", "\N{PARTY POPPER}" * 9, "Wie zahle ich?", "a" * 5000, "word " * 399, "`x` " * 90,
+           "How do I pay?\r\nAnd when?", "hi, will you tell me if"]  # fmt: skip
+    path = tmp_path / "odd.jsonl"
+    lines = [json.dumps({"a": a, "b": b, "same": a == b}) for a in odd for b in odd]
+    path.write_text("\n\n".join(lines) + "\r\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["semantic_cache", str(path), "--json"])
+    assert semantic_cache.main() == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["pairs"] == len(odd) ** 2 and told["wrong"] == 0 < told["hit_rate"] and "wrong_rate" in told
+    path.write_text(lines[0] + '\n{"a": "x", "b":\n"y", "same": true}\n', encoding="utf-8")
+    assert semantic_cache.main() != 0
+    assert f"{path}:2" in capsys.readouterr().err

@@ -121,3 +121,13 @@ def test_each_word_of_content_has_its_place(text: str) -> None:
 @given(WORDS, WORDS)
 def test_what_is_told_does_not_depend_on_the_order(one: str, other: str) -> None:
     assert bool(refused(read(one), read(other))) == bool(refused(read(other), read(one)))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "kind"),
+    [("???", "!!!", "empty"), ("", " ", "empty"), ("", "", ""), ("\x00", "\x01", "empty"), 
+     ("How is it?", "Who is it?", "empty"),
+     ("Is it?", "is it", ""), ("\N{PARTY POPPER}", "\N{PILE OF POO}", "empty"), ("???", "How do I pay?", "empty")],
+)  # fmt: skip
+def test_texts_without_content_are_the_same_only_word_for_word(one: str, other: str, kind: str) -> None:
+    assert refused(read(one), read(other)) == refused(read(other), read(one)) == kind

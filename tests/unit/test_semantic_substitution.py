@@ -132,8 +132,14 @@ def test_a_word_more_makes_another_thing_however_near_it_is_to_a_name_that_both_
 ) -> None:
     for text in ("Portugal: who approves the parking permit?", "Portugal: by whom is the parking permit approved?"):
         for one, other in ((text, more), (text.lower().rstrip("?"), more.lower().rstrip("?"))):
-            assert accept.judge(accept.shipped(), said(encoder, one), said(encoder, other)).veto in ("substitution", "verb")
-            assert accept.judge(accept.shipped(), said(encoder, other), said(encoder, one)).veto in ("substitution", "verb")
+            assert accept.judge(accept.shipped(), said(encoder, one), said(encoder, other)).veto in (
+                "substitution",
+                "verb",
+            )
+            assert accept.judge(accept.shipped(), said(encoder, other), said(encoder, one)).veto in (
+                "substitution",
+                "verb",
+            )
 
 
 @pytest.mark.parametrize(

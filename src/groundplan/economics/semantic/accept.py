@@ -100,6 +100,8 @@ def refused(a: Reading, b: Reading) -> str:
     """The kind of difference that is told by words alone; empty: none was found."""
     if len(a.words) * len(b.words) > MOST_PLACES and _places(a.words, b.words) > MOST_PLACES:
         return "repeats"
+    if not (a.stems and b.stems) and (a.words != b.words or (not a.words and a.text != b.text)):
+        return "empty"
     kind = veto(a, b)
     if kind or not strictly(a, b):
         return kind
