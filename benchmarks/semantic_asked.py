@@ -304,10 +304,12 @@ CITIES = ("Leeds", "Porto", "Ghent", "Turin", "Malmo")
 NOTES = (("hi, ", ""), ("", " thx"), ("quick one: ", " cheers"), ("", " (urgent!)"), ("hey folks, ", " pls"))
 
 
-def asked(family: str, seed: int, rounds: int = 3) -> Iterator[dict[str, Any]]:
-    """{"a", "b", "same", "kind", "intent"} of 240 intents a round; the same seed gives the same pairs."""
+def asked(
+    family: str, ways: dict[str, Way], places: dict[str, Place], seed: int, rounds: int = 3
+) -> Iterator[dict[str, Any]]:
+    """{"a", "b", "same", "kind", "intent"} of one intent a way, place and round; the same seed gives the same pairs."""
     dice, known = Random(f"{family} {seed}"), set[str]()
-    for _, (name, way), (place, words) in itertools.product(range(rounds), WAYS.items(), PLACES.items()):
+    for _, (name, way), (place, words) in itertools.product(range(rounds), ways.items(), places.items()):
         slots = _filled(words, dice)
         intent = f"{name} {place} {' '.join(slots[each] for each in 'pqxy')}"
         if intent in known:

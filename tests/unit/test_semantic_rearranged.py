@@ -125,7 +125,7 @@ def test_what_is_told_does_not_depend_on_the_order(one: str, other: str) -> None
 
 @pytest.mark.parametrize(
     ("one", "other", "kind"),
-    [("???", "!!!", "empty"), ("", " ", "empty"), ("", "", ""), ("\x00", "\x01", "empty"), 
+    [("???", "!!!", "empty"), ("", " ", "empty"), ("", "", ""), ("\x00", "\x01", "empty"),
      ("How is it?", "Who is it?", "empty"),
      ("Is it?", "is it", ""), ("\N{PARTY POPPER}", "\N{PILE OF POO}", "empty"), ("???", "How do I pay?", "empty")],
 )  # fmt: skip
