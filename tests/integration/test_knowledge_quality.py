@@ -217,3 +217,31 @@ def test_what_was_mended_closes_by_itself(corpus: Corpus) -> None:
     assert "planted/words.md" not in found.get("knowledge.glossary", ())
     assert "planted/broken.docx" not in found.get("knowledge.unreadable", ())
     assert "planted/readings.csv" not in found.get("knowledge.sensor", set()) | found.get("knowledge.table", set())
+
+
+class Counting(psycopg.Connection[Any]):
+    """Notes of which documents passages are asked for, one by one."""
+
+    asked: list[Any]
+
+    def execute(self, query: Any, params: Any = None, **more: Any) -> psycopg.Cursor[Any]:
+        if "string_agg(text" in str(query) and len(params[0]) == 1:
+            self.asked.append(params[0][0])
+        return super().execute(query, params, **more)
+
+
+def test_of_documents_that_are_nearly_the_same_each_is_read_once(database: Database, tmp_path: Path) -> None:
+    rule = "Everybody who works here at the plant has paid leave of {} days in each year that begins."
+    for number in range(12):
+        (tmp_path / f"{number}.md").write_text(f"# Leave\n\n{rule.format(20 + number)}\n")
+    source = Source(name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["everyone"])
+    with Counting.connect(database.urls["control"], autocommit=True) as conn:
+        conn.asked = []
+        take_over(conn, source, Folder(tmp_path))
+        scan_pending(conn, glossary(TERMS))
+        conn.asked.clear()
+        assess(conn, "s", TODAY)
+        kinds = conn.execute("SELECT kind FROM finding WHERE closed_at IS NULL").fetchall()
+        pairs = 12 * 11 // 2
+        assert [kind for (kind,) in kinds].count("knowledge.conflict") == pairs
+        assert len(conn.asked) == len(set(conn.asked)) == 12

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import psycopg
 import pytest
 from msgspec.structs import replace
@@ -23,7 +24,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway.search_app import configure
 from groundplan.knowledge import store
-from groundplan.knowledge.embedding.encoder import Encoder
+from groundplan.knowledge.embedding.encoder import Embedded, Encoder
 from groundplan.knowledge.model import Chunk, Document, IngestReport, Readers
 from groundplan.knowledge.retrieval import question, search_store
 from groundplan.knowledge.retrieval.editions import Editions
@@ -49,6 +50,24 @@ FILES = {
     "handbook/hr/pay.md": "# Pay bands\n\nBand 4 of the salary table starts at 61,000 euros.\n",
     "handbook/bad.md": "---\nreaders: everyone\n---\n# Not a list\n",
 }
+
+
+class Remembering(Encoder):
+    """The embedded model, asked once for each text: most tests have the same documents, and each takes milliseconds."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._known: dict[str, tuple[Any, int]] = {}
+
+    def embed_counted(self, texts: Sequence[str]) -> Embedded:
+        new = list({text: None for text in texts if text not in self._known})
+        if new:
+            found = super().embed_counted(new)
+            self._known.update(zip(new, zip(found.vectors, found.tokens, strict=True), strict=True))
+        if not texts:
+            return super().embed_counted(texts)
+        vectors, tokens = zip(*(self._known[text] for text in texts), strict=True)
+        return Embedded(np.stack(vectors), tokens)
 
 
 class World:
@@ -135,7 +154,7 @@ def source(readers: list[str] | None = None) -> Source:
 @pytest.fixture(scope="module")
 def encoder() -> Iterator[Encoder]:
     with threadpool_limits(limits=1, user_api="blas"):
-        yield Encoder(ensure(load_settings().models, MINILM.name))
+        yield Remembering(ensure(load_settings().models, MINILM.name))
 
 
 @pytest.fixture

@@ -19,9 +19,13 @@ from groundplan.knowledge.quality.documents import of_document
 from groundplan.knowledge.quality.model import Look
 from groundplan.knowledge.quality.tables import checked, moment, number, of_tables
 from groundplan.knowledge.quality.text import glossary, personal, structure, violations
-from groundplan.knowledge.quality.versions import conflicts, rank, stem
+from groundplan.knowledge.quality.versions import Conflict, rank, statements, stem
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+def conflicts(one: str, other: str) -> list[Conflict]:
+    return versions.conflicts(statements(one), statements(other))
 
 
 def codes(cells: list[str], check: dict[str, Any], times: list[str] | None = None) -> set[str]:

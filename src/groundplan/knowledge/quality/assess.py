@@ -20,10 +20,12 @@ from groundplan.knowledge.quality.documents import finding, of_document
 from groundplan.knowledge.quality.duplicates import near, same
 from groundplan.knowledge.quality.model import KINDS, Look, Sketched, score
 from groundplan.knowledge.quality.text import Glossary, checked, personal
-from groundplan.knowledge.quality.versions import conflicts, same_thing
+from groundplan.knowledge.quality.versions import Statement, conflicts, same_thing, statements
 from groundplan.ledger.finding import Finding
 
 SCAN_BATCH = 100
+KEPT = 50_000
+"""Statements of documents that are kept while a source is looked at."""
 _FOUND_HERE = frozenset(KINDS) - {
     "knowledge.unreadable",
     "knowledge.unsupported",
@@ -78,6 +80,27 @@ Pair = tuple[UUID, UUID, str, str]
 """(document, the other, what each says) of a conflict."""
 
 
+class _Said:
+    """What documents say in numbers: of those that are nearly the same each is compared with every other, and read
+    once."""
+
+    def __init__(self, conn: Connection[Any]) -> None:
+        self._conn = conn
+        self._known: dict[UUID, tuple[Statement, ...]] = {}
+        self._count = 0
+
+    def of(self, document: UUID) -> tuple[Statement, ...]:
+        found = self._known.get(document)
+        if found is None:
+            found = statements(store.passages_of(self._conn, document))
+            if self._count + len(found) > KEPT:
+                self._known.clear()
+                self._count = 0
+            self._known[document] = found
+            self._count += len(found)
+        return found
+
+
 def _findings(conn: Connection[Any], looks: Sequence[Look], today: date, pairs: list[Pair]) -> Iterator[Finding]:
     """`pairs` collects conflicts. A finding is for whoever answers for its document, and for everybody with a duty: of
     another document it never has the text, and its path only where both have the same readers."""
@@ -85,7 +108,8 @@ def _findings(conn: Connection[Any], looks: Sequence[Look], today: date, pairs: 
     for look in looks:
         yield from of_document(look, today, known)
     yield from _superseded(looks)
-    yield from _copies(conn, looks, pairs)
+    said = _Said(conn)
+    yield from _copies(conn, looks, said, pairs)
     for versions in same_thing(looks):
         newest = looks[versions.newest]
         for at in versions.older:
@@ -97,7 +121,7 @@ def _findings(conn: Connection[Any], looks: Sequence[Look], today: date, pairs: 
                 mark=str(newest.id), other=str(newest.id),
                 fix={"do": "supersede", "document": str(older.id), "by": str(newest.id)},
             )  # fmt: skip
-            yield from _conflicts(conn, older, newest, pairs)
+            yield from _conflicts(said, older, newest, pairs)
 
 
 def _named(look: Look, other: Look | Sketched) -> str:
@@ -120,7 +144,7 @@ def _superseded(looks: Sequence[Look]) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _copies(conn: Connection[Any], looks: Sequence[Look], pairs: list[Pair]) -> Iterator[Finding]:
+def _copies(conn: Connection[Any], looks: Sequence[Look], said: _Said, pairs: list[Pair]) -> Iterator[Finding]:
     """Documents of this source that are copies of others, of whatever source."""
     if not looks:
         return
@@ -154,11 +178,11 @@ def _copies(conn: Connection[Any], looks: Sequence[Look], pairs: list[Pair]) -> 
                 mark=str(first[original]), other=str(first[original]), similarity=pair.similarity,
                 fix={"do": "delete", "document": str(look.id)},
             )  # fmt: skip
-            yield from _conflicts(conn, look, every[original], pairs)
+            yield from _conflicts(said, look, every[original], pairs)
 
 
-def _conflicts(conn: Connection[Any], look: Look, other: Look | Sketched, pairs: list[Pair]) -> Iterator[Finding]:
-    for found in conflicts(store.passages_of(conn, look.id), store.passages_of(conn, other.id)):
+def _conflicts(said: _Said, look: Look, other: Look | Sketched, pairs: list[Pair]) -> Iterator[Finding]:
+    for found in conflicts(said.of(look.id), said.of(other.id)):
         pairs.append((look.id, other.id, found.one, found.other))
         yield finding(
             look, "knowledge.conflict",

@@ -86,16 +86,20 @@ class Conflict:
     other: str
 
 
-def conflicts(one: str, other: str, limit: int = 5) -> list[Conflict]:
-    """Sentences of two texts that differ in their numbers only, of the first `MOST` of each that have any."""
+Statement = tuple[str, frozenset[str], tuple[str, ...]]
+"""A sentence with a number and enough words: the sentence, its words without numbers, its numbers."""
+
+
+def conflicts(one: Sequence[Statement], other: Sequence[Statement], limit: int = 5) -> list[Conflict]:
+    """Statements of two texts that differ in their numbers only."""
     theirs: dict[frozenset[str], dict[tuple[str, ...], str]] = defaultdict(dict)
     by_word: dict[str, set[frozenset[str]]] = defaultdict(set)
-    for sentence, words, numbers in islice(_statements(other), MOST):
+    for sentence, words, numbers in other:
         theirs[words].setdefault(numbers, sentence)
         for word in words:
             by_word[word].add(words)
     found: list[Conflict] = []
-    for sentence, words, numbers in islice(_statements(one), MOST):
+    for sentence, words, numbers in one:
         near = {each for word in words for each in by_word[word]}
         alike = [each for each in near if len(each & words) / len(each | words) >= ALIKE]
         if any(numbers in theirs[each] for each in alike):
@@ -107,9 +111,13 @@ def conflicts(one: str, other: str, limit: int = 5) -> list[Conflict]:
     return found
 
 
-def _statements(text: str) -> Iterator[tuple[str, frozenset[str], tuple[str, ...]]]:
-    """Sentences with a number and enough words: the sentence, its words without numbers, its numbers. Of scripts
-    without spaces pairs of characters are words."""
+def statements(text: str) -> tuple[Statement, ...]:
+    """The first `MOST` of a text."""
+    return tuple(islice(_statements(text), MOST))
+
+
+def _statements(text: str) -> Iterator[Statement]:
+    """Of scripts without spaces pairs of characters are words."""
     for raw in _SENTENCE.split(text):
         sentence = " ".join(raw.split())
         spaced, runs = apart(joined(raw))
