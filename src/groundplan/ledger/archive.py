@@ -121,8 +121,8 @@ def list_older(conn: Connection[Any]) -> bool:
         kept[0].day,
         kept[0].part,
         [row[0] for row in query(kept, "SELECT id FROM calls")[1]],
-        query(kept, "SELECT call_id, number FROM attempts")[1],  # type: ignore[arg-type]
-        query(kept, _CHARGED)[1],  # type: ignore[arg-type]
+        query(kept, "SELECT call_id, number FROM attempts")[1],
+        query(kept, _CHARGED)[1],
     )
     return True
 
