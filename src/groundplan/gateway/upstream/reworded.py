@@ -55,7 +55,7 @@ def _messages(api: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _message(api: str, message: dict[str, Any]) -> dict[str, Any]:
     role, content = message["role"], message.get("content")
     if role == "user":
-        made = {"role": role, "content": content if isinstance(content, str) else [_part(part) for part in content]}
+        made = {"role": role, "content": [_part(part) for part in content] if isinstance(content, list) else content}
     elif role == "assistant":
         made = _assistant(api, message)
     elif role == "tool":
