@@ -1,8 +1,8 @@
 """One run over a source: what is new, changed or gone since last time, and nothing else.
 
-Documents are taken over some hundred at a time, each batch with the cursor behind it in one transaction: killed at any
-point, the next run goes on there. A bad document costs one finding, and is out of search until it can be read for
-certain. Nothing is decided here about who may search which source, and no vector is made.
+Documents are taken over some hundred at a time, as `writer` writes them: killed at any point, the next run goes on
+there. A bad document costs one finding, and is out of search until it can be read for certain. Nothing is decided here
+about who may search which source, and no vector is made.
 """
 
 from __future__ import annotations
@@ -18,41 +18,33 @@ from uuid import UUID
 
 import psycopg
 from psycopg import Connection
-from psycopg.errors import CardinalityViolation, ProgramLimitExceeded
 
 from groundplan.blueprint.model import Source
-from groundplan.core.audit import SYSTEM
-from groundplan.core.database import first_line
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.knowledge.deletion import deletion_store, held
+from groundplan.knowledge.deletion import deletion_store
 from groundplan.knowledge.deletion.held_store import Cause
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.model import serving
-from groundplan.knowledge.index.recut import recut
 from groundplan.knowledge.intake import intake_store as store
 from groundplan.knowledge.intake.batch import Batch, Carried, Pending
 from groundplan.knowledge.intake.content import LONGEST_NAME, changed_at, checks_mark, digest_of, nameable
-from groundplan.knowledge.intake.failures import failures
-from groundplan.knowledge.intake.meanwhile import caught_up, check_declared, put_carried
 from groundplan.knowledge.intake.moved import Moved, carried
 from groundplan.knowledge.intake.settle import Settled, closed, declared, settle, source_values, superseded_paths
-from groundplan.knowledge.intake.tally import Bad, Tally
+from groundplan.knowledge.intake.tally import Tally
+from groundplan.knowledge.intake.writer import Writer
 from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused, Table
 from groundplan.knowledge.parsing.prepare import PROCESSING, TABLED
 from groundplan.knowledge.parsing.sandbox import Sandbox
-from groundplan.knowledge.parsing.text import clean, printable
+from groundplan.knowledge.parsing.text import printable
 from groundplan.knowledge.quality.forms import Forms
 from groundplan.knowledge.quality.tables import of_tables
 from groundplan.knowledge.sources.model import Change, Connector, Content, Cursor
-from groundplan.knowledge.store import put_readers, unknown_readers
-from groundplan.ledger import finding_store
+from groundplan.knowledge.store import unknown_readers
 
 log = logging.getLogger("groundplan.knowledge.intake")
 MOST_AWAY = 20
 """So many documents of a source may be out of reach before the source itself is taken for away."""
-_DATA = (psycopg.DataError, psycopg.IntegrityError, CardinalityViolation, ProgramLimitExceeded, ValueError)
-"""How PostgreSQL, or the way to it, refuses what a document says."""
 
 Progress = Callable[[str, str], None]
 """Told (source, path) before each document."""
@@ -82,7 +74,6 @@ class Run:
         deleted = deletion_store.digests(conn, source.name)
         self._moved = Moved(self._known, store.left(conn, source.name), deleted, self._is_gone)
         self._blocked = deletion_store.closed(conn, source.name)
-        self._of = sum(one.live for one in self._known.values())
         self._limit = serving(index_store.editions(conn)).settings.limit(source.name)
         self._batch = Batch()
         self._pending: deque[Pending] = deque()
@@ -90,21 +81,20 @@ class Run:
         self._nobody: dict[str, bool] = {}
         self._away = 0
         self._again = 0
-        self._told: set[str] = set()
-        """Documents whose failure is written down."""
         self._clear = True
         self._ended: Unavailable | None = None
         self.tally = Tally(checks=checks_mark(source.checks, datetime.now(UTC).date()))
+        self._writer = Writer(conn, source, self._known, self._limit, self.tally)
 
     def take_over(self) -> Tally:
         """Everything since the cursor. Raises `Unavailable` where the source is away: what was done stays."""
-        store.go_on(self._conn, self._source.name, None, self._progressed(running=True))
+        self._writer.go_on(None, running=True)
         try:
             return self._take_over()
         finally:
             self._forms.close()
             with suppress(psycopg.Error):
-                store.go_on(self._conn, self._source.name, None, self._progressed(running=False))
+                self._writer.go_on(None, running=False)
 
     def _take_over(self) -> Tally:
         old = any(one.live and one.chunked != PROCESSING for one in self._known.values())
@@ -265,7 +255,7 @@ class Run:
         self._again += 1
         if self._away > MOST_AWAY:
             self._ended = error
-        self._tell(key, error.code, error.message, error.hint or "")
+        self.tally.tell(key, error.code, error.message, error.hint or "")
 
     def _settled(
         self,
@@ -376,13 +366,9 @@ class Run:
             "tables_by": None,
         }
 
-    def _tell(self, key: str, code: str, message: str, hint: str) -> None:
-        self.tally.bad.append(Bad(key, code, clean(message), hint))
-        self.tally.seen.add(key)
-
     def _bad(self, key: str, code: str, message: str, hint: str) -> None:
         """A document that cannot be read for certain: told, and taken out of search until it can."""
-        self._tell(key, code, message, hint)
+        self.tally.tell(key, code, message, hint)
         self._remove(key, "unreadable")
 
     def _is_gone(self, key: str) -> bool:
@@ -411,119 +397,9 @@ class Run:
     def _write_if(self, *, full: bool) -> None:
         """Write the batch, if it is full or (`full` False) if there is anything."""
         batch = self._batch
-        if full and not batch.full:
-            return
-        self._batch = Batch()
-        try:
-            self._write(batch)
-        except _DATA as error:
-            log.warning("documents of source %s are written one by one: %s", self._source.name, first_line(error))
-            self._write_apart(batch)
-
-    def _write_apart(self, batch: Batch) -> None:
-        """Each document by itself, so that one which PostgreSQL refuses costs that one; last what is left, and the
-        cursor."""
-        rest = Batch(tokens=batch.tokens, removed=batch.removed, cursor=batch.cursor)
-        for row in (*batch.rows, *batch.held):
-            self._write_one(row["path"], batch.part(row), rest)
-        self._write(rest)
-
-    def _write_one(self, key: str, part: Batch, rest: Batch) -> None:
-        try:
-            self._write(part)
-        except _DATA as error:
-            self._tell(
-                key, "document_refused", f"PostgreSQL does not take it: {first_line(error)[:200]}",
-                "Look for unusual characters in its name, title and values, and save it anew.",
-            )  # fmt: skip
-            one = self._known.get(key)
-            if one is not None and one.live:
-                rest.removed[one.id] = "unreadable"
-            if part.held:
-                self.tally.readers_changed -= 1
-            elif one is not None and one.live:
-                self.tally.changed -= 1
-            else:
-                self.tally.added -= 1
-            self.tally.chunks -= sum(map(len, part.chunks.values()))
-
-    def _write(self, batch: Batch) -> None:
-        kept = 0
-        with self._conn.transaction():
-            if batch.rows or batch.removed or batch.held:
-                store.hold_changes(self._conn)
-                check_declared(self._conn, self._source)
-                self._catch_up(batch)
-            if batch.rows:
-                kept += held.keep_changed(self._conn, batch.rows, batch.chunks)
-                store.put_documents(self._conn, batch.rows)
-                put_carried(self._conn, batch.carried)
-                self._put_chunks(batch)
-                written = {UUID(row["id"]): str(row["path"]) for row in batch.rows}
-                store.supersede(self._conn, self._source.name, list(written), list(written.values()))
-            if batch.held:
-                store.put_held(self._conn, batch.held)
-            if batch.tokens:
-                store.put_tokens(self._conn, batch.tokens)
-            if batch.readers:
-                put_readers(self._conn, batch.readers)
-            if batch.removed:
-                kept += self._take_out(batch.removed)
-            told = self._tell_failures()
-            if batch.rows or batch.removed or batch.held:
-                store.tell_followers(self._conn)
-            store.go_on(self._conn, self._source.name, batch.cursor, self._progressed(running=True))
-        self.tally.kept += kept
-        self._told |= told
-
-    def _catch_up(self, batch: Batch) -> None:
-        """What was deleted since this run began is none of its documents, and what was decided holds."""
-        held = len(batch.held)
-        added = {path for row in batch.rows if not (one := self._known.get(path := str(row["path"]))) or not one.live}
-        written = {str(row["path"]) for row in batch.rows}
-        closed = caught_up(self._conn, self._source.name, batch)
-        self.tally.readers_changed -= held - len(batch.held)
-        self.tally.added -= len(added & closed)
-        self.tally.changed -= len((written - added) & closed)
-        self.tally.blocked |= closed
-
-    def _tell_failures(self) -> set[str]:
-        """With what is written: behind its cursor nobody looks at these documents again, should this run be cut off."""
-        bad = [each for each in self.tally.bad if each.key not in self._told]
-        found = failures(self._source, bad, self.tally.blocked - self._told)
-        for each in found:
-            finding_store.tell(self._conn, each)
-        return {each.key for each in bad} | self.tally.blocked
-
-    def _take_out(self, removed: Mapping[UUID, Cause]) -> int:
-        """Destroy what documents say, but what a legal hold keeps: how many of those. What goes at its source, and is
-        not held, is noted for its receipt."""
-        kept = held.keep_removed(self._conn, removed)
-        gone = [id for id, cause in removed.items() if cause == "gone"]
-        noted = deletion_store.bury_gone(self._conn, gone, SYSTEM)
-        store.remove(self._conn, list(removed))
-        deletion_store.forget(self._conn, noted)
-        return kept
-
-    def _put_chunks(self, batch: Batch) -> None:
-        """Into every edition that there is, cut as that one is: none of them ever lacks what another has."""
-        store.take_away(self._conn, batch.replaced)
-        for edition in index_store.editions(self._conn):
-            limit, chunks = edition.settings.limit(self._source.name), batch.chunks
-            if limit != self._limit:
-                chunks = {
-                    id: recut(pieces, markdown=id not in batch.plain, limit=limit) for id, pieces in chunks.items()
-                }
-            store.put_chunks(self._conn, edition.id, chunks)
-
-    def _progressed(self, *, running: bool) -> dict[str, Any]:
-        """`of`: about how many there are, by the run before; None at the first."""
-        tally = self.tally
-        return {
-            "read": tally.read, "of": self._of or None, "added": tally.added, "changed": tally.changed,
-            "deleted": tally.deleted, "failed": len(tally.bad), "running": running,
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }  # fmt: skip
+        if not full or batch.full:
+            self._batch = Batch()
+            self._writer.write(batch)
 
 
 def failed(source: str, error: Exception) -> Unavailable:

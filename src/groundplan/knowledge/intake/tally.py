@@ -1,10 +1,11 @@
-"""What one run over a source counts, and the documents that it could not take. Types only."""
+"""What one run over a source counts, and the documents that it could not take."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from groundplan.knowledge.parsing.text import clean
 from groundplan.ledger.finding import Finding
 
 
@@ -41,3 +42,8 @@ class Tally:
     checked: set[UUID] = field(default_factory=set)
     """Documents whose tables were looked at: noted with what was found, so that a run which is cut off before it tells
     that is no look."""
+
+    def tell(self, key: str, code: str, message: str, hint: str) -> None:
+        """A document that is not taken over as it is."""
+        self.bad.append(Bad(key, code, clean(message), hint))
+        self.seen.add(key)
