@@ -116,6 +116,24 @@ def test_a_frequency_is_exact(count: int, period: str) -> None:
     assert frequency.per_day * units.DAYS_PER_PERIOD[period] == pytest.approx(Decimal(count), rel=Decimal("1e-20"))
 
 
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/8"), (" 192.0.2.7 ", "192.0.2.7/32"), ("2001:DB8::/32", "2001:db8::/32"),
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"), ("::ffff:192.0.2.7", "192.0.2.7/32"), ("::1", "::1/128"),
+        ("::/0", "::/0"), ("::ffff:0:0/96", "0.0.0.0/0"),
+    ],
+)  # fmt: skip
+def test_a_network_is_told_as_addresses_in_it_are_read(text: str, network: str) -> None:
+    assert units.network(text) == network
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1/8", "10.0.0.0/33", "here", "", 7, None, "::ffff:10.0.0.1/104"])
+def test_any_other_network_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="write a network"):
+        units.network(text)
+
+
 @given(st.text(max_size=30) | st.integers() | st.floats() | st.booleans() | st.none() | st.lists(st.integers()))
 def test_anything_else_is_a_value_error(value: object) -> None:
     readers = (
@@ -129,6 +147,7 @@ def test_anything_else_is_a_value_error(value: object) -> None:
         units.limit,
         units.token_price,
         units.iso_date,
+        units.network,
     )
     for read in readers:
         try:

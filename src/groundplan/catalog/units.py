@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from ipaddress import ip_network
+from ipaddress import IPv6Network, ip_network
 
 from groundplan.core.errors import Invalid
 from groundplan.core.money import Picodollars, format_usd, parse_usd
@@ -264,15 +264,22 @@ def token_price(value: object) -> int:
         raise ValueError(what) from None
 
 
+_MAPPED = 96
+"""Bits before an address of IPv4 in one of IPv6 (`::ffff:10.0.0.1`)."""
+
+
 def network(value: object) -> str:
-    """`10.0.0.0/8`, `2001:db8::/32` or one address."""
+    """`10.0.0.0/8`, `2001:db8::/32` or one address. One of IPv4 that is written in IPv6 is told in IPv4."""
     what = "write a network like 10.0.0.0/8, or one address"
     if not isinstance(value, str):
         raise ValueError(what)
     try:
-        return str(ip_network(value.strip()))
+        found = ip_network(value.strip())
     except ValueError:
         raise ValueError(what) from None
+    if isinstance(found, IPv6Network) and (first := found.network_address.ipv4_mapped) and found.prefixlen >= _MAPPED:
+        return str(ip_network((first, found.prefixlen - _MAPPED)))
+    return str(found)
 
 
 def iso_date(value: object) -> date:
