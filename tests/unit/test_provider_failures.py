@@ -89,6 +89,8 @@ def test_an_answer_that_is_not_understood_may_have_been_billed() -> None:
         ({"type": "invalid_request_error", "message": "Your credit balance is too low to access the API."}, 402),
         ({"code": "billing_hard_limit_reached", "message": "Billing hard limit has been reached"}, 402),
         ({"message": "API key not valid. Please pass a valid API key."}, 401),
+        ({"message": "You have reached your specified API usage limits. You will regain access on 2026-12-01."}, 402),
+        ({"message": "This organization has been disabled."}, 403),
         ({"message": "No such tool: Your credit balance is too low"}, 400),
         ({"message": None}, 400),
     ],
@@ -104,6 +106,11 @@ def test_a_refusal_that_is_about_our_account_is_not_the_callers(error: dict[str,
     assert meant(400, json.dumps({"error": error}).encode()) == status
     assert meant(400, json.dumps([{"error": error}]).encode()) == status
     assert meant(422, json.dumps({"error": error}).encode()) == 422
+
+
+def test_a_refusal_may_be_a_mere_text() -> None:
+    assert meant(400, b'{"code":"invalid","error":"Incorrect API key provided: xa***"}') == 401
+    assert meant(400, b'{"code":"invalid","error":"Incorrect value"}') == 400
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"no", b'{"error":"x"}', b"\xff", b"[" * 3000])

@@ -9,12 +9,16 @@ from typing import Any
 
 import msgspec
 
-UNPAID, UNKNOWN_KEY = 402, 401
+UNKNOWN_KEY, UNPAID, NOT_ALLOWED = 401, 402, 403
 _CODES = {"billing_hard_limit_reached": UNPAID, "insufficient_quota": UNPAID}
 _MESSAGES = (
     ("Your credit balance is too low", UNPAID),
+    ("You have reached your specified API usage limits", UNPAID),
+    ("This organization has been disabled", NOT_ALLOWED),
+    ("User location is not supported", NOT_ALLOWED),
     ("API key not valid", UNKNOWN_KEY),
     ("API key expired", UNKNOWN_KEY),
+    ("Incorrect API key provided", UNKNOWN_KEY),
 )
 
 
@@ -24,7 +28,7 @@ class _Error(msgspec.Struct, frozen=True):
 
 
 class _Body(msgspec.Struct, frozen=True):
-    error: _Error
+    error: _Error | str
 
 
 _body = msgspec.json.Decoder(_Body | list[_Body]).decode
@@ -42,7 +46,8 @@ def meant(status: int, data: bytes) -> int:
         if not found:
             return status
         found = found[0]
-    return said(found.error.message, found.error.code) or status
+    error = found.error
+    return (said(error) if isinstance(error, str) else said(error.message, error.code)) or status
 
 
 def said(message: str, code: object = None) -> int:
