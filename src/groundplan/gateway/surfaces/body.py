@@ -87,8 +87,8 @@ NAMED = (
             "stream", "stream_options", "stream_format", "max_tokens", "max_completion_tokens", "max_output_tokens",
             "n", "best_of", "tools", "modalities", "service_tier", "store", "background", "previous_response_id",
             "audio", "prediction", "web_search_options", "moderation", "container", "mcp_servers", "inference_geo",
-            "speed", "conversation", "context_management", "cache_control", "output_config", "encoding_format",
-            "image", "background_options",
+            "speed", "conversation", "context_management", "cache_control", "output_config", "output_format",
+            "encoding_format", "image", "background_options",
         }
     )
 )  # fmt: skip
