@@ -229,8 +229,9 @@ async def test_fifty_megabytes_without_a_length_are_counted(scene: Scene) -> Non
 async def test_a_large_body_without_a_known_key_is_refused_before_it_is_read(scene: Scene) -> None:
     for key in ("", "authorization: Bearer gp_unknown\r\n"):
         for length in ("content-length: 2000000", "transfer-encoding: chunked"):
-            head = f"POST {CHAT} HTTP/1.1\r\nhost: g\r\n{key}{length}\r\n\r\n".encode()
-            told(parse(await raw(scene.stack, head)), 401, "invalid_api_key")
+            for path in (CHAT, "/v1/files", "/mcp", "/api/outcomes", "/nowhere"):
+                head = f"POST {path} HTTP/1.1\r\nhost: g\r\n{key}{length}\r\n\r\n".encode()
+                told(parse(await raw(scene.stack, head)), 401, "invalid_api_key")
     large = await scene.stack.chat(scene.key, "x" * 2_000_000)
     assert large.status == 200, large.body
     for name in ("x-api-key", "authorization"):

@@ -270,8 +270,9 @@ def upgrades(request: Request) -> bool:
 
 
 def knows(gateway: Gateway, request: Request) -> bool:
-    """Whether a request is of a caller with a key, as far as it needs one and keys are known yet."""
-    if not request.target.startswith(b"/v1/") or gateway.live.catalog is None:
+    """Whether a request is of a caller with a key, which every path needs that reads a body; keys may not be known
+    yet."""
+    if gateway.live.catalog is None:
         return True
     try:
         find_key(request.headers, gateway.live.policy, gateway.clock.seconds())
