@@ -195,6 +195,24 @@ async def test_a_window_that_is_over_is_forgotten_and_the_next_one_is_fresh(
     assert row(database, "SELECT count(*) FROM limit_span WHERE span = %s", before) == (0,)
 
 
+async def test_windows_of_who_never_comes_again_are_forgotten_too(
+    database: Database, tmp_path: Path, wall: Wall
+) -> None:
+    asked = quota(REQUESTS, 3)
+    async with worker(database, tmp_path, wall) as one:
+        for who in range(4):
+            with patience():
+                assert await one.take(replace(asked, name=f"{asked.name}/{who}"), 1, 1)
+        row(database, "UPDATE limit_span SET ends = now() - interval '2 hours' WHERE name LIKE '%%/_' RETURNING 1")
+        with psycopg.connect(database.urls["owner"]) as busy:
+            busy.execute("SELECT 1 FROM limit_span WHERE name LIKE '%/3' FOR UPDATE")
+            assert await one.take(replace(asked, name=f"{asked.name}/4"), 1, 1), "and it waits for none of them"
+    assert row(database, "SELECT array_agg(name ORDER BY name) FROM limit_span") == (
+        [f"{asked.name}/3", f"{asked.name}/4"],
+    )
+    assert row(database, "SELECT count(*) FROM limit_slice") == (2,)
+
+
 async def test_a_window_that_ended_long_ago_is_not_granted_of(database: Database, tmp_path: Path, wall: Wall) -> None:
     wall.at -= timedelta(hours=1)
     async with worker(database, tmp_path, wall) as one:
