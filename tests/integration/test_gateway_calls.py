@@ -255,6 +255,9 @@ async def test_an_exhausted_budget_is_a_quota_error_that_clients_do_not_retry(se
             )
     assert caught.value.type == "insufficient_quota"
     assert caught.value.code == "budget_exhausted"
+    told = caught.value.body
+    assert isinstance(told, dict), "amounts are numbers, as wherever a name ends with _usd"
+    assert (Decimal(told["needed_usd"]), Decimal(told["remaining_usd"])) == (Decimal("0.0002"), Decimal(0))
     assert setup.primary.counted == 3
 
 

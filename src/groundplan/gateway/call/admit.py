@@ -181,7 +181,7 @@ def check_cost(exchange: Exchange, plan: Plan, amount: int) -> None:
             f"this call may cost up to {short_usd(amount)}, more than the {short_usd(most)} that one may",
             code=COST_PER_CALL,
             hint="Ask for fewer tokens with max_tokens, send a shorter prompt, or use a cheaper model.",
-            details={"needed_usd": short_usd(amount), "max_cost_usd": short_usd(most)},
+            details={"needed_usd": format_usd(amount), "max_cost_usd": format_usd(most)},
         )
 
 
@@ -197,9 +197,9 @@ def check_next(exchange: Exchange, plan: Plan, amount: int, running: int = 0) ->
             code=COST_PER_CALL,
             hint=f"Its attempts so far cost up to {short_usd(spent)}; ask for fewer tokens, or allow a call more.",
             details={
-                "needed_usd": short_usd(spent + amount),
-                "spent_usd": short_usd(spent),
-                "max_cost_usd": short_usd(most),
+                "needed_usd": format_usd(spent + amount),
+                "spent_usd": format_usd(spent),
+                "max_cost_usd": format_usd(most),
             },
         )
 
@@ -270,7 +270,7 @@ def exhausted(budget: Budget, bound: int, period: str, left: int, now: float) ->
     details: dict[str, Any] = {
         "budget": budget.name,
         "covers": budget.covers,
-        "needed_usd": short_usd(bound),
+        "needed_usd": format_usd(bound),
         "remaining_usd": format_usd(max(0, left)),
     }
     if bound > budget.limit:
