@@ -444,6 +444,9 @@ async def test_an_event_that_two_parsers_read_differently_is_refused(setup: Setu
         for told, code in (
             ('{"type":"response.create","type":"session.update","session":{}}', "duplicate_key"),
             ('{"type":"session.update","session":{"tools":[{"type":"mcp"}],"to\\u006fls":[]}}', "duplicate_key"),
+            ('{"type":"x","Type":"response.create"}', "duplicate_key"),
+            ('{"type":"session.update","Session":{"tools":[{"type":"mcp"}]}}', "duplicate_key"),
+            ('{"type":"session.update","session":{"Tools":[{"type":"mcp"}]}}', "duplicate_key"),
             ('{"type":"session.update","x":' + "[" * 600 + "]" * 600 + "}", "body_not_json"),
         ):
             await connection._connection.send(told)

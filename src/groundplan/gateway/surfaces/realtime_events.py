@@ -11,7 +11,7 @@ import msgspec
 
 from groundplan.core.errors import Invalid
 from groundplan.economics.prices.reported import RealtimeUsage
-from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates
+from groundplan.gateway.http.strict_json import refuse_depth, refuse_duplicates, refuse_spellings
 from groundplan.gateway.surfaces.body import image_bytes
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.ledger.model import Usage
@@ -19,6 +19,9 @@ from groundplan.ledger.model import Usage
 HINT = "See docs/tasks.md."
 BEGINS = frozenset({"response.create", "input_audio_buffer.append", "input_audio_buffer.commit"})
 """Events after which the model may begin a response."""
+_EVENT = frozenset({"type", "session", "response", "item", "audio"})
+_SESSION = frozenset({"audio", "input_audio_transcription", "tools", "prompt", "model"})
+"""Names in an event, and in what it says of a session or a response, by which anything is decided here."""
 CLEAR = '{"type":"input_audio_buffer.clear"}'
 
 
@@ -52,6 +55,7 @@ def read_client(text: str) -> dict[str, Any]:
     refuse_depth(data)
     event = _client_event(data)
     refuse_duplicates(data, 0)
+    refuse_spellings(event, _EVENT)
     return event
 
 
@@ -60,6 +64,7 @@ def check(event: dict[str, Any]) -> None:
     for part in (event.get("session"), event.get("response")):
         if not isinstance(part, dict):
             continue
+        refuse_spellings(part, _SESSION)
         audio = part.get("audio")
         heard = audio.get("input") if isinstance(audio, dict) else None
         if part.get("input_audio_transcription") or (isinstance(heard, dict) and heard.get("transcription")):
