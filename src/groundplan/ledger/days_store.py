@@ -159,22 +159,24 @@ def _summed(what: str, keys: str, days: str, more: str, measure: str = "cost_usd
     columns = f"SELECT {keys}, calls, {measure} FROM"
     spans = [
         f"{columns} {what}_month {_SPAN.format('m0', 'm1')}{more}",
-        _running(what, keys, measure, "before", "head", more),
+        _running(what, keys, measure, more),
         f"{columns} {days} {_SPAN.format('head', 'least(m0, d1)')}{more}",
-        _running(what, keys, measure, "m1", "tail", more),
         f"{columns} {days} {_SPAN.format('tail', 'd1')}{more}",
         f"{columns} {what}_delta {_SPAN.format('d0', 'd1')}{more}",
     ]
     return _BOUND.replace("WHAT", what) + " UNION ALL ".join(spans) + ")"
 
 
-def _running(what: str, keys: str, measure: str, month: str, end: str, more: str) -> str:
-    """Sums of a month up to `end` less those up to where it begins; no rows where there is nothing between them."""
-    return f"""SELECT {keys}, (calls[upto] - coalesce(calls[less], 0))::bigint,
-        {measure}[upto] - coalesce({measure}[less], 0)
-      FROM (SELECT {keys}, calls, {measure}, width_bucket((SELECT {end}_day FROM bound), days) AS upto,
-              width_bucket((SELECT {end}_less FROM bound), days) AS less
-            FROM {what}_running WHERE month = (SELECT {month} FROM bound WHERE {end}_day > {end}_less){more} OFFSET 0) r
+def _running(what: str, keys: str, measure: str, more: str) -> str:
+    """Sums of the month after the whole ones up to its `tail`, and of the one before them up to its `head` less those
+    up to where it begins; no rows where there is nothing between them."""
+    return f"""SELECT {keys}, CASE less WHEN 0 THEN calls[upto] ELSE calls[upto] - calls[less] END,
+        CASE less WHEN 0 THEN {measure}[upto] ELSE {measure}[upto] - {measure}[less] END
+      FROM (SELECT {keys}, calls, {measure},
+              width_bucket(CASE WHEN month < m0 THEN head_day ELSE tail_day END, days) AS upto,
+              CASE WHEN month < m0 THEN width_bucket(head_less, days) ELSE 0 END AS less
+            FROM {what}_running, bound WHERE month IN ((SELECT before FROM bound WHERE head_day > head_less),
+              (SELECT m1 FROM bound WHERE tail_day > 0)){more} OFFSET 0) r
       WHERE upto > less"""
 
 
@@ -195,7 +197,7 @@ _BOUND: LiteralString = """asked AS MATERIALIZED (
   bound AS MATERIALIZED (
     SELECT *, ceil(extract(epoch FROM head - before) / 86400)::smallint AS head_day,
       (extract(epoch FROM d0 - before) / 86400)::smallint AS head_less,
-      ceil(extract(epoch FROM tail - m1) / 86400)::smallint AS tail_day, 0::smallint AS tail_less FROM ends),
+      ceil(extract(epoch FROM tail - m1) / 86400)::smallint AS tail_day FROM ends),
   summed AS ("""
 
 

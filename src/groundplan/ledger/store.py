@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, LiteralString
@@ -104,18 +105,31 @@ def calls(conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit:
     if wanted.status in (None, "refused"):
         found = _newest(conn, wanted, before, limit, " AND c.person_id = %(person)s AND c.status = 'refused'")
     refused = len(found)
-    for day, made in _days_of(conn, wanted, before) if wanted.status != "refused" else ():
+    for first, after, made in _spans(_days_of(conn, wanted, before), limit) if wanted.status != "refused" else ():
         if (lacking := limit - (len(found) - refused)) <= 0:
             break
-        within = {"day": day, "after": day + _DAY}
-        found += _newest(conn, wanted, before, min(lacking, made), _OF_A_DAY, within)
+        within = {"first": first, "after": after}
+        found += _newest(conn, wanted, before, min(lacking, made), _OF_SOME_DAYS, within)
     return sorted(found, key=lambda row: (row["at"], row["id"]), reverse=True)[:limit]
 
 
 _DAY = timedelta(days=1)
-_OF_A_DAY: LiteralString = (
-    " AND c.person_id = %(person)s AND c.status <> 'refused' AND c.at >= %(day)s AND c.at < %(after)s"
+_OF_SOME_DAYS: LiteralString = (
+    " AND c.person_id = %(person)s AND c.status <> 'refused' AND c.at >= %(first)s AND c.at < %(after)s"
 )
+
+
+def _spans(days: list[tuple[datetime, int]], limit: int) -> Iterator[tuple[datetime, datetime, int]]:
+    """(first moment, the one after the last, calls) of days that follow each other, with so many calls together."""
+    place = 0
+    while place < len(days):
+        first, made = days[place]
+        after = first + _DAY
+        place += 1
+        while made < limit and place < len(days) and days[place][0] + _DAY == first:
+            first, made = days[place][0], made + days[place][1]
+            place += 1
+        yield first, after, made
 
 
 def _newest(

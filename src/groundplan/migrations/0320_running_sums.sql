@@ -4,18 +4,18 @@ SELECT pg_advisory_xact_lock(80, 1), pg_advisory_xact_lock(80, 5); -- nothing is
 
 -- `days` on which there was something, ascending, and the sums up to each of them
 CREATE TABLE person_running (
-  month timestamptz NOT NULL, workload text NOT NULL, person uuid NOT NULL, days smallint[] NOT NULL, calls numeric[] NOT NULL,
+  month timestamptz NOT NULL, workload text NOT NULL, person uuid NOT NULL, days smallint[] NOT NULL, calls bigint[] NOT NULL,
   cost_usd numeric[] NOT NULL, PRIMARY KEY (month, workload, person));
 CREATE TABLE document_running (
   month timestamptz NOT NULL, workload text NOT NULL, document text NOT NULL, days smallint[] NOT NULL,
-  calls numeric[] NOT NULL, cost_usd numeric[] NOT NULL, PRIMARY KEY (month, workload, document));
+  calls bigint[] NOT NULL, cost_usd numeric[] NOT NULL, PRIMARY KEY (month, workload, document));
 CREATE TABLE person_place_running (
   month timestamptz NOT NULL, workload text NOT NULL, person uuid NOT NULL, deployment text NOT NULL, site text NOT NULL,
-  days smallint[] NOT NULL, calls numeric[] NOT NULL, tokens numeric[] NOT NULL,
+  days smallint[] NOT NULL, calls bigint[] NOT NULL, tokens numeric[] NOT NULL,
   PRIMARY KEY (month, deployment, site, workload, person));
 CREATE TABLE document_place_running (
   month timestamptz NOT NULL, workload text NOT NULL, document text NOT NULL, deployment text NOT NULL, site text NOT NULL,
-  days smallint[] NOT NULL, calls numeric[] NOT NULL, tokens numeric[] NOT NULL,
+  days smallint[] NOT NULL, calls bigint[] NOT NULL, tokens numeric[] NOT NULL,
   PRIMARY KEY (month, deployment, site, workload, document));
 
 -- They hold the days of NAME_day from `since`, the beginning of a month, up to `until`; a day follows when it is over.
@@ -27,7 +27,7 @@ INSERT INTO running_span (name, keys, measure) VALUES
   ('document_place', 'workload, document, deployment, site', 'tokens');
 
 -- The sum of two running sums, each told on its own days, on the days of both.
-CREATE FUNCTION running_joined(a smallint[], x numeric[], b smallint[], y numeric[]) RETURNS numeric[] LANGUAGE plpgsql
+CREATE FUNCTION running_joined(a smallint[], x anyarray, b smallint[], y anyarray) RETURNS anyarray LANGUAGE plpgsql
 IMMUTABLE PARALLEL SAFE AS $$
 BEGIN
   IF b[1] > a[cardinality(a)] THEN
@@ -42,7 +42,8 @@ CREATE FUNCTION to_running(span running_span, query text) RETURNS text LANGUAGE 
   SELECT format(
     'INSERT INTO %%1$I AS t (month, %%2$s, days, calls, %%3$I)
      SELECT month, %%2$s, array_agg(day ORDER BY day), array_agg(calls ORDER BY day), array_agg(measure ORDER BY day)
-     FROM (SELECT month, %%2$s, day, sum(sum(calls)) OVER upto AS calls, sum(sum(%%3$I)) OVER upto AS measure
+     FROM (SELECT month, %%2$s, day, (sum(sum(calls)) OVER upto)::bigint AS calls,
+         sum(sum(%%3$I)) OVER upto AS measure
        FROM (SELECT date_trunc(''month'', hour, ''UTC'') AS month, extract(day FROM hour AT TIME ZONE ''UTC'')::smallint AS day,
            %%2$s, calls, %%3$I FROM (%%4$s) r WHERE hour >= $1 AND hour < $2) d
        GROUP BY month, %%2$s, day WINDOW upto AS (PARTITION BY month, %%2$s ORDER BY day)) s

@@ -29,18 +29,20 @@ def spread(lines: Sequence[Line], weights: Weights, places: Mapping[str, Weights
     for line in lines:
         at = line.workload, place_of(line), line.basis
         sums[at] = sums.get(at, 0) + line.amount
-    ordered: dict[int, tuple[list[str], list[int]]] = {}  # many lines follow the same weights, of thousands of people
+    weighed: dict[int, tuple[list[str], list[int]]] = {}  # many lines follow the same weights, of thousands of people
     found: dict[Basis, dict[str, int]] = {}
     for (workload, place, basis), amount in sums.items():
         there = places[place].get(workload) if place in places else None
         mine = (there if there and any(there.values()) else None) or weights.get(workload) or _NO_CALLS
-        if (known := ordered.get(id(mine))) is None:
+        if (known := weighed.get(id(mine))) is None:
             keys = sorted(mine)
-            known = ordered[id(mine)] = keys, [max(0, mine[key]) for key in keys]
+            known = weighed[id(mine)] = keys, [max(0, mine[key]) for key in keys]
         of_basis = found.setdefault(basis, {})
         for key, share in zip(known[0], shares(amount, known[1]), strict=True):
             of_basis[key] = of_basis.get(key, 0) + share
-    return sorted((key, basis, amount) for basis, mine in found.items() for key, amount in mine.items() if amount)
+    ordered = sorted(found.items())
+    keys = sorted({key for sums_of in found.values() for key in sums_of})
+    return [(key, basis, sums_of[key]) for key in keys for basis, sums_of in ordered if sums_of.get(key)]
 
 
 def place_of(line: Line) -> str:
