@@ -62,16 +62,14 @@ def sources_by_workload(conn: Connection[Any], since: datetime, until: datetime)
 def people_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[tuple[str, str, int, int]]:
     """(workload, person's address, picodollars, calls) of whole days; of nobody in particular, and of each who is gone,
     it is ''. Of one who has called in several months there are several."""
-    row = conn.execute(
-        f"""WITH {_apart("person")}
-           SELECT array_agg(s.workload), {_listed("s.cost_usd::numeric(30,12)")}
-           FROM summed s LEFT JOIN person p ON p.id = s.person""".encode(),
-        _months(since, until),
-    ).fetchone()
-    if row is None or row[0] is None:
-        return []
-    # each of these amounts has 12 decimals
-    return list(zip(row[0], row[1], map(int, row[2].replace(".", "").split(",")), row[3], strict=True))
+    query = f"""WITH {_apart("person")}
+           SELECT {_listed("s.workload")}, {_listed("coalesce(p.email, '')")},
+             {_listed("s.cost_usd::numeric(30,12)")}, {_listed("s.calls")}
+           FROM summed s LEFT JOIN person p ON p.id = s.person"""
+    workloads, people, amounts, calls = _lists(conn, query, _months(since, until))
+    # amounts have 12 decimals each
+    picodollars = [int(amount.replace(".", "")) for amount in amounts]
+    return list(zip(workloads, people, picodollars, map(int, calls), strict=True))
 
 
 def tags_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[tuple[str, str, Any, Any]]:
@@ -106,12 +104,11 @@ def placed(
     asked = {**_months(since, until), **place_names(places)}
     if by == "person":
         query = f"""WITH {summed}
-           SELECT array_agg(s.workload), array_agg(s.deployment), array_agg(s.site), {_listed("trunc(s.tokens)")}
+           SELECT {_listed("s.workload")}, {_listed("coalesce(p.email, '')")}, {_listed("s.deployment")},
+             {_listed("s.site")}, {_listed("trunc(s.tokens)")}, {_listed("s.calls")}
            FROM summed s LEFT JOIN person p ON p.id = s.person"""
-        ((names, deployments, sites, people, tokens, calls),) = _tuples(conn, query, asked)
-        if names is None:
-            return []
-        return list(zip(names, people, deployments, sites, map(int, tokens.split(",")), calls, strict=True))
+        *names, tokens, calls = _lists(conn, query, asked)
+        return list(zip(*names, map(int, tokens), map(int, calls), strict=True))
     query = f"""WITH {summed}, each AS (
              SELECT workload, document, deployment, site, sum(tokens) AS tokens, sum(calls) AS calls FROM summed
              GROUP BY 1, 2, 3, 4)
@@ -120,10 +117,17 @@ def placed(
     return _tuples(conn, query, asked)
 
 
-def _listed(measure: str) -> str:
-    """Columns of people, what is measured of each, as text, and their calls: one row of lists, since people are many
-    and a row of each costs several times as much here and on the way."""
-    return f"array_agg(coalesce(p.email, '')), string_agg(({measure})::text, ','), array_agg(s.calls)"
+def _listed(column: str) -> str:
+    """A column as one text with a value a line, of which none has line ends. People are many: a row of each costs
+    several times as much, here and on the way."""
+    return f"string_agg(({column})::text, E'\\n')"
+
+
+def _lists(conn: Connection[Any], query: str, parameters: Row) -> list[list[str]]:
+    """The values of each column that is `_listed`."""
+    row = conn.execute(query.encode(), parameters).fetchone()
+    assert row is not None
+    return [[] if column is None else column.split("\n") for column in row]
 
 
 def people_weeks(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> dict[datetime, int]:
