@@ -81,9 +81,11 @@ def figures(conn: Conn) -> dict[str, Any]:
         "people": days_store.people(conn, since, until, None, 100),
         "sources": days_store.sources(conn, since, until, None),
         "sources by workload": sorted(days_store.sources_by_workload(conn, since, until)),
-        "people by workload": sorted(days_store.people_by_workload(conn, since, until)),
+        "people by workload": sorted(zip(*days_store.people_by_workload(conn, since, until), strict=True)),
         "tags by workload": sorted(days_store.tags_by_workload(conn, since, until)),
-        "people of the day": sorted(days_store.people_by_workload(conn, AT, AT + timedelta(hours=12))),
+        "people of the day": sorted(
+            zip(*days_store.people_by_workload(conn, AT, AT + timedelta(hours=12)), strict=True)
+        ),
         "sources of some days": days_store.sources(conn, since + timedelta(days=1), AT + timedelta(hours=12), None),
         "charged": rollup_store.charged(conn),
         "summary": queries.cost_summary(conn),

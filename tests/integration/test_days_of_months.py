@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -56,7 +56,7 @@ def by_facts(conn: Conn, since: datetime, until: datetime, key: str) -> list[tup
     ).fetchall()
 
 
-def by_person(rows: list[tuple[str, str, int, int]]) -> list[tuple[Any, ...]]:
+def by_person(rows: Iterable[tuple[str, str, int, int]]) -> list[tuple[Any, ...]]:
     """Each person once."""
     sums: dict[tuple[str, str], tuple[int, int]] = {}
     for workload, person, amount, calls in rows:
@@ -93,7 +93,7 @@ def test_any_days_are_what_their_calls_say(
     for day, length in spans:
         since, until = FIRST + timedelta(days=day), FIRST + timedelta(days=day + length)
         people = by_facts(conn, since, until, "p.email")
-        paid = by_person(days_store.people_by_workload(conn, since, until))
+        paid = by_person(zip(*days_store.people_by_workload(conn, since, until), strict=True))
         assert [(*who, to_decimal(cost), count) for *who, cost, count in paid] == people
         whole = sum((row[2] for row in people), Decimal(0)), sum(row[3] for row in people)
         documents = days_store.sources_by_workload(conn, since, until)
@@ -105,8 +105,9 @@ def test_any_days_are_what_their_calls_say(
             assert {row["person"] for row in top} == {row[1] for row in mine}
             (given,) = days_store.sources(conn, since, until, workload) or [{"documents": 0}]
             assert given["documents"] == len({row[1] for row in mine})
-        places = days_store.placed(conn, "person", since, until, ["deployment/own"])
-        made = by_person([(row[0], row[1], row[4], row[5]) for row in places])
+        deployments, sites, there = days_store.people_placed(conn, since, until, ["deployment/own"])
+        assert {*zip(deployments, sites, strict=True)} <= {("own", "rack")}
+        made = by_person(zip(*there, strict=True))
         assert made == [(row[0], row[1], 7 * row[3], row[3]) for row in people]
 
 
@@ -132,7 +133,7 @@ def test_months_that_are_there_already_are_taken_in_one_after_the_other(conn: Co
         with conn.transaction():
             conn.execute("SET LOCAL enable_seqscan = off")  # which so few rows are not worth avoiding
             before = read(conn, "person_day")
-            people = by_person(days_store.people_by_workload(conn, since, until))
+            people = by_person(zip(*days_store.people_by_workload(conn, since, until), strict=True))
             days_read.append(read(conn, "person_day") - before)
         assert [(*who, to_decimal(cost), count) for *who, cost, count in people] == by_facts(
             conn, since, until, "p.email"
@@ -153,5 +154,5 @@ def test_a_time_that_has_not_come_makes_no_day_over(conn: Conn) -> None:
     rollup_store.fold(conn)
     (span,) = conn.execute("SELECT until FROM running_span WHERE name = 'person'").fetchall()
     assert span == (FIRST + timedelta(days=2),)
-    rows = days_store.people_by_workload(conn, FIRST, FIRST + timedelta(days=ahead + 1))
-    assert sum(row[2] for row in rows) == 12
+    _, _, amounts, _ = days_store.people_by_workload(conn, FIRST, FIRST + timedelta(days=ahead + 1))
+    assert sum(amounts) == 12

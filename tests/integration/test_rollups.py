@@ -193,7 +193,8 @@ def check_months(conn: Conn) -> None:
                    GROUP BY 1 ORDER BY 1""",
                 (begin, end),
             ).fetchall()
-            people = [(name, to_decimal(cost)) for name, _, cost, _ in days_store.people_by_workload(conn, begin, end)]
+            names, _, costs, _ = days_store.people_by_workload(conn, begin, end)
+            people = list(zip(names, map(to_decimal, costs), strict=True))
             given = [(name, cost) for name, _, cost, _ in days_store.sources_by_workload(conn, begin, end)]
             tags = [(name, cost) for name, _, cost, _ in days_store.tags_by_workload(conn, begin, end)]
             for rows in (people, given, tags):
@@ -214,16 +215,16 @@ def check_places(conn: Conn, begin: datetime, end: datetime) -> None:
               sum(prompt_tokens + completion_tokens), count(*) {where} GROUP BY 1, 2""".encode(),
         (begin, end),
     ).fetchall()
-    found = days_store.placed(conn, "person", begin, end, ["deployment/own"])
+    _, _, found = days_store.people_placed(conn, begin, end, ["deployment/own"])
     sums: dict[tuple[str, str], tuple[int, int]] = {}
-    for workload, key, _, _, tokens, calls in found:
+    for workload, key, tokens, calls in zip(*found, strict=True):
         before = sums.get((workload, key), (0, 0))
         sums[workload, key] = before[0] + tokens, before[1] + calls
     assert sorted((*key, *sum_) for key, sum_ in sums.items()) == sorted(people)
     tokens = conn.execute(f"SELECT sum(prompt_tokens + completion_tokens) {where}".encode(), (begin, end)).fetchone()
-    given = days_store.placed(conn, "source", begin, end, ["site/rack"])
+    given = days_store.sources_placed(conn, begin, end, ["site/rack"])
     assert tokens is not None and sum(row[4] for row in given) == (tokens[0] or 0)
-    assert days_store.placed(conn, "person", begin, end, ["deployment/other", "site/none"]) == []
+    assert days_store.people_placed(conn, begin, end, ["deployment/other", "site/none"])[0] == []
 
 
 def check_parts(conn: Conn, found: list[dict[str, Any]]) -> None:

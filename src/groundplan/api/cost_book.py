@@ -204,21 +204,22 @@ def summed(lines: Sequence[Line], by: str, workflows: Workflows) -> list[dict[st
 
 def added(parts: Iterable[tuple[str, str, int, int]]) -> list[dict[str, Any]]:
     """As `summed`, of (key, basis, picodollars, quantity)."""
-    bases: dict[str, dict[str, int]] = {}
+    by_basis: dict[str, dict[str, int]] = {}
+    sums: dict[str, int] = {}
     counts: dict[str, int] = {}
     for key, basis, amount, quantity in parts:
-        if (mine := bases.get(key)) is None:
-            mine = bases[key] = {}
-        mine[basis] = mine.get(basis, 0) + amount
+        if (mine := by_basis.get(basis)) is None:
+            mine = by_basis[basis] = {}
+        mine[key] = mine.get(key, 0) + amount
+        sums[key] = sums.get(key, 0) + amount
         if quantity:
             counts[key] = counts.get(key, 0) + quantity
-    sums = {key: sum(mine.values()) for key, mine in bases.items()}
     whole = sum(sums.values())
+    bases = sorted(by_basis.items())
     return [
         {
             "key": key, "cost_usd": format_usd(amount), "share": round(amount / whole, 6) if whole else 0.0,
-            "quantity": counts.get(key, 0),
-            "basis": {name: format_usd(part) for name, part in sorted(bases[key].items())},
+            "quantity": counts.get(key, 0), "basis": {name: format_usd(of[key]) for name, of in bases if key in of},
         }
         for key, amount in sorted(sums.items(), key=lambda item: (-item[1], item[0]))
     ]  # fmt: skip

@@ -3,8 +3,9 @@ where what is allocated follows the calls. Every sum is exactly the book's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from itertools import compress
 from typing import Any, Final
 
 from psycopg import Connection
@@ -17,35 +18,49 @@ from groundplan.core.money import from_decimal
 from groundplan.economics.allocate.model import Line
 from groundplan.economics.allocate.spread import COMPANY, Weights, place_of, spread
 from groundplan.ledger import days_store, rollup_store
+from groundplan.ledger.days_store import Columns
 
 DIMENSIONS: Final = ("feature", "prompt", "source", "person", "tag", "site")
-_Row = tuple[str, str, int, Any]
-"""workload, key, picodollars, calls"""
 
 
-def sums(conn: Connection[Any], lines: list[Line], days: Days, by: str) -> list[tuple[str, str, int, int]]:
+def sums(conn: Connection[Any], lines: list[Line], days: Days, by: str) -> Iterator[tuple[str, str, int, int]]:
     """(key, basis, picodollars, quantity) of lines of these days. By site only what says no site is spread."""
     placed = [line for line in lines if line.site] if by == "site" else []
     rest = [line for line in lines if not line.site] if by == "site" else lines
-    found = [(line.site, str(line.basis), line.amount, line.quantity) for line in placed]
     weights, there = _weights(conn, days, by), _there(conn, days, by, {place_of(line) for line in rest})
-    return found + [(key, basis, amount, 0) for key, basis, amount in spread(rest, weights, there)]
+    yield from ((line.site, str(line.basis), line.amount, line.quantity) for line in placed)
+    for basis, mine in spread(rest, weights, there).items():
+        yield from ((key, basis, amount, 0) for key, amount in mine.items() if amount)
 
 
 def _weights(conn: Connection[Any], days: Days, by: str) -> Weights:
     """What the calls of a workload cost; of one whose calls cost nothing, such as those of own hardware, how many."""
-    return _measured([(workload, key, cost, int(count or 0)) for workload, key, cost, count in _rows(conn, days, by)])
+    if by == "person":
+        return _measured(days_store.people_by_workload(conn, days.since, days.until))
+    rows = _paid(conn, days, by)
+    return _measured(_columns((workload, key, from_decimal(cost), calls) for workload, key, cost, calls in rows))
 
 
-def _measured(rows: list[tuple[str, str, int, int]]) -> dict[str, dict[str, int]]:
-    """workload -> key -> what was measured, of (workload, key, that, calls); calls where it is nothing."""
+def _columns(rows: Iterable[tuple[str, str, Any, Any]]) -> Columns:
+    """Of (workload, key, what was measured, calls)."""
+    found: Columns = ([], [], [], [])
+    for workload, key, measure, calls in rows:
+        found[0].append(workload)
+        found[1].append(key)
+        found[2].append(int(measure or 0))
+        found[3].append(int(calls or 0))
+    return found
+
+
+def _measured(columns: Columns) -> dict[str, dict[str, int]]:
+    """workload -> key -> what was measured; calls where that is nothing."""
     found: dict[str, dict[str, int]] = {}
-    for workload, key, measure, _ in rows:
+    for workload, key, measure in zip(*columns[:3], strict=True):
         if (mine := found.get(workload)) is None:
             mine = found[workload] = {}
         mine[key] = mine.get(key, 0) + measure
     if none := {workload for workload, mine in found.items() if not any(mine.values())}:
-        for workload, key, _, calls in rows:
+        for workload, key, calls in zip(columns[0], columns[1], columns[3], strict=True):
             if workload in none:
                 found[workload][key] += calls
     return found
@@ -55,20 +70,35 @@ def _there(conn: Connection[Any], days: Days, by: str, places: set[str]) -> dict
     """Of these deployments and sites: tokens of the calls that were answered there, calls where they had none."""
     if not (asked := places - {COMPANY}) or by in ("site", "tag"):
         return {}
-    at: dict[str, list[tuple[str, str, int, int]]] = {place: [] for place in asked}
-    for workload, key, deployment, site, tokens, calls in _placed(conn, days, by, asked):
-        for place in (f"deployment/{deployment}", f"site/{site}"):
-            if place in asked:
-                at[place].append((workload, key, int(tokens or 0), int(calls or 0)))
-    return {place: _measured(rows) for place, rows in at.items() if rows}
+    if by == "person":
+        deployments, sites, columns = days_store.people_placed(conn, days.since, days.until, sorted(asked))
+    else:
+        rows = list(_placed(conn, days, by, asked))
+        deployments, sites = [row[2] for row in rows], [row[3] for row in rows]
+        columns = _columns((row[0], row[1], row[4], row[5]) for row in rows)
+    found: dict[str, Weights] = {}
+    for place in asked:
+        kind, _, name = place.partition("/")
+        here = [each == name for each in (deployments if kind == "deployment" else sites)]
+        if any(here):
+            found[place] = _measured(_only(columns, here))
+    return found
+
+
+def _only(columns: Columns, wanted: list[bool]) -> Columns:
+    workloads, keys, measures, calls = columns
+    return (
+        list(compress(workloads, wanted)), list(compress(keys, wanted)), list(compress(measures, wanted)),
+        list(compress(calls, wanted)),
+    )  # fmt: skip
 
 
 def _placed(
     conn: Connection[Any], days: Days, by: str, places: set[str]
 ) -> Iterable[tuple[str, str, str, str, Any, Any]]:
     """(workload, key, deployment, site, tokens, calls)"""
-    if by in ("source", "person"):
-        return days_store.placed(conn, by, days.since, days.until, sorted(places))
+    if by == "source":
+        return days_store.sources_placed(conn, days.since, days.until, sorted(places))
     kept = "blueprint" if by == "prompt" else by
     rows = rollup_store.calls_by(conn, ["workload", kept, "deployment", "site"], wanted(days.first, days.last))
     numbers = {row["blueprint"] for row in rows} if by == "prompt" else set()
@@ -82,12 +112,6 @@ def _placed(
         )
         for row in rows
     )  # fmt: skip
-
-
-def _rows(conn: Connection[Any], days: Days, by: str) -> list[_Row]:
-    if by == "person":
-        return days_store.people_by_workload(conn, days.since, days.until)
-    return [(workload, key, from_decimal(cost), calls) for workload, key, cost, calls in _paid(conn, days, by)]
 
 
 def _paid(conn: Connection[Any], days: Days, by: str) -> list[tuple[str, str, Decimal, Any]]:

@@ -15,6 +15,8 @@ from psycopg.rows import dict_row
 from groundplan.ledger.rollup_store import NOBODY, place_names
 
 Row = dict[str, Any]
+Columns = tuple[list[str], list[str], list[int], list[int]]
+"""workload, key, what was measured, calls: of many rows the columns, which no collector of garbage looks through"""
 
 
 def people(conn: Connection[Any], since: datetime, until: datetime, workload: str | None, limit: int) -> list[Row]:
@@ -59,8 +61,8 @@ def sources_by_workload(conn: Connection[Any], since: datetime, until: datetime)
     )
 
 
-def people_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[tuple[str, str, int, int]]:
-    """(workload, person's address, picodollars, calls) of whole days; of nobody in particular, and of each who is gone,
+def people_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> Columns:
+    """[workload, person's address, picodollars, calls] of whole days; of nobody in particular, and of each who is gone,
     it is ''. Of one who has called in several months there are several."""
     query = f"""WITH {_apart("person")}
            SELECT {_listed("s.workload")}, {_listed("coalesce(p.email, '')")},
@@ -68,8 +70,7 @@ def people_by_workload(conn: Connection[Any], since: datetime, until: datetime) 
            FROM summed s LEFT JOIN person p ON p.id = s.person"""
     workloads, people, amounts, calls = _lists(conn, query, _months(since, until))
     # amounts have 12 decimals each
-    picodollars = [int(amount.replace(".", "")) for amount in amounts]
-    return list(zip(workloads, people, picodollars, map(int, calls), strict=True))
+    return workloads, people, [int(amount.replace(".", "")) for amount in amounts], list(map(int, calls))
 
 
 def tags_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[tuple[str, str, Any, Any]]:
@@ -92,29 +93,40 @@ def tags_by_workload(conn: Connection[Any], since: datetime, until: datetime) ->
     )
 
 
-def placed(
-    conn: Connection[Any], by: str, since: datetime, until: datetime, places: Sequence[str]
-) -> list[tuple[str, str, str, str, Any, Any]]:
-    """(workload, key, deployment, site, tokens, calls) of whole days, of answers that were made at deployment/NAME or
-    site/NAME: by `source` in equal shares of a call's tokens on what it was given, as `sources`, or by `person`, as
-    `people_by_workload`."""
-    what: LiteralString = "document" if by == "source" else "person"
-    more = " AND (deployment = ANY(%(deployments)s) OR site = ANY(%(sites)s))"
-    summed = _summed(f"{what}_place", f"workload, {what}, deployment, site", f"{what}_place_day", more, "tokens")
-    asked = {**_months(since, until), **place_names(places)}
-    if by == "person":
-        query = f"""WITH {summed}
-           SELECT {_listed("s.workload")}, {_listed("coalesce(p.email, '')")}, {_listed("s.deployment")},
-             {_listed("s.site")}, {_listed("trunc(s.tokens)")}, {_listed("s.calls")}
+def people_placed(
+    conn: Connection[Any], since: datetime, until: datetime, places: Sequence[str]
+) -> tuple[list[str], list[str], Columns]:
+    """(deployments, sites, [workload, person's address, tokens, calls]) of whole days, of answers that were made at
+    deployment/NAME or site/NAME, as `people_by_workload`."""
+    query = f"""WITH {_at_places("person")}
+           SELECT {_listed("s.deployment")}, {_listed("s.site")}, {_listed("s.workload")},
+             {_listed("coalesce(p.email, '')")}, {_listed("trunc(s.tokens)")}, {_listed("s.calls")}
            FROM summed s LEFT JOIN person p ON p.id = s.person"""
-        *names, tokens, calls = _lists(conn, query, asked)
-        return list(zip(*names, map(int, tokens), map(int, calls), strict=True))
-    query = f"""WITH {summed}, each AS (
+    asked = {**_months(since, until), **place_names(places)}
+    deployments, sites, workloads, people, tokens, calls = _lists(conn, query, asked)
+    return deployments, sites, (workloads, people, list(map(int, tokens)), list(map(int, calls)))
+
+
+def sources_placed(
+    conn: Connection[Any], since: datetime, until: datetime, places: Sequence[str]
+) -> list[tuple[str, str, str, str, Any, Any]]:
+    """(workload, source, deployment, site, tokens, calls) of whole days, of answers that were made at deployment/NAME
+    or site/NAME: equal shares of a call's tokens on what it was given, as `sources`."""
+    return _tuples(
+        conn,
+        f"""WITH {_at_places("document")}, each AS (
              SELECT workload, document, deployment, site, sum(tokens) AS tokens, sum(calls) AS calls FROM summed
              GROUP BY 1, 2, 3, 4)
            SELECT s.workload, coalesce(d.source, ''), s.deployment, s.site, sum(s.tokens), sum(s.calls)
-           FROM each s LEFT JOIN document d ON d.id::text = s.document GROUP BY 1, 2, 3, 4"""
-    return _tuples(conn, query, asked)
+           FROM each s LEFT JOIN document d ON d.id::text = s.document GROUP BY 1, 2, 3, 4""",
+        {**_months(since, until), **place_names(places)},
+    )
+
+
+def _at_places(what: LiteralString) -> str:
+    """`summed` of places, each told."""
+    more = " AND (deployment = ANY(%(deployments)s) OR site = ANY(%(sites)s))"
+    return _summed(f"{what}_place", f"workload, {what}, deployment, site", f"{what}_place_day", more, "tokens")
 
 
 def _listed(column: str) -> str:

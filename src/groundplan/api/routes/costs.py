@@ -79,14 +79,16 @@ def book(
         found = cost_book.book(conn, days, now.date())
         blueprint = current_or_none(conn)
         found = [line for line in found if workload in (None, line.workload) and team in (None, line.team)]
-        of_calls = by in cost_spread.DIMENSIONS
-        spread = cost_spread.sums(conn, found, days, by) if of_calls else []
         workflows = cost_book.workflows(conn, found) if by == "workflow" else {}
+        if by in cost_spread.DIMENSIONS:
+            sums = cost_book.added(cost_spread.sums(conn, found, days, by))
+        else:
+            sums = cost_book.summed(found, by, workflows)
     value = {
         "from": days.first.isoformat(), "to": days.last.isoformat(), "by": by,
         "total_usd": format_usd(sum(line.amount for line in found)),
         "basis": {row["key"]: row["cost_usd"] for row in cost_book.summed(found, "basis", workflows)},
-        "sums": cost_book.added(spread) if of_calls else cost_book.summed(found, by, workflows),
+        "sums": sums,
         "blueprint": blueprint.number if blueprint else None,
         "blueprints": cost_book.versions(found),
     }  # fmt: skip

@@ -22,8 +22,8 @@ COMPANY: Final = ""
 """What is of no deployment or site."""
 
 
-def spread(lines: Sequence[Line], weights: Weights, places: Mapping[str, Weights]) -> list[tuple[str, Basis, int]]:
-    """(key, basis, picodollars), which sum exactly to all lines. `places`: deployment/NAME or site/NAME -> weights
+def spread(lines: Sequence[Line], weights: Weights, places: Mapping[str, Weights]) -> Mapping[Basis, Mapping[str, int]]:
+    """basis -> key -> picodollars, which sum exactly to all lines. `places`: deployment/NAME or site/NAME -> weights
     there. Of a workload without calls the key is `NONE`."""
     sums: dict[tuple[str, str, Basis], int] = {}
     for line in lines:
@@ -40,9 +40,7 @@ def spread(lines: Sequence[Line], weights: Weights, places: Mapping[str, Weights
         of_basis = found.setdefault(basis, {})
         for key, share in zip(known[0], shares(amount, known[1]), strict=True):
             of_basis[key] = of_basis.get(key, 0) + share
-    ordered = sorted(found.items())
-    keys = sorted({key for sums_of in found.values() for key in sums_of})
-    return [(key, basis, sums_of[key]) for key in keys for basis, sums_of in ordered if sums_of.get(key)]
+    return found
 
 
 def place_of(line: Line) -> str:
