@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
@@ -172,6 +173,7 @@ def _month(services: Services) -> dict[str, Figure]:
         "readiness of every workload, not remembered": lambda: _readiness(services),
         "/api/calls": lambda: ledger.list_calls(services, _operator(), limit=50),
         "/api/calls?workload": lambda: ledger.list_calls(services, _operator(), workload="workload-3", limit=50),
+        "/api/calls?of somebody who made none": lambda: ledger.list_calls(services, _somebody(), limit=50),
         "/api/calls/ID": lambda: ledger.receipt(_newest(services), services, _operator()),
     }
 
@@ -214,6 +216,9 @@ def _book(services: Services) -> dict[str, Figure]:
         "/api/cost/book?first": lambda: costs.book(services, READER, first=_today() - _DAYS, by="term", lines=True),
         "/api/cost/book?first&by=person": lambda: costs.book(
             services, READER, first=_today() - _DAYS, last=_today() - _DAYS / 30, by="person", lines=True
+        ),
+        "/api/cost/book?first&last&by=person": lambda: costs.book(
+            services, READER, first=_today() - 25 * _DAYS / 30, last=_today() - 12 * _DAYS / 30, by="person", lines=True
         ),
         "/api/cost/sources": lambda: costs.sources(services, READER),
         "/api/cost/people": lambda: costs.people(services, READER, limit=50),
@@ -280,6 +285,11 @@ def _today() -> Any:
 def _month_before() -> str:
     first = _today().replace(day=1) - timedelta(days=1)
     return f"{first:%Y-%m}"
+
+
+def _somebody() -> Caller:
+    """Who holds no duty and has never made a call."""
+    return Caller(f"person:{UUID(int=7)}", UUID(int=7), "nobody@acme.example", "Nobody", False)
 
 
 def _operator() -> Caller:
