@@ -95,7 +95,6 @@ SAME = [
     ("How many days does the delivery take?", "How long does the delivery take?"),
     ("Did you ship the parcel?", "Was the parcel shipped?"),
     ("What is the reason my parcel was refused?", "Why was my parcel refused?"),
-    ("When was the lift built?", "What is the year in which the lift was built?"),
     ("Can a tenant visit a landlady?", "Can a landlady be visited by a tenant?"),
     ("Is water damage covered by the warranty?", "Does the warranty cover water damage?"),
     ("Which rules apply to the permit?", "What are the rules for the permit?"),

@@ -45,6 +45,10 @@ OTHERWISE = [
     ("relation", "Where is the bag of the pilot?", "Where is the bag for the pilot?"),
     ("relation", "Did the clerk give the judge the robe?", "Did the clerk give the robe for the judge?"),
     ("relation", "Of what is the bowl made?", "What is made of the bowl?"),
+    ("form", "Can I wash the sledge while the guide sleeps?", "Can I wash the sledge while the guide slept?"),
+    ("focus", "What is needed to lift the piano?", "Where do I need to lift the piano?"),
+    ("tense", "Tell me whether the guide has the key?", "Did the guide have the key?"),
+    ("tense", "What is the long red rope under the tent for?", "What was the long red rope under the tent for?"),
     ("tense", "Price of the lamp?", "How much did the lamp cost?"),
     ("relation", "Can I come within five days?", "Can I come after five days?"),
 ]

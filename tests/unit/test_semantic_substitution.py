@@ -208,7 +208,7 @@ def test_of_words_over_on_one_side_half_as_many_are_enough_to_ask_for_more() -> 
     ("near", "placed", "apart"), [(0.3, False, True), (0.5, False, False), (0.5, True, True), (0.9, True, False)]
 )
 def test_in_a_long_request_a_counterpart_may_be_loose_but_not_far(near: float, placed: bool, apart: bool) -> None:
-    a = read("The manager chooses colours, fonts, margins, pages, headings, tables and notes of the printer")
+    a = read("The manager chooses colours, fonts, margins, pages, headings, tables and notes of the printer.")
     table = np.full((len(a.spoken), len(a.spoken)), near, dtype=np.float32)
     place, elsewhere = a.spoken.index("printer"), a.spoken.index("notes")
     found = Compared([elsewhere, place], [elsewhere, place], frozenset({(place, place)} if placed else ()), 0.9)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from groundplan.economics.semantic import grammar as g
 from groundplan.economics.semantic import vocabulary as v
 from groundplan.economics.semantic.asking import Words, month
-from groundplan.economics.semantic.spelling import PAST_FORMS, UNCHANGED
+from groundplan.economics.semantic.spelling import UNCHANGED, past_form
 
 PASSIVE, DOING, PAST, QUALIFYING, ACTING = "passive", "doing", "past", "qualifying", "acting"
 _BE = frozenset({"is", "are", "was", "were", "am", "be", "been", "being", "isn't", "aren't", "wasn't", "weren't"})
@@ -103,7 +103,7 @@ class _Reader:
         if self.own.stems[place]:
             self._enter(-1, "", "")
         self.open, self.relation, self.before = False, "", g.RELATIONS[word]
-        if word == "to":
+        if word == "to" or word in g.SUBORDINATE:
             self.auxiliary = ""
 
     def _content(self, place: int, word: str) -> None:
@@ -141,7 +141,7 @@ class _Reader:
         done_to = self.passed and own.at(after) not in g.DETERMINERS
         if self.auxiliary in ("caused", "perfect"):
             return PASSIVE if done_to else "" if self.passed or self.auxiliary == "caused" else PAST
-        return PAST if self.auxiliary == "" else ""
+        return PAST
 
     def _little(self, place: int, word: str) -> None:
         """A word without content."""
@@ -167,7 +167,7 @@ class _Reader:
             self.auxiliary, self.passed = "perfect" if perfect else "caused", False
         elif word in g.AUXILIARIES:
             self.auxiliary = "modal" if word in _MODALS else "other"
-        elif word in g.WH or word in ("and", "or", "but", "that"):
+        elif word in g.WH or word in g.SUBORDINATE or word in ("and", "or", "but", "that"):
             self.auxiliary = ""
 
     def _number(self, place: int, said: str, *, follows: bool) -> None:
@@ -224,11 +224,6 @@ def _elsewhere(own: Words, asks: int) -> list[str]:
     said = " ".join(rest)
     found = [name for name, way in _MOODS for _ in way.finditer(said)]
     return found + ["past"] * sum(word in g.PAST for word in rest)
-
-
-def past_form(word: str) -> bool:
-    """Whether a word is, by its form, a past or a participle."""
-    return (word.endswith("ed") and len(word) > 4) or word in PAST_FORMS
 
 
 def relations_of(own: Words) -> tuple[dict[str, frozenset[str]], frozenset[str]]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from groundplan.economics.semantic import grammar as g
-from groundplan.economics.semantic.spelling import PAST_FORMS
+from groundplan.economics.semantic.spelling import PAST_FORMS, past_form
 
 
 class Words:
@@ -192,4 +192,10 @@ def _tense(part: Sequence[str], moods: frozenset[str], aim: str) -> str:
         return "past"
     if "will" in moods:
         return "will"
-    return "present" if moods or aim == "who" or not g.PRESENT.isdisjoint(early) else ""
+    if moods or aim == "who" or not g.PRESENT.isdisjoint(early):
+        return "present"
+    late = next((word for word in part[7:] if word in g.PRESENT or word in g.PAST), "")
+    if late:
+        return "past" if late in g.PAST else "present"
+    # no other verb than one in the present: *which rules apply*
+    return "present" if len(part) > 1 and not any(map(past_form, part)) else ""

@@ -59,9 +59,10 @@ MEASURED = _words(
 LASTING = _words("time days weeks months years hours minutes")
 """Behind `how many` and `how much`: how long."""
 ASPECTS = _classes(
-    """how: way ways step steps procedure process method; why: reason reasons cause; when: time date day hour deadline;
-    where: place places location; who: person people employee department colleague; count: number quantity;
-    duration: period length; rate: frequency; amount: price cost fee charge costs fees charges"""
+    """how: way ways step steps procedure process method; why: reason reasons cause; when: time date day hour
+    deadline year; where: place places location; who: person people employee department colleague;
+    count: number quantity; duration: period length; rate: frequency;
+    amount: price cost fee charge costs fees charges"""
 )
 """Nouns that say what a question word would."""
 

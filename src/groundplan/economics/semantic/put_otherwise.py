@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from groundplan.economics.semantic import grammar as g
-from groundplan.economics.semantic.arrangement import past_form
 from groundplan.economics.semantic.clause import Clause
 from groundplan.economics.semantic.reading import Reading
+from groundplan.economics.semantic.spelling import past_form
 
 _NAMING = frozenset({"what", "which"})
 
@@ -54,7 +54,9 @@ def _names(a: Reading, b: Reading) -> bool:
         return False
     if b.clause.focus == "count" and a.clause.counted and a.clause.counted == b.clause.counted:
         return True
-    return set(a.stems) <= set(b.stems)
+    more = set(a.stems) - set(b.stems)
+    said = [word for word, its in zip(a.spoken, a.stems, strict=True) if its in more]
+    return not any(b.clause.focus in (g.ASPECTS.get(word), *g.IMPLIED.get(word, "").split()) for word in said)
 
 
 def _mood(a: Reading, b: Reading) -> bool:
@@ -95,10 +97,7 @@ def _tense(a: Reading, b: Reading) -> bool:
         # where no verb says when, it is now
         if more.tense in ("past", "will") and not less.clause.tense and not any(map(past_form, less.words)):
             return g.PAST.isdisjoint(less.words)
-    if not one.tense or not other.tense or one.tense == other.tense or one.plain != other.plain:
-        return False
-    # `what is the year of` asks of what was as well
-    return one.focus == other.focus or not {one.focus, other.focus} & {"what", "which", ""}
+    return bool(one.tense and other.tense) and one.tense != other.tense
 
 
 def _person(a: Reading, b: Reading) -> bool:

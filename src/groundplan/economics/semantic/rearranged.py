@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from groundplan.economics.semantic import grammar as g
-from groundplan.economics.semantic.arrangement import ACTING, DOING, PASSIVE, PAST, QUALIFYING, Arrangement, past_form
+from groundplan.economics.semantic.arrangement import ACTING, DOING, PASSIVE, PAST, QUALIFYING, Arrangement
 from groundplan.economics.semantic.reading import Reading
+from groundplan.economics.semantic.spelling import past_form
 
 Pairs = Sequence[tuple[int, int]]
 """Places of words of content, in one and in the other, that say the same."""

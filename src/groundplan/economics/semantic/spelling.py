@@ -67,6 +67,13 @@ UNCHANGED = frozenset(
     ("reset", "set", "cut", "put", "read", "hit", "shut", "split", "spread", "cast", "upset", "hurt", "let", "preset")
 )
 """Verbs of which a participle has no form of its own."""
+
+
+def past_form(word: str) -> bool:
+    """Whether a word is, by its form, a past or a participle."""
+    return (word.endswith("ed") and len(word) > 4) or word in PAST_FORMS
+
+
 _TWICE = re.compile(r"(.)\1")
 
 
