@@ -87,6 +87,8 @@ class Clause:
 
 _MARK = re.compile(r"\?(?=[\s\"')\]]|$)")
 """A mark of a question; in an address more follows it."""
+_BEGINS = re.compile(r"(?:^|(?<!\d)[.?!:\n])\s*(?:(?:please|kindly|and|then)\s+)*([A-Za-z]+)", re.IGNORECASE)
+"""The first word of each sentence."""
 
 
 def clause(
@@ -106,7 +108,7 @@ def clause(
     relations, timed = relations_of(own)
     told = text.rstrip().endswith(".")
     asked = bool(_MARK.search(text)) or (place == 0 and not told) or bool(own.skipped and place >= 0)
-    asked = asked or _ordered(own)
+    asked = asked or any(word.lower() in g.ORDERS for word in _BEGINS.findall(text))
     persons = _persons(own)
     heads, things, governs = _heads(own)
     return Clause(
@@ -119,18 +121,6 @@ def clause(
         tails=_tails(own, place), acts=_acts(own, relations, place), joined=_joined(own),
         numbers=_numbers(own), put=arranged(own, place),
     )  # fmt: skip
-
-
-def _ordered(own: Words) -> bool:
-    """Whether a sentence begins with a verb that asks for something."""
-    begins = True
-    for place, word in enumerate(own.words):
-        begins = begins or own.breaks[place]
-        if place not in own.skipped:
-            if begins and word in g.ORDERS:
-                return True
-            begins = False
-    return False
 
 
 def _persons(own: Words) -> frozenset[str]:

@@ -101,8 +101,12 @@ def _inflected(one: str, other: str) -> bool:
 
 
 def strictly(a: Reading, b: Reading) -> bool:
-    """Whether each word counts: wherever not both only tell something."""
-    return not (a.clause.tells and b.clause.tells)
+    """Whether each word counts: in questions, orders and what somebody tells of oneself, and in requests of few words
+    that are no statements."""
+    one, other = a.clause, b.clause
+    if one.asks or other.asks or "first" in one.persons & other.persons:
+        return True
+    return min(len(a.stems), len(b.stems)) <= SHORT and not (one.tells and other.tells)
 
 
 def substituted(a: Reading, b: Reading, near: Near, found: Compared) -> bool:
