@@ -6,7 +6,9 @@ Closed classes of English words tell (`grammar`); there is no parser. Where they
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import accumulate, pairwise
 
 from groundplan.economics.semantic import grammar as g
@@ -27,9 +29,8 @@ class Words:
         self.words = [_bare(word) for word in words]
         self.stems, self.breaks, self.skipped, self.spent = stems, breaks, skipped, spent
         self.content = [place for place, its in enumerate(stems) if its]
-
-    def at(self, place: int) -> str:
-        return self.words[place] if 0 <= place < len(self.words) else ""
+        self.at: Callable[[int], str] = defaultdict(str, enumerate(self.words)).__getitem__
+        """The word at a place; empty outside of the text."""
 
     def end(self, place: int) -> int:
         """Where the clause of a place ends."""
@@ -43,6 +44,7 @@ class Words:
         return not any(self.breaks[min(one, other) + 1 : max(one, other) + 1])
 
 
+@lru_cache(maxsize=8192)
 def _bare(word: str) -> str:
     """`who's` as `who`, `i'll` as `i`; words that deny stay whole."""
     first, mark, rest = word.partition("'")
