@@ -124,18 +124,19 @@ class _Reader:
 
     def _voice(self, place: int, word: str) -> str:
         own, after = self.own, place + 1
+        past = past_form(word)
+        if not past and not word.endswith("ing") and word not in UNCHANGED:
+            return ACTING if own.at(place - 1) in _DOERS and not own.breaks[place] else ""
         ahead = after < len(own.words) and own.stems[after] and not own.breaks[after]
         how = own.at(after) in g.RELATIONS or own.at(after).endswith(("ly", "er")) or own.at(after) in _DEGREES
         if ahead and not how and own.at(place - 1) not in _BECOMES:
-            if past_form(word):
-                return QUALIFYING
-            return ACTING if own.at(place - 1) in _DOERS and not own.breaks[place] else ""
+            return QUALIFYING if past else ""
         if word.endswith("ing"):
             return DOING if self.auxiliary == "be" else ""
         if self.auxiliary == "be" and word in UNCHANGED:
             return PASSIVE
-        if not past_form(word):
-            return ACTING if own.at(place - 1) in _DOERS and not own.breaks[place] else ""
+        if not past:
+            return ""
         if self.auxiliary == "be":
             return PASSIVE
         done_to = self.passed and own.at(after) not in g.DETERMINERS
@@ -231,12 +232,12 @@ def relations_of(own: Words) -> tuple[dict[str, frozenset[str]], frozenset[str]]
     found: dict[str, set[str]] = {}
     timed = set()
     for place in own.content:
-        begin = _begin(own, place)
+        begin = own.begins[place]
         before, numbered = _before(own, begin)
         broken = before < 0 or own.breaks[before + 1]
         its = "" if broken or before in own.spent else _relation(own, before, begin)
         # what stands before another word may stand there in any relation: *the Berlin office*
-        ahead = follows(own, place + 1)
+        ahead = own.follows[place + 1]
         free = ahead or (begin < place and its) or (not its and not numbered and broken)
         found.setdefault(own.stems[place], set()).update({"~"} if free else {its}, {its} if its else ())
         if numbered or own.words[place] in v.UNITS:
@@ -249,13 +250,6 @@ def relation_of(own: Words, place: int) -> str:
     before, _ = _before(own, place)
     broken = before < 0 or own.breaks[before + 1] or before in own.spent
     return "" if broken else _relation(own, before, place)
-
-
-def _begin(own: Words, place: int) -> int:
-    """The first word of the run of a word."""
-    while place > 0 and follows(own, place) and own.stems[place - 1] and own.words[place - 1] not in g.RELATIONS:
-        place -= 1
-    return place
 
 
 _ALTERNATE = frozenset({"to", "for", "with"})
@@ -286,13 +280,3 @@ def _relation(own: Words, before: int, place: int) -> str:
             return ""
     its = g.RELATIONS.get(word, "")
     return "for" if its in _ALTERNATE and earlier in g.ALTERNATING else its
-
-
-def follows(own: Words, place: int) -> bool:
-    """Whether a word of content stands there, and no mark before it."""
-    return (
-        place < len(own.words)
-        and bool(own.stems[place])
-        and not own.breaks[place]
-        and own.words[place] not in g.RELATIONS
-    )

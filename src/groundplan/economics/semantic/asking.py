@@ -31,6 +31,17 @@ class Words:
         self.content = [place for place, its in enumerate(stems) if its]
         self.at: Callable[[int], str] = defaultdict(str, enumerate(self.words)).__getitem__
         """The word at a place; empty outside of the text."""
+        self.follows = [
+            bool(its) and not apart and word not in g.RELATIONS
+            for word, its, apart in zip(self.words, stems, breaks, strict=False)
+        ]
+        """Whether a word of content stands there, and no mark before it; two places behind the text as well."""
+        self.follows += (False, False)
+        self.begins = list[int]()
+        """The first word of the run of each."""
+        for place in range(len(self.words)):
+            runs = place > 0 and self.follows[place] and stems[place - 1] and self.words[place - 1] not in g.RELATIONS
+            self.begins.append(self.begins[place - 1] if runs else place)
 
     def end(self, place: int) -> int:
         """Where the clause of a place ends."""

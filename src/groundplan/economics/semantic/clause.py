@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from groundplan.economics.semantic import grammar as g
-from groundplan.economics.semantic.arrangement import Arrangement, arranged, follows, relations_of
+from groundplan.economics.semantic.arrangement import Arrangement, arranged, relations_of
 from groundplan.economics.semantic.asking import Words, aimed, mood, question
 from groundplan.economics.semantic.vocabulary import QUANTIFIERS
 
@@ -292,13 +292,13 @@ def _heads(own: Words) -> tuple[frozenset[_Pair], frozenset[_Pair], frozenset[_P
         # in `damage covered` a verb says what is done to a thing, in `to transfer files` as well
         done = own.at(place + 1).endswith("ed") and _is_done(own, place)
         verb = done or own.at(place - 1) in _DOERS
-        if not verb and follows(own, place + 1):
+        if not verb and own.follows[place + 1]:
             pair = (own.stems[place], own.stems[place + 1])
             heads.add(pair)
             begin = place
-            while begin > 0 and follows(own, begin - 1) and not own.breaks[begin]:
+            while begin > 0 and own.follows[begin - 1] and not own.breaks[begin]:
                 begin -= 1
-            ends = not follows(own, place + 2) or own.at(place + 2) in g.RELATIONS
+            ends = not own.follows[place + 2] or own.at(place + 2) in g.RELATIONS
             if own.at(begin - 1) in g.DETERMINERS and ends:
                 things.add(pair)
         after = place + 2 if own.at(place + 1) == "of" else place + 1
@@ -306,7 +306,7 @@ def _heads(own: Words) -> tuple[frozenset[_Pair], frozenset[_Pair], frozenset[_P
             after += 1
         if after > place + 1:
             held = heads if own.at(place + 1) == "of" else governs
-            while follows(own, after):
+            while own.follows[after]:
                 held.add((own.stems[after], own.stems[place]))
                 after += 1
     return frozenset(heads), frozenset(things), frozenset(governs)
@@ -391,9 +391,7 @@ def _joined(own: Words) -> dict[frozenset[str], frozenset[str]]:
 def _numbers(own: Words) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for place in own.content:
-        begin = place
-        while begin > 0 and follows(own, begin) and own.stems[begin - 1]:
-            begin -= 1
+        begin = own.begins[place]
         while own.at(begin - 1) in g.ORDINALS or own.at(begin - 1)[:1].isdigit():
             begin -= 1
         word, before = own.words[place], own.at(begin - 1)
