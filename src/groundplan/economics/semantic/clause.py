@@ -379,11 +379,14 @@ def _acts(own: Words, relations: dict[str, frozenset[str]], asks: int) -> frozen
     return frozenset(found)
 
 
+_JOINS = frozenset({"and", "or"})
+
+
 def _joined(own: Words) -> dict[frozenset[str], frozenset[str]]:
     found: dict[frozenset[str], set[str]] = {}
     for one, other in pairwise(own.content):
-        between = {own.words[i] for i in range(one + 1, other)} & {"and", "or"}
-        if between:
+        between = {own.words[i] for i in range(one + 1, other)} - g.DETERMINERS
+        if between and between <= _JOINS:
             found.setdefault(frozenset((own.stems[one], own.stems[other])), set()).update(between)
     return {pair: frozenset(words) for pair, words in found.items()}
 

@@ -184,18 +184,6 @@ def _voiced(one: _Side, other: _Side) -> bool:
     return False
 
 
-def _swapped(one: _Side, other: _Side) -> bool:
-    """Behind a preposition one word in one, and another one in the other."""
-    gone, come = set[str](), set[str]()
-    for i, j in one.to.items():
-        ours, theirs = one.put.relations[i], other.put.relations[j]
-        if ours and not theirs:
-            gone.add(ours)
-        elif theirs and not ours:
-            come.add(theirs)
-    return not gone.isdisjoint(come)
-
-
 def _dealt(one: _Side, other: _Side) -> bool:
     """Words of as many segments in both, but otherwise divided among them."""
     met = {(one.put.segments[i], other.put.segments[j]) for i, j in one.to.items()}
@@ -210,7 +198,6 @@ _RULES: tuple[tuple[str, Callable[[_Side, _Side], bool]], ...] = (
     ("order", _qualified),
     ("order", _ordered),
     ("voice", _voiced),
-    ("relation", _swapped),
     ("sentence", _dealt),
 )
 KINDS = (LEFT_OVER, *dict.fromkeys(kind for kind, _ in _RULES))
