@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -17,7 +18,7 @@ from tests.acceptance.stack import Answer, Stack, Upstream, init_workspace, wait
 from tests.made_database import lay_out
 
 from groundplan.core.home import Home
-from groundplan.runtime.migrate import head
+from groundplan.runtime.migrate import head, migrate
 from groundplan.runtime.postgres import SUPERUSER, EmbeddedPostgres
 from groundplan.testing.database import FAST
 
@@ -35,6 +36,11 @@ class Server:
     def dsn(self) -> str:
         port = self.postgres.superuser_url("postgres").rpartition(":")[2].partition("/")[0]
         return f"host=127.0.0.1 port={port} user={LOGIN} password='{PASSWORD}' dbname={DATABASE}"
+
+    @property
+    def url(self) -> str:
+        port = self.postgres.superuser_url("postgres").rpartition(":")[2].partition("/")[0]
+        return f"postgresql://{LOGIN}:{quote(PASSWORD)}@127.0.0.1:{port}/{DATABASE}"
 
     def administer(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
         with psycopg.connect(self.postgres.superuser_url(database), autocommit=True) as connection:
@@ -87,22 +93,32 @@ class Setup:
         )
 
 
-@pytest.fixture
-def setup(server: Server, tmp_path: Path) -> Iterator[Setup]:
-    upstream = Upstream(tmp_path / "upstream")
-    upstream.start()
-    workspace = init_workspace(tmp_path / "workspace", upstream)
-    declared = workspace / "assistant.yaml"
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    made = Upstream(tmp_path_factory.mktemp("upstream"))
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def workspace(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = init_workspace(tmp_path_factory.mktemp("declared") / "workspace", upstream)
+    declared = made / "assistant.yaml"
     text = declared.read_text()
     assert "kind: workload\n" in text
     declared.write_text(text.replace("kind: workload\n", f"kind: workload\ngrace: {GRACE_SECONDS}s\n"))
+    return made
+
+
+@pytest.fixture
+def setup(server: Server, upstream: Upstream, workspace: Path, tmp_path: Path) -> Iterator[Setup]:
     environment = {"UPSTREAM_KEY": "sk-local-upstream", "GROUNDPLAN_DATABASE_URL": server.dsn}
     stack = Stack(tmp_path, workspace, environment=environment)
     try:
         yield Setup(server, stack, upstream)
     finally:
         stack.stop()
-        upstream.stop()
         if server.postgres.pid is None:
             server.postgres.start()
         server.take_database()
@@ -118,7 +134,7 @@ def spent(stack: Stack, calls: int) -> Decimal:
 
 def test_everything_works_on_an_external_database_and_survives_its_absence(setup: Setup) -> None:
     setup.server.give_database("CREATEROLE")
-    stack = setup.stack
+    stack, before = setup.stack, len(setup.upstream.counted())
     stack.start()
     assert not (stack.home / "postgres").exists()
     key = stack.key()
@@ -159,7 +175,7 @@ def test_everything_works_on_an_external_database_and_survives_its_absence(setup
     assert "PostgreSQL" in refused.body["error"]["hint"] and "retry-after" in refused.headers
     setup.server.postgres.start()
     wait_until(lambda: stack.chat(key, max_tokens=10).status == 200, 60, "calls are served again")
-    served = len(setup.upstream.counted())
+    served = len(setup.upstream.counted()) - before
     assert spent(stack, served) == each * served
     assert stack.cli("audit", "verify")["ok"]
 
@@ -187,8 +203,7 @@ def test_a_login_that_lacks_rights_is_told_all_that_an_administrator_must_run(
 
 def test_a_database_of_a_newer_program_is_refused_and_left_as_it_is(setup: Setup) -> None:
     setup.server.give_database("CREATEROLE")
-    setup.stack.start()
-    setup.stack.stop()
+    migrate(setup.server.url)
     setup.server.administer("UPDATE alembic_version SET version_num = '9999_future'", DATABASE)
     failed = setup.up_fails()
     assert failed.returncode == 75, failed.stderr

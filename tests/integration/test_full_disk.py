@@ -143,3 +143,23 @@ async def test_a_worker_does_not_start_on_a_full_disk_and_says_why(database: Dat
         assert await asyncio.to_thread(worker.wait, 60) == 69
         log = (stack.home.logs / "gateway.log").read_text()
         assert "journal_unavailable" in log and "Free space" in log and "Traceback" not in log
+
+
+READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+
+
+@needs_mounts
+@pytest.mark.parametrize(
+    ("command", "code", "told"),
+    [(("up", "--port", "0", "--control-port", "0"), 69, "home_unusable"), (("doctor",), 1, "cannot be written")],
+)
+def test_a_home_that_cannot_be_written_is_said(tmp_path: Path, command: tuple[str, ...], code: int, told: str) -> None:
+    home = tmp_path / "home"
+    Home(home).create()
+    run = [sys.executable, "-m", "groundplan.cli.main", *command, "--home", str(home)]
+    done = subprocess.run(
+        [*UNSHARE, "sh", "-c", READ_ONLY, str(home), *run], capture_output=True, text=True, timeout=60
+    )  # fmt: skip
+    assert done.returncode == code, done
+    assert str(home) in done.stdout + done.stderr and told in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

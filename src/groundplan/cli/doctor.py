@@ -117,6 +117,11 @@ def _home(home: Home, _: Settings) -> Iterator[Check]:
     if not home.root.is_dir():
         yield Check("home", "warn", f"{home.root} does not exist yet", "`groundplan up` makes it.")
         return
+    if not os.access(home.root, os.W_OK):
+        yield Check(
+            "home", "bad", f"{home.root} cannot be written", "Mount it for writing, or name another one with --home."
+        )
+        return
     secrets = [home.operator_token, *home.keys.glob("*.key"), home.postgres / "roles.json"]
     open_ones = [path for path in secrets if path.exists() and path.stat().st_mode & 0o077]
     if stat.S_IMODE(home.root.stat().st_mode) & 0o077:
