@@ -53,3 +53,10 @@ def test_a_worker_is_not_taken_for_ready_for_what_another_one_with_its_pid_left_
         serving_file(home, os.getpid()).write_text(before)
         assert not is_serving(home, os.getpid())
     assert not is_serving(home, 2**22 + 1), "which no process has"
+
+
+def test_the_process_that_parses_documents_loads_no_numpy() -> None:
+    """It is started for every few documents, and most of them need none."""
+    code = "import sys, groundplan.knowledge.parsing.worker as worker; print('numpy' in sys.modules or worker is None)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "False"

@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from uuid import UUID
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the process that parses needs no vectors, and is started for every few documents
+    import numpy as np
+    from numpy.typing import NDArray
 
 DIMENSION = 384
 """Length of an embedding vector, as in the column chunk.embedding."""
 
-Vectors = NDArray[np.float32]
+Vectors: TypeAlias = "NDArray[np.float32]"
 """Shape (n, 384), rows of unit length."""
 
 
