@@ -189,19 +189,24 @@ def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_run_and_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
-    with Supervisor(Home(tmp_path)) as supervisor:
-        pid = supervisor.start(Process("worker", SLEEP))
-        ticks = 0
-
-        def tick() -> None:
-            nonlocal ticks
-            ticks += 1
-            if ticks == 2:
-                os.kill(os.getpid(), number)
-
-        supervisor.run(tick)
-        assert supervisor.stopping
-    assert not lives(pid)
+    """In a process of its own: one that were not heeded would end all tests of this one."""
+    program = (
+        "import sys\nfrom pathlib import Path\n"
+        "from groundplan.core.home import Home\nfrom groundplan.runtime.supervisor import Process, Supervisor\n"
+        "with Supervisor(Home(Path(sys.argv[1]))) as s, s.signals():\n"
+        "  pid = s.start(Process('child', (sys.executable, '-c', 'import time; time.sleep(600)')))\n"
+        "  print(pid, flush=True)\n"
+        "  s.run()\n"
+        "  print(s.stopping, flush=True)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert lives(child)
+        parent.send_signal(number)
+        assert parent.stdout.readline() == "True\n"
+        assert parent.wait(60) == 0
+    assert not lives(child)
 
 
 def test_a_listening_socket_is_inherited(tmp_path: Path) -> None:
