@@ -7,6 +7,7 @@ import gc
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,14 +17,14 @@ from hypothesis import HealthCheck, settings
 
 from groundplan.runtime import openmp
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
-from tests import made_database
+from tests import longest_first, made_database
 from tests.crashed_worker import FilesInTurn
 
-_LONG_FIRST = (
-    "test_chaos_gateway", "test_promise_", "acceptance", "test_cli_up", "test_external_database", "test_translate",
-    "test_long_streams", "test_worker_replaced", "integration",
-)  # fmt: skip
 DAY_SECONDS, LATE_SECONDS = 86_400.0, 15.0
+WHOLE = 5000
+"""Tests of a run that is taken for a whole one."""
+_TOOK: Counter[str] = Counter()
+"""Seconds of each file."""
 _OURS: list[tuple[AbstractContextManager[Cluster], Path]] = []
 """Servers that this worker runs, and who uses them."""
 # What a property takes says how busy the machine is, not whether the property holds.
@@ -73,8 +74,12 @@ def pytest_runtest_setup() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long begin first, so that no worker is left with one of them at the end."""
-    items.sort(key=lambda item: next((i for i, part in enumerate(_LONG_FIRST) if part in item.nodeid), 9))
+    seconds = longest_first.known_seconds()
+    items.sort(key=lambda item: longest_first.place(item.nodeid, seconds))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _TOOK[longest_first.file_of(report.nodeid)] += report.duration
 
 
 def pytest_collection_finish() -> None:
@@ -83,10 +88,12 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """`scripts/again.py` looks only at runs that were whole."""
+    """`scripts/again.py` looks only at runs that were whole, and so does `scripts/longest.py`."""
     cache = getattr(session.config, "cache", None)
     if cache is not None and not hasattr(session.config, "workerinput"):
         cache.set("groundplan/ended", int(exitstatus))
+        if session.testscollected >= WHOLE:
+            cache.set(longest_first.NOTED, dict(_TOOK))
     # here and not at the end of a test, which may take three minutes: another worker's last file may take longer
     for running, users in _OURS:
         _wait_for_others(users)
