@@ -104,38 +104,55 @@ async def test_a_piece_that_is_made_of_parts(tmp_path: Path) -> None:
         assert only.outcome == "ok" and only.usage.output == 20, "what is thought counts, up to the cap"
 
 
+def piece(index: int, id: str | None, arguments: str | None, name: str | None = "look") -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    call = {"index": index, "id": id, "type": "function", "function": function}
+    return {key: value for key, value in call.items() if value is not None}
+
+
+SAME = (
+    [piece(0, "c1", '{"a":')], [piece(0, None, "1}", None)], [piece(0, "c2", '{"b":')], [piece(0, "c2", "2}")],
+    [piece(0, "c3", "{}")],
+)  # fmt: skip
+"""As some servers number every call, also where the pieces of one come apart."""
+MIXED = (
+    [piece(0, "c1", ""), piece(1, "c2", "")], [piece(1, None, '{"b"', None), piece(0, None, '{"a":', None)],
+    [piece(0, None, "1}", None)], [piece(2, "c3", None), piece(1, None, ":2}", None)], [piece(2, None, "{}", None)],
+)  # fmt: skip
+"""As others tell several calls at the same time."""
+EMPTY = ([piece(0, "c1", '{"a":1}')], [piece(1, "c2", '{"b":2}'), piece(2, "c3", "")], [piece(2, None, "{}", None)])
+
+
+@pytest.mark.parametrize("sent", [SAME, MIXED, EMPTY])
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
-async def test_calls_that_bear_the_same_number(tmp_path: Path, path: str) -> None:
-    """As some servers number every call, also where the pieces of one come apart."""
-
-    def piece(id: str | None, arguments: str, name: str | None = "look") -> bytes:
-        call = {"index": 0, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
-        return chunk({"tool_calls": [{key: value for key, value in call.items() if value is not None}]})
-
-    calls = (piece("c1", '{"a":'), piece(None, "1}", None), piece("c2", '{"b":'), piece("c2", "2}"), piece("c3", "{}"))
-    end = chunk({}, "tool_calls")
-    async with saying(tmp_path, STREAM + events(ROLE, *calls, end, DONE)) as rig:
+async def test_calls_that_bear_the_same_number(
+    tmp_path: Path, path: str, sent: tuple[list[dict[str, Any]], ...]
+) -> None:
+    """Or whose pieces are mixed: each is told by itself, whole and in order."""
+    chunks = [chunk({"tool_calls": pieces}) for pieces in sent]
+    async with saying(tmp_path, STREAM + events(ROLE, *chunks, chunk({}, "tool_calls"), DONE)) as rig:
         body: dict[str, Any] = {"model": "auto", "stream": True, "max_output_tokens": 20, "input": "x"}
         if path == "/v1/messages":
             asks = [{"role": "user", "content": "x"}]
             body = {"model": "auto", "stream": True, "max_tokens": 20, "messages": asks}
         reply = await asked(rig, path, body)
         told = [json.loads(line[6:]) for line in reply.body.split(b"\n") if line.startswith(b"data: ")]
-        if path == "/v1/responses":
-            output = told[-1]["response"]["output"]
-            made = [(item["call_id"], item["arguments"]) for item in output if item["type"] == "function_call"]
-        else:
-            begun = [each for each in told if each["type"] == "content_block_start"]
-            made = [
-                (each["content_block"]["id"], "".join(
-                    piece["delta"]["partial_json"] for piece in told
-                    if piece["type"] == "content_block_delta" and piece["index"] == each["index"]
-                ))
-                for each in begun
-            ]  # fmt: skip
-        assert made == [("c1", '{"a":1}'), ("c2", '{"b":2}'), ("c3", "{}")]
+        assert calls_in(told) == [("c1", '{"a":1}'), ("c2", '{"b":2}'), ("c3", "{}")]
         (only,) = await rig.settlements()
         assert only.outcome == "ok"
+
+
+def calls_in(told: list[Any]) -> list[tuple[str, str]]:
+    """(id, arguments) of the functions that a stream of Responses or Messages calls."""
+    if "response" in told[-1]:
+        output = told[-1]["response"]["output"]
+        return [(item["call_id"], item["arguments"]) for item in output if item["type"] == "function_call"]
+    found = []
+    for begun in (each for each in told if each["type"] == "content_block_start"):
+        pieces = [each for each in told if each["type"] == "content_block_delta" and each["index"] == begun["index"]]
+        text = "".join(each["delta"]["partial_json"] for each in pieces)
+        found.append((begun["content_block"]["id"], text))
+    return found
 
 
 @pytest.mark.parametrize("arguments", ["", None, "absent", "{}"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
 from typing import Any
 
 import msgspec
@@ -58,10 +57,70 @@ class PieceOfCall(msgspec.Struct, frozen=True):
     id: str | None = None
     function: PieceOfFunction = PieceOfFunction()
 
-    def another(self, ids: Set[str]) -> bool:
-        """Whether it begins a call that is none of those with `ids`, whatever its number: some servers give every call
-        the number 0."""
-        return bool(self.id and self.function.name) and self.id not in ids
+    @property
+    def size(self) -> int:
+        """Bytes of what it says."""
+        return len((self.function.name or "").encode()) + len((self.function.arguments or "").encode())
+
+
+class OneByOne:
+    """Pieces of tool calls, one call after the other and each under a number of its own: some servers mix the pieces of
+    several calls, others give every call the number 0.
+
+    A call waits while the one before it has no whole arguments yet; it is told at the end at the latest.
+    """
+
+    __slots__ = ("_count", "_ids", "_numbers", "_open", "_said", "_waiting")
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+        """Ours, of the newest call under each of the server's."""
+        self._count = 0
+        self._ids: set[str] = set()
+        self._open = -1
+        """Number of the call that is told."""
+        self._said = ""
+        """Its arguments so far."""
+        self._waiting: dict[int, list[PieceOfCall]] = {}
+
+    def after(self, piece: PieceOfCall) -> list[PieceOfCall]:
+        """What can be told after one more piece."""
+        begins = bool(piece.id and piece.function.name) and piece.id not in self._ids
+        if begins or piece.index not in self._numbers:
+            self._ids.add(piece.id or "")
+            self._numbers[piece.index] = self._count
+            self._count += 1
+        number = self._numbers[piece.index]
+        piece = PieceOfCall(number, piece.id, piece.function)
+        if number < self._open and not (piece.function.arguments or "").strip():
+            return []  # an empty one to end a call that was told whole
+        if number != self._open:
+            self._waiting.setdefault(number, []).append(piece)
+            return self._next()
+        self._said += piece.function.arguments or ""
+        return [piece, *self._next()] if self._waiting else [piece]
+
+    def rest(self) -> list[PieceOfCall]:
+        """What is left: no more comes."""
+        return self._next(last=True) if self._waiting else []
+
+    def _next(self, *, last: bool = False) -> list[PieceOfCall]:
+        found: list[PieceOfCall] = []
+        while self._waiting and (last or self._open < 0 or self._whole()):
+            self._open = min(self._waiting)
+            pieces = self._waiting.pop(self._open)
+            self._said = "".join(piece.function.arguments or "" for piece in pieces)
+            found += pieces
+        return found
+
+    def _whole(self) -> bool:
+        if not self._said.endswith("}"):
+            return False  # most pieces: not all of it is read again for each
+        try:
+            _any(self._said.encode())
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        return True
 
 
 class Delta(msgspec.Struct, frozen=True):
@@ -95,6 +154,7 @@ class Chunk(msgspec.Struct, frozen=True):
     service_tier: Any = None
 
 
+_any = msgspec.json.Decoder().decode
 _completion = msgspec.json.Decoder(Completion).decode
 _chunk = msgspec.json.Decoder(Chunk).decode
 

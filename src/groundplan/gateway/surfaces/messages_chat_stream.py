@@ -8,7 +8,7 @@ import msgspec
 
 from groundplan.economics.prices.reported import named_tier
 from groundplan.gateway.http.sse import DONE, named_event, splice
-from groundplan.gateway.surfaces.chat_pieces import Chunk, PieceOfCall, chunk
+from groundplan.gateway.surfaces.chat_pieces import Chunk, OneByOne, PieceOfCall, chunk
 from groundplan.gateway.surfaces.interface import Malformed
 from groundplan.gateway.surfaces.messages_native import broken
 from groundplan.ledger.model import Usage
@@ -47,7 +47,7 @@ class MessagesChatRelay:
     """State of one stream. `model` is told where the upstream does not; `size` stands in for a count of the input."""
 
     __slots__ = (
-        "_block", "_calls", "_ids", "_model", "_number", "_reason", "_size", "_started", "_stop", "_tier", "done",
+        "_block", "_calls", "_model", "_number", "_order", "_reason", "_size", "_started", "_stop", "_tier", "done",
         "output_bytes", "usage",
     )  # fmt: skip
 
@@ -60,9 +60,8 @@ class MessagesChatRelay:
         self._number = -1
         """Of that block."""
         self._calls: list[int] = []
-        """Upstream's numbers of the tool calls so far; the last one is open where a tool_use is."""
-        self._ids: set[str] = set()
-        """Of the same."""
+        """Numbers of the tool calls so far; the last one is open where a tool_use is."""
+        self._order = OneByOne()
         self._reason: str | None = None
         self._stop: str | None = None
         self._tier: object = None
@@ -87,8 +86,12 @@ class MessagesChatRelay:
                 self.output_bytes += choice.delta.thought
                 out += self._text(choice.delta.content) + self._text(choice.delta.refusal)
                 for call in choice.delta.tool_calls or ():
-                    out += self._call(call)
+                    self.output_bytes += call.size
+                    for piece in self._order.after(call):
+                        out += self._call(piece)
             if choice.finish_reason:
+                for piece in self._order.rest():
+                    out += self._call(piece)
                 self._reason, self._stop = stop_reason(choice.finish_reason, choice.stop_reason)
         return b"".join(out)
 
@@ -115,13 +118,11 @@ class MessagesChatRelay:
 
     def _call(self, call: PieceOfCall) -> list[bytes]:
         arguments = call.function.arguments or ""
-        self.output_bytes += len(arguments.encode()) + len((call.function.name or "").encode())
         out: list[bytes] = []
-        if call.index not in self._calls or call.another(self._ids):
+        if call.index not in self._calls:
             if not call.id or not call.function.name:
                 raise Malformed("the upstream's stream has a tool call without a name")
             self._calls.append(call.index)
-            self._ids.add(call.id)
             block = {"type": "tool_use", "id": call.id, "name": call.function.name, "input": {}}
             out = self._open("tool_use", block)
         elif self._block != "tool_use" or self._calls[-1] != call.index:

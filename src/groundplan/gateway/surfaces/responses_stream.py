@@ -9,7 +9,7 @@ import msgspec
 from groundplan.economics.prices.reported import ResponsesUsage, named_tier
 from groundplan.gateway.http.sse import DONE, named_event, splice
 from groundplan.gateway.surfaces import responses_shape as shape
-from groundplan.gateway.surfaces.chat_pieces import Chunk, PieceOfCall, chunk
+from groundplan.gateway.surfaces.chat_pieces import Chunk, OneByOne, PieceOfCall, chunk
 from groundplan.gateway.surfaces.interface import Malformed
 from groundplan.gateway.surfaces.upstream_json import STREAM, understood
 from groundplan.ledger.model import Usage
@@ -120,8 +120,8 @@ class ResponsesChatRelay:
     """A chat stream as the events of a response."""
 
     __slots__ = (
-        "_arguments", "_asked", "_call", "_ending", "_finish", "_ids", "_index", "_items", "_kind", "_model",
-        "_number", "_open", "_response", "_size", "_text", "_tier", "done", "output_bytes", "usage",
+        "_arguments", "_asked", "_call", "_ending", "_finish", "_index", "_items", "_kind", "_model", "_number",
+        "_open", "_order", "_response", "_size", "_text", "_tier", "done", "output_bytes", "usage",
     )  # fmt: skip
 
     def __init__(self, asked: dict[str, Any], name: str, model: str, size: int) -> None:
@@ -141,9 +141,8 @@ class ResponsesChatRelay:
         self._call: PieceOfCall | None = None
         self._arguments = ""
         self._index = -1
-        """The chat's number of the call that is open."""
-        self._ids: set[str] = set()
-        """The chat's of all calls so far."""
+        """Number of the call that is open."""
+        self._order = OneByOne()
         self._finish = ""
         self._tier: object = None
         """Of service, as it was last named."""
@@ -174,8 +173,13 @@ class ResponsesChatRelay:
                 self.output_bytes += choice.delta.thought
                 out += self._said("output_text", choice.delta.content) + self._said("refusal", choice.delta.refusal)
                 for call in choice.delta.tool_calls or ():
-                    out += self._called(call)
-            self._finish = choice.finish_reason or self._finish
+                    self.output_bytes += call.size
+                    for piece in self._order.after(call):
+                        out += self._called(piece)
+            if choice.finish_reason:
+                for piece in self._order.rest():
+                    out += self._called(piece)
+                self._finish = choice.finish_reason
         return b"".join(out)
 
     def _begin(self, found: Chunk) -> list[bytes]:
@@ -209,12 +213,10 @@ class ResponsesChatRelay:
 
     def _called(self, call: PieceOfCall) -> list[bytes]:
         arguments = call.function.arguments or ""
-        self.output_bytes += len(arguments.encode()) + len((call.function.name or "").encode())
         out: list[bytes] = []
-        if self._kind != "call" or call.index != self._index or call.another(self._ids):
+        if self._kind != "call" or call.index != self._index:
             if not call.id or not call.function.name:
                 raise Malformed("the upstream's stream has a tool call without a name, or goes back to an earlier one")
-            self._ids.add(call.id)
             out = self._close()
             self._kind, self._open, self._call, self._index = "call", shape.new_name("fc"), call, call.index
             self._arguments = ""

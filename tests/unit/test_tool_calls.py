@@ -1,0 +1,68 @@
+"""Pieces of tool calls, however a server mixes and numbers them: each call is told by itself, whole and in order."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.gateway.surfaces.chat_pieces import OneByOne, PieceOfCall, PieceOfFunction
+
+ARGUMENTS = st.dictionaries(st.text(max_size=3), st.text(max_size=5) | st.integers(), max_size=3).map(json.dumps)
+
+
+def cut(data: st.DataObject, number: int, index: int, text: str) -> list[PieceOfCall]:
+    """One call in pieces, of which the first one names it."""
+    at = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
+    parts = [text[a:b] for a, b in zip([0, *at], [*at, len(text)], strict=True)]
+    first = PieceOfCall(index, f"c{number}", PieceOfFunction("look", parts[0]))
+    return [first, *(PieceOfCall(index, None, PieceOfFunction(None, part)) for part in parts[1:])]
+
+
+def told(sent: list[PieceOfCall]) -> list[tuple[int, str | None, str]]:
+    """(number, id, arguments) of each run of pieces of one call."""
+    order, found = OneByOne(), list[tuple[int, str | None, str]]()
+    pieces = [piece for each in sent for piece in order.after(each)] + order.rest()
+    for piece in pieces:
+        more = piece.function.arguments or ""
+        if found and found[-1][0] == piece.index:
+            number, name, text = found[-1]
+            found[-1] = (number, name, text + more)
+        else:
+            found.append((piece.index, piece.id, more))
+    return found
+
+
+@given(st.lists(ARGUMENTS, min_size=1, max_size=4), st.data())
+def test_pieces_that_are_mixed_are_told_call_by_call(calls: list[str], data: st.DataObject) -> None:
+    left = [cut(data, number, number, text) for number, text in enumerate(calls)]
+    sent: list[PieceOfCall] = []
+    while any(left):
+        sent.append(left[data.draw(st.sampled_from([n for n, rest in enumerate(left) if rest]))].pop(0))
+    found = told(sent)
+    assert [number for number, _, _ in found] == list(range(len(calls)))
+    assert {name: text for _, name, text in found} == {f"c{n}": text for n, text in enumerate(calls)}
+
+
+@given(st.lists(ARGUMENTS, min_size=1, max_size=4), st.data())
+def test_calls_under_one_number_are_told_apart_by_their_ids(calls: list[str], data: st.DataObject) -> None:
+    sent = [piece for number, text in enumerate(calls) for piece in cut(data, number, 0, text)]
+    assert told(sent) == [(n, f"c{n}", text) for n, text in enumerate(calls)]
+
+
+@given(st.lists(ARGUMENTS, min_size=1, max_size=4), st.data())
+def test_calls_that_come_in_turn_are_told_as_they_come(calls: list[str], data: st.DataObject) -> None:
+    """Nothing waits where the one before is whole."""
+    order = OneByOne()
+    for number, text in enumerate(calls):
+        for piece in cut(data, number, number, text):
+            assert order.after(piece) == [piece]
+    assert order.rest() == []
+
+
+def test_an_empty_piece_that_ends_a_call_after_the_next_one_began() -> None:
+    """Its arguments were whole, so the next one was told."""
+    first, second = (PieceOfCall(n, f"c{n}", PieceOfFunction("look", "{}")) for n in range(2))
+    end = PieceOfCall(0, None, PieceOfFunction(None, ""))
+    assert told([first, second, end]) == [(0, "c0", "{}"), (1, "c1", "{}")]
