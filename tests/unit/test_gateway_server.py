@@ -60,8 +60,8 @@ async def answer(running: Running, request: Request, response: Response) -> None
     """What each path does; any other one says what was sent."""
     if request.target == b"/from":
         response.send(200, request.headers[b"x-forwarded-for"], content_type=TEXT)
-    elif request.target == b"/state":
-        response.send(200, request.headers[b"tracestate"], content_type=TEXT)
+    elif request.target.startswith(b"/header/"):
+        response.send(200, request.headers[request.target[8:]], content_type=TEXT)
     elif request.target == b"/trace":
         response.send(200, str(trace.of(request.headers)).encode(), content_type=TEXT)
     elif request.target == b"/whole":
@@ -166,10 +166,17 @@ async def test_each_proxy_may_add_its_own_line_of_where_a_request_is_from(runnin
 
 async def test_the_lines_of_a_traces_state_are_one_list_and_two_parents_are_none(running: Running) -> None:
     lines = "tracestate: a=1\r\nTraceState: b=2\r\n"
-    assert (await exchange(running, post(headers=lines, path="/state"))).endswith(b"a=1, b=2")
+    assert (await exchange(running, post(headers=lines, path="/header/tracestate"))).endswith(b"a=1, b=2")
     parent = f"00-{'1' * 32}-{'2' * 16}-01"
     lines = f"traceparent: {parent}\r\ntraceparent: {parent}\r\n"
     assert (await exchange(running, post(headers=lines, path="/trace"))).endswith(b"None")
+
+
+@pytest.mark.parametrize("name", ["anthropic-beta", "sec-websocket-protocol"])
+async def test_what_a_client_names_may_be_in_several_lines(running: Running, name: str) -> None:
+    lines = f"{name}: a\r\n{name.title()}: b, c\r\naccept: x\r\nAccept: y\r\n"
+    assert (await exchange(running, post(headers=lines, path=f"/header/{name}"))).endswith(b"\r\n\r\na, b, c")
+    assert (await exchange(running, post(headers=lines, path="/header/accept"))).endswith(b"\r\n\r\ny")
 
 
 async def test_a_chunked_body_and_one_in_single_bytes(running: Running) -> None:

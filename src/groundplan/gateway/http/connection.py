@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from groundplan.gateway.http.server import Server
 
 _HEAD, _BODY, _IDLE = 1, 2, 0
-_LISTS = frozenset({b"x-forwarded-for", b"tracestate", b"traceparent"})
-"""Headers whose lines are one list: each proxy may add its own. A trace has one parent, and is none with two."""
+_LISTS = frozenset({b"x-forwarded-for", b"tracestate", b"traceparent", b"anthropic-beta", b"sec-websocket-protocol"})
+"""Headers whose lines are one list: each proxy may add its own, and clients name each thing by itself. A trace has one
+parent, and is none with two."""
 _NOBODYS = httptools.HttpRequestParser(object())
 
 
