@@ -29,7 +29,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway.journal import ledger_store
-from groundplan.ledger import archive, archive_store, days_store, queries, rollup_store
+from groundplan.ledger import archive, archive_store, batch_queries, days_store, queries, rollup_store
 from groundplan.testing.clock import ManualClock
 from groundplan.testing.database import Database
 
@@ -273,6 +273,28 @@ def test_days_that_left_before_ids_were_kept_are_listed_from_their_files(
     listed = conn.execute("SELECT unnest(calls) FROM archived_fact ORDER BY 1").fetchall()
     assert listed == facts == conn.execute("SELECT unnest(attempts) FROM archived_fact ORDER BY 1").fetchall()
     assert [row for row in conn.execute(kept.encode()).fetchall() if row[3]] == [row for row in charged if row[3]]
+
+
+def test_a_batch_costs_what_it_cost_once_its_calls_have_left(conn: Conn, tmp_path: Path) -> None:
+    batch, file = new_id(), new_id()
+    conn.execute("INSERT INTO api_file VALUES (%s, 'workload-0', NULL, 'batch', 'a.jsonl', 1)", (file,))
+    conn.execute(
+        """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, completion_window, status, expires_at)
+           VALUES (%s, 'workload-0', %s, '', '/v1/chat/completions', %s, '24h', 'completed', now())""",
+        (batch, new_id(), file),
+    )
+    conn.execute(
+        """INSERT INTO batch_line (batch_id, number, custom_id, place, length, held_usd, state, call_id)
+           SELECT %s, n, n, 0, 1, 0, 'done', id FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM call) c
+           WHERE n BETWEEN 20 AND 30""",
+        (batch,),
+    )
+    (before,) = batch_queries.batches(conn, "workload-0", 9)
+    assert before["cost_usd"] == f"0.{sum(range(19, 30)):012d}"
+    for day in (DAY, DAY + timedelta(days=1)):
+        with conn.transaction():
+            archive.archive_day(conn, str(tmp_path), day)
+        assert batch_queries.batches(conn, "workload-0", 9) == [before]
 
 
 def test_the_command_line_asks_the_files(conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

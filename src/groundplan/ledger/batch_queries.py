@@ -14,7 +14,7 @@ _NEWEST = """SELECT b.id, b.workload, b.endpoint, b.status, b.created_at, b.expi
     b.errors, l.completed + o.completed AS completed, l.failed + o.failed AS failed, l.running, o.problem AS waits,
     coalesce((SELECT max(s.granted_usd - s.released_usd) FROM budget_slice s WHERE s.epoch = b.id), 0) + o.held AS held,
     coalesce((SELECT sum(a.cost_usd) FROM attempt a JOIN batch_line i ON i.call_id = a.call_id WHERE i.batch_id = b.id),
-      0) AS cost
+      0) + b.left_usd AS cost
   FROM batch b LEFT JOIN LATERAL (SELECT count(*) FILTER (WHERE ok) AS completed,
       count(*) FILTER (WHERE NOT ok) AS failed, count(*) FILTER (WHERE state IN ('running', 'ordered')) AS running
     FROM batch_line WHERE batch_id = b.id) l ON true

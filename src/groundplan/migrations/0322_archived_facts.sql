@@ -1,5 +1,5 @@
 -- What has left stays known: a journal that is shipped again, such as one that was restored with its folder, adds nothing a
--- second time, and what a worker spent is still spent when its slices are closed.
+-- second time, what a worker spent is still spent when its slices are closed, and a batch costs what it cost.
 
 -- The ids of a part of a day, about a hundredth of what leaves: its calls, and its attempts with their numbers.
 CREATE TABLE archived_fact (
@@ -10,6 +10,9 @@ ALTER TABLE archived_fact ALTER calls SET STORAGE EXTERNAL, ALTER attempts SET S
 CREATE TABLE archived_charge (
   epoch uuid NOT NULL, budget text NOT NULL, period text NOT NULL, cost_usd numeric(30,12) NOT NULL,
   PRIMARY KEY (epoch, budget, period));
+
+-- What a batch's calls cost that have left.
+ALTER TABLE batch ADD COLUMN left_usd numeric(30,12) NOT NULL DEFAULT 0;
 
 -- As 0311 has it, and what went is noted.
 CREATE OR REPLACE FUNCTION drop_archived(which date, nth integer) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
@@ -28,7 +31,12 @@ BEGIN
     ON CONFLICT (epoch, budget, period) DO UPDATE SET cost_usd = t.cost_usd + EXCLUDED.cost_usd)
   SELECT count(*) INTO n_charges FROM went;
   WITH went AS (
-    DELETE FROM attempt a WHERE a.at >= first AND a.at < last AND a.state <> 'open' RETURNING a.call_id, a.number)
+    DELETE FROM attempt a WHERE a.at >= first AND a.at < last AND a.state <> 'open'
+    RETURNING a.call_id, a.number, a.cost_usd),
+  of_batches AS (
+    UPDATE batch b SET left_usd = b.left_usd + s.cost_usd FROM (
+      SELECT l.batch_id, sum(w.cost_usd) AS cost_usd FROM went w JOIN batch_line l USING (call_id) GROUP BY 1) s
+    WHERE b.id = s.batch_id)
   SELECT count(*), coalesce(array_agg(w.call_id), '{}'), coalesce(array_agg(w.number), '{}')
     INTO n_attempts, gone.attempts, gone.numbers FROM went w;
   WITH went AS (DELETE FROM call c WHERE c.at >= first AND c.at < last RETURNING c.id)
