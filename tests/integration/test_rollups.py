@@ -217,9 +217,9 @@ def check_places(conn: Conn, begin: datetime, end: datetime) -> None:
     ).fetchall()
     _, _, found = days_store.people_placed(conn, begin, end, ["deployment/own"])
     sums: dict[tuple[str, str], tuple[int, int]] = {}
-    for workload, key, tokens, calls in zip(*found, strict=True):
+    for workload, key, count, calls in zip(*found, strict=True):
         before = sums.get((workload, key), (0, 0))
-        sums[workload, key] = before[0] + tokens, before[1] + calls
+        sums[workload, key] = before[0] + count, before[1] + calls
     assert sorted((*key, *sum_) for key, sum_ in sums.items()) == sorted(people)
     tokens = conn.execute(f"SELECT sum(prompt_tokens + completion_tokens) {where}".encode(), (begin, end)).fetchone()
     given = days_store.sources_placed(conn, begin, end, ["site/rack"])
