@@ -7,7 +7,7 @@ import gc
 import os
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -23,7 +23,7 @@ from tests.crashed_worker import FilesInTurn
 DAY_SECONDS, LATE_SECONDS = 86_400.0, 15.0
 WHOLE = 5000
 """Tests of a run that is taken for a whole one."""
-_TOOK: Counter[str] = Counter()
+_TOOK: defaultdict[str, float] = defaultdict(float)
 """Seconds of each file."""
 _OURS: list[tuple[AbstractContextManager[Cluster], Path]] = []
 """Servers that this worker runs, and who uses them."""
