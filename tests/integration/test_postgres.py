@@ -133,6 +133,23 @@ def test_a_recovery_of_more_than_ten_seconds_is_waited_for(tmp_path: Path) -> No
         write(home, 1)
 
 
+def test_one_that_stands_still_once_it_answered_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("groundplan.runtime.postgres.CONNECT_SECONDS", 2)
+    with cleaned(Home(tmp_path), made=True) as home, EmbeddedPostgres(home) as server:
+        server.start()
+        pids = serving(server.place.data.resolve())
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        again = [threading.Timer(3.0, os.kill, (pid, signal.SIGCONT)) for pid in pids]
+        for timer in again:
+            timer.start()
+        begun = time.monotonic()
+        server.prepared()
+        assert time.monotonic() - begun > 2.5
+        for timer in again:
+            timer.join()
+
+
 def test_a_server_that_outlived_its_owner_is_stopped_first(tmp_path: Path) -> None:
     with cleaned(Home(tmp_path), made=True) as home:
         server = EmbeddedPostgres(home)

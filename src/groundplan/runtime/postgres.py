@@ -41,6 +41,9 @@ START_SECONDS: Final = 300.0
 REMOVE_SECONDS: Final = 15.0
 """How long a server may take to end at once: it kills what does not within five."""
 
+CONNECT_SECONDS = 10
+"""For each try at a server that has just been started."""
+
 _TUNING: Final = {
     "shared_buffers": "128MB",
     "max_connections": "100",
@@ -167,13 +170,26 @@ class EmbeddedPostgres:
     def prepared(self) -> None:
         """Make the roles, the database and its extension in a server that answers; safe to repeat."""
         passwords = self._passwords()
-        with connect(self.superuser_url("postgres"), autocommit=True) as connection:
+        with self._connected("postgres") as connection:
             for role in ROLES:
                 _ensure_role(connection, role_name(DATABASE, role), passwords[role])
             _let_owner_act(connection)
             _ensure_database(connection)
-        with connect(self.superuser_url(DATABASE), autocommit=True) as connection:
+        with self._connected(DATABASE) as connection:
             connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+
+    def _connected(self, database: str) -> psycopg.Connection[tuple[Any, ...]]:
+        """A connection to a server that answered a moment ago, also where it stands still now: what recovers, or has a
+        slow disk, may do so for longer than a client waits. Raises as `connect` does where it says no."""
+        end = time.monotonic() + START_SECONDS
+        while True:
+            begun = time.monotonic()
+            try:
+                return connect(self.superuser_url(database), autocommit=True, timeout=CONNECT_SECONDS)
+            except Unavailable:
+                now = time.monotonic()
+                if now - begun < 0.9 * CONNECT_SECONDS or now > end:
+                    raise
 
     def start(self, timeout: float = START_SECONDS) -> None:
         """Start, and wait until it answers prepared; recovery may take as long as the process lives."""
