@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from groundplan.runtime import openmp
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
@@ -32,6 +32,9 @@ settings.register_profile(
     "groundplan",
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
+    # what explains a failure traces each line of every example: a part of their time, and a way into the interpreter
+    # that ended a run in it
+    phases=[phase for phase in Phase if phase is not Phase.explain],
     max_examples=int(os.environ.get("GROUNDPLAN_EXAMPLES", "50")),  # where a test does not say; more find rarer faults
 )
 settings.load_profile("groundplan")
