@@ -81,6 +81,7 @@ def test_an_empty_ledger_costs_nothing(conn: Conn) -> None:
         "calls": 0,
         "cached": 0,
         "open_reservations": 0,
+        "crashed_attempts": 0,
         "by_workload": [],
     }
     assert queries.list_calls(conn) == {"calls": [], "next": None}
@@ -97,7 +98,8 @@ def test_totals_are_exact_and_do_not_count_refused_calls(conn: Conn) -> None:
         **nothing,
         "total_usd": "12345.678901234588",
         "calls": 5,
-        "open_reservations": 2,
+        "open_reservations": 1,
+        "crashed_attempts": 1,
         "by_workload": [
             {"workload": "assistant", "total_usd": "0.000000000021", "calls": 3, **nothing},
             {"workload": "support", "total_usd": "12345.678901234567", "calls": 2, **nothing},

@@ -28,7 +28,7 @@ def test_workloads_that_saved_anything_come_with_the_share_of_calls_the_most_sav
 
 def test_the_cost_page_shows_them_and_nothing_where_nothing_was_saved() -> None:
     template = templates.get_template("cost.html")
-    cost = {"total_usd": ZERO, "open_reservations": 0, "by_meaning": []}
+    cost = {"total_usd": ZERO, "open_reservations": 0, "crashed_attempts": 0, "by_meaning": []}
     common = {"cost": cost, "rows": [], "total": total([]), "budgets": [], "limits": [], "csrf": "x"}
     common |= {"anomalies": [], "tab": "This month"}
 
@@ -38,13 +38,16 @@ def test_the_cost_page_shows_them_and_nothing_where_nothing_was_saved() -> None:
     page = shown([row("helpdesk", 8, 6, "12.500000000000", "0.250000000000")])
     assert "helpdesk" in page and "6 (75 %)" in page and "$12.50" in page and "$0.25" in page
     assert "<h2>Saved</h2>" not in shown([row("helpdesk", 8, 0)])
+    assert "crash" not in page
+    common["cost"] = {**cost, "crashed_attempts": 2}
+    assert "<b>2</b>cut off by a crash" in shown([])
 
 
 def test_the_cost_page_says_that_a_new_document_ends_no_answer() -> None:
     template = templates.get_template("cost.html")
     meant = {"workload": "helpdesk", "looked": 9, "given": 4, "checked": 2, "found_wrong": 0, "saved_usd": ZERO,
              "lookups_usd": ZERO, "wrong_usd": ZERO, "net_usd": ZERO}  # fmt: skip
-    cost = {"total_usd": ZERO, "open_reservations": 0, "by_meaning": [meant]}
+    cost = {"total_usd": ZERO, "open_reservations": 0, "crashed_attempts": 0, "by_meaning": [meant]}
     values = {"cost": cost, "rows": [], "total": total([]), "budgets": [], "limits": [], "csrf": "x", "saving": []}
     context = template.new_context({**values, "anomalies": [], "tab": "This month"})
     assert "A document that is added does not end answers from before" in "".join(template.blocks["main"](context))

@@ -41,7 +41,9 @@ def cost(context: typer.Context, home: HomeOption = None, as_json: JsonOption = 
     if value["by_meaning"]:
         text += "\n\n" + table(_MEANT, [_meant(row) for row in value["by_meaning"]])
     if value["open_reservations"]:
-        text += f"\n{value['open_reservations']} open reservations are not settled yet"
+        text += f"\n{counted(value['open_reservations'], 'open reservation')} not settled yet"
+    if value["crashed_attempts"]:
+        text += f"\n{counted(value['crashed_attempts'], 'attempt')} cut off by a crash, counted at the most it can cost"
     if value["limits"]:
         text += "\n\n" + table(("limit", "who", "counts", "taken", "of", "free again"), _limits(value["limits"]))
     emit(value, as_json, text)

@@ -26,18 +26,21 @@ _EVERYTHING = CallFilter()
 
 
 def cost_summary(conn: Connection[Any], wanted: CallFilter = _EVERYTHING) -> dict[str, Any]:
-    """Total and by workload; refused calls are not counted. `open_reservations` are attempts in flight or crashed.
+    """Total and by workload; refused calls are not counted. `open_reservations` are attempts in flight, or of a
+    crash that is not recovered yet; `crashed_attempts` were cut off by one, and count at their bound.
 
     `cached` calls were answered from the cache, which saved `saved_usd`; `prefix_saved_usd` is what providers' caches
     of prompts saved, already left out of what calls cost.
     """
     rows = store.costs(conn, wanted)
+    waiting, crashed = store.unsettled(conn)
     sums = ("total_usd", "saved_usd", "prefix_saved_usd")
     return {
         **{name: _usd(sum((row[name] for row in rows), Decimal(0))) for name in sums},
         "calls": sum(row["calls"] for row in rows),
         "cached": sum(row["cached"] for row in rows),
-        "open_reservations": store.open_reservations(conn),
+        "open_reservations": waiting,
+        "crashed_attempts": crashed,
         "by_workload": [_plain(row) for row in rows],
     }
 

@@ -89,10 +89,16 @@ def costs(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
     ]
 
 
-def open_reservations(conn: Connection[Any]) -> int:
-    """Attempts that are in flight, or were cut off by a crash and settled at their bound."""
-    rows = _rows(conn, "SELECT count(*) AS n FROM attempt WHERE state IN ('open', 'crashed')", {})
-    return int(rows[0]["n"])
+def unsettled(conn: Connection[Any]) -> tuple[int, int]:
+    """(attempts in flight, or of a crash that is not recovered yet; those that a crash cut off, counted at their
+    bound)"""
+    rows = _rows(
+        conn,
+        """SELECT count(*) FILTER (WHERE state = 'open') AS open, count(*) FILTER (WHERE state = 'crashed') AS crashed
+           FROM attempt WHERE state IN ('open', 'crashed')""",
+        {},
+    )
+    return int(rows[0]["open"]), int(rows[0]["crashed"])
 
 
 def calls(conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit: int) -> list[Row]:
