@@ -138,6 +138,18 @@ def test_the_best_passage_is_quoted_with_its_place() -> None:
     assert passage_lines({}, {}) == ["  (no passage was found)"]
 
 
+def test_nothing_is_asked_for_that_could_not_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "room.zip").touch()
+    with socket.create_server(("127.0.0.1", 0)) as asked:
+        asked.settimeout(0.0)
+        client = ControlClient(f"http://127.0.0.1:{asked.getsockname()[1]}", "token", 0.2)
+        with pytest.raises(Invalid, match="cannot be written: File exists") as told:
+            client.save("/api/exports/room", tmp_path / "room.zip")
+        assert told.value.code == "file_unwritable"
+        with pytest.raises(BlockingIOError):
+            asked.accept()
+
+
 def test_an_api_that_never_answers_is_told_after_its_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = ControlClient(f"http://127.0.0.1:{silent.getsockname()[1]}", "token", 0.2)

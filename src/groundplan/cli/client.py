@@ -89,15 +89,14 @@ class ControlClient:
 
     def save(self, path: str, file: Path, **query: str) -> int:
         """Write what a GET answers, such as an archive, to a file that is not there yet; its size in bytes."""
+        if file.exists():  # what leaves is in the audit log, so nothing is asked for that cannot be kept
+            raise _unwritable(file, "File exists")
         data = self.send("GET", f"{path}?{urlencode(query)}", raw=True)
         try:
             with file.open("xb") as opened:
                 return opened.write(data)
         except OSError as error:
-            raise Invalid(
-                f"{file} cannot be written: {error.strerror}", code="file_unwritable",
-                hint="Name a file that is not there yet, in a folder that you may write to.",
-            ) from error  # fmt: skip
+            raise _unwritable(file, error.strerror) from error
 
     def delete(self, path: str) -> Any:
         return self.send("DELETE", path)
@@ -153,6 +152,13 @@ class ControlClient:
             ) from error
         finally:
             connection.close()
+
+
+def _unwritable(file: Path, why: str | None) -> Invalid:
+    return Invalid(
+        f"{file} cannot be written: {why}", code="file_unwritable",
+        hint="Name a file that is not there yet, in a folder that you may write to.",
+    )  # fmt: skip
 
 
 def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, str, str]]:
