@@ -60,8 +60,9 @@ def _anew(family: str, seed: int, rounds: int | None) -> Rows:
     return semantic_asked.asked(family, semantic_asked_anew.WAYS, semantic_asked_anew.PLACES, seed, rounds or 6)
 
 
+_OWN: dict[str, Make] = {"wide": _wide, "asked": _asked, "anew": _anew}
 FAMILIES: dict[str, Make] = (
-    {"wide": _wide, "asked": _asked, "anew": _anew}
+    _OWN
     | dict.fromkeys(semantic_apart.FAMILIES, _apart)
     | dict.fromkeys(semantic_put.FAMILIES, _put)
     | dict.fromkeys(semantic_pairs.FAMILIES, _pairs)

@@ -237,8 +237,8 @@ async def test_a_large_body_without_a_known_key_is_refused_before_it_is_read(sce
     for name in ("x-api-key", "authorization"):
         value = scene.key if name == "x-api-key" else f"Bearer {scene.key}"
         body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data := json.dumps(BODY).encode()), data)
-        head = f"POST {CHAT} HTTP/1.1\r\nhost: g\r\n{name}: {value}\r\ntransfer-encoding: chunked\r\n"
-        answer = parse(await raw(scene.stack, f"{head}connection: close\r\n\r\n".encode() + body))
+        lines = f"POST {CHAT} HTTP/1.1\r\nhost: g\r\n{name}: {value}\r\ntransfer-encoding: chunked\r\n"
+        answer = parse(await raw(scene.stack, f"{lines}connection: close\r\n\r\n".encode() + body))
         assert answer.status == 200, answer.body
 
 

@@ -196,7 +196,7 @@ def test_rounding_is_that_of_the_bill_s_own_currency() -> None:
 def test_an_amount_that_its_own_comma_cut_in_two_is_told_and_not_taken_for_its_beginning() -> None:
     with pytest.raises(Invalid) as caught:
         read_bill("date,model,cost\n2026-11-27,gpt,12.50\n2026-11-27,gpt,1,234.56\n", "bill.csv", {})
-    assert caught.value.where is not None and caught.value.where.line == 3
+    assert str(caught.value.where) == "bill.csv:3:1"
     assert "4 cells, and the head 3" in caught.value.message
     (line,) = read_bill("date,model,cost\n2026-11-27,gpt,12.50,,\n", "bill.csv", {}).lines
     assert line.amount == Decimal("12.50")
