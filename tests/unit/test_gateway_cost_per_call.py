@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ async def test_no_attempt_follows_a_billed_one_above_what_a_call_may_cost(
         reply = await (rig.chat(stream=stream) if by == "workload" else capped_by_caller(rig, "0.0003", stream=stream))
         assert (reply.status, reply.code) == (403, "cost_per_call")
         error = reply.json["error"]
-        told = [error[name] for name in ("spent_usd", "needed_usd", "max_cost_usd")]
-        assert told == ["$0.000200", "$0.000400", "$0.000300"]
+        told = [Decimal(error[name]) for name in ("spent_usd", "needed_usd", "max_cost_usd")]
+        assert told == [Decimal("0.0002"), Decimal("0.0004"), Decimal("0.0003")]
         assert rig.models["two"].counted == 0
         assert sum((await rig.books()).spent.values()) == BOUND
 
