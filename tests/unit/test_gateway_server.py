@@ -294,7 +294,12 @@ async def test_a_target_may_name_the_host(running: Running, target: str, path: b
         ("transfer-encoding: gzip, chunked\r\n", b"ambiguous_length"),
         ("content-length: +3\r\n", b"malformed_request"),
         ("content-length: 3\r\nhost: y\r\n", b"duplicate_header"),
-        ("upgrade: h2c\r\nconnection: upgrade\r\n", b"upgrade_unsupported"),
+        (
+            "upgrade: h2c\r\nconnection: upgrade\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n",
+            b"ambiguous_length",
+        ),
+        ("upgrade: h2c\r\nconnection: upgrade\r\ncontent-length: 3\r\ncontent-length: 4\r\n", b"duplicate_header"),
+        ("upgrade: websocket\r\nconnection: upgrade\r\n", b"upgrade_unsupported"),
     ],
 )
 async def test_what_two_parsers_could_read_differently_is_refused(running: Running, headers: str, code: bytes) -> None:
@@ -303,6 +308,36 @@ async def test_what_two_parsers_could_read_differently_is_refused(running: Runni
     assert answer.startswith(b"HTTP/1.1 400 ") and (code in answer or b"malformed_request" in answer)
     assert answer.count(b"HTTP/1.1 4") == 1
     assert running.seen.requests == []
+
+
+_JAVA = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+
+
+@pytest.mark.parametrize(
+    "offer", [_JAVA, "upgrade: TLS/1.3, h2c\r\nconnection: keep-alive, UPGRADE\r\n", "upgrade: h2c\r\n"]
+)
+@pytest.mark.parametrize(
+    "body", ["content-length: 3\r\n\r\nabc", "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]
+)
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+async def test_an_offer_of_another_protocol_is_passed_over(running: Running, offer: str, body: str, step: int) -> None:
+    """Java's own client makes one with the first request of each connection."""
+    data = f"POST /first HTTP/1.1\r\nhost: x\r\n{offer}{body}GET /second HTTP/1.1\r\nhost: x\r\n{offer}\r\n".encode()
+    data += post(b"third")
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    for start in range(0, len(data), step):
+        writer.write(data[start : start + step])
+        await asyncio.sleep(0)
+    answers = (await reader.read()).split(b"HTTP/1.1 200 OK")
+    assert [answer.partition(b"\r\n\r\n")[2] for answer in answers[1:]] == [b"ok:abc", b"ok:", b"ok:third"]
+    assert [seen[:2] for seen in running.seen.requests] == [(b"POST", b"/first"), (b"GET", b"/second"), (b"POST", b"/")]
+    writer.close()
+
+
+async def test_many_offers_that_come_together_are_answered_each(running: Running) -> None:
+    data = f"POST / HTTP/1.1\r\nhost: x\r\n{_JAVA}content-length: 1\r\n\r\nx".encode() * 1500 + post(b"last")
+    answers = await exchange(running, data)
+    assert answers.count(b"HTTP/1.1 200 OK") == 1501 and answers.endswith(b"ok:last")
 
 
 async def test_sizes_are_bounded_and_nothing_more_is_read(running: Running) -> None:

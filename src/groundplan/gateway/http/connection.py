@@ -16,6 +16,7 @@ import httptools
 from groundplan.gateway.http import refusals
 from groundplan.gateway.http.body_stream import HELD, BodyStream
 from groundplan.gateway.http.bounds import Refusal
+from groundplan.gateway.http.offer import without_offer
 from groundplan.gateway.http.request import Request, origin_form
 from groundplan.gateway.http.response import Response
 
@@ -33,9 +34,9 @@ class Connection(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
-        "_begun", "_closing", "_head_bytes", "_head_read", "_length", "_parser", "_parts", "_phase", "_queue",
-        "_refusal", "_request", "_since", "_size", "_task", "_tunnel", "client", "deadline", "lost", "paused", "server",
-        "transport",
+        "_begun", "_closing", "_head_bytes", "_head_read", "_length", "_offered", "_parser", "_parts", "_phase",
+        "_queue", "_refusal", "_request", "_since", "_size", "_task", "_tunnel", "client", "deadline", "lost", "paused",
+        "server", "transport",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
@@ -56,6 +57,8 @@ class Connection(asyncio.Protocol):
         self._refusal: Refusal | None = None
         self._tunnel: BodyStream | None = None
         """Takes all that comes once another protocol is spoken."""
+        self._offered = False
+        """The head that was read last offers one that is not."""
         self._reset()
 
     def _reset(self) -> None:
@@ -120,11 +123,14 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            if self._tunnel is None:
+            rest = data[upgrade.args[0] :]
+            if self._offered:
+                self._read_anew(rest)
+            elif self._tunnel is None:
                 self._refuse(refusals.UPGRADE)
             else:
                 self._closing = True  # nothing that comes is HTTP any more
-                self._aside(data[upgrade.args[0] :])
+                self._aside(rest)
                 return
         except httptools.HttpParserError:
             self._refuse(refusals.MALFORMED)
@@ -136,6 +142,23 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
         elif self._refusal is not None and self._task is None:
             self._answer_refusal()
+
+    def _read_anew(self, rest: bytes) -> None:
+        """The head that was read last, without what it offers, then what came behind it."""
+        left = memoryview(rest)
+        while self._offered and self._refusal is None:
+            request, version = self._request, self._parser.get_http_version()
+            self._offered, self._parser = False, httptools.HttpRequestParser(self)
+            self._reset()
+            try:
+                self._parser.feed_data(without_offer(request.method, request.target, version, request.headers))
+                self._parser.feed_data(left)
+            except httptools.HttpParserUpgrade as upgrade:
+                left = left[upgrade.args[0] :]
+                if not self._offered:
+                    self._refuse(refusals.UPGRADE)  # another protocol is spoken by the first request alone
+            except httptools.HttpParserError:
+                self._refuse(refusals.MALFORMED)
 
     def _came_partly(self, size: int) -> None:
         """So many bytes of a request that is not all there: it may be neither too large nor too slow."""
@@ -217,9 +240,20 @@ class Connection(asyncio.Protocol):
             self._refuse_coding(request)
         length, coding = headers.get(b"content-length"), headers.get(b"transfer-encoding")
         if b"upgrade" in headers:
-            self._upgrade(request)
-        elif length is not None or coding is not None:
+            if not self._is_passed_over(headers[b"upgrade"]):
+                self._upgrade(request)
+                return
+            if self._offered:
+                return  # the head comes once more
+        if length is not None or coding is not None:
             self._expect_body(request, length, coding)
+
+    def _is_passed_over(self, protocols: bytes) -> bool:
+        """Whether none of the protocols that a request offers is spoken here: it is answered as if it offered none."""
+        if b"websocket" in protocols.lower():
+            return False
+        self._offered = self._parser.should_upgrade()
+        return True
 
     def _upgrade(self, request: Request) -> None:
         """From here on its handler speaks another protocol over `stream`, where it can."""
@@ -309,7 +343,7 @@ class Connection(asyncio.Protocol):
                 self._parts.append(body)
 
     def on_message_complete(self) -> None:
-        if self._refusal is not None:
+        if self._refusal is not None or self._offered:
             return
         request = self._request
         if request.stream is not None:
