@@ -4,8 +4,9 @@
 
 On a machine that others slow down, one of thousands of tests may miss a deadline. No second look is had by tests of
 promises (a promise that was broken once is broken), by properties (an example that was found once exists), by more than
-MOST failures, or by what could not be collected, and in none of a run that
-broke off. Everything that needed one is told by name, so that it gets mended.
+MOST failures, or by what could not be collected, and in none of a run that broke off. Where the worker of the tests
+died in one (in native code, at whatever it came to next), that says nothing of the test, whichever it is. Everything
+that needed one is told by name, so that it gets mended.
 """
 
 from __future__ import annotations
@@ -13,22 +14,25 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".pytest_cache/v"
-FAILED, ENDED = CACHE / "cache/lastfailed", CACHE / "groundplan/ended"
+FAILED, ENDED, CRASHED = CACHE / "cache/lastfailed", CACHE / "groundplan/ended", CACHE / "groundplan/crashed"
 WHOLE = "1"
 """How pytest ends where tests failed and all ran."""
 MOST = 3
 TIMES = 3
 
 
-def stands(test: str) -> str | None:
-    """Why the failure of a test is final; None: it may be looked at again."""
+def stands(test: str, crashed: Collection[str] = ()) -> str | None:
+    """Why the failure of a test is final; None: it may be looked at again. `crashed`: those in which a worker died."""
     path, _, name = test.partition("::")
     if not name:
         return "it could not be collected"
+    if test in crashed:
+        return None
     if path.startswith("tests/acceptance/"):
         return "it proves a promise"
     if "hypothesis" in (ROOT / path).read_text():
@@ -41,7 +45,8 @@ def main() -> int:
         print("no second look: the tests did not run to their end", file=sys.stderr)
         return 1
     failed = list(json.loads(FAILED.read_text()))
-    final = [f"{test}: {why}" for test in failed if (why := stands(test)) is not None]
+    crashed = json.loads(CRASHED.read_text()) if CRASHED.exists() else []
+    final = [f"{test}: {why}" for test in failed if (why := stands(test, crashed)) is not None]
     if not failed or len(failed) > MOST or final:
         print("no second look:", "; ".join(final) or f"{len(failed)} tests failed", file=sys.stderr)
         return 1
@@ -52,7 +57,8 @@ def main() -> int:
         if done.returncode != 0:
             return 1
     for test in failed:
-        print(f"UNSTEADY: {test} failed once in the whole run and passed {TIMES} times by itself", file=sys.stderr)
+        what = "was where a worker died" if test in crashed else "failed once in the whole run"
+        print(f"UNSTEADY: {test} {what} and passed {TIMES} times by itself", file=sys.stderr)
     return 0
 
 

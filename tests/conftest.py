@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from groundplan.runtime import openmp
 from groundplan.testing.database import Cluster, Database, cluster, found_cluster
-from tests import longest_first, made_database
+from tests import crashed_worker, longest_first, made_database
 from tests.crashed_worker import FilesInTurn
 
 DAY_SECONDS, LATE_SECONDS = 86_400.0, 15.0
@@ -32,8 +32,7 @@ settings.register_profile(
     "groundplan",
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
-    # what explains a failure traces each line of every example: a part of their time, and a way into the interpreter
-    # that ended a run in it
+    # what explains a failure traces each line of every example
     phases=[phase for phase in Phase if phase is not Phase.explain],
     max_examples=int(os.environ.get("GROUNDPLAN_EXAMPLES", "50")),  # where a test does not say; more find rarer faults
 )
@@ -51,6 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # what collecting tests makes stays: nothing of it is garbage
     if hasattr(config, "workerinput"):
         return
+    if (cache := getattr(config, "cache", None)) is not None:
+        cache.set(crashed_worker.NOTED, [])
     made_database.begin()
     if not openmp.is_loadable():
         folder = openmp.provide(Path(tempfile.mkdtemp(prefix="openmp-")))

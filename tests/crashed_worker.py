@@ -11,9 +11,12 @@ from __future__ import annotations
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
+NOTED = "groundplan/crashed"
+"""Where pytest's cache has the tests in which workers of the newest run died."""
+
 
 class FilesInTurn(LoadFileScheduling):  # type: ignore[misc]
-    """Order by files in which the death of a worker costs one failed test."""
+    """Order by files in which the death of a worker costs one failed test, which is noted."""
 
     def remove_node(self, node: WorkerController) -> str | None:
         """Take a worker out. Returns the test it died in; None: it had none left."""
@@ -25,4 +28,7 @@ class FilesInTurn(LoadFileScheduling):  # type: ignore[misc]
                 self.workqueue[file] = left
         for other in self.assigned_work:
             self._reschedule(other)
+        cache = getattr(self.config, "cache", None)
+        if cache is not None and crashed is not None:
+            cache.set(NOTED, [*cache.get(NOTED, []), crashed])
         return crashed

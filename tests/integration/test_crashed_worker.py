@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+from scripts import again
+from tests.crashed_worker import NOTED
 
 ROOT = Path(__file__).parents[2]
 CONFTEST = """
@@ -33,10 +38,24 @@ def test_worker_that_dies_costs_one_test(tmp_path: Path) -> None:
     (tmp_path / "test_b_dies.py").write_text(DIES)
     for name in "acdefghi":
         (tmp_path / f"test_{name}_quick.py").write_text(QUICK)
-    arguments = ["-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    arguments = ["-q", "-n", "2", "--dist", "loadfile", "--rootdir", str(tmp_path)]
     command = [sys.executable, "-m", "pytest", *arguments, str(tmp_path)]
     found = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     ran = subprocess.run(command, cwd=tmp_path, env=found, capture_output=True, text=True, timeout=90)
     assert ran.returncode == 1, ran.stdout + ran.stderr
     assert re.search(r"FAILED.*test_b_dies\.py::test_dies", ran.stdout), ran.stdout
     assert "1 failed, 43 passed" in ran.stdout, ran.stdout
+    crashed = json.loads((tmp_path / ".pytest_cache/v" / NOTED).read_text())
+    assert crashed == ["test_b_dies.py::test_dies"]
+
+
+@pytest.mark.parametrize(
+    ("path", "final"),
+    [
+        ("tests/acceptance/test_promise_03_budget.py", "it proves a promise"),
+        ("tests/integration/test_permission_model.py", "an example that was found once exists"),
+    ],
+)
+def test_where_a_worker_died_there_is_a_second_look_at_any_test(path: str, final: str) -> None:
+    test = f"{path}::test_one"
+    assert (again.stands(test), again.stands(test, [test])) == (final, None)
