@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -105,28 +105,34 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     _OURS.clear()
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Under xdist the process that runs no test runs the server: a worker that dies takes nobody else's along."""
+    own = hasattr(session.config, "workerinput") or session.config.option.collectonly
+    if getattr(session.config.option, "numprocesses", None) and not own:
+        _run_cluster()
+
+
 @pytest.fixture(scope="session")
-def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """The run's server. Under xdist the first worker that needs it runs it, and ends when no other uses it any more."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if base.name.startswith("popen-") else base
-    folder = made_database.folder() / "cluster"
-    started = shared / "postgres-cluster.started"
-    with (shared / "postgres-cluster.users").open("w") as users:
-        with _locked(shared / "postgres-cluster.start"):
-            first = not started.exists()
-            if first:
-                made_database.lay_out(folder)
-            running = cluster(folder) if first else None
-            found = running.__enter__() if running is not None else found_cluster(folder)
-            started.touch()
-            fcntl.flock(users, fcntl.LOCK_SH)
-        if running is not None:
-            _OURS.append((running, shared / "postgres-cluster.users"))
-        try:
-            yield found
-        finally:
-            fcntl.flock(users, fcntl.LOCK_UN)
+def postgres_cluster() -> Iterator[Cluster]:
+    """The run's server, which ends with the run."""
+    with (made_database.folder() / "cluster.users").open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        yield found_cluster(made_database.folder() / "cluster") if _is_running() else _run_cluster()
+
+
+def _is_running() -> bool:
+    return (made_database.folder() / "cluster.started").exists()
+
+
+def _run_cluster() -> Cluster:
+    folder = made_database.folder()
+    made_database.lay_out(folder / "cluster")
+    running = cluster(folder / "cluster")
+    found = running.__enter__()
+    for name in ("cluster.users", "cluster.started"):
+        (folder / name).touch()
+    _OURS.append((running, folder / "cluster.users"))
+    return found
 
 
 @pytest.fixture
@@ -134,13 +140,6 @@ def database(postgres_cluster: Cluster) -> Iterator[Database]:
     """A fresh migrated database: `database.urls[role]`, `database.dsn`, `database.settings(home)`."""
     with postgres_cluster.database() as fresh:
         yield fresh
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _wait_for_others(users: Path, seconds: float = 600.0) -> None:
