@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.integration.people import with_people
 
-from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.ledger import queries, rollup_store
 from groundplan.ledger.store import CallFilter
@@ -28,11 +28,7 @@ made = st.lists(st.tuples(hours, st.integers(0, 1), st.sampled_from(STATUS), st.
 
 @pytest.fixture
 def conn(database: Database) -> Iterator[Conn]:
-    with connect(database.urls["owner"], autocommit=True) as opened:
-        for place, person in enumerate(PEOPLE):
-            opened.execute(
-                "INSERT INTO person (id, email, name) VALUES (%s, %s, 'x')", (person, f"{place}@acme.example")
-            )
+    with with_people(database, PEOPLE) as opened:
         yield opened
 
 

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.integration.people import with_people
 
-from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.core.money import to_decimal
 from groundplan.ledger import days_store, rollup_store
@@ -27,11 +27,7 @@ calls = st.tuples(days, st.integers(0, 2), st.sampled_from(["one", "two"]), st.i
 
 @pytest.fixture
 def conn(database: Database) -> Iterator[Conn]:
-    with connect(database.urls["owner"], autocommit=True) as opened:
-        for place, person in enumerate(PEOPLE):
-            opened.execute(
-                "INSERT INTO person (id, email, name) VALUES (%s, %s, 'x')", (person, f"{place}@acme.example")
-            )
+    with with_people(database, PEOPLE) as opened:
         yield opened
 
 
