@@ -148,6 +148,45 @@ def test_every_link_within_the_repository_leads_somewhere(page: str) -> None:
     assert local or page != "README.md"
 
 
+def anchors(page: Path) -> set[str]:
+    """What `#...` may name in a page: its headings as GitHub writes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_anchor_names_a_heading(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = [(path, anchor) for path, anchor in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", text)]
+    assert [(path, anchor) for path, anchor in found
+            if anchor not in anchors((ROOT / page).parent / path if path else ROOT / page)] == []  # fmt: skip
+
+
+def test_headings_become_anchors_as_on_github(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("# Model routing\n## `auto`: what it does\n```\n# no heading\n```\n")
+    assert anchors(tmp_path / "a.md") == {"model-routing", "auto-what-it-does"}
+
+
+def benchmark_options(name: str) -> set[str]:
+    """What a benchmark takes: of its own, and of the module that it starts."""
+    text = (ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
+    takes = set(re.findall(r"""add_argument\(\s*"(--[\w-]+)\"""", text))
+    return takes.union(*map(benchmark_options, re.findall(r'run_module\("benchmarks\.(\w+)"', text)))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_benchmark_that_is_to_be_run_exists_and_takes_what_is_said(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    wrong = [f"benchmarks/{name}" for name in re.findall(r"benchmarks/(\w+\.py)", text)
+             if not (ROOT / "benchmarks" / name).exists()]  # fmt: skip
+    for name, rest in re.findall(r"`(?:python )?(?:benchmarks/)?(\w+)\.py ([^`]*)`", text):
+        if (ROOT / "benchmarks" / f"{name}.py").exists():
+            takes = benchmark_options(name)
+            wrong += [f"{name} {word}" for word in re.findall(r"(?<![\w-])--[\w-]+", rest) if word not in takes]
+    assert wrong == []
+
+
 def test_the_readme_leads_to_every_page_and_tells_the_layers() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     led = {link for pair in LINK.findall(readme) for link in pair if link}
