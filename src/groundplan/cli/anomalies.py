@@ -15,9 +15,10 @@ ROWS_SHOWN = 40
 def anomalies(
     context: typer.Context,
     common: Common,
-    closed: Annotated[bool, typer.Option("--closed", help="Also those that are over.")] = False,
+    closed: Annotated[bool, typer.Option("--closed", help="Include anomalies that have ended.")] = False,
 ) -> None:
-    """What is unusual now in the spending of each workload, with its cause: also loops that a budget stopped."""
+    """Show what is unusual in the spending of each workload now, with its cause, and callers in a loop that a budget
+    stopped."""
     client, as_json = common.of(context)
     value = client.get("/api/cost/anomalies", closed=str(closed).lower())
     rows = [

@@ -18,10 +18,10 @@ def archive(
     context: typer.Context,
     common: Common,
     sql: Annotated[
-        str | None, typer.Option("--sql", help="A SELECT over calls, attempts and charges, in DuckDB's words.")
+        str | None, typer.Option("--sql", help="A SELECT over calls, attempts and charges, in DuckDB's SQL.")
     ] = None,
 ) -> None:
-    """The days whose facts are Parquet files now; with --sql what they say."""
+    """List the days whose facts are archived as Parquet files; with --sql, query them."""
     client, as_json = common.of(context)
     value = client.get("/api/cost/archive")
     if sql is None:

@@ -20,14 +20,14 @@ from groundplan.knowledge.retrieval.wire import NOT_GIVEN
 
 
 def ask(
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In quotes.")],
-    workload: Annotated[str, typer.Option("--workload", help="Whom to ask.")],
-    person: Annotated[str | None, typer.Option("--as", help="E-mail of the person who asks.")] = None,
-    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Most tokens of the answer.")] = None,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question, in quotes.")],
+    workload: Annotated[str, typer.Option("--workload", help="Workload to ask.")],
+    person: Annotated[str | None, typer.Option("--as", help="E-mail address of the person who asks.")] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Maximum tokens of the answer.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask, and say what the answer rests on and what it cost."""
+    """Ask a question, and show what the answer rests on and what it cost."""
     if not question.strip():
         raise Invalid("the question is empty", code="question_empty", hint='Write it in quotes: groundplan ask "..."')
     client = ControlClient.connect(home)

@@ -21,26 +21,26 @@ from groundplan.core.audit.verify import Verdict
 from groundplan.core.audit.verify import verify as verify_folder
 from groundplan.core.words import counted
 
-app = command_group("Verify the audit log from its files alone.")
+app = command_group("Verify the audit log from its files alone, list it, copy it.")
 
 
 @app.command()
 def verify(
-    folder: Annotated[Path | None, typer.Argument(help="A copy of HOME/audit; HOME's own log by default.")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="A copy of HOME/audit. Default: the log of HOME.")] = None,
     earlier: Annotated[
         list[Path] | None,
-        typer.Option("--earlier", help="A checkpoint of this log kept elsewhere; the log must continue it."),
+        typer.Option("--earlier", help="A checkpoint kept elsewhere that the log must extend."),
     ] = None,
     witness: Annotated[
-        list[str] | None, typer.Option("--witness", help="Key of a witness that must have signed: name+id+key.")
+        list[str] | None, typer.Option("--witness", help="Key of a witness that must have signed, as name+id+key.")
     ] = None,
-    key: Annotated[Path | None, typer.Option("--key", help="A log.pub that you got elsewhere.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", help="A log.pub from a trusted copy, instead of HOME's.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every entry, every hash and the signatures. Exit 1 where it does not hold, naming the entry.
+    """Verify every entry, every hash and the signatures. Exits with 1 if the log does not verify, naming the entry.
 
-    Says `self-signed`, or `witnessed by X at T` for what somebody else has signed too.
+    Reports `self-signed`, or `witnessed by X at T` if somebody else has signed too.
     """
     place = home_for(home)
     target = folder or place.audit
@@ -70,7 +70,8 @@ def verify(
 
 @app.command("rotate-key")
 def rotate_key(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Sign checkpoints with a new key from now on; both keys sign the handing over. Also while `up` runs."""
+    """Sign checkpoints with a new key from now on; the old and the new key both sign the handover. Works while `up`
+    runs, too."""
     place = home_for(home)
     if running(place) is not None:
         value = ControlClient.connect(home).post("/api/audit/rotate-key")
@@ -83,12 +84,17 @@ def rotate_key(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command("seal")
 def seal_log(
-    target: Annotated[str, typer.Argument(help="A store: file:///PATH or s3://BUCKET/PATH.")],
-    days: Annotated[int | None, typer.Option("--lock-days", min=1, help="Lock objects, where the store can.")] = None,
+    target: Annotated[str, typer.Argument(help="Target store: file:///PATH or s3://BUCKET/PATH.")],
+    days: Annotated[
+        int | None,
+        typer.Option(
+            "--lock-days", min=1, help="Lock the copied objects for this many days, where the store supports it."
+        ),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy the log to another store; full tiles are written once. The copy verifies as the log does; no key goes."""
+    """Copy the log to another store; each full tile is written once. The copy verifies like the log and has no key."""
     until = None if days is None else datetime.now(UTC) + timedelta(days=days)
     done = seal(home_for(home).audit, target, until)
     value = {"entries": done.entries, "segments": done.segments, "others": done.others}
@@ -97,16 +103,18 @@ def seal_log(
 
 @app.command("list")
 def list_entries(
-    limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="Of so many at most.")] = 30,
-    subject: Annotated[str | None, typer.Option("--subject", help="Only entries about this.")] = None,
-    who: Annotated[str | None, typer.Option("--who", help="Only by this person (e-mail) or actor.")] = None,
-    action: Annotated[str | None, typer.Option("--action", help="Only actions that begin so.")] = None,
-    workload: Annotated[str | None, typer.Option("--workload", help="Only about this workload.")] = None,
-    since: Annotated[str | None, typer.Option("--since", help="Only from this ISO time on.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="Maximum number of entries.")] = 30,
+    subject: Annotated[str | None, typer.Option("--subject", help="Only entries about this subject.")] = None,
+    who: Annotated[
+        str | None, typer.Option("--who", help="Only entries by this person (e-mail address) or actor.")
+    ] = None,
+    action: Annotated[str | None, typer.Option("--action", help="Only actions with this prefix.")] = None,
+    workload: Annotated[str | None, typer.Option("--workload", help="Only entries about this workload.")] = None,
+    since: Annotated[str | None, typer.Option("--since", help="Only entries since this ISO 8601 time.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The newest entries."""
+    """List the newest entries."""
     value = ControlClient.connect(home).get(
         "/api/audit", limit=limit, subject=subject, who=who, action=action, workload=workload, since=since
     )

@@ -15,21 +15,21 @@ from groundplan.runtime.backup import restore as read_backup
 
 
 def backup(
-    target: Annotated[Path, typer.Argument(help="The archive to write.")],
+    target: Annotated[Path, typer.Argument(help="Archive to write.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write TARGET while `up` runs. Keep it as safe as HOME: it holds the keys."""
+    """Write a backup to TARGET while `up` runs. Protect it like HOME: it holds the keys."""
     write_backup(home_for(home), settings_for(home), target.absolute(), note)
     emit({"archive": str(target.absolute()), "bytes": target.stat().st_size}, as_json, f"{target} is complete")
 
 
 def restore(
-    archive: Annotated[Path, typer.Argument(help="An archive that `groundplan backup` wrote.")],
+    archive: Annotated[Path, typer.Argument(help="Archive written by `groundplan backup`.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put ARCHIVE into an empty HOME. A damaged archive is refused before anything is written."""
+    """Restore ARCHIVE into an empty HOME. A damaged archive is refused before anything is written."""
     place = home_for(home)
     read_backup(archive.absolute(), place, settings_for(home), note)
     named = shlex.quote(str(place.root))

@@ -12,11 +12,12 @@ from groundplan.cli.output import emit, table, usd
 
 
 def batches(
-    workload: Annotated[str | None, typer.Option("--workload", help="Only of this workload.")] = None,
+    workload: Annotated[str | None, typer.Option("--workload", help="Only batches of this workload.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The newest first. They are ordered at the gateway with an API key: POST /v1/batches, /v1/messages/batches."""
+    """List batches, newest first. They are created at the gateway with an API key: POST /v1/batches or
+    /v1/messages/batches."""
     named = {"workload": workload} if workload else {}
     value = ControlClient.connect(home).get("/api/batches", **named)
     emit(value, as_json, batches_text(value))

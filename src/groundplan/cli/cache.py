@@ -11,15 +11,15 @@ from groundplan.cli.group import command_group
 from groundplan.cli.keys import tell_effective
 from groundplan.cli.options import HomeOption, JsonOption
 
-app = command_group("Answers that are given again to the same request.")
+app = command_group("Cached answers.")
 
 
 @app.command()
 def clear(
-    workload: Annotated[str, typer.Option("--workload", help="Whose answers.")],
+    workload: Annotated[str, typer.Option("--workload", help="Workload whose cached answers are cleared.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Forget what a workload answered before. Exit 69 where some gateway has not acknowledged it yet."""
+    """Clear the cached answers of a workload. Exits with 69 until every gateway has acknowledged it."""
     value = ControlClient.connect(home).post("/api/cache/clear", {"workload": workload})
     tell_effective(f"answers of {workload} are cleared", value, as_json)

@@ -13,7 +13,7 @@ from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, work
 from groundplan.cli.output import emit, table, waits_text
 from groundplan.core.errors import Invalid
 
-ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why, for the history and the audit log.")]
+ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Reason, kept in the history and the audit log.")]
 
 
 def workspace_files(folder: Path) -> dict[str, str]:
@@ -45,11 +45,12 @@ def _text(path: Path) -> str:
 
 def plan(
     workspace: WorkspaceOption = None,
-    every: Annotated[bool, typer.Option("--all", help="Show the alternatives of every workload.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show the alternatives for every workload.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what would change, the priced alternatives, who must approve, and every refusal. Exit 65 if refused."""
+    """Show what would change, the priced alternatives, who must approve, and every refusal. Exits with 65 if the plan
+    is refused."""
     files = workspace_files(workspace_for(workspace, home))
     value = ControlClient.connect(home).post("/api/plan", {"files": files})
     emit(value, as_json, plan_text(value, every))
@@ -72,16 +73,16 @@ def apply(
 
 def rollback(
     to: Annotated[
-        int | None, typer.Argument(min=1, help="Blueprint to go back to; by default the one before the last change.")
+        int | None, typer.Argument(min=1, help="Blueprint to return to. Default: the one before the last change.")
     ] = None,
     without_revoked: Annotated[
-        bool, typer.Option("--without-revoked", help="Leave out what was revoked, withdrawn or deleted since.")
+        bool, typer.Option("--without-revoked", help="Leave out whatever has been revoked, withdrawn or deleted since.")
     ] = False,
     reason: ReasonOption = "rolled back from the command line",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make blueprint n+1 with the content of blueprint TO, decided again by today's rules."""
+    """Make the next blueprint with the content of an earlier one, checked again by today's rules."""
     value = ControlClient.connect(home).post(
         "/api/rollback", {"to": to, "without_revoked": without_revoked, "reason": reason}
     )

@@ -12,19 +12,20 @@ from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
 from groundplan.cli.output import emit, table
 
-app = command_group("Changes that wait or hold.")
-ChangeArgument = Annotated[str, typer.Argument(metavar="ID", help="Of the change, as `list` shows it.")]
+app = command_group("Changes and their approvals.")
+ChangeArgument = Annotated[str, typer.Argument(metavar="ID", help="ID of the change, from `list`.")]
 
 
 @app.command("list")
 def list_changes(
     state: Annotated[
-        str | None, typer.Option("--state", help="pending, applied, refused, withdrawn, expired ...")
+        str | None,
+        typer.Option("--state", help="Only changes in this state: pending, applied, refused, withdrawn, expired, ..."),
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Newest first, with whom each waits for and until when it holds."""
+    """List changes, newest first, with the approvals they wait for and how long they hold."""
     value = ControlClient.connect(home).get("/api/changes", state=state)
     rows = [
         (
@@ -45,7 +46,7 @@ def list_changes(
 
 @app.command()
 def show(change: ChangeArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """What one asks for, whom it waits for, and how a learned router that it brings in was evaluated."""
+    """Show what a change asks for, who must approve it, and how a learned router in it was evaluated."""
     value = ControlClient.connect(home).get(f"/api/changes/{change}")
     waits = _waits(value)
     lines = [
@@ -60,14 +61,14 @@ def show(change: ChangeArgument, home: HomeOption = None, as_json: JsonOption = 
 
 @app.command()
 def ask(
-    reason: Annotated[str, typer.Option("--reason", "-m", help="What it is for.")],
-    workload: Annotated[str | None, typer.Option("--workload", help="Only what this one uses.")] = None,
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Reason for the request.")],
+    workload: Annotated[str | None, typer.Option("--workload", help="Only what this workload uses.")] = None,
     workspace: WorkspaceOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask for every model version, prompt, and source for a purpose that production is declared to use, and that nobody
-    has approved. Others then decide in their browser."""
+    """Request approval for every model version, prompt and use of a source that production is declared to use without
+    one. Others then decide in their browser."""
     body = {"reason": reason, "workload": workload, "files": workspace_files(workspace_for(workspace, home))}
     value = ControlClient.connect(home).post("/api/approvals/missing", body)
     rows = [(each["id"], each["subject"], _asked(each)) for each in value["asked"]]
@@ -77,11 +78,11 @@ def ask(
 @app.command()
 def renew(
     change: ChangeArgument,
-    reason: Annotated[str, typer.Option("--reason", "-m", help="Why it is still needed.")],
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why the approval is still needed.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask for the same content again before its approval ends; what is served goes on until then."""
+    """Request approval of the same content again before the current one ends; serving continues until then."""
     value = ControlClient.connect(home).post(f"/api/changes/{change}/renew", {"reason": reason})
     waits = ", ".join(f"{need['duty']} of {need['subject']}" for need in value["waits_for"])
     emit(value, as_json, f"asked for again as {value['id']}; waits for {waits}")

@@ -15,7 +15,7 @@ from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
 
-evidence = command_group("What proves controls: list, add, withdraw, collect.")
+evidence = command_group("Evidence for controls: list, add, withdraw, collect.")
 management = command_group("Management review and corrective actions.")
 NOTHING_SHOWN = "Nothing was shown. `groundplan evidence collect` judges facts, `evidence add` shows what they cannot."
 MARKS = {"satisfied": "ok", "open": "open", "expired": "expired", "excluded": "-"}
@@ -23,13 +23,13 @@ MARKS = {"satisfied": "ok", "open": "open", "expired": "expired", "excluded": "-
 
 def controls(
     framework: Annotated[
-        str | None, typer.Argument(help="One framework, control by control; `checks`: what there is.")
+        str | None, typer.Argument(help="Show one framework control by control, or `checks` to list all checks.")
     ] = None,
-    workload: Annotated[str | None, typer.Option("--workload", help="Only this one.")] = None,
+    workload: Annotated[str | None, typer.Option("--workload", help="Only this workload.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """How far each workload is with the frameworks that hold here."""
+    """Show how far each workload meets the frameworks in force."""
     client = ControlClient.connect(home)
     if framework is None:
         _overview(client.get("/api/frameworks"), as_json)
@@ -67,12 +67,12 @@ def _one(value: Any, workload: str | None, as_json: bool) -> None:
 
 @evidence.command("list")
 def list_(
-    workload: Annotated[str | None, typer.Option("--workload", help="Only of this one.")] = None,
-    what: Annotated[str, typer.Option("--what", help="A check, or FRAMEWORK/CONTROL.")] = "",
+    workload: Annotated[str | None, typer.Option("--workload", help="Only evidence for this workload.")] = None,
+    what: Annotated[str, typer.Option("--what", help="Only evidence for this check, or for FRAMEWORK/CONTROL.")] = "",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What was shown, the newest first."""
+    """List evidence, newest first."""
     subject = f"workload/{workload}" if workload else ""
     value = ControlClient.connect(home).get("/api/evidence", subject=subject, what=what)
     rows = [
@@ -91,17 +91,23 @@ def _holds(row: dict[str, Any]) -> str:
 
 @evidence.command()
 def add(
-    what: Annotated[str, typer.Argument(help="FRAMEWORK/CONTROL, or a check that people show.")],
-    says: Annotated[str, typer.Option("--says", "-m", help="What it shows, in a sentence.")],
-    workload: Annotated[str | None, typer.Option("--workload", help="Left out: for the company.")] = None,
-    type: Annotated[str, typer.Option("--type", help="document, review, drill or test.")] = "document",
-    file: Annotated[Path | None, typer.Option("--file", help="Its SHA-256 is kept, never the file.")] = None,
-    link: Annotated[str | None, typer.Option("--link", help="https address where it is.")] = None,
-    days: Annotated[int, typer.Option("--days", min=1, help="How long it holds.")] = 180,
+    what: Annotated[str, typer.Argument(help="FRAMEWORK/CONTROL, or a check that is met by hand.")],
+    says: Annotated[str, typer.Option("--says", "-m", help="What the evidence shows, in one sentence.")],
+    workload: Annotated[
+        str | None, typer.Option("--workload", help="Workload it applies to. Default: the whole company.")
+    ] = None,
+    type: Annotated[
+        str, typer.Option("--type", help="Kind of evidence: document, review, drill or test.")
+    ] = "document",
+    file: Annotated[
+        Path | None, typer.Option("--file", help="File whose SHA-256 is recorded; the file itself is not stored.")
+    ] = None,
+    link: Annotated[str | None, typer.Option("--link", help="HTTPS address of the evidence.")] = None,
+    days: Annotated[int, typer.Option("--days", min=1, help="Days the evidence stays valid.")] = 180,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what facts cannot."""
+    """Add evidence for what cannot be collected from facts."""
     body = {"what": what, "says": says, "workload": workload, "type": type, "days": days, "link": link}
     value = ControlClient.connect(home).post("/api/evidence", {**body, "sha256": _digest(file)})
     waits = f" once change {value['change']} is approved" if value["change"] else ""
@@ -110,12 +116,12 @@ def add(
 
 @evidence.command()
 def withdraw(
-    evidence_id: Annotated[str, typer.Argument(metavar="ID", help="Of the evidence, as `list` shows it.")],
-    reason: Annotated[str, typer.Option("--reason", "-m", help="Why it counts no longer.")],
+    evidence_id: Annotated[str, typer.Argument(metavar="ID", help="ID of the evidence, from `list`.")],
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why the evidence no longer counts.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """It counts no longer."""
+    """Withdraw evidence, so that it no longer counts."""
     value = ControlClient.connect(home).post(
         f"/api/evidence/{quote(evidence_id, safe='')}/withdraw", {"reason": reason}
     )
@@ -124,7 +130,7 @@ def withdraw(
 
 @evidence.command()
 def collect(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Judge the facts now instead of within ten minutes."""
+    """Assess the facts now instead of within ten minutes."""
     value = ControlClient.connect(home).post("/api/evidence/collect")
     emit(value, as_json, f"{value['added']} new, {value['kept']} as before.")
 
@@ -132,12 +138,13 @@ def collect(home: HomeOption = None, as_json: JsonOption = False) -> None:
 @management.command("review")
 def review_(
     since: Annotated[
-        str | None, typer.Option("--since", help="A day: 2026-10-01. Left out: the last review, else 90 days.")
+        str | None,
+        typer.Option("--since", help="First day, such as 2026-10-01. Default: since the last review, else 90 days."),
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What a management review looks at: coverage, what moved since the last one, gaps, corrective actions."""
+    """Show what a management review needs: coverage, changes since the last review, gaps, corrective actions."""
     query = {} if since is None else {"since": since}
     value = ControlClient.connect(home).get("/api/management-review", **query)
     emit(value, as_json, _review_text(value))
@@ -162,15 +169,20 @@ def _review_text(value: dict[str, Any]) -> str:
 
 @management.command("act")
 def act(
-    says: Annotated[str, typer.Argument(help="What is to be put right.")],
-    owner: Annotated[str, typer.Option("--owner", help="E-mail address of who does it.")],
-    due: Annotated[str, typer.Option("--due", help="Until when: 2026-12-31.")],
-    workload: Annotated[str | None, typer.Option("--workload", help="Left out: for the company.")] = None,
-    control: Annotated[str, typer.Option("--control", help="FRAMEWORK/CONTROL.")] = "",
+    says: Annotated[str, typer.Argument(help="What has to be corrected.")],
+    owner: Annotated[str, typer.Option("--owner", help="E-mail address of the person responsible.")],
+    due: Annotated[str, typer.Option("--due", help="Due date, such as 2026-12-31.")],
+    workload: Annotated[
+        str | None, typer.Option("--workload", help="Workload it applies to. Default: the whole company.")
+    ] = None,
+    control: Annotated[
+        str, typer.Option("--control", help="Control that the action belongs to, as FRAMEWORK/CONTROL.")
+    ] = "",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A corrective action: a finding of its owner until they say what was done, grave when its day is over."""
+    """Record a corrective action. Its owner has it as a finding until they report what was done; once overdue, its
+    severity is high."""
     body = {"says": says, "owner": owner, "due": due, "workload": workload, "control": control}
     value = ControlClient.connect(home).post("/api/actions", body)
     emit(value, as_json, f"{owner} has until {value['due']}: finding {value['finding']}.")

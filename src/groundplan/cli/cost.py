@@ -29,7 +29,8 @@ app = command_group("What calls have cost, exactly.", answers=True)
 
 @app.callback(invoke_without_command=True)
 def cost(context: typer.Context, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Total and by workload. Open reservations are calls in flight, or of a crash that is not recovered yet."""
+    """Show the total cost and the cost by workload. Open reservations are calls in flight, or calls of a crash that is
+    not recovered yet."""
     if context.invoked_subcommand is not None:
         context.obj = (home, as_json)
         return
@@ -77,17 +78,19 @@ class BillOptions:
     """How the bill is to be read, and what it is compared with."""
 
     provider: Annotated[
-        str | None, typer.Option("--provider", help="Compare all calls of this provider (or deployment).")
+        str | None, typer.Option("--provider", help="Compare all calls of this provider or deployment.")
     ] = None
-    first: Annotated[str | None, typer.Option("--from", help="First day, UTC, like 2026-11-01.")] = None
-    last: Annotated[str | None, typer.Option("--to", help="Last day, UTC.")] = None
-    columns: Annotated[list[str] | None, typer.Option("--columns", help="ROLE=NAME, like amount=Cost. Repeatable.")] = (
+    first: Annotated[str | None, typer.Option("--from", help="First day (UTC), such as 2026-11-01.")] = None
+    last: Annotated[str | None, typer.Option("--to", help="Last day (UTC).")] = None
+    columns: Annotated[
+        list[str] | None, typer.Option("--columns", help="Column mapping ROLE=NAME, such as amount=Cost. Repeatable.")
+    ] = None
+    rate: Annotated[list[str] | None, typer.Option("--rate", help="Exchange rate CURRENCY=USD, such as EUR=1.08.")] = (
         None
     )
-    rate: Annotated[list[str] | None, typer.Option("--rate", help="CURRENCY=USD, like EUR=1.08.")] = None
     source: Annotated[
         list[str] | None,
-        typer.Option("--source", help="Of allocations that stand for this bill's storage and traffic. Repeatable."),
+        typer.Option("--source", help="Allocation that covers storage and traffic on this bill. Repeatable."),
     ] = None
 
     def query(self) -> list[tuple[str, str]]:
@@ -104,8 +107,8 @@ def reconcile(
     common: cost_ahead.Common,
     invoice: Annotated[Path, typer.Argument(metavar="INVOICE.csv", help="A provider's bill or usage export.")],
 ) -> None:
-    """Compare the ledger with a provider's bill, and explain the difference by call. Exits with 1 where lines count as
-    nothing, since they have no rate or price: the comparison is not of the whole bill."""
+    """Compare the ledger with a provider's bill, and explain the difference call by call. Exits with 1 if lines of the
+    bill could not be compared because they have no exchange rate or price."""
     data = _file(invoice)
     client, as_json = common.of(context)
     value = client.post_file("/api/cost/reconcile", data, [("name", invoice.name[:200]), *options.query()])

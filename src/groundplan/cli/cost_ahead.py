@@ -40,9 +40,9 @@ class Span:
     """Which days."""
 
     first: Annotated[
-        str | None, typer.Option("--from", help="First day, UTC, like 2026-11-01; this month's first.")
+        str | None, typer.Option("--from", help="First day (UTC), such as 2026-11-01. Default: first of this month.")
     ] = None
-    last: Annotated[str | None, typer.Option("--to", help="Last day, UTC; today.")] = None
+    last: Annotated[str | None, typer.Option("--to", help="Last day (UTC). Default: today.")] = None
 
     def query(self) -> dict[str, str]:
         return {name: text for name, text in (("first", self.first), ("last", self.last)) if text}
@@ -52,16 +52,20 @@ class Span:
 class Declared:
     """What is known of the time to come, beside what the workspace declares."""
 
-    country: Annotated[list[str] | None, typer.Option("--country", help="Whose holidays count: NO.")] = None
-    launch: Annotated[list[str] | None, typer.Option("--launch", help="DAY=FACTOR, like 2026-12-01=2.")] = None
-    growth: Annotated[str | None, typer.Option("--growth", help="A month, like 0.05; or: adoption.")] = None
+    country: Annotated[
+        list[str] | None, typer.Option("--country", help="Country whose public holidays count, such as NO.")
+    ] = None
+    launch: Annotated[
+        list[str] | None, typer.Option("--launch", help="Planned launch DAY=FACTOR, such as 2026-12-01=2.")
+    ] = None
+    growth: Annotated[str | None, typer.Option("--growth", help="Growth a month, such as 0.05, or `adoption`.")] = None
 
     def body(self) -> dict[str, Any]:
         launches = [_launch(text) for text in self.launch or []]
         return {"countries": self.country or [], "launches": launches, **_growth(self.growth)}
 
 
-Workload = Annotated[str | None, typer.Option("--workload", help="Of this workload alone.")]
+Workload = Annotated[str | None, typer.Option("--workload", help="Only this workload.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -81,7 +85,7 @@ def book(
     by: Annotated[str, typer.Option("--by", help=f"One of {', '.join(DIMENSIONS)}.")] = "term",
     workload: Workload = None,
 ) -> None:
-    """Every cost, also those beside the calls; how much of it was measured, allocated or estimated, by which rule and
+    """List every cost, including those outside calls: how much was measured, allocated or estimated, by which rule and
     from which source."""
     client, as_json = common.of(context)
     query = {"by": by, "first": span.first, "last": span.last, "workload": workload}
@@ -118,11 +122,11 @@ def forecast(
     context: typer.Context,
     declared: Declared,
     common: Common,
-    what: Annotated[str, typer.Option("--what", help="cost, calls or tokens.")] = "cost",
-    days: Annotated[int, typer.Option("--days", help="How far ahead.")] = 30,
+    what: Annotated[str, typer.Option("--what", help="What to forecast: cost, calls or tokens.")] = "cost",
+    days: Annotated[int, typer.Option("--days", help="Days to forecast.")] = 30,
     workload: Workload = None,
 ) -> None:
-    """The next days with 80 % intervals, and the day on which each budget ends."""
+    """Forecast the next days with 80 % intervals, and the day on which each budget runs out."""
     client, as_json = common.of(context)
     body = {"what": what, "workload": workload, "days": days, **declared.body()}
     value = client.post("/api/cost/forecast", body)
@@ -164,12 +168,15 @@ def what_if(
     span: Span,
     common: Common,
     changes: Annotated[
-        list[str] | None, typer.Argument(help="Such as users=10 price=-30% context=2 output=0.5 cache=20%.")
+        list[str] | None, typer.Argument(help="Changes, such as users=10 price=-30% context=2 output=0.5 cache=20%.")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Of a model or deployment: openai/gpt-4.1-mini.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Use the prices of this model or deployment, such as openai/gpt-4.1-mini."),
+    ] = None,
     workload: Workload = None,
 ) -> None:
-    """What the same days would have cost otherwise. It says nothing of how good other answers would be."""
+    """Recompute the same days under other assumptions. It does not estimate how answer quality would change."""
     client, as_json = common.of(context)
     body = {"changes": changes or [], "model": model, "first": span.first, "last": span.last, "workload": workload}
     value = client.post("/api/cost/what-if", body)
@@ -182,7 +189,7 @@ def what_if(
 
 
 def own(context: typer.Context, span: Span, common: Common) -> None:
-    """Own hardware at its measured use beside paying by the token, and the use from which on it pays."""
+    """Compare own hardware at its measured utilisation with paying by the token, and show the break-even point."""
     client, as_json = common.of(context)
     value = client.get("/api/cost/own", first=span.first, last=span.last)
     rows = [
@@ -198,12 +205,14 @@ def own(context: typer.Context, span: Span, common: Common) -> None:
 def statement(
     context: typer.Context,
     common: Common,
-    team: Annotated[str | None, typer.Argument(help="A team; left out: all of them.")] = None,
-    month: Annotated[str | None, typer.Option("--month", help="Like 2026-11; this month.")] = None,
-    charge: Annotated[bool, typer.Option("--charge", help="A chargeback instead of a showback.")] = False,
-    save: Annotated[Path | None, typer.Option("--save", help="Write the team's lines to this CSV or PDF file.")] = None,
+    team: Annotated[str | None, typer.Argument(help="Team. Default: all teams.")] = None,
+    month: Annotated[str | None, typer.Option("--month", help="Month, such as 2026-11. Default: this month.")] = None,
+    charge: Annotated[bool, typer.Option("--charge", help="Make a chargeback instead of a showback.")] = False,
+    save: Annotated[
+        Path | None, typer.Option("--save", help="Write the team's statement to this CSV or PDF file.")
+    ] = None,
 ) -> None:
-    """What each team is shown or charged for a month; together exactly what was spent."""
+    """Show what each team is charged or shown for a month. The statements add up exactly to what was spent."""
     client, as_json = common.of(context)
     query = {**({"month": month} if month else {}), "charge": str(charge).lower()}
     if save is not None:
@@ -240,9 +249,9 @@ def export(
     context: typer.Context,
     span: Span,
     common: Common,
-    file: Annotated[Path, typer.Argument(help="CSV file to write: FOCUS 1.0.")],
+    file: Annotated[Path, typer.Argument(help="CSV file to write, in FOCUS 1.0.")],
 ) -> None:
-    """Every cost as FOCUS, for tools of finance."""
+    """Export every cost as FOCUS, for finance tools."""
     client, as_json = common.of(context)
     size = client.save("/api/cost/focus.csv", file, **span.query())
     emit({"file": str(file), "bytes": size}, as_json, f"{file}: {size} bytes, FOCUS 1.0")

@@ -16,8 +16,8 @@ from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
 
-Reason = Annotated[str, typer.Option("--reason", help="Why; it is in the audit log.")]
-Document = Annotated[str, typer.Argument(metavar="DOCUMENT", help="Its id, or SOURCE/PATH.")]
+Reason = Annotated[str, typer.Option("--reason", help="Reason, kept in the audit log.")]
+Document = Annotated[str, typer.Argument(metavar="DOCUMENT", help="ID of the document, or SOURCE/PATH.")]
 TEXT = frozenset({".md", ".txt", ".html", ".csv", ".json"})
 
 
@@ -65,19 +65,19 @@ def _reading(progress: dict[str, Any] | None) -> str:
 
 
 def documents(
-    source: Annotated[str | None, typer.Option("--source", help="Of this source only.")] = None,
+    source: Annotated[str | None, typer.Option("--source", help="Only documents of this source.")] = None,
     state: Annotated[
         str | None,
         typer.Option(
             "--state",
-            help="approved, draft, rejected, superseded, retired, not_yet_valid, expired, 'kept back', deleted.",
+            help="approved, draft, rejected, superseded, retired, not_yet_valid, expired, 'kept back' or deleted.",
         ),
     ] = None,
-    text: Annotated[str | None, typer.Option("--text", help="With this in title or path.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Only documents with this text in title or path.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Documents with their state, owner and quality, never their text."""
+    """List documents with their state, owner and quality, never their text."""
     wanted = {name: given for name, given in (("source", source), ("state", state), ("text", text)) if given}
     value = ControlClient.connect(home).get(f"/api/knowledge/documents?{urlencode(wanted)}")
     rows = [
@@ -118,11 +118,13 @@ def document(which: Document, home: HomeOption = None, as_json: JsonOption = Fal
 
 def access(
     which: Document,
-    person: Annotated[str | None, typer.Option("--person", help="An address: why they may read it, or not.")] = None,
+    person: Annotated[
+        str | None, typer.Option("--person", help="E-mail address: explain why this person may or may not read it.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Who may read a document, or why somebody may, by which groups and grants."""
+    """Show who may read a document, or why one person may or may not, with the groups and grants behind it."""
     client = ControlClient.connect(home)
     path = f"/api/knowledge/documents/{id_of(client, which)}"
     if person is None:
@@ -148,11 +150,13 @@ def _ways(row: dict[str, Any]) -> list[str]:
 
 
 def findings(
-    kind: Annotated[str, typer.Option("--kind", help="Such as stale, duplicate, personal_data.")] = "",
+    kind: Annotated[
+        str, typer.Option("--kind", help="Only findings of this kind, such as stale, duplicate or personal_data.")
+    ] = "",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What is wrong with content now, the gravest first."""
+    """List what is wrong with content now, most severe first."""
     value = ControlClient.connect(home).get(f"/api/findings?{urlencode({'kind': f'knowledge.{kind}', 'limit': 500})}")
     rows = [(row["severity"], row["message"], row["hint"], row["owner"] or "") for row in value["findings"]]
     emit(value, as_json, table(("", "what", "what to do", "for"), rows, "Nothing is wrong with any document."))
@@ -160,13 +164,15 @@ def findings(
 
 def decide(
     which: Document,
-    what: Annotated[str, typer.Argument(help="state, sensitivity, valid_until, owner, legal_hold, superseded_by, ...")],
-    value: Annotated[str, typer.Argument(help="The value; `-` takes an earlier decision back.")],
+    what: Annotated[
+        str, typer.Argument(help="What to set: state, sensitivity, valid_until, owner, legal_hold, superseded_by, ...")
+    ],
+    value: Annotated[str, typer.Argument(help="New value; `-` withdraws an earlier decision.")],
     reason: Reason,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Decide about a document, above what it and its source say: approve, retire, extend, hold."""
+    """Record a decision about a document that overrides what it and its source say: approve, retire, extend, hold."""
     client = ControlClient.connect(home)
     body = {"what": what, "value": _given(what, value), "reason": reason}
     found = client.post(f"/api/knowledge/documents/{id_of(client, which)}/decide", body)
@@ -201,13 +207,13 @@ def deletions(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 
 def readmit(
-    source: Annotated[str, typer.Argument(help="The source.")],
-    path: Annotated[str, typer.Argument(help="The document's path in it.")],
+    source: Annotated[str, typer.Argument(help="Source of the document.")],
+    path: Annotated[str, typer.Argument(help="Path of the document in its source.")],
     reason: Reason,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let what was deleted be a document again, with the next look at its source."""
+    """Allow a deleted document to be ingested again at the next scan of its source."""
     value = ControlClient.connect(home).post(
         "/api/knowledge/readmit", {"source": source, "path": path, "reason": reason}
     )
@@ -215,13 +221,16 @@ def readmit(
 
 
 def held(
-    which: Annotated[str | None, typer.Argument(metavar="VERSION", help="Its id: tells what it said.")] = None,
-    reason: Annotated[str, typer.Option("--reason", help="Why it is read; it is in the audit log.")] = "",
-    source: Annotated[str | None, typer.Option("--source", help="Of this source only.")] = None,
+    which: Annotated[
+        str | None, typer.Argument(metavar="VERSION", help="ID of a held version: print its text.")
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why the text is read; kept in the audit log.")] = "",
+    source: Annotated[str | None, typer.Option("--source", help="Only documents of this source.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What legal holds keep of documents that changed, went or cannot be read any more; with a version, its text."""
+    """List what legal holds keep of documents that have changed, disappeared or become unreadable; with an ID, print
+    its text."""
     client = ControlClient.connect(home)
     if which is not None:
         value = client.post(f"/api/knowledge/held/{quote(which, safe='')}/read", {"reason": reason})
@@ -237,15 +246,15 @@ def held(
 
 
 def lineage(
-    call: Annotated[
-        str | None, typer.Argument(help="A call: what its answer rested on. Left out: all of the last day.")
+    call: Annotated[str | None, typer.Argument(help="ID of a call. Default: all calls of the last day.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Only events since this time, such as 2026-11-01.")
     ] = None,
-    since: Annotated[str | None, typer.Option("--since", help="Events from this time on, such as 2026-11-01.")] = None,
-    until: Annotated[str | None, typer.Option("--until", help="Events before this time; left out: now.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Only events before this time. Default: now.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What an answer rested on; without a call, OpenLineage events from sources to answers, of the last day."""
+    """Show what an answer rested on. Without a call, print the last day as OpenLineage events, source to answer."""
     client = ControlClient.connect(home)
     if call is None:
         wanted = {name: _time(given) for name, given in (("since", since), ("until", until)) if given is not None}
@@ -274,13 +283,15 @@ def _time(text: str) -> str:
 
 
 def mentions(
-    words: Annotated[list[str], typer.Argument(help="Texts that name somebody: an address, a full name.")],
+    words: Annotated[list[str], typer.Argument(help="Texts that identify the person: an e-mail address, a full name.")],
     reason: Reason,
-    delete_them: Annotated[bool, typer.Option("--delete", help="Delete the documents with one of them.")] = False,
+    delete_them: Annotated[
+        bool, typer.Option("--delete", help="Delete the documents that contain one of them.")
+    ] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Documents that mention somebody, for a request to be erased; what is under a legal hold stays, and is named."""
+    """Find documents that mention a person, for an erasure request. Documents under legal hold are kept, and listed."""
     body = {"words": words, "reason": reason, "delete": delete_them}
     value = ControlClient.connect(home).post("/api/knowledge/mentions", body)
     rows = [
@@ -291,8 +302,10 @@ def mentions(
 
 
 def push(
-    source: Annotated[str, typer.Argument(help="A source of type push.")],
-    files: Annotated[list[Path], typer.Argument(help="Files to push; their names are their paths in the source.")],
+    source: Annotated[str, typer.Argument(help="Source of type push.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Files to push; each file's name becomes its path in the source.")
+    ],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -30,15 +30,17 @@ def register(app: typer.Typer) -> None:
 
 
 def draft(
-    file: Annotated[Path, typer.Argument(help="A new file of JSON lines for the drafts.")],
-    workload: Annotated[str, typer.Option("--workload", help="Whose sources, and who is charged.")],
-    person: Annotated[str, typer.Option("--as", help="E-mail of the person who would ask, with their permissions.")],
-    count: Annotated[int, typer.Option("--count", min=1, max=200, help="Questions.")] = 20,
-    seed: Annotated[int, typer.Option("--seed", help="Which documents are drawn.")] = 1,
+    file: Annotated[Path, typer.Argument(help="New JSON Lines file for the drafts.")],
+    workload: Annotated[
+        str, typer.Option("--workload", help="Workload whose sources are used and whose budget is charged.")
+    ],
+    person: Annotated[str, typer.Option("--as", help="E-mail address of the person whose permissions apply.")],
+    count: Annotated[int, typer.Option("--count", min=1, max=200, help="Number of questions.")] = 20,
+    seed: Annotated[int, typer.Option("--seed", help="Seed for the choice of documents.")] = 1,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draft questions from documents with the workload's model, for somebody to look at."""
+    """Draft evaluation questions from documents with the workload's model, for a person to check."""
     from groundplan.knowledge.evaluation import draft as drafting  # noqa: PLC0415 -- only here
 
     if file.exists() or not file.parent.is_dir():
@@ -77,14 +79,14 @@ def draft(
 
 
 def accept(
-    file: Annotated[Path, typer.Argument(help="The file of drafts.")],
-    by: Annotated[str, typer.Option("--by", help="Who has read them.")],
+    file: Annotated[Path, typer.Argument(help="File with the drafts.")],
+    by: Annotated[str, typer.Option("--by", help="E-mail address of the person who has read them.")],
     numbers: Annotated[
-        list[int] | None, typer.Option("--line", help="Only this line, from 1; may be repeated.")
+        list[int] | None, typer.Option("--line", help="Only this line, counted from 1. Repeatable.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Accept drafts that somebody has read: from now on `groundplan knowledge evaluate` asks them."""
+    """Accept drafts that a person has read; `groundplan knowledge evaluate` asks them from then on."""
     from groundplan.knowledge.evaluation.draft import accept as accepted  # noqa: PLC0415 -- only here
 
     count = accepted(file, numbers or [], by)

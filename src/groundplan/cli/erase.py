@@ -21,30 +21,36 @@ from groundplan.core.errors import Invalid
 class Asked:
     """Whom to erase, why, and how far."""
 
-    person: Annotated[str | None, typer.Option("--person", help="E-mail address of whom to erase.")] = None
-    also: Annotated[list[str] | None, typer.Option("--also", help="Another text that names them; repeat it.")] = None
-    reason: Annotated[str, typer.Option("--reason", "-m", help="Why; it is in the audit log.")] = ""
-    keep_documents: Annotated[bool, typer.Option("--keep-documents", help="Documents that name them stay.")] = False
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go and what would stay.")] = False
+    person: Annotated[str | None, typer.Option("--person", help="E-mail address of the person to erase.")] = None
+    also: Annotated[
+        list[str] | None, typer.Option("--also", help="Another text that identifies the person. Repeatable.")
+    ] = None
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Reason, kept in the audit log.")] = ""
+    keep_documents: Annotated[
+        bool, typer.Option("--keep-documents", help="Keep documents that mention the person.")
+    ] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be erased and what would stay.")] = False
 
 
 @dataclass(frozen=True, slots=True)
 class Instead:
     """What else can be asked about an erasure."""
 
-    request: Annotated[str | None, typer.Option("--request", help="Of this earlier request: how it stands.")] = None
+    request: Annotated[str | None, typer.Option("--request", help="ID of an earlier request: show its state.")] = None
     receipt: Annotated[Path | None, typer.Option("--receipt", help="Write the signed receipt to this file.")] = None
-    verify: Annotated[Path | None, typer.Option("--verify", help="Check a receipt instead.")] = None
-    hold: Annotated[bool, typer.Option("--hold", help="Put what is kept of their calls under a legal hold.")] = False
-    end_hold: Annotated[bool, typer.Option("--end-hold", help="End that hold.")] = False
+    verify: Annotated[Path | None, typer.Option("--verify", help="Verify this receipt instead.")] = None
+    hold: Annotated[
+        bool, typer.Option("--hold", help="Place the kept content of the person's calls under a legal hold.")
+    ] = False
+    end_hold: Annotated[bool, typer.Option("--end-hold", help="End that legal hold.")] = False
 
 
 @grouped
 def erase(asked: Asked, instead: Instead, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Ask for a person to be erased from documents, kept calls, reviews, caches, files and their account.
+    """Request the erasure of a person from documents, kept calls, reviews, caches, files and their account.
 
-    It waits for somebody with the duty compliance to confirm it in the console; then `--request ID --receipt FILE`
-    gives the signed receipt. What a legal hold keeps stays, and so does what must: who approved something, the books.
+    Somebody with the duty compliance must confirm it in the console; `--request ID --receipt FILE` then gives the
+    signed receipt. What is under a legal hold stays, and so do records that must be kept: approvals, and the books.
     """
     client = ControlClient.connect(home)
     if instead.verify is not None:

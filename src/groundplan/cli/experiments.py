@@ -13,17 +13,17 @@ from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 
 app = command_group("Try another deployment: shadow, A/B, replay.")
-ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; it stands in the audit log.")]
-WorkloadOption = Annotated[str | None, typer.Option("--workload", help="Of this workload alone.")]
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Of the experiment, as `list` shows it.")]
-WorkloadArgument = Annotated[str, typer.Argument(metavar="WORKLOAD", help="Whose calls are tried.")]
-CandidateArgument = Annotated[str, typer.Argument(metavar="CANDIDATE", help="Deployment that answers them, too.")]
+ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Reason, kept in the audit log.")]
+WorkloadOption = Annotated[str | None, typer.Option("--workload", help="Only this workload.")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="ID of the experiment, from `list`.")]
+WorkloadArgument = Annotated[str, typer.Argument(metavar="WORKLOAD", help="Workload whose calls are tried.")]
+CandidateArgument = Annotated[str, typer.Argument(metavar="CANDIDATE", help="Deployment to try.")]
 NONE = "Nothing is tried. Begin with `groundplan experiments start`, or `replay` where calls are kept."
 
 
 @app.command("list")
 def list_all(workload: WorkloadOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """All experiments, the newest first."""
+    """List all experiments, newest first."""
     query = {"workload": workload} if workload else {}
     value = ControlClient.connect(home).get("/api/experiments", **query)
     rows = [
@@ -37,7 +37,7 @@ def list_all(workload: WorkloadOption = None, home: HomeOption = None, as_json: 
 
 @app.command()
 def show(id: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """One experiment: quality, guards and segments with their intervals, and what it cost."""
+    """Show one experiment: quality, guards and segments with their intervals, and what it cost."""
     value = ControlClient.connect(home).get(f"/api/experiments/{id}")
     figures = value["figures"]
     lines = [f"{value['name']}: {value['candidate']} on {value['workload']} ({value['type']}), {value['state']}"]
@@ -63,24 +63,34 @@ def start(
     budget: Annotated[
         float,
         typer.Option(
-            "--budget", min=0.000001, help="US dollars that its own calls may cost; with --ab, the candidate's."
+            "--budget",
+            min=0.000001,
+            help="Most that the experiment's own calls may cost in USD; with --ab, the candidate's.",
         ),
     ],
     reason: ReasonOption,
-    name: Annotated[str | None, typer.Option("--name", help="Left out: TYPE-CANDIDATE.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the experiment. Default: TYPE-CANDIDATE.")] = None,
     ab: Annotated[
-        bool, typer.Option("--ab", help="Show a share of the callers its answers; else both answer.")
+        bool, typer.Option("--ab", help="A/B test: show a share of callers the candidate's answers. Default: shadow.")
     ] = False,
-    judge: Annotated[str | None, typer.Option("--judge", help="Deployment that compares answers (shadow).")] = None,
-    share: Annotated[float, typer.Option("--share", min=0.0001, max=1, help="Of the calls, or callers (--ab).")] = 0.1,
-    by: Annotated[str, typer.Option("--by", help="person | conversation: whom an arm is drawn for.")] = "person",
-    tolerance: Annotated[float | None, typer.Option("--tolerance", help="How much worse it may be.")] = None,
-    until: Annotated[str | None, typer.Option("--until", help="Last day, 2026-12-31; left out: 30 days.")] = None,
+    judge: Annotated[
+        str | None, typer.Option("--judge", help="Deployment that judges the answers (shadow only).")
+    ] = None,
+    share: Annotated[
+        float, typer.Option("--share", min=0.0001, max=1, help="Share of the calls, or of the callers with --ab.")
+    ] = 0.1,
+    by: Annotated[
+        str, typer.Option("--by", help="Unit that is assigned to an arm: person or conversation.")
+    ] = "person",
+    tolerance: Annotated[float | None, typer.Option("--tolerance", help="How much worse the candidate may be.")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", help="Last day, such as 2026-12-31. Default: after 30 days.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Try CANDIDATE on calls of WORKLOAD; in production somebody else must approve it first. Exit 69 where some gateway
-    has not begun yet."""
+    """Try CANDIDATE on calls of WORKLOAD; in production somebody else must approve it first. Exits with 69 until every
+    gateway has begun."""
     type = "ab" if ab else "shadow"
     body: dict[str, Any] = {
         "workload": workload, "candidate": candidate, "type": type, "name": name or f"{type}-{candidate}"[:63],
@@ -97,7 +107,7 @@ def start(
 
 @app.command()
 def approve(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Let an experiment run that somebody else asked for. Exit 69 where some gateway has not begun yet."""
+    """Approve an experiment that somebody else asked for. Exits with 69 until every gateway has begun."""
     value = ControlClient.connect(home).post(f"/api/experiments/{id}/approve", {"reason": reason})
     tell_effective(f"experiment {id} runs", value, as_json)
 
@@ -111,7 +121,7 @@ def refuse(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, a
 
 @app.command()
 def stop(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """End an experiment now. Exit 69 where some gateway has not acknowledged it yet."""
+    """Stop an experiment now. Exits with 69 until every gateway has acknowledged it."""
     value = ControlClient.connect(home).post(f"/api/experiments/{id}/stop", {"reason": reason})
     tell_effective(f"experiment {id} has ended", value, as_json)
 
@@ -120,13 +130,13 @@ def stop(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, as_
 def replay(
     workload: WorkloadArgument,
     candidate: CandidateArgument,
-    judge: Annotated[str, typer.Option("--judge", help="Deployment that compares the answers.")],
-    budget: Annotated[float, typer.Option("--budget", min=0.000001, help="US dollars that it may cost at most.")],
-    calls: Annotated[int, typer.Option("--calls", min=30, max=5000, help="Kept calls at most.")] = 200,
+    judge: Annotated[str, typer.Option("--judge", help="Deployment that judges the answers.")],
+    budget: Annotated[float, typer.Option("--budget", min=0.000001, help="Most that the replay may cost, in USD.")],
+    calls: Annotated[int, typer.Option("--calls", min=30, max=5000, help="Maximum number of kept calls.")] = 200,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask kept calls of WORKLOAD again of CANDIDATE, and have both answers judged."""
+    """Replay kept calls of WORKLOAD on CANDIDATE, and have both answers judged."""
     body = {"workload": workload, "candidate": candidate, "judge": judge, "budget_usd": budget, "calls": calls}
     value = ControlClient.connect(home).post("/api/replays", body)
     emit(value, as_json, f"replay {value['id']} begins; `groundplan experiments replays {value['id']}` tells how it is")
@@ -134,12 +144,12 @@ def replay(
 
 @app.command()
 def replays(
-    id: Annotated[str | None, typer.Argument(help="One of them; left out: all.")] = None,
+    id: Annotated[str | None, typer.Argument(help="ID of one replay. Default: all.")] = None,
     workload: WorkloadOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Replays, and what they prove."""
+    """List replays and what they show."""
     client = ControlClient.connect(home)
     if id is not None:
         value = client.get(f"/api/replays/{id}")
@@ -156,13 +166,13 @@ def replays(
 
 @app.command()
 def review(
-    id: Annotated[str, typer.Argument(metavar="ID", help="Of the replay or experiment.")],
-    call: Annotated[str, typer.Argument(metavar="CALL", help="Id of the judged call.")],
-    as_good: Annotated[bool, typer.Option("--as-good/--worse", help="What you think of the candidate's answer.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="ID of the replay or experiment.")],
+    call: Annotated[str, typer.Argument(metavar="CALL", help="ID of the judged call.")],
+    as_good: Annotated[bool, typer.Option("--as-good/--worse", help="Your verdict on the candidate's answer.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say of a judged call of a replay or an experiment what its second answer is worth."""
+    """Give your own verdict on a judged call of a replay or an experiment."""
     client = ControlClient.connect(home)
     found = {each["id"] for each in client.get("/api/replays")["replays"]}
     path = f"/api/replays/{id}/calls" if id in found else f"/api/experiments/{id}/pairs"

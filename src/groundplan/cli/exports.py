@@ -14,9 +14,14 @@ from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 
-app = command_group("What auditors take away: OSCAL, CycloneDX, documents, the data room.")
-FrameworkArgument = Annotated[str, typer.Argument(metavar="FRAMEWORK", help="One that is declared.")]
-IsJsonOption = Annotated[bool, typer.Option("--json", show_default=False, help="It always is one JSON document.")]
+app = command_group("For auditors: OSCAL, CycloneDX, legal documents, the data room.")
+FrameworkArgument = Annotated[str, typer.Argument(metavar="FRAMEWORK", help="Declared framework.")]
+IsJsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json", show_default=False, help="Accepted for consistency; the output is always one JSON document."
+    ),
+]
 """For programs, which ask every command for it."""
 
 
@@ -29,26 +34,27 @@ def oscal(
     home: HomeOption = None,
     _: IsJsonOption = True,
 ) -> None:
-    """Assessment results in OSCAL 1.1.2, or what is declared as a document that others import, as JSON."""
+    """Export assessment results in OSCAL 1.1.2, or the declared framework as a document that other tools import, as
+    JSON."""
     path = f"/api/exports/oscal/{quote(framework, safe='')}"
     _print(ControlClient.connect(home).get(path, document=document))
 
 
 @app.command()
 def cyclonedx(home: HomeOption = None, _: IsJsonOption = True) -> None:
-    """The register as a CycloneDX 1.6 bill of materials, as JSON."""
+    """Export the register as a CycloneDX 1.6 bill of materials, as JSON."""
     _print(ControlClient.connect(home).get("/api/exports/cyclonedx"))
 
 
 @app.command()
 def applicability(framework: FrameworkArgument, home: HomeOption = None, _: IsJsonOption = True) -> None:
-    """The statement of applicability, as JSON."""
+    """Export the statement of applicability, as JSON."""
     _print(ControlClient.connect(home).get(f"/api/exports/applicability/{quote(framework, safe='')}"))
 
 
 @app.command()
 def documents(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Which documents that laws ask for can be made."""
+    """List the legally required documents that can be generated."""
     value = ControlClient.connect(home).get("/api/exports/documents")
     rows = [(each["name"], each["title"], each["law"], each["sections"]) for each in value["documents"]]
     emit(value, as_json, table(("name", "what", "law", "sections"), rows))
@@ -56,15 +62,13 @@ def documents(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def document(
-    name: Annotated[str, typer.Argument(help="annex-iv, fria or dpia.")],
-    workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="What it is about.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="File to write, as Markdown. Left out: it is shown.")
-    ] = None,
+    name: Annotated[str, typer.Argument(help="Document: annex-iv, fria or dpia.")],
+    workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="Workload that the document is about.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Markdown file to write. Default: print it.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A document that a law asks for about a workload, filled from facts; what is missing is marked."""
+    """Generate a legally required document about a workload from facts; gaps are marked."""
     client = ControlClient.connect(home)
     path = f"/api/exports/documents/{quote(name, safe='')}/{quote(workload, safe='')}"
     value = client.get(path)
@@ -91,16 +95,18 @@ def _lacks(value: dict[str, Any]) -> str:
 
 @app.command()
 def room(
-    since: Annotated[str, typer.Option("--from", help="First day: 2026-10-01.")],
+    since: Annotated[str, typer.Option("--from", help="First day, such as 2026-10-01.")],
     to: Annotated[str, typer.Option("--to", help="Last day.")],
-    out: Annotated[Path, typer.Option("--out", help="File to write: room.zip.")],
-    workload: Annotated[str, typer.Option("--workload", help="Left out: all.")] = "",
-    sample: Annotated[int, typer.Option("--sample", min=0, max=1000, help="How many calls to draw.")] = 50,
-    seed: Annotated[str, typer.Option("--seed", help="The same seed draws the same calls.")] = "1",
+    out: Annotated[Path, typer.Option("--out", help="File to write, such as room.zip.")],
+    workload: Annotated[str, typer.Option("--workload", help="Only this workload. Default: all.")] = "",
+    sample: Annotated[int, typer.Option("--sample", min=0, max=1000, help="Number of calls to sample.")] = 50,
+    seed: Annotated[
+        str, typer.Option("--seed", help="Seed of the sample; the same seed samples the same calls.")
+    ] = "1",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The data room of an auditor: one archive that can be verified offline."""
+    """Export the data room for an auditor: one archive that can be verified offline."""
     query = {"from": since, "to": to, "workload": workload, "sample": str(sample), "seed": seed}
     size = ControlClient.connect(home).save("/api/exports/room", out, **query)
     emit({"file": str(out), "bytes": size}, as_json, f"{out} has {size:,} bytes. Begin with its README.txt.")

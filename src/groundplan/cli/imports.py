@@ -40,22 +40,23 @@ MAX_FILES = 100
 
 @app.command()
 def litellm(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The proxy's configuration.")],
-    to: Annotated[Path | None, typer.Option("--to", help="New or empty folder to write the workspace to.")] = None,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Configuration file of the proxy.")],
+    to: Annotated[Path | None, typer.Option("--to", help="New or empty folder for the workspace.")] = None,
     owner: Annotated[
-        list[str] | None, typer.Option("--owner", help="E-MAIL of the business owner, or MODEL=E-MAIL. Repeatable.")
+        list[str] | None,
+        typer.Option("--owner", help="E-mail address of the business owner, or MODEL=E-MAIL. Repeatable."),
     ] = None,
-    budget: Annotated[str | None, typer.Option("--budget", help="USD a month for each workload.")] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="Budget of each workload, in USD a month.")] = None,
     price: Annotated[
         list[str] | None, typer.Option("--price", help="MODEL=IN/OUT in USD per million tokens, or MODEL=free.")
     ] = None,
     values: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE of a variable that holds an address.")
+        list[str] | None, typer.Option("--set", help="NAME=VALUE of an environment variable that holds an address.")
     ] = None,
     company: Annotated[str, typer.Option("--company", help="Name of the company.")] = "imported",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what of a LiteLLM proxy's config.yaml has an equal here; with --to, write the workspace."""
+    """Show what in a LiteLLM proxy's config.yaml has an equivalent here; with --to, write the workspace."""
     if to is not None and to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise Conflict(f"{to} is not empty", code="folder_not_empty", hint="Name a new or an empty folder.")
     today = datetime.now(UTC).date()
@@ -71,45 +72,45 @@ def litellm(
     emit({"folder": str(to) if to else None, **verdict.body()}, as_json, _told(verdict, to))
 
 
-Infrastructure = Annotated[Path, typer.Argument(metavar="FILE", help="What the tool wrote.")]
-ToFile = Annotated[Path | None, typer.Option("--to", help="New file to write the sites to.")]
+Infrastructure = Annotated[Path, typer.Argument(metavar="FILE", help="File that the tool wrote.")]
+ToFile = Annotated[Path | None, typer.Option("--to", help="New file for the sites.")]
 
 
 @app.command()
 def terraform(file: Infrastructure, to: ToFile = None, as_json: JsonOption = False) -> None:
-    """Sites from `terraform show -json`, of a state or a plan; OpenTofu's is the same."""
+    """Import sites from `terraform show -json` of a state or a plan; OpenTofu works, too."""
     _sites(file, to, as_json, import_terraform)
 
 
 @app.command()
 def kubernetes(file: Infrastructure, to: ToFile = None, as_json: JsonOption = False) -> None:
-    """Sites from `kubectl get nodes -o json` or `-o yaml`."""
+    """Import sites from `kubectl get nodes -o json` or `-o yaml`."""
     _sites(file, to, as_json, import_kubernetes)
 
 
 @app.command()
 def inventory(file: Infrastructure, to: ToFile = None, as_json: JsonOption = False) -> None:
-    """Sites from a CSV with columns site, type, jurisdiction, hardware, count and, where known, prices."""
+    """Import sites from a CSV file with the columns site, type, jurisdiction, hardware, count and, if known, prices."""
     _sites(file, to, as_json, import_inventory)
 
 
 @app.command()
 def focus(file: Infrastructure, to: ToFile = None, as_json: JsonOption = False) -> None:
-    """Hourly prices of rented hardware by region, from the rows of a FOCUS bill."""
+    """Import hourly prices of rented hardware by region from a FOCUS bill."""
     _sites(file, to, as_json, import_focus)
 
 
 @app.command()
 def oscal(
     documents: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Catalogs, profiles, component definitions, as JSON.")
+        list[Path], typer.Argument(metavar="FILE...", help="Catalogs, profiles or component definitions, as JSON.")
     ],
-    owner: Annotated[str, typer.Option("--owner", help="E-mail address of who answers for the controls.")],
-    name: Annotated[str | None, typer.Option("--name", help="Of the framework. Left out: from its title.")] = None,
-    to: Annotated[Path | None, typer.Option("--to", help="New file to write the framework to.")] = None,
+    owner: Annotated[str, typer.Option("--owner", help="E-mail address of the owner of the controls.")],
+    name: Annotated[str | None, typer.Option("--name", help="Name of the framework. Default: from its title.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="New file for the framework.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Controls of others in OSCAL as a framework; a profile needs what it imports beside it."""
+    """Import OSCAL controls as a framework; a profile needs the documents that it imports beside it."""
     _is_new(to)
     if not is_email(owner.strip().lower()):
         raise Invalid("an owner is not an e-mail address", code="email_syntax", hint="Write --owner ana@acme.example.")

@@ -12,14 +12,14 @@ from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 
-app = command_group("Editions of the search index: made beside each other, compared, switched.")
-Number = Annotated[int, typer.Argument(metavar="EDITION", help="Its number, as `list` shows it.")]
+app = command_group("Editions of the search index: build, compare, switch.")
+Number = Annotated[int, typer.Argument(metavar="EDITION", help="Number of the edition, from `list`.")]
 _POLL_SECONDS = 0.5
 
 
 @app.command("list")
 def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Every edition with its state, how it is cut and embedded, and what is in it."""
+    """List all editions with their state, chunking, embedding and content."""
     value = ControlClient.connect(home).get("/api/knowledge/index")
     rows = [
         (
@@ -37,7 +37,7 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def build(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Begin an edition as declared, beside the one that serves; it is begun by itself as well."""
+    """Start building the declared edition beside the one that serves. It also starts by itself."""
     value = ControlClient.connect(home).post("/api/knowledge/index/build", {})
     begun = f"Edition {value['edition']} is being built." if value["begun"] else "There is nothing to build."
     if not value["begun"] and value["edition"]:
@@ -47,7 +47,7 @@ def build(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def compare(which: Number, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Compare an edition that is ready with the one that serves: counts, missing documents, recall and quality."""
+    """Compare a finished edition with the one that serves: counts, missing documents, recall and quality."""
     value = ControlClient.connect(home).post(f"/api/knowledge/index/{which}/compare", {})
     names = ("documents", "passages", "characters", "without_vector", "recall", "found", "rank")
     rows = [(name.replace("_", " "), str(value["own"][name]), str(value["serving"][name])) for name in names]
@@ -69,7 +69,7 @@ def switch(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let an edition serve; the one before is kept to go back to."""
+    """Serve this edition; the previous one is kept for a rollback."""
     client = ControlClient.connect(home)
     _switched(client, client.post(f"/api/knowledge/index/{which}/switch", {}), wait, as_json)
 
@@ -80,14 +80,14 @@ def rollback(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Go back to the edition that served before. Deleted documents stay deleted: they are in none."""
+    """Go back to the edition that served before. Deleted documents stay deleted."""
     client = ControlClient.connect(home)
     _switched(client, client.post("/api/knowledge/index/rollback", {}), wait, as_json)
 
 
 @app.command()
 def drop(which: Number, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Take away an edition that does not serve, before its time."""
+    """Remove an edition that does not serve, before its time."""
     value = ControlClient.connect(home).post(f"/api/knowledge/index/{which}/drop", {})
     emit(value, as_json, f"Edition {which} is dropped.")
 

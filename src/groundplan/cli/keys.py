@@ -14,31 +14,33 @@ from groundplan.core.errors import Unavailable
 
 app = command_group("Create, list and revoke API keys.")
 NONE = "There is no key. `groundplan keys create --workload NAME` makes one."
-KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="Of the key, as `list` shows it; never the key itself.")]
+KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="ID of the key, from `list`; never the key itself.")]
 
 
 @app.command()
 def create(
-    workload: Annotated[str, typer.Option("--workload", help="What the key may call.")],
+    workload: Annotated[str, typer.Option("--workload", help="Workload that the key may call.")],
     user: Annotated[
-        str | None, typer.Option("--user", help="E-mail of the person whose permissions it carries.")
+        str | None, typer.Option("--user", help="E-mail address of the person whose permissions the key carries.")
     ] = None,
     on_behalf_of: Annotated[
-        bool, typer.Option("--on-behalf-of", help="May name other people in groundplan-on-behalf-of.")
+        bool,
+        typer.Option("--on-behalf-of", help="Allow the key to act for others with the header groundplan-on-behalf-of."),
     ] = False,
-    days: Annotated[int | None, typer.Option("--days", min=1, help="Valid for that many days.")] = None,
-    budget: Annotated[str | None, typer.Option("--budget", help="The most it may spend: '20 USD/month'.")] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="To find it by; may be repeated.")] = None,
+    days: Annotated[int | None, typer.Option("--days", min=1, help="Days until the key expires.")] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="Budget of the key, such as '20 USD/month'.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="Tag to find the key by. Repeatable.")] = None,
     network: Annotated[
-        list[str] | None, typer.Option("--network", help="From where it may be used: 10.0.0.0/8; may be repeated.")
+        list[str] | None,
+        typer.Option("--network", help="Network the key may be used from, such as 10.0.0.0/8. Repeatable."),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option("--model", help="Model or deployment it may use; may be repeated.")
+        list[str] | None, typer.Option("--model", help="Model or deployment the key may use. Repeatable.")
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a key. It is printed now and never again."""
+    """Create a key. It is printed once and cannot be shown again."""
     value = ControlClient.connect(home).post(
         "/api/keys",
         {
@@ -52,11 +54,13 @@ def create(
 @app.command()
 def rotate(
     key_id: KeyArgument,
-    overlap: Annotated[str, typer.Option("--overlap", help="How long the old key stays good: 24h, 0s.")] = "24h",
+    overlap: Annotated[
+        str, typer.Option("--overlap", help="How long the old key stays valid, such as 24h or 0s.")
+    ] = "24h",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a key in the place of another, with the same rights, budget and limits."""
+    """Replace a key with a new one that has the same rights, budget and limits."""
     value = ControlClient.connect(home).post(f"/api/keys/{key_id}/rotate", {"overlap": overlap})
     told = f"Keep it now: it is not shown again. Its id is {value['id']}; the old key ends {value['old_ends_at']}."
     emit(value, as_json, f"{value['key']}\n\n{told}")
@@ -64,11 +68,11 @@ def rotate(
 
 @app.command("list")
 def list_keys(
-    tag: Annotated[str | None, typer.Option("--tag", help="Only those with this tag.")] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="Only keys with this tag.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """All keys, without their secret."""
+    """List all keys, without their secrets."""
     value = ControlClient.connect(home).get("/api/keys")
     value["keys"] = [key for key in value["keys"] if tag is None or tag in key["tags"]]
     rows = [
@@ -89,7 +93,7 @@ def _terms(key: dict[str, Any]) -> str:
 
 @app.command()
 def revoke(key_id: KeyArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Stop a key, and say which gateways have taken note. Exit 69 where some gateway has not yet."""
+    """Revoke a key, and show which gateways have acknowledged it. Exits with 69 until all have."""
     value = ControlClient.connect(home).delete(f"/api/keys/{key_id}")
     tell_effective(f"key {key_id} is revoked", value, as_json)
 

@@ -27,17 +27,19 @@ def kill(
     scope: Annotated[
         str,
         typer.Argument(
-            help="company, or provider/N, model/N, workload/N, deployment/N, source/N, tool/N, key/ID, site/N."
+            help="company, or provider/, model/, workload/, deployment/, source/, tool/, site/NAME or key/ID."
         ),
     ],
-    reason: Annotated[str, typer.Option("--reason", "-m", help="Why; told to callers and in the audit log.")],
-    offline: Annotated[bool, typer.Option("--offline", help="Only write the file in HOME; ask no API.")] = False,
-    lift: Annotated[bool, typer.Option("--lift", help="End an earlier kill of SCOPE.")] = False,
-    streams: Annotated[bool, typer.Option("--streams", help="End answers that are under way too.")] = False,
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Reason, shown to callers and kept in the audit log.")],
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Only write HOME/run/kill.json; do not call the API.")
+    ] = False,
+    lift: Annotated[bool, typer.Option("--lift", help="Lift an earlier kill of SCOPE.")] = False,
+    streams: Annotated[bool, typer.Option("--streams", help="Also end answers that are being streamed.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Stop SCOPE. Exit 69 where some gateway has not acknowledged it yet."""
+    """Stop SCOPE. Exits with 69 until every gateway has acknowledged it."""
     if not SCOPE.fullmatch(scope):
         raise Invalid(
             f"'{scope}' is not something that can be stopped", code="kill_scope",

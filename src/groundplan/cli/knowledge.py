@@ -23,7 +23,7 @@ _PATIENCE_SECONDS = 3600.0
 _NAMED = 5
 """Documents in a line."""
 _MEASURES = ("ndcg@10", "recall@100", "mrr@10")
-app = command_group("Documents and search: what is there, and whether it is any good.")
+app = command_group("Documents and search: content, its quality, and permissions.")
 documents.register(app)
 links.register(app)
 drafts.register(app)
@@ -33,21 +33,22 @@ app.add_typer(index_.app, name="index")
 @app.command()
 def evaluate(
     questions: Annotated[
-        Path | None, typer.Argument(help="JSON lines: question, documents or spans, and who asks for which workload.")
+        Path | None, typer.Argument(help="JSON Lines: question, expected documents or spans, person and workload.")
     ] = None,
     beir: Annotated[
-        Path | None, typer.Option("--beir", help="Folder with corpus.jsonl, queries.jsonl, qrels/*.tsv.")
+        Path | None, typer.Option("--beir", help="Folder with corpus.jsonl, queries.jsonl and qrels/*.tsv.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Write a picture of it (SVG): abstention by floor, parts with bounds.")
+        Path | None,
+        typer.Option("--plot", help="Write a chart (SVG) of the results: abstention by floor, parts with bounds."),
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask labelled questions and measure the answers: nDCG, recall, reciprocal rank, abstentions, times.
+    """Ask labelled questions and measure the answers: nDCG, recall, reciprocal rank, abstentions, latency.
 
-    QUESTIONS are asked of the running installation, with the permissions of who is named in them. A folder for --beir
-    is tried in a database of its own below HOME, whether `up` runs or not.
+    QUESTIONS are asked of the running installation, with the permissions of the people named in them. A folder for
+    --beir is evaluated in a database of its own below HOME, whether `up` runs or not.
     """
     settings = settings_for(home)
     if (questions is None) == (beir is None):

@@ -31,7 +31,7 @@ def share(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Share a document by a link: whoever is signed in and opens it may read the document from then on."""
+    """Share a document by a link: anyone who is signed in and opens it may read the document from then on."""
     client = ControlClient.connect(home)
     last = until or (datetime.now(UTC).date() + timedelta(days=_DAYS)).isoformat()
     value = client.post(f"/api/knowledge/documents/{id_of(client, which)}/links", {"until": last, "reason": reason})
@@ -64,21 +64,21 @@ def links(which: Document, home: HomeOption = None, as_json: JsonOption = False)
 
 def unshare(
     which: Document,
-    name: Annotated[str, typer.Argument(help="The link's name, as `groundplan knowledge links` lists it.")],
+    name: Annotated[str, typer.Argument(help="Name of the link, from `groundplan knowledge links`.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Withdraw a link: from the next query on nobody reads by it."""
+    """Withdraw a link. It grants nothing from the next query on."""
     client = ControlClient.connect(home)
     value = client.post(f"/api/knowledge/documents/{id_of(client, which)}/links/{name}/withdraw", {})
     emit(value, as_json, f"link {name} is withdrawn; it holds for no query from now on")
 
 
 def open_link(
-    word: Annotated[str, typer.Argument(help="What whoever shared it has sent.")],
+    word: Annotated[str, typer.Argument(help="The link, as you received it.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Open a link as the person that you are."""
+    """Open a link as yourself."""
     value = ControlClient.connect(home).post("/api/knowledge/links/open", {"word": word})
     emit(value, as_json, f"you may read {value['source']}/{value['path']}: search finds it from now on")

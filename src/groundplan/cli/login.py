@@ -13,11 +13,11 @@ from groundplan.cli.output import emit
 
 def login(
     person: Annotated[
-        str | None, typer.Option("--as", help="E-mail of a person; the local operator otherwise.")
+        str | None, typer.Option("--as", help="E-mail address of a person. Default: the local operator.")
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a link that signs in once, within ten minutes."""
+    """Print a one-time sign-in link that is valid for ten minutes."""
     value = ControlClient.connect(home).post("/api/login-links", {"person": person})
     emit(value, as_json, f"{value['url']}\n\nIt works once, within ten minutes.")

@@ -14,12 +14,12 @@ from groundplan.cli.output import emit, table
 
 def opportunities(
     context: typer.Context,
-    days: Annotated[int, typer.Option("--days", min=1, max=92, help="How far back.")] = 30,
-    workload: Annotated[str | None, typer.Option("--workload", help="Of this workload alone.")] = None,
+    days: Annotated[int, typer.Option("--days", min=1, max=92, help="Days to look back.")] = 30,
+    workload: Annotated[str | None, typer.Option("--workload", help="Only this workload.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Levers ranked by what they would save a month at most, with what is still to prove."""
+    """Rank savings by what they would save a month at most, with what still has to be proven."""
     before: tuple[Path | None, bool] = context.obj or (None, False)
     query = {"days": str(days)} | ({"workload": workload} if workload else {})
     value = ControlClient.connect(home or before[0]).get("/api/opportunities", **query)

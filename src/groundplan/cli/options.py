@@ -17,11 +17,15 @@ from groundplan.core.home import Home
 from groundplan.core.settings import Settings, load_settings
 
 HomeOption = Annotated[
-    Path | None, typer.Option("--home", help="Folder of this installation (GROUNDPLAN_HOME, ./.groundplan).")
+    Path | None,
+    typer.Option("--home", help="Folder of this installation. Default: GROUNDPLAN_HOME, else ./.groundplan."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 WorkspaceOption = Annotated[
-    Path | None, typer.Option("--workspace", "-w", help="Folder of declarations (GROUNDPLAN_WORKSPACE, .).")
+    Path | None,
+    typer.Option(
+        "--workspace", "-w", help="Folder of the workspace. Default: GROUNDPLAN_WORKSPACE, else the current one."
+    ),
 ]
 
 

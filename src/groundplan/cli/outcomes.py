@@ -23,7 +23,7 @@ app = command_group("What accepted outcomes and resolved tickets cost.", answers
 
 
 def outcomes(context: typer.Context, span: Span, common: Common) -> None:
-    """By workload: everything it carries for each accepted outcome, and what the calls of a resolved ticket cost."""
+    """Show by workload what each accepted outcome costs in full, and what the calls of a resolved ticket cost."""
     before: tuple[Path | None, bool] = context.obj or (None, False)
     if context.invoked_subcommand is not None:
         context.obj = (common.home or before[0], common.as_json or before[1])
@@ -64,18 +64,19 @@ def told(value: dict[str, Any]) -> str:
 
 def imported(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A ticket system's export: CSV or JSON.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Export of a ticket system, as CSV or JSON.")],
     columns: Annotated[
-        list[str] | None, typer.Option("--columns", help="ROLE=NAME, like ticket=ID. Repeatable.")
+        list[str] | None, typer.Option("--columns", help="Column mapping ROLE=NAME, such as ticket=ID. Repeatable.")
     ] = None,
     state: Annotated[
-        list[str] | None, typer.Option("--state", help="STATUS=resolved, unresolved or open. Repeatable.")
+        list[str] | None,
+        typer.Option("--state", help="Meaning of a status: STATUS=resolved, unresolved or open. Repeatable."),
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take over what became of tickets, as outcomes of the calls that worked on them; what was told before counts once.
-    Exits with 1 where a line was refused: mend it and import the file again."""
+    """Import the results of tickets as outcomes of the calls that worked on them; repeated lines count once. Exits with
+    1 if a line was refused: correct it and import the file again."""
     before: tuple[Path | None, bool] = context.obj or (None, False)
     query = [("name", file.name[:200]), *(("columns", each) for each in columns or [])]
     query += [("state", each) for each in state or []]

@@ -16,16 +16,16 @@ from groundplan.cli.keys import tell_effective
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 
-people = command_group("People as they are now.")
-groups = command_group("Groups and teams as they are now.")
-PersonArgument = Annotated[str, typer.Argument(metavar="E-MAIL", help="Of the person.")]
-GroupArgument = Annotated[str, typer.Argument(metavar="GROUP", help="A group or team.")]
-MemberArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="An e-mail address, or another group.")]
+people = command_group("The live directory of people.")
+groups = command_group("The live directory of groups and teams.")
+PersonArgument = Annotated[str, typer.Argument(metavar="E-MAIL", help="E-mail address of the person.")]
+GroupArgument = Annotated[str, typer.Argument(metavar="GROUP", help="Group or team.")]
+MemberArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="E-mail address, or another group.")]
 
 
 @people.command("list")
 def list_people(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Everybody with groups and duties."""
+    """List everybody with groups and duties."""
     value = ControlClient.connect(home).get("/api/people")
     rows = [
         (p["email"], p["name"], ", ".join(p["groups"]), _duties(p["duties"]), "active" if p["active"] else "left")
@@ -43,11 +43,11 @@ def _duties(duties: list[str]) -> str:
 @people.command("add")
 def add_person(
     email: PersonArgument,
-    name: Annotated[str, typer.Option("--name", help="The name that others know the person by.")],
+    name: Annotated[str, typer.Option("--name", help="Name that others know the person by.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Somebody new, in no group but `everyone`."""
+    """Add a person, in no group but `everyone`."""
     value = ControlClient.connect(home).post("/api/people", {"email": email, "name": name})
     emit(value, as_json, f"{email} is here")
 
@@ -58,7 +58,7 @@ def holdings(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What hangs on somebody: duties, groups, keys, passkeys, sessions, seats in approvals that wait."""
+    """Show everything a person holds: duties, groups, keys, passkeys, sessions, pending approvals."""
     value = ControlClient.connect(home).get(f"/api/people/{email}/holdings")
     rows = [
         (name, ", ".join(str(each) for each in items) or "-")
@@ -70,8 +70,8 @@ def holdings(
 
 @people.command("handover")
 def hand_over(
-    email: Annotated[str, typer.Argument(metavar="E-MAIL", help="Who has left.")],
-    to: Annotated[str, typer.Option("--to", help="Who takes over.")],
+    email: Annotated[str, typer.Argument(metavar="E-MAIL", help="E-mail address of the person who has left.")],
+    to: Annotated[str, typer.Option("--to", help="E-mail address of the colleague who takes over.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -86,14 +86,15 @@ def person_leaves(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Somebody has left: all their permissions, sessions and keys end. Exit 69 where some gateway has not heard yet."""
+    """Record that a person has left, ending all their permissions, sessions and keys. Exits with 69 until every gateway
+    has acknowledged it."""
     value = ControlClient.connect(home).delete(f"/api/people/{email}")
     tell_effective(f"{email} has left", value, as_json)
 
 
 @groups.command("list")
 def list_groups(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Groups and teams with their direct members."""
+    """List groups and teams with their direct members."""
     value = ControlClient.connect(home).get("/api/groups")
     rows = [(group["name"], group["type"], ", ".join(group["members"])) for group in value["groups"]]
     emit(
@@ -105,28 +106,29 @@ def list_groups(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @groups.command("add")
 def add_group(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="No other group or team has it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the group; must be unique.")],
     type: Annotated[
-        Literal["group", "team"], typer.Option("--type", help="A group may read something; a team does something.")
+        Literal["group", "team"],
+        typer.Option("--type", help="group (for permissions) or team (for workloads and costs)."),
     ] = "group",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A new, empty group or team."""
+    """Add an empty group or team."""
     value = ControlClient.connect(home).post("/api/groups", {"name": name, "type": type})
     emit(value, as_json, f"{type} {name} is here")
 
 
 @groups.command("join")
 def join(group: GroupArgument, member: MemberArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Put MEMBER (an e-mail address, or another group) into GROUP."""
+    """Add MEMBER (an e-mail address, or another group) to GROUP."""
     value = ControlClient.connect(home).post(f"/api/groups/{group}/members", {"person": member})
     emit(value, as_json, f"{member} is in {group}")
 
 
 @groups.command("leave")
 def leave(group: GroupArgument, member: MemberArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Take MEMBER out of GROUP: the next retrieval no longer sees what only GROUP may read. Exit 69 where some gateway
-    has not heard yet."""
+    """Remove MEMBER from GROUP. The next retrieval no longer shows what only GROUP may read. Exits with 69 until every
+    gateway has acknowledged it."""
     value = ControlClient.connect(home).delete(f"/api/groups/{group}/members/{member}")
     tell_effective(f"{member} is out of {group}", value, as_json)

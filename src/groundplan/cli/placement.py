@@ -13,13 +13,13 @@ from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, waits_text
 from groundplan.core.errors import Conflict
 
-app = command_group("Where each workload belongs, and what would change it.")
-Workload = Annotated[str, typer.Argument(metavar="WORKLOAD", help="Name of a workload.")]
+app = command_group("Where each workload runs, why, and what would change it.")
+Workload = Annotated[str, typer.Argument(metavar="WORKLOAD", help="Workload.")]
 
 
 @app.command()
 def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """The plan of the whole company: places, prices, proven gap, comparisons."""
+    """Show the plan of the whole company: sites, prices, proven gap, comparisons."""
     value = ControlClient.connect(home).get("/api/placement")
     rows = [
         (row["workload"], row["place"]["site"], _on(row["place"]), row["place"]["burst"] or "-",
@@ -37,17 +37,25 @@ def _on(place: dict[str, Any]) -> str:
 @app.command("what-if")
 def what_if(
     sets: Annotated[
-        list[str] | None, typer.Option("--set", help="sites.NAME.power_price=0.4, workloads.NAME.peak=5. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="Assumption, such as sites.NAME.power_price=0.4 or workloads.NAME.peak=5. Repeatable."
+        ),
     ] = None,
-    drop_site: Annotated[list[str] | None, typer.Option("--drop-site", help="SITE is gone. Repeatable.")] = None,
-    demand: Annotated[list[str] | None, typer.Option("--demand", help="WORKLOAD=x3, or all=+20%. Repeatable.")] = None,
+    drop_site: Annotated[
+        list[str] | None, typer.Option("--drop-site", help="Plan without this site. Repeatable.")
+    ] = None,
+    demand: Annotated[
+        list[str] | None, typer.Option("--demand", help="Demand, such as WORKLOAD=x3 or all=+20%. Repeatable.")
+    ] = None,
     price: Annotated[
-        list[str] | None, typer.Option("--price", help="DEPLOYMENT, MODEL or SITE=-30%. Repeatable.")
+        list[str] | None,
+        typer.Option("--price", help="Price change, such as DEPLOYMENT=-30%; also MODEL or SITE. Repeatable."),
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The plan beside the one under other conditions, with the decisions that flip. Changes nothing."""
+    """Compare the plan with one under other assumptions, and show the decisions that flip. Changes nothing."""
     asked = {"set": sets or [], "drop_site": drop_site or [], "demand": demand or [], "price": price or []}
     value = ControlClient.connect(home).post("/api/placement/what-if", asked)
     flipped = {each["workload"] for each in value["flips"]}
@@ -65,24 +73,24 @@ def _usd(value: float | None) -> str:
 
 @app.command()
 def stress(
-    futures: Annotated[int, typer.Option("--futures", help="How many are sampled.")] = 1000,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same futures.")] = 0,
+    futures: Annotated[int, typer.Option("--futures", help="Number of sampled futures.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", help="Seed; the same seed samples the same futures.")] = 0,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The plan under sampled futures: cost, regret, availability, and a robust variant with its price."""
+    """Evaluate the plan under sampled futures: cost, regret, availability, and a robust variant with its price."""
     value = ControlClient.connect(home).post("/api/placement/stress", {"futures": futures, "seed": seed})
     emit(value, as_json, "\n".join(value["words"]))
 
 
 @app.command()
 def ahead(
-    months: Annotated[int, typer.Option("--months", help="How far, up to 36.")] = 12,
-    step: Annotated[int, typer.Option("--step", help="Months of one period; divides --months.")] = 3,
+    months: Annotated[int, typer.Option("--months", help="Months to plan, at most 36.")] = 12,
+    step: Annotated[int, typer.Option("--step", help="Length of a period in months; must divide --months.")] = 3,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The coming months at the growth that is declared: who moves when, what fills up, what to commit to."""
+    """Plan the coming months at declared growth: who moves when, what fills up, what to commit to."""
     value = ControlClient.connect(home).get(f"/api/placement/ahead?months={months}&step={step}")
     rows = [
         (f"{row['from'] + 1} to {row['to']}", f"${row['usd_month']:,.2f}", len(row["moves"]),
@@ -95,14 +103,14 @@ def ahead(
 
 @app.command()
 def pilot(workload: Workload, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """A pilot's facts at ten and a hundred times its calls, and what breaks first."""
+    """Project a pilot to ten and a hundred times its calls, and show what breaks first."""
     value = ControlClient.connect(home).get(f"/api/placement/pilot/{workload}")
     emit(value, as_json, "\n".join(value["words"]))
 
 
 @app.command()
 def drift(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """The plan against facts, figure by figure, and the re-plan where something drifts."""
+    """Compare the plan with the facts, figure by figure, and re-plan where something has drifted."""
     value = ControlClient.connect(home).get("/api/placement/drift")
     rows = [
         (row["workload"], row["name"], f"{row['factor']:.2f}", len(row["points"]), "drifts" if row["drifts"] else "")
@@ -117,13 +125,13 @@ def drift(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def replan(
-    reason: Annotated[str, typer.Option("--reason", "-m", help="Why, for the history and the audit log.")] = (
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Reason, kept in the history and the audit log.")] = (
         "re-planned at the calls that were seen"
     ),
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Release the plan at the calls that were seen, where these drift; what needs an approval waits for it."""
+    """Release the plan at the observed number of calls, where it has drifted. What needs an approval waits for it."""
     value = ControlClient.connect(home).post("/api/placement/replan", {"reason": reason})
     lines = [f"{name}: {calls:,} calls a day" for name, calls in value["calls_day"].items()]
     lines += [*value["words"], "", *_released(value["released"]), "", "In the workspace:", value["difference"]]
@@ -138,7 +146,7 @@ def _released(value: dict[str, Any]) -> list[str]:
 
 @app.command()
 def serving(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """The serving model beside what was seen of own hardware, with its error before and after own traffic."""
+    """Compare the serving model with what was observed on own hardware: its error before and after own traffic."""
     value = ControlClient.connect(home).get("/api/placement/serving")
     rows = [
         (row["deployment"], row["hardware"], row["days"], f"{row['first_token_factor']:.2f}",
@@ -156,11 +164,11 @@ def _errors(pair: list[float]) -> str:
 
 @app.command()
 def report(
-    to: Annotated[Path, typer.Argument(metavar="FILE.html|FILE.pdf", help="A new file.")],
+    to: Annotated[Path, typer.Argument(metavar="FILE.html|FILE.pdf", help="New HTML or PDF file.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the plan with its pictures and reasons as one self-contained page, or as a PDF."""
+    """Write the plan with its charts and reasons as one self-contained HTML page, or as a PDF."""
     if to.exists():
         raise Conflict(f"{to} is there already", code="file_exists", hint="Name a new file.")
     path = "/api/placement/report.pdf" if to.suffix.lower() == ".pdf" else "/api/placement/report"

@@ -19,20 +19,21 @@ from groundplan.core.errors import Invalid
 from groundplan.governance.policy import folder
 
 app = command_group("Company rules in Cedar.")
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Of the exception, as `exceptions` shows it.")]
-ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; it stands in the audit log.")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="ID of the exception, from `exceptions`.")]
+ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Reason, kept in the audit log.")]
 
 
 @app.command()
 def test(
     workspace: WorkspaceOption = None,
     cedar: Annotated[
-        Path | None, typer.Option("--cedar", help="A folder of Cedar tests instead: policies, entities, requests.")
+        Path | None,
+        typer.Option("--cedar", help="Run this folder of Cedar tests instead (policies, entities, requests)."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Decide the examples beside the policies of a workspace, or a folder of Cedar tests, as calls are decided. Exit 1
-    where one is decided otherwise than expected."""
+    """Test the policies of a workspace with the examples beside them, or a folder of Cedar tests, exactly as calls are
+    decided. Exits with 1 if a decision differs from what is expected."""
     if cedar is not None:
         _test_folder(cedar, as_json)
     else:
@@ -85,13 +86,15 @@ def _test_workspace(root: Path, as_json: bool) -> None:
 
 @app.command()
 def shadow(
-    name: Annotated[str | None, typer.Argument(metavar="[POLICY]", help="Only this one.")] = None,
-    days: Annotated[float, typer.Option("--days", min=0.01, max=92, help="How far back.")] = 1.0,
-    draft: Annotated[Path | None, typer.Option("--draft", help="A file with Cedar instead of what is served.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[POLICY]", help="Only this policy.")] = None,
+    days: Annotated[float, typer.Option("--days", min=0.01, max=92, help="Days to look back.")] = 1.0,
+    draft: Annotated[
+        Path | None, typer.Option("--draft", help="Evaluate this Cedar file instead of the policies in force.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What policies would have refused of the calls that were made."""
+    """Show which past calls the policies would have refused."""
     client = ControlClient.connect(home)
     if draft is not None:
         cedar = read_given_text(draft, code="policy_file", hint="Name a file with Cedar.")
@@ -115,14 +118,14 @@ def shadow(
 @app.command()
 def exception(
     rule: Annotated[str, typer.Argument(help="@id of the rule.")],
-    workload: Annotated[str, typer.Option("--workload", help="For which workload.")],
+    workload: Annotated[str, typer.Option("--workload", help="Workload that needs the exception.")],
     reason: ReasonOption,
-    lasts: Annotated[str, typer.Option("--for", help="How long, such as 7d.")] = "7d",
+    lasts: Annotated[str, typer.Option("--for", help="Duration, such as 7d.")] = "7d",
     person: Annotated[str, typer.Option("--person", help="Only for this person (e-mail address).")] = "",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask for an exception from a rule. It holds once security and compliance agree."""
+    """Request an exception from a rule. It takes effect once security and compliance have approved it."""
     try:
         until = datetime.now(UTC) + timedelta(milliseconds=duration_ms(lasts))
     except ValueError as error:
@@ -134,7 +137,7 @@ def exception(
 
 @app.command()
 def exceptions(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Exceptions that were asked for, hold, or did."""
+    """List exceptions that are requested, in force or past."""
     value = ControlClient.connect(home).get("/api/policies/exceptions")
     rows = [
         [e["id"], e["state"], e["rule"], e["workload"], e["person"] or "everybody", e["until"][:16], e["reason"][:40]]
@@ -146,7 +149,7 @@ def exceptions(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def approve(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Approve an exception that somebody else asked for. Exit 69 where some gateway does not know it yet."""
+    """Approve an exception that somebody else asked for. Exits with 69 until every gateway knows it."""
     value = ControlClient.connect(home).post(f"/api/policies/exceptions/{id}/approve", {"reason": reason})
     if value["effective"]:
         tell_effective(f"exception {id} holds", value, as_json)
@@ -164,6 +167,6 @@ def refuse(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, a
 
 @app.command()
 def end(id: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Withdraw an exception. Exit 69 where some gateway has not heard yet."""
+    """Withdraw an exception. Exits with 69 until every gateway has acknowledged it."""
     value = ControlClient.connect(home).post(f"/api/policies/exceptions/{id}/end", {"reason": ""})
     tell_effective(f"exception {id} has ended", value, as_json)

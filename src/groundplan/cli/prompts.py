@@ -15,13 +15,13 @@ from groundplan.cli.output import emit, table
 from groundplan.core.errors import Conflict
 
 app = command_group("Prompts and their versions.")
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of a prompt.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the prompt.")]
 _COLOURS = {"-": "red", "+": "green"}
 
 
 @app.command("list")
 def list_prompts(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Every prompt, with its version and who uses it."""
+    """List all prompts with their versions and who uses them."""
     value = ControlClient.connect(home).get("/api/prompts")
     rows = [(p["name"], p["version"] or "–", p["versions"], ", ".join(p["used_by"]), p["owner"] or "")
             for p in value["prompts"]]  # fmt: skip
@@ -38,7 +38,7 @@ def list_prompts(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def history(name: NameArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Every text that was served, the newest first."""
+    """List every text that was served, newest first."""
     value = ControlClient.connect(home).get(f"/api/prompts/{quote(name, safe='')}")
     rows = [
         (
@@ -53,12 +53,12 @@ def history(name: NameArgument, home: HomeOption = None, as_json: JsonOption = F
 @app.command()
 def diff(
     name: NameArgument,
-    old: Annotated[str, typer.Argument(help="Version, or the beginning of its digest.")],
-    new: Annotated[str, typer.Argument(help="Version, or the beginning of its digest.")],
+    old: Annotated[str, typer.Argument(help="Version, or a prefix of its digest.")],
+    new: Annotated[str, typer.Argument(help="Version, or a prefix of its digest.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Line by line from one version to another."""
+    """Compare two versions line by line."""
     value = ControlClient.connect(home).get(f"/api/prompts/{quote(name, safe='')}/diff", old=old, new=new)
     lines = [typer.style(f"{each['sign']} {each['text']}", fg=_COLOURS.get(each["sign"])) for each in value["lines"]]
     emit(value, as_json, "\n".join(lines))
@@ -67,14 +67,14 @@ def diff(
 @app.command()
 def rollback(
     name: NameArgument,
-    to: Annotated[str, typer.Option("--to", help="Version, or the beginning of its digest.")],
+    to: Annotated[str, typer.Option("--to", help="Version, or a prefix of its digest.")],
     reason: ReasonOption = "rolled back from the command line",
     workspace: WorkspaceOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say again what an earlier version said, under the next number. The workspace must be as it is served; the file is
-    written there, too."""
+    """Restore the text of an earlier version under the next version number. The workspace must match what is served;
+    its file is updated, too."""
     folder, client = workspace_for(workspace, home), ControlClient.connect(home)
     served: dict[str, Any] = client.get("/api/blueprints/current")["files"]
     if workspace_files(folder) != served:

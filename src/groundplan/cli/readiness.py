@@ -12,11 +12,13 @@ from groundplan.cli.output import emit, table
 
 
 def readiness(
-    workload: Annotated[str | None, typer.Argument(help="One workload, with every point and its next step.")] = None,
+    workload: Annotated[
+        str | None, typer.Argument(help="Show one workload with every point and its next step.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """How ready each workload is, and what to do next."""
+    """Show how ready each workload is, and what to do next."""
     value = ControlClient.connect(home).get("/api/readiness", workload=workload)
     emit(value, as_json, _one(value["workloads"]) if workload else _all(value["workloads"]))
 

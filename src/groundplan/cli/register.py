@@ -15,12 +15,15 @@ from groundplan.cli.output import emit, table
 
 def register(
     kind: Annotated[
-        str, typer.Argument(help="workload, model, deployment, provider, prompt, integration, tool or source.")
+        str,
+        typer.Argument(
+            help="Only this kind: workload, model, deployment, provider, prompt, integration, tool or source."
+        ),
     ] = "",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Everything that AI is made of here, with owner, origin, uses and what is missing."""
+    """List every AI asset with owner, origin, uses and gaps."""
     value = ControlClient.connect(home).get("/api/register", kind=kind)
     rows = [
         (
@@ -41,13 +44,15 @@ def register(
 
 
 def shadow(
-    log: Annotated[Path, typer.Argument(help="Log of a proxy, or a bill, in any form of lines.")],
-    bill: Annotated[bool, typer.Option("--bill", help="Lines of a bill, of expenses, of a card's statement.")] = False,
-    also: Annotated[list[str] | None, typer.Option("--also", help="Another provider's host; may be repeated.")] = None,
+    log: Annotated[Path, typer.Argument(help="Proxy log or bill, as text lines in any format.")],
+    bill: Annotated[
+        bool, typer.Option("--bill", help="The file is a bill, an expense report or a card statement.")
+    ] = False,
+    also: Annotated[list[str] | None, typer.Option("--also", help="Host of another provider. Repeatable.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """AI that nobody declared: calls to providers in the log of a proxy, or charges of providers in a bill."""
+    """Find undeclared AI: calls to providers in a proxy log, or charges of providers on a bill."""
     data = read_given(log, code="log_file", hint="Name a file that you may read.")
     query = [("also", host) for host in also or ()] + ([("bill", "true")] if bill else [])
     value = ControlClient.connect(home).post_file("/api/register/shadow", data, query)

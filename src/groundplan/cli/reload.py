@@ -28,11 +28,12 @@ BESIDE = ("control", "shipper")
 
 
 def reload(
-    seconds: Annotated[float, typer.Option("--timeout", min=1, help="How long to wait for the new workers.")] = 120.0,
+    seconds: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for the new workers.")] = 120.0,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take up new code without a failed call. Exit 69 where the new workers did not become ready; the old ones stay."""
+    """Switch to newly installed code without failing a call. Exits with 69 if the new workers did not become ready; the
+    old ones stay."""
     place = home_for(home)
     state = running(place)
     if state is None:

@@ -12,19 +12,23 @@ from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 
-app = command_group("Answers and tool calls that wait for a person.")
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Of what waits, as `list` shows it.")]
-ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; the caller of a refused answer is told.")]
-MinutesOption = Annotated[float | None, typer.Option("--minutes", help="How long it took; else since it was opened.")]
+app = command_group("Answers and tool calls that wait for a reviewer.")
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="ID of the waiting item, from `list`.")]
+ReasonOption = Annotated[
+    str, typer.Option("--reason", "-m", help="Reason, shown to the caller when an answer is refused.")
+]
+MinutesOption = Annotated[
+    float | None, typer.Option("--minutes", help="Minutes the review took. Default: since it was opened.")
+]
 
 
 @app.command("list")
 def list_(
-    everything: Annotated[bool, typer.Option("--all", help="What was decided too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include items that have been decided.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What waits, the most urgent first."""
+    """List what waits for a decision, most urgent first."""
     value = ControlClient.connect(home).get("/api/reviews", all=str(everything).lower())
     rows = [
         [r["id"], r["kind"], r["workload"], r["subject"], r["person"] or "-", r["state"], f"{r['seconds_left']} s"]
@@ -36,7 +40,7 @@ def list_(
 
 @app.command()
 def show(id: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """What was asked and what would be sent. Reading it is in the audit log."""
+    """Show the request and the answer that would be sent. Reading it is recorded in the audit log."""
     value = ControlClient.connect(home).get(f"/api/reviews/{id}")
     text = f"{value['workload']}, {value['subject']}, {value['state']}\n\nAsked:\n{value['asked']}"
     text += f"\n\nAnswer:\n{value['said']}"
@@ -64,7 +68,7 @@ def refuse(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Refuse it; its caller gets an error with the reason."""
+    """Refuse it; the caller gets an error with the reason."""
     value = _decided(id, "refuse", reason, minutes, home)
     emit(value, as_json, f"{id} is refused")
 

@@ -19,7 +19,7 @@ from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
 from groundplan.runtime import openmp
 
-app = command_group("Which model takes a call for `auto`: train, evaluate, explain.")
+app = command_group("How model `auto` chooses: train, evaluate, explain.")
 SET = '{"id", "group", "prompt", "scores", "costs", "context"} a line.'
 SetArgument = Annotated[Path, typer.Argument(metavar="SET.jsonl", help=SET)]
 
@@ -33,22 +33,27 @@ class Source(StrEnum):
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Option("--name", help="Name of the router; it gets the next version.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the router; the result becomes its next version.")],
     answers: Annotated[Path | None, typer.Argument(metavar="[SET.jsonl]", help=SET)] = None,
     source: Annotated[
         Source | None,
-        typer.Option("--from", help="judges: pairs of answers of replays and shadows; outcomes: of A/B experiments."),
+        typer.Option(
+            "--from",
+            help="Learn from own calls: `judges` (judged replays and shadows) or `outcomes` (A/B experiments).",
+        ),
     ] = None,
-    workload: Annotated[str | None, typer.Option("--workload", help="Whose kept calls, with --from.")] = None,
-    keep: Annotated[float, typer.Option("--keep", help="Share of the strongest model's score to keep.")] = 0.99,
+    workload: Annotated[
+        str | None, typer.Option("--workload", help="Workload whose kept calls are used, with --from.")
+    ] = None,
+    keep: Annotated[float, typer.Option("--keep", help="Share of the strongest model's quality to keep.")] = 0.99,
     embedded: Annotated[
-        bool, typer.Option("--embedded", help="Learn from embeddings, too: the gateway then asks the search service.")
+        bool, typer.Option("--embedded", help="Also learn from embeddings; the gateway then asks the search service.")
     ] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Learn a router from a set, or from a workload's own calls, judge it on prompts it has not seen, and keep it where
-    they show that it saves something at that quality."""
+    """Train a router from a set or from a workload's own calls, test it on unseen prompts, and keep it if they show
+    that it saves something at that quality."""
     if find_spec("lightgbm") is not None:  # a bare system lacks a library of its, which is carried along
         openmp.restart_with(Home(settings_for(home).home).run / "lib", "groundplan.cli.main", sys.argv[1:])
     from groundplan.cli import training  # noqa: PLC0415 -- heavy
@@ -61,11 +66,14 @@ def train(
 @app.command()
 def evaluate(
     answers: SetArgument,
-    router: Annotated[str | None, typer.Option("--router", help="NAME or NAME@VERSION; left out: learn anew.")] = None,
+    router: Annotated[
+        str | None,
+        typer.Option("--router", help="Router to evaluate, NAME or NAME@VERSION. Default: train one on the set."),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge a router on prompts with known answers, or how well one could do that was learned from them."""
+    """Evaluate a router on prompts with known answers, or how well a router trained on them would do."""
     from groundplan.cli import training  # noqa: PLC0415 -- heavy
 
     value, text = training.trial(answers) if router is None else training.test(answers, _folder(home), router)
@@ -74,7 +82,7 @@ def evaluate(
 
 @app.command("list")
 def listed(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """The learned routers of this HOME: versions, digests, and how well they did when they were trained."""
+    """List the learned routers of this HOME with their versions, digests and quality at training."""
     from groundplan.economics.routing.versions import registry  # noqa: PLC0415 -- heavy
 
     folder = _folder(home)
@@ -92,11 +100,11 @@ def listed(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def explain(
-    call: Annotated[str, typer.Argument(metavar="CALL", help="Id of the call.")],
+    call: Annotated[str, typer.Argument(metavar="CALL", help="ID of the call.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Why a call went to its model."""
+    """Explain why a call went to its model."""
     found = ControlClient.connect(home).get(f"/api/calls/{call}")
     route = found.get("route")
     if route is None and found["chosen"]:
@@ -124,12 +132,12 @@ def explain(
 
 @app.command("trade-off")
 def trade_off(
-    workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="Name of the workload.")],
-    days: Annotated[int, typer.Option("--days", min=1, max=92, help="How far back.")] = 30,
+    workload: Annotated[str, typer.Argument(metavar="WORKLOAD", help="Workload.")],
+    days: Annotated[int, typer.Option("--days", min=1, max=92, help="Days to look back.")] = 30,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What each model and route of a workload costs, how good and how quick it is, with 95 % intervals."""
+    """Compare cost, quality and latency of each model and route of a workload, with 95 % intervals."""
     value = ControlClient.connect(home).get("/api/routing/trade-off", workload=workload, days=str(days))
     rows = [
         (

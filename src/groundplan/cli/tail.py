@@ -22,12 +22,17 @@ AGAIN_SECONDS = (0.5, 1.0, 2.0)
 
 def tail(
     workload: Annotated[str | None, typer.Option("--workload", help="Only calls of this workload.")] = None,
-    status: Annotated[str | None, typer.Option("--status", help="ok, refused, failed, cancelled or crashed.")] = None,
-    deployment: Annotated[str | None, typer.Option("--deployment", help="Only calls that it answered.")] = None,
+    status: Annotated[
+        str | None,
+        typer.Option("--status", help="Only calls with this status: ok, refused, failed, cancelled or crashed."),
+    ] = None,
+    deployment: Annotated[
+        str | None, typer.Option("--deployment", help="Only calls that this deployment answered.")
+    ] = None,
     home: HomeOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each call.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for each call.")] = False,
 ) -> None:
-    """Show calls as they finish, until Ctrl-C. Stops when `groundplan up` does."""
+    """Show calls as they finish, until Ctrl-C or until `groundplan up` stops."""
     wanted = {"workload": workload, "status": status, "deployment": deployment}
     query = urlencode({name: value for name, value in wanted.items() if value is not None})
     client = ControlClient.connect(home, QUIET_SECONDS)

@@ -11,20 +11,22 @@ from groundplan.cli.group import command_group
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 
-app = command_group("Tokens of programs: scoped, expiring, never approving.")
+app = command_group("API tokens for programs: scoped and expiring; a token never approves.")
 
 NONE = "No program has a token. `groundplan tokens create NAME --scope read` makes one."
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="What it is for.")],
-    scope: Annotated[list[str], typer.Option("--scope", help="read, plan, release, stop, scim ...; repeat it.")],
-    days: Annotated[int, typer.Option("--days", min=1, max=366, help="Until it ends.")] = 90,
+    name: Annotated[str, typer.Argument(help="Purpose of the token.")],
+    scope: Annotated[
+        list[str], typer.Option("--scope", help="Scope: read, plan, release, stop, scim, ... Repeatable.")
+    ],
+    days: Annotated[int, typer.Option("--days", min=1, max=366, help="Days until the token expires.")] = 90,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a token; it is shown once."""
+    """Create a token; it is shown once."""
     value = ControlClient.connect(home).post("/api/tokens", {"name": name, "scopes": scope, "days": days})
     emit(
         value, as_json, f"{value['token']}\n\nIt may {', '.join(value['scopes'])} and ends {value['expires_at'][:10]}."
@@ -33,7 +35,7 @@ def create(
 
 @app.command("list")
 def list_tokens(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Who holds what, until when, and when it was used last."""
+    """List tokens with owner, expiry and last use."""
     value = ControlClient.connect(home).get("/api/tokens")
     rows = [
         (
@@ -47,10 +49,10 @@ def list_tokens(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def revoke(
-    token: Annotated[str, typer.Argument(metavar="ID", help="Of the token, as `list` shows it.")],
+    token: Annotated[str, typer.Argument(metavar="ID", help="ID of the token, from `list`.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """End a token at once."""
+    """Revoke a token at once."""
     value = ControlClient.connect(home).delete(f"/api/tokens/{token}")
     emit(value, as_json, "it is ended")

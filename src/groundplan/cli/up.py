@@ -44,13 +44,13 @@ LEFT_SECONDS = 20.0
 class Serving:
     """Where the gateway and the control API listen, and by how many workers."""
 
-    port: Annotated[int, typer.Option("--port", help="Port of the gateway; 0 picks one.")] = DEFAULT_PORT
-    control_port: Annotated[int, typer.Option("--control-port", help="Port of console and API; 0 picks one.")] = (
-        DEFAULT_CONTROL_PORT
-    )
-    workers: Annotated[int, typer.Option("--gateway-workers", min=1, max=64, help="Processes that take calls.")] = max(
-        1, (os.cpu_count() or 2) // 2
-    )
+    port: Annotated[int, typer.Option("--port", help="Port of the gateway; 0 picks a free one.")] = DEFAULT_PORT
+    control_port: Annotated[
+        int, typer.Option("--control-port", help="Port of console and control API; 0 picks a free one.")
+    ] = DEFAULT_CONTROL_PORT
+    workers: Annotated[
+        int, typer.Option("--gateway-workers", min=1, max=64, help="Number of gateway worker processes.")
+    ] = max(1, (os.cpu_count() or 2) // 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,12 @@ class Reached:
     """Who reaches the gateway, and within which TLS."""
 
     host: Annotated[
-        str | None, typer.Option("--host", help="Address of the gateway; others than 127.0.0.1 need TLS.")
+        str | None, typer.Option("--host", help="Address the gateway listens on; any other than 127.0.0.1 needs TLS.")
     ] = None
-    tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help="Certificate chain of the gateway, PEM.")] = None
-    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="Its private key, PEM.")] = None
+    tls_cert: Annotated[Path | None, typer.Option("--tls-cert", help="Certificate chain of the gateway (PEM).")] = None
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="Private key of the certificate (PEM).")] = None
     tls_client_ca: Annotated[
-        Path | None, typer.Option("--tls-client-ca", help="Callers must show a certificate of these.")
+        Path | None, typer.Option("--tls-client-ca", help="Require client certificates issued by these CAs (PEM).")
     ] = None
 
 
@@ -72,10 +72,12 @@ class Patience:
     """How long answers may go on that run already."""
 
     drain: Annotated[
-        float | None, typer.Option("--drain", min=0, max=86_400, help="Seconds for running answers at a stop.")
+        float | None,
+        typer.Option("--drain", min=0, max=86_400, help="Seconds that running answers may take at a stop."),
     ] = None
     reload_drain: Annotated[
-        float | None, typer.Option("--reload-drain", min=0, max=86_400, help="Seconds for running answers at a reload.")
+        float | None,
+        typer.Option("--reload-drain", min=0, max=86_400, help="Seconds that running answers may take at a reload."),
     ] = None
 
 
@@ -84,13 +86,13 @@ def up(
     serving: Serving,
     reached: Reached,
     patience: Patience,
-    workspace: Annotated[
-        Path | None, typer.Option("--workspace", "-w", help="Folder of declarations for the first start.")
-    ] = None,
+    workspace: Annotated[Path | None, typer.Option("--workspace", "-w", help="Workspace for the first start.")] = None,
     home: HomeOption = None,
-    demo: Annotated[bool, typer.Option("--demo", help="Scripted providers and traffic; act as people.")] = False,
-    tour: Annotated[bool, typer.Option("--tour", help="Ask one real question once ready.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the ready line as one line of JSON.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Demo: scripted providers and traffic, and acting as the company's people.")
+    ] = False,
+    tour: Annotated[bool, typer.Option("--tour", help="Ask one real question as soon as everything is ready.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the ready line as one JSON line.")] = False,
 ) -> None:
     """Start everything and serve until Ctrl-C. Without --workspace the last blueprint is served."""
     settings = _settings(home, reached, patience)

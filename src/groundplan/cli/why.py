@@ -15,14 +15,15 @@ def why(
     subject: Annotated[
         str,
         typer.Argument(
-            metavar="ID", help="Id of a call, change, key or entry; blueprint/N; workload/NAME; placement/NAME."
+            metavar="ID",
+            help="ID of a call, change, key or audit entry, or blueprint/N, workload/NAME, placement/NAME.",
         ),
     ],
-    facts: Annotated[bool, typer.Option("--facts", help="Tell the facts that the sentences rest on, too.")] = False,
+    facts: Annotated[bool, typer.Option("--facts", help="Also show the facts behind each sentence.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what ID is and why it came out as it did."""
+    """Explain what ID is and why it came out as it did."""
     value = ControlClient.connect(home).get(f"/api/why/{subject}")
     parts = ["\n".join(value["because"]), *([outline(value["facts"])] if facts else [])]
     if value["audit"]:

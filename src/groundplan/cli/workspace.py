@@ -25,20 +25,23 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder.")],
     upstream: Annotated[str | None, typer.Option("--upstream", help="Base URL of an OpenAI-compatible server.")] = None,
     upstream_model: Annotated[
-        str | None, typer.Option("--upstream-model", help="What that server calls the model.")
+        str | None, typer.Option("--upstream-model", help="Name of the model on that server.")
     ] = None,
-    upstream_key: Annotated[str | None, typer.Option("--upstream-key", help="Where its key is: env:VAR.")] = None,
+    upstream_key: Annotated[
+        str | None, typer.Option("--upstream-key", help="Where to find its API key, such as env:VAR.")
+    ] = None,
     price: Annotated[
         str | None,
         typer.Option(
-            "--price", help="IN/OUT in USD per million tokens, like 0.15/0.60, or `free`; needless for listed models."
+            "--price",
+            help="Price IN/OUT in USD per million tokens, such as 0.15/0.60, or `free`; listed models need none.",
         ),
     ] = None,
-    budget: Annotated[str | None, typer.Option("--budget", help="USD per month.")] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="Budget in USD a month.")] = None,
     operator_email: Annotated[str | None, typer.Option("--you", help="Your e-mail address.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a commented workspace with one workload, `assistant`, on what you already have."""
+    """Write a commented workspace with one workload, `assistant`, for the model server you already have."""
     today = datetime.now(UTC).date()
     written = scaffold(
         folder.absolute(),
@@ -65,11 +68,11 @@ def further(today: date) -> Beyond:
 
 
 def check(
-    workspace: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="The workspace.")] = None,
+    workspace: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Folder of the workspace.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of all kinds instead.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say everything that is wrong, each with file, line and column. Exit 65 when something is."""
+    """Report everything that is wrong in a workspace, with file, line and column. Exits with 65 if anything is."""
     if schema:
         typer.echo(json.dumps(json_schema(), indent=2))
         return
