@@ -142,7 +142,7 @@ def test_2_the_first_passkey_founds_and_a_colleague_confirms_the_next(people: di
         assert "Register a passkey" in page.inner_text("main")
         press(page, "Register a passkey")
         assert "Your passkey is registered." in page.inner_text("[role=status]")
-    assert "proven by your passkey" in people["ana"].inner_text("main")
+    assert "signed in with your passkey" in people["ana"].inner_text("main")
     assert "nobody has confirmed yet" in people["sam"].inner_text("main")
     people["ana"].goto("/inbox")
     assert "A passkey for Sam Berg was registered" in people["ana"].inner_text("main")
@@ -156,7 +156,7 @@ def test_2_the_first_passkey_founds_and_a_colleague_confirms_the_next(people: di
         page.goto("/governance")
         press(page, "Sign in with a passkey")
         page.goto("/you")
-        assert "proven by your passkey" in page.inner_text("main")
+        assert "signed in with your passkey" in page.inner_text("main")
 
 
 def test_3_approved_by_each_duty_it_is_served_and_the_log_proves_it(
@@ -266,7 +266,7 @@ def test_7_an_approval_whose_time_is_over_ends_what_it_allowed(
     key = stack.key()
     wait_until(lambda: stack.chat(key).status == 200, 30, "it is served again")
     people["sam"].goto(f"/governance/changes/{change}")
-    assert "Holds until" in people["sam"].inner_text("main")
+    assert "Valid until" in people["sam"].inner_text("main")
     url = EmbeddedPostgres(Home(stack.home)).superuser_url(DATABASE)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(

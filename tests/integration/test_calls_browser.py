@@ -180,7 +180,7 @@ def test_a_deployment_that_fails_is_shown_as_open_until_it_is_well(stack: Stack,
             stack.chat(key, "hello")
         page.wait_for_selector("td[data-label=Breaker]:has-text('open')", timeout=LIVE_MS + 4_000)
         page.goto("/calls")
-        page.wait_for_selector(".notice-problem:has-text('is asked last')", timeout=LIVE_MS)
+        page.wait_for_selector(".notice-problem:has-text('is tried last')", timeout=LIVE_MS)
     finally:
         request(port, "POST", "/control", {"mode": "ok"})
 

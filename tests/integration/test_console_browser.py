@@ -306,7 +306,7 @@ def test_what_people_wrote_is_text_and_never_runs(page: Page) -> None:
     assert page.input_value("#question") == HOSTILE
     assert page.evaluate("window.hit") is None
     page.goto("/kill")
-    press(page, "text=Let it run again")
+    press(page, "button:text-is('Lift')")
     assert "Nothing is stopped" in page.inner_text("main")
 
 
@@ -343,7 +343,7 @@ def test_what_was_done_while_acting_says_so_everywhere(demo: Stack, page: Page) 
     page.select_option("select[name=scope]", "workload/budget-check")
     page.fill("input[name=reason]", "while acting")
     press(page, "text=Stop it now")
-    press(page, "text=Let it run again")
+    press(page, "button:text-is('Lift')")
     press(page, ".who button")
     page.goto("/governance")
     lifted = page.locator("tr", has_text="kill.lifted").first
@@ -361,10 +361,10 @@ def test_what_was_done_while_acting_says_so_everywhere(demo: Stack, page: Page) 
 
 def test_the_log_is_verified_again_when_asked(page: Page) -> None:
     page.goto("/governance")
-    wait_until(lambda: page.reload() and page.locator("text=Verify all of it again").count(), 60, "it was verified")
+    wait_until(lambda: page.reload() and page.locator("text=Verify everything again").count(), 60, "it was verified")
     before = re.findall(r"all files (.*?) in", page.inner_text("main"))
     page.wait_for_timeout(1100)
-    press(page, "text=Verify all of it again")
+    press(page, "text=Verify everything again")
     assert "The whole log is being verified" in page.inner_text("[role=status]")
     wait_until(
         lambda: page.reload() and re.findall(r"all files (.*?) in", page.inner_text("main")) not in ([], before),
@@ -395,7 +395,7 @@ def test_a_document_says_what_holds_and_search_what_is_kept_back(page: Page) -> 
         offered = page.locator("select[name=workload] option").all_inner_texts()
         assert "staff-assistant" in offered and "budget-check" not in offered, "it has no sources"
         told = page.locator(".passage").first.inner_text()
-        assert re.search(r"score \d\.\d{4}.*: it has daily, allowance, meals, is similar by 0\.\d{4}", told), told
+        assert re.search(r"score \d\.\d{4}.*: contains daily, allowance, meals; similarity 0\.\d{4}", told), told
         found = page.url
         call = "019ac3a0-0000-7000-8000-000000000001"
         page.goto(f"{found}&call={call}")
@@ -444,7 +444,7 @@ def test_knowledge_says_who_owns_it_how_well_it_is_kept_and_who_used_it(page: Pa
     wait_until(lambda: page.reload() and used.count(), 60, "the answer is in the ledger")
     assert "staff-assistant" in used.inner_text() and "hana@acme.example" in used.inner_text()
     parts = [one.inner_text() for one in page.locator("main h2").all()]
-    assert {"What holds for it", "Findings", "Versions", "Quality", "Who may read it", "Decide"} <= set(parts)
+    assert {"Effective properties", "Findings", "Versions", "Quality", "Who may read it", "Decide"} <= set(parts)
     assert page.locator("h2:has-text('Quality') + p .bar").count() == 1
     assert "source/hr-policies" in page.locator("tr:has-text('owner') td[data-label=From]").first.inner_text()
 

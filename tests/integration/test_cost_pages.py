@@ -48,7 +48,7 @@ def test_from_the_company_to_a_call_in_four_clicks(control: Control, browser: Br
     receipts = re.findall(r'href="(/calls/[0-9a-f-]{36})"', page(control, browser, link[1]))
     text = page(control, browser, receipts[-1])  # of a day that is over: what is allocated beside it is known
     assert "assistant" in text and "It is placed at local: " in text
-    assert "Allocated beside it" in text and "by equal (allocation platform)" in text and "contract 12" in text
+    assert "Allocated costs" in text and "by equal (allocation platform)" in text and "contract 12" in text
 
 
 @pytest.mark.parametrize("by", ["term", "team", "site", "model", "nonsense"])
@@ -71,7 +71,7 @@ def test_a_workload_that_never_was_has_no_page_of_its_cost(control: Control, bro
 @pytest.mark.parametrize("what", ["cost", "calls", "tokens"])
 def test_what_is_ahead_is_drawn(control: Control, browser: Browser, what: str) -> None:
     text = page(control, browser, f"/cost/ahead?what={what}&workload=assistant")
-    assert "<svg" in text and "in four of five cases" in text
+    assert "<svg" in text and "(80 % interval)" in text
 
 
 def test_without_history_the_page_says_what_to_do(control: Control, browser: Browser) -> None:
@@ -105,7 +105,7 @@ def test_statements_are_shown_and_given_as_files(control: Control, browser: Brow
 
 def test_a_scenario_is_priced_step_by_step_on_the_page(control: Control, browser: Browser) -> None:
     text = page(control, browser, "/cost/ahead?changes=users%3D2+price%3D-50%25&workload=assistant")
-    assert "as it was" in text
+    assert "actual" in text
     assert "people" in text and "prices" in text
     assert 'value="users=2 price=-50%"' in text
     assert "is no change of a scenario" in page(control, browser, "/cost/ahead?changes=luck%3D2")

@@ -96,7 +96,7 @@ def fill(console: Console, id: str) -> UUID:
 
 
 def test_it_is_begun_seen_reviewed_and_stopped(console: Console) -> None:
-    assert "Nothing is tried now" in console.empty and "No call was replayed yet" in console.empty
+    assert "No experiment is running" in console.empty and "No replay yet" in console.empty
     led = console.form(
         "/do/experiment-start", workload="assistant", candidate="small", budget="2", share="0.5", reason="cheaper"
     )
@@ -158,7 +158,7 @@ def test_what_is_asked_for_is_approved_by_somebody_else(console: Console) -> Non
         with psycopg.connect(console.url) as conn:
             service.ask(conn, asked_by, made, waits=True, now=datetime.now(UTC))
         ids[name] = made.id
-    assert "Waiting for somebody else" in console.page("/cost/experiments")
+    assert "Waiting for approval" in console.page("/cost/experiments")
     assert control.ask("POST", f"/api/experiments/{ids['own']}/approve", {}, **ana).code == "own_experiment"
     assert control.ask("POST", f"/api/experiments/{ids['others']}/approve", {}).status == 403, "the operator approves"
     sam = control.sign_in("sam@acme.example")
@@ -203,10 +203,10 @@ def test_a_proposal_that_does_not_stand_any_more_has_no_click(console: Console) 
         replays.finish(conn, made, {"": 1000.0}, datetime.now(UTC))
     page = f"/cost/replays/{made.id}"
     assert console.control.ask("GET", f"/api/replays/{made.id}").body["stands"] is True
-    assert "Shadow it" in console.page(page)
+    assert "Try it in shadow" in console.page(page)
     with psycopg.connect(console.owner) as conn:
         conn.execute("UPDATE replay_run SET asked_at = now() - interval '40 days' WHERE id = %s", (made.id,))
         replays.finish(conn, judged_run(conn, 0, **ours), {"": 1000.0}, datetime.now(UTC))
     assert console.control.ask("GET", f"/api/replays/{made.id}").body["stands"] is False
-    assert "Shadow it" not in console.page(page) and "not proposed any more" in console.page(page)
-    assert "Shadow it" not in console.page("/cost/experiments")
+    assert "Try it in shadow" not in console.page(page) and "not proposed any more" in console.page(page)
+    assert "Try it in shadow" not in console.page("/cost/experiments")

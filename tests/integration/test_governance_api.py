@@ -202,7 +202,7 @@ def test_documents_are_filled_from_facts_and_what_is_missing_is_marked(productio
     assert ask("GET", "/api/exports/documents/novel/assistant").status == 422
     assert ask("GET", "/api/exports/documents/dpia/none").status == 404
     page = ask("GET", "/governance/documents?name=annex-iv&workload=assistant", **auditor)
-    assert page.status == 200 and b"Nobody has said it" in page.body and b"<b>answer</b>" not in page.body
+    assert page.status == 200 and b"Not provided yet" in page.body and b"<b>answer</b>" not in page.body
     entries = ask("GET", "/api/audit?action=export.document").body["entries"]
     assert entries and entries[0]["subject"] == "workload/assistant"
 

@@ -281,7 +281,7 @@ def test_how_often_a_document_is_cited_and_does_not_say_so_is_told(control: Cont
     (row,) = [row for row in found if row["path"] == "cited.md"]
     assert (row["cited"], row["unsupported"]) == (3, 1)
     page = Console(control, "", "", control.sign_in("sam@acme.example")).page("/knowledge/evaluations")
-    assert 'data-label="Cited">3<' in page and 'data-label="Not what it says">1<' in page
+    assert 'data-label="Cited">3<' in page and 'data-label="Cited wrongly">1<' in page
 
 
 def test_thumbs_of_the_search_page_are_outcomes_of_the_call_that_they_are_about(
@@ -478,7 +478,7 @@ def test_a_reader_without_a_duty_sees_what_a_document_is_and_why(control: Contro
     assert (found.body["document"]["path"], found.body["access"]["by"][0]["reader"]) == ("leave.md", "everyone")
     assert not {"origins", "decided", "digest", "notes"} & set(found.body["document"])
     page = Console(control, "", "", control.sign_in("ben@acme.example")).page(f"/knowledge/documents/{id}")
-    assert "As <b>everyone</b>." in page and "badge-ok" in page and "Who answers for it" in page
+    assert "As <b>everyone</b>." in page and "badge-ok" in page and "Who is responsible" in page
 
 
 def test_what_a_legal_hold_keeps_is_read_by_who_decides_about_it_and_told_in_the_log(

@@ -25,10 +25,10 @@ def shown(*steps: Step, passages: Sequence[Passage] = ()) -> str:
 
 
 def test_steps_are_told() -> None:
-    assert "sorter put 30 passages in order" in shown(STEP)
+    assert "sorter reranked 30 passages" in shown(STEP)
     late = shown(msgspec.structs.replace(STEP, skipped="no answer came within 0.5 s"))
-    assert "not put in order sorter was asked for the order of 30 passages: no answer came within 0.5 s." in late
-    assert "put" not in shown()
+    assert "not reranked sorter was asked to rerank 30 passages: no answer came within 0.5 s." in late
+    assert "rerank" not in shown()
 
 
 def test_each_result_says_what_its_score_is_for() -> None:
@@ -37,9 +37,9 @@ def test_each_result_says_what_its_score_is_for() -> None:
         score=0.9, chunk="c", similarity=0.5, words=["leave", "days"],
     )  # fmt: skip
     told = shown(passages=[found])
-    assert "score 0.9000: it has leave , days , is similar by 0.5000, and what stands around it counts too" in told
+    assert "score 0.9000: contains leave , days ; similarity 0.5000; its surroundings count, too" in told
     bare = msgspec.structs.replace(found, words=[], overdue=True, similarity=None)
-    assert "half of what it would be, because its review is overdue: it has no word of the question, and" in shown(
+    assert "halved because its review is overdue: contains no word of the question; its surroundings" in shown(
         passages=[bare]
     )
 

@@ -63,7 +63,7 @@ async def book(request: Request, visitor: Signed, by: str = "term", workload: st
         "dimensions": DIMENSIONS,
         "nothing": NOTHING.get(by, "nobody"),
         "chart": cost_charts.waterfall(found["book"]["sums"], NOTHING.get(by, "nobody")),
-        "tab": "Every term",
+        "tab": "All costs",
     }
     return await show(request, visitor, "cost_book.html", "/cost", **values)
 
@@ -121,7 +121,7 @@ async def ahead(
         "line": line,
         "chart": cost_charts.forecast(made, float(line["a_day_usd"]) if line else None) if made else "",
         **await _scenario(request, visitor, workload, changes[:400], model[:128]),
-        "tab": "Ahead",
+        "tab": "Forecast",
     }
     return await show(request, visitor, "cost_ahead.html", "/cost", **values)
 
