@@ -87,7 +87,7 @@ def test_a_source_that_breaks_off_keeps_what_it_told_and_loses_nothing(intake: I
 
 def test_what_went_away_meanwhile_is_no_error(intake: Intake) -> None:
     intake.take_over(Given(texts("a", "b")))
-    gone = NotFound("it went away meanwhile", code="document_gone", hint="Nothing.")
+    gone = NotFound("it was removed meanwhile", code="document_gone", hint="Nothing.")
     report = intake.take_over(Given({**texts("a"), "b": gone}))
     assert (report.deleted, report.failed, intake.findings(), intake.live()) == (1, 0, {}, {"a"})
 

@@ -59,11 +59,11 @@ def test_json_is_read_as_a_list_and_line_by_line(text: str) -> None:
     ("line", "code", "said"),
     [
         (",Done,2026-11-18,1", "ticket_missing", "no ticket and no call"),
-        ("a b,Done,2026-11-18,1", "ticket_form", "'a b' is no ticket's number"),
+        ("a b,Done,2026-11-18,1", "ticket_form", "'a b' is not a ticket number"),
         ("A-1,Erledigt,2026-11-18,1", "ticket_state", "--state 'Erledigt=resolved'"),
         ("A-1,Done,18/Nov/26 2:30 PM,1", "ticket_time", "2026-11-25T14:30:00Z"),
         ("A-1,Done,,1", "ticket_time", "or an id of the change"),
-        ("A-1,Done,2026-11-21,1", "ticket_time", "is yet to come"),
+        ("A-1,Done,2026-11-21,1", "ticket_time", "is in the future"),
         ("A-1,Done,2026-11-18,-1", "ticket_value", "at least 0"),
         ("A-1,Done,2026-11-18,NaN", "ticket_value", "at least 0"),
         ("A-1,Done,2026-11-18,1e99", "ticket_value", "at least 0"),
@@ -104,7 +104,7 @@ def test_a_companys_own_words_and_columns_count_before_ours() -> None:
         {"erledigt": "resolved", "Closed": "unresolved"},
     )
     assert [(row.ticket, row.state) for row in found.rows] == [("7", "resolved"), ("8", "unresolved")]
-    with pytest.raises(Invalid, match="no state of a ticket"):
+    with pytest.raises(Invalid, match="not a state of a ticket"):
         read("ticket,status,at\nA,Done,2026-11-18\n", states={"Done": "great"})
     assert state_of("Waiting for customer", {}) == "open" and state_of("", {}) is None
 

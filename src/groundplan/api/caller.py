@@ -109,7 +109,7 @@ def _check_here(request: Request, services: Services) -> None:
     """The operator's token and links are good on this machine only; elsewhere people prove who they are."""
     if elsewhere(request, services.settings.console_url):
         raise Denied(
-            "from another machine only a passkey or the company's sign-in is good",
+            "from another machine only a passkey or the company's sign-in is accepted",
             code="proof_missing",
             hint="Register a passkey on the page Sign-in, then sign in with it.",
         )
@@ -143,7 +143,9 @@ def _by_service_token(services: Services, header: str) -> Caller | None:
         token = rights.find_token(conn, secret.strip(), services.clock.now())
     if token is None:
         raise Unauthenticated(
-            "this token is unknown, revoked or over", code="token_invalid", hint="Make one: `groundplan tokens create`."
+            "this token is unknown, revoked or expired",
+            code="token_invalid",
+            hint="Make one: `groundplan tokens create`.",
         )
     return Caller(service_actor(token.id), None, None, token.name, operator=False, scopes=frozenset(token.scopes))
 

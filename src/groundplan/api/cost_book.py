@@ -82,7 +82,7 @@ def days_of(first: date | None, last: date | None, today: date) -> Days:
     first = last.replace(day=1) if first is None else first
     if last < first or (last - first).days > LONGEST or last.year > LAST_YEAR:
         raise Invalid(
-            f"{first} to {last} are no days in order, or too many",
+            f"{first} to {last} are not a valid period, or too long",
             code="days_invalid",
             hint=f"Name a first and a last day, at most {LONGEST} days apart, before the year {LAST_YEAR}.",
         )

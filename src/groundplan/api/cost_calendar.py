@@ -101,7 +101,7 @@ def public_holidays(country: str, year: int) -> tuple[str, ...]:
         import holidays  # noqa: PLC0415 -- an extra
     except ImportError as error:
         raise Invalid(
-            "holidays need another package", code="extra_missing", hint="pip install 'groundplan[economics]'"
+            "holidays need an optional package", code="extra_missing", hint="pip install 'groundplan[economics]'"
         ) from error
     try:
         days = holidays.country_holidays(country, years=year)

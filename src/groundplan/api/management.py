@@ -32,7 +32,7 @@ def act(conn: Connection[Any], actor: str, wanted: Wanted, now: datetime) -> UUI
     """Keep a corrective action. Raises `NotFound` (`unknown_person`), `Invalid` (`action_due`)."""
     owner = people.find_person(conn, wanted.owner)
     if wanted.due < now.date():
-        raise Invalid(f"{wanted.due} is over", code="action_due", hint="Name a day that is still to come.")
+        raise Invalid(f"{wanted.due} is in the past", code="action_due", hint="Name a day in the future.")
     made = action(wanted.subject, wanted.says, wanted.control, owner.email, wanted.due, str(new_id()), now.date())
     id, _ = finding_store.tell(conn, made)
     detail = {"finding": str(id), "control": wanted.control, "due": wanted.due.isoformat()}

@@ -24,9 +24,9 @@ def drifting(conn: Connection[Any], services: Services) -> list[Chart]:
     off = [each for each in found if each.figure == "calls_day" and each.drifts]
     if not off:
         raise Conflict(
-            "no workload has materially other calls than were planned for",
+            "no workload has materially more or fewer calls than planned",
             code="replan_nothing",
-            hint="`groundplan placement drift` shows plan and facts; what drifts otherwise needs another declaration.",
+            hint="`groundplan placement drift` shows plan and facts; any other drift needs a changed declaration.",
         )
     return off
 

@@ -45,7 +45,7 @@ def decided(found: CompanyPlan, workload: str) -> None:
     """Raises `NotFound` or `Conflict` where a workload is not in the plan."""
     if workload in found.homeless:
         raise Conflict(
-            f"nowhere may {workload} run: {found.homeless[workload]}"[:2000],
+            f"{workload} may not run anywhere: {found.homeless[workload]}"[:2000],
             code="placement_nowhere",
             hint="Relax one of these rules, or declare a site, a deployment or hardware that they allow.",
         )
@@ -145,8 +145,8 @@ def changes(sets: list[str], drop: list[str], demand: list[str], prices: list[st
     found = whatif.parse(sets, drop, demand, prices)
     if not (found.sets or found.drop_sites or found.demand or found.prices):
         raise Invalid(
-            "nothing is to be changed",
+            "nothing to change was given",
             code="what_if_nothing",
-            hint="Say --set, --drop-site, --demand or --price, such as --demand support=x3.",
+            hint="Give --set, --drop-site, --demand or --price, such as --demand support=x3.",
         )
     return found

@@ -22,7 +22,7 @@ def check_presence(conn: Connection[Any], caller: Caller) -> None:
     if caller.proven or caller.acting or is_alone(conn):
         return
     raise Denied(
-        "whoever holds the operator's token could have signed in so: that approves nothing",
+        "anyone with the operator's token could have signed in this way, so it approves nothing",
         code="approval_unproven",
         hint="Sign in with your passkey or at the company's sign-in; register a passkey on the page Sign-in.",
     )

@@ -189,7 +189,7 @@ def _asked(run: Run, waiting: Waiting, content: tuple[dict[str, Any], str] | Non
         return Answered(waiting.call, None, None, False, Decimal(0), code)
     if told["code"] in _PASSING and not told["answered"] and not told["cost"]:
         hint = "It goes on by itself."
-        raise Unavailable(f"the gateway refused for now: {told['code']}", code=WAITS, hint=hint)
+        raise Unavailable(f"the gateway refuses at the moment: {told['code']}", code=WAITS, hint=hint)
     score, usd = told["score"], Decimal(int(told["cost"])) / PICO
     why = "" if score is not None else str(told["code"]) or "not_judged"
     kept = None if score is None else float(score) >= 0.5

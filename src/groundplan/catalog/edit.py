@@ -43,7 +43,7 @@ def _line(workspace: Workspace, workload: str) -> int:
 
 def _lost(workload: str, where: str) -> Invalid:
     return Invalid(
-        f"the traffic of {workload} cannot be written by itself",
+        f"the traffic of {workload} cannot be changed automatically",
         code="edit_lost",
         hint="Write traffic.calls into its document, then `groundplan plan` and `groundplan apply`.",
         where=where,

@@ -196,5 +196,5 @@ def _digest(file: Path | None) -> str | None:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
         raise Invalid(
-            f"{file} cannot be read: {error.strerror}", code="evidence_file", hint="Name a file that you may read."
+            f"{file} cannot be read: {error.strerror}", code="evidence_file", hint="Name a readable file."
         ) from error

@@ -219,7 +219,7 @@ def statement(
         kind = _file_kind(save)
         if team is None:
             raise Invalid(
-                "a file is of one team", code="team_missing", hint="Name it: cost statement TEAM --save FILE."
+                "a file is for one team", code="team_missing", hint="Name it: cost statement TEAM --save FILE."
             )
         size = client.save(f"/api/cost/statements.{kind}", save, team=team, **query)
         emit({"file": str(save), "bytes": size}, as_json, f"{save}: {size} bytes")
@@ -238,7 +238,7 @@ def _file_kind(path: Path) -> str:
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("csv", "pdf"):
         raise Invalid(
-            f"a statement is not written as '{path.suffix[:20]}'",
+            f"a statement cannot be written as '{path.suffix[:20]}'",
             code="statement_file",
             hint="Name a file that ends in .csv or .pdf.",
         )
@@ -265,7 +265,7 @@ def _growth(said: str | None) -> dict[str, Any]:
         return {"growth_per_month": float(said)}
     except ValueError as error:
         hint = "Write --growth 0.05 for 5 % a month, or --growth adoption."
-        raise Invalid(f"'{said[:20]}' is no growth", code="growth_invalid", hint=hint) from error
+        raise Invalid(f"'{said[:20]}' is not a growth", code="growth_invalid", hint=hint) from error
 
 
 def _launch(text: str) -> dict[str, Any]:
@@ -274,7 +274,7 @@ def _launch(text: str) -> dict[str, Any]:
         return {"day": day, "factor": float(factor)}
     except ValueError as error:
         raise Invalid(
-            f"'{text[:40]}' is no launch", code="launch_syntax", hint="Write DAY=FACTOR, like 2026-12-01=2."
+            f"'{text[:40]}' is not a launch", code="launch_syntax", hint="Write DAY=FACTOR, like 2026-12-01=2."
         ) from error
 
 

@@ -278,7 +278,7 @@ def _time(text: str) -> str:
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise Invalid(f"'{text}' is no time", code="usage", hint="Write 2026-11-01 or 2026-11-01T12:00Z.") from error
+        raise Invalid(f"'{text}' is not a time", code="usage", hint="Write 2026-11-01 or 2026-11-01T12:00Z.") from error
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()
 
 

@@ -70,7 +70,7 @@ def draft(
         file.write_text(lines, encoding="utf-8")
     except OSError as error:
         raise Invalid(
-            f"{file} cannot be written: {error.strerror}", code="drafts_file", hint="Name a file in a folder of yours."
+            f"{file} cannot be written: {error.strerror}", code="drafts_file", hint="Name a file in a writable folder."
         ) from error
     if refused:
         note(f"{refused} answers of the model were no question")

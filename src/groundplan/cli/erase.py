@@ -58,7 +58,9 @@ def erase(asked: Asked, instead: Instead, home: HomeOption = None, as_json: Json
     elif instead.request is not None:
         value, text = _standing(client, instead.request, instead.receipt)
     elif asked.person is None or not asked.reason:
-        raise Invalid("whom to erase, and why, is needed", code="usage", hint="Give --person and --reason.")
+        raise Invalid(
+            "the person to erase and the reason are missing", code="usage", hint="Give --person and --reason."
+        )
     elif instead.hold or instead.end_hold:
         value, text = _held(client, asked.person, asked.reason, end=instead.end_hold)
     else:

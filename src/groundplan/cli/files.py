@@ -26,4 +26,4 @@ def read_given_text(path: Path, *, code: str, hint: str) -> str:
     try:
         return read_given(path, code=code, hint=hint).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Invalid(f"{path} is no text in UTF-8", code=code, hint=hint) from error
+        raise Invalid(f"{path} is not UTF-8 text", code=code, hint=hint) from error

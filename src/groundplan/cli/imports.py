@@ -115,7 +115,7 @@ def oscal(
     if not is_email(owner.strip().lower()):
         raise Invalid("an owner is not an e-mail address", code="email_syntax", hint="Write --owner ana@acme.example.")
     if name is not None and not re.fullmatch(NAME, name):
-        raise Invalid(f"{name} is no name", code="name_syntax", hint="Write small letters, digits and hyphens.")
+        raise Invalid(f"{name} is not a name", code="name_syntax", hint="Use lower-case letters, digits and hyphens.")
     texts = {each.name: _text(each, each.name, MAX_OSCAL) for each in documents}
     if len(texts) < len(documents):
         raise Invalid("two files have the same name", code="import_oscal", hint="Give each another name.")
@@ -133,7 +133,7 @@ def _sites(file: Path, to: Path | None, as_json: bool, read: Callable[[str, str]
     text = _text(file, file.name, MAX_INFRASTRUCTURE)
     if len(text) > MAX_INFRASTRUCTURE:
         raise TooLarge(
-            f"{file.name} is larger than is read", code="import_large", hint="At most 32 MiB: import a part."
+            f"{file.name} is too large", code="import_large", hint="At most 32 MiB are read: import a part of it."
         )
     found = read(text, file.name)
     _told_found(found.summary(), found.findings, found.text, found.body(), to, as_json)
@@ -230,5 +230,5 @@ def _text(path: Path, name: str, most: int = MAX_BYTES) -> str:
         ) from error
     except UnicodeDecodeError as error:
         raise Invalid(
-            f"{name} is no text in UTF-8", code="import_unreadable", hint="Name a text file, saved as UTF-8."
+            f"{name} is not UTF-8 text", code="import_unreadable", hint="Name a text file, saved as UTF-8."
         ) from error

@@ -75,6 +75,8 @@ def _offline(home: Home, scope: str, reason: str) -> dict[str, Any]:
         held = []
     held.append({"scope": scope, "reason": reason, "at": datetime.now(UTC).isoformat()})
     if not home.run.is_dir():
-        raise Invalid(f"{home.root} is not a HOME", code="home_missing", hint="Name it with --home.")
+        raise Invalid(
+            f"{home.root} is not the HOME of an installation", code="home_missing", hint="Name it with --home."
+        )
     write_atomically(path, json.dumps(held).encode())
     return {"scope": scope, "file": str(path), "effective": {"complete": False, "acknowledged": [], "waiting": []}}

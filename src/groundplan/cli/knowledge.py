@@ -52,7 +52,7 @@ def evaluate(
     """
     settings = settings_for(home)
     if (questions is None) == (beir is None):
-        raise Invalid("one thing to evaluate is needed", code="usage", hint="Give a file of questions, or --beir DIR.")
+        raise Invalid("there is nothing to evaluate", code="usage", hint="Give a file of questions, or --beir DIR.")
     if beir is not None:
         value, subject = _tried(settings, beir)
     else:

@@ -53,7 +53,7 @@ def shadow(
     as_json: JsonOption = False,
 ) -> None:
     """Find undeclared AI: calls to providers in a proxy log, or charges of providers on a bill."""
-    data = read_given(log, code="log_file", hint="Name a file that you may read.")
+    data = read_given(log, code="log_file", hint="Name a readable file.")
     query = [("also", host) for host in also or ()] + ([("bill", "true")] if bill else [])
     value = ControlClient.connect(home).post_file("/api/register/shadow", data, query)
     rows = [

@@ -112,7 +112,7 @@ def explain(
         return
     if route is None:
         hint = "Routing is declared as `routing: {by: rules}` of a workload, and holds for model `auto`."
-        raise NotFound(f"nothing was chosen for the call {call[:80]}", code="not_routed", hint=hint)
+        raise NotFound(f"no model was chosen for the call {call[:80]}", code="not_routed", hint=hint)
     expected = route.get("expected") or {}
     text = f"{route['model']} at {route['deployment']}, by {route['by']}: {route['reason']}"
     if route.get("answered"):

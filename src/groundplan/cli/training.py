@@ -67,7 +67,7 @@ def checked(name: str, keep: float, embedded: bool, folder: Path) -> Wanted:
     registry.check_name(name)
     if not 0.5 <= keep <= 1:  # also what is no number
         hint = "Name a share from 0.5 to 1, such as 0.99."
-        raise Invalid(f"--keep {keep} is no share of quality to keep", code="keep_range", hint=hint)
+        raise Invalid(f"--keep {keep} is not a share of quality to keep", code="keep_range", hint=hint)
     return Wanted(name, keep, embedded, folder)
 
 
@@ -129,7 +129,7 @@ def learned_from(answers: Path | None, source: str | None, workload: str | None,
         return Learned(read_matrix(answers), f"the set {answers.name}")
     if answers is not None or source is None or workload is None:
         hint = "Name a SET.jsonl, or `--from judges --workload NAME`, or `--from outcomes --workload NAME`."
-        raise Invalid("what to learn from is not clear", code="routing_source", hint=hint)
+        raise Invalid("it is not clear what to learn from", code="routing_source", hint=hint)
     body = {"workload": workload, "from": source}
     rows = ControlClient.connect(home, PATIENCE).post("/api/routing/evidence", body)["rows"]
     if source == "judges":

@@ -69,7 +69,7 @@ async def verify_log(request: Request, csrf: Text) -> RedirectResponse:
 @router.post("/act-as")
 async def act_as(request: Request, csrf: Text, person: Text = "") -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/session/act-as", {"person": person or None})
-    return _back("/", reply, f"You act as {person}." if person else "You are yourself again.")
+    return _back("/", reply, f"You act as {person}." if person else "You are acting as yourself again.")
 
 
 @router.post("/demo/ask-as", response_class=HTMLResponse)

@@ -69,7 +69,7 @@ async def prompt(request: Request, visitor: Signed, name: str, old: str = "", ne
 async def roll_back(request: Request, csrf: Text, prompt: Text, to: Text, reason: Text) -> RedirectResponse:
     path = f"/api/prompts/{quote(prompt, safe='')}/rollback"
     reply = await api_of(request, csrf).post(path, {"to": to, "reason": reason})
-    told = "It is asked for again; the workspace's folder must say the same, or the next apply takes it back."
+    told = "Approval is requested again. The workspace must say the same, or the next apply reverts it."
     return _back(f"/governance/prompts/{quote(prompt, safe='')}", reply, told)
 
 

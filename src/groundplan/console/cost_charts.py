@@ -10,7 +10,7 @@ from groundplan.console.charts import COLOURS, INK
 MOST_STEPS = 9
 
 
-def waterfall(sums: Sequence[dict[str, Any]], nothing: str = "not said") -> str:
+def waterfall(sums: Sequence[dict[str, Any]], nothing: str = "none") -> str:
     """Each term on top of those before it, up to the total; `sums` has `key` and `cost_usd`, and `nothing` is what is
     shown for a key that says nothing. Empty without data."""
     steps = [(row["key"] or nothing, float(row["cost_usd"])) for row in sums]

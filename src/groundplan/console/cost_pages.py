@@ -23,7 +23,7 @@ DIMENSIONS = (
     "source", "person", "tag", "basis",
 )  # fmt: skip
 NOTHING = {
-    "feature": "no feature was said", "prompt": "no prompt", "source": "no documents", "person": "nobody in particular",
+    "feature": "no feature", "prompt": "no prompt", "source": "no documents", "person": "no person",
     "team": "no team", "workflow": "no workflow", "tier": "standard", "tag": "a key without tags",
 }  # fmt: skip
 """What is shown where a dimension says nothing."""

@@ -47,7 +47,9 @@ async def ask(request: Request, csrf: Text, person: Text, reason: Text, also: Te
     reply = await api_of(request, csrf).post("/api/erasures", {"person": person, "reason": reason, "also": words})
     if not reply.ok:
         return _back(PAGE, {"problem": reply.problem})
-    return _back(f"{PAGE}/{reply.body['id']}", {"notice": "Asked. Look at what would go, then have it confirmed."})
+    return _back(
+        f"{PAGE}/{reply.body['id']}", {"notice": "Requested. Check what would be erased, then have it confirmed."}
+    )
 
 
 @router.post("/do/erasures/decide")
@@ -56,7 +58,7 @@ async def decide(request: Request, csrf: Text, erasure: Text, what: Text, reason
     body = {"reason": reason} if chosen == "refuse" else {}
     path = f"/api/erasures/{quote(erasure, safe='')}/{chosen}"
     reply = await api_of(request, csrf).post(path, body)
-    done = "Erased. The receipt says what went and what stayed." if chosen == "confirm" else "Refused."
+    done = "Erased. The receipt says what was erased and what stayed." if chosen == "confirm" else "Refused."
     return _back(f"{PAGE}/{quote(erasure, safe='')}", {"notice": done} if reply.ok else {"problem": reply.problem})
 
 

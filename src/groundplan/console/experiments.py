@@ -68,7 +68,11 @@ async def start(
     }  # fmt: skip
     reply = await api_of(request, csrf).post("/api/experiments", body)
     waits = reply.ok and reply.body["state"] == "asked"
-    notice = "It waits for somebody else with the duty product or business." if waits else f"It runs{_reach(reply)}."
+    notice = (
+        "It waits for approval by somebody else with the duty product or business."
+        if waits
+        else f"It runs{_reach(reply)}."
+    )
     return _back(_page(reply), reply, notice)
 
 
@@ -97,7 +101,7 @@ async def start_replay(
     body = {"workload": workload, "candidate": candidate, "judge": judge, "budget_usd": budget, "calls": calls}
     reply = await api_of(request, csrf).post("/api/replays", body)
     path = f"/cost/replays/{reply.body['id']}" if reply.ok else HERE
-    return _back(path, reply, "Calls are being asked again; this page tells how far it is.")
+    return _back(path, reply, "The replay is running; this page shows its progress.")
 
 
 @forms.post("/pair-review")
@@ -137,7 +141,7 @@ def sequence(looks: Sequence[dict[str, Any]], line: float, type: str) -> str:
     import altair  # noqa: PLC0415 -- heavy, and only pages of cost need it
 
     data = altair.InlineData(values=rows)
-    title = "share as good" if type == "shadow" else "difference in quality"
+    title = "share that is as good" if type == "shadow" else "difference in quality"
     base = altair.Chart(data, width=640, height=240)
     x = altair.X("at:T", title=None, axis=altair.Axis(tickCount=6, labelOverlap=True))
     axis = altair.Axis(format="%" if type == "shadow" else "+%", tickCount=5)

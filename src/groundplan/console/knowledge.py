@@ -30,13 +30,13 @@ REASONS = {
     "retired": "is retired",
     "superseded": "has a newer version",
     "not_yet_valid": "is not valid yet",
-    "expired": "is not valid any more",
+    "expired": "is no longer valid",
     "workload": "is not for this workload",
-    "purpose": "is not for what this workload is for",
+    "purpose": "is not for the purpose of this workload",
     "residency": "must stay where this workload may not run alone",
     "sensitivity": "is more sensitive than this workload",
-    "not_scanned": "was not searched for personal data yet",
-    "quality": "is below the quality that this workload needs",
+    "not_scanned": "has not been scanned for personal data yet",
+    "quality": "is below the quality that this workload requires",
     "deleted": "was deleted",
 }
 """Why a document is kept back, in words."""
@@ -162,7 +162,9 @@ async def decide(
     given: Any = None if value == "" else value == "yes" if what == "legal_hold" else value
     path = f"/api/knowledge/documents/{quote(document, safe='')}/decide"
     reply = await api_of(request, csrf).post(path, {"what": what, "value": given, "reason": reason})
-    return _back(f"/knowledge/documents/{quote(document, safe='')}", reply, "Decided. It holds from the next search.")
+    return _back(
+        f"/knowledge/documents/{quote(document, safe='')}", reply, "Decided. It applies from the next search on."
+    )
 
 
 @router.post("/do/knowledge/delete")
@@ -211,14 +213,14 @@ async def thumb(
 async def share(request: Request, csrf: Text, document: Text, until: Text, reason: Text) -> RedirectResponse:
     place = f"/knowledge/documents/{quote(document, safe='')}"
     reply = await api_of(request, csrf).post(f"/api{place}/links", {"until": until, "reason": reason})
-    return _back(place, reply, f"Send this word; it is shown once: {reply.body['word']}" if reply.ok else "")
+    return _back(place, reply, f"Send this link word; it is shown only once: {reply.body['word']}" if reply.ok else "")
 
 
 @router.post("/do/knowledge/unshare")
 async def unshare(request: Request, csrf: Text, document: Text, link: Text) -> RedirectResponse:
     place = f"/knowledge/documents/{quote(document, safe='')}"
     reply = await api_of(request, csrf).post(f"/api{place}/links/{quote(link, safe='')}/withdraw", {})
-    return _back(place, reply, "Withdrawn. It holds for no search from now on.")
+    return _back(place, reply, "Withdrawn. It grants nothing from the next search on.")
 
 
 @router.post("/do/knowledge/open")
@@ -235,7 +237,7 @@ async def fix(request: Request, csrf: Text, finding: Text) -> RedirectResponse:
     found = await api.get("/api/findings", kind="knowledge.", limit="1000")
     row = next((each for each in found.body["findings"] if each["id"] == finding), None) if found.ok else None
     if row is None or not row["fix"]:
-        return _back("/knowledge/findings", found, "It is settled already.")
+        return _back("/knowledge/findings", found, "It has been settled already.")
     proposed = row["fix"]
     path = f"/api/knowledge/documents/{quote(str(proposed['document']), safe='')}"
     # its message may have a name or a sentence in it, and reasons are kept in the audit log
@@ -244,7 +246,7 @@ async def fix(request: Request, csrf: Text, finding: Text) -> RedirectResponse:
         return _back("/knowledge/findings", await api.post(f"{path}/delete", {"reason": reason}), "Deleted.")
     what, value = change(proposed, request)
     reply = await api.post(f"{path}/decide", {"what": what, "value": value, "reason": reason})
-    return _back("/knowledge/findings", reply, "Decided. The finding closes with the next look.")
+    return _back("/knowledge/findings", reply, "Decided. The finding closes with the next check.")
 
 
 def change(proposed: dict[str, Any], request: Request) -> tuple[str, Any]:

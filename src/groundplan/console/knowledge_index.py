@@ -20,7 +20,7 @@ STATES = {
     "ready": ("is ready", "badge-wait"),
     "switching": ("serves as soon as every search service has read it", "badge-wait"),
     "serving": ("serves", "badge-ok"),
-    "kept": ("is kept to go back to", ""),
+    "kept": ("is kept for a rollback", ""),
 }
 """In words, and the class of its badge."""
 FIGURES = (
@@ -32,7 +32,7 @@ DONE = {
     "build": "It is being built beside the one that serves.",
     "compare": "Compared.",
     "switch": "It serves as soon as every search service has read it.",
-    "rollback": "Search goes back to the edition before.",
+    "rollback": "Search goes back to the previous edition.",
     "drop": "Dropped.",
 }
 

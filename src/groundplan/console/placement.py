@@ -21,7 +21,7 @@ LEVELS = (1.0, 0.75, 0.5)
 FIELDS = ("set", "drop_site", "demand", "price")
 WEIGHTS = {
     "carbon": "USD for a tonne of CO2e",
-    "latency": "USD for a second of a thousand calls",
+    "latency": "USD for a second of waiting per thousand calls",
     "people": "USD an hour",
 }
 

@@ -13,11 +13,11 @@ _IN_TIME = ("identify", "cache", "admit", "ground", "serve")
 STEPS = ("identify", "admit", "cache", "ground", "serve", "settle")
 WHAT = {
     "identify": "whose call it is",
-    "admit": "allowed, and paid for",
-    "cache": "read, and answered before?",
-    "ground": "passages they may read",
+    "admit": "allowed, and within budget",
+    "cache": "answered before?",
+    "ground": "passages the person may read",
     "serve": "the model answers",
-    "settle": "what it really cost",
+    "settle": "what it actually cost",
 }
 
 

@@ -47,7 +47,7 @@ async def who(request: Request, visitor: Signed) -> HTMLResponse:
 @router.post("/do/emergency")
 async def emergency(request: Request, csrf: Text, reason: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/emergency", {"reason": reason})
-    return _back(HERE, reply, "You may stop and roll back for an hour. Everybody is told.")
+    return _back(HERE, reply, "You may stop and roll back for an hour. Everybody is notified.")
 
 
 @router.post("/do/appoint")
@@ -81,26 +81,26 @@ async def hand_over(request: Request, csrf: Text, person: Text, to: Text) -> Red
 @router.post("/do/access-review")
 async def reviewed(request: Request, csrf: Text, comment: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/access-review", {"comment": comment})
-    return _back(HERE, reply, "You looked through everybody's rights; the next time is in 90 days.")
+    return _back(HERE, reply, "You reviewed everybody's rights; the next review is due in 90 days.")
 
 
 @router.post("/do/token-revoke")
 async def revoke(request: Request, csrf: Text, token: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).call("DELETE", f"/api/tokens/{quote(token, safe='')}")
-    return _back(HERE, reply, "The token is ended.")
+    return _back(HERE, reply, "The token is revoked.")
 
 
 @router.post("/do/renew")
 async def renew(request: Request, csrf: Text, change: Text, reason: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post(f"/api/changes/{quote(change, safe='')}/renew", {"reason": reason})
-    return _back("/governance", reply, "It is asked for again; those who hold its duties decide.")
+    return _back("/governance", reply, "Requested again; the holders of its duties decide.")
 
 
 @router.post("/do/ask-parts")
 async def ask_parts(request: Request, csrf: Text, change: Text, workload: Text, reason: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post("/api/approvals/missing", {"workload": workload, "reason": reason})
     path = f"/governance/changes/{quote(change, safe='')}"
-    return _back(path, reply, "It is asked for; those who hold its duties find it in their inbox.")
+    return _back(path, reply, "Requested; the holders of its duties find it in their inbox.")
 
 
 def _back(path: str, reply: Reply, notice: str) -> RedirectResponse:

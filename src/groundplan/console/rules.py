@@ -108,7 +108,7 @@ async def ask(
 ) -> RedirectResponse:
     body = {"rule": rule, "workload": workload, "person": person, "until": f"{until}T00:00:00Z", "reason": reason}
     reply = await api_of(request, csrf).post("/api/policies/exceptions", body)
-    return _back(RULES, reply, "Asked for; it holds once security and compliance agree.")
+    return _back(RULES, reply, "Requested; it takes effect once security and compliance have approved it.")
 
 
 @forms.post("/exception-approve")
@@ -130,6 +130,6 @@ async def _exception(request: Request, csrf: str, exception: str, what: str, rea
     path = f"/api/policies/exceptions/{quote(exception, safe='')}/{what}"
     reply = await api_of(request, csrf).post(path, {"reason": reason})
     waits = what == "approve" and reply.ok and reply.body["state"] == "asked"
-    holds = "Agreed; it waits for others still" if waits else "The exception holds"
+    holds = "Approved; it still waits for others" if waits else "The exception is in force"
     told = {"approve": holds, "refuse": "Refused", "end": "The exception has ended"}[what]
     return _back(RULES, reply, f"{told}{_reach(reply)}.")

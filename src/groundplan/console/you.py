@@ -43,13 +43,13 @@ async def terminal(request: Request, visitor: Signed, request_id: str) -> HTMLRe
 @router.post("/do/terminal-confirm")
 async def confirm_terminal(request: Request, csrf: Text, asked: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post(f"/api/terminals/{quote(asked, safe='')}/confirm")
-    return _back(reply, "Confirmed: your terminal says it now.")
+    return _back(reply, "Confirmed. Your terminal continues now.")
 
 
 @router.post("/do/passkey-confirm")
 async def confirm(request: Request, csrf: Text, passkey: Text) -> RedirectResponse:
     reply = await api_of(request, csrf).post(f"/api/passkeys/{quote(passkey, safe='')}/confirm")
-    return _back(reply, "The passkey is confirmed: it proves its person from now on.")
+    return _back(reply, "The passkey is confirmed: it identifies its person from now on.")
 
 
 @router.post("/do/passkey-remove")

@@ -57,7 +57,7 @@ def price_of(
     return Problem(
         message=f"no price is known for the model '{model}'{note}",
         code="price_missing",
-        hint="Add what it costs until then, a price without from:."
+        hint="Add a price without `from:` for the time before."
         if future
         else "Declare it at the deployment: price: {input: 0.15 USD/Mtok, output: 0.60 USD/Mtok}, or price: free.",
         where=where,

@@ -104,7 +104,7 @@ def event_of(id: str, state: State, at: datetime | None) -> str:
 def told_of(said: Said, by: str, workload: str | None, now: datetime) -> Told:
     """As it is kept. Raises `Invalid` (`ticket_form`, `ticket_state`, `ticket_time`)."""
     if not _TICKET.fullmatch(said.ticket):
-        raise Invalid(f"{said.ticket[:80]!r} is no ticket's number", code="ticket_form", hint=_FORM_HINT)
+        raise Invalid(f"{said.ticket[:80]!r} is not a ticket number", code="ticket_form", hint=_FORM_HINT)
     state: State | None = None
     if (said.accepted is None) != (said.status is None):
         state = state_of(said.status, {}) if said.status is not None else "resolved" if said.accepted else "unresolved"
@@ -112,7 +112,7 @@ def told_of(said: Said, by: str, workload: str | None, now: datetime) -> Told:
         hint = "Send accepted: true (resolved) or false (reopened), or a status such as resolved, reopened or open."
         raise Invalid("whether the ticket is resolved is not said", code="ticket_state", hint=hint)
     if said.at is not None and said.at > now + AHEAD:
-        raise Invalid(f"{said.at.isoformat()} is yet to come", code="ticket_time", hint="Correct the time.")
+        raise Invalid(f"{said.at.isoformat()} is in the future", code="ticket_time", hint="Correct the time.")
     event = event_of("" if said.id is None else str(said.id), state, said.at or now)
     return Told(
         ticket=said.ticket, state=state, at=said.at or now, event=event, by=by, value_usd=said.value_usd,
@@ -148,7 +148,7 @@ def _check(columns: Mapping[str, str], states: Mapping[str, str]) -> None:
     for name, state in states.items():
         if state not in STATES:
             hint = f"Write --state '{name[:40]}=resolved', or unresolved, or open."
-            raise Invalid(f"no state of a ticket: {state[:40]}", code="ticket_state", hint=hint)
+            raise Invalid(f"not a state of a ticket: {state[:40]}", code="ticket_state", hint=hint)
 
 
 def _places(head: set[str], said: Mapping[str, str], file: str) -> dict[str, str]:
@@ -189,7 +189,7 @@ class _Reader:
         if not (ticket or call):
             return self._wrong(number, "no ticket and no call", "ticket_missing", "Name one, or leave the line out.")
         if ticket and not _TICKET.fullmatch(ticket):
-            return self._wrong(number, f"{ticket[:80]!r} is no ticket's number", "ticket_form", _FORM_HINT)
+            return self._wrong(number, f"{ticket[:80]!r} is not a ticket number", "ticket_form", _FORM_HINT)
         of_call = _uuid(call)
         if call and of_call is None:
             return self._wrong(number, f"{call[:80]!r} is no call", "call_form", "Write the id of the answer's call.")
@@ -203,7 +203,7 @@ class _Reader:
             return self._wrong(number, f"{told.get('at', '')[:40]!r} is no time", "ticket_time", hint)
         if at is not None and at > self.now + AHEAD:
             hint = "Correct its time, or name another column: --columns at=NAME."
-            return self._wrong(number, f"{at:%Y-%m-%d %H:%M} UTC is yet to come", "ticket_time", hint)
+            return self._wrong(number, f"{at:%Y-%m-%d %H:%M} UTC is in the future", "ticket_time", hint)
         value = _value(told["value"]) if told.get("value") else None
         if told.get("value") and value is None:
             hint = "Write USD such as 12.50, at least 0, or name another column: --columns value=NAME."

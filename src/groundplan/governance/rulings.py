@@ -134,7 +134,7 @@ def _decide(conn: Connection[Any], approver: Approver, change_id: UUID, ruling: 
         raise already_settled(change)
     if ruling.decision == "approved" and change.ends_itself is not None and change.ends_itself < ruling.at.date():
         hint = "Ask for another one, with an end that is still to come."
-        raise Conflict("the time that it was asked for is over", code="change_lapsed", hint=hint)
+        raise Conflict("its requested time is over", code="change_lapsed", hint=hint)
     asked = [need for need in change.needs if ruling.answer.covers(need)]
     held = _held(conn, approver, asked)
     alone = ruling.separation == "solo" and store.active_people(conn) == 1

@@ -93,7 +93,7 @@ def ask(
     """
     duties = ASKED.get(kind)
     if duties is None:
-        raise Invalid(f"nothing is asked for as {kind!r}", code="approval_kind", hint=f"Ask for {', '.join(ASKED)}.")
+        raise Invalid(f"{kind!r} cannot be requested", code="approval_kind", hint=f"Ask for {', '.join(ASKED)}.")
     digest = digest_asked(kind, subject, what)
     for held in store.changes(conn, ["pending", "applied"]):
         if (held.type, held.subject, held.digest, held.price) == (kind, subject, digest, dict(price)):

@@ -243,7 +243,7 @@ def _order(wanted: Wanted, known: dict[str, LiteralString], own: LiteralString) 
     column = known.get(wanted.sort_by.lower())
     if column is None:
         listed = ", ".join(sorted(known))
-        raise Invalid(f"nothing is sorted by {wanted.sort_by[:60]}", code="scim_sort", hint=f"Sort by {listed}.")
+        raise Invalid(f"sorting is not supported by {wanted.sort_by[:60]}", code="scim_sort", hint=f"Sort by {listed}.")
     return " ORDER BY " + column + (" DESC NULLS LAST, " if wanted.descending else " NULLS LAST, ") + own
 
 

@@ -17,7 +17,7 @@ def normal_email(text: str) -> str:
     """The address in lower case. Raises `Invalid` (`email`) where it is none."""
     address = text.strip().lower()
     if not _EMAIL.fullmatch(address) or len(address) > 254:
-        raise Invalid(f"no email address: {text!r}", code="email", hint="Write it like ana@acme.example.")
+        raise Invalid(f"not an e-mail address: {text!r}", code="email", hint="Write it like ana@acme.example.")
     return address
 
 

@@ -68,7 +68,7 @@ def finish(conn: Connection[Any], provider: Provider, state: str, code: str, now
     """
     found = passkey_store.use_ceremony(conn, _hash(state), "oidc", now)
     if found is None:
-        raise Invalid("this sign-in was begun too long ago, or is over", code="ceremony", hint="Begin again.")
+        raise Invalid("this sign-in was started too long ago, or has ended", code="ceremony", hint="Start again.")
     claims = _claims(provider, code, found[1], now)
     person = _person(conn, provider, claims)
     return sessions.begin(conn, person, "oidc", now, agent)
@@ -178,7 +178,7 @@ def _silent(provider: Provider) -> Unavailable:
 
 
 def _refused() -> Unauthenticated:
-    return Unauthenticated("the company's sign-in did not vouch for you", code="oidc_refused", hint="Begin again.")
+    return Unauthenticated("the company's sign-in did not vouch for you", code="oidc_refused", hint="Start again.")
 
 
 def _changed(address: str) -> Unauthenticated:
@@ -201,7 +201,7 @@ def _unverified(address: str) -> Unauthenticated:
 
 def _unknown(address: str) -> Unauthenticated:
     return Unauthenticated(
-        "the company's sign-in knows you, but you are nobody here",
+        "the company's sign-in knows you, but you are not registered here",
         code="oidc_unknown",
         hint="Ask somebody with the duty security to add you: `groundplan people add`.",
         details={"address": address} if address else None,

@@ -125,12 +125,12 @@ def confirm(conn: Connection[Any], session: Session, passkey_id: bytes, now: dat
     key = _known(conn, passkey_id)
     if not session.proven or session.acting_as is not None:
         raise Denied(
-            "only who signed in with a passkey or at the company's sign-in confirms others",
+            "only somebody who signed in with a passkey or at the company's sign-in may confirm others",
             code="proof_missing",
             hint="Sign in with your passkey.",
         )
     if session.person_id == key.person_id:
-        raise Denied("nobody confirms their own passkey", code="self_confirmation", hint="Ask a colleague.")
+        raise Denied("nobody may confirm their own passkey", code="self_confirmation", hint="Ask a colleague.")
     actor = sessions.actor_of(session)
     if not passkey_store.confirm(conn, key.id, actor, now):
         raise Conflict("this passkey is confirmed already", code="passkey_confirmed", hint="Nothing is left to do.")
@@ -173,7 +173,7 @@ def _person_of(conn: Connection[Any], session: Session) -> Person:
     person = None if session.person_id is None else store.person(conn, session.person_id)
     if person is None or session.acting_as is not None:
         raise Denied(
-            "passkeys are of people: the local operator has none",
+            "passkeys belong to people: the local operator has none",
             code="person_only",
             hint="Sign in as yourself: `groundplan login --as E-MAIL`.",
         )
@@ -247,16 +247,16 @@ def _who(person_id: UUID) -> str:
 
 
 def _no_ceremony() -> Invalid:
-    return Invalid("this was asked too long ago, or answered already", code="ceremony", hint="Begin again.")
+    return Invalid("this request has expired, or was answered already", code="ceremony", hint="Start again.")
 
 
 def _refused(error: Exception) -> Invalid:
-    return Invalid(f"the passkey was not accepted: {error}", code="passkey_refused", hint="Begin again on this page.")
+    return Invalid(f"the passkey was not accepted: {error}", code="passkey_refused", hint="Start again on this page.")
 
 
 def _not_signed() -> Unauthenticated:
     return Unauthenticated(
-        "this passkey signs in nobody here",
+        "this passkey is not registered here",
         code="passkey",
         hint="Use a passkey that you registered here, or ask the operator for a link: `groundplan login --as E-MAIL`.",
     )

@@ -40,7 +40,7 @@ def appoint(
             hint="Give an end; appoint again when it comes.",
         )
     if not reason.strip():
-        raise Invalid("this needs a reason", code="reason", hint="Say why; it stands in the audit log.")
+        raise Invalid("this needs a reason", code="reason", hint="Give a reason; it is kept in the audit log.")
     made = Appointment(new_id(), person_id, role, reason.strip(), begins, ends, actor)
     store.insert_appointment(conn, made)
     detail = {"role": role, "begins": begins.isoformat(), "ends": ends.isoformat(), "appointment": str(made.id)}
@@ -69,7 +69,7 @@ def review(conn: Connection[Any], actor: str, reviewer: UUID, id: UUID, text: st
     """Say what an emergency was, once it is over. Raises `Denied` (`self_review`), `Conflict` (`not_reviewable`)."""
     made = _appointment(conn, id)
     if made.person_id == reviewer:
-        raise Denied("nobody reviews their own emergency", code="self_review", hint="Ask security or compliance.")
+        raise Denied("nobody may review their own emergency", code="self_review", hint="Ask security or compliance.")
     if made.role != "emergency" or not made.over(now) or not store.review(conn, id, actor, text, now):
         raise Conflict("there is no emergency here to review", code="not_reviewable", hint="Wait until it is over.")
     record(conn, action="emergency.reviewed", actor=actor, subject=f"person/{made.person_id}", detail={"id": str(id)})
@@ -83,7 +83,7 @@ def create_token(
     wrong = sorted(set(scopes) - SCOPES)
     if wrong or not scopes:
         raise Invalid(
-            f"no scope of a token: {', '.join(wrong) or 'none given'}",
+            f"not a scope of a token: {', '.join(wrong) or 'none given'}",
             code="token_scope",
             hint=f"Scopes are {', '.join(sorted(SCOPES))}; a token never approves.",
         )

@@ -103,9 +103,13 @@ def list_groups(conn: Connection[Any], page: Page) -> dict[str, Any]:
 def list_all(conn: Connection[Any], page: Page) -> dict[str, Any]:
     """People and then groups, as one list. Raises `Invalid` (`scim_filter`, `scim_sort`)."""
     if page.filter:
-        raise Invalid("nothing is filtered here", code="scim_filter", hint="POST to /Users/.search or /Groups/.search.")
+        raise Invalid(
+            "filters are not supported here", code="scim_filter", hint="POST to /Users/.search or /Groups/.search."
+        )
     if page.sort_by:
-        raise Invalid("nothing is sorted here", code="scim_sort", hint="POST to /Users/.search or /Groups/.search.")
+        raise Invalid(
+            "sorting is not supported here", code="scim_sort", hint="POST to /Users/.search or /Groups/.search."
+        )
     start, count = max(page.start, 1), min(max(page.count, 0), MOST)
     people, first = store.people(conn, store.Wanted(None, start, count))
     after = store.Wanted(None, max(start - people, 1), count - len(first))

@@ -114,7 +114,9 @@ def deactivate_person(conn: Connection[Any], actor: str, person_id: UUID) -> int
 def add_group(conn: Connection[Any], actor: str, name: str, type: GroupType) -> int:
     """A new, empty group or team. Raises `Conflict` (`duplicate_group`), `Invalid` (`group_name`)."""
     if name == EVERYONE or not name.strip() or "@" in name:
-        raise Invalid(f"no name for a group: {name!r}", code="group_name", hint="Use a name without @; not `everyone`.")
+        raise Invalid(
+            f"not a valid name for a group: {name!r}", code="group_name", hint="Use a name without @; not `everyone`."
+        )
     number = store.next_policy_number(conn, "group", f"group/{name}", False)
     if store.group_id(conn, name):
         raise Conflict(f"there is a group {name} already", code="duplicate_group", hint="Use another name.")
@@ -146,9 +148,9 @@ def remove_member(conn: Connection[Any], actor: str, group: str, member: UUID | 
     from_group, person, inner = _membership(conn, group, member)
     if store.delete_membership(conn, from_group, person, inner) is None:
         raise NotFound(
-            f"{member} is no direct member of {group}",
+            f"{member} is not a direct member of {group}",
             code="not_a_member",
-            hint="It may be in through another group: look at the groups of the person.",
+            hint="It may be a member through another group: see the groups of the person.",
         )
     return _recorded(conn, number, "member.removed", actor, f"group/{group}", _member(person, member))
 
@@ -307,12 +309,12 @@ def kill(conn: Connection[Any], actor: str, scope: str, reason: str, *, streams:
     kind, _, name = scope.partition("/")
     if scope != COMPANY and (kind not in KILL_SCOPES or not name):
         raise Invalid(
-            f"there is nothing to stop called {scope!r}",
+            f"nothing that can be stopped is called {scope!r}",
             code="kill_scope",
             hint=f"Use company or NAME behind {', '.join(f'{each}/' for each in KILL_SCOPES)}.",
         )
     if not reason.strip():
-        raise Invalid("a kill needs a reason", code="reason", hint="Say why; it stands in the audit log.")
+        raise Invalid("a kill needs a reason", code="reason", hint="Give a reason; it is kept in the audit log.")
     number = store.next_policy_number(conn, "kill", scope, True)
     id = store.insert_kill(conn, scope, reason.strip(), actor, streams=streams)
     detail = {"kill": str(id), "reason": reason.strip(), **({"streams": True} if streams else {})}

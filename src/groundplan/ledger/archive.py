@@ -66,7 +66,7 @@ def archive_day(conn: Connection[Any], url: str, day: date) -> Archived:
         raise Conflict(
             f"the files of {day} say ${cost}, the ledger says otherwise",
             code="archive_differs",
-            hint="Nothing was deleted. Try again; if it stays so, look at the disk.",
+            hint="Nothing was deleted. Try again; if it persists, check the disk.",
         )
     archive_store.note(conn, day, url, counts, cost, digest.hexdigest(), part)
     archive_store.drop(conn, day, part)
@@ -136,7 +136,7 @@ def _duckdb() -> Any:
         import duckdb  # noqa: PLC0415 -- an extra
     except ImportError as error:
         raise Invalid(
-            "archives need another package", code="extra_missing", hint="pip install 'groundplan[economics]'"
+            "archives need an optional package", code="extra_missing", hint="pip install 'groundplan[economics]'"
         ) from error
     duck = duckdb.connect()
     duck.execute("SET TimeZone = 'UTC'")
@@ -163,7 +163,7 @@ def _store(url: str) -> tuple[Any, str]:
         found: tuple[Any, str] = fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as error:
         raise Invalid(
-            f"'{url[:80]}' is no store: {error}",
+            f"'{url[:80]}' is not a store: {error}",
             code="store_unknown",
             hint="Name a folder, or a URL that fsspec knows, such as s3://bucket/facts.",
         ) from error
@@ -180,7 +180,7 @@ def _put(url: str, name: str, file: Path) -> None:
         raise Invalid(
             f"{url} cannot be written: {type(error).__name__}",
             code="store_unwritable",
-            hint="Look at the rights of this process there. Nothing was deleted.",
+            hint="Check the rights of this process there. Nothing was deleted.",
         ) from error
 
 

@@ -109,7 +109,7 @@ def plan_offered(
     offers = Offered(offers.company, {n: c for n, c in offers.by_workload.items() if n not in nowhere})
     if not offers.by_workload:
         raise Conflict(
-            "nowhere may any workload run: " + "; ".join(f"{name} ({why})" for name, why in nowhere.items())[:2000],
+            "no workload may run anywhere: " + "; ".join(f"{name} ({why})" for name, why in nowhere.items())[:2000],
             code="placement_nowhere",
             hint="Relax one of these rules, or declare a site, a deployment or hardware that they allow.",
         )

@@ -82,7 +82,7 @@ def factor(text: str) -> float:
     value = -1.0 if found is None else float(found["times"]) if found["times"] else 1 + float(found["percent"]) / 100
     if not 0 <= value <= 1e6:
         raise Invalid(
-            f"'{text[:40]}' is no factor", code="what_if_factor", hint="Write x3, +20% or -30%, not below -100%."
+            f"'{text[:40]}' is not a factor", code="what_if_factor", hint="Write x3, +20% or -30%, not below -100%."
         )
     return value
 

@@ -56,7 +56,7 @@ def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> 
         raise Conflict(f"{target} exists already", code="archive_exists", hint="Choose another name, or move it away.")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise Unavailable(
-            f"{target.parent} is no folder that this user may write to",
+            f"{target.parent} is not a folder that this user may write to",
             code="archive_write",
             hint="Name an archive in a folder that is there and writable.",
         )
@@ -128,9 +128,9 @@ def _lost_told() -> Iterator[None]:
         yield
     except psycopg.OperationalError as error:
         raise Unavailable(
-            f"the database went away: {first_line(error)}",
+            f"the database became unreachable: {first_line(error)}",
             code="database_unavailable",
-            hint="Nothing was kept; `groundplan doctor` looks for the cause. Then begin again.",
+            hint="Nothing was kept; `groundplan doctor` looks for the cause. Then start again.",
         ) from error
 
 
@@ -150,7 +150,7 @@ def _restore(home: Home, settings: Settings, staging: Path, facts: dict[str, Any
         verdict = verify(home.audit)
         if not verdict.ok:
             raise Invalid(
-                f"the restored audit log does not hold: {verdict.problems[0]}",
+                f"the restored audit log does not verify: {verdict.problems[0]}",
                 code="archive_damaged",
                 hint="Use another backup.",
             )

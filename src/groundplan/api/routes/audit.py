@@ -104,7 +104,7 @@ def proof(entry_id: UUID, services: Using, caller: Reader) -> dict[str, Any]:
         )
     if found.leaf_index is None:
         raise Unavailable(
-            "this entry has no place in the log yet", code="entry_unsequenced", hint="Ask again in a second.",
+            "this entry is not in the log yet", code="entry_unsequenced", hint="Try again in a second.",
             retry_after=1.0,
         )  # fmt: skip
     made = audit_proof.inclusion_proof(services.home.audit, found.leaf_index)

@@ -75,7 +75,7 @@ def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> d
     """Make the next blueprint. What needs an approval becomes a pending change."""
     authorize(caller, "release", "company")
     if body.folder is not None and not caller.operator:
-        raise Denied("only the local operator names a folder", code="operator_only", hint="Leave folder out.")
+        raise Denied("only the local operator may name a folder", code="operator_only", hint="Leave `folder` out.")
     with services.transaction() as conn:
         value = services.releases.apply(conn, caller.actor, body.files, body.reason)
     if body.folder is not None:
@@ -148,7 +148,7 @@ def approver_of(caller: Caller) -> Approver:
     """The person who decides. Raises `Denied` (`operator_never_approves`)."""
     if caller.person is None:
         raise Denied(
-            "the operator does not approve", code="operator_never_approves",
+            "the operator may not approve", code="operator_never_approves",
             hint="Sign in as somebody who holds the duty: groundplan login --as E-MAIL.",
         )  # fmt: skip
     return Approver(caller.person, caller.proof, caller.real if caller.acting else None)

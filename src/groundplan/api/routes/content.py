@@ -36,7 +36,7 @@ def read_content(call_id: UUID, services: Using, caller: SignedIn) -> dict[str, 
         text = SubjectKeys.of(services.home).unseal(conn, kept.sealed)
         if text is None:
             raise NotFound(
-                "what was asked and answered has been erased with its person",
+                "the prompt and the answer have been erased with their person",
                 code="content_erased",
                 hint="The receipt and its proof remain.",
             )

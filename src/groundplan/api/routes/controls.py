@@ -233,7 +233,7 @@ def _undeclared(each: Seen, bill: bool) -> Finding:
         kind="governance.shadow_ai", subject="company", severity="high",
         mark=f"bill {each.host}" if bill else each.host,
         message=f"{each.host} is undeclared and paid: {each.calls} lines of a bill." if bill else called,
-        hint="Find out for what; declare the workload with an owner and a budget, or close that way out.",
+        hint="Find out what it is used for; declare the workload with an owner and a budget, or block that connection.",
         detail={"host": each.host, "provider": each.provider, "calls": each.calls, "callers": len(each.callers)},
     )  # fmt: skip
 
@@ -260,7 +260,7 @@ def risk(services: Using, _: Reader) -> dict[str, Any]:
 def import_oscal_(body: Imported, _: Reader) -> dict[str, Any]:
     """Catalogs, profiles and component definitions of others in OSCAL as `kind: framework`; changes nothing."""
     if not is_email(body.owner):
-        raise Invalid("the owner is no e-mail address", code="email_syntax", hint="Write ana@acme.example.")
+        raise Invalid("the owner is not an e-mail address", code="email_syntax", hint="Write ana@acme.example.")
     return import_oscal(body.files, body.owner, body.name).body()
 
 
@@ -350,6 +350,6 @@ def _applied(conn: Any, name: str, now: datetime) -> Applied:
         if one.framework.name == name:
             return one
     raise NotFound(
-        f"no framework {name[:63]} holds here", code="framework_unknown",
-        hint="Declare it: kind: framework. `groundplan controls` lists those that hold.",
+        f"no framework {name[:63]} is in force here", code="framework_unknown",
+        hint="Declare it: kind: framework. `groundplan controls` lists those in force.",
     )  # fmt: skip

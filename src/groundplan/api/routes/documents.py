@@ -314,7 +314,7 @@ def push(body: Pushed, services: Using, caller: SignedIn) -> dict[str, Any]:
         source = declared.get(body.source)
         if source is None or source.connector is None or source.connector.type != "push":
             raise Invalid(
-                f"{body.source} is no source that documents are pushed to", code="push_source",
+                f"{body.source} is not a source of type push", code="push_source",
                 hint="Declare it with `connector: {type: push}`, and let a workload use it.",
             )  # fmt: skip
         for item in body.documents:
@@ -326,8 +326,8 @@ def push(body: Pushed, services: Using, caller: SignedIn) -> dict[str, Any]:
                     push_store.put(conn, body.source, item.path, row)
                 except (psycopg.DataError, UnicodeEncodeError) as error:
                     raise Invalid(
-                        f"{item.path}: its readers or values cannot be kept", code="push_document",
-                        hint="Leave NUL and half characters out, and numbers that are none.",
+                        f"{item.path}: its readers or values cannot be stored", code="push_document",
+                        hint="Leave out NUL characters, lone surrogates and numbers such as NaN.",
                     ) from error  # fmt: skip
         # looked up behind what was written: whoever deletes one of them meanwhile was waited for
         places = deletion_store.closed(conn, body.source, [item.path for item in body.documents])
@@ -389,7 +389,7 @@ def may_decide(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
             raise _unknown() from error
         who = next((found[name] for name in ("steward", "owner") if found[name] in own), None)
         raise Denied(
-            "only its owner or steward decides about a document", code="document_not_yours",
+            "only its owner or steward may decide about a document", code="document_not_yours",
             hint=f"Ask {who or 'the owner of the source'}.",
         ) from error  # fmt: skip
 
@@ -438,7 +438,7 @@ def _bytes(item: PushedDocument) -> bytes:
     try:
         data = item.text.encode() if item.text is not None else base64.b64decode(item.data or "", validate=True)
     except (binascii.Error, UnicodeEncodeError) as error:
-        raise Invalid(f"{item.path}: data is no base64", code="push_document", hint="Encode its bytes.") from error
+        raise Invalid(f"{item.path}: data is not base64", code="push_document", hint="Encode its bytes.") from error
     if len(data) > MAX_TEXT_BYTES:
         raise Invalid(
             f"{item.path} is larger than {MAX_TEXT_BYTES >> 20} MiB", code="push_document", hint="Split it into parts."

@@ -77,7 +77,7 @@ def quiet(finding_id: UUID, body: Quiet, services: Using, caller: SignedIn) -> d
 def _may(caller: Caller, found: dict[str, Any]) -> None:
     """Raises `Denied` (`duty_missing`; `own_finding` for one about oneself, such as one's own emergency)."""
     if caller.person is not None and found["subject"] == f"person/{caller.person}":
-        raise Denied("nobody settles a finding about themselves", code="own_finding", hint="Ask a colleague.")
+        raise Denied("nobody may settle a finding about themselves", code="own_finding", hint="Ask a colleague.")
     if found["owner"] is None or found["owner"] != caller.email:
         require_duty(caller, frozenset(DUTIES), found["subject"])
 
@@ -85,8 +85,8 @@ def _may(caller: Caller, found: dict[str, Any]) -> None:
 def _check_until(until: datetime, now: datetime, severity: str) -> None:
     """Raises `Invalid` (`quiet_past`, `quiet_long`)."""
     if until <= now:
-        raise Invalid("that time is over", code="quiet_past", hint="Name a time that is still to come.")
+        raise Invalid("that time is in the past", code="quiet_past", hint="Name a time in the future.")
     longest = QUIET_CRITICAL if severity == "critical" else QUIET
     if until > now + longest:
         what = f"a finding that is {severity} is quiet for at most {longest.days} day{'s' if longest.days > 1 else ''}"
-        raise Invalid(what, code="quiet_long", hint="Settle it, or look at it again then.")
+        raise Invalid(what, code="quiet_long", hint="Settle it, or review it again then.")

@@ -89,7 +89,7 @@ def _check_whose(conn: Connection[Any], caller: Caller, person: UUID | None) -> 
         return
     if rights_store.behind(conn, str(caller.actor)) != OPERATOR:
         raise Denied(
-            "a key that carries somebody's permissions is made by themselves", code="key_of_another",
+            "only the person themselves may make a key that carries their permissions", code="key_of_another",
             hint="Ask them to, leave user out, or ask the operator: groundplan keys create --user E-MAIL.",
         )  # fmt: skip
 
@@ -133,7 +133,7 @@ def rotate_key(key_id: UUID, body: Rotation, services: Using, caller: SignedIn) 
     try:
         overlap = timedelta(milliseconds=units.duration_ms(body.overlap))
     except ValueError as error:
-        raise Invalid("the overlap cannot be read", code="overlap", hint=f"{error}.") from error
+        raise Invalid("the overlap is not a duration", code="overlap", hint=f"{error}.") from error
     if overlap > timedelta(days=90):
         raise Invalid("the overlap is too long", code="overlap", hint="Write at most 90d.")
     with services.transaction() as conn:

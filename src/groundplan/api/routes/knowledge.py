@@ -61,7 +61,7 @@ def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
     send the same to the gateway's port with their API key, for its user. What is restricted is in the audit log."""
     if caller.person is None:
         raise Denied(
-            "a search carries a person's permissions",
+            "a search needs the permissions of a person",
             code="person_required",
             hint="Sign in as a person, or act as one.",
         )

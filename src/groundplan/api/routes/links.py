@@ -64,7 +64,9 @@ def withdraw(document_id: UUID, name: str, services: Using, caller: SignedIn) ->
 def open_link(body: Word, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Open a link as the person that you are; from now on search finds the document for you."""
     if caller.person is None:
-        raise Denied("a link is opened by a person", code="person_required", hint="Sign in as a person, or act as one.")
+        raise Denied(
+            "only a person can open a link", code="person_required", hint="Sign in as a person, or act as one."
+        )
     with services.transaction() as conn:
         document = share.opened(conn, body.word, _by(services, caller))
         found = found_document(conn, document)

@@ -29,7 +29,9 @@ def provider_of(services: Services) -> Provider:
     settings = services.settings
     if settings.oidc_issuer is None or settings.oidc_client is None or settings.oidc_secret is None:
         raise NotFound(
-            "no company sign-in is set", code="oidc_not_set", hint="Set GROUNDPLAN_OIDC_ISSUER, _CLIENT and _SECRET."
+            "no company sign-in is configured",
+            code="oidc_not_set",
+            hint="Set GROUNDPLAN_OIDC_ISSUER, _CLIENT and _SECRET.",
         )
     secret = resolve_secret(settings.oidc_secret)
     return Provider(settings.oidc_issuer, settings.oidc_client, secret, settings.oidc_trust_email)
@@ -61,7 +63,7 @@ def back(
     """The browser returns; the state must be the one that it was sent away with."""
     held = request.cookies.get(_state_cookie(request))
     if not state or held != state:
-        raise Denied("this sign-in was not begun in this browser", code="oidc_state", hint="Begin again.")
+        raise Denied("this sign-in was not started in this browser", code="oidc_state", hint="Start again.")
     with services.transaction() as conn:
         agent = request.headers.get("user-agent", "")
         secret = oidc.finish(conn, provider_of(services), state, code, services.clock.now(), agent)

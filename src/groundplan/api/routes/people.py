@@ -117,10 +117,10 @@ def hand_over(person: str, body: Successor, services: Using, caller: SignedIn) -
     with services.transaction() as conn:
         to = named(conn, body.to)
         if to == caller.person and not one_is_enough(services, conn):
-            raise Denied("nobody takes duties over by themselves", code="self_handover", hint="Ask a colleague.")
+            raise Denied("nobody may take over duties by themselves", code="self_handover", hint="Ask a colleague.")
         if caller.operator and not one_is_enough(services, conn) and _could_appoint(conn):
             raise Denied(
-                "somebody with security or compliance gives duties to a colleague", code="handover_by_person",
+                "only the duty security or compliance may give duties to a colleague", code="handover_by_person",
                 hint="Do it in the console with your passkey: Governance, Rights.",
             )  # fmt: skip
         moved = identity.hand_over(conn, caller.actor, named(conn, person), to)

@@ -92,7 +92,9 @@ def rollback(name: str, body: Back, request: Request, services: Using, caller: S
         declared = release.current(conn)
         doc = declared.workspace.prompts.get(name) if declared is not None else None
         if doc is not None and doc.text == old.text:
-            raise Conflict(f"the prompt {name} says that already", code="prompt_current", hint="Name another version.")
+            raise Conflict(
+                f"the prompt {name} has that text already", code="prompt_current", hint="Name another version."
+            )
         number = max([each.number for each in found] + ([doc.version] if doc is not None else [])) + 1
         files = with_prompt(stored.sources, name, old.text, number)
         made = services.releases.apply(conn, caller.actor, files, f"{body.reason} (prompt {name} as in {old.number})")

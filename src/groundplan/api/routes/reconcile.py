@@ -71,11 +71,13 @@ def read_options(text: str, name: str, said: dict[str, str], first: date | None,
     days = replace(bill, lines=kept).days
     since, until = first or (days[0] if days else None), last or (days[1] if days else None)
     if until is not None and until.year > LAST_YEAR:
-        raise Invalid(f"a line is of {until}", code="bill_days", hint="Say which days: --from DAY --to DAY, in UTC.")
+        raise Invalid(f"a line is dated {until}", code="bill_days", hint="Name the days: --from DAY --to DAY, in UTC.")
     if since is None or until is None:
         if not any(line.call for line in kept):
             raise Invalid(
-                "the bill has neither days nor calls", code="bill_days", hint="Say which: --from DAY --to DAY, in UTC."
+                "the bill has neither days nor calls",
+                code="bill_days",
+                hint="Name the days: --from DAY --to DAY, in UTC.",
             )
         since, until = date(1970, 1, 2), date(1970, 1, 1)
     return replace(bill, lines=kept, notes=notes, period=(since, until))

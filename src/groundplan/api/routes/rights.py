@@ -79,7 +79,7 @@ def appoint(body: NewAppointment, services: Using, caller: SignedIn) -> dict[str
     with services.transaction() as conn:
         who = named(conn, body.person)
         if who == caller.person:
-            raise Denied("nobody appoints themselves", code="self_appointment", hint="Ask a colleague.")
+            raise Denied("nobody may appoint themselves", code="self_appointment", hint="Ask a colleague.")
         ends = begins + timedelta(days=body.days)
         made = rights.appoint(conn, caller.actor, who, body.role, body.reason, begins, ends)
         return _json(conn, caller, services, made)
@@ -102,9 +102,9 @@ def break_glass(body: Because, services: Using, caller: SignedIn) -> dict[str, A
     held = {duty for _, duty in caller.duties} - {"auditor", "emergency"}
     if caller.person is None or not held or not caller.proven:
         raise Denied(
-            "an emergency is begun by a person with a duty who signed in with a passkey or at the company's sign-in",
+            "an emergency needs a person with a duty, signed in with a passkey or at the company's sign-in",
             code="proof_missing",
-            hint="Sign in so, or ask the operator, who stops with `groundplan kill`.",
+            hint="Sign in that way, or ask the operator, who can stop with `groundplan kill`.",
         )
     now = services.clock.now()
     with services.transaction() as conn:
@@ -121,7 +121,7 @@ def break_glass(body: Because, services: Using, caller: SignedIn) -> dict[str, A
 def review(appointment: UUID, body: Because, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Say what an emergency was, once it is over. Not your own."""
     if caller.person is None:
-        raise Denied("a person reviews", code="person_only", hint="Sign in as yourself.")
+        raise Denied("only a person may review", code="person_only", hint="Sign in as yourself.")
     now = services.clock.now()
     with services.transaction() as conn:
         made = rights.review(conn, caller.actor, caller.person, appointment, body.reason, now)

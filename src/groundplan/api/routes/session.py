@@ -89,7 +89,9 @@ def act_as(body: ActAs, request: Request, services: Using, caller: SignedIn) -> 
         raise _not_here()
     if caller.session is None:
         raise Denied(
-            "a token acts as nobody", code="act_as", hint="Sign in with `groundplan login`, then act as somebody."
+            "a token cannot act as a person",
+            code="act_as",
+            hint="Sign in with `groundplan login`, then act as somebody.",
         )
     with services.transaction() as conn:
         if not is_demo(services, conn):
@@ -111,7 +113,7 @@ def sign_out(request: Request, response: Response, services: Using, caller: Sign
 
 def _not_here() -> Denied:
     return Denied(
-        "acting as somebody is only for the demo, on this machine",
+        "acting as somebody is possible only in the demo, on this machine",
         code="act_as",
         hint="Start `groundplan up --demo` with a HOME of its own.",
     )

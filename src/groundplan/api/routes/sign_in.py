@@ -46,7 +46,7 @@ def site_of(request: Request, services: Services) -> Site:
         return Site(host, url)
     if host != "localhost":
         raise Invalid(
-            "passkeys are bound to a name, and this is a bare address",
+            "passkeys are bound to a host name, and this is a bare address",
             code="passkey_host",
             hint=f"Open http://localhost:{request.url.port or 80} instead.",
         )
@@ -117,7 +117,9 @@ def list_passkeys(services: Using, caller: SignedIn, waiting: Annotated[bool, Qu
 def confirm(passkey: Hex, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Say that a colleague's passkey is theirs, after you asked them in person. Only from a proven session."""
     if not caller.duties:
-        raise Denied("you hold no duty here", code="duty_missing", hint="Somebody with a duty confirms passkeys.")
+        raise Denied(
+            "you hold no duty here", code="duty_missing", hint="Only somebody with a duty may confirm passkeys."
+        )
     now = services.clock.now()
     with services.transaction() as conn:
         key = passkeys.confirm(conn, session_of(caller), bytes.fromhex(passkey), now)
@@ -192,7 +194,7 @@ def _may_end(caller: Caller) -> bool:
 
 
 def _not_yours() -> Denied:
-    return Denied("this is somebody else's", code="not_yours", hint="Who holds the duty security may end it.")
+    return Denied("this belongs to somebody else", code="not_yours", hint="Somebody with the duty security may end it.")
 
 
 def _json(conn: Connection[Any], key: Passkey) -> dict[str, Any]:

@@ -49,7 +49,9 @@ class SignalBody(BaseModel):
 def signal(body: SignalBody, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Say what became of a search. What was asked is kept only where the workload keeps content; who clicked is not."""
     if caller.person is None:
-        raise Denied("a person says this", code="person_required", hint="Sign in as a person, or act as one.")
+        raise Denied(
+            "only a person can give feedback", code="person_required", hint="Sign in as a person, or act as one."
+        )
     with services.transaction() as conn:
         workload = known_workload(current_blueprint(conn), body.workload)
         if body.question is not None:

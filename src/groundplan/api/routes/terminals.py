@@ -85,7 +85,9 @@ def decide(request_id: UUID, body: Known, request: Request, services: Using, _: 
         found = terminals.take(conn, request_id, body.secret, services.clock.now())
         change = _pending(governance.change_by_id(conn, found.change))
         if change.digest != found.digest:
-            raise Conflict("the change is another one now", code="change_moved", hint="Look at it, and decide again.")
+            raise Conflict(
+                "the change has been modified since", code="change_moved", hint="Check it, and decide again."
+            )
         assert found.person is not None and found.proof is not None, "confirmed"
         approver, answer = Approver(found.person, found.proof), Answer(comment=found.comment)
         if found.decision == "refuse":

@@ -36,7 +36,7 @@ def live_traffic(
             return {**found, "deployments": traffic.deployments(conn, now, minutes, names)}
     except psycopg.errors.QueryCanceled as error:
         raise Unavailable(
-            "there are too many calls to look at so many minutes now",
+            "there are too many calls to evaluate that many minutes now",
             code="traffic_too_much",
             hint="Ask for fewer minutes, or read /metrics, whose cost does not grow with traffic.",
             retry_after=2.0,

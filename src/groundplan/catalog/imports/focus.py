@@ -37,7 +37,7 @@ def import_focus(text: str, name: str) -> Found:
     cost_column = next((c for c in ("EffectiveCost", "BilledCost") if c in head), None)
     if cost_column is None or "ConsumedQuantity" not in head:
         raise Invalid(
-            f"{name} is no FOCUS bill: it lacks EffectiveCost or BilledCost, or ConsumedQuantity",
+            f"{name} is not a FOCUS bill: it lacks EffectiveCost or BilledCost, or ConsumedQuantity",
             code="import_focus",
             hint="Export cost and usage in the FOCUS format, as CSV.",
             where=f"{name}:1",

@@ -41,7 +41,7 @@ def import_inventory(text: str, name: str) -> Found:
     if problems:
         raise Invalid(
             f"{len(problems)} rows of {name} cannot be read", code="import_inventory",
-            hint="Mend them, or leave them out.", problems=tuple(problems[:100]),
+            hint="Correct them, or leave them out.", problems=tuple(problems[:100]),
         )  # fmt: skip
     return sites(machines, (), {}, name)
 

@@ -98,9 +98,9 @@ def sites(machines: Sequence[Machine], findings: Iterable[Finding], others: dict
     """One site for each name, with its hardware; what is missing is told. Raises `Invalid` where there is nothing."""
     if not machines:
         raise Invalid(
-            f"{from_} names no machine with an accelerator that is known",
+            f"{from_} contains no machine with a known accelerator",
             code="import_empty",
-            hint="Look at what was passed over: --json; or declare the site by hand.",
+            hint="See with --json what was skipped, or declare the site by hand.",
         )
     told = list(findings)
     by_site: dict[str, list[Machine]] = {}

@@ -108,7 +108,7 @@ def import_oscal(texts: Mapping[str, str], owner: str, name: str | None = None) 
         count = len(reading.problems)
         raise Invalid(
             f"{count} thing{'s are' if count > 1 else ' is'} missing in these documents", code="import_oscal",
-            hint="Mend the documents, or name the missing files beside them.", problems=tuple(reading.problems[:100]),
+            hint="Correct the documents, or name the missing files, too.", problems=tuple(reading.problems[:100]),
         )  # fmt: skip
     tops = [file for file in made if file not in reading.used]
     if name is not None and len(tops) > 1:

@@ -185,7 +185,9 @@ _decoder = msgspec.json.Decoder(Document)
 def read(files: Mapping[str, str]) -> dict[str, Root]:
     """File name -> its document. Raises `Invalid` (`import_oscal`) with the file and the place in it, `TooLarge`."""
     if sum(map(len, files.values())) > MAX_BYTES:
-        raise TooLarge("the documents are larger than is read", code="import_large", hint="At most 32 MiB: leave some.")
+        raise TooLarge(
+            "the documents are too large", code="import_large", hint="At most 32 MiB are read: leave some out."
+        )
     return {name: _root(name, text) for name, text in files.items()}
 
 

@@ -134,7 +134,7 @@ def parse_key(text: str) -> VerifierKey:
             raise ValueError("name, id and key do not belong together")
     except (ValueError, binascii.Error) as error:
         raise Invalid(
-            f"no public key of a log: {error}",
+            f"not the public key of a log: {error}",
             code="verifier_key",
             hint="Give the content of log.pub: name+id+key, or 32 raw bytes.",
         ) from error
@@ -166,7 +166,7 @@ def parse_note(data: bytes) -> Note:
             raise ValueError("no signature lines")
         return Note(f"{text}\n", tuple(parse_signature(line) for line in tail[:-1].split("\n")))
     except (ValueError, binascii.Error) as error:
-        raise Invalid(f"no signed note: {error}", code="note", hint="Restore the checkpoint from a copy.") from error
+        raise Invalid(f"not a signed note: {error}", code="note", hint="Restore the checkpoint from a copy.") from error
 
 
 def parse_signature(line: str) -> Signature:
@@ -188,5 +188,5 @@ def parse_checkpoint(text: str) -> Checkpoint:
         if len(root) != 32:
             raise ValueError("the root is not 32 bytes long")
     except (ValueError, IndexError, binascii.Error) as error:
-        raise Invalid(f"no checkpoint: {error}", code="checkpoint", hint="Restore it from a copy.") from error
+        raise Invalid(f"not a checkpoint: {error}", code="checkpoint", hint="Restore it from a copy.") from error
     return Checkpoint(origin, int(size), root)

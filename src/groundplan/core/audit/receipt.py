@@ -38,14 +38,14 @@ def read(note: bytes, public: bytes) -> Receipt:
     """The receipt in a file, signed by this key (32 bytes). Raises `Invalid` (`receipt`) for any other."""
     found = parse_note(note)
     if not found.signed_by(VerifierKey(name_of(public), public)):
-        raise Invalid("the signature does not hold", code="receipt", hint="It was changed, or another key signed it.")
+        raise Invalid("the signature does not verify", code="receipt", hint="It was changed, or another key signed it.")
     head, _, body = found.text.partition("\n")
     try:
         value = json.loads(body)
         if not head.startswith("groundplan receipt: ") or not isinstance(value, dict):
             raise ValueError("no receipt")
     except ValueError as error:
-        raise Invalid("it is no receipt", code="receipt", hint="Give the file as it was written.") from error
+        raise Invalid("it is not a receipt", code="receipt", hint="Use the file as it was written.") from error
     return Receipt(value, note.decode(), digest(found.text.encode()))
 
 

@@ -30,7 +30,7 @@ def statement_pdf(statement: Statement, company: str) -> bytes:
         from reportlab.platypus import Paragraph, SimpleDocTemplate, Spacer  # noqa: PLC0415
     except ImportError as error:
         raise Invalid(
-            "statements as PDF need another package", code="extra_missing", hint="pip install 'groundplan[economics]'"
+            "PDF statements need an optional package", code="extra_missing", hint="pip install 'groundplan[economics]'"
         ) from error
     styles = getSampleStyleSheet()
     title = f"{statement.kind.capitalize()}: {statement.team}"

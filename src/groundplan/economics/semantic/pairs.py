@@ -39,7 +39,7 @@ def read_pairs(path: Path) -> list[Pair]:
             found.append(_decode(line))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Invalid(
-                f"this line is no pair: {error}",
+                f"this line is not a pair: {error}",
                 code="pairs",
                 hint='Write {"a": TEXT, "b": TEXT, "same": true or false}.',
                 where=Where(str(path), number),

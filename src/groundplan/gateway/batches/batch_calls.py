@@ -282,7 +282,9 @@ class BatchCalls:
     def _key(self, policy: Policy, batch: Batch) -> KeyEntry:
         key = self._known(policy, batch)
         if key is None:
-            raise Unauthenticated("the batch's API key is gone", code="invalid_api_key", hint="Use another key.")
+            raise Unauthenticated(
+                "the batch's API key is no longer valid", code="invalid_api_key", hint="Use another key."
+            )
         check_key(key, policy, self._gateway.clock.seconds())
         if batch.person and batch.person not in policy.active:
             raise Unauthenticated("the batch's user is not active", code="key_user_inactive", hint="Use another key.")

@@ -133,7 +133,7 @@ class Requests:
         name = request.custom_id
         if _NAME.fullmatch(name) is None:
             hint = "Use 1 to 64 letters, digits, _ and -."
-            raise Invalid(f"the custom_id of request {number} is no name", code="custom_id_invalid", hint=hint)
+            raise Invalid(f"the custom_id of request {number} is not a valid name", code="custom_id_invalid", hint=hint)
         if name in self._names:
             raise Invalid(f"the custom_id {name} is there twice", code="custom_id_twice", hint="Use each once.")
         if number > _MOST:

@@ -103,7 +103,9 @@ async def check_replay(gateway: Gateway, exchange: Exchange, kept: Kept) -> None
     was stopped, `Conflict` where a passage that was before the model may not be read any more."""
     policy = exchange.policy
     if policy is None or (policy.kills and not policy.kills.isdisjoint(kept.subjects)):
-        raise Denied("what made this answer is stopped", code="killed", hint="Use a new key to ask again.")
+        raise Denied(
+            "the deployment that made this answer is stopped", code="killed", hint="Use a new key to ask again."
+        )
     if kept.cites and not await readable(gateway, exchange, kept.cites):
         raise Conflict(
             "the answer to this Idempotency-Key rests on passages that cannot be confirmed any more",

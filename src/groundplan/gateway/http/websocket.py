@@ -46,7 +46,9 @@ class ServerSocket:
         """Raises `Invalid` for what is no WebSocket handshake."""
         events = self._protocol.events_received()
         if len(events) != 1 or not isinstance(events[0], WebSocketRequest):
-            raise Invalid("this is no WebSocket handshake", code="upgrade_unsupported", hint="Use a WebSocket client.")
+            raise Invalid(
+                "this is not a WebSocket handshake", code="upgrade_unsupported", hint="Use a WebSocket client."
+            )
         answer = self._protocol.accept(events[0])
         if answer.status_code != 101:
             raise Invalid(

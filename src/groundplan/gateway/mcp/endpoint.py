@@ -385,7 +385,7 @@ class McpApi:
         try:
             id = UUID(use.retry)
         except ValueError as error:
-            raise Invalid("the retry id is none", code="retry_id", hint="Send it as it was given.") from error
+            raise Invalid("the retry id is not valid", code="retry_id", hint="Send it as it was given.") from error
         found = await desk.in_thread(lambda conn: held_store.found(conn, id, UUID(key.id)))
         if found is None or found[1] != digest:
             hint = "An approval is for one key, one tool and exactly these arguments."

@@ -39,9 +39,9 @@ def read(body: bytes) -> Message:
         message = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         hint = "Send one JSON-RPC 2.0 request or notification."
-        raise Invalid(f"this is no message of MCP: {error}", code="mcp_message", hint=hint) from error
+        raise Invalid(f"this is not an MCP message: {error}", code="mcp_message", hint=hint) from error
     if message.jsonrpc != "2.0":
-        raise Invalid("this is no JSON-RPC 2.0", code="mcp_message", hint="Send jsonrpc: 2.0.")
+        raise Invalid("this is not JSON-RPC 2.0", code="mcp_message", hint="Send jsonrpc: 2.0.")
     return message
 
 

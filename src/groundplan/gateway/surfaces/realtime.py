@@ -330,11 +330,11 @@ class Session:
                 kind = str(event.get("type", ""))
                 check(event)
                 if kind == "response.create" and self._active is not None:
-                    raise Invalid("a response is being made", code="response_active", hint="Wait for response.done.")
+                    raise Invalid("a response is in progress", code="response_active", hint="Wait for response.done.")
                 if self._guard is not None and (made := self._guard.sent(event, len(text))) is not event:
                     text = _encode(made).decode()
             except (msgspec.DecodeError, RecursionError) as error:
-                await self._error(Invalid(f"this is no event: {error}", code="body_not_json", hint=HINT))
+                await self._error(Invalid(f"this is not an event: {error}", code="body_not_json", hint=HINT))
                 continue
             except (Invalid, Denied) as error:
                 await self._error(error)
@@ -436,7 +436,7 @@ class Session:
                 seen, known = policy, next((each for each in policy.keys.values() if each.id == key.id), None)
             try:
                 if known is None:
-                    raise Denied("this API key is gone", code="invalid_api_key", hint="Use another key.")
+                    raise Denied("this API key is no longer valid", code="invalid_api_key", hint="Use another key.")
                 check_key(known, policy, gateway.clock.now().timestamp())
                 admit.check_kills(policy, known, plan.workload.name)
                 catalog = gateway.live.catalog

@@ -107,7 +107,7 @@ class Rerank(Interface):
             )
         if any(isinstance(each, dict) and not _MEDIA.isdisjoint(each) for each in asked.documents):
             hint = "Send texts; what an image costs has no bound here, and addresses are not fetched."
-            raise Invalid("a document is no text", code="content_unsupported", hint=hint)
+            raise Invalid("a document is not text", code="content_unsupported", hint=hint)
         if asked.top_n is not None and asked.top_n < 1:
             raise Invalid("top_n is below 1", code="top_n_range", hint="Use at least 1.")
         pieces = sum(-(-max(1, _length(document)) // _DOCUMENT_BYTES) for document in asked.documents)

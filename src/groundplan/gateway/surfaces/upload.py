@@ -92,7 +92,7 @@ class Upload:
         if text is None:
             return usual
         if not text.isascii() or not text.isdigit() or len(text) > 9:
-            raise Invalid(f"{name} is no whole number", code="body_invalid", hint="Send digits only.")
+            raise Invalid(f"{name} is not a whole number", code="body_invalid", hint="Send digits only.")
         return int(text)
 
     def replace(self, name: str, value: str) -> None:

@@ -107,17 +107,19 @@ def give(
     check = CHECKS.get(given.what)
     if check is not None and check.judge is not None:
         raise Invalid(
-            f"{given.what} is collected from facts; nobody can give it", code="evidence_collected", hint=check.hint
+            f"{given.what} is collected from facts and cannot be given by hand",
+            code="evidence_collected",
+            hint=check.hint,
         )
     if check is None and "/" not in given.what:
         by_hand = ", ".join(name for name, each in CHECKS.items() if each.judge is None)
         raise Invalid(
-            f"there is nothing called {given.what[:80]} to show", code="evidence_unknown",
+            f"there is no check or control called {given.what[:80]}", code="evidence_unknown",
             hint=f"Name FRAMEWORK/CONTROL, such as 'iso-42001/A.6.2.7', or one of {by_hand}.",
         )  # fmt: skip
     if not timedelta() < timedelta(days=given.days) <= LONGEST:
         raise Invalid(
-            f"evidence cannot hold for {given.days} days", code="evidence_days", hint=f"Say 1 to {LONGEST.days} days."
+            f"evidence cannot hold for {given.days} days", code="evidence_days", hint=f"Give 1 to {LONGEST.days} days."
         )
     made = Evidence(
         id=new_id(), what=given.what, subject=given.subject, type=given.type, collector=actor, at=now,
@@ -145,7 +147,9 @@ def withdraw(conn: Connection[Any], actor: str, id: UUID, reason: str, now: date
     found = evidence_store.withdraw(conn, id, str(actor), now)
     if found is None:
         raise NotFound(
-            f"no evidence {id} stands", code="evidence_unknown", hint="`groundplan evidence list` shows what stands."
+            f"there is no valid evidence {id}",
+            code="evidence_unknown",
+            hint="`groundplan evidence list` shows what is valid.",
         )
     detail = {"evidence": str(id), "what": found["what"], "reason": reason}
     record(conn, action="evidence.withdrawn", actor=actor, subject=found["subject"], detail=detail)

@@ -103,7 +103,7 @@ def entities(items: str | Sequence[Mapping[str, Any]], schema: Any = None) -> An
     try:
         return _engine().Entities.from_json_str(text, schema)
     except ValueError as error:
-        raise Invalid(f"the entities cannot be read: {error}", code="policy_entities", hint="Mend them.") from error
+        raise Invalid(f"the entities cannot be read: {error}", code="policy_entities", hint="Correct them.") from error
 
 
 def schema(text: str) -> Any:
@@ -112,7 +112,7 @@ def schema(text: str) -> Any:
     try:
         return reader.from_json_str(text) if text.lstrip().startswith("{") and _is_json(text) else reader.from_str(text)
     except ValueError as error:
-        raise Invalid(f"the schema cannot be read: {error}", code="policy_schema", hint="Mend it.") from error
+        raise Invalid(f"the schema cannot be read: {error}", code="policy_schema", hint="Correct it.") from error
 
 
 def _is_json(text: str) -> bool:

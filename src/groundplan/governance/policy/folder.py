@@ -144,7 +144,7 @@ def _entity(said: Any, where: str) -> dict[str, str]:
         if isinstance(inner.get("type"), str) and isinstance(inner.get("id"), str):
             return {"type": inner["type"], "id": inner["id"]}
     raise Invalid(
-        "an entity is a type and an id", code="cedar_test", hint='Write {"type": ..., "id": ...}.', where=where
+        "an entity needs a type and an id", code="cedar_test", hint='Write {"type": ..., "id": ...}.', where=where
     )
 
 
@@ -170,7 +170,7 @@ def _text(path: Path, root: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         where = path.relative_to(root).as_posix()
-        raise Invalid(f"it cannot be read: {error}", code="cedar_test", hint="Mend it.", where=where) from error
+        raise Invalid(f"it cannot be read: {error}", code="cedar_test", hint="Correct it.", where=where) from error
 
 
 def _json(path: Path, root: Path) -> Any:
@@ -178,4 +178,4 @@ def _json(path: Path, root: Path) -> Any:
         return json.loads(_text(path, root))
     except (ValueError, RecursionError) as error:
         where = path.relative_to(root).as_posix()
-        raise Invalid(f"it is not JSON: {error}", code="cedar_test", hint="Mend it.", where=where) from error
+        raise Invalid(f"it is not JSON: {error}", code="cedar_test", hint="Correct it.", where=where) from error

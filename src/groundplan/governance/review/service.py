@@ -48,12 +48,12 @@ def decide(conn: Connection[Any], who: Reviewer, held: Held, ruling: Ruling, now
     release, reason = ruling.release, ruling.reason.strip()
     if release and who.email is not None and who.email == held.person and not who.alone:
         hint = "Somebody else must look at it."
-        raise Denied("nobody releases an answer to themselves", code="own_review", hint=hint)
+        raise Denied("nobody may release an answer to themselves", code="own_review", hint=hint)
     took = Decimal(str(ruling.minutes)) if ruling.minutes is not None else _since(held.opened_at, now)
     took = min(max(took, Decimal(0)), LONGEST_MINUTES).quantize(Decimal("0.01"))
     state = "released" if release else "refused"
     if not store.decide(conn, held.id, state, who.actor, reason, took, said=ruling.minutes is not None):
-        raise Conflict("it does not wait any more", code="review_decided", hint="Look at the queue again.")
+        raise Conflict("it is no longer waiting", code="review_decided", hint="Reload the queue.")
     if release and held.kind == "tool":
         store.extend(conn, held.id, now + APPROVAL_LASTS)
     detail = {

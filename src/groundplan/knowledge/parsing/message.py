@@ -43,7 +43,7 @@ def eml(data: bytes) -> Read:
     """A message with its texts and those that it forwards. Raises `Invalid` (document_broken)."""
     message = email.message_from_bytes(data, policy=email.policy.default)
     if not isinstance(message, EmailMessage) or not message.keys():
-        raise Invalid("it is no message", code="document_broken", hint="Export it as EML anew.")
+        raise Invalid("it is not an e-mail message", code="document_broken", hint="Export it again, as EML.")
     found = _Found()
     _take(message, found, 0)
     subject = _field(message, "subject").strip()

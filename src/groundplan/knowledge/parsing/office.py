@@ -27,7 +27,9 @@ def opened(data: bytes) -> io.BytesIO:
             parts = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise Invalid(
-            "it is no Office file, or encrypted", code="document_broken", hint="Save it anew, without a password."
+            "it is not an Office file, or it is encrypted",
+            code="document_broken",
+            hint="Save it again, without a password.",
         ) from error
     unpacked = sum(part.file_size for part in parts)
     packed = sum(part.compress_size for part in parts)

@@ -41,7 +41,7 @@ def pdf(data: bytes, *, recognised: bool = False) -> Read:
         document = pypdfium2.PdfDocument(data)
     except PdfiumError as error:
         raise Invalid(
-            "it is no PDF, or needs a password", code="document_broken", hint="Save it anew, without a password."
+            "it is not a PDF, or needs a password", code="document_broken", hint="Save it again, without a password."
         ) from error
     count = len(document)
     if count > MAX_PAGES:

@@ -56,10 +56,14 @@ def picture(data: bytes, name: str) -> Read:
             opened.thumbnail((MAX_SIDE, MAX_SIDE))
             pixels = np.asarray(opened.convert("RGB"))
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise Invalid("it is no picture", code="document_broken", hint="Save it anew as PNG or JPEG.") from error
+        raise Invalid("it is not a picture", code="document_broken", hint="Save it again, as PNG or JPEG.") from error
     text, certainty = page(pixels)
     if not text:
-        raise Invalid("no text is recognised in it", code="document_scanned", hint="Scan it anew, straight and larger.")
+        raise Invalid(
+            "no text was recognised in it",
+            code="document_scanned",
+            hint="Scan it again, straight and at a higher resolution.",
+        )
     return Read(clean(text) + "\n", markdown=True, title=None, notes=_doubts({name: certainty}))
 
 

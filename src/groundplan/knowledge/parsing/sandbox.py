@@ -136,11 +136,11 @@ class Sandbox:
         if body:
             return Refused(
                 key=job.key, code="document_time", message=f"reading it took longer than {self._seconds:.0f} s",
-                hint="Split it into parts, or save it anew in a simpler form.",
+                hint="Split it into parts, or save it again in a simpler form.",
             )  # fmt: skip
         return Refused(
             key=job.key, code="document_hostile", message="reading it ended the parser, whose memory is limited",
-            hint="Open it where it was made and save it anew; do not keep a file that you do not know.",
+            hint="Open it in the program that made it and save it again; do not keep a file that you do not know.",
         )  # fmt: skip
 
     def _anew(self, waiting: Iterable[Job]) -> None:

@@ -37,5 +37,5 @@ def pdf(data: bytes, name: str, models: str) -> Read:
     try:
         found = converter.convert(DocumentStream(name=name, stream=io.BytesIO(data)))
     except ConversionError as error:
-        raise Invalid("docling cannot read it", code="document_broken", hint="Save it anew.") from error
+        raise Invalid("docling cannot read it", code="document_broken", hint="Save it again.") from error
     return Read(clean(found.document.export_to_markdown()) + "\n", markdown=True)

@@ -113,7 +113,7 @@ def _rows(text: str, separator: str, *, strict: bool) -> list[list[str]]:
     except csv.Error as error:
         if strict:
             raise
-        raise Invalid(f"it is no table: {error}", code="document_table", hint="Export it as CSV anew.") from error
+        raise Invalid(f"it is not a table: {error}", code="document_table", hint="Export it again, as CSV.") from error
 
 
 def _separator(sample: str) -> str:

@@ -101,7 +101,7 @@ def decoded(data: bytes) -> str:
             f"it is not UTF-8 (byte {error.start})", code="document_encoding", hint="Save it as UTF-8."
         ) from error
     if text.count("\0") * NUL_SHARE > len(text):
-        raise Invalid("it is not UTF-8, or no text", code="document_encoding", hint="Save it as UTF-8.")
+        raise Invalid("it is not UTF-8, or not text", code="document_encoding", hint="Save it as UTF-8.")
     return clean(text)
 
 

@@ -251,7 +251,7 @@ async def _body(receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Invalid("the caller went away", code="disconnected", hint="Send the whole body.")
+            raise Invalid("the caller disconnected", code="disconnected", hint="Send the whole body.")
         body += message.get("body", b"")
         if len(body) > MAX_BODY_BYTES:
             raise TooLarge("the body is too large", hint=f"Send at most {MAX_BODY_BYTES >> 20} MiB.")

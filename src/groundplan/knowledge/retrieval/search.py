@@ -366,7 +366,7 @@ def _id(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError as error:
-        raise Invalid("a person or chunk is no id", code="search_request", hint="Give UUIDs.") from error
+        raise Invalid("a person or chunk is not an id", code="search_request", hint="Give UUIDs.") from error
 
 
 def _around(

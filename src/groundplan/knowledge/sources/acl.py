@@ -81,7 +81,7 @@ def parse_acl(text: str) -> Acl:
             entries.append(_Entry(match["type"], _name(match["name"]), rights[0] == "r", rights[2] in "xst"))
         elif not line.startswith(("#", "default:")):
             raise Invalid(
-                f"line {number} of .acl is no entry", code="readers_file", hint="Make it with `getfacl -R .`."
+                f"line {number} of .acl is not an entry", code="readers_file", hint="Make it with `getfacl -R .`."
             )
     return Acl(files)
 

@@ -101,18 +101,20 @@ class Folder:
         try:
             opened = _opened(self._root, key)
         except FileNotFoundError as error:
-            raise NotFound("it went away meanwhile", code="document_gone", hint="Nothing needs to be done.") from error
+            raise NotFound(
+                "it was removed meanwhile", code="document_gone", hint="Nothing needs to be done."
+            ) from error
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise Invalid(
-                    "it is a link, or stands below one", code="document_outside",
+                    "it is a symbolic link, or below one", code="document_outside",
                     hint="Copy the document itself here.",
                 ) from error  # fmt: skip
             raise _unreadable(error) from error
         try:
             status = os.fstat(opened)
             if not stat.S_ISREG(status.st_mode):
-                raise Invalid("it is no file", code="document_type", hint="Nothing needs to be done.")
+                raise Invalid("it is not a file", code="document_type", hint="Nothing needs to be done.")
             if status.st_size > MAX_BYTES:
                 raise TooLarge(
                     f"it is larger than {MAX_BYTES >> 20} MiB", code="document_too_large", hint="Split it into parts."

@@ -33,7 +33,7 @@ class Git:
         self._url, self._branch, self._prefix, self._key = url, branch, folder.strip("/"), key
         if url.startswith("ssh:") and ":" in (key or ""):
             raise Invalid(
-                "an SSH server is not told a password", code="source_key",
+                "SSH does not use a password here", code="source_key",
                 hint="Write the user alone into the secret; the keys are those of this user.",
             )  # fmt: skip
         self._ref = f"refs/sources/{branch or 'HEAD'}".encode()  # sources of one repository share its mirror
@@ -103,7 +103,7 @@ class Git:
     def read(self, key: str) -> Content:
         identity = self._files.get(key)
         if identity is None:
-            raise NotFound("it went away meanwhile", code="document_gone", hint="Nothing needs to be done.")
+            raise NotFound("it was removed meanwhile", code="document_gone", hint="Nothing needs to be done.")
         return Content(self._blob(identity), modified_at=self._changed_at(key), told=self._sidecars.beside(key))
 
     def _changed_at(self, key: str) -> datetime | None:
@@ -129,7 +129,7 @@ class Git:
 
         found = self._repository[identity]
         if not isinstance(found, Blob):
-            raise Invalid("it is no file", code="document_type", hint="Nothing needs to be done.")
+            raise Invalid("it is not a file", code="document_type", hint="Nothing needs to be done.")
         data = found.data
         if len(data) > MAX_BYTES:
             raise TooLarge(

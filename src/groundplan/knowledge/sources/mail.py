@@ -94,4 +94,4 @@ def _keyed(found: Iterator[mail_box.Place]) -> dict[str, mail_box.Place]:
 
 
 def _gone() -> NotFound:
-    return NotFound("it went away meanwhile", code="document_gone", hint="Nothing needs to be done.")
+    return NotFound("it was removed meanwhile", code="document_gone", hint="Nothing needs to be done.")

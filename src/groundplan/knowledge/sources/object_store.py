@@ -164,4 +164,4 @@ def _time(about: Mapping[str, Any]) -> datetime | None:
 
 
 def _gone() -> NotFound:
-    return NotFound("it went away meanwhile", code="document_gone", hint="Nothing needs to be done.")
+    return NotFound("it was removed meanwhile", code="document_gone", hint="Nothing needs to be done.")

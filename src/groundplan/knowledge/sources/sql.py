@@ -99,7 +99,7 @@ class Rows:
             self._pace.wait()
         found = self._engine.row(self._layout, key)
         if found is None:
-            raise NotFound("the row went away meanwhile", code="document_gone", hint="Nothing needs to be done.")
+            raise NotFound("the row was removed meanwhile", code="document_gone", hint="Nothing needs to be done.")
         told: dict[str, Any] = {}
         if self._layout.readers is not None:
             allow, deny = _readers(found[self._layout.readers])
@@ -113,7 +113,7 @@ class Rows:
         try:
             data = "\n".join([head, "", *lines, ""]).encode()
         except UnicodeEncodeError as error:
-            raise Invalid("it is not UTF-8", code="document_encoding", hint="Mend the row in its table.") from error
+            raise Invalid("it is not UTF-8", code="document_encoding", hint="Correct the row in its table.") from error
         changed = None if self._layout.changed is None else _moment(found[self._layout.changed])
         return Content(data, media="md", modified_at=changed, told=told)
 

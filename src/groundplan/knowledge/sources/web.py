@@ -126,7 +126,7 @@ class Web:
         if self._doubt:
             raise Unavailable(
                 f"{self._origin[1]} cannot be read whole: {self._doubt}", code="source_missing",
-                hint="Mend it there; pages that are not found meanwhile stay as they were. It is tried again.",
+                hint="Correct it there; pages that are not found meanwhile stay as they were. It is tried again.",
             )  # fmt: skip
 
     def _look_for_links(
@@ -239,7 +239,7 @@ class Web:
                     return _refused("it leads to another site", _ELSEWHERE)
                 continue
             return _answered(url, status, headers, data, asked=asked)
-        return Invalid("it redirects without end", code="document_redirects", hint="Mend the site.")
+        return Invalid("it redirects endlessly", code="document_redirects", hint="Correct the site.")
 
     def _get(self, url: str) -> tuple[int, http.client.HTTPMessage, bytes]:
         parts = urlsplit(url)

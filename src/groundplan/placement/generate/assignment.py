@@ -110,7 +110,7 @@ def no_tiers() -> Tiers:
 
 def _unreadable(path: Path, why: str) -> Invalid:
     return Invalid(
-        f"{path} is no generalised assignment instance: {why}",
+        f"{path} is not a generalised assignment instance: {why}",
         code="placement_instance",
         hint="The format is OR-Library's: m n, costs by agent, uses by agent, capacities; all whole numbers.",
     )

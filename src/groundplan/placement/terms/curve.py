@@ -101,7 +101,7 @@ def of_trace(text: str, name: str) -> tuple[float, ...]:
         calls.append(value)
     if len(calls) < 24 or sum(calls) == 0:
         raise Invalid(
-            f"a trace of {len(calls)} hours says nothing of a week",
+            f"a trace of {len(calls)} hours does not cover a week",
             code="placement_trace",
             hint="Write at least 24 hours with calls; a week or more is better.",
             where=name,

@@ -159,7 +159,7 @@ def digest(data: bytes) -> str:
 
 def _bad(reason: str) -> Invalid:
     return Invalid(
-        f"this is no learned router: {reason}"[:300],
+        f"this is not a learned router: {reason}"[:300],
         code="router_artifact",
         hint="Train it again with `groundplan routing train`.",
     )

@@ -64,7 +64,7 @@ def evaluated(data: bytes, keep: float) -> Evaluated:
         point = _point(found.points, keep)
     except (msgspec.MsgspecError, ValueError) as error:
         hint = "Train it again with `groundplan routing train`."
-        raise Invalid(f"this is no learned router: {error}"[:300], code="router_artifact", hint=hint) from error
+        raise Invalid(f"this is not a learned router: {error}"[:300], code="router_artifact", hint=hint) from error
     told = found.trained
 
     def figure(name: str) -> float | None:

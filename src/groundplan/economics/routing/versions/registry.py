@@ -32,7 +32,7 @@ def check_name(name: str) -> None:
     """Raise `Invalid` (`router_name`) for what is no name."""
     if not _NAME.match(name):
         hint = "Use lower-case letters, digits and hyphens."
-        raise Invalid(f"{name[:80]!r} is no name for a router", code="router_name", hint=hint)
+        raise Invalid(f"{name[:80]!r} is not a name for a router", code="router_name", hint=hint)
 
 
 def _written(folder: Path, router: Router) -> bool:
@@ -75,7 +75,7 @@ def named(folder: Path, version: str) -> Router:
     match = _VERSION.match(version)
     if match is None and not _NAME.match(version):
         hint = "Name a version as `groundplan routing list` does, such as support@3, or support for its newest."
-        raise Invalid(f"{version[:80]!r} is no version of a router", code="router_version", hint=hint)
+        raise Invalid(f"{version[:80]!r} is not a version of a router", code="router_version", hint=hint)
     name = version if match is None else match[1]
     known = versions(folder, name)
     wanted = max(known, default=0) if match is None else int(match[2])
