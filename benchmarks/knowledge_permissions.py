@@ -28,6 +28,7 @@ from groundplan.knowledge import store
 from groundplan.knowledge.governed import share_store
 from groundplan.knowledge.model import Chunk, Document, Readers, by_grant
 from groundplan.release.store import set_source_grants
+from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
 GROUPS, PEOPLE, DOCUMENTS = 12, 24, 240
@@ -210,7 +211,7 @@ class Company:
         made = Document(f"d{number}", "Rule", text, str(number), readers, markdown=False)
         chunk = Chunk(0, text, 0, len(text), 1, 1)
         with self._conn.transaction():
-            return store.put_document(self._conn, SOURCE, made, [chunk], self._vectors[number : number + 1])
+            return document_rows.put_document(self._conn, SOURCE, made, [chunk], self._vectors[number : number + 1])
 
     def _names(self) -> list[str]:
         return [f"g{number}" for number in range(GROUPS)] + [f"p{n}@acme.example" for n in range(PEOPLE)]
@@ -389,7 +390,7 @@ class Company:
         )
 
     def _delete(self, document: int) -> None:
-        store.delete_document(self._conn, self._ids[document])
+        document_rows.delete_document(self._conn, self._ids[document])
 
     def _put_again(self, document: int) -> None:
         """With the readers that it has by then."""

@@ -44,7 +44,6 @@ from threadpoolctl import threadpool_limits
 from groundplan.core.endpoints import Endpoint, lookup
 from groundplan.core.home import Home
 from groundplan.core.settings import child_environment, load_settings
-from groundplan.knowledge import store
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import load, load_questions
 from groundplan.knowledge.model import Chunk, Document, Readers, Vectors
@@ -56,6 +55,7 @@ from groundplan.knowledge.retrieval.saved import Saved
 from groundplan.knowledge.retrieval.wire import SearchRequest, Where
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.runtime.models import MINILM, ensure
+from groundplan.testing import document_rows
 from groundplan.testing.database import Database, cluster
 
 if str(Path(__file__).parents[1]) not in sys.path:
@@ -358,7 +358,7 @@ def while_ingesting(bed: Bed, seconds: float, a_second: int) -> dict[str, float]
                     f"new{stored[0]}", "New", text, "x", Readers(frozenset({"group-1"})), markdown=False
                 )
                 with conn.transaction():
-                    store.put_document(conn, "wiki", document, [Chunk(0, text, 0, len(text), 1, 1)], vectors)
+                    document_rows.put_document(conn, "wiki", document, [Chunk(0, text, 0, len(text), 1, 1)], vectors)
                 stored[0] += 1
 
     writer = threading.Thread(target=write)

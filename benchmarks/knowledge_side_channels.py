@@ -56,6 +56,7 @@ from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.wire import Conflict, Newer, Passage, SearchAnswer, SearchRequest, Step, Withheld
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.runtime.models import MINILM, ensure
+from groundplan.testing import document_rows
 from groundplan.testing.database import Cluster, Database, cluster
 
 if str(Path(__file__).parents[1]) not in sys.path:
@@ -149,7 +150,7 @@ class Company:
                     made = Document(f"{kind}{place:03}", "Rule", text, text, readers, markdown=False)
                     with conn.transaction():
                         chunk = Chunk(0, text, 0, len(text), 1, 1)
-                        store.put_document(conn, "s", made, [chunk], vectors[place : place + 1])
+                        document_rows.put_document(conn, "s", made, [chunk], vectors[place : place + 1])
             while take_batch(conn, self.index, analyzer):
                 pass
             store.count_first(conn)

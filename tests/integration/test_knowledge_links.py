@@ -14,6 +14,7 @@ from groundplan.core.ids import new_id
 from groundplan.knowledge import store
 from groundplan.knowledge.governed import governed_store, share, share_store
 from groundplan.knowledge.model import Readers
+from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
 NOW = datetime.now(UTC)
@@ -42,7 +43,7 @@ class World:
     def readers(self, *allow: str, deny: tuple[str, ...] = ()) -> None:
         """As an ingestion writes them."""
         with self.control.transaction():
-            store.set_readers(self.control, self.document, Readers(frozenset(allow), frozenset(deny)))
+            document_rows.set_readers(self.control, self.document, Readers(frozenset(allow), frozenset(deny)))
 
     def may(self, person: UUID) -> bool:
         with self.search.transaction():

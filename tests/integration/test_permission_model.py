@@ -30,6 +30,7 @@ from groundplan.knowledge.retrieval.search import Search
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.release.store import set_source_grants
+from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
 PEOPLE = ("ann", "bob", "cay")
@@ -126,21 +127,21 @@ class Machine(RuleBasedStateMachine):
         document = Document(name, "Leave", text, name, readers, markdown=False)
         with self.conn.transaction():
             parts, vectors = [Chunk(0, text, 0, len(text), 1, 1)], Alike().embed([text])
-            self.documents[name] = store.put_document(self.conn, "s", document, parts, vectors)
+            self.documents[name] = document_rows.put_document(self.conn, "s", document, parts, vectors)
         self.model.readers[name] = readers
 
     @rule(name=st.sampled_from(DOCUMENTS), allow=_allowed, deny=_denied)
     def change_readers(self, name: str, allow: frozenset[str], deny: frozenset[str]) -> None:
         if name in self.documents:
             with self.conn.transaction():
-                store.set_readers(self.conn, self.documents[name], Readers(allow, deny))
+                document_rows.set_readers(self.conn, self.documents[name], Readers(allow, deny))
             self.model.readers[name] = Readers(allow, deny)
 
     @rule(name=st.sampled_from(DOCUMENTS))
     def delete(self, name: str) -> None:
         if name in self.documents:
             with self.conn.transaction():
-                store.delete_document(self.conn, self.documents.pop(name))
+                document_rows.delete_document(self.conn, self.documents.pop(name))
             del self.model.readers[name]
 
     @rule(group=_group, member=st.sampled_from((*PEOPLE, *GROUPS)))
@@ -272,7 +273,7 @@ def test_what_changed_is_told_to_search_alone_and_without_a_word_of_it(database:
         hr = Readers(frozenset({"hr"}))
         with conn.transaction():
             ids = [
-                store.put_document(
+                document_rows.put_document(
                     conn, "s", Document(path, TEXT, TEXT, path, hr, markdown=False), [], Alike().embed([])
                 )
                 for path in ("a", "b")
@@ -305,7 +306,7 @@ def test_what_was_worked_out_for_one_person_counts_for_no_other(database: Databa
         store.put_source(conn, "s", path="s", sensitivity="internal", owner="dana@acme.example")
         document = Document("d", "t", TEXT, "x", Readers(frozenset({"ann@acme.example"})), markdown=False)
         with conn.transaction():
-            store.put_document(conn, "s", document, [Chunk(0, TEXT, 0, 5, 1, 1)], Alike().embed([TEXT]))
+            document_rows.put_document(conn, "s", document, [Chunk(0, TEXT, 0, 5, 1, 1)], Alike().embed([TEXT]))
     with psycopg.connect(database.urls["search"]) as conn:
         for person, seen in ((ann, 1), (bob, 0), (ann, 1)):
             store.act_for(conn, person)

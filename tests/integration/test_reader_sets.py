@@ -17,6 +17,7 @@ from groundplan.core.ids import new_id
 from groundplan.knowledge import store
 from groundplan.knowledge.model import Document, Readers
 from groundplan.knowledge.retrieval import search_store
+from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
 NAMES = ("everyone", "ann@acme.example", "bob@acme.example", "g")
@@ -34,7 +35,7 @@ class World:
     def put(self, path: str) -> UUID:
         made = Document(path, "T", "", path, Readers(frozenset({"everyone"})), markdown=False)
         with self.conn.transaction():
-            return store.put_document(self.conn, "s", made, [], None)  # type: ignore[arg-type]
+            return document_rows.put_document(self.conn, "s", made, [], None)  # type: ignore[arg-type]
 
     def sets(self) -> set[tuple[tuple[str, ...], tuple[str, ...]]]:
         rows = self.conn.execute("SELECT allow, deny FROM acl").fetchall()
@@ -64,7 +65,7 @@ def test_a_set_goes_with_its_last_document_and_not_before(world: World) -> None:
     readers = Readers(frozenset({"bob@acme.example"}), frozenset({"g"}))
     for document in (one, two):
         with world.conn.transaction():
-            store.set_readers(world.conn, document, readers)
+            document_rows.set_readers(world.conn, document, readers)
         assert world.sets() == world.used()
     world.conn.execute("DELETE FROM document WHERE id = %s", (two,))
     assert world.sets() == world.used() == {(("bob@acme.example",), ("g",)), (("everyone",), ())}
@@ -92,7 +93,7 @@ def test_many_at_a_time_leave_what_the_last_of_each_said_and_a_search_never_sees
                     deny = frozenset(chance.sample(NAMES[1:], chance.randint(0, 1)))
                     with conn.transaction():
                         for document in chance.sample(world.documents, chance.randint(1, 2)):
-                            store.set_readers(conn, document, Readers(allow, deny))
+                            document_rows.set_readers(conn, document, Readers(allow, deny))
         except psycopg.Error as error:
             failed.append(error)
 

@@ -23,7 +23,6 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway.search_app import configure
-from groundplan.knowledge import store
 from groundplan.knowledge.embedding.encoder import Embedded, Encoder
 from groundplan.knowledge.model import Chunk, Document, IngestReport, Readers
 from groundplan.knowledge.retrieval import question, search_store
@@ -38,6 +37,7 @@ from groundplan.knowledge.retrieval.wire import Passage, SearchRequest, Where
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.knowledge.service import Intake, ingest_sources
 from groundplan.runtime.models import MINILM, ensure
+from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
 TODAY = date(2026, 11, 25)
@@ -228,13 +228,13 @@ def test_scores_follow_what_changed_before_the_index_does(world: World) -> None:
     other = Document("days3.md", "Other", "Nothing of that.", "x", Readers(everyone), markdown=True)
     parts, vectors = [Chunk(0, other.text, 0, len(other.text), 1, 1)], world.encoder.embed([other.text])
     steps: dict[str, Callable[[psycopg.Connection[Any]], object]] = {
-        "narrowed": lambda conn: store.set_readers(conn, ids["days0.md"], Readers(hr)),
-        "refused": lambda conn: store.set_readers(conn, ids["days1.md"], Readers(everyone, everyone)),
-        "closed": lambda conn: store.set_readers(conn, ids["days2.md"], Readers(nobody)),
-        "opened": lambda conn: store.set_readers(conn, ids["days0.md"], Readers(everyone)),
+        "narrowed": lambda conn: document_rows.set_readers(conn, ids["days0.md"], Readers(hr)),
+        "refused": lambda conn: document_rows.set_readers(conn, ids["days1.md"], Readers(everyone, everyone)),
+        "closed": lambda conn: document_rows.set_readers(conn, ids["days2.md"], Readers(nobody)),
+        "opened": lambda conn: document_rows.set_readers(conn, ids["days0.md"], Readers(everyone)),
         # what it says now is found by its vector, and counts for nothing until the index has it
-        "other text": lambda conn: store.put_document(conn, "handbook", other, parts, vectors),
-        "deleted": lambda conn: store.delete_document(conn, ids["days4.md"]),
+        "other text": lambda conn: document_rows.put_document(conn, "handbook", other, parts, vectors),
+        "deleted": lambda conn: document_rows.delete_document(conn, ids["days4.md"]),
     }
 
     def told() -> list[tuple[str, float]]:
@@ -249,7 +249,7 @@ def test_scores_follow_what_changed_before_the_index_does(world: World) -> None:
         assert at_once != scores, f"{name}: what words weigh has changed"
         if name == "other text":
             with world.control.transaction():
-                store.delete_document(world.control, ids["days3.md"])
+                document_rows.delete_document(world.control, ids["days3.md"])
         while take_batch(world.control, world.index, world.analyzer):
             pass
         scores = told()
@@ -264,7 +264,7 @@ def test_a_search_waits_for_an_index_that_is_far_behind_and_is_refused_where_it_
     monkeypatch.setattr(question, "_HOLD_SECONDS", 0.2)
     with world.control.transaction():
         for (id,) in world.control.execute("SELECT id FROM document").fetchall():
-            store.set_readers(world.control, id, Readers(frozenset({"hr"})))
+            document_rows.set_readers(world.control, id, Readers(frozenset({"hr"})))
     with pytest.raises(Unavailable) as refused:
         world.ask("hana", "paid leave")
     assert (refused.value.code, refused.value.retry_after) == ("search_index", 1.0)

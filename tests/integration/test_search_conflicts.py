@@ -23,6 +23,7 @@ from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.search import Result, Search
 from groundplan.knowledge.retrieval.wire import SearchRequest, Where
 from groundplan.knowledge.retrieval.words import Analyzer
+from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
 DAY = date(2026, 11, 25)
@@ -64,7 +65,7 @@ class Company:
         made = Document(path, title, text, text, Readers(names), markdown=False)
         with self.conn.transaction():
             chunk = Chunk(0, text, 0, len(text), 1, 1)
-            id = store.put_document(self.conn, "s", made, [chunk], Alike().embed([text]))
+            id = document_rows.put_document(self.conn, "s", made, [chunk], Alike().embed([text]))
             self.conn.execute("UPDATE document SET content = %s WHERE id = %s", (text, id))
         return id
 
@@ -163,13 +164,13 @@ def test_who_somebody_is_and_what_they_read_are_of_one_moment(company: Company) 
     with company.conn.transaction():
         id = company.conn.execute("SELECT id FROM document WHERE path = 'other.md'").fetchone()
         assert id is not None
-        store.set_readers(company.conn, id[0], open_but)
+        document_rows.set_readers(company.conn, id[0], open_but)
     with company.search._as(one, "w") as (conn, standing):
         company.conn.execute(
             "INSERT INTO membership (id, group_id, person_id) VALUES (%s, %s, %s)", (new_id(), group, one)
         )
         with company.conn.transaction():
-            store.set_readers(company.conn, company.ids["old"], open_but)
+            document_rows.set_readers(company.conn, company.ids["old"], open_but)
         assert standing.acls
         read = {path for (path,) in conn.execute("SELECT path FROM document").fetchall()}
     assert "leave-2024.md" not in read, "at no moment might they read it"

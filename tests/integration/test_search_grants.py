@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg.rows import dict_row
 from tests.unit.test_release_plan import BASE
 
-from groundplan.api import store as shown
+from groundplan.api import knowledge_store as shown
 from groundplan.blueprint.artifact import decode
 from groundplan.core.audit import OPERATOR
 from groundplan.identity import service as identity
@@ -24,7 +24,7 @@ from groundplan.knowledge.model import Vectors
 from groundplan.release import service, undo
 from groundplan.release import store as blueprints
 from groundplan.release.issue import Signing
-from groundplan.testing import ManualClock
+from groundplan.testing import ManualClock, document_rows
 from groundplan.testing.database import Database
 
 PEOPLE = (
@@ -94,7 +94,7 @@ class World:
             person = identity.find_person(conn, email).id
         with psycopg.connect(self.urls["search"]) as conn:
             store.act_for(conn, person)
-            return {chunk.path for chunk, _ in store.nearest(conn, [1.0, *[0.0] * 383], ["handbook"], 50)}
+            return {chunk.path for chunk, _ in document_rows.nearest(conn, [1.0, *[0.0] * 383], ["handbook"], 50)}
 
     def everybody(self) -> dict[str, set[str]]:
         return {name: self.found(f"{name}@acme.example") for name in ("hana", "ben", "carl")}

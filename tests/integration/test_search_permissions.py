@@ -16,6 +16,7 @@ from groundplan.core.ids import new_id
 from groundplan.knowledge import store
 from groundplan.knowledge.model import Chunk, Document, Readers, by_grant
 from groundplan.release.store import set_source_grants
+from groundplan.testing import document_rows
 from groundplan.testing.database import Database
 
 GROUPS = ("g0", "g1", "g2")
@@ -74,11 +75,11 @@ def test_each_person_sees_exactly_what_the_rules_say(database: Database, world: 
         for name, id in people.items():
             with conn.transaction():
                 store.act_for(conn, id)
-                near = {chunk.path for chunk, _ in store.nearest(conn, _unit(), ["s"], 100)}
+                near = {chunk.path for chunk, _ in document_rows.nearest(conn, _unit(), ["s"], 100)}
                 rows = conn.execute("SELECT path FROM document").fetchall()
             assert near == {path for (path,) in rows}
             assert near == world.visible(name) or day != datetime.now(UTC).date()
-        assert store.nearest(conn, _unit(), ["s"], 100) == [], "the person ends with the transaction"
+        assert document_rows.nearest(conn, _unit(), ["s"], 100) == [], "the person ends with the transaction"
 
 
 def _build(conn: psycopg.Connection[Any], world: World, today: date) -> dict[str, Any]:
@@ -107,7 +108,9 @@ def _build(conn: psycopg.Connection[Any], world: World, today: date) -> dict[str
     for number, readers in enumerate(world.readers):
         document = Document(f"d{number}", "t", "text", str(number), readers, markdown=False)
         with conn.transaction():
-            store.put_document(conn, "s", document, [Chunk(0, "text", 0, 4, 1, 1)], np.array([_unit()], np.float32))
+            document_rows.put_document(
+                conn, "s", document, [Chunk(0, "text", 0, 4, 1, 1)], np.array([_unit()], np.float32)
+            )
     return people
 
 

@@ -25,6 +25,7 @@ from groundplan.knowledge.retrieval.synonyms import MOST, Synonyms
 from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import MAX_TERMS, Analyzer, asked
 from groundplan.release.store import set_glossary
+from groundplan.testing import document_rows
 from groundplan.testing.database import Cluster, Database
 
 TERMS = [
@@ -65,7 +66,7 @@ class Company:
                 made = Document(f"d{number:03}", "Rule", text, text, readers, markdown=False)
                 with conn.transaction():
                     chunk = Chunk(0, text, 0, len(text), 1, 1)
-                    store.put_document(conn, "s", made, [chunk], embed.embed([text]))
+                    document_rows.put_document(conn, "s", made, [chunk], embed.embed([text]))
             set_glossary(conn, TERMS)
             while take_batch(conn, self.index, analyzer):
                 pass

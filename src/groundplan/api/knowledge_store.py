@@ -41,7 +41,9 @@ def restricted(conn: Conn, documents: list[str]) -> list[str]:
     return [row["id"] for row in _rows(conn, query, (documents,))]
 
 
-def documents(conn: Conn, source: str | None, state: str | None, text: str | None, limit: int) -> list[Row]:
+def documents(
+    conn: Conn, source: str | None = None, state: str | None = None, text: str | None = None, limit: int = 500
+) -> list[Row]:
     """Documents by source and path; `text` is looked for in title and path, `state` is how they stand, or `kept
     back`."""
     return _rows(

@@ -251,24 +251,6 @@ def sources(conn: Db) -> list[Row]:
     )
 
 
-def documents(conn: Db, source: str | None = None, limit: int = 500) -> list[Row]:
-    """Documents (titles and readers, never their text) of one source or all."""
-    return _rows(
-        conn,
-        """SELECT d.id, d.source, d.path, d.title, d.version, d.modified_at, d.deleted_at, d.superseded_by,
-                  ARRAY(SELECT CASE WHEN r.deny THEN 'not ' ELSE '' END || r.reader FROM (
-                          SELECT n.reader, n.deny FROM document_reader n
-                            WHERE n.document_id = d.id AND n.reader <> 'source/' || d.source
-                          UNION SELECT g.reader, false FROM document_reader n
-                            JOIN source_grant g ON g.source = d.source AND n.reader = 'source/' || g.source
-                            WHERE n.document_id = d.id
-                              AND (g.until IS NULL OR g.until >= (now() AT TIME ZONE 'UTC')::date)
-                        ) r ORDER BY r.deny, r.reader) AS readers
-           FROM document d WHERE %s::text IS NULL OR d.source = %s ORDER BY d.source, d.path LIMIT %s""",
-        (source, source, limit),
-    )
-
-
 def policy_number(conn: Db) -> int:
     """The number that every gateway must have acknowledged for all live policy to be effective."""
     return int(_rows(conn, "SELECT number FROM policy_epoch")[0]["number"])

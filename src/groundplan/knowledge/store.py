@@ -13,16 +13,14 @@ from uuid import UUID
 from psycopg import Connection, sql
 from psycopg.rows import class_row
 
-from groundplan.core.ids import new_id
-from groundplan.knowledge.halfvec import Halfvec
-from groundplan.knowledge.model import Chunk, Document, Readers, StoredChunk, Vectors
+from groundplan.knowledge.model import Readers, StoredChunk
 
 CHANNEL = "groundplan_chunks"
 """NOTIFY channel: some chunks changed."""
 
 CHANGE_LOCK = 0x6B6E6F77
 """Held by whoever numbers changes, or makes or clears sets of readers, until they are committed."""
-_COLUMNS = (
+COLUMNS = (
     """c.id, c.document_id AS document, d.source, d.path, d.title, c.text, c.start_line, c.end_line, d.review_by"""
 )
 
@@ -89,29 +87,6 @@ def let_go_of_source(conn: Conn, name: str) -> None:
     conn.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", (CHANGE_LOCK, name))
 
 
-def put_document(conn: Conn, source: str, document: Document, chunks: Sequence[Chunk], vectors: Vectors) -> UUID:
-    """Insert a document or replace its content and readers; `vectors` has a row per chunk. Returns its id."""
-    conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
-    (id,) = _one(
-        conn,
-        """INSERT INTO document (id, source, path, title, digest, modified_at, review_by)
-           VALUES (%s, %s, %s, %s, %s, %s, %s)
-           ON CONFLICT (source, path) DO UPDATE SET title = excluded.title, digest = excluded.digest,
-             modified_at = excluded.modified_at, review_by = excluded.review_by, version = document.version + 1,
-             deleted_at = NULL, noted = nextval('chunk_change')
-           RETURNING id""",
-        (new_id(), source, document.path, document.title, document.digest, document.modified_at, document.review_by),
-    )
-    set_readers(conn, id, document.readers)
-    _replace_chunks(conn, id, chunks, vectors)
-    return UUID(str(id))
-
-
-def set_readers(conn: Conn, document: UUID, readers: Readers) -> None:
-    """Replace who may read a document; holds from the next search."""
-    put_readers(conn, {document: readers})
-
-
 def put_readers(conn: Conn, readers: Mapping[UUID, Readers]) -> None:
     """Replace who may read these documents; holds from the next search. One statement, because the database works out
     at its end what that means for each of them. In the caller's transaction."""
@@ -127,46 +102,6 @@ def put_readers(conn: Conn, readers: Mapping[UUID, Readers]) -> None:
            INSERT INTO document_reader (document_id, reader, deny) SELECT * FROM wanted ON CONFLICT DO NOTHING""",
         (*columns, list(readers)),
     )
-
-
-def delete_document(conn: Conn, document: UUID) -> None:
-    """Mark a document as deleted; its text and vectors are destroyed, its row stays as the trace that it existed."""
-    conn.execute("UPDATE document SET deleted_at = now(), digest = '' WHERE id = %s", (document,))
-    conn.execute("DELETE FROM document_reader WHERE document_id = %s", (document,))
-    _replace_chunks(conn, document, [], None)
-
-
-def _replace_chunks(conn: Conn, document: UUID, chunks: Sequence[Chunk], vectors: Vectors | None) -> None:
-    """New rows with new ids, so that a citation of the old text never quotes the new.
-
-    A document without text keeps one empty chunk: it tells followers that the old ones are gone. The lock makes numbers
-    of changes visible in their order.
-    """
-    conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
-    conn.execute("DELETE FROM chunk WHERE document_id = %s", (document,))
-    rows = [
-        (
-            new_id(),
-            document,
-            part.number,
-            part.text,
-            part.start_char,
-            part.end_char,
-            part.start_line,
-            part.end_line,
-            vector,
-        )
-        for part, vector in zip(chunks, _halves(vectors, len(chunks)), strict=True)
-    ]
-    with conn.cursor() as cursor:
-        cursor.executemany(
-            """INSERT INTO chunk
-                 (id, document_id, number, text, start_char, end_char, start_line, end_line, embedding, edition,
-                  changed)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s::halfvec, serving_edition(), nextval('chunk_change'))""",
-            rows or [(new_id(), document, 0, "", 0, 0, 1, 1, None)],
-        )
-    conn.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
 
 
 def unknown_readers(conn: Conn, names: Iterable[str]) -> set[str]:
@@ -204,35 +139,12 @@ def act_for(conn: Conn, person: UUID, workload: str = "", *, explain: bool = Fal
     )
 
 
-def nearest(conn: Conn, vector: Sequence[float], sources: Sequence[str], limit: int) -> list[tuple[StoredChunk, float]]:
-    """The readable chunks nearest to a unit vector with their cosine similarity, best first; an exact scan."""
-    half = Halfvec(vector)
-    rows = conn.execute(
-        f"""SELECT {_COLUMNS}, 1 - (c.embedding <=> %s::halfvec) FROM chunk c JOIN document d ON d.id = c.document_id
-            WHERE d.source = ANY(%s) AND c.embedding IS NOT NULL
-            ORDER BY c.embedding <=> %s::halfvec, length(d.path), c.id LIMIT %s""",
-        (half, list(sources), half, limit),
-    )
-    return [(StoredChunk(*row[:-1]), float(row[-1])) for row in rows]
-
-
 def readable(conn: Conn, ids: Sequence[UUID], sources: Sequence[str]) -> dict[UUID, StoredChunk]:
     """Those of the chunks that the person may read, as they are now."""
     with conn.cursor(row_factory=class_row(StoredChunk)) as cursor:
         found = cursor.execute(
-            f"""SELECT {_COLUMNS} FROM chunk c JOIN document d ON d.id = c.document_id
+            f"""SELECT {COLUMNS} FROM chunk c JOIN document d ON d.id = c.document_id
                 WHERE c.id = ANY(%s) AND d.source = ANY(%s) AND c.text <> ''""",
             (list(ids), list(sources)),
         ).fetchall()
     return {chunk.id: chunk for chunk in found}
-
-
-def _one(conn: Conn, query: Any, parameters: Sequence[Any]) -> tuple[Any, ...]:
-    row: tuple[Any, ...] | None = conn.execute(query, parameters).fetchone()
-    if row is None:
-        raise AssertionError("an aggregate or RETURNING always gives a row")
-    return row
-
-
-def _halves(vectors: Vectors | None, count: int) -> list[Halfvec | None]:
-    return [None] * count if vectors is None else [Halfvec(row) for row in vectors]

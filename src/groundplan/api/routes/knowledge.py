@@ -52,7 +52,7 @@ class Question(BaseModel):
 def overview(services: Using, _: Reader, source: str | None = None) -> dict[str, Any]:
     """Sources with counts, and their documents with readers."""
     with services.transaction() as conn:
-        return {"sources": store.sources(conn), "documents": store.documents(conn, source)}
+        return {"sources": store.sources(conn), "documents": knowledge_store.documents(conn, source)}
 
 
 @router.post("/knowledge/search")

@@ -93,7 +93,6 @@ def asked_by(words: Sequence[str]) -> frozenset[int]:
     return frozenset(found)
 
 
-_TO = ("to",)
 _IS_IT = (("is", "it"), ("am", "i"), ("are", "we"), ("are", "you"), ("is", "one"))
 _WHAT_IS = (("what", "is", "the"), ("what", "are", "the"), ("what", "was", "the"), ("what", "were", "the"))
 
