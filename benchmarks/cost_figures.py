@@ -18,7 +18,7 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
-from groundplan.api import anomalies, placement_serving, placing, readiness, served
+from groundplan.api import placement_serving, placing, readiness, served
 from groundplan.api.caller import Caller
 from groundplan.api.context import Services
 from groundplan.api.genesis import take_up_keys
@@ -36,6 +36,7 @@ from groundplan.api.routes import (
     traffic,
     workloads,
 )
+from groundplan.api.watch import anomalies
 from groundplan.core.audit.entry import OPERATOR
 from groundplan.core.clock import SystemClock
 from groundplan.core.home import Home

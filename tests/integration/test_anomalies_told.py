@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from tests.integration.test_cost_versions import declared, release
 
-from groundplan.api import anomalies
+from groundplan.api.watch import anomalies
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store

@@ -19,10 +19,11 @@ from psycopg_pool import ConnectionPool
 from tests.acceptance.stack import free_port
 from tests.integration.test_api_control import WORKSPACE
 
-from groundplan.api import approvals_look, mail, rights_look
+from groundplan.api import mail
 from groundplan.api.context import Services
 from groundplan.api.genesis import take_up_keys
 from groundplan.api.release import Releases
+from groundplan.api.watch import access_rights, approval_terms
 from groundplan.core.audit import OPERATOR
 from groundplan.core.audit import store as audit_store
 from groundplan.core.database import database_url
@@ -121,7 +122,7 @@ def served(services: Services) -> list[str]:
 
 def findings(services: Services) -> list[dict[str, Any]]:
     with services.transaction() as conn:
-        return finding_store.findings(conn, kinds=[approvals_look.KIND])
+        return finding_store.findings(conn, kinds=[approval_terms.KIND])
 
 
 def test_an_approval_is_announced_goes_on_in_grace_and_then_ends(services: Services, clock: ManualClock) -> None:
@@ -129,17 +130,17 @@ def test_an_approval_is_announced_goes_on_in_grace_and_then_ends(services: Servi
     approve(services, change, "ana", "sam")
     done = one(services, change)
     assert (done.state, done.expires_on, done.grace_until) == ("applied", date(2027, 1, 24), date(2027, 2, 3))
-    assert approvals_look.look(services) == [] and findings(services) == []
+    assert approval_terms.look(services) == [] and findings(services) == []
     clock.advance(timedelta(days=31).total_seconds())
-    approvals_look.look(services)
+    approval_terms.look(services)
     assert "ends on 2027-01-24" in findings(services)[0]["message"] and findings(services)[0]["severity"] == "medium"
     clock.advance(timedelta(days=30).total_seconds())
-    assert approvals_look.look(services) == [] and served(services) == ["assistant"], "grace is declared"
+    assert approval_terms.look(services) == [] and served(services) == ["assistant"], "grace is declared"
     assert findings(services)[0]["severity"] == "critical" and "in grace" in findings(services)[0]["message"]
     clock.advance(timedelta(days=10).total_seconds())
-    (number,) = approvals_look.look(services)
+    (number,) = approval_terms.look(services)
     assert number == 3 and served(services) == [] and one(services, change).state == "expired"
-    assert approvals_look.look(services) == [] and findings(services) == []
+    assert approval_terms.look(services) == [] and findings(services) == []
     with services.transaction() as conn:
         assert audit_store.entries(conn, limit=2)[1].entry.action == "approval.expired"
         with pytest.raises(Conflict) as caught:
@@ -152,7 +153,7 @@ def test_restricted_data_has_no_grace(services: Services, clock: ManualClock) ->
     approve(services, change, "ana", "sam")
     assert one(services, change).grace_until == one(services, change).expires_on == date(2027, 1, 24)
     clock.advance(timedelta(days=61).total_seconds())
-    assert approvals_look.look(services) == [3] and served(services) == []
+    assert approval_terms.look(services) == [3] and served(services) == []
 
 
 def test_a_renewal_takes_its_place_and_what_is_served_goes_on(services: Services, clock: ManualClock) -> None:
@@ -169,7 +170,7 @@ def test_a_renewal_takes_its_place_and_what_is_served_goes_on(services: Services
     approve(services, wanted, "sam")
     assert one(services, change).state == "superseded" and one(services, wanted).expires_on == date(2027, 3, 15)
     clock.advance(timedelta(days=30).total_seconds())
-    assert approvals_look.look(services) == [] and served(services) == ["assistant"]
+    assert approval_terms.look(services) == [] and served(services) == ["assistant"]
     with services.transaction() as conn:
         services.releases.withdraw(conn, f"person:{identity.find_person(conn, 'sam@acme.example').id}", wanted.id)
     assert served(services) == [], "withdrawing the renewal withdraws what it renewed"
@@ -224,20 +225,20 @@ def test_mail_links_and_decides_nothing(services: Services, clock: ManualClock, 
     settings = dataclasses.replace(services.settings, mail_url=f"smtp://127.0.0.1:{port}", mail_from="gp@acme.example")
     reach = dataclasses.replace(services, settings=settings)
     assert mail.send_waiting(services) == 0
-    approvals_look.look(reach)
-    approvals_look.look(reach)
+    approval_terms.look(reach)
+    approval_terms.look(reach)
     assert mail.send_waiting(reach) == 2 and mail.send_waiting(reach) == 0
     assert sorted(each["To"] for each in kept.mails) == ["ana@acme.example", "sam@acme.example"]
     body = str(kept.mails[0].get_payload())
     assert f"/governance/changes/{change.id}" in body and "decides nothing" in body and "approve?" not in body
     approve(services, change, "ana")
     clock.advance(timedelta(days=3).total_seconds())
-    approvals_look.look(reach)
+    approval_terms.look(reach)
     assert mail.send_waiting(reach) == 1 and kept.mails[-1]["To"] == "sam@acme.example", "reminded, and only who waits"
     approve(services, change, "sam")
     for day in (31, 23, 6):
         clock.advance(timedelta(days=day).total_seconds())
-        approvals_look.look(reach)
+        approval_terms.look(reach)
         assert mail.send_waiting(reach) == 2
         assert "ends on" in kept.mails[-1]["Subject"]
 
@@ -251,9 +252,9 @@ def test_an_exception_waits_in_the_inbox_and_its_end_is_announced(services: Serv
         )  # fmt: skip
 
     def told() -> list[tuple[str, str]]:
-        approvals_look.look(services)
+        approval_terms.look(services)
         with services.transaction() as conn:
-            found = finding_store.findings(conn, kinds=["governance.exception_asked", approvals_look.KIND])
+            found = finding_store.findings(conn, kinds=["governance.exception_asked", approval_terms.KIND])
         return [(each["kind"].rpartition("_")[2], each["severity"]) for each in found if each["mark"] == str(made.id)]
 
     assert told() == [("asked", "medium")] == told()
@@ -286,11 +287,11 @@ def test_an_exception_that_nobody_decided_in_time_waits_no_longer(services: Serv
             conn, OPERATOR, rule="r", workload="assistant", person=None, reason="a trial", seats=1,
             until=clock.now() + timedelta(hours=1), now=clock.now(),
         )  # fmt: skip
-    approvals_look.look(services)
+    approval_terms.look(services)
     with services.transaction() as conn:
         assert exceptions.found(conn, made.id).state == "asked"
     clock.advance(3601)
-    approvals_look.look(services)
+    approval_terms.look(services)
     with services.transaction() as conn:
         assert exceptions.found(conn, made.id).state == "ended"
         assert finding_store.findings(conn, kinds=["governance.exception_asked"]) == []
@@ -331,8 +332,8 @@ def test_everybodys_rights_are_to_be_looked_through_when_the_calendar_says_so(se
     found: dict[int, list[str]] = {}
     for days in (70, 77, 89, 92):
         with services.transaction() as conn:
-            rights_look.tell(conn, datetime.now(UTC) + timedelta(days=days))
-            rows = finding_store.findings(conn, kinds=[rights_look.REVIEW])
+            access_rights.tell(conn, datetime.now(UTC) + timedelta(days=days))
+            rows = finding_store.findings(conn, kinds=[access_rights.REVIEW])
         found[days] = [each["severity"] for each in rows]
     assert found == {70: [], 77: ["low"], 89: ["low"], 92: ["high"]}
 
@@ -341,7 +342,7 @@ def test_mail_that_cannot_be_handed_over_is_tried_again(services: Services, cloc
     begin(services)
     settings = dataclasses.replace(services.settings, mail_url="smtp://127.0.0.1:9")
     dead = dataclasses.replace(services, settings=settings)
-    approvals_look.look(dead)
+    approval_terms.look(dead)
     assert mail.send_waiting(dead) == 0
     with services.transaction() as conn:
         tries = conn.execute("SELECT tries, problem FROM mail").fetchall()

@@ -20,9 +20,9 @@ from psycopg_pool import ConnectionPool
 from tests.integration.gateway_stack import Reply, Stack, installation, scripted
 from tests.integration.test_api_control import running
 
-from groundplan.api import model_changes
 from groundplan.api.context import Services
 from groundplan.api.release import Releases
+from groundplan.api.watch import model_changes
 from groundplan.core.audit import OPERATOR
 from groundplan.core.clock import SystemClock
 from groundplan.core.database import database_url

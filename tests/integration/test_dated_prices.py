@@ -10,8 +10,8 @@ import pytest
 from tests.integration.test_placement_over_time import services
 from tests.integration.test_release import BASE, Conn, FixedClock, clock, conn, signing
 
-from groundplan.api import dated_prices
 from groundplan.api.context import Services
+from groundplan.api.watch import dated_prices
 from groundplan.blueprint.artifact import verify_signature
 from groundplan.blueprint.model import Rates
 from groundplan.catalog import model as doc

@@ -12,11 +12,11 @@ import pytest
 from psycopg_pool import ConnectionPool
 from tests.integration.test_api_control import WORKSPACE
 
-from groundplan.api import policy_shadow
 from groundplan.api.context import Services
 from groundplan.api.genesis import take_up_keys
 from groundplan.api.release import Releases
 from groundplan.api.served import current_blueprint
+from groundplan.api.watch import policy_shadow
 from groundplan.core.audit import OPERATOR
 from groundplan.core.database import connect, database_url
 from groundplan.core.home import Home

@@ -9,7 +9,7 @@ from typing import Any
 from tests.integration.test_dated_prices import FILES
 from tests.integration.test_release import Conn, FixedClock, clock, conn, signing
 
-from groundplan.api import prices_look
+from groundplan.api.watch import price_changes
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
@@ -42,7 +42,7 @@ def used(conn: Conn, deployment: str, day: date, tokens: int) -> None:
 
 
 def told(conn: Conn, today: date) -> dict[tuple[str, str], dict[str, Any]]:
-    prices_look.look(conn, today)
+    price_changes.look(conn, today)
     rows = finding_store.findings(conn, kinds=["cost."])
     return {(row["kind"], row["subject"].removeprefix("deployment/")): row for row in rows}
 

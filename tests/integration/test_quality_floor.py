@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.integration.test_release import BASE, Conn, FixedClock, clock, conn, signing
 
-from groundplan.api import floors_look
+from groundplan.api.watch import quality_floors
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.economics.levers.floor import LEAST, Judged, below
@@ -68,8 +68,8 @@ def test_a_model_below_the_floor_is_told_until_its_calls_go_elsewhere(
     judge(database, clock, "small", 24, 40)
     judge(database, clock, "small", 0, 200, cache="exact")
     judge(database, clock, "small", 0, 40, label="thumb")
-    assert floors_look.look(conn, clock.time).opened == 1
-    (one,) = finding_store.findings(conn, kinds=[floors_look.KIND])
+    assert quality_floors.look(conn, clock.time).opened == 1
+    (one,) = finding_store.findings(conn, kinds=[quality_floors.KIND])
     assert (one["subject"], one["owner"], one["severity"]) == ("workload/assistant", "ana@acme.example", "high")
     assert one["message"].startswith("Answers of acme/small in assistant are below the floor of 90% for tone: 60% ")
     assert "(99 %: 40% to 77%)" in one["message"]
@@ -77,14 +77,14 @@ def test_a_model_below_the_floor_is_told_until_its_calls_go_elsewhere(
     assert "Let own take these calls again" in one["hint"] and "score: 60%" in one["hint"]
     detail = one["detail"]
     assert (detail["judged"], detail["accepted"], detail["strongest"], len(detail["refused"])) == (40, 24, "own", 5)
-    assert floors_look.look(conn, clock.time).kept == 1
+    assert quality_floors.look(conn, clock.time).kept == 1
 
     files = {"a.yaml": FILES["a.yaml"] + "quality: [{task: tone, score: 60%}]\n"}
     assert service.apply(conn, signing, "operator", files).number == 2
     current = service.current(conn)
     assert current is not None and (routing := current.blueprint.workloads[0].routing) is not None
     assert set(routing.barred) == {"small"}, "what the finding says to write sends the calls to the strongest"
-    assert floors_look.look(conn, clock.time).closed == 1
+    assert quality_floors.look(conn, clock.time).closed == 1
 
 
 def test_what_is_long_ago_is_not_told_and_of_the_strongest_nobody_stronger_is_named(
@@ -93,10 +93,10 @@ def test_what_is_long_ago_is_not_told_and_of_the_strongest_nobody_stronger_is_na
     service.genesis(conn, signing, FILES)
     conn.commit()
     judge(database, clock, "own", 10, 40)
-    assert floors_look.look(conn, clock.time).opened == 1
-    (one,) = finding_store.findings(conn, kinds=[floors_look.KIND])
+    assert quality_floors.look(conn, clock.time).opened == 1
+    (one,) = finding_store.findings(conn, kinds=[quality_floors.KIND])
     assert one["hint"].startswith("No stronger deployment may take these calls")
-    assert floors_look.look(conn, clock.time + floors_look.HISTORY).closed == 1
+    assert quality_floors.look(conn, clock.time + quality_floors.HISTORY).closed == 1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.api.prices_look import own_finding
+from groundplan.api.watch.price_changes import own_finding
 from groundplan.core.money import PICO
 from groundplan.economics.forecast.breakeven import Own, break_even
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.unit.test_catalog_check import BASE
 
-from groundplan.api.prices_look import declared_prices, findings_of, listed_prices
+from groundplan.api.watch.price_changes import declared_prices, findings_of, listed_prices
 from groundplan.blueprint.model import Deployment, RateDetails, Rates
 from groundplan.catalog.check import validate_files
 from groundplan.economics.price import cost

@@ -4,39 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from typing import Final
 
 import psycopg
 
 from groundplan.api import (
-    anomalies,
-    approvals_look,
     costs,
-    dated_prices,
-    experiments_look,
-    floors_look,
     held,
     index_editions,
-    kept_look,
     mail,
-    model_changes,
-    owners_left,
     placing,
-    policy_shadow,
-    prices_look,
-    prompt_changes,
-    ramps_look,
     replays,
-    rights_look,
-    router_look,
     siem,
     signals,
     weekly,
     witnesses,
 )
 from groundplan.api.context import Services
-from groundplan.api.crossings import LOOK_SECONDS, look
 from groundplan.api.every import Every
 from groundplan.api.ingest import Indexing
 from groundplan.api.knowledge_upkeep import LOOK_SECONDS as SOURCES_SECONDS
@@ -44,6 +31,23 @@ from groundplan.api.knowledge_upkeep import SWEEP_SECONDS as UPKEEP_SECONDS
 from groundplan.api.knowledge_upkeep import replay_now
 from groundplan.api.knowledge_upkeep import sweep_now as upkeep
 from groundplan.api.retention import SWEEP_SECONDS, sweep_now
+from groundplan.api.watch import (
+    access_rights,
+    anomalies,
+    approval_terms,
+    budget_crossings,
+    dated_prices,
+    kept_samples,
+    model_changes,
+    owners_left,
+    place_changes,
+    policy_shadow,
+    price_changes,
+    prompt_changes,
+    quality_floors,
+    router_drift,
+    running_experiments,
+)
 from groundplan.core.audit.entry import OPERATOR
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.sequencer import Sequencer
@@ -54,6 +58,39 @@ from groundplan.identity import service as identity
 
 log = logging.getLogger("groundplan.api.background")
 WATCH_SECONDS = 1.0
+
+
+JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
+    ("deleting kept content", SWEEP_SECONDS, sweep_now),
+    ("erasing documents", UPKEEP_SECONDS, upkeep),
+    ("grouping unanswered questions", signals.GATHER_SECONDS, signals.gather_now),
+    ("building the index", index_editions.LOOK_SECONDS, index_editions.look),
+    ("forgetting requests", costs.FORGET_SECONDS, costs.forget_asked),
+    ("adding up costs", costs.FOLD_SECONDS, costs.fold),
+    ("taking reviews as outcomes", costs.REVIEWS_SECONDS, costs.take_reviews),
+    ("archiving facts", costs.ARCHIVE_SECONDS, costs.keep),
+    ("writing to owners", weekly.LOOK_SECONDS, weekly.look),
+    ("sending mail", mail.SEND_SECONDS, mail.send_waiting),
+    ("sending security events", siem.SEND_SECONDS, siem.send_new),
+    ("asking witnesses", witnesses.ASK_SECONDS, witnesses.look),
+    ("replaying calls", replays.LOOK_SECONDS, replays.work),
+    ("closing reviews", held.SWEEP_SECONDS, held.sweep_now),
+    ("checking placement", placing.LOOK_SECONDS, placing.look),
+    ("moving workloads in steps", place_changes.LOOK_SECONDS, place_changes.look),
+    ("watching spending", anomalies.WATCH_SECONDS, anomalies.watch),
+    ("checking budgets", budget_crossings.LOOK_SECONDS, budget_crossings.look),
+    ("checking prices", price_changes.LOOK_SECONDS, price_changes.look_now),
+    ("sampling kept content", kept_samples.LOOK_SECONDS, kept_samples.look),
+    ("checking routers", router_drift.LOOK_SECONDS, router_drift.look_now),
+    ("checking quality floors", quality_floors.LOOK_SECONDS, quality_floors.look_now),
+    ("deciding experiments", running_experiments.LOOK_SECONDS, running_experiments.look),
+    ("checking approvals", approval_terms.LOOK_SECONDS, approval_terms.look),
+    ("checking models", model_changes.LOOK_SECONDS, model_changes.look),
+    ("trying rules in shadow", policy_shadow.LOOK_SECONDS, policy_shadow.look),
+    ("checking rights", access_rights.LOOK_SECONDS, access_rights.look),
+    ("checking duties", owners_left.LOOK_SECONDS, owners_left.look),
+)
+"""Name, seconds between two rounds, and work of what is done again and again."""
 
 
 def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer:
@@ -69,44 +106,17 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
     )
     sequencer.start()
     stack.callback(sequencer.stop)
-    repeat(stack, Every("deleting kept content", SWEEP_SECONDS, partial(sweep_now, services)))
     replay_now(services)
-    repeat(stack, Every("erasing documents", UPKEEP_SECONDS, partial(upkeep, services)))
-    repeat(stack, Every("looking at sources", SOURCES_SECONDS, indexing.again))
-    repeat(stack, Every("grouping unanswered questions", signals.GATHER_SECONDS, partial(signals.gather_now, services)))
     indexing.start()
     stack.callback(indexing.stop)
-    repeat(stack, Every("making the index", index_editions.LOOK_SECONDS, partial(index_editions.look, services)))
-    repeat(stack, Every("forgetting requests", costs.FORGET_SECONDS, partial(costs.forget_asked, services)))
-    repeat(stack, Every("adding up costs", costs.FOLD_SECONDS, partial(costs.fold, services)))
-    reviews = partial(costs.take_reviews, services)
-    repeat(stack, Every("taking reviews as outcomes", costs.REVIEWS_SECONDS, reviews))
-    repeat(stack, Every("writing to owners", weekly.LOOK_SECONDS, partial(weekly.look, services)))
-    repeat(stack, Every("looking at prices", prices_look.LOOK_SECONDS, partial(prices_look.look_now, services)))
-    begin = dated_prices.Looking(services).look
-    repeat(stack, Every("taking prices that begin", dated_prices.LOOK_SECONDS, begin))
-    repeat(stack, Every("sampling what is kept", kept_look.LOOK_SECONDS, partial(kept_look.look, services)))
-    repeat(stack, Every("archiving facts", costs.ARCHIVE_SECONDS, partial(costs.keep, services)))
-    repeat(stack, Every("watching spending", anomalies.WATCH_SECONDS, partial(anomalies.watch, services)))
-    repeat(stack, Every("looking at routers", router_look.LOOK_SECONDS, partial(router_look.look_now, services)))
-    repeat(stack, Every("looking at floors", floors_look.LOOK_SECONDS, partial(floors_look.look_now, services)))
-    tried = partial(experiments_look.look, services)
-    repeat(stack, Every("looking at experiments", experiments_look.LOOK_SECONDS, tried))
-    repeat(stack, Every("replaying calls", replays.LOOK_SECONDS, partial(replays.work, services)))
-    repeat(stack, Every("looking at budgets", LOOK_SECONDS, partial(look, services)))
-    repeat(stack, Every("sending security events", siem.SEND_SECONDS, partial(siem.send_new, services)))
-    repeat(stack, Every("asking witnesses", witnesses.ASK_SECONDS, partial(witnesses.look, services)))
-    repeat(stack, Every("looking at approvals", approvals_look.LOOK_SECONDS, partial(approvals_look.look, services)))
-    repeat(stack, Every("looking at models", model_changes.LOOK_SECONDS, partial(model_changes.look, services)))
-    reworded = prompt_changes.Looking(services).look
-    repeat(stack, Every("looking at prompts", prompt_changes.LOOK_SECONDS, reworded))
-    repeat(stack, Every("trying rules", policy_shadow.LOOK_SECONDS, partial(policy_shadow.look, services)))
-    repeat(stack, Every("sending mail", mail.SEND_SECONDS, partial(mail.send_waiting, services)))
-    repeat(stack, Every("looking at rights", rights_look.LOOK_SECONDS, partial(rights_look.look, services)))
-    repeat(stack, Every("closing reviews", held.SWEEP_SECONDS, partial(held.sweep_now, services)))
-    repeat(stack, Every("looking at placement", placing.LOOK_SECONDS, partial(placing.look, services)))
-    repeat(stack, Every("going over to new places", ramps_look.LOOK_SECONDS, partial(ramps_look.look, services)))
-    repeat(stack, Every("looking at duties", owners_left.LOOK_SECONDS, partial(owners_left.look, services)))
+    repeat(stack, Every("scanning sources", SOURCES_SECONDS, indexing.again))
+    for name, seconds, work in JOBS:
+        repeat(stack, Every(name, seconds, partial(work, services)))
+    for name, seconds, work in (
+        ("applying prices that begin", dated_prices.LOOK_SECONDS, dated_prices.Looking(services).look),
+        ("checking prompts", prompt_changes.LOOK_SECONDS, prompt_changes.Looking(services).look),
+    ):
+        repeat(stack, Every(name, seconds, work))
     return sequencer
 
 

@@ -11,9 +11,10 @@ from typing import Any, Final
 
 from psycopg import Connection
 
-from groundplan.api import cost_store, kept_look
+from groundplan.api import cost_store
 from groundplan.api.cost_rules import REVIEW_HOUR, TOOL_USES, Declared, processor
 from groundplan.api.served import current_or_none
+from groundplan.api.watch import kept_samples
 from groundplan.blueprint.model import Allocation
 from groundplan.core.money import from_decimal
 from groundplan.economics.allocate.divide import OF_CALLS, STORED
@@ -191,9 +192,9 @@ def _now(conn: Connection[Any], unit: str) -> dict[str, int]:
     """workload -> bytes that are kept now, until the first sample is there."""
     blueprint = current_or_none(conn)
     if _KINDS[unit] == "content":
-        kept = kept_look.content(conn)
+        kept = kept_samples.content(conn)
     else:
-        kept = iter(()) if blueprint is None else kept_look.documents(conn, blueprint)
+        kept = iter(()) if blueprint is None else kept_samples.documents(conn, blueprint)
     found: dict[str, int] = {}
     for each in kept:
         _add(found, each.workload, each.bytes)

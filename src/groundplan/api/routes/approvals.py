@@ -8,10 +8,10 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
-from groundplan.api import model_changes
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.routes.changes import MOST_FILES, FileName, FileText
+from groundplan.api.watch import model_changes
 from groundplan.governance import service as governance
 from groundplan.governance import store
 from groundplan.governance.model import Change

@@ -10,12 +10,12 @@ from fastapi import APIRouter, Query
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import policy_shadow
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
 from groundplan.api.routes.changes import approver_of
 from groundplan.api.served import current_blueprint, known_workload
+from groundplan.api.watch import policy_shadow
 from groundplan.blueprint.model import Blueprint, PolicyRules
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.governance import store as changes

@@ -10,10 +10,11 @@ from fastapi import APIRouter
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import mail_store, rights_look
+from groundplan.api import mail_store
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, Using
 from groundplan.api.people import named
+from groundplan.api.watch import access_rights
 from groundplan.api.who import names_for
 from groundplan.core.audit import record
 from groundplan.core.errors import Denied
@@ -90,7 +91,7 @@ def end(appointment: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
     """End a right before its time."""
     with services.transaction() as conn:
         made = rights.end(conn, caller.actor, appointment, services.clock.now())
-        rights_look.tell(conn, services.clock.now())
+        access_rights.tell(conn, services.clock.now())
         return _json(conn, caller, services, made)
 
 
@@ -113,7 +114,7 @@ def break_glass(body: Because, services: Using, caller: SignedIn) -> dict[str, A
             for holder in governance.holders(conn, COMPANY, duty):
                 text = f"{caller.name} took emergency rights for an hour"
                 mail_store.queue(conn, f"emergency:{made.id}:{holder.person_id}", holder.person_id, text, HERE, now)
-        rights_look.tell(conn, now)
+        access_rights.tell(conn, now)
         return _json(conn, caller, services, made)
 
 
@@ -125,7 +126,7 @@ def review(appointment: UUID, body: Because, services: Using, caller: SignedIn) 
     now = services.clock.now()
     with services.transaction() as conn:
         made = rights.review(conn, caller.actor, caller.person, appointment, body.reason, now)
-        rights_look.tell(conn, now)
+        access_rights.tell(conn, now)
         return _json(conn, caller, services, made)
 
 
@@ -174,7 +175,7 @@ def access_review(services: Using, _: Reader) -> dict[str, Any]:
             "rights": holdings.everybody(conn, now),
             "last_at": None if last is None else last[0],
             "last_by": None if last is None else last[1],
-            "due": rights_look.due(conn),
+            "due": access_rights.due(conn),
         }
 
 
@@ -188,7 +189,7 @@ def reviewed(body: Reviewed, services: Using, caller: SignedIn) -> dict[str, Any
         id = rights_store.insert_review(conn, caller.actor, held, body.removed, body.comment, now, next_)
         detail = {"people": len(held), "removed": len(body.removed), "next": next_.isoformat()}
         record(conn, action="access.reviewed", actor=caller.actor, subject=f"access-review/{id}", detail=detail)
-        rights_look.tell(conn, now)
+        access_rights.tell(conn, now)
     return {"id": str(id), "next": next_}
 
 

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Query, Request, Response
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import mail_store, passkeys_waiting
+from groundplan.api import mail_store
 from groundplan.api.caller import Caller, SignedIn, elsewhere
 from groundplan.api.context import Services, Using
 from groundplan.api.people import named
 from groundplan.api.routes.session import signed_in
+from groundplan.api.watch import passkeys_waiting
 from groundplan.core.errors import Denied, Invalid
 from groundplan.identity import passkey_store, passkeys, session_store, sessions
 from groundplan.identity import store as people

@@ -1,6 +1,6 @@
 """Beside the requests: exceptions from company rules that wait are told to the owner of the rule, and end unanswered.
 
-Those who decide are reminded, and the end is announced, as of every change (`approvals_look`).
+Those who decide are reminded, and the end is announced, as of every change (`approval_terms`).
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api import exceptions_look, mail_store
+from groundplan.api import mail_store
 from groundplan.api.context import Services
+from groundplan.api.watch import exception_requests
 from groundplan.governance import store as governance
 from groundplan.governance.model import Change, Holder
 from groundplan.governance.validity import AHEAD, Term, announced, phase
@@ -32,7 +33,7 @@ def look(services: Services) -> list[int]:
         finding_store.tell_all(conn, [_finding(each, now.date()) for each in due if each not in over], kinds=(KIND,))
         for change in due:
             _announce(conn, change, now)
-        exceptions_look.tell(conn, now)
+        exception_requests.tell(conn, now)
         served = release.current(conn)
         every = 3 if served is None else served.workspace.company.approvals.remind_days
         for change in governance.changes(conn, ["pending"]):
