@@ -1,15 +1,15 @@
-"""Sources and documents: what holds for them and why, decisions, deletion, lineage, glossary, and what is pushed."""
+"""Sources and documents: what holds for them and why, decisions, deletion, glossary and evaluations.
+
+What applications push is in `push`, what answers rested on in `lineage`.
+"""
 
 from __future__ import annotations
 
 import base64
-import binascii
 from contextlib import closing
-from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-import psycopg
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -32,10 +32,7 @@ from groundplan.knowledge.governed import governed_store
 from groundplan.knowledge.governed.decide import Said, decide
 from groundplan.knowledge.governed.inherit import ITS_OWN
 from groundplan.knowledge.lineage import lineage_store
-from groundplan.knowledge.lineage.openlineage import events
-from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES
 from groundplan.knowledge.quality import quality_store
-from groundplan.knowledge.sources import push_store
 from groundplan.ledger import finding_store
 
 router = APIRouter(tags=["knowledge"])
@@ -76,26 +73,6 @@ class Readmission(Strict):
     source: Name
     path: Path
     reason: Reason
-
-
-class PushedDocument(Strict):
-    """`text`, or `data` (base64) with its kind in `media` (`pdf`, `docx`); `gone` withdraws it."""
-
-    path: Path
-    text: str | None = None
-    data: str | None = None
-    media: Annotated[str, StringConstraints(max_length=10, pattern=r"^[a-z0-9]*$")] = ""
-    readers: list[str] | None = None
-    told: dict[str, Any] = Field(default_factory=dict)
-    """Governed values, as in front matter."""
-    gone: bool = False
-
-
-class Pushed(Strict):
-    """Documents for a source of type `push`."""
-
-    source: Name
-    documents: Annotated[list[PushedDocument], Field(min_length=1, max_length=500)]
 
 
 class Mentions(Strict):
@@ -262,26 +239,6 @@ def readmission(body: Readmission, services: Using, caller: SignedIn) -> dict[st
     return {"source": body.source, "path": body.path}
 
 
-@router.get("/knowledge/calls/{call_id}/lineage")
-def rested_on(call_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
-    """What an answer rested on: each passage with its document as it was then and as it is now."""
-    with services.transaction() as conn:
-        return {"call": call_id, "rested_on": lineage_store.rested_on(conn, call_id)}
-
-
-@router.get("/knowledge/lineage")
-def lineage(services: Using, _: Reader, since: datetime | None = None, until: datetime | None = None) -> dict[str, Any]:
-    """OpenLineage events from sources to grounded answers, of the last day unless said. Of more calls than one answer
-    holds, `next` is the time to go on `since`. No question and no answer is in them."""
-    end = until or services.clock.now()
-    with services.transaction() as conn:
-        company = current_blueprint(conn).company
-        told, following = lineage_store.page(conn, since or end - timedelta(days=1), end)
-        ids = sorted({each["document"] for call in told for each in call["passages"]})
-        found = list(events(company, told, lineage_store.documents_of(conn, ids)))
-    return {"events": found} if following is None else {"events": found, "next": following}
-
-
 @router.get("/knowledge/glossary")
 def glossary(services: Using, _: Reader) -> dict[str, Any]:
     """The company's terms as the blueprint that is served has them."""
@@ -302,43 +259,6 @@ def glossary(services: Using, _: Reader) -> dict[str, Any]:
 def evaluations(services: Using, _: Reader) -> dict[str, Any]:
     """The runs of `groundplan knowledge evaluate` in this HOME, the newest first."""
     return {"runs": history.runs(services.home.root / "evaluation")}
-
-
-@router.post("/knowledge/push")
-def push(body: Pushed, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Take documents over from an application; they are searched after the next look at the source, within minutes. Of
-    what was deleted here nothing is kept: those are `refused`, until their places are let in again."""
-    require_duty(caller, DATA, f"source/{body.source}")
-    with services.transaction() as conn:
-        declared = {source.name: source for source in current_blueprint(conn).sources}
-        source = declared.get(body.source)
-        if source is None or source.connector is None or source.connector.type != "push":
-            raise Invalid(
-                f"{body.source} is not a source of type push", code="push_source",
-                hint="Declare it with `connector: {type: push}`, and let a workload use it.",
-            )  # fmt: skip
-        for item in body.documents:
-            if item.gone:
-                push_store.withdraw(conn, body.source, item.path)
-            else:
-                row = push_store.Pushed(_bytes(item), item.media or "md", item.readers, item.told, services.clock.now())
-                try:
-                    push_store.put(conn, body.source, item.path, row)
-                except (psycopg.DataError, UnicodeEncodeError) as error:
-                    raise Invalid(
-                        f"{item.path}: its readers or values cannot be stored", code="push_document",
-                        hint="Leave out NUL characters, lone surrogates and numbers such as NaN.",
-                    ) from error  # fmt: skip
-        # looked up behind what was written: whoever deletes one of them meanwhile was waited for
-        places = deletion_store.closed(conn, body.source, [item.path for item in body.documents])
-        closed = sorted({item.path for item in body.documents if not item.gone and item.path in places})
-        push_store.drop(conn, body.source, closed)
-    hint = "It was deleted here: let it in again with `groundplan knowledge readmit`, or push it no more."
-    return {
-        "source": body.source,
-        "documents": sum(item.path not in closed for item in body.documents),
-        "refused": [{"path": path, "code": "document_deleted", "hint": hint} for path in closed],
-    }
 
 
 @router.post("/knowledge/mentions")
@@ -429,18 +349,3 @@ def _why(services: Services, caller: Caller, reason: str) -> Why:
 
 def _connection(services: Services) -> Any:
     return connect(database_url(services.home, services.settings, "control"), autocommit=True)
-
-
-def _bytes(item: PushedDocument) -> bytes:
-    """The document's bytes; raises `Invalid` (push_document) where both or neither are given, or they are no base64."""
-    if (item.text is None) == (item.data is None):
-        raise Invalid(f"{item.path} needs text or data", code="push_document", hint="Send one of the two.")
-    try:
-        data = item.text.encode() if item.text is not None else base64.b64decode(item.data or "", validate=True)
-    except (binascii.Error, UnicodeEncodeError) as error:
-        raise Invalid(f"{item.path}: data is not base64", code="push_document", hint="Encode its bytes.") from error
-    if len(data) > MAX_TEXT_BYTES:
-        raise Invalid(
-            f"{item.path} is larger than {MAX_TEXT_BYTES >> 20} MiB", code="push_document", hint="Split it into parts."
-        )
-    return data

@@ -1,0 +1,95 @@
+"""Documents that applications push to a source of type `push`, or withdraw. The next scan of the source parses them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any
+
+import psycopg
+from fastapi import APIRouter
+from pydantic import Field, StringConstraints
+
+from groundplan.api.caller import SignedIn, require_duty
+from groundplan.api.context import Using
+from groundplan.api.quotes import DATA
+from groundplan.api.routes.documents import Name, Path, Strict
+from groundplan.api.served import current_blueprint
+from groundplan.core.errors import Invalid
+from groundplan.knowledge.deletion import deletion_store
+from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES
+from groundplan.knowledge.sources import push_store
+
+router = APIRouter(tags=["knowledge"])
+
+
+class PushedDocument(Strict):
+    """`text`, or `data` (base64) with its kind in `media` (`pdf`, `docx`); `gone` withdraws it."""
+
+    path: Path
+    text: str | None = None
+    data: str | None = None
+    media: Annotated[str, StringConstraints(max_length=10, pattern=r"^[a-z0-9]*$")] = ""
+    readers: list[str] | None = None
+    told: dict[str, Any] = Field(default_factory=dict)
+    """Governed values, as in front matter."""
+    gone: bool = False
+
+
+class Pushed(Strict):
+    """Documents for a source of type `push`."""
+
+    source: Name
+    documents: Annotated[list[PushedDocument], Field(min_length=1, max_length=500)]
+
+
+@router.post("/knowledge/push")
+def push(body: Pushed, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Take documents over from an application; they are searched after the next look at the source, within minutes. Of
+    what was deleted here nothing is kept: those are `refused`, until their places are let in again."""
+    require_duty(caller, DATA, f"source/{body.source}")
+    with services.transaction() as conn:
+        declared = {source.name: source for source in current_blueprint(conn).sources}
+        source = declared.get(body.source)
+        if source is None or source.connector is None or source.connector.type != "push":
+            raise Invalid(
+                f"{body.source} is not a source of type push", code="push_source",
+                hint="Declare it with `connector: {type: push}`, and let a workload use it.",
+            )  # fmt: skip
+        for item in body.documents:
+            if item.gone:
+                push_store.withdraw(conn, body.source, item.path)
+            else:
+                row = push_store.Pushed(_bytes(item), item.media or "md", item.readers, item.told, services.clock.now())
+                try:
+                    push_store.put(conn, body.source, item.path, row)
+                except (psycopg.DataError, UnicodeEncodeError) as error:
+                    raise Invalid(
+                        f"{item.path}: its readers or values cannot be stored", code="push_document",
+                        hint="Leave out NUL characters, lone surrogates and numbers such as NaN.",
+                    ) from error  # fmt: skip
+        # looked up behind what was written: whoever deletes one of them meanwhile was waited for
+        places = deletion_store.closed(conn, body.source, [item.path for item in body.documents])
+        closed = sorted({item.path for item in body.documents if not item.gone and item.path in places})
+        push_store.drop(conn, body.source, closed)
+    hint = "It was deleted here: let it in again with `groundplan knowledge readmit`, or push it no more."
+    return {
+        "source": body.source,
+        "documents": sum(item.path not in closed for item in body.documents),
+        "refused": [{"path": path, "code": "document_deleted", "hint": hint} for path in closed],
+    }
+
+
+def _bytes(item: PushedDocument) -> bytes:
+    """The document's bytes; raises `Invalid` (push_document) where both or neither are given, or they are no base64."""
+    if (item.text is None) == (item.data is None):
+        raise Invalid(f"{item.path} needs text or data", code="push_document", hint="Send one of the two.")
+    try:
+        data = item.text.encode() if item.text is not None else base64.b64decode(item.data or "", validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise Invalid(f"{item.path}: data is not base64", code="push_document", hint="Encode its bytes.") from error
+    if len(data) > MAX_TEXT_BYTES:
+        raise Invalid(
+            f"{item.path} is larger than {MAX_TEXT_BYTES >> 20} MiB", code="push_document", hint="Split it into parts."
+        )
+    return data
