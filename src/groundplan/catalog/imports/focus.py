@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from groundplan.catalog.imports.accelerators import of_instance
-from groundplan.catalog.imports.machines import Found, Machine, sites, slug
+from groundplan.catalog.imports.machines import Found, Machine, sites
+from groundplan.catalog.imports.naming import slug
 from groundplan.catalog.imports.verdict import CHANGED, Finding
 from groundplan.core.errors import Invalid, Where
 
@@ -53,7 +54,15 @@ def import_focus(text: str, name: str) -> Found:
         price = (each.cost / each.unit_hours).quantize(Decimal("0.000001"))
         where = Where(name, each.line)
         machines.append(
-            Machine(slug(region), "cloud", hardware, 0, where, region if ":" in region else None, hour_usd=f"{price:f}")
+            Machine(
+                slug(region, "site"),
+                "cloud",
+                hardware,
+                0,
+                where,
+                region if ":" in region else None,
+                hour_usd=f"{price:f}",
+            )
         )
         what = f"{each.unit_hours.quantize(Decimal('0.01')):f} unit-hours in {region}"
         told.append(Finding(CHANGED, hardware, f"{price:f} USD an hour from {what}, discounts included", "", where))

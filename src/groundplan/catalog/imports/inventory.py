@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 
 from groundplan.catalog.imports.accelerators import of_instance, of_product
-from groundplan.catalog.imports.machines import MAX_MACHINES, Found, Machine, sites, slug
+from groundplan.catalog.imports.machines import MAX_MACHINES, Found, Machine, sites
+from groundplan.catalog.imports.naming import slug
 from groundplan.core.errors import Invalid, Problem, Where
 
 COLUMNS = (
@@ -76,9 +77,9 @@ def _machine(row: Mapping[str, str | None], where: Where) -> Machine:
     known = of_instance(hardware)
     life = number("life_years")
     return Machine(
-        site=slug(text("site") or ""),
+        site=slug(text("site") or "", "site"),
         type=text("type") or "private",
-        hardware=known[0] if known else of_product(hardware) or slug(hardware),
+        hardware=known[0] if known else of_product(hardware) or slug(hardware, "hardware"),
         count=int(text("count") or "0") * (known[1] if known else 1),
         where=where,
         region=_region(text("region")),

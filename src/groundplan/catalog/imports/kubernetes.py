@@ -11,7 +11,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from groundplan.catalog.imports.accelerators import of_instance, of_product
-from groundplan.catalog.imports.machines import MAX_MACHINES, Found, Machine, line_of, sites, slug
+from groundplan.catalog.imports.machines import MAX_MACHINES, Found, Machine, line_of, sites
+from groundplan.catalog.imports.naming import slug
 from groundplan.core.errors import Invalid, Where
 
 GPU = "nvidia.com/gpu"
@@ -79,7 +80,7 @@ def _machine(node: Mapping[str, Any], text: str, name: str) -> Machine | None:
     region = str(labels.get("topology.kubernetes.io/region", ""))
     where = Where(name, line_of(text, str(metadata.get("name", ""))))
     full = f"{provider}:{region.lower()}" if provider and region else None
-    site = slug(full or region or "cluster")
+    site = slug(full or region or "cluster", "site")
     memory = str(labels.get("nvidia.com/gpu.memory", ""))
     gigabytes = round(int(memory) / 1024) if memory.isascii() and memory.isdigit() and len(memory) < 9 else None
     return Machine(site, "cloud" if provider else "private", hardware, count, where, full, memory_gb=gigabytes)

@@ -13,7 +13,9 @@ from typing import Any
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.imports import settings, yaml_text
 from groundplan.catalog.imports.litellm_budget import Budgets, budgets_of
-from groundplan.catalog.imports.litellm_models import Asked, Entry, EntryReader, one_line, slug, told, unique
+from groundplan.catalog.imports.litellm_findings import told
+from groundplan.catalog.imports.litellm_models import Asked, Entry, EntryReader
+from groundplan.catalog.imports.naming import one_line, slug, unique
 from groundplan.catalog.imports.node import Config, Node, read_config
 from groundplan.catalog.imports.verdict import (
     CARRIED,

@@ -6,12 +6,14 @@ What entries of the same name are together (a workload) is `litellm`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, get_args
 
 from groundplan.catalog.imports import litellm_prices, settings
+from groundplan.catalog.imports.litellm_findings import REPLACE, is_secret, told
+from groundplan.catalog.imports.naming import one_line, slug, unique
 from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.providers import (
     PROVIDERS,
@@ -41,7 +43,6 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", re.ASCII)
 _URL = re.compile(r"https?://[A-Za-z0-9.\-_~\[\]:%]{1,300}(?:/[A-Za-z0-9.\-_~/%:+]*)?", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _REGION = ("region_name", "aws_region_name", "vertex_location", "watsonx_region_name")
-_NAME = re.compile(r"[^a-z0-9]+")
 _OWN_URL = {"anthropic": "https://api.anthropic.com", "cohere": "https://api.cohere.com/v2"}
 """docs.anthropic.com/en/api, docs.cohere.com/reference/rerank"""
 _BY_CODE = frozenset(
@@ -59,7 +60,6 @@ PERIODS = {
 }  # fmt: skip
 """LiteLLM's duration -> period here."""
 _ENTRY_KEYS = frozenset({"model_name", "litellm_params", "model_info", "rpm", "tpm", "max_parallel_requests"})
-REPLACE = "Let its issuer replace it, as it stood in a file."
 ALLOWED_TYPES = frozenset(get_args(DeploymentDoc.model_fields["type"].annotation))
 
 
@@ -102,21 +102,6 @@ class Entry:
     weight: Decimal | None
     limit: dict[str, Any]
     """What a `limit` of this deployment says; empty: nothing."""
-
-
-def slug(text: str, most: int = 63) -> str:
-    """A name as declarations have it: lower case, digits, hyphens."""
-    return _NAME.sub("-", text.lower()).strip("-")[:most].strip("-") or "unnamed"
-
-
-def unique(wanted: str, taken: set[str]) -> str:
-    """`wanted`, or with a number where it is taken; takes it."""
-    name, number = wanted, 1
-    while name in taken:
-        number += 1
-        name = f"{wanted[:58]}-{number}"
-    taken.add(name)
-    return name
 
 
 class EntryReader:
@@ -432,33 +417,6 @@ _NUMBERS = {
     "max_input_tokens": "context of the deployment",
     "max_output_tokens": "max_output of the deployment",
 }
-
-
-def told(what: str, key: str, rule: settings.Rule, node: Node) -> Finding:
-    """The finding of a setting by its rule; a literal text where secrets stand is told as one."""
-    if is_secret(key, node):
-        here = f"a secret stands in the file: not copied. {rule.here[:1].upper()}{rule.here[1:]}"
-        return Finding(SECRET, what, here, REPLACE, node.where_key)
-    return Finding(rule.state, what, rule.here, rule.todo, node.where_key)
-
-
-def is_secret(key: str, node: Node) -> bool:
-    """Whether a literal text stands there where secrets do."""
-    return node.hidden or (settings.may_be_secret(key) and any(_literals(node)))
-
-
-def _literals(node: Node) -> Iterator[bool]:
-    """Whether there is text in it that is not a reference to a variable."""
-    if isinstance(node.value, str):
-        yield node.variable is None and node.value.lower() not in ("", "true", "false", "none")
-    elif isinstance(node.value, list):
-        for entry in node.entries():
-            yield from _literals(entry)
-
-
-def one_line(text: str) -> str:
-    """One short line of printable text."""
-    return "".join(c if c.isprintable() else " " for c in text)[:120].strip() or "unnamed"
 
 
 def _completed(url: str, provider: Provider) -> str:

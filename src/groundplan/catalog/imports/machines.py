@@ -68,11 +68,6 @@ class Found:
         }
 
 
-def slug(text: str) -> str:
-    """A name of a document: lower case letters, digits and hyphens, at most 63."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-") or "site"
-
-
 def jurisdiction_of(region: str | None) -> str | None:
     """Of a provider's region, where its name says so."""
     name = (region or "").partition(":")[2] or region or ""

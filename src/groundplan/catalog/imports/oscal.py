@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from groundplan.catalog.imports import oscal_files as files
-from groundplan.catalog.imports.machines import slug
+from groundplan.catalog.imports.naming import slug
 from groundplan.catalog.imports.oscal_files import NAMESPACE, Prop
 from groundplan.catalog.imports.verdict import CHANGED, NEEDED, NO_EQUAL, Finding, in_order
 from groundplan.catalog.imports.yaml_text import Value, block, document
@@ -134,7 +134,10 @@ def import_oscal(texts: Mapping[str, str], owner: str, name: str | None = None) 
 def _framework(metadata: files.Metadata, owner: str, name: str | None, *, shipped: bool) -> dict[str, Value]:
     ours = [each for each in metadata.props if each.ns == NAMESPACE]
     one = {each.name: each.value for each in ours}
-    body: dict[str, Value] = {"kind": "framework", "name": name or one.get("framework") or slug(metadata.title)}
+    body: dict[str, Value] = {
+        "kind": "framework",
+        "name": name or one.get("framework") or slug(metadata.title, "framework"),
+    }
     if not shipped:
         body["title"] = _line(metadata.title, {})
     body["owner"] = owner

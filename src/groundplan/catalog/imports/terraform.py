@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from groundplan.catalog.imports.accelerators import of_instance, of_product
-from groundplan.catalog.imports.machines import MAX_MACHINES, Found, Machine, line_of, sites, slug
+from groundplan.catalog.imports.machines import MAX_MACHINES, Found, Machine, line_of, sites
+from groundplan.catalog.imports.naming import slug
 from groundplan.core.errors import Invalid, Where
 
 _TYPES: dict[str, tuple[str, str, str]] = {
@@ -82,7 +83,7 @@ def _machine(resource: Mapping[str, Any], kind: str, text: str, name: str) -> Ma
     place = str(values.get(place_key) or values.get("availability_zone") or values.get("location") or "")
     region = f"{provider}:{_region(provider, place)}" if place else None
     where = Where(name, line_of(text, json.dumps(str(resource.get("address", "")))))
-    return Machine(slug(region or provider), "cloud", hardware, each * _count(many), where, region)
+    return Machine(slug(region or provider, "site"), "cloud", hardware, each * _count(many), where, region)
 
 
 def _region(provider: str, place: str) -> str:

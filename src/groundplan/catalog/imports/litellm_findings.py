@@ -1,0 +1,33 @@
+"""What is reported of a setting of LiteLLM's configuration, by its rule in `settings`; a secret is named, never copied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from groundplan.catalog.imports import settings
+from groundplan.catalog.imports.node import Node
+from groundplan.catalog.imports.verdict import SECRET, Finding
+
+REPLACE = "Let its issuer replace it, as it stood in a file."
+
+
+def told(what: str, key: str, rule: settings.Rule, node: Node) -> Finding:
+    """The finding of a setting by its rule; a literal text where secrets stand is told as one."""
+    if is_secret(key, node):
+        here = f"a secret stands in the file: not copied. {rule.here[:1].upper()}{rule.here[1:]}"
+        return Finding(SECRET, what, here, REPLACE, node.where_key)
+    return Finding(rule.state, what, rule.here, rule.todo, node.where_key)
+
+
+def is_secret(key: str, node: Node) -> bool:
+    """Whether a literal text stands there where secrets do."""
+    return node.hidden or (settings.may_be_secret(key) and any(_literals(node)))
+
+
+def _literals(node: Node) -> Iterator[bool]:
+    """Whether there is text in it that is not a reference to a variable."""
+    if isinstance(node.value, str):
+        yield node.variable is None and node.value.lower() not in ("", "true", "false", "none")
+    elif isinstance(node.value, list):
+        for entry in node.entries():
+            yield from _literals(entry)
