@@ -1,4 +1,4 @@
-"""What is reported of a setting of LiteLLM's configuration, by its rule in `settings`; a secret is named, never copied."""
+"""What is reported of a setting of LiteLLM's configuration, by its rule in `settings`. Secrets are never copied."""
 
 from __future__ import annotations
 
