@@ -56,7 +56,7 @@ def _costs(row: dict[str, Any]) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-_MEANT = ("answers by meaning", "looked up", "given", "wrong, estimated", "saved", "look-ups", "wrong answers", "net")
+_MEANT = ("semantic cache", "looked up", "hits", "wrong, estimated", "saved", "look-ups", "wrong answers", "net")
 
 
 def _meant(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -74,7 +74,7 @@ def _finding(change: Change, today: date) -> Finding:
         message=f"The approval of {_about(change)} ends on {term.expires_on}.",
         hint="Ask for another one, where it is still needed."
         if change.ends_itself is not None
-        else "Ask for it again, so that those who hold its duties decide: Governance, the change, Renew.",
+        else "Ask for it again, so that those who hold its duties decide: Governance, the change, Request again.",
         due=term.expires_on,
     )
 
