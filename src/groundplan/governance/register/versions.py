@@ -78,8 +78,8 @@ def finding(changed: Changed) -> Finding:
         mark=changed.digest[:16],
         message=f"{item.model} at {item.name} is not what it was: asked for {now.asked}, its upstream reported "
         f"{before.named} and now {now.named}.",
-        hint="Evaluate it again, then have the model approved again (Governance, its approval, Request again), or pin a "
-        "dated version as upstream_model.",
+        hint="Evaluate it again, then have the model approved again (Governance, its approval, Request again), or pin "
+        "a dated version as upstream_model.",
         detail={
             "before": before.named,
             "now": now.named,
