@@ -61,7 +61,7 @@ def test_prices_to_come_and_models_that_go_are_told_with_what_a_month_cost(
     found = told(conn, TODAY)
     assert set(found) == {("cost.repriced", "own"), ("cost.repriced", "euro"), ("cost.retired", "going")}
     own = found["cost.repriced", "own"]
-    assert "acme/own costs otherwise from 2026-12-01 on" in own["message"]
+    assert "acme/own has another price from 2026-12-01 on" in own["message"]
     assert "the last 30 days at own would have cost $14.00 instead of $6.00" in own["message"]
     assert (own["severity"], found["cost.retired", "going"]["severity"]) == ("medium", "high")
     assert "about to retire it" in found["cost.retired", "going"]["message"]

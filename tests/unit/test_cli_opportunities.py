@@ -41,5 +41,6 @@ def test_effort_proof_and_all_workloads_are_told(
     assert one.startswith("returns, support  ") and "  medium  " in one
     assert one.endswith("the same passages are not always the same question")
     assert (
-        whole.startswith("the company ") and most == "At most $120.50 a month together, each on what the others leave."
+        whole.startswith("the company ")
+        and most == "At most $120.50 a month together, each applied to what the others leave."
     )

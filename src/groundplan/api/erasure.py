@@ -302,8 +302,8 @@ def ask(services: Services, asked: Asked, actor: str) -> dict[str, Any]:
             conn,
             Finding(
                 kind=FINDING, subject=f"erasure/{id}", severity="high",
-                message="somebody's request to be erased waits for compliance",
-                hint="Governance, Erasures: look at what would go and what stays, then confirm or refuse.",
+                message="a request for erasure waits for compliance",
+                hint="Governance, Erasures: check what would be erased and what stays, then confirm or refuse.",
             ),
         )  # fmt: skip
         record(

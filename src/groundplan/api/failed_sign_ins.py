@@ -101,6 +101,6 @@ def _finding(many: int) -> Finding:
         severity="high",
         subject="company",
         message=f"{many} sign-ins failed within ten minutes.",
-        hint="Look at who tries: groundplan audit list --action login.failed; the same client has the same pseudonym.",
+        hint="See who tries: groundplan audit list --action login.failed; the same client has the same pseudonym.",
         detail={"within_ten_minutes": many},
     )

@@ -129,6 +129,6 @@ def _findings(target: SplitResult, problem: str) -> list[Finding]:
             subject="company",
             severity="high",
             message=f"Security events wait: {problem}.",
-            hint=f"See to {target.hostname}; they are sent from the log when it answers. GROUNDPLAN_SIEM_URL names it.",
+            hint=f"Check {target.hostname}; they are sent as soon as it answers. GROUNDPLAN_SIEM_URL names it.",
         )
     ]

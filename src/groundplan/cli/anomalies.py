@@ -26,5 +26,5 @@ def anomalies(
          row["hint"])
         for row in value["anomalies"][:ROWS_SHOWN]
     ]  # fmt: skip
-    told = table(("severity", "told at, UTC", "", "what", "what to do"), rows)
+    told = table(("severity", "since, UTC", "", "what", "what to do"), rows)
     emit(value, as_json, told if rows else "Nothing is unusual.")

@@ -41,7 +41,7 @@ def archive(
     names, found = query(kept, sql)
     told: dict[str, Any] = {"columns": names, "rows": [[_plain(cell) for cell in row] for row in found]}
     shown = table(tuple(names), [tuple(str(cell) for cell in row) for row in found[:ROWS_SHOWN]])
-    more = f"\n{len(found) - ROWS_SHOWN} more rows: --json" if len(found) > ROWS_SHOWN else ""
+    more = f"\n{len(found) - ROWS_SHOWN} more rows with --json" if len(found) > ROWS_SHOWN else ""
     emit(told, as_json, shown + more)
 
 

@@ -63,12 +63,12 @@ def answer_text(value: dict[str, Any]) -> str:
 def _doubts(facts: dict[str, Any], answer: str) -> list[str]:
     """What the answer cites wrongly, what documents contradict each other, and what was replaced."""
     lines = [
-        f"  [{one['passage']}] does not say: {answer[one['start'] : one['end']]}"
+        f"  [{one['passage']}] does not support: {answer[one['start'] : one['end']]}"
         for one in facts.get("citations") or ()
         if one["supported"] is False
     ]
     for one in facts.get("conflicts") or ():
-        lines.append(f"  in conflict: {one['path']} says '{one['says']}', {one['other_path']} '{one['other_says']}'")
+        lines.append(f"  contradiction: {one['path']} says '{one['says']}', {one['other_path']} '{one['other_says']}'")
     for one in facts.get("newer") or ():
         reason = NOT_GIVEN.get(one.get("reason", ""))
         either = f", which {reason}" if reason else ""

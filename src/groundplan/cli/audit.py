@@ -61,7 +61,7 @@ def verify(
         "problems": [{"at": problem.where, "message": problem.message} for problem in verdict.problems],
     }
     signed = "; ".join(verdict.witnessed) or verdict.signed
-    lines = [f"{_held(verdict)}, {signed}" if verdict.ok else f"{target} does not hold:"]
+    lines = [f"{_held(verdict)}, {signed}" if verdict.ok else f"{target} does not verify:"]
     lines += [f"  {problem}" for problem in verdict.problems]
     emit(value, as_json, "\n".join(lines))
     if not verdict.ok:
@@ -75,11 +75,11 @@ def rotate_key(home: HomeOption = None, as_json: JsonOption = False) -> None:
     place = home_for(home)
     if running(place) is not None:
         value = ControlClient.connect(home).post("/api/audit/rotate-key")
-        emit(value, as_json, f"checkpoints are signed by {value['next']} now")
+        emit(value, as_json, f"checkpoints are now signed by {value['next']}")
         return
     done = rotate(place)
     value = {"previous": done.previous.encode(), "next": done.next.encode()}
-    emit(value, as_json, f"checkpoints are signed by {done.next.encode()} now")
+    emit(value, as_json, f"checkpoints are now signed by {done.next.encode()}")
 
 
 @app.command("seal")
@@ -119,7 +119,7 @@ def list_entries(
         "/api/audit", limit=limit, subject=subject, who=who, action=action, workload=workload, since=since
     )
     rows = [(e["index"], e["at"], e["action"], e["who"], e["subject"]) for e in value["entries"]]
-    emit(value, as_json, table(("index", "at", "action", "who", "subject"), rows, "No entry is like that."))
+    emit(value, as_json, table(("index", "at", "action", "who", "subject"), rows, "No entry matches."))
 
 
 def _given(path: Path) -> bytes:

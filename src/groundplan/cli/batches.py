@@ -33,4 +33,4 @@ def batches_text(value: dict[str, Any]) -> str:
         for row in value["batches"]
     ]  # fmt: skip
     head = ("batch", "workload", "status", "made", "failed", "cost", "held", "why not")
-    return table(head, rows) if rows else "there is no batch"
+    return table(head, rows) if rows else "there are no batches"

@@ -92,7 +92,7 @@ def rollback(
 def applied_text(value: dict[str, Any]) -> str:
     """What `apply` and `rollback` say to people."""
     number = value["blueprint"]
-    lines = [f"blueprint {number} is served" if number else "nothing is served by this change yet"]
+    lines = [f"blueprint {number} is served" if number else "this change is not served yet"]
     lines += [waits_text(pending) for pending in value["pending"]]
     return "\n".join(lines)
 
@@ -133,7 +133,7 @@ def _ramp(ramp: dict[str, Any] | None) -> list[str]:
     if ramp is None:
         return []
     shares = ", ".join(f"{share}%" for share in [ramp["share"], *ramp["steps"], 100])
-    return [f"goes over from {ramp['from']} to {ramp['to']} in steps of {ramp['every_seconds']:,} s: {shares}"]
+    return [f"moves from {ramp['from']} to {ramp['to']} in steps of {ramp['every_seconds']:,} s: {shares}"]
 
 
 _SIGNS = {"added": "+", "changed": "~", "removed": "-"}

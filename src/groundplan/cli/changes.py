@@ -40,7 +40,7 @@ def list_changes(
     emit(
         value,
         as_json,
-        table(("id", "about", "state", "waits for", "holds until"), rows, "No change is like that."),
+        table(("id", "about", "state", "waits for", "holds until"), rows, "No change matches."),
     )
 
 
@@ -85,7 +85,7 @@ def renew(
     """Request approval of the same content again before the current one ends; serving continues until then."""
     value = ControlClient.connect(home).post(f"/api/changes/{change}/renew", {"reason": reason})
     waits = ", ".join(f"{need['duty']} of {need['subject']}" for need in value["waits_for"])
-    emit(value, as_json, f"asked for again as {value['id']}; waits for {waits}")
+    emit(value, as_json, f"requested again as {value['id']}; waits for {waits}")
 
 
 def fields_told(rows: list[dict[str, Any]]) -> list[str]:

@@ -17,7 +17,9 @@ from groundplan.core.errors import Invalid
 
 evidence = command_group("Evidence for controls: list, add, withdraw, collect.")
 management = command_group("Management review and corrective actions.")
-NOTHING_SHOWN = "Nothing was shown. `groundplan evidence collect` judges facts, `evidence add` shows what they cannot."
+NOTHING_SHOWN = (
+    "There is no evidence. `groundplan evidence collect` assesses the facts, `evidence add` adds what they cannot show."
+)
 MARKS = {"satisfied": "ok", "open": "open", "expired": "expired", "excluded": "-"}
 
 
@@ -111,7 +113,7 @@ def add(
     body = {"what": what, "says": says, "workload": workload, "type": type, "days": days, "link": link}
     value = ControlClient.connect(home).post("/api/evidence", {**body, "sha256": _digest(file)})
     waits = f" once change {value['change']} is approved" if value["change"] else ""
-    emit(value, as_json, f"{value['what']} of {value['subject']} is shown until {value['valid_until'][:10]}{waits}.")
+    emit(value, as_json, f"{value['what']} of {value['subject']} is valid until {value['valid_until'][:10]}{waits}.")
 
 
 @evidence.command()
@@ -125,7 +127,7 @@ def withdraw(
     value = ControlClient.connect(home).post(
         f"/api/evidence/{quote(evidence_id, safe='')}/withdraw", {"reason": reason}
     )
-    emit(value, as_json, f"{evidence_id} counts no longer.")
+    emit(value, as_json, f"{evidence_id} no longer counts.")
 
 
 @evidence.command()
@@ -156,7 +158,7 @@ def _review_text(value: dict[str, Any]) -> str:
         lines += ["", typer.style(one["title"], bold=True)]
         for name, counts in one["coverage"].items():
             open_ = sum(gap["workload"] == name for gap in one["gaps"])
-            lines.append(f"  {name}: {counts['satisfied']} of {counts['apply']} satisfied, {open_} are gaps")
+            lines.append(f"  {name}: {counts['satisfied']} of {counts['apply']} satisfied, {open_} open")
         for moved in one["drift"]:
             lines.append(f"  {moved['control']} of {moved['workload']}: {moved['before']} -> {moved['now']}")
     rows = [

@@ -38,13 +38,13 @@ def cost(context: typer.Context, home: HomeOption = None, as_json: JsonOption = 
     value = {**client.get("/api/cost"), "limits": client.get("/api/limits")["limits"]}
     rows = [(row["workload"], *_costs(row)) for row in value["by_workload"]]
     rows.append(("total", *_costs(value)))
-    text = table(("workload", "calls", "cost", "cached", "saved by that", "saved by providers' caches"), rows)
+    text = table(("workload", "calls", "cost", "cached", "saved by cache", "saved by providers' caches"), rows)
     if value["by_meaning"]:
         text += "\n\n" + table(_MEANT, [_meant(row) for row in value["by_meaning"]])
     if value["open_reservations"]:
         text += f"\n{counted(value['open_reservations'], 'open reservation')} not settled yet"
     if value["crashed_attempts"]:
-        text += f"\n{counted(value['crashed_attempts'], 'attempt')} cut off by a crash, counted at the most it can cost"
+        text += f"\n{counted(value['crashed_attempts'], 'attempt')} cut off by a crash, counted at the upper bound"
     if value["limits"]:
         text += "\n\n" + table(("limit", "who", "counts", "taken", "of", "free again"), _limits(value["limits"]))
     emit(value, as_json, text)
@@ -149,14 +149,14 @@ def told(value: dict[str, Any]) -> str:
         found = [
             (r["purpose"], r["bill_usd"], r["allocated_usd"], r["difference_usd"], r["told"]) for r in value["beside"]
         ]
-        lines += ["", table(("beside the calls", "bill", "allocated", "difference", ""), found)]
+        lines += ["", table(("outside the calls", "bill", "allocated", "difference", ""), found)]
     hidden = len(value["rows"]) + value["rows_left_out"] - ROWS_SHOWN
-    lines += [f"{counted(hidden, 'more place')}: --json"] if hidden > 0 else []
+    lines += [f"{counted(hidden, 'more place')} with --json"] if hidden > 0 else []
     left = value["left_out"]
     if left["attempts"]:
         lines.append(
             f"{left['attempts']} attempts of models that the bill does not name ({usd(left['amount_usd'])}) were left"
-            " out; --provider NAME takes them in"
+            " out; --provider NAME includes them"
         )
     lines += [*value["notes"]]
     if not value["complete"]:

@@ -108,7 +108,7 @@ def _lines(lines: list[dict[str, Any]]) -> str:
     ]  # fmt: skip
     text = table(("term", "workload", "cost", "basis", "rule", "source", "blueprint"), rows)
     left = len(lines) - len(shown)
-    return f"{text}\n{left} more lines: --json has all of them" if left else text
+    return f"{text}\n{left} more lines with --json" if left else text
 
 
 def _numbers(blueprints: list[int]) -> str:
@@ -180,7 +180,7 @@ def what_if(
     client, as_json = common.of(context)
     body = {"changes": changes or [], "model": model, "first": span.first, "last": span.last, "workload": workload}
     value = client.post("/api/cost/what-if", body)
-    rows = [("as it was", usd(value["before_usd"]))]
+    rows = [("actual", usd(value["before_usd"]))]
     rows += [(row["change"], usd(row["cost_usd"])) for row in value["steps"]]
     rows.append(("then", usd(value["after_usd"])))
     text = table(("", "cost"), rows)
@@ -288,5 +288,5 @@ def _statement(value: dict[str, Any]) -> str:
     rows += [(f"  {row['key']}", usd(row["cost_usd"])) for row in value["by_term"]]
     rows.append(("total", usd(value["total_usd"])))
     center = f", cost center {value['cost_center']}" if value["cost_center"] else ""
-    before = f", the time before {usd(value['previous_usd'])}" if value["previous_usd"] else ""
+    before = f", previous period {usd(value['previous_usd'])}" if value["previous_usd"] else ""
     return f"{value['team']}{center}, {value['from']} to {value['to']}, {kind}{before}\n" + table(("", "cost"), rows)

@@ -89,7 +89,7 @@ def documents(
         for row in value["documents"]
     ]  # fmt: skip
     head = ("document", "state", "sensitivity", "owner", "readers", "quality")
-    emit(value, as_json, table(head, rows, "No document is like that."))
+    emit(value, as_json, table(head, rows, "No document matches."))
 
 
 def document(which: Document, home: HomeOption = None, as_json: JsonOption = False) -> None:
@@ -131,7 +131,7 @@ def access(
         found = client.get(path)
         value = {name: found[name] for name in ("people", "more_people")}
         rows = [(row["email"], row["name"], "; ".join(_ways(row))) for row in value["people"]]
-        more = "\nOthers may read it as well: ask about one with --person." if value["more_people"] else ""
+        more = "\nOthers may read it, too: check one with --person." if value["more_people"] else ""
         emit(value, as_json, table(("who", "name", "through"), rows) + more if rows else "Nobody may read it.")
         return
     value = client.get(f"{path}/access?{urlencode({'person': person})}")
@@ -139,8 +139,10 @@ def access(
     for row in value["by"]:
         to = row.get("grant", {}).get("to")
         way = row["through"] or [to or row["reader"]]
-        lines.append(f"{'refused' if row['refuses'] else 'let in'} {'by a grant to' if to else 'as'} {' > '.join(way)}")
-    emit(value, as_json, "\n".join(lines if value["by"] else [*lines, "none of its readers is them"]))
+        lines.append(
+            f"{'refused' if row['refuses'] else 'allowed'} {'by a grant to' if to else 'as'} {' > '.join(way)}"
+        )
+    emit(value, as_json, "\n".join(lines if value["by"] else [*lines, "no reader entry matches"]))
 
 
 def _ways(row: dict[str, Any]) -> list[str]:
@@ -159,7 +161,7 @@ def findings(
     """List what is wrong with content now, most severe first."""
     value = ControlClient.connect(home).get(f"/api/findings?{urlencode({'kind': f'knowledge.{kind}', 'limit': 500})}")
     rows = [(row["severity"], row["message"], row["hint"], row["owner"] or "") for row in value["findings"]]
-    emit(value, as_json, table(("", "what", "what to do", "for"), rows, "Nothing is wrong with any document."))
+    emit(value, as_json, table(("", "what", "what to do", "for"), rows, "There are no findings about documents."))
 
 
 def decide(
@@ -187,7 +189,7 @@ def delete(which: Document, reason: Reason, home: HomeOption = None, as_json: Js
     """Delete a document: gone from search at once, from the disk by the day that is told, and it stays away."""
     client = ControlClient.connect(home)
     value = client.post(f"/api/knowledge/documents/{id_of(client, which)}/delete", {"reason": reason})
-    emit(value, as_json, f"{value['path']} is gone from search, from the disk by {value['due'][:10]}")
+    emit(value, as_json, f"{value['path']} is removed from search now, and from disk by {value['due'][:10]}")
 
 
 def deletions(home: HomeOption = None, as_json: JsonOption = False) -> None:
@@ -196,13 +198,15 @@ def deletions(home: HomeOption = None, as_json: JsonOption = False) -> None:
     rows = [
         (f"{row['source']}/{row['path']}", row["at"][:10], row["by"], row["reason"],
          f"erased {row['erased_at'][:10]}" if row["erased_at"] else f"by {row['due'][:10]}",
-         "let in again" if row["lifted_at"] else "")
+         "readmitted" if row["lifted_at"] else "")
         for row in value["deletions"]
     ]  # fmt: skip
-    lines = [table(("document", "deleted", "by", "why", "off the disk", ""), rows, "No document was deleted.")]
+    lines = [table(("document", "deleted", "by", "why", "erased from disk", ""), rows, "No document was deleted.")]
     gone = value["gone_at_source"]
     if gone["waiting"]:
-        lines.append(f"{gone['waiting']} went at their sources: the first is off the disk by {gone['due'][:10]}")
+        lines.append(
+            f"{gone['waiting']} were removed at their sources: the first is erased from disk by {gone['due'][:10]}"
+        )
     emit(value, as_json, "\n".join(lines))
 
 
@@ -217,7 +221,7 @@ def readmit(
     value = ControlClient.connect(home).post(
         "/api/knowledge/readmit", {"source": source, "path": path, "reason": reason}
     )
-    emit(value, as_json, f"{source}/{path} is read again with the next look at {source}")
+    emit(value, as_json, f"{source}/{path} is ingested again at the next scan of {source}")
 
 
 def held(
@@ -234,14 +238,18 @@ def held(
     client = ControlClient.connect(home)
     if which is not None:
         value = client.post(f"/api/knowledge/held/{quote(which, safe='')}/read", {"reason": reason})
-        emit(value, as_json, value["version"]["text"] or "Only its bytes are kept, as they were pushed: see --json.")
+        emit(
+            value,
+            as_json,
+            value["version"]["text"] or "Only its bytes are kept, as they were pushed; print them with --json.",
+        )
         return
     value = client.get(f"/api/knowledge/held?{urlencode({'source': source} if source else {})}")
     rows = [
         (row["id"], f"{row['source']}/{row['path']}", row["version"] or "", row["cause"], row["at"][:10])
         for row in value["held"]
     ]
-    nothing = "No legal hold keeps anything of documents that changed or went."
+    nothing = "No legal hold keeps a document that has changed or disappeared."
     emit(value, as_json, table(("id", "document", "version", "it", "on"), rows, nothing))
 
 
@@ -267,7 +275,7 @@ def lineage(
     value = client.get(f"/api/knowledge/calls/{quote(call, safe='')}/lineage")
     rows = [
         (f"{row['source'] or ''}/{row['path']}", f"{row['first_line']}-{row['last_line']}", row["version_then"] or "",
-         "deleted since" if row["deleted_at"] else "changed since" if row["changed_since"] else "as it is now")
+         "deleted since" if row["deleted_at"] else "changed since" if row["changed_since"] else "now")
         for row in value["rested_on"]
     ]  # fmt: skip
     emit(value, as_json, table(("document", "lines", "version", ""), rows) if rows else "It rested on no document.")
@@ -298,7 +306,7 @@ def mentions(
         (f"{row['source']}/{row['path']}", "legal hold" if row["held"] else "deleted" if row["deleted"] else "")
         for row in value["documents"]
     ]
-    emit(value, as_json, table(("document", ""), rows) if rows else "No document has these words.")
+    emit(value, as_json, table(("document", ""), rows) if rows else "No document contains these words.")
 
 
 def push(
@@ -313,8 +321,8 @@ def push(
     value = ControlClient.connect(home).post(
         "/api/knowledge/push", {"source": source, "documents": [_pushed(file) for file in files]}
     )
-    told = [f"{value['documents']} documents are searched after the next look at {source}"]
-    told += [f"{one['path']} is not kept. {one['hint']}" for one in value["refused"]]
+    told = [f"{value['documents']} documents are searchable after the next scan of {source}"]
+    told += [f"{one['path']} is not stored. {one['hint']}" for one in value["refused"]]
     emit(value, as_json, "\n".join(told))
 
 

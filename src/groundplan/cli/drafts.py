@@ -44,7 +44,7 @@ def draft(
     from groundplan.knowledge.evaluation import draft as drafting  # noqa: PLC0415 -- only here
 
     if file.exists() or not file.parent.is_dir():
-        what = "is there already" if file.exists() else "is in no folder that there is"
+        what = "exists already" if file.exists() else "is in a folder that does not exist"
         raise Invalid(f"{file} {what}", code="drafts_file", hint="Name a new file.")
     client = ControlClient.connect(home)
     documents = _documents(client, workload)
@@ -73,8 +73,8 @@ def draft(
             f"{file} cannot be written: {error.strerror}", code="drafts_file", hint="Name a file in a writable folder."
         ) from error
     if refused:
-        note(f"{refused} answers of the model were no question")
-    told = f"{len(made)} drafts are in {file}. Read them, mend or delete lines, then `groundplan knowledge accept`."
+        note(f"{refused} answers of the model were not questions")
+    told = f"{len(made)} drafts are in {file}. Read them, correct or delete lines, then `groundplan knowledge accept`."
     emit({"drafts": made, "refused": refused, "file": str(file)}, as_json, told)
 
 

@@ -71,7 +71,7 @@ def erase(asked: Asked, instead: Instead, home: HomeOption = None, as_json: Json
 def _verified(client: ControlClient, receipt: Path) -> tuple[Any, str]:
     given = read_given_text(receipt, code="receipt", hint="Give the file of the receipt.")
     found = client.post("/api/erasures/verify", {"receipt": given})
-    return found, f"The signature holds. {_told(found['receipt'])}"
+    return found, f"The signature is valid. {_told(found['receipt'])}"
 
 
 def _standing(client: ControlClient, request: str, receipt: Path | None) -> tuple[Any, str]:
@@ -84,7 +84,7 @@ def _standing(client: ControlClient, request: str, receipt: Path | None) -> tupl
 
 def _held(client: ControlClient, person: str, reason: str, *, end: bool) -> tuple[Any, str]:
     client.post(f"/api/people/{quote(person, safe='')}/hold", {"reason": reason, "end": end})
-    return {"person": person, "held": not end}, f"The legal hold {'ended' if end else 'stands'}."
+    return {"person": person, "held": not end}, f"The legal hold {'ended' if end else 'is set'}."
 
 
 def _requested(client: ControlClient, asked: Asked) -> tuple[Any, str]:
@@ -94,9 +94,9 @@ def _requested(client: ControlClient, asked: Asked) -> tuple[Any, str]:
     }  # fmt: skip
     value = client.post("/api/erasures", body)
     if asked.dry_run:
-        return value, f"{_told(value)}\nNothing was asked for."
+        return value, f"{_told(value)}\nNothing was requested."
     return value, (
-        f"{_told(value)}\nAsked. Somebody with the duty compliance confirms it under Governance, Erasures; "
+        f"{_told(value)}\nRequested. Somebody with the duty compliance must confirm it under Governance, Erasures; "
         f"then: groundplan erase --request {value['id']} --receipt FILE"
     )
 

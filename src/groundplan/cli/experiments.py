@@ -18,7 +18,7 @@ WorkloadOption = Annotated[str | None, typer.Option("--workload", help="Only thi
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="ID of the experiment, from `list`.")]
 WorkloadArgument = Annotated[str, typer.Argument(metavar="WORKLOAD", help="Workload whose calls are tried.")]
 CandidateArgument = Annotated[str, typer.Argument(metavar="CANDIDATE", help="Deployment to try.")]
-NONE = "Nothing is tried. Begin with `groundplan experiments start`, or `replay` where calls are kept."
+NONE = "There is no experiment. Start one with `groundplan experiments start`, or `replay` if calls are kept."
 
 
 @app.command("list")
@@ -31,7 +31,7 @@ def list_all(workload: WorkloadOption = None, home: HomeOption = None, as_json: 
          said(e))
         for e in value["experiments"]
     ]  # fmt: skip
-    head = ("id", "state", "workload", "name", "type", "candidate", "what it shows")
+    head = ("id", "state", "workload", "name", "type", "candidate", "result")
     emit(value, as_json, table(head, rows) if rows else NONE)
 
 
@@ -48,9 +48,7 @@ def show(id: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -
     lines.append(table(("measure", "value", "low", "high", "seen"), rows))
     pairs = figures.get("pairs") or {}
     if pairs.get("pairs"):
-        agreed = (
-            f"{pairs['agreed']} of {pairs['reviewed']}" if pairs["reviewed"] else "unknown: nobody has reviewed any"
-        )
+        agreed = f"{pairs['agreed']} of {pairs['reviewed']}" if pairs["reviewed"] else "unknown, none reviewed"
         lines.append(f"{pairs['pairs']} pairs, {pairs['compared']} compared; people agree: {agreed}")
     lines.append(f"Its own calls cost ${float(figures.get('spent_usd', 0)):.4f} of ${float(value['budget_usd']):.2f}.")
     emit(value, as_json, "\n".join(lines))
@@ -139,7 +137,11 @@ def replay(
     """Replay kept calls of WORKLOAD on CANDIDATE, and have both answers judged."""
     body = {"workload": workload, "candidate": candidate, "judge": judge, "budget_usd": budget, "calls": calls}
     value = ControlClient.connect(home).post("/api/replays", body)
-    emit(value, as_json, f"replay {value['id']} begins; `groundplan experiments replays {value['id']}` tells how it is")
+    emit(
+        value,
+        as_json,
+        f"replay {value['id']} has started; `groundplan experiments replays {value['id']}` shows its progress",
+    )
 
 
 @app.command()
@@ -160,8 +162,8 @@ def replays(
         (r["id"], r["state"], r["workload"], r["candidate"], (r["proposal"] or {}).get("text") or r["outcome"] or "")
         for r in value["replays"]
     ]
-    told = table(("id", "state", "workload", "candidate", "what it proves"), rows)
-    emit(value, as_json, told if rows else "No call was replayed. `groundplan experiments replay` begins.")
+    told = table(("id", "state", "workload", "candidate", "result"), rows)
+    emit(value, as_json, told if rows else "There is no replay. Start one with `groundplan experiments replay`.")
 
 
 @app.command()
@@ -192,7 +194,7 @@ def _range(seen: dict[str, Any] | None) -> tuple[str, ...]:
 
 
 def _replay(value: dict[str, Any]) -> list[str]:
-    done = ", ".join(f"{count} {state}" for state, count in sorted(value["progress"].items())) or "no call drawn yet"
+    done = ", ".join(f"{count} {state}" for state, count in sorted(value["progress"].items())) or "no call sampled yet"
     lines = [f"{value['candidate']} instead of {value['current']} for {value['workload']}: {value['state']} ({done})"]
     proposal = value["proposal"]
     if proposal:

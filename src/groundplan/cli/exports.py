@@ -109,7 +109,7 @@ def room(
     """Export the data room for an auditor: one archive that can be verified offline."""
     query = {"from": since, "to": to, "workload": workload, "sample": str(sample), "seed": seed}
     size = ControlClient.connect(home).save("/api/exports/room", out, **query)
-    emit({"file": str(out), "bytes": size}, as_json, f"{out} has {size:,} bytes. Begin with its README.txt.")
+    emit({"file": str(out), "bytes": size}, as_json, f"{out} has {size:,} bytes. Start with its README.txt.")
 
 
 def _print(value: Any) -> None:

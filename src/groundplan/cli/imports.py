@@ -125,7 +125,7 @@ def oscal(
 
 def _is_new(to: Path | None) -> None:
     if to is not None and to.exists():
-        raise Conflict(f"{to} is there already", code="file_exists", hint="Name a new file.")
+        raise Conflict(f"{to} exists already", code="file_exists", hint="Name a new file.")
 
 
 def _sites(file: Path, to: Path | None, as_json: bool, read: Callable[[str, str], Found]) -> None:
@@ -161,9 +161,9 @@ def _told(verdict: Verdict, to: Path | None) -> str:
         lines.append(f"{finding.where.file}:{finding.where.line}: {finding.what} [{finding.state}] {finding.here}")
         lines += [f"    {finding.todo}"] if finding.todo else []
     carried = sum(finding.state == CARRIED for finding in verdict.findings)
-    lines += ["", f"{carried} settings mean the same here (--json lists them)"]
-    lines.append(f"{verdict.served} of {verdict.workloads} workloads have all they need to be called")
-    where = f"{to} is written. Next: {program_name()} check {to}" if to else "Nothing is written: say --to DIR"
+    lines += ["", f"{carried} settings have an equivalent here (--json lists them)"]
+    lines.append(f"{verdict.served} of {verdict.workloads} workloads are ready to be called")
+    where = f"{to} is written. Next: {program_name()} check {to}" if to else "Nothing was written: add --to DIR"
     return "\n".join([*lines, where])
 
 

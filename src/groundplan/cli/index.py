@@ -41,7 +41,7 @@ def build(home: HomeOption = None, as_json: JsonOption = False) -> None:
     value = ControlClient.connect(home).post("/api/knowledge/index/build", {})
     begun = f"Edition {value['edition']} is being built." if value["begun"] else "There is nothing to build."
     if not value["begun"] and value["edition"]:
-        begun = f"Edition {value['edition']} is being made already."
+        begun = f"Edition {value['edition']} is being built already."
     emit(value, as_json, begun)
 
 
@@ -58,7 +58,7 @@ def compare(which: Number, home: HomeOption = None, as_json: JsonOption = False)
         ]
     told = table(("", f"edition {which}", f"edition {value['with']}, serving"), rows)
     against = value["against"]
-    told += "\n" + (f"Against it: {'; '.join(against)}." if against else "Nothing speaks against it.")
+    told += "\n" + (f"Objections: {'; '.join(against)}." if against else "No objections.")
     emit(value, as_json, told)
 
 
@@ -105,8 +105,8 @@ def _switched(client: ControlClient, value: dict[str, Any], wait: float, as_json
 
 def _note(one: dict[str, Any]) -> str:
     if one["state"] == "kept":
-        return f"until {one['until'][:10]}" + (", gone back from" if one["declined"] else "")
+        return f"until {one['until'][:10]}" + (", rolled back" if one["declined"] else "")
     compared = one["compared"]
     if one["state"] == "ready" and compared:
-        return f"against it: {'; '.join(compared['against'])}" if compared["against"] else "nothing against it"
+        return f"objections: {'; '.join(compared['against'])}" if compared["against"] else "no objections"
     return ""

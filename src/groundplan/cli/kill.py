@@ -47,12 +47,12 @@ def kill(
         )  # fmt: skip
     if lift:
         value = ControlClient.connect(home).post("/api/kill/lift", {"scope": scope, "reason": reason})
-        told = f"{scope} may run again" if value["lifted"] else f"asked: {scope} waits for {value['waits_for']}"
+        told = f"{scope} may run again" if value["lifted"] else f"requested: {scope} waits for {value['waits_for']}"
         emit(value, as_json, told)
         return
     value = _offline(home_for(home), scope, reason) if offline else _told(home, scope, reason, streams)
     file = value.get("file")
-    by_file = f"{scope} is stopped by {file}: workers of this HOME heed it at their next heartbeat" if file else None
+    by_file = f"{scope} is stopped by {file}: workers of this HOME obey it at their next heartbeat" if file else None
     emit(value, as_json, by_file or effective_text(f"{scope} is stopped", value["effective"]))
     if not value["effective"]["complete"]:
         raise typer.Exit(Unavailable.exit_code)

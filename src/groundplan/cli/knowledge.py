@@ -86,7 +86,7 @@ def _asked(client: ControlClient, file: Path) -> dict[str, Any]:
 
     lines, drafts = labelled.lines(file, str(file))
     if drafts:
-        note(f"drafts of {file} that wait to be accepted and are not asked: {drafts}")
+        note(f"drafts in {file} that are not accepted yet, so not asked: {drafts}")
     try:
         found: dict[str, Any] = client.post(
             "/api/knowledge/evaluate", {"questions": [line.question.model_dump() for line in lines]}
@@ -99,7 +99,7 @@ def _asked(client: ControlClient, file: Path) -> dict[str, Any]:
         raise Invalid(f"{place}: {what}", code=error.code, hint=error.hint) from error
     if missing := found["not_there"]:
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-        note(f"labelled documents that are not there count as missed: {', '.join(missing[:_NAMED])}{more}")
+        note(f"labelled documents that do not exist count as missed: {', '.join(missing[:_NAMED])}{more}")
     return found
 
 
@@ -138,12 +138,10 @@ def _told(value: dict[str, Any]) -> str:
     others = (("words", "lexical"), ("vectors", "vector"), ("without the reranker", "without_reranker"))
     rows += [_row(name, value[key]) for name, key in others if key in value]
     parts = [table(("ranking", "nDCG@10", "recall@100", "MRR@10", "nDCG@10 with 95 %"), rows)]
-    parts.append(
-        f"search takes {value['p50_ms']} ms (half), {value['p95_ms']} ms (95 %); {value['questions']} questions"
-    )
+    parts.append(f"search takes p50 {value['p50_ms']} ms, p95 {value['p95_ms']} ms; {value['questions']} questions")
     if (reranked := value.get("reranked")) is not None:
         parts.append(
-            f"a reranker was asked for {reranked['asked']} answers and gave no order for {reranked['skipped']}"
+            f"the reranker was asked for {reranked['asked']} answers and gave no order for {reranked['skipped']}"
         )
     if value.get("abstained") is not None:
         parts.append(f"{value['abstained']:.1%} of the questions were not answered")
@@ -152,7 +150,9 @@ def _told(value: dict[str, Any]) -> str:
         better += f" (grounding: {{floor: {best['floor']:.2f}}})"
         if best["handled"] <= best["handled_now"]:
             better = "no other floor does better"
-        parts.append(f"{best['handled_now']:.1%} are answered rightly, or left where nothing answers them; {better}")
+        parts.append(
+            f"{best['handled_now']:.1%} are answered correctly, or declined where nothing answers them; {better}"
+        )
     for name, found in (("source", value.get("by_source")), ("sensitivity", value.get("by_sensitivity"))):
         rows = [
             (

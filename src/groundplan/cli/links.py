@@ -38,7 +38,7 @@ def share(
     emit(
         value,
         as_json,
-        f"link {value['name']} holds until {value['until']}. Its word is told this once:\n{value['word']}\n"
+        f"link {value['name']} is valid until {value['until']}. It is shown only once:\n{value['word']}\n"
         f"Opened with `groundplan knowledge open {value['word']}`, or in the console under Knowledge, Shared with me.",
     )
 
@@ -71,7 +71,7 @@ def unshare(
     """Withdraw a link. It grants nothing from the next query on."""
     client = ControlClient.connect(home)
     value = client.post(f"/api/knowledge/documents/{id_of(client, which)}/links/{name}/withdraw", {})
-    emit(value, as_json, f"link {name} is withdrawn; it holds for no query from now on")
+    emit(value, as_json, f"link {name} is withdrawn; it grants nothing from now on")
 
 
 def open_link(

@@ -35,8 +35,8 @@ def opportunities(
         )
         for each in value["opportunities"]
     ]
-    headings = ("workload", "lever", "a month, at most", "effort", "what", "evidence", "still to prove")
+    headings = ("workload", "lever", "a month, at most", "effort", "what", "evidence", "to be proven")
     most = f"${float(value['together_usd']):,.2f}"
-    told = f"{table(headings, rows)}\nAt most {most} a month together, each on what the others leave."
-    nothing = f"Nothing found in what {value['days']} days of calls cost."
+    told = f"{table(headings, rows)}\nAt most {most} a month together, each applied to what the others leave."
+    nothing = f"No savings found in the calls of {value['days']} days."
     emit(value, as_json or before[1], told if rows else nothing)

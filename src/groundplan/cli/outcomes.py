@@ -42,7 +42,7 @@ def told(value: dict[str, Any]) -> str:
          usd(row["baseline_usd"]), f"{usd(row['may_cost_usd'])}{'' if row['kept'] is not False else ', above it'}")
         for row in value["outcomes"]
     ]  # fmt: skip
-    heads = ("workload", "reported", "accepted", "everything it cost", "for each accepted", "a case before")
+    heads = ("workload", "reported", "accepted", "full cost", "per accepted", "before, per case")
     text = f"{value['from']} to {value['to']}\n" + table((*heads, "may cost"), rows)
     if several := [row for row in value["workflows"] if len(row["workloads"]) > 1]:
         flows = [
@@ -57,7 +57,7 @@ def told(value: dict[str, Any]) -> str:
              usd(row["cost_per_resolved_usd"]))
             for row in value["tickets"]
         ]  # fmt: skip
-        heads = ("workload", "tickets resolved", "not", "their calls", "cost", "for each resolved")
+        heads = ("workload", "tickets resolved", "not", "their calls", "cost", "per resolved")
         text += "\n\n" + table(heads, tickets)
     return text
 
@@ -91,11 +91,11 @@ def taken(value: dict[str, Any]) -> str:
     """What of the file was kept, and each line that was not."""
     lines = [f"{row['where']}: {row['message']} [{row['code']}]\n    {row['hint']}" for row in value["refused"]]
     left = value["refused_in_all"] - len(value["refused"])
-    lines += [f"{left} more lines were refused: --json names {len(value['refused'])}"] if left else []
+    lines += [f"{left} more lines were refused; --json lists {len(value['refused'])}"] if left else []
     columns = ", ".join(f"{role}={name}" for role, name in value["columns"].items())
     lines += [
         f"columns: {columns}",
-        f"{value['lines']} lines: {value['new']} new, {value['same']} told before, {value['waiting']} still open,"
+        f"{value['lines']} lines: {value['new']} new, {value['same']} known before, {value['waiting']} still open,"
         f" {value['others']} of tickets that no call worked on, {value['refused_in_all']} refused",
     ]
     return "\n".join(lines)

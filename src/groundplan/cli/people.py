@@ -49,7 +49,7 @@ def add_person(
 ) -> None:
     """Add a person, in no group but `everyone`."""
     value = ControlClient.connect(home).post("/api/people", {"email": email, "name": name})
-    emit(value, as_json, f"{email} is here")
+    emit(value, as_json, f"{email} is added")
 
 
 @people.command("holdings")
@@ -77,7 +77,7 @@ def hand_over(
 ) -> None:
     """Give every duty of somebody who has left to a colleague."""
     value = ControlClient.connect(home).post(f"/api/people/{email}/handover", {"to": to})
-    emit(value, as_json, f"{to} holds now: {', '.join(value['duties']) or 'nothing: there was nothing to hand over'}")
+    emit(value, as_json, f"{to} now holds: {', '.join(value['duties']) or 'nothing: there was nothing to hand over'}")
 
 
 @people.command("leave")
@@ -100,7 +100,7 @@ def list_groups(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit(
         value,
         as_json,
-        table(("name", "type", "members"), rows, "There is none. `groundplan groups add NAME` makes one."),
+        table(("name", "type", "members"), rows, "There is no group. Add one with `groundplan groups add NAME`."),
     )
 
 
@@ -116,14 +116,14 @@ def add_group(
 ) -> None:
     """Add an empty group or team."""
     value = ControlClient.connect(home).post("/api/groups", {"name": name, "type": type})
-    emit(value, as_json, f"{type} {name} is here")
+    emit(value, as_json, f"{type} {name} is added")
 
 
 @groups.command("join")
 def join(group: GroupArgument, member: MemberArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Add MEMBER (an e-mail address, or another group) to GROUP."""
     value = ControlClient.connect(home).post(f"/api/groups/{group}/members", {"person": member})
-    emit(value, as_json, f"{member} is in {group}")
+    emit(value, as_json, f"{member} is a member of {group}")
 
 
 @groups.command("leave")
@@ -131,4 +131,4 @@ def leave(group: GroupArgument, member: MemberArgument, home: HomeOption = None,
     """Remove MEMBER from GROUP. The next retrieval no longer shows what only GROUP may read. Exits with 69 until every
     gateway has acknowledged it."""
     value = ControlClient.connect(home).delete(f"/api/groups/{group}/members/{member}")
-    tell_effective(f"{member} is out of {group}", value, as_json)
+    tell_effective(f"{member} is removed from {group}", value, as_json)

@@ -117,16 +117,16 @@ def drift(home: HomeOption = None, as_json: JsonOption = False) -> None:
         for row in value["charts"]
     ]
     head = ("workload", "figure", "times the plan", "days", "")
-    lines = [table(head, rows) if rows else "no plan expects anything yet"]
+    lines = [table(head, rows) if rows else "there is no plan to compare with yet"]
     if value["replan"]:
-        lines += ["", "Re-planned at the calls that were seen:", *value["replan"]["words"]]
+        lines += ["", "Re-planned at the observed calls:", *value["replan"]["words"]]
     emit(value, as_json, "\n".join(lines))
 
 
 @app.command()
 def replan(
     reason: Annotated[str, typer.Option("--reason", "-m", help="Reason, kept in the history and the audit log.")] = (
-        "re-planned at the calls that were seen"
+        "re-planned at the observed calls"
     ),
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -140,7 +140,9 @@ def replan(
 
 def _released(value: dict[str, Any]) -> list[str]:
     """The new blueprint, and what waits."""
-    made = f"blueprint {value['blueprint']} is served" if value.get("blueprint") else "nothing is served otherwise yet"
+    made = (
+        f"blueprint {value['blueprint']} is served" if value.get("blueprint") else "what is served has not changed yet"
+    )
     return [made, *(waits_text(each) for each in value["pending"])]
 
 
@@ -170,8 +172,12 @@ def report(
 ) -> None:
     """Write the plan with its charts and reasons as one self-contained HTML page, or as a PDF."""
     if to.exists():
-        raise Conflict(f"{to} is there already", code="file_exists", hint="Name a new file.")
+        raise Conflict(f"{to} exists already", code="file_exists", hint="Name a new file.")
     path = "/api/placement/report.pdf" if to.suffix.lower() == ".pdf" else "/api/placement/report"
     page = ControlClient.connect(home).send("GET", path, raw=True)
     to.write_bytes(page)
-    emit({"file": str(to), "bytes": len(page)}, as_json, f"{to} is written. It loads nothing and can be sent as it is.")
+    emit(
+        {"file": str(to), "bytes": len(page)},
+        as_json,
+        f"{to} is written. It is self-contained and can be sent as it is.",
+    )

@@ -53,7 +53,7 @@ def _test_folder(cedar: Path, as_json: bool) -> None:
         value["denied_by_error"] = outcome.denied_by_error
     if outcome.invalid:
         value["schema_disagreements"] = outcome.invalid[:100]
-    lines = [f"{outcome.requests} requests, {len(outcome.wrong)} decided otherwise than expected"]
+    lines = [f"{outcome.requests} requests, {len(outcome.wrong)} not decided as expected"]
     lines += [
         f"  {each['test']}: request {each['request']}: expected {each['expected']}" for each in outcome.wrong[:100]
     ]
@@ -77,7 +77,7 @@ def _test_workspace(root: Path, as_json: bool) -> None:
             for each in wrong
         ],
     }  # fmt: skip
-    lines = [f"{len(found)} examples, {len(wrong)} decided otherwise than expected"]
+    lines = [f"{len(found)} examples, {len(wrong)} not decided as expected"]
     lines += [f"  {e.where}: {e.policy}, {e.example}: expected {e.expected}, is {e.decided} ({e.why})" for e in wrong]
     emit(value, as_json, "\n".join(lines))
     if wrong:
@@ -132,7 +132,7 @@ def exception(
         raise Invalid(f"'{lasts}' is not a time", code="exception_until", hint="Write --for 7d.") from error
     body = {"rule": rule, "workload": workload, "person": person, "until": until.isoformat(), "reason": reason}
     value = ControlClient.connect(home).post("/api/policies/exceptions", body)
-    emit(value, as_json, f"exception {value['id']} was asked for; it waits for {' and '.join(value['waits_for'])}")
+    emit(value, as_json, f"exception {value['id']} is requested; it waits for {' and '.join(value['waits_for'])}")
 
 
 @app.command()
@@ -144,7 +144,7 @@ def exceptions(home: HomeOption = None, as_json: JsonOption = False) -> None:
         for e in value["exceptions"]
     ]
     head = ("id", "state", "rule", "workload", "person", "until", "reason")
-    emit(value, as_json, table(head, rows) if rows else "There is no exception.")
+    emit(value, as_json, table(head, rows) if rows else "There are no exceptions.")
 
 
 @app.command()
@@ -152,10 +152,10 @@ def approve(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, 
     """Approve an exception that somebody else asked for. Exits with 69 until every gateway knows it."""
     value = ControlClient.connect(home).post(f"/api/policies/exceptions/{id}/approve", {"reason": reason})
     if value["effective"]:
-        tell_effective(f"exception {id} holds", value, as_json)
+        tell_effective(f"exception {id} is in force", value, as_json)
         return
     waits = " and ".join(value["waits_for"]) or "more people"
-    emit(value, as_json, f"agreed to; exception {id} waits for {waits}")
+    emit(value, as_json, f"approved; exception {id} still waits for {waits}")
 
 
 @app.command()

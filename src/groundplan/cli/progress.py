@@ -66,4 +66,4 @@ class Steps:
             self._bars.remove_task(self._tasks.pop(name))
             if not self._tasks:
                 self._bars.stop()
-            self.say(f"model {name} is here")
+            self.say(f"model {name} is ready")

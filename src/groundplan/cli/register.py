@@ -39,7 +39,7 @@ def register(
     emit(
         value,
         as_json,
-        table(("kind", "name", "owner", "origin", "used by", "missing"), rows, "Nothing like that is declared."),
+        table(("kind", "name", "owner", "origin", "used by", "missing"), rows, "Nothing of that kind is declared."),
     )
 
 

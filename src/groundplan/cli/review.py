@@ -35,7 +35,7 @@ def list_(
         for r in value["reviews"]
     ]
     head = ("id", "kind", "workload", "of", "for", "state", "left")
-    emit(value, as_json, table(head, rows) if rows else "Nothing waits for a person.")
+    emit(value, as_json, table(head, rows) if rows else "Nothing is waiting for review.")
 
 
 @app.command()

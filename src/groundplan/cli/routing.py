@@ -126,7 +126,7 @@ def explain(
         named = f"\nrouter {route['router']}" if route.get("router") else ""
         text += f"{named}\n{table(('model', 'expected quality', 'expected cost'), rows)}"
     for name, why in sorted((route.get("barred") or {}).items()):
-        text += f"\n{name} takes none of these: {why}"
+        text += f"\n{name} takes none of these calls: {why}"
     emit({"call": call, **route}, as_json, text)
 
 

@@ -55,7 +55,7 @@ class Start:
         with connect(database_url(self.home, self.settings, "control")) as connection:
             blueprint = current_or_none(connection)
         if made:
-            self.steps.say("blueprint 1 is made from the workspace")
+            self.steps.say("blueprint 1 was made from the workspace")
         elif blueprint is None:
             self.steps.say("nothing is declared yet: `groundplan apply -w DIR` makes blueprint 1")
         return blueprint
@@ -130,7 +130,7 @@ def _check_alive(supervisor: Supervisor) -> None:
     for state in supervisor.states():
         if state.starts >= MOST_DEATHS:
             raise Unavailable(
-                f"{state.name} keeps ending: {tail(supervisor.log(state.name)) or 'it said nothing'}",
+                f"{state.name} keeps ending: {tail(supervisor.log(state.name)) or 'it printed nothing'}",
                 code="process_failed",
                 hint=f"See {supervisor.log(state.name)}.",
             )

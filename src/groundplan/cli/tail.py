@@ -52,7 +52,7 @@ def _follow(client: ControlClient, path: str, as_json: bool) -> None:
             for event, call_id, data in client.events(path, last):
                 failures = 0
                 if event == "skipped":
-                    note("some calls were too many to show")
+                    note("too many calls to show them all")
                 else:
                     last = call_id or last
                     typer.echo(data if as_json else line(json.loads(data)))

@@ -29,7 +29,9 @@ def create(
     """Create a token; it is shown once."""
     value = ControlClient.connect(home).post("/api/tokens", {"name": name, "scopes": scope, "days": days})
     emit(
-        value, as_json, f"{value['token']}\n\nIt may {', '.join(value['scopes'])} and ends {value['expires_at'][:10]}."
+        value,
+        as_json,
+        f"{value['token']}\n\nIt may {', '.join(value['scopes'])} and expires on {value['expires_at'][:10]}.",
     )
 
 
@@ -55,4 +57,4 @@ def revoke(
 ) -> None:
     """Revoke a token at once."""
     value = ControlClient.connect(home).delete(f"/api/tokens/{token}")
-    emit(value, as_json, "it is ended")
+    emit(value, as_json, "it is revoked")

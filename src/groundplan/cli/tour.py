@@ -47,7 +47,7 @@ def take_tour(client: ControlClient, home: Home, login_url: str) -> None:
         try:
             _show(client, home, gateway, key)
         except GroundplanError as error:
-            note(f"  It did not work: {error}")
+            note(f"  It failed: {error}")
     _next_steps(home, gateway, key, login_url)
 
 

@@ -98,7 +98,7 @@ def train(wanted: Wanted, learned: Learned) -> tuple[dict[str, Any], str]:
         value["oracle_saved"] = None  # the best of scores that are right on average only would be chance
     use = f"Write `routing: {{by: learned, router: {version}, digest: {digest}}}` to use it."
     left = learned.left_out
-    out = f"\n{left} calls were left out: a router chose their model by what was asked." if left else ""
+    out = f"\n{left} calls were left out, because a router had chosen their model by the prompt." if left else ""
     return value, f"{version}\n{text(found)}{out}\n{use}"
 
 
@@ -201,7 +201,7 @@ def drifted(value: dict[str, Any]) -> str:
         + (f", of those of which it expects {each['half']}" if each["half"] else "")
         for each in value["drift"]
     ]
-    return "\n".join([*lines, "drifted: train it again"]) if lines else "expectations: as what is seen"
+    return "\n".join([*lines, "drifted: train it again"]) if lines else "expectations match what is observed"
 
 
 def _unproven(found: Evaluation, keep: float, prompts: int) -> Conflict:
@@ -281,7 +281,7 @@ def text(found: Evaluation) -> str:
     away = ", ".join(f"{kind} {share:.0%}" for kind, share in found.robust_away.items()) or "none went elsewhere"
     lines = (
         f"against {found.best} for every call", table(head, rows),
-        f"the same choice when asked otherwise: {same} (always the most frequent one: {found.one_choice:.0%})",
+        f"the same choice when rephrased: {same} (always the most frequent one: {found.one_choice:.0%})",
         f"of those that went to a cheaper model: {away}",
     )  # fmt: skip
     return "\n".join(lines)

@@ -83,5 +83,5 @@ def check(
     emit(
         {"ok": True, "folder": str(folder), "workloads": count},
         as_json,
-        f"{folder} is in order: {counted(count, 'workload')}",
+        f"{folder} is valid: {counted(count, 'workload')}",
     )

@@ -248,8 +248,8 @@ def _alone(source: Source, subject: str, path: str) -> Finding:
     return Finding(
         kind=_SIDECAR, subject=f"{subject}/{printable(path)}", severity="medium",
         owner=source.governed.steward or source.owner,
-        message=f"{printable(path)} says what holds for a document that is not there",
-        hint="Rename it with its document, for which it holds no more until then; or delete it.",
+        message=f"{printable(path)} declares properties of a document that does not exist",
+        hint="Rename it together with its document, or delete it; until then it has no effect.",
     )  # fmt: skip
 
 
@@ -257,7 +257,7 @@ def _unconfined(source: Source, subject: str, count: int) -> Finding:
     return Finding(
         kind=_UNCONFINED, subject=subject, severity="high", owner=source.owner,
         message=f"{counted(count, 'document was', 'documents were')} read by a parser that the kernel does not confine",
-        hint="Run on Linux (x86-64 or ARM64) with seccomp, see `groundplan doctor`; each is read anew when it changes.",
+        hint="Run on Linux (x86-64 or ARM64) with seccomp, see `groundplan doctor`; a changed one is parsed again.",
     )  # fmt: skip
 
 
@@ -266,7 +266,7 @@ def failed(source: Source, what: str, error: Exception) -> Finding:
     return Finding(
         kind=FAILED, subject=f"source/{source.name}", severity="high", owner=source.owner,
         message=f"{what} failed ({type(error).__name__})", detail={"error": type(error).__name__},
-        hint="The log has the details; what was done stays, other sources go on, and it is tried again.",
+        hint="The log has the details; what was done stays, other sources continue, and it is tried again.",
     )  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def reworded(known: Mapping[str, list[Version]], blueprint: Blueprint) -> list[F
         made = Finding(
             kind=REWORDED, subject=f"prompt/{name}", mark=digest[:16],
             severity="high" if workload.stage == "production" else "medium",
-            message=f"The prompt {name} says something else under version {version} than in blueprints "
+            message=f"The prompt {name} has another text under version {version} than in blueprints "
             f"{before.blueprints[0]} to {before.blueprints[1]}.",
             hint=f"Give it another version and apply. What changed: `groundplan prompts diff {name} "
             f"{before.digest[:12]} {digest[:12]}`.",

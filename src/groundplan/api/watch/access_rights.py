@@ -62,7 +62,7 @@ def _emergency(conn: Connection[Any], made: Appointment, now: datetime) -> Findi
         message=told if over else f"{told}. They end at {made.ends:%H:%M}.",
         hint="Somebody else with the duty security or compliance says what it was: Governance, Rights."
         if over
-        else "Ask whether that is so; the duty security or compliance ends it: Governance, Rights.",
+        else "Ask whether that is intended; security or compliance can end it: Governance, Rights.",
         due=(made.ends + REVIEW_WITHIN).date(),
     )
 
@@ -76,7 +76,7 @@ def _review(conn: Connection[Any], now: datetime) -> Iterator[Finding]:
         kind=REVIEW,
         severity="high" if late else "low",
         subject="company",
-        message=f"Everybody's rights {'were' if late else 'are'} to be looked through by {day}.",
-        hint="Read them at Governance, Rights; take away what is no longer needed, then say that you looked.",
+        message=f"Everybody's rights {'were' if late else 'are'} to be reviewed by {day}.",
+        hint="Review them under Governance, Rights: remove what is no longer needed, then complete the review.",
         due=day,
     )

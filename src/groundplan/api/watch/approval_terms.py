@@ -61,8 +61,8 @@ def _finding(change: Change, today: date) -> Finding:
             severity="critical",
             subject=change.subject,
             mark=str(change.id),
-            message=f"The approval of {_about(change)} ended on {term.expires_on}; it runs in grace.",
-            hint=f"Ask for it again and have it approved before {term.grace_until}: `groundplan changes renew`.",
+            message=f"The approval of {_about(change)} ended on {term.expires_on}; it is in its grace period.",
+            hint=f"Request it again and have it approved before {term.grace_until}: `groundplan changes renew`.",
             due=term.grace_until,
         )
     left = (term.expires_on - today).days
@@ -72,9 +72,9 @@ def _finding(change: Change, today: date) -> Finding:
         subject=change.subject,
         mark=str(change.id),
         message=f"The approval of {_about(change)} ends on {term.expires_on}.",
-        hint="Ask for another one, where it is still needed."
+        hint="Request another one, if it is still needed."
         if change.ends_itself is not None
-        else "Ask for it again, so that those who hold its duties decide: Governance, the change, Request again.",
+        else "Request it again, so that the holders of its duties decide: Governance, the change, Request again.",
         due=term.expires_on,
     )
 

@@ -43,6 +43,6 @@ def _finding(each: Exempted, owner: str | None) -> Finding:
     whose = f"{each.workload}{f', {each.person}' if each.person else ''}"
     return Finding(
         kind=ASKED, subject=f"workload/{each.workload}", mark=str(each.id), owner=owner, due=each.until.date(),
-        message=f"An exception from the rule {each.rule} for {whose} is asked for: {each.reason}",
+        message=f"An exception from the rule {each.rule} for {whose} is requested: {each.reason}",
         hint=f"It waits for {' and '.join(each.waits_for) or 'more people'}: Governance, Rules.",
     )  # fmt: skip

@@ -35,6 +35,7 @@ def _finding(conn: Connection[Any], key: Passkey, now: datetime) -> Finding:
         severity="high",
         subject=f"person/{key.person_id}",
         mark=passkeys.shown_id(key)[:32],
-        message=f"A passkey for {name} was registered after a link of the operator and is not confirmed.{counts}",
+        message=f"A passkey for {name} was registered after a sign-in link from the operator and is not confirmed "
+        f"yet.{counts}",
         hint=f"Ask {name} in person whether it is theirs, then confirm or remove it on the page Sign-in.",
     )

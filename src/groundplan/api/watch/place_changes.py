@@ -45,7 +45,7 @@ def look(services: Services) -> int | None:
                 subject=f"workload/{name}",
                 message=f"{100 * failing[ramp.to]:.0f}% of the attempts at {ramp.to} fail: it keeps {ramp.share}% of "
                 "the calls",
-                hint="It goes on by itself when they succeed; `groundplan rollback` goes back to the place before.",
+                hint="It continues by itself once they succeed; `groundplan rollback` returns to the previous site.",
                 owner=owners.get(name),
                 detail={"to": ramp.to, "origin": ramp.origin, "share": ramp.share, "failing": failing[ramp.to]},
             )

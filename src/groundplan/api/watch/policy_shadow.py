@@ -86,7 +86,7 @@ def _finding(conn: Connection[Any], item: PolicyRules, now: datetime) -> Finding
         owner=item.owner or None,
         message=f"The rule {item.name}, in shadow, would have refused {counts[0]} calls yesterday and {counts[1]} so "
         f"far today, of {of}.",
-        hint="Look at them under Governance, Rules. Where they are to be refused, set mode: enforce; else change it.",
+        hint="See them under Governance, Rules. If they should be refused, set mode: enforce; else change the rule.",
         detail={"yesterday": counts[0], "today": counts[1], "calls": newest[0]["calls"]},
     )
 

@@ -113,11 +113,11 @@ def findings_of(
             subject=subject,
             mark=day.isoformat() if day != today else "now",
             severity="medium" if told.difference > 0 else "low",
-            message=f"{deployment.model} costs otherwise {when}: the last 30 days at {deployment.name} would have cost "
-            f"{short_usd(told.now)} instead of {short_usd(told.then)}.",
-            hint="`groundplan plan` shows the new price, and `groundplan apply` takes it up."
+            message=f"{deployment.model} has another price {when}: the last 30 days at {deployment.name} would have "
+            f"cost {short_usd(told.now)} instead of {short_usd(told.then)}.",
+            hint="`groundplan plan` shows the new price, and `groundplan apply` puts it in force."
             if day == today
-            else "It holds from that day on by itself; `groundplan routing trade-off` shows who else could answer.",
+            else "It applies from that day on by itself; `groundplan routing trade-off` shows who else could answer.",
             detail={"model": deployment.model, "then": told.then, "now": told.now, "from": day.isoformat()},
             due=None if day == today else day,
         )

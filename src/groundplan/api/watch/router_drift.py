@@ -65,7 +65,7 @@ def _finding(workload: str, router: str, drift: Drift) -> Finding:
             f"{drift.seen:.0%} were accepted of {drift.calls} calls{of}, {drift.expected:.0%} were expected."
         ),
         hint=(
-            f"Train it again with newer answers (`groundplan routing train`), or go back to the version before; "
+            f"Train it again with newer answers (`groundplan routing train`), or go back to the previous version; "
             f"`groundplan routing evaluate SET.jsonl --router {router}` tells more."
         ),
         detail={

@@ -51,6 +51,6 @@ def action(subject: str, says: str, control: str, owner: str, due: date, mark: s
     return Finding(
         kind=ACTION, subject=subject, mark=mark, severity="high" if late else "medium", owner=owner, due=due,
         message=f"{about} (was due on {due})" if late else about,
-        hint="Do it, then close it here and say what was done.",
+        hint="Do it, then settle it here and say what was done.",
         detail={"says": says, "control": control},
     )  # fmt: skip

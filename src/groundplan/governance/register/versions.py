@@ -76,7 +76,7 @@ def finding(changed: Changed) -> Finding:
         severity="high" if changed.production else "medium",
         subject=f"deployment/{item.name}",
         mark=changed.digest[:16],
-        message=f"{item.model} at {item.name} is not what it was: asked for {now.asked}, its upstream reported "
+        message=f"{item.model} at {item.name} has changed: asked for {now.asked}, its upstream reported "
         f"{before.named} and now {now.named}.",
         hint="Evaluate it again, then have the model approved again (Governance, its approval, Request again), or pin "
         "a dated version as upstream_model.",

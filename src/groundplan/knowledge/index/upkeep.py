@@ -176,7 +176,7 @@ def _findings(editions: Sequence[Edition], wanted: Wanted, away: Sequence[Unavai
             Finding(
                 kind=KIND, subject=f"index/{ready.id}", mark="worse", severity="medium",
                 message=f"edition {ready.id} of the index is not switched to: {'; '.join(map(str, against))}",
-                hint=f"`groundplan knowledge index switch {ready.id}` takes it all the same; or declare another.",
+                hint=f"`groundplan knowledge index switch {ready.id}` switches to it all the same; or declare another.",
             )
         )  # fmt: skip
     elif wanted.by_hand:

@@ -38,5 +38,5 @@ def _blocked(source: Source, key: str) -> Finding:
         severity="medium",
         owner=source.owner,
         message=f"{key} was deleted here, and its source still has it: it stays out",
-        hint="Delete it in its source too, or let it in again: `groundplan knowledge readmit`.",
+        hint="Delete it in its source too, or readmit it: `groundplan knowledge readmit`.",
     )

@@ -60,7 +60,7 @@ class Moved:
         if any(place is None or (place != key and self._is_gone(place)) for place in places):
             raise Invalid(
                 "what it says was deleted here under another name", code="document_deleted",
-                hint="Delete it in its source too, or let it in again by its old name: `groundplan knowledge readmit`.",
+                hint="Delete it in its source too, or readmit it by its old name: `groundplan knowledge readmit`.",
             )  # fmt: skip
 
     def before(self, key: str, digest: str) -> Known | None:

@@ -46,7 +46,7 @@ def unknown(conn: Connection[Any], workload: str, sources: Sequence[str], now: d
         Finding(
             kind=KIND, subject=f"workload/{workload}", severity="low", owner=nearest[1] if nearest else None,
             message=f"{questions} questions of {DAYS} days were not answered; what they were about is not kept",
-            hint="Say `keep: {content: redacted, for: 30d}` in the workload, and they are told by what they are about.",
+            hint="Say `keep: {content: redacted, for: 30d}` in the workload, and they are grouped by topic.",
             detail={"questions": questions},
         )
     ]  # fmt: skip
@@ -71,6 +71,6 @@ def _findings(
         yield Finding(
             kind=KIND, subject=f"workload/{workload}", severity="medium", owner=owner, mark=" ".join(topic.words),
             message=f"{topic.questions} questions of {topic.people} people about {about} were not answered",
-            hint=f"Add what is missing to {source or 'a source of the workload'}, or say where it stands.",
+            hint=f"Add what is missing to {source or 'a source of the workload'}, or say where it is.",
             detail={"words": list(topic.words), "questions": topic.questions, "people": topic.people, "source": source},
         )  # fmt: skip
