@@ -238,7 +238,7 @@ def test_the_command_line_says_what_is_doubtful() -> None:
         },
     }
     text = answer_text(told)
-    assert "[1] does not say: Leave is 30 days [1]." in text and text.count("does not say") == 1
+    assert "[1] does not support: Leave is 30 days [1]." in text and text.count("does not support") == 1
     assert "leave.md says 'Leave is 25 days.', old/leave.md 'Leave is 30 days.'" in text
     assert "t-2021.md was not used: t-2024.md is newer" in text
 

@@ -37,7 +37,7 @@ def test_effort_proof_and_all_workloads_are_told(
     context: Any = SimpleNamespace(obj=None)
     command.opportunities(context, days=30, workload="support", home=None, as_json=False)
     head, one, whole, most = capsys.readouterr().out.rstrip("\n").split("\n")
-    assert head.split("  ")[0] == "workload" and "effort" in head and head.endswith("still to prove")
+    assert head.split("  ")[0] == "workload" and "effort" in head and head.endswith("to be proven")
     assert one.startswith("returns, support  ") and "  medium  " in one
     assert one.endswith("the same passages are not always the same question")
     assert (

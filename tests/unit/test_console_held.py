@@ -20,7 +20,7 @@ def page(**changed: Any) -> str:
 def test_the_text_is_shown_as_it_was_and_what_becomes_of_it() -> None:
     shown = page()
     assert "<pre>It was &lt;b&gt;30&lt;/b&gt; days.</pre>" in shown and "Version 2, as it was read here." in shown
-    assert "It went at its source" in shown and "it is erased once the hold has ended" in shown
+    assert "It was removed at its source" in shown and "it is erased once the hold has ended" in shown
 
 
 def test_of_what_was_pushed_only_the_bytes_are_kept_and_the_way_to_them_is_told() -> None:

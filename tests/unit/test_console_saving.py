@@ -50,4 +50,4 @@ def test_the_cost_page_says_that_a_new_document_ends_no_answer() -> None:
     cost = {"total_usd": ZERO, "open_reservations": 0, "crashed_attempts": 0, "by_meaning": [meant]}
     values = {"cost": cost, "rows": [], "total": total([]), "budgets": [], "limits": [], "csrf": "x", "saving": []}
     context = template.new_context({**values, "anomalies": [], "tab": "This month"})
-    assert "A document that is added does not end answers from before" in "".join(template.blocks["main"](context))
+    assert "A new document does not invalidate cached answers" in "".join(template.blocks["main"](context))
