@@ -173,6 +173,22 @@ async def test_the_search_of_a_workload_is_a_tool(tmp_path: Path) -> None:
         assert ended == [read, read, [], []], "what it read is in the ledger"
 
 
+async def test_a_search_that_is_stopped_or_refused_is_not_offered(tmp_path: Path) -> None:
+    text = '@id("no-search") @owner("sam@acme.example") forbid (principal, action == Action::"use_tool", resource)'
+    text += ' when { context.tool == "search" };'
+    async with stack(tmp_path, grounding=bp.Grounding(sources=["handbook"])) as (rig, _):
+        live: Any = rig.gateway.live
+        policy, catalog = live.policy, live.catalog
+        live.policy = replace(policy, kills=frozenset({"tool/search"}))
+        assert "search" not in [tool["name"] for tool in (await ask(rig, "tools/list"))["tools"]]
+        assert code(await use(rig, "search", query="leave")) == "killed"
+        held = bp.PolicyRules(name="p", text=text, owner="", enforced=True)
+        made = msgspec.structs.replace(catalog.blueprint, policies=[held])
+        live.policy, live.catalog = policy, replace(catalog, blueprint=made, gate=gate_of(made))
+        assert "search" not in [tool["name"] for tool in (await ask(rig, "tools/list"))["tools"]]
+        assert code(await use(rig, "search", query="leave")) == "policy_denied"
+
+
 async def test_what_cannot_be_written_down_is_not_given_and_no_tool_is_used(tmp_path: Path) -> None:
     grounding = bp.Grounding(sources=["handbook"])
     async with stack(tmp_path, grounding=grounding) as (rig, model):

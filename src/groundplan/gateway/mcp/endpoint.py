@@ -150,7 +150,8 @@ class McpApi:
             raise AssertionError("not identified")
         servers = self._servers_of(exchange)
         found = await asyncio.gather(*(self._tools(server) for server in servers))
-        listed = [wire.search_tool(workload.name)] if workload.grounding is not None else []
+        search = workload.grounding is not None and self._refusal(Use(exchange, None, wire.SEARCH_TOOL, {}, "")) is None
+        listed = [wire.search_tool(workload.name)] if search else []
         for server, tools in zip(servers, found, strict=True):
             for tool in tools:
                 name = str(tool["name"])
