@@ -136,6 +136,10 @@ def test_a_run_is_compared_with_the_last_of_its_kind(tmp_path: Path) -> None:
         file.write('{"subject": "one", "fig\n')
     assert compared(tmp_path, "one", {"ndcg@10": 0.7}, "3") == {"at": "1", "ndcg@10": 0.2}
     assert json.loads((tmp_path / "evaluations.jsonl").read_text().splitlines()[-1])["at"] == "3"
+    with (tmp_path / "evaluations.jsonl").open("a") as file:
+        file.write('{"subject": "one", "fig')
+    assert compared(tmp_path, "one", {"ndcg@10": 0.8}, "4")["at"] == "3"
+    assert compared(tmp_path, "one", {"ndcg@10": 0.9}, "5")["at"] == "4", "a kill while writing loses that run alone"
 
 
 def _passage(path: str, start: int, end: int) -> Passage:

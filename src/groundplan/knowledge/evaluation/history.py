@@ -17,8 +17,9 @@ def compared(folder: Path, subject: str, figures: dict[str, Any], at: str) -> di
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = folder / _FILE
     last = next((run for run in runs(folder) if run["subject"] == subject), None)
+    torn = file.exists() and file.read_bytes()[-1:] not in (b"", b"\n")
     with file.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps({"at": at, "subject": subject, "figures": figures}) + "\n")
+        lines.write("\n" * torn + json.dumps({"at": at, "subject": subject, "figures": figures}) + "\n")
     return {} if last is None else {"at": last["at"], **_differences(figures, last["figures"])}
 
 
