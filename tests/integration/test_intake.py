@@ -344,3 +344,16 @@ def test_a_review_by_a_person_counts_from_its_day(world: World) -> None:
     assert ("knowledge.stale", "a.md") not in world.findings()
     assess(world.control, "s", TODAY + timedelta(days=366))
     assert ("knowledge.stale", "a.md") in world.findings()
+def test_days_beyond_the_calendar_cost_nobody_anything(world: World) -> None:
+    """What one document says of itself must not stop the look at all of them."""
+    world.write("a.md", "---\nreview_every: 4000000d\nretain: 100000000d\n---\n# A\n")
+    world.write("b.md", "# B\n\nTBD\n")
+    assert world.ingest().failed == 0
+    assert world.one("a.md", "retain_until") == date.max
+    assert assess(world.control, "s", TODAY)["documents"] == 2
+    with world.control.transaction():
+        said = Said("operator", "ana@acme.example", "seen", datetime.now(UTC))
+        decide(world.control, world.one("b.md", "id"), "reviewed", "9999-12-31", said)
+    assert assess(world.control, "s", TODAY)["documents"] == 2
+
+

@@ -9,6 +9,9 @@ from groundplan.catalog.keep import DAY_MS
 from groundplan.catalog.workspace import Workspace
 from groundplan.release.grants import granted, named
 
+_MOST_DAYS = 365_000
+"""What is kept longer is kept as long as this: no calendar has a day so far away."""
+
 
 def index(rule: IndexRule) -> bp.Index:
     """How documents are cut and embedded."""
@@ -66,7 +69,7 @@ def _governed(workspace: Workspace, item: doc.SourceDoc) -> bp.Governed:
 
 
 def _days(milliseconds: int | None) -> int | None:
-    return None if milliseconds is None else max(0, milliseconds // DAY_MS)
+    return None if milliseconds is None else max(0, min(milliseconds // DAY_MS, _MOST_DAYS))
 
 
 def term(workspace: Workspace, item: doc.TermDoc) -> bp.Term:

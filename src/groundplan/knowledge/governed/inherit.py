@@ -133,7 +133,12 @@ def _shown(value: Any) -> str:
 
 def retained_until(changed: datetime, days: int | None) -> date | None:
     """The last day on which a document is kept, from when it was changed."""
-    return None if days is None else changed.date() + timedelta(days=days)
+    return None if days is None else later(changed.date(), days)
+
+
+def later(day: date, days: int) -> date:
+    """So many days later, at most the last day that there is: what a document says of itself may be any number."""
+    return day + timedelta(days=min(days, (date.max - day).days))
 
 
 def said(told: Mapping[str, Any], where: str) -> Said:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from datetime import date, timedelta
+from datetime import date
 
 from groundplan.core.words import counted
+from groundplan.knowledge.governed.inherit import later
 from groundplan.knowledge.quality.model import KINDS, Look
 from groundplan.ledger.finding import Finding
 
@@ -43,10 +44,10 @@ def due(look: Look) -> date | None:
     if look.review_by is not None and (reviewed is None or reviewed < look.review_by):
         return look.review_by
     if reviewed is not None:
-        return reviewed + timedelta(days=look.review_days or YEAR_DAYS)
+        return later(reviewed, look.review_days or YEAR_DAYS)
     if look.review_days is None or look.modified_at is None:
         return None
-    return look.modified_at.date() + timedelta(days=look.review_days)
+    return later(look.modified_at.date(), look.review_days)
 
 
 def _age(look: Look, today: date) -> Iterator[Finding]:
