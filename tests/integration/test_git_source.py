@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -29,10 +29,13 @@ from groundplan.blueprint.model import Source
 from groundplan.catalog.governed import ConnectorRule
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.knowledge import service
+from groundplan.knowledge.deletion.delete import Why, delete, readmit
 from groundplan.knowledge.model import Vectors
+from groundplan.knowledge.parsing.model import Job, Outcome, Refused
+from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.sources import git_history
 from groundplan.knowledge.sources.git import Git, tidy
-from groundplan.knowledge.sources.model import Connector
+from groundplan.knowledge.sources.model import Connector, Content
 from groundplan.knowledge.sources.open import opened
 from groundplan.testing.database import Database
 
@@ -282,6 +285,65 @@ def test_a_name_that_is_not_utf_8_costs_its_document(database: Database, work: P
     intake.take_over(Git(str(work), tmp_path / "mirrors"))
     assert intake.live() == {"c.md"}
     assert ("knowledge.unreadable", "caf\\xe9.md") in intake.findings()
+    intake.close()
+
+
+def test_what_is_let_in_again_comes_though_no_commit_changes_it(
+    database: Database, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look() -> set[str]:
+        intake.take_over(Git(str(work), tmp_path / "mirrors"))
+        return intake.live()
+
+    for name in ("b.md", "picture.bin"):
+        (work / name).write_text("# B\n")
+    commit(work)
+    intake = Intake(database)
+    assert look() == {"a.md", "b.md"}
+    why = Why("operator", "a mistake", datetime.now(UTC), tmp_path)
+    delete(intake.conn, [intake.one("b.md", "id")], why)
+    assert (look(), look()) == ({"a.md"}, {"a.md"})
+    readmit(intake.conn, "s", "b.md", why)
+    assert look() == {"a.md", "b.md"}
+    delete(intake.conn, [intake.one("b.md", "id")], why)
+    (work / "b.md").rename(work / "c.md")
+    porcelain.remove(str(work), [str(work / "b.md")])
+    commit(work)
+    assert look() == {"a.md"}
+    assert "deleted here under another name" in intake.findings()["knowledge.unreadable", "c.md"]
+    readmit(intake.conn, "s", "b.md", why)
+    assert look() == {"a.md", "c.md"}
+    assert ("knowledge.unreadable", "c.md") not in intake.findings()
+    read: list[str] = []
+    blob = Git.read
+
+    def noted(connector: Git, key: str) -> Content:
+        read.append(key)
+        return blob(connector, key)
+
+    monkeypatch.setattr(Git, "read", noted)
+    look()
+    assert read == ["b.md"], "what stays out is not read at each look"
+    intake.close()
+
+
+@pytest.mark.parametrize("code", ["document_time", "document_type"])
+def test_what_could_not_be_read_is_tried_again(
+    database: Database, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """The machine was busy, or a library is installed since."""
+    parse_all = Sandbox.parse_all
+
+    def refused(sandbox: Sandbox, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
+        return ((job, Refused(key=job.key, code=code, message="no", hint="Wait.")) for job in jobs)
+
+    intake = Intake(database)
+    monkeypatch.setattr(Sandbox, "parse_all", refused)
+    intake.take_over(Git(str(work), tmp_path / "mirrors"))
+    assert (intake.live(), len(intake.findings())) == (set(), 1)
+    monkeypatch.setattr(Sandbox, "parse_all", parse_all)
+    intake.take_over(Git(str(work), tmp_path / "mirrors"))
+    assert (intake.live(), intake.findings()) == ({"a.md"}, {})
     intake.close()
 
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import PurePosixPath
 from typing import Final
 
 from groundplan.blueprint.model import Source
 from groundplan.knowledge.intake.tally import Bad
+from groundplan.knowledge.parsing.prepare import READERS
 from groundplan.ledger.finding import Finding
 
 READING: Final = ("knowledge.unreadable", "knowledge.unsupported", "knowledge.deleted_at_source")
 """Kinds of these findings."""
+
+
+def for_good(path: str, code: str) -> bool:
+    """Whether a document that was refused with that code stays out until it is changed: looking again is of no use."""
+    suffix = PurePosixPath(path).suffix.lower().lstrip(".")
+    return code == "document_name" or (code == "document_type" and suffix not in READERS)
 
 
 def failures(source: Source, bad: Sequence[Bad], blocked: Collection[str]) -> list[Finding]:

@@ -107,6 +107,21 @@ def left(conn: Conn, source: str) -> list[Known]:
         ).fetchall()
 
 
+def left_out(conn: Conn, source: str, kinds: Sequence[str]) -> dict[str, str]:
+    """Places of a source whose documents were not taken over the last time that they were told, with the code of the
+    reason; empty of what was deleted here, and may be let in again since."""
+    within = f"source/{source}/"
+    rows = conn.execute(
+        """SELECT path, '' FROM tombstone
+             WHERE source = %(source)s AND cause = 'decided' AND salt IS NULL AND lifted_at IS NOT NULL
+           UNION ALL
+           SELECT substr(subject, length(%(within)s) + 1), coalesce(detail ->> 'code', '') FROM finding
+             WHERE closed_at IS NULL AND kind = ANY(%(kinds)s) AND starts_with(subject, %(within)s)""",
+        {"source": source, "within": within, "kinds": list(kinds)},
+    )
+    return {path: code for path, code in rows}
+
+
 def decided(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, tuple[Mapping[str, Any], str | None]]:
     """What was decided about documents until now, and what put each under a legal hold."""
     rows = conn.execute(

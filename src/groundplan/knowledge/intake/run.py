@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from groundplan.knowledge.index.model import serving
 from groundplan.knowledge.intake import intake_store as store
 from groundplan.knowledge.intake.batch import Batch, Carried, Pending
 from groundplan.knowledge.intake.content import LONGEST_NAME, changed_at, checks_mark, digest_of, nameable
+from groundplan.knowledge.intake.failures import READING, for_good
 from groundplan.knowledge.intake.moved import Moved, carried
 from groundplan.knowledge.intake.settle import Settled, closed, declared, settle, source_values, superseded_paths
 from groundplan.knowledge.intake.tally import Tally
@@ -125,9 +126,24 @@ class Run:
 
     def _changes(self, cursor: Cursor | None) -> Iterator[Change]:
         """What the connector tells, until it ends or cannot go on: what it told before is taken over all the same."""
+        told = set()
         with self._ends_here():
             for change in self._connector.changes(cursor):
+                told.add(change.key)
                 yield change
+                if self._ended is not None:
+                    return
+            if not self._connector.whole:
+                yield from self._left_out(told)
+
+    def _left_out(self, told: Container[str]) -> Iterator[Change]:
+        """What a connector that tells changes alone does not tell again, though why it is out may have ended without a
+        change of its own: it was deleted here and is let in again, or what reads it was missing or had no time."""
+        for path, code in store.left_out(self._conn, self._source.name, READING).items():
+            one = self._known.get(path)
+            live = one is not None and one.live
+            if not (live or path in told or path in self._blocked or for_good(path, code)):
+                yield Change(path, "")
                 if self._ended is not None:
                     return
 
