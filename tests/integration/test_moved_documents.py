@@ -149,6 +149,25 @@ def test_what_was_deleted_stays_deleted_under_another_name(intake: Intake, place
     assert intake.live() == {"b.md"}
 
 
+def test_what_was_decided_about_an_empty_file_is_about_no_other(intake: Intake, place: Path) -> None:
+    (place / "one.md").touch()
+    (place / "two.md").write_text("\n")
+    look(intake, place)
+    said(intake, "one.md", "state", "rejected")
+    why = Why(by="operator", reason="not ours", at=NOW, home=place.parent)
+    delete(intake.conn, [intake.one("two.md", "id")], why)
+    for name in ("one", "two"):
+        (place / f"{name}.md").unlink()
+    look(intake, place)
+    (place / "three.md").touch()
+    (place / "four.md").write_text("\n")
+    look(intake, place)
+    assert intake.live() == {"in/pay.md", "three.md", "four.md"}
+    (place / "three.md").write_text("# Three\n\nWritten since.\n")
+    look(intake, place)
+    assert intake.one("three.md", "state") == "approved"
+
+
 def serve(intake: Intake, *names: str) -> None:
     """A workspace with these sources is served."""
     with intake.conn.transaction():

@@ -62,6 +62,11 @@ def checks_mark(checks: Sequence[Mapping[str, Any]], today: date) -> str | None:
     return hashlib.sha256(mark.encode()).hexdigest()[:32]
 
 
+def says_something(content: Content) -> bool:
+    """Whether its bytes tell it from others: all empty files have the same."""
+    return bool(content.data.strip())
+
+
 def digest_of(content: Content) -> str:
     """Of the bytes and what is told of them; the same however they are processed, since approvals are about it."""
     mark = json.dumps([_ALWAYS, content.media, content.told], default=str, sort_keys=True).encode()

@@ -28,7 +28,14 @@ from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.model import serving
 from groundplan.knowledge.intake import intake_store as store
 from groundplan.knowledge.intake.batch import Batch, Carried, Pending
-from groundplan.knowledge.intake.content import LONGEST_NAME, changed_at, checks_mark, digest_of, nameable
+from groundplan.knowledge.intake.content import (
+    LONGEST_NAME,
+    changed_at,
+    checks_mark,
+    digest_of,
+    nameable,
+    says_something,
+)
 from groundplan.knowledge.intake.failures import READING, for_good
 from groundplan.knowledge.intake.moved import Moved, carried
 from groundplan.knowledge.intake.settle import Settled, closed, declared, settle, source_values, superseded_paths
@@ -260,7 +267,7 @@ class Run:
             if one is not None and one.live and one.digest == digest and one.chunked == PROCESSING:
                 self._unchanged(one, change, around)
                 return None
-            if one is None or not one.live:
+            if (one is None or not one.live) and says_something(content):
                 self._moved.check(change.key, digest)
             return Pending(change, content, around, digest, clear=not self._again)
         return None
@@ -334,7 +341,8 @@ class Run:
         settled = settle(known, held_by)
         told_before = one is not None or key in self._ids
         id = self._ids.setdefault(key, one.id if one else new_id())
-        if not (one and one.live) and (before := self._moved.before(key, pending.digest)):
+        new = not (one and one.live) and says_something(content)
+        if new and (before := self._moved.before(key, pending.digest)):
             more = carried(before.decided, settled.row, pending.digest)
             known = {**known, **more}
             settled = settle(known, held_by)
