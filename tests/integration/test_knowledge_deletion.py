@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from groundplan.blueprint.model import Governed, Source
+from groundplan.blueprint.model import Connector, Governed, Source
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store as search
@@ -31,7 +31,9 @@ from groundplan.knowledge.ingest import take_over
 from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.lineage.openlineage import events
 from groundplan.knowledge.quality.assess import assess
+from groundplan.knowledge.sources import push_store
 from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.push import Push
 from groundplan.testing.database import Database
 
 NOW = datetime.now(UTC)
@@ -402,6 +404,56 @@ def test_after_a_restore_it_goes_again(world: World) -> None:
     assert world.seen() == {"b.md"}
     world.ingest()
     assert world.seen() == {"b.md"}
+    assert replay(world.control, world.home, NOW) == 0
+
+
+def test_what_was_let_in_again_does_not_come_back_as_it_was_deleted(world: World) -> None:
+    """The list says that the place is open; an older database has what was deleted there."""
+    deleted = (world.folder / "a.md").read_text()
+    delete(world.control, [world.id("a.md")], world.why())
+    readmit(world.control, "s", "a.md", world.why())
+    with psycopg.connect(world.database.superuser, autocommit=True) as conn:
+        conn.execute("DELETE FROM tombstone")
+    world.ingest()
+    assert world.seen() == {"a.md", "b.md"}
+    assert replay(world.control, world.home, NOW) == 1
+    assert world.seen() == {"b.md"}
+    world.write("a.md", "# A\n\nWhat it says since.\n")
+    world.ingest()
+    assert (world.seen(), replay(world.control, world.home, NOW)) == ({"a.md", "b.md"}, 0)
+    world.write("a.md", deleted)
+    world.ingest()
+    assert replay(world.control, world.home, NOW) == 0, "whoever let it in again may say it again"
+
+
+def test_what_was_withdrawn_stays_so_in_an_older_database(world: World) -> None:
+    """Nobody tells again that a pushed document went."""
+    source = Source(
+        name="p", path="", sensitivity="internal", owner="ana@acme.example", readers=["everyone"],
+        connector=Connector(type="push", settings={}),
+    )  # fmt: skip
+
+    def push(text: str | None) -> set[str]:
+        if text is None:
+            push_store.withdraw(world.control, "p", "x.md")
+        elif text:
+            push_store.put(world.control, "p", "x.md", push_store.Pushed(text.encode(), "md", None, {}, NOW))
+        take_over(world.control, source, Push(world.control, "p"))
+        return world.seen() - {"a.md", "b.md"}
+
+    assert push("# X\n\nThe first.\n") == {"x.md"}
+    world.decide("x.md", "licence", "CC0-1.0")
+    assert push(None) == set()
+    replay(world.control, world.home, NOW)
+    assert [stone.cause for stone in tombstones.read(world.home).values()] == ["gone"]
+    with psycopg.connect(world.database.superuser, autocommit=True) as conn:
+        conn.execute("DELETE FROM tombstone")
+    assert push("# X\n\nThe first.\n") == {"x.md"}, "as a restore brings it back"
+    assert replay(world.control, world.home, NOW) == 1
+    assert (world.seen(), push("")) == ({"a.md", "b.md"}, set())
+    assert world.control.execute("SELECT 1 FROM pushed").fetchall() == []
+    assert push("# X\n\nThe second.\n") == {"x.md"}
+    assert world.control.execute("SELECT licence FROM document WHERE path = 'x.md'").fetchall() == [("CC0-1.0",)]
     assert replay(world.control, world.home, NOW) == 0
 
 

@@ -131,22 +131,28 @@ def replay(conn: Connection[Any], home: Path, at: datetime) -> int:
             (one.source, one.path, one.salt) for one in store.tombstones(conn, limit=1_000_000) if one.lifted_at is None
         ]
         back = store.live_at(conn, standing)
+        # its place is open: only what is there exactly as it went is what went
+        passed = [stone for stone in missing if stone.lifted_at is not None]
+        back += store.as_deleted(conn, [one for one in passed if one.cause == "decided"])
+        withdrawn = store.as_deleted(conn, [one for one in passed if one.cause == "gone"])
         kept = held_store.drop(conn, [one.document_id for one in listed.values() if one.cause == "hold_ended"])
-        if back or kept:
+        again = [*back, *withdrawn]
+        if again or kept:
             intake_store.hold_changes(conn)
-            intake_store.remove(conn, back)
+            intake_store.remove(conn, again)
             store.wipe(conn, back)
+            store.withdraw(conn, withdrawn)
             intake_store.tell_followers(conn)
-            detail = {"documents": len(back), "versions": kept, "reason": "the list of deletions was replayed"}
+            detail = {"documents": len(again), "versions": kept, "reason": "the list of deletions was replayed"}
             record(conn, action="knowledge.deleted", actor=SYSTEM, subject="company", detail=detail, at=at)
         names_store.forget(conn, [stone for stone in listed.values() if stone.salt is not None])
-        every = store.tombstones(conn, limit=1_000_000)
+        every = store.listed(conn)
     tombstones.append(home, [one for one in every if one.id not in listed])
     # a crash between the two left their names in the list
     tombstones.replace_names(
         home, [one for one in every if one.salt is not None and one.id in listed and listed[one.id].salt is None]
     )
-    return len(back) + kept
+    return len(again) + kept
 
 
 def forget_names(conn: Connection[Any], home: Path, documents: Sequence[UUID]) -> int:

@@ -137,6 +137,16 @@ def wipe(conn: Conn, documents: Sequence[UUID]) -> None:
     forget(conn, documents)
 
 
+def withdraw(conn: Conn, documents: Sequence[UUID]) -> None:
+    """What was pushed of documents, and what they said of themselves; what was decided about them stays."""
+    conn.execute(
+        """DELETE FROM pushed p USING document d
+           WHERE d.id = ANY(%s) AND p.source = d.source AND p.path = d.path""",
+        (list(documents),),
+    )
+    forget(conn, documents)
+
+
 def forget_gone(conn: Conn, documents: Sequence[UUID]) -> None:
     """As `forget`, those of the documents that are deleted and that no legal hold keeps any more."""
     rows = conn.execute(
@@ -207,6 +217,17 @@ def tombstones(conn: Conn, limit: int = 500) -> list[Tombstone]:
         ).fetchall()
 
 
+def listed(conn: Conn) -> list[Tombstone]:
+    """Of what must not come back with an older database: what was deleted here, and what was withdrawn by whoever
+    pushed it, since no source tells that again."""
+    with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
+        return cursor.execute(
+            f"""SELECT {COLUMNS} FROM tombstone
+                WHERE cause <> 'gone' OR source IN (SELECT name FROM source WHERE type = 'push')
+                ORDER BY at DESC LIMIT 1000000"""
+        ).fetchall()
+
+
 def waiting(conn: Conn, limit: int = 100_000) -> list[Tombstone]:
     """Of everything whose bytes may still be on the disk, the oldest first."""
     with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
@@ -240,6 +261,16 @@ def live_at(conn: Conn, places: Sequence[tuple[str, str, bytes | None]]) -> list
     ).fetchall()
     digests = [(source, path, salt) for source, path, salt in places if salt is not None]
     return [id for (id,) in rows] + at_digests(conn, digests, live=True)
+
+
+def as_deleted(conn: Conn, stones: Sequence[Tombstone]) -> list[UUID]:
+    """Documents that are live and say what they said when they were deleted."""
+    rows = conn.execute(
+        """SELECT DISTINCT d.id FROM document d JOIN unnest(%s::uuid[], %s::text[]) AS t(id, digest)
+             ON t.id = d.id AND t.digest = d.digest WHERE d.deleted_at IS NULL AND d.digest <> ''""",
+        ([one.document_id for one in stones], [one.digest for one in stones]),
+    ).fetchall()
+    return [id for (id,) in rows]
 
 
 def at_digests(conn: Conn, places: Sequence[tuple[str, str, bytes]], *, live: bool) -> list[UUID]:
