@@ -21,6 +21,7 @@ from tests import knowledge_files as files
 from groundplan.blueprint.model import Governed, Source
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
+from groundplan.knowledge.deletion.delete import Why, delete
 from groundplan.knowledge.governed.decide import Said, decide
 from groundplan.knowledge.ingest import Settings, take_over
 from groundplan.knowledge.model import IngestReport
@@ -194,6 +195,67 @@ def test_a_newer_version_supersedes_once_it_is_approved(world: World) -> None:
     assert world.one("old/travel-2021.md", "superseded_by") is None
 
 
+def test_what_an_unreadable_version_replaced_stays_out(world: World) -> None:
+    world.write("old.md", "# Travel\n\n41 EUR\n")
+    world.write("new.md", "---\nsupersedes: [old.md]\n---\n# Travel\n\n52 EUR\n")
+    world.ingest()
+    newer = world.one("new.md", "id")
+    world.write("new.md", "---\nsupersedes: [old.md]\nvalid_until: soon\n---\n# Travel\n\n53 EUR\n")
+    for _ in range(2):
+        world.ingest()
+        assert (world.live(), world.one("old.md", "superseded_by")) == ({"old.md"}, newer)
+    world.write("new.md", "---\nsupersedes: [old.md]\n---\n# Travel\n\n53 EUR\n")
+    world.ingest()
+    assert (world.live(), world.one("old.md", "superseded_by")) == ({"old.md", "new.md"}, newer)
+    world.write("new.md", "---\nvalid_until: soon\n---\n# Travel\n\n53 EUR\n")
+    world.ingest()
+    (world.folder / "new.md").unlink()
+    world.ingest()
+    assert world.one("old.md", "superseded_by") is None, "it is gone, as if it had been readable"
+    assert world.one("new.md", "title, supersedes, declared") == ("new.md", [], {})
+    assert world.control.execute("SELECT cause FROM tombstone").fetchall() == [("gone",)], "with a receipt"
+
+
+def test_the_oldest_of_three_versions_stays_out_where_the_one_in_the_middle_goes(world: World, tmp_path: Path) -> None:
+    for number in (1, 2, 3, 4):
+        front = f"---\nsupersedes: [v{number - 1}.md]\n---\n" if number > 1 else ""
+        world.write(f"v{number}.md", f"{front}# Travel\n\n4{number} EUR\n")
+    world.ingest()
+    for number in (2, 3):
+        (world.folder / f"v{number}.md").unlink()
+    world.ingest()
+    newest = world.one("v4.md", "id")
+    assert (world.live(), world.one("v1.md", "superseded_by")) == ({"v1.md", "v4.md"}, newest)
+    world.ingest()
+    assert world.one("v1.md", "superseded_by, decided #>> '{superseded_by,by}'") == (newest, "system")
+    (world.folder / "v4.md").unlink()
+    world.ingest()
+    assert world.one("v1.md", "superseded_by") is None
+    for number in (2, 3):
+        world.write(f"v{number}.md", f"---\nsupersedes: [v{number - 1}.md]\n---\n# Travel\n\n4{number} EUR\n")
+    world.ingest()
+    assert world.one("v1.md", "superseded_by") == world.one("v2.md", "id")
+    delete(world.control, [world.one("v2.md", "id")], Why("operator", "asked for", datetime.now(UTC), tmp_path))
+    assert world.one("v1.md", "superseded_by") == world.one("v3.md", "id"), "at once"
+    world.ingest()
+    assert world.one("v1.md", "superseded_by") == world.one("v3.md", "id")
+
+
+@pytest.mark.parametrize("length", [2, 3, 5])
+def test_of_versions_that_replace_each_other_in_a_circle_the_newest_holds(world: World, length: int) -> None:
+    for number in range(length):
+        world.write(f"v{number}.md", f"---\nsupersedes: [v{(number + 1) % length}.md]\n---\n# V{number}\n")
+        at = 1_700_000_000 + (number * 7 + 3) % length * 86_400
+        os.utime(world.folder / f"v{number}.md", (at, at))
+    world.write("other.md", "---\nsupersedes: [before.md]\n---\n# Other\n")
+    world.write("before.md", "# Before\n")
+    newest = max(range(length), key=lambda number: (number * 7 + 3) % length)
+    for _ in range(2):
+        world.ingest()
+        rows = world.control.execute("SELECT path FROM document WHERE superseded_by IS NULL")
+        assert {path for (path,) in rows} == {f"v{newest}.md", "other.md"}
+
+
 def test_readers_by_files_and_by_access_lists(world: World) -> None:
     world.write("a.md", "# A\n")
     world.write("pay.md", "# Pay\n")
@@ -331,19 +393,6 @@ def test_a_review_is_asked_for_after_the_days_of_the_source(world: World) -> Non
     assert {subject for kind, subject in world.findings() if kind == "knowledge.stale"} == {"a.md"}
 
 
-def test_a_review_by_a_person_counts_from_its_day(world: World) -> None:
-    world.write("a.md", "---\nreview_by: 2025-01-31\n---\n# A\n")
-    world.ingest()
-    assess(world.control, "s", TODAY)
-    assert ("knowledge.stale", "a.md") in world.findings()
-    said = Said("operator", "the operator", "still right", datetime.now(UTC))
-    with world.control.transaction():
-        decide(world.control, world.one("a.md", "id"), "reviewed", TODAY.isoformat(), said)
-    world.ingest()
-    assess(world.control, "s", TODAY)
-    assert ("knowledge.stale", "a.md") not in world.findings()
-    assess(world.control, "s", TODAY + timedelta(days=366))
-    assert ("knowledge.stale", "a.md") in world.findings()
 def test_days_beyond_the_calendar_cost_nobody_anything(world: World) -> None:
     """What one document says of itself must not stop the look at all of them."""
     world.write("a.md", "---\nreview_every: 4000000d\nretain: 100000000d\n---\n# A\n")
@@ -357,3 +406,16 @@ def test_days_beyond_the_calendar_cost_nobody_anything(world: World) -> None:
     assert assess(world.control, "s", TODAY)["documents"] == 2
 
 
+def test_a_review_by_a_person_counts_from_its_day(world: World) -> None:
+    world.write("a.md", "---\nreview_by: 2025-01-31\n---\n# A\n")
+    world.ingest()
+    assess(world.control, "s", TODAY)
+    assert ("knowledge.stale", "a.md") in world.findings()
+    said = Said("operator", "the operator", "still right", datetime.now(UTC))
+    with world.control.transaction():
+        decide(world.control, world.one("a.md", "id"), "reviewed", TODAY.isoformat(), said)
+    world.ingest()
+    assess(world.control, "s", TODAY)
+    assert ("knowledge.stale", "a.md") not in world.findings()
+    assess(world.control, "s", TODAY + timedelta(days=366))
+    assert ("knowledge.stale", "a.md") in world.findings()

@@ -503,6 +503,24 @@ def test_a_decision_holds_is_told_and_can_be_taken_back(world: World) -> None:
         decided("superseded_by", str(world.id("a.md")))
 
 
+def test_no_two_documents_are_said_to_replace_each_other(world: World) -> None:
+    """Neither would ever be found."""
+    world.write("c.md", "# C\n")
+    world.ingest()
+    world.decide("a.md", "superseded_by", str(world.id("b.md")))
+    world.decide("b.md", "superseded_by", str(world.id("c.md")))
+    for older, newer in (("b.md", "a.md"), ("c.md", "a.md"), ("c.md", "b.md")):
+        with pytest.raises(Invalid, match="superseded_by") as caught:
+            world.decide(older, "superseded_by", str(world.id(newer)))
+        assert "reject" in (caught.value.hint or "")
+    world.ingest()
+    assert world.seen() == {"c.md"}
+    world.decide("b.md", "superseded_by", None)
+    world.decide("c.md", "superseded_by", str(world.id("b.md")))
+    world.ingest()
+    assert world.seen() == {"b.md"}
+
+
 def test_groups_in_one_another_many_times_over_are_told_at_once(world: World) -> None:
     """Twelve layers of six groups, each in all of the next: two thousand million ways, and one is told."""
     layers = [[new_id() for _ in range(6)] for _ in range(12)]

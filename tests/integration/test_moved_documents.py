@@ -168,6 +168,32 @@ def test_what_was_decided_about_an_empty_file_is_about_no_other(intake: Intake, 
     assert intake.one("three.md", "state") == "approved"
 
 
+def test_what_was_replaced_is_not_found_again_where_it_is_filed_away(intake: Intake, place: Path) -> None:
+    (place / "in/new.md").write_text("---\nsupersedes: [pay.md]\n---\n# Pay\n\nBands of 2027.\n")
+    look(intake, place)
+    newer = intake.one("in/new.md", "id")
+    (place / "archive").mkdir()
+    (place / "in/pay.md").rename(place / "archive/pay.md")
+    look(intake, place)
+    assert (intake.live(), intake.one("archive/pay.md", "superseded_by")) == ({"archive/pay.md", "in/new.md"}, newer)
+    look(intake, place)
+    assert intake.one("archive/pay.md", "superseded_by") == newer, "nor with the next look"
+    said(intake, "archive/pay.md", "superseded_by", None)
+    look(intake, place)
+    assert intake.one("archive/pay.md", "superseded_by") is None, "somebody said that it holds"
+
+
+def test_two_versions_that_are_moved_together_are_told_apart_by_what_they_say(intake: Intake, place: Path) -> None:
+    (place / "in/new.md").write_text("---\nsupersedes: [pay.md]\n---\n# Pay\n\nBands of 2027.\n")
+    look(intake, place)
+    (place / "in").rename(place / "moved")
+    look(intake, place)
+    assert intake.one("moved/pay.md", "superseded_by") == intake.one("moved/new.md", "id")
+    (place / "moved/new.md").unlink()
+    look(intake, place)
+    assert intake.one("moved/pay.md", "superseded_by") is None, "what it was replaced by before is gone as well"
+
+
 def serve(intake: Intake, *names: str) -> None:
     """A workspace with these sources is served."""
     with intake.conn.transaction():

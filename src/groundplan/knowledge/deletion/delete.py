@@ -25,6 +25,7 @@ from groundplan.knowledge.deletion import deletion_store as store
 from groundplan.knowledge.deletion import held_store, names_store, tombstones
 from groundplan.knowledge.deletion.deletion_store import Tombstone
 from groundplan.knowledge.intake import intake_store
+from groundplan.knowledge.intake.meanwhile import inherited, put_carried
 
 RECEIPT_DOCUMENTS = 200
 """So many are in one entry of the audit log at most, so that each is named by its digest in one."""
@@ -75,7 +76,9 @@ def delete(conn: Connection[Any], ids: Sequence[UUID], why: Why, clear: Clear | 
         ]  # fmt: skip
         for stone in stones:
             store.bury(conn, stone)
+        heirs = inherited(conn, [one.id for one in doomed])
         intake_store.remove(conn, [one.id for one in doomed])
+        put_carried(conn, heirs)
         store.wipe(conn, [one.id for one in doomed])
         intake_store.tell_followers(conn)
         for source in sorted({one.source for one in doomed}):

@@ -110,14 +110,15 @@ def bury(conn: Conn, stone: Tombstone) -> None:
 
 
 def bury_gone(conn: Conn, documents: Sequence[UUID], by: str) -> list[UUID]:
-    """Note that documents go at their source, before they do: those that were there and that no legal hold keeps. Their
-    places stay open."""
+    """Note that documents go at their source, before they do: those that were there, also unreadable ones, and that no
+    legal hold keeps. Their places stay open."""
     rows = conn.execute(
         f"""INSERT INTO tombstone ({COLUMNS})
             SELECT gen_random_uuid(), d.id, d.source, d.path, d.digest, now(), %s::text, 'it went at its source',
               now() + make_interval(days => s.erase_days), NULL::timestamptz, now(), 'gone', NULL::bytea
             FROM document d JOIN source s ON s.name = d.source
-            WHERE d.id = ANY(%s) AND d.deleted_at IS NULL AND NOT on_hold(d) RETURNING document_id""",
+            WHERE d.id = ANY(%s) AND (d.deleted_at IS NULL OR d.unreadable) AND NOT on_hold(d)
+            RETURNING document_id""",
         (by, list(documents)),
     ).fetchall()
     return [id for (id,) in rows]

@@ -128,6 +128,9 @@ def _newer(conn: Connection[Any], found: Mapping[str, Any], value: Any) -> UUID:
         raise _wrong("superseded_by", "the id of the newer document") from error
     if newer is None or newer["deleted_at"] is not None or newer["id"] == found["id"]:
         raise _wrong("superseded_by", "the id of another document that is there")
+    if store.is_replaced_by(conn, newer["id"], found["id"]):
+        what = "a document that this one does not replace, or reject this one: else neither would be found"
+        raise _wrong("superseded_by", what)
     return UUID(str(newer["id"]))
 
 

@@ -53,6 +53,18 @@ def put_origin(conn: Conn, document: UUID, name: str, origin: Mapping[str, Any])
     conn.execute("UPDATE document SET origins = origins || %s WHERE id = %s", (Jsonb({name: dict(origin)}), document))
 
 
+def is_replaced_by(conn: Conn, document: UUID, other: UUID) -> bool:
+    """Whether another document stands in the place of this one, or of one that does."""
+    row = conn.execute(
+        """WITH RECURSIVE newer AS (
+             SELECT superseded_by AS id FROM document WHERE id = %(document)s
+             UNION SELECT d.superseded_by FROM document d JOIN newer n ON d.id = n.id)
+           SELECT EXISTS (SELECT FROM newer WHERE id = %(other)s)""",
+        {"document": document, "other": other},
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
 def set_superseded(conn: Conn, document: UUID, by: UUID | None) -> None:
     conn.execute("UPDATE document SET superseded_by = %s WHERE id = %s", (by, document))
 

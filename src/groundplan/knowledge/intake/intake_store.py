@@ -82,10 +82,13 @@ class Known:
     """What put it under a legal hold, as its origins name it."""
     tables_by: str | None = None
     """By which checks its tables were looked at."""
+    superseded_by: UUID | None = None
+    unreadable: bool = False
+    """It is no more found because it could not be read; it may come back, and what it replaces does not meanwhile."""
 
 
 _KNOWN: LiteralString = """id, path, digest, deleted_at IS NULL AS live, token, settled, chunked, declared, decided,
-    modified_at, review_by, media, title, content, tables_by,
+    modified_at, review_by, media, title, content, tables_by, superseded_by, unreadable,
     CASE WHEN legal_hold THEN origins #>> '{legal_hold,from}' END AS held_by"""
 
 
@@ -147,7 +150,8 @@ def put_documents(conn: Conn, rows: Sequence[Mapping[str, Any]]) -> None:
         f"""INSERT INTO document ({_NAMES}, noted)
             SELECT {_NAMES}, nextval('chunk_change') FROM jsonb_to_recordset(%s) AS r({_COLUMNS})
             ON CONFLICT (source, path) DO UPDATE SET {sets}, noted = excluded.noted, version = document.version + 1,
-              deleted_at = NULL, scanned_at = NULL, personal = NULL, checked = NULL, quality = NULL""",
+              deleted_at = NULL, unreadable = false,
+              scanned_at = NULL, personal = NULL, checked = NULL, quality = NULL""",
         (_json(rows),),
     )
     conn.execute(
@@ -182,7 +186,8 @@ def put_decided(conn: Conn, decided: Mapping[UUID, Mapping[str, Any]]) -> None:
     conn.execute(
         """UPDATE document d SET decided = d.decided || n.decided,
              superseded_by = coalesce((SELECT y.id FROM document y
-               WHERE y.id::text = n.decided #>> '{superseded_by,value}' AND y.deleted_at IS NULL), d.superseded_by)
+               WHERE y.id::text = n.decided #>> '{superseded_by,value}' AND (y.deleted_at IS NULL OR y.unreadable)),
+               d.superseded_by)
            FROM unnest(%s::uuid[], %s::jsonb[]) AS n(id, decided) WHERE d.id = n.id""",
         (list(decided), [Jsonb(dict(each)) for each in decided.values()]),
     )
@@ -222,19 +227,27 @@ def put_chunks(conn: Conn, edition: int, chunks: Mapping[UUID, Sequence[Piece]])
     )
 
 
-def remove(conn: Conn, ids: Sequence[UUID]) -> None:
-    """Mark documents as deleted; their text and vectors are destroyed, the rows stay as the trace that they existed."""
+def remove(conn: Conn, ids: Sequence[UUID], unreadable: Collection[UUID] = ()) -> None:
+    """Mark documents as deleted; their text and vectors are destroyed, the rows stay as the trace that they existed.
+    What they replace may be found again, but for what those replace that are only `unreadable`."""
     conn.execute(
         """UPDATE document SET deleted_at = now(), digest = '', token = NULL, content = NULL, sketch = NULL,
-             personal = NULL, checked = NULL, superseded_by = NULL, noted = nextval('chunk_change')
+             personal = NULL, checked = NULL, superseded_by = NULL, noted = nextval('chunk_change'),
+             unreadable = id = ANY(%s)
            WHERE id = ANY(%s)""",
-        (list(ids),),
+        (list(unreadable), list(ids)),
     )
     conn.execute("DELETE FROM document_reader WHERE document_id = ANY(%s)", (list(ids),))
-    conn.execute("UPDATE document SET superseded_by = NULL WHERE superseded_by = ANY(%s)", (list(ids),))
+    gone = [id for id in ids if id not in unreadable]
+    conn.execute("UPDATE document SET superseded_by = NULL WHERE superseded_by = ANY(%s)", (gone,))
     take_away(conn, ids)
     for edition in index_store.editions(conn):
         put_chunks(conn, edition.id, {id: () for id in ids})
+
+
+def let_go(conn: Conn, ids: Sequence[UUID]) -> None:
+    """Of documents that could not be read any more, and are gone since."""
+    conn.execute("UPDATE document SET unreadable = false WHERE id = ANY(%s)", (list(ids),))
 
 
 def go_on(conn: Conn, source: str, cursor: Mapping[str, Any] | None, progress: Mapping[str, Any]) -> None:
@@ -275,7 +288,7 @@ def set_health(conn: Conn, source: str, health: str, reason: str | None) -> None
 
 
 _REPLACES: Final = """old.source = d.source AND old.path = ANY (d.supersedes) AND old.id <> d.id
-  AND d.deleted_at IS NULL AND d.state IN ('approved', 'retired', 'superseded')
+  AND (d.deleted_at IS NULL OR d.unreadable) AND d.state IN ('approved', 'retired', 'superseded')
   AND (d.valid_from IS NULL OR d.valid_from <= (now() AT TIME ZONE 'UTC')::date)
   AND NOT (d.path = ANY (old.supersedes) AND (coalesce(old.modified_at, '-infinity'), old.path)
     > (coalesce(d.modified_at, '-infinity'), d.path))"""
@@ -300,21 +313,48 @@ def supersede(conn: Conn, source: str, documents: Sequence[UUID], paths: Sequenc
 
 def set_superseded(conn: Conn, source: str) -> int:
     """Whatever a live, approved document says it replaces is superseded by it from its first day on, nothing else; how
-    many rows. It stays so when that one expires, is retired or superseded itself: nobody said that the older one holds
-    again."""
+    many rows. It stays so when that one expires, is retired or superseded itself, or cannot be read: nobody said that
+    the older one holds again. Where documents say in a circle that they replace each other, the newest of them holds,
+    unless somebody decided that it does not."""
     return conn.execute(
-        f"""WITH newer AS (
+        f"""WITH RECURSIVE newer AS (
              SELECT DISTINCT ON (old.id) old.id, d.id AS by FROM document d JOIN document old ON {_REPLACES}
-               WHERE d.source = %s
-               ORDER BY old.id, d.modified_at DESC NULLS LAST, d.path)
-           UPDATE document o SET superseded_by = w.by, noted = nextval('chunk_change')
-             FROM (SELECT x.id, coalesce(y.id, n.id_by) AS by FROM document x
-               LEFT JOIN (SELECT id, by AS id_by FROM newer) n ON n.id = x.id
-               LEFT JOIN document y ON y.id::text = x.decided -> 'superseded_by' ->> 'value' AND y.deleted_at IS NULL
-               WHERE x.source = %s AND x.deleted_at IS NULL) w
+               WHERE d.source = %(source)s
+               ORDER BY old.id, d.modified_at DESC NULLS LAST, d.path),
+           meant AS (
+             SELECT x.id, coalesce(y.id, n.by) AS by, y.id IS NOT NULL AS decided, x.path,
+               coalesce(x.modified_at, '-infinity') AS at FROM document x
+             LEFT JOIN newer n ON n.id = x.id
+             LEFT JOIN document y ON y.id::text = x.decided -> 'superseded_by' ->> 'value'
+               AND (y.deleted_at IS NULL OR y.unreadable)
+             WHERE x.source = %(source)s AND x.deleted_at IS NULL),
+           way AS (
+             SELECT o.id, o.at, o.path, n.id AS reached FROM meant o JOIN meant n ON n.id = o.by
+               WHERE NOT o.decided AND (o.at, o.path) > (n.at, n.path)
+             UNION
+             SELECT w.id, w.at, w.path, m.by FROM way w JOIN meant m ON m.id = w.reached
+               WHERE m.by IS NOT NULL AND (m.at, m.path) < (w.at, w.path)),
+           w AS (
+             SELECT id, CASE WHEN id NOT IN (SELECT id FROM way WHERE reached = id) THEN by END AS by FROM meant)
+           UPDATE document o SET superseded_by = w.by, noted = nextval('chunk_change') FROM w
              WHERE o.id = w.id AND o.superseded_by IS DISTINCT FROM w.by""",
-        (source, source),
+        {"source": source},
     ).rowcount
+
+
+def heirs(conn: Conn, gone: Sequence[UUID]) -> dict[UUID, tuple[UUID, UUID]]:
+    """Documents that are replaced by those which go: by which of them, and by what stands in its place."""
+    rows = conn.execute(
+        """WITH RECURSIVE way AS (
+             SELECT o.id, d.id AS of, d.superseded_by AS by FROM document o JOIN document d ON d.id = o.superseded_by
+               WHERE d.id = ANY(%(gone)s) AND o.deleted_at IS NULL AND o.id <> ALL(%(gone)s)
+             UNION
+             SELECT w.id, w.of, d.superseded_by FROM way w JOIN document d ON d.id = w.by WHERE d.id = ANY(%(gone)s))
+           SELECT w.id, w.of, w.by FROM way w JOIN document d ON d.id = w.by
+           WHERE d.id <> ALL(%(gone)s) AND d.id <> w.id AND (d.deleted_at IS NULL OR d.unreadable)""",
+        {"gone": list(gone)},
+    )
+    return {id: (of, by) for id, of, by in rows}
 
 
 # --- vectors

@@ -7,8 +7,8 @@ so nothing comes between the look and what is written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 from uuid import UUID
 
 from psycopg import Connection
@@ -20,6 +20,9 @@ from groundplan.knowledge.deletion import deletion_store
 from groundplan.knowledge.governed import declared_store
 from groundplan.knowledge.intake import intake_store as store
 from groundplan.knowledge.intake.batch import Batch, Carried
+from groundplan.knowledge.intake.moved import replaced
+
+_HEIR: Final = "what replaced it is gone, and was replaced itself"
 
 
 class Redeclared(Unavailable):
@@ -59,8 +62,18 @@ def caught_up(conn: Connection[Any], source: str, batch: Batch) -> set[str]:
     return closed
 
 
+def inherited(conn: Connection[Any], gone: Sequence[UUID]) -> dict[UUID, Carried]:
+    """Before documents go: what they replaced is replaced by what replaces them, as a decision that can be taken back;
+    else the oldest of three versions would be found again where the one in the middle goes."""
+    return {
+        id: Carried(of, {"superseded_by": replaced(by, _HEIR)})
+        for id, (of, by) in (store.heirs(conn, gone) if gone else {}).items()
+    }
+
+
 def put_carried(conn: Connection[Any], carried: Mapping[UUID, Carried]) -> None:
-    """Decisions that come with documents from where they stood before, which the audit log says of each."""
+    """Decisions that come with documents from where they stood before, or from what they were replaced by; the audit
+    log says so of each."""
     if not carried:
         return
     store.put_decided(conn, {id: each.decided for id, each in carried.items()})

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import PurePosixPath
 from typing import Any, Final
+from uuid import UUID
 
+from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.governed.inherit import SETS, narrowed
 from groundplan.knowledge.intake.intake_store import Known
@@ -26,8 +28,8 @@ Decisions = Mapping[str, Mapping[str, Any]]
 
 
 class Moved:
-    """The documents of a source about which something was decided, or that were deleted, and those with the same bytes,
-    by the digests of what they are or were."""
+    """The documents of a source about which something was decided, that are replaced, or that were deleted, and those
+    with the same bytes, by the digests of what they are or were."""
 
     def __init__(
         self,
@@ -44,7 +46,7 @@ class Moved:
             self._left[one.digest].append(one)
         self._was: dict[str, list[Known]] = defaultdict(list)
         self._is: dict[str, list[Known]] = defaultdict(list)
-        decided = [one for one in known.values() if one.decided]
+        decided = [one for one in known.values() if one.decided or one.superseded_by]
         for one in decided:
             if not one.live and (digest := str(one.decided.get("state", {}).get("digest") or "")):
                 self._was[digest].append(one)
@@ -75,8 +77,10 @@ class Moved:
         return was or max(left, key=lambda one: (one.path == key, len(one.decided)), default=None)
 
 
-def carried(decided: Decisions, holds: Mapping[str, Any], digest: str) -> dict[str, Mapping[str, Any]]:
-    """Those of the decisions that narrow what `holds` for the document at its new place, by itself."""
+def carried(before: Known, holds: Mapping[str, Any], digest: str) -> dict[str, Mapping[str, Any]]:
+    """Those of the decisions that narrow what `holds` for the document at its new place, by itself; and that it was
+    replaced, which the newer one says of the old place alone."""
+    decided = before.decided
     found: dict[str, Mapping[str, Any]] = {}
     for name in _NARROWS:
         if name not in decided or decided[name]["value"] is None:
@@ -92,7 +96,15 @@ def carried(decided: Decisions, holds: Mapping[str, Any], digest: str) -> dict[s
         if "state" not in found and narrowed("state", holds["state"], "superseded") != holds["state"]:
             # the newer one may have been moved as well: then nothing has that id
             found["state"] = {**newer, "value": "superseded", "digest": digest}
+    elif before.superseded_by:
+        found["superseded_by"] = replaced(before.superseded_by, "it was replaced where it stood before")
     return found
+
+
+def replaced(by: UUID, reason: str) -> dict[str, Any]:
+    """That something is replaced, as a decision that nobody made and that can be taken back."""
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"value": str(by), "by": SYSTEM, "at": at, "reason": reason}
 
 
 def _value(name: str, value: Any) -> Any:

@@ -125,6 +125,7 @@ class Run:
                 self._check("", self._connector.tables())
         with self._conn.transaction():
             store.hold_changes(self._conn)
+            self._writer.let_go(self._lost())
             if store.set_superseded(self._conn, self._source.name):
                 store.tell_followers(self._conn)
         if self._ended is not None:
@@ -343,7 +344,7 @@ class Run:
         id = self._ids.setdefault(key, one.id if one else new_id())
         new = not (one and one.live) and says_something(content)
         if new and (before := self._moved.before(key, pending.digest)):
-            more = carried(before.decided, settled.row, pending.digest)
+            more = carried(before, settled.row, pending.digest)
             known = {**known, **more}
             settled = settle(known, held_by)
             self._batch.carried[id] = Carried(before.id, more)
@@ -404,6 +405,16 @@ class Run:
         except GroundplanError:
             return True
         return False
+
+    def _lost(self) -> list[UUID]:
+        """Documents that could not be read before, and are gone now."""
+        rest = self._ended is None and self._connector.whole
+        tally = self.tally
+        return [
+            one.id
+            for path, one in self._known.items()
+            if one.unreadable and (path in tally.gone or (rest and path not in tally.seen))
+        ]
 
     def _gone(self, key: str) -> None:
         self.tally.gone.add(key)

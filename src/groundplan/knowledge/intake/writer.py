@@ -7,7 +7,7 @@ is made.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -26,7 +26,7 @@ from groundplan.knowledge.index.recut import recut
 from groundplan.knowledge.intake import intake_store as store
 from groundplan.knowledge.intake.batch import Batch
 from groundplan.knowledge.intake.failures import failures
-from groundplan.knowledge.intake.meanwhile import caught_up, check_declared, put_carried
+from groundplan.knowledge.intake.meanwhile import caught_up, check_declared, inherited, put_carried
 from groundplan.knowledge.intake.tally import Tally
 from groundplan.knowledge.sources.model import Cursor
 from groundplan.knowledge.store import put_readers
@@ -142,9 +142,16 @@ class Writer:
         kept = held.keep_removed(self._conn, removed)
         gone = [id for id, cause in removed.items() if cause == "gone"]
         noted = deletion_store.bury_gone(self._conn, gone, SYSTEM)
-        store.remove(self._conn, list(removed))
+        heirs = inherited(self._conn, gone)
+        store.remove(self._conn, list(removed), removed.keys() - set(gone))
+        put_carried(self._conn, heirs)
         deletion_store.forget(self._conn, noted)
         return kept
+
+    def let_go(self, documents: Sequence[UUID]) -> None:
+        """Forget what was kept of documents for when they can be read again: they are gone at their source since."""
+        deletion_store.forget(self._conn, deletion_store.bury_gone(self._conn, documents, SYSTEM))
+        store.let_go(self._conn, documents)
 
     def _put_chunks(self, batch: Batch) -> None:
         """Into every edition that there is, cut as that one is: none of them ever lacks what another has."""
