@@ -1,5 +1,7 @@
 """The embedding model against values published for it, and against itself in every batch."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +16,23 @@ from groundplan.core.settings import load_settings
 from groundplan.knowledge.embedding.encoder import WINDOW_TOKENS, Encoder, coarse
 from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, load_questions, precision_of
 from groundplan.runtime.models import MINILM, ensure
+
+_LET_GO = """
+import gc, mmap, signal, sys
+from pathlib import Path
+from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, load_questions
+documents = OpenVinoEncoder(Path(sys.argv[1]), threads=1)
+questions = load_questions(Path(sys.argv[1]), documents)
+del documents, questions
+gc.collect()
+size, told = 5 * mmap.PAGESIZE, []
+later = [mmap.mmap(-1, size) for _ in range(300)]
+for each in later:
+    each.write(bytes([7]) * size)
+signal.signal(signal.SIGUSR1, lambda *_: told.append(1))
+signal.raise_signal(signal.SIGUSR1)
+print(len(told), sum(each[:] != bytes([7]) * size for each in later))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +111,13 @@ def test_questions_are_embedded_in_bytes_where_the_processor_multiplies_them(fas
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     plain = Encoder(folder)
     assert load_questions(folder, plain) is plain
+
+
+def test_a_signal_after_encoders_were_let_go_is_written_over_nothing() -> None:
+    """In a process of its own, which it would end."""
+    folder = ensure(load_settings().models, MINILM.name)
+    ran = subprocess.run([sys.executable, "-c", _LET_GO, str(folder)], capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stdout) == (0, "1 0\n"), ran.stderr
 
 
 @pytest.mark.parametrize("lengths", [(), (24, 32)])

@@ -8,9 +8,11 @@ extra `knowledge` is installed; `load` decides.
 from __future__ import annotations
 
 import queue
+import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -109,7 +111,7 @@ class OpenVinoEncoder(Encoder):
 
         self._tensor = openvino.Tensor
         graph = _graph(_Bytes if self.precision == "int8" else _Parts, tensors, config)
-        self._free = {length: self._compiled(openvino.Core(), graph, length) for length in (_ANY, *self._alone)}
+        self._free = {length: self._compiled(_core(), graph, length) for length in (_ANY, *self._alone)}
 
     def _compiled(self, core: Any, graph: Any, length: int) -> _Requests:
         """What computes texts of any length, or one of that length."""
@@ -158,6 +160,24 @@ class OpenVinoEncoder(Encoder):
             for request, free in running:
                 request.wait()
                 free.put(request)
+
+
+_MAKING = threading.Lock()
+
+
+def _core() -> Any:
+    """The one core of OpenVINO of this process, which is never let go of. Each that computes gives the thread it is
+    made in a stack for signals, takes that away when it goes, and leaves the thread with that of another core, which
+    may be gone already: the next signal would then be written over whatever lies there by now."""
+    with _MAKING:
+        return _made_core()
+
+
+@cache
+def _made_core() -> Any:
+    import openvino  # noqa: PLC0415 -- an extra, and heavy
+
+    return openvino.Core()
 
 
 def _request(free: _Requests, running: Collection[object]) -> Any:
