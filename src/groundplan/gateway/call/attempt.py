@@ -288,14 +288,15 @@ class Attempt:
         reported = self.gateway.reported
         if reported is not None and reported.due(self.deployment.name, self.began) and not isinstance(relay, Rendered):
             relay = Looking(relay, reported, self.deployment)
-        if exchange.guard is not None:
-            relay = exchange.guard.relay_around(relay, exchange)
+        guarded = None if exchange.guard is None else exchange.guard.relay_around(relay, exchange)
+        if guarded is not None:
+            relay = guarded
         if exchange.flight is not None and (exchange.continuation is None or exchange.continuation.sent is None):
             relay = Recorded(relay, exchange.flight)
         if exchange.continuation is not None:
             relay = exchange.continuation.relay(relay)
         made = (CitedStreaming if exchange.passages else Streaming)(connection, self.deployment, relay)
-        made.guarded = exchange.guard is not None
+        made.guarded = guarded
         self.streaming = made if not binary else BinaryStreaming(connection, self.deployment, relay, kind)
         try:
             await self.streaming.first(self.gateway, by)

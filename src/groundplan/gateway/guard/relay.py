@@ -40,7 +40,7 @@ class GuardedRelay(Wrapped):
 
     __slots__ = (
         "_checks", "_findings", "_guard", "_held", "_last", "_lead", "_masks", "_may_call", "_respells", "_says",
-        "_texts", "_whole", "_windows", "refusal",
+        "_texts", "_whole", "_windows", "heard", "refusal",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +63,8 @@ class GuardedRelay(Wrapped):
         self._lead: list[bytes] = []
         self._says = False
         """Something was let go that is more than a beginning."""
+        self.heard = False
+        """Something for the client came, though perhaps nothing of it is let go yet; for whoever waits to reset."""
         self.refusal: Denied | None = None
 
     @property
@@ -75,6 +77,7 @@ class GuardedRelay(Wrapped):
         out = self._inner.take(data)
         if not out:
             return b""
+        self.heard = True
         out = self._guarded(out)
         if not self._whole:
             return out

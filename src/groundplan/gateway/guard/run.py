@@ -78,7 +78,7 @@ async def look_in(gateway: Gateway, exchange: Exchange, plan: Plan) -> None:
 class Guarding:
     """See the module."""
 
-    __slots__ = ("_gateway", "_relay", "findings", "guard", "masks", "may_call", "reviewed", "spent_ns")
+    __slots__ = ("_gateway", "findings", "guard", "masks", "may_call", "reviewed", "spent_ns")
 
     def __init__(self, gateway: Gateway, exchange: Exchange, guard: Guard) -> None:
         self.guard = guard
@@ -89,7 +89,6 @@ class Guarding:
         self.reviewed = False
         self.may_call = _CallRule(gateway, exchange, guard)
         self._gateway = gateway
-        self._relay: GuardedRelay | None = None
 
     # on the way in ---------------------------------------------------------------------------------------------------
 
@@ -165,20 +164,16 @@ class Guarding:
         """Whether nothing may leave before the whole answer is there."""
         return bool(self.guard.whole)
 
-    def relay_around(self, inner: Relay, exchange: Exchange) -> Relay:
-        """The relay of a stream with the checks in it."""
+    def relay_around(self, inner: Relay, exchange: Exchange) -> GuardedRelay | None:
+        """The relay of one attempt's stream with the checks in it; None: of this surface nothing is looked at."""
         if exchange.endpoint not in pieces.SURFACES:
-            return inner
+            return None
         waits = self.whole or _reviews(exchange)
-        made = GuardedRelay(inner, self.guard, self.masks, self.findings, self.may_call, whole=waits)
-        self._relay = made
-        return made
+        return GuardedRelay(inner, self.guard, self.masks, self.findings, self.may_call, whole=waits)
 
-    async def finish(self, gateway: Gateway, exchange: Exchange) -> None:
-        """The upstream has streamed everything: judge what is left, and what needs the whole. Raises `Stopped`."""
-        relay = self._relay
-        if relay is None:
-            return
+    async def finish(self, gateway: Gateway, exchange: Exchange, relay: GuardedRelay) -> None:
+        """The upstream of `relay` has streamed everything: judge what is left, and what needs the whole. Raises
+        `Stopped`."""
         relay.finish()
         try:
             await self._whole(gateway, exchange, self.masks.restore(relay.text))

@@ -8,6 +8,7 @@ What holds when a stream fails is written down in docs/streams.md; whether anoth
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied
@@ -18,6 +19,9 @@ from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
 from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamConnection, UpstreamFailure
+
+if TYPE_CHECKING:
+    from groundplan.gateway.guard.relay import GuardedRelay
 
 EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\n"
 
@@ -48,8 +52,8 @@ class Streaming:
         self._fed = False
         """The pump gave the client something."""
         self.relay = relay
-        self.guarded = False
-        """What came may be held back: whatever the upstream sends is progress, though the client gets nothing yet."""
+        self.guarded: GuardedRelay | None = None
+        """Which may hold back what came: whatever is for the client is progress, though it gets nothing yet."""
 
     async def first(self, gateway: Gateway, by: float) -> None:
         """Until there is something for the client, or the whole of a stream that has nothing for it, by `by`.
@@ -65,7 +69,7 @@ class Streaming:
                 self._out = self._take(data)
                 if self._failure is not None:
                     raise self._failure  # the client has nothing yet, so it need not know
-                if self._out or (self.guarded and data):
+                if self._out or (self.guarded is not None and self.guarded.heard):
                     return
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
             raise _broken(failure) from failure
@@ -81,8 +85,8 @@ class Streaming:
             await self._relay(gateway, exchange, sequence)
             if self._failure is not None:
                 raise self._failure
-            if exchange.guard is not None and self.relay.complete:
-                await exchange.guard.finish(gateway, exchange)
+            if exchange.guard is not None and self.guarded is not None and self.relay.complete:
+                await exchange.guard.finish(gateway, exchange, self.guarded)
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
             raise _broken(self._failure or failure) from failure
         finally:
@@ -118,8 +122,10 @@ class Streaming:
             if out and not exchange.response.started:
                 self._out = out
                 await self._begin(gateway, exchange, sequence)
-            if out or self._fed or (self.guarded and data):
+            if out or self._fed or (self.guarded is not None and self.guarded.heard):
                 wait, self._fed = idle, False
+                if self.guarded is not None:
+                    self.guarded.heard = False
                 if exchange.response.full:
                     await exchange.response.drained()
                 continue

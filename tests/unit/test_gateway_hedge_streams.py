@@ -1,0 +1,148 @@
+"""Two attempts of one stream at once, beside what else looks at streams: guardrails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.call_rig import call_rig, read_records, rule, until
+from tests.unit.raw_upstream import ANSWER, DONE, END, HI, ROLE, STREAM, chunk, events
+
+from groundplan.blueprint.model import Guardrails
+from groundplan.ledger.model import Settlement
+
+HEDGE = {"after_ms": 40, "at_most": 1.0}
+ENGLISH = "this is not the language that you and I have to use"
+Steps = Sequence[bytes | asyncio.Event]
+
+
+@dataclass
+class Raw:
+    """An upstream of bytes that waits where it is told to; after its last step it is silent, unless it `closes`."""
+
+    steps: Steps
+    closes: bool = False
+    port: int = 0
+    asked: int = 0
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        self.asked += 1
+        for step in self.steps:
+            if isinstance(step, bytes):
+                writer.write(step)
+                await writer.drain()
+            else:
+                await step.wait()
+        if not self.closes:
+            await self.over.wait()
+        writer.close()
+
+
+@asynccontextmanager
+async def raw(steps: Steps, *, closes: bool = False) -> AsyncIterator[Raw]:
+    made = Raw(steps, closes)
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    made.port = server.sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        made.over.set()
+        server.close()
+
+
+def guarded(hedge: dict[str, Any] | None = HEDGE, **rules: Any) -> dict[str, dict[str, Any]]:
+    return {"assistant": {**rule(hedge=hedge), "guardrails": Guardrails(budget_ms=10_000, **rules)}}
+
+
+# guardrails ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rules", "said", "status"),
+    [
+        ({"output_languages": ["de"]}, ENGLISH, 403),
+        ({"schema": '{"type": "object"}'}, '{"a": 1}', 200),
+        ({"schema": '{"type": "object"}'}, "no object", 403),
+    ],
+)
+async def test_checks_look_at_the_answer_that_is_given(
+    tmp_path: Path, rules: dict[str, Any], said: str, status: int
+) -> None:
+    """Both stream when the first one goes on: what is judged is what it says, not the silence of the other one."""
+    go = asyncio.Event()
+    answer = (STREAM, go, events(ROLE, chunk({"content": said}), END, DONE))
+    async with raw(answer, closes=True) as one, raw([STREAM]) as two:
+        at = {"one": one.port, "two": two.port}
+        async with call_rig(tmp_path, workloads=guarded(**rules), ports=at) as rig:
+            asked = asyncio.ensure_future(rig.stream(max_tokens=200))
+            await until(lambda: two.asked == 1)
+            await asyncio.sleep(0.1)  # so that the head of its answer is read
+            go.set()
+            stream = await asked
+            assert stream.status == status, stream.raw
+            assert status == 403 or (stream.text, stream.done) == (said, True)
+            await rig.books()
+
+
+async def test_a_hedge_that_a_check_refuses_at_once_is_no_fault_of_its_deployment(tmp_path: Path) -> None:
+    go = asyncio.Event()
+    refused = (STREAM, events(chunk({"role": "assistant", "content": "project falcon " * 20})))
+    async with raw((STREAM, go, events(*ANSWER)), closes=True) as one, raw(refused) as two:
+        at, rules = {"one": one.port, "two": two.port}, guarded(deny_output=["project falcon"], hold_bytes=16)
+        async with call_rig(tmp_path, workloads=rules, ports=at) as rig:
+            asked = asyncio.ensure_future(rig.stream(max_tokens=200))
+            folder = rig.gateway.journal.folder
+            await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+            go.set()
+            stream = await asked
+            assert (stream.status, stream.text, stream.done) == (200, "Hi there", True)
+            assert "two" not in rig.gateway.health._windows, "its breaker counted an answer that was refused"
+            await rig.books()
+
+
+@pytest.mark.parametrize("before", [b"", events(ROLE, HI)], ids=["nothing", "a part"])
+async def test_comments_are_no_sign_of_an_answer_though_one_may_be_held_back(tmp_path: Path, before: bytes) -> None:
+    """An upstream that only keeps its connection open is given up, also where nothing leaves before the whole is
+    there."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(STREAM + before)
+        while not writer.is_closing():
+            await asyncio.sleep(0.05)
+            writer.write(b": still here\n\n")
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    at = {"one": server.sockets[0].getsockname()[1]}
+    short = {"one": {"first_token_ms": 300, "idle_ms": 300}}
+    rules = guarded(None, output_languages=["en"])
+    async with call_rig(tmp_path, more=short, workloads=rules, ports=at) as rig, asyncio.timeout(10):
+        stream = await rig.stream()
+        assert (stream.status, stream.facts["deployment"], stream.done) == (200, "two", True)
+        assert [s.outcome for s in await rig.settlements()] == ["failed", "ok"]
+    server.close()
+
+
+async def test_what_is_held_back_is_progress(tmp_path: Path) -> None:
+    """Slow, but never silent for too long: nothing of it leaves before the whole is there."""
+    steps: list[bytes | asyncio.Event] = [STREAM, events(ROLE)]
+    waits = [asyncio.Event() for _ in range(6)]
+    for wait in waits:
+        steps += [wait, events(chunk({"content": "word "}))]
+    async with raw([*steps, events(END, DONE)], closes=True) as one:
+        slow = {"one": {"first_token_ms": 600, "idle_ms": 600}}
+        rules = guarded(None, output_languages=["en"])
+        async with call_rig(tmp_path, ["one"], more=slow, workloads=rules, ports={"one": one.port}) as rig:
+            asked = asyncio.ensure_future(rig.stream())
+            for wait in waits:
+                await asyncio.sleep(0.2)
+                wait.set()
+            stream = await asked
+            assert (stream.status, stream.text) == (200, "word " * 6)
