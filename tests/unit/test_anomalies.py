@@ -10,7 +10,8 @@ import pytest
 
 from groundplan.core.money import PICO
 from groundplan.economics.anomaly import loop as loops
-from groundplan.economics.anomaly.cause import Slice, causes, level, told
+from groundplan.economics.anomaly.cause import Single, Slice, alone, causes, level, told
+from groundplan.economics.anomaly.clock import by_now
 from groundplan.economics.anomaly.detect import Baseline, detect
 from groundplan.economics.anomaly.loop import Loop, stopped, sure
 from groundplan.economics.anomaly.model import Alarm, Hour, Kind, Minute
@@ -63,6 +64,73 @@ def test_an_ordinary_day_after_a_holiday_is_not_told() -> None:
     assert detect(usual, [times(each, 10) for each in minutes()], KNOWN, {"ana": 90.0, "bo": 60.0}) == []
     twice = [times(each, 10 if place < 45 else 25) for place, each in enumerate(minutes())]
     assert "spend" in kinds(detect(usual, twice, KNOWN, {"ana": 900.0, "bo": 900.0}))
+
+
+def at_night(calls: int, cost: int) -> list[Minute]:
+    """One call in each of the last minutes before two o'clock at night."""
+    night = START + timedelta(days=28, hours=1)
+    one = Minute(night, 1, cost, 1000, 0, {"small": 1})
+    return [
+        replace(one if place >= 60 - calls else Minute(night, 0, 0, 0, 0), at=night + timedelta(minutes=place))
+        for place in range(60)
+    ]
+
+
+@pytest.mark.parametrize("least", [0, 1])
+def test_some_calls_at_an_hour_at_which_there_are_none_are_not_told(least: int) -> None:
+    """An office that is empty at night, or nearly: whoever works late spends as much a call as by day."""
+    past = [
+        hour(place)
+        if 7 <= place % 24 < 18
+        else Hour(START + timedelta(hours=place), least, least * 1000, least * 10, 0)
+        for place in range(28 * 24)
+    ]
+    usual = Baseline(past)
+    for calls in (1, 5, 20):
+        assert detect(usual, at_night(calls, PICO // 100), KNOWN) == [], calls
+    loud = [replace(each, calls=3, cost=3 * PICO // 100) for each in at_night(60, PICO // 100)]
+    assert "spend" in kinds(detect(usual, loud, KNOWN)), "much of it is"
+
+
+def office(place: int, begins: int) -> Hour:
+    """Nine hours a day from Monday to Friday, as wide as people are."""
+    day, of_day = divmod(place, 24)
+    calls = round(600 * (1 + 0.04 * ((place * 7919) % 11 - 5) / 5)) if day % 7 < 5 and 0 <= of_day - begins < 9 else 4
+    return Hour(START + timedelta(hours=place), calls, calls * PICO // 100, calls * 1000, calls // 2,
+                {"small": calls // 2, "cache": calls - calls // 2})  # fmt: skip
+
+
+@pytest.mark.parametrize("weeks", [1, 2, 3])
+@pytest.mark.parametrize("later", [1, -1])
+def test_an_office_that_opens_by_another_clock_is_as_usual(later: int, weeks: int) -> None:
+    """From some Sunday on it opens an hour sooner or later by UTC, as it does twice a year."""
+    change = (28 - 7 * weeks) * 24 + 6 * 24
+    past = [office(place, 8 + (later if place >= change else 0)) for place in range(28 * 24 + 24)]
+    usual, was = Baseline(past), Baseline(office(place, 8) for place in range(29 * 24))
+    first, last = (8 + later, 17 + later - 1)
+    for begins in (first, last):
+        at = START + timedelta(days=29, hours=begins)
+        now = [replace(each, at=at + timedelta(minutes=place)) for place, each in enumerate(minutes())]
+        assert detect(usual, now, KNOWN, {"ana": 9.0, "bo": 6.0}) == [], begins
+        if begins == (last if later > 0 else first):
+            assert kinds(detect(was, now, KNOWN, {"ana": 9.0, "bo": 6.0})) == {"spend"}, "by the clock of before"
+        twice = [replace(each, cost=3 * each.cost) for each in now]
+        assert "spend" in kinds(detect(usual, twice, KNOWN, {"ana": 9.0, "bo": 6.0}))
+
+
+def test_a_day_of_another_shape_is_no_other_clock() -> None:
+    hours = [office(place, 8) for place in range(27 * 24)] + [hour(place) for place in range(27 * 24, 29 * 24)]
+    assert by_now(hours) == hours
+    assert by_now(hours[: 3 * 24]) == hours[: 3 * 24]
+    assert by_now([]) == []
+
+
+def test_a_call_that_costs_something_where_none_did_is_not_told() -> None:
+    free = Baseline(replace(hour(place), cost=0) for place in range(28 * 24))
+    usual = [replace(each, cost=0) for each in minutes()]
+    assert detect(free, [*usual[:-1], replace(usual[-1], cost=PICO // 1000)], KNOWN, {"ana": 9.0, "bo": 6.0}) == []
+    paid = [replace(each, cost=each.calls * PICO // 100) for each in minutes()]
+    assert kinds(detect(free, paid, KNOWN, {"ana": 9.0, "bo": 6.0})) == {"spend"}
 
 
 @pytest.mark.parametrize(
@@ -131,6 +199,19 @@ def test_the_sentence_says_when_how_much_and_why() -> None:
     alarm = Alarm("tokens_per_call", NOW, 3300.0, 1000.0, 2.0)
     text = told(alarm, causes([part(10)], [part(40, prompt="faq@2")], 10, 1))
     assert text == "since 11:00 +2,300 tokens a call: prompt faq@2 (new)"
+
+
+def test_one_call_is_told_where_it_is_most_of_what_is_unusual() -> None:
+    spend, long = Alarm("spend", NOW, 600.0, 1.0, 9.0), Alarm("tokens_per_call", NOW, 3000.0, 1000.0, 2.0)
+    during, minute = [part(10)], 1 / 60
+    assert alone(spend, during, Single("c", 6 * PICO, 100), minute)
+    assert not alone(spend, during, Single("c", 4 * PICO, 100), minute), "$9.98 more than usual"
+    assert alone(long, during, Single("c", 0, 11_000), minute)
+    assert not alone(long, during, Single("c", 0, 9_000), minute), "20,000 tokens more than usual in ten calls"
+    assert not alone(replace(spend, kind="mix"), during, Single("c", 6 * PICO, 100), minute)
+    assert not alone(spend, during, None, minute)
+    text = told(spend, [], Single("c", 6 * PICO, 100))
+    assert text == "since 11:00 one call of 100 tokens for $6.00 is most of what is unusual"
 
 
 def loop(**changed: Any) -> Loop:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from groundplan.core.money import PICO
+from groundplan.core.money import PICO, short_usd
 from groundplan.economics.anomaly.model import Alarm
 
 DIMENSIONS: Final = ("prompt", "model", "team", "caller", "feature", "endpoint")
@@ -33,6 +33,28 @@ class Cause:
     share: float
     new: bool
     """It was not there before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """The call that cost most, or had most tokens, while it is unusual."""
+
+    id: str
+    cost: int
+    """picodollars"""
+    tokens: int
+
+
+def alone(alarm: Alarm, during: Sequence[Slice], most: Single | None, hours: float) -> bool:
+    """Whether one call holds most of what is more than usual, so that an hour of it, or the mean of calls, would say
+    something else than what happened."""
+    if most is None or alarm.kind not in ("spend", "tokens_per_call"):
+        return False
+    if alarm.kind == "spend":
+        mine, excess = most.cost / PICO, (alarm.seen - alarm.usual) * hours
+    else:
+        mine, excess = most.tokens - alarm.usual, (alarm.seen - alarm.usual) * sum(each.calls for each in during)
+    return excess > 0 and mine >= LEAST * excess
 
 
 def level(alarm: Alarm, before: Sequence[Slice], during: Sequence[Slice], hours: tuple[float, float]) -> float:
@@ -70,8 +92,9 @@ def causes(
     return sorted(found, key=lambda cause: (not cause.new, -cause.share, DIMENSIONS.index(cause.dimension)))
 
 
-def told(alarm: Alarm, found: Sequence[Cause]) -> str:
-    """One sentence: since when, what, how much and why: `since 14:05 +2,300 tokens a call: prompt faq@12 (new)`."""
+def told(alarm: Alarm, found: Sequence[Cause], single: Single | None = None) -> str:
+    """One sentence: since when, what, how much and why: `since 14:05 +2,300 tokens a call: prompt faq@12 (new)`.
+    `single`: the call that is most of it."""
     amounts = {
         "spend": f"${alarm.seen:,.2f} an hour instead of ${alarm.usual:,.2f}",
         "tokens_per_call": f"{alarm.seen - alarm.usual:+,.0f} tokens a call",
@@ -81,7 +104,11 @@ def told(alarm: Alarm, found: Sequence[Cause]) -> str:
         "runaway": f"{alarm.subject} makes {alarm.seen:,.0f} calls a minute, usually at most {alarm.usual:,.0f}",
     }
     why = ", ".join(f"{cause.dimension} {cause.value}{' (new)' if cause.new else ''}" for cause in found[:3])
-    return f"since {alarm.since:%H:%M} {amounts[alarm.kind]}" + (f": {why}" if why else "")
+    what = f"since {alarm.since:%H:%M} {amounts[alarm.kind]}"
+    if single is not None:
+        cost = short_usd(single.cost)
+        what = f"since {alarm.since:%H:%M} one call of {single.tokens:,} tokens for {cost} is most of what is unusual"
+    return what + (f": {why}" if why else "")
 
 
 def _rates(slices: Sequence[Slice], dimension: str, hours: float) -> dict[str, float]:

@@ -17,6 +17,7 @@ from statistics import median
 from typing import Final
 
 from groundplan.core.money import PICO
+from groundplan.economics.anomaly.clock import by_now
 from groundplan.economics.anomaly.model import Alarm, Hour, Kind, Minute
 
 WINDOW: Final = 60
@@ -50,6 +51,8 @@ class Usual:
 
     calls: float
     cost: float
+    each: float
+    """picodollars of a call; 0 where none has cost anything yet"""
     tokens_per_call: float
     cached: float
     mix: dict[str, float]
@@ -60,7 +63,7 @@ class Baseline:
     """The past hours of one workload, the newest of them before the minutes that are judged."""
 
     def __init__(self, hours: Iterable[Hour]) -> None:
-        self._hours = sorted(hours, key=lambda hour: hour.at)
+        self._hours = by_now(sorted(hours, key=lambda hour: hour.at))
         self._by_week: dict[int, list[Hour]] = {}
         self._by_day: dict[int, list[Hour]] = {}
         for hour in self._hours:
@@ -69,6 +72,7 @@ class Baseline:
         self._asked: dict[datetime, Usual] = {}
         self.enough = len(self._hours) >= LEAST_HOURS
         calls = sum(hour.calls for hour in self._hours)
+        self._each = sum(hour.cost for hour in self._hours) / calls if calls else 0.0
         self._tokens = sum(hour.tokens for hour in self._hours) / calls if calls else 0.0
         self._cached = sum(hour.cached for hour in self._hours) / calls if calls else 0.0
         self._mix = _shares(self._hours, calls)
@@ -84,8 +88,11 @@ class Baseline:
     def _of_hour(self, at: datetime) -> Usual:
         same = self._like(at)
         level = self._level(at)
-        calls, cost = (sum(values) / (60 * max(1, len(same))) * level for values in _columns(same))
-        return Usual(calls, cost, self._tokens, self._cached, self._mix, self._bands)
+        calls, cost = (sum(values) for values in _columns(same))
+        # few calls, or none, say nothing of what one costs
+        each = cost / calls if calls >= LEAST_CALLS and cost else self._each
+        minute = level / (60 * max(1, len(same)))
+        return Usual(calls * minute, cost * minute, each, self._tokens, self._cached, self._mix, self._bands)
 
     def _like(self, at: datetime) -> list[Hour]:
         """The same hour of the week, where there are enough of them; else of the day."""
@@ -148,9 +155,10 @@ def detect(
 
 
 def _spend(window: list[Minute], usual: list[Usual]) -> Alarm | None:
+    now = max(minute.cost / max(minute.calls, 1) for minute in window)
     scores = []
     for minute, u in zip(window, usual, strict=True):
-        each = u.cost / u.calls if u.calls else 0.0
+        each = u.each or now  # where nothing has cost anything yet
         deviation = math.sqrt(SPREAD_COST * max(each * u.cost, each * each * 0.2)) or 1.0
         scores.append((minute.cost - u.cost * (1 + u.bands["spend"])) / deviation)
     since, score = _largest(scores, THRESHOLDS["spend"])
