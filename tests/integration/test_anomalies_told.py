@@ -98,6 +98,39 @@ def test_what_a_key_did_before_a_weekend_is_what_it_usually_does(database: Datab
         assert f"{once} of team care makes 30 calls a minute, usually at most 2" in found["message"]
 
 
+@pytest.mark.parametrize("days", [1, 3])
+def test_whoever_rotates_a_key_is_who_it_was(database: Database, days: int) -> None:
+    """A busy application goes on with the new key: neither a stranger nor a loop, a day or a weekend after the old."""
+    old, new = new_id(), new_id()
+    with connect(database.urls["owner"], autocommit=True) as conn:
+        calls(conn, "support", [62 + 2.5 * n for n in range(24 * 52)])
+        for minute in range(days * 1440, days * 1440 + 5):
+            add(conn, old, minute, 200)
+        for minute in range(1, 6):
+            add(conn, new, minute, 200)
+        add(conn, old, days * 1440 + 24 * 60, 1)
+        told = {row["detail"]["kind"] for row in _looked(conn)}
+        assert {"new_caller", "runaway"} <= told, "nobody says whose key it is"
+        conn.execute("UPDATE finding SET at = %s", (NOW,))
+        for id, after in ((old, None), (new, old)):
+            conn.execute(
+                """INSERT INTO api_key (id, hash, prefix, workload, created_by, family)
+                   VALUES (%s, %s, 'gp_abc', 'support', 'test', %s)""",
+                (id, id.bytes, after or id),
+            )
+        told = {row["detail"]["kind"] for row in _looked(conn)}
+        assert not told & {"new_caller", "runaway"}
+        for minute in range(1, 6):
+            add(conn, new, minute, 2000)
+        (found,) = [row for row in _looked(conn) if row["detail"]["kind"] == "runaway"]
+        assert "makes 2,200 calls a minute, usually at most 200" in found["message"]
+
+
+def _looked(conn: Any) -> list[dict[str, Any]]:
+    anomalies.look(conn, NOW)
+    return finding_store.findings(conn, kinds=["cost."], limit=100)
+
+
 def calls(conn: Any, workload: str, minutes: Iterable[float], **other: Any) -> None:
     """One call before each of these minutes before NOW."""
     what = {
@@ -149,6 +182,29 @@ def test_each_kind_is_told_from_the_rows_of_the_ledger_with_its_cause(database: 
     assert "0% of calls from the cache instead of 50%" in found["cache_rate"]
     assert "100% of calls at acme/large instead of 0%: model acme/large (new)" in found["mix"]
     assert f"{stranger} makes 100% of calls and was never seen before" in found["new_caller"]
+
+
+@pytest.mark.parametrize(
+    ("other", "kind", "text"),
+    [
+        ({"cost": Decimal(5), "tokens": 302}, "spend", "one call of 302 tokens for $5.00 is most of"),
+        (
+            {"cost": Decimal("0.002"), "tokens": 900_002},
+            "tokens_per_call",
+            "one call of 900,002 tokens for $0.00200 is",
+        ),
+    ],
+)
+def test_one_huge_call_is_told_as_one_call(database: Database, other: dict[str, Any], kind: str, text: str) -> None:
+    """And not as what an hour of such calls would cost, or the mean of a few calls of which it is one."""
+    key = new_id()
+    with connect(database.urls["owner"], autocommit=True) as conn:
+        calls(conn, "support", [float(n + 1) for n in range(60 * 52)], key=key)
+        calls(conn, "support", [28.5], key=key, **other)
+        (found,) = [row for row in _looked(conn) if row["detail"]["kind"] == kind]
+        assert text in found["message"] and found["message"].startswith("support: since 14:0")
+        told = found["detail"]["call"]
+        assert f"`groundplan why {told['id']}`" in found["hint"] and Decimal(told["cost_usd"]) == other["cost"]
 
 
 def answered(conn: Any, key: Any, workload: str, every_s: float, prompts: list[int], **other: Any) -> datetime:

@@ -87,6 +87,18 @@ def known_keys(conn: Connection[Any], since: datetime, until: datetime) -> set[t
     return {(row["workload"], row["key"]) for row in rows}
 
 
+def rotated(conn: Connection[Any]) -> dict[str, tuple[str, ...]]:
+    """key -> the other keys of its line, of keys that were rotated: whoever has one of them is the same caller."""
+    rows = _rows(
+        conn,
+        """SELECT array_agg(id::text ORDER BY id) AS keys FROM api_key
+           WHERE coalesce(family, id) IN (SELECT family FROM api_key WHERE id <> family)
+           GROUP BY coalesce(family, id)""",
+        {},
+    )
+    return {key: tuple(other for other in row["keys"] if other != key) for row in rows for key in row["keys"]}
+
+
 def slices(conn: Connection[Any], workload: str, since: datetime, until: datetime) -> list[Row]:
     """Calls of a workload by all that may be a cause."""
     return _rows(
@@ -97,6 +109,18 @@ def slices(conn: Connection[Any], workload: str, since: datetime, until: datetim
            FROM call WHERE workload = %(workload)s AND at >= %(since)s AND at < %(until)s GROUP BY 1, 2, 3, 4, 5, 6""",
         {"workload": workload, "since": since, "until": until},
     )
+
+
+def largest(conn: Connection[Any], workload: str, since: datetime, until: datetime, *, by: str) -> Row | None:
+    """(id, cost_usd, tokens) of the call of a workload that has most of `by`: cost_usd or tokens."""
+    rows = _rows(
+        conn,
+        f"""SELECT id::text AS id, cost_usd, prompt_tokens + completion_tokens AS tokens FROM call
+           WHERE workload = %(workload)s AND at >= %(since)s AND at < %(until)s
+           ORDER BY {"cost_usd" if by == "cost_usd" else "prompt_tokens + completion_tokens"} DESC, id LIMIT 1""",
+        {"workload": workload, "since": since, "until": until},
+    )
+    return rows[0] if rows else None
 
 
 def loops(conn: Connection[Any], keys: list[str], span: timedelta, since: datetime, until: datetime) -> list[Row]:

@@ -5,8 +5,8 @@ A finding closes by itself when it no longer holds. What is usual is read once a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ from groundplan.api.context import Services
 from groundplan.core.errors import NotFound
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.economics.anomaly import loop
-from groundplan.economics.anomaly.cause import Slice, causes, level, told
+from groundplan.economics.anomaly.cause import Single, Slice, alone, causes, level, told
 from groundplan.economics.anomaly.detect import WINDOW, Baseline, detect
 from groundplan.economics.anomaly.loop import Loop
 from groundplan.economics.anomaly.model import Alarm, Hour, Minute
@@ -41,6 +41,8 @@ class Usual:
     baselines: dict[str, Baseline]
     known: set[tuple[str, str]]
     busiest: dict[str, float]
+    rotated: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """key -> the others of its line: what they did a rotated key did before."""
 
 
 _usual: dict[str, tuple[datetime, Usual]] = {}
@@ -66,7 +68,7 @@ def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
     ]
     told = {(workload, alarm.subject) for workload, alarm in unusual if alarm.kind == "runaway"}
     rested = [key for workload, key in loops if (workload, key) in usual.known and key not in usual.busiest]
-    busiest = usual.busiest | (_earlier(conn, rested, until - WINDOW * MINUTE) if rested else {})
+    busiest = usual.busiest | (_earlier(conn, rested, until - WINDOW * MINUTE, usual.rotated) if rested else {})
     unusual += [
         (key[0], alarm)
         for key, seen in loops.items()
@@ -83,7 +85,24 @@ def look(conn: Connection[Any], now: datetime) -> finding_store.Told:
 def _now(conn: Connection[Any], until: datetime) -> Usual:
     """What is usual before the minutes that are looked at."""
     usual = _history(conn, (until - WINDOW * MINUTE).replace(minute=0))
-    return replace(usual, busiest=usual.busiest | _before_loops(conn, until))
+    rotated = minute_store.rotated(conn)
+    known = {(name, other) for name, key in usual.known for other in rotated.get(key, ())}
+    busiest = _of_lines(usual.busiest, rotated)
+    return replace(
+        usual,
+        known=usual.known | known,
+        busiest=busiest | _before_loops(conn, until, rotated),
+        rotated=rotated,
+    )
+
+
+def _of_lines(busiest: Mapping[str, float], rotated: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
+    """With each key of a line as busy as the busiest of it: callers change to the new one when they like."""
+    found = dict(busiest)
+    for key, calls in busiest.items():
+        for other in rotated.get(key, ()):
+            found[other] = max(found.get(other, 0.0), calls)
+    return found
 
 
 def _loops(conn: Connection[Any], keys: list[str], now: datetime) -> dict[tuple[str, str], Loop]:
@@ -110,18 +129,21 @@ def _alarms(conn: Connection[Any], until: datetime, usual: Usual) -> list[tuple[
         alarms = detect(past, mine, known, usual.busiest)
         fast = [alarm.subject for alarm in alarms if alarm.kind == "runaway" and not alarm.usual]
         if away := [key for key in fast if key in known]:
-            alarms = detect(past, mine, known, usual.busiest | _earlier(conn, away, since))
+            alarms = detect(past, mine, known, usual.busiest | _earlier(conn, away, since, usual.rotated))
         found += [(workload, alarm) for alarm in alarms]
     return found
 
 
-def _earlier(conn: Connection[Any], keys: list[str], until: datetime) -> dict[str, float]:
+def _earlier(
+    conn: Connection[Any], keys: list[str], until: datetime, rotated: Mapping[str, tuple[str, ...]]
+) -> dict[str, float]:
     """key -> calls of its busiest minute on the newest of its days, for those that rested since: over a weekend, or
     between two runs of a month's end."""
-    return minute_store.busiest_of_last_day(conn, keys, until - HISTORY, until)
+    lines = [other for key in keys for other in (key, *rotated.get(key, ()))]
+    return _of_lines(minute_store.busiest_of_last_day(conn, lines, until - HISTORY, until), rotated)
 
 
-def _before_loops(conn: Connection[Any], now: datetime) -> dict[str, float]:
+def _before_loops(conn: Connection[Any], now: datetime, rotated: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
     """key -> calls of its busiest minute before it went into a loop, for those that are in one: else the loop itself
     would soon be what is usual. After a day it is, where nothing usual was known."""
     found: dict[str, float] = {}
@@ -129,7 +151,8 @@ def _before_loops(conn: Connection[Any], now: datetime) -> dict[str, float]:
         kind, _, key = mark.partition(" ")
         if kind == "runaway":
             until = opened - WINDOW * MINUTE
-            before = _earlier(conn, [key], until) | minute_store.busiest(conn, until - COMPARED, until)
+            lately = minute_store.busiest(conn, until - COMPARED, until)
+            before = _earlier(conn, [key], until, rotated) | _of_lines(lately, rotated)
             if key in before or now - opened < COMPARED:
                 found[key] = before.get(key, 0.0)
     return found
@@ -197,7 +220,8 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
     found = causes(before, during, *hours, level(alarm, before, during, hours))
     names = minute_store.callers(conn, [alarm.subject, *(c.value for c in found if c.dimension == "caller")])
     who = names.get(alarm.subject, alarm.subject)
-    message = f"{workload}: {told(alarm, found) if seen is None else loop.told(alarm, seen, who)}."
+    single = _single(conn, workload, alarm, until, during, lasted)
+    message = f"{workload}: {told(alarm, found, single) if seen is None else loop.told(alarm, seen, who)}."
     for key, name in names.items():
         message = message.replace(key, name)
     return Finding(
@@ -206,7 +230,7 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
         mark=alarm.kind if not alarm.subject else f"{alarm.kind} {alarm.subject}",
         severity="high" if alarm.kind == "runaway" or alarm.score >= _GRAVE else "medium",
         message=message,
-        hint=_STOPPED if seen is not None and seen.stopped is not None else _HINTS[alarm.kind],
+        hint=_hint(alarm, seen, single),
         detail={
             "kind": alarm.kind,
             "since": alarm.since.isoformat(),
@@ -224,8 +248,32 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
                 for c in found
             ],
             **({"loop": _loop_json(seen)} if seen is not None else {}),
+            **(
+                {"call": {"id": single.id, "cost_usd": format_usd(single.cost), "tokens": single.tokens}}
+                if single
+                else {}
+            ),
         },
     )
+
+
+def _hint(alarm: Alarm, seen: Loop | None, single: Single | None) -> str:
+    if single is not None:
+        return f"`groundplan why {single.id}` says whose it was; `limits: {{max_cost_per_call}}` refuses such calls."
+    return _STOPPED if seen is not None and seen.stopped is not None else _HINTS[alarm.kind]
+
+
+def _single(
+    conn: Connection[Any], workload: str, alarm: Alarm, until: datetime, during: list[Slice], hours: float
+) -> Single | None:
+    """The one call that is most of what is unusual, where there is such a one."""
+    if alarm.kind not in ("spend", "tokens_per_call"):
+        return None
+    by = "cost_usd" if alarm.kind == "spend" else "tokens"
+    if (row := minute_store.largest(conn, workload, alarm.since, until, by=by)) is None:
+        return None
+    single = Single(row["id"], from_decimal(row["cost_usd"]), int(row["tokens"]))
+    return single if alone(alarm, during, single, hours) else None
 
 
 def _loop_json(seen: Loop) -> dict[str, Any]:
