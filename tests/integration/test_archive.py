@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,12 +11,14 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import duckdb
+import fsspec
 import psycopg
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from psycopg_pool import ConnectionPool
 from typer.testing import CliRunner
 
@@ -167,6 +170,44 @@ def test_what_breaks_off_deletes_nothing(conn: Conn, tmp_path: Path) -> None:
     with conn.transaction():
         archive.archive_day(conn, str(tmp_path), DAY)
     assert ask(str(tmp_path), SUMS.format("calls")) == before
+
+
+class Lossy(MemoryFileSystem):
+    """A store that takes a file and keeps only its beginning, as one does whose disk fills up behind a cache."""
+
+    protocol = "lossy"
+    store: ClassVar[dict[str, Any]] = {}
+
+    def put_file(self, lpath: str, rpath: str) -> None:
+        self.pipe_file(rpath, Path(lpath).read_bytes()[:-1])
+
+
+def test_what_a_store_did_not_keep_is_not_deleted(conn: Conn) -> None:
+    fsspec.register_implementation("lossy", Lossy, clobber=True)
+    before = raw(conn)
+    with pytest.raises(GroundplanError) as refused, conn.transaction():
+        archive.archive_day(conn, "lossy://facts", DAY)
+    assert refused.value.code == "archive_differs" and "Nothing was deleted" in refused.value.hint
+    assert raw(conn) == before and archive_store.archived(conn) == []
+
+
+def test_files_and_the_folders_of_their_names_are_synced_before_rows_go(
+    conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are gone for good once the transaction is durable; a page cache is not."""
+    synced: list[Path] = []
+    real = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    url = tmp_path / "new" / "facts"
+    with conn.transaction():
+        archive.archive_day(conn, str(url), DAY)
+    for table in archive_store.TABLES:
+        assert {url / f"{table}/{DAY}.parquet", url / table, url, url.parent} <= set(synced)
 
 
 def test_facts_that_came_meanwhile_are_not_deleted(conn: Conn, tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """Facts older than the hot window as Parquet, one folder for each kind and one file a day, in any store of fsspec; what
 comes of a day that has left, such as of a gateway that was cut off for weeks, is a further file of it.
 
-A day is copied, written, read back and compared (rows and cost, to the picodollar) before its rows are deleted, all in
-one transaction; whatever breaks off leaves the rows where they are, and the next time writes the same file again. Sums
-(`rollup_store`) stay in the database. DuckDB reads the files, and so does anything else that reads Parquet.
+A day is copied, written, read back, also from the store, and compared (bytes, rows and cost, to the picodollar) before
+its rows are deleted, all in one transaction; whatever breaks off leaves the rows where they are, and the next time
+writes the same file again. Sums (`rollup_store`) stay in the database. DuckDB reads the files, and so does anything
+else that reads Parquet.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -171,17 +173,42 @@ def _store(url: str) -> tuple[Any, str]:
 
 
 def _put(url: str, name: str, file: Path) -> None:
+    """Kept there also after a loss of power, where it is a folder, and the same when it is read again."""
     store, root = _store(url)
     place = f"{root.rstrip('/')}/{name}"
     try:
         store.makedirs(place.rpartition("/")[0], exist_ok=True)
         store.put_file(str(file), place)
+        if _is_folder(store):
+            for each in (Path(place), *list(Path(place).parents)[: 2 + name.count("/")]):
+                _sync(each)
+        with file.open("rb") as sent, store.open(place, "rb") as kept:
+            same = hashlib.file_digest(sent, "sha256").digest() == hashlib.file_digest(kept, "sha256").digest()
     except Exception as error:  # every store has errors of its own, which are no OSError
         raise Invalid(
             f"{url} cannot be written: {type(error).__name__}",
             code="store_unwritable",
             hint="Check the rights of this process there. Nothing was deleted.",
         ) from error
+    if not same:
+        raise Conflict(
+            f"{name} at {url} is not what was sent there",
+            code="archive_differs",
+            hint="Nothing was deleted. Try again; if it stays so, look at the store.",
+        )
+
+
+def _is_folder(store: Any) -> bool:
+    return bool(store.protocol == "file" or "file" in store.protocol)
+
+
+def _sync(place: Path) -> None:
+    """A file, or the names in a folder."""
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _get(days: Iterable[Kept], table: str, folder: Path) -> list[str]:
@@ -193,7 +220,7 @@ def _get(days: Iterable[Kept], table: str, folder: Path) -> list[str]:
         store, root = _store(url)
         name = archive_store.file_of(table, day, part)
         place = f"{root.rstrip('/')}/{name}"
-        local = store.protocol == "file" or "file" in store.protocol
+        local = _is_folder(store)
         try:
             if local and not Path(place).is_file():
                 raise FileNotFoundError(place)
