@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -22,10 +23,17 @@ def fits(rule: RouteRule, text: str, messages: int) -> bool:
         return False
     if rule.messages is not None and messages < rule.messages:
         return False
-    return not rule.words or _pattern(tuple(rule.words)).search(text) is not None
+    return not rule.words or _pattern(tuple(rule.words)).search(_written(text)) is not None
 
 
 @lru_cache(maxsize=512)
 def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    """Whole words, in whatever case."""
-    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
+    """Whole words, in whatever case; with whatever white space between those of one."""
+    parts = [_written(word).split() for word in words]
+    found = "|".join(r"\s+".join(map(re.escape, part)) for part in parts if part)
+    return re.compile(rf"(?<!\w)(?:{found or '(?!)'})(?!\w)", re.IGNORECASE)
+
+
+def _written(text: str) -> str:
+    """The same letters in one way, however a keyboard put them together."""
+    return text if text.isascii() else unicodedata.normalize("NFKC", text).replace("\u2019", "'")
