@@ -169,7 +169,8 @@ def _price(
     at: datetime,
 ) -> bool:
     found.prices += 1
-    model = entry.get("model") or entry["body"].get("model") or entry["body"].get("modelVersion")
+    named = (entry.get("model"), entry["body"].get("model"), entry["body"].get("modelVersion"))
+    model = next((name for name in named if isinstance(name, str) and name), None)
     rates = None if model is None else listed.provider_rates(place["provider"], model, at, CONTEXT)
     wanted = (Decimal(str(extractor["input_price"])), Decimal(str(extractor["output_price"])))
     if rates is None and model is not None and not any(wanted) and listed.without_price(place["provider"], model):

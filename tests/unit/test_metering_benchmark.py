@@ -55,6 +55,17 @@ def test_a_usage_and_a_price_that_differ_are_wrong_each_for_itself(
     assert [each["what"] for each in found["wrong"]] == ["usage", "price", "price"]
 
 
+@pytest.mark.parametrize("model", [123, {"name": "gpt-4.1-mini"}, ["gpt-4.1-mini"], None, ""])
+def test_a_body_whose_model_is_no_name_has_the_price_of_the_recorded_one_or_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], model: Any
+) -> None:
+    strange = recorded()
+    strange["body"]["model"] = model
+    found = told(tmp_path, capsys, strange, {**strange, "model": "gpt-4.1-mini"})
+    assert (found["bodies"], found["usage_right"], found["price_right"]) == (2, 2, 1)
+    assert [(each["body"], each["why"]) for each in found["wrong"]] == [(0, "no price is known")]
+
+
 def test_a_class_that_the_body_states_and_the_expectation_leaves_out_is_explained_with_its_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
