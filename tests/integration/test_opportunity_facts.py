@@ -34,12 +34,12 @@ def conn(database: Database) -> Iterator[Conn]:
 
 def attempt(
     conn: Conn, outcome: str, parts: dict[str, list[int]], *, call: UUID | None = None, number: int = 0, late: int = 0,
-    purpose: str = "", flags: Sequence[str] = (),
+    purpose: str = "", flags: Sequence[str] = (), tier: str = "",
 ) -> None:  # fmt: skip
     cost = Decimal(sum(amount for _, amount in parts.values())).scaleb(-12)
     row: tuple[Any, ...] = (
         call or new_id(), number, START + timedelta(minutes=late), "own", "rack", "acme/own", "settled", outcome, 200,
-        cost, cost, {}, False, list(flags), 1.0, new_id(), 0.0, None, None, "assistant", 1, False, parts, purpose, "",
+        cost, cost, {}, False, list(flags), 1.0, new_id(), 0.0, None, None, "assistant", 1, False, parts, purpose, tier,
     )  # fmt: skip
     ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [row])
 
@@ -48,7 +48,7 @@ def attempt(
 def test_spent_is_summed_with_what_failed_and_what_was_bound_apart(conn: Conn, folded: bool) -> None:
     attempt(conn, "ok", {"input": [700, 10], "cache_read": [300, 1], "output": [90, 20], "reasoning": [10, 5]})
     attempt(conn, "failed", {"bound": [0, 400]})
-    attempt(conn, "ok", {"bound": [0, 50]})
+    attempt(conn, "ok", {"bound": [0, 50]}, tier="batch long")
     attempt(conn, "not_billed", {})
     attempt(conn, "ok", {"input": [1, 1]}, late=-90)
     attempt(conn, "ok", {"input": [50, 7]}, purpose="guardrail")
@@ -58,7 +58,7 @@ def test_spent_is_summed_with_what_failed_and_what_was_bound_apart(conn: Conn, f
     row, judged = opportunity_store.spent(conn, SINCE, "assistant")
     assert (judged["purpose"], judged["calls"], judged["input"]) == ("guardrail", 1, 50) and row["purpose"] == ""
     assert (row["workload"], row["deployment"], row["model"]) == ("assistant", "own", "acme/own")
-    assert (row["calls"], row["wasted_attempts"]) == (4, 1)
+    assert (row["calls"], row["wasted_attempts"], row["batch_calls"], row["batch_usd"] * 10**12) == (4, 1, 1, 50)
     assert (row["input"], row["cache_read"], row["output"]) == (1000, 300, 100)
     pico = [row[name] * 10**12 for name in ("cost_usd", "wasted_usd", "bound_usd")]
     assert pico == [486, 400, 50], "what failed is wasted, and no other lever counts it"
@@ -95,12 +95,15 @@ def test_grounded_calls_come_with_their_newest_outcome(conn: Conn) -> None:
     first = given(conn, 1, [["d", "a.md", 1, 9], ["e", "b.md", 1, 2]])
     given(conn, 2, [["d", "a.md", 1, 9]])
     given(conn, 3, [])
+    given(conn, 4, [["d", "a.md", 1, 9]], cache=("exact", 0, 0))
+    given(conn, 5, [["d", "a.md", 1, 9]], status="failed")
     for accepted in (False, True):
         conn.execute(
             "INSERT INTO outcome (id, call_id, accepted, by) VALUES (%s, %s, %s, 'test')", (new_id(), first, accepted)
         )
     conn.execute("UPDATE call SET team = 'care' WHERE id = %s", (first,))
     rows = opportunity_store.grounded(conn, SINCE, ["assistant"])
+    assert {row["looked"] for row in rows} == {3}, "one was given none; what a cache answered is not looked at"
     found = sorted((len(row["sources"]), row["accepted"], row["team"], row["cost_usd"]) for row in rows)
     assert found == [(1, None, "", Decimal(3)), (2, True, "care", Decimal(3))]
 

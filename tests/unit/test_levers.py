@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from decimal import Decimal
 from typing import Any
 
@@ -102,6 +103,33 @@ def test_lines_that_are_given_twice_are_padding() -> None:
     assert "200 of 800 lines" in lever.evidence
 
 
+def test_calls_that_were_given_no_passages_have_none_to_spare() -> None:
+    """Four of ten answers that were looked at were given some: so are four of ten calls of the month."""
+    calls = [call(("d", 1, 10), ("d", 6, 15))] * 40
+    looked = Looked(30, grounded=calls, sampled={"support": 100})
+    (lever,) = named(told(looked, mine=GROUNDED), "padded contexts")
+    assert lever.saves_usd == 200 * Decimal(5) / 20 * Decimal(2) / 1_000_000 * 100_000 * Decimal("0.4")
+
+
+@pytest.mark.parametrize("text", [f"{LINE}\n{LINE}", "x" * 5000])
+def test_what_was_paid_at_half_the_price_saves_half(text: str) -> None:
+    """Batches, or a cheaper time of the day: 30 million tokens in and 10 out are $140 at these rates."""
+    rates = Rates(input=2 * PICO, output=8 * PICO, cache_read=PICO // 5)
+    places = {"own": replace(PLACES["own"], rates=rates)}
+    whole, half = (
+        {
+            each.lever: each.saves_usd
+            for each in levers(
+                [spent(cost_usd=Decimal(cost), bound_usd=Decimal(9), input=15 * 2_000_000)],
+                [declared(system_prompt=text)], places, Looked(30),
+            )
+            if each.lever in ("shorter prompts", "cacheable prefixes")
+        }
+        for cost in (149, 79)
+    )  # fmt: skip
+    assert whole and {name: amount / 2 for name, amount in whole.items()} == half
+
+
 @pytest.mark.parametrize(
     "calls", [[call(("d", 1, 10), ("d", 11, 20))] * 40, [call(("d", 1, 10), ("d", 6, 15))] * 5, []]
 )
@@ -137,8 +165,19 @@ def test_room_that_no_answer_needs_is_told_with_what_it_holds_back() -> None:
     row = spent(bound_usd=Decimal(40))
     (lever,) = named(told(Looked(30, outputs=[outputs()]), mine=mine, row=row), "output that is never used")
     spared = 1 - Decimal(390) / 4096
-    assert (lever.saves_usd, lever.frees_usd) == (40 * spared, Decimal("0.03") * spared)
+    # 300 tokens in and at most 4096 out of such a call, at a fourth of the price in
+    of_cap = Decimal(4096 * 8) / (4096 * 8 + 300 * 2)
+    assert lever.saves_usd == 40 * of_cap * spared and lever.frees_usd == Decimal("0.03") * spared
     assert "max_output: 390" in lever.what and "312 tokens" in lever.evidence
+
+
+def test_room_of_a_prompt_is_not_the_cap_s() -> None:
+    """Long prompts are set aside for by their bytes; a lower cap frees what it holds back of answers, no more."""
+    mine = declared(max_output_tokens=4096)
+    (lever,) = named(
+        told(Looked(30, outputs=[outputs(set_aside_usd=Decimal(900))]), mine=mine), "output that is never used"
+    )
+    assert lever.frees_usd == (4096 - 390) * Decimal(8) / 1_000_000
 
 
 @pytest.mark.parametrize("seen", [{"longest": 3000}, {"answers": 20}, {"set_aside_usd": Decimal(0)}])
@@ -156,6 +195,24 @@ def test_a_job_by_the_clock_is_told_to_take_batches() -> None:
     (lever,) = named(told(Looked(14, hours=nightly(400))), "calls that could be batched")
     assert lever.saves_usd == 28 * Decimal("0.5") * 30 / 14
     assert "mostly at 02:00 UTC" in lever.evidence and "index" in lever.what
+
+
+def test_what_is_a_batch_already_is_not_told_to_become_one() -> None:
+    """Lines of batches name no feature."""
+    hours = [Active("support", "", "own", 14, 14 * 400, Decimal(28), 2, 14 * 400)]
+    already = spent(batch_calls=14 * 400, batch_usd=Decimal(28))
+    assert named(told(Looked(14, hours=hours), row=already), "calls that could be batched") == []
+    half = spent(batch_calls=14 * 200, batch_usd=Decimal(7))
+    (lever,) = named(told(Looked(14, hours=hours), row=half), "calls that could be batched")
+    assert lever.saves_usd == 21 * Decimal("0.5") * 30 / 14 and lever.evidence.startswith("2800 calls in 14 of")
+    (index,) = named(told(Looked(14, hours=nightly(400)), row=already), "calls that could be batched")
+    assert index.saves_usd == 28 * Decimal("0.5") * 30 / 14, "calls that name a feature are none of those"
+
+
+def test_what_the_gateway_replays_at_night_is_nobody_s_to_batch() -> None:
+    (mine,) = nightly(400)
+    replayed = dataclasses.replace(mine, feature="experiment/replay")
+    assert named(told(Looked(14, hours=[replayed])), "calls that could be batched") == []
 
 
 @pytest.mark.parametrize(
@@ -186,6 +243,15 @@ def test_the_same_passages_for_several_teams_are_told_with_what_asking_again_cos
     (lever,) = named(told(Looked(15, grounded=calls)), "the same asked by several teams")
     assert lever.saves_usd == 24 * 2 * 2
     assert "care, sales" in lever.what and "25 calls" in lever.evidence and "24 of them" in lever.evidence
+
+
+def test_a_sample_of_the_same_passages_stands_for_all_calls() -> None:
+    """Of support 40,000 calls were answered and a thousand looked at; of sales all."""
+    calls = shared("care", "support", 20) + shared("sales", "sales-help", 5)
+    looked = Looked(30, grounded=calls, sampled={"support": 1000, "sales-help": 30})
+    rows = [spent(calls=50_000, wasted_attempts=10_000), spent(workload="sales-help", calls=20), spent(purpose="judge")]
+    (lever,) = named(levers(rows, [declared()], PLACES, looked), "the same asked by several teams")
+    assert lever.saves_usd == (20 * 40 + 5) * Decimal(2) * 24 / 25
 
 
 @pytest.mark.parametrize(("only", "count"), [(None, 1), ("sales-help", 1), ("support", 1), ("returns", 0), ("", 0)])

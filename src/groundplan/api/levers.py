@@ -40,7 +40,8 @@ def found(
 
 def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, now: datetime, days: int) -> Looked:
     names = [workload.name for workload in blueprint.workloads]
-    grounded = [workload.name for workload in blueprint.workloads if workload.grounding is not None]
+    given = [workload.name for workload in blueprint.workloads if workload.grounding is not None]
+    grounded = opportunity_store.grounded(conn, since, given)
     return Looked(
         days,
         seen=_seen(conn, since, now),
@@ -48,8 +49,9 @@ def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, now: d
         grounded=[
             Grounded(row["workload"], tuple(tuple(each) for each in row["sources"]), row["accepted"], row["team"],
                      row["cost_usd"])
-            for row in opportunity_store.grounded(conn, since, grounded)
+            for row in grounded
         ],
+        sampled={row["workload"]: row["looked"] for row in grounded},
         alike=[_alike(row, blueprint) for row in opportunity_store.alike(conn, since)],
         hours=[Active(**row) for row in opportunity_store.active(conn, since, int(RARE * 24 * days))],
         retried=[Retried(**row) for row in opportunity_store.retried(conn, since)],

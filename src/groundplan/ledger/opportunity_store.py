@@ -25,18 +25,19 @@ _INPUT: Final = frozenset(
     {"input", "cache_read", "cache_write", "cache_write_1h", "input_audio", "input_image", "input_video",
      "cache_read_audio", "cache_read_image"}
 )  # fmt: skip
+_BY: Final = ("workload", "deployment", "model", "purpose", "outcome", "part", "tier")
 _OUTPUT: Final = frozenset({"output", "reasoning", "output_audio", "output_image", "output_video", "citations"})
 
 
 def spent(conn: Connection[Any], since: datetime, workload: str | None = None) -> list[Row]:
     """Rows of workload, deployment, model and purpose, the dearest first: calls (attempts, which may be several of a
     call), cost_usd, wasted_usd and wasted_attempts of those that failed, bound_usd of the others, tokens of input,
-    cache_read and output."""
+    cache_read and output, batch_calls and batch_usd of those at the price of batches."""
     wanted = {
         "since": since, "until": None, "workload": workload, "status": None, "deployment": None, "demo": None,
     }  # fmt: skip
     found: dict[tuple[str, str, str, str], Row] = {}
-    for row in rollup_store.parts_by(conn, ["workload", "deployment", "model", "purpose", "outcome", "part"], wanted):
+    for row in rollup_store.parts_by(conn, _BY, wanted):
         key = row["workload"], row["deployment"], row["model"], row["purpose"]
         _add(found.setdefault(key, _empty(*key)), row)
     return sorted(found.values(), key=lambda row: (-row["cost_usd"], row["workload"], row["deployment"]))
@@ -54,8 +55,8 @@ def begun(conn: Connection[Any], since: datetime) -> dict[str, date]:
 
 
 def _empty(workload: str, deployment: str, model: str, purpose: str) -> Row:
-    counts = dict.fromkeys(("calls", "wasted_attempts", "input", "cache_read", "output"), 0)
-    amounts = dict.fromkeys(("cost_usd", "wasted_usd", "bound_usd"), Decimal(0))
+    counts = dict.fromkeys(("calls", "wasted_attempts", "input", "cache_read", "output", "batch_calls"), 0)
+    amounts = dict.fromkeys(("cost_usd", "wasted_usd", "bound_usd", "batch_usd"), Decimal(0))
     return {
         "workload": workload, "deployment": deployment, "model": model, "purpose": purpose, **counts, **amounts
     }  # fmt: skip
@@ -67,8 +68,11 @@ def _add(mine: Row, row: Row) -> None:
     mine["cost_usd"] += cost
     mine["wasted_usd"] += cost if failed else 0
     mine["bound_usd"] += cost if part == "bound" and not failed else 0
+    batch = "batch" in row["tier"].split()
+    mine["batch_usd"] += cost if batch else 0
     if part == "attempt":
         mine["calls"] += count
+        mine["batch_calls"] += count if batch else 0
         mine["wasted_attempts"] += count if failed and row["outcome"] != "not_billed" else 0
     mine["input"] += count if part in _INPUT else 0
     mine["cache_read"] += count if part == "cache_read" else 0
@@ -92,16 +96,18 @@ def outputs(conn: Connection[Any], since: datetime, workloads: Sequence[str]) ->
 
 
 def grounded(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
-    """(workload, team, sources, cost_usd, accepted) of those of the newest calls that were given passages; `accepted`
-    by their newest outcome."""
+    """(workload, team, sources, cost_usd, accepted, looked) of those of the newest calls that were given passages and
+    that a model answered; `accepted` by their newest outcome, `looked` of how many such calls they are."""
     return _rows(
         conn,
-        f"""SELECT w.workload, c.team, c.sources, c.cost_usd, (SELECT o.accepted FROM outcome o WHERE o.call_id = c.id
-             ORDER BY o.at DESC, o.id DESC LIMIT 1) AS accepted
+        f"""SELECT w.workload, c.team, c.sources, c.cost_usd, c.looked, (
+             SELECT o.accepted FROM outcome o WHERE o.call_id = c.id ORDER BY o.at DESC, o.id DESC LIMIT 1) AS accepted
            FROM unnest(%(workloads)s::text[]) w(workload), LATERAL (
-             SELECT id, status, coalesce(team, '') AS team, detail -> 'sources' AS sources, cost_usd
-             FROM {_NEWEST}) c
-           WHERE c.status = 'ok' AND jsonb_array_length(c.sources) > 0""",
+             SELECT n.*, count(*) OVER () AS looked FROM (
+               SELECT id, status, cache, coalesce(team, '') AS team, detail -> 'sources' AS sources, cost_usd
+               FROM {_NEWEST}) n
+             WHERE status = 'ok' AND cache = 'none') c
+           WHERE jsonb_array_length(c.sources) > 0""",
         {"since": since, "workloads": list(workloads), "most": NEWEST},
     )
 

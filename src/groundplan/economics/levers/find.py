@@ -37,9 +37,10 @@ def levers(
         if workload is not None and place is not None and place.kind == "chat" and not row.purpose:
             found += prompts.instructions(row, workload, place.rates, of(row.workload))
             calls = [call for call in looked.grounded if call.workload == row.workload]
-            found += prompts.passages(row, workload, place.rates, calls, of(row.workload))
-    found += _of_use(looked, declared, spent, of)
-    found += use.batches(looked.hours, places, looked.days, of)
+            sampled = looked.sampled.get(row.workload, len(calls))
+            found += prompts.passages(row, workload, place.rates, calls, sampled, of(row.workload))
+    found += _of_use(looked, declared, spent, places, of)
+    found += use.batches(looked.hours, places, looked.days, of, spent)
     found += standing.idle_capacity(lines, month)
     for kept in looked.content:
         found += standing.unread_content(kept, lines, month)
@@ -47,6 +48,17 @@ def levers(
         each for each in found if max(each.saves_usd, each.frees_usd) >= SMALL and (only is None or only in each.about)
     ]
     return sorted(told, key=lambda each: (-each.saves_usd, -each.frees_usd, each.lever, each.workload))
+
+
+def _times(looked: Looked, spent: Sequence[Spent]) -> dict[str, Decimal]:
+    """Workload -> how many times as many calls as were looked at there were."""
+    calls: dict[str, int] = {}
+    for row in spent:
+        if not row.purpose:
+            calls[row.workload] = calls.get(row.workload, 0) + row.calls - row.wasted_attempts
+    return {
+        name: max(Decimal(1), Decimal(calls.get(name, 0)) / count) for name, count in looked.sampled.items() if count
+    }
 
 
 def _failed(spent: Sequence[Spent], looked: Looked) -> list[Spent]:
@@ -67,13 +79,19 @@ def _less(row: Spent, lost: Sequence[Lost]) -> Spent:
 
 
 def _of_use(
-    looked: Looked, declared: Mapping[str, Workload], spent: Sequence[Spent], of: Callable[..., Decimal]
+    looked: Looked,
+    declared: Mapping[str, Workload],
+    spent: Sequence[Spent],
+    places: Mapping[str, Deployment],
+    of: Callable[..., Decimal],
 ) -> Iterator[Opportunity]:
     for seen in looked.outputs:
-        if seen.workload in declared:
-            bound = sum((row.bound_usd for row in spent if row.workload == seen.workload), Decimal(0))
-            yield from use.unused_room(seen, declared[seen.workload], bound, of(seen.workload))
-    for same in use.twice(looked.grounded):
+        if (workload := declared.get(seen.workload)) is not None:
+            rows = [row for row in spent if row.workload == seen.workload]
+            bound = sum((use.bound_of_output(row, workload, places.get(row.deployment)) for row in rows), Decimal(0))
+            rates = [places[name].rates for name in workload.deployments if name in places]
+            yield from use.unused_room(seen, workload, bound, rates, of(seen.workload))
+    for same in use.twice(looked.grounded, _times(looked, spent)):
         yield from use.same_questions(same, of(*same.workloads))
     for alike in looked.alike:
         yield from use.same_requests(alike, of(*alike.workloads))

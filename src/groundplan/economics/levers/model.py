@@ -125,6 +125,9 @@ class Looked:
     many."""
     outputs: Sequence[Outputs] = ()
     grounded: Sequence[Grounded] = ()
+    sampled: Mapping[str, int] = field(default_factory=dict)
+    """Workload -> answers among its newest calls, of which `grounded` are those that were given passages; without it
+    these are all that there are."""
     alike: Sequence[Alike] = ()
     hours: Sequence[Active] = ()
     retried: Sequence[Retried] = ()

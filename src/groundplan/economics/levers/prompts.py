@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from groundplan.blueprint.model import Rates, Workload
 from groundplan.economics.levers.model import Grounded, Passage
-from groundplan.economics.replay.opportunities import MTOK, PICO, Opportunity, Spent
+from groundplan.economics.replay.opportunities import MTOK, PICO, Opportunity, Spent, paid
 
 CHARACTERS = 4
 """Of a token."""
@@ -78,17 +78,18 @@ def input_rate(row: Spent, rates: Rates) -> Decimal:
     """US dollars of an input token as it was paid: what came from the provider's cache at its own rate."""
     read = rates.input if rates.cache_read is None else rates.cache_read
     fresh = max(0, row.input - row.cache_read)
-    return Decimal(fresh * rates.input + row.cache_read * read) / max(1, row.input) / MTOK / PICO
+    each = Decimal(fresh * rates.input + row.cache_read * read) / max(1, row.input) / MTOK / PICO
+    return each * paid(rates, row)
 
 
 def passages(
-    row: Spent, workload: Workload, rates: Rates, calls: Sequence[Grounded], month: Decimal
+    row: Spent, workload: Workload, rates: Rates, calls: Sequence[Grounded], sampled: int, month: Decimal
 ) -> Iterable[Opportunity]:
-    """Of the calls of this workload that were given passages."""
+    """Of the calls of this workload that were given passages, which are those of `sampled` answers."""
     if workload.grounding is None or len(calls) < ENOUGH:
         return
     given = min(workload.grounding.max_bytes // CHARACTERS, row.input // max(1, row.calls))
-    each = input_rate(row, rates) * row.calls * month
+    each = input_rate(row, rates) * row.calls * min(1, Decimal(len(calls)) / max(1, sampled)) * month
     lines, twice = (sum(counts) for counts in zip(*(overlap(call.passages) for call in calls), strict=True))
     if lines and Decimal(twice) / lines >= PADDED:
         yield Opportunity(

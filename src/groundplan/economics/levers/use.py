@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 from groundplan.blueprint.model import Deployment, Rates, Workload
 from groundplan.economics import price
+from groundplan.economics.experiment.model import BUDGET_PREFIX
 from groundplan.economics.levers.model import SHARE, Active, Alike, Grounded, Outputs, Passage, Retried, Twice
 from groundplan.economics.prices.reprice import priced
-from groundplan.economics.replay.opportunities import Opportunity
+from groundplan.economics.replay.opportunities import MTOK, PICO, Opportunity, Spent
 
 SEEN = 200
 """Answers from which on the longest one is told."""
@@ -27,13 +29,27 @@ HELPS = 0.1
 """Share of retried calls that were answered in the end, below which retries never help."""
 
 
-def unused_room(seen: Outputs, workload: Workload, bound_usd: Decimal, month: Decimal) -> Iterable[Opportunity]:
-    """An output cap far above every answer. `bound_usd`: what was charged at the bound, since nobody knew better."""
+def bound_of_output(row: Spent, workload: Workload, place: Deployment | None) -> Decimal:
+    """What was charged at the bound, since nobody knew better, as far as it is of the cap: a prompt stays as it is."""
+    if not row.bound_usd or place is None:
+        return row.bound_usd
+    into, out = price.dearest(place.rates)
+    capped, given = workload.max_output_tokens * out, Decimal(row.input * into) / max(1, row.calls)
+    return row.bound_usd * capped / (capped + given) if capped + given else row.bound_usd
+
+
+def unused_room(
+    seen: Outputs, workload: Workload, bound_usd: Decimal, rates: Sequence[Rates], month: Decimal
+) -> Iterable[Opportunity]:
+    """An output cap far above every answer. `bound_usd`: of `bound_of_output`; `rates`: where it may be answered."""
     cap = workload.max_output_tokens
     wanted = max(1, -(-seen.longest * 5 // 4))
     if seen.answers < SEEN or wanted * ROOM > cap:
         return
     spared = 1 - Decimal(wanted) / cap
+    # what is set aside beyond the cost is of prompts, too, whose tokens nobody knows before
+    most = max((Decimal((cap - wanted) * price.dearest(each)[1]) / MTOK / PICO for each in rates), default=None)
+    aside = seen.set_aside_usd / seen.answers * spared
     yield Opportunity(
         "output that is never used",
         seen.workload,
@@ -42,19 +58,26 @@ def unused_room(seen: Outputs, workload: Workload, bound_usd: Decimal, month: De
         f"the longest of {seen.answers} answers had {seen.longest} tokens, 99 of 100 at most {seen.common}",
         "small",
         "a longer answer would be cut; the cap is also the most that a call whose usage is unknown is charged",
-        frees_usd=seen.set_aside_usd / seen.answers * spared,
+        frees_usd=aside if most is None else min(aside, most),
     )
 
 
 def batches(
-    hours: Sequence[Active], places: Mapping[str, Deployment], days: int, month: Callable[[str], Decimal]
+    hours: Sequence[Active],
+    places: Mapping[str, Deployment],
+    days: int,
+    month: Callable[[str], Decimal],
+    spent: Sequence[Spent] = (),
 ) -> list[Opportunity]:
     """Features that ask many calls in few hours: a job by the clock, which can wait for a batch. `month`: of a
-    workload, by how much what it cost is that of a month."""
+    workload, by how much what it cost is that of a month; `spent`: of which what is a batch already is taken off."""
     if days < WEEK:
         return []
     found = []
-    for mine in hours:
+    for asked in hours:
+        if asked.feature.startswith(BUDGET_PREFIX):
+            continue  # replays and shadows, which the gateway itself sends
+        mine = _without_batches(asked, spent)
         place = places.get(mine.deployment)
         spared = Decimal(0) if place is None else batch_discount(place.rates, place.serves)
         few = LEAST_HOURS <= mine.hours <= RARE * 24 * days
@@ -76,6 +99,15 @@ def batches(
     return found
 
 
+def _without_batches(mine: Active, spent: Sequence[Spent]) -> Active:
+    """Lines of a batch name no feature."""
+    if mine.feature:
+        return mine
+    rows = [row for row in spent if (row.workload, row.deployment, row.purpose) == (mine.workload, mine.deployment, "")]
+    calls, cost = sum(row.batch_calls for row in rows), sum((row.batch_usd for row in rows), Decimal(0))
+    return replace(mine, calls=max(0, mine.calls - calls), cost_usd=max(Decimal(0), mine.cost_usd - cost))
+
+
 def batch_discount(rates: Rates, serves: Sequence[str] = ()) -> Decimal:
     """Share that a batch costs less, of as much input as output, at a deployment that `serves` so; 0 where its price of
     batches is none of calls and it has no batch endpoint."""
@@ -85,8 +117,9 @@ def batch_discount(rates: Rates, serves: Sequence[str] = ()) -> Decimal:
     return 1 - Decimal(priced(used, price.of_service(rates, service))) / now if now else Decimal(0)
 
 
-def twice(calls: Sequence[Grounded]) -> list[Twice]:
-    """Calls that were given exactly the same passages as one of another team, by which workloads they are of."""
+def twice(calls: Sequence[Grounded], times: Mapping[str, Decimal]) -> list[Twice]:
+    """Calls that were given exactly the same passages as one of another team, by which workloads they are of. `times`:
+    workload -> how many times as many calls there were as were looked at."""
     groups: dict[tuple[Passage, ...], list[Grounded]] = {}
     for call in calls:
         groups.setdefault(call.passages, []).append(call)
@@ -101,15 +134,16 @@ def twice(calls: Sequence[Grounded]) -> list[Twice]:
             teams,
             sum(len(mine) for mine in several),
             sum(len(mine) - 1 for mine in several),
-            sum((_again(mine) for mine in several), Decimal(0)),
+            sum((_again(mine, times) for mine in several), Decimal(0)),
         )
         for (workloads, teams), several in sorted(found.items())
     ]
 
 
-def _again(calls: Sequence[Grounded]) -> Decimal:
-    """What all but one of them cost, each as the mean."""
-    return sum((call.cost_usd for call in calls), Decimal(0)) * (len(calls) - 1) / len(calls)
+def _again(calls: Sequence[Grounded], times: Mapping[str, Decimal]) -> Decimal:
+    """What all but one of them cost, each as the mean, of all calls as of those that were looked at."""
+    cost = sum((call.cost_usd * times.get(call.workload, Decimal(1)) for call in calls), Decimal(0))
+    return cost * (len(calls) - 1) / len(calls)
 
 
 def same_questions(found: Twice, month: Decimal) -> Iterable[Opportunity]:

@@ -41,6 +41,9 @@ class Spent:
     """What was charged at the bound, because nobody knew what was used; not what failed, which is wasted."""
     purpose: str = ""
     """One of `ledger.model.PURPOSES`: what the gateway itself asked; empty: to answer callers."""
+    batch_calls: int = 0
+    batch_usd: Decimal = Decimal(0)
+    """Of `calls` and `cost_usd` those at the price of batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,12 @@ def cost(rates: Rates, row: Spent) -> Decimal:
     return (tokens + row.calls * rates.request) / PICO
 
 
+def paid(rates: Rates, row: Spent) -> Decimal:
+    """The share of these rates that was paid for the row's tokens: below 1 for batches and cheaper times of the day."""
+    whole = cost(rates, row)
+    return min(Decimal(1), (row.cost_usd - row.bound_usd) / whole) if whole > 0 else Decimal(1)
+
+
 def _wasted(row: Spent, month: Decimal) -> Iterable[Opportunity]:
     if row.wasted_attempts:
         yield Opportunity(
@@ -147,13 +156,14 @@ def _prefix(row: Spent, workload: Workload, rates: Rates, month: Decimal) -> Ite
         return
     each = row.input // row.calls
     fresh = row.input - row.cache_read
+    spared = (rates.input - rates.cache_read) * paid(rates, row) / MTOK / PICO * month
     own = min(len(workload.system_prompt or "") // CHARACTERS, each)
     if own >= LONG_PROMPT:
         if (unread := min(fresh, own * row.calls - row.cache_read)) > 0:
             yield Opportunity(
                 "cacheable prefixes",
                 row.workload,
-                Decimal(unread * (rates.input - rates.cache_read)) / MTOK / PICO * month,
+                unread * spared,
                 f"let the provider keep {workload.prompt or 'its instructions'}, with which every prompt begins",
                 f"about {own} of {each} tokens a prompt are its instructions, {row.cache_read / row.input:.0%} of all "
                 "are read from the cache",
@@ -168,7 +178,7 @@ def _prefix(row: Spent, workload: Workload, rates: Rates, month: Decimal) -> Ite
     yield Opportunity(
         "cacheable prefixes",
         row.workload,
-        Decimal(fresh // 2 * (rates.input - rates.cache_read)) / MTOK / PICO * month,
+        fresh // 2 * spared,
         "put what never changes in front of every prompt, so that the provider reads it from its cache",
         f"{each} tokens a prompt, {row.cache_read / max(1, row.input):.0%} of them read from the cache",
         "small",
