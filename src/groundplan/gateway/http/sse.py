@@ -37,6 +37,11 @@ class EventReader:
         self._ended_in_cr = False
         """What was read last ended a line with CR, which an LF may belong to that is still to come."""
 
+    @property
+    def between(self) -> bool:
+        """Whether what came so far ends with an event."""
+        return not (self._rest or self._ended_in_cr)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Data of the events that are complete now (several `data:` lines are joined by LF). Raises `EventTooLarge`."""
         rest = self._rest

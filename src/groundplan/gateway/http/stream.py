@@ -18,6 +18,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
+from groundplan.gateway.surfaces.relaying import OpenAIRelay
 from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamConnection, UpstreamFailure
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ class StreamBroken(Exception):
 class Streaming:
     """One attempt's stream: `first` until there is something for the client, then `rest`."""
 
-    __slots__ = ("_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_reader", "guarded", "relay")
+    __slots__ = (
+        "_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_passes", "_reader", "guarded", "relay",
+    )  # fmt: skip
 
     kind = EVENT_STREAM
     """Header lines of what the client gets."""
@@ -52,6 +55,7 @@ class Streaming:
         self._fed = False
         """The pump gave the client something."""
         self.relay = relay
+        self._passes = relay.passes if isinstance(relay, OpenAIRelay) else None
         self.guarded: GuardedRelay | None = None
         """Which may hold back what came: whatever is for the client is progress, though it gets nothing yet."""
 
@@ -168,6 +172,9 @@ class Streaming:
 
     def _take(self, data: bytes) -> bytes:
         """What the events in `data` give the client; what is good before a bad one is not lost."""
+        passes = self._passes
+        if passes is not None and self._reader.between and passes(data):
+            return data
         take = self.relay.take
         found = self._reader.feed(data)
         if len(found) == 1:

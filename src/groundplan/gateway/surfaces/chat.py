@@ -18,6 +18,7 @@ from groundplan.economics.prices.reported import named_tier
 from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.http.alike import Alike
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import DONE, END, Chunk, event, read_chunk, splice, without_usage
 from groundplan.gateway.surfaces.body import ELSEWHERE, OTHERWISE, message_parts, read_fields, refuse_fields
@@ -93,6 +94,8 @@ _answer = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
 _INCLUDE_USAGE = b'{"include_usage":true}'
 _QUOTE = ord('"')
+LOOKS = 3
+"""Chunks in a row that are looked at for what others have in common, before that is given up."""
 FILE = "file"
 """In what is needed of a deployment: it is sent a file."""
 _UNBOUNDED = ELSEWHERE | OTHERWISE | {
@@ -193,15 +196,28 @@ def _service(chat: _Chat) -> str:
 class ChatRelay(OpenAIRelay):
     """A stream of chat chunks: what to hold back, what the usage is, whether it ended well."""
 
-    __slots__ = ("finished", "held", "include_usage", "tier")
+    __slots__ = ("_alike", "_looks", "finished", "held", "include_usage", "tier")
 
-    def __init__(self, include_usage: bool) -> None:
+    def __init__(self, include_usage: bool, looks: int = LOOKS) -> None:
+        """`looks`: at so many chunks for what the others have in common."""
         super().__init__()
         self.include_usage = include_usage
+        self._alike: Alike | None = None
+        """What chunks with nothing but a text look like here; None: not known, or there are to be no more of them."""
+        self._looks = looks
         self.held: bytes | None = None
         self.finished = False
         self.tier: object = None
         """As it was last named."""
+
+    def passes(self, data: bytes) -> bool:
+        alike = self._alike
+        size = -1 if alike is None else alike.text_bytes(data)
+        if size < 0:
+            return False
+        self.output_bytes += size
+        self._looks = LOOKS
+        return True
 
     def take(self, data: bytes) -> bytes:
         """As `OpenAIRelay`'s, in one step, since nothing is streamed as often. Raises `Malformed`."""
@@ -212,10 +228,13 @@ class ChatRelay(OpenAIRelay):
             chunk = read_chunk(data)
         except UNREADABLE:
             chunk = understood(read_chunk, data, STREAM)
-        if chunk.service_tier is not None:
-            self.tier = chunk.service_tier
+        if chunk.service_tier is not None and chunk.service_tier != self.tier:
+            self.tier, self._alike = chunk.service_tier, None
         if not self.finished and (text := chunk.only_text()) is not None:
             self.output_bytes += len(text) if text.isascii() else len(text.encode())
+            if text and self._looks:
+                self._looks -= 1
+                self._alike = Alike.of(data) or self._alike
             return event(data)
         if chunk.failed():
             raise failed()
@@ -234,7 +253,7 @@ class ChatRelay(OpenAIRelay):
         earlier = event(self.held) if self.held is not None else b""
         self.held = None
         if chunk.finishes() or (not chunk.choices and self.finished):
-            self.finished = True
+            self.finished, self._alike = True, None
             self.held = data
             return earlier
         return earlier + event(data)
@@ -255,7 +274,7 @@ class CopiesRelay(ChatRelay):
     __slots__ = ("_begun", "_ended")
 
     def __init__(self, include_usage: bool) -> None:
-        super().__init__(include_usage)
+        super().__init__(include_usage, looks=0)
         self._begun: set[int] = set()
         self._ended: set[int] = set()
 

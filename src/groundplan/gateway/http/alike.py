@@ -1,0 +1,72 @@
+"""Chunks of one stream of chat that differ in their text alone: once one of them was read, the next ones need not be.
+
+Nearly all of a stream is one JSON object many times over. Where a chunk has a single `content`, the bytes around that
+text are known from then on, and whatever begins and ends with the same bytes, with a text between that needs no
+unescaping, can say nothing else. OpenAI adds noise (`obfuscation`), which may differ, too. Everything else is read as
+ever. Pure; knows nothing of what a chunk means.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import cast
+
+_plain = cast(Callable[[bytes, int], re.Match[bytes]], re.compile(rb"[ !#-\[\]-~\x80-\xff]*").match)
+"""Bytes of a JSON string that stand for themselves; none, too."""
+_text = re.compile(rb'"content" ?: ?"').search
+_noise = re.compile(rb'"obfuscation" ?: ?"').search
+
+
+class Alike:
+    """The bytes that such chunks have in common, as events: before the text, after it, and behind the noise."""
+
+    __slots__ = ("_begin", "_end", "_middle")
+
+    def __init__(self, begin: bytes, middle: bytes, end: bytes) -> None:
+        self._begin = begin
+        self._middle = middle
+        self._end = end
+
+    @classmethod
+    def of(cls, chunk: bytes) -> Alike | None:
+        """Of a chunk of valid JSON that was found to have one choice with a text and nothing else. None where it is
+        written so that its text cannot be found for certain."""
+        found = _text(chunk)
+        if found is None or b"\\" in chunk or chunk.count(b'"content"') != 1 or b"\n" in chunk:
+            return None
+        rest = chunk[_plain(chunk, found.end()).end() :] + b"\n\n"
+        if not rest.startswith(b'"'):
+            return None
+        noise = _noise(rest)
+        if noise is None:
+            return cls(b"data: " + chunk[: found.end()], rest, b"")
+        return cls(b"data: " + chunk[: found.end()], rest[: noise.end()], rest[_plain(rest, noise.end()).end() :])
+
+    def text_bytes(self, data: bytes) -> int:
+        """UTF-8 bytes of the texts in `data`, where that is whole events like these and nothing else; -1 where not."""
+        begin, middle, end = self._begin, self._middle, self._end
+        at = size = 0
+        while data.startswith(begin, at):
+            at += len(begin)
+            stop = _plain(data, at).end()
+            if not data.startswith(middle, stop):
+                return -1
+            size += stop - at
+            at = stop + len(middle)
+            if end:
+                at = _plain(data, at).end()
+                if not data.startswith(end, at):
+                    return -1
+                at += len(end)
+            if at == len(data):
+                return size if data.isascii() or _is_text(data) else -1
+        return -1
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
