@@ -16,6 +16,7 @@ import httptools
 from groundplan.gateway.http import refusals
 from groundplan.gateway.http.body_stream import HELD, BodyStream
 from groundplan.gateway.http.bounds import Refusal
+from groundplan.gateway.http.known_head import KnownHead
 from groundplan.gateway.http.offer import without_offer
 from groundplan.gateway.http.request import Request, origin_form
 from groundplan.gateway.http.response import Response
@@ -34,9 +35,9 @@ class Connection(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
-        "_begun", "_closing", "_head_bytes", "_head_read", "_length", "_offered", "_parser", "_parts", "_phase",
-        "_queue", "_refusal", "_request", "_since", "_size", "_task", "_tunnel", "client", "deadline", "lost", "paused",
-        "server", "transport",
+        "_begun", "_closing", "_head_bytes", "_head_read", "_known", "_length", "_offered", "_parser", "_parts",
+        "_phase", "_queue", "_refusal", "_request", "_since", "_size", "_task", "_tunnel", "client",
+        "deadline", "lost", "paused", "server", "transport",
     )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
@@ -59,6 +60,7 @@ class Connection(asyncio.Protocol):
         """Takes all that comes once another protocol is spoken."""
         self._offered = False
         """The head that was read last offers one that is not."""
+        self._known = KnownHead()
         self._reset()
 
     def _reset(self) -> None:
@@ -120,6 +122,35 @@ class Connection(asyncio.Protocol):
         if self._refusal is not None or self._closing:
             self._aside(data)
             return
+        alone = self._phase == _IDLE and self._task is None and not self._queue
+        if alone and self._again(data):
+            return
+        self._parse(data)
+        if self._closing:
+            return
+        if alone:
+            one = len(self._queue) == 1 and self._phase == _IDLE and self._refusal is None
+            self._known.look(data, self._queue[0] if one else None)
+        if self._phase != _IDLE and self._refusal is None and not self._queue:  # else it is of another request, too
+            self._came_partly(len(data))
+        if self._queue and self._task is None:
+            self._begin(self._queue.popleft(), eagerly=True)
+        if self._task is not None and (self._queue or self._refusal) and self.transport is not None:
+            self.transport.pause_reading()
+        elif self._refusal is not None and self._task is None:
+            self._answer_refusal()
+
+    def _again(self, data: bytes) -> bool:
+        """Begin the request that came, where it has the head of the one before it, and nothing is to be asked of who
+        sends it before its body is taken."""
+        server = self.server
+        request = self._known.again(data, server.now())
+        if request is None or len(request.body) > server.at_once or not server.hold(request, len(request.body)):
+            return False
+        self._begin(request, eagerly=True)
+        return True
+
+    def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -131,17 +162,8 @@ class Connection(asyncio.Protocol):
             else:
                 self._closing = True  # nothing that comes is HTTP any more
                 self._aside(rest)
-                return
         except httptools.HttpParserError:
             self._refuse(refusals.MALFORMED)
-        if self._phase != _IDLE and self._refusal is None and not self._queue:  # else it is of another request, too
-            self._came_partly(len(data))
-        if self._queue and self._task is None:
-            self._begin(self._queue.popleft(), eagerly=True)
-        if self._task is not None and (self._queue or self._refusal) and self.transport is not None:
-            self.transport.pause_reading()
-        elif self._refusal is not None and self._task is None:
-            self._answer_refusal()
 
     def _read_anew(self, rest: bytes) -> None:
         """The head that was read last, without what it offers, then what came behind it."""

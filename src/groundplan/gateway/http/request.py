@@ -12,17 +12,26 @@ class Request:
 
     __slots__ = ("body", "client", "form", "headers", "held", "keep_alive", "method", "started", "stream", "target")
 
-    def __init__(self, started: float) -> None:
+    def __init__(
+        self,
+        started: float,
+        method: bytes = b"",
+        target: bytes = b"",
+        headers: dict[bytes, bytes] | None = None,
+        body: bytes = b"",
+        keep_alive: bool = True,
+        client: str = "",
+    ) -> None:
         self.stream: BodyStream | None = None
         self.form: object = None
         """What was read of a streamed form so far."""
         self.started = started
-        self.method = b""
-        self.target = b""
-        self.headers: dict[bytes, bytes] = {}
-        self.body: bytes = b""
-        self.keep_alive = True
-        self.client = ""
+        self.method = method
+        self.target = target
+        self.headers: dict[bytes, bytes] = {} if headers is None else headers
+        self.body = body
+        self.keep_alive = keep_alive
+        self.client = client
         self.held = 0
 
 

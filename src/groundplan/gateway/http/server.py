@@ -44,6 +44,8 @@ class Server:
         self.loop = loop
         self.now = loop.time
         self.limits = limits or Limits()
+        self.at_once = min(self.limits.body, self.limits.stranger)
+        """Bytes of a body of which nothing is asked before it is taken."""
         self.connections: set[Connection] = set()
         self.subject: Callable[[asyncio.BaseTransport], str] | None = None
         """Reads who a client is from its certificate, where one is asked for."""

@@ -1,0 +1,176 @@
+"""A head that a client sends again is not parsed again, and means what the parser would have found."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httptools
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.gateway.http.known_head import LOOKS, KnownHead
+from groundplan.gateway.http.server import Connection, Limits, Request, Response, Server
+from groundplan.gateway.surfaces.answers import of_refusal
+
+HEADS = [
+    b"POST /v1 HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n",
+    b"POST /v1 HTTP/1.1\r\nHost: x\r\nContent-Length:%d\r\nAuthorization: Bearer gp_a\r\n\r\n",
+    b"POST /v1?a=b HTTP/1.1\r\nhost: x\r\nx-a: content-length: 5\r\ncontent-length: \t%d\r\nconnection: close\r\n\r\n",
+    b"GET /v1 HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\nx-b: 1\r\nx-b: 2\r\n\r\n",
+]
+
+
+class Parsed:
+    """One request by the parser alone."""
+
+    def __init__(self) -> None:
+        self.target, self.body, self.ended = b"", b"", 0
+        self.headers: dict[bytes, bytes] = {}
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.lower()] = value
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.ended += 1
+
+
+def parsed(data: bytes) -> tuple[Parsed, Request | None]:
+    """What the parser finds; the request, where it is one and nothing else."""
+    found = Parsed()
+    parser = httptools.HttpRequestParser(found)
+    try:
+        parser.feed_data(data)
+    except httptools.HttpParserError:
+        return found, None
+    if found.ended != 1:
+        return found, None
+    request = Request(1.0)
+    request.method, request.target, request.headers = parser.get_method(), found.target, found.headers
+    request.body, request.keep_alive = found.body, parser.should_keep_alive()
+    return found, request
+
+
+def facts(request: Request) -> tuple[object, ...]:
+    return request.method, request.target, request.headers, request.body, request.keep_alive
+
+
+@given(st.sampled_from(HEADS), st.binary(max_size=120), st.binary(max_size=1200))
+def test_the_same_head_with_another_body_is_known(head: bytes, first: bytes, second: bytes) -> None:
+    known = KnownHead()
+    data = head % len(first) + first
+    known.look(data, parsed(data)[1])
+    again = known.again(head % len(second) + second, 2.0)
+    _, expected = parsed(head % len(second) + second)
+    assert again is not None and expected is not None and facts(again) == facts(expected)
+    assert again.started == 2.0
+
+
+@given(st.sampled_from(HEADS), st.data())
+def test_whatever_else_comes_is_known_only_as_what_the_parser_finds(head: bytes, data: st.DataObject) -> None:
+    """Bytes changed, put in and left out anywhere, in the head that is learned and in the one that comes."""
+    known = KnownHead()
+    for _ in range(2):
+        sent = bytearray(head % 3 + b"abc" + data.draw(st.sampled_from([b"", b"", b"x", head % 0])))
+        for _ in range(data.draw(st.integers(0, 2))):
+            at = data.draw(st.integers(0, len(sent)))
+            sent[at : at + data.draw(st.integers(0, 3))] = data.draw(
+                st.sampled_from([b"", b"0", b"+", b"-1", b" ", b"\n", b"\r\n", b"\r\ncontent-length: 9", b":", b"_"])
+            )
+        found = known.again(bytes(sent), 0.0)
+        _, request = parsed(bytes(sent))
+        if found is not None:
+            assert request is not None and facts(found) == facts(request)
+        known.look(bytes(sent), request)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"content-length: 3\r\nexpect: 100-continue\r\n", b"content-length: 3\r\nupgrade: h2c\r\n",
+        b"transfer-encoding: chunked\r\n", b"x: 1\r\n",
+    ],
+)  # fmt: skip
+def test_what_asks_for_more_than_its_body_to_be_read_is_parsed(lines: bytes) -> None:
+    known, request = KnownHead(), Request(0.0)
+    data = b"POST / HTTP/1.1\r\nhost: x\r\n" + lines + b"\r\nabc"
+    request.headers = {line.partition(b":")[0]: line.partition(b": ")[2] for line in lines.split(b"\r\n") if line}
+    known.look(data, request)
+    assert known.again(data, 0.0) is None
+
+
+def test_a_client_of_http_1_0_is_parsed_and_heads_that_never_come_again_are_given_up() -> None:
+    known = KnownHead()
+    old = b"POST / HTTP/1.0\r\nconnection: keep-alive\r\ncontent-length: 1\r\n\r\nx"
+    known.look(old, parsed(old)[1])
+    assert known.again(old, 0.0) is None
+    for number in range(LOOKS):
+        data = b"POST /%d HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx" % number
+        known.look(data, parsed(data)[1])
+    assert known.again(data, 0.0) is None
+
+
+@asynccontextmanager
+async def serving(limits: Limits) -> AsyncIterator[tuple[Server, int]]:
+    async def handle(request: Request, response: Response) -> None:
+        await asyncio.sleep(0)
+        response.send(200, request.headers.get(b"x-name", b"") + b"|" + request.body)
+
+    loop = asyncio.get_running_loop()
+    server = Server(handle, of_refusal, loop, limits)
+    listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+    yield server, listener.sockets[0].getsockname()[1]
+    listener.close()
+    await server.drain(0.1)
+
+
+class Client:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def ask(self, data: bytes) -> tuple[int, bytes]:
+        self.writer.write(data)
+        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 20)).lower()
+        length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        return int(head[9:12]), await self.reader.readexactly(length)
+
+
+def post(name: bytes, body: bytes) -> bytes:
+    return b"POST / HTTP/1.1\r\nHost: x\r\nX-Name: %b\r\nContent-Length: %d\r\n\r\n%b" % (name, len(body), body)
+
+
+async def test_one_connection_is_answered_right_whatever_comes_after_what() -> None:
+    async with serving(Limits(body=10_000, stranger=500)) as (server, port):
+        client = Client(*await asyncio.open_connection("127.0.0.1", port))
+        for name, body in ((b"a", b"1"), (b"a", b"22"), (b"b", b"333"), (b"b", b""), (b"b", b"x" * 9000), (b"b", b"y")):
+            assert await client.ask(post(name, body)) == (200, name + b"|" + body)
+        (connection,) = server.connections
+        assert isinstance(connection, Connection) and connection._known.again(post(b"b", b"z"), 0.0) is not None
+        client.writer.write(post(b"b", b"one") + post(b"b", b"two")[:-1])
+        assert await client.ask(b"") == (200, b"b|one")
+        assert await client.ask(b"o") == (200, b"b|two")
+        assert await client.ask(post(b"b", b"end")) == (200, b"b|end")
+        assert server.held == 0, "nothing is held of what was answered"
+        status, body = await client.ask(post(b"b", b"x" * 20_000))
+        assert status == 413 and b"too" in body
+        client.writer.close()
+
+
+async def test_bodies_of_known_heads_count_as_held() -> None:
+    """What all of them may hold together is refused as ever."""
+    async with serving(Limits(held=100)) as (server, port):
+        client = Client(*await asyncio.open_connection("127.0.0.1", port))
+        assert await client.ask(post(b"a", b"1")) == (200, b"a|1")
+        server.held += 99
+        status, _ = await client.ask(post(b"a", b"22"))
+        assert status == 503
+        server.held -= 99
+        client.writer.close()
