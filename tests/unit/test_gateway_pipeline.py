@@ -4,8 +4,10 @@ afterwards."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -213,6 +215,23 @@ async def test_an_empty_slice_refuses_before_anything_is_written_or_sent(rig: Ri
     assert rig.one.counted == 0 and rig.slices.open_count == 0
     (finish,) = await rig.records()
     assert (finish.status, finish.error_code) == ("refused", "budget_exhausted")
+
+
+async def test_nothing_is_sent_whose_reservation_could_not_be_written(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also over a connection that stands, where both wait for the end of the same turn of the loop."""
+    assert (await rig.chat()).status == 200
+    await until(lambda: not rig.gateway.journal._allocating)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    reply = await rig.chat()
+    monkeypatch.undo()
+    assert (reply.status, reply.code) == (503, "journal_unavailable")
+    assert (rig.one.counted, rig.two.counted) == (1, 0) and rig.slices.open_count == 0
 
 
 async def test_a_budget_that_cannot_be_asked_for_is_not_called_exhausted(rig: Rig) -> None:

@@ -480,6 +480,51 @@ async def test_a_disk_that_fails_on_the_loop_seals_the_journal(tmp_path: Path) -
     await journal.close()
 
 
+async def test_reservations_of_one_turn_are_one_write_before_what_is_called_soon(tmp_path: Path) -> None:
+    journal, loop = open_journal(tmp_path), asyncio.get_running_loop()
+    written, calls = [], [new_id().bytes for _ in range(3)]
+    for call in calls:
+        journal.reserve(reservation(call), soon=True)
+        loop.call_soon(lambda: written.append(len(all_records(journal.folder))))
+    assert journal.counters.records == 0 and journal.open_calls == 3
+    await asyncio.sleep(0)
+    assert written == [3, 3, 3]
+    await journal.close()
+
+
+async def test_what_waits_for_the_end_of_a_turn_keeps_its_room_and_its_place(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    await until(lambda: not journal._allocating)
+    first, second = new_id().bytes, new_id().bytes
+    room = journal._room()
+    journal.reserve(reservation(first), soon=True)
+    assert journal._room() < room - 4096, "its own, its settlement's and its finish's"
+    journal.reserve(reservation(second))
+    assert [record.call for record in all_records(journal.folder) if isinstance(record, Reservation)] == [first, second]
+    await journal.close()
+
+
+async def test_who_sends_is_told_once_that_what_it_reserved_could_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, loop = open_journal(tmp_path), asyncio.get_running_loop()
+    await until(lambda: not journal._allocating)
+    told: list[str] = []
+    order: list[str] = []
+    journal.on_failure = lambda why: (told.append(why), order.append("told"))[0]
+    monkeypatch.setattr(os, "pwrite", full)
+    for _ in range(2):
+        journal.reserve(reservation(new_id().bytes), soon=True)
+        loop.call_soon(order.append, "sent")
+    await asyncio.sleep(0)
+    monkeypatch.undo()
+    assert len(told) == 1 and "No space left" in told[0]
+    assert order == ["told", "sent", "sent"]
+    with pytest.raises(Unavailable):
+        journal.reserve(reservation(new_id().bytes), soon=True)
+    await journal.close()
+
+
 async def test_a_failed_write_seals_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = open_journal(tmp_path)
     await until(lambda: not journal._allocating)

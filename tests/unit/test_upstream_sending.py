@@ -101,3 +101,17 @@ async def test_nothing_is_left_of_a_connection_that_is_gone(seen: tuple[Seen, Up
                 await asyncio.sleep(0.01)
     finally:
         gc.enable()
+
+
+async def test_what_is_withheld_never_goes_out_and_cost_nothing(seen: tuple[Seen, UpstreamPool]) -> None:
+    kept, pool = seen
+    sent, withheld = await pool.connect(5), await pool.connect(5)
+    sent.send(HEAD + b"abcd")
+    await until(kept, HEAD + b"abcd")
+    withheld.send(HEAD + b"efgh")
+    pool.withhold("it could not be written down")
+    with pytest.raises(UpstreamFailure, match="could not be written") as caught:
+        await withheld.head(5)
+    assert not caught.value.sent
+    await asyncio.sleep(0.05)
+    assert kept.data == HEAD + b"abcd" and not sent.lost and withheld.lost

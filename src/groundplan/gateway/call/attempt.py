@@ -76,10 +76,11 @@ class AttemptFailed(Exception):
         return self.status in (0, 200, 408, 409, 424, 425, 429) or self.status >= 500
 
 
-def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inherits: bool) -> int:
+def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inherits: bool, soon: bool = False) -> int:
     """Journal an attempt for which `exchange.token` holds a reservation; returns its sequence. Raises `Unavailable`.
 
-    `inherits`: the reservation is that of an attempt that was certainly not billed.
+    `inherits`: the reservation is that of an attempt that was certainly not billed. `soon`: it is written when this
+    turn of the loop is over, as what is sent first over HTTP/1.1 is.
     """
     at = settle.wall_ms(gateway)
     if deployment.rates.windows:
@@ -106,7 +107,8 @@ def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inher
             charges=exchange.charge_list(0) if inherits else gateway.slices.held(token),
             demo=exchange.catalog.blueprint.demo,
             purpose=exchange.purpose,
-        )
+        ),
+        soon=soon,
     )
     exchange.attempt = number
     exchange.attempts = number + 1

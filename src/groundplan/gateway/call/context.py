@@ -162,6 +162,7 @@ class Gateway:
     def __post_init__(self) -> None:
         self.loads = Loads(self.loop)
         self.pressure = Pressure(self.loop)
+        self.journal.on_failure = self.targets.withhold
 
     def keep(self, work: Coroutine[None, None, None]) -> None:
         """Run something to its end beside the calls."""

@@ -1,11 +1,12 @@
 """The write side of the gateway journal: append-only segments of one worker, group-committed with fdatasync.
 
 All methods belong to the event loop's thread and write with one `pwrite`, so a record survives the death of the process
-as soon as the method returns (a settlement, and the finish after one: with the next record, or the end of the loop's
-turn); `durable` tells when it survives the loss of power. Room for the settlement and finish of every reservation is
-set aside when it is made, so that only new calls are refused on a full disk. Segments are filled with real zeros ahead
-of need by a thread of their own, so that fdatasync never waits for the file system's metadata. How bytes are synced
-beside the loop (`syncing`), reading and shipping (`records`, `shipper`) are elsewhere.
+as soon as the method returns (a settlement, the finish after one, and a reservation where that is said: with the next
+record, or when the loop's turn is over); `durable` tells when it survives the loss of power. Room for the settlement
+and finish of every reservation is set aside when it is made, so that only new calls are refused on a full disk.
+Segments are filled with real zeros ahead of need by a thread of their own, so that fdatasync never waits for the file
+system's metadata. How bytes are synced beside the loop (`syncing`), reading and shipping (`records`, `shipper`) are
+elsewhere.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -126,6 +128,8 @@ class Journal:
         self._resting = False
         self._quiet_from = 0.0
         self._sync = sync
+        self.on_failure: Callable[[str], None] | None = None
+        """Told once why nothing is written any more."""
         self._round: tuple[list[int], int, int] = ([], 0, 0)
         """What the sync under way makes durable: descriptors that are closed then, the sequence, the bytes."""
 
@@ -191,9 +195,12 @@ class Journal:
 
     # writing --------------------------------------------------------------------------------------------------------
 
-    def reserve(self, record: Reservation) -> int:
+    def reserve(self, record: Reservation, *, soon: bool = False) -> int:
         """Write a reservation, with room for its settlement and finish set aside, and ask for a sync. Returns the
         sequence.
+
+        `soon`: together with all others of this turn of the loop, before anything runs that is called soon after this.
+        What is sent then goes out behind it; `on_failure` is told where it could not be written.
 
         Raises `Unavailable` (`journal_unavailable`) before anything is written when the journal has failed or is full,
         and `Invalid` for a record of more than 16 KiB.
@@ -206,7 +213,7 @@ class Journal:
         if self._room() < len(framed) + SETTLEMENT_ROOM + FINISH_ROOM:
             self._allocate()
             raise _unavailable("there is no room in the journal")
-        sequence = self._write(framed)
+        sequence = self._append(framed) if soon else self._write(framed)
         if self._failure is not None:
             raise _unavailable(self._failure)
         self._owed += SETTLEMENT_ROOM + FINISH_ROOM
@@ -327,7 +334,7 @@ class Journal:
         return sequence
 
     def _append(self, framed: bytes) -> int:
-        """As `_write`, at the latest at the end of this turn of the loop."""
+        """As `_write`, at the latest when this turn of the loop is over."""
         self._sequence += 1
         self._pending.append(framed)
         self._pending_bytes += len(framed)
@@ -507,7 +514,9 @@ class Journal:
     def _seal(self, reason: str) -> None:
         """No more writing or syncing, ever: after a failure the page cache cannot be trusted to hold what was
         written."""
-        self._failure = self._failure or reason
+        first, self._failure = self._failure is None, self._failure or reason
+        if first and self.on_failure is not None:
+            self.on_failure(reason)
         while self._waiters:
             _, future = self._waiters.popleft()
             _fail(future, self._failure)

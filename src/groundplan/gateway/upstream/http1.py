@@ -325,6 +325,13 @@ class Http1Connection(asyncio.Protocol):
         if self.transport is not None and not self.lost:
             self.transport.abort()
 
+    def withhold(self, why: str) -> None:
+        """What was to go out at the end of this turn of the loop does not."""
+        if self._unsent:
+            self._fail("refused", why, sent=False)
+            self._wake()
+            self.abort()
+
     def break_off(self, why: str) -> None:
         """End the answer here, as if the upstream had cut it."""
         if self.busy and not self._complete:

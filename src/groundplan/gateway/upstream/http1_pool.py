@@ -123,6 +123,11 @@ class UpstreamPool:
         for connection in list(self._all):
             connection.break_off(why)
 
+    def withhold(self, why: str) -> None:
+        """No request goes out that has not yet."""
+        for connection in list(self._all):
+            connection.withhold(why)
+
     def drop_idle(self) -> None:
         """One pooled connection was found dead, so the others may be: the next attempt makes a new one."""
         for connection in self._idle:

@@ -96,6 +96,12 @@ class Pools:
         for pool in (*self._plain.values(), *(made for _, made in self._made.values())):
             pool.break_off(why)
 
+    def withhold(self, why: str) -> None:
+        """No request goes out that waits for the end of this turn of the loop, as those without HTTP/2 do."""
+        for pool in (*self._plain.values(), *(made for _, made in self._made.values())):
+            if isinstance(pool, UpstreamPool):
+                pool.withhold(why)
+
     def close(self) -> None:
         for pool in self._plain.values():
             pool.close()

@@ -160,5 +160,9 @@ class Targets:
         self._stopped = why
         self._pools.break_off(why)
 
+    def withhold(self, why: str) -> None:
+        """Requests whose reservations could not be written are not sent."""
+        self._pools.withhold(why)
+
     def close(self) -> None:
         self._pools.close()
