@@ -525,6 +525,24 @@ async def test_who_sends_is_told_once_that_what_it_reserved_could_not_be_written
     await journal.close()
 
 
+async def test_finishes_that_nobody_waits_for_share_a_sync_while_the_journal_is_busy(tmp_path: Path) -> None:
+    disk = OnTheLoop()
+    journal = open_journal(tmp_path, 1 << 20, disk)
+    for _ in range(3):
+        journal.finish(finish(new_id().bytes), urgent=True)
+    await until(lambda: len(disk.rounds) == 1)
+    disk.rounds.pop()(None)
+    last = 0
+    for _ in range(5):
+        last = journal.finish(finish(new_id().bytes), urgent=True)
+        await asyncio.sleep(0)
+    assert not disk.rounds, "one ended a moment ago"
+    await until(lambda: len(disk.rounds) == 1)
+    disk.rounds.pop()(None)
+    assert journal.durable(last) is None
+    await journal.close()
+
+
 async def test_a_failed_write_seals_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = open_journal(tmp_path)
     await until(lambda: not journal._allocating)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from groundplan.gateway.caching.cache_key import terms_of
+from groundplan.gateway.caching.known_asks import KnownAsks
 from groundplan.gateway.policy.snapshot import NOTHING, Catalog, Plan, Policy
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class AnswerCache:
         self._terms: dict[str, tuple[Plan, bytes]] = {}
         self._policy = NOTHING
         self._catalog: Catalog | None = None
+        self.asks = KnownAsks()
         self.similar: Similar | None = None
         self.on_put: Callable[[Entry, Exchange], None] | None = None
         """Told of every answer that this worker made itself."""

@@ -351,7 +351,9 @@ def give(gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple
     exchange.first_byte = time.perf_counter_ns()
     exchange.steps.append(("cache", (exchange.first_byte - exchange.started) // 1000))
     settle.record(gateway, exchange, "ok", 200)
-    if how == SEMANTIC and gateway.cached.similar is not None:
+    if how == EXACT:
+        gateway.cached.asks.note(exchange)
+    elif gateway.cached.similar is not None:
         gateway.cached.similar.given(entry)
     lines, facts = answers.headers(exchange, cost=True), answers.facts(exchange, left)
     response = exchange.response

@@ -26,12 +26,14 @@ def terms_of(plan: Plan) -> bytes:
 
 
 def request_digest(exchange: Exchange, irrelevant: frozenset[str], terms: bytes, policy: Policy) -> bytes | None:
-    """32 bytes for a checked call; None where its body cannot be compared.
+    """32 bytes for a checked call, whose `said` is filled in; None where its body cannot be compared.
 
     `irrelevant`: fields that the answer does not depend on, or that are compared otherwise.
     """
-    fields = _fields(exchange)
-    return None if fields is None else _digest(exchange, fields, irrelevant, terms, policy)
+    if not exchange.said:
+        fields = _fields(exchange)
+        exchange.said = b"" if fields is None else _said(fields, irrelevant)
+    return _digest(exchange, exchange.said, terms, policy) if exchange.said else None
 
 
 def frame_digest(
@@ -48,8 +50,8 @@ def frame_digest(
     if last.get("role") != "user" or not isinstance(question, str):
         return None
     fields["messages"] = [*messages[:-1], {**last, "content": None}]
-    digest = _digest(exchange, fields, irrelevant, b"meaning" + terms, policy)
-    return None if digest is None else (digest, question)
+    said = _said(fields, irrelevant)
+    return (_digest(exchange, said, b"meaning" + terms, policy), question) if said else None
 
 
 def _fields(exchange: Exchange) -> dict[str, Any] | None:
@@ -59,18 +61,24 @@ def _fields(exchange: Exchange) -> dict[str, Any] | None:
         return None
 
 
-def _digest(
-    exchange: Exchange, fields: dict[str, Any], irrelevant: frozenset[str], terms: bytes, policy: Policy
-) -> bytes | None:
-    ask, workload = exchange.ask, exchange.workload
-    if ask is None or workload is None or workload.cache is None:
-        raise AssertionError("not checked")
+def _said(fields: dict[str, Any], irrelevant: frozenset[str]) -> bytes:
+    """Digest of what a body says; empty where that cannot be compared."""
     for name in irrelevant & fields.keys():
         del fields[name]
     for name in _AMOUNTS:
         amount = fields.get(name)
         if type(amount) is int and abs(amount) < 1000:
             fields[name] = float(amount)
+    try:
+        return hashlib.sha256(_encode(fields)).digest()
+    except (UnicodeEncodeError, ValueError, RecursionError):
+        return b""
+
+
+def _digest(exchange: Exchange, said: bytes, terms: bytes, policy: Policy) -> bytes:
+    ask, workload = exchange.ask, exchange.workload
+    if ask is None or workload is None or workload.cache is None:
+        raise AssertionError("not checked")
     cap = workload.max_output_tokens
     head = (
         workload.name,
@@ -83,10 +91,7 @@ def _digest(
     )
     if exchange.trial is not None:
         terms += exchange.trial.key
-    try:
-        return hashlib.sha256(terms + _encode((head, fields))).digest()
-    except (UnicodeEncodeError, ValueError, RecursionError):
-        return None
+    return hashlib.sha256(terms + _encode(head) + said).digest()
 
 
 def whose(exchange: Exchange, scope: str, policy: Policy) -> str:

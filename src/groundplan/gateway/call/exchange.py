@@ -183,6 +183,8 @@ class Exchange(msgspec.Struct, eq=False):
     """Bytes of files that were put into its request, while they are counted."""
     match: Match | None = None
     """The kept answer that its own is compared with."""
+    said: bytes = b""
+    """Digest of what its body says, by which it is compared with others; empty: not made."""
     flight: Flight | None = None
     """Where its answer goes for others that ask the same."""
     usage: Usage = _NONE

@@ -309,7 +309,7 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
     exchange.interface.check_type(exchange.request.headers.get(b"content-type"))
     if exchange.request.stream is not None:
         await exchange.interface.receive(exchange.request)
-    exchange.ask = exchange.interface.read(exchange.request)
+    exchange.ask = gateway.cached.asks.read(exchange)
     if HEADER in exchange.request.headers:
         await _estimate(gateway, exchange, catalog)
         return

@@ -235,8 +235,9 @@ class Journal:
         """Write the end of a call, as `settle` does; `urgent` asks for a sync at once (so does `durable`).
 
         Of a call without a reservation it is written now, since nobody waits for `durable` before its caller is told:
-        a cached answer survives the death of the process. Raises `Unavailable` when it cannot be: the record is dropped
-        and counted.
+        a cached answer survives the death of the process. As nobody waits, a journal that was synced a moment ago is
+        not synced again at once for it: a round may carry many of them. Raises `Unavailable` when it cannot be written:
+        the record is dropped and counted.
         """
         reservations = self._calls.pop(record.call, 0)
         framed = records.frame(FINISH, self._sequence + 1, records.encode(record))
@@ -253,7 +254,10 @@ class Journal:
                 self.counters.dropped += 1
                 raise
         if urgent and not self._wanted:
-            self._want_sync()
+            if reservations or time.monotonic() >= self._quiet_from:
+                self._want_sync()
+            elif self._timer is None:
+                self._timer = self._loop.call_later(RESERVATION_SYNC_S, self._want_sync_if_due)
         return sequence
 
     def release(self, record: Release) -> int:

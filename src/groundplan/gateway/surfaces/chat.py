@@ -347,6 +347,7 @@ class ChatCompletions(Interface):
     grounded = True
     selective = True
     capped = True
+    by_body = True
     recast = CHAT_RECAST
     _openai = OpenAIChat()
     _service = ServiceChat()

@@ -128,6 +128,8 @@ class Interface:
     """Whether its answers may be stored, to be gone on with."""
     may_answer_whole: bool = False
     """Whether an upstream may answer whole where a stream was asked for, as models do that stream nothing."""
+    by_body: bool = False
+    """Whether what a request asks is read from its body alone."""
     billed: bool = True
     """Whether its answers cost anything."""
     id_header: bytes = b"x-request-id"

@@ -1,0 +1,75 @@
+"""Requests that were answered from the cache, by their bytes: who sends the same once more is spared reading it again.
+
+What a body asks, and how it is compared, follow from its bytes alone; whether and what it is answered does not, and is
+looked up each time. Each caller's are its own, so that nobody learns from the time of an answer what others ask. Keeps
+no answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from groundplan.gateway.call.exchange import Ask, Exchange
+
+LONGEST = 16 << 10
+"""Bytes of a body that is remembered."""
+MOST_BYTES = 4 << 20
+"""Of all of them; what was remembered first goes first."""
+_TIMES = 3
+"""A body is counted so often: what is read of it takes memory, too."""
+
+_By = tuple[str, str, str, bytes]
+"""(key, person, endpoint, body)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a body asks, and the digest by which that is compared."""
+
+    ask: Ask
+    said: bytes
+
+
+class KnownAsks:
+    """Of one worker."""
+
+    __slots__ = ("_known", "_size")
+
+    def __init__(self) -> None:
+        self._known: dict[_By, Known] = {}
+        self._size = 0
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def read(self, exchange: Exchange) -> Ask:
+        """What an identified call asks; fills in its `said` where that is known. Raises `Invalid` with what is wrong
+        with it."""
+        known = self._known.get(_by(exchange)) if self._known else None
+        if known is None:
+            return exchange.interface.read(exchange.request)
+        exchange.said = known.said
+        return known.ask
+
+    def note(self, exchange: Exchange) -> None:
+        """A call was answered from the cache: remember what it asks, where its body alone says it."""
+        ask, workload, body = exchange.ask, exchange.workload, exchange.request.body
+        if ask is None or workload is None or not exchange.said or not exchange.interface.by_body:
+            return
+        # the ask must be as it was read: one that is stored, or names files, was changed since
+        if len(body) > LONGEST or workload.keep is not None or ask.body is not body:
+            return
+        by = _by(exchange)
+        if by in self._known:
+            return
+        self._known[by] = Known(ask, exchange.said)
+        self._size += _TIMES * len(body)
+        while self._size > MOST_BYTES:
+            oldest = next(iter(self._known))
+            del self._known[oldest]
+            self._size -= _TIMES * len(oldest[3])
+
+
+def _by(exchange: Exchange) -> _By:
+    key = exchange.key
+    return "" if key is None else key.id, exchange.person, exchange.endpoint, exchange.request.body

@@ -1,0 +1,148 @@
+"""A request that was answered from the cache is not read again where the same bytes come from the same caller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.integration.gateway_stack import workload
+from tests.unit.call_rig import Rig, call_rig
+
+from groundplan.blueprint.model import Cache, Keep
+from groundplan.core.errors import Invalid
+from groundplan.core.ids import new_id_bytes
+from groundplan.gateway.caching import known_asks
+from groundplan.gateway.caching.known_asks import LONGEST, MOST_BYTES, KnownAsks
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.http.collected import Collected
+from groundplan.gateway.http.server import Request
+from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.surfaces.chat import CHAT, ChatCompletions
+from groundplan.gateway.surfaces.messages import MESSAGES
+
+CACHE = Cache(seconds=60, max_bytes=1 << 20, scope="workload")
+
+
+def cached(replies: Sequence[Any]) -> list[str]:
+    return [reply.json["groundplan"]["cache"] for reply in replies]
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Bodies that were read."""
+    found: list[bytes] = []
+    real = ChatCompletions.read
+
+    def read(self: ChatCompletions, request: Request) -> Any:
+        found.append(request.body)
+        return real(self, request)
+
+    monkeypatch.setattr(ChatCompletions, "read", read)
+    return found
+
+
+def rigged(folder: Path, **more: Any) -> Any:
+    return call_rig(folder, ["one"], workloads={"assistant": {"cache": CACHE, **more}, "other": {"cache": CACHE}})
+
+
+async def test_the_third_time_is_not_read(tmp_path: Path, reads: list[bytes]) -> None:
+    async with rigged(tmp_path) as rig:
+        replies = [await rig.chat() for _ in range(4)]
+        assert cached(replies) == ["none", "exact", "exact", "exact"]
+        assert len(reads) == 2 and len({str(reply.json["choices"]) for reply in replies}) == 1
+        assert cached([await rig.chat(seed=1)]) == ["none"] and len(reads) == 3
+        assert cached([await rig.chat("other")]) == ["none"] and len(reads) == 4, "another caller's own"
+
+
+async def test_what_is_known_is_asked_under_todays_rules(tmp_path: Path, reads: list[bytes]) -> None:
+    """Only reading is spared."""
+    async with rigged(tmp_path) as rig:
+        for _ in range(3):
+            await rig.chat()
+        policy = rig.gateway.live.policy
+        rig.gateway.live.policy = replace(policy, cleared={"assistant": 1})  # type: ignore[attr-defined]
+        assert cached([await rig.chat(), await rig.chat()]) == ["none", "exact"] and len(reads) == 2
+        rig.gateway.live.policy = replace(policy, kills=frozenset({"workload/assistant"}))  # type: ignore[attr-defined]
+        assert (await rig.chat()).code == "killed"
+
+
+async def test_a_stream_and_a_whole_answer_are_known_each(tmp_path: Path, reads: list[bytes]) -> None:
+    async with rigged(tmp_path) as rig:
+        await rig.chat()
+        for _ in range(3):
+            assert (await rig.stream()).facts["cache"] == "exact"
+        assert len(reads) == 2
+
+
+async def test_what_is_kept_is_read_each_time(tmp_path: Path, reads: list[bytes]) -> None:
+    """Its body may be changed on the way."""
+    async with rigged(tmp_path, keep=Keep(content="full", seconds=60)) as rig:
+        await _three(rig)
+        assert len(reads) == 3
+
+
+async def _three(rig: Rig) -> None:
+    assert cached([await rig.chat() for _ in range(3)]) == ["none", "exact", "exact"]
+
+
+def asked(body: bytes, key: str = "k", person: str = "", interface: Any = CHAT) -> Exchange:
+    request = Request(0.0)
+    request.body = body
+    exchange = Exchange(new_id_bytes(), request, Collected(), interface)
+    exchange.key, exchange.person = KeyEntry(key, "w", "", False, False, None), person
+    exchange.workload = workload("w", ["one"])
+    return exchange
+
+
+def chat(size: int = 1, name: str = "a") -> bytes:
+    return b'{"model":"%b","messages":[{"role":"user","content":"%b"}]}' % (name.encode(), b"x" * size)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["k", "l"]), st.sampled_from(["", "p"]), st.integers(0, 3)), max_size=20))
+def test_each_caller_finds_its_own_and_reads_what_is_new(calls: list[tuple[str, str, int]]) -> None:
+    known, noted = KnownAsks(), set()
+    for key, person, size in calls:
+        exchange = asked(chat(size), key, person)
+        exchange.ask = known.read(exchange)
+        assert exchange.ask == CHAT.read(exchange.request)
+        assert bool(exchange.said) == ((key, person, size) in noted)
+        exchange.said = exchange.said or b"%d" % size
+        assert exchange.said == b"%d" % size
+        known.note(exchange)
+        noted.add((key, person, size))
+    assert len(known) == len(noted)
+
+
+def test_memory_is_bounded_and_the_first_goes_first() -> None:
+    known = KnownAsks()
+    size, most = LONGEST - 200, MOST_BYTES // (3 * LONGEST)
+    for number in range(2 * most):
+        exchange = asked(chat(size, str(number)))
+        exchange.ask, exchange.said = known.read(exchange), b"x"
+        known.note(exchange)
+    assert most <= len(known) <= most + 5
+    first, last = asked(chat(size, "0")), asked(chat(size, str(2 * most - 1)))
+    known.read(first), known.read(last)
+    assert not first.said and last.said
+    large = asked(chat(LONGEST))
+    large.ask, large.said = known.read(large), b"x"
+    before = len(known)
+    known.note(large)
+    assert len(known) == before
+
+
+def test_what_its_headers_have_a_say_in_is_not_known_by_its_body() -> None:
+    known = KnownAsks()
+    body = b'{"model":"a","max_tokens":5,"messages":[{"role":"user","content":"x"}]}'
+    exchange = asked(body, interface=MESSAGES)
+    exchange.ask, exchange.said = known.read(exchange), b"x"
+    known.note(exchange)
+    assert len(known) == 0
+    with pytest.raises(Invalid):
+        known.read(asked(b"{"))
+    assert known_asks.LONGEST < MOST_BYTES
