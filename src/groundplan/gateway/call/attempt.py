@@ -364,7 +364,10 @@ class Attempt:
             whole(gateway, exchange, answered.data)
         told = facts(exchange, settle.remaining(gateway, exchange))
         data = answered.data if answered.kind else interface.with_facts(answered.data, told)
-        await send_whole(gateway, exchange, "ok", 200, data, "", answered.kind)
+        lines, pending = _finished(gateway, exchange, "ok", 200, "")
+        if pending is not None:
+            await pending
+        _send_whole(exchange, 200, data, lines, answered.kind)
 
     def taken(self) -> Answered | None:
         """The whole answer that was opened, settled, for whoever looks at it first; None: the upstream refused the
@@ -447,19 +450,25 @@ class Attempt:
             self.gateway.loads.ended(load, self.first_us, self._overload)
 
 
-async def send_whole(
-    gateway: Gateway, exchange: Exchange, outcome: str, status: int, data: bytes, code: str, kind: bytes = b""
-) -> None:
+async def send_whole(gateway: Gateway, exchange: Exchange, outcome: str, status: int, data: bytes, code: str) -> None:
     """A settled answer goes to the client once that is durable."""
+    lines, pending = _finished(gateway, exchange, outcome, status, code)
+    if pending is not None:
+        await pending
+    _send_whole(exchange, status, data, lines)
+
+
+def _finished(
+    gateway: Gateway, exchange: Exchange, outcome: str, status: int, code: str
+) -> tuple[bytes, asyncio.Future[None] | None]:
+    """Header lines of a settled answer, and what is to be waited for before it is sent; None: nothing."""
     exchange.first_byte = time.perf_counter_ns()
     sequence = settle.finish(gateway, exchange, outcome, status, code)
-    lines = headers(exchange, cost=True)
-    if sequence is not None and (pending := gateway.journal.durable(sequence)) is not None:
-        await pending
+    return headers(exchange, cost=True), None if sequence is None else gateway.journal.durable(sequence)
+
+
+def _send_whole(exchange: Exchange, status: int, data: bytes, lines: bytes, kind: bytes = b"") -> None:
     if exchange.kept is not None:
         exchange.kept.append(data)
         exchange.kind = kind or JSON
-    if kind:
-        exchange.response.send(status, data, lines, content_type=kind)
-    else:
-        exchange.response.send(status, data, lines)
+    exchange.response.send(status, data, lines, content_type=kind or JSON)

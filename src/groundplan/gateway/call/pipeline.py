@@ -29,7 +29,7 @@ from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.ground import ground
 from groundplan.gateway.call.identify import find_key, identify
-from groundplan.gateway.call.serve import reserve, serve
+from groundplan.gateway.call.serve import at_hand, reserve, serve
 from groundplan.gateway.experiments.trial import assign
 from groundplan.gateway.guard.run import guards, look_in
 from groundplan.gateway.http.multipart import is_form
@@ -122,7 +122,12 @@ class Pipeline:
         elif request.method != b"POST":
             await self._unposted(interface, path, request, response)
         else:
-            await self._call(Exchange(new_id_bytes(), request, response, interface))
+            gateway, steps = self._gateway, self._steps(Exchange(new_id_bytes(), request, response, interface))
+            gateway.running += 1
+            try:
+                await (_outlive(steps) if cache.NAMED in request.headers else steps)
+            finally:
+                gateway.running -= 1
 
     async def _beside(self, path: bytes, request: Request, response: Response) -> None:
         """What is asked beside calls."""
@@ -157,17 +162,6 @@ class Pipeline:
         except GroundplanError as error:
             if not response.started:
                 self._refuse(response, error)
-        finally:
-            gateway.running -= 1
-
-    async def _call(self, exchange: Exchange) -> None:
-        gateway = self._gateway
-        gateway.running += 1
-        try:
-            if cache.NAMED in exchange.request.headers:
-                await _outlive(self._steps(exchange))
-            else:
-                await self._steps(exchange)
         finally:
             gateway.running -= 1
 
@@ -367,17 +361,18 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
 
     A call whose answer is cached is finished then, and holds nothing.
     """
-    policy = _check(gateway, exchange, catalog, gateway.clock.seconds())
-    if exchange.plan is not None and exchange.guard is None and guards(exchange, exchange.plan, policy):
-        await look_in(gateway, exchange, exchange.plan)
-    if exchange.interface.keeps or (exchange.ask is not None and exchange.ask.files):
-        await _complete(gateway, exchange)
+    now = gateway.clock.seconds()
+    policy = _check(gateway, exchange, catalog, now)
+    guarded = exchange.plan is not None and exchange.guard is None and guards(exchange, exchange.plan, policy)
+    if guarded or exchange.interface.keeps or (exchange.ask is not None and exchange.ask.files):
+        await _complete(gateway, exchange, guarded=guarded)
+        now = gateway.clock.seconds()
     plan, ask = exchange.plan, exchange.ask
     if plan is None or ask is None or exchange.key is None:
         raise AssertionError("not checked")
     if plan.workload.routing is not None:
         await read_question(gateway, exchange, plan.workload, ask)
-    now = gateway.clock.seconds()
+        now = gateway.clock.seconds()
     ask = _choose(gateway, exchange, plan, ask, policy, now)
     if plan.workload.cache is not None and exchange.guard is None:
         if await cache.answered(gateway, exchange, lambda: _recheck(gateway, exchange, catalog)):
@@ -390,7 +385,8 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
         await limits.admit_call(gateway, exchange, catalog.limits, amount)
         now = gateway.clock.seconds()
     exchange.charges = admit.covering(exchange, plan, now)
-    await reserve(gateway, exchange, 0, amount)
+    if not at_hand(gateway, exchange, 0, amount):
+        await reserve(gateway, exchange, 0, amount)
     if gateway.live.policy is not policy:
         _recheck(gateway, exchange, catalog)
     gateway.live.count(plan.workload.name, exchange.person, now)
@@ -399,8 +395,11 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
         exchange.kept = []
 
 
-async def _complete(gateway: Gateway, exchange: Exchange) -> None:
-    """Put into a request what it only names: an earlier response, files."""
+async def _complete(gateway: Gateway, exchange: Exchange, *, guarded: bool = False) -> None:
+    """Look at what is sent in, where it is `guarded`, and put into a request what it only names: an earlier response,
+    files."""
+    if guarded and exchange.plan is not None:
+        await look_in(gateway, exchange, exchange.plan)
     if exchange.interface.keeps:
         await exchange.interface.prepare(gateway, exchange)
     if exchange.ask is None or not exchange.ask.files:

@@ -28,19 +28,28 @@ from groundplan.gateway.upstream.choose import PREFIX_BYTES, Facts
 async def reserve(gateway: Gateway, exchange: Exchange, attempt: int, amount: int) -> None:
     """Take `amount` from every covering budget, getting more of it where needed. Raises `Exhausted` within about 250
     ms."""
-    token = (exchange.raw, attempt)
-    charges = exchange.charge_list(amount)
-    if gateway.slices.reserve(token, charges) is not None:
-        budgets = {budget.name: budget for budget, _ in exchange.charges}
-        number = exchange.catalog.number if exchange.catalog else 0
-        short = await gateway.leases.acquire(token, charges, budgets, number)
-        if short is not None:
-            period = next(period for budget, period in exchange.charges if budget.name == short)
-            if amount <= budgets[short].limit and not gateway.leases.told_empty(short, period):
-                raise admit.out_of_reach(budgets[short])
-            left = gateway.live.remaining(budgets[short], period)
-            raise admit.exhausted(budgets[short], amount, period, left, gateway.clock.now().timestamp())
+    if at_hand(gateway, exchange, attempt, amount):
+        return
+    token, charges = (exchange.raw, attempt), exchange.charge_list(amount)
+    budgets = {budget.name: budget for budget, _ in exchange.charges}
+    number = exchange.catalog.number if exchange.catalog else 0
+    short = await gateway.leases.acquire(token, charges, budgets, number)
+    if short is not None:
+        period = next(period for budget, period in exchange.charges if budget.name == short)
+        if amount <= budgets[short].limit and not gateway.leases.told_empty(short, period):
+            raise admit.out_of_reach(budgets[short])
+        left = gateway.live.remaining(budgets[short], period)
+        raise admit.exhausted(budgets[short], amount, period, left, gateway.clock.now().timestamp())
     exchange.token, exchange.reserved = token, amount
+
+
+def at_hand(gateway: Gateway, exchange: Exchange, attempt: int, amount: int) -> bool:
+    """As `reserve`, of what this worker holds, which nearly always is enough; False, with nothing taken: it is not."""
+    token = (exchange.raw, attempt)
+    if gateway.slices.reserve(token, exchange.charge_list(amount)) is not None:
+        return False
+    exchange.token, exchange.reserved = token, amount
+    return True
 
 
 async def serve(gateway: Gateway, exchange: Exchange, course: Course | None = None) -> None:

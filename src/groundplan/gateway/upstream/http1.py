@@ -207,13 +207,13 @@ class Http1Connection(asyncio.Protocol):
             self._error = UpstreamFailure(kind, message, sent=sent)
 
     def _wake(self) -> None:
-        waiter = self._waiter
+        waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
     def _expire(self) -> None:
         self._timer = None
-        if self._waiter is None:
+        if self._waiter is None or self._waiter.done():
             return
         left = self._deadline - self._loop.time()
         if left > 0:
@@ -222,20 +222,17 @@ class Http1Connection(asyncio.Protocol):
         self._fail("timeout", "the upstream did not answer in time")
         self._wake()
 
-    async def _wait(self, seconds: float) -> None:
-        """Until something arrives, or `seconds` pass (then `_error` is set). A timer that is too early re-arms
-        itself."""
-        self._deadline = self._loop.time() + seconds
-        if self._timer is not None and self._timer.when() > self._deadline:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            self._timer = self._loop.call_later(seconds, self._expire)
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+    def _arrival(self, by: float) -> asyncio.Future[None]:
+        """Resolves when something arrives, or at `by` by the loop's clock (then `_error` is set). A timer that is too
+        early re-arms itself."""
+        self._deadline = by
+        timer = self._timer
+        if timer is None or timer.when() > by:
+            if timer is not None:
+                timer.cancel()
+            self._timer = self._loop.call_at(by, self._expire)
+        waiter = self._waiter = self._loop.create_future()
+        return waiter
 
     def send(self, data: bytes) -> None:
         """Write one request, or a part of one. From here on it may be billed.
@@ -260,11 +257,11 @@ class Http1Connection(asyncio.Protocol):
 
     async def head(self, seconds: float) -> int:
         """Status of the answer, within `seconds`."""
-        deadline = self._loop.time() + seconds
+        by = self._loop.time() + seconds
         while not self._head_done:
             if self._error is not None:
                 raise self._error
-            await self._wait(max(0.0, deadline - self._loop.time()))
+            await self._arrival(by)
         return self.status
 
     def pump(self, sink: Sink, seconds: float) -> None:
@@ -288,7 +285,7 @@ class Http1Connection(asyncio.Protocol):
                 return None
             if self._error is not None:
                 raise self._error
-            await self._wait(seconds)
+            await self._arrival(self._loop.time() + seconds)
 
     def whole(self) -> bytes | None:
         """The whole body where all of it came with the head, as that of most answers does; None: ask `body`."""
