@@ -65,6 +65,7 @@ from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.mcp.endpoint import McpApi
 from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import Policy
+from groundplan.gateway.rhythm import rest
 from groundplan.gateway.routing.route import Routes
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.surfaces.chat_kept import CompletionShelf
@@ -82,6 +83,8 @@ COLLECTED = (10_000, 20, 50)
 call."""
 LAST_SECONDS = 2.0
 """Of the time for draining, what is left for streams to be ended in."""
+LOOK_SECONDS = 0.1
+"""How often it looks whether it is time to end, and at what a `kill` beside a gateway without PostgreSQL wrote."""
 LOADING_SECONDS = 2.0
 """How long it waits for a blueprint before it listens without one."""
 JOURNAL_FAILED = 74
@@ -300,9 +303,7 @@ async def _watch(
             tell_serving(home)
         told = ready
         gateway.ready = live.ready = ready
-        with suppress(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await stop.wait()
+        await rest(LOOK_SECONDS)
     return 0
 
 

@@ -32,7 +32,9 @@ from groundplan.gateway.budgets.account import AGAIN_S, AHEAD_S, LOW_S, REFILL_S
 from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL, Connection, Wish
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
 from groundplan.gateway.budgets.periods import has_ended
+from groundplan.gateway.heard import heard
 from groundplan.gateway.journal.journal import Journal
+from groundplan.gateway.rhythm import rest
 from groundplan.ledger.model import Charge, Release
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ log = logging.getLogger(__name__)
 _RETRY_S = 0.015
 """After a fruitless try; up to four times as long when there were several."""
 _TRIES_PER_RECALL = 3
-_TICK_S = 0.05
+_TICK_S = 0.1
 _RECALL_S = 1.2
 """How long a worker keeps giving back what it frees after somebody asked: as long as that one is refused at once."""
 _CHECK_S = 0.5
@@ -380,11 +382,12 @@ class LeaseClient:
                 async with await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2) as listener:
                     await listener.execute(f"LISTEN {RECALL_CHANNEL}")
                     await listener.execute(f"LISTEN {FREED_CHANNEL}")
-                    async for notice in listener.notifies():
-                        if notice.channel == FREED_CHANNEL:
-                            self._heard_freed(notice.payload)
-                        else:
-                            self._recall(notice.payload)
+                    while True:
+                        async for notice in heard(listener):
+                            if notice.channel == FREED_CHANNEL:
+                                self._heard_freed(notice.payload)
+                            else:
+                                self._recall(notice.payload)
             await asyncio.sleep(0.2)
 
     def _heard_freed(self, payload: str) -> None:
@@ -409,7 +412,7 @@ class LeaseClient:
 
     async def _run_ticks(self) -> None:
         while True:
-            await asyncio.sleep(_TICK_S)
+            await rest(_TICK_S)
             with self._noted():
                 await self._tick(asyncio.get_running_loop().time())
 
@@ -421,7 +424,7 @@ class LeaseClient:
                 await self._give_back(key)
         for key, account in self._accounts.items():
             spent = self._book(key[0]).spent(*key)
-            account.rate += ((spent - account.spent) / _TICK_S - account.rate) * 0.2
+            account.rate += ((spent - account.spent) / _TICK_S - account.rate) * 0.36
             account.spent = spent
         if self._pending or self._returned or not self.connected or now > self._checked + _CHECK_S:
             self._checked = now

@@ -32,6 +32,7 @@ from groundplan.core.money import from_decimal
 from groundplan.economics.experiment.model import Experiment
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.guard.gate import gate_of
+from groundplan.gateway.heard import heard
 from groundplan.gateway.policy.address import networks
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.grants import groups_of
@@ -105,7 +106,7 @@ class LiveView:
         self._told_health: dict[str, str] = {}
         self._url = url
         self._home = home
-        self._kill_file = home.run / "kill.json"
+        self._kill_file = str(home.run / "kill.json")
         self._epoch = epoch
         self._clock = clock
         self._slices = slices
@@ -204,7 +205,7 @@ class LiveView:
             while not self.fenced.is_set():
                 async with asyncio.timeout(STATEMENT_SECONDS):
                     await self.refresh(connection)
-                async for _ in connection.notifies(timeout=HEARTBEAT_SECONDS, stop_after=1):
+                async for _ in heard(connection, HEARTBEAT_SECONDS):
                     pass
         finally:
             await connection.close()
@@ -343,7 +344,8 @@ class LiveView:
     # `kill` beside a gateway without PostgreSQL ----------------------------------------------------------------------
     def _file_kills(self) -> frozenset[str]:
         try:
-            held = json.loads(self._kill_file.read_bytes())
+            with open(self._kill_file, "rb") as file:  # noqa: PTH123 -- ten times a second, and nearly always in vain
+                held = json.load(file)
             self._filed = frozenset(str(entry["scope"]) for entry in held)
         except FileNotFoundError:
             self._filed = frozenset()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Unavailable
+from groundplan.gateway.rhythm import beat
 
 RANKS = {"critical": 0, "high": 1, "normal": 2, "low": 3}
 """The higher, the earlier it is refused."""
@@ -247,7 +248,7 @@ class Pressure:
 
     def start(self) -> None:
         """Look at the loop from now on."""
-        self._expected = self._loop.time() + TICK_SECONDS
+        self._expected = beat(self._loop.time(), TICK_SECONDS)
         self._timer = self._loop.call_at(self._expected, self._tick)
 
     def stop(self) -> None:

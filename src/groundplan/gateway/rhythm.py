@@ -1,0 +1,22 @@
+"""When a worker does what it does regularly, beside calls: at the same moments of its clock, so that it is woken once
+for all of it.
+
+To be woken costs a process that has little to do more than what it then does. Knows nothing of what is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+
+def beat(now: float, seconds: float) -> float:
+    """The multiple of `seconds` at which something that is done at `now` is to be done again: about so much later, and
+    never less than half of it. Of the loop's clock."""
+    return math.ceil(now / seconds + 0.5) * seconds
+
+
+async def rest(seconds: float) -> None:
+    """Until the next beat of so many seconds."""
+    now = asyncio.get_running_loop().time()
+    await asyncio.sleep(beat(now, seconds) - now)
