@@ -1,17 +1,18 @@
-"""Two attempts of one stream at once, beside what else looks at streams: guardrails."""
+"""Two attempts of one stream at once, beside what else looks at streams: guardrails, and going on with a broken one."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.call_rig import call_rig, read_records, rule, until
+from tests.unit.call_rig import Rig, call_rig, read_records, rule, until, upstream
 from tests.unit.raw_upstream import ANSWER, DONE, END, HI, ROLE, STREAM, chunk, events
+from tests.unit.test_gateway_resume_surfaces import SURFACES, TEXT
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.ledger.model import Settlement
@@ -146,3 +147,90 @@ async def test_what_is_held_back_is_progress(tmp_path: Path) -> None:
                 wait.set()
             stream = await asked
             assert (stream.status, stream.text) == (200, "word " * 6)
+
+
+# going on with a broken stream ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Gate:
+    """A way to an upstream on which so many events of an answer pass, and the others once it is opened."""
+
+    port: int = 0
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@asynccontextmanager
+async def gate(port: int, passing: int) -> AsyncIterator[Gate]:
+    made, ways = Gate(), set[asyncio.Task[None]]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ways.add(asyncio.current_task())  # type: ignore[arg-type]
+        inner, outer = await asyncio.open_connection("127.0.0.1", port)
+        sending = asyncio.ensure_future(passed_on(reader, outer))
+        try:
+            passed, rest = 0, b""
+            while data := await inner.read(65536):
+                rest += data
+                while not made.opened.is_set() and b"\n\n" in rest:
+                    if passed == passing:
+                        made.reached.set()
+                        await made.opened.wait()
+                        break
+                    event, _, rest = rest.partition(b"\n\n")
+                    writer.write(event + b"\n\n")
+                    passed += 1
+                if made.opened.is_set():
+                    writer.write(rest)
+                    rest = b""
+        finally:
+            sending.cancel()
+            writer.close()
+            outer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    made.port = server.sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        server.close()
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+
+
+async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+
+
+@pytest.mark.parametrize(("kind", "begun"), [("responses", 3), ("messages", 2), ("completions", 0)])
+async def test_a_stream_goes_on_whole_though_two_are_asked_for_the_rest(tmp_path: Path, kind: str, begun: int) -> None:
+    """The hedge begins while so many events of the rest have come from the first one, which then says it."""
+    surface, names = SURFACES[kind], ("one", "two", "three")
+    rules = {"assistant": rule(on_broken_stream="resume", hedge={"after_ms": 200, "at_most": 1.0})}
+    async with AsyncExitStack() as stack:
+        models = {name: await stack.enter_async_context(upstream(name)) for name in names[1:]}
+        gates = {
+            name: await stack.enter_async_context(gate(models[name][2], passing))
+            for name, passing in (("two", begun), ("three", min(1, begun)))
+        }
+        for model, _, _ in models.values():
+            model.script.chunk_ms = 2
+        more = {name: surface.settings for name in names}
+        at = {name: each.port for name, each in gates.items()}
+        rig: Rig = await stack.enter_async_context(call_rig(tmp_path, names, more=more, workloads=rules, ports=at))
+        rig.play("one", mode="cut", at=surface.lead + 2, chunk_ms=3)
+        asked = asyncio.ensure_future(surface.stream(rig))
+        for each in gates.values():
+            await asyncio.wait_for(each.reached.wait(), 20)
+        await asyncio.sleep(0.1)
+        gates["two"].opened.set()
+        got = await asked
+        assert got.status == 200 and surface.text(got) == TEXT
+        surface.whole(got)
+        assert got.facts["deployment"] == "two"
+        found = sorted(await rig.settlements(), key=lambda s: s.attempt)
+        assert [s.flags for s in found][1:] == [["resumed"], ["resumed", "hedge", "no_usage"]]
+        await rig.books()

@@ -69,8 +69,8 @@ class ContinuedMessage(Continued):
         super().__init__(inner, sent)
         self._merged: int | None = None
         """This attempt's number of the block that goes on."""
-        if sent is not None:
-            sent.more.numbers.clear()
+        if self.sent is not None:
+            self.sent.more.numbers.clear()
 
     def _note(self, data: bytes) -> None:
         found = _decode(data)

@@ -82,8 +82,8 @@ class ContinuedResponse(Continued):
         """This attempt's number of the message that goes on."""
         self._before = ""
         """Text of that message when this attempt began."""
-        if sent is not None:
-            items: Items = sent.more
+        if self.sent is not None:
+            items: Items = self.sent.more
             items.numbers.clear()
             self._before = items.text
 

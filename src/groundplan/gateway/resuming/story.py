@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.interface import Malformed, Relay
@@ -60,7 +62,9 @@ class Continued(Wrapped, ABC):
         super().__init__(inner)
         self._earlier = sent
         """None: this is the first attempt."""
-        self.sent = sent
+        self.sent = None if sent is None else replace(sent, more=deepcopy(sent.more))
+        """What is remembered besides is each attempt's own: two may run beside each other, and one that fails before
+        the client has anything of it leaves no trace."""
         self._held = ""
         """Text that may turn out to be a repetition."""
         self._open = sent is not None and bool(sent.text)
