@@ -92,6 +92,20 @@ async def test_a_resumed_stream_is_resumed_again(rig: Rig) -> None:
     await rig.books()
 
 
+async def test_what_was_said_counts_once_in_the_cap_of_what_is_left(rig: Rig) -> None:
+    """Also of a stream that breaks twice: the third deployment may use all that the first two have not."""
+    for name in ("one", "two"):
+        rig.play(name, mode="cut", at=2, chunk_ms=3)
+    stream = await rig.stream(max_tokens=20)
+    one_stream(stream)
+    caps = {}
+    for name, model in rig.models.items():
+        assert model.last is not None
+        caps[name] = json.loads(model.last.body)["max_tokens"]
+    said = {"two": caps["one"] - caps["two"], "three": caps["two"] - caps["three"]}
+    assert caps["one"] == 20 and said["two"] == said["three"] > 0, caps
+
+
 async def test_a_fallback_of_a_resumed_stream_that_fails_before_its_first_byte_is_invisible(rig: Rig) -> None:
     rig.play("one", mode="cut", chunk_ms=3)
     rig.play("two", mode="error", status=503)

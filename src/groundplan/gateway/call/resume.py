@@ -70,10 +70,12 @@ class Continuation:
         if sent is not None:
             self.sent = replace(sent, usage=sent.usage + usage)
 
-    def rest(self, cap: int) -> Ask:
-        """The caller's ask, for the rest of the answer. `cap`: output tokens that the whole of it may have."""
+    def rest(self, most: int) -> Ask:
+        """The caller's ask, for the rest of the answer, of which the whole may have `most` output tokens, or fewer
+        where the caller says so."""
         if self.sent is None or not (self.sent.text or self.sent.pieces):
             return self.ask
+        cap = most if self.ask.cap is None else min(self.ask.cap, most)
         return self.form.rest(self.ask, self.sent, cap)
 
 

@@ -373,7 +373,7 @@ class Course:
             self.reason = f"{self.reason}; {why_not}"
             return False
         kept.broke(relay, exchange.usage)
-        exchange.ask = kept.rest(exchange.output_cap)
+        exchange.ask = kept.rest(self._workload.max_output_tokens)
         left = [*self.waiting, *self._full]
         try:
             admit.set_bounds(exchange, plan, exchange.ask, left)
