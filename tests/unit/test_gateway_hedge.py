@@ -144,6 +144,24 @@ async def test_when_both_fail_the_next_deployment_is_asked(tmp_path: Path) -> No
         await rig.books()
 
 
+async def test_whoever_is_asked_after_both_is_no_hedge(tmp_path: Path) -> None:
+    """Also where the hedge was the last one to fail."""
+    async with call_rig(tmp_path, ["one", "two", "three"], workloads=HEDGED) as rig:
+        for name in ("one", "two"):
+            rig.play(name, mode="error", status=503)
+        gates = [rig.hold(name) for name in ("one", "two")]
+        asked = asyncio.ensure_future(rig.chat())
+        await until(lambda: rig.models["two"].counted == 1)
+        gates[0].release()
+        folder = rig.gateway.journal.folder
+        await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+        gates[1].release()
+        assert (await asked).json["groundplan"]["deployment"] == "three"
+        found = sorted(await rig.settlements(), key=lambda s: s.attempt)
+        assert [s.flags for s in found] == [[], ["hedge"], []]
+        await rig.books()
+
+
 async def test_when_both_fail_and_nobody_is_left_the_client_is_told(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads=HEDGED) as rig:
         for name in ("one", "two"):

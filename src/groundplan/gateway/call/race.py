@@ -20,6 +20,9 @@ from groundplan.gateway.call.attempt import Attempt, AttemptFailed, begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 
+HEDGE = "hedge"
+"""Of the settlement of a second attempt; whichever comes after both is none."""
+
 
 async def race(
     gateway: Gateway, first: Attempt, waiting: deque[Deployment], rule: Hedge, hedged: Callable[[], None]
@@ -67,7 +70,7 @@ async def _second(
     if gateway.slices.reserve(token, exchange.charge_list(bound)) is not None:
         return None
     fork, sequence = exchange.fork(), 0
-    fork.token, fork.reserved, fork.attempt_flags = token, bound, (*exchange.attempt_flags, "hedge")
+    fork.token, fork.reserved, fork.attempt_flags = token, bound, (*exchange.attempt_flags, HEDGE)
     exchange.attempts = number + 1
     try:
         if exchange.use is None or await limits.admit_attempt(gateway, fork, deployment, number, beside=True):

@@ -18,7 +18,7 @@ from groundplan.gateway.call import admit, limits, retry, settle
 from groundplan.gateway.call.attempt import Attempt, AttemptFailed, begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
-from groundplan.gateway.call.race import race
+from groundplan.gateway.call.race import HEDGE, race
 from groundplan.gateway.call.resume import continuation, goes_on
 from groundplan.gateway.http.stream import break_off
 from groundplan.gateway.surfaces.interface import Relay
@@ -280,6 +280,8 @@ class Course:
         token = exchange.token
         if token is None:
             raise AssertionError("nothing is reserved")
+        if exchange.attempt_flags:
+            exchange.attempt_flags = tuple(flag for flag in exchange.attempt_flags if flag != HEDGE)
         inherits = token[1] != exchange.attempts
         if inherits:
             exchange.token = (exchange.raw, exchange.attempts)
