@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.call_rig import call_rig
 
+from groundplan.blueprint.model import ProviderKey
+from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.upstream.key_pool import BUSY_REST_S, LONGEST_REST_S, REFUSED_REST_S, KeyPool
+from groundplan.testing.scripted import ScriptedModel, start
+
+
+class Busy(ScriptedModel):
+    """A provider that has too much at first, and tells each key when to come back."""
+
+    def __init__(self, *waits: int) -> None:
+        super().__init__("busy")
+        self.waits = list(waits)
+        self.asked: list[str] = []
+
+    async def handle(self, request: Request, response: Response) -> None:
+        self.asked.append(request.headers[b"authorization"].decode().removeprefix("Bearer "))
+        if self.waits:
+            response.send(429, b'{"error":{"message":"busy"}}', b"retry-after: %d\r\n" % self.waits.pop(0))
+        else:
+            await super().handle(request, response)
 
 
 def test_use_is_spread_and_what_is_long_ago_counts_less() -> None:
@@ -45,3 +68,31 @@ def test_a_key_that_rests_is_never_chosen(steps: list[tuple[int, bool, float]]) 
             assert pool.refused(index, 429, now, None) == any(each <= now for each in until)
         else:
             pool.used(index, now)
+
+
+async def test_a_deployment_rests_until_the_first_of_its_keys_is_well(tmp_path: Path) -> None:
+    """Not as long as the last one that was refused."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    keys = {"one": {"keys": [ProviderKey(key=f"file:{tmp_path / name}") for name in ("a", "b")]}}
+    model = Busy(1, 500)
+    listener, server, port = await start(model)
+    async with call_rig(tmp_path / "home", ["one"], more=keys, ports={"one": port}) as rig:
+        refused = await rig.chat()
+        assert (refused.status, refused.code, model.asked) == (503, "upstream_failed", ["a", "b"])
+        assert refused.headers["retry-after"] == "1"
+        await asyncio.sleep(1.1)
+        assert (await rig.chat()).status == 200 and model.asked == ["a", "b", "a"]
+        await rig.books()
+    listener.close()
+    await server.drain(0.2)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 30), st.floats(0, 700)), max_size=40))
+def test_a_pool_rests_until_a_key_may_be_used(steps: list[tuple[int, float, float]]) -> None:
+    pool, now = KeyPool(3), 0.0
+    for index, passed, after in steps:
+        now += passed
+        assert (pool.rests(now) == 0) == bool(pool.order(now))
+        pool.refused(index, 429, now, after)
+        assert pool.order(now + pool.rests(now) + 1e-6)

@@ -273,6 +273,8 @@ class Attempt:
             if self.deployment.keys and status in RESTING and self._target is not None:
                 keys, now = self.gateway.targets.keys(self.deployment), self.gateway.loop.time()
                 failed.other_key = keys.refused(self._target.index, status, now, rest)
+                if rest is not None:
+                    failed.rest = min(rest, keys.rests(now))  # of the others one may be well before that
                 self._overload = self._overload and not failed.other_key
             raise failed
 

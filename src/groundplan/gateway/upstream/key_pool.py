@@ -48,6 +48,10 @@ class KeyPool:
         self._until[index] = now + min(LONGEST_REST_S, max(1.0, rest))
         return any(until <= now for until in self._until)
 
+    def rests(self, now: float) -> float:
+        """Seconds until one of the keys may be used; 0 where one may be now."""
+        return max(0.0, min(self._until) - now)
+
     def _use(self, index: int, now: float) -> float:
         passed: float = (now - self._at[index]) / HALF_LIFE_S
         return self._used[index] * float(0.5**passed)
