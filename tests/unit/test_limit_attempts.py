@@ -113,30 +113,34 @@ async def test_where_the_first_of_two_was_not_billed_the_next_one_goes_on_with_w
         await counted(rig, room)
 
 
-async def test_a_hedge_that_is_not_sent_in_the_end_holds_nothing_while_the_call_goes_on(tmp_path: Path) -> None:
-    """The limit of its deployment has room only once the first one has begun to answer."""
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_nobody_waits_until_a_hedge_may_be_sent(tmp_path: Path, leaves: bool) -> None:
+    """The limit of its deployment has to be asked for when the first one answers, or the client leaves: it holds
+    nothing while the call goes on, and after it."""
     few = Limit(name="few", covers="deployment/two", type="concurrent", amount=1, period="now")
     async with call_rig(tmp_path, workloads={"assistant": rule(**HEDGED)}, limits=[few]) as rig:
-        rig.play("one", tokens=20, chunk_ms=200)
+        rig.play("one", tokens=20, chunk_ms=20)
         one, counters = rig.hold("one"), rig.gateway.counters
-        waiting, begun, lent = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        waiting, left = asyncio.Event(), asyncio.Event()
 
-        async def lend(token: Any, charges: Any, *_: Any) -> None:
+        async def lend(*_: Any) -> str | None:
             waiting.set()
-            await begun.wait()
-            for charge in charges:
-                counters.grant(charge.budget, charge.period, charge.amount)
-            assert counters.reserve(token, charges) is None
-            lent.set()
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                left.set()
+            return None
 
         rig.lender.acquire = lend  # type: ignore[method-assign, assignment]
-        _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request(stream=True))
         await asyncio.wait_for(waiting.wait(), 30)
-        one.release()
-        await until(lambda: not any(getattr(task.get_coro(), "__name__", "") == "open" for task in asyncio.all_tasks()))
-        begun.set()
-        await asyncio.wait_for(lent.wait(), 30)
+        if leaves:
+            writer.transport.abort()
+        else:
+            one.release()
+            assert (await asyncio.wait_for(reader.readuntil(b"chat.completion.chunk"), 30)).startswith(b"HTTP/1.1 200")
+        await asyncio.wait_for(left.wait(), 30)
         for _ in range(20):
             await asyncio.sleep(0)
         assert (rig.models["two"].counted, counters.open_count) == (0, 0)

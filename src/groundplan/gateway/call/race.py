@@ -46,7 +46,7 @@ async def race(
     running = {opening: first}
     try:
         await asyncio.wait([opening], timeout=after)
-        second = None if opening.done() else await _second(gateway, exchange, waiting, (opening, first))
+        second = None if opening.done() else await _meanwhile(gateway, exchange, waiting, (opening, first))
         if second is not None:
             hedged()
             running[gateway.loop.create_task(second.open())] = second
@@ -54,6 +54,27 @@ async def race(
     except BaseException:
         await _stop(gateway, exchange, running)
         raise
+
+
+async def _meanwhile(
+    gateway: Gateway, exchange: Exchange, waiting: deque[Deployment], first: tuple[asyncio.Task[None], Attempt]
+) -> Attempt | None:
+    """As `_second`, unless the first one is there before: a limit may have to be asked for, and nobody waits for it."""
+    if exchange.use is None:
+        return await _second(gateway, exchange, waiting, first)
+    making = gateway.loop.create_task(_second(gateway, exchange, waiting, first))
+    try:
+        await asyncio.wait((first[0], making), return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        making.cancel()
+        await asyncio.wait((making,))
+        if not making.cancelled() and (made := making.result()) is not None:
+            made.cancel()
+        raise
+    if not making.done():
+        making.cancel()
+        await asyncio.wait((making,))
+    return None if making.cancelled() else making.result()
 
 
 async def _second(
