@@ -334,6 +334,17 @@ def test_a_call_that_was_cut_off_by_a_crash_has_spans_too() -> None:
     assert [span.error for span in spans(crashed[0])] == ["crashed", "crashed"]
 
 
+def test_each_span_of_a_call_has_an_id_of_its_own() -> None:
+    """Also of a step that is made more than once: a cache is looked into for a key, then for an answer."""
+    call = ended()
+    assert call.finish is not None
+    steps = [("identify", 1), ("cache", 2), ("admit", 3), ("cache", 4), ("tool a", 5), ("tool a", 6), ("settle", 7)]
+    call.finish = msgspec.structs.replace(call.finish, steps=steps)
+    found = spans(call)
+    assert len({span.id for span in found}) == len(found) == len(steps) + 2
+    assert [span.attributes["groundplan.step"] for span in found[1:-1]] == [name for name, _ in steps]
+
+
 def test_the_caller_decides_whether_its_trace_is_kept() -> None:
     assert wanted(ended()) and wanted(ended(PARENT))
     assert not wanted(ended(PARENT[:-2] + "02"))

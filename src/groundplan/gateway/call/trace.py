@@ -71,9 +71,10 @@ def call_span(call: UUID) -> bytes:
     return _id(call, b"call")
 
 
-def step_span(call: UUID, step: str) -> bytes:
-    """Id of the span of one step."""
-    return _id(call, b"step " + step.encode())
+def step_span(call: UUID, step: str, time: int = 1) -> bytes:
+    """Id of the span of one step, made for the `time`th time: a cache is looked into twice, a tool asked as often as a
+    model likes."""
+    return _id(call, b"step " + step.encode() if time == 1 else b"step %d %b" % (time, step.encode()))
 
 
 def attempt_span(call: UUID, attempt: int) -> bytes:

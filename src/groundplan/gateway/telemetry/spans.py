@@ -6,6 +6,7 @@ No person, prompt, answer, passage or key is in a span. Sending them is `trace_e
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -87,14 +88,17 @@ def _steps(ids: UUID, trace: bytes, end: Finish, started: int) -> list[Span]:
     """One span for each step, from the end of the one before; `ground` as a retrieval where it found passages."""
     found: list[Span] = []
     before = 0
+    times_of: Counter[str] = Counter()
     for step, at in end.steps:
+        times_of[step] += 1
         attributes: dict[str, Value] = {"groundplan.step": step}
         name, kind = step, INTERNAL
         if step == "ground" and end.sources:
             name, kind = f"retrieval {end.workload}", CLIENT
             attributes |= {"gen_ai.operation.name": "retrieval", "groundplan.passages": len(end.sources)}
         times = (started + before * 1000, started + max(before, at) * 1000)
-        found.append(Span(trace, step_span(ids, step), call_span(ids), name, kind, *times, attributes))
+        own = step_span(ids, step, times_of[step])
+        found.append(Span(trace, own, call_span(ids), name, kind, *times, attributes))
         before = max(before, at)
     return found
 
