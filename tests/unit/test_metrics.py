@@ -153,6 +153,21 @@ async def test_a_budget_is_shown_in_its_running_period_and_in_no_other(
     assert found["groundplan_gateway_budget_remaining_usd"] == {labels: 9.0}
 
 
+async def test_a_budget_that_is_declared_otherwise_is_shown_once(rig: Rig) -> None:
+    """Its period of before is not over yet, and calls of then hold some of it."""
+    catalog = rig.gateway.live.catalog
+    assert catalog is not None
+    budget = Budget(name="own", covers="company", limit=9 * PICO, period="month", starts="", timezone="America/Lima")
+    told = msgspec.structs.replace(catalog.blueprint, budgets=[budget])
+    rig.live.catalog = dataclasses.replace(catalog, blueprint=told)
+    now = rig.gateway.clock.seconds()
+    for place, timezone in enumerate(("UTC", "America/Lima", "Asia/Tokyo"), 1):
+        rig.slices.grant("own", current("month", "", timezone, now), place * PICO)
+    text = render([("0", families(rig.gateway))]).decode()
+    shown = [line for line in text.splitlines() if line.startswith("groundplan_gateway_slice_available_usd{")]
+    assert len(shown) == 1 and shown[0].endswith(" 2.0"), shown
+
+
 async def test_the_time_to_the_first_token_is_that_of_streams_a_model_made(rig: Rig) -> None:
     assert (await rig.chat()).status == 200
     rig.one.script = Script(latency_ms=30)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from groundplan.core.money import PICO
-from groundplan.gateway.budgets.periods import has_ended
+from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.telemetry.conventions import OPERATIONS, named_model
 from groundplan.gateway.telemetry.exposition import Family, Labels, Sample, histogram, single
@@ -219,12 +219,12 @@ def _money(gateway: Gateway) -> list[Family]:
     """Budgets in their running periods: the slice that this worker holds, and what nobody has spent."""
     catalog = gateway.live.catalog
     budgets = {budget.name: budget for budget in catalog.blueprint.budgets} if catalog else {}
-    now = f"{gateway.clock.now():%Y-%m-%dT%H:%M}"
+    now = gateway.clock.seconds()
     slices, left = [], []
     for name, period in sorted(gateway.slices.granted_keys()):
         budget = budgets.get(name)
-        if budget is None or has_ended(period, now):
-            continue
+        if budget is None or period != current(budget.period, budget.starts, budget.timezone, now):
+            continue  # over, or of how the budget was declared before
         labels = [("budget", name), ("period", budget.period)]
         slices.append(Sample(labels, max(0, gateway.slices.available(name, period)) / PICO))
         left.append(Sample(labels, max(0, gateway.live.remaining(budget, period)) / PICO))
