@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from hashlib import sha256
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from groundplan.gateway.caching.meaning import Meanings
 from groundplan.gateway.caching.meaning_checks import Checks
 from groundplan.gateway.call.exchange import Passage
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.policy.snapshot import index
+from groundplan.gateway.policy.snapshot import KeyEntry, index
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.knowledge.embedding.encoder import Encoder, coarse
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
@@ -69,8 +70,9 @@ async def meaning_rig(folder: Path, encoder: Encoder, **settings: Any) -> AsyncI
         words = [coarse(each.words) for each in spoken]
         response.send(200, msgspec.json.encode(EmbedAnswer("minilm", vectors, 1, words)))
 
+    scope = settings.pop("scope", "workload")
     semantic = Semantic(**{"evidence": 1, "check": 0.05, "bound": 0.02, **settings})
-    cache = Cache(seconds=600, max_bytes=1 << 20, scope="workload", semantic=semantic)
+    cache = Cache(seconds=600, max_bytes=1 << 20, scope=scope, semantic=semantic)
     off = Cache(seconds=600, max_bytes=1 << 20, scope="workload")
     loop = asyncio.get_running_loop()
     server = Server(embed, of_refusal, loop)
@@ -172,6 +174,37 @@ async def test_cleared_answers_and_a_missing_search_service_ask_a_model(tmp_path
         announce(Home(tmp_path), "search", "http://127.0.0.1:9", "t")
         rig.gateway.targets.forget("search")
         assert await cache_of(rig, "Which way can the Jira password be reset?") == "none"
+
+
+async def test_who_changes_groups_while_waiting_shares_with_the_new_ones_only(tmp_path: Path, encoder: Encoder) -> None:
+    """The question was compared with those of the old group before; its answer is none of theirs."""
+    async with meaning_rig(tmp_path, encoder, scope="group") as rig:
+        live: Any = rig.gateway.live
+        people = ("pia", "quinn")
+        keys = {
+            sha256(name.encode()).digest(): KeyEntry(name, "assistant", name, False, False, None) for name in people
+        }
+        both = dict.fromkeys(people, "old")
+        live.policy = replace(
+            live.policy, number=2, keys=live.policy.keys | keys, active=frozenset(people), groups=both
+        )
+        await taught(rig)
+        before = [{"role": "system", "content": "Answer in verse."}]
+        body = {"messages": [*before, {"role": "user", "content": RESET}]}
+        rig.play("one", mode="error", status=503, times=1, say="Open the settings and press reset.")
+        asked, gate = rig.models["one"].counted, rig.hold("one")
+        first = asyncio.ensure_future(rig.chat("quinn", **body))
+        await until(lambda: rig.models["one"].counted == asked + 1)
+        looked = counts(rig).looked
+        waiting = asyncio.ensure_future(rig.chat("pia", **body))
+        await until(lambda: counts(rig).looked == looked + 1)
+        live.policy = replace(live.policy, number=3, groups={**both, "pia": "new"})
+        gate.release()
+        assert (await first).status == 503
+        gate.release()
+        assert (await waiting).json["groundplan"]["cache"] == "none"
+        gate.release()
+        assert await cache_of(rig, AGAIN, "quinn", before) == "none", "the answer to a question of another group"
 
 
 def test_regions_begin_checked_tighten_and_switch_off() -> None:

@@ -230,7 +230,10 @@ class _Search:
         self._recheck()
         before = self._key
         self._key = _key(self._gateway, self._exchange, self._recast) or before
-        return self._key != before
+        if self._key == before:
+            return False
+        self._exchange.asked = self._exchange.match = None  # they were of those with whom it was shared before
+        return True
 
     async def _wait(self, flight: Flight) -> bool:
         """Until the call that asks the same is over. False: this one goes its own way. Its end cancels nobody else."""
