@@ -6,6 +6,7 @@ import asyncio
 import resource
 import signal
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,24 @@ async def test_an_answer_is_given_again_to_the_same_person_and_while_nothing_of_
         assert (refused.status, refused.code) == (503, "journal_unavailable"), "nothing is given unrecorded"
 
 
+async def test_a_request_is_the_same_with_the_key_that_its_own_was_rotated_to(tmp_path: Path) -> None:
+    """Whoever sends it again may have the new one by then."""
+    async with call_rig(tmp_path, ["one"]) as rig:
+        live = rig.gateway.live
+        assert isinstance(live, Fixed)
+        (key,) = live.policy.keys.values()
+        new, other = (replace(key, id=str(new_id()), family=family) for family in (key.id, ""))
+        keys = {sha256(name.encode()).digest(): each for name, each in (("new", new), ("other", other))}
+        live.policy = replace(live.policy, keys=live.policy.keys | keys)
+        replayed = []
+        for name in ("assistant", "new", "other"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            writer.write(rig.request(name).replace(b"\r\n\r\n", b"\r\nidempotency-key: once\r\n\r\n", 1))
+            replayed.append("groundplan-replay" in parse(await asyncio.wait_for(reader.read(), 20)).headers)
+            writer.close()
+        assert replayed == [False, True, False] and rig.models["one"].counted == 2
+
+
 async def test_another_worker_and_a_restarted_one_find_who_had_it_for_a_day(tmp_path: Path) -> None:
     first, second = made(tmp_path), made(tmp_path)
     assert await first.begin(ONE, BODY, NOW) is None
@@ -150,6 +169,40 @@ async def test_memory_is_bounded_by_time_and_size_but_the_key_stays_used(tmp_pat
         with pytest.raises(Conflict):
             await answers.begin(digest, BODY, NOW + MEMORY_SECONDS)
     answers.close()
+
+
+async def test_a_call_that_goes_on_keeps_no_answers_of_others_in_memory(tmp_path: Path) -> None:
+    """Such as a stream of an hour, beside many that come to their end."""
+    answers, size = made(tmp_path), MEMORY_BYTES // 4
+    assert await answers.begin(ONE, BODY, NOW) is None
+    for number in range(12):
+        digest = bytes([number]) * 32
+        assert await answers.begin(digest, BODY, NOW + number) is None
+        answers.keep(digest, kept(bytes(size)))
+        held = sum(len(each.answer.result().body) for each in answers._entries.values() if each.answer.done())
+        assert held <= MEMORY_BYTES
+    with pytest.raises(Conflict):
+        await answers.begin(bytes(32), BODY, NOW + 12)
+    assert await answers.begin(bytes([11]) * 32, BODY, NOW + 12) == kept(bytes(size))
+    late = asyncio.create_task(answers.begin(ONE, BODY, NOW + MEMORY_SECONDS))
+    await asyncio.sleep(0)
+    answers.keep(ONE, kept())
+    assert await late == kept()
+    answers.close()
+
+
+async def test_what_others_used_longer_ago_than_a_day_is_forgotten(tmp_path: Path) -> None:
+    """A worker lives for weeks, and each of its calls may have a key of its own."""
+    answers, other = made(tmp_path), made(tmp_path)
+    for number in range(50):
+        at, digest = NOW + number * DAY_SECONDS / 10, number.to_bytes(32, "big")
+        assert other.mark(digest, at) == []
+        await answers.begin(digest, BODY, at)
+        assert answers.mark(digest, at) == [HOLDER]
+        (reader,) = answers._others.values()
+        assert len(reader.seen) <= 11
+    answers.close()
+    other.close()
 
 
 async def test_an_answer_that_is_ten_minutes_old_is_not_replayed_though_nobody_asked_meanwhile(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ async def replay(gateway: Gateway, exchange: Exchange) -> Kept | None:
         raise Invalid(
             "the Idempotency-Key is empty or too long", code="idempotency_key", hint="Use 1 to 255 characters."
         )
-    digest = hashlib.sha256(f"{exchange.key.id}\0{exchange.person}\0".encode() + named).digest()
+    whose = exchange.key.family or exchange.key.id  # whoever has the key that it was rotated to sends the same
+    digest = hashlib.sha256(f"{whose}\0{exchange.person}\0".encode() + named).digest()
     kept = await gateway.answers.begin(digest, _body_digest(exchange), gateway.clock.now().timestamp())
     if kept is None:
         exchange.idempotency = digest

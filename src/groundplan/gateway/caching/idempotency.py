@@ -65,7 +65,8 @@ class _Reader:
 
     position: int = 0
     holder: Holder | None = None
-    seen: dict[bytes, float] = field(default_factory=dict)
+    seen: OrderedDict[bytes, float] = field(default_factory=OrderedDict)
+    """Of the last day, in the order in which they were written."""
 
 
 class Answers:
@@ -76,7 +77,7 @@ class Answers:
         self._path = folder / f"idempotency-{epoch}.log"
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._others: dict[str, _Reader] = {}
-        self._evicted: dict[bytes, float] = {}
+        self._evicted: OrderedDict[bytes, float] = OrderedDict()
         self._bytes = 0
         self._file: int | None = None
         self._forget_old_files(now)
@@ -137,7 +138,7 @@ class Answers:
         try:
             # written before reading: of two workers with the same key at once at least one sees the other
             _append(self._file, _ENTRY.pack(digest, now))
-            self._read_others()
+            self._read_others(now)
         except OSError as error:
             raise _unwritable() from error
         holders = [
@@ -170,23 +171,26 @@ class Answers:
             entry.answer.set_result(None)
 
     def _evict(self, now: float) -> None:
-        """Drop what is too old or too much; a dropped key is remembered as used."""
-        while self._entries:
-            digest, entry = next(iter(self._entries.items()))
-            if not entry.answer.done() or (now - entry.at < MEMORY_SECONDS and self._bytes <= MEMORY_BYTES):
+        """Drop what is too old or too much; a dropped key is remembered as used. One whose call goes on is neither,
+        however long it does."""
+        gone = []
+        for digest, entry in self._entries.items():
+            if not entry.answer.done():
+                continue
+            if now - entry.at < MEMORY_SECONDS and self._bytes <= MEMORY_BYTES:
                 break
-            del self._entries[digest]
             self._bytes -= entry.size
-            self._evicted[digest] = entry.at
-        while self._evicted and now - next(iter(self._evicted.values())) > DAY_SECONDS:
-            del self._evicted[next(iter(self._evicted))]
+            gone.append(digest)
+        for digest in gone:
+            self._evicted[digest] = self._entries.pop(digest).at
+        _forget(self._evicted, now)
 
-    def _read_others(self) -> None:
+    def _read_others(self, now: float) -> None:
         for path in self._folder.glob("idempotency-*.log"):
             if path != self._path:
-                self._read(path)
+                self._read(path, now)
 
-    def _read(self, path: Path) -> None:
+    def _read(self, path: Path, now: float) -> None:
         reader = self._others.setdefault(path.name, _Reader())
         try:
             if path.stat().st_size < reader.position + _ENTRY.size:
@@ -196,12 +200,14 @@ class Answers:
                 data = file.read()
         except FileNotFoundError:
             return
-        whole = len(data) // _ENTRY.size * _ENTRY.size
+        whole, head = len(data) // _ENTRY.size * _ENTRY.size, 0
         if not reader.position and whole:
             token, magic, port = _HEAD.unpack(data[: _HEAD.size])
-            reader.holder = Holder(port, token) if magic == _MAGIC else None
+            if magic == _MAGIC:
+                reader.holder, head = Holder(port, token), _HEAD.size
         reader.position += whole
-        reader.seen.update(_ENTRY.iter_unpack(data[:whole]))
+        reader.seen.update(_ENTRY.iter_unpack(data[head:whole]))
+        _forget(reader.seen, now)
 
     def _forget_old_files(self, now: float) -> None:
         for path in self._folder.glob("idempotency-*.log"):
@@ -215,6 +221,12 @@ class Answers:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _forget(used: OrderedDict[bytes, float], now: float) -> None:
+    """Keys that were used longer ago than a day are free again."""
+    while used and now - next(iter(used.values())) > DAY_SECONDS:
+        used.popitem(last=False)
 
 
 def _append(file: int, entry: bytes) -> None:
