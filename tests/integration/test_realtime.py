@@ -269,6 +269,26 @@ async def test_an_exhausted_budget_ends_the_conversation_cleanly(setup: Setup) -
     assert caught.value.response.status_code == 429
 
 
+async def test_the_last_response_that_fits_is_heard_to_its_end_though_sound_comes_meanwhile(setup: Setup) -> None:
+    """Whoever listens sends sound all the time: that there is no room for one more response cuts none off."""
+    setup.model.script = Script(tokens=100)
+    async with setup.connected() as connection:
+        await say(connection, "a")
+        await heard(connection)  # the budget has room for one and a half more
+        setup.model.script = Script(tokens=20, chunk_ms=30)
+    async with setup.connected() as connection:
+        await say(connection, "a")
+        await heard(connection, "response.output_text.delta")
+        for _ in range(3):
+            await connection.input_audio_buffer.append(audio="AAAA")
+        text, done = await heard(connection)
+        assert len(text.split()) == 19 and done.model_extra["groundplan"]["deployment"] == "talker"
+        _, error = await heard(connection, "error")
+        assert error.error.code == "budget_exhausted" and await closed(connection) == 1008
+    _, last = await setup.settled(2)
+    assert (last.outcome, last.usage.output, last.cost) == ("ok", 20, 200_000_000)
+
+
 def limit(covers: str, type: str, amount: int, period: str = "day") -> dict[str, Any]:
     return {"limits": [Limit(name="few", covers=covers, type=type, amount=amount, period=period)]}
 

@@ -134,6 +134,8 @@ class Session:
         self._begins = False
         """The upstream said that it makes the response which is active."""
         self._guard: ConversationGuard | None = None
+        self._last: Ended | None = None
+        """There is no room for one more response: the one that is being made is heard to its end, and is the last."""
 
     # money -----------------------------------------------------------------------------------------------------------
 
@@ -341,14 +343,28 @@ class Session:
                 continue
             finally:
                 self._count()
-            if kind in BEGINS:
-                exchange = await self._begun()
-                if kind == "response.create":
-                    self._active, self._ready = exchange, None
+            if kind in BEGINS and not await self._let_begin(kind):
+                continue
             try:
                 await upstream.send(text)
             except ConnectionClosed as error:
                 raise self._broken() from error
+
+    async def _let_begin(self, kind: str) -> bool:
+        """Whether an event goes on that may begin a response: with money for it, and after no last one. Raises
+        `Ended`."""
+        if self._last is not None:
+            return False
+        try:
+            exchange = await self._begun()
+        except Ended as ended:
+            if self._active is None:
+                raise
+            self._last = ended
+            return False
+        if kind == "response.create":
+            self._active, self._ready = exchange, None
+        return True
 
     async def _from_upstream(self) -> None:
         upstream = self._upstream
@@ -359,6 +375,8 @@ class Session:
                 data = message.encode() if isinstance(message, str) else message
                 for out in self._guarded(await self._heard(data)):
                     await self._socket.send(out)
+                if self._last is not None and self._active is None:
+                    raise self._last
         except ConnectionClosed as error:
             raise self._broken() from error
         raise self._broken()
