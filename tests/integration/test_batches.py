@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,7 @@ from groundplan.console.render import page
 from groundplan.core.money import PICO
 from groundplan.economics.price import FREE
 from groundplan.gateway.journal.shipper import Shipper
+from groundplan.identity import service
 from groundplan.ledger import batch_queries
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -332,6 +334,34 @@ async def test_a_batch_expires(setup: Setup) -> None:
     assert batch.output_file_id is not None
     failures = await contents(setup.client, batch.error_file_id)
     assert {entry["error"]["code"] for entry in failures} == {"batch_expired"}
+
+
+@pytest.mark.parametrize("how", ["rotated", "revoked", "both"])
+async def test_a_batch_goes_on_with_the_key_that_its_own_was_rotated_to(setup: Setup, how: str) -> None:
+    """A key that is revoked has no successor in this, and one that is revoked is none."""
+    setup.model.script = Script(tokens=20, latency_ms=400)
+    batch = await order(setup.client, lines(16))
+    await until(setup.client, batch.id, lambda b: bool(b.request_counts and b.request_counts.completed))
+    ((id,),) = setup.stack.sql("SELECT id FROM api_key")
+    with psycopg.connect(setup.stack.database.urls["control"]) as conn:
+        new, secret, _ = service.rotate_key(conn, "operator", id, timedelta(0))
+        _, reader = service.create_key(conn, "operator", "assistant")
+        if how != "rotated":
+            service.revoke_key(conn, "operator", id if how == "revoked" else new.id)
+    assert secret
+    async with AsyncOpenAI(base_url=setup.client.base_url, api_key=reader, max_retries=5) as client:
+        await setup.stack.heard()
+        batch = await ended(client, batch.id)
+        assert batch.request_counts is not None and batch.status == "completed"
+        if how == "rotated":
+            assert (batch.request_counts.completed, batch.request_counts.failed) == (16, 0)
+        else:
+            failures = await contents(client, batch.error_file_id)
+            codes = {each["response"]["body"]["error"]["code"] for each in failures}
+            assert codes == {"key_revoked" if how == "revoked" else "key_expired"}
+    ship(setup.stack)
+    keys = {key for (key,) in setup.stack.sql("SELECT DISTINCT key_id FROM call WHERE status = 'ok'")}
+    assert keys == ({id, new.id} if how == "rotated" else {id})
 
 
 async def test_a_batch_whose_mark_was_lost_is_found_again(setup: Setup) -> None:

@@ -71,6 +71,8 @@ class BatchCalls:
         self._gateway = gateway
         self._policy: Policy | None = None
         self._keys: dict[str, KeyEntry] = {}
+        self._families: dict[str, list[KeyEntry]] | None = None
+        """Each key with those that it was rotated to; made when one is looked for."""
         self._least: dict[str, tuple[Workload, Workload]] = {}
         self.ending: dict[UUID, tuple[str, str]] = {}
         """Why calls of a batch that were not sent yet are not sent any more: (code, message)."""
@@ -277,6 +279,7 @@ class BatchCalls:
     def _known(self, policy: Policy, batch: Batch) -> KeyEntry | None:
         if self._policy is not policy:
             self._policy, self._keys = policy, {key.id: key for key in policy.keys.values()}
+            self._families = None
         return self._keys.get(str(batch.key))
 
     def _key(self, policy: Policy, batch: Batch) -> KeyEntry:
@@ -285,10 +288,27 @@ class BatchCalls:
             raise Unauthenticated(
                 "the batch's API key is no longer valid", code="invalid_api_key", hint="Use another key."
             )
-        check_key(key, policy, self._gateway.clock.seconds())
+        now = self._gateway.clock.seconds()
+        if not key.revoked and key.expires is not None and key.expires <= now:
+            key = self._successor(key, now) or key
+        check_key(key, policy, now)
         if batch.person and batch.person not in policy.active:
             raise Unauthenticated("the batch's user is not active", code="key_user_inactive", hint="Use another key.")
         return key
+
+    def _successor(self, key: KeyEntry, now: float) -> KeyEntry | None:
+        """Which may be used in the place of one that has expired, since it was rotated. `now`: seconds since the
+        epoch."""
+        if self._families is None:
+            self._families = {}
+            for each in self._keys.values():
+                self._families.setdefault(each.family or each.id, []).append(each)
+        living = (
+            each
+            for each in self._families.get(key.family or key.id, ())
+            if not each.revoked and (each.expires is None or each.expires > now)
+        )
+        return next(living, None)
 
     def _low(self, workload: Workload) -> Workload:
         """The workload as its batches are: everything else comes first."""
