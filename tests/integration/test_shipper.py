@@ -220,6 +220,19 @@ async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(installation
     await journal.close()
 
 
+async def test_what_was_given_back_is_not_remembered_once_it_is_shipped(installation: Installation) -> None:
+    """Near the end of a budget each call that ends gives something back, for as long as a worker lives."""
+    journal, shipper = installation.journal(), Shipper(installation.home)
+    installation.lend(journal.epoch, 10 * USD)
+    for _ in range(20):
+        journal.release(Release(new_id().bytes, "b", MONTH, USD // 10))
+        installation.step(shipper=shipper)
+        (epoch,) = shipper._epochs.values()
+        assert epoch.state.releases == {}
+    assert installation.granted() == 8
+    await journal.close()
+
+
 async def test_shipping_again_from_nothing_changes_nothing(installation: Installation) -> None:
     """As if the shipper died after its commit and before anything else, at every record."""
     journal = installation.journal()

@@ -84,6 +84,7 @@ class EpochState:
     """Costs of settled attempts, in picodollars."""
     released: dict[Key, int] = field(default_factory=dict)
     releases: dict[bytes, Release] = field(default_factory=dict)
+    """Those that whoever took them over has not dropped."""
     unmatched: int = 0
     """Settlements whose reservation is not in the journal: it was lost to damage."""
 

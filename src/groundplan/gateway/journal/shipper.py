@@ -175,6 +175,7 @@ class EpochShipper:
         self._told = self.tail.position
         self._reported |= self.tail.damaged
         self._releases.clear()
+        self.state.releases.clear()
         self._touched.clear()
         for call in ended:
             self.state.forget(call.call)
