@@ -16,14 +16,18 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.integration.gateway_stack import blueprint
 
 from groundplan.blueprint.model import Budget
+from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import lease_store
 from groundplan.gateway.budgets.lease_store import LeaseClient
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.journal.journal import Journal
+from groundplan.gateway.policy.live import LiveView
+from groundplan.gateway.policy.snapshot import index
 from groundplan.ledger.model import Charge
 from groundplan.testing.database import Database
 
@@ -204,6 +208,34 @@ async def test_the_rest_of_an_ended_period_is_returned(database: Database, tmp_p
             assert await one.leases.refill(budget, "2026-10", COST)
         await until(lambda: granted(database, "assistant", "2026-10") == 0)
         assert one.slices.available("assistant", "2026-10") == 0
+
+
+async def test_what_is_left_is_looked_up_of_present_periods_and_of_those_in_use(
+    database: Database, tmp_path: Path
+) -> None:
+    """Each second in each worker: not of years of periods, nor with a walk over all open calls for each."""
+    budgets = [Budget(name=f"b{n}", covers="company", limit=10 * COST, period="month") for n in range(3)]
+    declared = msgspec.structs.replace(blueprint(1, [], []), budgets=budgets)
+    periods = [f"{year}-{month:02}" for year in (2024, 2025, 2026) for month in range(1, 13)][:-1]
+    with psycopg.connect(database.urls["owner"]) as conn, conn.cursor() as cursor:
+        rows = [(budget.name, period, "1", "0.03") for budget in budgets for period in periods]
+        cursor.executemany("INSERT INTO budget_period VALUES (%s, %s, %s, %s)", rows)
+    slices, token = Slices(), (new_id().bytes, 0)
+    live = LiveView(database.urls["gateway"], Home(tmp_path), new_id(), FixedClock(), slices)
+    live.catalog, slices_of = index(declared), [(budget.name, MONTH) for budget in budgets]
+    async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
+        slices.grant("b0", "2026-10", COST)
+        slices.reserve(token, [Charge("b0", "2026-10", COST // 2)])
+        await live._load_budgets(connection)
+        assert sorted(live._taken) == sorted(slices_of)
+        live._taken["b0", "2026-10"] = (0, 0)  # it was present when the call was admitted
+        await live._load_budgets(connection)
+        assert sorted(live._taken) == sorted([*slices_of, ("b0", "2026-10")])
+        assert live.remaining(budgets[0], "2026-10") == 10 * COST - (3 * COST - COST)
+        slices.settle(token, COST // 4)
+        await live._load_budgets(connection)
+        assert sorted(live._taken) == sorted(slices_of)
+        assert live.remaining(budgets[1], MONTH) == 7 * COST
 
 
 async def test_a_grant_whose_answer_was_lost_is_found_after_reconnecting(database: Database, tmp_path: Path) -> None:

@@ -165,6 +165,22 @@ async def test_a_lowered_limit_of_a_window_takes_back_what_was_held_ahead(
         assert not await one.take(asked, 1, 1)
 
 
+async def test_only_what_is_used_is_looked_at(database: Database, tmp_path: Path, wall: Wall) -> None:
+    """Twenty times a second: of ten thousand users with a limit each, few ask at the same time."""
+    each = [replace(quota(TOKENS, 1000, "day"), name=f"{TOKENS}/test/{n}") for n in range(30)]
+    async with worker(database, tmp_path, wall) as one:
+        with patience():
+            for asked in each:
+                assert await one.take(asked, 10, 5)
+        await until(lambda: not one.leases._moving)
+        assert len(one.leases._accounts) == len(each)
+        token = (new_id().bytes, -1)
+        charges = [Charge(each[7].name, one.span(each[7]), 10)]
+        assert one.counters.reserve(token, charges) is None, "more was fetched ahead while it was used"
+        one.counters.settle_each(token, [10])
+        await until(lambda: list(one.leases._moving) == [(each[7].name, one.span(each[7]))])
+
+
 async def test_a_clean_stop_returns_what_is_left_once(database: Database, tmp_path: Path, wall: Wall) -> None:
     asked = quota(REQUESTS, 1000)
     async with worker(database, tmp_path, wall) as one:

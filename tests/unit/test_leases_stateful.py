@@ -210,6 +210,7 @@ class LeaseMachine(RuleBasedStateMachine):
             for worker in self.workers.values():
                 slices = worker.slices
                 assert slices.available(budget, PERIOD) >= 0
+                assert slices.reserved_each().get((budget, PERIOD), 0) == slices.reserved(budget, PERIOD)
                 in_memory += slices.granted(budget, PERIOD) - slices.released(budget, PERIOD)
                 assert fold(worker.journal).spent.get((budget, PERIOD), 0) == slices.spent(budget, PERIOD)
             assert in_memory <= live
@@ -275,10 +276,11 @@ def test_each_charge_is_settled_at_what_it_was_and_an_ended_period_is_forgotten_
     slices.grant("requests/a", PERIOD, 2)
     slices.grant("tokens/a", PERIOD, 100)
     slices.reserve((b"1", -1), [Charge("requests/a", PERIOD, 1), Charge("tokens/a", PERIOD, 60)])
-    assert not slices.forget("tokens/a", PERIOD)
+    assert slices.forget([("tokens/a", PERIOD)]) == []
     slices.settle_each((b"1", -1), [1, 20])
     assert (slices.available("requests/a", PERIOD), slices.available("tokens/a", PERIOD)) == (1, 80)
-    assert slices.forget("tokens/a", PERIOD) and slices.granted_keys() == [("requests/a", PERIOD)]
+    assert slices.forget([("tokens/a", PERIOD)]) == [("tokens/a", PERIOD)]
+    assert slices.granted_keys() == [("requests/a", PERIOD)]
 
 
 def test_a_retry_without_any_charges_goes_to_the_budgets_it_inherited() -> None:

@@ -57,6 +57,8 @@ class Account:
     """Loop time until which nothing is fetched ahead."""
     rest: int | None = None
     """What nobody held when PostgreSQL was last asked."""
+    asked: float = float("-inf")
+    """Loop time at which somebody wanted to know that."""
     cut: bool = False
     """Less is declared than what is held was granted of: whatever becomes idle is given back, until PostgreSQL says
     that all who hold something of it are within what is declared now."""

@@ -47,6 +47,8 @@ _RECALL_S = 1.2
 """How long a worker keeps giving back what it frees after somebody asked: as long as that one is refused at once."""
 _CHECK_S = 0.5
 _HEADROOM_CALLS = 16
+_ASKED_S = 60.0
+"""How long what is left of a quota is looked up for whoever asked about it."""
 
 LOST = (psycopg.Error, TimeoutError)
 """What a database that is away, restarted, or tired of us raises. It is logged and tried again; callers are refused."""
@@ -77,6 +79,12 @@ class LeaseClient:
         self._connection: Connection | None = None
         self._busy = asyncio.Lock()
         self._accounts: dict[Key, Account] = {}
+        self._moving: dict[Key, Account] = {}
+        """Those that are used just now: of ten thousand users with a limit each, few are."""
+        self._minute = ""
+        """In which it was looked for periods that have ended."""
+        self._left: list[Key] = []
+        """Quotas of windows that have ended in which something is still reserved."""
         self._granted: dict[Key, int] = {}
         self._pending: dict[bytes, Release] = {}
         self._returned: set[Key] = set()
@@ -130,8 +138,9 @@ class LeaseClient:
         book = self._book(charges[0].budget)
         soft = {name for name, item in declared.items() if isinstance(item, Budget) and not item.hard}
         for charge in charges:
-            if charge.budget in soft:
-                self._account(declared[charge.budget], charge.period, blueprint)
+            if charge.budget in soft:  # below zero before it is charged, where it is used up
+                key = (charge.budget, charge.period)
+                self._moving[key] = self._account(declared[charge.budget], charge.period, blueprint)
         deadline = loop.time() + REFILL_S
         while (short := book.reserve(token, charges, soft)) is not None:
             charge = next(charge for charge in charges if charge.budget == short)
@@ -178,6 +187,8 @@ class LeaseClient:
     def remaining(self, quota: Quota, period: str) -> int:
         """What is left of a quota, as far as this worker knows."""
         account = self._accounts.get((quota.name, period))
+        if account is not None:
+            account.asked = asyncio.get_running_loop().time()
         rest = quota.limit if account is None or account.rest is None else account.rest
         return max(0, rest + self._counters.available(quota.name, period))
 
@@ -316,7 +327,9 @@ class LeaseClient:
     def _booked(self, key: Key, amount: int) -> None:
         if amount:
             self._granted[key] = self._granted.get(key, 0) + amount
-            self._book(key[0]).grant(*key, amount)
+            book = self._book(key[0])
+            book.grant(*key, amount)
+            book.used.add(key)  # looked at by the next tick, though nobody may use it
             account = self._accounts.get(key)
             if account is not None:
                 account.empty_need = 0
@@ -419,41 +432,66 @@ class LeaseClient:
     async def _tick(self, now: float) -> None:
         self._recalled = {key: until for key, until in self._recalled.items() if until > now}
         at = self._now()
-        for key in self._slices.granted_keys():
-            if has_ended(key[1], at) and self._slices.available(*key) > 0:
+        ended = [key for key in self._slices.granted_keys() if has_ended(key[1], at)] if at != self._minute else []
+        ended += [key for key in self._take_up() if has_ended(key[1], at)]
+        for key in ended:
+            if self._slices.available(*key) > 0:
                 await self._give_back(key)
-        for key, account in self._accounts.items():
-            spent = self._book(key[0]).spent(*key)
-            account.rate += ((spent - account.spent) / _TICK_S - account.rate) * 0.36
-            account.spent = spent
+        if at != self._minute:
+            self._left = [key for key in self._accounts if is_quota(key[0]) and has_ended(key[1], at)]
+            self._forget_ended()
+        self._minute = at
         if self._pending or self._returned or not self.connected or now > self._checked + _CHECK_S:
             self._checked = now
-            self._forget_ended(at)
+            self._forget_ended()
             async with self._busy:
-                await self._learn_rests()  # a connection that died while idle says so only now
+                await self._learn_rests(now)  # a connection that died while idle says so only now
                 await self._tell_releases()
-        for key, account in list(self._accounts.items()):
+        for key, account in list(self._moving.items()):
             if self._runs_low(key, account, now, at):
                 async with self._busy:
                     owed = max(1, -self._book(key[0]).available(*key))
                     await self._grant(key, account, 1, owed if account.soft else 1, recall=False)
 
-    async def _learn_rests(self) -> None:
+    def _take_up(self) -> list[Key]:
+        """Learn how much of each is used a second, and leave those alone that are not used any more. Returns the
+        budgets that were."""
+        budgets = list(self._slices.used)
+        for key in (*budgets, *self._counters.used):
+            if (account := self._accounts.get(key)) is not None:
+                self._moving[key] = account
+        self._slices.used.clear()
+        self._counters.used.clear()
+        for key, account in list(self._moving.items()):
+            book = self._book(key[0])
+            spent = book.spent(*key)
+            account.rate += ((spent - account.spent) / _TICK_S - account.rate) * 0.36
+            account.spent = spent
+            if account.rate * AHEAD_S < 1 and not (account.soft and book.available(*key) < 0):
+                account.rate = 0.0
+                del self._moving[key]
+        return budgets
+
+    async def _learn_rests(self, now: float) -> None:
         connection = await self._connect()
-        keys = [key for key in self._accounts if is_quota(key[0])]
+        keys = [key for key, each in self._accounts.items() if each.asked > now - _ASKED_S and is_quota(key[0])]
         async with asyncio.timeout(2.0):
             for key, rest in (await grant_store.rests(connection, keys)).items():
                 if key in self._accounts:
                     self._accounts[key].rest = rest
 
-    def _forget_ended(self, at: str) -> None:
-        """Windows come and go by the minute: nothing of them stays in memory."""
-        for key, account in list(self._accounts.items()):
-            ended = has_ended(key[1], at) and account.task is None and not account.promised
-            if ended and is_quota(key[0]) and self._counters.forget(*key):
-                del self._accounts[key]
-                self._granted.pop(key, None)
-                self._returned.discard(key)
+    def _forget_ended(self) -> None:
+        """Windows come and go by the minute: nothing of them stays in memory, once nobody waits for them any more."""
+        if not self._left:
+            return
+        waited = {key for key in self._left if self._accounts[key].task is not None or self._accounts[key].promised}
+        gone = self._counters.forget([key for key in self._left if key not in waited])
+        for key in gone:
+            del self._accounts[key]
+            self._moving.pop(key, None)
+            self._granted.pop(key, None)
+            self._returned.discard(key)
+        self._left = [key for key in self._left if key in self._accounts]
 
     def _now(self) -> str:
         return self._clock.now().strftime("%Y-%m-%dT%H:%M")

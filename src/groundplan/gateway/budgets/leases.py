@@ -9,7 +9,7 @@ crash is recovered are elsewhere (`lease_store`, `recovery`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -60,7 +60,7 @@ def is_quota(name: str) -> bool:
 class Slices:
     """What this worker may still use, by name and period."""
 
-    __slots__ = ("_available", "_open", "_released", "_spent", "on_freed")
+    __slots__ = ("_available", "_open", "_released", "_spent", "on_freed", "used")
 
     def __init__(self) -> None:
         self._available: dict[Key, int] = {}
@@ -69,6 +69,8 @@ class Slices:
         self._open: dict[Token, Sequence[Charge]] = {}
         self.on_freed: Callable[[Key], None] | None = None
         """Called with what a settlement gave something back to."""
+        self.used: set[Key] = set()
+        """What settlements charged since somebody last looked, who empties it."""
 
     @property
     def open_count(self) -> int:
@@ -135,6 +137,7 @@ class Slices:
             key = (charge.budget, charge.period)
             available[key] += charge.amount - cost
             spent[key] = spent.get(key, 0) + cost
+            self.used.add(key)
             if self.on_freed is not None and charge.amount > cost:
                 self.on_freed(key)
 
@@ -145,16 +148,20 @@ class Slices:
             key = (charge.budget, charge.period)
             available[key] = available.get(key, 0) + charge.amount - amount
             spent[key] = spent.get(key, 0) + amount
+            self.used.add(key)
             if self.on_freed is not None and charge.amount > amount:
                 self.on_freed(key)
 
-    def forget(self, budget: str, period: str) -> bool:
-        """Drop all that is known of a period that has ended; False while something of it is reserved."""
-        if self.reserved(budget, period):
-            return False
-        for book in (self._available, self._spent, self._released):
-            book.pop((budget, period), None)
-        return True
+    def forget(self, ended: Iterable[Key]) -> list[Key]:
+        """Drop all that is known of periods that have ended, and return them; those of which something is reserved
+        stay."""
+        held = self.reserved_each()
+        gone = [key for key in ended if not held.get(key)]
+        for key in gone:
+            for book in (self._available, self._spent, self._released):
+                book.pop(key, None)
+            self.used.discard(key)
+        return gone
 
     def release(self, budget: str, period: str, keep: int = 0) -> int:
         """Take what is idle beyond `keep` out of the slice and return it; 0 when there is nothing."""
@@ -174,6 +181,15 @@ class Slices:
             for charge in charges
             if charge.budget == budget and charge.period == period
         )
+
+    def reserved_each(self) -> dict[Key, int]:
+        """The same of all of which anything is reserved, in one walk."""
+        held: dict[Key, int] = {}
+        for charges in self._open.values():
+            for charge in charges:
+                key = (charge.budget, charge.period)
+                held[key] = held.get(key, 0) + charge.amount
+        return held
 
     def spent(self, budget: str, period: str) -> int:
         """What settlements charged since this worker started."""

@@ -31,6 +31,7 @@ from groundplan.core.home import Home
 from groundplan.core.money import from_decimal
 from groundplan.economics.experiment.model import Experiment
 from groundplan.gateway.budgets.leases import Slices
+from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.guard.gate import gate_of
 from groundplan.gateway.heard import heard
 from groundplan.gateway.policy.address import networks
@@ -78,7 +79,8 @@ _MEMBERS = """WITH RECURSIVE inside(name, id) AS (
   SELECT inside.name, p.id::text FROM inside JOIN membership m ON m.group_id = inside.id
     JOIN person p ON p.id = m.person_id WHERE p.active"""
 _BLUEPRINT = "SELECT number, body, signature FROM blueprint WHERE number = %s"
-_BUDGETS = "SELECT budget, period, granted_usd FROM budget_period WHERE budget = ANY(%s)"
+_BUDGETS = """SELECT p.budget, p.period, p.granted_usd FROM unnest(%s::text[], %s::text[]) AS w(budget, period)
+    JOIN budget_period p ON p.budget = w.budget AND p.period = w.period"""
 _CALLS = "SELECT workload, calls FROM calls_made(%s, %s, %s)"
 _EXPERIMENTS = """SELECT id::text, name, workload, type, candidate, judge, share, split, budget_usd FROM experiment
     WHERE state = 'running' AND until > now()"""
@@ -311,14 +313,19 @@ class LiveView:
             self._told_health = health
 
     async def _load_budgets(self, connection: Connection) -> None:
+        """Of each budget in its present period, and in one before of which a call that goes on holds something."""
         if self.catalog is None:
             return
-        names = [budget.name for budget in self.catalog.blueprint.budgets]
-        names += [key.budget.name for key in self.policy.keys.values() if key.budget is not None]
-        rows = await (await connection.execute(_BUDGETS, (names,))).fetchall()
-        taken = {}
+        now, held = self._clock.seconds(), self._slices.reserved_each()
+        asked = {key for key in held if key in self._taken}
+        budgets = [*self.catalog.blueprint.budgets]
+        budgets += [key.budget for key in self.policy.keys.values() if key.budget is not None]
+        asked |= {(each.name, current(each.period, each.starts, each.timezone, now)) for each in budgets}
+        parameters = ([name for name, _ in asked], [period for _, period in asked])
+        rows = await (await connection.execute(_BUDGETS, parameters)).fetchall()
+        held, taken = self._slices.reserved_each(), {}
         for budget, period, granted in rows:
-            own = self._slices.available(budget, period) + self._slices.reserved(budget, period)
+            own = self._slices.available(budget, period) + held.get((budget, period), 0)
             taken[budget, period] = (from_decimal(granted) - own, self._slices.spent(budget, period))
         self._taken = taken
 
