@@ -21,7 +21,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from groundplan.core.settings import load_settings
-from groundplan.knowledge.citations.support import SETTINGS, Look, Settings, decide, look
+from groundplan.knowledge.citations.support import SETTINGS, Look, Settings, decide, look, read
 from groundplan.knowledge.embedding.openvino_encoder import load
 from groundplan.runtime.models import MINILM, ensure
 
@@ -46,7 +46,7 @@ def cases() -> tuple[list[Case], float]:
     """One for each claim, and the milliseconds that words took for one."""
     encoder = load(ensure(load_settings().models, MINILM.name))
     begun = time.process_time()
-    looks = [look(claim.sentence, PASSAGES[claim.passage]) for claim in CLAIMS]
+    looks = [look(claim.sentence, read(PASSAGES[claim.passage])) for claim in CLAIMS]
     took = (time.process_time() - begun) * 1000 / len(CLAIMS)
     found: list[Case] = []
     for claim, seen in zip(CLAIMS, looks, strict=True):

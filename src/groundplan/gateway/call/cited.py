@@ -22,7 +22,7 @@ from groundplan.gateway.http.sse import EventReader, EventTooLarge
 from groundplan.gateway.http.stream import Streaming
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.citations.marks import Statement, statements
-from groundplan.knowledge.citations.support import Look, decide, look, nearest
+from groundplan.knowledge.citations.support import Look, Read, decide, look, nearest, read
 from groundplan.knowledge.citations.wire import MOST_TEXTS, PATH, Asked, SupportAnswer, SupportRequest
 
 if TYPE_CHECKING:
@@ -137,13 +137,16 @@ async def _finish(gateway: Gateway, exchange: Exchange, found: list[Citation]) -
 def cited(answer: str, passages: Sequence[Passage]) -> list[Citation]:
     """Every citation of an answer, as far as words decide it. A number without a passage supports nothing."""
     found: list[Citation] = []
+    known: dict[int, Read] = {}
     for statement in statements(answer):
-        own: list[Citation] = []
         for number in statement.passages:
             passage = passages[number - 1] if 0 < number <= len(passages) else None
-            seen = Look(False, 0.0, None) if passage is None else look(statement.text, passage.text, passage.head)
-            own.append(Citation(statement, number, passage, seen, seen.decided))
-        found += own
+            seen = Look(False, 0.0, None)
+            if passage is not None:
+                # once, however often it is cited: a worker that looks at an answer serves no other call
+                there = known.get(number) or known.setdefault(number, read(passage.text, passage.head))
+                seen = look(statement.text, there)
+            found.append(Citation(statement, number, passage, seen, seen.decided))
     return found
 
 

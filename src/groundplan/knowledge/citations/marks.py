@@ -16,10 +16,11 @@ LONGEST = 40_000
 MOST = 64
 """Statements of an answer that are looked at."""
 _MARK = re.compile(r"\[\s*(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\s*\]")
-_GONE = re.compile(rf"\s*{_MARK.pattern}")
+# each begins where a run of blanks or of full stops does: else a long one would be gone through from each of its places
+_GONE = re.compile(rf"(?<!\s)\s*{_MARK.pattern}")
 _MARKS = re.compile(rf"(?:{_MARK.pattern}[\s,;]*)+")
 _END = re.compile(
-    rf"[.!?:;।؟۔]+[\"')*_”’]*(?:\s*{_MARK.pattern})*(?=\s|$)|[。！？｡]+[\"')*_”’」』）]*(?:\s*{_MARK.pattern})*|\n+"
+    rf"(?<![.!?:;।؟۔])[.!?:;।؟۔]+[\"')*_”’]*(?:\s*{_MARK.pattern})*(?=\s|$)|[。！？｡]+[\"')*_”’」』）]*(?:\s*{_MARK.pattern})*|\n+"
 )
 _SHORT = re.compile(r"\b(?:e\.g|i\.e|etc|approx|no|nr|vs|dr|mr|mrs|ms|st|cf|incl|z\.b|bzw|ca)\.$", re.IGNORECASE)
 

@@ -146,23 +146,37 @@ def places_of(passage: str) -> list[Place]:
     return [Place(start, end, passage[start:end].strip()) for start, end in (*spans, *joined)]
 
 
-def look(statement: str, passage: str, head: str = "") -> Look:
-    """What the words of a statement say of it, compared with the place of the passage that is most like it. `head`: the
-    names of its columns, where it is rows of a table; they stand for each row."""
-    said = words_of(statement)
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A passage as statements are compared with it, by its places: as they are quoted, and their words."""
+
+    places: list[Place]
+    bare: list[str]
+    words: list[Words]
+    whole: Words
+
+
+def read(passage: str, head: str = "") -> Read:
+    """A passage; `head`: the names of its columns, where it is rows of a table: they stand for each row."""
     places = places_of(passage)
-    if not places or not (said.terms or said.numbers):
-        return Look(None, 0.0, None)
-    quoted = next((place for place in places if _bare(place.text) == _bare(statement)), None)
-    if quoted is not None:
-        return Look(True, 1.0, quoted)
     known = [words_of(place.text) for place in places]
     if head:
         names = words_of(head)
         known = [replace(one, terms=one.terms | names.terms, numbers=one.numbers | names.numbers) for one in known]
+    return Read(places, [_bare(place.text) for place in places], known, words_of(f"{head}\n{passage}"))
+
+
+def look(statement: str, there: Read) -> Look:
+    """What the words of a statement say of it, compared with the place of the passage that is most like it."""
+    said, bare, places, known = words_of(statement), _bare(statement), there.places, there.words
+    if not places or not (said.terms or said.numbers):
+        return Look(None, 0.0, None)
+    quoted = next((place for place, own in zip(places, there.bare, strict=True) if own == bare), None)
+    if quoted is not None:
+        return Look(True, 1.0, quoted)
     shares = [_share(said, each) for each in known]
     best = _best(places, shares)
-    if _against(said, _part(said, places[best].text, known[best]), words_of(f"{head}\n{passage}")):
+    if _against(said, _part(said, places[best].text, known[best]), there.whole):
         return Look(False, shares[best], places[best])
     if shares[best] >= SURE:
         return Look(True, shares[best], places[best])
