@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from groundplan.blueprint.model import Source, Term
@@ -18,8 +21,9 @@ from groundplan.knowledge.quality import versions
 from groundplan.knowledge.quality.documents import of_document
 from groundplan.knowledge.quality.model import Look
 from groundplan.knowledge.quality.tables import checked, moment, number, of_tables
-from groundplan.knowledge.quality.text import glossary, personal, structure, violations
+from groundplan.knowledge.quality.text import glossary, personal, sought, structure, violations
 from groundplan.knowledge.quality.versions import Conflict, rank, statements, stem
+from groundplan.knowledge.scripts import RUN
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -252,6 +256,48 @@ def test_a_word_of_a_whole_title_is_not_forbidden_there() -> None:
 def test_letters_that_count_as_the_same_stop_no_look(forbidden: str, text: str) -> None:
     found = violations(text, glossary([Term(name="t", title="other", meaning="m", forbidden=[forbidden])]))
     assert [word for word, _, _ in found] == [forbidden]
+
+
+_SAID = st.text(alphabet="abAB .-#\n休年", max_size=30)
+_SOUGHT = st.lists(
+    st.text(alphabet="ab .-#", min_size=1, max_size=6) | st.text(alphabet="ab休年-", min_size=1, max_size=4), max_size=6
+)
+
+
+@given(_SOUGHT, st.lists(_SAID, max_size=4))
+@settings(max_examples=400)
+def test_words_are_found_as_by_one_pattern_of_them(words: list[str], texts: list[str]) -> None:
+    words = sorted({word.strip().lower() for word in words if word.strip()}, key=lambda word: (-len(word), word))
+    text = " ".join([*words, *texts, *words[::-1]])
+
+    def whole(word: str) -> str:
+        before, after = "" if RUN.match(word[0]) else r"(?<!\w)", "" if RUN.match(word[-1]) else r"(?!\w)"
+        written = r"\s+".join(map(re.escape, word.split()))
+        return f"({before}{written}{after})"
+
+    wanted: list[str] = []
+    if words:
+        pattern = re.compile("|".join(map(whole, words)), re.IGNORECASE)
+        wanted = [words[(found.lastindex or 0) - 1] for found in pattern.finditer(text)]
+    assert sorted(sought(words).found(text)) == sorted(wanted)
+
+
+def test_a_text_costs_as_much_with_thousands_of_words_that_are_forbidden() -> None:
+    """All of them at each of its places took minutes, in which the control process answered nothing."""
+    terms = [
+        Term(name=f"t{n}", title=f"term {n}", meaning="m", forbidden=[f"word{n}", f"a word{n}"]) for n in range(2000)
+    ]
+    text = " ".join(f"word{n % 5000} and another" for n in range(20_000))
+    begun = time.process_time()
+    assert len(violations(text, glossary(terms))) == 2000
+    assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize("text", ["[insert" * 70_000, "# a" + " " * 50_000 + "b", "# a" + " #" * 50_000, "|" * 99_999])
+def test_the_structure_of_a_hostile_text_is_told_at_once(text: str) -> None:
+    begun = time.process_time()
+    structure(text, markdown=True)
+    assert time.process_time() - begun < 2
 
 
 def test_a_time_that_is_still_to_come_makes_no_table_fresh() -> None:

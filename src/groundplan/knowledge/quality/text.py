@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,20 +14,91 @@ from groundplan.core.detect import SECRETS, find
 from groundplan.core.words import counted
 from groundplan.knowledge.scripts import RUN
 
-_HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*$", re.MULTILINE)
+_HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.*)$", re.MULTILINE)
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
-_LINK = re.compile(r"\]\(([^)\s]{1,500})\)")
-_PLACEHOLDER = re.compile(r"\b(?:lorem ipsum|TBD|FIXME|xx+\.xx+)\b|\[(?:insert|fill in)[^\]]*\]", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"\b(?:lorem ipsum|TBD|FIXME|xx+\.xx+)\b|\[(?:insert|fill in)[^\]]{0,300}\]", re.IGNORECASE)
 _BROKEN = "�"
+_WORD = re.compile(r"\w+")
+_DOTS = str.maketrans("İı", "ii")
+"""Letters that count as i in any case; no other fold of it says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Words and phrases that are looked for in texts, each by itself and in any case. With thousands a text costs
+    as much as with one: its words are looked up among them, not they at each of its places."""
+
+    first: Mapping[str, Sequence[tuple[str, re.Pattern[str]]]]
+    """By the word that they begin with, the longest first."""
+    others: re.Pattern[str] | None
+    """Those that begin with no word, or are of a script that sets no spaces."""
+    named: Mapping[str, str]
+    """Of others: as it is found, with one blank between its words -> as it is sought."""
+
+    def found(self, text: str) -> Iterator[str]:
+        """Each place of them that none before overlaps; at one place the longest."""
+        text, end = _folded(text), 0
+        other = self._other(text, 0)
+        for word in _WORD.finditer(text) if self.first else ():
+            here = self._at(text, word) if word.start() >= end else None
+            if here is None:
+                continue
+            while other is not None and (other.start(), -other.end()) < (word.start(), -here[1]):
+                if other.start() >= end:
+                    yield self.named[" ".join(other[0].split())]
+                    end = other.end()
+                other = self._other(text, end)
+            if word.start() >= end:
+                yield here[0]
+                end = here[1]
+        while other is not None:
+            if other.start() >= end:
+                yield self.named[" ".join(other[0].split())]
+                end = other.end()
+            other = self._other(text, end)
+
+    def _at(self, text: str, word: re.Match[str]) -> tuple[str, int] | None:
+        """What begins with that word there, and where it ends."""
+        for phrase, pattern in self.first.get(word[0], ()):
+            if (here := pattern.match(text, word.start())) is not None:
+                return phrase, here.end()
+        return None
+
+    def _other(self, text: str, start: int) -> re.Match[str] | None:
+        return None if self.others is None else self.others.search(text, start)
+
+
+def sought(words: Iterable[str]) -> Sought:
+    """To look for these."""
+    first: dict[str, list[tuple[str, re.Pattern[str]]]] = defaultdict(list)
+    others: dict[str, list[str]] = defaultdict(list)
+    named: dict[str, str] = {}
+    for word in sorted(words, key=len, reverse=True):
+        folded = _folded(word)
+        after = "" if RUN.match(folded[-1:]) else r"(?!\w)"
+        written = r"\s+".join(map(re.escape, folded.split())) + after
+        begins = _WORD.match(folded)
+        if begins is not None and RUN.search(folded) is None:
+            first[begins[0]].append((word, re.compile(written)))
+        else:
+            named.setdefault(" ".join(folded.split()), word)
+            others[folded[:1]].append(written.removeprefix(re.escape(folded[:1])))
+    before = {char: "" if RUN.match(char) else r"(?<!\w)" for char in others}
+    parts = [f"{before[char]}{re.escape(char)}(?:{'|'.join(rest)})" for char, rest in others.items()]
+    return Sought(first, re.compile("|".join(parts)) if parts else None, named)
+
+
+def _folded(text: str) -> str:
+    """As it is compared: letters that are the same in any case are one."""
+    return text.translate(_DOTS).casefold()
 
 
 @dataclass(frozen=True, slots=True)
 class Glossary:
-    """Forbidden words as one pattern, the longest first, each a group of its number in `words`; what is to be said
-    instead."""
+    """Forbidden words, and what is to be said instead of each; `words` are those and the titles that one may stand
+    in."""
 
-    pattern: re.Pattern[str] | None
-    words: Sequence[str]
+    words: Sought
     instead: Mapping[str, str]
     digest: str
 
@@ -38,23 +109,10 @@ def glossary(terms: Sequence[Term]) -> Glossary:
     instead = {
         word.lower(): term.title for term in terms for word in term.forbidden if word.lower() != term.title.lower()
     }
-    titles = {title for term in terms if (title := term.title.lower()) not in instead and _has_any(title, instead)}
-    words = sorted((*instead, *titles), key=len, reverse=True)
-    pattern = re.compile("|".join(f"({_whole(word)})" for word in words), re.IGNORECASE) if instead else None
+    forbidden = sought(instead)
+    titles = {title for term in terms if (title := term.title.lower()) not in instead and any(forbidden.found(title))}
     digest = "|".join([*(f"{word}>{instead[word]}" for word in sorted(instead)), *sorted(titles)])
-    return Glossary(pattern, words, instead, digest)
-
-
-def _has_any(title: str, words: Mapping[str, str]) -> bool:
-    return any(re.search(_whole(word), title, re.IGNORECASE) for word in words)
-
-
-def _whole(word: str) -> str:
-    """A pattern for a word by itself; between the words of a phrase a line may end."""
-    before = "" if RUN.match(word[:1]) else r"(?<!\w)"
-    after = "" if RUN.match(word[-1:]) else r"(?!\w)"
-    written = r"\s+".join(map(re.escape, word.split()))
-    return f"{before}{written}{after}"
+    return Glossary(sought((*instead, *titles)), instead, digest)
 
 
 def checked(text: str, terms: Glossary, *, markdown: bool) -> dict[str, Any]:
@@ -88,7 +146,8 @@ def _markdown(text: str) -> list[tuple[str, str, str]]:
     if len(_FENCE.findall(text)) % 2:
         found.append(("fence", "a block of code has no end", "Close it with ``` on a line of its own."))
     prose = re.sub(r"^ {0,3}(?:```|~~~).*?^ {0,3}(?:```|~~~)", "", text, flags=re.MULTILINE | re.DOTALL)
-    levels = [len(mark) for mark, _ in _HEADING.findall(prose)]
+    headings = [(len(mark), title.rstrip("#").strip().lower()) for mark, title in _HEADING.findall(prose)]
+    levels = [level for level, _ in headings]
     jumps = [(a, b) for a, b in pairwise(levels) if b > a + 1]
     if jumps:
         a, b = jumps[0]
@@ -97,9 +156,7 @@ def _markdown(text: str) -> list[tuple[str, str, str]]:
         )
     if not levels and len(prose) > 4000:
         found.append(("headings", "it is long and has no headings", "Give each part a heading."))
-    titles = Counter(
-        title.strip().lower() for mark, title in _HEADING.findall(prose) if title.strip() and len(mark) == 1
-    )
+    titles = Counter(title for level, title in headings if title and level == 1)
     if repeated := [title for title, count in titles.items() if count > 1]:
         found.append(
             ("repeated", f"{counted(len(repeated), 'heading is', 'headings are')} there twice", "Give each its own.")
@@ -129,11 +186,7 @@ def _ragged(text: str) -> bool:
 
 def violations(text: str, terms: Glossary) -> list[tuple[str, str, int]]:
     """(forbidden word, term to be used, how often), most frequent first."""
-    if terms.pattern is None:
-        return []
-    # by its group: letters that count as the same in any case, such as i and ı, are no key
-    said = (terms.words[found.lastindex - 1] for found in terms.pattern.finditer(text) if found.lastindex)
-    counts = Counter(word for word in said if word in terms.instead)
+    counts = Counter(word for word in terms.words.found(text) if word in terms.instead)
     return [(word, terms.instead[word], count) for word, count in counts.most_common()]
 
 
