@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -27,7 +28,7 @@ from groundplan.economics.routing.learn import kernel as kernels
 from groundplan.economics.routing.learn.evaluate import apply, evaluate, kept_by, same_choice, strong_share
 from groundplan.economics.routing.learn.fit import LEAST_ROWS, blend_of, train
 from groundplan.economics.routing.learn.matrix import folds_of, read_matrix
-from groundplan.economics.routing.learn.operate import error_of_mean
+from groundplan.economics.routing.learn.operate import error_of_mean, operating_points
 from groundplan.economics.routing.learn.perturb import KINDS
 from groundplan.economics.routing.learn.plain import plain_ridge
 from groundplan.economics.routing.model import Floats, Matrix, Router, Sample
@@ -87,6 +88,7 @@ def test_a_set_is_read_with_its_models_in_order(tmp_path: Path) -> None:
         ({"id": "r4"}, "evaluation_set", "is in line 5"),
         ({"scores": {"a": 1.4, "b": 0}}, "evaluation_set", "between 0 and 1"),
         ({"costs": {"a": -1, "b": 0}}, "evaluation_set", "negative"),
+        ({"costs": {"a": 1e300, "b": 0}}, "evaluation_set", "above a million"),
         ({"scores": {"a": 1.0}}, "evaluation_set", "same two or more models"),
         ({"prompt": "  "}, "evaluation_set", "empty"),
         ({"scores": "much"}, "evaluation_set", "not a row"),
@@ -103,6 +105,19 @@ def test_a_set_that_would_mislead_is_refused_with_its_line(
     assert said in told.value.message
     assert str(told.value.where).endswith("set.jsonl:10:1")
     assert told.value.hint
+
+
+@pytest.mark.parametrize(("count", "proven"), [(20, False), (90, False), (120, True)])
+def test_too_few_prompts_without_a_loss_prove_no_share(count: int, proven: bool) -> None:
+    """The cheap model was right whenever the dear one was: of twenty prompts that shows little, of two hundred much."""
+    samples = tuple(Sample(str(place), str(place), f"question {place}") for place in range(count))
+    scores, costs = np.ones((count, 2)), np.tile([0.1, 1.0], (count, 1))
+    matrix = Matrix(samples, ("a", "b"), scores, costs)
+    told = np.hstack([np.tile([0.5, 1.0], (count, 1)), np.ones((count, 2))])
+    known = SimpleNamespace(mean_costs=np.array([0.1, 1.0]), strongest=1)
+    points = operating_points(matrix, told, cast("Router", known), (0.99,))
+    taken = best(told[:, :2], costs, points["0.99"][0], 1.0) if points else np.ones(count)
+    assert bool((taken == 0).all()) is proven
 
 
 def test_every_problem_of_a_set_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

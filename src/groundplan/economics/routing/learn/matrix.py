@@ -22,6 +22,8 @@ FOLDS = 5
 LEAST_ROWS = 20
 LEAST_GROUPS = 10
 """Groups below which too little is left to learn from, or to judge with, once some are left out."""
+DEAREST = 1e6
+"""US dollars of a call that can be."""
 _TOLD = 20
 """Problems that are told at once."""
 
@@ -134,8 +136,9 @@ def _wrong_row(path: Path, line: int, row: _Row, models: set[str]) -> Iterable[P
         return
     if not all(0.0 <= score <= 1.0 for score in row.scores.values()):
         yield _problem(path, line, "a score is not between 0 and 1")
-    if not all(0.0 <= cost < math.inf for cost in row.costs.values()):
-        yield _problem(path, line, "a cost is negative or no number")
+    if not all(0.0 <= cost <= DEAREST for cost in row.costs.values()):
+        hint = "Give US dollars of one call."
+        yield _problem(path, line, "a cost is negative, no number, or above a million US dollars", hint=hint)
     if row.context is not None and not _sane(row.context):
         yield _problem(path, line, "the context has a negative count, or scores that are not in order, the best first")
     if not row.prompt.strip():
