@@ -125,6 +125,16 @@ def test_a_day_of_another_shape_is_no_other_clock() -> None:
     assert by_now([]) == []
 
 
+def test_the_first_monday_after_a_launch_is_no_news() -> None:
+    """From Friday at four on: till Monday there was an office for an hour, and a weekend."""
+    past = Baseline(office(place, 8) for place in range(4 * 24 + 16, 7 * 24 + 9))
+    begins = START + timedelta(days=7, hours=9)
+    monday = [replace(each, at=begins + timedelta(minutes=place)) for place, each in enumerate(minutes())]
+    assert detect(past, monday, KNOWN, {"ana": 9.0, "bo": 6.0}) == []
+    dear = [replace(each, cost=4 * each.cost) for each in monday]
+    assert kinds(detect(past, dear, KNOWN, {"ana": 9.0, "bo": 6.0})) == {"spend"}
+
+
 def test_a_call_that_costs_something_where_none_did_is_not_told() -> None:
     free = Baseline(replace(hour(place), cost=0) for place in range(28 * 24))
     usual = [replace(each, cost=0) for each in minutes()]

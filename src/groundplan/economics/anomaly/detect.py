@@ -33,6 +33,8 @@ SPREAD_COST: Final = 6.0
 SPREAD_TOKENS: Final = 2.5
 LEAST_HOURS: Final = 48
 """Of history, below which nothing is called unusual but a runaway."""
+WEEK_HOURS: Final = 7 * 24
+"""Of history, below which any hour may be as busy as the busiest one so far."""
 LEAST_CALLS: Final = 20
 NEW_CALLS: Final = 30
 NEW_SHARE: Final = 0.03
@@ -86,8 +88,10 @@ class Baseline:
         return self._asked[hour]
 
     def _of_hour(self, at: datetime) -> Usual:
-        same = self._like(at)
-        level = self._level(at)
+        same, level = self._like(at), self._level(at)
+        if self._hours and len(self._hours) < WEEK_HOURS:
+            # nobody knows yet which days are busy: after a launch on a Friday the first Monday is no news
+            same, level = [max(self._hours, key=lambda hour: hour.cost)], 1.0
         calls, cost = (sum(values) for values in _columns(same))
         # few calls, or none, say nothing of what one costs
         each = cost / calls if calls >= LEAST_CALLS and cost else self._each
