@@ -15,6 +15,7 @@ from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
 from groundplan.economics.forecast.model import DAY, Forecast, Launch, Series
+from groundplan.economics.forecast.once import usual
 from groundplan.economics.forecast.predict import forecast
 from groundplan.economics.forecast.runway import runway
 from groundplan.economics.forecast.scenario import Change, Part, parse, what_if
@@ -125,6 +126,73 @@ def test_a_declared_launch_is_not_taken_for_another_one() -> None:
 def test_what_is_new_counts_most_where_there_is_little() -> None:
     made = forecast(days(*(float(day) for day in range(1, 13))), 7)
     assert made.middle[0] > 8 and made.high[0] > 12
+
+
+def kept(values: list[float]) -> Forecast:
+    return forecast(Series(START, DAY, tuple(values)), 28)
+
+
+def plain(count: int) -> list[float]:
+    """An office of which no two weeks are quite alike."""
+    return [WEEK[place % 7] * (1 + 0.05 * ((place * 7919) % 11 - 5) / 5) for place in range(count)]
+
+
+@pytest.mark.parametrize("days", [8, 9, 13, 14, 15, 16, 20])
+def test_a_history_of_two_weeks_or_less_knows_its_weekend(days: int) -> None:
+    """Whichever day it ends on: a forecast that is made on a Monday does not go on with Sunday."""
+    for first in range(7):
+        made = forecast(Series(START, DAY, tuple(plain(7 * 8)[first : first + days])), 28)
+        assert made.total == pytest.approx(4 * sum(WEEK), rel=0.25), first
+        assert made.total_low < 4 * sum(WEEK) < made.total_high, first
+
+
+def test_two_low_days_of_what_grows_are_no_weekend() -> None:
+    made = forecast(days(*(float(day) for day in range(1, 13))), 7)
+    assert not any("of one week" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(("first", "last"), [(30, 44), (20, 21), (58, 60), (55, 60), (57, 58)])
+def test_an_interruption_is_not_how_it_goes_on(first: int, last: int) -> None:
+    values = [0.0 if first <= place < last else value for place, value in enumerate(plain(60))]
+    made, whole = kept(values), kept(plain(60))
+    assert made.total == pytest.approx(whole.total, rel=0.05)
+    (note,) = [note for note in made.notes if "interruption" in note]
+    at = Series(START, DAY, ()).at(next(place for place in range(first, last) if WEEK[place % 7] > 0))
+    assert at.date().isoformat() in note
+
+
+@pytest.mark.parametrize(("at", "lasts"), [(56, 1), (30, 1), (30, 2), (3, 1)])
+def test_a_single_event_is_not_how_it_goes_on(at: int, lasts: int) -> None:
+    values = [200 * max(WEEK) if at <= place < at + lasts else value for place, value in enumerate(plain(60))]
+    made, whole = kept(values), kept(plain(60))
+    assert made.total == pytest.approx(whole.total, rel=0.1)
+    assert any("single event" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1000.0 if place % 7 == 2 else 0.0 for place in range(60)],
+        [100.0 * (place % 2) for place in range(60)],
+        [0.0] * 30,
+        [0.0] * 20 + plain(40),
+        plain(53) + [0.0] * 7,
+        [*plain(60)[:-1], 1e6],
+        [10 * 1.05**place for place in range(60)],
+        plain(40) + [10 * value for value in plain(20)],
+        plain(20),
+    ],
+    ids=["weekly", "every other day", "nothing", "begun", "ended", "since yesterday", "grows", "launch", "few"],
+)
+def test_what_is_usual_or_lasts_is_neither(values: list[float]) -> None:
+    series = Series(START, DAY, tuple(values))
+    assert usual(series) == (series, ())
+
+
+def test_a_holiday_is_no_interruption() -> None:
+    values = [0.0 if place == 30 else value for place, value in enumerate(plain(60))]
+    day = (START + 30 * DAY).date().isoformat()
+    assert usual(Series(START, DAY, tuple(values), holidays=frozenset({day})))[1] == ()
 
 
 def test_declared_growth_holds() -> None:

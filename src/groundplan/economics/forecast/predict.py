@@ -16,6 +16,7 @@ import numpy as np
 
 from groundplan.core.errors import Invalid
 from groundplan.economics.forecast.model import DAY, HOUR, Forecast, Series
+from groundplan.economics.forecast.once import usual
 from groundplan.economics.forecast.smooth import SETTINGS, Floats, paths
 from groundplan.economics.forecast.step import Step
 from groundplan.economics.forecast.step import step as last_step
@@ -34,6 +35,8 @@ LEVEL: Final = 0.8
 _BUCKETS: Final = 4
 _OFFSET: Final = 0.05
 """Of the mean, added before logarithms are taken: small values are not to weigh more than large ones."""
+QUIET_DAYS: Final = 0.6
+"""Share of the least other day below which two days are a weekend."""
 _QUIET: Final = 0.8
 """Share of the median weekday below which one is a quiet one."""
 _WIDEN: Final = 1.0
@@ -61,6 +64,7 @@ class _Past:
 def forecast(series: Series, horizon: int) -> Forecast:
     """The next `horizon` steps. Raises `Invalid` (`forecast_impossible`) for fewer than `LEAST` values or bad ones."""
     _check(series, horizon)
+    series, once = usual(series)
     past = _past(series, horizon)
     begun = last_step(past.logs, past.cycle, past.jumps) if series.step == DAY else None
     noted, unsure = _noted(series, begun)
@@ -93,7 +97,7 @@ def forecast(series: Series, horizon: int) -> Forecast:
         total_high=max(total_high, total * math.exp(0.35 * unsure)),
         method=_told(chosen, past.cycle),
         error=_mase(past, made, origins, chosen, effect),
-        notes=(*noted, *_notes(past, origins, series)),
+        notes=(*noted, *once, *_notes(past, origins, series)),
         detail={"holiday_factors": _factors(past, effect), "origins": len(origins), "cycle": past.cycle},
     )
 
@@ -112,7 +116,7 @@ def _check(series: Series, horizon: int) -> None:
 def _past(series: Series, horizon: int) -> _Past:
     values = np.array(series.values, dtype=np.float64)
     count = len(values)
-    cycle = series.cycle if count >= 2 * series.cycle + 2 else 1
+    cycle = series.cycle if count >= 2 * series.cycle or _weekend(series) else 1
     if cycle == 1 and series.cycle > 7 and count >= 3 * (series.cycle // 7):
         cycle = series.cycle // 7
     offset = max(float(values.mean()) * _OFFSET, 1e-9)
@@ -128,6 +132,20 @@ def _past(series: Series, horizon: int) -> _Past:
     named = dict(series.whose)
     whose = tuple(named.get(day, "") if day in series.holidays else "" for day in dates)
     return _Past(logs, values, offset, cycle, jumps, closed, whose, _weekdays(values, cycle, count + horizon))
+
+
+def _weekend(series: Series) -> bool:
+    """Whether the last week had two quiet days side by side, as those before: the days of one week tell that much."""
+    values = series.values
+    if series.step != DAY or not LEAST <= len(values) < 2 * series.cycle:
+        return False
+    for first in range(7):
+        quiet = {first, (first + 1) % 7}
+        low = [value for place, value in enumerate(values) if place % 7 in quiet]
+        rest = [value for place, value in enumerate(values) if place % 7 not in quiet]
+        if max(low) < QUIET_DAYS * min(rest):
+            return True
+    return False
 
 
 def _origins(count: int, horizon: int, cycle: int) -> list[int]:
@@ -328,6 +346,8 @@ def _notes(past: _Past, origins: list[int], series: Series) -> tuple[str, ...]:
     found = []
     if not origins:
         found.append("there is too little history to look back on: the interval is a rule of thumb")
+    if past.cycle == 7 and len(past.values) < 14:
+        found.append("the days of the week are those of one week")
     if past.cycle == 1 and series.cycle > 1:
         found.append("the history is shorter than two seasons: none is assumed")
     return tuple(found)

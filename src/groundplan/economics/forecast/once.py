@@ -1,0 +1,98 @@
+"""Days that say nothing of what comes: nothing at all where there always is something, or many times as much as ever.
+
+An interruption of some days, or a single event, is not how the days after it will be. Such days are replaced by what
+is usual on their weekday, and a note names them. What lasts is none: a week of nothing at the end may be the end. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import groupby
+from statistics import median
+from typing import Final
+
+from groundplan.economics.forecast.model import DAY, Series
+
+LEAST: Final = 21
+"""Days below which nobody knows what there always is."""
+NOTHING: Final = 0.02
+"""Of what is usual on that weekday."""
+RARE: Final = 0.35
+"""Share of a weekday's values that are nothing, from which on that is usual."""
+LONGEST, LAST = 28, 6
+"""Days of an interruption, and of one that has not ended yet."""
+TIMES: Final = 8.0
+"""As much as the largest other day of `NEAR` days before and after, from which on it is a single event."""
+NEAR: Final = 28
+SINCE: Final = 3
+"""Days after it by which it has passed, and days that it lasts at most."""
+
+
+def usual(series: Series) -> tuple[Series, tuple[str, ...]]:
+    """The series without such days, and what is said of them."""
+    if series.step != DAY or len(series.values) < LEAST:
+        return series, ()
+    values = list(series.values)
+    gaps, events = _gaps(series, values), _events(values)
+    for place in (*gaps, *events):
+        values[place] = _like(values, place, {*gaps, *events})
+    return replace(series, values=tuple(values)), (*_told(series, gaps, _GAP), *_told(series, events, _EVENT))
+
+
+_GAP: Final = "on {days} there was nothing, which is taken for an interruption"
+_EVENT: Final = "on {days} there was many times as much as ever, which is taken for a single event"
+
+
+def _gaps(series: Series, values: list[float]) -> list[int]:
+    """Places at which there is nothing, where that is rare for their weekday."""
+    rare: dict[int, float] = {}
+    for phase in range(7):
+        mine = values[phase::7]
+        some = [value for value in mine if value > 0]
+        middle = median(some) if some else 0.0
+        if sum(value <= NOTHING * middle for value in mine) < RARE * len(mine):
+            rare[phase] = NOTHING * middle
+    empty = [
+        place % 7 in rare and value <= rare[place % 7] and series.at(place).date().isoformat() not in series.holidays
+        for place, value in enumerate(values)
+    ]
+    begun = next((place for place, value in enumerate(values) if value > 0), len(values))
+    found: list[int] = []
+    for is_empty, run in groupby(range(len(values)), key=lambda place: empty[place]):
+        places = list(run)
+        most = LAST if places[-1] == len(values) - 1 else LONGEST
+        if is_empty and places[0] > begun and len(places) <= most:
+            found += places
+    return found
+
+
+def _events(values: list[float]) -> list[int]:
+    """Places of days that are far above every other one around them, and over."""
+    found = []
+    for place in range(len(values) - SINCE):
+        if values[place] <= 0:
+            continue
+        near = values[max(0, place - NEAR) : place + NEAR + 1]
+        beside = sorted(near)[: -SINCE or None]  # an event may last a day or two
+        if beside and values[place] > TIMES * beside[-1] > 0 and max(values[place + SINCE :]) < values[place] / TIMES:
+            found.append(place)
+    return found
+
+
+def _like(values: list[float], place: int, out: set[int]) -> float:
+    """The mean of the nearest ones of its weekday before and after."""
+    before = next((values[at] for at in range(place - 7, -1, -7) if at not in out), None)
+    after = next((values[at] for at in range(place + 7, len(values), 7) if at not in out), None)
+    seen = [value for value in (before, after) if value is not None]
+    return sum(seen) / len(seen) if seen else values[place]
+
+
+def _told(series: Series, places: list[int], text: str) -> tuple[str, ...]:
+    """Each run of days by its first and its last."""
+    spans = []
+    for _, run in groupby(enumerate(sorted(places)), key=lambda each: each[1] - each[0]):
+        mine = [place for _, place in run]
+        first, last = (series.at(place).date().isoformat() for place in (mine[0], mine[-1]))
+        spans.append(first if first == last else f"{first} to {last}")
+    more = f" and {len(spans) - 3} times more" if len(spans) > 3 else ""
+    return (text.format(days=", ".join(spans[:3]) + more),) if spans else ()
