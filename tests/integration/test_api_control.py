@@ -23,6 +23,8 @@ from groundplan.core.home import Home
 from groundplan.testing.database import Cluster, Database
 from groundplan.testing.passkey import SoftPasskey
 
+PATIENCE_S = 120.0
+"""How long an answer may take: the first report loads what draws it, which is seconds of computing."""
 WORKSPACE = """\
 kind: company
 name: acme
@@ -95,7 +97,7 @@ class Control:
     """Each person's passkey, by e-mail address."""
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         sent = {"Authorization": f"Bearer {self.home.operator_token.read_text().strip()}"}
         sent["Host"] = f"localhost:{self.port}"  # passkeys are bound to the name
         sent.update({name.replace("_", "-"): value for name, value in headers.items()})

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import PATIENCE_S, Control, running
 from tests.integration.test_replays import judged_run
 
 from groundplan.core.database import connect
@@ -57,7 +57,7 @@ class Console:
             "Host": f"localhost:{self.control.port}", "Cookie": self.browser["Cookie"],
             "Content-Type": "application/x-www-form-urlencoded",
         }  # fmt: skip
-        connection = http.client.HTTPConnection("127.0.0.1", self.control.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.control.port, timeout=PATIENCE_S)
         try:
             connection.request("POST", path, data, headers)
             reply = connection.getresponse()

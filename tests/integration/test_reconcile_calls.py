@@ -21,6 +21,7 @@ import psycopg
 import pytest
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.nursery import Worker, fork_program
+from tests.integration.test_api_control import PATIENCE_S
 
 from groundplan.api.genesis import take_up_keys
 from groundplan.core.ids import new_id
@@ -42,7 +43,7 @@ class Setup:
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> tuple[int, Any, dict[str, str]]:
         """(status, JSON or text, headers) of one request to the control process."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.control, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.control, timeout=PATIENCE_S)
         token = {"Authorization": f"Bearer {self.stack.home.operator_token.read_text().strip()}"}
         try:
             connection.request(method, path, body, token if headers is None else headers)
