@@ -574,7 +574,7 @@ def test_the_command_writes_a_workspace_that_check_accepts(tmp_path: Path) -> No
     again = run.invoke(app, arguments)
     assert isinstance(again.exception, GroundplanError) and again.exception.code == "folder_not_empty"
     told = run.invoke(app, ["import", "litellm", str(tmp_path / "config.yaml")]).output
-    assert "10 models, 2 without price, 8 without owner" in told and "Nothing is written" in told
+    assert "10 models, 2 without price, 8 without owner" in told and "Nothing was written" in told
 
 
 @pytest.mark.parametrize(

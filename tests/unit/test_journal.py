@@ -511,7 +511,12 @@ async def test_who_sends_is_told_once_that_what_it_reserved_could_not_be_written
     await until(lambda: not journal._allocating)
     told: list[str] = []
     order: list[str] = []
-    journal.on_failure = lambda why: (told.append(why), order.append("told"))[0]
+
+    def note(why: str) -> None:
+        told.append(why)
+        order.append("told")
+
+    journal.on_failure = note
     monkeypatch.setattr(os, "pwrite", full)
     for _ in range(2):
         journal.reserve(reservation(new_id().bytes), soon=True)
