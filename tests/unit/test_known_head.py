@@ -107,6 +107,14 @@ def test_what_asks_for_more_than_its_body_to_be_read_is_parsed(lines: bytes) -> 
     assert known.again(data, 0.0) is None
 
 
+@pytest.mark.parametrize("digits", [b"+3", b"-3", b"3_0", b"3 ", b" 3", b"", b"0x3", b"\xb3", b"000000000003"])
+def test_only_digits_are_a_length(digits: bytes) -> None:
+    known, data = KnownHead(), HEADS[1] % 3 + b"abc"
+    known.look(data, parsed(data)[1])
+    assert known.again(data, 0.0) is not None
+    assert known.again(data.replace(b"Content-Length:3", b"Content-Length:" + digits), 0.0) is None
+
+
 def test_a_client_of_http_1_0_is_parsed_and_heads_that_never_come_again_are_given_up() -> None:
     known = KnownHead()
     old = b"POST / HTTP/1.0\r\nconnection: keep-alive\r\ncontent-length: 1\r\n\r\nx"

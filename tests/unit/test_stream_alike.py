@@ -144,3 +144,40 @@ def test_each_of_several_copies_is_looked_at() -> None:
 )  # fmt: skip
 def test_where_the_text_cannot_be_found_for_certain_every_chunk_is_read(text: bytes) -> None:
     assert Alike.of(text) is None
+
+
+ESCAPED = chunk("\n")
+
+
+@pytest.mark.parametrize(
+    ("events", "passed"),
+    [
+        ([event(chunk("a")), event(chunk("b")), event(END), event(chunk("c")), event(chunk("d"))], 1),
+        (
+            [
+                event(chunk("a", service_tier="default")),
+                event(chunk("\n", service_tier="priority")),
+                event(chunk("b", service_tier="default")),
+            ],
+            0,
+        ),
+        ([event(chunk("a")), event(ESCAPED), event(chunk("b"))], 1),
+        ([event(chunk("a")), event(chunk("b"))[:-1], b"\n" + event(chunk("c")), event(chunk("d"))], 1),
+    ],
+)
+def test_what_came_in_between_counts(events: list[bytes], passed: int) -> None:
+    """The end, another tier, half an event."""
+    short, long = Reading(True), Reading(False)
+    for data in events:
+        assert short.feed(data) == long.feed(data)
+        assert short.state == long.state
+    assert short.passed == passed
+
+
+def test_bytes_that_are_no_text_are_found_in_a_chunk_like_others() -> None:
+    reading = Reading(True)
+    reading.feed(event(chunk("a")))
+    broken = event(chunk("xx").replace(b"xx", b"\xc3("))
+    with pytest.raises(Malformed):
+        reading.feed(broken)
+    assert reading.passed == 0
