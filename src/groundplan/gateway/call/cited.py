@@ -80,6 +80,8 @@ class CitedStreaming(Streaming):
 
     __slots__ = ("_said", "_size")
 
+    direct = False
+
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self._said: list[bytes] = []

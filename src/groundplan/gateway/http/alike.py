@@ -15,6 +15,8 @@ from typing import cast
 _plain = cast(Callable[[bytes, int], re.Match[bytes]], re.compile(rb"[ !#-\[\]-~\x80-\xff]*").match)
 """Bytes of a JSON string that stand for themselves; none, too."""
 _text = re.compile(rb'"content" ?: ?"').search
+_SIZE = 10
+"""Within so many bytes the size of a chunk of HTTP/1.1 ends."""
 _noise = re.compile(rb'"obfuscation" ?: ?"').search
 
 
@@ -62,6 +64,25 @@ class Alike:
             if at == len(data):
                 return size if data.isascii() or _is_text(data) else -1
         return -1
+
+    def framed_text_bytes(self, data: bytes) -> int:
+        """The same of `data` that is one such event in one whole chunk of HTTP/1.1, with its frame."""
+        at = data.find(b"\r\n", 1, _SIZE) + 2
+        if at < 2 or not data.endswith(b"\r\n") or data[: at - 2] != b"%x" % (len(data) - at - 2):
+            return -1
+        if not data.startswith(self._begin, at):
+            return -1
+        at += len(self._begin)
+        stop = _plain(data, at).end()
+        if not data.startswith(self._middle, stop):
+            return -1
+        size, at = stop - at, stop + len(self._middle)
+        if self._end:
+            at = _plain(data, at).end()
+            if not data.startswith(self._end, at):
+                return -1
+            at += len(self._end)
+        return size if at == len(data) - 2 and (data.isascii() or _is_text(data)) else -1
 
 
 def _is_text(data: bytes) -> bool:

@@ -15,6 +15,7 @@ from groundplan.core.errors import Denied
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.http.alike import Alike
 from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
@@ -38,11 +39,14 @@ class Streaming:
     """One attempt's stream: `first` until there is something for the client, then `rest`."""
 
     __slots__ = (
-        "_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_passes", "_reader", "guarded", "relay",
+        "_alike", "_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_plain", "_reader", "guarded",
+        "relay",
     )  # fmt: skip
 
     kind = EVENT_STREAM
     """Header lines of what the client gets."""
+    direct = True
+    """Nobody here wants to see what only passes."""
 
     def __init__(self, connection: UpstreamConnection, deployment: Deployment, relay: Relay) -> None:
         self._connection = connection
@@ -55,7 +59,9 @@ class Streaming:
         self._fed = False
         """The pump gave the client something."""
         self.relay = relay
-        self._passes = relay.passes if isinstance(relay, OpenAIRelay) else None
+        self._plain = relay if isinstance(relay, OpenAIRelay) else None
+        self._alike: Alike | None = None
+        """Set while the next chunk may go straight through."""
         self.guarded: GuardedRelay | None = None
         """Which may hold back what came: whatever is for the client is progress, though it gets nothing yet."""
 
@@ -114,7 +120,7 @@ class Streaming:
         wait, since = idle, 0.0
         while not relay.done:
             if exchange.response.started:
-                connection.pump(self._pump, idle)
+                connection.pump(self._pump, idle, self._through)
             data = await connection.chunk(wait)
             if data is None:
                 return
@@ -152,7 +158,24 @@ class Streaming:
             return False
         self._fed = True
         self._write(exchange, out)
+        plain = self._plain if self.direct and exchange.kept is None and self._reader.between else None
+        self._alike = None if plain is None else plain.alike
         return self._failure is None and not self.relay.done and not exchange.response.full
+
+    def _through(self, data: bytes) -> bool:
+        """Pass a chunk of HTTP/1.1 on as it came, where it is one event that needs no look: nearly all of a stream.
+
+        Where a process is woken for each of them its caches are cold, and what counts is how little is touched.
+        """
+        exchange, plain, alike = self._exchange, self._plain, self._alike
+        if exchange is None or plain is None or alike is None:
+            return False
+        size = alike.framed_text_bytes(data)
+        if size < 0 or not exchange.response.pass_on(data):
+            return False
+        plain.output_bytes += size
+        self._fed = True
+        return True
 
     def sever(self, error: Denied) -> None:
         """End it now: whoever waits for the upstream is woken, and the client told."""
@@ -172,8 +195,8 @@ class Streaming:
 
     def _take(self, data: bytes) -> bytes:
         """What the events in `data` give the client; what is good before a bad one is not lost."""
-        passes = self._passes
-        if passes is not None and self._reader.between and passes(data):
+        plain = self._plain
+        if plain is not None and self._reader.between and plain.passes(data):
             return data
         take = self.relay.take
         found = self._reader.feed(data)

@@ -94,8 +94,8 @@ _answer = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
 _INCLUDE_USAGE = b'{"include_usage":true}'
 _QUOTE = ord('"')
-LOOKS = 3
-"""Chunks in a row that are looked at for what others have in common, before that is given up."""
+LOOKS = 20
+"""Chunks of one stream that are looked at for what the others have in common."""
 FILE = "file"
 """In what is needed of a deployment: it is sent a file."""
 _UNBOUNDED = ELSEWHERE | OTHERWISE | {
@@ -196,28 +196,17 @@ def _service(chat: _Chat) -> str:
 class ChatRelay(OpenAIRelay):
     """A stream of chat chunks: what to hold back, what the usage is, whether it ended well."""
 
-    __slots__ = ("_alike", "_looks", "finished", "held", "include_usage", "tier")
+    __slots__ = ("_looks", "finished", "held", "include_usage", "tier")
 
     def __init__(self, include_usage: bool, looks: int = LOOKS) -> None:
         """`looks`: at so many chunks for what the others have in common."""
         super().__init__()
         self.include_usage = include_usage
-        self._alike: Alike | None = None
-        """What chunks with nothing but a text look like here; None: not known, or there are to be no more of them."""
         self._looks = looks
         self.held: bytes | None = None
         self.finished = False
         self.tier: object = None
         """As it was last named."""
-
-    def passes(self, data: bytes) -> bool:
-        alike = self._alike
-        size = -1 if alike is None else alike.text_bytes(data)
-        if size < 0:
-            return False
-        self.output_bytes += size
-        self._looks = LOOKS
-        return True
 
     def take(self, data: bytes) -> bytes:
         """As `OpenAIRelay`'s, in one step, since nothing is streamed as often. Raises `Malformed`."""
@@ -229,12 +218,11 @@ class ChatRelay(OpenAIRelay):
         except UNREADABLE:
             chunk = understood(read_chunk, data, STREAM)
         if chunk.service_tier is not None and chunk.service_tier != self.tier:
-            self.tier, self._alike = chunk.service_tier, None
+            self.tier, self.alike = chunk.service_tier, None
         if not self.finished and (text := chunk.only_text()) is not None:
             self.output_bytes += len(text) if text.isascii() else len(text.encode())
             if text and self._looks:
-                self._looks -= 1
-                self._alike = Alike.of(data) or self._alike
+                self._look(data)
             return event(data)
         if chunk.failed():
             raise failed()
@@ -242,6 +230,12 @@ class ChatRelay(OpenAIRelay):
             self.usage = chunk.usage.usage(named_tier(self.tier)) or self.usage
         self.output_bytes += chunk.output_bytes()
         return self._pass(data, chunk)
+
+    def _look(self, data: bytes) -> None:
+        """Know what chunks like this one look like. A stream whose chunks are never alike is given up."""
+        self._looks -= 1
+        if (found := Alike.of(data)) is not None:
+            self.alike = found
 
     def _pass(self, data: bytes, chunk: Chunk) -> bytes:
         if not chunk.choices and chunk.usage is None and b'"choices"' not in data:
@@ -253,7 +247,7 @@ class ChatRelay(OpenAIRelay):
         earlier = event(self.held) if self.held is not None else b""
         self.held = None
         if chunk.finishes() or (not chunk.choices and self.finished):
-            self.finished, self._alike = True, None
+            self.finished, self.alike = True, None
             self.held = data
             return earlier
         return earlier + event(data)

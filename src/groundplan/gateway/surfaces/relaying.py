@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from groundplan.gateway.http.alike import Alike
 from groundplan.gateway.http.sse import DONE, event
 from groundplan.gateway.surfaces.answers import error_body
 from groundplan.gateway.surfaces.interface import Malformed
@@ -15,17 +16,23 @@ def failed() -> Malformed:
 class OpenAIRelay:
     """Obeys `Relay`. Subclasses say what one event gives the client, when the answer is complete, and how it ends."""
 
-    __slots__ = ("done", "output_bytes", "usage")
+    __slots__ = ("alike", "done", "output_bytes", "usage")
 
     def __init__(self) -> None:
+        self.alike: Alike | None = None
+        """What chunks with nothing but a text look like; None: not known, or there are to be no more of them."""
         self.usage: Usage | None = None
         self.output_bytes = 0
         self.done = False
 
-    def passes(self, data: bytes) -> bool:  # noqa: ARG002 -- of those whose chunks are alike
+    def passes(self, data: bytes) -> bool:
         """Whether `data`, which the upstream sent, is whole events that go on as they came without a look at each;
         then they are counted."""
-        return False
+        size = -1 if self.alike is None else self.alike.text_bytes(data)
+        if size < 0:
+            return False
+        self.output_bytes += size
+        return True
 
     def take(self, data: bytes) -> bytes:
         """Events for the client after one more of the upstream's. Raises `Malformed`."""

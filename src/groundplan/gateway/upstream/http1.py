@@ -38,9 +38,10 @@ class Http1Connection(asyncio.Protocol):
     `release`."""
 
     __slots__ = (
-        "_chunks", "_complete", "_deadline", "_error", "_fields", "_full", "_has_length", "_head_done", "_loop",
-        "_parser", "_pool", "_received", "_sink", "_sink_seconds", "_size", "_taken", "_timer", "_unsent", "_waiter",
-        "_written", "busy", "headers", "idle_since", "keep_alive", "lost", "status", "transport", "unfinished",
+        "_armed", "_chunks", "_complete", "_deadline", "_error", "_fields", "_full", "_has_length", "_head_done",
+        "_loop", "_parser", "_pool", "_received", "_sink", "_sink_seconds", "_size", "_taken", "_through", "_timer",
+        "_unsent", "_waiter", "_written", "busy", "headers", "idle_since", "keep_alive", "lost", "status", "transport",
+        "unfinished",
     )  # fmt: skip
 
     def __init__(self, pool: Owner) -> None:
@@ -75,6 +76,9 @@ class Http1Connection(asyncio.Protocol):
         self._chunks: deque[bytes] = deque()
         self._sink: Sink | None = None
         self._sink_seconds = 0.0
+        self._through: Sink | None = None
+        self._armed: Sink | None = None
+        """`_through`, while the parser is between two chunks: what came last was a whole one and nothing else."""
         self._size = 0
         self._taken = 0
         """Bytes of the body that `chunk` gave."""
@@ -106,6 +110,9 @@ class Http1Connection(asyncio.Protocol):
         self._parser = _NOBODYS  # ours knows us: together we would stay until garbage is looked for, which is seldom
 
     def data_received(self, data: bytes) -> None:
+        if self._armed is not None and self._armed(data):
+            self._deadline = self._loop.time() + self._sink_seconds
+            return
         if not self._written or self._complete:
             self._unasked(data)
             return
@@ -124,7 +131,7 @@ class Http1Connection(asyncio.Protocol):
         if self._size > BUFFER_HIGH and self.transport is not None:
             self.transport.pause_reading()
         if self._sink is not None and self._chunks and not self._complete and self._error is None:
-            self._pour(self._sink)
+            self._pour(self._sink, data)
         else:
             self._wake()
 
@@ -134,12 +141,14 @@ class Http1Connection(asyncio.Protocol):
             self._pool.set_apart()
         self.abort()
 
-    def _pour(self, sink: Sink) -> None:
+    def _pour(self, sink: Sink, came: bytes) -> None:
         self._size = 0
-        if sink(self._joined()):
+        body = self._joined()
+        if sink(body):
             self._deadline = self._loop.time() + self._sink_seconds
+            self._armed = self._through if came == b"%x\r\n%b\r\n" % (len(body), body) else None
         else:
-            self._sink = None
+            self._sink = self._armed = None
             self._chunks.append(b"")
             self._wake()
 
@@ -264,17 +273,18 @@ class Http1Connection(asyncio.Protocol):
             await self._arrival(by)
         return self.status
 
-    def pump(self, sink: Sink, seconds: float) -> None:
+    def pump(self, sink: Sink, seconds: float, through: Sink | None = None) -> None:
         """While `chunk` is awaited, give `sink` what arrives, without a turn of the loop for each piece; `seconds` may
         pass between two of them. When `sink` has enough, `chunk` returns nothing (b""); once it returns, it pumps no
-        more."""
-        self._sink, self._sink_seconds = sink, seconds
+        more. `through` is given first what may be one whole chunk of HTTP/1.1, in its frame: False where it is not, or
+        is not taken."""
+        self._sink, self._sink_seconds, self._through = sink, seconds, through
 
     async def chunk(self, seconds: float) -> bytes | None:
         """Next bytes of the body; None at its end."""
         while True:
             if self._chunks:
-                self._sink = None
+                self._sink = self._armed = None
                 self._taken += self._size
                 self._size = 0
                 data = self._joined()

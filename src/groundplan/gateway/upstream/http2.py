@@ -152,7 +152,7 @@ class Http2Connection:
             told = "the upstream compressed its answer, which it was not asked to do"
             raise UpstreamFailure("malformed", told, sent=True)
 
-    def pump(self, sink: Sink, seconds: float) -> None:
+    def pump(self, sink: Sink, seconds: float, through: Sink | None = None) -> None:
         """Nothing: `chunk` gives every piece."""
 
     async def chunk(self, seconds: float) -> bytes | None:

@@ -1,0 +1,140 @@
+"""Chunks of HTTP/1.1 that go straight through to the client: however an upstream frames its stream, the client gets the
+same answer, and it is counted."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import httptools
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.raw_upstream import CHUNKED, DONE, chunk, events, saying
+
+from groundplan.blueprint.model import Keep
+from groundplan.gateway.http.alike import Alike
+from groundplan.gateway.http.stream import Streaming
+
+TEXTS = [" one", " two", "\n", " drei", " fünf", "", "six", " seven"]
+EVENTS = [events(chunk({"role": "assistant", "content": ""})), *(events(chunk({"content": text})) for text in TEXTS)]
+PAIRS = list(zip(EVENTS[1::2], EVENTS[2::2], strict=True))
+LAST = events(chunk({}, "stop"), DONE)
+
+
+def frame(data: bytes, size: bytes = b"%x", more: bytes = b"") -> bytes:
+    return size % len(data) + more + b"\r\n" + data + b"\r\n"
+
+
+def cut(data: bytes, step: int) -> list[bytes]:
+    return [data[at : at + step] for at in range(0, len(data), step)]
+
+
+END = frame(LAST) + b"0\r\n\r\n"
+WAYS: dict[str, list[bytes]] = {
+    "each": [*map(frame, EVENTS), END],
+    "two in a read": [frame(EVENTS[0]), *(frame(a) + frame(b) for a, b in PAIRS), END],
+    "two in a chunk": [frame(EVENTS[0]), *(frame(a + b) for a, b in PAIRS), END],
+    "in pieces": [*map(frame, EVENTS[:3]), *cut(b"".join(map(frame, EVENTS[3:])) + END, 50)],
+    "a chunk is a part": [*map(frame, EVENTS[:3]), *map(frame, cut(b"".join(EVENTS[3:]), 50)), END],
+    "large letters": [frame(each, b"%X") for each in EVENTS] + [END],
+    "zeros": [frame(each, b"000%x") for each in EVENTS] + [END],
+    "extensions": [*map(frame, EVENTS[:3]), frame(EVENTS[3], more=b";a=b"), *map(frame, EVENTS[4:]), END],
+    "comments": [*map(frame, EVENTS[:4]), frame(b": still here\n\n"), *map(frame, EVENTS[4:]), END],
+    "half an event": [*map(frame, (*EVENTS[:4], EVENTS[4][:20], EVENTS[4][20:], *EVENTS[5:])), END],
+}  # fmt: skip
+
+
+@pytest.fixture
+def through(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What went straight through."""
+    found: list[bytes] = []
+    real = Streaming._through
+
+    def spied(self: Streaming, data: bytes) -> bool:
+        went = real(self, data)
+        if went:
+            found.append(data)
+        return went
+
+    monkeypatch.setattr(Streaming, "_through", spied)
+    return found
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+async def test_however_it_is_framed_it_is_one_answer(tmp_path: Path, through: list[bytes], way: str) -> None:
+    async with saying(tmp_path, CHUNKED, *WAYS[way]) as rig:
+        stream = await rig.stream()
+        assert (stream.text, stream.finish, stream.done, stream.errors) == ("".join(TEXTS), ["stop"], True, [])
+        (only,) = await rig.settlements()
+        assert (only.outcome, only.flags) == ("ok", ["no_usage"])
+        assert only.usage.output == min(20, len("".join(TEXTS).encode())), "what was not reported is counted"
+    if way == "each":
+        assert through, "nearly all of it"
+    if way in ("two in a chunk", "large letters", "zeros"):
+        assert not through
+
+
+async def test_a_stream_that_breaks_after_it_went_through_is_counted_and_told(
+    tmp_path: Path, through: list[bytes]
+) -> None:
+    async with saying(tmp_path, CHUNKED, *map(frame, EVENTS)) as rig:
+        stream = await rig.stream()
+        assert (stream.text, stream.done, len(stream.errors)) == ("".join(TEXTS), False, 1)
+        (only,) = await rig.settlements()
+        assert only.outcome == "failed" and only.usage.output == min(20, len("".join(TEXTS).encode()))
+    assert through
+
+
+async def test_what_is_kept_is_seen_whole(tmp_path: Path, through: list[bytes]) -> None:
+    kept = {"assistant": {"keep": Keep(content="full", seconds=60)}}
+    async with saying(tmp_path, CHUNKED, *WAYS["each"], workloads=kept) as rig:
+        assert (await rig.stream()).text == "".join(TEXTS)
+    assert not through
+
+
+async def test_a_client_of_http_1_0_gets_no_chunks(tmp_path: Path, through: list[bytes]) -> None:
+    async with saying(tmp_path, CHUNKED, *WAYS["each"]) as rig:
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(rig.request(stream=True).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        told = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        body = told.partition(b"\r\n\r\n")[2]
+        assert body.startswith(b"data: ") and b"\r\n" not in body and b" seven" in body
+    assert not through
+
+
+class Body:
+    """What the parser makes of the same bytes."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+
+    def on_body(self, body: bytes) -> None:
+        self.parts.append(body)
+
+
+KNOWN = chunk({"content": "a"})
+
+
+@given(st.data())
+def test_what_passes_is_one_whole_chunk_to_the_parser_too(data: st.DataObject) -> None:
+    """Bytes changed, put in and left out anywhere."""
+    alike = Alike.of(KNOWN)
+    assert alike is not None
+    sent = bytearray(frame(events(chunk({"content": data.draw(st.sampled_from(["", "word", "é", '"', "\n"]))}))))
+    for _ in range(data.draw(st.integers(0, 2))):
+        at = data.draw(st.integers(0, len(sent)) | st.integers(0, 6))
+        sent[at : at + data.draw(st.integers(0, 2))] = data.draw(
+            st.sampled_from([b"", b"0", b"a", b"\r\n", b";", b"\n", b'"', b"\xff", b" "])
+        )
+    size = alike.framed_text_bytes(bytes(sent))
+    if size < 0:
+        return
+    body = Body()
+    parser = httptools.HttpResponseParser(body)
+    parser.feed_data(CHUNKED)
+    parser.feed_data(bytes(sent))
+    assert len(body.parts) == 1 and alike.text_bytes(body.parts[0]) == size
+    parser.feed_data(frame(b"next"))
+    assert body.parts[1:] == [b"next"], "it was all of a chunk"
