@@ -65,9 +65,9 @@ async def test_what_is_known_is_asked_under_todays_rules(tmp_path: Path, reads: 
         for _ in range(3):
             await rig.chat()
         policy = rig.gateway.live.policy
-        rig.gateway.live.policy = replace(policy, cleared={"assistant": 1})  # type: ignore[attr-defined]
+        rig.gateway.live.policy = replace(policy, cleared={"assistant": 1})
         assert cached([await rig.chat(), await rig.chat()]) == ["none", "exact"] and len(reads) == 2
-        rig.gateway.live.policy = replace(policy, kills=frozenset({"workload/assistant"}))  # type: ignore[attr-defined]
+        rig.gateway.live.policy = replace(policy, kills=frozenset({"workload/assistant"}))
         assert (await rig.chat()).code == "killed"
 
 
