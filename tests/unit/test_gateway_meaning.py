@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
+from itertools import combinations
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from groundplan.blueprint.model import Cache, Semantic
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
-from groundplan.economics.semantic.accept import within
+from groundplan.economics.semantic.accept import differing, within
+from groundplan.economics.semantic.differences import DIGEST, digests
 from groundplan.economics.semantic.likeness import Said
 from groundplan.economics.semantic.net import Done, net
-from groundplan.economics.semantic.reading import Reading
+from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, Learned, Regions
 from groundplan.gateway.caching.meaning import Meanings
 from groundplan.gateway.caching.meaning_checks import Checks
@@ -105,7 +107,8 @@ def counts(rig: Rig) -> Any:
 
 
 async def taught(rig: Rig) -> None:
-    """The first match of its region was checked and found right, and so were as many as its bound takes."""
+    """The first match of its region was checked and found right, and so were as many as its bound takes, of each kind
+    of difference between the three questions."""
     assert await cache_of(rig, RESET) == "none"
     assert await cache_of(rig, AGAIN) == "none"
     await until(lambda: counts(rig).checked == 1)
@@ -116,8 +119,10 @@ def prove(rig: Rig) -> None:
     similar: Any = rig.gateway.cached.similar
     regions = similar._taught["assistant"].regions
     (region,) = regions.known.values()
+    pairs = combinations((RESET, AGAIN, OTHER), 2)
+    kinds = digests({kind for one, other in pairs for kind in differing(read(one), read(other))})
     while not regions.proven(region):
-        regions.learn(region, 9.0, True)
+        regions.learn(region, 9.0, True, kinds)
 
 
 async def test_a_question_in_other_words_gets_the_same_answer_once_its_region_is_proven(
@@ -385,10 +390,13 @@ async def test_a_check_is_told_and_what_other_workers_found_counts_here(tmp_path
         assert await cache_of(rig, RESET) == "none"
         assert await cache_of(rig, AGAIN) == "none"
         await until(lambda: counts(rig).checked == 1)
-        ((key, row),) = checks._waiting.items()
-        assert key[0] == "assistant" and row == (1, 0, -inf)
+        (key,) = (key for key in checks._waiting if len(key[2]) > DIGEST)
+        found = digests(differing(read(RESET), read(AGAIN)))
+        assert set(checks._waiting) == {key, *((*key[:2], kind) for kind in found)}
+        assert key[0] == "assistant" and set(checks._waiting.values()) == {(1, 0, -inf)}
         assert await cache_of(rig, "Which way can the Jira password be reset?") == "none", "one check proves nothing"
-        checks._take([(*key, 200, 0, -inf)])
+        kinds = {kind for one in (RESET, AGAIN) for kind in digests(differing(read(one), read(OTHER)))}
+        checks._take([(*key, 200, 0, -inf), *((*key[:2], kind, 20, 0, -inf) for kind in kinds)])
         assert await cache_of(rig, OTHER) == "semantic"
         (region,) = similar._taught["assistant"].regions.known.values()
         assert region.checked >= 201

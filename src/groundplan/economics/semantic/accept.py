@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from groundplan.economics.semantic.differences import kinds
 from groundplan.economics.semantic.guards import veto
 from groundplan.economics.semantic.likeness import FEATURES, Said, cosine, features, known, nearness, side_by_side
 from groundplan.economics.semantic.put_otherwise import put_otherwise
@@ -56,10 +57,12 @@ class Acceptance(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`score` is minus infinity where a guard forbids it, and `veto` says which."""
+    """`score` is minus infinity where a guard forbids it, and `veto` says which. `kinds` of difference are those of
+    `differences`."""
 
     score: float
     veto: str = ""
+    kinds: frozenset[str] = frozenset()
 
 
 @cache
@@ -77,7 +80,19 @@ def judge(acceptance: Acceptance, one: Said, other: Said) -> Verdict:
     told = compared(one, other)
     if isinstance(told, str):
         return Verdict(-inf, told)
-    return Verdict(float(told @ np.asarray(acceptance.weights)) + acceptance.bias)
+    score = float(told @ np.asarray(acceptance.weights)) + acceptance.bias
+    return Verdict(score, kinds=differing(one.reading, other.reading))
+
+
+def differing(a: Reading, b: Reading) -> frozenset[str]:
+    """The kinds of difference of two readings that no guard refuses."""
+    if not strictly(a, b):
+        return _TOLD
+    return kinds(a, b, aligned(a, b, known(a.spoken, b.spoken), side_by_side(a, b)))
+
+
+_TOLD = frozenset({"statement"})
+"""Who tells something puts it otherwise each time: one kind."""
 
 
 def compared(one: Said, other: Said) -> NDArray[np.float64] | str:

@@ -64,6 +64,10 @@ class Reading:
     """The words that `stems` are of."""
     places: tuple[tuple[int, int], ...]
     """Where each of them stands in `text`: its first character, and the one after its last."""
+    told: tuple[int, ...]
+    """The same in `words`."""
+    apart: frozenset[int]
+    """Places in `words` of what is said around the request, and of verbs' own particles."""
     numbers: frozenset[str]
     vague: frozenset[str]
     """Numbers that may be no numbers (`one`)."""
@@ -124,6 +128,8 @@ def read(text: str) -> Reading:
         stems=stems,
         spoken=spoken,
         places=tuple(_place(matches[place], put) for place in told),
+        told=tuple(told),
+        apart=around | spent,
         numbers=numbers,
         vague=vague,
         # `No, ...` answers a question; what follows says it again

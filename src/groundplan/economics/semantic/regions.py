@@ -1,8 +1,9 @@
 """What a workload's own matches teach: by region of questions, whether matches are given, checked, or not given. Pure.
 
 A region is what lies near the first question of it. Calibration says which score a match needs, and nothing of these
-questions: a match is checked, and none is given, until checks of them prove the declared bound. With `upper(wrong, of)`
-the upper end of the one-sided 95 % Clopper-Pearson interval of the share that was wrong, a region gives where
+questions, nor of the kinds of difference between them (`differences`): a match is checked, and none is given, until
+checks of its region prove the declared bound and those of each of its kinds are enough. With `upper(wrong, of)` the
+upper end of the one-sided 95 % Clopper-Pearson interval of the share that was wrong, a region gives where
 
     checked - wrong >= evidence                          of its own checks,
     upper(wrong, checked) <= bound                       of its own and its neighbours' checks together, and
@@ -11,18 +12,21 @@ the upper end of the one-sided 95 % Clopper-Pearson interval of the share that w
 The second takes ln(0.05) / ln(1 - bound) checks without a wrong one, and more with each wrong one: at 1 % 299, 473,
 628; at 2 % 149, 236, 313; at 5 % 59, 93, 124. Where the third does not hold, the region is off: no match of it is
 given, and only the declared share is still checked, so that it can prove itself again. Each wrong match also raises the
-score that a match of its region must have. The interval is looked at after every check, without a correction for it.
+score that a match of its region must have. The first and the third are asked of each kind of difference as well, in
+whatever region it was found: one that was never checked is checked, and one that was found wrong is off. The interval
+is looked at after every check, without a correction for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
 import numpy as np
 
 from groundplan.economics.semantic.accept import within
+from groundplan.economics.semantic.differences import DIGEST
 from groundplan.economics.semantic.likeness import Vector
 
 NEAR = 0.36
@@ -31,6 +35,8 @@ NEIGHBOUR = 0.2
 """Likeness of the signs of two first questions; as 0.3 between the questions."""
 MOST = 256
 """Regions of a workload; what lies in none of them then goes to the nearest."""
+MOST_KINDS = 4096
+"""Kinds of difference of a workload that are counted; any others stay unproven, so that their matches are checked."""
 STEP = 0.5
 """How much more than a wrong match the next one must score."""
 OFF = 3.0
@@ -39,12 +45,24 @@ ASK, CHECK, GIVE = "ask", "check", "give"
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """Of a region: the signs of its first question (a bit for each number of the vector), counts, least score."""
+    """Of a region: the signs of its first question (a bit for each number of the vector), counts, least score. Of a
+    kind of difference: its digest, counts."""
 
     first: bytes
     checked: int
     wrong: int
     raised: float
+
+
+@dataclass(slots=True)
+class Kind:
+    """Counts of checked matches that have a kind of difference."""
+
+    checked: int = 0
+    wrong: int = 0
+
+
+_NEVER = Kind()
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +87,8 @@ class Regions:
     evidence: int
     threshold: float
     known: dict[bytes, Region] = field(default_factory=dict)
+    kinds: dict[bytes, Kind] = field(default_factory=dict)
+    """Of differences, by their digests."""
 
     def of(self, vector: Vector) -> Region:
         """The region of a question, made where there is none yet."""
@@ -81,37 +101,51 @@ class Regions:
         first = np.packbits(vector > 0).tobytes()
         return self.known.get(first) or self._made(first, len(vector))
 
-    def decide(self, region: Region, score: float, dice: float) -> str:
-        """`give` the answer, `check` it against a fresh one, or `ask` a model as if there were none. `dice`: 0 to 1."""
+    def decide(self, region: Region, score: float, dice: float, kinds: Sequence[bytes] = ()) -> str:
+        """`give` the answer, `check` it against a fresh one, or `ask` a model as if there were none. `dice`: 0 to 1.
+        `kinds`: digests of the kinds of difference."""
         if score < max(self.threshold, region.raised):
             return ASK
-        if self.off(region):
+        counted = [self.kinds.get(each, _NEVER) for each in kinds]
+        if self.off(region) or any(map(self.off, counted)):
             return CHECK if dice < self.check else ASK
-        return GIVE if dice >= self.check and self.proven(region) else CHECK
+        sure = dice >= self.check and self.proven(region) and all(map(self._enough, counted))
+        return GIVE if sure else CHECK
 
-    def off(self, region: Region) -> bool:
+    def off(self, of: Region | Kind) -> bool:
         """Its own checks found a wrong answer and do not show that they are few."""
-        return region.wrong > 0 and not within(region.wrong, region.checked, OFF * self.bound)
+        return of.wrong > 0 and not within(of.wrong, of.checked, OFF * self.bound)
+
+    def _enough(self, of: Region | Kind) -> bool:
+        return of.checked - of.wrong >= self.evidence
 
     def proven(self, region: Region) -> bool:
         """Its own checks are enough, and they and its neighbours' prove the bound."""
-        if region.checked - region.wrong < self.evidence:
+        if not self._enough(region):
             return False
         checked = region.checked + sum(other.checked for other in region.near)
         wrong = region.wrong + sum(other.wrong for other in region.near)
         return within(wrong, checked, self.bound)
 
-    def learn(self, region: Region, score: float, same: bool) -> None:
+    def learn(self, region: Region, score: float, same: bool, kinds: Sequence[bytes] = ()) -> None:
         """Whether the fresh answer to a checked match said the same."""
-        region.checked += 1
+        for each in (region, *map(self._counted, kinds)):
+            each.checked += 1
+            each.wrong += not same
         if not same:
-            region.wrong += 1
             region.raised = max(region.raised, score + STEP)
+
+    def _counted(self, kind: bytes) -> Kind:
+        return self.kinds.setdefault(kind, Kind()) if kind in self.kinds or len(self.kinds) < MOST_KINDS else Kind()
 
     def load(self, learned: Iterable[Learned]) -> None:
         """What all workers learned takes the place of what is counted here, region by region."""
         begun: set[bytes] = set()
+        self.kinds.clear()
         for row in learned:
+            if len(row.first) == DIGEST:
+                self.kinds[row.first] = Kind(row.checked, row.wrong)
+                continue
             region = self.known.get(row.first) or self._placed(row.first)
             if region.first not in begun:
                 begun.add(region.first)

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,6 +28,7 @@ from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.embedding.wire import PATH, WORD_BYTES, embed_answer, embed_request
 
 if TYPE_CHECKING:
+    from groundplan.economics.semantic.accept import Verdict
     from groundplan.economics.semantic.likeness import Said
     from groundplan.economics.semantic.reading import Reading
     from groundplan.economics.semantic.regions import Region, Regions
@@ -64,6 +66,8 @@ class Match:
     taught: Taught
     region: Region
     score: float
+    kinds: tuple[bytes, ...]
+    """Digests of the kinds of difference between both questions."""
 
 
 @dataclass(slots=True, eq=False)
@@ -129,17 +133,20 @@ class Meanings:
 
     def _match(self, exchange: Exchange, rule: Semantic, asked: Asked) -> Entry | None:
         name = exchange.workload.name if exchange.workload is not None else ""
+        from groundplan.economics.semantic.differences import digests  # noqa: PLC0415 -- numpy, only where it is used
+
         counts = self.counts.setdefault(name, Counts())
         counts.looked += 1
         found = self._nearest(name, asked)
         if found is None:
             return None
-        entry, score = found
+        entry, verdict = found
         taught = self.taught(name, rule)
         region = taught.regions.of(asked.said.vector)
-        decided = taught.regions.decide(region, score, self._dice())
+        kinds = digests(verdict.kinds)
+        decided = taught.regions.decide(region, verdict.score, self._dice(), kinds)
         if decided == "check":
-            exchange.match = Match(entry, taught, region, score)
+            exchange.match = Match(entry, taught, region, verdict.score, kinds)
         return entry if decided == "give" else None
 
     def given(self, entry: Entry) -> None:
@@ -149,8 +156,8 @@ class Meanings:
         if self.tally is not None:
             self.tally.given(entry.workload, entry.cost)
 
-    def _nearest(self, name: str, asked: Asked) -> tuple[Entry, float] | None:
-        """The kept answer whose question is surest to mean the same, with its score."""
+    def _nearest(self, name: str, asked: Asked) -> tuple[Entry, Verdict] | None:
+        """The kept answer whose question is surest to mean the same, with what is known of it."""
         from groundplan.economics.semantic import accept  # noqa: PLC0415 -- numpy, only where it is used
 
         frame = self._frames.get(asked.frame)
@@ -168,7 +175,7 @@ class Meanings:
         if not judged:
             return None
         entry, verdict = max(judged, key=lambda each: each[1].score)
-        return None if verdict.veto else (entry, verdict.score)
+        return None if verdict.veto else (entry, verdict)
 
     async def _read(self, exchange: Exchange) -> Asked | None:
         from groundplan.economics.semantic.reading import read  # noqa: PLC0415 -- numpy, only where it is used
@@ -255,9 +262,11 @@ class Meanings:
             self.tally.checked(entry.workload, wrong=not same)
         # the kept answer stays: it is right for its own question
         taught, region = match.taught, match.region
-        taught.regions.learn(region, match.score, same)
+        taught.regions.learn(region, match.score, same, match.kinds)
         if self.checks is not None:
             self.checks.add(taught.terms, region.first, wrong=not same, raised=region.raised)
+            for kind in taught.regions.kinds.keys() & match.kinds:
+                self.checks.add(taught.terms, kind, wrong=not same, raised=-inf)
 
     async def _agree(self, one: str, other: str, exchange: Exchange) -> bool:
         from groundplan.economics.semantic import likeness, substitution  # noqa: PLC0415 -- numpy, only where it is used

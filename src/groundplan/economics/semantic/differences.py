@@ -1,0 +1,91 @@
+"""By which kinds of difference two requests differ that are taken for the same, so that evidence of each is counted.
+Pure.
+
+Words that say the same are anchors. What stands before each of them and behind the last, but for articles and what is
+said around a question, is compared: words that stand there in one of both are a kind (*do* in place of *can*). So are
+a word in another form, a synonym, a slip of the pen, and another order. Kinds know nothing of what they mean: whether
+requests that differ by one have one answer is for evidence to tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from itertools import pairwise
+
+from groundplan.economics.semantic.reading import Reading
+
+_ARTICLES = frozenset({"a", "an", "the"})
+_SHORT = {"'s": "is", "'m": "am", "'re": "are", "'ve": "have", "'ll": "will", "'d": "would"}
+MOVED = "order"
+BEGINS = "^ "
+DIGEST = 8
+"""Bytes by which a kind is known where it is counted."""
+
+
+def kinds(a: Reading, b: Reading, pairs: Sequence[tuple[int, int]]) -> frozenset[str]:
+    """The kinds of two readings of which the words at these places say the same; empty: word for word the same."""
+    met = sorted(pairs)
+    places = {j: number for number, j in enumerate(sorted(j for _, j in met))}
+    ours, theirs = _gaps(a, [i for i, _ in met]), _gaps(b, list(places))
+    gaps = [(number, places[j]) for number, (_, j) in enumerate(met)] + [(len(met), len(met))]
+    found = {_form(a, i, b, j) for i, j in met if a.spoken[i] != b.spoken[j]}
+    if any(j > after for (_, j), (_, after) in pairwise(met)):
+        found.add(MOVED)
+        if gaps[0] != (0, 0) and ours[0] != theirs[gaps[0][1]]:
+            # what begins both, whatever comes next in each
+            found.add(_said(ours[0], theirs[0], BEGINS))
+            ours[0], theirs[0] = [], []
+    for one, other in gaps:
+        found.add(_said(ours[one], theirs[other], BEGINS if one == other == 0 else ""))
+    return frozenset(found - {""})
+
+
+def digests(kinds: Iterable[str]) -> tuple[bytes, ...]:
+    """By which kinds are counted."""
+    return tuple(blake2b(kind.encode(), digest_size=DIGEST).digest() for kind in sorted(kinds))
+
+
+def _gaps(reading: Reading, anchors: Sequence[int]) -> list[list[str]]:
+    """The words before each anchor and behind the last one."""
+    found, begin = list[list[str]](), 0
+    for end in (*(reading.told[anchor] for anchor in anchors), len(reading.words)):
+        found.append(
+            [
+                each
+                for place in range(begin, end)
+                if place not in reading.apart and reading.words[place] not in _ARTICLES
+                for each in _whole(reading.words[place])
+            ]
+        )
+        begin = end + 1
+    return found
+
+
+def _whole(word: str) -> tuple[str, ...]:
+    first, mark, rest = word.partition("'")
+    return (first, _SHORT[mark + rest]) if mark + rest in _SHORT else (word,)
+
+
+def _said(ours: Sequence[str], theirs: Sequence[str], where: str) -> str:
+    """What differs of two gaps, the same whichever comes first; empty: nothing."""
+    if ours == theirs:
+        return ""
+    begin = 0
+    while begin < min(len(ours), len(theirs)) and ours[begin] == theirs[begin]:
+        begin += 1
+    end = 0
+    while end < min(len(ours), len(theirs)) - begin and ours[-1 - end] == theirs[-1 - end]:
+        end += 1
+    one, other = sorted(" ".join(each[begin : len(each) - end]) for each in (ours, theirs))
+    return f"{where}{one} | {other}"
+
+
+def _form(a: Reading, i: int, b: Reading, j: int) -> str:
+    if a.stems[i] != b.stems[j]:
+        return "synonym"
+    one, other = sorted((a.spoken[i], b.spoken[j]), key=lambda word: (len(word), word))
+    root = 0
+    while root < len(one) and one[root] == other[root]:
+        root += 1
+    return f"form {one[root:]} | {other[root:]}"

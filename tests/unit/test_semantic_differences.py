@@ -1,0 +1,93 @@
+"""Kinds of difference between two requests, and what checks of them allow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundplan.economics.semantic.accept import differing
+from groundplan.economics.semantic.differences import DIGEST, digests
+from groundplan.economics.semantic.reading import read
+from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, MOST_KINDS, Learned, Region, Regions
+
+WORDS = st.sampled_from(
+    """how do can i we the a permit renew renewed for to of in office please you is what which it my and""".split()  # noqa: SIM905
+)
+
+
+def between(one: str, other: str) -> set[str]:
+    return set(differing(read(one), read(other)))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "kinds"),
+    [
+        ("How do I renew the permit?", "Please tell me how do I renew a permit?", set()),
+        ("How do I renew the permit?", "How can I renew the permit?", {"^ can | do"}),
+        ("How do I renew the permit?", "How is the permit renewed?", {"^ do i | is", "form  | ed", "order"}),
+        ("How do I pay for the permit?", "How do I pay the permit?", {" | for"}),
+        ("In Berlin, is the office open?", "Is the office open in Berlin?", {"order"}),
+        ("How do I buy a permit?", "How do I purchase a permit?", {"synonym"}),
+        ("What's the fee of the permit?", "What is the fee of the permit?", set()),
+    ],
+)
+def test_what_differs_is_told_by_kinds(one: str, other: str, kinds: set[str]) -> None:
+    assert between(one, other) == kinds
+
+
+@given(st.lists(WORDS, min_size=1, max_size=9), st.lists(WORDS, min_size=1, max_size=9))
+def test_kinds_are_the_same_whichever_request_came_first(one: list[str], other: list[str]) -> None:
+    a, b = " ".join(one) + "?", " ".join(other) + "?"
+    assert between(a, b) == between(b, a)
+    assert between(a, a) == set()
+
+
+def proven(vector: np.ndarray) -> tuple[Regions, Region]:
+    regions = Regions(bound=0.05, check=0.1, evidence=3, threshold=3.0)
+    region = regions.of(vector)
+    for _ in range(59):
+        regions.learn(region, 9.0, same=True)
+    return regions, region
+
+
+def test_a_kind_of_difference_is_checked_before_it_is_given_and_off_once_it_was_wrong() -> None:
+    vector = np.eye(4, dtype=np.float32)[0]
+    regions, region = proven(vector)
+    assert regions.decide(region, 9.0, 0.99) == GIVE
+    (kind,), (other,) = digests(["for | to"]), digests(["can | do"])
+    for _ in range(2):
+        assert regions.decide(region, 9.0, 0.99, (kind,)) == CHECK
+        regions.learn(region, 9.0, same=True, kinds=(kind,))
+    assert regions.decide(region, 9.0, 0.99, (kind,)) == CHECK, "two checks are not three"
+    regions.learn(region, 9.0, same=True, kinds=(kind,))
+    assert regions.decide(region, 9.0, 0.99, (kind,)) == GIVE
+    assert regions.decide(region, 9.0, 0.99, (kind, other)) == CHECK
+    elsewhere = regions.of(np.eye(4, dtype=np.float32)[1])
+    regions.learn(elsewhere, 3.0, same=False, kinds=(kind,))
+    assert regions.decide(region, 9.0, 0.99, (kind,)) == ASK, "wrong in another region"
+    assert regions.decide(region, 9.0, 0.05, (kind,)) == CHECK, "it may prove itself again"
+    assert regions.decide(region, 9.0, 0.99) == GIVE, "others of its region are given"
+
+
+def test_kinds_beyond_those_that_are_counted_are_checked_for_ever() -> None:
+    regions, region = proven(np.eye(4, dtype=np.float32)[0])
+    many = digests(map(str, range(MOST_KINDS + 1)))
+    for _ in range(3):
+        regions.learn(region, 9.0, same=True, kinds=many)
+    assert len(regions.kinds) == MOST_KINDS
+    assert {regions.decide(region, 9.0, 0.99, (kind,)) for kind in regions.kinds} == {GIVE}
+    assert regions.decide(region, 9.0, 0.99, many) == CHECK
+
+
+def test_what_other_workers_found_of_a_kind_is_read_beside_regions() -> None:
+    vector = np.eye(384, dtype=np.float32)[0]
+    regions, region = proven(vector)
+    (kind,) = digests(["for | to"])
+    assert len(kind) == DIGEST < len(region.first)
+    regions.load([Learned(region.first, 59, 0, -np.inf), Learned(kind, 3, 0, -np.inf)])
+    assert regions.decide(region, 9.0, 0.99, (kind,)) == GIVE
+    regions.load([Learned(region.first, 59, 0, -np.inf), Learned(kind, 4, 1, -np.inf)])
+    assert regions.decide(region, 9.0, 0.99, (kind,)) == ASK
+    assert len(regions.known) == 1
