@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 import signal
 import time
 from decimal import Decimal
@@ -13,9 +14,11 @@ from typing import Any
 
 import psycopg
 import pytest
+import typer
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 
 from groundplan.blueprint.model import Rates
+from groundplan.cli.main import app
 from groundplan.core.money import PICO
 from groundplan.economics.price import FREE
 from groundplan.economics.prices.windows import DAY, by_time
@@ -178,7 +181,12 @@ async def test_more_than_the_bound_is_charged_and_stops_the_workload(database: D
         assert (refused.status, refused.code) == (403, "killed")
         scope, reason = stack.sql("SELECT scope, reason FROM kill_switch WHERE lifted_at IS NULL")[0]
         assert scope == "workload/assistant" and reason.startswith("over_bound: ")
-        assert stack.sql("SELECT kind, severity FROM finding") == [("over_bound", "critical")]
+        ((kind, severity, hint),) = stack.sql("SELECT kind, severity, hint FROM finding")
+        assert (kind, severity) == ("over_bound", "critical")
+        (typed,) = re.findall(r"`groundplan (.*?)`", hint)
+        root, (name, *words) = typer.main.get_command(app), typed.split()
+        command = root.get_command(root.make_context("groundplan", [name]), name)  # type: ignore[attr-defined]
+        assert command.make_context(name, words).params["scope"] == scope, "it can be typed as it stands there"
         with psycopg.connect(database.urls["control"]) as conn:
             service.lift(conn, "operator", scope)
         model.script = Script(tokens=20)

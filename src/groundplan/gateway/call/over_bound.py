@@ -44,7 +44,7 @@ def stop(conn: Connection[tuple[object, ...]], epoch: UUID, closed: Iterable[Att
                 scope,
                 f"The workload {workload} is stopped: {what}.",
                 f"Compare the provider's bill; correct the {_FIELDS[OVER_INPUT in _flags(attempt)]} of "
-                f"{made.deployment}, apply, then `groundplan kill --lift {scope}`.",
+                f"{made.deployment}, apply, then `groundplan kill {scope} --lift -m WHY`.",
             ),
         )
 
