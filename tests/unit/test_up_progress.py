@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import socket
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from groundplan.cli import starting
+from groundplan.cli.listeners import Listeners
 from groundplan.cli.progress import Steps
+from groundplan.cli.starting import Start
+from groundplan.core.errors import Unavailable
+from groundplan.core.home import Home
+from groundplan.core.settings import load_settings
+from groundplan.runtime.supervisor import Supervisor
 
 MIB = 1 << 20
 
@@ -73,3 +85,40 @@ def test_what_cannot_be_said_ends_nothing_and_what_can_later_is_said(monkeypatch
             with pytest.raises(OSError):
                 stream.close()
     assert plain.getvalue().partition("s  ")[2] == "x" * 200 + "\n", "a line is one line, however long"
+
+
+@pytest.mark.parametrize(
+    "status", [{"indexed": False}, {"indexed": True}, {"indexed": False, "services": ["embedded"]}]
+)
+def test_it_serves_while_many_documents_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], status: dict[str, Any]
+) -> None:
+    """Embedding a hundred thousand passages takes half an hour: it ended everything after three minutes."""
+
+    class Status(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"gateways": [], "blueprint": None, "services": [], **status}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    home = Home(tmp_path)
+    home.create()
+    (tmp_path / "operator.token").write_text("a token")
+    monkeypatch.setattr(starting, "READY_SECONDS", 0.5)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Status)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with server, socket.create_server(("127.0.0.1", 0)) as public, Steps() as steps, Supervisor(home) as supervisor:
+        start = Start(home, load_settings(), None, False, steps)
+        listeners = Listeners(public, server.socket, "127.0.0.1")
+        if "services" in status:
+            with pytest.raises(Unavailable, match="waiting for embedded"):
+                start.until_ready(supervisor, listeners, 0)
+        else:
+            start.until_ready(supervisor, listeners, 0)
+        server.shutdown()
+    assert ("search finds what is there already" in capsys.readouterr().err) == (status == {"indexed": False})

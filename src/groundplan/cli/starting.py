@@ -29,6 +29,8 @@ from groundplan.runtime.models import ensure
 from groundplan.runtime.supervisor import Process, Supervisor
 
 READY_SECONDS = 180.0
+READING = "sources are being indexed"
+"""It takes as long as there is much to read and to embed."""
 FOLLOW_SECONDS = 2.0
 MOST_DEATHS = 5
 
@@ -90,12 +92,16 @@ class Start:
             supervisor.start(process)
 
     def until_ready(self, supervisor: Supervisor, listeners: Listeners, workers: int) -> ControlClient:
-        """Wait until control answers, all workers serve the current blueprint and local services are there."""
+        """Wait until control answers, all workers serve the current blueprint, local services are there and sources are
+        read; where only reading takes longer it serves meanwhile."""
         client = ControlClient(listeners.control_url, read_token(self.home), timeout=60.0)
         deadline = time.monotonic() + READY_SECONDS
         lacks = "the control process does not answer"
         while lacks:
             _check_alive(supervisor)
+            if time.monotonic() > deadline and lacks == READING:
+                self.steps.say("sources are read on beside it: search finds what is there already")
+                break
             if time.monotonic() > deadline:
                 raise Unavailable(lacks, code="not_ready", hint=f"See {self.home.logs}.")
             time.sleep(0.03)
@@ -121,7 +127,7 @@ class Start:
         missing = [name for name, found in announced.items() if found is None or found.pid != pids.get(name)]
         if missing:
             return f"waiting for {', '.join(missing)}"
-        return "" if status["indexed"] else "sources are being indexed"
+        return "" if status["indexed"] else READING
 
 
 def _check_alive(supervisor: Supervisor) -> None:
