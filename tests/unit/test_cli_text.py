@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +18,7 @@ from groundplan.cli.change import applied_text, plan_text, workspace_files
 from groundplan.cli.changes import fields_told
 from groundplan.cli.client import ControlClient
 from groundplan.cli.keys import effective_text
-from groundplan.cli.output import print_error, problem_from, table, usd
+from groundplan.cli.output import emit, note, print_error, problem_from, table, usd
 from groundplan.cli.status import status_text
 from groundplan.cli.tour import passage_lines
 from groundplan.cli.why import outline
@@ -223,3 +225,17 @@ def test_only_the_yaml_of_a_workspace_is_sent(tmp_path: Path) -> None:
 
 def test_facts_as_an_outline() -> None:
     assert outline({"a": 1, "b": {"c": None}, "d": [{"e": 2}], "f": []}) == "a: 1\nb:\n  c: -\nd:\n  - e: 2\nf: -"
+
+
+def test_no_name_commands_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A document may be called anything, and whoever lists it is somebody else."""
+    names = ("a\x1b[31m.md", "b\x1b]52;c;ZWNobw==\x07.md", "c\nd.md", "e\u202egpj.md", "f\x9b2J.md", "g\t\u2066.md")
+    rows = table(("document",), [(name,) for name in names]).splitlines()
+    assert len(rows) == 1 + len(names)
+    emit(None, False, "\n".join([*rows, typer.style("refused", fg="red"), names[1]]))
+    note(names[0].replace("31", "8"))
+    print_error(Invalid(f"no {names[1]}", code="unknown", hint=names[4]), as_json=False)
+    told = capsys.readouterr()
+    for each in (told.out, told.err):
+        assert not re.search(r"[\x07\x9b]|\x1b(?!\[(?:31|0)m)|\u202e", each)
+    assert "c\\nd.md" in told.out and "e\\u202egpj.md" in told.out

@@ -6,10 +6,11 @@ Nothing here fetches or decides anything.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import typer
 
@@ -17,22 +18,36 @@ from groundplan.core.error_shape import error_json
 from groundplan.core.errors import GroundplanError, Invalid, Problem, Unavailable, Where
 from groundplan.core.words import counted
 
+_COMMANDS: Final = re.compile(r"(?!\x1b\[(?:0|1|3[0-7])m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters that are commands to a terminal, but for tabs, ends of lines, and what sets our own words bold or red."""
+_MISPLACED: Final = re.compile(r"[\t\n\x1b\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Those that would put the rest of a row elsewhere, or in another colour."""
+
 
 def emit(value: Any, as_json: bool, text: str) -> None:
     """Print `value` as JSON, or `text`."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str) if as_json else text)
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str) if as_json else shown(text))
 
 
 def note(message: str) -> None:
     """A line for people, on stderr, so that stdout stays for programs."""
-    typer.echo(message, err=True)
+    typer.echo(shown(message), err=True)
+
+
+def shown(text: str) -> str:
+    """A text as it is safe to print: names of documents, and what others say, must command no terminal."""
+    return _COMMANDS.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], nothing: str = "") -> str:
     """Left-aligned columns with two spaces between them; without rows `nothing`, where that says more."""
     if nothing and not rows:
         return nothing
-    cells = [["-" if cell is None else str(cell) for cell in row] for row in (head, *rows)]
+    cells = [["-" if cell is None else _MISPLACED.sub(_escaped, str(cell)) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
@@ -90,13 +105,13 @@ def print_error(error: GroundplanError, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(error_json(error), indent=2, ensure_ascii=False))
         return
-    for problem in error.problems:
-        place = f"{problem.where}: " if problem.where else ""
-        sys.stderr.write(f"{place}{problem.message} [{problem.code}]\n    {problem.hint}\n")
+    lines = [
+        f"{f'{problem.where}: ' if problem.where else ''}{problem.message} [{problem.code}]\n    {problem.hint}"
+        for problem in error.problems
+    ]
     if error.problems and error.message.startswith(error.problems[0].message):
-        sys.stderr.write(f"error: {counted(len(error.problems), 'problem')}\n")
-        return
-    place = f"{error.where}: " if error.where else ""
-    sys.stderr.write(f"error: {place}{error.message} [{error.code}]\n")
-    if error.hint:
-        sys.stderr.write(f"    {error.hint}\n")
+        lines.append(f"error: {counted(len(error.problems), 'problem')}")
+    else:
+        lines.append(f"error: {f'{error.where}: ' if error.where else ''}{error.message} [{error.code}]")
+        lines += [f"    {error.hint}"] if error.hint else []
+    sys.stderr.write("".join(f"{shown(line)}\n" for line in lines))
