@@ -189,6 +189,34 @@ def test_the_share_of_a_shadow_may_be_looked_at_every_day() -> None:
     assert outside <= 10
 
 
+@pytest.mark.parametrize("truth", [0.9, 0.95, 0.98, 0.99, 0.5])
+def test_a_share_at_the_limit_may_be_looked_at_after_every_pair(truth: float) -> None:
+    """As it is, every few seconds: of 400 experiments whose candidate is just not good enough one in twenty may end."""
+    dice = np.random.default_rng(11)
+    rule = Rule("m", 1.0, tolerance=1 - truth)
+    ended = 0
+    for hits in (dice.random((400, 600)) < truth).cumsum(axis=1):
+        looks = [at for at in range(20, 600, 10) if hits[at - 1] >= truth * at]  # elsewhere it is surely not kept
+        ended += any(shadow_verdict(rule, tally(int(hits[at - 1]), at)).state == "kept" for at in looks)
+    assert ended <= 20
+
+
+def test_a_good_candidate_is_still_found_soon() -> None:
+    for share, tolerance, pairs in ((0.97, 0.1, 150), (0.99, 0.05, 250), (1.0, 0.02, 500), (0.8, 0.1, 300)):
+        found = shadow_verdict(Rule("m", 1.0, tolerance), tally(round(share * pairs), pairs))
+        assert found.state == ("kept" if share > 1 - tolerance else "worse"), share
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.sampled_from((0.9, 0.95, 0.999)))
+def test_what_is_excluded_has_been_bet_against_in_vain(hits: int, misses: int, level: float) -> None:
+    found = mean_range(tally(hits, hits + misses), level)
+    other = mean_range(tally(misses, hits + misses), level)
+    assert found.low == pytest.approx(1 - other.high, abs=1e-9) and 0 <= found.low <= found.high <= 1
+    assert found.low <= mean_range(tally(hits, hits + misses), 0.5).low
+    if hits + misses == 0:
+        assert (found.low, found.high) == (0, 1)
+
+
 def told_of(saving: float = 950.0) -> Proposal:
     found = propose(answers(290, 300) + answers(30, 100, ""), "large", "small", {"orders": 900, "": 100})
     assert [segment.name for segment in found.worse] == [""]

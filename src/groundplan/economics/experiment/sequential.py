@@ -1,18 +1,22 @@
 """Tests that may be looked at as often as one likes: confidence sequences for means and differences of means. Pure.
 
-The interval holds at all looks together, so stopping when it excludes something is sound. It is the mixture boundary of
-Robbins for sums with an estimated variance (asymptotic confidence sequence: Waudby-Smith, Arbour, Sinha, Kennedy and
-Ramdas, "Time-uniform central limit theory and asymptotic confidence sequences", 2021); small samples are widened by
-counting one more observation at each end of what can happen.
+The interval holds at all looks together, so stopping when it excludes something is sound. That of a mean is exact, also
+where hardly anything else than one value is seen: a mean is excluded where a bet against it, a mixture of all other
+means (Robbins 1970), has won so much that Ville's inequality forbids it; for observations between two ends the bet is
+fair as for those at an end. That of a difference is the mixture boundary for sums with an estimated variance
+(asymptotic confidence sequence: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, "Time-uniform central limit theory and
+asymptotic confidence sequences", 2021); small samples are widened by counting one more observation at each end.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, log, sqrt
+from math import inf, lgamma, log, sqrt
 
 LEAST = 20
 """Observations of each arm before anything is concluded."""
+BET = 0.5
+"""How much is bet on means near an end: those of Jeffreys."""
 AIM = 500
 """Number of observations at which the interval is narrowest for its level."""
 
@@ -48,12 +52,31 @@ class Range:
     count: int
 
 
-def mean_range(seen: Tally, level: float = 0.95, low: float = 0.0, high: float = 1.0) -> Range:
-    """The mean of observations between `low` and `high`."""
-    if seen.count < 2:
-        return Range(seen.mean, low, high, seen.count)
-    radius = _radius(_variance(seen, low, high), seen.count, 1 - level)
-    return Range(seen.mean, max(low, seen.mean - radius), min(high, seen.mean + radius), seen.count)
+def mean_range(seen: Tally, level: float = 0.95) -> Range:
+    """The mean of observations between 0 and 1."""
+    hits = min(max(0.0, seen.total), float(seen.count))
+    limit = log(1 / (1 - level))
+    low = _edge(hits, seen.count - hits, limit)
+    high = 1.0 - _edge(seen.count - hits, hits, limit)
+    return Range(seen.mean, min(low, seen.mean), max(high, seen.mean), seen.count)
+
+
+def _edge(hits: float, misses: float, limit: float) -> float:
+    """The least mean that is not excluded."""
+    if hits <= 0:
+        return 0.0
+    mixed = _beta(hits, misses) - _beta(0, 0)
+    low, high = 0.0, hits / (hits + misses)
+    for _ in range(50):
+        middle = (low + high) / 2
+        won = mixed - hits * log(middle) - (misses * log(1 - middle) if misses else 0.0)
+        low, high = (middle, high) if won >= limit else (low, middle)
+    return low
+
+
+def _beta(hits: float, misses: float) -> float:
+    """Logarithm of the beta function, with what is bet before anything was seen."""
+    return lgamma(hits + BET) + lgamma(misses + BET) - lgamma(hits + misses + 2 * BET)
 
 
 def difference(a: Tally, b: Tally, level: float = 0.95, low: float = 0.0, high: float = 1.0) -> Range:
