@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -34,7 +37,7 @@ from groundplan.core.settings import load_settings
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import archive, archive_store, batch_queries, days_store, queries, rollup_store
 from groundplan.testing.clock import ManualClock
-from groundplan.testing.database import Database
+from groundplan.testing.database import Cluster, Database
 
 Conn = psycopg.Connection[Any]
 DAY = date(2026, 6, 3)
@@ -189,6 +192,58 @@ def test_what_a_store_did_not_keep_is_not_deleted(conn: Conn) -> None:
         archive.archive_day(conn, "lossy://facts", DAY)
     assert refused.value.code == "archive_differs" and "Nothing was deleted" in refused.value.hint
     assert raw(conn) == before and archive_store.archived(conn) == []
+
+
+def test_two_installations_do_not_write_over_each_other(conn: Conn, postgres_cluster: Cluster, tmp_path: Path) -> None:
+    with conn.transaction():
+        archive.archive_day(conn, str(tmp_path), DAY)
+    mine = ask(str(tmp_path), SUMS.format("calls"))
+    with postgres_cluster.database() as second, connect(second.urls["owner"], autocommit=True) as other:
+        for place in range(3):
+            add(other, AT + timedelta(minutes=place), 500 + place)
+        rollup_store.fold(other)
+        with pytest.raises(GroundplanError) as refused, other.transaction():
+            archive.archive_day(other, str(tmp_path), DAY)
+        assert refused.value.code == "archive_taken" and "folder of its own" in refused.value.hint
+        assert len(raw(other)) == 3 and archive_store.archived(other) == []
+    assert ask(str(tmp_path), SUMS.format("calls")) == mine
+
+
+@pytest.mark.parametrize("step", ["calls", "attempts", "charges", "note"])
+def test_a_process_that_is_killed_while_facts_leave_loses_none(
+    conn: Conn, database: Database, tmp_path: Path, step: str
+) -> None:
+    """In the middle of any file, or once all are there: facts stay, and leave whole the next time."""
+    before, whole = raw(conn), figures(conn)
+    killed = f"""
+import os, signal, sys
+from datetime import date
+from pathlib import Path
+from groundplan.core.database import connect
+from groundplan.ledger import archive, archive_store
+put, note = archive._put, archive_store.note
+def half(url, name, file):
+    put(url, name, file)
+    if name.startswith({step!r}):
+        Path(url, name).write_bytes(file.read_bytes()[:40])
+        os.kill(os.getpid(), signal.SIGKILL)
+def last(*args):
+    note(*args)
+    if {step!r} == "note":
+        os.kill(os.getpid(), signal.SIGKILL)
+archive._put, archive_store.note = half, last
+with connect(sys.argv[1], autocommit=True) as conn, conn.transaction():
+    archive.archive_day(conn, sys.argv[2], date(2026, 6, 3))
+"""
+    done = subprocess.run([sys.executable, "-c", killed, database.urls["owner"], str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert raw(conn) == before and figures(conn) == whole and archive_store.archived(conn) == []
+    add(conn, AT + timedelta(minutes=7), 900)  # what came since
+    rollup_store.fold(conn)
+    before, whole = raw(conn), figures(conn)
+    with conn.transaction():
+        archive.archive_day(conn, str(tmp_path), DAY)
+    assert ask(str(tmp_path), SUMS.format("calls")) == before and figures(conn) == whole and raw(conn) == []
 
 
 def test_files_and_the_folders_of_their_names_are_synced_before_rows_go(

@@ -48,8 +48,8 @@ class Archived:
 def archive_day(conn: Connection[Any], url: str, day: date) -> Archived:
     """Write the rows that are there of one day to `url` and delete them, in the caller's transaction.
 
-    Raises `Conflict` (`archive_differs`) where what was written is not what was read, and `Invalid` where the store
-    cannot be written.
+    Raises `Conflict` (`archive_differs`) where what was written is not what was read, (`archive_taken`) where the
+    facts of another installation are there, and `Invalid` where the store cannot be written.
     """
     counts: dict[str, int] = {}
     digest = hashlib.sha256()
@@ -63,7 +63,9 @@ def archive_day(conn: Connection[Any], url: str, day: date) -> Archived:
             if table == "attempts":
                 cost = Decimal(_one(duck, "SELECT coalesce(sum(cost_usd), 0) FROM read_parquet(?)", file))
             digest.update(file.read_bytes())
-            _put(url, archive_store.file_of(table, day, part), file)
+            name = archive_store.file_of(table, day, part)
+            _check_own(duck, url, name, file, Path(folder) / "before.parquet", table)
+            _put(url, name, file)
     if cost != archive_store.cost_of(conn, day):
         raise Conflict(
             f"the files of {day} say ${cost}, the ledger says otherwise",
@@ -172,6 +174,48 @@ def _store(url: str) -> tuple[Any, str]:
     return found
 
 
+_IDS: Final = {
+    "calls": ("id",),
+    "attempts": ("call_id", "number"),
+    "charges": ("call_id", "attempt", "budget", "period"),
+}
+
+
+def _check_own(duck: Any, url: str, name: str, file: Path, before: Path, table: str) -> None:
+    """Raise `Conflict` where the store has facts under that name that this ledger has not: whatever broke off of this
+    one left none but its own."""
+    import duckdb  # noqa: PLC0415 -- an extra, which is there
+
+    store, root = _store(url)
+    try:
+        if not store.exists(place := f"{root.rstrip('/')}/{name}"):
+            return
+        with store.open(place, "rb") as source, before.open("wb") as kept:
+            shutil.copyfileobj(source, kept)
+    except Exception as error:  # every store has errors of its own, which are no OSError
+        raise _unreadable(name, url, error) from error
+    ids = ", ".join(_IDS[table])
+    known = f"SELECT count(*) FROM (SELECT {ids} FROM read_parquet(?) EXCEPT SELECT {ids} FROM read_parquet(?))"
+    try:
+        (others,) = duck.execute(known, [str(before), str(file)]).fetchone()
+    except duckdb.Error:  # half a file: it is written anew
+        return
+    if others:
+        raise Conflict(
+            f"{name} at {url} has {others} facts that are not of this ledger",
+            code="archive_taken",
+            hint="Give each installation a folder of its own (GROUNDPLAN_ARCHIVE_URL). Nothing was deleted.",
+        )
+
+
+def _unreadable(name: str, url: str, error: Exception) -> Invalid:
+    return Invalid(
+        f"{name} at {url} cannot be read: {type(error).__name__}",
+        code="store_unreadable",
+        hint="Look at its address, and at the rights and credentials of this process there.",
+    )
+
+
 def _put(url: str, name: str, file: Path) -> None:
     """Kept there also after a loss of power, where it is a folder, and the same when it is read again."""
     store, root = _store(url)
@@ -229,10 +273,6 @@ def _get(days: Iterable[Kept], table: str, folder: Path) -> list[str]:
                 with store.open(f"{root.rstrip('/')}/{name}", "rb") as source, Path(place).open("wb") as kept:
                     shutil.copyfileobj(source, kept)
         except Exception as error:  # every store has errors of its own, which are no OSError
-            raise Invalid(
-                f"{name} at {url} cannot be read: {type(error).__name__}",
-                code="store_unreadable",
-                hint="Look at its address, and at the rights and credentials of this process there.",
-            ) from error
+            raise _unreadable(name, url, error) from error
         found.append(place)
     return found
