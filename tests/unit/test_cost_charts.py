@@ -25,6 +25,8 @@ def test_a_waterfall_puts_each_term_on_those_before_it_up_to_the_total() -> None
     many = cost_charts.waterfall([{"key": f"t{n}", "cost_usd": "1"} for n in range(12)])
     assert "USD: 8; term: the rest; to: 12; kind: term" in marks(many, "bar")
     assert cost_charts.waterfall([]) == ""
+    (long, *_) = marks(cost_charts.waterfall([{"key": f"feature-{'x' * 40}-7", "cost_usd": "1"}]), "bar")
+    assert long == "USD: 0; term: feature-xxxxxxxxxx\u2026xxxxxxx-7; to: 1; kind: term"
 
 
 def test_a_forecast_has_its_interval_and_the_line_of_its_budget() -> None:
@@ -44,6 +46,20 @@ def test_what_was_unusual_stands_above_its_day() -> None:
     unusual = [{"day": "2026-11-02", "message": "since 14:05"}, {"day": "2026-10-01", "message": "long ago"}]
     assert marks(charts.cost_by_day(days, unusual), "point") == ["since 14:05"]
     assert marks(charts.cost_by_day(days), "point") == []
+
+
+def test_of_many_workloads_those_that_cost_most_have_a_colour_of_their_own() -> None:
+    """And amounts on the axis are written out, however large or small."""
+    days = [{"day": "2026-11-01", "workload": f"w{n:03d}", "cost_usd": f"{n}000000000"} for n in range(150)]
+    svg = charts.cost_by_day(days)
+    named = {told.partition("workload: ")[2] for told in marks(svg, "bar")}
+    assert named == {"the rest", *(f"w{n}" for n in range(144, 150))}
+    assert "day: 2026-11-01; USD: 10,296,000,000,000; workload: the rest" in marks(svg, "bar")
+    few = charts.cost_by_day(days[:7])
+    assert {told.partition("workload: ")[2] for told in marks(few, "bar")} == {f"w{n:03d}" for n in range(7)}
+    assert charts.cost_by_day([]) == ""
+    for drawn in (svg, charts.cost_by_day([{**days[0], "cost_usd": "0.0000000004"}])):
+        assert not re.search(r">[\d.]+e[+\u2212-]?\d+<", drawn)
 
 
 def test_the_trade_off_draws_intervals_the_frontier_and_today_s_choice() -> None:

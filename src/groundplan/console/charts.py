@@ -13,6 +13,18 @@ ROOM = {"left": 5, "right": 36, "top": 5, "bottom": 5}
 COLOURS = ("#2f8f78", "#c9762f", "#7f93a8", "#b7a24a", "#9a6f9f", "#5f8fc0", "#8f8f8f")
 
 
+REST = "the rest"
+
+
+def _dearest(days: Sequence[dict[str, Any]]) -> list[str]:
+    """Workloads that have a colour of their own, by name; where there are more, those that cost most."""
+    sums: dict[str, float] = {}
+    for row in days:
+        sums[row["workload"]] = sums.get(row["workload"], 0.0) + float(row["cost_usd"])
+    most = len(COLOURS) - (len(sums) > len(COLOURS))
+    return sorted(sorted(sums, key=lambda name: (-sums[name], name))[:most])
+
+
 def cost_by_day(days: Sequence[dict[str, Any]], marks: Sequence[dict[str, Any]] = ()) -> str:
     """Stacked columns of USD per day and workload; `days` has `day`, `workload`, `cost_usd`. Empty without data.
     `marks` are what was unusual (`day`, `message`): a triangle above the column of its day."""
@@ -21,15 +33,21 @@ def cost_by_day(days: Sequence[dict[str, Any]], marks: Sequence[dict[str, Any]] 
     import altair  # noqa: PLC0415 -- heavy, and only this page needs it
     import vl_convert  # noqa: PLC0415
 
-    rows = [{"day": row["day"], "workload": row["workload"], "cost": float(row["cost_usd"])} for row in days]
+    names = _dearest(days)
+    rows = [
+        {"day": row["day"], "workload": row["workload"] if row["workload"] in names else REST,
+         "cost": float(row["cost_usd"])}
+        for row in days
+    ]  # fmt: skip
+    shown = [*names, REST][: len({row["workload"] for row in rows})]
     x = altair.X("day:O", title=None, axis=altair.Axis(labelAngle=0, labelOverlap=True))
     bars = (
         altair.Chart(altair.InlineData(values=rows), width=640, height=200)
         .mark_bar(size=max(4, min(28, 560 // len({row["day"] for row in rows}))))
         .encode(
             x=x,
-            y=altair.Y("sum(cost):Q", title="USD", axis=altair.Axis(tickCount=4, format="~g")),
-            color=altair.Color("workload:N", title=None, scale=altair.Scale(range=list(COLOURS))),
+            y=altair.Y("sum(cost):Q", title="USD", axis=altair.Axis(tickCount=4, format=",.12~f")),
+            color=altair.Color("workload:N", title=None, scale=altair.Scale(domain=shown, range=list(COLOURS))),
         )
     )
     known = {row["day"] for row in rows}

@@ -8,12 +8,14 @@ from typing import Any
 from groundplan.console.charts import COLOURS, INK
 
 MOST_STEPS = 9
+LONGEST_NAME = 28
+"""Letters beside a bar."""
 
 
 def waterfall(sums: Sequence[dict[str, Any]], nothing: str = "none") -> str:
     """Each term on top of those before it, up to the total; `sums` has `key` and `cost_usd`, and `nothing` is what is
     shown for a key that says nothing. Empty without data."""
-    steps = [(row["key"] or nothing, float(row["cost_usd"])) for row in sums]
+    steps = [(_short(row["key"] or nothing), float(row["cost_usd"])) for row in sums]
     if not steps:
         return ""
     import altair  # noqa: PLC0415 -- heavy, and only pages of cost need it
@@ -38,6 +40,11 @@ def waterfall(sums: Sequence[dict[str, Any]], nothing: str = "none") -> str:
         .properties(padding={"left": 36, "right": 12, "top": 5, "bottom": 5})  # letters are wider in some browsers
     )
     return svg(chart)
+
+
+def _short(name: str) -> str:
+    """With both ends of a long one, which often tell it apart, so that it fits beside the bars."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 10]}\u2026{name[-9:]}"
 
 
 def forecast(made: dict[str, Any], a_day: float | None) -> str:
