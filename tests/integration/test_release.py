@@ -472,7 +472,7 @@ def governance_points(conn: Conn, signing: Signing, workload: str) -> dict[str, 
 
 
 def test_approvals_by_others_are_evidence_and_those_of_the_demo_are_not(conn: Conn, signing: Signing) -> None:
-    name = "approved by others than who asked"
+    name = "approved by somebody other than the requester"
     ((change, _),) = service.genesis(conn, signing, BOTH).pending
     for who in ("maria", "sam"):
         approvals.approve(conn, signing, approver(conn, who), change)

@@ -19,7 +19,7 @@ def marks(svg: str, kind: str) -> list[str]:
 def test_a_waterfall_puts_each_term_on_those_before_it_up_to_the_total() -> None:
     svg = cost_charts.waterfall([{"key": "output", "cost_usd": "3"}, {"key": "", "cost_usd": "1.5"}])
     assert marks(svg, "bar") == [
-        "USD: 0; term: output; to: 3; kind: term", "USD: 3; term: not said; to: 4.5; kind: term",
+        "USD: 0; term: output; to: 3; kind: term", "USD: 3; term: none; to: 4.5; kind: term",
         "USD: 0; term: total; to: 4.5; kind: total",
     ]  # fmt: skip
     many = cost_charts.waterfall([{"key": f"t{n}", "cost_usd": "1"} for n in range(12)])

@@ -29,7 +29,7 @@ def _point(area: str, name: str, proof: str | None, next_step: str) -> Point:
 
 
 def _too_few(calls: int) -> str:
-    return f"It takes {ENOUGH_CALLS} calls in 30 days to tell; there {'is' if calls == 1 else 'are'} {calls}."
+    return f"Needs {ENOUGH_CALLS} calls in 30 days, demo traffic not counted; so far {calls}."
 
 
 def _serve(e: Evidence) -> str:
@@ -75,9 +75,9 @@ def _placement(e: Evidence) -> list[Point]:
         ),
         _point(
             "placement",
-            "a fallback has answered",
+            "a fallback has been exercised",
             _call(e.fallback_call),
-            "Take the primary down on purpose once and watch a call.",
+            "Take the primary down once, on purpose, and watch a call.",
         ),
         _point("placement", "meets its latency objective", _calls(e) if fast else None, faster),
     ]
@@ -107,11 +107,11 @@ def _data(e: Evidence) -> list[Point]:
         ),
         _point(
             "data",
-            "no document is in doubt",
+            "no document has an open finding",
             None if unread or doubtful else link,
             f"Close the findings on {', '.join(doubtful)}." if doubtful else "Have its sources indexed.",
         ),
-        _point("data", "answers quote passages", _call(e.grounded_call), "Ask it something that its sources answer."),
+        _point("data", "answers quote passages", _call(e.grounded_call), "Ask a question that its sources answer."),
     ]
 
 
@@ -131,11 +131,11 @@ def _cost(e: Evidence) -> list[Point]:
             _blueprint(e) if e.price_sources else None,
             _serve(e),
         ),
-        _point("cost", "its cost is measured", link if e.calls else None, "Make the first call."),
+        _point("cost", "its cost is measured", link if e.calls else None, "Make the first real call."),
         _point("cost", "stays inside its budget", link if inside else None, "Make calls, then compare in 30 days."),
         _point(
             "cost",
-            "what it is worth is reported",
+            "its outcomes are reported",
             _calls(e) if e.outcomes else None,
             "Report outcomes with POST /api/outcomes.",
         ),
@@ -156,11 +156,11 @@ def _operations(e: Evidence) -> list[Point]:
         _point("operations", "meets its availability objective", _calls(e) if held else None, how),
         _point(
             "operations",
-            "somebody helps by a runbook",
+            "support with a runbook is declared",
             f"/workloads/{e.workload}#support" if e.support else None,
             "Declare support: {contact: ..., hours: ..., runbook: ...}.",
         ),
-        _point("operations", "an outage was drilled", None, "Scheduled drills are not there yet."),
+        _point("operations", "an outage has been drilled", None, "Scheduled drills do not exist yet."),
     ]
 
 
@@ -171,7 +171,7 @@ def _governance(e: Evidence) -> list[Point]:
     if e.stage == "production":
         approval = "Have it approved by its duties; approvals in the demo or by oneself do not count."
     else:
-        approval = "Move it to production, which others must approve."
+        approval = "Move it to production, which others have to approve."
     return [
         _point(
             "governance",
@@ -181,7 +181,7 @@ def _governance(e: Evidence) -> list[Point]:
         ),
         _point(
             "governance",
-            "approved by others than who asked",
+            "approved by somebody other than the requester",
             f"/governance#change-{e.approved_change}" if e.approved_change else None,
             approval,
         ),
@@ -189,6 +189,6 @@ def _governance(e: Evidence) -> list[Point]:
             "governance",
             "its calls are in the audit log",
             f"{_call(e.logged_call)}#proof" if e.logged_call else None,
-            "Make the first call; its entry follows within 5 seconds.",
+            "Make the first real call; its entry follows within 5 seconds.",
         ),
     ]

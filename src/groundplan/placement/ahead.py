@@ -277,7 +277,7 @@ def words(found: Ahead) -> Iterator[str]:
     last = found.periods[-1].last
     yield f"{last} months cost {usd(found.usd)} in all, growth as declared."
     if found.holds >= last:
-        yield "Today's places bear it throughout."
+        yield "Today's placement covers all of it."
     else:
         yield f"Today's places bear it for {found.holds} months."
     yield from _months(found)

@@ -107,9 +107,9 @@ def _check(series: Series, horizon: int) -> None:
     if len(values) < LEAST or not 1 <= horizon <= 2000 or not all(math.isfinite(v) and v >= 0 for v in values):
         unit = {DAY: "days", HOUR: "hours"}.get(series.step, "steps")
         raise Invalid(
-            f"nothing can be said about the next {horizon} {unit} from {len(values)} {unit}",
+            f"the next {horizon} {unit} cannot be forecast from {len(values)} {unit} of history",
             code="forecast_impossible",
-            hint=f"Wait until {LEAST} {unit} are over, and ask for 1 to 2000 {unit}.",
+            hint=f"Wait for {LEAST} {unit} of history, and ask for 1 to 2000 {unit}.",
         )
 
 

@@ -12,7 +12,7 @@ CHECKS: Mapping[str, Check] = {
     for check in (
         Check(
             "owner.business",
-            "A business owner who is here",
+            "An active business owner",
             "query",
             7,
             "Name one in owners: {business: ...}.",
@@ -20,7 +20,7 @@ CHECKS: Mapping[str, Check] = {
         ),
         Check(
             "owners.all_duties",
-            "Every duty has somebody",
+            "Every duty is held by somebody",
             "query",
             7,
             "Name somebody for each duty.",
@@ -36,7 +36,7 @@ CHECKS: Mapping[str, Check] = {
         ),
         Check(
             "law.regimes",
-            "Laws and norms are named",
+            "Applicable regulation is declared",
             "query",
             30,
             "Declare regimes: [GDPR, ...].",
@@ -52,7 +52,7 @@ CHECKS: Mapping[str, Check] = {
         ),
         Check(
             "risk.accepted",
-            "Somebody accepts what is left",
+            "The residual risk is accepted",
             "query",
             7,
             "Declare risk.accepted_by and risk.until.",
@@ -68,7 +68,7 @@ CHECKS: Mapping[str, Check] = {
         ),
         Check(
             "approval.stands",
-            "Others approved what is served",
+            "What is served was approved by others",
             "approval",
             7,
             "Have it approved by others.",
@@ -76,15 +76,15 @@ CHECKS: Mapping[str, Check] = {
         ),
         Check(
             "placement.lawful",
-            "Every place keeps the rules",
+            "Every placement respects the rules",
             "query",
             7,
-            "Get it served.",
+            "Have it served.",
             judge.lawful,
         ),
         Check(
             "budget.hard",
-            "A hard budget of its own",
+            "It has a hard budget of its own",
             "query",
             7,
             "Declare a budget that covers it.",
@@ -92,7 +92,7 @@ CHECKS: Mapping[str, Check] = {
         ),
         Check(
             "fallback.worked",
-            "A fallback has answered",
+            "A fallback has been exercised",
             "drill",
             30,
             "Declare a fallback and take the first down once.",
@@ -100,7 +100,7 @@ CHECKS: Mapping[str, Check] = {
         ),
         Check(
             "data.owned",
-            "Its data has owners and no grave findings",
+            "Its data has owners and no critical or high findings",
             "query",
             7,
             "Settle the findings in Knowledge.",
@@ -116,7 +116,7 @@ CHECKS: Mapping[str, Check] = {
         ),
         Check(
             "retention.logs",
-            "The log is kept",
+            "The audit log is retained",
             "query",
             7,
             "Restore the log's first segments.",
@@ -147,7 +147,7 @@ CHECKS: Mapping[str, Check] = {
         ),
         Check(
             "feedback.outcomes",
-            "Outcomes come back",
+            "Outcomes are reported",
             "query",
             7,
             "Report outcomes: POST /api/outcomes.",
@@ -155,7 +155,7 @@ CHECKS: Mapping[str, Check] = {
         ),
         Check(
             "oversight.review",
-            "People look at what it decides",
+            "People review what it decides",
             "query",
             7,
             "Declare review: {share: 5%}.",
@@ -163,15 +163,15 @@ CHECKS: Mapping[str, Check] = {
         ),
         Check(
             "oversight.stop",
-            "It can be stopped, and was once",
+            "Its kill switch has been tested",
             "drill",
             30,
-            "Stop it and lift that again, on purpose.",
+            "Stop it and lift the kill once, as a test.",
             judge.stop,
         ),
         Check(
             "support.runbook",
-            "There is help, and a runbook",
+            "Support and a runbook are declared",
             "query",
             30,
             "Declare support: {contact, runbook}.",
@@ -179,7 +179,7 @@ CHECKS: Mapping[str, Check] = {
         ),
         Check(
             "transparency.notice",
-            "People are told that it is AI",
+            "People are informed that it is AI",
             "query",
             30,
             "Declare risk.notice.",
@@ -211,7 +211,7 @@ CHECKS: Mapping[str, Check] = {
         ),
         Check(
             "access.keys_expire",
-            "Keys end or are renewed",
+            "Keys expire or are rotated",
             "query",
             7,
             "Rotate them: `groundplan keys rotate`.",
@@ -235,7 +235,7 @@ CHECKS: Mapping[str, Check] = {
         ),
         Check(
             "findings.none_critical",
-            "No grave finding is open",
+            "No critical or high finding is open",
             "query",
             7,
             "Settle them in the inbox.",
@@ -243,7 +243,7 @@ CHECKS: Mapping[str, Check] = {
         ),
         Check(
             "review.periodic",
-            "Management looked at it",
+            "A management review was held",
             "review",
             180,
             "Hold a review, then `groundplan evidence add review.periodic`.",

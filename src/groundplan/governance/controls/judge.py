@@ -56,12 +56,12 @@ def assessed(f: Facts, _: date) -> Verdict:
 def accepted(f: Facts, today: date) -> Verdict:
     risk = f.risk
     if risk is None or risk.accepted_by is None or risk.until is None:
-        return Verdict(False, "nobody accepts what is left of the risk until a day", {}, _page(f))
+        return Verdict(False, "nobody has accepted the residual risk until a date", {}, _page(f))
     detail = {"residual": risk.residual, "until": risk.until.isoformat()}
     if risk.until < today:
         return Verdict(False, f"acceptance ended on {risk.until}", detail, _page(f))
     if not f.accepted_by_active:
-        return Verdict(False, "who accepted it is no longer here", detail, _page(f))
+        return Verdict(False, "the person who accepted it has left", detail, _page(f))
     return Verdict(True, f"{risk.residual} risk is accepted until {risk.until}", detail, _page(f))
 
 
@@ -75,8 +75,8 @@ def classified(f: Facts, _: date) -> Verdict:
 
 def approved(f: Facts, _: date) -> Verdict:
     if f.approved_change is None:
-        return Verdict(False, "no approval by others than who asked holds for what is served", {}, _page(f))
-    says = "what is served was approved by others than who asked"
+        return Verdict(False, "what is served has no valid approval by somebody other than its requester", {}, _page(f))
+    says = "what is served was approved by others than its requester"
     return Verdict(True, says, {"change": f.approved_change}, f"/governance/changes/{f.approved_change}")
 
 
@@ -111,7 +111,7 @@ def data(f: Facts, _: date) -> Verdict:
     if lost:
         return Verdict(False, f"no active owner: {', '.join(lost)}", detail, "/knowledge")
     if grave:
-        return Verdict(False, f"grave findings are open: {', '.join(grave)}", detail, "/knowledge")
+        return Verdict(False, f"critical or high findings are open: {', '.join(grave)}", detail, "/knowledge")
     says = f"{len(f.sources)} sources, each with an active owner" if f.sources else "it uses no governed data"
     return Verdict(True, says, detail, "/knowledge")
 
@@ -158,14 +158,14 @@ def review(f: Facts, _: date) -> Verdict:
         when = "before they are sent" if f.reviewed_before else "afterwards"
         return Verdict(True, f"people look at answers {when}", detail, _page(f))
     if f.effect == "informs":
-        return Verdict(True, "it only informs: who reads it decides", detail, _page(f))
+        return Verdict(True, "it only informs; the reader decides", detail, _page(f))
     return Verdict(False, f"it {f.effect}, and nobody looks at its answers", detail, _page(f))
 
 
 def stop(f: Facts, _: date) -> Verdict:
     if f.stopped is None:
-        return Verdict(False, "it was not stopped and started again in 180 days", {}, "/kill")
-    return Verdict(True, "it was stopped by its kill switch and started again", {"kill": f.stopped}, "/kill")
+        return Verdict(False, "it has not been stopped and restarted in 180 days", {}, "/kill")
+    return Verdict(True, "it was stopped by its kill switch and restarted", {"kill": f.stopped}, "/kill")
 
 
 def support(f: Facts, _: date) -> Verdict:
@@ -177,7 +177,7 @@ def support(f: Facts, _: date) -> Verdict:
 def notice(f: Facts, _: date) -> Verdict:
     notice = f.risk.notice if f.risk is not None else None
     return Verdict(
-        notice is not None, notice or "how people are told that they deal with AI is not declared", {}, _page(f)
+        notice is not None, notice or "how people are informed that they interact with AI is not declared", {}, _page(f)
     )
 
 
@@ -195,13 +195,13 @@ def register(f: Facts, _: date) -> Verdict:
 
 def guardrails(f: Facts, _: date) -> Verdict:
     holds = bool(f.guarded)
-    says = f"guardrails bite on {', '.join(f.guarded)}" if holds else "no guardrail bites"
+    says = f"guardrails are enforced on {', '.join(f.guarded)}" if holds else "no guardrail is enforced"
     return Verdict(holds, says, {"on": list(f.guarded)}, _page(f))
 
 
 def keys(f: Facts, _: date) -> Verdict:
     holds = not f.stale_keys
-    says = "no key without an end is older than a year" if holds else f"older than a year: {', '.join(f.stale_keys)}"
+    says = "no key without an expiry is older than a year" if holds else f"older than a year: {', '.join(f.stale_keys)}"
     return Verdict(holds, says, {"keys": list(f.stale_keys)}, _page(f))
 
 
@@ -221,5 +221,5 @@ def verified(f: Facts, today: date) -> Verdict:
 
 def grave(f: Facts, _: date) -> Verdict:
     holds = f.grave_findings == 0
-    says = "no grave finding is open" if holds else f"{f.grave_findings} grave findings are open"
+    says = "no critical or high finding is open" if holds else f"critical or high findings: {f.grave_findings}"
     return Verdict(holds, says, {"open": f.grave_findings}, "/inbox")

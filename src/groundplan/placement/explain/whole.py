@@ -201,7 +201,7 @@ def summary(plan: CompanyPlan, compared: tuple[Compared, ...]) -> list[str]:
     ]
     for each in compared:
         lines.append(_versus(each))
-    lines += [f"{name} has no place: {why}." for name, why in plan.homeless.items()]
+    lines += [f"{name} cannot be placed: {why}." for name, why in plan.homeless.items()]
     lines += [f"{m['workload']} moves from {m['from']} to {m['to']}: {m['because']}." for m in moves(plan)]
     lines += [f"{name}: {units} to rent." for name, units in plan.bought.items()]
     lines += [
@@ -210,7 +210,7 @@ def summary(plan: CompanyPlan, compared: tuple[Compared, ...]) -> list[str]:
         else f"Peaks at different hours share {each.units:.3g} {each.type} at {each.site}."
         for _, each in sorted(plan.held.items())
     ]
-    lines += [f"{name} goes over to its new place at once: {why}." for name, why in sorted(plan.at_once.items())]
+    lines += [f"{name} moves to its new place at once: {why}." for name, why in sorted(plan.at_once.items())]
     for name, decided in sorted(plan.decided.items()):
         budget, tokens = plan.company.workloads[name].budget_usd, decided.terms.get("tokens", 0.0)
         if budget is not None and tokens > budget:
@@ -220,10 +220,10 @@ def summary(plan: CompanyPlan, compared: tuple[Compared, ...]) -> list[str]:
 
 def _versus(each: Compared) -> str:
     if each.usd is None:
-        told = "nothing runs yet" if each.name == "today" else "the workloads do not fit there together"
+        told = "nothing runs yet" if each.name == "today" else "not possible, the workloads do not fit there together"
         return f"{each.name.capitalize()}: {told}."
     saved = each.usd - each.ours
-    left = f", of which {len(each.without)} have no place there" if each.without else ""
+    left = f", without the {counted(len(each.without), 'workload')} that have no place in it" if each.without else ""
     if abs(saved) < CENT / 2:
         return f"The plan costs as much as {each.name} ({usd(each.usd)} a month{left})."
     more = f"{usd(abs(saved))} {'less' if saved > 0 else 'more'} than"

@@ -12,7 +12,7 @@ from groundplan.placement.terms.leases import HOURLY
 
 def usd(value: float) -> str:
     """`$1,204`, `$38.88`, `-$3.10`."""
-    sign = "-" if value < 0 else ""
+    sign, value = "-" if value < 0 else "", round(value, 2)
     return f"{sign}${abs(value):,.0f}" if abs(value) >= 1000 else f"{sign}${abs(value):,.2f}"
 
 
@@ -74,7 +74,7 @@ def _how_sure(found: Why) -> Iterator[str]:
     if how.price_up is not None:
         yield f"Its prices may rise {how.price_up:.3g}-fold before the runner-up is as cheap."
     if how.latency_left_ms is not None:
-        yield f"{how.latency_left_ms:,.0f} ms are left until an objective of time is broken."
+        yield f"{how.latency_left_ms:,.0f} ms are left before a latency objective is missed."
     told = f"Confidence is {found.confidence}"
     yield told + (f": {'; '.join(found.doubts)}." if found.doubts else ".")
 
