@@ -136,7 +136,7 @@ def test_an_approval_is_announced_goes_on_in_grace_and_then_ends(services: Servi
     assert "ends on 2027-01-24" in findings(services)[0]["message"] and findings(services)[0]["severity"] == "medium"
     clock.advance(timedelta(days=30).total_seconds())
     assert approval_terms.look(services) == [] and served(services) == ["assistant"], "grace is declared"
-    assert findings(services)[0]["severity"] == "critical" and "in grace" in findings(services)[0]["message"]
+    assert findings(services)[0]["severity"] == "critical" and "grace period" in findings(services)[0]["message"]
     clock.advance(timedelta(days=10).total_seconds())
     (number,) = approval_terms.look(services)
     assert number == 3 and served(services) == [] and one(services, change).state == "expired"

@@ -60,7 +60,7 @@ def test_what_no_person_asked_is_called_the_same_in_the_chart_and_in_the_table(
     control: Control, browser: Browser
 ) -> None:
     text = page(control, browser, "/cost/book?by=person")
-    assert "term: no person" in text and "<td>nobody in particular</td>" in text
+    assert "term: no person" in text and "<td>no person</td>" in text
 
 
 def test_a_workload_that_never_was_has_no_page_of_its_cost(control: Control, browser: Browser) -> None:
@@ -75,7 +75,7 @@ def test_what_is_ahead_is_drawn(control: Control, browser: Browser, what: str) -
 
 
 def test_without_history_the_page_says_what_to_do(control: Control, browser: Browser) -> None:
-    assert "Nothing can be said about the next 30 days from 0 days. Wait until 8 days are over" in page(
+    assert "The next 30 days cannot be forecast from 0 days of history. Wait for 8 days of history" in page(
         control, browser, "/cost/ahead?workload=nobody"
     )
 
@@ -90,7 +90,7 @@ def test_statements_are_shown_and_given_as_files(control: Control, browser: Brow
     text = page(control, browser, f"/cost/statements?month={month}")
     assert "not carried by a team" in text
     shown = page(control, browser, f"/cost/statements/print?team=care&month={month}")
-    assert "Shown, not charged." in shown and ", the time before $" in shown
+    assert "Shown, not charged." in shown and ", previous period $" in shown
     assert "team,from,to,kind,workload" in page(control, browser, f"/cost/files/statement.csv?team=care&month={month}")
     assert "BilledCost" in page(control, browser, "/cost/files/focus.csv")
     assert "print?team=care&amp;month=" + month + "&amp;charge=true" in page(

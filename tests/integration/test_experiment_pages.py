@@ -102,7 +102,7 @@ def test_it_is_begun_seen_reviewed_and_stopped(console: Console) -> None:
     )
     id = led.partition("?")[0].rpartition("/")[2]
     assert "notice=It+runs" in led
-    assert "No pair of answers was compared yet" in console.page(f"/cost/experiments/{id}")
+    assert "No pair of answers has been compared yet" in console.page(f"/cost/experiments/{id}")
     twice = console.form("/do/experiment-start", workload="assistant", candidate="small", budget="2", reason="again")
     assert "another+experiment" in twice
     call = fill(console, id)
@@ -208,5 +208,5 @@ def test_a_proposal_that_does_not_stand_any_more_has_no_click(console: Console) 
         conn.execute("UPDATE replay_run SET asked_at = now() - interval '40 days' WHERE id = %s", (made.id,))
         replays.finish(conn, judged_run(conn, 0, **ours), {"": 1000.0}, datetime.now(UTC))
     assert console.control.ask("GET", f"/api/replays/{made.id}").body["stands"] is False
-    assert "Try it in shadow" not in console.page(page) and "not proposed any more" in console.page(page)
+    assert "Try it in shadow" not in console.page(page) and "No longer proposed" in console.page(page)
     assert "Try it in shadow" not in console.page("/cost/experiments")

@@ -176,7 +176,7 @@ def test_where_more_people_may_read_a_document_than_are_told_it_says_so(
     assert (len(addresses), addresses, found["more_people"]) == (500, sorted(addresses), True)
     assert ([row["email"] for row in few["people"]], few["more_people"]) == (["ana@acme.example"], False)
     assert "more than 500 people may read it" in told[0], told
-    assert "Others may read it as well" in told[1], told
+    assert "Others may read it, too" in told[1], told
 
 
 def test_owner_steward_and_operator_decide_and_nobody_else(control: Control) -> None:

@@ -37,7 +37,7 @@ def test_points_come_from_the_ledger_and_are_drawn(database: Database, tmp_path:
     with running(database, tmp_path, module="groundplan.console.app") as control:
         signed = control.follow_link()
         empty = control.ask("GET", "/cost/trade-off", **signed)
-        assert (empty.status, "Points appear after five calls" in str(empty.body)) == (200, True)
+        assert (empty.status, "A point needs five calls" in str(empty.body)) == (200, True)
         assert control.ask("GET", "/api/routing/trade-off?workload=nobody").status == 404
         fill(database.urls["owner"])
         found = control.ask("GET", "/api/routing/trade-off?workload=assistant").body
