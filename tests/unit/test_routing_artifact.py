@@ -52,7 +52,7 @@ WRONG: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("which", sorted(WRONG))
 def test_numbers_that_are_none_are_refused(knowing: Router, which: str) -> None:
     assert load(as_kept(knowing)).models == knowing.models
-    with pytest.raises(Invalid, match="no learned router"):
+    with pytest.raises(Invalid, match="not a learned router"):
         load(as_kept(knowing, **WRONG[which]))
 
 

@@ -302,7 +302,7 @@ def test_a_kernel_of_another_shape_is_refused(knowing: Router, place: int, value
     kept = msgspec.msgpack.decode(dump(knowing))
     assert load(msgspec.msgpack.encode(kept)).models == knowing.models
     kept["full"][6][place] = value
-    with pytest.raises(Invalid, match="no learned router"):
+    with pytest.raises(Invalid, match="not a learned router"):
         load(msgspec.msgpack.encode(kept))
 
 
@@ -355,7 +355,7 @@ def test_a_router_of_the_format_before_decides_as_it_did(knowing: Router) -> Non
 def test_expectations_of_another_shape_are_refused(knowing: Router, alone: list[list[float]]) -> None:
     kept = msgspec.msgpack.decode(dump(knowing))
     kept["full"][5] = alone
-    with pytest.raises(Invalid, match="no learned router"):
+    with pytest.raises(Invalid, match="not a learned router"):
         load(msgspec.msgpack.encode(kept))
 
 
@@ -425,7 +425,7 @@ def test_prompts_without_words_are_learned_from_too() -> None:
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"{}", b"\x80", None])
 def test_other_bytes_are_no_router(data: bytes | None, router: Router) -> None:
     data = dump(router)[:-40] if data is None else data
-    with pytest.raises(Invalid, match="no learned router"):
+    with pytest.raises(Invalid, match="not a learned router"):
         load(data)
 
 
