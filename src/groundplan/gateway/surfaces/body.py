@@ -60,45 +60,49 @@ class Parts(msgspec.Struct, frozen=True):
 
 _FILE_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]{1,80};base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _DATA_URL = re.compile(r"data:image/(png|jpe?g|webp|gif);base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
-ELSEWHERE = frozenset(
-    {
-        "models", "fallbacks", "provider", "route", "preset", "lora", "lora_path", "adapter_id",
-        "data_sources", "enable_search", "search_parameters", "search_settings", "compound_custom", "plugins",
-        "api_base", "base_url", "kv_transfer_params", "bootstrap_host", "extra_headers",
-    }
-)  # fmt: skip
-"""Fields by which some upstreams ask another model or provider than the one that is reserved for, search, or reach an
-address that the caller chooses."""
-OTHERWISE = frozenset(
-    {
-        "n_predict", "num_predict", "max_new_tokens", "max_length", "generation_config", "extra_body",
-        "n_cmpl", "use_beam_search", "num_beams",
-        "chat_template", "mm_processor_kwargs", "media_io_kwargs", "deferred",
-    }
-)  # fmt: skip
-"""Fields that to some upstreams are the cap or the number of copies, whatever `max_tokens` and `n` say, or that let a
-prompt or an image have more tokens than its bytes or its count bound."""
-NAMED = (
-    ELSEWHERE
-    | OTHERWISE
-    | frozenset(
-        {
-            "model", "messages", "input", "prompt", "system", "instructions", "query", "documents",
-            "stream", "stream_options", "stream_format", "max_tokens", "max_completion_tokens", "max_output_tokens",
-            "n", "best_of", "tools", "modalities", "service_tier", "store", "background", "previous_response_id",
-            "audio", "prediction", "web_search_options", "moderation", "container", "mcp_servers", "inference_geo",
-            "speed", "conversation", "context_management", "cache_control", "output_config", "output_format",
-            "encoding_format", "image", "background_options",
-        }
-    )
-)  # fmt: skip
-"""What some surface reads of a request, or refuses by its name."""
-_ORDINARY = NAMED | {
-    "temperature", "top_p", "stop", "seed", "user", "metadata", "frequency_penalty", "presence_penalty", "logprobs",
-    "top_logprobs", "logit_bias", "response_format", "tool_choice", "parallel_tool_calls", "reasoning_effort",
-    "reasoning", "text", "include", "truncation", "stop_sequences", "top_k", "thinking", "dimensions", "verbosity",
-}  # fmt: skip
-"""Names in small letters that nearly every body is made of."""
+_TABLE = {
+    name: use
+    for use, names in {
+        "elsewhere": """
+        models fallbacks provider route preset lora lora_path adapter_id data_sources enable_search
+        search_parameters search_settings compound_custom plugins api_base base_url kv_transfer_params
+        bootstrap_host extra_headers
+        """,
+        "otherwise": """
+        n_predict num_predict max_new_tokens max_length generation_config extra_body n_cmpl use_beam_search
+        num_beams chat_template mm_processor_kwargs media_io_kwargs deferred
+        """,
+        "read": """
+        model messages input prompt system instructions query documents stream stream_options stream_format
+        max_tokens max_completion_tokens max_output_tokens n best_of tools modalities service_tier store
+        background previous_response_id audio prediction web_search_options moderation container mcp_servers
+        inference_geo speed conversation context_management cache_control output_config output_format
+        encoding_format image background_options
+        """,
+        "ordinary": """
+        temperature top_p stop seed user metadata frequency_penalty presence_penalty logprobs top_logprobs
+        logit_bias response_format tool_choice parallel_tool_calls reasoning_effort reasoning text include
+        truncation stop_sequences top_k thinking dimensions verbosity
+        """,
+    }.items()
+    for name in names.split()
+}
+"""Names at the top of a body, in small letters: by the first ones some upstreams ask another model or provider than the
+one that is reserved for, search, or reach an address that the caller chooses; the next ones are to some the cap or the
+number of copies, whatever `max_tokens` and `n` say, or let a prompt or an image have more tokens than its bytes or its
+count bound; some surface reads the next ones, or refuses them by name; and nearly every body is made of these and the
+last."""
+
+
+def _names(*uses: str) -> frozenset[str]:
+    return frozenset(name for name, use in _TABLE.items() if use in uses)
+
+
+ELSEWHERE, OTHERWISE = _names("elsewhere"), _names("otherwise")
+NAMED = _names("elsewhere", "otherwise", "read")
+"""By which anything is decided, so that no other spelling of them may pass."""
+_ORDINARY = frozenset(_TABLE)
+"""That need no look at how they are spelled."""
 QUERY_CHARACTERS = 4000
 """As many of the last question are searched with."""
 _LONG = 52 << 10
