@@ -11,6 +11,7 @@ Each line is {"a", "b", "same", "kind", "intent", "group"}; the same seed gives 
           `unseen`
 `asked`   about 720 and 500 intents asked in other ways: `asked`, written after the rule was fixed, and `anew`, after
           what `asked` showed was mended
+`outside` 231 questions one by one, in two halves (`outside`, `outside-sealed`); a seed changes nothing
 
 What was chosen in view of which is told in docs/performance.md.
 """
@@ -27,7 +28,14 @@ from typing import Any
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import semantic_apart, semantic_asked, semantic_asked_anew, semantic_pairs, semantic_put
+from benchmarks import (
+    semantic_apart,
+    semantic_asked,
+    semantic_asked_anew,
+    semantic_outside,
+    semantic_pairs,
+    semantic_put,
+)
 
 Rows = Iterator[dict[str, Any]]
 Make = Callable[[str, int, int | None], Rows]
@@ -60,9 +68,14 @@ def _anew(family: str, seed: int, rounds: int | None) -> Rows:
     return semantic_asked.asked(family, semantic_asked_anew.WAYS, semantic_asked_anew.PLACES, seed, rounds or 6)
 
 
+def _outside(family: str, _: int, __: int | None) -> Rows:
+    return semantic_outside.outside(family)
+
+
 _OWN: dict[str, Make] = {"wide": _wide, "asked": _asked, "anew": _anew}
 FAMILIES: dict[str, Make] = (
     _OWN
+    | dict.fromkeys(semantic_outside.FAMILIES, _outside)
     | dict.fromkeys(semantic_apart.FAMILIES, _apart)
     | dict.fromkeys(semantic_put.FAMILIES, _put)
     | dict.fromkeys(semantic_pairs.FAMILIES, _pairs)

@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.economics.semantic.accept import differing
+from groundplan.economics.semantic.accept import Verdict, differing, judge, shipped
 from groundplan.economics.semantic.differences import DIGEST, digests
+from groundplan.economics.semantic.likeness import Said
+from groundplan.economics.semantic.pairs import Pair
 from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, MOST_KINDS, Learned, Region, Regions
+from groundplan.economics.semantic.tune import evidenced
 
 WORDS = st.sampled_from(
     """how do can i we the a permit renew renewed for to of in office please you is what which it my and""".split()  # noqa: SIM905
@@ -25,12 +28,14 @@ def between(one: str, other: str) -> set[str]:
     ("one", "other", "kinds"),
     [
         ("How do I renew the permit?", "Please tell me how do I renew a permit?", set()),
-        ("How do I renew the permit?", "How can I renew the permit?", {"^ can | do"}),
+        ("How do I renew the permit?", "How can we renew the permit?", {"^ can | do"}),
+        ("What is the number of permits here?", "Hi, how many permits are here?", {" | is"}),
         ("How do I renew the permit?", "How is the permit renewed?", {"^ do i | is", "form  | ed", "order"}),
         ("How do I pay for the permit?", "How do I pay the permit?", {" | for"}),
         ("In Berlin, is the office open?", "Is the office open in Berlin?", {"order"}),
         ("How do I buy a permit?", "How do I purchase a permit?", {"synonym"}),
         ("What's the fee of the permit?", "What is the fee of the permit?", set()),
+        ("How much deposit is required?", "How much deposit is available?", {"available | required"}),
     ],
 )
 def test_what_differs_is_told_by_kinds(one: str, other: str, kinds: set[str]) -> None:
@@ -58,17 +63,56 @@ def test_a_kind_of_difference_is_checked_before_it_is_given_and_off_once_it_was_
     assert regions.decide(region, 9.0, 0.99) == GIVE
     (kind,), (other,) = digests(["for | to"]), digests(["can | do"])
     for _ in range(2):
-        assert regions.decide(region, 9.0, 0.99, (kind,)) == CHECK
+        assert regions.decide(region, 9.0, 0.99, (kind,), (kind,)) == CHECK
         regions.learn(region, 9.0, same=True, kinds=(kind,))
-    assert regions.decide(region, 9.0, 0.99, (kind,)) == CHECK, "two checks are not three"
+    assert regions.decide(region, 9.0, 0.99, (kind,), (kind,)) == CHECK, "two checks are not three"
     regions.learn(region, 9.0, same=True, kinds=(kind,))
-    assert regions.decide(region, 9.0, 0.99, (kind,)) == GIVE
-    assert regions.decide(region, 9.0, 0.99, (kind, other)) == CHECK
+    assert regions.decide(region, 9.0, 0.99, (kind,), (kind,)) == GIVE
+    assert regions.decide(region, 9.0, 0.99, (kind, other), (kind, other)) == CHECK
     elsewhere = regions.of(np.eye(4, dtype=np.float32)[1])
     regions.learn(elsewhere, 3.0, same=False, kinds=(kind,))
-    assert regions.decide(region, 9.0, 0.99, (kind,)) == ASK, "wrong in another region"
+    assert regions.decide(region, 9.0, 0.99, (kind,), (kind,)) == ASK, "wrong in another region"
     assert regions.decide(region, 9.0, 0.05, (kind,)) == CHECK, "it may prove itself again"
     assert regions.decide(region, 9.0, 0.99) == GIVE, "others of its region are given"
+
+
+def test_of_what_calibration_showed_no_check_is_awaited_but_a_wrong_one_counts() -> None:
+    regions, region = proven(np.eye(4, dtype=np.float32)[0])
+    (kind,) = digests(["^ can | do"])
+    assert regions.decide(region, 9.0, 0.99, (kind,)) == GIVE
+    regions.learn(region, -np.inf, same=False, kinds=(kind,))
+    for _ in range(60):
+        regions.learn(region, 9.0, same=True)
+    assert regions.decide(region, 9.0, 0.99, (kind,)) == ASK
+    assert regions.decide(region, 9.0, 0.99) == GIVE
+
+
+def said(text: str) -> Said:
+    """A text near every other."""
+    reading = read(text)
+    return Said(reading, np.ones(4, dtype=np.float32) / 2, np.ones((len(reading.spoken), 4), dtype=np.int8))
+
+
+def judged(one: str, other: str) -> Verdict:
+    return judge(shipped(), said(one), said(other))
+
+
+def test_a_match_tells_of_which_of_its_kinds_there_is_no_evidence() -> None:
+    known = judged("How do I renew the permit?", "How can I renew the permit?")
+    assert (known.veto, known.kinds, known.unproven) == ("", {"^ can | do"}, frozenset())
+    new = judged("How much deposit is required?", "How much deposit is available?")
+    assert new.kinds == new.unproven == {"available | required"}
+
+
+def test_kinds_are_shown_by_several_groups_and_by_no_trap() -> None:
+    def pair(thing: str, same: bool = True, word: str = "can") -> Pair:
+        return Pair(f"How do I renew the {thing}?", f"How {word} I renew the {thing}?", same)
+
+    things = ["permit", "badge", "lease"]
+    right = [pair(each) for each in things]
+    assert evidenced(right, things, said) == {"statement", "^ can | do"}
+    assert evidenced(right, ["permit"] * 3, said) == {"statement"}, "one group shows nothing"
+    assert evidenced([*right, pair("visa", same=False)], [*things, "visa"], said) == {"statement"}
 
 
 def test_kinds_beyond_those_that_are_counted_are_checked_for_ever() -> None:
@@ -77,8 +121,8 @@ def test_kinds_beyond_those_that_are_counted_are_checked_for_ever() -> None:
     for _ in range(3):
         regions.learn(region, 9.0, same=True, kinds=many)
     assert len(regions.kinds) == MOST_KINDS
-    assert {regions.decide(region, 9.0, 0.99, (kind,)) for kind in regions.kinds} == {GIVE}
-    assert regions.decide(region, 9.0, 0.99, many) == CHECK
+    assert {regions.decide(region, 9.0, 0.99, (kind,), (kind,)) for kind in regions.kinds} == {GIVE}
+    assert regions.decide(region, 9.0, 0.99, many, many) == CHECK
 
 
 def test_what_other_workers_found_of_a_kind_is_read_beside_regions() -> None:
@@ -87,7 +131,7 @@ def test_what_other_workers_found_of_a_kind_is_read_beside_regions() -> None:
     (kind,) = digests(["for | to"])
     assert len(kind) == DIGEST < len(region.first)
     regions.load([Learned(region.first, 59, 0, -np.inf), Learned(kind, 3, 0, -np.inf)])
-    assert regions.decide(region, 9.0, 0.99, (kind,)) == GIVE
+    assert regions.decide(region, 9.0, 0.99, (kind,), (kind,)) == GIVE
     regions.load([Learned(region.first, 59, 0, -np.inf), Learned(kind, 4, 1, -np.inf)])
-    assert regions.decide(region, 9.0, 0.99, (kind,)) == ASK
+    assert regions.decide(region, 9.0, 0.99, (kind,), (kind,)) == ASK
     assert len(regions.known) == 1

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from groundplan.economics.semantic.differences import kinds
+from groundplan.economics.semantic import differences
 from groundplan.economics.semantic.guards import veto
 from groundplan.economics.semantic.likeness import FEATURES, Said, cosine, features, known, nearness, side_by_side
 from groundplan.economics.semantic.put_otherwise import put_otherwise
@@ -43,6 +43,8 @@ class Acceptance(msgspec.Struct, frozen=True):
     bias: float
     thresholds: dict[str, float]
     evidence: dict[str, tuple[int, int]]
+    kinds: frozenset[str]
+    """Of difference, of which there is evidence that requests that differ by them say the same."""
 
     def threshold(self, bound: float) -> float:
         """The least score that keeps `bound`; infinite where no threshold is known to."""
@@ -58,11 +60,12 @@ class Acceptance(msgspec.Struct, frozen=True):
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """`score` is minus infinity where a guard forbids it, and `veto` says which. `kinds` of difference are those of
-    `differences`."""
+    `differences`; of those that are `unproven` calibration has no evidence."""
 
     score: float
     veto: str = ""
     kinds: frozenset[str] = frozenset()
+    unproven: frozenset[str] = frozenset()
 
 
 @cache
@@ -81,18 +84,19 @@ def judge(acceptance: Acceptance, one: Said, other: Said) -> Verdict:
     if isinstance(told, str):
         return Verdict(-inf, told)
     score = float(told @ np.asarray(acceptance.weights)) + acceptance.bias
-    return Verdict(score, kinds=differing(one.reading, other.reading))
+    kinds = differing(one.reading, other.reading)
+    return Verdict(score, kinds=kinds, unproven=kinds - acceptance.kinds)
 
 
 def differing(a: Reading, b: Reading) -> frozenset[str]:
     """The kinds of difference of two readings that no guard refuses."""
     if not strictly(a, b):
-        return _TOLD
-    return kinds(a, b, aligned(a, b, known(a.spoken, b.spoken), side_by_side(a, b)))
+        return TOLD
+    return differences.kinds(a, b, aligned(a, b, known(a.spoken, b.spoken), side_by_side(a, b)))
 
 
-_TOLD = frozenset({"statement"})
-"""Who tells something puts it otherwise each time: one kind."""
+TOLD = frozenset({"statement"})
+"""Who tells something puts it otherwise each time: one kind, of which scores are the evidence."""
 
 
 def compared(one: Said, other: Said) -> NDArray[np.float64] | str:

@@ -9,14 +9,28 @@ requests that differ by one have one answer is for evidence to tell.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import pairwise
 
+from groundplan.economics.semantic import grammar as g
+from groundplan.economics.semantic import vocabulary as v
 from groundplan.economics.semantic.reading import Reading
 
-_ARTICLES = frozenset({"a", "an", "the"})
+_NOTHING = g.DETERMINERS & {"a", "an", "the"} | v.FRAMING | v.NUMBER_WORDS.keys()
+"""Say nothing before a word, or are compared by themselves."""
 _SHORT = {"'s": "is", "'m": "am", "'re": "are", "'ve": "have", "'ll": "will", "'d": "would"}
+_ALIKE = {"are": "is", "am": "is", "were": "was", "does": "do", "has": "have", "could": "can", "we": "i", "us": "me",
+          "our": "my", "whom": "who", "frequently": "often"}  # fmt: skip
+"""Forms that another word in the text asks for, and persons that are taken for one."""
+_ASKS = (
+    ("(?:which|what) (?:person|people)", "who"), ("what number of", "how many"), ("what is number of", "how many"),
+    ("for what reason", "why"), ("what is reason (?:that|for|why)?", "why "),
+    ("(?:at |on )?what (?:time|day|date)", "when"), ("what is (?:way|steps|process) to", "how do i"),
+)  # fmt: skip
+"""What asks in more words -> what asks."""
+_ASKING = [(re.compile(rf"\b{way}\b"), instead) for way, instead in _ASKS]
 MOVED = "order"
 BEGINS = "^ "
 DIGEST = 8
@@ -47,19 +61,26 @@ def digests(kinds: Iterable[str]) -> tuple[bytes, ...]:
 
 
 def _gaps(reading: Reading, anchors: Sequence[int]) -> list[list[str]]:
-    """The words before each anchor and behind the last one."""
+    """The words before each anchor and behind the last one, as far as they may say something."""
     found, begin = list[list[str]](), 0
     for end in (*(reading.told[anchor] for anchor in anchors), len(reading.words)):
-        found.append(
-            [
-                each
-                for place in range(begin, end)
-                if place not in reading.apart and reading.words[place] not in _ARTICLES
-                for each in _whole(reading.words[place])
-            ]
-        )
+        found.append(_plain(reading.words[place] for place in range(begin, end) if place not in reading.apart))
         begin = end + 1
+    while found[0] and found[0][0] in g.LEADS:
+        del found[0][0]
     return found
+
+
+def _plain(words: Iterable[str]) -> list[str]:
+    said = " ".join(
+        _ALIKE.get(each, each)
+        for word in words
+        if word not in _NOTHING and not word[0].isdigit()
+        for each in _whole(word)
+    )
+    for way, instead in _ASKING:
+        said = way.sub(instead, said)
+    return said.split()
 
 
 def _whole(word: str) -> tuple[str, ...]:

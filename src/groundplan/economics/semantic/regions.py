@@ -12,8 +12,8 @@ upper end of the one-sided 95 % Clopper-Pearson interval of the share that was w
 The second takes ln(0.05) / ln(1 - bound) checks without a wrong one, and more with each wrong one: at 1 % 299, 473,
 628; at 2 % 149, 236, 313; at 5 % 59, 93, 124. Where the third does not hold, the region is off: no match of it is
 given, and only the declared share is still checked, so that it can prove itself again. Each wrong match also raises the
-score that a match of its region must have. The first and the third are asked of each kind of difference as well, in
-whatever region it was found: one that was never checked is checked, and one that was found wrong is off. The interval
+score that a match of its region must have. The third is asked of each kind of difference as well, in whatever region it
+was found, and the first of each that calibration has no evidence of: it is checked before it is given. The interval
 is looked at after every check, without a correction for it.
 """
 
@@ -101,15 +101,20 @@ class Regions:
         first = np.packbits(vector > 0).tobytes()
         return self.known.get(first) or self._made(first, len(vector))
 
-    def decide(self, region: Region, score: float, dice: float, kinds: Sequence[bytes] = ()) -> str:
+    def decide(
+        self, region: Region, score: float, dice: float, kinds: Sequence[bytes] = (), unproven: Sequence[bytes] = ()
+    ) -> str:
         """`give` the answer, `check` it against a fresh one, or `ask` a model as if there were none. `dice`: 0 to 1.
-        `kinds`: digests of the kinds of difference."""
+        `kinds`: digests of the kinds of difference; `unproven`: of those that calibration has no evidence of."""
         if score < max(self.threshold, region.raised):
             return ASK
-        counted = [self.kinds.get(each, _NEVER) for each in kinds]
-        if self.off(region) or any(map(self.off, counted)):
+        if self.off(region) or any(self.off(self.kinds.get(each, _NEVER)) for each in kinds):
             return CHECK if dice < self.check else ASK
-        sure = dice >= self.check and self.proven(region) and all(map(self._enough, counted))
+        sure = (
+            dice >= self.check
+            and self.proven(region)
+            and all(self._enough(self.kinds.get(each, _NEVER)) for each in unproven)
+        )
         return GIVE if sure else CHECK
 
     def off(self, of: Region | Kind) -> bool:

@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.semantic.accept import CONFIDENCE, Acceptance, compared, lowest_threshold, refused
+from groundplan.economics.semantic.accept import (
+    CONFIDENCE,
+    TOLD,
+    Acceptance,
+    compared,
+    differing,
+    lowest_threshold,
+    refused,
+    within,
+)
 from groundplan.economics.semantic.likeness import FEATURES, Said
 from groundplan.economics.semantic.pairs import Pair
 from groundplan.economics.semantic.reading import read
@@ -22,15 +31,40 @@ WRONG_WEIGHT = 4.0
 """A wrong hit counts as many missed ones."""
 CAUTION = 2.5
 """Other questions are harder than those that thresholds come from: here two fifths of the bound are used."""
-VERSION = 6
+VERSION = 7
+RIGHT = 2
+"""Groups in which a kind of difference must have said the same."""
+SELDOM = 0.03
+"""Share of groups in which it may not have, with confidence; or in none at all."""
+
+
+def evidenced(pairs: Sequence[Pair], groups: Sequence[str], said: Callable[[str], Said]) -> frozenset[str]:
+    """The kinds of difference of which pairs show that they say the same, by groups that no guard refuses."""
+    right: dict[str, set[str]] = {}
+    wrong: dict[str, set[str]] = {}
+    for pair, group in zip(pairs, groups, strict=True):
+        a, b = read(pair.a), read(pair.b)
+        if not (refused(a, b) or isinstance(compared(said(pair.a), said(pair.b)), str)):
+            for kind in differing(a, b):
+                (right if pair.same else wrong).setdefault(kind, set()).add(group)
+    return TOLD | {
+        kind
+        for kind, found in right.items()
+        if len(found) >= RIGHT
+        and (kind not in wrong or within(len(wrong[kind]), len(found | wrong[kind]), SELDOM, CONFIDENCE))
+    }
 
 
 def tune(
-    pairs: Sequence[Pair], groups: Sequence[str], said: Callable[[str], Said], harder: Sequence[bool] | None = None
+    pairs: Sequence[Pair],
+    groups: Sequence[str],
+    said: Callable[[str], Said],
+    kinds: frozenset[str],
+    harder: Sequence[bool] | None = None,
 ) -> Acceptance:
-    """An acceptance from pairs; `groups` are left out together; `said`: a text with its embeddings. Of those that are
-    `harder` than what people ask there is no bound with confidence: with them among the rest no larger share than the
-    bound is wrong."""
+    """An acceptance from pairs, with the `kinds` of difference that are `evidenced`; `groups` are left out together;
+    `said`: a text with its embeddings. Of those that are `harder` than what people ask there is no bound with
+    confidence: with them among the rest no larger share than the bound is wrong."""
     seen = [refused(read(pair.a), read(pair.b)) or compared(said(pair.a), said(pair.b)) for pair in pairs]
     rows = [i for i, found in enumerate(seen) if not isinstance(found, str)]
     told = np.stack([found for found in seen if not isinstance(found, str)])
@@ -54,7 +88,13 @@ def tune(
             above = [pairs[i].same for i in plain if scores[i] >= threshold]
             thresholds[f"{bound:g}"], evidence[f"{bound:g}"] = round(threshold, 4), (len(above), above.count(False))
     return Acceptance(
-        VERSION, list(FEATURES), [round(float(each), 5) for each in weights], round(bias, 5), thresholds, evidence
+        VERSION,
+        list(FEATURES),
+        [round(float(each), 5) for each in weights],
+        round(bias, 5),
+        thresholds,
+        evidence,
+        kinds,
     )
 
 

@@ -144,7 +144,7 @@ class Meanings:
         taught = self.taught(name, rule)
         region = taught.regions.of(asked.said.vector)
         kinds = digests(verdict.kinds)
-        decided = taught.regions.decide(region, verdict.score, self._dice(), kinds)
+        decided = taught.regions.decide(region, verdict.score, self._dice(), kinds, digests(verdict.unproven))
         if decided == "check":
             exchange.match = Match(entry, taught, region, verdict.score, kinds)
         return entry if decided == "give" else None
