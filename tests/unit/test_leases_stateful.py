@@ -3,6 +3,7 @@ is lost."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -29,6 +30,8 @@ from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settle
 
 LIMITS = {"company": 1000, "team": 700, "assistant": 400}
 PERIOD = "2026-11"
+RARELY = st.integers(0, 19).map(lambda number: number == 19)
+"""Workers live for some steps: one that dies at every second step never has two calls open."""
 
 
 @dataclass
@@ -43,6 +46,8 @@ class Books:
     """By the provider, never more than the bound of the attempt."""
     charged: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LIMITS, 0))
     """By recovered epochs."""
+    settled: dict[tuple[int, str], int] = field(default_factory=dict)
+    """What settlements of each worker say."""
 
     def grant(self, worker: int, budget: str, amount: int) -> bool:
         if self.granted[budget] + amount > LIMITS[budget]:
@@ -87,6 +92,8 @@ class LeaseMachine(RuleBasedStateMachine):
         self.next_worker = 2
         self.workers = {0: Worker(0), 1: Worker(1)}
         self.open: dict[Token, tuple[int, int, list[str], int]] = {}
+        for slot, budget in itertools.product(self.workers, sorted(LIMITS)):
+            self.grant(slot, budget, 100)
 
     @rule(slot=st.integers(0, 1), budget=st.sampled_from(sorted(LIMITS)), amount=st.integers(1, 300))
     def grant(self, slot: int, budget: str, amount: int) -> None:
@@ -101,9 +108,9 @@ class LeaseMachine(RuleBasedStateMachine):
     @rule(
         target=attempts,
         slot=st.integers(0, 1),
-        bound=st.integers(1, 120),
+        bound=st.integers(1, 60),
         budgets=st.sets(st.sampled_from(sorted(LIMITS)), min_size=1),
-        crash=st.booleans(),
+        crash=RARELY,
     )
     def reserve(self, slot: int, bound: int, budgets: set[str], crash: bool) -> object:
         worker, token = self.workers[slot], (new_id().bytes, 0)
@@ -118,7 +125,7 @@ class LeaseMachine(RuleBasedStateMachine):
             self.crash(slot)
         return token
 
-    @rule(token=consumes(attempts), share=st.floats(0, 1), crash_before=st.booleans(), crash_after=st.booleans())
+    @rule(token=consumes(attempts), share=st.floats(0, 1), crash_before=RARELY, crash_after=RARELY)
     def settle(self, token: Token, share: float, crash_before: bool, crash_after: bool) -> None:
         if token not in self.open:
             return
@@ -131,6 +138,9 @@ class LeaseMachine(RuleBasedStateMachine):
             return
         worker = self.workers[slot]
         worker.journal.append(settlement(token, cost, "ok"))
+        for budget in budgets:
+            by = (worker.number, budget)
+            self.books.settled[by] = self.books.settled.get(by, 0) + cost
         if not crash_after:
             worker.slices.settle(token, cost)
         del self.open[token]
@@ -141,7 +151,7 @@ class LeaseMachine(RuleBasedStateMachine):
         target=attempts,
         token=consumes(attempts),
         share=st.floats(0.1, 1),
-        crash=st.sampled_from(["", "between", "after"]),
+        crash=st.sampled_from(["", "", "", "", "between", "after"]),
     )
     def retry(self, token: Token, share: float, crash: str) -> object:
         """The attempt was certainly not billed: the next one, of another price, inherits its reservation."""
@@ -162,7 +172,10 @@ class LeaseMachine(RuleBasedStateMachine):
         return following
 
     @rule(
-        slot=st.integers(0, 1), budget=st.sampled_from(sorted(LIMITS)), keep=st.integers(0, 50), told=st.integers(0, 2)
+        slot=st.integers(0, 1),
+        budget=st.sampled_from(sorted(LIMITS)),
+        keep=st.integers(0, 50),
+        told=st.sampled_from([1, 1, 1, 2, 2, 0]),
     )
     def release(self, slot: int, budget: str, keep: int, told: int) -> None:
         """`told`: how often the database hears of it (0: the process dies before)."""
@@ -188,6 +201,10 @@ class LeaseMachine(RuleBasedStateMachine):
         for (number, budget), (granted, released) in self.books.slices.items():
             if number == dead.number:
                 spent = state.spent.get((budget, PERIOD), 0)
+                opened = sum(
+                    bound for where, bound, names, _ in self.open.values() if where == slot and budget in names
+                )
+                assert spent == self.books.settled.get((number, budget), 0) + opened, "what is open costs its bound"
                 back = unspent(granted, released, spent)
                 assert back >= 0
                 self.books.granted[budget] -= back
