@@ -201,6 +201,17 @@ async def test_a_clean_shutdown_returns_everything(database: Database, tmp_path:
     assert granted(database, "assistant") == COST
 
 
+async def test_what_a_caller_was_promised_is_not_given_back(database: Database, tmp_path: Path) -> None:
+    """It was told to go on, and runs in the next turn of the loop."""
+    async with worker(database, tmp_path) as one:
+        one.slices.grant("assistant", MONTH, 3 * COST)
+        account = one.leases._account(budget_of(1000 * COST), MONTH, 1)
+        account.promised = 2 * COST
+        await one.leases._give_back(("assistant", MONTH))
+        assert one.slices.available("assistant", MONTH) == 2 * COST
+        account.promised = 0
+
+
 async def test_the_rest_of_an_ended_period_is_returned(database: Database, tmp_path: Path) -> None:
     budget = budget_of(1000 * COST)
     async with worker(database, tmp_path) as one:
