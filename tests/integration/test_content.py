@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -296,6 +297,27 @@ def test_an_erased_person_takes_the_content_along(database: Database, tmp_path: 
         assert text is not None and text.startswith(f"{call}\n") and '"a": 1' in text
         keys.destroy(conn, person)
         assert keys.unseal(conn, row[0]) is None
+
+
+def test_however_much_is_past_its_time_no_row_of_it_is_read(database: Database) -> None:
+    """Such as after a week in which nothing was deleted: it is counted where it is."""
+    with psycopg.connect(database.urls["owner"]) as owner:
+        owner.execute(
+            """INSERT INTO content (call_id, at, workload, kind, expires_at, sealed)
+               SELECT gen_random_uuid(), now() - interval '1 day', 'w' || n % 3, 'redacted',
+                 now() + CASE WHEN n % 2 = 0 THEN interval '1 hour' ELSE interval '-1 s' END, 'sealed:x:y'
+               FROM generate_series(1, 60000) n"""
+        )
+    with psycopg.connect(database.urls["control"]) as conn:
+        tracemalloc.start()
+        try:
+            assert content_store.expire(conn) == {f"w{n}": 10_000 for n in range(3)}
+            assert content_store.keep_only(conn, [("w0", True, 7 * 86_400)]) == {"w1": 10_000, "w2": 10_000}
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert most < 500_000
+        assert content_store.expire(conn) == {}
 
 
 def test_one_that_cannot_be_sealed_does_not_hold_up_the_others(database: Database, tmp_path: Path) -> None:

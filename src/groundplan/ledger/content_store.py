@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, tuple_row
 from psycopg.types.json import Jsonb
 
 _NOT_HELD = """NOT EXISTS (SELECT FROM person_hold h WHERE h.ended_at IS NULL
@@ -61,7 +61,7 @@ def kept(conn: Connection[Any], call: UUID) -> Row | None:
 
 def expire(conn: Connection[Any]) -> dict[str, int]:
     """Delete what is past its time; how many by workload."""
-    return _counted(conn, f"DELETE FROM content WHERE expires_at <= now() AND {_NOT_HELD} RETURNING workload", ())
+    return counted(conn, f"DELETE FROM content WHERE expires_at <= now() AND {_NOT_HELD} RETURNING workload", ())
 
 
 def keep_only(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> dict[str, int]:
@@ -70,7 +70,7 @@ def keep_only(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> 
     What belongs to a workload without a rule goes, as does what is older than its rule now says.
     """
     workloads = [rule[0] for rule in rules]
-    return _counted(
+    return counted(
         conn,
         f"""DELETE FROM content c WHERE {_NOT_HELD} AND NOT EXISTS (
              SELECT 1 FROM unnest(%s::text[], %s::boolean[], %s::bigint[]) r (workload, may_be_full, seconds)
@@ -80,9 +80,9 @@ def keep_only(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> 
     )
 
 
-def _counted(conn: Connection[Any], statement: str, parameters: Sequence[Any]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for row in conn.execute(statement.encode(), parameters).fetchall():
-        workload = row[0] if isinstance(row, tuple) else row["workload"]
-        found[workload] = found.get(workload, 0) + 1
-    return found
+def counted(conn: Connection[Any], deleting: LiteralString, parameters: Sequence[Any]) -> dict[str, int]:
+    """What a statement that returns the workload of each row has deleted, by workload. They are counted where they are:
+    a long time without this may leave millions."""
+    statement = f"WITH gone AS ({deleting}) SELECT workload, count(*) AS count FROM gone GROUP BY workload"
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return {workload: count for workload, count in cursor.execute(statement.encode(), parameters).fetchall()}
