@@ -463,7 +463,8 @@ def test_a_queue_that_is_not_emptied_drops_nothing(field: World) -> None:
         for pid in shippers:
             os.kill(pid, signal.SIGCONT)
     assert statuses == [200] * 1200
-    assert field.spent(key, 1200) > 0
+    each = Decimal(chat(field, key).headers["groundplan-cost-usd"])
+    assert each > 0 and field.spent(key, 1201) == 1201 * each, "not nothing after a hundred, nor after a thousand"
     assert field.settled()
 
 

@@ -181,6 +181,24 @@ async def test_cleared_answers_and_a_missing_search_service_ask_a_model(tmp_path
         assert await cache_of(rig, "Which way can the Jira password be reset?") == "none"
 
 
+async def test_an_answer_is_given_to_nobody_else_however_the_question_is_put(tmp_path: Path, encoder: Encoder) -> None:
+    """Of one person is the person's: the same words, other words, and the words of the first one of all."""
+    async with meaning_rig(tmp_path, encoder, scope="person") as rig:
+        live: Any = rig.gateway.live
+        people = ("pia", "quinn")
+        keys = {
+            sha256(name.encode()).digest(): KeyEntry(name, "assistant", name, False, False, None) for name in people
+        }
+        live.policy = replace(live.policy, number=2, keys=live.policy.keys | keys, active=frozenset(people))
+        await taught(rig)
+        assert await cache_of(rig, RESET, "pia") == "none", "nor from who has no name"
+        assert await cache_of(rig, OTHER, "pia") == "semantic"
+        for question in (RESET, AGAIN, OTHER):
+            assert await cache_of(rig, question, "quinn", temperature=0) == "none"
+            assert await cache_of(rig, question, "quinn", temperature=0) == "exact"
+            live.policy = replace(live.policy, number=live.policy.number + 1, cleared={"assistant": live.policy.number})
+
+
 async def test_who_changes_groups_while_waiting_shares_with_the_new_ones_only(tmp_path: Path, encoder: Encoder) -> None:
     """The question was compared with those of the old group before; its answer is none of theirs."""
     async with meaning_rig(tmp_path, encoder, scope="group") as rig:
