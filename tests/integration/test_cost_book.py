@@ -425,6 +425,8 @@ def _output_of_callers(control: Control) -> list[Any]:
         ("GET", "/api/cost/statements.csv?team=nobody", None, "statement_unknown"),
         ("POST", "/api/cost/what-if", {"changes": ["users=many"]}, "scenario_invalid"),
         ("POST", "/api/cost/what-if", {"model": "acme/unheard-of"}, "price_missing"),
+        ("POST", "/api/cost/what-if", {"changes": ["users=2"], "workload": "asistant"}, "workload_unknown"),
+        ("GET", "/api/opportunities?workload=asistant", None, "workload_unknown"),
         ("POST", "/api/cost/forecast", {"what": "luck"}, "forecast_unknown"),
         ("POST", "/api/cost/forecast", {"countries": ["XX"]}, "country_unknown"),
         ("POST", "/api/cost/forecast", {"growth": "adoption"}, "adoption_unknown"),

@@ -13,7 +13,7 @@ from psycopg import Connection
 
 from groundplan.api import cost_rules, cost_use
 from groundplan.api.cost_book import Days
-from groundplan.api.served import current_or_none, workspace_at
+from groundplan.api.served import current_blueprint, current_or_none, known_workload, workspace_at
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid, Problem
 from groundplan.core.money import format_usd, from_decimal
@@ -27,11 +27,15 @@ _BY = ("blueprint", "deployment", "part", "purpose", "tier")
 
 def scenario(conn: Connection[Any], days: Days, workload: str | None, changes: list[str], model: str | None) -> Any:
     """{before_usd, after_usd, steps, price_source} of calls; what is allocated beside them is not in it. `model`: the
-    name of a model or deployment. Raises `Invalid` (`scenario_invalid`, `price_missing`)."""
+    name of a model or deployment. Raises `Invalid` (`scenario_invalid`, `price_missing`), `NotFound` for a workload
+    that is not served and had no calls."""
     change = parse(changes)
     if model is not None:
         change = replace(change, rates=_rates(conn, model, days.last))
-    made = what_if(_parts(conn, days, workload), change)
+    parts = _parts(conn, days, workload)
+    if workload and not parts:
+        known_workload(current_blueprint(conn), workload)
+    made = what_if(parts, change)
     return {
         "from": days.first.isoformat(), "to": days.last.isoformat(), "workload": workload,
         "before_usd": format_usd(made.before), "after_usd": format_usd(made.after),

@@ -10,7 +10,7 @@ from psycopg import Connection
 
 from groundplan.api import cost_book
 from groundplan.api.cost_book import Days
-from groundplan.api.served import current_blueprint
+from groundplan.api.served import current_blueprint, known_workload
 from groundplan.blueprint.model import Blueprint
 from groundplan.economics.levers.find import levers
 from groundplan.economics.levers.model import Active, Alike, Content, Grounded, Looked, Lost, Outputs, Retried
@@ -26,10 +26,12 @@ def found(
     conn: Connection[Any], now: datetime, days: int, workload: str | None = None
 ) -> tuple[list[Opportunity], Decimal]:
     """(levers, what they would save together) of the last days and what has passed of this hour, of all workloads or
-    one; so whole hours are read, as sums."""
+    one; so whole hours are read, as sums. Raises `NotFound` for one that is not served and had no calls."""
     blueprint = current_blueprint(conn)
     since = now.replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
     spent = [Spent(**row) for row in opportunity_store.spent(conn, since, workload)]
+    if workload and not spent:
+        known_workload(blueprint, workload)
     places = {place.name: place for place in blueprint.deployments}
     span = Days(since.date() + timedelta(days=1), now.date()) if days > 1 else Days(now.date(), now.date())
     lines = cost_book.book(conn, span, now.date())
