@@ -130,4 +130,4 @@ def test_what_was_unusual_after_the_week_is_of_the_next_one() -> None:
         {"subject": "workload/a", "message": message, "at": MONDAY + timedelta(hours=hours)}
         for message, hours in (("before", -7 * 24 - 8), ("in it", -8), ("this morning", -1))
     ]
-    assert weekly._recent([*told, {**told[1], "subject": "workload/b"}], {"a"}, week, "") == ["in it"]
+    assert weekly._recent([*told, {**told[1], "subject": "workload/b"}], {"a"}, week, "") == ["on Sunday, in it"]

@@ -7,7 +7,7 @@ set up, nothing is queued. Amounts are those of the book, so allocated costs cou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
@@ -125,7 +125,8 @@ def _of(lines: Sequence[Line], workloads: set[str]) -> list[Line]:
 
 
 def _recent(told: Sequence[dict[str, Any]], workloads: set[str], week: Days, changed: str) -> list[str]:
-    """Those of the week; of the workload that changed most come first."""
+    """Those of the week, each with its day, UTC; of the workload that changed most come first."""
     subjects = {f"workload/{name}" for name in workloads}
     found = [row for row in told if row["subject"] in subjects and week.since <= row["at"] < week.until]
-    return [row["message"] for row in sorted(found, key=lambda row: row["subject"] != f"workload/{changed}")]
+    first = sorted(found, key=lambda row: row["subject"] != f"workload/{changed}")
+    return [f"on {row['at'].astimezone(UTC):%A}, {row['message']}" for row in first]
