@@ -192,6 +192,18 @@ def test_answers_that_say_the_same() -> None:
     assert agree.same("It opens at 9 on working days.", "On working days it opens at 9, always.")
     assert not agree.same("It opens at 9 on working days.", "It opens at 10 on working days.")
     assert not agree.same("You may cancel it within two weeks.", "You may not cancel it within two weeks.")
+    for says, denies in (
+        ("You can cancel it within two weeks.", "You can\u2019t cancel it within two weeks."),
+        ("We would have paid for it then.", "We wouldn't have paid for it then."),
+        ("Vous pouvez le rendre dans les deux semaines.", "Vous ne pouvez pas le rendre dans les deux semaines."),
+        ("On a le droit de le rendre ici.", "On n\u2019a pas le droit de le rendre ici."),
+        ("Se puede devolver en dos semanas.", "Nunca se puede devolver en dos semanas."),
+        ("Du kan lämna tillbaka den inom två veckor.", "Du kan inte lämna tillbaka den inom två veckor."),
+        ("Du kan levere den tilbake etter to uker.", "Du kan ikke levere den tilbake etter to uker."),
+        ("U kunt het binnen twee weken terugsturen.", "U kunt het niet binnen twee weken terugsturen."),
+        ("Można to zwrócić w ciągu dwóch tygodni.", "Nie można tego zwrócić w ciągu dwóch tygodni."),
+    ):  # fmt: skip
+        assert not agree.same(says, denies) and agree.same(denies, denies.replace(".", "!")), denies
     assert agree.all_agree(["a", "A!"]) and not agree.all_agree(["", ""])
     assert agree.confidence([-0.1, -0.3]) == pytest.approx(0.8187, abs=1e-3)
     assert agree.confidence([]) is None
