@@ -175,7 +175,7 @@ def test_what_breaks_off_deletes_nothing(conn: Conn, tmp_path: Path) -> None:
     assert ask(str(tmp_path), SUMS.format("calls")) == before
 
 
-class Lossy(MemoryFileSystem):
+class Lossy(MemoryFileSystem):  # type: ignore[misc]
     """A store that takes a file and keeps only its beginning, as one does whose disk fills up behind a cache."""
 
     protocol = "lossy"

@@ -89,7 +89,8 @@ def passages(
     if workload.grounding is None or len(calls) < ENOUGH:
         return
     given = min(workload.grounding.max_bytes // CHARACTERS, row.input // max(1, row.calls))
-    each = input_rate(row, rates) * row.calls * min(Decimal(1), Decimal(len(calls)) / max(1, sampled)) * month
+    share = min(Decimal(1), Decimal(len(calls)) / max(1, sampled))
+    each = input_rate(row, rates) * row.calls * share * month
     lines, twice = (sum(counts) for counts in zip(*(overlap(call.passages) for call in calls), strict=True))
     if lines and Decimal(twice) / lines >= PADDED:
         yield Opportunity(
