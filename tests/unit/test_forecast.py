@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
@@ -187,6 +188,15 @@ def test_a_single_event_is_not_how_it_goes_on(at: int, lasts: int) -> None:
 def test_what_is_usual_or_lasts_is_neither(values: list[float]) -> None:
     series = Series(START, DAY, tuple(values))
     assert usual(series) == (series, ())
+
+
+def test_what_a_declared_launch_explains_is_no_single_event() -> None:
+    """A campaign of one day, and a close-down of ten."""
+    for first, last, factor in ((30, 31, 50.0), (30, 40, 1e-6)):
+        values = [value * factor if first <= place < last else value for place, value in enumerate(plain(60))]
+        turns = (Launch(START + first * DAY, factor), Launch(START + last * DAY, 1 / factor))
+        series = Series(START, DAY, tuple(values), launches=turns)
+        assert usual(series) == (series, ()) and usual(replace(series, launches=()))[1] != ()
 
 
 def test_a_holiday_is_no_interruption() -> None:

@@ -1,11 +1,13 @@
 """Days that say nothing of what comes: nothing at all where there always is something, or many times as much as ever.
 
 An interruption of some days, or a single event, is not how the days after it will be. Such days are replaced by what
-is usual on their weekday, and a note names them. What lasts is none: a week of nothing at the end may be the end. Pure.
+is usual on their weekday, and a note names them. What lasts is none: a week of nothing at the end may be the end. Nor
+is what a declared launch explains. Pure.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import groupby
 from statistics import median
@@ -33,7 +35,11 @@ def usual(series: Series) -> tuple[Series, tuple[str, ...]]:
     if series.step != DAY or len(series.values) < LEAST:
         return series, ()
     values = list(series.values)
-    gaps, events = _gaps(series, values), _events(values)
+    declared = {math.ceil((launch.at - series.start) / series.step) for launch in series.launches}
+    gaps, events = (
+        [place for run in _runs(found) if not any(_near(place, declared) for place in run) for place in run]
+        for found in (_gaps(series, values), _events(values))
+    )
     for place in (*gaps, *events):
         values[place] = _like(values, place, {*gaps, *events})
     return replace(series, values=tuple(values)), (*_told(series, gaps, _GAP), *_told(series, events, _EVENT))
@@ -41,6 +47,17 @@ def usual(series: Series) -> tuple[Series, tuple[str, ...]]:
 
 _GAP: Final = "on {days} there was nothing, which is taken for an interruption"
 _EVENT: Final = "on {days} there was many times as much as ever, which is taken for a single event"
+
+
+def _near(place: int, launches: set[int]) -> bool:
+    """Whether a launch, or an end, that is declared explains what is there."""
+    return any(abs(place - launch) < SINCE for launch in launches)
+
+
+def _runs(places: list[int]) -> list[list[int]]:
+    """Those that follow each other, together."""
+    found = groupby(enumerate(sorted(places)), key=lambda each: each[1] - each[0])
+    return [[place for _, place in run] for _, run in found]
 
 
 def _gaps(series: Series, values: list[float]) -> list[int]:
@@ -90,8 +107,7 @@ def _like(values: list[float], place: int, out: set[int]) -> float:
 def _told(series: Series, places: list[int], text: str) -> tuple[str, ...]:
     """Each run of days by its first and its last."""
     spans = []
-    for _, run in groupby(enumerate(sorted(places)), key=lambda each: each[1] - each[0]):
-        mine = [place for _, place in run]
+    for mine in _runs(places):
         first, last = (series.at(place).date().isoformat() for place in (mine[0], mine[-1]))
         spans.append(first if first == last else f"{first} to {last}")
     more = f" and {len(spans) - 3} times more" if len(spans) > 3 else ""
