@@ -112,11 +112,9 @@ def start(services: Services, indexing: Indexing, stack: ExitStack) -> Sequencer
     repeat(stack, Every("scanning sources", SOURCES_SECONDS, indexing.again))
     for name, seconds, work in JOBS:
         repeat(stack, Every(name, seconds, partial(work, services)))
-    for name, seconds, work in (
-        ("applying prices that begin", dated_prices.LOOK_SECONDS, dated_prices.Looking(services).look),
-        ("checking prompts", prompt_changes.LOOK_SECONDS, prompt_changes.Looking(services).look),
-    ):
-        repeat(stack, Every(name, seconds, work))
+    begin = dated_prices.Looking(services).look
+    repeat(stack, Every("applying prices that begin", dated_prices.LOOK_SECONDS, begin))
+    repeat(stack, Every("checking prompts", prompt_changes.LOOK_SECONDS, prompt_changes.Looking(services).look))
     return sequencer
 
 

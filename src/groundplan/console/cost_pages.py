@@ -23,8 +23,9 @@ DIMENSIONS = (
     "source", "person", "tag", "basis",
 )  # fmt: skip
 NOTHING = {
-    "feature": "no feature", "prompt": "no prompt", "source": "no documents", "person": "no person",
-    "team": "no team", "workflow": "no workflow", "tier": "standard", "tag": "a key without tags",
+    "workload": "no workload", "feature": "no feature", "prompt": "no prompt", "source": "no documents",
+    "person": "no person", "team": "no team", "workflow": "no workflow", "tier": "standard",
+    "tag": "a key without tags",
 }  # fmt: skip
 """What is shown where a dimension says nothing."""
 WHATS = ("cost", "calls", "tokens")
@@ -56,16 +57,23 @@ async def book(request: Request, visitor: Signed, by: str = "term", workload: st
     by = by if by in DIMENSIONS else "term"
     query = urlencode({"by": by, "lines": "true", **({"workload": workload} if workload else {})})
     found = await fetch(visitor, book=f"/api/cost/book?{query}", sources="/api/cost/sources", people="/api/cost/people")
+    if by == "term":
+        found["book"]["sums"] = worded(found["book"]["sums"])
     values = {
         **found,
         "by": by,
         "workload": workload,
         "dimensions": DIMENSIONS,
-        "nothing": NOTHING.get(by, "nobody"),
-        "chart": cost_charts.waterfall(found["book"]["sums"], NOTHING.get(by, "nobody")),
+        "nothing": NOTHING.get(by, "none"),
+        "chart": cost_charts.waterfall(found["book"]["sums"], NOTHING.get(by, "none")),
         "tab": "All costs",
     }
     return await show(request, visitor, "cost_book.html", "/cost", **values)
+
+
+def worded(sums: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sums by term with the words of each term: `site_visits` is `site visits`."""
+    return [{**row, "key": row["key"] and row["key"].replace("_", " ")} for row in sums]
 
 
 @router.get("/cost/workload/{name}")
@@ -89,7 +97,7 @@ async def workload(request: Request, visitor: Signed, name: str) -> HTMLResponse
         "ticket": next(iter(found["tickets"]), None),
         "outcome": next((row for row in found["worth"]["outcomes"] if row["workload"] == name), None),
         "workflow": next(iter(several), None),
-        "chart": cost_charts.waterfall(found["book"]["sums"]),
+        "chart": cost_charts.waterfall(worded(found["book"]["sums"])),
         "tab": "",
     }
     return await show(request, visitor, "cost_workload.html", "/cost", **values)
