@@ -78,7 +78,7 @@ def test_a_link_opens_no_document_of_another_folder(tmp_path: Path) -> None:
     (tmp_path / "open" / "news.md").symlink_to("../hr/pay.md")
     folder = Folder(tmp_path)
     assert [change.key for change in folder.changes(None)] == ["hr/pay.md", "open/news.md"]
-    with pytest.raises(Invalid, match="it is a link"):
+    with pytest.raises(Invalid, match="it is a symbolic link"):
         folder.read("open/news.md")
 
 
