@@ -19,18 +19,8 @@ def _classes(text: str) -> dict[str, str]:
     return {word: name.strip() for name, words in pairs for word in words.split()}
 
 
-ORDERS = _words(
-    """explain describe list tell summarise summarize compare name write rewrite draft compose translate convert create
-    generate give show find suggest recommend calculate classify extract outline prepare correct proofread rephrase
-    paraphrase shorten design plan make propose check review rank sort solve define identify analyse analyze send book
-    order cancel reply answer fix"""
-)
-"""Verbs that ask for something to be told or made, though no mark of a question stands there."""
-TOLD = _words("tell explain show")
-"""Those behind which stands what is asked."""
 POLITE = re.compile(
-    rf"\b(?:(?:can|could|would) you (?:please |kindly )?(?=(?:{'|'.join(sorted(ORDERS - TOLD))})\b)|"
-    r"(?:can|could|would|will) (?:you|someone|somebody|anyone|anybody) (?:please |kindly |maybe |perhaps )?"
+    r"\b(?:(?:can|could|would|will) (?:you|someone|somebody|anyone|anybody) (?:please |kindly |maybe |perhaps )?"
     r"(?:tell|explain|show|help|advise|inform|let|clarify|confirm|remind)(?: to)?(?: me| us)?(?: know| understand)?"
     r"(?: out)?(?: with| about| on)?|(?:please |kindly |^)(?:tell|explain to|help|advise|inform|let) (?:me|us)"
     r"(?: know| understand)?|do you (?:happen to )?know|does (?:anyone|anybody|someone) know|"
@@ -51,6 +41,13 @@ AUXILIARIES = _words(
     wasn't weren't don't doesn't didn't haven't hasn't hadn't can't couldn't mustn't shouldn't won't wouldn't ain't"""
 )
 BEFORE_WH = _words("by to from for with at in on of until till since about under through within during")
+ORDERS = _words(
+    """explain describe list tell summarise summarize compare name write rewrite draft compose translate convert create
+    generate give show find suggest recommend calculate classify extract outline prepare correct proofread rephrase
+    paraphrase shorten design plan make propose check review rank sort solve define identify analyse analyze send book
+    order cancel reply answer fix"""
+)
+"""Verbs that ask for something to be told or made, though no mark of a question stands there."""
 SUBORDINATE = _words("if because although though unless until while whenever since whether once despite so")
 DETERMINERS = _words("a an the this that these those my our your his her their its any some all every each no")
 POSSESSIVES = _classes("we: my our mine ours; you: your yours; they: their theirs; he: his; she: her hers")
@@ -90,7 +87,7 @@ WAYS = _words("way ways step steps procedure process reason reasons")
 """The same behind *what is the*."""
 
 MUST = re.compile(
-    r"\b(?:must|have to|has to|had to|needs?|required|requires|obliged|obligated|mandatory|compulsory|"
+    r"\b(?:must|have to|has to|had to|need to|needs to|required|requires|obliged|obligated|mandatory|compulsory|"
     r"obligatory|necessary|mustn't|gotta)\b"
 )
 SHOULD = re.compile(r"\b(?:should|ought|recommended|advisable|supposed|shouldn't|better to)\b")

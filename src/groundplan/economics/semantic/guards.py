@@ -57,12 +57,8 @@ def english(reading: Reading) -> bool:
         return own * 2 > len(reading.foreign)
     if own or reading.foreign:
         return own > len(reading.foreign)
-    known = sum(map(_of_english, reading.spoken)) + sum(word in v.STOP for word in reading.words)
+    known = sum(map(listed, reading.spoken)) + sum(word in v.STOP for word in reading.words)
     return known * 5 >= 2 * sum(not word[0].isdigit() for word in reading.words)
-
-
-def _of_english(word: str) -> bool:
-    return listed(word) or stem(word) in _OPPOSITES or word in v.TIMES
 
 
 def _negation(a: Reading, b: Reading) -> bool:

@@ -134,10 +134,7 @@ def read(text: str) -> Reading:
         vague=vague,
         # `No, ...` answers a question; what follows says it again
         negations=sum(w in v.NEGATIONS for w in words[text[:3].lower() == "no," :]),
-        # *turn it off* denies as *disable* does
-        denials=sum(
-            its in v.DENIALS for its in {**dict(enumerate(words)), **dict(zip(told, spoken, strict=True))}.values()
-        ),
+        denials=sum(w in v.DENIALS for w in words),
         nothings=sum(w in v.NOTHINGS for w in words),
         names=names,
         codes=codes,
