@@ -26,7 +26,7 @@ class Columns:
     def part(self, size: int) -> Columns:
         """The first rows, without copying."""
         own = self.coded
-        coded = vectors.Coded(own.bits[:, :size], own.small[:size], own.rest[:size], own.scale[:size])
+        coded = vectors.Coded(own.bits[:, :size], own.signs[:size], own.small[:size], own.rest[:size], own.scale[:size])
         return Columns(
             self.chunks[:size],
             self.classes[:size],
@@ -47,6 +47,7 @@ def empty(capacity: int, dimension: int) -> Columns:
         np.zeros(capacity, np.bool_),
         vectors.Coded(
             np.zeros((vectors.words_of(dimension), capacity), np.uint64),
+            np.zeros((capacity, vectors.words_of(dimension)), np.uint64),
             np.zeros((capacity, dimension), np.int8),
             np.zeros((capacity, dimension), np.int8),
             np.ones(capacity, np.float32),
@@ -64,7 +65,8 @@ def grown(held: Columns, size: int, capacity: int) -> Columns:
 def taken(held: Columns, rows: NDArray[np.int64]) -> Columns:
     """Some rows, copied."""
     own = held.coded
-    coded = vectors.Coded(np.ascontiguousarray(own.bits[:, rows]), own.small[rows], own.rest[rows], own.scale[rows])
+    signs = own.signs[rows]
+    coded = vectors.Coded(vectors.by_word(signs), signs, own.small[rows], own.rest[rows], own.scale[rows])
     return Columns(
         held.chunks[rows],
         held.classes[rows],
@@ -82,6 +84,7 @@ def _copy(source: Columns, target: Columns, where: slice) -> None:
     target.documents[where] = source.documents
     target.embedded[where] = source.embedded
     target.coded.bits[:, where] = source.coded.bits
+    target.coded.signs[where] = source.coded.signs
     target.coded.small[where] = source.coded.small
     target.coded.rest[where] = source.coded.rest
     target.coded.scale[where] = source.coded.scale

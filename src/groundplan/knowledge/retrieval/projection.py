@@ -292,6 +292,7 @@ class Projection:
         columns.embedded[first:size] = [row.vector is not None for row in rows]
         coded = vectors.code(_stacked(rows, self._dimension))
         columns.coded.bits[:, first:size] = coded.bits
+        columns.coded.signs[first:size] = coded.signs
         columns.coded.small[first:size] = coded.small
         columns.coded.rest[first:size] = coded.rest
         columns.coded.scale[first:size] = coded.scale

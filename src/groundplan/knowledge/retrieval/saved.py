@@ -89,7 +89,9 @@ class Saved:
             arrays["lengths"],
             arrays["documents"],
             arrays["embedded"],
-            vectors.Coded(arrays["bits"], arrays["small"], arrays["rest"], arrays["scale"]),
+            vectors.Coded(
+                arrays["bits"], vectors.by_word(arrays["bits"]), arrays["small"], arrays["rest"], arrays["scale"]
+            ),
         )
         size = int(state["size"])
         if {len(one) for one in (columns.chunks, columns.classes, columns.lengths, columns.coded.scale)} != {size}:

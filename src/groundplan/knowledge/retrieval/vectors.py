@@ -38,6 +38,9 @@ _SAMPLE: Final = 4096
 _BLOCK: Final = 1 << 14
 """Rows whose bits are looked at together: their intermediate results stay in the processor's cache."""
 
+_PICKED: Final = 1 << 12
+"""Single rows whose bits are looked at together, for the same reason."""
+
 Bits = NDArray[np.uint64]
 Bytes = NDArray[np.int8]
 Rows = NDArray[np.int32]
@@ -46,10 +49,12 @@ Different = NDArray[np.unsignedinteger[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """`bits` (words of 64, n): a row a column, so that a scan reads on; `small` plus a `PARTS`th of `rest` (both
-    (n, dimension)) times `scale` (n) is the vector."""
+    """`bits` (words of 64, n): a row a column, so that a scan reads on; `signs` (n, words of 64): the same a row a row,
+    so that what is looked at of single rows lies together. `small` plus a `PARTS`th of `rest` (both (n, dimension))
+    times `scale` (n) is the vector."""
 
     bits: Bits
+    signs: Bits
     small: Bytes
     rest: Bytes
     scale: NDArray[np.float32]
@@ -62,7 +67,8 @@ def code(vectors: Vectors) -> Coded:
     told = vectors / scale[:, None]
     small = np.rint(told)
     rest = np.rint((told - small) * PARTS)
-    return Coded(_bits(vectors), small.astype(np.int8), rest.astype(np.int8), scale)
+    signs = _signs(vectors)
+    return Coded(by_word(signs), signs, small.astype(np.int8), rest.astype(np.int8), scale)
 
 
 def words_of(dimension: int) -> int:
@@ -70,12 +76,16 @@ def words_of(dimension: int) -> int:
     return -(-dimension // 64)
 
 
-def _bits(vectors: Vectors) -> Bits:
+def _signs(vectors: Vectors) -> Bits:
     count, dimension = vectors.shape
     signs = np.zeros((count, words_of(dimension) * 64), dtype=np.bool_)
     signs[:, :dimension] = vectors > 0
-    packed = np.packbits(signs, axis=1, bitorder="little")
-    return np.ascontiguousarray(packed.view("<u8").T).astype(np.uint64, copy=False)
+    return np.packbits(signs, axis=1, bitorder="little").view("<u8").astype(np.uint64, copy=False)
+
+
+def by_word(signs: Bits) -> Bits:
+    """`bits` from `signs`, and the other way round."""
+    return np.ascontiguousarray(signs.T)
 
 
 def nearest(
@@ -101,7 +111,7 @@ def looked_at(
     if count <= max(EXACT_ROWS, chosen):
         rows = _every(coded, mask)
     else:
-        rows = _by_bits(coded.bits, _bits(question[None])[:, 0], mask, count, chosen)
+        rows = _by_bits(coded, _signs(question[None])[0], mask, count, chosen)
     near = _products(coded.small, question, rows)
     near *= coded.scale[rows]
     return rows, near
@@ -141,23 +151,25 @@ def _every(coded: Coded, mask: NDArray[np.bool_] | None) -> Rows:
     return (np.arange(len(coded.scale)) if mask is None else np.flatnonzero(mask)).astype(np.int32)
 
 
-def _by_bits(bits: Bits, question: Bits, mask: NDArray[np.bool_] | None, count: int, chosen: int) -> Rows:
+def _by_bits(coded: Coded, question: Bits, mask: NDArray[np.bool_] | None, count: int, chosen: int) -> Rows:
     """About the `chosen` visible rows with the fewest different bits, and those with as many as the last of them. Of
     many rows, the second half of the bits is looked at only for those that differ least in the first half."""
+    bits, signs = coded.bits, coded.signs
     total, words = bits.shape[1], len(bits)
     half = max(1, words // 2) if _HALVED * _KEPT * chosen < count else words
     # reading single rows costs as much as reading twice as many that follow each other; four times among as many as no
     # cache holds
-    sparse = count * (8 if half < words else 4) < total
-    rows = np.flatnonzero(mask) if mask is not None and sparse else None
-    apart = _apart(bits[:half], question[:half], rows)
-    if rows is None and mask is not None:
+    if mask is not None and count * (8 if half < words else 4) < total:
+        rows = np.flatnonzero(mask)
+        different = _apart_of(signs, question, rows)
+        return rows[different <= _reached(different, chosen, words * 64)].astype(np.int32)
+    apart = _apart(bits[:half], question[:half])
+    if mask is not None:
         # nobody's number for each that is hidden: 0 less 1. Choosing where to write would take fifty times as long
         apart |= np.subtract(mask.view(np.uint8), 1, dtype=apart.dtype)
-    kept = np.flatnonzero(apart <= _reached(apart, chosen if half == words else _KEPT * chosen, half * 64))
-    found = kept if rows is None else rows[kept]
+    found = np.flatnonzero(apart <= _reached(apart, chosen if half == words else _KEPT * chosen, half * 64))
     if half < words:
-        whole = apart[kept] + _apart(bits[half:], question[half:], found).astype(np.uint16)
+        whole = apart[found] + _apart_of(signs, question, found, half)
         found = found[whole <= _reached(whole, chosen, words * 64)]
     return found.astype(np.int32)
 
@@ -177,20 +189,36 @@ def _reached(apart: Different, wanted: int, most: int) -> int:
     return reached
 
 
-def _apart(bits: Bits, question: Bits, rows: NDArray[np.intp] | None) -> Different:
-    """How many bits differ from those of the question: of some rows, or of all. The largest number is nobody's."""
+def _apart(bits: Bits, question: Bits) -> Different:
+    """How many bits differ from those of the question, of all rows. The largest number is nobody's."""
     narrow = len(bits) * 64 < np.iinfo(np.uint8).max
-    apart: Different = np.empty(bits.shape[1] if rows is None else len(rows), np.uint8 if narrow else np.uint16)
+    apart: Different = np.empty(bits.shape[1], np.uint8 if narrow else np.uint16)
     different, counted = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint8)
     for start in range(0, len(apart), _BLOCK):
         some = slice(start, start + _BLOCK)
         own = apart[some]
         unlike, more = different[: len(own)], counted[: len(own)]
         for number, (word, asked) in enumerate(zip(bits, question, strict=True)):
-            np.bitwise_xor(word[some] if rows is None else word.take(rows[some], mode="clip"), asked, out=unlike)
+            np.bitwise_xor(word[some], asked, out=unlike)
             np.bitwise_count(unlike, out=more)
             if number:
                 own += more
             else:
                 own[:] = more
+    return apart
+
+
+def _apart_of(signs: Bits, question: Bits, rows: NDArray[np.intp], first: int = 0) -> Different:
+    """How many bits from a word on differ from those of the question, of some rows."""
+    apart = np.zeros(len(rows), np.uint16)
+    size = min(len(rows), _PICKED)
+    picked, different = np.empty((size, signs.shape[1]), np.uint64), np.empty(size, np.uint64)
+    counted = np.empty(size, np.uint8)
+    for start in range(0, len(rows), _PICKED):
+        own = apart[start : start + _PICKED]
+        some, unlike, more = picked[: len(own)], different[: len(own)], counted[: len(own)]
+        np.take(signs, rows[start : start + _PICKED], axis=0, out=some, mode="clip")
+        for number in range(first, signs.shape[1]):
+            np.bitwise_xor(some[:, number], question[number], out=unlike)
+            own += np.bitwise_count(unlike, out=more)
     return apart
