@@ -259,6 +259,35 @@ def test_words_and_numbers_of_what_is_gone_leave_the_copy_on_disk(tmp_path: Path
     assert on_disk() == (False, 0), "and at every start"
 
 
+def test_signs_are_the_same_a_row_a_row(tmp_path: Path) -> None:
+    random = np.random.default_rng(2)
+    saved = Saved(tmp_path / "kept")
+    index = saved.load()
+    documents = [uuid4() for _ in range(4)]
+    for number, document in enumerate(documents):
+        made = random.normal(size=(700, 384)).astype(np.float32)
+        rows = [Row(uuid4(), ["leave"], one / np.linalg.norm(one)) for one in made]
+        index.take([Entry(document, "s", number, rows)], number + 1)
+    index.take([Entry(documents[1], "", -1, ())], 9)
+    index.purge()
+    saved.save()
+    for view in (index.view, Saved(tmp_path / "kept").load().view):
+        coded = view.columns.coded
+        assert (view.size, coded.signs.shape) == (2100, (2100, 6))
+        assert np.array_equal(coded.signs, coded.bits.T) and coded.signs.any(axis=1).all()
+
+
+@pytest.mark.parametrize("first", [0, 3, 5])
+def test_bits_of_single_rows_are_counted_from_a_word_on(first: int) -> None:
+    random = np.random.default_rng(3)
+    signs = random.integers(0, 1 << 63, (20_000, 6), dtype=np.uint64)
+    question = random.integers(0, 1 << 63, 6, dtype=np.uint64)
+    rows = np.sort(random.choice(len(signs), 9001, replace=False))
+    wanted = np.bitwise_count(signs[rows, first:] ^ question[first:]).sum(axis=1)
+    assert np.array_equal(vectors._apart_of(signs, question, rows, first), wanted)
+    assert len(vectors._apart_of(signs, question, rows[:0], first)) == 0
+
+
 def test_what_a_document_is_no_more_leaves_the_copy_on_disk(tmp_path: Path) -> None:
     saved = Saved(tmp_path)
     index, document, other = saved.load(), uuid4(), uuid4()
