@@ -217,6 +217,20 @@ def test_what_is_excluded_has_been_bet_against_in_vain(hits: int, misses: int, l
         assert (found.low, found.high) == (0, 1)
 
 
+@pytest.mark.parametrize(("hits", "misses"), [(160, 0), (97, 3), (30, 30), (3, 97), (588, 12)])
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.999])
+def test_at_the_edge_the_bet_has_won_what_the_level_allows(hits: int, misses: int, level: float) -> None:
+    """By numbers: bets on every mean, as many on each as Jeffreys has it, which is evenly on the angle of its sine."""
+    angles = (np.arange(200_000) + 0.5) / 200_000 * np.pi / 2
+    bets, against = np.sin(angles) ** 2, np.cos(angles) ** 2
+    found = mean_range(tally(hits, hits + misses), level)
+    for edge in (found.low, found.high):
+        if 0 < edge < 1:
+            with np.errstate(divide="ignore"):
+                won = np.exp(hits * np.log(bets / edge) + misses * np.log(against / (1 - edge))).mean()
+            assert won == pytest.approx(1 / (1 - level), rel=1e-4)
+
+
 def told_of(saving: float = 950.0) -> Proposal:
     found = propose(answers(290, 300) + answers(30, 100, ""), "large", "small", {"orders": 900, "": 100})
     assert [segment.name for segment in found.worse] == [""]
