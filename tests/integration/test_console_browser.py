@@ -420,7 +420,7 @@ def test_a_document_says_what_holds_and_search_what_is_kept_back(page: Page) -> 
         page.goto("/")
         press(page, "form[action='/do/act-as'] button")
     page.goto("/knowledge/evaluations")
-    chosen = page.locator("td[data-label=Chosen]").all_inner_texts()
+    chosen = page.locator("td[data-label=Opened]").all_inner_texts()
     assert sum(map(int, chosen)) == 1, "once: a forged form chooses nothing"
 
 
