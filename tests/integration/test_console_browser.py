@@ -138,6 +138,7 @@ def test_every_page_fits_its_window_in_light_and_dark(demo: Stack, browser: Brow
             color_scheme="dark" if scheme == "dark" else "light",
         )
         shown = context.new_page()
+        shown.set_default_timeout(90_000)  # the first look at Placement solves it
         told = _heard(shown)
         for path in PAGES:
             answer = shown.goto(path)
