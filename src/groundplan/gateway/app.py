@@ -83,7 +83,7 @@ COLLECTED = (10_000, 20, 50)
 call."""
 LAST_SECONDS = 2.0
 """Of the time for draining, what is left for streams to be ended in."""
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.05
 """How often it looks whether it is time to end, and at what a `kill` beside a gateway without PostgreSQL wrote."""
 LOADING_SECONDS = 2.0
 """How long it waits for a blueprint before it listens without one."""

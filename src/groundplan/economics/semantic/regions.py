@@ -134,6 +134,7 @@ class Regions:
 
     def learn(self, region: Region, score: float, same: bool, kinds: Sequence[bytes] = ()) -> None:
         """Whether the fresh answer to a checked match said the same."""
+        each: Region | Kind
         for each in (region, *map(self._counted, kinds)):
             each.checked += 1
             each.wrong += not same

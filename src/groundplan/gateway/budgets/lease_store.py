@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 _RETRY_S = 0.015
 """After a fruitless try; up to four times as long when there were several."""
 _TRIES_PER_RECALL = 3
-_TICK_S = 0.1
+_TICK_S = 0.05
 _RECALL_S = 1.2
 """How long a worker keeps giving back what it frees after somebody asked: as long as that one is refused at once."""
 _CHECK_S = 0.5
@@ -465,7 +465,7 @@ class LeaseClient:
         for key, account in list(self._moving.items()):
             book = self._book(key[0])
             spent = book.spent(*key)
-            account.rate += ((spent - account.spent) / _TICK_S - account.rate) * 0.36
+            account.rate += ((spent - account.spent) / _TICK_S - account.rate) * 0.2
             account.spent = spent
             if account.rate * AHEAD_S < 1 and not (account.soft and book.available(*key) < 0):
                 account.rate = 0.0
