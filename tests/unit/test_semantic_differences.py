@@ -30,7 +30,7 @@ def between(one: str, other: str) -> set[str]:
         ("How do I renew the permit?", "Please tell me how do I renew a permit?", set()),
         ("How do I renew the permit?", "How can we renew the permit?", {"^ can | do"}),
         ("What is the number of permits here?", "Hi, how many permits are here?", {" | is"}),
-        ("How do I renew the permit?", "How is the permit renewed?", {"^ do i | is", "form  | ed", "order"}),
+        ("How do I renew the permit?", "How is the permit renewed?", {"voice ^ do i | is", "form  | ed", "voice"}),
         ("How do I pay for the permit?", "How do I pay the permit?", {" | for"}),
         ("In Berlin, is the office open?", "Is the office open in Berlin?", {"order"}),
         ("How do I buy a permit?", "How do I purchase a permit?", {"synonym"}),
@@ -102,6 +102,14 @@ def test_a_match_tells_of_which_of_its_kinds_there_is_no_evidence() -> None:
     assert (known.veto, known.kinds, known.unproven) == ("", {"^ can | do"}, frozenset())
     new = judged("How much deposit is required?", "How much deposit is available?")
     assert new.kinds == new.unproven == {"available | required"}
+    turned = judged("Can I see the dashboard of another team?", "Can another team see my dashboard?")
+    assert turned.veto == "" and turned.unproven, "*I* is left out where nothing is in the passive"
+    assert not judged("Can I change the name?", "Can the name be changed?").unproven
+
+
+def test_in_an_order_each_word_counts() -> None:
+    assert judged("Turn the heating of the hall to 19 degrees.", "Turn the heating of the hall by 19 degrees.").veto
+    assert judged("Open the valve before the test.", "Oil the valve before the test.").veto
 
 
 def test_kinds_are_shown_by_several_groups_and_by_no_trap() -> None:

@@ -112,7 +112,7 @@ def clause(
     persons = _persons(own)
     heads, things, governs = _heads(own)
     return Clause(
-        asks=asked, tells=told and not asked and "first" not in persons,
+        asks=asked, tells=told and not asked and "first" not in persons and not _orders(own),
         focus=focus, plain=plain, counted=counted, moods=moods, tense=tense,
         persons=persons, others=_others(own), first=_first(own), turned=_turned(own), owned=_owned(own),
         relations=relations, timed=timed,
@@ -121,6 +121,14 @@ def clause(
         tails=_tails(own, place), acts=_acts(own, relations, place), joined=_joined(own),
         numbers=_numbers(own), put=arranged(own, place),
     )  # fmt: skip
+
+
+def _orders(own: Words) -> bool:
+    """Whether a text begins with a verb and what it is done to: *turn the key*. No noun stands before an article."""
+    return bool(own.stems) and bool(own.stems[0]) and (own.at(1) in g.DETERMINERS or own.at(1) in _DONE_TO)
+
+
+_DONE_TO = frozenset({"me", "us", "him", "her", "it", "them"})
 
 
 def _persons(own: Words) -> frozenset[str]:

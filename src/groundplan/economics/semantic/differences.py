@@ -16,6 +16,7 @@ from itertools import pairwise
 
 from groundplan.economics.semantic import grammar as g
 from groundplan.economics.semantic import vocabulary as v
+from groundplan.economics.semantic.arrangement import PASSIVE
 from groundplan.economics.semantic.reading import Reading
 
 _NOTHING = g.DETERMINERS & {"a", "an", "the"} | v.FRAMING | v.NUMBER_WORDS.keys()
@@ -31,7 +32,7 @@ _ASKS = (
 )  # fmt: skip
 """What asks in more words -> what asks."""
 _ASKING = [(re.compile(rf"\b{way}\b"), instead) for way, instead in _ASKS]
-MOVED = "order"
+MOVED, TURNED = "order", "voice"
 BEGINS = "^ "
 DIGEST = 8
 """Bytes by which a kind is known where it is counted."""
@@ -44,15 +45,23 @@ def kinds(a: Reading, b: Reading, pairs: Sequence[tuple[int, int]]) -> frozenset
     ours, theirs = _gaps(a, [i for i, _ in met]), _gaps(b, list(places))
     gaps = [(number, places[j]) for number, (_, j) in enumerate(met)] + [(len(met), len(met))]
     found = {_form(a, i, b, j) for i, j in met if a.spoken[i] != b.spoken[j]}
+    begins = BEGINS
     if any(j > after for (_, j), (_, after) in pairwise(met)):
-        found.add(MOVED)
+        moved = TURNED if any(_turned(a, i, b, j) for i, j in met) else MOVED
+        found.add(moved)
+        # who does it begins a question, unless it was turned about
+        begins = f"{moved} {BEGINS}"
         if gaps[0] != (0, 0) and ours[0] != theirs[gaps[0][1]]:
             # what begins both, whatever comes next in each
-            found.add(_said(ours[0], theirs[0], BEGINS))
+            found.add(_said(ours[0], theirs[0], begins))
             ours[0], theirs[0] = [], []
     for one, other in gaps:
-        found.add(_said(ours[one], theirs[other], BEGINS if one == other == 0 else ""))
+        found.add(_said(ours[one], theirs[other], begins if one == other == 0 else ""))
     return frozenset(found - {""})
+
+
+def _turned(a: Reading, i: int, b: Reading, j: int) -> bool:
+    return (a.clause.put.voices[i] == PASSIVE) != (b.clause.put.voices[j] == PASSIVE)
 
 
 def digests(kinds: Iterable[str]) -> tuple[bytes, ...]:
