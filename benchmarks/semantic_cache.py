@@ -243,7 +243,7 @@ def learned(given: argparse.Namespace) -> bool:
         written(tuned(public(given.tune), texts, kinds(texts)))
     elif given.kinds:
         written(msgspec.structs.replace(accept.shipped(), kinds=kinds(Texts())))
-    return given.tune is not None or given.kinds
+    return given.tune is not None or bool(given.kinds)
 
 
 def main() -> int:

@@ -134,8 +134,8 @@ class Regions:
 
     def learn(self, region: Region, score: float, same: bool, kinds: Sequence[bytes] = ()) -> None:
         """Whether the fresh answer to a checked match said the same."""
-        each: Region | Kind
-        for each in (region, *map(self._counted, kinds)):
+        counted: list[Region | Kind] = [region, *map(self._counted, kinds)]
+        for each in counted:
             each.checked += 1
             each.wrong += not same
         if not same:
