@@ -176,6 +176,24 @@ def test_somebody_is_found_however_their_name_is_typed(world: World, name: str, 
     assert mentioning(world.control, [name[:-1] + "\u00df", name[:1]]) == []
 
 
+def test_what_cannot_be_read_any_more_names_nobody_for_good(world: World) -> None:
+    """Its title and values stay, for when it can be read again."""
+    world.write("c.md", "---\ntitle: About Ana Costa\n---\n# C\n")
+    world.ingest()
+    world.write("c.md", "---\ntitle: About Ana Costa\nvalid_until: soon\n---\n# C\n")
+    world.ingest()
+    assert world.seen() == {"a.md", "b.md"}
+    found = mentioning(world.control, ["Ana Costa"])
+    assert [(path, held) for _, _, path, held in found] == [("c.md", False)]
+    delete(world.control, [found[0][0]], world.why())
+    assert mentioning(world.control, ["Ana Costa"]) == []
+    rows = world.control.execute("SELECT title, declared, unreadable FROM document WHERE path = 'c.md'").fetchall()
+    assert rows == [("c.md", {}, False)]
+    world.write("c.md", "# C\n")
+    world.ingest()
+    assert world.seen() == {"a.md", "b.md"}, "its place stays empty"
+
+
 def test_who_answers_for_a_document_is_not_why_it_goes(world: World) -> None:
     world.write("own.md", "---\nowner: bob@acme.example\nreaders: [hr, bob@acme.example]\n---\n# Own\n")
     world.write("read.md", "---\nreaders: [hr, bob@acme.example]\n---\n# Read\n")

@@ -71,12 +71,13 @@ _SAME_PLACE: LiteralString = f"""source = %(source)s AND CASE
 
 
 def doomed(conn: Conn, ids: Sequence[UUID]) -> list[Doomed]:
-    """Those of the documents that are live, locked until the end of the transaction."""
+    """Those of the documents that are live, or would be again if they could be read, locked until the end of the
+    transaction."""
     with conn.cursor(row_factory=class_row(Doomed)) as cursor:
         return cursor.execute(
             """SELECT d.id, d.source, d.path, d.digest, on_hold(d) AS legal_hold, s.erase_days
                FROM document d JOIN source s ON s.name = d.source
-               WHERE d.id = ANY(%s) AND d.deleted_at IS NULL ORDER BY d.id FOR UPDATE OF d""",
+               WHERE d.id = ANY(%s) AND (d.deleted_at IS NULL OR d.unreadable) ORDER BY d.id FOR UPDATE OF d""",
             (list(ids),),
         ).fetchall()
 

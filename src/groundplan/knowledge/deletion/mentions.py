@@ -32,15 +32,16 @@ def names_somebody(word: str) -> bool:
 
 
 def mentioning(conn: Conn, words: Sequence[str]) -> list[tuple[UUID, str, str, bool]]:
-    """(document, source, path, on hold) of live documents with one of these texts in them, in their title, path or what
-    they declare besides what governs them, in the bytes that were pushed, and of what a legal hold keeps of others."""
+    """(document, source, path, on hold) of live documents, and those that cannot be read any more, with one of these
+    texts in them, in their title, path or what they declare besides what governs them, in the bytes that were pushed,
+    and of what a legal hold keeps of others."""
     plain, cased = _spelled(words)
     unspaced = [word.replace(" ", "") for word in plain if RUN.search(word)]
     # a passage has at least the beginning: what is put together of a document costs more
     first = [word.split(" ")[0] for word in cased] + [word[0] for word in unspaced]
     rows = conn.execute(
         """SELECT d.id, d.source, d.path, on_hold(d) FROM document d
-           WHERE d.deleted_at IS NULL AND (
+           WHERE (d.deleted_at IS NULL OR d.unreadable) AND (
              regexp_replace(letters(concat_ws(' . ', d.title, (d.declared -> 'front') - %(own)s::text[],
                (d.declared -> 'beside') - %(own)s::text[])), %(apart)s, ' ', 'g') ILIKE ANY(%(like)s)
              OR regexp_replace(letters(d.path), %(apart_in_paths)s, ' ', 'g') ILIKE ANY(%(paths)s) OR (
