@@ -90,7 +90,7 @@ def test_of_what_calibration_showed_no_check_is_awaited_but_a_wrong_one_counts()
 def said(text: str) -> Said:
     """A text near every other."""
     reading = read(text)
-    return Said(reading, np.ones(4, dtype=np.float32) / 2, np.ones((len(reading.spoken), 4), dtype=np.int8))
+    return Said(reading, np.full(4, 0.5, dtype=np.float32), np.ones((len(reading.spoken), 4), dtype=np.int8))
 
 
 def judged(one: str, other: str) -> Verdict:
@@ -99,7 +99,7 @@ def judged(one: str, other: str) -> Verdict:
 
 def test_a_match_tells_of_which_of_its_kinds_there_is_no_evidence() -> None:
     known = judged("How do I renew the permit?", "How can I renew the permit?")
-    assert (known.veto, known.kinds, known.unproven) == ("", {"^ can | do"}, frozenset())
+    assert (known.veto, known.kinds, known.unproven) == ("", frozenset({"^ can | do"}), frozenset[str]())
     new = judged("How much deposit is required?", "How much deposit is available?")
     assert new.kinds == new.unproven == {"available | required"}
     turned = judged("Can I see the dashboard of another team?", "Can another team see my dashboard?")
