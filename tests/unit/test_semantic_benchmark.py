@@ -16,6 +16,7 @@ from benchmarks.semantic_cache import (
     by_kind,
     clusters,
     comparable,
+    evidenced,
     of_intents,
     rates,
 )
@@ -43,6 +44,19 @@ def test_pairs_of_a_file_belong_together_by_their_group_or_by_a_text() -> None:
     found = clusters(pairs)
     assert found[0] == found[1] != found[2]
     assert found[3:] == ["g", "g"]
+
+
+def test_evidence_of_a_kind_comes_of_other_intents_and_wrong_ones_end_it() -> None:
+    """Ten intents in five parts; `new` is right in all of them, `own` in one, `false` is wrong in the last two."""
+    verdicts = [Verdict(1.0, kinds=frozenset({kind})) for _ in range(10) for kind in ("known", "new", "false")]
+    same = np.array([kind != "false" or intent < 8 for intent in range(10) for kind in ("known", "new", "false")])
+    intents = [f"intent {number}" for number in range(10) for _ in range(3)]
+    verdicts += [Verdict(1.0, kinds=frozenset({"own"})), Verdict(-inf, "number", frozenset({"known"}))]
+    same = np.append(same, [True, False])
+    proven = evidenced(verdicts, same, [*intents, "intent 0", "intent 1"], frozenset({"known"}))
+    assert proven[0:30:3].all() and proven[1:30:3].all(), "what a guard refused shows nothing"
+    assert not proven[2:30:3].any(), "it is off in every part, since two parts show it wrong"
+    assert not proven[30], "an intent is no evidence for itself"
 
 
 def test_a_trap_of_no_kind_is_named_by_the_guard_that_refused_it() -> None:

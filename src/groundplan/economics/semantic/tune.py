@@ -5,7 +5,7 @@ Thresholds come from scores of pairs whose group (an intent, a text) was left ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,19 +40,28 @@ SELDOM = 0.03
 
 def evidenced(pairs: Sequence[Pair], groups: Sequence[str], said: Callable[[str], Said]) -> frozenset[str]:
     """The kinds of difference of which pairs show that they say the same, by groups that no guard refuses."""
-    right: dict[str, set[str]] = {}
-    wrong: dict[str, set[str]] = {}
+    rows = []
     for pair, group in zip(pairs, groups, strict=True):
         a, b = read(pair.a), read(pair.b)
         if not (refused(a, b) or isinstance(compared(said(pair.a), said(pair.b)), str)):
-            for kind in differing(a, b):
-                (right if pair.same else wrong).setdefault(kind, set()).add(group)
-    return TOLD | {
+            rows.append((differing(a, b), group, pair.same))
+    return TOLD | shown(rows)
+
+
+def shown(rows: Iterable[tuple[frozenset[str], str, bool]], known: frozenset[str] = frozenset()) -> frozenset[str]:
+    """The kinds of difference that say the same by rows of (kinds, group, whether it did), and those of `known` of
+    which the rows show nothing else."""
+    right: dict[str, set[str]] = {}
+    wrong: dict[str, set[str]] = {}
+    for kinds, group, same in rows:
+        for kind in kinds:
+            (right if same else wrong).setdefault(kind, set()).add(group)
+    enough = {kind for kind, found in right.items() if len(found) >= RIGHT}
+    return frozenset(
         kind
-        for kind, found in right.items()
-        if len(found) >= RIGHT
-        and (kind not in wrong or within(len(wrong[kind]), len(found | wrong[kind]), SELDOM, CONFIDENCE))
-    }
+        for kind in enough | known
+        if kind not in wrong or within(len(wrong[kind]), len(right.get(kind, set()) | wrong[kind]), SELDOM, CONFIDENCE)
+    )
 
 
 def tune(
