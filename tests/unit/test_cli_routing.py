@@ -136,5 +136,5 @@ def test_explain_says_why_a_call_went_where_it_did_also_where_nothing_routes(mon
     answers = {"/api/calls/a": placed, "/api/calls/b": {"route": None, "chosen": []}}
     monkeypatch.setattr(ControlClient, "connect", lambda _: SimpleNamespace(get=answers.__getitem__))
     assert run("explain", "a") == {"call": "a", "chosen": placed["chosen"]}
-    with pytest.raises(NotFound, match="nothing was chosen"):
+    with pytest.raises(NotFound, match="no model was chosen"):
         run("explain", "b")

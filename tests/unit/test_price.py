@@ -146,7 +146,7 @@ def test_an_unknown_price_is_a_problem_with_place_and_remedy() -> None:
     assert isinstance(problem, Problem)
     assert problem.code == "price_missing"
     assert "2027-01-01" in problem.message
-    assert "until then" in problem.hint and str(problem).startswith("sites.yaml:7:3")
+    assert "for the time before" in problem.hint and str(problem).startswith("sites.yaml:7:3")
     without = price_of("acme/secret-model", TODAY)
     assert isinstance(without, Problem) and "price: {" in without.hint
 

@@ -81,7 +81,7 @@ def test_what_plan_refuses_of_a_price_check_tells(price: str, code: str, tmp_pat
     text, day = OWN.replace("PRICE", price).replace("approvals: {parts: []}\n", EUR), date(2026, 5, 1)
     (told,) = priced.problems(load_files({"a.yaml": text}), day)
     assert told.code == code and told.where is not None
-    assert ("until then" if code == "price_missing" else "Add {from: 2026-05-01") in told.hint
+    assert ("for the time before" if code == "price_missing" else "Add {from: 2026-05-01") in told.hint
     assert text.splitlines()[told.where.line - 1].startswith("price:")
     assert code in {each.code for each in planned(text, today=day).refusals}
     (tmp_path / "handbook").mkdir()

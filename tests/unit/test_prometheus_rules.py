@@ -51,7 +51,7 @@ def test_every_alert_says_what_it_means_and_how_grave_it_is() -> None:
 
 def test_the_documented_metrics_are_those_that_there_are() -> None:
     text = (ROOT / "docs" / "observability.md").read_text()
-    table = text[text.index("| Metric") : text.index("The shipper tells")]
+    table = text[text.index("| Metric") : text.index("The shipper reports")]
     documented = {
         f"groundplan_gateway_{name}" for name in re.findall(r"`([a-z_]+)`", table.replace("groundplan_gateway_", ""))
     }

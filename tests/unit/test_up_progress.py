@@ -50,13 +50,13 @@ def test_a_terminal_is_left_alone_once_everything_is_there(monkeypatch: pytest.M
         steps.bytes("small", 88 * MIB, 88 * MIB)
         steps.say("ready")
         told = terminal.getvalue()
-        assert "model small is here" in told and told.rstrip().endswith("ready")
+        assert "model small is ready" in told and told.rstrip().endswith("ready")
         assert told.count("\x1b[?25l") == told.count("\x1b[?25h") == 1, "the cursor is shown again"
         time.sleep(0.3)
         assert terminal.getvalue() == told, "nothing is drawn while it serves"
         steps.bytes("later", 0, MIB)
         steps.bytes("later", MIB, MIB)
-        assert "model later is here" in terminal.getvalue(), "a later blueprint may need another model"
+        assert "model later is ready" in terminal.getvalue(), "a later blueprint may need another model"
 
 
 def test_without_a_terminal_each_model_is_told_at_its_start_and_once_at_its_end(
