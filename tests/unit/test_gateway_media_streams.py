@@ -171,6 +171,7 @@ async def test_an_image_without_its_data_is_none(painter: Media) -> None:
 
 
 async def test_an_image_may_be_larger_than_an_event_of_text(painter: Media) -> None:
+    painter.rig.change("one", **PATIENT)  # megabytes take a busy machine some time
     picture = base64.b64encode(bytes(MAX_EVENT)).decode()
     painter.rig.play("one", last={"b64_json": picture})
     stream = await painter.ask(partial_images=0)
