@@ -8,6 +8,7 @@ never answers from memory.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -117,6 +118,9 @@ class Search:
         self._glossary = Glossary(self._analyzer.terms)
         self._clock = clock or SystemClock()
         self._weights = weights
+        # hundreds of short numpy calls each, two at once pass the interpreter's lock to and fro and take longer than
+        # one after the other; models and PostgreSQL work for others meanwhile
+        self._computing = threading.Lock()
 
     def passages(self, request: SearchRequest) -> list[Passage]:
         """As `answer`, the passages alone."""
@@ -160,15 +164,18 @@ class Search:
         wanted = replace(self._wanted(asked.text, None, request.sources, standing), where=request.where)
         if request.synonyms and (variants := self._glossary.of(conn).variants(wanted.terms)):
             wanted = replace(wanted, variants=variants)
-        by_words = worded(asked.view, wanted)
+        with self._computing:
+            by_words = worded(asked.view, wanted)
         question = asked.vector  # the model had all the time until here
-        proposed = completed(by_words, replace(wanted, vector=question), self._weights)
+        with self._computing:
+            proposed = completed(by_words, replace(wanted, vector=question), self._weights)
         ranked = self._read(conn, proposed, request, question)
         refused = len(ranked) < min(_enough(request), len(proposed.best))
         if request.where != Where() and refused and by_words.seen.count > CANDIDATES:
             # most of the best may not be read, or not for this workload: what may is ranked by itself
             only = replace(wanted, documents=search_store.within(conn, request.where, request.sources))
-            proposed = propose(asked.view, replace(only, vector=question), self._weights)
+            with self._computing:
+                proposed = propose(asked.view, replace(only, vector=question), self._weights)
             ranked = self._read(conn, proposed, request, question)
         if standing.newest > proposed.view.cursor and question is not None:
             ranked += self._unprojected(conn, proposed, request, question, ranked)

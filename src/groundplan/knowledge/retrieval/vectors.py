@@ -35,10 +35,10 @@ more, that lost none of the ten nearest of 88 questions; three times as many kep
 among 70,000 rows .4 %."""
 _SAMPLE: Final = 4096
 """Rows from which is told where to look."""
-_BLOCK: Final = 1 << 14
+_BLOCK: Final = 1 << 15
 """Rows whose bits are looked at together: their intermediate results stay in the processor's cache."""
 
-_PICKED: Final = 1 << 12
+_PICKED: Final = 1 << 13
 """Single rows whose bits are looked at together, for the same reason."""
 
 Bits = NDArray[np.uint64]
