@@ -414,6 +414,8 @@ def test_what_is_filled_is_summarized_unless_a_vacuum_has_it(conn: Conn, databas
     row = conn.execute("SELECT brin_summarize_new_values('call_shipped')").fetchone()
     pages = conn.execute("SELECT pg_relation_size('call') / 8192").fetchone()
     assert row == (0,) and pages is not None and pages[0] >= 32, "there are ranges of 16 pages"
+    asked = conn.execute("SELECT relname FROM pg_class WHERE 'autosummarize=on' = ANY (reloptions)").fetchall()
+    assert asked == [], "vacuum's list of such requests is short, and what does not fit is told in the log"
 
 
 def test_percentiles_of_many_calls_are_within_two_percent(conn: Conn) -> None:
