@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -11,7 +12,8 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.group import command_group
-from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.grouped import grouped
+from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
 
@@ -20,6 +22,9 @@ management = command_group("Management review and corrective actions.")
 NOTHING_SHOWN = (
     "There is no evidence. `groundplan evidence collect` assesses the facts, `evidence add` adds what they cannot show."
 )
+SubjectOption = Annotated[
+    str | None, typer.Option("--workload", help="Workload it applies to. Default: the whole company.")
+]
 MARKS = {"satisfied": "ok", "open": "open", "expired": "expired", "excluded": "-"}
 
 
@@ -27,7 +32,7 @@ def controls(
     framework: Annotated[
         str | None, typer.Argument(help="Show one framework control by control, or `checks` to list all checks.")
     ] = None,
-    workload: Annotated[str | None, typer.Option("--workload", help="Only this workload.")] = None,
+    workload: WorkloadOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -91,27 +96,34 @@ def _holds(row: dict[str, Any]) -> str:
     return "yes" if row["holds"] else "no"
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What shows it, and for how long."""
+
+    type: Annotated[str, typer.Option("--type", help="Kind of evidence: document, review, drill or test.")] = "document"
+    file: Annotated[
+        Path | None, typer.Option("--file", help="File whose SHA-256 is recorded; the file itself is not stored.")
+    ] = None
+    link: Annotated[str | None, typer.Option("--link", help="HTTPS address of the evidence.")] = None
+    days: Annotated[int, typer.Option("--days", min=1, help="Days the evidence stays valid.")] = 180
+
+    def body(self) -> dict[str, Any]:
+        return {"type": self.type, "days": self.days, "link": self.link, "sha256": _digest(self.file)}
+
+
 @evidence.command()
+@grouped
 def add(
     what: Annotated[str, typer.Argument(help="FRAMEWORK/CONTROL, or a check that is met by hand.")],
     says: Annotated[str, typer.Option("--says", "-m", help="What the evidence shows, in one sentence.")],
-    workload: Annotated[
-        str | None, typer.Option("--workload", help="Workload it applies to. Default: the whole company.")
-    ] = None,
-    type: Annotated[
-        str, typer.Option("--type", help="Kind of evidence: document, review, drill or test.")
-    ] = "document",
-    file: Annotated[
-        Path | None, typer.Option("--file", help="File whose SHA-256 is recorded; the file itself is not stored.")
-    ] = None,
-    link: Annotated[str | None, typer.Option("--link", help="HTTPS address of the evidence.")] = None,
-    days: Annotated[int, typer.Option("--days", min=1, help="Days the evidence stays valid.")] = 180,
+    shown: Shown,
+    workload: SubjectOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add evidence for what cannot be collected from facts."""
-    body = {"what": what, "says": says, "workload": workload, "type": type, "days": days, "link": link}
-    value = ControlClient.connect(home).post("/api/evidence", {**body, "sha256": _digest(file)})
+    body = {"what": what, "says": says, "workload": workload, **shown.body()}
+    value = ControlClient.connect(home).post("/api/evidence", body)
     waits = f" once change {value['change']} is approved" if value["change"] else ""
     emit(value, as_json, f"{value['what']} of {value['subject']} is valid until {value['valid_until'][:10]}{waits}.")
 
@@ -174,9 +186,7 @@ def act(
     says: Annotated[str, typer.Argument(help="What has to be corrected.")],
     owner: Annotated[str, typer.Option("--owner", help="E-mail address of the person responsible.")],
     due: Annotated[str, typer.Option("--due", help="Due date, such as 2026-12-31.")],
-    workload: Annotated[
-        str | None, typer.Option("--workload", help="Workload it applies to. Default: the whole company.")
-    ] = None,
+    workload: SubjectOption = None,
     control: Annotated[
         str, typer.Option("--control", help="Control that the action belongs to, as FRAMEWORK/CONTROL.")
     ] = "",

@@ -11,7 +11,7 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.grouped import grouped
-from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table, usd
 from groundplan.core.errors import Invalid, NotFound
 
@@ -65,9 +65,6 @@ class Declared:
         return {"countries": self.country or [], "launches": launches, **_growth(self.growth)}
 
 
-Workload = Annotated[str | None, typer.Option("--workload", help="Only this workload.")]
-
-
 def register(app: typer.Typer) -> None:
     """The commands under `groundplan cost`."""
     app.command("book")(grouped(book))
@@ -83,7 +80,7 @@ def book(
     span: Span,
     common: Common,
     by: Annotated[str, typer.Option("--by", help=f"One of {', '.join(DIMENSIONS)}.")] = "term",
-    workload: Workload = None,
+    workload: WorkloadOption = None,
 ) -> None:
     """List every cost, including those outside calls: how much was measured, allocated or estimated, by which rule and
     from which source."""
@@ -124,7 +121,7 @@ def forecast(
     common: Common,
     what: Annotated[str, typer.Option("--what", help="What to forecast: cost, calls or tokens.")] = "cost",
     days: Annotated[int, typer.Option("--days", help="Days to forecast.")] = 30,
-    workload: Workload = None,
+    workload: WorkloadOption = None,
 ) -> None:
     """Forecast the next days with 80 % intervals, and the day on which each budget runs out."""
     client, as_json = common.of(context)
@@ -174,7 +171,7 @@ def what_if(
         str | None,
         typer.Option("--model", help="Use the prices of this model or deployment, such as openai/gpt-4.1-mini."),
     ] = None,
-    workload: Workload = None,
+    workload: WorkloadOption = None,
 ) -> None:
     """Recompute the same days under other assumptions. It does not estimate how answer quality would change."""
     client, as_json = common.of(context)

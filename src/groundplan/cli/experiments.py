@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.group import command_group
+from groundplan.cli.grouped import grouped
 from groundplan.cli.keys import tell_effective
-from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table
 
 app = command_group("Try another deployment: shadow, A/B, replay.")
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Reason, kept in the audit log.")]
-WorkloadOption = Annotated[str | None, typer.Option("--workload", help="Only this workload.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="ID of the experiment, from `list`.")]
 WorkloadArgument = Annotated[str, typer.Argument(metavar="WORKLOAD", help="Workload whose calls are tried.")]
 CandidateArgument = Annotated[str, typer.Argument(metavar="CANDIDATE", help="Deployment to try.")]
@@ -54,10 +55,10 @@ def show(id: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -
     emit(value, as_json, "\n".join(lines))
 
 
-@app.command()
-def start(
-    workload: WorkloadArgument,
-    candidate: CandidateArgument,
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How another deployment is tried, and what that may cost."""
+
     budget: Annotated[
         float,
         typer.Option(
@@ -65,37 +66,45 @@ def start(
             min=0.000001,
             help="Most that the experiment's own calls may cost in USD; with --ab, the candidate's.",
         ),
-    ],
-    reason: ReasonOption,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the experiment. Default: TYPE-CANDIDATE.")] = None,
+    ]
+    reason: ReasonOption
+    name: Annotated[str | None, typer.Option("--name", help="Name of the experiment. Default: TYPE-CANDIDATE.")] = None
     ab: Annotated[
         bool, typer.Option("--ab", help="A/B test: show a share of callers the candidate's answers. Default: shadow.")
-    ] = False,
-    judge: Annotated[
-        str | None, typer.Option("--judge", help="Deployment that judges the answers (shadow only).")
-    ] = None,
+    ] = False
+    judge: Annotated[str | None, typer.Option("--judge", help="Deployment that judges the answers (shadow only).")] = (
+        None
+    )
     share: Annotated[
         float, typer.Option("--share", min=0.0001, max=1, help="Share of the calls, or of the callers with --ab.")
-    ] = 0.1,
-    by: Annotated[
-        str, typer.Option("--by", help="Unit that is assigned to an arm: person or conversation.")
-    ] = "person",
-    tolerance: Annotated[float | None, typer.Option("--tolerance", help="How much worse the candidate may be.")] = None,
+    ] = 0.1
+    by: Annotated[str, typer.Option("--by", help="Unit that is assigned to an arm: person or conversation.")] = "person"
+    tolerance: Annotated[float | None, typer.Option("--tolerance", help="How much worse the candidate may be.")] = None
     until: Annotated[
         str | None, typer.Option("--until", help="Last day, such as 2026-12-31. Default: after 30 days.")
-    ] = None,
+    ] = None
+
+    def body(self, workload: str, candidate: str) -> dict[str, Any]:
+        type = "ab" if self.ab else "shadow"
+        return {
+            "workload": workload, "candidate": candidate, "type": type, "name": self.name or f"{type}-{candidate}"[:63],
+            "judge": self.judge, "share": self.share, "by": self.by, "tolerance": self.tolerance,
+            "budget_usd": self.budget, "until": self.until, "reason": self.reason,
+        }  # fmt: skip
+
+
+@app.command()
+@grouped
+def start(
+    workload: WorkloadArgument,
+    candidate: CandidateArgument,
+    trial: Trial,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Try CANDIDATE on calls of WORKLOAD; in production somebody else must approve it first. Exits with 69 until every
     gateway has begun."""
-    type = "ab" if ab else "shadow"
-    body: dict[str, Any] = {
-        "workload": workload, "candidate": candidate, "type": type, "name": name or f"{type}-{candidate}"[:63],
-        "judge": judge, "share": share, "by": by, "tolerance": tolerance, "budget_usd": budget, "until": until,
-        "reason": reason,
-    }  # fmt: skip
-    value = ControlClient.connect(home).post("/api/experiments", body)
+    value = ControlClient.connect(home).post("/api/experiments", trial.body(workload, candidate))
     if value["state"] == "asked":
         text = f"experiment {value['id']} waits for somebody else with the duty product or business of {workload}"
         emit(value, as_json, text)

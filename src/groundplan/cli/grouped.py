@@ -1,6 +1,7 @@
 """Commands whose options are grouped: a parameter that is a frozen dataclass stands for its fields, each an option.
 
-So a command takes few values, and options that belong together are named and read once. Says nothing of values.
+So a command takes few values, and options that belong together are named and read once. What every command has
+(`--home`, `--json`) comes last in its help. Says nothing of values.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, get_type_hints
 
 Parameter = inspect.Parameter
+LAST = ("home", "as_json")
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -25,6 +27,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         if name not in groups
     ]
     made = [parameter for kind in groups.values() for parameter in _options(kind)]
+    every = sorted((*plain, *made), key=lambda each: each.name in LAST)
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
@@ -32,8 +35,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
         command(**values)
 
-    run.__signature__ = inspect.Signature([*plain, *made])  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in (*plain, *made)}
+    run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in every}
     return run
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.group import command_group
+from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
 from groundplan.core.errors import Unavailable
@@ -17,9 +19,33 @@ NONE = "There is no key. `groundplan keys create --workload NAME` makes one."
 KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="ID of the key, from `list`; never the key itself.")]
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """For how long, for how much, from where and for which models a key is good."""
+
+    days: Annotated[int | None, typer.Option("--days", min=1, help="Days until the key expires.")] = None
+    budget: Annotated[str | None, typer.Option("--budget", help="Budget of the key, such as '20 USD/month'.")] = None
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="Tag to find the key by. Repeatable.")] = None
+    network: Annotated[
+        list[str] | None,
+        typer.Option("--network", help="Network the key may be used from, such as 10.0.0.0/8. Repeatable."),
+    ] = None
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="Model or deployment the key may use. Repeatable.")
+    ] = None
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "days": self.days, "budget": self.budget, "tags": self.tag or [], "networks": self.network or [],
+            "models": self.model or [],
+        }  # fmt: skip
+
+
 @app.command()
+@grouped
 def create(
     workload: Annotated[str, typer.Option("--workload", help="Workload that the key may call.")],
+    bounds: Bounds,
     user: Annotated[
         str | None, typer.Option("--user", help="E-mail address of the person whose permissions the key carries.")
     ] = None,
@@ -27,27 +53,12 @@ def create(
         bool,
         typer.Option("--on-behalf-of", help="Allow the key to act for others with the header groundplan-on-behalf-of."),
     ] = False,
-    days: Annotated[int | None, typer.Option("--days", min=1, help="Days until the key expires.")] = None,
-    budget: Annotated[str | None, typer.Option("--budget", help="Budget of the key, such as '20 USD/month'.")] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="Tag to find the key by. Repeatable.")] = None,
-    network: Annotated[
-        list[str] | None,
-        typer.Option("--network", help="Network the key may be used from, such as 10.0.0.0/8. Repeatable."),
-    ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option("--model", help="Model or deployment the key may use. Repeatable.")
-    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create a key. It is printed once and cannot be shown again."""
-    value = ControlClient.connect(home).post(
-        "/api/keys",
-        {
-            "workload": workload, "user": user, "acts_for_others": on_behalf_of, "days": days, "budget": budget,
-            "tags": tag or [], "networks": network or [], "models": model or [],
-        },
-    )  # fmt: skip
+    body = {"workload": workload, "user": user, "acts_for_others": on_behalf_of, **bounds.body()}
+    value = ControlClient.connect(home).post("/api/keys", body)
     emit(value, as_json, f"{value['key']}\n\nKeep it now: it is not shown again. Its id is {value['id']}.")
 
 

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.options import HomeOption, JsonOption
+from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table
 
 
 def opportunities(
     context: typer.Context,
     days: Annotated[int, typer.Option("--days", min=1, max=92, help="Days to look back.")] = 30,
-    workload: Annotated[str | None, typer.Option("--workload", help="Only this workload.")] = None,
+    workload: WorkloadOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

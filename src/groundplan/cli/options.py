@@ -27,6 +27,7 @@ WorkspaceOption = Annotated[
         "--workspace", "-w", help="Folder of the workspace. Default: GROUNDPLAN_WORKSPACE, else the current one."
     ),
 ]
+WorkloadOption = Annotated[str | None, typer.Option("--workload", help="Only this workload.")]
 
 
 def program_name() -> str:
