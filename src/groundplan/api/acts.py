@@ -143,10 +143,9 @@ def tamper(services: Services, _: Caller, __: Told) -> dict[str, Any]:
         data[place_in_entry(bytes(data))] ^= 0x01
         file.write_bytes(bytes(data))
         verdict = audit_verify.verify(copy, None)
-    problems = [{"at": problem.where, "message": problem.message} for problem in verdict.problems]
     lines = ["One bit of one byte was changed in a copy of the log."]
     lines += [f"{str(problem).capitalize()}." for problem in verdict.problems[:3]] or ["It was not found."]
-    return {"title": "Tampering is found", "ok": verdict.ok, "problems": problems, "told": lines}
+    return {"title": "Tampering is found", "ok": verdict.ok, "problems": verdict.to_json()["problems"], "told": lines}
 
 
 def rollback(services: Services, caller: Caller, _: Told) -> dict[str, Any]:

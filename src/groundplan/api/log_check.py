@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from groundplan.core.audit import verify as audit_verify
 from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
@@ -23,6 +23,10 @@ from groundplan.core.home import Home
 log = logging.getLogger("groundplan.api.log_check")
 WAIT_SECONDS = 0.3
 """How long a reader waits for what a newer checkpoint has added."""
+_UNKNOWN: Final[dict[str, Any]] = {
+    "ok": None, "entries": None, "root": None, "signed": None, "witnessed": [], "problems": [],
+}  # fmt: skip
+"""In place of a verdict, while there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +83,8 @@ class LogCheck:
 
     def _told(self, note: bytes) -> dict[str, Any]:
         last, running = self._checked, self._progress
-        verdict = None if last is None else last.verdict
         return {
-            "ok": None if verdict is None else verdict.ok,
-            "entries": None if verdict is None else verdict.entries,
-            "root": None if verdict is None else verdict.root,
-            "signed": None if verdict is None else verdict.signed,
-            "witnessed": [] if verdict is None else list(verdict.witnessed),
-            "problems": [] if verdict is None else [{"at": p.where, "message": p.message} for p in verdict.problems],
+            **(_UNKNOWN if last is None else last.verdict.to_json()),
             "checked_at": None if last is None else last.at,
             "everything_at": None if last is None else last.everything_at,
             "everything_ms": None if last is None else last.everything_ms,

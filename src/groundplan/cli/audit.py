@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -52,18 +52,10 @@ def verify(
         earlier=[_given(path) for path in earlier or ()],
         witnesses=[parse_key(text) for text in witness or ()],
     )
-    value: dict[str, Any] = {
-        "ok": verdict.ok,
-        "entries": verdict.entries,
-        "root": verdict.root,
-        "signed": verdict.signed,
-        "witnessed": list(verdict.witnessed),
-        "problems": [{"at": problem.where, "message": problem.message} for problem in verdict.problems],
-    }
     signed = "; ".join(verdict.witnessed) or verdict.signed
     lines = [f"{_held(verdict)}, {signed}" if verdict.ok else f"{target} does not verify:"]
     lines += [f"  {problem}" for problem in verdict.problems]
-    emit(value, as_json, "\n".join(lines))
+    emit(verdict.to_json(), as_json, "\n".join(lines))
     if not verdict.ok:
         raise typer.Exit(1)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import BaseModel, Field
 
 from groundplan.console import cost_charts
 from groundplan.console.actions import Text, _back, _reach
@@ -18,6 +19,7 @@ from groundplan.console.render import Signed, api_of, show
 
 router = APIRouter(prefix="/cost", include_in_schema=False, default_response_class=HTMLResponse)
 forms = APIRouter(prefix="/do", include_in_schema=False)
+Line = Annotated[str, Field(max_length=2000)]
 HERE, TAB = "/cost/experiments", "Experiments"
 
 
@@ -55,18 +57,32 @@ async def replay(request: Request, visitor: Signed, id: str) -> HTMLResponse:
     return await show(request, visitor, "replay.html", "/cost", run=found["run"], tab=TAB)
 
 
+class Trial(BaseModel):
+    """The form of an experiment, as it was filled in."""
+
+    csrf: Line
+    workload: Line
+    candidate: Line
+    budget: Line
+    reason: Line = ""
+    type: Line = "shadow"
+    judge: Line = ""
+    share: Line = "0.1"
+    name: Line = ""
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "workload": self.workload, "candidate": self.candidate, "type": self.type,
+            "name": self.name or f"{self.type}-{self.candidate}"[:63],
+            "judge": self.judge if self.judge and self.type == "shadow" else None, "share": self.share,
+            "budget_usd": self.budget, "reason": self.reason or "started in the console",
+        }  # fmt: skip
+
+
 @forms.post("/experiment-start")
-async def start(
-    request: Request, csrf: Text, workload: Text, candidate: Text, budget: Text, reason: Text = "",
-    type: Text = "shadow", judge: Text = "", share: Text = "0.1", name: Text = "",
-) -> RedirectResponse:  # fmt: skip
+async def start(request: Request, trial: Annotated[Trial, Form()]) -> RedirectResponse:
     """Begin one, or ask for it where somebody else must approve."""
-    body: dict[str, Any] = {
-        "workload": workload, "candidate": candidate, "type": type, "name": name or f"{type}-{candidate}"[:63],
-        "judge": judge if judge and type == "shadow" else None, "share": share, "budget_usd": budget,
-        "reason": reason or "started in the console",
-    }  # fmt: skip
-    reply = await api_of(request, csrf).post("/api/experiments", body)
+    reply = await api_of(request, trial.csrf).post("/api/experiments", trial.body())
     waits = reply.ok and reply.body["state"] == "asked"
     notice = (
         "It waits for approval by somebody else with the duty product or business."

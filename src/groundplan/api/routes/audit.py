@@ -8,6 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
 from psycopg import Connection
+from pydantic import BaseModel, Field
 
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, Using
@@ -28,20 +29,25 @@ router = APIRouter(tags=["audit"])
 READ_AGAIN = timedelta(minutes=10)
 
 
+class EntriesQuery(BaseModel):
+    """Which entries to list; what is left out does not narrow them."""
+
+    subject: str | None = None
+    without: Annotated[str | None, Field(max_length=60)] = None
+    before: UUID | None = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+    who: Annotated[str | None, Field(max_length=320)] = None
+    action: Annotated[str | None, Field(max_length=60)] = None
+    workload: Annotated[str | None, Field(pattern=r"^[a-z0-9-]{1,63}$")] = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def wanted(self, actor: str | None) -> audit_store.Wanted:
+        return audit_store.Wanted(actor, self.action, self.workload, _aware(self.since), _aware(self.until))
+
+
 @router.get("/audit")
-def list_entries(
-    services: Using,
-    caller: Reader,
-    subject: str | None = None,
-    without: Annotated[str | None, Query(max_length=60)] = None,
-    before: UUID | None = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    who: Annotated[str | None, Query(max_length=320)] = None,
-    action: Annotated[str | None, Query(max_length=60)] = None,
-    workload: Annotated[str | None, Query(pattern=r"^[a-z0-9-]{1,63}$")] = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> dict[str, Any]:
+def list_entries(services: Using, caller: Reader, query: Annotated[EntriesQuery, Query()]) -> dict[str, Any]:
     """Newest first; continue with `before` = the last id seen. `index` is null for up to a second.
 
     `who` is an actor as the log names it, a person's address, or an address that tried to sign in; `action` is the
@@ -52,11 +58,13 @@ def list_entries(
     `without=call` leaves out the calls, which are most of the log.
     """
     with services.transaction() as conn:
-        actor, stranger = (None, None) if who is None else _actor(conn, services, who)
-        subject = subject if stranger is None else stranger
-        wanted = audit_store.Wanted(actor, action, workload, _aware(since), _aware(until))
-        found = audit_store.entries(conn, subject=subject, without=without, before=before, limit=limit, wanted=wanted)
-        asked = {"subject": subject, "who": actor, "action": action, "workload": workload}
+        actor, stranger = (None, None) if query.who is None else _actor(conn, services, query.who)
+        subject = query.subject if stranger is None else stranger
+        found = audit_store.entries(
+            conn, subject=subject, without=query.without, before=query.before, limit=query.limit,
+            wanted=query.wanted(actor),
+        )  # fmt: skip
+        asked = {"subject": subject, "who": actor, "action": query.action, "workload": query.workload}
         _read(conn, services, caller, {name: value for name, value in asked.items() if value is not None})
         return {"entries": entries_json(conn, caller, found)}
 
@@ -64,9 +72,8 @@ def list_entries(
 @router.get("/audit/verify")
 def verify(services: Using, _: Reader) -> dict[str, Any]:
     """Check all files of the log as `groundplan audit verify` does."""
-    return verdict_json(
-        audit_verify.verify(services.home.audit, load_public(services.home, "checkpoint").public_bytes_raw())
-    )
+    key = load_public(services.home, "checkpoint").public_bytes_raw()
+    return audit_verify.verify(services.home.audit, key).to_json()
 
 
 @router.get("/audit/verification")
@@ -143,18 +150,6 @@ def _read(conn: Connection[Any], services: Services, caller: Caller, asked: dict
     subject = f"audit/{digest(canonical(asked))[:16]}"
     if not audit_store.done_lately(conn, str(caller.actor), "audit.read", subject, services.clock.now() - READ_AGAIN):
         record(conn, action="audit.read", actor=caller.actor, subject=subject, detail={"asked": asked})
-
-
-def verdict_json(verdict: audit_verify.Verdict) -> dict[str, Any]:
-    """`{"ok", "entries", "root", "signed", "problems": [{"at", "message"}]}`"""
-    return {
-        "ok": verdict.ok,
-        "entries": verdict.entries,
-        "root": verdict.root,
-        "signed": verdict.signed,
-        "witnessed": list(verdict.witnessed),
-        "problems": [{"at": problem.where, "message": problem.message} for problem in verdict.problems],
-    }
 
 
 def proof_json(found: audit_proof.InclusionProof) -> dict[str, Any]:

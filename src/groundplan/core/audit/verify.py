@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from groundplan.core.audit.checkpoint import Checkpoint, Note, VerifierKey, parse_checkpoint, parse_note
 from groundplan.core.audit.merkle import EMPTY_ROOT, leaf_hash, root_of
@@ -66,6 +67,16 @@ class Verdict:
     signed: str
     problems: tuple[LogProblem, ...]
     witnessed: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ok": self.ok,
+            "entries": self.entries,
+            "root": self.root,
+            "signed": self.signed,
+            "witnessed": list(self.witnessed),
+            "problems": [{"at": problem.where, "message": problem.message} for problem in self.problems],
+        }
 
 
 def copy_log(source: Path, target: Path) -> int:
