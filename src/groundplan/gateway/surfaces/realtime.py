@@ -10,40 +10,36 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs
 
 import msgspec
-from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, GroundplanError, Invalid, Unavailable
 from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.economics import price
-from groundplan.gateway.call import admit, limits, settle, trace
+from groundplan.gateway.call import limits, settle, trace
 from groundplan.gateway.call.attempt import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
-from groundplan.gateway.call.identify import check_grants, check_key, identify
+from groundplan.gateway.call.identify import identify
 from groundplan.gateway.call.pipeline import admit_call, shed
 from groundplan.gateway.guard.conversation import ConversationGuard, check_session
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.sse import splice
-from groundplan.gateway.http.websocket import MESSAGE_BYTES, ServerSocket
+from groundplan.gateway.http.websocket import ServerSocket
 from groundplan.gateway.policy import begun
 from groundplan.gateway.surfaces.answers import error_type, facts
 from groundplan.gateway.surfaces.interface import Codec, Interface
-from groundplan.gateway.surfaces.realtime_events import BEGINS, CLEAR, HINT, check, read_client, read_server, usage_of
+from groundplan.gateway.surfaces.realtime_events import BEGINS, HINT, check, read_client, read_server, usage_of
+from groundplan.gateway.surfaces.realtime_permission import Permission
+from groundplan.gateway.surfaces.realtime_upstream import Link, has_cleared, link
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.connection import UpstreamFailure
-from groundplan.gateway.upstream.http1_pool import UpstreamPool
-from groundplan.gateway.upstream.targets import Target
 from groundplan.ledger.model import Usage
 
 LOOK_SECONDS = 0.2
-CLEAR_SECONDS = 1.0
-"""How long an upstream may take to say that nothing waits in its buffer any more."""
 POLICY, BROKEN, STOPPING = 1008, 1011, 1001
 """Close codes: not allowed any more, the upstream failed, this gateway is being stopped."""
 _KEY_PROTOCOL = b"openai-insecure-api-key."
@@ -119,15 +115,12 @@ class Session:
         self._model = query.get("model", ["auto"])[-1]
         self._trace = trace.of(request.headers)
         self._socket = ServerSocket(request, response)
-        self._upstream: ClientConnection | None = None
+        self._link: Link | None = None
         self._deployment: Deployment | None = None
         self._ready: Exchange | None = None
         self._active: Exchange | None = None
         self._first: Exchange | None = None
         """As whom the conversation was admitted."""
-        self._target: Target | None = None
-        self._key = ""
-        """Reference of the provider's key that the connection uses, where its deployment has several."""
         self._busy = asyncio.Lock()
         self._heeded = False
         """The upstream took what it heard for a turn, and has not said yet that it responds to it."""
@@ -195,7 +188,8 @@ class Session:
 
     async def _room(self, exchange: Exchange, deployment: Deployment) -> None:
         """Take what limits of the deployment, its model and the key there count of a response. Raises `Ended`."""
-        if not await limits.admit_attempt(self._gateway, exchange, deployment, exchange.attempts, key=self._key):
+        key = "" if self._link is None else self._link.key
+        if not await limits.admit_attempt(self._gateway, exchange, deployment, exchange.attempts, key=key):
             try:
                 self._no_room(exchange)
             except GroundplanError as error:
@@ -242,7 +236,7 @@ class Session:
             if not await limits.admit_attempt(self._gateway, exchange, deployment, exchange.attempts):
                 continue
             try:
-                self._upstream = await self._connect(exchange, deployment)
+                self._link = await link(self._gateway, exchange, deployment, self._trace)
             except (UpstreamFailure, OSError, TimeoutError, WebSocketException) as error:
                 reason = f"{deployment.name} did not take the connection ({error.__class__.__name__})"
                 self._gateway.health.failed(deployment.name, self._gateway.loop.time(), None)
@@ -259,33 +253,6 @@ class Session:
             code="upstream_failed",
             hint="Try again; `groundplan status` names deployments that fail.",
             retry_after=1.0,
-        )
-
-    async def _connect(self, exchange: Exchange, deployment: Deployment) -> ClientConnection:
-        targets, use = self._gateway.targets, exchange.use
-        if deployment.keys:
-            target = targets.with_key(deployment, None if use is None else use.keys.get(exchange.attempts))
-            self._key = deployment.keys[target.index].key
-        else:
-            target, self._key = targets.of(deployment), ""
-        self._target = target
-        pool = target.pool
-        if not isinstance(pool, UpstreamPool):
-            raise UpstreamFailure("refused", "it is not reached over HTTP/1.1", sent=False)
-        name, _, value = target.authorization.decode("ascii").strip().partition(": ")
-        context, server_name = pool.tls
-        more: dict[str, Any] = {} if context is None else {"ssl": context, "server_hostname": server_name}
-        headers = ({name: value} if name else {}) | ({} if self._trace is None else self._trace.onwards())
-        return await connect(
-            f"ws{pool.url[4:]}/realtime?model={quote(deployment.upstream_model, safe='')}",
-            additional_headers=headers,
-            user_agent_header="groundplan",
-            compression=None,
-            proxy=None,
-            open_timeout=deployment.connect_ms / 1000,
-            close_timeout=1.0,
-            max_size=MESSAGE_BYTES,
-            **more,
         )
 
     # the conversation ------------------------------------------------------------------------------------------------
@@ -322,10 +289,13 @@ class Session:
         event = {"type": "error", "event_id": f"event_{new_id().hex}", "error": {**told, "param": None}}
         await self._socket.send(_encode(event))
 
-    async def _from_client(self) -> None:
-        upstream = self._upstream
-        if upstream is None:
+    def _connected(self) -> Link:
+        if self._link is None:
             raise AssertionError("not connected")
+        return self._link
+
+    async def _from_client(self) -> None:
+        upstream = self._connected().socket
         while (text := await self._socket.receive()) is not None:
             try:
                 event = read_client(text)
@@ -367,9 +337,7 @@ class Session:
         return True
 
     async def _from_upstream(self) -> None:
-        upstream = self._upstream
-        if upstream is None:
-            raise AssertionError("not connected")
+        upstream = self._connected().socket
         try:
             async for message in upstream:
                 data = message.encode() if isinstance(message, str) else message
@@ -414,7 +382,7 @@ class Session:
             exchange.first_byte = time.perf_counter_ns()
         if event.type == "error":
             await self._unmade()
-            return data if self._target is None else self._target.hide(data)
+            return self._connected().target.hide(data)
         if event.type != "response.done" or exchange is None:
             return data
         self._active = None
@@ -440,33 +408,16 @@ class Session:
 
     async def _watch(self) -> None:
         """Live policy holds for what goes on, too."""
-        gateway, exchange = self._gateway, self._first
-        if exchange is None or exchange.key is None or exchange.plan is None or self._deployment is None:
+        gateway = self._gateway
+        if self._first is None or self._deployment is None:
             raise AssertionError("not admitted")
-        key, plan = exchange.key, exchange.plan
-        seen, known = None, None
+        permission = Permission(gateway, self._first)
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             if not gateway.ready and (self._active is None or gateway.targets.stopped):
                 raise _stopping()  # a response that is being made is heard to its end, while there is time
-            policy = gateway.live.policy
-            if policy is not seen:  # it is looked for among all keys, which may be many
-                seen, known = policy, next((each for each in policy.keys.values() if each.id == key.id), None)
             try:
-                if known is None:
-                    raise Denied("this API key is no longer valid", code="invalid_api_key", hint="Use another key.")
-                check_key(known, policy, gateway.clock.now().timestamp())
-                admit.check_kills(policy, known, plan.workload.name)
-                catalog = gateway.live.catalog
-                if catalog is not None and catalog.granted:
-                    check_grants(catalog, policy, known, exchange.person, gateway.clock.now().date())
-                admit.check_policy_age(plan, gateway.live.age())
-                if catalog is not None and catalog.approved is not None:
-                    now = gateway.clock.seconds()
-                    catalog.approved.check(policy, plan.workload.name, now)
-                    catalog.approved.usable(policy, plan.workload.name, [self._deployment], now)
-                if not admit.not_killed(policy, [self._deployment]):
-                    raise Denied(f"{self._deployment.name} is stopped", code="killed", hint="Connect again.")
+                permission.check(self._deployment)
             except GroundplanError as error:
                 raise Ended(POLICY, error) from error
 
@@ -488,26 +439,12 @@ class Session:
                 await self._settle(ready, "cancelled", None)
         elif ready is not None:
             self._let_go(ready)
-        if self._upstream is not None:
-            await self._upstream.close()
+        if self._link is not None:
+            await self._link.socket.close()
 
     async def _unanswered(self) -> bool:
-        """Whether the upstream certainly makes no response to what was passed on to it: it says that it has thrown away
-        what it heard, and took none of it for a turn before."""
-        if self._upstream is None or self._heeded:
-            return False
-        try:
-            async with asyncio.timeout(CLEAR_SECONDS):
-                await self._upstream.send(CLEAR)
-                async for message in self._upstream:
-                    kind = read_server(message).type
-                    if kind == "input_audio_buffer.cleared":
-                        return True
-                    if kind == "input_audio_buffer.committed" or kind.startswith("response."):
-                        return False
-        except (ConnectionClosed, TimeoutError, *UNREADABLE):
-            return False
-        return False
+        """Whether the upstream certainly makes no response to what was passed on to it."""
+        return self._link is not None and not self._heeded and await has_cleared(self._link.socket)
 
 
 def _stopping() -> Ended:

@@ -1,0 +1,83 @@
+"""The way from a conversation to its deployment: the connection over WebSocket, and a last question before it ends.
+
+Which deployment is asked, and what is passed on, is the conversation's (`realtime`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from groundplan.blueprint.model import Deployment
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.trace import Trace
+from groundplan.gateway.http.websocket import MESSAGE_BYTES
+from groundplan.gateway.surfaces.realtime_events import CLEAR, read_server
+from groundplan.gateway.surfaces.upstream_json import UNREADABLE
+from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.http1_pool import UpstreamPool
+from groundplan.gateway.upstream.targets import Target
+
+CLEAR_SECONDS = 1.0
+"""How long an upstream may take to say that nothing waits in its buffer any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A connection, and by which target it was made."""
+
+    socket: ClientConnection
+    target: Target
+    key: str
+    """Reference of the provider's key that it uses, where its deployment has several."""
+
+
+async def link(gateway: Gateway, exchange: Exchange, deployment: Deployment, trace: Trace | None) -> Link:
+    """Connect. Raises `UpstreamFailure`, `OSError`, `TimeoutError`, `WebSocketException`."""
+    targets, use = gateway.targets, exchange.use
+    if deployment.keys:
+        target = targets.with_key(deployment, None if use is None else use.keys.get(exchange.attempts))
+        key = deployment.keys[target.index].key
+    else:
+        target, key = targets.of(deployment), ""
+    pool = target.pool
+    if not isinstance(pool, UpstreamPool):
+        raise UpstreamFailure("refused", "it is not reached over HTTP/1.1", sent=False)
+    name, _, value = target.authorization.decode("ascii").strip().partition(": ")
+    context, server_name = pool.tls
+    more: dict[str, Any] = {} if context is None else {"ssl": context, "server_hostname": server_name}
+    headers = ({name: value} if name else {}) | ({} if trace is None else trace.onwards())
+    socket = await connect(
+        f"ws{pool.url[4:]}/realtime?model={quote(deployment.upstream_model, safe='')}",
+        additional_headers=headers,
+        user_agent_header="groundplan",
+        compression=None,
+        proxy=None,
+        open_timeout=deployment.connect_ms / 1000,
+        close_timeout=1.0,
+        max_size=MESSAGE_BYTES,
+        **more,
+    )
+    return Link(socket, target, key)
+
+
+async def has_cleared(socket: ClientConnection) -> bool:
+    """Whether the upstream says that it has thrown away what it heard, and took none of it for a turn before."""
+    try:
+        async with asyncio.timeout(CLEAR_SECONDS):
+            await socket.send(CLEAR)
+            async for message in socket:
+                kind = read_server(message).type
+                if kind == "input_audio_buffer.cleared":
+                    return True
+                if kind == "input_audio_buffer.committed" or kind.startswith("response."):
+                    return False
+    except (ConnectionClosed, TimeoutError, *UNREADABLE):
+        return False
+    return False
