@@ -100,7 +100,7 @@ def _apart(conn: Connection[Any], source: Source, what: str, failing: set[str]) 
         yield
     except Redeclared:
         raise
-    except Exception as error:
+    except Exception as error:  # the boundary of one source: a fault in reading it must not keep the others from search
         if conn.closed or conn.broken:
             raise
         log.exception("source %s: %s failed", source.name, what)
