@@ -14,7 +14,7 @@ from groundplan.catalog.check import validate_files
 from groundplan.core.errors import Invalid
 from groundplan.gateway.call.grounded import Grounded
 from groundplan.knowledge.chunk import chunks
-from groundplan.knowledge.index.model import DEFAULT, Edition, Embedding, IndexSettings, State, declared
+from groundplan.knowledge.index.model import Edition, Embedding, IndexSettings, State, declared
 from groundplan.knowledge.index.recut import recut, whole
 from groundplan.knowledge.index.upkeep import Step, Wanted, next_step
 from groundplan.knowledge.parsing.model import Piece
@@ -77,6 +77,7 @@ def edition(id: int, state: State, settings: IndexSettings = SMALL, **more: obje
     return replace(Edition(id, settings, state, AT), **more)  # type: ignore[arg-type]
 
 
+DEFAULT = IndexSettings()
 SERVES = edition(1, "serving", DEFAULT)
 GOOD: dict[str, object] = {"against": []}
 BAD: dict[str, object] = {"against": ["it lacks s/a.md"]}

@@ -49,9 +49,6 @@ class IndexSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         return DIMENSION if self.embedding is None else self.embedding.dimension
 
 
-DEFAULT: Final = IndexSettings()
-
-
 @dataclass(frozen=True, slots=True)
 class Edition:
     """An edition as it is stored. `until`: a kept one is removed then. `declined`: somebody went back from it, so it is
