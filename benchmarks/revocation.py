@@ -46,6 +46,7 @@ from groundplan.core.ids import new_id
 from groundplan.governance import rulings
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
+from groundplan.governance.model import Asked
 from groundplan.governance.parts import Part, parts_of
 from groundplan.governance.rulings import Answer, Approver
 from groundplan.governance.validity import Term
@@ -164,9 +165,8 @@ class Stops:
         """As people do: it is asked for, and somebody else who was there approves it."""
         part, now = self._parts[kind], datetime.now(UTC)
         with psycopg.connect(self._url) as conn:
-            made = governance.ask(
-                conn, "operator", kind, part.subject, part.what, "measured", seats=1, at=now
-            )  # fmt: skip
+            asked = Asked(kind, part.subject, part.what, "measured")
+            made = governance.ask(conn, "operator", asked, seats=1, at=now)
             change = rulings.approve(conn, self._approver, made.id, Answer(), separation="enforced", at=now)
             assert change.complete
             year = now.date() + timedelta(days=365)

@@ -31,8 +31,9 @@ from groundplan.core.errors import Conflict, Denied, Invalid
 from groundplan.core.home import Home
 from groundplan.governance import service as governance
 from groundplan.governance import store as governance_store
-from groundplan.governance.model import Change
+from groundplan.governance.model import Asked, Change
 from groundplan.governance.policy import exceptions
+from groundplan.governance.policy.exceptions_model import ExceptionRequest
 from groundplan.governance.rulings import Answer, Approver
 from groundplan.governance.validity import Term, announced, phase, term_of
 from groundplan.identity import service as identity
@@ -196,12 +197,14 @@ def test_what_is_asked_beside_the_blueprint_is_bound_to_its_declaration(services
     change = begin(services, terms="")
     what = {"model": "acme/model", "version": "2026-10", "purpose": "answers"}
     with services.transaction() as conn:
-        asked = services.releases.ask(conn, OPERATOR, "model", "model/acme-model", what, "evaluated")
-        assert services.releases.ask(conn, OPERATOR, "model", "model/acme-model", what, "again").id == asked.id
-        other = services.releases.ask(conn, OPERATOR, "model", "model/acme-model", {**what, "version": "2"}, "newer")
+        asked = services.releases.ask(conn, OPERATOR, Asked("model", "model/acme-model", what, "evaluated"))
+        assert services.releases.ask(conn, OPERATOR, Asked("model", "model/acme-model", what, "again")).id == asked.id
+        other = services.releases.ask(
+            conn, OPERATOR, Asked("model", "model/acme-model", {**what, "version": "2"}, "newer")
+        )
         assert other.digest != asked.digest
         with pytest.raises(Invalid):
-            services.releases.ask(conn, OPERATOR, "pet", "model/x", what, "no such thing")
+            services.releases.ask(conn, OPERATOR, Asked("pet", "model/x", what, "no such thing"))
         services.releases.apply(conn, OPERATOR, declared(terms=""), "the same once more")
     assert one(services, asked).state == "pending", "an apply leaves it waiting"
     with pytest.raises(Denied):
@@ -213,7 +216,7 @@ def test_what_is_asked_beside_the_blueprint_is_bound_to_its_declaration(services
         assert standing.allows("model/acme-model", asked.digest)
         assert not standing.allows("model/acme-model", other.digest)
         with pytest.raises(Conflict):
-            services.releases.ask(conn, OPERATOR, "model", "model/acme-model", what, "a third time")
+            services.releases.ask(conn, OPERATOR, Asked("model", "model/acme-model", what, "a third time"))
         services.releases.withdraw(conn, f"person:{identity.find_person(conn, 'sam@acme.example').id}", asked.id)
         assert not governance.standing(conn).allows("model/acme-model", asked.digest)
     assert one(services, change).state == "pending"
@@ -246,10 +249,8 @@ def test_mail_links_and_decides_nothing(services: Services, clock: ManualClock, 
 def test_an_exception_waits_in_the_inbox_and_its_end_is_announced(services: Services, clock: ManualClock) -> None:
     begin(services, terms=TERMS.replace("valid_days: 60", "valid_days: 365"))
     with services.transaction() as conn:
-        made = exceptions.ask(
-            conn, OPERATOR, rule="no-training", workload="assistant", person=None, reason="a trial", seats=1,
-            until=clock.now() + timedelta(days=40), now=clock.now(),
-        )  # fmt: skip
+        wanted = ExceptionRequest("no-training", "assistant", None, clock.now() + timedelta(days=40), "a trial")
+        made = exceptions.ask(conn, OPERATOR, wanted, seats=1, now=clock.now())
 
     def told() -> list[tuple[str, str]]:
         approval_terms.look(services)
@@ -283,10 +284,8 @@ def test_an_exception_waits_in_the_inbox_and_its_end_is_announced(services: Serv
 def test_an_exception_that_nobody_decided_in_time_waits_no_longer(services: Services, clock: ManualClock) -> None:
     begin(services)
     with services.transaction() as conn:
-        made = exceptions.ask(
-            conn, OPERATOR, rule="r", workload="assistant", person=None, reason="a trial", seats=1,
-            until=clock.now() + timedelta(hours=1), now=clock.now(),
-        )  # fmt: skip
+        wanted = ExceptionRequest("r", "assistant", None, clock.now() + timedelta(hours=1), "a trial")
+        made = exceptions.ask(conn, OPERATOR, wanted, seats=1, now=clock.now())
     approval_terms.look(services)
     with services.transaction() as conn:
         assert exceptions.found(conn, made.id).state == "asked"

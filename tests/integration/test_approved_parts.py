@@ -29,6 +29,7 @@ from groundplan.core.database import database_url
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.governance import service as governance
+from groundplan.governance.model import Asked
 from groundplan.governance.parts import reach_declared
 from groundplan.governance.register.versions import KIND
 from groundplan.governance.rulings import Answer, Approver
@@ -253,7 +254,7 @@ async def test_production_waits_for_what_it_uses_and_its_last_approval_is_refuse
     assert "approved-rollout" in missing["message"] and "reaching customers in production" in missing["message"]
     with world.connect() as conn:
         with pytest.raises(Invalid, match="no rollout"):
-            world.releases.ask(conn, OPERATOR, "rollout", "workload/support", {"audience": "all"}, "wider")
+            world.releases.ask(conn, OPERATOR, Asked("rollout", "workload/support", {"audience": "all"}, "wider"))
 
     looser = world.plan(**{"approvals: {grace_days: 5}": "approvals: {parts: [model], grace_days: 5}"})
     (company,) = [each for each in looser["pending"] if each["subject"] == "company"]
@@ -369,21 +370,27 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
     await until(lambda: stack.chat(key), 200)
 
     with world.connect() as conn:
-        reach = world.releases.ask(conn, OPERATOR, "rollout", "workload/support", reach_declared("customers"), "wider")
+        reach = world.releases.ask(
+            conn, OPERATOR, Asked("rollout", "workload/support", reach_declared("customers"), "wider")
+        )
     world.approve(reach.id, "sam")
     assert (await stack.chat(key)).status == 200
     with world.connect() as conn:
         world.releases.withdraw(conn, f"person:{world.person(conn, 'sam')}", reach.id)
     assert (await stack.chat(key)).status == 200, "it reaches employees only, of whom nothing was withdrawn"
     with world.connect() as conn:
-        reach = world.releases.ask(conn, OPERATOR, "rollout", "workload/support", reach_declared("employees"), "own")
+        reach = world.releases.ask(
+            conn, OPERATOR, Asked("rollout", "workload/support", reach_declared("employees"), "own")
+        )
     world.approve(reach.id, "sam")
     with world.connect() as conn:
         world.releases.withdraw(conn, f"person:{world.person(conn, 'sam')}", reach.id)
     refused = await until(lambda: stack.chat(key), 403, "approval_withdrawn")
     assert "workload/support reaching employees in production" in refused.json["error"]["message"]
     with world.connect() as conn:
-        reach = world.releases.ask(conn, OPERATOR, "rollout", "workload/support", reach_declared("public"), "all")
+        reach = world.releases.ask(
+            conn, OPERATOR, Asked("rollout", "workload/support", reach_declared("public"), "all")
+        )
     world.approve(reach.id, "sam")
     await until(lambda: stack.chat(key), 200)
 

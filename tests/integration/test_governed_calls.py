@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ from groundplan.governance import service as governance
 from groundplan.governance.guardrails import count_store
 from groundplan.governance.model import Change
 from groundplan.governance.policy import exceptions
+from groundplan.governance.policy.exceptions_model import ExceptionRequest
 from groundplan.governance.review import service, store
 from groundplan.governance.review.model import Reviewer, Ruling
 from groundplan.governance.rulings import Answer, Approver
@@ -56,9 +58,8 @@ def company(conn: psycopg.Connection[Any]) -> dict[str, str]:
 
 
 def asked(conn: psycopg.Connection[Any], actor: str = A, **more: Any) -> Any:
-    given = {"rule": "r", "workload": "w", "person": None, "until": NOW + timedelta(days=1), "reason": "a trial",
-             "seats": 1, "now": NOW}  # fmt: skip
-    return exceptions.ask(conn, actor, **{**given, **more})
+    wanted = ExceptionRequest("r", "w", None, NOW + timedelta(days=1), "a trial")
+    return exceptions.ask(conn, actor, replace(wanted, **more), seats=1, now=NOW)
 
 
 def agree(

@@ -58,11 +58,9 @@ class Releases:
         done = approvals.refuse(conn, self._signing, approver, change, answer)
         return {"change": str(done.id), "state": done.state}
 
-    def ask(
-        self, conn: Db, actor: str, kind: str, subject: str, what: Mapping[str, Any], reason: str
-    ) -> governance_model.Change:
+    def ask(self, conn: Db, actor: str, asked: governance_model.Asked) -> governance_model.Change:
         """Ask for something beside the blueprint."""
-        return approvals.ask(conn, self._signing, actor, kind, subject, what, reason)
+        return approvals.ask(conn, self._signing, actor, asked)
 
     def ask_parts(
         self, conn: Db, actor: str, reason: str, workload: str | None, files: Files | None

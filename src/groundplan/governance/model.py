@@ -54,6 +54,20 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What somebody asks for beside the blueprint: a model into use, data for a purpose, a policy, an exception, a
+    rollout, evidence. Approvals are bound to the digest of `what` is declared."""
+
+    kind: str
+    """One of `ASKED`"""
+    subject: str
+    what: Mapping[str, Any] = field(hash=False)
+    reason: str
+    price: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """Of a model: noted beside it, not part of its digest."""
+
+
+@dataclass(frozen=True, slots=True)
 class Given:
     """An approval of a model, a prompt or a source's purpose, as it stands: it holds, or it was given once."""
 

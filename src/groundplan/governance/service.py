@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -20,12 +19,10 @@ from groundplan.core import audit
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.governance import store
-from groundplan.governance.model import ASKED, Change, Given, Need, Standing
+from groundplan.governance.model import ASKED, Asked, Change, Given, Need, Standing
 from groundplan.governance.parts import AT_GATEWAYS, KINDS, asked_digest
 from groundplan.governance.validity import Term
 from groundplan.identity.store import next_policy_number
-
-NO_PRICE: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,33 +78,29 @@ def request(
     return [change for change in store.changes(conn, ["pending"]) if change.id in kept]
 
 
-def ask(
-    conn: Connection[Any], actor: str, kind: str, subject: str, what: Mapping[str, Any], reason: str, *, seats: int,
-    at: datetime, price: Mapping[str, int] = NO_PRICE,
-) -> Change:  # fmt: skip
-    """Ask for something beside the blueprint: a model into use, data for a purpose, a policy, an exception, a rollout,
-    evidence. Approvals are bound to the digest of `what` is declared. The same content keeps its pending change. A
-    model's `price` is noted beside it; one that is approved already is asked for again at another price.
+def ask(conn: Connection[Any], actor: str, asked: Asked, *, seats: int, at: datetime) -> Change:
+    """Ask for something beside the blueprint. The same content keeps its pending change; a model that is approved
+    already is asked for again at another price.
 
     Raises `Invalid` (`approval_kind`), `Conflict` (`approved_already`).
     """
-    duties = ASKED.get(kind)
+    duties = ASKED.get(asked.kind)
     if duties is None:
-        raise Invalid(f"{kind!r} cannot be requested", code="approval_kind", hint=f"Ask for {', '.join(ASKED)}.")
-    digest = digest_asked(kind, subject, what)
+        raise Invalid(f"{asked.kind!r} cannot be requested", code="approval_kind", hint=f"Ask for {', '.join(ASKED)}.")
+    digest, price = digest_asked(asked.kind, asked.subject, asked.what), dict(asked.price)
     for held in store.changes(conn, ["pending", "applied"]):
-        if (held.type, held.subject, held.digest, held.price) == (kind, subject, digest, dict(price)):
+        if (held.type, held.subject, held.digest, held.price) == (asked.kind, asked.subject, digest, price):
             if held.state == "pending":
                 return held
             raise Conflict("this is approved already", code="approved_already", hint=f"See change {held.id}.")
     needs = tuple(Need("company", duty) for duty in duties)
     summary: dict[str, Any] = {
-        "fields": [{"field": name, "old": None, "new": value} for name, value in sorted(what.items())]
+        "fields": [{"field": name, "old": None, "new": value} for name, value in sorted(asked.what.items())]
     }
-    summary |= {"price": dict(price)} if price else {}
+    summary |= {"price": price} if price else {}
     change = Change(
-        new_id(), digest, kind, subject, 0, summary, needs, actor, at, "pending", None, None,
-        seats=max(seats, 1), reason=reason,
+        new_id(), digest, asked.kind, asked.subject, 0, summary, needs, actor, at, "pending", None, None,
+        seats=max(seats, 1), reason=asked.reason,
     )  # fmt: skip
     _ask(conn, change, {})
     return find_change(conn, change.id)

@@ -6,7 +6,7 @@ the caller commits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +21,7 @@ from groundplan.core.errors import NotFound, Problem
 from groundplan.governance import rulings
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
-from groundplan.governance.model import ASKED, Change
+from groundplan.governance.model import ASKED, Asked, Change
 from groundplan.governance.parts import AT_GATEWAYS, check_asked, dearest, price_declared
 from groundplan.governance.rulings import Answer, Approver
 from groundplan.release import people, store, units
@@ -94,18 +94,18 @@ def withdraw(conn: Connection[Any], signing: Signing, actor: str, change_id: UUI
     return _taken_out(release, decode(stored.body), change)
 
 
-def ask(
-    conn: Connection[Any], signing: Signing, actor: str, kind: str, subject: str, what: Mapping[str, Any], reason: str
-) -> Change:
-    """Ask for something beside the blueprint (`governance.ask`), under the company's present terms.
+def ask(conn: Connection[Any], signing: Signing, actor: str, asked: Asked) -> Change:
+    """Ask for something beside the blueprint (`governance.ask`), under the company's present terms and, of a model, at
+    its present price.
 
     Raises `Invalid` (`approval_kind`, `approval_reach`) besides.
     """
-    check_asked(kind, subject, what)
+    check_asked(asked.kind, asked.subject, asked.what)
     served = served_by(newest(conn))
-    seats, at = in_force(served).seats, signing.clock.now()
-    price = price_declared(served.blueprint, governance.digest_asked(kind, subject, what)) if kind == "model" else {}
-    return governance.ask(conn, actor, kind, subject, what, reason, seats=seats, at=at, price=price)
+    if asked.kind == "model":
+        digest = governance.digest_asked(asked.kind, asked.subject, asked.what)
+        asked = replace(asked, price=price_declared(served.blueprint, digest))
+    return governance.ask(conn, actor, asked, seats=in_force(served).seats, at=signing.clock.now())
 
 
 def ask_parts(
@@ -132,7 +132,7 @@ def ask_parts(
     seats, at = in_force(served).seats, signing.clock.now()
     return [
         governance.ask(
-            conn, actor, part.kind, part.subject, part.what, reason, seats=seats, at=at, price=price[part.digest]
+            conn, actor, Asked(part.kind, part.subject, part.what, reason, price[part.digest]), seats=seats, at=at
         )
         for part in wanted.values()
     ]

@@ -14,7 +14,7 @@ from groundplan.api.routes.changes import MOST_FILES, FileName, FileText
 from groundplan.api.watch import model_changes
 from groundplan.governance import service as governance
 from groundplan.governance import store
-from groundplan.governance.model import Change
+from groundplan.governance.model import Asked, Change
 from groundplan.identity import store as people
 from groundplan.identity.model import COMPANY
 
@@ -68,7 +68,8 @@ def ask(body: Wish, services: Using, caller: SignedIn) -> dict[str, Any]:
     does: approve, refuse and withdraw it at /api/changes. Evidence, policies and exceptions are asked for where they
     are made."""
     with services.transaction() as conn:
-        made = services.releases.ask(conn, caller.actor, body.kind, body.subject, body.what, body.reason)
+        asked = Asked(body.kind, body.subject, body.what, body.reason)
+        made = services.releases.ask(conn, caller.actor, asked)
     return _json(made)
 
 

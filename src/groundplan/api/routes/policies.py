@@ -20,6 +20,7 @@ from groundplan.blueprint.model import Blueprint, PolicyRules
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.governance import store as changes
 from groundplan.governance.policy import cedar, declared, exception_store, exceptions, shadow
+from groundplan.governance.policy.exceptions_model import ExceptionRequest
 from groundplan.governance.policy.vocabulary import groups_named
 from groundplan.governance.rulings import Answer
 from groundplan.identity import service as identity
@@ -173,10 +174,9 @@ def ask(body: Ask, services: Using, caller: SignedIn) -> dict[str, Any]:
             hint = f"There are: {', '.join(sorted(known)[:20]) or 'none'}."
             raise NotFound(f"there is no rule {body.rule}", code="rule_unknown", hint=hint)
         served = release.current(conn)
-        made = exceptions.ask(
-            conn, caller.actor, rule=body.rule, workload=body.workload, person=_person(conn, body.person), until=until,
-            reason=body.reason, seats=1 if served is None else in_force(served).seats, now=now,
-        )  # fmt: skip
+        wanted = ExceptionRequest(body.rule, body.workload, _person(conn, body.person), until, body.reason)
+        seats = 1 if served is None else in_force(served).seats
+        made = exceptions.ask(conn, caller.actor, wanted, seats=seats, now=now)
     return made.to_json(now)
 
 

@@ -20,7 +20,7 @@ from groundplan.governance.controls import evidence_store
 from groundplan.governance.controls.assess import newest
 from groundplan.governance.controls.checks import CHECKS
 from groundplan.governance.controls.model import APPROVED, COLLECTOR, Check, Evidence, EvidenceType, Facts
-from groundplan.governance.model import Change
+from groundplan.governance.model import Asked, Change
 
 LONGEST = timedelta(days=3 * 366)
 _NOT_IN_LOG = UUID(int=0)
@@ -139,7 +139,7 @@ def _asked(conn: Connection[Any], actor: str, made: Evidence, seats: int, now: d
         "control": made.what, "type": made.type, "says": made.says, "until": made.valid_until.isoformat(),
         "link": made.link, **made.detail,
     }  # fmt: skip
-    return governance.ask(conn, actor, APPROVED, made.subject, what, made.says, seats=seats, at=now)
+    return governance.ask(conn, actor, Asked(APPROVED, made.subject, what, made.says), seats=seats, at=now)
 
 
 def withdraw(conn: Connection[Any], actor: str, id: UUID, reason: str, now: datetime) -> None:

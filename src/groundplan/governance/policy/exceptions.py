@@ -15,32 +15,31 @@ from psycopg import Connection
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.governance import service as governance
 from groundplan.governance import store as changes
+from groundplan.governance.model import Asked
 from groundplan.governance.policy import exception_store as store
-from groundplan.governance.policy.exceptions_model import Exempted
-from groundplan.identity.model import Person
+from groundplan.governance.policy.exceptions_model import ExceptionRequest, Exempted
 
 KIND = "exception"
 EVERYBODY = "everybody"
 LONGEST = timedelta(days=366)
 
 
-def ask(
-    conn: Connection[Any], actor: str, *, rule: str, workload: str, person: Person | None, until: datetime, reason: str,
-    seats: int, now: datetime,
-) -> Exempted:  # fmt: skip
-    """Ask for an exception; `person` None: for everybody in the workload. The same one is asked for once.
+def ask(conn: Connection[Any], actor: str, wanted: ExceptionRequest, *, seats: int, now: datetime) -> Exempted:
+    """Ask for an exception. The same one is asked for once.
 
     Raises `Invalid` (`exception_until`, `reason`), `Conflict` (`approved_already`).
     """
-    if not now < until <= now + LONGEST:
+    if not now < wanted.until <= now + LONGEST:
         hint = "Name a time from now on, within a year."
         raise Invalid("an exception ends, and within a year", code="exception_until", hint=hint)
-    if not reason.strip():
+    reason = wanted.reason.strip()
+    if not reason:
         raise Invalid("an exception needs a reason", code="reason", hint="Say why; whoever approves it reads it.")
-    whom = EVERYBODY if person is None else str(person.id)
-    what = {"rule": rule, "until": until.astimezone(UTC).isoformat(), "person": whom}
-    change = governance.ask(conn, actor, KIND, f"workload/{workload}", what, reason.strip(), seats=seats, at=now)
-    store.insert(conn, change.id, rule, workload, "" if person is None else person.email, until)
+    whom, email = (EVERYBODY, "") if wanted.person is None else (str(wanted.person.id), wanted.person.email)
+    what = {"rule": wanted.rule, "until": wanted.until.astimezone(UTC).isoformat(), "person": whom}
+    asked = Asked(KIND, f"workload/{wanted.workload}", what, reason)
+    change = governance.ask(conn, actor, asked, seats=seats, at=now)
+    store.insert(conn, change.id, wanted.rule, wanted.workload, email, wanted.until)
     return found(conn, change.id)
 
 

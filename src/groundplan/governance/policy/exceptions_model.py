@@ -8,6 +8,20 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from groundplan.identity.model import Person
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionRequest:
+    """An exception that somebody asks for."""
+
+    rule: str
+    workload: str
+    person: Person | None
+    """None: everybody in the workload."""
+    until: datetime
+    reason: str
+
 
 @dataclass(frozen=True, slots=True)
 class Exempted:
