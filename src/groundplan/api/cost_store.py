@@ -8,7 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.rows import dict_row
+
+from groundplan.core.database import select
 
 Row = dict[str, Any]
 
@@ -16,7 +17,7 @@ Row = dict[str, Any]
 def review_minutes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
     """(day, workload, minutes, said): how long people looked at held answers that they decided on that day, UTC; `said`
     is the part that is not counted but what they said."""
-    return _rows(
+    return select(
         conn,
         """SELECT (decided_at AT TIME ZONE 'UTC')::date AS day, workload, sum(minutes) AS minutes,
              coalesce(sum(minutes) FILTER (WHERE minutes_said), 0) AS said FROM held_call
@@ -27,7 +28,7 @@ def review_minutes(conn: Connection[Any], since: datetime, until: datetime) -> l
 
 def review_of(conn: Connection[Any], call: UUID, day: date) -> tuple[Decimal, Decimal]:
     """(minutes that were counted, minutes that were said) of a person who decided on that day, UTC, about an answer."""
-    rows = _rows(
+    rows = select(
         conn,
         """SELECT minutes, minutes_said FROM held_call WHERE id = %(call)s AND minutes IS NOT NULL
              AND (decided_at AT TIME ZONE 'UTC')::date = %(day)s""",
@@ -39,7 +40,7 @@ def review_of(conn: Connection[Any], call: UUID, day: date) -> tuple[Decimal, De
 
 def source_bytes(conn: Connection[Any]) -> dict[str, int]:
     """source -> bytes of text that are kept now to be searched."""
-    rows = _rows(
+    rows = select(
         conn,
         """SELECT d.source, sum(octet_length(c.text))::bigint AS bytes FROM chunk c
            JOIN document d ON d.id = c.document_id WHERE d.deleted_at IS NULL GROUP BY 1""",
@@ -50,7 +51,7 @@ def source_bytes(conn: Connection[Any]) -> dict[str, int]:
 
 def outcomes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
     """(workload, reported, accepted, value_usd) of calls of whole days; a call counts once, by its newest outcome."""
-    return _rows(
+    return select(
         conn,
         """SELECT workload, sum(reported)::bigint AS reported, sum(accepted)::bigint AS accepted,
              sum(value_usd) AS value_usd
@@ -63,10 +64,5 @@ def outcomes(conn: Connection[Any], since: datetime, until: datetime) -> list[Ro
 
 def people_of(conn: Connection[Any], emails: list[str]) -> dict[str, UUID]:
     """email -> id of the active people among them."""
-    rows = _rows(conn, "SELECT email, id FROM person WHERE active AND email = ANY(%(emails)s)", {"emails": emails})
+    rows = select(conn, "SELECT email, id FROM person WHERE active AND email = ANY(%(emails)s)", {"emails": emails})
     return {row["email"]: row["id"] for row in rows}
-
-
-def _rows(conn: Connection[Any], query: str, parameters: Row) -> list[Row]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query.encode(), parameters).fetchall()

@@ -5,22 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from psycopg import Connection
-from psycopg.rows import dict_row
 
+from groundplan.core.database import select
 from groundplan.knowledge.governed.governed_store import STANDING
 
 Conn = Connection[Any]
 Row = dict[str, Any]
 
 
-def _rows(conn: Conn, query: Any, parameters: Any = ()) -> list[Row]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query, parameters).fetchall()
-
-
 def sources(conn: Conn) -> list[Row]:
     """Sources with what is indexed of them, how they are, and how many findings are open about them."""
-    return _rows(
+    return select(
         conn,
         f"""SELECT s.name, s.type, s.path, s.sensitivity, s.owner, s.steward, s.state, s.purposes,
              s.workloads, s.residency, s.licence, s.review_days, s.retain_days, s.legal_hold, s.erase_days,
@@ -38,7 +33,7 @@ def sources(conn: Conn) -> list[Row]:
 def restricted(conn: Conn, documents: list[str]) -> list[str]:
     """Which of these documents are restricted, by id."""
     query = "SELECT id::text FROM document WHERE id = ANY(%s::uuid[]) AND sensitivity = 'restricted' ORDER BY id"
-    return [row["id"] for row in _rows(conn, query, (documents,))]
+    return [row["id"] for row in select(conn, query, (documents,))]
 
 
 def documents(
@@ -46,7 +41,7 @@ def documents(
 ) -> list[Row]:
     """Documents by source and path; `text` is looked for in title and path, `state` is how they stand, or `kept
     back`."""
-    return _rows(
+    return select(
         conn,
         f"""SELECT d.id, d.source, d.path, d.title, d.version, d.modified_at, d.deleted_at, d.superseded_by, d.state,
              {STANDING} AS standing, d.sensitivity, d.owner, d.steward, d.quality, d.legal_hold, d.review_by,
@@ -71,7 +66,7 @@ def documents(
 
 
 def readers(conn: Conn, document: Any) -> list[Row]:
-    return _rows(
+    return select(
         conn,
         """SELECT reader, deny FROM document_reader WHERE document_id = %(document)s
            UNION ALL SELECT t.reader, false FROM link_reader t JOIN shared_link l ON 'link/' || l.name = t.reader
@@ -83,7 +78,7 @@ def readers(conn: Conn, document: Any) -> list[Row]:
 
 
 def title_of(conn: Conn, document: Any) -> Row | None:
-    found = _rows(
+    found = select(
         conn, "SELECT id, title, path, source FROM document WHERE id = %s AND deleted_at IS NULL", (document,)
     )
     return found[0] if found else None
@@ -98,5 +93,5 @@ def answers_for(conn: Conn, source: str) -> set[str]:
 def names(conn: Conn, actors: list[str]) -> dict[str, str]:
     """`person:ID` -> e-mail address, as far as they are known."""
     ids = [actor.removeprefix("person:") for actor in actors if actor.startswith("person:")]
-    rows = _rows(conn, "SELECT id::text, email FROM person WHERE id = ANY(%s::uuid[])", (ids,))
+    rows = select(conn, "SELECT id::text, email FROM person WHERE id = ANY(%s::uuid[])", (ids,))
     return {f"person:{row['id']}": row["email"] for row in rows}

@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.rows import dict_row
+
+from groundplan.core.database import select
 
 
 def sample(
@@ -33,21 +34,21 @@ def count(conn: Connection[Any], since: datetime, until: datetime, workload: str
 
 def summary(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> list[dict[str, Any]]:
     """By workload, status, error and whether it was a demo: calls and cost."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """SELECT workload, status, coalesce(error_code, '') AS error, demo, count(*) AS calls,
+    return select(
+        conn,
+        """SELECT workload, status, coalesce(error_code, '') AS error, demo, count(*) AS calls,
                  sum(cost_usd) AS cost_usd
                FROM call WHERE at >= %s AND at < %s AND (%s::text IS NULL OR workload = %s)
                GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4""",
-            (since, until, workload, workload),
-        ).fetchall()
+        (since, until, workload, workload),
+    )
 
 
 def changes(conn: Connection[Any], since: datetime, until: datetime) -> list[dict[str, Any]]:
     """Changes that were asked for or decided in the period, each with what people said."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """SELECT c.id, c.digest, c.type, c.base, c.summary, c.needs, c.requested_by, c.requested_at, c.state,
+    return select(
+        conn,
+        """SELECT c.id, c.digest, c.type, c.base, c.summary, c.needs, c.requested_by, c.requested_at, c.state,
                  c.decided_at, c.blueprint, coalesce((SELECT jsonb_agg(jsonb_build_object(
                    'person', p.email, 'duty', a.duty, 'subject', a.subject, 'decision', a.decision,
                    'comment', a.comment, 'proof', a.proof, 'unseparated', a.unseparated, 'demo', a.demo, 'at', a.at,
@@ -55,19 +56,19 @@ def changes(conn: Connection[Any], since: datetime, until: datetime) -> list[dic
                    FROM approval a JOIN person p ON p.id = a.person_id WHERE a.change_id = c.id), '[]') AS approvals
                FROM change c WHERE (c.requested_at >= %s AND c.requested_at < %s)
                  OR (c.decided_at >= %s AND c.decided_at < %s) ORDER BY c.requested_at, c.id""",
-            (since, until, since, until),
-        ).fetchall()
+        (since, until, since, until),
+    )
 
 
 def evidence(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> list[dict[str, Any]]:
     """What was shown in the period, with its leaf in the log."""
     subject = None if workload is None else f"workload/{workload}"
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """SELECT e.id, e.what, e.subject, e.type, e.collector, e.at, e.valid_until, e.holds, e.says, e.detail,
+    return select(
+        conn,
+        """SELECT e.id, e.what, e.subject, e.type, e.collector, e.at, e.valid_until, e.holds, e.says, e.detail,
                  e.digest, e.audit_entry, e.link, e.withdrawn_at, e.withdrawn_by, e.approval, a.leaf_index
                FROM evidence e JOIN audit_entry a ON a.id = e.audit_entry
                WHERE e.at >= %s AND e.at < %s AND (%s::text IS NULL OR e.subject IN (%s, 'company'))
                ORDER BY e.at, e.id""",
-            (since, until, subject, subject),
-        ).fetchall()
+        (since, until, subject, subject),
+    )

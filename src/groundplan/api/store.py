@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, date
-from typing import Any, LiteralString
+from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from psycopg import Connection
-from psycopg.rows import dict_row
 
+from groundplan.core.database import select
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
 from groundplan.identity.model import SUCCESSION
@@ -22,14 +22,9 @@ Row = dict[str, Any]
 Db = Connection[Any]
 
 
-def _rows(conn: Db, query: LiteralString, parameters: Sequence[Any] = ()) -> list[Row]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query, parameters).fetchall()
-
-
 def gateways(conn: Db) -> list[Row]:
     """Gateway workers that were heard of within the last ten seconds, oldest first."""
-    return _rows(
+    return select(
         conn,
         """SELECT g.epoch, g.pid, g.blueprint, g.ready, g.policy_ack, g.health,
                   extract(epoch FROM now() - g.heartbeat_at)::float AS silent_s, s.segment, s.position
@@ -40,7 +35,7 @@ def gateways(conn: Db) -> list[Row]:
 
 def blueprints(conn: Db, limit: int = 100) -> list[Row]:
     """The history, newest first, without bodies."""
-    return _rows(
+    return select(
         conn,
         """SELECT number, digest, created_at, created_by, reason, rollback_of, genesis FROM blueprint
            ORDER BY number DESC LIMIT %s""",
@@ -50,13 +45,13 @@ def blueprints(conn: Db, limit: int = 100) -> list[Row]:
 
 def current_number(conn: Db) -> int | None:
     """The newest blueprint's number, None before genesis."""
-    row = _rows(conn, "SELECT max(number) AS number FROM blueprint")[0]
+    row = select(conn, "SELECT max(number) AS number FROM blueprint")[0]
     return None if row["number"] is None else int(row["number"])
 
 
 def blueprint(conn: Db, number: int) -> Row:
     """One blueprint with its body, signature and declared files. Raises `NotFound`."""
-    rows = _rows(conn, "SELECT * FROM blueprint WHERE number = %s", (number,))
+    rows = select(conn, "SELECT * FROM blueprint WHERE number = %s", (number,))
     if not rows:
         raise NotFound(
             f"there is no blueprint {number}",
@@ -68,7 +63,7 @@ def blueprint(conn: Db, number: int) -> Row:
 
 def blueprint_days(conn: Db) -> list[Row]:
     """(day, number): the newest blueprint of each day on which there was one, UTC, the oldest first."""
-    return _rows(
+    return select(
         conn,
         """SELECT (created_at AT TIME ZONE 'UTC')::date AS day, max(number) AS number FROM blueprint
            GROUP BY 1 ORDER BY 1""",
@@ -77,24 +72,24 @@ def blueprint_days(conn: Db) -> list[Row]:
 
 def blueprint_digests(conn: Db, numbers: list[int]) -> dict[int, str]:
     """number -> digest of those that are there."""
-    rows = _rows(conn, "SELECT number, digest FROM blueprint WHERE number = ANY(%s)", (numbers,))
+    rows = select(conn, "SELECT number, digest FROM blueprint WHERE number = ANY(%s)", (numbers,))
     return {row["number"]: row["digest"] for row in rows}
 
 
 def blueprint_sources(conn: Db, numbers: list[int]) -> dict[int, str]:
     """number -> digest of the files that it was made of: the same where only a price began."""
-    rows = _rows(conn, "SELECT number, md5(sources::text) AS digest FROM blueprint WHERE number = ANY(%s)", (numbers,))
+    rows = select(conn, "SELECT number, md5(sources::text) AS digest FROM blueprint WHERE number = ANY(%s)", (numbers,))
     return {row["number"]: row["digest"] for row in rows}
 
 
 def blueprint_bodies(conn: Db, numbers: list[int]) -> list[Row]:
     """(digest, body)"""
-    return _rows(conn, "SELECT digest, body FROM blueprint WHERE number = ANY(%s)", (numbers,))
+    return select(conn, "SELECT digest, body FROM blueprint WHERE number = ANY(%s)", (numbers,))
 
 
 def changes(conn: Db, state: str | None = None, limit: int = 100) -> list[Row]:
     """Requested changes, newest first, without their files."""
-    return _rows(
+    return select(
         conn,
         """SELECT id, digest, type, base, summary, needs, requested_by, requested_at, state, decided_at, blueprint,
                   expires_on, grace_until, seats, reason, renews
@@ -114,13 +109,13 @@ def change(conn: Db, change_id: UUID) -> Row:
 
 
 def change_or_none(conn: Db, change_id: UUID) -> Row | None:
-    rows = _rows(conn, "SELECT * FROM change WHERE id = %s", (change_id,))
+    rows = select(conn, "SELECT * FROM change WHERE id = %s", (change_id,))
     return rows[0] if rows else None
 
 
 def approvals(conn: Db, change_ids: Sequence[UUID]) -> list[Row]:
     """Standing and withdrawn decisions about these changes, oldest first, with who decided."""
-    return _rows(
+    return select(
         conn,
         """SELECT a.id, a.change_id, a.digest, a.duty, a.subject, a.decision, a.comment, a.unseparated, a.demo, a.at,
                   a.proof, a.withdrawn_at, p.email, p.name, p.active AS here
@@ -131,7 +126,7 @@ def approvals(conn: Db, change_ids: Sequence[UUID]) -> list[Row]:
 
 def keys(conn: Db, limit: int = 500) -> list[Row]:
     """API keys, newest first; neither secret nor hash."""
-    return _rows(
+    return select(
         conn,
         """SELECT k.id, k.prefix, k.workload, k.acts_for_others, k.created_at, k.created_by, k.expires_at, k.revoked_at,
                   k.replaced_by, k.tags, k.networks, k.models, k.budget_usd::text, k.budget_period,
@@ -150,7 +145,7 @@ def key(conn: Db, key_id: UUID) -> Row | None:
 
 def kills(conn: Db) -> list[Row]:
     """What is stopped now."""
-    return _rows(
+    return select(
         conn,
         "SELECT id, scope, reason, by, at, streams FROM kill_switch WHERE lifted_at IS NULL ORDER BY at DESC, id DESC",
     )
@@ -158,7 +153,7 @@ def kills(conn: Db) -> list[Row]:
 
 def people(conn: Db) -> list[Row]:
     """Everybody with the groups they are in (transitively) and the duties they hold (`duty of subject`)."""
-    return _rows(
+    return select(
         conn,
         """SELECT p.id, p.email, p.name, p.active, p.left_at,
                   ARRAY(SELECT r FROM reader_names(p.id) r WHERE r <> p.email AND r <> 'everyone' ORDER BY r) AS groups,
@@ -170,25 +165,25 @@ def people(conn: Db) -> list[Row]:
 
 def person_by_email(conn: Db, email: str) -> Row | None:
     """One active or former person by e-mail address (any case), or None."""
-    rows = _rows(conn, "SELECT id, email, name, active FROM person WHERE email = lower(%s)", (email,))
+    rows = select(conn, "SELECT id, email, name, active FROM person WHERE email = lower(%s)", (email,))
     return rows[0] if rows else None
 
 
 def person(conn: Db, person_id: UUID) -> Row | None:
     """One person by id, or None."""
-    rows = _rows(conn, "SELECT id, email, name, active FROM person WHERE id = %s", (person_id,))
+    rows = select(conn, "SELECT id, email, name, active FROM person WHERE id = %s", (person_id,))
     return rows[0] if rows else None
 
 
 def duties_of(conn: Db, person_id: UUID) -> list[tuple[str, str]]:
     """(subject, duty) pairs that somebody holds."""
-    rows = _rows(conn, "SELECT subject, duty FROM duty WHERE person_id = %s ORDER BY subject, duty", (person_id,))
+    rows = select(conn, "SELECT subject, duty FROM duty WHERE person_id = %s ORDER BY subject, duty", (person_id,))
     return [(row["subject"], row["duty"]) for row in rows]
 
 
 def groups(conn: Db) -> list[Row]:
     """Groups and teams with their direct members (e-mail addresses, names of groups)."""
-    return _rows(
+    return select(
         conn,
         """SELECT g.id, g.name, g.type,
                   ARRAY(SELECT coalesce(p.email, m2.name) FROM membership m LEFT JOIN person p ON p.id = m.person_id
@@ -200,7 +195,7 @@ def groups(conn: Db) -> list[Row]:
 
 def limit_spans(conn: Db) -> list[Row]:
     """What gateways have taken of each limit in the spans that are not over; `who` is the user's or key's id."""
-    return _rows(
+    return select(
         conn,
         """SELECT name, span, amount, granted, CASE WHEN isfinite(ends) THEN ends END AS ends FROM limit_span
            WHERE ends > now() ORDER BY name, span""",
@@ -213,7 +208,7 @@ def names(conn: Db, ids: Iterable[str]) -> dict[str, str]:
     for id in ids:
         with suppress(ValueError):
             wanted.append(UUID(id))
-    rows = _rows(
+    rows = select(
         conn,
         """SELECT id::text AS id, email AS name FROM person WHERE id = ANY(%s)
            UNION ALL SELECT id::text, 'key ' || prefix || '...' FROM api_key WHERE id = ANY(%s)""",
@@ -242,7 +237,7 @@ def tell_crossed_budgets(conn: Db, crossed: Sequence[tuple[str, str, str]]) -> i
 
 def sources(conn: Db) -> list[Row]:
     """Sources with what is indexed of them."""
-    return _rows(
+    return select(
         conn,
         """SELECT s.name, s.sensitivity, s.owner, s.path, s.indexed_at,
                   count(d.id) FILTER (WHERE d.deleted_at IS NULL) AS documents,
@@ -253,13 +248,13 @@ def sources(conn: Db) -> list[Row]:
 
 def policy_number(conn: Db) -> int:
     """The number that every gateway must have acknowledged for all live policy to be effective."""
-    return int(_rows(conn, "SELECT number FROM policy_epoch")[0]["number"])
+    return int(select(conn, "SELECT number FROM policy_epoch")[0]["number"])
 
 
 def keep_duties_left(conn: Db, today: date) -> int:
     """Make the open findings `owner.left` those about duties that only people hold who have left, critical where the
     time to name somebody else is over on `today` (UTC); how many changed."""
-    rows = _rows(
+    rows = select(
         conn,
         """SELECT d.subject, d.duty, p.email, max(p.left_at) OVER (PARTITION BY d.subject, d.duty) AS since
            FROM duty d JOIN person p ON p.id = d.person_id WHERE NOT p.active AND NOT EXISTS (
@@ -268,7 +263,7 @@ def keep_duties_left(conn: Db, today: date) -> int:
     )
     wanted = dict(_duty_left(row, today) for row in rows)
     changed = 0
-    opened = {row["message"]: row for row in _rows(conn, _DUTIES_LEFT)}
+    opened = {row["message"]: row for row in select(conn, _DUTIES_LEFT)}
     for message, (subject, severity, hint) in wanted.items():
         found = opened.get(message)
         if found is None:

@@ -1,4 +1,4 @@
-"""Where the database is, for each role, and one way to open a connection that fails in our words.
+"""Where the database is, for each role; one way to open a connection that fails in our words, one to read rows by name.
 
 Contains no SQL and no pool: each part owns its statements (its `store.py`) and its connections. Starting the embedded
 server and migrating are the runtime's.
@@ -7,11 +7,13 @@ server and migrating are the runtime's.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, get_args
 from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
 
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
@@ -97,6 +99,14 @@ def connect(url: str, *, autocommit: bool = False, timeout: int = 10) -> psycopg
             hint="Check that PostgreSQL runs and admits this user; `groundplan doctor` tests it.",
             retry_after=1.0,
         ) from error
+
+
+def select(
+    conn: psycopg.Connection[Any], query: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
+) -> list[dict[str, Any]]:
+    """All rows of a query, each by the names of its columns. `query` holds no values: those are `parameters`."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query.encode(), parameters).fetchall()
 
 
 def first_line(error: BaseException) -> str:

@@ -8,9 +8,10 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.rows import dict_row, tuple_row
+from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
+from groundplan.core.database import select
 from groundplan.governance.model import Approval, Change, Holder, Need
 
 _CHANGE: LiteralString = """SELECT id, digest, type, base, summary, needs, requested_by, requested_at, state,
@@ -77,27 +78,23 @@ def policy_number(conn: Connection[Any]) -> int:
 
 def expiring(conn: Connection[Any], before: date) -> list[Change]:
     """Applied changes whose approval ends before this day or has ended, the earliest first."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(
-            _CHANGE + " WHERE state = 'applied' AND expires_on <= %s ORDER BY expires_on, id", (before,)
-        ).fetchall()
+    rows = select(conn, _CHANGE + " WHERE state = 'applied' AND expires_on <= %s ORDER BY expires_on, id", (before,))
     return _changes(conn, rows)
 
 
 def change_by_id(conn: Connection[Any], id: UUID) -> Change | None:
     """One change with its approvals, locked against other decisions; None where there is none."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(_CHANGE + " WHERE id = %s FOR UPDATE", (id,)).fetchall()
+    rows = select(conn, _CHANGE + " WHERE id = %s FOR UPDATE", (id,))
     return _changes(conn, rows)[0] if rows else None
 
 
 def changes(conn: Connection[Any], states: Iterable[str] | None = None) -> list[Change]:
     """Changes in these states (None: all) with their approvals, oldest first."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(
-            _CHANGE + " WHERE %s::text[] IS NULL OR state = ANY(%s) ORDER BY requested_at, id",
-            (wanted := list(states) if states is not None else None, wanted),
-        ).fetchall()
+    rows = select(
+        conn,
+        _CHANGE + " WHERE %s::text[] IS NULL OR state = ANY(%s) ORDER BY requested_at, id",
+        (wanted := list(states) if states is not None else None, wanted),
+    )
     return _changes(conn, rows)
 
 
@@ -190,11 +187,11 @@ def _changes(conn: Connection[Any], rows: list[dict[str, Any]]) -> list[Change]:
 
 
 def _approvals(conn: Connection[Any], changes: list[UUID]) -> list[Approval]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(
-            """SELECT a.id, a.change_id, a.digest, a.duty, a.subject, a.person_id, p.email AS person, a.decision,
+    rows = select(
+        conn,
+        """SELECT a.id, a.change_id, a.digest, a.duty, a.subject, a.person_id, p.email AS person, a.decision,
                  a.comment, a.unseparated, a.demo, a.at, a.withdrawn_at, a.proof, p.active AS here
                FROM approval a JOIN person p ON p.id = a.person_id WHERE a.change_id = ANY(%s) ORDER BY a.at, a.id""",
-            (changes,),
-        ).fetchall()
+        (changes,),
+    )
     return [Approval(**row) for row in rows]

@@ -9,7 +9,8 @@ from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from psycopg import Connection, sql
-from psycopg.rows import dict_row
+
+from groundplan.core.database import select
 
 TABLES: Final[dict[str, LiteralString]] = {
     "calls": "SELECT * FROM call WHERE at >= {first} AND at < {last} ORDER BY at, id",
@@ -120,8 +121,7 @@ def cost_of(conn: Connection[Any], day: date) -> Decimal:
 
 def archived(conn: Connection[Any]) -> list[dict[str, Any]]:
     """Every part of a day that left, the oldest first."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute("SELECT * FROM archived_day ORDER BY day, part").fetchall()
+    return select(conn, "SELECT * FROM archived_day ORDER BY day, part")
 
 
 def unlisted(conn: Connection[Any]) -> tuple[date, str, int] | None:

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any, Final, LiteralString
 
 from psycopg import Connection
-from psycopg.rows import dict_row
+
+from groundplan.core.database import select
 
 Row = dict[str, Any]
 
@@ -35,7 +36,7 @@ _PER_TOKEN: LiteralString = """percentile_cont(0.5) WITHIN GROUP (ORDER BY
 def workload_days(conn: Connection[Any], since: datetime, workload: str | None = None) -> list[Row]:
     """Days by workload: calls, cost, tokens, medians in milliseconds, share that was answered. How long calls took is
     told of one workload only."""
-    return _rows(
+    return select(
         conn,
         f"""WITH sums AS (
               SELECT workload, day, sum(calls)::bigint AS calls, sum(cost_usd)::float AS usd,
@@ -65,7 +66,7 @@ def workload_days(conn: Connection[Any], since: datetime, workload: str | None =
 
 def people_days(conn: Connection[Any], since: datetime, workload: str) -> dict[str, int]:
     """Day -> how many people called a workload; nobody in particular is nobody."""
-    rows = _rows(
+    rows = select(
         conn,
         """SELECT (hour AT TIME ZONE 'UTC')::date::text AS day, count(DISTINCT person) AS people FROM (
              SELECT hour, workload, person FROM person_day UNION ALL SELECT hour, workload, person FROM person_delta) p
@@ -79,7 +80,7 @@ def people_days(conn: Connection[Any], since: datetime, workload: str) -> dict[s
 def deployment_times(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
     """Medians of each deployment since then, from calls that one attempt answered, where at least twenty were seen; and
     the share of attempts that did not fail."""
-    return _rows(
+    return select(
         conn,
         f"""WITH tried AS (
               SELECT deployment, sum(count) AS attempts, sum(count) FILTER (WHERE outcome = 'ok') AS ok FROM (
@@ -97,7 +98,7 @@ def deployment_times(conn: Connection[Any], since: datetime, until: datetime) ->
 
 def attempts_since(conn: Connection[Any], since: datetime, deployments: list[str]) -> list[Row]:
     """Attempts at each of these deployments since then, and how many of them failed."""
-    return _rows(
+    return select(
         conn,
         """SELECT deployment, count(*) AS attempts,
              count(*) FILTER (WHERE outcome IN ('failed', 'not_billed')) AS failed
@@ -108,7 +109,7 @@ def attempts_since(conn: Connection[Any], since: datetime, deployments: list[str
 
 def workload_hours(conn: Connection[Any], since: datetime, until: datetime, workloads: list[str]) -> list[Row]:
     """Calls of each of these workloads in each hour that had any, from the sums that are kept of them."""
-    return _rows(
+    return select(
         conn,
         """SELECT workload, hour, sum(calls)::float AS calls FROM (
              SELECT workload, hour, calls, status FROM call_hour
@@ -122,7 +123,7 @@ def workload_hours(conn: Connection[Any], since: datetime, until: datetime, work
 def deployment_days(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
     """Days of each deployment: calls, mean tokens, time that answers took together, and medians in milliseconds, where
     at least five were seen."""
-    return _rows(
+    return select(
         conn,
         f"""WITH answers AS (
               SELECT deployment, day, sum(calls)::bigint AS calls FROM {_DAYS} d
@@ -138,8 +139,3 @@ def deployment_days(conn: Connection[Any], since: datetime, until: datetime) -> 
             FROM seen JOIN answers USING (deployment, day) ORDER BY 1, 2""",
         {"since": since, "until": until, "most": SAMPLE},
     )
-
-
-def _rows(conn: Connection[Any], query: str, parameters: Row) -> list[Row]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query.encode(), parameters).fetchall()

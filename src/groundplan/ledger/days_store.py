@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
 from psycopg import Connection
-from psycopg.rows import dict_row
 
+from groundplan.core.database import select
 from groundplan.ledger.rollup_store import NOBODY, place_names
 
 Row = dict[str, Any]
@@ -21,7 +21,7 @@ Columns = tuple[list[str], list[str], list[int], list[int]]
 
 def people(conn: Connection[Any], since: datetime, until: datetime, workload: str | None, limit: int) -> list[Row]:
     """(person_id, person, calls, cost_usd) of whole days, the dearest first; nobody in particular has no person."""
-    return _rows(
+    return select(
         conn,
         "WITH "
         + _whole_days("person", workload)
@@ -36,7 +36,7 @@ def people(conn: Connection[Any], since: datetime, until: datetime, workload: st
 def sources(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> list[Row]:
     """(source, documents, calls, cost_usd) of whole days: equal shares of what calls cost on the documents that they
     were given; '' where they were given none, or the document is gone."""
-    return _rows(
+    return select(
         conn,
         "WITH "
         + _whole_days("document", workload)
@@ -145,7 +145,7 @@ def _lists(conn: Connection[Any], query: str, parameters: Row) -> list[list[str]
 def people_weeks(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> dict[datetime, int]:
     """Monday -> how many people asked in that week; weeks without any are left out, nobody in particular is nobody."""
     days, more = ("person_whole", "") if workload is None else ("person_day", " AND workload = %(workload)s")
-    rows = _rows(
+    rows = select(
         conn,
         f"""SELECT date_trunc('week', hour, 'UTC') AS week, count(DISTINCT person) AS people FROM (
               SELECT hour, person FROM {days} WHERE hour >= %(since)s AND hour < %(until)s{more}
@@ -224,11 +224,6 @@ def _months(since: datetime, until: datetime) -> Row:
     month = day if day.day == 1 else (day.replace(day=1) + timedelta(days=32)).replace(day=1)
     before = (month - timedelta(days=1)).replace(day=1)
     return {"since": since, "until": until, "month": month, "before": before}
-
-
-def _rows(conn: Connection[Any], query: str, parameters: Row) -> list[Row]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query.encode(), parameters).fetchall()
 
 
 def _tuples(conn: Connection[Any], query: str, parameters: Row) -> list[Any]:

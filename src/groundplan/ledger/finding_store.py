@@ -15,6 +15,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from groundplan.core.database import select
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
 from groundplan.ledger.finding import SEVERITIES, Finding
@@ -103,16 +104,16 @@ def findings(
 
     Quiet ones are left out.
     """
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            _SHOWN
-            + """ WHERE (%(closed)s OR (closed_at IS NULL AND (quiet_until IS NULL OR quiet_until <= now())))
+    return select(
+        conn,
+        _SHOWN
+        + """ WHERE (%(closed)s OR (closed_at IS NULL AND (quiet_until IS NULL OR quiet_until <= now())))
                AND (%(kinds)s::text[] = '{}' OR EXISTS (
                  SELECT 1 FROM unnest(%(kinds)s::text[]) k WHERE starts_with(kind, k)))
                AND (%(subject)s = '' OR subject = %(subject)s)
                ORDER BY closed_at IS NOT NULL, array_position(%(order)s::text[], severity), at DESC LIMIT %(limit)s""",
-            {"closed": closed, "kinds": list(kinds), "subject": subject, "order": list(SEVERITIES), "limit": limit},
-        ).fetchall()
+        {"closed": closed, "kinds": list(kinds), "subject": subject, "order": list(SEVERITIES), "limit": limit},
+    )
 
 
 def quotes(conn: Connection[Any], ids: Sequence[UUID]) -> dict[UUID, str]:

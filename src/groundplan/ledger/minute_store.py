@@ -6,14 +6,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
-from psycopg.rows import dict_row
+
+from groundplan.core.database import select
 
 Row = dict[str, Any]
 
 
 def minutes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
     """Calls by minute, workload and all that may be a cause; refused ones have no cost."""
-    return _rows(
+    return select(
         conn,
         """SELECT date_trunc('minute', at) AS at, workload, coalesce(model, 'cache') AS model,
              coalesce(key_id::text, '') AS key, coalesce(team, '') AS team, endpoint, blueprint,
@@ -28,7 +29,7 @@ def minutes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row
 def hours(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
     """(hour, workload, calls, cost_usd, tokens, cached, by_model) of whole hours, from their sums; refused calls cost
     nothing and are not counted. `by_model`: its calls, those of no model as `cache`."""
-    return _rows(
+    return select(
         conn,
         """WITH by_model AS (
              SELECT hour, workload, coalesce(nullif(model, ''), 'cache') AS model,
@@ -46,7 +47,7 @@ def hours(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
 
 def busiest(conn: Connection[Any], since: datetime, until: datetime) -> dict[str, float]:
     """key -> calls of its busiest minute in that time."""
-    rows = _rows(
+    rows = select(
         conn,
         """SELECT key, max(calls) AS calls FROM (
              SELECT key_id::text AS key, date_trunc('minute', at) AS at, count(*) AS calls FROM call
@@ -58,7 +59,7 @@ def busiest(conn: Connection[Any], since: datetime, until: datetime) -> dict[str
 
 def busiest_of_last_day(conn: Connection[Any], keys: list[str], since: datetime, until: datetime) -> dict[str, float]:
     """key -> calls of its busiest minute on the newest day (UTC) before that of `until` on which it made any."""
-    rows = _rows(
+    rows = select(
         conn,
         """WITH days AS (
              SELECT key, hour FROM key_day WHERE key = ANY(%(keys)s::uuid[]) AND hour >= %(since)s
@@ -78,7 +79,7 @@ def busiest_of_last_day(conn: Connection[Any], keys: list[str], since: datetime,
 
 def known_keys(conn: Connection[Any], since: datetime, until: datetime) -> set[tuple[str, str]]:
     """(workload, key) of whoever made a call on one of these days."""
-    rows = _rows(
+    rows = select(
         conn,
         """SELECT DISTINCT workload, key::text AS key FROM key_day WHERE hour >= %(since)s AND hour < %(until)s
            UNION SELECT DISTINCT workload, key::text FROM person_delta WHERE hour >= %(since)s AND hour < %(until)s""",
@@ -89,7 +90,7 @@ def known_keys(conn: Connection[Any], since: datetime, until: datetime) -> set[t
 
 def rotated(conn: Connection[Any]) -> dict[str, tuple[str, ...]]:
     """key -> the other keys of its line, of keys that were rotated: whoever has one of them is the same caller."""
-    rows = _rows(
+    rows = select(
         conn,
         """SELECT array_agg(id::text ORDER BY id) AS keys FROM api_key
            WHERE coalesce(family, id) IN (SELECT family FROM api_key WHERE id <> family)
@@ -101,7 +102,7 @@ def rotated(conn: Connection[Any]) -> dict[str, tuple[str, ...]]:
 
 def slices(conn: Connection[Any], workload: str, since: datetime, until: datetime) -> list[Row]:
     """Calls of a workload by all that may be a cause."""
-    return _rows(
+    return select(
         conn,
         """SELECT coalesce(model, 'cache') AS model, coalesce(key_id::text, '') AS key, coalesce(team, '') AS team,
              endpoint, blueprint, coalesce(detail ->> 'feature', '') AS feature, count(*) AS calls,
@@ -113,7 +114,7 @@ def slices(conn: Connection[Any], workload: str, since: datetime, until: datetim
 
 def largest(conn: Connection[Any], workload: str, since: datetime, until: datetime, *, by: str) -> Row | None:
     """(id, cost_usd, tokens) of the call of a workload that has most of `by`: cost_usd or tokens."""
-    rows = _rows(
+    rows = select(
         conn,
         f"""SELECT id::text AS id, cost_usd, prompt_tokens + completion_tokens AS tokens FROM call
            WHERE workload = %(workload)s AND at >= %(since)s AND at < %(until)s
@@ -127,7 +128,7 @@ def loops(conn: Connection[Any], keys: list[str], span: timedelta, since: dateti
     """What these keys, and those that a budget refused, were doing: their answered calls of the last `span` before
     the first such refusal, with how their prompts grew, and the fullest budget that the newest of these was charged to.
     """
-    return _rows(
+    return select(
         conn,
         """WITH refused AS (
              SELECT workload, key_id, count(*) AS refused, min(at) AS stopped FROM call
@@ -164,15 +165,10 @@ def loops(conn: Connection[Any], keys: list[str], span: timedelta, since: dateti
 
 def callers(conn: Connection[Any], keys: list[str]) -> dict[str, str]:
     """Who is behind keys: the person's address and the key's first characters."""
-    rows = _rows(
+    rows = select(
         conn,
         """SELECT k.id::text AS id, coalesce(p.email || ' ', '') || '(key ' || k.prefix || ')' AS name
            FROM api_key k LEFT JOIN person p ON p.id = k.person_id WHERE k.id::text = ANY(%(keys)s)""",
         {"keys": keys},
     )
     return {row["id"]: row["name"] for row in rows}
-
-
-def _rows(conn: Connection[Any], query: str, parameters: Row) -> list[Row]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query.encode(), parameters).fetchall()

@@ -11,8 +11,8 @@ from decimal import Decimal
 from typing import Any, Final, LiteralString
 
 from psycopg import Connection
-from psycopg.rows import dict_row
 
+from groundplan.core.database import select
 from groundplan.ledger import rollup_store
 
 Row = dict[str, Any]
@@ -82,7 +82,7 @@ def _add(mine: Row, row: Row) -> None:
 def outputs(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
     """(workload, answers, longest, common, set_aside_usd) of the answers among the newest calls that were not from a
     cache."""
-    return _rows(
+    return select(
         conn,
         f"""SELECT w.workload, c.* FROM unnest(%(workloads)s::text[]) w(workload), LATERAL (
              SELECT count(*) AS answers, max(completion_tokens) AS longest,
@@ -98,7 +98,7 @@ def outputs(conn: Connection[Any], since: datetime, workloads: Sequence[str]) ->
 def grounded(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
     """(workload, team, sources, cost_usd, accepted, looked) of those of the newest calls that were given passages and
     that a model answered; `accepted` by their newest outcome, `looked` of how many such calls they are."""
-    return _rows(
+    return select(
         conn,
         f"""SELECT w.workload, c.team, c.sources, c.cost_usd, c.looked, (
              SELECT o.accepted FROM outcome o WHERE o.call_id = c.id ORDER BY o.at DESC, o.id DESC LIMIT 1) AS accepted
@@ -115,7 +115,7 @@ def grounded(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -
 def alike(conn: Connection[Any], since: datetime) -> list[Row]:
     """(workloads, requests, calls, repeated_usd, fewest) of requests that several workloads made alike, among those
     that are looked at; also of days that are not counted yet."""
-    return _rows(
+    return select(
         conn,
         """SELECT workloads, sum(requests)::bigint AS requests, sum(calls)::bigint AS calls,
              sum(repeated_usd) AS repeated_usd, sum(fewest)::bigint AS fewest
@@ -136,7 +136,7 @@ def forget_asked(conn: Connection[Any], at: datetime) -> int:
 def active(conn: Connection[Any], since: datetime, most_hours: int) -> list[Row]:
     """(workload, feature, deployment, hours, calls, cost_usd, busiest, busiest_calls) of answers, of those that ask in
     at most so many whole hours. What was not folded yet, some seconds, is left out."""
-    return _rows(
+    return select(
         conn,
         """WITH few AS (
              SELECT workload, feature, deployment, count(*) AS hours, sum(calls)::bigint AS calls,
@@ -160,7 +160,7 @@ _AGAIN: LiteralString = "number > 0 AND at >= %(since)s AND state <> 'open' AND 
 def retried(conn: Connection[Any], since: datetime) -> list[Row]:
     """(workload, calls, rescued, lost_usd) of calls that were tried again, also where a race of that try with another
     one answered."""
-    return _rows(
+    return select(
         conn,
         f"""SELECT workload, count(*) AS calls, count(*) FILTER (WHERE rescued) AS rescued,
              coalesce(sum(cost_usd) FILTER (WHERE NOT rescued), 0) AS lost_usd
@@ -175,7 +175,7 @@ def retried(conn: Connection[Any], since: datetime) -> list[Row]:
 def lost(conn: Connection[Any], since: datetime) -> list[Row]:
     """(workload, deployment, attempts, cost_usd) of the attempts after the first of calls that none of these answered;
     `attempts` that were billed."""
-    return _rows(
+    return select(
         conn,
         f"""SELECT workload, deployment, count(*) FILTER (WHERE outcome <> 'not_billed') AS attempts,
              sum(cost_usd) AS cost_usd
@@ -189,7 +189,7 @@ def lost(conn: Connection[Any], since: datetime) -> list[Row]:
 def raced(conn: Connection[Any], since: datetime) -> list[Row]:
     """(workload, deployment, attempts, cost_usd) of attempts that were cancelled because the one they raced with, sent
     right before or after them, answered the call."""
-    return _rows(
+    return select(
         conn,
         f"""SELECT h.workload, l.deployment, count(*) AS attempts, sum(l.cost_usd) AS cost_usd
            FROM (SELECT * FROM attempt WHERE {_AGAIN} AND 'hedge' = ANY(flags)) h,
@@ -204,7 +204,7 @@ def raced(conn: Connection[Any], since: datetime) -> list[Row]:
 
 def content(conn: Connection[Any], since: datetime) -> list[Row]:
     """(workload, gigabytes, calls, reads) of prompts and answers that are kept."""
-    rows = _rows(
+    rows = select(
         conn,
         """SELECT subject, count(*) AS reads FROM audit_entry
            WHERE action <> 'call' AND action = 'content.read' AND at >= %(since)s GROUP BY 1""",
@@ -218,8 +218,3 @@ def content(conn: Connection[Any], since: datetime) -> list[Row]:
         }
         for row in rollup_store.content(conn)
     ]  # fmt: skip
-
-
-def _rows(conn: Connection[Any], query: str, parameters: Row) -> list[Row]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query.encode(), parameters).fetchall()

@@ -15,7 +15,8 @@ from decimal import Decimal
 from typing import Any, LiteralString
 
 from psycopg import Connection
-from psycopg.rows import dict_row
+
+from groundplan.core.database import select
 
 Row = dict[str, Any]
 NEWEST = 200
@@ -90,8 +91,7 @@ def proofs(
         "workloads": names, "primaries": [primaries[name] for name in names], "most": NEWEST,
         **{what: [max(each, since) for each in days] for what, days in times.items()},
     }  # fmt: skip
-    with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(_EXAMPLES, asked).fetchall()
+    rows = select(conn, _EXAMPLES, asked)
     examples = {row.pop("workload"): row for row in rows}
     return {
         name: {
@@ -220,5 +220,4 @@ def _outcomes(conn: Connection[Any], since: datetime) -> list[Row]:
 
 
 def _rows(conn: Connection[Any], query: str, since: datetime, workloads: Sequence[str] = ()) -> list[Row]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query.encode(), {"since": since, "workloads": list(workloads)}).fetchall()
+    return select(conn, query, {"since": since, "workloads": list(workloads)})

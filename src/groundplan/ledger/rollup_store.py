@@ -12,7 +12,8 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import Connection, errors
-from psycopg.rows import dict_row
+
+from groundplan.core.database import select
 
 Row = dict[str, Any]
 CALL_KEYS = (
@@ -93,7 +94,7 @@ def calls_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]
     completion_tokens.
     """
     query = _CALLS + _grouped(by, CALL_KEYS, _TOTALS) + " FROM wanted" + _tail(by)
-    return _rows(conn, query, _timed(wanted, "hour" not in by))
+    return select(conn, query, _timed(wanted, "hour" not in by))
 
 
 _PART_COLUMNS: LiteralString = f"hour, {_PARTS}, count, cost_usd"
@@ -121,7 +122,7 @@ def parts_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]
     """
     sums: LiteralString = "sum(count) AS count, sum(cost_usd) AS cost_usd"
     query = _PART_ROWS + _grouped(by, PART_KEYS, sums) + " FROM wanted" + _tail(by)
-    return _rows(conn, query, _timed(wanted, "hour" not in by))
+    return select(conn, query, _timed(wanted, "hour" not in by))
 
 
 def tokens_by(
@@ -133,12 +134,12 @@ def tokens_by(
         " FROM wanted WHERE part <> ALL(%(beside)s) AND (deployment = ANY(%(deployments)s) OR site = ANY(%(sites)s))"
     )
     query = _PART_ROWS + _grouped(by, PART_KEYS, "sum(count) AS tokens") + where + _tail(by)
-    return _rows(conn, query, {**_timed(wanted, "hour" not in by), "beside": list(beside), **place_names(places)})
+    return select(conn, query, {**_timed(wanted, "hour" not in by), "beside": list(beside), **place_names(places)})
 
 
 def content(conn: Connection[Any]) -> list[Row]:
     """(workload, calls, bytes) of the prompts and answers that are kept now."""
-    return _rows(
+    return select(
         conn,
         """SELECT workload, sum(calls)::bigint AS calls, sum(bytes)::bigint AS bytes FROM (
              SELECT * FROM content_sum UNION ALL SELECT * FROM content_delta) c
@@ -149,7 +150,7 @@ def content(conn: Connection[Any]) -> list[Row]:
 
 def charged(conn: Connection[Any]) -> dict[tuple[str, str], Any]:
     """(budget, period) -> USD that was charged to it, of every period."""
-    rows = _rows(
+    rows = select(
         conn,
         """SELECT budget, period, sum(cost_usd) AS cost_usd FROM (
              SELECT * FROM charge_total UNION ALL SELECT * FROM charge_delta) c GROUP BY 1, 2""",
@@ -160,7 +161,7 @@ def charged(conn: Connection[Any]) -> dict[tuple[str, str], Any]:
 
 def answered(conn: Connection[Any], workload: str | None, since: datetime | None) -> int:
     """How many answered calls are in whole days since then."""
-    rows = _rows(
+    rows = select(
         conn,
         """SELECT coalesce(sum(calls), 0) AS calls FROM (
              SELECT hour, workload, what, calls FROM latency_day
@@ -174,7 +175,7 @@ def answered(conn: Connection[Any], workload: str | None, since: datetime | None
 
 def latencies(conn: Connection[Any], workload: str | None, since: datetime | None) -> list[Row]:
     """Percentiles (ms) of answered calls by workload, of whole days since then; within 2 %."""
-    return _rows(
+    return select(
         conn,
         """WITH buckets AS (
              SELECT workload, what, bucket, sum(calls) AS calls FROM (
@@ -237,8 +238,3 @@ def _grouped(by: Sequence[str], known: Sequence[str], sums: str) -> str:
 def _tail(by: Sequence[str]) -> str:
     places = ", ".join(str(place + 1) for place in range(len(by)))
     return f" GROUP BY {places} ORDER BY {places}" if by else ""
-
-
-def _rows(conn: Connection[Any], query: str, parameters: Row) -> list[Row]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query.encode(), parameters).fetchall()

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any, Final, LiteralString
 
 from psycopg import Connection
-from psycopg.rows import dict_row
+
+from groundplan.core.database import select
 
 Row = dict[str, Any]
 MOST: Final = 20_000
@@ -36,8 +37,7 @@ def verdicts(conn: Connection[Any], since: datetime) -> list[Row]:
     """workload, router (name@version), model, expected (0..1) and accepted of calls that a learned router decided and
     of whose answers somebody said something since then; the newest word counts. Of what it was not sure of it expects
     nothing, and answers that passed or failed the checks of a cascade are no fair sample of a model's."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_VERDICTS, {"since": since, "most": MOST}).fetchall()
+    return select(conn, _VERDICTS, {"since": since, "most": MOST})
 
 
 _NEWEST: LiteralString = """newest AS MATERIALIZED (
@@ -74,23 +74,22 @@ def answers(conn: Connection[Any], workload: str, since: datetime) -> list[Row]:
     """The answers among the newest calls of a workload: at, model, cost (US dollars), ms, by, router, accepted, cached,
     saved_usd, deployment and parts ({class: [count, picodollars]} of the attempt that answered), and cost_usd with what
     a cascade checked them with. Of those from a cache nobody said anything, and no attempt gave them."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_ANSWERS, {"workload": workload, "since": since, "most": SAMPLE}).fetchall()
+    return select(conn, _ANSWERS, {"workload": workload, "since": since, "most": SAMPLE})
 
 
 def judged(conn: Connection[Any], workload: str, since: datetime, dimensions: list[str]) -> dict[str, tuple[int, int]]:
     """dimension -> (accepted, judged): of the calls of a workload, by the newest outcome that has that label."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(
-            """SELECT label, count(*) AS judged, count(*) FILTER (WHERE accepted) AS accepted FROM (
+    rows = select(
+        conn,
+        """SELECT label, count(*) AS judged, count(*) FILTER (WHERE accepted) AS accepted FROM (
                  SELECT DISTINCT ON (call_id, label) label, accepted FROM (
                    SELECT call_id, label, accepted, at FROM outcome
                    WHERE workload = %(workload)s AND at >= %(since)s AND accepted IS NOT NULL
                      AND label = ANY(%(dimensions)s)
                    ORDER BY at DESC LIMIT %(most)s) o
                  ORDER BY call_id, label, at DESC) said GROUP BY 1""",
-            {"workload": workload, "since": since, "dimensions": dimensions, "most": JUDGED},
-        ).fetchall()
+        {"workload": workload, "since": since, "dimensions": dimensions, "most": JUDGED},
+    )
     return {row["label"]: (row["accepted"], row["judged"]) for row in rows}
 
 
@@ -100,9 +99,9 @@ EXAMPLES: Final = 5
 def judged_by_model(conn: Connection[Any], workloads: list[str], since: datetime, dimensions: list[str]) -> list[Row]:
     """workload, label, model, accepted, judged and refused (ids of the newest that were not accepted): the same by the
     model that answered, answers from memory, demonstrations and calls made for others left out."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """SELECT workload, label, model, count(*) AS judged, count(*) FILTER (WHERE accepted) AS accepted,
+    return select(
+        conn,
+        """SELECT workload, label, model, count(*) AS judged, count(*) FILTER (WHERE accepted) AS accepted,
                  (array_agg(call_id ORDER BY at DESC) FILTER (WHERE NOT accepted))[1:%(examples)s] AS refused
                FROM (
                  SELECT DISTINCT ON (o.call_id, o.label) o.call_id, o.label, o.accepted, o.at, c.workload, c.model
@@ -115,5 +114,5 @@ def judged_by_model(conn: Connection[Any], workloads: list[str], since: datetime
                    AND c.cache NOT IN ('exact', 'semantic') AND c.detail ->> 'of' IS NULL
                  ORDER BY o.call_id, o.label, o.at DESC) said
                GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""",
-            {"workloads": workloads, "since": since, "dimensions": dimensions, "most": JUDGED, "examples": EXAMPLES},
-        ).fetchall()
+        {"workloads": workloads, "since": since, "dimensions": dimensions, "most": JUDGED, "examples": EXAMPLES},
+    )

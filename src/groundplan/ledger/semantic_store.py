@@ -6,27 +6,28 @@ from datetime import date
 from typing import Any
 
 from psycopg import Connection
-from psycopg.rows import dict_row
+
+from groundplan.core.database import select
 
 
 def done(conn: Connection[Any], since: date) -> list[dict[str, Any]]:
     """workload, looked, given, checked, wrong, spent_us, saved_usd since that day; who saved most first."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """SELECT workload, sum(looked)::bigint AS looked, sum(given)::bigint AS given,
+    return select(
+        conn,
+        """SELECT workload, sum(looked)::bigint AS looked, sum(given)::bigint AS given,
                  sum(checked)::bigint AS checked, sum(wrong)::bigint AS wrong, sum(spent_us)::bigint AS spent_us,
                  sum(saved_usd) AS saved_usd
                FROM semantic_day WHERE day >= %s
                GROUP BY workload ORDER BY sum(saved_usd) DESC, workload""",
-            (since,),
-        ).fetchall()
+        (since,),
+    )
 
 
 def spent(conn: Connection[Any], since: date, until: date) -> list[dict[str, Any]]:
     """day, workload, spent_us of looking up, of these days."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """SELECT day, workload, spent_us FROM semantic_day WHERE day BETWEEN %s AND %s AND spent_us > 0
+    return select(
+        conn,
+        """SELECT day, workload, spent_us FROM semantic_day WHERE day BETWEEN %s AND %s AND spent_us > 0
                ORDER BY day, workload""",
-            (since, until),
-        ).fetchall()
+        (since, until),
+    )

@@ -9,8 +9,8 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.rows import dict_row
 
+from groundplan.core.database import select
 from groundplan.ledger import rollup_store
 
 Row = dict[str, Any]
@@ -75,7 +75,7 @@ def costs(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
             + _MATCHES
             + " GROUP BY c.workload ORDER BY c.workload"
         )
-        return _rows(conn, query, wanted.parameters())
+        return select(conn, query, wanted.parameters())
     return [
         {
             "workload": row["workload"],
@@ -92,7 +92,7 @@ def costs(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
 def unsettled(conn: Connection[Any]) -> tuple[int, int]:
     """(attempts in flight, or of a crash that is not recovered yet; those that a crash cut off, counted at their
     bound)"""
-    rows = _rows(
+    rows = select(
         conn,
         """SELECT count(*) FILTER (WHERE state = 'open') AS open, count(*) FILTER (WHERE state = 'crashed') AS crashed
            FROM attempt WHERE state IN ('open', 'crashed')""",
@@ -150,13 +150,13 @@ def _newest(
         + more
         + " ORDER BY c.at DESC, c.id DESC LIMIT %(limit)s"
     )
-    return _rows(conn, query, {**wanted.parameters(), "before": before, "limit": limit, **(values or {})})
+    return select(conn, query, {**wanted.parameters(), "before": before, "limit": limit, **(values or {})})
 
 
 def _days_of(conn: Connection[Any], wanted: CallFilter, before: UUID | None) -> list[tuple[datetime, int]]:
     """Days on which a person made calls that were not refused, the newest first, with how many. Days of which facts
     have left are among them."""
-    rows = _rows(
+    rows = select(
         conn,
         """SELECT hour, sum(calls)::bigint AS calls FROM (
              SELECT hour, calls FROM person_whole WHERE person = %(person)s
@@ -179,12 +179,12 @@ def arrived(conn: Connection[Any], since: datetime, limit: int) -> list[Row]:
         + " WHERE c.shipped_at > %(since)s ORDER BY c.shipped_at DESC, c.id DESC LIMIT %(limit)s) n"
         " ORDER BY n.shipped_at, n.id"
     )
-    return _rows(conn, query, {"since": since, "limit": limit})
+    return select(conn, query, {"since": since, "limit": limit})
 
 
 def citations(conn: Connection[Any], id: UUID) -> list[Row]:
     """What the look at the citations of a call found, in the order of its answer."""
-    return _rows(
+    return select(
         conn,
         """SELECT passage, document, version, start_char, end_char, answer_start, answer_end, supported
            FROM call_citation WHERE call_id = %(id)s ORDER BY number""",
@@ -194,24 +194,24 @@ def citations(conn: Connection[Any], id: UUID) -> list[Row]:
 
 def arrival(conn: Connection[Any], id: UUID) -> datetime | None:
     """When a call reached the ledger."""
-    rows = _rows(conn, "SELECT shipped_at FROM call WHERE id = %(id)s", {"id": id})
+    rows = select(conn, "SELECT shipped_at FROM call WHERE id = %(id)s", {"id": id})
     return rows[0]["shipped_at"] if rows else None
 
 
 def database_time(conn: Connection[Any]) -> datetime:
     """Now, by the clock that `shipped_at` is of."""
-    now: datetime = _rows(conn, "SELECT now() AS now", {})[0]["now"]
+    now: datetime = select(conn, "SELECT now() AS now", {})[0]["now"]
     return now
 
 
 def call(conn: Connection[Any], id: UUID) -> Row | None:
-    rows = _rows(conn, _CALL + " WHERE c.id = %(id)s", {"id": id})
+    rows = select(conn, _CALL + " WHERE c.id = %(id)s", {"id": id})
     return rows[0] if rows else None
 
 
 def attempts(conn: Connection[Any], call_id: UUID) -> list[Row]:
     """Attempts of a call in order."""
-    return _rows(
+    return select(
         conn,
         """SELECT number, at, deployment, site, model, state, outcome, http_status, reserved_usd, cost_usd, usage,
              estimated, flags, duration_ms, started_ms, connect_ms, first_byte_ms, parts, tier FROM attempt
@@ -224,7 +224,7 @@ def attempts_between(
     conn: Connection[Any], since: datetime, until: datetime, calls: list[UUID], limit: int
 ) -> list[Row]:
     """Attempts since then and before then, and all those of `calls`, with the workload of their call."""
-    return _rows(
+    return select(
         conn,
         """SELECT a.call_id, a.number, a.at, coalesce(c.workload, '') AS workload, a.deployment, a.model, a.state,
              a.outcome, a.cost_usd, a.usage, a.estimated, a.blueprint, coalesce(c.demo, false) AS demo
@@ -237,7 +237,7 @@ def attempts_between(
 
 def charges(conn: Connection[Any], call_id: UUID) -> list[Row]:
     """Which budgets the attempts of a call were charged to."""
-    return _rows(
+    return select(
         conn,
         "SELECT attempt, budget, period, cost_usd FROM charge WHERE call_id = %(id)s ORDER BY attempt, budget, period",
         {"id": call_id},
@@ -246,12 +246,12 @@ def charges(conn: Connection[Any], call_id: UUID) -> list[Row]:
 
 def audit_leaf(conn: Connection[Any], call_id: UUID) -> Row | None:
     """Where the call is in the audit log; its entry has the call's id."""
-    rows = _rows(conn, "SELECT id, leaf_index FROM audit_entry WHERE id = %(id)s", {"id": call_id})
+    rows = select(conn, "SELECT id, leaf_index FROM audit_entry WHERE id = %(id)s", {"id": call_id})
     return rows[0] if rows else None
 
 
 def outcomes(conn: Connection[Any], call_id: UUID) -> list[Row]:
-    return _rows(
+    return select(
         conn,
         "SELECT at, accepted, value_usd, label, by FROM outcome WHERE call_id = %(id)s ORDER BY at",
         {"id": call_id},
@@ -260,7 +260,7 @@ def outcomes(conn: Connection[Any], call_id: UUID) -> list[Row]:
 
 def made_for(conn: Connection[Any], call_id: UUID) -> list[Row]:
     """Calls that the gateway made for this one, in the order in which they began."""
-    return _rows(
+    return select(
         conn,
         """SELECT id AS call, detail ->> 'purpose' AS purpose, deployment, model, status, cost_usd FROM call
            WHERE detail ->> 'of' = %(id)s::text ORDER BY at, id""",
@@ -277,7 +277,7 @@ def daily_costs(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
             + _MATCHES
             + " GROUP BY 1, 2 ORDER BY 1, 2"
         )
-        return _rows(conn, query, wanted.parameters())
+        return select(conn, query, wanted.parameters())
     names = ("day", "workload", "cost_usd")
     rows = rollup_store.calls_by(conn, ["day", "workload"], wanted.parameters())
     return [{**{name: row[name] for name in names}, "calls": int(row["calls"] or 0)} for row in rows]
@@ -299,7 +299,7 @@ def latencies(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
         + _MATCHES
         + " GROUP BY c.workload ORDER BY c.workload"
     )
-    return _rows(conn, query, wanted.parameters())
+    return select(conn, query, wanted.parameters())
 
 
 def statuses(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
@@ -310,7 +310,7 @@ def statuses(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
             + _MATCHES
             + " GROUP BY 1, 2 ORDER BY 1, 2"
         )
-        return _rows(conn, query, wanted.parameters())
+        return select(conn, query, wanted.parameters())
     rows = rollup_store.calls_by(conn, ["workload", "status"], wanted.parameters())
     return [
         {
@@ -325,7 +325,7 @@ def statuses(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
 def budgets(conn: Connection[Any], periods: list[str], at: datetime) -> list[Row]:
     """Limit, what gateways hold or have spent, and what was charged, of each budget in these periods, and in those
     that have a first and a last moment and are not over `at`."""
-    return _rows(
+    return select(
         conn,
         """SELECT b.budget, b.period, b.limit_usd, b.granted_usd, coalesce(s.spent_usd, 0) AS spent_usd
            FROM budget_period b LEFT JOIN (SELECT budget, period, sum(cost_usd) AS spent_usd FROM (
@@ -334,8 +334,3 @@ def budgets(conn: Connection[Any], periods: list[str], at: datetime) -> list[Row
            WHERE b.period = ANY(%(periods)s) OR is_current_span(b.period, %(at)s) ORDER BY b.budget, b.period""",
         {"periods": periods, "at": at},
     )
-
-
-def _rows(conn: Connection[Any], query: LiteralString, parameters: Row) -> list[Row]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query, parameters).fetchall()

@@ -14,8 +14,8 @@ from uuid import UUID
 
 import msgspec
 from psycopg import AsyncConnection, Connection
-from psycopg.rows import dict_row
 
+from groundplan.core.database import select
 from groundplan.core.errors import Conflict, NotFound
 
 TICKET_FORM: Final = r"[A-Za-z0-9#][A-Za-z0-9._/#:-]{0,63}"
@@ -106,9 +106,9 @@ def _judge(rows: list[tuple[Any, ...]], told: Told) -> list[Kept]:
 def by_workload(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> list[dict[str, Any]]:
     """(workload, resolved, unresolved, calls, cost_usd, resolved_usd, value_usd) of tickets about which something was
     told last in that time, with all their calls, whenever these were."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """WITH told AS MATERIALIZED (
+    return select(
+        conn,
+        """WITH told AS MATERIALIZED (
                  SELECT ticket, workload, accepted, value_usd FROM ticket_told
                  WHERE at >= %(since)s AND at < %(until)s AND (%(workload)s::text IS NULL OR workload = %(workload)s)),
                tickets AS (
@@ -120,8 +120,8 @@ def by_workload(conn: Connection[Any], since: datetime, until: datetime, workloa
                  SELECT workload, count(*) FILTER (WHERE c.asked) AS calls, sum(c.cost_usd) AS cost_usd,
                    coalesce(sum(c.cost_usd) FILTER (WHERE told.accepted), 0) AS resolved_usd
                  FROM told JOIN ticket_call c USING (ticket, workload) GROUP BY 1) s USING (workload) ORDER BY 1""",
-            {"since": since, "until": until, "workload": workload},
-        ).fetchall()
+        {"since": since, "until": until, "workload": workload},
+    )
 
 
 def again(conn: Connection[Any], since: datetime, until: datetime, workloads: Sequence[str]) -> Again:

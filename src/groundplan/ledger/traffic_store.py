@@ -13,7 +13,8 @@ from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.rows import dict_row
+
+from groundplan.core.database import select
 
 Row = dict[str, Any]
 STEP: Final = timedelta(seconds=10)
@@ -36,7 +37,7 @@ def limit_time(conn: Connection[Any], milliseconds: int) -> None:
 def steps(conn: Connection[Any], since: datetime, wanted: Row) -> list[Row]:
     """Calls of each step by how they ended, with their cost: of those of `wanted` (workload, deployment, status, each
     None where it is not asked for). `every`: of the workload, whatever else is asked. Empty steps are left out."""
-    return _rows(
+    return select(
         conn,
         f"""SELECT step AS at, sum(calls)::bigint AS every, {_count("asked")} AS calls,
               {_count("asked AND status = 'ok'")} AS ok, {_count("asked AND status = 'refused'")} AS refused,
@@ -63,7 +64,7 @@ _MIDDLE: LiteralString = "percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER 
 
 def times(conn: Connection[Any], since: datetime, wanted: Row) -> dict[datetime | None, list[float]]:
     """Step -> [median, 95th percentile] (ms) of answered calls; None -> of all of them. Reads each of the calls."""
-    rows = _rows(
+    rows = select(
         conn,
         f"""SELECT at, {_MIDDLE} AS ms FROM (
               SELECT step_of(c.at) AS at, c.duration_ms AS ms FROM call c
@@ -85,7 +86,7 @@ def sampled_times(
 ) -> dict[datetime | None, list[float]]:
     """As `times`, of the newest calls of each two seconds. `answered`: step -> how many answers it has, by which the
     samples of the steps weigh in all of the time."""
-    rows = _rows(
+    rows = select(
         conn,
         f"""WITH sampled AS MATERIALIZED (
               SELECT step_of(c.at) AS at, c.duration_ms AS ms
@@ -111,7 +112,7 @@ def sampled_times(
 
 def deployments(conn: Connection[Any], since: datetime) -> list[Row]:
     """(deployment, attempts, ok, failed, last_ok) of settled attempts since then, from the beginning of its step."""
-    return _rows(
+    return select(
         conn,
         f"""SELECT deployment, sum(attempts)::bigint AS attempts, sum(ok)::bigint AS ok, sum(failed)::bigint AS failed,
               max(last_ok) AS last_ok FROM {_ATTEMPTS} a GROUP BY 1 ORDER BY 1""",
@@ -123,7 +124,7 @@ def first_bytes(conn: Connection[Any], since: datetime, until: datetime, *, samp
     """Deployment -> 95th percentile (ms) of the first byte of its answers; of a sample, the newest attempts of each ten
     seconds. Ids of calls are ordered by time, so only new rows are read."""
     ends = [since + STEP * place for place in range(int((until - since) / STEP) + 1)] if sampled else [since]
-    rows = _rows(
+    rows = select(
         conn,
         """SELECT a.deployment, percentile_cont(0.95) WITHIN GROUP (ORDER BY a.first_byte_ms) AS ms
            FROM unnest(%(first)s::uuid[], %(last)s::uuid[]) w(first, last), LATERAL (
@@ -146,7 +147,7 @@ def _first_id(at: datetime) -> UUID:
 def calls_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
     """(workload, calls, every): calls that were not refused, of whole steps from `since` to `until`, and of all that
     have come since then."""
-    return _rows(
+    return select(
         conn,
         f"""SELECT workload, coalesce(sum(calls) FILTER (WHERE step < %(until)s), 0)::bigint AS calls,
               sum(calls)::bigint AS every FROM {_CALLS} s WHERE status <> 'refused' GROUP BY 1""",
@@ -156,7 +157,7 @@ def calls_by_workload(conn: Connection[Any], since: datetime, until: datetime) -
 
 def newest_calls(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
     """How many calls that were not refused, from `since` to before `until`, by workload."""
-    return _rows(
+    return select(
         conn,
         """SELECT workload, count(*) AS calls FROM call
            WHERE at >= %(since)s AND at < %(until)s AND status <> 'refused' GROUP BY 1""",
@@ -166,7 +167,7 @@ def newest_calls(conn: Connection[Any], since: datetime, until: datetime) -> lis
 
 def failing_sites(conn: Connection[Any], since: datetime) -> list[str]:
     """Sites whose newest attempt since then failed."""
-    rows = _rows(
+    rows = select(
         conn,
         f"""SELECT site FROM {_ATTEMPTS} a GROUP BY 1
             HAVING max(last_failed) >= %(since)s AND max(last_failed) > coalesce(max(last_ok), '-infinity')""",
@@ -177,7 +178,7 @@ def failing_sites(conn: Connection[Any], since: datetime) -> list[str]:
 
 def answering_sites(conn: Connection[Any], workloads: Sequence[str], since: datetime) -> list[Row]:
     """(workload, site) of the newest attempt of each since then that answered."""
-    return _rows(
+    return select(
         conn,
         f"""SELECT DISTINCT ON (workload) workload, site FROM {_ATTEMPTS} a
             WHERE last_ok >= %(since)s AND workload = ANY(%(workloads)s) ORDER BY workload, last_ok DESC""",
@@ -187,14 +188,9 @@ def answering_sites(conn: Connection[Any], workloads: Sequence[str], since: date
 
 def breakers(conn: Connection[Any]) -> list[Row]:
     """(worker's process id, what it has open) of each living worker; what it does not name is closed."""
-    return _rows(
+    return select(
         conn,
         """SELECT pid, health FROM gateway WHERE state = 'live' AND heartbeat_at > now() - interval '10 seconds'
            ORDER BY started_at, epoch""",
         {},
     )
-
-
-def _rows(conn: Connection[Any], query: str, parameters: Row) -> list[Row]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query.encode(), parameters).fetchall()

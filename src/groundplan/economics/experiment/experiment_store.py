@@ -12,6 +12,7 @@ from psycopg import Connection
 from psycopg.rows import class_row, dict_row, tuple_row
 from psycopg.types.json import Jsonb
 
+from groundplan.core.database import select
 from groundplan.economics.experiment.record import Recorded
 from groundplan.economics.experiment.sequential import Tally
 from groundplan.economics.experiment.verdict import CANDIDATE
@@ -198,24 +199,24 @@ def look(conn: Connection[Any], id: UUID, seen: tuple[float, float, float, int],
 
 def looks(conn: Connection[Any], id: UUID, most: int = 500) -> list[dict[str, Any]]:
     """Every point of its picture, oldest first, thinned to `most`."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """SELECT at, value, low, high, count FROM (SELECT *, row_number() OVER (ORDER BY at) AS n,
+    return select(
+        conn,
+        """SELECT at, value, low, high, count FROM (SELECT *, row_number() OVER (ORDER BY at) AS n,
                  count(*) OVER () AS of FROM experiment_look WHERE experiment = %s) l
                WHERE n = of OR n %% greatest(1, of / %s) = 1 OR of <= %s ORDER BY at""",
-            (id, most, most),
-        ).fetchall()
+        (id, most, most),
+    )
 
 
 def pairs(conn: Connection[Any], id: UUID, limit: int = 100) -> list[dict[str, Any]]:
     """The newest pairs of answers, those that were worse first."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """SELECT call_id, beside_call, at, segment, basis, score, contradicted, shown_ms, beside_ms, shown_usd,
+    return select(
+        conn,
+        """SELECT call_id, beside_call, at, segment, basis, score, contradicted, shown_ms, beside_ms, shown_usd,
                  beside_usd, shown_tokens, beside_tokens, answered, reviewed FROM experiment_pair WHERE experiment = %s
                ORDER BY score NULLS LAST, at DESC LIMIT %s""",
-            (id, limit),
-        ).fetchall()
+        (id, limit),
+    )
 
 
 def counted(conn: Connection[Any], id: UUID) -> dict[str, Any]:

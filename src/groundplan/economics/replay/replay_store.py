@@ -10,9 +10,10 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.rows import class_row, dict_row, tuple_row
+from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 
+from groundplan.core.database import select
 from groundplan.economics.replay.model import Judged
 from groundplan.economics.replay.run import Answered, Run, Waiting
 
@@ -191,12 +192,12 @@ def end(conn: Connection[Any], run: UUID, state: str, outcome: str, proposal: di
 
 def calls(conn: Connection[Any], run: UUID, limit: int = 500) -> list[dict[str, Any]]:
     """Its calls, those that were worse first."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """SELECT call_id, segment, state, why, beside_call, kept, contradicted, cost_usd, candidate_usd, reviewed
+    return select(
+        conn,
+        """SELECT call_id, segment, state, why, beside_call, kept, contradicted, cost_usd, candidate_usd, reviewed
                FROM replay_call WHERE run = %s ORDER BY kept NULLS LAST, call_id LIMIT %s""",
-            (run, limit),
-        ).fetchall()
+        (run, limit),
+    )
 
 
 def progress(conn: Connection[Any], run: UUID) -> dict[str, int]:

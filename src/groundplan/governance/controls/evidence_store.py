@@ -10,6 +10,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from groundplan.core.database import select
 from groundplan.governance.controls.model import Evidence
 
 _COLUMNS: LiteralString = """id, what, subject, type, collector, at, valid_until, holds, says, detail, digest,
@@ -36,16 +37,16 @@ def standing(conn: Connection[Any], at: datetime, *, demanded: bool) -> list[Evi
     """Of each (subject, what) the newest that was not withdrawn and counts, else the newest that does not count, as it
     was at a moment. `demanded`: the company has what people give approved.
     """
-    with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(
-            "SELECT DISTINCT ON (subject, what) * FROM (SELECT "
-            + _COLUMNS
-            + ", "
-            + _COUNTS
-            + " AS counts FROM evidence WHERE at <= %(at)s AND (withdrawn_at IS NULL OR withdrawn_at > %(at)s)) e"
-            + " ORDER BY subject, what, counts DESC, at DESC, id DESC",
-            {"demanded": demanded, "at": at},
-        ).fetchall()
+    rows = select(
+        conn,
+        "SELECT DISTINCT ON (subject, what) * FROM (SELECT "
+        + _COLUMNS
+        + ", "
+        + _COUNTS
+        + " AS counts FROM evidence WHERE at <= %(at)s AND (withdrawn_at IS NULL OR withdrawn_at > %(at)s)) e"
+        + " ORDER BY subject, what, counts DESC, at DESC, id DESC",
+        {"demanded": demanded, "at": at},
+    )
     return [Evidence(**row) for row in rows]
 
 
@@ -54,9 +55,9 @@ def listed(
 ) -> list[dict[str, Any]]:
     """The newest first, withdrawn ones too; `leaf_index` once the log has it; `change` that asks for its approval, and
     the state of that (`approval`), where the company had evidence approved."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """SELECT e.id, e.what, e.subject, e.type, e.collector, e.at, e.valid_until, e.holds, e.says, e.detail,
+    return select(
+        conn,
+        """SELECT e.id, e.what, e.subject, e.type, e.collector, e.at, e.valid_until, e.holds, e.says, e.detail,
                  e.digest, e.audit_entry, e.link, e.withdrawn_at, e.withdrawn_by, a.leaf_index, c.id AS change,
                  c.state AS approval
                FROM evidence e JOIN audit_entry a ON a.id = e.audit_entry
@@ -65,8 +66,8 @@ def listed(
                WHERE (%(subject)s = '' OR e.subject = %(subject)s) AND (%(what)s = '' OR e.what = %(what)s)
                  AND (%(before)s::timestamptz IS NULL OR e.at < %(before)s)
                ORDER BY e.at DESC, e.id DESC LIMIT %(limit)s""",
-            {"subject": subject, "what": what, "before": before, "limit": limit},
-        ).fetchall()
+        {"subject": subject, "what": what, "before": before, "limit": limit},
+    )
 
 
 def withdraw(conn: Connection[Any], id: UUID, by: str, at: datetime) -> dict[str, Any] | None:

@@ -6,7 +6,8 @@ from datetime import date
 from typing import Any, LiteralString
 
 from psycopg import Connection
-from psycopg.rows import dict_row
+
+from groundplan.core.database import select
 
 
 def counts(conn: Connection[Any], since: date) -> list[dict[str, Any]]:
@@ -16,5 +17,4 @@ def counts(conn: Connection[Any], since: date) -> list[dict[str, Any]]:
           max(last_at) AS last_at
         FROM guard_count WHERE day >= %s GROUP BY workload, place, name, done, shadow
         ORDER BY workload, place, name, done"""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query, (since,)).fetchall()
+    return select(conn, query, (since,))

@@ -10,9 +10,10 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.rows import dict_row, tuple_row
+from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
+from groundplan.core.database import select
 from groundplan.governance.policy.shadow import Made, Trial
 
 SAMPLES = 10
@@ -67,8 +68,7 @@ def hours(conn: Connection[Any], policy: str, digest: str, since: datetime) -> s
 
 def days(conn: Connection[Any], policy: str, digest: str, since: datetime) -> list[dict[str, Any]]:
     """By day (UTC), the newest first: calls looked at, how many it would have refused, of which workloads, examples."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(_DAYS, (policy, digest, since)).fetchall()
+    rows = select(conn, _DAYS, (policy, digest, since))
     return [{**row, "by_workload": _summed(row["by_workload"]), "calls": _first(row["calls"])} for row in rows]
 
 

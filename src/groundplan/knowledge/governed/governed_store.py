@@ -10,6 +10,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from groundplan.core.database import select
 from groundplan.knowledge.store import CHANGE_LOCK
 
 Conn = Connection[Any]
@@ -71,12 +72,12 @@ def set_superseded(conn: Conn, document: UUID, by: UUID | None) -> None:
 
 def versions(conn: Conn, document: UUID) -> list[dict[str, Any]]:
     """The newest first."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """SELECT version, at, title, digest FROM document_version WHERE document_id = %s
+    return select(
+        conn,
+        """SELECT version, at, title, digest FROM document_version WHERE document_id = %s
                ORDER BY version DESC LIMIT 100""",
-            (document,),
-        ).fetchall()
+        (document,),
+    )
 
 
 MOST_PEOPLE: Final = 500
@@ -86,11 +87,11 @@ MOST_PEOPLE: Final = 500
 def who_may_read(conn: Conn, document: UUID, most: int = MOST_PEOPLE) -> list[dict[str, Any]]:
     """Each active person who may read it, by which of its readers, and the groups on the way to each of those; of a
     grant on its source to whom it was given. Refusals are left out. The first `most` by their addresses."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(
-            # one after the other by their addresses: whoever is not told costs nothing, and nobody's names are worked
-            # out twice
-            """SELECT p.id, p.email, p.name, x.by, ARRAY(SELECT g.reader FROM source_grant g
+    rows = select(
+        conn,
+        # one after the other by their addresses: whoever is not told costs nothing, and nobody's names are worked out
+        # twice
+        """SELECT p.id, p.email, p.name, x.by, ARRAY(SELECT g.reader FROM source_grant g
                    WHERE g.source = d.source AND g.reader = ANY (mine.names)
                      AND (g.until IS NULL OR g.until >= (now() AT TIME ZONE 'UTC')::date) ORDER BY g.reader) AS granted
                FROM document d
@@ -105,8 +106,8 @@ def who_may_read(conn: Conn, document: UUID, most: int = MOST_PEOPLE) -> list[di
                WHERE d.id = %s AND x.by IS NOT NULL AND NOT EXISTS (SELECT 1 FROM document_reader n
                  WHERE n.document_id = d.id AND n.deny AND n.reader = ANY (mine.names))
                ORDER BY p.email LIMIT %s""",
-            (document, most),
-        ).fetchall()
+        (document, most),
+    )
     ways = _ways(conn, [row["id"] for row in rows])
     return [
         {

@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.rows import dict_row
+
+from groundplan.core.database import select
 
 Conn = Connection[Any]
 
@@ -59,13 +60,13 @@ def withdraw(conn: Conn, document: UUID, name: str) -> bool:
 
 def links(conn: Conn, document: UUID) -> list[dict[str, Any]]:
     """The links of a document, the newest first, with who has opened each."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            f"""SELECT l.name, l.made_at, m.email AS made_by, l.until, l.withdrawn_at, l.reason,
+    return select(
+        conn,
+        f"""SELECT l.name, l.made_at, m.email AS made_by, l.until, l.withdrawn_at, l.reason,
                   {_HOLDS} AND {_COUNTS} AS holds,
                   ARRAY(SELECT p.email FROM link_holder h JOIN person p ON p.id = h.person_id
                         WHERE h.link = l.name ORDER BY h.opened_at) AS opened_by
                 FROM document_link t JOIN shared_link l ON l.name = t.link LEFT JOIN person m ON m.id = l.made_by
                 WHERE t.document_id = %s ORDER BY l.made_at DESC LIMIT 100""",
-            (document,),
-        ).fetchall()
+        (document,),
+    )

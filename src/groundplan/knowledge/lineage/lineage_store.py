@@ -8,7 +8,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.rows import dict_row
+
+from groundplan.core.database import select
 
 Conn = Connection[Any]
 MOST: Final = 10_000
@@ -17,9 +18,9 @@ MOST: Final = 10_000
 
 def rested_on(conn: Conn, call: UUID) -> list[dict[str, Any]]:
     """Each passage of an answer, with its document as it was then and as it is now."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """SELECT (p.passage ->> 0)::uuid AS document, p.passage ->> 1 AS path,
+    return select(
+        conn,
+        """SELECT (p.passage ->> 0)::uuid AS document, p.passage ->> 1 AS path,
                  (p.passage ->> 2)::int AS first_line, (p.passage ->> 3)::int AS last_line, d.source, d.title,
                  d.version AS version_now, d.state, d.owner, d.sensitivity, d.superseded_by, d.deleted_at,
                  v.version AS version_then, v.digest AS digest_then,
@@ -29,39 +30,39 @@ def rested_on(conn: Conn, call: UUID) -> list[dict[str, Any]]:
                  LEFT JOIN LATERAL (SELECT version, digest FROM document_version x
                    WHERE x.document_id = d.id AND x.at <= c.at ORDER BY version DESC LIMIT 1) v ON true
                WHERE c.id = %s ORDER BY p.place""",
-            (call,),
-        ).fetchall()
+        (call,),
+    )
 
 
 def used_by(conn: Conn, document: UUID, *, limit: int = 100) -> list[dict[str, Any]]:
     """The newest answers that were given passages of a document, and which lines; no question and no answer."""
     mark = json.dumps([[str(document)]])
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """SELECT c.id AS call, c.at, c.workload, c.status, p.email AS person, array_agg(
+    return select(
+        conn,
+        """SELECT c.id AS call, c.at, c.workload, c.status, p.email AS person, array_agg(
                  (s.passage ->> 2) || '-' || (s.passage ->> 3)) AS lines
                FROM call c LEFT JOIN person p ON p.id = c.person_id,
                  jsonb_array_elements(c.detail -> 'sources') AS s(passage)
                WHERE c.detail -> 'sources' <> '[]' AND c.detail -> 'sources' @> %s AND s.passage ->> 0 = %s
                GROUP BY c.id, c.at, c.workload, c.status, p.email ORDER BY c.at DESC LIMIT %s""",
-            (mark, str(document), limit),
-        ).fetchall()
+        (mark, str(document), limit),
+    )
 
 
 def used_since(conn: Conn, since: datetime, until: datetime, limit: int | None = MOST) -> list[dict[str, Any]]:
     """Grounded calls with the passages that they used, each with the version of its document then, for export, the
     oldest first."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """SELECT c.id, c.at, c.workload, c.status, c.model, c.duration_ms, ARRAY(
+    return select(
+        conn,
+        """SELECT c.id, c.at, c.workload, c.status, c.model, c.duration_ms, ARRAY(
                  SELECT jsonb_build_object('document', p.passage ->> 0, 'first_line', (p.passage ->> 2)::int,
                    'last_line', (p.passage ->> 3)::int, 'version', (SELECT max(x.version) FROM document_version x
                      WHERE x.document_id = (p.passage ->> 0)::uuid AND x.at <= c.at))
                  FROM jsonb_array_elements(c.detail -> 'sources') WITH ORDINALITY AS p(passage, place)
                  ORDER BY p.place) AS passages
                FROM call c WHERE c.at >= %s AND c.at < %s AND c.detail -> 'sources' <> '[]' ORDER BY c.at LIMIT %s""",
-            (since, until, limit),
-        ).fetchall()
+        (since, until, limit),
+    )
 
 
 def page(
@@ -83,12 +84,12 @@ def page(
 def documents_of(conn: Conn, ids: list[str]) -> dict[str, dict[str, Any]]:
     """Source, path, title, version, owner, and when each version was read, of documents by id; those that are gone are
     left out."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(
-            """SELECT d.id::text, d.source, d.path, d.title, d.version, d.owner,
+    rows = select(
+        conn,
+        """SELECT d.id::text, d.source, d.path, d.title, d.version, d.owner,
                  ARRAY(SELECT version FROM document_version v WHERE v.document_id = d.id ORDER BY version) AS numbers,
                  ARRAY(SELECT at FROM document_version v WHERE v.document_id = d.id ORDER BY version) AS times
                FROM document d WHERE d.id = ANY(%s::uuid[]) AND d.deleted_at IS NULL""",
-            (ids,),
-        ).fetchall()
+        (ids,),
+    )
     return {row["id"]: row | {"versions": dict(zip(row["numbers"], row["times"], strict=True))} for row in rows}

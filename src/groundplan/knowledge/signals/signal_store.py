@@ -9,8 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.rows import dict_row
 
+from groundplan.core.database import select
 from groundplan.core.ids import new_id
 
 Conn = Connection[Any]
@@ -90,9 +90,9 @@ def missing_from(conn: Conn, sources: Sequence[str], words: Sequence[str]) -> tu
 
 def by_document(conn: Conn, since: datetime, limit: int = 200) -> list[dict[str, Any]]:
     """Of each document: clicks and thumbs, and in how many citations answers said what it says, or did not."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """WITH told AS (
+    return select(
+        conn,
+        """WITH told AS (
                  SELECT document_id AS id, count(*) FILTER (WHERE kind = 'click') AS clicks,
                    count(*) FILTER (WHERE kind = 'up') AS up, count(*) FILTER (WHERE kind = 'down') AS down
                  FROM knowledge_signal WHERE at >= %(since)s AND document_id IS NOT NULL GROUP BY 1),
@@ -105,18 +105,18 @@ def by_document(conn: Conn, since: datetime, limit: int = 200) -> list[dict[str,
                FROM told t FULL JOIN cited c ON c.id = t.id JOIN document d ON d.id = coalesce(t.id, c.id)
                ORDER BY coalesce(t.down, 0) DESC, coalesce(c.unsupported, 0) DESC, coalesce(t.clicks, 0) DESC, d.path
                LIMIT %(limit)s""",
-            {"since": since, "limit": limit},
-        ).fetchall()
+        {"since": since, "limit": limit},
+    )
 
 
 def by_workload(conn: Conn, since: datetime) -> list[dict[str, Any]]:
     """Of each workload how many signals of each kind."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            """SELECT workload, count(*) FILTER (WHERE kind = 'click') AS clicks,
+    return select(
+        conn,
+        """SELECT workload, count(*) FILTER (WHERE kind = 'click') AS clicks,
                  count(*) FILTER (WHERE kind = 'up') AS up, count(*) FILTER (WHERE kind = 'down') AS down,
                  count(*) FILTER (WHERE kind = 'unanswered') AS unanswered,
                  count(*) FILTER (WHERE kind = 'unanswered' AND asked IS NULL) AS not_kept
                FROM knowledge_signal WHERE at >= %s GROUP BY workload ORDER BY workload""",
-            (since,),
-        ).fetchall()
+        (since,),
+    )
