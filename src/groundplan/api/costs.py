@@ -8,7 +8,7 @@ from datetime import timedelta
 from groundplan.api.context import Services
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
-from groundplan.core.money import format_usd, from_decimal
+from groundplan.core.money import format_numeric
 from groundplan.ledger import archive, archive_store, opportunity_store, outcome_store, rollup_store
 
 FOLD_SECONDS = 5.0
@@ -49,7 +49,7 @@ def keep(services: Services) -> int:
             if not archive_store.lock(conn) or not (days := archive_store.days(conn, before, 1)):
                 break
             gone = archive.archive_day(conn, url, days[0])
-            detail = {"calls": gone.calls, "cost_usd": format_usd(from_decimal(gone.cost)), "url": url}
+            detail = {"calls": gone.calls, "cost_usd": format_numeric(gone.cost), "url": url}
             record(conn, action="facts.archive", actor=SYSTEM, subject=f"day/{gone.day}", detail=detail)
         done += 1
     while _list_older(services):

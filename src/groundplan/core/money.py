@@ -48,6 +48,11 @@ def format_usd(amount: Picodollars | int) -> str:
     return f"{amount // PICO}.{amount % PICO:012d}"
 
 
+def format_numeric(value: Decimal) -> str:
+    """The same of a `numeric(30,12)` column."""
+    return format_usd(from_decimal(value))
+
+
 def short_usd(amount: Picodollars | int) -> str:
     """For people: at least two decimals, small amounts with three significant digits: `$0.00214`, `$12.30`."""
     value = Decimal(abs(amount)) / PICO
@@ -56,6 +61,12 @@ def short_usd(amount: Picodollars | int) -> str:
         return f"{sign}${value:,.2f}"
     digits = max(2, 2 - value.adjusted())
     return f"{sign}${value:.{digits}f}"
+
+
+def plain(amount: Decimal, decimals: int = 2) -> str:
+    """Every digit that says something, without exponent: at least so many decimals, no zeros after them."""
+    whole, _, fraction = f"{amount:f}".partition(".")
+    return f"{whole}.{fraction.rstrip('0').ljust(decimals, '0')}"
 
 
 def to_decimal(amount: Picodollars | int) -> Decimal:

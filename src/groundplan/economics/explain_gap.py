@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from groundplan.blueprint.model import Rates
+from groundplan.core.money import plain
 
 _PICO = Decimal("0.000000000001")
 _MILLION = Decimal(1_000_000)
@@ -121,8 +122,7 @@ def price_that_explains(bill: Side, expected: Decimal, rates: Rates | None) -> s
 
 
 def _per_million(usd: Decimal, tokens: int) -> str:
-    whole, _, fraction = f"{(usd * _MILLION / tokens).quantize(_RATE):f}".partition(".")
-    return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
+    return plain((usd * _MILLION / tokens).quantize(_RATE))
 
 
 def _factor(bill: Decimal, expected: Decimal) -> str:

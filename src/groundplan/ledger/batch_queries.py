@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from psycopg import Connection
-from psycopg.rows import dict_row
 
-from groundplan.core.money import format_usd, from_decimal
+from groundplan.core.database import select
+from groundplan.core.money import format_numeric
 
 _NEWEST = """SELECT b.id, b.workload, b.endpoint, b.status, b.created_at, b.expires_at, b.ended_at, b.total, b.key_id,
     b.errors, l.completed + o.completed AS completed, l.failed + o.failed AS failed, l.running, o.problem AS waits,
@@ -31,8 +31,7 @@ _TIMES = ("created_at", "expires_at", "ended_at")
 def batches(conn: Connection[Any], workload: str | None, limit: int) -> list[dict[str, Any]]:
     """The newest first. `held_usd` is what is set aside for lines that are not made yet; `problem` why one failed, or
     what its order at a provider waits for."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(_NEWEST, {"workload": workload, "limit": limit}).fetchall()
+    rows = select(conn, _NEWEST, {"workload": workload, "limit": limit})
     return [_shown(row) for row in rows]
 
 
@@ -43,7 +42,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         **{name: None if row[name] is None else row[name].isoformat() for name in _TIMES},
         "id": f"{'msgbatch' if row['endpoint'] == '/v1/messages' else 'batch'}_{row['id'].hex}",
         "key_id": str(row["key_id"]),
-        "held_usd": format_usd(from_decimal(held)),
-        "cost_usd": format_usd(from_decimal(cost)),
+        "held_usd": format_numeric(held),
+        "cost_usd": format_numeric(cost),
         "problem": errors[0]["message"] if errors else waits,
     }

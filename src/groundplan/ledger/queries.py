@@ -13,7 +13,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.core.errors import Invalid, NotFound
-from groundplan.core.money import format_usd, from_decimal
+from groundplan.core.money import format_numeric, format_usd, from_decimal
 from groundplan.ledger import store
 from groundplan.ledger.store import CallFilter
 
@@ -36,7 +36,7 @@ def cost_summary(conn: Connection[Any], wanted: CallFilter = _EVERYTHING) -> dic
     waiting, crashed = store.unsettled(conn)
     sums = ("total_usd", "saved_usd", "prefix_saved_usd")
     return {
-        **{name: _usd(sum((row[name] for row in rows), Decimal(0))) for name in sums},
+        **{name: format_numeric(sum((row[name] for row in rows), Decimal(0))) for name in sums},
         "calls": sum(row["calls"] for row in rows),
         "cached": sum(row["cached"] for row in rows),
         "open_reservations": waiting,
@@ -106,7 +106,7 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
         "route": detail.get("route"),
         "charges": charges,
         "made_for_it": [_plain(each) for each in made],
-        "together_usd": _usd(sum((each["cost_usd"] for each in made), row["cost_usd"])),
+        "together_usd": format_numeric(sum((each["cost_usd"] for each in made), row["cost_usd"])),
         "of": detail.get("of"),
         "purpose": detail.get("purpose"),
         "outcomes": [_plain(outcome) for outcome in store.outcomes(conn, call_id)],
@@ -184,13 +184,9 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 def _value(value: Any) -> Any:
     if isinstance(value, Decimal):
-        return _usd(value)
+        return format_numeric(value)
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="milliseconds")
     if isinstance(value, date):
         return value.isoformat()
     return str(value) if isinstance(value, UUID) else value
-
-
-def _usd(value: Decimal) -> str:
-    return format_usd(from_decimal(value))

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from psycopg import Connection
 
-from groundplan.core.money import format_usd, from_decimal
+from groundplan.core.money import format_numeric
 from groundplan.ledger import traffic_store as store
 
 STEP_SECONDS = int(store.STEP.total_seconds())
@@ -53,7 +53,7 @@ def traffic(
         "p50_ms": whole[0],
         "p95_ms": whole[1],
         "sampled": sampled,
-        "cost_usd": format_usd(from_decimal(sum((row["cost_usd"] for row in found.values()), Decimal(0)))),
+        "cost_usd": format_numeric(sum((row["cost_usd"] for row in found.values()), Decimal(0))),
     }
 
 

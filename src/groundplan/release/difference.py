@@ -9,7 +9,7 @@ import msgspec
 
 from groundplan.blueprint import model as bp
 from groundplan.core.canonical import digest
-from groundplan.core.money import PICO, format_usd
+from groundplan.core.money import PICO, plain, to_decimal
 from groundplan.release.grants import FIELDS, moved, shown_grants
 from groundplan.release.model import Difference, Field
 
@@ -157,5 +157,4 @@ def _text(name: str, value: Any) -> str:
 
 
 def _usd(amount: int) -> str:
-    whole, _, decimals = format_usd(amount).partition(".")
-    return f"{whole}.{decimals.rstrip('0').ljust(2, '0')} USD" if amount % PICO else f"{whole} USD"
+    return f"{plain(to_decimal(amount)) if amount % PICO else amount // PICO} USD"

@@ -25,7 +25,7 @@ from groundplan.api.served import current_blueprint, current_or_none
 from groundplan.blueprint.calendar import Launch
 from groundplan.core.audit.store import record
 from groundplan.core.errors import NotFound
-from groundplan.core.money import format_usd, from_decimal
+from groundplan.core.money import format_numeric, format_usd
 from groundplan.economics.export.focus import focus_csv
 from groundplan.economics.export.statement import Statement, statement_csv, statements
 from groundplan.ledger import archive_store, days_store, finding_store, rollup_store
@@ -106,7 +106,7 @@ def people(
         rows = days_store.people(conn, days.since, days.until, workload, limit)
     return {
         "people": [
-            {"person": row["person"] or "", "calls": int(row["calls"]), "cost_usd": _usd(row["cost_usd"])}
+            {"person": row["person"] or "", "calls": int(row["calls"]), "cost_usd": format_numeric(row["cost_usd"])}
             for row in rows
         ]
     }
@@ -122,7 +122,7 @@ def features(services: Using, _: Reader, first: Day = None, last: Day = None, wo
     return {
         "features": [
             {"workload": row["workload"], "feature": row["feature"], "calls": int(row["calls"] or 0),
-             "cost_usd": _usd(row["cost_usd"])}
+             "cost_usd": format_numeric(row["cost_usd"])}
             for row in rows
         ]
     }  # fmt: skip
@@ -138,7 +138,7 @@ def sources(services: Using, _: Reader, first: Day = None, last: Day = None, wor
     return {
         "sources": [
             {"source": row["source"], "documents": int(row["documents"]), "calls": int(row["calls"]),
-             "cost_usd": _usd(row["cost_usd"])}
+             "cost_usd": format_numeric(row["cost_usd"])}
             for row in rows
         ]
     }  # fmt: skip
@@ -269,8 +269,8 @@ def archived(services: Using, _: Reader) -> dict[str, Any]:
         "url": services.settings.archive_url,
         "hot_days": services.settings.archive_days,
         "days": [
-            {"day": row["day"].isoformat(), "url": row["url"], "calls": row["calls"], "cost_usd": _usd(row["cost_usd"]),
-             "sha256": row["sha256"], "part": row["part"]}
+            {"day": row["day"].isoformat(), "url": row["url"], "calls": row["calls"],
+             "cost_usd": format_numeric(row["cost_usd"]), "sha256": row["sha256"], "part": row["part"]}
             for row in rows
         ],
     }  # fmt: skip
@@ -335,10 +335,6 @@ def _pairs(sums: list[tuple[str, int]]) -> list[dict[str, str]]:
 
 def _wanted(days: cost_book.Days) -> dict[str, Any]:
     return {"since": days.since, "until": days.until, "status": None, "deployment": None, "demo": None}
-
-
-def _usd(value: Any) -> str:
-    return format_usd(from_decimal(value))
 
 
 def _maybe(amount: int | None) -> str | None:

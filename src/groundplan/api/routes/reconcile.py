@@ -19,6 +19,7 @@ from groundplan.api.cost_book import LAST_YEAR, Days
 from groundplan.api.sent_file import pairs, text_of
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
+from groundplan.core.money import plain
 from groundplan.economics.beside import TERMS, Beside, beside
 from groundplan.economics.bill import Bill, read_bill
 from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, Row, exchange_rates, reconcile
@@ -188,8 +189,4 @@ def _row(row: Row) -> dict[str, Any]:
 
 def exact(amount: Decimal) -> str:
     """All digits, twelve decimals at least."""
-    exponent = amount.as_tuple().exponent
-    if isinstance(exponent, int) and exponent >= -12:
-        return f"{amount:.12f}"
-    whole, _, fraction = f"{amount:f}".partition(".")
-    return f"{whole}.{fraction.rstrip('0').ljust(12, '0')}"
+    return plain(amount, 12)

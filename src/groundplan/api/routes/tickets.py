@@ -24,7 +24,7 @@ from groundplan.api.sent_file import pairs, text_of
 from groundplan.core.audit.store import record
 from groundplan.core.error_shape import problem_json
 from groundplan.core.errors import Conflict, Invalid, NotFound, Problem
-from groundplan.core.money import ceil_div, format_usd, from_decimal
+from groundplan.core.money import ceil_div, format_numeric, format_usd, from_decimal
 from groundplan.economics.tickets import Row, read_tickets
 from groundplan.ledger import outcome_store, ticket_store
 
@@ -73,8 +73,8 @@ def tickets(
         "tickets": [
             {
                 "workload": row["workload"], "resolved": row["resolved"], "unresolved": row["unresolved"],
-                "calls": row["calls"], "cost_usd": _usd(row["cost_usd"]), "resolved_usd": _usd(row["resolved_usd"]),
-                "value_usd": _usd(row["value_usd"]),
+                "calls": row["calls"], "cost_usd": format_numeric(row["cost_usd"]),
+                "resolved_usd": format_numeric(row["resolved_usd"]), "value_usd": format_numeric(row["value_usd"]),
                 "cost_per_resolved_usd": format_usd(ceil_div(from_decimal(row["cost_usd"]), row["resolved"]))
                 if row["resolved"] else None,
             }
@@ -144,7 +144,3 @@ def _one(conn: Connection[Any], row: Row, actor: str) -> str:
         at=row.at,
     )
     return "new" if outcome_store.add(conn, outcome) else "same"
-
-
-def _usd(value: Any) -> str:
-    return format_usd(from_decimal(value))

@@ -7,11 +7,11 @@ from decimal import ROUND_FLOOR, Decimal
 
 from groundplan.catalog import units
 from groundplan.catalog.imports.litellm_models import PERIODS, Asked
-from groundplan.catalog.imports.litellm_prices import plain
 from groundplan.catalog.imports.node import Config
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, Finding
 from groundplan.catalog.scaffold import DEFAULT_BUDGET
 from groundplan.core.errors import Invalid, Where
+from groundplan.core.money import plain
 
 _MOST = Decimal(9_000_000)
 _SMALLEST = Decimal("0.000000000001")

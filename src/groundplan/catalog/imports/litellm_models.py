@@ -27,6 +27,7 @@ from groundplan.catalog.imports.providers import (
 )
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_PRICE, SECRET, Finding
 from groundplan.catalog.model import DeploymentDoc
+from groundplan.core.money import plain
 
 TYPES = {
     "chat": "chat", "completion": "chat", "responses": "chat", "batch": "chat", "embedding": "embeddings",
@@ -364,7 +365,7 @@ class EntryReader:
         period = PERIODS.get((lasts.text() or "").strip().lower()) if lasts else None
         if money is not None and amount:
             if period in ("day", "month") and amount < _MOST_USD:
-                found["cost"] = f"{litellm_prices.plain(amount.quantize(_SMALLEST))} USD/{period}"
+                found["cost"] = f"{plain(amount.quantize(_SMALLEST))} USD/{period}"
                 self._say(CARRIED, "max_budget", "cost: of a limit of this deployment", "", money)
             else:
                 here = "the cost of a deployment can be limited for a minute, hour, day or month"

@@ -14,6 +14,7 @@ from typing import Any
 
 from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NO_EQUAL, Finding
+from groundplan.core.money import plain
 
 CLASSES = {
     "input_cost_per_token": "input",
@@ -137,12 +138,6 @@ def _price(
 def _classes(amounts: dict[str, Decimal]) -> dict[str, str]:
     units = {name: "USD" if name in _PER_USE else "USD/Mtok" for name in amounts}
     return {name: f"{plain(amounts[name])} {units[name]}" for name in CLASSES.values() if name in amounts}
-
-
-def plain(amount: Decimal) -> str:
-    """Without exponent and without zeros at the end, two decimals at least."""
-    whole, _, fraction = f"{amount:f}".partition(".")
-    return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
 def _told(key: str, place: _Place, node: Node, *, exact: bool) -> Finding:
