@@ -24,6 +24,7 @@ from tests.unit.raw_upstream import (
 )
 
 from groundplan.blueprint.model import Guardrails
+from groundplan.gateway.guard.counts import Counts
 
 MESSAGES = "/v1/messages"
 EMAIL = "ana@acme.example"
@@ -171,3 +172,17 @@ async def test_a_function_of_the_first_api_is_a_function(tmp_path: Path, stream:
     async with saying(tmp_path, sent, workloads=rules) as rig:
         reply = await rig.chat(stream=stream)
         assert b"drop_tables" not in reply.body.partition(b'"error"')[0] and b"guardrail_tools" in reply.body
+
+
+@pytest.mark.parametrize("before", ["", "words " * 20], ids=["before the first byte", "after it"])
+async def test_what_ends_a_stream_is_counted(tmp_path: Path, before: str) -> None:
+    sent = [STREAM + events(ROLE), events(chunk({"content": before})), events(chunk({"content": SECRET + " "}), END)]
+    rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000, hold_bytes=16)}}
+    async with saying(tmp_path, *sent, workloads=rules) as rig:
+        rig.gateway.guard_counts = counts = Counts("", rig.gateway.clock)
+        stream = await rig.stream()
+        assert stream.status == (200 if before else 403) and SECRET not in stream.raw.decode()
+        assert [(*key[1:], finds[:2]) for key, finds in counts._waiting.items()] == [
+            ("assistant", "output", "secrets", "block", False, (1, 1))
+        ]
+        await rig.books()

@@ -15,6 +15,7 @@ from tests.unit.raw_upstream import ANSWER, DONE, END, HI, ROLE, STREAM, chunk, 
 from tests.unit.test_gateway_resume_surfaces import SURFACES, TEXT
 
 from groundplan.blueprint.model import Guardrails
+from groundplan.gateway.guard.counts import Counts
 from groundplan.ledger.model import Settlement
 
 HEDGE = {"after_ms": 40, "at_most": 1.0}
@@ -100,10 +101,12 @@ async def test_a_hedge_that_a_check_refuses_at_once_is_no_fault_of_its_deploymen
         async with call_rig(tmp_path, workloads=rules, ports=at) as rig:
             asked = asyncio.ensure_future(rig.stream(max_tokens=200))
             folder = rig.gateway.journal.folder
+            rig.gateway.guard_counts = counts = Counts("", rig.gateway.clock)
             await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
             go.set()
             stream = await asked
             assert (stream.status, stream.text, stream.done) == (200, "Hi there", True)
+            assert stream.facts["guardrails"] == [] and not counts._waiting, "of an answer that nobody got"
             assert "two" not in rig.gateway.health._windows, "its breaker counted an answer that was refused"
             await rig.books()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -40,6 +41,9 @@ from groundplan.gateway.upstream.reported import Looking
 from groundplan.gateway.upstream.targets import Target
 from groundplan.ledger.model import Reservation, Usage
 
+if TYPE_CHECKING:
+    from groundplan.gateway.guard.relay import GuardedRelay
+
 _NOT_BILLED = frozenset({*range(300, 400), 401, 402, 403, 404, 405, 408, 409, 421, 425, 429, 500, 501, 503, 529})
 """Complete error answers without usage that say that the request was not worked on. 502 and 504 come from something in
 front of the model, which may well have been working."""
@@ -69,6 +73,8 @@ class AttemptFailed(Exception):
         """Of a stream of which the client has a part."""
         self.refusal: Denied | None = None
         """It answered as it should, and a guardrail refuses the answer."""
+        self.guarded: GuardedRelay | None = None
+        """Of a stream that was refused before anything of it was sent."""
 
     @property
     def temporary(self) -> bool:
@@ -307,7 +313,7 @@ class Attempt:
         except StreamBroken as broken:
             exchange.output_bytes = relay.output_bytes
             failed = AttemptFailed(str(broken), billed=True, status=self.status)
-            failed.refusal = broken.refusal
+            failed.refusal, failed.guarded = broken.refusal, guarded
             raise failed from broken
 
     # to the last byte ------------------------------------------------------------------------------------------------

@@ -331,6 +331,9 @@ class Course:
         """The answer was refused: nobody else is asked, and nothing is held against the deployment. Raises the refusal
         where the client has nothing yet."""
         exchange = self._exchange
+        if exchange.guard is not None and failed.guarded is not None:
+            exchange.guard.adopt(failed.guarded)
+            exchange.guard.count(exchange)
         settle.cancelled(self._gateway, exchange, failed.relay.usage if failed.relay is not None else None)
         if failed.relay is None:
             raise refusal

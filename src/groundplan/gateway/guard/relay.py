@@ -43,14 +43,12 @@ class GuardedRelay(Wrapped):
         "_texts", "_whole", "_windows", "heard", "refusal",
     )  # fmt: skip
 
-    def __init__(
-        self, inner: Relay, guard: Guard, masks: Masks, findings: Findings, may_call: MayCall, *, whole: bool
-    ) -> None:
+    def __init__(self, inner: Relay, guard: Guard, masks: Masks, may_call: MayCall, *, whole: bool) -> None:
         super().__init__(inner)
         self._guard = guard
         self._checks: Checks = guard.output
         self._masks = masks
-        self._findings = findings
+        self._findings = Findings()
         self._may_call = may_call
         self._windows: dict[Channel, Window] = {}
         self._last: dict[Channel, tuple[bytes, dict[str, Any]]] = {}
@@ -106,6 +104,13 @@ class GuardedRelay(Wrapped):
         if self.refusal is None:
             return told
         return told.replace(b'"stream_broken"', b'"%b"' % self.refusal.code.encode())
+
+    def adopt(self, findings: Findings) -> None:
+        """Of the attempts of its call this one is what the caller gets: what it found and will find is added to
+        `findings`. Of one that lost nobody is told."""
+        if self._findings is not findings:
+            findings.take(self._findings)
+            self._findings = findings
 
     def stop(self, error: Denied) -> Stopped:
         """Ends the stream; to be raised."""

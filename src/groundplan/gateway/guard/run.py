@@ -169,7 +169,11 @@ class Guarding:
         if exchange.endpoint not in pieces.SURFACES:
             return None
         waits = self.whole or _reviews(exchange)
-        return GuardedRelay(inner, self.guard, self.masks, self.findings, self.may_call, whole=waits)
+        return GuardedRelay(inner, self.guard, self.masks, self.may_call, whole=waits)
+
+    def adopt(self, relay: GuardedRelay) -> None:
+        """Of the attempts of a stream this one is what the caller gets, be it a refusal."""
+        relay.adopt(self.findings)
 
     async def finish(self, gateway: Gateway, exchange: Exchange, relay: GuardedRelay) -> None:
         """The upstream of `relay` has streamed everything: judge what is left, and what needs the whole. Raises

@@ -89,18 +89,23 @@ class Streaming:
     async def rest(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
         """Relay to the end and settle. Raises `StreamBroken`: the client has a part already."""
         self._exchange = exchange
+        guard, guarded = exchange.guard, self.guarded
+        if guard is not None and guarded is not None:
+            guard.adopt(guarded)
         if self._out:
             await self._begin(gateway, exchange, sequence)
         try:
             await self._relay(gateway, exchange, sequence)
             if self._failure is not None:
                 raise self._failure
-            if exchange.guard is not None and self.guarded is not None and self.relay.complete:
-                await exchange.guard.finish(gateway, exchange, self.guarded)
+            if guard is not None and guarded is not None and self.relay.complete:
+                await guard.finish(gateway, exchange, guarded)
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
             raise _broken(self._failure or failure) from failure
         finally:
             exchange.output_bytes = self.relay.output_bytes
+            if guard is not None and guarded is not None:
+                guard.count(exchange)
         if not self.relay.complete:
             raise StreamBroken("the upstream's stream ended early")
         relay = self.relay

@@ -48,6 +48,11 @@ class Findings:
         key = (place, hit.check, hit.done)
         self.counted[key] = self.counted.get(key, 0) + 1
 
+    def take(self, other: Findings) -> None:
+        """What was found elsewhere for the same call."""
+        for key, times in other.counted.items():
+            self.counted[key] = self.counted.get(key, 0) + times
+
 
 @dataclass(frozen=True, slots=True)
 class Guard:
