@@ -312,6 +312,36 @@ async def test_a_refusal_that_is_about_our_account(tmp_path: Path, stream: bool)
         assert (reply.status, reply.body) == (400, repeated) and not rig.gateway.health.troubled
 
 
+GROQ = (
+    b'{"error":{"message":"Request too large for model `m` on tokens per minute (TPM): Limit 6000, Requested 7014",'
+    b'"type":"tokens","code":"rate_limit_exceeded"}}'
+)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_request_that_is_above_a_minutes_tokens_goes_elsewhere(tmp_path: Path, stream: bool) -> None:
+    """As Groq tells it. However many are too large, smaller ones are still asked there first; and where nobody else is,
+    the caller is told that it is the size."""
+    async with saying(tmp_path, answering(GROQ, b"413 Payload Too Large"), fallback=True) as rig:
+        for _ in range(4):
+            reply = await rig.chat(stream=stream)
+            assert reply.status == 200 and reply.headers["groundplan-deployment"] == "two"
+        assert not rig.gateway.health.troubled and not rig.gateway.health._failures
+        found = await rig.settlements()
+        assert [each.outcome for each in found] == ["not_billed", "ok"] * 4
+        await rig.books()
+    (tmp_path / "alone").mkdir()
+    async with saying(tmp_path / "alone", answering(GROQ, b"413 Payload Too Large")) as rig:
+        reply = await rig.chat(stream=stream)
+        assert (reply.status, reply.code, "retry-after" in reply.headers) == (413, "above_rate", False)
+        await rig.books()
+    (tmp_path / "own").mkdir()
+    own = GROQ.replace(b"rate_limit_exceeded", b"request_too_large")
+    async with saying(tmp_path / "own", answering(own, b"413 Payload Too Large"), fallback=True) as rig:
+        reply = await rig.chat(stream=stream)
+        assert (reply.status, reply.body) == (413, own), "any other is about the request itself"
+
+
 @pytest.mark.parametrize("status", [418, 450, 499])
 async def test_a_refusal_with_any_status_reaches_the_caller(tmp_path: Path, status: int) -> None:
     told = b'{"error":{"message":"not like this"}}'

@@ -32,7 +32,7 @@ from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.responses_stream import Rendered
 from groundplan.gateway.surfaces.upload import give_up, send_upload
-from groundplan.gateway.upstream.account import meant
+from groundplan.gateway.upstream.account import above_rate, meant
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.gateway.upstream.pressure import Load
@@ -67,6 +67,9 @@ class AttemptFailed(Exception):
         self.stale = stale
         """A kept-alive connection was closed as it was used; the deployment itself may be well."""
         self.rest = rest
+        self.above_rate = False
+        """The request alone is more than our account there may send in a minute: others may take it, and nothing is
+        held against a deployment that takes smaller ones."""
         self.other_key = False
         """The provider refused our key, and the deployment has another one that does not rest."""
         self.relay: Relay | None = None
@@ -266,6 +269,12 @@ class Attempt:
     def _judge(self, connection: UpstreamConnection) -> None:
         """An error answer: the caller's own fault is passed on as it is, anything else goes to the next deployment."""
         status = meant(self.status, self._refusal)
+        if above_rate(status, self._refusal):
+            failed = AttemptFailed(
+                f"the upstream answered {status}, about a minute's tokens", billed=False, status=status
+            )
+            failed.above_rate = True
+            raise failed
         self._overload = status in _OVERLOAD
         if status in _ELSEWHERE or status < 400 or status >= 500:
             rest = None

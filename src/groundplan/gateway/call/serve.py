@@ -13,7 +13,7 @@ import random
 from collections import deque
 
 from groundplan.blueprint.model import Deployment, Ramp, Workload
-from groundplan.core.errors import Denied, GroundplanError, Unavailable
+from groundplan.core.errors import Denied, GroundplanError, TooLarge, Unavailable
 from groundplan.gateway.call import admit, limits, retry, settle
 from groundplan.gateway.call.attempt import Attempt, AttemptFailed, begin
 from groundplan.gateway.call.context import Gateway
@@ -104,8 +104,8 @@ class Course:
     """The attempts of one call: what was tried, what may still be."""
 
     __slots__ = (
-        "_deadline", "_exchange", "_full", "_gateway", "_keys", "_repeated", "_rule", "_too_dear", "_tries",
-        "_workload", "code", "reason", "relay", "wait", "waiting",
+        "_above_rate", "_deadline", "_exchange", "_full", "_gateway", "_keys", "_repeated", "_rule", "_too_dear",
+        "_tries", "_workload", "code", "reason", "relay", "wait", "waiting",
     )  # fmt: skip
 
     def __init__(self, gateway: Gateway, exchange: Exchange, workload: Workload) -> None:
@@ -130,6 +130,8 @@ class Course:
         self._repeated: dict[str, int] = {}
         self._keys: dict[str, int] = {}
         """How many refused keys of a deployment were changed for another one, which is no try of its own."""
+        self._above_rate = False
+        """Whoever was asked last takes no request as large as this one."""
         self._too_dear: Denied | None = None
         """Why a deployment was not asked: with it the call could cost more than one may."""
         self.wait = 0.0
@@ -353,6 +355,9 @@ class Course:
             self._tries -= 1
             self.waiting.appendleft(deployment)
             return
+        self._above_rate = failed.above_rate
+        if failed.above_rate:
+            return
         now = gateway.loop.time()
         gateway.targets.forget(deployment.name)
         gateway.health.failed(deployment.name, now, failed.rest)
@@ -404,6 +409,9 @@ class Course:
         after = max(1.0, min(rests, default=0.0))
         last = self._exchange.deployment
         where = "" if last is None else f" ({last.name})"
+        if self._above_rate and last is not None:
+            hint = f"Send a shorter prompt, ask for fewer tokens, or raise what {last.name} may be sent in a minute."
+            raise TooLarge(f"{last.name} takes no request as large as this one", code="above_rate", hint=hint)
         raise Unavailable(
             f"no deployment of {self._workload.name} could answer: {self.reason}{where}",
             code="upstream_failed",

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-UNKNOWN_KEY, UNPAID, NOT_ALLOWED = 401, 402, 403
+UNKNOWN_KEY, UNPAID, NOT_ALLOWED, TOO_LARGE = 401, 402, 403, 413
 _CODES = {"billing_hard_limit_reached": UNPAID, "insufficient_quota": UNPAID}
 _MESSAGES = (
     ("Your credit balance is too low", UNPAID),
@@ -36,18 +36,27 @@ _body = msgspec.json.Decoder(_Body | list[_Body]).decode
 
 def meant(status: int, data: bytes) -> int:
     """The status that such a refusal should have had; any other's own."""
-    if status != 400:
-        return status
+    error = _error(data) if status == 400 else None
+    return status if error is None else said(error.message, error.code) or status
+
+
+def above_rate(status: int, data: bytes) -> bool:
+    """Whether a request is too large for what our account may send in a minute, as Groq tells it: whoever else serves
+    the model may well take it, and a smaller one would be taken here."""
+    error = _error(data) if status == TOO_LARGE else None
+    return error is not None and error.code == "rate_limit_exceeded"
+
+
+def _error(data: bytes) -> _Error | None:
     try:
         found = _body(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return status
+        return None
     if isinstance(found, list):  # as Gemini answers at its OpenAI-shaped address
         if not found:
-            return status
+            return None
         found = found[0]
-    error = found.error
-    return (said(error) if isinstance(error, str) else said(error.message, error.code)) or status
+    return _Error(found.error) if isinstance(found.error, str) else found.error
 
 
 def said(message: str, code: object = None) -> int:
