@@ -186,3 +186,31 @@ async def test_what_ends_a_stream_is_counted(tmp_path: Path, before: str) -> Non
             ("assistant", "output", "secrets", "block", False, (1, 1))
         ]
         await rig.books()
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("thought", [False, True])
+async def test_parts_are_one_text(tmp_path: Path, path: str, thought: bool) -> None:
+    """A secret that is said in two parts of two events is one, also in what is thought."""
+    pieces = []
+    for half in (SECRET[:9], SECRET[9:] + " "):
+        text = {"type": "text", "text": half}
+        pieces.append(chunk({"content": [{"type": "thinking", "thinking": [text]} if thought else text]}))
+    rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
+    async with saying(tmp_path, STREAM + events(ROLE, *pieces, END, DONE), workloads=rules) as rig:
+        asks = {"model": "auto", "max_tokens": 90, "stream": True, "messages": [{"role": "user", "content": "x"}]}
+        reply = await asked(rig, path, asks)
+        told = reply.body.decode()
+        assert SECRET[9:] not in told
+        assert "guardrail_secrets" in told or (thought and path == "/v1/messages"), "what is thought is not told there"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_whole_answer_in_parts_is_judged_by_its_text(tmp_path: Path, stream: bool) -> None:
+    content = [{"type": "text", "text": '{"a"'}, {"type": "text", "text": ": 1}"}]
+    message = {"role": "assistant", "content": content}
+    data = whole(choices=[{"index": 0, "message": message, "finish_reason": "stop"}])
+    sent = STREAM + events(ROLE, *(chunk({"content": [part]}) for part in content), END, DONE)
+    rules = {"assistant": {"guardrails": Guardrails(schema='{"type": "object"}', budget_ms=10_000)}}
+    async with saying(tmp_path, sent if stream else answering(data), workloads=rules) as rig:
+        assert (await rig.chat(stream=stream, max_tokens=90)).status == 200

@@ -104,6 +104,66 @@ async def test_a_piece_that_is_made_of_parts(tmp_path: Path) -> None:
         assert only.outcome == "ok" and only.usage.output == 20, "what is thought counts, up to the cap"
 
 
+THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "what is asked?"}], "closed": True}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses", "/v1/completions"])
+async def test_the_text_of_parts_is_told_where_a_chat_answers_another_api(
+    tmp_path: Path, path: str, stream: bool
+) -> None:
+    """What was thought is counted, and told nowhere, as under its other names."""
+    content = [THOUGHT, {"type": "text", "text": "Hi "}, {"type": "text", "text": "there"}]
+    body: dict[str, Any] = {"model": "auto", "stream": stream, "max_tokens": 20, "prompt": "x"}
+    if path == "/v1/messages":
+        body |= {"messages": [{"role": "user", "content": "x"}], "prompt": None}
+    if path == "/v1/responses":
+        body = {"model": "auto", "stream": stream, "max_output_tokens": 20, "input": "x"}
+    body = {name: value for name, value in body.items() if value is not None}
+    pieces = [chunk({"content": [part]}) for part in content[:2]]
+    sent = STREAM + events(ROLE, *pieces, chunk({"content": "there"}), END, DONE)
+    if not stream:
+        message = {"role": "assistant", "content": content}
+        sent = answering(whole(choices=[{"index": 0, "message": message, "finish_reason": "stop"}]))
+    async with saying(tmp_path, sent) as rig:
+        reply = await asked(rig, path, body)
+        assert reply.status == 200 and b"what is asked" not in reply.body
+        told = [json.loads(line[6:]) for line in reply.body.split(b"\n") if line.startswith(b"data: {")]
+        assert "".join(_told(each) for each in told or [reply.json]) == "Hi there"
+        assert (await rig.settlements())[0].outcome == "ok"
+
+
+def _told(event: dict[str, Any]) -> str:
+    """The text in a piece of a stream, or in a whole answer, of Messages, Responses or Completions."""
+    if event.get("type", "").endswith("output_text.delta"):
+        return str(event["delta"])
+    if event.get("type") == "content_block_delta":
+        return str(event["delta"]["text"])
+    texts = [choice["text"] for choice in event.get("choices", ())]
+    if event.get("object") == "response" or event.get("type") == "message":
+        output = event.get("output") or [event]
+        texts += [part["text"] for item in output for part in item.get("content", ())]
+    return "".join(texts)
+
+
+async def test_a_part_that_has_no_word_elsewhere_is_refused(tmp_path: Path) -> None:
+    sent = STREAM + events(ROLE, chunk({"content": [{"type": "reference", "reference_ids": [1]}]}), END, DONE)
+    async with saying(tmp_path, sent) as rig:
+        body = {"model": "auto", "max_tokens": 20, "stream": True, "messages": [{"role": "user", "content": "x"}]}
+        reply = await asked(rig, "/v1/messages", body)
+        assert b"a part of type reference" in reply.body
+
+
+async def test_what_a_model_thought_may_be_sent_back(tmp_path: Path) -> None:
+    """Of the answer that it was a part of; nobody else says what he thought."""
+    async with saying(tmp_path, answering(whole())) as rig:
+        earlier = {"role": "assistant", "content": [THOUGHT, {"type": "text", "text": "Hi"}]}
+        asks = [{"role": "user", "content": "x"}, earlier, {"role": "user", "content": "y"}]
+        assert (await rig.chat(messages=asks)).status == 200
+        refused = await rig.chat(messages=[{"role": "user", "content": [THOUGHT]}])
+        assert (refused.status, refused.code) == (400, "content_unsupported")
+
+
 def piece(index: int, id: str | None, arguments: str | None, name: str | None = "look") -> dict[str, Any]:
     function = {"name": name, "arguments": arguments}
     call = {"index": index, "id": id, "type": "function", "function": function}

@@ -193,6 +193,29 @@ def test_messages_are_in_the_words_of_the_library() -> None:
     assert reworded("ollama", {"messages": [refusal]})["messages"] == [{"role": "assistant", "content": "no"}]
 
 
+def test_what_mistral_thought_comes_back_to_mistral_and_to_nobody_else() -> None:
+    """In parts, as its own API says it, or in the library's words; signed or not."""
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "h"}, {"type": "text", "text": "m"}]}
+    text = {"type": "text", "text": "a"}
+    in_parts = {"role": "assistant", "content": [{**thought, "signature": "s", "closed": True}, text]}
+    in_words = {"role": "assistant", "content": "a", "reasoning_content": "hm",
+                "extra_content": {"mistral": {"signature": "s"}}}  # fmt: skip
+    for said in (in_parts, in_words):
+        assert refused("mistral", messages=[ASKED, said, ASKED]) is None
+        assert reworded("mistral", {"messages": [said]})["messages"] == [in_words]
+    assert reworded("gemini", {"messages": [in_words]})["messages"] == [{"role": "assistant", "content": "a"}]
+    unsigned = {"role": "assistant", "content": [thought, text]}
+    assert reworded("mistral", {"messages": [unsigned]})["messages"] == [
+        {"role": "assistant", "content": "a", "reasoning_content": "hm"}
+    ]
+    for api, said, name in (
+        ("groq", unsigned, "content of type thinking"),
+        ("mistral", {"role": "user", "content": [thought]}, "content of type thinking"),
+        ("mistral", {"role": "assistant", "content": [{**thought, "thinking": "hm"}]}, "content of type thinking"),
+    ):
+        assert name in (refused(api, messages=[ASKED, said]) or "")
+
+
 def test_an_image_of_no_media_type_gets_its_own() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/jpg;base64,/9g=", "detail": "auto"}}
     assert chat.read(json.dumps({"model": "m", "messages": [{"role": "user", "content": [picture]}]}).encode()).images

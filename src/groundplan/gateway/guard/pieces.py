@@ -60,10 +60,21 @@ def _of_choice(choice: dict[str, Any]) -> Iterator[Slot]:
     for name in _DELTAS:
         if _text(delta, name):
             yield Slot((place, name), delta, name)
+    yield from _of_parts(place, delta.get("content"))
     for detail in _dicts(delta.get("reasoning_details")):
         number = str(detail.get("index", 0))
         yield from (Slot((place, number, name), detail, name) for name in _DETAILS if _text(detail, name))
     yield from _of_calls(place, delta)
+
+
+def _of_parts(place: str, content: Any) -> Iterator[Slot]:
+    """A content that is made of parts: of one text, and of what was thought."""
+    for part in _dicts(content):
+        if _text(part, "text"):
+            yield Slot((place, "content"), part, "text")
+        yield from (
+            Slot((place, "thinking"), each, "text") for each in _dicts(part.get("thinking")) if _text(each, "text")
+        )
 
 
 def _of_calls(place: str, delta: dict[str, Any]) -> Iterator[Slot]:
@@ -187,7 +198,7 @@ def said(value: Any) -> str:
     for choice in _dicts(value.get("choices") if isinstance(value, dict) else None):
         message = choice.get("message")
         told = message.get("content") if isinstance(message, dict) else choice.get("text")
-        parts.append(told if isinstance(told, str) else "")
+        parts.append(told if isinstance(told, str) else "".join(_texts(told)))
     if isinstance(value, dict):
         blocks = [
             *_dicts(value.get("content")),
@@ -199,6 +210,10 @@ def said(value: Any) -> str:
 
 def _dicts(value: Any) -> list[dict[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _texts(content: Any) -> list[str]:
+    return [part["text"] for part in _dicts(content) if _text(part, "text")]
 
 
 def _text(holder: dict[str, Any], name: str) -> bool:

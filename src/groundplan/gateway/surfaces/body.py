@@ -156,8 +156,9 @@ def has_tokens(given: object) -> bool:
     return isinstance(given, list) and not all(isinstance(each, str) for each in given)
 
 
-def message_parts(content: msgspec.Raw, *, media: bool = False) -> Parts:
-    """The parts of a message's content: text, images, and with `media` audio and files. Raises `Invalid` for others.
+def message_parts(content: msgspec.Raw, *, media: bool = False, thoughts: bool = False) -> Parts:
+    """The parts of a message's content: text, images, with `media` audio and files, and with `thoughts` what a model
+    thought before it answered, which counts by its bytes. Raises `Invalid` for others.
 
     Of a long string only the beginning is read, at least `QUERY_CHARACTERS`: nobody asks for more of it.
     """
@@ -179,7 +180,7 @@ def message_parts(content: msgspec.Raw, *, media: bool = False) -> Parts:
             files += 1
             size += _file_size(part.file)
             named += [part.file.file_id] if part.file.file_id is not None else []
-        elif part.type not in ("text", "refusal"):
+        elif part.type not in ("text", "refusal") and not (thoughts and part.type == "thinking"):
             raise Invalid(
                 f"content of type {part.type[:40]} is not supported", code="content_unsupported", hint="Send text only."
             )

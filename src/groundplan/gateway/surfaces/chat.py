@@ -135,7 +135,7 @@ def read(body: bytes) -> Ask:
             raise Invalid("a message that names audio by its id", code="content_unsupported", hint=hint)
         if memoryview(content)[0] == _QUOTE:
             continue  # only the newest question is ever read
-        parts = message_parts(content, media=True)
+        parts = message_parts(content, media=True, thoughts=message.role == "assistant")
         if parts.media_bytes:
             images, media, heard = images + parts.images, media + parts.media_bytes, heard + parts.audio_bytes
         if parts.files:

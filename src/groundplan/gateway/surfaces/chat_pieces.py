@@ -24,10 +24,42 @@ class Call(msgspec.Struct, frozen=True):
     function: Function
 
 
+class Part(msgspec.Struct, frozen=True):
+    """Of a content that is no text but is made of parts, as models that reason say it at Mistral."""
+
+    type: str
+    text: str | None = None
+    thinking: msgspec.Raw = NULL
+
+
+Content = str | list[Part] | None
+
+
+def said(content: Content) -> str:
+    """The text of a content. Raises `Malformed` where a part is neither a text nor what was thought."""
+    if not isinstance(content, list):
+        return content or ""
+    for part in content:
+        if part.type not in ("text", "thinking"):
+            raise Malformed(f"the upstream's answer has a part of type {part.type[:40]}")
+    return "".join(part.text or "" for part in content if part.type == "text")
+
+
+def _size(raw: msgspec.Raw) -> int:
+    """Bytes of a JSON value; 0 for null."""
+    data = bytes(raw)
+    return 0 if data == b"null" else len(data)
+
+
 class Said(msgspec.Struct, frozen=True):
-    content: str | None = None
+    content: Content = None
     refusal: str | None = None
     tool_calls: list[Call] | None = None
+
+    @property
+    def text(self) -> str:
+        """Raises `Malformed`."""
+        return said(self.content)
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -124,7 +156,7 @@ class OneByOne:
 
 
 class Delta(msgspec.Struct, frozen=True):
-    content: str | None = None
+    content: Content = None
     refusal: str | None = None
     tool_calls: list[PieceOfCall] | None = None
     reasoning_content: msgspec.Raw = NULL
@@ -133,7 +165,13 @@ class Delta(msgspec.Struct, frozen=True):
     @property
     def thought(self) -> int:
         """Bytes of what is reasoned, which other surfaces do not tell; it is paid for all the same."""
-        return sum(len(bytes(raw)) for raw in (self.reasoning_content, self.reasoning) if bytes(raw) != b"null")
+        parts = self.content if isinstance(self.content, list) else []
+        return sum(map(_size, (self.reasoning_content, self.reasoning, *(part.thinking for part in parts))))
+
+    @property
+    def text(self) -> str:
+        """Raises `Malformed`."""
+        return said(self.content)
 
 
 class PieceOfChoice(msgspec.Struct, frozen=True):

@@ -193,7 +193,7 @@ class ByChatRelay(CompletionsRelay):
         choices = []
         for choice in found.choices:
             self.output_bytes += 0 if choice.delta is None else choice.delta.thought
-            text = "" if choice.delta is None else (choice.delta.content or choice.delta.refusal or "")
+            text = "" if choice.delta is None else (choice.delta.text or choice.delta.refusal or "")
             if text or choice.finish_reason:
                 finish = _FINISHES.get(choice.finish_reason, "stop") if choice.finish_reason else None
                 choices.append({"index": choice.index, "text": text, "logprobs": None, "finish_reason": finish})
@@ -274,7 +274,7 @@ class CompletionsByChat(ByChat):
         choices = [
             {
                 "index": choice.index,
-                "text": choice.message.content or choice.message.refusal or "",
+                "text": choice.message.text or choice.message.refusal or "",
                 "logprobs": None,
                 "finish_reason": _FINISHES.get(choice.finish_reason or "stop", "stop"),
             }

@@ -87,7 +87,7 @@ class MessagesByChat(ByChat):
 
 def _content(said: Said) -> list[dict[str, Any]]:
     content: list[dict[str, Any]] = [
-        {"type": "text", "text": text, "citations": None} for text in (said.content, said.refusal) if text
+        {"type": "text", "text": text, "citations": None} for text in (said.text, said.refusal) if text
     ]
     for call in said.tool_calls or ():
         try:

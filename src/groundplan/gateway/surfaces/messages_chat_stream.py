@@ -84,7 +84,7 @@ class MessagesChatRelay:
         for choice in found.choices[:1]:
             if choice.delta is not None:
                 self.output_bytes += choice.delta.thought
-                out += self._text(choice.delta.content) + self._text(choice.delta.refusal)
+                out += self._text(choice.delta.text) + self._text(choice.delta.refusal)
                 for call in choice.delta.tool_calls or ():
                     self.output_bytes += call.size
                     for piece in self._order.after(call):

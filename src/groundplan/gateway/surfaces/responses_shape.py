@@ -100,7 +100,7 @@ def call(name: str, status: str, call_id: str, function: str, arguments: str) ->
 
 def output(said: Said, status: str) -> list[dict[str, Any]]:
     """The items of a whole answer; `status` is completed or incomplete."""
-    content = [text_part(said.content)] if said.content else []
+    content = [text_part(text)] if (text := said.text) else []
     if said.refusal:
         content.append(refusal_part(said.refusal))
     items = [message(new_name("msg"), status, content)] if content or not said.tool_calls else []

@@ -171,7 +171,7 @@ class ResponsesChatRelay:
         for choice in found.choices[:1]:
             if choice.delta is not None:
                 self.output_bytes += choice.delta.thought
-                out += self._said("output_text", choice.delta.content) + self._said("refusal", choice.delta.refusal)
+                out += self._said("output_text", choice.delta.text) + self._said("refusal", choice.delta.refusal)
                 for call in choice.delta.tool_calls or ():
                     self.output_bytes += call.size
                     for piece in self._order.after(call):

@@ -10,7 +10,9 @@ import msgspec
 
 _ONE_SYSTEM = frozenset({"anthropic", "bedrock", "gemini", "vertexai"})
 """Providers whose system messages are one text beside the conversation."""
-_SIGNED = frozenset({"gemini", "vertexai"})
+_GOOGLES = frozenset({"gemini", "vertexai"})
+_SIGNED = {"gemini": "google", "vertexai": "google", "mistral": "mistral"}
+"""By which name in `extra_content` each gets back what it signed its thoughts with."""
 _REASONS = frozenset({"groq", "mistral"})
 """Those that are given back what they thought."""
 _NAMED = frozenset({"azure", "groq"})
@@ -26,7 +28,7 @@ def reworded(api: str, asked: dict[str, Any]) -> dict[str, Any]:
         del made["response_format"]  # which is what every model does unasked
     if api == "bedrock" and isinstance(asked.get("stop"), str):
         made["stop"] = [asked["stop"]]
-    if api in _SIGNED and asked.get("tools"):
+    if api in _GOOGLES and asked.get("tools"):
         made["tools"] = [{"function_declarations": [_declaration(tool["function"]) for tool in asked["tools"]]}]
     if not made.get("tools"):
         made.pop("tools", None)
@@ -77,13 +79,14 @@ def _part(part: dict[str, Any]) -> dict[str, Any]:
 
 def _assistant(api: str, message: dict[str, Any]) -> dict[str, Any]:
     text = _text(message.get("content")) or message.get("refusal") or ""
+    thought = message.get("reasoning_content") or _thought(message.get("content"))
     calls = [_call(api, call) for call in message.get("tool_calls") or ()]
     made: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else "")}
     if calls:
         made["tool_calls"] = calls
-    if api in _REASONS and message.get("reasoning_content"):
-        made["reasoning_content"] = message["reasoning_content"]
-    return _signed(api, message, made)
+    if api in _REASONS and thought:
+        made["reasoning_content"] = thought
+    return _signed(api, {"extra_content": _signature(message.get("content")), **message}, made)
 
 
 def _call(api: str, call: dict[str, Any]) -> dict[str, Any]:
@@ -94,9 +97,17 @@ def _call(api: str, call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _signed(api: str, given: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
-    if api in _SIGNED and given.get("extra_content"):
-        made["extra_content"] = given["extra_content"]
+    who = _SIGNED.get(api, "")
+    if told := (given.get("extra_content") or {}).get(who):
+        made["extra_content"] = {who: told}
     return made
+
+
+def _signature(content: Any) -> dict[str, Any] | None:
+    """What a part that was thought is signed with, as the library notes it."""
+    parts = content if isinstance(content, list) else []
+    signed = [part["signature"] for part in parts if part.get("type") == "thinking" and part.get("signature")]
+    return {"mistral": {"signature": signed[-1]}} if signed else None
 
 
 def _result(api: str, text: str) -> str:
@@ -113,5 +124,12 @@ def _result(api: str, text: str) -> str:
 def _text(content: Any) -> str:
     """The text of a string or of parts."""
     if isinstance(content, list):
-        return "\n".join(part.get("text") or part.get("refusal") or "" for part in content)
+        said = (part for part in content if part.get("type") != "thinking")
+        return "\n".join(part.get("text") or part.get("refusal") or "" for part in said)
     return content or ""
+
+
+def _thought(content: Any) -> str:
+    """What was thought, of parts."""
+    parts = content if isinstance(content, list) else []
+    return "".join(each["text"] for part in parts if part.get("type") == "thinking" for each in part["thinking"])

@@ -25,11 +25,17 @@ _PARTS: dict[str, frozenset[str]] = {
     "image_url": frozenset({"type", "image_url"}),
     "refusal": frozenset({"type", "refusal"}),
 }
+_THOUGHT = frozenset({"mistral"})
+"""Providers that give what they thought as a part of an answer, and take it back so."""
 _NAMED = frozenset({"azure", "groq"})
 """Providers that can be told who of several people speaks."""
 _DETAILED = frozenset({"azure", "groq"})
 """Those that can be told how closely to look at an image."""
-_NOTED = {"google": frozenset({"thought_signature"}), "anthropic": frozenset({"signature", "stop_details"})}
+_NOTED = {
+    "google": frozenset({"thought_signature"}),
+    "anthropic": frozenset({"signature", "stop_details"}),
+    "mistral": frozenset({"signature"}),
+}
 """What the library adds to answers as `extra_content`, and clients give back: it means something to whoever wrote it,
 and is told to nobody else."""
 _PARSED = frozenset({"anthropic", "bedrock", "gemini", "ollama", "vertexai"})
@@ -107,20 +113,38 @@ def _content(api: str, role: str, content: Any) -> str | None:
         return None if content is not None or role == "assistant" else "content"
     if not isinstance(content, list):
         return "content"
-    kinds = {"user": ("text", "image_url"), "assistant": ("text", "refusal")}.get(role, ("text",))
     for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if not isinstance(kind, str) or kind not in kinds:
-            return f"content of type {str(kind)[:40]}"
-        for name, value in part.items():
-            if value is not None and name not in _PARTS[kind]:
-                return f"{kind}.{name[:40]}"
-        if kind == "image_url":
-            if (found := _image(api, part.get("image_url"))) is not None:
-                return found
-        elif not isinstance(part.get(kind), str):
-            return f"content of type {kind}"
+        if (found := _part(api, role, part)) is not None:
+            return found
     return None
+
+
+def _part(api: str, role: str, part: Any) -> str | None:
+    kinds = {"user": ("text", "image_url"), "assistant": ("text", "refusal")}.get(role, ("text",))
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "thinking" and role == "assistant" and api in _THOUGHT and is_thought(part):
+        return None
+    if not isinstance(kind, str) or kind not in kinds:
+        return f"content of type {str(kind)[:40]}"
+    for name, value in part.items():
+        if value is not None and name not in _PARTS[kind]:
+            return f"{kind}.{name[:40]}"
+    if kind == "image_url":
+        return _image(api, part.get("image_url"))
+    return None if isinstance(part.get(kind), str) else f"content of type {kind}"
+
+
+def is_thought(part: dict[str, Any]) -> bool:
+    """Whether a part has what was thought as texts, perhaps signed, and nothing else."""
+    told = part.get("thinking")
+    known = part.keys() <= {"type", "thinking", "closed", "signature"} and isinstance(part.get("signature") or "", str)
+    return (
+        known
+        and isinstance(told, list)
+        and all(
+            isinstance(each, dict) and each.get("type") == "text" and isinstance(each.get("text"), str) for each in told
+        )
+    )
 
 
 def _image(api: str, image: Any) -> str | None:
