@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.surfaces import signatures
 from groundplan.gateway.surfaces.chat import OpenAIChat, ServiceChat
 from groundplan.gateway.upstream import providers
 
@@ -41,7 +42,10 @@ class ByChat(ABC):
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """The whole request in chat."""
         usage = ask.include_usage if self.include_usage is None else self.include_usage
-        asked = replace(ask, fields=self.chat_fields(ask), body=b"", include_usage=usage)
+        fields = self.chat_fields(ask)
+        if not signatures.reads(deployment):
+            fields["messages"] = signatures.for_others(fields["messages"])
+        asked = replace(ask, fields=fields, body=b"", include_usage=usage)
         return self._chat.forward(asked, deployment, cap, system)
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.surfaces.interface import Malformed
+from groundplan.gateway.surfaces.signatures import Extra, marked
 from groundplan.gateway.surfaces.upstream_json import STREAM, understood
 
 NULL = msgspec.Raw(b"null")
@@ -22,6 +23,12 @@ class Function(msgspec.Struct, frozen=True):
 class Call(msgspec.Struct, frozen=True):
     id: str
     function: Function
+    extra_content: Extra | None = None
+
+    @property
+    def name(self) -> str:
+        """Its id elsewhere."""
+        return marked(self.id, self.extra_content)
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -88,6 +95,7 @@ class PieceOfCall(msgspec.Struct, frozen=True):
     index: int = 0
     id: str | None = None
     function: PieceOfFunction = PieceOfFunction()
+    extra_content: Extra | None = None
 
     @property
     def size(self) -> int:
@@ -123,7 +131,7 @@ class OneByOne:
             self._numbers[piece.index] = self._count
             self._count += 1
         number = self._numbers[piece.index]
-        piece = PieceOfCall(number, piece.id, piece.function)
+        piece = PieceOfCall(number, piece.id and marked(piece.id, piece.extra_content), piece.function)
         if number < self._open and not (piece.function.arguments or "").strip():
             return []  # an empty one to end a call that was told whole
         if number != self._open:

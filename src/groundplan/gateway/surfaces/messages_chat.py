@@ -94,5 +94,5 @@ def _content(said: Said) -> list[dict[str, Any]]:
             arguments = _arguments(call.function.arguments or "{}")
         except msgspec.DecodeError as error:
             raise Malformed("the upstream called a tool with arguments that are no JSON object") from error
-        content.append({"type": "tool_use", "id": call.id, "name": call.function.name, "input": arguments})
+        content.append({"type": "tool_use", "id": call.name, "name": call.function.name, "input": arguments})
     return content

@@ -15,6 +15,7 @@ from groundplan.economics.prices.reported import MessagesUsage
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import named_event, splice
+from groundplan.gateway.surfaces import signatures
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.messages_errors import shaped
 from groundplan.gateway.surfaces.upstream_json import STREAM, refuse_encoding, understood
@@ -152,6 +153,8 @@ class AnthropicMessages:
             changes["max_tokens"] = b"%d" % cap
         if system:
             changes["system"] = _system(ask, system)
+        if (plain := signatures.without(bytes(ask.fields["messages"]))) is not None:
+            changes["messages"] = plain
         return spliced(ask.body, ask.fields, changes)
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature

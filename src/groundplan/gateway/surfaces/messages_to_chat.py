@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import Invalid
+from groundplan.gateway.surfaces import signatures
 
 MAX_STOPS = 4
 """Of OpenAI's chat."""
@@ -109,7 +110,7 @@ class Translation:
                 self.check(block, _USE, "tool_use")
                 arguments = _encode(block.get("input") or {}).decode()
                 function = {"name": block["name"], "arguments": arguments}
-                calls.append({"id": block["id"], "type": "function", "function": function})
+                calls.append(signatures.call(block["id"], function))
             else:
                 raise cannot(f"messages: a {kind[:40]} block of the assistant")
         said: dict[str, Any] = {"role": "assistant", "content": "".join(texts) or None}
@@ -154,7 +155,7 @@ class Translation:
             content = "\n".join(part["text"] for part in content)
         if block.get("is_error"):
             content = f"Error: {content}"
-        return {"role": "tool", "tool_call_id": block["tool_use_id"], "content": content}
+        return {"role": "tool", "tool_call_id": signatures.plain(block["tool_use_id"]), "content": content}
 
     # the other fields ------------------------------------------------------------------------------------------------
 

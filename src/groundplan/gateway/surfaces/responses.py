@@ -18,7 +18,7 @@ from groundplan.economics.prices.reported import named_tier
 from groundplan.gateway.caching.recast import RESPONSES_RECAST, Recast
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.surfaces import responses_api, responses_kept, responses_shape
+from groundplan.gateway.surfaces import responses_api, responses_kept, responses_shape, signatures
 from groundplan.gateway.surfaces.body import ELSEWHERE, OTHERWISE, file_bytes, image_bytes, read_fields, refuse_fields
 from groundplan.gateway.surfaces.by_chat import ByChat, able, served_natively
 from groundplan.gateway.surfaces.chat import CHAT, FILE, SERVICES
@@ -251,6 +251,9 @@ class OpenAIResponses:
             own = msgspec.json.decode(ask.fields.get("instructions", msgspec.Raw(b"null")))
             changes["instructions"] = _encode("\n\n".join([*system, own] if isinstance(own, str) and own else system))
         changes |= without_named(ask)
+        given = changes.get("input") or bytes(ask.fields.get("input", b""))
+        if (plain := signatures.without(given)) is not None:
+            changes["input"] = plain
         return spliced(ask.body, ask.fields, changes)
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature

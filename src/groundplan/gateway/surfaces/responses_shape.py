@@ -105,5 +105,5 @@ def output(said: Said, status: str) -> list[dict[str, Any]]:
         content.append(refusal_part(said.refusal))
     items = [message(new_name("msg"), status, content)] if content or not said.tool_calls else []
     for each in said.tool_calls or ():
-        items.append(call(new_name("fc"), "completed", each.id, each.function.name, each.function.arguments or NONE))
+        items.append(call(new_name("fc"), "completed", each.name, each.function.name, each.function.arguments or NONE))
     return items

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import Invalid
+from groundplan.gateway.surfaces import signatures
 
 _decode = msgspec.json.Decoder().decode
 _MESSAGE = frozenset({"type", "role", "content", "id", "status"})
@@ -117,7 +118,7 @@ class Translation:
     def _call(self, item: dict[str, Any]) -> None:
         check(item, _CALL, "input: function_call")
         function = {"name": item["name"], "arguments": item["arguments"]}
-        call = {"id": item["call_id"], "type": "function", "function": function}
+        call = signatures.call(item["call_id"], function)
         last = self.messages[-1] if self.messages else {}
         if last.get("role") == "assistant":
             last.setdefault("tool_calls", []).append(call)
@@ -133,7 +134,7 @@ class Translation:
                     raise cannot("input: the output of a function that is no text")
                 check(part, _PARTS["input_text"], "input: input_text")
             output = "\n".join(part["text"] for part in output)
-        self.messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": output})
+        self.messages.append({"role": "tool", "tool_call_id": signatures.plain(item["call_id"]), "content": output})
 
     # the other fields ------------------------------------------------------------------------------------------------
 
