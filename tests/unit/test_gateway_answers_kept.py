@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import signal
 from dataclasses import replace
@@ -16,7 +17,15 @@ from tests.unit.call_rig import Fixed, call_rig
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway.caching.idempotency import DAY_SECONDS, MEMORY_BYTES, MEMORY_SECONDS, Answers, Holder, Kept
+from groundplan.gateway.caching.idempotency import (
+    DAY_SECONDS,
+    ENTRY_BYTES,
+    MEMORY_BYTES,
+    MEMORY_SECONDS,
+    Answers,
+    Holder,
+    Kept,
+)
 from groundplan.gateway.caching.sharing import AnswerDesk, fetch
 from groundplan.gateway.upstream.health import Health
 
@@ -199,10 +208,42 @@ async def test_what_others_used_longer_ago_than_a_day_is_forgotten(tmp_path: Pat
         assert other.mark(digest, at) == []
         await answers.begin(digest, BODY, at)
         assert answers.mark(digest, at) == [HOLDER]
-        (reader,) = answers._others.values()
-        assert len(reader.seen) <= 11
+        for path in tmp_path.glob("idempotency-*.log"):
+            if path.stat().st_mtime > NOW + 100 * DAY_SECONDS:
+                os.utime(path, (at, at))  # as if it had been written then
+        assert sum(len(reader.seen) for reader in answers._others.values()) <= 16
+        files = list(tmp_path.glob("idempotency-*.log"))
+        assert len(files) <= 14 and sum(path.stat().st_size for path in files) <= 14 * 40 + 32 * 40
+        assert len(answers._others) <= 7
     answers.close()
     other.close()
+
+
+async def test_a_file_that_is_deleted_is_none_that_a_worker_still_writes_to(tmp_path: Path) -> None:
+    """One that had nothing to write for a day begins another one, where others find its keys."""
+    quiet = made(tmp_path)
+    for path in tmp_path.glob("idempotency-*.log"):
+        os.utime(path, (NOW, NOW))
+    late = NOW + DAY_SECONDS + 1
+    other = Answers(tmp_path, new_id(), late)
+    other.open(HOLDER)
+    await quiet.begin(ONE, BODY, late)
+    assert quiet.mark(ONE, late) == []
+    await other.begin(ONE, BODY, late)
+    assert other.mark(ONE, late) == [HOLDER]
+    quiet.close()
+    other.close()
+
+
+async def test_answers_take_the_memory_that_they_are_given_whatever_their_size(tmp_path: Path) -> None:
+    answers = made(tmp_path)
+    for number in range(MEMORY_BYTES // ENTRY_BYTES + 500):
+        digest = number.to_bytes(32, "big")
+        assert await answers.begin(digest, BODY, NOW) is None
+        answers.keep(digest, kept(b""))
+    assert len(answers._entries) <= MEMORY_BYTES // ENTRY_BYTES
+    assert answers._evicted.used(bytes(32), NOW) and not answers._evicted.used(digest, NOW)
+    answers.close()
 
 
 async def test_an_answer_that_is_ten_minutes_old_is_not_replayed_though_nobody_asked_meanwhile(tmp_path: Path) -> None:

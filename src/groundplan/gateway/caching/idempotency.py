@@ -1,8 +1,9 @@
 """Answers kept for `Idempotency-Key`: replayed from memory for ten minutes, refused with 409 for a day, never made
 twice.
 
-The keys (as digests, never the answers) are also in one small file per worker, written before anything is sent, so that
-another worker or a restarted one refuses them. The file is not synced: it survives a kill, not a loss of power.
+The keys (as digests, never the answers) are also in small files of each worker, written before anything is sent, so
+that another worker or a restarted one refuses them. A file has the keys of some hours and is deleted a day later. It is
+not synced: it survives a kill, not a loss of power.
 """
 
 from __future__ import annotations
@@ -12,15 +13,21 @@ import errno
 import os
 import struct
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 from groundplan.core.errors import Conflict, Unavailable
+from groundplan.gateway.caching.used_keys import DAY_SECONDS as DAY_SECONDS
+from groundplan.gateway.caching.used_keys import UsedKeys
 
 MEMORY_SECONDS = 600.0
-DAY_SECONDS = 86_400.0
 MEMORY_BYTES = 32 << 20
+ENTRY_BYTES = 1500
+"""What an answer takes in memory beside its own bytes."""
+FILE_SECONDS = DAY_SECONDS / 4
+"""Of one file; then the next one is begun."""
 _ENTRY = struct.Struct(">32sd")
 _HEAD = struct.Struct(">32s4sHxx")
 """Of the file: token and port of its worker, as large as an entry."""
@@ -65,8 +72,7 @@ class _Reader:
 
     position: int = 0
     holder: Holder | None = None
-    seen: OrderedDict[bytes, float] = field(default_factory=OrderedDict)
-    """Of the last day, in the order in which they were written."""
+    seen: UsedKeys = field(default_factory=UsedKeys)
 
 
 class Answers:
@@ -74,21 +80,48 @@ class Answers:
 
     def __init__(self, folder: Path, epoch: UUID, now: float) -> None:
         self._folder = folder
-        self._path = folder / f"idempotency-{epoch}.log"
+        self._own = f"idempotency-{epoch}"
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._others: dict[str, _Reader] = {}
-        self._evicted: OrderedDict[bytes, float] = OrderedDict()
+        self._evicted = UsedKeys()
         self._bytes = 0
         self._file: int | None = None
+        self._files = 0
+        """Begun so far."""
+        self._began = now
+        self._holder: Holder | None = None
         self._forget_old_files(now)
 
     def open(self, holder: Holder) -> None:
-        """Start this worker's file, saying where its answers can be had. Raises `Unavailable`."""
+        """Start this worker's first file, saying where its answers can be had. Raises `Unavailable`."""
+        self._holder = holder
         try:
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            _append(self._file, _HEAD.pack(holder.token, _MAGIC, holder.port))
+            self._file = self._begin_file(holder)
         except OSError as error:
             raise _unwritable() from error
+
+    def _begin_file(self, holder: Holder) -> int:
+        """Raises OSError."""
+        number = f".{self._files}" if self._files else ""
+        path = self._folder / f"{self._own}{number}.log"
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            _append(file, _HEAD.pack(holder.token, _MAGIC, holder.port))
+        except OSError:
+            os.close(file)
+            raise
+        self._files += 1
+        return file
+
+    def _go_on(self, now: float) -> None:
+        """The next file, when the one that is written has been for long enough; those of others that are gone are
+        forgotten. Raises OSError."""
+        if self._file is None or self._holder is None or now - self._began < FILE_SECONDS:
+            return
+        next_file = self._begin_file(self._holder)
+        os.close(self._file)
+        self._file, self._began = next_file, now
+        self._forget_old_files(now)
 
     async def begin(self, digest: bytes, body: bytes, now: float) -> Kept | None:
         """None: the caller is the first here and must `keep` or `forget`. Otherwise the first one's answer.
@@ -99,7 +132,7 @@ class Answers:
         while True:
             entry = self._entries.get(digest)
             if entry is None:
-                if now - self._evicted.get(digest, now - DAY_SECONDS) < DAY_SECONDS:
+                if self._evicted.used(digest, now):
                     raise Conflict(
                         "this Idempotency-Key was used before, and its answer is not in memory any more",
                         code="idempotency_replayed",
@@ -136,16 +169,13 @@ class Answers:
         if self._file is None:
             raise _unwritable()
         try:
+            self._go_on(now)
             # written before reading: of two workers with the same key at once at least one sees the other
             _append(self._file, _ENTRY.pack(digest, now))
             self._read_others(now)
         except OSError as error:
             raise _unwritable() from error
-        holders = [
-            reader.holder or Holder(0, b"")
-            for reader in self._others.values()
-            if now - reader.seen.get(digest, now - DAY_SECONDS) < DAY_SECONDS
-        ]
+        holders = [reader.holder or Holder(0, b"") for reader in self._others.values() if reader.seen.used(digest, now)]
         entry = self._entries.get(digest)
         if not holders and entry is not None:
             entry.marked = True
@@ -157,7 +187,7 @@ class Answers:
         if entry is None or entry.answer.done():
             return
         entry.answer.set_result(kept)
-        entry.size = len(kept.body)
+        entry.size = len(kept.body) + len(kept.headers) + ENTRY_BYTES
         self._bytes += entry.size
         self._evict(entry.at)
 
@@ -182,12 +212,12 @@ class Answers:
             self._bytes -= entry.size
             gone.append(digest)
         for digest in gone:
-            self._evicted[digest] = self._entries.pop(digest).at
-        _forget(self._evicted, now)
+            self._evicted.add(digest, self._entries.pop(digest).at)
+        self._evicted.forget(now)
 
     def _read_others(self, now: float) -> None:
         for path in self._folder.glob("idempotency-*.log"):
-            if path != self._path:
+            if not path.name.startswith(self._own):
                 self._read(path, now)
 
     def _read(self, path: Path, now: float) -> None:
@@ -207,26 +237,23 @@ class Answers:
                 reader.holder, head = Holder(port, token), _HEAD.size
         reader.position += whole
         reader.seen.update(_ENTRY.iter_unpack(data[head:whole]))
-        _forget(reader.seen, now)
+        reader.seen.forget(now)
 
     def _forget_old_files(self, now: float) -> None:
+        """Also of others: nobody writes to one that is as old, but begins another one before."""
+        left = set()
         for path in self._folder.glob("idempotency-*.log"):
-            try:
+            with suppress(FileNotFoundError):
                 if now - path.stat().st_mtime > DAY_SECONDS:
                     path.unlink()
-            except FileNotFoundError:
-                continue
+                else:
+                    left.add(path.name)
+        self._others = {name: reader for name, reader in self._others.items() if name in left}
 
     def close(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-
-
-def _forget(used: OrderedDict[bytes, float], now: float) -> None:
-    """Keys that were used longer ago than a day are free again."""
-    while used and now - next(iter(used.values())) > DAY_SECONDS:
-        used.popitem(last=False)
 
 
 def _append(file: int, entry: bytes) -> None:

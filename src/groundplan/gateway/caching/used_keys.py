@@ -1,0 +1,86 @@
+"""Which keys were used in the last day, in few bytes for each: where each call brings one of its own there are
+millions.
+
+The newest have their exact time; older ones lie sorted in runs of some minutes, eight bytes for a key, and stay used
+until the youngest of their run is a day old. Two keys whose digests end alike are one key: of a million that happens to
+one in 10^13. Pure; what a key is for is its owner's.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+DAY_SECONDS = 86_400.0
+RUN = 4096
+"""Keys that have their exact time."""
+MOST = 8 * RUN
+"""Keys of one run: more of them would be long to sort."""
+SPAN_SECONDS = 3600.0
+"""Of the uses that lie in one run."""
+_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    keys: array[int]
+    """Ascending."""
+    first: float
+    last: float
+
+
+class UsedKeys:
+    """`add` in the order of time, more or less; times are seconds since the epoch."""
+
+    __slots__ = ("_newest", "_runs")
+
+    def __init__(self) -> None:
+        self._newest: OrderedDict[int, float] = OrderedDict()
+        self._runs: deque[_Run] = deque()
+
+    def __len__(self) -> int:
+        return len(self._newest) + sum(len(run.keys) for run in self._runs)
+
+    def add(self, digest: bytes, at: float) -> None:
+        """The key with this digest was used."""
+        self._newest[int.from_bytes(digest[-_BYTES:], "big")] = at
+        if len(self._newest) >= RUN:
+            self._pack()
+
+    def update(self, used: Iterable[tuple[bytes, float]]) -> None:
+        for digest, at in used:
+            self.add(digest, at)
+
+    def used(self, digest: bytes, now: float) -> bool:
+        """Whether it was used in the last day."""
+        key = int.from_bytes(digest[-_BYTES:], "big")
+        at = self._newest.get(key)
+        if at is not None and now - at < DAY_SECONDS:
+            return True
+        return any(now - run.last < DAY_SECONDS and _has(run.keys, key) for run in self._runs)
+
+    def forget(self, now: float) -> None:
+        """What was used longer ago than a day is free again."""
+        newest, runs = self._newest, self._runs
+        while newest and now - next(iter(newest.values())) > DAY_SECONDS:
+            newest.popitem(last=False)
+        while runs and now - runs[0].last > DAY_SECONDS:
+            runs.popleft()
+
+    def _pack(self) -> None:
+        run = _Run(array("Q", sorted(self._newest)), min(self._newest.values()), max(self._newest.values()))
+        self._newest.clear()
+        before = self._runs[-1] if self._runs else None
+        if before is not None and len(before.keys) < MOST and run.last - before.first <= SPAN_SECONDS:
+            keys = array("Q", sorted({*before.keys, *run.keys}))
+            run = _Run(keys, min(before.first, run.first), max(before.last, run.last))
+            self._runs.pop()
+        self._runs.append(run)
+
+
+def _has(keys: array[int], key: int) -> bool:
+    at = bisect_left(keys, key)
+    return at < len(keys) and keys[at] == key

@@ -1,0 +1,59 @@
+"""Keys that were used in the last day: none is free too early, none is remembered for much longer."""
+
+from __future__ import annotations
+
+import hashlib
+import tracemalloc
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundplan.gateway.caching.used_keys import DAY_SECONDS, RUN, SPAN_SECONDS, UsedKeys
+
+
+def digest(number: int) -> bytes:
+    return hashlib.sha256(number.to_bytes(8, "big")).digest()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 2 * RUN), st.floats(0, 2 * SPAN_SECONDS)), min_size=1, max_size=8),
+    st.floats(0, 1.2 * DAY_SECONDS),
+)
+def test_a_used_key_is_used_for_a_day_and_for_little_more(added: list[tuple[int, float]], later: float) -> None:
+    """Each step adds so many keys at once, some time after the one before it; some of them come again."""
+    keys, at, last = UsedKeys(), 0.0, dict[int, float]()
+    for count, after in added:
+        at += after
+        for number in range(0, count, 3):
+            keys.add(digest(number), at)
+            last[number] = at
+    now = at + later
+    keys.forget(now)
+    for number in range(0, 2 * RUN, 37):
+        used, known = keys.used(digest(number), now), last.get(number)
+        if known is None or now - known > DAY_SECONDS + SPAN_SECONDS:
+            assert not used
+        elif now - known < DAY_SECONDS:
+            assert used
+
+
+def test_what_is_over_is_forgotten() -> None:
+    keys = UsedKeys()
+    for number in range(40 * RUN):
+        keys.add(digest(number), number * DAY_SECONDS / (8 * RUN))
+        if not number % 100:
+            keys.forget(number * DAY_SECONDS / (8 * RUN))
+            assert len(keys) <= 8 * RUN + 3 * RUN
+
+
+def test_a_key_takes_eight_bytes() -> None:
+    digests = [digest(number) for number in range(50 * RUN)]
+    tracemalloc.start()
+    keys = UsedKeys()
+    for each in digests:
+        keys.add(each, 5.0)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(keys) == len(digests) and taken < 10 * len(digests) + (2 << 20)
+    assert all(keys.used(each, 5.0) for each in digests[::997]) and not keys.used(bytes(32), 5.0)
