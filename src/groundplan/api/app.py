@@ -16,11 +16,11 @@ from types import FrameType
 from urllib.parse import urlsplit
 
 import uvicorn
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import FastAPI
 from psycopg_pool import ConnectionPool
 
 from groundplan.api import background, controls, errors
-from groundplan.api.access.rights import authorized
+from groundplan.api.access.door import routes_of
 from groundplan.api.context import Services
 from groundplan.api.failed_sign_ins import FailedSignIns
 from groundplan.api.genesis import genesis_if_empty
@@ -76,12 +76,9 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
     app.state.live = Calls(pool)
     app.state.log_check = LogCheck(home, clock)
     app.state.failed_sign_ins = FailedSignIns(services)
-    api = APIRouter(prefix="/api", dependencies=[Depends(authorized)])
-    for router in ALL:
-        api.include_router(router)
-    app.include_router(api)
+    app.router.routes += routes_of(ALL)
     for pages in PAGES:
-        app.include_router(pages)
+        app.router.routes += pages.routes
     app.add_api_route("/livez", lambda: {"alive": True}, include_in_schema=False)
     errors.install(app)
     own = frozenset({urlsplit(settings.console_url).hostname or ""}) if settings.console_url else frozenset()

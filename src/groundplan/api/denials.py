@@ -12,6 +12,7 @@ from datetime import timedelta
 import psycopg
 from fastapi import Request
 
+from groundplan.api.access.rights import PREFIX
 from groundplan.api.caller import Caller
 from groundplan.api.context import Services
 from groundplan.core.audit import record
@@ -28,7 +29,7 @@ def note(request: Request, error: GroundplanError) -> None:
     if caller is None or not isinstance(error, Denied):
         return
     services: Services = request.app.state.services
-    route = getattr(request.scope.get("route"), "path_format", "")
+    route = getattr(request.scope.get("route"), "path_format", "").removeprefix(PREFIX)
     subject = f"denied/{request.method} {route}"[:200]
     try:
         with services.transaction() as conn:

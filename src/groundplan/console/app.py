@@ -41,31 +41,36 @@ from groundplan.core.home import Home
 from groundplan.core.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
+ROUTERS = (
+    pages.router,
+    placement.router,
+    calls.router,
+    knowledge.router,
+    knowledge_index.router,
+    erasures.router,
+    actions.router,
+    cost_pages.router,
+    opportunities.router,
+    experiments.router,
+    experiments.forms,
+    trade_off.router,
+    reconcile.router,
+    controls.router,
+    controls.forms,
+    you.router,
+    rights.router,
+    rules.router,
+    rules.forms,
+)
+"""Pages and forms; a path that two of them have is the first one's."""
 
 
 def create_console(home: Home, settings: Settings, workspace: Path | None = None, demo: bool = False) -> FastAPI:
     """The API with the console's pages, forms and style mounted on it."""
     app = create_app(home, settings, workspace, demo)
     templates.globals["company_sign_in"] = settings.oidc_issuer is not None
-    app.include_router(pages.router)
-    app.include_router(placement.router)
-    app.include_router(calls.router)
-    app.include_router(knowledge.router)
-    app.include_router(knowledge_index.router)
-    app.include_router(erasures.router)
-    app.include_router(actions.router)
-    app.include_router(cost_pages.router)
-    app.include_router(opportunities.router)
-    app.include_router(experiments.router)
-    app.include_router(experiments.forms)
-    app.include_router(trade_off.router)
-    app.include_router(reconcile.router)
-    app.include_router(controls.router)
-    app.include_router(controls.forms)
-    app.include_router(you.router)
-    app.include_router(rights.router)
-    app.include_router(rules.router)
-    app.include_router(rules.forms)
+    for router in ROUTERS:
+        app.router.routes += router.routes
     app.add_exception_handler(GroundplanError, _refused)
     app.add_exception_handler(HTTPException, _missing)
     app.add_exception_handler(Instead, _instead)

@@ -77,9 +77,8 @@ def authorized(request: Request, services: Using) -> None:
 
 
 def _path(request: Request) -> str:
-    """The path of the route as OpenAPI writes it; a nested router knows it without its prefix."""
-    path = str(getattr(request.scope.get("route"), "path_format", request.url.path))
-    return path if path.startswith(PREFIX) else f"{PREFIX}{path}"
+    """The path of the route as OpenAPI writes it."""
+    return str(getattr(request.scope.get("route"), "path_format", request.url.path))
 
 
 def _refusal(found: Verdict, caller: Caller, action: str) -> Denied:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.routes.changes import MOST_FILES, FileName, FileText
@@ -18,7 +19,7 @@ from groundplan.governance.model import Asked, Change
 from groundplan.identity import store as people
 from groundplan.identity.model import COMPANY
 
-router = APIRouter(tags=["changes"])
+router = below_api("changes")
 Subject = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z-]{0,30}/\S{1,120}$")]
 Reason = Annotated[str, StringConstraints(min_length=3, max_length=1000)]
 QUESTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (

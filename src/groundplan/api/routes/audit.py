@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from psycopg import Connection
 from pydantic import BaseModel, Field
 
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, Using
 from groundplan.api.log_check import LogCheck
@@ -25,7 +26,7 @@ from groundplan.core.audit.sequencer import Sequencer
 from groundplan.core.canonical import canonical, digest
 from groundplan.core.errors import NotFound, Unavailable
 
-router = APIRouter(tags=["audit"])
+router = below_api("audit")
 READ_AGAIN = timedelta(minutes=10)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.ledger import batch_queries
 
-router = APIRouter(tags=["ledger"])
+router = below_api("ledger")
 
 
 @router.get("/batches")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
+from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
@@ -14,7 +14,7 @@ from groundplan.api.effect import effect_of
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.identity import service as identity
 
-router = APIRouter(tags=["cache"])
+router = below_api("cache")
 
 
 class Clear(BaseModel):

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import router_evaluations, store
+from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Using
@@ -21,7 +22,7 @@ from groundplan.core.errors import Denied
 from groundplan.governance import store as governance
 from groundplan.governance.rulings import Answer, Approver
 
-router = APIRouter(tags=["changes"])
+router = below_api("changes")
 MOST_FILES = 1000
 
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=300)]

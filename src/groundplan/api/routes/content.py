@@ -6,8 +6,7 @@ import json
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter
-
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.core.audit.store import record
@@ -15,7 +14,7 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import NotFound
 from groundplan.ledger import content_store, queries
 
-router = APIRouter(tags=["ledger"])
+router = below_api("ledger")
 READERS = frozenset({"engineering", "operations", "security"})
 """Duties of the workload, or of the company, that may read prompts and answers."""
 

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import controls
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.served import known_workload
@@ -35,7 +36,7 @@ from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 from groundplan.release.model import Current, in_force
 
-router = APIRouter(tags=["controls"])
+router = below_api("controls")
 MAY_SHOW = frozenset({"compliance", "security", "data", "operations", "business", "product"})
 PERIOD = timedelta(days=365)
 LOG_BYTES = 64 << 20

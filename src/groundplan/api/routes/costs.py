@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,7 @@ from groundplan.api import (
     cost_spread,
     cost_what_if,
 )
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Using
 from groundplan.api.served import current_blueprint, current_or_none
@@ -30,7 +31,7 @@ from groundplan.economics.export.focus import focus_csv
 from groundplan.economics.export.statement import Statement, statement_csv, statements
 from groundplan.ledger import archive_store, days_store, finding_store, rollup_store
 
-router = APIRouter(tags=["cost"], prefix="/cost")
+router = below_api("cost", prefix="/cost")
 MOST_PEOPLE = 200
 Day = Annotated[date | None, Query()]
 Month = Annotated[str | None, Query(pattern=r"^[1-9]\d{3}-(0[1-9]|1[0-2])$")]

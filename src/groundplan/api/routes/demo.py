@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import acts
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn, is_demo, is_loopback
 from groundplan.api.context import Using
 from groundplan.core.errors import Denied, NotFound
 
-router = APIRouter(prefix="/demo", tags=["demo"])
+router = below_api("demo", prefix="/demo")
 
 
 class Act(BaseModel):

@@ -10,10 +10,10 @@ from contextlib import closing
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import knowledge_store as shown
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty, sees_all
 from groundplan.api.context import Services, Using
 from groundplan.api.knowledge_upkeep import clear_answers
@@ -35,7 +35,7 @@ from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.quality import quality_store
 from groundplan.ledger import finding_store
 
-router = APIRouter(tags=["knowledge"])
+router = below_api("knowledge")
 NAMELESS = "(its name was erased)"
 
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import erasure, erasure_store
+from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
@@ -19,7 +19,7 @@ from groundplan.core.audit.keys import load_public
 from groundplan.core.errors import NotFound
 from groundplan.identity.model import COMPANY
 
-router = APIRouter(tags=["people"])
+router = below_api("people")
 Text = Annotated[str, StringConstraints(min_length=1, max_length=320, strip_whitespace=True)]
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
 

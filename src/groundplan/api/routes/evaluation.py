@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from groundplan.api import labelled
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Operator
 from groundplan.api.context import Using
 from groundplan.api.labelled import LabelledQuestion
 from groundplan.core.audit import SYSTEM, record
 
-router = APIRouter(tags=["knowledge"])
+router = below_api("knowledge")
 _COMPARED = ("ndcg@10", "recall@100", "mrr@10", "confidence", "p50_ms", "p95_ms")
 
 

@@ -7,9 +7,10 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
@@ -22,7 +23,7 @@ from groundplan.economics.experiment import service
 from groundplan.economics.experiment.record import Recorded
 from groundplan.release.trying import TOLERANCE
 
-router = APIRouter(tags=["cost"])
+router = below_api("cost")
 MAY_BEGIN = frozenset({"business", "product", "engineering", "operations", "architecture", "finance"})
 MAY_APPROVE = frozenset({"business", "product"})
 MAY_STOP = MAY_BEGIN | {"security", "compliance", "data", "on-call"}

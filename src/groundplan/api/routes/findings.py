@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
 
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.quotes import with_quotes
@@ -17,7 +17,7 @@ from groundplan.core.audit.store import record
 from groundplan.core.errors import Denied, Invalid
 from groundplan.ledger import finding_store
 
-router = APIRouter(tags=["findings"])
+router = below_api("findings")
 QUIET, QUIET_CRITICAL = timedelta(days=90), timedelta(days=1)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.governance.guardrails import count_store
 
-router = APIRouter(tags=["guardrails"])
+router = below_api("guardrails")
 
 
 @router.get("/guardrails")

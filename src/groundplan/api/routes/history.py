@@ -5,9 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from fastapi import APIRouter
-
 from groundplan.api import store
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.views import blueprint_json
@@ -15,7 +14,7 @@ from groundplan.api.who import names_for
 from groundplan.blueprint import artifact
 from groundplan.core.errors import NotFound
 
-router = APIRouter(tags=["blueprints"])
+router = below_api("blueprints")
 
 
 @router.get("/blueprints")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
-
 from groundplan.api import store
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.quotes import with_quotes
 from groundplan.api.routes.changes import with_approvals
 from groundplan.ledger import finding_store
 
-router = APIRouter(tags=["inbox"])
+router = below_api("inbox")
 SILENT_SECONDS = 1.0
 
 

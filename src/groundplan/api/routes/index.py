@@ -6,9 +6,9 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter
 from psycopg import Connection
 
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Services, Using
 from groundplan.api.index_editions import Bench
@@ -19,7 +19,7 @@ from groundplan.core.errors import Invalid
 from groundplan.knowledge.index import compare, index_store, switch, upkeep
 from groundplan.knowledge.index.model import Edition, IndexSettings, serving, told
 
-router = APIRouter(tags=["knowledge"])
+router = below_api("knowledge")
 
 
 @router.get("/knowledge/index")

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import store
+from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
@@ -27,7 +27,7 @@ from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.identity import rights, rights_store
 from groundplan.identity import service as identity
 
-router = APIRouter(tags=["kill"])
+router = below_api("kill")
 
 
 class Stop(BaseModel):

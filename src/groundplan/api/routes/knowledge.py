@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
 from msgspec import to_builtins
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import knowledge_store, signals, store
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Operator, Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.grants import check_use
@@ -18,7 +18,7 @@ from groundplan.api.served import current_blueprint, known_workload
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Denied, Invalid
 
-router = APIRouter(tags=["knowledge"])
+router = below_api("knowledge")
 
 
 _NO_NUL = r"^[^\x00]*$"

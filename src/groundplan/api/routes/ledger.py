@@ -7,10 +7,11 @@ from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from groundplan.api import call_choice, cost_receipt, meaning_saved
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.people import named
@@ -21,7 +22,7 @@ from groundplan.economics.tickets import Said, told_of
 from groundplan.ledger import content_store, outcome_store, queries, ticket_store
 from groundplan.ledger.store import CallFilter
 
-router = APIRouter(tags=["ledger"])
+router = below_api("ledger")
 CHART_DAYS = 30
 Limit = Annotated[int, Query(ge=1, le=queries.PAGE)]
 Value = Annotated[

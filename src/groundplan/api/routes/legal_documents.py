@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 
 from groundplan.api import controls, documents_asked
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.core.audit.store import record
@@ -16,7 +16,7 @@ from groundplan.governance.documents.fill import Document, markdown
 from groundplan.governance.documents.template import NAMES, template
 from groundplan.release.model import Current
 
-router = APIRouter(tags=["controls"])
+router = below_api("controls")
 Name = Literal["annex-iv", "fria", "dpia"]
 
 

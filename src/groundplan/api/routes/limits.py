@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from fastapi import APIRouter
 from psycopg import Connection
 
 from groundplan.api import store
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.limits import limits_json
@@ -16,7 +16,7 @@ from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.ledger import queries
 
-router = APIRouter(tags=["limits"])
+router = below_api("limits")
 
 
 @router.get("/limits")

@@ -6,15 +6,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter
-
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.served import current_blueprint
 from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.lineage.openlineage import events
 
-router = APIRouter(tags=["knowledge"])
+router = below_api("knowledge")
 
 
 @router.get("/knowledge/calls/{call_id}/lineage")

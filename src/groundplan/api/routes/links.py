@@ -6,16 +6,16 @@ from datetime import date
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, Using
 from groundplan.api.routes.documents import Reason, found_document, may_decide
 from groundplan.core.errors import Denied
 from groundplan.knowledge.governed import share, share_store
 
-router = APIRouter(tags=["knowledge"])
+router = below_api("knowledge")
 
 
 class Link(BaseModel):

@@ -8,16 +8,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Services, Using
 from groundplan.api.live import Calls
 from groundplan.api.served import current_blueprint, known_workload
 
-router = APIRouter(tags=["ledger"])
+router = below_api("ledger")
 TURN_SECONDS = 0.1
 QUIET_SECONDS = 10.0
 """After so long without a call, a comment keeps the connection open."""

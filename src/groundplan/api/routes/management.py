@@ -6,10 +6,10 @@ from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import controls, management
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.routes.controls import MAY_SHOW, Text
@@ -19,7 +19,7 @@ from groundplan.governance.controls.assess import assess, coverage
 from groundplan.governance.controls.drift import ACTION, drift
 from groundplan.ledger import finding_store
 
-router = APIRouter(tags=["controls"])
+router = below_api("controls")
 REVIEW = "review.periodic"
 PERIOD = timedelta(days=90)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from groundplan.api import levers
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 
-router = APIRouter(tags=["cost"])
+router = below_api("cost")
 
 
 @router.get("/opportunities")

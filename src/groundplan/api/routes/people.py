@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import store
+from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Using
@@ -21,7 +22,7 @@ from groundplan.identity import erase
 from groundplan.identity import service as identity
 from groundplan.identity.model import COMPANY
 
-router = APIRouter(tags=["people"])
+router = below_api("people")
 
 
 def who_may_change(caller: SignedIn) -> Caller:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import cost_own, placement_replan, placing
+from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
@@ -25,7 +26,7 @@ from groundplan.placement.explain.whole import compare, excluded_matrix, whole_j
 from groundplan.placement.explain.why import to_json, why
 from groundplan.placement.explain.words import sentences
 
-router = APIRouter(tags=["placement"])
+router = below_api("placement")
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 OWN_DAYS: Final = timedelta(days=30)
 

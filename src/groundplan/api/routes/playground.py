@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import playground
+from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
 
-router = APIRouter(tags=["ledger"])
+router = below_api("ledger")
 
 
 class Question(BaseModel):

@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
@@ -28,7 +29,7 @@ from groundplan.identity.model import Person
 from groundplan.release import service as release
 from groundplan.release.model import in_force
 
-router = APIRouter(tags=["policy"])
+router = below_api("policy")
 MAY_END = frozenset({"security", "compliance"})
 CALLS = 200_000
 """Recorded calls that one trial looks at, at most."""

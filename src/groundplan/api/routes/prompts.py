@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
@@ -18,7 +19,7 @@ from groundplan.release import service as release
 from groundplan.release.prompts import Served, Version
 from groundplan.release.service import current
 
-router = APIRouter(tags=["prompts"])
+router = below_api("prompts")
 Wanted = Annotated[str, Query(min_length=1, max_length=64)]
 
 

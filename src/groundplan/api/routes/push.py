@@ -7,9 +7,9 @@ import binascii
 from typing import Annotated, Any
 
 import psycopg
-from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.quotes import DATA
@@ -20,7 +20,7 @@ from groundplan.knowledge.deletion import deletion_store
 from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES
 from groundplan.knowledge.sources import push_store
 
-router = APIRouter(tags=["knowledge"])
+router = below_api("knowledge")
 
 
 class PushedDocument(Strict):

@@ -7,12 +7,13 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from psycopg import Connection
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from groundplan.api import cost_book, cost_receipt, served
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Services, Using
 from groundplan.api.cost_book import LAST_YEAR, Days
@@ -25,7 +26,7 @@ from groundplan.economics.bill import Bill, read_bill
 from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, Row, exchange_rates, reconcile
 from groundplan.ledger import archive_store, queries
 
-router = APIRouter(tags=["ledger"])
+router = below_api("ledger")
 ROWS = 1000
 """Places of difference that are told one by one; the explanations count all."""
 CALLS = 20

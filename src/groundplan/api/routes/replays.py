@@ -6,10 +6,11 @@ from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
 
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.routes.experiments import MAY_BEGIN, Name, Reviewed
@@ -20,7 +21,7 @@ from groundplan.economics.replay import replay_store as store
 from groundplan.economics.replay import service
 from groundplan.economics.replay.run import Run
 
-router = APIRouter(tags=["cost"])
+router = below_api("cost")
 
 
 class Ask(BaseModel):

@@ -6,9 +6,10 @@ from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.presence import check_presence, is_alone
@@ -16,7 +17,7 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.governance.review import service, store
 from groundplan.governance.review.model import Held, Reviewer, Ruling
 
-router = APIRouter(tags=["review"])
+router = below_api("review")
 MAY_REVIEW = frozenset({"product", "business"})
 MAY_APPROVE_TOOLS = frozenset({"security", "operations", "business"})
 

@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import mail_store
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, Using
 from groundplan.api.people import named
@@ -23,7 +23,7 @@ from groundplan.identity import holdings, rights, rights_store
 from groundplan.identity import store as people
 from groundplan.identity.model import COMPANY, Appointment
 
-router = APIRouter(tags=["rights"])
+router = below_api("rights")
 Reason = Annotated[str, StringConstraints(min_length=3, max_length=500)]
 REVIEW_EVERY = timedelta(days=90)
 HERE = "/governance/rights"

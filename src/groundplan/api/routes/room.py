@@ -7,10 +7,11 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.room import LIMIT, Wanted, write_room
@@ -18,7 +19,7 @@ from groundplan.api.served import current_blueprint, known_workload
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Invalid
 
-router = APIRouter(tags=["room"])
+router = below_api("room")
 
 
 @router.get("/exports/room", response_class=FileResponse)

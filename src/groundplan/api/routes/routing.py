@@ -6,10 +6,11 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from groundplan.api import choices, router_evidence, served
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.routes.content import READERS
@@ -17,7 +18,7 @@ from groundplan.core.audit.store import record
 from groundplan.economics.routing.watch.tradeoff import Seen, points
 from groundplan.ledger import route_store
 
-router = APIRouter(tags=["cost"], prefix="/routing")
+router = below_api("cost", prefix="/routing")
 TODAY = timedelta(hours=24)
 
 

@@ -8,13 +8,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Operator, SignedIn, cookie_name, elsewhere, is_demo, is_loopback
 from groundplan.api.context import Services, Using
 from groundplan.api.people import named
 from groundplan.core.errors import Denied
 from groundplan.identity import sessions
 
-router = APIRouter(tags=["session"])
+router = below_api("session")
 pages = APIRouter(include_in_schema=False)
 Email = Annotated[str, StringConstraints(min_length=3, max_length=320)]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api import mail_store
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, SignedIn, elsewhere
 from groundplan.api.context import Services, Using
 from groundplan.api.people import named
@@ -21,7 +22,7 @@ from groundplan.identity import store as people
 from groundplan.identity.model import Passkey, Session
 from groundplan.identity.passkeys import Site
 
-router = APIRouter(tags=["session"])
+router = below_api("session")
 Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,1023}$")]
 
 

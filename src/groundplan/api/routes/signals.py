@@ -6,10 +6,10 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from groundplan.api import signals as kept
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.served import current_blueprint, known_workload
@@ -20,7 +20,7 @@ from groundplan.knowledge.signals import gather, signal_store
 from groundplan.knowledge.signals.signal_store import Signal
 from groundplan.ledger import finding_store
 
-router = APIRouter(tags=["knowledge"])
+router = below_api("knowledge")
 
 
 class SignalBody(BaseModel):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 
 from groundplan.api import store
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
 from groundplan.api.difference import workspace_difference
@@ -16,7 +17,7 @@ from groundplan.api.served import current_or_none, local_services
 from groundplan.governance import service as governance
 from groundplan.ledger import finding_store
 
-router = APIRouter(tags=["status"])
+router = below_api("status")
 
 
 @router.get("/status")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import router_evaluations, store
+from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
@@ -19,7 +20,7 @@ from groundplan.governance.model import Change
 from groundplan.governance.rulings import Answer, Approver
 from groundplan.identity import terminals
 
-router = APIRouter(tags=["changes"])
+router = below_api("changes")
 
 
 class Wanted(BaseModel):

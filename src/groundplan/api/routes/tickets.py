@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import NAMESPACE_URL, uuid5
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from psycopg import Connection
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from groundplan.api import cost_book
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Services, Using
 from groundplan.api.routes.costs import Day
@@ -28,7 +29,7 @@ from groundplan.core.money import ceil_div, format_numeric, format_usd, from_dec
 from groundplan.economics.tickets import Row, read_tickets
 from groundplan.ledger import outcome_store, ticket_store
 
-router = APIRouter(tags=["ledger"])
+router = below_api("ledger")
 PART = 200
 """Tickets of one transaction: each holds a lock until its end."""
 MOST_REFUSED = 200

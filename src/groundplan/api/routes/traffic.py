@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import psycopg
-from fastapi import APIRouter, Query
+from fastapi import Query
 
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
 from groundplan.api.served import current_or_none
 from groundplan.core.errors import Unavailable
 from groundplan.ledger import traffic
 
-router = APIRouter(tags=["ledger"])
+router = below_api("ledger")
 Minutes = Annotated[int, Query(ge=1, le=60)]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter
 from psycopg import Connection
 
 from groundplan.api import call_choice, cost_receipt, explain, placing, store
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Services, Using
 from groundplan.api.served import current_or_none
@@ -21,7 +21,7 @@ from groundplan.governance import parts
 from groundplan.governance import service as governance
 from groundplan.ledger import queries
 
-router = APIRouter(tags=["why"])
+router = below_api("why")
 SHOWN = ("id", "index", "at", "action", "actor", "acting", "who", "subject")
 SCOPES = frozenset({"workload", "deployment", "site", "source"})
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
-
 from groundplan.api import overview
+from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
 from groundplan.api.readiness import readiness_json
 from groundplan.api.served import current_blueprint, current_or_none
 from groundplan.core.errors import NotFound
 
-router = APIRouter(tags=["workloads"])
+router = below_api("workloads")
 
 
 @router.get("/overview")
