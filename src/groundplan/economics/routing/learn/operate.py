@@ -43,22 +43,22 @@ def operating_points(
     costs = np.clip(told[:, count:], 0.1, 10.0) * router.mean_costs
     unit = float(router.mean_costs[router.strongest])
     groups = numbered([sample.group for sample in matrix.samples])
-    found: dict[str, Point] = {}
-    spent: dict[Point, Whole] = {}
+    rows = np.arange(len(matrix.samples))
+    tried: dict[bytes, tuple[Point, Whole]] = {}
     for bonus in BONUSES:
         scores = favoured(told[:, :count], router.strongest, bonus)
         for price in prices():
-            spent[float(price), bonus] = best(scores, costs, float(price), unit)
-    rows = np.arange(len(matrix.samples))
+            picked = best(scores, costs, float(price), unit)
+            # most choose as another one did
+            tried.setdefault(picked.astype(np.uint16).tobytes(), ((float(price), bonus), picked))
+    cheapest = sorted(tried.values(), key=lambda each: float(matrix.costs[rows, each[1]].sum()))
+    found: dict[str, Point] = {}
     for keep in keeps:
-        cheapest = np.inf
-        for point, picked in spent.items():
-            ahead = matrix.scores[rows, picked] - keep * matrix.scores[:, router.strongest]
-            if lowest(ahead, groups, margin) < 0:
-                continue
-            bill = float(matrix.costs[rows, picked].sum())
-            if bill < cheapest:
-                cheapest, found[label(keep)] = bill, point
+        goal = keep * matrix.scores[:, router.strongest]
+        for point, picked in cheapest:
+            if lowest(matrix.scores[rows, picked] - goal, groups, margin) >= 0:
+                found[label(keep)] = point
+                break
     return found
 
 
