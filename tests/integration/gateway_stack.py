@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from tests.integration.nursery import Worker, fork_worker
@@ -100,6 +100,7 @@ class Stack:
     database: Database
     listening: socket.socket
     workers: list[Worker | subprocess.Popen[bytes]] = field(default_factory=list)
+    _looking: psycopg.Connection[Any] | None = None
 
     @property
     def port(self) -> int:
@@ -128,6 +129,15 @@ class Stack:
         connection.execute("LOCK TABLE gateway IN ACCESS EXCLUSIVE MODE")
         return connection
 
+    def look(self, statement: LiteralString) -> list[tuple[Any, ...]]:
+        """The rows of what is looked at again and again, over a connection that is kept for that."""
+        if self._looking is not None:
+            with suppress(psycopg.OperationalError):  # somebody ended it
+                return self._looking.execute(statement).fetchall()
+            self._looking.close()
+        self._looking = psycopg.connect(self.database.superuser, autocommit=True)
+        return self._looking.execute(statement).fetchall()
+
     def sql_admin(self, statement: str) -> None:
         """As superuser of the server, from another database."""
         other = self.database.superuser.replace(f"/{self.database.name}?", "/postgres?")
@@ -144,7 +154,7 @@ class Stack:
 
     def behind(self, number: int | None = None) -> list[int]:
         """Pids of workers that run and have not acknowledged live policy up to `number`, by default all there is."""
-        rows = self.sql("SELECT pid, policy_ack, (SELECT number FROM policy_epoch) FROM gateway WHERE state = 'live'")
+        rows = self.look("SELECT pid, policy_ack, (SELECT number FROM policy_epoch) FROM gateway WHERE state = 'live'")
         return [pid for pid, ack, newest in rows if ack < (newest if number is None else number) and _runs(pid)]
 
     async def heard(self, number: int | None = None, seconds: float = 30) -> None:
@@ -188,7 +198,7 @@ class Stack:
         """Until every worker serves the blueprint `number`."""
         end = time.monotonic() + seconds
         while True:
-            rows = self.sql("SELECT ready, blueprint FROM gateway WHERE state = 'live'")
+            rows = self.look("SELECT ready, blueprint FROM gateway WHERE state = 'live'")
             if len(rows) >= len(self.workers) and all(ready and n == number for ready, n in rows):
                 return
             assert time.monotonic() < end, (rows, (self.home.logs / "gateway.log").read_text()[-3000:])
@@ -205,6 +215,8 @@ class Stack:
                 worker.kill()
                 worker.wait()
         self.listening.close()
+        if self._looking is not None:
+            self._looking.close()
 
     async def post(self, path: str, key: str | None, body: Any, **headers: str) -> Reply:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
