@@ -21,14 +21,16 @@ KEYS = {
     for each in (SECRET, OTHER)
 }
 POLICY = replace(NOTHING, keys=KEYS)
+CHECKED = {find_key.__code__.co_filename, Unauthenticated.__init__.__code__.co_filename}
 
 
 def steps(sent: bytes) -> list[tuple[str, int]]:
-    """Every line that the check of an unknown key runs through."""
+    """Every line that the check of an unknown key runs through; a collection of garbage may come between them."""
     seen: list[tuple[str, int]] = []
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        seen.append((frame.f_code.co_name, frame.f_lineno)) if event == "line" else None
+        if event == "line" and frame.f_code.co_filename in CHECKED:
+            seen.append((frame.f_code.co_name, frame.f_lineno))
         return trace
 
     before = sys.gettrace()
@@ -38,7 +40,7 @@ def steps(sent: bytes) -> list[tuple[str, int]]:
             find_key({b"authorization": b"Bearer " + sent}, POLICY, 0.0)
     finally:
         sys.settrace(before)
-    return [step for step in seen if step[0] not in ("__exit__", "__enter__")]
+    return seen
 
 
 def test_a_key_that_is_nearly_right_takes_the_steps_of_any_other() -> None:
