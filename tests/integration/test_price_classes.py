@@ -19,6 +19,7 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 
 from groundplan.blueprint.model import Rates
 from groundplan.cli.main import app
+from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.price import FREE
 from groundplan.economics.prices.windows import DAY, by_time
@@ -235,6 +236,63 @@ async def test_answers_beyond_their_cap_stop_the_workload_in_the_worker_at_once(
         ship(stack)
         rows = stack.sql("SELECT flags FROM attempt ORDER BY at, call_id")
     assert [flags for (flags,) in rows] == [[], [], [], ["over_bound"], []]
+
+
+async def test_a_stop_that_was_another_workers_is_lifted_for_both(database: Database, tmp_path: Path) -> None:
+    """Two go beyond a bound: the stop names the call of the first, and is lifted while the second hears nothing."""
+    scope = "workload/assistant"
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        key = await started(stack, port, rates=FREE)
+        model.script = Script(mode="miscount", tokens=20)
+        blocked = stack.hang()
+        try:
+            assert (await stack.chat(key)).status == 200
+            assert (await stack.chat(key)).code == "killed"
+        finally:
+            blocked.close()
+        os.kill(stack.workers[0].pid, signal.SIGSTOP)
+        try:
+            with psycopg.connect(database.urls["control"]) as conn:
+                service.kill(conn, "operator", scope, f"over_bound: attempt 0 of call {new_id()}")
+            ship(stack)
+            assert stack.sql("SELECT count(*) FROM kill_switch") == [(1,)], "it is stopped already"
+            with psycopg.connect(database.urls["control"]) as conn:
+                service.lift(conn, "operator", scope)
+        finally:
+            os.kill(stack.workers[0].pid, signal.SIGCONT)
+        model.script = Script(tokens=20)
+        await served(stack, key)
+        assert (await stack.chat(key)).status == 200
+
+
+async def test_what_was_lifted_for_a_call_that_is_not_in_the_ledger_yet_stays_stopped(
+    database: Database, tmp_path: Path
+) -> None:
+    """Nobody has looked at it: shipping stops the workload for it again."""
+    scope = "workload/assistant"
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        key = await started(stack, port, rates=FREE)
+        model.script = Script(mode="miscount", tokens=20)
+        blocked = stack.hang()
+        try:
+            assert (await stack.chat(key)).status == 200
+        finally:
+            blocked.close()
+        os.kill(stack.workers[0].pid, signal.SIGSTOP)
+        try:
+            with psycopg.connect(database.urls["control"]) as conn:
+                service.kill(conn, "operator", scope, f"over_bound: attempt 0 of call {new_id()}")
+                service.lift(conn, "operator", scope)
+        finally:
+            os.kill(stack.workers[0].pid, signal.SIGCONT)
+        await stack.heard()
+        assert (await stack.chat(key)).code == "killed"
+        ship(stack)
+        await stack.heard()
+        assert (await stack.chat(key)).code == "killed"
+        with psycopg.connect(database.urls["control"]) as conn:
+            service.lift(conn, "operator", scope)
+        await served(stack, key)
 
 
 async def test_a_long_prompt_hides_no_answer_beyond_its_cap(database: Database, tmp_path: Path) -> None:

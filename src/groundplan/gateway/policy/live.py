@@ -63,6 +63,7 @@ _KEYS = """SELECT hash, id::text, workload, person_id::text, acts_for_others, re
 _PEOPLE = "SELECT id::text, email FROM person WHERE active"
 _KILLS = "SELECT scope, bool_or(streams) FROM kill_switch WHERE lifted_at IS NULL GROUP BY scope"
 _STOPPED = "SELECT scope, reason FROM kill_switch WHERE scope = ANY(%s)"
+_SHIPPED = "SELECT id::text FROM call WHERE id = ANY(%s)"
 _EXCEPTIONS = """SELECT rule, workload, person, extract(epoch FROM until)::float8 FROM exception_held"""
 _PARTS = "SELECT digest, state, expires_on, grace_until, price FROM part_approval ORDER BY state = 'applied'"
 _CLEARED = "SELECT workload, number FROM answer_clear"
@@ -259,9 +260,11 @@ class LiveView:
             members = await (await connection.execute(_MEMBERS, (named,))).fetchall() if named else []
             own = list(self._own_stops)
             taken = await (await connection.execute(_STOPPED, (own,))).fetchall() if own else []
+            calls = [UUID(call) for scope in own for call in self._own_stops[scope]]
+            shipped = await (await connection.execute(_SHIPPED, (calls,))).fetchall() if calls else []
         number = number_row[0] if number_row else 0
         self._database_kills = frozenset(scope for scope, _ in kills)
-        self._give_over(taken)
+        self._give_over(taken, {call for (call,) in shipped})
         self.policy = Policy(
             number=number,
             keys={bytes(row[0]): _key_entry(row) for row in keys},
@@ -363,13 +366,21 @@ class LiveView:
     def _kills(self) -> frozenset[str]:
         return self._database_kills | self._file_kills() | frozenset(self._own_stops)
 
-    def _give_over(self, found: list[tuple[Any, ...]]) -> None:
+    def _give_over(self, found: list[tuple[Any, ...]], shipped: set[str]) -> None:
         """Forget own stops that live policy has taken over: what is in force there, and what has been for the same
-        call, though it was lifted before this worker saw it."""
+        call, though it was lifted before this worker saw it.
+
+        `found`: (scope, reason) of all that were; `shipped`: calls that are in the ledger. With each of these it was
+        decided there: where its workload was stopped already, for the call of another worker, it is named nowhere.
+        """
         for scope in self._database_kills:
             self._own_stops.pop(scope, None)
-        for scope, reason in found:
-            if any(call in reason for call in self._own_stops.get(scope, ())):
+        for scope, calls in list(self._own_stops.items()):
+            reasons = [reason for stopped, reason in found if stopped == scope]
+            left = {call for call in calls - shipped if not any(call in reason for reason in reasons)}
+            if left:
+                self._own_stops[scope] = left
+            else:
                 del self._own_stops[scope]
 
     def read_kill_file(self) -> None:
