@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import psycopg
+from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment, Rates
-from groundplan.gateway.upstream.reported import Reported
+from groundplan.gateway.upstream.reported import DAY_SECONDS, EVERY, MOST, Reported
 from groundplan.testing.database import Database
 
 PLACE = Deployment(
@@ -35,3 +36,22 @@ async def test_what_waited_for_the_database_is_told_in_the_order_in_which_it_was
         times = conn.execute("SELECT count(DISTINCT first_at) FROM model_reported").fetchone()
     assert found == [("fp_9",), ("fp_1",), ("fp_5",)]
     assert times == (3,), "or none would be newer than the other"
+
+
+async def test_one_that_says_something_else_each_time_takes_neither_memory_nor_rows_without_end(
+    database: Database,
+) -> None:
+    """And is told again the next day; what another one says is told at once."""
+    reported = Reported(database.urls["gateway"])
+    for number in range(5 * MOST):
+        assert reported.due("d", number * EVERY) and not reported.due("d", number * EVERY + EVERY / 2)
+        reported.look(PLACE, json.dumps({"model": "m", "system_fingerprint": f"fp_{number}"}).encode())
+    reported.look(replace(PLACE, name="other"), b'{"model": "n"}')
+    await reported.flush()
+    assert [len(known.versions) for known in reported._known.values()] == [MOST, 1]
+    assert reported.due("d", DAY_SECONDS + 2 * EVERY)
+    reported.look(PLACE, b'{"model": "m", "system_fingerprint": "fp_new"}')
+    await reported.flush()
+    with psycopg.connect(database.superuser) as conn:
+        found = conn.execute("SELECT deployment, count(*), max(fingerprint) FROM model_reported GROUP BY 1 ORDER BY 1")
+        assert found.fetchall() == [("d", MOST + 1, "fp_new"), ("other", 1, "")]

@@ -175,7 +175,8 @@ class EpochShipper:
         self._told = self.tail.position
         self._reported |= self.tail.damaged
         self._releases.clear()
-        self.state.releases.clear()
+        for summed in (self.state.releases, self.state.released, self.state.spent):
+            summed.clear()  # PostgreSQL has the sums, and of keys with a budget a day there are ever more of them
         self._touched.clear()
         for call in ended:
             self.state.forget(call.call)

@@ -155,8 +155,13 @@ class LiveView:
         if today != self._day:
             self._day, self._own_calls, self._calls = today, {}, {}
         self._own_calls[workload] = self._own_calls.get(workload, 0) + 1
-        if person:
+        if person and self._counts_people(workload):
             self._users.setdefault(workload, set()).add(person)
+
+    def _counts_people(self, workload: str) -> bool:
+        """Whether anybody asks how many they are: of others nobody is remembered."""
+        plan = self.catalog.plans.get(workload) if self.catalog is not None else None
+        return plan is not None and plan.workload.people is not None
 
     def stop(self, workload: str, call: UUID) -> None:
         """Admit no more calls of a workload here: this one used more than its bound.

@@ -1,6 +1,8 @@
 """Which version an upstream says that it is: looked at now and then, and told to PostgreSQL only when it is new.
 
-Not every answer is read for it: of each deployment one in `EVERY` seconds. What a change means is governance's.
+Not every answer is read for it: of each deployment one in `EVERY` seconds. One that says something else each time, as a
+server does that makes up a fingerprint for each answer, is told `MOST` times in a day. What a change means is
+governance's.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ EVERY = 1.0
 """Seconds between two answers of a deployment that are looked at, in one worker."""
 FLUSH_SECONDS = 1.0
 LONGEST = 200
+MOST = 100
+"""Versions of one deployment that are told in `DAY_SECONDS`."""
+DAY_SECONDS = 86_400.0
 _log = logging.getLogger(__name__)
 _ADD = """INSERT INTO model_reported AS r (deployment, asked, model, fingerprint, first_at, last_at)
     VALUES (%s, %s, %s, %s, clock_timestamp(), clock_timestamp())
@@ -46,23 +51,40 @@ Version = tuple[str, str, str, str]
 """deployment, the version that was asked for, the model and the fingerprint that it reports"""
 
 
+class _Known:
+    """What one deployment said since `began`, in seconds of the same clock as `due`."""
+
+    __slots__ = ("began", "next", "versions")
+
+    def __init__(self, now: float) -> None:
+        self.began = self.next = now
+        self.versions: set[Version] = set()
+
+
 class Reported:
     """Of one worker."""
 
-    __slots__ = ("_known", "_next", "_url", "_waiting")
+    __slots__ = ("_known", "_url", "_waiting")
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._next: dict[str, float] = {}
-        self._known: set[Version] = set()
+        self._known: dict[str, _Known] = {}
+        """By deployment."""
         self._waiting: dict[Version, None] = {}
         """In the order in which they were reported: what comes later is the newer version."""
 
     def due(self, deployment: str, now: float) -> bool:
         """Whether its next answer is to be looked at. `now`: seconds of a clock that only goes on."""
-        if now < self._next.get(deployment, 0.0):
+        known = self._known.get(deployment)
+        if known is None:
+            known = self._known[deployment] = _Known(now)
+        if now < known.next:
             return False
-        self._next[deployment] = now + EVERY
+        known.next = now + EVERY
+        if now - known.began > DAY_SECONDS:
+            known.began = now
+            if len(known.versions) >= MOST:
+                known.versions.clear()
         return True
 
     def look(self, deployment: Deployment, data: bytes) -> None:
@@ -76,8 +98,9 @@ class Reported:
         if not _shown(named) and not _shown(print_):
             return
         version = (deployment.name, deployment.upstream_model, _shown(named), _shown(print_))
-        if version not in self._known:
-            self._known.add(version)
+        known = self._known.setdefault(deployment.name, _Known(0.0)).versions
+        if version not in known and len(known) < MOST:
+            known.add(version)
             self._waiting[version] = None
 
     async def run(self) -> None:
