@@ -14,21 +14,27 @@ from typing import cast
 
 _plain = cast(Callable[[bytes, int], re.Match[bytes]], re.compile(rb"[ !#-\[\]-~\x80-\xff]*").match)
 """Bytes of a JSON string that stand for themselves; none, too."""
+_PLAIN = bytes([*b" !", *range(ord("#"), ord("[") + 1), *range(ord("]"), ord("~") + 1), *range(0x80, 0x100)])
+"""The same bytes."""
 _text = re.compile(rb'"content" ?: ?"').search
-_SIZE = 10
-"""Within so many bytes the size of a chunk of HTTP/1.1 ends."""
+_LARGEST = 4096
+"""Bytes of the longest chunk of HTTP/1.1 that may go straight through."""
+_HEADS = {len(b"%x" % size) + size + 4: b"%x\r\n" % size for size in range(1, _LARGEST)}
+"""By the bytes of a whole chunk, which two ends of lines belong to, how it begins."""
 _noise = re.compile(rb'"obfuscation" ?: ?"').search
 
 
 class Alike:
     """The bytes that such chunks have in common, as events: before the text, after it, and behind the noise."""
 
-    __slots__ = ("_begin", "_end", "_middle")
+    __slots__ = ("_begin", "_end", "_middle", "_tail")
 
     def __init__(self, begin: bytes, middle: bytes, end: bytes) -> None:
         self._begin = begin
         self._middle = middle
         self._end = end
+        self._tail = (end or middle) + b"\r\n"
+        """Behind the text, or the noise, in a chunk of HTTP/1.1."""
 
     @classmethod
     def of(cls, chunk: bytes) -> Alike | None:
@@ -66,23 +72,28 @@ class Alike:
         return -1
 
     def framed_text_bytes(self, data: bytes) -> int:
-        """The same of `data` that is one such event in one whole chunk of HTTP/1.1, with its frame."""
-        at = data.find(b"\r\n", 1, _SIZE) + 2
-        if at < 2 or not data.endswith(b"\r\n") or data[: at - 2] != b"%x" % (len(data) - at - 2):
+        """The same of `data` that is one such event in one whole chunk of HTTP/1.1, with its frame; longer chunks are
+        none."""
+        total = len(data)
+        head = _HEADS.get(total)
+        if head is None or not data.startswith(head):
             return -1
-        if not data.startswith(self._begin, at):
+        at = len(head)
+        if not data.startswith(self._begin, at) or not data.endswith(self._tail):
             return -1
-        at += len(self._begin)
-        stop = _plain(data, at).end()
-        if not data.startswith(self._middle, stop):
-            return -1
-        size, at = stop - at, stop + len(self._middle)
+        at, stop = at + len(self._begin), total - len(self._tail)
+        noise = b""
         if self._end:
-            at = _plain(data, at).end()
-            if not data.startswith(self._end, at):
+            end, stop = stop, data.find(b'"', at)
+            if not data.startswith(self._middle, stop):
                 return -1
-            at += len(self._end)
-        return size if at == len(data) - 2 and (data.isascii() or _is_text(data)) else -1
+            noise = data[stop + len(self._middle) : end]
+            if end < stop + len(self._middle):
+                return -1
+        # what is left when all bytes that stand for themselves are taken off both ends is none of them
+        if stop < at or data[at:stop].strip(_PLAIN) or noise.strip(_PLAIN):
+            return -1
+        return stop - at if data.isascii() or _is_text(data) else -1
 
 
 def _is_text(data: bytes) -> bool:

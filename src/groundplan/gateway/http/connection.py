@@ -118,6 +118,15 @@ class Connection(asyncio.Protocol):
         if not self.lost and self.transport is not None:
             self.transport.write(data)
 
+    def pass_on(self, chunk: bytes) -> bool:
+        """Write a part of an answer as it came; False, with nothing written, where the client is gone or reads more
+        slowly than we write."""
+        transport = self.transport
+        if self.lost or self.paused is not None or transport is None:
+            return False
+        transport.write(chunk)
+        return True
+
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None or self._closing:
             self._aside(data)

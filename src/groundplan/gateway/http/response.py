@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -76,14 +77,11 @@ class Response:
         elif data:
             self._connection.write(head + data)
 
-    def pass_on(self, chunk: bytes) -> bool:
-        """One whole chunk of HTTP/1.1 as it came from somebody else; False, with nothing written, where it must not go
-        on so: the client knows no chunks, is gone, or reads more slowly than we write."""
-        connection = self._connection
-        if not self._chunked or connection.lost or connection.paused is not None or connection.transport is None:
-            return False
-        connection.transport.write(chunk)
-        return True
+    @property
+    def passing(self) -> Callable[[bytes], bool] | None:
+        """Takes whole chunks of HTTP/1.1 as they came from somebody else, as `Connection.pass_on`; None: the client
+        knows no chunks."""
+        return self._connection.pass_on if self._chunked else None
 
     def end(self, data: bytes = b"", head: bytes = b"") -> None:
         """The last bytes, and the end of an answer that was begun by `start`."""

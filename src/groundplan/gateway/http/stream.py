@@ -8,6 +8,7 @@ What holds when a stream fails is written down in docs/streams.md; whether anoth
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from groundplan.blueprint.model import Deployment
@@ -39,8 +40,8 @@ class Streaming:
     """One attempt's stream: `first` until there is something for the client, then `rest`."""
 
     __slots__ = (
-        "_alike", "_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_plain", "_reader", "guarded",
-        "relay",
+        "_alike", "_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_pass_on", "_plain",
+        "_reader", "guarded", "relay",
     )  # fmt: skip
 
     kind = EVENT_STREAM
@@ -62,6 +63,8 @@ class Streaming:
         self._plain = relay if isinstance(relay, OpenAIRelay) else None
         self._alike: Alike | None = None
         """Set while the next chunk may go straight through."""
+        self._pass_on: Callable[[bytes], bool] | None = None
+        """To the client."""
         self.guarded: GuardedRelay | None = None
         """Which may hold back what came: whatever is for the client is progress, though it gets nothing yet."""
 
@@ -165,6 +168,7 @@ class Streaming:
         self._write(exchange, out)
         plain = self._plain if self.direct and exchange.kept is None and self._reader.between else None
         self._alike = None if plain is None else plain.alike
+        self._pass_on = None if self._alike is None else exchange.response.passing
         return self._failure is None and not self.relay.done and not exchange.response.full
 
     def _through(self, data: bytes) -> bool:
@@ -172,11 +176,11 @@ class Streaming:
 
         Where a process is woken for each of them its caches are cold, and what counts is how little is touched.
         """
-        exchange, plain, alike = self._exchange, self._plain, self._alike
-        if exchange is None or plain is None or alike is None:
+        plain, alike, pass_on = self._plain, self._alike, self._pass_on
+        if plain is None or alike is None or pass_on is None:
             return False
         size = alike.framed_text_bytes(data)
-        if size < 0 or not exchange.response.pass_on(data):
+        if size < 0 or not pass_on(data):
             return False
         plain.output_bytes += size
         self._fed = True

@@ -110,7 +110,8 @@ class Http1Connection(asyncio.Protocol):
         self._parser = _NOBODYS  # ours knows us: together we would stay until garbage is looked for, which is seldom
 
     def data_received(self, data: bytes) -> None:
-        if self._armed is not None and self._armed(data):
+        armed = self._armed
+        if armed is not None and armed(data):
             self._deadline = self._loop.time() + self._sink_seconds
             return
         if not self._written or self._complete:
