@@ -31,6 +31,7 @@ from groundplan.gateway.budgets.lease_store import LOST, LeaseClient
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import Pipeline
+from groundplan.gateway.database import connect
 from groundplan.gateway.http.collected import Collected
 from groundplan.ledger.model import Charge
 
@@ -140,7 +141,7 @@ class BatchRunner:
         """A connection for each use: what one has in a transaction must not take another's statements along."""
         connection: AsyncConnection[Any] | None = self._connections.get(use)
         if connection is None or connection.closed:
-            connection = await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2)
+            connection = await connect(self._url)
             await connection.execute("SET synchronous_commit = on")
             self._connections[use] = connection
         return connection
@@ -187,7 +188,7 @@ class BatchRunner:
 
     async def _check(self, batch: Batch, *, late: bool) -> None:
         """Begin the batch or refuse it, in one transaction of a connection of its own: it may take seconds."""
-        async with await AsyncConnection.connect(self._url, connect_timeout=2) as connection, connection.transaction():
+        async with await connect(self._url, autocommit=False) as connection, connection.transaction():
             locked = await batch_store.find(connection, batch.id, "FOR UPDATE SKIP LOCKED")
             if locked is None or not _unchecked(locked, late=late):
                 return
@@ -305,7 +306,7 @@ class BatchRunner:
 
     async def _end(self, batch: Batch, *, late: bool) -> None:
         """Results into files, in one transaction; repeated after a crash, it makes the same files."""
-        async with await AsyncConnection.connect(self._url, connect_timeout=2) as connection, connection.transaction():
+        async with await connect(self._url, autocommit=False) as connection, connection.transaction():
             locked = await batch_store.find(connection, batch.id, "FOR UPDATE SKIP LOCKED")
             if locked is None or locked.status in batch_store.ENDED:
                 return

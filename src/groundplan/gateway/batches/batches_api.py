@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,7 +16,6 @@ from uuid import UUID
 import msgspec
 import psycopg
 from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
 
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
@@ -28,8 +25,9 @@ from groundplan.gateway.batches.file_store import StoredFile
 from groundplan.gateway.batches.messages_api import MessageBatchesApi
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.facts_api import admitted, configure
+from groundplan.gateway.call.facts_api import admitted
 from groundplan.gateway.call.files_by_id import FilesById
+from groundplan.gateway.database import Pool
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import answers, messages_errors
@@ -37,9 +35,6 @@ from groundplan.gateway.surfaces import answers, messages_errors
 FILES, BATCHES = b"/v1/files", b"/v1/batches"
 ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/moderations")
 """What the calls of a batch may be."""
-SECONDS = 3.0
-"""Longest that a caller waits for PostgreSQL."""
-CONNECTIONS = 2
 _PATHS = (FILES, BATCHES, messages_api.PATH)
 _BELOW = tuple(path + b"/" for path in _PATHS)
 _WINDOW = re.compile(r"([1-9]\d{0,3})(h|m|s)", re.ASCII)
@@ -63,21 +58,9 @@ class BatchesApi:
     def __init__(self, gateway: Gateway, url: str, shelf: Shelf) -> None:
         self._gateway = gateway
         self._shelf = shelf
-        gateway.files = FilesById(self._connected, shelf)
-        self._messages = MessageBatchesApi(gateway, shelf, self._connected)
-        self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
-            url,
-            kwargs={"autocommit": True, "connect_timeout": 2},
-            min_size=0,
-            max_size=CONNECTIONS,
-            timeout=SECONDS,
-            configure=configure,
-            check=AsyncConnectionPool.check_connection,
-            reconnect_timeout=1.0,
-            num_workers=1,
-            name="batches",
-            open=False,
-        )
+        self._pool = Pool(url, "batches")
+        gateway.files = FilesById(self._pool.connection, shelf)
+        self._messages = MessageBatchesApi(gateway, shelf, self._pool.connection)
 
     def serves(self, path: bytes) -> bool:
         return path in _PATHS or path.startswith(_BELOW)
@@ -110,14 +93,7 @@ class BatchesApi:
         del error  # it knows this frame: together they would stay until garbage is looked for
 
     async def close(self) -> None:
-        await self._pool.close(timeout=1.0)
-
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[AsyncConnection[Any]]:
-        async with asyncio.timeout(SECONDS):
-            await self._pool.open()
-            async with self._pool.connection() as connection:
-                yield connection
+        await self._pool.close()
 
     async def _answer(self, path: bytes, request: Request, response: Response) -> None:
         key, person, _ = admitted(self._gateway, request, response.peer)
@@ -140,7 +116,7 @@ class BatchesApi:
             response.send(200, msgspec.json.encode(words.file_json(await self._upload(request, key))))
             return
         if method == b"GET" and not parts:
-            async with self._connected() as connection:
+            async with self._pool.connection() as connection:
                 body = await words.listed(connection, key, request.target)
             response.send(200, body)
             return
@@ -149,7 +125,7 @@ class BatchesApi:
             raise _no_path()
         if not parts or method not in (b"GET", b"DELETE") or (content and method != b"GET"):
             raise _method()
-        async with self._connected() as connection:
+        async with self._pool.connection() as connection:
             file = await files_api.found(connection, key, parts[0])
             if method == b"DELETE":
                 await files_api.delete(connection, self._shelf, file)
@@ -164,7 +140,7 @@ class BatchesApi:
         upload, usual = files_api.Upload(self._shelf), message_files.PURPOSE if _anthropic(request) else ""
         file = await upload.keep(request, key.workload, self._gateway.clock.now(), usual)
         try:
-            async with self._connected() as connection:
+            async with self._pool.connection() as connection:
                 await file_store.add(connection, file, UUID(key.id))
         except BaseException:
             self._shelf.path(file.id).unlink(missing_ok=True)
@@ -185,7 +161,7 @@ class BatchesApi:
             raise _no_path()
         if method != (b"POST" if cancels else b"GET"):
             raise _method()
-        async with self._connected() as connection:
+        async with self._pool.connection() as connection:
             id = files_api.batch_id(parts[0])
             batch = await batch_store.find(connection, id)
             if batch is None or batch.workload != key.workload or batch.endpoint not in ENDPOINTS:
@@ -205,7 +181,7 @@ class BatchesApi:
             raise Invalid(f"batches cannot call {asked.endpoint[:80]}", code="endpoint_unsupported", hint=hint)
         if asked.metadata is not None and len(asked.metadata) > 16:
             raise Invalid("metadata has more than 16 pairs", code="metadata_size", hint="Send fewer.")
-        async with self._connected() as connection:
+        async with self._pool.connection() as connection:
             file = await files_api.found(connection, key, asked.input_file_id)
             if file.purpose != "batch" or not self._shelf.path(file.id).exists():
                 raise Invalid(
@@ -221,7 +197,7 @@ class BatchesApi:
     async def _list(self, target: bytes, key: KeyEntry) -> bytes:
         query, limit = files_api.page_of(target, 100, 20)
         after = files_api.batch_id(query["after"]) if "after" in query else None
-        async with self._connected() as connection:
+        async with self._pool.connection() as connection:
             found = await batch_store.newest(connection, key.workload, after, limit + 1)
             done = await _counted(connection, [batch.id for batch in found])
         items = [batch_json(batch, done.get(batch.id, (0, 0))) for batch in found[:limit]]

@@ -15,7 +15,6 @@ from datetime import timedelta
 from uuid import UUID, uuid5
 
 import msgspec
-from psycopg import AsyncConnection
 
 from groundplan.core.database import first_line
 from groundplan.core.errors import GroundplanError
@@ -41,6 +40,7 @@ from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.budgets.lease_store import LOST
 from groundplan.gateway.call.admit import check_kills, not_killed
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.database import connect
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.telemetry import content
 from groundplan.ledger.model import OVER_BOUND
@@ -89,7 +89,7 @@ class Orders:
     async def _work(self, batch: Batch, id: UUID, ending: str) -> None:
         """One step of one order, whatever happens."""
         try:
-            async with await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2) as connection:
+            async with await connect(self._url) as connection:
                 await connection.execute("SET synchronous_commit = on")
                 order = await order_store.find(connection, id) if await order_store.lock(connection, id) else None
                 if order is not None and order.state != order_store.ENDED:

@@ -14,7 +14,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import AsyncConnection
+
+from groundplan.gateway.database import connect
 
 if TYPE_CHECKING:
     from groundplan.economics.semantic.regions import Learned
@@ -76,7 +77,7 @@ class Checks:
         added = False
         try:
             async with asyncio.timeout(5.0):
-                async with await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2) as connection:
+                async with await connect(self._url) as connection:
                     async with connection.cursor() as cursor:
                         if taken:
                             async with connection.transaction():

@@ -12,10 +12,10 @@ from contextlib import suppress
 from datetime import date
 
 import psycopg
-from psycopg import AsyncConnection
 
 from groundplan.core.clock import Clock
 from groundplan.core.money import to_decimal
+from groundplan.gateway.database import insert
 
 SECONDS = 2.0
 _log = logging.getLogger(__name__)
@@ -67,10 +67,7 @@ class Tally:
         taken, self._waiting = self._waiting, {}
         rows = [(*key, *row[:5], to_decimal(row[5])) for key, row in sorted(taken.items())]
         try:
-            async with asyncio.timeout(5.0):
-                async with await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2) as connection:
-                    async with connection.cursor() as cursor:
-                        await cursor.executemany(_ADD, rows)
+            await insert(self._url, _ADD, rows)
         except (psycopg.Error, OSError, TimeoutError) as error:
             _log.warning("counts of answers by meaning wait for PostgreSQL: %s", error.__class__.__name__)
             for key, row in taken.items():

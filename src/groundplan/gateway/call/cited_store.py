@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from uuid import UUID
 
-from groundplan.gateway.call.kept_beside import KeptBeside, insert
+from groundplan.gateway.call.kept_beside import KeptBeside
+from groundplan.gateway.database import insert
 
 MOST = 5_000
 _ADD = """INSERT INTO call_citation (call_id, number, passage, document, version, start_char, end_char, answer_start,

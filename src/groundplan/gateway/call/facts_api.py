@@ -12,7 +12,6 @@ audit log: it reads what is restricted.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -24,7 +23,6 @@ from uuid import UUID
 import msgspec
 import psycopg
 from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
 
 from groundplan.blueprint.model import Grounding
 from groundplan.core.error_shape import error_json, field_problem, request_invalid
@@ -37,6 +35,7 @@ from groundplan.gateway.call.exchange import Exchange, Passage
 from groundplan.gateway.call.ground import ask_search, cut_off
 from groundplan.gateway.call.identify import caller, check_grants
 from groundplan.gateway.call.signals import Unsealed
+from groundplan.gateway.database import Pool
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import KeyEntry, Plan
@@ -51,12 +50,7 @@ SEARCH = b"/api/knowledge/search"
 SIGNALS = b"/api/knowledge/signals"
 REPLAY = b"/api/replay"
 """For the control process alone."""
-SECONDS = 3.0
-"""Longest that a caller waits for PostgreSQL."""
 SEARCH_BYTES = 20_000
-CONNECTIONS = 2
-_DURABLE = """SELECT set_config('synchronous_commit', 'on', false)
-    WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
 _NO_NUL = r"^[^\x00]*$"
 _STATUS = {"method_not_allowed": 405}
 _log = logging.getLogger(__name__)
@@ -150,19 +144,7 @@ class FactsApi:
         self._gateway = gateway
         self.replay: Callable[[Gateway, Request, KeyEntry], Awaitable[tuple[int, bytes]]] | None = None
         """Asks a kept call again; put in by `app`, since it makes calls itself."""
-        self._pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
-            url,
-            kwargs={"autocommit": True, "connect_timeout": 2},
-            min_size=0,
-            max_size=CONNECTIONS,
-            timeout=SECONDS,
-            configure=configure,
-            check=AsyncConnectionPool.check_connection,
-            reconnect_timeout=1.0,
-            num_workers=1,
-            name="outcomes",
-            open=False,
-        )
+        self._pool = Pool(url, "outcomes")
 
     async def handle(self, path: bytes, request: Request, response: Response) -> None:
         """Answer one request, whatever happens."""
@@ -180,7 +162,7 @@ class FactsApi:
         response.send(status, body)
 
     async def close(self) -> None:
-        await self._pool.close(timeout=1.0)
+        await self._pool.close()
 
     async def _answer(self, path: bytes, request: Request, response: Response) -> tuple[int, bytes]:
         if path not in (OUTCOMES, SEARCH, SIGNALS, REPLAY):
@@ -247,10 +229,8 @@ class FactsApi:
     async def _written(self, write: Callable[[AsyncConnection[Any]], Awaitable[Written]]) -> Written:
         """What `write` answers. Raises `Unavailable` where the database does not."""
         try:
-            async with asyncio.timeout(SECONDS):
-                await self._pool.open()
-                async with self._pool.connection() as connection:
-                    return await write(connection)
+            async with self._pool.connection() as connection:
+                return await write(connection)
         except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError) as error:
             raise Unavailable(
                 "the database is not reachable, so the outcome may not be kept",
@@ -350,11 +330,6 @@ def admitted(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, s
     if catalog.granted:
         check_grants(catalog, live.policy, key, person, gateway.clock.now().date())
     return key, person, plan
-
-
-async def configure(connection: AsyncConnection[Any]) -> None:
-    await connection.execute(_DURABLE)
-    await connection.execute(f"SET statement_timeout = {int(SECONDS * 1000)}")
 
 
 def _check_value(value: Decimal | None) -> None:

@@ -12,17 +12,15 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Generic, LiteralString, TypeVar
+from typing import Generic, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg.errors import CheckViolation, NotNullViolation
 
 from groundplan.core.errors import GroundplanError
 
 SECONDS = 1.0
 """Between two flushes."""
-PUT_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 _NEVER = (psycopg.DataError, CheckViolation, NotNullViolation)
 Fact = TypeVar("Fact")
@@ -97,11 +95,3 @@ def _hopeless(error: BaseException) -> bool:
     """Whether PostgreSQL said that it will never take this."""
     cause = error.__cause__ if isinstance(error, GroundplanError) else error
     return isinstance(cause, _NEVER)
-
-
-async def insert(url: str, statement: LiteralString, rows: Sequence[Sequence[Any]]) -> None:
-    """Run a statement once for each row, all or none, over a connection of its own. Raises `psycopg.Error`, `OSError`,
-    `TimeoutError`."""
-    async with asyncio.timeout(PUT_SECONDS):
-        async with await AsyncConnection.connect(url, connect_timeout=2) as connection, connection.cursor() as cursor:
-            await cursor.executemany(statement, rows)

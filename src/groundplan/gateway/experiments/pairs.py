@@ -12,7 +12,8 @@ from uuid import UUID
 import msgspec
 
 from groundplan.core.money import to_decimal
-from groundplan.gateway.call.kept_beside import KeptBeside, insert
+from groundplan.gateway.call.kept_beside import KeptBeside
+from groundplan.gateway.database import insert
 
 MOST = 10_000
 """That wait while PostgreSQL is away; then the oldest go."""

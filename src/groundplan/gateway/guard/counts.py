@@ -13,9 +13,9 @@ from datetime import date
 from uuid import UUID
 
 import psycopg
-from psycopg import AsyncConnection
 
 from groundplan.core.clock import Clock
+from groundplan.gateway.database import insert
 
 SECONDS = 2.0
 _log = logging.getLogger(__name__)
@@ -64,10 +64,7 @@ class Counts:
         taken, self._waiting = self._waiting, {}
         self._seen = {}
         try:
-            async with asyncio.timeout(5.0):
-                async with await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2) as connection:
-                    async with connection.cursor() as cursor:
-                        await cursor.executemany(_ADD, [(*key, *value) for key, value in sorted(taken.items())])
+            await insert(self._url, _ADD, [(*key, *value) for key, value in sorted(taken.items())])
         except (psycopg.Error, OSError, TimeoutError) as error:
             _log.warning("what guardrails found waits for PostgreSQL: %s", error.__class__.__name__)
             for key, (calls, finds, call) in taken.items():

@@ -1,0 +1,71 @@
+"""How a worker reaches PostgreSQL beside the request path: for a moment, or through a pool for requests that need it.
+
+Statements are those of the stores; what PostgreSQL tells by itself is `heard`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, LiteralString
+
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+Connection = AsyncConnection[Any]
+SECONDS = 3.0
+"""Longest that a caller waits for PostgreSQL."""
+_CONNECT_S = 2
+_INSERT_S = 5.0
+_CONNECTIONS = 2
+_DURABLE = """SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
+
+
+async def connect(url: str, *, autocommit: bool = True) -> Connection:
+    """A connection within two seconds. Raises psycopg.Error, OSError."""
+    return await AsyncConnection.connect(url, autocommit=autocommit, connect_timeout=_CONNECT_S)
+
+
+async def insert(url: str, statement: LiteralString, rows: Sequence[Sequence[Any]]) -> None:
+    """One statement for each row, all or none, over a connection of its own. Raises psycopg.Error, OSError,
+    TimeoutError."""
+    async with asyncio.timeout(_INSERT_S):
+        async with await connect(url, autocommit=False) as connection, connection.cursor() as cursor:
+            await cursor.executemany(statement, rows)
+
+
+class Pool:
+    """A few connections for requests that wait for PostgreSQL; none before the first."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            kwargs={"autocommit": True, "connect_timeout": _CONNECT_S},
+            min_size=0,
+            max_size=_CONNECTIONS,
+            timeout=SECONDS,
+            configure=_configure,
+            check=AsyncConnectionPool.check_connection,
+            reconnect_timeout=1.0,
+            num_workers=1,
+            name=name,
+            open=False,
+        )
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """One of them, for `SECONDS` at the most. Raises psycopg.Error, TimeoutError."""
+        async with asyncio.timeout(SECONDS):
+            await self._pool.open()
+            async with self._pool.connection() as connection:
+                yield connection
+
+    async def close(self) -> None:
+        await self._pool.close(timeout=1.0)
+
+
+async def _configure(connection: Connection) -> None:
+    await connection.execute(_DURABLE)
+    await connection.execute(f"SET statement_timeout = {int(SECONDS * 1000)}")
