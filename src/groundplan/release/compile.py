@@ -54,18 +54,14 @@ def compile_draft(
     found = placing.placing(workspace, deployments, current, today, seen)
     placements, refusals = _placed(workspace, deployments, sites, found, current)
     problems += [*found.problems, *refusals]
-    running = [
-        _answered_for(
-            workspace,
-            item,
-            owners,
-            workloads.workload(workspace, item, placements[name], served.get(name), caps, today),
-        )
-        for name, item in workspace.workloads.items()
-        if item.stage in doc.SERVED_STAGES
-    ]
+    running = []
+    for name, item in workspace.workloads.items():
+        if item.stage in doc.SERVED_STAGES:
+            made = workloads.workload(workspace, item, placements[name], served.get(name), caps, today)
+            running.append(_answered_for(workspace, item, owners, made))
+    names = {item.name for item in running}
     used = {name for item in running if item.grounding for name in item.grounding.sources}
-    own = {f"workload/{item.name}" for item in running}
+    own = {f"workload/{name}" for name in names}
     blueprint = bp.Blueprint(
         number=0,
         company=workspace.company.name,
@@ -78,9 +74,9 @@ def compile_draft(
         limits=charged.limits(workspace),
         allocations=[charged.allocation(item) for _, item in sorted(workspace.allocations.items())],
         currencies=charged.currencies(workspace),
-        calendar=charged.calendar(workspace, {item.name for item in running}),
-        workflows=charged.workflows(workspace, {item.name for item in running}),
-        may_cost=charged.may_cost(workspace, {item.name for item in running}),
+        calendar=charged.calendar(workspace, names),
+        workflows=charged.workflows(workspace, names),
+        may_cost=charged.may_cost(workspace, names),
         cost_centers=charged.cost_centers(workspace),
         trusted_proxies=sorted(workspace.company.trusted_proxies),
         placements=list(placements.values()),
