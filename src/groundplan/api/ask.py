@@ -33,17 +33,26 @@ def ask_once(gateway: str, key: str, workload: str, question: str, **options: An
 
 def post_chat(gateway: str, key: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """(status, body) of one chat completion. Raises `Unavailable` where nothing answers."""
-    parts = urlsplit(gateway)
-    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=ANSWER_SECONDS)
+    return post(f"{gateway}/chat/completions", key, body)
+
+
+def post(
+    url: str, key: str, body: dict[str, Any], *, person: str | None = None, seconds: float = ANSWER_SECONDS
+) -> tuple[int, dict[str, Any]]:
+    """(status, JSON) of one request to a gateway, on behalf of a `person` (e-mail address) where one is named. Raises
+    `Unavailable` where nothing answers."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=seconds)
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    headers |= {} if person is None else {"groundplan-on-behalf-of": person}
     try:
-        connection.request("POST", f"{parts.path}/chat/completions", json.dumps(body).encode(), headers)
+        connection.request("POST", parts.path, json.dumps(body).encode(), headers)
         response = connection.getresponse()
         value = json.loads(response.read())
         return response.status, value if isinstance(value, dict) else {}
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Unavailable(
-            f"the gateway {gateway} does not answer: {error.__class__.__name__}", code="gateway_unreachable",
+            f"the gateway at {parts.netloc} does not answer: {error.__class__.__name__}", code="gateway_unreachable",
             hint="`groundplan status` shows the gateway workers.",
         ) from error  # fmt: skip
     finally:

@@ -8,7 +8,6 @@ sent to the gateway of this machine, and kept nowhere.
 
 from __future__ import annotations
 
-import http.client
 import json
 import logging
 import time
@@ -16,11 +15,12 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin
 from uuid import UUID
 
 from psycopg import Connection
 
+from groundplan.api import ask
 from groundplan.api.context import Services
 from groundplan.api.effect import effect_of
 from groundplan.api.served import current_or_none
@@ -202,38 +202,20 @@ class _Line:
     """To the gateway, with the run's key."""
 
     def __init__(self, gateway: str, secret: str, named: bool) -> None:
-        self._address = urlsplit(gateway)
+        self._url = urljoin(gateway, "/api/replay")
         self._secret = secret
         self._named = named
         """Whether calls are made for the people that they were made for."""
 
     def post(self, value: dict[str, Any], email: str | None) -> tuple[int, dict[str, Any]]:
         """(status, JSON). A key that the gateways have not heard of yet is tried again. Raises `Unavailable`."""
-        headers = {"Authorization": f"Bearer {self._secret}", "Content-Type": "application/json"}
-        if self._named and email is not None:
-            headers["groundplan-on-behalf-of"] = email
+        person = email if self._named else None
         deadline = time.monotonic() + KEY_WAIT_SECONDS
         while True:
-            status, told = self._once(json.dumps(value).encode(), headers)
+            status, told = ask.post(self._url, self._secret, value, person=person, seconds=ANSWER_SECONDS)
             if status != 401 or time.monotonic() > deadline:
                 return status, told
             time.sleep(0.1)
-
-    def _once(self, data: bytes, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
-        host = self._address.hostname or "127.0.0.1"
-        connection = http.client.HTTPConnection(host, self._address.port, timeout=ANSWER_SECONDS)
-        try:
-            connection.request("POST", "/api/replay", data, headers)
-            response = connection.getresponse()
-            told = json.loads(response.read())
-            return response.status, told if isinstance(told, dict) else {}
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise Unavailable(
-                f"the gateway does not answer: {error.__class__.__name__}", code="gateway_unreachable",
-                hint="`groundplan status` shows the gateway workers.",
-            ) from error  # fmt: skip
-        finally:
-            connection.close()
 
 
 def _calls_a_month(conn: Connection[Any], run: Run, now: datetime) -> dict[str, float]:
