@@ -10,10 +10,15 @@ from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from groundplan.catalog import allocation_rules, currency_rules, explain, index_rules, model, place_rules, rules
+from groundplan.catalog import explain, model
 from groundplan.catalog.loader import Reading, read_files, read_folder
 from groundplan.catalog.model import EVERYONE
 from groundplan.catalog.reader import Path as Place
+from groundplan.catalog.rules.allocations import allocations
+from groundplan.catalog.rules.currencies import currencies
+from groundplan.catalog.rules.index import index
+from groundplan.catalog.rules.kinds import budgets, deployments, grants, limits, workloads
+from groundplan.catalog.rules.places import places
 from groundplan.catalog.workspace import Workspace, person_references
 from groundplan.core.errors import Problem
 
@@ -66,15 +71,15 @@ def check(
     found: list[Problem] = []
     for part in (_references, _people, _cycles, _names):
         found += part(workspace, broken)
-    found += rules.deployments(workspace, known_price)
-    found += rules.budgets(workspace)
-    found += rules.limits(workspace, broken)
-    found += allocation_rules.allocations(workspace)
-    found += currency_rules.currencies(workspace)
-    found += rules.grants(workspace)
-    found += rules.workloads(workspace, broken)
-    found += place_rules.places(workspace)
-    found += index_rules.index(workspace, broken)
+    found += deployments(workspace, known_price)
+    found += budgets(workspace)
+    found += limits(workspace, broken)
+    found += allocations(workspace)
+    found += currencies(workspace)
+    found += grants(workspace)
+    found += workloads(workspace, broken)
+    found += places(workspace)
+    found += index(workspace, broken)
     return explain.in_order(found)
 
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
-from groundplan.catalog.index_rules import reranker
+from groundplan.catalog.rules.index import reranker
 from groundplan.catalog.workspace import Workspace
 from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
 from groundplan.release import choice, content, trying

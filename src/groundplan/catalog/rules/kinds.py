@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from groundplan.catalog.experiment_rules import experiment_problems
 from groundplan.catalog.fields import is_email
 from groundplan.catalog.model import DUTIES, SERVED_STAGES, DeploymentDoc, Price, WorkloadDoc, sensitivity_rank
-from groundplan.catalog.route_rules import routing_problems
+from groundplan.catalog.rules.experiments import experiment_problems
+from groundplan.catalog.rules.routes import routing_problems
 from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace, within
 from groundplan.core.errors import Problem, Where
