@@ -12,7 +12,8 @@ from tests.integration.test_release import BASE, Conn, FixedClock, clock, conn, 
 from groundplan.api.watch import quality_floors
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
-from groundplan.economics.levers.floor import LEAST, Judged, below
+from groundplan.economics.experiment.sequential import LEAST
+from groundplan.economics.levers.floor import Judged, below
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import finding_store
 from groundplan.release import service
@@ -72,7 +73,7 @@ def test_a_model_below_the_floor_is_told_until_its_calls_go_elsewhere(
     (one,) = finding_store.findings(conn, kinds=[quality_floors.KIND])
     assert (one["subject"], one["owner"], one["severity"]) == ("workload/assistant", "ana@acme.example", "high")
     assert one["message"].startswith("Answers of acme/small in assistant are below the floor of 90% for tone: 60% ")
-    assert "(99 %: 40% to 77%)" in one["message"]
+    assert "(99 %: 32% to 84%)" in one["message"]
     assert "of 40 that were judged in 30 days were accepted" in one["message"]
     assert "Let own take these calls again" in one["hint"] and "score: 60%" in one["hint"]
     detail = one["detail"]
@@ -100,7 +101,7 @@ def test_what_is_long_ago_is_not_told_and_of_the_strongest_nobody_stronger_is_na
 
 
 @pytest.mark.parametrize(
-    ("accepted", "judged", "found"), [(0, LEAST - 1, 0), (12, LEAST, 1), (16, LEAST, 0), (80, 100, 1), (85, 100, 0)]
+    ("accepted", "judged", "found"), [(0, LEAST - 1, 0), (11, LEAST, 1), (16, LEAST, 0), (75, 100, 1), (85, 100, 0)]
 )
 def test_only_what_is_surely_below_is_told(accepted: int, judged: int, found: int) -> None:
     assert len(below([Judged("m", "tone", accepted, judged)], {"tone": 0.9})) == found

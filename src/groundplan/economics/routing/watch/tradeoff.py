@@ -167,9 +167,9 @@ def mean(values: Sequence[float]) -> Interval:
     return Interval(middle, max(0.0, middle - Z * error), middle + Z * error)
 
 
-def share(good: int, count: int, z: float = Z) -> Interval:
-    """A share with Wilson's interval (1927), of 95 % unless `z` is another one's."""
-    p, z2 = good / count, z * z
+def share(good: int, count: int) -> Interval:
+    """A share with Wilson's interval (1927), of 95 %, at one look."""
+    p, z2 = good / count, Z * Z
     middle = (p + z2 / (2 * count)) / (1 + z2 / count)
-    half = z * sqrt(p * (1 - p) / count + z2 / (4 * count * count)) / (1 + z2 / count)
+    half = Z * sqrt(p * (1 - p) / count + z2 / (4 * count * count)) / (1 + z2 / count)
     return Interval(p, max(0.0, middle - half), min(1.0, middle + half))
