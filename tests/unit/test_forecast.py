@@ -205,6 +205,15 @@ def test_a_holiday_is_no_interruption() -> None:
     assert usual(Series(START, DAY, tuple(values), holidays=frozenset({day})))[1] == ()
 
 
+@pytest.mark.parametrize(("count", "open_"), [(10, 0), (20, 2), (40, 0), (40, 7)])
+def test_a_history_of_hardly_anything_but_holidays_goes_on_as_it_was(count: int, open_: int) -> None:
+    dates = frozenset((START + timedelta(days=place)).date().isoformat() for place in range(count + 20 - open_))
+    history = frozenset(sorted(dates)[: count - open_]) | frozenset(sorted(dates)[count:])
+    made = forecast(days(*(5.0 + place % 3 for place in range(count)), holidays=history), 7)
+    assert all(4.5 < value < 7.5 for value in made.middle)
+    assert "nearly all of the history are holidays: they count as other days do" in made.notes
+
+
 def test_declared_growth_holds() -> None:
     made = forecast(weeks(12, growth_per_month=0.5), 28)
     assert made.middle[27] == pytest.approx(WEEK[6] * 1.5 ** (28 / 30), rel=0.1)
@@ -221,9 +230,12 @@ def test_intervals_hold_most_of_what_comes() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.floats(0, 1e9), min_size=8, max_size=80), st.integers(1, 60))
-def test_whatever_happened_the_forecast_is_finite_and_in_order(values: list[float], horizon: int) -> None:
-    made = forecast(Series(START, DAY, tuple(values)), horizon)
+@given(st.lists(st.floats(0, 1e9), min_size=8, max_size=80), st.integers(1, 60), st.sets(st.integers(0, 90)))
+def test_whatever_happened_the_forecast_is_finite_and_in_order(
+    values: list[float], horizon: int, holidays: set[int]
+) -> None:
+    dates = frozenset((START + timedelta(days=place)).date().isoformat() for place in holidays)
+    made = forecast(Series(START, DAY, tuple(values), dates), horizon)
     for low, middle, high in zip(made.low, made.middle, made.high, strict=True):
         assert 0 <= low <= middle * 1.000001 + 1e-9 and middle <= high * 1.000001 + 1e-9 and math.isfinite(high)
 

@@ -122,6 +122,8 @@ def _past(series: Series, horizon: int) -> _Past:
     offset = max(float(values.mean()) * _OFFSET, 1e-9)
     dates = [series.at(place).date().isoformat() for place in range(count + horizon)]
     closed = np.array([float(day in series.holidays) for day in dates])
+    if count - closed[:count].sum() < LEAST:
+        closed[:] = 0  # nothing else is known than holidays
     logs = np.log(values + offset)
     logs[closed[:count] > 0] = np.nan
     jumps: dict[int, float] = {}
@@ -170,12 +172,17 @@ def _seasons(past: _Past, place: int, horizon: int) -> Floats:
         seen = np.array([before[np.maximum(back - each * cycle, back % cycle)] for each in range(seasons)])
         if cycle == 1:
             seen = np.repeat(before[-4 * seasons :, None], horizon, axis=1)
-        with np.errstate(all="ignore"):
-            level = np.nanmedian(before[-max(cycle, 4) :]) - np.nanmedian(before[-max(cycle, 4) * seasons :])
-            middle = np.where(np.isfinite(seen).any(axis=0), _nanmedian(seen), np.nanmedian(before))
+        level = _median(before[-max(cycle, 4) :]) - _median(before[-max(cycle, 4) * seasons :])
+        middle = np.where(np.isfinite(seen).any(axis=0), _nanmedian(seen), _median(before))
         made.append(middle + (level if np.isfinite(level) else 0.0) + jumps)
     found: Floats = np.array(made)
     return found
+
+
+def _median(logs: Floats) -> float:
+    """Of what is known; NaN where nothing is."""
+    known = logs[np.isfinite(logs)]
+    return float(np.median(known)) if len(known) else math.nan
 
 
 def _nanmedian(seen: Floats) -> Floats:
@@ -343,9 +350,11 @@ def _noted(series: Series, begun: Step | None) -> tuple[tuple[str, ...], float]:
 
 
 def _notes(past: _Past, origins: list[int], series: Series) -> tuple[str, ...]:
-    found = []
+    found, count = [], len(past.values)
     if not origins:
         found.append("there is too little history to look back on: the interval is a rule of thumb")
+    if not past.closed.any() and any(series.at(place).date().isoformat() in series.holidays for place in range(count)):
+        found.append("nearly all of the history are holidays: they count as other days do")
     if past.cycle == 7 and len(past.values) < 14:
         found.append("the days of the week are those of one week")
     if past.cycle == 1 and series.cycle > 1:
