@@ -275,6 +275,8 @@ def test_columns_can_be_named_by_hand() -> None:
         ("amount\n" + "1\n" * (MAX_LINES + 2), "bill_too_large", MAX_LINES + 2),
         ("amount\n" + "9" * (17 << 20), "bill_too_large", 1),
         ("amount\n" + "9" * 200_000 + "\n", "bill_syntax", 2),
+        ('date,amount,note\n2026-11-25,1,a\n2026-11-25,2,"b\n2026-11-25,3,c\n', "bill_syntax", 3),
+        ('date,amount,note\n2026-11-25,1,"a"b"\n2026-11-25,3,c\n', "bill_syntax", 2),
     ],
     ids=lambda value: str(value)[:20],
 )

@@ -89,6 +89,7 @@ def test_a_bad_line_is_told_with_its_place_and_the_others_are_read(line: str, co
         ("ticket,status,at\nA,Done,2026-11-18\n", {"colour": "at"}, "column_role"),
         ('[{"ticket": "A"', {}, "tickets_syntax"),
         ("[1, 2]", {}, "tickets_syntax"),
+        ('ticket,status,at\nA,Done,2026-11-18\n"B,Done,2026-11-18\nC,Done,2026-11-18\n', {}, "tickets_syntax"),
     ],
 )
 def test_a_file_that_cannot_be_read_at_all_says_what_to_do(text: str, columns: dict[str, str], code: str) -> None:

@@ -210,7 +210,8 @@ def _rows(text: str, file: str, delimiter: str) -> dict[int, list[str]]:
     """Line number -> its cells, empty ones left out."""
     found: dict[int, list[str]] = {}
     csv.field_size_limit(LONGEST_CELL)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    # strict: a quote that is not closed would make one cell of all lines after it
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 1
     try:
         for row in reader:
@@ -224,8 +225,8 @@ def _rows(text: str, file: str, delimiter: str) -> dict[int, list[str]]:
                 )  # fmt: skip
     except csv.Error as error:
         raise Invalid(
-            "the file is not CSV", code="bill_syntax", hint="Export it as CSV, quoted where a cell has commas.",
-            where=Where(file, number),
+            f"the file is not CSV from line {number} on: {error}", code="bill_syntax",
+            hint="Export it as CSV, quoted where a cell has commas, and close each quote.", where=Where(file, number),
         ) from error  # fmt: skip
     return found
 

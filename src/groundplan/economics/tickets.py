@@ -216,7 +216,9 @@ class _Reader:
 
 
 def _csv(text: str, file: str) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=text.partition("\n")[0].count))
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    # strict: a quote that is not closed would make one cell of all lines after it
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     head: list[str] | None = None
     number = 1
     try:
@@ -228,8 +230,10 @@ def _csv(text: str, file: str) -> Iterator[tuple[int, dict[str, str]]]:
                     yield number, dict(zip(head, row, strict=False))
             number = reader.line_num + 1
     except csv.Error as error:
-        hint = "Export it as CSV, quoted where a cell has commas."
-        raise _invalid("the file is not CSV", "tickets_syntax", hint, file, number) from error
+        hint = "Export it as CSV, quoted where a cell has commas, and close each quote."
+        raise _invalid(
+            f"the file is not CSV from line {number} on: {error}", "tickets_syntax", hint, file, number
+        ) from error
 
 
 def _json(text: str, file: str) -> Iterator[tuple[int, dict[str, str]]]:
