@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from groundplan.api.sent_file import text_of
+from groundplan.api.sent_file import pairs, text_of
 from groundplan.core.errors import Invalid
 
 
@@ -39,3 +39,10 @@ def test_what_is_no_text_is_refused_with_its_line(data: bytes, line: int) -> Non
     with pytest.raises(Invalid, match=f"^line {line} of the file ") as refused:
         read(data)
     assert refused.value.code == "bill_syntax" and refused.value.hint
+
+
+def test_an_option_without_a_value_says_how_it_is_written() -> None:
+    assert pairs(["ticket = nr", "at="], "ticket=COLUMN") == {"ticket": "nr", "at": ""}
+    with pytest.raises(Invalid) as refused:
+        pairs(["ticket"], "ticket=COLUMN")
+    assert (refused.value.code, refused.value.hint) == ("option_form", "Write ticket=COLUMN.")

@@ -35,12 +35,12 @@ async def text_of(request: Request, kind: str, smaller: str) -> str:
     return text
 
 
-def pairs(given: Sequence[str]) -> dict[str, str]:
-    """`amount=Cost` -> amount: Cost. Raises `Invalid`."""
+def pairs(given: Sequence[str], form: str) -> dict[str, str]:
+    """`amount=Cost` -> amount: Cost. Raises `Invalid`, with the `form` as what to write."""
     found = {}
     for text in given:
         key, separator, value = text.partition("=")
         if not separator or not key.strip():
-            raise Invalid(f"{text[:40]} has no value", code="option_form", hint="Write amount=COLUMN or EUR=1.08.")
+            raise Invalid(f"{text[:40]} has no value", code="option_form", hint=f"Write {form}.")
         found[key.strip()] = value.strip()
     return found

@@ -53,7 +53,7 @@ async def reconcile_bill(
 ) -> dict[str, Any]:
     """Compare a CSV bill or usage export (the body, up to 16 MiB) with the ledger. Reads only, keeps nothing."""
     text = await text_of(request, "bill", "Split it by day or model.")
-    said, rates = pairs(query.columns), exchange_rates(pairs(query.rate))
+    said, rates = pairs(query.columns, "amount=COLUMN"), exchange_rates(pairs(query.rate, "EUR=1.08"))
     bill = await run_in_threadpool(read_options, text, query.name, said, query.first, query.last)
     return await run_in_threadpool(_compared, services, bill, query, rates)
 

@@ -85,7 +85,9 @@ def tickets(
 
 
 def _import(services: Services, caller: Caller, text: str, query: ImportQuery) -> dict[str, Any]:
-    read = read_tickets(text, query.name, pairs(query.columns), pairs(query.state), services.clock.now())
+    columns = pairs(query.columns, "ticket=COLUMN")
+    states = pairs(query.state, "Erledigt=resolved, or unresolved, or open")
+    read = read_tickets(text, query.name, columns, states, services.clock.now())
     counts: Counter[str] = Counter()
     refused = list(read.refused)
     for start in range(0, len(read.rows), PART):
