@@ -33,7 +33,7 @@ def scenario(conn: Connection[Any], days: Days, workload: str | None, changes: l
     if model is not None:
         change = replace(change, rates=_rates(conn, model, days.last))
     parts = _parts(conn, days, workload)
-    if workload and not parts:
+    if workload is not None and not parts:
         known_workload(current_blueprint(conn), workload)
     made = what_if(parts, change)
     return {

@@ -22,7 +22,7 @@ from groundplan.api import (
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Using
-from groundplan.api.served import current_blueprint, current_or_none
+from groundplan.api.served import current_blueprint, current_or_none, known_workload
 from groundplan.blueprint.calendar import Launch
 from groundplan.core.audit.store import record
 from groundplan.core.errors import NotFound
@@ -73,13 +73,16 @@ def book(
     services: Using, _: Reader, first: Day = None, last: Day = None, by: str = "term", workload: str | None = None,
     team: str | None = None, lines: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Every cost of some days summed by a dimension; each says how much was measured, allocated and estimated."""
+    """Every cost of some days summed by a dimension; each says how much was measured, allocated and estimated. A
+    workload that is not served and carried nothing is refused."""
     now = services.clock.now()
     days = cost_book.days_of(first, last, now.date())
     with services.transaction() as conn:
         found = cost_book.book(conn, days, now.date())
         blueprint = current_or_none(conn)
         found = [line for line in found if workload in (None, line.workload) and team in (None, line.team)]
+        if workload and team is None and not found:
+            known_workload(current_blueprint(conn), workload)
         workflows = cost_book.workflows(conn, found) if by == "workflow" else {}
         if by in cost_spread.DIMENSIONS:
             sums = cost_book.added(cost_spread.sums(conn, found, days, by))

@@ -6,7 +6,7 @@ good the answers of another model would be.
 
 from __future__ import annotations
 
-import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -16,6 +16,7 @@ from groundplan.economics.prices.reprice import TOKENS, priced
 
 MOST = 1e6
 """The largest factor of a scenario."""
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?[%x]?", re.ASCII | re.IGNORECASE)
 INPUT = ("input", "cache_read", "cache_write", "cache_write_1h", "input_audio", "input_image", "input_video")
 
 
@@ -103,7 +104,7 @@ def parse(texts: list[str]) -> Change:
         name, _, amount = text.partition("=")
         if name not in ("users", "price", "context", "output", "cache") or name in values:
             raise _unreadable(text)
-        values[name] = _factor(text, amount)
+        values[name] = _factor(text, amount.strip())
     return Change(
         users=values.get("users", 1.0),
         price=values.get("price", 1.0),
@@ -115,11 +116,7 @@ def parse(texts: list[str]) -> Change:
 
 def _factor(text: str, amount: str) -> float:
     """`10` is ten times, `-30%` and `+20%` are relative to 1, and a cache's `20%` is its share."""
-    try:
-        number = float(amount.rstrip("%x"))
-    except ValueError as error:
-        raise _unreadable(text) from error
-    if not math.isfinite(number) or abs(number) > MOST:
+    if _NUMBER.fullmatch(amount) is None or abs(number := float(amount.rstrip("%x"))) > MOST:
         raise _unreadable(text)
     if not amount.endswith("%"):
         return number
