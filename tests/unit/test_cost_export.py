@@ -147,3 +147,12 @@ def test_a_line_says_how_it_is_known_by_which_rule_and_from_which_source_in_ever
         assert (row["basis"], row["rule"], row["source"]) == (line.basis, line.rule, line.source)
         assert charge["ChargeDescription"] == f"{line.term}: {line.rule}"
         assert (json.loads(charge["Tags"])["basis"], json.loads(charge["Tags"])["source"]) == (line.basis, line.source)
+
+
+def test_a_document_says_sources_in_any_writing() -> None:
+    sources = ["договор 12, Łódź", "契约十二号"]
+    lines = [replace(LINES[1], source=source, amount=at) for at, source in enumerate(sources, 1)]
+    (care,) = statements(lines, FIRST, LAST, centers={"care": "Koszty ogólne"})
+    with pdfplumber.open(io.BytesIO(statement_pdf(care, "acme"))) as document:
+        text = " ".join((page.extract_text() or "").replace("\n", " ") for page in document.pages)
+    assert "договор 12" in text and sources[1] in text and "Cost center Koszty ogólne." in text and "■" not in text

@@ -10,10 +10,10 @@ import io
 import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
-from xml.sax.saxutils import escape
 
 from groundplan.api.placement_report import Section, Table
 from groundplan.core.errors import Invalid
+from groundplan.core.pdf_text import paragraph
 
 INK, SOFT = "#1d2730", "#c9d1d8"
 WIDTH, MARGIN = 595.28, 48.0
@@ -42,11 +42,11 @@ def _numbered(canvas: Any, document: Any) -> None:
 
 
 def _section(platypus: Any, styles: dict[str, Any], section: Section) -> Iterator[Any]:
-    heading = [platypus.Paragraph(escape(section.heading), styles[f"h{section.level}"])]
+    heading = [platypus.Paragraph(paragraph(section.heading), styles[f"h{section.level}"])]
     body: list[Any] = []
     if section.text:
-        body.append(platypus.Paragraph(escape(section.text), styles["p"]))
-    body += [platypus.Paragraph(escape(line), styles["li"], bulletText="-") for line in section.lines]
+        body.append(platypus.Paragraph(paragraph(section.text), styles["p"]))
+    body += [platypus.Paragraph(paragraph(line), styles["li"], bulletText="-") for line in section.lines]
     if section.svg:
         body.append(_picture(platypus, section.svg))
     if section.table is not None:
@@ -70,7 +70,7 @@ def _table(platypus: Any, styles: dict[str, Any], table: Table) -> Any:
     count = len(table.head)
     rows = [
         [
-            platypus.Paragraph(escape(cell), styles["right" if at in table.numbers else "cell"])
+            platypus.Paragraph(paragraph(cell), styles["right" if at in table.numbers else "cell"])
             for at, cell in enumerate(row)
         ]
         for row in (table.head, *table.rows)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from groundplan.core.errors import Invalid
 from groundplan.core.money import format_usd
+from groundplan.core.pdf_text import paragraph
 from groundplan.economics.export.statement import Statement
 
 Row = tuple[str, ...]
@@ -40,7 +40,7 @@ def statement_pdf(statement: Statement, company: str) -> bytes:
         title=title, author=company, invariant=1,
     )  # fmt: skip
     story: list[Any] = [
-        Paragraph(escape(title), styles["Title"]),
+        Paragraph(paragraph(title), styles["Title"]),
         Paragraph(_lead(statement, company), styles["Normal"]),
     ]
     for name, sums in (("By workload", statement.by_workload()), ("By term", statement.by_term())):
@@ -63,7 +63,7 @@ def _lead(statement: Statement, company: str) -> str:
     before = "" if statement.previous is None else f" The time before: {format_usd(statement.previous)} USD."
     grows = "" if statement.over else " The time is not over: it grows until then."
     known = ", ".join(f"{name} {format_usd(amount)}" for name, amount in statement.by_basis())
-    return escape(
+    return paragraph(
         f"{company}, {statement.first.isoformat()} to {statement.last.isoformat()}: "
         f"{format_usd(statement.total)} USD ({known or 'nothing was spent'}).{before}{grows}{center}"
     )
@@ -78,7 +78,7 @@ def _table(rows: Sequence[Row], widths: tuple[float, ...] | None = None) -> Any:
         rows = [("nothing", format_usd(0))]
     left = ParagraphStyle("cell", fontName="Helvetica", fontSize=8, leading=10)
     right = ParagraphStyle("number", parent=left, fontName="Courier", alignment=2)
-    cells = [[Paragraph(escape(text), right if place == len(row) - 1 else left) for place, text in enumerate(row)]
+    cells = [[Paragraph(paragraph(text), right if place == len(row) - 1 else left) for place, text in enumerate(row)]
              for row in rows]  # fmt: skip
     table = Table(cells, colWidths=widths or (380, 119), repeatRows=1 if widths else 0, hAlign="LEFT")
     lines = [("LINEBELOW", (0, 0), (-1, -1), 0.25, HexColor(_GREY)), ("VALIGN", (0, 0), (-1, -1), "TOP")]
