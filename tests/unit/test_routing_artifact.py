@@ -70,6 +70,9 @@ def test_a_router_of_format_3_is_read_and_knows_words_by_their_buckets(knowing: 
         del kept[name]
     before = load(msgspec.msgpack.encode({**kept, "format": 3}))
     assert (len(before.words), before.doubted, before.tasks, before.texts) == (0, {}, False, False)
+    assert not before.apart
+    fourth = load(msgspec.msgpack.encode({**kept, "format": 4, "words": knowing.words.tobytes()}))
+    assert fourth.words.size and not fourth.apart
     assert predict(before, "garden kitten muffin").scores == pytest.approx(
         predict(knowing, "garden kitten muffin").scores
     )

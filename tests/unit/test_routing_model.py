@@ -31,7 +31,7 @@ from groundplan.economics.routing.learn.matrix import folds_of, read_matrix
 from groundplan.economics.routing.learn.operate import error_of_mean, operating_points
 from groundplan.economics.routing.learn.perturb import KINDS
 from groundplan.economics.routing.learn.plain import plain_ridge
-from groundplan.economics.routing.model import Floats, Matrix, Router, Sample
+from groundplan.economics.routing.model import Floats, Forest, Matrix, Router, Sample
 from groundplan.economics.routing.versions.artifact import dump, load
 
 EASY = ("what are your opening hours on {}", "please say hello to {} in one line", "where is the office of {}")
@@ -205,6 +205,43 @@ def test_trees_are_kept_as_they_were_learned() -> None:
         load(dump(replace(few, trees=broken)))
 
 
+def walked(grown: Forest, shape: Floats) -> list[float]:
+    """What each tree says, from its root on."""
+    told = []
+    for tree in range(len(grown.owner)):
+        node = 0
+        while grown.left[tree, node] != node:
+            way = grown.left if shape[grown.feature[tree, node]] <= grown.threshold[tree, node] else grown.right
+            node = int(way[tree, node])
+        told.append(float(grown.value[tree, node]))
+    return told
+
+
+@pytest.mark.parametrize("models", [2, 5])
+def test_trees_that_are_asked_all_at_once_say_what_each_of_them_says(models: int) -> None:
+    dice = np.random.default_rng(models)
+    shapes = dice.normal(size=(300, 7)).astype(np.float32)
+    weights = dice.normal(size=(7, models))
+    grown = grow.grow(shapes, 1 / (1 + np.exp(-shapes @ weights)), 1)
+    ties = np.unique(grown.threshold)[:7].astype(np.float32)
+    asked = np.concatenate([shapes[:80], dice.normal(size=(60, 7)).astype(np.float32), ties[None, :]])
+    told = forest.told_all(grown, asked)
+    for row, shape in enumerate(asked):
+        sums = np.bincount(grown.owner, weights=walked(grown, shape), minlength=models)
+        assert told[row] == pytest.approx(forest.scores_of(sums), abs=1e-6)
+        assert forest.told(grown, shape) == pytest.approx(told[row], abs=1e-6)
+
+
+def test_a_tree_without_a_question_and_one_with_too_many() -> None:
+    leaf, one = np.zeros((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.float32)
+    bare = forest.planted(leaf, one, leaf, leaf, one, np.zeros(1, dtype=np.int64), 1, 0)
+    assert forest.told_all(bare, np.zeros((3, 2), dtype=np.float32)).tolist() == [[1.0]] * 3
+    row = np.arange(2 * forest.MOST_ASKED + 3)[None, :]
+    deep = np.where(row < forest.MOST_ASKED + 1, row + 1, row)
+    with pytest.raises(ValueError, match="too large"):
+        forest.planted(row, row.astype(np.float32), deep, deep, row.astype(np.float32), leaf[0], 1, 20)
+
+
 FAR, NEAR = ("mitral", "aortic", "portal", "septal"), ("garden", "kitten", "muffin", "window")
 """Words that look alike on the surface; what was asked with them tells how hard it is."""
 
@@ -310,6 +347,26 @@ def test_the_beginning_and_the_end_of_a_prompt_are_embedded() -> None:
     words = [f"w{number}" for number in range(100)]
     assert brief(" ".join(words)).split() == words[:24] + words[-10:]
     assert brief(" ".join(words[:34])) == " ".join(words[:34])
+
+
+def test_writing_without_spaces_is_read_character_by_character() -> None:
+    assert words_of("请问SQL怎么写？ok 12345") == ["请", "问", "sql", "怎", "么", "写", "？", "ok", "0"]
+    assert words_of("请问SQL怎么写？", apart=False) == ["请问sql怎么写", "？"]
+    assert words_of("it's a naïve Prüfung", apart=True) == words_of("it's a naïve Prüfung", apart=False)
+    assert set(hashed(words_of("退款多久"))) & set(hashed(words_of("多久退款")))
+
+
+def test_a_text_without_spaces_is_embedded_as_briefly_as_others() -> None:
+    assert brief("退款" * 3000) == "退款" * 12 + " " + "退款" * 5
+    assert brief("a" * 9000) == "a" * 40 * 24 + " " + "a" * 400
+    assert brief("word " * 50 + " " * 7000) == " ".join(["word"] * 24)
+    assert brief("退款 多久\n到账？") == "退款 多久 到账？"
+    assert brief("退款" * 3000, apart=False) == "退款" * 3000
+
+
+@given(st.lists(st.text("abc.,?!'ü0", min_size=1, max_size=12), max_size=60))
+def test_texts_with_spaces_are_embedded_as_before(words: list[str]) -> None:
+    assert brief("  \n".join(words)) == brief(" ".join(words), apart=False)
 
 
 def test_a_router_whose_predictors_are_not_weighed_is_refused(knowing: Router) -> None:

@@ -111,7 +111,7 @@ def trial(answers: Path) -> tuple[dict[str, Any], str]:
 def test(answers: Path, folder: Path, name: str) -> tuple[dict[str, Any], str]:
     """A kept router on prompts that it was not trained on. Raises `NotFound`, `Conflict` (`router_models`)."""
     matrix, known = read_matrix(answers), registry.named(folder, name)
-    value = judged(known, matrix, None if known.full is None else embedded(matrix))
+    value = judged(known, matrix, None if known.full is None else embedded(matrix, apart=known.apart))
     rows = [
         (key, f"{each['saved']:.1%}", f"{each['kept']:.1%}", f"{each['low']:.1%} to {each['high']:.1%}",
          "yes" if each["shown"] else "not shown")
@@ -139,13 +139,15 @@ def learned_from(answers: Path | None, source: str | None, workload: str | None,
     return Learned(of_verdicts(verdicts, workload), f"{source} of {workload}", by_outcomes=True)
 
 
-def embedded(matrix: Matrix) -> Floats:
-    """Embeddings of the prompts as the gateway will have them. Raises `NotFound` where the model is not here."""
-    return embedder()([sample.prompt for sample in matrix.samples])
+def embedded(matrix: Matrix, *, apart: bool = True) -> Floats:
+    """Embeddings of the prompts as the gateway will have them (`apart`: as the router reads them). Raises `NotFound`
+    where the model is not here."""
+    return embedder(apart=apart)([sample.prompt for sample in matrix.samples])
 
 
-def embedder() -> Callable[[Sequence[str]], Floats]:
-    """What embeds questions as the gateway does. Raises `NotFound` where the model is not here."""
+def embedder(*, apart: bool = True) -> Callable[[Sequence[str]], Floats]:
+    """What embeds questions as the gateway does (`apart`: as the router reads them). Raises `NotFound` where the model
+    is not here."""
 
     from groundplan.knowledge.embedding.openvino_encoder import load, load_questions  # noqa: PLC0415 -- with --embedded
 
@@ -154,7 +156,7 @@ def embedder() -> Callable[[Sequence[str]], Floats]:
         hint = "Run `groundplan up` once; it fetches the model."
         raise NotFound(f"the embedding model is not in {folder}", code="embedding_model", hint=hint)
     encoder = load_questions(folder, load(folder))
-    return lambda texts: encoder.embed([brief(text) for text in texts])
+    return lambda texts: encoder.embed([brief(text, apart=apart) for text in texts])
 
 
 def judged(router: Router, matrix: Matrix, vectors: Floats | None) -> dict[str, Any]:

@@ -91,6 +91,12 @@ class Forest:
     parts: int
     """The mean score, and the models' differences from it but for the last."""
     depth: int
+    asked: Whole
+    """(trees, questions): features of the nodes that are no leaves, in the order of their nodes, filled up with any."""
+    limits: Floats
+    """Their thresholds."""
+    reached: Floats
+    """(trees, 2 ^ questions): the value of the leaf that those answers lead to, bit by bit, 1 for the left way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +176,8 @@ class Router:
     """Its training set told what calls were for."""
     texts: bool = True
     """What came before a question is counted in bytes of its texts; before format 4 in bytes of the request."""
+    apart: bool = True
+    """Writing without spaces is read character by character; before format 5 what has no space in it is one word."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ async def read_question(gateway: Gateway, exchange: Exchange, workload: Workload
 
     try:
         async with asyncio.timeout(SECONDS):
-            body = await ask_search(gateway, embed_request([brief(ask.query)], questions=True), exchange.id, PATH)
+            question = embed_request([brief(ask.query, apart=router.apart)], questions=True)
+            body = await ask_search(gateway, question, exchange.id, PATH)
         (vector,) = embed_answer(body, 1).vectors
     except (UpstreamFailure, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
         gateway.targets.forget("search")

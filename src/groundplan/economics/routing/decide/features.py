@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import islice
 from math import log, log1p, nan, sqrt
 from zlib import crc32
 
@@ -22,6 +23,14 @@ _CHARACTERS = 6000
 BRIEF = (24, 10)
 """First and last words of a question, of which its embedding is made."""
 _TOKENS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d+|[^\w\s]")
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+"""Of writing that has no spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+_APART = re.compile(rf"[{_UNSPACED}]|[^\W\d_{_UNSPACED}]+(?:'[^\W\d_{_UNSPACED}]+)?|\d+|[^\w\s]")
+_LONGEST = 40
+"""Characters of what may be one word, of which an embedding is made."""
+_PIECES = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]{{1,{_LONGEST}}}")
 _NUMBERS = re.compile(r"\d[\d.,]*")
 _ASKS = frozenset({"how", "why", "what", "which", "who", "when", "where", "if", "suppose", "assume"})
 _COMPARES = frozenset({"more", "less", "than", "fewer", "greater", "times", "twice", "half", "double", "least", "most"})
@@ -44,22 +53,33 @@ _TAG = 3
 """How often a word would have to be in a text to weigh as much as what the call is for."""
 
 
-def words_of(text: str) -> list[str]:
-    """Lower-case words, numbers and signs of the beginning and the end of a text; long numbers are all alike."""
+def words_of(text: str, *, apart: bool = True) -> list[str]:
+    """Lower-case words, numbers and signs of the beginning and the end of a text; long numbers are all alike. `apart`:
+    where writing has no spaces each character is a word, so that pairs of neighbours tell what is said."""
     if len(text) > 2 * _CHARACTERS:
         text = text[:_CHARACTERS] + "\n" + text[-_CHARACTERS:]
-    found: list[str] = _TOKENS.findall(text.lower())
+    found: list[str] = (_APART if apart else _TOKENS).findall(text.lower())
     if len(found) > _FIRST + _LAST:
         found = found[:_FIRST] + found[-_LAST:]
     return ["0" if len(word) > 2 and word.isdigit() else word for word in found]
 
 
-def brief(text: str) -> str:
-    """The beginning and the end of a text: about as many tokens as are embedded within a few milliseconds."""
-    words = text[: 2 * _CHARACTERS].split()
-    if len(words) <= sum(BRIEF):
-        return " ".join(words)
-    return " ".join((*words[: BRIEF[0]], *text[-_CHARACTERS:].split()[-BRIEF[1] :]))
+def brief(text: str, *, apart: bool = True) -> str:
+    """The beginning and the end of a text: about as many tokens as are embedded within a few milliseconds. `apart`: a
+    text without spaces is no single word."""
+    if not apart:
+        words = text[: 2 * _CHARACTERS].split()
+        if len(words) <= sum(BRIEF):
+            return " ".join(words)
+        return " ".join((*words[: BRIEF[0]], *text[-_CHARACTERS:].split()[-BRIEF[1] :]))
+    head = text[: 2 * _CHARACTERS]
+    first = list(islice(_PIECES.finditer(head), sum(BRIEF) + 1))
+    if len(first) <= sum(BRIEF):
+        return " ".join(head.split())
+    tail = text[-_CHARACTERS:]
+    last = list(_PIECES.finditer(tail))[-BRIEF[1] :]
+    end = tail[last[0].start() :] if last else ""
+    return " ".join(f"{head[: first[BRIEF[0] - 1].end()]} {end}".split())
 
 
 def hashed(words: Sequence[str], task: Sequence[str] = ()) -> dict[int, float]:

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from groundplan.economics.routing.model import Doubles, Floats, Forest
+from groundplan.economics.routing.model import Doubles, Floats, Forest, Whole
+
+MOST_ASKED = 8
+"""Nodes of a tree that are no leaf: their answers are the bits of a byte."""
+_AT_ONCE = 64
+"""Rows whose answers are in memory together."""
 
 
 def parts_of(scores: Doubles) -> Doubles:
@@ -24,19 +29,50 @@ def scores_of(parts: Doubles) -> Doubles:
     return np.concatenate([mean + rest, mean - rest.sum(axis=-1, keepdims=True)], axis=-1)
 
 
+def planted(
+    feature: Whole, threshold: Floats, left: Whole, right: Whole, value: Floats, owner: Whole, parts: int, depth: int
+) -> Forest:
+    """Trees from their nodes (trees, nodes); a leaf leads to itself. Raises `ValueError` where one asks more than
+    `MOST_ASKED` things."""
+    asks = left != np.arange(left.shape[1])
+    most = int(asks.sum(axis=1).max(initial=0))
+    if most > MOST_ASKED:
+        raise ValueError("its trees are too large")
+    nodes = np.argsort(~asks, axis=1, kind="stable")[:, :most]
+    number = np.cumsum(asks, axis=1) - 1
+    trees = np.arange(len(owner))
+    reached = np.zeros((len(owner), 1 << most), dtype=np.float32)
+    for answers in range(1 << most):
+        at = np.zeros(len(owner), dtype=np.int64)
+        for _ in range(depth):
+            yes = (answers >> np.maximum(number[trees, at], 0)) & 1
+            at = np.where(yes, left[trees, at], right[trees, at])
+        reached[:, answers] = value[trees, at]
+    asked, limits = np.take_along_axis(feature, nodes, axis=1), np.take_along_axis(threshold, nodes, axis=1)
+    return Forest(feature, threshold, left, right, value, owner, parts, depth, asked, limits, reached)
+
+
 def told(forest: Forest, shape: Floats) -> Doubles:
     """(models,) expected scores of one prompt."""
-    trees = np.arange(len(forest.owner))
-    at = np.zeros(len(trees), dtype=np.int64)
-    for _ in range(forest.depth):
-        below = shape[forest.feature[trees, at]] <= forest.threshold[trees, at]
-        at = np.where(below, forest.left[trees, at], forest.right[trees, at])
-    sums = np.bincount(forest.owner, weights=forest.value[trees, at], minlength=forest.parts)
+    sums = np.bincount(forest.owner, weights=_leaves(forest, shape), minlength=forest.parts)
     return scores_of(np.asarray(sums, dtype=np.float64))
 
 
 def told_all(forest: Forest, shapes: Floats) -> Doubles:
     """The same for each row."""
-    if not len(shapes):
-        return np.zeros((0, forest.parts))
-    return np.stack([told(forest, shape) for shape in shapes])
+    sums = np.zeros((len(shapes), forest.parts))
+    for start in range(0, len(shapes), _AT_ONCE):
+        leaves = _leaves(forest, shapes[start : start + _AT_ONCE])
+        for part in range(forest.parts):
+            sums[start : start + _AT_ONCE, part] = leaves[:, forest.owner == part].sum(axis=1, dtype=np.float64)
+    return scores_of(sums)
+
+
+def _leaves(forest: Forest, shapes: Floats) -> Floats:
+    """What each tree says; rows or one row. All that a tree may ask is answered at once, which is quicker than going
+    from one to the next, and the answers are the number of a leaf."""
+    trees, kinds = forest.reached.shape
+    if kinds == 1:
+        return np.broadcast_to(forest.reached[:, 0], (*shapes.shape[:-1], trees))
+    answers = np.packbits(shapes[..., forest.asked] <= forest.limits, axis=-1, bitorder="little")[..., 0]
+    return np.asarray(forest.reached.ravel()[np.arange(trees) * kinds + answers])

@@ -40,7 +40,7 @@ def reads_passages(router: Router) -> bool:
 def predict(router: Router, text: str, embedding: Floats | None = None, context: Context | None = None) -> Prediction:
     """Expected scores and costs of one prompt. `embedding`: its unit vector, where there is one. What of its context is
     not known counts as usual."""
-    words = words_of(text)
+    words = words_of(text, apart=router.apart)
     counts = hashed(words, context.task if router.tasks and context is not None else ())
     buckets = np.fromiter(counts, dtype=np.int64, count=len(counts))
     weights = np.fromiter(counts.values(), dtype=np.float32, count=len(counts)) * router.idf[buckets]

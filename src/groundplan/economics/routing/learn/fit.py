@@ -287,7 +287,7 @@ def _head(
         slope, offset = calibrate(told[:, :count], matrix.scores)
         head = Head(fitted.weights, fitted.bias, slope, offset)
     else:
-        trees = grow.grow(looked, matrix.scores, seed, grow.DRAWS)
+        trees = grow.grow(looked, matrix.scores, seed, grow.draws(count))
         near = kernels.fit(looked, vectors, matrix.scores, shaped, seed)
         every = told[:, :count], *_beside(matrix, looked, vectors, shaped, seed)
         blend = blend_of(every, matrix.scores)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,19 @@ from groundplan.economics.routing.model import Doubles, Floats, Forest, Whole
 
 ROUNDS = 350
 DRAWS = 3
-"""Times that the trees of a router are learned anew, so that chance of one draw decides less."""
+"""Times that the trees of a router of two models are learned anew, so that chance of one draw decides less; of more
+models less often, so that they take no longer to ask."""
 _SETTINGS: Mapping[str, Any] = {
     "objective": "regression", "learning_rate": 0.03, "num_leaves": 6, "min_child_samples": 60, "feature_fraction": 0.5,
     "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 20.0, "num_threads": 1, "verbose": -1,
     "deterministic": True, "force_row_wise": True,
 }  # fmt: skip
 """Small trees that learn slowly: what there is to learn is little and noisy."""
+
+
+def draws(models: int) -> int:
+    """How often the trees of a router are learned."""
+    return max(1, round(2 * DRAWS / models))
 
 
 def grow(shapes: Floats, scores: Doubles, seed: int, times: int = 1) -> Forest:
@@ -45,12 +50,12 @@ def grow(shapes: Floats, scores: Doubles, seed: int, times: int = 1) -> Forest:
             trees += [tree["tree_structure"] for tree in made]
             owners += [owner] * len(made)
             shares += [1.0 / times if owner else 1.0] * len(made)
-    grown = _packed(trees, np.array(owners, dtype=np.int64), parts.shape[1])
-    return replace(grown, value=grown.value * np.array(shares, dtype=np.float32)[:, None])
+    return _packed(trees, np.array(owners, dtype=np.int64), np.array(shares, dtype=np.float32), parts.shape[1])
 
 
-def _packed(trees: Sequence[dict[str, Any]], owner: Whole, parts: int) -> Forest:
-    """Nodes of each tree as rows; a leaf leads to itself, so that all may be walked equally far."""
+def _packed(trees: Sequence[dict[str, Any]], owner: Whole, shares: Floats, parts: int) -> Forest:
+    """Nodes of each tree as rows, each with its share in what it tells; a leaf leads to itself, so that all may be
+    walked equally far."""
     walked = [_nodes(tree) for tree in trees]
     most = max(len(nodes) for nodes, _ in walked)
     shape = (len(walked), most)
@@ -59,7 +64,8 @@ def _packed(trees: Sequence[dict[str, Any]], owner: Whole, parts: int) -> Forest
     for row, (nodes, _) in enumerate(walked):
         for place, node in enumerate(nodes):
             feature[row, place], threshold[row, place], left[row, place], right[row, place], value[row, place] = node
-    return Forest(feature, threshold, left, right, value, owner, parts, max(depth for _, depth in walked))
+    deepest = max(depth for _, depth in walked)
+    return forest.planted(feature, threshold, left, right, value * shares[:, None], owner, parts, deepest)
 
 
 def _nodes(tree: dict[str, Any]) -> tuple[list[tuple[int, float, int, int, float]], int]:

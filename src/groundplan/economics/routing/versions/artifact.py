@@ -10,14 +10,16 @@ import msgspec
 import numpy as np
 
 from groundplan.core.errors import Invalid
+from groundplan.economics.routing.decide import forest as forests
 from groundplan.economics.routing.decide.features import BRIEF, BUCKETS, CONTEXT, SURFACE
 from groundplan.economics.routing.model import Floats, Forest, Hashes, Head, Kernel, Router
 
-FORMAT = 4
-READ = (2, 3, 4)
+FORMAT = 5
+READ = (2, 3, 4, 5)
 """Formats that are read. The second has no kernel, and its trees look at directions of embeddings in place of what
 regressions expect. Before the fourth, words are known by their buckets, nothing is told of
-what calls are for, and what came before a question is counted in bytes of the request."""
+what calls are for, and what came before a question is counted in bytes of the request. Before the fifth, what has no
+space in it is one word, whatever its writing."""
 _MOST_BYTES = 64 << 20
 
 
@@ -214,6 +216,7 @@ def _unpacked(found: _Router) -> Router:
         doubted=found.doubted,
         tasks=found.tasks,
         texts=found.format >= 4,
+        apart=found.format >= 5,
     )
 
 
@@ -300,7 +303,7 @@ def _planted(found: _Forest, models: int, columns: int) -> Forest:
         raise ValueError("its trees are of other models")
     if not (np.isfinite(threshold).all() and np.isfinite(value).all()):
         raise ValueError("its trees are no numbers")
-    return Forest(feature, threshold, left, right, value, owner, found.parts, found.depth)
+    return forests.planted(feature, threshold, left, right, value, owner, found.parts, found.depth)
 
 
 def _grown(forest: Forest) -> _Forest:
