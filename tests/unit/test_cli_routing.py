@@ -66,6 +66,19 @@ def test_a_router_is_trained_kept_judged_and_found_drifted(tmp_path: Path) -> No
     assert told.value.code == "router_unknown"
 
 
+def test_a_router_that_is_judged_on_its_own_prompts_says_that_they_may_flatter_it(tmp_path: Path) -> None:
+    own = written(tmp_path / "own.jsonl", told_apart=True)
+    home = ("--home", str(tmp_path / "home"))
+    run("train", str(own), "--name", "support", *home)
+    others = tmp_path / "others.jsonl"
+    rows = [json.loads(line) for line in own.read_text().splitlines()]
+    others.write_text("\n".join(json.dumps(row | {"prompt": f"{row['prompt']} soon{row['id']}x"}) for row in rows))
+    for answers, known in ((own, 1.0), (others, 0.0)):
+        said = CliRunner().invoke(app, ["evaluate", str(answers), "--router", "support", *home]).stdout
+        assert ("were in its training" in said) is bool(known)
+        assert run("evaluate", str(answers), "--router", "support", *home)["all_words_known"] == known
+
+
 def test_a_router_that_proves_nothing_is_not_kept(tmp_path: Path) -> None:
     answers = written(tmp_path / "set.jsonl", told_apart=False)
     with pytest.raises(Conflict) as told:

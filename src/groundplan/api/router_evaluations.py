@@ -110,7 +110,8 @@ def _sentence(router: dict[str, Any]) -> str:
     if found["point"] is None:
         return f"{name} proved nothing cheaper at {router['keep']:.4g}: the strongest model takes every call."
     if found["kept"] is None:
-        return f"{name} does not say how it was evaluated: `groundplan routing evaluate SET.jsonl --router {name}`."
+        evaluate = f"`groundplan routing evaluate SET.jsonl --router {name}` with prompts it was not trained on"
+        return f"{name} does not say how it was evaluated: {evaluate}."
     between = "no interval was kept" if found["low"] is None else f"95 %: {found['low']:.1%} to {found['high']:.1%}"
     against = found["against"] or "the best single model"
     shown = {True: "shown", False: "not shown", None: "not shown"}[found["shown"]]

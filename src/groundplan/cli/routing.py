@@ -73,7 +73,8 @@ def evaluate(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate a router on prompts with known answers, or how well a router trained on them would do."""
+    """Evaluate a router on prompts with known answers that it was not trained on, or how well a router trained on
+    them would do on others like them."""
     from groundplan.cli import training  # noqa: PLC0415 -- heavy
 
     value, text = training.trial(answers) if router is None else training.test(answers, _folder(home), router)

@@ -22,6 +22,7 @@ from groundplan.economics.routing.learn.evaluate import (
     KEEPS,
     STRICTER,
     Evaluation,
+    all_known,
     apply,
     calibration_error,
     evaluate,
@@ -40,6 +41,8 @@ from groundplan.economics.routing.watch import drift
 EMBEDDED = "all-minilm-l6-v2"
 """Model whose embeddings a router learns from."""
 PATIENCE = 600.0
+OWN = 0.98
+"""Share of prompts of which a router knows every word, from which on they may be those that it was trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,8 @@ def trial(answers: Path) -> tuple[dict[str, Any], str]:
 
 
 def test(answers: Path, folder: Path, name: str) -> tuple[dict[str, Any], str]:
-    """A kept router on prompts that it was not trained on. Raises `NotFound`, `Conflict` (`router_models`)."""
+    """A kept router on prompts that it should not have been trained on, and whether it may have been. Raises
+    `NotFound`, `Conflict` (`router_models`)."""
     matrix, known = read_matrix(answers), registry.named(folder, name)
     value = judged(known, matrix, None if known.full is None else embedded(matrix, apart=known.apart))
     rows = [
@@ -117,7 +121,18 @@ def test(answers: Path, folder: Path, name: str) -> tuple[dict[str, Any], str]:
          "yes" if each["shown"] else "not shown")
         for key, each in value["points"].items()
     ]  # fmt: skip
-    return value, f"{table(('keep', 'saved', 'kept', '95 %', 'shown'), rows)}\n{drifted(value)}"
+    lines = [table(("keep", "saved", "kept", "95 %", "shown"), rows), drifted(value), *_own(value["all_words_known"])]
+    return value, "\n".join(lines)
+
+
+def _own(known: float | None) -> list[str]:
+    """That a router may be judged on what it was trained on, which flatters it."""
+    if known is None or known < OWN:
+        return []
+    return [
+        f"{known:.0%} of these prompts have only words that were in its training. If it was trained on them, these "
+        "figures flatter it: evaluate it on other prompts, or leave out --router, which judges by prompts left out"
+    ]
 
 
 def learned_from(answers: Path | None, source: str | None, workload: str | None, home: Path | None) -> Learned:
@@ -187,6 +202,7 @@ def judged(router: Router, matrix: Matrix, vectors: Floats | None) -> dict[str, 
         "router": f"{router.name}@{router.version}",
         "points": points,
         "calibration_error": calibration_error(expected, same.scores),
+        "all_words_known": all_known(router, same),
         "drift": [
             {"model": each.model, "half": each.half, "expected": each.expected, "seen": each.seen} for each in found
         ],

@@ -66,7 +66,7 @@ def _finding(workload: str, router: str, drift: Drift) -> Finding:
         ),
         hint=(
             f"Train it again with newer answers (`groundplan routing train`), or go back to the previous version; "
-            f"`groundplan routing evaluate SET.jsonl --router {router}` tells more."
+            f"`groundplan routing evaluate SET.jsonl --router {router}` with prompts it was not trained on tells more."
         ),
         detail={
             "router": router,

@@ -16,6 +16,7 @@ from typing import TypedDict
 import numpy as np
 
 from groundplan.economics.routing.decide.choose import best, choose, favoured, in_doubt
+from groundplan.economics.routing.decide.features import hashes_of, words_of
 from groundplan.economics.routing.decide.predict import predict
 from groundplan.economics.routing.learn.fit import INNER_FOLDS, train
 from groundplan.economics.routing.learn.matrix import FOLDS, folds_of
@@ -207,6 +208,15 @@ def apply(
         doubtful = in_doubt(router.doubted.get(label(keep), ()), loss)
         picked[label(keep)] = np.where(sure & ~doubtful, chosen, router.strongest)
     return picked, scores, sure
+
+
+def all_known(router: Router, matrix: Matrix) -> float | None:
+    """The share of prompts of which every word was in training: all of those that it was trained on. None where a
+    router does not know its words one by one (before format 4)."""
+    if not router.words.size:
+        return None
+    said = [hashes_of(words_of(sample.prompt, apart=router.apart)) for sample in matrix.samples]
+    return float(np.mean([bool(np.isin(each, router.words).all()) for each in said]))
 
 
 def _plain(
