@@ -5,7 +5,8 @@
 
 Folds never share a group; everything is learned and chosen on the other folds. Always beside a plain TF-IDF ridge with
 operating points chosen in the same way, random mixing, and the oracle. Without the embedding model it routes by words
-alone, and says so.
+alone, and says so. Rows that lack a score or a cost of some model are left out and counted; of fewer than ten groups
+none can be left out to judge with, so folds are of prompts then (`folds_by`).
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ from groundplan.economics.routing.decide.choose import choose
 from groundplan.economics.routing.decide.features import brief
 from groundplan.economics.routing.learn.evaluate import KEEPS, Embed, Evaluation, evaluate, strong_share
 from groundplan.economics.routing.learn.fit import train
-from groundplan.economics.routing.learn.matrix import read_matrix, said
+from groundplan.economics.routing.learn.matrix import said
 from groundplan.economics.routing.learn.operate import label
+from groundplan.economics.routing.learn.usable import read_usable
 from groundplan.economics.routing.model import Floats, Matrix, Router, Sample
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import load, load_questions, precision_of
@@ -153,10 +155,18 @@ def _ms(seconds: Sequence[float], percent: float) -> float:
 
 def of_matrix(path: Path, encode: Encoder | None, cache: Path | None, seed: int) -> dict[str, Any]:
     """Figures of any evaluation set."""
-    matrix = read_matrix(path)
+    usable = read_usable(path)
+    matrix = usable.matrix
     vectors = embedded(encode, matrix, cache, path.stem)
     found = evaluate(matrix, vectors, seed=seed, progress=_progress, embed=_briefly(encode))
-    told = {"rows": len(matrix.samples), "groups": len({s.group for s in matrix.samples}), "models": matrix.models}
+    told: dict[str, Any] = {
+        "rows": len(matrix.samples),
+        "rows_left_out": usable.rows_left_out,
+        "models": matrix.models,
+        "models_left_out": usable.models_left_out,
+        "groups": len({s.group for s in matrix.samples}),
+        "folds_by": "prompts" if usable.by_prompts else "groups",
+    }
     router = train(matrix, vectors, KEEPS, seed=seed)
     strange = routing_strange.measured(router)
     return told | figures(found, vectors) | strange | decision_ms(router, matrix, encode)

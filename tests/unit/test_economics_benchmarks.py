@@ -44,6 +44,7 @@ def test_routing_prints_what_is_saved_and_kept_beside_both_ridges(
             assert isinstance(told[f"{name}_at_{percent}"], float)
         assert {f"times_ridge_at_{percent}", f"times_stronger_ridge_at_{percent}"} <= set(told)
     assert (told["rows"], told["embedding"], told["best_single"]) == (60, False, "large")
+    assert (told["folds_by"], told["rows_left_out"], told["models_left_out"]) == ("groups", 0, [])
     assert 0.5 <= told["same_choice_by_one_choice_for_all"] <= 1
     assert told["abstained_on_nonsense"] == told["abstained_on_other_languages"] == 1.0
     assert told["decision_ms_p50"] > 0.05, "a decision and no early return, also where nothing was proven"

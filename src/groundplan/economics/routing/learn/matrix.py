@@ -37,20 +37,29 @@ class Told(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task: list[str] = []
 
 
-class _Row(msgspec.Struct, forbid_unknown_fields=False):
+class Row(msgspec.Struct, forbid_unknown_fields=False):
+    """A line of a file. A score that is `null` is not known."""
+
     id: str | int
     prompt: str
-    scores: dict[str, float]
-    costs: dict[str, float]
+    scores: dict[str, float | None]
+    costs: dict[str, float | None]
     group: str | int | None = None
     context: Told | None = None
 
 
-_decode = msgspec.json.Decoder(_Row).decode
+_decode = msgspec.json.Decoder(Row).decode
 
 
 def read_matrix(path: Path) -> Matrix:
     """The set in a file. Raises `Invalid` (`evaluation_set`) with the lines that are wrong, and what to do."""
+    rows = read_rows(path)
+    refuse(list(wrong(path, rows)))
+    return matrix_of([row for _, row in rows])
+
+
+def read_rows(path: Path) -> list[tuple[int, Row]]:
+    """Line numbers and rows as they stand. Raises `Invalid` (`evaluation_set`) where a line is none."""
     try:
         lines = path.read_bytes().removeprefix(BOM_UTF8).splitlines()
     except OSError as error:
@@ -59,7 +68,7 @@ def read_matrix(path: Path) -> Matrix:
             code="evaluation_set",
             hint="Name a file with one JSON object a line.",
         ) from error
-    rows: list[tuple[int, _Row]] = []
+    rows: list[tuple[int, Row]] = []
     problems: list[Problem] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -68,19 +77,14 @@ def read_matrix(path: Path) -> Matrix:
             rows.append((number, _decode(line)))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             problems.append(_problem(path, number, f"this line is not a row: {error}"))
-    if not problems:
-        problems = list(_wrong(path, rows))
-    if problems:
-        raise _refused(problems)
-    return _matrix([row for _, row in rows])
+    refuse(problems)
+    return rows
 
 
-def _matrix(rows: Sequence[_Row]) -> Matrix:
+def matrix_of(rows: Sequence[Row]) -> Matrix:
+    """Rows without a problem as a set; models in order of their names."""
     models = tuple(sorted(rows[0].scores))
-    samples = tuple(
-        Sample(str(row.id), str(row.id if row.group is None else row.group), row.prompt, context_of(row.context))
-        for row in rows
-    )
+    samples = tuple(Sample(str(row.id), group_of(row), row.prompt, context_of(row.context)) for row in rows)
     scores = np.array([[row.scores[name] for name in models] for row in rows], dtype=np.float64)
     costs = np.array([[row.costs[name] for name in models] for row in rows], dtype=np.float64)
     return Matrix(samples, models, scores, costs)
@@ -93,7 +97,10 @@ def context_of(told: Told | None) -> Context | None:
     return Context(told.messages, told.before, None if told.scores is None else tuple(told.scores), tuple(told.task))
 
 
-def _refused(problems: Sequence[Problem]) -> Invalid:
+def refuse(problems: Sequence[Problem]) -> None:
+    """Raise `Invalid` with the first of some problems, and all that are told at once; none: nothing."""
+    if not problems:
+        return
     first, told = problems[0], list(problems[:_TOLD])
     if len(problems) > _TOLD:
         where = problems[_TOLD].where
@@ -101,14 +108,15 @@ def _refused(problems: Sequence[Problem]) -> Invalid:
             Problem(f"{len(problems) - _TOLD} more problems from here on", first.code, "Mend those first.", where)
         )
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return Invalid(first.message + more, code=first.code, hint=first.hint, where=first.where, problems=tuple(told))
+    raise Invalid(first.message + more, code=first.code, hint=first.hint, where=first.where, problems=tuple(told))
 
 
 def _problem(path: Path, line: int, message: str, code: str = "evaluation_set", hint: str = "") -> Problem:
     return Problem(message, code, hint or "Mend the row, or take it out.", Where(str(path), line))
 
 
-def _wrong(path: Path, rows: Sequence[tuple[int, _Row]]) -> Iterable[Problem]:
+def wrong(path: Path, rows: Sequence[tuple[int, Row]]) -> Iterable[Problem]:
+    """Whatever would mislead, line by line."""
     if len(rows) < LEAST_ROWS:
         hint = f"Give at least {LEAST_ROWS} prompts that every model has answered."
         yield _problem(path, max(1, len(rows)), f"{len(rows)} rows are too few to judge anything", hint=hint)
@@ -119,24 +127,32 @@ def _wrong(path: Path, rows: Sequence[tuple[int, _Row]]) -> Iterable[Problem]:
         yield from _wrong_row(path, line, row, models)
         if (first := ids.setdefault(str(row.id), line)) != line:
             yield _problem(path, line, f"the id {str(row.id)[:80]} is in line {first}, too")
-    if not any(score > 0 for _, row in rows for score in row.scores.values()):
+    if not any((score or 0) > 0 for _, row in rows for score in row.scores.values()):
         hint = "Give prompts that at least one model can answer, or look at how answers are judged."
         yield _problem(path, 1, "no model is ever right, so there is no quality to keep", hint=hint)
     yield from _leaks(path, rows)
-    groups = len({str(row.id if row.group is None else row.group) for _, row in rows})
+    groups = len({group_of(row) for _, row in rows})
     if groups < LEAST_GROUPS:
         hint = f"Give each conversation, document or template a group of its own; {LEAST_GROUPS} are needed."
         few = "all rows are one group" if groups == 1 else f"all rows are of {groups} groups"
         yield _problem(path, 1, f"{few}, so too little can be left out to judge with", hint=hint)
 
 
-def _wrong_row(path: Path, line: int, row: _Row, models: set[str]) -> Iterable[Problem]:
+def group_of(row: Row) -> str:
+    """What must stay together; a row that names nothing stands alone."""
+    return str(row.id if row.group is None else row.group)
+
+
+def _wrong_row(path: Path, line: int, row: Row, models: set[str]) -> Iterable[Problem]:
     if len(models) < 2 or set(row.scores) != models or set(row.costs) != models:
         yield _problem(path, line, "scores and costs must name the same two or more models as the first row")
         return
-    if not all(0.0 <= score <= 1.0 for score in row.scores.values()):
+    if None in row.scores.values() or None in row.costs.values():
+        yield _problem(path, line, "a score or a cost is null, so how this model did is not known")
+        return
+    if not all(0.0 <= score <= 1.0 for score in row.scores.values() if score is not None):
         yield _problem(path, line, "a score is not between 0 and 1")
-    if not all(0.0 <= cost <= DEAREST for cost in row.costs.values()):
+    if not all(0.0 <= cost <= DEAREST for cost in row.costs.values() if cost is not None):
         hint = "Give US dollars of one call."
         yield _problem(path, line, "a cost is negative, no number, or above a million US dollars", hint=hint)
     if row.context is not None and not _sane(row.context):
@@ -151,11 +167,11 @@ def _sane(context: Told) -> bool:
     return context.messages >= 1 and context.before >= 0 and ordered and all(map(math.isfinite, scores))
 
 
-def _leaks(path: Path, rows: Sequence[tuple[int, _Row]]) -> Iterable[Problem]:
+def _leaks(path: Path, rows: Sequence[tuple[int, Row]]) -> Iterable[Problem]:
     """The same prompt in two groups would be learned in one fold and asked in another."""
     seen: dict[str, tuple[int, str]] = {}
     for line, row in rows:
-        group = str(row.id if row.group is None else row.group)
+        group = group_of(row)
         first, other = seen.setdefault(said(row.prompt), (line, group))
         if other != group:
             message = f"the prompt of line {first} (group {other[:40]}) is here again in group {group[:40]}"
