@@ -228,11 +228,11 @@ async def test_what_was_given_back_is_not_remembered_once_it_is_shipped(installa
         journal.release(Release(new_id().bytes, "b", MONTH, USD // 10))
         installation.step(shipper=shipper)
         (epoch,) = shipper._epochs.values()
-        assert epoch.state.releases == epoch.state.released == {}
+        assert not epoch.state.releases and not epoch.state.released
     assert installation.granted() == 8
     one_call(journal)
     installation.step(shipper=shipper)
-    assert epoch.state.spent == {} and not epoch.state.calls, "of a budget for each key and day there is no end"
+    assert not epoch.state.spent and not epoch.state.calls, "of a budget for each key and day there is no end"
     await journal.close()
 
 
