@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from groundplan.testing.passkey import SoftPasskey
+from tests.integration.nursery import Worker, fork_program, run_command
 from tests.made_database import lay_out
 
 START_SECONDS = 120.0
@@ -137,7 +138,7 @@ class Stack:
     options: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
     control_port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
+    process: Worker | None = None
     environment: dict[str, str] = field(default_factory=dict)
     devices: dict[str, SoftPasskey] = field(default_factory=dict)
     """Each person's passkey, by e-mail address."""
@@ -157,16 +158,12 @@ class Stack:
         log = (self.folder / "up.log").open("ab")
         ready = self.folder / "ready"
         out = ready.open("wb")
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "groundplan.cli.main", "up", "--workspace", str(self.workspace)),
-                *("--home", str(self.home), "--port", str(self.port), "--control-port", str(self.control_port)),
-                *("--gateway-workers", str(self.workers), *self.options),
-            ],
-            stdout=out,
-            stderr=log,
-            env={**os.environ, **self.environment},
-        )
+        arguments = [
+            *("up", "--workspace", str(self.workspace), "--home", str(self.home), "--port", str(self.port)),
+            *("--control-port", str(self.control_port), "--gateway-workers", str(self.workers), *self.options),
+        ]
+        environment = {**os.environ, **self.environment}
+        self.process = fork_program("groundplan.cli.main", arguments, log.fileno(), environment, out=out.fileno())
         log.close()
         out.close()
         end = time.monotonic() + seconds
@@ -181,13 +178,8 @@ class Stack:
 
     def cli(self, *arguments: str, code: int | None = 0) -> Any:
         """Run a command with --home and --json; returns the parsed output. `code=None` accepts any exit code."""
-        done = subprocess.run(
-            [sys.executable, "-m", "groundplan.cli.main", *arguments, "--home", str(self.home), "--json"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, **self.environment},
-            timeout=120,
-        )
+        told = (*arguments, "--home", str(self.home), "--json")
+        done = run_command(told, {**os.environ, **self.environment}, timeout=120)
         if code is not None:
             assert done.returncode == code, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return json.loads(done.stdout) if done.stdout.strip() else None
@@ -301,24 +293,11 @@ def descendants(pid: int) -> list[int]:
 
 def init_workspace(folder: Path, upstream: Upstream, price: str = "0/10", budget: str = "1000") -> Path:
     """`groundplan init` on an upstream that the user already has."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "groundplan.cli.main", "init", str(folder), "--upstream", upstream.url),
-            *(
-                "--upstream-model",
-                "scripted",
-                "--upstream-key",
-                "env:UPSTREAM_KEY",
-                "--price",
-                price,
-                "--budget",
-                budget,
-            ),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
+    arguments = (
+        *("init", str(folder), "--upstream", upstream.url, "--upstream-model", "scripted"),
+        *("--upstream-key", "env:UPSTREAM_KEY", "--price", price, "--budget", budget),
     )
+    done = run_command(arguments, os.environ, timeout=60)
     assert done.returncode == 0, done.stderr
     return folder
 

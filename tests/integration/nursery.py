@@ -1,9 +1,10 @@
 """Processes of ours that are forked from one which has their modules loaded: real processes, without the seconds of
 computing that starting Python and importing costs each of them.
 
-`fork_worker` and `fork_program` are used as `subprocess.Popen` would be. A nursery is started when the first of its
-programs is asked for and ends, with everything below it, when the process of the tests does. `up` starts everything
-from nothing; that is tested where `up` is.
+`fork_worker` and `fork_program` are used as `subprocess.Popen` would be, `run_command` as `subprocess.run`; threads may
+share them. A nursery is started when the first of its programs is asked for and ends, with everything below it, when
+the process of the tests does. `up` starts everything from nothing, also where it is forked itself; how it and other
+commands start is tested where they are.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 _NURSERIES = {
     "groundplan.gateway.app": "groundplan.gateway.app",
@@ -32,6 +36,7 @@ _NURSERIES = {
     "groundplan.gateway.search_app": "groundplan.console.app",
     "groundplan.console.app": "groundplan.console.app",
     "groundplan.api.app": "groundplan.console.app",
+    "groundplan.cli.main": "groundplan.cli.main",
 }
 """Which loaded module each program is forked beside; what else it needs, it loads itself."""
 _BESIDE = {
@@ -40,6 +45,8 @@ _BESIDE = {
     )
 }  # fmt: skip
 """What a module loads as soon as it starts, or is asked: clients of providers take seconds of computing."""
+_COMMANDS = "groundplan.cli.main"
+_ASKING = threading.Lock()
 _CODE = struct.Struct("<i")
 _MOST = 1 << 18
 """Bytes of arguments and environment."""
@@ -86,17 +93,47 @@ def fork_worker(arguments: Sequence[str], listening: int, log: int, environment:
 
 
 def fork_program(
-    module: str, arguments: Sequence[str], log: int, environment: Mapping[str, str], listening: int | None = None
+    module: str,
+    arguments: Sequence[str],
+    log: int,
+    environment: Mapping[str, str],
+    listening: int | None = None,
+    out: int | None = None,
 ) -> Worker:
-    """`python -m MODULE ARGUMENTS [--fd LISTENING]`, its output to `log`, in that environment."""
+    """`python -m MODULE ARGUMENTS [--fd LISTENING]`, its errors to `log`, and its output there too or to `out`, in that
+    environment."""
     ours, theirs = os.pipe()
-    control = _nursery(os.getpid(), _NURSERIES[module])
     told = json.dumps({"module": module, "arguments": list(arguments), "environment": dict(environment)}).encode(
         "utf-8", "surrogateescape"
     )
-    socket.send_fds(control, [told], [log, theirs, *(() if listening is None else (listening,))])
+    shown = log if out is None else out
+    with _ASKING:
+        control = _nursery(os.getpid(), _NURSERIES[module])
+        socket.send_fds(control, [told], [log, shown, theirs, *(() if listening is None else (listening,))])
+        pid = int(control.recv(32))
     os.close(theirs)
-    return Worker(int(control.recv(32)), ours)
+    return Worker(pid, ours)
+
+
+def run_command(
+    arguments: Sequence[str], environment: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """`groundplan ARGUMENTS` to its end, with what it printed. Raises `TimeoutExpired` as `subprocess.run` does."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as log:
+        command = fork_program(_COMMANDS, arguments, log.fileno(), environment, out=out.fileno())
+        try:
+            code = command.wait(timeout)
+        except subprocess.TimeoutExpired:
+            command.kill()
+            command.wait()
+            raise
+        shown, told = (_written(file) for file in (out, log))
+    return subprocess.CompletedProcess(["groundplan", *arguments], code, shown, told)
+
+
+def _written(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode()
 
 
 @functools.cache
@@ -142,11 +179,11 @@ def _serve(control: socket.socket, loaded: str) -> None:
             _tell_ends(ends)
         if control not in ready:
             continue
-        told, fds, _, _ = socket.recv_fds(control, _MOST, 3)
+        told, fds, _, _ = socket.recv_fds(control, _MOST, 4)
         if not told:
             break
         asked = json.loads(told)
-        log, ended, *listening = fds
+        log, out, ended, *listening = fds
         pid = os.fork()
         if pid == 0:
             for each in (control, woken, wake):
@@ -154,8 +191,8 @@ def _serve(control: socket.socket, loaded: str) -> None:
             for descriptor in (ended, *ends.values()):
                 os.close(descriptor)
             arguments = [*asked["arguments"], *(part for fd in listening for part in ("--fd", str(fd)))]
-            _be(asked["module"], arguments, asked["environment"], log)
-        for descriptor in (*listening, log):
+            _be(asked["module"], arguments, asked["environment"], log, out)
+        for descriptor in (*listening, log, out):
             os.close(descriptor)
         ends[pid] = ended
         control.send(str(pid).encode())
@@ -164,7 +201,12 @@ def _serve(control: socket.socket, loaded: str) -> None:
 
 
 def _load(module: str) -> None:
-    for name in (module, *_BESIDE.get(module, ())):
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    importlib.import_module("tests.late_grammar").put_off()
+    del sys.path[0]
+    loaded = importlib.import_module(module)
+    commands = {f"groundplan.cli.{entry[0]}" for entry in loaded.COMMANDS.values()} if module == _COMMANDS else ()
+    for name in (*_BESIDE.get(module, ()), *commands):
         importlib.import_module(name)
 
 
@@ -180,22 +222,25 @@ def _tell_ends(ends: dict[int, int]) -> None:
             os.close(descriptor)
 
 
-def _be(module: str, arguments: list[str], environment: dict[str, str], log: int) -> None:
+def _be(module: str, arguments: list[str], environment: dict[str, str], log: int, out: int) -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for output in (1, 2):
-        os.dup2(log, output)
-    os.close(log)
+    os.dup2(out, 1)
+    os.dup2(log, 2)
+    for given in (log, out):
+        os.close(given)
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
+    sys.argv[:] = [module, *arguments]
     code = 1
     try:
-        code = importlib.import_module(module).main(arguments)
+        loaded = importlib.import_module(module)
+        code = (loaded.main() or 0) if module == _COMMANDS else loaded.main(arguments)
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
+        code = 0 if end.code is None else end.code if isinstance(end.code, int) else 1
     except Exception:  # noqa: BLE001 -- what a program of its own would end with
         traceback.print_exc()
     finally:

@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import os
-import subprocess
-import sys
 from calendar import monthrange
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,6 +15,7 @@ from typing import Any
 
 import pdfplumber
 import pytest
+from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
 
 from groundplan.api.cost_ahead import _covered
@@ -450,11 +449,8 @@ def command(control: Control, *arguments: str) -> Any:
 
 
 def words(control: Control, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "groundplan.cli.main", "cost", *arguments, "--home", str(control.home.root)],
-        capture_output=True, text=True, timeout=60, check=False,
-        env={**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{control.port}"},
-    )  # fmt: skip
+    environment = {**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{control.port}"}
+    done = run_command(["cost", *arguments, "--home", str(control.home.root)], environment, timeout=60)
     assert done.stdout.strip(), done.stderr
     return done.stdout
 

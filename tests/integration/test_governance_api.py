@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.acceptance.stack import wait_until
+from tests.integration.nursery import run_command
 from tests.integration.test_access import World
 from tests.integration.test_api_control import WORKSPACE, running
 from tests.unit.test_routing_model import made
@@ -102,11 +103,8 @@ def apply(world: World, files: dict[str, str]) -> dict[str, Any]:
 
 
 def cli(world: World, *arguments: str, code: int = 0) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-m", "groundplan.cli.main", *arguments, "--home", str(world.control.home.root), "--json"],
-        capture_output=True, text=True, check=False,
-        env={"GROUNDPLAN_URL": f"http://127.0.0.1:{world.control.port}", "PATH": ""},
-    )  # fmt: skip
+    environment = {"GROUNDPLAN_URL": f"http://127.0.0.1:{world.control.port}", "PATH": ""}
+    done = run_command([*arguments, "--home", str(world.control.home.root), "--json"], environment, timeout=120)
     assert done.returncode == code, (done.stdout, done.stderr)
     return json.loads(done.stdout or done.stderr)
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import Any
 
 import pytest
 from tests.acceptance.stack import Stack, Upstream, init_workspace, request, wait_until
+from tests.integration.nursery import run_command
 from tests.made_database import lay_out
 
 from groundplan.core.home import Home
@@ -85,11 +84,9 @@ class Done:
 
 
 def command(scene: Scene, *arguments: str) -> Done:
-    done = subprocess.run(
-        [sys.executable, "-m", "groundplan.cli.main", *arguments, "--home", str(scene.stack.home), "--json"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **scene.stack.environment},
+    done = run_command(
+        [*arguments, "--home", str(scene.stack.home), "--json"],
+        {**os.environ, **scene.stack.environment},
         timeout=300,  # all commands at once, on a machine that does more than this
     )
     assert "Traceback" not in done.stdout + done.stderr, done

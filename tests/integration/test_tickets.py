@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
 
 from groundplan.core.database import connect
@@ -48,12 +47,9 @@ class Desk:
     def take(self, *lines: str, code: int = 0, options: tuple[str, ...] = ()) -> Any:
         file = self.folder / "export.csv"
         file.write_text("\n".join(("Key,Status,Updated,Value", *lines)) + "\n")
-        done = subprocess.run(
-            [sys.executable, "-m", "groundplan.cli.main", "cost", "outcomes", "import", str(file), *options, "--json",
-             "--home", str(self.control.home.root)],
-            capture_output=True, text=True, timeout=60, check=False,
-            env={**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{self.control.port}"},
-        )  # fmt: skip
+        told = ("cost", "outcomes", "import", str(file), *options, "--json", "--home", str(self.control.home.root))
+        environment = {**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{self.control.port}"}
+        done = run_command(told, environment, timeout=60)
         assert done.returncode == code, done.stdout + done.stderr
         return json.loads(done.stdout) if done.stdout.strip() else done.stderr
 

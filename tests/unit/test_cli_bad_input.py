@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.integration.nursery import run_command
 
 from groundplan.cli.output import print_error, unusable
 from groundplan.core.errors import Invalid, Problem
@@ -17,11 +18,8 @@ from groundplan.core.home import Home
 
 def run(home: Path, *arguments: str, **environment: str) -> tuple[int, str]:
     """(exit code, error code) of a command with --json."""
-    done = subprocess.run(
-        [sys.executable, "-m", "groundplan.cli.main", *arguments, "--home", str(home), "--json"],
-        capture_output=True, timeout=60, env={**os.environ, **environment},
-    )  # fmt: skip
-    assert b"Traceback" not in done.stdout + done.stderr, done
+    done = run_command([*arguments, "--home", str(home), "--json"], {**os.environ, **environment}, timeout=60)
+    assert "Traceback" not in done.stdout + done.stderr, done
     error = json.loads(done.stdout)["error"]
     assert error["message"] and error["hint"]
     return done.returncode, str(error["code"])
