@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 from tests.integration.nursery import Worker, fork_worker
@@ -100,7 +100,7 @@ class Stack:
     database: Database
     listening: socket.socket
     workers: list[Worker | subprocess.Popen[bytes]] = field(default_factory=list)
-    _looking: psycopg.Connection[Any] | None = None
+    _asking: psycopg.Connection[Any] | None = None
 
     @property
     def port(self) -> int:
@@ -119,24 +119,22 @@ class Stack:
             connection.execute("SELECT pg_notify('groundplan_blueprint', %s)", (str(made.number),))
 
     def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.database.superuser, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), parameters)
-            return cursor.fetchall() if cursor.description else []
+        """Over a connection that is kept, since tests look at some things again and again."""
+        if self._asking is not None:
+            try:
+                return _rows(self._asking.execute(statement.encode(), parameters))
+            except psycopg.OperationalError:
+                if not self._asking.broken:
+                    raise
+            self._asking.close()  # somebody ended it
+        self._asking = psycopg.connect(self.database.superuser, autocommit=True, prepare_threshold=None)
+        return _rows(self._asking.execute(statement.encode(), parameters))
 
     def hang(self) -> psycopg.Connection[Any]:
         """Lock what every heartbeat writes; close the connection to go on."""
         connection = psycopg.connect(self.database.superuser)
         connection.execute("LOCK TABLE gateway IN ACCESS EXCLUSIVE MODE")
         return connection
-
-    def look(self, statement: LiteralString) -> list[tuple[Any, ...]]:
-        """The rows of what is looked at again and again, over a connection that is kept for that."""
-        if self._looking is not None:
-            with suppress(psycopg.OperationalError):  # somebody ended it
-                return self._looking.execute(statement).fetchall()
-            self._looking.close()
-        self._looking = psycopg.connect(self.database.superuser, autocommit=True)
-        return self._looking.execute(statement).fetchall()
 
     def sql_admin(self, statement: str) -> None:
         """As superuser of the server, from another database."""
@@ -154,7 +152,7 @@ class Stack:
 
     def behind(self, number: int | None = None) -> list[int]:
         """Pids of workers that run and have not acknowledged live policy up to `number`, by default all there is."""
-        rows = self.look("SELECT pid, policy_ack, (SELECT number FROM policy_epoch) FROM gateway WHERE state = 'live'")
+        rows = self.sql("SELECT pid, policy_ack, (SELECT number FROM policy_epoch) FROM gateway WHERE state = 'live'")
         return [pid for pid, ack, newest in rows if ack < (newest if number is None else number) and _runs(pid)]
 
     async def heard(self, number: int | None = None, seconds: float = 30) -> None:
@@ -198,7 +196,7 @@ class Stack:
         """Until every worker serves the blueprint `number`."""
         end = time.monotonic() + seconds
         while True:
-            rows = self.look("SELECT ready, blueprint FROM gateway WHERE state = 'live'")
+            rows = self.sql("SELECT ready, blueprint FROM gateway WHERE state = 'live'")
             if len(rows) >= len(self.workers) and all(ready and n == number for ready, n in rows):
                 return
             assert time.monotonic() < end, (rows, (self.home.logs / "gateway.log").read_text()[-3000:])
@@ -215,8 +213,9 @@ class Stack:
                 worker.kill()
                 worker.wait()
         self.listening.close()
-        if self._looking is not None:
-            self._looking.close()
+        if self._asking is not None:
+            self._asking.close()
+            self._asking = None
 
     async def post(self, path: str, key: str | None, body: Any, **headers: str) -> Reply:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -249,6 +248,10 @@ class Stack:
         headers = more.pop("headers", {})
         body = {"model": "auto", "messages": [{"role": "user", "content": text}], "max_tokens": 20, **more}
         return await self.post("/v1/chat/completions", key, body, **headers)
+
+
+def _rows(cursor: psycopg.Cursor[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return cursor.fetchall() if cursor.description else []
 
 
 def _runs(pid: int) -> bool:
