@@ -38,7 +38,9 @@ def test_worker_that_dies_costs_one_test(tmp_path: Path) -> None:
     (tmp_path / "test_b_dies.py").write_text(DIES)
     for name in "acdefghi":
         (tmp_path / f"test_{name}_quick.py").write_text(QUICK)
-    arguments = ["-q", "-n", "2", "--dist", "loadfile", "--rootdir", str(tmp_path)]
+    # what other plugins load takes several times as long as these tests
+    alone = ["-p", "no:schemathesis", "-p", "no:anyio", "-p", "no:asyncio", "-p", "no:hypothesispytest"]
+    arguments = ["-q", "-n", "2", "--dist", "loadfile", "--rootdir", str(tmp_path), *alone]
     command = [sys.executable, "-m", "pytest", *arguments, str(tmp_path)]
     found = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     ran = subprocess.run(command, cwd=tmp_path, env=found, capture_output=True, text=True, timeout=90)
