@@ -141,6 +141,7 @@ async def test_an_error_answer_passes_its_reservation_on(rig: Rig) -> None:
     assert first.charges[0].amount == BOUND
 
 
+@pytest.mark.parametrize("rig", [{"first_token_ms": 1000, "idle_ms": 500}], indirect=True, ids=["soon"])
 @pytest.mark.parametrize(
     "script", [Script(mode="down"), Script(mode="stall"), Script(mode="cut"), Script(mode="error", status=502)]
 )
