@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
@@ -36,10 +36,18 @@ MONTH = "2026-11"
 
 
 class FixedClock:
-    """Always the same moment."""
+    """Always the same moment, until it is moved."""
+
+    def __init__(self) -> None:
+        self.moment = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
     def now(self) -> datetime:
-        return datetime(2026, 11, 25, 12, tzinfo=UTC)
+        return self.moment
+
+    def goes_on(self) -> bool:
+        """By a minute."""
+        self.moment += timedelta(minutes=1)
+        return True
 
     def seconds(self) -> float:
         return self.now().timestamp()
@@ -58,6 +66,7 @@ class Worker:
     slices: Slices
     journal: Journal
     leases: LeaseClient
+    clock: FixedClock
 
     async def call(
         self, budget: Budget, bound: int, cost: int, seconds: float = 0.0, ends: asyncio.Event | None = None
@@ -78,10 +87,11 @@ async def worker(database: Database, root: Path) -> AsyncIterator[Worker]:
     epoch = new_id()
     journal = Journal.open(root / str(epoch), epoch, asyncio.get_running_loop(), 1 << 18)
     slices = Slices()
-    leases = LeaseClient(database.urls["gateway"], epoch, journal, slices, home=root, clock=FixedClock())
+    clock = FixedClock()
+    leases = LeaseClient(database.urls["gateway"], epoch, journal, slices, home=root, clock=clock)
     await leases.start()
     try:
-        yield Worker(epoch, slices, journal, leases)
+        yield Worker(epoch, slices, journal, leases, clock)
     finally:
         await leases.close()
         await journal.close()
@@ -219,6 +229,52 @@ async def test_the_rest_of_an_ended_period_is_returned(database: Database, tmp_p
             assert await one.leases.refill(budget, "2026-10", COST)
         await until(lambda: granted(database, "assistant", "2026-10") == 0)
         assert one.slices.available("assistant", "2026-10") == 0
+
+
+async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_granted_twice(
+    database: Database, tmp_path: Path
+) -> None:
+    """Of each key there may be one a day. What was granted is known as long as a batch may bring more of it."""
+    day, keys = "2026-11-25", [f"key/{n}" for n in range(20)]
+    async with worker(database, tmp_path) as one:
+        leases, slices = one.leases, one.slices
+        tokens = [(new_id().bytes, 0) for _ in keys]
+        with patience():
+            for name, token in zip(keys, tokens, strict=True):
+                budget = Budget(name=name, covers=name, limit=10 * COST, period="day")
+                assert await leases.acquire(token, [Charge(name, day, 3 * COST)], {name: budget}) is None
+        for token in tokens[1:]:
+            slices.settle(token, COST)
+        one.clock.moment += timedelta(hours=12, minutes=30)
+        await until(lambda: granted(database, keys[1], day) == COST)
+        assert {("key/1", day), ("key/0", day)} <= leases._accounts.keys(), "calls of it may go on"
+        one.clock.moment += timedelta(hours=1)
+        await until(lambda: one.clock.goes_on() and len(leases._accounts) == 1)
+        assert [*leases._accounts] == slices.granted_keys() == [("key/0", day)], "one does"
+        assert len(leases._granted) == 20
+        await leases.learn()
+        assert slices.granted_keys() == [("key/0", day)], "all of that was known"
+        grown = "UPDATE budget_slice SET granted_usd = granted_usd + %s WHERE budget = 'key/2'"
+        with psycopg.connect(database.superuser) as conn:
+            conn.execute(grown, (Decimal(COST).scaleb(-12),))
+            conn.execute(grown.replace("slice", "period"), (Decimal(COST).scaleb(-12),))
+        await leases.learn()
+        assert slices.available("key/2", day) == COST, "as much as a line of a batch brings, and no more"
+        slices.settle(tokens[0], COST)
+        await until(lambda: all(granted(database, name, day) == COST for name in keys))
+        one.clock.moment += timedelta(days=9)
+        await until(lambda: one.clock.goes_on() and not leases._granted)
+        assert not leases._accounts and not slices.granted_keys() and not slices._spent and not slices._released
+        with psycopg.connect(database.superuser, autocommit=True) as conn:
+            conn.execute(
+                """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                   WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+            )
+        await until(lambda: not leases.connected)
+        await until(lambda: leases.connected)
+        await leases.learn()
+        assert not slices.granted_keys(), "nothing comes back that was spent and given back"
+    assert all(granted(database, name, day) == COST for name in keys)
 
 
 async def test_what_is_left_is_looked_up_of_present_periods_and_of_those_in_use(

@@ -16,6 +16,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -47,6 +48,11 @@ _RECALL_S = 1.2
 """How long a worker keeps giving back what it frees after somebody asked: as long as that one is refused at once."""
 _CHECK_S = 0.5
 _HEADROOM_CALLS = 16
+_OPEN_FOR = timedelta(hours=1)
+"""How long all that is known of a budget's period stays after its end: calls of it may still go on."""
+_GRANTED_FOR = timedelta(days=9)
+"""How long it is known how much of it was granted: a line of a batch, which belongs to the period of its admission, may
+bring more of it for as long as a batch goes on."""
 _ASKED_S = 60.0
 """How long what is left of a quota is looked up for whoever asked about it."""
 
@@ -176,8 +182,9 @@ class LeaseClient:
             connection = await self._connect()
             async with asyncio.timeout(2.0):
                 found = await grant_store.held(connection, self._epoch)
+            over = self._before(_GRANTED_FOR)
             for key, granted in found:
-                if not is_quota(key[0]):
+                if not is_quota(key[0]) and not self._is_forgotten(key, over):
                     self._booked(key, granted - self._granted.get(key, 0))
 
     async def refill(self, budget: Declared, period: str, need: int, blueprint: int = 0) -> bool:
@@ -339,9 +346,9 @@ class LeaseClient:
         if self._connection is not None and not self._connection.closed:
             return self._connection
         connection = await grant_store.connect(self._url, self._epoch, self._home)
-        now = self._now()
+        now, over = self._now(), self._before(_GRANTED_FOR)
         for key, granted in await grant_store.held(connection, self._epoch):
-            if not (is_quota(key[0]) and has_ended(key[1], now)):
+            if not (is_quota(key[0]) and has_ended(key[1], now)) and not self._is_forgotten(key, over):
                 self._booked(key, granted - self._granted.get(key, 0))
         self._connection, self._problem = connection, ""
         return connection
@@ -440,6 +447,7 @@ class LeaseClient:
         if at != self._minute:
             self._left = [key for key in self._accounts if is_quota(key[0]) and has_ended(key[1], at)]
             self._forget_ended()
+            self._forget_budgets()
         self._minute = at
         if self._pending or self._returned or not self.connected or now > self._checked + _CHECK_S:
             self._checked = now
@@ -492,6 +500,34 @@ class LeaseClient:
             self._granted.pop(key, None)
             self._returned.discard(key)
         self._left = [key for key in self._left if key in self._accounts]
+
+    def _forget_budgets(self) -> None:
+        """Of users and keys there is one for each day or month: of those that are long over, with everything returned
+        and told, nothing stays but for a while how much was granted, which is what PostgreSQL says again."""
+        if not self.connected:
+            return  # of a grant whose answer was lost it is heard with the next connection
+        ended, told = self._before(_OPEN_FOR), {(each.budget, each.period) for each in self._pending.values()}
+        known = {*self._slices.granted_keys(), *(key for key in self._accounts if not is_quota(key[0]))}
+        gone = [key for key in known if has_ended(key[1], ended) and key not in told and not self._in_use(key)]
+        for key in self._slices.forget(gone):
+            self._accounts.pop(key, None)
+        over = self._before(_GRANTED_FOR)
+        for key in [key for key in self._granted if not is_quota(key[0]) and has_ended(key[1], over)]:
+            if key not in self._accounts and key not in known:
+                del self._granted[key]
+
+    def _in_use(self, key: Key) -> bool:
+        """Whether somebody waits for a budget, or something of it is still to be returned or fetched."""
+        account = self._accounts.get(key)
+        waited = account is not None and (account.task is not None or account.promised or bool(account.waiters))
+        return bool(waited) or key in self._moving or self._slices.available(*key) > 0
+
+    def _is_forgotten(self, key: Key, over: str) -> bool:
+        """Whether all that was granted of a budget was known, and is no more."""
+        return has_ended(key[1], over) and key not in self._granted and key not in self._accounts
+
+    def _before(self, span: timedelta) -> str:
+        return (self._clock.now() - span).strftime("%Y-%m-%dT%H:%M")
 
     def _now(self) -> str:
         return self._clock.now().strftime("%Y-%m-%dT%H:%M")
