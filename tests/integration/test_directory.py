@@ -21,8 +21,8 @@ from tests.integration.test_api_control import Answer, Control, running
 
 from groundplan.core.errors import Invalid
 from groundplan.identity.oidc import Provider, is_verified
-from groundplan.identity.scim_body import USER
-from groundplan.identity.scim_bulk import REQUEST
+from groundplan.identity.scim.body import USER
+from groundplan.identity.scim.bulk import REQUEST
 from groundplan.testing.database import Cluster
 
 PEOPLE = (

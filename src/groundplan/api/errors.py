@@ -23,7 +23,7 @@ from groundplan.api import denials
 from groundplan.core.error_shape import error_json, field_problem, request_invalid
 from groundplan.core.errors import GroundplanError, Invalid, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.identity import scim
+from groundplan.identity.scim import resources as scim
 
 log = logging.getLogger("groundplan.api")
 Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]

@@ -1,4 +1,4 @@
-"""The SQL of what the company's directory says of people and groups. No rules (`oidc.py`, `scim.py`)."""
+"""The SQL of what the company's directory says of people and groups. No rules (`oidc`, `scim`)."""
 
 from __future__ import annotations
 

@@ -13,9 +13,11 @@ from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
 from groundplan.core.errors import NotFound, TooLarge
-from groundplan.identity import scim, scim_bulk, scim_schemas
-from groundplan.identity.scim_body import GROUP, MOST, USER
-from groundplan.identity.scim_selected import selected
+from groundplan.identity.scim import bulk as scim_bulk
+from groundplan.identity.scim import resources as scim
+from groundplan.identity.scim import schemas as scim_schemas
+from groundplan.identity.scim.body import GROUP, MOST, USER
+from groundplan.identity.scim.selected import selected
 
 
 class ScimResponse(JSONResponse):

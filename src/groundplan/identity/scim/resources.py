@@ -1,7 +1,7 @@
 """People and groups as the company's directory keeps them here by SCIM 2.0 (RFC 7643, 7644): JSON in, live policy out.
 
 Supported: Users and Groups, filter by userName or displayName with `eq`, sorting, PATCH as Entra ID and Okta send it;
-bulk is `scim_bulk`. Not: passwords. Duties are never the directory's: owners are declared. Deactivating somebody ends
+bulk is `bulk`. Not: passwords. Duties are never the directory's: owners are declared. Deactivating somebody ends
 what they may do as leaving does. Does not know HTTP.
 """
 
@@ -20,7 +20,7 @@ from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.identity import directory_store as store
 from groundplan.identity import service
 from groundplan.identity.directory_store import DirectoryGroup, DirectoryPerson
-from groundplan.identity.scim_body import (
+from groundplan.identity.scim.body import (
     GROUP,
     MOST,
     USER,
@@ -37,7 +37,7 @@ from groundplan.identity.scim_body import (
     user_name_of,
     written,
 )
-from groundplan.identity.scim_selected import selected
+from groundplan.identity.scim.selected import selected
 from groundplan.identity.store import duties, next_policy_number
 
 ERROR = "urn:ietf:params:scim:api:messages:2.0:Error"

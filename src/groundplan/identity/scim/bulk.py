@@ -15,7 +15,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge
-from groundplan.identity.scim import ERROR, KINDS, Kind
+from groundplan.identity.scim.resources import ERROR, KINDS, Kind
 
 REQUEST = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 RESPONSE = "urn:ietf:params:scim:api:messages:2.0:BulkResponse"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from groundplan.identity.scim_body import GROUP, USER
+from groundplan.identity.scim.body import GROUP, USER
 
 SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:Schema"
 
