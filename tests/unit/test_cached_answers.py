@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.integration.gateway_stack import Reply
 from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
 from tests.unit.raw_upstream import chunk
 
@@ -35,6 +36,16 @@ def rigged(folder: Path, **more: Any) -> Any:
 
 def counted(rig: Rig) -> int:
     return sum(model.counted for model in rig.models.values())
+
+
+async def one_waits(rig: Rig) -> tuple[asyncio.Semaphore, asyncio.Task[Reply], asyncio.Task[Reply]]:
+    """A call that is held at `one` until that is released, and a second one that waits for its answer."""
+    one = rig.hold("one")
+    leader = asyncio.create_task(rig.chat())
+    await until(lambda: counted(rig) == 1)
+    follower = asyncio.create_task(rig.chat())
+    await until(lambda: rig.gateway.running == 2)
+    return one, leader, follower
 
 
 async def test_the_second_call_costs_nothing_and_is_written_down(tmp_path: Path) -> None:
@@ -155,11 +166,7 @@ async def test_a_client_that_leaves_takes_nobody_along(tmp_path: Path) -> None:
 
 async def test_a_first_client_that_leaves_lets_the_next_ask(tmp_path: Path) -> None:
     async with rigged(tmp_path) as rig:
-        one = rig.hold("one")
-        leader = asyncio.create_task(rig.chat())
-        await until(lambda: counted(rig) == 1)
-        follower = asyncio.create_task(rig.chat())
-        await until(lambda: rig.gateway.running == 2)
+        one, leader, follower = await one_waits(rig)
         leader.cancel()
         await until(lambda: counted(rig) == 2)
         for _ in range(2):
@@ -282,11 +289,7 @@ async def test_a_stop_while_the_answer_is_made_keeps_it_out(tmp_path: Path) -> N
 
 async def test_a_waiting_call_is_refused_when_its_key_is_revoked_meanwhile(tmp_path: Path) -> None:
     async with rigged(tmp_path) as rig:
-        one = rig.hold("one")
-        leader = asyncio.create_task(rig.chat())
-        await until(lambda: counted(rig) == 1)
-        follower = asyncio.create_task(rig.chat())
-        await until(lambda: rig.gateway.running == 2)
+        one, leader, follower = await one_waits(rig)
         keys = {digest: replace(key, revoked=True) for digest, key in rig.gateway.live.policy.keys.items()}
         live(rig, keys=keys)
         one.release()
@@ -295,11 +298,7 @@ async def test_a_waiting_call_is_refused_when_its_key_is_revoked_meanwhile(tmp_p
 
 async def test_a_call_that_waits_does_not_get_what_was_cleared_meanwhile(tmp_path: Path) -> None:
     async with rigged(tmp_path) as rig:
-        one = rig.hold("one")
-        leader = asyncio.create_task(rig.chat())
-        await until(lambda: counted(rig) == 1)
-        follower = asyncio.create_task(rig.chat())
-        await until(lambda: rig.gateway.running == 2)
+        one, leader, follower = await one_waits(rig)
         live(rig, cleared={"assistant": 1})
         for _ in range(2):
             one.release()
