@@ -18,10 +18,12 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
-from groundplan.api import placement_serving, placing, readiness, served
+from groundplan.api import readiness, served
 from groundplan.api.caller import Caller
 from groundplan.api.context import Services
 from groundplan.api.genesis import take_up_keys
+from groundplan.api.placement import placing
+from groundplan.api.placement import serving as placement_serving
 from groundplan.api.release import Releases
 from groundplan.api.routes import (
     costs,

@@ -14,7 +14,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from groundplan.api import cost_book
+from groundplan.api.cost import book as cost_book
 from groundplan.core.clock import SystemClock
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id

@@ -29,7 +29,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
 
 from benchmarks import focus_book
 
-from groundplan.api.cost_book import UNITS
+from groundplan.api.cost.book import UNITS
 from groundplan.economics.allocate.model import Basis, Line
 from groundplan.economics.export.focus import CATEGORIES, focus_csv
 from groundplan.testing.database import cluster

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 
-from groundplan.api import levers
+from groundplan.api.cost import levers
 from groundplan.blueprint.model import Rates, Site
 from groundplan.core.database import connect
 from groundplan.core.money import PICO

@@ -19,9 +19,9 @@ from psycopg_pool import ConnectionPool
 from tests.acceptance.stack import free_port
 from tests.integration.test_api_control import WORKSPACE
 
-from groundplan.api import mail
 from groundplan.api.context import Services
 from groundplan.api.genesis import take_up_keys
+from groundplan.api.mail import smtp as mail
 from groundplan.api.release import Releases
 from groundplan.api.watch import access_rights, approval_terms
 from groundplan.core.audit import OPERATOR

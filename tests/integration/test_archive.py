@@ -25,8 +25,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from psycopg_pool import ConnectionPool
 from typer.testing import CliRunner
 
-from groundplan.api import costs
 from groundplan.api.context import Services
+from groundplan.api.cost import upkeep as costs
 from groundplan.cli.client import ControlClient
 from groundplan.cli.cost import app
 from groundplan.core.database import connect

@@ -11,7 +11,7 @@ from psycopg.rows import tuple_row
 from tests.integration.test_api_control import Control, running
 from tests.integration.test_cost_book import DAYS, OF_CALLS, TODAY, WORKSPACE_COSTS, fill
 
-from groundplan.api.cost_book import DIMENSIONS
+from groundplan.api.cost.book import DIMENSIONS
 from groundplan.core.database import connect
 from groundplan.ledger import archive, archive_store
 from groundplan.testing.database import Database

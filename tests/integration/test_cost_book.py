@@ -18,8 +18,8 @@ import pytest
 from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
 
-from groundplan.api.cost_ahead import _covered
-from groundplan.api.cost_book import DIMENSIONS
+from groundplan.api.cost.ahead import _covered
+from groundplan.api.cost.book import DIMENSIONS
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store

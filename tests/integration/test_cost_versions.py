@@ -16,8 +16,13 @@ import psycopg
 import pytest
 from tests.unit.test_placement_release import blueprint
 
-from groundplan.api import cost_book, cost_own, cost_receipt, cost_rules, cost_spread, cost_what_if
-from groundplan.api.cost_book import Days
+from groundplan.api.cost import book as cost_book
+from groundplan.api.cost import own as cost_own
+from groundplan.api.cost import receipt as cost_receipt
+from groundplan.api.cost import rules as cost_rules
+from groundplan.api.cost import spread as cost_spread
+from groundplan.api.cost import what_if as cost_what_if
+from groundplan.api.cost.book import Days
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Allocation, Blueprint, Rates, Site, Workflow, Workload
 from groundplan.core.ids import new_id

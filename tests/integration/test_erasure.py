@@ -16,7 +16,7 @@ from tests.integration.test_api_control import WORKSPACE, Control, running
 from tests.integration.test_knowledge_api import documents, wait
 from typer.testing import CliRunner
 
-from groundplan.api import erasure_store
+from groundplan.api.erasure import store as erasure_store
 from groundplan.api.retention import sweep
 from groundplan.cli.main import app
 from groundplan.core.audit import receipt as receipts

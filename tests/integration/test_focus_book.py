@@ -11,7 +11,7 @@ import pytest
 from benchmarks import focus_book
 from benchmarks.focus_validator import partly_empty
 
-from groundplan.api import cost_receipt
+from groundplan.api.cost import receipt as cost_receipt
 from groundplan.core.database import connect
 from groundplan.economics.export.focus import CATEGORIES
 from groundplan.ledger import queries

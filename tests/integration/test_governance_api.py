@@ -17,7 +17,7 @@ from tests.integration.test_access import World
 from tests.integration.test_api_control import WORKSPACE, running
 from tests.unit.test_routing_model import made
 
-from groundplan.api.failed_sign_ins import MOST
+from groundplan.api.audit.failed_sign_ins import MOST
 from groundplan.core.audit import record
 from groundplan.core.audit.keys import load_public
 from groundplan.core.audit.pseudonym import pseudonym

@@ -13,8 +13,8 @@ from psycopg_pool import ConnectionPool
 from tests.integration.gateway_stack import GROUNDING, blueprint, deployment, workload
 
 from groundplan.api.context import Services
-from groundplan.api.index_editions import have_keys
-from groundplan.api.index_key import ensure_key
+from groundplan.api.knowledge.editions import have_keys
+from groundplan.api.knowledge.index_key import ensure_key
 from groundplan.blueprint.model import Blueprint, Rerank
 from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Unavailable

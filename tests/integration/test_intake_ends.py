@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from tests.knowledge_intake import Given, Intake, source
 
-from groundplan.api import ingest as api_ingest
+from groundplan.api.knowledge import ingest as api_ingest
 from groundplan.core.errors import NotFound, Unavailable
 from groundplan.knowledge import ingest as knowledge_ingest
 from groundplan.knowledge import service

@@ -12,8 +12,8 @@ import pytest
 from tests.integration.test_cost_versions import release
 from tests.unit.test_placement_release import blueprint
 
-from groundplan.api import cost_book
-from groundplan.api.cost_book import Days
+from groundplan.api.cost import book as cost_book
+from groundplan.api.cost.book import Days
 from groundplan.api.watch import kept_samples
 from groundplan.blueprint.model import Allocation, Blueprint, Grounding, Site, Workload
 from groundplan.core.ids import new_id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from groundplan.api import meaning_saved
+from groundplan.api.cost import meaning_saved
 from groundplan.core.database import connect
 from groundplan.gateway.caching.meaning_tally import Tally
 from groundplan.testing.clock import ManualClock

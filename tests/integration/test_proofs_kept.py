@@ -13,7 +13,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from groundplan.api import cost_store
+from groundplan.api.cost import store as cost_store
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.ledger import outcome_store, proof_store, rollup_store

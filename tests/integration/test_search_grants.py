@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg.rows import dict_row
 from tests.unit.test_release_plan import BASE
 
-from groundplan.api import knowledge_store as shown
+from groundplan.api.knowledge import store as shown
 from groundplan.blueprint.artifact import decode
 from groundplan.core.audit import OPERATOR
 from groundplan.identity import service as identity

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from psycopg_pool import ConnectionPool
 
-from groundplan.api import siem
+from groundplan.api.audit import siem
 from groundplan.api.context import Services
 from groundplan.api.genesis import take_up_keys
 from groundplan.api.release import Releases

@@ -14,9 +14,10 @@ from psycopg_pool import ConnectionPool
 from tests.acceptance.stack import free_port
 from tests.integration.test_api_control import running
 
-from groundplan.api import mail, weekly
 from groundplan.api.context import Services
-from groundplan.api.cost_book import Days
+from groundplan.api.cost.book import Days
+from groundplan.api.mail import smtp as mail
+from groundplan.api.mail import weekly
 from groundplan.core.database import connect
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id

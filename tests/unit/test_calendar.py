@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 import pytest
 from tests.integration.test_api_control import WORKSPACE
 
-from groundplan.api import cost_calendar
+from groundplan.api.cost import calendar as cost_calendar
 from groundplan.blueprint.artifact import decode, encode
 from groundplan.blueprint.model import Blueprint, Calendar, Launch
 from groundplan.catalog.loader import load_files

@@ -13,7 +13,7 @@ import pdfplumber
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.api.cost_book import Days
+from groundplan.api.cost.book import Days
 from groundplan.core.money import to_decimal
 from groundplan.economics.allocate.model import Line
 from groundplan.economics.export.focus import COLUMNS, focus_csv

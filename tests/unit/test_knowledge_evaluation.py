@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.api import labelled
+from groundplan.api.knowledge import labelled
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.evaluation import draft, plot
 from groundplan.knowledge.evaluation.asked import Given, Span, figures

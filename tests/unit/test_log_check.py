@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from groundplan.api.audit.log_check import LogCheck
 from groundplan.api.genesis import take_up_keys
-from groundplan.api.log_check import LogCheck
 from groundplan.core.audit.keys import load_private
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.tiles import tile_path

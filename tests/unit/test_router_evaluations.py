@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.unit.test_routing_model import made
 
-from groundplan.api.router_evaluations import _shown, told
+from groundplan.api.routing.evaluations import _shown, told
 from groundplan.economics.routing.learn.evaluate import Kept, interval, least_prompts, shown
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.versions import registry

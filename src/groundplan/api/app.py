@@ -21,12 +21,12 @@ from psycopg_pool import ConnectionPool
 
 from groundplan.api import background, controls, errors
 from groundplan.api.access.door import routes_of
+from groundplan.api.audit.failed_sign_ins import FailedSignIns
+from groundplan.api.audit.log_check import LogCheck
 from groundplan.api.context import Services
-from groundplan.api.failed_sign_ins import FailedSignIns
 from groundplan.api.genesis import genesis_if_empty
-from groundplan.api.ingest import Indexing
+from groundplan.api.knowledge.ingest import Indexing
 from groundplan.api.live import Calls
-from groundplan.api.log_check import LogCheck
 from groundplan.api.release import Releases
 from groundplan.api.routes import ALL, PAGES
 from groundplan.api.security import LOCAL_HOSTS, LocalOnly

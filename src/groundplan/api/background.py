@@ -11,25 +11,21 @@ from typing import Final
 
 import psycopg
 
-from groundplan.api import (
-    costs,
-    held,
-    index_editions,
-    mail,
-    placing,
-    replays,
-    siem,
-    signals,
-    weekly,
-    witnesses,
-)
+from groundplan.api import held, replays
+from groundplan.api.audit import siem, witnesses
 from groundplan.api.context import Services
+from groundplan.api.cost import upkeep as costs
 from groundplan.api.every import Every
-from groundplan.api.ingest import Indexing
-from groundplan.api.knowledge_upkeep import LOOK_SECONDS as SOURCES_SECONDS
-from groundplan.api.knowledge_upkeep import SWEEP_SECONDS as UPKEEP_SECONDS
-from groundplan.api.knowledge_upkeep import replay_now
-from groundplan.api.knowledge_upkeep import sweep_now as upkeep
+from groundplan.api.knowledge import editions as index_editions
+from groundplan.api.knowledge import signals
+from groundplan.api.knowledge.ingest import Indexing
+from groundplan.api.knowledge.upkeep import LOOK_SECONDS as SOURCES_SECONDS
+from groundplan.api.knowledge.upkeep import SWEEP_SECONDS as UPKEEP_SECONDS
+from groundplan.api.knowledge.upkeep import replay_now
+from groundplan.api.knowledge.upkeep import sweep_now as upkeep
+from groundplan.api.mail import smtp as mail
+from groundplan.api.mail import weekly
+from groundplan.api.placement import placing
 from groundplan.api.retention import SWEEP_SECONDS, sweep_now
 from groundplan.api.watch import (
     access_rights,

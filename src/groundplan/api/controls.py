@@ -14,9 +14,9 @@ from typing import Any
 from psycopg import Connection
 
 from groundplan.api import management
+from groundplan.api.audit.log_check import LogCheck
 from groundplan.api.context import Services
 from groundplan.api.every import Every
-from groundplan.api.log_check import LogCheck
 from groundplan.api.served import at, current_or_none, workspace_at
 from groundplan.governance import store as changes
 from groundplan.governance.controls import evidence_store, service

@@ -19,7 +19,7 @@ from psycopg import DataError, OperationalError
 from psycopg_pool import PoolTimeout
 from starlette.exceptions import HTTPException
 
-from groundplan.api import denials
+from groundplan.api.audit import denials
 from groundplan.core.error_shape import error_json, field_problem, request_invalid
 from groundplan.core.errors import GroundplanError, Invalid, Unavailable
 from groundplan.core.ids import new_id

@@ -82,7 +82,7 @@ def _draw(file: Path, value: dict[str, Any]) -> None:
 
 def _asked(client: ControlClient, file: Path) -> dict[str, Any]:
     """The figures of the questions of a file that people wrote or accepted; drafts are told and left out."""
-    from groundplan.api import labelled  # noqa: PLC0415 -- heavy
+    from groundplan.api.knowledge import labelled  # noqa: PLC0415 -- heavy
 
     lines, drafts = labelled.lines(file, str(file))
     if drafts:

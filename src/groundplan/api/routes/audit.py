@@ -11,9 +11,9 @@ from psycopg import Connection
 from pydantic import BaseModel, Field
 
 from groundplan.api.access.door import below_api
+from groundplan.api.audit.log_check import LogCheck
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, Using
-from groundplan.api.log_check import LogCheck
 from groundplan.api.people import named
 from groundplan.api.who import entries_json
 from groundplan.core.audit import person_actor, record

@@ -10,12 +10,13 @@ from fastapi import Request
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import router_evaluations, store
+from groundplan.api import store
 from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of, effect_of_blueprint
+from groundplan.api.routing import evaluations as router_evaluations
 from groundplan.api.watch import model_changes
 from groundplan.api.who import names_for
 from groundplan.core.errors import Denied

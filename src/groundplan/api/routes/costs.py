@@ -10,18 +10,16 @@ from fastapi import Query
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from groundplan.api import (
-    cost_ahead,
-    cost_book,
-    cost_calendar,
-    cost_outcomes,
-    cost_own,
-    cost_spread,
-    cost_what_if,
-)
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Using
+from groundplan.api.cost import ahead as cost_ahead
+from groundplan.api.cost import book as cost_book
+from groundplan.api.cost import calendar as cost_calendar
+from groundplan.api.cost import outcomes as cost_outcomes
+from groundplan.api.cost import own as cost_own
+from groundplan.api.cost import spread as cost_spread
+from groundplan.api.cost import what_if as cost_what_if
 from groundplan.api.served import current_blueprint, current_or_none, known_workload
 from groundplan.blueprint.calendar import Launch
 from groundplan.core.audit.store import record

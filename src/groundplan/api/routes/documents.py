@@ -12,14 +12,14 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import knowledge_store as shown
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty, sees_all
 from groundplan.api.context import Services, Using
-from groundplan.api.knowledge_upkeep import clear_answers
+from groundplan.api.knowledge import store as shown
+from groundplan.api.knowledge.quotes import DATA, with_quotes
+from groundplan.api.knowledge.upkeep import clear_answers
 from groundplan.api.local import post_local
 from groundplan.api.people import named
-from groundplan.api.quotes import DATA, with_quotes
 from groundplan.api.served import current_blueprint
 from groundplan.core.audit import record
 from groundplan.core.database import connect, database_url

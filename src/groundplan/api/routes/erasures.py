@@ -8,11 +8,12 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import erasure, erasure_store
 from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
+from groundplan.api.erasure import service as erasure
+from groundplan.api.erasure import store as erasure_store
 from groundplan.api.people import named
 from groundplan.core.audit import receipt as receipts
 from groundplan.core.audit.keys import load_public

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from groundplan.api import labelled
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Operator
 from groundplan.api.context import Using
-from groundplan.api.labelled import LabelledQuestion
+from groundplan.api.knowledge import labelled
+from groundplan.api.knowledge.labelled import LabelledQuestion
 from groundplan.core.audit import SYSTEM, record
 
 router = below_api("knowledge")

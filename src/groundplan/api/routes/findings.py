@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
 from groundplan.api.context import Using
-from groundplan.api.quotes import with_quotes
+from groundplan.api.knowledge.quotes import with_quotes
 from groundplan.catalog.people import DUTIES
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Denied, Invalid

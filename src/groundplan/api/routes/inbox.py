@@ -8,7 +8,7 @@ from groundplan.api import store
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
-from groundplan.api.quotes import with_quotes
+from groundplan.api.knowledge.quotes import with_quotes
 from groundplan.api.routes.changes import with_approvals
 from groundplan.ledger import finding_store
 

@@ -11,8 +11,8 @@ from psycopg import Connection
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Services, Using
-from groundplan.api.index_editions import Bench
-from groundplan.api.quotes import DATA
+from groundplan.api.knowledge.editions import Bench
+from groundplan.api.knowledge.quotes import DATA
 from groundplan.api.served import current_blueprint
 from groundplan.core.database import connect, database_url
 from groundplan.core.errors import Invalid

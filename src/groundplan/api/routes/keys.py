@@ -9,13 +9,14 @@ from uuid import UUID
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import mail_store, store
+from groundplan.api import store
 from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.effect import effect_of
 from groundplan.api.grants import check_acts
+from groundplan.api.mail import store as mail_store
 from groundplan.api.people import named
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.blueprint.model import Blueprint, Workload

@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal
 from msgspec import to_builtins
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import knowledge_store, signals, store
+from groundplan.api import store
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Operator, Reader, SignedIn
 from groundplan.api.context import Using
 from groundplan.api.grants import check_use
-from groundplan.api.ingest import ingest_current
+from groundplan.api.knowledge import signals
+from groundplan.api.knowledge import store as knowledge_store
+from groundplan.api.knowledge.ingest import ingest_current
 from groundplan.api.local import post_local
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.core.audit.store import record

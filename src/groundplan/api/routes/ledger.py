@@ -10,10 +10,12 @@ from uuid import UUID
 from fastapi import Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from groundplan.api import call_choice, cost_receipt, meaning_saved
+from groundplan.api import call_choice
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
+from groundplan.api.cost import meaning_saved
+from groundplan.api.cost import receipt as cost_receipt
 from groundplan.api.people import named
 from groundplan.api.who import with_who
 from groundplan.core.errors import Denied

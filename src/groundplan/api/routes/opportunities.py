@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
-from groundplan.api import levers
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
+from groundplan.api.cost import levers
 
 router = below_api("cost")
 

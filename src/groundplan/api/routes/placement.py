@@ -9,15 +9,17 @@ from fastapi import Query, Request
 from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import cost_own, placement_replan, placing
 from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import Reader, SignedIn
 from groundplan.api.context import Using
-from groundplan.api.cost_book import Days
-from groundplan.api.placement_pdf import report_pdf
-from groundplan.api.placement_report import report_html, sections
-from groundplan.api.placement_serving import calibrated
+from groundplan.api.cost import own as cost_own
+from groundplan.api.cost.book import Days
+from groundplan.api.placement import placing
+from groundplan.api.placement import replan as placement_replan
+from groundplan.api.placement.pdf import report_pdf
+from groundplan.api.placement.report import report_html, sections
+from groundplan.api.placement.serving import calibrated
 from groundplan.api.served import current_blueprint
 from groundplan.core.audit.store import record
 from groundplan.placement import ahead, drift, pilot, stress, whatif

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn, require_duty
 from groundplan.api.context import Using
-from groundplan.api.quotes import DATA
+from groundplan.api.knowledge.quotes import DATA
 from groundplan.api.routes.documents import Name, Path, Strict
 from groundplan.api.served import current_blueprint
 from groundplan.core.errors import Invalid

@@ -12,11 +12,13 @@ from psycopg import Connection
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from groundplan.api import cost_book, cost_receipt, served
+from groundplan.api import served
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader
 from groundplan.api.context import Services, Using
-from groundplan.api.cost_book import LAST_YEAR, Days
+from groundplan.api.cost import book as cost_book
+from groundplan.api.cost import receipt as cost_receipt
+from groundplan.api.cost.book import LAST_YEAR, Days
 from groundplan.api.sent_file import pairs, text_of
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid

@@ -9,10 +9,10 @@ from uuid import UUID
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import mail_store
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn
 from groundplan.api.context import Services, Using
+from groundplan.api.mail import store as mail_store
 from groundplan.api.people import named
 from groundplan.api.watch import access_rights
 from groundplan.api.who import names_for

@@ -12,9 +12,9 @@ from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
 from groundplan.api.access.door import below_api
+from groundplan.api.audit.room import LIMIT, Wanted, write_room
 from groundplan.api.caller import Reader
 from groundplan.api.context import Using
-from groundplan.api.room import LIMIT, Wanted, write_room
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Invalid

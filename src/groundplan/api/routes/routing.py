@@ -9,11 +9,13 @@ from typing import Annotated, Any, Literal
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from groundplan.api import choices, router_evidence, served
+from groundplan.api import served
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Reader, SignedIn, require_duty
 from groundplan.api.context import Using
 from groundplan.api.routes.content import READERS
+from groundplan.api.routing import choices
+from groundplan.api.routing import evidence as router_evidence
 from groundplan.core.audit.store import record
 from groundplan.economics.routing.watch.tradeoff import Seen, points
 from groundplan.ledger import route_store

@@ -9,10 +9,10 @@ from fastapi import Query, Request, Response
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from groundplan.api import mail_store
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, SignedIn, elsewhere
 from groundplan.api.context import Services, Using
+from groundplan.api.mail import store as mail_store
 from groundplan.api.people import named
 from groundplan.api.routes.session import signed_in
 from groundplan.api.watch import passkeys_waiting

@@ -8,12 +8,13 @@ from uuid import UUID
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from groundplan.api import router_evaluations, store
+from groundplan.api import store
 from groundplan.api.access.door import below_api
 from groundplan.api.access.rights import authorize
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
 from groundplan.api.routes.sign_in import session_of
+from groundplan.api.routing import evaluations as router_evaluations
 from groundplan.core.errors import Conflict, NotFound
 from groundplan.governance import store as governance
 from groundplan.governance.model import Change

@@ -16,10 +16,10 @@ from psycopg import Connection
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from groundplan.api import cost_book
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Services, Using
+from groundplan.api.cost import book as cost_book
 from groundplan.api.routes.costs import Day
 from groundplan.api.sent_file import pairs, text_of
 from groundplan.core.audit.store import record

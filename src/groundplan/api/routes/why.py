@@ -7,10 +7,12 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.api import call_choice, cost_receipt, explain, placing, store
+from groundplan.api import call_choice, explain, store
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader
 from groundplan.api.context import Services, Using
+from groundplan.api.cost import receipt as cost_receipt
+from groundplan.api.placement import placing
 from groundplan.api.served import current_or_none
 from groundplan.api.views import placement_json
 from groundplan.api.who import entries_json, with_who

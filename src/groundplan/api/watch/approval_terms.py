@@ -10,8 +10,8 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api import mail_store
 from groundplan.api.context import Services
+from groundplan.api.mail import store as mail_store
 from groundplan.api.watch import exception_requests
 from groundplan.governance import store as governance
 from groundplan.governance.model import Change, Holder

@@ -10,8 +10,8 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api import cost_store
 from groundplan.api.context import Services
+from groundplan.api.cost import store as cost_store
 from groundplan.api.served import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.economics.terms.share import shares

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 from psycopg import Connection
 
-from groundplan.api import cost_own
 from groundplan.api.context import Services
-from groundplan.api.cost_book import Days
+from groundplan.api.cost import own as cost_own
+from groundplan.api.cost.book import Days
 from groundplan.api.served import current_or_none, workspace_at
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.catalog.workspace import Workspace

@@ -12,8 +12,9 @@ from typing import Any
 
 from psycopg import Connection
 
-from groundplan.api import choices, served
+from groundplan.api import served
 from groundplan.api.context import Services
+from groundplan.api.routing import choices
 from groundplan.blueprint.model import Workload
 from groundplan.economics.levers.choice import Place
 from groundplan.economics.levers.floor import Below, Judged, below

@@ -1,0 +1,134 @@
+"""Security events go to the company's SIEM as they enter the audit log: OCSF over HTTPS, or over syslog (RFC 5424).
+
+At least once: an event is sent again where it is not known whether it arrived, and known again by its id. Events wait
+in the log for a SIEM that is away, which is a finding; nothing else waits for it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+from groundplan.api.audit import siem_store
+from groundplan.api.context import Services
+from groundplan.api.served import current_or_none
+from groundplan.core.audit import store as audit_store
+from groundplan.core.audit.entry import decode
+from groundplan.core.errors import Invalid
+from groundplan.core.settings import resolve_secret
+from groundplan.governance.ocsf import event, is_event
+from groundplan.ledger import finding_store
+from groundplan.ledger.finding import Finding
+
+SEND_SECONDS = 2.0
+BATCH: Final = 500
+WAIT_SECONDS: Final = 10.0
+KIND: Final = "governance.siem"
+_LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_FACILITY_AUDIT: Final = 13
+_SYSLOG_SEVERITY: Final = {1: 6, 2: 5, 3: 4, 4: 2}
+
+
+def send_new(services: Services) -> int:
+    """Send what is new in the log; how many events. Raises `Invalid` (`siem_url`) for a setting that is wrong."""
+    url = services.settings.siem_url
+    if url is None:
+        return 0
+    target = _target(url)
+    sent = 0
+    while True:
+        with services.transaction() as conn:
+            start = siem_store.locked_position(conn)
+            if start is None:
+                return sent  # another process is sending
+            rows = audit_store.sequenced_from(conn, start, BATCH)
+            blueprint = current_or_none(conn)
+            company = blueprint.company if blueprint else ""
+            entries = [(leaf, decode(body)) for leaf, body in rows]
+            events = [event(entry, leaf, company) for leaf, entry in entries if is_event(entry)]
+            problem = _sent(target, events, services.settings.siem_token) if events else ""
+            if not problem and rows:
+                siem_store.moved(conn, rows[-1][0] + 1)
+                sent += len(events)
+            if problem or rows:
+                finding_store.tell_all(conn, _findings(target, problem), kinds=(KIND,))
+        if problem or len(rows) < BATCH:
+            return sent
+
+
+def _target(url: str) -> SplitResult:
+    found = urlsplit(url)
+    local = found.hostname in _LOCAL
+    fine = found.scheme in ("https", "syslog+tls") or (local and found.scheme in ("http", "syslog+tcp"))
+    if not fine or not found.hostname or (found.scheme.startswith("syslog") and found.port is None):
+        raise Invalid(
+            "GROUNDPLAN_SIEM_URL is not usable", code="siem_url",
+            hint="Write https://HOST/PATH or syslog+tls://HOST:6514; without TLS only to this machine.",
+        )  # fmt: skip
+    return found
+
+
+def _sent(target: SplitResult, events: Sequence[dict[str, Any]], token: str | None) -> str:
+    """Empty where all arrived, else why not, without anything secret."""
+    try:
+        if target.scheme in ("http", "https"):
+            return _post(target, events, resolve_secret(token) if token else None)
+        return _syslog(target, events)
+    except (OSError, http.client.HTTPException) as error:
+        return f"{target.hostname} does not take events: {error.__class__.__name__}"
+    except Invalid as error:
+        return error.message
+
+
+def _post(target: SplitResult, events: Sequence[dict[str, Any]], token: str | None) -> str:
+    make = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
+    connection = make(target.hostname or "", target.port, timeout=WAIT_SECONDS)
+    headers = {"Content-Type": "application/x-ndjson"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    body = b"".join(_line(each) + b"\n" for each in events)
+    try:
+        connection.request("POST", target.path or "/", body, headers)
+        answer = connection.getresponse()
+        answer.read(65_536)
+        return "" if 200 <= answer.status < 300 else f"{target.hostname} answered {answer.status}"
+    finally:
+        connection.close()
+
+
+def _syslog(target: SplitResult, events: Sequence[dict[str, Any]]) -> str:
+    """Octet-counted frames (RFC 6587 and RFC 5425). Syslog confirms nothing: what the network lost is in the log."""
+    with socket.create_connection((target.hostname or "", target.port or 0), timeout=WAIT_SECONDS) as plain:
+        wire: socket.socket = plain
+        if target.scheme == "syslog+tls":
+            wire = ssl.create_default_context().wrap_socket(plain, server_hostname=target.hostname)
+        for each in events:
+            priority = _FACILITY_AUDIT * 8 + _SYSLOG_SEVERITY[each["severity_id"]]
+            head = f"<{priority}>1 - - groundplan - {each['class_uid']} - ".encode()
+            frame = head + _line(each)
+            wire.sendall(b"%d %b" % (len(frame), frame))
+        wire.close()
+    return ""
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+
+
+def _findings(target: SplitResult, problem: str) -> list[Finding]:
+    if not problem:
+        return []
+    return [
+        Finding(
+            kind=KIND,
+            subject="company",
+            severity="high",
+            message=f"Security events wait: {problem}.",
+            hint=f"Check {target.hostname}; they are sent as soon as it answers. GROUNDPLAN_SIEM_URL names it.",
+        )
+    ]

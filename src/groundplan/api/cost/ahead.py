@@ -1,0 +1,180 @@
+"""What is ahead: forecasts of calls, tokens and cost from the ledger's days, and budgets' runway."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api.cost import calendar as cost_calendar
+from groundplan.api.cost.book import Days
+from groundplan.api.served import current_blueprint, current_or_none
+from groundplan.core.errors import Invalid
+from groundplan.core.money import PICO, format_usd, from_decimal, parse_usd
+from groundplan.economics.forecast.adoption import Adoption, adoption
+from groundplan.economics.forecast.model import DAY, Forecast, Series
+from groundplan.gateway.budgets.periods import begins, ends, key_at
+from groundplan.ledger import days_store, queries, rollup_store
+
+HISTORY_DAYS = 400
+UNENDING_DAYS = 120
+ADOPTION_WEEKS = 26
+WHATS = ("cost", "calls", "tokens")
+
+
+def series(
+    conn: Connection[Any], what: str, today: date, workload: str | None, known: cost_calendar.Known | None = None
+) -> Series:
+    """The whole days before `today`, from the first one on which anything was asked, with what is known of the time to
+    come. Raises `Invalid`."""
+    if what not in WHATS:
+        raise Invalid(f"'{what[:20]}' is not forecast", code="forecast_unknown", hint=f"Use {', '.join(WHATS)}.")
+    known = known or cost_calendar.Known()
+    rows = {row["day"]: row for row in rollup_store.calls_by(conn, ["day"], _history(today, workload))}
+    parts: list[dict[str, Any]] = []
+    if workload is None and known.launches:
+        parts = rollup_store.calls_by(conn, ["day", "workload"], _history(today, None))
+    return cost_calendar.ahead(_series(rows, what, today), known, parts, workload, lambda row: _value(row, what))
+
+
+def known_days(conn: Connection[Any]) -> cost_calendar.Known:
+    """What the blueprint that is served declares of the time to come."""
+    blueprint = current_or_none(conn)
+    return cost_calendar.Known() if blueprint is None else cost_calendar.declared(blueprint.calendar)
+
+
+def _history(today: date, workload: str | None) -> dict[str, Any]:
+    return _of(today - timedelta(days=HISTORY_DAYS), today - timedelta(days=1), workload)
+
+
+def _of(first: date, last: date, workload: str | None) -> dict[str, Any]:
+    days = Days(first, last)
+    return {
+        "since": days.since, "until": days.until, "workload": workload, "status": None, "deployment": None,
+        "demo": None,
+    }  # fmt: skip
+
+
+def grown(conn: Connection[Any], today: date, workload: str | None) -> Adoption:
+    """The curve of adoption of the last whole weeks. Raises `Invalid`."""
+    monday = datetime(today.year, today.month, today.day, tzinfo=UTC) - timedelta(days=today.weekday())
+    since = monday - ADOPTION_WEEKS * timedelta(days=7)
+    weeks = days_store.people_weeks(conn, since, monday, workload)
+    return adoption([weeks.get(since + place * timedelta(days=7), 0) for place in range(ADOPTION_WEEKS)])
+
+
+def _series(rows: Mapping[date, dict[str, Any]], what: str, today: date) -> Series:
+    first = min(rows, default=today)
+    values = [_value(rows.get(first + timedelta(days=place)), what) for place in range((today - first).days)]
+    return Series(datetime(first.year, first.month, first.day, tzinfo=UTC), DAY, tuple(values))
+
+
+@lru_cache(maxsize=512)
+def foreseen(past: Series, horizon: int) -> Forecast:
+    """`predict.forecast`, remembered: whole days that are over seldom change, and a company has many budgets."""
+    from groundplan.economics.forecast.predict import forecast  # noqa: PLC0415 -- numpy, for this alone
+
+    return forecast(past, horizon)
+
+
+def _covered(rows: Sequence[dict[str, Any]], kind: str, name: str) -> dict[date, dict[str, Any]]:
+    """day -> cost of what a budget covers: company, team/NAME or workload/NAME."""
+    found: dict[date, dict[str, Any]] = {}
+    for row in _within(rows, kind, name):
+        found.setdefault(row["day"], {"cost_usd": Decimal(0)})["cost_usd"] += row["cost_usd"]
+    return found
+
+
+def _within(rows: Sequence[dict[str, Any]], kind: str, name: str) -> list[dict[str, Any]]:
+    return [row for row in rows if kind == "company" or row[kind] == name]
+
+
+def forecast_json(made: Forecast, what: str, past: Series) -> dict[str, Any]:
+    """Steps and totals; money is USD with 12 decimals, everything else a number."""
+    shown = (lambda value: format_usd(round(value * PICO))) if what == "cost" else (lambda value: round(value, 1))
+    return {
+        "what": what,
+        "from": made.start.date().isoformat(),
+        "days": [
+            {"day": (made.start + place * DAY).date().isoformat(), "middle": shown(middle), "low": shown(low),
+             "high": shown(high)}
+            for place, (middle, low, high) in enumerate(zip(made.middle, made.low, made.high, strict=True))
+        ],
+        "past": [
+            {"day": past.at(place).date().isoformat(), "value": shown(value)}
+            for place, value in enumerate(past.values)
+        ][-90:],
+        "total": shown(made.total), "total_low": shown(made.total_low), "total_high": shown(made.total_high),
+        "method": made.method, "mase": made.error, "interval": 0.8, "notes": list(made.notes),
+    }  # fmt: skip
+
+
+def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -> list[dict[str, Any]]:
+    """Each budget in its period of now with the day on which it ends at this rate, or None; budgets without history are
+    left out, and so are periods in which it was declared otherwise."""
+    from groundplan.economics.forecast.runway import runway  # noqa: PLC0415
+
+    blueprint = current_blueprint(conn)
+    declared = {(each.name, key_at(each.period, each.starts, each.timezone, now)): each for each in blueprint.budgets}
+    by = ["day", "workload", "team"]
+    days = rollup_store.calls_by(conn, by, _history(now.date(), None))
+    begun = rollup_store.calls_by(conn, by, _of(now.date(), now.date(), None))
+    known = cost_calendar.declared(blueprint.calendar)
+    found = []
+    for row in queries.budget_use(conn, now):
+        covers = "" if (mine := declared.get((row["budget"], row["period"]))) is None else mine.covers
+        kind, _, name = covers.partition("/")
+        if kind not in ("company", "team", "workload") or (workload is not None and name != workload):
+            continue
+        past = _series(_covered(days, kind, name), "cost", now.date())
+        if len(past.values) < 8:
+            continue
+        alone = name if kind == "workload" else None
+        past = cost_calendar.ahead(past, known, _within(days, kind, name), alone, _cost)
+        until = ends(row["period"])
+        today = sum(from_decimal(each["cost_usd"]) for each in _covered(begun, kind, name).values())
+        made = foreseen(past, _days_to(until, now))
+        left = parse_usd(row["limit_usd"]) - parse_usd(row["spent_usd"])
+        told = runway(left, made, until, today, now)
+        found.append(
+            {
+                "budget": row["budget"], "covers": covers, "period": row["period"],
+                "limit_usd": row["limit_usd"], "a_day_usd": _a_day(row),
+                "spent_usd": row["spent_usd"], "expected_usd": format_usd(parse_usd(row["spent_usd"]) + told.expected),
+                "ends": told.ends.isoformat() if told.ends else None, "days": told.days,
+                "earliest": told.earliest.isoformat() if told.earliest else None,
+                "latest": told.latest.isoformat() if told.latest else None,
+            }
+        )  # fmt: skip
+    return found
+
+
+def _cost(row: dict[str, Any]) -> float:
+    return _value(row, "cost")
+
+
+def _value(row: dict[str, Any] | None, what: str) -> float:
+    if row is None:
+        return 0.0
+    if what == "cost":
+        return from_decimal(row["cost_usd"]) / PICO
+    return float(row["calls"] or 0) if what == "calls" else float(row["prompt_tokens"] + row["completion_tokens"])
+
+
+def _days_to(until: datetime | None, now: datetime) -> int:
+    """Days of UTC, today the first, in which a period goes on; those that are looked at where it does not end."""
+    if until is None:
+        return UNENDING_DAYS
+    return max(1, min(HISTORY_DAYS, ((until - timedelta(microseconds=1)).date() - now.date()).days + 1))
+
+
+def _a_day(row: Mapping[str, Any]) -> str | None:
+    """What a budget allows on each day of its period, USD; None where that does not end."""
+    first, end = begins(row["period"]), ends(row["period"])
+    if first is None or end is None:
+        return None
+    return format_usd(int(parse_usd(row["limit_usd"]) / ((end - first) / timedelta(days=1))))

@@ -1,0 +1,80 @@
+"""Reads what levers are found in, from ledger, blueprint and book, and gives it to economics. Decides nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api.cost import book as cost_book
+from groundplan.api.cost.book import Days
+from groundplan.api.served import current_blueprint, known_workload
+from groundplan.blueprint.model import Blueprint
+from groundplan.economics.levers.find import levers
+from groundplan.economics.levers.model import Active, Alike, Content, Grounded, Looked, Lost, Outputs, Retried
+from groundplan.economics.levers.together import monthly, together
+from groundplan.economics.levers.use import RARE
+from groundplan.economics.replay.opportunities import Opportunity, Spent
+from groundplan.ledger import opportunity_store
+
+_DAY = timedelta(days=1)
+
+
+def found(
+    conn: Connection[Any], now: datetime, days: int, workload: str | None = None
+) -> tuple[list[Opportunity], Decimal]:
+    """(levers, what they would save together) of the last days and what has passed of this hour, of all workloads or
+    one; so whole hours are read, as sums. Raises `NotFound` for one that is not served and had no calls."""
+    blueprint = current_blueprint(conn)
+    since = now.replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
+    spent = [Spent(**row) for row in opportunity_store.spent(conn, since, workload)]
+    if workload and not spent:
+        known_workload(blueprint, workload)
+    places = {place.name: place for place in blueprint.deployments}
+    span = Days(since.date() + timedelta(days=1), now.date()) if days > 1 else Days(now.date(), now.date())
+    lines = cost_book.book(conn, span, now.date())
+    looked = _looked(conn, blueprint, since, now, days)
+    ranked = levers(spent, blueprint.workloads, places, looked, lines, workload)
+    return ranked, together(ranked, monthly(spent, looked))
+
+
+def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, now: datetime, days: int) -> Looked:
+    names = [workload.name for workload in blueprint.workloads]
+    given = [workload.name for workload in blueprint.workloads if workload.grounding is not None]
+    grounded = opportunity_store.grounded(conn, since, given)
+    return Looked(
+        days,
+        seen=_seen(conn, since, now),
+        outputs=[Outputs(**row) for row in opportunity_store.outputs(conn, since, names)],
+        grounded=[
+            Grounded(row["workload"], tuple(tuple(each) for each in row["sources"]), row["accepted"], row["team"],
+                     row["cost_usd"])
+            for row in grounded
+        ],
+        sampled={row["workload"]: row["looked"] for row in grounded},
+        alike=[_alike(row, blueprint) for row in opportunity_store.alike(conn, since)],
+        hours=[Active(**row) for row in opportunity_store.active(conn, since, int(RARE * 24 * days))],
+        retried=[Retried(**row) for row in opportunity_store.retried(conn, since)],
+        lost=[Lost(**row) for row in opportunity_store.lost(conn, since)],
+        raced=[Lost(**row) for row in opportunity_store.raced(conn, since)],
+        content=[
+            Content(row["workload"], float(row["gigabytes"]), row["calls"], row["reads"])
+            for row in opportunity_store.content(conn, since)
+        ],
+    )  # fmt: skip
+
+
+def _seen(conn: Connection[Any], since: datetime, now: datetime) -> dict[str, float]:
+    begun = opportunity_store.begun(conn, since)
+    return {name: (now - datetime.combine(day, time(), UTC)) / _DAY for name, day in begun.items()}
+
+
+def _alike(row: dict[str, Any], blueprint: Blueprint) -> Alike:
+    """With whose workloads they are today."""
+    declared = {workload.name: workload for workload in blueprint.workloads}
+    mine = [declared[name] for name in row.pop("workloads") if name in declared]
+    owners = dict.fromkeys(owner for workload in mine for owner in workload.owners.get("business", []))
+    teams = sorted({workload.team for workload in mine if workload.team})
+    return Alike(tuple(workload.name for workload in mine), tuple(teams), tuple(owners), **row)

@@ -1,0 +1,137 @@
+"""What the cost of one call is made of, under the book's names, and what it carries of costs beside the calls: its part
+of what its workload was allocated on its day.
+
+That is known when the day is over, since a day is divided by all that was done on it. Parts are rounded to nought by a
+picodollar, so those of all calls together are never more than what was allocated, or than a credit took off.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.api import served
+from groundplan.api.cost import book as cost_book
+from groundplan.api.cost import rules as cost_rules
+from groundplan.api.cost import store as cost_store
+from groundplan.api.cost import use as cost_use
+from groundplan.blueprint.model import Allocation, Deployment, Rates
+from groundplan.core.errors import NotFound
+from groundplan.core.money import format_usd, from_decimal
+from groundplan.economics.allocate.daily import allocated
+from groundplan.economics.allocate.divide import OF_ANSWERS, SAID
+from groundplan.economics.allocate.model import Line, Use
+
+
+def beside(conn: Connection[Any], receipt: dict[str, Any], today: date) -> dict[str, Any]:
+    """{day, known, cost_usd, terms} of a receipt (`ledger.queries.receipt`), `told` why where it is not known."""
+    day = datetime.fromisoformat(receipt["at"]).astimezone(UTC).date()
+    if day >= today:
+        told = f"what is allocated beside it is known when {day} is over, UTC"
+        return {"day": day.isoformat(), "known": False, "told": told, "cost_usd": None, "terms": []}
+    in_force = cost_rules.on(conn, day, day)
+    days = cost_use.days(conn, in_force, day, day)
+    lines = [line for line in allocated(days) if line.workload == receipt["workload"]]
+    use = next((use for each in days for use in each.uses if use.workload == receipt["workload"]), None)
+    rules = {rule.name: rule for each in days for rule in each.rules}
+    found = []
+    for line in lines:
+        if use is None or receipt["status"] == "refused":
+            break
+        rule = rules.get(line.allocation)
+        reviewed = rule is not None and rule.per == cost_rules.REVIEW_HOUR
+        mine, all_of, by = _reviewed(conn, receipt, use, day, line) if reviewed else _weight(receipt, use, rule)
+        size = abs(line.amount) * mine // all_of
+        if amount := size if line.amount > 0 else -size:
+            found.append((amount, _term(line, amount, f"{mine} of {all_of} {by} of {line.workload} on {day}")))
+    found.sort(key=lambda part: (-part[0], part[1]["term"]))
+    total = sum(amount for amount, _ in found)
+    return {
+        "day": day.isoformat(), "known": True, "told": None, "cost_usd": format_usd(total),
+        "terms": [term for _, term in found],
+    }  # fmt: skip
+
+
+def explain(conn: Connection[Any], receipt: dict[str, Any]) -> None:
+    """Put terms under the names that the book has for them, each with its rule, and where each attempt's price was
+    from."""
+    places = places_of(conn, receipt["blueprint"])
+    for attempt in receipt["attempts"]:
+        place = places.get(attempt["deployment"])
+        attempt["price_source"] = None if place is None else rates_at(place, attempt["at"]).source
+        for term in attempt["terms"]:
+            part, where = term["term"], attempt["deployment"]
+            term["rule"] = "the most it can have cost" if part == "bound" else f"{part} x price of {where}"
+            if place is not None:
+                term["term"] = cost_book.term_of(place.kind, part)
+
+
+def places_of(conn: Connection[Any], blueprint: int) -> dict[str, Deployment]:
+    """Deployments by name, as they were under a blueprint."""
+    try:
+        return {place.name: place for place in served.at(conn, blueprint).deployments}
+    except NotFound:
+        return {}
+
+
+def rates_at(place: Deployment, at: str) -> Rates:
+    """Those that held at a moment (ISO, UTC)."""
+    then = place.rates.then
+    return then if then is not None and at[:10] >= place.rates.then_from else place.rates
+
+
+def _weight(receipt: dict[str, Any], use: Use, rule: Allocation | None) -> tuple[int, int, str]:
+    """(the call's, all of its workload's on that day, of what), as the rule divides; calls where it says nothing."""
+    mine, all_of, by = 1, use.calls, "calls"
+    if rule is not None:
+        kind, _, name = rule.covers.partition("/")
+        if rule.per == OF_ANSWERS:
+            place = rule.covers if kind in ("deployment", "site") else "company"
+            there = place == "company" or receipt[kind] == name
+            mine, all_of, by = (
+                receipt["completion_tokens"] if there else 0,
+                use.written.get(place, 0),
+                "tokens of answers",
+            )
+        elif kind in ("deployment", "site") and rule.per == "1000 calls":
+            mine, all_of, by = int(receipt[kind] == name), use.asked.get(rule.covers, 0), f"calls at {name}"
+        elif kind in ("deployment", "site"):
+            whole = use.by_deployment if kind == "deployment" else use.by_site
+            mine, all_of, by = _tokens(receipt, kind, name), whole.get(name, 0), f"tokens at {name}"
+        elif rule.per == cost_rules.TOOL_USES:
+            uses = use.units.get(rule.per, Decimal(0)) * 1000
+            mine, all_of, by = int(receipt["endpoint"] == cost_use.TOOLS), int(uses), "uses of tools"
+        elif rule.per == "1M tokens" or (rule.rate is None and rule.by == "tokens"):
+            mine, all_of, by = receipt["prompt_tokens"] + receipt["completion_tokens"], use.tokens, "tokens"
+        elif rule.rate is None and rule.by == "cost":
+            mine, all_of, by = from_decimal(Decimal(receipt["cost_usd"])), use.cost, "picodollars"
+    return (mine, all_of, by) if all_of else (1, max(1, use.calls), "calls")
+
+
+def _reviewed(conn: Connection[Any], receipt: dict[str, Any], use: Use, day: date, line: Line) -> tuple[int, int, str]:
+    """As `_weight`, in hundredths of a minute: people's time is that of the answer which they looked at."""
+    said = use.said.get(cost_rules.REVIEW_HOUR, Decimal(0))
+    counted = use.units.get(cost_rules.REVIEW_HOUR, Decimal(0)) - said
+    minutes = cost_store.review_of(conn, UUID(receipt["id"]), day)
+    mine, hours = (minutes[1], said) if SAID in line.rule else (minutes[0], counted)
+    return int(mine * 100), max(1, round(hours * 6000)), "hundredths of a minute of review"
+
+
+def _tokens(receipt: dict[str, Any], kind: str, name: str) -> int:
+    return sum(
+        int(term["count"])
+        for attempt in receipt["attempts"]
+        for term in attempt["terms"]
+        if attempt[kind] == name and term["term"] not in cost_use.NOT_TOKENS
+    )
+
+
+def _term(line: Line, amount: int, share: str) -> dict[str, Any]:
+    return {
+        "term": line.term, "cost_usd": format_usd(amount), "basis": line.basis, "rule": f"{share}: {line.rule}",
+        "source": line.source, "allocation": line.allocation, "blueprints": list(line.blueprints),
+    }  # fmt: skip

@@ -1,0 +1,140 @@
+"""The book by what only calls know: features, versions of prompts, document sources, people, tags of keys; and by site,
+where what is allocated follows the calls. Every sum is exactly the book's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from itertools import compress
+from typing import Any, Final
+
+from psycopg import Connection
+
+from groundplan.api import served
+from groundplan.api.cost.book import Days
+from groundplan.api.cost.use import wanted
+from groundplan.core.errors import NotFound
+from groundplan.core.money import from_decimal
+from groundplan.economics.allocate.model import Line
+from groundplan.economics.allocate.spread import COMPANY, Weights, place_of, spread
+from groundplan.ledger import days_store, rollup_store
+from groundplan.ledger.days_store import Columns
+
+DIMENSIONS: Final = ("feature", "prompt", "source", "person", "tag", "site")
+
+
+def sums(conn: Connection[Any], lines: list[Line], days: Days, by: str) -> Iterator[tuple[str, str, int, int]]:
+    """(key, basis, picodollars, quantity) of lines of these days. By site only what says no site is spread."""
+    placed = [line for line in lines if line.site] if by == "site" else []
+    rest = [line for line in lines if not line.site] if by == "site" else lines
+    weights, there = _weights(conn, days, by), _there(conn, days, by, {place_of(line) for line in rest})
+    yield from ((line.site, str(line.basis), line.amount, line.quantity) for line in placed)
+    for basis, mine in spread(rest, weights, there).items():
+        yield from ((key, basis, amount, 0) for key, amount in mine.items() if amount)
+
+
+def _weights(conn: Connection[Any], days: Days, by: str) -> Weights:
+    """What the calls of a workload cost; of one whose calls cost nothing, such as those of own hardware, how many."""
+    if by == "person":
+        return _measured(days_store.people_by_workload(conn, days.since, days.until))
+    rows = _paid(conn, days, by)
+    return _measured(_columns((workload, key, from_decimal(cost), calls) for workload, key, cost, calls in rows))
+
+
+def _columns(rows: Iterable[tuple[str, str, Any, Any]]) -> Columns:
+    """Of (workload, key, what was measured, calls)."""
+    found: Columns = ([], [], [], [])
+    for workload, key, measure, calls in rows:
+        found[0].append(workload)
+        found[1].append(key)
+        found[2].append(int(measure or 0))
+        found[3].append(int(calls or 0))
+    return found
+
+
+def _measured(columns: Columns) -> dict[str, dict[str, int]]:
+    """workload -> key -> what was measured; calls where that is nothing."""
+    found: dict[str, dict[str, int]] = {}
+    for workload, key, measure in zip(*columns[:3], strict=True):
+        if (mine := found.get(workload)) is None:
+            mine = found[workload] = {}
+        mine[key] = mine.get(key, 0) + measure
+    if none := {workload for workload, mine in found.items() if not any(mine.values())}:
+        for workload, key, calls in zip(columns[0], columns[1], columns[3], strict=True):
+            if workload in none:
+                found[workload][key] += calls
+    return found
+
+
+def _there(conn: Connection[Any], days: Days, by: str, places: set[str]) -> dict[str, Weights]:
+    """Of these deployments and sites: tokens of the calls that were answered there, calls where they had none."""
+    if not (asked := places - {COMPANY}) or by in ("site", "tag"):
+        return {}
+    if by == "person":
+        deployments, sites, columns = days_store.people_placed(conn, days.since, days.until, sorted(asked))
+    else:
+        rows = list(_placed(conn, days, by, asked))
+        deployments, sites = [row[2] for row in rows], [row[3] for row in rows]
+        columns = _columns((row[0], row[1], row[4], row[5]) for row in rows)
+    found: dict[str, Weights] = {}
+    for place in asked:
+        kind, _, name = place.partition("/")
+        here = [each == name for each in (deployments if kind == "deployment" else sites)]
+        if any(here):
+            found[place] = _measured(_only(columns, here))
+    return found
+
+
+def _only(columns: Columns, wanted: list[bool]) -> Columns:
+    workloads, keys, measures, calls = columns
+    return (
+        list(compress(workloads, wanted)), list(compress(keys, wanted)), list(compress(measures, wanted)),
+        list(compress(calls, wanted)),
+    )  # fmt: skip
+
+
+def _placed(
+    conn: Connection[Any], days: Days, by: str, places: set[str]
+) -> Iterable[tuple[str, str, str, str, Any, Any]]:
+    """(workload, key, deployment, site, tokens, calls)"""
+    if by == "source":
+        return days_store.sources_placed(conn, days.since, days.until, sorted(places))
+    kept = "blueprint" if by == "prompt" else by
+    rows = rollup_store.calls_by(conn, ["workload", kept, "deployment", "site"], wanted(days.first, days.last))
+    numbers = {row["blueprint"] for row in rows} if by == "prompt" else set()
+    prompts = {number: _prompts(conn, number) for number in numbers}
+    return (
+        (
+            row["workload"],
+            prompts[row[kept]].get(row["workload"], "") if by == "prompt" else row[kept],
+            row["deployment"], row["site"], row["prompt_tokens"] + row["completion_tokens"],
+            (row["calls"] or 0) - (row["cached"] or 0),
+        )
+        for row in rows
+    )  # fmt: skip
+
+
+def _paid(conn: Connection[Any], days: Days, by: str) -> list[tuple[str, str, Decimal, Any]]:
+    """(workload, key, USD, calls)"""
+    if by == "source":
+        return days_store.sources_by_workload(conn, days.since, days.until)
+    if by == "tag":
+        return days_store.tags_by_workload(conn, days.since, days.until)
+    kept = "blueprint" if by == "prompt" else by
+    rows = rollup_store.calls_by(conn, ["workload", kept], wanted(days.first, days.last))
+    if by != "prompt":
+        return [(row["workload"], row[kept], row["cost_usd"], row["calls"]) for row in rows]
+    prompts = {number: _prompts(conn, number) for number in {row["blueprint"] for row in rows}}
+    return [
+        (row["workload"], prompts[row["blueprint"]].get(row["workload"], ""), row["cost_usd"], row["calls"])
+        for row in rows
+    ]
+
+
+def _prompts(conn: Connection[Any], number: int) -> dict[str, str]:
+    """workload -> name@version of its prompt under a blueprint."""
+    try:
+        blueprint = served.at(conn, number)
+    except NotFound:
+        return {}
+    return {workload.name: workload.prompt or "" for workload in blueprint.workloads}

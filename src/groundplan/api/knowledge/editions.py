@@ -1,0 +1,112 @@
+"""The search index held to what is declared, beside requests; and what its routes need. Two control processes may run.
+
+It composes: how an edition is made and judged is `knowledge.index`, who embeds and who is asked is found here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api.context import Services
+from groundplan.api.knowledge import labelled
+from groundplan.api.knowledge.index_key import ensure_key, withdraw_keys
+from groundplan.api.local import post_local
+from groundplan.api.served import current_or_none
+from groundplan.blueprint.model import Blueprint
+from groundplan.core.audit import SYSTEM
+from groundplan.core.database import connect, database_url
+from groundplan.core.errors import Unavailable
+from groundplan.knowledge.embedding.deployed import Deployed
+from groundplan.knowledge.index import index_store
+from groundplan.knowledge.index.compare import Examined
+from groundplan.knowledge.index.model import WHOLE, Edition, declared
+from groundplan.knowledge.index.switch import Who
+from groundplan.knowledge.index.upkeep import Tools, Wanted, keep_up
+from groundplan.knowledge.model import Embedder
+from groundplan.knowledge.remote import RemoteEmbedder
+
+log = logging.getLogger("groundplan.api.knowledge.editions")
+LOOK_SECONDS = 5.0
+_EXAMINE_SECONDS = 600.0
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What works on the index: one connection of role control in autocommit, and what is declared."""
+
+    services: Services
+    conn: Connection[Any]
+    blueprint: Blueprint
+
+    def wanted(self) -> Wanted:
+        """What the blueprint says."""
+        models = {one.name: one.model for one in self.blueprint.deployments}
+        rule = self.blueprint.index
+        return Wanted(declared(rule, self.blueprint.sources, models), rule.by_hand)
+
+    def who(self, actor: str) -> Who:
+        """Whoever changes something now."""
+        return Who(actor, self.services.clock.now(), timedelta(days=self.blueprint.index.keep_days))
+
+    def tools(self, stop: Callable[[], bool] = never) -> Tools:
+        """Those of this installation."""
+        return Tools(self._embedder, self._examine, self._judge, stop)
+
+    def _embedder(self, edition: Edition) -> Embedder:
+        embedding = edition.settings.embedding
+        if embedding is None:
+            return RemoteEmbedder(self.services.home, patience=5.0)
+        ensure_key(self.services, embedding.workload)
+        return Deployed(self.services.home, embedding)
+
+    def _examine(self, edition: int, samples: Sequence[tuple[str, str]]) -> Examined:
+        body = {"edition": edition, "samples": list(samples)}
+        return Examined(**post_local(self.services.home, "search", "/examine", body, _EXAMINE_SECONDS))
+
+    def _judge(self, edition: int) -> Mapping[str, Any] | None:
+        file, folder = self.blueprint.index.questions, self.services.folder()
+        if file is None or folder is None:
+            return None
+        found = labelled.read(folder, file)
+        questions = [line.question for line in found]
+        asked = [labelled.asked(self.conn, f"{file}:{line.number}", line.question) for line in found]
+        return labelled.judged(self.services, questions, [{**one, "edition": edition, "rerank": None} for one in asked])
+
+
+def have_keys(services: Services, conn: Connection[Any], blueprint: Blueprint) -> None:
+    """A key for each workload that rerankers are called for, and none for what nothing is called for any more."""
+    rerankers = {one.grounding.rerank.workload for one in blueprint.workloads if one.grounding and one.grounding.rerank}
+    for workload in sorted(rerankers):
+        try:
+            ensure_key(services, workload)
+        except Unavailable as error:
+            # every answer that goes without its reranker says so
+            log.info("index: %s", error.message)
+    embeddings = [one.settings.embedding for one in index_store.editions(conn, (*WHOLE, "building"))]
+    declared_one = blueprint.index.embedding
+    needed = rerankers | {one.workload for one in (*embeddings, declared_one) if one is not None}
+    withdraw_keys(services, needed)
+
+
+def look(services: Services, stop: Callable[[], bool] = never) -> None:
+    """One look: what is declared is built, compared and switched to as far as that is possible now."""
+    with closing(connect(database_url(services.home, services.settings, "control"), autocommit=True)) as conn:
+        with conn.transaction():
+            blueprint = current_or_none(conn)
+        if blueprint is None or not index_store.take_lead(conn):
+            return
+        have_keys(services, conn, blueprint)
+        bench = Bench(services, conn, blueprint)
+        for step in keep_up(conn, bench.wanted(), bench.tools(stop), bench.who(SYSTEM)):
+            log.info("index: %s of edition %d is done", step.what, step.edition)

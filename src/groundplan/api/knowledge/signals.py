@@ -1,0 +1,75 @@
+"""Signals of search in use: kept as far as a workload keeps content, and its unanswered questions told by topic."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+from datetime import timedelta
+from functools import partial
+from uuid import UUID
+
+import psycopg
+from psycopg import Connection
+
+from groundplan.api.context import Services
+from groundplan.api.served import current_or_none
+from groundplan.blueprint.model import Workload
+from groundplan.core.audit.subject import SubjectKeys
+from groundplan.core.database import connect, database_url
+from groundplan.core.detect import redact
+from groundplan.core.errors import GroundplanError
+from groundplan.core.ids import new_id
+from groundplan.knowledge.remote import RemoteEmbedder
+from groundplan.knowledge.signals import gather, signal_store
+from groundplan.knowledge.signals.signal_store import UNANSWERED, Signal
+
+log = logging.getLogger("groundplan.api.knowledge.signals")
+GATHER_SECONDS = 900.0
+
+
+def unanswered(
+    services: Services,
+    conn: Connection[object],
+    workload: Workload,
+    person: UUID,
+    question: str,
+    id: UUID | None = None,
+) -> UUID:
+    """Note that nothing was found. What was asked, and by whom, is kept only where the workload keeps content: sealed
+    under that person's key, redacted where it says so, and for as long as it says."""
+    keep, id = workload.keep, id or new_id()
+    if keep is None:
+        return signal_store.add(conn, Signal(workload.name, UNANSWERED, id=id))
+    text = question if keep.content == "full" else redact(question)[0]
+    sealed = SubjectKeys.of(services.home).seal(conn, person, text)
+    until = services.clock.now() + timedelta(seconds=keep.seconds)
+    return signal_store.add(conn, Signal(workload.name, UNANSWERED, person=person, asked=sealed, until=until, id=id))
+
+
+def gather_now(services: Services) -> int:
+    """Forget what was kept long enough, and tell the topics of what is left; how many there are.
+
+    Where nothing embeds at the moment, the next round does it.
+    """
+    with closing(connect(database_url(services.home, services.settings, "control"), autocommit=True)) as conn:
+        now = services.clock.now()
+        signal_store.forget(conn, now)
+        blueprint = current_or_none(conn)
+        unseal = partial(SubjectKeys.of(services.home).unseal, conn)
+        embedder = RemoteEmbedder(services.home, patience=0.0)
+        found = []
+        try:
+            for workload in blueprint.workloads if blueprint else ():
+                if workload.grounding is None:
+                    continue
+                sources = workload.grounding.sources
+                if workload.keep is not None:
+                    found += gather.gather(conn, workload.name, sources, now, embedder, unseal)
+                else:
+                    found += gather.unknown(conn, workload.name, sources, now)
+        except (GroundplanError, psycopg.Error) as error:
+            log.warning("unanswered questions are not grouped yet: %s", error)
+            return 0
+        with conn.transaction():
+            gather.tell(conn, found)
+        return len(found)

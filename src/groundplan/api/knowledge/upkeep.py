@@ -1,0 +1,63 @@
+"""Upkeep of documents beside requests. Safe where two control processes run.
+
+What is deleted leaves the disk, what is kept too long goes, and so does what a legal hold kept until it ended; what was
+deleted and came back with a restored backup goes once more.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+
+from groundplan.api.context import Services
+from groundplan.api.served import current_or_none
+from groundplan.core.audit.entry import SYSTEM
+from groundplan.core.database import connect, database_url
+from groundplan.core.errors import GroundplanError
+from groundplan.identity import service as identity
+from groundplan.knowledge.deletion.delete import Why, erase, replay, retire
+from groundplan.knowledge.deletion.held import release
+
+log = logging.getLogger("groundplan.api.knowledge.upkeep")
+SWEEP_SECONDS = 900.0
+LOOK_SECONDS = 600.0
+"""How often sources are looked at again, besides whenever a blueprint is released."""
+
+
+def clear_answers(conn: Connection[Any], source: str, actor: str) -> None:
+    """Nobody is given a cached answer any more of a workload that may have used the source."""
+    blueprint = current_or_none(conn)
+    for workload in blueprint.workloads if blueprint else ():
+        if workload.grounding is not None and source in workload.grounding.sources and workload.cache is not None:
+            identity.clear_answers(conn, actor, workload.name)
+
+
+def replay_now(services: Services) -> int:
+    """Hold the database against the list of deletions; how many documents went once more.
+
+    Where the database is away, the next sweep does it.
+    """
+    try:
+        with closing(_connect(services)) as conn:
+            return replay(conn, services.home.root, services.clock.now())
+    except (GroundplanError, psycopg.Error) as error:
+        log.warning("the list of deletions is not held against the database yet: %s", error)
+        return 0
+
+
+def sweep_now(services: Services) -> int:
+    """Retention, holds that ended, the list of deletions, and erasing from the disk; how many documents were erased."""
+    now = services.clock.now()
+    with closing(_connect(services)) as conn:
+        release(conn, Why(SYSTEM, "the legal hold that kept it has ended", now, services.home.root))
+        retire(conn, Why(SYSTEM, "kept for as long as its source says", now, services.home.root), clear_answers)
+        replay(conn, services.home.root, now)
+        return erase(conn, now)
+
+
+def _connect(services: Services) -> Connection[Any]:
+    return connect(database_url(services.home, services.settings, "control"), autocommit=True)

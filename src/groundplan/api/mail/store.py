@@ -1,0 +1,59 @@
+"""The SQL of mail that waits or was sent. No rules (`smtp`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.core.ids import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One mail to hand over. `path` is the page of the console that it links to."""
+
+    id: UUID
+    email: str
+    subject: str
+    path: str
+    tries: int
+
+
+def queue(conn: Connection[Any], mark: str, person_id: UUID, subject: str, path: str, now: datetime) -> bool:
+    """Tell somebody once: what has the same `mark` was told already. Returns whether it is new."""
+    done = conn.execute(
+        """INSERT INTO mail (id, mark, person_id, subject, path, queued_at, next_try)
+           VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (mark) DO NOTHING""",
+        (new_id(), mark, person_id, subject, path, now, now),
+    )
+    return bool(done.rowcount)
+
+
+def take(conn: Connection[Any], now: datetime) -> Waiting | None:
+    """The next mail to hand over, locked against another process; None where none waits."""
+    row = conn.execute(
+        """SELECT m.id, p.email, m.subject, m.path, m.tries FROM mail m JOIN person p ON p.id = m.person_id
+           WHERE m.sent_at IS NULL AND m.next_try <= %s AND p.active ORDER BY m.queued_at
+           LIMIT 1 FOR UPDATE OF m SKIP LOCKED""",
+        (now,),
+    ).fetchone()
+    return Waiting(*row) if row else None
+
+
+def sent(conn: Connection[Any], id: UUID, now: datetime) -> None:
+    conn.execute("UPDATE mail SET sent_at = %s, problem = NULL WHERE id = %s", (now, id))
+
+
+def failed(conn: Connection[Any], id: UUID, next_try: datetime, problem: str) -> None:
+    conn.execute(
+        "UPDATE mail SET tries = tries + 1, next_try = %s, problem = %s WHERE id = %s", (next_try, problem, id)
+    )
+
+
+def forget(conn: Connection[Any], before: datetime) -> None:
+    """Mail that was sent, or never could be, before this moment."""
+    conn.execute("DELETE FROM mail WHERE queued_at < %s", (before,))

@@ -1,0 +1,135 @@
+"""Beside the requests: once a week, three lines to each owner: what their workloads cost, what changed, and why.
+
+Every Monday for the week before, once to each person, or until Wednesday where nothing ran on Monday; where no mail is
+set up, nothing is queued. Amounts are those of the book, so allocated costs count too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api.context import Services
+from groundplan.api.cost import book as cost_book
+from groundplan.api.cost import store as cost_store
+from groundplan.api.cost import use as cost_use
+from groundplan.api.cost.book import Days
+from groundplan.api.mail import store as mail_store
+from groundplan.api.served import current_or_none
+from groundplan.core.money import short_usd
+from groundplan.economics.allocate.change import Spent
+from groundplan.economics.allocate.change import why as of_change
+from groundplan.economics.allocate.model import Line
+from groundplan.ledger import finding_store, rollup_store
+
+Calls = Mapping[str, int]
+LOOK_SECONDS = 3600.0
+DUTIES = ("business", "product", "finance")
+HOUR = 6
+"""Of Monday, UTC, from which on it is sent."""
+LAST = 2
+"""The last day of the week, Monday being 0, on which it is sent where it could not be before."""
+
+
+def look(services: Services) -> int:
+    """Queue what is due; how many mails that were."""
+    now = services.clock.now()
+    if services.settings.mail_url is None or now.weekday() > LAST or (now.weekday() == 0 and now.hour < HOUR):
+        return 0
+    with services.transaction() as conn:
+        return queue(conn, now)
+
+
+def queue(conn: Connection[Any], now: datetime) -> int:
+    """As `look`, for the week before that of `now`, in the caller's transaction."""
+    blueprint = current_or_none(conn)
+    if blueprint is None:
+        return 0
+    monday = now.date() - timedelta(days=now.weekday())
+    week = Days(monday - timedelta(days=7), monday - timedelta(days=1))
+    lines, before = (cost_book.book(conn, days, monday) for days in (week, week.before))
+    calls = tuple(_calls(conn, days) for days in (week, week.before))
+    told = finding_store.findings(conn, kinds=["cost."], closed=True, limit=500)
+    owned: dict[str, set[str]] = {}
+    for workload in blueprint.workloads:
+        for duty in DUTIES:
+            for email in workload.owners.get(duty, []):
+                owned.setdefault(email, set()).add(workload.name)
+    people = cost_store.people_of(conn, sorted(owned))
+    made = 0
+    for email, mine in sorted(owned.items()):
+        if email in people:
+            own, then = _of(lines, mine), _of(before, mine)
+            moved = _moved(own, then)
+            unusual = _recent(told, mine, week, moved[0][0] if moved else "")
+            text = "\n".join(three_lines(own, then, unusual, calls))
+            mark = f"cost/week/{monday.isocalendar().year}-{monday.isocalendar().week:02d}/{people[email]}"
+            made += mail_store.queue(conn, mark, people[email], text, "/cost", now)
+    return made
+
+
+def three_lines(
+    lines: Sequence[Line], before: Sequence[Line], unusual: Sequence[str], calls: tuple[Calls, ...] = ({}, {})
+) -> list[str]:
+    """What it cost, what changed most, and why: what that change is made of, and the finding that tells most of it.
+    `calls`: workload -> how many, in this time and the one before."""
+    now, then = (sum(line.amount for line in each) for each in (lines, before))
+    change = f", {(now - then) / then:+.0%} on the week before" if then > 0 else ""
+    moved = _moved(lines, before)
+    if moved is None:
+        what = "Nothing changed."
+    else:
+        (workload, term), amount = moved
+        sign = "+" if amount > 0 else "-"
+        what = f"Most changed: {term} of {workload or 'nobody in particular'}, {sign}{short_usd(abs(amount))}."
+    found = f"Unusual: {unusual[0]}" if unusual else "Nothing unusual was found."
+    made = "" if moved is None else _why(moved[0], lines, before, calls)
+    reason = f"Why: {made}. {found}" if made else found
+    return [f"Your AI workloads cost {short_usd(now)} last week{change}.", what, reason]
+
+
+def _why(key: tuple[str, str], lines: Sequence[Line], before: Sequence[Line], calls: tuple[Calls, ...]) -> str:
+    """What the change of one workload's term is made of, and where most of it was."""
+    now, then = ([line for line in each if (line.workload, line.term) == key] for each in (lines, before))
+    made = of_change(*(_spent(each, counts.get(key[0], 0)) for each, counts in ((then, calls[1]), (now, calls[0]))))
+    at: dict[str, int] = {}
+    for each, sign in ((now, 1), (then, -1)):
+        for line in each:
+            at[line.deployment] = at.get(line.deployment, 0) + sign * line.amount
+    most = max(at, key=lambda name: (abs(at[name]), name), default="")
+    return f"{made}, mostly at {most}" if made and most and len(at) > 1 else made
+
+
+def _spent(lines: Sequence[Line], calls: int) -> Spent:
+    unit = next((line.unit for line in lines if line.unit), "")
+    return Spent(sum(line.amount for line in lines), sum(line.quantity for line in lines), calls, unit)
+
+
+def _calls(conn: Connection[Any], days: Days) -> Calls:
+    rows = rollup_store.calls_by(conn, ["workload"], cost_use.wanted(days.first, days.last))
+    return {row["workload"]: int(row["calls"] or 0) for row in rows}
+
+
+def _moved(lines: Sequence[Line], before: Sequence[Line]) -> tuple[tuple[str, str], int] | None:
+    sums: dict[tuple[str, str], int] = {}
+    for each, sign in ((lines, 1), (before, -1)):
+        for line in each:
+            key = (line.workload, line.term)
+            sums[key] = sums.get(key, 0) + sign * line.amount
+    most = max(sums, key=lambda name: (abs(sums[name]), name), default=None)
+    return None if most is None or sums[most] == 0 else (most, sums[most])
+
+
+def _of(lines: Sequence[Line], workloads: set[str]) -> list[Line]:
+    return [line for line in lines if line.workload in workloads]
+
+
+def _recent(told: Sequence[dict[str, Any]], workloads: set[str], week: Days, changed: str) -> list[str]:
+    """Those of the week, each with its day, UTC; of the workload that changed most come first."""
+    subjects = {f"workload/{name}" for name in workloads}
+    found = [row for row in told if row["subject"] in subjects and week.since <= row["at"] < week.until]
+    first = sorted(found, key=lambda row: row["subject"] != f"workload/{changed}")
+    return [f"on {row['at'].astimezone(UTC):%A}, {row['message']}" for row in first]

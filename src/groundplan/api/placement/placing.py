@@ -1,0 +1,152 @@
+"""What the routes of placement share: the company as it is served, its plan, what was seen of it. Decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api.context import Services
+from groundplan.api.placement import serving as placement_serving
+from groundplan.api.served import current_blueprint, current_or_none, workspace_at
+from groundplan.blueprint.model import Blueprint
+from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
+from groundplan.ledger import daily_store, finding_store
+from groundplan.placement import drift, pilot, whatif
+from groundplan.placement.explain.why import to_json, why
+from groundplan.placement.explain.words import sentences
+from groundplan.placement.planner import CompanyPlan
+from groundplan.placement.terms.facts import Company
+from groundplan.release.observed import observed
+from groundplan.release.placing import company_of, solved
+
+DRIFT_DAYS = 28
+LOOK_SECONDS = 3600.0
+KIND = "placement.drift"
+
+
+def company(conn: Connection[Any], services: Services) -> Company:
+    """The facts of what is served, with what was seen of its deployments. Raises `NotFound` before genesis."""
+    blueprint = current_blueprint(conn)
+    now = services.clock.now()
+    workspace = workspace_at(conn, blueprint.number)
+    found = company_of(workspace, blueprint.deployments, blueprint, now.date(), observed(conn, workspace, now, True))
+    return replace(found, speeds=placement_serving.speeds(conn, now, found))
+
+
+def plan(conn: Connection[Any], services: Services) -> CompanyPlan:
+    """The plan of what is served. Raises `Conflict` where it cannot be placed."""
+    return solved(company(conn, services))
+
+
+def decided(found: CompanyPlan, workload: str) -> None:
+    """Raises `NotFound` or `Conflict` where a workload is not in the plan."""
+    if workload in found.homeless:
+        raise Conflict(
+            f"{workload} may not run anywhere: {found.homeless[workload]}"[:2000],
+            code="placement_nowhere",
+            hint="Relax one of these rules, or declare a site, a deployment or hardware that they allow.",
+        )
+    if workload not in found.decided:
+        raise NotFound(
+            f"no workload '{workload[:80]}' is in the plan",
+            code="workload_unknown",
+            hint=f"There are: {', '.join(sorted(found.decided))}.",
+        )
+
+
+def because(conn: Connection[Any], services: Services, workload: str) -> dict[str, Any]:
+    """Why a workload is where it is, in the shape of `why`."""
+    found = plan(conn, services)
+    decided(found, workload)
+    told = why(found, workload)
+    lines = list(sentences(told))
+    facts = {key: value for key, value in to_json(told, lines).items() if key != "words"}
+    return {"kind": "placement", "because": lines, "facts": facts}
+
+
+def projection(conn: Connection[Any], services: Services, workload: str) -> pilot.Projection:
+    """A pilot at ten and a hundred times its calls, from the facts of four weeks."""
+    facts = company(conn, services).workloads.get(workload)
+    if facts is None:
+        raise NotFound(
+            f"no workload '{workload[:80]}' is declared", code="workload_unknown", hint="See /api/workloads."
+        )
+    blueprint = current_blueprint(conn)
+    since = services.clock.now() - timedelta(days=DRIFT_DAYS)
+    people = daily_store.people_days(conn, since, workload)
+    rows = daily_store.workload_days(conn, since, workload)
+    days = [
+        pilot.Day(
+            row["day"], row["calls"], row["usd"], row["tokens"], people.get(row["day"], 0), row["first_token_ms"],
+            None if row["duration_ms"] is None else row["duration_ms"] / 1000,
+        )
+        for row in rows
+    ]  # fmt: skip
+    served = next((item for item in blueprint.workloads if item.name == workload), None)
+    first = served.deployments[0] if served and served.deployments else ""
+    deployment = next((item for item in blueprint.deployments if item.name == first), None)
+    bounds = pilot.Bounds(
+        budget_usd_month=facts.budget_usd,
+        calls_day=served.calls_per_day if served else None,
+        people=served.people if served else None,
+        concurrent=deployment.concurrent if deployment else None,
+        first_token_ms=facts.first_token,
+        peak=facts.peak,
+    )
+    return pilot.project(workload, days, bounds)
+
+
+def charts(conn: Connection[Any], blueprint: Blueprint, now: datetime) -> list[drift.Chart]:
+    """What the blueprint's placements expect beside the whole days that are over."""
+    rows = daily_store.workload_days(conn, now - timedelta(days=DRIFT_DAYS))
+    seen: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["day"] < now.date().isoformat():
+            unit = row["usd"] / row["calls"]
+            named = {"usd_day": row["usd"], "calls_day": row["calls"], "unit_usd": unit}
+            seen.setdefault(row["workload"], []).append({**row, **named})
+    served = {item.name for item in blueprint.workloads}
+    expected = {p.workload: p.expects for p in blueprint.placements if p.expects and p.workload in served}
+    return drift.charts(expected, seen)
+
+
+def replan(conn: Connection[Any], services: Services, found: list[drift.Chart]) -> dict[str, Any] | None:
+    """The company at the calls that were seen, solved again; None where that cannot be placed."""
+    loads = {each.workload: each.off for each in found if each.figure == "calls_day" and each.drifts}
+    try:
+        before = plan(conn, services)
+        compared = whatif.compare(before, whatif.Changes(demand=loads))
+    except GroundplanError:
+        return None
+    body = whatif.to_json(compared)
+    return {key: body[key] for key in ("flips", "difference_usd_month", "words")} | {"demand": loads}
+
+
+def look(services: Services) -> int:
+    """Tell what drifts, and close what no longer does; how many are new. Runs in any control process: telling twice is
+    once."""
+    with services.transaction() as conn:
+        blueprint = current_or_none(conn)
+        if blueprint is None:
+            return 0
+        found = charts(conn, blueprint, services.clock.now())
+        drifting = [each for each in found if each.drifts]
+        fix = replan(conn, services, drifting) if drifting else None
+        owners = {item.name: next(iter(item.owners.get("architecture", ())), None) for item in blueprint.workloads}
+        told = finding_store.tell_all(conn, drift.findings(found, owners, fix), kinds=[KIND])
+        return told.opened
+
+
+def changes(sets: list[str], drop: list[str], demand: list[str], prices: list[str]) -> whatif.Changes:
+    """From texts. Raises `Invalid`; a change that says nothing is none."""
+    found = whatif.parse(sets, drop, demand, prices)
+    if not (found.sets or found.drop_sites or found.demand or found.prices):
+        raise Invalid(
+            "nothing to change was given",
+            code="what_if_nothing",
+            hint="Give --set, --drop-site, --demand or --price, such as --demand support=x3.",
+        )
+    return found

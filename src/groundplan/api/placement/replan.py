@@ -1,0 +1,62 @@
+"""A re-plan made ready: the calls that were seen written into the declared files, and released like any other change.
+
+What production needs an approval for becomes a pending change that waits for it; nothing here approves anything.
+"""
+
+from __future__ import annotations
+
+from difflib import unified_diff
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api import store
+from groundplan.api.context import Services
+from groundplan.api.placement import placing
+from groundplan.api.served import current_blueprint, workspace_at
+from groundplan.catalog.edit import with_calls
+from groundplan.core.errors import Conflict
+from groundplan.placement.drift import Chart
+
+
+def drifting(conn: Connection[Any], services: Services) -> list[Chart]:
+    """Workloads whose calls are materially others than the plan took for granted. Raises `Conflict` where none are."""
+    found = placing.charts(conn, current_blueprint(conn), services.clock.now())
+    off = [each for each in found if each.figure == "calls_day" and each.drifts]
+    if not off:
+        raise Conflict(
+            "no workload has materially more or fewer calls than planned",
+            code="replan_nothing",
+            hint="`groundplan placement drift` shows plan and facts; any other drift needs a changed declaration.",
+        )
+    return off
+
+
+def replan(conn: Connection[Any], services: Services, actor: str, reason: str) -> dict[str, Any]:
+    """Release the declared files at the calls that were seen. Raises `Conflict`, and `Invalid` where today's rules
+    refuse them."""
+    off = drifting(conn, services)
+    number = current_blueprint(conn).number
+    files = dict(store.blueprint(conn, number)["sources"])
+    calls = {each.workload: each.expected * each.off for each in off}
+    written = with_calls(files, workspace_at(conn, number), calls)
+    compared = placing.replan(conn, services, off)
+    released = services.releases.apply(conn, actor, written, reason)
+    return {
+        "calls_day": {name: round(value) for name, value in sorted(calls.items())},
+        "released": released,
+        "words": [] if compared is None else compared["words"],
+        "flips": [] if compared is None else compared["flips"],
+        "difference": "".join(_difference(files, written)),
+    }
+
+
+def _difference(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """What to write into the files of the workspace, so that the next apply does not take it back."""
+    return [
+        line
+        for name in sorted(before)
+        for line in unified_diff(
+            before[name].splitlines(keepends=True), after[name].splitlines(keepends=True), name, name, n=1
+        )
+    ]

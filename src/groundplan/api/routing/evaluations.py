@@ -1,0 +1,132 @@
+"""What whoever approves a change of routing must see: how the router that it brings in did on prompts it had not seen,
+beside the one that decides now, and what is known of the workload's floors. Decides nothing.
+
+Figures are read from the router's own bytes, which its digest covers.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api import served
+from groundplan.api.context import Services
+from groundplan.api.routing import choices
+from groundplan.catalog.loader import load_served
+from groundplan.catalog.workload import WorkloadDoc
+from groundplan.core.errors import GroundplanError
+from groundplan.economics.routing.versions.evaluated import Evaluated, evaluated
+from groundplan.economics.routing.versions.registry import SUFFIX
+
+DAYS = 30
+_FIELDS = frozenset({"routing.router", "routing.digest", "routing.keep", "routing.floor"})
+"""Of a workload's content, which router decides and how it does."""
+
+
+def of_change(services: Services, conn: Connection[Any], change: dict[str, Any]) -> dict[str, Any] | None:
+    """`router` with its evaluation, `before` (the one that decides now, where it is another), `floors` by dimension and
+    `told`, all in sentences. None: the change brings no router in. `change`: with its files."""
+    summary = change["summary"]
+    if change["type"] != "workload" or not any(row["field"] in _FIELDS for row in summary.get("fields", ())):
+        return None
+    name = str(summary["subject"]).partition("/")[2]
+    item = _declared(change["sources"], name)
+    if item is None or item.routing.by != "learned" or item.routing.router is None:
+        return None
+    rule, folder = item.routing, services.home.root / "routers"
+    new = _shown(folder, item.routing.router, rule.digest, rule.keep)
+    now = _now(conn, name)
+    before = None
+    if now is not None and now != (rule.router, rule.digest, rule.keep):
+        before = _shown(folder, *now)
+    since = services.clock.now() - timedelta(days=DAYS)
+    floors = choices.floors(conn, item.objectives.quality, name, since)
+    return {"router": new, "before": before, "floors": floors, "told": told(new, before, floors)}
+
+
+def told(router: dict[str, Any], before: dict[str, Any] | None, floors: list[dict[str, Any]]) -> list[str]:
+    """The same in words."""
+    lines = [_sentence(router)]
+    if before is not None:
+        lines.append(f"Now decides: {_sentence(before)}")
+    if floors:
+        lines.append("What a router expects has no dimensions; the floors of the workload, as judged in 30 days:")
+    return lines + [_floor(each) for each in floors]
+
+
+def _declared(sources: dict[str, str], name: str) -> WorkloadDoc | None:
+    try:
+        return load_served(sources).workloads.get(name)
+    except GroundplanError:  # of a version before, whose words are no longer known
+        return None
+
+
+def _now(conn: Connection[Any], name: str) -> tuple[str, str | None, float] | None:
+    blueprint = served.current_or_none(conn)
+    workloads = () if blueprint is None else blueprint.workloads
+    routing = next((each.routing for each in workloads if each.name == name), None)
+    if routing is None or routing.router is None:
+        return None
+    return routing.router, routing.digest, routing.keep
+
+
+def _shown(folder: Path, version: str, digest: str | None, keep: float) -> dict[str, Any]:
+    """`state`: known | absent (its file is not in this HOME) | other (other bytes than `digest` names) | unreadable."""
+    base: dict[str, Any] = {"router": version, "pinned": digest, "keep": keep}
+    try:
+        found = evaluated((folder / f"{version}{SUFFIX}").read_bytes(), keep)
+    except OSError:
+        return {**base, "state": "absent", "digest": None, "evaluation": None}
+    except GroundplanError:
+        return {**base, "state": "unreadable", "digest": None, "evaluation": None}
+    same = digest in (None, found.digest)
+    return {
+        **base, "state": "known" if same else "other", "digest": found.digest,
+        "evaluation": _evaluation(found) if same else None,
+    }  # fmt: skip
+
+
+def _evaluation(found: Evaluated) -> dict[str, Any]:
+    return {
+        "point": found.point, "trained": found.trained, "from": found.origin, "prompts": found.prompts,
+        "groups": found.groups, "models": list(found.models), "against": found.against, "saved": found.saved,
+        "kept": found.kept, "low": found.low, "high": found.high, "shown": found.shown,
+        "ridge_saved": found.ridge_saved, "calibration_error": found.calibration,
+    }  # fmt: skip
+
+
+def _sentence(router: dict[str, Any]) -> str:
+    name, found = router["router"], router["evaluation"]
+    if router["state"] == "absent":
+        return f"{name} is not in HOME/routers here, so that nobody knows how good it is: copy its file."
+    if router["state"] == "unreadable":
+        return f"{name} in HOME/routers is no router that this version reads: train it again."
+    if router["state"] == "other":
+        return (
+            f"{name} in HOME/routers has the digest {router['digest'][:12]}, and {router['pinned'][:12]} is asked for."
+        )
+    if found["point"] is None:
+        return f"{name} proved nothing cheaper at {router['keep']:.4g}: the strongest model takes every call."
+    if found["kept"] is None:
+        evaluate = f"`groundplan routing evaluate SET.jsonl --router {name}` with prompts it was not trained on"
+        return f"{name} does not say how it was evaluated: {evaluate}."
+    between = "no interval was kept" if found["low"] is None else f"95 %: {found['low']:.1%} to {found['high']:.1%}"
+    against = found["against"] or "the best single model"
+    shown = {True: "shown", False: "not shown", None: "not shown"}[found["shown"]]
+    beside = "" if found["ridge_saved"] is None else f"; a ridge regression saves {found['ridge_saved']:.1%}"
+    return (
+        f"{name} keeps {found['kept']:.1%} ({between}) of {against} on {found['prompts'] or 0:,} prompts that it had "
+        f"not seen, from {found['from']}, {found['trained']}; that it keeps {router['keep']:.4g} is {shown}. It saves "
+        f"{found['saved']:.1%}{beside}."
+    )
+
+
+def _floor(each: dict[str, Any]) -> str:
+    head = f"{each['dimension']}: floor {each['floor']:.0%}"
+    if each["share"] is None:
+        return f"{head}, not known ({each['judged']} judgements)."
+    held = {"yes": "kept", "no": "not kept", "unknown": "not sure"}[each["kept"]]
+    return f"{head}, {each['share']:.1%} ({each['low']:.1%} to {each['high']:.1%}) of {each['judged']}: {held}."
