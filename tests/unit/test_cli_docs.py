@@ -53,29 +53,30 @@ def commands() -> list[str]:
 
 
 @functools.cache
-def options() -> dict[str, set[str]]:
-    """command -> what it takes: `knowledge index build` too, and groups; the program itself has no name."""
+def options() -> dict[str, list[str]]:
+    """command -> what it takes, as help has it: `knowledge index build` too, and groups; the program itself has no
+    name."""
     root = typer.main.get_command(app)
     assert isinstance(root, TyperGroup)
     context = root.context_class(root)
-    found: dict[str, set[str]] = {}
+    found: dict[str, list[str]] = {}
     waiting: list[tuple[str, Any]] = [("", root)]
     while waiting:
         name, command = waiting.pop()
         if isinstance(command, TyperGroup):
             inner = command.list_commands(context)
             waiting += [(f"{name} {one}".strip(), command.get_command(context, one)) for one in inner]
-        found[name] = {word for option in command.params for word in (*option.opts, *option.secondary_opts)}
+        found[name] = [word for option in command.params for word in (*option.opts, *option.secondary_opts)]
     return found
 
 
-def misled(line: str, known: dict[str, set[str]]) -> list[str]:
+def misled(line: str, known: dict[str, list[str]]) -> list[str]:
     """What in a command line (without `groundplan`) there is not: its command, or options of it."""
     words = [word.strip("[].,;|'") for word in line.split()]
     length = next((n for n in (3, 2, 1) if " ".join(words[:n]) in known), 0)
     if not length and re.fullmatch(r"[a-z]+", words[0]):
         return words[:1]
-    takes = known[" ".join(words[:length])] | {"--help"}
+    takes = {*known[" ".join(words[:length])], "--help"}
     return [word for word in words[length:] if re.match(r"-{1,2}[a-z]", word) and word.split("=")[0] not in takes]
 
 
@@ -100,6 +101,12 @@ def test_every_command_gives_json_to_who_asks() -> None:
     known = options()
     groups = {name.rpartition(" ")[0] for name in known if name}
     assert [name for name, takes in known.items() if name not in groups and "--json" not in takes] == []
+
+
+def test_what_every_command_takes_comes_last_in_its_help() -> None:
+    last = {name: [word for word in takes if word in ("--home", "--json")] for name, takes in options().items()}
+    assert [name for name, takes in options().items() if takes[len(takes) - len(last[name]) :] != last[name]] == []
+    assert last["keys create"] == last["experiments start"] == last["cost book"] == ["--home", "--json"]
 
 
 @pytest.mark.parametrize("page", PAGES)
