@@ -13,6 +13,7 @@ from groundplan.economics.semantic.likeness import Said
 from groundplan.economics.semantic.pairs import Pair
 from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, MOST_KINDS, Learned, Region, Regions
+from groundplan.economics.semantic.substitution import strictly
 from groundplan.economics.semantic.tune import evidenced
 
 WORDS = st.sampled_from(
@@ -110,6 +111,23 @@ def test_a_match_tells_of_which_of_its_kinds_there_is_no_evidence() -> None:
 def test_in_an_order_each_word_counts() -> None:
     assert judged("Turn the heating of the hall to 19 degrees.", "Turn the heating of the hall by 19 degrees.").veto
     assert judged("Open the valve before the test.", "Oil the valve before the test.").veto
+
+
+@pytest.mark.parametrize(
+    ("text", "orders"),
+    [
+        ("Turn the heating to 19 degrees.", True),
+        ("Please turn the heating to 19 degrees.", True),
+        ("Bring the lamps down.", True),
+        ("Oil it twice.", True),
+        ("Turning the heating down saves oil.", False),
+        ("Lamps that blink need oil.", False),
+        ("Despite the rain lamps blink.", False),
+        ("Heating, the lamps and oil cost more.", False),
+    ],
+)
+def test_an_order_begins_with_a_verb_and_what_it_is_done_to(text: str, orders: bool) -> None:
+    assert strictly(read(text), read(text)) == orders
 
 
 def test_kinds_are_shown_by_several_groups_and_by_no_trap() -> None:

@@ -124,10 +124,23 @@ def clause(
 
 
 def _orders(own: Words) -> bool:
-    """Whether a text begins with a verb and what it is done to: *turn the key*. No noun stands before an article."""
-    return bool(own.stems) and bool(own.stems[0]) and (own.at(1) in g.DETERMINERS or own.at(1) in _DONE_TO)
+    """Whether a text begins with a verb and what it is done to: *turn the key*. No noun stands before an article; what
+    else does is a preposition, a gerund, an adverb, or of several and told more of: *lamps that*."""
+    first = next((i for i, word in enumerate(own.words) if i not in own.skipped and word not in g.LEADS), -1)
+    word, after = own.at(first), own.at(first + 1)
+    if first < 0 or not own.stems[first] or any(own.breaks[first + 1 : first + 2]) or _no_verb(word):
+        return False
+    return after in _DONE_TO or (after in g.DETERMINERS and not (after == "that" and word.endswith("s")))
 
 
+def _no_verb(word: str) -> bool:
+    """Whether a word before an article is no verb that orders something."""
+    root = word.removesuffix("ing")
+    gerund = root != word and not _VOWELS.isdisjoint(root)
+    return gerund or word in g.RELATIONS or word in g.SUBORDINATE
+
+
+_VOWELS = frozenset("aeiouy")
 _DONE_TO = frozenset({"me", "us", "him", "her", "it", "them"})
 
 
