@@ -220,3 +220,9 @@ def test_a_capital_at_the_beginning_of_a_sentence_says_nothing() -> None:
     assert read("Go to the page. Click Save as Ana does.\nPress it!").names == {"save", "ana"}
     assert read("Thanks. May I leave in May?").times == {"may"}
     assert read("Thanks. May I leave?").times == frozenset()
+
+
+def test_names_are_of_no_language() -> None:
+    assert english(read("price Denver Lisbon"))
+    assert not english(read("Preis Denver Lissabon"))
+    assert not english(read("Denver Lisbon"))

@@ -49,7 +49,7 @@ SURE = 2
 
 def english(reading: Reading) -> bool:
     """Whether a text shows that it is English: by function words that are English alone, more of them than of other
-    languages'; where it has no function words at all, by other words that are known."""
+    languages'; where it has no function words at all, by other words that are known, names apart."""
     if reading.language not in ("", "en"):
         return False
     own = len(OF_ENGLISH_ALONE.intersection(reading.words))
@@ -57,8 +57,9 @@ def english(reading: Reading) -> bool:
         return own * 2 > len(reading.foreign)
     if own or reading.foreign:
         return own > len(reading.foreign)
-    known = sum(map(listed, reading.spoken)) + sum(word in v.STOP for word in reading.words)
-    return known * 5 >= 2 * sum(not word[0].isdigit() for word in reading.words)
+    words = [word for word in reading.words if not word[0].isdigit() and word not in reading.names]
+    known = sum(listed(word) or word in v.STOP for word in words)
+    return known * 5 >= 2 * len(words) and bool(words or not reading.names)
 
 
 def _negation(a: Reading, b: Reading) -> bool:
