@@ -205,8 +205,10 @@ def _load(module: str) -> None:
     importlib.import_module("tests.late_grammar").put_off()
     del sys.path[0]
     loaded = importlib.import_module(module)
-    commands = {f"groundplan.cli.{entry[0]}" for entry in loaded.COMMANDS.values()} if module == _COMMANDS else ()
-    for name in (*_BESIDE.get(module, ()), *commands):
+    beside = set(_BESIDE.get(module, ()))
+    if module == _COMMANDS:
+        beside |= {f"groundplan.cli.{entry[0]}" for entry in loaded.COMMANDS.values()}
+    for name in sorted(beside):
         importlib.import_module(name)
 
 
