@@ -173,7 +173,7 @@ HELD: dict[str, tuple[str, Ways]] = SLOTS | {
 }
 
 
-def _desk(_: Random) -> Iterator[tuple[str, str, bool, str]]:
+def _desk(_dice: Random) -> Iterator[tuple[str, str, bool, str]]:
     question = ""
     for line in DESK.read_text(encoding="utf-8").splitlines():
         mark, _, said = line.partition(" ")
