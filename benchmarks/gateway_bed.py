@@ -212,11 +212,16 @@ def wait_http(port: int, path: str, seconds: float) -> None:
     raise SystemExit(f"port {port} did not answer {path}")
 
 
+class LoadFailed(SystemExit):
+    """The load generator could not do its work, as where nobody listens."""
+
+
 def load(port: int, *options: str) -> dict[str, Any]:
+    """What one run of the load generator found. Raises `LoadFailed`."""
     command = [sys.executable, str(HERE / "gateway_load.py"), "--port", str(port), "--key", KEY, *options]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
-        raise SystemExit(f"the load generator failed: {done.stderr.decode(errors='replace')[-2000:]}")
+        raise LoadFailed(f"the load generator failed: {done.stderr.decode(errors='replace')[-2000:]}")
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gateway_bed import HERE, Installation, children, closed, free_port, load, memory_mib
+from benchmarks.gateway_bed import HERE, Installation, LoadFailed, children, closed, free_port, load, memory_mib
 
 START_SECONDS = 90.0
 NGINX = """worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.err;
@@ -101,7 +101,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, options: tuple[str, ...],
             return port, f"absent or failed (exit {process.returncode})"
         chosen = re.search(r"(?m)^port=(\d+)$", log.read_text(errors="replace"))
         port = int(chosen[1]) if chosen else port
-        with suppress(subprocess.CalledProcessError):
+        with suppress(LoadFailed):
             answer = load(port, "--conc", "1", "--secs", "1", "--most", "1", *options)
             if answer["ok"]:
                 return port, ""
