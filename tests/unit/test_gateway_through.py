@@ -114,15 +114,16 @@ class Body:
         self.parts.append(body)
 
 
-KNOWN = chunk({"content": "a"})
+NOISY = {"obfuscation": "ab"}
 
 
-@given(st.data())
-def test_what_passes_is_one_whole_chunk_to_the_parser_too(data: st.DataObject) -> None:
+@given(st.data(), st.sampled_from([{}, NOISY]))
+def test_what_passes_is_one_whole_chunk_to_the_parser_too(data: st.DataObject, more: dict[str, str]) -> None:
     """Bytes changed, put in and left out anywhere."""
-    alike = Alike.of(KNOWN)
+    alike = Alike.of(chunk({"content": "a"}, **more))
     assert alike is not None
-    sent = bytearray(frame(events(chunk({"content": data.draw(st.sampled_from(["", "word", "é", '"', "\n"]))}))))
+    text = data.draw(st.sampled_from(["", "word", "é", '"', "\n"]))
+    sent = bytearray(frame(events(chunk({"content": text}, **more))))
     for _ in range(data.draw(st.integers(0, 2))):
         at = data.draw(st.integers(0, len(sent)) | st.integers(0, 6))
         sent[at : at + data.draw(st.integers(0, 2))] = data.draw(
@@ -138,3 +139,26 @@ def test_what_passes_is_one_whole_chunk_to_the_parser_too(data: st.DataObject) -
     assert len(body.parts) == 1 and alike.text_bytes(body.parts[0]) == size
     parser.feed_data(frame(b"next"))
     assert body.parts[1:] == [b"next"], "it was all of a chunk"
+
+
+@pytest.mark.parametrize("more", [{}, NOISY])
+@pytest.mark.parametrize("where", ["text", "noise"])
+@pytest.mark.parametrize("put", [b'","finish_reason":"stop","x":"', b"\\", b"\n", b"\x00", b"\x1f", b"\x7f", b"\r"])
+def test_nothing_is_hidden_in_what_may_differ(more: dict[str, str], where: str, put: bytes) -> None:
+    """Neither in the text nor in the noise, whose chunk is as long as its frame says."""
+    alike = Alike.of(chunk({"content": "a"}, **more))
+    assert alike is not None
+    plain = chunk({"content": "TEXT"}, **({"obfuscation": "NOISE"} if more else {}))
+    assert alike.framed_text_bytes(frame(events(plain))) == 4
+    hidden = plain.replace(b"TEXT" if where == "text" or not more else b"NOISE", b"a" + put + b"b")
+    assert alike.framed_text_bytes(frame(events(hidden))) == alike.text_bytes(events(hidden)) == -1
+
+
+def test_of_every_length_a_frame_is_what_the_parser_takes_it_for() -> None:
+    alike = Alike.of(chunk({"content": "a"}))
+    assert alike is not None
+    for size in (*range(300), *range(3900, 4200)):
+        sent = frame(events(chunk({"content": "x" * size})))
+        assert alike.framed_text_bytes(sent) == (size if len(sent) < 4096 + 7 else -1)
+        for wrong in (sent.replace(b'"content": "', b'"content": "x'), sent[:-3] + b"\r\n", b"0" + sent, sent + b"0"):
+            assert alike.framed_text_bytes(wrong) == -1

@@ -47,6 +47,28 @@ def test_what_is_over_is_forgotten() -> None:
             assert len(keys) <= 8 * RUN + 3 * RUN
 
 
+def test_a_key_is_used_until_the_youngest_that_lies_beside_it_is_a_day_old() -> None:
+    keys = UsedKeys()
+    for number in range(RUN):
+        keys.add(digest(number), 0.0 if number < RUN // 2 else SPAN_SECONDS)
+    soon = DAY_SECONDS + SPAN_SECONDS / 2
+    keys.forget(soon)
+    assert all(keys.used(digest(number), soon) for number in range(RUN))
+    late = DAY_SECONDS + SPAN_SECONDS + 1
+    assert not any(keys.used(digest(number), late) for number in range(RUN))
+    keys.forget(late)
+    assert not len(keys)
+
+
+def test_runs_of_one_hour_are_few() -> None:
+    """Each is looked through for a key that was never used."""
+    keys = UsedKeys()
+    for number in range(20 * RUN):
+        keys.add(digest(number), number * SPAN_SECONDS / (20 * RUN))
+    assert len(keys._runs) <= 3 and len(keys) == 20 * RUN
+    assert max(len(run.keys) for run in keys._runs) <= 9 * RUN
+
+
 def test_a_key_takes_eight_bytes() -> None:
     digests = [digest(number) for number in range(50 * RUN)]
     tracemalloc.start()
