@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,6 +44,11 @@ class Span:
         str | None, typer.Option("--from", help="First day (UTC), such as 2026-11-01. Default: first of this month.")
     ] = None
     last: Annotated[str | None, typer.Option("--to", help="Last day (UTC). Default: today.")] = None
+
+    def __post_init__(self) -> None:
+        for text in (self.first, self.last):
+            if text:
+                _check_day(text)
 
     def query(self) -> dict[str, str]:
         return {name: text for name, text in (("first", self.first), ("last", self.last)) if text}
@@ -211,6 +217,8 @@ def statement(
 ) -> None:
     """Show what each team is charged or shown for a month. The statements add up exactly to what was spent."""
     client, as_json = common.of(context)
+    if month:
+        _check_month(month)
     query = {**({"month": month} if month else {}), "charge": str(charge).lower()}
     if save is not None:
         kind = _file_kind(save)
@@ -265,8 +273,27 @@ def _growth(said: str | None) -> dict[str, Any]:
         raise Invalid(f"'{said[:20]}' is not a growth", code="growth_invalid", hint=hint) from error
 
 
+def _check_day(text: str) -> None:
+    """Raise `Invalid` (`day_syntax`) for what is no day."""
+    try:
+        date.fromisoformat(text)
+    except ValueError as error:
+        hint = "Write a day of the calendar like 2026-11-01."
+        raise Invalid(f"'{text[:40]}' is not a day", code="day_syntax", hint=hint) from error
+
+
+def _check_month(text: str) -> None:
+    """Raise `Invalid` (`month_syntax`) for what is no month."""
+    try:
+        date.fromisoformat(f"{text}-01")
+    except ValueError as error:
+        hint = "Write it like 2026-11."
+        raise Invalid(f"'{text[:40]}' is not a month", code="month_syntax", hint=hint) from error
+
+
 def _launch(text: str) -> dict[str, Any]:
     day, _, factor = text.partition("=")
+    _check_day(day)
     try:
         return {"day": day, "factor": float(factor)}
     except ValueError as error:
