@@ -60,6 +60,8 @@ def main() -> int:
     parser.add_argument("--workloads", type=int, default=6)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
+    if asked.workloads < 1:
+        parser.error("--workloads must be 1 or more")
     value = measure(asked.seed, asked.workloads)
     print(json.dumps(value, indent=None if asked.json else 1))
     return 0 if value["false_alarms_a_week"] <= 1 else 1

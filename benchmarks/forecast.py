@@ -20,6 +20,7 @@ import gzip
 import json
 import math
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -29,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from groundplan.economics.forecast.model import Launch, Series
-from groundplan.economics.forecast.predict import forecast
+from groundplan.economics.forecast.predict import LEAST, forecast
 
 STEP_S = 15
 SERIES = 12
@@ -47,7 +48,16 @@ def main() -> int:
     if not asked.folder.is_dir():
         print(f"{asked.folder} is not there: name a folder of request traces", file=sys.stderr)
         return 66
-    sets = {"traces": list(traces(asked.folder)), "hours": list(hours(asked.seed)), "days": list(days(asked.seed))}
+    try:
+        found = list(traces(asked.folder))
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, IndexError) as error:
+        print(f"{asked.folder} has a trace that cannot be read: {error}", file=sys.stderr)
+        return 66
+    for name, series, horizon, origins in found:
+        if len(series.values) < needed(series, horizon, origins):
+            print(f"{name} is too short to forecast from {origins} places of it, and left out", file=sys.stderr)
+    found = [each for each in found if len(each[1].values) >= needed(*each[1:])]
+    sets = {"traces": found, "hours": list(hours(asked.seed)), "days": list(days(asked.seed))}
     if not sets["traces"]:
         print(f"{asked.folder} has none of the traces; only generated seasons are measured", file=sys.stderr)
     with_ = ours if asked.beside is None else beside(asked.beside)
@@ -74,11 +84,18 @@ def traces(folder: Path) -> Iterator[tuple[str, Series, int, int]]:
 
 def counted(name: str, times: list[float], tokens: list[int]) -> Iterator[tuple[str, Series, int, int]]:
     """Calls and tokens of each step."""
+    if not times:
+        return
     first = min(times)
     places = ((np.array(times) - first) // STEP_S).astype(int)
     for what, weights in (("calls", np.ones(len(times))), ("tokens", np.array(tokens, dtype=float))):
         values = np.bincount(places, weights=weights)[:-1]
         yield f"{name} {what}", Series(START, timedelta(seconds=STEP_S), tuple(values)), 20, 8
+
+
+def needed(series: Series, horizon: int, origins: int) -> int:
+    """Values without which it cannot be forecast from so many places."""
+    return 2 * max(series.cycle, LEAST) + horizon + max(1, horizon // 2) * (origins - 1)
 
 
 def hours(seed: int) -> Iterator[tuple[str, Series, int, int]]:
@@ -164,7 +181,7 @@ def judged(
         made = with_(seen, horizon)
         repeated = np.array([series.values[origin - cycle + step % cycle] for step in range(horizon)])
         before = np.array(seen.values)
-        scales.append(float(np.abs(before[cycle:] - before[:-cycle]).mean()))
+        scales.append(float(np.abs(before[cycle:] - before[:-cycle]).mean()) or 1.0)  # what never changes has no error
         errors.append(float(np.abs(np.array(made.middle) - truth).mean()) / scales[-1])
         naive.append(float(np.abs(repeated - truth).mean()) / scales[-1])
         held.extend((np.array(made.low) <= truth) & (truth <= np.array(made.high)))
@@ -189,7 +206,7 @@ def _whole(rows: list[dict[str, Any]]) -> dict[str, float]:
     mase, naive = (float(np.mean([row[key] for row in rows])) for key in ("mase", "naive_mase"))
     coverage = float(np.mean([row["coverage"] for row in rows]))
     return {
-        "mase": round(mase, 4), "naive_mase": round(naive, 4), "better": round(1 - mase / naive, 4),
+        "mase": round(mase, 4), "naive_mase": round(naive, 4), "better": round(1 - mase / naive, 4) if naive else 0.0,
         "coverage": round(coverage, 4),
     }  # fmt: skip
 
