@@ -158,7 +158,7 @@ def test_words_are_embedded_as_they_are_meant_in_their_texts(encoder: Encoder) -
     spoken = encoder.embed_words(texts, [[(4, 9), (10, 14)], [(4, 9)], [(4, 11)]])
     assert np.allclose([each.vector for each in spoken], encoder.embed(texts), atol=1e-5)
     assert [each.words.shape for each in spoken] == [(2, 384), (1, 384), (1, 384)]
-    assert [each.tokens for each in spoken] == list(encoder.counted(texts))
+    assert [each.tokens for each in spoken] == list(encoder.embed_counted(texts).tokens)
     paid, green, factory = (each.words[0] for each in spoken)
     assert factory @ paid > factory @ green + 0.1
     rows = np.frombuffer(coarse(spoken[0].words), dtype=np.int8).reshape(2, 384).astype(np.float32)

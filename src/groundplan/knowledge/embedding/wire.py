@@ -29,8 +29,9 @@ class EmbedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class EmbedAnswer(msgspec.Struct, frozen=True):
     """`vectors`: for each text, in order, 384 little-endian float32 of unit length together (`VECTOR_BYTES`; base64
     in JSON), as `memoryview(vector).cast("f")` or `numpy.frombuffer(vector, "<f4")` read them. `model` names what
-    made them: vectors of different models do not compare. `tokens`: of all texts together. `words`: for each text the
-    asked words one after the other, each 384 signed bytes in the direction of its vector."""
+    made them: vectors of different models do not compare. `tokens`: of all texts together; 0 of questions, which are
+    not counted. `words`: for each text the asked words one after the other, each 384 signed bytes in the direction of
+    its vector."""
 
     model: str
     vectors: list[bytes]

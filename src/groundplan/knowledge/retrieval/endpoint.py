@@ -152,7 +152,7 @@ class Service:
                 hint=f"Send 1 to {MAX_INPUTS} texts; vectors have {DIMENSION} dimensions.",
             )
         if questions:
-            return Embedded(self._search.asking.vectors(texts), self._encoder.counted(texts))
+            return Embedded(self._search.asking.vectors(texts), ())
         return self._encoder.embed_counted(texts)
 
     def embeddings(self, body: bytes) -> bytes:
