@@ -7,7 +7,8 @@
     python benchmarks/semantic_cache.py --kinds                      of it the kinds of difference alone
 
 A pair is a hit where one answer would be given to both once the workload has proven itself: it matches, and of each
-kind of its difference (`differences`) there is evidence. That is learned as a workload's checks teach it, from pairs of
+kind of its difference (`differences`) there is evidence; or a guard refuses it, and there is of the two ways in which
+it is put (`ways`). That is learned as a workload's checks teach it, from pairs of
 other intents: four fifths of them for each fifth, beside what ships; a kind that they show to be wrong is off. So
 nothing that is told of a pair comes of its own intent. `as_shipped` are the figures with the evidence that ships alone,
 as on the first day; `matches` those without any: what a workload checks before it gives.
@@ -75,22 +76,21 @@ def judged(
     embedded."""
     threshold = acceptance.threshold(bound)
     verdicts, spent = judgements(acceptance, pairs, texts)
-    matches = np.array([verdict.score >= threshold for verdict in verdicts])
+    sure = np.array([verdict.score >= threshold for verdict in verdicts])
+    matches = sure & np.array([not verdict.veto for verdict in verdicts])
     same = np.array([pair.same for pair in pairs])
     intents = clusters(pairs)
-    hits = matches & evidenced(verdicts, same, intents, acceptance.kinds)
+    hits = sure & evidenced(verdicts, same, intents, acceptance.kinds)
     told = rates(hits, same, intents) | {"declared_bound": bound, "judge_ms": round(spent * 1000, 3)}
     told["bound_kept"] = bool(told["wrong_rate"] <= bound)
     told["bound_kept_95"] = bool(told["wrong_upper"] <= bound)
-    shipped = matches & np.array([not verdict.unproven for verdict in verdicts])
-    for name, given in (("as_shipped", shipped), ("matches", matches)):
+    for name, given in (("as_shipped", as_shipped(verdicts, threshold)), ("matches", matches)):
         found = rates(given, same, intents)
         told[name] = {figure: found[figure] for figure in MATCHED}
     told["traps"] = by_kind(pairs, verdicts, hits)
-    told["vetoes"] = dict(Counter(v.veto for v, pair in zip(verdicts, pairs, strict=True) if v.veto and not pair.same))
-    told["vetoed_repeats"] = dict(
-        Counter(v.veto for v, pair in zip(verdicts, pairs, strict=True) if v.veto and pair.same)
-    )
+    missed = [(verdict.veto, pair.same) for verdict, pair, hit in zip(verdicts, pairs, hits, strict=True) if not hit]
+    told["vetoes"] = dict(Counter(kind for kind, repeat in missed if kind and not repeat))
+    told["vetoed_repeats"] = dict(Counter(kind for kind, repeat in missed if kind and repeat))
     if not alone:
         return told
     cosines = np.array([cosine(texts.said(pair.a), texts.said(pair.b)) if comparable(pair) else 0.0 for pair in pairs])
@@ -106,14 +106,14 @@ def judgements(acceptance: Acceptance, pairs: Sequence[Pair], texts: Texts) -> t
             continue
         one, other = texts.read(pair.a), texts.read(pair.b)
         began = time.thread_time()
-        kind = accept.refused(one, other)
-        if kind:
-            spent += time.thread_time() - began
-            verdicts.append(Verdict(-inf, kind))
+        found = accept.by_words(one, other)
+        spent += time.thread_time() - began
+        if isinstance(found, str):
+            verdicts.append(Verdict(-inf, found))
             continue
         both = texts.said(pair.a), texts.said(pair.b)
         began = time.thread_time()
-        verdicts.append(accept.judge(acceptance, *both))
+        verdicts.append(accept.judge(acceptance, *both, found))
         spent += time.thread_time() - began
     return verdicts, spent / len(pairs)
 
@@ -125,7 +125,8 @@ def evidenced(verdicts: Sequence[Verdict], same: Any, intents: Sequence[str], kn
     part = {intent: place % PARTS for place, intent in enumerate(sorted(set(intents)))}
     proven = [
         tune.shown(
-            (row for row, found in zip(rows, verdicts, strict=True) if part[row[1]] != own and not found.veto), known
+            (row for row, found in zip(rows, verdicts, strict=True) if part[row[1]] != own and found.score > -inf),
+            known,
         )
         for own in range(PARTS)
     ]
@@ -249,8 +250,15 @@ def held_out(found: Sequence[Pair], bound: float, texts: Texts) -> dict[str, Any
 
 def beside(found: Sequence[Pair], draw: int, bound: float, texts: Texts) -> dict[str, Any]:
     """What is told of the public pairs by itself; parts are left out of the draw that settings come from."""
-    hard = measure([pair for pair in found if pair.kind in TOLD_APART], bound, texts)
-    return {"told_apart": hard["traps"]} | ({} if draw else {"held_out": held_out(found, bound, texts)})
+    acceptance, hard = accept.shipped(), [pair for pair in found if pair.kind in TOLD_APART]
+    verdicts, _ = judgements(acceptance, hard, texts)
+    told = {"told_apart": by_kind(hard, verdicts, as_shipped(verdicts, acceptance.threshold(bound)))}
+    return told | ({} if draw else {"held_out": held_out(found, bound, texts)})
+
+
+def as_shipped(verdicts: Sequence[Verdict], threshold: float) -> Any:
+    """Of each pair whether it is given on the first day."""
+    return np.array([v.score >= threshold and not v.veto and not v.unproven for v in verdicts])
 
 
 def of_intents(family: str, rows: Sequence[dict[str, Any]]) -> list[Pair]:

@@ -6,10 +6,15 @@
 
 Written, and not changed any more, before anything of them was measured. Each trap changes one thing: a negation,
 number, entity, time or unit. Unlike in other families no pair says of which intent it is.
+
+    python benchmarks/semantic_plain.py NAME SEED > pairs.jsonl
+    python benchmarks/semantic_cache.py pairs.jsonl --json
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -219,3 +224,17 @@ def plain(name: str, seed: int) -> Iterator[dict[str, Any]]:
 
 
 NAMES = ("desk", "journeys", "letters")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("seed", type=int)
+    given = parser.parse_args()
+    for pair in plain(given.name, given.seed):
+        print(json.dumps(pair, ensure_ascii=False))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

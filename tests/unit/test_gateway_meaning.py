@@ -139,6 +139,24 @@ async def test_a_question_in_other_words_gets_the_same_answer_once_its_region_is
     assert found[2].saved > 0
 
 
+async def test_ways_that_a_guard_refuses_are_given_once_checks_showed_them(tmp_path: Path, encoder: Encoder) -> None:
+    put = "Which steps do I follow when I reset my {} password?"
+    async with meaning_rig(tmp_path, encoder) as rig:
+        await taught(rig)
+        similar: Any = rig.gateway.cached.similar
+        checked, regions = counts(rig).checked, similar._taught["assistant"].regions
+        known = set(regions.kinds)
+        for tool in ("Slack", "Miro", "Zoom"):
+            assert await cache_of(rig, f"How do I reset my {tool} password?") == "none"
+        assert await cache_of(rig, put.format("Slack")) == "none"
+        assert set(regions.kinds) == known, "most ways are met once"
+        assert await cache_of(rig, put.format("Miro")) == "none"
+        await until(lambda: len(regions.kinds) == len(known) + 1)
+        assert counts(rig).checked == checked, "it would not have been given, and says nothing of what is"
+        assert await cache_of(rig, put.format("Zoom")) == "semantic"
+        assert await cache_of(rig, put.format("Teams")) == "none", "another name is refused whatever was shown"
+
+
 async def test_traps_other_conversations_and_parameters_ask_a_model(tmp_path: Path, encoder: Encoder) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
         await taught(rig)

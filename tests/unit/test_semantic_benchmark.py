@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from benchmarks import semantic_apart, semantic_cache, semantic_pairs, semantic_put
 from benchmarks.semantic_cache import (
+    as_shipped,
     by_kind,
     clusters,
     comparable,
@@ -21,6 +22,7 @@ from benchmarks.semantic_cache import (
     rates,
 )
 from benchmarks.semantic_families import made
+from benchmarks.semantic_plain import plain
 from benchmarks.semantic_public import content, mended, with_a_word_more
 
 from groundplan.economics.semantic.accept import Verdict, most_wrong
@@ -184,6 +186,22 @@ def test_what_is_sealed_shares_no_field_thing_or_kind_with_what_is_open() -> Non
         assert len(families[one]) == len(families[other]) == 4
         assert set(families[one]).isdisjoint(families[other]) and things[one].isdisjoint(things[other])
     assert len(semantic_put.SEALED_KINDS) == 14 and set(semantic_put.OPEN_KINDS).isdisjoint(semantic_put.SEALED_KINDS)
+
+
+@pytest.mark.parametrize(("name", "repeats"), [("desk", 60), ("journeys", 1400), ("letters", 150)])
+def test_plain_sets_have_no_intents_and_no_repeat_that_is_a_trap(name: str, repeats: int) -> None:
+    rows = list(plain(name, 931))
+    assert all(set(row) == {"a", "b", "same", "kind"} for row in rows)
+    same = {(row["a"], row["b"]) for row in rows if row["same"]}
+    assert sum(row["same"] for row in rows) >= repeats
+    assert not same & {(row["a"], row["b"]) for row in rows if not row["same"]}
+    assert {"number", "entity", "time"} <= {row["kind"] for row in rows if not row["same"]}
+
+
+def test_what_is_given_on_the_first_day_needs_a_score_no_guard_and_evidence_that_ships() -> None:
+    new = frozenset({"new"})
+    verdicts = [Verdict(5.0), Verdict(0.5), Verdict(5.0, "focus", new, new), Verdict(5.0, "", new, new), Verdict(-inf)]
+    assert as_shipped(verdicts, 1.0).tolist() == [True, False, False, False, False]
 
 
 def test_a_trap_of_who_does_what_turns_both_about() -> None:

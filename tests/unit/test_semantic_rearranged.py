@@ -6,9 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.economics.semantic.accept import refused
-from groundplan.economics.semantic.reading import read
+from groundplan.economics.semantic.accept import by_words
+from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.rearranged import KINDS, rearranged
+
+
+def refused(one: Reading, other: Reading) -> str:
+    """The kind of difference that words alone tell; empty: none."""
+    found = by_words(one, other)
+    return found if isinstance(found, str) else found.veto
+
 
 OTHERWISE = [
     ("little word", "Is the pool deep?", "Is the pool very deep?"),

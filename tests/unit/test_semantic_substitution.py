@@ -12,7 +12,7 @@ from groundplan.core.settings import load_settings
 from groundplan.economics import semantic
 from groundplan.economics.semantic import accept, vocabulary
 from groundplan.economics.semantic.guards import veto
-from groundplan.economics.semantic.likeness import FEATURES, Compared, Said, features, nearness, side_by_side
+from groundplan.economics.semantic.likeness import FEATURES, Compared, Said, features, known, nearness, side_by_side
 from groundplan.economics.semantic.reading import read, stem
 from groundplan.economics.semantic.substitution import substituted
 from groundplan.economics.semantic.synonyms import said_where
@@ -99,7 +99,7 @@ def test_no_line_of_synonyms_holds_opposites_units_times_or_numbers() -> None:
 def test_a_word_is_compared_as_it_is_meant_in_its_text(encoder: Encoder) -> None:
     def near(one: str, other: str, word: str, instead: str) -> float:
         a, b = said(encoder, one), said(encoder, other)
-        table = nearness(a.words, b.words, a.reading.spoken, b.reading.spoken)
+        table = nearness(a.words, b.words, known(a.reading.spoken, b.reading.spoken))
         return float(table[a.reading.spoken.index(word), b.reading.spoken.index(instead)])
 
     paid = near("The plant pays its workers", "The mill pays its workers", "plant", "mill")
@@ -154,7 +154,7 @@ def test_a_word_more_makes_another_thing_however_near_it_is_to_a_name_that_both_
 )
 def test_what_is_said_around_a_question_or_said_again_is_nothing_more(encoder: Encoder, one: str, other: str) -> None:
     a, b = said(encoder, one), said(encoder, other)
-    near = nearness(a.words, b.words, a.reading.spoken, b.reading.spoken)
+    near = nearness(a.words, b.words, known(a.reading.spoken, b.reading.spoken))
     assert not substituted(a.reading, b.reading, near, side_by_side(a.reading, b.reading))
     assert not substituted(b.reading, a.reading, near.T, side_by_side(b.reading, a.reading))
 
@@ -281,7 +281,7 @@ def test_where_somebody_asks_being_near_is_not_enough(one: str, other: str) -> N
 def test_in_a_question_a_word_more_must_be_said_already(encoder: Encoder, one: str, other: str, apart: bool) -> None:
     a, b = said(encoder, one), said(encoder, other)
     for x, y in ((a, b), (b, a)):
-        near = nearness(x.words, y.words, x.reading.spoken, y.reading.spoken)
+        near = nearness(x.words, y.words, known(x.reading.spoken, y.reading.spoken))
         assert substituted(x.reading, y.reading, near, side_by_side(x.reading, y.reading)) is apart
 
 
@@ -339,7 +339,7 @@ def test_words_stand_at_their_places_whatever_stands_between(encoder: Encoder) -
 def test_words_without_a_counterpart_are_counted_on_each_side(encoder: Encoder) -> None:
     def told(one: str, other: str) -> dict[str, float]:
         a, b = said(encoder, one), said(encoder, other)
-        near = nearness(a.words, b.words, a.reading.spoken, b.reading.spoken)
+        near = nearness(a.words, b.words, known(a.reading.spoken, b.reading.spoken))
         found = side_by_side(a.reading, b.reading)
         return dict(zip(FEATURES, features(a.reading, b.reading, 0.9, near, found).tolist(), strict=True))
 

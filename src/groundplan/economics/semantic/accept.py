@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from math import exp, inf, lgamma, log
@@ -20,11 +20,22 @@ from numpy.typing import NDArray
 
 from groundplan.economics.semantic import differences
 from groundplan.economics.semantic.guards import veto
-from groundplan.economics.semantic.likeness import FEATURES, Said, cosine, features, known, nearness, side_by_side
+from groundplan.economics.semantic.likeness import (
+    FEATURES,
+    Compared,
+    Near,
+    Said,
+    cosine,
+    features,
+    known,
+    nearness,
+    side_by_side,
+)
 from groundplan.economics.semantic.put_otherwise import put_otherwise
 from groundplan.economics.semantic.reading import Reading
 from groundplan.economics.semantic.rearranged import rearranged
 from groundplan.economics.semantic.substitution import KIND, aligned, meant_otherwise, strictly, substituted
+from groundplan.economics.semantic.ways import ways
 
 LEAST_COSINE = 0.55
 """Below this nothing is compared."""
@@ -59,8 +70,9 @@ class Acceptance(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`score` is minus infinity where a guard forbids it, and `veto` says which. `kinds` of difference are those of
-    `differences`; of those that are `unproven` calibration has no evidence."""
+    """`veto`: the guard that refuses it; `score` is minus infinity where no evidence overrules that. `kinds` of
+    difference are those of `differences`; where a guard refuses it that evidence may overrule, the two `ways` alone.
+    Of those that are `unproven` calibration has no evidence."""
 
     score: float
     veto: str = ""
@@ -78,57 +90,91 @@ def shipped() -> Acceptance:
     return found
 
 
-def judge(acceptance: Acceptance, one: Said, other: Said) -> Verdict:
-    """How surely one answer serves both."""
-    told = compared(one, other)
-    if isinstance(told, str):
-        return Verdict(-inf, told)
-    score = float(told @ np.asarray(acceptance.weights)) + acceptance.bias
-    kinds = differing(one.reading, other.reading)
-    return Verdict(score, kinds=kinds, unproven=kinds - acceptance.kinds)
+def judge(acceptance: Acceptance, one: Said, other: Said, worded: Worded | str | None = None) -> Verdict:
+    """How surely one answer serves both. `worded`: what `by_words` says of both, where that is known."""
+    met = _met(one, other, worded)
+    if isinstance(met, str):
+        return Verdict(-inf, met)
+    score = float(met.features @ np.asarray(acceptance.weights)) + acceptance.bias
+    return Verdict(score, met.veto, met.kinds, met.kinds - acceptance.kinds)
 
 
 def differing(a: Reading, b: Reading) -> frozenset[str]:
-    """The kinds of difference of two readings that no guard refuses."""
-    if not strictly(a, b):
-        return TOLD
-    return differences.kinds(a, b, aligned(a, b, known(a.spoken, b.spoken), side_by_side(a, b)))
+    """The kinds of difference of two readings, whatever guards say of them."""
+    found = _side_by_side(a, b)
+    return differences.kinds(a, b, found.pairs) if found.strict else TOLD
 
 
 TOLD = frozenset({"statement"})
 """Who tells something puts it otherwise each time: one kind, of which scores are the evidence."""
 
 
-def compared(one: Said, other: Said) -> NDArray[np.float64] | str:
+def compared(one: Said, other: Said, worded: Worded | str | None = None) -> NDArray[np.float64] | str:
     """The features of a pair, or the kind of difference that refuses it whatever it scores."""
+    met = _met(one, other, worded)
+    return met if isinstance(met, str) else met.veto or met.features
+
+
+@dataclass(frozen=True, slots=True)
+class _Met:
+    """Two texts that no evidence-proof guard refuses."""
+
+    features: NDArray[np.float64]
+    kinds: frozenset[str]
+    veto: str
+
+
+def _met(one: Said, other: Said, worded: Worded | str | None) -> _Met | str:
+    """What is to be known of a pair, or the guard that refuses it whatever evidence there is."""
     alike, a, b = cosine(one, other), one.reading, other.reading
     if alike < LEAST_COSINE:
         return "unlike"
-    kind = refused(a, b)
+    found = by_words(a, b) if worded is None else worded
+    if isinstance(found, str):
+        return found
+    kind = found.veto or meant_otherwise(one, other, found.found)
+    near = nearness(one.words, other.words, found.known)
+    if not found.strict and (kind or substituted(a, b, near, found.found)):
+        return kind or KIND
     if kind:
-        return kind
-    found = side_by_side(a, b)
-    kind = meant_otherwise(one, other, found)
-    if kind:
-        return kind
-    near = nearness(one.words, other.words, a.spoken, b.spoken)
-    return KIND if substituted(a, b, near, found) else features(a, b, alike, near, found)
+        kinds = frozenset({ways(a, b, found.pairs)})
+    else:
+        kinds = differences.kinds(a, b, found.pairs) if found.strict else TOLD
+    return _Met(features(a, b, alike, near, found.found), kinds, kind)
 
 
-def refused(a: Reading, b: Reading) -> str:
-    """The kind of difference that is told by words alone; empty: none was found."""
+@dataclass(frozen=True, slots=True)
+class Worded:
+    """Two readings side by side. `known`: which words say the same; `pairs`: their places, where each word counts
+    (`strict`); `veto`: the guard that refuses them unless there is evidence of the two ways in which they are put."""
+
+    strict: bool
+    found: Compared
+    known: Near
+    pairs: Sequence[tuple[int, int]]
+    veto: str = ""
+
+
+def _side_by_side(a: Reading, b: Reading) -> Worded:
+    strict, found, near = strictly(a, b), side_by_side(a, b), known(a.spoken, b.spoken)
+    return Worded(strict, found, near, aligned(a, b, near, found) if strict else ())
+
+
+def by_words(a: Reading, b: Reading) -> Worded | str:
+    """What two readings have in common, or the guard that refuses them by words alone, whatever evidence there is."""
     if len(a.words) * len(b.words) > MOST_PLACES and _places(a.words, b.words) > MOST_PLACES:
         return "repeats"
     if not (a.stems and b.stems) and (a.words != b.words or (not a.words and a.text != b.text)):
         return "empty"
     kind = veto(a, b)
-    if kind or not strictly(a, b):
-        return kind
-    kind = put_otherwise(a, b)
     if kind:
         return kind
-    near, found = known(a.spoken, b.spoken), side_by_side(a, b)
-    return KIND if substituted(a, b, near, found) else rearranged(a, b, aligned(a, b, near, found))
+    found = _side_by_side(a, b)
+    if not found.strict:
+        return found
+    kind = put_otherwise(a, b) or (KIND if substituted(a, b, found.known, found.found) else "")
+    kind = kind or rearranged(a, b, found.pairs)
+    return replace(found, veto=kind) if kind else found
 
 
 def _places(ours: Sequence[str], theirs: Sequence[str]) -> int:

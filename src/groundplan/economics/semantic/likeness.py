@@ -47,9 +47,9 @@ def cosine(a: Said, b: Said) -> float:
     return float(a.vector @ b.vector)
 
 
-def nearness(ours: Directions, theirs: Directions, words: Sequence[str], others: Sequence[str]) -> Near:
-    """How near each word of one is to each of the other, by their directions."""
-    return np.asarray(np.where(known(words, others) > 0, 1.0, _units(ours) @ _units(theirs).T), dtype=np.float32)
+def nearness(ours: Directions, theirs: Directions, told: Near) -> Near:
+    """How near each word of one is to each of the other, by their directions. `told`: what is `known` without them."""
+    return np.asarray(np.maximum(told, _units(ours) @ _units(theirs).T), dtype=np.float32)
 
 
 def known(words: Sequence[str], others: Sequence[str]) -> Near:

@@ -37,6 +37,8 @@ MOST = 256
 """Regions of a workload; what lies in none of them then goes to the nearest."""
 MOST_KINDS = 4096
 """Kinds of difference of a workload that are counted; any others stay unproven, so that their matches are checked."""
+MOST_ONCE = 4096
+"""Ways that were met once, of which a worker remembers that they were; the oldest go first."""
 STEP = 0.5
 """How much more than a wrong match the next one must score."""
 OFF = 3.0
@@ -89,6 +91,8 @@ class Regions:
     known: dict[bytes, Region] = field(default_factory=dict)
     kinds: dict[bytes, Kind] = field(default_factory=dict)
     """Of differences, by their digests."""
+    once: dict[bytes, None] = field(default_factory=dict)
+    """Ways that were met, and are not counted."""
 
     def of(self, vector: Vector) -> Region:
         """The region of a question, made where there is none yet."""
@@ -110,12 +114,21 @@ class Regions:
             return ASK
         if self.off(region) or any(self.off(self.kinds.get(each, _NEVER)) for each in kinds):
             return CHECK if dice < self.check else ASK
-        sure = (
-            dice >= self.check
-            and self.proven(region)
-            and all(self._enough(self.kinds.get(each, _NEVER)) for each in unproven)
-        )
+        sure = dice >= self.check and self.proven(region) and self.shown(unproven)
         return GIVE if sure else CHECK
+
+    def again(self, ways: bytes) -> bool:
+        """Whether two ways whose matches a guard refuses were met before: most are met once, and never checked."""
+        if ways in self.kinds or ways in self.once:
+            return True
+        self.once[ways] = None
+        if len(self.once) > MOST_ONCE:
+            del self.once[next(iter(self.once))]
+        return False
+
+    def shown(self, kinds: Iterable[bytes]) -> bool:
+        """Whether checks of each of these are enough."""
+        return all(self._enough(self.kinds.get(each, _NEVER)) for each in kinds)
 
     def off(self, of: Region | Kind) -> bool:
         """Its own checks found a wrong answer and do not show that they are few."""
@@ -132,13 +145,14 @@ class Regions:
         wrong = region.wrong + sum(other.wrong for other in region.near)
         return within(wrong, checked, self.bound)
 
-    def learn(self, region: Region, score: float, same: bool, kinds: Sequence[bytes] = ()) -> None:
-        """Whether the fresh answer to a checked match said the same."""
-        counted: list[Region | Kind] = [region, *map(self._counted, kinds)]
+    def learn(self, region: Region | None, score: float, same: bool, kinds: Sequence[bytes] = ()) -> None:
+        """Whether the fresh answer to a checked match said the same. None: what a guard refuses says nothing of what a
+        region gives."""
+        counted: list[Region | Kind] = [*([] if region is None else [region]), *map(self._counted, kinds)]
         for each in counted:
             each.checked += 1
             each.wrong += not same
-        if not same:
+        if region is not None and not same:
             region.raised = max(region.raised, score + STEP)
 
     def _counted(self, kind: bytes) -> Kind:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from groundplan.economics.semantic import grammar
 from groundplan.economics.semantic import vocabulary as v
-from groundplan.economics.semantic.likeness import Compared, Near, Said, counterparts, meant, nearness, things
+from groundplan.economics.semantic.likeness import Compared, Near, Said, counterparts, known, meant, nearness, things
 from groundplan.economics.semantic.reading import Reading
 from groundplan.economics.semantic.synonyms import listed, said_where
 
@@ -243,6 +243,6 @@ def stands_for(one: str, other: str, near: float) -> bool:
 def agree(one: Said, other: Said, ours: Sequence[int], theirs: Sequence[int]) -> bool:
     """Whether the words at these places, of which alone there are vectors, say the same two by two."""
     words, others = ([each.reading.spoken[i] for i in own] for each, own in ((one, ours), (other, theirs)))
-    near = nearness(one.words, other.words, words, others)
+    near = nearness(one.words, other.words, known(words, others))
     met = counterparts(near, range(len(words)), range(len(others)))
     return all(stands_for(words[i], others[j], float(near[i, j])) for i, j in met)

@@ -15,10 +15,10 @@ from groundplan.economics.semantic.accept import (
     CONFIDENCE,
     TOLD,
     Acceptance,
+    by_words,
     compared,
     differing,
     lowest_threshold,
-    refused,
     within,
 )
 from groundplan.economics.semantic.likeness import FEATURES, Said
@@ -43,7 +43,8 @@ def evidenced(pairs: Sequence[Pair], groups: Sequence[str], said: Callable[[str]
     rows = []
     for pair, group in zip(pairs, groups, strict=True):
         a, b = read(pair.a), read(pair.b)
-        if not (refused(a, b) or isinstance(compared(said(pair.a), said(pair.b)), str)):
+        found = by_words(a, b)
+        if not isinstance(found, str) and not isinstance(compared(said(pair.a), said(pair.b), found), str):
             rows.append((differing(a, b), group, pair.same))
     return TOLD | shown(rows)
 
@@ -74,7 +75,7 @@ def tune(
     """An acceptance from pairs, with the `kinds` of difference that are `evidenced`; `groups` are left out together;
     `said`: a text with its embeddings. Of those that are `harder` than what people ask there is no bound with
     confidence: with them among the rest no larger share than the bound is wrong."""
-    seen = [refused(read(pair.a), read(pair.b)) or compared(said(pair.a), said(pair.b)) for pair in pairs]
+    seen = [_seen(pair, said) for pair in pairs]
     rows = [i for i, found in enumerate(seen) if not isinstance(found, str)]
     told = np.stack([found for found in seen if not isinstance(found, str)])
     same = np.array([pairs[i].same for i in rows])
@@ -105,6 +106,12 @@ def tune(
         evidence,
         kinds,
     )
+
+
+def _seen(pair: Pair, said: Callable[[str], Said]) -> NDArray[np.float64] | str:
+    """Of texts that words alone refuse no embedding is needed."""
+    found = by_words(read(pair.a), read(pair.b))
+    return found if isinstance(found, str) else compared(said(pair.a), said(pair.b), found)
 
 
 def _lowest(

@@ -64,7 +64,8 @@ class Match:
 
     entry: Entry
     taught: Taught
-    region: Region
+    region: Region | None
+    """None: a guard refuses it, and only of the two ways in which both questions are put something is learned."""
     score: float
     kinds: tuple[bytes, ...]
     """Digests of the kinds of difference between both questions."""
@@ -144,9 +145,12 @@ class Meanings:
         taught = self.taught(name, rule)
         region = taught.regions.of(asked.said.vector)
         kinds = digests(verdict.kinds)
+        if verdict.veto and not taught.regions.again(*kinds):
+            return None
         decided = taught.regions.decide(region, verdict.score, self._dice(), kinds, digests(verdict.unproven))
         if decided == "check":
-            exchange.match = Match(entry, taught, region, verdict.score, kinds)
+            refused = bool(verdict.veto) and not taught.regions.shown(kinds)
+            exchange.match = Match(entry, taught, None if refused else region, verdict.score, kinds)
         return entry if decided == "give" else None
 
     def given(self, entry: Entry) -> None:
@@ -174,8 +178,8 @@ class Meanings:
         ]
         if not judged:
             return None
-        entry, verdict = max(judged, key=lambda each: each[1].score)
-        return None if verdict.veto else (entry, verdict)
+        entry, verdict = max(judged, key=lambda each: (not each[1].veto, each[1].score))
+        return None if verdict.score == -inf else (entry, verdict)
 
     async def _read(self, exchange: Exchange) -> Asked | None:
         from groundplan.economics.semantic.reading import read  # noqa: PLC0415 -- numpy, only where it is used
@@ -255,16 +259,18 @@ class Meanings:
             same = one.split() == other.split() or await self._agree(one, other, exchange)
         except (UpstreamFailure, msgspec.DecodeError):
             return
-        counts = self.counts.setdefault(entry.workload, Counts())
-        counts.checked += 1
-        counts.wrong += not same
-        if self.tally is not None:
-            self.tally.checked(entry.workload, wrong=not same)
-        # the kept answer stays: it is right for its own question
         taught, region = match.taught, match.region
+        if region is not None:
+            counts = self.counts.setdefault(entry.workload, Counts())
+            counts.checked += 1
+            counts.wrong += not same
+            if self.tally is not None:
+                self.tally.checked(entry.workload, wrong=not same)
+        # the kept answer stays: it is right for its own question
         taught.regions.learn(region, match.score, same, match.kinds)
         if self.checks is not None:
-            self.checks.add(taught.terms, region.first, wrong=not same, raised=region.raised)
+            if region is not None:
+                self.checks.add(taught.terms, region.first, wrong=not same, raised=region.raised)
             for kind in taught.regions.kinds.keys() & match.kinds:
                 self.checks.add(taught.terms, kind, wrong=not same, raised=-inf)
 
