@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import httptools
 import pytest
@@ -114,11 +115,11 @@ class Body:
         self.parts.append(body)
 
 
-NOISY = {"obfuscation": "ab"}
+NOISY: dict[str, Any] = {"obfuscation": "ab"}
 
 
 @given(st.data(), st.sampled_from([{}, NOISY]))
-def test_what_passes_is_one_whole_chunk_to_the_parser_too(data: st.DataObject, more: dict[str, str]) -> None:
+def test_what_passes_is_one_whole_chunk_to_the_parser_too(data: st.DataObject, more: dict[str, Any]) -> None:
     """Bytes changed, put in and left out anywhere."""
     alike = Alike.of(chunk({"content": "a"}, **more))
     assert alike is not None
@@ -144,11 +145,11 @@ def test_what_passes_is_one_whole_chunk_to_the_parser_too(data: st.DataObject, m
 @pytest.mark.parametrize("more", [{}, NOISY])
 @pytest.mark.parametrize("where", ["text", "noise"])
 @pytest.mark.parametrize("put", [b'","finish_reason":"stop","x":"', b"\\", b"\n", b"\x00", b"\x1f", b"\x7f", b"\r"])
-def test_nothing_is_hidden_in_what_may_differ(more: dict[str, str], where: str, put: bytes) -> None:
+def test_nothing_is_hidden_in_what_may_differ(more: dict[str, Any], where: str, put: bytes) -> None:
     """Neither in the text nor in the noise, whose chunk is as long as its frame says."""
     alike = Alike.of(chunk({"content": "a"}, **more))
     assert alike is not None
-    plain = chunk({"content": "TEXT"}, **({"obfuscation": "NOISE"} if more else {}))
+    plain = chunk({"content": "TEXT"}, **({**more, "obfuscation": "NOISE"} if more else {}))
     assert alike.framed_text_bytes(frame(events(plain))) == 4
     hidden = plain.replace(b"TEXT" if where == "text" or not more else b"NOISE", b"a" + put + b"b")
     assert alike.framed_text_bytes(frame(events(hidden))) == alike.text_bytes(events(hidden)) == -1

@@ -150,6 +150,11 @@ class Encoder:
             told.append(Spoken(vector[0], words, len(each.ids)))
         return told
 
+    def counted(self, texts: Sequence[str]) -> tuple[int, ...]:
+        """The tokens of each text."""
+        found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return tuple(len(encoding.ids) for encoding in found)
+
     def _forwards(self, batches: Iterable[Sequence[Sequence[int]]]) -> Iterator[_Array]:
         """Mean-pooled unit vectors of batches of token rows, each of at most `WINDOW_TOKENS`, in order."""
         return map(self._forward, batches)
