@@ -188,6 +188,20 @@ async def test_what_ends_a_stream_is_counted(tmp_path: Path, before: str) -> Non
         await rig.books()
 
 
+async def test_what_is_found_before_the_first_byte_is_told_and_counted_once(tmp_path: Path) -> None:
+    """It came in one read, with more behind it than is held back."""
+    more = "and so on " * 20
+    sent = STREAM + events(ROLE, chunk({"content": f"ask {EMAIL} {more}"}), HI, END, DONE)
+    rules = {"assistant": {"guardrails": Guardrails(output={"personal_data": "mask"}, budget_ms=10_000, hold_bytes=16)}}
+    async with saying(tmp_path, sent, workloads=rules) as rig:
+        rig.gateway.guard_counts = counts = Counts("", rig.gateway.clock)
+        stream = await rig.stream(max_tokens=400)
+        assert stream.text == f"ask [email] {more}Hi "
+        (told,) = stream.facts["guardrails"]
+        assert (told["check"], told["finds"]) == ("personal_data", 1)
+        assert [finds[:2] for finds in counts._waiting.values()] == [(1, 1)]
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
 @pytest.mark.parametrize("thought", [False, True])
 async def test_parts_are_one_text(tmp_path: Path, path: str, thought: bool) -> None:
