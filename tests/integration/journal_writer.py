@@ -17,7 +17,7 @@ from pathlib import Path
 from groundplan.blueprint.model import Budget
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.gateway.budgets.lease_store import LeaseClient
+from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.journal.journal import SMALLEST_SEGMENT, Journal
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usage

@@ -18,7 +18,7 @@ from groundplan.core.audit.keys import create_keys
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
-from groundplan.gateway.budgets.lease_store import LeaseClient
+from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.journal import Journal

@@ -10,7 +10,7 @@ Where each row of bad input is tested:
 | non-UTF-8 header, header injection | here; any bytes: test_gateway_server | test_bad_input_control |
 | 50 MB body | here, declared and chunked | test_bad_input_control |
 | revoked key | here; within a second: test_gateway_policy | test_identity, test_api_control |
-| exhausted budget | here; exactly full: test_promise_03_budget, test_lease_store | test_api_control |
+| exhausted budget | here; exactly full: test_promise_03_budget, test_lease_client | test_api_control |
 | stopped database | test_stopped_database; grace: test_gateway_policy | test_stopped_database, test_api_shapes |
 | corrupted journal | test_corrupted_journal; any byte: test_journal, test_shipper | - |
 | clock set back | test_clock_set_back | test_clock_set_back (audit log) |

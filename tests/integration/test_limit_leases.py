@@ -15,11 +15,11 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.integration.test_lease_store import patience, until
+from tests.integration.test_lease_client import patience, until
 
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.account import REFILL_S
-from groundplan.gateway.budgets.lease_store import LeaseClient
+from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import CONCURRENT, REQUESTS, TOKENS, Quota, Slices
 from groundplan.gateway.budgets.periods import key_at
 from groundplan.gateway.journal import ledger_store

@@ -36,7 +36,7 @@ from groundplan.gateway import memory
 from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.shelf import Shelf
-from groundplan.gateway.budgets.lease_store import LeaseClient
+from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.caching.answer_cache import AnswerCache
 from groundplan.gateway.caching.cache_link import AnswerLink

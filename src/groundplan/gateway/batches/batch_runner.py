@@ -27,7 +27,8 @@ from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Cla
 from groundplan.gateway.batches.file_store import StoredFile
 from groundplan.gateway.batches.orders import CANCELLED, EXPIRED, WHY, Orders
 from groundplan.gateway.batches.shelf import Shelf
-from groundplan.gateway.budgets.lease_store import LOST, LeaseClient
+from groundplan.gateway.budgets.lease_client import LeaseClient
+from groundplan.gateway.budgets.lender import LOST
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import Pipeline

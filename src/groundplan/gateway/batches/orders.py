@@ -37,7 +37,7 @@ from groundplan.gateway.batches.provider import (
 from groundplan.gateway.batches.provider_messages import MessageBatches
 from groundplan.gateway.batches.provider_openai import OpenAIBatches
 from groundplan.gateway.batches.shelf import Shelf
-from groundplan.gateway.budgets.lease_store import LOST
+from groundplan.gateway.budgets.lender import LOST
 from groundplan.gateway.call.admit import check_kills, not_killed
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.database import connect

@@ -1,7 +1,7 @@
 """The SQL with which a worker is granted slices of budgets and limits, and gives them back.
 
 A grant is one statement, so nothing is held open while a worker is stopped. Returns of a budget count once by their
-id, those of a limit by their total. When and how much to ask for is `lease_store`'s business.
+id, those of a limit by their total. When and how much to ask for is `lease_client`'s business.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from psycopg import AsyncConnection
 from groundplan.blueprint.model import Budget
 from groundplan.core.ids import new_id
 from groundplan.core.money import from_decimal, to_decimal
+from groundplan.gateway import database
 from groundplan.gateway.budgets.leases import Key, Quota
 from groundplan.ledger.model import Release
 
@@ -72,7 +73,7 @@ class Granted:
 
 async def connect(url: str, epoch: UUID, home: Path) -> Connection:
     """A connection of a worker that is known to the database. Raises psycopg.Error."""
-    connection = await AsyncConnection.connect(url, autocommit=True, connect_timeout=2)
+    connection = await database.connect(url)
     try:
         await connection.execute(_NO_IDLE_TRANSACTION)
         await connection.execute(_REGISTER, (epoch, socket.gethostname(), str(home), os.getpid()))

@@ -1,6 +1,6 @@
 """Limits of use: requests, tokens, concurrent calls and cost of whom or what a declared limit covers, in a time.
 
-They are leased like budgets (`leases`, `lease_store`): a call takes from the slices that this worker holds, and waits
+They are leased like budgets (`leases`, `lease_client`): a call takes from the slices that this worker holds, and waits
 for PostgreSQL only when one is empty. What covers the caller is taken at admission, what covers a deployment or its
 model at each attempt: one that has no room is passed over like one that is down. A call that was never sent uses
 nothing; tokens and cost are taken at their bound and settled at what they were. Admission takes them for one attempt,

@@ -21,8 +21,8 @@ from tests.integration.gateway_stack import blueprint
 from groundplan.blueprint.model import Budget
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.gateway.budgets import lease_store
-from groundplan.gateway.budgets.lease_store import LeaseClient
+from groundplan.gateway.budgets import lease_client
+from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.journal.journal import Journal
@@ -81,6 +81,14 @@ class Worker:
         self.slices.settle(token, cost)
         return True
 
+    async def fill(self, budget: Budget, period: str = MONTH) -> bool:
+        """Whether it could be granted what a call reserves; the call is not made."""
+        token = (new_id().bytes, 0)
+        if await self.leases.acquire(token, [Charge(budget.name, period, COST)], {budget.name: budget}) is not None:
+            return False
+        self.slices.settle(token, 0)
+        return True
+
 
 @asynccontextmanager
 async def worker(database: Database, root: Path) -> AsyncIterator[Worker]:
@@ -120,7 +128,7 @@ async def until(condition: Callable[[], bool]) -> None:
 def patience(seconds: float = 5.0) -> Iterator[None]:
     """Callers wait longer than they do for what is to be granted: a busy PostgreSQL is none that has nothing left."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lease_store, "REFILL_S", seconds)
+        patch.setattr(lease_client, "REFILL_S", seconds)
         yield
 
 
@@ -217,7 +225,7 @@ async def test_what_a_caller_was_promised_is_not_given_back(database: Database, 
         one.slices.grant("assistant", MONTH, 3 * COST)
         account = one.leases._account(budget_of(1000 * COST), MONTH, 1)
         account.promised = 2 * COST
-        await one.leases._give_back(("assistant", MONTH))
+        await one.leases._lender.give_back(("assistant", MONTH))
         assert one.slices.available("assistant", MONTH) == 2 * COST
         account.promised = 0
 
@@ -226,7 +234,7 @@ async def test_the_rest_of_an_ended_period_is_returned(database: Database, tmp_p
     budget = budget_of(1000 * COST)
     async with worker(database, tmp_path) as one:
         with patience():
-            assert await one.leases.refill(budget, "2026-10", COST)
+            assert await one.fill(budget, "2026-10")
         await until(lambda: granted(database, "assistant", "2026-10") == 0)
         assert one.slices.available("assistant", "2026-10") == 0
 
@@ -251,7 +259,7 @@ async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_grante
         one.clock.moment += timedelta(hours=1)
         await until(lambda: one.clock.goes_on() and len(leases._accounts) == 1)
         assert [*leases._accounts] == slices.granted_keys() == [("key/0", day)], "one does"
-        assert len(leases._granted) == 20
+        assert len(leases._lender._granted) == 20
         await leases.learn()
         assert slices.granted_keys() == [("key/0", day)], "all of that was known"
         grown = "UPDATE budget_slice SET granted_usd = granted_usd + %s WHERE budget = 'key/2'"
@@ -263,7 +271,7 @@ async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_grante
         slices.settle(tokens[0], COST)
         await until(lambda: all(granted(database, name, day) == COST for name in keys))
         one.clock.moment += timedelta(days=9)
-        await until(lambda: one.clock.goes_on() and not leases._granted)
+        await until(lambda: one.clock.goes_on() and not leases._lender._granted)
         assert not leases._accounts and not slices.granted_keys() and not slices._spent and not slices._released
         with psycopg.connect(database.superuser, autocommit=True) as conn:
             conn.execute(
@@ -309,7 +317,7 @@ async def test_a_grant_whose_answer_was_lost_is_found_after_reconnecting(databas
     budget = budget_of(10 * COST)
     async with worker(database, tmp_path) as one:
         with patience():
-            assert await one.leases.refill(budget, MONTH, COST)
+            assert await one.fill(budget)
         with psycopg.connect(database.superuser, autocommit=True) as conn:
             conn.execute("UPDATE budget_period SET granted_usd = limit_usd")
             conn.execute("UPDATE budget_slice SET granted_usd = %s", (Decimal(10 * COST).scaleb(-12),))
@@ -325,7 +333,7 @@ async def test_a_fenced_worker_is_granted_nothing(database: Database, tmp_path: 
     async with worker(database, tmp_path) as one:
         with psycopg.connect(database.urls["owner"]) as conn:
             conn.execute("UPDATE gateway SET state = 'fenced' WHERE epoch = %s", (one.epoch,))
-        assert not await one.leases.refill(budget, MONTH, COST)
+        assert not await one.fill(budget)
         assert one.slices.available("assistant", MONTH) == 0
 
 
@@ -338,7 +346,8 @@ async def test_without_a_database_the_answer_comes_in_time(database: Database, t
     loop, took = asyncio.get_running_loop(), list[float]()
     while len(took) < 3 and min(took, default=1.0) >= 0.4:  # the best of three: the machine may be busy
         began = loop.time()
-        assert not await leases.refill(budget, MONTH, COST)
+        charges = [Charge("assistant", MONTH, COST)]
+        assert await leases.acquire((new_id().bytes, 0), charges, {"assistant": budget}) == "assistant"
         took.append(loop.time() - began)
     assert min(took) < 0.4, took
     assert not leases.connected

@@ -1,44 +1,35 @@
-"""Where a worker's slices come from: grants of PostgreSQL, recalled from idle workers before anybody is refused.
+"""How a worker comes by slices: asked for when one is empty, fetched ahead, recalled from idle workers before anybody
+is refused.
 
-Everything here runs beside the request path; a caller comes here only when its slice is empty. A grant is one
-statement on the row of its (name, period), so the sum of all slices never exceeds the limit. A release of money is
-journalled and durable before PostgreSQL hears of it, and counts once by its id, whoever tells it. A worker that is
-fenced is granted nothing any more. That PostgreSQL had nothing left is remembered for a second, or until it says that
-there is room again: meanwhile of a budget one caller at a time waits (what another worker's call leaves over is
-journalled and given back before it can be used here), and the others are refused at once. Reserving itself is `leases`;
-taking back what a dead worker held is the shipper's.
+Everything here runs beside the request path; a caller comes here only when its slice is empty. That PostgreSQL had
+nothing left is remembered for a second, or until it says that there is room again: meanwhile of a budget one caller at
+a time waits (what another worker's call leaves over is journalled and given back before it can be used here), and the
+others are refused at once. Reserving itself is `leases`; what is said to PostgreSQL, and that none of it is lost, is
+`lender`'s; taking back what a dead worker held is the shipper's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
-import psycopg
-from psycopg import AsyncConnection
-
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock, SystemClock
-from groundplan.core.database import first_line
-from groundplan.core.errors import Unavailable
-from groundplan.core.ids import new_id
-from groundplan.gateway.budgets import grant_store
 from groundplan.gateway.budgets.account import AGAIN_S, AHEAD_S, LOW_S, REFILL_S, Account, Declared
-from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL, Connection, Wish
+from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
+from groundplan.gateway.budgets.lender import Lender
 from groundplan.gateway.budgets.periods import has_ended
+from groundplan.gateway.database import connect
 from groundplan.gateway.heard import heard
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.rhythm import rest
-from groundplan.ledger.model import Charge, Release
-
-log = logging.getLogger(__name__)
+from groundplan.ledger.model import Charge
 
 _RETRY_S = 0.015
 """After a fruitless try; up to four times as long when there were several."""
@@ -47,21 +38,14 @@ _TICK_S = 0.05
 _RECALL_S = 1.2
 """How long a worker keeps giving back what it frees after somebody asked: as long as that one is refused at once."""
 _CHECK_S = 0.5
-_HEADROOM_CALLS = 16
 _OPEN_FOR = timedelta(hours=1)
 """How long all that is known of a budget's period stays after its end: calls of it may still go on."""
-_GRANTED_FOR = timedelta(days=9)
-"""How long it is known how much of it was granted: a line of a batch, which belongs to the period of its admission, may
-bring more of it for as long as a batch goes on."""
 _ASKED_S = 60.0
 """How long what is left of a quota is looked up for whoever asked about it."""
 
-LOST = (psycopg.Error, TimeoutError)
-"""What a database that is away, restarted, or tired of us raises. It is logged and tried again; callers are refused."""
-
 
 class LeaseClient:
-    """The lender's desk of one worker. `start` it when the worker's `gateway` row may be made; `close` returns
+    """What one worker asks for slices. `start` it when the worker's `gateway` row may be made; `close` returns
     everything."""
 
     def __init__(
@@ -77,42 +61,35 @@ class LeaseClient:
     ) -> None:
         self._url = url
         self._epoch = epoch
-        self._journal = journal
         self._slices = slices
         self._counters = counters or Slices()
-        self._home = home
-        self._clock = clock or SystemClock()
-        self._connection: Connection | None = None
-        self._busy = asyncio.Lock()
         self._accounts: dict[Key, Account] = {}
+        self._lender = Lender(
+            url, epoch, journal, slices, self._counters, self._accounts, home=home, clock=clock or SystemClock()
+        )
         self._moving: dict[Key, Account] = {}
         """Those that are used just now: of ten thousand users with a limit each, few are."""
         self._minute = ""
         """In which it was looked for periods that have ended."""
         self._left: list[Key] = []
         """Quotas of windows that have ended in which something is still reserved."""
-        self._granted: dict[Key, int] = {}
-        self._pending: dict[bytes, Release] = {}
-        self._returned: set[Key] = set()
-        """Quotas of which something was given back that the database has not confirmed."""
         self._recalled: dict[Key, float] = {}
         self._giving: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self._checked = 0.0
-        self._problem = ""
         self._slices.on_freed = self._counters.on_freed = self._freed
 
     @property
     def connected(self) -> bool:
         """Whether grants are possible at the moment."""
-        return self._connection is not None and not self._connection.closed
+        return self._lender.connected
 
     async def start(self) -> None:
         """Connect if the database is there, and begin to prefetch and to answer recalls."""
-        with self._noted():
-            async with self._busy:
-                await self._connect()
+        with self._lender.noted():
+            async with self._lender.busy:
+                await self._lender.connect()
         self._tasks = [asyncio.create_task(self._run_ticks()), asyncio.create_task(self._run_recalls())]
 
     async def close(self) -> None:
@@ -128,9 +105,8 @@ class LeaseClient:
         for account in self._accounts.values():
             account.task = None
         for key in (*self._slices.granted_keys(), *self._counters.granted_keys()):
-            await self._give_back(key)
-        if self._connection is not None:
-            await self._connection.close()
+            await self._lender.give_back(key)
+        await self._lender.close()
         self._slices.on_freed = self._counters.on_freed = None
 
     async def acquire(
@@ -141,7 +117,7 @@ class LeaseClient:
         All charges are of budgets or all of quotas; `declared` has the declaration of each, as in `blueprint`.
         """
         loop = asyncio.get_running_loop()
-        book = self._book(charges[0].budget)
+        book = self._lender.book(charges[0].budget)
         soft = {name for name, item in declared.items() if isinstance(item, Budget) and not item.hard}
         for charge in charges:
             if charge.budget in soft:  # below zero before it is charged, where it is used up
@@ -178,18 +154,8 @@ class LeaseClient:
 
         Whoever knows of it reserves it before anything else runs: what is idle may be called back.
         """
-        async with self._busy:
-            connection = await self._connect()
-            async with asyncio.timeout(2.0):
-                found = await grant_store.held(connection, self._epoch)
-            over = self._before(_GRANTED_FOR)
-            for key, granted in found:
-                if not is_quota(key[0]) and not self._is_forgotten(key, over):
-                    self._booked(key, granted - self._granted.get(key, 0))
-
-    async def refill(self, budget: Declared, period: str, need: int, blueprint: int = 0) -> bool:
-        """Within 250 ms, whether the slice now has `need`; reserve at once when it says so."""
-        return await self._wait_for(self._account(budget, period, blueprint), period, need, REFILL_S)
+        async with self._lender.busy:
+            await self._lender.learn()
 
     def remaining(self, quota: Quota, period: str) -> int:
         """What is left of a quota, as far as this worker knows."""
@@ -204,9 +170,6 @@ class LeaseClient:
         account = self._accounts.get((name, period))
         return account is not None and account.told_empty(asyncio.get_running_loop().time())
 
-    def _book(self, name: str) -> Slices:
-        return self._counters if is_quota(name) else self._slices
-
     def _account(self, declared: Declared, period: str, number: int) -> Account:
         key = (declared.name, period)
         account = self._accounts.get(key)
@@ -215,17 +178,6 @@ class LeaseClient:
         else:
             account.declare(declared, number)
         return account
-
-    @contextmanager
-    def _noted(self) -> Iterator[None]:
-        """Log a failure of the database once, not at every try."""
-        try:
-            yield
-        except LOST as error:
-            problem = f"{error.__class__.__name__}: {first_line(error)}"
-            if problem != self._problem:
-                log.warning("budgets cannot be refilled or returned: %s", problem)
-            self._problem = problem
 
     # callers who wait ----------------------------------------------------------------------------------------------
 
@@ -275,10 +227,10 @@ class LeaseClient:
 
     async def _fetch(self, key: Key, account: Account, *, recall: bool) -> bool:
         """Ask the database once for what those who wait lack. Whether anything came."""
-        with self._noted():
-            async with self._busy:
+        with self._lender.noted():
+            async with self._lender.busy:
                 lacking = self._lacking(key, account)
-                granted = lacking is None or await self._grant(key, account, *lacking, recall=recall) > 0
+                granted = lacking is None or await self._lender.grant(key, account, *lacking, recall=recall) > 0
                 account.heard = account.heard if granted else asyncio.get_running_loop().time()
                 return granted
         account.heard = float("-inf")
@@ -286,7 +238,7 @@ class LeaseClient:
 
     def _offer(self, key: Key, account: Account) -> bool:
         """Let those go on, in their order, for whom there is enough. Whether others still wait."""
-        left = self._book(key[0]).available(*key) - account.promised
+        left = self._lender.book(key[0]).available(*key) - account.promised
         for waiter in list(account.waiters):
             need, future = waiter
             if need > left:
@@ -303,7 +255,7 @@ class LeaseClient:
         needs = [need for need, _ in account.waiters]
         if not needs:
             return None
-        have = self._book(key[0]).available(*key) - account.promised
+        have = self._lender.book(key[0]).available(*key) - account.promised
         return max(1, min(needs) - have), max(1, sum(needs) - have)
 
     def _freed(self, key: Key) -> None:
@@ -316,90 +268,17 @@ class LeaseClient:
         if key in self._recalled or (account is not None and account.cut):
             self._start_giving(key)
 
-    async def _grant(self, key: Key, account: Account, need: int, wanting: int, *, recall: bool) -> int:
-        """One statement; the amount that the slice grew by. Holds `_busy`. Raises psycopg.Error, TimeoutError."""
-        connection = await self._connect()
-        wish = Wish(need, wanting, max(int(account.rate * AHEAD_S), _HEADROOM_CALLS * account.usual), recall)
-        async with asyncio.timeout(2.0):
-            asked, number = account.declared, account.number
-            granted = await grant_store.grant(connection, self._epoch, asked, key[1], number, wish)
-        if granted.rest >= 0 and number == account.number:
-            account.cut = False
-        if granted.contested or not granted.amount:
-            account.calm_until = asyncio.get_running_loop().time() + 2.0
-        account.rest = granted.rest
-        self._booked(key, granted.amount)
-        return granted.amount
-
-    def _booked(self, key: Key, amount: int) -> None:
-        if amount:
-            self._granted[key] = self._granted.get(key, 0) + amount
-            book = self._book(key[0])
-            book.grant(*key, amount)
-            book.used.add(key)  # looked at by the next tick, though nobody may use it
-            account = self._accounts.get(key)
-            if account is not None:
-                account.empty_need = 0
-
-    async def _connect(self) -> Connection:
-        """The connection; a new one first learns of grants whose answer was lost. Holds `_busy`."""
-        if self._connection is not None and not self._connection.closed:
-            return self._connection
-        connection = await grant_store.connect(self._url, self._epoch, self._home)
-        now, over = self._now(), self._before(_GRANTED_FOR)
-        for key, granted in await grant_store.held(connection, self._epoch):
-            if not (is_quota(key[0]) and has_ended(key[1], now)) and not self._is_forgotten(key, over):
-                self._booked(key, granted - self._granted.get(key, 0))
-        self._connection, self._problem = connection, ""
-        return connection
-
     def _start_giving(self, key: Key) -> None:
-        task = asyncio.create_task(self._give_back(key))
+        task = asyncio.create_task(self._lender.give_back(key))
         self._giving.add(task)
         task.add_done_callback(self._giving.discard)
-
-    async def _give_back(self, key: Key) -> None:
-        """Release what is idle: journal and disk where it is money, then the database."""
-        account = self._accounts.get(key)
-        amount = self._book(key[0]).release(*key, keep=account.promised if account else 0)
-        if not amount:
-            return
-        try:
-            if is_quota(key[0]):
-                self._returned.add(key)  # lost with this worker, it only counts as used
-            else:
-                record = Release(new_id().bytes, *key, amount)
-                sequence = self._journal.release(record)
-                self._pending[record.id] = record
-                if (waiting := self._journal.durable(sequence)) is not None:
-                    await waiting
-            async with self._busy:
-                await self._tell_releases()
-        except (*LOST, Unavailable):
-            # told again by the next tick, or by the shipper from the journal; a failed journal ends this epoch, and
-            # recovery finds the amount unspent and returns it
-            return
-
-    async def _tell_releases(self) -> None:
-        """Tell the database every durable release that it has not confirmed. Holds `_busy`."""
-        connection = await self._connect()
-        for record in list(self._pending.values()):
-            async with asyncio.timeout(2.0):
-                await grant_store.tell_release(connection, self._epoch, record)
-            self._pending.pop(record.id, None)
-        for key in list(self._returned):
-            total = self._counters.released(*key)
-            async with asyncio.timeout(2.0):
-                await grant_store.tell_return(connection, self._epoch, key, total)
-            if total == self._counters.released(*key):
-                self._returned.discard(key)
 
     # in the background ---------------------------------------------------------------------------------------------
 
     async def _run_recalls(self) -> None:
         while True:
-            with self._noted():
-                async with await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2) as listener:
+            with self._lender.noted():
+                async with await connect(self._url) as listener:
                     await listener.execute(f"LISTEN {RECALL_CHANNEL}")
                     await listener.execute(f"LISTEN {FREED_CHANNEL}")
                     while True:
@@ -433,33 +312,34 @@ class LeaseClient:
     async def _run_ticks(self) -> None:
         while True:
             await rest(_TICK_S)
-            with self._noted():
+            with self._lender.noted():
                 await self._tick(asyncio.get_running_loop().time())
 
     async def _tick(self, now: float) -> None:
         self._recalled = {key: until for key, until in self._recalled.items() if until > now}
-        at = self._now()
+        at = self._lender.now()
         ended = [key for key in self._slices.granted_keys() if has_ended(key[1], at)] if at != self._minute else []
         ended += [key for key in self._take_up() if has_ended(key[1], at)]
         for key in ended:
             if self._slices.available(*key) > 0:
-                await self._give_back(key)
+                await self._lender.give_back(key)
         if at != self._minute:
             self._left = [key for key in self._accounts if is_quota(key[0]) and has_ended(key[1], at)]
             self._forget_ended()
             self._forget_budgets()
         self._minute = at
-        if self._pending or self._returned or not self.connected or now > self._checked + _CHECK_S:
+        if self._lender.unconfirmed or not self.connected or now > self._checked + _CHECK_S:
             self._checked = now
             self._forget_ended()
-            async with self._busy:
-                await self._learn_rests(now)  # a connection that died while idle says so only now
-                await self._tell_releases()
+            async with self._lender.busy:
+                asked = self._asked_lately(now)
+                await self._lender.learn_rests(asked)  # a connection that died while idle says so only now
+                await self._lender.tell_releases()
         for key, account in list(self._moving.items()):
             if self._runs_low(key, account, now, at):
-                async with self._busy:
-                    owed = max(1, -self._book(key[0]).available(*key))
-                    await self._grant(key, account, 1, owed if account.soft else 1, recall=False)
+                async with self._lender.busy:
+                    owed = max(1, -self._lender.book(key[0]).available(*key))
+                    await self._lender.grant(key, account, 1, owed if account.soft else 1, recall=False)
 
     def _take_up(self) -> list[Key]:
         """Learn how much of each is used a second, and leave those alone that are not used any more. Returns the
@@ -471,7 +351,7 @@ class LeaseClient:
         self._slices.used.clear()
         self._counters.used.clear()
         for key, account in list(self._moving.items()):
-            book = self._book(key[0])
+            book = self._lender.book(key[0])
             spent = book.spent(*key)
             account.rate += ((spent - account.spent) / _TICK_S - account.rate) * 0.2
             account.spent = spent
@@ -480,13 +360,9 @@ class LeaseClient:
                 del self._moving[key]
         return budgets
 
-    async def _learn_rests(self, now: float) -> None:
-        connection = await self._connect()
-        keys = [key for key, each in self._accounts.items() if each.asked > now - _ASKED_S and is_quota(key[0])]
-        async with asyncio.timeout(2.0):
-            for key, rest in (await grant_store.rests(connection, keys)).items():
-                if key in self._accounts:
-                    self._accounts[key].rest = rest
+    def _asked_lately(self, now: float) -> list[Key]:
+        """Quotas of which somebody wants to know what is left."""
+        return [key for key, each in self._accounts.items() if each.asked > now - _ASKED_S and is_quota(key[0])]
 
     def _forget_ended(self) -> None:
         """Windows come and go by the minute: nothing of them stays in memory, once nobody waits for them any more."""
@@ -497,8 +373,7 @@ class LeaseClient:
         for key in gone:
             del self._accounts[key]
             self._moving.pop(key, None)
-            self._granted.pop(key, None)
-            self._returned.discard(key)
+            self._lender.forget(key)
         self._left = [key for key in self._left if key in self._accounts]
 
     def _forget_budgets(self) -> None:
@@ -506,15 +381,12 @@ class LeaseClient:
         and told, nothing stays but for a while how much was granted, which is what PostgreSQL says again."""
         if not self.connected:
             return  # of a grant whose answer was lost it is heard with the next connection
-        ended, told = self._before(_OPEN_FOR), {(each.budget, each.period) for each in self._pending.values()}
+        ended, told = self._lender.now(before=_OPEN_FOR), self._lender.untold()
         known = {*self._slices.granted_keys(), *(key for key in self._accounts if not is_quota(key[0]))}
         gone = [key for key in known if has_ended(key[1], ended) and key not in told and not self._in_use(key)]
         for key in self._slices.forget(gone):
             self._accounts.pop(key, None)
-        over = self._before(_GRANTED_FOR)
-        for key in [key for key in self._granted if not is_quota(key[0]) and has_ended(key[1], over)]:
-            if key not in self._accounts and key not in known:
-                del self._granted[key]
+        self._lender.forget_budgets(known)
 
     def _in_use(self, key: Key) -> bool:
         """Whether somebody waits for a budget, or something of it is still to be returned or fetched."""
@@ -522,19 +394,9 @@ class LeaseClient:
         waited = account is not None and (account.task is not None or account.promised or bool(account.waiters))
         return bool(waited) or key in self._moving or self._slices.available(*key) > 0
 
-    def _is_forgotten(self, key: Key, over: str) -> bool:
-        """Whether all that was granted of a budget was known, and is no more."""
-        return has_ended(key[1], over) and key not in self._granted and key not in self._accounts
-
-    def _before(self, span: timedelta) -> str:
-        return (self._clock.now() - span).strftime("%Y-%m-%dT%H:%M")
-
-    def _now(self) -> str:
-        return self._clock.now().strftime("%Y-%m-%dT%H:%M")
-
     def _runs_low(self, key: Key, account: Account, now: float, at: str) -> bool:
         """Whether to fetch ahead: too little is left at its use, and nobody else is short."""
-        available = self._book(key[0]).available(*key)
+        available = self._lender.book(key[0]).available(*key)
         if account.soft and available < 0:
             return True
         if now < account.calm_until or has_ended(key[1], at) or key in self._recalled:

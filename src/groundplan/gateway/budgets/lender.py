@@ -1,0 +1,222 @@
+"""One worker's dealings with PostgreSQL about slices: grants that come in, releases that go out, none of them lost.
+
+A grant is one statement on the row of its (name, period), so the sum of all slices never exceeds the limit; one whose
+answer was lost is found by the next connection. A release of money is journalled and durable before PostgreSQL hears of
+it, and counts once by its id, whoever tells it. A worker that is fenced is granted nothing any more.
+
+When to ask, and who waits, is `lease_client`'s; the statements are `grant_store`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+
+from groundplan.core.clock import Clock
+from groundplan.core.database import first_line
+from groundplan.core.errors import Unavailable
+from groundplan.core.ids import new_id
+from groundplan.gateway.budgets import grant_store
+from groundplan.gateway.budgets.account import AHEAD_S, Account
+from groundplan.gateway.budgets.grant_store import Connection, Wish
+from groundplan.gateway.budgets.leases import Key, Slices, is_quota
+from groundplan.gateway.budgets.periods import has_ended
+from groundplan.gateway.journal.journal import Journal
+from groundplan.ledger.model import Release
+
+log = logging.getLogger(__name__)
+
+_HEADROOM_CALLS = 16
+_GRANTED_FOR = timedelta(days=9)
+"""How long it is known how much of a budget was granted: a line of a batch, which belongs to the period of its
+admission, may bring more of it for as long as a batch goes on."""
+_CALM_S = 2.0
+"""How long nothing is fetched ahead where others are short, or nothing came."""
+_STATEMENT_S = 2.0
+
+LOST = (psycopg.Error, TimeoutError)
+"""What a database that is away, restarted, or tired of us raises. It is logged and tried again; callers are refused."""
+
+
+class Lender:
+    """The connection of one worker, and what it was granted. Whoever calls a method that says so holds `busy`, the lock
+    of the connection; such methods raise `LOST`. `accounts` are what the worker uses now, which learn what came."""
+
+    def __init__(
+        self,
+        url: str,
+        epoch: UUID,
+        journal: Journal,
+        slices: Slices,
+        counters: Slices,
+        accounts: Mapping[Key, Account],
+        *,
+        home: Path,
+        clock: Clock,
+    ) -> None:
+        self.busy = asyncio.Lock()
+        self._url = url
+        self._epoch = epoch
+        self._journal = journal
+        self._slices = slices
+        self._counters = counters
+        self._accounts = accounts
+        self._home = home
+        self._clock = clock
+        self._connection: Connection | None = None
+        self._granted: dict[Key, int] = {}
+        self._pending: dict[bytes, Release] = {}
+        self._returned: set[Key] = set()
+        """Quotas of which something was given back that the database has not confirmed."""
+        self._problem = ""
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None and not self._connection.closed
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether something was given back that the database has not confirmed."""
+        return bool(self._pending or self._returned)
+
+    def book(self, name: str) -> Slices:
+        """Where the slices of a name are: those of quotas are counters."""
+        return self._counters if is_quota(name) else self._slices
+
+    def now(self, before: timedelta = timedelta()) -> str:
+        """The minute, or the one so long `before` it, as periods are named."""
+        return (self._clock.now() - before).strftime("%Y-%m-%dT%H:%M")
+
+    def untold(self) -> set[Key]:
+        """Budgets of which something was given back that the database has not confirmed."""
+        return {(each.budget, each.period) for each in self._pending.values()}
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Log a failure of the database once, not at every try."""
+        try:
+            yield
+        except LOST as error:
+            problem = f"{error.__class__.__name__}: {first_line(error)}"
+            if problem != self._problem:
+                log.warning("budgets cannot be refilled or returned: %s", problem)
+            self._problem = problem
+
+    async def learn(self) -> None:
+        """Book what came to this worker by another way than its own asking. Holds `busy`."""
+        connection = await self.connect()
+        async with asyncio.timeout(_STATEMENT_S):
+            found = await grant_store.held(connection, self._epoch)
+        over = self.now(before=_GRANTED_FOR)
+        for key, granted in found:
+            if not is_quota(key[0]) and not self._is_forgotten(key, over):
+                self._booked(key, granted - self._granted.get(key, 0))
+
+    async def grant(self, key: Key, account: Account, need: int, wanting: int, *, recall: bool) -> int:
+        """One statement; the amount that the slice grew by. Holds `busy`."""
+        connection = await self.connect()
+        wish = Wish(need, wanting, max(int(account.rate * AHEAD_S), _HEADROOM_CALLS * account.usual), recall)
+        async with asyncio.timeout(_STATEMENT_S):
+            asked, number = account.declared, account.number
+            granted = await grant_store.grant(connection, self._epoch, asked, key[1], number, wish)
+        if granted.rest >= 0 and number == account.number:
+            account.cut = False
+        if granted.contested or not granted.amount:
+            account.calm_until = asyncio.get_running_loop().time() + _CALM_S
+        account.rest = granted.rest
+        self._booked(key, granted.amount)
+        return granted.amount
+
+    def _booked(self, key: Key, amount: int) -> None:
+        if amount:
+            self._granted[key] = self._granted.get(key, 0) + amount
+            book = self.book(key[0])
+            book.grant(*key, amount)
+            book.used.add(key)  # looked at by the next tick, though nobody may use it
+            account = self._accounts.get(key)
+            if account is not None:
+                account.empty_need = 0
+
+    async def connect(self) -> Connection:
+        """The connection; a new one first learns of grants whose answer was lost. Holds `busy`."""
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        connection = await grant_store.connect(self._url, self._epoch, self._home)
+        now, over = self.now(), self.now(before=_GRANTED_FOR)
+        for key, granted in await grant_store.held(connection, self._epoch):
+            if not (is_quota(key[0]) and has_ended(key[1], now)) and not self._is_forgotten(key, over):
+                self._booked(key, granted - self._granted.get(key, 0))
+        self._connection, self._problem = connection, ""
+        return connection
+
+    async def give_back(self, key: Key) -> None:
+        """Release what is idle and nobody was promised: journal and disk where it is money, then the database."""
+        account = self._accounts.get(key)
+        amount = self.book(key[0]).release(*key, keep=account.promised if account else 0)
+        if not amount:
+            return
+        try:
+            if is_quota(key[0]):
+                self._returned.add(key)  # lost with this worker, it only counts as used
+            else:
+                record = Release(new_id().bytes, *key, amount)
+                sequence = self._journal.release(record)
+                self._pending[record.id] = record
+                if (waiting := self._journal.durable(sequence)) is not None:
+                    await waiting
+            async with self.busy:
+                await self.tell_releases()
+        except (*LOST, Unavailable):
+            # told again by the next tick, or by the shipper from the journal; a failed journal ends this epoch, and
+            # recovery finds the amount unspent and returns it
+            return
+
+    async def tell_releases(self) -> None:
+        """Tell the database every durable release that it has not confirmed. Holds `busy`."""
+        connection = await self.connect()
+        for record in list(self._pending.values()):
+            async with asyncio.timeout(_STATEMENT_S):
+                await grant_store.tell_release(connection, self._epoch, record)
+            self._pending.pop(record.id, None)
+        for key in list(self._returned):
+            total = self._counters.released(*key)
+            async with asyncio.timeout(_STATEMENT_S):
+                await grant_store.tell_return(connection, self._epoch, key, total)
+            if total == self._counters.released(*key):
+                self._returned.discard(key)
+
+    async def learn_rests(self, keys: Sequence[Key]) -> None:
+        """What nobody holds of these quotas. Holds `busy`."""
+        connection = await self.connect()
+        async with asyncio.timeout(_STATEMENT_S):
+            for key, rest in (await grant_store.rests(connection, keys)).items():
+                if key in self._accounts:
+                    self._accounts[key].rest = rest
+
+    def _is_forgotten(self, key: Key, over: str) -> bool:
+        """Whether all that was granted of a budget was known, and is no more."""
+        return has_ended(key[1], over) and key not in self._granted and key not in self._accounts
+
+    def forget_budgets(self, known: Container[Key]) -> None:
+        """How much was granted of budgets that are long over, but for those that are `known`."""
+        over = self.now(before=_GRANTED_FOR)
+        for key in [key for key in self._granted if not is_quota(key[0]) and has_ended(key[1], over)]:
+            if key not in self._accounts and key not in known:
+                del self._granted[key]
+
+    def forget(self, key: Key) -> None:
+        """A quota whose window has ended."""
+        self._granted.pop(key, None)
+        self._returned.discard(key)
+
+    async def close(self) -> None:
+        """Disconnect. What the database was not told is in the journal."""
+        if self._connection is not None:
+            await self._connection.close()
