@@ -236,6 +236,11 @@ def test_a_tree_without_a_question_and_one_with_too_many() -> None:
     leaf, one = np.zeros((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.float32)
     bare = forest.planted(leaf, one, leaf, leaf, one, np.zeros(1, dtype=np.int64), 1, 0)
     assert forest.told_all(bare, np.zeros((3, 2), dtype=np.float32)).tolist() == [[1.0]] * 3
+    feature, owner = np.zeros((2, 19), dtype=np.int64), np.zeros(2, dtype=np.int64)
+    left, right, value = feature.copy(), feature.copy(), np.arange(38, dtype=np.float32).reshape(2, 19)
+    left[0, :3], right[0, :3] = (1, 1, 2), (2, 1, 2)  # a short row is filled up with zeros
+    small = forest.planted(feature, value, left, right, value, owner, 1, 1)
+    assert forest.told_all(small, np.array([[-1.0], [1.0]], dtype=np.float32)).tolist() == [[20.0], [21.0]]
     row = np.arange(2 * forest.MOST_ASKED + 3)[None, :]
     deep = np.where(row < forest.MOST_ASKED + 1, row + 1, row)
     with pytest.raises(ValueError, match="too large"):

@@ -34,7 +34,7 @@ def planted(
 ) -> Forest:
     """Trees from their nodes (trees, nodes); a leaf leads to itself. Raises `ValueError` where one asks more than
     `MOST_ASKED` things."""
-    asks = left != np.arange(left.shape[1])
+    asks = (left != np.arange(left.shape[1])) & (left > 0)  # nothing leads to the root: what says so fills up a row
     most = int(asks.sum(axis=1).max(initial=0))
     if most > MOST_ASKED:
         raise ValueError("its trees are too large")
