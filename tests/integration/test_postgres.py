@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -138,16 +138,19 @@ def test_one_that_stands_still_once_it_answered_is_waited_for(tmp_path: Path, mo
     with cleaned(Home(tmp_path), made=True) as home, EmbeddedPostgres(home) as server:
         server.start()
         pids = serving(server.place.data.resolve())
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        again = [threading.Timer(3.0, os.kill, (pid, signal.SIGCONT)) for pid in pids]
-        for timer in again:
-            timer.start()
+
+        def each(number: signal.Signals) -> None:
+            for pid in pids:
+                with suppress(ProcessLookupError):  # one that was about to end
+                    os.kill(pid, number)
+
+        each(signal.SIGSTOP)
+        again = threading.Timer(3.0, each, (signal.SIGCONT,))
+        again.start()
         begun = time.monotonic()
         server.prepared()
         assert time.monotonic() - begun > 2.5
-        for timer in again:
-            timer.join()
+        again.join()
 
 
 def test_a_server_that_outlived_its_owner_is_stopped_first(tmp_path: Path) -> None:
