@@ -31,6 +31,8 @@ SHORT = 8
 ADDED = 0.46
 """In a long request a word that is over is this near to some word of the other where it only says more of the same. In
 a short one a qualifier that makes another thing reaches it, beside a name of which it could be said."""
+AGAIN = 0.55
+"""The same in a short one, to a word that only the other has."""
 MORE = 0.5
 """Words over on one side, as a share of the shorter request's, from which on it asks for more than the other."""
 KNOWN = 0.999
@@ -212,7 +214,7 @@ def _adds(one: Reading, other: Reading, over: set[int], near: Near) -> bool:
         most = float(near[place, :].max(initial=0.0))
         if short or ahead:
             again = float(near[place, otherwise].max(initial=0.0))
-            if again < (ALIKE if short else ADDED) and (most < SAME or (short and ahead)):
+            if again < (AGAIN if short else ADDED) and (most < SAME or (short and ahead)):
                 return True
         elif most < ADDED:
             return True
