@@ -26,11 +26,12 @@ from groundplan.economics.routing.decide.predict import blended, predict
 from groundplan.economics.routing.learn import grow
 from groundplan.economics.routing.learn import kernel as kernels
 from groundplan.economics.routing.learn.evaluate import apply, evaluate, kept_by, same_choice, strong_share
-from groundplan.economics.routing.learn.fit import LEAST_ROWS, blend_of, train
+from groundplan.economics.routing.learn.fit import LEAST_ROWS, train
 from groundplan.economics.routing.learn.matrix import folds_of, read_matrix
 from groundplan.economics.routing.learn.operate import error_of_mean, operating_points
 from groundplan.economics.routing.learn.perturb import KINDS
 from groundplan.economics.routing.learn.plain import plain_ridge
+from groundplan.economics.routing.learn.weigh import blend_of
 from groundplan.economics.routing.model import Floats, Forest, Matrix, Router, Sample
 from groundplan.economics.routing.versions.artifact import dump, load
 

@@ -31,6 +31,7 @@ from groundplan.economics.routing.learn import grow
 from groundplan.economics.routing.learn import kernel as kernels
 from groundplan.economics.routing.learn.matrix import folds_of
 from groundplan.economics.routing.learn.operate import doubts, numbered, operating_points
+from groundplan.economics.routing.learn.weigh import blend_of, part_of
 from groundplan.economics.routing.model import (
     Blend,
     Doubles,
@@ -45,11 +46,13 @@ from groundplan.economics.routing.model import (
 )
 from groundplan.economics.routing.versions.artifact import check_size
 
-PENALTIES = (1.5, 3.0, 6.0)
+PENALTIES = (0.5, 1.5, 3.0, 6.0, 12.0, 24.0)
 INNER_FOLDS = 4
 ENOUGH = 1500
 """Left-out prompts that are enough to choose a penalty by."""
 LANDMARKS = 64
+LEAST_WEIGHT = 0.05
+"""Of a regression: trees look at each, also at one that tells little by itself."""
 LEAST_ROWS = 400
 """Prompts below which trees and kernel would only repeat noise."""
 _STRANGE = 0.002
@@ -104,6 +107,18 @@ class Fitted:
         """(rows, targets) of all together."""
         return np.asarray(features @ self.weights + self.bias, dtype=np.float64)
 
+    def weighed(self, weights: Blend, shaped: int) -> Fitted:
+        """With the regressions weighed: of the words, of the surface, and of the embedding where there is one."""
+        models, columns = self.alone.shape[1], self.weights.shape[0]
+        found, bias = self.weights.copy(), self.bias.copy()
+        own = [self.alone[0], self.bias[:models] - self.alone.sum(axis=0), *self.alone[1:]]
+        bias[:models] = 0
+        for place, (low, high) in enumerate(pairwise(_edges(shaped, columns))):
+            found[low:high, :models] = part_of(weights, place, self.weights[low:high, :models])
+            own[place] = part_of(weights, place, own[place])
+            bias[:models] += own[place]
+        return Fitted(found, bias, np.stack([own[0], *own[2:]]))
+
     def parts(self, features: Any, shaped: int) -> Doubles:
         """(rows, regressions, models): the words' part of the scores, then the embedding's, both without `alone`."""
         models = self.alone.shape[1]
@@ -120,8 +135,7 @@ def ridge(features: Any, targets: Doubles, penalty: float, shaped: int) -> Fitte
         from sklearn.linear_model import Ridge  # noqa: PLC0415 -- heavy, and an extra
     except ImportError as error:
         raise _missing() from error
-    edges = [0, BUCKETS, BUCKETS + shaped, features.shape[1]]
-    parts = [(low, high) for low, high in pairwise(edges) if high > low]
+    parts = list(pairwise(_edges(shaped, features.shape[1])))
     models = targets.shape[1] // 2
     weights: Floats = np.zeros((features.shape[1], targets.shape[1]), dtype=np.float32)
     bias: Floats = np.zeros(targets.shape[1], dtype=np.float32)
@@ -143,6 +157,11 @@ def ridge(features: Any, targets: Doubles, penalty: float, shaped: int) -> Fitte
         else:
             alone.append(own[:models] / len(parts))
     return Fitted(weights, bias, np.stack(alone).astype(np.float32))
+
+
+def _edges(shaped: int, columns: int) -> list[int]:
+    """Where the columns of each regression begin, and the last ones end."""
+    return sorted({0, BUCKETS, BUCKETS + shaped, columns})
 
 
 def prepare(samples: Sequence[Sample], vectors: Floats | None) -> Prepared:
@@ -223,6 +242,18 @@ class LeftOut:
     """(rows, regressions, models): what the words' regression expects by itself, then the embedding's."""
     penalty: float
 
+    @property
+    def parts(self) -> list[Doubles]:
+        """(rows, models) of the words, of the surface, and of the embedding where there is one."""
+        models = self.alone.shape[2]
+        return [self.alone[:, 0], self.raw[:, :models] - self.alone.sum(axis=1), *self.alone[:, 1:].swapaxes(0, 1)]
+
+    def weighed(self, weights: Blend) -> LeftOut:
+        """As `Fitted.weighed`."""
+        told = [part_of(weights, place, part) for place, part in enumerate(self.parts)]
+        raw = np.hstack([np.sum(told, axis=0), self.raw[:, self.alone.shape[2] :]])
+        return LeftOut(raw, np.stack([told[0], *told[2:]], axis=1), self.penalty)
+
 
 def left_out(matrix: Matrix, features: Any, penalties: Sequence[float], seed: int, shaped: int) -> LeftOut:
     """Cross-validated predictions within a training set, under the penalty that predicts differences of scores best.
@@ -257,20 +288,6 @@ def _best_penalty(matrix: Matrix, told: dict[float, Doubles], penalties: Sequenc
     return min(penalties, key=lambda each: float(np.square(centred(told[each][rows, :count]) - truth).mean()))
 
 
-def calibrate(raw: Doubles, scores: Doubles) -> tuple[Floats, Floats]:
-    """(slope, offset) for each model that turn left-out predictions into the scores that were seen; slopes are kept
-    between 0 and 4."""
-    slopes, offsets = [], []
-    for column in range(scores.shape[1]):
-        told, seen = raw[:, column], scores[:, column]
-        spread = float(told.var())
-        slope = float(np.cov(told, seen)[0, 1] / spread) if spread > 1e-12 else 0.0
-        slope = min(4.0, max(0.0, slope))
-        slopes.append(slope)
-        offsets.append(float(seen.mean() - slope * told.mean()))
-    return np.array(slopes, dtype=np.float32), np.array(offsets, dtype=np.float32)
-
-
 def _head(
     matrix: Matrix, features: Any, shapes: Floats, vectors: Floats | None, seed: int
 ) -> tuple[Head, Forest | None, Doubles]:
@@ -279,46 +296,27 @@ def _head(
     shaped, count = shapes.shape[1], len(matrix.models)
     out = left_out(matrix, features, PENALTIES, seed, shaped)
     targets, _ = targets_of(matrix)
-    fitted = ridge(features, targets, out.penalty, shaped)
+    weights = tuple(max(LEAST_WEIGHT, each) for each in blend_of(out.parts, matrix.scores))
+    fitted = ridge(features, targets, out.penalty, shaped).weighed(weights, shaped)
+    out = out.weighed(weights)
     # expectations that were left out: those of the fitted regressions know the answers
     looked = looked_at(shapes, out.alone, np.zeros_like(fitted.alone))
     trees, told = None, out.raw.copy()
-    if len(looked) < LEAST_ROWS:
-        slope, offset = calibrate(told[:, :count], matrix.scores)
-        head = Head(fitted.weights, fitted.bias, slope, offset)
-    else:
+    blend: Blend = (1.0, 1.0)
+    near = None
+    if len(looked) >= LEAST_ROWS:
         trees = grow.grow(looked, matrix.scores, seed, grow.draws(count))
         near = kernels.fit(looked, vectors, matrix.scores, shaped, seed)
         every = told[:, :count], *_beside(matrix, looked, vectors, shaped, seed)
         blend = blend_of(every, matrix.scores)
         told[:, :count] = blended(blend, every)
-        # a slope for each model would undo what was weighed for their differences
-        slope = np.ones(count, dtype=np.float32)
-        offset = (matrix.scores - told[:, :count]).mean(axis=0).astype(np.float32)
-        head = Head(fitted.weights, fitted.bias, slope, offset, blend, fitted.alone, near)
+    # a slope for each model would undo what was weighed for their differences
+    slope = np.ones(count, dtype=np.float32)
+    offset = (matrix.scores - told[:, :count]).mean(axis=0).astype(np.float32)
+    alone = np.zeros((0, 0), dtype=np.float32) if trees is None else fitted.alone
+    head = Head(fitted.weights, fitted.bias, slope, offset, blend, alone, near)
     told[:, :count] = np.clip(head.offset + head.slope * told[:, :count], 0, 1)
     return head, trees, told
-
-
-def blend_of(told: Sequence[Doubles], scores: Doubles) -> Blend:
-    """The weights, none below 0, with which left-out predictions come nearest to what was seen: of the mean over
-    models, and of the models' differences from it."""
-    try:
-        from scipy.optimize import nnls  # noqa: PLC0415 -- heavy, and an extra
-    except ImportError as error:
-        raise _missing() from error
-
-    def split(values: Doubles) -> tuple[Doubles, Doubles]:
-        mean = values.mean(axis=1, keepdims=True)
-        apart = values - mean
-        return (mean - mean.mean()).ravel(), (apart - apart.mean(axis=0)).ravel()
-
-    pairs, seen = [split(values) for values in told], split(scores)
-    found: list[float] = []
-    for place in range(2):
-        weights, _ = nnls(np.stack([pair[place] for pair in pairs], axis=1), seen[place])
-        found += [float(weight) for weight in weights]
-    return tuple(found)
 
 
 def _beside(matrix: Matrix, looked: Floats, vectors: Floats | None, shaped: int, seed: int) -> tuple[Doubles, Doubles]:
