@@ -238,18 +238,23 @@ async def test_answers_beyond_their_cap_stop_the_workload_in_the_worker_at_once(
     assert [flags for (flags,) in rows] == [[], [], [], ["over_bound"], []]
 
 
+async def beyond_a_bound_unheard(stack: Stack, key: str) -> None:
+    """A call uses more than its bound, while its worker hears nothing of live policy."""
+    blocked = stack.hang()
+    try:
+        assert (await stack.chat(key)).status == 200
+        assert (await stack.chat(key)).code == "killed"
+    finally:
+        blocked.close()
+
+
 async def test_a_stop_that_was_another_workers_is_lifted_for_both(database: Database, tmp_path: Path) -> None:
     """Two go beyond a bound: the stop names the call of the first, and is lifted while the second hears nothing."""
     scope = "workload/assistant"
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         key = await started(stack, port, rates=FREE)
         model.script = Script(mode="miscount", tokens=20)
-        blocked = stack.hang()
-        try:
-            assert (await stack.chat(key)).status == 200
-            assert (await stack.chat(key)).code == "killed"
-        finally:
-            blocked.close()
+        await beyond_a_bound_unheard(stack, key)
         os.kill(stack.workers[0].pid, signal.SIGSTOP)
         try:
             with psycopg.connect(database.urls["control"]) as conn:
@@ -273,11 +278,7 @@ async def test_what_was_lifted_for_a_call_that_is_not_in_the_ledger_yet_stays_st
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         key = await started(stack, port, rates=FREE)
         model.script = Script(mode="miscount", tokens=20)
-        blocked = stack.hang()
-        try:
-            assert (await stack.chat(key)).status == 200
-        finally:
-            blocked.close()
+        await beyond_a_bound_unheard(stack, key)
         os.kill(stack.workers[0].pid, signal.SIGSTOP)
         try:
             with psycopg.connect(database.urls["control"]) as conn:
