@@ -3,14 +3,15 @@
     python scripts/again.py      after `make test` failed, in the same checkout
 
 On a machine that others slow down, one of thousands of tests may miss a deadline. No second look is had by tests of
-promises (a promise that was broken once is broken), by properties (an example that was found once exists), by more than
-MOST failures, or by what could not be collected, and in none of a run that broke off. Where the worker of the tests
-died in one (in native code, at whatever it came to next), that says nothing of the test, whichever it is. Everything
-that needed one is told by name, so that it gets mended.
+promises (a promise that was broken once is broken), by properties (an example that was found once exists; what stands
+beside them in a module has one), by more than MOST failures, or by what could not be collected, and in none of a run
+that broke off. Where the worker of the tests died in one (in native code, at whatever it came to next), that says
+nothing of the test, whichever it is. Everything that needed one is told by name, so that it gets mended.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -22,6 +23,8 @@ CACHE = ROOT / ".pytest_cache/v"
 FAILED, ENDED, CRASHED = CACHE / "cache/lastfailed", CACHE / "groundplan/ended", CACHE / "groundplan/crashed"
 WHOLE = "1"
 """How pytest ends where tests failed and all ran."""
+SEARCHING = frozenset({"given", "run_state_machine_as_test"})
+"""By which names examples are looked for."""
 MOST = 3
 TIMES = 3
 
@@ -35,9 +38,30 @@ def stands(test: str, crashed: Collection[str] = ()) -> str | None:
         return None
     if path.startswith("tests/acceptance/"):
         return "it proves a promise"
-    if "hypothesis" in (ROOT / path).read_text():
+    if searches(ast.parse((ROOT / path).read_text()), name.partition("[")[0].rpartition("::")[2]):
         return "an example that was found once exists"
     return None
+
+
+def searches(module: ast.Module, test: str) -> bool:
+    """Whether a test of that name looks for examples: it, or a function of its module that it names, names one of
+    SEARCHING. So does one that is not found as a function (the test of a machine of states)."""
+    said: dict[str, set[str]] = {}
+    for function in ast.walk(module):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            said.setdefault(function.name, set()).update(
+                node.id if isinstance(node, ast.Name) else node.attr
+                for node in ast.walk(function)
+                if isinstance(node, ast.Name | ast.Attribute)
+            )
+    if test not in said:
+        return True
+    names: set[str] = set()
+    new = {test}
+    while new:
+        names |= new
+        new = {name for function in new for name in said.get(function, ())} - names
+    return not names.isdisjoint(SEARCHING)
 
 
 def main() -> int:

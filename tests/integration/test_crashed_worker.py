@@ -51,13 +51,24 @@ def test_worker_that_dies_costs_one_test(tmp_path: Path) -> None:
     assert crashed == ["test_b_dies.py::test_dies"]
 
 
+FOUND = "an example that was found once exists"
+FUZZED = "tests/integration/test_api_fuzzed.py::test_no_route_answers_500"
+ACROSS = "tests/integration/test_permission_model.py::test_the_next_question_sees_exactly_what_is_allowed_now"
+
+
 @pytest.mark.parametrize(
-    ("path", "final"),
+    ("test", "final"),
     [
-        ("tests/acceptance/test_promise_03_budget.py", "it proves a promise"),
-        ("tests/integration/test_permission_model.py", "an example that was found once exists"),
+        ("tests/acceptance/test_promise_03_budget.py::test_one", "it proves a promise"),
+        (ACROSS, FOUND),
+        (FUZZED, FOUND),
+        ("tests/unit/test_rhythm.py::test_the_next_time_is_about_one_period_later", FOUND),
+        ("tests/unit/test_rhythm.py::States::runTest", FOUND),
     ],
 )
-def test_where_a_worker_died_there_is_a_second_look_at_any_test(path: str, final: str) -> None:
-    test = f"{path}::test_one"
+def test_where_a_worker_died_there_is_a_second_look_at_any_test(test: str, final: str) -> None:
     assert (again.stands(test), again.stands(test, [test])) == (final, None)
+
+
+def test_beside_a_property_other_tests_have_a_second_look() -> None:
+    assert again.stands("tests/unit/test_rhythm.py::test_two_that_rest_wake_in_one_turn_of_the_loop") is None
