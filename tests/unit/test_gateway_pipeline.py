@@ -223,7 +223,7 @@ async def test_nothing_is_sent_whose_reservation_could_not_be_written(
 ) -> None:
     """Also over a connection that stands, where both wait for the end of the same turn of the loop."""
     assert (await rig.chat()).status == 200
-    await until(lambda: not rig.gateway.journal._allocating)
+    await until(lambda: not rig.gateway.journal._spares.making)
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -146,7 +146,7 @@ async def test_what_ends_in_one_turn_fills_one_segment_after_the_other(tmp_path:
     sources = [(str(new_id()), "handbook/" + "x" * 200, 1, 2)] * 12
     turns = []
     for _ in range(6):
-        await until(lambda: bool(journal._spares))
+        await until(lambda: bool(journal._spares.ready))
         calls = [new_id().bytes for _ in range(8)]
         for call in calls:
             journal.reserve(reservation(call))
@@ -194,7 +194,7 @@ async def test_a_full_disk_refuses_new_calls_and_never_a_settlement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = open_journal(tmp_path)
-    await until(lambda: not journal._allocating)
+    await until(lambda: not journal._spares.making)
     real = os.fsync
     monkeypatch.setattr(os, "fsync", full)
     admitted: list[bytes] = []
@@ -216,7 +216,7 @@ async def test_a_full_disk_refuses_new_calls_and_never_a_settlement(
     assert {path.stat().st_size for path in journal.folder.glob("*.seg")} == {SMALLEST_SEGMENT}
     assert sum(isinstance(record, Finish) for record in all_records(journal.folder)) == len(admitted) > 10
     monkeypatch.setattr(os, "fsync", real)
-    await until(lambda: bool(journal._spares))
+    await until(lambda: bool(journal._spares.ready))
     journal.reserve(reservation(new_id().bytes))
     await journal.close()
 
@@ -225,7 +225,7 @@ async def test_refused_calls_are_dropped_and_counted_when_there_is_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = open_journal(tmp_path)
-    await until(lambda: not journal._allocating)
+    await until(lambda: not journal._spares.making)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(Unavailable):
         for _ in range(10_000):
@@ -494,7 +494,7 @@ async def test_reservations_of_one_turn_are_one_write_before_what_is_called_soon
 
 async def test_what_waits_for_the_end_of_a_turn_keeps_its_room_and_its_place(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
-    await until(lambda: not journal._allocating)
+    await until(lambda: not journal._spares.making)
     first, second = new_id().bytes, new_id().bytes
     room = journal._room()
     journal.reserve(reservation(first), soon=True)
@@ -508,7 +508,7 @@ async def test_who_sends_is_told_once_that_what_it_reserved_could_not_be_written
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal, loop = open_journal(tmp_path), asyncio.get_running_loop()
-    await until(lambda: not journal._allocating)
+    await until(lambda: not journal._spares.making)
     told: list[str] = []
     order: list[str] = []
 
@@ -550,7 +550,7 @@ async def test_finishes_that_nobody_waits_for_share_a_sync_while_the_journal_is_
 
 async def test_a_failed_write_seals_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = open_journal(tmp_path)
-    await until(lambda: not journal._allocating)
+    await until(lambda: not journal._spares.making)
     monkeypatch.setattr(os, "pwrite", lambda _, data, __: len(data) - 1)
     with pytest.raises(Unavailable):
         journal.reserve(reservation(new_id().bytes))

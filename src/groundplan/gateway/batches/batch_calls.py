@@ -23,8 +23,9 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ground, system_messages
 from groundplan.gateway.call.identify import check_grants, check_key
-from groundplan.gateway.call.pipeline import Steps, check_quota
+from groundplan.gateway.call.pipeline import Steps
 from groundplan.gateway.call.serve import reserve, serve
+from groundplan.gateway.call.steps import check_quota
 from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request

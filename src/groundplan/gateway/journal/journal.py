@@ -4,9 +4,8 @@ All methods belong to the event loop's thread and write with one `pwrite`, so a 
 as soon as the method returns (a settlement, the finish after one, and a reservation where that is said: with the next
 record, or when the loop's turn is over); `durable` tells when it survives the loss of power. Room for the settlement
 and finish of every reservation is set aside when it is made, so that only new calls are refused on a full disk.
-Segments are filled with real zeros ahead of need by a thread of their own, so that fdatasync never waits for the file
-system's metadata. How bytes are synced beside the loop (`syncing`), reading and shipping (`records`, `shipper`) are
-elsewhere.
+How segments are made (`segments`), how bytes are synced beside the loop (`syncing`), reading and shipping (`records`,
+`shipper`) are elsewhere.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +24,7 @@ from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.home import sync_folder
 from groundplan.gateway.journal import records
 from groundplan.gateway.journal.records import FINISH, HEADER_BYTES, MAX_FRAME, RELEASE, RESERVATION, SETTLEMENT
+from groundplan.gateway.journal.segments import Segment, Spares, allocate_segment
 from groundplan.gateway.journal.syncing import Sync, best_sync
 from groundplan.ledger.model import Finish, Release, Reservation, Settlement
 
@@ -34,8 +33,6 @@ FINISH_ROOM = 3072
 """Bytes set aside for the settlement and the finish of each reservation; a longer finish loses its sources when room is
 short."""
 SMALLEST_SEGMENT = 4 * MAX_FRAME
-_ZEROS = bytes(1 << 20)
-_ALLOCATION_RETRY_S = 1.0
 RESERVATION_SYNC_S = 0.001
 """How long a reservation waits for a settlement to share its sync with. An answer that comes sooner needs one sync, not
 two; before the client's first byte both are awaited in any case."""
@@ -47,35 +44,6 @@ ALONE = 1
 QUIET_S = 0.002
 """With no more calls open, or where no sync ended for so long, one on the loop itself keeps hardly anybody waiting and
 spares the turns of the loop, and the sleep, until a call is told of one beside it."""
-
-
-def allocate_segment(folder: Path, epoch: UUID, number: int, size: int) -> int:
-    """Make a segment of real zeros with its header, durable under its name; returns the open descriptor. Raises
-    OSError."""
-    final = records.segment_path(folder, number)
-    temporary = final.with_name(final.name + ".new")
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        written = 0
-        while written < size:
-            written += os.pwrite(descriptor, _ZEROS[: size - written], written)
-        os.pwrite(descriptor, records.segment_header(epoch, number), 0)
-        os.fsync(descriptor)
-        temporary.replace(final)
-        sync_folder(folder)
-    except OSError:
-        os.close(descriptor)
-        temporary.unlink(missing_ok=True)
-        raise
-    return descriptor
-
-
-@dataclass(slots=True)
-class _Segment:
-    descriptor: int
-    number: int
-    size: int
-    offset: int = HEADER_BYTES
 
 
 @dataclass(slots=True)
@@ -95,7 +63,7 @@ class Journal:
     """One epoch's journal. Make it with `open`; only one process ever writes an epoch."""
 
     def __init__(
-        self, folder: Path, epoch: UUID, loop: asyncio.AbstractEventLoop, lock: int, first: _Segment, sync: Sync
+        self, folder: Path, epoch: UUID, loop: asyncio.AbstractEventLoop, lock: int, first: Segment, sync: Sync
     ) -> None:
         self.folder = folder
         self.epoch = epoch
@@ -103,11 +71,8 @@ class Journal:
         self._loop = loop
         self._lock = lock
         self._current = first
-        self._segment_bytes = first.size
-        self._spares: deque[_Segment] = deque()
+        self._spares = Spares(folder, epoch, loop, first.size)
         self._retiring: list[int] = []
-        self._allocating = False
-        self._allocator: threading.Thread | None = None
         self._failure: str | None = None
         self._closed = False
         self._sequence = 0
@@ -167,8 +132,8 @@ class Journal:
             sync_folder(folder.parent)
         except OSError as error:
             raise _unavailable(f"the journal cannot be made: {error.strerror}") from error
-        journal = cls(folder, epoch, loop, lock, _Segment(descriptor, 1, segment_bytes), sync or best_sync(loop))
-        journal._allocate()
+        journal = cls(folder, epoch, loop, lock, Segment(descriptor, 1, segment_bytes), sync or best_sync(loop))
+        journal._spares.want(2)
         return journal
 
     # status ---------------------------------------------------------------------------------------------------------
@@ -211,7 +176,7 @@ class Journal:
         if len(framed) > MAX_FRAME:
             raise Invalid("the reservation is too long", code="journal_record", hint="Shorten the names in it.")
         if self._room() < len(framed) + SETTLEMENT_ROOM + FINISH_ROOM:
-            self._allocate()
+            self._spares.want(self._current.number + 1)
             raise _unavailable("there is no room in the journal")
         sequence = self._append(framed) if soon else self._write(framed)
         if self._failure is not None:
@@ -297,15 +262,14 @@ class Journal:
             return
         pending = self.durable(self._sequence)
         self._closed = True
+        self._spares.stop()
         if pending is not None:
             await asyncio.wait([pending])
         await self._sync.close()
-        if self._allocator is not None:
-            await asyncio.to_thread(self._allocator.join)
-        await asyncio.sleep(0)  # what the threads left for the loop runs now
+        await self._spares.ended()
         # a late record must not go to a descriptor that is somebody else's by then
         self._failure = self._failure or "the journal is closed"
-        for segment in (self._current, *self._spares):
+        for segment in (self._current, *self._spares.ready):
             os.close(segment.descriptor)
         for descriptor in (*self._retiring, *(self._round[0] if self._syncing else ())):
             os.close(descriptor)
@@ -316,7 +280,7 @@ class Journal:
     def _room(self) -> int:
         """Bytes for which nobody has a promise. A change of segment may waste up to one frame."""
         room = self._current.size - self._current.offset - self._owed - self._pending_bytes
-        for spare in self._spares:
+        for spare in self._spares.ready:
             room += spare.size - HEADER_BYTES - MAX_FRAME
         return room
 
@@ -371,7 +335,7 @@ class Journal:
         current = self._current
         size = len(data)
         if current.offset + size > current.size:
-            if not self._spares:
+            if not self._spares.ready:
                 self._seal("there is no room in the journal")
                 return
             current = self._roll()
@@ -387,44 +351,16 @@ class Journal:
         self.counters.records += count
         self.counters.bytes += size
 
-    def _roll(self) -> _Segment:
+    def _roll(self) -> Segment:
         self._retiring.append(self._current.descriptor)
-        self._current = self._spares.popleft()
-        self._allocate()
+        self._current = self._spares.ready.popleft()
+        self._spares.want(self._current.number + 1)
         return self._current
 
     def _shortened(self, record: Finish) -> bytes:
         self.counters.shortened += 1
         short = Finish(**{name: getattr(record, name) for name in record.__struct_fields__} | {"sources": []})
         return records.frame(FINISH, self._sequence + 1, records.encode(short))
-
-    def _allocate(self) -> None:
-        """Have the next segment made, unless it is there or on its way."""
-        if self._allocating or self._spares or self._closed or self._failure is not None:
-            return
-        self._allocating = True
-        number = self._current.number + 1
-        self._allocator = threading.Thread(
-            target=self._run_allocation, args=(number,), name="journal-room", daemon=True
-        )
-        self._allocator.start()
-
-    def _run_allocation(self, number: int) -> None:
-        try:
-            made: int | None = allocate_segment(self.folder, self.epoch, number, self._segment_bytes)
-        except OSError:
-            made = None
-        try:
-            self._loop.call_soon_threadsafe(self._allocated, number, made)
-        except RuntimeError:
-            return  # the loop is closed: the process ends
-
-    def _allocated(self, number: int, descriptor: int | None) -> None:
-        self._allocating = False
-        if descriptor is not None:
-            self._spares.append(_Segment(descriptor, number, self._segment_bytes))
-        elif not self._closed:
-            self._loop.call_later(_ALLOCATION_RETRY_S, self._allocate)
 
     # syncing --------------------------------------------------------------------------------------------------------
 
@@ -519,6 +455,7 @@ class Journal:
         """No more writing or syncing, ever: after a failure the page cache cannot be trusted to hold what was
         written."""
         first, self._failure = self._failure is None, self._failure or reason
+        self._spares.stop()
         if first and self.on_failure is not None:
             self.on_failure(reason)
         while self._waiters:

@@ -24,7 +24,7 @@ from groundplan.gateway.call.attempt import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.identify import identify
-from groundplan.gateway.call.pipeline import admit_call, shed
+from groundplan.gateway.call.steps import admit_call, shed
 from groundplan.gateway.guard.conversation import ConversationGuard, check_session
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.sse import splice

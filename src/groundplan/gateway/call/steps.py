@@ -1,0 +1,231 @@
+"""The six steps of a call in their order: identify, admit, cache, ground, serve, settle, with all that is asked between
+them.
+
+What becomes of a call that a step refuses, and of its place in the journal, is the pipeline's.
+"""
+
+from __future__ import annotations
+
+import time
+
+from groundplan.core.errors import Denied, Unavailable
+from groundplan.gateway.caching import cache
+from groundplan.gateway.caching.idempotency import Kept
+from groundplan.gateway.call import admit, limits, settle, trace
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.estimate import HEADER, estimate
+from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.ground import ground
+from groundplan.gateway.call.identify import identify
+from groundplan.gateway.call.serve import at_hand, reserve, serve
+from groundplan.gateway.experiments.trial import assign
+from groundplan.gateway.guard.run import guards, look_in
+from groundplan.gateway.policy import begun
+from groundplan.gateway.policy.snapshot import Catalog, Plan, Policy
+from groundplan.gateway.routing.cascade import served
+from groundplan.gateway.routing.meant import read_question
+from groundplan.gateway.surfaces import answers, chat_kept
+from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.telemetry import content
+
+
+def _catalog(gateway: Gateway, now: float) -> Catalog:
+    """The newest blueprint at the prices of that moment. Raises `Unavailable` (`not_ready`)."""
+    catalog = gateway.live.catalog
+    if catalog is None:
+        raise Unavailable("no blueprint is loaded yet", code="not_ready", hint="Wait for /readyz.", retry_after=1.0)
+    return catalog if now < catalog.prices_until else begun.at(catalog, now)
+
+
+async def run(gateway: Gateway, exchange: Exchange) -> None:
+    """The six steps. Raises a `GroundplanError` when the call is refused or fails before its first byte."""
+    steps, clock = exchange.steps, time.perf_counter_ns
+    now = gateway.clock.seconds()
+    exchange.catalog = catalog = _catalog(gateway, now)
+    exchange.trace = trace.of(exchange.request.headers)
+    identify(exchange, gateway.live.policy, now)
+    steps.append(("identify", (clock() - exchange.started) // 1000))
+    if gateway.pressure.full(gateway.running):
+        shed(gateway, exchange, catalog)
+    exchange.interface.check_type(exchange.request.headers.get(b"content-type"))
+    if exchange.request.stream is not None:
+        await exchange.interface.receive(exchange.request)
+    exchange.ask = gateway.cached.asks.read(exchange)
+    if HEADER in exchange.request.headers:
+        await _estimate(gateway, exchange, catalog)
+        return
+    kept = await cache.replay(gateway, exchange) if cache.NAMED in exchange.request.headers else None
+    steps.append(("cache", (clock() - exchange.started) // 1000))
+    if kept is not None:
+        await _replay(gateway, exchange, catalog, kept)
+        return
+    await admit_call(gateway, exchange, catalog)
+    if exchange.finished:
+        return
+    steps.append(("admit", (clock() - exchange.started) // 1000))
+    if exchange.workload is not None and exchange.workload.grounding is not None:
+        await _ground(gateway, exchange)
+    steps.append(("ground", (clock() - exchange.started) // 1000))
+    if exchange.idempotency is not None:
+        kept = await cache.elsewhere(gateway, exchange)
+        steps.append(("cache", (clock() - exchange.started) // 1000))
+        if kept is not None:
+            await _replay(gateway, exchange, catalog, kept)
+            return
+    if not exchange.interface.billed and (data := exchange.interface.here(exchange.ask, exchange.deployments)):
+        _answer_here(gateway, exchange, data)
+        return
+    await (serve if exchange.route is None else served)(gateway, exchange)
+
+
+async def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
+    policy = _check(gateway, exchange, catalog, gateway.clock.seconds())
+    if exchange.interface.keeps or (exchange.ask is not None and exchange.ask.files):
+        await _complete(gateway, exchange)
+    if exchange.plan is None:
+        raise AssertionError("not checked")
+    data = estimate(gateway, exchange, exchange.plan, policy)
+    settle.finish(gateway, exchange, "ok", 200)
+    exchange.response.send(200, data, answers.headers(exchange, cost=True))
+
+
+def _answer_here(gateway: Gateway, exchange: Exchange, data: bytes) -> None:
+    exchange.estimated = True
+    settle.finish(gateway, exchange, "ok", 200)
+    data = exchange.interface.with_facts(data, answers.facts(exchange, settle.remaining(gateway, exchange)))
+    exchange.response.send(200, data, answers.headers(exchange, cost=True))
+
+
+def shed(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
+    """The worker is full: refuse what matters less, before anything is done for it. Raises `Unavailable`."""
+    plan = catalog.plans.get(exchange.key.workload) if exchange.key is not None else None
+    if plan is not None:
+        gateway.pressure.check(plan.workload.reliability.priority, gateway.running)
+
+
+async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
+    """Every check, then the reservation; checked again where live policy changed while a budget was waited for.
+
+    A call whose answer is cached is finished then, and holds nothing.
+    """
+    now = gateway.clock.seconds()
+    policy = _check(gateway, exchange, catalog, now)
+    guarded = exchange.plan is not None and exchange.guard is None and guards(exchange, exchange.plan, policy)
+    if guarded or exchange.interface.keeps or (exchange.ask is not None and exchange.ask.files):
+        await _complete(gateway, exchange, guarded=guarded)
+        now = gateway.clock.seconds()
+    plan, ask = exchange.plan, exchange.ask
+    if plan is None or ask is None or exchange.key is None:
+        raise AssertionError("not checked")
+    if plan.workload.routing is not None:
+        await read_question(gateway, exchange, plan.workload, ask)
+        now = gateway.clock.seconds()
+    ask = _choose(gateway, exchange, plan, ask, policy, now)
+    if plan.workload.cache is not None and exchange.guard is None:
+        if await cache.answered(gateway, exchange, lambda: _recheck(gateway, exchange, catalog)):
+            return
+        now = gateway.clock.seconds()
+    policy = exchange.policy or policy
+    amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
+    admit.check_cost(exchange, plan, amount)
+    if catalog.limits is not None:
+        await limits.admit_call(gateway, exchange, catalog.limits, amount)
+        now = gateway.clock.seconds()
+    exchange.charges = admit.covering(exchange, plan, now)
+    if not at_hand(gateway, exchange, 0, amount):
+        await reserve(gateway, exchange, 0, amount)
+    if gateway.live.policy is not policy:
+        _recheck(gateway, exchange, catalog)
+    gateway.live.count(plan.workload.name, exchange.person, now)
+    content.begin(exchange, plan.workload)
+    if exchange.trial is not None and exchange.kept is None and exchange.trial.shadowed:
+        exchange.kept = []
+
+
+async def _complete(gateway: Gateway, exchange: Exchange, *, guarded: bool = False) -> None:
+    """Look at what is sent in, where it is `guarded`, and put into a request what it only names: an earlier response,
+    files."""
+    if guarded and exchange.plan is not None:
+        await look_in(gateway, exchange, exchange.plan)
+    if exchange.interface.keeps:
+        await exchange.interface.prepare(gateway, exchange)
+    if exchange.ask is None or not exchange.ask.files:
+        return
+    if gateway.files is None:
+        raise Unavailable("files are not kept here", code="files_unavailable", hint="Send the content itself.")
+    await gateway.files.put_in(exchange)
+
+
+def _choose(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float) -> Ask:
+    """The deployments that this call may use, in the order in which they are asked; returns what they are asked."""
+    if plan.workload.keep is not None and exchange.interface is CHAT:
+        ask = chat_kept.begin(exchange, ask)
+    exchange.deployments = admit.choose(exchange, plan, ask, policy, now)
+    if plan.workload.routing is not None:
+        gateway.routes.arrange(exchange, plan.workload, ask, gateway.times, gateway.loop.time())
+    if policy.experiments is not None:
+        assign(exchange, plan.workload, ask, policy.experiments)
+    return ask
+
+
+async def _ground(gateway: Gateway, exchange: Exchange) -> None:
+    """Step 4; what was found may change which deployment is asked first."""
+    searched, plan, ask = await ground(gateway, exchange), exchange.plan, exchange.ask
+    if not searched or exchange.route is None or plan is None or ask is None:
+        return
+    named = plan.allowed(ask.model, exchange.interface.needs)
+    gateway.routes.regard(exchange, plan.workload, ask, named, gateway.times, gateway.loop.time())
+
+
+def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
+    """Every check again, under the newest policy."""
+    now = gateway.clock.seconds()
+    identify(exchange, gateway.live.policy, now)
+    policy = _check(gateway, exchange, catalog, now)
+    if exchange.plan is None or exchange.ask is None:
+        raise AssertionError("not checked")
+    _choose(gateway, exchange, exchange.plan, exchange.ask, policy, now)
+
+
+def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog, now: float, *, used: bool = True) -> Policy:
+    """Every check that looks at no request, at `now` (seconds since the epoch). `used`: what an experiment or a pilot
+    has used up counts, too."""
+    key, policy = exchange.key, exchange.policy
+    if key is None or policy is None:
+        raise AssertionError("not identified")
+    plan = catalog.plans.get(key.workload)
+    if plan is None:
+        hint = "Make a key for a workload that is declared."
+        raise Denied(f"the workload {key.workload} is not in the blueprint", code="workload_unknown", hint=hint)
+    exchange.plan, exchange.workload = plan, plan.workload
+    admit.check_policy_age(plan, gateway.live.age())
+    admit.check_workload(plan, now)
+    admit.check_kills(policy, key, plan.workload.name)
+    admit.check_approved(catalog, policy, plan.workload.name, now)
+    if used:
+        check_quota(gateway, exchange, now)
+    return policy
+
+
+def check_quota(gateway: Gateway, exchange: Exchange, now: float) -> None:
+    """Refuse what an experiment or a pilot has used up at `now` (seconds since the epoch). Raises `Exhausted`."""
+    workload = exchange.workload
+    if workload is None or (workload.calls_per_day is None and workload.people is None):
+        return
+    calls, people = gateway.live.used(workload.name, exchange.person, now)
+    if workload.calls_per_day is not None and calls >= workload.calls_per_day:
+        raise admit.quota(workload.name, workload.calls_per_day, "calls a day")
+    if workload.people is not None and people > workload.people:
+        raise admit.quota(workload.name, workload.people, "people")
+
+
+async def _replay(gateway: Gateway, exchange: Exchange, catalog: Catalog, kept: Kept) -> None:
+    """Give an answer again, which takes nothing of any quota. Raises as a call's checks do, under the newest policy,
+    and `Unavailable` where the journal cannot take it."""
+    now = gateway.clock.seconds()
+    identify(exchange, gateway.live.policy, now)
+    _check(gateway, exchange, catalog, now, used=False)
+    await cache.check_replay(gateway, exchange, kept)
+    settle.record(gateway, exchange, "ok", kept.status)
+    lines = kept.headers + b"groundplan-replay: true\r\n"
+    exchange.response.send(kept.status, kept.body, lines, content_type=kept.content_type)

@@ -1,0 +1,101 @@
+"""Segments of a journal, made ahead of need by a thread of their own and filled with real zeros, so that fdatasync
+never waits for the file system's metadata.
+
+What is written into them, and when the next one is begun, is the journal's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from groundplan.core.home import sync_folder
+from groundplan.gateway.journal import records
+from groundplan.gateway.journal.records import HEADER_BYTES
+
+_ZEROS = bytes(1 << 20)
+_RETRY_S = 1.0
+
+
+def allocate_segment(folder: Path, epoch: UUID, number: int, size: int) -> int:
+    """Make a segment of real zeros with its header, durable under its name; returns the open descriptor. Raises
+    OSError."""
+    final = records.segment_path(folder, number)
+    temporary = final.with_name(final.name + ".new")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        written = 0
+        while written < size:
+            written += os.pwrite(descriptor, _ZEROS[: size - written], written)
+        os.pwrite(descriptor, records.segment_header(epoch, number), 0)
+        os.fsync(descriptor)
+        temporary.replace(final)
+        sync_folder(folder)
+    except OSError:
+        os.close(descriptor)
+        temporary.unlink(missing_ok=True)
+        raise
+    return descriptor
+
+
+@dataclass(slots=True)
+class Segment:
+    """An open one; `offset` is where the next frame goes."""
+
+    descriptor: int
+    number: int
+    size: int
+    offset: int = HEADER_BYTES
+
+
+class Spares:
+    """Those of one journal that wait to be written into, one as a rule. All methods belong to the loop's thread."""
+
+    def __init__(self, folder: Path, epoch: UUID, loop: asyncio.AbstractEventLoop, size: int) -> None:
+        self.ready: deque[Segment] = deque()
+        self.making = False
+        self._folder, self._epoch, self._loop, self._size = folder, epoch, loop, size
+        self._number = 0
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+
+    def want(self, number: int) -> None:
+        """Have that segment made, unless one is there or on its way. Where the disk refuses, again after a second."""
+        self._number = number
+        if self.making or self.ready or self._stopped:
+            return
+        self.making = True
+        self._thread = threading.Thread(target=self._make, args=(number,), name="journal-room", daemon=True)
+        self._thread.start()
+
+    def _make(self, number: int) -> None:
+        try:
+            made: int | None = allocate_segment(self._folder, self._epoch, number, self._size)
+        except OSError:
+            made = None
+        try:
+            self._loop.call_soon_threadsafe(self._made, number, made)
+        except RuntimeError:
+            return  # the loop is closed: the process ends
+
+    def _made(self, number: int, descriptor: int | None) -> None:
+        self.making = False
+        if descriptor is not None:
+            self.ready.append(Segment(descriptor, number, self._size))
+        elif not self._stopped:
+            self._loop.call_later(_RETRY_S, lambda: self.want(self._number))
+
+    def stop(self) -> None:
+        """No more are made; one that is on its way still comes."""
+        self._stopped = True
+
+    async def ended(self) -> None:
+        """Until nothing is made any more. Call `stop` first."""
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+        await asyncio.sleep(0)  # what the thread left for the loop runs now
