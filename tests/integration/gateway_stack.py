@@ -250,6 +250,11 @@ class Stack:
         body = {"model": "auto", "messages": [{"role": "user", "content": text}], "max_tokens": 20, **more}
         return await self.post("/v1/chat/completions", key, body, **headers)
 
+    async def ask_once(self, key: str, text: str = "hello there") -> Reply:
+        """A chat's answer, whatever it is."""
+        body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": text}], "max_tokens": 20})
+        return await self._ask("POST", "/v1/chat/completions", key, body.encode())
+
 
 def _rows(cursor: psycopg.Cursor[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return cursor.fetchall() if cursor.description else []

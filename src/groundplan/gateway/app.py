@@ -33,6 +33,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway import memory
+from groundplan.gateway.awake import awake_of
 from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.shelf import Shelf
@@ -116,6 +117,9 @@ async def serve(
     """Serve until a signal, a failed journal or a fence; returns the exit code. `clock` is the machine's by default."""
     loop = asyncio.get_running_loop()
     async with Parts() as parts:
+        awake = awake_of(loop)
+        awake.start()
+        parts.callback(awake.stop)
         url = database_url(home, load_settings(), "gateway")
         journal = Journal.open(home.journal / str(epoch := new_id()), epoch, loop, segment_bytes)
         gateway, live, leases = _gateway(parts, home, url, journal, OnwardClock(clock or SystemClock()))

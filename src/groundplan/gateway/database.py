@@ -5,13 +5,14 @@ Statements are those of the stores; what PostgreSQL tells by itself is `heard`'s
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
+
+from groundplan.gateway.awake import patient
 
 Connection = AsyncConnection[Any]
 SECONDS = 3.0
@@ -31,7 +32,7 @@ async def connect(url: str, *, autocommit: bool = True) -> Connection:
 async def insert(url: str, statement: LiteralString, rows: Sequence[Sequence[Any]]) -> None:
     """One statement for each row, all or none, over a connection of its own. Raises psycopg.Error, OSError,
     TimeoutError."""
-    async with asyncio.timeout(_INSERT_S):
+    async with patient(_INSERT_S):
         async with await connect(url, autocommit=False) as connection, connection.cursor() as cursor:
             await cursor.executemany(statement, rows)
 
@@ -57,7 +58,7 @@ class Pool:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """One of them, for `SECONDS` at the most. Raises psycopg.Error, TimeoutError."""
-        async with asyncio.timeout(SECONDS):
+        async with patient(SECONDS):
             await self._pool.open()
             async with self._pool.connection() as connection:
                 yield connection

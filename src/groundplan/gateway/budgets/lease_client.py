@@ -20,6 +20,7 @@ from uuid import UUID
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock, SystemClock
+from groundplan.gateway.awake import awake_of, patient
 from groundplan.gateway.budgets.account import AGAIN_S, AHEAD_S, LOW_S, REFILL_S, Account, Declared
 from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
@@ -123,10 +124,10 @@ class LeaseClient:
             if charge.budget in soft:  # below zero before it is charged, where it is used up
                 key = (charge.budget, charge.period)
                 self._moving[key] = self._account(declared[charge.budget], charge.period, blueprint)
-        deadline = loop.time() + REFILL_S
+        since = loop.time()
         while (short := book.reserve(token, charges, soft)) is not None:
             charge = next(charge for charge in charges if charge.budget == short)
-            left = deadline - loop.time()
+            left = awake_of(loop).left(since, REFILL_S)
             account = self._account(declared[short], charge.period, blueprint)
             if left <= 0 or not await self._wait_for(account, charge.period, charge.amount, left):
                 return short
@@ -194,7 +195,7 @@ class LeaseClient:
         if account.task is None or account.task.done():
             account.task = asyncio.create_task(self._serve((account.declared.name, period), account))
         try:
-            async with asyncio.timeout(seconds):
+            async with patient(seconds):
                 return await future
         except TimeoutError:
             if not empty:

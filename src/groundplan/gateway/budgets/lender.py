@@ -23,6 +23,7 @@ from groundplan.core.clock import Clock
 from groundplan.core.database import first_line
 from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
+from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets import grant_store
 from groundplan.gateway.budgets.account import AHEAD_S, Account
 from groundplan.gateway.budgets.grant_store import Connection, Wish
@@ -112,7 +113,7 @@ class Lender:
     async def learn(self) -> None:
         """Book what came to this worker by another way than its own asking. Holds `busy`."""
         connection = await self.connect()
-        async with asyncio.timeout(_STATEMENT_S):
+        async with patient(_STATEMENT_S):
             found = await grant_store.held(connection, self._epoch)
         over = self.now(before=_GRANTED_FOR)
         for key, granted in found:
@@ -123,7 +124,7 @@ class Lender:
         """One statement; the amount that the slice grew by. Holds `busy`."""
         connection = await self.connect()
         wish = Wish(need, wanting, max(int(account.rate * AHEAD_S), _HEADROOM_CALLS * account.usual), recall)
-        async with asyncio.timeout(_STATEMENT_S):
+        async with patient(_STATEMENT_S):
             asked, number = account.declared, account.number
             granted = await grant_store.grant(connection, self._epoch, asked, key[1], number, wish)
         if granted.rest >= 0 and number == account.number:
@@ -182,12 +183,12 @@ class Lender:
         """Tell the database every durable release that it has not confirmed. Holds `busy`."""
         connection = await self.connect()
         for record in list(self._pending.values()):
-            async with asyncio.timeout(_STATEMENT_S):
+            async with patient(_STATEMENT_S):
                 await grant_store.tell_release(connection, self._epoch, record)
             self._pending.pop(record.id, None)
         for key in list(self._returned):
             total = self._counters.released(*key)
-            async with asyncio.timeout(_STATEMENT_S):
+            async with patient(_STATEMENT_S):
                 await grant_store.tell_return(connection, self._epoch, key, total)
             if total == self._counters.released(*key):
                 self._returned.discard(key)
@@ -195,7 +196,7 @@ class Lender:
     async def learn_rests(self, keys: Sequence[Key]) -> None:
         """What nobody holds of these quotas. Holds `busy`."""
         connection = await self.connect()
-        async with asyncio.timeout(_STATEMENT_S):
+        async with patient(_STATEMENT_S):
             for key, rest in (await grant_store.rests(connection, keys)).items():
                 if key in self._accounts:
                     self._accounts[key].rest = rest

@@ -52,6 +52,8 @@ _ELSEWHERE = frozenset({401, 402, 403, 404, 405, 408, 409, 421, 424, 425, 429})
 _OVERLOAD = frozenset({429, 503, 529})
 JSON = b"content-type: application/json\r\n"
 _DRAIN_SECONDS = 30.0
+_LONG_US = 100_000
+"""What took longer is looked at: this worker itself may have stood still."""
 
 
 class AttemptFailed(Exception):
@@ -148,7 +150,7 @@ class Attempt:
         self.status = 0
         self.streaming: Streaming | None = None
         self.first_us = 0
-        """From its begin until there was something for the client; 0: not yet."""
+        """From its begin until there was something for the client; 0: not yet, or this worker stood still meanwhile."""
         self._answered: Answered | None = None
         self._refusal = b""
         self._connection: UpstreamConnection | None = None
@@ -170,17 +172,21 @@ class Attempt:
             connection = target.pool.idle() if upload is None else None
             pooled = connection is not None
             if connection is None:
-                connection = await target.pool.connect(self._within(self.deployment.connect_ms))
+                connection = await target.pool.connect(self._within(self.deployment.connect_ms), self.deadline)
                 self.exchange.attempt_connected = time.perf_counter_ns()
             self._connection = connection
             if upload is None:
+                connection.until = self.deadline
                 self._send(connection)
             else:
                 self.deadline += await send_upload(upload, self.exchange, target, connection)
+                connection.until = self.deadline
             await self._read(connection)
             self.first_us = (time.perf_counter_ns() - self.exchange.attempt_started) // 1000
             if self.streaming is not None:
                 self.exchange.attempt_first_us = self.first_us
+            if self.first_us > _LONG_US and self.gateway.awake.stood(self.began):
+                self.first_us = 0  # our time, of which nothing is learned about the deployment
         except UpstreamFailure as failure:
             known = self._connection
             stale = pooled and failure.kind == "cut" and known is not None and known.status == 0
@@ -236,14 +242,14 @@ class Attempt:
         stream = ask is not None and ask.stream
         first_ms = deployment.first_token_ms
         seconds = self._within(first_ms if stream else first_ms + deployment.idle_ms)
-        by = self.gateway.loop.time() + seconds
+        since = self.gateway.loop.time()
         self.status = await connection.head(seconds)
         self.exchange.attempt_answered = time.perf_counter_ns()
         if self.status != 200:
             self._refusal = await self._body(connection)
             self._judge(connection)
         elif stream:
-            await self._first(connection, by)
+            await self._first(connection, since, seconds)
         else:
             data = connection.whole()
             self._understand(await self._body(connection) if data is None else data)
@@ -293,7 +299,7 @@ class Attempt:
                 self._overload = self._overload and not failed.other_key
             raise failed
 
-    async def _first(self, connection: UpstreamConnection, by: float) -> None:
+    async def _first(self, connection: UpstreamConnection, since: float, seconds: float) -> None:
         exchange, kind = self.exchange, connection.headers.get(b"content-type", b"")
         if exchange.ask is None:
             raise AssertionError("not admitted")
@@ -318,7 +324,7 @@ class Attempt:
         made.guarded = guarded
         self.streaming = made if not binary else BinaryStreaming(connection, self.deployment, relay, kind)
         try:
-            await self.streaming.first(self.gateway, by)
+            await self.streaming.first(self.gateway, since, seconds)
         except StreamBroken as broken:
             exchange.output_bytes = relay.output_bytes
             failed = AttemptFailed(str(broken), billed=True, status=self.status)

@@ -7,7 +7,6 @@ its first byte. A call that was given no passage has none of this. Nothing here 
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from groundplan.gateway.awake import patient
 from groundplan.gateway.call.cited_store import Verdict
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.guard import pieces
@@ -167,7 +167,7 @@ async def meant(gateway: Gateway, name: bytes, found: list[Citation], seconds: f
         return found
     request = msgspec.json.encode(SupportRequest([one for _, one in asked]))
     try:
-        async with asyncio.timeout(seconds):
+        async with patient(seconds):
             answer = _decode(await ask_search(gateway, request, name, PATH))
     except (UpstreamFailure, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
         return found

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock
+from groundplan.gateway.awake import Awake, awake_of
 from groundplan.gateway.budgets.leases import Quota, Slices
 from groundplan.gateway.caching.answer_cache import AnswerCache
 from groundplan.gateway.caching.idempotency import Answers
@@ -137,6 +138,7 @@ class Gateway:
     hedges: Hedges = field(default_factory=Hedges)
     times: Times = field(default_factory=Times)
     loads: Loads = field(init=False)
+    awake: Awake = field(init=False)
     pressure: Pressure = field(init=False)
     streams: set[Running] = field(default_factory=set)
     """Answers that are being streamed, so that a kill can end them."""
@@ -161,6 +163,7 @@ class Gateway:
 
     def __post_init__(self) -> None:
         self.loads = Loads(self.loop)
+        self.awake = awake_of(self.loop)
         self.pressure = Pressure(self.loop)
         self.journal.on_failure = self.targets.withhold
 

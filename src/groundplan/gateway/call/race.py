@@ -45,7 +45,7 @@ async def race(
     opening = gateway.loop.create_task(first.open())
     running = {opening: first}
     try:
-        await asyncio.wait([opening], timeout=after)
+        await _slow(gateway, opening, after)
         second = None if opening.done() else await _meanwhile(gateway, exchange, waiting, (opening, first))
         if second is not None:
             hedged()
@@ -54,6 +54,15 @@ async def race(
     except BaseException:
         await _stop(gateway, exchange, running)
         raise
+
+
+async def _slow(gateway: Gateway, opening: asyncio.Task[None], after: float) -> None:
+    """Until it is there, or took so long. A worker that stood still is not the first one's slowness."""
+    since = gateway.loop.time()
+    left = after
+    while left > 0:
+        await asyncio.wait([opening], timeout=left)
+        left = 0.0 if opening.done() else gateway.awake.left(since, after)
 
 
 async def _meanwhile(

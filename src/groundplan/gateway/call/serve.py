@@ -296,6 +296,8 @@ class Course:
     def learn(self, attempt: Attempt) -> None:
         """How long it took until there was something for the client."""
         gateway, exchange, rule = self._gateway, self._exchange, self._rule
+        if not attempt.first_us:
+            return
         if len(exchange.deployments) > 1:
             gateway.health.timed(attempt.deployment, exchange.deployments, attempt.first_us, gateway.loop.time())
         if rule.hedge is not None or rule.balance == "latency" or exchange.route is not None:

@@ -3,11 +3,11 @@ it."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from groundplan.gateway.awake import patient
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.retrieval.wire import MOST_PERSONAL, PERSONAL, PersonalAnswer, PersonalRequest
@@ -25,7 +25,7 @@ async def asked(gateway: Gateway, name: bytes, text: str) -> list[str] | None:
     if len(text) > MOST_PERSONAL:
         return None
     try:
-        async with asyncio.timeout(SECONDS):
+        async with patient(SECONDS):
             return _decode(await ask_search(gateway, msgspec.json.encode(PersonalRequest(text)), name, PERSONAL)).kinds
     except (UpstreamFailure, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
         return None

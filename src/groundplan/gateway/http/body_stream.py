@@ -11,6 +11,7 @@ from collections import deque
 from typing import Protocol
 
 from groundplan.core.errors import Invalid, TooLarge
+from groundplan.gateway.awake import awake_of, patient
 from groundplan.gateway.http.bounds import Limits, Refusal
 
 HIGH = 256 << 10
@@ -108,13 +109,13 @@ class BodyStream:
         self.resume()
         self._waiter = self._loop.create_future()
         try:
-            async with asyncio.timeout(max(0.001, left)):
+            async with patient(left):
                 await self._waiter
         except TimeoutError:
             self.fail(Refusal(408, "request_timeout", "the body did not arrive in time", "Send it without pauses."))
         finally:
             self._waiter = None
-            self._waited += self._loop.time() - began
+            self._waited += self._loop.time() - began - awake_of(self._loop).stood(began)
 
     def resume(self) -> None:
         self._source.resume_reading()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 
+from groundplan.gateway.awake import awake_of
 from groundplan.gateway.http.bounds import Limits as Limits
 from groundplan.gateway.http.bounds import Refusal as Refusal
 from groundplan.gateway.http.connection import Connection as Connection
@@ -60,6 +61,8 @@ class Server:
         self.draining = False
         self.date_line = b""
         self._sweeper: asyncio.TimerHandle | None = None
+        self._awake = awake_of(loop)
+        self._swept = loop.time()
         self._sweep()
 
     def protocol(self) -> Connection:
@@ -68,7 +71,11 @@ class Server:
 
     def _sweep(self) -> None:
         self.date_line = f"date: {formatdate(time.time(), usegmt=True)}\r\n".encode("ascii")
-        now = self.now()
+        stood, self._swept = self._awake.stood(self._swept), self.now()
+        if stood:
+            for connection in self.connections:
+                connection.deadline += stood  # what it sent meanwhile is not read yet
+        now = self._swept
         for connection in [c for c in self.connections if c.deadline < now]:
             connection.expire()
         self._sweeper = self.loop.call_later(self.limits.sweep_seconds, self._sweep)

@@ -21,7 +21,7 @@ from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
 from groundplan.gateway.surfaces.relaying import OpenAIRelay
-from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, LEAST, UpstreamConnection, UpstreamFailure
 
 if TYPE_CHECKING:
     from groundplan.gateway.guard.relay import GuardedRelay
@@ -68,15 +68,19 @@ class Streaming:
         self.guarded: GuardedRelay | None = None
         """Which may hold back what came: whatever is for the client is progress, though it gets nothing yet."""
 
-    async def first(self, gateway: Gateway, by: float) -> None:
-        """Until there is something for the client, or the whole of a stream that has nothing for it, by `by`.
+    async def first(self, gateway: Gateway, since: float, seconds: float) -> None:
+        """Until there is something for the client, or the whole of a stream that has nothing for it, within `seconds`
+        since then.
 
         Raises `StreamBroken`.
         """
-        relay, now = self.relay, gateway.loop.time
+        relay, connection, now, by = self.relay, self._connection, gateway.loop.time, since + seconds
         try:
             while not relay.done:
-                data = await self._connection.chunk(max(0.001, by - now()))
+                left = by - now()
+                if left <= 0:
+                    left = gateway.awake.left(since, seconds, connection.until)
+                data = await connection.chunk(max(LEAST, left))
                 if data is None:
                     break
                 self._out = self._take(data)
@@ -93,6 +97,7 @@ class Streaming:
         """Relay to the end and settle. Raises `StreamBroken`: the client has a part already."""
         self._exchange = exchange
         guard, guarded = exchange.guard, self.guarded
+        self._connection.until = FOREVER  # what was promised is its beginning
         if guard is not None and guarded is not None:
             guard.adopt(guarded)
         if self._out:
@@ -148,9 +153,8 @@ class Streaming:
                     await exchange.response.drained()
                 continue
             # comments keep a connection open, and are no sign that an answer will come
-            now = gateway.loop.time()
-            since = now if wait == idle else since
-            wait = max(0.001, since + idle - now)
+            since = gateway.loop.time() if wait == idle else since
+            wait = max(LEAST, gateway.awake.left(since, idle))
 
     def _pump(self, data: bytes) -> bool:
         """Bytes of the upstream as they arrive; False where there is more to do than to pass them on."""

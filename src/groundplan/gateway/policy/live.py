@@ -30,6 +30,7 @@ from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.money import from_decimal
 from groundplan.economics.experiment.model import Experiment
+from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.budgets.periods import current
 from groundplan.gateway.guard.gate import gate_of
@@ -193,16 +194,16 @@ class LiveView:
     async def close(self) -> None:
         """Tell that this worker has stopped, if the database hears it."""
         with suppress(psycopg.Error, OSError, TimeoutError):
-            async with asyncio.timeout(STATEMENT_SECONDS):
+            async with patient(STATEMENT_SECONDS):
                 connection = await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=1)
                 async with connection:
                     await connection.execute(_STOP, (self._epoch,))
 
     async def _follow(self) -> None:
-        async with asyncio.timeout(2.0):
+        async with patient(2.0):
             connection = await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=2)
         try:
-            async with asyncio.timeout(STATEMENT_SECONDS):
+            async with patient(STATEMENT_SECONDS):
                 await connection.execute(
                     _REGISTER, (self._epoch, socket.gethostname(), str(self._home.root), os.getpid())
                 )
@@ -211,7 +212,7 @@ class LiveView:
                 await connection.execute("LISTEN groundplan_policy")
                 await connection.execute("LISTEN groundplan_blueprint")
             while not self.fenced.is_set():
-                async with asyncio.timeout(STATEMENT_SECONDS):
+                async with patient(STATEMENT_SECONDS):
                     await self.refresh(connection)
                 async for _ in heard(connection, HEARTBEAT_SECONDS):
                     pass

@@ -6,11 +6,11 @@ words alone, which it also knows how to.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from groundplan.gateway.awake import patient
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.routing.route import AUTO
 from groundplan.gateway.upstream.connection import UpstreamFailure
@@ -38,7 +38,7 @@ async def read_question(gateway: Gateway, exchange: Exchange, workload: Workload
     from groundplan.economics.routing.decide.features import brief  # noqa: PLC0415 -- numpy
 
     try:
-        async with asyncio.timeout(SECONDS):
+        async with patient(SECONDS):
             question = embed_request([brief(ask.query, apart=router.apart)], questions=True)
             body = await ask_search(gateway, question, exchange.id, PATH)
         (vector,) = embed_answer(body, 1).vectors

@@ -5,7 +5,6 @@ Which deployment is asked, and what is passed on, is the conversation's (`realti
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from groundplan.blueprint.model import Deployment
+from groundplan.gateway.awake import patient
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.trace import Trace
@@ -53,24 +53,25 @@ async def link(gateway: Gateway, exchange: Exchange, deployment: Deployment, tra
     context, server_name = pool.tls
     more: dict[str, Any] = {} if context is None else {"ssl": context, "server_hostname": server_name}
     headers = ({name: value} if name else {}) | ({} if trace is None else trace.onwards())
-    socket = await connect(
-        f"ws{pool.url[4:]}/realtime?model={quote(deployment.upstream_model, safe='')}",
-        additional_headers=headers,
-        user_agent_header="groundplan",
-        compression=None,
-        proxy=None,
-        open_timeout=deployment.connect_ms / 1000,
-        close_timeout=1.0,
-        max_size=MESSAGE_BYTES,
-        **more,
-    )
+    async with patient(deployment.connect_ms / 1000):
+        socket = await connect(
+            f"ws{pool.url[4:]}/realtime?model={quote(deployment.upstream_model, safe='')}",
+            additional_headers=headers,
+            user_agent_header="groundplan",
+            compression=None,
+            proxy=None,
+            open_timeout=None,
+            close_timeout=1.0,
+            max_size=MESSAGE_BYTES,
+            **more,
+        )
     return Link(socket, target, key)
 
 
 async def has_cleared(socket: ClientConnection) -> bool:
     """Whether the upstream says that it has thrown away what it heard, and took none of it for a turn before."""
     try:
-        async with asyncio.timeout(CLEAR_SECONDS):
+        async with patient(CLEAR_SECONDS):
             await socket.send(CLEAR)
             async for message in socket:
                 kind = read_server(message).type

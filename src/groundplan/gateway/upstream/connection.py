@@ -33,7 +33,13 @@ class UpstreamFailure(Exception):
 
 
 class UpstreamConnection(Protocol):
-    """What every way to an upstream offers for one call; `sent` of a failure says whether it may have been billed."""
+    """What every way to an upstream offers for one call; `sent` of a failure says whether it may have been billed.
+
+    `until`: of the loop's clock, when its caller was promised an answer. Seconds that somebody may be silent are of the
+    time in which he could be heard (`awake`); that one is not.
+    """
+
+    until: float
 
     @property
     def status(self) -> int:
@@ -63,7 +69,7 @@ class Pool(Protocol):
     def host_header(self) -> bytes: ...
 
     def idle(self) -> UpstreamConnection | None: ...
-    async def connect(self, seconds: float) -> UpstreamConnection: ...
+    async def connect(self, seconds: float, until: float = FOREVER) -> UpstreamConnection: ...
     def drop_idle(self) -> None: ...
     def retire(self) -> None: ...
     def break_off(self, why: str) -> None: ...

@@ -6,12 +6,14 @@ Does not follow redirects, retry, decompress or speak HTTP/2 (`http2` does). One
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 from collections import deque
 from typing import Protocol, cast
 
 import httptools
 
+from groundplan.gateway.awake import READ_SECONDS, Awake, patient
 from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, LEAST, Sink, UpstreamFailure
 
 HEAD_LIMIT = 64 << 10
@@ -27,6 +29,7 @@ class Owner(Protocol):
     """Where a connection comes from, and goes back to."""
 
     loop: asyncio.AbstractEventLoop
+    awake: Awake
 
     def put(self, connection: Http1Connection) -> None: ...
     def forget(self, connection: Http1Connection) -> None: ...
@@ -39,9 +42,9 @@ class Http1Connection(asyncio.Protocol):
 
     __slots__ = (
         "_armed", "_chunks", "_complete", "_deadline", "_error", "_fields", "_full", "_has_length", "_head_done",
-        "_loop", "_parser", "_pool", "_received", "_sink", "_sink_seconds", "_size", "_taken", "_through", "_timer",
-        "_unsent", "_waiter", "_written", "busy", "headers", "idle_since", "keep_alive", "lost", "status", "transport",
-        "unfinished",
+        "_loop", "_parser", "_patience", "_pool", "_received", "_sink", "_sink_seconds", "_size", "_taken",
+        "_through", "_timer", "_unsent", "_waiter", "_written", "busy", "headers", "idle_since", "keep_alive", "lost",
+        "status", "transport", "unfinished", "until",
     )  # fmt: skip
 
     def __init__(self, pool: Owner) -> None:
@@ -53,7 +56,9 @@ class Http1Connection(asyncio.Protocol):
         self.busy = False
         self.idle_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._deadline = 0.0
+        self._deadline = self._patience = 0.0
+        self.until = FOREVER
+        """Of the loop's clock: when its caller was promised an answer, which no silence outlasts."""
         self._waiter: asyncio.Future[None] | None = None
         self._full: asyncio.Future[None] | None = None
         """Resolves when the upstream has taken enough of what was sent."""
@@ -175,7 +180,7 @@ class Http1Connection(asyncio.Protocol):
         if self._full is None or self.lost:
             return
         try:
-            async with asyncio.timeout(seconds):
+            async with patient(seconds, self.until):
                 await self._full
         except TimeoutError as error:
             raise UpstreamFailure("timeout", "the upstream did not take the upload in time", sent=True) from error
@@ -221,21 +226,28 @@ class Http1Connection(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _expire(self) -> None:
+    def _expire(self, silent: asyncio.Future[None] | None = None) -> None:
+        """`silent`: who waited when its time was over, and what lay in the sockets was not read yet."""
         self._timer = None
-        if self._waiter is None or self._waiter.done():
+        waiter = self._waiter
+        if waiter is None or waiter.done():
             return
         left = self._deadline - self._loop.time()
+        if left <= 0:
+            patience = self._patience if self._sink is None else max(self._patience, self._sink_seconds)
+            left = self._pool.awake.left(self._deadline - patience, patience, self.until)
         if left > 0:
             self._timer = self._loop.call_later(left, self._expire)
-            return
-        self._fail("timeout", "the upstream did not answer in time")
-        self._wake()
+        elif silent is not waiter:
+            self._timer = self._loop.call_later(READ_SECONDS, self._expire, waiter)
+        else:
+            self._fail("timeout", "the upstream did not answer in time")
+            self._wake()
 
-    def _arrival(self, by: float) -> asyncio.Future[None]:
-        """Resolves when something arrives, or at `by` by the loop's clock (then `_error` is set). A timer that is too
-        early re-arms itself."""
-        self._deadline = by
+    def _arrival(self, by: float, seconds: float) -> asyncio.Future[None]:
+        """Resolves when something arrives, or at `by` by the loop's clock (then `_error` is set), which was `seconds`
+        away. A timer that is too early re-arms itself."""
+        self._deadline, self._patience = by, seconds
         timer = self._timer
         if timer is None or timer.when() > by:
             if timer is not None:
@@ -271,7 +283,7 @@ class Http1Connection(asyncio.Protocol):
         while not self._head_done:
             if self._error is not None:
                 raise self._error
-            await self._arrival(by)
+            await self._arrival(by, seconds)
         return self.status
 
     def pump(self, sink: Sink, seconds: float, through: Sink | None = None) -> None:
@@ -296,7 +308,7 @@ class Http1Connection(asyncio.Protocol):
                 return None
             if self._error is not None:
                 raise self._error
-            await self._arrival(self._loop.time() + seconds)
+            await self._arrival(self._loop.time() + seconds, seconds)
 
     def whole(self) -> bytes | None:
         """The whole body where all of it came with the head, as that of most answers does; None: ask `body`."""
@@ -349,3 +361,14 @@ class Http1Connection(asyncio.Protocol):
 
     def take(self) -> None:
         self.busy = True
+        self.until = FOREVER
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something lies there that was not read: of one that nobody uses, that it is not to be used."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return True
+        waiting = select.poll()
+        waiting.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLHUP)
+        return bool(waiting.poll(0))

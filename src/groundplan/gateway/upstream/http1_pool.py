@@ -9,7 +9,8 @@ import ssl
 from urllib.parse import SplitResult, urlsplit
 
 from groundplan.core.errors import Invalid
-from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.awake import awake_of, patient
+from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
 from groundplan.gateway.upstream.http1 import Http1Connection
 from groundplan.gateway.upstream.tunnel import Proxy, TunnelRefused, open_tunnel
 
@@ -55,6 +56,8 @@ class UpstreamPool:
         self._apart_until = 0.0
         self._idle: list[Http1Connection] = []
         self._all: set[Http1Connection] = set()
+        self.awake = awake_of(loop)
+        self.awake.tell.add(self)
 
     @property
     def open(self) -> int:
@@ -80,10 +83,11 @@ class UpstreamPool:
             return connection
         return None
 
-    async def connect(self, seconds: float) -> Http1Connection:
-        """A new connection. Raises `UpstreamFailure` (`sent` False) when none is there within `seconds`."""
+    async def connect(self, seconds: float, until: float = FOREVER) -> Http1Connection:
+        """A new connection. Raises `UpstreamFailure` (`sent` False) when none is there within `seconds`, nor `until`
+        then by the loop's clock."""
         try:
-            async with asyncio.timeout(seconds):
+            async with patient(seconds, until):
                 connection = await self._connected()
         except TimeoutError as error:
             raise UpstreamFailure("connect_timeout", "the upstream did not accept in time", sent=False) from error
@@ -133,6 +137,12 @@ class UpstreamPool:
         for connection in self._idle:
             connection.abort()
         self._idle.clear()
+
+    def woken(self) -> None:
+        """The worker stood still: what was closed meanwhile is found out before a request is sent there."""
+        for connection in [each for each in self._idle if each.has_news]:
+            self._idle.remove(connection)
+            connection.abort()
 
     def set_apart(self) -> None:
         """The upstream answered without being asked. What it sends next could be taken for the answer to a request that

@@ -30,6 +30,7 @@ from pyqwest import (
 
 from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
+from groundplan.gateway.awake import patient
 from groundplan.gateway.http.tls import path_of
 from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, LEAST, Sink, UpstreamFailure
 from groundplan.gateway.upstream.http1 import HEAD_LIMIT
@@ -73,6 +74,7 @@ class Http2Connection:
         self._broken: UpstreamFailure | None = None
         self._total = 0
         self._complete = False
+        self.until = FOREVER
 
     def send(self, data: bytes) -> None:
         """Write one request, or more of its body. From here on it may be billed."""
@@ -126,7 +128,7 @@ class Http2Connection:
     async def _within(self, seconds: float, waited: asyncio.Future[_T]) -> _T:
         """What is waited for. Tells each way to fail."""
         try:
-            async with asyncio.timeout(seconds):
+            async with patient(seconds, self.until):
                 try:
                     return await waited
                 except asyncio.CancelledError:
@@ -236,7 +238,7 @@ class Http2Pool:
         """Never one: the library keeps connections itself."""
         return None
 
-    async def connect(self, seconds: float) -> Http2Connection:  # noqa: ARG002 -- the pools' contract
+    async def connect(self, seconds: float, until: float = FOREVER) -> Http2Connection:  # noqa: ARG002 -- the pools' contract
         """One call's place. It connects when the request is sent, which `head` tells with `sent` False where it
         fails."""
         return Http2Connection(self)

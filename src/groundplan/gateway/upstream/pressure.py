@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Unavailable
+from groundplan.gateway.awake import Alarm
 from groundplan.gateway.rhythm import beat
 
 RANKS = {"critical": 0, "high": 1, "normal": 2, "low": 3}
@@ -182,7 +184,7 @@ class Loads:
         waiter = _Waiter(rank, loads, self._loop.create_future())
         place = next((n for n, other in enumerate(self._queue) if other.rank > rank), len(self._queue))
         self._queue.insert(place, waiter)
-        timer = self._loop.call_later(seconds, self._dismiss, waiter)
+        timer = Alarm(self._loop, seconds, partial(self._dismiss, waiter))
         try:
             found = await waiter.future
         except asyncio.CancelledError:
