@@ -28,7 +28,7 @@ from groundplan.economics.semantic.likeness import (
     cosine,
     features,
     known,
-    nearness,
+    meant,
     side_by_side,
 )
 from groundplan.economics.semantic.put_otherwise import put_otherwise
@@ -61,11 +61,6 @@ class Acceptance(msgspec.Struct, frozen=True):
         """The least score that keeps `bound`; infinite where no threshold is known to."""
         fit = [float(each) for each in self.thresholds if float(each) <= bound + 1e-12]
         return self.thresholds[f"{max(fit):g}"] if fit else inf
-
-    def proven(self, bound: float) -> tuple[int, int]:
-        """(accepted, wrong) behind that threshold."""
-        fit = [float(each) for each in self.evidence if float(each) <= bound + 1e-12]
-        return self.evidence[f"{max(fit):g}"] if fit else (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +127,9 @@ def _met(one: Said, other: Said, worded: Worded | str | None) -> _Met | str:
     found = by_words(a, b) if worded is None else worded
     if isinstance(found, str):
         return found
-    kind = found.veto or meant_otherwise(one, other, found.found)
-    near = nearness(one.words, other.words, found.known)
+    near = meant(one.words, other.words)
+    kind = found.veto or meant_otherwise(a, b, found.found, near)
+    near = np.maximum(near, found.known)
     if not found.strict and (kind or substituted(a, b, near, found.found)):
         return kind or KIND
     if kind:

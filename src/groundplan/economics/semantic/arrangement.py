@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from groundplan.economics.semantic import grammar as g
 from groundplan.economics.semantic import vocabulary as v
-from groundplan.economics.semantic.asking import Words, month
+from groundplan.economics.semantic.asking import Words, month, moody
 from groundplan.economics.semantic.spelling import UNCHANGED, past_form
 
 PASSIVE, DOING, PAST, QUALIFYING, ACTING = "passive", "doing", "past", "qualifying", "acting"
@@ -22,7 +22,7 @@ _DEGREES = frozenset({"more", "less"})
 _BECOMES = frozenset({"be", "been", "being"})
 _DOERS = frozenset({"to", "i", "we", "you", "they", "he", "she", "one"})
 _NEAR, _FAR = frozenset({"this", "these"}), frozenset({"that", "those"})
-_MOODS = (("must", g.MUST), ("should", g.SHOULD), ("may", g.MAY), ("will", g.WILL))
+_MOODS = ("must", "should", "may", "will")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +222,9 @@ def _elsewhere(own: Words, asks: int) -> list[str]:
         for place, word in enumerate(own.words)
         if place not in within and place not in own.skipped and not month(own, place)
     ]
-    said = " ".join(rest)
-    found = [name for name, way in _MOODS for _ in way.finditer(said)]
+    told = frozenset[str]().union(*map(moody, rest))
+    said = " ".join(rest) if told else ""
+    found = [name for name in _MOODS if name in told for _ in g.MOODS[name].finditer(said)]
     return found + ["past"] * sum(word in g.PAST for word in rest)
 
 

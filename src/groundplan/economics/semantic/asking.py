@@ -28,9 +28,13 @@ class Words:
     ) -> None:
         self.words = [_bare(word) for word in words]
         self.stems, self.breaks, self.skipped, self.spent = stems, breaks, skipped, spent
+        self.once = frozenset(word for place, word in enumerate(self.words) if place not in skipped)
+        """Each of the words that is not said around it."""
         self.content = [place for place, its in enumerate(stems) if its]
         self.at: Callable[[int], str] = defaultdict(str, enumerate(self.words)).__getitem__
         """The word at a place; empty outside of the text."""
+        self.parts = list(accumulate(breaks))
+        """How many marks stand before each word."""
         self.follows = [
             bool(its) and not apart and word not in g.RELATIONS
             for word, its, apart in zip(self.words, stems, breaks, strict=False)
@@ -52,7 +56,7 @@ class Words:
 
     def together(self, one: int, other: int) -> bool:
         """Whether no mark stands between two places."""
-        return not any(self.breaks[min(one, other) + 1 : max(one, other) + 1])
+        return self.parts[one] == self.parts[other]
 
 
 @lru_cache(maxsize=8192)
@@ -67,13 +71,28 @@ _SHORTENED = g.WH | g.FIRST | g.THIRD | g.THEY | {"you", "it", "that", "there", 
 
 def said_around(words: Sequence[str]) -> frozenset[int]:
     """The places of words that are polite and ask for nothing."""
-    text = " ".join(map(_bare, words))
-    begins = [0, *(total + place + 1 for place, total in enumerate(accumulate(len(_bare(word)) for word in words)))]
-    return frozenset(
-        place
-        for found in g.POLITE.finditer(text)
-        for place in range(bisect_right(begins, found.start()) - 1, bisect_right(begins, found.end() - 1))
-    )
+    bare = [_bare(word) for word in words]
+    leads = [(place, _leads(word)) for place, word in enumerate(bare)]
+    if not any(starts for _, starts in leads):
+        return _NOWHERE
+    text, begins = " ".join(bare), [0, *accumulate(len(word) + 1 for word in bare)]
+    around, end = set[int](), 0
+    for place, starts in leads:
+        for start in starts:
+            found = g.POLITE.match(text, begins[place] + start) if begins[place] + start >= end else None
+            if found:
+                end = found.end()
+                around.update(range(place, bisect_right(begins, end - 1)))
+    return frozenset(around)
+
+
+_NOWHERE = frozenset[int]()
+
+
+@lru_cache(maxsize=8192)
+def _leads(word: str) -> tuple[int, ...]:
+    """Where in a word something polite may begin."""
+    return tuple(found.start() for found in g.POLITE_BEGINS.finditer(word))
 
 
 def asked_by(words: Sequence[str]) -> frozenset[int]:
@@ -179,10 +198,16 @@ def mood(own: Words, place: int, aim: str, *, asked: bool) -> tuple[frozenset[st
     # what is compared with says nothing of the mood: *closer than allowed*
     end = next((i for i in range(place, end) if own.at(i) == "than"), end)
     part = [own.at(i) for i in range(place, end) if i not in own.skipped and (i == place or not month(own, i))]
-    said = " ".join(part)
-    ways = (("must", g.MUST), ("should", g.SHOULD), ("may", g.MAY), ("will", g.WILL), ("would", g.WOULD))
-    moods = frozenset(name for name, way in ways if way.search(said))
+    told = frozenset[str]().union(*map(moody, part))
+    said = " ".join(part) if told else ""
+    moods = frozenset(name for name in told if g.MOODS[name].search(said))
     return moods, _tense(part, moods, aim) if asked and part else ""
+
+
+@lru_cache(maxsize=8192)
+def moody(word: str) -> frozenset[str]:
+    """The moods of which a word may say something, alone or with the next ones."""
+    return frozenset(name for name, begins in g.MOODS_BEGIN.items() if begins.search(word))
 
 
 def month(own: Words, place: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from groundplan.economics.semantic import grammar as g
@@ -145,23 +146,25 @@ _DONE_TO = frozenset({"me", "us", "him", "her", "it", "them"})
 
 
 def _persons(own: Words) -> frozenset[str]:
-    said = {word for place, word in enumerate(own.words) if place not in own.skipped}
-    kinds = (
-        ("he", g.HE),
-        ("she", g.SHE),
-        ("they", g.THEY),
-        ("first", g.FIRST),
-        ("you", g.YOU),
-    )
-    return frozenset(name for name, words in kinds if not words.isdisjoint(said))
+    return frozenset(name for name, words in _PERSONS if not words.isdisjoint(own.once))
+
+
+_PERSONS = (("he", g.HE), ("she", g.SHE), ("they", g.THEY), ("first", g.FIRST), ("you", g.YOU))
 
 
 def _others(own: Words) -> tuple[int, ...]:
+    if _OTHERS.isdisjoint(own.once):
+        return (0, 0, 0)
     said = [word for place, word in enumerate(own.words) if place not in own.skipped]
     return tuple(sum(word in words for word in said) for words in (g.HE, g.SHE, g.THEY))
 
 
+_OTHERS = g.THIRD | g.THEY
+
+
 def _first(own: Words) -> str:
+    if _SPEAKS.isdisjoint(own.words):
+        return ""
     said = {
         "i" if own.at(place - 1) == "by" else word for place, word in enumerate(own.words) if place not in own.skipped
     }
@@ -169,8 +172,13 @@ def _first(own: Words) -> str:
     return "" if subject == object_ else "subject" if subject else "object"
 
 
+_SPEAKS = frozenset({"i", "we", "me", "us", "by"})
+
+
 def _turned(own: Words) -> str:
     """Who does something to whom, of the two who talk."""
+    if "you" not in own.once:
+        return ""
     order = [w for i, w in enumerate(own.words) if i not in own.skipped and w in ("i", "we", "me", "us", "you")]
     for one, other in pairwise(order):
         if one in ("i", "we") and other == "you":
@@ -190,7 +198,7 @@ def _owned(own: Words) -> frozenset[tuple[str, str]]:
 
 def _particles(own: Words) -> frozenset[tuple[str, str]]:
     found = set()
-    for place, word in enumerate(own.words):
+    for place, word in enumerate(() if g.PARTICLES.isdisjoint(own.words) else own.words):
         if word not in g.PARTICLES or place in own.skipped or place in own.spent:
             continue
         after = own.at(place + 1)
@@ -233,8 +241,11 @@ def _light(own: Words) -> frozenset[str]:
     """Verbs that say little, where they are not what is said around another: *I want to*, *how does it work*."""
     found = set()
     for place, word in enumerate(own.words):
-        kind, after = g.LIGHT.get(word), own.at(place + 1)
-        if kind is None or place in own.skipped or after == "to":
+        kind = g.LIGHT.get(word)
+        if kind is None:
+            continue
+        after = own.at(place + 1)
+        if place in own.skipped or after == "to":
             continue
         if kind in ("work", "help", "know", "tell", "explain", "let", "like") and (
             place + 1 >= len(own.words) or own.at(place - 1) in ("it", "that", "this", "would", "to")
@@ -253,6 +264,8 @@ def _light(own: Words) -> frozenset[str]:
 
 
 def _counts(own: Words) -> tuple[str, ...]:
+    if _COUNTING.isdisjoint(own.once):
+        return ()
     said = [
         _AWAY if word == "there" and g.NO_PLACE.isdisjoint((own.at(place - 1), own.at(place + 1))) else word
         for place, word in enumerate(own.words)
@@ -264,28 +277,28 @@ def _counts(own: Words) -> tuple[str, ...]:
 _AWAY = "over there"
 _COUNTED = g.COUNTED | {_AWAY}
 _SHARED = frozenset(word for word, share in QUANTIFIERS.items() if share in ("all", "some", "few", "only"))
+_COUNTING = _COUNTED | _SHARED | {"there"}
 
 
 def _degrees(own: Words) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for place, word in enumerate(own.words):
-        base, degree = g.UNEVEN.get(word, ("", ""))
-        if word in g.DEGREES:
-            base, degree = (
-                word,
-                {"more": "more", "most": "most", "less": "less", "least": "least", "too": "too"}.get(
-                    own.at(place - 1), "plain"
-                ),
-            )
-        elif not base:
-            base, degree = _compared(word)
-        if base and own.at(place - 1) != "how":
-            found.setdefault(base, set()).add(degree)
+        base, degree = _compared(word)
+        if base and (before := own.at(place - 1)) != "how":
+            found.setdefault(base, set()).add(degree or (before if before in _SAID_BEFORE else "plain"))
     return {base: frozenset(degrees) for base, degrees in found.items()}
 
 
+_SAID_BEFORE = frozenset({"more", "most", "less", "least", "too"})
+
+
+@lru_cache(maxsize=8192)
 def _compared(word: str) -> tuple[str, str]:
-    """(adjective, more | most) of `cheaper` and `cheapest`."""
+    """(adjective, more | most) of `cheaper` and `cheapest`; of an adjective alone what stands before it tells that."""
+    if word in g.DEGREES:
+        return word, ""
+    if word in g.UNEVEN:
+        return g.UNEVEN[word]
     for ending, degree in (("er", "more"), ("est", "most")):
         if word.endswith(ending):
             root = word[: -len(ending)]
@@ -375,29 +388,31 @@ def _acts(own: Words, relations: dict[str, frozenset[str]], asks: int) -> frozen
     order = sorted({*own.content, *little.keys() - own.skipped, *((asks,) if who else ())})
     asked_by = who and own.at(asks - 1) == "by"
 
-    def stem(place: int) -> str:
-        return "?" if who and place == asks else own.stems[place] or little[place]
-
-    def stands(place: int, how: str) -> bool:
-        if stem(place) == "?":
-            return how == ("by" if asked_by else "")
-        return place not in little and not relations[own.stems[place]].isdisjoint((how,) if how else _BARE)
-
+    stems = ["?" if who and place == asks else own.stems[place] or little[place] for place in order]
+    bare, by = list[bool](), list[bool]()
+    """Whether each may do something, or have it done to it; whether it does it behind `by`."""
+    for place, its in zip(order, stems, strict=True):
+        held = _NOTHING if place in little else relations[own.stems[place]] if its != "?" else _ASKED[asked_by]
+        bare.append(not held.isdisjoint(_BARE))
+        by.append("by" in held)
     found = set[tuple[str, str, str]]()
-    for number, place in enumerate(order):
-        verb = stem(place)
+    for number, (place, verb) in enumerate(zip(order, stems, strict=True)):
         if verb == "?" or not relations.get(verb, _BARE) <= _BARE:
             continue
-        before = [i for i in order[max(0, number - NEAR) : number] if own.together(i, place)]
-        after = [i for i in order[number + 1 : number + 1 + NEAR] if own.together(i, place)]
-        ahead = [stem(i) for i in before if stands(i, "")]
-        agents = [stem(i) for i in (*before, *after) if stands(i, "by")]
-        objects = [stem(i) for i in after if stands(i, "")]
-        pairs = [(x, y) for x in agents for y in ahead] if agents else [(x, y) for x in ahead for y in objects]
-        found.update((x, verb, y) for x, y in pairs if x != y)
-        if before and own.at(place - 1) in ("a", "an", "the") and before[-1] == place - 2:
-            found.add((stem(before[-1]), "is", verb))
+        part = own.parts[place]
+        before = [n for n in range(max(0, number - NEAR), number) if own.parts[order[n]] == part]
+        after = [n for n in range(number + 1, min(len(order), number + 1 + NEAR)) if own.parts[order[n]] == part]
+        ahead = [stems[n] for n in before if bare[n]]
+        agents = [stems[n] for n in (*before, *after) if by[n]]
+        objects = ahead if agents else [stems[n] for n in after if bare[n]]
+        found.update((x, verb, y) for x in agents or ahead for y in objects if x != y)
+        if before and order[before[-1]] == place - 2 and own.at(place - 1) in ("a", "an", "the"):
+            found.add((stems[before[-1]], "is", verb))
     return frozenset(found)
+
+
+_NOTHING = frozenset[str]()
+_ASKED = (frozenset({""}), frozenset({"by"}))
 
 
 _JOINS = frozenset({"and", "or"})

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
 
@@ -54,7 +55,7 @@ def kinds(a: Reading, b: Reading, pairs: Sequence[tuple[int, int]]) -> frozenset
         if gaps[0] != (0, 0) and ours[0] != theirs[gaps[0][1]]:
             # what begins both, whatever comes next in each
             found.add(_said(ours[0], theirs[0], begins))
-            ours[0], theirs[0] = [], []
+            ours[0], theirs[0] = (), ()
     for one, other in gaps:
         found.add(_said(ours[one], theirs[other], begins if one == other == 0 else ""))
     return frozenset(found - {""})
@@ -69,18 +70,24 @@ def digests(kinds: Iterable[str]) -> tuple[bytes, ...]:
     return tuple(blake2b(kind.encode(), digest_size=DIGEST).digest() for kind in sorted(kinds))
 
 
-def _gaps(reading: Reading, anchors: Sequence[int]) -> list[list[str]]:
+def _gaps(reading: Reading, anchors: Sequence[int]) -> list[tuple[str, ...]]:
     """The words before each anchor and behind the last one, as far as they may say something."""
-    found, begin = list[list[str]](), 0
-    for end in (*(reading.told[anchor] for anchor in anchors), len(reading.words)):
-        found.append(_plain(reading.words[place] for place in range(begin, end) if place not in reading.apart))
+    found, begin, words, apart = list[tuple[str, ...]](), 0, reading.words, reading.apart
+    for end in (*(reading.told[anchor] for anchor in anchors), len(words)):
+        said = words[begin:end]
+        if said and not apart.isdisjoint(range(begin, end)):
+            said = tuple(words[place] for place in range(begin, end) if place not in apart)
+        found.append(_plain(said) if said else ())
         begin = end + 1
-    while found[0] and found[0][0] in g.LEADS:
-        del found[0][0]
+    first = found[0]
+    leads = next((place for place, word in enumerate(first) if word not in g.LEADS), len(first))
+    found[0] = first[leads:]
     return found
 
 
-def _plain(words: Iterable[str]) -> list[str]:
+@lru_cache(maxsize=4096)
+def _plain(words: tuple[str, ...]) -> tuple[str, ...]:
+    """What words between two of content may say; the same few stand there again and again."""
     said = " ".join(
         _ALIKE.get(each, each)
         for word in words
@@ -89,7 +96,7 @@ def _plain(words: Iterable[str]) -> list[str]:
     )
     for way, instead in _ASKING:
         said = way.sub(instead, said)
-    return said.split()
+    return tuple(said.split())
 
 
 def _whole(word: str) -> tuple[str, ...]:

@@ -13,6 +13,12 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+def _begin(way: re.Pattern[str]) -> re.Pattern[str]:
+    """The first words of each of the alternatives of a pattern."""
+    ways = way.pattern.removeprefix(r"\b(?:").removesuffix(r")\b").split("|")
+    return re.compile(rf"\b(?:{'|'.join(sorted({each.split()[0] for each in ways}))})\b")
+
+
 def _classes(text: str) -> dict[str, str]:
     """`class: words; class: words` as word -> class."""
     pairs = (part.split(":") for part in text.split(";"))
@@ -33,6 +39,11 @@ POLITE = re.compile(
     r"(?: in advance)?(?: for (?:your|the|any) (?:help|time|support|answer|reply))?)\b"
 )
 """What one says around a question, of words with one space between them."""
+POLITE_BEGINS = re.compile(
+    r"\b(?:can|could|would|will|please|kindly|tell|explain|help|advise|inform|let|do|does|i|we|just|may|any|many|best|"
+    r"kind|warm|and|thanks|thank|regards|wishes|cheers)\b"
+)
+"""The first words of it."""
 LEADS = _words("and so but or then also well now hi hello hey please thanks if whether exactly actually maybe")
 """May stand before the word with which a question begins."""
 WH = _words("how what which who whom whose when where why")
@@ -92,11 +103,14 @@ MUST = re.compile(
 )
 SHOULD = re.compile(r"\b(?:should|ought|recommended|advisable|supposed|shouldn't|better to)\b")
 MAY = re.compile(
-    r"\b(?:can|could|may|might|allowed|permitted|possible|able|(?:ok|okay|fine|alright) to|can't|cannot|couldn't|"
+    r"\b(?:can|could|may|might|allowed|permitted|possible|able|ok to|okay to|fine to|alright to|can't|cannot|couldn't|"
     r"permissible)\b"
 )
 WILL = re.compile(r"\b(?:will|shall|won't|going to)\b")
 WOULD = re.compile(r"\b(?:would|wouldn't)\b")
+MOODS = {"must": MUST, "should": SHOULD, "may": MAY, "will": WILL, "would": WOULD}
+MOODS_BEGIN = {name: _begin(way) for name, way in MOODS.items()}
+"""What each of them begins with."""
 PAST = _words("did was were had didn't wasn't weren't hadn't")
 PRESENT = _words("do does is are am don't doesn't isn't aren't")
 PERFECT = _words("have has haven't hasn't")

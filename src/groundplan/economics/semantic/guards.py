@@ -13,7 +13,6 @@ from groundplan.economics.semantic.grammar import OF_ENGLISH_ALONE
 from groundplan.economics.semantic.reading import Reading, stem
 from groundplan.economics.semantic.synonyms import listed
 
-_NONE: frozenset[str] = frozenset()
 _COMPARING = frozenset({"than", "compared", "comparison", "versus", "vs"})
 _OPPOSITES: dict[str, frozenset[str]] = {}
 
@@ -69,6 +68,8 @@ def _negation(a: Reading, b: Reading) -> bool:
 
 def _prefixed(a: Reading, b: Reading) -> bool:
     """`valid` on one side, `invalid` on the other."""
+    if a.stems == b.stems:
+        return False
     ours, theirs = set(a.stems) - set(b.stems), set(b.stems) - set(a.stems)
     for one, other in ((ours, theirs), (theirs, ours)):
         for word in one:
@@ -95,9 +96,12 @@ def _entity(a: Reading, b: Reading) -> bool:
 
 
 def _missing(a: Reading, b: Reading) -> set[str]:
-    words = set(b.words) | set(b.stems) | b.names
+    names = a.names - b.names
+    if not names:
+        return set()
+    words = {*b.words, *b.stems, *b.names}
     text = b.text.lower()
-    return {name for name in a.names if name not in words and stem(name) not in words and name not in text}
+    return {name for name in names if name not in words and stem(name) not in words and name not in text}
 
 
 def _codes_differ(a: Reading, b: Reading) -> bool:
@@ -117,12 +121,17 @@ def _says(text: str, code: str) -> bool:
 
 def _opposite(a: Reading, b: Reading) -> bool:
     """One has more of a word and the other more of its opposite, also where both have both."""
-    ours, theirs = Counter(map(stem, a.words)), Counter(map(stem, b.words))
+    one, other = ([its for its in map(stem, each.words) if its in _OPPOSITES] for each in (a, b))
+    if not one or not other:
+        return False
+    ours, theirs = Counter(one), Counter(other)
     more, fewer = ours - theirs, theirs - ours
-    return any(not _OPPOSITES.get(word, _NONE).isdisjoint(fewer) for word in more)
+    return any(not _OPPOSITES[word].isdisjoint(fewer) for word in more)
 
 
 def _quantity(a: Reading, b: Reading) -> bool:
+    if a.quantities == b.quantities:
+        return False
     sharp = {"only", "least", "most", "never", "few", "majority"}
     return bool((a.quantities ^ b.quantities) & sharp) or bool(
         a.quantities and b.quantities and a.quantities != b.quantities
@@ -130,6 +139,8 @@ def _quantity(a: Reading, b: Reading) -> bool:
 
 
 def _asks(a: Reading, b: Reading) -> bool:
+    if a.asks == b.asks:
+        return False
     sharp = {"who", "when", "where", "why", "count", "amount", "duration", "rate", "age", "distance"}
     ours, theirs = a.asks & sharp, b.asks & sharp
     return bool(ours and theirs and ours != theirs)

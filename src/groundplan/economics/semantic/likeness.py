@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,37 +50,40 @@ def cosine(a: Said, b: Said) -> float:
 
 def nearness(ours: Directions, theirs: Directions, told: Near) -> Near:
     """How near each word of one is to each of the other, by their directions. `told`: what is `known` without them."""
-    return np.asarray(np.maximum(told, _units(ours) @ _units(theirs).T), dtype=np.float32)
+    return np.maximum(told, meant(ours, theirs))
+
+
+def meant(ours: Directions, theirs: Directions) -> Near:
+    """How near words are in their texts, whatever is known of them. Sums of these products are exact."""
+    one, other = ours.astype(np.float32), theirs.astype(np.float32)
+    found = one @ other.T
+    found /= np.maximum(_length(one)[:, None] * _length(other), 1e-6)
+    return found
+
+
+def _length(rows: Vector) -> Vector:
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", rows, rows)), dtype=np.float32)
 
 
 def known(words: Sequence[str], others: Sequence[str]) -> Near:
     """The same as far as it is told without a direction: 1 where two words say the same, 0 elsewhere. A slip of the pen
     is looked for in words that say nothing of the other text's."""
     near = np.zeros((len(words), len(others)), dtype=np.float32)
-    for one, other in said_where(words, others):
-        near[one, other] = 1.0
-    ours, theirs = (np.flatnonzero(~near.any(axis=axis)).tolist() for axis in (1, 0))
+    met = list(said_where(words, others))
+    said, again = {i for i, _ in met}, {j for _, j in met}
+    ours, theirs = ([n for n in range(len(w)) if n not in of] for w, of in ((words, said), (others, again)))
     if ours and theirs:
-        for one, other in slipped([words[i] for i in ours], [others[j] for j in theirs]):
-            near[ours[one], theirs[other]] = 1.0
+        slips = slipped([words[i] for i in ours], [others[j] for j in theirs])
+        met += [(ours[one], theirs[other]) for one, other in slips]
+    for pair in met:
+        near[pair] = 1.0
     return near
-
-
-def meant(one: NDArray[np.int8], other: NDArray[np.int8]) -> float:
-    """How near two words are in their texts, whatever is known of them."""
-    ours, theirs = one.astype(np.float32), other.astype(np.float32)
-    return float(ours @ theirs / max(1e-6, float(np.linalg.norm(ours) * np.linalg.norm(theirs))))
 
 
 def slipped(words: Sequence[str], others: Sequence[str]) -> Iterator[tuple[int, int]]:
     """The places of words, or of their stems, of which one is the other with a slip of the pen."""
     yield from slips(words, others, listed)
     yield from slips([*map(stem, words)], [*map(stem, others)], listed)
-
-
-def _units(words: Directions) -> Vector:
-    rows = words.astype(np.float32)
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +99,21 @@ class Compared:
 
 def side_by_side(a: Reading, b: Reading) -> Compared:
     """What two readings share, word by word. The same word elsewhere counts as shared."""
+    if a.stems == b.stems:
+        return Compared([], [], frozenset(), 1.0)
     matcher = SequenceMatcher(None, a.stems, b.stems, autojunk=False)
     ours, theirs, placed = list[int](), list[int](), set[tuple[int, int]]()
-    for kind, begin, end, other_begin, other_end in matcher.get_opcodes():
-        if kind != "equal":
-            ours += range(begin, end)
-            theirs += range(other_begin, other_end)
-        if kind == "replace" and end - begin == other_end - other_begin <= SIDE_BY_SIDE:
+    begin, other_begin, same = 0, 0, 0
+    for end, other_end, size in matcher.get_matching_blocks():
+        ours += range(begin, end)
+        theirs += range(other_begin, other_end)
+        if 0 < end - begin == other_end - other_begin <= SIDE_BY_SIDE:
             placed.update(zip(range(begin, end), range(other_begin, other_end), strict=True))
-    moved = Counter(a.stems[i] for i in ours) & Counter(b.stems[j] for j in theirs)
-    return Compared(_without(ours, a, moved), _without(theirs, b, moved), frozenset(placed), matcher.ratio())
+        begin, other_begin, same = end + size, other_end + size, same + size
+    moved = Counter(a.stems[i] for i in ours) & Counter(b.stems[j] for j in theirs) if ours and theirs else None
+    if moved:
+        ours, theirs = _without(ours, a, moved), _without(theirs, b, moved)
+    return Compared(ours, theirs, frozenset(placed), 2 * same / (len(a.stems) + len(b.stems)))
 
 
 def _without(places: Sequence[int], reading: Reading, moved: Counter[str]) -> list[int]:
@@ -125,6 +134,8 @@ def things(reading: Reading, places: Sequence[int]) -> list[int]:
 
 def counterparts(near: Near, ours: Sequence[int], theirs: Sequence[int]) -> list[tuple[int, int]]:
     """The nearest of both, the nearest of the rest, and so on, until one side has no more: each has one of its own."""
+    if not ours or not theirs:
+        return []
     order = sorted((-float(near[i, j]), i, j) for i in ours for j in theirs)
     left, right, found = set(ours), set(theirs), []
     for _, i, j in order:
@@ -139,7 +150,9 @@ def features(a: Reading, b: Reading, cosine: float, near: Near, found: Compared)
     """(len(FEATURES),) of a pair. `cosine`: of the whole texts."""
     one, other = max(1, len(a.stems)), max(1, len(b.stems))
     shared, union = set(a.stems) & set(b.stems), set(a.stems) | set(b.stems)
-    best_a, best_b = (near.max(axis=1), near.max(axis=0)) if near.size else (np.zeros(one), np.zeros(other))
+    best_a, best_b = ([0.0] * one, [0.0] * other)
+    if near.size:
+        best_a, best_b = near.max(axis=1).tolist(), near.max(axis=0).tolist()
     ours, theirs = things(a, found.ours), things(b, found.theirs)
     met = [float(near[pair]) for pair in counterparts(near, ours, theirs)]
     short = 1.0 / max(3.0, min(one, other))
@@ -149,16 +162,16 @@ def features(a: Reading, b: Reading, cosine: float, near: Near, found: Compared)
             (1.0 - cosine) ** 0.5 if cosine < 1.0 else 0.0,
             max(0.0, 0.85 - cosine),
             len(shared) / (len(union) or 1),
-            abs(np.log(one / other)),
+            abs(log(one / other)),
             found.order,
-            float(best_a.mean()),
-            float(best_b.mean()),
-            float(best_a.min()),
-            float(best_b.min()),
+            sum(best_a) / one,
+            sum(best_b) / other,
+            min(best_a),
+            min(best_b),
             min(met, default=1.0),
-            float(np.mean(met)) if met else 1.0,
-            sum(1.0 - float(best_a[place]) for place in ours) / one,
-            sum(1.0 - float(best_b[place]) for place in theirs) / other,
+            sum(met) / len(met) if met else 1.0,
+            sum(1.0 - best_a[place] for place in ours) / one,
+            sum(1.0 - best_b[place] for place in theirs) / other,
             len(met) * short,
             abs(len(ours) - len(theirs)) * short,
             1.0,

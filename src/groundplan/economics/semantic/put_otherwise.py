@@ -7,6 +7,7 @@ For questions, and for requests of few words: who tells a long story puts it oth
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from groundplan.economics.semantic import grammar as g
 from groundplan.economics.semantic.clause import Clause
@@ -137,6 +138,8 @@ def _listening(one: Clause, other: Clause) -> bool:
 
 def _roles(a: Reading, b: Reading) -> bool:
     one, other = a.clause.acts, b.clause.acts
+    if one == other:
+        return False
     return any((y, verb, x) in other and (x, verb, y) not in other and (y, verb, x) not in one for x, verb, y in one)
 
 
@@ -161,6 +164,8 @@ def _relation(a: Reading, b: Reading) -> bool:
     one, other = a.clause, b.clause
     if one.dangles != other.dangles:
         return True
+    if one.relations == other.relations:
+        return False
     timed = one.timed & other.timed
     if _unmet(one, other, timed) or _unmet(other, one, timed):
         return True
@@ -269,6 +274,8 @@ def _joined(a: Reading, b: Reading) -> bool:
 def _number(a: Reading, b: Reading) -> bool:
     """What is so of one may not be so of several, nor what is so of this one of any."""
     one, other = a.clause, b.clause
+    if one.numbers == other.numbers:
+        return False
     sharp = "polar" in (one.focus, other.focus)
     alike = _ALIKE if sharp else _ALIKE | _GENERIC
     return any(
@@ -287,10 +294,13 @@ _GENERIC = {frozenset(pair) for pair in (("a", "s"), ("a", "the"))}
 
 def _doer(a: Reading, b: Reading) -> bool:
     """Who does it, or to whom it is done, in place of what is done: `the trainer`, `the trainee`, `the training`."""
+    if a.spoken == b.spoken:
+        return False
     ours, theirs = _forms(a), _forms(b)
     who = "who" in (a.clause.focus, b.clause.focus)
     return any(
-        all(_other_part(word, other, who=who) for word in words for other in theirs[stem])
+        words.isdisjoint(theirs[stem])
+        and all(_other_part(word, other, who=who) for word in words for other in theirs[stem])
         for stem, words in ours.items()
         if stem in theirs
     )
@@ -316,6 +326,7 @@ def _one_verb(word: str, other: str) -> bool:
     return short.endswith(("er", "or")) and long.startswith(short)
 
 
+@lru_cache(maxsize=8192)
 def _part(word: str) -> str:
     plain = word.removesuffix("'s").removesuffix("s")
     if plain.endswith("ee") and len(plain) > 4:

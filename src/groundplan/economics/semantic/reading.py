@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, pairwise
@@ -99,11 +100,15 @@ def read(text: str) -> Reading:
     """Read a text of any length and language."""
     spaced = _JOINED.sub(r"\1 \2", text)
     matches = list(_WORD.finditer(spaced))
-    found = [(match.group(), _begins(spaced, match.start())) for match in matches]
-    lower = (word.lower().replace("’", "'") for word, _ in found)
+    found = [match.group() for match in matches]
+    lower = [word.lower().replace("’", "'") for word in found]
     words = tuple(WRITTEN.get(word, word) for word in lower)
     joined = [*words, *_joined(words)]
-    names, codes = _names(found)
+    # elsewhere a capital says something
+    first = frozenset(
+        place for place, m in enumerate(matches) if found[place][0].isupper() and _begins(spaced, m.start())
+    )
+    names, codes = _names(found, first)
     if not {"at-most", "at-least", "the-most"}.isdisjoint(joined):
         joined = [word for word in joined if word not in ("most", "least")]
     around = said_around(words)
@@ -111,11 +116,7 @@ def read(text: str) -> Reading:
     told = [
         place
         for place, w in enumerate(words)
-        if place not in without
-        and _content(w)
-        and not _is_number(w)
-        and w[0] not in '`"$€£¥%'
-        and words[place - 1 : place + 2] != _IN_ORDER_TO
+        if _told(w) and place not in without and words[place - 1 : place + 2] != _IN_ORDER_TO
     ]
     breaks = _breaks(spaced, matches)
     told, spoken, spent = _phrases(words, told, breaks)
@@ -133,36 +134,50 @@ def read(text: str) -> Reading:
         numbers=numbers,
         vague=vague,
         # `No, ...` answers a question; what follows says it again
-        negations=sum(w in v.NEGATIONS for w in words[text[:3].lower() == "no," :]),
-        denials=sum(w in v.DENIALS for w in words),
-        nothings=sum(w in v.NOTHINGS for w in words),
+        negations=_count(v.NEGATIONS, words[text[:3].lower() == "no," :]),
+        denials=_count(v.DENIALS, words),
+        nothings=_count(v.NOTHINGS, words),
         names=names,
         codes=codes,
         units=frozenset(
             v.UNIT_NAMES.get(w, w)
-            for place, w in enumerate(words)
+            for place, w in enumerate(() if _MEASURES.isdisjoint(words) else words)
             # `how many days` asks how long
-            if (w in v.UNITS or w in v.UNIT_NAMES) and not (w in LASTING and words[max(0, place - 2) : place] == _MANY)
+            if w in _MEASURES and not (w in LASTING and words[max(0, place - 2) : place] == _MANY)
         ),
-        times=_times(found),
-        quantities=frozenset(v.QUANTIFIERS[w] for w in joined if v.QUANTIFIERS.get(w)),
-        asks=frozenset(v.ASKS[w] for w in joined if w in v.ASKS),
-        obligations=frozenset(v.OBLIGATIONS[w] for w in joined if w in v.OBLIGATIONS),
+        times=_times(found, lower, first),
+        quantities=_named(_QUANTIFIERS, joined),
+        asks=_named(v.ASKS, joined),
+        obligations=_named(v.OBLIGATIONS, joined),
         language=language_of(text, words),
         foreign=frozenset(words) & v.NOT_ENGLISH,
-        turns=_turns(words, _breaks(spaced, matches, _STOPS)),
+        turns=() if _TURNS.isdisjoint(words) else _turns(words, _breaks(spaced, matches, _STOPS)),
         clause=clause(text, words, _by_word(words, told, stems), breaks, around, spent),
     )
 
 
+def _count(those: frozenset[str], words: Sequence[str]) -> int:
+    return 0 if those.isdisjoint(words) else sum(word in those for word in words)
+
+
+def _named(names: Mapping[str, str], words: Sequence[str]) -> frozenset[str]:
+    return frozenset(names[word] for word in words if word in names)
+
+
+_MEASURES = v.UNITS | v.UNIT_NAMES.keys()
+_QUANTIFIERS = {word: share for word, share in v.QUANTIFIERS.items() if share}
 _STOPS = frozenset(".?!\n")
 _MARKS = frozenset(",.;:?!()\n–—")
 
 
 def _breaks(text: str, matches: Sequence[re.Match[str]], marks: frozenset[str] = _MARKS) -> list[bool]:
     """Whether a mark of punctuation stands before each word."""
-    ends = [0, *(match.end() for match in matches)]
-    return [not marks.isdisjoint(text[end : match.start()]) for end, match in zip(ends, matches, strict=False)]
+    found, end = list[bool](), 0
+    for match in matches:
+        between = text[end : match.start()]
+        found.append(between != " " and not marks.isdisjoint(between))
+        end = match.end()
+    return found
 
 
 def _phrases(
@@ -214,6 +229,8 @@ def _joined(words: Sequence[str]) -> Iterator[str]:
 def _place(found: re.Match[str], put: Sequence[int]) -> tuple[int, int]:
     """Where a word stands in the text as it was before a space was put in at each of these places."""
     begin, end = found.span()
+    if not put:
+        return begin, end
     before = sum(place + number < begin for number, place in enumerate(put))
     return begin - before, end - before
 
@@ -269,9 +286,12 @@ def _begins(text: str, place: int) -> bool:
     return place < 0 or text[place] in ".?!…:\n"
 
 
-def _names(found: Sequence[tuple[str, bool]]) -> tuple[frozenset[str], frozenset[str]]:
+def _names(found: Sequence[str], first: frozenset[int]) -> tuple[frozenset[str], frozenset[str]]:
+    """`first`: the places of words with a capital that begin a sentence."""
     names, codes = set(), set()
-    for word, first in found:
+    for place, word in enumerate(found):
+        if word.isalpha() and word.islower():
+            continue
         bare = word.strip('`"').removesuffix("()")
         inner_capital = any(map(str.isupper, bare[1:]))
         coded = word[0] == "`" or "_" in word or word.endswith("()") or ("." in word and not word[0].isdigit())
@@ -280,17 +300,18 @@ def _names(found: Sequence[tuple[str, bool]]) -> tuple[frozenset[str], frozenset
             codes.add(bare.lower().strip())
             names.add(bare.lower().strip())
         elif word.lower() not in _NO_NAMES and (
-            inner_capital or (not first and word[0].isupper() and word.lower() not in v.STOP)
+            inner_capital or (place not in first and word[0].isupper() and word.lower() not in v.STOP)
         ):
             names.add(WRITTEN.get(bare.lower(), bare.lower()).removesuffix("'s"))
     return frozenset(names), frozenset(codes)
 
 
-def _times(found: Sequence[tuple[str, bool]]) -> frozenset[str]:
+def _times(found: Sequence[str], lower: Sequence[str], first: frozenset[int]) -> frozenset[str]:
     times = set()
-    for word, first in found:
-        low = word.lower().removesuffix("'s")
-        if low in v.TIMES and (low not in _CAPITAL_TIMES or (word[0].isupper() and not first)):
+    for place, low in enumerate(lower):
+        if low not in v.TIMES:
+            low = found[place].lower().removesuffix("'s") if low.endswith("'s") else ""
+        if low and low in v.TIMES and (low not in _CAPITAL_TIMES or (found[place][0].isupper() and place not in first)):
             short = low[:3] if low[:3] in _DATES and low.startswith(_DATES[low[:3]]) else low
             times.add(v.TIME_NAMES.get(low, short))
     return frozenset(times)
@@ -321,15 +342,17 @@ def _content(word: str) -> bool:
     return word not in v.STOP and word not in v.NEGATIONS
 
 
+@lru_cache(maxsize=8192)
+def _told(word: str) -> bool:
+    """Whether it may be a word of content by itself: no number, and nothing quoted."""
+    return _content(word) and not _is_number(word) and word[0] not in '`"$€£¥%'
+
+
 def language_of(text: str, words: Sequence[str]) -> str:
     """The language or script of a text; empty where a few words do not tell."""
     for name, first, last in () if text.isascii() else _SCRIPTS:
         if sum(first <= letter <= last for letter in text) * 3 > len(text):
             return name
-    counts = dict.fromkeys(v.LANGUAGES, 0)
-    for word in words:
-        for name in _LANGUAGES_OF.get(word, ()):
-            counts[name] += 1
-    top = sorted(counts.values(), reverse=True)
-    best = max(counts, key=lambda name: counts[name])
-    return best if top[0] >= 2 and top[0] > 1.3 * top[1] else ""
+    counts = Counter(name for word in words if word in _LANGUAGES_OF for name in _LANGUAGES_OF[word])
+    most, after = (*sorted(counts.values(), reverse=True)[:2], 0, 0)[:2]
+    return max(counts, key=counts.__getitem__) if most >= 2 and most > 1.3 * after else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 WRITTEN = {
     "cant": "can't", "dont": "don't", "doesnt": "doesn't", "didnt": "didn't", "isnt": "isn't", "arent": "aren't",
@@ -110,6 +111,7 @@ def _one_known(one: str, other: str, known: Callable[[str], bool]) -> bool:
     return first != second or (not first and min(len(one), len(other)) >= LONG)
 
 
+@lru_cache(maxsize=8192)
 def _key(word: str) -> tuple[str, str]:
     return word[0], "".join(sorted(_TWICE.sub(r"\1", word)))
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from groundplan.economics.semantic import grammar
 from groundplan.economics.semantic import vocabulary as v
-from groundplan.economics.semantic.likeness import Compared, Near, Said, counterparts, known, meant, nearness, things
+from groundplan.economics.semantic.likeness import Compared, Near, Said, counterparts, known, nearness, things
 from groundplan.economics.semantic.reading import Reading
 from groundplan.economics.semantic.synonyms import listed, said_where
 
@@ -51,19 +51,18 @@ _ASKING = ("which ", "what ", "whose ", "many ", "much ")
 _AROUND = v.FRAMING | v.FILLERS | v.IMPLIED
 
 
-def meant_otherwise(one: Said, other: Said, found: Compared) -> str:
+def meant_otherwise(a: Reading, b: Reading, found: Compared, meant: Near) -> str:
     """The kind of difference where words say the same as far as lists tell, and mean something else in these texts:
     another form of a word (*the state*, *the statement*), or, where each word counts, a synonym in another sense of it;
-    empty: none was found."""
-    if one.reading.spoken == other.reading.spoken:
+    empty: none was found. `meant`: how near their words are in them."""
+    if a.spoken == b.spoken:
         return ""
-    if _formed_otherwise(one, other):
+    if _formed_otherwise(a, b, meant):
         return FORM_KIND
-    return SENSE_KIND if strictly(one.reading, other.reading) and _another_sense(one, other, found) else ""
+    return SENSE_KIND if strictly(a, b) and _another_sense(a, b, found, meant) else ""
 
 
-def _formed_otherwise(one: Said, other: Said) -> bool:
-    a, b = one.reading, other.reading
+def _formed_otherwise(a: Reading, b: Reading, meant: Near) -> bool:
     places: dict[str, list[int]] = {}
     for place, its in enumerate(b.stems):
         places.setdefault(its, []).append(place)
@@ -71,16 +70,15 @@ def _formed_otherwise(one: Said, other: Said) -> bool:
         others = places.get(its)
         if others is None or any(_inflected(b.spoken[each], a.spoken[place]) for each in others):
             continue
-        if all(meant(one.words[place], other.words[each]) < FORM for each in others):
+        if all(meant[place, each] < FORM for each in others):
             return True
     return False
 
 
-def _another_sense(one: Said, other: Said, found: Compared) -> bool:
-    a, b = one.reading, other.reading
+def _another_sense(a: Reading, b: Reading, found: Compared, meant: Near) -> bool:
     ours, theirs = ([i for i in own if _plain(each, i)] for each, own in ((a, found.ours), (b, found.theirs)))
     same = set(said_where([a.spoken[i] for i in ours], [b.spoken[j] for j in theirs]))
-    near = {(i, j): meant(one.words[ours[i]], other.words[theirs[j]]) for i, j in same}
+    near = {(i, j): float(meant[ours[i], theirs[j]]) for i, j in same}
     return any(
         all(near[pair] < SENSE for pair in same if pair[side] == place)
         for side in (0, 1)

@@ -20,13 +20,15 @@ def listed(word: str) -> bool:
 
 def said_where(words: Sequence[str], others: Sequence[str]) -> Iterator[tuple[int, int]]:
     """The places of each word and each other that say the same, each pair once."""
-    places: dict[str | int, set[int]] = {}
-    for place, keys in enumerate(map(_known, others)):
-        for key in keys:
-            places.setdefault(key, set()).add(place)
-    for place, keys in enumerate(map(_known, words)):
-        for other in set[int]().union(*(places.get(key, ()) for key in keys)):
-            yield place, other
+    places: dict[str | int, list[int]] = {}
+    for place, word in enumerate(others):
+        for key in _known(word):
+            places.setdefault(key, []).append(place)
+    for place, word in enumerate(words):
+        found = [places[key] for key in _known(word) if key in places]
+        if found:
+            for other in found[0] if len(found) == 1 else set[int]().union(*found):
+                yield place, other
 
 
 @lru_cache(maxsize=8192)

@@ -12,14 +12,14 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from groundplan.blueprint.model import Semantic
-from groundplan.gateway.caching.answer_cache import Entry, Key
+from groundplan.gateway.caching.answer_cache import Entry
 from groundplan.gateway.caching.cache_key import frame_digest
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ask_search
@@ -33,14 +33,13 @@ if TYPE_CHECKING:
     from groundplan.economics.semantic.reading import Reading
     from groundplan.economics.semantic.regions import Region, Regions
     from groundplan.gateway.caching.meaning_checks import Checks, Terms
+    from groundplan.gateway.caching.meaning_frame import Frame
     from groundplan.gateway.caching.meaning_tally import Tally
     from groundplan.gateway.call.context import Gateway
 
 
 QUESTION = 2000
 """Characters of the longest question that is compared."""
-KNOWN = 500
-"""Questions of a frame; the oldest go first."""
 FRAMES = 2000
 BEST = 3
 """Of the likest questions, how many are judged."""
@@ -92,19 +91,13 @@ class Counts:
     wrong: int = 0
 
 
-@dataclass(slots=True)
-class _Frame:
-    keys: list[Key] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
-
-
 class Meanings:
     """Of one worker."""
 
     def __init__(self, gateway: Gateway, dice: Callable[[], float] = random.random) -> None:
         self._gateway = gateway
         self._dice = dice
-        self._frames: OrderedDict[bytes, _Frame] = OrderedDict()
+        self._frames: OrderedDict[bytes, Frame] = OrderedDict()
         self._taught: dict[str, Taught] = {}
         self.counts: dict[str, Counts] = {}
         self.tally: Tally | None = None
@@ -168,13 +161,10 @@ class Meanings:
         if frame is None:
             return None
         now = self._gateway.clock.now().timestamp()
-        likeness = [float(other.said.vector @ asked.said.vector) for other in frame.asked]
-        order = sorted(range(len(likeness)), key=lambda place: -likeness[place])[:BEST]
         judged = [
-            (kept, accept.judge(accept.shipped(), asked.said, frame.asked[place].said))
-            for place in order
-            if likeness[place] > accept.LEAST_COSINE
-            and (kept := self._gateway.cached.get(name, frame.keys[place], now)) is not None
+            (kept, accept.judge(accept.shipped(), asked.said, said))
+            for key, said in frame.nearest(asked.said.vector, BEST, accept.LEAST_COSINE)
+            if (kept := self._gateway.cached.get(name, key, now)) is not None
         ]
         if not judged:
             return None
@@ -239,12 +229,11 @@ class Meanings:
         asked = exchange.asked
         if asked is None:
             return
-        frame = self._frames.setdefault(asked.frame, _Frame())
+        from groundplan.gateway.caching.meaning_frame import Frame  # noqa: PLC0415 -- numpy, only where it is used
+
+        frame = self._frames.setdefault(asked.frame, Frame())
         self._frames.move_to_end(asked.frame)
-        frame.keys.append(entry.key)
-        frame.asked.append(asked)
-        if len(frame.keys) > KNOWN:
-            del frame.keys[0], frame.asked[0]
+        frame.keep(entry.key, asked.said)
         if len(self._frames) > FRAMES:
             self._frames.popitem(last=False)
         if exchange.match is not None:

@@ -1,0 +1,62 @@
+"""The questions of one frame (`meaning`) whose answers are kept, and which of them are likest to another one. Pure.
+
+Their vectors stand in one table, so that looking for the likest is one product. What is found is not judged here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundplan.economics.semantic.likeness import Directions, Said, Vector
+from groundplan.economics.semantic.reading import Reading
+from groundplan.gateway.caching.answer_cache import Key
+
+KNOWN = 500
+"""Questions of a frame; a new one takes the place of the oldest."""
+FEW = 8
+"""Rows of a table at first; it doubles."""
+
+
+class Frame:
+    """Of one frame."""
+
+    def __init__(self) -> None:
+        self.keys = list[Key]()
+        self._asked = list[tuple[Reading, Directions]]()
+        self._vectors: NDArray[np.float32] | None = None
+        self._oldest = 0
+
+    def keep(self, key: Key, said: Said) -> None:
+        """The question of an answer that is kept from now on."""
+        place = len(self.keys)
+        if place == KNOWN:
+            place, self._oldest = self._oldest, (self._oldest + 1) % KNOWN
+            self.keys[place], self._asked[place] = key, (said.reading, said.words)
+        else:
+            self.keys.append(key)
+            self._asked.append((said.reading, said.words))
+        self._room(place, said.vector)[place] = said.vector
+
+    def nearest(self, vector: Vector, most: int, least: float) -> Iterator[tuple[Key, Said]]:
+        """The likest questions, the first of them first, each liker than `least`."""
+        if self._vectors is None:
+            return
+        likeness = self._vectors[: len(self.keys)] @ vector
+        order = np.argsort(-likeness, kind="stable")[:most].tolist()
+        for place in order:
+            if likeness[place] > least:
+                reading, words = self._asked[place]
+                yield self.keys[place], Said(reading, self._vectors[place], words)
+
+    def _room(self, place: int, vector: Vector) -> NDArray[np.float32]:
+        known = self._vectors
+        if known is None or place >= len(known):
+            size = FEW if known is None else min(KNOWN, 2 * len(known))
+            self._vectors = np.empty((size, len(vector)), dtype=np.float32)
+            if known is not None:
+                self._vectors[: len(known)] = known
+            return self._vectors
+        return known
