@@ -52,7 +52,8 @@ def kinds(a: Reading, b: Reading, pairs: Sequence[tuple[int, int]]) -> frozenset
         found.add(moved)
         # who does it begins a question, unless it was turned about
         begins = f"{moved} {BEGINS}"
-        if gaps[0] != (0, 0) and ours[0] != theirs[gaps[0][1]]:
+        first = next(one for one, other in gaps if other == 0)
+        if first and (ours[0] != theirs[gaps[0][1]] or theirs[0] != ours[first]):
             # what begins both, whatever comes next in each
             found.add(_said(ours[0], theirs[0], begins))
             ours[0], theirs[0] = (), ()
