@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundplan.economics.semantic.accept import Worded, by_words
 from groundplan.economics.semantic.guards import veto
 from groundplan.economics.semantic.put_otherwise import KINDS, put_otherwise
 from groundplan.economics.semantic.reading import read, stem
@@ -208,3 +209,21 @@ def test_a_slip_is_one_word_with_letters_that_changed_places_or_are_doubled(one:
 def test_of_two_known_words_none_is_a_slip_of_the_other() -> None:
     assert not list(slips(["casual"], ["causal"], lambda _: True))
     assert not list(slips(["casual"], ["causal"], lambda _: False))
+
+
+TELLS = "The page at the end of each long report tells every reader {} rows the pump has written to disk."
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "otherwise"),
+    [
+        ("what", "what time the", True), ("how", "how many", True), ("what", "what number of", True),
+        ("how many", "what number of", False), ("how many", "the number of", False), ("how many", "how many", False),
+        ("when the", "what time the", False), ("in which place the", "where the", False),
+        ("what reason the", "why the", False), ("how often the", "with which frequency the", False),
+    ],
+)  # fmt: skip
+def test_what_a_statement_says_that_somebody_asks_is_said_in_the_other(one: str, other: str, otherwise: bool) -> None:
+    a, b = (read(TELLS.format(each)) for each in (one, other))
+    for found in (by_words(a, b), by_words(b, a)):
+        assert found == "focus" if otherwise else isinstance(found, Worded) and not found.strict

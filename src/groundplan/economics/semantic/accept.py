@@ -31,7 +31,7 @@ from groundplan.economics.semantic.likeness import (
     meant,
     side_by_side,
 )
-from groundplan.economics.semantic.put_otherwise import put_otherwise
+from groundplan.economics.semantic.put_otherwise import ASKED_KIND, asked_otherwise, put_otherwise
 from groundplan.economics.semantic.reading import Reading
 from groundplan.economics.semantic.rearranged import rearranged
 from groundplan.economics.semantic.substitution import KIND, aligned, meant_otherwise, strictly, substituted
@@ -167,7 +167,7 @@ def by_words(a: Reading, b: Reading) -> Worded | str:
         return kind
     found = _side_by_side(a, b)
     if not found.strict:
-        return found
+        return ASKED_KIND if asked_otherwise(a, b) else found
     kind = put_otherwise(a, b) or (KIND if substituted(a, b, found.known, found.found) else "")
     kind = kind or rearranged(a, b, found.pairs)
     return replace(found, veto=kind) if kind else found

@@ -100,7 +100,7 @@ def asked_by(words: Sequence[str]) -> frozenset[int]:
     found = {
         place + 1
         for place, (word, after) in enumerate(pairwise(words))
-        if (word in ("what", "which") and after in g.ASKED_BY) or (word == "how" and after in _MANY)
+        if (word in ("what", "which") and after in g.ASKED_BY) or (word == "how" and after in MANY)
     }
     for place, word in enumerate(words):
         ways = word in g.WAYS and words[max(0, place - 3) : place] in _WHAT_IS
@@ -140,7 +140,7 @@ def question(own: Words) -> tuple[int, bool]:
     return found, False
 
 
-_MANY = {"many": "count", "much": "amount", "long": "duration", "often": "rate", "frequently": "rate", "old": "age",
+MANY = {"many": "count", "much": "amount", "long": "duration", "often": "rate", "frequently": "rate", "old": "age",
          "far": "distance", "come": "why"}  # fmt: skip
 
 
@@ -163,12 +163,12 @@ def aimed(own: Words, place: int) -> tuple[str, bool, str]:
 
 def _how(own: Words, place: int) -> tuple[str, bool, str]:
     after = own.at(place + 1)
-    if after not in _MANY:
+    if after not in MANY:
         return ("measure" if after in g.MEASURED else "how"), False, ""
     if own.at(place + 2) in g.LASTING and own.at(place + 3) != "of":
         return "duration", False, ""
     counted = own.stems[place + 2] if after == "many" and place + 2 < len(own.words) else ""
-    return _MANY[after], False, counted
+    return MANY[after], False, counted
 
 
 def _what(own: Words, place: int) -> tuple[str, bool, str]:

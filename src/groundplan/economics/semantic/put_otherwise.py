@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from groundplan.economics.semantic import grammar as g
+from groundplan.economics.semantic.asking import MANY, asked_by
 from groundplan.economics.semantic.clause import Clause
 from groundplan.economics.semantic.reading import Reading
 from groundplan.economics.semantic.spelling import past_form
@@ -332,6 +333,32 @@ def _part(word: str) -> str:
     if plain.endswith("ee") and len(plain) > 4:
         return "patient"
     return "agent" if plain.endswith(("er", "or")) and len(plain) > 3 else ""
+
+
+ASKED_KIND = "focus"
+
+
+def asked_otherwise(a: Reading, b: Reading) -> bool:
+    """Whether one of two statements says what somebody asks by a word that stands for no content there (*what time*,
+    *how many*), and the other says that nowhere."""
+    return not (_asked_for(a) <= _said(b) and _asked_for(b) <= _said(a))
+
+
+def _asked_for(reading: Reading) -> set[str]:
+    words = reading.words
+    return set() if _ASK.isdisjoint(words) else {_class(words[at]) for at in asked_by(words) if words[at - 1] in _ASK}
+
+
+def _said(reading: Reading) -> set[str]:
+    return {*map(_class, reading.words), *reading.words, *reading.asks}
+
+
+def _class(word: str) -> str:
+    """What a word that is joined to one that asks makes of it: *what time* is `when`, *how many* is `count`."""
+    return MANY.get(word) or g.ASPECTS.get(word, word)
+
+
+_ASK = frozenset({"what", "which", "how"})
 
 
 _GUARDS: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (
