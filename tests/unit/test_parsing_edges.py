@@ -7,6 +7,7 @@ import re
 import zipfile
 from datetime import date, datetime
 from email.message import EmailMessage
+from typing import Any
 
 import docx
 import openpyxl
@@ -90,6 +91,53 @@ def test_the_title_of_a_table_stands_above_it() -> None:
 def test_navigation_with_a_table_ends_no_table_around_it() -> None:
     page = "<table><tr><td>a<td><nav><table><tr><td>menu</table></nav>b<tr><td>c<td>d</table>"
     assert rows(page) == [["a", "b"], ["c", "d"]]
+
+
+@pytest.mark.parametrize(
+    ("page", "shown"),
+    [
+        ("<p>a</p><div style='display:none'>x<div>y</div></div><p>b</p>", "a\n\nb"),
+        ("<p>a</p><section hidden><h2>x</h2><p>y</section>b", "a\n\nb"),
+        ("<p>a <span style='color:red; DISPLAY : none !important'>x</span>b</p>", "a b"),
+        ("<p>a <span style='visibility:hidden'>x</span>b</p>", "a b"),
+        ("<p hidden>x<p>a", "a"),
+        ("<p hidden>x<div>a</div>", "a"),
+        ("<ul><li hidden>x<ul><li>y</ul><li>a</ul>", "- a"),
+        ("<table><tr><td>a<td hidden>x<td>b<tr><td>c<td>d</table>", "| a | b |\n| --- | --- |\n| c | d |"),
+        ("<div hidden><script>x</script>y</div>a", "a"),
+        ("<input hidden>a<br style='display:none'>", "a"),
+        ("<p hidden=until-found>a</p>", "a"),
+        ("<p style='display:block'>a</p><p style='content: \"display:none\"'>b</p>", "a\n\nb"),
+    ],
+)
+def test_what_a_page_does_not_show_is_not_read(page: str, shown: str) -> None:
+    """It says to a model what nobody who approved the page has seen."""
+    assert html(page.encode()).text.strip() == shown
+
+
+_PIECES = st.recursive(
+    st.text("abcd", min_size=1, max_size=3),
+    lambda inside: st.tuples(
+        st.sampled_from(["div", "span", "section", "b"]), st.booleans(), st.lists(inside, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.lists(_PIECES, max_size=5))
+def test_all_that_a_page_shows_is_read_and_no_more(pieces: list[Any]) -> None:
+    shown: list[str] = []
+
+    def written(piece: Any, *, seen: bool) -> str:
+        if isinstance(piece, str):
+            shown.extend(piece if seen else "")
+            return piece
+        tag, hidden, inside = piece
+        middle = "".join(written(one, seen=seen and not hidden) for one in inside)
+        return f"<{tag}{' hidden' if hidden else ''}>{middle}</{tag}>"
+
+    page = "".join(written(piece, seen=True) for piece in pieces)
+    assert "".join(html(page.encode()).text.split()) == "".join(shown)
 
 
 def test_a_table_of_a_page_that_has_no_end_is_refused() -> None:

@@ -1,4 +1,5 @@
-"""HTML as Markdown: headings, paragraphs, lists, tables and code, without scripts, styles and navigation. Pure."""
+"""HTML as Markdown: headings, paragraphs, lists, tables and code, without scripts, styles, navigation, and what a page
+says of itself that it does not show. Pure; what a style sheet hides is not known."""
 
 from __future__ import annotations
 
@@ -30,6 +31,11 @@ _VOID = frozenset(
     {"br", "hr", "img", "meta", "link", "input", "area", "base", "col", "embed", "source", "track", "wbr"}
 )
 _HEADING = re.compile(r"h([1-6])")
+_UNSHOWN = re.compile(
+    r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse))\s*(?:!|;|$)", re.IGNORECASE
+)
+_ENDED_BY_NEXT = frozenset({"li", "dt", "dd", "tr", "td", "th"})
+"""Need no end where one more of them begins; a paragraph ends with any block."""
 MAX_DEPTH = 400
 
 
@@ -48,6 +54,8 @@ class _Page(HTMLParser):
         self.base = ""
         self._silent = 0
         self._open: list[str] = []
+        self._unshown: int | None = None
+        """How many are open around the outermost that is not shown."""
         self._prefix = ""
         self._in_title = self._verbatim = self._in_caption = False
         self._grids: list[Grid | None] = []
@@ -57,20 +65,40 @@ class _Page(HTMLParser):
     def _grid(self) -> Grid | None:
         return self._grids[-1] if self._grids else None
 
+    @property
+    def _unheard(self) -> bool:
+        """Nothing that comes now is taken."""
+        return self._silent > 0 or self._unshown is not None
+
+    def _begin_unshown(self, tag: str, given: Mapping[str, str]) -> None:
+        if self._unshown == len(self._open) - 1 and self._ends(self._open[-1], tag):
+            self._open.pop()
+            self._unshown = None
+        if self._unshown is not None or tag in _VOID or len(self._open) >= MAX_DEPTH:
+            return
+        if given.get("hidden", "until-found") != "until-found" or _UNSHOWN.search(given.get("style", "")):
+            self._unshown = len(self._open)
+
+    def _ends(self, last: str, tag: str) -> bool:
+        """Whether the one that was opened last ends where another begins."""
+        block = tag in _BLOCKS or _HEADING.fullmatch(tag) is not None
+        return (last in _ENDED_BY_NEXT and tag == last) or (last == "p" and block)
+
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attributes}
+        self._begin_unshown(tag, given)
         if tag in _SILENT:
             if tag == "nav" and self._grid is None:
                 self._flush()
             self._silent += 1
-        given = {name: value or "" for name, value in attributes}
         if tag == "meta" and given.get("name") in ("robots", "author", "description"):
             self.told[given["name"]] = given.get("content", "")
         elif tag == "a" and given.get("href"):
             self.links.append(given["href"])
         elif tag == "base" and given.get("href") and not self.base:
             self.base = given["href"]
-        self._in_title = self._in_title or (tag == "title" and not self._silent)
-        if not self._silent:
+        self._in_title = self._in_title or (tag == "title" and not self._unheard)
+        if not self._unheard:
             self._layout(tag, given)
         if tag not in _VOID and len(self._open) < MAX_DEPTH:
             self._open.append(tag)
@@ -117,8 +145,8 @@ class _Page(HTMLParser):
         self._grids.append(Grid())
 
     def handle_endtag(self, tag: str) -> None:
-        silent = self._silent > 0
-        if tag in _SILENT and silent:
+        silent = self._unheard
+        if tag in _SILENT and self._silent:
             self._silent -= 1
         self._in_title = self._in_title and tag != "title"
         if not silent:
@@ -126,6 +154,8 @@ class _Page(HTMLParser):
         if tag in self._open:
             while self._open and self._open.pop() != tag:
                 pass
+            if self._unshown is not None and len(self._open) <= self._unshown:
+                self._unshown = None
 
     def _end(self, tag: str) -> None:
         if tag == "table" and self._grids:
@@ -170,7 +200,7 @@ class _Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._in_title:
             self.title += data
-        elif self._silent:
+        elif self._unheard:
             return
         elif (grid := self._grid) is not None and (grid.in_cell or self._in_caption):
             (grid.title.append if self._in_caption else grid.add)(data)
