@@ -168,6 +168,7 @@ def test_groups_never_contain_themselves(conn: Conn, people: dict[str, UUID]) ->
     refused("cyclic_group", lambda: service.add_member(conn, OPERATOR, "hr", "board"))
     refused("duplicate_group", lambda: service.add_group(conn, OPERATOR, "board", "team"))
     refused("group_name", lambda: service.add_group(conn, OPERATOR, "everyone", "team"))
+    refused("group_name", lambda: service.add_group(conn, OPERATOR, "public", "group"))
     assert "board" in store.reader_names(conn, people["hana"])
 
 

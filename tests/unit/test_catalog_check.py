@@ -173,6 +173,15 @@ def test_a_name_means_one_group_and_an_address_one_person() -> None:
     more = "---\nkind: team\nname: hr\n---\nkind: group\nname: everyone\n"
     more += "---\nkind: person\nname: h\nemail: Hana@acme.example\n"
     assert {problem.code for problem in found(BASE + more)} == {"duplicate_name", "reserved_name", "duplicate_email"}
+    (problem,) = found(BASE + "---\nkind: team\nname: public\n")
+    assert problem.code == "reserved_name"
+
+
+def test_a_source_may_be_read_by_everybody() -> None:
+    source = "---\nkind: source\nname: site\npath: ./site\nsensitivity: public\nowner: hana\nreaders: [public]\n"
+    assert "unknown_group" not in {problem.code for problem in found(BASE + source)}
+    grant = "---\nkind: grant\nname: open\nto: [public]\non: source/site\nallows: read\nreason: x\n"
+    assert "unknown_group" in {problem.code for problem in found(BASE + source + grant)}
 
 
 def test_a_company_duty_counts_for_production() -> None:

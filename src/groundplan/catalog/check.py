@@ -12,7 +12,7 @@ from pathlib import Path
 
 from groundplan.catalog import explain, model
 from groundplan.catalog.loader import Reading, read_files, read_folder
-from groundplan.catalog.model import EVERYONE
+from groundplan.catalog.model import EVERYONE, PUBLIC
 from groundplan.catalog.reader import Path as Place
 from groundplan.catalog.rules.allocations import allocations
 from groundplan.catalog.rules.currencies import currencies
@@ -105,9 +105,9 @@ def _targets(doc: model.Strict) -> Iterator[tuple[Place, tuple[str, ...], str]]:
         kind, _, name = getattr(doc, path, "").partition("/")
         if name and kind not in ("key", "model", "user"):
             yield (path,), (kind,), name
-    for path in ("readers", "to"):
+    for path, undeclared in (("readers", {EVERYONE, PUBLIC}), ("to", {EVERYONE})):
         for i, name in enumerate(getattr(doc, path, ())):
-            if name != EVERYONE and "@" not in name:
+            if name not in undeclared and "@" not in name:
                 yield (path, i), ("group", "team", "person"), name
 
 
@@ -210,9 +210,10 @@ def _names(workspace: Workspace, _broken: Broken) -> Iterator[Problem]:
                 workspace.where("team", name, "name"),
             )
     for kind, docs in (("group", workspace.groups), ("team", workspace.teams), ("person", workspace.people)):
-        if EVERYONE in docs:
-            where = workspace.where(kind, EVERYONE, "name")
-            yield Problem("everyone exists without being declared", "reserved_name", "Choose another name.", where)
+        for name in (EVERYONE, PUBLIC):
+            if name in docs:
+                where = workspace.where(kind, name, "name")
+                yield Problem(f"{name} exists without being declared", "reserved_name", "Choose another name.", where)
     emails: dict[str, str] = {}
     for name, person in workspace.people.items():
         first_name = emails.setdefault(person.email, name)

@@ -37,7 +37,8 @@ class SourceDoc(Strict):
     sensitivity: Sensitivity
     owner: PersonRef
     readers: Lines
-    """Groups, teams or people who may read every document, unless one says otherwise. `everyone` is everybody."""
+    """Groups, teams or people who may read every document, unless one says otherwise. `everyone` is every
+    active person, `public` also a call that carries no person."""
     review_every: Duration | None = None
     """How old a document may become before its owner is asked to look at it."""
     governed: GovernedRule = GovernedRule()

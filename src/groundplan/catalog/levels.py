@@ -10,6 +10,8 @@ STAGES = ("proposed", "experiment", "pilot", "production", "retired")
 SERVED_STAGES = ("experiment", "pilot", "production")
 EVERYONE = "everyone"
 """The group that every active person is in without being listed."""
+PUBLIC = "public"
+"""As a reader: everybody, also a call that carries no person. Nobody declares it."""
 
 Sensitivity = Literal["public", "internal", "confidential", "restricted"]
 Stage = Literal["proposed", "experiment", "pilot", "production", "retired"]

@@ -24,6 +24,7 @@ from groundplan.catalog.governed import TermDoc as TermDoc
 from groundplan.catalog.guardrails import GuardrailRule as GuardrailRule
 from groundplan.catalog.keep import KeepRule as KeepRule
 from groundplan.catalog.levels import EVERYONE as EVERYONE
+from groundplan.catalog.levels import PUBLIC as PUBLIC
 from groundplan.catalog.levels import SENSITIVITIES as SENSITIVITIES
 from groundplan.catalog.levels import SERVED_STAGES as SERVED_STAGES
 from groundplan.catalog.levels import STAGES as STAGES

@@ -23,7 +23,8 @@ line and column, without network.
 - Lists may be written as one value: `sources: handbook`. A key with nothing behind it counts as left out.
 - People are named by e-mail, or by the name of a `person` document. Whoever is named by e-mail alone becomes a
   person by it.
-- `everyone` is a group that nobody declares.
+- `everyone` is a group that nobody declares; `public`, as a reader of a source or document, is everybody, also a call
+  that carries no person.
 - Secrets are references, `env:NAME` or `file:/path`. What looks like a secret anywhere else is refused and not
   repeated.
 - Links and paths that lead out of the folder are refused. Folders that a source names hold documents, not

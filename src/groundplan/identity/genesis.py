@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 
 from groundplan.core.errors import Invalid, Problem
-from groundplan.identity.model import DUTIES, EVERYONE, GenesisPeople
+from groundplan.identity.model import DUTIES, EVERYONE, PUBLIC, GenesisPeople
 
 _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+")
 
@@ -58,8 +58,9 @@ def _groups(company: GenesisPeople) -> Iterator[Problem]:
     yield from _twice((group.name for group in company.groups), "group")
     known, names = _known(company), {group.name for group in company.groups}
     for group in company.groups:
-        if group.name == EVERYONE or not group.name.strip() or "@" in group.name:
-            yield Problem(f"no name for a group: {group.name!r}", "group_name", "Use a name without @; not `everyone`.")
+        if group.name in (EVERYONE, PUBLIC) or not group.name.strip() or "@" in group.name:
+            hint = "Use a name without @; not `everyone` or `public`."
+            yield Problem(f"no name for a group: {group.name!r}", "group_name", hint)
         for email in group.people:
             if email.strip().lower() not in known:
                 yield Problem(f"{email} in group {group.name} is nobody", "unknown_person", "Declare the person.")

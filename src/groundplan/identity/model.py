@@ -12,6 +12,8 @@ from typing import Literal
 from uuid import UUID
 
 EVERYONE = "everyone"
+PUBLIC = "public"
+"""As a reader: everybody, also a call that carries no person."""
 COMPANY = "company"
 """The subject of duties and kills that cover everything."""
 DUTIES = (

@@ -27,6 +27,7 @@ from groundplan.identity.model import (
     DUTIES,
     EVERYONE,
     KILL_SCOPES,
+    PUBLIC,
     ApiKey,
     Effect,
     GatewayState,
@@ -113,10 +114,11 @@ def deactivate_person(conn: Connection[Any], actor: str, person_id: UUID) -> int
 
 def add_group(conn: Connection[Any], actor: str, name: str, type: GroupType) -> int:
     """A new, empty group or team. Raises `Conflict` (`duplicate_group`), `Invalid` (`group_name`)."""
-    if name == EVERYONE or not name.strip() or "@" in name:
+    if name in (EVERYONE, PUBLIC) or not name.strip() or "@" in name:
         raise Invalid(
-            f"not a valid name for a group: {name!r}", code="group_name", hint="Use a name without @; not `everyone`."
-        )
+            f"not a valid name for a group: {name!r}", code="group_name",
+            hint="Use a name without @; not `everyone` or `public`, which have a meaning of their own.",
+        )  # fmt: skip
     number = store.next_policy_number(conn, "group", f"group/{name}", False)
     if store.group_id(conn, name):
         raise Conflict(f"there is a group {name} already", code="duplicate_group", hint="Use another name.")
