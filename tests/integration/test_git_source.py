@@ -331,11 +331,14 @@ def test_what_is_let_in_again_comes_though_no_commit_changes_it(
 def test_what_could_not_be_read_is_tried_again(
     database: Database, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    """The machine was busy, or a library is installed since."""
+    """The machine was busy, or a library is installed since; but what is refused again is not asked for ever."""
     parse_all = Sandbox.parse_all
+    asked: list[str] = []
 
     def refused(sandbox: Sandbox, jobs: Iterable[Job]) -> Iterator[tuple[Job, Outcome]]:
-        return ((job, Refused(key=job.key, code=code, message="no", hint="Wait.")) for job in jobs)
+        for job in jobs:
+            asked.append(job.key)
+            yield job, Refused(key=job.key, code=code, message="no", hint="Wait.")
 
     intake = Intake(database)
     monkeypatch.setattr(Sandbox, "parse_all", refused)
@@ -344,6 +347,13 @@ def test_what_could_not_be_read_is_tried_again(
     monkeypatch.setattr(Sandbox, "parse_all", parse_all)
     intake.take_over(Git(str(work), tmp_path / "mirrors"))
     assert (intake.live(), intake.findings()) == ({"a.md"}, {})
+    monkeypatch.setattr(Sandbox, "parse_all", refused)
+    asked.clear()
+    (work / "a.md").write_text("# Other\n")
+    commit(work)
+    for _ in range(4):
+        intake.take_over(Git(str(work), tmp_path / "mirrors"))
+    assert (asked, intake.live(), len(intake.findings())) == (["a.md", "a.md"], set(), 1)
     intake.close()
 
 

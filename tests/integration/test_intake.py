@@ -24,9 +24,11 @@ from groundplan.knowledge import store
 from groundplan.knowledge.deletion.delete import Why, delete
 from groundplan.knowledge.governed.decide import Said, decide
 from groundplan.knowledge.ingest import Settings, take_over
+from groundplan.knowledge.intake import run
 from groundplan.knowledge.model import IngestReport
 from groundplan.knowledge.quality.assess import assess
 from groundplan.knowledge.sources.folder import Folder
+from groundplan.knowledge.sources.model import Content
 from groundplan.knowledge.sources.sql import Layout, Rows, Sqlite
 from groundplan.testing.database import Database
 
@@ -118,6 +120,46 @@ def test_only_what_changed_is_read_again(world: World) -> None:
         "SELECT v.version FROM document_version v JOIN document d ON d.id = document_id AND path = 'a.md'"
     )
     assert sorted(versions.fetchall()) == [(1,), (2,)]
+
+
+class Counted(Folder):
+    """A folder that notes what is read of it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.reads: list[str] = []
+
+    def read(self, key: str) -> Content:
+        self.reads.append(key)
+        return super().read(key)
+
+
+def test_what_a_parser_refused_is_given_to_it_again_once_it_has_changed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = files.pdf()[:300]
+    world.write("a.pdf", broken)
+    world.write("b.md", "---\nsensitivty: restricted\n---\n# B\n")
+    world.write("c.md", "# C\n")
+
+    def look() -> list[str]:
+        folder = Counted(world.folder)
+        report = take_over(world.control, world.source, folder, Settings())
+        told = {path: message for (_, path), (message, _) in world.findings().items()}
+        assert (report.failed, sorted(told)) == (2, ["a.pdf", "b.md"])
+        assert told["a.pdf"] == "a.pdf is not searched: it is not a PDF, or needs a password"
+        return sorted(folder.reads)
+
+    assert look() == ["a.pdf", "b.md", "c.md"]
+    assert look() == ["b.md"], "what its own words, or folders above it, keep out may be let in by others"
+    world.write("a.pdf", broken + b" ")
+    assert look() == ["a.pdf", "b.md"]
+    assert look() == ["b.md"]
+    monkeypatch.setattr(run, "_PROCESS", "another")
+    assert look() == ["a.pdf", "b.md"], "another process may have what it takes to read it"
+    world.write("a.pdf", files.pdf())
+    assert take_over(world.control, world.source, Folder(world.folder), Settings()).failed == 1
+    assert world.live() == {"a.pdf", "c.md"} and set(world.findings()) == {("knowledge.unreadable", "b.md")}
 
 
 def test_what_holds_is_inherited_and_says_where_from(world: World) -> None:

@@ -13,6 +13,7 @@ from groundplan.ledger.finding import Finding
 
 READING: Final = ("knowledge.unreadable", "knowledge.unsupported", "knowledge.deleted_at_source")
 """Kinds of these findings."""
+_NOT_SEARCHED: Final = " is not searched: "
 
 
 def for_good(path: str, code: str) -> bool:
@@ -26,6 +27,15 @@ def failures(source: Source, bad: Sequence[Bad], blocked: Collection[str]) -> li
     return [_failure(source, each) for each in bad] + [_blocked(source, key) for key in sorted(blocked)]
 
 
+MAY_PASS: Final = frozenset({"document_time", "document_memory", "document_heavy", "document_type", "document_scanned"})
+"""Codes of what may be read at the next look: the machine was busy, or a library is installed since."""
+
+
+def told_before(key: str, code: str, message: str, hint: str, version: str, by: str) -> Bad:
+    """What a finding says of a document, to be told again without a look at it."""
+    return Bad(key, code, message.removeprefix(f"{key}{_NOT_SEARCHED}"), hint, version, by)
+
+
 def _failure(source: Source, bad: Bad) -> Finding:
     unsupported = bad.code == "document_type"
     return Finding(
@@ -33,9 +43,9 @@ def _failure(source: Source, bad: Bad) -> Finding:
         subject=f"source/{source.name}/{bad.key}",
         severity="info" if unsupported else "medium",
         owner=source.governed.steward or source.owner,
-        message=f"{bad.key} is not searched: {bad.message}",
+        message=f"{bad.key}{_NOT_SEARCHED}{bad.message}",
         hint=bad.hint,
-        detail={"code": bad.code},
+        detail={"code": bad.code, **({"version": bad.version, "by": bad.by} if bad.version else {})},
     )
 
 

@@ -20,6 +20,8 @@ from psycopg.types.json import Jsonb
 from groundplan.core.ids import new_id
 from groundplan.knowledge.halfvec import literal
 from groundplan.knowledge.index import index_store
+from groundplan.knowledge.intake.failures import told_before
+from groundplan.knowledge.intake.tally import Bad
 from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.parsing.model import Piece
 from groundplan.knowledge.store import CHANGE_LOCK
@@ -110,19 +112,27 @@ def left(conn: Conn, source: str) -> list[Known]:
         ).fetchall()
 
 
-def left_out(conn: Conn, source: str, kinds: Sequence[str]) -> dict[str, str]:
-    """Places of a source whose documents were not taken over the last time that they were told, with the code of the
-    reason; empty of what was deleted here, and may be let in again since."""
+def let_in_again(conn: Conn, source: str) -> list[str]:
+    """Places of a source whose documents were deleted here, and may come in again since."""
+    rows = conn.execute(
+        """SELECT path FROM tombstone
+           WHERE source = %s AND cause = 'decided' AND salt IS NULL AND lifted_at IS NOT NULL""",
+        (source,),
+    )
+    return [path for (path,) in rows]
+
+
+def left_out(conn: Conn, source: str, kinds: Sequence[str]) -> dict[str, Bad]:
+    """Documents of a source that were not taken over the last time that they were told, by place, with what their
+    findings of these kinds say."""
     within = f"source/{source}/"
     rows = conn.execute(
-        """SELECT path, '' FROM tombstone
-             WHERE source = %(source)s AND cause = 'decided' AND salt IS NULL AND lifted_at IS NOT NULL
-           UNION ALL
-           SELECT substr(subject, length(%(within)s) + 1), coalesce(detail ->> 'code', '') FROM finding
-             WHERE closed_at IS NULL AND kind = ANY(%(kinds)s) AND starts_with(subject, %(within)s)""",
-        {"source": source, "within": within, "kinds": list(kinds)},
+        """SELECT substr(subject, length(%(within)s) + 1), coalesce(detail ->> 'code', ''), message, hint,
+             coalesce(detail ->> 'version', ''), coalesce(detail ->> 'by', '')
+           FROM finding WHERE closed_at IS NULL AND kind = ANY(%(kinds)s) AND starts_with(subject, %(within)s)""",
+        {"within": within, "kinds": list(kinds)},
     )
-    return {path: code for path, code in rows}
+    return {row[0]: told_before(*row) for row in rows}
 
 
 def decided(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, tuple[Mapping[str, Any], str | None]]:

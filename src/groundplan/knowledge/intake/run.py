@@ -11,10 +11,11 @@ import logging
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 from psycopg import Connection
@@ -36,7 +37,7 @@ from groundplan.knowledge.intake.content import (
     nameable,
     says_something,
 )
-from groundplan.knowledge.intake.failures import READING, for_good
+from groundplan.knowledge.intake.failures import MAY_PASS, READING, for_good
 from groundplan.knowledge.intake.moved import Moved, carried
 from groundplan.knowledge.intake.settle import Settled, closed, declared, settle, source_values, superseded_paths
 from groundplan.knowledge.intake.tally import Tally
@@ -51,6 +52,9 @@ from groundplan.knowledge.sources.model import Change, Connector, Content, Curso
 from groundplan.knowledge.store import unknown_readers
 
 log = logging.getLogger("groundplan.knowledge.intake")
+_PROCESS = uuid4().hex
+"""What a parser refused is given to it again once a day, and by the next process; where it may pass, by the next look
+as well."""
 MOST_AWAY = 20
 """So many documents of a source may be out of reach before the source itself is taken for away."""
 
@@ -78,7 +82,9 @@ class Run:
         self._values = source_values(source, review_days)
         self._progress = progress
         self._pdf = "" if source.pdf == "plain" else f"{source.pdf}:{(models or Path()) / source.pdf}"
+        self._by = f"{datetime.now(UTC):%Y-%m-%d} {PROCESSING} {self._pdf} {_PROCESS}"
         self._known = store.known(conn, source.name)
+        self._out = store.left_out(conn, source.name, READING)
         deleted = deletion_store.digests(conn, source.name)
         self._moved = Moved(self._known, store.left(conn, source.name), deleted, self._is_gone)
         self._blocked = deletion_store.closed(conn, source.name)
@@ -147,13 +153,20 @@ class Run:
     def _left_out(self, told: Container[str]) -> Iterator[Change]:
         """What a connector that tells changes alone does not tell again, though why it is out may have ended without a
         change of its own: it was deleted here and is let in again, or what reads it was missing or had no time."""
-        for path, code in store.left_out(self._conn, self._source.name, READING).items():
+        places = dict.fromkeys(store.let_in_again(self._conn, self._source.name), "")
+        for path, version in {**places, **self._left()}.items():
             one = self._known.get(path)
             live = one is not None and one.live
-            if not (live or path in told or path in self._blocked or for_good(path, code)):
-                yield Change(path, "")
+            if not (live or path in told or path in self._blocked):
+                yield Change(path, version)
                 if self._ended is not None:
                     return
+
+    def _left(self) -> dict[str, str]:
+        """Places, and versions where they are known, of what is out and may be read now though it did not change."""
+        return {
+            path: bad.version for path, bad in self._out.items() if not (for_good(path, bad.code) or bad.by == self._by)
+        }
 
     @contextmanager
     def _ends_here(self) -> Iterator[None]:
@@ -263,6 +276,10 @@ class Run:
             if one is not None and one.live and one.token == change.version and one.chunked == PROCESSING:
                 self._unchanged(one, change, around)
                 return None
+            refused = self._out.get(change.key)
+            if refused is not None and (refused.version, refused.by) == (change.version, self._by):
+                self._bad(*astuple(refused))
+                return None
             content = self._connector.read(change.key)
             digest = digest_of(content)
             if one is not None and one.live and one.digest == digest and one.chunked == PROCESSING:
@@ -321,7 +338,10 @@ class Run:
     def _parsed(self, pending: Pending, outcome: Outcome) -> None:
         key, again = pending.change.key, self._again
         if isinstance(outcome, Refused):
-            self._bad(key, outcome.code, outcome.message, outcome.hint)
+            version, before = pending.change.version, self._out.get(key)
+            again = before is not None and (before.version, before.code) == (version, outcome.code)
+            by = "" if outcome.code in MAY_PASS and not again else self._by
+            self._bad(key, outcome.code, outcome.message, outcome.hint, version, by)
         else:
             with self._costs_one(key):
                 self._take(pending, outcome)
@@ -391,9 +411,9 @@ class Run:
             "tables_by": None,
         }
 
-    def _bad(self, key: str, code: str, message: str, hint: str) -> None:
+    def _bad(self, key: str, code: str, message: str, hint: str, version: str = "", by: str = "") -> None:
         """A document that cannot be read for certain: told, and taken out of search until it can."""
-        self.tally.tell(key, code, message, hint)
+        self.tally.tell(key, code, message, hint, version, by)
         self._remove(key, "unreadable")
 
     def _is_gone(self, key: str) -> bool:

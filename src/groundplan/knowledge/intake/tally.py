@@ -17,6 +17,10 @@ class Bad:
     code: str
     message: str
     hint: str
+    version: str = ""
+    """Which one a parser refused; empty where the reason is another one."""
+    by: str = ""
+    """Which parsers."""
 
 
 @dataclass(slots=True)
@@ -43,7 +47,7 @@ class Tally:
     """Documents whose tables were looked at: noted with what was found, so that a run which is cut off before it tells
     that is no look."""
 
-    def tell(self, key: str, code: str, message: str, hint: str) -> None:
+    def tell(self, key: str, code: str, message: str, hint: str, version: str = "", by: str = "") -> None:
         """A document that is not taken over as it is."""
-        self.bad.append(Bad(key, code, clean(message), hint))
+        self.bad.append(Bad(key, code, clean(message), hint, version, by))
         self.seen.add(key)
