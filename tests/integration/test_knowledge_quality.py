@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests import knowledge_files as files
+from tests.knowledge_intake import Intake
 
 from groundplan.blueprint.model import Source, Term
 from groundplan.core.ids import new_id
@@ -245,3 +246,35 @@ def test_of_documents_that_are_nearly_the_same_each_is_read_once(database: Datab
         pairs = 12 * 11 // 2
         assert [kind for (kind,) in kinds].count("knowledge.conflict") == pairs
         assert len(conn.asked) == len(set(conn.asked)) == 12
+
+
+def test_what_is_proposed_for_copies_keeps_the_newer_and_takes_nothing_from_anybody(
+    database: Database, tmp_path: Path
+) -> None:
+    body = "It is paid at {} percent of the hourly wage from the third hour on.\n\n" + "\n\n".join(
+        f"Rule {number}: hours of week {number} are written down on the same day and signed by the line lead."
+        for number in range(12)
+    )
+    (tmp_path / "overtime-25.md").write_text(f"# Overtime 2025\n\n{body.format(150)}\n")
+    (tmp_path / "overtime-2026.md").write_text(f"# Overtime 2026\n\n{body.format(175)}\n")
+    (tmp_path / "note.md").write_text("# Note\n\nThe lift of building two is closed on Friday.\n")
+    (tmp_path / "note-again.md").write_text("# Note\n\nThe lift of building two is closed on Friday.\n")
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few/.readers").write_text("hr\n")
+    (tmp_path / "few/note-for-few.md").write_text("# Note\n\nThe lift of building two is closed on Friday.\n")
+    intake = Intake(database)
+    intake.add_group("hr")
+    intake.take_over(Folder(tmp_path))
+    assess(intake.conn, "s", TODAY)
+    ids = {path: str(id) for path, id in intake.conn.execute("SELECT path, id FROM document")}
+    rows = intake.conn.execute("SELECT kind, subject, fix FROM finding WHERE closed_at IS NULL").fetchall()
+    fixes = {(kind, subject.removeprefix("source/s/")): fix for kind, subject, fix in rows}
+    older = {"do": "supersede", "document": ids["overtime-25.md"], "by": ids["overtime-2026.md"]}
+    assert fixes == {
+        ("knowledge.versions", "overtime-25.md"): older,
+        ("knowledge.near_duplicate", "overtime-25.md"): older,
+        ("knowledge.conflict", "overtime-25.md"): None,
+        ("knowledge.duplicate", "note-again.md"): {"do": "delete", "document": ids["note-again.md"]},
+        ("knowledge.duplicate", "few/note-for-few.md"): None,
+    }
+    intake.close()

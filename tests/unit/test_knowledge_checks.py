@@ -16,8 +16,9 @@ from pydantic import ValidationError
 
 from groundplan.blueprint.model import Source, Term
 from groundplan.catalog.governed import CheckRule
+from groundplan.core.detect import PERSONAL, SECRETS
 from groundplan.knowledge.parsing.model import Table
-from groundplan.knowledge.quality import versions
+from groundplan.knowledge.quality import documents, versions
 from groundplan.knowledge.quality.documents import of_document
 from groundplan.knowledge.quality.model import Look
 from groundplan.knowledge.quality.tables import checked, moment, number, of_tables
@@ -399,3 +400,29 @@ def test_a_finding_of_a_table_says_no_value_of_it() -> None:
     for one in found:
         assert not any(word in f"{one.message} {one.detail} {one.mark}" for word in ("250000", "ana", "ben"))
     assert {one.quote for one in found} == {"row 1: 250000", "row 1: ana", "row 1: x, row 2: x"}
+
+
+def test_what_is_told_of_a_table_reads_well() -> None:
+    def told(cells: list[str], **check: Any) -> list[str]:
+        source = Source(
+            name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["everyone"],
+            checks=[{"column": "v", **check}],
+        )  # fmt: skip
+        table = Table(name="bench.csv", columns=["v"], rows=[[cell] for cell in cells])
+        return [each.message for each in of_tables(source, "in/bench.csv", [table], misfits, NOW)]
+
+    assert told(["1", "9"], at_most=5) == ["in/bench.csv: 'v' is out of range in row 2"]
+    assert told(["9"] * 7, at_most=5) == ["in/bench.csv: 'v' is out of range in 7 rows (1, 2, 3, 4, 5, …)"]
+    assert told([""], nulls=0.0) == ["in/bench.csv: 'v' has no value in 1 of 1 row"]
+    sheet = Table(name="Tools", columns=["v"], rows=[["9"]])
+    check = {"column": "v", "at_most": 5}
+    source = Source(
+        name="s", path="s", sensitivity="internal", owner="a@b.example", readers=["everyone"], checks=[check]
+    )
+    (found,) = of_tables(source, "tools.xlsx", [sheet], misfits, NOW)
+    assert found.message == "Tools of tools.xlsx: 'v' is out of range in row 1"
+
+
+def test_every_kind_of_personal_data_and_secret_has_a_name() -> None:
+    assert set(documents._CALLED) == {*PERSONAL, *SECRETS}
+    assert documents._counts({"email": 2, "card": 1, "iban": 3}) == "1 card number, 2 e-mail addresses, 3 IBANs"

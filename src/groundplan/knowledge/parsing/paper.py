@@ -52,9 +52,7 @@ def pdf(data: bytes, *, recognised: bool = False) -> Read:
         found_, doubts = recognise.pages(document, [at for at, text in enumerate(texts) if not text.strip()])
         texts = [found_.get(at, text) for at, text in enumerate(texts)]
     if not any(text.strip() for text in texts):
-        raise Invalid(
-            f"its {count} pages have no text, they are pictures", code="document_scanned", hint=recognise.HINT
-        )
+        raise Invalid("it has no text: its pages are pictures", code="document_scanned", hint=recognise.HINT)
     lined = [number for number in range(count) if _ruled(document, number)]
     lined, left = lined[:TABLE_PAGES], lined[TABLE_PAGES:]
     others = [number for number in range(count) if number not in left]

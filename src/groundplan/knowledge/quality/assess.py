@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 from uuid import UUID
@@ -109,8 +109,10 @@ def _findings(conn: Connection[Any], looks: Sequence[Look], today: date, pairs: 
         yield from of_document(look, today, known)
     yield from _superseded(looks)
     said = _Said(conn)
-    yield from _copies(conn, looks, said, pairs)
-    for versions in same_thing(looks):
+    every = list(same_thing(looks))
+    newer = {looks[at].id: looks[versions.newest].id for versions in every for at in versions.older}
+    yield from _copies(conn, looks, newer, said, pairs)
+    for versions in every:
         newest = looks[versions.newest]
         for at in versions.older:
             older = looks[at]
@@ -144,8 +146,11 @@ def _superseded(looks: Sequence[Look]) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _copies(conn: Connection[Any], looks: Sequence[Look], said: _Said, pairs: list[Pair]) -> Iterator[Finding]:
-    """Documents of this source that are copies of others, of whatever source."""
+def _copies(
+    conn: Connection[Any], looks: Sequence[Look], newer: Mapping[UUID, UUID], said: _Said, pairs: list[Pair]
+) -> Iterator[Finding]:
+    """Documents of this source that are copies of others, of whatever source. What is proposed takes nothing away from
+    anybody: of a copy with other readers nothing is."""
     if not looks:
         return
     every = store.sketches(conn)
@@ -156,11 +161,7 @@ def _copies(conn: Connection[Any], looks: Sequence[Look], said: _Said, pairs: li
         original = _original(group, place, first)
         for at in group:
             if at != original and (look := here.get(first[at])) is not None:
-                yield finding(
-                    look, "knowledge.duplicate", f"{look.path} has the same content as {_named(look, every[original])}",
-                    "Keep one of the two, so that a correction reaches every reader.",
-                    other=str(first[original]), fix={"do": "delete", "document": str(look.id)},
-                )  # fmt: skip
+                yield _copy(look, every[original])
     at_of = {id: at for at, id in first.items()}
 
     def texts(places: Sequence[int]) -> dict[int, str]:
@@ -169,16 +170,29 @@ def _copies(conn: Connection[Any], looks: Sequence[Look], said: _Said, pairs: li
     for pair in near([each.sketch for each in every], texts):
         if every[pair.one].content == every[pair.other].content:
             continue
-        original = _original([pair.one, pair.other], place, first)
-        copy = pair.other if original == pair.one else pair.one
+        original, copy = _ordered(pair.one, pair.other, place, first, newer)
         if (look := here.get(first[copy])) is not None and look.superseded_by != first[original]:
-            yield finding(
-                look, "knowledge.near_duplicate", f"{look.path} is almost the same as {_named(look, every[original])}",
-                "Keep one of the two, or say in their titles what tells them apart.",
-                mark=str(first[original]), other=str(first[original]), similarity=pair.similarity,
-                fix={"do": "delete", "document": str(look.id)},
-            )  # fmt: skip
-            yield from _conflicts(said, look, every[original], pairs)
+            yield _near_copy(look, every[original], pair.similarity)
+            if newer.get(look.id) != first[original]:  # else they are told as versions
+                yield from _conflicts(said, look, every[original], pairs)
+
+
+def _copy(look: Look, other: Sketched) -> Finding:
+    fix = {"do": "delete", "document": str(look.id)} if look.acl == other.acl else None
+    return finding(
+        look, "knowledge.duplicate", f"{look.path} has the same content as {_named(look, other)}",
+        "Keep one of the two, so that a correction reaches every reader.", other=str(other.id), fix=fix,
+    )  # fmt: skip
+
+
+def _near_copy(look: Look, other: Sketched, similarity: float) -> Finding:
+    """What says something else is not to be deleted but superseded, which can be taken back."""
+    fix = {"do": "supersede", "document": str(look.id), "by": str(other.id)} if look.acl == other.acl else None
+    return finding(
+        look, "knowledge.near_duplicate", f"{look.path} is almost the same as {_named(look, other)}",
+        "Keep one of the two, or say in their titles what tells them apart.",
+        mark=str(other.id), other=str(other.id), similarity=similarity, fix=fix,
+    )  # fmt: skip
 
 
 def _conflicts(said: _Said, look: Look, other: Look | Sketched, pairs: list[Pair]) -> Iterator[Finding]:
@@ -191,6 +205,15 @@ def _conflicts(said: _Said, look: Look, other: Look | Sketched, pairs: list[Pair
             mark=f"{other.id}:{hashlib.sha256(found.one.encode()).hexdigest()[:16]}", quote=found.one[:160],
             other=str(other.id),
         )  # fmt: skip
+
+
+def _ordered(
+    one: int, other: int, place: dict[int, tuple[str, str]], first: dict[int, UUID], newer: Mapping[UUID, UUID]
+) -> tuple[int, int]:
+    """Of two that are nearly the same the original and the copy; of two versions the older is the copy."""
+    original = _original([one, other], place, first)
+    copy = other if original == one else one
+    return (copy, original) if newer.get(first[original]) == first[copy] else (original, copy)
 
 
 def _original(group: Sequence[int], place: dict[int, tuple[str, str]], first: dict[int, UUID]) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from datetime import date
+from typing import Final
 
 from groundplan.core.words import counted
 from groundplan.knowledge.governed.inherit import later
@@ -11,6 +12,23 @@ from groundplan.knowledge.quality.model import KINDS, Look
 from groundplan.ledger.finding import Finding
 
 YEAR_DAYS = 365
+_CALLED: Final[Mapping[str, tuple[str, ...]]] = {
+    "email": ("e-mail address", "e-mail addresses"),
+    "iban": ("IBAN",),
+    "card": ("card number",),
+    "national_id": ("national identity number",),
+    "phone": ("phone number",),
+    "ip": ("IP address", "IP addresses"),
+    "mac": ("MAC address", "MAC addresses"),
+    "crypto": ("crypto wallet",),
+    "groundplan_key": ("Groundplan API key",),
+    "aws_key": ("AWS key",),
+    "github_token": ("GitHub token",),
+    "api_key": ("API key",),
+    "jwt": ("signed token (JWT)", "signed tokens (JWT)"),
+    "private_key": ("private key",),
+}
+"""Kinds of personal data and secrets, of one and of several."""
 
 
 def finding(
@@ -122,18 +140,23 @@ def _readers(look: Look, known: Set[str]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _counts(found: Mapping[str, int]) -> str:
+    """`1 card number, 2 e-mail addresses`."""
+    return ", ".join(counted(count, *_CALLED[kind]) for kind, count in sorted(found.items()))
+
+
 def _content(look: Look) -> Iterator[Finding]:
     personal = {kind: count for kind, count in (look.personal or {}).items() if not kind.startswith("!")}
     secrets = {kind[1:]: count for kind, count in (look.personal or {}).items() if kind.startswith("!")}
     if secrets:
-        what = ", ".join(f"{count} {kind}" for kind, count in sorted(secrets.items()))
+        what = _counts(secrets)
         yield finding(
             look, "knowledge.secret", f"{look.path} holds what looks like a secret: {what}",
             "Withdraw the secret where it is from, then take it out of the document.", counts=secrets,
             fix={"do": "reject", "document": str(look.id)},
         )  # fmt: skip
     if personal and look.sensitivity in ("public", "internal"):
-        what = ", ".join(f"{count} {kind}" for kind, count in sorted(personal.items()))
+        what = _counts(personal)
         yield finding(
             look, "knowledge.personal_data", f"{look.path} is {look.sensitivity} and holds personal data: {what}",
             "Take it out, or raise its `sensitivity` to confidential.", counts=personal,

@@ -12,6 +12,8 @@ from datetime import datetime
 from itertools import groupby, pairwise
 from typing import Any, Final
 
+from groundplan.core.words import counted
+
 LEAST_FOR_DRIFT: Final = 16
 """Fewer readings say nothing about drift."""
 
@@ -54,7 +56,7 @@ def _rate(readings: Sequence[Reading], most: float, name: str) -> Iterator[Told]
         rows = ", ".join(f"row {one.row}" for one in jumps[:5])
         yield (
             "sensor_rate",
-            f"'{name}' jumps by more than {most:g} a minute {len(jumps)} times ({rows})",
+            f"'{name}' jumps by more than {most:g} a minute {counted(len(jumps), 'time')} ({rows})",
             {"jumps": len(jumps)},
         )
 
@@ -63,9 +65,10 @@ def _gap(readings: Sequence[Reading], most: float, name: str) -> Iterator[Told]:
     gaps = [(_seconds(one, other), one) for one, other in pairwise(readings) if _seconds(one, other) > most]
     if gaps:
         longest, before = max(gaps, key=lambda gap: gap[0])
+        which = "" if len(gaps) == 1 else "the longest "
         yield (
             "sensor_gap",
-            f"'{name}' has {len(gaps)} gaps, the longest of {longest / 60:.0f} min after row {before.row}",
+            f"'{name}' has {counted(len(gaps), 'gap')}, {which}of {longest / 60:.0f} min after row {before.row}",
             {"gaps": len(gaps), "longest_s": longest},
         )
 

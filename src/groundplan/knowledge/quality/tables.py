@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from groundplan.blueprint.model import Source
+from groundplan.core.words import counted
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.quality.sensors import Reading, failures
 from groundplan.ledger.finding import Finding
@@ -56,7 +57,7 @@ def of_tables(
                         subject=subject,
                         severity="high",
                         owner=source.governed.steward or source.owner,
-                        message=f"{table.name} of {key or source.name}: {message}",
+                        message=f"{_called(table.name, key or source.name)}: {message}",
                         mark=f"{table.name}:{check['column']}:{code}"
                         + (f":{detail['sensor']}" if "sensor" in detail else ""),
                         hint=_SLOW if code == "form_slow" else _HINTS[kind],
@@ -65,6 +66,11 @@ def of_tables(
                     )
                 )
     return found
+
+
+def _called(table: str, of: str) -> str:
+    """A table by its name and where it is; a file that is nothing but a table, by its own name."""
+    return of if of.rpartition("/")[2] == table else f"{table} of {of}"
 
 
 def _partial(source: Source, subject: str, table: Table) -> Finding:
@@ -129,7 +135,7 @@ def _nulls(cells: Sequence[str], check: Check) -> Iterator[tuple[str, str, dict[
     missing = sum(not cell for cell in cells)
     share = missing / len(cells) if cells else 0.0
     if share > check.get("nulls", 1.0):
-        message = f"'{check['column']}' has no value in {missing} of {len(cells)} rows"
+        message = f"'{check['column']}' has no value in {missing:,} of {counted(len(cells), 'row')}"
         yield "nulls", message, {"share": round(share, 4)}
 
 
@@ -147,8 +153,9 @@ def _form(
 def _rows(code: str, rows: Sequence[tuple[int, str]], what: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     if rows:
         some = ", ".join(f"{row}" for row, _ in rows[:SHOWN])
+        where = f"row {some}" if len(rows) == 1 else f"{len(rows):,} rows ({some}{', …' if len(rows) > SHOWN else ''})"
         quote = ", ".join(f"row {row}: {cell[:40]}" for row, cell in rows[:SHOWN])
-        yield code, f"{what} in {len(rows)} rows (row {some})", {"rows": len(rows), "first": rows[0][0], "quote": quote}
+        yield code, f"{what} in {where}", {"rows": len(rows), "first": rows[0][0], "quote": quote}
 
 
 def _is(cell: str, type_: str | None) -> bool:
