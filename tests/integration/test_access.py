@@ -304,8 +304,8 @@ def test_a_leavers_duties_go_to_a_colleague_and_stay_there(world: World) -> None
     assert control.ask("POST", path, taken, **officer).code == "still_here"
     assert control.ask("DELETE", "/api/people/gone@acme.example").status == 200
     operations, linked = world.person("ops", "operations"), world.person("linked2", "security", proof="recovery")
-    for session in (operations, linked):
-        assert control.ask("POST", path, {"to": "ops@acme.example"}, **session).code == "duty_missing"
+    for session, code in ((operations, "duty_missing"), (linked, "proof_missing")):
+        assert control.ask("POST", path, {"to": "ops@acme.example"}, **session).code == code
     assert control.ask("POST", path, taken).code == "handover_by_person", "the operator's token gives nobody a duty"
     assert control.ask("POST", path, {"to": "officer@acme.example"}, **officer).code == "self_handover"
     done = control.ask("POST", path, taken, **officer)

@@ -193,6 +193,9 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
     asked = world.asked(person="eve@acme.example", also=["Eve Own"])
     refused = world.control.ask("POST", f"/api/erasures/{asked['id']}/confirm", {})
     assert refused.status == 403  # the operator asks, a person with the duty decides
+    by_link = world.control.follow_link("sam@acme.example")
+    refused = world.control.ask("POST", f"/api/erasures/{asked['id']}/confirm", {}, **by_link)
+    assert refused.code == "proof_missing", "the duty is there, and a link is no proof of who follows it"
     assert any(
         row["kind"] == "governance.erasure" for row in world.control.ask("GET", "/api/findings").body["findings"]
     )

@@ -57,7 +57,7 @@ def verdict(kind: str, action: str, duties: Iterable[str], *, proven: bool, scop
 
 
 def authorize(caller: Caller, action: str, subject: str | None = None) -> None:
-    """Raises `Denied` (`duty_missing`, with the rule's hint) unless the policies permit it.
+    """Raises `Denied` (`duty_missing`, with the rule's hint; `proof_missing`) unless the policies permit it.
 
     `subject` None: whatever they hold counts; else only what is held for it or for the company.
     """
@@ -65,8 +65,14 @@ def authorize(caller: Caller, action: str, subject: str | None = None) -> None:
     if caller.operator:
         held.append("operations")
     found = verdict(caller.kind, action, held, proven=caller.proven, scopes=caller.scopes)
-    if not found.allowed:
-        raise _refusal(found, caller, action)
+    if found.allowed:
+        return
+    if not found.rules and not caller.proven and verdict(caller.kind, action, held, proven=True).allowed:
+        raise Denied(
+            f"your duty lets you do this ({action}) only once you have proved who you are", code="proof_missing",
+            hint="Sign in with your passkey or at the company's sign-in. A link, or acting as somebody, is no proof.",
+        )  # fmt: skip
+    raise _refusal(found, caller, action)
 
 
 def authorized(request: Request, services: Using) -> None:
