@@ -18,11 +18,11 @@ the share of all hits that are wrong, `wrong_upper` its 95 % bound. Hits of one 
 bound each intent with hits counts once, with the share of its hits that are wrong (Clopper-Pearson, that sum rounded
 up): as if all hits of an intent were one. `wrong_upper_independent` takes each hit for itself. In a file an intent is a
 `group`, or else all pairs that a text of them connects. Kinds of traps are as the file names them, or else the guard
-that refused them.
+that refused them. `read_ms` and `judge_ms` are CPU: to read a question, and to compare it with another one (the mean of
+all pairs, refused ones among them).
 
 `--alone` tells beside it what likeness of the embedding alone would do, with the threshold that would have been best
-in hindsight. Needs the
-embedding model on this machine; nothing is fetched.
+in hindsight. Needs the embedding model on this machine; nothing is fetched.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ from groundplan.economics.semantic import accept, tune
 from groundplan.economics.semantic.accept import Acceptance, Verdict
 from groundplan.economics.semantic.likeness import cosine
 from groundplan.economics.semantic.pairs import Pair, read_pairs
+from groundplan.economics.semantic.reading import read
 from groundplan.gateway.caching.meaning import QUESTION
 
 PARTS = 5
@@ -81,7 +82,8 @@ def judged(
     same = np.array([pair.same for pair in pairs])
     intents = clusters(pairs)
     hits = sure & evidenced(verdicts, same, intents, acceptance.kinds)
-    told = rates(hits, same, intents) | {"declared_bound": bound, "judge_ms": round(spent * 1000, 3)}
+    told = rates(hits, same, intents) | {"declared_bound": bound}
+    told |= {"read_ms": round(reading(pairs) * 1000, 3), "judge_ms": round(spent * 1000, 3)}
     told["bound_kept"] = bool(told["wrong_rate"] <= bound)
     told["bound_kept_95"] = bool(told["wrong_upper"] <= bound)
     for name, given in (("as_shipped", as_shipped(verdicts, threshold)), ("matches", matches)):
@@ -95,6 +97,17 @@ def judged(
         return told
     cosines = np.array([cosine(texts.said(pair.a), texts.said(pair.b)) if comparable(pair) else 0.0 for pair in pairs])
     return told | {"cosine_alone": hindsight(cosines, same, bound)}
+
+
+def reading(pairs: Sequence[Pair]) -> float:
+    """Seconds of CPU that reading a text takes, of the first thousand, each read before."""
+    texts = list(dict.fromkeys(text for pair in pairs if comparable(pair) for text in (pair.a, pair.b)))[:1000]
+    for text in texts:
+        read(text)
+    began = time.thread_time()
+    for text in texts:
+        read(text)
+    return (time.thread_time() - began) / max(1, len(texts))
 
 
 def judgements(acceptance: Acceptance, pairs: Sequence[Pair], texts: Texts) -> tuple[list[Verdict], float]:
@@ -217,6 +230,12 @@ def kinds(texts: Texts) -> frozenset[str]:
     return tune.evidenced(pairs, [pair.group for pair in pairs], texts.said)
 
 
+def some() -> list[Pair]:
+    """Of the pairs that settings come from some of each kind, by which it is told of which rule settings are."""
+    rows = [row for make in (semantic_pairs.pairs, semantic_pairs.plain) for row in make("tune", 1, 1)]
+    return of_intents("tune", rows)[::2] + of_intents("open", list(semantic_put.put("open", 1, 1)))[::3]
+
+
 def tuned(found: Sequence[Pair], texts: Texts, shown: frozenset[str]) -> Acceptance:
     """The acceptance that comes of development pairs, with the kinds of difference that are shown to say the same."""
     pairs = development(found)
@@ -270,7 +289,7 @@ def learned(given: argparse.Namespace) -> bool:
     """Whether it was asked for a new file that ships, and written."""
     if given.tune is not None:
         texts = Texts()
-        written(tuned(public(given.tune), texts, kinds(texts)))
+        written(msgspec.structs.replace(tuned(public(given.tune), texts, kinds(texts)), rule=tune.told(some())))
     elif given.kinds:
         written(msgspec.structs.replace(accept.shipped(), kinds=kinds(Texts())))
     return given.tune is not None or bool(given.kinds)

@@ -25,6 +25,7 @@ from benchmarks.semantic_families import made
 from benchmarks.semantic_plain import plain
 from benchmarks.semantic_public import content, mended, with_a_word_more
 
+from groundplan.economics.semantic import accept, guards, tune
 from groundplan.economics.semantic.accept import Verdict, most_wrong
 from groundplan.economics.semantic.pairs import Pair
 from groundplan.economics.semantic.reading import read
@@ -196,6 +197,24 @@ def test_plain_sets_have_no_intents_and_no_repeat_that_is_a_trap(name: str, repe
     assert sum(row["same"] for row in rows) >= repeats
     assert not same & {(row["a"], row["b"]) for row in rows if not row["same"]}
     assert {"number", "entity", "time"} <= {row["kind"] for row in rows if not row["same"]}
+
+
+def test_settings_that_ship_are_of_the_rule_that_ships() -> None:
+    """Else what they come of was accepted and refused by another one: `semantic_cache.py --tune` learns them anew."""
+    acceptance = accept.shipped()
+    assert acceptance.version == tune.VERSION and acceptance.rule == tune.told(semantic_cache.some())
+    assert set(acceptance.evidence) == set(acceptance.thresholds) == {f"{bound:g}" for bound in tune.BOUNDS}
+    for bound, (accepted, wrong) in acceptance.evidence.items():
+        assert accepted > 1000 and accept.within(wrong, accepted, float(bound) / tune.CAUTION)
+
+
+def test_another_rule_is_told_from_the_one_that_ships(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = semantic_cache.some()
+    assert len(some) > 300 and {pair.same for pair in some} == {True, False}
+    told = tune.told(some)
+    assert told == tune.told(list(some)) != tune.told(some[1:])
+    monkeypatch.setattr(guards, "_GUARDS", guards._GUARDS[2:])
+    assert tune.told(some) != told
 
 
 def test_what_is_given_on_the_first_day_needs_a_score_no_guard_and_evidence_that_ships() -> None:

@@ -46,7 +46,8 @@ CONFIDENCE = 0.95
 
 
 class Acceptance(msgspec.Struct, frozen=True):
-    """`thresholds`: bound -> least score; `evidence`: bound -> (accepted, wrong) of the pairs that it was set by."""
+    """`thresholds`: bound -> least score; `evidence`: bound -> (accepted, wrong) of the pairs that it was set by.
+    `rule`: a digest of what guards and kinds of difference say of some of them (`tune.told`)."""
 
     version: int
     features: list[str]
@@ -56,6 +57,7 @@ class Acceptance(msgspec.Struct, frozen=True):
     evidence: dict[str, tuple[int, int]]
     kinds: frozenset[str]
     """Of difference, of which there is evidence that requests that differ by them say the same."""
+    rule: str = ""
 
     def threshold(self, bound: float) -> float:
         """The least score that keeps `bound`; infinite where no threshold is known to."""
