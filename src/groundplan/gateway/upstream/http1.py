@@ -96,6 +96,11 @@ class Http1Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
+    def eof_received(self) -> bool:
+        """Nothing more comes, and so nothing is sent that was to go out at the end of this turn of the loop."""
+        self._unsent = b""
+        return False
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         if self._timer is not None:
