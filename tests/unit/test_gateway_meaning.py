@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -28,7 +29,7 @@ from groundplan.economics.semantic.likeness import Said
 from groundplan.economics.semantic.net import Done, net
 from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, Learned, Regions
-from groundplan.gateway.caching.meaning import Meanings
+from groundplan.gateway.caching.meaning import REST_SECONDS, SECONDS, Meanings
 from groundplan.gateway.caching.meaning_checks import Checks
 from groundplan.gateway.call.exchange import Passage
 from groundplan.gateway.http.server import Request, Response, Server
@@ -197,6 +198,24 @@ async def test_cleared_answers_and_a_missing_search_service_ask_a_model(tmp_path
         announce(Home(tmp_path), "search", "http://127.0.0.1:9", "t")
         rig.gateway.targets.forget("search")
         assert await cache_of(rig, "Which way can the Jira password be reset?") == "none"
+
+
+async def test_a_search_service_that_says_nothing_holds_up_one_call_for_a_moment(
+    tmp_path: Path, encoder: Encoder
+) -> None:
+    async with meaning_rig(tmp_path, encoder) as rig:
+        await taught(rig)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            announce(Home(tmp_path), "search", f"http://127.0.0.1:{silent.getsockname()[1]}", "t")
+            rig.gateway.targets.forget("search")
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            assert await cache_of(rig, "How can I reset the password for Jira?") == "none"
+            assert SECONDS <= loop.time() - begun < REST_SECONDS
+            begun = loop.time()
+            for number in range(5):
+                assert await cache_of(rig, f"How can I reset {number} passwords for Jira?") == "none"
+            assert loop.time() - begun < SECONDS
 
 
 async def test_an_answer_is_given_to_nobody_else_however_the_question_is_put(tmp_path: Path, encoder: Encoder) -> None:

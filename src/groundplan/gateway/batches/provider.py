@@ -19,6 +19,7 @@ from uuid import UUID
 import msgspec
 
 from groundplan.blueprint.model import Deployment
+from groundplan.gateway.awake import patient
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.account import meant
@@ -268,7 +269,7 @@ async def _write(connection: UpstreamConnection, target: Target, asked: Asked) -
     if not isinstance(connection, Http1Connection):
         raise UpstreamFailure("refused", "files go over HTTP/1.1 only", sent=False)
     try:
-        async with asyncio.timeout(file_seconds(asked.form[1])):
+        async with patient(file_seconds(asked.form[1])):
             await _write_file(connection, asked.form)
     except TimeoutError as error:
         raise UpstreamFailure("timeout", "the provider takes the file too slowly", sent=True) from error

@@ -18,6 +18,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
+from groundplan.gateway.awake import READ_SECONDS
 from groundplan.gateway.caching.answer_cache import FAILED, STORED, UNFIT, Entry, Flight, Key, Similar
 from groundplan.gateway.caching.cache_key import request_digest
 from groundplan.gateway.caching.idempotency import Kept
@@ -31,7 +32,7 @@ from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.http.stream import EVENT_STREAM
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.telemetry import content
-from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
 
 EXACT = "exact"
 """`cache` of a call that got an answer which was given before."""
@@ -245,6 +246,8 @@ class _Search:
         if self._until <= now:
             return False
         done, _ = await asyncio.wait((flight.landed,), timeout=self._until - now)
+        if not done:  # where this worker stood still, its answer may lie in a socket
+            done, _ = await asyncio.wait((flight.landed,), timeout=READ_SECONDS)
         return bool(done) and flight.landed.result() != UNFIT
 
     def _here(self) -> Entry | None:
@@ -325,11 +328,16 @@ async def readable(gateway: Gateway, exchange: Exchange, cites: Sequence[tuple[s
             "workload": "" if exchange.workload is None else exchange.workload.name,
         }
     )
+    workload = exchange.workload
+    left = FOREVER if workload is None else workload.deadline_ms / 1000 - exchange.waited
+    began = gateway.loop.time()
     try:
-        found = _readable(await ask_search(gateway, asked, exchange.id, b"/confirm"))
+        found = _readable(await ask_search(gateway, asked, exchange.id, b"/confirm", seconds=left))
     except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
         gateway.targets.forget("search")
         return None
+    finally:
+        exchange.waited += gateway.loop.time() - began
     return bool(found.readable) and sorted(found.readable) == chunks
 
 

@@ -24,7 +24,7 @@ from groundplan.gateway.caching.cache_key import frame_digest
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.call.resume import ENDPOINT
-from groundplan.gateway.upstream.connection import UpstreamFailure
+from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure
 from groundplan.knowledge.embedding.wire import PATH, WORD_BYTES, embed_answer, embed_request
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ QUESTION = 2000
 FRAMES = 2000
 BEST = 3
 """Of the likest questions, how many are judged."""
+SECONDS = 1.0
+"""Longest that a call waits for what its question means, and never more than half of its deadline."""
+REST_SECONDS = 2.0
+"""After the search service said nothing of one question, for so long no other is asked about."""
 AGREES = 0.8
 """Likeness of two answers that say the same."""
 FEW = 2
@@ -99,6 +103,8 @@ class Meanings:
         self._dice = dice
         self._frames: OrderedDict[bytes, Frame] = OrderedDict()
         self._taught: dict[str, Taught] = {}
+        self._rests = 0.0
+        """Until then calls do without: the search service said nothing a moment ago."""
         self.counts: dict[str, Counts] = {}
         self.tally: Tally | None = None
         """Where the counts are kept beyond this worker."""
@@ -110,8 +116,8 @@ class Meanings:
     async def __call__(self, exchange: Exchange, entries: Iterator[Entry]) -> Entry | None:  # noqa: ARG002
         """The answer to a question that means the same; None: a model is asked. Notes at the call what it asked, and
         what its answer is to be compared with."""
-        rule = _rule(exchange)
-        if rule is None or exchange.asked is not None:
+        rule, now = _rule(exchange), self._gateway.loop.time()
+        if rule is None or exchange.asked is not None or now < self._rests:
             return None
         began, found = time.perf_counter_ns(), None
         try:
@@ -121,6 +127,8 @@ class Meanings:
             found = self._match(exchange, rule, asked)
         except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
             self._gateway.targets.forget("search")
+            self._rests = self._gateway.loop.time() + REST_SECONDS
+        exchange.waited += self._gateway.loop.time() - now
         if self.tally is not None and exchange.workload is not None:
             self.tally.looked(exchange.workload.name, (time.perf_counter_ns() - began) // 1000)
         return found
@@ -181,23 +189,23 @@ class Meanings:
         if framed is None or not 0 < len(framed[1]) <= QUESTION:
             return None
         reading = read(framed[1])
-        (said,) = await self._embed([(reading, reading.places)], exchange)
+        seconds = min(SECONDS, plan.workload.deadline_ms / 2000)
+        (said,) = await self._embed([(reading, reading.places)], exchange, seconds)
         return Asked(framed[0], said)
 
     async def _embed(
-        self, asked: Sequence[tuple[Reading, Sequence[tuple[int, int]]]], exchange: Exchange
+        self, asked: Sequence[tuple[Reading, Sequence[tuple[int, int]]]], exchange: Exchange, seconds: float = FOREVER
     ) -> list[Said]:
-        """Texts with their unit vectors, and those that the words at these places have there. Raises
-        `UpstreamFailure`."""
+        """Texts with their unit vectors, and those that the words at these places have there, which may take so many
+        seconds. Raises `UpstreamFailure`."""
         import numpy as np  # noqa: PLC0415 -- heavy, only where it is used
 
         from groundplan.economics.semantic.likeness import Said  # noqa: PLC0415 -- as above
 
         texts, places = [reading.text for reading, _ in asked], [each for _, each in asked]
         body = embed_request(texts, places=places)
-        answer = embed_answer(
-            await ask_search(self._gateway, body, str(exchange.call).encode("ascii"), PATH), len(texts), places
-        )
+        name = str(exchange.call).encode("ascii")
+        answer = embed_answer(await ask_search(self._gateway, body, name, PATH, seconds=seconds), len(texts), places)
         return [
             Said(
                 reading,

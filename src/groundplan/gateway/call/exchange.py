@@ -159,6 +159,8 @@ class Exchange(msgspec.Struct, eq=False):
     """What it holds of limits, where the blueprint declares any."""
     output_bytes: int = 0
     deployment: Deployment | None = None
+    waited: float = 0.0
+    """Seconds of its deadline that went by before a deployment was asked."""
     passages: list[Passage] = []
     grounded: Grounded | None = None
     """What is told about its passages, where its workload has sources and any was found."""

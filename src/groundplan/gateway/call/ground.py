@@ -5,6 +5,7 @@ The service reads them through the live permissions; where it cannot, the call i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from groundplan.gateway.call import signals
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange, Passage
 from groundplan.gateway.call.grounded import NOTES_SHARE, Grounded, notes
-from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.connection import FOREVER, LEAST, UpstreamConnection, UpstreamFailure
 from groundplan.knowledge.retrieval.wire import Conflict, Newer, SearchRequest, Step
 
 if TYPE_CHECKING:
@@ -69,13 +70,19 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
             max_bytes=max(200, grounding.max_bytes - len(_INTRODUCTION) - HEADING_BYTES * grounding.passages),
         )
     )
+    seconds = workload.deadline_ms / 1000 - exchange.waited
+    if not grounding.required:
+        seconds /= 2  # without any it is answered, too, which takes its time
+    began = gateway.loop.time()
     try:
-        found = _decode(await ask_search(gateway, question, exchange.id))
+        found = _decode(await ask_search(gateway, question, exchange.id, seconds=seconds))
     except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError) as failure:
         gateway.targets.forget("search")
         if not grounding.required:
             return False
         raise cut_off() from failure
+    finally:
+        exchange.waited += gateway.loop.time() - began
     result = "found" if found.passages else "abstained" if found.abstained else "nothing"
     gateway.meters.ground(workload.name, result)
     if not found.passages:
@@ -117,28 +124,34 @@ def cut_off() -> Unavailable:
     )
 
 
-async def ask_search(gateway: Gateway, question: bytes, name: bytes, path: bytes = b"/search") -> bytes:
-    """The answer of the local search service as JSON. Raises `UpstreamFailure`.
+async def ask_search(
+    gateway: Gateway, question: bytes, name: bytes, path: bytes = b"/search", *, seconds: float = FOREVER
+) -> bytes:
+    """The answer of the local search service as JSON. Raises `UpstreamFailure`. `seconds`: what its caller has left.
 
     Asks once, and once more where a kept-alive connection was closed as it was used: a search changes nothing.
     """
+    until = gateway.loop.time() + seconds
     target = gateway.targets.named("search", "local:search", None)
     request = target.request(path, question, name, b"application/json")
     connection = target.pool.idle()
     if connection is not None:
         try:
-            return await _answer(connection, request)
+            return await _answer(connection, request, until)
         except UpstreamFailure as failure:
             if failure.kind != "cut":
                 raise
-    return await _answer(await target.pool.connect(_CONNECT_SECONDS), request)
+    connection = await target.pool.connect(min(_CONNECT_SECONDS, seconds), until)
+    return await _answer(connection, request, until)
 
 
-async def _answer(connection: UpstreamConnection, request: bytes) -> bytes:
+async def _answer(connection: UpstreamConnection, request: bytes, until: float) -> bytes:
+    now = asyncio.get_running_loop().time
+    connection.until = until
     try:
         connection.send(request)
-        status = await connection.head(SEARCH_SECONDS)
-        body = await connection.body(SEARCH_SECONDS)
+        status = await connection.head(max(LEAST, min(SEARCH_SECONDS, until - now())))
+        body = await connection.body(max(LEAST, min(SEARCH_SECONDS, until - now())))
     finally:
         connection.release()
     if status != 200:

@@ -114,7 +114,7 @@ class Course:
         self._exchange = exchange
         self._workload = workload
         self._rule = rule = workload.reliability
-        self._deadline = now + workload.deadline_ms / 1000
+        self._deadline = now + workload.deadline_ms / 1000 - exchange.waited
         if rule.balance != "ordered" and len(exchange.deployments) > 1 and exchange.route is None:
             order = self._balanced(now)
         else:

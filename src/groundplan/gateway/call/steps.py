@@ -133,7 +133,9 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> 
         now = gateway.clock.seconds()
     exchange.charges = admit.covering(exchange, plan, now)
     if not at_hand(gateway, exchange, 0, amount):
+        began = gateway.loop.time()
         await reserve(gateway, exchange, 0, amount)
+        exchange.waited += gateway.loop.time() - began
     if gateway.live.policy is not policy:
         _recheck(gateway, exchange, catalog)
     gateway.live.count(plan.workload.name, exchange.person, now)

@@ -219,7 +219,7 @@ def application(service: Service, token: str) -> Application:
         body = await _body(receive)
         # who waits for a deployment must not take the threads of who waits for nobody
         threads = waiting if scope["path"] == "/search" and service.waits(body) else None
-        return 200, await asyncio.get_running_loop().run_in_executor(threads, handler, body)
+        return 200, await _wanted(asyncio.get_running_loop().run_in_executor(threads, handler, body), receive)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -244,6 +244,19 @@ def _authenticate(scope: Scope, token: str) -> None:
         raise Unauthenticated(
             "the announced token is needed", hint="Local services find it in HOME/run/endpoints.d/search.json."
         )
+
+
+async def _wanted(work: asyncio.Future[bytes], receive: Receive) -> bytes:
+    """What `work` makes. Work that was not begun when its caller went is not done: where callers gave up by the
+    hundred, those that are still there come first. Raises `Invalid`."""
+    gone = asyncio.ensure_future(receive())
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done() and gone.result()["type"] == "http.disconnect" and work.cancel():
+            raise Invalid("the caller disconnected", code="disconnected", hint="Wait for the answer.")
+        return await work
+    finally:
+        gone.cancel()
 
 
 async def _body(receive: Receive) -> bytes:
