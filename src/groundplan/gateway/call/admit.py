@@ -25,12 +25,17 @@ LEASE_SECONDS = 1.0
 RUNNING = ("experiment", "pilot", "production")
 
 
+def is_confirmed(plan: Plan, age: float) -> bool:
+    """Whether calls may go on live policy that was confirmed so many seconds ago."""
+    workload = plan.workload
+    grace = 0 if workload.sensitivity == "restricted" else workload.grace_ms / 1000
+    return age <= LEASE_SECONDS + grace
+
+
 def check_policy_age(plan: Plan, age: float) -> None:
     """Refuse when live policy was confirmed longer ago than its lease and the workload's grace, or never. `age` in
     seconds."""
-    workload = plan.workload
-    grace = 0 if workload.sensitivity == "restricted" else workload.grace_ms / 1000
-    if age > LEASE_SECONDS + grace:
+    if not is_confirmed(plan, age):
         if age == inf:
             raise Unavailable(
                 "this gateway has not been told since its start that its policy is the newest",

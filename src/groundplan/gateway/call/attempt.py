@@ -16,12 +16,14 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, GroundplanError, Invalid
 from groundplan.economics.prices.windows import at_time
+from groundplan.gateway.awake import patient
 from groundplan.gateway.call import limits, settle
 from groundplan.gateway.call.admit import output_cap
 from groundplan.gateway.call.cited import CitedStreaming, whole
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import system_messages
+from groundplan.gateway.call.lease import renewed
 from groundplan.gateway.call.recorded import Recorded
 from groundplan.gateway.call.retry import retry_after
 from groundplan.gateway.guard.severed import stopped
@@ -174,6 +176,8 @@ class Attempt:
             if connection is None:
                 connection = await target.pool.connect(self._within(self.deployment.connect_ms), self.deadline)
                 self.exchange.attempt_connected = time.perf_counter_ns()
+                if self.exchange.plan is not None and self.gateway.awake.stood(self.began):
+                    await renewed(self.gateway, self.exchange.plan)
             self._connection = connection
             if upload is None:
                 connection.until = self.deadline
@@ -452,7 +456,7 @@ class Attempt:
             if connection is None:
                 raise AssertionError("nothing was sent")
             self.deadline = self.gateway.loop.time() + _DRAIN_SECONDS
-            async with asyncio.timeout(_DRAIN_SECONDS):
+            async with patient(_DRAIN_SECONDS):
                 if self.streaming is None:
                     await self._read(connection)
                 if self.streaming is not None:

@@ -18,6 +18,7 @@ from groundplan.gateway.call import admit, limits, retry, settle
 from groundplan.gateway.call.attempt import Attempt, AttemptFailed, begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.lease import renewed
 from groundplan.gateway.call.race import HEDGE, race
 from groundplan.gateway.call.resume import continuation, goes_on
 from groundplan.gateway.http.stream import break_off
@@ -191,7 +192,7 @@ class Course:
         if exchange.use is not None or not self.waiting or gateway.live.policy.kills or gateway.health.troubled:
             return None
         deployment = self.waiting[0]
-        if self._tries or exchange.token is None or not gateway.loads.of(deployment).room:
+        if self._tries or exchange.waited or exchange.token is None or not gateway.loads.of(deployment).room:
             return None
         self._tries = 1
         return self.waiting.popleft()
@@ -249,6 +250,8 @@ class Course:
 
     async def _may(self, deployment: Deployment) -> bool:
         gateway, exchange = self._gateway, self._exchange
+        if exchange.plan is not None:
+            await renewed(gateway, exchange.plan)
         if not admit.not_killed(gateway.live.policy, [deployment]):
             return False
         if gateway.health.rests(deployment.name, gateway.loop.time()):
