@@ -1,5 +1,5 @@
-"""A call was admitted, and its worker stood still before it was sent: live policy is confirmed first, or nothing is sent.
-Real processes.
+"""A call was admitted, and its worker stood still before it was sent: live policy is confirmed first, or nothing is
+sent. Real processes.
 """
 
 from __future__ import annotations

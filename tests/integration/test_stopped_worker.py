@@ -183,8 +183,10 @@ async def test_a_connection_is_used_that_was_made_meanwhile(database: Database, 
         await stands_still(stack, lambda: asyncio.start_server(far.answer, sock=listening), 1.5)
         reply = await task
         assert reply.status == 200 and reply.headers["groundplan-deployment"] == "slow", reply.body
-        for each in (listening, *held, *far.writers):
+        for each in (listening, *held):
             each.close()
+        for writer in far.writers:
+            writer.close()
 
 
 def crowded() -> tuple[socket.socket, list[socket.socket]]:
@@ -267,7 +269,12 @@ async def test_nothing_is_learned_of_a_deployment_from_our_own_time(database: Da
         for each_waiting in waiting:
             each_waiting.cancel()
         victim = far if far.asked.is_set() else other
-        await stands_still(stack, lambda: [each.stopped.set() for each in (far, other)] and None)
+
+        def meanwhile() -> None:
+            far.stopped.set()
+            other.stopped.set()
+
+        await stands_still(stack, meanwhile)
         assert (await task).status == 200
         asked, calls = victim.counted, 0
         while victim.counted == asked and calls < 100:  # one that took two seconds would not be asked again for long

@@ -148,15 +148,20 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_taken_from_its_pool
         assert await each.head(1) == 200 and await each.chunk(1) is None
         each.release()
     sockets = [writer.get_extra_info("socket") for writer in theirs]
-    thread = threading.Thread(target=lambda: (time.sleep(0.1), sockets[0].shutdown(socket.SHUT_WR)))
+
+    def ended() -> None:
+        time.sleep(0.1)
+        sockets[0].shutdown(socket.SHUT_WR)
+
+    thread = threading.Thread(target=ended)
     thread.start()
     stand_still(0.5)
     assert awake_of(loop).stood(loop.time() - 1) > 0
     kept = [pool.idle() for _ in range(3)]
     assert sorted(each is not None for each in kept) == [False, True, True]
-    for each in kept:
-        if each is not None:
-            each.abort()
+    for left in kept:
+        if left is not None:
+            left.abort()
     thread.join()
     server.close()
     for writer in theirs:

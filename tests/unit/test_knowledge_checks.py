@@ -415,7 +415,7 @@ def test_what_is_told_of_a_table_reads_well() -> None:
     assert told(["9"] * 7, at_most=5) == ["in/bench.csv: 'v' is out of range in 7 rows (1, 2, 3, 4, 5, …)"]
     assert told([""], nulls=0.0) == ["in/bench.csv: 'v' has no value in 1 of 1 row"]
     sheet = Table(name="Tools", columns=["v"], rows=[["9"]])
-    check = {"column": "v", "at_most": 5}
+    check: dict[str, Any] = {"column": "v", "at_most": 5}
     source = Source(
         name="s", path="s", sensitivity="internal", owner="a@b.example", readers=["everyone"], checks=[check]
     )

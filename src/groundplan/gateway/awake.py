@@ -132,9 +132,9 @@ class patient:  # noqa: N801 -- used as `asyncio.timeout` is, which is the other
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         self._alarm.cancel()
-        return await self._timeout.__aexit__(kind, error, trace)
+        await self._timeout.__aexit__(kind, error, trace)
 
     def _over(self) -> None:
         self._timeout.reschedule(asyncio.get_running_loop().time())
