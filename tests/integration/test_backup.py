@@ -11,10 +11,12 @@ import tarfile
 import threading
 import zlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from psycopg import sql
+from tests.knowledge_intake import Intake
 
 from groundplan.core.audit.keys import create_keys, load_private
 from groundplan.core.audit.log import AuditLog
@@ -25,11 +27,14 @@ from groundplan.core.errors import Conflict, GroundplanError, Invalid, Unavailab
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import Settings, load_settings
+from groundplan.knowledge.governed.share import By, share, withdraw
+from groundplan.knowledge.sources.folder import Folder
 from groundplan.runtime.archive import MANIFEST, unpack, write_archive
 from groundplan.runtime.backup import _add, backup, restore
 from groundplan.runtime.migrate import head, revision
 from groundplan.runtime.owner import INCOMPLETE
 from groundplan.runtime.postgres import EmbeddedPostgres
+from groundplan.runtime.store import dump_tables, load_tables
 from groundplan.runtime.supervisor import Supervisor
 from groundplan.testing.database import Cluster, Database
 
@@ -359,3 +364,34 @@ def test_files_of_applications_come_back_and_may_go_meanwhile(home: Home, databa
         _add(writer, "files/zzz", tmp_path / "nowhere")
         with pytest.raises(FileNotFoundError):
             _add(writer, "keys/blueprint.key", tmp_path / "nowhere")
+
+
+def test_what_the_database_makes_of_its_rows_comes_back_as_it_was(
+    database: Database, postgres_cluster: Cluster, tmp_path: Path
+) -> None:
+    """Shared by link, a document has a set of readers of its own, and what is left of a link is in no table alone."""
+    source, folders = tmp_path / "s", (tmp_path / "one", tmp_path / "two")
+    for each in (source, *folders):
+        each.mkdir()
+    for name, readers in (("open", "everyone"), ("few", "hr"), ("shared", "hr"), ("once", "hr")):
+        (source / f"{name}.md").write_text(f"---\nreaders: [{readers}]\n---\n# {name}\n\nAbout {name}.\n")
+    intake = Intake(database)
+    intake.add_group("hr")
+    intake.take_over(Folder(source))
+    by = By("system", None, datetime.now(UTC))
+    made = {
+        name: share(intake.conn, intake.one(f"{name}.md", "id"), by.at.date(), "asked", by)
+        for name in ("shared", "once")
+    }
+    withdraw(intake.conn, intake.one("once.md", "id"), made["once"].name, by)
+    intake.close()
+    facts = dump_tables(database.urls["control"], folders[0])
+    with postgres_cluster.database() as other:
+        load_tables(other.urls["owner"], folders[0], facts)
+        assert dump_tables(other.urls["control"], folders[1]) == facts
+        for name in facts["tables"]:
+            before, after = (sorted((folder / f"{name}.copy").read_bytes().splitlines()) for folder in folders)
+            assert before == after, name
+        with connect(other.urls["control"], autocommit=True) as conn:
+            conn.execute("DELETE FROM document_link")  # and from then on it is kept as before
+            assert conn.execute("SELECT count(*) FROM acl").fetchone() == (2,)

@@ -60,7 +60,7 @@ def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
         secured = _secured(connection)
         try:
             _alter(connection, secured, "NO FORCE")
-            _keep_sums(connection, "DISABLE")
+            _derive(connection, "DISABLE")
             connection.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(map(sql.Identifier, order))))
             for name in order:
                 _load(connection, name, facts["tables"][name], folder / f"{name}.copy")
@@ -68,7 +68,7 @@ def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
                 connection.execute("SELECT setval(%s::regclass, %s)", (f'public."{name}"', value))
             # Foreign keys are checked before row-level security may be changed again.
             connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            _keep_sums(connection, "ENABLE")
+            _derive(connection, "ENABLE")
             _alter(connection, secured, "FORCE")
         except psycopg.Error as error:
             raise Invalid(
@@ -104,15 +104,16 @@ def _dependency_order(connection: psycopg.Connection[Any], tables: dict[str, lis
     return list(TopologicalSorter(needs).static_order())
 
 
-def _keep_sums(connection: psycopg.Connection[Any], word: LiteralString) -> None:
-    """Sums that are kept as facts arrive (by functions called `roll_...`) are in the backup themselves."""
-    triggers = connection.execute(
-        """SELECT c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-           JOIN pg_proc p ON p.oid = t.tgfoid WHERE starts_with(p.proname, 'roll_') ORDER BY 1, 2"""
+def _derive(connection: psycopg.Connection[Any], word: LiteralString) -> None:
+    """What the database makes of rows as they arrive (sums, sets of readers) is in the backup itself. Made once more,
+    it would depend on the order of the tables: a document that is shared by link has another set until its links are
+    there. Keys that refer to others are checked all the same."""
+    tables = connection.execute(
+        """SELECT DISTINCT c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+           WHERE NOT t.tgisinternal AND c.relnamespace = 'public'::regnamespace ORDER BY 1"""
     ).fetchall()
-    for table, trigger in triggers:
-        statement = sql.SQL("ALTER TABLE {} " + word + " TRIGGER {}")
-        connection.execute(statement.format(sql.Identifier(table), sql.Identifier(trigger)))
+    for (table,) in tables:
+        connection.execute(sql.SQL("ALTER TABLE {} " + word + " TRIGGER USER").format(sql.Identifier(table)))
 
 
 def _secured(connection: psycopg.Connection[Any]) -> list[str]:
