@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from groundplan import console
 from groundplan.console import charts, cost, receipt
+from groundplan.console.client import Reply
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.plan_svg import AREAS, ground_plan
-from groundplan.console.render import milliseconds, page, page_of, period, ticks, usd, when
+from groundplan.console.render import in_order, milliseconds, page, page_of, period, ticks, usd, when
 
 CALL: dict[str, Any] = {
     "status": "ok", "error_code": None, "person": "ben@acme.example", "who": "Ben Okafor", "blueprint": 3,
@@ -193,3 +194,26 @@ def test_what_was_unusual_is_marked_on_its_day() -> None:
 )  # fmt: skip
 def test_what_waits_leads_to_the_page_about_it(item: dict[str, Any], leads_to: str) -> None:
     assert page_of(item) == leads_to
+
+
+def test_a_name_that_turns_its_letters_round_shows_that_it_does() -> None:
+    assert in_order("in/\u202egnp.md") == "in/\\u202egnp.md"
+    assert in_order("Größe \u05e9\u05dc\u05d5\u05dd") == "Größe \u05e9\u05dc\u05d5\u05dd", (
+        "what is written so by itself"
+    )
+    assert ticks("`a\u2066b` \u202ec") == "<code>a\\u2066b</code> \\u202ec"
+    answer = page("error.html", problem="\u202egnp.md has no owner", code=404)
+    assert "\\u202egnp.md has no owner" in bytes(answer.body).decode()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ({"message": "no such key", "hint": "List them."}, "no such key. List them."),
+        ({"message": "Give a name.", "hint": "Any will do."}, "Give a name. Any will do."),
+        ({"message": "no such key", "hint": ""}, "no such key"),
+        ({}, "the API answered 500"),
+    ],
+)
+def test_what_went_wrong_and_what_to_do_are_two_sentences(error: dict[str, str], told: str) -> None:
+    assert Reply(500, {"error": error}, ()).problem == told

@@ -35,9 +35,10 @@ class Reply:
 
     @property
     def problem(self) -> str:
-        """What went wrong, and what to do, in one line."""
+        """What went wrong, and what to do, in one line: `no such key. List them.`"""
         error = self.body.get("error", {}) if isinstance(self.body, dict) else {}
-        return f"{error.get('message', f'the API answered {self.status}')} {error.get('hint', '')}".strip()
+        message, hint = str(error.get("message") or f"the API answered {self.status}"), str(error.get("hint") or "")
+        return f"{message}{'' if message.endswith(('.', '!', '?', ':')) else '.'} {hint}" if hint else message
 
 
 @dataclass(frozen=True, slots=True)

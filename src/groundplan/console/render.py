@@ -5,6 +5,7 @@ No data is fetched here beyond the visitor's session and inbox.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -58,7 +59,7 @@ def ticks(text: str) -> Markup:
     """`so` in backticks as code; everything else is text."""
     parts = [
         escape(part) if at % 2 == 0 else Markup("<code>{}</code>").format(part)
-        for at, part in enumerate(text.split("`"))
+        for at, part in enumerate(in_order(text).split("`"))
     ]
     return Markup("").join(parts)
 
@@ -85,8 +86,20 @@ def period(text: str) -> str:
     return text
 
 
+_TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+
+
+def in_order(value: Any) -> Any:
+    """What is written into a page. A name that would turn its letters round, so that `gnp.exe` reads as another type,
+    shows by its codes that it does."""
+    if type(value) is not str or value.isascii():
+        return value
+    return _TURNS.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+
+
 templates = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    finalize=in_order,
     autoescape=select_autoescape(default=True, default_for_string=True),
     undefined=StrictUndefined,
     trim_blocks=True,
