@@ -16,6 +16,7 @@ from tests.unit.test_metrics import parsed, total
 
 from groundplan.blueprint.model import Cache, Grounding
 from groundplan.core.endpoints import announce
+from groundplan.gateway.call.abstain import SAID
 from groundplan.gateway.http.server import Refusal, Request, Response, Server
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -35,6 +36,7 @@ NEWER = {
     "document": "d3", "path": "handbook/travel-2021.md", "title": "Travel", "newer_document": "d4",
     "newer_path": "handbook/travel-2024.md", "newer_title": "Travel", "newer_source": "handbook",
 }  # fmt: skip
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 GROUNDING = Grounding(sources=["handbook"], floor=0.4)
 
 
@@ -79,10 +81,12 @@ class Scene:
     keys: dict[str, str]
     person: str
 
-    async def facts(self, text: str, *, stream: bool = False, workload: str = "assistant") -> dict[str, Any]:
+    async def facts(
+        self, text: str, *, stream: bool = False, workload: str = "assistant", **also: Any
+    ) -> dict[str, Any]:
         """The `groundplan` object of an answer that says this."""
         self.model.script = Script(say=text)
-        more = {"stream": stream, "model": "auto", "max_tokens": 200}
+        more = {"stream": stream, "model": "auto", "max_tokens": 200, **also}
         reply = await self.stack.chat(self.keys[workload], "How many days of leave?", **more)
         assert reply.status == 200, reply.body
         found: dict[str, Any] = events(reply.body)[-2]["groundplan"] if stream else reply.json["groundplan"]
@@ -206,12 +210,49 @@ async def test_how_often_nothing_reaches_the_floor_is_counted_and_told_to_the_mo
     assert (asked["workload"], asked["sources"], asked["floor"]) == ("assistant", ["handbook"], 0.4), "as declared"
     assert (asked["query"], asked["person"]) == ("How many days of leave?", scene.person)
     scene.searcher.passages, scene.searcher.abstained = [], True
-    await scene.facts("Nothing is known of it.")
+    assert (await scene.facts("It was won by Norway.", tools=[TOOL]))["abstained"] is True
     assert scene.model.last is not None
     told = json.loads(scene.model.last.body)["messages"][0]
     assert told["role"] == "system" and "in what this person may see. Say that you found nothing" in told["content"]
     assert TEXT not in told["content"]
     scene.searcher.abstained = False
-    await scene.facts("Nothing is known of that.")
+    assert "abstained" not in await scene.facts("Nothing is known of that.")
     told = parsed((await scene.stack.ask("GET", "/metrics", None)).body)["groundplan_gateway_grounded_calls_total"]
     assert [total(told, workload="assistant", result=each) for each in ("found", "abstained", "nothing")] == [1, 1, 1]
+
+
+async def test_below_the_floor_nobody_makes_an_answer_up(scene: Scene) -> None:
+    """Whatever the model would say: it is not asked, on no surface, and nothing is charged."""
+    scene.searcher.passages, scene.searcher.abstained = [], True
+    scene.model.script = Script(say="It was won by Norway.")
+    key, before = scene.keys["assistant"], scene.model.counted
+    message = [{"role": "user", "content": "Who won the cup?"}]
+    for stream in (False, True):
+        asked = {"model": "auto", "stream": stream}
+        chat = await scene.stack.post("/v1/chat/completions", key, {**asked, "messages": message, "n": 2})
+        claude = await scene.stack.post("/v1/messages", key, {**asked, "messages": message, "max_tokens": 9})
+        response = await scene.stack.post("/v1/responses", key, {**asked, "input": "Who won the cup?", "store": False})
+        plain = await scene.stack.post("/v1/completions", key, {**asked, "prompt": "Who won the cup?"})
+        for reply in (chat, claude, response, plain):
+            assert reply.status == 200, reply.body
+            assert b"Norway" not in reply.body and b'"abstained":true' in reply.body, reply.body
+        if stream:
+            said = [event["choices"] for event in events(chat.body) if event != "[DONE]"]
+            assert "".join(one["delta"].get("content") or "" for choices in said for one in choices) == 2 * SAID
+        else:
+            assert [one["message"]["content"] for one in chat.json["choices"]] == [SAID, SAID]
+            assert claude.json["content"][0]["text"] == SAID and claude.json["stop_reason"] == "end_turn"
+            assert response.json["output"][-1]["content"][0]["text"] == SAID
+            assert plain.json["choices"][0]["text"] == SAID
+            facts = chat.json["groundplan"]
+            assert (facts["sources"], facts["deployment"], float(facts["cost_usd"])) == ([], None, 0.0)
+    assert scene.model.counted == before
+    cached = await scene.stack.chat(scene.keys["cached"], "Who won the cup?")
+    assert cached.json["choices"][0]["message"]["content"] == SAID
+    scene.searcher.passages, scene.searcher.abstained = [PASSAGE], False
+    assert "30 days" in json.dumps(await scene.facts("Staff have 30 days of leave [1].", workload="cached"))
+    told = parsed((await scene.stack.ask("GET", "/metrics", None)).body)
+    assert total(told["groundplan_gateway_grounded_calls_total"], workload="assistant", result="abstained") == 8
+    answered = total(told["groundplan_gateway_calls_total"], workload="assistant", status="ok", deployment="")
+    tried = told.get("groundplan_gateway_attempts_total", {})
+    assert (answered, total(tried, workload="assistant")) == (8, 0)

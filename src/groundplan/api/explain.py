@@ -17,6 +17,8 @@ _ENDINGS = {
     "cancelled": "The caller went away; what was used until then is charged.",
     "crashed": "The gateway worker died; what was open is charged at its bound.",
 }
+_TEXT = ("chat.completions", "messages", "responses", "completions")
+"""Endpoints whose calls are answered without an attempt only where nothing was found."""
 
 
 def call(facts: Facts) -> list[str]:
@@ -57,6 +59,8 @@ def chosen(facts: Facts, placement: Placement | None) -> list[str]:
     in vain."""
     if facts["cache"] in ("exact", "semantic"):
         return ["It is the answer that the same question got before; no model was asked."]
+    if facts["status"] == "ok" and not facts["attempts"] and facts.get("endpoint") in _TEXT:
+        return ["Nothing that was found reached the floor of the workload, so no model was asked."]
     lines, route, answered = [], facts.get("route"), facts["deployment"]
     vain = [attempt for attempt in facts["attempts"] if attempt["outcome"] != "ok"]
     first = answered

@@ -97,8 +97,8 @@ class GroundingRule(Strict):
     max_size: Size = 6000
     """Most that passages may add to a prompt."""
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """How near the best passage must be to the question (0 to 1); below that none is given, and the answer is that
-    nothing was found. `groundplan knowledge evaluate` shows what a floor does to your questions."""
+    """How near the best passage must be to the question (0 to 1); below that none is given, and the answer, without a
+    model, is that nothing was found. `groundplan knowledge evaluate` shows what a floor does to your questions."""
     required: bool = True
     """Refuse the call while permissions cannot be read."""
     synonyms: bool = False

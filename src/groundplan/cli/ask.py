@@ -54,9 +54,10 @@ def answer_text(value: dict[str, Any]) -> str:
     for source in facts.get("sources") or ():
         lines.append(f"  from {source_place(source)}")
     lines += _doubts(facts, str(value["choices"][0]["message"]["content"]))
-    lines.append(
-        f"  {facts.get('model')} at {facts.get('site')}, {usd(facts.get('cost_usd'))}, call {facts.get('call_id')}"
-    )
+    by = f"{facts.get('model')} at {facts.get('site')}"
+    if facts.get("abstained") and not facts.get("model"):
+        by = "nothing reached the workload's floor, so no model was asked"
+    lines.append(f"  {by}, {usd(facts.get('cost_usd'))}, call {facts.get('call_id')}")
     return "\n".join(lines)
 
 

@@ -91,13 +91,15 @@ async def ground(gateway: Gateway, exchange: Exchange) -> bool:
     if exchange.guard is not None:
         passages = exchange.guard.passages(passages)
         conflicts = [one for one in map(partial(_guarded, exchange.guard), conflicts) if one is not None]
-    grounded = Grounded(conflicts, found.newer, by_words=bool(found.degraded), steps=found.steps)
+    grounded = Grounded(
+        conflicts, found.newer, by_words=bool(found.degraded), steps=found.steps, abstained=result == "abstained"
+    )
     told = notes(grounded, passages, grounding.max_bytes // NOTES_SHARE) if grounded.others else ""
     exchange.passages = _fitting(passages, grounding.max_bytes - len(told.encode()))
     if grounded.others:
         given = {passage.document for passage in exchange.passages}
         grounded.conflicts = [one for one in conflicts if one.document in given]
-    if exchange.passages or grounded.others or grounded.by_words or grounded.steps:
+    if exchange.passages or grounded.others or grounded.by_words or grounded.steps or grounded.abstained:
         exchange.grounded = grounded
     return True
 

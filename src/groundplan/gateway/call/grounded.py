@@ -31,7 +31,7 @@ NOT_IN_ORDER = "the deployment is away or too slow: passages are in the order of
 class Grounded:
     """Of one call."""
 
-    __slots__ = ("by_words", "citations", "conflicts", "newer", "steps")
+    __slots__ = ("abstained", "by_words", "citations", "conflicts", "newer", "steps")
 
     def __init__(
         self,
@@ -40,8 +40,11 @@ class Grounded:
         *,
         by_words: bool = False,
         steps: Sequence[Step] = (),
+        abstained: bool = False,
     ) -> None:
-        """`by_words`: the model of the index was away, so meaning was not searched."""
+        """`by_words`: the model of the index was away, so meaning was not searched. `abstained`: nothing that was found
+        reached the workload's floor."""
+        self.abstained = abstained
         self.steps = steps
         self.by_words = by_words
         self.conflicts = conflicts
@@ -55,7 +58,7 @@ class Grounded:
 
     def told(self) -> bytes:
         """Members of the `groundplan` object, with a comma before; empty where there is nothing to tell."""
-        told: dict[str, Any] = {}
+        told: dict[str, Any] = {"abstained": True} if self.abstained else {}
         if self.citations:
             told["citations"] = [one.told() for one in self.citations]
         if self.conflicts:

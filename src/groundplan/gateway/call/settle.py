@@ -234,7 +234,11 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         gateway.slices.settle(exchange.token, 0)
         exchange.token = None
     if exchange.use is not None:
-        used = exchange.attempt >= 0 or exchange.cache in ("exact", "semantic")
+        used = (
+            exchange.attempt >= 0
+            or exchange.cache in ("exact", "semantic")
+            or (status == "ok" and _abstained(exchange))
+        )
         limits.end_call(gateway, exchange.use, sent=used)
     if status != "refused":
         _end_steps(exchange)
@@ -251,6 +255,12 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         return gateway.journal.finish(record, urgent=exchange.attempt >= 0 or exchange.cache in ("exact", "semantic"))
     except Unavailable:
         return None
+
+
+def _abstained(exchange: Exchange) -> bool:
+    """Whether it was searched for, and nothing reached the floor: answered without an attempt, it is a request all the
+    same."""
+    return exchange.grounded is not None and exchange.grounded.abstained
 
 
 def record(gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str = "") -> int:

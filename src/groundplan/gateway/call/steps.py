@@ -12,6 +12,7 @@ from groundplan.core.errors import Denied, Unavailable
 from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotency import Kept
 from groundplan.gateway.call import admit, limits, settle, trace
+from groundplan.gateway.call.abstain import nothing_to_say, say_so
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, estimate
 from groundplan.gateway.call.exchange import Ask, Exchange
@@ -72,10 +73,8 @@ async def run(gateway: Gateway, exchange: Exchange) -> None:
         if kept is not None:
             await _replay(gateway, exchange, catalog, kept)
             return
-    if not exchange.interface.billed and (data := exchange.interface.here(exchange.ask, exchange.deployments)):
-        _answer_here(gateway, exchange, data)
-        return
-    await (serve if exchange.route is None else served)(gateway, exchange)
+    if not _answered_here(gateway, exchange):
+        await (serve if exchange.route is None else served)(gateway, exchange)
 
 
 async def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
@@ -87,6 +86,22 @@ async def _estimate(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> N
     data = estimate(gateway, exchange, exchange.plan, policy)
     settle.finish(gateway, exchange, "ok", 200)
     exchange.response.send(200, data, answers.headers(exchange, cost=True))
+
+
+def _answered_here(gateway: Gateway, exchange: Exchange) -> bool:
+    """Whether it is answered by now, since no deployment has to be asked."""
+    ask = exchange.ask
+    if exchange.grounded is not None and nothing_to_say(exchange):
+        say_so(gateway, exchange)
+    elif (
+        ask is not None
+        and not exchange.interface.billed
+        and (data := exchange.interface.here(ask, exchange.deployments))
+    ):
+        _answer_here(gateway, exchange, data)
+    else:
+        return False
+    return True
 
 
 def _answer_here(gateway: Gateway, exchange: Exchange, data: bytes) -> None:

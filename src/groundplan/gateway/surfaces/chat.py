@@ -343,7 +343,7 @@ class ChatCompletions(Interface):
     capped = True
     by_body = True
     recast = CHAT_RECAST
-    _openai = OpenAIChat()
+    by_chat = _openai = OpenAIChat()
     _service = ServiceChat()
 
     def read(self, request: Request) -> Ask:

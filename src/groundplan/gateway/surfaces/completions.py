@@ -360,7 +360,7 @@ class Completions(Interface):
     capped = True
     recast = COMPLETIONS_RECAST
     _native = OpenAICompletions()
-    _chat = CompletionsByChat(translated=False)
+    by_chat = _chat = CompletionsByChat(translated=False)
     _service = CompletionsByChat(translated=True)
 
     def read(self, request: Request) -> Ask:

@@ -134,6 +134,8 @@ class Interface:
     """Whether its answers cost anything."""
     id_header: bytes = b"x-request-id"
     """Under which its clients look for the id of a request."""
+    by_chat: Codec | None = None
+    """How an upstream of chat completions is spoken to, where this surface can give what that says."""
     recast: Recast | None = None
     """How its answers are given again; None: they never are."""
     accepts: tuple[bytes, ...] = (b"application/json",)

@@ -234,7 +234,7 @@ class Messages(Interface):
     id_header = ID_HEADER
     recast: Recast | None = MESSAGES_RECAST
     _native = AnthropicMessages()
-    _chat = MessagesByChat(translated=False)
+    by_chat = _chat = MessagesByChat(translated=False)
     _service = MessagesByChat(translated=True)
 
     def read(self, request: Request) -> Ask:

@@ -337,7 +337,7 @@ class Responses(Interface):
     keeps = True
     recast: Recast | None = RESPONSES_RECAST
     _native = OpenAIResponses()
-    _chat = ResponsesByChat(translated=False)
+    by_chat = _chat = ResponsesByChat(translated=False)
     _service = ResponsesByChat(translated=True)
 
     def read(self, request: Request) -> Ask:

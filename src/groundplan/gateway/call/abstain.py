@@ -1,0 +1,66 @@
+"""What a call gets whose workload has a floor that no passage reaches: that nothing was found, said by the gateway
+itself.
+
+No model is asked, so none fills the gap from what it knows by itself, and the call costs nothing. It is in the books
+like any other. Whoever sends tools or asks for a form of the answer could do nothing with a sentence: there, and where
+the answer is stored or repeated under a key, the model is asked and told to say it.
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from groundplan.gateway.caching.recast import CHAT_RECAST
+from groundplan.gateway.call import settle
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.http.stream import EVENT_STREAM
+from groundplan.gateway.surfaces import answers
+
+SAID = "Not found in what you may see."
+MODEL = "groundplan"
+"""Named as the model of such an answer."""
+_FORMED = frozenset({"tools", "functions", "response_format", "text"})
+
+
+def nothing_to_say(exchange: Exchange) -> bool:
+    """Whether the gateway answers by itself that nothing was found."""
+    ask, grounded, interface = exchange.ask, exchange.grounded, exchange.interface
+    if ask is None or grounded is None or not grounded.abstained or interface.by_chat is None:
+        return False
+    elsewhere = exchange.trial is not None or exchange.idempotency is not None or interface.stores(exchange)
+    return not elsewhere and _FORMED.isdisjoint(ask.fields)
+
+
+def say_so(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer. Raises `Unavailable` where the journal cannot take it."""
+    ask, codec, response = exchange.ask, exchange.interface.by_chat, exchange.response
+    if ask is None or codec is None:
+        raise AssertionError("not checked")
+    exchange.first_byte = time.perf_counter_ns()
+    left = settle.remaining(gateway, exchange)
+    settle.record(gateway, exchange, "ok", 200)
+    lines, facts = answers.headers(exchange, cost=True), answers.facts(exchange, left)
+    whole = _answer(exchange, ask)
+    if ask.stream:
+        relay = codec.relay(ask)
+        data = b"".join([relay.take(event) for event in CHAT_RECAST.events(whole) or ()]) + relay.last(facts)
+        response.end(data, response.start(200, EVENT_STREAM + lines))
+    else:
+        data = exchange.interface.with_facts(codec.answer(whole, ask).data, facts)
+        response.send(200, data, lines)
+    if exchange.kept is not None:
+        exchange.kept.append(data)
+
+
+def _answer(exchange: Exchange, ask: Ask) -> bytes:
+    """As an upstream of chat completions would have said it."""
+    message = {"role": "assistant", "content": SAID}
+    choices = [{"index": at, "message": message, "finish_reason": "stop"} for at in range(ask.copies)]
+    usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    id, created = f"chatcmpl-{exchange.id.decode('ascii')}", int(time.time())
+    return msgspec.json.encode(
+        {"id": id, "object": "chat.completion", "created": created, "model": MODEL, "choices": choices, "usage": usage}
+    )
