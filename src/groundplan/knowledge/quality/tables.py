@@ -153,8 +153,10 @@ def _form(
 def _rows(code: str, rows: Sequence[tuple[int, str]], what: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     if rows:
         some = ", ".join(f"{row}" for row, _ in rows[:SHOWN])
-        where = f"row {some}" if len(rows) == 1 else f"{len(rows):,} rows ({some}{', …' if len(rows) > SHOWN else ''})"
+        where = f"{len(rows):,} rows ({some}{', …' if len(rows) > SHOWN else ''})"
         quote = ", ".join(f"row {row}: {cell[:40]}" for row, cell in rows[:SHOWN])
+        if len(rows) == 1:
+            where, quote = f"row {some}", rows[0][1][:40]
         yield code, f"{what} in {where}", {"rows": len(rows), "first": rows[0][0], "quote": quote}
 
 
