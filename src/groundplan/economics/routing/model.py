@@ -142,7 +142,7 @@ class Router:
     strongest: int
     """Column of the best single model, which takes whatever the router is unsure of."""
     idf: Floats
-    """(buckets,); 0 for what training never saw."""
+    """(buckets,); before format 6 it is 0 for what training never saw."""
     surface_mean: Floats
     """As many as it looks at: the surface, and the context where its training set told one."""
     surface_scale: Floats

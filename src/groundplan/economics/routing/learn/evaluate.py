@@ -116,8 +116,8 @@ def evaluate(
         )
         part = None if vectors is None else vectors[fold]
         picked, predicted[fold], sure[fold] = apply(router, matrix.take(fold), part, keeps)
-        other, plain[fold] = _plain(plain_ridge, seen, matrix.take(fold), router, keeps, seed)
-        better, tuned_plain[fold] = _plain(tuned_ridge, seen, matrix.take(fold), router, keeps, seed)
+        other, plain[fold] = by_ridge(plain_ridge, seen, matrix.take(fold), router, keeps, seed)
+        better, tuned_plain[fold] = by_ridge(tuned_ridge, seen, matrix.take(fold), router, keeps, seed)
         for name in routed:
             routed[name][fold], ridge[name][fold], tuned[name][fold] = picked[name], other[name], better[name]
         some = matrix.take(fold[: max(1, ASKED_AGAIN // len(parts))])
@@ -219,7 +219,7 @@ def all_known(router: Router, matrix: Matrix) -> float | None:
     return float(np.mean([bool(np.isin(each, router.words).all()) for each in said]))
 
 
-def _plain(
+def by_ridge(
     fitted: Callable[[Matrix, Matrix], Doubles],
     seen: Matrix,
     asked: Matrix,
@@ -227,7 +227,7 @@ def _plain(
     keeps: Sequence[float],
     seed: int,
 ) -> tuple[dict[str, Whole], Doubles]:
-    """The same with a ridge, at operating points chosen in the same way."""
+    """What `apply` tells, of a ridge that is learned from `seen`, at operating points chosen in the same way."""
     ones = np.ones_like(seen.scores)
     told = np.zeros_like(seen.scores)
     for fold in folds_of([sample.group for sample in seen.samples], INNER_FOLDS, seed):

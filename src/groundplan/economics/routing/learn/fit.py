@@ -209,7 +209,9 @@ class Scales:
 def scales_of(seen: Prepared) -> Scales:
     rows = seen.counts.shape[0]
     found = np.bincount(seen.counts.indices, minlength=BUCKETS)
-    idf = np.where(found > 0, np.log((rows + 1) / (found + 1)) + 1, 0).astype(np.float32)
+    # what training never saw has a part in a prompt's length, too, as what it alone says has in training: else the
+    # words that are known would tell more of it than the same words of prompts that were left out
+    idf = (np.log((rows + 1) / (found + 1)) + 1).astype(np.float32)
     deviation = np.maximum(seen.shapes.std(axis=0), 1e-6)
     centre = np.zeros(0, dtype=np.float32) if seen.vectors is None else seen.vectors.mean(axis=0)
     return Scales(idf, seen.shapes.mean(axis=0), deviation, centre)
