@@ -68,3 +68,25 @@ def test_what_fails_is_told_to_those_who_asked() -> None:
     with pytest.raises(ValueError, match="cannot be embedded"):
         bad.result(10)
     assert float(together.soon("after").result(10)[0]) == 5
+
+
+def test_who_goes_away_is_not_embedded_and_holds_nobody_up() -> None:
+    slow = Slow()
+    together = Together(slow)
+    busy(slow, together)
+    asked = [together.soon(text) for text in ("a", "gone", "long" * 500, "gone too", "b")]
+    assert asked[1].cancel() and asked[2].cancel() and asked[3].cancel()
+    slow.go.set()
+    assert [float(asked[place].result(10)[0]) for place in (0, 4)] == [1, 1]
+    assert not {"gone", "gone too", "long" * 500} & {text for texts in slow.asked for text in texts}
+    assert not together.soon("after").cancelled()
+
+
+def test_what_is_being_embedded_is_not_taken_back() -> None:
+    slow = Slow()
+    together = Together(slow)
+    began = together.soon("began")
+    assert slow.begun.acquire(timeout=10)
+    assert not began.cancel()
+    slow.go.set()
+    assert float(began.result(10)[0]) == 5

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 import pytest
 
 from groundplan.blueprint.content import Rerank
 from groundplan.gateway import search_app
 from groundplan.gateway.upstream.http1_pool import IDLE_SECONDS
+from groundplan.knowledge.embedding.wire import embed_answer, embed_request
+from groundplan.knowledge.model import DIMENSION, Vectors
 from groundplan.knowledge.retrieval.endpoint import Service, application
 from groundplan.knowledge.retrieval.follow import Follower
+from groundplan.knowledge.retrieval.question import Asking
 from groundplan.knowledge.retrieval.search import Result, Search
 from groundplan.knowledge.retrieval.wire import SearchRequest
 
@@ -36,6 +43,50 @@ class Slow:
 class Current:
     lag = 0
     connected = True
+
+
+class Counting:
+    """Embeds a text as its length, in every column."""
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        return np.repeat(np.array([[len(text)] for text in texts], dtype=np.float32), DIMENSION, axis=1)
+
+
+async def test_questions_are_embedded_while_every_thread_is_taken() -> None:
+    search = SimpleNamespace(asking=Asking(Counting(), cast(Any, None)))
+    service = Service(cast(Search, search), cast(Any, None), cast(Follower, Current()), cast(Any, None))
+    serve, taken = application(service, "word"), threading.Event()
+
+    async def post(texts: Sequence[str]) -> tuple[int, bytes]:
+        told: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": embed_request(texts, questions=True)}
+
+        async def send(message: dict[str, Any]) -> None:
+            told.append(message)
+
+        headers = [(b"authorization", b"Bearer word")]
+        await serve({"type": "http", "method": "POST", "path": "/embed", "headers": headers}, receive, send)
+        return int(told[0]["status"]), bytes(told[1]["body"])
+
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    waits = asyncio.get_running_loop().run_in_executor(None, taken.wait, 20)
+    try:
+        status, body = await asyncio.wait_for(post(["a", "bbb"]), 10)
+        assert status == 200
+        answer = embed_answer(body, 2)
+        assert [np.frombuffer(vector, "<f4")[0] for vector in answer.vectors] == [1, 3] and answer.tokens == 0
+        status, body = await asyncio.wait_for(post([]), 10)
+        assert status == 400 and msgspec.json.decode(body)["error"]["code"] == "embeddings_request"
+        long = asyncio.create_task(post(["c" * 20_000, "dd"]))  # what takes long to read is not read in the loop
+        await asyncio.sleep(0.1)
+        assert not long.done()
+    finally:
+        taken.set()
+    assert await waits
+    status, body = await asyncio.wait_for(long, 10)
+    assert [np.frombuffer(vector, "<f4")[0] for vector in embed_answer(body, 2).vectors] == [20_000, 2]
 
 
 async def test_a_slow_deployment_does_not_hold_up_searches_that_ask_nobody() -> None:

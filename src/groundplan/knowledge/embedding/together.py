@@ -59,7 +59,9 @@ class Together:
             while self._waiting and len(taken) < FEW_TEXTS:
                 short = len(self._waiting[0][0]) <= _SHORT_CHARS
                 if short or not taken:
-                    taken.append(self._waiting.popleft())
+                    asked = self._waiting.popleft()
+                    if asked[1].set_running_or_notify_cancel():  # from now on nobody can take it back
+                        taken.append(asked)
                 if not short:
                     break
             return taken

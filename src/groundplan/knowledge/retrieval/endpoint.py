@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -21,9 +21,9 @@ from groundplan.core import presidio
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge, Unauthenticated, Unavailable
 from groundplan.core.logger import get_logger
 from groundplan.knowledge.citations.wire import MOST_TEXTS, SupportAnswer, SupportRequest
-from groundplan.knowledge.embedding.encoder import Embedded, Encoder, coarse
+from groundplan.knowledge.embedding.encoder import Encoder, coarse
 from groundplan.knowledge.embedding.wire import EmbedAnswer, EmbedRequest
-from groundplan.knowledge.model import DIMENSION
+from groundplan.knowledge.model import DIMENSION, Vectors
 from groundplan.knowledge.retrieval.examine import Examiner, ExamineRequest
 from groundplan.knowledge.retrieval.follow import Follower
 from groundplan.knowledge.retrieval.search import Search
@@ -41,6 +41,8 @@ MAX_BODY_BYTES = 4 << 20
 MAX_INPUTS = 512
 MAX_PLACES = 4096
 """Words whose vectors are asked for at once."""
+_SHORT_BYTES = 16 << 10
+"""Of questions that are read in the loop."""
 _WAITING = 16
 """So many searches may wait for rerankers at once."""
 
@@ -109,14 +111,25 @@ class Service:
         """`ConfirmAnswer` as JSON."""
         return msgspec.json.encode(self._search.readable(_decode(body, ConfirmRequest)))
 
+    def soon(self, body: bytes) -> list[Future[Vectors]] | None:
+        """The vectors of the questions of an `EmbedRequest`, each as soon as it is computed. None where it is about
+        other texts. Does not block."""
+        request = _decode(body, EmbedRequest)
+        if not request.questions or request.places:
+            return None
+        _check_inputs(request.texts, DIMENSION)
+        return self._search.asking.soon(request.texts)
+
     def embed(self, body: bytes) -> bytes:
         """`EmbedAnswer` as JSON."""
+        if (asked := self.soon(body)) is not None:
+            return _embedded([each.result() for each in asked])
         request = _decode(body, EmbedRequest)
         if request.places:
             return self._embed_words(request)
-        embedded = self._embedded(request.texts, DIMENSION, questions=request.questions)
-        vectors = [row.astype("<f4").tobytes() for row in embedded.vectors]
-        return msgspec.json.encode(EmbedAnswer(MODEL, vectors, sum(embedded.tokens)))
+        _check_inputs(request.texts, DIMENSION)
+        embedded = self._encoder.embed_counted(request.texts)
+        return _embedded(embedded.vectors, sum(embedded.tokens))
 
     def _embed_words(self, request: EmbedRequest) -> bytes:
         texts, places, words = request.texts, request.places, sum(map(len, request.places))
@@ -144,23 +157,12 @@ class Service:
             SupportAnswer([[round(float(vectors[one.statement] @ vectors[p]), 4) for p in one.places] for one in asked])
         )
 
-    def _embedded(self, texts: list[str], dimensions: int, *, questions: bool = False) -> Embedded:
-        if not texts or len(texts) > MAX_INPUTS or dimensions != DIMENSION:
-            raise Invalid(
-                f"{len(texts)} inputs of {dimensions} dimensions cannot be embedded",
-                code="embeddings_request",
-                hint=f"Send 1 to {MAX_INPUTS} texts; vectors have {DIMENSION} dimensions.",
-            )
-        if questions:
-            return Embedded(self._search.asking.vectors(texts), ())
-        return self._encoder.embed_counted(texts)
-
     def embeddings(self, body: bytes) -> bytes:
         """OpenAI's `list` of embeddings as JSON."""
         request = _decode(body, EmbeddingsRequest)
-        embedded = self._embedded(
-            [request.input] if isinstance(request.input, str) else request.input, request.dimensions
-        )
+        texts = [request.input] if isinstance(request.input, str) else request.input
+        _check_inputs(texts, request.dimensions)
+        embedded = self._encoder.embed_counted(texts)
         rows: list[Any] = (
             [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in embedded.vectors]
             if request.encoding_format == "base64"
@@ -175,6 +177,21 @@ class Service:
                 "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             }
         )
+
+
+def _check_inputs(texts: Sequence[str], dimensions: int) -> None:
+    """Raises `Invalid` (`embeddings_request`) for what is not embedded at once."""
+    if not texts or len(texts) > MAX_INPUTS or dimensions != DIMENSION:
+        raise Invalid(
+            f"{len(texts)} inputs of {dimensions} dimensions cannot be embedded",
+            code="embeddings_request",
+            hint=f"Send 1 to {MAX_INPUTS} texts; vectors have {DIMENSION} dimensions.",
+        )
+
+
+def _embedded(vectors: Iterable[Vectors], tokens: int = 0) -> bytes:
+    """`EmbedAnswer` as JSON."""
+    return msgspec.json.encode(EmbedAnswer(MODEL, [row.astype("<f4").tobytes() for row in vectors], tokens))
 
 
 def personal(body: bytes) -> bytes:
@@ -217,6 +234,9 @@ def application(service: Service, token: str) -> Application:
                 "there is no such address", code="route_not_found", hint="POST to /search or /v1/embeddings."
             )
         body = await _body(receive)
+        if scope["path"] == "/embed" and len(body) <= _SHORT_BYTES and (asked := service.soon(body)) is not None:
+            # in threads of its own already: another one would only wait for them, and be woken for it
+            return 200, _embedded(await asyncio.gather(*map(asyncio.wrap_future, asked)))
         # who waits for a deployment must not take the threads of who waits for nobody
         threads = waiting if scope["path"] == "/search" and service.waits(body) else None
         return 200, await _wanted(asyncio.get_running_loop().run_in_executor(threads, handler, body), receive)

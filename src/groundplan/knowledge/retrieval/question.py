@@ -9,10 +9,9 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, Protocol
-
-import numpy as np
 
 from groundplan.core.errors import Unavailable
 from groundplan.knowledge.embedding.together import Together
@@ -78,10 +77,9 @@ class Asking:
             return Asked(text, index.view, lambda: vector, degraded)
         return Asked(text, index.view, self._local.soon(text).result)
 
-    def vectors(self, texts: Sequence[str]) -> Vectors:
-        """Of questions that are compared elsewhere, a row each, by the embedded model."""
-        waited = [self._local.soon(text) for text in texts]
-        return np.stack([each.result() for each in waited])
+    def soon(self, texts: Sequence[str]) -> list[Future[Vectors]]:
+        """Of questions that are compared elsewhere, by the embedded model; each vector as soon as it is computed."""
+        return [self._local.soon(text) for text in texts]
 
     def whole(self, edition: int, read: Callable[[Projection], bool] = lambda _: True) -> Projection:
         """The projection of an edition, after waiting some seconds for all of it, and until it is `read` as far as is
