@@ -178,6 +178,8 @@ class Router:
     """What came before a question is counted in bytes of its texts; before format 4 in bytes of the request."""
     apart: bool = True
     """Writing without spaces is read character by character; before format 5 what has no space in it is one word."""
+    plain: bool = True
+    """Further white space, capital letters and a sign at the end change nothing; before format 6 they do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ _APART = re.compile(rf"[{_UNSPACED}]|[^\W\d_{_UNSPACED}]+(?:'[^\W\d_{_UNSPACED}]
 _LONGEST = 40
 """Characters of what may be one word, of which an embedding is made."""
 _PIECES = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]{{1,{_LONGEST}}}")
+_SPACES = re.compile(r"\s{2,}|[^\S \n]")
+_ENDS = " .?!\u3002\uff1f\uff01"
 _NUMBERS = re.compile(r"\d[\d.,]*")
 _ASKS = frozenset({"how", "why", "what", "which", "who", "when", "where", "if", "suppose", "assume"})
 _COMPARES = frozenset({"more", "less", "than", "fewer", "greater", "times", "twice", "half", "double", "least", "most"})
@@ -51,6 +53,15 @@ CONVERSATION = 2
 """Of those, the first that are known before anything is searched."""
 _TAG = 3
 """How often a word would have to be in a text to weigh as much as what the call is for."""
+
+
+def plainly(text: str) -> str:
+    """A text as it is read whoever has typed it: white space is one space or the end of a line, and no sign ends it. A
+    text that is not read whole stays as it is."""
+    if len(text) > 2 * _CHARACTERS:
+        return text
+    plain = _SPACES.sub(lambda found: "\n" if "\n" in found[0] else " ", text).strip()
+    return plain.rstrip(_ENDS) or plain
 
 
 def words_of(text: str, *, apart: bool = True) -> list[str]:
@@ -114,11 +125,12 @@ def known_share(hashes: Hashes, known: Hashes) -> float:
     return float((known[places] == hashes).mean())
 
 
-def surface(text: str, words: Sequence[str]) -> Floats:
-    """(SURFACE,) numbers: lengths, shares of kinds of characters, signs, and words that make a task hard."""
+def surface(text: str, words: Sequence[str], *, cased: bool = False) -> Floats:
+    """(SURFACE,) numbers: lengths, signs, and words that make a task hard; `cased`: what is told by capital letters,
+    too, which is 0 otherwise."""
     size, count = max(1, len(text)), max(1, len(words))
     read = text if size <= 2 * _CHARACTERS else text[:_CHARACTERS] + text[-_CHARACTERS:]
-    asked = text.partition("\nA.")[0]
+    asked = len(text) if (end := _options(text, cased=cased)) < 0 else end
     numbers = _NUMBERS.findall(read)
     values = [
         log1p(size),
@@ -126,14 +138,23 @@ def surface(text: str, words: Sequence[str]) -> Floats:
         log1p(len(numbers)),
         sum(map(len, words)) / count,
         len(set(words)) / count,
-        log1p(len(asked)),
-        log1p(size - len(asked)),
-        sum(map(str.isupper, read)) / len(read) if read else 0.0,
+        log1p(asked),
+        log1p(size - asked),
+        sum(map(str.isupper, read)) / len(read) if cased and read else 0.0,
     ]
     values += [log1p(read.count(mark)) for mark in _MARKS]
     values += [log1p(sum(word in known for word in words)) for known in _LISTS]
     values += _listed(read)
     return np.asarray(values, dtype=np.float32)
+
+
+def _options(text: str, *, cased: bool) -> int:
+    """Where choices begin; -1: nowhere."""
+    end = text.find("\nA.")
+    if cased:
+        return end
+    small = text.find("\na.")
+    return max(end, small) if min(end, small) < 0 else min(end, small)
 
 
 def told(context: Context) -> Floats:

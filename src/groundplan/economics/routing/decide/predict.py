@@ -17,6 +17,7 @@ from groundplan.economics.routing.decide.features import (
     hashed,
     hashes_of,
     known_share,
+    plainly,
     surface,
     told,
     words_of,
@@ -40,6 +41,8 @@ def reads_passages(router: Router) -> bool:
 def predict(router: Router, text: str, embedding: Floats | None = None, context: Context | None = None) -> Prediction:
     """Expected scores and costs of one prompt. `embedding`: its unit vector, where there is one. What of its context is
     not known counts as usual."""
+    if router.plain:
+        text = plainly(text)
     words = words_of(text, apart=router.apart)
     counts = hashed(words, context.task if router.tasks and context is not None else ())
     buckets = np.fromiter(counts, dtype=np.int64, count=len(counts))
@@ -70,7 +73,7 @@ def _known(router: Router, words: list[str], weights: Floats) -> float:
 
 def seen_of(router: Router, text: str, words: list[str], context: Context | None) -> Floats:
     """The surface of a prompt, with its context where the router looks at it."""
-    seen = surface(text, words)
+    seen = surface(text, words, cased=not router.plain)
     if len(router.surface_mean) == SURFACE:
         return seen
     beside = np.full(CONTEXT, np.nan, dtype=np.float32) if context is None else told(context)

@@ -16,7 +16,7 @@ from typing import TypedDict
 import numpy as np
 
 from groundplan.economics.routing.decide.choose import best, choose, favoured, in_doubt
-from groundplan.economics.routing.decide.features import hashes_of, words_of
+from groundplan.economics.routing.decide.features import hashes_of, plainly, words_of
 from groundplan.economics.routing.decide.predict import predict
 from groundplan.economics.routing.learn.fit import INNER_FOLDS, train
 from groundplan.economics.routing.learn.matrix import FOLDS, folds_of
@@ -215,7 +215,8 @@ def all_known(router: Router, matrix: Matrix) -> float | None:
     router does not know its words one by one (before format 4)."""
     if not router.words.size:
         return None
-    said = [hashes_of(words_of(sample.prompt, apart=router.apart)) for sample in matrix.samples]
+    prompts = [plainly(sample.prompt) if router.plain else sample.prompt for sample in matrix.samples]
+    said = [hashes_of(words_of(prompt, apart=router.apart)) for prompt in prompts]
     return float(np.mean([bool(np.isin(each, router.words).all()) for each in said]))
 
 

@@ -22,6 +22,7 @@ from groundplan.economics.routing.decide.features import (
     CONTEXT,
     hashed,
     hashes_of,
+    plainly,
     surface,
     told,
     words_of,
@@ -170,12 +171,13 @@ def prepare(samples: Sequence[Sample], vectors: Floats | None) -> Prepared:
     starts, buckets, values = [0], list[int](), list[float]()
     rows = []
     for sample in samples:
-        words = words_of(sample.prompt)
+        text = plainly(sample.prompt)
+        words = words_of(text)
         counts = hashed(words, task_of(sample))
         buckets += counts.keys()
         values += counts.values()
         starts.append(len(buckets))
-        rows.append(surface(sample.prompt, words))
+        rows.append(surface(text, words))
     shapes = np.stack(rows)
     if any(sample.context is not None for sample in samples):
         unknown = np.full(CONTEXT, np.nan, dtype=np.float32)
@@ -390,7 +392,7 @@ def train(
 def _words(samples: Sequence[Sample]) -> tuple[Hashes, float]:
     """(hashes of all words, in order; the share of words known from other groups that only strange prompts fall
     below)"""
-    said = [hashes_of(words_of(sample.prompt)) for sample in samples]
+    said = [hashes_of(words_of(plainly(sample.prompt))) for sample in samples]
     groups = np.repeat(numbered([sample.group for sample in samples]), [len(each) for each in said])
     every = np.unique((np.concatenate(said).astype(np.uint64) << np.uint64(32)) | groups.astype(np.uint64))
     known, count = np.unique((every >> np.uint64(32)).astype(np.uint32), return_counts=True)
