@@ -220,7 +220,7 @@ def _elsewhere(own: Words, asks: int) -> list[str]:
     rest = [
         word
         for place, word in enumerate(own.words)
-        if place not in within and place not in own.skipped and not month(own, place)
+        if place not in within and place not in own.skipped and (word != "may" or not month(own, place))
     ]
     told = frozenset[str]().union(*map(moody, rest))
     said = " ".join(rest) if told else ""

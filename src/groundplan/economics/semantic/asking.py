@@ -196,8 +196,13 @@ def _what(own: Words, place: int) -> tuple[str, bool, str]:
 def mood(own: Words, place: int, aim: str, *, asked: bool) -> tuple[frozenset[str], str]:
     end = own.end(place) if asked else len(own.words)
     # what is compared with says nothing of the mood: *closer than allowed*
-    end = next((i for i in range(place, end) if own.at(i) == "than"), end)
-    part = [own.at(i) for i in range(place, end) if i not in own.skipped and (i == place or not month(own, i))]
+    if "than" in own.words:
+        end = next((i for i in range(place, end) if own.at(i) == "than"), end)
+    part = [
+        own.words[i]
+        for i in range(place, end)
+        if i not in own.skipped and (i == place or own.words[i] != "may" or not month(own, i))
+    ]
     told = frozenset[str]().union(*map(moody, part))
     said = " ".join(part) if told else ""
     moods = frozenset(name for name in told if g.MOODS[name].search(said))

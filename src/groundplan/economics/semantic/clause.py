@@ -430,21 +430,22 @@ def _joined(own: Words) -> dict[frozenset[str], frozenset[str]]:
 def _numbers(own: Words) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for place in own.content:
-        begin = own.begins[place]
-        while own.at(begin - 1) in g.ORDINALS or own.at(begin - 1)[:1].isdigit():
+        begin = own.begins[place] - 1
+        while (before := own.at(begin)) in g.ORDINALS or before[:1].isdigit():
             begin -= 1
-        word, before = own.words[place], own.at(begin - 1)
-        several = word.endswith("s") and word[-2:] not in ("ss", "us", "is", "'s")
+        thing, several = _one_of(own.words[place])
         article = "a" if before in _ONE and not several else "the" if before in g.DETERMINERS else ""
-        found.setdefault(_one_of(word, several=several), set()).add(f"{article} s".strip() if several else article)
+        found.setdefault(thing, set()).add(f"{article} s".strip() if several else article)
     return {thing: frozenset(kinds) for thing, kinds in found.items()}
 
 
-def _one_of(word: str, *, several: bool) -> str:
-    """`boxes` and `box`, `houses` and `house` as one."""
+@lru_cache(maxsize=8192)
+def _one_of(word: str) -> tuple[str, bool]:
+    """`boxes` and `box`, `houses` and `house` as one, and whether it is said of several."""
+    several = word.endswith("s") and word[-2:] not in ("ss", "us", "is", "'s")
     if several and word.endswith("ies"):
-        return word[:-3] + "y"
-    return (word[:-1] if several else word).removesuffix("e")
+        return word[:-3] + "y", True
+    return (word[:-1] if several else word).removesuffix("e"), several
 
 
 _ONE = frozenset({"a", "an", "one", "another", "each", "every"})

@@ -26,8 +26,10 @@ _PAIRS = {
     ("how", "often"): "how-often", ("how", "old"): "how-old", ("how", "far"): "how-far", ("at", "least"): "at-least",
     ("at", "most"): "at-most", ("up", "to"): "up-to", ("have", "to"): "have-to", ("the", "most"): "the-most",
 }  # fmt: skip
+_FIRST = frozenset(first for first, _ in _PAIRS)
 _MANY = ("how", "many")
 _IN_ORDER_TO = ("in", "order", "to")
+_IN_CHARGE_OF = ("in", "charge", "of")
 _LANGUAGES_OF = {
     word: tuple(name for name, words in v.LANGUAGES.items() if word in words.split())
     for word in " ".join(v.LANGUAGES.values()).split()
@@ -98,7 +100,8 @@ class Reading:
 
 def read(text: str) -> Reading:
     """Read a text of any length and language."""
-    spaced = _JOINED.sub(r"\1 \2", text)
+    put = [match.end(1) for match in _JOINED.finditer(text)]
+    spaced = _JOINED.sub(r"\1 \2", text) if put else text
     matches = list(_WORD.finditer(spaced))
     found = [match.group() for match in matches]
     lower = [word.lower().replace("’", "'") for word in found]
@@ -121,7 +124,6 @@ def read(text: str) -> Reading:
     breaks = _breaks(spaced, matches)
     told, spoken, spent = _phrases(words, told, breaks)
     stems = tuple(map(stem, spoken))
-    put = [match.end(1) for match in _JOINED.finditer(text)]
     numbers, vague = _numbers(words)
     return Reading(
         text=text,
@@ -172,6 +174,8 @@ _MARKS = frozenset(",.;:?!()\n–—")
 
 def _breaks(text: str, matches: Sequence[re.Match[str]], marks: frozenset[str] = _MARKS) -> list[bool]:
     """Whether a mark of punctuation stands before each word."""
+    if not matches or marks.isdisjoint(text[: matches[-1].start()]):
+        return [False] * len(matches)
     found, end = list[bool](), 0
     for match in matches:
         between = text[end : match.start()]
@@ -186,7 +190,7 @@ def _phrases(
     """Places of content, what is said there (*pick it up* is *collect*), and the places of verbs' own particles."""
     spoken, spent = {place: words[place] for place in told}, set[int]()
     for place in told:
-        if (words[place - 1 : place], words[place], words[place + 1 : place + 2]) == (("in",), "charge", ("of",)):
+        if words[place] == "charge" and words[place - 1 : place + 2] == _IN_CHARGE_OF:
             spoken[place] = "responsible"
             spent.add(place - 1)
         root = stem(words[place])
@@ -217,7 +221,7 @@ def _by_word(words: Sequence[str], told: Sequence[int], stems: Sequence[str]) ->
 def _joined(words: Sequence[str]) -> Iterator[str]:
     """Words that say one thing together; *how many days*, *how much time* ask how long."""
     for place, pair in enumerate(pairwise(words)):
-        if pair in _PAIRS:
+        if pair[0] in _FIRST and pair in _PAIRS:
             lasts = pair[0] == "how" and pair[1] in ("many", "much") and words[place + 2 : place + 3]
             yield (
                 "how-long"
@@ -307,7 +311,9 @@ def _names(found: Sequence[str], first: frozenset[int]) -> tuple[frozenset[str],
 
 
 def _times(found: Sequence[str], lower: Sequence[str], first: frozenset[int]) -> frozenset[str]:
-    times = set()
+    times = set[str]()
+    if v.TIMES.isdisjoint(lower) and not any(low.endswith("'s") for low in lower):
+        return frozenset()
     for place, low in enumerate(lower):
         if low not in v.TIMES:
             low = found[place].lower().removesuffix("'s") if low.endswith("'s") else ""
