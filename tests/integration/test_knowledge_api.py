@@ -542,3 +542,15 @@ def test_what_a_finding_quotes_is_for_whoever_may_read_it(control: Control, base
     assert quoted(f"/api/knowledge/documents/{secret}", **ana) == {"secret"}
     with closing(connect(base.urls["control"])) as conn, conn.transaction():
         finding_store.tell_all(conn, [], kinds=["knowledge.table"])
+
+
+def test_who_holds_no_duty_is_led_to_the_search_and_sees_no_door_that_is_closed(control: Control) -> None:
+    ben = control.sign_in("ben@acme.example")
+    answer = control.ask("GET", "/knowledge", **ben)
+    assert (answer.status, answer.headers["location"]) == (303, "/knowledge/search")
+    tabs = Console(control, "", "", ben).page("/knowledge/search").partition('aria-label="Knowledge"')[2]
+    assert (
+        "/knowledge/search" in tabs.partition("</nav>")[0] and "/knowledge/findings" not in tabs.partition("</nav>")[0]
+    )
+    steward = Console(control, "", "", control.sign_in("sam@acme.example"))
+    assert "/knowledge/findings" in steward.page("/knowledge/search") and "handbook" in steward.page("/knowledge")

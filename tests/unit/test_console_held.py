@@ -12,9 +12,16 @@ VERSION = {
 }  # fmt: skip
 
 
+SESSION = {"duties": [], "operator": True}
+
+
 def page(**changed: Any) -> str:
     template = templates.get_template("document_held.html")
-    return "".join(template.blocks["main"](template.new_context({"version": VERSION | changed, "tab": "documents"})))
+    return "".join(
+        template.blocks["main"](
+            template.new_context({"version": VERSION | changed, "tab": "documents", "session": SESSION})
+        )
+    )
 
 
 def test_the_text_is_shown_as_it_was_and_what_becomes_of_it() -> None:

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from uuid import UUID
 
 from fastapi import APIRouter, Form, Request
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.console.client import Reply
 from groundplan.console.pages import fetch
@@ -44,8 +44,11 @@ LINE_WIDTH, LINE_HEIGHT = 110, 22
 
 
 @router.get("/knowledge")
-async def sources(request: Request, visitor: Signed) -> HTMLResponse:
+async def sources(request: Request, visitor: Signed) -> Response:
+    """The sources; of Knowledge whoever holds no duty sees the search."""
     reply = await visitor.api.get("/api/knowledge/sources")
+    if reply.status == 403:
+        return RedirectResponse("/knowledge/search", status_code=303)
     if not reply.ok:
         return failed(reply, visitor)
     for row in reply.body["sources"]:
