@@ -226,8 +226,9 @@ def test_tries_get_rarer_and_nobody_who_asks_waits(monkeypatch: pytest.MonkeyPat
                 enough.set()
             return super().wait(timeout if len(waits) < 9 else 120)
 
-    def away(_: Any) -> None:
+    def away(_: Any, only: frozenset[str] | None) -> None:
         nonlocal tries
+        assert only is None, "all sources are asked for"
         tries += 1
         if tries == 10:
             again.set()

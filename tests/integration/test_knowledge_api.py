@@ -24,11 +24,13 @@ from groundplan.api.routes.documents import found_document, may_decide
 from groundplan.api.served import current_blueprint
 from groundplan.cli.knowledge import app
 from groundplan.core.database import connect
+from groundplan.core.endpoints import announce
 from groundplan.core.errors import Denied, NotFound
 from groundplan.core.ids import new_id
 from groundplan.gateway.journal import ledger_store
 from groundplan.knowledge.evaluation.history import compared
 from groundplan.knowledge.ingest import take_over
+from groundplan.knowledge.remote import SEARCH
 from groundplan.knowledge.sources.push import Push
 from groundplan.ledger import finding_store, outcome_store
 from groundplan.ledger.finding import Finding
@@ -330,6 +332,45 @@ def test_documents_are_pushed_and_withdrawn(control: Control) -> None:
     assert control.ask("POST", "/api/knowledge/push", withdrawn).body["documents"] == 1
     assert control.ask("POST", "/api/knowledge/push", {**body, "source": "handbook"}).code == "push_source"
     assert control.ask("POST", "/api/knowledge/push", {**body, "documents": [{"path": "x"}]}).code == "push_document"
+
+
+def test_what_is_pushed_withdrawn_or_taken_back_holds_within_moments(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDPLAN_URL", f"http://127.0.0.1:{control.port}")
+    monkeypatch.setenv("GROUNDPLAN_TOKEN", control.home.operator_token.read_text().strip())
+    announce(control.home, SEARCH, "http://127.0.0.1:9", "token")  # away, and not waited for: words come before vectors
+
+    def push(**said: Any) -> None:
+        body = {"source": "pushed", "documents": [{"path": "c/soon.md", **said}]}
+        assert control.ask("POST", "/api/knowledge/push", body).body["documents"] == 1
+
+    def state() -> str | None:
+        found = [row["standing"] for row in documents(control, "?source=pushed") if row["path"] == "c/soon.md"]
+        return found[0] if found else None
+
+    push(text="# Soon\n\nAbout Quentin Quail.")
+    wait(control, lambda: state() == "approved")
+    url = f"/api/knowledge/documents/{one(control, 'c/soon.md')['document']['id']}/decide"
+    retired = {"what": "state", "value": "retired", "reason": "a mistake"}
+    assert control.ask("POST", url, retired).body["document"]["state"] == "retired"
+    back = control.ask("POST", url, {**retired, "value": None}).body["document"]
+    assert back["origins"]["state"]["from"] == "decision of the operator, taken back"
+    wait(control, lambda: state() == "approved")
+    assert one(control, "c/soon.md")["document"]["origins"]["state"]["from"] == "source/pushed"
+    console = Console(control, "", "", control.sign_in("ana@acme.example"))
+    form = {"document": one(control, "c/soon.md")["document"]["id"], "what": "state", "reason": "seen"}
+    assert "notice=Decided" in console.form("/do/knowledge/decide", **form, value="rejected")
+    assert state() == "rejected"
+    assert "notice=Taken+back" in console.form("/do/knowledge/decide", **form, value="")
+    wait(control, lambda: state() == "approved")
+    told = [
+        CliRunner().invoke(app, ["decide", "pushed/c/soon.md", "state", value, "--reason", "x"]).output
+        for value in ("retired", "-")
+    ]
+    assert "is retired from the next search" in told[0] and "state of c/soon.md is taken back" in told[1]
+    push(gone=True)
+    wait(control, lambda: state() == "deleted")
 
 
 def test_what_was_deleted_is_not_kept_when_it_is_pushed_again(control: Control, base: Database) -> None:

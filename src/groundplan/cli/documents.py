@@ -15,6 +15,7 @@ from groundplan.cli.files import read_given
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
+from groundplan.core.words import counted
 
 Reason = Annotated[str, typer.Option("--reason", help="Reason, kept in the audit log.")]
 Document = Annotated[str, typer.Argument(metavar="DOCUMENT", help="ID of the document, or SOURCE/PATH.")]
@@ -159,7 +160,8 @@ def findings(
     as_json: JsonOption = False,
 ) -> None:
     """List what is wrong with content now, most severe first."""
-    value = ControlClient.connect(home).get(f"/api/findings?{urlencode({'kind': f'knowledge.{kind}', 'limit': 500})}")
+    kind = f"knowledge.{kind.removeprefix('knowledge.')}"
+    value = ControlClient.connect(home).get(f"/api/findings?{urlencode({'kind': kind, 'limit': 500})}")
     rows = [(row["severity"], row["message"], row["hint"], row["owner"] or "") for row in value["findings"]]
     emit(value, as_json, table(("", "what", "what to do", "for"), rows, "There are no findings about documents."))
 
@@ -169,20 +171,25 @@ def decide(
     what: Annotated[
         str, typer.Argument(help="What to set: state, sensitivity, valid_until, owner, legal_hold, superseded_by, ...")
     ],
-    value: Annotated[str, typer.Argument(help="New value; `-` withdraws an earlier decision.")],
+    value: Annotated[
+        str, typer.Argument(help="New value; `-` withdraws an earlier decision; of superseded_by, the newer document.")
+    ],
     reason: Reason,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Record a decision about a document that overrides what it and its source say: approve, retire, extend, hold."""
     client = ControlClient.connect(home)
-    body = {"what": what, "value": _given(what, value), "reason": reason}
+    new = id_of(client, value) if what == "superseded_by" and "/" in value else _given(what, value)
+    body = {"what": what, "value": new, "reason": reason}
     found = client.post(f"/api/knowledge/documents/{id_of(client, which)}/decide", body)
-    emit(
-        found,
-        as_json,
-        f"{what} of {found['document']['path']} is {_shown(found['document'].get(what))} from the next search",
-    )
+    path, now = found["document"]["path"], _shown(found["document"].get(what))
+    told = f"{what} of {path} is {now} from the next search"
+    if new is None:
+        told = (
+            f"The decision about {what} of {path} is taken back. Its source is read now, and what that says holds then."
+        )
+    emit(found, as_json, told)
 
 
 def delete(which: Document, reason: Reason, home: HomeOption = None, as_json: JsonOption = False) -> None:
@@ -204,9 +211,8 @@ def deletions(home: HomeOption = None, as_json: JsonOption = False) -> None:
     lines = [table(("document", "deleted", "by", "why", "erased from disk", ""), rows, "No document was deleted.")]
     gone = value["gone_at_source"]
     if gone["waiting"]:
-        lines.append(
-            f"{gone['waiting']} were removed at their sources: the first is erased from disk by {gone['due'][:10]}"
-        )
+        many = counted(gone["waiting"], "document")
+        lines.append(f"{many} removed at the source, to be erased from disk: the first by {gone['due'][:10]}")
     emit(value, as_json, "\n".join(lines))
 
 
@@ -217,11 +223,11 @@ def readmit(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Allow a deleted document to be ingested again at the next scan of its source."""
+    """Allow a deleted document to be ingested again; its source is scanned at once."""
     value = ControlClient.connect(home).post(
         "/api/knowledge/readmit", {"source": source, "path": path, "reason": reason}
     )
-    emit(value, as_json, f"{source}/{path} is ingested again at the next scan of {source}")
+    emit(value, as_json, f"{source}/{path} is ingested again by a scan of {source}, which begins now")
 
 
 def held(
@@ -321,7 +327,7 @@ def push(
     value = ControlClient.connect(home).post(
         "/api/knowledge/push", {"source": source, "documents": [_pushed(file) for file in files]}
     )
-    told = [f"{value['documents']} documents are searchable after the next scan of {source}"]
+    told = [f"{value['documents']} documents are stored; {source} is read now, and they are searchable after that"]
     told += [f"{one['path']} is not stored. {one['hint']}" for one in value["refused"]]
     emit(value, as_json, "\n".join(told))
 

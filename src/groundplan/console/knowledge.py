@@ -160,14 +160,16 @@ async def evaluations(request: Request, visitor: Signed) -> HTMLResponse:
 
 @router.post("/do/knowledge/decide")
 async def decide(
-    request: Request, csrf: Text, document: Text, what: Text, value: Text, reason: Text
+    request: Request, csrf: Text, document: Text, what: Text, reason: Text, value: Maybe = ""
 ) -> RedirectResponse:
+    """No value takes a decision back."""
     given: Any = None if value == "" else value == "yes" if what == "legal_hold" else value
     path = f"/api/knowledge/documents/{quote(document, safe='')}/decide"
     reply = await api_of(request, csrf).post(path, {"what": what, "value": given, "reason": reason})
-    return _back(
-        f"/knowledge/documents/{quote(document, safe='')}", reply, "Decided. It applies from the next search on."
-    )
+    done = "Decided. It applies from the next search on."
+    if given is None:
+        done = "Taken back. Its source is read now, and what that says holds then."
+    return _back(f"/knowledge/documents/{quote(document, safe='')}", reply, done)
 
 
 @router.post("/do/knowledge/delete")

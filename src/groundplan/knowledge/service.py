@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -56,8 +56,10 @@ class Intake:
     stop: Callable[[], bool] = never
 
 
-def ingest_sources(url: str, sources: Iterable[Source], embedder: Embedder, intake: Intake) -> list[IngestReport]:
-    """Bring the documents of all `sources` up to date; `url` is of role control.
+def ingest_sources(
+    url: str, sources: Iterable[Source], embedder: Embedder, intake: Intake, only: Container[str] | None = None
+) -> list[IngestReport]:
+    """Bring the documents of all `sources` up to date, or of those named in `only`; `url` is of role control.
 
     First all are taken over, so that their words can be searched; then come the assessment of quality, the scan for
     personal data and secrets, and vectors. A source that is away, or whose step fails in a way nobody foresaw, is a
@@ -69,6 +71,8 @@ def ingest_sources(url: str, sources: Iterable[Source], embedder: Embedder, inta
     failing: set[str] = set()
     with closing(connect(url, autocommit=True)) as conn, Sandbox() as sandbox:
         for source in every:
+            if only is not None and source.name not in only:
+                continue
             report = IngestReport(source.name, 0, 0, 0, 0, 0, 0, failed=1)
             with _apart(conn, source, "taking it over", failing):
                 report = _take_over(conn, source, sandbox, intake)

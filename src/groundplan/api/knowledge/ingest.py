@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -20,8 +21,9 @@ log = logging.getLogger("groundplan.api.knowledge.ingest")
 _one_at_a_time = threading.Lock()
 
 
-def ingest_current(services: Services) -> dict[str, Any]:
-    """Read all sources again; only what changed is indexed. `{"reports": [...]}`, empty where there is nothing to read.
+def ingest_current(services: Services, only: frozenset[str] | None = None) -> dict[str, Any]:
+    """Read all sources again, or those named in `only`; only what changed is indexed. `{"reports": [...]}`, empty where
+    there is nothing to read.
 
     Raises `Unavailable` where the database or the embedding service is.
     """
@@ -43,6 +45,7 @@ def ingest_current(services: Services) -> dict[str, Any]:
                 mirrors=services.home.root / "mirrors",
                 models=services.settings.models,
             ),
+            only,
         )
     return {"reports": [asdict(report) for report in reports]}
 
@@ -51,7 +54,8 @@ class Indexing:
     """Runs an ingestion in the background whenever asked; `done` tells whether the newest one asked for has ended.
 
     Where the database or the embedder is away, it tries again: five times after a second, then after twice as long
-    each time, up to a minute; whoever asks meanwhile is not kept waiting.
+    each time, up to a minute; whoever asks meanwhile is not kept waiting. Looks at single sources take up to a fifth of
+    the time.
     """
 
     def __init__(self, services: Services, retry_seconds: float = 1.0, most_seconds: float = 60.0) -> None:
@@ -59,8 +63,12 @@ class Indexing:
         self._retry, self._most = retry_seconds, most_seconds
         self._wanted = threading.Event()
         self._asked = threading.Event()
+        self._hurry = threading.Event()
         self._stop = threading.Event()
         self._idle = threading.Event()
+        self._lock = threading.Lock()
+        self._all, self._some = False, frozenset[str]()
+        self._not_before = 0.0
         self._thread = threading.Thread(target=self._run, name="indexing", daemon=True)
 
     def start(self) -> None:
@@ -70,11 +78,23 @@ class Indexing:
     def ask(self) -> None:
         """Read the sources soon."""
         self._idle.clear()
+        with self._lock:
+            self._all = True
         self._asked.set()
+        self._hurry.set()
         self._wanted.set()
 
     def again(self) -> None:
         """Look at the sources once more; what was done before counts as done meanwhile."""
+        with self._lock:
+            self._all = True
+        self._wanted.set()
+
+    def look_at(self, source: str) -> None:
+        """Look at one source within moments: something was pushed to it, or holds for it no more."""
+        with self._lock:
+            self._some |= {source}
+        self._asked.set()
         self._wanted.set()
 
     @property
@@ -84,6 +104,7 @@ class Indexing:
     def stop(self) -> None:
         self._stop.set()
         self._asked.set()
+        self._hurry.set()
         self._wanted.set()
         self._thread.join(timeout=5)
 
@@ -95,16 +116,38 @@ class Indexing:
                 return
             self._wanted.clear()
             self._asked.clear()
+            only = self._next()
+            began = time.monotonic()
             try:
-                ingest_current(self._services)
+                if only is None or only:
+                    ingest_current(self._services, only)
                 failures = 0
             except (GroundplanError, psycopg.Error) as error:
                 log.info("sources are not indexed yet: %s", error)
+                self._rest(began, 1)
+                with self._lock:
+                    self._all, self._some = self._all or only is None, self._some | (only or frozenset())
                 self._wanted.set()
                 self._asked.wait(min(self._retry * 2 ** max(0, failures - 4), self._most))
                 failures = min(failures + 1, 30)
                 continue
             except Exception:  # the boundary of a thread: what comes next is taken in all the same
                 log.exception("sources could not be indexed")
+            if only is not None:
+                self._rest(began, 4)
             if not self._wanted.is_set():
                 self._idle.set()
+
+    def _rest(self, began: float, times: int) -> None:
+        """Nothing begins sooner than after so many times as long as it took, unless all of it is asked for."""
+        now = time.monotonic()
+        self._not_before = now + times * (now - began)
+
+    def _next(self) -> frozenset[str] | None:
+        """The names of the sources to look at now; None: all of them."""
+        self._hurry.wait(max(0.0, self._not_before - time.monotonic()))
+        self._hurry.clear()
+        with self._lock:
+            only = None if self._all else self._some
+            self._all, self._some = False, frozenset()
+        return only

@@ -54,7 +54,7 @@ def sweep_now(services: Services) -> int:
     now = services.clock.now()
     with closing(_connect(services)) as conn:
         release(conn, Why(SYSTEM, "the legal hold that kept it has ended", now, services.home.root))
-        retire(conn, Why(SYSTEM, "kept for as long as its source says", now, services.home.root), clear_answers)
+        retire(conn, Why(SYSTEM, "its retention is over", now, services.home.root), clear_answers)
         replay(conn, services.home.root, now)
         return erase(conn, now)
 

@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import Annotated, Any
 from uuid import UUID
 
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from groundplan.api.access.door import below_api
@@ -155,13 +156,17 @@ def access(document_id: UUID, person: str, services: Using, _: Reader) -> dict[s
 
 
 @router.post("/knowledge/documents/{document_id}/decide")
-def decision(document_id: UUID, body: Decision, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Approve, reject, retire, supersede, extend: by its owner, steward, or who holds a duty for the source's data."""
+def decision(document_id: UUID, body: Decision, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Approve, reject, retire, supersede, extend: by its owner, steward, or who holds a duty for the source's data. No
+    `value` takes a decision back: what the source says holds again after a look at it, which begins at once."""
     with services.transaction() as conn:
         found = found_document(conn, document_id)
         may_decide(conn, caller, found)
         said = Said(str(caller.actor), caller.email or "the operator", body.reason, services.clock.now())
-        return {"document": decide(conn, document_id, body.what, body.value, said)}
+        document = decide(conn, document_id, body.what, body.value, said)
+    if body.value is None:
+        request.app.state.indexing.look_at(document["source"])
+    return {"document": document}
 
 
 @router.post("/knowledge/documents/{document_id}/delete")
@@ -231,11 +236,12 @@ def read_held(held_id: UUID, body: Reading, services: Using, caller: SignedIn) -
 
 
 @router.post("/knowledge/readmit")
-def readmission(body: Readmission, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Let a deleted place be a document again, with the next look at its source."""
+def readmission(body: Readmission, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Let a deleted place be a document again, after a look at its source, which begins at once."""
     require_duty(caller, DATA, f"source/{body.source}")
     with closing(_connection(services)) as conn:
         readmit(conn, body.source, body.path, _why(services, caller, body.reason))
+    request.app.state.indexing.look_at(body.source)
     return {"source": body.source, "path": body.path}
 
 

@@ -1,4 +1,4 @@
-"""Documents that applications push to a source of type `push`, or withdraw. The next scan of the source parses them."""
+"""Documents that applications push to a source of type `push`, or withdraw. A scan of the source parses them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import binascii
 from typing import Annotated, Any
 
 import psycopg
+from fastapi import Request
 from pydantic import Field, StringConstraints
 
 from groundplan.api.access.door import below_api
@@ -44,8 +45,8 @@ class Pushed(Strict):
 
 
 @router.post("/knowledge/push")
-def push(body: Pushed, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Take documents over from an application; they are searched after the next look at the source, within minutes. Of
+def push(body: Pushed, request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """Take documents over from an application; they are searched after a look at the source, which begins at once. Of
     what was deleted here nothing is kept: those are `refused`, until their places are let in again."""
     require_duty(caller, DATA, f"source/{body.source}")
     with services.transaction() as conn:
@@ -72,6 +73,7 @@ def push(body: Pushed, services: Using, caller: SignedIn) -> dict[str, Any]:
         places = deletion_store.closed(conn, body.source, [item.path for item in body.documents])
         closed = sorted({item.path for item in body.documents if not item.gone and item.path in places})
         push_store.drop(conn, body.source, closed)
+    request.app.state.indexing.look_at(body.source)
     hint = "It was deleted here: let it in again with `groundplan knowledge readmit`, or push it no more."
     return {
         "source": body.source,

@@ -41,8 +41,8 @@ class Said:
 def decide(conn: Connection[Any], document: UUID, name: str, value: Any, said: Said) -> dict[str, Any]:
     """Set one value, or (None) take the decision back; the document afterwards. Part of the caller's transaction.
 
-    Of a document that is gone only the legal hold is decided, which keeps what it said. Raises `NotFound`
-    (document_unknown) and `Invalid` (decision_value).
+    What is taken back holds until its source is looked at. Of a document that is gone only the legal hold is decided,
+    which keeps what it said. Raises `NotFound` (document_unknown) and `Invalid` (decision_value).
     """
     found = store.one(conn, document, lock=True)
     if found is None or (found["deleted_at"] is not None and not _kept(conn, document, name, value)):
@@ -68,6 +68,9 @@ def decide(conn: Connection[Any], document: UUID, name: str, value: Any, said: S
         store.put_origin(
             conn, document, name, {"from": f"decision of {said.by}", "at": said.at.isoformat(timespec="seconds")}
         )
+    elif plain is None and name in found["decided"] and name != "reviewed":
+        origin = {**found["origins"].get(name, {}), "from": f"decision of {found['decided'][name]['by']}, taken back"}
+        store.put_origin(conn, document, name, origin)
     record(
         conn, action="knowledge.decided", actor=said.actor, subject=f"document/{document}", at=said.at,
         detail={"what": name, "value": _json(plain), "before": _json(found.get(name)), "reason": said.reason,
