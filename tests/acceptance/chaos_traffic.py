@@ -28,9 +28,10 @@ REFUSED_IN_STREAM = {
     "cannot get more now": "budget_unreachable",
     "the limit ": "rate_limit_exceeded",
     "has no room for this call": "budget_exhausted",
+    "cut off from live policy": "policy_lease_expired",
 }
-"""What a stream's error says where a budget or a limit kept the next deployment from being asked -> the code of that
-refusal; the first that is found."""
+"""What a stream's error says where a budget, a limit or the lease of policy kept the next deployment from being asked
+-> the code of that refusal; the first that is found."""
 
 
 class Traffic:

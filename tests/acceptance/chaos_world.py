@@ -40,7 +40,8 @@ from tests.acceptance.stack import Stack, Upstream, descendants, wait_until
 
 LOGIN, PASSWORD, DATABASE = "acme_app", "an ordinary password", "acme_ai"
 WORKER, SHIPPER, CONTROL = "groundplan.gateway.app", "groundplan.gateway.journal.shipper", "console.app"
-NAMES = {WORKER: "worker", SHIPPER: "shipper", CONTROL: "control"}
+SEARCH = "groundplan.gateway.search_app"
+NAMES = {WORKER: "worker", SHIPPER: "shipper", CONTROL: "control", SEARCH: "search"}
 
 
 @dataclass
@@ -346,7 +347,9 @@ class Chaos:
                 _start_again(replica)
 
             return again
-        victim = self.chance.choice((WORKER, WORKER, WORKER, SHIPPER, CONTROL))
+        victim = self.chance.choice((WORKER, WORKER, WORKER, SHIPPER, CONTROL, SEARCH))
+        if victim == SEARCH:
+            way = "pause"  # killed, it takes longer to be back than a search is waited for
         pids = replica.pids(victim)
         self._tell(way, victim, f"of {name}")
         if not pids:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.call_rig import BOUND, LIMIT, Rig, Stream, call_rig, rule
+from tests.unit.call_rig import BOUND, LIMIT, Rig, Stream, call_rig, rule, until
 
 from groundplan.blueprint.model import Cache, Rates
 from groundplan.core.money import PICO
@@ -151,6 +152,21 @@ async def test_a_resume_without_budget(tmp_path: Path) -> None:
         (only,) = await rig.settlements()
         assert only.outcome == "failed" and rig.models["two"].counted == 0
         assert rig.slices.open_count == 0
+
+
+async def test_nobody_goes_on_with_it_on_a_lease_that_ran_out(tmp_path: Path) -> None:
+    """What was stopped meanwhile is not known."""
+    async with call_rig(tmp_path, more={"one": {"idle_ms": 500}}, workloads=RESUME) as rig:
+        rig.play("one", mode="stall_late", chunk_ms=3)
+        live: Any = rig.gateway.live
+        asked = asyncio.create_task(rig.stream())
+        await until(lambda: rig.models["one"].counted == 1)
+        live.seconds = 1e6
+        ends_with_error(await asked, "cut off from live policy")
+        assert rig.models["two"].counted == 0
+        live.seconds = 0.0
+        one_stream(await rig.stream())
+        await rig.books()
 
 
 async def test_a_tool_call_that_has_begun_is_never_continued(rig: Rig) -> None:
