@@ -125,7 +125,7 @@ async def test_nobody_is_computed_for_who_went_away(scene: Scene) -> None:
     """Where callers gave up by the dozen, whoever asks when it goes on is not behind all of them."""
     endpoint = lookup(scene.stack.home, "search")
     assert endpoint is not None
-    question = msgspec.json.encode(EmbedRequest(["some words of a text that is not short " * 20] * 60))
+    question = msgspec.json.encode(EmbedRequest(["some words of a text that is not short " * 20] * 8))
     begun = time.monotonic()
     await asyncio.to_thread(answered, asked(endpoint, question))
     alone = time.monotonic() - begun
