@@ -327,7 +327,8 @@ def push(
     value = ControlClient.connect(home).post(
         "/api/knowledge/push", {"source": source, "documents": [_pushed(file) for file in files]}
     )
-    told = [f"{value['documents']} documents are stored; {source} is read now, and they are searchable after that"]
+    stored = counted(value["documents"], "document is", "documents are")
+    told = [f"{stored} stored; {source} is read now, and searchable after that"]
     told += [f"{one['path']} is not stored. {one['hint']}" for one in value["refused"]]
     emit(value, as_json, "\n".join(told))
 
