@@ -308,7 +308,7 @@ def test_a_page_that_does_not_exist_is_told(page: Page) -> None:
     answer = page.goto("/nowhere")
     assert answer is not None and answer.status == 404 and "There is no page /nowhere" in page.inner_text("main")
     answer = page.goto("/blueprints/999")
-    assert answer is not None and answer.status == 404 and "there is no blueprint 999" in page.inner_text("main")
+    assert answer is not None and answer.status == 404 and "There is no blueprint 999." in page.inner_text("main")
 
 
 def test_calls_are_filtered_and_paged(page: Page) -> None:
@@ -516,10 +516,12 @@ def test_somebody_without_a_duty_sees_the_plan_and_their_own_calls_and_is_told_a
         for path in ("/", "/workloads", "/workloads/staff-assistant", "/calls"):
             answer = page.goto(path)
             assert answer is not None and answer.status == 200, path
-        for path in ("/governance", "/cost", "/knowledge"):
+        answer = page.goto("/knowledge")
+        assert answer is not None and answer.status == 200 and page.url.endswith("/knowledge/search")
+        for path in ("/governance", "/cost"):
             answer = page.goto(path)
             assert answer is not None and answer.status == 403, path
-            assert "you hold no duty here" in page.inner_text("main")
+            assert "You hold no duty here" in page.inner_text("main")
             assert page.locator("nav.entries a").count() == 8
     finally:
         page.goto("/")

@@ -13,7 +13,14 @@ PLACED = Placement(workload="w", primary="one", fallbacks=["two"], alternatives=
 def receipt(deployment: str = "one", *vain: tuple[str, str, int | None], **more: Any) -> dict[str, Any]:
     attempts = [{"deployment": name, "outcome": outcome, "http_status": status} for name, outcome, status in vain]
     last = {"deployment": deployment, "outcome": "ok", "http_status": 200}
-    return {"cache": "none", "route": None, "deployment": deployment, "attempts": [*attempts, last], **more}
+    return {
+        "status": "ok",
+        "cache": "none",
+        "route": None,
+        "deployment": deployment,
+        "attempts": [*attempts, last],
+        **more,
+    }
 
 
 def test_where_it_is_placed_and_what_decided_that() -> None:
@@ -45,3 +52,10 @@ def test_a_router_says_its_own_reason_and_the_cache_asks_nobody() -> None:
     assert chosen(receipt(route=route), PLACED) == ["m was chosen (learned): good enough at less."]
     (said,) = chosen({**receipt(route=route), "cache": "exact", "attempts": []}, PLACED)
     assert "the same question" in said
+
+
+def test_below_its_floor_no_model_was_asked() -> None:
+    facts = {**receipt(), "attempts": [], "endpoint": "chat.completions"}
+    assert chosen(facts, PLACED) == ["Nothing that was found reached the floor of the workload, so no model was asked."]
+    assert chosen({**facts, "status": "refused"}, PLACED) == ["It is placed at one: the cheapest in the EU."]
+    assert chosen({**facts, "endpoint": "moderations"}, PLACED) == ["It is placed at one: the cheapest in the EU."]
