@@ -123,7 +123,7 @@ def test_what_the_gateway_would_not_compare_is_a_miss() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [None, b"no gzip", gzip.compress(b'[{"origin": 3}]'), gzip.compress(b"x" * 999)[:30]],
+    "data", [None, b"no gzip", gzip.compress(b'[{"origin": 3}]', mtime=0), gzip.compress(b"x" * 999, mtime=0)[:30]],
     ids=["missing", "no gzip", "another shape", "cut off"],
 )  # fmt: skip
 def test_a_file_of_another_shape_is_refused_in_words(
