@@ -33,6 +33,9 @@ BOUNDS = (0.01, 0.02, 0.05)
 FOLDS = 6
 WRONG_WEIGHT = 4.0
 """A wrong hit counts as many missed ones."""
+STRICTNESS = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""How little weights are held back (scikit-learn's C), the most first; the one with which most pairs of the groups that
+were left out are taken at the least bound."""
 CAUTION = 2.5
 """Other questions are harder than those that thresholds come from: here two fifths of the bound are used."""
 VERSION = 7
@@ -84,20 +87,18 @@ def tune(
     told = np.stack([found for found in seen if not isinstance(found, str)])
     same = np.array([pairs[i].same for i in rows])
     group = np.array([groups[i] for i in rows])
-    scores = np.full(len(pairs), -np.inf)
-    names = sorted(set(groups))
-    for fold in range(FOLDS):
-        out = np.isin(group, [name for place, name in enumerate(names) if place % FOLDS == fold])
-        if out.any() and not out.all():
-            weights, bias = _fit(told[~out], same[~out])
-            scores[np.array(rows)[out]] = told[out] @ weights + bias
-    weights, bias = _fit(told, same)
     plain = [i for i in range(len(pairs)) if harder is None or not harder[i]]
+    tried = []
+    for strictness in STRICTNESS:
+        scores = np.full(len(pairs), -np.inf)
+        scores[rows] = _left_out(told, same, group, sorted(set(groups)), strictness)
+        lowest = _threshold(pairs, scores, plain, BOUNDS[0])
+        tried.append((sum(pairs[i].same for i in plain if scores[i] >= lowest), -strictness, scores))
+    _, strictness, scores = max(tried, key=lambda each: each[:2])
+    weights, bias = _fit(told, same, -strictness)
     thresholds, evidence = {}, {}
     for bound in BOUNDS:
-        sure, _, _ = _lowest(pairs, scores, plain, bound / CAUTION, CONFIDENCE)
-        fair, _, _ = _lowest(pairs, scores, range(len(pairs)), bound, 0.0)
-        threshold = max(sure, fair)
+        threshold = _threshold(pairs, scores, plain, bound)
         if np.isfinite(threshold):
             above = [pairs[i].same for i in plain if scores[i] >= threshold]
             thresholds[f"{bound:g}"], evidence[f"{bound:g}"] = round(threshold, 4), (len(above), above.count(False))
@@ -110,6 +111,26 @@ def tune(
         evidence,
         kinds,
     )
+
+
+def _left_out(
+    told: NDArray[np.float64], same: NDArray[np.bool_], group: NDArray[np.str_], names: Sequence[str], strictness: float
+) -> NDArray[np.float64]:
+    """Scores of pairs by weights that come of other groups."""
+    scores = np.full(len(told), -np.inf)
+    for fold in range(FOLDS):
+        out = np.isin(group, [name for place, name in enumerate(names) if place % FOLDS == fold])
+        if out.any() and not out.all():
+            weights, bias = _fit(told[~out], same[~out], strictness)
+            scores[out] = told[out] @ weights + bias
+    return scores
+
+
+def _threshold(pairs: Sequence[Pair], scores: NDArray[np.float64], plain: Sequence[int], bound: float) -> float:
+    """The lowest with which the bound holds of what people ask, with confidence, and of all pairs as a share."""
+    sure, _, _ = _lowest(pairs, scores, plain, bound / CAUTION, CONFIDENCE)
+    fair, _, _ = _lowest(pairs, scores, range(len(pairs)), bound, 0.0)
+    return max(sure, fair)
 
 
 def told(pairs: Sequence[Pair]) -> str:
@@ -150,7 +171,7 @@ def _lowest(
     return lowest_threshold([float(scores[i]) for i in of], [pairs[i].same for i in of], bound, confidence=confidence)
 
 
-def _fit(told: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:
+def _fit(told: NDArray[np.float64], same: NDArray[np.bool_], strictness: float) -> tuple[NDArray[np.float64], float]:
     try:
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 -- heavy, and an extra
     except ImportError as error:
@@ -158,7 +179,7 @@ def _fit(told: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[NDArray[np
         raise Invalid("tuning needs scikit-learn", code="extra_missing", hint=hint) from error
     mean, scale = told.mean(axis=0), told.std(axis=0) + 1e-9
     mean[-1], scale[-1] = 0.0, 1.0
-    model = LogisticRegression(max_iter=2000, fit_intercept=False)
+    model = LogisticRegression(max_iter=4000, fit_intercept=False, C=strictness)
     model.fit((told - mean) / scale, same, sample_weight=np.where(same, 1.0, WRONG_WEIGHT))
     weights = model.coef_[0] / scale
     return weights, -float((model.coef_[0] * mean / scale).sum())
