@@ -45,6 +45,8 @@ _SHORT_BYTES = 16 << 10
 """Of questions that are read in the loop."""
 _WAITING = 16
 """So many searches may wait for rerankers at once."""
+_FEW = 4
+"""Requests under way that all have a thread of the loop's own: it has five at least."""
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -212,6 +214,7 @@ def personal(body: bytes) -> bytes:
 def application(service: Service, token: str) -> Application:
     """The ASGI application; `token` is the bearer key that callers must send."""
     waiting = ThreadPoolExecutor(_WAITING, "rerank")
+    under_way = 0
     routes = {
         ("POST", "/search"): service.search,
         ("POST", "/confirm"): service.confirm,
@@ -239,7 +242,16 @@ def application(service: Service, token: str) -> Application:
             return 200, _embedded(await asyncio.gather(*map(asyncio.wrap_future, asked)))
         # who waits for a deployment must not take the threads of who waits for nobody
         threads = waiting if scope["path"] == "/search" and service.waits(body) else None
-        return 200, await _wanted(asyncio.get_running_loop().run_in_executor(threads, handler, body), receive)
+        return 200, await worked(asyncio.get_running_loop().run_in_executor(threads, handler, body), receive)
+
+    async def worked(work: asyncio.Future[bytes], receive: Receive) -> bytes:
+        nonlocal under_way
+        under_way += 1
+        try:
+            # one of few has a thread already, and to listen for its caller takes as long as a part of the answer
+            return await (work if under_way <= _FEW else _wanted(work, receive))
+        finally:
+            under_way -= 1
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
