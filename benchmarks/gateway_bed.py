@@ -78,20 +78,23 @@ def memory_mib(pid: int) -> float:
     return 0.0
 
 
-def sync_p50_ms(folder: Path) -> float:
-    """The disk's own fdatasync of 512 bytes into a preallocated file."""
+def sync_ms(folder: Path, pause: float = 0.0) -> tuple[float, float]:
+    """The disk's own fdatasync of 512 bytes into a preallocated file: p50 and p99 in milliseconds. `pause`: seconds
+    between two of them, in which cores and disk go to sleep."""
     path = folder / "sync"
     path.write_bytes(bytes(1 << 20))
     descriptor = os.open(path, os.O_WRONLY)
     os.fsync(descriptor)
     times = []
     for number in range(300):
+        time.sleep(pause)
         os.pwrite(descriptor, bytes([number % 255 + 1]) * 512, number * 512)
         start = time.perf_counter()
         os.fdatasync(descriptor)
         times.append(time.perf_counter() - start)
     os.close(descriptor)
-    return round(sorted(times)[150] * 1000, 3)
+    times.sort()
+    return round(times[150] * 1000, 3), round(times[296] * 1000, 3)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

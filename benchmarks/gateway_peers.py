@@ -1,5 +1,5 @@
-"""What other gateways reach under the same load: nginx and a bare ASGI pass-through, and any that is named with its
-command.
+"""What other gateways reach under the same load: nginx, a bare ASGI pass-through, the least that counts as a gateway,
+and any that is named with its command.
 
 A peer is started by its command, in which `{port}` and `{upstream}` are replaced, waited for, measured and stopped with
 all that it started. One that chooses its port itself prints a line `port=N`.
@@ -20,7 +20,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gateway_bed import HERE, Installation, LoadFailed, children, closed, free_port, load, memory_mib
+from benchmarks.gateway_bed import (
+    HERE,
+    KEY,
+    Installation,
+    LoadFailed,
+    children,
+    closed,
+    free_port,
+    load,
+    measured,
+    memory_mib,
+    wait_http,
+)
 
 START_SECONDS = 90.0
 NGINX = """worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.err;
@@ -126,6 +138,26 @@ def passthrough(made: Installation, seconds: float) -> dict[str, Any]:
     time.sleep(2)
     try:
         return closed(port, {name: made.pids[name] for name in ("asgi", "upstream")}, seconds, 1)
+    finally:
+        process.terminate()
+
+
+def least(made: Installation, seconds: float) -> dict[str, dict[str, Any]]:
+    """`gateway_least`: as much as it can, 300 calls a second, and streams."""
+    port = free_port()
+    options = ["--port", str(port), "--upstream", str(made.upstream), "--key", KEY]
+    options += ["--file", str(made.folder / "least.db")]
+    process = made.spawn("least", sys.executable, "-m", "benchmarks.gateway_least", *options, cwd=HERE.parent)
+    wait_http(port, "/", 20)
+    pids = {name: made.pids[name] for name in ("least", "upstream")}
+    stream = ("--conc", "16", "--stream")
+    try:
+        return {
+            "least_c32": closed(port, pids, seconds, 1),
+            "least_open_300": measured(port, pids, "--conc", "8", "--rate", "300", "--secs", str(seconds)),
+            "least_stream_c16": measured(port, pids, *stream, "--secs", str(seconds)),
+            "least_stream_open_50": measured(port, pids, *stream, "--rate", "50"),
+        }
     finally:
         process.terminate()
 

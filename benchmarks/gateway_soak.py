@@ -23,7 +23,7 @@ import psycopg
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.gateway_bed import HERE, Installation, children, load, machine_busy, measured, memory_mib, sync_p50_ms
+from benchmarks.gateway_bed import HERE, Installation, children, load, machine_busy, measured, memory_mib, sync_ms
 
 from groundplan.core.database import database_url
 
@@ -54,7 +54,7 @@ class Soak:
         made.worker()
         self.pids = {name: made.pids[name] for name in ("worker", "shipper")}
         self.pids["postgres"] = children(made.postmaster)
-        self.figures |= {"sync_p50_ms": sync_p50_ms(made.folder), "idle_mib": memory_mib(self.pids["worker"][0])}
+        self.figures |= {"sync_p50_ms": sync_ms(made.folder)[0], "idle_mib": memory_mib(self.pids["worker"][0])}
 
     def part(self, *options: str) -> dict[str, Any]:
         """One point of a curve: what was answered, and the worker's memory and journal after it."""
