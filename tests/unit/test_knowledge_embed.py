@@ -131,6 +131,12 @@ def test_threads_share_the_fast_encoder(lengths: tuple[int, ...]) -> None:
             assert np.allclose(found, wanted, atol=1e-4)
 
 
+def test_a_short_text_after_a_longer_one_is_embedded_by_itself(fast: OpenVinoEncoder) -> None:
+    alone = OpenVinoEncoder(ensure(load_settings().models, MINILM.name), threads=1, alone=(24,))
+    for text in ("Which hotels may be booked on travels to other countries, and for how much a night?", "Hotels", ""):
+        assert np.allclose(alone.embed([text]), fast.embed([text]), atol=1e-4), text
+
+
 def test_the_shipped_tokenizer_would_cut_a_text_and_ours_does_not(plain: Encoder) -> None:
     folder = ensure(load_settings().models, MINILM.name)
     text = "word " * 1000
