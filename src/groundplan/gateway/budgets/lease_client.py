@@ -68,6 +68,8 @@ class LeaseClient:
         self._lender = Lender(
             url, epoch, journal, slices, self._counters, self._accounts, home=home, clock=clock or SystemClock()
         )
+        self._newest: tuple[Mapping[str, Budget], Mapping[Key, int], int] = ({}, {}, 0)
+        """Budgets by name, the most of each limit, and the number of the blueprint that declares them."""
         self._moving: dict[Key, Account] = {}
         """Those that are used just now: of ten thousand users with a limit each, few are."""
         self._minute = ""
@@ -139,14 +141,9 @@ class LeaseClient:
 
         `limits`: by `Quota.family` and period the most of each.
         """
-        by_name = {budget.name: budget for budget in budgets}
+        self._newest = ({budget.name: budget for budget in budgets}, limits, blueprint)
         for key, account in self._accounts.items():
-            declared: Declared | None = by_name.get(key[0])
-            if isinstance(account.declared, Quota):
-                most = limits.get((account.declared.family, account.declared.period))
-                declared = None if most is None else replace(account.declared, limit=most)
-            if declared is not None:
-                account.declare(declared, blueprint)
+            account.declare(*self._as_newest(account.declared, account.number))
             if account.cut:
                 self._start_giving(key)
 
@@ -175,10 +172,19 @@ class LeaseClient:
         key = (declared.name, period)
         account = self._accounts.get(key)
         if account is None:
-            account = self._accounts[key] = Account(declared, number)
+            account = self._accounts[key] = Account(*self._as_newest(declared, number))
         else:
             account.declare(declared, number)
         return account
+
+    def _as_newest(self, declared: Declared, number: int) -> tuple[Declared, int]:
+        """What the newest blueprint that was taken up says of it, and its number; as it is where that says nothing."""
+        budgets, limits, newest = self._newest
+        found: Declared | None = budgets.get(declared.name)
+        if isinstance(declared, Quota):
+            most = limits.get((declared.family, declared.period))
+            found = None if most is None else replace(declared, limit=most)
+        return (declared, number) if found is None or number > newest else (found, newest)
 
     # callers who wait ----------------------------------------------------------------------------------------------
 
@@ -231,15 +237,22 @@ class LeaseClient:
         with self._lender.noted():
             async with self._lender.busy:
                 lacking = self._lacking(key, account)
-                granted = lacking is None or await self._lender.grant(key, account, *lacking, recall=recall) > 0
+                granted = lacking is None or await self._grant(key, account, *lacking, recall=recall)
                 account.heard = account.heard if granted else asyncio.get_running_loop().time()
                 return granted
         account.heard = float("-inf")
         return False
 
+    async def _grant(self, key: Key, account: Account, need: int, wanting: int, *, recall: bool) -> bool:
+        """Ask the database once; whether anything came. Holds the lender's `busy`."""
+        granted = await self._lender.grant(key, account, need, wanting, recall=recall)
+        if account.cut and granted:
+            self._start_giving(key)  # of what was declared when it was asked
+        return granted > 0
+
     def _offer(self, key: Key, account: Account) -> bool:
         """Let those go on, in their order, for whom there is enough. Whether others still wait."""
-        left = self._lender.book(key[0]).available(*key) - account.promised
+        left = self._usable(key, account)
         for waiter in list(account.waiters):
             need, future = waiter
             if need > left:
@@ -256,14 +269,20 @@ class LeaseClient:
         needs = [need for need, _ in account.waiters]
         if not needs:
             return None
-        have = self._lender.book(key[0]).available(*key) - account.promised
+        have = self._usable(key, account)
         return max(1, min(needs) - have), max(1, sum(needs) - have)
+
+    def _usable(self, key: Key, account: Account) -> int:
+        """What those who wait can have of what is held; below zero, what is owed. Of what is being given back they have
+        nothing."""
+        left = self._lender.book(key[0]).available(*key) - account.promised
+        return min(0, left) if account.cut else left
 
     def _freed(self, key: Key) -> None:
         account = self._accounts.get(key)
         if account is not None:
             account.empty_need = 0
-            if account.waiters:
+            if account.waiters and not account.cut:
                 self._offer(key, account)
                 return
         if key in self._recalled or (account is not None and account.cut):
@@ -340,7 +359,7 @@ class LeaseClient:
             if self._runs_low(key, account, now, at):
                 async with self._lender.busy:
                     owed = max(1, -self._lender.book(key[0]).available(*key))
-                    await self._lender.grant(key, account, 1, owed if account.soft else 1, recall=False)
+                    await self._grant(key, account, 1, owed if account.soft else 1, recall=False)
 
     def _take_up(self) -> list[Key]:
         """Learn how much of each is used a second, and leave those alone that are not used any more. Returns the
@@ -349,6 +368,8 @@ class LeaseClient:
         for key in (*budgets, *self._counters.used):
             if (account := self._accounts.get(key)) is not None:
                 self._moving[key] = account
+                if account.cut:
+                    self._start_giving(key)  # also what a lost answer had granted
         self._slices.used.clear()
         self._counters.used.clear()
         for key, account in list(self._moving.items()):

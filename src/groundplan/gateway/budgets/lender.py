@@ -127,11 +127,11 @@ class Lender:
         async with patient(_STATEMENT_S):
             asked, number = account.declared, account.number
             granted = await grant_store.grant(connection, self._epoch, asked, key[1], number, wish)
-        if granted.rest >= 0 and number == account.number:
-            account.cut = False
+        if number == account.number:
+            account.rest = granted.rest
+            account.cut = account.cut and granted.rest < 0
         if granted.contested or not granted.amount:
             account.calm_until = asyncio.get_running_loop().time() + _CALM_S
-        account.rest = granted.rest
         self._booked(key, granted.amount)
         return granted.amount
 
