@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -209,9 +210,15 @@ async def test_quotas_of_calls_and_people(database: Database, tmp_path: Path, mo
         assert (await stack.chat(key, headers=ana)).status == 200
         refused = await stack.chat(key, headers=ben)
         assert (refused.status, refused.code) == (429, "people_limit")
+        assert "retry-after" not in refused.headers and "tomorrow" not in refused.json["error"]["hint"]
         unknown = await stack.chat(key, headers={"groundplan_on_behalf_of": "eve@acme.example"})
         assert (unknown.status, unknown.code) == (403, "person_unknown")
-        assert [(await stack.chat(key, headers=ana)).status for _ in range(3)] == [200, 200, 429]
+        assert [(await stack.chat(key, headers=ana)).status for _ in range(2)] == [200, 200]
+        spent = await stack.chat(key, headers=ana)
+        frees = datetime.fromisoformat(spent.json["error"]["frees_at"])
+        assert (spent.status, spent.code, spent.headers["x-should-retry"]) == (429, "calls_per_day", "false")
+        assert frees.hour == frees.minute == 0 and frees > datetime.now(UTC)
+        assert int(spent.headers["retry-after"]) == pytest.approx(frees.timestamp() - time.time(), abs=20)
 
 
 async def test_grounding_puts_the_callers_passages_first_and_refuses_without_them(

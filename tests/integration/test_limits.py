@@ -20,6 +20,7 @@ from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment,
 from groundplan.blueprint.model import Blueprint, Budget, Limit
 from groundplan.core.money import PICO
 from groundplan.gateway.budgets.account import REFILL_S
+from groundplan.gateway.budgets.periods import current, ends
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.identity import service
 from groundplan.identity.model import KeyTerms
@@ -224,6 +225,43 @@ async def test_the_narrowest_of_four_budgets_refuses_and_all_are_charged(databas
         second = [await told(stack, wide, max_tokens=20) for _ in range(5)]
         assert [reply.status for reply in second] == [200] * 4 + [429]
         assert second[4].json["error"]["budget"] == "assistant"
+
+
+async def test_a_refusal_tells_of_the_budget_that_is_free_again_last(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=20)
+        covers = {
+            "assistant": ("workload/assistant", "day"),
+            "company": ("company", "total"),
+            "team": ("team/a", "year"),
+        }
+        one_call = PICO // 5000
+        budgets = [Budget(name=n, covers=c, limit=one_call, period=p) for n, (c, p) in covers.items()]
+        made = limited(1, [port], team="a", budgets=list(covers))
+        await started(stack, msgspec.structs.replace(made, budgets=budgets))
+        key = stack.key()
+        assert (await told(stack, key, max_tokens=20)).status == 200
+        refused = await told(stack, key, max_tokens=20)
+        error = refused.json["error"]
+        assert (refused.status, error["budget"], error["frees_at"]) == (429, "company", None)
+        assert "retry-after" not in refused.headers, "that of the workload is free again tomorrow, which helps nobody"
+
+
+async def test_a_refusal_tells_of_the_limit_that_has_room_again_last(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=1)
+        limits = [
+            limit("short", "company", "requests", 1, "hour"),
+            limit("slots", "company", "concurrent", 5, "now"),
+            limit("long", "workload/assistant", "requests", 1, "month"),
+        ]
+        await started(stack, limited(1, [port], *limits))
+        key = stack.key()
+        assert (await told(stack, key)).status == 200
+        refused = await told(stack, key)
+        end = ends(current("month", "", "UTC", time.time()))
+        assert end is not None and refused.json["error"]["frees_at"] == end.isoformat()
+        assert int(refused.headers["retry-after"]) == pytest.approx(end.timestamp() - time.time(), abs=20)
 
 
 async def test_an_estimate_says_what_a_call_may_cost_and_makes_none(database: Database, tmp_path: Path) -> None:

@@ -81,3 +81,15 @@ def test_what_does_not_end_says_so() -> None:
     assert "does not renew" in periods.end_text("total")
     assert periods.end_text("2026-11-25T14:33") == "2026-11-25 14:34 UTC"
     assert periods.end_text("2026-11") == "2026-12-01 UTC"
+
+
+@given(
+    st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),
+    st.sampled_from(["minute", "hour", "day", "month"]),
+)
+def test_who_waits_for_the_seconds_that_are_left_is_in_the_next_period(at: datetime, period: str) -> None:
+    now = at.timestamp()
+    key = periods.current(period, "", "UTC", now)
+    left = periods.seconds_left(key, now)
+    assert periods.current(period, "", "UTC", now + left) != key
+    assert periods.current(period, "", "UTC", now + left - 1) == key

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from math import ceil
 from zoneinfo import ZoneInfo
 
 LENGTHS = {"minute": 16, "hour": 13, "day": 10, "month": 7, "year": 4}
@@ -118,9 +119,10 @@ def _ends_s(key: str) -> float | None:
 
 
 def seconds_left(key: str, now: float) -> int:
-    """Whole seconds until the period is over, at `now` (since the epoch); 0 where it is, or where it does not end."""
+    """Whole seconds after which the period is over, at `now` (since the epoch); 0 where it is, or where it does not
+    end."""
     end = _ends_s(key)
-    return 0 if end is None or end < now else int(end - now)
+    return 0 if end is None or end < now else ceil(end - now)
 
 
 def has_ended(key: str, now: str) -> bool:

@@ -16,7 +16,7 @@ from groundplan.core.money import format_usd, parse_usd, short_usd
 from groundplan.gateway.budgets.periods import current, end_text, ends
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.meter import takes
-from groundplan.gateway.policy.snapshot import Catalog, KeyEntry, Plan, Policy
+from groundplan.gateway.policy.snapshot import PEOPLE_DAYS, Catalog, KeyEntry, Plan, Policy
 from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.ledger.model import Usage
 
@@ -267,6 +267,13 @@ def _dated(budgets: Sequence[Budget], now: float) -> tuple[tuple[Budget, str], .
     return tuple((budget, current(budget.period, budget.starts, budget.timezone, now)) for budget in budgets)
 
 
+def frees(budget: Budget, period: str, bound: int) -> tuple[bool, float]:
+    """When there may be room in a budget again for what it has none for in `period`, to be compared: the later the
+    larger, and never is largest."""
+    end = ends(period)
+    return bound > budget.limit, inf if end is None else end.timestamp()
+
+
 def exhausted(budget: Budget, bound: int, period: str, left: int, now: float) -> Exhausted:
     """The refusal of a call that a budget has no room for in `period`, with what is `left`, and when there is room
     where waiting helps."""
@@ -304,9 +311,25 @@ def out_of_reach(budget: Budget) -> Unavailable:
     )
 
 
-def quota(workload_name: str, limit: int, what: str) -> Exhausted:
+def too_many_calls(workload: Workload, limit: int, now: float) -> Exhausted:
+    """The refusal of a call beyond those of a day, at `now` (seconds since the epoch)."""
+    end = ends(current("day", "", "UTC", now))
+    if end is None:
+        raise AssertionError("days end")
     return Exhausted(
-        f"the workload {workload_name} has used its {limit} {what}",
-        code="calls_per_day" if what == "calls a day" else "people_limit",
+        f"the workload {workload.name} has used its {limit} calls a day",
+        code="calls_per_day",
         hint="The count is new tomorrow (UTC); a higher limit needs approval.",
+        retry_after=end.timestamp() - now,
+        details={"most": limit, "per": "day", "frees_at": end.isoformat()},
+    )
+
+
+def too_many_people(workload: Workload, limit: int) -> Exhausted:
+    """The refusal of somebody beyond the people that it is for."""
+    return Exhausted(
+        f"the workload {workload.name} has its {limit} people already",
+        code="people_limit",
+        hint=f"Whoever asked in the last {PEOPLE_DAYS} days counts; a higher limit needs approval.",
+        details={"most": limit},
     )

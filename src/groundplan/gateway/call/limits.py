@@ -255,7 +255,19 @@ async def _take(
             return held, shorts[empty]
     blueprint = exchange.catalog.number if exchange.catalog else 0
     short = await gateway.leases.acquire(token, charges, {quota.name: quota for quota in quotas}, blueprint)
-    return held, None if short is None else shorts[short]
+    return held, None if short is None else _last(gateway, shorts, charges, short)
+
+
+def _last(gateway: Gateway, shorts: dict[str, Short], charges: list[Charge], name: str) -> Short:
+    """Of all without room, as far as this worker knows, of which `name` was found first: the one that has room again
+    last, since whoever waits for another one is refused again."""
+    remaining = gateway.leases.remaining
+    frees = {
+        charge.budget: (end := ends(charge.period)) and end.timestamp()
+        for charge in charges
+        if charge.budget == name or remaining(shorts[charge.budget].quota, charge.period) < charge.amount
+    }
+    return shorts[max((name, *frees), key=lambda each: frees[each] or 0.0)]
 
 
 def _tokens(exchange: Exchange, deployment: Deployment) -> int:

@@ -36,12 +36,20 @@ async def reserve(gateway: Gateway, exchange: Exchange, attempt: int, amount: in
     number = exchange.catalog.number if exchange.catalog else 0
     short = await gateway.leases.acquire(token, charges, budgets, number)
     if short is not None:
-        period = next(period for budget, period in exchange.charges if budget.name == short)
-        if amount <= budgets[short].limit and not gateway.leases.told_empty(short, period):
-            raise admit.out_of_reach(budgets[short])
-        left = gateway.live.remaining(budgets[short], period)
-        raise admit.exhausted(budgets[short], amount, period, left, gateway.clock.now().timestamp())
+        raise _no_room(gateway, exchange, short, amount)
     exchange.token, exchange.reserved = token, amount
+
+
+def _no_room(gateway: Gateway, exchange: Exchange, short: str, amount: int) -> GroundplanError:
+    """The refusal of a call for which the budget `short` has no room. Of all without room, as far as this worker knows,
+    it tells of the one that is free again last: whoever waits for another one is refused again."""
+    budget, period = next(each for each in exchange.charges if each[0].name == short)
+    if amount <= budget.limit and not gateway.leases.told_empty(short, period):
+        return admit.out_of_reach(budget)
+    live = gateway.live
+    others = [each for each in exchange.charges if each[0].hard and live.remaining(*each) < amount]
+    budget, period = max([(budget, period), *others], key=lambda each: admit.frees(*each, amount))
+    return admit.exhausted(budget, amount, period, live.remaining(budget, period), gateway.clock.now().timestamp())
 
 
 def at_hand(gateway: Gateway, exchange: Exchange, attempt: int, amount: int) -> bool:

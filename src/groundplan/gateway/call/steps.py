@@ -231,9 +231,9 @@ def check_quota(gateway: Gateway, exchange: Exchange, now: float) -> None:
         return
     calls, people = gateway.live.used(workload.name, exchange.person, now)
     if workload.calls_per_day is not None and calls >= workload.calls_per_day:
-        raise admit.quota(workload.name, workload.calls_per_day, "calls a day")
+        raise admit.too_many_calls(workload, workload.calls_per_day, now)
     if workload.people is not None and people > workload.people:
-        raise admit.quota(workload.name, workload.people, "people")
+        raise admit.too_many_people(workload, workload.people)
 
 
 async def _replay(gateway: Gateway, exchange: Exchange, catalog: Catalog, kept: Kept) -> None:

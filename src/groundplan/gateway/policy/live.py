@@ -38,14 +38,13 @@ from groundplan.gateway.heard import heard
 from groundplan.gateway.policy.address import networks
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.grants import groups_of
-from groundplan.gateway.policy.snapshot import NOTHING, Catalog, Excepted, KeyEntry, Policy, index
+from groundplan.gateway.policy.snapshot import NOTHING, PEOPLE_DAYS, Catalog, Excepted, KeyEntry, Policy, index
 from groundplan.governance.model import Given
 
 HEARTBEAT_SECONDS = 0.2
 STATEMENT_SECONDS = 1.0
 _SLOW_SECONDS = 1.0
 """How often budgets and quotas are looked at."""
-_PEOPLE_DAYS = 90
 _DAY_SECONDS = 86_400
 _NOBODY: frozenset[str] = frozenset()
 _log = logging.getLogger(__name__)
@@ -353,7 +352,7 @@ class LiveView:
                 self._calls = {workload: calls for workload, calls in rows}
         limited = [w.name for w in workloads if w.people is not None]
         if limited:
-            rows = await (await connection.execute(_USERS, (limited, _PEOPLE_DAYS))).fetchall()
+            rows = await (await connection.execute(_USERS, (limited, PEOPLE_DAYS))).fetchall()
             for workload, person in rows:
                 self._users.setdefault(workload, set()).add(person)
 

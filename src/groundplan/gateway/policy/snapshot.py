@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from groundplan.gateway.guard.gate import Gate
     from groundplan.gateway.policy.approved import Approved
 
+PEOPLE_DAYS = 90
+"""Who asked in so many days is one of the people of an experiment or a pilot."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
