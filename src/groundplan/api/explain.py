@@ -62,20 +62,45 @@ def chosen(facts: Facts, placement: Placement | None) -> list[str]:
     if facts["status"] == "ok" and not facts["attempts"] and facts.get("endpoint") in _TEXT:
         return ["Nothing that was found reached the floor of the workload, so no model was asked."]
     lines, route, answered = [], facts.get("route"), facts["deployment"]
-    vain = [attempt for attempt in facts["attempts"] if attempt["outcome"] != "ok"]
+    attempts: list[Facts] = facts["attempts"]
+    last = next((attempt for attempt in attempts if attempt["outcome"] == "ok"), None)
+    vain = [attempt for attempt in attempts if attempt["outcome"] != "ok"]
     first = answered
     if route is not None:
         lines.append(f"{route['model']} was chosen ({route['by']}): {route['reason']}.")
     elif placement is not None and placement.primary is not None:
         first = placement.primary
         lines.append(f"It is placed at {first}: {placement.binding}.")
-    for attempt in vain:
-        status = f" (HTTP {attempt['http_status']})" if attempt["http_status"] else ""
-        lines.append(f"{attempt['deployment']} was asked and gave no answer: {attempt['outcome']}{status}.")
-    if len(vain) < len(facts["attempts"]) and (vain or first != answered):
-        again = any(attempt["deployment"] == answered for attempt in vain)
-        lines.append(f"{answered} answered when it was asked again." if again else f"{answered} answered in its place.")
+    lines += [_in_vain(attempt, facts, last) for attempt in vain]
+    if last is None:
+        return lines
+    vain = [attempt for attempt in vain if not _is(attempt, "hedge")]  # beside another, not before it
+    if _is(last, "resumed"):
+        lines.append(f"{answered} went on from there.")
+    elif _is(last, "hedge"):
+        lines.append(f"{answered}, which was asked as well, answered first.")
+    elif any(attempt["deployment"] == answered for attempt in vain):
+        lines.append(f"{answered} answered when it was asked again.")
+    elif vain or first != answered:
+        lines.append(f"{answered} answered in its place.")
     return lines
+
+
+def _is(attempt: Facts, flag: str) -> bool:
+    return flag in attempt.get("flags", ())
+
+
+def _in_vain(attempt: Facts, facts: Facts, last: Facts | None) -> str:
+    """What became of an attempt that is not the `last` one, which answered."""
+    name, beside = attempt["deployment"], " as well" if _is(attempt, "hedge") else ""
+    begun = attempt["outcome"] == "failed" and attempt["http_status"] == 200
+    later = facts["attempts"][facts["attempts"].index(attempt) + 1 :]
+    if begun and (any(_is(each, "resumed") for each in later) or facts.get("error_code") == "stream_broken"):
+        return f"{name} broke off in the middle of its answer."
+    if attempt["outcome"] == "cancelled" and last is not None and (beside or _is(last, "hedge")):
+        return f"{name} was asked{beside} and had said nothing when {last['deployment']} answered: cancelled."
+    status = f" (HTTP {attempt['http_status']})" if attempt["http_status"] else ""
+    return f"{name} was asked{beside} and gave no answer: {attempt['outcome']}{status}."
 
 
 def change(facts: Facts) -> list[str]:
