@@ -173,6 +173,24 @@ def test_names_of_use_on_bills_find_our_models() -> None:
     assert resolve("USE1-Llama3-input-tokens", models) == "USE1-Llama3-input-tokens"
 
 
+def test_names_of_bedrock_and_dated_ones_are_found() -> None:
+    haiku, nova = "bedrock/anthropic.claude-3-haiku-20240307-v1:0", "bedrock/eu.amazon.nova-lite-v1:0"
+    models = [
+        haiku,
+        "bedrock/us.anthropic.claude-haiku-4-5-20251001-v1:0",
+        nova,
+        "azure/gpt-4o-2024-08-06",
+        "x/gpt-4.1",
+    ]
+    assert resolve("USE1-Claude3Haiku-input-tokens", models) == haiku
+    assert resolve("Claude Haiku 4.5 (Amazon Bedrock Edition)", models) == models[1]
+    assert resolve("EUN1-NovaLite-output-tokens", models) == nova
+    assert resolve("gpt 4o 0806 Inp glbl Tokens", models) == models[3]
+    assert resolve("gpt-4.1-mini", models) == "x/gpt-4.1", "as before: the longest that it begins with"
+    dated = ["openai/gpt-4o-2024-05-13", "openai/gpt-4o-2024-08-06", "openai/gpt-4o"]
+    assert [resolve(name.partition("/")[2], dated) for name in dated] == dated
+
+
 def test_a_refund_of_a_day_stays_beside_what_was_used_on_it() -> None:
     read = bill("date,model,charge type,amount\n2026-11-25,gpt-4o,Usage,0.003\n2026-11-25,gpt-4o,Refund,-0.003\n")
     found = reconcile(read, [attempt()], RATES)

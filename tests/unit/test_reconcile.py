@@ -85,6 +85,27 @@ def test_calls_and_lines_without_each_other() -> None:
     assert extra.lines == (3,)
 
 
+def test_a_line_with_an_id_of_its_own_is_not_compared_with_calls_that_the_bill_forgot() -> None:
+    one, forgotten, unnamed = attempt(), attempt(5, 7), attempt(40, 50)
+    result = reconcile(
+        generic(
+            f"2026-11-25,gpt-4o,{one.call}-0,1000,100,{one.cost},USD",
+            "2026-11-25,gpt-4o,req_abc,9,9,0.5,USD",
+            f"2026-11-25,gpt-4o,req_def,40,50,{unnamed.cost * 2},USD",
+        ),
+        [one, forgotten, unnamed], RATES,
+    )  # fmt: skip
+    assert kinds(result) == {
+        "bill_line_without_call": "0.5",
+        "call_without_bill_line": f"{-forgotten.cost.normalize():f}",
+        "price": f"{unnamed.cost.normalize():f}",
+    }
+    assert {row.kind: row.calls for row in result.rows if row.calls} == {
+        "call_without_bill_line": (forgotten.call,),
+        "price": (unnamed.call,),
+    }
+
+
 def test_other_tokens_and_another_price_are_told_apart() -> None:
     one, two = attempt(1000, 100), attempt(1000, 100)
     result = reconcile(

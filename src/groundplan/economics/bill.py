@@ -110,6 +110,8 @@ class Line:
     service: str | None
     charge: str = ""
     """`tax` or `credit` (a discount, refund or adjustment): of no single call; empty: what was used."""
+    other: bool = False
+    """It has an id, and that of no call."""
 
     @property
     def foreign(self) -> bool:
@@ -281,7 +283,7 @@ class _LineReader:
             UUID(call[1]) if call else None, int(call[2]) if call and call[2] else None,
             amount, self._currency(cells), decimals, tokens.get("input"), tokens.get("output"),
             self._whole(number, cells, "requests"), token_class, cells.get("deployment"), cells.get("service"),
-            charge_of(cells),
+            charge_of(cells), other=call is None and "id" in cells,
         )  # fmt: skip
 
     def told(self) -> tuple[str, ...]:

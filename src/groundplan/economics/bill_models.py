@@ -6,24 +6,41 @@ import re
 from collections.abc import Iterable
 
 _NOT_LETTERS = re.compile(r"[^a-z0-9]+")
+_MAKER = re.compile(
+    r"^(?:[a-z-]+\.)?(?:ai21|amazon|anthropic|cohere|deepseek|google|meta|minimax|mistral|moonshot|nvidia|openai|qwen|writer)"
+    r"\.(?=[a-z])"
+)
+"""In front of a model's name at Amazon Bedrock, with or without a region: `eu.anthropic.claude-...`."""
+_EDITION = re.compile(r"-(?:\d{4}-?\d{2}-?\d{2})(?=$|-)|-v\d+(?:-\d+)?$")
+"""The day or number of a version; bills often leave it out."""
+
+
+def _names(model: str) -> tuple[str, ...]:
+    """How bills may write a model: whole, and without its maker and edition."""
+    last = model.rpartition("/")[2].lower()
+    short = _plain(_MAKER.sub("", last))
+    while (less := _EDITION.sub("", short)) != short:
+        short = less
+    return tuple(dict.fromkeys((_plain(last), short)))
 
 
 def resolve(name: str | None, models: Iterable[str]) -> str | None:
     """Our model that a bill's `name` means: the same, or the longest that it begins with (a date or region behind it).
 
     The name itself where there is none. `Claude Haiku 4.5` is `anthropic/claude-haiku-4-5`, and so is what
-    `USE1-ClaudeHaiku4.5-input-tokens` counts.
+    `USE1-ClaudeHaiku4.5-input-tokens` counts; or `bedrock/eu.anthropic.claude-haiku-4-5-20251001-v1:0`, where that is
+    ours.
     """
     if name is None:
         return None
     wanted = _plain(name)
     runs = _runs(wanted)
-    best: tuple[int, str] | None = None
+    best: tuple[int, bool, str] | None = None
     for model in sorted(models):
-        own = _plain(model.rpartition("/")[2])
-        if own and (wanted.startswith(f"{own}-") or f"-{own}-" in f"-{wanted}-" or own.replace("-", "") in runs):
-            best = max(best or (0, ""), (len(own), model))
-    return best[1] if best else name
+        for place, own in enumerate(_names(model)):
+            if own and (wanted.startswith(f"{own}-") or f"-{own}-" in f"-{wanted}-" or own.replace("-", "") in runs):
+                best = max(best or (0, False, ""), (len(own), place == 0, model))
+    return best[2] if best else name
 
 
 def _runs(wanted: str) -> set[str]:

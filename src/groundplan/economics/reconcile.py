@@ -150,6 +150,8 @@ def reconcile(
             by_model={a.model: rates[a.deployment] for a in mine if a.deployment in rates},
         )  # fmt: skip
         rest_lines, rest_attempts, billed = _by_id(work, bill.lines, mine)
+        if len(rest_attempts) < len(mine):
+            rest_lines, rest_attempts = _by_use(work, rest_lines, rest_attempts)
         left_out = _by_group(work, rest_lines, rest_attempts, billed, everything=provider is not None)
         compared = len(mine) - len(left_out)
         return Reconciliation(
@@ -347,6 +349,28 @@ def _by_id(
             taken |= {(attempt.call, attempt.number) for attempt in tries}
     left = [attempt for attempt in attempts if (attempt.call, attempt.number) not in taken]
     return rest, left, {attempt.model for attempt in attempts if (attempt.call, attempt.number) in taken}
+
+
+def _by_use(work: _Work, lines: Sequence[Line], attempts: Sequence[Attempt]) -> tuple[list[Line], list[Attempt]]:
+    """Of a bill that names our calls: a line with an id of its own is for one attempt of its day and model that used as
+    much (some have no header that a provider keeps), or for none of ours. Returns the lines without an id, and the
+    attempts that are left."""
+    like: dict[tuple[date, str, int | None, int | None], list[Attempt]] = {}
+    models = {attempt.model for attempt in attempts}
+    named = {name: resolve(name, models) for name in {line.model for line in lines if line.other}}
+    rest, taken = [], set[tuple[UUID, int]]()
+    for attempt in reversed(attempts):
+        like.setdefault((attempt.at.date(), attempt.model, attempt.input, attempt.output), []).append(attempt)
+    for line in lines:
+        if not line.other or line.foreign:
+            rest.append(line)
+            continue
+        model = named[line.model]
+        found = like.get((line.day, model, line.input, line.output)) if line.day and model else None
+        tries = [found.pop()] if found else []
+        work.compare([line], tries, model=model)
+        taken |= {(attempt.call, attempt.number) for attempt in tries}
+    return rest, [attempt for attempt in attempts if (attempt.call, attempt.number) not in taken]
 
 
 def _attempts_of(lines: Sequence[Line], attempts: Sequence[Attempt]) -> list[tuple[list[Line], list[Attempt]]]:
