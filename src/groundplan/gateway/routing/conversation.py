@@ -25,6 +25,8 @@ LONGEST = 200
 PREFIX_BYTES = 2048
 """Of messages, from which on a conversation is long: providers' caches of prompts begin at about as much."""
 _NULL = msgspec.Raw(b"null")
+_RESPONSES = "responses"
+"""The endpoint whose conversation is `input`, in items; everywhere else it is `messages`."""
 
 
 class Message(msgspec.Struct):
@@ -37,9 +39,23 @@ class Message(msgspec.Struct):
 
 class _Part(msgspec.Struct):
     text: str = ""
+    image_url: msgspec.Raw = _NULL
+    file_id: msgspec.Raw = _NULL
+    file_data: msgspec.Raw = _NULL
+    file_url: msgspec.Raw = _NULL
+
+
+class _Item(msgspec.Struct):
+    """Of the input of a response."""
+
+    role: str = ""
+    type: str = "message"
+    content: msgspec.Raw = _NULL
+    call_id: msgspec.Raw = _NULL
 
 
 _messages = msgspec.json.Decoder(list[Message]).decode
+_items = msgspec.json.Decoder(list[_Item]).decode
 _parts = msgspec.json.Decoder(list[_Part]).decode
 _text = msgspec.json.Decoder(str).decode
 
@@ -53,13 +69,56 @@ class Conversation:
     known: tuple[bytes, ...]
 
 
-def messages_of(ask: Ask) -> Sequence[Message]:
+def turns(exchange: Exchange, ask: Ask) -> bytes:
+    """The conversation of a request as it was sent, JSON; empty where its endpoint has none."""
+    return bytes(ask.fields.get("input" if exchange.endpoint == _RESPONSES else "messages", b""))
+
+
+def messages_of(exchange: Exchange, ask: Ask) -> Sequence[Message]:
     """Those of a request; empty where it has none that can be read."""
-    raw = ask.fields.get("messages")
+    raw = turns(exchange, ask)
     try:
-        return _messages(raw) if raw is not None else ()
+        if not raw:
+            return ()
+        return _messages(raw) if exchange.endpoint != _RESPONSES else _said(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ()
+
+
+def _said(raw: bytes) -> list[Message]:
+    """The input of a response as messages. The same words are the same content, as a text or in parts, since stored
+    items come back in parts."""
+    if raw[:1] == b'"':
+        return [Message("user", _content(msgspec.Raw(raw)))]
+    return [
+        Message("assistant", tool_calls=item.call_id) if item.type == "function_call" else
+        Message(item.role, _content(item.content))
+        for item in _items(raw)
+        if item.type in ("message", "function_call")
+    ]  # fmt: skip
+
+
+def _content(raw: msgspec.Raw) -> msgspec.Raw:
+    data = bytes(raw)
+    if data[:1] == b'"':
+        return msgspec.Raw(msgspec.json.encode(_text(data)))
+    if data[:1] != b"[":
+        return raw
+    parts = _parts(data)
+    if all(part.image_url == part.file_id == part.file_data == part.file_url == _NULL for part in parts):
+        return msgspec.Raw(msgspec.json.encode("".join(part.text for part in parts)))
+    return msgspec.Raw(msgspec.json.encode(msgspec.json.decode(data)))
+
+
+def length(exchange: Exchange, ask: Ask) -> int:
+    """Messages of a conversation, as rules and routers count them."""
+    if exchange.endpoint != _RESPONSES:
+        return ask.messages
+    try:
+        raw = turns(exchange, ask)
+        return len(_items(raw)) if raw[:1] == b"[" else 1
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ask.messages
 
 
 def named(headers: Mapping[bytes, bytes]) -> str | None:
@@ -77,14 +136,14 @@ def begin(messages: Sequence[Message]) -> str | None:
 def conversation(exchange: Exchange, ask: Ask) -> Conversation | None:
     """The conversation of a call; None: it is not long, or cannot be told from others."""
     key = exchange.key
-    if key is None or len(bytes(ask.fields.get("messages", b""))) < PREFIX_BYTES:
+    if key is None or len(turns(exchange, ask)) < PREFIX_BYTES:
         return None
     whose = f"{key.id}\0{exchange.person}"
     name = named(exchange.request.headers)
     if name is not None:
         only = _digest(f"name\0{whose}\0{name}".encode())
         return Conversation(only, (only,))
-    messages = messages_of(ask)
+    messages = messages_of(exchange, ask)
     first = begin(messages)
     if first is None:
         return None
@@ -97,9 +156,9 @@ def conversation(exchange: Exchange, ask: Ask) -> Conversation | None:
     return Conversation(answered, (answered, start))
 
 
-def before(ask: Ask) -> int:
+def before(exchange: Exchange, ask: Ask) -> int:
     """Bytes of the texts of a conversation before its newest question: what a set for training tells as `before`."""
-    messages = messages_of(ask)
+    messages = messages_of(exchange, ask)
     newest = max((at for at, message in enumerate(messages) if message.role == "user"), default=-1)
     return sum(_bytes(message.content) for at, message in enumerate(messages) if at != newest)
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import msgspec
 
 _JSON, _FORMAT = b'"json', b'"format"'
-"""By which an object or a schema is demanded of chat completions, and of Messages."""
+"""By which an object or a schema is demanded of chat completions and Responses, and of Messages."""
 
 
 def task_of(
@@ -24,6 +24,7 @@ def task_of(
         found.append(f"prompt {prompt}")
     if "tools" in fields or "functions" in fields:
         found.append("tools")
-    if _JSON in bytes(fields.get("response_format", b"")) or _FORMAT in bytes(fields.get("output_config", b"")):
+    chat, messages, responses = (bytes(fields.get(name, b"")) for name in ("response_format", "output_config", "text"))
+    if _JSON in chat or _FORMAT in messages or _JSON in responses:
         found.append("schema")
     return tuple(found)
