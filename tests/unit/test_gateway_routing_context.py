@@ -100,10 +100,6 @@ def asked(text: str = "what applies to case 900", messages: int = 1, raw: bytes 
     return Ask({"messages": msgspec.Raw(raw)}, "auto", messages, text, False, False, None, 1, len(text))
 
 
-def chat(messages: int = 1, raw: bytes = b"[]") -> tuple[Exchange, Ask]:
-    return Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT), asked(messages=messages, raw=raw)
-
-
 class Call:
     """One call on its way to its deployments."""
 
@@ -266,10 +262,10 @@ def test_what_came_before_is_counted_as_a_set_counts_it(by_turns: Router, folder
         {"role": "assistant", "content": None},
     ]
     raw = json.dumps([*turns, {"role": "user", "content": "what applies to case 900"}]).encode()
-    assert before(*chat(messages=4, raw=raw)) == len("be brief") + len("caf\u00e9".encode())
-    assert before(*chat(raw=json.dumps([{"role": "user", "content": "what applies to case 900"}]).encode())) == 0
-    routes, named = Routes(folder), places("one", "two")
+    assert before(asked(messages=4, raw=raw), "chat.completions") == len("be brief") + len("caf\u00e9".encode())
     alone = asked(raw=json.dumps([{"role": "user", "content": "what applies to case 900"}]).encode())
+    assert before(alone, "chat.completions") == 0
+    routes, named = Routes(folder), places("one", "two")
     expected = choose(by_turns, alone.query, None, frozenset(by_turns.models), "0.99", context=Context(1, 0)).expected
     assert Call(routes, Routing(router="turns@1", sticky=False), alone, named).route.expected == expected
 

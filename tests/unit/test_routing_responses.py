@@ -122,10 +122,10 @@ def test_rules_count_its_messages_and_routers_what_came_before() -> None:
     exchange, ask = exchange_of(
         [{"role": "user", "content": [{"type": "input_text", "text": "café"}, IMAGE]}, *talk("so")]
     )
-    assert before(exchange, ask) == len("café".encode())
-    assert length(exchange, ask) == 2
+    assert before(ask, exchange.endpoint) == len("café".encode())
+    assert length(ask, exchange.endpoint) == 2
     exchange, ask = exchange_of("hello")
-    assert (before(exchange, ask), length(exchange, ask)) == (0, 1)
+    assert (before(ask, exchange.endpoint), length(ask, exchange.endpoint)) == (0, 1)
 
 
 def test_a_schema_is_part_of_what_it_is_for() -> None:

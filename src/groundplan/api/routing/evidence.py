@@ -19,7 +19,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.experiment.verdict import CANDIDATE
 from groundplan.economics.routing.learn import evidence_store
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.routing.conversation import before
+from groundplan.gateway.routing.conversation import before, length
 from groundplan.gateway.routing.task import task_of
 from groundplan.gateway.surfaces import chat, messages
 
@@ -96,8 +96,8 @@ def _common(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
     if len(query) > 2 * CHARACTERS:
         query = f"{query[:CHARACTERS]}\n{query[-CHARACTERS:]}"
     context = {
-        "messages": ask.messages,
-        "before": before(ask),
+        "messages": length(ask, row["endpoint"]),
+        "before": before(ask, row["endpoint"]),
         "scores": None if scores is None else sorted(scores, reverse=True),
         "task": task_of(row["endpoint"], ask.fields, row["feature"], row["prompt"]),
     }

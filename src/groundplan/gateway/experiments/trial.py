@@ -99,7 +99,7 @@ def asker(exchange: Exchange, ask: Ask, split: str) -> str:
     name = named(exchange.request.headers)
     if name is not None:
         return f"conversation {key} {exchange.person} {name}"
-    first = begin(messages_of(exchange, ask))
+    first = begin(messages_of(ask, exchange.endpoint))
     return f"key {key} {exchange.person}" if first is None else f"begin {key} {exchange.person} {first}"
 
 

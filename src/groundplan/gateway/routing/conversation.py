@@ -69,18 +69,18 @@ class Conversation:
     known: tuple[bytes, ...]
 
 
-def turns(exchange: Exchange, ask: Ask) -> bytes:
+def turns(ask: Ask, endpoint: str) -> bytes:
     """The conversation of a request as it was sent, JSON; empty where its endpoint has none."""
-    return bytes(ask.fields.get("input" if exchange.endpoint == _RESPONSES else "messages", b""))
+    return bytes(ask.fields.get("input" if endpoint == _RESPONSES else "messages", b""))
 
 
-def messages_of(exchange: Exchange, ask: Ask) -> Sequence[Message]:
+def messages_of(ask: Ask, endpoint: str) -> Sequence[Message]:
     """Those of a request; empty where it has none that can be read."""
-    raw = turns(exchange, ask)
+    raw = turns(ask, endpoint)
     try:
         if not raw:
             return ()
-        return _messages(raw) if exchange.endpoint != _RESPONSES else _said(raw)
+        return _messages(raw) if endpoint != _RESPONSES else _said(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ()
 
@@ -110,12 +110,12 @@ def _content(raw: msgspec.Raw) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(msgspec.json.decode(data)))
 
 
-def length(exchange: Exchange, ask: Ask) -> int:
+def length(ask: Ask, endpoint: str) -> int:
     """Messages of a conversation, as rules and routers count them."""
-    if exchange.endpoint != _RESPONSES:
+    if endpoint != _RESPONSES:
         return ask.messages
     try:
-        raw = turns(exchange, ask)
+        raw = turns(ask, endpoint)
         return len(_items(raw)) if raw[:1] == b"[" else 1
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ask.messages
@@ -136,14 +136,14 @@ def begin(messages: Sequence[Message]) -> str | None:
 def conversation(exchange: Exchange, ask: Ask) -> Conversation | None:
     """The conversation of a call; None: it is not long, or cannot be told from others."""
     key = exchange.key
-    if key is None or len(turns(exchange, ask)) < PREFIX_BYTES:
+    if key is None or len(turns(ask, exchange.endpoint)) < PREFIX_BYTES:
         return None
     whose = f"{key.id}\0{exchange.person}"
     name = named(exchange.request.headers)
     if name is not None:
         only = _digest(f"name\0{whose}\0{name}".encode())
         return Conversation(only, (only,))
-    messages = messages_of(exchange, ask)
+    messages = messages_of(ask, exchange.endpoint)
     first = begin(messages)
     if first is None:
         return None
@@ -156,9 +156,9 @@ def conversation(exchange: Exchange, ask: Ask) -> Conversation | None:
     return Conversation(answered, (answered, start))
 
 
-def before(exchange: Exchange, ask: Ask) -> int:
+def before(ask: Ask, endpoint: str) -> int:
     """Bytes of the texts of a conversation before its newest question: what a set for training tells as `before`."""
-    messages = messages_of(exchange, ask)
+    messages = messages_of(ask, endpoint)
     newest = max((at for at, message in enumerate(messages) if message.role == "user"), default=-1)
     return sum(_bytes(message.content) for at, message in enumerate(messages) if at != newest)
 

@@ -160,7 +160,7 @@ class Routes:
             return _told(places[0], "only", "no other deployment may take this call")
         names = {place.name: place for place in places}
         usable = [rule for rule in routing.rules if rule.use in names]
-        rule = rules.first(usable, ask.query, length(call.exchange, ask))
+        rule = rules.first(usable, ask.query, length(ask, call.exchange.endpoint))
         if rule is not None:
             return _told(names[rule.use], f"rule {rule.name}", "the first rule that fits")
         if routing.router is None:
@@ -319,8 +319,8 @@ class _Call:
         from groundplan.economics.routing.model import Context  # noqa: PLC0415 -- numpy, only where it is used
 
         scores = None if self.found is None else tuple(sorted((each.score for each in self.found), reverse=True))
-        said = before(self.exchange, self.ask) if router.texts else self.prefix
-        return Context(length(self.exchange, self.ask), said, scores, self.task if router.tasks else ())
+        said = before(self.ask, self.exchange.endpoint) if router.texts else self.prefix
+        return Context(length(self.ask, self.exchange.endpoint), said, scores, self.task if router.tasks else ())
 
     @property
     def task(self) -> tuple[str, ...]:
@@ -334,7 +334,7 @@ class _Call:
     @property
     def prefix(self) -> int:
         """Bytes of the conversation before the newest question."""
-        return max(0, len(turns(self.exchange, self.ask)) - len(self.ask.query))
+        return max(0, len(turns(self.ask, self.exchange.endpoint)) - len(self.ask.query))
 
 
 def _reads_passages(router: Router) -> bool:
