@@ -50,6 +50,9 @@ def test_a_router_is_trained_kept_judged_and_found_drifted(tmp_path: Path) -> No
     first = run("train", str(answers), "--name", "support", *home)
     assert first["router"] == "support@1"
     assert set(first["same_choice"]) == {"typos", "case", "spaces", "polite", "reworded"}
+    assert first["same_choice_at"] == "0.99"
+    assert 0.4 < first["one_choice"] < 0.8, "of the point that is asked for: at a stricter one nobody might be routed"
+    assert set(first["same_choice_away"]) == set(first["same_choice"])
     (kept,) = run("list", *home)["routers"]
     assert (kept["router"], kept["digest"], kept["prompts"]) == ("support@1", first["digest"], "390")
     assert first["points"]["0.99"]["saved"] > 0.3

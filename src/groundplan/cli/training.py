@@ -83,7 +83,7 @@ def train(wanted: Wanted, learned: Learned) -> tuple[dict[str, Any], str]:
     asked = tuple(sorted({*KEEPS, wanted.keep}, reverse=True))
     keeps = tuple(sorted({*asked, *STRICTER}, reverse=True))
     vectors = embedded(matrix) if wanted.embedded else None
-    found = evaluate(matrix, vectors, keeps, embed=embedder() if wanted.embedded else None)
+    found = evaluate(matrix, vectors, keeps, embed=embedder() if wanted.embedded else None, at=wanted.keep)
     if shown(found.routed, wanted.keep) is None:
         raise _unproven(found, wanted.keep, len(matrix.samples))
     router = learn(matrix, vectors, keeps, name=wanted.name)
@@ -278,6 +278,7 @@ def figures(found: Evaluation) -> dict[str, Any]:
         },
         "oracle_saved": found.oracle_saved,
         "abstained": found.abstained,
+        "same_choice_at": found.at,
         "same_choice": found.robust,
         "same_choice_away": found.robust_away,
         "one_choice": found.one_choice,
@@ -299,7 +300,7 @@ def text(found: Evaluation) -> str:
     away = ", ".join(f"{kind} {share:.0%}" for kind, share in found.robust_away.items()) or "none went elsewhere"
     lines = (
         f"against {found.best} for every call", table(head, rows),
-        f"the same choice when rephrased: {same} (always the most frequent one: {found.one_choice:.0%})",
+        f"the same choice when rephrased, at {found.at}: {same} (always the most frequent one: {found.one_choice:.0%})",
         f"of those that went to a cheaper model: {away}",
     )  # fmt: skip
     return "\n".join(lines)

@@ -79,6 +79,8 @@ class Evaluation:
     abstained: float
     calibration: float
     """Mean distance of expected from seen scores over tenths of predictions (expected calibration error)."""
+    at: str
+    """The operating point of the following."""
     robust: dict[str, float]
     """Way of asking the same otherwise -> share of prompts never seen that go to the same model."""
     robust_away: dict[str, float]
@@ -96,10 +98,12 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     embed: Embed | None = None,
+    at: float | None = None,
 ) -> Evaluation:
     """Cross-validate. `vectors`: embeddings of the prompts, row by row; None: of the words alone. `embed`: what embeds
-    a prompt that is asked otherwise; without it nobody asks otherwise where the router looks at embeddings."""
-    rows = len(matrix.samples)
+    a prompt that is asked otherwise; without it nobody asks otherwise where the router looks at embeddings. `at`: the
+    share to keep at which they are asked otherwise, the first of `keeps` unless said."""
+    rows, point = len(matrix.samples), label(keeps[0] if at is None else at)
     parts = folds_of([sample.group for sample in matrix.samples], folds, seed)
     routed = {label(keep): np.zeros(rows, dtype=np.int64) for keep in keeps}
     ridge = {label(keep): np.zeros(rows, dtype=np.int64) for keep in keeps}
@@ -122,7 +126,7 @@ def evaluate(
             routed[name][fold], ridge[name][fold], tuned[name][fold] = picked[name], other[name], better[name]
         some = matrix.take(fold[: max(1, ASKED_AGAIN // len(parts))])
         if vectors is None or embed is not None:
-            again.append(same_choice(router, some, label(keeps[0]), seed + number, embed))
+            again.append(same_choice(router, some, point, seed + number, embed))
         if progress is not None:
             progress(number + 1, len(parts))
     means, bills = matrix.scores.mean(axis=0), matrix.costs.sum(axis=0)
@@ -141,6 +145,7 @@ def evaluate(
         tuned_plain=tuned_plain,
         abstained=1.0 - float(sure.mean()),
         calibration=calibration_error(predicted, matrix.scores),
+        at=point,
         **_steady(again, matrix.models[strongest]),
     )
 
