@@ -28,7 +28,7 @@ from groundplan.economics.routing.versions.artifact import dump
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.policy.snapshot import KeyEntry, index
-from groundplan.gateway.routing.route import ENOUGH, Route, Routes
+from groundplan.gateway.routing.route import AGAIN_SECONDS, ENOUGH, Route, Routes
 from groundplan.gateway.routing.weigh import SLOW_SECONDS
 from groundplan.gateway.surfaces.answers import of_refusal
 from groundplan.gateway.surfaces.chat import CHAT
@@ -406,6 +406,25 @@ def test_money_is_weighed_at_what_calls_cost_now(folder: Path) -> None:
     dear = told(arranged(routes, learned, asked("say hello to guest 900"), both))
     assert dear.deployment == "large", "it is no worse, and cheaper now"
     assert told(arranged(Routes(folder), learned, asked("say hello to guest 900"), both)).deployment == "small"
+
+
+def test_a_router_that_is_copied_here_later_decides_without_a_new_blueprint(folder: Path) -> None:
+    seconds = 100.0
+    routes = Routes(folder, lambda: seconds)
+    learned, both = Routing(router="copied@1"), places("large", "small")
+
+    def by() -> str:
+        return told(arranged(routes, learned, asked("say hello to guest 900"), both)).by
+
+    assert by() == "order"
+    (folder / "copied@1.router").write_bytes((folder / "support@1.router").read_bytes())
+    seconds += AGAIN_SECONDS / 2
+    assert by() == "order", "what is not here is not looked for with every call"
+    seconds += AGAIN_SECONDS
+    assert by() == "learned"
+    (folder / "copied@1.router").unlink()
+    seconds += AGAIN_SECONDS
+    assert by() == "learned", "one that was read is not read again"
 
 
 def test_a_new_blueprint_forgets_routers_it_does_not_name_and_looks_for_those_it_does(folder: Path) -> None:

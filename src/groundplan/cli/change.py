@@ -94,6 +94,7 @@ def applied_text(value: dict[str, Any]) -> str:
     number = value["blueprint"]
     lines = [f"blueprint {number} is served" if number else "this change is not served yet"]
     lines += [waits_text(pending) for pending in value["pending"]]
+    lines += [f"i {note}" for note in value.get("notes", ())]
     return "\n".join(lines)
 
 

@@ -70,7 +70,9 @@ class Decision(BaseModel):
 def plan(body: Declared, services: Using, _: Reader) -> dict[str, Any]:
     """What an apply of these files would do; changes nothing. Refusals are part of the answer."""
     with services.transaction() as conn:
-        return services.releases.plan(conn, body.files)
+        value = services.releases.plan(conn, body.files)
+    value["notes"] = [*value["notes"], *router_evaluations.of_plan(services, body.files, value["differences"])]
+    return value
 
 
 @router.post("/apply")
@@ -81,6 +83,7 @@ def apply(body: Apply, request: Request, services: Using, caller: SignedIn) -> d
         raise Denied("only the local operator may name a folder", code="operator_only", hint="Leave `folder` out.")
     with services.transaction() as conn:
         value = services.releases.apply(conn, caller.actor, body.files, body.reason)
+    value["notes"] = router_evaluations.missing(services, body.files)
     if body.folder is not None:
         services.note_folder(Path(body.folder))
     request.app.state.indexing.ask()

@@ -6,6 +6,7 @@ Figures are read from the router's own bytes, which its digest covers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from groundplan.economics.routing.versions.registry import SUFFIX
 DAYS = 30
 _FIELDS = frozenset({"routing.router", "routing.digest", "routing.keep", "routing.floor"})
 """Of a workload's content, which router decides and how it does."""
+_UNSERVED = ("proposed", "retired")
+_OTHERWISE = " Until then the order of its deployments decides."
 
 
 def of_change(services: Services, conn: Connection[Any], change: dict[str, Any]) -> dict[str, Any] | None:
@@ -45,6 +48,43 @@ def of_change(services: Services, conn: Connection[Any], change: dict[str, Any])
     since = services.clock.now() - timedelta(days=DAYS)
     floors = choices.floors(conn, item.objectives.quality, name, since)
     return {"router": new, "before": before, "floors": floors, "told": told(new, before, floors)}
+
+
+def of_plan(services: Services, files: dict[str, str], differences: Sequence[dict[str, Any]]) -> list[str]:
+    """Of each workload in a plan whose router is new or changes, how that was evaluated; and of each whose router is
+    not known here, that it decides nothing."""
+    found = []
+    for each in differences:
+        kind, _, name = str(each["subject"]).partition("/")
+        fields = {row["field"] for row in each.get("fields", ())}
+        if kind != "workload" or each["type"] == "removed" or (each["type"] == "changed" and not fields & _FIELDS):
+            continue
+        item = _declared(files, name)
+        if item is not None and (router := _of(services, item)) is not None:
+            if router["state"] == "known":
+                found.append(f"workload/{name}: {_sentence(router)}")
+    return [*found, *missing(services, files)]
+
+
+def missing(services: Services, files: dict[str, str]) -> list[str]:
+    """Of each workload whose router is not known here, that it decides nothing."""
+    try:
+        declared = load_served(files).workloads
+    except GroundplanError:
+        return []
+    found = ((name, _of(services, item)) for name, item in sorted(declared.items()))
+    return [
+        f"workload/{name}: {_sentence(router)}{_OTHERWISE}"
+        for name, router in found
+        if router is not None and router["state"] != "known"
+    ]
+
+
+def _of(services: Services, item: WorkloadDoc) -> dict[str, Any] | None:
+    rule = item.routing
+    if rule.by != "learned" or rule.router is None or item.stage in _UNSERVED:
+        return None
+    return _shown(services.home.root / "routers", rule.router, rule.digest, rule.keep)
 
 
 def told(router: dict[str, Any], before: dict[str, Any] | None, floors: list[dict[str, Any]]) -> list[str]:

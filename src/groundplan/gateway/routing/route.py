@@ -8,8 +8,9 @@ once for each version; where one is not there the order of placement holds, and 
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 AUTO = "auto"
 REMEMBERED = 4096
 SUFFIX = ".router"
+AGAIN_SECONDS = 5.0
+"""After which a router that was not here is looked for again."""
 ENOUGH = 20
 """Paid calls of a model from which on its price is what they show, and no more that of training."""
 _FOLLOWS = 0.05
@@ -89,10 +92,12 @@ class Paid:
 class Routes:
     """Of one worker."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        """`folder` has the learned routers, each as NAME@VERSION.router."""
-        self._folder = folder
+    def __init__(self, folder: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """`folder` has the learned routers, each as NAME@VERSION.router; `clock`: seconds."""
+        self._folder, self._clock = folder, clock
         self._routers: dict[tuple[str, str | None], Router | None] = {}
+        self._again: dict[tuple[str, str | None], float] = {}
+        """When one that is not here is looked for again."""
         self._conversations: OrderedDict[bytes, str] = OrderedDict()
         self._number = 0
         """Of the newest blueprint that a call came with."""
@@ -276,11 +281,14 @@ class Routes:
 
     def router(self, version: str, digest: str | None = None) -> Router | None:
         """A learned router; None where it is not there, not readable by this version, or not what `digest` (SHA-256)
-        names."""
+        names. Its file may be copied here later."""
         key = (version, digest)
-        if key not in self._routers:
-            self._routers[key] = self._read(version, digest)
-        return self._routers[key]
+        found = self._routers.get(key)
+        if found is None and self._clock() >= self._again.get(key, 0.0):
+            found = self._routers[key] = self._read(version, digest)
+            if found is None:
+                self._again[key] = self._clock() + AGAIN_SECONDS
+        return found
 
     def _read(self, version: str, digest: str | None) -> Router | None:
         if self._folder is None:
@@ -301,6 +309,7 @@ class Routes:
         gone = [key for key, router in self._routers.items() if key not in named or router is None]
         for key in gone:
             del self._routers[key]
+            self._again.pop(key, None)
 
 
 @dataclass(frozen=True, slots=True)

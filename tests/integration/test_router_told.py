@@ -1,0 +1,44 @@
+"""Who brings a router in is told how it was evaluated, or that it is unknown, before and when it takes effect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.integration.test_api_control import Control, fresh  # noqa: F401 -- a fixture
+from tests.unit.test_routing_model import made
+
+from groundplan.cli.change import applied_text, plan_text
+from groundplan.economics.routing.learn.fit import train
+from groundplan.economics.routing.versions import registry
+
+
+def routed(control: Control, router: str, more: str = "") -> dict[str, str]:
+    """The files with a workload that chooses by that router."""
+    rule = f"routing: {{by: learned, router: {router}{more}}}"
+    files = {name: text.replace("stage: pilot", f"stage: pilot\n{rule}") for name, text in control.files().items()}
+    assert any(rule in text for text in files.values())
+    return files
+
+
+@pytest.mark.parametrize("reached", ["/api/plan", "/api/apply"])
+def test_a_router_that_is_not_here_is_told(fresh: Control, reached: str) -> None:  # noqa: F811 -- the fixture
+    found = fresh.ask("POST", reached, {"files": routed(fresh, "suport@1")})
+    assert found.status in (200, 201)
+    (note,) = [each for each in found.body["notes"] if "suport@1" in each]
+    assert note.startswith("workload/assistant: suport@1 is not in HOME/routers")
+    assert note.endswith("the order of its deployments decides.")
+    assert note in (plan_text if reached == "/api/plan" else applied_text)(found.body)
+
+
+def test_a_router_that_is_here_is_told_with_what_it_keeps(fresh: Control) -> None:  # noqa: F811 -- the fixture
+    folder: Path = fresh.home.root / "routers"
+    version = registry.keep(folder, train(made(60), None, (0.95,), name="support"))
+    (note,) = fresh.ask("POST", "/api/plan", {"files": routed(fresh, version)}).body["notes"]
+    assert note.startswith(f"workload/assistant: {version} ")
+    assert "not in HOME/routers" not in note and "order of its deployments" not in note
+    other = routed(fresh, version, f", digest: {'ab' * 32}")
+    (note,) = fresh.ask("POST", "/api/apply", {"files": other}).body["notes"]
+    assert "is asked for" in note and note.endswith("the order of its deployments decides.")
+    plain = fresh.ask("POST", "/api/plan", {"files": fresh.files()})
+    assert plain.body["notes"] == [], "a workload without a router has nothing to tell"
