@@ -60,9 +60,9 @@ def of_plan(services: Services, files: dict[str, str], differences: Sequence[dic
         if kind != "workload" or each["type"] == "removed" or (each["type"] == "changed" and not fields & _FIELDS):
             continue
         item = _declared(files, name)
-        if item is not None and (router := _of(services, item)) is not None:
-            if router["state"] == "known":
-                found.append(f"workload/{name}: {_sentence(router)}")
+        router = None if item is None else _of(services, item)
+        if router is not None and router["state"] == "known":
+            found.append(f"workload/{name}: {_sentence(router)}")
     return [*found, *missing(services, files)]
 
 
