@@ -90,6 +90,25 @@ def test_a_router_says_its_own_reason_and_the_cache_asks_nobody() -> None:
     assert chosen(receipt(route=route), PLACED) == ["m was chosen (learned): good enough at less."]
     (said,) = chosen({**receipt(route=route), "cache": "exact", "attempts": []}, PLACED)
     assert "the same question" in said
+    (said,) = chosen({**receipt(route=route), "cache": "semantic", "attempts": []}, PLACED)
+    assert "a question that means the same" in said
+
+
+def test_a_caller_that_named_a_model_is_told_so() -> None:
+    assert chosen(receipt("two"), PLACED, routes=True) == ["The caller named a model, so none was chosen."]
+    assert chosen(receipt("two", ("one", "failed", 503)), PLACED, routes=True) == [
+        "The caller named a model, so none was chosen.",
+        "one was asked and gave no answer: failed (HTTP 503).",
+        "two answered in its place.",
+    ]
+
+
+def test_whoever_a_cascade_went_on_to_is_named() -> None:
+    route = {"model": "m", "by": "cascade", "reason": "one was tried first", "deployment": "one", "answered": "two"}
+    assert chosen(receipt("two", route=route), PLACED) == [
+        "m was chosen (cascade): one was tried first.",
+        "two answered in its place.",
+    ]
 
 
 def test_below_its_floor_no_model_was_asked() -> None:

@@ -14,9 +14,11 @@ def sentences(conn: Connection[Any], receipt: dict[str, Any]) -> list[str]:
     """Of one call that went somewhere, or was answered from a cache; none of any other."""
     if not receipt["deployment"] and receipt["cache"] not in ("exact", "semantic"):
         return []
+    name = receipt["workload"]
     try:
-        placements = served.at(conn, receipt["blueprint"]).placements
+        blueprint = served.at(conn, receipt["blueprint"])
     except NotFound:
-        placements = []
-    placed = {each.workload: each for each in placements}
-    return explain.chosen(receipt, placed.get(receipt["workload"]))
+        return explain.chosen(receipt, None)
+    placement = next((each for each in blueprint.placements if each.workload == name), None)
+    routes = any(each.name == name and each.routing is not None for each in blueprint.workloads)
+    return explain.chosen(receipt, placement, routes=routes)

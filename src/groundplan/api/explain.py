@@ -54,11 +54,14 @@ def _times(attempt: Facts) -> str:
     return f"; {', '.join(parts)}" if parts else ""
 
 
-def chosen(facts: Facts, placement: Placement | None) -> list[str]:
+_KEPT = {"exact": "the same question", "semantic": "a question that means the same"}
+
+
+def chosen(facts: Facts, placement: Placement | None, *, routes: bool = False) -> list[str]:
     """Why the answer of a receipt came from where it did: the cache, the router or the placement, and who was asked
-    in vain."""
-    if facts["cache"] in ("exact", "semantic"):
-        return ["It is the answer that the same question got before; no model was asked."]
+    in vain. `routes`: its workload chose a model for whoever named none."""
+    if facts["cache"] in _KEPT:
+        return [f"It is the answer that {_KEPT[facts['cache']]} got before; no model was asked."]
     if facts["status"] == "ok" and not facts["attempts"] and facts.get("endpoint") in _TEXT:
         return ["Nothing that was found reached the floor of the workload, so no model was asked."]
     lines, route, answered = [], facts.get("route"), facts["deployment"]
@@ -68,6 +71,9 @@ def chosen(facts: Facts, placement: Placement | None) -> list[str]:
     first = answered
     if route is not None:
         lines.append(f"{route['model']} was chosen ({route['by']}): {route['reason']}.")
+        first = route["deployment"] if route.get("answered") else answered
+    elif routes:
+        lines.append("The caller named a model, so none was chosen.")
     elif placement is not None and placement.primary is not None:
         first = placement.primary
         lines.append(f"It is placed at {first}: {placement.binding}.")
