@@ -217,6 +217,14 @@ def test_genesis_and_status(control: Control) -> None:
     assert [row["number"] for row in control.ask("GET", "/api/blueprints").body["blueprints"]] == [1]
 
 
+def test_a_workspace_that_cannot_be_read_keeps_nobody_from_being_served(database: Database, tmp_path: Path) -> None:
+    with running(database, tmp_path):
+        pass
+    (tmp_path / "workspace" / "costs.yaml").write_text("kind: allocation\nname: platform\nper: gigabyte\n")
+    with running(database, tmp_path) as again:
+        assert again.ask("GET", "/api/status").body["blueprint"] == 1
+
+
 def test_nobody_comes_in_without_being_known(control: Control) -> None:
     assert control.ask("GET", "/api/status", Authorization="").code == "not_signed_in"
     assert control.ask("GET", "/api/status", Authorization="Bearer gpo_wrong").code == "token_invalid"
