@@ -96,6 +96,29 @@ def test_several_costs_of_one_term_are_told_by_what_they_are_from() -> None:
     assert len(validate_files({"a.yaml": BASE + platforms}).allocations) == 2
 
 
+@pytest.mark.parametrize(
+    ("lines", "told", "line"),
+    [
+        ("rate: 0.50 USD\nper: gigabyte of answer", "Did you mean gigabyte of answers?", 5),
+        ("rate: 0.50 USD\nper: hour", "review hour, gigabyte of documents,", 5),
+        ("rate: 45 USD/hour\nper: review hour", "12.50 USD or 11.60 EUR", 4),
+        ("cost: 45 USD/hour", "rate: 45 USD with per: review hour", 4),
+        ("cost: -5 USD/month", "0 or more", 4),
+        ("cost: 5 USD/total", "day, week, month, quarter or year", 4),
+        ("cost: 5 USD/month\ncovers: sites/rack", "workload/NAME, deployment/NAME or site/NAME", 5),
+        ("rate: 45 EUR\nper: review hour", "currencies: {EUR:", 4),
+        ("purchase: 900 EUR\nlife: 365d\nfrom: 2026-01-01", "currencies: {EUR:", 4),
+    ],
+)
+def test_a_first_allocation_is_told_its_line_and_what_to_write(lines: str, told: str, line: int) -> None:
+    rule = f"kind: allocation\nname: first\nterm: platform\n{lines}\nsource: contract\n"
+    with pytest.raises(Invalid) as refused:
+        validate_files({"a.yaml": BASE, "costs.yaml": rule})
+    (problem,) = refused.value.problems
+    assert told in (problem.hint or "") and "literal" not in problem.message, problem
+    assert problem.where is not None and (problem.where.file, problem.where.line) == ("costs.yaml", line)
+
+
 def test_uses_of_tools_are_of_workloads_and_not_of_places() -> None:
     rule = "---\nkind: allocation\nname: crm\nterm: tools\nrate: 5 USD\nper: 1000 tool uses\nsource: contract\n"
     assert validate_files({"a.yaml": BASE + rule}).allocations["crm"].per == "1000 tool uses"

@@ -21,9 +21,9 @@ Measured = Literal[
 ]  # fmt: skip
 Counted = Literal["device", "kWh", "gigabyte of updates", "gigabyte of traffic", "site visit"]
 COUNTED = frozenset(get_args(Counted))
-Unit = Measured | Counted
+Unit = Literal[Measured, Counted]
 DAY_MS = 86_400_000
-_NAME = r"[a-z0-9][a-z0-9-]{0,62}"
+COVERS = r"^(company|(team|workload|deployment|site)/[a-z0-9][a-z0-9-]{0,62})$"
 
 
 class AllocationDoc(Strict):
@@ -55,9 +55,7 @@ class AllocationDoc(Strict):
     """How it is divided among the workloads that it covers."""
     shares: dict[Name, Count] = Field(default_factory=dict)
     """Workload and its part, for by: shares: {support: 60, finance: 40}"""
-    covers: Annotated[str, StringConstraints(pattern=rf"^(company|(team|workload|deployment|site)/{_NAME})$")] = (
-        "company"
-    )
+    covers: Annotated[str, StringConstraints(pattern=COVERS)] = "company"
     """company, team/NAME, workload/NAME, deployment/NAME or site/NAME: whoever has calls there, by their tokens"""
     capacity: Frequency | None = None
     """Tokens that a deployment of one's own can make: what is not used is a line of its own, idle."""
@@ -95,8 +93,6 @@ class AllocationDoc(Strict):
             raise ValueError("by: shares needs shares: {workload: part}, and only it")
         if self.capacity is not None and not (self.covers.startswith("deployment/") and self.rate is None):
             raise ValueError("capacity is of a deployment: covers: deployment/NAME, with a cost")
-        if self.cost is not None and self.cost.period == "total":
-            raise ValueError("write what it costs in a day, week, month, quarter or year")
         if self.since is not None and self.until is not None and self.until < self.since:
             raise ValueError("until is before from")
         return self

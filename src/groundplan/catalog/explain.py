@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from groundplan.catalog.allocation import COVERS
 from groundplan.catalog.model import KINDS, Strict
 from groundplan.catalog.reader import Document, Path
 from groundplan.core.errors import Invalid, Problem, Where
@@ -19,6 +20,7 @@ _PATTERNS = {
     r"^[a-z0-9][a-z0-9-]{0,62}$": "Use lower-case letters, digits and hyphens, such as staff-assistant.",
     r"^[A-Z][A-Z0-9-]{1,9}$": "Use capitals, such as EU, US or an ISO country such as NO.",
     r"^[^\x00-\x1f\x7f]+$": "Write one line without control characters.",
+    COVERS: "Write company, team/NAME, workload/NAME, deployment/NAME or site/NAME.",
 }
 
 

@@ -123,12 +123,12 @@ Limit = Annotated[
 ]
 Usd = Annotated[int, BeforeValidator(units.usd), _text("^[0-9.]+ USD$", "0.50 USD")]
 TokenPrice = Annotated[int, BeforeValidator(units.token_price), _text("^[0-9.]+ [A-Z]{3}/[Mk]tok$", "0.40 USD/Mtok")]
-Amount = Annotated[int, BeforeValidator(units.usd), _text("^[0-9.]+ [A-Z]{3}$", "0.50 USD")]
+Amount = Annotated[int, BeforeValidator(units.amount), _text("^[0-9.]+ [A-Z]{3}$", "0.50 USD")]
 """As `Usd`, where the document around it may name another currency."""
 PeriodAmount = Annotated[
     units.Limit,
-    BeforeValidator(units.limit),
-    _text("^[0-9.]+ [A-Z]{3}/(day|week|month|quarter|year|total)$", "120 USD/month"),
+    BeforeValidator(units.cost),
+    _text("^[0-9.]+ [A-Z]{3}/(day|week|month|quarter|year)$", "120 USD/month"),
 ]
 DayWindow = Annotated[
     tuple[int, int],

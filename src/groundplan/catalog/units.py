@@ -186,6 +186,29 @@ def usd(value: object) -> Picodollars:
         raise ValueError(what) from error
 
 
+def amount(value: object) -> Picodollars:
+    """As `usd`, where the document around it may have named another currency, whose code stands as USD here."""
+    try:
+        return usd(value)
+    except ValueError:
+        raise ValueError("write an amount like 12.50 USD or 11.60 EUR (0 or more, at most 12 decimals)") from None
+
+
+def cost(value: object) -> Limit:
+    """As `limit` and `amount`, of what is spent again and again: without `total`."""
+    what = (
+        "write what it costs in a day, week, month, quarter or year, 0 or more, like 200 USD/month or 180 EUR/month; "
+        "what costs by the unit is rate: 45 USD with per: review hour, and what is taken off is term: credit"
+    )
+    try:
+        found = limit(value)
+    except ValueError:
+        raise ValueError(what) from None
+    if found.period == "total":
+        raise ValueError(what)
+    return found
+
+
 def limit(value: object) -> Limit:
     """`200 USD/month`; the period is day, week, month, quarter, year or total."""
     what = "write a limit like 200 USD/month (day, week, month, quarter, year or total)"

@@ -13,7 +13,9 @@ from groundplan.core.errors import Problem, Where
 def currencies(workspace: Workspace) -> Iterator[Problem]:
     """Prices and allocations in a currency without a rate, or from before its first one."""
     for name, doc in workspace.allocations.items():
-        yield from _rated(workspace, doc.currency, doc.since or date.min, workspace.where("allocation", name, "cost"))
+        written = next(key for key in ("cost", "rate", "purchase") if getattr(doc, key) is not None)
+        where = workspace.where("allocation", name, written)
+        yield from _rated(workspace, doc.currency, doc.since or date.min, where)
     for kind, documents in (("deployment", workspace.deployments), ("model", workspace.models)):
         for name, priced in documents.items():
             for price in priced.price:
