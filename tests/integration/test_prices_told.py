@@ -69,3 +69,20 @@ def test_prices_to_come_and_models_that_go_are_told_with_what_a_month_cost(
     clock.time = datetime(2026, 12, 1, tzinfo=UTC)
     service.reprice(conn, signing)
     assert set(told(conn, date(2026, 12, 1))) == {("cost.retired", "going")}, "the price holds now"
+
+
+def test_a_plan_with_another_price_says_what_the_last_month_would_have_cost(
+    database: Database, conn: Conn, signing: Signing, clock: FixedClock
+) -> None:
+    clock.time = datetime.combine(TODAY, time(12), UTC)
+    files = {"a.yaml": FILES["a.yaml"]}
+    service.genesis(conn, signing, files)
+    with connect(database.urls["owner"], autocommit=True) as owner:
+        used(owner, "own", TODAY - timedelta(days=30), 2_000_000)
+        used(owner, "own", TODAY - timedelta(days=31), 8_000_000)
+    assert not [note for note in service.preview(conn, signing, files).notes if "would have cost" in note]
+    files["a.yaml"] = files["a.yaml"].replace(
+        "{input: 1 USD/Mtok, output: 2 USD/Mtok}", "{input: 2 USD/Mtok, output: 3 USD/Mtok}"
+    )
+    (note,) = [note for note in service.preview(conn, signing, files).notes if "would have cost" in note]
+    assert note == "deployment/own: at the new price the last 30 days would have cost $5.00 instead of $3.00"

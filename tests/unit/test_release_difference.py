@@ -7,7 +7,18 @@ from tests.integration.test_api_control import WORKSPACE
 from tests.unit.test_calendar import compiled
 
 from groundplan.blueprint.artifact import decode, encode
-from groundplan.blueprint.model import Blueprint, Budget, Cache, Caps, Deployment, Rates, Semantic, Site, Workload
+from groundplan.blueprint.model import (
+    Blueprint,
+    Budget,
+    Cache,
+    Caps,
+    Deployment,
+    PriceWindow,
+    Rates,
+    Semantic,
+    Site,
+    Workload,
+)
 from groundplan.release.difference import differences
 from groundplan.release.model import Field
 from groundplan.release.units import workload_digest
@@ -154,3 +165,18 @@ def test_what_changes_money_without_a_price_is_told() -> None:
     assert told(("workflow: cases\n", "")) == [("removed", "workflow/cases", [])]
     assert told(("5000/day", "9000/day")) == [("changed", "limit/each-key", [("requests.day", "5000", "9000")])]
     assert told(("cost: 5 USD/day\n", "")) == [("changed", "limit/each-key", [("cost.day", "5 USD", None)])]
+
+
+def test_prices_are_told_by_what_they_are_of_and_hours_by_their_time() -> None:
+    night = Rates(input=10**10, output=10**11, long_above=200_000, long=Rates(input=2 * 10**10, output=10**11))
+    rates = Rates(
+        input=150_000_000_000, output=10**12, minute=6 * 10**9, characters=15 * 10**12,
+        images={"1024x1024": 4 * 10**10}, windows=[PriceWindow(start=1320, end=1440, rates=night)],
+    )  # fmt: skip
+    (fields,) = changed(deployments=[msgspec.structs.replace(OLD.deployments[0], rates=rates)]).values()
+    at = "rates.22:00-24:00."
+    assert {each.field: each.new for each in fields if not each.field.endswith("source")} == {
+        "rates.minute": "0.006 USD/minute", "rates.characters": "15 USD/Mchar", "rates.images.1024x1024": "0.04 USD",
+        f"{at}input": "0.01 USD/Mtok", f"{at}output": "0.10 USD/Mtok", f"{at}long_above": "200000 tokens",
+        f"{at}long.input": "0.02 USD/Mtok", f"{at}long.output": "0.10 USD/Mtok",
+    }  # fmt: skip

@@ -22,6 +22,8 @@ _MONEY = frozenset(
     }
 )  # fmt: skip
 """Fields that hold picodollars, told as dollars."""
+_EACH = {"request": "", "image": "", "search": "", "minute": "/minute", "characters": "/Mchar", "long_above": ""}
+"""Of a price, what does not cost by the million tokens -> by what it does; nothing of it is not told."""
 
 
 def differences(old: bp.Blueprint | None, new: bp.Blueprint) -> tuple[Difference, ...]:
@@ -136,9 +138,23 @@ def _flat(name: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, dict):
         inner = [pair for key, item in value.items() for pair in _flat(f"{name}.{key}" if name else key, item)]
         return [pair for pair in inner if pair[0] != "name"]
-    if value is None or value in ([], "") or (value == 0 and name.startswith("rates.then.")):
+    if value is None or value in ([], "") or (value == 0 and _says_nothing(name)):
         return []
+    if name.startswith("rates.") and name.endswith(".windows"):
+        return [
+            pair for each in value for pair in _flat(f"{name.removesuffix('.windows')}.{_hours(each)}", each["rates"])
+        ]
     return [(name, _text(name, value))]
+
+
+def _says_nothing(name: str) -> bool:
+    """Whether nothing there is the same as not saying it."""
+    return name.startswith("rates.") and (name.startswith("rates.then.") or name.rpartition(".")[2] in _EACH)
+
+
+def _hours(window: dict[str, Any]) -> str:
+    """`22:00-06:00`, of the minutes of a day."""
+    return "-".join(f"{minutes // 60:02d}:{minutes % 60:02d}" for minutes in (window["start"], window["end"]))
 
 
 def _text(name: str, value: Any) -> str:
@@ -148,8 +164,11 @@ def _text(name: str, value: Any) -> str:
         return shown_grants(msgspec.convert(value, list[bp.Grant]))
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
-    if isinstance(value, int) and (name in _MONEY or name.startswith("rates.")):
-        return _usd(value) if name in _MONEY or name.endswith(".request") else f"{_usd(value)}/Mtok"
+    if isinstance(value, int) and name in _MONEY:
+        return _usd(value)
+    if isinstance(value, int) and name.startswith("rates."):
+        last = "image" if ".images." in name else name.rpartition(".")[2]
+        return f"{value} tokens" if last == "long_above" else f"{_usd(value)}{_EACH.get(last, '/Mtok')}"
     text = str(value)
     if len(text) <= _LONG:
         return text

@@ -8,6 +8,7 @@ stores, and what people approve is in `approvals`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from groundplan.core import audit
 from groundplan.core.errors import Conflict, NotFound, Problem
 from groundplan.governance import service as governance
 from groundplan.governance.model import Standing
-from groundplan.release import people, ramping, repricing, store, undo
+from groundplan.release import last_month, people, ramping, repricing, store, undo
 from groundplan.release.difference import differences
 from groundplan.release.issue import (
     Files,
@@ -46,7 +47,10 @@ def current(conn: Connection[Any]) -> Current | None:
 
 def preview(conn: Connection[Any], signing: Signing, files: Files) -> Plan:
     """What an apply of these files would do. Raises `Invalid` where they cannot be read at all; changes nothing."""
-    return planned(conn, signing, load_files(files), current(conn), governance.standing(conn), people.left(conn))
+    served = current(conn)
+    made = planned(conn, signing, load_files(files), served, governance.standing(conn), people.left(conn))
+    told = last_month.notes(conn, served and served.blueprint, made.blueprint, signing.clock.now().date())
+    return replace(made, notes=(*made.notes, *told))
 
 
 def genesis(

@@ -23,17 +23,16 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.money import parse_usd, short_usd
 from groundplan.economics.prices import listed
 from groundplan.economics.prices.reprice import repriced
-from groundplan.ledger import finding_store, rollup_store
+from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
+from groundplan.release import last_month
+from groundplan.release.last_month import MONTH, Used
 from groundplan.release.priced import declared_or_listed, starts
 
 LOOK_SECONDS = 6 * 3600.0
 AHEAD = timedelta(days=60)
-MONTH = timedelta(days=30)
 _OF_TIME = frozenset({"source", "effective", "then", "then_from"})
 REPRICED, RETIRED, BREAK_EVEN = "cost.repriced", "cost.retired", "cost.break_even"
-Used = Mapping[str, Mapping[str, int]]
-"""tier -> class -> how many"""
 MARGIN = 0.9
 """Of the use from which on own hardware pays."""
 
@@ -49,7 +48,7 @@ def look(conn: Connection[Any], today: date) -> finding_store.Told:
     blueprint = current_or_none(conn)
     found: list[Finding] = []
     if blueprint is not None:
-        counts, workspace = _counts(conn, today), workspace_at(conn, blueprint.number)
+        counts, workspace = last_month.used(conn, today), workspace_at(conn, blueprint.number)
         for place in blueprint.deployments:
             prices = declared_prices(workspace, place, today) or listed_prices(place, today)
             found += findings_of(place, counts, today, prices)
@@ -141,15 +140,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items() if name not in _OF_TIME}
     return [_plain(each) for each in value] if isinstance(value, list) else value
-
-
-def _counts(conn: Connection[Any], today: date) -> Mapping[str, Used]:
-    """What each deployment used in the last 30 whole days."""
-    days = Days(today - MONTH, today - timedelta(days=1))
-    wanted = {
-        "since": days.since, "until": days.until, "workload": None, "status": None, "deployment": None, "demo": None,
-    }  # fmt: skip
-    found: dict[str, dict[str, dict[str, int]]] = {}
-    for row in rollup_store.parts_by(conn, ["deployment", "part", "tier"], wanted):
-        found.setdefault(row["deployment"], {}).setdefault(row["tier"], {})[row["part"]] = int(row["count"])
-    return found
