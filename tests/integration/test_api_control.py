@@ -527,7 +527,8 @@ def test_a_key_says_which_gateways_do_not_know_it_yet(database: Database, tmp_pa
 def test_a_call_of_nobody_is_worth_nothing(control: Control) -> None:
     unknown = {"call_id": "01a212d0-24b0-7000-b367-e08d2d71471e", "accepted": True, "value_usd": "0.25"}
     assert control.ask("POST", "/api/outcomes", unknown).code == "call_unknown"
-    for wrong in ({"value_usd": "-1"}, {"label": "a\0b"}, {"id": "7"}):
+    says_nothing = {"accepted": None, "value_usd": None}
+    for wrong in ({"value_usd": "-1"}, {"label": "a\0b"}, {"id": "7"}, says_nothing):
         assert control.ask("POST", "/api/outcomes", {**unknown, **wrong}).code == "request_invalid"
 
 

@@ -73,7 +73,7 @@ async def kept(stack: Stack, key: str, body: dict[str, Any]) -> None:
 async def test_an_application_says_what_its_call_was_worth(stack: Stack) -> None:
     key, call = stack.key(), call_of(stack)
     body = {"id": str(new_id()), "call_id": str(call), "accepted": True, "value_usd": "2.50", "label": "resolved"}
-    await kept(stack, key, {"call_id": str(call)})
+    await kept(stack, key, {"call_id": str(call), "label": "seen"})
     replies = await asyncio.gather(*(stack.post(OUTCOMES, key, body) for _ in range(6)))
     assert [reply.status for reply in replies] == [201] * 6
     assert replies[0].json == {"id": body["id"], "call_id": str(call)}
@@ -88,11 +88,16 @@ async def test_an_application_says_what_its_call_was_worth(stack: Stack) -> None
     assert unnamed.status == 201 and UUID(unnamed.json["id"]).version == 7
     again = await stack.post(OUTCOMES, key, {"call_id": str(call), "value_usd": 0.25})
     assert (again.status, again.code) == (409, "outcome_twice")
+    nothing = await stack.post(OUTCOMES, key, {"call_id": str(call)})
+    assert (nothing.status, nothing.code) == (
+        422,
+        "request_invalid",
+    ) and b"accepted, value_usd or label" in nothing.body
 
 
 async def test_an_outcome_is_kept_once_though_the_worker_dies_before_it_answers(stack: Stack) -> None:
     key, call = stack.key(), call_of(stack)
-    await kept(stack, key, {"call_id": str(call)})
+    await kept(stack, key, {"call_id": str(call), "label": "seen"})
     body = {"id": str(new_id()), "call_id": str(call), "accepted": True}
     with psycopg.connect(stack.database.superuser) as blocker:
         blocker.execute("LOCK TABLE outcome IN ACCESS EXCLUSIVE MODE")
@@ -157,7 +162,7 @@ async def test_who_may_not_is_told_why(stack: Stack) -> None:
 
 
 async def test_without_postgresql_an_outcome_is_refused_and_kept_when_it_is_sent_again(stack: Stack) -> None:
-    key, body = stack.key("payroll"), {"id": str(new_id()), "call_id": str(call_of(stack, "payroll"))}
+    key, body = stack.key("payroll"), {"id": str(new_id()), "call_id": str(call_of(stack, "payroll")), "accepted": True}
     await kept(stack, key, body)
     name = stack.database.name
     body["id"] = str(new_id())

@@ -86,6 +86,19 @@ def test_the_same_without_an_id_is_refused_with_what_to_do(ledger: Ledger) -> No
         ledger.add(msgspec.structs.replace(first, id=new_id(), call_id=new_id()))
 
 
+def test_what_was_taken_back_may_be_accepted_again_without_an_id(ledger: Ledger) -> None:
+    said = ledger.outcome(named=False)
+    for accepted in (True, False, True, False, True):
+        ledger.add(msgspec.structs.replace(said, id=new_id(), accepted=accepted))
+        with pytest.raises(Conflict, match="before"):
+            ledger.add(msgspec.structs.replace(said, id=new_id(), accepted=accepted))
+    ledger.add(msgspec.structs.replace(said, id=new_id(), value_usd=Decimal(3)))
+    ledger.add(msgspec.structs.replace(said, id=new_id()))
+    with connect(ledger.database.urls["control"]) as conn:
+        (told,) = conn.execute("SELECT (outcome_told(%s, NULL)).*", (said.call_id,)).fetchall()
+    assert tuple(told) == (True, Decimal("1.5"), 7), "the newest counts, of each field"
+
+
 @pytest.mark.parametrize("other", [{"workload": "payroll"}, {"call_id": new_id()}])
 def test_only_a_call_of_the_workload_has_a_worth(ledger: Ledger, other: dict[str, object]) -> None:
     with pytest.raises(NotFound) as refused:

@@ -36,7 +36,9 @@ def error_json(error: GroundplanError) -> dict[str, Any]:
     return {"error": body}
 
 
-def field_problem(message: str, hint: str = "Correct it; /api/openapi.json says what it may be.") -> dict[str, str]:
+def field_problem(
+    message: str, hint: str = "Correct it; /api/openapi.json of the control port says what it may be."
+) -> dict[str, str]:
     """One field of a request that does not fit."""
     return {"message": message, "code": "field_invalid", "hint": hint}
 
@@ -48,7 +50,7 @@ def request_invalid(problems: list[dict[str, str]]) -> dict[str, Any]:
             "message": problems[0]["message"] if problems else "the request is not understood",
             "type": "invalid",
             "code": "request_invalid",
-            "hint": "See /api/openapi.json for what this route takes.",
+            "hint": "See /api/openapi.json of the control port for what this route takes.",
             "problems": problems,
         }
     }

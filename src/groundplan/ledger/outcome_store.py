@@ -26,7 +26,9 @@ _ADD: LiteralString = """INSERT INTO outcome (id, call_id, at, accepted, value_u
     WHERE c.id = %(call_id)s AND (%(workload)s::text IS NULL OR c.workload = %(workload)s)
       AND (%(named)s OR NOT EXISTS (SELECT 1 FROM outcome o WHERE o.call_id = c.id AND o.by = %(by)s::text
         AND o.accepted IS NOT DISTINCT FROM %(accepted)s::boolean
-        AND o.value_usd IS NOT DISTINCT FROM %(value_usd)s::numeric AND o.label IS NOT DISTINCT FROM %(label)s::text))
+        AND o.value_usd IS NOT DISTINCT FROM %(value_usd)s::numeric AND o.label IS NOT DISTINCT FROM %(label)s::text
+        AND NOT EXISTS (SELECT 1 FROM outcome p WHERE p.call_id = c.id AND p.by = o.by AND (p.at, p.id) > (o.at, o.id)
+          AND (p.accepted <> o.accepted OR p.value_usd <> o.value_usd))))
     ON CONFLICT (id) DO NOTHING"""
 _CALL: LiteralString = """SELECT 1 FROM call c
     WHERE c.id = %(call_id)s AND (%(workload)s::text IS NULL OR c.workload = %(workload)s)"""

@@ -53,6 +53,8 @@ class Outcome(BaseModel):
             raise ValueError("name either call_id or ticket")
         if self.ticket is None and (self.status is not None or self.at is not None):
             raise ValueError("status and at are of tickets")
+        if self.ticket is None and (self.accepted, self.value_usd, self.label) == (None, None, None):
+            raise ValueError("say what the call was worth: accepted, value_usd or label")
         return self
 
 
