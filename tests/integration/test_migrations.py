@@ -227,8 +227,10 @@ def test_what_tickets_outcomes_and_keys_said_before_is_known(postgres_cluster: C
             since, until = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
             (sums,) = ticket_store.by_workload(admin, since, until, None)
             assert (sums["cost_usd"], sums["resolved_usd"], sums["value_usd"]) == (
-                Decimal("0.75"), Decimal("0.5"), Decimal(3),
+                Decimal("0.75"), Decimal("0.5"), Decimal(0),
             )  # fmt: skip
+            (worth,) = admin.execute("SELECT sum(value_usd) FROM (TABLE outcome_day UNION ALL TABLE outcome_delta) o")
+            assert worth == (Decimal(0),), "what was taken back with its value before is worth nothing"
             kept = "SELECT workload, key, calls, cost_usd FROM key_day ORDER BY cost_usd"
             assert admin.execute(kept).fetchall() == [("one", key, 1, Decimal("0.25"))]
             admin.execute("SELECT fold_rollups()")

@@ -123,7 +123,8 @@ RAW_TICKETS = """WITH told AS (
      SELECT ticket, workload, count(*) FILTER (WHERE asked) AS calls, sum(cost_usd) AS cost_usd
      FROM ticket_call GROUP BY 1, 2)
    SELECT workload, count(*) FILTER (WHERE accepted), count(*) FILTER (WHERE NOT accepted), sum(calls)::bigint,
-     sum(cost_usd), coalesce(sum(cost_usd) FILTER (WHERE accepted), 0), coalesce(sum(value_usd), 0)
+     sum(cost_usd), coalesce(sum(cost_usd) FILTER (WHERE accepted), 0),
+     coalesce(sum(value_usd) FILTER (WHERE accepted), 0)
    FROM told JOIN sums USING (ticket, workload) LEFT JOIN worth USING (ticket, workload)
    WHERE at >= %(since)s AND at < %(until)s GROUP BY 1 ORDER BY 1"""
 

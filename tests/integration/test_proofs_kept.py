@@ -155,8 +155,8 @@ def test_a_call_counts_once_by_its_newest_outcome(conn: Conn) -> None:
             rollup_store.fold(conn)
         rows = cost_store.outcomes(conn, today, today + timedelta(days=1))
         assert [(r["workload"], r["reported"], r["accepted"], r["value_usd"]) for r in rows] == [
-            ("support", 2, 1, Decimal(9))
-        ]
+            ("support", 2, 1, Decimal(7))
+        ], "what was not accepted is worth nothing"
         assert told(conn)["outcomes"] == 3
     assert cost_store.outcomes(conn, today - timedelta(days=1), today) == []
 
@@ -173,9 +173,13 @@ def test_of_several_outcomes_each_field_counts_as_its_newest(conn: Conn) -> None
             rollup_store.fold(conn)
         (row,) = cost_store.outcomes(conn, today, today + timedelta(days=1))
         assert (row["reported"], row["accepted"], row["value_usd"]) == (2, 2, Decimal(9))
-    report(conn, call, False, None)
-    (row,) = cost_store.outcomes(conn, today, today + timedelta(days=1))
-    assert (row["reported"], row["accepted"], row["value_usd"]) == (2, 1, Decimal(9))
+    for accepted, value, worth in ((False, None, 5), (False, 3, 5), (True, None, 8), (False, None, 5), (True, 1, 6)):
+        report(conn, call, accepted, value)
+        (row,) = cost_store.outcomes(conn, today, today + timedelta(days=1))
+        told_now = (row["reported"], row["accepted"], row["value_usd"])
+        assert told_now == (2, 1 + accepted, Decimal(worth)), (
+            "what was taken back is worth nothing until it is accepted"
+        )
 
 
 def test_thumbs_of_readers_are_outcomes_of_their_calls(conn: Conn) -> None:

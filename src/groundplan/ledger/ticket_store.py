@@ -113,7 +113,8 @@ def by_workload(conn: Connection[Any], since: datetime, until: datetime, workloa
                  WHERE at >= %(since)s AND at < %(until)s AND (%(workload)s::text IS NULL OR workload = %(workload)s)),
                tickets AS (
                  SELECT workload, count(*) FILTER (WHERE accepted) AS resolved,
-                   count(*) FILTER (WHERE NOT accepted) AS unresolved, coalesce(sum(value_usd), 0) AS value_usd
+                   count(*) FILTER (WHERE NOT accepted) AS unresolved,
+                   coalesce(sum(value_usd) FILTER (WHERE accepted), 0) AS value_usd
                  FROM told GROUP BY 1)
                SELECT workload, t.resolved, t.unresolved, s.calls, s.cost_usd, s.resolved_usd, t.value_usd
                FROM tickets t JOIN (
@@ -130,7 +131,8 @@ def again(conn: Connection[Any], since: datetime, until: datetime, workloads: Se
     row = conn.execute(
         """WITH told AS (
              SELECT k.ticket, count(*) AS reported, count(*) FILTER (WHERE k.accepted) AS accepted,
-               coalesce(sum(k.value_usd), 0) AS value_usd, coalesce(max(k.value_usd), 0) AS once
+               coalesce(sum(k.value_usd) FILTER (WHERE k.accepted), 0) AS value_usd,
+               coalesce(max(k.value_usd) FILTER (WHERE k.accepted), 0) AS once
              FROM ticket_told k JOIN outcome o ON o.id = k.id JOIN ticket_call t ON t.call_id = o.call_id
              WHERE k.workload = ANY(%(workloads)s) AND t.at >= date_trunc('day', %(since)s::timestamptz, 'UTC')
                AND t.at < %(until)s GROUP BY 1 HAVING count(*) > 1)
