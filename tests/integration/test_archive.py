@@ -15,7 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import duckdb
 import fsspec
@@ -30,7 +30,7 @@ from groundplan.api.cost import upkeep as costs
 from groundplan.cli.client import ControlClient
 from groundplan.cli.cost import app
 from groundplan.core.database import connect
-from groundplan.core.errors import GroundplanError
+from groundplan.core.errors import GroundplanError, NotFound
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
@@ -118,6 +118,23 @@ def test_the_same_answers_from_files_and_sums_that_stay(conn: Conn, database: Da
     assert figures(conn) == whole
     assert archive_store.days(conn, date(2026, 6, 4), 9) == []
     assert [row["day"] for row in archive_store.archived(conn)] == [DAY]
+
+
+def test_a_call_that_has_left_says_where_it_can_be_asked(conn: Conn, database: Database, tmp_path: Path) -> None:
+    row = conn.execute("SELECT id FROM call WHERE at < '2026-06-04' ORDER BY at LIMIT 1").fetchone()
+    assert row is not None
+    with conn.transaction():
+        archive.archive_day(conn, str(tmp_path), DAY)
+    with connect(database.urls["control"]) as control:
+        with pytest.raises(NotFound, match="with those of 2026-06-03") as left:
+            queries.receipt(control, row[0])
+        for id in (new_id(), uuid4(), UUID(int=2**128 - 1), UUID(int=0)):
+            with pytest.raises(NotFound, match="there is no call") as never:
+                queries.receipt(control, id)
+            assert never.value.code == "call_unknown"
+    assert left.value.code == "call_archived"
+    (query,) = left.value.hint.split('"')[1:2]
+    assert ask(str(tmp_path), query)[0][0] == row[0]
 
 
 def test_a_store_that_is_no_folder_gives_the_same_answers(conn: Conn, tmp_path: Path) -> None:
@@ -397,13 +414,21 @@ def test_the_command_line_asks_the_files(conn: Conn, tmp_path: Path, monkeypatch
     with conn.transaction():
         archive.archive_day(conn, str(tmp_path), DAY)
     days: list[dict[str, Any]] = []
-    monkeypatch.setattr(ControlClient, "connect", lambda _: SimpleNamespace(get=lambda _: {"days": days}))
+    value: dict[str, Any] = {"days": days, "url": None, "hot_days": 40}
+    monkeypatch.setattr(ControlClient, "connect", lambda _: SimpleNamespace(get=lambda _: value))
 
     def run(*arguments: str) -> Any:
         done = CliRunner().invoke(app, ["archive", *arguments, "--json"])
         return done.exception if done.exit_code else json.loads(done.output)
 
-    assert run("--sql", "SELECT 1").code == "archive_empty"
+    assert "Set GROUNDPLAN_ARCHIVE_URL" in run("--sql", "SELECT 1").hint
+    value["url"] = str(tmp_path)
+    empty = run("--sql", "SELECT 1")
+    assert (
+        empty.code == "archive_empty"
+        and empty.hint.startswith(f"Days leave for {tmp_path}")
+        and "40 days" in empty.hint
+    )
     days.append({"day": str(DAY), "url": str(tmp_path), "calls": 24, "cost_usd": "0"})
     told = run("--sql", "SELECT count(*) AS n, sum(cost_usd) AS usd FROM attempts")
     assert told["columns"] == ["n", "usd"] and told["rows"][0][0] == 24

@@ -26,14 +26,17 @@ def archive(
     value = client.get("/api/cost/archive")
     if sql is None:
         rows = [(row["day"], row["calls"], usd(row["cost_usd"]), row["url"]) for row in value["days"]]
-        nothing = "nothing is archived: set GROUNDPLAN_ARCHIVE_URL where `groundplan up` runs"
-        emit(value, as_json, table(("day", "calls", "cost", "where"), rows) if rows else nothing)
+        emit(
+            value,
+            as_json,
+            table(("day", "calls", "cost", "where"), rows) if rows else f"nothing is archived: {_lacks(value)}",
+        )
         return
     if not value["days"]:
         raise Invalid(
             "nothing is archived yet",
             code="archive_empty",
-            hint="Set GROUNDPLAN_ARCHIVE_URL where `groundplan up` runs.",
+            hint=f"{(lacks := _lacks(value))[:1].upper()}{lacks[1:]}.",
         )
     from groundplan.ledger.archive import Kept, query  # noqa: PLC0415 -- DuckDB is an extra, and heavy
 
@@ -43,6 +46,13 @@ def archive(
     shown = table(tuple(names), [tuple(str(cell) for cell in row) for row in found[:ROWS_SHOWN]])
     more = f"\n{len(found) - ROWS_SHOWN} more rows with --json" if len(found) > ROWS_SHOWN else ""
     emit(told, as_json, shown + more)
+
+
+def _lacks(value: dict[str, Any]) -> str:
+    """Why there is none yet, and what to do."""
+    if value["url"] is None:
+        return "set GROUNDPLAN_ARCHIVE_URL where `groundplan up` runs"
+    return f"days leave for {value['url']} within minutes of being older than {value['hot_days']} days"
 
 
 def _plain(cell: Any) -> Any:

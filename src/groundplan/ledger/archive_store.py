@@ -21,6 +21,8 @@ TABLES: Final[dict[str, LiteralString]] = {
         ORDER BY c.call_id, c.attempt, c.budget, c.period""",
 }
 """File -> its rows of a day. Attempts that are open are left where they are."""
+_LAST_MS: Final = 253_402_000_000_000
+"""Of a time that has a day after it in every calendar; ids that are made at random may say later ones."""
 
 
 def lock(conn: Connection[Any]) -> bool:
@@ -122,6 +124,17 @@ def cost_of(conn: Connection[Any], day: date) -> Decimal:
 def archived(conn: Connection[Any]) -> list[dict[str, Any]]:
     """Every part of a day that left, the oldest first."""
     return select(conn, "SELECT * FROM archived_day ORDER BY day, part")
+
+
+def left(conn: Connection[Any], call: UUID) -> date | None:
+    """The day with which a call left, looked for around the time in its id; None where it did not."""
+    time_of = min(call.int >> 80, _LAST_MS) / 1000
+    row = conn.execute(
+        """SELECT day FROM archived_fact
+           WHERE day BETWEEN %(day)s::date - 1 AND %(day)s::date + 1 AND %(call)s = ANY(calls) LIMIT 1""",
+        {"day": datetime.fromtimestamp(time_of, UTC).date(), "call": call},
+    ).fetchone()
+    return None if row is None else row[0]
 
 
 def unlisted(conn: Connection[Any]) -> tuple[date, str, int] | None:

@@ -14,7 +14,7 @@ from psycopg import Connection
 
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.core.money import format_numeric, format_usd, from_decimal
-from groundplan.ledger import store
+from groundplan.ledger import archive_store, store
 from groundplan.ledger.store import CallFilter
 
 PAGE = 100
@@ -69,6 +69,16 @@ def database_time(conn: Connection[Any]) -> datetime:
     return store.database_time(conn)
 
 
+def _missing(conn: Connection[Any], call_id: UUID) -> NotFound:
+    if (day := archive_store.left(conn, call_id)) is None:
+        return NotFound(f"there is no call {call_id}", code="call_unknown", hint="Calls appear within a second or two.")
+    return NotFound(
+        f"the facts of the call {call_id} are archived with those of {day}",
+        code="call_archived",
+        hint=f"Ask for them: groundplan cost archive --sql \"SELECT * FROM calls WHERE id = '{call_id}'\"",
+    )
+
+
 def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
     """Everything that is known of one call: steps, attempts with what they reserved and cost, passages, charges, proof.
 
@@ -78,11 +88,12 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
     `of` is the call that this one was made for, or null.
     `acting` is null, or `{"by", "as", "demo"}` for a call made while acting as somebody in a demo.
 
-    Raises `NotFound` for a call that is not in the ledger (calls arrive within a second).
+    Raises `NotFound`: `call_unknown` for a call that is not in the ledger (calls arrive within a second),
+    `call_archived` for one whose facts have left.
     """
     row = store.call(conn, call_id)
     if row is None:
-        raise NotFound(f"there is no call {call_id}", code="call_unknown", hint="Calls appear within a second or two.")
+        raise _missing(conn, call_id)
     detail = row["detail"]
     charges = [_plain(charge) for charge in store.charges(conn, call_id)]
     attempts = [_attempt(row) for row in store.attempts(conn, call_id)]

@@ -115,5 +115,7 @@ def _of_id(conn: Connection[Any], services: Services, caller: Caller, name: str)
 def _receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any] | None:
     try:
         return queries.receipt(conn, call_id)
-    except NotFound:
+    except NotFound as error:
+        if error.code == "call_archived":
+            raise
         return None
