@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from calendar import monthrange
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -433,7 +434,7 @@ def _output_of_callers(control: Control) -> list[Any]:
         ("POST", "/api/cost/forecast", {"what": "luck"}, "forecast_unknown"),
         ("POST", "/api/cost/forecast", {"countries": ["XX"]}, "country_unknown"),
         ("POST", "/api/cost/forecast", {"growth": "adoption"}, "adoption_unknown"),
-        ("POST", "/api/cost/forecast", {"workload": "nobody"}, "forecast_impossible"),
+        ("POST", "/api/cost/forecast", {"workload": "nobody"}, "workload_unknown"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_with_what_to_do(
@@ -482,3 +483,10 @@ def test_the_commands_say_the_same(control: Control, tmp_path: Path) -> None:
     assert " -$0." in (cheaper := words(control, "what-if", "price=-50%", *between)) and "$-" not in cheaper
     assert command(control, "forecast", "--growth", "much")["error"]["code"] == "growth_invalid"
     assert command(control, "what-if", "wishes=3")["error"]["code"] == "scenario_invalid"
+    unknown = command(control, "forecast", "--workload", "nobody")["error"]
+    assert (unknown["code"], "assistant" in unknown["hint"]) == ("workload_unknown", True)
+    ahead = words(control, "forecast", "--days", "3")
+    assert re.search(r"3 days: \$\d+\.\d+ \(\$\d+\.\d+ to \$\d+\.\d+\), of calls", ahead) and "$300.00" in ahead
+    assert re.search(r"3 days: \d+\.\d+ .* calls\n", words(control, "forecast", "--days", "3", "--what", "calls"))
+    worth = words(control, "outcomes", "--from", str((TODAY - timedelta(days=DAYS)).date()))
+    assert "returned per dollar" in worth and "$2.00" in worth

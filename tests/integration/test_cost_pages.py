@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import WORKSPACE, Control, running
 from tests.integration.test_cost_book import MONTH, TODAY, WORKSPACE_COSTS, command, fill, words
 
 from groundplan.testing.database import Cluster
@@ -75,9 +75,18 @@ def test_what_is_ahead_is_drawn(control: Control, browser: Browser, what: str) -
 
 
 def test_without_history_the_page_says_what_to_do(control: Control, browser: Browser) -> None:
-    assert "The next 30 days cannot be forecast from 0 days of history. Wait for 8 days of history" in page(
+    assert "No workload &#39;nobody&#39; is served. Served are: assistant." in page(
         control, browser, "/cost/ahead?workload=nobody"
     )
+    files = control.files()
+    quiet = WORKSPACE[WORKSPACE.index("kind: workload") :].replace("assistant", "quiet")
+    assert control.ask("POST", "/api/apply", {"files": {**files, "quiet.yaml": quiet}}).status == 200
+    try:
+        assert "The next 30 days cannot be forecast from 0 days of history. Wait for 8 days of history" in page(
+            control, browser, "/cost/ahead?workload=quiet"
+        )
+    finally:
+        assert control.ask("POST", "/api/apply", {"files": files}).status == 200
 
 
 def test_a_source_tells_of_how_many_documents_calls_were_given(control: Control, browser: Browser) -> None:
@@ -108,6 +117,7 @@ def test_a_scenario_is_priced_step_by_step_on_the_page(control: Control, browser
     assert "actual" in text
     assert "people" in text and "prices" in text
     assert 'value="users=2 price=-50%"' in text
+    assert "what is allocated beside them" in text
     assert "is no change of a scenario" in page(control, browser, "/cost/ahead?changes=luck%3D2")
     assert "no price is known" in page(control, browser, "/cost/ahead?model=acme%2Funheard-of")
 

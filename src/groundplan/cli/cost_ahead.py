@@ -15,9 +15,11 @@ from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table, usd
 from groundplan.core.errors import Invalid, NotFound
+from groundplan.core.money import parse_usd, short_usd
 
 ROWS_SHOWN = 40
 MOST_NUMBERS = 3
+OF_CALLS = ", of calls: what is allocated beside them is in `groundplan cost book`"
 DIMENSIONS = (
     "term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "basis", "feature",
     "prompt", "source", "person", "tag",
@@ -138,9 +140,13 @@ def forecast(
 
 
 def _forecast(value: dict[str, Any]) -> str:
-    shown = value["days"][:ROWS_SHOWN]
-    text = table(("day", "expected", "low", "high"), [(r["day"], r["middle"], r["low"], r["high"]) for r in shown])
-    text += f"\n{len(value['days'])} days: {value['total']} ({value['total_low']} to {value['total_high']})"
+    money = value["what"] == "cost"
+    said = _short if money else str
+    shown = [(r["day"], *(said(r[name]) for name in ("middle", "low", "high"))) for r in value["days"][:ROWS_SHOWN]]
+    text = table(("day", "expected", "low", "high"), shown)
+    total, low, high = (said(value[name]) for name in ("total", "total_low", "total_high"))
+    told = OF_CALLS if money else f" {value['what']}"
+    text += f"\n{len(value['days'])} days: {total} ({low} to {high}){told}"
     text += (
         f"\n{value['method']}; error {value['mase'] if value['mase'] is not None else 'unknown'} of repeating a week"
     )
@@ -150,9 +156,16 @@ def _forecast(value: dict[str, Any]) -> str:
         end = f", on its way to {curve['ceiling']:.0f}" if curve["ceiling"] is not None else ""
         text += f"\n{curve['people']} people last week{end}: {curve['growth_per_month']:+.1%} a month"
     if value["budgets"]:
-        rows = [(r["budget"], r["period"], r["expected_usd"], r["limit_usd"], _ends(r)) for r in value["budgets"]]
+        rows = [
+            (r["budget"], r["period"], _short(r["expected_usd"]), _short(r["limit_usd"]), _ends(r))
+            for r in value["budgets"]
+        ]
         text += "\n\n" + table(("budget", "period", "expected", "limit", "ends"), rows)
     return text
+
+
+def _short(amount: str) -> str:
+    return short_usd(parse_usd(amount))
 
 
 def _calendar(known: dict[str, Any]) -> list[str]:
@@ -188,7 +201,7 @@ def what_if(
     rows.append(("then", usd(value["after_usd"])))
     text = table(("", "cost"), rows)
     priced = f"\n{model} at the price of {value['price_source']}" if value["price_source"] else ""
-    emit(value, as_json, f"{text}{priced}")
+    emit(value, as_json, f"{text}{priced}\n{value['from']} to {value['to']}{OF_CALLS}")
 
 
 def own(context: typer.Context, span: Span, common: Common) -> None:

@@ -39,18 +39,19 @@ def told(value: dict[str, Any]) -> str:
         return "No outcome was reported: POST /api/outcomes, or `groundplan cost outcomes import FILE`."
     rows = [
         (row["workload"], row["reported"], row["accepted"], usd(row["cost_usd"]), usd(row["cost_per_accepted_usd"]),
-         usd(row["baseline_usd"]), f"{usd(row['may_cost_usd'])}{'' if row['kept'] is not False else ', above it'}")
+         usd(row["baseline_usd"]), f"{usd(row['may_cost_usd'])}{'' if row['kept'] is not False else ', above it'}",
+         *_worth(row))
         for row in value["outcomes"]
     ]  # fmt: skip
     heads = ("workload", "reported", "accepted", "full cost", "per accepted", "before, per case")
-    text = f"{value['from']} to {value['to']}\n" + table((*heads, "may cost"), rows)
+    text = f"{value['from']} to {value['to']}\n" + table((*heads, "may cost", *_WORTH), rows)
     if several := [row for row in value["workflows"] if len(row["workloads"]) > 1]:
         flows = [
             (row["workflow"], ", ".join(row["workloads"]), row["reported"], row["accepted"], usd(row["cost_usd"]),
-             usd(row["cost_per_accepted_usd"]), usd(row["baseline_usd"]))
+             usd(row["cost_per_accepted_usd"]), usd(row["baseline_usd"]), *_worth(row))
             for row in several
         ]  # fmt: skip
-        text += "\n\n" + table(("workflow", "its workloads", *heads[1:]), flows)
+        text += "\n\n" + table(("workflow", "its workloads", *heads[1:], *_WORTH), flows)
     if value["tickets"]:
         tickets = [
             (row["workload"], row["resolved"], row["unresolved"], row["calls"], usd(row["cost_usd"]),
@@ -60,6 +61,15 @@ def told(value: dict[str, Any]) -> str:
         heads = ("workload", "tickets resolved", "not", "their calls", "cost", "per resolved")
         text += "\n\n" + table(heads, tickets)
     return text
+
+
+_WORTH = ("value", "saved", "returned per dollar")
+
+
+def _worth(row: dict[str, Any]) -> tuple[str, str, str]:
+    """What was reported of its value, what was saved against the time before, and what each dollar returned."""
+    returned = "-" if row["returned"] is None else f"{row['returned']:.2f}"
+    return usd(row["value_usd"]), usd(row["saved_usd"]), returned
 
 
 def imported(

@@ -10,6 +10,8 @@ from groundplan.console.charts import COLOURS, INK
 MOST_STEPS = 9
 LONGEST_NAME = 28
 """Letters beside a bar."""
+MOST_ABOVE = 3.0
+"""Times the dearest day, up to which the line of a budget is drawn: beside a higher one every day would lie flat."""
 
 
 def waterfall(sums: Sequence[dict[str, Any]], nothing: str = "none") -> str:
@@ -47,8 +49,15 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 10]}\u2026{name[-9:]}"
 
 
+def within(made: dict[str, Any], a_day: float) -> bool:
+    """Whether what a budget allows a day has its place beside these days."""
+    spent = (*(float(row["value"]) for row in made["past"][-60:]), *(float(row["high"]) for row in made["days"]))
+    return a_day <= MOST_ABOVE * max(spent, default=0.0)
+
+
 def forecast(made: dict[str, Any], a_day: float | None) -> str:
-    """The last days, the next ones with their interval, and as a line across what a budget allows a day."""
+    """The last days, the next ones with their interval, and as a line across what a budget allows a day, where that is
+    `within`."""
     import altair  # noqa: PLC0415 -- heavy, and only pages of cost need it
 
     past = [{"day": row["day"], "value": float(row["value"])} for row in made["past"][-60:]]
@@ -67,7 +76,7 @@ def forecast(made: dict[str, Any], a_day: float | None) -> str:
         base.mark_line(color=COLOURS[0]).encode(x=x, y="middle:Q").properties(data=altair.InlineData(values=days)),
         base.mark_line(color=INK).encode(x=x, y=y).properties(data=altair.InlineData(values=past)),
     ]  # fmt: skip
-    if a_day is not None:
+    if a_day is not None and within(made, a_day):
         line = altair.InlineData(values=[{"limit": a_day}])
         layers.append(base.mark_rule(color=COLOURS[1], strokeDash=[6, 4]).encode(y="limit:Q").properties(data=line))
     return svg(altair.layer(*layers))

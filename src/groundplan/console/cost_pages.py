@@ -127,6 +127,7 @@ async def ahead(
         "budgets": found["budgets"],
         "own": found["own"],
         "line": line,
+        "drawn": line is not None and made is not None and cost_charts.within(made, float(line["a_day_usd"])),
         "chart": cost_charts.forecast(made, float(line["a_day_usd"]) if line else None) if made else "",
         **await _scenario(request, visitor, workload, changes[:400], model[:128]),
         "tab": "Forecast",

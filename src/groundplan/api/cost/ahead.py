@@ -12,7 +12,7 @@ from psycopg import Connection
 
 from groundplan.api.cost import calendar as cost_calendar
 from groundplan.api.cost.book import Days
-from groundplan.api.served import current_blueprint, current_or_none
+from groundplan.api.served import current_blueprint, current_or_none, known_workload
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO, format_usd, from_decimal, parse_usd
 from groundplan.economics.forecast.adoption import Adoption, adoption
@@ -30,11 +30,13 @@ def series(
     conn: Connection[Any], what: str, today: date, workload: str | None, known: cost_calendar.Known | None = None
 ) -> Series:
     """The whole days before `today`, from the first one on which anything was asked, with what is known of the time to
-    come. Raises `Invalid`."""
+    come. Raises `Invalid`, `NotFound` for a workload that is not served and had no calls."""
     if what not in WHATS:
         raise Invalid(f"'{what[:20]}' is not forecast", code="forecast_unknown", hint=f"Use {', '.join(WHATS)}.")
     known = known or cost_calendar.Known()
     rows = {row["day"]: row for row in rollup_store.calls_by(conn, ["day"], _history(today, workload))}
+    if workload is not None and not rows:
+        known_workload(current_blueprint(conn), workload)
     parts: list[dict[str, Any]] = []
     if workload is None and known.launches:
         parts = rollup_store.calls_by(conn, ["day", "workload"], _history(today, None))
