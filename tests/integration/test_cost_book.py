@@ -486,7 +486,7 @@ def test_the_commands_say_the_same(control: Control, tmp_path: Path) -> None:
     unknown = command(control, "forecast", "--workload", "nobody")["error"]
     assert (unknown["code"], "assistant" in unknown["hint"]) == ("workload_unknown", True)
     ahead = words(control, "forecast", "--days", "3")
-    assert re.search(r"3 days: \$\d+\.\d+ \(\$\d+\.\d+ to \$\d+\.\d+\), of calls", ahead) and "$300.00" in ahead
+    assert re.search(r"3 days: \$\d+\.\d+ \(\$\d+\.\d+ to \$\d+\.\d+\), of calls", ahead) and "$100,000.00" in ahead
     assert re.search(r"3 days: \d+\.\d+ .* calls\n", words(control, "forecast", "--days", "3", "--what", "calls"))
     worth = words(control, "outcomes", "--from", str((TODAY - timedelta(days=DAYS)).date()))
     assert "returned per dollar" in worth and "$2.00" in worth
