@@ -10,7 +10,7 @@ import pytest
 
 from groundplan.core.money import PICO
 from groundplan.economics.anomaly import loop as loops
-from groundplan.economics.anomaly.cause import Single, Slice, alone, causes, level, told
+from groundplan.economics.anomaly.cause import Single, Slice, alone, causes, level, made_of, told
 from groundplan.economics.anomaly.clock import by_now
 from groundplan.economics.anomaly.detect import Baseline, detect
 from groundplan.economics.anomaly.loop import Loop, stopped, sure
@@ -209,6 +209,27 @@ def test_the_sentence_says_when_how_much_and_why() -> None:
     alarm = Alarm("tokens_per_call", NOW, 3300.0, 1000.0, 2.0)
     text = told(alarm, causes([part(10)], [part(40, prompt="faq@2")], 10, 1))
     assert text == "since 11:00 +2,300 tokens a call: prompt faq@2 (new)"
+
+
+def test_more_spending_is_told_with_what_it_is_made_of() -> None:
+    """Also where every dimension has one value: more of the same callers have a cause, too."""
+    alarm, hours = Alarm("spend", NOW, 4.0, 1.0, 2.0), (24.0, 1.0)
+    usual = [replace(part(24), calls=240, tokens=240_000)]
+
+    def why(cost: float, calls: int, tokens: int, times: float = 1.0) -> str:
+        during = [replace(part(cost), calls=calls, tokens=tokens)]
+        return told(alarm, [], None, made_of(alarm, usual, during, hours, times))
+
+    begun = "since 11:00 $4.00 an hour instead of $1.00"
+    assert why(4, 40, 40_000) == f"{begun}: 40 calls an hour instead of 10"
+    assert why(4, 40, 40_000, 0.0) == f"{begun}: 40 calls an hour instead of 0"
+    assert why(4, 10, 40_000) == f"{begun}: +3,000 tokens a call"
+    assert why(4, 10, 10_000) == f"{begun}: each token costs 300% more"
+    assert (
+        why(4, 20, 30_000) == f"{begun}: 20 calls an hour instead of 10, +500 tokens a call, each token costs 33% more"
+    )
+    assert made_of(alarm, [], [part(4)], hours, 1.0) == ["10 calls an hour instead of 0"]
+    assert made_of(replace(alarm, kind="mix"), usual, [part(40)], hours, 1.0) == []
 
 
 def test_one_call_is_told_where_it_is_most_of_what_is_unusual() -> None:

@@ -17,7 +17,7 @@ from groundplan.api.context import Services
 from groundplan.core.errors import NotFound
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.economics.anomaly import loop
-from groundplan.economics.anomaly.cause import Single, Slice, alone, causes, level, told
+from groundplan.economics.anomaly.cause import Single, Slice, alone, causes, level, made_of, told
 from groundplan.economics.anomaly.detect import WINDOW, Baseline, detect
 from groundplan.economics.anomaly.loop import Loop
 from groundplan.economics.anomaly.model import Alarm, Hour, Minute
@@ -217,11 +217,12 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
     )
     lasted = max((until - alarm.since) / HOUR, 1 / 60)
     hours = COMPARED / HOUR, lasted
-    found = causes(before, during, *hours, level(alarm, before, during, hours))
+    times = level(alarm, before, during, hours)
+    found, made = causes(before, during, *hours, times), made_of(alarm, before, during, hours, times)
     names = minute_store.callers(conn, [alarm.subject, *(c.value for c in found if c.dimension == "caller")])
     who = names.get(alarm.subject, alarm.subject)
     single = _single(conn, workload, alarm, until, during, lasted)
-    message = f"{workload}: {told(alarm, found, single) if seen is None else loop.told(alarm, seen, who)}."
+    message = f"{workload}: {told(alarm, found, single, made) if seen is None else loop.told(alarm, seen, who)}."
     for key, name in names.items():
         message = message.replace(key, name)
     return Finding(

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from groundplan.core.money import PICO, short_usd
+from groundplan.core.words import counted
 from groundplan.economics.anomaly.model import Alarm
 
 DIMENSIONS: Final = ("prompt", "model", "team", "caller", "feature", "endpoint")
 LEAST: Final = 0.5
 """Part of the excess that a cause has to hold."""
+MORE: Final = 1.25
+"""Times what is usual, from which on calls, tokens or prices are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +95,30 @@ def causes(
     return sorted(found, key=lambda cause: (not cause.new, -cause.share, DIMENSIONS.index(cause.dimension)))
 
 
-def told(alarm: Alarm, found: Sequence[Cause], single: Single | None = None) -> str:
+def made_of(
+    alarm: Alarm, before: Sequence[Slice], during: Sequence[Slice], hours: tuple[float, float], level: float
+) -> list[str]:
+    """What more spending is made of: calls, tokens in each, what a token costs; what is hardly more is left out.
+    `hours` and `level` as of `causes`."""
+    if alarm.kind != "spend":
+        return []
+    (past, n, long), (cost, m, now) = (
+        [sum(getattr(each, name) for each in of) for name in ("cost", "calls", "tokens")] for of in (before, during)
+    )
+    usual, seen = level * n / hours[0], m / hours[1]
+    found = [f"{counted(round(seen), 'call')} an hour instead of {usual:,.0f}"] if seen > MORE * usual else []
+    if not (n and m):
+        return found
+    if now / m > MORE * long / n:
+        found.append(f"{now / m - long / n:+,.0f} tokens a call")
+    if past and long and now and (dearer := (cost / now) / (past / long)) > MORE:
+        found.append(f"each token costs {dearer - 1:.0%} more")
+    return found
+
+
+def told(alarm: Alarm, found: Sequence[Cause], single: Single | None = None, made: Sequence[str] = ()) -> str:
     """One sentence: since when, what, how much and why: `since 14:05 +2,300 tokens a call: prompt faq@12 (new)`.
-    `single`: the call that is most of it."""
+    `single`: the call that is most of it; `made`: what more spending is made of."""
     amounts = {
         "spend": f"${alarm.seen:,.2f} an hour instead of ${alarm.usual:,.2f}",
         "tokens_per_call": f"{alarm.seen - alarm.usual:+,.0f} tokens a call",
@@ -103,7 +127,8 @@ def told(alarm: Alarm, found: Sequence[Cause], single: Single | None = None) -> 
         "new_caller": f"{alarm.subject} makes {alarm.seen:.0%} of calls and was never seen before",
         "runaway": f"{alarm.subject} makes {alarm.seen:,.0f} calls a minute, usually at most {alarm.usual:,.0f}",
     }
-    why = ", ".join(f"{cause.dimension} {cause.value}{' (new)' if cause.new else ''}" for cause in found[:3])
+    names = [f"{cause.dimension} {cause.value}{' (new)' if cause.new else ''}" for cause in found[:3]]
+    why = ", ".join([*names, *(made if single is None else ())])
     what = f"since {alarm.since:%H:%M} {amounts[alarm.kind]}"
     if single is not None:
         cost = short_usd(single.cost)
