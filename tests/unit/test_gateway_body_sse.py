@@ -90,6 +90,19 @@ def test_a_stream_always_asks_for_usage() -> None:
     assert json.loads(OpenAIChat().forward(ask, PLACE, 6, []))["stream_options"] == {"include_usage": True}
 
 
+@pytest.mark.parametrize("asked", [b'{"include_usage":false}', b"{}", b"null"])
+@pytest.mark.parametrize("codec", [(chat_completions, OpenAIChat()), (completions, completions.OpenAICompletions())])
+def test_what_else_is_said_of_a_stream_goes_on(codec: Any, asked: bytes) -> None:
+    surface, upstream = codec
+    said = b'"include_obfuscation":false,"of_others":[1.50e3]'
+    head = b'{"model":"a","prompt":"x","messages":[{"role":"user","content":"x"}],"stream":true,"stream_options":'
+    whole = b"{%b,%b}" % (said, asked[1:-1]) if asked.startswith(b'{"') else b"{%b}" % said
+    sent = upstream.forward(surface.read(head + whole + b"}"), PLACE, 6, [])
+    assert said in sent and json.loads(sent)["stream_options"]["include_usage"] is True
+    plain = json.loads(upstream.forward(surface.read(head + asked + b"}"), PLACE, 6, []))
+    assert plain["stream_options"] == {"include_usage": True}
+
+
 @pytest.mark.parametrize(
     ("more", "code"),
     [

@@ -108,10 +108,20 @@ QUERY_CHARACTERS = 4000
 _LONG = 52 << 10
 """Bytes that hold as many characters, each written as two escapes."""
 
+_USAGE_TOLD = b'{"include_usage":true}'
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _parts = msgspec.json.Decoder(list[_Part])
 _text = msgspec.json.Decoder(str)
+_options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def with_usage_told(fields: Mapping[str, msgspec.Raw]) -> bytes:
+    """`stream_options` by which an upstream tells the usage of a stream; what else the caller's say stays."""
+    given = fields.get("stream_options")
+    options = None if given is None else _options(given)
+    return _USAGE_TOLD if not options else _encode({**options, "include_usage": True})
 
 
 def read_fields(

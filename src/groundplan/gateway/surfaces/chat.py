@@ -21,7 +21,14 @@ from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.alike import Alike
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import DONE, END, Chunk, event, read_chunk, splice, without_usage
-from groundplan.gateway.surfaces.body import ELSEWHERE, OTHERWISE, message_parts, read_fields, refuse_fields
+from groundplan.gateway.surfaces.body import (
+    ELSEWHERE,
+    OTHERWISE,
+    message_parts,
+    read_fields,
+    refuse_fields,
+    with_usage_told,
+)
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed
 from groundplan.gateway.surfaces.named_files import NamedFile, without, written
 from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed
@@ -92,7 +99,6 @@ _chat = msgspec.json.Decoder(_Chat)
 _copies = msgspec.json.Decoder(_Copies).decode
 _answer = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
-_INCLUDE_USAGE = b'{"include_usage":true}'
 _QUOTE = ord('"')
 LOOKS = 20
 """Chunks of one stream that are looked at for what the others have in common."""
@@ -305,7 +311,7 @@ class OpenAIChat:
         else:
             del changes[deployment.cap_field]  # it stays as it came
         if ask.stream and not ask.include_usage:
-            changes["stream_options"] = _INCLUDE_USAGE
+            changes["stream_options"] = with_usage_told(ask.fields)
         if "store" in ask.fields:
             changes["store"] = b"false"
         if system:

@@ -20,7 +20,14 @@ from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import END, event, splice, without_usage
-from groundplan.gateway.surfaces.body import ELSEWHERE, OTHERWISE, has_tokens, read_fields, refuse_fields
+from groundplan.gateway.surfaces.body import (
+    ELSEWHERE,
+    OTHERWISE,
+    has_tokens,
+    read_fields,
+    refuse_fields,
+    with_usage_told,
+)
 from groundplan.gateway.surfaces.by_chat import ByChat, able, served_natively
 from groundplan.gateway.surfaces.chat import CHAT, MAX_COPIES
 from groundplan.gateway.surfaces.chat_pieces import NULL, chunk, completion
@@ -236,7 +243,7 @@ class OpenAICompletions:
         """The caller's bytes with model, cap and include_usage spliced in, and ours in front of each prompt."""
         changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model), "max_tokens": b"%d" % cap}
         if ask.stream and not ask.include_usage:
-            changes["stream_options"] = b'{"include_usage":true}'
+            changes["stream_options"] = with_usage_told(ask.fields)
         if system:
             prompts = ["\n\n".join([*system, _text(prompt)]) for prompt in prompts_of(ask)]
             changes["prompt"] = _encode(prompts[0] if len(prompts) == 1 else prompts)
