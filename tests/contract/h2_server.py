@@ -4,11 +4,12 @@ where that breaks off."""
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import h2.config
 import h2.connection
@@ -125,11 +126,15 @@ class H2Server:
         self.transports: set[asyncio.Transport] = set()
 
     @asynccontextmanager
-    async def listening(self, context: ssl.SSLContext | None) -> AsyncIterator[H2Server]:
+    async def listening(
+        self, context: ssl.SSLContext | None, at: socket.socket | None = None
+    ) -> AsyncIterator[H2Server]:
+        """`at`: a socket that listens already."""
         if context is not None:
             context.set_alpn_protocols(["h2"])
         loop = asyncio.get_running_loop()
-        listener = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, ssl=context)
+        where: dict[str, Any] = {"host": "127.0.0.1", "port": 0} if at is None else {"sock": at}
+        listener = await loop.create_server(lambda: _Connection(self), **where, ssl=context)
         self.port = listener.sockets[0].getsockname()[1]
         try:
             yield self

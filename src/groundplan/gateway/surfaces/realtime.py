@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from urllib.parse import parse_qs
 
 import msgspec
@@ -34,7 +35,7 @@ from groundplan.gateway.surfaces.answers import error_type, facts
 from groundplan.gateway.surfaces.interface import Codec, Interface
 from groundplan.gateway.surfaces.realtime_events import BEGINS, HINT, check, read_client, read_server, usage_of
 from groundplan.gateway.surfaces.realtime_permission import Permission
-from groundplan.gateway.surfaces.realtime_upstream import Link, has_cleared, link
+from groundplan.gateway.surfaces.realtime_upstream import Link, has_cleared, is_lost, link
 from groundplan.gateway.surfaces.upstream_json import UNREADABLE
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.ledger.model import Usage
@@ -259,7 +260,7 @@ class Session:
 
     async def run(self) -> None:
         """Until one side closes, money is out, or somebody stops it."""
-        loops = [asyncio.create_task(loop) for loop in (self._from_client(), self._from_upstream(), self._watch())]
+        loops = [asyncio.create_task(loop) for loop in self._loops()]
         try:
             await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -272,6 +273,9 @@ class Session:
                 await self._tell(result)
             elif isinstance(result, Exception):
                 raise result
+
+    def _loops(self) -> tuple[Coroutine[None, None, None], ...]:
+        return self._from_client(), self._from_upstream(), self._until_lost(), self._watch()
 
     async def _failed(self, ended: Ended) -> None:
         active = self._active
@@ -345,6 +349,15 @@ class Session:
                     await self._socket.send(out)
                 if self._last is not None and self._active is None:
                     raise self._last
+        except ConnectionClosed as error:
+            raise self._broken() from error
+        raise self._broken()
+
+    async def _until_lost(self) -> None:
+        if self._deployment is None:
+            raise AssertionError("not connected")
+        try:
+            await is_lost(self._connected().socket, self._deployment)
         except ConnectionClosed as error:
             raise self._broken() from error
         raise self._broken()

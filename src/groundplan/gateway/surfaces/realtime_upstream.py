@@ -5,6 +5,7 @@ Which deployment is asked, and what is passed on, is the conversation's (`realti
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +25,8 @@ from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 from groundplan.gateway.upstream.targets import Target
 
+PING_SECONDS = 20.0
+"""How often an upstream is asked whether it is there, at least."""
 CLEAR_SECONDS = 1.0
 """How long an upstream may take to say that nothing waits in its buffer any more."""
 
@@ -62,10 +65,26 @@ async def link(gateway: Gateway, exchange: Exchange, deployment: Deployment, tra
             proxy=None,
             open_timeout=None,
             close_timeout=1.0,
+            ping_interval=None,  # the library's own would count as its silence that we stood still
             max_size=MESSAGE_BYTES,
             **more,
         )
     return Link(socket, target, key)
+
+
+async def is_lost(socket: ClientConnection, deployment: Deployment) -> None:
+    """Returns when the upstream answers a ping no more in the time in which it may be silent, though all that it said
+    was read. Raises `ConnectionClosed`."""
+    seconds = min(PING_SECONDS, deployment.idle_ms / 1000)
+    while True:
+        await asyncio.sleep(seconds)
+        answered = await socket.ping()
+        try:
+            async with patient(seconds):
+                await answered
+        except TimeoutError:
+            if socket.transport.is_reading():  # else the client takes nothing, and its answer waits behind the rest
+                return
 
 
 async def has_cleared(socket: ClientConnection) -> bool:

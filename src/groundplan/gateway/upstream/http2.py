@@ -30,7 +30,7 @@ from pyqwest import (
 
 from groundplan.blueprint.model import Tls
 from groundplan.core.errors import Invalid
-from groundplan.gateway.awake import patient
+from groundplan.gateway.awake import awake_of, patient
 from groundplan.gateway.http.tls import path_of
 from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, LEAST, Sink, UpstreamFailure
 from groundplan.gateway.upstream.http1 import HEAD_LIMIT
@@ -40,6 +40,8 @@ _OURS = frozenset({b"host", b"content-length", b"connection"})
 """Headers that HTTP/2 has other means for."""
 _BROKEN = (ConnectionError, RemoteProtocolError, ReadError, WriteError)
 """What the library raises where no answer comes, or not all of it."""
+_LATE = "deadline has elapsed"
+"""What it says of TCP, of which its error is that of a refused connection."""
 _NOWHERE = Proxy("http://127.0.0.1:1", no_proxy="*,0.0.0.0/0,::/0")
 """A proxy for nothing. Where none at all is named, the library takes one from the environment."""
 
@@ -67,6 +69,7 @@ class Http2Connection:
         self.headers: dict[bytes, bytes] = {}
         self._body: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._missing = -1
+        self._request: Request | None = None
         self._sending: asyncio.Future[Response] | None = None
         self._response: Response | None = None
         self._parts: AsyncIterator[bytes | memoryview | bytearray] | None = None
@@ -98,9 +101,13 @@ class Http2Connection:
             kept.append(("content-length", str(length)))
             content = self._rest()
         url = self._pool.origin + path.decode("ascii")
-        request = Request(method.decode("ascii"), url, Headers(kept), content)
+        self._request = Request(method.decode("ascii"), url, Headers(kept), content)
         self._pool.calls.add(self)
-        self._sending = asyncio.ensure_future(self._pool.transport.execute(request))
+        self._execute(self._request)
+
+    def _execute(self, request: Request) -> asyncio.Future[Response]:
+        self._sending = sending = asyncio.ensure_future(self._pool.transport.execute(request))
+        return sending
 
     def _more(self, data: bytes) -> None:
         self._missing -= len(data)
@@ -116,14 +123,26 @@ class Http2Connection:
         """Status of the answer, within `seconds`."""
         if self._broken is not None:
             raise self._broken
-        if self._sending is None:
+        sending, began = self._sending, self._pool.loop.time()
+        if sending is None:
             raise UpstreamFailure("cut", "nothing was sent", sent=False)
-        # who waits may go while the call goes on: `release` ends it
-        self._response = await self._within(seconds, asyncio.shield(self._sending))
+        try:
+            # who waits may go while the call goes on: `release` ends it
+            self._response = await self._within(seconds, asyncio.shield(sending))
+        except UpstreamFailure as failure:
+            if failure.kind != "connect_timeout" or not awake_of(self._pool.loop).stood(began):
+                raise
+            self._response = await self._connected_again(seconds)
         self._parts = aiter(self._response.content)
         self.status = self._response.status
         self._take_headers(self._response.headers)
         return self.status
+
+    async def _connected_again(self, seconds: float) -> Response:
+        """The library counts as silence that we stood still, and then nothing was sent."""
+        if self._request is None:
+            raise AssertionError("nothing was sent")
+        return await self._within(seconds, asyncio.shield(self._execute(self._request)))
 
     async def _within(self, seconds: float, waited: asyncio.Future[_T]) -> _T:
         """What is waited for. Tells each way to fail."""
@@ -312,7 +331,8 @@ def _failure(error: Exception) -> UpstreamFailure:
     without a last word; its chain of causes does."""
     _, connecting, causes = str(error).partition("client error (Connect): ")
     if connecting:
-        kind = "connect_timeout" if isinstance(error, ConnectTimeout) else "refused"
+        late = isinstance(error, ConnectTimeout) or _LATE in causes
+        kind = "connect_timeout" if late else "refused"
         return UpstreamFailure(kind, f"no connection: {_printable(causes)}", sent=False)
     # the innermost cause, without the page about it that the library may name
     told = _printable(str(error).partition(": https://")[0].rpartition(": ")[2])
