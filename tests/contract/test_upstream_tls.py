@@ -151,6 +151,39 @@ async def test_a_renewed_client_certificate_is_taken_up_and_calls_in_flight_go_o
         assert await asked(after) == b"hi" and seen == ["client", "renewed"]
 
 
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("meanwhile", ["another's key", "half a certificate", "no file"])
+async def test_files_that_cannot_be_used_any_more_change_nothing(
+    pools: Pools, tmp_path: Path, version: int, meanwhile: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Certificate and key are two files: while one of them is renewed they do not belong together."""
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("client")
+    seen: list[str] = []
+
+    async def who(request: Request, response: Response) -> None:
+        transport: Any = response._connection.transport
+        seen.append(dict(part[0] for part in transport.get_extra_info("peercert")["subject"])["commonName"])
+        response.send(200, request.body)
+
+    async with http1(who, server_context(authority, client_ca=authority.file)) as port:
+        tls = Tls(ca=f"file:{authority.file}", cert=f"file:{cert}", key=f"file:{key}")
+        wire = Wire(f"https://127.0.0.1:{port}/v1", tls, version)
+        before = pools.of(wire)
+        again, secret = authority.issue("renewed")
+        if meanwhile == "no file":
+            cert.unlink()
+        else:
+            cert.write_bytes(again.read_bytes()[: None if meanwhile == "another's key" else 100])
+        for _ in range(2):
+            assert pools.of(wire) is before and await asked(before) == b"hi"
+        assert [record.levelname for record in caplog.records if "as before" in record.message] == ["WARNING"]
+        cert.write_bytes(again.read_bytes())
+        key.write_bytes(secret.read_bytes())
+        after = pools.of(wire)
+        assert after is not before and await asked(after) == b"hi" and seen == ["client", "client", "renewed"]
+
+
 async def test_files_that_cannot_be_used_are_told_without_their_content(pools: Pools, tmp_path: Path) -> None:
     broken = tmp_path / "broken.pem"
     broken.write_text("-----BEGIN CERTIFICATE-----\nTOPSECRET\n-----END CERTIFICATE-----\n")

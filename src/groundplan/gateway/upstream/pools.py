@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ from groundplan.gateway.http.tls import ClientContexts, path_of, stamp
 from groundplan.gateway.upstream.connection import Pool
 from groundplan.gateway.upstream.http1_pool import UpstreamPool
 from groundplan.gateway.upstream.tunnel import Proxy
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +57,33 @@ class Pools:
         self._contexts = ClientContexts()
         self._plain: dict[str, UpstreamPool] = {}
         self._made: dict[Wire, tuple[object, Pool]] = {}
+        self._told: set[Wire] = set()
+        """Whose files cannot be used now, which was logged."""
 
     def of(self, wire: Wire) -> Pool:
-        """The pool for a way. Raises `Invalid` where its files, secret or client cannot be used."""
+        """The pool for a way. Raises `Invalid` where its files, secret or client cannot be used and never could; files
+        that cannot be used any more, such as a certificate whose key is not there yet, change nothing."""
         if wire.url.startswith("http:") and wire.proxy is None and wire.http == 1:
             return self._direct(wire.url)
-        basis = self._basis(wire)
         known = self._made.get(wire)
+        try:
+            pool = self._renewed(wire, known)
+        except Invalid as error:
+            if known is None:
+                raise
+            if wire not in self._told:
+                self._told.add(wire)
+                _log.warning("%s is reached as before: %s", wire.url, error.message)
+            return known[1]
+        self._told.discard(wire)
+        return pool
+
+    def _renewed(self, wire: Wire, known: tuple[object, Pool] | None) -> Pool:
+        """The pool that is known, where nothing has changed behind it. Raises `Invalid`."""
+        basis = self._basis(wire)
         if known is not None and known[0] == basis:
             return known[1]
-        pool = _far(wire, self._loop) if wire.far else self._near(wire)
+        pool = self._far(wire) if wire.far else self._near(wire)
         self._made[wire] = (basis, pool)
         if known is not None:
             known[1].retire()
@@ -86,6 +106,11 @@ class Pools:
 
     def _context(self, wire: Wire) -> ssl.SSLContext | None:
         return self._contexts.of(wire.tls) if wire.url.startswith("https:") else None
+
+    def _far(self, wire: Wire) -> Pool:
+        if wire.tls is not None:
+            self._contexts.of(wire.tls)  # which tells what the library takes in silence
+        return _far(wire, self._loop)
 
     def _near(self, wire: Wire) -> UpstreamPool:
         name = wire.tls.server_name if wire.tls is not None else None
