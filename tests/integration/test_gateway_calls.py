@@ -212,6 +212,28 @@ async def test_refusals_say_what_to_do(setup: Setup) -> None:
     assert setup.primary.counted == 0
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/models", "GET, HEAD"), ("/v1/models/auto", "GET, HEAD"), ("/v1/chat/completions", "GET, POST, HEAD"),
+        ("/v1/files", "GET, POST, HEAD"), ("/v1/batches", "GET, POST, HEAD"), ("/v1/embeddings", "POST"),
+        ("/v1/messages/batches", "GET, POST, HEAD"), ("/metrics", "GET, HEAD"), ("/api/outcomes", "POST"),
+        ("/mcp", "POST"),
+    ],
+)  # fmt: skip
+async def test_what_is_got_is_asked_for_by_head_too_and_other_methods_are_named(
+    setup: Setup, path: str, allowed: str
+) -> None:
+    stack, key = setup.stack, setup.key
+    got, head = [await stack.ask(method, path, key) for method in ("GET", "HEAD")]
+    assert head.body == b"" and head.status == got.status
+    assert got.status == (405 if "GET" not in allowed else 403 if path == "/metrics" else 200)
+    assert head.headers["content-type"] == got.headers["content-type"]
+    for method in ("PATCH", "OPTIONS"):
+        wrong = await stack.ask(method, path, key)
+        assert (wrong.status, wrong.headers["allow"]) == (405, allowed)
+
+
 async def test_an_idempotency_key_is_answered_once(setup: Setup) -> None:
     setup.primary.script = Script(latency_ms=100)
     headers = {"idempotency_key": "k1"}

@@ -78,6 +78,8 @@ async def answer(running: Running, request: Request, response: Response) -> None
             running.seen.written += 1
             await response.drained()
         response.end()
+    elif request.target == b"/read" and request.stream is not None:
+        response.send(200, b"ok:" + await request.stream.read(), content_type=TEXT)
     elif request.target != b"/drop":
         await asyncio.sleep(0)
         response.send(200, b"ok:" + request.body, content_type=TEXT)
@@ -233,6 +235,23 @@ async def test_the_answer_to_head_ends_with_its_head(running: Running) -> None:
     assert first.endswith(b"content-length: 3\r\n\r\n") and second.endswith(b"ok:next")
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_the_answer_to_head_ends_with_its_head_where_there_is_much_to_tell(
+    running: Running, version: str
+) -> None:
+    data = f"HEAD /told HTTP/{version}\r\nhost: x\r\n\r\n".encode() + (post(b"next") if version == "1.1" else b"")
+    first, *second = (await exchange(running, data)).split(b"HTTP/1.1 200 OK")[1:]
+    assert first.startswith(b"\r\n") and first.endswith(b"\r\n\r\n") and first.count(b"\r\n\r\n") == 1
+    assert [each.endswith(b"ok:next") for each in second] == [True] * (version == "1.1")
+
+
+async def test_a_client_of_http_1_0_is_not_kept_waiting(running: Running) -> None:
+    """One that offers to keep the connection waits for its end, unless it is told that it is kept."""
+    data = b"POST / HTTP/1.0\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nhi"
+    answer = await exchange(running, data, wait=5.0)
+    assert b"connection: close\r\n" in answer and answer.endswith(b"ok:hi")
+
+
 async def test_what_is_held_for_a_request_that_never_begins_is_let_go(running: Running) -> None:
     """The connection is lost between the answer to one request and the first step of the next."""
     await exchange(running, post(path="/abort", close=False) + post(b"x" * 5000))
@@ -365,6 +384,36 @@ async def test_expect_is_answered_before_the_body(running: Running) -> None:
     assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
     writer.write(b"hi")
     assert (await reader.read()).endswith(b"ok:hi")
+    writer.close()
+
+
+async def test_no_client_of_http_1_0_is_asked_for_its_body(running: Running) -> None:
+    data = b"POST / HTTP/1.0\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\nhi"
+    answer = await exchange(running, data)
+    assert answer.startswith(b"HTTP/1.1 200 OK") and answer.endswith(b"ok:hi")
+
+
+@pytest.mark.parametrize("before", [b"", b"POST /first HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"])
+@pytest.mark.parametrize("path", ["/read", "/unread"])
+async def test_a_body_that_is_passed_on_is_asked_for_once_it_is_read(
+    running: Running, path: str, before: bytes
+) -> None:
+    """Whoever has no key, say, is told so before he sends it; also behind a request that is answered first."""
+    running.server.streams = lambda request: request.target != b"/first"
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(
+        before + f"POST {path} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n".encode()
+    )
+    async with asyncio.timeout(5):
+        if before:
+            assert (await reader.readuntil(b"ok:")).startswith(b"HTTP/1.1 200 OK")
+        told = await reader.readuntil(b"\r\n\r\n")
+        if path == "/read":
+            assert told == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(b"hi")
+            assert (await reader.read()).endswith(b"ok:hi")
+        else:
+            assert told.startswith(b"HTTP/1.1 200 OK") and await reader.read() == b"ok:"
     writer.close()
 
 

@@ -28,6 +28,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import admitted
 from groundplan.gateway.call.files_by_id import FilesById
 from groundplan.gateway.database import Pool
+from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import answers, messages_errors
@@ -89,7 +90,7 @@ class BatchesApi:
         if not response.started:
             anthropic = path.startswith(messages_api.PATH) or (path.startswith(FILES) and _anthropic(request))
             status, body, lines = (messages_errors if anthropic else answers).of_error(error)
-            response.send(405 if error.code == "method_not_allowed" else status, body, lines)
+            response.send(status, body, lines)
         del error  # it knows this frame: together they would stay until garbage is looked for
 
     async def close(self) -> None:
@@ -123,8 +124,9 @@ class BatchesApi:
         content = len(parts) == 2 and parts[1] == "content"
         if len(parts) > 1 and not content:
             raise _no_path()
-        if not parts or method not in (b"GET", b"DELETE") or (content and method != b"GET"):
-            raise _method()
+        allowed = (b"GET", b"POST") if not parts else (b"GET",) if content else (b"GET", b"DELETE")
+        if method not in allowed:
+            raise WrongMethod(*allowed)
         async with self._pool.connection() as connection:
             file = await files_api.found(connection, key, parts[0])
             if method == b"DELETE":
@@ -154,13 +156,13 @@ class BatchesApi:
             if method == b"POST":
                 return await self._create(request, key, person)
             if method != b"GET":
-                raise _method()
+                raise WrongMethod(b"GET", b"POST")
             return await self._list(request.target, key)
         cancels = len(parts) == 2 and parts[1] == "cancel"
         if len(parts) > 1 and not cancels:
             raise _no_path()
-        if method != (b"POST" if cancels else b"GET"):
-            raise _method()
+        if method != (allowed := b"POST" if cancels else b"GET"):
+            raise WrongMethod(allowed)
         async with self._pool.connection() as connection:
             id = files_api.batch_id(parts[0])
             batch = await batch_store.find(connection, id)
@@ -262,10 +264,6 @@ def _window(text: str) -> int:
     if not 0 < seconds <= _LONGEST_WINDOW:
         raise Invalid(f"completion_window is {text[:20]!r}", code="window_range", hint="Write 24h, at most 168h.")
     return seconds
-
-
-def _method() -> Invalid:
-    return Invalid("this method is not for this path", code="method_not_allowed", hint="See the OpenAI API.")
 
 
 def _no_path() -> NotFound:

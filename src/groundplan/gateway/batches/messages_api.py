@@ -25,6 +25,7 @@ from groundplan.gateway.batches.message_requests import Requests
 from groundplan.gateway.batches.shelf import Shelf
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.http.body_stream import BodyStream
+from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.messages import header_lines_of
@@ -55,7 +56,7 @@ class MessageBatchesApi:
             last, (b"GET", b"DELETE") if parts else (b"GET", b"POST")
         )
         if method not in allowed:
-            raise Invalid("this method is not for this path", code="method_not_allowed", hint="See Anthropic's API.")
+            raise WrongMethod(*allowed)
         if not parts:
             made = self._create(request, key, person) if method == b"POST" else self._list(request.target, key)
             response.send(200, await made)

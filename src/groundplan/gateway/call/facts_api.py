@@ -36,6 +36,7 @@ from groundplan.gateway.call.ground import ask_search, cut_off
 from groundplan.gateway.call.identify import caller, check_grants
 from groundplan.gateway.call.signals import Unsealed
 from groundplan.gateway.database import Pool
+from groundplan.gateway.http.methods import WrongMethod, lines_of
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import KeyEntry, Plan
@@ -52,7 +53,6 @@ REPLAY = b"/api/replay"
 """For the control process alone."""
 SEARCH_BYTES = 20_000
 _NO_NUL = r"^[^\x00]*$"
-_STATUS = {"method_not_allowed": 405}
 _log = logging.getLogger(__name__)
 
 Written = TypeVar("Written")
@@ -172,7 +172,7 @@ class FactsApi:
             hint = f"The gateway serves POST {served}; all else is on the control port."
             raise NotFound("there is no such path here", code="not_found", hint=hint)
         if request.method != b"POST":
-            raise Invalid("use POST here", code="method_not_allowed", hint="Send a POST request.")
+            raise WrongMethod(b"POST")
         key, person, plan = admitted(self._gateway, request, response.peer)
         if path == OUTCOMES:
             return await self._keep(request.body, key, plan)
@@ -348,4 +348,4 @@ def _check_value(value: Decimal | None) -> None:
 
 def _tell(response: Response, error: GroundplanError) -> None:
     lines = b"" if error.retry_after is None else b"retry-after: %d\r\n" % max(1, round(error.retry_after))
-    response.send(_STATUS.get(error.code, error.status), msgspec.json.encode(error_json(error)), lines)
+    response.send(error.status, msgspec.json.encode(error_json(error)), lines + lines_of(error))

@@ -27,6 +27,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.identify import find_key
 from groundplan.gateway.call.steps import run
+from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.stream import EVENT_STREAM
@@ -121,6 +122,7 @@ class Pipeline:
 
     async def _beside(self, path: bytes, request: Request, response: Response) -> None:
         """What is asked beside calls."""
+        as_get(request)
         if self._facts is not None and path.startswith(b"/api/"):
             await self._facts.handle(path, request, response)
         elif self._batches is not None and self._batches.serves(path):
@@ -140,9 +142,10 @@ class Pipeline:
     async def _unposted(self, interface: Interface, path: bytes, request: Request, response: Response) -> None:
         """Of what calls are made with, only chat completions can be listed."""
         if interface is CHAT:
+            as_get(request)
             await stored_api.handle(chat_api.answer, self._gateway, path, request, response)
         else:
-            self._refuse(response, Invalid("use POST here", code="method_not_allowed", hint="Send a POST request."))
+            self._refuse(response, WrongMethod(b"POST"), request)
 
     async def _realtime(self, request: Request, response: Response) -> None:
         gateway = self._gateway
@@ -220,8 +223,6 @@ class Pipeline:
         """In the words of the API whose client asks."""
         anthropic = request is not None and b"anthropic-version" in request.headers
         status, data, lines = (messages_errors if anthropic else answers).of_error(error)
-        if error.code == "method_not_allowed":
-            status = 405
         response.send(status, data, lines)
 
     def _readiness(self, response: Response) -> None:
@@ -246,6 +247,12 @@ async def _converse(gateway: Gateway, request: Request, response: Response) -> N
         hint = "Install groundplan[realtime] on the gateways."
         raise Unavailable("WebSocket is not installed here", code="realtime_missing", hint=hint) from error
     await converse(gateway, request, response)
+
+
+def as_get(request: Request) -> None:
+    """HEAD is asked of whatever is asked by GET; the response has no body by itself."""
+    if request.method == b"HEAD":
+        request.method = b"GET"
 
 
 def upgrades(request: Request) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from groundplan.core.errors import Invalid, TooLarge
@@ -38,14 +39,22 @@ class Source(Protocol):
 class BodyStream:
     """See the module."""
 
-    __slots__ = ("_chunks", "_complete", "_failure", "_limits", "_loop", "_patient", "_paused", "_size", "_source",
-                 "_waited", "_waiter", "received")  # fmt: skip
+    __slots__ = ("_ask", "_chunks", "_complete", "_failure", "_limits", "_loop", "_patient", "_paused", "_size",
+                 "_source", "_waited", "_waiter", "received")  # fmt: skip
 
     def __init__(
-        self, source: Source, loop: asyncio.AbstractEventLoop, limits: Limits, *, patient: bool = False
+        self,
+        source: Source,
+        loop: asyncio.AbstractEventLoop,
+        limits: Limits,
+        *,
+        patient: bool = False,
+        ask: Callable[[], None] | None = None,
     ) -> None:
-        """`patient`: silence is no failure, as in a conversation."""
+        """`patient`: silence is no failure, as in a conversation. `ask`: is called before anything is waited for, where
+        nothing came."""
         self._patient = patient
+        self._ask = ask
         self._source = source
         self._loop = loop
         self._limits = limits
@@ -99,6 +108,9 @@ class BodyStream:
     async def _arrival(self) -> None:
         """Wait for more, as long as the client keeps up the least rate."""
         limits = self._limits
+        if self._ask is not None and not self.received:
+            self._ask()
+        self._ask = None
         if self._patient:
             self.resume()
             self._waiter = self._loop.create_future()

@@ -19,7 +19,7 @@ from groundplan.gateway.http.bounds import Refusal
 from groundplan.gateway.http.known_head import KnownHead
 from groundplan.gateway.http.offer import without_offer
 from groundplan.gateway.http.request import Request, origin_form
-from groundplan.gateway.http.response import Response
+from groundplan.gateway.http.response import HeadResponse, Response
 
 if TYPE_CHECKING:
     from groundplan.gateway.http.server import Server
@@ -314,11 +314,18 @@ class Connection(asyncio.Protocol):
             return
         if (refusal := self._unwanted(request)) is not None:
             self._refuse(refusal)
-        elif request.headers.get(b"expect", b"").lower() == b"100-continue":
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n") if not self._busy else None
+        elif b"expect" in request.headers and not self._busy and self._waits_to_be_asked(request):
+            self._ask()
         self._since = self.server.now()
         if not self._busy:
             self.deadline = self._since + limits.body_seconds
+
+    def _waits_to_be_asked(self, request: Request) -> bool:
+        """Whether a client sends its body once it is asked for it; none of HTTP/1.0 does."""
+        return request.headers.get(b"expect", b"").lower() == b"100-continue" and self.takes_chunks
+
+    def _ask(self) -> None:
+        self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _unwanted(self, request: Request) -> Refusal | None:
         """Why the body that is to come is not read."""
@@ -339,14 +346,13 @@ class Connection(asyncio.Protocol):
         if not self.server.hold(request, HELD):
             self._refuse(refusals.FULL)
             return
-        request.stream = BodyStream(self, self.server.loop, self.server.limits)
+        asked = self._ask if self._waits_to_be_asked(request) else None
+        request.stream = BodyStream(self, self.server.loop, self.server.limits, ask=asked)
         request.keep_alive = False
         request.client = self.client
         if self._busy:
             self._queue.append(request)
             return
-        if request.headers.get(b"expect", b"").lower() == b"100-continue":
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._begin(request)
 
     def pause_reading(self) -> None:
@@ -382,7 +388,10 @@ class Connection(asyncio.Protocol):
                 request.stream.end()
             self._reset()
             return
-        request.keep_alive = self._parser.should_keep_alive()
+        keeps = self._parser.should_keep_alive()
+        if keeps and b"connection" in request.headers and not self.takes_chunks:
+            keeps = False  # an older client would have to be told that it may ask again, and waits for the end
+        request.keep_alive = keeps
         request.client = self.client
         request.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._reset()
@@ -402,7 +411,8 @@ class Connection(asyncio.Protocol):
             self._task = self.server.loop.create_task(self._run(request))
 
     async def _run(self, request: Request) -> None:
-        response = Response(self, request.keep_alive and not self.server.draining, bodiless=request.method == b"HEAD")
+        kind = HeadResponse if request.method == b"HEAD" else Response
+        response = kind(self, request.keep_alive and not self.server.draining)
         try:
             await self.server.handler(request, response)
         except asyncio.CancelledError:
@@ -411,9 +421,9 @@ class Connection(asyncio.Protocol):
         finally:
             self._task = self._begun = None
             self.server.let_go(request)
-            self._after(response)
+            self._after(request, response)
 
-    def _after(self, response: Response) -> None:
+    def _after(self, request: Request, response: Response) -> None:
         transport = self.transport
         if self.lost or transport is None:
             return
@@ -423,8 +433,8 @@ class Connection(asyncio.Protocol):
             self.deadline = self.server.now() + self._seconds_for(transport)
         if not response.ended:
             transport.abort()
-        elif self._request.stream is not None:
-            self._closing = True  # answered before the body was read to its end
+        elif self._request is request:
+            self._closing = True  # answered before its body was there to its end
             self._linger(transport)
         elif not response.keep_alive:
             self._closing = True

@@ -19,13 +19,11 @@ class Response:
     """The answer to one request. `headers` are complete lines that end in CR LF, made by us, never reflected from a
     client."""
 
-    __slots__ = ("_bodiless", "_chunked", "_connection", "_keep_alive", "ended", "started")
+    __slots__ = ("_chunked", "_connection", "_keep_alive", "ended", "started")
 
-    def __init__(self, connection: Connection, keep_alive: bool, *, bodiless: bool = False) -> None:
-        """`bodiless`: to a HEAD request, whose answer ends with its head."""
+    def __init__(self, connection: Connection, keep_alive: bool) -> None:
         self._connection = connection
         self._keep_alive = keep_alive
-        self._bodiless = bodiless
         self._chunked = False
         self.started = False
         self.ended = False
@@ -50,13 +48,10 @@ class Response:
     def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
         """The whole answer at once."""
         self.started = self.ended = True
-        size = len(body)
-        if self._bodiless:
-            body = b""
         end = b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"
         self._connection.write(
             b"%b%b%b%bcontent-length: %d\r\n%b%b"
-            % (STATUS_LINES[status], self._connection.server.date_line, content_type, headers, size, end, body)
+            % (STATUS_LINES[status], self._connection.server.date_line, content_type, headers, len(body), end, body)
         )
 
     def start(self, status: int, headers: bytes) -> bytes:
@@ -110,3 +105,28 @@ class Response:
         paused = self._connection.paused
         if paused is not None:
             await paused.wait()
+
+
+class HeadResponse(Response):
+    """The answer to a HEAD request, which ends with its head."""
+
+    __slots__ = ()
+
+    def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
+        """What the whole answer would begin with."""
+        self.started = self.ended = True
+        end = b"\r\n" if self._keep_alive else b"connection: close\r\n\r\n"
+        date = self._connection.server.date_line
+        told = (STATUS_LINES[status], date, content_type, headers, len(body), end)
+        self._connection.write(b"%b%b%b%bcontent-length: %d\r\n%b" % told)
+
+    def write(self, data: bytes, head: bytes = b"") -> None:  # noqa: ARG002 -- Response's signature
+        self._connection.write(head)
+
+    @property
+    def passing(self) -> None:
+        return None
+
+    def end(self, data: bytes = b"", head: bytes = b"") -> None:  # noqa: ARG002 -- Response's signature
+        self.ended = True
+        self._connection.write(head)

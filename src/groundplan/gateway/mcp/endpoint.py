@@ -31,6 +31,7 @@ from groundplan.gateway.guard import held_store, personal
 from groundplan.gateway.guard.gate import Whose
 from groundplan.gateway.guard.held_store import Waiting
 from groundplan.gateway.guard.relay import refusal_error
+from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import wire
 from groundplan.gateway.mcp.offered import GETS, LISTS, Kind, checked, inward, offers, outward
@@ -93,7 +94,7 @@ class McpApi:
         except GroundplanError as error:
             if not response.started:
                 status, data, lines = answers.of_error(error)
-                response.send(405 if error.code == "method_not_allowed" else status, data, lines)
+                response.send(status, data, lines)
         except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
             _log.exception("a request to /mcp failed")
             if not response.started:
@@ -102,8 +103,7 @@ class McpApi:
 
     async def _handle(self, request: Request, response: Response) -> None:
         if request.method != b"POST":
-            hint = "The gateway opens no stream of its own: POST each message."
-            raise Invalid("use POST here", code="method_not_allowed", hint=hint)
+            raise WrongMethod(b"POST", hint="The gateway opens no stream of its own: POST each message.")
         _check_origin(request)
         exchange = Exchange(new_id_bytes(), request, response, TOOLS)
         exchange.key, exchange.person, exchange.plan = admitted(self._gateway, request, response.peer)

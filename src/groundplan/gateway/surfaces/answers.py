@@ -16,6 +16,7 @@ from groundplan.blueprint.model import Deployment, Workload
 from groundplan.core.errors import Exhausted, GroundplanError
 from groundplan.core.money import format_usd
 from groundplan.gateway.call.exchange import Exchange, Passage
+from groundplan.gateway.http.methods import lines_of
 from groundplan.gateway.http.server import Refusal
 
 _TYPES = {
@@ -57,7 +58,7 @@ def of_error(error: GroundplanError, call_id: str = "", id_header: bytes = b"x-r
     if call_id:
         details["call_id"] = call_id
     body = error_body(error.message, error.code, error.hint, error_type(error), **details)
-    headers = b""
+    headers = lines_of(error)
     if error.retry_after is not None:
         headers += b"retry-after: %d\r\n" % max(1, math.ceil(error.retry_after))
     in_vain = error.status == 429 and (error.retry_after is None or error.retry_after > _PATIENCE_S)

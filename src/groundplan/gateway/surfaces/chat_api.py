@@ -46,7 +46,8 @@ async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry)
     if found is None or shelf is None:
         raise stored_api.no_path()
     id, part = found[1], found[2]
-    stored_api.check_method(request, (b"GET",) if id is None or part is not None else (b"GET", b"POST", b"DELETE"))
+    allowed = (b"GET", b"POST") if id is None else (b"GET",) if part is not None else (b"GET", b"POST", b"DELETE")
+    stored_api.check_method(request, allowed)
     query = stored_api.query_of(request)
     if id is None:
         return await _list(shelf, key, query)

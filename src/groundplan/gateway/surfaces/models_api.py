@@ -37,7 +37,7 @@ def handle(gateway: Gateway, path: bytes, request: Request, response: Response) 
         response.send(200, _encode(_told(gateway, path, request, response.peer, anthropic=anthropic)))
     except GroundplanError as error:
         status, data, lines = (messages_errors if anthropic else answers).of_error(error)
-        response.send(405 if error.code == "method_not_allowed" else status, data, lines)
+        response.send(status, data, lines)
 
 
 def _told(gateway: Gateway, path: bytes, request: Request, peer: str, *, anthropic: bool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import msgspec
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import admitted
+from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import answers
@@ -39,15 +40,14 @@ async def handle(answer: Answer, gateway: Gateway, path: bytes, request: Request
         _log.exception("a request to %s failed", path.decode("latin-1"))
         error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs.")
     status, data, lines = answers.of_error(error)
-    response.send(405 if error.code == "method_not_allowed" else status, data, lines)
+    response.send(status, data, lines)
     del error  # it knows this frame: together they would keep the connection until garbage is looked for
 
 
 def check_method(request: Request, allowed: Sequence[bytes]) -> None:
     """Raises `Invalid`."""
     if request.method not in allowed:
-        hint = f"Send {' or '.join(each.decode() for each in allowed)}."
-        raise Invalid("this method is not for this path", code="method_not_allowed", hint=hint)
+        raise WrongMethod(*allowed)
 
 
 def no_path() -> NotFound:

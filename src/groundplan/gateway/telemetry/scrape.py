@@ -19,10 +19,11 @@ from contextlib import suppress
 import msgspec
 
 from groundplan.core.endpoints import Endpoint, announce, lookup, withdraw
-from groundplan.core.errors import Denied, GroundplanError, Invalid
+from groundplan.core.errors import Denied, Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.answers import of_refusal
@@ -172,8 +173,7 @@ async def scrape(gateway: Gateway, request: Request, response: Response) -> None
     """Answer GET /metrics."""
     scrapes = gateway.scrapes
     if request.method != b"GET":
-        error: GroundplanError = Invalid("use GET here", code="method_not_allowed", hint="Send a GET request.")
-        response.send(405, *answers.of_error(error)[1:])
+        response.send(*answers.of_error(WrongMethod(b"GET")))
         return
     if not _allowed(scrapes, request, response):
         hint = (
