@@ -273,6 +273,39 @@ def test_a_provider_that_bills_more_than_its_bound_is_owed_from_the_next_grant()
     assert slices.release("a", PERIOD) == 0
     slices.grant("a", PERIOD, 5)
     assert slices.reserve((b"2", 0), [Charge("a", PERIOD, 3)]) == "a"
+    assert slices.reserve((b"2", 0), [Charge("a", PERIOD, 2)]) is None
+    slices.settle((b"2", 0), 4)
+    assert slices.reserve((b"3", 0), [Charge("a", PERIOD, 0)]) == "a", "what is owed refuses what costs nothing, too"
+
+
+def test_who_watches_a_budget_is_told_what_is_given_back_of_it_and_nobody_else_is() -> None:
+    slices, told = Slices(), list[tuple[str, str]]()
+    slices.on_freed = told.append
+    for name in ("a", "b"):
+        slices.grant(name, PERIOD, 30)
+    charges = [Charge("a", PERIOD, 5), Charge("b", PERIOD, 5)]
+    for number in range(5):
+        slices.reserve((b"1", number), charges[: 1 if number == 4 else 2])
+    slices.settle((b"1", 0), 3)
+    assert told == [], "nobody asked"
+    slices.watched.add(("b", PERIOD))
+    slices.settle((b"1", 1), 5)
+    slices.settle_each((b"1", 2), [3, 5])
+    slices.settle((b"1", 4), 0)
+    assert told == [], "nothing was left of it"
+    slices.settle((b"1", 3), 4)
+    assert told == [("b", PERIOD)]
+    assert slices.forget([("b", PERIOD)]) == [("b", PERIOD)] and not slices.watched
+
+
+def test_what_costs_nothing_keeps_its_period_until_it_is_settled() -> None:
+    slices, token = Slices(), (b"1", 0)
+    slices.grant("tokens/a", PERIOD, 10)
+    slices.reserve(token, [Charge("tokens/a", PERIOD, 0)])
+    assert slices.forget([("tokens/a", PERIOD)]) == []
+    slices.settle_each(token, [3])
+    assert (slices.available("tokens/a", PERIOD), slices.spent("tokens/a", PERIOD)) == (7, 3)
+    assert slices.forget([("tokens/a", PERIOD)]) == [("tokens/a", PERIOD)]
 
 
 def test_a_soft_budget_is_never_short_and_what_it_owes_comes_out_of_the_next_grant() -> None:

@@ -145,6 +145,7 @@ class LeaseClient:
         for key, account in self._accounts.items():
             account.declare(*self._as_newest(account.declared, account.number))
             if account.cut:
+                self._watch(key)
                 self._start_giving(key)
 
     async def learn(self) -> None:
@@ -175,6 +176,8 @@ class LeaseClient:
             account = self._accounts[key] = Account(*self._as_newest(declared, number))
         else:
             account.declare(declared, number)
+        if account.cut:
+            self._watch(key)
         return account
 
     def _as_newest(self, declared: Declared, number: int) -> tuple[Declared, int]:
@@ -197,6 +200,7 @@ class LeaseClient:
         account.usual = need
         future: asyncio.Future[bool] = loop.create_future()
         account.waiters.append(waiter := (need, future))
+        self._watch((account.declared.name, period))
         account.changed.set()
         if account.task is None or account.task.done():
             account.task = asyncio.create_task(self._serve((account.declared.name, period), account))
@@ -206,6 +210,7 @@ class LeaseClient:
         except TimeoutError:
             if not empty:
                 account.refused(need, loop.time())
+                self._watch((account.declared.name, period))
             return False
         finally:
             if waiter in account.waiters:
@@ -278,6 +283,10 @@ class LeaseClient:
         left = self._lender.book(key[0]).available(*key) - account.promised
         return min(0, left) if account.cut else left
 
+    def _watch(self, key: Key) -> None:
+        """What is freed of it matters: somebody waits for it, or it is known to be empty, or is to be given back."""
+        self._lender.book(key[0]).watched.add(key)
+
     def _freed(self, key: Key) -> None:
         account = self._accounts.get(key)
         if account is not None:
@@ -287,6 +296,8 @@ class LeaseClient:
                 return
         if key in self._recalled or (account is not None and account.cut):
             self._start_giving(key)
+        else:
+            self._lender.book(key[0]).watched.discard(key)
 
     def _start_giving(self, key: Key) -> None:
         task = asyncio.create_task(self._lender.give_back(key))
@@ -327,6 +338,7 @@ class LeaseClient:
         if account is not None and account.waiters and str(self._epoch) < parts[2]:
             return
         self._recalled[key] = asyncio.get_running_loop().time() + _RECALL_S
+        self._watch(key)
         self._start_giving(key)
 
     async def _run_ticks(self) -> None:

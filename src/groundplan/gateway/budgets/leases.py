@@ -57,18 +57,27 @@ def is_quota(name: str) -> bool:
     return name.startswith(("requests/", "tokens/", "concurrent/", "cost/"))
 
 
+class _Slice:
+    """What this worker has of one (name, period)."""
+
+    __slots__ = ("available", "released", "spent")
+
+    def __init__(self) -> None:
+        self.available = self.spent = self.released = 0
+
+
 class Slices:
     """What this worker may still use, by name and period."""
 
-    __slots__ = ("_available", "_open", "_released", "_spent", "on_freed", "used")
+    __slots__ = ("_open", "_slices", "on_freed", "used", "watched")
 
     def __init__(self) -> None:
-        self._available: dict[Key, int] = {}
-        self._spent: dict[Key, int] = {}
-        self._released: dict[Key, int] = {}
+        self._slices: dict[Key, _Slice] = {}
         self._open: dict[Token, Sequence[Charge]] = {}
         self.on_freed: Callable[[Key], None] | None = None
-        """Called with what a settlement gave something back to."""
+        """Called with what is `watched` and a settlement gave something back to."""
+        self.watched: set[Key] = set()
+        """Of which somebody wants to know that. Nearly always empty, so that a settlement need not ask for each."""
         self.used: set[Key] = set()
         """What settlements charged since somebody last looked, who empties it."""
 
@@ -79,12 +88,12 @@ class Slices:
 
     def grant(self, budget: str, period: str, amount: int) -> None:
         """Add to a slice what PostgreSQL granted."""
-        key = (budget, period)
-        self._available[key] = self._available.get(key, 0) + amount
+        self._slice((budget, period)).available += amount
 
     def available(self, budget: str, period: str) -> int:
         """What can be reserved now."""
-        return self._available.get((budget, period), 0)
+        found = self._slices.get((budget, period))
+        return 0 if found is None else found.available
 
     def reserve(self, token: Token, charges: Sequence[Charge], soft: Collection[str] = ()) -> str | None:
         """Take every charge or none. None when taken, else the name of the first that is short; those named in `soft`
@@ -96,15 +105,16 @@ class Slices:
             raise Conflict(
                 "the attempt already holds a reservation", code="reservation_exists", hint="Use a new attempt."
             )
-        available = self._available
+        slices = self._slices
         for taken, charge in enumerate(charges):
-            key = (charge.budget, charge.period)
-            left = available.get(key, 0) - charge.amount
-            if left < 0 and charge.budget not in soft:
-                for earlier in charges[:taken]:
-                    available[earlier.budget, earlier.period] += earlier.amount
-                return charge.budget
-            available[key] = left
+            found = slices.get((charge.budget, charge.period))
+            if found is None or found.available < charge.amount:
+                if (found is not None or charge.amount > 0) and charge.budget not in soft:
+                    for earlier in charges[:taken]:
+                        slices[earlier.budget, earlier.period].available += earlier.amount
+                    return charge.budget
+                found = self._slice((charge.budget, charge.period))
+            found.available -= charge.amount
         self._open[token] = charges
         return None
 
@@ -132,45 +142,54 @@ class Slices:
     def settle(self, token: Token, cost: int) -> None:
         """Charge the cost to every budget of the reservation and give the rest back. Raises `Conflict` if there is
         none."""
-        available, spent = self._available, self._spent
-        for charge in self._take(token):
+        charges, slices, used = self._take(token), self._slices, self.used
+        for charge in charges:
             key = (charge.budget, charge.period)
-            available[key] += charge.amount - cost
-            spent[key] = spent.get(key, 0) + cost
-            self.used.add(key)
-            if self.on_freed is not None and charge.amount > cost:
-                self.on_freed(key)
+            each = slices[key]
+            each.available += charge.amount - cost
+            each.spent += cost
+            used.add(key)
+        if self.watched:
+            self._tell([charge for charge in charges if charge.amount > cost])
 
     def settle_each(self, token: Token, used: Sequence[int]) -> None:
         """As `settle`, with what each charge of the reservation turned out to be, in its order."""
-        available, spent = self._available, self._spent
-        for charge, amount in zip(self._take(token), used, strict=True):
+        charges, slices, looked_at = self._take(token), self._slices, self.used
+        for charge, amount in zip(charges, used, strict=True):
             key = (charge.budget, charge.period)
-            available[key] = available.get(key, 0) + charge.amount - amount
-            spent[key] = spent.get(key, 0) + amount
-            self.used.add(key)
-            if self.on_freed is not None and charge.amount > amount:
+            each = slices[key]
+            each.available += charge.amount - amount
+            each.spent += amount
+            looked_at.add(key)
+        if self.watched:
+            self._tell([charge for charge, amount in zip(charges, used, strict=True) if charge.amount > amount])
+
+    def _tell(self, freed: Iterable[Charge]) -> None:
+        """Of each of these something was given back."""
+        for charge in freed:
+            key = (charge.budget, charge.period)
+            if key in self.watched and self.on_freed is not None:
                 self.on_freed(key)
 
     def forget(self, ended: Iterable[Key]) -> list[Key]:
-        """Drop all that is known of periods that have ended, and return them; those of which something is reserved
+        """Drop all that is known of periods that have ended, and return them; those that an open reservation is from
         stay."""
         held = self.reserved_each()
-        gone = [key for key in ended if not held.get(key)]
+        gone = [key for key in ended if key not in held]
         for key in gone:
-            for book in (self._available, self._spent, self._released):
-                book.pop(key, None)
+            self._slices.pop(key, None)
             self.used.discard(key)
+            self.watched.discard(key)
         return gone
 
     def release(self, budget: str, period: str, keep: int = 0) -> int:
         """Take what is idle beyond `keep` out of the slice and return it; 0 when there is nothing."""
-        key = (budget, period)
-        amount = self._available.get(key, 0) - keep
-        if amount <= 0:
+        found = self._slices.get((budget, period))
+        if found is None or found.available <= keep:
             return 0
-        self._available[key] -= amount
-        self._released[key] = self._released.get(key, 0) + amount
+        amount = found.available - keep
+        found.available -= amount
+        found.released += amount
         return amount
 
     def reserved(self, budget: str, period: str) -> int:
@@ -183,7 +202,7 @@ class Slices:
         )
 
     def reserved_each(self) -> dict[Key, int]:
-        """The same of all of which anything is reserved, in one walk."""
+        """The same of all that open reservations are from, in one walk."""
         held: dict[Key, int] = {}
         for charges in self._open.values():
             for charge in charges:
@@ -193,25 +212,31 @@ class Slices:
 
     def spent(self, budget: str, period: str) -> int:
         """What settlements charged since this worker started."""
-        return self._spent.get((budget, period), 0)
+        found = self._slices.get((budget, period))
+        return 0 if found is None else found.spent
 
     def granted(self, budget: str, period: str) -> int:
         """All that was ever granted to this worker."""
-        key = (budget, period)
-        return (
-            self._available.get(key, 0)
-            + self.reserved(budget, period)
-            + self._spent.get(key, 0)
-            + self._released.get(key, 0)
-        )
+        found = self._slices.get((budget, period))
+        if found is None:
+            return 0
+        return found.available + self.reserved(budget, period) + found.spent + found.released
 
     def released(self, budget: str, period: str) -> int:
         """All that this worker ever gave back."""
-        return self._released.get((budget, period), 0)
+        found = self._slices.get((budget, period))
+        return 0 if found is None else found.released
 
     def granted_keys(self) -> list[Key]:
         """Every (budget, period) that was ever granted."""
-        return list(self._available)
+        return list(self._slices)
+
+    def _slice(self, key: Key) -> _Slice:
+        """The one of this name and period, which is there from now on."""
+        found = self._slices.get(key)
+        if found is None:
+            found = self._slices[key] = _Slice()
+        return found
 
     def _take(self, token: Token) -> Sequence[Charge]:
         charges = self._open.pop(token, None)
