@@ -302,14 +302,14 @@ async def test_what_is_left_is_looked_up_of_present_periods_and_of_those_in_use(
         slices.grant("b0", "2026-10", COST)
         slices.reserve(token, [Charge("b0", "2026-10", COST // 2)])
         await live._load_budgets(connection)
-        assert sorted(live._taken) == sorted(slices_of)
-        live._taken["b0", "2026-10"] = (0, 0)  # it was present when the call was admitted
+        assert sorted(live._elsewhere) == sorted(slices_of)
+        live._elsewhere["b0", "2026-10"] = 0  # it was present when the call was admitted
         await live._load_budgets(connection)
-        assert sorted(live._taken) == sorted([*slices_of, ("b0", "2026-10")])
+        assert sorted(live._elsewhere) == sorted([*slices_of, ("b0", "2026-10")])
         assert live.remaining(budgets[0], "2026-10") == 10 * COST - (3 * COST - COST)
         slices.settle(token, COST // 4)
         await live._load_budgets(connection)
-        assert sorted(live._taken) == sorted(slices_of)
+        assert sorted(live._elsewhere) == sorted(slices_of)
         assert live.remaining(budgets[1], MONTH) == 7 * COST
 
 

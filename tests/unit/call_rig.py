@@ -59,6 +59,9 @@ class Fixed:
     def remaining(self, budget: Budget, period: str) -> int:  # noqa: ARG002 -- the protocol's signature
         return budget.limit
 
+    def left(self, budgets: Sequence[tuple[Budget, str]]) -> list[int]:
+        return [budget.limit for budget, _ in budgets]
+
     def used(self, workload: str, person: str, now: float) -> tuple[int, int]:  # noqa: ARG002 -- the protocol's signature
         return 0, 0
 

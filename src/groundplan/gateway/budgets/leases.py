@@ -9,10 +9,11 @@ crash is recovered are elsewhere (`lender`, `recovery`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from groundplan.blueprint.model import Budget
 from groundplan.core.errors import Conflict
 from groundplan.gateway.budgets import periods
 from groundplan.ledger.model import Charge
@@ -214,6 +215,17 @@ class Slices:
         """What settlements charged since this worker started."""
         found = self._slices.get((budget, period))
         return 0 if found is None else found.spent
+
+    def left(self, budgets: Iterable[tuple[Budget, str]], elsewhere: Mapping[Key, int]) -> list[int]:
+        """Of each budget, in a period, its limit less what was spent of it here and what is gone of it `elsewhere`."""
+        slices = self._slices
+        found = []
+        for budget, period in budgets:
+            key = (budget.name, period)
+            each = slices.get(key)
+            spent = 0 if each is None else each.spent
+            found.append(budget.limit - spent - elsewhere.get(key, 0))
+        return found
 
     def granted(self, budget: str, period: str) -> int:
         """All that was ever granted to this worker."""

@@ -86,6 +86,10 @@ class Live(Protocol):
         """Picodollars of a budget that nobody has spent, as far as this worker knows."""
         ...
 
+    def left(self, budgets: Sequence[tuple[Budget, str]]) -> list[int]:
+        """Picodollars of each budget in a period that nobody has spent, as far as this worker knows."""
+        ...
+
     def used(self, workload: str, person: str, now: float) -> tuple[int, int]:
         """(calls of that day, people so far counting this one) of a workload, as last seen. `now`: seconds since the
         epoch."""

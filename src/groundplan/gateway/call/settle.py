@@ -283,8 +283,7 @@ def remaining(gateway: Gateway, exchange: Exchange) -> int | None:
     Notes at the exchange what is left, and which soft budgets are crossed.
     """
     least: int | None = None
-    for budget, period in exchange.charges:
-        left = gateway.live.remaining(budget, period)
+    for (budget, _), left in zip(exchange.charges, gateway.live.left(exchange.charges), strict=True):
         if not budget.hard:
             if left < 0 and budget.name not in exchange.crossed:
                 exchange.crossed = (*exchange.crossed, budget.name)

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -120,8 +120,8 @@ class LiveView:
         self._own_stops: dict[str, set[str]] = {}
         """What this worker stopped itself, with the ids of the calls that are why."""
         self._slow_at = float("-inf")
-        self._taken: dict[tuple[str, str], tuple[int, int]] = {}
-        """What others hold or have spent of a budget, and what this worker had spent then."""
+        self._elsewhere: dict[tuple[str, str], int] = {}
+        """What others hold or have spent of a budget, as last seen."""
         self._calls: dict[str, int] = {}
         self._own_calls: dict[str, int] = {}
         self._users: dict[str, set[str]] = {}
@@ -136,10 +136,13 @@ class LiveView:
         return float("inf") if self._confirmed is None else self._clock.monotonic() - self._confirmed
 
     def remaining(self, budget: Budget, period: str) -> int:
-        """Picodollars of the budget that nobody has spent, as last seen, less what this worker spent since."""
-        spent = self._slices.spent(budget.name, period)
-        taken = self._taken.get((budget.name, period))
-        return budget.limit - spent if taken is None else budget.limit - taken[0] - (spent - taken[1])
+        """As `left`, of one budget."""
+        return self.left(((budget, period),))[0]
+
+    def left(self, budgets: Sequence[tuple[Budget, str]]) -> list[int]:
+        """Picodollars of each budget in a period that nobody has spent, as last seen, less what this worker spent
+        since."""
+        return self._slices.left(budgets, self._elsewhere)
 
     def used(self, workload: str, person: str, now: float) -> tuple[int, int]:
         """Calls of the day of `now` (seconds since the epoch), and people, with `person`."""
@@ -325,17 +328,17 @@ class LiveView:
         if self.catalog is None:
             return
         now, held = self._clock.seconds(), self._slices.reserved_each()
-        asked = {key for key in held if key in self._taken}
+        asked = {key for key in held if key in self._elsewhere}
         budgets = [*self.catalog.blueprint.budgets]
         budgets += [key.budget for key in self.policy.keys.values() if key.budget is not None]
         asked |= {(each.name, current(each.period, each.starts, each.timezone, now)) for each in budgets}
         parameters = ([name for name, _ in asked], [period for _, period in asked])
         rows = await (await connection.execute(_BUDGETS, parameters)).fetchall()
-        held, taken = self._slices.reserved_each(), {}
+        held, elsewhere = self._slices.reserved_each(), {}
         for budget, period, granted in rows:
             own = self._slices.available(budget, period) + held.get((budget, period), 0)
-            taken[budget, period] = (from_decimal(granted) - own, self._slices.spent(budget, period))
-        self._taken = taken
+            elsewhere[budget, period] = from_decimal(granted) - own - self._slices.spent(budget, period)
+        self._elsewhere = elsewhere
 
     async def _load_quotas(self, connection: Connection) -> None:
         """Calls and people of workloads with a limit, of all other workers; exact to a second or so."""
