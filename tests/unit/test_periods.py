@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundplan.blueprint.model import Budget
 from groundplan.gateway.budgets import periods
 
 AT = datetime(2026, 11, 25, 14, 33, tzinfo=UTC)
@@ -69,11 +70,19 @@ def test_periods_follow_each_other_without_gap(at: datetime, spec: tuple[str, st
     begin=st.integers(1_577_836_800, 2_208_988_800),
     steps=st.lists(st.sampled_from([0.0, 0.5, 59.5, 3600.0, 86_400.0, 2_700_000.0, -1.0, -7200.0]), max_size=12),
 )
-def test_periods_together_are_those_of_each(specs: list[tuple[str, str, str]], begin: int, steps: list[float]) -> None:
-    together, now = periods.Together(specs), float(begin)
+def test_dated_budgets_have_the_periods_of_each(
+    specs: list[tuple[str, str, str]], begin: int, steps: list[float]
+) -> None:
+    budgets = [
+        Budget(name=f"b{at}", covers="company", limit=1, period=period, starts=starts, timezone=zone)
+        for at, (period, starts, zone) in enumerate(specs)
+    ]
+    dated, now = periods.Dated(budgets), float(begin)
     for step in (0.0, *steps):
         now += step
-        assert together.at(now) == tuple(periods.current(*spec, now) for spec in specs)
+        assert dated.at(now) == tuple(
+            (each, periods.current(*spec, now)) for each, spec in zip(budgets, specs, strict=True)
+        )
 
 
 def test_what_does_not_end_says_so() -> None:

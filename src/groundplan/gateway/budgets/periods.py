@@ -7,11 +7,15 @@ last: `2026-11-23..2026-11-30`, with a time where that is not midnight UTC.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from math import ceil
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
+
+if TYPE_CHECKING:
+    from groundplan.blueprint.model import Budget
 
 LENGTHS = {"minute": 16, "hour": 13, "day": 10, "month": 7, "year": 4}
 """Characters of an ISO time that name each of UTC's own periods."""
@@ -45,24 +49,24 @@ def _span(spec: Spec, now: float) -> Span:
     return known
 
 
-class Together:
-    """The periods that several declarations are in, looked up again only when the first of these ends."""
+class Dated:
+    """Budgets with the periods that they are in, looked up again only when the first of these ends."""
 
-    __slots__ = ("_keys", "_since", "_specs", "_until")
+    __slots__ = ("_budgets", "_dated", "_since", "_until")
 
-    def __init__(self, specs: Iterable[Spec]) -> None:
-        self._specs = tuple(specs)
-        self._keys: tuple[str, ...] = ()
+    def __init__(self, budgets: Sequence[Budget]) -> None:
+        self._budgets = budgets
+        self._dated: tuple[tuple[Budget, str], ...] = ()
         self._since = self._until = float("inf")
 
-    def at(self, now: float) -> tuple[str, ...]:
-        """Their keys at `now`, seconds since the epoch, in the order of the declarations."""
+    def at(self, now: float) -> tuple[tuple[Budget, str], ...]:
+        """Each with the key of its period at `now`, seconds since the epoch."""
         if not self._since <= now < self._until:
-            spans = [_span(spec, now) for spec in self._specs]
-            self._keys = tuple(key for key, _, _ in spans)
+            spans = [_span((each.period, each.starts, each.timezone), now) for each in self._budgets]
+            self._dated = tuple((each, key) for each, (key, _, _) in zip(self._budgets, spans, strict=True))
             self._since = max((start for _, start, _ in spans), default=float("-inf"))
             self._until = min((end for _, _, end in spans), default=float("inf"))
-        return self._keys
+        return self._dated
 
 
 def key_at(period: str, starts: str, timezone: str, at: datetime) -> str:

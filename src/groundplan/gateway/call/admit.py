@@ -246,7 +246,7 @@ def most_tokens(exchange: Exchange, deployment: Deployment) -> Usage:
 def covering(exchange: Exchange, plan: Plan, now: float) -> tuple[tuple[Budget, str], ...]:
     """Every budget that covers this call, with the period of its admission (`now`: seconds since the epoch). Raises
     `Denied` where there is none."""
-    found = tuple(zip(plan.budgets, plan.periods.at(now), strict=True))
+    found = plan.dated.at(now)
     key = exchange.key
     if key is not None and exchange.catalog is not None:
         if exchange.catalog.key_budgets:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Ramp, Site, Workload
 from groundplan.economics.experiment.model import Experiment
 from groundplan.gateway.budgets.limit_book import LimitBook, book_of
-from groundplan.gateway.budgets.periods import Together
+from groundplan.gateway.budgets.periods import Dated
 from groundplan.gateway.policy.address import Network, networks
 from groundplan.governance.guardrails.guard import Guard
 from groundplan.governance.model import Given
@@ -117,16 +117,23 @@ class Plan:
 
     told: dict[str, Any] = field(default_factory=dict, compare=False)
     """What answers say of it and each deployment, kept by `answers` from the first one on."""
-    periods: Together = field(init=False, compare=False)
-    """Of its budgets, in their order."""
+    dated: Dated = field(init=False, compare=False)
+    """Its budgets with their periods."""
+    _kinds: dict[tuple[str, str], tuple[Deployment, ...]] = field(init=False, compare=False, repr=False)
+    """`names` by kind."""
 
     def __post_init__(self) -> None:
-        periods = Together((budget.period, budget.starts, budget.timezone) for budget in self.budgets)
-        object.__setattr__(self, "periods", periods)  # frozen, and made of another field
+        kinds = {
+            (name, d.kind): tuple(each for each in found if each.kind == d.kind)
+            for name, found in self.names.items()
+            for d in found
+        }
+        object.__setattr__(self, "dated", Dated(self.budgets))  # frozen, and made of other fields
+        object.__setattr__(self, "_kinds", kinds)
 
     def allowed(self, model: str, kind: str) -> tuple[Deployment, ...]:
         """Deployments of a kind for what the caller asked for; empty when the workload has no such model."""
-        return tuple([d for d in self.names.get(model, ()) if d.kind == kind])
+        return self._kinds.get((model, kind), ())
 
 
 @dataclass(frozen=True, slots=True)
