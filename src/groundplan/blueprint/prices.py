@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import msgspec
 
 
@@ -20,7 +22,7 @@ class RateDetails(msgspec.Struct, frozen=True, kw_only=True):
     """picodollars for each search of the web that the provider makes"""
 
 
-class Rates(msgspec.Struct, frozen=True, kw_only=True):
+class Rates(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Price of one deployment in picodollars per million tokens of each class; `request` is picodollars a call.
 
     `None` of a class means that it is priced as its parent (cache read/write and audio as input, reasoning as output).
@@ -61,6 +63,22 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     then: Rates | None = None
     """What it costs from the day `then_from` on, UTC, where a price with a date is the next to begin."""
     then_from: str = ""
+
+    @cached_property
+    def dearest(self) -> tuple[int, int]:
+        """The highest rate that an input token and an output token can have."""
+        into = max(self.input, self.cache_read or 0, self.cache_write or 0, self.input_audio or 0)
+        out = max(self.output, self.reasoning or 0, self.output_audio or 0)
+        fine = self.details
+        if fine is None:
+            return into, out
+        return (
+            max(
+                into, fine.cache_write_1h or 0, fine.cache_read_audio or 0, fine.cache_read_image or 0,
+                fine.input_image or 0, fine.input_video or 0,
+            ),
+            max(out, fine.output_image or 0, fine.output_video or 0, fine.citations or 0),
+        )  # fmt: skip
 
 
 class PriceWindow(msgspec.Struct, frozen=True, kw_only=True):

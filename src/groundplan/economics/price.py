@@ -129,22 +129,6 @@ def of_line(rates: Rates, serves: Sequence[str]) -> str:
     return BATCH if declared and BATCHES not in serves else STANDARD
 
 
-def dearest(rates: Rates) -> tuple[int, int]:
-    """The highest rate that an input token and an output token can have, picodollars per million."""
-    into = max(rates.input, rates.cache_read or 0, rates.cache_write or 0, rates.input_audio or 0)
-    out = max(rates.output, rates.reasoning or 0, rates.output_audio or 0)
-    fine = rates.details
-    if fine is None:
-        return into, out
-    return (
-        max(
-            into, fine.cache_write_1h or 0, fine.cache_read_audio or 0, fine.cache_read_image or 0,
-            fine.input_image or 0, fine.input_video or 0,
-        ),
-        max(out, fine.output_image or 0, fine.output_video or 0, fine.citations or 0),
-    )  # fmt: skip
-
-
 def bound(rates: Rates, input_tokens: int, output_tokens: int, images: int = 0, service: str = STANDARD) -> int:
     """The most in picodollars that a call with at most these tokens can cost, whatever classes they turn out to be.
 
@@ -169,7 +153,7 @@ def _longest(rates: Rates, input_tokens: int, output_tokens: int, images: int) -
 
 
 def _bound(rates: Rates, input_tokens: int, output_tokens: int, images: int) -> int:
-    highest_input, highest_output = dearest(rates)
+    highest_input, highest_output = rates.dearest
     total = input_tokens * highest_input + output_tokens * highest_output
     return -(-total // MILLION) + rates.request + images * rates.image
 

@@ -33,7 +33,7 @@ def bound_of_output(row: Spent, workload: Workload, place: Deployment | None) ->
     """What was charged at the bound, since nobody knew better, as far as it is of the cap: a prompt stays as it is."""
     if not row.bound_usd or place is None:
         return row.bound_usd
-    into, out = price.dearest(place.rates)
+    into, out = place.rates.dearest
     capped, given = workload.max_output_tokens * out, Decimal(row.input * into) / max(1, row.calls)
     return row.bound_usd * capped / (capped + given) if capped + given else row.bound_usd
 

@@ -56,12 +56,13 @@ class ChatUsage(_Struct, frozen=True):
             return self._by_total(tier)
         into, out = self.prompt_tokens_details, self.completion_tokens_details
         if into is None and out is None:
-            usage = Usage(input=told, output=said, service_tier=tier)
-        else:
-            into, out = into or _NO_INPUT, out or _NO_OUTPUT
-            reasoning = out.reasoning_tokens or 0
-            beside = reasoning and self.total_tokens == told + said + reasoning
-            usage = Usage(
+            possible = 0 <= told < MAX_TOKENS and 0 <= said < MAX_TOKENS
+            return Usage(input=told, output=said, service_tier=tier) if possible else None
+        into, out = into or _NO_INPUT, out or _NO_OUTPUT
+        reasoning = out.reasoning_tokens or 0
+        beside = reasoning and self.total_tokens == told + said + reasoning
+        return plausible(
+            Usage(
                 input=told,
                 output=said + reasoning if beside else said,
                 cache_read=into.cached_tokens or 0,
@@ -71,7 +72,7 @@ class ChatUsage(_Struct, frozen=True):
                 output_audio=out.audio_tokens or 0,
                 service_tier=tier,
             )
-        return plausible(usage)
+        )
 
     def _by_total(self, tier: str) -> Usage | None:
         told, said, total = self.prompt_tokens, self.completion_tokens, self.total_tokens

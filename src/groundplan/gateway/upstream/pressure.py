@@ -233,11 +233,13 @@ RUNNING_SHARES = (1.0, 0.9, 0.8, 0.7)
 class Pressure:
     """How full this worker is. `level`: calls of this rank and above are refused; 4 where none are."""
 
-    __slots__ = ("_expected", "_lags", "_loop", "_timer", "level", "most_running")
+    __slots__ = ("_expected", "_few", "_lags", "_loop", "_timer", "level", "most_running")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, most_running: int = MOST_RUNNING) -> None:
         self._loop = loop
         self.most_running = most_running
+        self._few = most_running * RUNNING_SHARES[-1]
+        """No more running: nobody is refused."""
         self.level = len(RANKS)
         self._lags: deque[float] = deque([0.0] * IN_A_ROW, IN_A_ROW)
         self._expected = 0.0
@@ -269,7 +271,7 @@ class Pressure:
 
     def full(self, running: int) -> bool:
         """Whether some calls are to be refused: `check` says which."""
-        return self.level < len(RANKS) or running > self.most_running * RUNNING_SHARES[-1]
+        return running > self._few or self.level < len(RANKS)
 
     def check(self, priority: str, running: int) -> None:
         """Refuse a call of this priority early where the worker is too full for it. Raises `Unavailable`
