@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from groundplan.blueprint.model import Budget
 from groundplan.core.errors import Conflict
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.leases import Slices, Token
@@ -358,3 +359,32 @@ def test_records_that_come_twice_count_once_and_strays_are_counted() -> None:
     assert state.calls[token[0]].ended
     state.forget(token[0])
     assert token[0] not in state.calls
+
+
+@given(
+    declared=st.lists(st.tuples(st.integers(0, 100), st.booleans()), max_size=4),
+    spent=st.dictionaries(st.integers(0, 3), st.integers(0, 100)),
+    elsewhere=st.dictionaries(st.integers(0, 4), st.integers(0, 100)),
+    first=st.booleans(),
+)
+def test_what_is_left_is_the_limit_less_what_is_spent_here_and_elsewhere(
+    declared: list[tuple[int, bool]], spent: dict[int, int], elsewhere: dict[int, int], first: bool
+) -> None:
+    slices, others = Slices(), {(f"b{number}", PERIOD): amount for number, amount in elsewhere.items()}
+    slices.tell(others if first else {("b0", PERIOD): 50, ("b1", PERIOD): 50})
+    for number, amount in spent.items():
+        slices.grant(f"b{number}", PERIOD, amount)
+        slices.reserve((b"1", number), [Charge(f"b{number}", PERIOD, amount)])
+        slices.settle((b"1", number), amount)
+    if not first:
+        slices.tell(others)
+    budgets = [
+        Budget(name=f"b{number}", covers="company", limit=limit, period="month", hard=hard)
+        for number, (limit, hard) in enumerate(declared)
+    ]
+    lefts = [each.limit - spent.get(at, 0) - elsewhere.get(at, 0) for at, each in enumerate(budgets)]
+    both = list(zip(budgets, lefts, strict=True))
+    least, crossed = slices.left([(each, PERIOD) for each in budgets])
+    assert least == min((left for each, left in both if each.hard), default=None)
+    assert list(crossed) == [each.name for each, left in both if not each.hard and left < 0]
+    assert set(slices.granted_keys()) == {(f"b{number}", PERIOD) for number in spent}

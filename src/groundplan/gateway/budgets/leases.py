@@ -61,19 +61,21 @@ def is_quota(name: str) -> bool:
 class _Slice:
     """What this worker has of one (name, period)."""
 
-    __slots__ = ("available", "released", "spent")
+    __slots__ = ("available", "elsewhere", "released", "spent")
 
-    def __init__(self) -> None:
+    def __init__(self, elsewhere: int) -> None:
         self.available = self.spent = self.released = 0
+        self.elsewhere = elsewhere
 
 
 class Slices:
     """What this worker may still use, by name and period."""
 
-    __slots__ = ("_open", "_slices", "on_freed", "used", "watched")
+    __slots__ = ("_elsewhere", "_open", "_slices", "on_freed", "used", "watched")
 
     def __init__(self) -> None:
         self._slices: dict[Key, _Slice] = {}
+        self._elsewhere: Mapping[Key, int] = {}
         self._open: dict[Token, Sequence[Charge]] = {}
         self.on_freed: Callable[[Key], None] | None = None
         """Called with what is `watched` and a settlement gave something back to."""
@@ -216,16 +218,30 @@ class Slices:
         found = self._slices.get((budget, period))
         return 0 if found is None else found.spent
 
-    def left(self, budgets: Iterable[tuple[Budget, str]], elsewhere: Mapping[Key, int]) -> list[int]:
-        """Of each budget, in a period, its limit less what was spent of it here and what is gone of it `elsewhere`."""
+    def tell(self, elsewhere: Mapping[Key, int]) -> None:
+        """What is gone of budgets elsewhere; nothing, of those that are not named."""
+        self._elsewhere = elsewhere
+        for key, each in self._slices.items():
+            each.elsewhere = elsewhere.get(key, 0)
+
+    def left(self, budgets: Iterable[tuple[Budget, str]]) -> tuple[int | None, tuple[str, ...]]:
+        """Of each budget in a period its limit less what was spent of it here and is gone elsewhere: the least of the
+        hard ones (None without any), and the names of the soft ones that are beyond their limit."""
         slices = self._slices
-        found = []
+        least: int | None = None
+        crossed: tuple[str, ...] = ()
         for budget, period in budgets:
-            key = (budget.name, period)
-            each = slices.get(key)
-            spent = 0 if each is None else each.spent
-            found.append(budget.limit - spent - elsewhere.get(key, 0))
-        return found
+            each = slices.get((budget.name, period))
+            if each is None:
+                left = budget.limit - self._elsewhere.get((budget.name, period), 0)
+            else:
+                left = budget.limit - each.spent - each.elsewhere
+            if budget.hard:
+                if least is None or left < least:
+                    least = left
+            elif left < 0:
+                crossed = (*crossed, budget.name)
+        return least, crossed
 
     def granted(self, budget: str, period: str) -> int:
         """All that was ever granted to this worker."""
@@ -247,7 +263,7 @@ class Slices:
         """The one of this name and period, which is there from now on."""
         found = self._slices.get(key)
         if found is None:
-            found = self._slices[key] = _Slice()
+            found = self._slices[key] = _Slice(self._elsewhere.get(key, 0))
         return found
 
     def _take(self, token: Token) -> Sequence[Charge]:

@@ -282,12 +282,8 @@ def remaining(gateway: Gateway, exchange: Exchange) -> int | None:
 
     Notes at the exchange what is left, and which soft budgets are crossed.
     """
-    least: int | None = None
-    for (budget, _), left in zip(exchange.charges, gateway.live.left(exchange.charges), strict=True):
-        if not budget.hard:
-            if left < 0 and budget.name not in exchange.crossed:
-                exchange.crossed = (*exchange.crossed, budget.name)
-        elif least is None or left < least:
-            least = max(0, left)
-    exchange.remaining = least
+    least, crossed = gateway.live.left(exchange.charges)
+    if crossed:
+        exchange.crossed = (*exchange.crossed, *(name for name in crossed if name not in exchange.crossed))
+    exchange.remaining = least = None if least is None else max(0, least)
     return least

@@ -136,13 +136,14 @@ class LiveView:
         return float("inf") if self._confirmed is None else self._clock.monotonic() - self._confirmed
 
     def remaining(self, budget: Budget, period: str) -> int:
-        """As `left`, of one budget."""
-        return self.left(((budget, period),))[0]
+        """Picodollars of the budget that nobody has spent, as last seen, less what this worker spent since."""
+        key = (budget.name, period)
+        return budget.limit - self._slices.spent(*key) - self._elsewhere.get(key, 0)
 
-    def left(self, budgets: Sequence[tuple[Budget, str]]) -> list[int]:
-        """Picodollars of each budget in a period that nobody has spent, as last seen, less what this worker spent
-        since."""
-        return self._slices.left(budgets, self._elsewhere)
+    def left(self, budgets: Sequence[tuple[Budget, str]]) -> tuple[int | None, tuple[str, ...]]:
+        """The least that remains of the hard ones of these budgets, None without any, and the names of the soft ones
+        that are beyond their limit."""
+        return self._slices.left(budgets)
 
     def used(self, workload: str, person: str, now: float) -> tuple[int, int]:
         """Calls of the day of `now` (seconds since the epoch), and people, with `person`."""
@@ -339,6 +340,7 @@ class LiveView:
             own = self._slices.available(budget, period) + held.get((budget, period), 0)
             elsewhere[budget, period] = from_decimal(granted) - own - self._slices.spent(budget, period)
         self._elsewhere = elsewhere
+        self._slices.tell(elsewhere)
 
     async def _load_quotas(self, connection: Connection) -> None:
         """Calls and people of workloads with a limit, of all other workers; exact to a second or so."""
