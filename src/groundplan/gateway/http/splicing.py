@@ -19,16 +19,21 @@ def spliced(body: bytes, fields: Mapping[str, msgspec.Raw], changes: Mapping[str
     `fields` are all top-level fields of `body` in order, each name once. Where there is no body, or nothing of it would
     stay, they are written anew.
     """
-    present = [name for name in changes if name in fields]
-    dropped = [name for name in present if changes[name] is None]
-    if not body or len(dropped) == len(fields):
+    present = dropped = 0
+    added: list[bytes] = []
+    for name, value in changes.items():
+        if name in fields:
+            present += 1
+            if value is None:
+                dropped += 1
+        elif value is not None:
+            added.append(b',"%b":%b' % (name.encode(), value))
+    if not body or dropped == len(fields):
         return _written(fields, changes)
-    parts = _replaced(body, fields, changes, len(present), bool(dropped))
-    if len(present) < len(changes):
+    parts = _replaced(body, fields, changes, present, dropped > 0)
+    if added:
         parts[-1] = parts[-1].rstrip()[:-1]
-        parts += (
-            b',"%b":%b' % (name.encode(), value) for name, value in changes.items() if value and name not in fields
-        )
+        parts += added
         parts.append(b"}")
     return b"".join(parts)
 

@@ -303,13 +303,11 @@ class OpenAIChat:
     def forward(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """The caller's fields with model, cap, include_usage and leading system messages spliced in."""
         changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model)}
-        for name in _CAPS:
-            if name in ask.fields:
+        given = [name for name in _CAPS if name in ask.fields]
+        if ask.cap != cap or given != [deployment.cap_field]:  # else it stays as it came
+            for name in given:
                 changes[name] = None
-        if ask.cap != cap or deployment.cap_field not in ask.fields or len(changes) > 2:
             changes[deployment.cap_field] = b"%d" % cap
-        else:
-            del changes[deployment.cap_field]  # it stays as it came
         if ask.stream and not ask.include_usage:
             changes["stream_options"] = with_usage_told(ask.fields)
         if "store" in ask.fields:
