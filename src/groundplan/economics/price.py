@@ -135,6 +135,8 @@ def bound(rates: Rates, input_tokens: int, output_tokens: int, images: int = 0, 
     What is asked for as `priority` or `auto` may end as the one or as standard, so it is the dearer of them. Searches
     of the web have no bound; gateways refuse the tools that make them.
     """
+    if service == STANDARD and rates.long is None:
+        return _bound(rates, input_tokens, output_tokens, images)
     if service == BATCH:
         return _longest(of_service(rates, BATCH), input_tokens, output_tokens, images)
     most = _longest(rates, input_tokens, output_tokens, images)

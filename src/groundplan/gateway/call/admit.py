@@ -16,20 +16,16 @@ from groundplan.core.money import format_usd, parse_usd, short_usd
 from groundplan.gateway.budgets.periods import current, end_text, ends
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.meter import takes
-from groundplan.gateway.policy.snapshot import PEOPLE_DAYS, Catalog, KeyEntry, Plan, Policy
+from groundplan.gateway.policy.snapshot import PEOPLE_DAYS, RUNNING, Catalog, KeyEntry, Plan, Policy
 from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.ledger.model import Usage
 
 COST_PER_CALL = "cost_per_call"
-LEASE_SECONDS = 1.0
-RUNNING = ("experiment", "pilot", "production")
 
 
 def is_confirmed(plan: Plan, age: float) -> bool:
     """Whether calls may go on live policy that was confirmed so many seconds ago."""
-    workload = plan.workload
-    grace = 0 if workload.sensitivity == "restricted" else workload.grace_ms / 1000
-    return age <= LEASE_SECONDS + grace
+    return age <= plan.confirmed_s
 
 
 def check_policy_age(plan: Plan, age: float) -> None:
@@ -160,14 +156,12 @@ def of_key(key: KeyEntry, deployments: Sequence[Deployment]) -> tuple[Deployment
 def set_bounds(exchange: Exchange, plan: Plan, ask: Ask, deployments: list[Deployment]) -> int:
     """Cap and dearest cost of the call; fills `output_cap`, `bounds`. Returns picodollars."""
     workload = plan.workload
-    added = added_bytes(exchange, workload)
-    exchange.output_cap = (
-        min(ask.cap, workload.max_output_tokens) if ask.cap is not None else workload.max_output_tokens
-    )
+    added, bounds, bound = added_bytes(exchange, workload), exchange.bounds, exchange.interface.bound
+    most = workload.max_output_tokens
+    exchange.output_cap = most = most if ask.cap is None else min(ask.cap, most)
     for deployment in deployments:
-        cap = output_cap(exchange, deployment)
-        exchange.bounds[deployment.name] = exchange.interface.bound(ask, deployment, added, cap)
-    return max(exchange.bounds.values())
+        bounds[deployment.name] = bound(ask, deployment, added, min(most, deployment.max_output_tokens))
+    return max(bounds.values())
 
 
 def added_bytes(exchange: Exchange, workload: Workload) -> int:

@@ -75,4 +75,5 @@ def text_bound(deployment: Deployment, size: int) -> int:
 
 def input_bound(deployment: Deployment, size: int, messages: int) -> int:
     """Most tokens that a body of `size` bytes with so many messages can be."""
-    return text_bound(deployment, size) + deployment.input_overhead_tokens * (messages + 2)
+    text = size if deployment.tokens_per_byte == 1.0 else text_bound(deployment, size)
+    return text + deployment.input_overhead_tokens * (messages + 2)

@@ -40,36 +40,40 @@ def _catalog(gateway: Gateway, now: float) -> Catalog:
 
 async def run(gateway: Gateway, exchange: Exchange) -> None:
     """The six steps. Raises a `GroundplanError` when the call is refused or fails before its first byte."""
-    steps, clock = exchange.steps, time.perf_counter_ns
+    steps, clock, began = exchange.steps, time.perf_counter_ns, exchange.started
     now = gateway.clock.seconds()
     exchange.catalog = catalog = _catalog(gateway, now)
     exchange.trace = trace.of(exchange.request.headers)
     identify(exchange, gateway.live.policy, now)
-    steps.append(("identify", (clock() - exchange.started) // 1000))
+    steps.append(("identify", (clock() - began) // 1000))
     if gateway.pressure.full(gateway.running):
         shed(gateway, exchange, catalog)
     exchange.interface.check_type(exchange.request.headers.get(b"content-type"))
     if exchange.request.stream is not None:
         await exchange.interface.receive(exchange.request)
+        now = gateway.clock.seconds()
     exchange.ask = gateway.cached.asks.read(exchange)
     if HEADER in exchange.request.headers:
         await _estimate(gateway, exchange, catalog)
         return
     kept = await cache.replay(gateway, exchange) if cache.NAMED in exchange.request.headers else None
-    steps.append(("cache", (clock() - exchange.started) // 1000))
+    steps.append(("cache", (clock() - began) // 1000))
     if kept is not None:
         await _replay(gateway, exchange, catalog, kept)
         return
-    await admit_call(gateway, exchange, catalog)
+    # who named its answer may have waited for another call's
+    await admit_call(gateway, exchange, catalog, now if exchange.idempotency is None else gateway.clock.seconds())
     if exchange.finished:
         return
-    steps.append(("admit", (clock() - exchange.started) // 1000))
+    done = (clock() - began) // 1000
+    steps.append(("admit", done))
     if exchange.workload is not None and exchange.workload.grounding is not None:
         await _ground(gateway, exchange)
-    steps.append(("ground", (clock() - exchange.started) // 1000))
+        done = (clock() - began) // 1000
+    steps.append(("ground", done))
     if exchange.idempotency is not None:
         kept = await cache.elsewhere(gateway, exchange)
-        steps.append(("cache", (clock() - exchange.started) // 1000))
+        steps.append(("cache", (clock() - began) // 1000))
         if kept is not None:
             await _replay(gateway, exchange, catalog, kept)
             return
@@ -118,12 +122,12 @@ def shed(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
         gateway.pressure.check(plan.workload.reliability.priority, gateway.running)
 
 
-async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
-    """Every check, then the reservation; checked again where live policy changed while a budget was waited for.
+async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now: float) -> None:
+    """Every check, then the reservation; checked again where live policy changed while a budget was waited for. `now`:
+    seconds since the epoch.
 
     A call whose answer is cached is finished then, and holds nothing.
     """
-    now = gateway.clock.seconds()
     policy = _check(gateway, exchange, catalog, now)
     guarded = exchange.plan is not None and exchange.guard is None and guards(exchange, exchange.plan, policy)
     if guarded or exchange.interface.keeps or (exchange.ask is not None and exchange.ask.files):
@@ -215,10 +219,14 @@ def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog, now: float, *
         hint = "Make a key for a workload that is declared."
         raise Denied(f"the workload {key.workload} is not in the blueprint", code="workload_unknown", hint=hint)
     exchange.plan, exchange.workload = plan, plan.workload
-    admit.check_policy_age(plan, gateway.live.age())
-    admit.check_workload(plan, now)
-    admit.check_kills(policy, key, plan.workload.name)
-    admit.check_approved(catalog, policy, plan.workload.name, now)
+    if (age := gateway.live.age()) > plan.confirmed_s:
+        admit.check_policy_age(plan, age)
+    if now >= plan.runs_until:
+        admit.check_workload(plan, now)
+    if policy.kills:
+        admit.check_kills(policy, key, plan.workload.name)
+    if catalog.approved is not None:
+        admit.check_approved(catalog, policy, plan.workload.name, now)
     if used:
         check_quota(gateway, exchange, now)
     return policy

@@ -97,6 +97,10 @@ class Policy:
         return bool(self.kills) and any(scope.startswith("tool/") for scope in self.kills)
 
 
+LEASE_SECONDS = 1.0
+"""How long live policy holds without being confirmed."""
+RUNNING = ("experiment", "pilot", "production")
+"""Stages in which a workload is served."""
 NOTHING = Policy(number=-1, keys={}, people={}, active=frozenset(), kills=frozenset())
 
 
@@ -117,6 +121,10 @@ class Plan:
 
     told: dict[str, Any] = field(default_factory=dict, compare=False)
     """What answers say of it and each deployment, kept by `answers` from the first one on."""
+    confirmed_s: float = field(init=False, compare=False)
+    """How long ago live policy may have been confirmed: its lease and the workload's grace."""
+    runs_until: float = field(init=False, compare=False)
+    """`until`, and the beginning of time where its stage lets nothing run."""
     dated: Dated = field(init=False, compare=False)
     """Its budgets with their periods."""
     _kinds: dict[tuple[str, str], tuple[Deployment, ...]] = field(init=False, compare=False, repr=False)
@@ -128,6 +136,10 @@ class Plan:
             for name, found in self.names.items()
             for d in found
         }
+        workload = self.workload
+        grace = 0 if workload.sensitivity == "restricted" else workload.grace_ms / 1000
+        object.__setattr__(self, "confirmed_s", LEASE_SECONDS + grace)
+        object.__setattr__(self, "runs_until", self.until if workload.stage in RUNNING else -inf)
         object.__setattr__(self, "dated", Dated(self.budgets))  # frozen, and made of other fields
         object.__setattr__(self, "_kinds", kinds)
 

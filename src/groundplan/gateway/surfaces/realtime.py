@@ -150,7 +150,7 @@ class Session:
         try:
             if self._deployment is None and gateway.pressure.full(gateway.running):
                 shed(gateway, exchange, catalog)  # a conversation that was let in is not ended for it
-            await admit_call(gateway, exchange, catalog)
+            await admit_call(gateway, exchange, catalog, gateway.clock.seconds())
             check_session(exchange)
             if self._deployment is not None:
                 self._still(exchange, self._deployment)
