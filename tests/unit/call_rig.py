@@ -123,9 +123,12 @@ class Rig:
         """Other settings of a deployment from now on."""
         catalog = self.gateway.live.catalog
         assert catalog is not None
-        for plan in catalog.plans.values():
-            for model, found in plan.names.items():
-                plan.names[model] = tuple(replace(d, **settings) if d.name == name else d for d in found)
+        for of, plan in catalog.plans.items():
+            names = {
+                model: tuple(replace(d, **settings) if d.name == name else d for d in found)
+                for model, found in plan.names.items()
+            }
+            catalog.plans[of] = dataclasses.replace(plan, names=names)
 
     def hold(self, name: str) -> asyncio.Semaphore:
         """As `gated`, one of the upstreams."""
