@@ -18,6 +18,7 @@ from groundplan.core.money import format_usd
 from groundplan.gateway.call.exchange import Exchange, Passage
 from groundplan.gateway.http.methods import lines_of
 from groundplan.gateway.http.server import Refusal
+from groundplan.gateway.policy.snapshot import Catalog
 
 _TYPES = {
     400: "invalid_request_error",
@@ -106,27 +107,30 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
 
 
 def _standing(exchange: Exchange) -> Standing:
-    deployment, plan = exchange.deployment, exchange.plan
+    deployment, plan, catalog = exchange.deployment, exchange.plan, exchange.catalog
     if plan is None:
-        return _make_standing(exchange.workload, deployment)
-    name = deployment.name if deployment else ""
+        return _make_standing(exchange.workload, deployment, catalog)
+    name = "" if deployment is None else deployment.name
     known = plan.told.get(name)
     if known is None or known[0] is not deployment:
-        known = plan.told[name] = (deployment, _make_standing(exchange.workload, deployment))
+        known = plan.told[name] = (deployment, _make_standing(exchange.workload, deployment, catalog))
     return known[1]
 
 
-def _make_standing(workload: Workload | None, deployment: Deployment | None) -> Standing:
+def _make_standing(workload: Workload | None, deployment: Deployment | None, catalog: Catalog | None) -> Standing:
     lines = [b"groundplan-workload: %b\r\n" % header_value(workload.name)] if workload else []
     if deployment is not None:
         lines.append(b"groundplan-model: %b\r\n" % header_value(deployment.model))
         lines.append(b"groundplan-deployment: %b\r\n" % header_value(deployment.name))
         lines.append(b"groundplan-site: %b\r\n" % header_value(deployment.site))
+    if catalog is not None:
+        lines.append(b"groundplan-blueprint: %d\r\n" % catalog.number)
     told = {
         "workload": workload.name if workload else None,
         "model": deployment.model if deployment else None,
         "deployment": deployment.name if deployment else None,
         "site": deployment.site if deployment else None,
+        "blueprint": catalog.number if catalog is not None else 0,
     }
     return Standing(b"".join(lines), b"," + _encode(told)[1:-1])
 
@@ -134,57 +138,44 @@ def _make_standing(workload: Workload | None, deployment: Deployment | None) -> 
 def headers(exchange: Exchange, *, cost: bool) -> bytes:
     """`groundplan-*` lines with what is known now."""
     id = exchange.id
-    lines = [
-        b"groundplan-call-id: %b\r\n%b: %b\r\n" % (id, exchange.interface.id_header, id),
-        _standing(exchange).lines,
-    ]
+    lines = b"groundplan-call-id: %b\r\n%b: %b\r\n%b" % (
+        id, exchange.interface.id_header, id, _standing(exchange).lines,
+    )  # fmt: skip
     if cost:
-        lines.append(b"groundplan-cost-usd: %b\r\n" % _usd(exchange.cost))
+        lines += b"groundplan-cost-usd: %b\r\n" % _usd(exchange.cost)
     if exchange.cache in ("exact", "semantic"):
         told = (exchange.cache.encode("ascii"), _usd(exchange.saved))
-        lines.append(b"groundplan-cache: %b\r\ngroundplan-saved-usd: %b\r\n" % told)
+        lines += b"groundplan-cache: %b\r\ngroundplan-saved-usd: %b\r\n" % told
     if exchange.remaining is not None:
-        lines.append(b"groundplan-budget-remaining-usd: %b\r\n" % _usd(exchange.remaining))
+        lines += b"groundplan-budget-remaining-usd: %b\r\n" % _usd(exchange.remaining)
     if exchange.crossed:
-        lines.append(b"groundplan-budget-crossed: %b\r\n" % header_value(",".join(exchange.crossed)))
-    if exchange.use is not None:
-        lines.append(exchange.use.lines)
-    if exchange.catalog is not None:
-        lines.append(b"groundplan-blueprint: %d\r\n" % exchange.catalog.number)
-    return b"".join(lines)
+        lines += b"groundplan-budget-crossed: %b\r\n" % header_value(",".join(exchange.crossed))
+    return lines if exchange.use is None else lines + exchange.use.lines
 
 
 def facts(exchange: Exchange, remaining: int | None) -> bytes:
     """The `groundplan` object of a settled call."""
-    told = [
-        b'{"call_id":"%b"' % exchange.id,
+    told = (b'{"call_id":"%b"%b,"cost_usd":"%b","estimated":%b,"cache":"%b","sources":%b,"budget_remaining_usd":%b') % (
+        exchange.id,
         _standing(exchange).json,
-        b',"cost_usd":"%b","estimated":%b,"cache":"%b","sources":'
-        % (
-            _usd(exchange.cost),
-            b"true" if exchange.estimated else b"false",
-            exchange.cache.encode("ascii"),
-        ),
+        _usd(exchange.cost),
+        b"true" if exchange.estimated else b"false",
+        exchange.cache.encode("ascii"),
         _encode([_source(passage) for passage in exchange.passages]) if exchange.passages else b"[]",
-        b',"budget_remaining_usd":%b,"blueprint":%d'
-        % (
-            b"null" if remaining is None else b'"%b"' % _usd(remaining),
-            exchange.catalog.number if exchange.catalog else 0,
-        ),
-    ]
+        b"null" if remaining is None else b'"%b"' % _usd(remaining),
+    )
     if exchange.cache in ("exact", "semantic"):
-        told.append(b',"saved_usd":"%b"' % _usd(exchange.saved))
+        told += b',"saved_usd":"%b"' % _usd(exchange.saved)
     if exchange.grounded is not None:
-        told.append(exchange.grounded.told())
+        told += exchange.grounded.told()
     if exchange.guard is not None:
-        told.append(b',"guardrails":' + _encode(exchange.guard.told()))
+        told += b',"guardrails":' + _encode(exchange.guard.told())
     deployment = exchange.deployment
     if exchange.interface.noted and exchange.ask is not None and deployment is not None:
         noted = _encode(exchange.interface.notes(exchange.ask, deployment))[1:-1]
         if noted:
-            told.append(b"," + noted)
-    told.append(b"}")
-    return b"".join(told)
+            told += b"," + noted
+    return told + b"}"
 
 
 def _source(passage: Passage) -> dict[str, Any]:
