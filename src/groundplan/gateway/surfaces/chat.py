@@ -116,11 +116,9 @@ SERVICES = {None: AUTO, "auto": AUTO, "default": STANDARD, PRIORITY: PRIORITY}
 def _nested(chat: _Chat) -> int:
     """Names in messages and stream options, as far as they are known."""
     options = chat.stream_options
-    names = len(chat.messages) + (1 if options is not None and options.include_usage else 0)
-    for message in chat.messages:
-        if message.content is not _ABSENT:
-            names += 1
-    return names
+    told = [message.content for message in chat.messages]
+    names = 2 * len(told) - told.count(_ABSENT)
+    return names if options is None or not options.include_usage else names + 1
 
 
 def read(body: bytes) -> Ask:
@@ -149,10 +147,6 @@ def read(body: bytes) -> Ask:
     copies = 1 if chat.n is None else chat.n
     if not 1 <= copies <= MAX_COPIES:
         raise Invalid(f"n is {copies}", code="copies_range", hint=f"Use 1 to {MAX_COPIES}.")
-    caps = [cap for cap in (chat.max_tokens, chat.max_completion_tokens) if cap is not None]
-    cap = min(caps) if caps else None
-    if cap is not None and cap < 1:
-        raise Invalid("the output cap is below 1", code="cap_range", hint="Use max_tokens of at least 1.")
     return Ask(
         fields=fields,
         model=chat.model,
@@ -160,7 +154,7 @@ def read(body: bytes) -> Ask:
         query=message_parts(query, media=True).text,
         stream=bool(chat.stream),
         include_usage=chat.stream_options is not None and chat.stream_options.include_usage,
-        cap=cap,
+        cap=_cap(chat),
         copies=copies,
         size=len(body) - media,
         needs=_NOTHING if not (media or files) and service != PRIORITY else _needs(images, heard, files, service),
@@ -170,6 +164,16 @@ def read(body: bytes) -> Ask:
         body=body,
         files=tuple(dict.fromkeys(named)) if named else named,
     )
+
+
+def _cap(chat: _Chat) -> int | None:
+    """The smaller of the two, where both are given. Raises `Invalid`."""
+    cap, newer = chat.max_tokens, chat.max_completion_tokens
+    if cap is None or (newer is not None and newer < cap):
+        cap = newer
+    if cap is not None and cap < 1:
+        raise Invalid("the output cap is below 1", code="cap_range", hint="Use max_tokens of at least 1.")
+    return cap
 
 
 def _with_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str, Any]:
