@@ -62,35 +62,36 @@ class Http1Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._full: asyncio.Future[None] | None = None
         """Resolves when the upstream has taken enough of what was sent."""
+        self.keep_alive = False
+        self.unfinished = False
+        """A request was begun and is not sent to its end."""
+        self._has_length = False
+        self._chunks: deque[bytes] = deque()
+        self._sink_seconds = 0.0
+        self._error: UpstreamFailure | None = None
+        self._unsent = b""
+        """What is written at the end of this turn of the loop."""
         self._clear()
 
     def _clear(self) -> None:
-        """Ready for the next request. The parser stays: it is between two answers, for nothing came after this one."""
+        """Ready for the next request, after a whole answer without an error to one that was sent. The parser stays: it
+        is between two answers, for nothing came after this one."""
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self._fields = self.headers
         """Takes the header lines that come now."""
-        self.keep_alive = False
-        self.unfinished = False
-        """A request was begun and is not sent to its end."""
-        self._head_done = False
-        self._complete = False
-        self._has_length = False
+        self._head_done = self._complete = self._written = False
         self._received = 0
         """Bytes of a head that is not complete."""
-        self._chunks: deque[bytes] = deque()
+        if self._chunks:
+            self._chunks.clear()
         self._sink: Sink | None = None
-        self._sink_seconds = 0.0
         self._through: Sink | None = None
         self._armed: Sink | None = None
         """`_through`, while the parser is between two chunks: what came last was a whole one and nothing else."""
         self._size = 0
         self._taken = 0
         """Bytes of the body that `chunk` gave."""
-        self._error: UpstreamFailure | None = None
-        self._unsent = b""
-        """What is written at the end of this turn of the loop."""
-        self._written = False
 
     # -- transport ----------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
