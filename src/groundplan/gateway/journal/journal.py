@@ -22,8 +22,16 @@ from uuid import UUID
 
 from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.home import sync_folder
-from groundplan.gateway.journal import records
-from groundplan.gateway.journal.records import FINISH, HEADER_BYTES, MAX_FRAME, RELEASE, RESERVATION, SETTLEMENT
+from groundplan.gateway.journal.records import (
+    FINISH,
+    HEADER_BYTES,
+    MAX_FRAME,
+    RELEASE,
+    RESERVATION,
+    SETTLEMENT,
+    encode,
+    frame,
+)
 from groundplan.gateway.journal.segments import Segment, Spares, allocate_segment
 from groundplan.gateway.journal.syncing import Sync, best_sync
 from groundplan.ledger.model import Finish, Release, Reservation, Settlement
@@ -172,10 +180,10 @@ class Journal:
         """
         if self._failure is not None or self._closed:
             raise _unavailable(self._failure or "the journal is closed")
-        framed = records.frame(RESERVATION, self._sequence + 1, records.encode(record))
+        framed = frame(RESERVATION, self._sequence + 1, encode(record))
         if len(framed) > MAX_FRAME:
             raise Invalid("the reservation is too long", code="journal_record", hint="Shorten the names in it.")
-        if self._room() < len(framed) + SETTLEMENT_ROOM + FINISH_ROOM:
+        if not self._has_room(len(framed) + SETTLEMENT_ROOM + FINISH_ROOM):
             self._spares.want(self._current.number + 1)
             raise _unavailable("there is no room in the journal")
         sequence = self._append(framed) if soon else self._write(framed)
@@ -194,7 +202,7 @@ class Journal:
         finishes of all calls that end in one turn are one write. Until then a crash settles the attempt at its bound.
         """
         self._owed -= SETTLEMENT_ROOM
-        return self._append(records.frame(SETTLEMENT, self._sequence + 1, records.encode(record)))
+        return self._append(frame(SETTLEMENT, self._sequence + 1, encode(record)))
 
     def finish(self, record: Finish, *, urgent: bool = False) -> int:
         """Write the end of a call, as `settle` does; `urgent` asks for a sync at once (so does `durable`).
@@ -205,7 +213,7 @@ class Journal:
         the record is dropped and counted.
         """
         reservations = self._calls.pop(record.call, 0)
-        framed = records.frame(FINISH, self._sequence + 1, records.encode(record))
+        framed = frame(FINISH, self._sequence + 1, encode(record))
         if reservations:
             room = reservations * FINISH_ROOM
             self._owed -= room
@@ -227,7 +235,7 @@ class Journal:
 
     def release(self, record: Release) -> int:
         """Write that a part of a slice is given back; tell PostgreSQL only when it is durable. Raises `Unavailable`."""
-        return self._write_if_room(records.frame(RELEASE, self._sequence + 1, records.encode(record)))
+        return self._write_if_room(frame(RELEASE, self._sequence + 1, encode(record)))
 
     def hasten(self) -> None:
         """Have what was written made durable while an upstream works: for a stream, whose first byte waits for its
@@ -283,6 +291,11 @@ class Journal:
         for spare in self._spares.ready:
             room += spare.size - HEADER_BYTES - MAX_FRAME
         return room
+
+    def _has_room(self, size: int) -> bool:
+        """Whether there are so many; the segment in hand nearly always has them."""
+        current = self._current
+        return current.size - current.offset - self._owed - self._pending_bytes >= size or self._room() >= size
 
     def _write(self, framed: bytes) -> int:
         """Write one frame now, after those that wait; the sequence is used up even when writing fails."""
@@ -360,7 +373,7 @@ class Journal:
     def _shortened(self, record: Finish) -> bytes:
         self.counters.shortened += 1
         short = Finish(**{name: getattr(record, name) for name in record.__struct_fields__} | {"sources": []})
-        return records.frame(FINISH, self._sequence + 1, records.encode(short))
+        return frame(FINISH, self._sequence + 1, encode(short))
 
     # syncing --------------------------------------------------------------------------------------------------------
 
