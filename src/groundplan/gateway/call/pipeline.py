@@ -105,20 +105,17 @@ class Pipeline:
         self._batches = batches
         self._mcp = mcp
 
-    async def handle(self, request: Request, response: Response) -> None:
+    def handle(self, request: Request, response: Response) -> Coroutine[None, None, None]:
+        """What is to be awaited for the answer; a plain function, since each coroutine around a call costs it something
+        whenever it goes on."""
         path = request.target.partition(b"?")[0]
         interface = _INTERFACES.get(path)
         if interface is None:
-            await self._beside(path, request, response)
-        elif request.method != b"POST":
-            await self._unposted(interface, path, request, response)
-        else:
-            gateway, steps = self._gateway, self._steps(Exchange(new_id_bytes(), request, response, interface))
-            gateway.running += 1
-            try:
-                await (_outlive(steps) if cache.NAMED in request.headers else steps)
-            finally:
-                gateway.running -= 1
+            return self._beside(path, request, response)
+        if request.method != b"POST":
+            return self._unposted(interface, path, request, response)
+        steps = self._steps(Exchange(new_id_bytes(), request, response, interface), counts=1)
+        return steps if cache.NAMED not in request.headers else _outlive(steps)
 
     async def _beside(self, path: bytes, request: Request, response: Response) -> None:
         """What is asked beside calls."""
@@ -166,8 +163,10 @@ class Pipeline:
         """Another way through the steps, for a call that no client waits for; it ends in the journal all the same."""
         await self._steps(exchange, steps)
 
-    async def _steps(self, exchange: Exchange, steps: Steps | None = None) -> None:
+    async def _steps(self, exchange: Exchange, steps: Steps | None = None, *, counts: int = 0) -> None:
+        """`counts`: 1 for a call that a client made, which is one of those that run."""
         gateway, error = self._gateway, None
+        gateway.running += counts
         try:
             await (run if steps is None else steps)(gateway, exchange)
         except GroundplanError as caught:
@@ -182,6 +181,7 @@ class Pipeline:
             _log.exception("call %s failed", exchange.call)
             error = Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs for this call id.")
         finally:
+            gateway.running -= counts
             if exchange.flight is not None:
                 cache.land(gateway, exchange)
             if exchange.held and gateway.files is not None:
