@@ -126,9 +126,10 @@ def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inher
     exchange.attempt = number
     exchange.attempts = number + 1
     exchange.attempt_started = time.perf_counter_ns()
-    exchange.attempt_sent = False
-    exchange.attempt_connected = exchange.attempt_answered = exchange.attempt_first_us = 0
-    exchange.output_bytes = 0
+    if number:  # what the one before it left
+        exchange.attempt_sent = False
+        exchange.attempt_connected = exchange.attempt_answered = exchange.attempt_first_us = 0
+        exchange.output_bytes = 0
     return sequence
 
 

@@ -25,11 +25,8 @@ LONGEST_TOKEN = 128
 """Bytes: an answer has more tokens than its bytes divided by this; an upstream that reports fewer is flagged."""
 
 
-def _feature(exchange: Exchange) -> str:
+def _feature(exchange: Exchange, header: bytes) -> str:
     """Names that begin with `experiment/` are of calls that the gateway makes itself, and of no others."""
-    header = exchange.request.headers.get(FEATURE)
-    if header is None:
-        return ""
     feature = feature_of(header)
     own = exchange.trial is not None and exchange.trial.beside
     return "" if feature.startswith(BUDGET_PREFIX) and not own else feature
@@ -183,17 +180,17 @@ def _added(exchange: Exchange) -> int:
     return sum(len(text.encode()) for text in system_messages(workload, exchange.passages, exchange.grounded))
 
 
-def _end_steps(exchange: Exchange) -> None:
-    """The last two steps: serving ended with the newest attempt, and settling it ends here."""
-    if exchange.served:
-        exchange.steps.append(("serve", (exchange.served - exchange.started) // 1000))
-    exchange.steps.append(("settle", (time.perf_counter_ns() - exchange.started) // 1000))
-
-
 def _finish(exchange: Exchange, now: float) -> Finish:
-    """The record of its end, at `now` (seconds since the epoch)."""
+    """The record of its end, at `now` (seconds since the epoch). Serving ended with the newest attempt, and settling it
+    ends here."""
+    began, ended = exchange.started, time.perf_counter_ns()
+    duration_us = (ended - began) // 1000
+    if exchange.status != "refused":
+        if exchange.served:
+            exchange.steps.append(("serve", (exchange.served - began) // 1000))
+        exchange.steps.append(("settle", duration_us))
     key, workload, deployment, catalog = exchange.key, exchange.workload, exchange.deployment, exchange.catalog
-    passages, began, first = exchange.passages, exchange.started, exchange.first_byte
+    passages, first, headers = exchange.passages, exchange.first_byte, exchange.request.headers
     return Finish(
         call=exchange.raw,
         at=int(now * 1000),
@@ -207,7 +204,7 @@ def _finish(exchange: Exchange, now: float) -> Finish:
         deployment=deployment.name if deployment is not None else "",
         cache=exchange.cache,
         blueprint=catalog.number if catalog is not None else 0,
-        duration_us=(time.perf_counter_ns() - began) // 1000,
+        duration_us=duration_us,
         first_byte_us=(first - began) // 1000 if first else 0,
         steps=exchange.steps,
         sources=[(p.document, p.path, p.start_line, p.end_line) for p in passages] if passages else [],
@@ -215,12 +212,12 @@ def _finish(exchange: Exchange, now: float) -> Finish:
         trace=exchange.trace.parent if exchange.trace is not None else "",
         client=exchange.request.client,
         saved=exchange.saved,
-        feature=_feature(exchange),
+        feature=_feature(exchange, headers[FEATURE]) if FEATURE in headers else "",
         scores=[round(p.score, 4) for p in passages] if passages else [],
         route=told(exchange) if exchange.route is not None or exchange.trial is not None else "",
         of=exchange.of,
         purpose=exchange.purpose,
-        ticket=ticket_of(exchange.request.headers.get(TICKET)),
+        ticket=ticket_of(headers[TICKET]) if TICKET in headers else "",
     )
 
 
@@ -240,8 +237,6 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
             or (status == "ok" and _abstained(exchange))
         )
         limits.end_call(gateway, exchange.use, sent=used)
-    if status != "refused":
-        _end_steps(exchange)
     now = gateway.clock.seconds()
     record = _finish(exchange, now)
     labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)
