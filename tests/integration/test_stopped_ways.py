@@ -263,9 +263,9 @@ async def test_a_conversation_is_begun_whose_upstream_took_it_meanwhile(database
 
 
 async def test_a_response_goes_on_whatever_of_it_came_meanwhile(database: Database, tmp_path: Path) -> None:
-    talker, quick = Talker(), {"first_token_ms": SHORT_MS, "idle_ms": SHORT_MS}
+    talker = Talker()
     async with (
-        talking(database, tmp_path, talker, **quick) as (stack, url),
+        talking(database, tmp_path, talker, first_token_ms=SHORT_MS, idle_ms=SHORT_MS) as (stack, url),
         connect(url, additional_headers=headers(stack), proxy=None) as socket,
     ):
         await socket.send('{"type":"response.create"}')

@@ -216,7 +216,7 @@ def test_more_spending_is_told_with_what_it_is_made_of() -> None:
     alarm, hours = Alarm("spend", NOW, 4.0, 1.0, 2.0), (24.0, 1.0)
     usual = [replace(part(24), calls=240, tokens=240_000)]
 
-    def why(cost: float, calls: int, tokens: int, times: float = 1.0) -> str:
+    def why(cost: int, calls: int, tokens: int, times: float = 1.0) -> str:
         during = [replace(part(cost), calls=calls, tokens=tokens)]
         return told(alarm, [], None, made_of(alarm, usual, during, hours, times))
 

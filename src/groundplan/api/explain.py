@@ -78,18 +78,22 @@ def chosen(facts: Facts, placement: Placement | None, *, routes: bool = False) -
         first = placement.primary
         lines.append(f"It is placed at {first}: {placement.binding}.")
     lines += [_in_vain(attempt, facts, last) for attempt in vain]
-    if last is None:
-        return lines
-    vain = [attempt for attempt in vain if not _is(attempt, "hedge")]  # beside another, not before it
-    if _is(last, "resumed"):
-        lines.append(f"{answered} went on from there.")
-    elif _is(last, "hedge"):
-        lines.append(f"{answered}, which was asked as well, answered first.")
-    elif any(attempt["deployment"] == answered for attempt in vain):
-        lines.append(f"{answered} answered when it was asked again.")
-    elif vain or first != answered:
-        lines.append(f"{answered} answered in its place.")
+    before = [attempt for attempt in vain if not _is(attempt, "hedge")]  # a hedge is beside another, not before it
+    if last is not None and (told := _answered(last, before, in_place=first != answered)):
+        lines.append(f"{answered}{told}")
     return lines
+
+
+def _answered(last: Facts, before: list[Facts], *, in_place: bool) -> str:
+    """How the attempt that answered came to it, after those `before` it; empty where nothing is to be said.
+    `in_place`: it is not where the call was to go first."""
+    if _is(last, "resumed"):
+        return " went on from there."
+    if _is(last, "hedge"):
+        return ", which was asked as well, answered first."
+    if any(attempt["deployment"] == last["deployment"] for attempt in before):
+        return " answered when it was asked again."
+    return " answered in its place." if before or in_place else ""
 
 
 def _is(attempt: Facts, flag: str) -> bool:

@@ -49,7 +49,8 @@ def preview(conn: Connection[Any], signing: Signing, files: Files) -> Plan:
     """What an apply of these files would do. Raises `Invalid` where they cannot be read at all; changes nothing."""
     served = current(conn)
     made = planned(conn, signing, load_files(files), served, governance.standing(conn), people.left(conn))
-    told = last_month.notes(conn, served and served.blueprint, made.blueprint, signing.clock.now().date())
+    before = served.blueprint if served is not None else None
+    told = last_month.notes(conn, before, made.blueprint, signing.clock.now().date())
     return replace(made, notes=(*made.notes, *told))
 
 

@@ -48,7 +48,7 @@ def unused_room(
         return
     spared = 1 - Decimal(wanted) / cap
     # what is set aside beyond the cost is of prompts, too, whose tokens nobody knows before
-    most = max((Decimal((cap - wanted) * price.dearest(each)[1]) / MTOK / PICO for each in rates), default=None)
+    most = max((Decimal((cap - wanted) * each.dearest[1]) / MTOK / PICO for each in rates), default=None)
     aside = seen.set_aside_usd / seen.answers * spared
     yield Opportunity(
         "output that is never used",

@@ -48,7 +48,7 @@ def _no_room(gateway: Gateway, exchange: Exchange, short: str, amount: int) -> G
         return admit.out_of_reach(budget)
     live = gateway.live
     others = [each for each in exchange.charges if each[0].hard and live.remaining(*each) < amount]
-    budget, period = max([(budget, period), *others], key=lambda each: admit.frees(*each, amount))
+    budget, period = max([(budget, period), *others], key=lambda each: admit.frees(each[0], each[1], amount))
     return admit.exhausted(budget, amount, period, live.remaining(budget, period), gateway.clock.now().timestamp())
 
 
