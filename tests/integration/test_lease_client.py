@@ -355,6 +355,28 @@ async def test_without_a_database_the_answer_comes_in_time(database: Database, t
     await journal.close()
 
 
+async def test_what_open_calls_hold_is_known_to_whom_there_is_no_room_for(database: Database, tmp_path: Path) -> None:
+    budget, ends = budget_of(3 * COST), asyncio.Event()
+    async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
+        with patience():
+            calls = [asyncio.create_task(each.call(budget, COST, COST // 2, ends=ends)) for each in (one, one, two)]
+            await until(lambda: one.slices.open_count + two.slices.open_count == 3)
+        for each in (one, two):
+            async with asyncio.timeout(20):
+                while each.leases.unspent(budget.name, MONTH) < 3 * COST:
+                    assert not await each.call(budget, COST, COST)
+        ends.set()
+        assert all(await asyncio.gather(*calls))
+        with patience():
+            assert await two.call(budget, COST, COST)
+        for each in (one, two):
+            assert not await each.call(budget, COST, COST)
+            async with asyncio.timeout(20):
+                while each.leases.unspent(budget.name, MONTH) >= COST:  # what it heard of others is a moment old
+                    await asyncio.sleep(0.1)
+                    assert not await each.call(budget, COST, COST)
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     need=st.integers(1, 100),

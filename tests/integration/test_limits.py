@@ -247,6 +247,28 @@ async def test_a_refusal_tells_of_the_budget_that_is_free_again_last(database: D
         assert "retry-after" not in refused.headers, "that of the workload is free again tomorrow, which helps nobody"
 
 
+async def test_whom_open_calls_leave_no_room_is_told_to_ask_again_soon(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script, gate = Script(tokens=10), gated(model)
+        made = limited(1, [port])
+        budgets = [Budget(name="all", covers="company", limit=PICO // 2500, period="month")]
+        await started(stack, msgspec.structs.replace(made, budgets=budgets))
+        key = stack.key()
+        running = [asyncio.create_task(told(stack, key, max_tokens=20)) for _ in range(2)]
+        await until(lambda: model.counted == 2)
+        refused = await told(stack, key, max_tokens=20)
+        error = refused.json["error"]
+        assert (refused.status, error["code"], error["frees_at"]) == (429, "budget_exhausted", None)
+        assert refused.headers["retry-after"] == "1" and "x-should-retry" not in refused.headers
+        assert error["remaining_usd"] == "0.000400000000", "nothing of it is spent"
+        for _ in range(4):
+            gate.release()
+        assert [reply.status for reply in await asyncio.gather(*running)] == [200, 200]
+        assert (await told(stack, key, max_tokens=20)).status == 200, "each cost half of what it held"
+        spent = await told(stack, key, max_tokens=20)
+        assert (spent.status, spent.headers["x-should-retry"]) == (429, "false") and spent.json["error"]["frees_at"]
+
+
 async def test_a_refusal_tells_of_the_limit_that_has_room_again_last(database: Database, tmp_path: Path) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)

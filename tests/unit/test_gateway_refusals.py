@@ -69,7 +69,7 @@ async def test_of_two_deployments_the_one_for_which_waiting_helps_is_told(
 def test_a_budget_that_is_smaller_than_the_call_tells_no_time() -> None:
     budget = Budget(name="all", covers="company", limit=PICO, period="day")
     period = current("day", "", "UTC", NOW)
-    never, later = exhausted(budget, PICO + 1, period, PICO, NOW), exhausted(budget, PICO, period, 0, NOW)
+    never, later = exhausted(budget, PICO + 1, period, PICO, 0, NOW), exhausted(budget, PICO, period, 0, 0, NOW)
     assert "frees_at" not in never.details and never.retry_after is None and "raise the budget" in never.hint
     assert b"x-should-retry: false" in of_error(never)[2] and b"retry-after" not in of_error(never)[2]
     assert later.details["frees_at"] and later.retry_after is not None and "free again" in later.hint

@@ -23,6 +23,8 @@ EMPTY_S = 1.0
 """How long one is known to be empty after PostgreSQL had nothing for a caller."""
 AGAIN_S = 0.1
 """Between two questions for one that is known to be empty, while nobody says that there is room again."""
+TELL_S = 0.5
+"""Between two times that it is told what open calls hold of what others are short of."""
 _UNHEARD_S = 0.25
 """The same where PostgreSQL was not heard."""
 
@@ -57,6 +59,10 @@ class Account:
     """Loop time until which nothing is fetched ahead."""
     rest: int | None = None
     """What nobody held when PostgreSQL was last asked."""
+    elsewhere: int = 0
+    """What open calls of other workers held of it then, as far as they had said."""
+    told_open: float = float("-inf")
+    """Loop time at which it was told what open calls here hold of it."""
     asked: float = float("-inf")
     """Loop time at which somebody wanted to know that."""
     cut: bool = False

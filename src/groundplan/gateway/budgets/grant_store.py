@@ -40,6 +40,11 @@ _HELD = """SELECT budget, period, granted_usd FROM budget_slice WHERE epoch = %s
 _HELD_LIMITS = "SELECT name, span, granted FROM limit_slice WHERE epoch = %s AND NOT closed"
 _RESTS = """SELECT name, span, amount - granted FROM limit_span
     WHERE (name, span) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"""
+_TELL_OPEN = (
+    """UPDATE budget_slice SET open_usd = %s, open_at = now() WHERE epoch = %s AND budget = %s AND period = %s"""
+)
+_ELSEWHERE = """SELECT coalesce(sum(open_usd), 0) FROM budget_slice
+    WHERE budget = %s AND period = %s AND epoch <> %s AND open_at > now() - interval '3 seconds'"""
 MOVE = """INSERT INTO budget_movement (id, epoch, budget, period, amount_usd, type) VALUES (%s, %s, %s, %s, %s, %s)
     ON CONFLICT (id) DO NOTHING"""
 LOCK_PERIOD = "SELECT 1 FROM budget_period WHERE budget = %s AND period = %s FOR UPDATE"
@@ -122,6 +127,17 @@ async def tell_release(connection: Connection, epoch: UUID, record: Release) -> 
         if moved.rowcount == 1:
             await connection.execute(GIVE_BACK, (amount, *key))
             await connection.execute(SHRINK_SLICE, (amount, epoch, *key))
+
+
+async def tell_open(connection: Connection, epoch: UUID, key: Key, amount: int) -> None:
+    """What open calls of this worker hold of a budget of which another one is short."""
+    await connection.execute(_TELL_OPEN, (to_decimal(amount), epoch, *key))
+
+
+async def open_elsewhere(connection: Connection, epoch: UUID, key: Key) -> int:
+    """The same of all other workers that said so a moment ago."""
+    row = await (await connection.execute(_ELSEWHERE, (*key, epoch))).fetchone()
+    return 0 if row is None else from_decimal(row[0])
 
 
 async def tell_return(connection: Connection, epoch: UUID, key: Key, total: int) -> None:

@@ -11,11 +11,12 @@ others are refused at once. Reserving itself is `leases`; what is said to Postgr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from groundplan.blueprint.model import Budget
@@ -164,6 +165,12 @@ class LeaseClient:
         rest = quota.limit if account is None or account.rest is None else account.rest
         return max(0, rest + self._counters.available(quota.name, period))
 
+    def unspent(self, name: str, period: str) -> int:
+        """What is left once every open call has cost nothing, as far as this worker knew when it last asked."""
+        account = self._accounts.get((name, period))
+        known = 0 if account is None else (account.rest or 0) + account.elsewhere
+        return known + self._lender.unspent((name, period))
+
     def told_empty(self, name: str, period: str) -> bool:
         """Whether PostgreSQL said lately that nothing is left; where it did not, it could not be asked."""
         account = self._accounts.get((name, period))
@@ -300,7 +307,10 @@ class LeaseClient:
             self._lender.book(key[0]).watched.discard(key)
 
     def _start_giving(self, key: Key) -> None:
-        task = asyncio.create_task(self._lender.give_back(key))
+        self._start(self._lender.give_back(key))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._giving.add(task)
         task.add_done_callback(self._giving.discard)
 
@@ -336,10 +346,19 @@ class LeaseClient:
         key = (parts[0], parts[1])
         account = self._accounts.get(key)
         if account is not None and account.waiters and str(self._epoch) < parts[2]:
+            self._start(self._tell_open(key))
             return
         self._recalled[key] = asyncio.get_running_loop().time() + _RECALL_S
         self._watch(key)
-        self._start_giving(key)
+        self._start(self._answer_recall(key))
+
+    async def _answer_recall(self, key: Key) -> None:
+        await self._lender.give_back(key)
+        await self._tell_open(key)
+
+    async def _tell_open(self, key: Key) -> None:
+        with self._lender.noted():
+            await self._lender.tell_open(key)
 
     async def _run_ticks(self) -> None:
         while True:

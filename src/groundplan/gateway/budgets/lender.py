@@ -25,7 +25,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.awake import patient
 from groundplan.gateway.budgets import grant_store
-from groundplan.gateway.budgets.account import AHEAD_S, Account
+from groundplan.gateway.budgets.account import AHEAD_S, TELL_S, Account
 from groundplan.gateway.budgets.grant_store import Connection, Wish
 from groundplan.gateway.budgets.leases import Key, Slices, is_quota
 from groundplan.gateway.budgets.periods import has_ended
@@ -130,10 +130,18 @@ class Lender:
         if number == account.number:
             account.rest = granted.rest
             account.cut = account.cut and granted.rest < 0
+        if not granted.amount and not is_quota(key[0]):
+            async with patient(_STATEMENT_S):
+                account.elsewhere = await grant_store.open_elsewhere(connection, self._epoch, key)
         if granted.contested or not granted.amount:
             account.calm_until = asyncio.get_running_loop().time() + _CALM_S
         self._booked(key, granted.amount)
         return granted.amount
+
+    def unspent(self, key: Key) -> int:
+        """What this worker holds, reserved or not."""
+        book = self.book(key[0])
+        return self._granted.get(key, 0) - book.released(*key) - book.spent(*key)
 
     def _booked(self, key: Key, amount: int) -> None:
         if amount:
@@ -178,6 +186,18 @@ class Lender:
             # told again by the next tick, or by the shipper from the journal; a failed journal ends this epoch, and
             # recovery finds the amount unspent and returns it
             return
+
+    async def tell_open(self, key: Key) -> None:
+        """Tell what open calls hold of a budget of which another worker is short, where they hold anything."""
+        account, now = self._accounts.get(key), asyncio.get_running_loop().time()
+        held = self.unspent(key) - max(0, self.book(key[0]).available(*key))
+        if account is None or is_quota(key[0]) or held <= 0 or now < account.told_open + TELL_S:
+            return
+        account.told_open = now
+        async with self.busy:
+            connection = await self.connect()
+            async with patient(_STATEMENT_S):
+                await grant_store.tell_open(connection, self._epoch, key, held)
 
     async def tell_releases(self) -> None:
         """Tell the database every durable release that it has not confirmed. Holds `busy`."""

@@ -21,6 +21,8 @@ from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.ledger.model import Usage
 
 COST_PER_CALL = "cost_per_call"
+HELD_SECONDS = 1.0
+"""After which to ask again for what calls hold that are open: nobody knows when they end."""
 
 
 def is_confirmed(plan: Plan, age: float) -> bool:
@@ -261,16 +263,16 @@ def _dated(budgets: Sequence[Budget], now: float) -> tuple[tuple[Budget, str], .
     return tuple((budget, current(budget.period, budget.starts, budget.timezone, now)) for budget in budgets)
 
 
-def frees(budget: Budget, period: str, bound: int) -> tuple[bool, float]:
+def frees(budget: Budget, period: str, bound: int, unspent: int) -> tuple[bool, float]:
     """When there may be room in a budget again for what it has none for in `period`, to be compared: the later the
-    larger, and never is largest."""
+    larger, and never is largest. `unspent` of it are held by open calls."""
     end = ends(period)
-    return bound > budget.limit, inf if end is None else end.timestamp()
+    return bound > budget.limit, 0.0 if unspent >= bound else inf if end is None else end.timestamp()
 
 
-def exhausted(budget: Budget, bound: int, period: str, left: int, now: float) -> Exhausted:
+def exhausted(budget: Budget, bound: int, period: str, left: int, unspent: int, now: float) -> Exhausted:
     """The refusal of a call that a budget has no room for in `period`, with what is `left`, and when there is room
-    where waiting helps."""
+    where waiting helps. `unspent`: what is left once open calls have cost nothing."""
     end = ends(period)
     after: float | None = None
     details: dict[str, Any] = {
@@ -281,6 +283,10 @@ def exhausted(budget: Budget, bound: int, period: str, left: int, now: float) ->
     }
     if bound > budget.limit:
         hint = f"It may cost up to {short_usd(bound)}: ask for fewer tokens or raise the budget."
+    elif unspent >= bound:
+        details |= {"frees_at": None, "remaining_usd": format_usd(unspent)}
+        after = HELD_SECONDS
+        hint = "Open calls hold what is left, and give back what they do not cost: ask again, or for fewer tokens."
     else:
         details["frees_at"] = None if end is None else end.isoformat()
         after = None if end is None else end.timestamp() - now

@@ -68,6 +68,10 @@ class Lender(Protocol):
         """What is left of a limit, as far as this worker knows."""
         ...
 
+    def unspent(self, name: str, period: str) -> int:
+        """What is left of a budget or limit once every open call has cost nothing, as far as this worker knows."""
+        ...
+
 
 class Live(Protocol):
     """The newest blueprint and policy of this worker."""

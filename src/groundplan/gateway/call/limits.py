@@ -259,13 +259,15 @@ async def _take(
 
 
 def _last(gateway: Gateway, shorts: dict[str, Short], charges: list[Charge], name: str) -> Short:
-    """Of all without room, as far as this worker knows, of which `name` was found first: the one that has room again
-    last, since whoever waits for another one is refused again."""
-    remaining = gateway.leases.remaining
+    """Of all that surely have no room, of which `name` was found first: the one that has room again last, since whoever
+    waits for another one is refused again. Sure is what this worker used itself, and what PostgreSQL told."""
+    spent, told = gateway.counters.spent, gateway.leases.told_empty
     frees = {
-        charge.budget: (end := ends(charge.period)) and end.timestamp()
-        for charge in charges
-        if charge.budget == name or remaining(shorts[charge.budget].quota, charge.period) < charge.amount
+        each.budget: (end := ends(each.period)) and end.timestamp()
+        for each in charges
+        if each.budget == name
+        or shorts[each.budget].quota.limit - spent(each.budget, each.period) < each.amount
+        or told(each.budget, each.period)
     }
     return shorts[max((name, *frees), key=lambda each: frees[each] or 0.0)]
 

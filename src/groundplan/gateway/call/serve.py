@@ -12,7 +12,7 @@ import asyncio
 import random
 from collections import deque
 
-from groundplan.blueprint.model import Deployment, Ramp, Workload
+from groundplan.blueprint.model import Budget, Deployment, Ramp, Workload
 from groundplan.core.errors import Denied, GroundplanError, TooLarge, Unavailable
 from groundplan.gateway.call import admit, limits, retry, settle
 from groundplan.gateway.call.attempt import Attempt, AttemptFailed, begin
@@ -46,10 +46,19 @@ def _no_room(gateway: Gateway, exchange: Exchange, short: str, amount: int) -> G
     budget, period = next(each for each in exchange.charges if each[0].name == short)
     if amount <= budget.limit and not gateway.leases.told_empty(short, period):
         return admit.out_of_reach(budget)
-    live = gateway.live
-    others = [each for each in exchange.charges if each[0].hard and live.remaining(*each) < amount]
-    budget, period = max([(budget, period), *others], key=lambda each: admit.frees(each[0], each[1], amount))
-    return admit.exhausted(budget, amount, period, live.remaining(budget, period), gateway.clock.now().timestamp())
+    others = [each for each in exchange.charges if each[0].hard and _is_out(gateway, *each, amount)]
+    unspent = gateway.leases.unspent
+    lacking = [(*each, unspent(each[0].name, each[1])) for each in ((budget, period), *others)]
+    budget, period, open_ = max(lacking, key=lambda each: admit.frees(each[0], each[1], amount, each[2]))
+    now, left = gateway.clock.now().timestamp(), gateway.live.remaining(budget, period)
+    return admit.exhausted(budget, amount, period, left, open_, now)
+
+
+def _is_out(gateway: Gateway, budget: Budget, period: str, amount: int) -> bool:
+    """Whether it surely has no room: this worker has spent it, or PostgreSQL has told so. What other workers hold may
+    be given back."""
+    spent = gateway.slices.spent(budget.name, period)
+    return budget.limit - spent < amount or gateway.leases.told_empty(budget.name, period)
 
 
 def at_hand(gateway: Gateway, exchange: Exchange, attempt: int, amount: int) -> bool:
