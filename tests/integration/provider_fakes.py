@@ -35,6 +35,8 @@ class Fake:
     """Answered compressed, as it is."""
     left: int = 0
     """Streams that were not read to their end."""
+    breaks: str = ""
+    """What becomes of a stream after its first words: `cut`, `stall`, `garbage`, or `ends` as if it were whole."""
 
     @property
     def body(self) -> dict[str, Any]:
@@ -69,7 +71,19 @@ class Fake:
             start = b""
             if self.pause:
                 await asyncio.sleep(self.pause)
+            if self.breaks and b"You " in part:
+                await asyncio.sleep(0.1)  # so that it is read by itself
+                await self._break(response)
+                return
         response.end()
+
+    async def _break(self, response: Response) -> None:
+        if self.breaks == "stall":
+            await asyncio.sleep(3600)
+        elif self.breaks == "garbage":
+            response.write(b"data: {no json\n\n{no json\n\x00\x00\x00\x10garbage")
+        if self.breaks != "cut":
+            response.end()
 
     # Gemini ----------------------------------------------------------------------------------------------------------
 

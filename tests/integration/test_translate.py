@@ -28,7 +28,7 @@ from tests.integration.patient import OpenAIs
 from tests.integration.provider_fakes import USED, Fake, fake
 from tests.integration.sdk_types import strict
 
-from groundplan.blueprint.model import ProviderKey, Rates
+from groundplan.blueprint.model import ProviderKey, Rates, Reliability
 from groundplan.core.endpoints import lookup
 from groundplan.core.money import PICO
 from groundplan.gateway.call.trace import attempt_span
@@ -108,7 +108,9 @@ async def setup(database: Database, tmp_path: Path, request: pytest.FixtureReque
         stack = await opened.enter_async_context(installation(database, tmp_path))
         chats = [place.name for place in places if place.kind == "chat"]
         made = workload("assistant", chats, embeddings=[f"{kind}-v" for kind in KINDS], attempts=9)
-        stack.apply(blueprint(1, places, [made]))
+        lasting = Reliability(on_broken_stream="resume")
+        lasts = [workload(f"lasting-{kind}", [kind, "own"], reliability=lasting) for kind in CHATS]
+        stack.apply(blueprint(1, places, [made, *lasts]))
         with (stack.home.logs / "translate.log").open("ab") as log:
             # proxies that the environment names lead nowhere: they are not asked
             nowhere = dict.fromkeys(("HTTP_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
@@ -253,6 +255,31 @@ async def test_each_provider_streams_as_openai_would(setup: Setup) -> None:
         else:
             assert found[-1].usage.completion_tokens == 5 and found[-1].usage.prompt_tokens > 0
         assert not chunks[-1]["groundplan"]["estimated"]
+
+
+@pytest.mark.parametrize("breaks", ["cut", "ends", "garbage"])
+async def test_a_stream_that_breaks_off_there_is_told_or_goes_on(setup: Setup, breaks: str) -> None:
+    """As the contract of streams says, whoever made the answer, and whichever API the caller speaks."""
+    for kind in CHATS:
+        setup.fakes[kind].breaks, model = breaks, {"model": f"scripted/{kind}"}
+        question: Any = {"messages": [{"role": "user", "content": "Where is it?"}], "max_tokens": 20}
+        asked: dict[str, Any] = {
+            "chat/completions": question,
+            "messages": question,
+            "responses": {"input": "Where is it?", "max_output_tokens": 20},
+        }
+        for path, body in asked.items():
+            reply = await setup.stack.post(f"/v1/{path}", setup.key, {**model, **body, "stream": True})
+            assert reply.status == 200 and b"You " in reply.body and b"[DONE]" not in reply.body, (kind, path)
+            last = events(reply.body)[-1]
+            assert "stream_broken" in (last.get("code"), last.get("error", {}).get("code")), (kind, path, last)
+        setup.own.script = Script(say="You asked.")
+        body = {"model": "auto", **question, "stream": True}
+        reply = await setup.stack.post("/v1/chat/completions", setup.stack.key(f"lasting-{kind}"), body)
+        *chunks, done = events(reply.body)
+        text = "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks if c.get("choices"))
+        assert (done, text) == ("[DONE]", "You asked."), kind
+        assert chunks[-1]["groundplan"]["deployment"] == "own"
 
 
 async def test_tools_go_there_and_back(setup: Setup) -> None:
