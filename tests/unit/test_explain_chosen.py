@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from groundplan.api.explain import chosen
+from groundplan.api.explain import call, chosen
 from groundplan.blueprint.placement import Placement
 
 PLACED = Placement(workload="w", primary="one", fallbacks=["two"], alternatives=[], binding="the cheapest in the EU")
@@ -109,6 +109,17 @@ def test_whoever_a_cascade_went_on_to_is_named() -> None:
         "m was chosen (cascade): one was tried first.",
         "two answered in its place.",
     ]
+
+
+def test_a_refusal_names_the_budget_or_limit_without_room() -> None:
+    facts = {
+        "workload": "w", "at": "t", "blueprint": 1, "who": None, "acting": False, "status": "refused", "attempts": [],
+        "error_code": "budget_exhausted", "refusal": "the budget team ($5.00 a month) has no room for this call",
+    }  # fmt: skip
+    assert call(facts)[1].endswith(
+        "Reason: budget_exhausted (the budget team ($5.00 a month) has no room for this call)."
+    )
+    assert call({**facts, "refusal": None})[1].endswith("Reason: budget_exhausted.")
 
 
 def test_below_its_floor_no_model_was_asked() -> None:

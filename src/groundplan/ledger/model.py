@@ -180,6 +180,8 @@ class Finish(msgspec.Struct, frozen=True, array_like=True):
     """Why it made it: one of `PURPOSES`"""
     ticket: str = ""
     """Which ticket it works on, as its caller said (header `groundplan-ticket`)"""
+    refusal: str = ""
+    """Which budget or limit had no room, in words of ours"""
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True):

@@ -85,7 +85,7 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
     `citations` say of each statement that cites a passage whether it says that (null: it could not be asked).
     `made_for_it` are calls that the gateway itself made for this one, each with its `purpose` (one of
     `ledger.model.PURPOSES`); `together_usd` is what all of them and this one cost.
-    `of` is the call that this one was made for, or null.
+    `of` is the call that this one was made for, or null. `refusal` says which budget or limit had no room, or is null.
     `acting` is null, or `{"by", "as", "demo"}` for a call made while acting as somebody in a demo.
 
     Raises `NotFound`: `call_unknown` for a call that is not in the ledger (calls arrive within a second),
@@ -114,6 +114,7 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
         "acting": detail.get("acting"),
         "client_certificate": detail.get("client"),
         "ticket": detail.get("ticket"),
+        "refusal": detail.get("refusal"),
         "route": detail.get("route"),
         "charges": charges,
         "made_for_it": [_plain(each) for each in made],

@@ -274,6 +274,7 @@ def exhausted(budget: Budget, bound: int, period: str, left: int, unspent: int, 
     """The refusal of a call that a budget has no room for in `period`, with what is `left`, and when there is room
     where waiting helps. `unspent`: what is left once open calls have cost nothing."""
     end = ends(period)
+    per = "in total" if budget.period == "total" else f"a {budget.period}"
     after: float | None = None
     details: dict[str, Any] = {
         "budget": budget.name,
@@ -292,7 +293,7 @@ def exhausted(budget: Budget, bound: int, period: str, left: int, unspent: int, 
         after = None if end is None else end.timestamp() - now
         hint = f"It is free again at {end_text(period)}; or raise it, or ask for fewer tokens."
     return Exhausted(
-        f"the budget {budget.name} ({short_usd(budget.limit)} a {budget.period}) has no room for this call",
+        f"the budget {budget.name} ({short_usd(budget.limit)} {per}) has no room for this call",
         code="budget_exhausted",
         hint=hint,
         retry_after=after,

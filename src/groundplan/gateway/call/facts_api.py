@@ -196,7 +196,7 @@ class FactsApi:
             status, body = await self.search(exchange.request.body, exchange.person, plan)
         except GroundplanError as error:
             outcome = "refused" if isinstance(error, Denied | Invalid) else "failed"
-            settle.finish(gateway, exchange, outcome, error.status, error.code)
+            settle.refuse(gateway, exchange, error, outcome)
             raise
         finally:
             gateway.running -= 1

@@ -200,8 +200,7 @@ class Pipeline:
         if exchange.attempt_started:
             settle.attempt(gateway, exchange, "failed", 0, None)
         if exchange.key is not None:
-            outcome = "failed" if exchange.attempt >= 0 else "refused"
-            settle.finish(gateway, exchange, outcome, error.status, error.code)
+            settle.refuse(gateway, exchange, error, "failed" if exchange.attempt >= 0 else "refused")
         else:
             gateway.meters.call((exchange.endpoint, "", "", "refused", error.status), "none", 0, 0)
         if exchange.response.started:

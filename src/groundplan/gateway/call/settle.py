@@ -10,7 +10,7 @@ import time
 import msgspec
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import Unavailable
+from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
 from groundplan.economics import price
 from groundplan.economics.experiment.model import BUDGET_PREFIX
 from groundplan.gateway.call import admit, limits, meter
@@ -180,7 +180,7 @@ def _added(exchange: Exchange) -> int:
     return sum(len(text.encode()) for text in system_messages(workload, exchange.passages, exchange.grounded))
 
 
-def _finish(exchange: Exchange, now: float) -> Finish:
+def _finish(exchange: Exchange, now: float, refusal: str) -> Finish:
     """The record of its end, at `now` (seconds since the epoch). Serving ended with the newest attempt, and settling it
     ends here."""
     began, ended = exchange.started, time.perf_counter_ns()
@@ -218,10 +218,19 @@ def _finish(exchange: Exchange, now: float) -> Finish:
         of=exchange.of,
         purpose=exchange.purpose,
         ticket=ticket_of(headers[TICKET]) if TICKET in headers else "",
+        refusal=refusal,
     )
 
 
-def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str = "") -> int | None:
+def refuse(gateway: Gateway, exchange: Exchange, error: GroundplanError, status: str = "refused") -> None:
+    """As `finish`, of a call that ends with an error."""
+    told = error.message if isinstance(error, Exhausted) else ""
+    finish(gateway, exchange, status, error.status, error.code, told)
+
+
+def finish(
+    gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str = "", refusal: str = ""
+) -> int | None:
     """Write the end of the call; returns its sequence, or None where a refused call could not be written."""
     if exchange.finished:
         return None
@@ -238,7 +247,7 @@ def finish(gateway: Gateway, exchange: Exchange, status: str, http_status: int, 
         )
         limits.end_call(gateway, exchange.use, sent=used)
     now = gateway.clock.seconds()
-    record = _finish(exchange, now)
+    record = _finish(exchange, now, refusal)
     labels = (exchange.endpoint, record.workload, record.deployment, status, http_status)
     streamed = exchange.attempt_first_us > 0
     gateway.meters.call(labels, exchange.cache, record.duration_us, record.first_byte_us, streamed=streamed)

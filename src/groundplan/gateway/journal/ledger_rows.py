@@ -138,6 +138,8 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
         detail["feature"] = end.feature
     if end and end.ticket:
         detail["ticket"] = end.ticket
+    if end and end.refusal:
+        detail["refusal"] = end.refusal
     if end and end.scores:
         detail["scores"] = end.scores
     if end and end.of:

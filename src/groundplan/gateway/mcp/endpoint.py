@@ -256,7 +256,7 @@ class McpApi:
         except GroundplanError as error:
             exchange.steps.append((f"tool {use.name}"[:120], (time.perf_counter_ns() - begun) // 1000))
             outcome = "refused" if isinstance(error, Denied | Invalid) else "failed"
-            settle.finish(gateway, exchange, outcome, error.status, error.code)
+            settle.refuse(gateway, exchange, error, outcome)
             raise
         finally:
             gateway.running -= 1

@@ -155,7 +155,7 @@ class Session:
             if self._deployment is not None:
                 self._still(exchange, self._deployment)
         except GroundplanError as error:
-            settle.finish(gateway, exchange, "refused", error.status, error.code)
+            settle.refuse(gateway, exchange, error)
             raise
         self._ready = exchange
 
@@ -202,7 +202,7 @@ class Session:
             limits.check_room(self._gateway, exchange)
         except GroundplanError as error:
             self._ready = None
-            settle.finish(self._gateway, exchange, "refused", error.status, error.code)
+            settle.refuse(self._gateway, exchange, error)
             raise
 
     async def _settle(self, exchange: Exchange, outcome: str, usage: Usage | None, code: str = "") -> None:
