@@ -443,9 +443,10 @@ async def test_a_client_that_goes_away_is_settled(setup: Setup) -> None:
 async def test_what_is_billed_beside_responses_is_refused_by_name(setup: Setup) -> None:
     async with setup.connected() as connection:
         session: Any = {"type": "realtime", "audio": {"input": {"transcription": {"model": "whisper-1"}}}}
-        await connection.session.update(session=session)
+        await connection.session.update(session=session, event_id="mine")
         _, error = await heard(connection, "error")
         assert error.error.code == "field_unsupported" and "transcription" in error.error.message
+        assert error.error.event_id == "mine", "by which its client knows what was refused"
         await connection.session.update(session={"type": "realtime", "tools": [{"type": "mcp", "server_label": "x"}]})
         _, error = await heard(connection, "error")
         assert "tools of type function" in error.error.message

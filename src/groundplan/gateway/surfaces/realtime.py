@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
+from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
@@ -288,9 +289,11 @@ class Session:
             await self._error(ended.error)
         self._socket.close(ended.code, ended.error.code if ended.error is not None else "")
 
-    async def _error(self, error: GroundplanError) -> None:
+    async def _error(self, error: GroundplanError, asked: object = None) -> None:
+        """`asked`: the id of the client's event that is refused, where it has one."""
         told = {"type": error_type(error), "code": error.code, "message": error.message, "hint": error.hint}
-        event = {"type": "error", "event_id": f"event_{new_id().hex}", "error": {**told, "param": None}}
+        told |= {"param": None, "event_id": asked if isinstance(asked, str) else None}
+        event = {"type": "error", "event_id": f"event_{new_id().hex}", "error": told}
         await self._socket.send(_encode(event))
 
     def _connected(self) -> Link:
@@ -301,6 +304,7 @@ class Session:
     async def _from_client(self) -> None:
         upstream = self._connected().socket
         while (text := await self._socket.receive()) is not None:
+            event: dict[str, Any] = {}
             try:
                 event = read_client(text)
                 kind = str(event.get("type", ""))
@@ -313,7 +317,7 @@ class Session:
                 await self._error(Invalid(f"this is not an event: {error}", code="body_not_json", hint=HINT))
                 continue
             except (Invalid, Denied) as error:
-                await self._error(error)
+                await self._error(error, event.get("event_id"))
                 continue
             finally:
                 self._count()
