@@ -307,6 +307,86 @@ litellm_settings: {cache_params: {password: os.environ/REDIS, ttl: 60}}
     assert imported(text).counts()[SECRET] == 0
 
 
+@pytest.mark.parametrize(
+    ("base", "url"),
+    [
+        ("", "https://api.anthropic.com/v1"),
+        ("api_base: https://api.anthropic.com, ", "https://api.anthropic.com/v1"),
+        ("api_base: https://way.example/anthropic, ", "https://way.example/anthropic/v1"),
+        ("api_base: https://way.example/v1/, ", "https://way.example/v1"),
+        ("api_base: https://way.example/v1/messages, ", "https://way.example/v1"),
+    ],
+)
+def test_anthropics_messages_are_below_the_address_that_comes_out(base: str, url: str) -> None:
+    """LiteLLM puts `/v1/messages` behind its base; here `/messages` is put behind it."""
+    text = model("x", f"{{model: anthropic/claude-sonnet-4-5, {base}api_key: os.environ/KEY}}")
+    verdict = imported(text, owners={"": "a@b.example"}, prices={"x": "1/2"})
+    assert validate_files(verdict.files).deployments["x-anthropic"].url == url
+
+
+@pytest.mark.parametrize("info", ["{mode: realtime}", "{}"])
+def test_conversations_have_a_deployment_of_their_type(info: str) -> None:
+    text = model("talk", "{model: openai/gpt-realtime, api_key: os.environ/KEY}", info)
+    text += "\n- {model_name: chat, litellm_params: {model: openai/gpt-4o, api_key: os.environ/KEY}}"
+    text = text.replace("model_list: [", "model_list:\n- ").replace("}]\n", "}\n")
+    verdict = imported(text, owners={"": "a@b.example"}, prices={"talk": "4/16"})
+    workspace = validate_files(verdict.files)
+    assert workspace.deployments["talk-openai"].type == "realtime"
+    assert workspace.workloads["talk"].also == ("talk-openai",) and not said(verdict, NO_EQUAL, "mode")
+
+
+@pytest.mark.parametrize("name", ["openai/gpt-image-1", "openai/text-embedding-3-small", "openai/whisper-1"])
+def test_models_of_which_none_talks_become_proposals(name: str) -> None:
+    verdict = imported(model("x", f"{{model: {name}}}"), owners={"": "a@b.example"}, prices={"x": "1/2"})
+    assert validate_files(verdict.files).workloads["x"].stage == "proposed" and said(verdict, NEEDED, "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "info", "serves", "upstream"),
+    [
+        ("openai/responses/gpt-4o", "{}", ("responses",), "gpt-4o"),
+        ("azure/responses/gpt-4o", "{base_model: azure/gpt-4o}", ("responses",), "gpt-4o"),
+        ("hosted_vllm/own", "{mode: responses}", ("responses",), "own"),
+        ("openai/gpt-4o", "{}", ("responses",), "gpt-4o"),
+        ("hosted_vllm/own", "{}", (), "own"),
+    ],
+)
+def test_responses_go_where_they_are_spoken(name: str, info: str, serves: tuple[str, ...], upstream: str) -> None:
+    at = "" if name == "openai/gpt-4o" or "openai/responses" in name else "api_base: https://own.example, "
+    text = model("x", f"{{model: {name}, {at}api_key: os.environ/KEY}}", info)
+    verdict = imported(text, owners={"": "a@b.example"}, prices={"x": "1/2"})
+    (made,) = validate_files(verdict.files).deployments.values()
+    assert (made.serves, made.upstream_model) == (serves, upstream)
+
+
+def test_credentials_that_are_named_are_those_of_the_deployment() -> None:
+    text = (
+        model("x", "{model: azure/gpt-4o, litellm_credential_name: shared}", "{base_model: azure/gpt-4o}")
+        + """
+credential_list:
+- credential_name: shared
+  credential_values: {api_key: os.environ/AZ_KEY, api_base: "https://acme.openai.azure.com"}
+  credential_info: {description: all of us}
+"""
+    )
+    verdict = imported(text, owners={"": "a@b.example"})
+    (made,) = validate_files(verdict.files).deployments.values()
+    assert (made.key, made.url) == ("env:AZ_KEY", "https://acme.openai.azure.com/openai/v1")
+    assert verdict.counts()[SECRET] == 0 and not said(verdict, NO_EQUAL, "litellm_credential_name")
+    literal = imported(text.replace("os.environ/AZ_KEY", HIDDEN_WORD), owners={"": "a@b.example"})
+    assert len(said(literal, SECRET, "api_key")) == 1 and HIDDEN_WORD not in "".join(literal.files.values())
+    unknown = imported(text.replace("credential_name: shared\n", "credential_name: others\n"))
+    assert said(unknown, NEEDED, "litellm_credential_name")
+
+
+@pytest.mark.parametrize("word", ["none", "EMPTY", "dummy"])
+def test_a_word_in_the_place_of_a_key_is_no_secret(word: str) -> None:
+    own = imported(model("x", f"{{model: hosted_vllm/own, api_base: 'http://10.0.0.5:8000', api_key: {word}}}"))
+    assert "key:" not in own.files["deployments.yaml"] and own.counts()[SECRET] == 0
+    theirs = imported(model("x", f"{{model: openai/gpt-4o, api_key: {word}}}"))
+    assert "key: env:X_OPENAI_KEY" in theirs.files["deployments.yaml"]
+
+
 def test_what_looks_like_a_real_key_is_no_error_and_is_hidden() -> None:
     secret = "sk-" + "a1B2" * 10
     verdict = imported(model("x", f"{{model: openai/gpt-4o, api_key: {secret}}}"), owners={"": "a@b.example"})

@@ -13,6 +13,7 @@ from typing import Any
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.imports import settings, yaml_text
 from groundplan.catalog.imports.litellm_budget import Budgets, budgets_of
+from groundplan.catalog.imports.litellm_credentials import credentials_of
 from groundplan.catalog.imports.litellm_findings import told
 from groundplan.catalog.imports.litellm_models import Asked, Entry, EntryReader
 from groundplan.catalog.imports.naming import one_line, slug, unique
@@ -70,7 +71,7 @@ def import_litellm(files: Mapping[str, str], main: str, asked: Asked) -> Verdict
     config = read_config(files, main)
     findings: list[Finding] = []
     variables = {key: node for key, node in config.mapping("environment_variables") if not node.empty}
-    reader = EntryReader(asked, variables, findings)
+    reader = EntryReader(asked, variables, findings, credentials_of(config))
     listed = list(config.items("model_list"))
     if not listed:
         raise Invalid(
@@ -165,6 +166,7 @@ def _workloads(groups: Mapping[str, list[Entry]], common: _Common) -> list[tuple
     """Each workload, with its place in the imported file."""
     names: set[str] = set()
     found = []
+    talks = any(entry.type == "chat" and not entry.missing for entries in groups.values() for entry in entries)
     for group, entries in groups.items():
         body: dict[str, Any] = {"kind": "workload", "name": unique(slug(group), names)}
         if body["name"] != group:
@@ -172,7 +174,7 @@ def _workloads(groups: Mapping[str, list[Entry]], common: _Common) -> list[tuple
         body["purpose"] = f"Calls that LiteLLM served as {one_line(group)}"
         ready = [entry for entry in entries if not entry.missing]
         owner = common.asked.owners.get(group) or common.asked.owners.get("")
-        body |= {"stage": "pilot" if ready and owner else "proposed", "sensitivity": "internal"}
+        body |= {"stage": "pilot" if ready and owner and talks else "proposed", "sensitivity": "internal"}
         first, later = _by_order(ready)
         body |= _places(first)
         body |= _taking_over(group, first, later, groups, common)
@@ -190,6 +192,11 @@ def _workloads(groups: Mapping[str, list[Entry]], common: _Common) -> list[tuple
             here = "its keys may also ask any chat deployment, as leaving out deployments: means all of them"
             todo = f"groundplan keys create --workload {body['name']} --model {ready[0].name}"
             common.findings.append(Finding(CHANGED, one_line(group), here, todo, where))
+        if ready and not talks:
+            here = "nothing runs in a company without a deployment of type chat: it stays a proposal"
+            common.findings.append(
+                Finding(NEEDED, one_line(group), here, "Declare one, such as a model of chat.", where)
+            )
         if not ready:
             here = f"workload {body['name']} stays a proposal: none of its deployments is complete"
             common.findings.append(Finding(NEEDED, one_line(group), here, "Complete one in deployments.yaml.", where))

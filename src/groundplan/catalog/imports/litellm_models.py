@@ -9,9 +9,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, get_args
 
 from groundplan.catalog.imports import litellm_prices, settings
+from groundplan.catalog.imports.litellm_credentials import PLACEHOLDERS, joined
 from groundplan.catalog.imports.litellm_findings import REPLACE, is_secret, told
 from groundplan.catalog.imports.naming import one_line, slug, unique
 from groundplan.catalog.imports.node import Node
@@ -32,11 +34,11 @@ from groundplan.core.money import plain
 TYPES = {
     "chat": "chat", "completion": "chat", "responses": "chat", "batch": "chat", "embedding": "embeddings",
     "image_generation": "images", "audio_speech": "speech", "audio_transcription": "transcription", "rerank": "rerank",
-    "moderation": "moderation",
+    "moderation": "moderation", "realtime": "realtime", "image_edit": "images",
 }  # fmt: skip
 """LiteLLM's mode -> type of a deployment."""
 _GUESSED = (
-    ("embed", "embedding"), ("rerank", "rerank"), ("whisper", "audio_transcription"),
+    ("realtime", "realtime"), ("embed", "embedding"), ("rerank", "rerank"), ("whisper", "audio_transcription"),
     ("transcribe", "audio_transcription"), ("tts", "audio_speech"), ("dall-e", "image_generation"),
     ("gpt-image", "image_generation"), ("moderation", "moderation"), ("instruct", "chat"),
 )  # fmt: skip
@@ -44,12 +46,12 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", re.ASCII)
 _URL = re.compile(r"https?://[A-Za-z0-9.\-_~\[\]:%]{1,300}(?:/[A-Za-z0-9.\-_~/%:+]*)?", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _REGION = ("region_name", "aws_region_name", "vertex_location", "watsonx_region_name")
-_OWN_URL = {"anthropic": "https://api.anthropic.com", "cohere": "https://api.cohere.com/v2"}
+_OWN_URL = {"anthropic": "https://api.anthropic.com/v1", "cohere": "https://api.cohere.com/v2"}
 """docs.anthropic.com/en/api, docs.cohere.com/reference/rerank"""
 _BY_CODE = frozenset(
     {"model", "api_base", "base_url", "api_key", "custom_llm_provider", "timeout", "stream_timeout", "num_retries",
      "max_retries", "max_tokens", "rpm", "tpm", "max_parallel_requests", "weight", "max_budget", "budget_duration",
-     "max_completion_tokens", "max_input_tokens", "max_output_tokens", "order", "tags",
+     "max_completion_tokens", "max_input_tokens", "max_output_tokens", "order", "tags", "litellm_credential_name",
      *_REGION}
 )  # fmt: skip
 _MOST_USD = Decimal(9_000_000)
@@ -108,10 +110,17 @@ class Entry:
 class EntryReader:
     """Reads one entry after another, so that names are unique; collects findings."""
 
-    def __init__(self, asked: Asked, variables: Mapping[str, Node], findings: list[Finding]) -> None:
+    def __init__(
+        self,
+        asked: Asked,
+        variables: Mapping[str, Node],
+        findings: list[Finding],
+        credentials: Mapping[str, Node] = MappingProxyType({}),
+    ) -> None:
         self._asked = asked
         self._variables = variables
         self._findings = findings
+        self._credentials = credentials
         self._names: set[str] = set()
         self._unsure: set[str] = set()
 
@@ -130,6 +139,7 @@ class EntryReader:
                       "Declare kind: deployment for each model that you use.", model)  # fmt: skip
             self._secrets(params, node.get("model_info"))
             return None
+        params = joined(params, self._credentials, self._findings)
         return self._entry(node, params, model, group, name)
 
     def _entry(self, node: Node, params: Node, model: Node, group: str, name: str) -> Entry:
@@ -141,6 +151,7 @@ class EntryReader:
         kind = self._type(info, name, model, missing)
         self._known_provider(name, named, params, model, missing)
         url, private = self._url(params, provider, provider_name, kind, missing, model)
+        upstream, serves = self._serves(provider_name, upstream, info, model, at_home=private)
         body: dict[str, Any] = {"kind": "deployment", "name": unique(slug(f"{group}-{provider_name}"), self._names)}
         if slug(group) != group:
             body["title"] = one_line(group)
@@ -151,7 +162,7 @@ class EntryReader:
             body["upstream_model"] = upstream
         else:
             missing.append("a model name of letters, digits and . _ : / -")
-        body |= {"type": kind} if kind != "chat" else {}
+        body |= {"type": kind} if kind != "chat" else {"serves": serves} if serves else {}
         body |= self._api(provider, kind, model, missing)
         body |= self._price(group, params, info, canonical, model, missing, embeddings=kind == "embeddings")
         body |= self._sizes(params, info)
@@ -203,6 +214,20 @@ class EntryReader:
             self._say(CHANGED, "model_info.mode", f"taken as type: {found} by its name", "Correct it if wrong.", model)
         return found
 
+    def _serves(
+        self, provider: str, name: str, info: Node | None, model: Node, *, at_home: bool
+    ) -> tuple[str, list[str]]:
+        """(The model's name without the API of which it is, what else than chat it is asked by)"""
+        if provider == "text-completion-openai":
+            return name, ["completions"]
+        mode = info.get("mode") if info else None
+        bare = name.removeprefix("responses/") if provider in ("openai", "azure") else name
+        if bare == name and (mode is None or mode.text() != "responses"):
+            return name, ["responses"] if provider == "openai" and not at_home else []
+        self._say(CHANGED, "model", "serves: [responses] of the deployment: it is asked by /v1/responses as it is",
+                  "Callers of chat completions ask by responses, where it has nothing else.", model)  # fmt: skip
+        return bare, ["responses"]
+
     def _url(
         self, params: Node, provider: Provider, name: str, kind: str, missing: list[str], model: Node
     ) -> tuple[str | None, bool]:
@@ -231,7 +256,7 @@ class EntryReader:
         url = self._placed(params, provider, url) or url
         same = host_of(url) == host_of(provider.url or own or "")
         if url != text.rstrip("/"):
-            self._say(CHANGED, "api_base", "url: with the path of the OpenAI-compatible API", "Check it once.", node)
+            self._say(CHANGED, "api_base", "url: with the path of its API", "Check it once.", node)
         else:
             self._say(CARRIED, "api_base", "url: of the deployment", "", node)
         return url, not same
@@ -278,9 +303,13 @@ class EntryReader:
         if variable is not None and _VARIABLE.fullmatch(variable):
             self._say(CARRIED, "api_key", f"key: env:{variable}", "", node)
             return {"key": f"env:{variable}"}
+        if private and (node.text() or "").strip().lower() in PLACEHOLDERS:
+            self._say(CHANGED, "api_key", "no key: its server asks for none", "", node)
+            return {}
         made = f"{name.replace('-', '_').upper()}_KEY"
         made = made if _VARIABLE.fullmatch(made) else f"KEY_{made}"[:128]
-        self._say(SECRET, "api_key", f"a literal key: not copied; the deployment reads env:{made}",
+        own = node.path[: len(params.path)] == params.path  # that of a credential is told where it stands
+        self._say(SECRET if own else CHANGED, "api_key", f"a literal key: not copied; the deployment reads env:{made}",
                   f"Let the provider replace it, since it stood in a file; set {made}.", node)  # fmt: skip
         return {"key": f"env:{made}"}
 
@@ -421,7 +450,9 @@ _NUMBERS = {
 
 
 def _completed(url: str, provider: Provider) -> str:
-    """The address with the path of the OpenAI-compatible API, where a server has it below its own."""
+    """The address with the path of the API, where a server has it below its own."""
+    if provider.api == "anthropic":
+        url = url.removesuffix("/messages")
     if provider.suffix == "/openai/v1":
         return url.partition("/openai")[0] + provider.suffix
     return url if not provider.suffix or url.endswith(provider.suffix) else url + provider.suffix

@@ -30,7 +30,7 @@ class Provider:
     own_host: bool = False
     """Served at an address of the user's choice, by an OpenAI-compatible server."""
     suffix: str = ""
-    """What the OpenAI-compatible API of such a server has after its address."""
+    """What the API of such a server has after its address."""
     api: str | None = None
     """Its own API, where that is not OpenAI's."""
 
@@ -88,7 +88,7 @@ PROVIDERS: dict[str, Provider] = {
     "xinference": Provider("http://localhost:9997/v1", own_host=True),
     "ollama": Provider("http://localhost:11434/v1", own_host=True, suffix="/v1"),  # docs.ollama.com/openai
     "ollama_chat": Provider("http://localhost:11434/v1", own_host=True, suffix="/v1"),
-    "anthropic": Provider(None, "ANTHROPIC_API_KEY", "anthropic", api="anthropic"),
+    "anthropic": Provider(None, "ANTHROPIC_API_KEY", "anthropic", suffix="/v1", api="anthropic"),
     "vertex_ai": Provider(None, None, "google", api="vertexai"),
     "vertex_ai_beta": Provider(None, None, "google", api="vertexai"),
     "bedrock": Provider(None, None, "aws", api="bedrock"),

@@ -56,7 +56,7 @@ SECTIONS: dict[str, Rule] = {
     "search_tools": Rule(NO_EQUAL, "what is searched is declared as sources", "Declare kind: source."),
     "prompts": Rule(NO_EQUAL, "prompts are declared as kind: prompt with name and version", "Write them there."),
     "callback_settings": _CALLBACK,
-    "credential_list": Rule(NO_EQUAL, "a key is a reference at each deployment", "Write key: env:NAME there."),
+    "credential_list": Rule(CHANGED, "key: and url: of each deployment that names one", ""),
     "pass_through_endpoints": Rule(NO_EQUAL, "only calls of declared workloads are forwarded", "Call them directly."),
     "litellm_params": _PASSED,
 }
