@@ -69,3 +69,17 @@ def test_databases_are_storage_of_the_bill() -> None:
     made = reconcile(read_bill(text, "bill.csv", {}), [], {})
     storage = next(each for each in beside(made, []) if each.purpose == "storage")
     assert storage.bill == Decimal("73.5")
+
+
+def test_a_column_that_is_called_service_tells_what_a_line_is_for_and_tokens_are_of_models_whatever_it_says() -> None:
+    text = """date,model,service,input_tokens,output_tokens,cost,currency
+2026-11-02,gpt-4.1-mini,Tokens,1000,100,0.5,USD
+2026-11-03,,Object storage GB-month,,,3,USD
+2026-11-03,,Bandwidth out,,,2,USD
+2026-11-04,,Support plan,,,1,USD
+"""
+    bill = read_bill(text, "b.csv", {})
+    assert bill.columns["service"] == "service"
+    assert [(each.foreign, each.purpose) for each in bill.lines] == [
+        (False, ""), (True, "storage"), (True, "network"), (True, ""),
+    ]  # fmt: skip

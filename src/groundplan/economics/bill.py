@@ -115,9 +115,12 @@ class Line:
 
     @property
     def foreign(self) -> bool:
-        """Whether no call pays it: a tax, a credit, or what names a service that is not one of models."""
+        """Whether no call pays it: a tax, a credit, or what names a service that is not one of models; what counts
+        tokens is of models, whatever its service is called."""
         if self.charge:
             return True
+        if self.input or self.output:
+            return False
         return self.service is not None and not any(word in self.service.lower() for word in _AI_SERVICES)
 
     @property

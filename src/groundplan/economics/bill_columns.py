@@ -50,7 +50,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "requests": ("nummodelrequests", "nrequests", "requests", "requestcount"),
     "service": (
         "servicename", "metercategory", "servicefamily", "consumedservice", "servicedescription", "productproductname",
-        "lineitemproductcode",
+        "lineitemproductcode", "service", "servicecategory", "category",
     ),
     "charge": ("chargecategory", "chargetype", "lineitemlineitemtype", "lineitemtype", "costtype"),
     "credit": ("credittype",),
