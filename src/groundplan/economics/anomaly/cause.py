@@ -13,6 +13,8 @@ from groundplan.economics.anomaly.model import Alarm
 DIMENSIONS: Final = ("prompt", "model", "team", "caller", "feature", "endpoint")
 LEAST: Final = 0.5
 """Part of the excess that a cause has to hold."""
+RISEN: Final = 0.05
+"""By how much a cause has to hold more of the excess than it held of everything before."""
 MORE: Final = 1.25
 """Times what is usual, from which on calls, tokens or prices are named."""
 
@@ -79,19 +81,21 @@ def causes(
     """The dimensions of which one value holds most of the excess cost an hour, the strongest first. `level`: how many
     times what was before is usual now.
 
-    A dimension that has one value only explains nothing, and is left out unless that value is new.
+    A dimension that has one value only explains nothing, and is left out unless that value is new; neither does a value
+    that holds no more of the excess than it held before of everything.
     """
     found = []
     for dimension in DIMENSIONS:
         past, now = _rates(before, dimension, hours_before), _rates(during, dimension, hours_during)
         excess = {value: rate - level * past.get(value, 0.0) for value, rate in now.items()}
-        whole = sum(amount for amount in excess.values() if amount > 0)
+        whole, held = sum(amount for amount in excess.values() if amount > 0), sum(past.values())
         if whole <= 0:
             continue
         value = max(excess, key=lambda name: (excess[name], name))
-        new = value not in past and bool(past)
-        if value and excess[value] / whole >= LEAST and (len(past.keys() | now.keys()) > 1 or new):
-            found.append(Cause(dimension, value, excess[value] / whole, new))
+        new, share = value not in past and bool(past), excess[value] / whole
+        more = held <= 0 or share > past.get(value, 0.0) / held + RISEN
+        if value and share >= LEAST and more and (len(past.keys() | now.keys()) > 1 or new):
+            found.append(Cause(dimension, value, share, new))
     return sorted(found, key=lambda cause: (not cause.new, -cause.share, DIMENSIONS.index(cause.dimension)))
 
 
