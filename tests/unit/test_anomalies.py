@@ -264,6 +264,7 @@ def test_a_caller_that_its_budget_stopped_was_in_a_loop_where_its_conversation_g
     alarm = stopped(loop(), 3.0)
     assert alarm is not None and (alarm.kind, alarm.subject, alarm.seen) == ("runaway", "bo", 4.0)
     assert "each longer than the one before: 100 to 700 tokens a prompt" in loops.told(alarm, loop(), "bo")
+    assert loops.told(alarm, loop(refused=1), "bo").endswith("and 1 of its calls was refused since")
     fast = loop(rises=0, calls=120)
     assert stopped(fast, 3.0) is not None and stopped(fast, 6.0) is None, "it often makes as many"
     for unlike in (

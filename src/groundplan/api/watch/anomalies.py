@@ -218,7 +218,8 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
     lasted = max((until - alarm.since) / HOUR, 1 / 60)
     hours = COMPARED / HOUR, lasted
     times = level(alarm, before, during, hours)
-    found, made = causes(before, during, *hours, times), made_of(alarm, before, during, hours, times)
+    found = [] if alarm.kind == "new_caller" else causes(before, during, *hours, times)  # the caller is the cause
+    made = made_of(alarm, before, during, hours, times)
     names = minute_store.callers(conn, [alarm.subject, *(c.value for c in found if c.dimension == "caller")])
     who = names.get(alarm.subject, alarm.subject)
     single = _single(conn, workload, alarm, until, during, lasted)

@@ -94,4 +94,4 @@ def told(alarm: Alarm, seen: Loop, name: str) -> str:
     own = "its own budget" if seen.budget.startswith("key/") else f"the budget {seen.budget}"
     named = f"{own} of {short_usd(seen.limit)}" if seen.budget else "its budget"
     text += f". After {seen.calls:,} calls for {short_usd(seen.cost)}, {named} stopped it at {seen.stopped:%H:%M}"
-    return f"{text}, and {seen.refused:,} of its calls were refused since"
+    return f"{text}, and {seen.refused:,} of its calls {'was' if seen.refused == 1 else 'were'} refused since"
