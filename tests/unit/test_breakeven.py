@@ -39,7 +39,8 @@ def test_at_the_needed_use_both_cost_the_same(cost: int, possible: int, made: in
 
 
 @pytest.mark.parametrize(
-    ("used", "needed", "told"), [(0.1, 0.5, True), (0.46, 0.5, False), (0.8, 0.5, False), (0.1, None, False)]
+    ("used", "needed", "told"),
+    [(0.1, 0.5, True), (0.46, 0.5, False), (0.8, 0.5, False), (0.1, None, False), (0.1, 46_361.0, True)],
 )
 def test_hardware_that_is_used_too_little_is_a_finding(used: float, needed: float | None, told: bool) -> None:
     row = {
@@ -52,3 +53,5 @@ def test_hardware_that_is_used_too_little_is_a_finding(used: float, needed: floa
         assert (found.kind, found.subject) == ("cost.break_even", "deployment/rack")
         assert "$100.00 in 30 days at 10.0% use" in found.message and "$20.00" in found.message
         assert found.detail["saves"] == 80 * PICO
+        pays = "It pays from 50% use on." if needed == 0.5 else "Even full it costs more for each token."
+        assert found.message.endswith(pays)

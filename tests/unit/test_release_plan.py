@@ -142,6 +142,17 @@ def test_a_comment_is_no_change() -> None:
     assert planned(priced).blueprint == planned("# above everything\n" + priced).blueprint
 
 
+def test_hardware_whose_tokens_have_a_price_too_is_told_once() -> None:
+    own = BASE.replace("url: https://us.example/v1", "url: https://us.example/v1\nprice: PRICE", 1)
+    rack = "---\nkind: allocation\nname: rack\nterm: capacity\ncost: 9 USD/day\ncapacity: 5M/day\n"
+    rack += "covers: deployment/gpt-us\nsource: invoice 7\n"
+    priced, free = (own.replace("PRICE", price) for price in ("{input: 1 USD/Mtok, output: 2 USD/Mtok}", "free"))
+    (told,) = planned(priced + rack, genesis(priced)).notes
+    assert told.startswith("deployment/gpt-us: its tokens have a price, and allocation/rack") and "price: free" in told
+    assert planned(priced + rack, genesis(priced + rack)).notes == (), "it was told before"
+    assert planned(free + rack, genesis(free)).notes == planned(priced, genesis(free)).notes == ()
+
+
 def test_production_waits_and_the_rest_is_served() -> None:
     result = planned(f"{BASE}---\n{PRODUCTION}")
     assert result.refusals == ()

@@ -57,6 +57,27 @@ def allocation(item: doc.AllocationDoc) -> bp.Allocation:
     )
 
 
+def charged_twice(served: bp.Blueprint | None, new: bp.Blueprint) -> tuple[str, ...]:
+    """In words, what is new of deployments whose tokens have a price and whose hardware is allocated by its use, too:
+    both are in the book, which is right only where they are not the same money."""
+    known = _by_token_and_use(served) if served is not None else set()
+    return tuple(
+        f"deployment/{name}: its tokens have a price, and allocation/{rule} spreads what it costs by its use; the book"
+        " has both, so where that is the same money say price: free"
+        for name, rule in sorted(_by_token_and_use(new) - known)
+    )
+
+
+def _by_token_and_use(blueprint: bp.Blueprint) -> set[tuple[str, str]]:
+    """(deployment, allocation)"""
+    rates = {f"deployment/{place.name}": place.rates for place in blueprint.deployments}
+    return {
+        (rule.covers.partition("/")[2], rule.name)
+        for rule in blueprint.allocations
+        if rule.capacity is not None and (found := rates.get(rule.covers)) is not None and (found.input or found.output)
+    }
+
+
 def _amount(item: doc.AllocationDoc) -> tuple[int | None, str, str]:
     """(10^-12 units of its currency a period, period, how it came about)."""
     if item.purchase is not None:

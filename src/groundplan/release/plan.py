@@ -26,6 +26,7 @@ from groundplan.governance.parts import Lapse
 from groundplan.governance.policy import declared
 from groundplan.placement.solve import verify
 from groundplan.release import units
+from groundplan.release.charged import charged_twice
 from groundplan.release.compile import compile_draft, declared_caps, declared_owners
 from groundplan.release.difference import changed, differences, fields, shown
 from groundplan.release.governed import notes, without_extra
@@ -107,7 +108,11 @@ def plan(
         pending=every,
         refusals=tuple(problems),
         blueprint=None if problems else served_now,
-        notes=(*notes(served, draft.blueprint), *_refused_calls(workspace, served_now, lapses)),
+        notes=(
+            *notes(served, draft.blueprint),
+            *charged_twice(served, draft.blueprint),
+            *_refused_calls(workspace, served_now, lapses),
+        ),
         lapses=tuple((name, lapse) for name, found in lapses.items() for lapse in found),
     )
 

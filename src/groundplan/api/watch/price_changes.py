@@ -62,12 +62,14 @@ def own_finding(row: dict[str, Any]) -> Finding | None:
     if row["needed"] is None or row["used"] > MARGIN * row["needed"]:
         return None
     cost, there = parse_usd(row["cost_usd"]), parse_usd(row["other_usd"])
+    full = row["needed"] > 1
+    pays = "Even full it costs more for each token" if full else f"It pays from {row['needed']:.0%} use on"
     return Finding(
         kind=BREAK_EVEN,
         subject=f"deployment/{row['deployment']}",
         severity="medium",
         message=f"{row['deployment']} cost {short_usd(cost)} in 30 days at {row['used']:.1%} use; {row['other']} would "
-        f"have answered the same for {short_usd(there)}. It pays from {row['needed']:.0%} use on.",
+        f"have answered the same for {short_usd(there)}. {pays}.",
         hint="`groundplan placement what-if` shows what moves where without it, and `groundplan placement ahead` when "
         "growth fills it.",
         detail={"used": row["used"], "needed": row["needed"], "other": row["other"], "saves": cost - there},
