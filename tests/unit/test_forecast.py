@@ -281,6 +281,19 @@ def test_a_period_ends_at_its_own_midnight() -> None:
     assert (gone.expected, gone.ends) == (0, None)
 
 
+def test_a_day_that_costs_more_than_was_foreseen_goes_on_as_it_does_now() -> None:
+    noon, night = START + timedelta(hours=12), START + timedelta(days=30)
+    usual = runway(50 * PICO, flat(1.0), night, PICO // 2, noon, 4 * PICO)
+    assert usual.ends is None and usual.expected == pytest.approx(29.5 * PICO, abs=2), (
+        "as was to be expected of the day"
+    )
+    found = runway(40 * PICO, flat(1.0), night, 9 * PICO, noon, 4 * PICO)
+    assert (found.ends, found.days) == (START.date(), 0), "12 hours at 4 USD"
+    assert found.earliest == START.date() and found.latest is None, "it may stop as it came"
+    assert found.expected == pytest.approx((48 + 29) * PICO, abs=2)
+    assert runway(60 * PICO, flat(1.0), night, 9 * PICO, noon, 4 * PICO).days == 13
+
+
 PARTS = [Part("input", 1_000_000, 3 * PICO), Part("output", 100_000, PICO), Part("requests", 10, PICO)]
 
 

@@ -125,6 +125,7 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
     by = ["day", "workload", "team"]
     days = rollup_store.calls_by(conn, by, _history(now.date(), None))
     begun = rollup_store.calls_by(conn, by, _of(now.date(), now.date(), None))
+    lately, hours = _lately(conn, now)
     known = cost_calendar.declared(blueprint.calendar)
     found = []
     for row in queries.budget_use(conn, now):
@@ -141,7 +142,8 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
         today = sum(from_decimal(each["cost_usd"]) for each in _covered(begun, kind, name).values())
         made = foreseen(past, _days_to(until, now))
         left = parse_usd(row["limit_usd"]) - parse_usd(row["spent_usd"])
-        told = runway(left, made, until, today, now)
+        rate = round(sum(from_decimal(each["cost_usd"]) for each in _within(lately, kind, name)) / hours)
+        told = runway(left, made, until, today, now, rate)
         found.append(
             {
                 "budget": row["budget"], "covers": covers, "period": row["period"],
@@ -153,6 +155,13 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
             }
         )  # fmt: skip
     return found
+
+
+def _lately(conn: Connection[Any], now: datetime) -> tuple[list[dict[str, Any]], float]:
+    """What this hour and the one before it cost, by workload and team, and how many hours that is."""
+    since = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
+    wanted = {**_of(now.date(), now.date(), None), "since": since, "until": now}
+    return rollup_store.calls_by(conn, ["hour", "workload", "team"], wanted), (now - since) / timedelta(hours=1)
 
 
 def _cost(row: dict[str, Any]) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from groundplan.core.money import PICO
-from groundplan.economics.forecast.model import Forecast
+from groundplan.economics.forecast.model import HOUR, Forecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +22,22 @@ class Runway:
 
 
 def runway(
-    left: int, ahead: Forecast, until: datetime | None = None, today: int = 0, now: datetime | None = None
-) -> Runway:
+    left: int, ahead: Forecast, until: datetime | None = None, today: int = 0, now: datetime | None = None,
+    lately: int = 0,
+) -> Runway:  # fmt: skip
     """`left` picodollars from `now` on, within the first step of `ahead` (USD a day), of which `today` picodollars are
     spent already; `until` is the moment after the period, which may be within a step: a month of Oslo or New York does
-    not end with a day of UTC."""
+    not end with a day of UTC. `lately`: picodollars an hour by which a step goes on of which more is spent already than
+    was to be expected of all of it; whether the next one does, nobody knows yet."""
     shares = _shares(ahead, until, now)
     scale = ahead.total / sum(ahead.middle) if sum(ahead.middle) else 1.0
     middle = [value * scale for value in ahead.middle[: len(shares)]]
     narrow = [(low + mean) / 2 for low, mean in zip(ahead.low, middle, strict=False)]
     wide = [(high + mean) / 2 for high, mean in zip(ahead.high, middle, strict=False)]
-    middle, narrow, wide = (_rest(values, today, shares) for values in (middle, narrow, wide))
+    beyond = _beyond(ahead, today, now, lately)
+    middle, narrow, wide = (
+        _rest(values, today, shares, least) for values, least in ((middle, beyond), (narrow, 0.0), (wide, beyond))
+    )
     ends, early, late = (_crosses(left, values) for values in (middle, wide, narrow))
     return Runway(
         ends=_day(ahead, ends),
@@ -55,8 +60,15 @@ def _shares(ahead: Forecast, until: datetime | None, now: datetime | None) -> li
     return found
 
 
-def _rest(values: list[float], today: int, shares: list[float]) -> list[float]:
-    rest = [max(0.0, values[0] - today / PICO), *values[1:]] if values else []
+def _beyond(ahead: Forecast, today: int, now: datetime | None, lately: int) -> float:
+    """USD that the first step still costs at the rate of now, where it was not foreseen; else 0."""
+    if now is None or not ahead.high or today <= ahead.high[0] * PICO:
+        return 0.0
+    return lately / PICO * max(0.0, (ahead.start + ahead.step - now) / HOUR)
+
+
+def _rest(values: list[float], today: int, shares: list[float], least: float) -> list[float]:
+    rest = [max(least, values[0] - today / PICO), *values[1:]] if values else []
     return [value * share for value, share in zip(rest, shares, strict=True)]
 
 
