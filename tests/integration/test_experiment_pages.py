@@ -196,6 +196,13 @@ def test_bad_input_is_refused_with_what_to_do(console: Console, wrong: dict[str,
     assert answer.body["error"]["hint"]
 
 
+@pytest.mark.parametrize(("until", "hint"), [("2020-01-01", "a later"), ("2999-01-01", "an earlier")])
+def test_whoever_names_a_wrong_last_day_is_told_which_way_it_is_wrong(console: Console, until: str, hint: str) -> None:
+    body = {"workload": "assistant", "name": "n", "candidate": "small", "budget_usd": 1, "reason": "r", "until": until}
+    answer = console.control.ask("POST", "/api/experiments", body)
+    assert answer.code == "experiment_until" and hint in answer.body["error"]["hint"]
+
+
 def test_a_proposal_that_does_not_stand_any_more_has_no_click(console: Console) -> None:
     ours = {"workload": "assistant", "current": "local", "candidate": "small", "judge": "local"}
     with psycopg.connect(console.owner) as conn:

@@ -79,7 +79,9 @@ def check(made: Recorded, workload: Workload | None, now: datetime) -> None:
     if made.judge and made.type != SHADOW:
         hint = "Leave judge out: what callers report decides."
         raise Invalid("a test of two arms shows one answer only", code="experiment_judge", hint=hint)
-    if not now < made.until <= now + LONGEST:
+    if made.until <= now:
+        raise Invalid("its last day is over", code="experiment_until", hint="Name a later last day.")
+    if made.until > now + LONGEST:
         raise Invalid("an experiment ends within 180 days", code="experiment_until", hint="Name an earlier last day.")
 
 
