@@ -12,10 +12,13 @@ from groundplan.api.cost import book as cost_book
 from groundplan.api.cost.book import Days
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.blueprint.model import Blueprint
+from groundplan.economics.experiment import experiment_store
 from groundplan.economics.levers.find import levers
 from groundplan.economics.levers.model import Active, Alike, Content, Grounded, Looked, Lost, Outputs, Retried
+from groundplan.economics.levers.shown import shown
 from groundplan.economics.levers.together import monthly, together
 from groundplan.economics.levers.use import RARE
+from groundplan.economics.replay import replay_store
 from groundplan.economics.replay.opportunities import Opportunity, Spent
 from groundplan.ledger import opportunity_store
 
@@ -63,6 +66,7 @@ def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, now: d
             Content(row["workload"], float(row["gigabytes"]), row["calls"], row["reads"])
             for row in opportunity_store.content(conn, since)
         ],
+        shown=shown(replay_store.every(conn), experiment_store.every(conn), now - timedelta(days=replay_store.DAYS)),
     )  # fmt: skip
 
 

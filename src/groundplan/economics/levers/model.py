@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
+from groundplan.economics.replay.opportunities import Shown
+
 SHARE: Final = 8
 """One request in so many is looked at for whether others ask the same, by what it asks."""
 Passage = tuple[str, str, int, int]
@@ -135,3 +137,5 @@ class Looked:
     raced: Sequence[Lost] = ()
     """Attempts that another one of their call was faster than: what hedging costs, which is no failure."""
     content: Sequence[Content] = ()
+    shown: Mapping[tuple[str, str], Shown] = field(default_factory=dict)
+    """(workload, deployment) -> what replays and experiments found of it."""

@@ -1,7 +1,7 @@
 """Where money may be saved, ranked by how much: found in what calls cost, each with evidence, effort and limits. Pure.
 
-An amount is what would be saved if the lever worked on all calls. What quality it would cost is not known here, and so
-it says: a cheaper model has to be proven by a replay.
+An amount is what would be saved if the lever worked on all calls; of a cheaper model on as many as it was shown to
+answer as well, where a replay or an experiment showed that. Where none did, it says so.
 """
 
 from __future__ import annotations
@@ -47,6 +47,19 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """What a replay or an experiment found of a deployment. `most`: share of the calls that it answers as well, at
+    most; `then`: what may be done."""
+
+    told: str
+    most: float
+    then: str
+
+
+_NOBODY: Mapping[tuple[str, str], Shown] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
 class Opportunity:
     """One lever. `saves_usd` a month at most, `effort` is small | medium; `proof`: what must still be shown."""
 
@@ -74,9 +87,10 @@ class Opportunity:
 
 def found(
     spent: Sequence[Spent], workloads: Iterable[Workload], places: Mapping[str, Deployment], days: int,
-    seen: Mapping[str, float] = MappingProxyType({}),
+    seen: Mapping[str, float] = MappingProxyType({}), shown: Mapping[tuple[str, str], Shown] = _NOBODY,
 ) -> list[Opportunity]:  # fmt: skip
-    """All levers that save more than a cent a month, the largest first. `seen`: as of `month`."""
+    """All levers that save more than a cent a month, the largest first. `seen`: as of `month`; `shown`: (workload,
+    deployment) -> what was found of it."""
     declared = {workload.name: workload for workload in workloads}
     levers: list[Opportunity] = []
     for row in spent:
@@ -84,7 +98,7 @@ def found(
         workload, place = declared.get(row.workload), places.get(row.deployment)
         levers += _wasted(row, a_month)
         if workload is not None and place is not None and not row.purpose:
-            levers += _cheaper(row, workload, place, places, a_month)
+            levers += _cheaper(row, workload, place, places, a_month, shown)
             levers += _prefix(row, workload, place.rates, a_month)
     return sorted((each for each in levers if each.saves_usd >= SMALL), key=lambda each: -each.saves_usd)
 
@@ -125,8 +139,9 @@ def _wasted(row: Spent, month: Decimal) -> Iterable[Opportunity]:
 
 
 def _cheaper(
-    row: Spent, workload: Workload, place: Deployment, places: Mapping[str, Deployment], month: Decimal
-) -> Iterable[Opportunity]:
+    row: Spent, workload: Workload, place: Deployment, places: Mapping[str, Deployment], month: Decimal,
+    shown: Mapping[tuple[str, str], Shown],
+) -> Iterable[Opportunity]:  # fmt: skip
     """Deployments of the same type that this workload may use already, at which the same tokens cost less; none below a
     floor. What they cost now is not more than was paid: a price by the time of day is there as its dearest."""
     now = min(cost(place.rates, row), row.cost_usd - row.bound_usd)
@@ -134,7 +149,8 @@ def _cheaper(
     names = [name for name in workload.deployments if name not in barred and name != row.deployment]
     others = [places[name] for name in names if name in places]
     for other in others:
-        saves = (now - cost(other.rates, row)) * month
+        known = shown.get((workload.name, other.name))
+        saves = (now - cost(other.rates, row)) * month * (1 if known is None else Decimal(str(known.most)))
         if saves > 0 and other.model != row.model and other.kind == place.kind:
             yield Opportunity(
                 "over-strong model",
@@ -143,10 +159,16 @@ def _cheaper(
                 f"{other.model} at {other.name} instead of {row.model}",
                 f"{row.calls} calls, {row.input} + {row.output} tokens, repriced",
                 "small",
-                "quality is unknown until a replay or an evaluation set shows it; then route the calls that keep it",
+                _proof(known),
                 candidate=other.name,
                 deployment=row.deployment,
             )
+
+
+def _proof(known: Shown | None) -> str:
+    if known is None:
+        return "quality is unknown until a replay or an evaluation set shows it; then route the calls that keep it"
+    return f"{known.told}; {known.then}"
 
 
 def _prefix(row: Spent, workload: Workload, rates: Rates, month: Decimal) -> Iterable[Opportunity]:

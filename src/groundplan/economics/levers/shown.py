@@ -1,0 +1,54 @@
+"""What replays and experiments have shown of a cheaper deployment, as evidence beside the money it would save. Pure.
+
+The newest that ended counts; one that ended without a verdict (its budget, its last day, a person) shows nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final
+
+from groundplan.economics.experiment.model import SHADOW
+from groundplan.economics.experiment.record import Recorded
+from groundplan.economics.replay.opportunities import Shown
+from groundplan.economics.replay.run import Run
+
+_VERDICTS: Final = {"kept": "good enough", "better": "better", "worse": "worse", "guard": "not good enough"}
+_GOOD: Final = frozenset({"kept", "better"})
+
+
+def shown(runs: Iterable[Run], experiments: Iterable[Recorded], since: datetime) -> dict[tuple[str, str], Shown]:
+    """(workload, candidate) -> what was shown of it since then."""
+    found: dict[tuple[str, str], tuple[datetime, Shown]] = {}
+    ended = [(each.ended_at, each.workload, each.candidate, _by_replay(each)) for each in runs]
+    ended += [(each.ended_at, each.workload, each.candidate, _by_experiment(each)) for each in experiments]
+    for at, workload, candidate, told in ended:
+        before = found.get((workload, candidate))
+        if at is not None and told is not None and at >= since and (before is None or at > before[0]):
+            found[workload, candidate] = at, told
+    return {key: told for key, (_, told) in found.items()}
+
+
+def _by_replay(run: Run) -> Shown | None:
+    if run.state != "done" or run.proposal is None or run.ended_at is None:
+        return None
+    quality: dict[str, Any] = run.proposal["quality"]
+    worse = ", ".join(each["segment"] or "calls without a feature" for each in run.proposal["worse"])
+    alone = "" if run.proposal["known"] else ", as its judge alone says"
+    told = (
+        f"a replay on {run.ended_at.date()} found answers as good on {quality['value']:.0%} of its calls "
+        f"({quality['low']:.0%} to {quality['high']:.0%}){alone}" + (f", worse on {worse}" if worse else "")
+    )
+    return Shown(told, float(quality["high"]), "try it in shadow, or let a router send it those calls")
+
+
+def _by_experiment(made: Recorded) -> Shown | None:
+    if made.state != "ended" or made.outcome not in _VERDICTS or made.ended_at is None:
+        return None
+    kind, good = ("shadow" if made.type == SHADOW else "A/B test"), made.outcome in _GOOD
+    quality = (made.figures or {}).get("quality")
+    most = 1.0 if good or made.type != SHADOW or not quality else float(quality["high"])
+    told = f"the {kind} {made.name}, ended on {made.ended_at.date()}, found it {_VERDICTS[made.outcome]}"
+    then = "let it take the calls" if good else "a router may still send it those that it answers as well"
+    return Shown(f"{told}: {made.outcome_reason}", most, then)

@@ -1,0 +1,80 @@
+"""What replays and experiments showed of a cheaper model stands beside what it would save, and bounds it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from tests.unit.test_opportunities import PLACES, WORKLOADS, spent
+
+from groundplan.economics.experiment.record import Recorded
+from groundplan.economics.levers.shown import shown
+from groundplan.economics.replay.opportunities import Opportunity, found
+from groundplan.economics.replay.run import Run
+
+NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
+SINCE = NOW - timedelta(days=30)
+QUALITY = {"value": 0.65, "low": 0.62, "high": 0.7, "level": 0.95}
+
+
+def run(at: datetime = NOW, **more: Any) -> Run:
+    proposal = {"quality": QUALITY, "known": False, "worse": [{"segment": "refunds"}]}
+    settings: dict[str, Any] = {"state": "done", "proposal": proposal, "ended_at": at, **more}
+    return Run(
+        id=UUID(int=1), workload="support", current="large", candidate="small", judge="other", budget_usd=Decimal(1),
+        calls=200, asked_by="ana", **settings,
+    )  # fmt: skip
+
+
+def experiment(outcome: str, type: str = "shadow", at: datetime = NOW, **more: Any) -> Recorded:
+    settings: dict[str, Any] = {"state": "ended", "figures": {"quality": {**QUALITY, "high": 0.8}}, **more}
+    return Recorded(
+        id=UUID(int=2), name="try", workload="support", type=type, candidate="small", judge="", share=1000,
+        split="person", tolerance=0.1, guard_tolerance=0.05, budget_usd=Decimal(1), until=NOW, reason="r",
+        asked_by="ana", outcome=outcome, outcome_reason="as it was found", ended_at=at, **settings,
+    )  # fmt: skip
+
+
+def lever(runs: list[Run], experiments: list[Recorded]) -> Opportunity:
+    (found_one,) = found([spent()], WORKLOADS, PLACES, 30, shown=shown(runs, experiments, SINCE))
+    return found_one
+
+
+PLAIN = lever([], [])
+
+
+def test_what_a_replay_found_is_told_and_counts_for_as_many_calls() -> None:
+    told = lever([run()], [])
+    assert "unknown until a replay" in PLAIN.proof and "unknown" not in told.proof
+    assert "as good on 65% of its calls (62% to 70%), as its judge alone says, worse on refunds" in told.proof
+    assert told.saves_usd == PLAIN.saves_usd * Decimal("0.7")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "type", "most", "words"),
+    [
+        ("worse", "shadow", "0.8", "found it worse: as it was found; a router may still"),
+        ("worse", "ab", "1", "the A/B test try, ended on 2026-11-28, found it worse"),
+        ("guard", "shadow", "0.8", "found it not good enough"),
+        ("kept", "shadow", "1", "found it good enough: as it was found; let it take the calls"),
+    ],
+)
+def test_what_an_experiment_found_is_told(outcome: str, type: str, most: str, words: str) -> None:
+    told = lever([], [experiment(outcome, type)])
+    assert words in told.proof
+    assert told.saves_usd == PLAIN.saves_usd * Decimal(most)
+
+
+def test_the_newest_verdict_counts_and_what_has_none_shows_nothing() -> None:
+    older = NOW - timedelta(days=3)
+    assert "A/B test" in lever([run(older)], [experiment("worse", "ab")]).proof
+    assert "a replay" in lever([run()], [experiment("worse", "ab", older)]).proof
+    for nothing in (experiment("budget"), experiment("expired"), experiment("", state="running", at=NOW)):
+        assert lever([], [nothing]) == PLAIN
+    assert lever([run(proposal=None)], []) == PLAIN and lever([run(state="failed")], []) == PLAIN
+    assert lever([run(SINCE - timedelta(days=1))], []) == PLAIN, "what it was judged by is older than what is kept"
+    assert lever([replace(run(), candidate="other")], []) == PLAIN
