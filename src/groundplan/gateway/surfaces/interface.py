@@ -6,8 +6,9 @@ are pure: bytes and facts in, bytes and facts out. Routing, money, the journal a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, GroundplanError, WrongType
@@ -37,8 +38,7 @@ class Stopped(Malformed):
         self.error = error
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """A whole answer that was understood: its bytes for the client, and usage where the upstream reported any."""
 
     data: bytes
