@@ -121,10 +121,18 @@ def _beginning(ask: Ask) -> bytes:
 class Course:
     """The attempts of one call: what was tried, what may still be."""
 
-    __slots__ = (
-        "_above_rate", "_deadline", "_exchange", "_full", "_gateway", "_keys", "_repeated", "_rule", "_too_dear",
-        "_tries", "_workload", "code", "reason", "relay", "wait", "waiting",
-    )  # fmt: skip
+    # what follows is asked only once something went wrong, and is not set before
+    _above_rate = False
+    """Whoever was asked last takes no request as large as this one."""
+    _too_dear: Denied | None = None
+    """Why a deployment was not asked: with it the call could cost more than one may."""
+    wait = 0.0
+    """Seconds before the next attempt."""
+    reason = "no deployment may be used now"
+    """Why the last attempt failed."""
+    relay: Relay | None = None
+    """Of the stream of which the client has a part."""
+    code = "stream_broken"
 
     def __init__(self, gateway: Gateway, exchange: Exchange, workload: Workload) -> None:
         now = gateway.loop.time()
@@ -148,17 +156,6 @@ class Course:
         self._repeated: dict[str, int] = {}
         self._keys: dict[str, int] = {}
         """How many refused keys of a deployment were changed for another one, which is no try of its own."""
-        self._above_rate = False
-        """Whoever was asked last takes no request as large as this one."""
-        self._too_dear: Denied | None = None
-        """Why a deployment was not asked: with it the call could cost more than one may."""
-        self.wait = 0.0
-        """Seconds before the next attempt."""
-        self.reason = "no deployment may be used now"
-        """Why the last attempt failed."""
-        self.relay: Relay | None = None
-        """Of the stream of which the client has a part."""
-        self.code = "stream_broken"
 
     def _balanced(self, now: float) -> list[Deployment]:
         """Those that the workload prefers, balanced; then its fallbacks, and those that are not well. One of them that
