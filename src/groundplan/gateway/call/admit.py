@@ -105,7 +105,8 @@ def subjects_of(deployment: Deployment) -> tuple[str, str, str, str]:
 def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float) -> list[Deployment]:
     """Deployments that this call may use, in order. `now`: seconds since the epoch. Raises `Denied`, `NotFound`,
     `Invalid`."""
-    needs = exchange.interface.needs
+    interface, catalog = exchange.interface, exchange.catalog
+    needs = interface.needs
     allowed = plan.allowed(ask.model, needs)
     if not allowed:
         names = sorted(n for n in plan.names if plan.allowed(n, needs))
@@ -123,8 +124,8 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float)
                 code="key_model",
                 hint=f"It may use: {', '.join(sorted(exchange.key.models))}.",
             )
-    if exchange.interface.selective:
-        allowed = exchange.interface.able(ask, allowed)
+    if interface.selective:
+        allowed = interface.able(ask, allowed)
     if ask.needs:
         allowed = tuple(d for d in allowed if ask.needs <= takes(d))
         if not allowed:
@@ -135,17 +136,17 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float)
                 hint="A deployment accepts image with image_tokens, audio with audio_tokens, file, and priority with a "
                 "price.",
             )
-    usable = not_killed(policy, allowed)
+    usable = not_killed(policy, allowed) if policy.kills else [*allowed]
     if not usable:
         raise Denied(
             "every deployment that may serve this call is stopped",
             code="killed",
             hint="Lift the kill switch, or allow another deployment.",
         )
-    if exchange.catalog is not None and exchange.catalog.approved is not None:
-        usable = exchange.catalog.approved.usable(policy, plan.workload.name, usable, now)
-    if exchange.catalog is not None and exchange.catalog.gate is not None and exchange.key is not None:
-        name, gate = plan.workload.name, exchange.catalog.gate
+    if catalog is not None and catalog.approved is not None:
+        usable = catalog.approved.usable(policy, plan.workload.name, usable, now)
+    if catalog is not None and catalog.gate is not None and exchange.key is not None:
+        name, gate = plan.workload.name, catalog.gate
         return gate.allowed(policy, name, exchange.key, exchange.person, exchange.endpoint, usable, now)
     return usable
 

@@ -35,7 +35,7 @@ from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.responses_stream import Rendered
 from groundplan.gateway.surfaces.upload import give_up, send_upload
 from groundplan.gateway.upstream.account import above_rate, meant
-from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.gateway.upstream.pressure import Load
 from groundplan.gateway.upstream.providers import SERVICE, target_line
@@ -95,7 +95,7 @@ def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inher
     `inherits`: the reservation is that of an attempt that was certainly not billed. `soon`: it is written when this
     turn of the loop is over, as what is sent first over HTTP/1.1 is.
     """
-    at = settle.wall_ms(gateway)
+    at = int(gateway.clock.seconds() * 1000)
     if deployment.rates.windows:
         deployment = msgspec.structs.replace(deployment, rates=at_time(deployment.rates, at))
     exchange.deployment = deployment
@@ -167,42 +167,42 @@ class Attempt:
 
     async def open(self) -> None:
         """Until there is something for the client. Raises `AttemptFailed`; cancelled, it settles itself."""
-        pooled = False
+        pooled, exchange = False, self.exchange
         try:
             target = self._target = self._choose()
-            ask = self.exchange.ask
+            ask = exchange.ask
             upload = None if ask is None else ask.upload
             connection = target.pool.idle() if upload is None else None
             pooled = connection is not None
             if connection is None:
                 connection = await target.pool.connect(self._within(self.deployment.connect_ms), self.deadline)
-                self.exchange.attempt_connected = time.perf_counter_ns()
-                if self.exchange.plan is not None and self.gateway.awake.stood(self.began):
-                    await renewed(self.gateway, self.exchange.plan)
+                exchange.attempt_connected = time.perf_counter_ns()
+                if exchange.plan is not None and self.gateway.awake.stood(self.began):
+                    await renewed(self.gateway, exchange.plan)
             self._connection = connection
             if upload is None:
                 connection.until = self.deadline
                 self._send(connection)
             else:
-                self.deadline += await send_upload(upload, self.exchange, target, connection)
+                self.deadline += await send_upload(upload, exchange, target, connection)
                 connection.until = self.deadline
             await self._read(connection)
-            self.first_us = (time.perf_counter_ns() - self.exchange.attempt_started) // 1000
+            self.first_us = first_us = (time.perf_counter_ns() - exchange.attempt_started) // 1000
             if self.streaming is not None:
-                self.exchange.attempt_first_us = self.first_us
-            if self.first_us > _LONG_US and self.gateway.awake.stood(self.began):
+                exchange.attempt_first_us = first_us
+            if first_us > _LONG_US and self.gateway.awake.stood(self.began):
                 self.first_us = 0  # our time, of which nothing is learned about the deployment
         except UpstreamFailure as failure:
             known = self._connection
             stale = pooled and failure.kind == "cut" and known is not None and known.status == 0
             self._close()
-            billed = failure.sent and self.exchange.attempt_sent
+            billed = failure.sent and exchange.attempt_sent
             raise AttemptFailed(str(failure), billed=billed, stale=stale) from failure
         except asyncio.CancelledError:
             self.cancel()
             raise
         except GroundplanError:
-            give_up(self.gateway, self.exchange)
+            give_up(self.gateway, exchange)
             self._close()
             raise
         except BaseException:
@@ -218,7 +218,7 @@ class Attempt:
         return targets.with_key(deployment, None if use is None else use.keys.get(self.exchange.attempt))
 
     def _within(self, milliseconds: int) -> float:
-        return max(0.001, min(milliseconds / 1000, self.deadline - self.gateway.loop.time()))
+        return max(LEAST, min(milliseconds / 1000, self.deadline - self.gateway.loop.time()))
 
     def _send(self, connection: UpstreamConnection) -> None:
         exchange, deployment = self.exchange, self.deployment
@@ -246,8 +246,8 @@ class Attempt:
         deployment, ask = self.deployment, self.exchange.ask
         stream = ask is not None and ask.stream
         first_ms = deployment.first_token_ms
-        seconds = self._within(first_ms if stream else first_ms + deployment.idle_ms)
         since = self.gateway.loop.time()
+        seconds = max(LEAST, min((first_ms if stream else first_ms + deployment.idle_ms) / 1000, self.deadline - since))
         self.status = await connection.head(seconds)
         self.exchange.attempt_answered = time.perf_counter_ns()
         if self.status != 200:
@@ -261,7 +261,7 @@ class Attempt:
 
     async def _body(self, connection: UpstreamConnection) -> bytes:
         """All of an answer that is not streamed, before the call's deadline."""
-        left = max(0.001, self.deadline - self.gateway.loop.time())
+        left = max(LEAST, self.deadline - self.gateway.loop.time())
         return await connection.body(self.deployment.idle_ms / 1000, left)
 
     def _understand(self, data: bytes) -> None:

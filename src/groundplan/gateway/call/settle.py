@@ -32,10 +32,6 @@ def _feature(exchange: Exchange, header: bytes) -> str:
     return "" if feature.startswith(BUDGET_PREFIX) and not own else feature
 
 
-def wall_ms(gateway: Gateway) -> int:
-    return int(gateway.clock.seconds() * 1000)
-
-
 def attempt(
     gateway: Gateway,
     exchange: Exchange,
@@ -60,7 +56,7 @@ def attempt(
         Settlement(
             call=exchange.raw,
             attempt=exchange.attempt,
-            at=wall_ms(gateway),
+            at=int(gateway.clock.seconds() * 1000),
             cost=cost,
             outcome=outcome,
             http_status=status,

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 NOTHING = Guard.of(Guardrails())
 """Of a workload without guardrails whose function calls or answers are looked at all the same."""
+_OFFERING = frozenset({"tools", "functions"})
+"""Fields of a request by which functions are offered to a model."""
 _encode = msgspec.json.encode
 
 
@@ -51,7 +53,7 @@ def guards(exchange: Exchange, plan: Plan, policy: Policy) -> bool:
     if plan.guard is not None or plan.workload.review is not None:
         return True
     ask, catalog = exchange.ask, exchange.catalog
-    if ask is None or ("tools" not in ask.fields and "functions" not in ask.fields):
+    if ask is None or _OFFERING.isdisjoint(ask.fields):
         return False  # no function is offered, so none can be called
     if catalog is not None and catalog.gate is not None and catalog.gate.about_tools(plan.workload.name):
         return True

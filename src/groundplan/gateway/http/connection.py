@@ -427,8 +427,9 @@ class Connection(asyncio.Protocol):
         transport = self.transport
         if self.lost or transport is None:
             return
-        limits = self.server.limits
-        self.deadline = self.server.now() + (limits.quiet_seconds if self.server.draining else limits.idle_seconds)
+        server = self.server
+        limits = server.limits
+        self.deadline = server.now() + (limits.quiet_seconds if server.draining else limits.idle_seconds)
         if self.paused is not None:  # its client takes the answer more slowly than we wrote it
             self.deadline = self.server.now() + self._seconds_for(transport)
         if not response.ended:
