@@ -59,9 +59,6 @@ class Fixed:
     def remaining(self, budget: Budget, period: str) -> int:  # noqa: ARG002 -- the protocol's signature
         return budget.limit
 
-    def left(self, budgets: Sequence[tuple[Budget, str]]) -> tuple[int | None, tuple[str, ...]]:
-        return min((budget.limit for budget, _ in budgets if budget.hard), default=None), ()
-
     def used(self, workload: str, person: str, now: float) -> tuple[int, int]:  # noqa: ARG002 -- the protocol's signature
         return 0, 0
 

@@ -90,11 +90,6 @@ class Live(Protocol):
         """Picodollars of a budget that nobody has spent, as far as this worker knows."""
         ...
 
-    def left(self, budgets: Sequence[tuple[Budget, str]]) -> tuple[int | None, tuple[str, ...]]:
-        """The least that remains of the hard ones of these budgets, None without any, and the names of the soft ones
-        that are beyond their limit."""
-        ...
-
     def used(self, workload: str, person: str, now: float) -> tuple[int, int]:
         """(calls of that day, people so far counting this one) of a workload, as last seen. `now`: seconds since the
         epoch."""

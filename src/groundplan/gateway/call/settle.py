@@ -282,7 +282,7 @@ def remaining(gateway: Gateway, exchange: Exchange) -> int | None:
 
     Notes at the exchange what is left, and which soft budgets are crossed.
     """
-    least, crossed = gateway.live.left(exchange.charges)
+    least, crossed = gateway.slices.left(exchange.charges)
     if crossed:
         exchange.crossed = (*exchange.crossed, *(name for name in crossed if name not in exchange.crossed))
     exchange.remaining = least = None if least is None else max(0, least)

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -139,11 +139,6 @@ class LiveView:
         """Picodollars of the budget that nobody has spent, as last seen, less what this worker spent since."""
         key = (budget.name, period)
         return budget.limit - self._slices.spent(*key) - self._elsewhere.get(key, 0)
-
-    def left(self, budgets: Sequence[tuple[Budget, str]]) -> tuple[int | None, tuple[str, ...]]:
-        """The least that remains of the hard ones of these budgets, None without any, and the names of the soft ones
-        that are beyond their limit."""
-        return self._slices.left(budgets)
 
     def used(self, workload: str, person: str, now: float) -> tuple[int, int]:
         """Calls of the day of `now` (seconds since the epoch), and people, with `person`."""
