@@ -36,6 +36,8 @@ WAYS: dict[str, list[bytes]] = {
     "each": [*map(frame, EVENTS), END],
     "two in a read": [frame(EVENTS[0]), *(frame(a) + frame(b) for a, b in PAIRS), END],
     "two in a chunk": [frame(EVENTS[0]), *(frame(a + b) for a, b in PAIRS), END],
+    "all in a read": [b"".join(map(frame, EVENTS)) + END],
+    "all in a chunk": [frame(b"".join(EVENTS)), END],
     "in pieces": [*map(frame, EVENTS[:3]), *cut(b"".join(map(frame, EVENTS[3:])) + END, 50)],
     "a chunk is a part": [*map(frame, EVENTS[:3]), *map(frame, cut(b"".join(EVENTS[3:]), 50)), END],
     "large letters": [frame(each, b"%X") for each in EVENTS] + [END],

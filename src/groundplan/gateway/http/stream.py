@@ -17,7 +17,7 @@ from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.alike import Alike
-from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge
+from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge, event
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
 from groundplan.gateway.surfaces.relaying import OpenAIRelay
@@ -215,9 +215,12 @@ class Streaming:
         found = self._reader.feed(data)
         if len(found) == 1:
             return take(found[0])
-        outs = []
+        outs: list[bytes] = []
         try:
             for each in found:
+                if plain is not None and plain.alike is not None and plain.passes(told := event(each)):
+                    outs.append(told)  # like one before it, which may have come with it
+                    continue
                 outs.append(take(each))
                 if self.relay.done:
                     break  # whatever follows the end is no part of it
