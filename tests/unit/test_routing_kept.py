@@ -14,6 +14,7 @@ from benchmarks.routing_kept import Found, measured, told
 from benchmarks.routing_sets import Made
 from benchmarks.routing_sets import made as made_set
 
+from groundplan.economics.routing.learn import evaluate
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.model import Matrix, Router
 
@@ -58,7 +59,7 @@ def test_it_is_trained_on_the_first_prompts_and_judged_by_the_chances_of_the_oth
         sets.append(made_set(kind, seed))
         return sets[-1]
 
-    kept = routing_kept.kept_by
+    kept = evaluate.kept_by
     for name, stand in (("train", learned), ("kept_by", kept_by), ("made", drawn)):
         monkeypatch.setattr(routing_kept, name, stand)
     measured("close", ROWS, 3, 4)

@@ -291,8 +291,10 @@ class Session:
 
     async def _error(self, error: GroundplanError, asked: object = None) -> None:
         """`asked`: the id of the client's event that is refused, where it has one."""
-        told = {"type": error_type(error), "code": error.code, "message": error.message, "hint": error.hint}
-        told |= {"param": None, "event_id": asked if isinstance(asked, str) else None}
+        told = {
+            "type": error_type(error), "code": error.code, "message": error.message, "hint": error.hint,
+            "param": None, "event_id": asked if isinstance(asked, str) else None,
+        }  # fmt: skip
         event = {"type": "error", "event_id": f"event_{new_id().hex}", "error": told}
         await self._socket.send(_encode(event))
 
