@@ -135,6 +135,17 @@ async def test_images_cost_what_their_class_costs(setup: Setup) -> None:
     assert cost(tokens) == "0.010003000000" and tokens.usage is not None and tokens.usage.output_tokens == 100
 
 
+async def test_what_media_are_likely_to_cost_is_told_beforehand(setup: Setup) -> None:
+    asked: dict[str, dict[str, Any]] = {
+        "images/generations": {"model": "painter", "prompt": "a house", "n": 3, "size": "1024x1024"},
+        "audio/speech": {"model": "voice", "input": "hello", "voice": "alloy"},
+    }
+    for path, body in asked.items():
+        told = await setup.stack.post(f"/v1/{path}", setup.key, body, groundplan_estimate="1")
+        (place,) = told.json["deployments"]
+        assert place["likely_usd"] == told.json["most_usd"] != "0.000000000000", "they cost what is asked for"
+
+
 async def test_images_without_a_bound_are_refused(setup: Setup) -> None:
     for body in (
         {"model": "boundless", "prompt": "x"},

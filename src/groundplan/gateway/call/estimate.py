@@ -52,12 +52,16 @@ def _one(exchange: Exchange, plan: Plan, index: int) -> dict[str, Any]:
     added = admit.added_bytes(exchange, plan.workload)
     usage, _ = exchange.interface.estimate(ask, deployment, added, 0, admit.output_cap(exchange, deployment))
     likely = msgspec.structs.replace(usage, input=min(usage.input, (ask.size + added) // BYTES_PER_TOKEN + 1))
+    if exchange.interface.priced:
+        cost = exchange.interface.cost(ask, deployment, likely)
+    else:
+        cost = price.cost(deployment.rates, likely, ask.service)
     return {
         "deployment": deployment.name,
         "model": deployment.model,
         "most_usd": format_usd(exchange.bounds[deployment.name]),
         "most_prompt_tokens": usage.input,
         "most_completion_tokens": usage.output,
-        "likely_usd": format_usd(price.cost(deployment.rates, likely, ask.service)),
+        "likely_usd": format_usd(cost),
         "likely_prompt_tokens": likely.input,
     }
