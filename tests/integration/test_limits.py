@@ -93,6 +93,18 @@ async def test_requests_are_counted_exactly_by_two_workers(database: Database, t
         assert statistics.median(took) < REFILL_S * 0.8, "nobody waits for what is known to be empty"
 
 
+async def test_the_calls_of_a_day_are_counted_exactly_by_two_workers(database: Database, tmp_path: Path) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=1)
+        await started(stack, limited(1, [port], calls_per_day=10), 2)
+        key = stack.key()
+        replies = await filled([partial(told, stack, key)] * 40, 10)
+        assert sorted(reply.status for reply in replies) == [200] * 10 + [429] * 30 and model.counted == 10
+        assert {reply.code for reply in replies if reply.status == 429} == {"calls_per_day"}
+        left = [int(r.headers["x-ratelimit-remaining-requests"]) for r in replies if r.status == 200]
+        assert min(left) == 0 and max(left) < 10
+
+
 async def test_tokens_are_taken_at_their_bound_and_settled_at_what_they_were(
     database: Database, tmp_path: Path
 ) -> None:

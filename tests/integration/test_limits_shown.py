@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from tests.integration.gateway_stack import blueprint
+from tests.integration.gateway_stack import blueprint, workload
 
 from groundplan.api import store
 from groundplan.api.limits import limits_json
@@ -49,16 +49,22 @@ def test_the_nearest_come_first_and_what_is_over_or_undeclared_is_not_shown(conn
     span(conn, f"tokens/each/{ana}", "2026-11-25T14:33", 1000, 950, "2036-11-26")
     span(conn, "concurrent/slots", "now", 4, 1, "infinity")
     span(conn, "cost/money", "2026-11", PICO, PICO // 2, "2036-12-01")
+    made = msgspec.structs.replace(made, workloads=[workload("pilot", [], calls_per_day=50)])
+    span(conn, "requests/pilot#calls", "2026-11-25", 50, 45, "2036-11-26")
+    span(conn, "requests/retired#calls", "2026-11-25", 50, 45, "2036-11-26")
+    span(conn, "tokens/gpt#1", "2026-11-25", 1000, 10, "2036-11-26")
     span(conn, "requests/gone", "2026-11-25", 10, 10, "2036-11-26")
     span(conn, "requests/daily", "2026-11-24", 100, 100, "2006-11-25")
     found = limits_json(made, store.limit_spans(conn), [], {ana: "ana@acme.example"})["limits"]
     assert [(row["limit"], row["who"], row["taken"], row["near"]) for row in found] == [
         ("each", "ana@acme.example", 950, True),
+        ("calls_per_day", "workload/pilot", 45, True),
         ("money", "model/m", "0.500000000000", False),
         ("daily", "workload/assistant", 30, False),
         ("slots", "company", 1, False),
+        ("gpt#1", "key 2 of deployment/gpt", 10, False),
     ]
-    assert found[-1]["frees_at"] is None and found[0]["frees_at"].year == 2036
+    assert found[-2]["frees_at"] is None and found[0]["frees_at"].year == 2036
 
 
 def test_budgets_of_every_calendar_are_found_in_their_present_period(conn: psycopg.Connection[Any]) -> None:

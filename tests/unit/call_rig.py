@@ -59,10 +59,10 @@ class Fixed:
     def remaining(self, budget: Budget, period: str) -> int:  # noqa: ARG002 -- the protocol's signature
         return budget.limit
 
-    def used(self, workload: str, person: str, now: float) -> tuple[int, int]:  # noqa: ARG002 -- the protocol's signature
-        return 0, 0
+    def people(self, workload: str, person: str) -> int:  # noqa: ARG002 -- the protocol's signature
+        return 0
 
-    def count(self, workload: str, person: str, now: float) -> None:  # noqa: ARG002 -- the protocol's signature
+    def count(self, workload: str, person: str) -> None:  # noqa: ARG002 -- the protocol's signature
         return None
 
     def stop(self, workload: str, call: UUID) -> None:  # noqa: ARG002 -- the protocol's signature

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment, Limit, Workload
 from groundplan.economics.price import FREE
-from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Slices
+from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Slices, is_quota
 from groundplan.gateway.budgets.limit_book import book_of
 from groundplan.gateway.budgets.periods import current
 from groundplan.ledger.model import Charge
@@ -37,7 +38,7 @@ def deployment(name: str) -> Deployment:
 
 def found(limit: Limit, name: str, team: str | None, key: str, person: str, place: str) -> list[Quota]:
     """What covers a call of somebody, and its attempt at `place`."""
-    book = book_of([limit], [])
+    book = book_of([limit], [], [])
     assert book is not None
     return [*book.of_caller(workload(name, team), key, person, PEOPLE).quotas, *book.of_deployment(deployment(place))]
 
@@ -64,3 +65,14 @@ def test_somebody_else_is_not_covered_or_has_a_count_of_their_own(cover: str) ->
     else:
         assert len(mine) == 1 and theirs == []
     assert found(limit, "assistant", "core", "k1", "", "one") == ([] if cover.startswith("user") else mine)
+
+
+def test_the_calls_of_a_day_are_one_count_for_all_who_call_a_workload_and_none_for_what_nobody_asked() -> None:
+    counted, other = replace(workload("assistant", None), calls_per_day=7), workload("other", None)
+    book = book_of([], [], [counted, other])
+    assert book is not None and book_of([], [], [other]) is None
+    (quota,) = book.of_caller(counted, "k1", "p1", PEOPLE).quotas
+    assert book.of_caller(counted, "k2", "", PEOPLE).quotas == (quota,)
+    assert (quota.type, quota.period, quota.limit, quota.covers) == (REQUESTS, "day", 7, "workload/assistant")
+    assert book.most == {(quota.family, "day"): 7} and is_quota(quota.name)
+    assert book.of_caller(counted, "", "", PEOPLE).quotas == () == book.of_caller(other, "k1", "", PEOPLE).quotas

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -25,8 +25,9 @@ def limits_json(
     What is taken includes what gateways hold ready: at most an eighth of the rest, given back when others need it.
     """
     declared = blueprint.limits if blueprint else []
+    counted = {each.name for each in blueprint.workloads if each.calls_per_day is not None} if blueprint else set()
     budgets = {budget.name: budget for budget in blueprint.budgets} if blueprint else {}
-    limits = [each for span in spans if (each := _limit(declared, span, who)) is not None]
+    limits = [each for span in spans if (each := _limit(declared, counted, span, who)) is not None]
     money = []
     for row in used:
         budget = budgets.get(row["budget"])
@@ -46,15 +47,22 @@ def limits_json(
     return {"limits": _nearest(limits), "budgets": _nearest(money)}
 
 
-def _limit(declared: Sequence[Limit], span: Mapping[str, Any], who: Mapping[str, str]) -> dict[str, Any] | None:
+def _limit(
+    declared: Sequence[Limit], counted: Collection[str], span: Mapping[str, Any], who: Mapping[str, str]
+) -> dict[str, Any] | None:
     what, name, *each = span["name"].split("/", 2)
     period = "now" if what == "concurrent" else _PERIODS.get(len(span["span"]), "")
     found = next((x for x in declared if (x.type, x.name, x.period) == (what, name, period)), None)
-    key = "#" in name
-    if found is None and not key:
-        return None  # of an earlier blueprint
     subject = each[0] if each else ""
-    covers = found.covers if found else f"key {int(name.partition('#')[2]) + 1} of deployment/{name.partition('#')[0]}"
+    owner, _, number = name.partition("#")
+    if found is not None:
+        covers = found.covers
+    elif number.isdigit():
+        covers = f"key {int(number) + 1} of deployment/{owner}"
+    elif number and owner in counted:
+        name, covers = "calls_per_day", f"workload/{owner}"
+    else:
+        return None  # of an earlier blueprint
     share = _share(Decimal(span["granted"]), Decimal(span["amount"]))
     return {
         "limit": name,

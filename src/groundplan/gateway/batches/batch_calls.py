@@ -25,7 +25,7 @@ from groundplan.gateway.call.ground import ground, system_messages
 from groundplan.gateway.call.identify import check_grants, check_key
 from groundplan.gateway.call.pipeline import Steps
 from groundplan.gateway.call.serve import reserve, serve
-from groundplan.gateway.call.steps import check_quota
+from groundplan.gateway.call.steps import check_people
 from groundplan.gateway.guard.run import begin, guards
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
@@ -48,7 +48,9 @@ INTERFACES: dict[str, Interface] = {
     "/v1/completions": COMPLETIONS,
     MESSAGES_ENDPOINT: MESSAGES,
 }
-_PASSING = frozenset({"rate_limit_exceeded", "overloaded", "not_ready", "policy_lease_expired", "journal_unavailable"})
+_PASSING = frozenset(
+    {"rate_limit_exceeded", "calls_per_day", "overloaded", "not_ready", "policy_lease_expired", "journal_unavailable"}
+)
 """Refusals of calls that were not sent, which a batch outlasts."""
 _LONGEST_WAIT_S = 5.0
 
@@ -217,7 +219,7 @@ class BatchCalls:
             try:
                 amount = self.assess(exchange, batch, call=True)
                 gateway.pressure.check("low", gateway.running)
-                check_quota(gateway, exchange, gateway.clock.seconds())
+                check_people(gateway, exchange)
                 if exchange.guard is not None:
                     await exchange.guard.personal_in(exchange)
                 if self._cacheable(exchange) and await cache.answered(gateway, exchange, again):
@@ -257,7 +259,7 @@ class BatchCalls:
         gateway, workload = self._gateway, exchange.workload
         if workload is None:
             raise AssertionError("not admitted")
-        gateway.live.count(workload.name, exchange.person, gateway.clock.seconds())
+        gateway.live.count(workload.name, exchange.person)
         content.begin(exchange, workload)
 
     def budgets(self, batch: Batch) -> list[tuple[Budget, str]]:

@@ -12,6 +12,8 @@ from groundplan.blueprint.model import Deployment, Limit, Workload
 from groundplan.gateway.budgets.leases import MEASURED, REQUESTS, TOKENS, Quota
 
 _REMEMBERED = 10_000
+DAY_CALLS = "#calls"
+"""How the name of a quota ends that is a workload's `calls_per_day`; no limit has such a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class LimitBook:
     """What is covered -> its limits; `user` and `key` are those of each."""
     users: bool
     """Some cover people by e-mail address."""
+    calls: Mapping[str, Quota] = field(default_factory=dict)
+    """By workload how many calls its callers may make a day, where that is declared."""
     most: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(`Quota.family`, period) -> what is declared of it."""
     _callers: dict[tuple[str, str, str], Covering] = field(default_factory=dict)
@@ -43,7 +47,8 @@ class LimitBook:
     def of_caller(self, workload: Workload, key: str, person: str, people: Mapping[str, str]) -> Covering:
         """What covers a call whoever serves it: company, team, workload, key and user.
 
-        `key` and `person` are ids, `people` the ids of active people by e-mail address.
+        `key` and `person` are ids, `people` the ids of active people by e-mail address. Without a key nobody asked for
+        it, and it is none of the calls of a day.
         """
         if self.users and people is not self._people:
             self._callers.clear()
@@ -58,7 +63,9 @@ class LimitBook:
             if self.users and person:
                 covers += [f"user/{email}" for email, id in people.items() if id == person]
             each = [("key", key)] + ([("user", person)] if person else [])
-            quotas = tuple(sorted(self._quotas(covers, each), key=lambda quota: quota.type in MEASURED))
+            found_calls = self.calls.get(workload.name) if key else None
+            covering = [*(() if found_calls is None else (found_calls,)), *self._quotas(covers, each)]
+            quotas = tuple(sorted(covering, key=lambda quota: quota.type in MEASURED))
             whole = sum(quota.type not in MEASURED for quota in quotas)
             tokens = any(quota.type == TOKENS for quota in quotas)
             found = self._callers[asked] = Covering(quotas, whole, tokens)
@@ -98,14 +105,22 @@ def _quota(limit: Limit, name: str) -> Quota:
     return Quota(name, limit.type, limit.amount, limit.period, limit.name, limit.covers)
 
 
-def book_of(limits: Sequence[Limit], deployments: Sequence[Deployment]) -> LimitBook | None:
+def _calls(workload: str, most: int) -> Quota:
+    return Quota(f"{REQUESTS}/{workload}{DAY_CALLS}", REQUESTS, most, "day", workload, f"workload/{workload}")
+
+
+def book_of(
+    limits: Sequence[Limit], deployments: Sequence[Deployment], workloads: Sequence[Workload]
+) -> LimitBook | None:
     """The book of a blueprint; None where it declares no limit."""
-    if not limits and not any(key.requests or key.tokens for d in deployments for key in d.keys):
+    calls = {each.name: _calls(each.name, each.calls_per_day) for each in workloads if each.calls_per_day is not None}
+    if not limits and not calls and not any(key.requests or key.tokens for d in deployments for key in d.keys):
         return None
     by_cover: dict[str, tuple[Limit, ...]] = {}
     for limit in limits:
         by_cover[limit.covers] = (*by_cover.get(limit.covers, ()), limit)
-    book = LimitBook(by_cover, any(cover.startswith("user/") for cover in by_cover))
-    declared = [_quota(limit, f"{limit.type}/{limit.name}") for limit in limits]
+    book = LimitBook(by_cover, any(cover.startswith("user/") for cover in by_cover), calls)
+    declared = [*calls.values()]
+    declared += [_quota(limit, f"{limit.type}/{limit.name}") for limit in limits]
     declared += [quota for each in deployments for index in range(len(each.keys)) for quota in book.of_key(each, index)]
     return replace(book, most={(quota.family, quota.period): quota.limit for quota in declared})

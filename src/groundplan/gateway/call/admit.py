@@ -313,13 +313,13 @@ def out_of_reach(budget: Budget) -> Unavailable:
     )
 
 
-def too_many_calls(workload: Workload, limit: int, now: float) -> Exhausted:
+def too_many_calls(workload: str, limit: int, now: float) -> Exhausted:
     """The refusal of a call beyond those of a day, at `now` (seconds since the epoch)."""
     end = ends(current("day", "", "UTC", now))
     if end is None:
         raise AssertionError("days end")
     return Exhausted(
-        f"the workload {workload.name} has used its {limit} calls a day",
+        f"the workload {workload} has used its {limit} calls a day",
         code="calls_per_day",
         hint="The count is new tomorrow (UTC); a higher limit needs approval.",
         retry_after=end.timestamp() - now,

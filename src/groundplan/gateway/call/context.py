@@ -90,13 +90,12 @@ class Live(Protocol):
         """Picodollars of a budget that nobody has spent, as far as this worker knows."""
         ...
 
-    def used(self, workload: str, person: str, now: float) -> tuple[int, int]:
-        """(calls of that day, people so far counting this one) of a workload, as last seen. `now`: seconds since the
-        epoch."""
+    def people(self, workload: str, person: str) -> int:
+        """How many people a workload has, counting this one, as last seen."""
         ...
 
-    def count(self, workload: str, person: str, now: float) -> None:
-        """One more admitted call, at `now` (seconds since the epoch)."""
+    def count(self, workload: str, person: str) -> None:
+        """One more admitted call of somebody."""
         ...
 
     def stop(self, workload: str, call: UUID) -> None:

@@ -18,7 +18,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
 from groundplan.core.money import short_usd
 from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Token
-from groundplan.gateway.budgets.limit_book import Covering, LimitBook
+from groundplan.gateway.budgets.limit_book import DAY_CALLS, Covering, LimitBook
 from groundplan.gateway.budgets.periods import current, end_text, ends, seconds_left
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
@@ -339,6 +339,8 @@ def refusal(gateway: Gateway, short: Short) -> GroundplanError:
             details={"limit": quota.declared},
         )
     now = gateway.clock.seconds()
+    if quota.name.endswith(DAY_CALLS):
+        return admit.too_many_calls(quota.declared, quota.limit, now)
     span = current(quota.period, "", "UTC", now)
     end = ends(span)
     per = "at the same time" if quota.type == CONCURRENT else f"a {quota.period}"

@@ -157,7 +157,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
         exchange.waited += gateway.loop.time() - began
     if gateway.live.policy is not policy:
         _recheck(gateway, exchange, catalog)
-    gateway.live.count(plan.workload.name, exchange.person, now)
+    gateway.live.count(plan.workload.name, exchange.person)
     content.begin(exchange, plan.workload)
     if exchange.trial is not None and exchange.kept is None and exchange.trial.shadowed:
         exchange.kept = []
@@ -209,8 +209,8 @@ def _recheck(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
 
 
 def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog, now: float, *, used: bool = True) -> Policy:
-    """Every check that looks at no request, at `now` (seconds since the epoch). `used`: what an experiment or a pilot
-    has used up counts, too."""
+    """Every check that looks at no request, at `now` (seconds since the epoch). `used`: how many people an
+    experiment or a pilot has counts, too."""
     key, policy = exchange.key, exchange.policy
     if key is None or policy is None:
         raise AssertionError("not identified")
@@ -228,19 +228,16 @@ def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog, now: float, *
     if catalog.approved is not None:
         admit.check_approved(catalog, policy, plan.workload.name, now)
     if used:
-        check_quota(gateway, exchange, now)
+        check_people(gateway, exchange)
     return policy
 
 
-def check_quota(gateway: Gateway, exchange: Exchange, now: float) -> None:
-    """Refuse what an experiment or a pilot has used up at `now` (seconds since the epoch). Raises `Exhausted`."""
+def check_people(gateway: Gateway, exchange: Exchange) -> None:
+    """Refuse whoever is beyond the people of an experiment or a pilot. Raises `Exhausted`."""
     workload = exchange.workload
-    if workload is None or (workload.calls_per_day is None and workload.people is None):
+    if workload is None or workload.people is None:
         return
-    calls, people = gateway.live.used(workload.name, exchange.person, now)
-    if workload.calls_per_day is not None and calls >= workload.calls_per_day:
-        raise admit.too_many_calls(workload, workload.calls_per_day, now)
-    if workload.people is not None and people > workload.people:
+    if gateway.live.people(workload.name, exchange.person) > workload.people:
         raise admit.too_many_people(workload, workload.people)
 
 

@@ -44,8 +44,7 @@ from groundplan.governance.model import Given
 HEARTBEAT_SECONDS = 0.2
 STATEMENT_SECONDS = 1.0
 _SLOW_SECONDS = 1.0
-"""How often budgets and quotas are looked at."""
-_DAY_SECONDS = 86_400
+"""How often budgets and people are looked at."""
 _NOBODY: frozenset[str] = frozenset()
 _log = logging.getLogger(__name__)
 
@@ -82,7 +81,6 @@ _MEMBERS = """WITH RECURSIVE inside(name, id) AS (
 _BLUEPRINT = "SELECT number, body, signature FROM blueprint WHERE number = %s"
 _BUDGETS = """SELECT p.budget, p.period, p.granted_usd FROM unnest(%s::text[], %s::text[]) AS w(budget, period)
     JOIN budget_period p ON p.budget = w.budget AND p.period = w.period"""
-_CALLS = "SELECT workload, calls FROM calls_made(%s, %s, %s)"
 _EXPERIMENTS = """SELECT id::text, name, workload, type, candidate, judge, share, split, budget_usd FROM experiment
     WHERE state = 'running' AND until > now()"""
 _USERS = "SELECT workload, person::text FROM people_seen(%s, %s)"
@@ -122,11 +120,7 @@ class LiveView:
         self._slow_at = float("-inf")
         self._elsewhere: dict[tuple[str, str], int] = {}
         """What others hold or have spent of a budget, as last seen."""
-        self._calls: dict[str, int] = {}
-        self._own_calls: dict[str, int] = {}
         self._users: dict[str, set[str]] = {}
-        self._day = -1.0
-        """Whole days since the epoch, of what `_calls` and `_own_calls` count."""
         self._refused_blueprint = 0
         self._connection: Connection | None = None
 
@@ -140,20 +134,13 @@ class LiveView:
         key = (budget.name, period)
         return budget.limit - self._slices.spent(*key) - self._elsewhere.get(key, 0)
 
-    def used(self, workload: str, person: str, now: float) -> tuple[int, int]:
-        """Calls of the day of `now` (seconds since the epoch), and people, with `person`."""
+    def people(self, workload: str, person: str) -> int:
+        """How many people a workload has, with `person`."""
         users = self._users.get(workload, _NOBODY)
-        people = len(users) + (1 if person and person not in users else 0)
-        if now // _DAY_SECONDS != self._day:
-            return 0, people
-        return self._calls.get(workload, 0) + self._own_calls.get(workload, 0), people
+        return len(users) + (1 if person and person not in users else 0)
 
-    def count(self, workload: str, person: str, now: float) -> None:
-        """One more call, at `now` (seconds since the epoch)."""
-        today = now // _DAY_SECONDS
-        if today != self._day:
-            self._day, self._own_calls, self._calls = today, {}, {}
-        self._own_calls[workload] = self._own_calls.get(workload, 0) + 1
+    def count(self, workload: str, person: str) -> None:
+        """One more call of somebody."""
         if person and self._counts_people(workload):
             self._users.setdefault(workload, set()).add(person)
 
@@ -244,7 +231,7 @@ class LiveView:
             self._slow_at = asked
             await self._tell_health(connection)
             await self._load_budgets(connection)
-            await self._load_quotas(connection)
+            await self._load_people(connection)
 
     async def _load_policy(self, connection: Connection, catalog: Catalog | None) -> None:
         """All of it in one snapshot of the database, so that the number fits the rows; of groups what `catalog` asks
@@ -337,20 +324,11 @@ class LiveView:
         self._elsewhere = elsewhere
         self._slices.tell(elsewhere)
 
-    async def _load_quotas(self, connection: Connection) -> None:
-        """Calls and people of workloads with a limit, of all other workers; exact to a second or so."""
+    async def _load_people(self, connection: Connection) -> None:
+        """Who asked workloads that are for so many people, by all workers; exact to a second or so."""
         if self.catalog is None:
             return
-        workloads = self.catalog.blueprint.workloads
-        counted = [w.name for w in workloads if w.calls_per_day is not None]
-        now = self._clock.now()
-        if counted:
-            rows = await (await connection.execute(_CALLS, (counted, now.date(), self._epoch))).fetchall()
-            today = now.timestamp() // _DAY_SECONDS
-            if self._day == today or not self._own_calls:
-                self._day = today
-                self._calls = {workload: calls for workload, calls in rows}
-        limited = [w.name for w in workloads if w.people is not None]
+        limited = [w.name for w in self.catalog.blueprint.workloads if w.people is not None]
         if limited:
             rows = await (await connection.execute(_USERS, (limited, PEOPLE_DAYS))).fetchall()
             for workload, person in rows:

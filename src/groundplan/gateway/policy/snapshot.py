@@ -190,7 +190,7 @@ def index(blueprint: Blueprint) -> Catalog:
         blueprint=blueprint,
         plans=plans,
         key_budgets=by_key,
-        limits=book_of(blueprint.limits, blueprint.deployments),
+        limits=book_of(blueprint.limits, blueprint.deployments, blueprint.workloads),
         proxies=networks(blueprint.trusted_proxies),
         granted=frozenset(w.name for w in blueprint.workloads if w.use or w.act_for_others),
         prices_until=min((begins(d.rates.then_from) for d in blueprint.deployments), default=inf),
