@@ -221,6 +221,28 @@ async def test_quotas_of_calls_and_people(database: Database, tmp_path: Path, mo
         assert int(spent.headers["retry-after"]) == pytest.approx(frees.timestamp() - time.time(), abs=20)
 
 
+async def test_whoever_is_one_of_the_people_goes_on_though_there_are_more_than_it_is_for(
+    database: Database, tmp_path: Path, model: tuple[ScriptedModel, int]
+) -> None:
+    async with installation(database, tmp_path) as stack:
+        people = ["ana", "ben"]
+        for number, most in enumerate((2, 1), 1):
+            limits = workload("assistant", ["one"], people=most)
+            stack.apply(blueprint(number, [deployment("one", model[1])], [limits]))
+            if number == 1:
+                stack.start()
+                await stack.ready()
+                for name in [*people, "eva"]:
+                    stack.person(f"{name}@acme.example")
+                key = stack.key(acts=True)
+            await stack.ready(number)
+            for name in people:
+                asked = {"groundplan_on_behalf_of": f"{name}@acme.example"}
+                assert (await stack.chat(key, headers=asked)).status == 200, (name, most)
+            other = await stack.chat(key, headers={"groundplan_on_behalf_of": "eva@acme.example"})
+            assert (other.status, other.code) == (429, "people_limit")
+
+
 async def test_grounding_puts_the_callers_passages_first_and_refuses_without_them(
     database: Database, tmp_path: Path, model: tuple[ScriptedModel, int]
 ) -> None:

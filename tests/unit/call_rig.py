@@ -59,8 +59,8 @@ class Fixed:
     def remaining(self, budget: Budget, period: str) -> int:  # noqa: ARG002 -- the protocol's signature
         return budget.limit
 
-    def people(self, workload: str, person: str) -> int:  # noqa: ARG002 -- the protocol's signature
-        return 0
+    def people(self, workload: str) -> frozenset[str]:  # noqa: ARG002 -- the protocol's signature
+        return frozenset()
 
     def count(self, workload: str, person: str) -> None:  # noqa: ARG002 -- the protocol's signature
         return None

@@ -357,7 +357,7 @@ def give(gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple
     exchange.cache, exchange.saved = how, entry.cost
     exchange.deployment = _place(exchange, entry)
     exchange.passages = list(entry.passages)
-    gateway.live.count(workload.name, exchange.person, now)
+    gateway.live.count(workload.name, exchange.person)
     content.begin(exchange, workload)
     left = settle.remaining(gateway, exchange)
     exchange.first_byte = time.perf_counter_ns()

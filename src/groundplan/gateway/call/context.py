@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
@@ -90,8 +90,8 @@ class Live(Protocol):
         """Picodollars of a budget that nobody has spent, as far as this worker knows."""
         ...
 
-    def people(self, workload: str, person: str) -> int:
-        """How many people a workload has, counting this one, as last seen."""
+    def people(self, workload: str) -> Set[str]:
+        """Ids of the people of a workload that is for so many, as last seen."""
         ...
 
     def count(self, workload: str, person: str) -> None:

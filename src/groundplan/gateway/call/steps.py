@@ -233,11 +233,13 @@ def _check(gateway: Gateway, exchange: Exchange, catalog: Catalog, now: float, *
 
 
 def check_people(gateway: Gateway, exchange: Exchange) -> None:
-    """Refuse whoever is beyond the people of an experiment or a pilot. Raises `Exhausted`."""
+    """Refuse a further person where an experiment or a pilot has as many as it is for; whoever is one of them goes on,
+    also where there are more, for which a lower limit or two at the same moment are enough. Raises `Exhausted`."""
     workload = exchange.workload
     if workload is None or workload.people is None:
         return
-    if gateway.live.people(workload.name, exchange.person) > workload.people:
+    people, person = gateway.live.people(workload.name), exchange.person
+    if person and person not in people and len(people) >= workload.people:
         raise admit.too_many_people(workload, workload.people)
 
 

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -134,10 +134,9 @@ class LiveView:
         key = (budget.name, period)
         return budget.limit - self._slices.spent(*key) - self._elsewhere.get(key, 0)
 
-    def people(self, workload: str, person: str) -> int:
-        """How many people a workload has, with `person`."""
-        users = self._users.get(workload, _NOBODY)
-        return len(users) + (1 if person and person not in users else 0)
+    def people(self, workload: str) -> Set[str]:
+        """Ids of the people of a workload that is for so many."""
+        return self._users.get(workload, _NOBODY)
 
     def count(self, workload: str, person: str) -> None:
         """One more call of somebody."""
