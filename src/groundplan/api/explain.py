@@ -27,7 +27,7 @@ def call(facts: Facts) -> list[str]:
     if facts["who"] is not None:
         lines.append(f"It was made by {facts['who']}{' in the demo' if facts['acting'] else ''}.")
     ending = _ENDINGS.get(str(facts["status"]), str(facts["status"]))
-    told = f" ({facts['refusal']})" if facts.get("refusal") else ""
+    told = f": {facts['refusal']}" if facts.get("refusal") else ""
     code = f" Reason: {facts['error_code']}{told}." if facts.get("error_code") else ""
     lines.append(ending + code)
     lines += [_attempt(attempt) for attempt in facts.get("attempts", ())]
