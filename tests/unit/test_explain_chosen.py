@@ -117,7 +117,7 @@ def test_a_refusal_names_the_budget_or_limit_without_room() -> None:
         "error_code": "budget_exhausted", "refusal": "the budget team ($5.00 a month) has no room for this call",
     }  # fmt: skip
     assert call(facts)[1].endswith(
-        "Reason: budget_exhausted (the budget team ($5.00 a month) has no room for this call)."
+        "Reason: budget_exhausted: the budget team ($5.00 a month) has no room for this call."
     )
     assert call({**facts, "refusal": None})[1].endswith("Reason: budget_exhausted.")
 
