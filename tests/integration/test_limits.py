@@ -259,6 +259,29 @@ async def test_a_refusal_tells_of_the_budget_that_is_free_again_last(database: D
         assert "retry-after" not in refused.headers, "that of the workload is free again tomorrow, which helps nobody"
 
 
+async def test_whom_open_calls_leave_no_room_in_a_long_window_is_told_to_ask_again_soon(
+    database: Database, tmp_path: Path
+) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script, gate = Script(tokens=10), gated(model)
+        most = PICO // 2500
+        limits = [limit("money", "company", "cost", most, "month"), limit("calls", "company", "requests", 3, "month")]
+        await started(stack, limited(1, [port], *limits))
+        key = stack.key()
+        running = [asyncio.create_task(told(stack, key, max_tokens=20)) for _ in range(2)]
+        await until(lambda: model.counted == 2)
+        refused = await told(stack, key, max_tokens=20)
+        error = refused.json["error"]
+        assert (refused.status, error["limit"], error["frees_at"]) == (429, "money", None)
+        assert refused.headers["retry-after"] == "1" and "x-should-retry" not in refused.headers
+        for _ in range(4):
+            gate.release()
+        assert [reply.status for reply in await asyncio.gather(*running)] == [200, 200]
+        assert (await told(stack, key, max_tokens=20)).status == 200
+        spent = await told(stack, key, max_tokens=20)
+        assert spent.json["error"]["frees_at"] and spent.headers["x-should-retry"] == "false"
+
+
 async def test_whom_open_calls_leave_no_room_is_told_to_ask_again_soon(database: Database, tmp_path: Path) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script, gate = Script(tokens=10), gated(model)

@@ -21,6 +21,7 @@ from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.ledger.model import Usage
 
 COST_PER_CALL = "cost_per_call"
+HELD = "Open calls hold what is left, and give back what they do not use: ask again, or for fewer tokens."
 HELD_SECONDS = 1.0
 """After which to ask again for what calls hold that are open: nobody knows when they end."""
 
@@ -288,7 +289,7 @@ def exhausted(budget: Budget, bound: int, period: str, left: int, unspent: int, 
     elif unspent >= bound:
         details |= {"frees_at": None, "remaining_usd": format_usd(unspent)}
         after = HELD_SECONDS
-        hint = "Open calls hold what is left, and give back what they do not cost: ask again, or for fewer tokens."
+        hint = HELD
     else:
         details["frees_at"] = None if end is None else end.isoformat()
         after = None if end is None else end.timestamp() - now

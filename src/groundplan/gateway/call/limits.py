@@ -25,6 +25,8 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.ledger.model import Charge, Usage
 
+LONG_S = 60.0
+"""Until the end of a window that is longer away nobody waits, where open calls hold what is left of it."""
 CALL = -1
 """Attempt number in the token of what a whole call holds."""
 AHEAD = -2
@@ -357,7 +359,10 @@ def refusal(gateway: Gateway, short: Short) -> GroundplanError:
         hint = f"It may use up to {_words(quota, short.need)}: ask for fewer tokens or raise the limit."
     elif end is None:
         details["frees_at"] = None
-        hint, after = "Wait for another call to end, or send fewer at the same time.", 1.0
+        hint, after = "Wait for another call to end, or send fewer at the same time.", admit.HELD_SECONDS
+    elif end.timestamp() - now > LONG_S and gateway.leases.unspent(quota.name, span) >= short.need:
+        details["frees_at"] = None
+        hint, after = admit.HELD, admit.HELD_SECONDS
     else:
         details["frees_at"] = end.isoformat()
         hint, after = f"It is free again at {end_text(span)}.", max(1.0, end.timestamp() - now)
