@@ -65,6 +65,8 @@ class _Connection(asyncio.Protocol):
         elif isinstance(event, h2.events.DataReceived):
             self._streams[event.stream_id].body += event.data
             self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, h2.events.StreamEnded) and self._server.refuses:
+            self._refuse(event.stream_id)
         elif isinstance(event, h2.events.StreamEnded) and self._server.drops and self._transport is not None:
             self._transport.abort()
         elif isinstance(event, h2.events.StreamEnded):
@@ -78,6 +80,15 @@ class _Connection(asyncio.Protocol):
             reset = self._streams.pop(event.stream_id, None)
             if reset is not None and reset.task is not None:
                 reset.task.cancel()
+
+    def _refuse(self, number: int) -> None:
+        if self._server.refuses == "stream":
+            self._h2.reset_stream(number, h2.errors.ErrorCodes.REFUSED_STREAM)
+        elif self._server.refuses == "connection":
+            self._h2.close_connection(last_stream_id=0)
+        else:
+            self._h2.send_headers(number, [(b":status", b"200")])
+            self._h2.reset_stream(number, h2.errors.ErrorCodes.REFUSED_STREAM)
 
     async def _answer(self, number: int, stream: _Stream) -> None:
         pool = UpstreamPool(f"http://127.0.0.1:{self._server.behind}", asyncio.get_running_loop())
@@ -123,6 +134,8 @@ class H2Server:
         self.resets = 0
         self.drops = False
         """Whether the whole connection ends once a request has come."""
+        self.refuses = ""
+        """How it says that it did not look at a request: `stream`, `connection`, or when its answer has `begun`."""
         self.transports: set[asyncio.Transport] = set()
 
     @asynccontextmanager

@@ -308,6 +308,18 @@ async def test_a_connection_that_ends_after_the_request_went_out_may_have_been_b
         assert failed.sent and failed.kind == "cut"
 
 
+@pytest.mark.parametrize(("refuses", "billed"), [("stream", False), ("connection", False), ("begun", True)])
+async def test_a_request_that_its_server_did_not_look_at_was_not_billed(
+    pools: Pools, refuses: str, billed: bool
+) -> None:
+    """It says so itself; whoever has begun to answer cannot say so."""
+    server = H2Server(0)
+    server.refuses = refuses
+    async with server.listening(None):
+        failed = await failure(pools.of(Wire(f"http://127.0.0.1:{server.port}/v1", None, 2)))
+        assert (failed.sent, failed.kind) == (billed, "cut" if billed else "refused")
+
+
 async def test_a_connection_that_does_not_come_about_in_time_was_not_billed(pools: Pools) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"  # accepts, and never speaks TLS

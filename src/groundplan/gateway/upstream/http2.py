@@ -156,7 +156,7 @@ class Http2Connection:
                         raise
                     raise self._broken from None
         except _BROKEN as error:
-            raise _failure(error) from error
+            raise _failure(error, begun=self._response is not None) from error
         except TimeoutError as error:
             raise UpstreamFailure("timeout", "the upstream did not answer in time", sent=True) from error
         finally:
@@ -325,8 +325,9 @@ def _proxy(url: str, credentials: str) -> Proxy:
     return Proxy(url, auth=(name, password) if name else None)
 
 
-def _failure(error: Exception) -> UpstreamFailure:
-    """Only a failure to connect is certainly not billed. The class of an error does not tell: the library also calls it
+def _failure(error: Exception, *, begun: bool) -> UpstreamFailure:
+    """Only a failure to connect, and a request that its server says it has not looked at, is certainly not billed; once
+    an answer has `begun`, nothing is. The class of an error does not tell: the library also calls it
     a `ConnectionError` when a connection breaks after the request went out, and a `RemoteProtocolError` when one ends
     without a last word; its chain of causes does."""
     _, connecting, causes = str(error).partition("client error (Connect): ")
@@ -338,6 +339,8 @@ def _failure(error: Exception) -> UpstreamFailure:
     told = _printable(str(error).partition(": https://")[0].rpartition(": ")[2])
     malformed = "parse" in told or "invalid" in told
     if isinstance(error, StreamError):
+        if error.code == StreamErrorCode.REFUSED_STREAM and not begun:  # RFC 9113, 8.7; a GOAWAY tells it, too
+            return UpstreamFailure("refused", f"the upstream did not take the request: {told}", sent=False)
         malformed = error.code == StreamErrorCode.PROTOCOL_ERROR
     return UpstreamFailure("malformed" if malformed else "cut", f"the upstream broke off: {told}", sent=True)
 
