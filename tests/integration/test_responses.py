@@ -72,6 +72,7 @@ class Own:
             output = [{"id": "rs_1", "type": "reasoning", "summary": []}, {**call, "arguments": "{}"}]
         whole: dict[str, Any] = {
             "id": f"resp_{len(self.asked)}", "object": "response", "created_at": 1, "status": "completed",
+            "instructions": body.get("instructions"), "previous_response_id": None,
             "model": body["model"], "output": output, "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
             "usage": USAGE,
         }  # fmt: skip
@@ -298,6 +299,23 @@ async def test_an_own_upstream_gets_the_callers_bytes(setup: Setup) -> None:
     assert found[-1].model_extra["groundplan"]["cost_usd"] == "0.000084000000"
 
 
+@pytest.mark.parametrize("more", [{}, {"instructions": 'Be "brief".'}])
+@pytest.mark.parametrize("model", ["own", "chat"])
+async def test_a_response_tells_its_callers_own_instructions_back(
+    setup: Setup, model: str, more: dict[str, str]
+) -> None:
+    """What is put in front of them is the workload's: its callers ask, they do not read how it was told to answer."""
+    body = {"model": f"scripted/{model}", "input": "Where is it?", **more}
+    reply = await setup.stack.post("/v1/responses", setup.key, body)
+    assert strict(ResponseObject, reply.body).instructions == more.get("instructions")
+    streamed = await setup.stack.post("/v1/responses", setup.key, {**body, "stream": True})
+    told = [event.response.instructions for event in events_of(streamed.body) if hasattr(event, "response")]
+    assert told == [more.get("instructions")] * len(told) and len(told) >= 2
+    assert b"You are ours." not in reply.body + streamed.body
+    if model == "own":
+        assert b"You are ours." in setup.own.asked[-1]
+
+
 async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_can(setup: Setup) -> None:
     refusals: list[tuple[dict[str, Any], str]] = [
         ({"top_logprobs": 5}, "top_logprobs"),
@@ -387,8 +405,9 @@ async def test_a_stored_response_is_gone_on_with_by_its_own_key_only(setup: Setu
         assert found.output_text == first.output_text and found.id == first.id
         second = await client.responses.create(model="auto", input="Second?", previous_response_id=first.id)
         assert second.model_extra is not None and second.model_extra["groundplan"]["deployment"] == model
+        assert second.previous_response_id == first.id, "though its upstream was not told of it"
+        assert (await client.responses.retrieve(second.id)).previous_response_id == first.id
         if model == "chat":
-            assert second.previous_response_id == first.id
             texts = [message["content"] for message in setup.sent()["messages"]]
             assert texts == ["First?", first.output_text, "Second?"]
         else:

@@ -114,7 +114,7 @@ def _unsupported(name: str, hint: str | None = None) -> Invalid:
 class Told:
     """A request, and its translation once that is needed. `store`: the caller wants it kept."""
 
-    __slots__ = ("_body", "_made", "given", "name", "only_named", "pinned", "previous", "store", "stored")
+    __slots__ = ("_body", "_made", "asked", "given", "name", "only_named", "pinned", "previous", "store", "stored")
 
     def __init__(self, body: bytes, previous: str | None, *, store: bool) -> None:
         self._body = body
@@ -123,6 +123,8 @@ class Told:
         self.store = store
         self.stored = False
         self.previous = previous
+        self.asked: dict[str, bytes] = {}
+        """Of its fields those that a deployment which has responses is asked otherwise."""
         self.given: object = None
         """The caller's own input, where more was put behind it."""
         self.pinned = ""
@@ -248,24 +250,28 @@ class OpenAIResponses:
             "store": b"false",
         }
         if system:
-            own = msgspec.json.decode(ask.fields.get("instructions", msgspec.Raw(b"null")))
+            said = ask.fields.get("instructions", msgspec.Raw(b"null"))
+            own, told(ask).asked["instructions"] = msgspec.json.decode(said), bytes(said)
             changes["instructions"] = _encode("\n\n".join([*system, own] if isinstance(own, str) and own else system))
+        if (previous := told(ask).previous) is not None:
+            told(ask).asked["previous_response_id"] = _encode(previous)
         changes |= without_named(ask)
         given = changes.get("input") or bytes(ask.fields.get("input", b""))
         if (plain := signatures.without(given)) is not None:
             changes["input"] = plain
         return spliced(ask.body, ask.fields, changes)
 
-    def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature
+    def answer(self, data: bytes, ask: Ask) -> Answered:
         """A whole response. Raises `Malformed`."""
         found = understood(_whole, data)
         refuse_encoding(data)
         if found.object != "response" or found.status not in ("completed", "incomplete"):
             raise Malformed("the upstream's response failed")
-        return Answered(data, found.counted())
+        asked = told(ask).asked
+        return Answered(responses_shape.told_back(data, asked) if asked else data, found.counted())
 
-    def relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
-        return ResponsesRelay()
+    def relay(self, ask: Ask) -> Relay:
+        return ResponsesRelay(told(ask).asked)
 
 
 class ResponsesByChat(ByChat):

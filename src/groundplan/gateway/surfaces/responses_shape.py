@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from groundplan.core.ids import new_id
 from groundplan.gateway.surfaces.chat_pieces import Said
 from groundplan.ledger.model import Usage
 
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder().encode
 NONE = "{}"
 """Arguments of a function that is called with nothing."""
 _TIERS = frozenset({"default", "flex", "scale", "priority"})
@@ -18,6 +23,18 @@ _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"
 def new_name(prefix: str) -> str:
     """`resp_...`, `msg_...`, `fc_...`"""
     return f"{prefix}_{new_id().hex}"
+
+
+def told_back(data: bytes, asked: Mapping[str, bytes]) -> bytes:
+    """An upstream's response (JSON) that tells back what its caller asked, where the upstream was asked otherwise."""
+    fields = _fields(data)
+    return _encode({**fields, **{name: msgspec.Raw(value) for name, value in asked.items() if name in fields}})
+
+
+def event_told_back(data: bytes, asked: Mapping[str, bytes]) -> bytes:
+    """The same of an event with a response in it."""
+    fields = _fields(data)
+    return _encode({**fields, "response": msgspec.Raw(told_back(bytes(fields["response"]), asked))})
 
 
 def counts(usage: Usage) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -70,9 +71,11 @@ class Rendered(Protocol):
 class ResponsesRelay:
     """An upstream's own stream."""
 
-    __slots__ = ("_held", "_kind", "_number", "done", "output_bytes", "response", "usage")
+    __slots__ = ("_asked", "_held", "_kind", "_number", "done", "output_bytes", "response", "usage")
 
-    def __init__(self) -> None:
+    def __init__(self, asked: Mapping[str, bytes]) -> None:
+        """`asked`: what its caller asked, where the upstream was asked otherwise."""
+        self._asked = asked
         self._held: bytes | None = None
         self._kind = ""
         self._number = -1
@@ -92,6 +95,8 @@ class ResponsesRelay:
         if found.type in ("error", "response.failed"):
             raise Malformed("the upstream reported an error in its stream")
         self._number = max(self._number, found.sequence_number)
+        if self._asked and found.response is not None:
+            data = shape.event_told_back(data, self._asked)
         if found.type in _LAST:
             self._held, self._kind, self.response, self.done = data, found.type, found.response, True
             if found.response is not None and found.response.usage is not None:
