@@ -99,6 +99,16 @@ async def test_models_are_listed_as_each_client_reads_them(setup: Setup) -> None
     async with setup.client() as client:
         listed = [model async for model in client.models.list()]
         assert {"auto", "scripted/native", "scripted/chat"} <= {model.id for model in listed}
+        ids, first = [model.id for model in listed], await client.models.list(limit=1)
+        assert [model.id for model in first.data] == ids[:1] and first.has_more
+        assert [model.id async for model in first] == ids, "page by page"
+        behind = await client.models.list(limit=1, after_id=ids[0])
+        assert [model.id for model in behind.data] == ids[1:2] and behind.last_id == ids[1]
+        before = await client.models.list(limit=1, before_id=ids[2])
+        assert [model.id for model in before.data] == ids[1:2] and before.has_more
+        for wrong in ({"limit": 0}, {"after_id": ids[0], "before_id": ids[1]}):
+            with pytest.raises(BadRequestError):
+                await client.models.list(**wrong)
         one = await client.models.retrieve("scripted/native")
         assert (one.type, one.display_name) == ("model", "scripted/native")
         with pytest.raises(NotFoundError):

@@ -6,20 +6,21 @@ from typing import Any
 
 import msgspec
 
-from groundplan.core.errors import GroundplanError, NotFound
+from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.identify import find_key
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.surfaces import answers, messages_errors
-from groundplan.gateway.surfaces.stored_api import check_method
+from groundplan.gateway.surfaces.stored_api import Query, check_method, last, query_of
 from groundplan.gateway.surfaces.unserved import not_served
 
 PATH = b"/v1/models"
 _BELOW = PATH + b"/"
 _UNKNOWN = "1970-01-01T00:00:00Z"
 """When a model came out, as Anthropic writes what it does not tell."""
+MOST_LISTED = 1000
 _encode = msgspec.json.Encoder().encode
 
 
@@ -65,5 +66,25 @@ def _told(gateway: Gateway, path: bytes, request: Request, peer: str, *, anthrop
         return found
     if not anthropic:
         return {"object": "list", "data": models}
-    first, last = (names[0], names[-1]) if names else (None, None)
-    return {"data": models, "has_more": False, "first_id": first, "last_id": last}
+    return _page(models, query_of(request))
+
+
+def _page(models: list[dict[str, Any]], query: Query) -> dict[str, Any]:
+    """A page of them in Anthropic's words; all, unless it says how many. Raises `Invalid`, `NotFound`."""
+    text, after, before = (last(query, name) for name in ("limit", "after_id", "before_id"))
+    if after is not None and before is not None:
+        raise Invalid("after_id and before_id are both there", code="page_invalid", hint="Send one of them.")
+    most = MOST_LISTED if text is None else int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0
+    if not 1 <= most <= MOST_LISTED:
+        raise Invalid(f"limit is from 1 to {MOST_LISTED}", code="limit_range", hint="Leave limit out.")
+    ids = [model["id"] for model in models]
+    if (named := after if before is None else before) is not None and named not in ids:
+        raise NotFound(f"there is no model '{named[:80]}'", code="model_not_found", hint="Leave the page's id out.")
+    if before is not None:
+        end = ids.index(before)
+        shown, more = models[max(0, end - most) : end], end > most
+    else:
+        start = 0 if after is None else ids.index(after) + 1
+        shown, more = models[start : start + most], start + most < len(models)
+    first, end_id = (shown[0]["id"], shown[-1]["id"]) if shown else (None, None)
+    return {"data": shown, "has_more": more, "first_id": first, "last_id": end_id}
