@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from tests.integration.test_api_control import WORKSPACE, Control, running
@@ -54,6 +57,24 @@ def test_from_the_company_to_a_call_in_four_clicks(control: Control, browser: Br
 @pytest.mark.parametrize("by", ["term", "team", "site", "model", "nonsense"])
 def test_the_book_is_summed_by_what_is_asked(control: Control, browser: Browser, by: str) -> None:
     assert "idle" in page(control, browser, f"/cost/book?by={by}")
+
+
+def test_a_month_that_is_over_is_shown_with_its_lines_the_dearest_first(control: Control, browser: Browser) -> None:
+    over = (TODAY.replace(day=1) - timedelta(days=1)).date()
+    span = f"first={over.replace(day=1)}&last={over}"
+    told = control.ask("GET", f"/api/cost/book?{span}&lines=true").body
+    text = page(control, browser, f"/cost/book?by=workload&month={over:%Y-%m}")
+    assert f"{over.replace(day=1)} to {over}" in text
+    assert f'href="/cost/workload/assistant?month={over:%Y-%m}"' in text and f"by=team&amp;month={over:%Y-%m}" in text
+    rows = text.partition("Line by line")[2].partition("By document source")[0]
+    lines = [Decimal(cost.replace(",", "")) for cost in re.findall(r'data-label="Cost">\$([\d.,]+)<', rows)]
+    assert lines == sorted(lines, reverse=True) and len(lines) > 3
+    file = page(control, browser, f"/cost/files/focus.csv?month={over:%Y-%m}")
+    billed = [Decimal(row["BilledCost"]) for row in csv.DictReader(io.StringIO(file))]
+    assert sum(billed) == Decimal(told["total_usd"])
+    text = page(control, browser, f"/cost/workload/assistant?month={over:%Y-%m}")
+    assert f"{over.replace(day=1)} to {over}" in text and "by equal (allocation platform)" in text
+    assert f"{TODAY.date()}:" in page(control, browser, "/cost/workload/assistant?month=1999-01"), "this month"
 
 
 def test_what_no_person_asked_is_called_the_same_in_the_chart_and_in_the_table(

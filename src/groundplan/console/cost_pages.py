@@ -5,7 +5,9 @@ From the company to one call in four clicks: Cost, a workload, its calls, the re
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from calendar import monthrange
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -52,13 +54,17 @@ async def cost(request: Request, visitor: Signed) -> HTMLResponse:
 
 
 @router.get("/cost/book")
-async def book(request: Request, visitor: Signed, by: str = "term", workload: str = "") -> HTMLResponse:
-    """Every cost of the month, summed by a dimension."""
+async def book(
+    request: Request, visitor: Signed, by: str = "term", workload: str = "", month: str = ""
+) -> HTMLResponse:  # fmt: skip
+    """Every cost of a month, summed by a dimension."""
     by = by if by in DIMENSIONS else "term"
-    query = urlencode({"by": by, "lines": "true", **({"workload": workload} if workload else {})})
-    found = await fetch(visitor, book=f"/api/cost/book?{query}", sources="/api/cost/sources", people="/api/cost/people")
+    span, of = _of_month(month)
+    query = urlencode({"by": by, "lines": "true", **({"workload": workload} if workload else {}), **span})
+    found = await fetch(visitor, book=f"/api/cost/book?{query}", sources=f"/api/cost/sources?{urlencode(span)}")
     if by == "term":
         found["book"]["sums"] = worded(found["book"]["sums"])
+    found["book"]["lines"] = dearest(found["book"]["lines"])
     values = {
         **found,
         "by": by,
@@ -67,6 +73,7 @@ async def book(request: Request, visitor: Signed, by: str = "term", workload: st
         "nothing": NOTHING.get(by, "none"),
         "chart": cost_charts.waterfall(found["book"]["sums"], NOTHING.get(by, "none")),
         "tab": "All costs",
+        **of,
     }
     return await show(request, visitor, "cost_book.html", "/cost", **values)
 
@@ -76,20 +83,27 @@ def worded(sums: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "key": row["key"] and row["key"].replace("_", " ")} for row in sums]
 
 
+def dearest(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of a book, what costs most first; what is taken off is last."""
+    return sorted(lines, key=lambda line: -Decimal(line["cost_usd"]))
+
+
 @router.get("/cost/workload/{name}")
-async def workload(request: Request, visitor: Signed, name: str) -> HTMLResponse:
-    """One workload: what a call of it is made of, who asked, and what its outcomes cost."""
-    one = urlencode({"workload": name})
+async def workload(request: Request, visitor: Signed, name: str, month: str = "") -> HTMLResponse:
+    """One workload: what a call of it is made of, who asked, and what its outcomes cost in a month."""
+    span, of = _of_month(month)
+    one = urlencode({"workload": name, **span})
     found = await fetch(
         visitor,
         book=f"/api/cost/book?by=term&lines=true&{one}",
         people=f"/api/cost/people?{one}",
         features=f"/api/cost/features?{one}",
-        worth="/api/cost/outcomes",
+        worth=f"/api/cost/outcomes?{urlencode(span)}",
         tickets=f"/api/cost/tickets?{one}",
     )
     if not found["book"]["sums"] and not found["people"]:
         await fetch(visitor, declared=f"/api/workloads/{quote(name, safe='')}")  # one that was removed keeps its costs
+    found["book"]["lines"] = dearest(found["book"]["lines"])
     several = [row for row in found["worth"]["workflows"] if name in row["workloads"] and len(row["workloads"]) > 1]
     values = {
         **found,
@@ -99,6 +113,7 @@ async def workload(request: Request, visitor: Signed, name: str) -> HTMLResponse
         "workflow": next(iter(several), None),
         "chart": cost_charts.waterfall(worded(found["book"]["sums"])),
         "tab": "",
+        **of,
     }
     return await show(request, visitor, "cost_workload.html", "/cost", **values)
 
@@ -173,7 +188,7 @@ async def printed(request: Request, visitor: Signed, team: str, month: str, char
 @router.get("/cost/files/{name}")
 async def files(visitor: Signed, name: str, team: str = "", month: str = "", charge: bool = False) -> Response:
     """FOCUS and a team's lines as files; the API makes them."""
-    file, path = "focus.csv", "/api/cost/focus.csv"
+    file, path = "focus.csv", f"/api/cost/focus.csv?{urlencode(_of_month(month)[0])}"
     if name != file:
         kind = "pdf" if name.endswith(".pdf") else "csv"
         query = {"team": team, "charge": str(charge).lower(), **({"month": month} if month else {})}
@@ -184,6 +199,17 @@ async def files(visitor: Signed, name: str, team: str = "", month: str = "", cha
     headers = {"Content-Disposition": f'attachment; filename="{file}"'}
     media = "application/pdf" if file.endswith(".pdf") else "text/csv; charset=utf-8"
     return Response(reply.body, media_type=media, headers=headers)
+
+
+def _of_month(month: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """(first and last day of one of the last twelve months, as the API is asked for them, up to today; `month` and
+    `months` of the page). Any other is this one."""
+    now = datetime.now(UTC)
+    months = _months(now)
+    month = month if month in months else months[0]
+    first = date.fromisoformat(f"{month}-01")
+    last = min(now.date(), first.replace(day=monthrange(first.year, first.month)[1]))
+    return {"first": first.isoformat(), "last": last.isoformat()}, {"month": month, "months": months}
 
 
 def _months(now: datetime) -> list[str]:
