@@ -38,3 +38,17 @@ def test_it_ends_without_another_round() -> None:
     every.start()
     every.stop()
     assert rounds == [] and not any(thread.name == "counting" for thread in threading.enumerate())
+
+
+def test_what_is_done_seldom_is_done_soon_after_a_start() -> None:
+    done, rounds = threading.Event(), list[int]()
+
+    def work() -> None:
+        rounds.append(1)
+        done.set()
+
+    every = Every("seldom", 6 * 3600.0, work, first=0.01)
+    every.start()
+    assert done.wait(10)
+    every.stop()
+    assert rounds == [1], "and then every so many seconds"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import Final
 
 import psycopg
 
@@ -16,12 +17,21 @@ from groundplan.core.errors import GroundplanError
 log = logging.getLogger("groundplan.api.every")
 
 
-class Every:
-    """Calls `work` every `seconds` in a thread of its own; the first time after `seconds`."""
+FIRST_SECONDS: Final = 300.0
+"""After a start the first round is made after so long at most: work that is done every few hours would never be done
+where the process is started again more often."""
 
-    def __init__(self, name: str, seconds: float, work: Callable[[], object]) -> None:
+
+class Every:
+    """Calls `work` every `seconds` in a thread of its own; the first time after `seconds`, or after `first` if that is
+    sooner."""
+
+    def __init__(
+        self, name: str, seconds: float, work: Callable[[], object], *, first: float = FIRST_SECONDS
+    ) -> None:  # fmt: skip
         self._name = name
         self._seconds = seconds
+        self._first = min(seconds, first)
         self._work = work
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -35,7 +45,9 @@ class Every:
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._seconds):
+        wait = self._first
+        while not self._stopping.wait(wait):
+            wait = self._seconds
             try:
                 self._work()
             except (GroundplanError, psycopg.Error) as error:
