@@ -5,13 +5,13 @@ Reads kept sums and prices them; changes no price, and tells nothing of days bef
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from psycopg import Connection
 
-from groundplan.blueprint.model import Blueprint
+from groundplan.blueprint.model import Blueprint, Rates
 from groundplan.core.money import short_usd
 from groundplan.economics.prices.reprice import Repriced, repriced
 from groundplan.ledger import rollup_store
@@ -35,18 +35,32 @@ def used(conn: Connection[Any], today: date) -> Mapping[str, Used]:
 
 
 def notes(conn: Connection[Any], served: Blueprint | None, new: Blueprint | None, today: date) -> tuple[str, ...]:
-    """In words, of each deployment that is served at another price than it would be. Without such none is read."""
+    """In words, of each deployment that is served at another price than it would be, or whose price will be another
+    one from a day on. Without such none is read."""
     if served is None or new is None:
         return ()
     before = {place.name: place.rates for place in served.deployments}
-    other = [p for p in new.deployments if p.name in before and alone(before[p.name]) != alone(p.rates)]
-    counts = used(conn, today) if other else {}
-    made = ((place.name, repriced(counts.get(place.name, {}), before[place.name], place.rates)) for place in other)
-    return tuple(_told(name, each) for name, each in made if each.difference)
+    changes = [
+        (place.name, *each)
+        for place in new.deployments
+        if (was := before.get(place.name)) is not None
+        for each in _changes(was, place.rates)
+    ]
+    counts = used(conn, today) if changes else {}
+    made = ((name, when, repriced(counts.get(name, {}), then, now)) for name, when, then, now in changes)
+    return tuple(_told(name, when, each) for name, when, each in made if each.difference)
 
 
-def _told(name: str, made: Repriced) -> str:
+def _changes(was: Rates, new: Rates) -> Iterator[tuple[str, Rates, Rates]]:
+    """(from when on, price before it, price then)"""
+    if alone(was) != alone(new):
+        yield "at the new price", was, new
+    if new.then is not None and (was.then, was.then_from) != (new.then, new.then_from):
+        yield f"at the price from {new.then_from} on", new, new.then
+
+
+def _told(name: str, when: str, made: Repriced) -> str:
     return (
-        f"deployment/{name}: at the new price the last 30 days would have cost {short_usd(made.now)} instead of "
+        f"deployment/{name}: {when} the last 30 days would have cost {short_usd(made.now)} instead of "
         f"{short_usd(made.then)}"
     )
