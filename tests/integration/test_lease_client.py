@@ -355,6 +355,38 @@ async def test_without_a_database_the_answer_comes_in_time(database: Database, t
     await journal.close()
 
 
+@pytest.mark.parametrize("before", [True, False])
+async def test_what_came_with_a_batch_is_given_back_where_its_budget_is_lowered(
+    database: Database, tmp_path: Path, before: bool
+) -> None:
+    budget, low = budget_of(10 * COST), budget_of(2 * COST)
+    async with worker(database, tmp_path) as one:
+        one.leases.declare([budget], {}, 1)
+        if before:
+            one.leases.declare([low], {}, 2)
+        with psycopg.connect(database.urls["owner"]) as conn:  # as a batch that hands over what it holds
+            span = ("assistant", MONTH, Decimal(10 * COST).scaleb(-12))
+            conn.execute(
+                "INSERT INTO budget_period (budget, period, limit_usd, granted_usd) VALUES (%s, %s, 1, %s)", span
+            )
+            conn.execute(
+                "INSERT INTO budget_slice (epoch, budget, period, granted_usd) VALUES (%s, %s, %s, %s)",
+                (one.epoch, *span),
+            )
+        await one.leases.learn()
+        lines = [(new_id().bytes, 0) for _ in range(3)]
+        for line in lines:
+            assert one.slices.reserve(line, [Charge("assistant", MONTH, COST)]) is None
+        if not before:
+            one.leases.declare([low], {}, 2)
+        await until(lambda: granted(database, "assistant") == 3 * COST)
+        for line in lines:
+            one.slices.settle(line, 0)
+        await until(lambda: granted(database, "assistant") == 0)
+        with patience():
+            assert await one.call(low, COST, COST)
+
+
 async def test_what_open_calls_hold_is_known_to_whom_there_is_no_room_for(database: Database, tmp_path: Path) -> None:
     budget, ends = budget_of(3 * COST), asyncio.Event()
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:

@@ -37,6 +37,8 @@ _GRANT_BUDGET = "SELECT amount, rest, contested FROM grant_budget(%s, %s, %s, %s
 _GRANT_LIMIT = "SELECT amount, rest, contested FROM grant_limit(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 _RETURN_LIMIT = "SELECT return_limit(%s, %s, %s, %s)"
 _HELD = """SELECT budget, period, granted_usd FROM budget_slice WHERE epoch = %s"""
+_TOTALS = """SELECT budget, period, granted_usd FROM budget_period
+    WHERE (budget, period) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"""
 _HELD_LIMITS = "SELECT name, span, granted FROM limit_slice WHERE epoch = %s AND NOT closed"
 _RESTS = """SELECT name, span, amount - granted FROM limit_span
     WHERE (name, span) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"""
@@ -94,6 +96,13 @@ async def held(connection: Connection, epoch: UUID) -> list[tuple[Key, int]]:
     limits = await (await connection.execute(_HELD_LIMITS, (epoch,))).fetchall()
     found = [((budget, period), from_decimal(amount)) for budget, period, amount in budgets]
     return found + [((name, span), int(amount)) for name, span, amount in limits]
+
+
+async def totals(connection: Connection, keys: Sequence[Key]) -> dict[Key, int]:
+    """What all hold or have spent of each budget."""
+    names, periods = [name for name, _ in keys], [period for _, period in keys]
+    rows = await (await connection.execute(_TOTALS, (names, periods))).fetchall()
+    return {(name, period): from_decimal(granted) for name, period, granted in rows}
 
 
 async def grant(

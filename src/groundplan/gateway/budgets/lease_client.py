@@ -142,12 +142,24 @@ class LeaseClient:
 
         `limits`: by `Quota.family` and period the most of each.
         """
-        self._newest = ({budget.name: budget for budget in budgets}, limits, blueprint)
+        before, by_name = self._newest[0], {budget.name: budget for budget in budgets}
+        self._newest = (by_name, limits, blueprint)
         for key, account in self._accounts.items():
             account.declare(*self._as_newest(account.declared, account.number))
             if account.cut:
                 self._watch(key)
                 self._start_giving(key)
+        for key in self._slices.granted_keys():  # also what came with batches, for which nobody asked here
+            old, new = before.get(key[0]), by_name.get(key[0])
+            if key not in self._accounts and old and new and (new.limit < old.limit or not old.hard):
+                self._cut(key)
+
+    def _cut(self, key: Key) -> None:
+        """Give back what becomes idle of a hard budget of which more may be held than is declared."""
+        budget, number = self._newest[0].get(key[0]), self._newest[2]
+        if budget is not None and budget.hard:
+            self._accounts.setdefault(key, Account(budget, number)).cut = True
+            self._start_giving(key)
 
     async def learn(self) -> None:
         """Book what came to this worker by another way than its own asking. Raises psycopg.Error, TimeoutError.
@@ -155,7 +167,11 @@ class LeaseClient:
         Whoever knows of it reserves it before anything else runs: what is idle may be called back.
         """
         async with self._lender.busy:
-            await self._lender.learn()
+            totals = await self._lender.learn()
+        for key, total in totals.items():
+            declared = self._newest[0].get(key[0])
+            if declared is not None and total > declared.limit:
+                self._cut(key)
 
     def remaining(self, quota: Quota, period: str) -> int:
         """What is left of a quota, as far as this worker knows."""

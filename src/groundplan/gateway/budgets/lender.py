@@ -110,15 +110,19 @@ class Lender:
                 log.warning("budgets cannot be refilled or returned: %s", problem)
             self._problem = problem
 
-    async def learn(self) -> None:
-        """Book what came to this worker by another way than its own asking. Holds `busy`."""
+    async def learn(self) -> dict[Key, int]:
+        """Book what came to this worker by another way than its own asking; what all hold or have spent of it. Holds
+        `busy`."""
         connection = await self.connect()
         async with patient(_STATEMENT_S):
             found = await grant_store.held(connection, self._epoch)
-        over = self.now(before=_GRANTED_FOR)
-        for key, granted in found:
-            if not is_quota(key[0]) and not self._is_forgotten(key, over):
-                self._booked(key, granted - self._granted.get(key, 0))
+            over = self.now(before=_GRANTED_FOR)
+            known = [each for each in found if not is_quota(each[0][0]) and not self._is_forgotten(each[0], over)]
+            came = {key: amount for key, held in known if (amount := held - self._granted.get(key, 0))}
+            totals = await grant_store.totals(connection, list(came)) if came else {}
+        for key, amount in came.items():
+            self._booked(key, amount)
+        return totals
 
     async def grant(self, key: Key, account: Account, need: int, wanting: int, *, recall: bool) -> int:
         """One statement; the amount that the slice grew by. Holds `busy`."""
