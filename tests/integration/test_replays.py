@@ -120,6 +120,7 @@ async def test_kept_calls_are_asked_again_and_a_cheaper_model_is_proposed(databa
         await _ends_with_its_budget(world)
         await _proposes(world)
         await _survives_its_process(world)
+        await _is_left_open(world)
         await _needs_a_fit_judge(world)
         # keys of people are not good for it, and no caller reaches other deployments by it
         reply = await world.stack.post("/api/replay", world.stack.key("support"), {})
@@ -130,8 +131,22 @@ async def _ends_with_its_budget(world: World) -> None:
     poor = await world.replay(budget_usd=Decimal("0.0010"))
     assert "is used up" in poor.outcome and poor.proposal is None
     with world.connect() as conn:
-        assert 0 < store.progress(conn, poor.id)["judged"] < CALLS - 10
+        found = store.progress(conn, poor.id)
+        assert 0 < found["judged"] < CALLS - 10
+        assert found.get("skipped", 0) <= 1, "what the judge could not be paid for ends it, or only equal answers go on"
+        asked = [each["call_id"] for each in store.calls(conn, poor.id) if each["state"] != "waiting"]
+        drawn = sorted(each["call_id"] for each in store.calls(conn, poor.id))
+    assert set(asked) != set(drawn[: len(asked)]), "those that were asked are not the oldest"
     assert sum(model.counted for model in world.models.values()) <= CALLS + 3 * 20 + 2
+
+
+async def _is_left_open(world: World) -> None:
+    """By a judge that says neither: what it says of equal answers alone proves nothing."""
+    world.models["large"].script = Script(say="That depends.")
+    silent = await world.replay(judge="large", candidate="judge", budget_usd=Decimal(2))
+    with world.connect() as conn:
+        assert store.left_open(conn, silent, datetime.now(UTC) - timedelta(days=1)) == {"orders": 24, "refunds": 12}
+    assert (silent.state, silent.proposal) == ("done", None) and "too few" in silent.outcome
 
 
 async def _proposes(world: World) -> None:

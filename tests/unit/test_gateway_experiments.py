@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.integration.gateway_stack import Reply, blueprint, deployment, parse, workload
 from tests.unit.call_rig import LIMIT, Fixed, Rig, call_rig, until
 
+from groundplan.api import replays
 from groundplan.blueprint.experiment import DeclaredExperiment, Replay
 from groundplan.blueprint.model import Cache, Limit, Routing
 from groundplan.core.ids import new_id, new_id_bytes
@@ -25,9 +26,10 @@ from groundplan.economics.experiment.model import AB, CONVERSATION, SHADOW, Expe
 from groundplan.economics.experiment.verdict import CANDIDATE, CONTROL
 from groundplan.economics.replay import pairwise
 from groundplan.gateway.call.exchange import Ask, Exchange
-from groundplan.gateway.experiments.compare import text_of
+from groundplan.gateway.experiments import beside
+from groundplan.gateway.experiments.compare import compare, text_of
 from groundplan.gateway.experiments.pairs import Pair, Pairs
-from groundplan.gateway.experiments.trial import assign, told
+from groundplan.gateway.experiments.trial import Mark, assign, told
 from groundplan.gateway.experiments.trials import Trials
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request, Response
@@ -164,6 +166,51 @@ async def test_a_judge_is_asked_in_both_orders_and_charged_to_the_experiment(tmp
         asked = json.loads(last.body)["messages"][1]["content"]
         assert asked.index("another one") < asked.index("a first answer")
         assert (await books(rig))["experiment/e1"] > pair.beside_cost
+
+
+@pytest.mark.parametrize("script", [{"say": "Hard to say."}, {"mode": "down"}])
+async def test_what_a_judge_says_nothing_of_is_left_open_and_equal_answers_need_none(
+    tmp_path: Path, script: dict[str, str]
+) -> None:
+    async with trying(tmp_path, tried(judge="three"), names=("one", "two", "three")) as (rig, pairs):
+        rig.play("one", tokens=5, say="a first answer")
+        rig.play("two", tokens=5, say="another one")
+        rig.play("three", tokens=1, **script)
+        await rig.chat()
+        await rest(rig)
+        (pair,) = pairs.waiting
+        assert (pair.basis, pair.score, pair.answered) == ("judge", None, True)
+        rig.play("two", tokens=5, say="a first answer")
+        await rig.chat()
+        await rest(rig)
+        assert (pairs.waiting[-1].basis, pairs.waiting[-1].score) == ("judge", 1.0)
+
+
+async def test_a_judge_that_cannot_be_paid_says_why_it_said_nothing(tmp_path: Path) -> None:
+    poor = tried(judge="three", budget=0)
+    async with trying(tmp_path, poor, names=("one", "two", "three")) as (rig, _):
+        mark = Mark(poor.id, poor.name, CANDIDATE, of="c1")
+        what = beside.Beside(poor, beside.JUDGE, mark, beside.budget_of(poor), bare=True)
+        line = next(each for each in rig.request().split(b"\r\n") if each.lower().startswith(b"authorization:"))
+        headers = {b"authorization": line.partition(b":")[2].strip()}
+        found = await compare(rig.gateway, headers, "a question", "one answer", "another", what)
+        assert (found.basis, found.score, found.code) == ("judge", None, "budget_exhausted")
+        assert rig.models["three"].counted == 0
+        assert (await compare(rig.gateway, headers, "a question", "one answer", "one  answer", what)).score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"answered": True, "basis": "judge", "code": ""}, "left_open"),
+        ({"answered": True, "basis": "judge", "code": "upstream_failed"}, "left_open"),
+        ({"answered": True, "basis": "judge", "code": "budget_exhausted"}, "budget_exhausted"),
+        ({"answered": True, "basis": "none", "code": ""}, "not_judged"),
+        ({"answered": False, "basis": "none", "code": "no_deployment"}, "no_deployment"),
+    ],
+)
+def test_why_an_answer_was_not_judged(told: dict[str, Any], why: str) -> None:
+    assert replays._unjudged(told) == why
 
 
 async def test_a_person_or_a_kill_ends_it_at_once(tmp_path: Path) -> None:

@@ -45,6 +45,34 @@ def test_reviews_correct_a_judge_that_is_too_kind() -> None:
     assert (seen.agreement.reviewed, seen.agreement.same) == (100, 50)
 
 
+def test_what_a_judge_leaves_open_may_be_good_or_not() -> None:
+    """Equal answers need no judge: what it leaves open is not like the rest."""
+    whole = propose(answers(200, 200), "a", "b", {})
+    left = propose(answers(200, 200), "a", "b", {}, left_open={"orders": 50, "never sampled": 9})
+    assert whole.quality.low > 0.97 and "open" not in whole.sentence
+    assert left.quality.low < 0.82 and left.quality.high > 0.98
+    assert (left.left_open, left.judged) == (50, 200)
+    assert "its judge left 50 of 250 answers open; by the judge alone" in left.sentence
+    few = propose(answers(200, 200), "a", "b", {}, left_open={"orders": 1})
+    assert "open" not in few.sentence and few.quality.low > 0.96
+    apart = propose(answers(200, 200) + answers(200, 200, "refunds"), "a", "b", {}, left_open={"refunds": 200})
+    assert (
+        apart.quality.low < 0.78
+        and apart.saving == propose(answers(200, 200) + answers(200, 200, "refunds"), "a", "b", {}).saving
+    )
+
+
+def test_a_shadow_whose_judge_leaves_pairs_open_concludes_nothing_from_the_others() -> None:
+    rule = Rule("x", 1, tolerance=0.1)
+    assert shadow_verdict(rule, tally(300, 300)).state == "kept"
+    left = shadow_verdict(rule, tally(300, 300), {"orders": tally(100, 100)}, left_open={"": 100, "orders": 60})
+    assert left.state == "running" and left.quality.count == 300
+    assert left.quality.low < 0.75 and left.quality.high > 0.99
+    assert left.segments["orders"].low < 0.62
+    assert shadow_verdict(rule, tally(300, 300), left_open={"": 3}).state == "kept"
+    assert shadow_verdict(rule, tally(100, 300), left_open={"": 100}).state == "worse", "also if all of them are good"
+
+
 def test_too_little_is_refused() -> None:
     with pytest.raises(Invalid, match="too few"):
         propose(answers(9, 10), "a", "b", {})

@@ -191,11 +191,17 @@ def _asked(run: Run, waiting: Waiting, content: tuple[dict[str, Any], str] | Non
         hint = "It goes on by itself."
         raise Unavailable(f"the gateway refuses at the moment: {told['code']}", code=WAITS, hint=hint)
     score, usd = told["score"], Decimal(int(told["cost"])) / PICO
-    why = "" if score is not None else str(told["code"]) or "not_judged"
+    why = "" if score is not None else _unjudged(told)
     kept = None if score is None else float(score) >= 0.5
     if not told["answered"] and told["cost"]:
         kept, why = False, ""  # a candidate that is asked and does not answer has not kept the quality
     return Answered(waiting.call, UUID(told["call"]), kept, bool(told["contradicted"]), usd, why)
+
+
+def _unjudged(told: dict[str, Any]) -> str:
+    """Why an answer was not judged. What is used up ends the run; otherwise a judge that was asked has left it open."""
+    code = str(told["code"])
+    return store.OPEN if told["answered"] and told["basis"] != "none" and code not in _SPENT else code or "not_judged"
 
 
 class _Line:

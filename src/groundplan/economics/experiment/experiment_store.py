@@ -51,11 +51,13 @@ _WHOLE: LiteralString = """ SELECT name, '' AS segment, arm, count(m), sum(m), s
     SELECT arm, segment, unit, avg(x) AS m FROM units WHERE name = 'quality' GROUP BY 1, 2, 3) u
     WHERE segment <> '' GROUP BY 1, 2, 3"""
 _PAIRS: LiteralString = """WITH mine AS (
-    SELECT p.segment, p.score, p.answered, p.shown_ms, p.beside_ms, p.shown_usd, p.beside_usd FROM experiment_pair p
-    WHERE p.experiment = %(id)s),
+    SELECT p.segment, p.score, p.basis, p.answered, p.shown_ms, p.beside_ms, p.shown_usd, p.beside_usd
+    FROM experiment_pair p WHERE p.experiment = %(id)s),
   v AS (
     SELECT 'quality' AS name, '' AS segment, 'candidate' AS arm, score::float8 AS x FROM mine
     UNION ALL SELECT 'quality', segment, 'candidate', score FROM mine WHERE segment <> ''
+    UNION ALL SELECT 'open', '', 'candidate', 1 FROM mine WHERE score IS NULL AND basis <> 'none'
+    UNION ALL SELECT 'open', segment, 'candidate', 1 FROM mine WHERE score IS NULL AND basis <> 'none' AND segment <> ''
     UNION ALL SELECT 'answered', '', 'control', 1 FROM mine
     UNION ALL SELECT 'answered', '', 'candidate', answered::int FROM mine
     UNION ALL SELECT 'fast', '', 'control', (shown_ms <= %(slow)s::float8)::int FROM mine

@@ -61,6 +61,16 @@ def mean_range(seen: Tally, level: float = 0.95) -> Range:
     return Range(seen.mean, min(low, seen.mean), max(high, seen.mean), seen.count)
 
 
+def open_range(seen: Tally, left_open: int, level: float = 0.95) -> Range:
+    """The mean of observations between 0 and 1, of which so many more were made and are not known."""
+    if not left_open:
+        return mean_range(seen, level)
+    count = seen.count + left_open
+    low = mean_range(Tally(count, seen.total, seen.squares), level).low
+    high = mean_range(Tally(count, seen.total + left_open, seen.squares + left_open), level).high
+    return Range(seen.mean, low, high, seen.count)
+
+
 def _edge(hits: float, misses: float, limit: float) -> float:
     """The least mean that is not excluded."""
     if hits <= 0:

@@ -211,7 +211,8 @@ def judged(conn: Connection[Any], tried: Recorded) -> Verdict:
     segments = {segment: found.get(("quality", segment), {}) for segment in names}
     if tried.type == SHADOW:
         told = {segment: arms.get(CANDIDATE, Tally()) for segment, arms in segments.items()}
-        return shadow_verdict(tried.rule, quality.get(CANDIDATE, Tally()), told, guards, spent)
+        left = {segment: arms[CANDIDATE].count for (name, segment), arms in found.items() if name == "open"}
+        return shadow_verdict(tried.rule, quality.get(CANDIDATE, Tally()), told, guards, spent, left)
     return verdict(tried.rule, quality, segments, guards, spent)
 
 

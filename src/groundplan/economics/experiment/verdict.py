@@ -13,7 +13,7 @@ from decimal import Decimal
 from math import pi
 from typing import Final
 
-from groundplan.economics.experiment.sequential import LEAST, Range, Tally, difference, mean_range
+from groundplan.economics.experiment.sequential import LEAST, Range, Tally, difference, open_range
 
 CONTROL, CANDIDATE = "control", "candidate"
 GUARDS: Final = {"answered": "the share of calls that are answered", "fast": "the share of answers that come in time",
@@ -89,15 +89,21 @@ def shadow_verdict(
     segments: Mapping[str, Tally] | None = None,
     guards: Mapping[str, Arms] | None = None,
     spent_usd: Decimal = NOTHING,
+    left_open: Mapping[str, int] | None = None,
 ) -> Verdict:
     """What pairs of answers show: `kept` tells of each whether the candidate's was as good as the one that was shown.
+    `left_open`: pairs that the judge was asked about and said nothing of, by segment, `""` of all; the interval holds
+    whether all of them are good or none.
 
     `tolerance` is the share of calls that it may answer worse.
     """
-    guards, segments = guards or {}, segments or {}
-    whole = mean_range(kept, rule.level)
+    guards, segments, left = guards or {}, segments or {}, left_open or {}
+    whole = open_range(kept, left.get("", 0), rule.level)
     watched = _watched(rule, guards)
-    parts = {name: mean_range(seen, _part(rule, at)) for at, (name, seen) in enumerate(segments.items(), 1)}
+    parts = {
+        name: open_range(seen, left.get(name, 0), _part(rule, at))
+        for at, (name, seen) in enumerate(segments.items(), 1)
+    }
     state, reason = _shadow_state(rule, whole, watched, spent_usd)
     few = [name for name, seen in parts.items() if seen.count >= LEAST and seen.high < 1 - rule.tolerance]
     reason += _but(few)

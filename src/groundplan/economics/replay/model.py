@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 UNNAMED = "calls without a feature"
 """What the segment without a name is called."""
+OPEN = 0.01
+"""Share of answers that a judge left open from which on it is told."""
 COMPLETE = 0.995
 """Share of the calls from which on all of them are meant."""
 
@@ -72,6 +74,9 @@ class Proposal:
     """Segments whose quality is surely below that of the rest."""
     covered: float = 1.0
     """Share of the calls that are of segments of which some were judged: of the others nothing is said."""
+    left_open: int = 0
+    """Answers beside those judged that the judge said nothing of: the quality is between that of all of them being as
+    good, and none."""
     known: bool = False
     """People reviewed enough of the judge's verdicts; else the quality is its own view, which may be wrong."""
 
@@ -86,8 +91,10 @@ class Proposal:
         saves = f"saves {_dollars(self.saving.value)} a month" if self.saving.value > 0 else "saves nothing"
         worse = f", worse on {', '.join(s.name or UNNAMED for s in self.worse)}" if self.worse else ""
         part = f" ({self.covered:.0%} of all: no other feature was judged)" if self.covered < COMPLETE else ""
+        whole = self.judged + self.left_open
+        left = f", its judge left {self.left_open} of {whole} answers open" if self.left_open > OPEN * whole else ""
         alone = "" if self.known else "; by the judge alone, whether it is right is unknown"
-        return f"same quality on {self.quality.value:.0%} ± {half:.0%} of calls{part}, {saves}{worse}{alone}"
+        return f"same quality on {self.quality.value:.0%} ± {half:.0%} of calls{part}, {saves}{worse}{left}{alone}"
 
 
 def _dollars(value: float) -> str:

@@ -5,12 +5,15 @@ by what they found among those that it called as good, and among those that it c
 that it does not matter which of the two they looked at more. Each segment goes by its own reviews, and by those of the
 others where it has few. The interval also allows that people pick what looks wrong, or right, up to six times as
 readily. Where fewer were reviewed it is the judge's own view, and the proposal says that this may be wrong.
+Answers that a judge was asked about and left open are rarely like the others (equal ones need no judge), so any share
+of them may be good.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +45,10 @@ def propose(
     *,
     level: float = LEVEL,
     seed: int = 0,
+    left_open: Mapping[str, int] = MappingProxyType({}),
 ) -> Proposal:
-    """What replacing `current` by `candidate` would keep and save. `calls_a_month`: by segment, sampled or not.
+    """What replacing `current` by `candidate` would keep and save. `calls_a_month`: by segment, sampled or not;
+    `left_open`: by segment, answers that the judge said nothing of.
 
     Raises `Invalid` (`replay_thin`) where too little was judged to say anything.
     """
@@ -55,7 +60,7 @@ def propose(
         )
     dice = np.random.default_rng(seed)
     weights = _weights(judged, calls_a_month)
-    parts = _shares(judged, dice)
+    parts = _with_open(_shares(judged, dice), judged, left_open, dice)
     whole: Draws = np.sum([weights[name] * parts[name] for name in weights], axis=0)
     return Proposal(
         current=current,
@@ -66,6 +71,7 @@ def propose(
         agreement=agreement(judged),
         worse=_worse(judged, parts, whole, level),
         covered=_covered(weights, calls_a_month),
+        left_open=sum(left_open.get(name, 0) for name in weights),
         known=agreement(judged).reviewed >= LEAST_REVIEWED,
     )
 
@@ -109,6 +115,21 @@ def _shares(judged: Sequence[Judged], dice: np.random.Generator) -> dict[str, Dr
     picks = np.exp(dice.uniform(-np.log(PICKS), np.log(PICKS), DRAWS))
     right = {cell: _right(cell, counted, picks, dice) for cell in counted}
     return {name: told[name] * right[name, True] + (1 - told[name]) * right[name, False] for name in names}
+
+
+def _with_open(
+    parts: dict[str, Draws], judged: Sequence[Judged], left_open: Mapping[str, int], dice: np.random.Generator
+) -> dict[str, Draws]:
+    """The same of all answers, of which those that were left open are good in any share."""
+    if not any(left_open.get(name) for name in parts):
+        return parts
+    good = dice.uniform(size=DRAWS)
+    found = {}
+    for name, share in parts.items():
+        left = left_open.get(name, 0)
+        of = left / (left + sum(each.segment == name for each in judged))
+        found[name] = (1 - of) * share + of * good
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ DAYS = 30
 """How old a kept call may be, and a judgement that still counts."""
 STALE = "6 minutes"
 """Longer than any answer takes."""
+OPEN = "left_open"
+"""Why a call was not judged whose judge was asked, and could not answer or said neither."""
 PAUSE = "30 seconds"
 """Before a run that could not go on is tried again."""
 _COLUMNS: LiteralString = """id, workload, current, candidate, judge, budget_usd, calls, asked_by, state, night,
@@ -42,6 +44,13 @@ _JUDGED: LiteralString = """SELECT c.call_id::text, c.segment, c.kept, c.cost_us
     FROM replay_call c JOIN replay_run r ON r.id = c.run
     WHERE c.state = 'judged' AND r.workload = %(workload)s AND r.current = %(current)s AND r.candidate = %(candidate)s
       AND r.judge = %(judge)s AND r.asked_at >= %(since)s ORDER BY c.call_id"""
+
+_OPEN: LiteralString = """WITH mine AS (
+      SELECT c.call_id, c.segment, c.state, c.why FROM replay_call c JOIN replay_run r ON r.id = c.run
+      WHERE r.workload = %(workload)s AND r.current = %(current)s AND r.candidate = %(candidate)s
+        AND r.judge = %(judge)s AND r.asked_at >= %(since)s)
+    SELECT segment, count(DISTINCT call_id) FROM mine m WHERE state = 'skipped' AND why = %(open)s
+      AND NOT EXISTS (SELECT 1 FROM mine j WHERE j.call_id = m.call_id AND j.state = 'judged') GROUP BY 1"""
 
 
 def insert(conn: Connection[Any], made: Run) -> bool:
@@ -117,12 +126,13 @@ def give_up_sent(conn: Connection[Any], run: UUID) -> int:
 
 
 def next_call(conn: Connection[Any], run: UUID) -> Waiting | None:
-    """The next kept call, marked as sent; None: all are done."""
+    """The next kept call, marked as sent; None: all are done. In no order of time: a run whose budget ends has then
+    asked calls that stand for all that it drew."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute(
             """UPDATE replay_call r SET state = 'sent' FROM call c
                WHERE (r.run, r.call_id) = (SELECT run, call_id FROM replay_call WHERE run = %s AND state = 'waiting'
-                   ORDER BY call_id LIMIT 1 FOR UPDATE SKIP LOCKED) AND c.id = r.call_id
+                   ORDER BY md5(call_id::text) LIMIT 1 FOR UPDATE SKIP LOCKED) AND c.id = r.call_id
                RETURNING r.call_id, c.endpoint, (SELECT email FROM person p WHERE p.id = c.person_id AND p.active),
                  c.person_id IS NOT NULL""",
             (run,),
@@ -171,6 +181,16 @@ def judged(conn: Connection[Any], run: Run, since: datetime) -> list[Judged]:
     }  # fmt: skip
     with conn.cursor(row_factory=tuple_row) as cursor:
         return [Judged(*row) for row in cursor.execute(_JUDGED, asked).fetchall()]
+
+
+def left_open(conn: Connection[Any], run: Run, since: datetime) -> dict[str, int]:
+    """Segment -> calls of which no judgement counts, since the judge left each of them open."""
+    asked = {
+        "workload": run.workload, "current": run.current, "candidate": run.candidate, "judge": run.judge,
+        "since": since, "open": OPEN,
+    }  # fmt: skip
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return dict(cursor.execute(_OPEN, asked).fetchall())
 
 
 def contradicted(conn: Connection[Any], run: UUID) -> tuple[int, int]:

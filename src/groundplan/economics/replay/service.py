@@ -86,7 +86,8 @@ def finish(conn: Connection[Any], run: Run, calls_a_month: Mapping[str, float], 
     """End a run with what it proves. `why` it ended before all was asked; empty: all was."""
     from groundplan.economics.replay.quality import LEAST, propose  # noqa: PLC0415 -- numpy, for this alone
 
-    judged = store.judged(conn, run, now - timedelta(days=store.DAYS))
+    since = now - timedelta(days=store.DAYS)
+    judged = store.judged(conn, run, since)
     doubted, of = store.contradicted(conn, run.id)
     if of and doubted / of >= UNFIT:
         store.end(conn, run.id, "failed", f"the judge contradicted itself on {doubted} of {of} pairs", None)
@@ -95,7 +96,8 @@ def finish(conn: Connection[Any], run: Run, calls_a_month: Mapping[str, float], 
         few = f"{len(judged)} judged calls are too few to propose anything; {LEAST} are needed"
         store.end(conn, run.id, "done", f"{few} ({why})" if why else few, None)
         return
-    found = propose(judged, run.current, run.candidate, calls_a_month)
+    left = store.left_open(conn, run, since)
+    found = propose(judged, run.current, run.candidate, calls_a_month, left_open=left)
     share = doubted / of if of else 0.0
     store.end(conn, run.id, "done", why or "all were asked", told(run, found, share))
     if found.saving.value > 0 and found.quality.value >= GOOD:
@@ -149,6 +151,7 @@ def told(run: Run, found: Proposal, doubted: float) -> dict[str, Any]:
     return {
         "text": found.told(run.workload),
         "judged": found.judged,
+        "left_open": found.left_open,
         "quality": _interval(found.quality),
         "saving_usd_a_month": _interval(found.saving),
         "agreement": {"text": found.agreement.text, "reviewed": found.agreement.reviewed, "same": found.agreement.same},

@@ -30,13 +30,15 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Comparison(NamedTuple):
-    """`basis`: judge | likeness | none; `score`: 1 as good, 0 worse; None: not found out."""
+    """`basis`: judge | likeness | none (there is nothing to compare); `score`: 1 as good, 0 worse; None: left open."""
 
     basis: str
     score: float | None
     contradicted: bool = False
     cost: int = 0
     """picodollars that comparing cost"""
+    code: str = ""
+    """Why the judge could not be asked."""
 
 
 NOT_COMPARED = Comparison("none", None)
@@ -61,25 +63,25 @@ async def compare(
         return Comparison("judge" if what.experiment.judge else "likeness", 1.0)
     if not what.experiment.judge:
         return await _likeness(gateway, shown[:LONGEST], other[:LONGEST])
-    first, cost = await _verdict(gateway, headers, pairwise.messages(question, shown, other), what)
-    second, more = (None, 0) if first is None else await _verdict(
-        gateway, headers, pairwise.messages(question, other, shown), what
-    )  # fmt: skip
+    first, cost, code = await _verdict(gateway, headers, pairwise.messages(question, shown, other), what)
+    second, more = None, 0
+    if first is not None:
+        second, more, code = await _verdict(gateway, headers, pairwise.messages(question, other, shown), what)
     found = pairwise.compared(first, second)
     if found is None:
-        return Comparison("none", None, cost=cost + more)
+        return Comparison("judge", None, cost=cost + more, code=code)
     return Comparison("judge", found.score, found.contradicted, cost + more)
 
 
 async def _verdict(
     gateway: Gateway, headers: dict[bytes, bytes], messages: list[dict[str, Any]], what: beside.Beside
-) -> tuple[str | None, int]:
-    """What the judge says, and what it cost."""
+) -> tuple[str | None, int, str]:
+    """What the judge says, what it cost, and why it could not be asked."""
     body = {"model": what.experiment.judge, "messages": messages, "max_tokens": 8, "temperature": 0}
     own = await beside.ask(gateway, headers, CHAT, body, what)
     if own.status != "ok":
-        return None, own.cost
-    return pairwise.told(said(_decode(own.response.body))), own.cost  # type: ignore[attr-defined]  # Collected
+        return None, own.cost, own.error_code
+    return pairwise.told(said(_decode(own.response.body))), own.cost, ""  # type: ignore[attr-defined]  # Collected
 
 
 async def _likeness(gateway: Gateway, one: str, other: str) -> Comparison:
@@ -92,7 +94,7 @@ async def _likeness(gateway: Gateway, one: str, other: str) -> Comparison:
         answer = embed_answer(await ask_search(gateway, embed_request([one, other]), b"experiment", PATH), 2)
     except (UpstreamFailure, msgspec.DecodeError):
         gateway.targets.forget("search")
-        return NOT_COMPARED
+        return Comparison("likeness", None)
     import numpy as np  # noqa: PLC0415 -- heavy, only where it is used
 
     first, second = (np.frombuffer(vector, dtype="<f4") for vector in answer.vectors)

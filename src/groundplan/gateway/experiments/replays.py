@@ -45,7 +45,7 @@ class ReplayBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """What came of it. Amounts are picodollars; `code` says why there is no answer."""
+    """What came of it. Amounts are picodollars; `code` says why there is no answer, or no judgement."""
 
     call: str
     answered: bool
@@ -81,6 +81,7 @@ async def replayed(gateway: Gateway, request: Request, key: KeyEntry) -> tuple[i
         judging = beside.Beside(tried, beside.JUDGE, mark, None, bare=True)
         found = await compare(gateway, request.headers, own.ask.query, asked.answer, told, judging)
     result = Replayed(
-        str(own.call), answered, found.basis, found.score, found.contradicted, own.cost, found.cost, own.error_code
-    )
+        str(own.call), answered, found.basis, found.score, found.contradicted, own.cost, found.cost,
+        found.code if answered else own.error_code,
+    )  # fmt: skip
     return 200, msgspec.json.encode(result)
