@@ -26,7 +26,7 @@ class Answering:
         return {
             "days": 30,
             "together_usd": "120.500000",
-            "opportunities": [FOUND, FOUND | {"workload": "", "workloads": []}],
+            "opportunities": [FOUND, FOUND | {"workload": "", "workloads": [], "frees_usd": "0.031896"}],
         }
 
 
@@ -40,6 +40,8 @@ def test_effort_proof_and_all_workloads_are_told(
     assert head.split("  ")[0] == "workload" and "effort" in head and head.endswith("to be proven")
     assert one.startswith("returns, support  ") and "  medium  " in one
     assert one.endswith("the same passages are not always the same question")
+    assert "25 calls; $0.0319 of a budget is reserved for each call and never spent" in whole
+    assert "reserved" not in one
     assert (
         whole.startswith("the company ")
         and most == "At most $120.50 a month together, each applied to what the others leave."

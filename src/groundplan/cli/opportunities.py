@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +30,7 @@ def opportunities(
             f"${float(each['saves_usd']):,.2f}",
             each["effort"],
             each["what"],
-            each["evidence"],
+            _evidence(each),
             each["proof"],
         )
         for each in value["opportunities"]
@@ -40,3 +40,10 @@ def opportunities(
     told = f"{table(headings, rows)}\nAt most {most} a month together, each applied to what the others leave."
     nothing = f"No savings found in the calls of {value['days']} days."
     emit(value, as_json or before[1], told if rows else nothing)
+
+
+def _evidence(each: dict[str, Any]) -> str:
+    """With what it frees of budgets: a lever may save nothing and still let more calls in."""
+    frees = float(each["frees_usd"])
+    more = f"; ${frees:,.4f} of a budget is reserved for each call and never spent" if frees else ""
+    return f"{each['evidence']}{more}"
