@@ -71,8 +71,16 @@ def test_what_an_experiment_found_is_told(outcome: str, type: str, most: str, wo
 
 def test_the_newest_verdict_counts_and_what_has_none_shows_nothing() -> None:
     older = NOW - timedelta(days=3)
-    assert "A/B test" in lever([run(older)], [experiment("worse", "ab")]).proof
-    assert "a replay" in lever([run()], [experiment("worse", "ab", older)]).proof
+    proof = lever([run(older)], [experiment("worse", "ab")]).proof
+    assert proof.index("A/B test") < proof.index("a replay") and proof.endswith(
+        "; a router may still send it those that it answers as well"
+    )
+    proof = lever([run()], [experiment("worse", "ab", older)]).proof
+    assert proof.index("a replay") < proof.index("A/B test") and proof.endswith("let a router send it those calls")
+    both = lever([run()], [experiment("worse", at=older)])
+    assert both.saves_usd == PLAIN.saves_usd * Decimal("0.7"), "no more than either showed"
+    twice = lever([], [experiment("kept"), experiment("worse", "ab", older)])
+    assert "worse" not in twice.proof, "of two experiments the newer"
     for nothing in (experiment("budget"), experiment("expired"), experiment("", state="running", at=NOW)):
         assert lever([], [nothing]) == PLAIN
     assert lever([run(proposal=None)], []) == PLAIN and lever([run(state="failed")], []) == PLAIN

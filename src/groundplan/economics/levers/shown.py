@@ -1,6 +1,6 @@
 """What replays and experiments have shown of a cheaper deployment, as evidence beside the money it would save. Pure.
 
-The newest that ended counts; one that ended without a verdict (its budget, its last day, a person) shows nothing.
+The newest of each that ended counts; one that ended without a verdict (its budget, its last day, a person) shows nothing.
 """
 
 from __future__ import annotations
@@ -15,19 +15,38 @@ from groundplan.economics.replay.opportunities import Shown
 from groundplan.economics.replay.run import Run
 
 _VERDICTS: Final = {"kept": "good enough", "better": "better", "worse": "worse", "guard": "not good enough"}
+_Ended = tuple[datetime, Shown]
 _GOOD: Final = frozenset({"kept", "better"})
 
 
 def shown(runs: Iterable[Run], experiments: Iterable[Recorded], since: datetime) -> dict[tuple[str, str], Shown]:
-    """(workload, candidate) -> what was shown of it since then."""
-    found: dict[tuple[str, str], tuple[datetime, Shown]] = {}
-    ended = [(each.ended_at, each.workload, each.candidate, _by_replay(each)) for each in runs]
-    ended += [(each.ended_at, each.workload, each.candidate, _by_experiment(each)) for each in experiments]
-    for at, workload, candidate, told in ended:
-        before = found.get((workload, candidate))
-        if at is not None and told is not None and at >= since and (before is None or at > before[0]):
-            found[workload, candidate] = at, told
-    return {key: told for key, (_, told) in found.items()}
+    """(workload, candidate) -> what was shown of it since then: by its newest replay, and by its newest experiment."""
+    found: dict[tuple[str, str], list[_Ended]] = {}
+    for newest in (
+        _newest([(run.ended_at, (run.workload, run.candidate), _by_replay(run)) for run in runs], since),
+        _newest(
+            [(made.ended_at, (made.workload, made.candidate), _by_experiment(made)) for made in experiments], since
+        ),
+    ):
+        for key, ended in newest.items():
+            found.setdefault(key, []).append(ended)
+    return {key: _together(every) for key, every in found.items()}
+
+
+def _newest(
+    every: Iterable[tuple[datetime | None, tuple[str, str], Shown | None]], since: datetime
+) -> dict[tuple[str, str], _Ended]:
+    found: dict[tuple[str, str], _Ended] = {}
+    for at, key, told in every:
+        if at is not None and told is not None and at >= since and (key not in found or at > found[key][0]):
+            found[key] = at, told
+    return found
+
+
+def _together(every: list[_Ended]) -> Shown:
+    """What is said last is what may be done after the newest; a nightly replay does not hide what people said."""
+    told = [each for _, each in sorted(every, key=lambda each: each[0], reverse=True)]
+    return Shown("; ".join(each.told for each in told), min(each.most for each in told), told[0].then)
 
 
 def _by_replay(run: Run) -> Shown | None:
