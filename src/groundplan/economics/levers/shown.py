@@ -1,6 +1,7 @@
 """What replays and experiments have shown of a cheaper deployment, as evidence beside the money it would save. Pure.
 
-The newest of each that ended counts; one that ended without a verdict (its budget, its last day, a person) shows nothing.
+The newest of each that ended counts; one that ended without a verdict (its budget, its last day, a person) shows
+nothing.
 """
 
 from __future__ import annotations
