@@ -27,7 +27,7 @@ _noise = re.compile(rb'"obfuscation" ?: ?"').search
 class Alike:
     """The bytes that such chunks have in common, as events: before the text, after it, and behind the noise."""
 
-    __slots__ = ("_begin", "_end", "_middle", "_tail")
+    __slots__ = ("_around", "_begin", "_end", "_middle", "_tail")
 
     def __init__(self, begin: bytes, middle: bytes, end: bytes) -> None:
         self._begin = begin
@@ -35,6 +35,7 @@ class Alike:
         self._end = end
         self._tail = (end or middle) + b"\r\n"
         """Behind the text, or the noise, in a chunk of HTTP/1.1."""
+        self._around = len(begin), len(self._tail)
 
     @classmethod
     def of(cls, chunk: bytes) -> Alike | None:
@@ -81,17 +82,17 @@ class Alike:
         at = len(head)
         if not data.startswith(self._begin, at) or not data.endswith(self._tail):
             return -1
-        at, stop = at + len(self._begin), total - len(self._tail)
-        noise = b""
+        before, behind = self._around
+        at, stop = at + before, total - behind
+        # what is left when all bytes that stand for themselves are taken off both ends is none of them
         if self._end:
             end, stop = stop, data.find(b'"', at)
             if not data.startswith(self._middle, stop):
                 return -1
-            noise = data[stop + len(self._middle) : end]
-            if end < stop + len(self._middle):
+            begun = stop + len(self._middle)
+            if end < begun or data[begun:end].strip(_PLAIN):
                 return -1
-        # what is left when all bytes that stand for themselves are taken off both ends is none of them
-        if stop < at or data[at:stop].strip(_PLAIN) or noise.strip(_PLAIN):
+        if stop < at or data[at:stop].strip(_PLAIN):
             return -1
         return stop - at if data.isascii() or _is_text(data) else -1
 

@@ -40,8 +40,8 @@ class Streaming:
     """One attempt's stream: `first` until there is something for the client, then `rest`."""
 
     __slots__ = (
-        "_alike", "_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_pass_on", "_plain",
-        "_reader", "guarded", "relay",
+        "_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_passing", "_plain", "_reader",
+        "guarded", "relay",
     )  # fmt: skip
 
     kind = EVENT_STREAM
@@ -61,10 +61,9 @@ class Streaming:
         """The pump gave the client something."""
         self.relay = relay
         self._plain = relay if isinstance(relay, OpenAIRelay) else None
-        self._alike: Alike | None = None
-        """Set while the next chunk may go straight through."""
-        self._pass_on: Callable[[bytes], bool] | None = None
-        """To the client."""
+        self._passing: tuple[OpenAIRelay, Alike, Callable[[bytes], bool]] | None = None
+        """While the next chunk may go straight through: where it is counted, what it looks like, and the way to the
+        client."""
         self.guarded: GuardedRelay | None = None
         """Which may hold back what came: whatever is for the client is progress, though it gets nothing yet."""
 
@@ -171,8 +170,9 @@ class Streaming:
         self._fed = True
         self._write(exchange, out)
         plain = self._plain if self.direct and exchange.kept is None and self._reader.between else None
-        self._alike = None if plain is None else plain.alike
-        self._pass_on = None if self._alike is None else exchange.response.passing
+        alike = None if plain is None else plain.alike
+        pass_on = None if alike is None else exchange.response.passing
+        self._passing = None if plain is None or alike is None or pass_on is None else (plain, alike, pass_on)
         return self._failure is None and not self.relay.done and not exchange.response.full
 
     def _through(self, data: bytes) -> bool:
@@ -180,9 +180,9 @@ class Streaming:
 
         Where a process is woken for each of them its caches are cold, and what counts is how little is touched.
         """
-        plain, alike, pass_on = self._plain, self._alike, self._pass_on
-        if plain is None or alike is None or pass_on is None:
+        if self._passing is None:
             return False
+        plain, alike, pass_on = self._passing
         size = alike.framed_text_bytes(data)
         if size < 0 or not pass_on(data):
             return False
