@@ -192,9 +192,9 @@ def blueprint(upstream: int) -> Blueprint:
         Budget(name=n, covers=c, limit=1_000_000 * PICO, period="month") for n, c in zip(names, covers, strict=True)
     ]
     workload = Workload(
-        name="assistant", purpose="benchmark", stage="pilot", sensitivity="internal", audience="employees",
+        name="assistant", purpose="benchmark", stage="production", sensitivity="internal", audience="employees",
         residency=[],
-        deployments=["gpt"], budgets=names, calls_per_day=1_000_000_000,
+        deployments=["gpt"], budgets=names,
     )  # fmt: skip
     return Blueprint(
         number=1, company="acme", separation="solo", sites=[Site(name="cloud", type="cloud", jurisdiction="EU")],

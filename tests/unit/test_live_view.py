@@ -19,10 +19,9 @@ def test_nobody_is_remembered_where_nobody_counts_people(tmp_path: Path) -> None
     tasks = [workload("free", ["one"]), workload("pilot", ["one"], people=3)]
     live.catalog = index(blueprint(1, [deployment("one", 1)], tasks))
     for number in range(1000):
-        live.count("free", f"person {number}", 100.0)
-        live.count("gone", f"person {number}", 100.0)
+        live.count("free", f"person {number}")
+        live.count("gone", f"person {number}")
     for name in ("ana", "bob", "ana", ""):
-        live.count("pilot", name, 100.0)
+        live.count("pilot", name)
     assert live._users == {"pilot": {"ana", "bob"}}
-    assert (live.used("pilot", "cy", 100.0), live.used("pilot", "ana", 100.0)) == ((4, 3), (4, 2))
-    assert live.used("free", "ana", 100.0)[0] == 1000
+    assert (live.people("pilot"), live.people("free")) == ({"ana", "bob"}, frozenset())
