@@ -267,8 +267,9 @@ class OpenAIResponses:
         refuse_encoding(data)
         if found.object != "response" or found.status not in ("completed", "incomplete"):
             raise Malformed("the upstream's response failed")
-        asked = told(ask).asked
-        return Answered(responses_shape.told_back(data, asked) if asked else data, found.counted())
+        if asked := told(ask).asked:
+            data = responses_shape.told_back(understood(responses_shape.fields_of, data), asked)
+        return Answered(data, found.counted())
 
     def relay(self, ask: Ask) -> Relay:
         return ResponsesRelay(told(ask).asked)

@@ -12,7 +12,8 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.surfaces.chat_pieces import Said
 from groundplan.ledger.model import Usage
 
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+Fields = dict[str, msgspec.Raw]
+fields_of = msgspec.json.Decoder(Fields).decode
 _encode = msgspec.json.Encoder().encode
 NONE = "{}"
 """Arguments of a function that is called with nothing."""
@@ -25,16 +26,15 @@ def new_name(prefix: str) -> str:
     return f"{prefix}_{new_id().hex}"
 
 
-def told_back(data: bytes, asked: Mapping[str, bytes]) -> bytes:
-    """An upstream's response (JSON) that tells back what its caller asked, where the upstream was asked otherwise."""
-    fields = _fields(data)
-    return _encode({**fields, **{name: msgspec.Raw(value) for name, value in asked.items() if name in fields}})
+def told_back(response: Fields, asked: Mapping[str, bytes]) -> bytes:
+    """An upstream's response that tells back what its caller asked, where the upstream was asked otherwise."""
+    return _encode({**response, **{name: msgspec.Raw(value) for name, value in asked.items() if name in response}})
 
 
-def event_told_back(data: bytes, asked: Mapping[str, bytes]) -> bytes:
+def event_told_back(event: Fields, asked: Mapping[str, bytes]) -> bytes:
     """The same of an event with a response in it."""
-    fields = _fields(data)
-    return _encode({**fields, "response": msgspec.Raw(told_back(bytes(fields["response"]), asked))})
+    response = fields_of(event["response"])
+    return _encode({**event, "response": msgspec.Raw(told_back(response, asked))})
 
 
 def counts(usage: Usage) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class ResponsesRelay:
             raise Malformed("the upstream reported an error in its stream")
         self._number = max(self._number, found.sequence_number)
         if self._asked and found.response is not None:
-            data = shape.event_told_back(data, self._asked)
+            data = understood(self._told_back, data, STREAM)
         if found.type in _LAST:
             self._held, self._kind, self.response, self.done = data, found.type, found.response, True
             if found.response is not None and found.response.usage is not None:
@@ -104,6 +104,9 @@ class ResponsesRelay:
             return b""
         self.output_bytes += len(found.delta.encode() if isinstance(found.delta, str) else bytes(found.delta))
         return named_event(found.type, data)
+
+    def _told_back(self, data: bytes) -> bytes:
+        return shape.event_told_back(shape.fields_of(data), self._asked)
 
     @property
     def complete(self) -> bool:
