@@ -234,6 +234,24 @@ async def test_what_is_got_is_asked_for_by_head_too_and_other_methods_are_named(
         assert (wrong.status, wrong.headers["allow"]) == (405, allowed)
 
 
+async def test_each_head_on_a_connection_ends_with_its_head(setup: Setup) -> None:
+    """Also one whose head is known from the one before it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
+    lines = (
+        f" /v1/models HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {setup.key}\r\ncontent-length: 0\r\n\r\n".encode()
+    )
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            writer.write(b"HEAD" + lines)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.write(b"GET" + lines)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+        assert json.loads(await reader.readexactly(length))["object"] == "list"
+    writer.close()
+
+
 async def test_an_idempotency_key_is_answered_once(setup: Setup) -> None:
     setup.primary.script = Script(latency_ms=100)
     headers = {"idempotency_key": "k1"}

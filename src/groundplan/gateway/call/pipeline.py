@@ -119,7 +119,7 @@ class Pipeline:
 
     async def _beside(self, path: bytes, request: Request, response: Response) -> None:
         """What is asked beside calls."""
-        as_get(request)
+        request = as_get(request)
         if self._facts is not None and path.startswith(b"/api/"):
             await self._facts.handle(path, request, response)
         elif self._batches is not None and self._batches.serves(path):
@@ -139,8 +139,7 @@ class Pipeline:
     async def _unposted(self, interface: Interface, path: bytes, request: Request, response: Response) -> None:
         """Of what calls are made with, only chat completions can be listed."""
         if interface is CHAT:
-            as_get(request)
-            await stored_api.handle(chat_api.answer, self._gateway, path, request, response)
+            await stored_api.handle(chat_api.answer, self._gateway, path, as_get(request), response)
         else:
             self._refuse(response, WrongMethod(b"POST"), request)
 
@@ -248,10 +247,14 @@ async def _converse(gateway: Gateway, request: Request, response: Response) -> N
     await converse(gateway, request, response)
 
 
-def as_get(request: Request) -> None:
-    """HEAD is asked of whatever is asked by GET; the response has no body by itself."""
-    if request.method == b"HEAD":
-        request.method = b"GET"
+def as_get(request: Request) -> Request:
+    """HEAD is asked of whatever is asked by GET; the response has no body by itself. The request stays as it is: its
+    connection knows the next one by it."""
+    if request.method != b"HEAD":
+        return request
+    asked = Request(request.started, b"GET", request.target, request.headers, request.body, client=request.client)
+    asked.stream = request.stream
+    return asked
 
 
 def upgrades(request: Request) -> bool:
