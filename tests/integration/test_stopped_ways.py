@@ -44,6 +44,8 @@ from groundplan.testing.database import Database
 
 BODY_SECONDS = 30.0
 """In which a body has to come, and an upstream to take a part of one."""
+MANY, LONG = 300, json.dumps({"type": "conversation.item.retrieved", "event_id": "e", "item": {"audio": "A" * 100_000}})
+"""More than all buffers on the way hold."""
 HEARD = b'{"text":"well","usage":{"type":"duration","seconds":2}}'
 TOLD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (
     len(HEARD),
@@ -169,6 +171,9 @@ class Talker:
                 await socket.send('{"type":"input_audio_buffer.cleared","event_id":"e"}')
             elif kind == "response.create":
                 await self.respond(socket)
+            elif kind == "conversation.item.retrieve":
+                for _ in range(MANY):
+                    await socket.send(LONG)
 
     async def respond(self, socket: ServerConnection) -> None:
         """One delta before, one while the worker stands still, and the end when it goes on."""
@@ -314,6 +319,27 @@ async def test_a_conversation_goes_on_whose_upstream_answered_a_ping_meanwhile(
             assert told["error"]["code"] == "stream_broken"
             assert caught.value.rcvd is not None and caught.value.rcvd.code == 1011
         between.flows.set()
+
+
+async def test_a_conversation_goes_on_whose_client_takes_nothing_for_a_while(
+    database: Database, tmp_path: Path
+) -> None:
+    """What its upstream answers to a ping waits behind all that the client has not taken."""
+    talker = Talker()
+    for event in (talker.stopped, talker.woken):
+        event.set()
+    async with (
+        talking(database, tmp_path, talker, idle_ms=SHORT_MS) as (stack, url),
+        connect(url, additional_headers=headers(stack), proxy=None, ping_interval=None, max_queue=1) as socket,
+    ):
+        await socket.send('{"type":"conversation.item.retrieve","item_id":"i"}')
+        await asyncio.sleep(5 * SHORT_MS / 1000)
+        async with asyncio.timeout(30):
+            for _ in range(MANY):
+                assert json.loads(await socket.recv())["type"] == "conversation.item.retrieved"
+            await socket.send('{"type":"response.create"}')
+            said = [json.loads(await socket.recv())["type"] for _ in range(4)]
+        assert said[-1] == "response.done"
 
 
 async def test_what_an_upstream_threw_away_meanwhile_costs_nothing(database: Database, tmp_path: Path) -> None:
