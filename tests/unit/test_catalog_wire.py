@@ -45,11 +45,11 @@ def codes(deployment: str, company: str = "") -> set[str]:
 
 def test_everything_about_a_way_reaches_the_gateway() -> None:
     made = compiled(
-        "url: https://h.example/v1\nhttp: 1\nproxy: https://p.example:3129\nproxy_key: env:PROXY\n"
+        "url: https://h.example/v1\nhttp: 1\nproxy: http://p.example:3129\nproxy_key: env:PROXY\n"
         "tls: {ca: file:/ca.pem, cert: file:/c.pem, key: file:/k.pem, server_name: in.example}\n"
     )
     assert made.tls == Tls(ca="file:/ca.pem", cert="file:/c.pem", key="file:/k.pem", server_name="in.example")
-    assert (made.http, made.proxy, made.proxy_key) == (1, "https://p.example:3129", "env:PROXY")
+    assert (made.http, made.proxy, made.proxy_key) == (1, "http://p.example:3129", "env:PROXY")
     assert compiled("url: https://h.example/v1\nhttp: 2\n").http == 2
     plain = compiled("url: https://h.example/v1\n")
     assert (plain.tls, plain.http, plain.proxy, plain.proxy_key) == (None, 1, None, None)
@@ -77,6 +77,12 @@ def test_the_companys_proxy_holds_where_a_deployment_says_nothing_and_is_not_loc
         ("url: http://h.example/v1\ntls: {ca: file:/ca.pem}\n", "tls_without_https"),
         ("url: https://h.example/v1\ntls: {key: file:/k.pem}\n", "tls_key_alone"),
         ("url: https://h.example/v1\nhttp: 2\ntls: {server_name: in.example}\n", "tls_server_name"),
+        (
+            "url: https://h.example/v1\nproxy: https://p.example:1\ntls: {server_name: in.example}\n",
+            "tls_server_name",
+        ),
+        ("url: https://h.example/v1\ntype: transcription\naudio: 10s\nhttp: 2\n", "upload_way"),
+        ("url: https://h.example/v1\ntype: transcription\naudio: 10s\nproxy: https://p.example:1\n", "upload_way"),
         ("url: local:embedded\nhttp: 2\n", "local_direct"),
         ("url: local:embedded\nproxy: http://p.example:1\n", "local_direct"),
     ],

@@ -72,9 +72,14 @@ def _reached(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
         found.append(("tls", "tls_without_https", "tls is declared, but the url is not https", "Write https://HOST."))
     if tls is not None and tls.key is not None and tls.cert is None:
         found.append(("tls", "tls_key_alone", "a key without a certificate", "Name the certificate: cert: file:/path."))
-    if tls is not None and tls.server_name is not None and doc.http == 2:
-        hint = "Use http: 1, or a url with the name that the certificate bears."
-        found.append(("tls", "tls_server_name", "server_name works with http: 1 only", hint))
+    proxy = workspace.company.proxy if doc.proxy is None else doc.proxy
+    other = doc.http == 2 or ((proxy or "").startswith("https:") and not doc.url.startswith("local:"))
+    if tls is not None and tls.server_name is not None and other:
+        hint = "Use http: 1 and a proxy that is reached by http, or a url with the name that the certificate bears."
+        found.append(("tls", "tls_server_name", "server_name works with http: 1 and no proxy by https only", hint))
+    if doc.type == "transcription" and other:
+        hint = "Use http: 1, and a proxy that is reached by http, or proxy: direct."
+        found.append(("type", "upload_way", "uploads go by http: 1 and through no proxy by https only", hint))
     if "batches" in doc.serves and (doc.http != 1 or doc.type not in ("chat", "embeddings", "moderation")):
         hint = "Leave batches out of serves: its lines are then made as calls."
         found.append(("serves", "batches_unserved", f"no batches of {doc.type} over http: {doc.http}", hint))

@@ -10,7 +10,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.unit_price import image_price
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.images import Images, Made, check_bounded, check_counts
-from groundplan.gateway.surfaces.upload import Upload
+from groundplan.gateway.surfaces.upload import Upload, taking_uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
@@ -99,10 +99,7 @@ class ImageEdits(Images):
         return super().cost(ask, deployment, usage)
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        found = tuple(deployment for deployment in deployments if deployment.http == 1)
-        if not found:
-            raise Invalid("no deployment takes uploads", code="upload_http2", hint="Declare one with http: 1.")
-        return super().able(ask, found)
+        return super().able(ask, taking_uploads(deployments))
 
 
 class ImageVariations(ImageEdits):

@@ -18,7 +18,7 @@ from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Relay
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.transcripts_stream import Reported, seconds_used, transcript_relay
-from groundplan.gateway.surfaces.upload import Upload, model_missing
+from groundplan.gateway.surfaces.upload import Upload, model_missing, taking_uploads
 from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.ledger.model import Usage
 
@@ -113,13 +113,13 @@ class Transcriptions(Interface):
         )  # fmt: skip
 
     def able(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
-        """Those that are reached over HTTP/1.1, and say how long audio may be where that decides its price."""
-        found = tuple(d for d in deployments if d.http == 1 and (d.audio_seconds or not d.rates.minute))
+        """Those that take uploads, and say how long audio may be where that decides its price."""
+        found = tuple(d for d in taking_uploads(deployments) if d.audio_seconds or not d.rates.minute)
         if not found:
             raise Invalid(
                 "no deployment says what such audio costs at most",
                 code="audio_unbounded",
-                hint="A deployment says audio: the longest that may be sent in, and is reached over http: 1.",
+                hint="A deployment says audio: the longest that may be sent in.",
             )
         return found
 

@@ -20,6 +20,7 @@ from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamF
 from groundplan.gateway.upstream.http1 import Http1Connection
 
 if TYPE_CHECKING:
+    from groundplan.blueprint.model import Deployment
     from groundplan.gateway.call.context import Gateway
     from groundplan.gateway.call.exchange import Exchange
     from groundplan.gateway.http.server import Request
@@ -172,6 +173,15 @@ def _too_late(name: str) -> Invalid:
     return Invalid(
         f"{name} comes after a large file", code="field_after_file", hint=f"Put {name} before the file in the form."
     )
+
+
+def taking_uploads(deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+    """Those that a form can be passed on to while it arrives. Raises `Invalid`."""
+    found = tuple(d for d in deployments if d.http == 1 and not (d.proxy or "").startswith("https:"))
+    if not found:
+        hint = "Declare one with http: 1, behind no proxy that is itself reached by https."
+        raise Invalid("no deployment takes uploads", code="upload_http2", hint=hint)
+    return found
 
 
 def model_missing() -> Invalid:
