@@ -118,6 +118,16 @@ def test_a_rate_of_a_place_counts_what_was_done_there_alone(per: str, company: i
         assert sum(part.amount for part in divide(rule, [used], JAN)) == units * PICO
 
 
+def test_what_is_of_one_workload_is_carried_by_it_before_it_is_served() -> None:
+    camera = Allocation(name="camera", term="device", amount=31 * PICO, covers="workload/inspector", source="invoice")
+    (line,) = divide(camera, [Use("a", calls=9)], JAN)
+    assert (line.workload, line.team, line.amount) == ("inspector", "", PICO) and "not served" in line.rule
+    (line,) = divide(camera, [Use("a", calls=9), Use("inspector", "factory")], JAN)
+    assert (line.workload, line.team, line.amount) == ("inspector", "factory", PICO)
+    of_team = Allocation(name="desk", term="support", amount=31 * PICO, covers="team/factory", source="invoice")
+    assert [part.workload for part in divide(of_team, [Use("a", calls=9)], JAN)] == [""]
+
+
 def test_what_is_kept_for_no_workload_is_a_line_of_nobody() -> None:
     rule = Allocation(name="store", term="object_storage", rate=PICO, per="gigabyte of documents")
     left = Use("", units={"gigabyte of documents": Decimal(365)})

@@ -52,8 +52,9 @@ def divide(
     version: int = 0,
 ) -> list[Part]:
     """The parts of one rule on one day. What of a capacity was not used is `idle`; without any workload to carry it the
-    whole stays with nobody. `capacity` is the deployment's on that day, else the rule's own. Raises `Invalid` where a
-    rate of its currency is missing."""
+    whole stays with nobody, but for what is of one workload alone, which carries it though it is not served yet.
+    `capacity` is the deployment's on that day, else the rule's own. Raises `Invalid` where a rate of its currency is
+    missing."""
     if not holds(rule, day):
         return []
     if rule.rate is not None:
@@ -73,7 +74,10 @@ def divide(
         shared = zip(covered, shares(amount, weights), strict=True)
         parts = [part(use.workload, use.team, share) for use, share in shared if share]
     elif amount:
-        parts = [_made(rule, "no workload that it covers", version)(NOBODY, "", amount)]
+        kind, _, name = rule.covers.partition("/")
+        alone = kind == "workload"
+        how = "the workload that it covers, which is not served" if alone else "no workload that it covers"
+        parts = [_made(rule, how, version)(name if alone else NOBODY, "", amount)]
     if idle:
         parts.append(_made(rule, "capacity that was not used", version, term=IDLE)(NOBODY, "", idle))
     return parts
