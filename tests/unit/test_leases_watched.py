@@ -1,0 +1,111 @@
+"""What a settlement gives back is seen at once by whoever has to do with it, also while PostgreSQL is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from groundplan.blueprint.model import Budget
+from groundplan.core.ids import new_id
+from groundplan.gateway.budgets.lease_client import LeaseClient
+from groundplan.gateway.budgets.leases import Slices, Token
+from groundplan.gateway.journal.journal import Journal
+from groundplan.ledger.model import Charge
+
+BUDGET = Budget(name="all", covers="company", limit=100, period="total")
+KEY = ("all", "total")
+
+
+@dataclass
+class Worker:
+    """One that has all of a budget of 100, in two reservations of 50."""
+
+    slices: Slices
+    leases: LeaseClient
+    held: list[Token]
+
+    def acquire(self, amount: int, budget: Budget = BUDGET, blueprint: int = 1) -> asyncio.Task[str | None]:
+        charges = [Charge(*KEY, amount)]
+        return asyncio.create_task(self.leases.acquire((new_id().bytes, 0), charges, {"all": budget}, blueprint))
+
+    def free(self) -> None:
+        """One of the calls under way ends, and cost nothing."""
+        self.slices.settle(self.held.pop(), 0)
+
+
+async def turns(number: int = 10) -> None:
+    """So many of the loop, and far less time than until a worker looks again by itself."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def alone(folder: Path) -> AsyncIterator[Worker]:
+    epoch, slices = new_id(), Slices()
+    journal = Journal.open(folder / str(epoch), epoch, asyncio.get_running_loop(), 1 << 18)
+    leases = LeaseClient("postgresql://127.0.0.1:1/none", epoch, journal, slices, home=folder)
+    held: list[Token] = [(new_id().bytes, 0), (new_id().bytes, 0)]
+    slices.grant(*KEY, 100)
+    for token in held:
+        slices.reserve(token, [Charge(*KEY, 50)])
+    try:
+        yield Worker(slices, leases, held)
+    finally:
+        await leases.close()
+        await journal.close()
+
+
+async def test_who_waits_goes_on_in_the_turn_in_which_something_is_freed(tmp_path: Path) -> None:
+    async with alone(tmp_path) as one:
+        waiting = one.acquire(50)
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        one.free()
+        await turns()
+        assert waiting.done() and await waiting is None
+
+
+async def test_what_was_empty_is_not_once_something_is_freed(tmp_path: Path) -> None:
+    async with alone(tmp_path) as one:
+        assert await one.acquire(50) == "all"
+        account = one.leases._accounts[KEY]
+        assert account.empty_need == 50
+        one.free()
+        assert account.empty_need == 0
+        one.free()
+        assert not one.slices.watched, "nothing is looked for any more"
+
+
+async def test_what_is_recalled_is_given_back_as_it_is_freed(tmp_path: Path) -> None:
+    async with alone(tmp_path) as one:
+        one.leases._recall(f"all total {new_id()}")
+        await turns()
+        assert one.slices.released(*KEY) == 0
+        one.free()
+        await turns()
+        assert one.slices.released(*KEY) == 50
+
+
+@pytest.mark.parametrize("by", ["a blueprint", "a call under it"])
+async def test_what_is_held_of_a_smaller_budget_is_given_back_as_it_is_freed(tmp_path: Path, by: str) -> None:
+    async with alone(tmp_path) as one:
+        waiting = one.acquire(50)
+        await turns()
+        one.free()
+        assert await waiting is None, "it is known from then on"
+        smaller = msgspec.structs.replace(BUDGET, limit=60)
+        if by == "a blueprint":
+            one.leases.declare([smaller], {}, 2)
+        else:
+            assert await one.acquire(61, smaller, 2) == "all"
+        await turns()
+        assert one.slices.released(*KEY) == 0
+        one.free()
+        await turns()
+        assert one.slices.released(*KEY) == 50
