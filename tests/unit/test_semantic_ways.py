@@ -6,7 +6,7 @@ from math import inf
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from groundplan.economics.semantic.accept import Verdict, by_words, differing, judge, shipped
@@ -64,6 +64,7 @@ def test_a_number_belongs_to_its_word() -> None:
     assert first != of("Is the first room free?", "Is the 1 room free?")
 
 
+@example(["permit", "renew"], ["renew", "permit", "cancel", "renew"])
 @given(*(st.lists(WORDS, min_size=1, max_size=8) for _ in range(2)))
 def test_ways_are_the_same_whichever_request_came_first(one: list[str], other: list[str]) -> None:
     a, b = " ".join(one) + "?", " ".join(other) + "?"

@@ -101,6 +101,10 @@ def side_by_side(a: Reading, b: Reading) -> Compared:
     """What two readings share, word by word. The same word elsewhere counts as shared."""
     if a.stems == b.stems:
         return Compared([], [], frozenset(), 1.0)
+    if b.stems < a.stems:  # of matches as long as each other the matcher takes the first of the first text
+        turned = side_by_side(b, a)
+        placed_so = frozenset((i, j) for j, i in turned.placed)
+        return Compared(turned.theirs, turned.ours, placed_so, turned.order)
     matcher = SequenceMatcher(None, a.stems, b.stems, autojunk=False)
     ours, theirs, placed = list[int](), list[int](), set[tuple[int, int]]()
     begin, other_begin, same = 0, 0, 0
