@@ -16,13 +16,10 @@ import pytest
 from tests.contract.h2_server import H2Server
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, events, installation, parse, workload
 from tests.integration.test_stopped_worker import (
-    CHUNK,
-    COMMENT,
-    ENDING,
     FAILS,
-    HEAD,
     LATER_SECONDS,
     SHORT_MS,
+    WELL,
     WHOLE,
     Far,
     across_a_stop,
@@ -77,17 +74,7 @@ async def by_http2(
                 writer.close()
 
 
-@pytest.mark.parametrize(
-    "well",
-    [
-        pytest.param(lambda: Far(HEAD, CHUNK % b"a", meanwhile=(CHUNK % b"b", ENDING)), id="all of it"),
-        pytest.param(lambda: Far(meanwhile=(HEAD, CHUNK % b"a", ENDING)), id="from its head on"),
-        pytest.param(lambda: Far(HEAD, meanwhile=(CHUNK % b"a",), after=(ENDING,)), id="its first event"),
-        pytest.param(lambda: Far(HEAD, after=(CHUNK % b"a", ENDING)), id="nothing before its first event"),
-        pytest.param(lambda: Far(HEAD, CHUNK % b"a", after=(CHUNK % b"b", ENDING)), id="nothing in the middle"),
-        pytest.param(lambda: Far(HEAD, CHUNK % b"a", COMMENT, meanwhile=(COMMENT,), after=(ENDING,)), id="comments"),
-    ],
-)
+@pytest.mark.parametrize("well", WELL)
 async def test_a_stream_goes_on_whatever_of_it_came_meanwhile(
     database: Database, tmp_path: Path, well: Callable[[], Far]
 ) -> None:

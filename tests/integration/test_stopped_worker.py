@@ -137,17 +137,18 @@ async def across_a_stop(stack: Stack, far: Far, asking: Awaitable[Reply], second
         return await task
 
 
-@pytest.mark.parametrize(
-    "well",
-    [
-        pytest.param(lambda: Far(HEAD, CHUNK % b"a", meanwhile=(CHUNK % b"b", ENDING)), id="all of it"),
-        pytest.param(lambda: Far(meanwhile=(HEAD, CHUNK % b"a", ENDING)), id="from its head on"),
-        pytest.param(lambda: Far(HEAD, meanwhile=(CHUNK % b"a",), after=(ENDING,)), id="its first event"),
-        pytest.param(lambda: Far(HEAD, after=(CHUNK % b"a", ENDING)), id="nothing before its first event"),
-        pytest.param(lambda: Far(HEAD, CHUNK % b"a", after=(CHUNK % b"b", ENDING)), id="nothing in the middle"),
-        pytest.param(lambda: Far(HEAD, CHUNK % b"a", COMMENT, meanwhile=(COMMENT,), after=(ENDING,)), id="comments"),
-    ],
-)
+WELL = [
+    pytest.param(lambda: Far(HEAD, CHUNK % b"a", meanwhile=(CHUNK % b"b", ENDING)), id="all of it"),
+    pytest.param(lambda: Far(meanwhile=(HEAD, CHUNK % b"a", ENDING)), id="from its head on"),
+    pytest.param(lambda: Far(HEAD, meanwhile=(CHUNK % b"a",), after=(ENDING,)), id="its first event"),
+    pytest.param(lambda: Far(HEAD, after=(CHUNK % b"a", ENDING)), id="nothing before its first event"),
+    pytest.param(lambda: Far(HEAD, CHUNK % b"a", after=(CHUNK % b"b", ENDING)), id="nothing in the middle"),
+    pytest.param(lambda: Far(HEAD, CHUNK % b"a", COMMENT, meanwhile=(COMMENT,), after=(ENDING,)), id="comments"),
+]
+"""Upstreams that answer a stream well, of which more or less came before, while and after a worker stood still."""
+
+
+@pytest.mark.parametrize("well", WELL)
 async def test_a_stream_goes_on_whatever_of_it_came_meanwhile(
     database: Database, tmp_path: Path, well: Callable[[], Far]
 ) -> None:
