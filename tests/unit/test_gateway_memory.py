@@ -49,6 +49,33 @@ def test_what_was_made_is_moved_into_large_pages_and_hardly_grows() -> None:
     assert grown < 12 << 20
 
 
+_BOUND = """
+import ctypes, mmap, platform
+from pathlib import Path
+from groundplan.gateway import memory
+own = mmap.mmap(-1, 32 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+own.write(bytes(range(256)) * (32 << 12))
+at, piece, node = ctypes.addressof(ctypes.c_char.from_buffer(own)), 600 << 10, ctypes.c_ulong(1)
+bind, number = ctypes.CDLL(None).syscall, memory._MBIND.get(platform.machine())
+for begin in range(at, at + (32 << 20) - piece, 2 * piece) if number else ():
+    bind(number, ctypes.c_void_p(begin), ctypes.c_ulong(piece), 2, ctypes.byref(node), ctypes.c_ulong(64), 0)
+def bound():
+    return Path("/proc/self/numa_maps").read_text().count(" bind:0 ")
+before, moved = bound(), memory.gather()
+assert bytes(own) == bytes(range(256)) * (32 << 12)
+print(before, bound(), moved)
+"""
+
+
+def test_pieces_that_are_bound_to_the_only_node_are_joined() -> None:
+    """Where there are several nodes they stay as they are."""
+    told = subprocess.run([sys.executable, "-c", _BOUND], check=True, capture_output=True, text=True).stdout
+    before, after, moved = map(int, told.split())
+    joined = memory.one_node() or not before
+    assert after == (0 if joined else before)
+    assert (moved >= 28 << 20) == (joined and kernel_can())
+
+
 def kernel_can() -> bool:
     """Whether one large page can be made of an own mapping here."""
     with mmap.mmap(-1, 2 * memory.LARGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as own:

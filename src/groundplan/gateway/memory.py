@@ -17,18 +17,25 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import platform
 import re
 import resource
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-_STATM, _SMAPS = Path("/proc/self/statm"), Path("/proc/self/smaps")
+_STATM, _SMAPS, _MAPS = (Path("/proc/self") / name for name in ("statm", "smaps", "maps"))
+_OWN = re.compile(r"(?m)^([0-9a-f]+)-([0-9a-f]+) rw-p ")
 _MAPPING = re.compile(r"(?m)^([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ 0 *(.*)\nSize: +(\d+) kB\n(?:.*\n){2}Rss: +(\d+) kB$")
 LARGE = 2 << 20
 FILLED = 0.75
 """Share of a mapping that must be there already: the rest of a large page takes memory, too."""
 _COLLAPSE = 25
 """MADV_COLLAPSE"""
+_NUMA_MAPS, _NODES = Path("/proc/self/numa_maps"), Path("/sys/devices/system/node/has_memory")
+_BOUND = re.compile(r"(?m)^([0-9a-f]+) bind:\S+ (?!file=)")
+_MBIND = {"x86_64": 237, "aarch64": 235}
+"""The number of that call of the system, which the C library does not offer."""
 EVERY_SECONDS = 30.0
 GROWN_BYTES = 32 << 20
 """What a worker must have more than when it was last asked."""
@@ -51,11 +58,38 @@ def gather() -> int:
     if madvise is None:
         return 0
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    with suppress(OSError):
+        _unbind()
     try:
         found = _SMAPS.read_text()
     except OSError:
         return 0
     return sum(end - begin for begin, end in _filled(found) if madvise(begin, end - begin, _COLLAPSE) == 0)
+
+
+def one_node() -> bool:
+    """Whether all of the machine's memory is one node, as far as it can be told and said."""
+    return platform.machine() in _MBIND and _NODES.is_file() and _NODES.read_text().strip().isdigit()
+
+
+def _unbind() -> None:
+    """Let the kernel join mappings that differ only in being bound to the one node of memory that there is."""
+    if not one_node():
+        return
+    bound = {int(each, 16) for each in _BOUND.findall(_NUMA_MAPS.read_text())}
+    call = ctypes.CDLL(None).syscall
+    for begin, end in _OWN.findall(_MAPS.read_text()) if bound else ():
+        if int(begin, 16) in bound:
+            size = int(end, 16) - int(begin, 16)
+            call(
+                _MBIND[platform.machine()],
+                ctypes.c_void_p(int(begin, 16)),
+                ctypes.c_ulong(size),
+                0,
+                None,
+                ctypes.c_ulong(0),
+                0,
+            )
 
 
 def _filled(smaps: str) -> Iterator[tuple[int, int]]:
