@@ -33,7 +33,9 @@ from websockets.typing import Subprotocol
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Grant, Limit, ProviderKey, Rates
 from groundplan.core.money import PICO
+from groundplan.gateway.http.front import LEAVE, serving_file
 from groundplan.gateway.journal.records import read_segment
+from groundplan.gateway.surfaces.realtime import LOOK_SECONDS
 from groundplan.ledger.model import Finish, Reservation, Settlement
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -241,6 +243,26 @@ async def test_a_response_that_is_being_made_is_heard_to_its_end_when_this_gatew
         assert error.error.code == "stopping" and await closed(connection) == 1001
     (settlement,) = await setup.settled(1)
     assert (settlement.outcome, settlement.usage.output) == ("ok", 10)
+
+
+async def test_a_conversation_goes_on_where_another_worker_took_over_until_this_gateway_is_stopped(
+    setup: Setup,
+) -> None:
+    async with setup.connected() as connection, setup.connected() as quiet:
+        setup.stack.workers[0].send_signal(LEAVE)
+        async with asyncio.timeout(30):
+            while serving_file(setup.stack.home, setup.stack.workers[0].pid).exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(3 * LOOK_SECONDS)
+        for number in (1, 2):
+            await say(connection, "a")
+            _, done = await heard(connection)
+            assert done.response.status == "completed"
+            assert len(await setup.settled(number)) == number, "budgets hold, and what is made is metered"
+        setup.stack.workers[0].send_signal(signal.SIGTERM)
+        for each in (connection, quiet):
+            _, error = await heard(each, "error")
+            assert error.error.code == "stopping" and await closed(each) == 1001
 
 
 async def test_quiet_conversations_hold_no_money(setup: Setup) -> None:

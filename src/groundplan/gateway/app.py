@@ -257,9 +257,10 @@ def _beside(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
 async def _leave(
     gateway: Gateway, live: LiveView, server: Server, runner: BatchRunner, stop: asyncio.Event, seconds: float
 ) -> None:
-    """Let what was begun end by itself, however long its streams are, until `seconds` are over or it is asked to stop.
-    Live policy and budgets hold for it meanwhile."""
+    """Let what was begun end by itself, however long its streams and conversations are, until `seconds` are over or it
+    is asked to stop. Live policy and budgets hold for it meanwhile."""
     ending, end = gateway.loop.create_task(server.quiesce(seconds)), gateway.loop.time() + seconds
+    gateway.talks_until = end
     while not (ending.done() and not runner.busy) and gateway.loop.time() < end:
         if stop.is_set() or live.fenced.is_set() or not gateway.journal.healthy:
             break
@@ -267,6 +268,7 @@ async def _leave(
         with suppress(TimeoutError):
             async with asyncio.timeout(0.05):
                 await stop.wait()
+    gateway.talks_until = 0.0
     ending.cancel()
     await asyncio.wait([ending])
 

@@ -137,6 +137,8 @@ class Gateway:
     running: int = 0
     """Calls that were admitted and are not finished."""
     ready: bool = False
+    talks_until: float = 0.0
+    """Of the loop's clock: until then conversations go on though this is not ready, since another worker took over."""
     balance: Balance = field(default_factory=Balance)
     hedges: Hedges = field(default_factory=Hedges)
     times: Times = field(default_factory=Times)

@@ -171,7 +171,7 @@ class Session:
         gateway, deployment = self._gateway, self._deployment
         async with self._busy:
             if self._ready is None:
-                if not gateway.ready:
+                if self._stops:
                     raise _stopping()
                 try:
                     await self.admit()
@@ -408,6 +408,11 @@ class Session:
         await self._settle(exchange, "ok", usage_of(event.response))
         return splice(data, b"groundplan", facts(exchange, settle.remaining(self._gateway, exchange)))
 
+    @property
+    def _stops(self) -> bool:
+        """Whether this worker begins no response any more; one that another took over from still does for a while."""
+        return not self._gateway.ready and self._gateway.loop.time() >= self._gateway.talks_until
+
     async def _unmade(self) -> None:
         """The upstream did not do something: perhaps it makes no response. What was reserved for that is for the next
         one; should it make this one all the same, it is as one that it begins by itself."""
@@ -433,7 +438,7 @@ class Session:
         permission = Permission(gateway, self._first)
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if not gateway.ready and (self._active is None or gateway.targets.stopped):
+            if self._stops and (self._active is None or gateway.targets.stopped):
                 raise _stopping()  # a response that is being made is heard to its end, while there is time
             try:
                 permission.check(self._deployment)
