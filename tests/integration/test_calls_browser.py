@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from itertools import product
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from tests.acceptance.stack import Stack, request, wait_until
@@ -14,7 +15,7 @@ from tests.integration.test_content import CARD, ask, call_of, stack
 from groundplan.testing.browser import chromium, find_chromium
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Page
 
 __all__ = ["stack"]
 UNNAMED = """[...document.querySelectorAll('input:not([type=hidden]), select, textarea, button, a, [role=img]')]
@@ -22,6 +23,7 @@ UNNAMED = """[...document.querySelectorAll('input:not([type=hidden]), select, te
   .map(one => one.outerHTML)"""
 HOSTILE = '<img src=x onerror="window.hit=1">'
 LIVE_MS = 30_000
+SCHEMES: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 if find_chromium() is None and os.environ.get("GROUNDPLAN_REQUIRE_BROWSER") != "1":
@@ -42,15 +44,34 @@ def cookie(stack: Stack, browser: Browser) -> Any:
     return context.storage_state()
 
 
-@pytest.fixture
-def page(stack: Stack, browser: Browser, cookie: Any) -> Iterator[Page]:
+@pytest.fixture(scope="module")
+def tab(stack: Stack, browser: Browser, cookie: Any) -> Iterator[Page]:
+    """What signed in. To start what shows a page takes longer than to show it."""
     context = browser.new_context(storage_state=cookie, base_url=f"http://localhost:{stack.control_port}")
-    found = context.new_page()
-    problems: list[str] = []
-    found.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    found.on("pageerror", lambda error: problems.append(str(error)))
-    yield found
+    yield context.new_page()
     context.close()
+
+
+@pytest.fixture
+def page(tab: Page) -> Iterator[Page]:
+    """A signed-in page that fails the test for any error in it."""
+    problems: list[str] = []
+
+    def heed(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            problems.append(message.text)
+
+    def heed_error(error: Any) -> None:
+        problems.append(str(error))
+
+    tab.set_viewport_size({"width": 1280, "height": 720})
+    tab.emulate_media(color_scheme="light")
+    tab.on("console", heed)
+    tab.on("pageerror", heed_error)
+    yield tab
+    tab.goto("about:blank")
+    tab.remove_listener("console", heed)
+    tab.remove_listener("pageerror", heed_error)
     assert not problems
 
 
@@ -152,22 +173,18 @@ def test_a_question_of_another_site_asks_nothing(stack: Stack, page: Page) -> No
     assert len(ask(stack, "GET", "/api/keys").body["keys"]) == before
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-def test_every_page_of_calls_fits_its_window_in_light_and_dark(
-    stack: Stack, browser: Browser, cookie: Any, kept: str, width: int
-) -> None:
-    paths = ("/calls", f"/calls/{kept}", "/playground", "/operations", "/calls?workload=nobody")
-    for scheme in ("light", "dark"):
-        context = browser.new_context(
-            storage_state=cookie, base_url=f"http://localhost:{stack.control_port}", color_scheme=scheme,
-            viewport={"width": width, "height": 900},
-        )  # fmt: skip
-        page = context.new_page()
-        for path in paths:
-            page.goto(path)
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, scheme)
+def test_every_page_of_calls_fits_windows_of_any_width_in_light_and_dark(page: Page, kept: str) -> None:
+    """No script and no answer depends on width or scheme, so each page is loaded once."""
+    for path in ("/calls", f"/calls/{kept}", "/playground", "/operations", "/calls?workload=nobody"):
+        page.goto(path)
+        for width, scheme in product((1280, 400), SCHEMES):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate("[innerWidth, document.documentElement.scrollWidth <= innerWidth]") == [width, True], (
+                path,
+                scheme,
+            )
             assert page.evaluate(UNNAMED) == [], path
-        context.close()
 
 
 def test_a_deployment_that_fails_is_shown_as_open_until_it_is_well(stack: Stack, page: Page) -> None:
