@@ -44,10 +44,17 @@ def written(path: Path, *, told_apart: bool, rows: int = 390, seed: int = 2) -> 
     return path
 
 
-def test_a_router_is_trained_kept_judged_and_found_drifted(tmp_path: Path) -> None:
-    answers = written(tmp_path / "set.jsonl", told_apart=True)
-    home = ("--home", str(tmp_path / "home"))
-    first = run("train", str(answers), "--name", "support", *home)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A folder with the answers `set.jsonl` and a `home`, where `support` was trained on them; what was told of it."""
+    folder = tmp_path_factory.mktemp("trained")
+    answers = written(folder / "set.jsonl", told_apart=True)
+    return folder, run("train", str(answers), "--name", "support", "--home", str(folder / "home"))
+
+
+def test_a_router_is_trained_kept_judged_and_found_drifted(trained: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, first = trained
+    answers, home = folder / "set.jsonl", ("--home", str(folder / "home"))
     assert first["router"] == "support@1"
     assert set(first["same_choice"]) == {"typos", "case", "spaces", "polite", "reworded"}
     assert first["same_choice_at"] == "0.99"
@@ -56,7 +63,7 @@ def test_a_router_is_trained_kept_judged_and_found_drifted(tmp_path: Path) -> No
     (kept,) = run("list", *home)["routers"]
     assert (kept["router"], kept["digest"], kept["prompts"]) == ("support@1", first["digest"], "390")
     assert first["points"]["0.99"]["saved"] > 0.3
-    assert (tmp_path / "home/routers/support@1.router").stat().st_mode & 0o777 == 0o600
+    assert (folder / "home/routers/support@1.router").stat().st_mode & 0o777 == 0o600
     assert first["operating_points"]["0.99"] in first["points"]
     assert float(kept["low at 0.99"]) >= 0.99 and kept["against"] == "large"
     judged = run("evaluate", str(answers), "--router", "support@1", *home)
@@ -69,10 +76,10 @@ def test_a_router_is_trained_kept_judged_and_found_drifted(tmp_path: Path) -> No
     assert told.value.code == "router_unknown"
 
 
-def test_a_router_that_is_judged_on_its_own_prompts_says_that_they_may_flatter_it(tmp_path: Path) -> None:
-    own = written(tmp_path / "own.jsonl", told_apart=True)
-    home = ("--home", str(tmp_path / "home"))
-    run("train", str(own), "--name", "support", *home)
+def test_a_router_that_is_judged_on_its_own_prompts_says_that_they_may_flatter_it(
+    trained: tuple[Path, Any], tmp_path: Path
+) -> None:
+    own, home = trained[0] / "set.jsonl", ("--home", str(trained[0] / "home"))
     others = tmp_path / "others.jsonl"
     rows = [json.loads(line) for line in own.read_text().splitlines()]
     others.write_text("\n".join(json.dumps(row | {"prompt": f"{row['prompt']} soon{row['id']}x"}) for row in rows))
@@ -139,9 +146,8 @@ def test_two_that_are_kept_at_once_get_versions_of_their_own(tmp_path: Path) -> 
     assert len(list(tmp_path.iterdir())) == 16
 
 
-def test_a_set_of_few_rows_is_not_said_to_drift(tmp_path: Path) -> None:
-    home = ("--home", str(tmp_path / "home"))
-    run("train", str(written(tmp_path / "set.jsonl", told_apart=True)), "--name", "support", *home)
+def test_a_set_of_few_rows_is_not_said_to_drift(trained: tuple[Path, Any], tmp_path: Path) -> None:
+    home = ("--home", str(trained[0] / "home"))
     for rows, drifted in ((40, None), (60, False), (120, False)):
         few = written(tmp_path / "few.jsonl", told_apart=True, rows=rows, seed=rows)
         assert run("evaluate", str(few), "--router", "support", *home)["drifted"] is drifted
