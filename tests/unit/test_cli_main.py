@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,23 +14,45 @@ from typing import Any
 
 import pytest
 import typer
+from tests.integration.nursery import run_command
 from typer.core import TyperGroup
 
 from groundplan.cli.main import COMMANDS, app
 from groundplan.console.render import ENTRIES
 
+ALONE = """\
+import importlib, os, sys, traceback
+import groundplan.cli.main
+for name in ("pydantic", "psycopg", "rich.console", "ruamel.yaml", "cryptography.hazmat.primitives.serialization"):
+    importlib.import_module(name)
+for module in sys.argv[1:]:
+    if (child := os.fork()) == 0:
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        print(module)
+"""
+"""Loads each module where none of the others is loaded, and prints those that cannot be."""
 
-def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "groundplan.cli.main", *arguments], capture_output=True, text=True, timeout=60, cwd=cwd
-    )
+
+def from_nothing(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "groundplan.cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_command(arguments, os.environ, 60)
 
 
 def test_help_is_fast_and_lists_every_command() -> None:
     best = 10.0
     for _ in range(10):  # the machine may be busy elsewhere; once is proof that nothing slow is loaded
         began = time.monotonic()
-        done = run("--help")
+        done = from_nothing("--help")
         best = min(best, time.monotonic() - began)
         if best < 1.0:
             break
@@ -96,6 +119,12 @@ def test_every_command_has_help(name: str) -> None:
     assert "Usage:" in done.stdout
 
 
+def test_every_command_loads_where_no_other_is_loaded() -> None:
+    modules = sorted({f"groundplan.cli.{module}" for module, *_ in COMMANDS.values()})
+    done = subprocess.run([sys.executable, "-c", ALONE, *modules], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
 def test_a_misspelt_command_is_corrected() -> None:
     done = run("statsu")
     assert done.returncode == 2
@@ -103,7 +132,7 @@ def test_a_misspelt_command_is_corrected() -> None:
 
 
 def test_without_up_commands_say_so_and_exit_69(tmp_path: Path) -> None:
-    done = run("status", "--home", str(tmp_path))
+    done = from_nothing("status", "--home", str(tmp_path))
     assert done.returncode == 69
     assert done.stdout == ""
     assert "not_running" in done.stderr and "groundplan up" in done.stderr
@@ -117,7 +146,7 @@ def test_with_json_an_error_is_one_document_on_stdout(tmp_path: Path) -> None:
 
 
 def test_version() -> None:
-    assert run("--version").stdout.startswith("groundplan ")
+    assert from_nothing("--version").stdout.startswith("groundplan ")
 
 
 def test_a_blueprint_number_that_there_cannot_be_is_a_wrong_command_line(tmp_path: Path) -> None:
