@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from tests.contract.ways import Authority
+from tests.integration.nursery import run_command
 
 from groundplan.core.home import Home
 from groundplan.runtime.postgres import EmbeddedPostgres
@@ -43,15 +44,14 @@ class Up:
         return self.ready.split()[2].removeprefix("control=")
 
 
-def cli(*arguments: str, code: int | tuple[int, ...] = 0, **environment: str) -> Any:
-    """The JSON that a command prints, which ends with that code, or one of those."""
-    done = subprocess.run(
-        [sys.executable, "-m", "groundplan.cli.main", *arguments, "--json"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, **environment},
-    )
+def cli(*arguments: str, code: int | tuple[int, ...] = 0, alone: bool = False) -> Any:
+    """The JSON that a command prints, which ends with that code, or one of those; `alone`: it starts from nothing."""
+    told = [*arguments, "--json"]
+    if alone:
+        command = [sys.executable, "-m", "groundplan.cli.main", *told]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    else:
+        done = run_command(told, os.environ, 120)
     codes = code if isinstance(code, tuple) else (code,)
     assert done.returncode in codes, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return json.loads(done.stdout)
@@ -133,10 +133,10 @@ def test_from_nothing_to_a_governed_call_and_again(home: Path, workspace: Path) 
     place = ("--home", str(home))
     with started(home, "--workspace", str(workspace)) as up:
         assert up.gateway.startswith("http://127.0.0.1:") and up.gateway.endswith("/v1")
-        status = cli("status", *place)
+        status = cli("status", *place, alone=True)
         assert status["blueprint"] == 1 and status["gateways"][0]["ready"] and status["difference"] == []
         assert set(status["gateways"][0]) >= {"pid", "blueprint", "journal_lag", "ready"}
-        answer = cli("ask", "hello", "--workload", "assistant", *place)
+        answer = cli("ask", "hello", "--workload", "assistant", *place, alone=True)
         assert answer["groundplan"]["blueprint"] == 1 and float(answer["groundplan"]["cost_usd"]) > 0
         call = answer["groundplan"]["call_id"]
         deadline = time.monotonic() + 60
@@ -174,7 +174,7 @@ def test_from_nothing_to_a_governed_call_and_again(home: Path, workspace: Path) 
 
 def cli_up_error(home: Path) -> Any:
     """What a second `up` on the same HOME says."""
-    return cli("up", "--home", str(home), "--port", "0", "--control-port", "0", code=75)
+    return cli("up", "--home", str(home), "--port", "0", "--control-port", "0", code=75, alone=True)
 
 
 def test_up_refuses_a_wrong_workspace_at_once(home: Path, workspace: Path) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 from tests.acceptance.stack import wait_until
+from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
 
 from groundplan.testing.database import Cluster
@@ -209,10 +208,7 @@ def test_a_wrong_framework_is_told_with_its_line(control: Control) -> None:
     folder.mkdir(exist_ok=True)
     for name, text in files.items():
         (folder / name).write_text(text)
-    ran = subprocess.run(
-        [sys.executable, "-m", "groundplan.cli.main", "check", str(folder)],
-        capture_output=True, text=True, env=os.environ, timeout=60,
-    )  # fmt: skip
+    ran = run_command(("check", str(folder)), os.environ, 60)
     assert ran.returncode != 0
     assert "frameworks.yaml:4" in ran.stderr and "no profile tier-7" in ran.stderr
     assert "there is no check budget.soft" in ran.stderr and "budget.hard" in ran.stderr

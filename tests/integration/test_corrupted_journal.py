@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
-import sys
 from decimal import Decimal
 from pathlib import Path
 
 import psycopg
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.nursery import run_command
 
 from groundplan.core.audit.keys import load_private, load_public
 from groundplan.core.audit.log import AuditLog
@@ -98,9 +97,7 @@ async def test_a_flipped_byte_costs_one_settlement_and_nothing_else(database: Da
 
 def doctor(stack: Stack) -> list[dict[str, str]]:
     """What is bad, as `groundplan doctor` tells it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "groundplan.cli.main", "doctor", "--home", str(stack.home.root), "--json"],
-        capture_output=True, text=True, timeout=60, env={**os.environ, "GROUNDPLAN_DATABASE_URL": stack.database.dsn},
-    )  # fmt: skip
+    environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": stack.database.dsn}
+    done = run_command(("doctor", "--home", str(stack.home.root), "--json"), environment, 60)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done
     return [check for check in json.loads(done.stdout)["checks"] if check["state"] == "bad"]

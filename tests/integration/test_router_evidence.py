@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +14,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 from psycopg import Connection
+from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
 
 from groundplan.core.audit.subject import SubjectKeys
@@ -40,11 +39,8 @@ class World:
     url: str
 
     def cli(self, *arguments: str) -> tuple[int, Any]:
-        done = subprocess.run(
-            [sys.executable, "-m", "groundplan.cli.main", *arguments, "--home", str(self.control.home.root), "--json"],
-            capture_output=True, text=True, timeout=120, check=False,
-            env={**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{self.control.port}"},
-        )  # fmt: skip
+        environment = {**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{self.control.port}"}
+        done = run_command((*arguments, "--home", str(self.control.home.root), "--json"), environment, 120)
         assert done.stdout.strip(), done.stderr
         return done.returncode, json.loads(done.stdout)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -69,10 +67,7 @@ def test_words_that_are_not_utf8_are_sent_as_they_are(tmp_path: Path, arguments:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    done = subprocess.run(
-        [sys.executable, "-m", "groundplan.cli.main", "init", str(tmp_path / "file" / "company")],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = run_command(("init", str(tmp_path / "file" / "company")), os.environ, 60)
     assert (done.returncode, done.stdout) == (69, "")
     assert "Traceback" not in done.stderr and "cannot be used" in done.stderr and "[file_unusable]" in done.stderr
 
@@ -91,19 +86,13 @@ def test_a_file_of_the_workspace_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_told_by_its_reason(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "groundplan.cli.main", "import", "litellm", str(tmp_path / "none.yaml")],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = run_command(("import", "litellm", str(tmp_path / "none.yaml")), os.environ, 60)
     assert done.returncode == 65 and "No such file or directory" in done.stderr
 
 
 def test_doctor_says_that_home_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    done = subprocess.run(
-        [sys.executable, "-m", "groundplan.cli.main", "doctor", "--home", str(tmp_path / "file"), "--json"],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = run_command(("doctor", "--home", str(tmp_path / "file"), "--json"), os.environ, 60)
     home = next(check for check in json.loads(done.stdout)["checks"] if check["name"] == "home")
     assert done.returncode == 1 and home["state"] == "bad" and home["hint"]
 

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from tests.integration.nursery import run_command
+
 
 def checks(tmp_path: Path, **environment: str) -> dict[str, tuple[str, str]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "groundplan.cli.main", "doctor", "--home", str(tmp_path / "home"), "--json"],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_command(("doctor", "--home", str(tmp_path / "home"), "--json"), {**os.environ, **environment}, 60)
     found: list[dict[str, Any]] = json.loads(done.stdout)["checks"]
     return {check["name"]: (check["state"], check["message"]) for check in found}
 
