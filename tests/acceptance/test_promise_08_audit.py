@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,15 +17,11 @@ from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
 from groundplan.core.audit.merkle import leaf_hash, verify_inclusion
 from groundplan.core.audit.tiles import tile_path, tiles_of
 from tests.acceptance.stack import Stack, installation, wait_until
+from tests.integration.nursery import run_command
 
 
 def verify(home: Path) -> tuple[int, dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "groundplan.cli.main", "audit", "verify", "--home", str(home), "--json"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_command(("audit", "verify", "--home", str(home), "--json"), os.environ, 60)
     return done.returncode, json.loads(done.stdout)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.stack import Answer, Stack, installation, wait_until
+from tests.integration.nursery import run_command
 
 TOKENS = 20
 LIMIT = Decimal("0.02")
@@ -73,10 +73,5 @@ def test_an_agent_in_a_loop_is_stopped_by_its_budget_and_named(tmp_path: Path) -
         assert f"(key {prefix}) of team care, feature reconciler, made" in told["message"]
         assert f"its own budget of ${LIMIT}" in told["message"] and "calls a minute" in told["message"]
         assert stack.cli("cost", "anomalies")["anomalies"][0]["id"] == told["id"]
-        shown = subprocess.run(
-            [sys.executable, "-m", "groundplan.cli.main", "cost", "anomalies", "--home", str(stack.home)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        shown = run_command(("cost", "anomalies", "--home", str(stack.home)), os.environ, 60)
         assert "stopped it at" in shown.stdout and "groundplan keys revoke" in shown.stdout, shown.stderr

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import pytest
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
 from tests.integration.gateway_stack import Reply, Stack, installation, scripted
+from tests.integration.nursery import run_command
 from tests.integration.test_api_control import running
 
 from groundplan.api.context import Services
@@ -317,9 +316,8 @@ async def test_why_says_which_price_and_which_ended_approval_refuse_a_call(world
         call = refused.headers["groundplan-call-id"]
         for told in (await why(call), await why("workload/support")):
             assert f"Gateways refuse it: {ended}" in told and "costs more" not in told
-        command = [sys.executable, "-m", "groundplan.cli.main", "why", call, "--home", str(stack.home.root)]
         environment = {**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{control.port}"}
-        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, env=environment)
+        done = await asyncio.to_thread(run_command, ("why", call, "--home", str(stack.home.root)), environment, 60)
         assert done.returncode == 0 and ended in done.stdout and "Reason: approval_expired." in done.stdout, done
 
 

@@ -12,8 +12,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from uuid import UUID
 
 import pytest
 from tests.acceptance.stack import Stack, Upstream, init_workspace, request, wait_until
+from tests.integration.nursery import run_command
 
 from groundplan.core.audit.verify import copy_log
 
@@ -119,8 +118,7 @@ def test_audit_verify_says_whether_it_holds_also_by_its_exit_code(scene: Scene, 
     shutil.copytree(scene.stack.home / "keys", copy / "keys")
     (bundle, *_) = sorted((copy / "audit" / "tile" / "entries").rglob("*.p/*"), key=lambda path: -int(path.name))
     bundle.write_bytes(bundle.read_bytes().replace(b'"operator"', b'"operatoR"', 1))
-    command = (sys.executable, "-m", "groundplan.cli.main", "audit", "verify", "--home", str(copy), "--json")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = run_command(("audit", "verify", "--home", str(copy), "--json"), os.environ, 60)
     assert done.returncode == 1 and json.loads(done.stdout)["ok"] is False
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 import psycopg
 import pytest
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
-from tests.integration.nursery import Worker, fork_program
+from tests.integration.nursery import Worker, fork_program, run_command
 from tests.integration.test_api_control import PATIENCE_S
 
 from groundplan.api.genesis import take_up_keys
@@ -190,8 +189,7 @@ async def test_a_daily_export_and_the_command_line_and_the_console(setup: Setup,
     }  # fmt: skip
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "groundplan.cli.main", "cost", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        return run_command(("cost", *arguments), environment, 60)
 
     done = await asyncio.to_thread(run, "reconcile", str(tmp_path / "bill.csv"))
     assert done.returncode == 0, done.stderr
