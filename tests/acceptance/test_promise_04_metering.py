@@ -16,6 +16,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -31,7 +32,7 @@ from groundplan.core.settings import load_settings
 from tests.acceptance.chaos_books import Seen, faults
 from tests.acceptance.chaos_traffic import error_of
 from tests.acceptance.chaos_world import CONTROL, UNRECOVERED, read_books
-from tests.acceptance.stack import Stack, Upstream, installation
+from tests.acceptance.stack import Stack, Upstream, installation, wait_until
 
 TOKENS = 10
 COST = Decimal("0.0001")
@@ -51,7 +52,7 @@ MAY_REFUSE = frozenset({"policy_lease_expired", "budget_unreachable", "not_ready
 """Of a gateway from which PostgreSQL is away (its lease, its slice, its start), and of a budget that is used up."""
 
 
-def send(stack: Stack, key: str, seen: list[Seen], stop: threading.Event, seed: int) -> None:
+def send(stack: Stack, key: str, seen: list[Seen], stop: threading.Event, seed: float) -> None:
     chance = random.Random(seed)
     while not stop.is_set():
         kind = "stream" if chance.random() < 0.4 else "json"
@@ -102,33 +103,49 @@ def settled(stack: Stack) -> bool:
     return False
 
 
-def one_round(folder: Path, seed: int, told: tuple[Act, ...] | None = None) -> None:
-    """Do what is told to processes in the midst of traffic, or three things at random; then hold the books."""
-    chance = random.Random(seed)
+@contextlib.contextmanager
+def metered(folder: Path) -> Iterator[tuple[Stack, Upstream]]:
     with installation(folder, workers=2, price="0/10", budget=str(BUDGET)) as (stack, upstream):
         stack.patient = False
         upstream.control(mode="ok", tokens=TOKENS, latency_ms=15, chunk_ms=2)
-        key = stack.key()
-        seen: list[Seen] = []
-        stop = threading.Event()
-        senders = [threading.Thread(target=send, args=(stack, key, seen, stop, seed + n)) for n in range(6)]
-        for sender in senders:
-            sender.start()
-        acts = []
-        for name, way in told or [at_random(chance) for _ in range(3)]:
-            time.sleep(chance.uniform(0.2, 1.2))
-            acts.append(hurt(stack, chance, name, way))
-            assert stack.process is not None
-            if stack.process.poll() is not None:
-                stack.start()
-        time.sleep(0.5)
-        stop.set()
-        for sender in senders:
-            sender.join()
-        check(stack, upstream, seen, f"seed {seed}: {acts}")
+        yield stack, upstream
 
 
-def check(stack: Stack, upstream: Upstream, seen: list[Seen], story: str) -> None:
+def one_round(
+    stack: Stack, upstream: Upstream, key: str, seen: list[Seen], chance: random.Random, told: tuple[Act, ...]
+) -> list[str]:
+    """Do what is told to processes in the midst of traffic: what was done. `seen` gets what the clients see."""
+    stop, before = threading.Event(), len(seen)
+    senders = [threading.Thread(target=send, args=(stack, key, seen, stop, chance.random())) for _ in range(6)]
+    for sender in senders:
+        sender.start()
+    acts = []
+    for name, way in told:
+        time.sleep(chance.uniform(0.2, 1.2))
+        acts.append(hurt(stack, chance, name, way))
+        assert stack.process is not None
+        if stack.process.poll() is not None:
+            stack.start()
+    time.sleep(0.5)
+    stop.set()
+    for sender in senders:
+        sender.join()
+    assert any(one.status == 200 for one in seen[before:]), acts
+    return acts
+
+
+def raise_budget(stack: Stack, rounds: int) -> None:
+    """Declare what so many rounds may spend together."""
+    declared = stack.workspace / "assistant.yaml"
+    text, told = declared.read_text(), f"limit: {BUDGET.normalize()} USD/month"
+    assert told in text
+    declared.write_text(text.replace(told, f"limit: {BUDGET * rounds} USD/month"))
+    number = stack.cli("apply", "--workspace", str(stack.workspace))["blueprint"]
+    declared.write_text(text)
+    wait_until(lambda: stack.serve(number), 30, "every worker knows the budget")
+
+
+def check(stack: Stack, upstream: Upstream, seen: list[Seen], story: str, budget: Decimal = BUDGET) -> None:
     end = time.monotonic() + 90
     while not settled(stack):
         assert time.monotonic() < end, f"not recovered: {story}: {stack.cli('status', code=None)} {stack.log()}"
@@ -143,11 +160,10 @@ def check(stack: Stack, upstream: Upstream, seen: list[Seen], story: str) -> Non
     )
     found = faults(books)
     assert not found, f"{story}:\n" + "\n".join(found[:40])
-    assert sum(one.status == 200 for one in seen) > 0, story
     assert cost["open_reservations"] == 0, story
     assert cost["crashed_attempts"] == sum("crash" in attempt.flags for attempt in books.attempts), story
     assert from_decimal(Decimal(cost["total_usd"])) == sum(attempt.cost for attempt in books.attempts), story
-    assert Decimal(cost["total_usd"]) <= BUDGET, story
+    assert Decimal(cost["total_usd"]) <= budget, story
     assert stack.cli("audit", "verify")["ok"] is True, story
 
 
@@ -161,9 +177,17 @@ def rows(stack: Stack, statement: str) -> list[tuple[Any, ...]]:
         return connection.execute(statement.encode()).fetchall()
 
 
-@pytest.mark.parametrize("number", range(len(EACH)))
-def test_each_process_is_killed_and_paused(tmp_path: Path, number: int) -> None:
-    one_round(tmp_path, 1000 + number, EACH[number])
+@pytest.mark.timeout(400)
+def test_each_process_is_killed_and_paused(tmp_path: Path) -> None:
+    """Round after round in one installation; the budget grows by as much for each."""
+    seen: list[Seen] = []
+    with metered(tmp_path) as (stack, upstream):
+        key = stack.key()
+        for number, told in enumerate(EACH, 1):
+            if number > 1:
+                raise_budget(stack, number)
+            acts = one_round(stack, upstream, key, seen, random.Random(number), told)
+            check(stack, upstream, seen, f"round {number}: {acts}", BUDGET * number)
 
 
 def test_whatever_can_be_done_to_a_process_is_done_in_one_round() -> None:
@@ -174,4 +198,8 @@ def test_whatever_can_be_done_to_a_process_is_done_in_one_round() -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(35))
 def test_killed_and_paused_at_random(tmp_path: Path, seed: int) -> None:
-    one_round(tmp_path, 5000 + seed)
+    chance, seen = random.Random(5000 + seed), list[Seen]()
+    with metered(tmp_path) as (stack, upstream):
+        told = tuple(at_random(chance) for _ in range(3))
+        acts = one_round(stack, upstream, stack.key(), seen, chance, told)
+        check(stack, upstream, seen, f"seed {seed}: {acts}")
