@@ -1,7 +1,4 @@
-"""The search process as others use it: announced, keyed, OpenAI's embeddings, refusing when PostgreSQL is away.
-
-All tests are of one process; the last one ends it.
-"""
+"""The search process as others use it: announced, keyed, OpenAI's embeddings, refusing when PostgreSQL is away."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -67,8 +65,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     return made
 
 
-@pytest.fixture(scope="module")
-def service(database: Database, home: Home) -> Iterator[Worker]:
+@contextmanager
+def serving(database: Database, home: Home) -> Iterator[Worker]:
+    """The search process of a home."""
     ensure(load_settings().models, MINILM.name)
     process = fork_program(
         "groundplan.gateway.search_app",
@@ -82,6 +81,12 @@ def service(database: Database, home: Home) -> Iterator[Worker]:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def service(database: Database, home: Home) -> Iterator[Worker]:
+    with serving(database, home) as process:
+        yield process
 
 
 def test_what_it_loaded_lies_in_large_pages(service: Worker) -> None:
@@ -217,9 +222,13 @@ def test_ingested_through_the_service_and_found_through_it(
     assert lag(home) == 0
 
 
-def test_it_stops_cleanly_and_takes_its_announcement_back(home: Home, service: Worker) -> None:
-    service.send_signal(signal.SIGTERM)
-    assert service.wait(60) == 0
+def test_it_stops_cleanly_and_takes_its_announcement_back(database: Database, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    with serving(database, home) as process:
+        assert lookup(home, "search") is not None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
     assert lookup(home, "search") is None
     with pytest.raises(Unavailable):
         search(home, SearchRequest(workload="w", person=None, query="x", sources=[]))
