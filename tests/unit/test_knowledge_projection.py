@@ -156,8 +156,15 @@ def test_where_half_of_the_bits_choose_first_the_other_half_is_looked_at(
     many: NDArray[np.float32], share: float, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # so few that it matters which; 8,192 of a million are found in the same way
-    monkeypatch.setattr(vectors, "CHOSEN", (120, 120))
+    monkeypatch.setattr(vectors, "CHOSEN", (120, 240))
     assert _recall(many, share, 10) >= least
+
+
+def test_among_fewer_rows_fewer_are_compared(many: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:
+    coded = vectors.code(many)
+    few = len(vectors.looked_at(coded, many[0], None, len(many), 10)[0])
+    monkeypatch.setattr(vectors, "_MANY", len(many) - 1)
+    assert 4096 <= few < 5000 and 6000 <= len(vectors.looked_at(coded, many[0], None, len(many), 10)[0]) < 8192
 
 
 def _recall(many: NDArray[np.float32], share: float, limit: int) -> float:
