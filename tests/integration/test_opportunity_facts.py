@@ -49,6 +49,8 @@ def attempt(
 def test_spent_is_summed_with_what_failed_and_what_was_bound_apart(conn: Conn, folded: bool) -> None:
     attempt(conn, "ok", {"input": [700, 10], "cache_read": [300, 1], "output": [90, 20], "reasoning": [10, 5]})
     attempt(conn, "failed", {"bound": [0, 400]})
+    for cut_off in ("cancelled", "crashed"):
+        attempt(conn, cut_off, {"bound": [0, 1000]})
     attempt(conn, "ok", {"bound": [0, 50]}, tier="batch long")
     attempt(conn, "not_billed", {})
     attempt(conn, "ok", {"input": [1, 1]}, late=-90)
@@ -59,10 +61,11 @@ def test_spent_is_summed_with_what_failed_and_what_was_bound_apart(conn: Conn, f
     row, judged = opportunity_store.spent(conn, SINCE, "assistant")
     assert (judged["purpose"], judged["calls"], judged["input"]) == ("guardrail", 1, 50) and row["purpose"] == ""
     assert (row["workload"], row["deployment"], row["model"]) == ("assistant", "own", "acme/own")
-    assert (row["calls"], row["wasted_attempts"], row["batch_calls"], row["batch_usd"] * 10**12) == (4, 1, 1, 50)
+    assert (row["calls"], row["unanswered"], row["failed_attempts"]) == (6, 3, 1)
+    assert (row["batch_calls"], row["batch_usd"] * 10**12) == (1, 50)
     assert (row["input"], row["cache_read"], row["output"]) == (1000, 300, 100)
-    pico = [row[name] * 10**12 for name in ("cost_usd", "wasted_usd", "bound_usd")]
-    assert pico == [486, 400, 50], "what failed is wasted, and no other lever counts it"
+    pico = [row[name] * 10**12 for name in ("cost_usd", "failed_usd", "bound_usd")]
+    assert pico == [2486, 400, 50], "what failed by itself is told, and no other lever counts it"
 
 
 def test_a_receipt_still_says_its_route(conn: Conn) -> None:
@@ -109,17 +112,20 @@ def test_grounded_calls_come_with_their_newest_outcome(conn: Conn) -> None:
     assert found == [(1, None, "", Decimal(3)), (2, True, "care", Decimal(3))]
 
 
+def tried(conn: Conn, *outcomes: str, cost: int = 10, purpose: str = "") -> None:
+    """One call; each attempt with its outcome and flags."""
+    call = new_id()
+    for number, (outcome, *flags) in enumerate(each.split() for each in outcomes):
+        attempt(conn, outcome, {"input": [1, cost]}, call=call, number=number, flags=flags, purpose=purpose)
+
+
 def test_retries_are_told_with_what_they_rescued(conn: Conn) -> None:
-    for outcomes in (["failed", "ok"], ["failed", "failed", "failed"], ["ok"]):
-        call = new_id()
-        for number, outcome in enumerate(outcomes):
-            attempt(conn, outcome, {"input": [1, 10]}, call=call, number=number)
-    attempt(conn, "cancelled", {"input": [1, 10]}, number=1, flags=["hedge"])
-    attempt(conn, "failed", {"input": [1, 10]}, number=1, purpose="guardrail")
+    tried(conn, "failed", "ok")
+    tried(conn, "failed", "failed", "failed")
+    tried(conn, "ok")
+    tried(conn, "failed", "failed", purpose="guardrail")
     (row,) = opportunity_store.retried(conn, SINCE)
-    assert (row["workload"], row["calls"], row["rescued"], row["lost_usd"] * 10**12) == ("assistant", 2, 1, 20), (
-        "no race, no judge"
-    )
+    assert (row["workload"], row["calls"], row["rescued"], row["lost_usd"] * 10**12) == ("assistant", 2, 1, 20)
     (lost,) = opportunity_store.lost(conn, SINCE)
     assert (lost["workload"], lost["deployment"], lost["attempts"]) == ("assistant", "own", 2)
     assert lost["cost_usd"] == row["lost_usd"]
@@ -127,24 +133,25 @@ def test_retries_are_told_with_what_they_rescued(conn: Conn) -> None:
     assert opportunity_store.lost(conn, START + timedelta(hours=1)) == []
 
 
-def test_a_race_is_told_by_the_attempt_that_lost_it(conn: Conn) -> None:
-    """Whichever of the two it was; where nobody was answered, or one failed by itself, nothing was lost to a race."""
-    races = [
-        ["ok", "cancelled hedge"], ["cancelled", "ok hedge"], ["failed", "cancelled", "ok hedge"],
-        ["cancelled", "cancelled hedge"], ["failed", "ok hedge"], ["failed", "failed hedge"], ["cancelled"],
-        ["cancelled", "ok"],
-    ]  # fmt: skip
-    for place, race in enumerate(races):
-        call = new_id()
-        for number, (outcome, *flags) in enumerate(each.split() for each in race):
-            attempt(conn, outcome, {"input": [1, 10**place]}, call=call, number=number, flags=flags)
-    (row,) = opportunity_store.raced(conn, SINCE)
-    assert (row["workload"], row["deployment"], row["attempts"]) == ("assistant", "own", 3)
-    assert row["cost_usd"] * 10**12 == 111
-    assert opportunity_store.raced(conn, START + timedelta(hours=1)) == []
+def test_what_was_cut_off_raced_or_escalated_is_no_useless_retry(conn: Conn) -> None:
+    tried(conn, "failed", "crashed crash", cost=1)
+    tried(conn, "failed", "cancelled", cost=10)
+    for race in (
+        ["ok", "cancelled hedge"], ["cancelled", "ok hedge"], ["cancelled", "cancelled hedge"], ["failed", "ok hedge"],
+        ["failed", "failed hedge"], ["cancelled"],
+    ):  # fmt: skip
+        tried(conn, *race, cost=100)
+    tried(conn, "ok cascade", "failed", cost=1000)
+    tried(conn, "ok cascade", "ok", cost=1000)
+    assert opportunity_store.retried(conn, SINCE) == [] == opportunity_store.lost(conn, SINCE)
+    tried(conn, "failed", "cancelled", "ok hedge")
+    tried(conn, "ok cascade", "failed", "failed", cost=7)
     (again,) = opportunity_store.retried(conn, SINCE)
-    assert (again["calls"], again["rescued"]) == (2, 2), "the further try that a race answered was answered"
-    assert opportunity_store.lost(conn, SINCE) == []
+    assert (again["calls"], again["rescued"], again["lost_usd"] * 10**12) == (2, 1, 7), (
+        "the further try that a race answered was answered; who is asked after a try is tried again, too"
+    )
+    (lost,) = opportunity_store.lost(conn, SINCE)
+    assert (lost["attempts"], lost["cost_usd"]) == (1, again["lost_usd"])
 
 
 def test_kept_content_is_counted_with_who_read_it(conn: Conn) -> None:

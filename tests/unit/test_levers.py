@@ -33,7 +33,7 @@ def declared(**more: Any) -> Any:
 def spent(**more: Any) -> Spent:
     settings: dict[str, Any] = {
         "workload": "support", "deployment": "own", "model": "m/own", "calls": 100_000, "cost_usd": Decimal(900),
-        "wasted_usd": Decimal(0), "wasted_attempts": 0, "input": 30_000_000, "cache_read": 0, "output": 10_000_000,
+        "failed_usd": Decimal(0), "failed_attempts": 0, "input": 30_000_000, "cache_read": 0, "output": 10_000_000,
         **more,
     }  # fmt: skip
     return Spent(**settings)
@@ -249,7 +249,7 @@ def test_a_sample_of_the_same_passages_stands_for_all_calls() -> None:
     """Of support 40,000 calls were answered and a thousand looked at; of sales all."""
     calls = shared("care", "support", 20) + shared("sales", "sales-help", 5)
     looked = Looked(30, grounded=calls, sampled={"support": 1000, "sales-help": 30})
-    rows = [spent(calls=50_000, wasted_attempts=10_000), spent(workload="sales-help", calls=20), spent(purpose="judge")]
+    rows = [spent(calls=50_000, unanswered=10_000), spent(workload="sales-help", calls=20), spent(purpose="judge")]
     (lever,) = named(levers(rows, [declared()], PLACES, looked), "the same asked by several teams")
     assert lever.saves_usd == (20 * 40 + 5) * Decimal(2) * 24 / 25
 
@@ -282,25 +282,25 @@ def test_retries_are_judged_by_what_they_rescue(rescued: int, calls: int, count:
     assert all(f"{rescued} of {calls}" in each.evidence for each in told_of)
 
 
-@pytest.mark.parametrize(("rescued", "useless"), [(3, Decimal(3)), (120, Decimal(10))])
-def test_no_dollar_of_failed_attempts_is_told_twice(rescued: int, useless: Decimal) -> None:
+@pytest.mark.parametrize(("rescued", "retries"), [(3, "retries that never help"), (120, "useless retries")])
+def test_no_dollar_of_failed_attempts_is_told_twice(rescued: int, retries: str) -> None:
     looked = Looked(
         30,
         retried=[Retried("support", 200, rescued, Decimal(7))],
-        lost=[Lost("support", "own", 9, Decimal(7)), Lost("other", "own", 9, Decimal(7))],
+        lost=[Lost("support", "own", 9, Decimal(7))],
     )
-    found = told(looked, row=spent(wasted_usd=Decimal(10), wasted_attempts=12))
-    (retries,) = named(found, "useless retries")
-    assert retries.saves_usd == useless
-    assert retries.evidence.startswith("3 attempts" if useless == 3 else "12 attempts")
-    assert sum(each.saves_usd for each in found if "retries" in each.lever) == 10
+    found = told(looked, row=spent(failed_usd=Decimal(10), failed_attempts=12))
+    (first,) = named(found, "failed attempts")
+    assert (first.saves_usd, first.evidence) == (Decimal(3), "3 attempts cost $3.0000")
+    assert {each.lever: each.saves_usd for each in found if "retries" in each.lever} == {retries: Decimal(7)}
 
 
-def test_what_lost_a_race_is_no_useless_retry() -> None:
-    looked = Looked(30, raced=[Lost("support", "own", 9, Decimal(7)), Lost("other", "own", 9, Decimal(7))])
-    (failed,) = named(told(looked, row=spent(wasted_usd=Decimal(10), wasted_attempts=12)), "useless retries")
-    assert (failed.saves_usd, failed.evidence) == (Decimal(3), "3 attempts cost $3.0000")
-    assert named(told(looked, row=spent(wasted_usd=Decimal(7), wasted_attempts=9)), "useless retries") == []
+def test_of_a_workload_without_retries_only_what_failed_is_told() -> None:
+    looked = Looked(30, lost=[Lost("other", "own", 9, Decimal(7))])
+    found = told(looked, row=spent(failed_usd=Decimal(10), failed_attempts=12, unanswered=900))
+    assert [(each.lever, each.workload, each.saves_usd) for each in found] == [
+        ("failed attempts", "support", Decimal(10)), ("useless retries", "other", Decimal(7)),
+    ]  # fmt: skip
 
 
 # what stands ready --------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ WORKLOADS = [workload("support", ["large", "small"])]
 def spent(**more: object) -> Spent:
     settings = {
         "workload": "support", "deployment": "large", "model": "m/large", "calls": 1000, "cost_usd": Decimal(10),
-        "wasted_usd": Decimal(0), "wasted_attempts": 0, "input": 300_000, "cache_read": 0, "output": 100_000, **more,
+        "failed_usd": Decimal(0), "failed_attempts": 0, "input": 300_000, "cache_read": 0, "output": 100_000, **more,
     }  # fmt: skip
     return Spent(**settings)  # type: ignore[arg-type]
 
@@ -61,9 +61,9 @@ def test_what_embeds_or_judges_is_not_replaced_by_what_chats() -> None:
     mine = [workload("support", ["large", "elsewhere"])]
     assert [each.candidate for each in found([spent()], mine, places, 30)] == ["elsewhere"]
     assert found([spent(deployment="vectors", model="m/vectors")], mine, places, 30) == []
-    judged = spent(purpose="guardrail", wasted_usd=Decimal(1), wasted_attempts=2, input=4_000_000)
+    judged = spent(purpose="guardrail", failed_usd=Decimal(1), failed_attempts=2, input=4_000_000)
     (lever,) = found([judged], mine, places, 30)
-    assert (lever.lever, lever.what.endswith("(guardrail)")) == ("useless retries", True)
+    assert (lever.lever, lever.what.endswith("(guardrail)")) == ("failed attempts", True)
 
 
 def test_what_a_floor_keeps_out_is_never_proposed() -> None:
@@ -72,9 +72,9 @@ def test_what_a_floor_keeps_out_is_never_proposed() -> None:
 
 
 def test_billed_failures_and_uncached_prefixes_are_told_by_money() -> None:
-    row = spent(input=4_000_000, wasted_usd=Decimal(3), wasted_attempts=12)
+    row = spent(input=4_000_000, failed_usd=Decimal(3), failed_attempts=12)
     levers = found([row], WORKLOADS, PLACES, 30)
-    assert [each.lever for each in levers] == ["over-strong model", "useless retries", "cacheable prefixes"]
+    assert [each.lever for each in levers] == ["over-strong model", "failed attempts", "cacheable prefixes"]
     amounts = [each.saves_usd for each in levers]
     assert amounts == sorted(amounts, reverse=True)
     assert levers[2].saves_usd == Decimal(2) * Decimal("1.5")

@@ -31,8 +31,9 @@ _OUTPUT: Final = frozenset({"output", "reasoning", "output_audio", "output_image
 
 def spent(conn: Connection[Any], since: datetime, workload: str | None = None) -> list[Row]:
     """Rows of workload, deployment, model and purpose, the dearest first: calls (attempts, which may be several of a
-    call), cost_usd, wasted_usd and wasted_attempts of those that failed, bound_usd of the others, tokens of input,
-    cache_read and output, batch_calls and batch_usd of those at the price of batches."""
+    call), `unanswered` of them, which were billed and answered nobody, cost_usd, failed_usd and failed_attempts of
+    those that failed by themselves, not with their worker or because their client went away, bound_usd of the answers,
+    tokens of input, cache_read and output, batch_calls and batch_usd of those at the price of batches."""
     wanted = {
         "since": since, "until": None, "workload": workload, "status": None, "deployment": None, "demo": None,
     }  # fmt: skip
@@ -55,8 +56,10 @@ def begun(conn: Connection[Any], since: datetime) -> dict[str, date]:
 
 
 def _empty(workload: str, deployment: str, model: str, purpose: str) -> Row:
-    counts = dict.fromkeys(("calls", "wasted_attempts", "input", "cache_read", "output", "batch_calls"), 0)
-    amounts = dict.fromkeys(("cost_usd", "wasted_usd", "bound_usd", "batch_usd"), Decimal(0))
+    counts = dict.fromkeys(
+        ("calls", "unanswered", "failed_attempts", "input", "cache_read", "output", "batch_calls"), 0
+    )
+    amounts = dict.fromkeys(("cost_usd", "failed_usd", "bound_usd", "batch_usd"), Decimal(0))
     return {
         "workload": workload, "deployment": deployment, "model": model, "purpose": purpose, **counts, **amounts
     }  # fmt: skip
@@ -64,16 +67,17 @@ def _empty(workload: str, deployment: str, model: str, purpose: str) -> Row:
 
 def _add(mine: Row, row: Row) -> None:
     part, count, cost = row["part"], int(row["count"]), row["cost_usd"]
-    failed = row["outcome"] != "ok"
+    answered, failed = row["outcome"] == "ok", row["outcome"] == "failed"
     mine["cost_usd"] += cost
-    mine["wasted_usd"] += cost if failed else 0
-    mine["bound_usd"] += cost if part == "bound" and not failed else 0
+    mine["failed_usd"] += cost if failed else 0
+    mine["bound_usd"] += cost if part == "bound" and answered else 0
     batch = "batch" in row["tier"].split()
     mine["batch_usd"] += cost if batch else 0
     if part == "attempt":
         mine["calls"] += count
         mine["batch_calls"] += count if batch else 0
-        mine["wasted_attempts"] += count if failed and row["outcome"] != "not_billed" else 0
+        mine["unanswered"] += 0 if answered or row["outcome"] == "not_billed" else count
+        mine["failed_attempts"] += count if failed else 0
     mine["input"] += count if part in _INPUT else 0
     mine["cache_read"] += count if part == "cache_read" else 0
     mine["output"] += count if part in _OUTPUT else 0
@@ -153,51 +157,39 @@ def active(conn: Connection[Any], since: datetime, most_hours: int) -> list[Row]
     )
 
 
-_AGAIN: LiteralString = "number > 0 AND at >= %(since)s AND state <> 'open' AND purpose = ''"
-"""Tries after the first one that the gateway did not ask for itself; those that raced with another are told apart."""
+_FURTHER: LiteralString = """further AS (
+    SELECT a.workload, a.call_id, a.deployment, a.outcome, a.cost_usd,
+      NOT 'hedge' = ANY(a.flags) AND b.outcome IS DISTINCT FROM 'ok' AS retry,
+      bool_or(a.outcome = 'ok') OVER (PARTITION BY a.call_id) AS rescued
+    FROM attempt a LEFT JOIN attempt b ON b.call_id = a.call_id AND b.number = a.number - 1
+    WHERE a.number > 0 AND a.at >= %(since)s AND a.state <> 'open' AND a.purpose = '')"""
+"""Attempts after the first of calls that the gateway did not make for itself; `rescued`: one of them answered, `retry`:
+it was made because the one before it had not. A hedge is none, nor is who is asked after a try of a cascade, which was
+answered."""
 
 
 def retried(conn: Connection[Any], since: datetime) -> list[Row]:
     """(workload, calls, rescued, lost_usd) of calls that were tried again, also where a race of that try with another
-    one answered."""
+    one answered. A retry that ended with its worker, or because its client went away, did neither help nor fail."""
     return select(
         conn,
-        f"""SELECT workload, count(*) AS calls, count(*) FILTER (WHERE rescued) AS rescued,
-             coalesce(sum(cost_usd) FILTER (WHERE NOT rescued), 0) AS lost_usd
-           FROM (SELECT workload, call_id, bool_or(outcome = 'ok') AS rescued,
-                   sum(cost_usd) FILTER (WHERE NOT 'hedge' = ANY(flags)) AS cost_usd
-                 FROM attempt WHERE {_AGAIN} GROUP BY 1, 2 HAVING bool_or(NOT 'hedge' = ANY(flags))) again
-           GROUP BY 1 ORDER BY 1""",
+        f"""WITH {_FURTHER}
+           SELECT workload, count(DISTINCT call_id) AS calls,
+             count(DISTINCT call_id) FILTER (WHERE rescued) AS rescued,
+             coalesce(sum(cost_usd) FILTER (WHERE NOT rescued AND outcome = 'failed'), 0) AS lost_usd
+           FROM further WHERE retry AND (rescued OR outcome IN ('failed', 'not_billed')) GROUP BY 1 ORDER BY 1""",
         {"since": since},
     )
 
 
 def lost(conn: Connection[Any], since: datetime) -> list[Row]:
-    """(workload, deployment, attempts, cost_usd) of the attempts after the first of calls that none of these answered;
-    `attempts` that were billed."""
+    """(workload, deployment, attempts, cost_usd) of the retries that failed, and were billed, of calls that no attempt
+    after the first answered."""
     return select(
         conn,
-        f"""SELECT workload, deployment, count(*) FILTER (WHERE outcome <> 'not_billed') AS attempts,
-             sum(cost_usd) AS cost_usd
-           FROM (SELECT workload, deployment, outcome, cost_usd, flags, bool_or(outcome = 'ok') OVER (
-                   PARTITION BY call_id) AS rescued FROM attempt WHERE {_AGAIN}) further
-           WHERE NOT rescued AND NOT 'hedge' = ANY(flags) GROUP BY 1, 2 ORDER BY 1, 2""",
-        {"since": since},
-    )
-
-
-def raced(conn: Connection[Any], since: datetime) -> list[Row]:
-    """(workload, deployment, attempts, cost_usd) of attempts that were cancelled because the one they raced with, sent
-    right before or after them, answered the call."""
-    return select(
-        conn,
-        f"""SELECT h.workload, l.deployment, count(*) AS attempts, sum(l.cost_usd) AS cost_usd
-           FROM (SELECT * FROM attempt WHERE {_AGAIN} AND 'hedge' = ANY(flags)) h,
-             LATERAL (SELECT * FROM attempt f WHERE f.call_id = h.call_id AND f.number < h.number
-                      ORDER BY f.number DESC LIMIT 1) f,
-             LATERAL (VALUES (h.deployment, h.outcome, h.cost_usd, f.outcome),
-                             (f.deployment, f.outcome, f.cost_usd, h.outcome)) l(deployment, outcome, cost_usd, other)
-           WHERE l.outcome = 'cancelled' AND l.other = 'ok' GROUP BY 1, 2 ORDER BY 1, 2""",
+        f"""WITH {_FURTHER}
+           SELECT workload, deployment, count(*) AS attempts, sum(cost_usd) AS cost_usd FROM further
+           WHERE retry AND NOT rescued AND outcome = 'failed' GROUP BY 1, 2 ORDER BY 1, 2""",
         {"since": since},
     )
 

@@ -61,7 +61,6 @@ def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, now: d
         hours=[Active(**row) for row in opportunity_store.active(conn, since, int(RARE * 24 * days))],
         retried=[Retried(**row) for row in opportunity_store.retried(conn, since)],
         lost=[Lost(**row) for row in opportunity_store.lost(conn, since)],
-        raced=[Lost(**row) for row in opportunity_store.raced(conn, since)],
         content=[
             Content(row["workload"], float(row["gigabytes"]), row["calls"], row["reads"])
             for row in opportunity_store.content(conn, since)

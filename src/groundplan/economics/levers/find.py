@@ -24,7 +24,7 @@ def levers(
 ) -> list[Opportunity]:
     """The largest first; what saves less than a cent a month is left out, unless it frees as much of a budget. `only`:
     what is about this workload, alone or among others."""
-    found = opportunities.found(_failed(spent, looked), workloads, places, looked.days, looked.seen, looked.shown)
+    found = opportunities.found(_first(spent, looked), workloads, places, looked.days, looked.seen, looked.shown)
     month = Decimal(30) / Decimal(max(1, looked.days))
 
     def of(*names: str) -> Decimal:
@@ -55,26 +55,23 @@ def _times(looked: Looked, spent: Sequence[Spent]) -> dict[str, Decimal]:
     calls: dict[str, int] = {}
     for row in spent:
         if not row.purpose:
-            calls[row.workload] = calls.get(row.workload, 0) + row.calls - row.wasted_attempts
+            calls[row.workload] = calls.get(row.workload, 0) + row.calls - row.unanswered
     return {
         name: max(Decimal(1), Decimal(calls.get(name, 0)) / count) for name, count in looked.sampled.items() if count
     }
 
 
-def _failed(spent: Sequence[Spent], looked: Looked) -> list[Spent]:
-    """What failed attempts cost, without those that are told as retries that never help: no dollar is told twice; nor
-    those that lost a race, which were sent for speed."""
-    told = {seen.workload for seen in looked.retried if use.never_help(seen)}
-    lost = [each for each in looked.lost if each.workload in told] + list(looked.raced)
-    return [row if row.purpose else _less(row, lost) for row in spent]
+def _first(spent: Sequence[Spent], looked: Looked) -> list[Spent]:
+    """What failed attempts cost without the retries among them, which are told apart: no dollar is told twice."""
+    return [row if row.purpose else _less(row, looked.lost) for row in spent]
 
 
 def _less(row: Spent, lost: Sequence[Lost]) -> Spent:
     mine = [each for each in lost if (each.workload, each.deployment) == (row.workload, row.deployment)]
     return replace(
         row,
-        wasted_usd=max(Decimal(0), row.wasted_usd - sum(each.cost_usd for each in mine)),
-        wasted_attempts=max(0, row.wasted_attempts - sum(each.attempts for each in mine)),
+        failed_usd=max(Decimal(0), row.failed_usd - sum(each.cost_usd for each in mine)),
+        failed_attempts=max(0, row.failed_attempts - sum(each.attempts for each in mine)),
     )
 
 
@@ -95,5 +92,9 @@ def _of_use(
         yield from use.same_questions(same, of(*same.workloads))
     for alike in looked.alike:
         yield from use.same_requests(alike, of(*alike.workloads))
+    never = {retried.workload for retried in looked.retried if use.never_help(retried)}
     for retried in looked.retried:
-        yield from use.useless_retries(retried, of(retried.workload))
+        yield from use.retries_that_never_help(retried, of(retried.workload))
+    for lost in looked.lost:
+        if lost.workload not in never:
+            yield from use.useless_retries(lost, of(lost.workload))

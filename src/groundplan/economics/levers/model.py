@@ -86,20 +86,20 @@ class Alike:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """What a workload's further attempts came to."""
+    """What a workload's retries came to, without those that ended with their worker or their client."""
 
     workload: str
     calls: int
-    """Calls with more than one attempt."""
+    """Calls that were tried again."""
     rescued: int
     """Of them, those that were answered in the end."""
     lost_usd: Decimal
-    """What attempts after the first cost of calls that nobody was answered."""
+    """What retries cost that failed, of calls that were not answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Attempts at one deployment that answered nobody."""
+    """Retries at one deployment that failed, of calls that were not answered."""
 
     workload: str
     deployment: str
@@ -134,8 +134,6 @@ class Looked:
     hours: Sequence[Active] = ()
     retried: Sequence[Retried] = ()
     lost: Sequence[Lost] = ()
-    raced: Sequence[Lost] = ()
-    """Attempts that another one of their call was faster than: what hedging costs, which is no failure."""
     content: Sequence[Content] = ()
     shown: Mapping[tuple[str, str], Shown] = field(default_factory=dict)
     """(workload, deployment) -> what replays and experiments found of it."""

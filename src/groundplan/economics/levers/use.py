@@ -9,7 +9,7 @@ from decimal import Decimal
 from groundplan.blueprint.model import Deployment, Rates, Workload
 from groundplan.economics import price
 from groundplan.economics.experiment.model import BUDGET_PREFIX
-from groundplan.economics.levers.model import SHARE, Active, Alike, Grounded, Outputs, Passage, Retried, Twice
+from groundplan.economics.levers.model import SHARE, Active, Alike, Grounded, Lost, Outputs, Passage, Retried, Twice
 from groundplan.economics.prices.reprice import priced
 from groundplan.economics.replay.opportunities import MTOK, PICO, Opportunity, Spent
 
@@ -193,7 +193,7 @@ def never_help(seen: Retried) -> bool:
     return seen.calls >= AGAIN and seen.rescued < HELPS * seen.calls
 
 
-def useless_retries(seen: Retried, month: Decimal) -> Iterable[Opportunity]:
+def retries_that_never_help(seen: Retried, month: Decimal) -> Iterable[Opportunity]:
     """Further attempts after which hardly a call was answered."""
     if not never_help(seen):
         return
@@ -205,4 +205,18 @@ def useless_retries(seen: Retried, month: Decimal) -> Iterable[Opportunity]:
         f"{seen.rescued} of {seen.calls} calls that were tried again were answered",
         "small",
         "look at why the first attempt fails; a retry of the same cause fails the same way",
+    )
+
+
+def useless_retries(lost: Lost, month: Decimal) -> Iterable[Opportunity]:
+    """Further attempts that were billed and failed, too, where others of the workload help."""
+    yield Opportunity(
+        "useless retries",
+        lost.workload,
+        lost.cost_usd * month,
+        f"retries at {lost.deployment} that were billed and failed as the attempt before had",
+        f"{lost.attempts} attempts cost ${lost.cost_usd:.4f}",
+        "medium",
+        "see why they failed: time limits, broken streams, refusals",
+        deployment=lost.deployment,
     )

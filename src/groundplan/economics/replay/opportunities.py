@@ -32,18 +32,21 @@ class Spent:
     model: str
     calls: int
     cost_usd: Decimal
-    wasted_usd: Decimal
-    wasted_attempts: int
+    failed_usd: Decimal
+    """What attempts cost that failed by themselves."""
+    failed_attempts: int
     input: int
     cache_read: int
     output: int
     bound_usd: Decimal = Decimal(0)
-    """What was charged at the bound, because nobody knew what was used; not what failed, which is wasted."""
+    """What answers were charged at the bound, because nobody knew what was used."""
     purpose: str = ""
     """One of `ledger.model.PURPOSES`: what the gateway itself asked; empty: to answer callers."""
     batch_calls: int = 0
     batch_usd: Decimal = Decimal(0)
     """Of `calls` and `cost_usd` those at the price of batches."""
+    unanswered: int = 0
+    """Of `calls` those that were billed and answered nobody, for whatever reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ def found(
     for row in spent:
         a_month = month(row.workload, days, seen)
         workload, place = declared.get(row.workload), places.get(row.deployment)
-        levers += _wasted(row, a_month)
+        levers += _failed(row, a_month)
         if workload is not None and place is not None and not row.purpose:
             levers += _cheaper(row, workload, place, places, a_month, shown)
             levers += _prefix(row, workload, place.rates, a_month)
@@ -123,15 +126,14 @@ def paid(rates: Rates, row: Spent) -> Decimal:
     return min(Decimal(1), (row.cost_usd - row.bound_usd) / whole) if whole > 0 else Decimal(1)
 
 
-def _wasted(row: Spent, month: Decimal) -> Iterable[Opportunity]:
-    if row.wasted_attempts:
+def _failed(row: Spent, month: Decimal) -> Iterable[Opportunity]:
+    if row.failed_attempts:
         yield Opportunity(
-            "useless retries",
+            "failed attempts",
             row.workload,
-            row.wasted_usd * month,
-            f"attempts at {row.deployment} that were billed and answered nobody"
-            + (f" ({row.purpose})" if row.purpose else ""),
-            f"{row.wasted_attempts} attempts cost ${row.wasted_usd:.4f}",
+            row.failed_usd * month,
+            f"attempts at {row.deployment} that were billed and failed" + (f" ({row.purpose})" if row.purpose else ""),
+            f"{row.failed_attempts} attempts cost ${row.failed_usd:.4f}",
             "medium",
             "see why they failed: time limits, broken streams, refusals",
             deployment=row.deployment,
