@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
-
-import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied, GroundplanError, Invalid
-from groundplan.economics.prices.windows import at_time
 from groundplan.gateway.awake import patient
 from groundplan.gateway.call import limits, settle
 from groundplan.gateway.call.admit import output_cap
 from groundplan.gateway.call.cited import CitedStreaming, whole
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.failed import AttemptFailed
 from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.call.lease import renewed
 from groundplan.gateway.call.recorded import Recorded
@@ -41,10 +38,7 @@ from groundplan.gateway.upstream.pressure import Load
 from groundplan.gateway.upstream.providers import SERVICE, target_line
 from groundplan.gateway.upstream.reported import Looking
 from groundplan.gateway.upstream.targets import Target
-from groundplan.ledger.model import Reservation, Usage
-
-if TYPE_CHECKING:
-    from groundplan.gateway.guard.relay import GuardedRelay
+from groundplan.ledger.model import Usage
 
 _NOT_BILLED = frozenset({*range(300, 400), 401, 402, 403, 404, 405, 408, 409, 421, 425, 429, 500, 501, 503, 529})
 """Complete error answers without usage that say that the request was not worked on. 502 and 504 come from something in
@@ -56,81 +50,6 @@ JSON = b"content-type: application/json\r\n"
 _DRAIN_SECONDS = 30.0
 _LONG_US = 100_000
 """What took longer is looked at: this worker itself may have stood still."""
-
-
-class AttemptFailed(Exception):
-    """One attempt failed. `billed` unless it certainly was not; `rest` is the deployment's own retry-after."""
-
-    def __init__(
-        self, reason: str, *, billed: bool, status: int = 0, stale: bool = False, rest: float | None = None
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.billed = billed
-        self.status = status
-        self.stale = stale
-        """A kept-alive connection was closed as it was used; the deployment itself may be well."""
-        self.rest = rest
-        self.above_rate = False
-        """The request alone is more than our account there may send in a minute: others may take it, and nothing is
-        held against a deployment that takes smaller ones."""
-        self.other_key = False
-        """The provider refused our key, and the deployment has another one that does not rest."""
-        self.relay: Relay | None = None
-        """Of a stream of which the client has a part."""
-        self.refusal: Denied | None = None
-        """It answered as it should, and a guardrail refuses the answer."""
-        self.guarded: GuardedRelay | None = None
-        """Of a stream that was refused before anything of it was sent."""
-
-    @property
-    def temporary(self) -> bool:
-        """Whether the same deployment may do better the next time."""
-        return self.status in (0, 200, 408, 409, 424, 425, 429) or self.status >= 500
-
-
-def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inherits: bool, soon: bool = False) -> int:
-    """Journal an attempt for which `exchange.token` holds a reservation; returns its sequence. Raises `Unavailable`.
-
-    `inherits`: the reservation is that of an attempt that was certainly not billed. `soon`: it is written when this
-    turn of the loop is over, as what is sent first over HTTP/1.1 is.
-    """
-    at = int(gateway.clock.seconds() * 1000)
-    if deployment.rates.windows:
-        deployment = msgspec.structs.replace(deployment, rates=at_time(deployment.rates, at))
-    exchange.deployment = deployment
-    key, workload, token = exchange.key, exchange.workload, exchange.token
-    if key is None or workload is None or exchange.catalog is None or token is None:
-        raise AssertionError("not admitted")
-    number = exchange.attempts
-    sequence = gateway.journal.reserve(
-        Reservation(
-            call=exchange.raw,
-            attempt=number,
-            at=at,
-            workload=workload.name,
-            person=exchange.person,
-            key=key.id,
-            endpoint=exchange.endpoint,
-            deployment=deployment.name,
-            site=deployment.site,
-            model=deployment.model,
-            blueprint=exchange.catalog.number,
-            bound=exchange.bounds[deployment.name],
-            charges=exchange.charge_list(0) if inherits else gateway.slices.held(token),
-            demo=exchange.catalog.blueprint.demo,
-            purpose=exchange.purpose,
-        ),
-        soon=soon,
-    )
-    exchange.attempt = number
-    exchange.attempts = number + 1
-    exchange.attempt_started = time.perf_counter_ns()
-    if number:  # what the one before it left
-        exchange.attempt_sent = False
-        exchange.attempt_connected = exchange.attempt_answered = exchange.attempt_first_us = 0
-        exchange.output_bytes = 0
-    return sequence
 
 
 class Attempt:

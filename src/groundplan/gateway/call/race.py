@@ -16,9 +16,11 @@ from groundplan.blueprint.model import Deployment, Hedge
 from groundplan.core.errors import Denied, Unavailable
 from groundplan.gateway.call import limits, settle
 from groundplan.gateway.call.admit import check_next, not_killed
-from groundplan.gateway.call.attempt import Attempt, AttemptFailed, begin
+from groundplan.gateway.call.attempt import Attempt
+from groundplan.gateway.call.begin import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.call.failed import AttemptFailed
 
 HEDGE = "hedge"
 """Of the settlement of a second attempt; whichever comes after both is none."""

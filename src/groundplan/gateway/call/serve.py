@@ -15,9 +15,11 @@ from collections import deque
 from groundplan.blueprint.model import Budget, Deployment, Ramp, Workload
 from groundplan.core.errors import Denied, GroundplanError, TooLarge, Unavailable
 from groundplan.gateway.call import admit, limits, retry, settle
-from groundplan.gateway.call.attempt import Attempt, AttemptFailed, begin
+from groundplan.gateway.call.attempt import Attempt
+from groundplan.gateway.call.begin import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
+from groundplan.gateway.call.failed import AttemptFailed
 from groundplan.gateway.call.lease import renewed
 from groundplan.gateway.call.race import HEDGE, race
 from groundplan.gateway.call.resume import continuation, goes_on

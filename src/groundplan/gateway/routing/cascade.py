@@ -23,8 +23,9 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.core.money import PICO
 from groundplan.economics.routing.decide import agree
 from groundplan.gateway.call import admit, settle
-from groundplan.gateway.call.attempt import AttemptFailed, send_whole
+from groundplan.gateway.call.attempt import send_whole
 from groundplan.gateway.call.cited import whole
+from groundplan.gateway.call.failed import AttemptFailed
 from groundplan.gateway.call.serve import Course, serve
 from groundplan.gateway.guard import judge
 from groundplan.gateway.guard.pieces import said

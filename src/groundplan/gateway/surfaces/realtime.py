@@ -22,7 +22,7 @@ from groundplan.core.errors import Denied, GroundplanError, Invalid, Unavailable
 from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.economics import price
 from groundplan.gateway.call import limits, settle, trace
-from groundplan.gateway.call.attempt import begin
+from groundplan.gateway.call.begin import begin
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
 from groundplan.gateway.call.identify import identify

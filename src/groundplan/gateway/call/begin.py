@@ -1,0 +1,57 @@
+"""The beginning of an attempt: its reservation in the journal. Sends nothing."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+from groundplan.economics.prices.windows import at_time
+from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.exchange import Exchange
+from groundplan.ledger.model import Reservation
+
+
+def begin(gateway: Gateway, exchange: Exchange, deployment: Deployment, *, inherits: bool, soon: bool = False) -> int:
+    """Journal an attempt for which `exchange.token` holds a reservation; returns its sequence. Raises `Unavailable`.
+
+    `inherits`: the reservation is that of an attempt that was certainly not billed. `soon`: it is written when this
+    turn of the loop is over, as what is sent first over HTTP/1.1 is.
+    """
+    at = int(gateway.clock.seconds() * 1000)
+    if deployment.rates.windows:
+        deployment = msgspec.structs.replace(deployment, rates=at_time(deployment.rates, at))
+    exchange.deployment = deployment
+    key, workload, token = exchange.key, exchange.workload, exchange.token
+    if key is None or workload is None or exchange.catalog is None or token is None:
+        raise AssertionError("not admitted")
+    number = exchange.attempts
+    sequence = gateway.journal.reserve(
+        Reservation(
+            call=exchange.raw,
+            attempt=number,
+            at=at,
+            workload=workload.name,
+            person=exchange.person,
+            key=key.id,
+            endpoint=exchange.endpoint,
+            deployment=deployment.name,
+            site=deployment.site,
+            model=deployment.model,
+            blueprint=exchange.catalog.number,
+            bound=exchange.bounds[deployment.name],
+            charges=exchange.charge_list(0) if inherits else gateway.slices.held(token),
+            demo=exchange.catalog.blueprint.demo,
+            purpose=exchange.purpose,
+        ),
+        soon=soon,
+    )
+    exchange.attempt = number
+    exchange.attempts = number + 1
+    exchange.attempt_started = time.perf_counter_ns()
+    if number:  # what the one before it left
+        exchange.attempt_sent = False
+        exchange.attempt_connected = exchange.attempt_answered = exchange.attempt_first_us = 0
+        exchange.output_bytes = 0
+    return sequence
