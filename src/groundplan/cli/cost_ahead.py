@@ -201,7 +201,8 @@ def what_if(
     rows.append(("then", usd(value["after_usd"])))
     text = table(("", "cost"), rows)
     priced = f"\n{model} at the price of {value['price_source']}" if value["price_source"] else ""
-    emit(value, as_json, f"{text}{priced}\n{value['from']} to {value['to']}{OF_CALLS}")
+    notes = "".join(f"\n{note}" for note in value["notes"])
+    emit(value, as_json, f"{text}{priced}{notes}\n{value['from']} to {value['to']}{OF_CALLS}")
 
 
 def own(context: typer.Context, span: Span, common: Common) -> None:

@@ -16,7 +16,7 @@ from psycopg import Connection
 
 from groundplan.api import store
 from groundplan.blueprint import artifact
-from groundplan.blueprint.model import Allocation, Blueprint, Semantic
+from groundplan.blueprint.model import Allocation, Blueprint, Rates, Semantic
 from groundplan.catalog.loader import load_served
 from groundplan.core.errors import Invalid
 from groundplan.economics.allocate.divide import holds
@@ -49,6 +49,8 @@ class Declared:
     """team -> its cost center"""
     workflows: dict[str, str] = field(default_factory=dict)
     """workload -> its workflow"""
+    rates: dict[str, Rates] = field(default_factory=dict)
+    """deployment -> its price"""
 
 
 _KEPT: Final[dict[str, Declared]] = {}
@@ -70,6 +72,7 @@ def of(blueprint: Blueprint) -> Declared:
         {w.name: w.cache.semantic.hour for w in blueprint.workloads if w.cache and w.cache.semantic},
         blueprint.cost_centers,
         {workload: flow.name for flow in blueprint.workflows for workload in flow.workloads},
+        {place.name: place.rates for place in places},
     )
 
 

@@ -5,8 +5,11 @@ Where the company declares that model, its own price counts, not the list's. Dec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from psycopg import Connection
@@ -14,26 +17,32 @@ from psycopg import Connection
 from groundplan.api.cost import rules as cost_rules
 from groundplan.api.cost import use as cost_use
 from groundplan.api.cost.book import Days
+from groundplan.api.cost.rules import Declared
 from groundplan.api.served import current_blueprint, current_or_none, known_workload, workspace_at
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid, Problem
 from groundplan.core.money import format_usd, from_decimal
-from groundplan.economics.forecast.scenario import Part, parse, what_if
-from groundplan.ledger import rollup_store
+from groundplan.economics.forecast.scenario import Change, Part, parse, what_if
+from groundplan.economics.forecast.tiers import edges
+from groundplan.ledger import archive_store, prompt_store, rollup_store
 from groundplan.release.priced import of_model
 
 _CHAT = "chat"
 _BY = ("blueprint", "deployment", "part", "purpose", "tier")
+_UNKNOWN = Rates(input=0, output=0)
+"""Of what no blueprint says a price for: it has no tiers."""
+_Key = tuple[int, str, str, str, str]
+"""As `_BY`."""
 
 
 def scenario(conn: Connection[Any], days: Days, workload: str | None, changes: list[str], model: str | None) -> Any:
-    """{before_usd, after_usd, steps, price_source} of calls; what is allocated beside them is not in it. `model`: the
-    name of a model or deployment. Raises `Invalid` (`scenario_invalid`, `price_missing`), `NotFound` for a workload
-    that is not served and had no calls."""
+    """{before_usd, after_usd, steps, price_source, notes} of calls; what is allocated beside them is not in it.
+    `model`: the name of a model or deployment. Raises `Invalid` (`scenario_invalid`, `price_missing`), `NotFound` for a
+    workload that is not served and had no calls."""
     change = parse(changes)
     if model is not None:
         change = replace(change, rates=_rates(conn, model, days.last))
-    parts = _parts(conn, days, workload)
+    parts, notes = _parts(conn, days, workload, change)
     if workload is not None and not parts:
         known_workload(current_blueprint(conn), workload)
     made = what_if(parts, change)
@@ -42,24 +51,59 @@ def scenario(conn: Connection[Any], days: Days, workload: str | None, changes: l
         "before_usd": format_usd(made.before), "after_usd": format_usd(made.after),
         "steps": [{"change": name, "cost_usd": format_usd(amount)} for name, amount in made.steps],
         "price_source": None if change.rates is None else change.rates.source,
+        "notes": notes,
     }  # fmt: skip
 
 
-def _parts(conn: Connection[Any], days: Days, workload: str | None) -> list[Part]:
+def _parts(conn: Connection[Any], days: Days, workload: str | None, change: Change) -> tuple[list[Part], list[str]]:
     """Only what chat models answered callers with would be another model's, or longer with longer contexts: neither
-    embeddings nor what the gateway itself asked."""
+    embeddings nor what the gateway itself asked. Calls that another tier of a price may hold for are apart, by the
+    length of their prompts; where that is not known any more, a note says so."""
     wanted = {**cost_use.wanted(days.first, days.last), "workload": workload}
-    rows = rollup_store.parts_by(conn, _BY, wanted)
+    rows = [row for row in rollup_store.parts_by(conn, _BY, wanted) if row["part"] != "attempt"]
     declared = cost_rules.by_number(conn, {row["blueprint"] for row in rows})
+    rates = {place: found for place in map(_place, rows) if (found := _own(declared, *place)) is not None}
+    context = Fraction(repr(change.context))
+    limits = {place: edges(own, change.rates, context) for place, own in rates.items()}
+    limits = {place: found for place, found in limits.items() if found}
+    long = prompt_store.parts_above(conn, wanted["since"], wanted["until"], workload, limits)
+    apart: dict[_Key, tuple[int, Decimal]] = {}
     found = []
+    for row in long:
+        key, cost = _key(row, ""), from_decimal(row["cost_usd"])
+        count, usd = apart.get(key, (0, Decimal(0)))
+        apart[key] = count + int(row["count"]), usd + row["cost_usd"]
+        own = rates[_place(row)]
+        found.append(Part(row["part"], int(row["count"]), cost, True, row["tier"], row["above"] + 1, own))
     for row in rows:
-        under = declared.get(row["blueprint"])
-        kind = _CHAT if under is None else under.kinds.get(row["deployment"], _CHAT)
-        if row["part"] != "attempt":
-            answers = kind == _CHAT and not row["purpose"]
-            cost = from_decimal(row["cost_usd"])
-            found.append(Part(row["part"], int(row["count"]), cost, answers=answers, tier=row["tier"]))
-    return found
+        count, usd = apart.get(_key(row, row["purpose"]), (0, Decimal(0)))
+        answers = not row["purpose"] and _place(row) in rates
+        cost = from_decimal(row["cost_usd"] - usd)
+        found.append(Part(row["part"], int(row["count"]) - count, cost, answers=answers, tier=row["tier"]))
+    return found, _unknown(conn, days) if limits else []
+
+
+def _own(declared: Mapping[int, Declared], number: int, deployment: str) -> Rates | None:
+    """Of a deployment that is asked for chat; None of any other."""
+    under = declared.get(number)
+    if under is None:
+        return _UNKNOWN
+    return under.rates.get(deployment, _UNKNOWN) if under.kinds.get(deployment, _CHAT) == _CHAT else None
+
+
+def _unknown(conn: Connection[Any], days: Days) -> list[str]:
+    gone = [row["day"] for row in archive_store.archived(conn) if days.first <= row["day"] <= days.last]
+    if not gone:
+        return []
+    return [f"calls of {min(gone)} to {max(gone)} are archived, and keep the tier of the price that they had"]
+
+
+def _place(row: Mapping[str, Any]) -> prompt_store.Place:
+    return row["blueprint"], row["deployment"]
+
+
+def _key(row: Mapping[str, Any], purpose: str) -> _Key:
+    return row["blueprint"], row["deployment"], row["part"], purpose, row["tier"]
 
 
 def _rates(conn: Connection[Any], model: str, day: date) -> Rates:

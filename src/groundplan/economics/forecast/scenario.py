@@ -12,6 +12,8 @@ from fractions import Fraction
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid
+from groundplan.economics.forecast.tiers import of_prompt, unit
+from groundplan.economics.prices.parts import MILLION
 from groundplan.economics.prices.reprice import TOKENS, priced
 
 MOST = 1e6
@@ -31,6 +33,11 @@ class Part:
     """Of answers to callers: what another model or a longer context would change."""
     tier: str = ""
     """Of its price, as the ledger tells it."""
+    prompt: int | None = None
+    """Tokens of a prompt that has the same tiers, before and after, as those of all its calls; None: their price does
+    not depend on it, or how long they are is not known any more, so they keep their tier."""
+    own: Rates | None = None
+    """Of its deployment, where `prompt` is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +89,11 @@ def what_if(parts: list[Part], change: Change) -> Scenario:
 
     for place, part in enumerate(parts):
         factor = _longer(part, change)
-        now[place] *= factor
         counts[place] *= factor
+        now[place] = _in_its_tier(part, change, counts[place], now[place] * factor)
     note("tokens a call")
     if change.rates is not None:
-        now = [_at(change.rates, each, *was) for each, *was in zip(parts, counts, now, strict=True)]
+        now = [_at(change.rates, each, change, *was) for each, *was in zip(parts, counts, now, strict=True)]
         note("another model")
     now = [cost * _exact(change.price) for cost in now]
     note("prices")
@@ -145,9 +152,24 @@ def _longer(part: Part, change: Change) -> Fraction:
     return _exact(change.output) if part.name in ("output", "reasoning") else Fraction(1)
 
 
-def _at(rates: Rates, part: Part, count: Fraction, cost: Fraction) -> Fraction:
+def _in_its_tier(part: Part, change: Change, count: Fraction, cost: Fraction) -> Fraction:
+    """What that part costs where its prompts are so long that another tier of its own price holds, or no longer are."""
+    if part.own is None or part.prompt is None or not part.answers:
+        return cost
+    then = unit(of_prompt(part.own, part.tier, Fraction(part.prompt)), part.name)
+    now = unit(of_prompt(part.own, part.tier, part.prompt * _exact(change.context)), part.name)
+    if then:
+        return cost * Fraction(now, then)
+    return count * Fraction(now, MILLION if part.name in TOKENS else 1) if now else cost
+
+
+def _at(rates: Rates, part: Part, change: Change, count: Fraction, cost: Fraction) -> Fraction:
     """What that part costs at another model; images, seconds and searches that it has no price for stay as they are."""
     if not part.answers:
         return cost
-    other = Fraction(priced({part.name: round(count)}, rates, part.tier))
+    tier = part.tier
+    if part.prompt is not None:
+        rates = of_prompt(rates, tier, part.prompt * _exact(change.context))
+        tier = ""
+    other = Fraction(priced({part.name: round(count)}, rates, tier))
     return other if count and (other or part.name in TOKENS or part.name == "requests") else cost

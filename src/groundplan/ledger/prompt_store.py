@@ -1,0 +1,52 @@
+"""The SQL of attempts by the length of their prompt, where its price depends on that. Reads attempts, not sums, so what
+is asked is bounded by a length from which on they are few (`0355_long_prompts.sql`), as far as that can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, LiteralString
+
+from psycopg import Connection
+
+from groundplan.core.database import select
+
+Row = dict[str, Any]
+Place = tuple[int, str]
+"""(number of a blueprint, deployment)"""
+_FEW: Final = 16_384
+"""Tokens above which attempts have an index."""
+_OF_FEW: LiteralString = " AND (a.usage ->> 'input')::bigint > 16384"
+
+
+def parts_above(
+    conn: Connection[Any], since: datetime, until: datetime, workload: str | None, edges: Mapping[Place, Sequence[int]]
+) -> list[Row]:
+    """(blueprint, deployment, part, tier, above, count, cost_usd) of attempts that answered callers with a prompt of
+    more tokens than the first edge of their place; `above`: the last edge that it has more than."""
+    flat = [(number, name, edge) for (number, name), each in edges.items() for edge in each]
+    if not flat:
+        return []
+    lowest = min(edge for _, _, edge in flat)
+    return select(
+        conn,
+        """SELECT a.blueprint, a.deployment, p.part, a.tier, e.above, sum(p.count)::bigint AS count,
+             sum(p.usd) AS cost_usd
+           FROM attempt a, LATERAL (
+             SELECT max(e.above) AS above
+             FROM unnest(%(blueprints)s::int[], %(deployments)s::text[], %(edges)s::bigint[])
+               e(blueprint, deployment, above)
+             WHERE e.blueprint = a.blueprint AND e.deployment = a.deployment
+               AND e.above < (a.usage ->> 'input')::bigint) e,
+             attempt_parts(a.cost_usd, a.parts) p
+           WHERE a.at >= %(since)s AND a.at < %(until)s AND a.state <> 'open' AND a.purpose = ''
+             AND (a.usage ->> 'input')::bigint > %(lowest)s AND e.above IS NOT NULL
+             AND (%(workload)s::text IS NULL OR a.workload = %(workload)s)"""
+        + (_OF_FEW if lowest >= _FEW else "")
+        + " GROUP BY 1, 2, 3, 4, 5",
+        {
+            "since": since, "until": until, "workload": workload, "lowest": lowest,
+            "blueprints": [number for number, _, _ in flat], "deployments": [name for _, name, _ in flat],
+            "edges": [edge for _, _, edge in flat],
+        },
+    )  # fmt: skip

@@ -1,0 +1,112 @@
+"""Contexts of calls in a real ledger are made longer and shorter: each call costs what its prompt would then."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from tests.integration.test_cost_versions import FIRST, Conn, at, conn, declared, release
+
+from groundplan.api.cost import what_if as cost_what_if
+from groundplan.api.cost.book import Days
+from groundplan.blueprint.model import Rates
+from groundplan.core.ids import new_id
+from groundplan.core.money import PICO, to_decimal
+from groundplan.economics import price
+from groundplan.economics.terms.split import split, tier
+from groundplan.gateway.journal import ledger_store
+from groundplan.ledger import rollup_store
+from groundplan.ledger.model import Usage
+
+__all__ = ["conn"]
+LONGEST = Rates(input=8 * PICO, output=30 * PICO)
+LONG = Rates(input=4 * PICO, output=15 * PICO, cache_read=PICO, long=LONGEST, long_above=400_000)
+TIERED = Rates(input=2 * PICO, output=10 * PICO, cache_read=PICO // 2, long=LONG, long_above=200_000)
+FLAT = Rates(input=PICO, output=2 * PICO)
+RATES = {"at-rack": TIERED, "at-cloud": FLAT}
+
+
+def asked(conn: Conn, place: str, usage: Usage, workload: str = "ask", purpose: str = "", number: int = 1) -> None:
+    """One attempt as it is shipped."""
+    cost = price.cost(RATES[place], usage)
+    row: tuple[Any, ...] = (
+        new_id(), 0, at(FIRST), place, "rack", "acme/m", "settled", "ok", 200, to_decimal(cost), to_decimal(cost),
+        msgspec.to_builtins(usage), False, [], 1.0, new_id(), 0.0, None, None, workload, number, False,
+        split(RATES[place], usage, cost), purpose, tier(RATES[place], usage, cost),
+    )  # fmt: skip
+    ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [row])
+
+
+def served(conn: Conn, number: int = 1) -> None:
+    made = declared(number, {"ask": "care", "other": "care"}, [], rates=TIERED)
+    places = [
+        msgspec.structs.replace(each, rates=FLAT) if each.name == "at-cloud" else each for each in made.deployments
+    ]
+    release(conn, msgspec.structs.replace(made, deployments=places), at(FIRST) + timedelta(minutes=number))
+
+
+def calls() -> list[tuple[str, Usage]]:
+    dice = Random(7)
+    return [
+        (dice.choice(["at-rack", "at-cloud"]), Usage(input=(n := 16 * dice.randrange(1, 40_000)), cache_read=n // 4,
+                                                     output=dice.randrange(900)))
+        for _ in range(60)
+    ]  # fmt: skip
+
+
+def scenario(conn: Conn, *changes: str, model: str | None = None, workload: str | None = None) -> tuple[int, int]:
+    told = cost_what_if.scenario(conn, Days(FIRST, FIRST), workload, list(changes), model)
+    steps = sum((Decimal(each["cost_usd"]) for each in told["steps"]), Decimal(0))
+    assert Decimal(told["before_usd"]) + steps == Decimal(told["after_usd"]) and told["notes"] == []
+    return int(Decimal(told["before_usd"]) * PICO), int(Decimal(told["after_usd"]) * PICO)
+
+
+def longer(usage: Usage, factor: float) -> Usage:
+    return Usage(input=int(usage.input * factor), cache_read=int(usage.cache_read * factor), output=usage.output)
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_each_call_costs_what_its_changed_prompt_would(conn: Conn, folded: bool) -> None:
+    served(conn)
+    served(conn, 2)
+    asks = calls()
+    for place, (name, usage) in enumerate(asks):
+        asked(conn, name, usage, number=1 + place % 2)
+    judged = Usage(input=300_000, output=5)
+    asked(conn, "at-rack", judged, purpose="judge")
+    asked(conn, "at-rack", judged, workload="other")
+    if folded:
+        rollup_store.fold(conn)
+    beside = price.cost(TIERED, judged)
+    spent = sum(price.cost(RATES[name], usage) for name, usage in asks)
+    before = 0
+    for factor in (0.25, 0.5, 1, 1.5, 2, 8):
+        then = sum(price.cost(RATES[name], longer(usage, factor)) for name, usage in asks)
+        found = scenario(conn, f"context={factor}", workload="ask")
+        assert found == (spent + beside, then + beside), "what the gateway asks by itself stays as it is"
+        assert before <= found[1]
+        before = found[1]
+        whole = scenario(conn, f"context={factor}")
+        assert whole[1] - found[1] == price.cost(TIERED, longer(judged, factor))
+        elsewhere = sum(price.cost(TIERED, longer(usage, factor)) for _, usage in asks)
+        assert scenario(conn, f"context={factor}", model="at-rack", workload="ask")[1] == elsewhere + beside
+
+
+@pytest.mark.parametrize(("factor", "scans"), [(2, 1), (20, 0)])
+def test_long_prompts_are_found_without_reading_all(conn: Conn, factor: int, scans: int) -> None:
+    """As long as what might reach another tier is long."""
+    served(conn)
+    short, middle = Usage(input=1000, output=5), Usage(input=150_000, output=5)
+    for usage in [short] * 30 + [middle]:
+        asked(conn, "at-rack", usage)
+    with conn.transaction():
+        conn.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        before, after = scenario(conn, f"context={factor}")
+        counted = conn.execute("SELECT pg_stat_get_xact_numscans('attempt_long_prompt'::regclass)").fetchone()
+    assert counted == (scans,)
+    costs = [30 * price.cost(TIERED, longer(short, f)) + price.cost(TIERED, longer(middle, f)) for f in (1, factor)]
+    assert [before, after] == costs
