@@ -123,7 +123,7 @@ def test_a_signal_after_encoders_were_let_go_is_written_over_nothing() -> None:
 @pytest.mark.parametrize("lengths", [(), (24, 32)])
 def test_threads_share_the_fast_encoder(lengths: tuple[int, ...]) -> None:
     fast = OpenVinoEncoder(ensure(load_settings().models, MINILM.name), alone=lengths)
-    texts = [[f"text {number} {part}" * (1 + part) for part in range(18)] for number in range(8)]
+    texts = [[f"text {number} {part}" * (1 + part) for part in range(6)] for number in range(8)]
     texts += [[f"question {number} " * size] for number in range(8) for size in (1, 7, 10, 20)]
     alone = [fast.embed(some) for some in texts]
     with ThreadPoolExecutor(8) as pool:
