@@ -51,7 +51,7 @@ def test_routing_prints_what_is_saved_and_kept_beside_both_ridges(
 
 
 def test_the_factor_is_against_the_stronger_ridge() -> None:
-    found = evaluate(made(240), None, (0.99, 0.98, 0.95))
+    found = evaluate(made(120), None, (0.99, 0.98, 0.95))
     half, twice = (
         {name: replace(each, saved=each.saved * times) for name, each in found.routed.items()} for times in (0.5, 2.0)
     )
@@ -94,7 +94,7 @@ def test_a_folder_without_its_files_is_refused_in_words(
 def test_a_set_that_cannot_be_used_is_refused_in_words(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], main: Any
 ) -> None:
-    option = ["--matrix"] if main is savings.main else []
+    option = ["--matrix"] if main is savings.main else ["--text-only"]
     few = tmp_path / "few.jsonl"
     few.write_text("\n".join(a_set(tmp_path).read_text().splitlines()[:12]))
     for path, said in ((tmp_path / "absent.jsonl", "cannot be read"), (few, "too few")):
