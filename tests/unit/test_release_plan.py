@@ -369,7 +369,7 @@ def test_the_same_input_gives_the_same_bytes_in_any_process() -> None:
             text=True,
             check=True,
         ).stdout
-        for seed, reverse in (("0", ()), ("1", ()), ("77", ("reverse",)))
+        for seed, reverse in (("0", ()), ("77", ("reverse",)))
     }
     assert len(digests) == 1 and len(digests.pop().strip()) == 64
 
