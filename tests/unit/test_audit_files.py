@@ -210,7 +210,7 @@ def test_every_file_there_matters_also_older_copies_of_the_last_tiles(tmp_path: 
     assert verify(folder).ok
 
 
-@settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=20, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(data=st.data())
 def test_one_changed_byte_anywhere_names_the_entry_or_the_file(long_log: Path, data: st.DataObject) -> None:
     paths = [*(long_log / "tile").rglob("*"), long_log / "checkpoint", long_log / "log.pub"]

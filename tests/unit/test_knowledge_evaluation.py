@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundplan.api.knowledge import labelled
@@ -190,6 +190,7 @@ def test_an_answer_that_is_quoted_from_a_copy_counts_where_it_says_so() -> None:
         assert (found["span_recall"], found["mrr@10"]) == (covered, rank)
 
 
+@settings(max_examples=20)
 @given(
     spans=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20)), min_size=1, max_size=3),
     places=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 20), st.booleans()), max_size=6),

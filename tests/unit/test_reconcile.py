@@ -346,7 +346,7 @@ CELLS = st.tuples(
     st.lists(ATTEMPTS, max_size=12, unique_by=lambda a: (a.call, a.number)), st.lists(CELLS, min_size=1, max_size=12),
     st.sampled_from([None, "openai", "eu", "nobody"]), st.sampled_from([{}, {"EUR": Decimal("1.083333333333")}]),
 )  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_parts_always_add_up_to_the_difference(
     attempts: list[Attempt], cells: list[tuple[str, ...]], provider: str | None, exchange: dict[str, Decimal]
 ) -> None:
