@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from tests.acceptance.stack import Stack
 
 from groundplan.core.home import Home
-from groundplan.runtime.postgres import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 240.0
@@ -86,34 +81,14 @@ def effective(demo: Demo, change: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    folder = tmp_path_factory.mktemp("demo")
-    with (folder / "err").open("wb") as errors:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "groundplan.cli.main", "up", "--workspace", str(ROOT / "examples/company")),
-                *("--home", str(folder / "home"), "--port", "0", "--control-port", "0", "--demo"),
-                *("--gateway-workers", "1"),  # so that what one has answered is in the memory of the next
-            ],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=dict(os.environ),
-        )
-    assert process.stdout is not None
-    timer = threading.Timer(START_SECONDS, process.kill)
-    timer.start()
-    line = process.stdout.readline()
-    timer.cancel()
+    # one worker, so that what it has answered is in the memory of the next call
+    stack = Stack(tmp_path_factory.mktemp("demo"), ROOT / "examples/company", options=("--demo",))
     try:
-        assert line.startswith("ready "), (folder / "err").read_text()
-        told = dict(each.split("=", 1) for each in line.split()[1:])
-        found = Demo(Home(folder / "home"), told["control"], told["gateway"].removesuffix("/v1"))
+        told = dict(each.split("=", 1) for each in stack.start(START_SECONDS).split()[1:])
+        found = Demo(Home(stack.home), told["control"], told["gateway"].removesuffix("/v1"))
         yield replace(found, begun={path: found.ask("GET", path) for path in BEGUN})
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(120)
-        process.stdout.close()
-        EmbeddedPostgres(Home(folder / "home")).remove()
+        stack.stop()
 
 
 def cited(answer: dict[str, Any]) -> set[str]:
