@@ -23,7 +23,7 @@ UNNAMED = """[...document.querySelectorAll('input:not([type=hidden]), select, te
   .map(one => one.outerHTML)"""
 HOSTILE = '<img src=x onerror="window.hit=1">'
 LIVE_MS = 30_000
-SCHEMES: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 if find_chromium() is None and os.environ.get("GROUNDPLAN_REQUIRE_BROWSER") != "1":

@@ -31,7 +31,7 @@ UNNAMED = """[...document.querySelectorAll('input:not([type=hidden]), select, te
   .map(one => one.outerHTML)"""
 """Controls and pictures that a screen reader could not name."""
 FITS = "document.documentElement.scrollWidth <= window.innerWidth"
-SCHEMES: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 WIDTHS = (1280, 400)
 HOSTILE = '"\'><img src=x onerror="window.hit=1"><script>window.hit=1</script>'
 

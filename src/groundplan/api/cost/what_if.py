@@ -62,19 +62,18 @@ def _parts(conn: Connection[Any], days: Days, workload: str | None, change: Chan
     wanted = {**cost_use.wanted(days.first, days.last), "workload": workload}
     rows = [row for row in rollup_store.parts_by(conn, _BY, wanted) if row["part"] != "attempt"]
     declared = cost_rules.by_number(conn, {row["blueprint"] for row in rows})
-    rates = {place: found for place in map(_place, rows) if (found := _own(declared, *place)) is not None}
+    rates = {place: own for place in map(_place, rows) if (own := _own(declared, *place)) is not None}
     context = Fraction(repr(change.context))
-    limits = {place: edges(own, change.rates, context) for place, own in rates.items()}
-    limits = {place: found for place, found in limits.items() if found}
+    limits = {place: cut for place, price in rates.items() if (cut := edges(price, change.rates, context))}
     long = prompt_store.parts_above(conn, wanted["since"], wanted["until"], workload, limits)
     apart: dict[_Key, tuple[int, Decimal]] = {}
-    found = []
+    found: list[Part] = []
     for row in long:
         key, cost = _key(row, ""), from_decimal(row["cost_usd"])
         count, usd = apart.get(key, (0, Decimal(0)))
         apart[key] = count + int(row["count"]), usd + row["cost_usd"]
-        own = rates[_place(row)]
-        found.append(Part(row["part"], int(row["count"]), cost, True, row["tier"], row["above"] + 1, own))
+        price = rates[_place(row)]
+        found.append(Part(row["part"], int(row["count"]), cost, True, row["tier"], row["above"] + 1, price))
     for row in rows:
         count, usd = apart.get(_key(row, row["purpose"]), (0, Decimal(0)))
         answers = not row["purpose"] and _place(row) in rates
