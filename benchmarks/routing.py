@@ -36,7 +36,7 @@ from benchmarks.routing_call import measured
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.settings import load_settings
 from groundplan.economics.routing.decide.choose import choose
-from groundplan.economics.routing.decide.features import brief
+from groundplan.economics.routing.decide.predict import asked
 from groundplan.economics.routing.learn.evaluate import KEEPS, Embed, Evaluation, evaluate, strong_share
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.learn.matrix import said
@@ -68,7 +68,7 @@ def embedded(encode: Encoder | None, matrix: Matrix, cache: Path | None, name: s
     for these very prompts."""
     if encode is None:
         return None
-    texts = [brief(sample.prompt) for sample in matrix.samples]
+    texts = [asked(sample.prompt) for sample in matrix.samples]
     if cache is None:
         return encode.embed(texts)
     digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -140,7 +140,7 @@ def decision_ms(router: Router, matrix: Matrix, encode: Encoder | None) -> dict[
         plain.append(time.thread_time() - began)
         if encode is not None:
             began = time.process_time()  # the model computes on a thread of its own
-            choose(router, prompt, encode.embed([brief(prompt)])[0], allowed, point)
+            choose(router, prompt, encode.embed([asked(prompt)])[0], allowed, point)
             whole.append(time.process_time() - began)
     told: dict[str, Any] = {"decision_ms_p50": _ms(plain, 50), "decision_ms_p95": _ms(plain, 95)}
     if whole:
@@ -201,7 +201,7 @@ def of_routellm(
 
 
 def _briefly(encode: Encoder | None) -> Embed | None:
-    return None if encode is None else lambda prompts: encode.embed([brief(prompt) for prompt in prompts])
+    return None if encode is None else lambda prompts: encode.embed([asked(prompt) for prompt in prompts])
 
 
 def _share(told: Any, matrix: Matrix) -> float:

@@ -17,7 +17,7 @@ from groundplan.cli.output import table
 from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.settings import load_settings
-from groundplan.economics.routing.decide.features import brief
+from groundplan.economics.routing.decide.predict import asked
 from groundplan.economics.routing.learn.evaluate import (
     KEEPS,
     STRICTER,
@@ -115,7 +115,7 @@ def test(answers: Path, folder: Path, name: str) -> tuple[dict[str, Any], str]:
     """A kept router on prompts that it should not have been trained on, and whether it may have been. Raises
     `NotFound`, `Conflict` (`router_models`)."""
     matrix, known = read_matrix(answers), registry.named(folder, name)
-    value = judged(known, matrix, None if known.full is None else embedded(matrix, apart=known.apart))
+    value = judged(known, matrix, None if known.full is None else embedded(matrix, known))
     rows = [
         (key, f"{each['saved']:.1%}", f"{each['kept']:.1%}", f"{each['low']:.1%} to {each['high']:.1%}",
          "yes" if each["shown"] else "not shown")
@@ -154,15 +154,14 @@ def learned_from(answers: Path | None, source: str | None, workload: str | None,
     return Learned(of_verdicts(verdicts, workload), f"{source} of {workload}", by_outcomes=True)
 
 
-def embedded(matrix: Matrix, *, apart: bool = True) -> Floats:
-    """Embeddings of the prompts as the gateway will have them (`apart`: as the router reads them). Raises `NotFound`
-    where the model is not here."""
-    return embedder(apart=apart)([sample.prompt for sample in matrix.samples])
+def embedded(matrix: Matrix, router: Router | None = None) -> Floats:
+    """Embeddings of the prompts as the gateway will have them for `router`; None: for one that is learned now. Raises
+    `NotFound` where the model is not here."""
+    return embedder(router)([sample.prompt for sample in matrix.samples])
 
 
-def embedder(*, apart: bool = True) -> Callable[[Sequence[str]], Floats]:
-    """What embeds questions as the gateway does (`apart`: as the router reads them). Raises `NotFound` where the model
-    is not here."""
+def embedder(router: Router | None = None) -> Callable[[Sequence[str]], Floats]:
+    """What embeds questions as the gateway does. Raises `NotFound` where the model is not here."""
 
     from groundplan.knowledge.embedding.openvino_encoder import load, load_questions  # noqa: PLC0415 -- with --embedded
 
@@ -171,7 +170,7 @@ def embedder(*, apart: bool = True) -> Callable[[Sequence[str]], Floats]:
         hint = "Run `groundplan up` once; it fetches the model."
         raise NotFound(f"the embedding model is not in {folder}", code="embedding_model", hint=hint)
     encoder = load_questions(folder, load(folder))
-    return lambda texts: encoder.embed([brief(text, apart=apart) for text in texts])
+    return lambda texts: encoder.embed([asked(text, router) for text in texts])
 
 
 def judged(router: Router, matrix: Matrix, vectors: Floats | None) -> dict[str, Any]:

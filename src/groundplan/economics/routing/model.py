@@ -180,6 +180,8 @@ class Router:
     """Writing without spaces is read character by character; before format 5 what has no space in it is one word."""
     plain: bool = True
     """Further white space, capital letters and a sign at the end change nothing; before format 6 they do."""
+    bare: bool = True
+    """What is said around a question to be polite changes nothing; before format 7 it does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,11 +35,11 @@ async def read_question(gateway: Gateway, exchange: Exchange, workload: Workload
         return
     import numpy as np  # noqa: PLC0415 -- heavy, only where it is used
 
-    from groundplan.economics.routing.decide.features import brief  # noqa: PLC0415 -- numpy
+    from groundplan.economics.routing.decide.predict import asked  # noqa: PLC0415 -- numpy
 
     try:
         async with patient(SECONDS):
-            question = embed_request([brief(ask.query, apart=router.apart)], questions=True)
+            question = embed_request([asked(ask.query, router)], questions=True)
             body = await ask_search(gateway, question, exchange.id, PATH)
         (vector,) = embed_answer(body, 1).vectors
     except (UpstreamFailure, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):

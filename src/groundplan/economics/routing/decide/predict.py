@@ -10,10 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from groundplan.economics.routing.decide import forest, kernel
+from groundplan.economics.routing.decide.courtesy import without_courtesy
 from groundplan.economics.routing.decide.features import (
     CONTEXT,
     CONVERSATION,
     SURFACE,
+    brief,
     hashed,
     hashes_of,
     known_share,
@@ -41,8 +43,7 @@ def reads_passages(router: Router) -> bool:
 def predict(router: Router, text: str, embedding: Floats | None = None, context: Context | None = None) -> Prediction:
     """Expected scores and costs of one prompt. `embedding`: its unit vector, where there is one. What of its context is
     not known counts as usual."""
-    if router.plain:
-        text = plainly(text)
+    text = read(router, text)
     words = words_of(text, apart=router.apart)
     counts = hashed(words, context.task if router.tasks and context is not None else ())
     buckets = np.fromiter(counts, dtype=np.int64, count=len(counts))
@@ -62,6 +63,19 @@ def predict(router: Router, text: str, embedding: Floats | None = None, context:
     raw = by_words + dense @ head.weights[len(router.idf) :] + head.bias
     beside = _beside(router, head, seen, by_words, embedding)
     return corrected(head, router.mean_costs, raw, beside, sure)
+
+
+def read(router: Router, text: str) -> str:
+    """What the router reads of a prompt."""
+    text = without_courtesy(text) if router.bare else text
+    return plainly(text) if router.plain else text
+
+
+def asked(text: str, router: Router | None = None) -> str:
+    """Of what a router looks at the embedding; None: one that is learned now."""
+    if router is None:
+        return brief(without_courtesy(text))
+    return brief(without_courtesy(text) if router.bare else text, apart=router.apart)
 
 
 def _known(router: Router, words: list[str], weights: Floats) -> float:

@@ -16,8 +16,8 @@ from typing import TypedDict
 import numpy as np
 
 from groundplan.economics.routing.decide.choose import best, choose, favoured, in_doubt
-from groundplan.economics.routing.decide.features import hashes_of, plainly, words_of
-from groundplan.economics.routing.decide.predict import predict
+from groundplan.economics.routing.decide.features import hashes_of, words_of
+from groundplan.economics.routing.decide.predict import predict, read
 from groundplan.economics.routing.learn.fit import INNER_FOLDS, train
 from groundplan.economics.routing.learn.matrix import FOLDS, folds_of
 from groundplan.economics.routing.learn.operate import error_of_mean, label, numbered, operating_points
@@ -220,8 +220,7 @@ def all_known(router: Router, matrix: Matrix) -> float | None:
     router does not know its words one by one (before format 4)."""
     if not router.words.size:
         return None
-    prompts = [plainly(sample.prompt) if router.plain else sample.prompt for sample in matrix.samples]
-    said = [hashes_of(words_of(prompt, apart=router.apart)) for prompt in prompts]
+    said = [hashes_of(words_of(read(router, sample.prompt), apart=router.apart)) for sample in matrix.samples]
     return float(np.mean([bool(np.isin(each, router.words).all()) for each in said]))
 
 

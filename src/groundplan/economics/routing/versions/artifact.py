@@ -14,12 +14,13 @@ from groundplan.economics.routing.decide import forest as forests
 from groundplan.economics.routing.decide.features import BRIEF, BUCKETS, CONTEXT, SURFACE
 from groundplan.economics.routing.model import Floats, Forest, Hashes, Head, Kernel, Router
 
-FORMAT = 6
-READ = (2, 3, 4, 5, 6)
+FORMAT = 7
+READ = (2, 3, 4, 5, 6, 7)
 """Formats that are read. The second has no kernel, and its trees look at directions of embeddings in place of what
 regressions expect. Before the fourth, words are known by their buckets, nothing is told of
 what calls are for, and what came before a question is counted in bytes of the request. Before the fifth, what has no
-space in it is one word, whatever its writing. Before the sixth, white space, capitals and the last sign count."""
+space in it is one word, whatever its writing. Before the sixth, white space, capitals and the last sign count.
+Before the seventh, so does what is said to be polite."""
 _MOST_BYTES = 64 << 20
 
 
@@ -218,6 +219,7 @@ def _unpacked(found: _Router) -> Router:
         texts=found.format >= 4,
         apart=found.format >= 5,
         plain=found.format >= 6,
+        bare=found.format >= 7,
     )
 
 

@@ -1,0 +1,79 @@
+"""What is said around a question to be polite, in English: greetings, *could you please*, thanks. It asks for nothing,
+so a router does not read it.
+
+Only what frames the whole text, at its beginning or its end; a greeting or thanks within a text, or where they are all
+of it, stay. Other languages are not known.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_MOST: Final = 6
+"""Frames at either end."""
+_TAIL: Final = 120
+"""Characters at the end of a text among which thanks are looked for."""
+_WITH: Final = (
+    r"(?:\s+(?:with|out\s+with|on|about))?(?:\s+(?:this|that|the\s+following|something|a\s+question|one\s+thing))?"
+)
+_TELL: Final = (
+    rf"(?:tell\s+me|let\s+me\s+know|answer(?:\s+me)?{_WITH}|help(?:\s+(?:me|us))?(?:\s+out)?{_WITH})(?:\s+please)?"
+)
+_OPENS: Final = re.compile(
+    rf"""\s*(?:
+      (?:hi|hello|hey|greetings|good\s+(?:morning|afternoon|evening|day)|dear\s+(?:all|team|assistant|sir\s+or\s+madam))
+        (?:\s+(?:there|all|everyone|everybody|team|again|assistant))?\s*[,.!:;\n-]
+    | (?:i\s+(?:just\s+)?(?:have|had|got)\s+|just\s+)?(?:a\s+)?(?:quick|short|small|brief|simple)\s+question\b
+        (?:\s+(?:for\s+you|here|please))?\s*[,.!:;\n-]
+    | (?:excuse\s+me|sorry\s+(?:to\s+bother\s+you|for\s+the\s+(?:trouble|bother)))\b(?:\s*,?\s*but\b)?\s*[,.!:;\n-]
+    | i\s*(?:'d|\u2019d|\s+would|\s+want|\s+wanted)(?:\s+(?:like|love))?\s+to\s+(?:know|ask)\b
+        (?:\s+(?:you|the\s+following|this|something))?\s*[,.:]?
+    | (?:could|can|would|will)\s+you\s+(?:(?:please|kindly)\s+)?{_TELL}(?=\s*[,.!:;?\n-]
+        |\s+(?:what|which|who|whom|whose|when|where|why|how|if|whether|about)\b)\s*[,.!:;?-]?
+    | (?:could|can|would|will)\s+you\s*,?\s*(?:please|kindly)\b\s*,?
+    | (?:please|kindly|pls)\s+{_TELL}(?=\s*[,.!:;\n-]|\s+(?:what|which|who|whom|whose|when|where|why|how|if|whether)\b)
+        \s*[,.!:;-]?
+    | (?:please|kindly|pls)\b\s*[,:]?
+    )(?=[\s\W]*\w)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_ENDS: Final = re.compile(
+    r"""(?:
+      \s*\b(?:(?:many|so\s+many|much)\s+)?(?:thanks|thank\s+you|thx|cheers)
+        (?:\s+(?:so\s+much|very\s+much|a\s+lot|a\s+million|again|already|in\s+advance
+          |for\s+(?:your|the|any|all\s+your)\s+(?:help|time|answer|support)|for\s+helping(?:\s+me)?))*
+    | (?:,\s*|\s+)(?:please|pls)
+    )[\s.!?]*\Z""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_WORD: Final = re.compile(r"\w")
+_BEFORE: Final = re.compile(r"(\w+)[ \t]*\Z")
+_SAID: Final = frozenset({
+    "a", "about", "an", "and", "as", "by", "called", "for", "from", "her", "his", "in", "into", "is", "like",
+    "mean", "means", "my", "no", "of", "or", "our", "phrase", "pronounce", "say", "saying", "says", "spell", "the",
+    "their", "to", "translate", "with", "word", "words", "write", "writing", "your",
+})  # fmt: skip
+"""Words before thanks that are asked about, where no sign ends what was asked."""
+
+
+def without_courtesy(text: str) -> str:
+    """A text without what is said around it to be polite; as it is where nothing else would be left."""
+    begin, end = 0, len(text)
+    for _ in range(_MOST):
+        found = _OPENS.match(text, begin)
+        if found is None:
+            break
+        begin = found.end()
+    for _ in range(_MOST):
+        found = _ENDS.search(text, max(begin, end - _TAIL), end)
+        if found is None or _asked_about(text, begin, found.start()):
+            break
+        end = found.start()
+    framed = (begin, end) != (0, len(text)) and _WORD.search(text, begin, end)
+    return text[begin:end].strip() if framed else text
+
+
+def _asked_about(text: str, begin: int, end: int) -> bool:
+    before = _BEFORE.search(text, max(begin, end - _TAIL), end)
+    return before is not None and before[1].lower() in _SAID
