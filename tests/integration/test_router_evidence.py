@@ -186,3 +186,20 @@ def test_what_to_learn_from_must_be_clear(world: World, arguments: tuple[str, ..
     assert status != 0
     assert told["error"]["code"] == code
     assert told["error"]["hint"]
+
+
+@pytest.mark.parametrize("source", ["judges", "outcomes"])
+def test_calls_of_a_demo_are_no_evidence_and_it_is_told_how_to_bring_some(world: World, source: str) -> None:
+    arguments = ("routing", "train", "--from", source, "--workload", WORKLOAD, "--name", "never")
+    with connect(world.url) as conn:
+        conn.execute("UPDATE call SET demo = true")
+    try:
+        code, answer = world.cli(*arguments)
+        assert code != 0 and answer["error"]["code"] == "evidence_demo"
+        assert "routing train SET.jsonl" in answer["error"]["hint"] and "keep:" in answer["error"]["hint"]
+        with connect(world.url) as conn:
+            conn.execute("UPDATE call SET demo = false WHERE id = (SELECT id FROM call ORDER BY at DESC, id LIMIT 1)")
+        assert world.cli(*arguments)[1]["error"]["code"] == "evidence_thin", "of calls of people too few are kept"
+    finally:
+        with connect(world.url) as conn:
+            conn.execute("UPDATE call SET demo = false")

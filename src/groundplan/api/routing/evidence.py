@@ -33,14 +33,25 @@ _READ: dict[str, Callable[[bytes], Ask]] = {
 
 
 def found(services: Services, conn: Connection[Any], workload: str, source: str) -> list[dict[str, Any]]:
-    """`judges`: pairs of answers that were compared; `outcomes`: verdicts in the arms of A/B experiments."""
+    """`judges`: pairs of answers that were compared; `outcomes`: verdicts in the arms of A/B experiments. Raises
+    `Invalid` (`evidence_demo`) where all that there is are calls of a demo."""
     since = services.clock.now() - HISTORY
     keys = SubjectKeys.of(services.home)
     if source == "judges":
         rows = evidence_store.pairs(conn, workload, since)
-        return [_pair(row, ask) for row, ask in _opened(conn, keys, rows)]
-    rows = evidence_store.verdicts(conn, workload, since)
-    return [_verdict(row, ask) for row, ask in _opened(conn, keys, rows)]
+        told = [_pair(row, ask) for row, ask in _opened(conn, keys, rows)]
+    else:
+        rows = evidence_store.verdicts(conn, workload, since)
+        told = [_verdict(row, ask) for row, ask in _opened(conn, keys, rows)]
+    if not told and evidence_store.only_demo(conn, workload):
+        raise Invalid(
+            f"the calls of {workload} are those of the demo, which show nothing of what people ask",
+            code="evidence_demo",
+            hint="Learn from prompts with known answers (`groundplan routing train SET.jsonl --name NAME`), or from "
+            "calls of a HOME without --demo: keep them (`keep: {content: redacted, for: 30 days}`), then `groundplan "
+            "experiments replay` judges them.",
+        )
+    return told
 
 
 def _opened(

@@ -103,7 +103,8 @@ def of_pairs(pairs: Sequence[Pair], workload: str) -> Matrix:
         )
     kinds = Counter((pair.shown, pair.beside) for pair in left)
     if not kinds:
-        raise _thin(f"no judged pair of {workload} is kept with its question", replay)
+        keep = "Questions are kept where the workload says `keep: {content: redacted, for: 30 days}`; then "
+        raise _thin(f"no judged pair of {workload} is kept with its question", f"{keep}{replay}")
     (shown, beside), count = kinds.most_common(1)[0]
     mine = [pair for pair in left if (pair.shown, pair.beside) == (shown, beside)]
     if count < LEAST:

@@ -75,6 +75,16 @@ def prompt(conn: Connection[Any], workload: str, blueprint: int) -> str | None:
     return None if row is None else row[0]
 
 
+def only_demo(conn: Connection[Any], workload: str) -> bool:
+    """Whether the newest calls of a workload are of a demo, all of them."""
+    row = conn.execute(
+        """SELECT bool_and(demo) FROM (
+             SELECT demo FROM call WHERE workload = ANY(ARRAY[%s]) ORDER BY workload, at DESC LIMIT 1000) c""",
+        (workload,),
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
 def _rows(conn: Connection[Any], query: LiteralString, workload: str, since: datetime) -> Iterator[Row]:
     asked = {"workload": workload, "since": since, "endpoints": list(ENDPOINTS), "most": MOST}
     with conn.transaction(), conn.cursor("evidence", row_factory=dict_row) as cursor:
