@@ -65,6 +65,15 @@ def test_what_asks_for_something_stays(text: str) -> None:
     assert without_courtesy(text) == text
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("begin", ["could you", "excuse me", "hi", "i would like to ask", "please tell me", ""])
+@pytest.mark.parametrize("space", [" ", "\n"])
+def test_a_frame_that_does_not_end_takes_no_time(begin: str, space: str) -> None:
+    """By the square of its length it would take hours, in which the gateway answers nobody."""
+    text = begin + 1_000_000 * space + "x"
+    assert without_courtesy(text) == text
+
+
 def test_the_same_is_expected_of_it_and_of_what_is_embedded(router: Router) -> None:
     dice = Random(1)
     for sample in entangled(60, 8).samples:

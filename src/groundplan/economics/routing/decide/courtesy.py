@@ -12,8 +12,8 @@ from typing import Final
 
 _MOST: Final = 6
 """Frames at either end."""
-_TAIL: Final = 120
-"""Characters at the end of a text among which thanks are looked for."""
+_LONGEST: Final = 120
+"""Characters of a frame, at most: what is looked through does not grow with what somebody sends."""
 _WITH: Final = (
     r"(?:\s+(?:with|out\s+with|on|about))?(?:\s+(?:this|that|the\s+following|something|a\s+question|one\s+thing))?"
 )
@@ -61,12 +61,12 @@ def without_courtesy(text: str) -> str:
     """A text without what is said around it to be polite; as it is where nothing else would be left."""
     begin, end = 0, len(text)
     for _ in range(_MOST):
-        found = _OPENS.match(text, begin)
+        found = _OPENS.match(text, begin, begin + _LONGEST)
         if found is None:
             break
         begin = found.end()
     for _ in range(_MOST):
-        found = _ENDS.search(text, max(begin, end - _TAIL), end)
+        found = _ENDS.search(text, max(begin, end - _LONGEST), end)
         if found is None or _asked_about(text, begin, found.start()):
             break
         end = found.start()
@@ -75,5 +75,5 @@ def without_courtesy(text: str) -> str:
 
 
 def _asked_about(text: str, begin: int, end: int) -> bool:
-    before = _BEFORE.search(text, max(begin, end - _TAIL), end)
+    before = _BEFORE.search(text, max(begin, end - _LONGEST), end)
     return before is not None and before[1].lower() in _SAID
