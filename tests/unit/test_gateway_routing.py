@@ -377,7 +377,7 @@ async def test_the_embedding_decides_where_the_router_looks_at_it_and_words_do_w
         rig.gateway.targets.forget("search")
         assert (await rig.chat(messages=[{"role": "user", "content": "please look at case soft"}])).status == 200
         found = [record for record in await rig.records() if isinstance(record, Finish)]
-    assert texts == ["please look at case soft", "please look at case hard"]
+    assert texts == ["look at case soft", "look at case hard"], "what is said to be polite is not embedded"
     assert [record.deployment for record in found[:2]] == ["two", "one"]
     assert msgspec.json.decode(found[4].route)["by"] in ("learned", "strongest", "unsure")
 
