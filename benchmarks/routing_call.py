@@ -44,9 +44,8 @@ def measured(router: Router, prompts: Sequence[str]) -> dict[str, Any]:
 
 async def _asked(home: Home, child: int, router: Router, prompts: Sequence[str]) -> dict[str, Any]:
     allowed, point = frozenset(router.models), next(iter(router.points))
-    gateway = SimpleNamespace(
-        routes=SimpleNamespace(router=lambda *_: router), targets=Targets(home, asyncio.get_running_loop())
-    )
+    loop = asyncio.get_running_loop()
+    gateway = SimpleNamespace(loop=loop, routes=SimpleNamespace(router=lambda *_: router), targets=Targets(home, loop))
     workload = SimpleNamespace(name="w", routing=SimpleNamespace(router="w@1", digest=None))
 
     async def decided(prompt: str) -> bool:
