@@ -13,7 +13,9 @@ from tokenizers import Tokenizer
 
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.settings import load_settings
+from groundplan.knowledge.embedding import openvino_encoder
 from groundplan.knowledge.embedding.encoder import WINDOW_TOKENS, Encoder, coarse
+from groundplan.knowledge.embedding.onnx_encoder import OnnxEncoder
 from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, load_questions, precision_of
 from groundplan.runtime.models import MINILM, ensure
 
@@ -33,6 +35,10 @@ signal.signal(signal.SIGUSR1, lambda *_: told.append(1))
 signal.raise_signal(signal.SIGUSR1)
 print(len(told), sum(each[:] != bytes([7]) * size for each in later))
 """
+
+
+_ASKS = ["How many days may pass until", "Who decides in Berlin about", "What does the contract of 2024 say about"]
+_WHATS = ["a refund is paid to a customer", "travel to other countries", "invoices above 10,000 euros", "lost laptops"]
 
 
 @pytest.fixture(scope="module")
@@ -98,19 +104,60 @@ def test_the_fast_encoder_computes_what_the_plain_one_does(plain: Encoder, fast:
     assert (reduced.embed(texts) * wanted.vectors).sum(axis=1).min() > 0.998
 
 
-def test_questions_are_embedded_in_bytes_where_the_processor_multiplies_them(fast: OpenVinoEncoder) -> None:
+@pytest.fixture(scope="module")
+def small() -> OnnxEncoder:
+    return OnnxEncoder(ensure(load_settings().models, MINILM.name))
+
+
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_questions_are_embedded_in_bytes(
+    fast: OpenVinoEncoder, monkeypatch: pytest.MonkeyPatch, multiplies: bool
+) -> None:
+    """By OpenVINO where the processor multiplies them (elsewhere it computes as much), else by ONNX Runtime."""
     folder = ensure(load_settings().models, MINILM.name)
+    monkeypatch.setattr(openvino_encoder, "_multiplies_bytes", lambda: multiplies)
     questions = load_questions(folder, fast)
-    assert questions.precision == ("int8" if b"avx512_vnni" in Path("/proc/cpuinfo").read_bytes() else "bfloat16")
+    assert (type(questions), questions.precision) == (OpenVinoEncoder if multiplies else OnnxEncoder, "int8")
     texts = ["a dog", "How many days of paid leave do I get?", "猫は眠る", "long " * 600, "", *map(str, range(9))]
     found, wanted = np.concatenate([questions.embed([text]) for text in texts]), fast.embed(texts)
     assert (questions.embed(texts) * found).sum(axis=1).min() > 0.99, "together as well as alone"
     similar = (found * wanted).sum(axis=1)
-    assert similar[:3].min() > 0.998
+    assert similar[:3].min() > 0.997
     assert similar.min() > 0.99, "of one word again and again and of next to nothing, too"
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-    plain = Encoder(folder)
-    assert load_questions(folder, plain) is plain
+
+
+def test_the_plain_encoder_embeds_questions_itself(plain: Encoder) -> None:
+    assert load_questions(ensure(load_settings().models, MINILM.name), plain) is plain
+
+
+def test_questions_are_embedded_as_documents_where_their_library_is_not_installed(
+    fast: OpenVinoEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_encoder, "_multiplies_bytes", lambda: False)
+    monkeypatch.setitem(sys.modules, "groundplan.knowledge.embedding.onnx_encoder", None)
+    assert load_questions(ensure(load_settings().models, MINILM.name), fast) is fast
+
+
+def test_which_processor_multiplies_bytes_is_read_from_what_it_says() -> None:
+    assert openvino_encoder._multiplies_bytes() == (" avx512_vnni " in Path("/proc/cpuinfo").read_text())
+
+
+def test_questions_in_bytes_are_as_near_to_float32_as_is_said(small: OnnxEncoder, plain: Encoder) -> None:
+    """Of whole questions; if inputs and weights were not made equally hard to tell, it were .993."""
+    texts = [f"{ask} {what}?" for ask in _ASKS for what in _WHATS]
+    found, wanted = np.concatenate([small.embed([text]) for text in texts]), plain.embed(texts)
+    similar = (found * wanted).sum(axis=1)
+    assert similar.min() > 0.995
+    assert np.median(similar) > 0.9975
+
+
+def test_threads_share_the_encoder_of_questions(small: OnnxEncoder) -> None:
+    texts = [[f"question {number} " * size] for number in range(8) for size in (1, 7, 30, 200)]
+    alone = [small.embed(some) for some in texts]
+    with ThreadPoolExecutor(8) as pool:
+        for wanted, found in zip(alone, pool.map(small.embed, texts), strict=True):
+            assert np.allclose(found, wanted, atol=1e-5)
 
 
 def test_a_signal_after_encoders_were_let_go_is_written_over_nothing() -> None:

@@ -54,7 +54,7 @@ class Spoken:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
+class Layer:
     """Weights of one transformer layer, transposed so that rows of activations multiply them from the left."""
 
     qkv: _Array
@@ -169,25 +169,33 @@ class Encoder:
         return _unit(pooled)
 
     def _through_all(self, ids: NDArray[np.int64], mask: _Array) -> _Array:
-        longest = ids.shape[1]
-        hidden = self._normalise(self._words[ids] + self._positions[:longest], self._scale, self._shift)
+        hidden = self._begun(ids)
         bias = (1 - mask)[:, None, None, :] * _MASKED
         for layer in self._layers:
             hidden = self._through(layer, hidden, bias)
         return hidden
 
-    def _through(self, layer: _Layer, hidden: _Array, bias: _Array) -> _Array:
+    def _begun(self, ids: NDArray[np.int64]) -> _Array:
+        """(batch, length, 384): words at their places."""
+        return self._normalise(self._words[ids] + self._positions[: ids.shape[1]], self._scale, self._shift)
+
+    def _through(self, layer: Layer, hidden: _Array, bias: _Array) -> _Array:
         """One layer: (batch, length, 384) to the same shape."""
         batch, length, width = hidden.shape
-        mixed = (hidden @ layer.qkv + layer.qkv_bias).reshape(batch, length, 3, self._heads, width // self._heads)
+        mixed = self._product(hidden, layer.qkv, layer.qkv_bias).reshape(
+            batch, length, 3, self._heads, width // self._heads
+        )
         query, key, value = mixed.transpose(2, 0, 3, 1, 4)
         scores = query @ key.transpose(0, 1, 3, 2) / np.float32((width // self._heads) ** 0.5) + bias
         attended = (_softmax(scores) @ value).transpose(0, 2, 1, 3).reshape(batch, length, width)
-        hidden = self._normalise(
-            hidden + attended @ layer.attended + layer.attended_bias, layer.attended_scale, layer.attended_shift
-        )
-        inner = _gelu(hidden @ layer.wide + layer.wide_bias)
-        return self._normalise(hidden + inner @ layer.narrow + layer.narrow_bias, layer.scale, layer.shift)
+        attended = self._product(attended, layer.attended, layer.attended_bias)
+        hidden = self._normalise(hidden + attended, layer.attended_scale, layer.attended_shift)
+        inner = _gelu(self._product(hidden, layer.wide, layer.wide_bias))
+        inner = self._product(inner, layer.narrow, layer.narrow_bias)
+        return self._normalise(hidden + inner, layer.scale, layer.shift)
+
+    def _product(self, values: _Array, weights: _Array, bias: _Array) -> _Array:
+        return np.asarray(values @ weights + bias, dtype=np.float32)
 
     def _normalise(self, values: _Array, scale: _Array, shift: _Array) -> _Array:
         centred = values - values.mean(axis=-1, keepdims=True)
@@ -221,7 +229,7 @@ def _tokenizer(file: Path) -> Tokenizer:
     return Tokenizer.from_file(str(file))
 
 
-def _layer(tensors: Any, number: int) -> _Layer:
+def _layer(tensors: Any, number: int) -> Layer:
     prefix = f"encoder.layer.{number}."
 
     def weight(name: str) -> _Array:
@@ -231,7 +239,7 @@ def _layer(tensors: Any, number: int) -> _Layer:
         return np.asarray(tensors.get_tensor(f"{prefix}{name}"), dtype=np.float32)
 
     own = ("attention.self.query", "attention.self.key", "attention.self.value")
-    return _Layer(
+    return Layer(
         qkv=np.concatenate([weight(name) for name in own], axis=1),
         qkv_bias=np.concatenate([vector(f"{name}.bias") for name in own]),
         attended=weight("attention.output.dense"),

@@ -65,18 +65,22 @@ def load(folder: Path, precision: Precision = "float32", threads: int = 2) -> En
 
 
 def load_questions(folder: Path, documents: Encoder) -> Encoder:
-    """The encoder of questions, beside that of documents, where OpenVINO is installed: in bytes, or in bfloat16 where
-    the processor does not multiply bytes. Its vectors are within a cosine of .998 of those in float32 (.99 of a few
-    characters), and they are compared, never kept."""
+    """The encoder of questions, beside that of documents, where the extra is installed: in bytes, by OpenVINO where
+    the processor has an instruction that multiplies them, else by ONNX Runtime. Its vectors are within a cosine of .997
+    of those in float32 (.99 of a few characters), and they are compared, never kept."""
     if not isinstance(documents, OpenVinoEncoder):
         return documents
     if _multiplies_bytes():
         return OpenVinoEncoder(folder, "int8", alone=_QUESTIONS)
-    return documents if documents.precision == "bfloat16" else OpenVinoEncoder(folder, "bfloat16", alone=_QUESTIONS)
+    try:
+        from groundplan.knowledge.embedding.onnx_encoder import OnnxEncoder  # noqa: PLC0415 -- an extra, and heavy
+    except ImportError:  # recognising texts in pictures brings OpenVINO alone
+        return documents
+    return OnnxEncoder(folder)
 
 
 def _multiplies_bytes() -> bool:
-    """Without such instructions the weights would be made wide again for each question."""
+    """Without such instructions OpenVINO would make the weights wide again for each question."""
     try:
         return b"avx512_vnni" in Path("/proc/cpuinfo").read_bytes()
     except OSError:
