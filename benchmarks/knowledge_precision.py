@@ -4,9 +4,9 @@ FOLDER has corpora/*.md and questions_df.csv (question, references with characte
 by the product into one index; a passage answers a question by the part of the answer's characters that it has (grade 1,
 from half of them on 2). Ranked are all passages by exact cosine (`vectors`) and by search as it is (`search`: words,
 vectors as bytes, neighbours). `documents/questions` names the precisions: `float32/int8` is what runs by default where
-OpenVINO is installed and the processor multiplies bytes. `lost` is the part of the nDCG of float32 that is gone,
-`bounds` where it lies with 95 % (questions drawn again in pairs), `same` the part of the first ten passages that are
-the same.
+the extra is installed and the processor multiplies bytes, `float32/onnx` where it does not. `lost` is the part of the
+nDCG of float32 that is gone, `bounds` where it lies with 95 % (questions drawn again in pairs), `same` the part of the
+first ten passages that are the same.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.knowledge.chunk import MAX_CHARS, chunks
+from groundplan.knowledge.embedding.encoder import Encoder
+from groundplan.knowledge.embedding.onnx_encoder import OnnxEncoder
 from groundplan.knowledge.embedding.openvino_encoder import Computed, OpenVinoEncoder
 from groundplan.knowledge.evaluation.measure import Figures, measure
 from groundplan.knowledge.model import Vectors
@@ -38,10 +40,11 @@ from benchmarks.knowledge_chunking import Question, questions_of
 from benchmarks.provenance import commit, machine
 
 TARGET: Final = 0.005
-PRECISIONS: Final[tuple[Computed, ...]] = ("float32", "bfloat16", "int8")
-PAIRS: Final[tuple[tuple[Computed, Computed], ...]] = (
-    ("float32", "float32"), ("float32", "int8"), ("float32", "bfloat16"),
-    ("bfloat16", "int8"), ("bfloat16", "bfloat16"),
+Kind = Computed | Literal["onnx"]
+PRECISIONS: Final[tuple[Kind, ...]] = ("float32", "bfloat16", "int8", "onnx")
+PAIRS: Final[tuple[tuple[Kind, Kind], ...]] = (
+    ("float32", "float32"), ("float32", "int8"), ("float32", "onnx"), ("float32", "bfloat16"),
+    ("bfloat16", "int8"), ("bfloat16", "onnx"), ("bfloat16", "bfloat16"),
 )  # fmt: skip
 _DEPTH: Final = 100
 _SAMPLES: Final = 2000
@@ -124,7 +127,7 @@ def figures(folder: Path) -> dict[str, Any]:
     documents: dict[str, Vectors] = {}
     questions: dict[str, Vectors] = {}
     for precision in PRECISIONS:
-        encoder = OpenVinoEncoder(model, precision)
+        encoder: Encoder = OnnxEncoder(model) if precision == "onnx" else OpenVinoEncoder(model, precision)
         if any(precision == of_documents for of_documents, _ in PAIRS):
             documents[precision] = encoder.embed(passages.texts)
         questions[precision] = encoder.embed([one.text for one in asked])
