@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.integration.test_cost_versions import FIRST, Conn, at, conn, declared, release
+from tests.integration.test_cost_versions import FILES, FIRST, Conn, at, conn, declared, release
+from tests.integration.test_cost_versions import asked as called
 
 from groundplan.api.cost import what_if as cost_what_if
 from groundplan.api.cost.book import Days
@@ -30,13 +31,15 @@ FLAT = Rates(input=PICO, output=2 * PICO)
 RATES = {"at-rack": TIERED, "at-cloud": FLAT}
 
 
-def asked(conn: Conn, place: str, usage: Usage, workload: str = "ask", purpose: str = "", number: int = 1) -> None:
+def asked(
+    conn: Conn, place: str, usage: Usage, workload: str = "ask", purpose: str = "", number: int = 1, outcome: str = "ok"
+) -> None:
     """One attempt as it is shipped."""
-    cost = price.cost(RATES[place], usage)
+    cost = price.cost(RATES[place], usage) if outcome == "ok" else 0
     row: tuple[Any, ...] = (
-        new_id(), 0, at(FIRST), place, "rack", "acme/m", "settled", "ok", 200, to_decimal(cost), to_decimal(cost),
+        new_id(), 0, at(FIRST), place, "rack", "acme/m", "settled", outcome, 200, to_decimal(cost), to_decimal(cost),
         msgspec.to_builtins(usage), False, [], 1.0, new_id(), 0.0, None, None, workload, number, False,
-        split(RATES[place], usage, cost), purpose, tier(RATES[place], usage, cost),
+        split(RATES[place], usage, cost) if cost else {}, purpose, tier(RATES[place], usage, cost),
     )  # fmt: skip
     ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [row])
 
@@ -44,9 +47,15 @@ def asked(conn: Conn, place: str, usage: Usage, workload: str = "ask", purpose: 
 def served(conn: Conn, number: int = 1) -> None:
     made = declared(number, {"ask": "care", "other": "care"}, [], rates=TIERED)
     places = [
-        msgspec.structs.replace(each, rates=FLAT) if each.name == "at-cloud" else each for each in made.deployments
+        msgspec.structs.replace(each, rates=RATES["at-cloud"]) if each.name == "at-cloud" else each
+        for each in made.deployments
     ]
-    release(conn, msgspec.structs.replace(made, deployments=places), at(FIRST) + timedelta(minutes=number))
+    release(
+        conn,
+        msgspec.structs.replace(made, deployments=places),
+        at(FIRST) + timedelta(minutes=number),
+        {"groundplan.yaml": FILES},
+    )
 
 
 def calls() -> list[tuple[str, Usage]]:
@@ -110,3 +119,46 @@ def test_long_prompts_are_found_without_reading_all(conn: Conn, factor: int, sca
     assert counted == (scans,)
     costs = [30 * price.cost(TIERED, longer(short, f)) + price.cost(TIERED, longer(middle, f)) for f in (1, factor)]
     assert [before, after] == costs
+
+
+def test_another_price_by_the_request_counts_calls_of_a_price_without(
+    conn: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_call = msgspec.structs.replace(FLAT, request=PICO // 200)
+    monkeypatch.setitem(RATES, "at-cloud", by_call)
+    served(conn)
+    asks = calls()
+    for name, usage in asks:
+        asked(conn, name, usage)
+    asked(conn, "at-rack", Usage(input=10), outcome="not_billed")
+    judged = Usage(input=300_000, output=5)
+    asked(conn, "at-rack", judged, purpose="judge")
+    there = sum(price.cost(by_call, usage) for _, usage in asks)
+    assert scenario(conn, model="at-cloud")[1] == there + price.cost(TIERED, judged)
+    assert scenario(conn, "users=3", model="at-rack")[1] == 3 * sum(
+        price.cost(TIERED, usage) for _, usage in [*asks, (0, judged)]
+    )
+
+
+def test_calls_that_would_not_fit_are_told(conn: Conn) -> None:
+    """Of the other model's context, as it is served or as the price list says; else of where they were answered."""
+    served(conn)
+    for count in (100, 4_000, 4_100, 9_000):
+        called(conn, FIRST, "ask", 1, "care", tokens=(("rack", count),))
+    called(conn, FIRST, "ask", 1, "care", tokens=(("rack", 9_000),), cache="semantic")
+    called(conn, FIRST, "other", 1, "care", tokens=(("cloud", 200_000),))
+
+    def notes(*changes: str, model: str | None = None, workload: str | None = "ask") -> list[str]:
+        told: list[str] = cost_what_if.scenario(conn, Days(FIRST, FIRST), workload, list(changes), model)["notes"]
+        return told
+
+    assert notes("users=10") == notes("context=0.5") == []
+    assert notes("context=2") == [
+        "2 of 4 calls that were looked at would not fit at-rack, which takes 8,192 tokens of prompt and answer together"
+    ]
+    assert notes(model="at-cloud")[0].startswith(
+        "1 of 4 calls that were looked at would not fit at-cloud, which takes 8,192"
+    )
+    listed = "openai/gpt-4o-mini"
+    assert notes(model=listed) == [] and notes("context=20", model=listed)[0].startswith("1 of 4 calls")
+    assert notes(model=listed, workload=None)[0].startswith(f"1 of 5 calls that were looked at would not fit {listed}")

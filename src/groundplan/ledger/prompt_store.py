@@ -1,5 +1,6 @@
 """The SQL of attempts by the length of their prompt, where its price depends on that. Reads attempts, not sums, so what
-is asked is bounded by a length from which on they are few (`0355_long_prompts.sql`), as far as that can be."""
+is asked is bounded by a length from which on they are few (`0355_long_prompts.sql`), as far as that can be; or the
+newest calls of each workload, whatever they are."""
 
 from __future__ import annotations
 
@@ -10,12 +11,15 @@ from typing import Any, Final, LiteralString
 from psycopg import Connection
 
 from groundplan.core.database import select
+from groundplan.ledger import rollup_store
 
 Row = dict[str, Any]
 Place = tuple[int, str]
 """(number of a blueprint, deployment)"""
 _FEW: Final = 16_384
 """Tokens above which attempts have an index."""
+NEWEST: Final = 1000
+"""Calls of a workload that are looked at, the newest ones."""
 _OF_FEW: LiteralString = " AND (a.usage ->> 'input')::bigint > 16384"
 
 
@@ -48,5 +52,39 @@ def parts_above(
             "since": since, "until": until, "workload": workload, "lowest": lowest,
             "blueprints": [number for number, _, _ in flat], "deployments": [name for _, name, _ in flat],
             "edges": [edge for _, _, edge in flat],
+        },
+    )  # fmt: skip
+
+
+def beyond(
+    conn: Connection[Any], since: datetime, until: datetime, workload: str | None, sizes: Mapping[Place, int],
+    times: tuple[float, float],
+) -> list[Row]:  # fmt: skip
+    """(deployment, context, looked, beyond) of the newest calls of a workload, or of each, that models answered at
+    places with so large a context: how many have more tokens than that, with `times` as long prompts and answers."""
+    if not sizes:
+        return []
+    workloads = [workload]
+    if workload is None:
+        wanted = {
+            "since": since, "until": until, "workload": None, "status": "ok", "deployment": None, "demo": None
+        }  # fmt: skip
+        workloads = [row["workload"] for row in rollup_store.calls_by(conn, ["workload"], wanted)]
+    return select(
+        conn,
+        """SELECT n.deployment, s.context, count(*) AS looked, count(*) FILTER (
+             WHERE n.prompt_tokens * %(prompt)s + n.completion_tokens * %(answer)s > s.context) AS beyond
+           FROM unnest(%(workloads)s::text[]) w(workload), LATERAL (
+               SELECT status, cache, blueprint, deployment, prompt_tokens, completion_tokens, detail
+               FROM call WHERE workload = ANY(ARRAY[w.workload]) AND at >= %(since)s AND at < %(until)s
+               ORDER BY workload, at DESC LIMIT %(most)s) n
+             JOIN unnest(%(blueprints)s::int[], %(deployments)s::text[], %(contexts)s::bigint[])
+               s(blueprint, deployment, context) USING (blueprint, deployment)
+           WHERE n.status = 'ok' AND n.cache NOT IN ('exact', 'semantic') AND n.detail ->> 'of' IS NULL
+           GROUP BY 1, 2""",
+        {
+            "since": since, "until": until, "workloads": workloads, "most": NEWEST,
+            "prompt": times[0], "answer": times[1], "blueprints": [number for number, _ in sizes],
+            "deployments": [name for _, name in sizes], "contexts": list(sizes.values()),
         },
     )  # fmt: skip

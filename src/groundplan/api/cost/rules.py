@@ -51,6 +51,8 @@ class Declared:
     """workload -> its workflow"""
     rates: dict[str, Rates] = field(default_factory=dict)
     """deployment -> its price"""
+    contexts: dict[str, int] = field(default_factory=dict)
+    """deployment -> tokens of prompt and answer together"""
 
 
 _KEPT: Final[dict[str, Declared]] = {}
@@ -73,6 +75,7 @@ def of(blueprint: Blueprint) -> Declared:
         blueprint.cost_centers,
         {workload: flow.name for flow in blueprint.workflows for workload in flow.workloads},
         {place.name: place.rates for place in places},
+        {place.name: place.context_tokens for place in places},
     )
 
 

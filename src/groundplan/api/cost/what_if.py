@@ -5,7 +5,7 @@ Where the company declares that model, its own price counts, not the list's. Dec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -24,7 +24,9 @@ from groundplan.core.errors import Invalid, Problem
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.economics.forecast.scenario import Change, Part, parse, what_if
 from groundplan.economics.forecast.tiers import edges
+from groundplan.economics.prices import listed
 from groundplan.ledger import archive_store, prompt_store, rollup_store
+from groundplan.ledger.prompt_store import Place
 from groundplan.release.priced import of_model
 
 _CHAT = "chat"
@@ -33,18 +35,26 @@ _UNKNOWN = Rates(input=0, output=0)
 """Of what no blueprint says a price for: it has no tiers."""
 _Key = tuple[int, str, str, str, str]
 """As `_BY`."""
+_Rows = Sequence[Mapping[str, Any]]
 
 
 def scenario(conn: Connection[Any], days: Days, workload: str | None, changes: list[str], model: str | None) -> Any:
     """{before_usd, after_usd, steps, price_source, notes} of calls; what is allocated beside them is not in it.
     `model`: the name of a model or deployment. Raises `Invalid` (`scenario_invalid`, `price_missing`), `NotFound` for a
     workload that is not served and had no calls."""
-    change = parse(changes)
+    change, fits = parse(changes), None
     if model is not None:
-        change = replace(change, rates=_rates(conn, model, days.last))
-    parts, notes = _parts(conn, days, workload, change)
+        rates, fits = _other(conn, model, days.last)
+        change = replace(change, rates=rates)
+    rows = [row for row in rollup_store.parts_by(conn, _BY, _wanted(days, workload)) if row["part"] != "attempt"]
+    declared = cost_rules.by_number(conn, {row["blueprint"] for row in rows})
+    chat = {place: own for place in map(_place, rows) if (own := _own(declared, *place)) is not None}
+    parts, notes = _parts(conn, days, workload, change, rows, chat)
     if workload is not None and not parts:
         known_workload(current_blueprint(conn), workload)
+    if model is not None or max(change.context, change.output) > 1:
+        sizes = {place: fits for place in chat} if model is not None else _sizes(declared, chat)
+        notes += _beyond(conn, days, workload, change, model, sizes)
     made = what_if(parts, change)
     return {
         "from": days.first.isoformat(), "to": days.last.isoformat(), "workload": workload,
@@ -55,25 +65,28 @@ def scenario(conn: Connection[Any], days: Days, workload: str | None, changes: l
     }  # fmt: skip
 
 
-def _parts(conn: Connection[Any], days: Days, workload: str | None, change: Change) -> tuple[list[Part], list[str]]:
+def _wanted(days: Days, workload: str | None) -> dict[str, Any]:
+    return {**cost_use.wanted(days.first, days.last), "workload": workload}
+
+
+def _parts(
+    conn: Connection[Any], days: Days, workload: str | None, change: Change, rows: _Rows, rates: Mapping[Place, Rates]
+) -> tuple[list[Part], list[str]]:
     """Only what chat models answered callers with would be another model's, or longer with longer contexts: neither
     embeddings nor what the gateway itself asked. Calls that another tier of a price may hold for are apart, by the
     length of their prompts; where that is not known any more, a note says so."""
-    wanted = {**cost_use.wanted(days.first, days.last), "workload": workload}
-    rows = [row for row in rollup_store.parts_by(conn, _BY, wanted) if row["part"] != "attempt"]
-    declared = cost_rules.by_number(conn, {row["blueprint"] for row in rows})
-    rates = {place: own for place in map(_place, rows) if (own := _own(declared, *place)) is not None}
     context = Fraction(repr(change.context))
     limits = {place: cut for place, price in rates.items() if (cut := edges(price, change.rates, context))}
-    long = prompt_store.parts_above(conn, wanted["since"], wanted["until"], workload, limits)
+    long = prompt_store.parts_above(conn, days.since, days.until, workload, limits)
     apart: dict[_Key, tuple[int, Decimal]] = {}
-    found: list[Part] = []
-    for row in long:
-        key, cost = _key(row, ""), from_decimal(row["cost_usd"])
+    by_request = change.rates is not None and change.rates.request > 0
+    found = _asked(conn, _wanted(days, workload), rows, rates) if by_request else []
+    for each in long:
+        key, cost = _key(each, ""), from_decimal(each["cost_usd"])
         count, usd = apart.get(key, (0, Decimal(0)))
-        apart[key] = count + int(row["count"]), usd + row["cost_usd"]
-        price = rates[_place(row)]
-        found.append(Part(row["part"], int(row["count"]), cost, True, row["tier"], row["above"] + 1, price))
+        apart[key] = count + int(each["count"]), usd + each["cost_usd"]
+        price = rates[_place(each)]
+        found.append(Part(each["part"], int(each["count"]), cost, True, each["tier"], each["above"] + 1, price))
     for row in rows:
         count, usd = apart.get(_key(row, row["purpose"]), (0, Decimal(0)))
         answers = not row["purpose"] and _place(row) in rates
@@ -97,7 +110,7 @@ def _unknown(conn: Connection[Any], days: Days) -> list[str]:
     return [f"calls of {min(gone)} to {max(gone)} are archived, and keep the tier of the price that they had"]
 
 
-def _place(row: Mapping[str, Any]) -> prompt_store.Place:
+def _place(row: Mapping[str, Any]) -> Place:
     return row["blueprint"], row["deployment"]
 
 
@@ -105,14 +118,53 @@ def _key(row: Mapping[str, Any], purpose: str) -> _Key:
     return row["blueprint"], row["deployment"], row["part"], purpose, row["tier"]
 
 
-def _rates(conn: Connection[Any], model: str, day: date) -> Rates:
-    """As it is served now, the first of several deployments of it; else as its document or the list says."""
+def _asked(conn: Connection[Any], wanted: Mapping[str, Any], rows: _Rows, chat: Container[Place]) -> list[Part]:
+    """How often chat models answered callers at prices that are not also by the request, so that nothing of their cost
+    counts it."""
+    counted = {_key(row, row["purpose"]) for row in rows if row["part"] == "requests"}
+    return [
+        Part("requests", int(row["count"]), 0, tier=row["tier"])
+        for row in rollup_store.parts_by(conn, (*_BY, "outcome"), dict(wanted))
+        if (row["part"], row["outcome"], row["purpose"]) == ("attempt", "ok", "") and _place(row) in chat
+        and (*_place(row), "requests", "", row["tier"]) not in counted
+    ]  # fmt: skip
+
+
+def _sizes(declared: Mapping[int, Declared], chat: Iterable[Place]) -> dict[Place, int | None]:
+    """Tokens of prompt and answer together that fit each."""
+    return {(number, name): declared[number].contexts.get(name) for number, name in chat if number in declared}
+
+
+def _beyond(
+    conn: Connection[Any], days: Days, workload: str | None, change: Change, model: str | None,
+    sizes: Mapping[Place, int | None],
+) -> list[str]:  # fmt: skip
+    """How many of the newest calls of each workload would not fit the other model, or where they were answered."""
+    known = {place: size for place, size in sizes.items() if size is not None}
+    rows = prompt_store.beyond(conn, days.since, days.until, workload, known, (change.context, change.output))
+    found: dict[tuple[str, int], tuple[int, int]] = {}
+    for row in rows:
+        key = model or row["deployment"], row["context"]
+        looked, beyond = found.get(key, (0, 0))
+        found[key] = looked + row["looked"], beyond + row["beyond"]
+    return [
+        f"{beyond:,} of {looked:,} calls that were looked at would not fit {name}, which takes {size:,} tokens of "
+        "prompt and answer together"
+        for (name, size), (looked, beyond) in sorted(found.items())
+        if beyond
+    ]
+
+
+def _other(conn: Connection[Any], model: str, day: date) -> tuple[Rates, int | None]:
+    """Price and context of another model: as it is served now, the first of several deployments of it; else as its
+    document or the list says. None: nobody says how much fits it."""
     blueprint = current_or_none(conn)
     places = [] if blueprint is None else blueprint.deployments
     served = next((p for p in places if p.name == model), next((p for p in places if p.model == model), None))
     if served is not None:
-        return served.rates
-    rates = of_model(None if blueprint is None else workspace_at(conn, blueprint.number), model, day)
+        return served.rates, served.context_tokens
+    workspace = None if blueprint is None else workspace_at(conn, blueprint.number)
+    rates = of_model(workspace, model, day)
     if isinstance(rates, Problem):
         raise Invalid(
             f"no price is known for the model '{model[:80]}'",
@@ -120,4 +172,5 @@ def _rates(conn: Connection[Any], model: str, day: date) -> Rates:
             hint="Name a deployment, a model that is declared with its price, or one of the price list such as "
             "openai/gpt-4.1-mini.",
         )
-    return rates
+    described = None if workspace is None else workspace.models.get(model)
+    return rates, (described.context if described is not None else None) or listed.context(model)

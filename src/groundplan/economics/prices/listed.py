@@ -106,26 +106,32 @@ def without_price(provider: str, reference: str) -> bool:
 
 def changes(model: str, since: date, until: date) -> list[date]:
     """The days after `since` and up to `until` on which the list changes the price of a model."""
-    head, _, rest = model.partition("/")
-    provider, reference = (head, rest) if rest and _knows(head) else model.rpartition("/")[::2]
-    try:
-        _, info = _snapshot().find_provider_model(reference, None, provider or None, None)
-    except LookupError:
-        return []
-    prices = info.prices if isinstance(info.prices, list) else []
+    info = _described(model)
+    prices = info.prices if info is not None and isinstance(info.prices, list) else []
     starts = {start for each in prices if (start := getattr(each.constraint, "start_date", None)) is not None}
     return sorted(start for start in starts if since < start <= until)
 
 
 def retired(model: str) -> bool:
     """Whether the list says that its provider is about to retire a model."""
+    info = _described(model)
+    return info is not None and bool(info.deprecated)
+
+
+def context(model: str) -> int | None:
+    """Tokens of prompt and answer together that fit a model; None where the list does not say."""
+    info = _described(model)
+    return None if info is None else info.context_window or None
+
+
+def _described(model: str) -> Any:
+    """What the list says of `provider/name`, or of a name alone; None of what it does not have."""
     head, _, rest = model.partition("/")
     provider, reference = (head, rest) if rest and _knows(head) else model.rpartition("/")[::2]
     try:
-        _, info = _snapshot().find_provider_model(reference, None, provider or None, None)
+        return _snapshot().find_provider_model(reference, None, provider or None, None)[1]
     except LookupError:
-        return False
-    return bool(info.deprecated)
+        return None
 
 
 def _snapshot() -> Any:
