@@ -86,6 +86,7 @@ def test_a_set_is_read_with_its_models_in_order(tmp_path: Path) -> None:
     ("changes", "code", "said"),
     [
         ({"prompt": "  QUESTION number 4"}, "evaluation_leak", "again in group"),
+        ({"prompt": "Hi! Could you please tell me, question number 4? Thanks"}, "evaluation_leak", "again in group"),
         ({"id": "r4"}, "evaluation_set", "is in line 5"),
         ({"scores": {"a": 1.4, "b": 0}}, "evaluation_set", "between 0 and 1"),
         ({"costs": {"a": -1, "b": 0}}, "evaluation_set", "negative"),
