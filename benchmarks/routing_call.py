@@ -39,13 +39,19 @@ WARM = 20
 def measured(router: Router, prompts: Sequence[str]) -> dict[str, Any]:
     """Milliseconds of a decision: of CPU, and by the clock, of those whose question was embedded in time."""
     with _search_process() as (home, child):
-        return uvloop.run(_asked(home, child, router, prompts))
+        return asked(home, child, router, prompts)
+
+
+def asked(home: Home, child: int, router: Router, prompts: Sequence[str]) -> dict[str, Any]:
+    """The same of a search process that runs for this home, with this id; `router` has an operating point."""
+    return uvloop.run(_asked(home, child, router, prompts))
 
 
 async def _asked(home: Home, child: int, router: Router, prompts: Sequence[str]) -> dict[str, Any]:
     allowed, point = frozenset(router.models), next(iter(router.points))
     loop = asyncio.get_running_loop()
-    gateway = SimpleNamespace(loop=loop, routes=SimpleNamespace(router=lambda *_: router), targets=Targets(home, loop))
+    targets = Targets(home, loop)
+    gateway = SimpleNamespace(loop=loop, routes=SimpleNamespace(router=lambda *_: router), targets=targets)
     workload = SimpleNamespace(name="w", routing=SimpleNamespace(router="w@1", digest=None))
 
     async def decided(prompt: str) -> bool:
@@ -68,6 +74,8 @@ async def _asked(home: Home, child: int, router: Router, prompts: Sequence[str])
             cpu.append(used)
             clock.append(took)
         late += not in_time
+    targets.close()  # a loop with an open connection ends when the other side, a minute later, closes it
+    await asyncio.sleep(0)
     told: dict[str, Any] = {"decision_by_gateway_late": late, "decision_by_gateway_asked": len(prompts) - WARM}
     if cpu:
         told |= {f"decision_by_gateway_cpu_ms_p{p}": _ms(cpu, p) for p in (50, 95)}

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -15,8 +16,10 @@ import numpy as np
 import openai
 import psycopg
 import pytest
+from benchmarks import routing_call
 from tests.integration.nursery import Worker, fork_program
 from tests.unit.test_gateway_memory import kernel_can
+from tests.unit.test_routing_model import made
 
 from groundplan.blueprint.model import Source
 from groundplan.core.endpoints import Endpoint, lookup
@@ -24,6 +27,8 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
+from groundplan.economics.routing.learn.fit import train
+from groundplan.gateway.routing import meant
 from groundplan.knowledge.embedding.wire import WORD_BYTES, EmbedAnswer, embed_answer
 from groundplan.knowledge.remote import RemoteEmbedder, embed, post, search
 from groundplan.knowledge.retrieval.wire import SearchRequest
@@ -116,6 +121,25 @@ def test_texts_are_embedded_for_any_local_process(home: Home, service: Worker) -
     assert caught.value.code == "embeddings_request"
     with pytest.raises(Unavailable):
         embed(Home(home.root / "nowhere"), ["a"])
+
+
+def test_the_benchmark_of_routing_measures_decisions_whose_question_is_embedded_here(
+    home: Home, service: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _wait(home, "search", service)
+    matrix = made(40)
+    vectors = np.random.default_rng(1).standard_normal((40, 384)).astype(np.float32)
+    router = replace(train(matrix, vectors, ()), points={"0.99": (0.0, 0.0)})
+    prompts = [sample.prompt for sample in matrix.samples]
+    told = routing_call.asked(home, service.pid, router, prompts)
+    asks = len(prompts) - routing_call.WARM
+    assert told["decision_by_gateway_asked"] == asks > 2 * told["decision_by_gateway_late"]
+    assert 0 < told["decision_by_gateway_cpu_ms_p50"] <= told["decision_by_gateway_cpu_ms_p95"]
+    assert 0 < told["decision_by_gateway_ms_p50"] <= told["decision_by_gateway_ms_p95"] < 1000 * meant.SECONDS
+    monkeypatch.setattr(meant, "SECONDS", 0.0)
+    assert routing_call.asked(home, service.pid, router, prompts) == {
+        "decision_by_gateway_asked": asks, "decision_by_gateway_late": asks
+    }  # fmt: skip
 
 
 def test_questions_are_embedded_alike_and_not_counted(home: Home, service: Worker) -> None:
