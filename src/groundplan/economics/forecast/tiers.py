@@ -1,5 +1,5 @@
 """Prices that depend on how long a prompt is: where another length means another tier, and what that makes of a price.
-Pure.."""
+Pure."""
 
 from __future__ import annotations
 
