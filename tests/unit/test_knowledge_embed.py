@@ -122,7 +122,7 @@ def test_questions_are_embedded_in_bytes(
     found, wanted = np.concatenate([questions.embed([text]) for text in texts]), fast.embed(texts)
     assert (questions.embed(texts) * found).sum(axis=1).min() > 0.99, "together as well as alone"
     similar = (found * wanted).sum(axis=1)
-    assert similar[:3].min() > 0.997
+    assert similar[:3].min() > 0.998
     assert similar.min() > 0.99, "of one word again and again and of next to nothing, too"
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
@@ -144,12 +144,13 @@ def test_which_processor_multiplies_bytes_is_read_from_what_it_says() -> None:
 
 
 def test_questions_in_bytes_are_as_near_to_float32_as_is_said(small: OnnxEncoder, plain: Encoder) -> None:
-    """Of whole questions; if inputs and weights were not made equally hard to tell, it were .993."""
+    """Of whole questions. If inputs and weights were not made equally hard to tell, it were .993; without a scale for
+    each token .996."""
     texts = [f"{ask} {what}?" for ask in _ASKS for what in _WHATS]
     found, wanted = np.concatenate([small.embed([text]) for text in texts]), plain.embed(texts)
     similar = (found * wanted).sum(axis=1)
-    assert similar.min() > 0.995
-    assert np.median(similar) > 0.9975
+    assert similar.min() > 0.998
+    assert np.median(similar) > 0.999
 
 
 def test_threads_share_the_encoder_of_questions(small: OnnxEncoder) -> None:
