@@ -133,7 +133,7 @@ class _Graph:
         if not by_token:
             return self._bytes(values, weights, bias)
         largest = self._node("ReduceMax", [values, self._number(np.array([2]))], keepdims=1)
-        scale = self._node("Max", [largest, self._number(np.float32(_LEAST))])
+        scale = self._node("Max", [largest, self._number(np.array(_LEAST, np.float32))])
         product = self._bytes(self._node("Div", [values, scale]), weights)
         return self._node("Add", [self._node("Mul", [product, scale]), self._number(bias)])
 
