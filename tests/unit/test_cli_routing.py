@@ -14,9 +14,11 @@ import pytest
 from tests.unit.test_routing_model import made
 from typer.testing import CliRunner
 
+from groundplan.cli import training
 from groundplan.cli.client import ControlClient
 from groundplan.cli.routing import app
 from groundplan.core.errors import Conflict, Invalid, NotFound
+from groundplan.economics.routing.learn.evaluate import evaluate
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.versions import registry
 
@@ -107,6 +109,32 @@ def test_what_too_few_prompts_do_not_show_is_not_kept(tmp_path: Path) -> None:
     assert run("train", str(answers), "--name", "support", "--keep", "0.98", "--home", str(tmp_path))["router"]
     router = registry.named(tmp_path / "routers", "support@1")
     assert set(router.points) == {"0.98", "0.95"}, "what is not shown is in no router"
+
+
+def test_nothing_to_save_is_told_as_that(tmp_path: Path) -> None:
+    answers = written(tmp_path / "set.jsonl", told_apart=True)
+    rows = [json.loads(line) | {"scores": {"large": 1.0, "small": 1.0}} for line in answers.read_text().splitlines()]
+    answers.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(Conflict) as told:
+        run("train", str(answers), "--name", "support", "--home", str(tmp_path))
+    assert "saves nothing against small for every call" in told.value.message
+    assert "small alone is the right one" in str(told.value.hint)
+
+
+def test_a_share_that_a_stricter_point_shows_is_told_with_what_that_saves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a table that says of its own point that it is not shown."""
+
+    def unsure(*given: Any, **more: Any) -> Any:
+        found = evaluate(*given, **more)
+        return replace(found, routed={**found.routed, "0.98": replace(found.routed["0.98"], low=0.9)})
+
+    monkeypatch.setattr(training, "evaluate", unsure)
+    answers = written(tmp_path / "set.jsonl", told_apart=True)
+    asked = ["train", str(answers), "--name", "support", "--keep", "0.98", "--home", str(tmp_path)]
+    said = CliRunner().invoke(app, asked).stdout
+    assert "0.98 is shown by the point that aims at 0.99 alone, which saves 4" in said
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,13 @@ def test_a_set_on_which_no_model_is_ever_right_is_refused(tmp_path: Path) -> Non
     assert len(read_matrix(written(tmp_path, nothing)).samples) == 30
 
 
+def test_one_model_alone_is_told_once(tmp_path: Path) -> None:
+    rows = [row(i, scores={"a": 1.0}, costs={"a": 0.1}) for i in range(30)]
+    with pytest.raises(Invalid) as told:
+        read_matrix(written(tmp_path, rows))
+    assert "nothing to choose" in told.value.message and len(told.value.problems) == 1
+
+
 def test_the_same_prompt_within_one_group_is_no_leak(tmp_path: Path) -> None:
     rows = [row(i) for i in range(30)]
     rows[9] = row(9, prompt=rows[4]["prompt"], group=rows[4]["group"])

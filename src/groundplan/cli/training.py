@@ -102,6 +102,10 @@ def train(wanted: Wanted, learned: Learned) -> tuple[dict[str, Any], str]:
     use = f"Write `routing: {{by: learned, router: {version}, digest: {digest}}}` to use it."
     left = learned.left_out
     out = f"\n{left} calls were left out, because a router had chosen their model by the prompt." if left else ""
+    at = points[label(wanted.keep)]
+    if at != label(wanted.keep):
+        saved = found.routed[at].saved
+        out += f"\n{label(wanted.keep)} is shown by the point that aims at {at} alone, which saves {saved:.1%}."
     return value, f"{version}\n{text(found)}{out}\n{use}"
 
 
@@ -225,6 +229,12 @@ def _unproven(found: Evaluation, keep: float, prompts: int) -> Conflict:
     """That prompts do not show what a router would have to."""
 
     at, least = found.routed[label(keep)], least_prompts(keep)
+    if at.saved <= 0 and at.low >= keep:
+        return Conflict(
+            f"on {prompts:,} prompts it has not seen this router saves nothing against {found.best} for every call",
+            code="router_unproven",
+            hint=f"Give more prompts, or ask for less with --keep; till then {found.best} alone is the right one.",
+        )
     told = f"saves {at.saved:.1%} and keeps {at.kept:.1%} (95 %: {at.low:.1%} to {at.high:.1%})"
     few = f" ({least:,} without a single loss are the fewest)" if least is not None and prompts < least else ""
     return Conflict(

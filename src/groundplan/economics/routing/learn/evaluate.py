@@ -263,7 +263,8 @@ def kept_by(matrix: Matrix, strongest: int, picked: Whole) -> Kept:
     groups = numbered([sample.group for sample in matrix.samples])
     kept = float(got.mean() / score) if score > 0 else 1.0
     error = error_of_mean((got - matrix.scores[:, strongest]) / (score or 1.0), groups)
-    low, high = interval(kept, error, len(rows), len(np.unique(groups)))
+    sizes = np.bincount(groups).astype(np.float64)
+    low, high = interval(kept, error, len(rows), float(sizes.sum() ** 2 / np.square(sizes).sum()))
     return Kept(_saved(float(matrix.costs[rows, picked].sum()), float(bill)), kept, error, low, high)
 
 
@@ -272,9 +273,11 @@ def _saved(cost: float, of: float) -> float:
     return 1.0 - cost / of if of > 0 else 0.0
 
 
-def interval(kept: float, error: float, rows: int, groups: int) -> tuple[float, float]:
-    """95 % of a share that is kept: Student's t over groups. Few losses, or none, among so many prompts do not show
-    that there are as few: the lower end is Wilson's (1927), which leaves room for those that as many may pass over."""
+def interval(kept: float, error: float, rows: int, groups: float) -> tuple[float, float]:
+    """95 % of a share that is kept: Student's t over groups, as many of one size as would say as much about their mean
+    (Kish 1965), since the error of one large group among small ones says little. Few losses, or none, among so many
+    prompts do not show that there are as few: the lower end is Wilson's (1927), which leaves room for those that as
+    many may pass over."""
     from scipy.special import stdtrit  # noqa: PLC0415 -- heavy, and an extra
 
     if groups < 2:

@@ -123,6 +123,12 @@ def wrong(path: Path, rows: Sequence[tuple[int, Row]]) -> Iterable[Problem]:
         yield _problem(path, max(1, len(rows)), f"{len(rows)} rows are too few to judge anything", hint=hint)
         return
     models = set(rows[0][1].scores)
+    if all(len(row.scores) < 2 for _, row in rows):
+        hint = "Give prompts with the scores and costs of two or more models."
+        yield _problem(
+            path, rows[0][0], "no prompt was answered by two models, so there is nothing to choose", hint=hint
+        )
+        return
     ids: dict[str, int] = {}
     for line, row in rows:
         yield from _wrong_row(path, line, row, models)
