@@ -296,6 +296,26 @@ def test_the_book_and_own_hardware_measure_the_same_use(conn: Conn) -> None:
     assert (own["used"], own["cost_usd"]) == (0.4, format_usd(10 * PICO))
 
 
+def test_own_hardware_is_compared_with_a_price_by_the_request_too(conn: Conn) -> None:
+    rack = Allocation(
+        name="rack", term="capacity", amount=10 * PICO, period="day", covers="deployment/at-rack", capacity=1000,
+        source="invoice 7",
+    )  # fmt: skip
+    made = declared(1, {"ask": "care"}, [rack])
+    by_call = Rates(input=PICO, output=PICO, request=PICO // 2)
+    places = [
+        msgspec.structs.replace(each, rates=by_call) if each.name == "at-cloud" else each for each in made.deployments
+    ]
+    mine = msgspec.structs.replace(made.workloads[0], deployments=["at-rack", "at-cloud"])
+    made = msgspec.structs.replace(made, deployments=places, workloads=[mine])
+    release(conn, made, at(FIRST))
+    for _ in range(3):
+        asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)])
+    (own,) = cost_own.rows(conn, made, Days(FIRST, FIRST))
+    assert (own["other"], own["used"]) == ("at-cloud", 0.3)
+    assert own["other_usd"] == format_usd(3 * PICO // 2 + 300 * PICO // 1_000_000)
+
+
 def test_own_hardware_that_embeds_is_compared_with_what_embeds(conn: Conn) -> None:
     rack = Allocation(
         name="rack", term="capacity", amount=10 * PICO, period="day", covers="deployment/at-rack", capacity=1000,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from msgspec import structs
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
@@ -21,6 +24,16 @@ def test_an_answer_of_the_small_model_saves_what_the_large_one_would_have_cost()
     found = saved([by_small, by_large], [SMALL, LARGE, TINY])
     assert found is not None and found.strongest == "large"
     assert (found.alone, found.cost, found.by_routing, found.by_cache) == (30 * PICO, 18 * PICO, 12 * PICO, 0)
+
+
+def test_a_price_by_the_request_counts_answers_of_places_without_one() -> None:
+    by_call = replace(LARGE, rates=structs.replace(LARGE.rates, request=PICO))
+    answers = [Answer("small", 3 * PICO, COUNTS, 3 * PICO)] * 2
+    found = saved(answers, [SMALL, by_call])
+    assert found is not None and (found.alone, found.by_routing) == (32 * PICO, 26 * PICO)
+    assert [(each.place.name, each.cost) for each in elsewhere(answers, [SMALL, by_call])] == [
+        ("small", 6 * PICO), ("large", 32 * PICO)
+    ]  # fmt: skip
 
 
 def test_a_try_that_did_not_pass_and_its_judge_are_taken_off() -> None:

@@ -48,7 +48,7 @@ def test_one_large_group_among_small_ones_says_little_of_what_is_kept() -> None:
         right = dice.random(300) < np.repeat(dice.choice(every, 41), sizes)
         scores = np.stack([np.ones(300), right.astype(np.float64)], axis=1)
         matrix = Matrix(samples, ("large", "small"), scores, np.ones((300, 2)))
-        held += kept_by(matrix, 0, np.ones(300, dtype=np.int64)).low <= every.mean()
+        held += int(kept_by(matrix, 0, np.ones(300, dtype=np.int64)).low <= every.mean())
     assert held / 200 > 0.95
 
 

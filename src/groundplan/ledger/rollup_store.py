@@ -125,6 +125,16 @@ def parts_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]
     return select(conn, query, _timed(wanted, "hour" not in by))
 
 
+def answers_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> dict[tuple[Any, ...], int]:
+    """Values of some of `PART_KEYS` -> how many attempts answered: what a price by the request counts, also where none
+    was paid."""
+    found: dict[tuple[Any, ...], int] = {}
+    for row in parts_by(conn, [*by, "part", "outcome"], wanted):
+        if (row["part"], row["outcome"]) == ("attempt", "ok"):
+            found[tuple(row[name] for name in by)] = int(row["count"])
+    return found
+
+
 def tokens_by(
     conn: Connection[Any], by: Sequence[str], wanted: Row, beside: Sequence[str], places: Sequence[str]
 ) -> list[Row]:

@@ -31,6 +31,8 @@ def used(conn: Connection[Any], today: date) -> Mapping[str, Used]:
     found: dict[str, dict[str, dict[str, int]]] = {}
     for row in rollup_store.parts_by(conn, ["deployment", "part", "tier"], wanted):
         found.setdefault(row["deployment"], {}).setdefault(row["tier"], {})[row["part"]] = int(row["count"])
+    for (name, tier), count in rollup_store.answers_by(conn, ["deployment", "tier"], wanted).items():
+        found[name][tier].setdefault("requests", count)
     return found
 
 

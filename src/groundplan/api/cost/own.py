@@ -22,6 +22,7 @@ from groundplan.ledger import rollup_store
 def rows(conn: Connection[Any], blueprint: Blueprint, days: Days) -> list[dict[str, Any]]:
     """Each deployment with a declared capacity, at what its rules cost on the days on which they were in force."""
     counts, users = _made(conn, days)
+    answers = rollup_store.answers_by(conn, ["deployment"], cost_use.wanted(days.first, days.last))
     in_force = cost_rules.on(conn, days.first, days.last)
     covered = {rule.covers for declared in in_force.values() for rule in declared.allocations if rule.capacity}
     found = []
@@ -31,7 +32,8 @@ def rows(conn: Connection[Any], blueprint: Blueprint, days: Days) -> list[dict[s
         cost = sum(_cost(declared, covers, day) for day, declared in in_force.items())
         possible = sum(capacity_of(declared.allocations, covers, day) for day, declared in in_force.items())
         own = Own(name, cost, possible, sum(mine.values()))
-        found.append(_json(break_even(own, _elsewhere(blueprint, name, users.get(name, set()), mine))))
+        asked = {**mine, "requests": answers.get((name,), 0)}
+        found.append(_json(break_even(own, _elsewhere(blueprint, name, users.get(name, set()), asked))))
     return found
 
 
@@ -55,7 +57,7 @@ def _made(conn: Connection[Any], days: Days) -> tuple[dict[str, dict[str, int]],
 
 
 def _elsewhere(blueprint: Blueprint, own: str, users: set[str], counts: dict[str, int]) -> dict[str, int]:
-    """What the same tokens cost at each deployment of the same type that every one of these workloads may use: nobody
+    """What the same calls cost at each deployment of the same type that every one of these workloads may use: nobody
     chats at what embeds."""
     kind = next((place.kind for place in blueprint.deployments if place.name == own), "chat")
     allowed = [set(w.places) for w in blueprint.workloads if w.name in users]

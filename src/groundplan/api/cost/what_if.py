@@ -122,12 +122,12 @@ def _asked(conn: Connection[Any], wanted: Mapping[str, Any], rows: _Rows, chat: 
     """How often chat models answered callers at prices that are not also by the request, so that nothing of their cost
     counts it."""
     counted = {_key(row, row["purpose"]) for row in rows if row["part"] == "requests"}
+    answers = rollup_store.answers_by(conn, ("blueprint", "deployment", "purpose", "tier"), dict(wanted))
     return [
-        Part("requests", int(row["count"]), 0, tier=row["tier"])
-        for row in rollup_store.parts_by(conn, (*_BY, "outcome"), dict(wanted))
-        if (row["part"], row["outcome"], row["purpose"]) == ("attempt", "ok", "") and _place(row) in chat
-        and (*_place(row), "requests", "", row["tier"]) not in counted
-    ]  # fmt: skip
+        Part("requests", count, 0, tier=tier)
+        for (number, name, purpose, tier), count in answers.items()
+        if not purpose and (number, name) in chat and (number, name, "requests", purpose, tier) not in counted
+    ]
 
 
 def _sizes(declared: Mapping[int, Declared], chat: Iterable[Place]) -> dict[Place, int | None]:

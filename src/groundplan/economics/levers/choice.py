@@ -108,7 +108,7 @@ def saved(answers: Sequence[Answer], places: Sequence[Place]) -> Saved | None:
     if best is None:
         return None
     asked = [each for each in answers if not each.cached]
-    alone = sum(each.paid if each.place == best.name else priced(each.counts, best.rates) for each in asked)
+    alone = sum(each.paid if each.place == best.name else priced(_counts([each]), best.rates) for each in asked)
     cost, cached = sum(each.cost for each in asked), sum(each.saved for each in answers if each.cached)
     return Saved(best.name, alone + cached, cost, alone - cost, cached, len(answers), len(answers) - len(asked))
 
@@ -143,11 +143,12 @@ def told(found: Saved | None, others: Sequence[Elsewhere]) -> list[str]:
 
 
 def _counts(answers: Sequence[Answer]) -> dict[str, int]:
+    """Each is one request, also where its price was not by the request."""
     sums: dict[str, int] = {}
     for each in answers:
         for name, count in each.counts.items():
             sums[name] = sums.get(name, 0) + count
-    return sums
+    return {**sums, "requests": len(answers)}
 
 
 def _mean(scores: Mapping[str, float]) -> float:
