@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from groundplan.console import charts, cost_charts, trade_off
+from groundplan.console.render import templates
 
 MARK = re.compile(r'aria-label="([^"]*)"[^>]* aria-roledescription="([^"]*)"')
 
@@ -86,3 +87,14 @@ def test_the_trade_off_draws_intervals_the_frontier_and_today_s_choice() -> None
     shown = [told for told in marks(svg, "point") if "risk" in told]
     assert len(shown) == 3 and "p95, seconds: 0.9; kind: route" in shown[2]
     assert [told for told in marks(svg, "point") if "risk" not in told] == ["USD for 1,000 calls: 10; quality: 90%"]
+
+
+def test_many_digits_are_in_groups_and_limits_of_money_are_money() -> None:
+    row = {"limit": "x_per_day", "who": "company", "per": "day", "near": False, "share": 0.5, "frees_at": None}
+    limits = [
+        {**row, "counts": "requests", "taken": 1_234_567, "most": 20_000_000},
+        {**row, "counts": "cost", "taken": "1.500000000000", "most": "1234.000000000000"},
+    ]
+    page = templates.get_template("limits_part.html").render(limits=limits)
+    shown = re.findall(r'data-label="(?:Used|Maximum)">([^<]*)<', page)
+    assert shown == ["1,234,567", "20,000,000", "$1.50", "$1,234.00"]

@@ -197,7 +197,10 @@ def what_if(
     body = {"changes": changes or [], "model": model, "first": span.first, "last": span.last, "workload": workload}
     value = client.post("/api/cost/what-if", body)
     rows = [("actual", usd(value["before_usd"]))]
-    rows += [(row["change"], usd(row["cost_usd"])) for row in value["steps"]]
+    rows += [
+        (row["change"], f"{'' if row['cost_usd'].startswith('-') else '+'}{usd(row['cost_usd'])}")
+        for row in value["steps"]
+    ]
     rows.append(("then", usd(value["after_usd"])))
     text = table(("", "cost"), rows)
     priced = f"\n{model} at the price of {value['price_source']}" if value["price_source"] else ""
@@ -323,8 +326,8 @@ def _ends(row: dict[str, Any]) -> str:
 def _statement(value: dict[str, Any]) -> str:
     kind = ("charged" if value["charged"] else "shown") + ("" if value["over"] else " so far")
     rows = [(row["key"], usd(row["cost_usd"])) for row in value["by_workload"]]
+    rows += [("total", usd(value["total_usd"])), ("", ""), ("the same by term", "")]
     rows += [(f"  {row['key']}", usd(row["cost_usd"])) for row in value["by_term"]]
-    rows.append(("total", usd(value["total_usd"])))
     center = f", cost center {value['cost_center']}" if value["cost_center"] else ""
     before = f", previous period {usd(value['previous_usd'])}" if value["previous_usd"] else ""
     return f"{value['team']}{center}, {value['from']} to {value['to']}, {kind}{before}\n" + table(("", "cost"), rows)

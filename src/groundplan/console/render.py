@@ -47,6 +47,11 @@ def when(text: str | None) -> str:
     return datetime.fromisoformat(text).astimezone(UTC).strftime("%d %b %H:%M:%S")
 
 
+def whole(number: int) -> str:
+    """`1,204`: many digits in groups."""
+    return f"{number:,}"
+
+
 def milliseconds(value: float | None) -> str:
     if value is None:
         return "–"
@@ -107,7 +112,7 @@ templates = Environment(
 )
 templates.globals["company_sign_in"] = False
 templates.filters.update(
-    usd=usd, when=when, ms=milliseconds, period=period, counted=counted, ticks=ticks, page_of=page_of
+    usd=usd, when=when, ms=milliseconds, period=period, counted=counted, whole=whole, ticks=ticks, page_of=page_of
 )
 
 

@@ -159,7 +159,7 @@ def _cheaper(
                 row.workload,
                 saves,
                 f"{other.model} at {other.name} instead of {row.model}",
-                f"{row.calls} calls, {row.input} + {row.output} tokens, repriced",
+                f"{row.calls:,} calls, {row.input:,} + {row.output:,} tokens, repriced",
                 "small",
                 _proof(known),
                 candidate=other.name,
