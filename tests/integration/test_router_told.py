@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,15 @@ from tests.unit.test_routing_model import made
 from groundplan.cli.change import applied_text, plan_text
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.versions import registry
+
+OTHER = """\
+kind: deployment
+name: other
+site: here
+model: small
+url: http://127.0.0.1:9/v1
+price: free
+"""
 
 
 def routed(control: Control, router: str, more: str = "") -> dict[str, str]:
@@ -33,10 +43,26 @@ def test_a_router_that_is_not_here_is_told(fresh: Control, reached: str) -> None
 
 def test_a_router_that_is_here_is_told_with_what_it_keeps(fresh: Control) -> None:  # noqa: F811 -- the fixture
     folder: Path = fresh.home.root / "routers"
-    version = registry.keep(folder, train(made(60), None, (0.95,), name="support"))
-    (note,) = fresh.ask("POST", "/api/plan", {"files": routed(fresh, version)}).body["notes"]
+    router = train(made(60), None, (0.95,), name="support")
+    version = registry.keep(folder, router)
+    note, nothing = fresh.ask("POST", "/api/plan", {"files": routed(fresh, version)}).body["notes"]
     assert note.startswith(f"workload/assistant: {version} ")
     assert "not in HOME/routers" not in note and "order of its deployments" not in note
+    assert nothing == (
+        f"workload/assistant: {version} chooses among large, small, and of these models the workload has none. The "
+        "order of its deployments decides."
+    )
+    one = registry.keep(folder, replace(router, models=("acme/model", "small")))
+    assert fresh.ask("POST", "/api/apply", {"files": routed(fresh, one)}).body["notes"] == [
+        f"workload/assistant: {one} chooses among acme/model, small, and of these models the workload has acme/model. "
+        "Calls go to acme/model."
+    ]
+    files = routed(fresh, one)
+    both = {
+        name: text.replace("deployments: [local]", "deployments: [local, other]") for name, text in files.items()
+    } | {"other.yaml": OTHER}
+    found = fresh.ask("POST", "/api/plan", {"files": both})
+    assert (found.status, found.body["notes"]) == (200, []), "it may choose among two"
     other = routed(fresh, version, f", digest: {'ab' * 32}")
     (note,) = fresh.ask("POST", "/api/apply", {"files": other}).body["notes"]
     assert "is asked for" in note and note.endswith("the order of its deployments decides.")

@@ -18,6 +18,7 @@ from groundplan.api.context import Services
 from groundplan.api.routing import choices
 from groundplan.catalog.loader import load_served
 from groundplan.catalog.workload import WorkloadDoc
+from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import GroundplanError
 from groundplan.economics.routing.versions.evaluated import Evaluated, evaluated
 from groundplan.economics.routing.versions.registry import SUFFIX
@@ -67,17 +68,37 @@ def of_plan(services: Services, files: dict[str, str], differences: Sequence[dic
 
 
 def missing(services: Services, files: dict[str, str]) -> list[str]:
-    """Of each workload whose router is not known here, that it decides nothing."""
+    """Of each workload whose router is not known here, or knows fewer than two of its models, that it decides
+    nothing."""
     try:
-        declared = load_served(files).workloads
+        declared = load_served(files)
     except GroundplanError:
         return []
-    found = ((name, _of(services, item)) for name, item in sorted(declared.items()))
+    found = ((name, item, _of(services, item)) for name, item in sorted(declared.workloads.items()))
     return [
-        f"workload/{name}: {_sentence(router)}{_OTHERWISE}"
-        for name, router in found
-        if router is not None and router["state"] != "known"
+        f"workload/{name}: {told}"
+        for name, item, router in found
+        if router is not None and (told := _nothing(router, _models(declared, item)))
     ]
+
+
+def _nothing(router: dict[str, Any], models: frozenset[str]) -> str:
+    """Why a router decides nothing among these models; empty where it does."""
+    if router["state"] != "known":
+        return f"{_sentence(router)}{_OTHERWISE}"
+    knows = router["evaluation"]["models"]
+    among = sorted(models.intersection(knows))
+    if len(among) > 1:
+        return ""
+    mine = f"of these models the workload has {among[0] if among else 'none'}"
+    otherwise = f"Calls go to {among[0]}" if among else "The order of its deployments decides"
+    return f"{router['router']} chooses among {', '.join(knows)}, and {mine}. {otherwise}."
+
+
+def _models(declared: Workspace, item: WorkloadDoc) -> frozenset[str]:
+    """That may answer the workload; where placement chooses, every one."""
+    names = {*item.deployments, *item.fallbacks} if item.deployments else declared.deployments
+    return frozenset(declared.deployments[name].model for name in names if name in declared.deployments)
 
 
 def _of(services: Services, item: WorkloadDoc) -> dict[str, Any] | None:
