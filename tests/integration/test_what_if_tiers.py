@@ -15,6 +15,7 @@ from tests.integration.test_cost_versions import asked as called
 from groundplan.api.cost import what_if as cost_what_if
 from groundplan.api.cost.book import Days
 from groundplan.blueprint.model import Rates
+from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO, to_decimal
 from groundplan.economics import price
@@ -138,6 +139,18 @@ def test_another_price_by_the_request_counts_calls_of_a_price_without(
     assert scenario(conn, "users=3", model="at-rack")[1] == 3 * sum(
         price.cost(TIERED, usage) for _, usage in [*asks, (0, judged)]
     )
+
+
+def test_what_embeds_would_answer_no_chat(conn: Conn) -> None:
+    made = declared(1, {"ask": "care"}, [])
+    places = [
+        msgspec.structs.replace(each, kind="embeddings") if each.name == "at-cloud" else each
+        for each in made.deployments
+    ]
+    release(conn, msgspec.structs.replace(made, deployments=places), at(FIRST))
+    with pytest.raises(Invalid) as refused:
+        scenario(conn, model="at-cloud")
+    assert (refused.value.code, bool(refused.value.hint)) == ("scenario_model", True)
 
 
 def test_calls_that_would_not_fit_are_told(conn: Conn) -> None:

@@ -40,8 +40,8 @@ _Rows = Sequence[Mapping[str, Any]]
 
 def scenario(conn: Connection[Any], days: Days, workload: str | None, changes: list[str], model: str | None) -> Any:
     """{before_usd, after_usd, steps, price_source, notes} of calls; what is allocated beside them is not in it.
-    `model`: the name of a model or deployment. Raises `Invalid` (`scenario_invalid`, `price_missing`), `NotFound` for a
-    workload that is not served and had no calls."""
+    `model`: the name of a model or deployment. Raises `Invalid` (`scenario_invalid`, `scenario_model`,
+    `price_missing`), `NotFound` for a workload that is not served and had no calls."""
     change, fits = parse(changes), None
     if model is not None:
         rates, fits = _other(conn, model, days.last)
@@ -161,6 +161,12 @@ def _other(conn: Connection[Any], model: str, day: date) -> tuple[Rates, int | N
     blueprint = current_or_none(conn)
     places = [] if blueprint is None else blueprint.deployments
     served = next((p for p in places if p.name == model), next((p for p in places if p.model == model), None))
+    if served is not None and served.kind != _CHAT:
+        raise Invalid(
+            f"{served.name} is asked for {served.kind}, and would answer no chat",
+            code="scenario_model",
+            hint="Name a chat model, or a deployment of one.",
+        )
     if served is not None:
         return served.rates, served.context_tokens
     workspace = None if blueprint is None else workspace_at(conn, blueprint.number)

@@ -109,7 +109,9 @@ def _check(series: Series, horizon: int) -> None:
         raise Invalid(
             f"the next {horizon} {unit} cannot be forecast from {len(values)} {unit} of history",
             code="forecast_impossible",
-            hint=f"Wait for {LEAST} {unit} of history, and ask for 1 to 2000 {unit}.",
+            hint=f"Wait for {LEAST} {unit} of history."
+            if len(values) < LEAST
+            else f"Ask for 1 to 2000 {unit} ahead of values that are 0 or more.",
         )
 
 
