@@ -22,13 +22,14 @@ USED = (11, 4)
 
 @dataclass
 class Fake:
-    """`status` other than 200 is an error; `pause` seconds between events; `tool`: the answer calls one; `refuses`:
-    keys with the status that they get."""
+    """`status` other than 200 is an error; `pause` seconds between events; `refuses`: keys with the status that they
+    get."""
 
     kind: str
     status: int = 200
     pause: float = 0.0
-    tool: bool = False
+    tool: int = 0
+    """So many tools are called by the answer, in a stream of Bedrock's and Anthropic's after some words."""
     refuses: dict[bytes, int] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, Any], dict[bytes, bytes]]] = field(default_factory=list)
     bomb: bytes = b""
@@ -103,7 +104,7 @@ class Fake:
             return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "gemini-x", "responseId": "r1"}
 
         if self.tool:
-            parts = [call]
+            parts = [dict(call) for _ in range(self.tool)]
         if "streamGenerateContent" in path:
             each = [answer([part], "STOP" if part is parts[-1] else None) for part in parts]
             await self._write(response, [b"data: %b\r\n\r\n" % json.dumps(e).encode() for e in each], SSE)
@@ -124,7 +125,7 @@ class Fake:
         if not body.get("stream"):
             message: dict[str, Any] = {"role": "assistant", "content": "" if self.tool else "You asked."}
             if self.tool:
-                message["tool_calls"] = [call]
+                message["tool_calls"] = [{**call, "id": f"abc123de{i}"} for i in range(self.tool)]
             choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if self.tool else "stop"}
             found = {**base, "object": "chat.completion", "choices": [choice], "usage": usage}
             response.send(200, json.dumps(found).encode())
@@ -135,7 +136,8 @@ class Fake:
             {"content": "asked."},
         ]
         if self.tool:
-            deltas = [{"role": "assistant", "content": ""}, {"content": "", "tool_calls": [{**call, "index": 0}]}]
+            calls = [{**call, "id": f"abc123de{i}", "index": i} for i in range(self.tool)]
+            deltas = [{"role": "assistant", "content": ""}, {"content": "", "tool_calls": calls}]
         events = []
         for delta in deltas:
             last = delta is deltas[-1]
@@ -159,7 +161,7 @@ class Fake:
         call = {"function": {"name": "look", "arguments": {"what": "it"}}}
         whole: dict[str, Any] = {"role": "assistant", "content": "" if self.tool else "You asked."}
         if self.tool:
-            whole["tool_calls"] = [call]
+            whole["tool_calls"] = [call] * self.tool
         if not body.get("stream"):
             found = {**base, "message": whole, "done": True, "done_reason": "stop", **counts}
             response.send(200, json.dumps(found).encode())
@@ -179,17 +181,20 @@ class Fake:
         if path.endswith("/converse"):
             said: list[dict[str, Any]] = [{"text": "You asked."}]
             if self.tool:
-                said = [{"toolUse": {**use, "input": {"what": "it"}}}]
+                said = [
+                    {"toolUse": {**use, "toolUseId": f"use_{i}", "input": {"what": "it"}}} for i in range(self.tool)
+                ]
             found = {"output": {"message": {"role": "assistant", "content": said}}, "stopReason": reason}
             response.send(200, json.dumps({**found, "usage": usage, "metrics": {"latencyMs": 1}}).encode())
             return
         deltas: list[tuple[str, dict[str, Any]]] = [
             ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": text}}) for text in ("You ", "asked.")
         ]
-        if self.tool:
-            deltas = [
-                ("contentBlockStart", {"contentBlockIndex": 0, "start": {"toolUse": use}}),
-                ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"toolUse": {"input": '{"what": "it"}'}}}),
+        for i in range(1, self.tool + 1):
+            began = {"toolUse": {**use, "toolUseId": f"use_{i}"}}
+            deltas += [
+                ("contentBlockStart", {"contentBlockIndex": i, "start": began}),
+                ("contentBlockDelta", {"contentBlockIndex": i, "delta": {"toolUse": {"input": '{"what": "it"}'}}}),
             ]
         events = [
             ("messageStart", {"role": "assistant"}), *deltas, ("contentBlockStop", {"contentBlockIndex": 0}),

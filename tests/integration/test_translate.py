@@ -22,6 +22,7 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from tests.integration import node_client
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
 from tests.integration.nursery import Worker, fork_program
 from tests.integration.patient import OpenAIs
@@ -284,7 +285,7 @@ async def test_a_stream_that_breaks_off_there_is_told_or_goes_on(setup: Setup, b
 
 async def test_tools_go_there_and_back(setup: Setup) -> None:
     for upstream in setup.fakes.values():
-        upstream.tool = True
+        upstream.tool = 1
     setup.claude.script = Script(tool=True)
     async with setup.client() as client:
         for kind in (*CHATS, "claude"):
@@ -304,6 +305,43 @@ async def test_tools_go_there_and_back(setup: Setup) -> None:
                                 arguments += call.function.arguments or ""
                 assert name == "look" and json.loads(arguments) == {"what": "it"}, (kind, stream)
     assert setup.fakes["gemini"].body["tools"][0]["functionDeclarations"][0]["name"] == "look"
+
+
+async def test_official_clients_put_the_calls_of_a_providers_stream_together(setup: Setup) -> None:
+    for upstream in setup.fakes.values():
+        upstream.tool = 2
+    setup.claude.script = Script(tool=True)
+    for kind in (*CHATS, "claude"):
+        many = 1 if kind == "claude" else 2
+        reply = await setup.stack.post(
+            "/v1/chat/completions",
+            setup.key,
+            ask(kind, tools=[LOOK], stream=True, stream_options={"include_usage": True}),
+        )
+        *chunks, done = events(reply.body)
+        choices = [choice for chunk in chunks for choice in chunk["choices"]]
+        numbers = [call["index"] for choice in choices for call in choice["delta"].get("tool_calls") or ()]
+        assert done == "[DONE]" and len({(chunk["id"], chunk["created"]) for chunk in chunks}) == 1, kind
+        assert chunks[0]["created"] > 0 and choices[0]["delta"]["role"] == "assistant", kind
+        assert sorted(set(numbers)) == list(range(many)), kind
+        assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["tool_calls"], kind
+        assert choices[-1]["finish_reason"] and chunks[-1]["usage"]["prompt_tokens"], kind
+        async with setup.client() as client, client.chat.completions.stream(**ask(kind, tools=[LOOK])) as stream:
+            choice = (await stream.get_final_completion()).choices[0]
+        calls = [(call.function.name, json.loads(call.function.arguments)) for call in choice.message.tool_calls or ()]
+        assert (choice.finish_reason, calls) == ("tool_calls", [("look", {"what": "it"})] * many), kind
+
+
+@node_client.needed
+@pytest.mark.parametrize("kind", [*CHATS, "claude"])
+async def test_nodes_official_client_puts_a_providers_stream_together(setup: Setup, kind: str) -> None:
+    for upstream in setup.fakes.values():
+        upstream.tool = 2
+    setup.claude.script = Script(tool=True)
+    url = f"http://127.0.0.1:{setup.stack.port}/v1"
+    found = json.loads(await node_client.said("node_calls.cjs", url, setup.key, f"scripted/{kind}"))
+    calls = [["look", {"what": "it"}]] * (1 if kind == "claude" else 2)
+    assert found == {"role": "assistant", "reason": "tool_calls", "calls": calls}
 
 
 async def test_embeddings_are_translated(setup: Setup) -> None:

@@ -27,6 +27,7 @@ from groundplan.gateway.surfaces.answers import error_body
 from groundplan.gateway.upstream import account
 from groundplan.gateway.upstream.blocking import THREADS, Blocking, for_one_call
 from groundplan.gateway.upstream.providers import VERTEX_URL, Place, cannot, unknown_field
+from groundplan.gateway.upstream.retold import Chunks, completion, plain
 from groundplan.gateway.upstream.reworded import reworded
 
 MOST_CLIENTS = 64
@@ -73,12 +74,6 @@ _CONVERTING = {
 }
 """Functions of the library and the providers' clients in which nothing has been sent yet, and which field each is
 about. One that is not known here is taken for one that may have been billed."""
-_TOTALS = frozenset({"prompt_tokens", "completion_tokens"})
-_DETAILS = {
-    "prompt_tokens_details": frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens"}),
-    "completion_tokens_details": frozenset({"reasoning_tokens", "audio_tokens"}),
-}
-"""Counts that OpenAI has names for."""
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _values = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -172,7 +167,7 @@ class Providers:
         try:
             found = await self._asked(place, secret, asked)
             if not asked.get("stream"):
-                return msgspec.json.encode(_completion(found))
+                return msgspec.json.encode(completion(found))
             try:
                 first = await anext(found, None)
             except BaseException:
@@ -197,23 +192,19 @@ class Providers:
             raise
 
     async def _stream(self, first: Any, rest: Any, secret: str, place: Place) -> AsyncIterator[bytes]:
-        """Chunks without usage, then the usage on its own. Raises `Failed`."""
-        usage: dict[str, Any] | None = None
-        chunk = first
+        """Chunks, then how it ended and the usage on its own. Raises `Failed`."""
+        chunks, chunk = Chunks(), first
         try:
             while chunk is not None:
-                made = _plain(chunk)
-                usage = _larger(usage, made.pop("usage", None))
-                if made.get("choices"):
-                    yield msgspec.json.encode(_chunk(made))
+                if (made := chunks.take(chunk)) is not None:
+                    yield msgspec.json.encode(made)
                 chunk = await anext(rest, None)
         except Exception as error:
             raise failed(error, secret, place) from error
         finally:
             await rest.aclose()
-        if usage is not None and first is not None:
-            base = {name: getattr(first, name) for name in ("id", "object", "created", "model")}
-            yield msgspec.json.encode({**base, "choices": [], "usage": usage})
+        for made in chunks.end():
+            yield msgspec.json.encode(made)
 
     async def close(self) -> None:
         """Let go of the providers' connections."""
@@ -243,7 +234,7 @@ class Providers:
             raise
         except Exception as error:
             raise failed(error, secret, place) from error
-        return msgspec.json.encode(_together([_plain(found) for found in each]))
+        return msgspec.json.encode(_together([plain(found) for found in each]))
 
 
 class InContext(ThreadPoolExecutor):
@@ -425,51 +416,3 @@ def _first_field(error: Any) -> str:
     """What the library's own type of a request says is wrong with it."""
     where = error.errors()[0]["loc"]
     return str(where[0]) if where else ""
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    made: dict[str, Any] = value.model_dump(mode="json", exclude_none=True)
-    return made
-
-
-def _completion(found: Any) -> dict[str, Any]:
-    made = _plain(found)
-    for choice in made["choices"]:
-        message = choice["message"]
-        _reasoning(message)
-        message.setdefault("content", None)
-        message.setdefault("refusal", None)
-        choice.setdefault("logprobs", None)
-    if "usage" in made:
-        made["usage"] = _larger(None, made["usage"])
-    return made
-
-
-def _chunk(made: dict[str, Any]) -> dict[str, Any]:
-    for choice in made["choices"]:
-        _reasoning(choice["delta"])
-        choice.setdefault("finish_reason", None)
-    return made
-
-
-def _reasoning(said: dict[str, Any]) -> None:
-    """The library's `reasoning`, under the name that OpenAI-shaped servers give it."""
-    reasoning = said.pop("reasoning", None)
-    if isinstance(reasoning, dict) and reasoning.get("content"):
-        said["reasoning_content"] = reasoning["content"]
-
-
-def _larger(one: dict[str, Any] | None, two: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Usage as the dearer of two reports says, count by count; a stream may report it in parts."""
-    if two is None:
-        return one
-    merged = dict(one or {})
-    for name, value in two.items():
-        if isinstance(value, dict) and name in _DETAILS:
-            known = {count: number for count, number in value.items() if count in _DETAILS[name]}
-            merged[name] = {**known, **{n: max(v, known.get(n, 0)) for n, v in merged.get(name, {}).items()}}
-        elif isinstance(value, int) and name in _TOTALS:
-            merged[name] = max(value, merged.get(name, 0))
-    if "prompt_tokens" in merged:
-        merged["total_tokens"] = merged["prompt_tokens"] + merged.get("completion_tokens", 0)
-    return merged

@@ -1,0 +1,120 @@
+"""What the library makes of other providers' answers, as OpenAI tells it, so that OpenAI's clients can put it together.
+Pure, but for the time.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+_TOTALS = frozenset({"prompt_tokens", "completion_tokens"})
+_DETAILS = {
+    "prompt_tokens_details": frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens"}),
+    "completion_tokens_details": frozenset({"reasoning_tokens", "audio_tokens"}),
+}
+"""Counts that OpenAI has names for."""
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """A type of the library's as values."""
+    made: dict[str, Any] = value.model_dump(mode="json", exclude_none=True)
+    return made
+
+
+def completion(found: Any) -> dict[str, Any]:
+    """A whole answer."""
+    made = plain(found)
+    made["created"] = made.get("created") or int(time.time())
+    for choice in made["choices"]:
+        message = choice["message"]
+        _reasoning(message)
+        message.setdefault("content", None)
+        message.setdefault("refusal", None)
+        choice.setdefault("logprobs", None)
+    if "usage" in made:
+        made["usage"] = _larger(None, made["usage"])
+    return made
+
+
+class Chunks:
+    """Of one stream: one id, one role and one end, and each call of a tool under a number of its own, from 0 on.
+
+    The library gives each chunk of some an id of its own and says no role, numbers calls by their block (or all of them
+    0), and tells the end of a call as the end of the answer.
+    """
+
+    __slots__ = ("_base", "_calls", "_ids", "_numbers", "_reason", "_role", "_usage")
+
+    def __init__(self) -> None:
+        self._base: dict[str, Any] = {}
+        self._role: dict[str, Any] = {"role": "assistant"}
+        """Empty once it was told."""
+        self._ids: set[str] = set()
+        self._numbers: dict[int, int] = {}
+        """Ours, of the newest call under each of the library's."""
+        self._calls = 0
+        self._reason: str | None = None
+        self._usage: dict[str, Any] | None = None
+
+    def take(self, found: Any) -> dict[str, Any] | None:
+        """The chunk to tell, None where there is nothing to be told of it now."""
+        made = plain(found)
+        self._usage = _larger(self._usage, made.pop("usage", None))
+        if not self._base:
+            self._base = {name: made.get(name) for name in ("id", "object", "model")}
+            self._base["created"] = made.get("created") or int(time.time())
+        choices = made.get("choices") or []
+        for choice in choices:
+            self._reason = choice.get("finish_reason") or self._reason
+            choice["finish_reason"] = None
+            delta = choice["delta"]
+            _reasoning(delta)
+            for call in delta.get("tool_calls") or ():
+                call["index"] = self._number(call)
+        if not any(choice["delta"] for choice in choices):
+            return None
+        choices[0]["delta"] = self._role | choices[0]["delta"]
+        self._role = {}
+        return {**made, **self._base}
+
+    def end(self) -> list[dict[str, Any]]:
+        """How it ended, where that was told, and the usage on its own."""
+        told = []
+        if self._reason is not None:
+            reason = "tool_calls" if self._reason == "stop" and self._calls else self._reason
+            last = {"index": 0, "delta": self._role, "finish_reason": reason}
+            told.append({**self._base, "choices": [last]})
+        if self._usage is not None:
+            told.append({**self._base, "choices": [], "usage": self._usage})
+        return told
+
+    def _number(self, call: dict[str, Any]) -> int:
+        name, place = call.get("id") or "", call.get("index") or 0
+        if (name and name not in self._ids) or place not in self._numbers:
+            self._ids.add(name)
+            self._numbers[place] = self._calls
+            self._calls += 1
+        return self._numbers[place]
+
+
+def _reasoning(said: dict[str, Any]) -> None:
+    """The library's `reasoning`, under the name that OpenAI-shaped servers give it."""
+    reasoning = said.pop("reasoning", None)
+    if isinstance(reasoning, dict) and reasoning.get("content"):
+        said["reasoning_content"] = reasoning["content"]
+
+
+def _larger(one: dict[str, Any] | None, two: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Usage as the dearer of two reports says, count by count; a stream may report it in parts."""
+    if two is None:
+        return one
+    merged = dict(one or {})
+    for name, value in two.items():
+        if isinstance(value, dict) and name in _DETAILS:
+            known = {count: number for count, number in value.items() if count in _DETAILS[name]}
+            merged[name] = {**known, **{n: max(v, known.get(n, 0)) for n, v in merged.get(name, {}).items()}}
+        elif isinstance(value, int) and name in _TOTALS:
+            merged[name] = max(value, merged.get(name, 0))
+    if "prompt_tokens" in merged:
+        merged["total_tokens"] = merged["prompt_tokens"] + merged.get("completion_tokens", 0)
+    return merged
