@@ -154,6 +154,23 @@ async def test_the_official_client_streams_text_and_tool_calls(setup: Setup, mod
 
 
 @pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
+async def test_a_tool_that_the_request_names_is_called_for_the_client_to_run(setup: Setup, model: str) -> None:
+    """OpenAI ends such an answer with `stop`; a client of Messages runs tools where it ends with `tool_use`."""
+    for upstream in (setup.native, setup.chat):
+        upstream.script = Script(tool=True)
+    asked: Any = {
+        "model": model, "max_tokens": 50, "tools": [LOOK], "tool_choice": {"type": "tool", "name": "look"},
+        "messages": [{"role": "user", "content": "Where is it?"}],
+    }  # fmt: skip
+    async with setup.client() as client:
+        whole = await client.messages.create(**asked)
+        async with client.messages.stream(**asked) as stream:
+            streamed = await stream.get_final_message()
+    for answer in (whole, streamed):
+        assert (answer.content[-1].type, answer.stop_reason, answer.stop_sequence) == ("tool_use", "tool_use", None)
+
+
+@pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
 async def test_a_conversation_with_tools_goes_both_ways(setup: Setup, model: str) -> None:
     async with setup.client() as client:
         answer = await client.messages.create(

@@ -73,6 +73,11 @@ class _Chat(msgspec.Struct):
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n: int | None = None
+    tool_choice: msgspec.Raw = msgspec.Raw(b'"auto"')
+
+    def ended(self, reason: str, *, tool: bool) -> str:
+        """Its finish_reason. As at OpenAI an answer whose tool was named by the request has not called one."""
+        return reason if not tool or bytes(self.tool_choice).startswith(b"{") else "tool_calls"
 
 
 class _Embeddings(msgspec.Struct):
@@ -395,7 +400,8 @@ class ScriptedModel:
         message: dict[str, Any] = {"role": "assistant", "content": "".join(words).strip(), "refusal": None}
         if self.script.tool:
             function = {"name": "look", "arguments": "".join(TOOL_PIECES)}
-            message["tool_calls"], reason = [{"id": "call_1", "type": "function", "function": function}], "tool_calls"
+            message["tool_calls"] = [{"id": "call_1", "type": "function", "function": function}]
+        reason = chat.ended(reason, tool=self.script.tool)
         choices = [{"index": i, "message": message, "finish_reason": reason} for i in range(chat.n or 1)]
         return _encode(
             {
@@ -418,6 +424,7 @@ class ScriptedModel:
         }
         asked = chat.stream_options is not None and chat.stream_options.include_usage
         usage = self._reported(chat, len(words), mode) if asked else None
+        reason = chat.ended(reason, tool=self.script.tool)
         answer = Answer(base, words, reason, chat.n or 1, usage, self.script.tool)
         await stream(response, answer, mode, self.script.chunk_ms / 1000, self.script.at)
 

@@ -75,7 +75,7 @@ class Answer:
         return [_event(self.chunk(delta)) for delta in self.deltas()]
 
     def ending(self) -> list[bytes]:
-        ended = [_event(self.chunk({}, "tool_calls" if self.tool else self.reason))]
+        ended = [_event(self.chunk({}, self.reason))]
         return ended if self.usage is None else [*ended, _event({**self.base, "choices": [], "usage": self.usage})]
 
     def done(self) -> bytes:

@@ -67,7 +67,8 @@ class MessagesByChat(ByChat):
         choice = found.choices[0]
         usage = None if found.usage is None else found.usage.usage(named_tier(found.service_tier))
         content = _content(choice.message)
-        reason, sequence = stop_reason(choice.finish_reason, choice.stop_reason)
+        called = bool(choice.message.tool_calls)
+        reason, sequence = stop_reason(choice.finish_reason, choice.stop_reason, calls=called)
         counted = usage or Usage(input=-(-ask.size // 4), output=-(-len(_encode(content)) // 4))
         message = {
             "id": f"msg_{found.id}",

@@ -24,10 +24,13 @@ _PING = named_event("ping", b'{"type":"ping"}')
 _encode = msgspec.json.Encoder().encode
 
 
-def stop_reason(finish: str | None, stop: object) -> tuple[str, str | None]:
+def stop_reason(finish: str | None, stop: object, *, calls: bool) -> tuple[str, str | None]:
     """(stop_reason, stop_sequence) for a choice's finish_reason. Some upstreams say in `stop_reason` what they stopped
-    at; the others do not tell a sequence from the end of a turn."""
+    at; the others do not tell a sequence from the end of a turn. `calls`: it called a tool, which OpenAI calls `stop`
+    where the request names the tool, and some servers always do."""
     reason = _REASONS.get(finish or "stop", "end_turn")
+    if reason == "end_turn" and calls:
+        return "tool_use", None
     if reason == "end_turn" and isinstance(stop, str) and stop:
         return "stop_sequence", stop
     return reason, None
@@ -92,7 +95,8 @@ class MessagesChatRelay:
             if choice.finish_reason:
                 for piece in self._order.rest():
                     out += self._call(piece)
-                self._reason, self._stop = stop_reason(choice.finish_reason, choice.stop_reason)
+                called = bool(self._calls)
+                self._reason, self._stop = stop_reason(choice.finish_reason, choice.stop_reason, calls=called)
         return b"".join(out)
 
     def _start(self, found: Chunk) -> list[bytes]:
