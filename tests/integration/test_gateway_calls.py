@@ -234,6 +234,19 @@ async def test_what_is_got_is_asked_for_by_head_too_and_other_methods_are_named(
         assert (wrong.status, wrong.headers["allow"]) == (405, allowed)
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/messages", "/v1/models", "/v1/files", "/v1/realtime", "/mcp", "/v1/nothing"]
+)
+async def test_a_browser_that_asks_for_a_page_of_another_origin_is_told_what_to_do(setup: Setup, path: str) -> None:
+    told = await setup.stack.ask(
+        "OPTIONS", path, None, origin="https://app.example", access_control_request_method="POST",
+        access_control_request_headers="authorization",
+    )  # fmt: skip
+    assert (told.status, told.code) == (403, "cross_origin")
+    assert "from your server" in told.json["error"]["hint"]
+    assert not [name for name in told.headers if name.startswith("access-control")], "nothing is allowed"
+
+
 async def test_each_head_on_a_connection_ends_with_its_head(setup: Setup) -> None:
     """Also one whose head is known from the one before it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)

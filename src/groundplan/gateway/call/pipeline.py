@@ -27,7 +27,7 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.identify import find_key
 from groundplan.gateway.call.steps import run
-from groundplan.gateway.http.methods import WrongMethod
+from groundplan.gateway.http.methods import CrossOrigin, WrongMethod, is_preflight
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.stream import EVENT_STREAM
@@ -110,12 +110,21 @@ class Pipeline:
         whenever it goes on."""
         path = request.target.partition(b"?")[0]
         interface = _INTERFACES.get(path)
-        if interface is None:
-            return self._beside(path, request, response)
-        if request.method != b"POST":
-            return self._unposted(interface, path, request, response)
+        if interface is None or request.method != b"POST":
+            return self._uncalled(interface, path, request, response)
         steps = self._steps(Exchange(new_id_bytes(), request, response, interface), counts=1)
         return steps if cache.NAMED not in request.headers else _outlive(steps)
+
+    async def _uncalled(self, interface: Interface | None, path: bytes, request: Request, response: Response) -> None:
+        """What makes no call."""
+        if is_preflight(request):
+            self._refuse(response, CrossOrigin(), request)
+        elif interface is None:
+            await self._beside(path, request, response)
+        elif interface is CHAT:  # of what calls are made with, only chat completions can be listed
+            await stored_api.handle(chat_api.answer, self._gateway, path, as_get(request), response)
+        else:
+            self._refuse(response, WrongMethod(b"POST"), request)
 
     async def _beside(self, path: bytes, request: Request, response: Response) -> None:
         """What is asked beside calls."""
@@ -135,13 +144,6 @@ class Pipeline:
             await scrape(self._gateway, request, response)
         else:
             self._other(path, request, response)
-
-    async def _unposted(self, interface: Interface, path: bytes, request: Request, response: Response) -> None:
-        """Of what calls are made with, only chat completions can be listed."""
-        if interface is CHAT:
-            await stored_api.handle(chat_api.answer, self._gateway, path, as_get(request), response)
-        else:
-            self._refuse(response, WrongMethod(b"POST"), request)
 
     async def _realtime(self, request: Request, response: Response) -> None:
         gateway = self._gateway

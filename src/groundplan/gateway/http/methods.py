@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from groundplan.core.errors import Invalid
+from groundplan.core.errors import Denied, Invalid
+from groundplan.gateway.http.request import Request
 
 
 class WrongMethod(Invalid):
@@ -17,6 +18,22 @@ class WrongMethod(Invalid):
         more = ["HEAD"] if "GET" in names else []
         self.lines = f"allow: {', '.join([*names, *more])}\r\n".encode()
         """The header that says so."""
+
+
+class CrossOrigin(Denied):
+    """A browser asks whether a page of another origin may call: none may."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no page in a browser may call from another origin, since it would show its key to whoever opens it",
+            code="cross_origin",
+            hint="Call from your server, or have one proxy serve the page and this gateway below one address.",
+        )
+
+
+def is_preflight(request: Request) -> bool:
+    """Whether a browser asks first what a page wants to send."""
+    return request.method == b"OPTIONS" and b"access-control-request-method" in request.headers
 
 
 def lines_of(error: Exception) -> bytes:
