@@ -154,6 +154,10 @@ def model(name: str, params: str, info: str = "{}") -> str:
     return f"model_list: [{{model_name: {name}, litellm_params: {params}, model_info: {info}}}]"
 
 
+def models(**params: str) -> str:
+    return "model_list:" + "".join(f"\n- {{model_name: {n}, litellm_params: {each}}}" for n, each in params.items())
+
+
 def test_a_workspace_that_checks_and_plans_comes_out() -> None:
     verdict = everything(owners={"": "ana@acme.example"})
     workspace = validate_files(verdict.files, known_price=known)
@@ -450,6 +454,44 @@ def test_an_address_from_the_environment_is_asked_for() -> None:
         text, owners={"": "a@b.example"}, prices={"x": "free"}, values={"BASE": "https://a.example/v1"}
     )  # fmt: skip
     assert validate_files(verdict.files).deployments["x-openai"].url == "https://a.example/v1"
+
+
+def test_a_number_or_a_model_from_the_environment_is_asked_for() -> None:
+    text = models(
+        x="{model: os.environ/MODEL, api_base: 'https://a.example/v1', rpm: os.environ/RPM}",
+        y="{model: openai/y, tpm: os.environ/TPM}",
+    )
+    text += "\nrouter_settings: {num_retries: os.environ/RETRIES}\nenvironment_variables: {TPM: '5000'}\n"
+    asked: dict[str, Any] = {"owners": {"": "a@b.example"}, "prices": {"x": "free", "y": "free"}}
+    verdict = imported(text, **asked)
+    told = {finding.what: finding.todo for finding in verdict.findings if finding.state == NEEDED}
+    assert told["model"] == "Say --set MODEL=PROVIDER/NAME."
+    assert told["router_settings.num_retries"] == "Say --set RETRIES=NUMBER."
+    assert [limit.name for limit in validate_files(verdict.files).limits.values()] == ["y-openai"]
+    verdict = imported(text, **asked, values={"MODEL": "openai/x", "RPM": "60", "RETRIES": "2", "TPM": "7000"})
+    made = validate_files(verdict.files)
+    assert made.limits["x-openai"].requests[0].amount == 60 and made.limits["y-openai"].tokens[0].amount == 7000
+    assert made.deployments["x-openai"].upstream_model == "x" and made.workloads["x"].limits.attempts == 3
+    with pytest.raises(Invalid, match="not a number"):
+        imported(text, **asked, values={"MODEL": "openai/x", "RPM": "many"})
+
+
+def test_a_fallback_by_an_alias_is_the_model_that_it_stands_for() -> None:
+    text = models(x="{model: openai/gpt-4o}", y="{model: openai/gpt-4.1}")
+    text += "\nrouter_settings:\n  model_group_alias: {z: {model: y, hidden: true}, x: y, w: w}\n"
+    text += "  fallbacks: [{x: [z]}, {y: [x, w]}]\n"
+    verdict = imported(text, owners={"": "a@b.example"})
+    workloads = validate_files(verdict.files, known_price=known).workloads
+    assert [list(workloads[name].fallbacks) for name in "xy"] == [["y-openai"], ["x-openai"]]
+    assert [finding.here for finding in verdict.findings if "fallback w" in finding.here]
+
+
+def test_how_long_answers_may_be_is_told_and_a_foreign_section_once() -> None:
+    text = model("x", "{model: openai/gpt-4o}")
+    assert said(imported(text), CHANGED, "max_tokens") == ["config.yaml:1"]
+    text = model("x", "{model: openai/gpt-4o, max_tokens: 9}") + "\nx-common: {a: 1, b: {c: [1, 2]}}"
+    assert not said(imported(text), CHANGED, "max_tokens")
+    assert len(said(imported(text), NO_EQUAL, "x-common")) == 1
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,8 @@ def litellm(
         list[str] | None, typer.Option("--price", help="MODEL=IN/OUT in USD per million tokens, or MODEL=free.")
     ] = None,
     values: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE of an environment variable that holds an address.")
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE of an environment variable that holds an address, a number or a model."),
     ] = None,
     company: Annotated[str, typer.Option("--company", help="Name of the company.")] = "imported",
     as_json: JsonOption = False,

@@ -42,6 +42,7 @@ _BY_CODE = frozenset(
      "routing_strategy", "model_group_alias", "max_budget", "budget_duration", "callbacks",
      "global_max_parallel_requests"}
 )  # fmt: skip
+_MOST_OUTPUT = 4096
 _PILOTS = "pilots have at most 25 people and 1000 calls a day, for 90 days"
 _READ = frozenset({"model_list", "include", "environment_variables", *TABLES})
 _HAS_EQUAL = frozenset({"prometheus", "otel", "opentelemetry"})
@@ -58,6 +59,8 @@ class _Common:
     deadline_ms: int | None
     fallbacks: Mapping[str, tuple[str, ...]]
     """Model name -> model names that take over; `*` is every other one's."""
+    aliases: Mapping[str, str]
+    """Further name of a model name -> that model name."""
     budgets: Budgets
     balance: str
     """How the deployments of a workload share its calls."""
@@ -71,6 +74,8 @@ def import_litellm(files: Mapping[str, str], main: str, asked: Asked) -> Verdict
     config = read_config(files, main)
     findings: list[Finding] = []
     variables = {key: node for key, node in config.mapping("environment_variables") if not node.empty}
+    literal = {key: node.text() or "" for key, node in variables.items() if node.variable is None}
+    config.notes.values = literal | {name: value for name, value in asked.values.items() if value}
     reader = EntryReader(asked, variables, findings, credentials_of(config))
     listed = list(config.items("model_list"))
     if not listed:
@@ -92,11 +97,26 @@ def import_litellm(files: Mapping[str, str], main: str, asked: Asked) -> Verdict
     if limits := _limit_text(entries, config, findings):
         written["limits.yaml"] = limits
     config.check()
+    findings += _numbers_to_say(config)
     validate_files(written, known_price=asked.known_price)
     findings.append(Finding(CHANGED, "stage", _PILOTS, "Raise caps: of the company.", Where(main, 1)))
+    if not all(any(entry.max_output for entry in members) for members in groups.values()):
+        here = f"an answer has at most {_MOST_OUTPUT} tokens where max_tokens: is not said, as all of it is reserved"
+        findings.append(Finding(CHANGED, "max_tokens", here, "Raise limits.max_output: of workloads.", Where(main, 1)))
     served = sum(body["stage"] != "proposed" for body, _ in workloads)
     ready = sum(not entry.missing for entry in entries)
     return Verdict(written, in_order(findings), len(listed), ready, len(workloads), served)
+
+
+def _numbers_to_say(config: Config) -> list[Finding]:
+    """Of each number that stands in a variable which is not known."""
+    told = {node.where: node for node in config.notes.unknown}
+    return [
+        Finding(
+            NEEDED, node.name, "the number stands in a variable: left out", f"Say --set {node.variable}=NUMBER.", where
+        )
+        for where, node in told.items()
+    ]
 
 
 def _groups(entries: list[Entry]) -> dict[str, list[Entry]]:
@@ -118,6 +138,7 @@ def _common(config: Config, asked: Asked, findings: list[Finding]) -> _Common:
         None if attempts is None else min(int(attempts) + 1, 10),
         None if not seconds else max(1, min(int(seconds * 1000), 86_400_000)),
         _fallbacks(config, findings),
+        _aliases(config, findings),
         budgets_of(config, asked, findings),
         _balance(config, findings),
     )  # fmt: skip
@@ -227,7 +248,7 @@ def _taking_over(
     own = {entry.name for entry in first}
     names = [entry.name for entry in later]
     wanted = common.fallbacks.get(group, common.fallbacks.get("*", ()))
-    for other in wanted:
+    for other in (name if name in groups else common.aliases.get(name, name) for name in wanted):
         if other not in groups:
             here = f"fallback {one_line(other)} is no model of the list"
             common.findings.append(Finding(NEEDED, one_line(group), here, "Declare it.", groups[group][0].node.where))
@@ -241,7 +262,7 @@ def _taking_over(
 def _limits(entries: list[Entry], common: _Common, *, places: int) -> dict[str, Any]:
     deadline = max((entry.deadline_ms for entry in entries if entry.deadline_ms), default=common.deadline_ms)
     attempts = _tries(entries, common)
-    output = max((entry.max_output for entry in entries if entry.max_output), default=4096)
+    output = max((entry.max_output for entry in entries if entry.max_output), default=_MOST_OUTPUT)
     limits: dict[str, Any] = {"max_output": output}
     limits |= {"attempts": min(attempts - 1 + max(places, 1), 10)} if attempts is not None else {}
     limits |= {"deadline": f"{deadline}ms"} if deadline is not None else {}
@@ -283,7 +304,6 @@ def _settings(config: Config, variables: Mapping[str, Node], findings: list[Find
             rule = settings.rule(table, key) or settings.rule(settings.LITELLM | settings.ROUTER, key)
             findings.append(told(f"{section}.{one_line(key)}", key, rule or settings.UNKNOWN, node))
             findings += _secrets_below(f"{section}.{one_line(key)}", node)
-        _aliases(config, section, findings)
         _callbacks(config, section, findings)
     for key, node in variables.items():
         rule = settings.Rule(CHANGED, "variables are those of the process that serves", "Set it there.")
@@ -291,7 +311,11 @@ def _settings(config: Config, variables: Mapping[str, Node], findings: list[Find
     for section, nodes in config.sections.items():
         if section in _READ:
             continue
-        rule = settings.SECTIONS.get(section, settings.UNKNOWN)
+        rule = settings.SECTIONS.get(section)
+        if rule is None:
+            findings.append(told(one_line(section), section, settings.UNKNOWN, nodes[0]))
+            findings += [each for part in nodes for each in _secrets_below(one_line(section), part)]
+            continue
         for node in (each for part in nodes for each in _parts(part)):
             findings.append(Finding(rule.state, one_line(section), rule.here, rule.todo, node.where))
             findings += _secrets_below(one_line(section), node)
@@ -344,12 +368,17 @@ def _balance(config: Config, findings: list[Finding]) -> str:
     return found
 
 
-def _aliases(config: Config, section: str, findings: list[Finding]) -> None:
-    node = config.get(section, "model_group_alias")
-    for key, alias in node.items() if node else ():
-        here = "a key leads to one workload, whatever model its caller names as `auto`"
-        todo = f"Give callers of {one_line(key)} a key of the workload, and let them ask for auto."
-        findings.append(Finding(CHANGED, f"{section}.model_group_alias", here, todo, alias.where_key))
+def _aliases(config: Config, findings: list[Finding]) -> dict[str, str]:
+    found = {}
+    for section in TABLES:
+        node = config.get(section, "model_group_alias")
+        for key, alias in node.items() if node else ():
+            here = "a key leads to one workload, whatever model its caller names as `auto`"
+            todo = f"Give callers of {one_line(key)} a key of the workload, and let them ask for auto."
+            findings.append(Finding(CHANGED, f"{section}.model_group_alias", here, todo, alias.where_key))
+            named = alias.get("model") if isinstance(alias.value, dict) else alias
+            found[key] = (named.text() if named is not None else None) or key
+    return found
 
 
 def _callbacks(config: Config, section: str, findings: list[Finding]) -> None:

@@ -52,4 +52,4 @@ def joined(params: Node, credentials: Mapping[str, Node], findings: list[Finding
         return params
     here = "key: and url: of each deployment that names it"
     findings.append(Finding(CHANGED, "litellm_params.litellm_credential_name", here, "", named.where))
-    return Joined(params.document, params.path, params.value, params.wrong, values)
+    return Joined(params.document, params.path, params.value, params.notes, values)

@@ -77,7 +77,7 @@ class Asked:
     prices: Mapping[str, str] = field(default_factory=dict)
     """Model name as in the file -> `0.40/1.60` (USD per million tokens, in and out) or `free`."""
     values: Mapping[str, str] = field(default_factory=dict)
-    """Values of environment variables that hold an address."""
+    """Values of environment variables that hold an address, a number or a model."""
     budget: str | None = None
     """Limit of each workload, such as `200 USD/month`."""
     company: str = "imported"
@@ -130,7 +130,11 @@ class EntryReader:
         model = params.get("model") if params else None
         group_node = node.get("model_name") or model
         group = group_node.text() if group_node else None
-        name = model.text() if model else None
+        name = self._resolved(model) if model else None
+        if model is not None and model.variable is not None and name is None:
+            self._say(NEEDED, "model", "which model it is stands in a variable: left out",
+                      f"Say --set {model.variable}=PROVIDER/NAME.", model)  # fmt: skip
+            return None
         if params is None or model is None or not name or not group:
             node.complain("a model: model_name and litellm_params with model")
             return None

@@ -21,6 +21,18 @@ _TRUE = frozenset({"true", "yes", "on", "1"})
 _MOST = 10**9
 
 
+@dataclass(slots=True)
+class Notes:
+    """What all nodes of one import share."""
+
+    wrong: list[Problem] = field(default_factory=list)
+    """What has the wrong form."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    """Of variables, as far as they are known."""
+    unknown: list[Node] = field(default_factory=list)
+    """Where a number was asked for and a variable stands that is not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One value of a document, with the way to it."""
@@ -28,8 +40,7 @@ class Node:
     document: Document
     path: Path
     value: Any
-    wrong: list[Problem]
-    """Collects what has the wrong form; shared by all nodes of one import."""
+    notes: Notes
 
     @property
     def where(self) -> Where:
@@ -42,13 +53,18 @@ class Node:
         return self.document.where(self.path, key=True)
 
     @property
+    def name(self) -> str:
+        """The way to it."""
+        return ".".join(str(part) for part in self.path)
+
+    @property
     def empty(self) -> bool:
         return self.value is None
 
     def complain(self, what: str) -> None:
         """Note that the value is not `what`."""
-        name = ".".join(str(part) for part in self.path) or "the file"
-        self.wrong.append(Problem(f"{name[:120]} is not {what}", "import_form", f"Write {what}.", self.where))
+        name = self.name or "the file"
+        self.notes.wrong.append(Problem(f"{name[:120]} is not {what}", "import_form", f"Write {what}.", self.where))
 
     def get(self, key: str) -> Node | None:
         """The value below `key`, None where it is missing or null."""
@@ -56,7 +72,7 @@ class Node:
             return None
         for way, mapping in _layers(self.value):
             if mapping.get(key) is not None:
-                return Node(self.document, (*self.path, *way, key), mapping[key], self.wrong)
+                return Node(self.document, (*self.path, *way, key), mapping[key], self.notes)
         return None
 
     def items(self) -> Iterator[tuple[str, Node]]:
@@ -71,13 +87,13 @@ class Node:
             for key, value in mapping.items():
                 if key != "<<" and key not in seen:
                     seen.add(key)
-                    yield key, Node(self.document, (*self.path, *way, key), value, self.wrong)
+                    yield key, Node(self.document, (*self.path, *way, key), value, self.notes)
 
     def entries(self) -> Iterator[Node]:
         """Items of a list; a single value counts as a list of itself."""
         if isinstance(self.value, list):
             for i, value in enumerate(self.value):
-                yield Node(self.document, (*self.path, i), value, self.wrong)
+                yield Node(self.document, (*self.path, i), value, self.notes)
         elif self.value is not None:
             yield self
 
@@ -92,8 +108,12 @@ class Node:
         return None
 
     def number(self) -> Decimal | None:
-        """An exact number from zero on, None and a problem for anything else. Exact as long as its YAML was."""
-        value = self.value
+        """An exact number from zero on, None and a problem for anything else. Exact as long as its YAML was. None, and
+        noted, where it stands in a variable that is not known."""
+        value = self.value if self.variable is None else self.notes.values.get(self.variable)
+        if value is None and self.variable is not None:
+            self.notes.unknown.append(self)
+            return None
         if isinstance(value, float):
             value = repr(value) if math.isfinite(value) else "none"
         try:
@@ -138,7 +158,7 @@ class Config:
 
     sections: dict[str, list[Node]] = field(default_factory=dict)
     """Name -> its node in each file. Of a list all hold, of anything else the last."""
-    wrong: list[Problem] = field(default_factory=list)
+    notes: Notes = field(default_factory=Notes)
     main: str = ""
 
     def items(self, section: str) -> Iterator[Node]:
@@ -156,8 +176,8 @@ class Config:
 
     def check(self) -> None:
         """Raises `Invalid` with every problem that was noted so far."""
-        if self.wrong:
-            raise refusal(in_order(self.wrong))
+        if self.notes.wrong:
+            raise refusal(in_order(self.notes.wrong))
 
 
 def included(text: str) -> tuple[str, ...]:
@@ -175,12 +195,14 @@ def read_config(files: Mapping[str, str], main: str) -> Config:
     config = Config(main=main)
     for name in (main, *(name for name in files if name != main)):
         documents, problems = read_documents(name, files[name])
-        config.wrong += [problem for problem in problems if problem.code != "secret_in_file"]
+        config.notes.wrong += [problem for problem in problems if problem.code != "secret_in_file"]
         if len(documents) > 1:
             where = documents[1].where()
-            config.wrong.append(Problem("there are two YAML documents", "import_form", "Keep one in a file.", where))
+            config.notes.wrong.append(
+                Problem("there are two YAML documents", "import_form", "Keep one in a file.", where)
+            )
         for document in documents[:1]:
-            for key, node in Node(document, (), document.value, config.wrong).items():
+            for key, node in Node(document, (), document.value, config.notes).items():
                 config.sections.setdefault(key, []).append(node)
     config.check()
     return config
