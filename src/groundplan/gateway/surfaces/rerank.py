@@ -1,11 +1,12 @@
 """Rerank, as Cohere, Jina and vLLM have it: a query and documents, sorted by relevance. Sorts nothing itself.
 
-A price by request counts once for each hundred documents, a document counting once for each 500 tokens, as the
-providers do who charge so.
+A price by request counts once for each search that the provider says it bills; at most, and where it says none, once
+for each hundred documents, a document counting once for each 500 tokens, as the providers do who charge so.
 """
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +20,7 @@ from groundplan.gateway.surfaces.body import read_fields
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.upstream_json import understood
-from groundplan.ledger.model import Usage
+from groundplan.ledger.model import Usage, UsageDetails
 
 if TYPE_CHECKING:
     from groundplan.gateway.http.server import Request
@@ -76,7 +77,11 @@ class RerankCodec(PlainCodec):
         if not found.results or any(not 0 <= result.index < ask.messages for result in found.results):
             raise malformed()
         usage = _usage(found)
-        return Answered(data, Usage() if usage is None and self._by_request else usage)
+        usage = Usage() if usage is None and self._by_request else usage
+        searches = _searches(found)
+        if usage is not None and searches:
+            usage = msgspec.structs.replace(usage, details=UsageDetails(searches=searches))
+        return Answered(data, usage)
 
 
 def _usage(found: _Answer) -> Usage | None:
@@ -87,6 +92,13 @@ def _usage(found: _Answer) -> Usage | None:
     if billed is not None and billed.input_tokens is not None and 0 <= billed.input_tokens < meter.MAX_TOKENS:
         return Usage(input=int(billed.input_tokens))
     return None
+
+
+def _searches(found: _Answer) -> int:
+    """That are billed; 0 where that is not told."""
+    billed = found.meta.billed_units if found.meta is not None else None
+    units = billed.search_units if billed is not None else None
+    return ceil(units) if units is not None and 0 < units < meter.MAX_TOKENS else 0
 
 
 class Rerank(Interface):
@@ -130,7 +142,8 @@ class Rerank(Interface):
 
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:
         rates = deployment.rates
-        return price.cost(rates, usage) + rates.request * (ask.copies - 1)
+        times = (usage.details.searches if usage.details is not None else 0) or ask.copies
+        return price.cost(rates, usage) + rates.request * (times - 1)
 
 
 def _length(document: str | dict[str, Any]) -> int:

@@ -1,0 +1,46 @@
+"""What a call to put documents in order costs: by the searches that are billed, else by the most that they can be."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tests.integration.gateway_stack import deployment
+
+from groundplan.blueprint.model import Deployment, Rates
+from groundplan.core.money import PICO
+from groundplan.gateway.call.exchange import Ask
+from groundplan.gateway.http.server import Request
+from groundplan.gateway.surfaces.rerank import RERANK
+
+CENT = PICO // 100
+SORTER = deployment("sorter", 1, kind="rerank", rates=Rates(input=0, output=0, request=CENT))
+
+
+def asked(*documents: str) -> Ask:
+    body = {"model": "sorter", "query": "q", "documents": documents}
+    return RERANK.read(Request(0.0, body=json.dumps(body).encode()))
+
+
+def charged(place: Deployment, ask: Ask, **answer: Any) -> int:
+    told = {"results": [{"index": 0, "relevance_score": 1.0}], **answer}
+    usage = RERANK.codec(place).answer(json.dumps(told).encode(), ask).usage
+    assert usage is not None
+    return RERANK.cost(ask, place, usage)
+
+
+@pytest.mark.parametrize(("units", "times"), [(1, 1), (1.0, 1), (1.2, 2), (3, 3), (0, 2), (-1, 2), (None, 2)])
+def test_the_searches_that_are_billed_are_charged(units: float | None, times: int) -> None:
+    """Of 100 documents with 600 bytes each no more than 200 pieces have 500 tokens, and mostly 100."""
+    ask = asked(*["x" * 600] * 100)
+    assert RERANK.bound(ask, SORTER, 0, 0) == 2 * CENT
+    assert charged(SORTER, ask, meta={"billed_units": {"search_units": units}}) == times * CENT
+    assert charged(SORTER, ask) == charged(SORTER, ask, meta=None) == 2 * CENT
+
+
+def test_tokens_are_charged_beside_the_searches() -> None:
+    both = deployment("both", 1, kind="rerank", rates=Rates(input=PICO, output=0, request=CENT))
+    ask = asked(*["x" * 600] * 100)
+    cost = charged(both, ask, usage={"total_tokens": 7}, meta={"billed_units": {"search_units": 1}})
+    assert cost == CENT + 7 * PICO // 1_000_000
