@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.http.body_stream import HIGH
+from groundplan.gateway.http.body_stream import HIGH, BodyStream
 from groundplan.gateway.http.server import Limits, Request, Response, Server
 from groundplan.gateway.surfaces.answers import of_error, of_refusal
+from groundplan.gateway.surfaces.upload import Upload
 
 LIMITS = Limits(
     streamed=4 << 20, body_seconds=20, body_bytes_per_second=1 << 30, linger_seconds=0.3, sweep_seconds=0.05
@@ -117,6 +118,44 @@ async def test_a_client_is_held_up_while_nobody_reads(running: Running) -> None:
     running.hold.set()
     assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"%d" % size)
     writer.close()
+
+
+async def test_the_smallest_pieces_are_held_up_sooner_and_read_together(running: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    size = 1 << 20
+    writer.write(b"POST /held HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n")
+    writer.write(b"2\r\nab\r\n" * (size // 2))
+    await asyncio.sleep(0.2)
+    (connection,) = running.server.connections
+    stream = connection._request.stream
+    assert stream is not None and stream.received <= HIGH, "what each piece takes beside its bytes counts"
+    running.hold.set()
+    writer.write(b"0\r\n\r\n")
+    assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"%d" % size)
+    assert running.bodies == [b"ab" * (size // 2)]
+    writer.close()
+
+
+async def test_a_form_in_the_smallest_pieces_is_kept_in_few() -> None:
+    head = b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    sound = b"\r\n-" * 100_000
+    stream = BodyStream(_Nowhere(), asyncio.get_running_loop(), LIMITS)
+    raw = head + sound + b"\r\n--xyz--\r\n"
+    for at in range(0, len(raw), 2):
+        stream.feed(raw[at : at + 2])
+    stream.end()
+    request = Request(0.0, headers={b"content-type": b"multipart/form-data; boundary=xyz"})
+    request.stream = stream
+    upload = Upload(frozenset())
+    await upload.begin(request)
+    pieces = [piece async for piece in upload.pieces("whisper", b"xyz", {})]
+    assert sound in b"".join(pieces) and len(pieces) < 120
+
+
+class _Nowhere:
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
 
 
 async def test_an_answer_before_the_end_is_read_although_more_is_sent(running: Running) -> None:

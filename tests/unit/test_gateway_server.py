@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -190,6 +191,28 @@ async def test_a_chunked_body_and_one_in_single_bytes(running: Running) -> None:
         await asyncio.sleep(0)
     assert (await reader.read()).endswith(b"ok:tiny")
     writer.close()
+
+
+async def test_a_body_in_the_smallest_pieces_takes_no_more_than_its_size() -> None:
+    size, piece = 1 << 20, b"2\r\nab\r\n"
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+    async with serving(replace(LIMITS, body=size)) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        tracemalloc.start()
+        try:
+            writer.write(head)
+            for _ in range(32):
+                writer.write(piece * (size // 64))
+                await writer.drain()
+            await until(lambda: running.server.held == size)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 2 * size, held
+        writer.write(b"0\r\n\r\n")
+        assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"ab" * 100)
+        writer.close()
+    assert running.seen.requests[0][2] == b"ab" * (size // 2)
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1000, 1900])

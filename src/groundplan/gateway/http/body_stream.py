@@ -18,6 +18,10 @@ from groundplan.gateway.http.bounds import Limits, Refusal
 HIGH = 256 << 10
 """Bytes that wait for the handler, above which the client is held up."""
 _LOW = 64 << 10
+_PIECE = 16 << 10
+"""Bytes of which at least so many are read at once, where they are here, however small the pieces are that came."""
+_EACH = 64
+"""Bytes that a piece takes beside its own."""
 HELD = HIGH + (1 << 20)
 """What counts as held for each: what waits, and the beginning of a form that its handler may keep."""
 
@@ -72,7 +76,7 @@ class BodyStream:
 
     def feed(self, data: bytes) -> None:
         self._chunks.append(data)
-        self._size += len(data)
+        self._size += len(data) + _EACH
         self.received += len(data)
         if self._size > HIGH and not self._paused:
             self._paused = True
@@ -99,11 +103,22 @@ class BodyStream:
                 return b""
             await self._arrival()
         data = self._chunks.popleft()
-        self._size -= len(data)
+        self._size -= len(data) + _EACH
+        if len(data) < _PIECE and self._chunks:
+            data = self._more(data)
         if self._paused and self._size < _LOW:
             self._paused = False
             self._source.resume_reading()
         return data
+
+    def _more(self, data: bytes) -> bytes:
+        """With the next ones."""
+        pieces, size = [data], len(data)
+        while self._chunks and size < _PIECE:
+            pieces.append(self._chunks.popleft())
+            size += len(pieces[-1])
+        self._size -= size - len(data) + _EACH * (len(pieces) - 1)
+        return b"".join(pieces)
 
     async def _arrival(self) -> None:
         """Wait for more, as long as the client keeps up the least rate."""

@@ -28,6 +28,8 @@ _HEAD, _BODY, _IDLE = 1, 2, 0
 _LISTS = frozenset({b"x-forwarded-for", b"tracestate", b"traceparent", b"anthropic-beta", b"sec-websocket-protocol"})
 """Headers whose lines are one list: each proxy may add its own, and clients name each thing by itself. A trace has one
 parent, and is none with two."""
+_MANY = 1024
+"""Pieces of a body that are made one: two bytes that come alone take fifty."""
 _NOBODYS = httptools.HttpRequestParser(object())
 
 
@@ -35,8 +37,8 @@ class Connection(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
-        "_begun", "_closing", "_head_bytes", "_head_read", "_known", "_length", "_offered", "_parser", "_parts",
-        "_phase", "_queue", "_refusal", "_request", "_since", "_size", "_task", "_tunnel", "client",
+        "_begun", "_closing", "_head_bytes", "_head_read", "_joined", "_known", "_length", "_offered", "_parser",
+        "_parts", "_phase", "_queue", "_refusal", "_request", "_since", "_size", "_task", "_tunnel", "client",
         "deadline", "lost", "paused", "server", "transport",
     )  # fmt: skip
 
@@ -68,6 +70,8 @@ class Connection(asyncio.Protocol):
         """The one that comes next, or is coming."""
         self._phase = _IDLE
         self._parts: list[bytes] = []
+        self._joined = 0
+        """Of them, from the first."""
         self._size = 0
         self._length: int | None = None
         self._head_bytes = 0
@@ -378,6 +382,9 @@ class Connection(asyncio.Protocol):
                 self._refuse(refusals.FULL)
             else:
                 self._parts.append(body)
+                if len(self._parts) - self._joined == _MANY:
+                    self._parts[self._joined :] = [b"".join(self._parts[self._joined :])]
+                    self._joined += 1
 
     def on_message_complete(self) -> None:
         if self._refusal is not None or self._offered:

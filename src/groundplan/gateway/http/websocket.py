@@ -37,7 +37,8 @@ class ServerSocket:
         self._protocol = ServerProtocol(subprotocols=[_SUBPROTOCOL], select_subprotocol=_chosen, max_size=MESSAGE_BYTES)
         lines = b"".join(b"%b: %b\r\n" % item for item in request.headers.items())
         self._protocol.receive_data(b"GET %b HTTP/1.1\r\n%b\r\n" % (request.target, lines))
-        self._parts: list[bytes] = []
+        self._text = bytearray()
+        """Of the message that is coming."""
         self._messages: deque[str] = deque()
         self.closed = False
         self.accepted = False
@@ -79,14 +80,13 @@ class ServerSocket:
 
     def _frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.CONT):
-            if frame.data:
-                self._parts.append(bytes(frame.data))
+            self._text += frame.data
             if frame.fin:
                 try:
-                    self._messages.append(b"".join(self._parts).decode())
+                    self._messages.append(self._text.decode())
                 except UnicodeDecodeError:
                     self._protocol.fail(1007, "not UTF-8")
-                self._parts.clear()
+                self._text.clear()
         elif frame.opcode is Opcode.BINARY:
             self._protocol.fail(1003, "text only")
         elif frame.opcode is Opcode.CLOSE:

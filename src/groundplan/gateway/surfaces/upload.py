@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 KEPT_BYTES = 1 << 20
 """Of a form's beginning: a form that is not larger can be tried again, and its fields may be in any order."""
+_PIECE = 4096
+"""Smaller ones are kept together with what follows them."""
 _WRITE_SECONDS = 30.0
 
 
@@ -57,7 +59,7 @@ class Upload:
         part: Part | None = None
         values: dict[str, bytes] = {}
         async for event in rest:
-            self._kept.append(event)
+            self._keep(event)
             if isinstance(event, Part):
                 part = event
                 if event.filename is not None:
@@ -71,6 +73,13 @@ class Upload:
             if self.size > KEPT_BYTES:
                 self._rest = rest
                 break
+
+    def _keep(self, event: Event) -> None:
+        before = self._kept[-1] if self._kept else None
+        if isinstance(event, Data) and isinstance(before, Data) and len(before.data) < _PIECE:
+            self._kept[-1] = Data(before.data + event.data)
+        else:
+            self._kept.append(event)
 
     def _field(self, name: str, value: bytes) -> None:
         if name in self._decisive and name in self.fields:
