@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 from hypothesis import given
@@ -66,3 +67,17 @@ def test_an_empty_piece_that_ends_a_call_after_the_next_one_began() -> None:
     first, second = (PieceOfCall(n, f"c{n}", PieceOfFunction("look", "{}")) for n in range(2))
     end = PieceOfCall(0, None, PieceOfFunction(None, ""))
     assert told([first, second, end]) == [(0, "c0", "{}"), (1, "c1", "{}")]
+
+
+@given(ARGUMENTS, st.lists(st.integers(0, 60), max_size=8))
+def test_arguments_are_whole_with_their_last_sign_however_they_are_cut(text: str, cuts: list[int]) -> None:
+    """Also where strings have braces, quotes and signs that take their meaning."""
+    text = json.dumps({"{\\": [text, {"}": '"'}]})
+    at = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    order = OneByOne()
+    order.after(PieceOfCall(0, "a", PieceOfFunction("look", "")))
+    waits = PieceOfCall(1, "b", PieceOfFunction("look", "{}"))
+    assert order.after(waits) == []
+    pieces = [text[a:b] for a, b in itertools.pairwise(at)]
+    told = [order.after(PieceOfCall(0, None, PieceOfFunction(None, piece))) for piece in pieces]
+    assert [len(each) for each in told] == [1] * (len(told) - 1) + [2] and told[-1][1] == waits

@@ -89,7 +89,7 @@ class ContinuedChat(ContinuedChunks):
         return any(value is not None for value in (choice.get("delta") or {}).values())
 
     def _noted(self, sent: Sent, chunk: dict[str, Any]) -> Sent:
-        text, pieces, seam = sent.text, sent.pieces, sent.seam
+        text, pieces, seam = "", sent.pieces, sent.seam
         for choice in chunk.get("choices") or []:
             delta = choice.get("delta")
             for name, value in (delta or {}).items():
@@ -104,4 +104,5 @@ class ContinuedChat(ContinuedChunks):
                     pieces += bool(value)
                 elif value:
                     seam = f"it had begun a {name[:40]}"
-        return replace(sent, text=text, pieces=pieces, seam=seam)
+        sent.said.write(text)
+        return replace(sent, pieces=pieces, seam=seam)

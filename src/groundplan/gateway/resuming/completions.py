@@ -63,4 +63,5 @@ class ContinuedCompletion(ContinuedChunks):
 
     def _noted(self, sent: Sent, chunk: dict[str, Any]) -> Sent:
         texts = [choice.get("text") or "" for choice in chunk.get("choices") or []]
-        return replace(sent, text=sent.text + "".join(texts), pieces=sent.pieces + sum(1 for text in texts if text))
+        sent.said.write("".join(texts))
+        return replace(sent, pieces=sent.pieces + sum(1 for text in texts if text))

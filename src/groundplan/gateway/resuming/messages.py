@@ -93,7 +93,8 @@ class ContinuedMessage(Continued):
             return sent
         delta = found["delta"]
         if delta["type"] == "text_delta":
-            return replace(sent, text=sent.text + delta["text"], pieces=sent.pieces + 1)
+            sent.said.write(delta["text"])
+            return replace(sent, pieces=sent.pieces + 1)
         if delta["type"] == "citations_delta":
             return replace(sent, seam="it had begun to cite")
         return replace(sent, pieces=sent.pieces + (delta["type"] == "thinking_delta"))

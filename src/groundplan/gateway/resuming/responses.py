@@ -8,6 +8,7 @@ continued. Pure.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from io import StringIO
 from typing import Any
 
 import msgspec
@@ -65,10 +66,14 @@ class Items:
     """Id of the message that has begun and not ended."""
     part: str = ""
     """Of its text: `open` once it has begun, `said` once all of it was, `ended`; empty: not yet begun."""
-    text: str = ""
-    """Of that part, over all attempts."""
+    said: StringIO = field(default_factory=StringIO)
+    """Text of that part, over all attempts."""
     numbers: dict[int, int] = field(default_factory=dict)
     """Of items of the attempt that runs: the client's by its own. What is not in it is left out."""
+
+    @property
+    def text(self) -> str:
+        return self.said.getvalue()
 
 
 class ContinuedResponse(Continued):
@@ -111,12 +116,13 @@ class ContinuedResponse(Continued):
         if kind == "response.output_item.added":
             return self._begun(sent, found["item"])
         if kind == "response.content_part.added":
-            items.part, items.text = "open", ""
+            items.part, items.said = "open", StringIO()
             good = found["part"]["type"] == "output_text"
             return sent if good else replace(sent, seam=f"it had begun a {str(found['part']['type'])[:40]}")
         if kind == "response.output_text.delta":
-            items.text += found["delta"]
-            return replace(sent, text=sent.text + found["delta"], pieces=sent.pieces + 1)
+            items.said.write(found["delta"])
+            sent.said.write(found["delta"])
+            return replace(sent, pieces=sent.pieces + 1)
         if kind == "response.output_text.done":
             items.part = "said"
         elif kind == "response.content_part.done":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from io import StringIO
 from typing import Any
 
 import msgspec
@@ -39,7 +40,8 @@ class Sent(msgspec.Struct, frozen=True):
 
     head: dict[str, Any]
     """Fields that every chunk of the stream has in common."""
-    text: str = ""
+    said: StringIO = msgspec.field(default_factory=StringIO)
+    """Its text so far: a piece that is added costs as much as itself, however long the text has become."""
     pieces: int = 0
     """Events with text: the answer has no fewer tokens."""
     usage: Usage = _NOTHING
@@ -49,6 +51,10 @@ class Sent(msgspec.Struct, frozen=True):
     more: Any = None
     """What its surface remembers besides, over all attempts."""
 
+    @property
+    def text(self) -> str:
+        return self.said.getvalue()
+
 
 class Continued(Wrapped, ABC):
     """Remembers what the client has, and makes a later attempt's stream the rest of the first one.
@@ -56,18 +62,19 @@ class Continued(Wrapped, ABC):
     A surface says what it reads from events (`_note`) and what becomes of a later attempt's (`_next`).
     """
 
-    __slots__ = ("_earlier", "_held", "_open", "sent", "unknown")
+    __slots__ = ("_earlier", "_held", "_open", "_tail", "sent", "unknown")
 
     def __init__(self, inner: Relay, sent: Sent | None) -> None:
         super().__init__(inner)
         self._earlier = sent
         """None: this is the first attempt."""
-        self.sent = None if sent is None else replace(sent, more=deepcopy(sent.more))
+        self.sent = None if sent is None else replace(sent, said=deepcopy(sent.said), more=deepcopy(sent.more))
         """What is remembered besides is each attempt's own: two may run beside each other, and one that fails before
         the client has anything of it leaves no trace."""
         self._held = ""
         """Text that may turn out to be a repetition."""
-        self._open = sent is not None and bool(sent.text)
+        self._tail = "" if sent is None else sent.text[-LONGEST_OVERLAP:]
+        self._open = bool(self._tail)
         self.unknown = False
         """The client has an event that cannot be remembered: it is not what its API promises."""
 
@@ -123,10 +130,6 @@ class Continued(Wrapped, ABC):
         self._open = False
         held, self._held = self._held, ""
         return held[overlap(self._tail, held) :]
-
-    @property
-    def _tail(self) -> str:
-        return self._earlier.text[-LONGEST_OVERLAP:] if self._earlier is not None else ""
 
 
 def events(out: bytes) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -12,6 +13,8 @@ from groundplan.gateway.surfaces.signatures import Extra, marked
 from groundplan.gateway.surfaces.upstream_json import STREAM, understood
 
 NULL = msgspec.Raw(b"null")
+_SIGN = re.compile(r'["\\{}\[\]]')
+"""What tells where a value of JSON ends."""
 
 
 class Function(msgspec.Struct, frozen=True):
@@ -103,6 +106,32 @@ class PieceOfCall(msgspec.Struct, frozen=True):
         return len((self.function.name or "").encode()) + len((self.function.arguments or "").encode())
 
 
+class _Arguments:
+    """Whether an object of JSON that comes in pieces is there whole; each piece is read once."""
+
+    __slots__ = ("_depth", "_escapes", "_quoted", "whole")
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._quoted = self._escapes = False
+        """It ends within a string; behind a sign that takes the meaning of the next one."""
+        self.whole = False
+
+    def read(self, text: str) -> None:
+        at = int(self._escapes and bool(text))
+        self._escapes = self._escapes and not text
+        while (found := _SIGN.search(text, at)) is not None:
+            sign, at = found[0], found.end()
+            if sign == "\\":
+                self._escapes = self._quoted and at == len(text)
+                at += self._quoted
+            elif sign == '"':
+                self._quoted = not self._quoted
+            elif not self._quoted:
+                self._depth += 1 if sign in "{[" else -1
+                self.whole = self._depth == 0
+
+
 class OneByOne:
     """Pieces of tool calls, one call after the other and each under a number of its own: some servers mix the pieces of
     several calls, others give every call the number 0.
@@ -119,8 +148,8 @@ class OneByOne:
         self._ids: set[str] = set()
         self._open = -1
         """Number of the call that is told."""
-        self._said = ""
-        """Its arguments so far."""
+        self._said = _Arguments()
+        """What it is made with, so far."""
         self._waiting: dict[int, list[PieceOfCall]] = {}
 
     def after(self, piece: PieceOfCall) -> list[PieceOfCall]:
@@ -137,7 +166,7 @@ class OneByOne:
         if number != self._open:
             self._waiting.setdefault(number, []).append(piece)
             return self._next()
-        self._said += piece.function.arguments or ""
+        self._said.read(piece.function.arguments or "")
         return [piece, *self._next()] if self._waiting else [piece]
 
     def rest(self) -> list[PieceOfCall]:
@@ -146,21 +175,14 @@ class OneByOne:
 
     def _next(self, *, last: bool = False) -> list[PieceOfCall]:
         found: list[PieceOfCall] = []
-        while self._waiting and (last or self._open < 0 or self._whole()):
+        while self._waiting and (last or self._open < 0 or self._said.whole):
             self._open = min(self._waiting)
             pieces = self._waiting.pop(self._open)
-            self._said = "".join(piece.function.arguments or "" for piece in pieces)
+            self._said = _Arguments()
+            for piece in pieces:
+                self._said.read(piece.function.arguments or "")
             found += pieces
         return found
-
-    def _whole(self) -> bool:
-        if not self._said.endswith("}"):
-            return False  # most pieces: not all of it is read again for each
-        try:
-            _any(self._said.encode())
-        except (msgspec.DecodeError, RecursionError):
-            return False
-        return True
 
 
 class Delta(msgspec.Struct, frozen=True):
@@ -200,7 +222,6 @@ class Chunk(msgspec.Struct, frozen=True):
     service_tier: Any = None
 
 
-_any = msgspec.json.Decoder().decode
 _completion = msgspec.json.Decoder(Completion).decode
 _chunk = msgspec.json.Decoder(Chunk).decode
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import StringIO
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -128,7 +129,7 @@ class ResponsesChatRelay:
     """A chat stream as the events of a response."""
 
     __slots__ = (
-        "_arguments", "_asked", "_call", "_ending", "_finish", "_index", "_items", "_kind", "_model", "_number",
+        "_asked", "_call", "_ending", "_finish", "_index", "_items", "_kind", "_model", "_number",
         "_open", "_order", "_response", "_size", "_text", "_tier", "done", "output_bytes", "usage",
     )  # fmt: skip
 
@@ -145,9 +146,9 @@ class ResponsesChatRelay:
         """Id of the item that is open."""
         self._kind = ""
         """Of it: output_text, refusal, call."""
-        self._text = ""
+        self._text = StringIO()
+        """Of it, or what its call is made with."""
         self._call: PieceOfCall | None = None
-        self._arguments = ""
         self._index = -1
         """Number of the call that is open."""
         self._order = OneByOne()
@@ -203,11 +204,11 @@ class ResponsesChatRelay:
         out: list[bytes] = []
         if self._kind != kind:
             out = self._close()
-            self._kind, self._open, self._text = kind, shape.new_name("msg"), ""
+            self._kind, self._open, self._text = kind, shape.new_name("msg"), StringIO()
             item = shape.message(self._open, "in_progress", [])
             out.append(self._event("response.output_item.added", output_index=len(self._items), item=item))
             out.append(self._event("response.content_part.added", **self._where(), part=self._part()))
-        self._text += text
+        self._text.write(text)
         self.output_bytes += len(text.encode())
         more: dict[str, Any] = {"logprobs": []} if kind == "output_text" else {}
         out.append(self._event(f"response.{kind}.delta", **self._where(), delta=text, **more))
@@ -217,7 +218,8 @@ class ResponsesChatRelay:
         return {"item_id": self._open, "output_index": len(self._items), "content_index": 0}
 
     def _part(self) -> dict[str, Any]:
-        return shape.text_part(self._text) if self._kind == "output_text" else shape.refusal_part(self._text)
+        text = self._text.getvalue()
+        return shape.text_part(text) if self._kind == "output_text" else shape.refusal_part(text)
 
     def _called(self, call: PieceOfCall) -> list[bytes]:
         arguments = call.function.arguments or ""
@@ -227,11 +229,11 @@ class ResponsesChatRelay:
                 raise Malformed("the upstream's stream has a tool call without a name, or goes back to an earlier one")
             out = self._close()
             self._kind, self._open, self._call, self._index = "call", shape.new_name("fc"), call, call.index
-            self._arguments = ""
+            self._text = StringIO()
             item = self._item("in_progress")
             out.append(self._event("response.output_item.added", output_index=len(self._items), item=item))
         if arguments:
-            self._arguments += arguments
+            self._text.write(arguments)
             where = {"item_id": self._open, "output_index": len(self._items)}
             out.append(self._event("response.function_call_arguments.delta", **where, delta=arguments))
         return out
@@ -240,20 +242,23 @@ class ResponsesChatRelay:
         """The open item."""
         if self._kind != "call" or self._call is None:
             return shape.message(self._open, status, [self._part()])
-        return shape.call(self._open, status, self._call.id or "", self._call.function.name or "", self._arguments)
+        told = self._text.getvalue()
+        return shape.call(self._open, status, self._call.id or "", self._call.function.name or "", told)
 
     def _close(self) -> list[bytes]:
         if not self._open:
             return []
         out: list[bytes] = []
         if self._kind == "call":
-            self._arguments = self._arguments or shape.NONE
+            told = self._text.getvalue() or shape.NONE
+            self._text = StringIO(told)
             where = {"item_id": self._open, "output_index": len(self._items)}
-            out.append(self._event("response.function_call_arguments.done", **where, arguments=self._arguments))
+            out.append(self._event("response.function_call_arguments.done", **where, arguments=told))
         else:
-            text: dict[str, Any] = {"refusal": self._text}
+            told = self._text.getvalue()
+            text: dict[str, Any] = {"refusal": told}
             if self._kind == "output_text":
-                text = {"text": self._text, "logprobs": []}
+                text = {"text": told, "logprobs": []}
             out.append(self._event(f"response.{self._kind}.done", **self._where(), **text))
             out.append(self._event("response.content_part.done", **self._where(), part=self._part()))
         cut = self._finish in ("length", "content_filter") and self._kind != "call"
