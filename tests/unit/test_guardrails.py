@@ -248,6 +248,17 @@ def test_a_secret_longer_than_the_window_never_begins_to_leave(secret: str) -> N
     assert "here it is:".startswith(got.strip())
 
 
+@pytest.mark.parametrize("word", ["AbC1d", "天気がよい"])
+def test_a_long_run_without_a_space_is_read_once(word: str) -> None:
+    """Not again with each of its pieces: base64, and languages that have no spaces."""
+    one = Window(guard(output={"secrets": "block", "personal_data": "mask"}).output, Masks(), 64, lambda _: None)
+    began, out = time.process_time(), ""
+    for _ in range(6000):
+        out += one.feed(word)
+    assert out + one.end() == word * 6000
+    assert time.process_time() - began < 2
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_stand_ins_come_back_however_a_stream_is_cut(data: st.DataObject) -> None:

@@ -64,11 +64,13 @@ class Window:
         return self._look(len(self._text)) if self._checks.by_part else self._let_go(len(self._text), [])
 
     def _look(self, cut: int) -> str:
+        if cut < len(self._text):
+            cut = self._whole_words(min(cut, unfinished(self._text)))
+            if not cut:
+                return ""  # a long run without a space is not looked at again with each of its pieces
         whole = self._before + self._text
         before = len(self._before)
         hits = [hit for hit in self._checks.places(whole) if hit.end > before]
-        if cut < len(self._text):
-            cut = self._whole_words(min(cut, unfinished(self._text)))
         moved = True
         while moved:
             moved = False
@@ -81,12 +83,10 @@ class Window:
 
     def _whole_words(self, cut: int) -> int:
         """The beginning of the run without a space that `cut` is in."""
-        if cut >= len(self._text) or self._text[cut - 1 : cut].isspace():
+        if not 0 < cut < len(self._text) or self._text[cut - 1 : cut].isspace():
             return cut
-        at = cut
-        while at > 0 and cut - at < LONGEST_RUN and not self._text[at - 1].isspace():
-            at -= 1
-        return at if cut - at < LONGEST_RUN else cut
+        run = len(self._text[max(0, cut - LONGEST_RUN) : cut].rsplit(None, 1)[-1])
+        return cut - run if run < LONGEST_RUN else cut
 
     def _let_go(self, cut: int, hits: list[Hit]) -> str:
         before, text = len(self._before), self._text[:cut]
