@@ -33,7 +33,7 @@ from groundplan.knowledge.deletion.delete import Why, delete, readmit
 from groundplan.knowledge.model import Vectors
 from groundplan.knowledge.parsing.model import Job, Outcome, Refused
 from groundplan.knowledge.parsing.sandbox import Sandbox
-from groundplan.knowledge.sources import git_history
+from groundplan.knowledge.sources import git, git_history
 from groundplan.knowledge.sources.git import Git, tidy
 from groundplan.knowledge.sources.model import Connector, Content
 from groundplan.knowledge.sources.open import opened
@@ -135,7 +135,7 @@ def test_a_server_that_is_not_there_is_away(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from groundplan.knowledge.sources import git_history
+from groundplan.knowledge.sources import git, git_history
 from groundplan.knowledge.sources.git import Git
 left = int(sys.argv[3])
 def hook(event, _):
@@ -251,6 +251,35 @@ def repo_head(folder: Path) -> str:
 class Nothing:
     def embed(self, texts: Sequence[str]) -> Vectors:
         raise AssertionError(f"there is no text: {texts}")
+
+
+def test_folders_that_unfold_without_end_cost_their_source_no_more_than_a_while(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty folders, each ten times in the next: 10^39 files in a few kilobytes."""
+    monkeypatch.setattr(git, "MAX_FILES", 50)
+    with Repo(str(work)) as repository:
+        store = repository.object_store
+        tree = store[cast("Commit", repository[repository.head()]).tree]
+        for _ in range(40):
+            above = Tree()
+            for number in range(10):
+                above.add(b"d%d" % number, 0o040000, tree.id)
+            store.add_object(above)
+            tree = above
+        head = Commit()
+        head.tree, head.parents = tree.id, [repository.head()]
+        head.author = head.committer = b"a <a@x.example>"
+        head.message, head.encoding = b"bomb", b"UTF-8"
+        head.author_time = head.commit_time = head.author_timezone = head.commit_timezone = 0
+        store.add_object(head)
+        repository.refs[Ref(b"HEAD")] = head.id
+    connector = Git(str(work), tmp_path / "mirrors")
+
+    with pytest.raises(Unavailable, match="has more than 50 files") as caught:
+        list(connector.changes(None))
+    connector.close()
+    assert caught.value.code == "source_too_large"
 
 
 def test_mirrors_of_what_is_no_source_any_more_go(database: Database, work: Path, tmp_path: Path) -> None:

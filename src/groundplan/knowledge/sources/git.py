@@ -14,13 +14,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
 from groundplan.knowledge.parsing.model import MAX_BYTES, Table
 from groundplan.knowledge.sources.git_history import History, history
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.sidecars import GOVERNED_FILE, Sidecars, alone, is_hidden
+
+MAX_FILES: Final = 1_000_000
 
 
 class Git:
@@ -174,6 +176,8 @@ class Git:
                 f"the repository {self._url} cannot be fetched: {error or type(error).__name__}", code="source_missing",
                 hint="Check its address and whether it can be read; the documents stay as they were.",
             ) from error  # fmt: skip
+        except Unavailable:
+            raise
         except Exception as error:
             self._discard_if(True)
             raise Unavailable(
@@ -219,10 +223,16 @@ class Git:
         return commit.encode() in self._repository.object_store
 
     def _tree(self, commit: str) -> dict[str, bytes]:
-        """Path below the folder -> identity of the file, of ordinary files only: no links, no submodules."""
+        """Path below the folder -> identity of the file, of ordinary files only: no links, no submodules. Raises
+        `Unavailable`: a few kilobytes of folders that are in one another can be files without end."""
         tree = self._repository[commit.encode()].tree
         found = {}
-        for entry in self._repository.object_store.iter_tree_contents(tree):
+        for number, entry in enumerate(self._repository.object_store.iter_tree_contents(tree)):
+            if number >= MAX_FILES:
+                raise Unavailable(
+                    f"{self._url} has more than {MAX_FILES} files", code="source_too_large",
+                    hint="Name a repository that has the documents alone; those that were read stay as they were.",
+                )  # fmt: skip
             if entry.mode & 0o170000 != 0o100000:
                 continue
             path = entry.path.decode("utf-8", "surrogateescape")
