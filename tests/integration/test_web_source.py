@@ -28,6 +28,7 @@ class Site:
     def __init__(self) -> None:
         self.answers: dict[str, tuple[int, str, bytes, str]] = {}
         self.endless = self.cut = ""
+        self.encodings: dict[str, str] = {}
         self.asked: Callable[[str], None] = lambda _: None
         """Called with each path before it is answered."""
         self.closing = threading.Event()
@@ -39,6 +40,8 @@ class Site:
                 status, media, data, location = site.answers.get(self.path, (404, HTML, b"", ""))
                 self.send_response(status)
                 self.send_header("Content-Type", media)
+                if self.path in site.encodings:
+                    self.send_header("Content-Encoding", site.encodings[self.path])
                 if location:
                     self.send_header("Location", location)
                 more = 1 if self.path == site.cut else 1 << 20 if self.path == site.endless else 0
@@ -211,6 +214,39 @@ def test_a_site_that_lets_nobody_in_any_more_keeps_its_pages(site: Site, intake:
 def test_a_sitemap_that_unpacks_without_end_is_refused() -> None:
     with pytest.raises(ValueError, match="unpacks to more"):
         parsed(gzip.compress(b" " * (60 << 20)))
+
+
+def test_what_is_packed_on_its_way_is_read_as_it_was_written(site: Site, intake: Intake) -> None:
+    """As servers of files do that were stored so, whatever is asked for."""
+    site.put("/robots.txt", gzip.compress(b"User-agent: *\nDisallow: /b"), "text/plain")
+    site.name("/a", "/b", "/c")
+    sitemap = site.answers["/sitemap.xml"][2]
+    site.put("/sitemap.xml", gzip.compress(gzip.compress(sitemap)), "application/gzip")
+    site.put("/a", gzip.compress(b"<title>Leave</title><p>Thirty days.</p>"))
+    site.encodings = {"/robots.txt": "gzip", "/sitemap.xml": "x-gzip", "/a": "identity, gzip", "/c": "br"}
+
+    assert look(intake, site) == ({"a"}, "")
+    # who may not be read is known only where the rules are
+    site.put("/robots.txt", gzip.compress(b"User-agent: *\nDisallow: /b")[:-9], "text/plain")
+    assert "the rules of" in look(intake, site)[1]
+    assert intake.live() == {"a"}
+
+
+def test_a_page_that_unpacks_without_end_costs_itself(site: Site, intake: Intake) -> None:
+    site.name("/a", "/b")
+    site.put("/a", gzip.compress(b" " * (60 << 20)))
+    site.encodings = {"/a": "gzip"}
+
+    assert look(intake, site) == ({"b"}, "")
+    assert "larger than 10 MiB" in intake.findings()["knowledge.unreadable", "a"]
+
+
+def test_a_sitemap_may_be_as_long_as_its_protocol_lets_it(site: Site, intake: Intake) -> None:
+    site.name("/a", "/b")
+    status, media, data, location = site.answers["/sitemap.xml"]
+    site.answers["/sitemap.xml"] = (status, media, data + b" " * (12 << 20), location)
+
+    assert look(intake, site) == ({"a", "b"}, "")
 
 
 @pytest.mark.parametrize("status", [500, 302])

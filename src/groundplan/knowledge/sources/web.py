@@ -15,6 +15,7 @@ import re
 import socket
 import ssl
 import threading
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
 from groundplan.knowledge.sources.pace import Pace
 from groundplan.knowledge.sources.robots import Robots, asks, requested
 from groundplan.knowledge.sources.robots import parsed as rules_of
+from groundplan.knowledge.sources.sitemaps import MAX_BYTES as MAX_SITEMAP
 from groundplan.knowledge.sources.sitemaps import Sitemap, is_page, parsed
 
 AGENT = "groundplan"
@@ -221,12 +223,13 @@ class Web:
 
     def _page(self, url: str, *, asked: bool = True) -> Page | GroundplanError:
         """The page after redirects within the site, or why there is none. `asked`: by the rules of robots.txt."""
+        most = MAX_TEXT_BYTES if asked else MAX_SITEMAP
         for _ in range(MAX_REDIRECTS):
             if asked and not self._may(url):
                 return _refused("robots.txt does not allow it")
             self._pace.wait()
             try:
-                status, headers, data = self._get(url)
+                status, headers, data = self._get(url, most)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 return Unavailable(
                     f"it cannot be reached: {error or type(error).__name__}",
@@ -238,10 +241,10 @@ class Web:
                 if not self._ours(url):
                     return _refused("it leads to another site", _ELSEWHERE)
                 continue
-            return _answered(url, status, headers, data, asked=asked)
+            return _answered(url, status, headers, data, most, asked=asked)
         return Invalid("it redirects endlessly", code="document_redirects", hint="Correct the site.")
 
-    def _get(self, url: str) -> tuple[int, http.client.HTTPMessage, bytes]:
+    def _get(self, url: str, most: int) -> tuple[int, http.client.HTTPMessage, bytes]:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
         connection: http.client.HTTPConnection
@@ -257,8 +260,8 @@ class Web:
             )
             with _bounded(connection):
                 answer = connection.getresponse()
-                data = _body(answer)
-            return answer.status, answer.headers, data
+                data = _body(answer, most)
+            return answer.status, answer.headers, _decoded(data, answer.headers.get("content-encoding", ""), most)
         finally:
             connection.close()
 
@@ -337,18 +340,37 @@ def _bounded(connection: http.client.HTTPConnection) -> Iterator[None]:
         raise TimeoutError(f"it takes longer than {PAGE_SECONDS:.0f} s")
 
 
-def _body(answer: http.client.HTTPResponse) -> bytes:
+def _body(answer: http.client.HTTPResponse, most: int) -> bytes:
     """No more than a byte above the most that is read. Raises `OSError` for what ends in the middle."""
     data = bytearray()
-    while len(data) <= MAX_TEXT_BYTES and (piece := answer.read1(64 << 10)):
+    while len(data) <= most and (piece := answer.read1(64 << 10)):
         data += piece
-    if answer.length and len(data) <= MAX_TEXT_BYTES:
+    if answer.length and len(data) <= most:
         raise ConnectionError("it ends in the middle")
-    return bytes(data[: MAX_TEXT_BYTES + 1])
+    return bytes(data[: most + 1])
+
+
+def _decoded(data: bytes, encodings: str, most: int) -> bytes:
+    """What was packed on its way, as some servers do though nobody asks for it; no more than a byte above the most that
+    is read. Raises `ValueError`."""
+    for name in reversed([name.strip().lower() for name in encodings.split(",")]):
+        if name in ("", "identity") or not data:
+            continue
+        if name not in ("gzip", "x-gzip"):
+            raise ValueError(f"it is packed as '{name}', which was not asked for")
+        unpacking = zlib.decompressobj(31)
+        try:
+            found = unpacking.decompress(data, most + 1)
+        except zlib.error as error:
+            raise ValueError("it cannot be unpacked") from error
+        if len(found) <= most and not unpacking.eof:
+            raise ValueError("it ends in the middle")
+        data = found
+    return data
 
 
 def _answered(
-    url: str, status: int, headers: http.client.HTTPMessage, data: bytes, *, asked: bool
+    url: str, status: int, headers: http.client.HTTPMessage, data: bytes, most: int, *, asked: bool
 ) -> Page | GroundplanError:
     if status in (401, 403):
         return _refused(f"it answers {status}")
@@ -356,9 +378,9 @@ def _answered(
         return NotFound(f"it answers {status}", code=_GONE, hint="Nothing needs to be done.")
     if status != 200:
         return Unavailable(f"it answers {status}", code="source_missing", hint="It is tried again.")
-    if len(data) > MAX_TEXT_BYTES:
+    if len(data) > most:
         return TooLarge(
-            f"it is larger than {MAX_TEXT_BYTES >> 20} MiB",
+            f"it is larger than {most >> 20} MiB",
             code="document_too_large",
             hint="Leave it out of the sitemap.",
         )
