@@ -445,6 +445,26 @@ def test_listings_of_several_pages_and_odd_names(s3: S3Place) -> None:
     connector.close()
 
 
+def test_a_listing_that_breaks_off_takes_nothing_for_deleted(s3: S3Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from s3fs import S3FileSystem  # noqa: PLC0415 -- heavy
+
+    for number in range(12):
+        s3.put(f"{number:02}", f"The {number}.")
+    asked = S3FileSystem._call_s3
+
+    async def lost(self: Any, method: str, *rest: Any, **more: Any) -> Any:
+        answer = await asked(self, method, *rest, **more)
+        return (
+            {k: v for k, v in answer.items() if k != "NextContinuationToken"} if method == "list_objects_v2" else answer
+        )
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", lost)
+    connector = s3.connector()
+    with pytest.raises(Unavailable, match="a page of its listing does not say 'NextContinuationToken'"):
+        list(connector.changes(None))
+    connector.close()
+
+
 def test_the_access_lists_of_s3_say_who_reads(s3: S3Place) -> None:
     def grant(**grants: str) -> None:
         s3.client.put_object_acl(Bucket="docs", Key="in/a.md", **grants)

@@ -40,9 +40,16 @@ class FileSystem:
         """Every file below the place by its path in it. One folder that cannot be listed fails all of it: else its
         documents would be taken for deleted."""
         # S3 lists by prefix; of others `find` would leave out what fails below the first folder
-        listed = self.system.find(self.root, detail=True) if "s3" in _protocols(self.system) else self._walked()
+        listed = self._found() if "s3" in _protocols(self.system) else self._walked()
         prefix = f"{self.root.rstrip('/')}/"
         return {path.removeprefix(prefix): about for path, about in listed.items() if _is_file(path, about)}
+
+    def _found(self) -> Mapping[str, Mapping[str, Any]]:
+        try:
+            found: Mapping[str, Mapping[str, Any]] = self.system.find(self.root, detail=True)
+        except KeyError as error:  # such as of stores that know the first version of the listing alone
+            raise OSError(f"a page of its listing does not say {error}, which leads to the next one") from error
+        return found
 
     def _walked(self) -> dict[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {}
