@@ -140,11 +140,23 @@ def test_a_sensor_that_fails_is_told_and_a_good_one_is_not(
 
 def test_a_number_beyond_all_bounds_is_out_of_range_and_no_reading() -> None:
     every = {"rate": 1, "gap": 600_000, "stuck": 6, "drift": 3, "sensor": True, "time": "at", "at_most": 16}
-    for beyond in ("1e999", "-1e999", "9" * 400):
+    for beyond in ("1e999", "-1e999", "9" * 400, "1.7e308", "-1e301"):
         cells = [beyond if n % 3 else cell for n, cell in enumerate(WAVE)]
         low = {"at_least": 0, **every}
         assert codes(cells, low, times(40)) == {"range"}
         assert codes([beyond] * 40, low, times(40)) == {"range"}
+
+
+def test_drift_of_a_sensor_that_stands_still_is_counted_in_its_steps() -> None:
+    """It has no deviation: a tenth of a degree was a drift by 100,000,000 standard deviations."""
+    check = {"sensor": True, "time": "at", "drift": 3}
+    assert codes([*["20.0"] * 30, *["20.1"] * 10], check, times(40)) == set()
+    assert codes([*["20.0"] * 20, "20.1", *["20.0"] * 9, *["20.2"] * 10], check, times(40)) == set()
+    assert codes(["20.0"] * 40, check, times(40)) == set()
+    rising = [f"{20 + max(0, n - 12) * 0.1:.1f}" for n in range(40)]
+    (told,) = checked(Table(name="t", columns=["x", "at"], rows=list(map(list, zip(rising, times(40), strict=True)))),
+                      {"column": "x", **check}, misfits, NOW)  # fmt: skip
+    assert told[0] == "sensor_drift" and told[2]["drift"] == pytest.approx(22.5)
 
 
 def test_several_sensors_in_one_table_are_kept_apart() -> None:

@@ -81,7 +81,8 @@ class CheckRule(Strict):
     stuck: Annotated[int, Field(ge=2)] | None = None
     """So many readings that are all the same are a stuck sensor."""
     drift: Annotated[float, Field(gt=0, strict=False)] | None = None
-    """Most that the mean of the last quarter may differ from that of the first, in standard deviations of the first."""
+    """Most that the mean of the last quarter may differ from that of the first, in standard deviations of the first (no
+    less than the smallest step between values)."""
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:

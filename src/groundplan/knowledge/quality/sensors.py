@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from groundplan.core.words import counted
 
+LARGEST: Final = 1e100
+"""No reading is larger: with such numbers nothing can be reckoned."""
 LEAST_FOR_DRIFT: Final = 16
 """Fewer readings say nothing about drift."""
 
@@ -93,12 +95,14 @@ def _stuck(readings: Sequence[Reading], least: int, name: str) -> Iterator[Told]
 
 
 def _drift(readings: Sequence[Reading], most: float, name: str) -> Iterator[Told]:
-    """How far the mean of the last quarter is from that of the first, in standard deviations of the first."""
+    """How far the mean of the last quarter is from that of the first, in standard deviations of the first: that is no
+    less than the step in which the sensor tells values, since one that stands still has none."""
     if len(readings) < LEAST_FOR_DRIFT:
         return
     quarter = len(readings) // 4
     first, last = [r.value for r in readings[:quarter]], [r.value for r in readings[-quarter:]]
-    spread = statistics.stdev(first) or 1e-9
-    moved = (statistics.fmean(last) - statistics.fmean(first)) / spread
+    step = min((b - a for a, b in pairwise(sorted({r.value for r in readings}))), default=0.0)
+    spread = max(statistics.stdev(first), step)
+    moved = (statistics.fmean(last) - statistics.fmean(first)) / spread if spread else 0.0
     if abs(moved) > most:
         yield "sensor_drift", f"'{name}' drifted by {moved:+.1f} standard deviations", {"drift": round(moved, 2)}

@@ -7,7 +7,6 @@ finding of its own, not a hundred.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -17,7 +16,7 @@ from typing import Any, Final
 from groundplan.blueprint.model import Source
 from groundplan.core.words import counted
 from groundplan.knowledge.parsing.model import Table
-from groundplan.knowledge.quality.sensors import Reading, failures
+from groundplan.knowledge.quality.sensors import LARGEST, Reading, failures
 from groundplan.ledger.finding import Finding
 
 _SKEW: Final = timedelta(days=1)
@@ -238,8 +237,7 @@ def _sensor(table: Table, at: int, check: Check) -> Iterator[tuple[str, str, dic
     for row, cells in enumerate(table.rows, 1):
         value = number(cells[at])
         when = moment(cells[clock]) if clock is not None else None
-        # what is too large for a number is out of any range, and no reading to reckon with
-        if value is not None and math.isfinite(value) and (clock is None or when is not None):
+        if value is not None and abs(value) <= LARGEST and (clock is None or when is not None):
             sensors.setdefault("" if named is None else cells[named], []).append(Reading(row, value, when))
     for sensor, readings in sorted(sensors.items()):
         for code, message, detail in failures(readings, check):
