@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -170,6 +171,8 @@ def test_rows_are_read_by_the_index_of_their_name(
     with closing(sqlite3.connect(file)) as db, db:
         db.execute("CREATE TABLE things (id INTEGER PRIMARY KEY, body TEXT)")
         db.executemany("INSERT INTO things VALUES (?, ?)", [(n, f"body {n}") for n in range(20_000)])
+        db.execute("CREATE TABLE tokens (id BLOB PRIMARY KEY, body TEXT)")
+        db.executemany("INSERT INTO tokens VALUES (?, ?)", [(n.to_bytes(16), f"body {n}") for n in range(20_000)])
         db.execute("CREATE TABLE untyped (id PRIMARY KEY, body)")
         db.executemany("INSERT INTO untyped VALUES (?, ?)", [(1, "number"), ("2", "text"), (b"3", "bytes")])
     lite = Sqlite(file)
@@ -177,8 +180,11 @@ def test_rows_are_read_by_the_index_of_their_name(
     for number in range(2000):
         row = lite.row(Layout("things"), str(number))
         assert row is not None and row["body"] == f"body {number}"
-    assert time.process_time() - began < 2
-    assert [(lite.row(Layout("untyped"), key) or {})["body"] for key in ("1", "2", "3")] == ["number", "text", "bytes"]
+    for number in range(2000):
+        row = lite.row(Layout("tokens"), number.to_bytes(16).hex().upper())
+        assert row is not None and row["body"] == f"body {number}"
+    assert time.process_time() - began < 3
+    assert [(lite.row(Layout("untyped"), key) or {})["body"] for key in ("1", "2", "33")] == ["number", "text", "bytes"]
     lite.close()
 
 
@@ -265,6 +271,42 @@ def test_a_number_and_a_text_that_is_written_like_it_are_one_name_in_sqlite(inta
         db.execute("INSERT INTO pages VALUES (NULL, 'no name')")
     report = intake.take_over(Rows(Sqlite(path), Layout("pages")))
     assert (report.deleted, intake.live()) == (0, {"2", "a"}), "one without a name hides no other"
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_rows_are_named_as_sqlite_writes_their_names(intake: Intake, tmp_path: Path, big: bool) -> None:
+    """Rows that bytes or real numbers name were "removed meanwhile", all of them, and nothing was told."""
+    path = tmp_path / "c.db"
+    names: list[bytes | float | str] = [UUID(int=5).bytes, b"\xff\x00", 1e20, 0.1, "text"]
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("CREATE TABLE pages (id PRIMARY KEY, body)")
+        db.executemany("INSERT INTO pages VALUES (?, ?)", [(name, f"body {at}") for at, name in enumerate(names)])
+        if big:
+            db.executemany(
+                "INSERT INTO pages VALUES (?, ?)", [(name, "x" * (11 << 20)) for name in (b"\x00", b"\xfe", 7.5)]
+            )
+    report = intake.take_over(Rows(Sqlite(path), Layout("pages")))
+    keys = [f"{5:032X}", "FF00", "1.0e+20", "0.1", "text"]
+    assert (report.added, report.failed, intake.live()) == (5, 3 * big, set(keys))
+    assert all(f"body {at}" in intake.text(key) for at, key in enumerate(keys))
+    assert f"id: {5:032X}" in intake.text(keys[0])
+    again = intake.take_over(Rows(Sqlite(path), Layout("pages")))
+    assert (again.added, again.changed, again.deleted) == (0, 0, 0)
+
+
+def test_a_column_without_upper_and_lower_case_gives_no_row_the_place_of_another(tmp_path: Path) -> None:
+    """The row 'a' was searched as the document 'A' too, and 'A' not at all."""
+    rows = [("a", "one", "hr"), ("A", "two", "everyone"), ("b", "three", "hr")]
+    path = tmp_path / "d.db"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("CREATE TABLE pages (id TEXT COLLATE NOCASE, body, team)")
+        db.executemany("INSERT INTO pages VALUES (?, ?, ?)", rows)
+    connector = Rows(Sqlite(path), Layout("pages", readers="team"))
+    assert {change.key for change in connector.changes(None)} == {"a", "A", "b"}
+    for name, text, team in rows:
+        content = connector.read(name)
+        assert f"body: {text}".encode() in content.data and content.told["readers"] == [team]
+    connector.close()
 
 
 def test_a_row_that_is_too_long_or_no_utf_8_costs_itself_in_sqlite(intake: Intake, table: Path) -> None:

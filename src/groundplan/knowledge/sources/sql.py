@@ -105,7 +105,7 @@ class Rows:
             allow, deny = _readers(found[self._layout.readers])
             told = {"readers": allow, "deny": deny}
         lines = [
-            f"- {name}: {_text(value)}"
+            f"- {name}: {_text(key if name == self._layout.id and isinstance(value, bytes) else value)}"
             for name, value in found.items()
             if value is not None and name != self._layout.readers
         ]

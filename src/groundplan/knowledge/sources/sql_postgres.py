@@ -139,7 +139,8 @@ class Postgres:
     def _found(self, layout: Layout, types: Mapping[str, int], key: str) -> tuple[Any, ...] | None:
         """By its value, for which there may be an index, and by its text, since values may be equal that are written
         otherwise; by its text alone where no value of the column is written so, or the column has no order."""
-        text = sql.SQL("t.{}::text = %s").format(sql.Identifier(layout.id))
+        # a collation may know no upper and lower case, and the names of documents do
+        text = sql.SQL('t.{}::text COLLATE "C" = %s').format(sql.Identifier(layout.id))
         value = sql.SQL("t.{} = %s AND {}").format(sql.Identifier(layout.id), text)
         with suppress(psycopg.DataError, psycopg.errors.UndefinedFunction):
             return self._second().execute(_select(layout, types, sql.SQL("WHERE"), value), (key, key)).fetchone()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES
 from groundplan.knowledge.sources.sql_layout import Layout, away, too_long
+
+_WRITTEN: Final = "CASE typeof({0}) WHEN 'blob' THEN hex({0}) ELSE CAST({0} AS TEXT) END"
+"""The value of a column as text, whatever it is."""
 
 
 class Sqlite:
@@ -36,9 +40,11 @@ class Sqlite:
         return self._connection
 
     def rows(self, layout: Layout, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        what, place = ", ".join(map(_quoted, columns)), columns.index(layout.id)
-        head, told = f"SELECT {what} FROM {_table(layout)}", self._told_apart(layout)
-        id, order = _quoted(layout.id), told.format(_quoted(layout.id))
+        place, told, id = columns.index(layout.id), self._told_apart(layout), _quoted(layout.id)
+        # Python writes bytes and some numbers otherwise than SQLite
+        named = f"CASE WHEN typeof({id}) IN ('blob', 'real') THEN {_WRITTEN.format(id)} ELSE {id} END"
+        what = ", ".join(named if name == layout.id else _quoted(name) for name in columns)
+        head, order = f"SELECT {what} FROM {_table(layout)}", f"{told.format(id)} COLLATE BINARY"
         after: tuple[Any, ...] = ()
         while True:
             try:
@@ -49,7 +55,7 @@ class Sqlite:
             except sqlite3.DataError:
                 # the row behind the last one may be too long: its name alone is read, and whether another has it
                 behind = f"FROM {_table(layout)}{_behind(told, id, after)}"
-                names = self._fetched(layout, f"SELECT {id} {behind} ORDER BY {order} LIMIT 2", after)
+                names = self._fetched(layout, f"SELECT {named} {behind} ORDER BY {order} LIMIT 2", after)
                 after = (names[0],)
                 for name in names:
                     if str(name) == str(names[0]):
@@ -58,10 +64,10 @@ class Sqlite:
                 raise away(f"{layout.table} cannot be read", error) from error
 
     def _told_apart(self, layout: Layout) -> str:
-        """How a value of the column `id` is compared: as text where there are several types, for 1 and '1' are the name
-        of the same document."""
+        """How a value of the column `id` is compared: as text unless all are text, or all whole numbers, for 1 and '1'
+        are the name of the same document."""
         types = self._run(layout, f"SELECT DISTINCT typeof({_quoted(layout.id)}) FROM {_table(layout)} LIMIT 2")
-        return "{}" if len(types.fetchall()) < 2 else "CAST({} AS TEXT)"
+        return "{0}" if types.fetchall() in ([], [("text",)], [("integer",)]) else _WRITTEN
 
     def _fetched(self, layout: Layout, query: str, values: tuple[Any, ...]) -> list[Any]:
         try:
@@ -73,11 +79,14 @@ class Sqlite:
         return found
 
     def row(self, layout: Layout, key: str) -> Mapping[str, Any] | None:
-        written = f"CAST({_quoted(layout.id)} AS TEXT) = ?1"
+        # a column may be declared to know no upper and lower case, and the names of documents do
+        written = f"{_WRITTEN.format(_quoted(layout.id))} = ?1 COLLATE BINARY"
         query = f"SELECT * FROM {_table(layout)} WHERE "
         try:
             # by its value there may be an index; of a column without a type a number is no text
-            cursor = self._run(layout, f"{query}{_quoted(layout.id)} = ?1 AND {written}", (key,))
+            values = tuple(_values(key))
+            marks = ", ".join(f"?{number}" for number in range(1, len(values) + 1))
+            cursor = self._run(layout, f"{query}{_quoted(layout.id)} IN ({marks}) AND {written}", values)
             found = cursor.fetchone()
             if found is None:
                 cursor = self._run(layout, f"{query}{written}", (key,))
@@ -110,7 +119,17 @@ def _behind(told: str, id: str, after: tuple[Any, ...]) -> str:
         return ""
     if after[0] is None:  # rows without a name come first, and nothing compares with none
         return f" WHERE {id} IS NOT NULL AND ?1 IS NULL"
-    return f" WHERE {told.format(id)} > {told.format('?1')}"
+    return f" WHERE {told.format(id)} > {told.format('?1')} COLLATE BINARY"
+
+
+def _values(key: str) -> Iterator[str | int | float | bytes]:
+    """What may be written so."""
+    yield key
+    for read in (int, float, bytes.fromhex):
+        with suppress(ValueError):
+            value = read(key)
+            if not isinstance(value, int) or abs(value) < 1 << 63:
+                yield value
 
 
 def _table(layout: Layout) -> str:
