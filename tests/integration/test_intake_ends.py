@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +27,7 @@ from groundplan.knowledge.parsing.model import Job, Parsed
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.quality.assess import assess
 from groundplan.knowledge.sources.folder import Folder
-from groundplan.knowledge.sources.model import Connector
+from groundplan.knowledge.sources.model import Change, Connector
 from groundplan.testing.database import Database
 
 
@@ -212,6 +214,74 @@ def test_a_folder_whose_file_cannot_be_looked_at_is_read_on(intake: Intake, tmp_
     assert intake.live() == {"a.md", "c.md"}
 
 
+def test_a_source_that_takes_days_keeps_no_other_waiting(
+    intake: Intake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site may ask for minutes between two pages: what was taken from somebody must not wait for its end."""
+    on = threading.Event()
+
+    class Slow(Given):
+        def changes(self, cursor: Any) -> Iterator[Any]:  # noqa: ARG002 -- all of it, each time
+            for number in range(2000):
+                if not on.wait(0.05) or number < 3:
+                    self.texts[f"p{number}"] = f"# Page {number}\n".encode()
+                    yield Change(f"p{number}", "1")
+
+    def opened(of: Any, *_: Any, **__: Any) -> Connector:
+        return slow if of.name == "slow" else Folder(tmp_path / of.name)
+
+    slow = Slow({})
+    (tmp_path / "quick").mkdir()
+    (tmp_path / "quick" / "a.md").write_text("# A\n\nThirty days.\n")
+    blueprint = SimpleNamespace(sources=[source("slow"), source("quick")], review_days={}, terms=())
+    services = SimpleNamespace(
+        folder=lambda: tmp_path, transaction=nullcontext, home=SimpleNamespace(root=tmp_path / "home"),
+        settings=SimpleNamespace(models=tmp_path), clock=SimpleNamespace(now=lambda: datetime.now(UTC)),
+    )  # fmt: skip
+    monkeypatch.setattr(service, "connector", opened)
+    monkeypatch.setattr(api_ingest, "current_or_none", lambda _: blueprint)
+    monkeypatch.setattr(api_ingest, "database_url", lambda *_: intake.database.urls["control"])
+    monkeypatch.setattr(api_ingest, "RemoteEmbedder", lambda _: Still())
+    monkeypatch.setattr(api_ingest, "PATIENCE_SECONDS", 0.3)
+    indexing = api_ingest.Indexing(services)  # type: ignore[arg-type]
+
+    def embedded(path: str) -> bool:
+        query = """SELECT count(*) FROM document d JOIN chunk c ON c.document_id = d.id
+                   WHERE d.path = %s AND d.deleted_at IS NULL AND c.embedding IS NOT NULL"""
+        row = intake.conn.execute(query, (path,)).fetchone()
+        return bool(row and row[0])
+
+    def wait(true: Callable[[], bool]) -> None:
+        until = time.monotonic() + 60
+        while not true():
+            assert time.monotonic() < until and not indexing.done
+            time.sleep(0.05)
+
+    indexing.start()
+    try:
+        wait(lambda: embedded("a.md"))
+        assert not on.is_set()
+        (tmp_path / "quick" / "b.md").write_text("# B\n\nForty days.\n")
+        indexing.look_at("quick")
+        wait(lambda: embedded("b.md"))
+        (tmp_path / "quick" / "a.md").unlink()
+        blueprint.sources.append(source("more"))
+        (tmp_path / "more").mkdir()
+        (tmp_path / "more" / "c.md").write_text("# C\n\nFifty days.\n")
+        indexing.ask()
+        wait(lambda: embedded("c.md"))
+        assert intake.live("quick") == {"b.md"}
+        on.set()
+        until = time.monotonic() + 60
+        while not indexing.done:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    finally:
+        on.set()
+        indexing.stop()
+    assert {"p0", "p1", "p2"} <= intake.live("slow")
+
+
 def test_tries_get_rarer_and_nobody_who_asks_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     tries = 0
@@ -226,7 +296,7 @@ def test_tries_get_rarer_and_nobody_who_asks_waits(monkeypatch: pytest.MonkeyPat
                 enough.set()
             return super().wait(timeout if len(waits) < 9 else 120)
 
-    def away(_: Any, only: frozenset[str] | None) -> None:
+    def away(_: Any, only: frozenset[str] | None, __: Any) -> None:
         nonlocal tries
         assert only is None, "all sources are asked for"
         tries += 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 
@@ -15,39 +16,68 @@ from groundplan.api.served import current_or_none
 from groundplan.core.database import database_url
 from groundplan.core.errors import GroundplanError
 from groundplan.knowledge.remote import RemoteEmbedder
-from groundplan.knowledge.service import Intake, ingest_sources
+from groundplan.knowledge.service import Intake, ingest_sources, never
 
 log = logging.getLogger("groundplan.api.knowledge.ingest")
 _one_at_a_time = threading.Lock()
+PATIENCE_SECONDS: Final = 5.0
+"""So long others wait for a source that is being read: one that asks for pauses may take days."""
+
+Between = Callable[[str], None]
+"""Told the name of a source between two documents of it."""
 
 
-def ingest_current(services: Services, only: frozenset[str] | None = None) -> dict[str, Any]:
+def ingest_current(
+    services: Services, only: frozenset[str] | None = None, between: Between | None = None
+) -> dict[str, Any]:
     """Read all sources again, or those named in `only`; only what changed is indexed. `{"reports": [...]}`, empty where
     there is nothing to read.
 
     Raises `Unavailable` where the database or the embedding service is.
     """
-    folder = services.folder()
     with _one_at_a_time:
-        with services.transaction() as conn:
-            blueprint = current_or_none(conn)
-        if folder is None or blueprint is None or not blueprint.sources:
-            return {"reports": []}
-        reports = ingest_sources(
-            database_url(services.home, services.settings, "control"),
-            blueprint.sources,
-            RemoteEmbedder(services.home),
-            Intake(
-                folder,
-                services.clock.now().date(),
-                blueprint.review_days,
-                blueprint.terms,
-                mirrors=services.home.root / "mirrors",
-                models=services.settings.models,
-            ),
-            only,
-        )
+        return _ingest(services, only, between)
+
+
+def _ingest(
+    services: Services, only: frozenset[str] | None, between: Between | None, busy: frozenset[str] = frozenset(),
+    stop: Callable[[], bool] = never,
+) -> dict[str, Any]:  # fmt: skip
+    """But for the sources that are `busy`. `stop` ends what follows when all are taken over, to be gone on with."""
+    folder = services.folder()
+    with services.transaction() as conn:
+        blueprint = current_or_none(conn)
+    if folder is None or blueprint is None or not blueprint.sources:
+        return {"reports": []}
+    reports = ingest_sources(
+        database_url(services.home, services.settings, "control"),
+        blueprint.sources,
+        RemoteEmbedder(services.home),
+        Intake(
+            folder,
+            services.clock.now().date(),
+            blueprint.review_days,
+            blueprint.terms,
+            mirrors=services.home.root / "mirrors",
+            models=services.settings.models,
+            progress=None if between is None else lambda source, _: between(source),
+            stop=stop,
+        ),
+        {one.name for one in blueprint.sources if one.name not in busy and (only is None or one.name in only)},
+    )
     return {"reports": [asdict(report) for report in reports]}
+
+
+def _for(seconds: float) -> Callable[[], bool]:
+    """Whether so long has passed since it was asked first."""
+    until: list[float] = []
+
+    def over() -> bool:
+        if not until:
+            until.append(time.monotonic() + seconds)
+        return time.monotonic() > until[0]
+
+    return over
 
 
 class Indexing:
@@ -55,7 +85,7 @@ class Indexing:
 
     Where the database or the embedder is away, it tries again: five times after a second, then after twice as long
     each time, up to a minute; whoever asks meanwhile is not kept waiting. Looks at single sources take up to a fifth of
-    the time.
+    the time. What is asked for while a source is being read for long is done between two of its documents.
     """
 
     def __init__(self, services: Services, retry_seconds: float = 1.0, most_seconds: float = 60.0) -> None:
@@ -69,6 +99,13 @@ class Indexing:
         self._lock = threading.Lock()
         self._all, self._some = False, frozenset[str]()
         self._not_before = 0.0
+        self._reading = ("", 0.0)
+        """Which source is being read, and since when without others."""
+        self._owed = False
+        """Whether the others of this run are still to come."""
+        self._busy: list[str] = []
+        self._later = frozenset[str]()
+        """Of those that were busy when they were asked for."""
         self._thread = threading.Thread(target=self._run, name="indexing", daemon=True)
 
     def start(self) -> None:
@@ -119,8 +156,9 @@ class Indexing:
             only = self._next()
             began = time.monotonic()
             try:
+                self._owed, self._reading = only is None, ("", 0.0)
                 if only is None or only:
-                    ingest_current(self._services, only)
+                    ingest_current(self._services, only, self._between)
                 failures = 0
             except (GroundplanError, psycopg.Error) as error:
                 log.info("sources are not indexed yet: %s", error)
@@ -135,8 +173,45 @@ class Indexing:
                 log.exception("sources could not be indexed")
             if only is not None:
                 self._rest(began, 4)
+            if self._later:
+                with self._lock:
+                    self._some, self._later = self._some | self._later, frozenset()
+                self._wanted.set()
             if not self._wanted.is_set():
                 self._idle.set()
+
+    def _between(self, source: str) -> None:
+        """What is wanted of other sources, once this one has kept them waiting; then it has as long for itself."""
+        began = time.monotonic()
+        if self._reading[0] != source:
+            self._reading = (source, began)
+        taken = began - self._reading[1]
+        if taken < PATIENCE_SECONDS or not (self._owed or self._wanted.is_set()) or self._stop.is_set():
+            return
+        with self._lock:
+            if not (self._all or self._owed) and began < self._not_before:
+                return
+            asked, only = None if self._all else self._some, None if self._all or self._owed else self._some
+            self._all, self._some, self._owed = False, frozenset(), False
+            self._wanted.clear()
+        self._busy.append(source)
+        busy = frozenset(self._busy)
+        self._later |= busy if asked is None else busy & asked
+        try:
+            if only is None or only - busy:
+                _ingest(self._services, only, self._between, busy, _for(taken))
+        except (GroundplanError, psycopg.Error) as error:
+            log.info("other sources are not indexed yet: %s", error)
+            with self._lock:
+                self._all, self._some = self._all or only is None, self._some | (only or frozenset())
+            self._wanted.set()
+        except Exception:  # the boundary of a look: the source that is being read goes on
+            log.exception("other sources could not be indexed")
+        finally:
+            self._busy.pop()
+            self._reading = (source, time.monotonic())
+        if only is not None:
+            self._rest(began, 4)
 
     def _rest(self, began: float, times: int) -> None:
         """Nothing begins sooner than after so many times as long as it took, unless all of it is asked for."""
