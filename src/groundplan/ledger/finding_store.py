@@ -98,9 +98,11 @@ def quiet(conn: Connection[Any], finding_id: UUID, until: datetime) -> None:
 
 
 def findings(
-    conn: Connection[Any], *, kinds: Sequence[str] = (), subject: str = "", closed: bool = False, limit: int = 200
-) -> list[dict[str, Any]]:
-    """The gravest and newest first. `kinds` are beginnings (`knowledge.`), `subject` is exact.
+    conn: Connection[Any], *, kinds: Sequence[str] = (), subject: str = "", below: str = "", closed: bool = False,
+    limit: int = 200, skip: int = 0,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The gravest and newest first. `kinds` are beginnings (`knowledge.`), `subject` is exact, `below` one with all
+    that is in it.
 
     Quiet ones are left out.
     """
@@ -111,9 +113,32 @@ def findings(
                AND (%(kinds)s::text[] = '{}' OR EXISTS (
                  SELECT 1 FROM unnest(%(kinds)s::text[]) k WHERE starts_with(kind, k)))
                AND (%(subject)s = '' OR subject = %(subject)s)
-               ORDER BY closed_at IS NOT NULL, array_position(%(order)s::text[], severity), at DESC LIMIT %(limit)s""",
-        {"closed": closed, "kinds": list(kinds), "subject": subject, "order": list(SEVERITIES), "limit": limit},
+               AND (%(below)s = '' OR subject = %(below)s OR starts_with(subject, %(below)s || '/'))
+               ORDER BY closed_at IS NOT NULL, array_position(%(order)s::text[], severity), at DESC, id
+               LIMIT %(limit)s OFFSET %(skip)s""",
+        {
+            "closed": closed,
+            "kinds": list(kinds),
+            "subject": subject,
+            "below": below,
+            "order": list(SEVERITIES),
+            "limit": limit,
+            "skip": skip,
+        },
     )
+
+
+def kinds(conn: Connection[Any], kind: str = "", below: str = "") -> dict[str, int]:
+    """How many are open and not quiet of each kind that begins with `kind`; `below` as above."""
+    found = select(
+        conn,
+        """SELECT kind, count(*) AS open FROM finding
+           WHERE closed_at IS NULL AND (quiet_until IS NULL OR quiet_until <= now()) AND starts_with(kind, %(kind)s)
+             AND (%(below)s = '' OR subject = %(below)s OR starts_with(subject, %(below)s || '/'))
+           GROUP BY kind ORDER BY kind""",
+        {"kind": kind, "below": below},
+    )
+    return {row["kind"]: row["open"] for row in found}
 
 
 def quotes(conn: Connection[Any], ids: Sequence[UUID]) -> dict[UUID, str]:

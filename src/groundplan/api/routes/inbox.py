@@ -14,14 +14,17 @@ from groundplan.ledger import finding_store
 
 router = below_api("inbox")
 SILENT_SECONDS = 1.0
+MOST = 200
 
 
 @router.get("/inbox")
 def inbox(services: Using, caller: Reader) -> dict[str, Any]:
-    """Items with `kind`, `message`, `hint`, `subject`; `mine` where one of your duties is asked for."""
+    """Items with `kind`, `message`, `hint`, `subject`; `mine` where one of your duties is asked for. Of findings the
+    gravest; `more`: how many there are besides, which `count` has in it."""
     with services.transaction() as conn:
         pending = with_approvals(conn, store.changes(conn, "pending"))
-        findings = with_quotes(conn, caller, finding_store.findings(conn))
+        findings = with_quotes(conn, caller, finding_store.findings(conn, limit=MOST))
+        more = sum(finding_store.kinds(conn).values()) - MOST if len(findings) == MOST else 0
         kills = store.kills(conn)
         workers = store.gateways(conn)
     held = set(caller.duties)
@@ -31,7 +34,7 @@ def inbox(services: Using, caller: Reader) -> dict[str, Any]:
     ]
     items += [_kill(kill) for kill in kills]
     items += [_silent(worker) for worker in workers if worker["silent_s"] > SILENT_SECONDS]
-    return {"items": items, "count": len(items)}
+    return {"items": items, "count": len(items) + more, "more": more}
 
 
 def _approval(change: dict[str, Any], held: set[tuple[str, str]]) -> dict[str, Any]:
