@@ -5,11 +5,14 @@ One process and one database for all, in which each test changes documents of it
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -450,6 +453,67 @@ def test_the_command_line_says_the_same(control: Control, monkeypatch: pytest.Mo
     run("delete", "handbook/told.md", "--reason", "asked for")
     assert "told.md" in run("deletions")
     assert '"events"' in run("lineage", "--since", "2026-11-01", "--until", "2026-11-02T12:00Z")
+
+
+def test_however_many_there_are_every_document_and_finding_is_reached(
+    control: Control, base: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table of 1,201 rows with a proposal for each of 1,050: pages and commands showed the first 200 or 500 without a
+    word, there was "no document orders/2", and a proposal behind the thousandth "has been settled already"."""
+    ids = [new_id() for _ in range(1201)]
+    fix = {"do": "retire", "document": str(ids[0])}
+    with closing(connect(base.urls["control"])) as conn, conn.transaction():
+        conn.execute("INSERT INTO source (name, sensitivity, owner, path) VALUES ('orders', 'internal', 'ana', 'x')")
+        conn.cursor().executemany(
+            "INSERT INTO document (id, source, path, title, digest) VALUES (%s, 'orders', %s, 'row', 'd')",
+            [(id, str(number)) for number, id in enumerate(ids)],
+        )
+        told = [
+            Finding(kind="knowledge.table", subject=f"source/orders/{number}", message="x", hint="y", fix=fix)
+            for number in range(1050)
+        ]
+        finding_store.tell_all(conn, told, kinds=["knowledge.table"])
+    monkeypatch.setenv("GROUNDPLAN_URL", f"http://127.0.0.1:{control.port}")
+    monkeypatch.setenv("GROUNDPLAN_TOKEN", control.home.operator_token.read_text().strip())
+    sam = Console(control, "", "", control.sign_in("sam@acme.example"))
+
+    def run(*arguments: str) -> Any:
+        done = CliRunner().invoke(app, [*arguments, "--json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.output)
+
+    def links(page: str) -> Iterator[str]:
+        """The text of a page, and of those that follow it."""
+        while page:
+            text = sam.page(page)
+            yield text
+            page = unescape(found[1]) if (found := re.search(r'href="([^"]+)" rel="next"', text)) else ""
+
+    try:
+        assert {row["path"] for row in run("documents", "--source", "orders")["documents"]} == set(
+            map(str, range(1201))
+        )
+        assert run("document", "orders/2")["document"]["id"] == str(ids[2])
+        assert len(run("findings", "--kind", "table")["findings"]) == 1050
+        pages = list(links("/knowledge/documents?source=orders"))
+        assert len(pages) == 7 and sum(page.count("orders / ") for page in pages) == 1201
+        assert "First documents" not in pages[0] and "First documents" in pages[-1]
+
+        pages = list(links("/knowledge/findings?source=orders"))
+        assert len(pages) == 6 and "table (1050)" in pages[0]
+        inbox = control.ask("GET", "/api/inbox").body
+        assert len(inbox["items"]) < 300 and inbox["count"] == len(inbox["items"]) + inbox["more"] > 1050
+        assert f"{inbox['more']} less severe findings" in sam.page("/inbox")
+        assert "knowledge/findings?source=orders" in sam.page("/knowledge")
+        last = re.findall(
+            r'name="finding" value="([^"]+)"><input type="hidden" name="subject" value="([^"]+)"', pages[-1]
+        )
+        done = sam.form("/do/knowledge/fix", finding=last[-1][0], subject=last[-1][1])
+        assert "settled+already" not in done, done
+    finally:
+        with closing(connect(base.urls["control"])) as conn, conn.transaction():
+            finding_store.tell_all(conn, [], kinds=["knowledge.table"])
+            conn.execute("DELETE FROM source WHERE name = 'orders'")
 
 
 def test_without_a_duty_nobody_sees_documents(control: Control, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,8 +80,7 @@ def documents(
     as_json: JsonOption = False,
 ) -> None:
     """List documents with their state, owner and quality, never their text."""
-    wanted = {name: given for name, given in (("source", source), ("state", state), ("text", text)) if given}
-    value = ControlClient.connect(home).get(f"/api/knowledge/documents?{urlencode(wanted)}")
+    value = {"documents": list(every(ControlClient.connect(home), source=source, state=state, text=text))}
     rows = [
         (
             f"{row['source']}/{row['path']}", row["standing"].replace("_", " "), row["sensitivity"] or "",
@@ -161,7 +161,13 @@ def findings(
 ) -> None:
     """List what is wrong with content now, most severe first."""
     kind = f"knowledge.{kind.removeprefix('knowledge.')}"
-    value = ControlClient.connect(home).get(f"/api/findings?{urlencode({'kind': kind, 'limit': 500})}")
+    client = ControlClient.connect(home)
+    found: list[dict[str, Any]] = []
+    skip: int | None = 0
+    while skip is not None:
+        page = client.get("/api/findings", kind=kind, limit=1000, skip=skip)
+        found, skip = [*found, *page["findings"]], page["next"]
+    value = {"findings": found}
     rows = [(row["severity"], row["message"], row["hint"], row["owner"] or "") for row in value["findings"]]
     emit(value, as_json, table(("", "what", "what to do", "for"), rows, "There are no findings about documents."))
 
@@ -341,15 +347,26 @@ def _pushed(file: Path) -> dict[str, Any]:
     return {"path": file.name, "data": base64.b64encode(data).decode(), "media": media}
 
 
+def every(client: ControlClient, **wanted: str | None) -> Iterator[dict[str, Any]]:
+    """Documents of which all of this holds, however many there are."""
+    after: str | None = None
+    while True:
+        page = client.get("/api/knowledge/documents", **{name: value or None for name, value in wanted.items()},
+                          after=after, limit=1000)  # fmt: skip
+        yield from page["documents"]
+        if (after := page["next"]) is None:
+            return
+
+
 def id_of(client: ControlClient, which: str) -> str:
     """The id of a document named by its id or as SOURCE/PATH."""
     if "/" not in which:
         return quote(which, safe="")
     source, _, path = which.partition("/")
-    asked = urlencode({"source": source, "text": path, "limit": 1000})
-    for row in client.get(f"/api/knowledge/documents?{asked}")["documents"]:
-        if row["path"] == path:
-            return str(row["id"])
+    for row in client.get(
+        f"/api/knowledge/documents?{urlencode({'source': source, 'path': path}, errors='surrogateescape')}"
+    )["documents"]:
+        return str(row["id"])
     raise Invalid(
         f"there is no document {which}", code="document_unknown", hint="`groundplan knowledge documents` lists them."
     )

@@ -16,6 +16,7 @@ import typer
 from groundplan.api.ask import ask_once
 from groundplan.cli.ask import key_for
 from groundplan.cli.client import ControlClient
+from groundplan.cli.documents import every
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, note
 from groundplan.core.errors import Invalid
@@ -99,8 +100,7 @@ def _documents(client: ControlClient, workload: str) -> list[dict[str, Any]]:
     sources = found.get("sources") or found.get("workload", {}).get("sources") or []
     if not sources:
         raise Invalid(f"{workload} has no sources", code="no_sources", hint="Declare sources in its workload.")
-    rows = [row for source in sources for row in client.get("/api/knowledge/documents", source=source)["documents"]]
-    return [row for row in rows if row["standing"] == "approved"]
+    return [row for source in sources for row in every(client, source=source, state="approved")]
 
 
 def _passage(gateway: str, key: str, document: dict[str, Any]) -> Any:

@@ -58,17 +58,20 @@ async def sources(request: Request, visitor: Signed) -> Response:
 
 @router.get("/knowledge/documents")
 async def documents(
-    request: Request, visitor: Signed, source: str = "", state: str = "", text: str = ""
+    request: Request, visitor: Signed, source: str = "", state: str = "", text: str = "", after: str = ""
 ) -> HTMLResponse:
     query = {name: value for name, value in (("source", source), ("state", state), ("text", text)) if value}
-    reply = await visitor.api.get("/api/knowledge/documents", **query)
+    reply = await visitor.api.get("/api/knowledge/documents", **query, **({"after": after} if after else {}))
     if not reply.ok:
         return failed(reply, visitor)
     names = await fetch(visitor, sources="/api/knowledge/sources", deletions="/api/knowledge/deletions")
     values = {"source": source, "state": state, "text": text, "states": STATES, **names}
+    behind = reply.body["next"]
     return await show(
-        request, visitor, "documents.html", HERE, tab="documents", documents=reply.body["documents"], **values
-    )
+        request, visitor, "documents.html", HERE, tab="documents", documents=reply.body["documents"],
+        first=urlencode(query) if after else None, more=urlencode({**query, "after": behind}) if behind else None,
+        **values,
+    )  # fmt: skip
 
 
 @router.get("/knowledge/documents/{document_id}")
@@ -93,18 +96,22 @@ async def document(request: Request, visitor: Signed, document_id: str, person: 
 
 
 @router.get("/knowledge/findings")
-async def findings(request: Request, visitor: Signed, kind: str = "") -> HTMLResponse:
-    reply = await visitor.api.get("/api/findings", kind=kind or "knowledge.", limit="500")
+async def findings(request: Request, visitor: Signed, kind: str = "", source: str = "", skip: str = "") -> HTMLResponse:
+    kind = kind if kind.startswith("knowledge.") else ""
+    below = {"below": f"source/{source}"} if source else {}
+    reply = await visitor.api.get("/api/findings", kind=kind or "knowledge.", skip=skip or "0", **below)
     if not reply.ok:
         return failed(reply, visitor)
-    found = [row for row in reply.body["findings"] if row["kind"].startswith("knowledge.")]
-    every = (
-        found if not kind else (await visitor.api.get("/api/findings", kind="knowledge.", limit="500")).body["findings"]
-    )
-    kinds = sorted({row["kind"] for row in every})
+    found = await fetch(visitor, sources="/api/knowledge/sources")
+    counts = await visitor.api.get("/api/findings/kinds", kind="knowledge.", **below)
+    query = {name: value for name, value in (("kind", kind), ("source", source)) if value}
+    behind = reply.body["next"]
     return await show(
-        request, visitor, "knowledge_findings.html", HERE, tab="findings", findings=found, kinds=kinds, kind=kind
-    )
+        request, visitor, "knowledge_findings.html", HERE, tab="findings", findings=reply.body["findings"],
+        kinds=counts.body["kinds"] if counts.ok else {}, kind=kind, source=source,
+        first=urlencode(query) if skip else None, more=urlencode({**query, "skip": behind}) if behind else None,
+        **found,
+    )  # fmt: skip
 
 
 @router.get("/knowledge/search")
@@ -236,10 +243,10 @@ async def open_link(request: Request, csrf: Text, word: Text) -> RedirectRespons
 
 
 @router.post("/do/knowledge/fix")
-async def fix(request: Request, csrf: Text, finding: Text) -> RedirectResponse:
+async def fix(request: Request, csrf: Text, finding: Text, subject: Text) -> RedirectResponse:
     """What a finding proposes, as the decision that it is."""
     api = api_of(request, csrf)
-    found = await api.get("/api/findings", kind="knowledge.", limit="1000")
+    found = await api.get("/api/findings", kind="knowledge.", subject=subject)
     row = next((each for each in found.body["findings"] if each["id"] == finding), None) if found.ok else None
     if row is None or not row["fix"]:
         return _back("/knowledge/findings", found, "It has been settled already.")

@@ -25,6 +25,7 @@ def sources(conn: Conn) -> list[Row]:
              count(d.id) FILTER (WHERE {STANDING} NOT IN ('approved', 'deleted')) AS kept_back,
              count(d.id) FILTER (WHERE d.deleted_at IS NULL AND d.scanned_at IS NULL) AS unscanned,
              (SELECT count(*) FROM finding f WHERE f.closed_at IS NULL AND f.kind LIKE 'knowledge.%%'
+               AND (f.quiet_until IS NULL OR f.quiet_until <= now())
                AND (f.subject = 'source/' || s.name OR starts_with(f.subject, 'source/' || s.name || '/'))) AS findings
            FROM source s LEFT JOIN document d ON d.source = s.name GROUP BY s.name ORDER BY s.name""",
     )
@@ -37,10 +38,12 @@ def restricted(conn: Conn, documents: list[str]) -> list[str]:
 
 
 def documents(
-    conn: Conn, source: str | None = None, state: str | None = None, text: str | None = None, limit: int = 500
-) -> list[Row]:
+    conn: Conn, source: str | None = None, state: str | None = None, text: str | None = None, limit: int = 500, *,
+    path: str | None = None, after: tuple[str, str] | None = None,
+) -> list[Row]:  # fmt: skip
     """Documents by source and path; `text` is looked for in title and path, `state` is how they stand, or `kept
-    back`."""
+    back`; `path` is a whole one. `after`: source and path of a document, of which those behind it are wanted."""
+    behind = after or (None, None)
     return select(
         conn,
         f"""SELECT d.id, d.source, d.path, d.title, d.version, d.modified_at, d.deleted_at, d.superseded_by, d.state,
@@ -60,8 +63,18 @@ def documents(
              AND (%(state)s::text IS NULL OR {STANDING} = %(state)s
                OR (%(state)s = 'kept back' AND {STANDING} NOT IN ('approved', 'deleted')))
              AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(d.title || ' ' || d.path)) > 0)
+             AND (%(path)s::text IS NULL OR d.path = %(path)s)
+             AND (%(behind)s::text IS NULL OR (d.source, d.path) > (%(behind)s, %(behind_path)s))
            ORDER BY d.source, d.path LIMIT %(limit)s""",
-        {"source": source, "state": state, "text": text or None, "limit": limit},
+        {
+            "source": source,
+            "state": state,
+            "text": text or None,
+            "limit": limit,
+            "path": path,
+            "behind": behind[0],
+            "behind_path": behind[1],
+        },
     )
 
 

@@ -107,12 +107,17 @@ def sources(services: Using, _: Reader) -> dict[str, Any]:
 @router.get("/knowledge/documents")
 def documents(
     services: Using, _: Reader, source: str | None = None, state: str | None = None, text: str | None = None,
-    limit: int = 200,
+    path: str | None = None, after: str | None = None, limit: int = 200,
 ) -> dict[str, Any]:  # fmt: skip
     """Documents without their text. `state`: how they stand (`standing`: approved, draft, rejected, retired,
-    superseded, not_yet_valid, expired, deleted), or `kept back`, which is all but approved and deleted."""
+    superseded, not_yet_valid, expired, deleted), or `kept back`, which is all but approved and deleted; `path`: a whole
+    one. `next`: what `after` is for those that follow; null where there are none."""
+    most = max(1, min(limit, 1000))
+    at, slash, rest = (after or "").partition("/")
     with services.transaction() as conn:
-        return {"documents": shown.documents(conn, source, state, text, max(1, min(limit, 1000)))}
+        found = shown.documents(conn, source, state, text, most + 1, path=path, after=(at, rest) if slash else None)
+    more, found = len(found) > most, found[:most]
+    return {"documents": found, "next": f"{found[-1]['source']}/{found[-1]['path']}" if more else None}
 
 
 @router.get("/knowledge/documents/{document_id}")

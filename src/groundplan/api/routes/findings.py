@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
+from fastapi import Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api.access.door import below_api
@@ -37,15 +38,26 @@ class Quiet(BaseModel):
 
 @router.get("/findings")
 def findings(
-    services: Using, caller: Reader, kind: str = "", subject: str = "", closed: bool = False, limit: int = 200
-) -> dict[str, Any]:
-    """The gravest first. `kind` is a beginning such as `knowledge.`; `closed` adds those that are settled. What one
-    quotes of a document is told to whoever may read that, and to its owner."""
+    services: Using, caller: Reader, kind: str = "", subject: str = "", below: str = "", closed: bool = False,
+    limit: int = 200, skip: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """The gravest first. `kind` is a beginning such as `knowledge.`, `below` a subject with all that is in it; `closed`
+    adds those that are settled. What one quotes of a document is told to whoever may read that, and to its owner.
+    `next`: what `skip` is for those that follow; null where there are none."""
+    most = max(1, min(limit, 1000))
     with services.transaction() as conn:
         found = finding_store.findings(
-            conn, kinds=[kind] if kind else [], subject=subject, closed=closed, limit=max(1, min(limit, 1000))
+            conn, kinds=[kind] if kind else [], subject=subject, below=below, closed=closed, limit=most + 1, skip=skip
         )
-        return {"findings": with_quotes(conn, caller, found)}
+        told = with_quotes(conn, caller, found[:most])
+    return {"findings": told, "next": skip + most if len(found) > most else None}
+
+
+@router.get("/findings/kinds")
+def kinds(services: Using, _: Reader, kind: str = "", below: str = "") -> dict[str, Any]:
+    """How many of each kind are open, of those that `GET /findings` shows."""
+    with services.transaction() as conn:
+        return {"kinds": finding_store.kinds(conn, kind, below)}
 
 
 @router.post("/findings/{finding_id}/close")
