@@ -95,6 +95,20 @@ def test_what_is_ahead_is_drawn(control: Control, browser: Browser, what: str) -
     assert "<svg" in text and "(80 % interval)" in text
 
 
+def test_a_workload_that_is_not_served_any_more_is_named_where_its_costs_are_forecast(
+    control: Control, browser: Browser
+) -> None:
+    files = control.files()
+    others = {name: text.replace("assistant", "helper") for name, text in files.items()}
+    assert control.ask("POST", "/api/apply", {"files": others}).status == 200
+    try:
+        text = page(control, browser, "/cost/ahead?workload=assistant")
+        assert "(80 % interval)" in text and "<option selected>assistant</option>" in text
+        assert "<option>helper</option>" in text and " 0 " not in text.partition("ean of ")[2].partition(",")[0]
+    finally:
+        assert control.ask("POST", "/api/apply", {"files": files}).status == 200
+
+
 def test_without_history_the_page_says_what_to_do(control: Control, browser: Browser) -> None:
     assert "No workload &#39;nobody&#39; is served. Served are: assistant." in page(
         control, browser, "/cost/ahead?workload=nobody"

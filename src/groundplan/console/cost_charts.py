@@ -35,7 +35,7 @@ def waterfall(sums: Sequence[dict[str, Any]], nothing: str = "none") -> str:
         .mark_bar(size=16)
         .encode(
             y=altair.Y("term:N", title=None, sort=[str(row["term"]) for row in rows]),
-            x=altair.X("from:Q", title="USD", axis=altair.Axis(tickCount=5, format=".3~r")),
+            x=altair.X("from:Q", title="USD", axis=altair.Axis(tickCount=5, format=",.3~r")),
             x2="to:Q",
             color=altair.Color("kind:N", legend=None, scale=altair.Scale(range=list(COLOURS))),
         )
@@ -68,7 +68,7 @@ def forecast(made: dict[str, Any], a_day: float | None) -> str:
     )
     unit = "USD a day" if made["what"] == "cost" else f"{made['what']} a day"
     y = altair.Y(
-        "value:Q", title=unit, axis=altair.Axis(tickCount=4, format=".3~r" if made["what"] == "cost" else "~s")
+        "value:Q", title=unit, axis=altair.Axis(tickCount=4, format=",.3~r" if made["what"] == "cost" else "~s")
     )
     layers = [
         base.mark_area(opacity=0.25, color=COLOURS[0]).encode(x=x, y=altair.Y("low:Q", title=unit), y2="high:Q")

@@ -138,7 +138,8 @@ async def ahead(
         "what": what,
         "whats": WHATS,
         "workload": workload,
-        "workloads": [row["name"] for row in found["workloads"]],
+        # one that is not served any more keeps its costs, and its place in the choice while it is shown
+        "workloads": sorted({*(row["name"] for row in found["workloads"]), *([workload] if made and workload else [])}),
         "budgets": found["budgets"],
         "own": found["own"],
         "line": line,

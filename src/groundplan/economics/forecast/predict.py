@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from groundplan.core.errors import Invalid
+from groundplan.core.words import counted
 from groundplan.economics.forecast.model import DAY, HOUR, Forecast, Series
 from groundplan.economics.forecast.once import usual
 from groundplan.economics.forecast.smooth import SETTINGS, Floats, paths
@@ -339,7 +340,12 @@ def _mase(past: _Past, made: dict[int, Floats], origins: list[int], chosen: list
 def _told(chosen: list[int], cycle: int) -> str:
     smoothed = sum(place < len(SETTINGS) for place in chosen)
     season = f"seasons of {cycle} steps" if cycle > 1 else "no season"
-    return f"mean of {smoothed} exponential smoothings and {len(chosen) - smoothed} medians of seasons, {season}"
+    kinds = (
+        (smoothed, "exponential smoothing", None),
+        (len(chosen) - smoothed, "median of seasons", "medians of seasons"),
+    )
+    made = " and ".join(counted(number, *words) for number, *words in kinds if number)
+    return f"mean of {made}, {season}"
 
 
 def _noted(series: Series, begun: Step | None) -> tuple[tuple[str, ...], float]:
