@@ -134,6 +134,15 @@ def test_totals_taxes_and_credits_of_an_invoice_are_no_use_of_models() -> None:
     found = reconcile(read, [attempt()], RATES)
     assert found.bill == Decimal("0.0022") and kinds(found) == {"credit": "-0.001", "tax": "0.0002"}
     assert "2 lines of totals were passed over" in read.notes
+    records = bill(
+        "InvoiceID,RecordType,ProductName,UsageStartDate,TotalCost\n"
+        "Estimated,PayerLineItem,Amazon Bedrock,2026-11-25,0.003\n"
+        "Estimated,AccountTotal,,,0.003\n"
+        "Estimated,InvoiceTotal,,,0.003\n"
+        "Estimated,StatementTotal,,,0.003\n"
+    )
+    assert [line.amount for line in records.lines] == [Decimal("0.003")]
+    assert "3 lines of totals were passed over" in records.notes
     alone = bill("Description,Amount\nTotal,$5.00\n")
     assert said(alone) == [("Total", Decimal("5.00"), "USD", "")], "of a file that says no more it is the bill"
 

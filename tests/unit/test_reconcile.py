@@ -165,6 +165,13 @@ def test_estimates_open_calls_demo_and_failures_have_their_own_names() -> None:
     }  # fmt: skip
 
 
+def test_calls_of_the_demo_are_one_row_of_their_day_and_model() -> None:
+    demo = [attempt(demo=True) for _ in range(3)]
+    result = reconcile(generic("2026-11-25,gpt-4o,,10,60,1,USD"), demo, RATES)
+    (row,) = [row for row in result.rows if row.kind == "demo"]
+    assert row.calls == tuple(each.call for each in demo) and row.amount == -sum(each.cost for each in demo)
+
+
 def test_days_and_models_are_compared_where_no_call_is_named() -> None:
     tries = [attempt(), attempt(deployment="us"), attempt(at=NOON + timedelta(days=1)), attempt(deployment="claude")]
     export = bill(

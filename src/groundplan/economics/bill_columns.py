@@ -52,7 +52,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "servicename", "metercategory", "servicefamily", "consumedservice", "servicedescription", "productproductname",
         "lineitemproductcode", "service", "servicecategory", "category",
     ),
-    "charge": ("chargecategory", "chargetype", "lineitemlineitemtype", "lineitemtype", "costtype"),
+    "charge": ("chargecategory", "chargetype", "lineitemlineitemtype", "lineitemtype", "costtype", "recordtype"),
     "credit": ("credittype",),
     "deployment": ("deployment", "deploymentname", "resourcename", "resourceid", "instancename"),
 }  # fmt: skip
@@ -71,6 +71,7 @@ FORMATS: tuple[tuple[str, frozenset[str]], ...] = (
 )
 TOTALS = frozenset(
     {"total", "subtotal", "grandtotal", "totaldue", "amountdue", "totalamount", "invoicetotal", "totalcost", "sum",
+     "accounttotal", "statementtotal",
      "summe", "gesamt", "gesamtbetrag", "zwischensumme", "totaal", "totale"}
 )  # fmt: skip
 """How a line begins that sums others, in small letters alone."""
@@ -111,7 +112,8 @@ def is_total(row: Sequence[str], cells: Mapping[str, str]) -> bool:
     """Whether a line sums others: it would count them twice."""
     first = next((cell for cell in row if cell), "")
     return any(
-        plain(text) in TOTALS for text in (first, *(cells.get(role, "") for role in ("day", "model", "service")))
+        plain(text) in TOTALS
+        for text in (first, *(cells.get(role, "") for role in ("day", "model", "service", "charge")))
     )
 
 

@@ -261,13 +261,16 @@ class _Work:
     ) -> list[Attempt]:
         """Attempts that a bill can have. In a group, open ones and the demo are told apart; by id nothing is."""
         named = any(line.call is not None for line in lines)
-        left = []
+        left, demo = [], []
         for attempt in attempts:
-            kind = "demo" if attempt.demo else "open_reservation" if attempt.state != "settled" else None
-            if kind is None or named:
+            if named or not (attempt.demo or attempt.state != "settled"):
                 left.append(attempt)
+            elif attempt.demo:
+                demo.append(attempt)
             elif attempt.cost:
-                self.row(Part(kind, -attempt.cost, ""), (), [attempt], model)
+                self.row(Part("open_reservation", -attempt.cost, ""), (), [attempt], model)
+        if beside := sum((attempt.cost for attempt in demo), Decimal(0)):
+            self.row(Part("demo", -beside, ""), (), demo, model)
         return left
 
     def _bill_side(self, lines: Sequence[Line]) -> Side:
