@@ -62,5 +62,10 @@ def test_nothing_that_finance_asks_changes_with_retention(database: Database, tm
         measured = sum((Decimal(line["cost_usd"]) for line in book if not line["allocation"]), Decimal(0))
         looked_up = sum((Decimal(line["cost_usd"]) for line in book if line["term"] == "cache_lookup"), Decimal(0))
         assert measured - looked_up == sum(cost for *_, cost in kept[1]) > 0
+        span = {"first": str(FIRST), "last": str(LAST)}
+        longer = control.ask("POST", "/api/cost/what-if", {"changes": ["context=2"], **span}).body
+        assert longer["notes"] == [
+            f"calls of {FIRST} to {LAST} are archived, and nobody looked at whether they would fit"
+        ]
         refused = control.ask("POST", "/api/cost/reconcile", BILL.format(LAST).encode())
         assert (refused.status, refused.code) == (400, "bill_archived")

@@ -92,7 +92,7 @@ def _parts(
         answers = not row["purpose"] and _place(row) in rates
         cost = from_decimal(row["cost_usd"] - usd)
         found.append(Part(row["part"], int(row["count"]) - count, cost, answers=answers, tier=row["tier"]))
-    return found, _unknown(conn, days) if limits else []
+    return found, _archived(conn, days, "keep the tier of the price that they had") if limits else []
 
 
 def _own(declared: Mapping[int, Declared], number: int, deployment: str) -> Rates | None:
@@ -103,11 +103,11 @@ def _own(declared: Mapping[int, Declared], number: int, deployment: str) -> Rate
     return under.rates.get(deployment, _UNKNOWN) if under.kinds.get(deployment, _CHAT) == _CHAT else None
 
 
-def _unknown(conn: Connection[Any], days: Days) -> list[str]:
+def _archived(conn: Connection[Any], days: Days, so: str) -> list[str]:
     gone = [row["day"] for row in archive_store.archived(conn) if days.first <= row["day"] <= days.last]
     if not gone:
         return []
-    return [f"calls of {min(gone)} to {max(gone)} are archived, and keep the tier of the price that they had"]
+    return [f"calls of {min(gone)} to {max(gone)} are archived, and {so}"]
 
 
 def _place(row: Mapping[str, Any]) -> Place:
@@ -147,12 +147,13 @@ def _beyond(
         key = model or row["deployment"], row["context"]
         looked, beyond = found.get(key, (0, 0))
         found[key] = looked + row["looked"], beyond + row["beyond"]
-    return [
+    notes = [
         f"{beyond:,} of {looked:,} calls that were looked at would not fit {name}, which takes {size:,} tokens of "
         "prompt and answer together"
         for (name, size), (looked, beyond) in sorted(found.items())
         if beyond
     ]
+    return [*notes, *_archived(conn, days, "nobody looked at whether they would fit")] if known else notes
 
 
 def _other(conn: Connection[Any], model: str, day: date) -> tuple[Rates, int | None]:
