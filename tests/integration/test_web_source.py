@@ -219,11 +219,13 @@ def test_a_sitemap_that_unpacks_without_end_is_refused() -> None:
 def test_what_is_packed_on_its_way_is_read_as_it_was_written(site: Site, intake: Intake) -> None:
     """As servers of files do that were stored so, whatever is asked for."""
     site.put("/robots.txt", gzip.compress(b"User-agent: *\nDisallow: /b"), "text/plain")
-    site.name("/a", "/b", "/c")
+    site.name("/a", "/b", "/c", "/d")
     sitemap = site.answers["/sitemap.xml"][2]
     site.put("/sitemap.xml", gzip.compress(gzip.compress(sitemap)), "application/gzip")
     site.put("/a", gzip.compress(b"<title>Leave</title><p>Thirty days.</p>"))
+    site.put("/d", gzip.compress(gzip.compress(gzip.compress(b"<title>Leave</title><p>Thirty days.</p>"))))
     site.encodings = {"/robots.txt": "gzip", "/sitemap.xml": "x-gzip", "/a": "identity, gzip", "/c": "br"}
+    site.encodings["/d"] = "gzip, gzip, gzip"
 
     assert look(intake, site) == ({"a"}, "")
     # who may not be read is known only where the rules are

@@ -35,6 +35,8 @@ from groundplan.knowledge.sources.sitemaps import MAX_BYTES as MAX_SITEMAP
 from groundplan.knowledge.sources.sitemaps import Sitemap, is_page, parsed
 
 AGENT = "groundplan"
+_MOST_PACKED = 2
+"""Times that a server may pack something: each may unfold to as much as is read at most."""
 MAX_REDIRECTS = 5
 MAX_SITEMAPS = 100
 TIMEOUT_SECONDS = 20.0
@@ -353,9 +355,10 @@ def _body(answer: http.client.HTTPResponse, most: int) -> bytes:
 def _decoded(data: bytes, encodings: str, most: int) -> bytes:
     """What was packed on its way, as some servers do though nobody asks for it; no more than a byte above the most that
     is read. Raises `ValueError`."""
-    for name in reversed([name.strip().lower() for name in encodings.split(",")]):
-        if name in ("", "identity") or not data:
-            continue
+    names = [name for name in (each.strip().lower() for each in encodings.split(",")) if name not in ("", "identity")]
+    if len(names) > _MOST_PACKED:
+        raise ValueError(f"it is packed {len(names)} times")
+    for name in reversed(names if data else []):
         if name not in ("gzip", "x-gzip"):
             raise ValueError(f"it is packed as '{name}', which was not asked for")
         unpacking = zlib.decompressobj(31)
