@@ -181,6 +181,7 @@ def test_languages_are_told_only_where_they_are_known() -> None:
     assert language_of("Насос") is None, "a name, or a word"
 
 
+JAPANESE = "天気がよいので、散歩に行きましょう。"
 CZECH = (
     "Čerpadlo stojí ve skladu a zítra vám ho pošleme, jakmile ho naši lidé zkontrolují. Pokud nefunguje, zavolejte nám "
     "a během týdne přijedeme s jiným, aniž by vás to něco stálo. Prosíme, připravte fakturu a místo."
@@ -220,7 +221,23 @@ def window(text: str, cuts: list[int], *, masks: Masks | None = None, hold: int 
 @given(
     parts=st.lists(
         st.sampled_from(
-            ["hello world ", EMAIL, IBAN, CARD, KEY, " ", "\n", "x", "lorem ipsum dolor " * 4, "+49 170 1234567", "a.b"]
+            [
+                "hello world ",
+                EMAIL,
+                IBAN,
+                CARD,
+                KEY,
+                " ",
+                "\n",
+                "x",
+                "lorem ipsum dolor " * 4,
+                "+49 170 1234567",
+                "a.b",
+                JAPANESE * 4,
+                f"{JAPANESE}{EMAIL}{JAPANESE}",
+                f"。{CARD}。",
+                f"{JAPANESE}{KEY}",
+            ]
         ),
         max_size=8,
     ),
@@ -246,6 +263,13 @@ def test_a_secret_longer_than_the_window_never_begins_to_leave(secret: str) -> N
         for at in range(0, len(text), 3):
             got += one.feed(text[at : at + 3])
     assert "here it is:".startswith(got.strip())
+
+
+def test_writing_without_spaces_leaves_while_it_comes() -> None:
+    one = Window(guard(output={"secrets": "block", "personal_data": "mask"}).output, Masks(), 64, lambda _: None)
+    left = [len(one.feed(JAPANESE)) for _ in range(20)]
+    assert sum(left) >= 20 * len(JAPANESE) - 64 - 64 - len(JAPANESE)
+    assert one.end()
 
 
 @pytest.mark.parametrize("word", ["AbC1d", "天気がよい"])

@@ -1,11 +1,13 @@
 """The hold-back window of a streamed text: nothing leaves before what it could become part of is known. Pure.
 
 Text is looked at together with what was let go before it, so that a find is whole; a run without a space is never cut,
-so that long tokens are judged as a whole. What is refused is told by raising `Refused`.
+so that long tokens are judged as a whole. Writing that has no spaces is cut between any two of its signs. What is
+refused is told by raising `Refused`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from groundplan.governance.guardrails.checks import Checks
@@ -18,6 +20,9 @@ STEP = 64
 """Text is looked at when so much more is there than is held back: not once for each event."""
 LONGEST_RUN = 20_000
 """A run without a space that is longer is cut all the same."""
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3001-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Thai, Lao, Burmese, Khmer, kana and Han signs."""
+_RUN = re.compile(rf"[^\s{_UNSPACED}]*+")
 
 
 class Refused(Exception):
@@ -83,9 +88,10 @@ class Window:
 
     def _whole_words(self, cut: int) -> int:
         """The beginning of the run without a space that `cut` is in."""
-        if not 0 < cut < len(self._text) or self._text[cut - 1 : cut].isspace():
+        if not 0 < cut < len(self._text):
             return cut
-        run = len(self._text[max(0, cut - LONGEST_RUN) : cut].rsplit(None, 1)[-1])
+        found = _RUN.match(self._text[max(0, cut - LONGEST_RUN) : cut][::-1])
+        run = found.end() if found is not None else 0
         return cut - run if run < LONGEST_RUN else cut
 
     def _let_go(self, cut: int, hits: list[Hit]) -> str:
