@@ -4,6 +4,8 @@ the provider has a word for. What no provider has a word for was refused before,
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import Any
 
 import msgspec
@@ -15,6 +17,9 @@ _SIGNED = {"gemini": "google", "vertexai": "google", "mistral": "mistral"}
 """By which name in `extra_content` each gets back what it signed its thoughts with."""
 _REASONS = frozenset({"groq", "mistral"})
 """Those that are given back what they thought."""
+_USUAL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_IDS = {"anthropic": _USUAL_ID, "bedrock": _USUAL_ID, "mistral": re.compile(r"[A-Za-z0-9]{9}", re.ASCII)}
+"""Of calls of tools, those that a provider takes: it refuses a conversation with others, which began elsewhere."""
 _NAMED = frozenset({"azure", "groq"})
 _JPG = "data:image/jpg;"
 _decode = msgspec.json.Decoder().decode
@@ -61,7 +66,11 @@ def _message(api: str, message: dict[str, Any]) -> dict[str, Any]:
     elif role == "assistant":
         made = _assistant(api, message)
     elif role == "tool":
-        made = {"role": role, "tool_call_id": message["tool_call_id"], "content": _result(api, _text(content))}
+        made = {
+            "role": role,
+            "tool_call_id": _id(api, message["tool_call_id"]),
+            "content": _result(api, _text(content)),
+        }
     else:
         made = {"role": "system", "content": _text(content)}
     if api in _NAMED and message.get("name") and role != "tool":
@@ -93,7 +102,15 @@ def _call(api: str, call: dict[str, Any]) -> dict[str, Any]:
     function = call["function"]
     arguments = function.get("arguments") or ""
     said = {"name": function["name"], "arguments": arguments if arguments.strip() else "{}"}
-    return _signed(api, call, {"id": call["id"], "type": "function", "function": said})
+    return _signed(api, call, {"id": _id(api, call["id"]), "type": "function", "function": said})
+
+
+def _id(api: str, name: str) -> str:
+    """The id of a call where the provider takes it, else one of its own that is always the same."""
+    taken = _IDS.get(api)
+    if taken is None or taken.fullmatch(name):
+        return name
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:9]
 
 
 def _signed(api: str, given: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
