@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.unit.call_rig import LIMIT, Fixed, Rig, call_rig, until
 
 from groundplan.api import replays
 from groundplan.blueprint.experiment import DeclaredExperiment, Replay
-from groundplan.blueprint.model import Cache, Limit, Routing
+from groundplan.blueprint.model import Cache, Keep, Limit, Routing
 from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.core.money import PICO
 from groundplan.economics.experiment.model import AB, CONVERSATION, SHADOW, Experiment
@@ -36,6 +37,7 @@ from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.journal.recovery import fold
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.telemetry.content import chosen
 from groundplan.ledger.model import Finish, Reservation, Settlement
 from groundplan.release.units import workload_digest
 
@@ -312,6 +314,21 @@ def test_an_experiment_never_leaves_what_the_call_may_use(
         assert exchange.deployments == before
     if exchange.trial is not None and exchange.trial.mark is not None:
         assert json.loads(told(exchange))["arm"] in (CONTROL, CANDIDATE)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
+def test_a_shadow_has_its_share_of_the_calls_whichever_are_kept(share: float) -> None:
+    """Ids begin their second half with two bits that are always the same."""
+    task, ask = workload("assistant", ["one", "two"]), Ask({}, "auto", 1, "q", False, False, None, 1, 1)
+    experiments, kept = {"assistant": tried(share=share)}, Keep(content="redacted", share=5_000, seconds=60)
+    drawn: dict[bool, list[bool]] = {False: [], True: []}
+    for _ in range(4000):
+        exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
+        assign(exchange, task, ask, experiments)
+        drawn[chosen(kept, exchange.raw)].append(exchange.trial is not None)
+    for those in drawn.values():
+        deviation = math.sqrt(share * (1 - share) / len(those))
+        assert abs(sum(those) / len(those) - share) < 6 * deviation
 
 
 def test_what_the_gateway_asks_itself_is_in_no_experiment() -> None:

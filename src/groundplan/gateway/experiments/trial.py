@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from groundplan.blueprint.model import Workload
     from groundplan.gateway.call.exchange import Ask, Exchange
 
+_CHANCE = (1 << 30) - 1
 SHADOWED = frozenset({"chat.completions", "messages"})
 """Endpoints whose calls can be asked again elsewhere: they hold everything that an answer depends on."""
 
@@ -104,8 +105,9 @@ def asker(exchange: Exchange, ask: Ask, split: str) -> str:
 
 
 def _drawn(exchange: Exchange, share: float) -> bool:
-    """Whether this call is among the share; other bits of its id decide than those of what is kept."""
-    return share >= 1 or int.from_bytes(exchange.raw[-8:-4], "big") < share * 2**32
+    """Whether this call is among the share; other bits of its id decide than those of what is kept. The first two of
+    these bytes are no chance: they say what kind of id it is."""
+    return share >= 1 or int.from_bytes(exchange.raw[-8:-4], "big") & _CHANCE < share * (_CHANCE + 1)
 
 
 def told(exchange: Exchange) -> str:
