@@ -96,6 +96,7 @@ def line(amount: int, term: str = "input") -> Line:
             [line(5, "credit"), line(-9, "credit")],
             ["cost $5.00 last week.", "Most changed", "Nothing unusual"],
         ),
+        ([line(90_000)], [line(3)], ["+2,999,900% on", "+$89,997.00", "Why: what is carried of it is 2,999,900% more"]),
         ([line(1), line(2, "idle")], [line(9)], ["-67%", "Most changed: input of a, -$8.00.", "Nothing unusual"]),
     ],
 )

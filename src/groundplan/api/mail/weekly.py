@@ -77,7 +77,7 @@ def three_lines(
     """What it cost, what changed most, and why: what that change is made of, and the finding that tells most of it.
     `calls`: workload -> how many, in this time and the one before."""
     now, then = (sum(line.amount for line in each) for each in (lines, before))
-    change = f", {(now - then) / then:+.0%} on the week before" if then > 0 else ""
+    change = f", {(now - then) / then:+,.0%} on the week before" if then > 0 else ""
     moved = _moved(lines, before)
     if moved is None:
         what = "Nothing changed."

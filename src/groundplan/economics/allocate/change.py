@@ -54,4 +54,4 @@ def _parts(then: Spent, now: Spent) -> Iterator[tuple[int, str]]:
 
 
 def _more(ratio: Fraction, up: str, down: str) -> str:
-    return f"{abs(float(ratio) - 1):.0%} {up if ratio >= 1 else down}"
+    return f"{abs(float(ratio) - 1):,.0%} {up if ratio >= 1 else down}"
