@@ -18,8 +18,8 @@ Place = tuple[int, str]
 """(number of a blueprint, deployment)"""
 _FEW: Final = 16_384
 """Tokens above which attempts have an index."""
-NEWEST: Final = 1000
-"""Calls of a workload that are looked at, the newest ones."""
+NEWEST, LEAST, TOGETHER = 1000, 100, 20_000
+"""Calls of a workload that are looked at, the newest ones, at most and at least; and of all of them, about."""
 _OF_FEW: LiteralString = " AND (a.usage ->> 'input')::bigint > 16384"
 
 
@@ -83,7 +83,8 @@ def beyond(
            WHERE n.status = 'ok' AND n.cache NOT IN ('exact', 'semantic') AND n.detail ->> 'of' IS NULL
            GROUP BY 1, 2""",
         {
-            "since": since, "until": until, "workloads": workloads, "most": NEWEST,
+            "since": since, "until": until, "workloads": workloads,
+            "most": max(LEAST, min(NEWEST, TOGETHER // max(1, len(workloads)))),
             "prompt": times[0], "answer": times[1], "blueprints": [number for number, _ in sizes],
             "deployments": [name for _, name in sizes], "contexts": list(sizes.values()),
         },
