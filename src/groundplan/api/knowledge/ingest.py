@@ -104,8 +104,8 @@ class Indexing:
         self._owed = False
         """Whether the others of this run are still to come."""
         self._busy: list[str] = []
-        self._later = frozenset[str]()
-        """Of those that were busy when they were asked for."""
+        self._later = False
+        """Whether one that was busy was asked for."""
         self._thread = threading.Thread(target=self._run, name="indexing", daemon=True)
 
     def start(self) -> None:
@@ -174,9 +174,8 @@ class Indexing:
             if only is not None:
                 self._rest(began, 4)
             if self._later:
-                with self._lock:
-                    self._some, self._later = self._some | self._later, frozenset()
-                self._wanted.set()
+                self._later = False
+                self.again()
             if not self._wanted.is_set():
                 self._idle.set()
 
@@ -196,7 +195,7 @@ class Indexing:
             self._wanted.clear()
         self._busy.append(source)
         busy = frozenset(self._busy)
-        self._later |= busy if asked is None else busy & asked
+        self._later = self._later or asked is None or not busy.isdisjoint(asked)
         try:
             if only is None or only - busy:
                 _ingest(self._services, only, self._between, busy, _for(taken))
