@@ -231,7 +231,7 @@ class Counting(psycopg.Connection[Any]):
         return super().execute(query, params, **more)
 
 
-def test_of_documents_that_are_nearly_the_same_each_is_read_once(database: Database, tmp_path: Path) -> None:
+def test_of_documents_that_are_nearly_the_same_each_is_read_and_told_once(database: Database, tmp_path: Path) -> None:
     rule = "Everybody who works here at the plant has paid leave of {} days in each year that begins."
     for number in range(12):
         (tmp_path / f"{number}.md").write_text(f"# Leave\n\n{rule.format(20 + number)}\n")
@@ -243,8 +243,10 @@ def test_of_documents_that_are_nearly_the_same_each_is_read_once(database: Datab
         conn.asked.clear()
         assess(conn, "s", TODAY)
         kinds = conn.execute("SELECT kind FROM finding WHERE closed_at IS NULL").fetchall()
-        pairs = 12 * 11 // 2
-        assert [kind for (kind,) in kinds].count("knowledge.conflict") == pairs
+        told = [kind for (kind,) in kinds]
+        assert told.count("knowledge.near_duplicate") == told.count("knowledge.conflict") == 11, "one for each copy"
+        pairs = conn.execute("SELECT count(*) FROM document_conflict").fetchone()
+        assert pairs == (12 * 11 // 2,), "a search tells of each"
         assert len(conn.asked) == len(set(conn.asked)) == 12
 
 
