@@ -49,7 +49,8 @@ def sources(home: HomeOption = None, as_json: JsonOption = False) -> None:
     rows = [
         (
             row["name"], row["type"], row["health"], row["owner"], row["documents"], row["kept_back"],
-            "-" if row["quality"] is None else f"{row['quality']:.0%}", row["findings"],
+            "-" if row["quality"] is None or not (row["documents"] or row["findings"]) else f"{row['quality']:.0%}",
+            row["findings"],
             _reading(row["progress"]) or row["health_reason"] or "",
         )
         for row in value["sources"]
