@@ -418,6 +418,7 @@ def _output_of_callers(control: Control) -> list[Any]:
         ("GET", "/api/cost/book?first=2026-02-01&last=2026-01-01", None, "days_invalid"),
         ("GET", "/api/cost/book?by=mood", None, "dimension_unknown"),
         ("GET", "/api/cost/book?last=9999-12-31", None, "days_invalid"),
+        ("GET", "/api/cost/sources?last=0001-01-01", None, "days_invalid"),
         ("GET", "/api/cost/statements?month=9999-12", None, "days_invalid"),
         ("POST", "/api/cost/what-if", {"changes": ["users=nan"]}, "scenario_invalid"),
         ("GET", "/api/cost/statements?month=2026-13", None, "request_invalid"),

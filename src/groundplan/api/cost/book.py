@@ -25,6 +25,7 @@ from groundplan.ledger import rollup_store
 DIMENSIONS: Final = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "basis")
 """What lines can be summed by; `spread` has what only calls know."""
 LONGEST: Final = 3660
+FIRST_YEAR: Final = 1000
 LAST_YEAR: Final = 9000
 """Later days have no day after them in every calendar that is asked."""
 _TERMS: Final[dict[str, str]] = {"embeddings": "embedding", "rerank": "rerank", "moderation": "moderation"}
@@ -81,11 +82,11 @@ def days_of(first: date | None, last: date | None, today: date) -> Days:
     """What was asked for; left out: this month up to today. Raises `Invalid` (`days_invalid`)."""
     last = today if last is None else last
     first = last.replace(day=1) if first is None else first
-    if last < first or (last - first).days > LONGEST or last.year > LAST_YEAR:
+    if last < first or (last - first).days > LONGEST or first.year < FIRST_YEAR or last.year > LAST_YEAR:
         raise Invalid(
             f"{first} to {last} are not a valid period, or too long",
             code="days_invalid",
-            hint=f"Name a first and a last day, at most {LONGEST} days apart, before the year {LAST_YEAR}.",
+            hint=f"Name a first and a last day, at most {LONGEST} days apart, of {FIRST_YEAR} to {LAST_YEAR}.",
         )
     return Days(first, last)
 
