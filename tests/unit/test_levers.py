@@ -204,7 +204,7 @@ def test_what_is_a_batch_already_is_not_told_to_become_one() -> None:
     assert named(told(Looked(14, hours=hours), row=already), "calls that could be batched") == []
     half = spent(batch_calls=14 * 200, batch_usd=Decimal(7))
     (lever,) = named(told(Looked(14, hours=hours), row=half), "calls that could be batched")
-    assert lever.saves_usd == 21 * Decimal("0.5") * 30 / 14 and lever.evidence.startswith("2800 calls in 14 of")
+    assert lever.saves_usd == 21 * Decimal("0.5") * 30 / 14 and lever.evidence.startswith("2,800 calls in 14 of")
     (index,) = named(told(Looked(14, hours=nightly(400)), row=already), "calls that could be batched")
     assert index.saves_usd == 28 * Decimal("0.5") * 30 / 14, "calls that name a feature are none of those"
 
