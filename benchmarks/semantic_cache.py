@@ -45,7 +45,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
 
 from benchmarks import semantic_families, semantic_pairs, semantic_put
 from benchmarks.provenance import commit, machine
-from benchmarks.semantic_public import MORE, TOLD_APART, Texts, public
+from benchmarks.semantic_public import MORE, SORT, TOLD_APART, Texts, public
 
 from groundplan.core.errors import GroundplanError
 from groundplan.economics.semantic import accept, tune
@@ -81,7 +81,7 @@ def judged(
     matches = sure & np.array([not verdict.veto for verdict in verdicts])
     same = np.array([pair.same for pair in pairs])
     intents = clusters(pairs)
-    hits = sure & evidenced(verdicts, same, intents, acceptance.kinds)
+    hits = sure & evidenced(verdicts, sure, same, intents, acceptance.kinds)
     told = rates(hits, same, intents) | {"declared_bound": bound}
     told |= {"read_ms": round(reading(pairs) * 1000, 3), "judge_ms": round(spent * 1000, 3)}
     told["bound_kept"] = bool(told["wrong_rate"] <= bound)
@@ -131,14 +131,14 @@ def judgements(acceptance: Acceptance, pairs: Sequence[Pair], texts: Texts) -> t
     return verdicts, spent / len(pairs)
 
 
-def evidenced(verdicts: Sequence[Verdict], same: Any, intents: Sequence[str], known: frozenset[str]) -> Any:
-    """Of each pair whether there is evidence of all its kinds of difference, by what ships and by the pairs of other
-    parts: an intent is in one part alone."""
+def evidenced(verdicts: Sequence[Verdict], sure: Any, same: Any, intents: Sequence[str], known: frozenset[str]) -> Any:
+    """Of each pair whether there is evidence of all its kinds of difference, by what ships and by the `sure` pairs of
+    other parts, which a workload would check: an intent is in one part alone."""
     rows = list(zip([verdict.kinds for verdict in verdicts], intents, same.tolist(), strict=True))
     part = {intent: place % PARTS for place, intent in enumerate(sorted(set(intents)))}
     proven = [
         tune.shown(
-            (row for row, found in zip(rows, verdicts, strict=True) if part[row[1]] != own and found.score > -inf),
+            (row for row, checked in zip(rows, sure, strict=True) if part[row[1]] != own and checked),
             known,
         )
         for own in range(PARTS)
@@ -212,12 +212,11 @@ def hindsight(cosines: Any, same: Any, bound: float) -> dict[str, Any]:
 
 
 def development(found: Sequence[Pair]) -> list[Pair]:
-    """The pairs that settings come from, `found` of the public ones among them: never reported. Paraphrases that got a
-    word more are only measured."""
+    """The pairs that settings come from, `found` of the public ones among them: never reported."""
     makers = (semantic_pairs.pairs, semantic_pairs.plain, semantic_pairs.qualified)
     rows = [row for seed in range(1, 7) for make in makers for row in make("tune", seed)]
     put = of_intents("open", list(semantic_put.put("open", 1)))
-    return [*of_intents("tune", rows), *put, *(pair for pair in found if pair.kind != MORE)]
+    return [*of_intents("tune", rows), *put, *found]
 
 
 EVIDENCE = (*(("tune", seed) for seed in range(1, 7)), ("all", 1), ("asked", 1), ("anew", 1), ("outside", 1))
@@ -239,8 +238,8 @@ def some() -> list[Pair]:
 def tuned(found: Sequence[Pair], texts: Texts, shown: frozenset[str]) -> Acceptance:
     """The acceptance that comes of development pairs, with the kinds of difference that are shown to say the same."""
     pairs = development(found)
-    harder = [pair.kind in TOLD_APART for pair in pairs]
-    return tune.tune(pairs, [pair.group for pair in pairs], texts.said, shown, harder)
+    harder, odd = [pair.kind in TOLD_APART for pair in pairs], [pair.kind in (MORE, SORT) for pair in pairs]
+    return tune.tune(pairs, [pair.group for pair in pairs], texts.said, shown, harder, odd)
 
 
 def written(acceptance: Acceptance) -> None:

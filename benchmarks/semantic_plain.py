@@ -1,7 +1,9 @@
-"""Three sets for the semantic cache in the shape that anybody has: {"a", "b", "same", "kind"}, no intents, no groups.
+"""Four sets for the semantic cache in the shape that anybody has: {"a", "b", "same", "kind"}, no intents, no groups.
 
 `desk`     some dozens of short messages, written one by one (`semantic_plain.txt`)
 `journeys` thousands of requests to a travel and to a data assistant, made of slots: cities, dates, amounts, units
+`statements` a hundred sentences of companies, guides and manuals, the same in other words (`semantic_statements.txt`),
+           with traps that were made of them
 `letters`  some hundreds of longer texts (two or three sentences), and questions in German, French and Spanish
 
 Written, and not changed any more, before anything of them was measured. Each trap changes one thing: a negation,
@@ -20,7 +22,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-DESK = Path(__file__).with_name("semantic_plain.txt")
+WRITTEN = {
+    "desk": Path(__file__).with_name("semantic_plain.txt"),
+    "statements": Path(__file__).with_name("semantic_statements.txt"),
+}
 """`Q: a question`, `= the same in other words`, `! kind | a trap`; `#` is a remark."""
 
 Ways = tuple[str, ...]
@@ -178,9 +183,9 @@ HELD: dict[str, tuple[str, Ways]] = SLOTS | {
 }
 
 
-def _desk(_dice: Random) -> Iterator[tuple[str, str, bool, str]]:
+def _written(path: Path) -> Iterator[tuple[str, str, bool, str]]:
     question = ""
-    for line in DESK.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         mark, _, said = line.partition(" ")
         if mark == "Q:":
             question = said
@@ -213,8 +218,8 @@ def plain(name: str, seed: int) -> Iterator[dict[str, Any]]:
     """{"a", "b", "same", "kind"} of one of the sets; the same seed gives the same pairs."""
     dice = Random(seed)
     rows = (
-        _desk(dice)
-        if name == "desk"
+        _written(WRITTEN[name])
+        if name in WRITTEN
         else _slotted(JOURNEYS, SLOTS, 60, dice)
         if name == "journeys"
         else _slotted(LETTERS, HELD, 10, dice)
@@ -223,7 +228,7 @@ def plain(name: str, seed: int) -> Iterator[dict[str, Any]]:
         yield {"a": a, "b": b, "same": same, "kind": kind}
 
 
-NAMES = ("desk", "journeys", "letters")
+NAMES = ("desk", "journeys", "letters", "statements")
 
 
 def main() -> int:

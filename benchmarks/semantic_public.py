@@ -26,10 +26,11 @@ from groundplan.economics.semantic.vocabulary import FILLERS, NEGATIONS, NUMBER_
 from groundplan.knowledge.embedding.encoder import coarse
 from groundplan.knowledge.embedding.openvino_encoder import load
 
-REPLACED, MORE = "thing", "more"
-"""Traps that are told by themselves: a paraphrase in which a word that both texts have became any other one, or got any
-other one before it. Many of them say nothing that anybody would."""
-TOLD_APART = (REPLACED, MORE)
+REPLACED, MORE, SORT = "thing", "more", "sort"
+"""Traps that are told by themselves: a paraphrase in which a word that both texts have became any other one, got any
+other one before it, or became another thing of its sort (`SORTS`). Many of the first two say nothing that anybody
+would."""
+TOLD_APART = (REPLACED, MORE, SORT)
 _DENIED = re.compile(r"\b(?:not|never|cannot|without)\b|n['’]t\b", re.IGNORECASE)
 NO_THINGS = STOP | NEGATIONS | FILLERS | QUANTIFIERS.keys() | NUMBER_WORDS.keys()
 
@@ -84,7 +85,7 @@ def public(path: Path, draw: int = 0) -> list[Pair]:
     vectors = np.stack([texts.of(row["origin"]) for row in given])
     alike = vectors @ vectors.T
     np.fill_diagonal(alike, -1)
-    dice, another = Random(5 + draw), Random(6 + draw)
+    dice, another, sorts = Random(5 + draw), Random(6 + draw), Random(7 + draw)
     for number, row in enumerate(given):
         added = [(row["similar"], True, "repeat")]
         for kind in dice.sample(KINDS, 3):
@@ -101,6 +102,9 @@ def public(path: Path, draw: int = 0) -> list[Pair]:
         changed = with_a_word_more(row, kept[number], things, another)
         if changed is not None:
             added.append((changed, False, MORE))
+        changed = with_another_of_its_sort(row["similar"], kept[number], sorts)
+        if changed is not None:
+            added.append((changed, False, SORT))
         near = int(alike[number].argmax())
         # above that they often are the same after all, though nobody says so
         if max(alike[number, near], float(vectors[number] @ texts.of(given[near]["similar"]))) < 0.8:
@@ -159,3 +163,41 @@ def with_a_word_more(row: dict[str, str], words: Sequence[str], others: Sequence
         return None
     word, more = dice.choice(fit), dice.choice([other for other in others if other not in both])
     return re.sub(rf"\b{re.escape(word)}\b", lambda found: f"{more} {found.group()}", row["similar"], count=1)
+
+
+SORTS = """
+row column|image audio video text|string integer float|file folder|list dictionary tuple|train test|label feature
+key value|local remote|shuffle sort|start end|load save|read write|download upload|import export|table chart
+server client|input output|question answer|word sentence|token character|error warning|model metric|header footer
+user administrator|public private|memory disk|cpu gpu|english german french|python java|address telephone letter
+invoice receipt order|customer supplier|buyer seller|tenant landlord|employee manager|summer winter spring autumn
+monday tuesday friday|january july|morning evening night|day week month year|hour minute second
+kitchen bathroom bedroom|garden garage|roof wall floor|door window|hotel museum library|river lake sea|bridge tunnel
+bus train ferry|car bicycle|airport station harbour|dog cat horse|bee ant|whale shark|apple pear|coffee tea
+cheese butter|salt sugar|water oil|red blue green|north south east west|left right|father mother|child adult
+student teacher|doctor nurse|school university|book film|concert exhibition|camera phone|printer scanner
+screen keyboard|lamp heater|pump engine|battery cable|card cash|bank insurance|contract invoice|price weight
+length width|password username|breakfast dinner|pool sauna|passenger driver|meeting course|report form
+vaccine medicine|refrigerator oven|bowl pan|flour milk|jacket shirt|plastic glass metal|wood stone|castle church
+city country|valley hill|tree flower|satellite rocket|earth moon|brain heart|branch version|batch epoch
+encode decode|compress encrypt|split merge|rename delete|cache log|column cell|thread script
+"""
+"""Things of one sort, none of which stands for another."""
+_SORTS = [line.split() for line in SORTS.strip().replace("\n", "|").split("|")]
+
+
+def with_another_of_its_sort(text: str, words: Sequence[str], dice: Random) -> str | None:
+    """The text with another thing of its sort in place of one of `words`, wherever it stands."""
+    fit = [
+        (word, other + word[len(one) :])
+        for sort in _SORTS
+        for one in sort
+        for word in words
+        if word in (one, f"{one}s") and re.search(rf"\b{re.escape(word)}\b", text)
+        for other in sort
+        if other != one
+    ]
+    if not fit:
+        return None
+    word, other = dice.choice(fit)
+    return re.sub(rf"\b{re.escape(word)}\b", other, text)

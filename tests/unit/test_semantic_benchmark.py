@@ -56,8 +56,10 @@ def test_evidence_of_a_kind_comes_of_other_intents_and_wrong_ones_end_it() -> No
     intents = [f"intent {number}" for number in range(10) for _ in range(3)]
     verdicts += [Verdict(1.0, kinds=frozenset({"own"})), Verdict(-inf, "number", frozenset({"known"}))]
     same = np.append(same, [True, False])
-    proven = evidenced(verdicts, same, [*intents, "intent 0", "intent 1"], frozenset({"known"}))
-    assert proven[0:30:3].all() and proven[1:30:3].all(), "what a guard refused shows nothing"
+    verdicts.append(Verdict(-3.0, kinds=frozenset({"known"})))
+    same, sure = np.append(same, False), np.array([found.score >= 0.0 for found in verdicts])
+    proven = evidenced(verdicts, sure, same, [*intents, "intent 0", "intent 1", "intent 2"], frozenset({"known"}))
+    assert proven[0:30:3].all() and proven[1:30:3].all(), "what a guard refused, or scores too low, shows nothing"
     assert not proven[2:30:3].any(), "it is off in every part, since two parts show it wrong"
     assert not proven[30], "an intent is no evidence for itself"
 

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from groundplan.economics.semantic import differences
 from groundplan.economics.semantic.guards import veto
 from groundplan.economics.semantic.likeness import (
-    FEATURES,
     Compared,
     Near,
     Said,
@@ -34,6 +33,7 @@ from groundplan.economics.semantic.likeness import (
 from groundplan.economics.semantic.put_otherwise import ASKED_KIND, asked_otherwise, put_otherwise
 from groundplan.economics.semantic.reading import Reading
 from groundplan.economics.semantic.rearranged import rearranged
+from groundplan.economics.semantic.statements import FEATURES, told, weighed
 from groundplan.economics.semantic.substitution import KIND, aligned, meant_otherwise, strictly, substituted
 from groundplan.economics.semantic.ways import ways
 
@@ -129,16 +129,17 @@ def _met(one: Said, other: Said, worded: Worded | str | None) -> _Met | str:
     found = by_words(a, b) if worded is None else worded
     if isinstance(found, str):
         return found
-    near = meant(one.words, other.words)
-    kind = found.veto or meant_otherwise(a, b, found.found, near)
-    near = np.maximum(near, found.known)
+    alone = meant(one.words, other.words)
+    kind = found.veto or meant_otherwise(a, b, found.found, alone)
+    near = np.maximum(alone, found.known)
     if not found.strict and (kind or substituted(a, b, near, found.found)):
         return kind or KIND
     if kind:
         kinds = frozenset({ways(a, b, found.pairs)})
     else:
         kinds = differences.kinds(a, b, found.pairs) if found.strict else TOLD
-    return _Met(features(a, b, alike, near, found.found), kinds, kind)
+    own = None if found.strict else told(a, b, near, alone, found.found)
+    return _Met(weighed(features(a, b, alike, near, found.found), own), kinds, kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,9 @@
 """Whether two requests differ in that one thing stands in place of another: another country, tool or verb. Pure.
 
 A name is seen by its capital where it has one (`guards`). At the beginning of a sentence and in lower case nothing
-tells it from other words, so words that are left over on both sides must be counterparts of each other: forms of one
-word, words that say the same, or as near within their texts as such words are. In a short request that holds of all of
-them: each of the fewer must have one of its own. In a long one, where people say much otherwise, it holds of those that
-stand at the same place between the same words, and of no other may the counterpart be far. Where nothing else differs,
-these must be known to say the same. A word that is over on one side alone makes another request, unless the other says
-it otherwise or already, or it asks for nothing; how alike the requests are with it is `accept`'s to weigh.
+tells it from other words. Where each word counts, words that are left over must be known to say the same, or ask for
+nothing. Of two statements that differ in nothing but words at their places, these must be known to say the same; where
+they differ in more, `statements` tells how much, and `accept` weighs it.
 """
 
 from __future__ import annotations
@@ -24,15 +21,8 @@ SAME = 0.8
 """Nearness from which on any two words say the same: a city and its country reach 0.75."""
 ALIKE = 0.6
 """The same for two common words: two things of one sort, as a file and a folder, reach 0.59."""
-FAR = 0.4
-"""What is less near is another thing, however the rest is said."""
 SHORT = 8
 """Content words of a short request."""
-ADDED = 0.46
-"""In a long request a word that is over is this near to some word of the other where it only says more of the same. In
-a short one a qualifier that makes another thing reaches it, beside a name of which it could be said."""
-AGAIN = 0.55
-"""The same in a short one, to a word that only the other has."""
 MORE = 0.5
 """Words over on one side, as a share of the shorter request's, from which on it asks for more than the other."""
 KNOWN = 0.999
@@ -110,20 +100,17 @@ def strictly(a: Reading, b: Reading) -> bool:
 
 
 def substituted(a: Reading, b: Reading, near: Near, found: Compared) -> bool:
-    """Whether a word of one stands in place of another in the other, or one names something that the other does not."""
+    """Whether a word of one stands in place of another in the other, or one asks for more than the other; of statements
+    as far as no score weighs it."""
     if strictly(a, b):
         return _otherwise(a, b, near, found)
     ours, theirs = things(a, found.ours), things(b, found.theirs)
     if abs(len(ours) - len(theirs)) > max(1, MORE * min(len(a.stems), len(b.stems))):
         return True
+    if len(ours) != len(theirs) or not {i for i, _ in found.placed}.issuperset(ours):
+        return False
     met = counterparts(near, ours, theirs)
-    if _adds(a, b, set(ours) - {i for i, _ in met}, near) or _adds(b, a, set(theirs) - {j for _, j in met}, near.T):
-        return True
-    if len(ours) == len(theirs) and found.placed.issuperset(met):
-        return any(near[pair] < KNOWN for pair in met)
-    if min(len(a.stems), len(b.stems)) > SHORT:
-        met = [(i, j) for i, j in met if (i, j) in found.placed or near[i, j] < FAR]
-    return not all(stands_for(a.spoken[i], b.spoken[j], float(near[i, j])) for i, j in met)
+    return found.placed.issuperset(met) and any(near[pair] < KNOWN for pair in met)
 
 
 def _otherwise(a: Reading, b: Reading, near: Near, found: Compared) -> bool:
@@ -149,7 +136,7 @@ def aligned(a: Reading, b: Reading, near: Near, found: Compared) -> list[tuple[i
 def _said_already(one: Reading, other: Reading, over: set[int], place: int) -> bool:
     """Whether a word that is over asks for nothing that the other does not say by how it is put."""
     word, after = one.spoken[place], (*one.spoken[place + 1 :], "")[0]
-    ahead = after not in grammar.RELATIONS and _qualifies(one, over, place)
+    ahead = after not in grammar.RELATIONS and qualifies(one, over, place)
     if word in grammar.RELATIONS:
         return not _ends(one, place)
     if word in grammar.JOINING or word in grammar.PRECISE:
@@ -195,31 +182,7 @@ def _joined(reading: Reading, place: int) -> bool:
     return not reading.text[reading.places[place][1] : reading.places[place + 1][0]].strip(" -")
 
 
-def _adds(one: Reading, other: Reading, over: set[int], near: Near) -> bool:
-    """Whether one of the words that are over in one request makes it another one. `near`: its words by the other's."""
-    if not over:
-        return False
-    said, short = set(one.stems), min(len(one.stems), len(other.stems)) <= SHORT
-    otherwise = [j for j, stem in enumerate(other.stems) if stem not in said]
-    for place in over:
-        word, ahead = one.spoken[place], _qualifies(one, over, place)
-        if word in v.EMPTY or (not ahead and _frames(one, place)):
-            continue
-        if word in v.IMPLIED:
-            if ahead and word in v.NAMING and not one.text[: one.places[place][0]].lower().endswith(_ASKING):
-                return True
-            continue
-        most = float(near[place, :].max(initial=0.0))
-        if short or ahead:
-            again = float(near[place, otherwise].max(initial=0.0))
-            if again < (AGAIN if short else ADDED) and (most < SAME or (short and ahead)):
-                return True
-        elif most < ADDED:
-            return True
-    return False
-
-
-def _qualifies(reading: Reading, over: set[int], place: int) -> bool:
+def qualifies(reading: Reading, over: set[int], place: int) -> bool:
     """Whether a word that is over stands right before one that is not, or before others that do."""
     for after in range(place + 1, len(reading.spoken)):
         if not _joined(reading, after - 1):
@@ -227,12 +190,6 @@ def _qualifies(reading: Reading, over: set[int], place: int) -> bool:
         if after not in over:
             return True
     return False
-
-
-def _frames(reading: Reading, place: int) -> bool:
-    """Whether nothing is said before a word, or nothing behind it, but what one says around a question."""
-    said = reading.spoken
-    return said[place] in v.FRAMING and (_AROUND.issuperset(said[:place]) or _AROUND.issuperset(said[place:]))
 
 
 def stands_for(one: str, other: str, near: float) -> bool:

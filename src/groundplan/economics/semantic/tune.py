@@ -25,9 +25,10 @@ from groundplan.economics.semantic.accept import (
     lowest_threshold,
     within,
 )
-from groundplan.economics.semantic.likeness import FEATURES, Said
+from groundplan.economics.semantic.likeness import Said
 from groundplan.economics.semantic.pairs import Pair
 from groundplan.economics.semantic.reading import Reading, read
+from groundplan.economics.semantic.statements import FEATURES
 
 BOUNDS = (0.01, 0.02, 0.05)
 FOLDS = 6
@@ -38,7 +39,7 @@ STRICTNESS = (0.1, 0.3, 1.0, 3.0, 10.0)
 were left out are taken at the least bound."""
 CAUTION = 2.5
 """Other questions are harder than those that thresholds come from: here two fifths of the bound are used."""
-VERSION = 7
+VERSION = 8
 RIGHT = 2
 """Groups in which a kind of difference must have said the same."""
 SELDOM = 0.03
@@ -78,27 +79,30 @@ def tune(
     said: Callable[[str], Said],
     kinds: frozenset[str],
     harder: Sequence[bool] | None = None,
+    odd: Sequence[bool] | None = None,
 ) -> Acceptance:
     """An acceptance from pairs, with the `kinds` of difference that are `evidenced`; `groups` are left out together;
     `said`: a text with its embeddings. Of those that are `harder` than what people ask there is no bound with
-    confidence: with them among the rest no larger share than the bound is wrong."""
+    confidence: with them among the rest no larger share than the bound is wrong. `odd` ones have a part in
+    weights alone."""
     seen = [_seen(pair, said) for pair in pairs]
     rows = [i for i, found in enumerate(seen) if not isinstance(found, str)]
     told = np.stack([found for found in seen if not isinstance(found, str)])
     same = np.array([pairs[i].same for i in rows])
     group = np.array([groups[i] for i in rows])
-    plain = [i for i in range(len(pairs)) if harder is None or not harder[i]]
+    asked = [i for i in range(len(pairs)) if odd is None or not odd[i]]
+    plain = [i for i in asked if harder is None or not harder[i]]
     tried = []
     for strictness in STRICTNESS:
         scores = np.full(len(pairs), -np.inf)
         scores[rows] = _left_out(told, same, group, sorted(set(groups)), strictness)
-        lowest = _threshold(pairs, scores, plain, BOUNDS[0])
+        lowest = _threshold(pairs, scores, plain, asked, BOUNDS[0])
         tried.append((sum(pairs[i].same for i in plain if scores[i] >= lowest), -strictness, scores))
     _, strictness, scores = max(tried, key=lambda each: each[:2])
     weights, bias = _fit(told, same, -strictness)
     thresholds, evidence = {}, {}
     for bound in BOUNDS:
-        threshold = _threshold(pairs, scores, plain, bound)
+        threshold = _threshold(pairs, scores, plain, asked, bound)
         if np.isfinite(threshold):
             above = [pairs[i].same for i in plain if scores[i] >= threshold]
             thresholds[f"{bound:g}"], evidence[f"{bound:g}"] = round(threshold, 4), (len(above), above.count(False))
@@ -126,10 +130,12 @@ def _left_out(
     return scores
 
 
-def _threshold(pairs: Sequence[Pair], scores: NDArray[np.float64], plain: Sequence[int], bound: float) -> float:
-    """The lowest with which the bound holds of what people ask, with confidence, and of all pairs as a share."""
+def _threshold(
+    pairs: Sequence[Pair], scores: NDArray[np.float64], plain: Sequence[int], asked: Sequence[int], bound: float
+) -> float:
+    """The lowest with which the bound holds of `plain` pairs, with confidence, and of all that are asked as a share."""
     sure, _, _ = _lowest(pairs, scores, plain, bound / CAUTION, CONFIDENCE)
-    fair, _, _ = _lowest(pairs, scores, range(len(pairs)), bound, 0.0)
+    fair, _, _ = _lowest(pairs, scores, asked, bound, 0.0)
     return max(sure, fair)
 
 
@@ -179,7 +185,7 @@ def _fit(told: NDArray[np.float64], same: NDArray[np.bool_], strictness: float) 
         raise Invalid("tuning needs scikit-learn", code="extra_missing", hint=hint) from error
     mean, scale = told.mean(axis=0), told.std(axis=0) + 1e-9
     mean[-1], scale[-1] = 0.0, 1.0
-    model = LogisticRegression(max_iter=4000, fit_intercept=False, C=strictness)
+    model = LogisticRegression(solver="newton-cholesky", fit_intercept=False, C=strictness)
     model.fit((told - mean) / scale, same, sample_weight=np.where(same, 1.0, WRONG_WEIGHT))
     weights = model.coef_[0] / scale
     return weights, -float((model.coef_[0] * mean / scale).sum())

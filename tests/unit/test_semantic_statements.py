@@ -1,0 +1,91 @@
+"""Statements are weighed by all words that are left over together, and by weights of their own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from groundplan.core.settings import load_settings
+from groundplan.economics.semantic import accept
+from groundplan.economics.semantic.likeness import FEATURES as COMMON
+from groundplan.economics.semantic.likeness import Said, known, side_by_side
+from groundplan.economics.semantic.reading import read
+from groundplan.economics.semantic.statements import FEATURES, OWN, told, weighed
+from groundplan.knowledge.embedding.encoder import Encoder, coarse
+from groundplan.runtime.models import MINILM, ensure
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder(ensure(load_settings().models, MINILM.name))
+
+
+def given(encoder: Encoder, *texts: str) -> bool:
+    """Whether one answer is given to both, on the first day."""
+    both = []
+    for text in texts:
+        reading = read(text)
+        (spoken,) = encoder.embed_words([text], [reading.places])
+        both.append(Said(reading, spoken.vector, np.frombuffer(coarse(spoken.words), dtype=np.int8).reshape(-1, 384)))
+    verdict = accept.judge(accept.shipped(), *both)
+    return verdict.score >= accept.shipped().threshold(0.01) and not verdict.veto and not verdict.unproven
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "thing", "another"),
+    [
+        (
+            "A password must have at least twelve characters, one of which is a digit.",
+            "Passwords need to be at least twelve characters long and contain a digit.",
+            "digit",
+            "space",
+        ),
+        (
+            "The bus to the airport leaves every twenty minutes from the central station.",
+            "From the central station there is a bus to the airport every twenty minutes.",
+            "bus",
+            "train",
+        ),
+        (
+            "You need a licence to fish in this lake, and it costs ten euros a day.",
+            "Fishing in this lake requires a licence, which costs ten euros per day.",
+            "lake",
+            "river",
+        ),
+    ],
+)
+def test_a_statement_in_other_words_is_the_same_and_with_another_thing_it_is_not(
+    encoder: Encoder, one: str, other: str, thing: str, another: str
+) -> None:
+    assert given(encoder, one, other)
+    assert not given(encoder, one, other.replace(thing, another))
+    assert not given(encoder, one.replace(thing, another), other)
+    assert not given(encoder, one, one.replace(thing, another)), "where nothing else differs no score is asked"
+    assert not given(encoder, one, f"{other[:-1]} at night."), "one word more"
+
+
+def test_statements_have_weights_of_their_own() -> None:
+    common, own = np.arange(1.0, len(COMMON) + 1), np.linspace(0.1, 0.9, len(OWN))
+    question, statement = weighed(common, None), weighed(common, own)
+    assert question.shape == statement.shape == (len(FEATURES),) and question[-1] == statement[-1] == 1.0
+    assert not question[:-1][statement[:-1] != 0].any(), "no feature of one sort is one of the other"
+    assert dict(zip(FEATURES, statement.tolist(), strict=True))["statement_meant_1"] == own[OWN.index("meant_1")]
+
+
+def test_what_is_left_over_is_told_from_the_least_near_on() -> None:
+    a, b = read("The form holds notes and prices of the visit"), read("The form keeps remarks of the visit")
+    alone = np.full((len(a.spoken), len(b.spoken)), 0.1, dtype=np.float32)
+    alone[1, 1], alone[2, 2], alone[3, 2] = 0.7, 0.3, 0.2
+    assert (a.spoken[1:4], b.spoken[1:3]) == (("holds", "notes", "prices"), ("keeps", "remarks"))
+    ours = dict(zip(OWN, told(a, b, alone, alone, side_by_side(a, b)), strict=True))
+    theirs = dict(zip(OWN, told(b, a, alone.T, alone.T, side_by_side(b, a)), strict=True))
+    assert (ours["instead_1"], ours["instead_2"], ours["instead_3"]) == pytest.approx((0.3, 0.7, 1.0))
+    assert (ours["over_1"], ours["over_2"], ours["left"]) == pytest.approx((0.2, 1.0, 3))
+    assert ours == pytest.approx(theirs), "whichever came first"
+
+
+def test_what_lists_know_is_near_whatever_it_means_there() -> None:
+    a, b = read("The form holds the colour"), read("The form holds the color")
+    alone = np.zeros((len(a.spoken), len(b.spoken)), dtype=np.float32)
+    found = dict(zip(OWN, told(a, b, known(a.spoken, b.spoken), alone, side_by_side(a, b)), strict=True))
+    assert (found["instead_1"], found["meant"], found["instead_unlisted"]) == (1.0, 0.0, 0.0)
