@@ -23,7 +23,7 @@ from benchmarks.semantic_cache import (
 )
 from benchmarks.semantic_families import made
 from benchmarks.semantic_plain import plain
-from benchmarks.semantic_public import content, mended, with_a_word_more
+from benchmarks.semantic_public import content, mended, with_a_word_more, with_another_of_its_sort
 
 from groundplan.economics.semantic import accept, guards, tune
 from groundplan.economics.semantic.accept import Verdict, most_wrong
@@ -111,6 +111,14 @@ def test_a_paraphrase_gets_any_word_that_neither_text_has() -> None:
         found = with_a_word_more(row, ["page"], ["names", "listed", "garden", "cost"], Random(seed))
         assert found in [f"Names are listed on the Page and the {word} page" for word in ("garden", "cost")]
     assert with_a_word_more(row, ["garden"], ["cost"], Random(0)) is None
+
+
+def test_a_thing_becomes_another_one_of_its_sort_wherever_it_stands() -> None:
+    text = "Files are kept in a folder, and files are read again"
+    found = {with_another_of_its_sort(text, ["folder", "kept"], Random(seed)) for seed in range(9)}
+    assert found == {"Files are kept in a file, and files are read again"}
+    assert with_another_of_its_sort("two files, more files", ["files"], Random(1)) == "two folders, more folders"
+    assert with_another_of_its_sort(text, ["kept", "read again"], Random(1)) is None
 
 
 def test_pairs_that_settings_come_from_have_qualifiers_that_no_other_family_has() -> None:
