@@ -73,7 +73,8 @@ def told(a: Reading, b: Reading, near: Near, meant: Near, found: Compared) -> tu
 
 def _most(near: Near) -> list[float]:
     """Of each word how near the nearest of the other's is."""
-    return near.max(axis=1).tolist() if near.size else [0.0] * len(near)
+    most: list[float] = near.max(axis=1).tolist() if near.size else [0.0] * len(near)
+    return most
 
 
 def _least(ascending: list[float], many: int) -> list[float]:
