@@ -8,10 +8,11 @@
 
 A pair is a hit where one answer would be given to both once the workload has proven itself: it matches, and of each
 kind of its difference (`differences`) there is evidence; or a guard refuses it, and there is of the two ways in which
-it is put (`ways`). That is learned as a workload's checks teach it, from pairs of
-other intents: four fifths of them for each fifth, beside what ships; a kind that they show to be wrong is off. So
-nothing that is told of a pair comes of its own intent. `as_shipped` are the figures with the evidence that ships alone,
-as on the first day; `matches` those without any: what a workload checks before it gives.
+it is put (`ways`). Texts are embedded as questions are on this machine, those that settings come of in float32. That is
+learned as a workload's checks teach it, from pairs of other intents: four fifths of them for each fifth, beside what
+ships; a kind that they show to be wrong is off. So nothing that is told of a pair comes of its own intent. `as_shipped`
+are the figures with the evidence that ships alone, as on the first day; `matches` those without any: what a workload
+checks before it gives.
 
 `hit_rate` is the share of true repeats that hit, `wrong_rate`
 the share of all hits that are wrong, `wrong_upper` its 95 % bound. Hits of one intent are not independent, so for the
@@ -239,7 +240,7 @@ def tuned(found: Sequence[Pair], texts: Texts, shown: frozenset[str]) -> Accepta
     """The acceptance that comes of development pairs, with the kinds of difference that are shown to say the same."""
     pairs = development(found)
     harder, odd = [pair.kind in TOLD_APART for pair in pairs], [pair.kind in (MORE, SORT) for pair in pairs]
-    return tune.tune(pairs, [pair.group for pair in pairs], texts.said, shown, harder, odd)
+    return tune.tune(pairs, [pair.group for pair in pairs], [texts.seen(pair) for pair in pairs], shown, harder, odd)
 
 
 def written(acceptance: Acceptance) -> None:
@@ -287,10 +288,10 @@ def of_intents(family: str, rows: Sequence[dict[str, Any]]) -> list[Pair]:
 def learned(given: argparse.Namespace) -> bool:
     """Whether it was asked for a new file that ships, and written."""
     if given.tune is not None:
-        texts = Texts()
+        texts = Texts(served=False)
         written(msgspec.structs.replace(tuned(public(given.tune), texts, kinds(texts)), rule=tune.told(some())))
     elif given.kinds:
-        written(msgspec.structs.replace(accept.shipped(), kinds=kinds(Texts())))
+        written(msgspec.structs.replace(accept.shipped(), kinds=kinds(Texts(served=False))))
     return given.tune is not None or bool(given.kinds)
 
 

@@ -14,9 +14,11 @@ from random import Random
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
 from groundplan.core.settings import load_settings
+from groundplan.economics.semantic import tune
 from groundplan.economics.semantic.likeness import Said, Vector
 from groundplan.economics.semantic.pairs import Pair
 from groundplan.economics.semantic.reading import Reading, read
@@ -24,8 +26,10 @@ from groundplan.economics.semantic.synonyms import said_where
 from groundplan.economics.semantic.traps import KINDS, trap
 from groundplan.economics.semantic.vocabulary import FILLERS, NEGATIONS, NUMBER_WORDS, QUANTIFIERS, STOP
 from groundplan.knowledge.embedding.encoder import coarse
-from groundplan.knowledge.embedding.openvino_encoder import load
+from groundplan.knowledge.embedding.openvino_encoder import load, load_questions
 
+Features = NDArray[np.float64] | str
+"""Of a pair, or why it is refused."""
 REPLACED, MORE, SORT = "thing", "more", "sort"
 """Traps that are told by themselves: a paraphrase in which a word that both texts have became any other one, got any
 other one before it, or became another thing of its sort (`SORTS`). Many of the first two say nothing that anybody
@@ -36,17 +40,20 @@ NO_THINGS = STOP | NEGATIONS | FILLERS | QUANTIFIERS.keys() | NUMBER_WORDS.keys(
 
 
 class Texts:
-    """Embeddings of texts, and of words alone, each made once."""
+    """Embeddings of texts, and of words alone, each made once: `served` as the search service embeds questions on this
+    machine, else in float32, which is the same on each."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, served: bool = True) -> None:
         folder = load_settings().models / "all-minilm-l6-v2"
         if not (folder / "model.safetensors").exists():
             hint = "Run `groundplan up` once; it fetches the model."
             raise Invalid(f"the embedding model is not in {folder}", code="data_absent", hint=hint)
-        self._encoder = load(folder)
+        documents = load(folder)
+        self._encoder = load_questions(folder, documents) if served else documents
         self._known: dict[str, Vector] = {}
         self._said: dict[str, Said] = {}
         self._readings: dict[str, Reading] = {}
+        self._seen: dict[tuple[str, str], Features] = {}
 
     def learn(self, texts: Sequence[str]) -> None:
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
@@ -71,11 +78,17 @@ class Texts:
             self._said[text] = Said(reading, spoken.vector, words)
         return self._said[text]
 
+    def seen(self, pair: Pair) -> Features:
+        """A pair as settings are learned from it."""
+        if (pair.a, pair.b) not in self._seen:
+            self._seen[pair.a, pair.b] = tune.seen(pair, self.said)
+        return self._seen[pair.a, pair.b]
+
 
 def public(path: Path, draw: int = 0) -> list[Pair]:
     """GPTCache's pairs of paraphrases, with traps that are made of them; settings come from draw 0."""
     given = [row for row in _given(path) if len(row["origin"]) < 600]
-    texts, pairs = Texts(), []
+    texts, pairs = Texts(served=False), []
     texts.learn([text for row in given for text in (row["origin"], row["similar"])])
     others = sorted({word for row in given for word in content(read(row["origin"]))})
     both = [(content(read(row["origin"])), set(content(read(row["similar"])))) for row in given]

@@ -27,7 +27,8 @@ def given(encoder: Encoder, *texts: str) -> bool:
         reading = read(text)
         (spoken,) = encoder.embed_words([text], [reading.places])
         both.append(Said(reading, spoken.vector, np.frombuffer(coarse(spoken.words), dtype=np.int8).reshape(-1, 384)))
-    verdict = accept.judge(accept.shipped(), *both)
+    one, other = both
+    verdict = accept.judge(accept.shipped(), one, other)
     return verdict.score >= accept.shipped().threshold(0.01) and not verdict.veto and not verdict.unproven
 
 

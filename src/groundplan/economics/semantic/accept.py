@@ -196,8 +196,11 @@ def most_wrong(wrong: int, of: int, confidence: float = CONFIDENCE) -> float:
 
 
 def within(wrong: int, of: int, bound: float, confidence: float = CONFIDENCE) -> bool:
-    """Whether the upper end of that interval is at most `bound`, without looking for it."""
-    return wrong < of and _at_most(wrong, of, bound) <= 1 - confidence
+    """Whether the upper end of that interval (without confidence the share itself) is at most `bound`, without looking
+    for it."""
+    if wrong >= of or wrong > bound * of:
+        return False
+    return not confidence or _at_most(wrong, of, bound) <= 1 - confidence
 
 
 def _at_most(wrong: int, of: int, share: float) -> float:
@@ -225,6 +228,6 @@ def lowest_threshold(
             break
         accepted, wrong = accepted + 1, wrong + (not right)
         tied = place + 1 < len(order) and order[place + 1][0] == score
-        if not tied and accepted >= least and most_wrong(wrong, accepted, confidence) <= bound + 1e-12:
+        if not tied and accepted >= least and within(wrong, accepted, bound + 1e-12, confidence):
             found = (score, accepted, wrong)
     return found

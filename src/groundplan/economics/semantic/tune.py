@@ -76,16 +76,14 @@ def shown(rows: Iterable[tuple[frozenset[str], str, bool]], known: frozenset[str
 def tune(
     pairs: Sequence[Pair],
     groups: Sequence[str],
-    said: Callable[[str], Said],
+    seen: Sequence[NDArray[np.float64] | str],
     kinds: frozenset[str],
     harder: Sequence[bool] | None = None,
     odd: Sequence[bool] | None = None,
 ) -> Acceptance:
-    """An acceptance from pairs, with the `kinds` of difference that are `evidenced`; `groups` are left out together;
-    `said`: a text with its embeddings. Of those that are `harder` than what people ask there is no bound with
-    confidence: with them among the rest no larger share than the bound is wrong. `odd` ones have a part in
-    weights alone."""
-    seen = [_seen(pair, said) for pair in pairs]
+    """An acceptance from pairs as they are `seen`, with the `kinds` of difference that are `evidenced`; `groups` are
+    left out together. Of those that are `harder` than what people ask there is no bound with confidence: with them
+    among the rest no larger share than the bound is wrong. `odd` ones have a part in weights alone."""
     rows = [i for i, found in enumerate(seen) if not isinstance(found, str)]
     told = np.stack([found for found in seen if not isinstance(found, str)])
     same = np.array([pairs[i].same for i in rows])
@@ -165,8 +163,9 @@ def _lettered(reading: Reading) -> Said:
     return Said(reading, whole / np.float32(max(1.0, float(np.linalg.norm(whole)))), words)
 
 
-def _seen(pair: Pair, said: Callable[[str], Said]) -> NDArray[np.float64] | str:
-    """Of texts that words alone refuse no embedding is needed."""
+def seen(pair: Pair, said: Callable[[str], Said]) -> NDArray[np.float64] | str:
+    """The features of a pair, or why it is refused; `said`: a text with its embeddings, which of texts that words alone
+    refuse are not asked for."""
     found = by_words(read(pair.a), read(pair.b))
     return found if isinstance(found, str) else compared(said(pair.a), said(pair.b), found)
 
