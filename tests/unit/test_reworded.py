@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec import Raw
+from msgspec.structs import replace
+from tests.integration.gateway_stack import deployment
 
+from groundplan.gateway.surfaces.chat import CHAT
+from groundplan.gateway.surfaces.interface import Interface
+from groundplan.gateway.surfaces.messages import MESSAGES
+from groundplan.gateway.upstream import call_ids
+from groundplan.gateway.upstream.call_ids import taken
 from groundplan.gateway.upstream.reworded import reworded
 
 OPENAI, CLAUDE, KIMI, MISTRAL = (
@@ -43,3 +53,50 @@ def test_ids_of_calls_are_such_as_the_provider_takes(api: str, taken: set[str]) 
     assert {name for name, own in zip(given, ids, strict=True) if name == own} == taken
     assert len(set(ids)) == 4 and ids == told(api, *given), "always the same, for caches at the provider"
     assert all(re.fullmatch("[A-Za-z0-9]{9}", own) for own in set(ids) - taken)
+
+
+def conversation(*names: str, messages: bool) -> bytes:
+    """A request in OpenAI's chat, or in Anthropic's Messages, with two turns of calls with these ids."""
+    turns = list[dict[str, Any]]()
+    for name in names:
+        given, function = {"id": "do not touch: 1"}, {"name": "look", "arguments": '{"id": "do not touch: 2"}'}
+        if messages:
+            use = {"type": "tool_use", "id": name, "name": "look", "input": given}
+            result = {"type": "tool_result", "tool_use_id": name, "content": '"tool_use_id": "do not touch"'}
+            turns += [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+        else:
+            call = {"id": name, "type": "function", "function": function, "beside": given}
+            turns += [{"role": "assistant", "content": None, "tool_calls": [call]}]
+            turns += [{"role": "tool", "tool_call_id": name, "content": '"tool_call_id": "do not touch"'}]
+    return json.dumps({"model": "auto", "max_tokens": 9, "messages": turns}, indent=1).encode()
+
+
+@pytest.mark.parametrize(
+    ("place", "messages", "api"),
+    [
+        ({"url": "https://api.mistral.ai/v1"}, False, "mistral"),
+        ({"model": "mistral/mistral-large-latest"}, False, "mistral"),
+        ({}, False, "openai"),
+        ({"api": "anthropic"}, True, "anthropic"),
+    ],
+)
+def test_requests_that_go_on_as_they_came_bear_ids_that_are_taken(
+    place: dict[str, str], messages: bool, api: str
+) -> None:
+    asked = replace(deployment("one", 1), upstream_model="auto", **place)
+    names = (OPENAI, CLAUDE, KIMI, MISTRAL)
+    interface: Interface = MESSAGES if messages else CHAT
+
+    def forwarded(body: bytes) -> bytes:
+        read = interface.read(SimpleNamespace(body=body, headers={}))  # type: ignore[arg-type]
+        return interface.codec(asked).forward(read, asked, 9, [])
+
+    sent, owned = forwarded(conversation(*names, messages=messages)), tuple(taken(api, name) for name in names)
+    assert json.loads(sent) == json.loads(conversation(*owned, messages=messages))
+    given = conversation(*owned, messages=messages)
+    assert forwarded(given) == given, "nothing to exchange: as it came"
+
+
+@pytest.mark.parametrize("odd", [b"[1]", b'[{"tool_calls":1,"tool_call_id":2}]', b'[{"content":[7,"tool_use_id"]}]'])
+def test_conversations_of_other_shapes_stay_as_they_are(odd: bytes) -> None:
+    assert call_ids.for_mistral(Raw(odd)) is None and call_ids.for_anthropic(odd) is None

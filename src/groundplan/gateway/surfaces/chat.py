@@ -33,7 +33,7 @@ from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Ma
 from groundplan.gateway.surfaces.named_files import NamedFile, without, written
 from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed
 from groundplan.gateway.surfaces.upstream_json import STREAM, UNREADABLE, refuse_encoding, understood
-from groundplan.gateway.upstream import providers
+from groundplan.gateway.upstream import call_ids, providers
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
@@ -316,9 +316,12 @@ class OpenAIChat:
             changes["stream_options"] = with_usage_told(ask.fields)
         if "store" in ask.fields:
             changes["store"] = b"false"
+        told = None
+        if call_ids.is_mistral(deployment) and (told := call_ids.for_mistral(ask.fields["messages"])) is not None:
+            changes["messages"] = told
         if system:
             lead = _encode([{"role": "system", "content": text} for text in system])
-            changes["messages"] = lead[:-1] + b"," + bytes(ask.fields["messages"])[1:]
+            changes["messages"] = lead[:-1] + b"," + (told or bytes(ask.fields["messages"]))[1:]
         return spliced(ask.body, ask.fields, changes)
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature

@@ -19,6 +19,7 @@ from groundplan.gateway.surfaces import signatures
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
 from groundplan.gateway.surfaces.messages_errors import shaped
 from groundplan.gateway.surfaces.upstream_json import STREAM, refuse_encoding, understood
+from groundplan.gateway.upstream import call_ids
 from groundplan.ledger.model import Usage
 
 _encode = msgspec.json.Encoder().encode
@@ -153,8 +154,10 @@ class AnthropicMessages:
             changes["max_tokens"] = b"%d" % cap
         if system:
             changes["system"] = _system(ask, system)
-        if (plain := signatures.without(bytes(ask.fields["messages"]))) is not None:
-            changes["messages"] = plain
+        given = bytes(ask.fields["messages"])
+        plain = signatures.without(given)
+        if (told := call_ids.for_anthropic(plain or given) or plain) is not None:
+            changes["messages"] = told
         return spliced(ask.body, ask.fields, changes)
 
     def answer(self, data: bytes, ask: Ask) -> Answered:  # noqa: ARG002 -- the protocol's signature

@@ -4,11 +4,11 @@ the provider has a word for. What no provider has a word for was refused before,
 
 from __future__ import annotations
 
-import hashlib
-import re
 from typing import Any
 
 import msgspec
+
+from groundplan.gateway.upstream.call_ids import taken
 
 _ONE_SYSTEM = frozenset({"anthropic", "bedrock", "gemini", "vertexai"})
 """Providers whose system messages are one text beside the conversation."""
@@ -17,9 +17,6 @@ _SIGNED = {"gemini": "google", "vertexai": "google", "mistral": "mistral"}
 """By which name in `extra_content` each gets back what it signed its thoughts with."""
 _REASONS = frozenset({"groq", "mistral"})
 """Those that are given back what they thought."""
-_USUAL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-_IDS = {"anthropic": _USUAL_ID, "bedrock": _USUAL_ID, "mistral": re.compile(r"[A-Za-z0-9]{9}", re.ASCII)}
-"""Of calls of tools, those that a provider takes: it refuses a conversation with others, which began elsewhere."""
 _NAMED = frozenset({"azure", "groq"})
 _JPG = "data:image/jpg;"
 _decode = msgspec.json.Decoder().decode
@@ -68,7 +65,7 @@ def _message(api: str, message: dict[str, Any]) -> dict[str, Any]:
     elif role == "tool":
         made = {
             "role": role,
-            "tool_call_id": _id(api, message["tool_call_id"]),
+            "tool_call_id": taken(api, message["tool_call_id"]),
             "content": _result(api, _text(content)),
         }
     else:
@@ -102,15 +99,7 @@ def _call(api: str, call: dict[str, Any]) -> dict[str, Any]:
     function = call["function"]
     arguments = function.get("arguments") or ""
     said = {"name": function["name"], "arguments": arguments if arguments.strip() else "{}"}
-    return _signed(api, call, {"id": _id(api, call["id"]), "type": "function", "function": said})
-
-
-def _id(api: str, name: str) -> str:
-    """The id of a call where the provider takes it, else one of its own that is always the same."""
-    taken = _IDS.get(api)
-    if taken is None or taken.fullmatch(name):
-        return name
-    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:9]
+    return _signed(api, call, {"id": taken(api, call["id"]), "type": "function", "function": said})
 
 
 def _signed(api: str, given: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:

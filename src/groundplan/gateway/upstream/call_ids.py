@@ -1,0 +1,91 @@
+"""Ids of calls of tools, as a provider takes them: a conversation that began at another one bears such as it refuses.
+Each of those becomes one that is always the same, in the call and in its result. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+
+import msgspec
+
+from groundplan.blueprint.model import Deployment
+
+_USUAL = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_TAKEN = {"anthropic": _USUAL, "bedrock": _USUAL, "mistral": re.compile(r"[A-Za-z0-9]{9}", re.ASCII)}
+_RESULTS = re.compile(rb'"tool_use_id"\s*:\s*"([^"]*)"').findall
+_USUAL_RESULT = re.compile(rb"[A-Za-z0-9_-]{1,64}").fullmatch
+
+_Objects = list[dict[str, msgspec.Raw]]
+_objects = msgspec.json.Decoder(_Objects).decode
+_text = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def taken(api: str, name: str) -> str:
+    """The id of a call where the provider takes it, else one of its own."""
+    known = _TAKEN.get(api)
+    if known is None or known.fullmatch(name):
+        return name
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:9]
+
+
+def is_mistral(deployment: Deployment) -> bool:
+    """Whether an OpenAI-shaped deployment takes such ids only as Mistral makes."""
+    return ".mistral.ai" in deployment.url or deployment.model.startswith(("mistral/", "mistralai/"))
+
+
+def for_mistral(messages: msgspec.Raw) -> bytes | None:
+    """Messages of a chat with ids that Mistral takes; None where it takes all of them."""
+    return _exchanged(messages, _chat) if b'"tool_call_id"' in bytes(messages) else None
+
+
+def for_anthropic(messages: bytes) -> bytes | None:
+    """Messages as Anthropic has them, with ids that it takes; None where it takes all of them."""
+    return None if all(map(_USUAL_RESULT, _RESULTS(messages))) else _exchanged(messages, _turn)
+
+
+def _exchanged(messages: bytes | msgspec.Raw, change: Callable[[dict[str, msgspec.Raw]], bool]) -> bytes | None:
+    """What is of another shape than its API has it stays as it is: whoever is asked says what is wrong with it."""
+    try:
+        told = _objects(messages)
+        return _encode(told) if any([change(each) for each in told]) else None
+    except msgspec.DecodeError:
+        return None
+
+
+def _chat(message: dict[str, msgspec.Raw]) -> bool:
+    changed = _change("mistral", message, "tool_call_id")
+    return _each(message, "tool_calls", lambda call: _change("mistral", call, "id")) or changed
+
+
+def _turn(message: dict[str, msgspec.Raw]) -> bool:
+    return bytes(message.get("content", b"")).startswith(b"[") and _each(message, "content", _block)
+
+
+def _block(block: dict[str, msgspec.Raw]) -> bool:
+    name = {b'"tool_use"': "id", b'"tool_result"': "tool_use_id"}.get(bytes(block.get("type", b"")), "")
+    return _change("anthropic", block, name)
+
+
+def _each(holder: dict[str, msgspec.Raw], name: str, change: Callable[[dict[str, msgspec.Raw]], bool]) -> bool:
+    raw = holder.get(name)
+    if raw is None or bytes(raw) == b"null":
+        return False
+    told = _objects(raw)
+    if not any([change(each) for each in told]):
+        return False
+    holder[name] = msgspec.Raw(_encode(told))
+    return True
+
+
+def _change(api: str, holder: dict[str, msgspec.Raw], name: str) -> bool:
+    raw = holder.get(name)
+    if raw is None or bytes(raw) == b"null":
+        return False
+    given = _text(raw)
+    if (own := taken(api, given)) == given:
+        return False
+    holder[name] = msgspec.Raw(_encode(own))
+    return True
