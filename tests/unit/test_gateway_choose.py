@@ -181,6 +181,17 @@ async def test_calls_go_where_answers_come_sooner(tmp_path: Path) -> None:
     assert found["three"] <= 6
 
 
+async def test_one_slow_answer_is_not_held_against_a_deployment_for_ever(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, workloads={"assistant": rule(balance="latency")}) as rig:
+        rig.play("two", latency_ms=50)
+        slow, now = rig.gateway.times.of("one", False), rig.gateway.loop.time()
+        slow.observe(3_000_000, now)
+        assert {(await rig.chat()).json["groundplan"]["deployment"] for _ in range(5)} == {"two"}
+        slow.at -= 60  # which is as long as nobody has asked it
+        assert "one" in {(await rig.chat()).json["groundplan"]["deployment"] for _ in range(5)}
+        await rig.books()
+
+
 async def test_one_conversation_stays_where_it_is(tmp_path: Path) -> None:
     assert len(await answered(tmp_path, rule(balance="prefix"), {}, 8)) == 1
 

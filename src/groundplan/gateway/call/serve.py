@@ -180,7 +180,7 @@ class Course:
         facts = Facts(
             workload=self._workload.name,
             running=gateway.loads.running,
-            peak=lambda name: gateway.times.of(name, stream).peak,
+            peak=lambda name: gateway.times.of(name, stream).expected(now),
             bounds=exchange.bounds,
             prefix=(system + told)[:PREFIX_BYTES],
             dice=random.random,

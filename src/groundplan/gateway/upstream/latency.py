@@ -26,8 +26,12 @@ class Learned:
         self._counts = [0] * (len(_BOUNDS) + 1)
         self._total = 0
         self.peak = 0.0
-        """Microseconds: jumps up with one slow answer, comes down slowly."""
+        """Microseconds, as of `at`: jumps up with one slow answer, comes down slowly."""
         self.at = 0.0
+
+    def expected(self, now: float) -> float:
+        """The peak as it is now: it comes down without answers, too, since what is not asked gives none."""
+        return self.peak * math.exp(min(0.0, self.at - now) / DECAY_SECONDS)
 
     def observe(self, microseconds: int, now: float) -> None:
         """One more answer."""
