@@ -49,7 +49,7 @@ class Writer:
         call, started = new_id().bytes, time.time_ns() // 1_000_000
         names = [name for name in self.budgets if name == "company" or self.random.random() < 0.7]
         charges = [Charge(name, PERIOD, BOUND) for name in names]
-        if await self.leases.acquire((call, 0), charges, self.budgets) is not None:
+        if await self.leases.acquire((call, 0), charges, [self.budgets[name] for name in names]) is not None:
             say("X")
             return
         attempt = 0

@@ -56,7 +56,7 @@ class Worker:
         """One call that reserves 2 USD of each budget and costs `cost` picodollars; both are durable."""
         call, now = new_id().bytes, time.time_ns() // 1_000_000
         charges = [Charge(name, MONTH, 2 * USD) for name in budgets]
-        assert await self.leases.acquire((call, 0), charges, BUDGETS) is None
+        assert await self.leases.acquire((call, 0), charges, [BUDGETS[name] for name in budgets]) is None
         person = str(new_id())
         self.journal.reserve(
             Reservation(call, 0, now, "assistant", person, "k", "chat", "d", "s", "m", 1, 2 * USD, charges)

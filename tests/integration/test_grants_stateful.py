@@ -283,7 +283,7 @@ class GrantMachine(RuleBasedStateMachine):
         charges = [Charge(*self._key(name), bound) for name in names]
         short = worker.slices.reserve(token, charges, {self.of["soft"]})
         if short is not None:
-            assert worker.slices.available(short, MONTH) < bound
+            assert worker.slices.available(short.budget, MONTH) < bound
             return multiple()
         self._journal(worker, token, bound, charges)
         self.open[token] = Open(slot, bound, bound, names)

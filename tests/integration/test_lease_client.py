@@ -73,7 +73,7 @@ class Worker:
     ) -> bool:
         """Whether it was made; it takes so long, or until it `ends`."""
         token = (new_id().bytes, 0)
-        if await self.leases.acquire(token, [Charge(budget.name, MONTH, bound)], {budget.name: budget}) is not None:
+        if await self.leases.acquire(token, [Charge(budget.name, MONTH, bound)], [budget]) is not None:
             return False
         await asyncio.sleep(seconds)
         if ends is not None:
@@ -84,7 +84,7 @@ class Worker:
     async def fill(self, budget: Budget, period: str = MONTH) -> bool:
         """Whether it could be granted what a call reserves; the call is not made."""
         token = (new_id().bytes, 0)
-        if await self.leases.acquire(token, [Charge(budget.name, period, COST)], {budget.name: budget}) is not None:
+        if await self.leases.acquire(token, [Charge(budget.name, period, COST)], [budget]) is not None:
             return False
         self.slices.settle(token, 0)
         return True
@@ -250,7 +250,7 @@ async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_grante
         with patience():
             for name, token in zip(keys, tokens, strict=True):
                 budget = Budget(name=name, covers=name, limit=10 * COST, period="day")
-                assert await leases.acquire(token, [Charge(name, day, 3 * COST)], {name: budget}) is None
+                assert await leases.acquire(token, [Charge(name, day, 3 * COST)], [budget]) is None
         for token in tokens[1:]:
             slices.settle(token, COST)
         one.clock.moment += timedelta(hours=12, minutes=30)
@@ -347,7 +347,7 @@ async def test_without_a_database_the_answer_comes_in_time(database: Database, t
     while len(took) < 3 and min(took, default=1.0) >= 0.4:  # the best of three: the machine may be busy
         began = loop.time()
         charges = [Charge("assistant", MONTH, COST)]
-        assert await leases.acquire((new_id().bytes, 0), charges, {"assistant": budget}) == "assistant"
+        assert await leases.acquire((new_id().bytes, 0), charges, [budget]) == charges[0]
         took.append(loop.time() - began)
     assert min(took) < 0.4, took
     assert not leases.connected
@@ -486,11 +486,11 @@ async def test_a_raised_limit_is_served_at_once_and_an_older_blueprint_does_not_
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
         charges = [Charge("assistant", MONTH, COST)]
         with patience():
-            assert await one.leases.acquire(token, charges, {"assistant": low}, 1) is None
-        assert await one.leases.acquire((new_id().bytes, 0), charges, {"assistant": low}, 1) == "assistant"
+            assert await one.leases.acquire(token, charges, [low], 1) is None
+        assert await one.leases.acquire((new_id().bytes, 0), charges, [low], 1) == charges[0]
         with patience():
-            assert await one.leases.acquire((new_id().bytes, 0), charges, {"assistant": high}, 2) is None
-        assert await two.leases.acquire((new_id().bytes, 0), charges, {"assistant": low}, 1) == "assistant"
+            assert await one.leases.acquire((new_id().bytes, 0), charges, [high], 2) is None
+        assert await two.leases.acquire((new_id().bytes, 0), charges, [low], 1) == charges[0]
         with psycopg.connect(database.urls["owner"]) as conn:
             row = conn.execute("SELECT limit_usd, blueprint FROM budget_period").fetchone()
         assert row == (Decimal(2 * COST).scaleb(-12), 2)
@@ -509,7 +509,7 @@ async def test_what_an_open_call_gives_back_of_a_lowered_budget_is_not_spent_abo
         ends.set()
         assert await held
         charges = [Charge("assistant", MONTH, COST)]
-        assert await one.leases.acquire((new_id().bytes, 0), charges, {"assistant": low}, 2) in (None, "assistant")
+        assert await one.leases.acquire((new_id().bytes, 0), charges, [low], 2) in (None, charges[0])
         assert one.slices.available("assistant", MONTH) <= COST, "the other one was spent before"
         await until(lambda: granted(database, "assistant") <= 2 * COST)
 

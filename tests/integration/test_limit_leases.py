@@ -61,7 +61,7 @@ class Worker:
     async def take(self, asked: Quota, amount: int, used: int, seconds: float = 0.0) -> bool:
         token = (new_id().bytes, -1)
         charges = [Charge(asked.name, self.span(asked), amount)]
-        if await self.leases.acquire(token, charges, {asked.name: asked}, 1) is not None:
+        if await self.leases.acquire(token, charges, [asked], 1) is not None:
             return False
         await asyncio.sleep(seconds)
         self.counters.settle_each(token, [used])
@@ -175,7 +175,7 @@ async def test_who_waits_has_nothing_of_what_ends_above_a_lowered_limit(
         with patience(20.0):
             for token in calls:
                 charges = [Charge(many.name, "now", 1)]
-                assert await one.leases.acquire(token, charges, {many.name: many}, 1) is None
+                assert await one.leases.acquire(token, charges, [many], 1) is None
             one.leases.declare([], {(few.family, "now"): 2}, 2)
             next_one = asyncio.create_task(one.take(few, 1, 0))
             await until(lambda: bool(one.leases._accounts[few.name, "now"].waiters))
@@ -298,7 +298,7 @@ async def test_slots_of_a_dead_worker_come_back_with_its_fencing_only(
         with patience():
             for _ in range(2):
                 assert await one.leases.acquire(
-                    (new_id().bytes, -1), [Charge(slots.name, "now", 1)], {slots.name: slots}, 1) is None  # fmt: skip
+                    (new_id().bytes, -1), [Charge(slots.name, "now", 1)], [slots], 1) is None  # fmt: skip
             assert await one.take(requests, 1, 1)
         held = granted(database, requests)
         wall.at += timedelta(days=2)  # time gives nothing back

@@ -321,6 +321,23 @@ async def test_a_refusal_tells_of_the_limit_that_has_room_again_last(database: D
         assert int(refused.headers["retry-after"]) == pytest.approx(end.timestamp() - time.time(), abs=20)
 
 
+@pytest.mark.parametrize("tight", ["day", "month"])
+async def test_a_limit_may_name_several_periods(database: Database, tmp_path: Path, tight: str) -> None:
+    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        model.script = Script(tokens=1)
+        most = {"day": 50, "month": 50, tight: 3}
+        both = [limit("both", "workload/assistant", "requests", count, period) for period, count in most.items()]
+        both += [limit("both", "key", "tokens", 10**6, period) for period in most]
+        await started(stack, limited(1, [port], *both), 2)
+        key = stack.key()
+        replies = await filled([partial(told, stack, key)] * 8, 3)
+        assert sorted(reply.status for reply in replies) == [200] * 3 + [429] * 5 and model.counted == 3
+        errors = [reply.json["error"] for reply in replies if reply.status == 429]
+        assert {(error["limit"], error["per"], error["most"]) for error in errors} == {("both", tight, 3)}
+        rows = stack.sql("SELECT amount FROM limit_span WHERE name = 'requests/both' ORDER BY 1")
+        assert [amount for (amount,) in rows] == [3, 50]
+
+
 async def test_an_estimate_says_what_a_call_may_cost_and_makes_none(database: Database, tmp_path: Path) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=20)

@@ -50,7 +50,7 @@ class Count:
         token: Token = (new_id().bytes, -1)
         asked = self.declared
         charges = [Charge(asked.name, "now", 1)]
-        if await one.leases.acquire(token, charges, {asked.name: asked}, self.number) is not None:
+        if await one.leases.acquire(token, charges, [asked], self.number) is not None:
             return False
         self.open.append((one, token))
         if len(self.open) > self.declared.limit and self.told <= 0:

@@ -88,10 +88,10 @@ class Closed:
         charges: Sequence[Charge],
         declared: Any,  # noqa: ARG002
         blueprint: int = 0,  # noqa: ARG002
-    ) -> str | None:
+    ) -> Charge | None:
         self.asked.append(charges[0].budget)
         await asyncio.sleep(0)
-        return charges[0].budget
+        return charges[0]
 
     def remaining(self, quota: Quota, period: str) -> int:  # noqa: ARG002 -- the protocol's signature
         return quota.limit

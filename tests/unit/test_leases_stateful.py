@@ -118,7 +118,7 @@ class LeaseMachine(RuleBasedStateMachine):
         charges = [Charge(budget, PERIOD, bound) for budget in sorted(budgets)]
         short = worker.slices.reserve(token, charges)
         if short is not None:
-            assert worker.slices.available(short, PERIOD) < bound
+            assert worker.slices.available(short.budget, PERIOD) < bound
             return multiple()
         worker.journal.append(reservation(token, bound, worker.slices.held(token)))
         self.open[token] = (slot, bound, sorted(budgets), bound)
@@ -242,9 +242,9 @@ def test_a_short_budget_takes_nothing_from_the_others() -> None:
     slices = Slices()
     slices.grant("a", PERIOD, 10)
     slices.grant("b", PERIOD, 5)
-    assert slices.reserve((b"1", 0), [Charge("a", PERIOD, 6), Charge("b", PERIOD, 6)]) == "b"
+    assert slices.reserve((b"1", 0), [Charge("a", PERIOD, 6), Charge("b", PERIOD, 6)]) == Charge("b", PERIOD, 6)
     assert (slices.available("a", PERIOD), slices.available("b", PERIOD), slices.open_count) == (10, 5, 0)
-    assert slices.reserve((b"1", 0), [Charge("a", PERIOD, 6), Charge("a", PERIOD, 6)]) == "a"
+    assert slices.reserve((b"1", 0), [Charge("a", PERIOD, 6), Charge("a", PERIOD, 6)]) == Charge("a", PERIOD, 6)
     assert slices.available("a", PERIOD) == 10
 
 
@@ -273,10 +273,11 @@ def test_a_provider_that_bills_more_than_its_bound_is_owed_from_the_next_grant()
     assert slices.available("a", PERIOD) == -3
     assert slices.release("a", PERIOD) == 0
     slices.grant("a", PERIOD, 5)
-    assert slices.reserve((b"2", 0), [Charge("a", PERIOD, 3)]) == "a"
+    assert slices.reserve((b"2", 0), [Charge("a", PERIOD, 3)]) == Charge("a", PERIOD, 3)
     assert slices.reserve((b"2", 0), [Charge("a", PERIOD, 2)]) is None
     slices.settle((b"2", 0), 4)
-    assert slices.reserve((b"3", 0), [Charge("a", PERIOD, 0)]) == "a", "what is owed refuses what costs nothing, too"
+    free = Charge("a", PERIOD, 0)
+    assert slices.reserve((b"3", 0), [free]) == free, "what is owed refuses what costs nothing, too"
 
 
 def test_who_watches_a_budget_is_told_what_is_given_back_of_it_and_nobody_else_is() -> None:
@@ -315,7 +316,8 @@ def test_a_soft_budget_is_never_short_and_what_it_owes_comes_out_of_the_next_gra
     charges = [Charge("soft", PERIOD, 6), Charge("hard", PERIOD, 6)]
     assert slices.reserve((b"1", 0), charges, {"soft"}) is None
     assert (slices.available("soft", PERIOD), slices.available("hard", PERIOD)) == (-6, 4)
-    assert slices.reserve((b"2", 0), charges, {"soft"}) == "hard"
+    short = slices.reserve((b"2", 0), charges, {"soft"})
+    assert short is not None and short.budget == "hard"
     assert slices.available("soft", PERIOD) == -6
     slices.settle((b"1", 0), 4)
     slices.grant("soft", PERIOD, 5)

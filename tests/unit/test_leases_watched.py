@@ -30,10 +30,10 @@ class Worker:
     leases: LeaseClient
     held: list[Token]
 
-    def acquire(self, amount: int, budget: Budget = BUDGET, blueprint: int = 1) -> asyncio.Task[str | None]:
+    def acquire(self, amount: int, budget: Budget = BUDGET, blueprint: int = 1) -> asyncio.Task[Charge | None]:
         charges, token = [Charge(*KEY, amount)], (new_id().bytes, 0)
         self.held.append(token)
-        return asyncio.create_task(self.leases.acquire(token, charges, {"all": budget}, blueprint))
+        return asyncio.create_task(self.leases.acquire(token, charges, [budget], blueprint))
 
     def free(self) -> None:
         """The first of the calls under way ends, and cost nothing."""
@@ -74,7 +74,7 @@ async def test_who_waits_goes_on_in_the_turn_in_which_something_is_freed(tmp_pat
 
 async def test_what_was_empty_is_not_once_something_is_freed(tmp_path: Path) -> None:
     async with alone(tmp_path) as one:
-        assert await one.acquire(50) == "all"
+        assert await one.acquire(50) == Charge(*KEY, 50)
         account = one.leases._accounts[KEY]
         assert account.empty_need == 50
         one.free()
@@ -106,7 +106,7 @@ async def test_what_is_held_of_a_smaller_budget_is_given_back_as_it_is_freed(tmp
         if by == "a blueprint":
             one.leases.declare([smaller], {}, 2)
         else:
-            assert await one.acquire(61, smaller, 2) == "all"
+            assert await one.acquire(61, smaller, 2) == Charge(*KEY, 61)
         await turns()
         assert one.slices.released(*KEY) < 100
         one.free()

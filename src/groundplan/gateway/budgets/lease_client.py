@@ -114,25 +114,25 @@ class LeaseClient:
         self._slices.on_freed = self._counters.on_freed = None
 
     async def acquire(
-        self, token: Token, charges: Sequence[Charge], declared: Mapping[str, Declared], blueprint: int = 0
-    ) -> str | None:
-        """Reserve, waiting at most 250 ms in all for what is short. None, or the name of the one that is.
+        self, token: Token, charges: Sequence[Charge], declared: Sequence[Declared], blueprint: int = 0
+    ) -> Charge | None:
+        """Reserve, waiting at most 250 ms in all for what is short. None, or the one that is.
 
-        All charges are of budgets or all of quotas; `declared` has the declaration of each, as in `blueprint`.
+        All charges are of budgets or all of quotas; `declared` has the declaration of each, as in `blueprint`: quotas
+        of one name are told apart by their periods.
         """
         loop = asyncio.get_running_loop()
         book = self._lender.book(charges[0].budget)
-        soft = {name for name, item in declared.items() if isinstance(item, Budget) and not item.hard}
-        for charge in charges:
-            if charge.budget in soft:  # below zero before it is charged, where it is used up
-                key = (charge.budget, charge.period)
-                self._moving[key] = self._account(declared[charge.budget], charge.period, blueprint)
+        soft = {item.name for item in declared if isinstance(item, Budget) and not item.hard}
+        if soft:
+            for charge, item in zip(charges, declared, strict=True):
+                if charge.budget in soft:  # below zero before it is charged, where it is used up
+                    self._moving[charge.budget, charge.period] = self._account(item, charge.period, blueprint)
         since = loop.time()
         while (short := book.reserve(token, charges, soft)) is not None:
-            charge = next(charge for charge in charges if charge.budget == short)
             left = awake_of(loop).left(since, REFILL_S)
-            account = self._account(declared[short], charge.period, blueprint)
-            if left <= 0 or not await self._wait_for(account, charge.period, charge.amount, left):
+            account = self._account(declared[charges.index(short)], short.period, blueprint)
+            if left <= 0 or not await self._wait_for(account, short.period, short.amount, left):
                 return short
         return None
 

@@ -98,9 +98,8 @@ class Slices:
         found = self._slices.get((budget, period))
         return 0 if found is None else found.available
 
-    def reserve(self, token: Token, charges: Sequence[Charge], soft: Collection[str] = ()) -> str | None:
-        """Take every charge or none. None when taken, else the name of the first that is short; those named in `soft`
-        never are.
+    def reserve(self, token: Token, charges: Sequence[Charge], soft: Collection[str] = ()) -> Charge | None:
+        """Take every charge or none. None when taken, else the first that is short; those named in `soft` never are.
 
         Raises `Conflict` when the token already holds a reservation.
         """
@@ -115,7 +114,7 @@ class Slices:
                 if (found is not None or charge.amount > 0) and charge.budget not in soft:
                     for earlier in charges[:taken]:
                         slices[earlier.budget, earlier.period].available += earlier.amount
-                    return charge.budget
+                    return charge
                 found = self._slice((charge.budget, charge.period))
             found.available -= charge.amount
         self._open[token] = charges

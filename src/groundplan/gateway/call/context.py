@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Coroutine, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
@@ -58,10 +58,10 @@ class Lender(Protocol):
         self,
         token: tuple[bytes, int],
         charges: Sequence[Charge],
-        declared: Mapping[str, Budget | Quota],
+        declared: Sequence[Budget | Quota],
         blueprint: int = 0,
-    ) -> str | None:
-        """Reserve, waiting at most 250 ms; None, or the name of the one that is short. `blueprint` declares them."""
+    ) -> Charge | None:
+        """Reserve, waiting at most 250 ms; None, or the one that is short. `blueprint` declares each."""
         ...
 
     def remaining(self, quota: Quota, period: str) -> int:

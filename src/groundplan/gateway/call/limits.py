@@ -246,32 +246,35 @@ async def _take(
     empty = gateway.counters.reserve(token, charges)
     if empty is None:
         return held, None
-    shorts = {q.name: Short(q, charge.amount) for q, charge in zip(quotas, charges, strict=True)}
-    if (never := next((each for each in shorts.values() if each.never), None)) is not None:
+    shorts = [Short(q, charge.amount) for q, charge in zip(quotas, charges, strict=True)]
+    if (never := next((each for each in shorts if each.never), None)) is not None:
         return held, never
-    if any(quota.name == empty for quota in idle):
-        return held, shorts[empty]
-    if not waits:
-        period = next(charge.period for charge in charges if charge.budget == empty)
-        if gateway.leases.remaining(shorts[empty].quota, period) < shorts[empty].need:
-            return held, shorts[empty]
+    first = shorts[charges.index(empty)]
+    if first.quota in idle:
+        return held, first
+    if not waits and gateway.leases.remaining(first.quota, empty.period) < first.need:
+        return held, first
     blueprint = exchange.catalog.number if exchange.catalog else 0
-    short = await gateway.leases.acquire(token, charges, {quota.name: quota for quota in quotas}, blueprint)
+    short = await gateway.leases.acquire(token, charges, quotas, blueprint)
     return held, None if short is None else _last(gateway, shorts, charges, short)
 
 
-def _last(gateway: Gateway, shorts: dict[str, Short], charges: list[Charge], name: str) -> Short:
-    """Of all that surely have no room, of which `name` was found first: the one that has room again last, since whoever
-    waits for another one is refused again. Sure is what this worker used itself, and what PostgreSQL told."""
+def _last(gateway: Gateway, shorts: list[Short], charges: list[Charge], first: Charge) -> Short:
+    """Of all that surely have no room, of which `first` was found first: the one that has room again last, since
+    whoever waits for another one is refused again. Sure is what this worker used itself, and what PostgreSQL told."""
     spent, told = gateway.counters.spent, gateway.leases.told_empty
-    frees = {
-        each.budget: (end := ends(each.period)) and end.timestamp()
-        for each in charges
-        if each.budget == name
-        or shorts[each.budget].quota.limit - spent(each.budget, each.period) < each.amount
-        or told(each.budget, each.period)
-    }
-    return shorts[max((name, *frees), key=lambda each: frees[each] or 0.0)]
+    found, latest = shorts[charges.index(first)], _frees(first)
+    for short, each in zip(shorts, charges, strict=True):
+        out = short.quota.limit - spent(each.budget, each.period) < each.amount or told(each.budget, each.period)
+        if out and (frees := _frees(each)) > latest:
+            found, latest = short, frees
+    return found
+
+
+def _frees(charge: Charge) -> float:
+    """When its window ends, in seconds; 0: by other calls' end."""
+    end = ends(charge.period)
+    return 0.0 if end is None else end.timestamp()
 
 
 def _tokens(exchange: Exchange, deployment: Deployment) -> int:

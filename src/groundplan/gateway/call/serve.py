@@ -34,11 +34,11 @@ async def reserve(gateway: Gateway, exchange: Exchange, attempt: int, amount: in
     if at_hand(gateway, exchange, attempt, amount):
         return
     token, charges = (exchange.raw, attempt), exchange.charge_list(amount)
-    budgets = {budget.name: budget for budget, _ in exchange.charges}
+    budgets = [budget for budget, _ in exchange.charges]
     number = exchange.catalog.number if exchange.catalog else 0
     short = await gateway.leases.acquire(token, charges, budgets, number)
     if short is not None:
-        raise _no_room(gateway, exchange, short, amount)
+        raise _no_room(gateway, exchange, short.budget, amount)
     exchange.token, exchange.reserved = token, amount
 
 
