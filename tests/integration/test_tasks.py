@@ -338,6 +338,8 @@ async def test_a_form_that_is_wrong_is_told(setup: Setup) -> None:
             "field_after_file",
         ),
         ([("model", b"ear", None), ("file", bytes(2 << 20), "a.wav"), ("stream", b"true", None)], "field_after_file"),
+        ([("api_base", b"http://127.0.0.1", None), ("model", b"ear", None), ("file", b"x", "a")], "field_unsupported"),
+        ([("model", b"ear", None), ("file", bytes(2 << 20), "a"), ("api_base", b"http://a", None)], "field_after_file"),
     ):
         reply = await setup.stack.post("/v1/audio/transcriptions", setup.key, form(*parts), content_type=FORM)
         assert (reply.status, reply.code) == (400, code)

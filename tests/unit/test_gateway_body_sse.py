@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.sse import EventReader, EventTooLarge, event, splice, without_usage
 from groundplan.gateway.surfaces import chat as chat_completions
 from groundplan.gateway.surfaces import completions, embeddings, messages, responses
-from groundplan.gateway.surfaces.body import ELSEWHERE, NAMED
+from groundplan.gateway.surfaces.body import ELSEWHERE, NAMED, READ_APART
 from groundplan.gateway.surfaces.chat import ChatRelay, OpenAIChat
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS, OpenAIEmbeddings
 from groundplan.gateway.surfaces.images import IMAGES
@@ -143,6 +144,22 @@ def test_what_could_cost_more_than_its_bound_is_refused(more: dict[str, Any], co
     assert caught.value.code == code and caught.value.hint
 
 
+def of(interface: Interface) -> Callable[[bytes], object]:
+    return lambda body: interface.read(SimpleNamespace(body=body, headers={}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", sorted(READ_APART))
+def test_what_embeds_or_ranks_reads_its_texts_and_nothing_beside_them(name: str) -> None:
+    image = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
+    more = {"model": "auto", name: [{"role": "user", "content": [image]}]}
+    for interface, body in ((EMBEDDINGS, {"input": "a"}), (RERANK, {"query": "a", "documents": ["b"]})):
+        of(interface)(json.dumps({**body, **more, name: None}).encode())
+        with pytest.raises(Invalid, match=name):
+            of(interface)(json.dumps({**body, **more}).encode())
+    with pytest.raises(Invalid, match="not text"):
+        of(RERANK)(json.dumps({"model": "auto", "query": "a", "documents": [{"content": [image]}]}).encode())
+
+
 @pytest.mark.parametrize("name", sorted(ELSEWHERE))
 def test_no_surface_lets_an_upstream_ask_another_model(name: str) -> None:
     """Nor search, nor reach an address that the caller chooses."""
@@ -152,6 +169,11 @@ def test_no_surface_lets_an_upstream_ask_another_model(name: str) -> None:
         (responses.read, {"input": "a"}),
         (completions.read, {"prompt": "a"}),
         (lambda body: messages.read(body, {}), {"max_tokens": 5, "messages": [{"role": "user", "content": "a"}]}),
+        (embeddings.read, {"input": "a"}),
+        (of(RERANK), {"query": "a", "documents": ["b"]}),
+        (of(MODERATIONS), {"input": "a"}),
+        (of(IMAGES), {"prompt": "a"}),
+        (of(SPEECH), {"input": "a", "voice": "b"}),
     ]
     for read, body in asked:
         read(json.dumps({**body, **more, name: None}).encode())

@@ -66,7 +66,7 @@ _TABLE = {
         "elsewhere": """
         models fallbacks provider route preset lora lora_path adapter_id data_sources enable_search
         search_parameters search_settings compound_custom plugins api_base base_url kv_transfer_params
-        bootstrap_host extra_headers
+        bootstrap_host extra_headers ref_audio
         """,
         "otherwise": """
         n_predict num_predict max_new_tokens max_length generation_config extra_body n_cmpl use_beam_search
@@ -101,8 +101,10 @@ def _names(*uses: str) -> frozenset[str]:
 ELSEWHERE, OTHERWISE = _names("elsewhere"), _names("otherwise")
 NAMED = _names("elsewhere", "otherwise", "read")
 """By which anything is decided, so that no other spelling of them may pass."""
-_ORDINARY = frozenset(_TABLE)
-"""That need no look at how they are spelled."""
+_ORDINARY = frozenset(_TABLE) - ELSEWHERE
+"""That need no look at how they are spelled, or whether they are refused."""
+READ_APART = frozenset({"messages", "chat_template", "mm_processor_kwargs", "media_io_kwargs", "extra_body"})
+"""Names by which what embeds or ranks texts reads something else, also images and by their addresses."""
 QUERY_CHARACTERS = 4000
 """As many of the last question are searched with."""
 _LONG = 52 << 10
@@ -127,7 +129,8 @@ def with_usage_told(fields: Mapping[str, msgspec.Raw]) -> bytes:
 def read_fields(
     body: bytes, decoder: msgspec.json.Decoder[Read], nested: Callable[[Read], int] | None = None
 ) -> tuple[dict[str, msgspec.Raw], Read]:
-    """The top-level fields as raw JSON, in order, and the typed part of them. Raises `Invalid`.
+    """The top-level fields as raw JSON, in order, and the typed part of them. Raises `Invalid`, also for
+    what is asked `ELSEWHERE`.
 
     Two passes, since a decoder gives either the fields that it knows or the bytes of all; neither copies what is `Raw`.
     `nested` tells how many names the typed part knows to be in objects below the top; it may know too few, which costs
@@ -140,6 +143,7 @@ def read_fields(
         fields, typed = _fields.decode(body), decoder.decode(body)
         if not _ORDINARY.issuperset(fields):
             refuse_spellings(fields, NAMED)
+            refuse_fields(fields, ELSEWHERE)
         refuse_duplicates(body, len(fields) + (nested(typed) if nested is not None else 0))
         return fields, typed
     except UnicodeDecodeError as error:

@@ -22,7 +22,6 @@ from groundplan.gateway.http.alike import Alike
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import DONE, END, Chunk, event, read_chunk, splice, without_usage
 from groundplan.gateway.surfaces.body import (
-    ELSEWHERE,
     OTHERWISE,
     message_parts,
     read_fields,
@@ -104,7 +103,7 @@ LOOKS = 20
 """Chunks of one stream that are looked at for what the others have in common."""
 FILE = "file"
 """In what is needed of a deployment: it is sent a file."""
-_UNBOUNDED = ELSEWHERE | OTHERWISE | {
+_UNBOUNDED = OTHERWISE | {
     "best_of", "max_output_tokens", "audio", "prediction", "web_search_options", "moderation",
 }  # fmt: skip
 _TOOLS = ("function", "custom")

@@ -21,7 +21,6 @@ from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import END, event, splice, without_usage
 from groundplan.gateway.surfaces.body import (
-    ELSEWHERE,
     OTHERWISE,
     has_tokens,
     read_fields,
@@ -52,7 +51,7 @@ _FINISHES = {"length": "length", "content_filter": "content_filter"}
 _NOTHING = (b"null", b"false", b'""', b"0")
 _encode = msgspec.json.Encoder().encode
 
-_UNBOUNDED = ELSEWHERE | OTHERWISE | {"max_completion_tokens", "max_output_tokens"}
+_UNBOUNDED = OTHERWISE | {"max_completion_tokens", "max_output_tokens"}
 
 
 class _Options(msgspec.Struct, frozen=True):

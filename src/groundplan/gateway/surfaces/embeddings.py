@@ -12,7 +12,7 @@ from groundplan.gateway.caching.recast import EMBEDDINGS_RECAST
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.surfaces.body import has_tokens, read_fields
+from groundplan.gateway.surfaces.body import READ_APART, has_tokens, read_fields, refuse_fields
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
 from groundplan.gateway.surfaces.upstream_json import understood
 from groundplan.gateway.upstream import providers
@@ -41,6 +41,7 @@ _encode = msgspec.json.Encoder().encode
 def read(body: bytes) -> Ask:
     """An embeddings request. Raises `Invalid` with what is wrong with it."""
     fields, asked = read_fields(body, _embeddings)
+    refuse_fields(fields, READ_APART)
     if not asked.input:
         raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of texts.")
     inputs = 1 if isinstance(asked.input, str) else len(asked.input)

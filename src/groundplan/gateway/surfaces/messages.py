@@ -17,7 +17,7 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.economics.price import AUTO, STANDARD
 from groundplan.gateway.caching.recast import MESSAGES_RECAST, Recast
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.surfaces.body import ELSEWHERE, OTHERWISE, read_fields, refuse_fields
+from groundplan.gateway.surfaces.body import OTHERWISE, read_fields, refuse_fields
 from groundplan.gateway.surfaces.by_chat import able
 from groundplan.gateway.surfaces.chat import CHAT, FILE, TOOL_TOKENS
 from groundplan.gateway.surfaces.interface import Codec, Interface
@@ -43,7 +43,7 @@ _encode = msgspec.json.Encoder().encode
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
 _LOCAL_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
 """Anthropic's own tools that run at the caller."""
-_UNBOUNDED = ELSEWHERE | OTHERWISE | {
+_UNBOUNDED = OTHERWISE | {
     "best_of", "n", "max_completion_tokens", "max_output_tokens", "container", "mcp_servers", "inference_geo", "speed",
 }  # fmt: skip
 _HEADERS = (

@@ -16,7 +16,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics import price
 from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.surfaces.body import read_fields
+from groundplan.gateway.surfaces.body import READ_APART, read_fields, refuse_fields
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
 from groundplan.gateway.surfaces.upstream_json import understood
@@ -111,13 +111,14 @@ class Rerank(Interface):
 
     def read(self, request: Request) -> Ask:
         fields, asked = read_fields(request.body, _rerank, _names)
+        refuse_fields(fields, READ_APART)
         if not asked.documents or not asked.query:
             raise Invalid("query or documents are empty", code="input_empty", hint="Send a query and documents.")
         if len(asked.documents) > MOST_DOCUMENTS:
             raise Invalid(
                 f"there are more than {MOST_DOCUMENTS} documents", code="documents_range", hint="Send fewer at once."
             )
-        if any(isinstance(each, dict) and not _MEDIA.isdisjoint(each) for each in asked.documents):
+        if any(isinstance(each, dict) and _has_media(each) for each in asked.documents):
             hint = "Send texts; what an image costs has no bound here, and addresses are not fetched."
             raise Invalid("a document is not text", code="content_unsupported", hint=hint)
         if asked.top_n is not None and asked.top_n < 1:
@@ -144,6 +145,11 @@ class Rerank(Interface):
         rates = deployment.rates
         times = (usage.details.searches if usage.details is not None else 0) or ask.copies
         return price.cost(rates, usage) + rates.request * (times - 1)
+
+
+def _has_media(document: dict[str, Any]) -> bool:
+    """Whether it is no text: by its name, or as the parts of a message."""
+    return not _MEDIA.isdisjoint(document) or isinstance(document.get("content"), list)
 
 
 def _length(document: str | dict[str, Any]) -> int:

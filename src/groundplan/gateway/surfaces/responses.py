@@ -19,7 +19,7 @@ from groundplan.gateway.caching.recast import RESPONSES_RECAST, Recast
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces import responses_api, responses_kept, responses_shape, signatures
-from groundplan.gateway.surfaces.body import ELSEWHERE, OTHERWISE, file_bytes, image_bytes, read_fields, refuse_fields
+from groundplan.gateway.surfaces.body import OTHERWISE, file_bytes, image_bytes, read_fields, refuse_fields
 from groundplan.gateway.surfaces.by_chat import ByChat, able, served_natively
 from groundplan.gateway.surfaces.chat import CHAT, FILE, SERVICES
 from groundplan.gateway.surfaces.chat_pieces import completion
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange
     from groundplan.gateway.http.server import Request
 
-_UNBOUNDED = ELSEWHERE | OTHERWISE | {
+_UNBOUNDED = OTHERWISE | {
     "best_of", "n", "max_tokens", "max_completion_tokens",
     "conversation", "prompt", "context_management", "image", "moderation", "background_options",
 }  # fmt: skip

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from groundplan.core.errors import Invalid
 from groundplan.gateway.call import settle
 from groundplan.gateway.http.multipart import Data, End, Event, Part, events
+from groundplan.gateway.surfaces.body import ELSEWHERE
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http1 import Http1Connection
 
@@ -82,6 +83,8 @@ class Upload:
             self._kept.append(event)
 
     def _field(self, name: str, value: bytes) -> None:
+        if name in ELSEWHERE:
+            raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
         if name in self._decisive and name in self.fields:
             raise Invalid(f"{name} is there twice", code="field_twice", hint="Send each field once.")
         try:
@@ -171,7 +174,7 @@ class Upload:
     def _check_late(self, part: Part, may: Mapping[str, Container[str]]) -> Part | None:
         """The part, where it is a decisive field. Raise `Invalid` for one that may not come so late."""
         name = part.name
-        if part.filename is not None or not (self.texts_first or name in self._decisive):
+        if part.filename is not None or not (self.texts_first or name in self._decisive or name in ELSEWHERE):
             return None
         if name not in may or name in self.fields or (self.texts_first and name != "model"):
             raise _too_late(name)
