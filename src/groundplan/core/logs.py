@@ -95,6 +95,10 @@ def process() -> str:
     return next((lines.process for lines in named if isinstance(lines, Lines)), "groundplan")
 
 
+_LINE_A_CALL = ("httpx", "websockets")
+"""Libraries that tell of each request: what was called is in the ledger, and no log grows with it."""
+
+
 def configure(process: str) -> None:
     """Send `logging` of this process to stderr as JSON lines. Call it once, at its start."""
     handler = logging.StreamHandler(sys.stderr)
@@ -102,3 +106,5 @@ def configure(process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
+    for name in _LINE_A_CALL:
+        logging.getLogger(name).setLevel(logging.WARNING)
