@@ -260,6 +260,53 @@ def test_focus_columns() -> None:
     assert kinds(reconcile(export, [attempt()], RATES)) == {}
 
 
+MONTHLY = {
+    "FOCUS": (
+        "ChargePeriodStart,ChargePeriodEnd,BilledCost,BillingCurrency,ServiceName,SkuId,ChargeCategory",
+        "{0}-01T00:00:00Z,{1}-01T00:00:00Z,{2},USD,OpenAI,gpt-4o,Usage",
+        "{0}-01T00:00:00Z,{1}-01T00:00:00Z,5,USD,Blob Storage,Hot LRS,Usage",
+    ),
+    "days that are counted": (
+        "Service description,SKU description,Usage start date,Usage end date,Cost ($)",
+        "Vertex AI,gpt-4o,{0}-01,{0}-30,{2}",
+        "Cloud Storage,Standard Storage,{0}-01,{0}-30,5",
+    ),
+    "seconds": (
+        "start_time,end_time,amount,model,service",
+        "{3},{4},{2},gpt-4o,OpenAI",
+        "{3},{4},5,Standard,Cloud Storage",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", MONTHLY)
+def test_lines_of_a_month_are_compared_with_all_of_its_days(form: str) -> None:
+    head, *lines = MONTHLY[form]
+    every = [attempt(at=NOON.replace(month=month, day=day)) for month in (9, 11) for day in (1, 2, 17, 30)]
+    whole = 4 * usd("eu", 1000, 100)
+    september = ("2026-09", "2026-10", whole, 1788220800, 1790812800)
+    november = ("2026-11", "2026-12", whole + 1, 1793491200, 1796083200)
+    read = bill("\n".join([head, *(line.format(*month) for month in (september, november) for line in lines)]))
+    assert read.days == (date(2026, 9, 1), date(2026, 11, 30))
+    result = reconcile(read, every, RATES)
+    assert kinds(result) == {"storage": "10", "unexplained": "1"}
+    (more,) = [row for row in result.rows if row.kind == "unexplained"]
+    assert more.day == date(2026, 11, 1) and more.note.startswith("of 2026-11-01 to 2026-11-30")
+    assert len(more.calls) == 4
+
+
+def test_lines_of_hours_and_days_are_of_one_day_and_what_is_paid_ahead_makes_no_bill_longer() -> None:
+    read = bill(
+        "ChargePeriodStart,ChargePeriodEnd,BilledCost,ServiceName,SkuId\n"
+        "2026-11-25T23:00:00Z,2026-11-26T00:00:00Z,0.01,OpenAI,gpt-4o\n"
+        "2026-11-26,2026-11-27,0.01,OpenAI,gpt-4o\n"
+        "2026-11-25,never,0.01,OpenAI,gpt-4o\n"
+        "2026-01-01,2027-01-01,900,Virtual Machines,Reservation of a year\n"
+    )
+    assert [line.until for line in read.lines] == [None, None, None, date(2026, 12, 31)]
+    assert read.days == (date(2026, 11, 25), date(2026, 11, 26))
+
+
 def test_other_currencies_need_a_rate() -> None:
     one = attempt()
     lines = generic(f"2026-11-25,gpt-4o,{one.call},1000,100,0.002,EUR")

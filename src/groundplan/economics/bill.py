@@ -16,7 +16,16 @@ from uuid import UUID
 
 from groundplan.core.currencies import USD
 from groundplan.core.errors import Invalid, Problem, Where
-from groundplan.economics.bill_cells import Style, currency_in, currency_of_head, day_of, slashed, style_of, whole
+from groundplan.economics.bill_cells import (
+    Style,
+    currency_in,
+    currency_of_head,
+    day_of,
+    last_of,
+    slashed,
+    style_of,
+    whole,
+)
 from groundplan.economics.bill_cells import number as number_of
 from groundplan.economics.bill_columns import charge_of, detect, format_of, is_total, plain
 
@@ -24,6 +33,8 @@ MAX_BYTES = 16 << 20
 MAX_LINES = 200_000
 LONGEST_CELL = 1 << 17
 """Characters; the bound is one of the whole process, so it is set where it is needed."""
+MONTH = 31
+"""Days."""
 HEAD_WITHIN = 30
 """Lines in which the head is looked for: some bills have addresses and numbers above it."""
 _CALL = re.compile(
@@ -112,6 +123,8 @@ class Line:
     """`tax` or `credit` (a discount, refund or adjustment): of no single call; empty: what was used."""
     other: bool = False
     """It has an id, and that of no call."""
+    until: date | None = None
+    """Its last day, UTC, where it is of several, as lines of a month are; None: of `day` alone."""
 
     @property
     def foreign(self) -> bool:
@@ -122,6 +135,12 @@ class Line:
         if self.input or self.output:
             return False
         return self.service is not None and not any(word in self.service.lower() for word in _AI_SERVICES)
+
+    @property
+    def prepaid(self) -> bool:
+        """Whether no call pays it and it is of more than a month, such as a commitment of a year: a bill is of fewer
+        days than that."""
+        return self.day is not None and self.until is not None and (self.until - self.day).days > MONTH and self.foreign
 
     @property
     def purpose(self) -> str:
@@ -148,7 +167,8 @@ class Bill:
     @property
     def days(self) -> tuple[date, date] | None:
         """First and last day, None where no line has one."""
-        days = [line.day for line in self.lines if line.day is not None]
+        lines = [line for line in self.lines if not line.prepaid] or self.lines
+        days = [day for line in lines for day in (line.day, line.until) if day is not None]
         return (min(days), max(days)) if days else None
 
 
@@ -175,7 +195,8 @@ def read_bill(text: str, file: str, said: Mapping[str, str]) -> Bill:
     below = {number: row for number, row in rows.items() if number != at}
     style = _style(below.values(), columns, semicolons=delimiter == ";")
     told = currency_of_head(head[columns["amount"]])[1] if "amount" in columns else None
-    reader = _LineReader(file, columns, style, told or USD, len(head))
+    focus = "end" in columns and plain(head[columns["end"]]) == "chargeperiodend"
+    reader = _LineReader(file, columns, style, told or USD, len(head), exclusive=focus)
     lines = reader.every(below)
     if reader.problems:
         first = reader.problems[0]
@@ -247,6 +268,8 @@ class _LineReader:
     """Of amounts that do not say it."""
     width: int
     """Cells of the head."""
+    exclusive: bool = False
+    """A period ends before the day that is its end."""
     problems: list[Problem] = field(default_factory=list)
     ordered: bool = False
     """Some day was read in one of two orders."""
@@ -281,12 +304,14 @@ class _LineReader:
         if "quantity" in cells and token_class in ("input", "output", "cache_read", "cache_write"):
             _quantity(cells, token_class, tokens, self.style)
         call = _CALL.search(cells.get("id", "").lower())
+        day = self._day(number, cells.get("day"))
         return Line(
-            number, self._day(number, cells.get("day")), model,
+            number, day, model,
             UUID(call[1]) if call else None, int(call[2]) if call and call[2] else None,
             amount, self._currency(cells), decimals, tokens.get("input"), tokens.get("output"),
             self._whole(number, cells, "requests"), token_class, cells.get("deployment"), cells.get("service"),
             charge_of(cells), other=call is None and "id" in cells,
+            until=self._until(day, cells.get("end")),
         )  # fmt: skip
 
     def told(self) -> tuple[str, ...]:
@@ -347,6 +372,14 @@ class _LineReader:
         except (ValueError, OverflowError, OSError):
             self._wrong(number, "day", "a date such as 2026-11-25")
             return None
+
+    def _until(self, day: date | None, text: str | None) -> date | None:
+        """The last of several days. An end that cannot be read is none: many call something else so."""
+        try:
+            last = None if text is None else last_of(text, self.style, exclusive=self.exclusive)
+        except (ValueError, OverflowError, OSError):
+            return None
+        return last if day is not None and last is not None and last > day else None
 
 
 def _model_and_class(cells: Mapping[str, str]) -> tuple[str | None, str | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
@@ -37,6 +37,7 @@ _PLAIN: Final = re.compile(r"\d{0,24}(?:\.\d{0,30})?(?:[eE][-+]?\d{1,2})?", re.A
 _SLASHED: Final = re.compile(r"(\d{1,2})([/.])(\d{1,2})[/.](\d{4})(?:[ T].*)?", re.ASCII)
 _NAMED: Final = ("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%d %b %Y", "%d %B %Y", "%d-%b-%Y")
 """Nov 5, 2026 and 5 November 2026."""
+_MIDNIGHT: Final = re.compile(r"[ T]00:00(?::00(?:\.0+)?)?(?: ?(?:Z|UTC|\+00:00))?$", re.ASCII)
 _IN_HEAD: Final = re.compile(r"[\s_]*\(\s*(US\$|[$€£]|[A-Za-z]{3})\s*\)\s*$|[\s_]+([A-Z]{3}|[a-z]{3})\s*$")
 
 
@@ -118,6 +119,15 @@ def day_of(text: str, style: Style) -> date:
         return _named(text)
     moment = datetime.fromisoformat(text.replace(" UTC", "+00:00").replace("Z", "+00:00"))
     return (moment.astimezone(UTC) if moment.tzinfo else moment).date()
+
+
+def last_of(text: str, style: Style, *, exclusive: bool) -> date:
+    """The last day, UTC, of a period that ends then: before midnight where that is its end, and with the day where no
+    time is told, unless days are `exclusive`. Raises as `day_of`."""
+    day = day_of(text, style)
+    seconds = re.fullmatch(r"(\d{10})(?:\d{3})?(?:\.\d+)?", text, re.ASCII)
+    midnight = int(seconds[1]) % 86_400 == 0 if seconds else _MIDNIGHT.search(text) is not None
+    return day - timedelta(days=1) if midnight or (exclusive and ":" not in text) else day
 
 
 def slashed(text: str) -> bool:

@@ -25,6 +25,10 @@ ROLES: dict[str, tuple[str, ...]] = {
         "created", "datetime", "time", "starttime", "lineitemusagestartdate", "usagestartdate", "usagestarttime",
         "usagestart", "billdate",
     ),
+    "end": (
+        "endtimeiso", "chargeperiodend", "lineitemusageenddate", "usageenddate", "usageendtime", "usageend",
+        "periodend", "enddate", "endtime",
+    ),
     "model": (
         "modelversion", "model", "modelname", "lineitem", "skumeter", "metername", "modelid", "chargedescription",
         "productproductname", "skudescription", "lineitemlineitemdescription", "skuid", "productname", "product",

@@ -216,8 +216,8 @@ class _Work:
             found.append(f"{counted(self.unvalued, 'line')} for models without a price here: counted as nothing")
         return found
 
-    def compare(self, lines: Sequence[Line], attempts: Sequence[Attempt], *, model: str | None) -> None:
-        """Rows for lines and attempts that belong together."""
+    def compare(self, lines: Sequence[Line], attempts: Sequence[Attempt], *, model: str | None, told: str = "") -> None:
+        """Rows for lines and attempts that belong together; `told` is what a note says of all of them."""
         known, unknown = self._priced(lines)
         if unknown and not known:
             self._unpriced(unknown, attempts, model)
@@ -230,7 +230,7 @@ class _Work:
         asked = _sum(line.requests for line in known)
         counted = f"the bill counts {asked} requests, the ledger {len(left)}" if asked not in (None, len(left)) else ""
         for part in found:
-            self.row(replace(part, note="; ".join(filter(None, (part.note, counted)))), known, left, model)
+            self.row(replace(part, note="; ".join(filter(None, (told, part.note, counted)))), known, left, model)
 
     def _valued(self, bill: Side, ledger: Side, rates: Rates | None, model: str | None) -> Side:
         """A side of tokens alone, with the amount that the ledger would charge for them."""
@@ -387,7 +387,11 @@ def _attempts_of(lines: Sequence[Line], attempts: Sequence[Attempt]) -> list[tup
     ]
 
 
-Key = tuple[date | None, str | None, str | None]
+Span = tuple[date, date]
+"""First and last of several days."""
+Key = tuple[date | Span | None, str | None, str | None]
+MOST_SPANS = 1000
+"""Different ones of a bill; beyond it such lines are compared with all of its days."""
 
 
 def _by_group(
@@ -401,35 +405,50 @@ def _by_group(
     foreign: dict[tuple[date | None, str], list[Line]] = {}
     billed = set(billed)
     named = {name: resolve(name, models) for name in {line.model for line in lines}}
+    spans = _spans(lines)
+    known = set(spans)
     for line in lines:
         if line.foreign:
             foreign.setdefault((line.day, line.purpose), []).append(line)
             continue
         model = named[line.model]
         billed |= {model} if model in models else set()
-        key = (line.day, model, line.deployment if line.deployment in places else None)
+        span = _span(line)
+        when = line.day if span is None else span if span in known else None
+        key: Key = (when, model, line.deployment if line.deployment in places else None)
         groups.setdefault(key, ([], []))[0].append(line)
     every = everything or any(model is None for _, model, _ in groups)
     left_out = []
+    days = {day: [span for span in spans if span[0] <= day <= span[1]] for day in {a.at.date() for a in attempts}}
     for attempt in attempts:
-        found = next((key for key in _keys(attempt) if key in groups), None)
+        found = next((key for key in _keys(attempt, days[attempt.at.date()]) if key in groups), None)
         if found is not None:
             groups[found][1].append(attempt)
         elif every or attempt.model in billed or attempt.demo:
             _alone(work, attempt)
         else:
             left_out.append(attempt)
-    for (_, model, _), (some, tries) in groups.items():
-        work.compare(some, tries, model=model)
+    for (when, model, _), (some, tries) in groups.items():
+        told = f"of {when[0]} to {when[1]}" if isinstance(when, tuple) else ""
+        work.compare(some, tries, model=model, told=told)
     for some in foreign.values():
         work.compare(some, (), model=None)
     return left_out
 
 
-def _keys(attempt: Attempt) -> Iterable[Key]:
-    """Groups that an attempt fits into, the narrowest first."""
-    day = attempt.at.date()
-    for when in (day, None):
+def _span(line: Line) -> Span | None:
+    return None if line.day is None or line.until is None else (line.day, line.until)
+
+
+def _spans(lines: Iterable[Line]) -> list[Span]:
+    """Those of lines that are of several days, the shortest first."""
+    found = {span for line in lines if not line.foreign and (span := _span(line))}
+    return sorted(found, key=lambda span: (span[1] - span[0], span))[:MOST_SPANS]
+
+
+def _keys(attempt: Attempt, spans: Sequence[Span]) -> Iterable[Key]:
+    """Groups that an attempt fits into, the narrowest first. `spans`: those that its day is in."""
+    for when in (attempt.at.date(), *spans, None):
         yield when, attempt.model, attempt.deployment
         yield when, attempt.model, None
         yield when, None, attempt.deployment
