@@ -18,6 +18,7 @@ from groundplan.core.money import PICO
 from groundplan.economics.forecast.model import DAY, Forecast, Launch, Series
 from groundplan.economics.forecast.once import usual
 from groundplan.economics.forecast.predict import forecast
+from groundplan.economics.forecast.rare import is_rare
 from groundplan.economics.forecast.runway import runway
 from groundplan.economics.forecast.scenario import Change, Part, parse, what_if
 
@@ -35,6 +36,64 @@ def test_a_steady_week_goes_on() -> None:
     assert all(low <= middle <= high for low, middle, high in zip(made.low, made.middle, made.high, strict=True))
     assert made.total == pytest.approx(2 * sum(WEEK), rel=0.03)
     assert made.start == START + 84 * DAY
+
+
+def on_firsts(days: int, ordinary: float = 0.0) -> tuple[float, ...]:
+    return tuple(300.0 if (START + place * DAY).day == 1 else ordinary for place in range(days))
+
+
+@pytest.mark.parametrize(
+    ("values", "thirty"),
+    [
+        (on_firsts(360), 300),
+        (on_firsts(360, 2.0), 358),
+        ((10.0, 0.0) * 60, 150),
+        ((40.0, 0.0, 0.0) * 40, 400),
+        (tuple(50.0 if place % 14 == 3 else 0.0 for place in range(200)), 107),
+    ],
+    ids=["monthly", "monthly beside little", "every other day", "every third day", "every other week"],
+)
+def test_what_happens_on_few_days_is_its_mean_and_not_nothing(values: tuple[float, ...], thirty: float) -> None:
+    made = forecast(Series(START, DAY, values), 30)
+    assert made.total == pytest.approx(thirty, rel=0.25) == pytest.approx(sum(made.middle), rel=0.25)
+    assert made.total_low <= thirty * 1.05 and thirty * 0.95 <= made.total_high
+    assert all(low <= middle <= high for low, middle, high in zip(made.low, made.middle, made.high, strict=True))
+    assert made.notes and made.error is not None
+    grown = forecast(
+        Series(START, DAY, values, launches=(Launch(START + (len(values) + 10) * DAY, 3.0),), growth_per_month=0.1), 30
+    )
+    assert grown.total == pytest.approx(made.total * (1 + 2 * 2 / 3) * 1.07, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (0.0,) * 40,
+        WEEK * 8,
+        (*WEEK * 8, *(0.0,) * 30),
+        (*(0.1,) * 60, *WEEK),
+        (*WEEK * 3, *(0.0,) * 28, *WEEK * 5),
+        (*(5.0,) * 30, 900.0, *(5.0,) * 30),
+        tuple(9.0 if place % 7 == 2 else 0.0 for place in range(90)),
+    ],
+    ids=["nothing", "weeks", "ended", "launched", "interrupted", "one event", "weekly"],
+)
+def test_seasons_launches_ends_and_events_are_not_what_happens_on_few_days(values: tuple[float, ...]) -> None:
+    assert not is_rare(Series(START, DAY, values))
+
+
+def test_four_of_five_sums_are_within_their_interval() -> None:
+    """Also where all past sums that are known share most of their days."""
+    for count, horizon in ((45, 14), (90, 30), (200, 30)):
+        held = []
+        for seed in range(40):
+            chance, level, values = np.random.default_rng(seed), 0.0, []
+            for place in range(count + horizon):
+                level = 0.9 * level + float(chance.normal(0, 0.08))
+                values.append(WEEK[place % 7] * math.exp(level + float(chance.normal(0, 0.2))))
+            made = forecast(Series(START, DAY, tuple(values[:count])), horizon)
+            held.append(made.total_low <= sum(values[count:]) <= made.total_high)
+        assert 0.65 <= sum(held) / len(held) <= 0.95, (count, horizon)
 
 
 def test_a_holiday_is_like_a_day_off() -> None:

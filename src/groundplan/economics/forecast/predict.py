@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Final
 
 import numpy as np
 
 from groundplan.core.errors import Invalid
 from groundplan.core.words import counted
+from groundplan.economics.forecast import rare
 from groundplan.economics.forecast.model import DAY, HOUR, Forecast, Series
 from groundplan.economics.forecast.once import usual
 from groundplan.economics.forecast.smooth import SETTINGS, Floats, paths
@@ -42,6 +43,8 @@ _QUIET: Final = 0.8
 """Share of the median weekday below which one is a quiet one."""
 _WIDEN: Final = 1.0
 """By how much intervals are wider than past errors; chosen on generated seasons whose seeds are below 1000."""
+_FEW: Final = 2.0
+"""By how much that of a sum is wider where few past sums had no day together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class _Past:
 def forecast(series: Series, horizon: int) -> Forecast:
     """The next `horizon` steps. Raises `Invalid` (`forecast_impossible`) for fewer than `LEAST` values or bad ones."""
     _check(series, horizon)
+    if rare.is_rare(series):
+        return rare.forecast(series, horizon, _growth(series, horizon), _origins(len(series.values), horizon, 7))
     series, once = usual(series)
     past = _past(series, horizon)
     begun = last_step(past.logs, past.cycle, past.jumps) if series.step == DAY else None
@@ -308,7 +313,8 @@ def _back(logs: Floats, offset: float) -> Floats:
 def _total(
     past: _Past, made: dict[int, Floats], origins: list[int], chosen: list[int], effect: Floats, back: list[Floats]
 ) -> tuple[float, float, float]:
-    """The sum of all steps and its interval: as past sums compared with what would have been said of them."""
+    """The sum of all steps and its interval: as past sums compared with what would have been said of them. Sums from
+    origins side by side are nearly the same one: they differ less than what is to come will."""
     said = float(back[0].sum())
     ratios = []
     for origin in origins:
@@ -320,8 +326,16 @@ def _total(
     if len(ratios) < 4:
         return said, float(back[1].sum()) * 0.5 + said * 0.5, float(back[2].sum()) * 0.5 + said * 0.5
     centre = float(np.clip(np.median(ratios), 0.8, 1.25))
-    spread = max(float(np.std(ratios)), 0.01) * 1.28 * math.sqrt(1 + 4 / len(ratios)) * _WIDEN
+    alike = _alike(origins, len(made[origins[0]][0]))
+    alone = len(ratios) / (1 + (len(ratios) - 1) * alike)
+    spread = max(float(np.std(ratios, ddof=1)) / math.sqrt(1 - alike), 0.01) * 1.28 * math.sqrt(1 + _FEW / alone)
     return said * centre, said * max(0.0, centre - spread), said * (centre + spread)
+
+
+def _alike(origins: list[int], horizon: int) -> float:
+    """How much two sums from past origins are of the same days, on average; at most 0.9."""
+    shared = [max(0.0, 1 - (two - one) / horizon) for one, two in combinations(origins, 2)]
+    return min(0.9, sum(shared) / len(shared))
 
 
 def _mase(past: _Past, made: dict[int, Floats], origins: list[int], chosen: list[int], effect: Floats) -> float | None:
