@@ -91,6 +91,12 @@ def test_a_plan_with_another_price_says_what_the_last_month_would_have_cost(
     )
     (note,) = [note for note in service.preview(conn, signing, files).notes if "would have cost" in note]
     assert note == "deployment/own: at the new price the last 30 days would have cost $3.25 instead of $3.00"
+    files["a.yaml"] = FILES["a.yaml"].replace(
+        "{input: 1 USD/Mtok, output: 2 USD/Mtok}",
+        "{input: 1 USD/Mtok, output: 2 USD/Mtok, hours: {hours: 20:00-16:00, output: 0.50 USD/Mtok}}",
+    )
+    (note,) = [note for note in service.preview(conn, signing, files).notes if "would have cost" in note]
+    assert note == "deployment/own: at the new price the last 30 days would have cost $1.50 instead of $3.00"
     files["a.yaml"] = FILES["a.yaml"].replace("{from: 2026-12-01, input: 3", "{from: 2026-12-02, input: 5")
     (note,) = [note for note in service.preview(conn, signing, files).notes if "would have cost" in note]
     assert note == (

@@ -16,8 +16,9 @@ from groundplan.blueprint.model import Deployment, RateDetails, Rates
 from groundplan.catalog.check import validate_files
 from groundplan.economics.price import cost
 from groundplan.economics.prices import listed
-from groundplan.economics.prices.reprice import priced, rate_of, repriced
-from groundplan.economics.terms.split import split
+from groundplan.economics.prices.reprice import Repriced, priced, rate_of, repriced
+from groundplan.economics.prices.windows import at_time, by_time
+from groundplan.economics.terms.split import split, tier
 from groundplan.ledger.finding import Finding
 from groundplan.ledger.model import Usage
 from groundplan.release.priced import declared_or_listed
@@ -31,17 +32,54 @@ usages = st.builds(
     *(counts,) * 5,
 )
 
+ALL: tuple[str, int | None] = ("", None)
+BATCH: tuple[str, int | None] = ("batch", None)
+
 
 @given(prices, prices, usages)
 def test_pricing_is_reversible(then: Rates, now: Rates, usage: Usage) -> None:
     """The counts that the ledger keeps are enough: at the price of the call they give its cost again."""
     paid = cost(then, usage)
-    kept = {"": {name: count for name, (count, _) in split(then, usage, paid).items()}}
+    kept = {ALL: {name: count for name, (count, _) in split(then, usage, paid).items()}}
     told = repriced(kept, then, now)
     back = repriced(kept, now, then)
     assert (told.then, told.now) == (back.now, back.then)
     assert told.then == paid
     assert told.difference == -back.difference
+
+
+windows = st.lists(st.tuples(st.integers(0, 1439), st.integers(0, 1439), prices), max_size=3)
+by_times = st.builds(lambda base, some: by_time(base, [each for each in some if each[0] != each[1]]), prices, windows)
+
+
+@given(by_times, by_times, st.lists(st.tuples(st.integers(0, 1439), usages), max_size=6))
+def test_pricing_by_time_of_day_is_reversible(then: Rates, now: Rates, calls: list[tuple[int, Usage]]) -> None:
+    """Also at three prices a day; in hours that have one price what was paid comes out again, rounded up for each."""
+    kept: dict[tuple[str, int | None], dict[str, int]] = {}
+    paid = 0
+    for minute, usage in calls:
+        rates = at_time(then, minute * 60_000)
+        amount = cost(rates, usage)
+        mine = kept.setdefault((tier(then, usage, amount), minute // 60), {})
+        for name, (count, _) in split(then, usage, amount).items():
+            mine[name] = mine.get(name, 0) + count
+        paid += amount
+    told, back = repriced(kept, then, now), repriced(kept, now, then)
+    assert (told.then, told.now) == (back.now, back.then)
+    edges = {edge for window in then.windows for edge in (window.start, window.end)}
+    if all(edge % 60 == 0 for edge in edges):
+        assert paid - len(calls) <= told.then <= paid + len(calls)
+
+
+def test_a_price_by_time_of_day_counts_for_what_was_asked_then() -> None:
+    flat = Rates(input=10, output=10)
+    day = by_time(flat, [(16 * 60 + 30, 30, Rates(input=4, output=4)), (6 * 60, 8 * 60, Rates(input=1, output=1))])
+    each = {"input": 1_000_000}
+    whole: dict[tuple[str, int | None], dict[str, int]] = {("", hour): each for hour in range(24)}
+    assert repriced(whole, flat, day) == Repriced(240, 15 * 10 + 7 * 4 + 2 * 1), "never less in hours that are cut"
+    # the tier tells which calls of an hour were before half past four
+    assert repriced({("", 16): each, ("by time", 16): each}, day, flat) == Repriced(14, 20)
+    assert repriced({("by time", None): each}, day, flat).then == 1, "without hours the cheapest"
 
 
 def test_a_class_without_a_rate_costs_as_its_side() -> None:
@@ -58,7 +96,7 @@ def test_a_listed_price_that_changed_says_what_last_month_would_have_cost() -> N
         name="o3-eu", site="eu", model="openai/o3", upstream_model="o3", url="http://x/v1", rates=served,
         context_tokens=1000,
     )  # fmt: skip
-    used = {"o3-eu": {"": {"input": 1_000_000, "output": 0}}}
+    used = {"o3-eu": {ALL: {"input": 1_000_000, "output": 0}}}
 
     def of(today: date) -> list[Finding]:
         made = findings_of(deployment, used, today, listed_prices(deployment, today))
@@ -87,7 +125,7 @@ def test_a_declared_price_that_will_hold_says_what_last_month_would_have_cost() 
     deployment = Deployment(
         name=name, site="eu", model="acme/m", upstream_model="m", url="http://x/v1", rates=served, context_tokens=1000
     )
-    used = {name: {"": {"input": 2_000_000, "output": 1_000_000}}}
+    used = {name: {ALL: {"input": 2_000_000, "output": 1_000_000}}}
 
     def of(today: date) -> list[Finding]:
         return list(findings_of(deployment, used, today, declared_prices(workspace, deployment, today)))
@@ -109,7 +147,7 @@ def test_a_model_that_its_provider_is_about_to_retire_is_told(model: str, used: 
     place = Deployment(
         name="d", site="eu", model=model, upstream_model="m", url="http://x/v1", rates=rates, context_tokens=1000
     )
-    told = [each for each in findings_of(place, {"d": {"": {"input": 1}}} if used else {}, date(2026, 11, 1), {})]
+    told = [each for each in findings_of(place, {"d": {ALL: {"input": 1}}} if used else {}, date(2026, 11, 1), {})]
     assert [(each.kind, each.severity) for each in told] == ([("cost.retired", severity)] if severity else [])
 
 
@@ -153,7 +191,7 @@ def test_a_change_of_any_price_is_told(change: dict[str, Any]) -> None:
     today = date(2026, 11, 20)
     same = replace(TIERS, source="elsewhere", effective="2026-01-01")
     assert list(findings_of(place, {}, today, {today: same})) == []
-    told = list(findings_of(place, {"d": {"batch": {"input": 10}}}, today, {today: replace(TIERS, **change)}))
+    told = list(findings_of(place, {"d": {BATCH: {"input": 10}}}, today, {today: replace(TIERS, **change)}))
     assert [each.kind for each in told] == ["cost.repriced"]
     assert told[0].detail["then"] == 20
     assert told[0].detail["now"] == (10 if "batch" in change else 20)

@@ -5,7 +5,7 @@ Reads kept sums and prices them; changes no price, and tells nothing of days bef
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
@@ -13,27 +13,34 @@ from psycopg import Connection
 
 from groundplan.blueprint.model import Blueprint, Rates
 from groundplan.core.money import short_usd
-from groundplan.economics.prices.reprice import Repriced, repriced
+from groundplan.economics.prices.reprice import Repriced, Used, repriced
 from groundplan.ledger import rollup_store
 from groundplan.release.priced import alone
 
 MONTH: Final = timedelta(days=30)
-Used = Mapping[str, Mapping[str, int]]
-"""tier -> class -> how many"""
 
 
-def used(conn: Connection[Any], today: date) -> Mapping[str, Used]:
-    """Deployment -> what it used in the last 30 whole days."""
+def used(conn: Connection[Any], today: date, prices: Iterable[Rates]) -> Mapping[str, Used]:
+    """Deployment -> what it used in the last 30 whole days, by the hour where one of the `prices` is by time of day."""
     until = datetime.combine(today, time(), UTC)
     wanted = {
         "since": until - MONTH, "until": until, "workload": None, "status": None, "deployment": None, "demo": None,
     }  # fmt: skip
-    found: dict[str, dict[str, dict[str, int]]] = {}
-    for row in rollup_store.parts_by(conn, ["deployment", "part", "tier"], wanted):
-        found.setdefault(row["deployment"], {}).setdefault(row["tier"], {})[row["part"]] = int(row["count"])
-    for (name, tier), count in rollup_store.answers_by(conn, ["deployment", "tier"], wanted).items():
-        found[name][tier].setdefault("requests", count)
+    hours = ["hour"] if any(rates.windows for rates in prices) else []
+    found: dict[str, dict[tuple[str, int | None], dict[str, int]]] = {}
+    for row in rollup_store.parts_by(conn, ["deployment", "part", "tier", *hours], wanted):
+        mine = found.setdefault(row["deployment"], {}).setdefault((row["tier"], _hour(row.get("hour"))), {})
+        mine[row["part"]] = mine.get(row["part"], 0) + int(row["count"])
+    paid = {(name, *key) for name, each in found.items() for key, counts in each.items() if "requests" in counts}
+    for (name, tier, *hour), count in rollup_store.answers_by(conn, ["deployment", "tier", *hours], wanted).items():
+        key = (tier, _hour(*hour))
+        if (name, *key) not in paid:
+            found[name][key]["requests"] = found[name][key].get("requests", 0) + count
     return found
+
+
+def _hour(at: datetime | None = None) -> int | None:
+    return None if at is None else at.astimezone(UTC).hour
 
 
 def notes(conn: Connection[Any], served: Blueprint | None, new: Blueprint | None, today: date) -> tuple[str, ...]:
@@ -48,7 +55,7 @@ def notes(conn: Connection[Any], served: Blueprint | None, new: Blueprint | None
         if (was := before.get(place.name)) is not None
         for each in _changes(was, place.rates)
     ]
-    counts = used(conn, today) if changes else {}
+    counts = used(conn, today, [rates for *_, then, now in changes for rates in (then, now)]) if changes else {}
     made = ((name, when, repriced(counts.get(name, {}), then, now)) for name, when, then, now in changes)
     return tuple(_told(name, when, each) for name, when, each in made if each.difference)
 

@@ -22,11 +22,11 @@ from groundplan.blueprint.model import Deployment, Rates
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.money import parse_usd, short_usd
 from groundplan.economics.prices import listed
-from groundplan.economics.prices.reprice import repriced
+from groundplan.economics.prices.reprice import Used, repriced
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 from groundplan.release import last_month
-from groundplan.release.last_month import MONTH, Used
+from groundplan.release.last_month import MONTH
 from groundplan.release.priced import declared_or_listed, starts
 
 LOOK_SECONDS = 6 * 3600.0
@@ -48,10 +48,16 @@ def look(conn: Connection[Any], today: date) -> finding_store.Told:
     blueprint = current_or_none(conn)
     found: list[Finding] = []
     if blueprint is not None:
-        counts, workspace = last_month.used(conn, today), workspace_at(conn, blueprint.number)
+        workspace = workspace_at(conn, blueprint.number)
+        prices = {
+            place.name: declared_prices(workspace, place, today) or listed_prices(place, today)
+            for place in blueprint.deployments
+        }
+        every = [place.rates for place in blueprint.deployments]
+        every += [rates for mine in prices.values() for rates in mine.values()]
+        counts = last_month.used(conn, today, every)
         for place in blueprint.deployments:
-            prices = declared_prices(workspace, place, today) or listed_prices(place, today)
-            found += findings_of(place, counts, today, prices)
+            found += findings_of(place, counts, today, prices[place.name])
         days = Days(today - MONTH, today - timedelta(days=1))
         found += [own for row in cost_own.rows(conn, blueprint, days) if (own := own_finding(row)) is not None]
     return finding_store.tell_all(conn, found, kinds=[REPRICED, RETIRED, BREAK_EVEN], within="deployment/")

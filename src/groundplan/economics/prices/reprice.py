@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from groundplan.blueprint.model import Rates
 from groundplan.economics.price import BATCH, PRIORITY, of_service
 from groundplan.economics.prices.parts import MILLION
@@ -16,6 +18,10 @@ TOKENS = (
     "input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio", "cache_write_1h",
     "cache_read_audio", "cache_read_image", "input_image", "input_video", "output_image", "output_video", "citations",
 )  # fmt: skip
+
+
+Used = Mapping[tuple[str, int | None], Mapping[str, int]]
+"""(tier of the ledger, hour of the day in UTC or None for any) -> class -> how many"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +67,23 @@ def of_tier(rates: Rates, tier: str) -> Rates:
     return rates.long if LONG in names and rates.long is not None else rates
 
 
-def repriced(counts: Mapping[str, Mapping[str, int]], then: Rates, now: Rates) -> Repriced:
-    """`counts`: by tier, of each class."""
-    return Repriced(
-        sum(priced(mine, then, tier) for tier, mine in counts.items()),
-        sum(priced(mine, now, tier) for tier, mine in counts.items()),
-    )
+def repriced(used: Used, then: Rates, now: Rates) -> Repriced:
+    """What was used at each of the prices."""
+    return Repriced(*(sum(_at(rates, *key, counts) for key, counts in used.items()) for rates in (then, now)))
+
+
+def _at(rates: Rates, tier: str, hour: int | None, counts: Mapping[str, int]) -> int:
+    """As `priced`; in an hour in which a price by time of day ends, at the one that the tier tells (that of a price at
+    which all was the same tells the dearest), else as if each minute had as many."""
+    if hour is None or not rates.windows:
+        return priced(counts, rates, tier)
+    first, last = hour * 60, hour * 60 + 60
+    there = [(min(last, each.end) - max(first, each.start), each.rates) for each in rates.windows]
+    there = [(minutes, each) for minutes, each in there if minutes > 0]
+    around = msgspec.structs.replace(rates, windows=[])
+    there = [(minutes, each) for minutes, each in there if (each != around) is (BY_TIME in tier)] or there
+    whole = sum(minutes for minutes, _ in there)
+    return -(-sum(priced(counts, each, tier) * minutes for minutes, each in there) // whole)
 
 
 def rate_of(rates: Rates, name: str) -> int:
