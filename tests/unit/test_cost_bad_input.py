@@ -45,6 +45,23 @@ def test_prices_that_cannot_be(price: str, told: str) -> None:
     assert problem.hint and problem.where is not None and problem.where.file == "acme.yaml"
 
 
+@pytest.mark.parametrize(
+    ("declared", "label", "told"),
+    [
+        ("{EUR: {source: bank, rates: []}}", "currencies.EUR.rates is", "Write at least 1 of them."),
+        ("{EUR: {source: bank, rates: [{from: 2026-01-01, rate: 0 USD}]}}", "currencies.EUR.rates.rate is", "than 0"),
+        ("{EUR: {source: bank, rates: [{from: 2026-01-01, rate: -1 USD}]}}", "EUR.rates.rate is", "12.50 USD"),
+        ("{EUX: {source: bank, rates: [{from: 2026-01-01, rate: 1 USD}]}}", "currencies.EUX is", "ISO 4217"),
+    ],
+)
+def test_rates_of_currencies_that_cannot_be(declared: str, label: str, told: str) -> None:
+    """One problem of what is wrong, and none of the list that is empty without it."""
+    with pytest.raises(Invalid) as refused:
+        validate_files({"acme.yaml": BASE.replace("name: acme\n", f"name: acme\ncurrencies: {declared}\n", 1)})
+    (problem,) = refused.value.problems
+    assert label in problem.message and told in (problem.hint or "")
+
+
 def test_a_model_without_any_price() -> None:
     problem = problem_of(BASE, known_price=lambda _: False)
     assert problem.code == "price_missing" and "price:" in problem.hint

@@ -74,14 +74,16 @@ def duplicate(kind: str, name: str, second: Where, first: Where) -> Problem:
 
 
 def validation(model: type[Strict], error: ValidationError, document: Document) -> list[Problem]:
-    """One problem for each thing that pydantic found wrong."""
-    found = [_problem(model, dict(detail), document) for detail in error.errors(include_url=False, include_input=False)]
-    return list(dict.fromkeys(found))
+    """One problem for each thing that pydantic found wrong. No list is too short for what is wrong with its parts."""
+    details = error.errors(include_url=False, include_input=False)
+    around = {each["loc"][:size] for each in details for size in range(len(each["loc"]))}
+    found = [each for each in details if each["type"] != "too_short" or each["loc"] not in around]
+    return list(dict.fromkeys(_problem(model, dict(detail), document) for detail in found))
 
 
 def _problem(model: type[Strict], detail: dict[str, Any], document: Document) -> Problem:
     path: Path = detail["loc"]
-    label = ".".join(str(part) for part in path if isinstance(part, str)) or "the document"
+    label = ".".join(part for part in path if isinstance(part, str) and part != "[key]") or "the document"
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         known = _keys_at(model, path[:-1])
@@ -119,6 +121,8 @@ def _hint(kind: str, context: dict[str, Any], message: str) -> str:
         return "Write text; put numbers and words such as true into quotes."
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(str(context.get("pattern")), f"It must match {context.get('pattern')}.")
+    if kind == "too_short":
+        return f"Write at least {context['min_length']} of them."
     if kind == "tuple_type":
         return "Write a list: one line for each, with - before it."
     if kind == "model_type":
