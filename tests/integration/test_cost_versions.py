@@ -96,14 +96,14 @@ def declared(number: int, teams: dict[str, str], rules: Sequence[Allocation], **
 def asked(
     conn: Conn, day: date, workload: str, number: int, team: str, *,
     tokens: Sequence[tuple[str, int]] = (("rack", 100),), cost: int = PICO, feature: str = "", person: Any = None,
-    cache: str = "none", document: str = "", endpoint: str = "chat",
+    cache: str = "none", document: str = "", endpoint: str = "chat", midnight: bool = False,
 ) -> None:  # fmt: skip
-    """One call with an attempt at each place: the last one answered."""
-    id, lead = new_id(), tokens[-1][0]
+    """One call with an attempt at each place: the last one answered, with `midnight` on the day after."""
+    id, lead, last = new_id(), tokens[-1][0], at(day + timedelta(days=midnight))
     attempts: list[Any] = [
-        (id, n, at(day), f"at-{place}", place, "acme/m", "settled", "ok", 200, to_decimal(cost), to_decimal(cost),
-         {"input": count}, False, [], 1.0, new_id(), 0.0, None, None, workload, number, False,
-         {"input": [count, cost]}, "", "")
+        (id, n, last if n == len(tokens) - 1 else at(day), f"at-{place}", place, "acme/m", "settled", "ok", 200,
+         to_decimal(cost), to_decimal(cost), {"input": count}, False, [], 1.0, new_id(), 0.0, None, None, workload,
+         number, False, {"input": [count, cost]}, "", "")
         for n, (place, count) in enumerate(tokens)
     ]  # fmt: skip
     detail: dict[str, Any] = {"sources": [[document, "a.md", 1, 2]] if document else []}
@@ -461,6 +461,16 @@ def test_a_receipt_has_its_part_of_what_is_allocated(conn: Conn) -> None:
     assert found[0]["cost_usd"] == format_usd(sum(told[0].values()))
     today = cost_receipt.beside(conn, queries.receipt(conn, calls[0]), FIRST)
     assert not today["known"] and today["terms"] == [] and "is over" in today["told"]
+
+
+def test_a_receipt_counts_the_tokens_of_its_day_alone(conn: Conn) -> None:
+    rack = Allocation(name="rack", term="capacity", amount=9 * PICO, period="day", covers="deployment/at-rack")
+    release(conn, declared(1, {"ask": "care"}, [rack]), at(FIRST))
+    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100), ("rack", 400)], midnight=True)
+    ((call,),) = conn.execute("SELECT id FROM call").fetchall()
+    found = cost_receipt.beside(conn, queries.receipt(conn, call), TODAY)
+    assert found["cost_usd"] == format_usd(9 * PICO)
+    assert found["terms"][0]["rule"].startswith("100 of 100 tokens at at-rack")
 
 
 def test_minutes_of_reviewers_are_measured_where_counted_and_estimated_where_said(conn: Conn) -> None:

@@ -122,11 +122,14 @@ def _reviewed(conn: Connection[Any], receipt: dict[str, Any], use: Use, day: dat
 
 
 def _tokens(receipt: dict[str, Any], kind: str, name: str) -> int:
+    """Those of its day: an attempt after midnight is among those of the next one."""
     return sum(
         int(term["count"])
         for attempt in receipt["attempts"]
         for term in attempt["terms"]
-        if attempt[kind] == name and term["term"] not in cost_use.NOT_TOKENS
+        if attempt[kind] == name
+        and attempt["at"][:10] == receipt["at"][:10]
+        and term["term"] not in cost_use.NOT_TOKENS
     )
 
 
