@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.integration.test_api_control import Control, fresh  # noqa: F401 -- a fixture
 from tests.unit.test_routing_model import made
@@ -55,7 +56,7 @@ def test_a_router_that_is_here_is_told_with_what_it_keeps(fresh: Control) -> Non
     one = registry.keep(folder, replace(router, models=("acme/model", "small")))
     assert fresh.ask("POST", "/api/apply", {"files": routed(fresh, one)}).body["notes"] == [
         f"workload/assistant: {one} chooses among acme/model, small, and of these models the workload has acme/model. "
-        "Calls go to acme/model."
+        "The order of its deployments decides."
     ]
     files = routed(fresh, one)
     both = {
@@ -63,6 +64,21 @@ def test_a_router_that_is_here_is_told_with_what_it_keeps(fresh: Control) -> Non
     } | {"other.yaml": OTHER}
     found = fresh.ask("POST", "/api/plan", {"files": both})
     assert (found.status, found.body["notes"]) == (200, []), "it may choose among two"
+    matrix = made(60)
+    third = replace(
+        matrix,
+        models=("acme/model", "small", "old"),
+        scores=np.column_stack([matrix.scores, np.ones(len(matrix.scores))]),
+        costs=np.column_stack([matrix.costs, matrix.costs.max(axis=1)]),
+    )
+    renamed = registry.keep(folder, train(third, None, (0.95,), name="third"))
+    files = {name: text.replace(one, renamed) for name, text in both.items()}
+    files["other.yaml"] += "---\n" + OTHER.replace("name: other", "name: newer").replace("model: small", "model: new")
+    files = {name: text.replace("[local, other]", "[local, other, newer]") for name, text in files.items()}
+    assert fresh.ask("POST", "/api/plan", {"files": files}).body["notes"][-1] == (
+        f"workload/assistant: {renamed} chooses among acme/model, small, old, and of these models the workload has "
+        "acme/model and small, not old, which it takes for the strongest. The order of its deployments decides."
+    )
     other = routed(fresh, version, f", digest: {'ab' * 32}")
     (note,) = fresh.ask("POST", "/api/apply", {"files": other}).body["notes"]
     assert "is asked for" in note and note.endswith("the order of its deployments decides.")

@@ -149,6 +149,32 @@ def test_without_its_router_the_order_of_placement_holds(folder: Path, router: s
     assert router in found.reason
 
 
+def test_a_router_that_lost_its_strongest_model_decides_nothing(folder: Path) -> None:
+    """Of a model that was renamed it knows nothing: neither may all calls go to the one that is left, nor those that
+    it is unsure of to the best of the others."""
+    routes, learned = Routes(folder), Routing(router="support@1")
+    for text in ("say hello to guest 900", "qqq wwz zzk"):
+        renamed = told(arranged(routes, learned, asked(text), places("newer", "small")))
+        assert (renamed.deployment, renamed.by, renamed.router) == ("newer", "order", "")
+        assert "knows small-m alone of these models" in renamed.reason
+    alone = told(arranged(routes, learned, asked("say hello"), places("small")))
+    assert alone.by == "only"
+    found = routes.router("support@1")
+    assert found is not None and found.strongest == 0
+    routes._routers["weaker@1", None] = dataclasses.replace(found, strongest=1)
+    kept = told(arranged(routes, Routing(router="weaker@1"), asked("qqq wwz zzk"), places("newer", "large", "small")))
+    assert kept.router == "weaker@1", "what it knows is enough beside one that it does not know"
+
+
+async def test_a_cascade_tries_what_a_router_cannot_decide(tmp_path: Path, folder: Path) -> None:
+    routing = Routing(router="support@1", cascade=Cascade(first="two", confidence=0.5))
+    async with call_rig(tmp_path, workloads={"assistant": {"routing": routing}}) as rig:
+        rig.gateway.routes = Routes(folder)
+        assert (await rig.chat(messages=[{"role": "user", "content": "say hello to guest 900"}])).status == 200
+        (end,) = [msgspec.json.decode(r.route) for r in await rig.records() if isinstance(r, Finish)]
+    assert (end["by"], end["deployment"], end["escalated"]) == ("cascade", "two", True)
+
+
 def talk(*said: str, system: str = "") -> bytes:
     """A conversation as JSON: what users and the model said in turn, behind a system message."""
     head = [{"role": "system", "content": system}] if system else []

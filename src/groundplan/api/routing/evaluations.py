@@ -68,8 +68,7 @@ def of_plan(services: Services, files: dict[str, str], differences: Sequence[dic
 
 
 def missing(services: Services, files: dict[str, str]) -> list[str]:
-    """Of each workload whose router is not known here, or knows fewer than two of its models, that it decides
-    nothing."""
+    """Of each workload whose router is not known here, or knows too few of its models, that it decides nothing."""
     try:
         declared = load_served(files)
     except GroundplanError:
@@ -86,13 +85,14 @@ def _nothing(router: dict[str, Any], models: frozenset[str]) -> str:
     """Why a router decides nothing among these models; empty where it does."""
     if router["state"] != "known":
         return f"{_sentence(router)}{_OTHERWISE}"
-    knows = router["evaluation"]["models"]
+    knows, strongest = router["evaluation"]["models"], router["evaluation"]["strongest"]
     among = sorted(models.intersection(knows))
-    if len(among) > 1:
+    if len(among) > 1 and (strongest in among or models <= set(knows)):
         return ""
-    mine = f"of these models the workload has {among[0] if among else 'none'}"
-    otherwise = f"Calls go to {among[0]}" if among else "The order of its deployments decides"
-    return f"{router['router']} chooses among {', '.join(knows)}, and {mine}. {otherwise}."
+    mine = f"of these models the workload has {' and '.join(among) or 'none'}"
+    without = f", not {strongest}, which it takes for the strongest" if len(among) > 1 else ""
+    chooses = f"{router['router']} chooses among {', '.join(knows)}, and {mine}{without}"
+    return f"{chooses}. The order of its deployments decides."
 
 
 def _models(declared: Workspace, item: WorkloadDoc) -> frozenset[str]:
@@ -153,8 +153,8 @@ def _shown(folder: Path, version: str, digest: str | None, keep: float) -> dict[
 def _evaluation(found: Evaluated) -> dict[str, Any]:
     return {
         "point": found.point, "trained": found.trained, "from": found.origin, "prompts": found.prompts,
-        "groups": found.groups, "models": list(found.models), "against": found.against, "saved": found.saved,
-        "kept": found.kept, "low": found.low, "high": found.high, "shown": found.shown,
+        "groups": found.groups, "models": list(found.models), "strongest": found.strongest, "against": found.against,
+        "saved": found.saved, "kept": found.kept, "low": found.low, "high": found.high, "shown": found.shown,
         "ridge_saved": found.ridge_saved, "calibration_error": found.calibration,
     }  # fmt: skip
 

@@ -43,6 +43,8 @@ ENOUGH = 20
 """Paid calls of a model from which on its price is what they show, and no more that of training."""
 _FOLLOWS = 0.05
 """Weight of the newest bill in the mean of a model's."""
+_OPEN = ("unsure", "strongest", "order")
+"""`by` of calls that a router has not decided."""
 CASCADE = "cascade"
 """`by` of a call whose first answer is checked before it is given."""
 
@@ -176,7 +178,7 @@ class Routes:
             reason = f"the router {routing.router} is not on this gateway{same}, so the order of placement holds"
             return self._tried(call) or _told(places[0], "order", reason)
         route = self._learned(call, router)
-        return (self._tried(call, route) or route) if route.by in ("unsure", "strongest") else route
+        return (self._tried(call, route) or route) if route.by in _OPEN else route
 
     def _tried(self, call: _Call, route: Route | None = None) -> Route | None:
         """The cascade, where one is declared and this call's answer can be checked. Where it cannot, whoever is tried
@@ -200,8 +202,9 @@ class Routes:
         for place in call.places:
             by_model.setdefault(place.model, place)
         known = frozenset(by_model) & frozenset(router.models)
-        if not known:
-            reason = f"the router {routing.router} knows none of these models, so the order of placement holds"
+        if by_model.keys() - known and (len(known) < 2 or router.models[router.strongest] not in known):
+            some = f"knows {' and '.join(sorted(known))} alone" if known else "knows none"
+            reason = f"the router {routing.router} {some} of these models, so the order of placement holds"
             return _told(call.places[0], "order", reason)
         talk = conversation(call.exchange, ask) if routing.sticky else None
         had, warm = self._warm(call, by_model, talk)

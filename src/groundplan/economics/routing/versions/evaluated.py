@@ -20,6 +20,7 @@ class _Told(msgspec.Struct, frozen=True):
     models: list[str]
     points: dict[str, tuple[float, float]]
     trained: dict[str, str]
+    strongest: int
 
 
 _decode = msgspec.msgpack.Decoder(_Told).decode
@@ -32,6 +33,8 @@ class Evaluated:
     digest: str
     """SHA-256 of its bytes."""
     models: tuple[str, ...]
+    strongest: str
+    """The one of them that takes whatever the router is unsure of."""
     keep: float
     point: str | None
     """Operating point that keeps it; None: nothing cheaper was proven, and the strongest model takes every call."""
@@ -61,8 +64,8 @@ def evaluated(data: bytes, keep: float) -> Evaluated:
     """Of the bytes of a router. Raises `Invalid` (`router_artifact`) where they are none."""
     try:
         found = _decode(data)
-        point = _point(found.points, keep)
-    except (msgspec.MsgspecError, ValueError) as error:
+        point, strongest = _point(found.points, keep), found.models[found.strongest]
+    except (msgspec.MsgspecError, ValueError, IndexError) as error:
         hint = "Train it again with `groundplan routing train`."
         raise Invalid(f"this is not a learned router: {error}"[:300], code="router_artifact", hint=hint) from error
     told = found.trained
@@ -74,6 +77,7 @@ def evaluated(data: bytes, keep: float) -> Evaluated:
     return Evaluated(
         digest=digest(data),
         models=tuple(found.models),
+        strongest=strongest,
         keep=keep,
         point=point,
         trained=told.get("trained"),
