@@ -132,6 +132,25 @@ def test_a_guard_ends_it_although_quality_is_not_decided(database: Database) -> 
         assert found.outcome == "guard" and "answered fell" in found.outcome_reason
 
 
+def test_a_candidate_that_nobody_waits_for_is_stopped(database: Database) -> None:
+    """Callers that give up have no answer that could be late; those who give up sooner say nothing of it."""
+    with control(database) as conn:
+        made, _ = service.ask(conn, ANA, recorded(), waits=False, now=NOW)
+    arms(database, made.id, 300, {CONTROL: 0.8, CANDIDATE: 0.8})
+    gave_up = "UPDATE call SET status = 'cancelled', duration_ms = %s WHERE detail -> 'route' ->> 'arm' = 'candidate'"
+    with psycopg.connect(database.superuser) as conn:
+        conn.execute("UPDATE experiment SET slow_ms = 1000, dear_usd = 0.004")
+        conn.execute(gave_up, (900,))
+    with control(database) as conn:
+        assert not service.look(conn, NOW)
+    with psycopg.connect(database.superuser) as conn:
+        conn.execute(gave_up, (60_000,))
+    with control(database) as conn:
+        (ended,) = service.look(conn, NOW)
+        found = service.one(conn, ended.tried.id)
+        assert found.outcome == "guard" and "in time fell" in found.outcome_reason
+
+
 @pytest.mark.parametrize(("budget", "ends"), [("0.060", True), ("5", False)])
 def test_an_ab_test_ends_when_its_candidate_has_cost_its_budget(database: Database, budget: str, ends: bool) -> None:
     with control(database) as conn:

@@ -31,8 +31,8 @@ _CALLS: LiteralString = """WITH mine AS (
     SELECT c.detail -> 'route' ->> 'arm' AS arm, coalesce(c.detail -> 'route' ->> 'unit', '') AS unit,
       coalesce(c.detail ->> 'feature', '') AS segment,
       CASE c.status WHEN 'ok' THEN 1.0 WHEN 'failed' THEN 0.0 END::float8 AS answered,
-      CASE WHEN c.status = 'ok' AND %(slow)s::float8 IS NOT NULL
-        THEN (c.duration_ms <= %(slow)s::float8)::int::float8 END AS fast,
+      CASE WHEN c.status = 'ok' THEN (c.duration_ms <= %(slow)s::float8)::int::float8
+        WHEN c.status = 'cancelled' AND c.duration_ms > %(slow)s::float8 THEN 0.0 END::float8 AS fast,
       CASE WHEN c.status = 'ok' AND %(dear)s::numeric > 0
         THEN 1 - least(1, c.cost_usd / %(dear)s::numeric)::float8 END AS cheap,
       coalesce(o.accepted, o.thumbs)::float8 AS quality, o.thumbs::float8 AS thumbs
