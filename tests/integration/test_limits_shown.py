@@ -78,6 +78,28 @@ def test_budgets_of_every_calendar_are_found_in_their_present_period(conn: psyco
     assert found == [periods[0], periods[2], periods[3], periods[5]]
 
 
+def test_budgets_of_what_has_ended_are_not_shown(conn: psycopg.Connection[Any]) -> None:
+    """Each night's replays and each experiment have a budget of their own, which would be shown for ever."""
+    ran, over, replay, revoked = (new_id() for _ in range(4))
+    for each, state in ((ran, "running"), (over, "ended")):
+        conn.execute(
+            """INSERT INTO experiment (id, name, workload, type, candidate, judge, share, split, tolerance,
+                 guard_tolerance, level, budget_usd, until, reason, asked_by, state)
+               VALUES (%s, 'e', %s, 'ab', 'c', '', 1, 'person', 0.1, 0.1, 0.95, 1, now(), '', 'a', %s)""",
+            (each, state, state),
+        )
+    for each, purpose in ((replay, "replay"), (revoked, "")):
+        conn.execute(
+            """INSERT INTO api_key (id, hash, prefix, workload, created_by, revoked_at, purpose)
+               VALUES (%s, %s, 'gp_', 'w', 'a', now(), %s)""",
+            (each, each.bytes, purpose),
+        )
+    names = [f"experiment/{ran}", f"experiment/{over}", f"key/{replay}", f"key/{revoked}"]
+    for name in names:
+        conn.execute("INSERT INTO budget_period (budget, period, limit_usd) VALUES (%s, 'total', 5)", (name,))
+    assert [row["budget"] for row in queries.budget_use(conn, NOW)] == [names[0], names[3]]
+
+
 def test_a_crossed_soft_budget_is_a_finding_once_a_period(conn: psycopg.Connection[Any]) -> None:
     told = [("soft", "2026-11", "The budget soft is crossed.")]
     assert [store.tell_crossed_budgets(conn, told) for _ in range(3)] == [1, 0, 0]

@@ -129,7 +129,7 @@ async def test_kept_calls_are_asked_again_and_a_cheaper_model_is_proposed(databa
 
 async def _ends_with_its_budget(world: World) -> None:
     poor = await world.replay(budget_usd=Decimal("0.0010"))
-    assert "is used up" in poor.outcome and poor.proposal is None
+    assert "has not enough left" in poor.outcome and poor.proposal is None
     with world.connect() as conn:
         found = store.progress(conn, poor.id)
         assert 0 < found["judged"] < CALLS - 10

@@ -104,6 +104,7 @@ def test_a_site_is_up_while_one_of_its_workloads_is_answered_there() -> None:
 
 def test_numbers_and_times_for_people() -> None:
     assert usd("0.002140000000") == "$0.00214" and usd(None) == "–"
+    assert (usd("0.999862"), usd("-0.9995"), usd("0.9994")) == ("$1.00", "-$1.00", "$0.999"), "never as if a thousand"
     assert when("2026-11-25T13:05:07.120+01:00") == "25 Nov 12:05:07" and when(None) == "–"
     assert (milliseconds(None), milliseconds(0.05), milliseconds(54.0), milliseconds(4510.0)) == (
         "–", "50 µs", "54 ms", "4.51 s",

@@ -155,7 +155,7 @@ def _ask_all(services: Services, run: Run, runner: UUID, line: _Line) -> str:
             with services.transaction() as conn:
                 store.answered(conn, run.id, came)
             if came.why in _SPENT:
-                return "its budget, or one of its workload's, is used up"
+                return "its budget, or one of its workload's, has not enough left for what a further call may cost"
     finally:
         with services.transaction() as conn:
             detail = {"run": str(run.id), "calls": read, "candidate": run.candidate}

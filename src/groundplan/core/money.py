@@ -53,11 +53,15 @@ def format_numeric(value: Decimal) -> str:
     return format_usd(from_decimal(value))
 
 
+_NEARLY_ONE = Decimal("0.9995")
+"""What three digits round to 1: `$1.000` would be read as a thousand."""
+
+
 def short_usd(amount: Picodollars | int) -> str:
     """For people: at least two decimals, small amounts with three significant digits: `$0.00214`, `$12.30`."""
     value = Decimal(abs(amount)) / PICO
     sign = "-" if amount < 0 else ""
-    if value == 0 or value >= 1:
+    if value == 0 or value >= _NEARLY_ONE:
         return f"{sign}${value:,.2f}"
     digits = max(2, 2 - value.adjusted())
     return f"{sign}${value:.{digits}f}"

@@ -324,13 +324,17 @@ def statuses(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
 
 def budgets(conn: Connection[Any], periods: list[str], at: datetime) -> list[Row]:
     """Limit, what gateways hold or have spent, and what was charged, of each budget in these periods, and in those
-    that have a first and a last moment and are not over `at`."""
+    that have a first and a last moment and are not over `at`; without those of experiments and replays that ended."""
     return select(
         conn,
         """SELECT b.budget, b.period, b.limit_usd, b.granted_usd, coalesce(s.spent_usd, 0) AS spent_usd
            FROM budget_period b LEFT JOIN (SELECT budget, period, sum(cost_usd) AS spent_usd FROM (
                SELECT * FROM charge_total UNION ALL SELECT * FROM charge_delta) c GROUP BY 1, 2) s
              USING (budget, period)
-           WHERE b.period = ANY(%(periods)s) OR is_current_span(b.period, %(at)s) ORDER BY b.budget, b.period""",
+           WHERE (b.period = ANY(%(periods)s) OR is_current_span(b.period, %(at)s))
+             AND NOT EXISTS (SELECT FROM experiment e WHERE b.budget = 'experiment/' || e.id AND e.state = 'ended')
+             AND NOT EXISTS (SELECT FROM api_key k WHERE b.budget = 'key/' || k.id AND k.purpose = 'replay'
+               AND k.revoked_at IS NOT NULL)
+           ORDER BY b.budget, b.period""",
         {"periods": periods, "at": at},
     )
