@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.server
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -193,6 +194,10 @@ def test_a_page_on_the_way_that_cannot_be_read_hides_no_other(site: Site, intake
     site.put("/a", b"<p>caf\xe9</p><a href='/b'>b</a>", "text/html; charset=iso-8859-1")
     assert look(intake, site)[0] == {"index", "a", "b"}
     assert intake.text("a").startswith("café")
+    began = time.monotonic()
+    site.put("/a", b"<p>-" + b"9a" * 300_000 + b"</p><a href='/b'>b</a>", "text/html; charset=punycode")
+    assert look(intake, site)[0] == {"index", "a", "b"}
+    assert time.monotonic() - began < 12, "no site chooses what its text is decoded with"
     site.refuse("/b", 302, "http://[")
     assert look(intake, site)[0] == {"index", "a"}
     site.put("/", "<meta name='robots' content='noindex'><a href='/a'>a</a>")

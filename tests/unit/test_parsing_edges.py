@@ -21,6 +21,7 @@ from pptx.util import Inches
 from tests import knowledge_files as files
 
 from groundplan.core.errors import Invalid, TooLarge
+from groundplan.knowledge.parsing.charsets import in_encoding
 from groundplan.knowledge.parsing.grid import Grid
 from groundplan.knowledge.parsing.model import Job, Parsed
 from groundplan.knowledge.parsing.page import html
@@ -204,12 +205,47 @@ def test_a_page_in_a_message_has_the_encoding_of_its_part(charset: str) -> None:
     assert "Rückgabe für Pumpen" in whole(parsed("a.eml", body))
 
 
+_GUESSED = "1 text does not say in which encoding: read as Western European"
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "notes"),
+    [
+        ("", "Größe: 5 €".encode(), []), ("", "Größe: 5 €".encode("cp1252"), [_GUESSED]),
+        ("text/plain; charset=us-ascii", "Größe: 5 €".encode(), []),
+        ("text/plain; charset=us-ascii", "Größe: 5 €".encode("cp1252"), [_GUESSED]),
+        ("text/plain; charset=iso-8859-1", "Größe: 5 €".encode("cp1252"), []),
+        ("text/plain; charset=utf-8", "Größe: 5 €".encode("cp1252"), [_GUESSED]),
+        ("text/plain; charset=gb2312", "Größe: 5 €".encode("gb18030"), []),
+        ("text/html", "<meta charset='iso-8859-15'><p>Größe: 5 €".encode("iso-8859-15"), []),
+        ("multipart/alternative; boundary=b", b"--b\n\n" + "Größe: 5 €".encode("cp1252") + b"\n--b--", [_GUESSED]),
+    ],
+)  # fmt: skip
+def test_a_message_is_read_in_the_encoding_that_it_has(kind: str, data: bytes, notes: list[str]) -> None:
+    """Whatever it says: scripts and old programs say nothing, or something else."""
+    head = b"From: a@x.example\nSubject: " + "Maße".encode("cp1252") + f"\nContent-Type: {kind}".encode() * bool(kind)
+    read = parsed("a.eml", head + b"\n\n" + data)
+    assert (read.title, whole(read).splitlines()[-1], read.notes) == ("Maße", "Größe: 5 €", notes)
+
+
+def test_a_broken_letter_costs_itself() -> None:
+    read = parsed("a.eml", b"Content-Type: text/plain; charset=utf-8\n\n" + "Größe: 5 €".encode()[:-1])
+    assert whole(read).splitlines()[-1] == "Größe: 5 \ufffd"
+
+
+@pytest.mark.parametrize("said", ["punycode", "idna", "hex", "unicode_escape", "undefined", "no\0such", "utf-8", None])
+def test_only_names_of_texts_are_encodings(said: str | None) -> None:
+    """Such as `punycode`, which takes half a minute for 640 KB, and hours for 10 MB."""
+    assert in_encoding(b"-" + b"9a" * 1_000_000, said) is None
+
+
 @pytest.mark.parametrize(
     ("said", "charset", "text"),
     [
         ("iso-8859-1", "utf-8", "Rückgabe"), ("windows-1252", "cp1252", "Rückgabe – 5 €"),
         ("iso-8859-2", "iso-8859-2", "Zażółć"), ("windows-1251", "cp1251", "Насос"), ("shift_jis", "shift_jis", "返品"),
-        ("iso-2022-jp", "iso-2022-jp", "返品"), ("utf-8", "utf-8", "返品"),
+        ("iso-2022-jp", "iso-2022-jp", "返品"), ("gb2312", "gb18030", "返品鎔"), ("euc-kr", "cp949", "똠방각하"),
+        ("utf-8", "utf-8", "返品"),
     ],
 )  # fmt: skip
 def test_a_page_is_read_in_its_encoding(said: str, charset: str, text: str) -> None:
@@ -322,6 +358,8 @@ def test_a_message_that_says_it_has_parts_and_has_none_is_read() -> None:
         ('\ufeffa;b\n"two\nlines; and";2\n', ["a", "b"], ["two\nlines; and", "2"]),
         ("Report of 2026\na,b\n1,2\n", ["a", "b"], ["1", "2"]),
         ("Report of 2026,,\n,,\na,b,c\n1,2,3\n", ["a", "b", "c"], ["1", "2", "3"]),
+        ("Report of 2026,,\nAs of November,,\na,b,c\n1,2,3\n", ["a", "b", "c"], ["1", "2", "3"]),
+        ('a,b\n"a 5\\" pipe, bent",1\n"x",2\n', ["a", "b"], ['a 5" pipe, bent', "1"]),
         ("a,b\n1,Pumps, seals\n2,x\n3,y\n", ["a", "b"], ["1", "Pumps seals"]),
         ("a\n1\n", ["a"], ["1"]),
     ],
@@ -330,7 +368,7 @@ def test_a_table_of_any_program_is_read(text: str, columns: list[str], cells: li
     read = comma_separated(text.encode(), "a.csv")
     assert (read.tables[0].columns, read.tables[0].rows[0]) == (columns, cells)
     if "Report" in text:
-        assert read.text.startswith("Report of 2026\n\n| a |")
+        assert read.text.startswith(f"Report of 2026{' As of November' * ('As of' in text)}\n\n| a |")
 
 
 @pytest.mark.parametrize("text", ['a,b\n1,"x\n2,y\n3,z\n', 'a,b\n"5" pipe",1\n2,3\n'])

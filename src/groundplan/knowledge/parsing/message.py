@@ -7,18 +7,19 @@ head, never those of what it forwards.
 from __future__ import annotations
 
 import email
-import email.policy
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.errors import MessageError
 from email.message import EmailMessage, Message
+from email.policy import EmailPolicy
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from groundplan.core.errors import Invalid
 from groundplan.core.words import counted
-from groundplan.knowledge.parsing.page import markup
+from groundplan.knowledge.parsing.charsets import guessed, in_encoding
+from groundplan.knowledge.parsing.page import declared, markup
 from groundplan.knowledge.parsing.text import Read, clean
 
 PARTICIPANTS: Final = "sent_participants"
@@ -37,11 +38,25 @@ class _Found:
     blocks: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     """Of what is not read."""
+    guesses: int = 0
+    """Texts whose encoding was guessed."""
+
+
+class _Heads(EmailPolicy):
+    """Fields with letters that are not encoded: they are UTF-8, or else Western European."""
+
+    def header_fetch_parse(self, name: str, value: str) -> Any:
+        with suppress(UnicodeEncodeError):  # what was understood before
+            value = guessed(value.encode("ascii", "surrogateescape"))[0]
+        return super().header_fetch_parse(name, value)
+
+
+_HEADS: Final = _Heads()
 
 
 def eml(data: bytes) -> Read:
     """A message with its texts and those that it forwards. Raises `Invalid` (document_broken)."""
-    message = email.message_from_bytes(data, policy=email.policy.default)
+    message = email.message_from_bytes(data, policy=_HEADS)
     if not isinstance(message, EmailMessage) or not message.keys():
         raise Invalid("it is not an e-mail message", code="document_broken", hint="Export it again, as EML.")
     found = _Found()
@@ -51,9 +66,13 @@ def eml(data: bytes) -> Read:
     if found.names:
         blocks.append("Attachments: " + ", ".join(found.names))
     unread = counted(len(found.names), "attachment is", "attachments are")
+    notes = (f"{unread} not read",) if found.names else ()
+    if found.guesses:
+        texts = counted(found.guesses, "text does", "texts do")
+        notes += (f"{texts} not say in which encoding: read as Western European",)
     return Read(
         clean("\n\n".join(block for block in blocks if block)) + "\n", markdown=True, title=subject or None,
-        told=_sent(message), notes=(f"{unread} not read",) if found.names else (),
+        told=_sent(message), notes=notes,
     )  # fmt: skip
 
 
@@ -92,8 +111,9 @@ def _read(part: Any, found: _Found, depth: int) -> None:
         for each in _parts(part):
             _take(each, found, depth)
     elif _is_text(part):
-        text = _content(part).strip()
+        text, is_guess = _content(part)
         found.blocks += [text] if text else []
+        found.guesses += is_guess
     elif not _is_drawn(part):
         found.names.append(part.get_filename() or "unnamed")
 
@@ -126,6 +146,7 @@ def _alternative(part: Any, found: _Found, depth: int) -> None:
     ranked = sorted(bodies, key=lambda each: each[0].get_content_type() != "text/plain")
     best = next((own for _, own in ranked if own.blocks), _Found())
     found.blocks += best.blocks
+    found.guesses += best.guesses
     found.names += [name for _, own in bodies for name in own.names]
     for each in parts:
         if not _has_body(each):
@@ -153,15 +174,17 @@ def _forwarded(part: Any, found: _Found, depth: int) -> None:
     _take(inner, found, depth + 1)
 
 
-def _content(body: Any) -> str:
-    try:
-        content = body.get_content()
-    except (LookupError, ValueError):
-        raw = body.get_payload(decode=True)
-        content = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else ""
-    text = content if isinstance(content, str) else ""
-    # its encoding is that of the part, whatever the page says of itself
-    return markup(text).text if body.get_content_type() == "text/html" else text
+def _content(body: Any) -> tuple[str, bool]:
+    """A text, in the encoding of its part; True where that was guessed. What a page says of itself counts where its
+    part says nothing."""
+    raw = body.get_payload(decode=True)
+    data = raw if isinstance(raw, bytes) else b""
+    is_page = body.get_content_type() == "text/html"
+    text = in_encoding(data, body.get_content_charset() or (declared(data) if is_page else None))
+    is_guess = False
+    if text is None:
+        text, is_guess = guessed(data)
+    return (markup(text).text if is_page else text).strip(), is_guess
 
 
 def _sent(message: EmailMessage) -> dict[str, Any]:

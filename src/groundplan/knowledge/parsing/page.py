@@ -6,12 +6,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from html.parser import HTMLParser
 from urllib.parse import urljoin
 
 from msgspec.structs import replace
 
+from groundplan.knowledge.parsing.charsets import in_encoding
 from groundplan.knowledge.parsing.grid import Grid
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.tabular import as_table, markdown_table
@@ -259,23 +259,22 @@ def _joined(base: str, link: str) -> str:
 
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([A-Za-z0-9_-]{2,40})", re.IGNORECASE)
-_OLD = re.compile(
-    r"iso-8859-\d{1,2}|latin-?[1-9]|(?:windows|cp)-?12\d{2}|koi8-[ru]|shift[_-]jis|euc-(?:jp|kr)|gb(?:2312|k|18030)|big5"
-    r"|iso-2022-(?:jp|kr)|macintosh"
-)
-_WESTERN = frozenset({"iso-8859-1", "latin1", "latin-1", "windows-1252"})
-"""All of them are the last one, as browsers have it."""
+
+
+def declared(data: bytes) -> str:
+    """A page's own word about its encoding, other than a form of UTF; empty where it says nothing."""
+    match = _CHARSET.search(data[:4096])
+    said = match[1].decode("ascii").lower() if match is not None else ""
+    return "" if said.startswith("utf") else said
 
 
 def _decoded(data: bytes) -> str:
     """As UTF-8 where it is that, else by the page's own word about its encoding. Raises `Invalid`."""
-    match = _CHARSET.search(data[:4096])
-    said = match[1].decode("ascii").lower() if match is not None else ""
-    if _OLD.fullmatch(said) and not (_is_utf_8(data) and not said.startswith("iso-2022")):
-        with suppress(LookupError, UnicodeDecodeError):
-            western = said in _WESTERN
-            return decoded(data.decode("cp1252" if western else said, "replace" if western else "strict").encode())
-    return decoded(data)
+    said = declared(data)
+    text = None
+    if said and (said.startswith("iso-2022") or not _is_utf_8(data)):
+        text = in_encoding(data, said)
+    return decoded(data if text is None else text.encode())
 
 
 def _is_utf_8(data: bytes) -> bool:

@@ -33,9 +33,11 @@ def as_table(name: str, rows: Sequence[Sequence[str]]) -> tuple[Table, tuple[str
     """The first row below the titles as names of columns, and the rows as wide as these; notes tell what did not
     fit."""
     titles: list[str] = []
-    while len(rows) > 2 and len(titles) < _TITLES and (title := _title(rows[0], rows[1])):
+    while len(rows) > len(titles) + 2 and len(titles) < _TITLES and (title := _title(rows[len(titles)])):
         titles.append(title)
-        rows = rows[1:]
+    if titles and sum(bool(cell.strip()) for cell in rows[len(titles)]) < 2:
+        titles = []
+    rows = rows[len(titles) :]
     head, body = list(rows[0]), rows[1:]
     width = min(MAX_COLUMNS, _width(head, body))
     named = (head + [""] * width)[:width]
@@ -49,11 +51,11 @@ def as_table(name: str, rows: Sequence[Sequence[str]]) -> tuple[Table, tuple[str
     return Table(name=name, columns=columns, rows=cells, title=" ".join(titles)), notes
 
 
-def _title(row: Sequence[str], below: Sequence[str]) -> str:
+def _title(row: Sequence[str]) -> str:
     """What a row above a head says: one text, alone in it or in all of its merged cells; empty where it is none."""
     said = [cell.strip() for cell in row]
     texts = {cell for cell in said if cell}
-    if len(texts) != 1 or not any(map(str.isalpha, said[0])) or sum(bool(cell.strip()) for cell in below) < 2:
+    if len(texts) != 1 or not any(map(str.isalpha, said[0])):
         return ""
     alone = len(row) == 1 or (len(row) > 2 and sum(map(bool, said)) == 1)
     merged = len(row) > 1 and all(said)
@@ -93,10 +95,11 @@ def comma_separated(data: bytes, name: str) -> Read:
     separator = said[1] if said else _separator(text[:_SAMPLE])
     body = text[said.end() if said else 0 :]
     doubts: tuple[str, ...] = ()
-    try:
-        rows = _rows(body, separator, strict=True)
-    except csv.Error:
-        rows = _rows(body, separator, strict=False)
+    rows = _rows(body, separator)
+    if rows is None and '\\"' in body:
+        rows = _rows(body, separator, escape="\\")
+    if rows is None:
+        rows = _rows(body, separator, strict=False) or []
         doubts = (f"the quotation marks of {name} do not match: rows may stand in one cell",)
     if not rows:
         return Read("")
@@ -104,15 +107,16 @@ def comma_separated(data: bytes, name: str) -> Read:
     return Read(markdown_table(table), markdown=True, notes=(*doubts, *notes), tables=(table,))
 
 
-def _rows(text: str, separator: str, *, strict: bool) -> list[list[str]]:
-    """Those with anything. Raises `csv.Error` (`strict`), `Invalid`."""
+def _rows(text: str, separator: str, *, escape: str | None = None, strict: bool = True) -> list[list[str]] | None:
+    """Those with anything; None where its quotation marks do not match. `escape` stands before one that belongs to a
+    text, where it is not doubled. Raises `Invalid`."""
     csv.field_size_limit(1 << 20)
     try:
-        found = csv.reader(io.StringIO(text), delimiter=separator, strict=strict)
+        found = csv.reader(io.StringIO(text), delimiter=separator, escapechar=escape, strict=strict)
         return [row for row in found if any(cell.strip() for cell in row)]
     except csv.Error as error:
         if strict:
-            raise
+            return None
         raise Invalid(f"it is not a table: {error}", code="document_table", hint="Export it again, as CSV.") from error
 
 

@@ -25,6 +25,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from groundplan.core.errors import GroundplanError, Invalid, NotFound, TooLarge, Unavailable
+from groundplan.knowledge.parsing.charsets import in_encoding
 from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES, Job, Refused, Table
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.sources.model import Around, Change, Content, Cursor
@@ -397,12 +398,8 @@ def _answered(
 
 def _as_utf8(data: bytes, charset: str | None) -> bytes:
     """Text whose encoding only the server tells."""
-    if charset in (None, "utf-8", "us-ascii") or _CHARSET.search(data[:4096]):
-        return data
-    try:
-        return data.decode(str(charset)).encode()
-    except (LookupError, ValueError):
-        return data
+    text = None if _CHARSET.search(data[:4096]) else in_encoding(data, charset)
+    return data if text is None else text.encode("utf-8", "replace")
 
 
 def _time(text: str | None) -> datetime | None:
