@@ -14,6 +14,7 @@ from groundplan.catalog.governed import ConnectorRule
 from groundplan.catalog.levels import SENSITIVITIES
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.governed.inherit import STATES, Level, holds, said
+from groundplan.knowledge.model import Readers
 from groundplan.knowledge.parsing.text import mapping
 from groundplan.knowledge.sources.acl import parse_acl
 
@@ -170,6 +171,14 @@ default:user::rwx
     assert everyone is not None
     assert "everyone" in everyone.allow
     assert lists.readers("unlisted.md") is None
+
+
+@pytest.mark.parametrize("name", ["pay.md ", "pay\u2028.md", "pay\x0c.md", " pay.md", "pay\x85"])
+def test_a_file_of_any_name_has_its_own_access_list(name: str) -> None:
+    """Spaces at its end, and signs at which only some programs begin a line: it is none of the folder's own list."""
+    whole = "# file: {}\n# owner: root\n# group: {}\nuser::rwx\ngroup::r-x\nother::{}\n\n"
+    lists = parse_acl(whole.format(".", "root", "r-x") + whole.format(name, "hr", "---"))
+    assert lists.readers(name) == Readers(frozenset({"root", "hr"}), frozenset())
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,16 @@ import docx
 import openpyxl
 import pptx
 import pytest
+from docx.opc.packuri import PackURI as WordPackURI
+from docx.opc.part import Part as WordPartBeside
 from docx.oxml import parse_xml
 from docx.oxml.ns import nsdecls
 from hypothesis import given
 from hypothesis import strategies as st
+from pptx.chart import data as chart_data
+from pptx.enum.chart import XL_CHART_TYPE
+from pptx.opc.package import Part as SlidePartBeside
+from pptx.opc.packuri import PackURI
 from pptx.util import Inches
 from tests import knowledge_files as files
 
@@ -485,6 +491,51 @@ def test_merged_cells_of_a_slide_stand_in_each_row() -> None:
     target = io.BytesIO()
     show.save(target)
     assert parsed("a.pptx", target.getvalue()).tables[0].rows == [["North", "Oslo"], ["North", "Bergen"]]
+
+
+_DIAGRAM = (
+    b'<d:dataModel xmlns:d="http://schemas.openxmlformats.org/drawingml/2006/diagram" '
+    b'xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main"><d:ptLst>'
+    b"<d:pt><d:t><a:p><a:r><a:t>Order </a:t></a:r><a:r><a:t>first</a:t></a:r></a:p></d:t></d:pt><d:pt/>"
+    b"<d:pt><d:t><a:p/><a:p><a:r><a:t>Pay later</a:t></a:r></a:p></d:t></d:pt></d:ptLst></d:dataModel>"
+)
+_DIAGRAM_DATA = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/diagramData"
+
+
+def test_charts_and_diagrams_of_slides_are_read() -> None:
+    show = pptx.Presentation()
+    slide = show.slides.add_slide(show.slide_layouts[6])
+    untyped: Any = chart_data
+    values, points = untyped.CategoryChartData(), untyped.XyChartData()
+    values.categories = ["Q1", "Q2"]
+    values.add_series("EUR", (10, None))
+    values.add_series("USD", (1.5, 2))
+    chart = slide.shapes.add_chart(XL_CHART_TYPE.LINE, *[Inches(1)] * 4, values).chart
+    chart.has_title, chart.chart_title.text_frame.text = True, "Sales 2026"
+    points.add_series("Flow").add_data_point(0.5, 7)
+    slide.shapes.add_chart(XL_CHART_TYPE.XY_SCATTER, *[Inches(1)] * 4, points)
+    slide.part.relate_to(
+        SlidePartBeside(PackURI("/ppt/diagrams/data1.xml"), "application/xml", slide.part.package, _DIAGRAM),
+        _DIAGRAM_DATA,
+    )
+    target = io.BytesIO()
+    show.save(target)
+    read = parsed("a.pptx", target.getvalue())
+    assert "Sales 2026\n\n| column 1 | EUR | USD |\n| --- | --- | --- |\n| Q1 | 10 | 1.5 |" in whole(read)
+    assert [table.rows for table in read.tables] == [[["Q1", "10", "1.5"], ["Q2", "", "2"]], [["0.5", "7"]]]
+    assert "Order first\n\nPay later" in whole(read)
+
+
+def test_diagrams_of_word_documents_are_read() -> None:
+    made = docx.Document()
+    made.add_paragraph("How to order:")
+    made.part.relate_to(
+        WordPartBeside(WordPackURI("/word/diagrams/data1.xml"), "application/xml", _DIAGRAM, made.part.package),
+        _DIAGRAM_DATA,
+    )
+    target = io.BytesIO()
+    made.save(target)
+    assert whole(parsed("a.docx", target.getvalue())) == "How to order:\n\nOrder first\n\nPay later"
 
 
 def test_words_that_word_hides_are_not_read() -> None:

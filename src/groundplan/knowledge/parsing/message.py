@@ -66,13 +66,13 @@ def eml(data: bytes) -> Read:
     if found.names:
         blocks.append("Attachments: " + ", ".join(found.names))
     unread = counted(len(found.names), "attachment is", "attachments are")
-    notes = (f"{unread} not read",) if found.names else ()
+    notes = [f"{unread} not read"] if found.names else []
     if found.guesses:
         texts = counted(found.guesses, "text does", "texts do")
-        notes += (f"{texts} not say in which encoding: read as Western European",)
+        notes.append(f"{texts} not say in which encoding: read as Western European")
     return Read(
         clean("\n\n".join(block for block in blocks if block)) + "\n", markdown=True, title=subject or None,
-        told=_sent(message), notes=notes,
+        told=_sent(message), notes=tuple(notes),
     )  # fmt: skip
 
 

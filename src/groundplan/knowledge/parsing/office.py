@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from groundplan.core.errors import Invalid, TooLarge
+from groundplan.knowledge.parsing.drawn import drawn
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.tabular import as_table, markdown_table
 from groundplan.knowledge.parsing.text import Read, clean
@@ -47,6 +48,7 @@ def docx(data: bytes) -> Read:
     """A Word document: headings, paragraphs, lists and tables in their order, those in text boxes and content controls
     too; at the end its notes, headers and footers."""
     import docx as word  # noqa: PLC0415 -- heavy
+    from docx.oxml import parse_xml  # noqa: PLC0415
     from docx.table import Table as WordTable  # noqa: PLC0415
     from docx.text.paragraph import Paragraph  # noqa: PLC0415
 
@@ -64,6 +66,7 @@ def docx(data: bytes) -> Read:
             blocks.append(markdown_table(tables[-1]).rstrip())
         elif rows:
             blocks.append(" ".join(rows[0]))
+    _draw(document.part, parse_xml, blocks, tables)
     blocks += _beside(document.part)
     told = document.core_properties
     return Read(
@@ -155,8 +158,9 @@ def _cells(table: Any) -> list[list[str]]:
 
 
 def pptx(data: bytes) -> Read:
-    """A presentation: each slide with its title, its texts, tables and notes."""
+    """A presentation: each slide with its title, its texts, tables, charts, diagrams and notes."""
     from pptx import Presentation  # noqa: PLC0415 -- heavy
+    from pptx.oxml import parse_xml  # noqa: PLC0415
 
     show = Presentation(opened(data))
     blocks: list[str] = []
@@ -173,6 +177,7 @@ def pptx(data: bytes) -> Read:
             if shape.has_table:
                 tables.append(as_table(f"slide {number}", _slide_cells(shape.table))[0])
                 blocks.append(markdown_table(tables[-1]).rstrip())
+        _draw(slide.part, parse_xml, blocks, tables)
         if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
             said = " ".join(slide.notes_slide.notes_text_frame.text.split())
             blocks += [f"Notes: {said}"] if said else []
@@ -202,6 +207,14 @@ def _shapes(shapes: Any) -> Iterator[Any]:
             waiting.append(iter(shape.shapes))
         else:
             yield shape
+
+
+def _draw(part: Any, parse: Callable[[bytes], Any], blocks: list[str], tables: list[Table]) -> None:
+    """Add what is in charts and diagrams."""
+    for each in drawn(part, parse):
+        if isinstance(each, Table):
+            tables.append(each)
+        blocks.append(each if isinstance(each, str) else markdown_table(each).rstrip())
 
 
 def joined(blocks: list[str]) -> str:

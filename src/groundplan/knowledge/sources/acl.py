@@ -66,20 +66,20 @@ def parse_acl(text: str) -> Acl:
     path: str | None = None
     heads: dict[str, str] = {}
     entries: list[_Entry] = []
-    for number, line in enumerate([*text.splitlines(), ""], 1):
-        line = line.strip()
+    for number, line in enumerate([*text.split("\n"), ""], 1):
+        line = line.removesuffix("\r")  # a name may end with a space, and have other signs that end lines
         if match := _FILE.fullmatch(line):
             path, heads, entries = _plain(match["path"]).removeprefix("./").rstrip("/") or ".", {}, []
         elif match := _HEADER.fullmatch(line):
             heads[match["what"]] = _name(match["name"])
-        elif not line:
+        elif not line.strip():
             if path is not None:
                 files[path] = Rights(_may(entries, heads, "reads"), _may(entries, heads, "passes"))
             path = None
-        elif match := _ENTRY.fullmatch(line):
+        elif match := _ENTRY.fullmatch(line.strip()):
             rights = match["rights"]
             entries.append(_Entry(match["type"], _name(match["name"]), rights[0] == "r", rights[2] in "xst"))
-        elif not line.startswith(("#", "default:")):
+        elif not line.lstrip().startswith(("#", "default:")):
             raise Invalid(
                 f"line {number} of .acl is not an entry", code="readers_file", hint="Make it with `getfacl -R .`."
             )
