@@ -325,12 +325,20 @@ def test_deleted_is_told_with_its_day_and_let_in_again(control: Control) -> None
     assert control.ask("POST", "/api/knowledge/readmit", body).code == "tombstone_unknown"
 
 
-def test_documents_are_pushed_and_withdrawn(control: Control) -> None:
+def test_documents_are_pushed_and_withdrawn(control: Control, base: Database) -> None:
     body = {
         "source": "pushed",
         "documents": [{"path": "a/note.md", "text": "# Note\n\nAbout Zed Zebra.", "told": {"state": "draft"}}],
     }
     assert control.ask("POST", "/api/knowledge/push", body).body["documents"] == 1
+    with connect(base.urls["control"], autocommit=True) as conn:
+        conn.execute("UPDATE pushed SET at = at - interval '1 year' WHERE path = 'a/note.md'")
+    age = "SELECT extract(year FROM age(now(), at))::int FROM pushed WHERE path = 'a/note.md'"
+    for text, years in (("# Note\n\nAbout Zed Zebra.", 1), ("# Note\n\nAbout Yak.", 0)):
+        again = {**body, "documents": [{"path": "a/note.md", "text": text}]}
+        assert control.ask("POST", "/api/knowledge/push", again).body["documents"] == 1
+        with connect(base.urls["control"], autocommit=True) as conn:
+            assert conn.execute(age).fetchone() == (years,), "what is pushed as it was is as old as it was"
     withdrawn = {**body, "documents": [{"path": "a/note.md", "gone": True}]}
     assert control.ask("POST", "/api/knowledge/push", withdrawn).body["documents"] == 1
     assert control.ask("POST", "/api/knowledge/push", {**body, "source": "handbook"}).code == "push_source"

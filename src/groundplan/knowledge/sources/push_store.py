@@ -32,14 +32,16 @@ class Pushed:
 
 
 def put(conn: Conn, source: str, path: str, pushed: Pushed) -> int:
-    """Insert or replace a document; its number. What a legal hold keeps of the one before stays (`held_store`)."""
+    """Insert or replace a document; its number. What is pushed again as it was is as old as before: who sends everything
+    each night has changed nothing. What a legal hold keeps of the one before stays (`held_store`)."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     held_store.keep_pushed(conn, source, path, "changed", pushed.data)
     row = conn.execute(
         """INSERT INTO pushed (source, path, data, media, readers, told, number)
            VALUES (%s, %s, %s, %s, %s, %s, nextval('pushed_change'))
            ON CONFLICT (source, path) DO UPDATE SET data = excluded.data, media = excluded.media, gone = false,
-             readers = excluded.readers, told = excluded.told, number = excluded.number, at = now()
+             readers = excluded.readers, told = excluded.told, number = excluded.number,
+             at = CASE WHEN pushed.data = excluded.data AND NOT pushed.gone THEN pushed.at ELSE now() END
            RETURNING number""",
         (source, path, pushed.data, pushed.media, pushed.readers, Jsonb(dict(pushed.told))),
     ).fetchone()
