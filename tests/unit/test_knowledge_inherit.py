@@ -178,7 +178,7 @@ def test_a_file_of_any_name_has_its_own_access_list(name: str) -> None:
     """Spaces at its end, and signs at which only some programs begin a line: it is none of the folder's own list."""
     whole = "# file: {}\n# owner: root\n# group: {}\nuser::rwx\ngroup::r-x\nother::{}\n\n"
     lists = parse_acl(whole.format(".", "root", "r-x") + whole.format(name, "hr", "---"))
-    assert lists.readers(name) == Readers(frozenset({"root", "hr"}), frozenset())
+    assert lists.readers(name) == Readers(frozenset({"hr"}), frozenset())
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ _FILE = re.compile(r"# file: (?P<path>.*)")
 _HEADER = re.compile(r"# (?P<what>owner|group): (?P<name>.*)")
 EVERYONE = "everyone"
 _ROOT = "root"
-"""The kernel refuses it nothing."""
+"""The kernel refuses it nothing, and it is nobody's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,9 @@ def _may(entries: Sequence[_Entry], heads: Mapping[str, str], right: str) -> Rea
             ".acl names no owner or group of a file that refuses them", code="readers_file",
             hint="Make it with `getfacl -R .`, with its comments.",
         )  # fmt: skip
+    users.pop(_ROOT, None)
     allow = {name for name, has in (*users.items(), *groups.items()) if has and name}
-    deny = {name for name, has in users.items() if not has and name not in ("", _ROOT)}
+    deny = {name for name, has in users.items() if not has and name}
     if others:
         allow.add(EVERYONE)
         deny |= {name for name, has in groups.items() if not has}
