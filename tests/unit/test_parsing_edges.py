@@ -476,6 +476,18 @@ def test_sheets_that_are_hidden_are_not_read_and_told(state: str) -> None:
     assert (document.notes, "Margin" in whole(document)) == (["1 hidden sheet is not read"], False)
 
 
+def test_tables_below_one_another_on_a_sheet_are_read_apart() -> None:
+    rows = [
+        ["Prices"], [], ["Pump", "EUR", "Per"], ["P1", 10, "piece"], ["P2", 12, "piece"], [], ["P3", 14, "piece"], [],
+        ["Old", "pumps", "here"], [], ["Sites"], [], ["Region", "Count"], ["North", 3], ["South", 4],
+    ]  # fmt: skip
+    read = parsed("a.xlsx", book(lambda sheet: [sheet.append(each) for each in rows]))
+    assert [(table.title, table.columns, len(table.rows)) for table in read.tables] == [
+        ("Prices", ["Pump", "EUR", "Per"], 4), ("Sites", ["Region", "Count"], 2),
+    ]  # fmt: skip
+    assert "Sites\n\n| Region | Count |\n| --- | --- |\n| North | 3 |" in whole(read)
+
+
 def test_columns_without_anything_are_left_out() -> None:
     data = book(lambda sheet: [sheet.append(each) for each in ([None, "a", None, "b"], [None, 1, None, 2])])
     assert parsed("a.xlsx", data).tables[0].columns == ["a", "b"]

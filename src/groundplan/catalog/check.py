@@ -143,8 +143,8 @@ def _people(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
                 continue
             where = workspace.where(kind, name, *path)
             if ref in groups or ref == EVERYONE:
-                hint = "Name it under `includes`." if kind == "group" else "Name a person."
-                yield Problem(f"{ref} is a group, and {path[0]} must be people", "not_a_person", hint, where)
+                todo = "Name it under `includes`." if kind == "group" else "Name a person."
+                yield Problem(f"{ref} is a group, and {path[0]} must be people", "not_a_person", todo, where)
             else:
                 hint = explain.nearest(ref, known)
                 yield Problem(

@@ -27,6 +27,8 @@ _MOST_MERGED: Final = 1_000_000
 _MERGED = re.compile(
     rb"<(?:\w+:)?mergeCell\s[^>]*?ref=[\"']\$?([A-Z]{1,3})\$?(\d{1,7}):\$?([A-Z]{1,3})\$?(\d{1,7})[\"']"
 )
+_TITLED: Final = 3
+"""Among so many rows behind an empty one is the head of another table."""
 _EMPTY_FORMULA = re.compile(
     rb"(?:</(?:\w+:)?f>|<(?:\w+:)?f\b[^<>]*/>)\s*(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
 )
@@ -58,10 +60,12 @@ def xlsx(data: bytes) -> Read:
         if not rows:
             continue
         _spread(rows, xml)
-        table, more = as_table(title, _columns(rows))
-        notes += more
-        tables.append(table)
-        blocks += [f"# {title}", markdown_table(table).rstrip()]
+        blocks.append(f"# {title}")
+        for part in _parts(rows):
+            table, more = as_table(title, _columns(part))
+            notes += more
+            tables.append(table)
+            blocks.append(markdown_table(table).rstrip())
     named = book.properties.title
     return Read(bounded(joined(blocks)), markdown=True, title=named or None, notes=notes, tables=tuple(tables))
 
@@ -116,6 +120,38 @@ def _spread(rows: Sequence[Row], xml: bytes) -> None:
             cells[begin : end + 1] = [cell or text for cell in cells[begin : end + 1]]
 
 
+def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """The tables of a sheet that stand below one another: behind an empty row, and maybe a title, another head, above a
+    row with numbers where it has words. Other empty rows are within a table."""
+    begin = wide = 0
+    for at in range(1, len(rows)):
+        wide += _filled(rows[at - 1][1]) > 1
+        if wide < 2 or rows[at][0] == rows[at - 1][0] + 1:
+            continue
+        head = next((row for row in range(at, min(at + _TITLED, len(rows) - 1)) if _filled(rows[row][1]) > 1), None)
+        if head is None or rows[head + 1][0] > rows[head][0] + 1 or not _is_head(rows[head][1], rows[head + 1][1]):
+            continue
+        yield rows[begin:at]
+        begin, wide = at, 0
+    yield rows[begin:]
+
+
+def _filled(cells: Sequence[str]) -> int:
+    return sum(bool(cell.strip()) for cell in cells)
+
+
+def _is_head(cells: Sequence[str], below: Sequence[str]) -> bool:
+    said = [cell for cell in cells if cell.strip()]
+    return (
+        len(set(said)) == len(said) > 1 and not any(map(_is_number, said))
+        and any(cell.strip() and _is_number(under) for cell, under in zip(cells, below, strict=False))
+    )  # fmt: skip
+
+
+def _is_number(cell: str) -> bool:
+    return any(map(str.isdigit, cell)) and not any(map(str.isalpha, cell))
+
+
 def _column(letters: bytes) -> int:
     """From 0."""
     number = 0
@@ -125,6 +161,9 @@ def _column(letters: bytes) -> int:
 
 
 def _columns(rows: Sequence[Row]) -> list[list[str]]:
-    """The rows as wide as each other, without columns that are empty."""
+    """The rows as wide as each other, without columns that are empty; those of one text above the others have that
+    alone."""
     used = sorted({at for _, cells in rows for at, cell in enumerate(cells) if cell.strip()})
-    return [[cells[at] if at < len(cells) else "" for at in used] for _, cells in rows]
+    found = [[cells[at] if at < len(cells) else "" for at in used] for _, cells in rows]
+    head = next((at for at, cells in enumerate(found) if _filled(cells) > 1), 0)
+    return [[cell for cell in cells if cell.strip()] for cells in found[:head]] + found[head:]

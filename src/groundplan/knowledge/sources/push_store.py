@@ -32,8 +32,8 @@ class Pushed:
 
 
 def put(conn: Conn, source: str, path: str, pushed: Pushed) -> int:
-    """Insert or replace a document; its number. What is pushed again as it was is as old as before: who sends everything
-    each night has changed nothing. What a legal hold keeps of the one before stays (`held_store`)."""
+    """Insert or replace a document; its number. What is pushed again as it was is as old as before: who sends all each
+    night has changed nothing. What a legal hold keeps of the one before stays (`held_store`)."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     held_store.keep_pushed(conn, source, path, "changed", pushed.data)
     row = conn.execute(
