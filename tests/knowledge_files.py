@@ -114,7 +114,7 @@ def pdf(
                 drawing.append(f"BT /F1 10 Tf {78 + 150 * column} {586 - 20 * at} Td ({text}) Tj ET")
     stream = "\n".join(drawing).encode()
     kids = " ".join(["3 0 R"] * pages)
-    return _pdf(
+    return pdf_of(
         [
             b"<< /Type /Catalog /Pages 2 0 R >>",
             f"<< /Type /Pages /Kids [{kids}] /Count {pages} >>".encode(),
@@ -139,7 +139,7 @@ def pages(*drawings: Sequence[str]) -> bytes:
         page = f"/MediaBox [0 0 612 792] /Contents {5 + 2 * at} 0 R /Resources << /Font << /F1 3 0 R >> >>"
         objects.append(f"<< /Type /Page /Parent 2 0 R {page} >>".encode())
         objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream))
-    return _pdf(objects)
+    return pdf_of(objects)
 
 
 def placed_pdf(*words: tuple[float, float, str]) -> bytes:
@@ -168,7 +168,8 @@ def with_macro(data: bytes) -> bytes:
     return target.getvalue()
 
 
-def _pdf(objects: Sequence[bytes]) -> bytes:
+def pdf_of(objects: Sequence[bytes]) -> bytes:
+    """A PDF of these objects, the first of which is its catalogue."""
     out = bytearray(b"%PDF-1.4\n")
     places = []
     for number, body in enumerate(objects, 1):

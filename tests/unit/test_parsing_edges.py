@@ -574,6 +574,38 @@ def ruled(top: int, *lines: tuple[str, str]) -> list[str]:
 HEAD = ("Pump", "Price")
 
 
+def test_what_was_filled_into_a_form_or_written_onto_a_page_is_read() -> None:
+    """As it is shown: a field that is hidden is not."""
+
+    def drawn(text: str) -> bytes:
+        stream = b"BT /F1 10 Tf 2 5 Td (%s) Tj ET" % text.encode()
+        font = b"/Resources << /Font << /F1 5 0 R >> >>"
+        return b"<< /Type /XObject /Subtype /Form /BBox [0 0 200 20] %s /Length %d >>\nstream\n%s\nendstream" % (
+            font, len(stream), stream,
+        )  # fmt: skip
+
+    def note(type_: str, place: int, shown: int, more: str = "") -> bytes:
+        rect = f"[72 {place} 272 {place + 20}]"
+        return f"<< /Type /Annot /Subtype /{type_} /Rect {rect} /AP << /N {shown} 0 R >> {more} >>".encode()
+
+    page = b"BT /F1 12 Tf 72 720 Td (Request for leave) Tj ET"
+    data = files.pdf_of(
+        [
+            b"<< /Type /Catalog /Pages 2 0 R /AcroForm << /Fields [6 0 R 8 0 R] >> >>",
+            b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R /Annots [6 0 R 8 0 R 10 0 R]"
+            b" /Resources << /Font << /F1 5 0 R >> >> >>",
+            b"<< /Length %d >>\nstream\n%s\nendstream" % (len(page), page),
+            b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+            note("Widget", 650, 7, "/FT /Tx /T (name) /V (Gustav) /F 4"), drawn("Gustav Klingberg"),
+            note("Widget", 600, 9, "/FT /Tx /T (inner) /V (x) /F 2"), drawn("what is hidden"),
+            note("FreeText", 550, 11, "/Contents (ok) /F 4"), drawn("Agreed for July"),
+        ]
+    )  # fmt: skip
+    shown = "Request for leave Gustav Klingberg Agreed for July"
+    assert " ".join(whole(parsed("a.pdf", data)).split()) == shown
+
+
 @pytest.mark.parametrize("again", [True, False])
 def test_a_table_that_goes_on_over_pages_is_one(again: bool) -> None:
     above = [(f"P-{number}", f"{number} EUR") for number in range(1, 20)]

@@ -23,6 +23,8 @@ TABLE_PAGES = 60
 ALIGNED_PAGES = 300
 """Tables without lines are looked for on so many pages that may have one: it takes some times as long as their text."""
 _MOST_WORDS = 12
+_MOST_NOTES = 1000
+"""Annotations of a page that are looked at for one that has words."""
 _MARGIN = 0.25
 """Part of a page's height, at its top and bottom, in which a table that goes on begins and ends."""
 _SAME_PLACE = 3.0
@@ -89,10 +91,30 @@ def _texts(document: Any, count: int) -> list[str]:
 
 
 def _page_text(document: Any, number: int) -> str:
+    """What the page shows, with what was filled into its form and written onto it."""
+    import pypdfium2.raw as pdfium  # noqa: PLC0415 -- heavy
+
     page = document[number]
+    if _is_written_on(page):
+        pdfium.FPDFPage_Flatten(page.raw, pdfium.FLAT_NORMALDISPLAY)
+        page.close()
+        page = document[number]
     text = str(page.get_textpage().get_text_bounded())
     page.close()
     return text
+
+
+def _is_written_on(page: Any) -> bool:
+    """Whether it has fields of a form, text boxes or stamps."""
+    import pypdfium2.raw as pdfium  # noqa: PLC0415 -- heavy
+
+    for at in range(min(pdfium.FPDFPage_GetAnnotCount(page.raw), _MOST_NOTES)):
+        note = pdfium.FPDFPage_GetAnnot(page.raw, at)
+        type_ = pdfium.FPDFAnnot_GetSubtype(note)
+        pdfium.FPDFPage_CloseAnnot(note)
+        if type_ in (pdfium.FPDF_ANNOT_WIDGET, pdfium.FPDF_ANNOT_FREETEXT, pdfium.FPDF_ANNOT_STAMP):
+            return True
+    return False
 
 
 def _ruled(document: Any, number: int) -> bool:

@@ -43,16 +43,16 @@ class Topic:
 def topics(questions: Sequence[Question], vectors: Vectors) -> list[Topic]:
     """Those of enough questions and people, the largest first. `vectors` has a row of unit length for each question."""
     groups: list[list[int]] = []
-    middles: list[Vectors] = []
+    middles, lengths = np.zeros_like(vectors), np.ones(len(vectors), vectors.dtype)
     for at, vector in enumerate(vectors):
-        near = [float(middle @ vector / np.linalg.norm(middle)) for middle in middles]
-        best = int(np.argmax(near)) if near else -1
-        if best >= 0 and near[best] >= ALIKE:
-            groups[best].append(at)
-            middles[best] = middles[best] + vector
-        else:
-            groups.append([at])
-            middles.append(vector.copy())
+        near = (middles[: len(groups)] @ vector) / lengths[: len(groups)]
+        best = int(np.argmax(near)) if groups else 0
+        if not groups or near[best] < ALIKE:
+            best = len(groups)
+            groups.append([])
+        groups[best].append(at)
+        middles[best] += vector
+        lengths[best] = np.linalg.norm(middles[best])
     found = [_topic([questions[at] for at in group]) for group in groups]
     return sorted((one for one in found if one is not None), key=lambda one: (-one.questions, one.words))
 
