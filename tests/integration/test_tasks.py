@@ -191,6 +191,10 @@ async def test_edits_and_variations_of_images(setup: Setup) -> None:
     address = form(("model", b"painter", None), ("image", b"x", "a.png"), ("mask", b"http://127.0.0.1/a.png", None))
     reply = await setup.stack.post("/v1/images/edits", setup.key, address, content_type=FORM)
     assert (reply.status, reply.code) == (400, "field_unsupported"), "an address is no file"
+    for name in ("url", "url[]", "image_url[]"):
+        address = form(("model", b"painter", None), ("image", b"x", "a.png"), (name, b"http://127.0.0.1/a.png", None))
+        reply = await setup.stack.post("/v1/images/edits", setup.key, address, content_type=FORM)
+        assert (reply.status, reply.code) == (400, "field_unsupported"), name
     large = (("model", b"painter", None), ("image", bytes(2 << 20), "a.png"))
     behind = form(*large, ("prompt", b"brighter", None), ("size", b"512x512", None), ("n", b"1", None))
     reply = await setup.stack.post("/v1/images/edits", setup.key, behind, content_type=FORM)

@@ -67,6 +67,7 @@ _TABLE = {
         models fallbacks provider route preset lora lora_path adapter_id data_sources enable_search
         search_parameters search_settings compound_custom plugins api_base base_url kv_transfer_params
         bootstrap_host extra_headers ref_audio
+        url url[] image_url[] video_url audio_url
         """,
         "otherwise": """
         n_predict num_predict max_new_tokens max_length generation_config extra_body n_cmpl use_beam_search
@@ -103,7 +104,9 @@ NAMED = _names("elsewhere", "otherwise", "read")
 """By which anything is decided, so that no other spelling of them may pass."""
 _ORDINARY = frozenset(_TABLE) - ELSEWHERE
 """That need no look at how they are spelled, or whether they are refused."""
-READ_APART = frozenset({"messages", "chat_template", "mm_processor_kwargs", "media_io_kwargs", "extra_body"})
+READ_APART = frozenset(
+    {"messages", "images", "image_url", "chat_template", "mm_processor_kwargs", "media_io_kwargs", "extra_body"}
+)
 """Names by which what embeds or ranks texts reads something else, also images and by their addresses."""
 QUERY_CHARACTERS = 4000
 """As many of the last question are searched with."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 _FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
 _TEXTS = ("text", "srt", "vtt")
-_DECISIVE = frozenset({"model", "response_format", "stream", "url"})
+_DECISIVE = frozenset({"model", "response_format", "stream"})
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -104,9 +104,6 @@ class Transcriptions(Interface):
         if fields.get("response_format", "json") not in _FORMATS:
             hint = f"Use one of: {', '.join(_FORMATS)}"
             raise Invalid("response_format is unknown", code="field_unsupported", hint=hint)
-        if "url" in fields:
-            hint = "Send the sound itself; whoever fetches an address reaches what the caller cannot."
-            raise Invalid("url is not supported", code="field_unsupported", hint=hint)
         return Ask(
             fields={}, model=fields.get("model", "auto"), messages=1, query="", include_usage=False, cap=None,
             copies=1, size=0, stream=upload.said("stream") and self.streams, upload=upload,
