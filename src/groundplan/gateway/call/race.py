@@ -165,6 +165,8 @@ async def _take_over(
     """The exchange's own attempt is this one from now on, and the other one, in the fork, ends."""
     fork = attempt.exchange
     if fork is not exchange:
+        for slow in running.values():
+            _outlasted(gateway, slow)
         exchange.swap_attempts(fork)
         attempt.exchange = exchange
         for other in running.values():
@@ -177,6 +179,15 @@ async def _take_over(
         raise
     for other in others:
         exchange.add_cost(other.exchange)
+
+
+def _outlasted(gateway: Gateway, attempt: Attempt) -> None:
+    """The first attempt took longer than this. It is learned, too: else none of the slowest were, whose share decides
+    when to hedge."""
+    ask, now = attempt.exchange.ask, gateway.loop.time()
+    if ask is not None and not gateway.awake.stood(attempt.began):
+        times = gateway.times.of(attempt.deployment.name, ask.stream)
+        times.observe(int((now - attempt.began) * 1e6), now)
 
 
 def _lost(gateway: Gateway, exchange: Exchange, attempt: Attempt, failed: AttemptFailed) -> None:
