@@ -137,6 +137,13 @@ def test_too_few_samples_teach_nothing_and_old_ones_fade() -> None:
     assert (learned.quantile(20) or 0) > 0.15
 
 
+def test_rare_slow_answers_are_no_rarer_after_old_ones_fade() -> None:
+    learned = Learned()
+    for n in range(2100):
+        learned.observe(50_000 if n % 50 else int(200_000 * 1.1 ** (n // 50)), n)
+    assert (learned.quantile(99) or 0) > 0.2 > (learned.quantile(97) or 1), "2 % are slow, each in its own way"
+
+
 def test_the_peak_jumps_up_and_comes_down_slowly() -> None:
     learned = Learned()
     learned.observe(1000, 0.0)

@@ -23,8 +23,8 @@ class Learned:
     __slots__ = ("_counts", "_total", "at", "peak")
 
     def __init__(self) -> None:
-        self._counts = [0] * (len(_BOUNDS) + 1)
-        self._total = 0
+        self._counts = [0.0] * (len(_BOUNDS) + 1)
+        self._total = 0.0
         self.peak = 0.0
         """Microseconds, as of `at`: jumps up with one slow answer, comes down slowly."""
         self.at = 0.0
@@ -38,7 +38,7 @@ class Learned:
         self._counts[bisect_left(_BOUNDS, microseconds)] += 1
         self._total += 1
         if self._total >= _MOST:
-            self._counts = [count // 2 for count in self._counts]
+            self._counts = [count / 2 for count in self._counts]
             self._total = sum(self._counts)
         if microseconds >= self.peak:
             self.peak = float(microseconds)
@@ -53,7 +53,7 @@ class Learned:
         """Seconds within which `percent` of the answers began; None while too few were seen."""
         if self._total < LEAST:
             return None
-        wanted, seen = self._total * percent / 100, 0
+        wanted, seen = self._total * percent / 100, 0.0
         for place, count in enumerate(self._counts):
             seen += count
             if seen >= wanted and count:
