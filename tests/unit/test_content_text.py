@@ -70,6 +70,37 @@ def test_streams_of_other_surfaces_are_put_together_too() -> None:
     assert kept(chat("x"), tools)["answer"] == {"0.call.0": 'pay{"card":"[card]"}'}
 
 
+def test_what_is_spelled_token_by_token_is_not_kept_where_texts_are_redacted() -> None:
+    tokens = ["ana", "@", "example", ".org"]
+    spelled = [{"token": token, "bytes": [*token.encode()]} for token in tokens]
+    answers: list[dict[str, Any]] = [
+        {"choices": [{"message": {"content": "ana@example.org"}, "logprobs": {"content": spelled}}]},
+        {"choices": [{"text": "ana@example.org", "logprobs": {"tokens": tokens}, "token_ids": [1, 2, 3, 4]}]},
+        {"output": [{"content": [{"type": "output_text", "text": "ana@example.org", "logprobs": spelled}]}]},
+    ]
+    for answer in answers:
+        asked, told = {"logprobs": True}, json.dumps(answer).encode()
+        redacted = kept(json.dumps(asked).encode(), told)
+        assert redacted["prompt"] == asked
+        assert "example" not in str(redacted) and "[email]" in str(redacted) and "token_ids': [" not in str(redacted)
+        assert kept(b"{}", told, redacted=False)["answer"] == answer
+
+
+def test_a_stream_in_parts_and_what_a_custom_tool_is_given_are_kept() -> None:
+    pieces: list[dict[str, Any]] = [
+        {"content": [{"type": "text", "text": "to ana@ex"}]},
+        {"content": [{"type": "text", "text": "ample.org"}]},
+        {"tool_calls": [{"index": 0, "type": "custom", "custom": {"name": "mail:", "input": "ben@exa"}}]},
+        {"tool_calls": [{"index": 0, "custom": {"input": "mple.org"}}]},
+    ]
+    stream = events(*({"choices": [{"index": 0, "delta": each}]} for each in pieces))
+    assert kept(b"{}", stream, redacted=False)["answer"] == {
+        "0": "to ana@example.org",
+        "0.call.0": "mail:ben@example.org",
+    }
+    assert document(b"{}", stream, redacted=True).found == {"email": 2}
+
+
 def test_names_of_fields_and_numbers_are_looked_at_too() -> None:
     prompt = json.dumps({"metadata": {"ana@example.org": 1}, "number": 4111111111111111, "seed": 7}).encode()
     assert kept(prompt, b"{}")["prompt"] == {"metadata": {"[email]": 1}, "number": "[card]", "seed": 7}

@@ -17,6 +17,8 @@ LONGEST_TEXT = 100_000
 """Characters of one text that are kept; an image or a sound in base64 is longer."""
 _LONGEST_FIND = 4_000
 """Characters of a private key; all else that is taken out is shorter."""
+_SPELLED = frozenset({"logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids"})
+"""Fields that tell a text again token by token, which in pieces has no shape that is known."""
 _TEXT_FIELDS = ("content", "text", "partial_json", "thinking", "refusal", "arguments")
 
 
@@ -51,7 +53,7 @@ class _Cleaner:
 
     def clean(self, value: Any) -> Any:
         if isinstance(value, dict):
-            return {self._text(str(name)): self.clean(inner) for name, inner in value.items()}
+            return {self._text(str(name)): self._field(name, inner) for name, inner in value.items()}
         if isinstance(value, list):
             return [self.clean(inner) for inner in value]
         if isinstance(value, str):
@@ -60,6 +62,11 @@ class _Cleaner:
             text = self._text(str(value))
             return value if text == str(value) else text
         return value
+
+    def _field(self, name: str, value: Any) -> Any:
+        if self._redacted and name in _SPELLED and isinstance(value, dict | list):
+            return None
+        return self.clean(value)
 
     def _text(self, text: str) -> str:
         if len(text) > LONGEST_TEXT:
@@ -146,10 +153,10 @@ def _of_choice(choice: dict[str, Any], add: Any) -> None:
     delta = choice.get("delta")
     _of_delta(place, delta, add)
     for call in (delta.get("tool_calls") or []) if isinstance(delta, dict) else []:
-        if isinstance(call, dict) and isinstance(call.get("function"), dict):
-            name = f"{place}.call.{call.get('index', 0)}"
-            add(name, call["function"].get("name"))
-            add(name, call["function"].get("arguments"))
+        called = (call.get("function") or call.get("custom")) if isinstance(call, dict) else None
+        if isinstance(called, dict):
+            for name in ("name", "arguments", "input"):
+                add(f"{place}.call.{call.get('index', 0)}", called.get(name))
 
 
 def _of_delta(place: str, delta: Any, add: Any) -> None:
@@ -157,3 +164,5 @@ def _of_delta(place: str, delta: Any, add: Any) -> None:
     if isinstance(delta, dict):
         for name in _TEXT_FIELDS:
             add(place, delta.get(name))
+        for part in delta["content"] if isinstance(delta.get("content"), list) else ():
+            add(place, part.get("text") if isinstance(part, dict) else part)
