@@ -10,6 +10,7 @@ from datetime import date
 from decimal import Decimal
 
 import pdfplumber
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,6 +116,25 @@ def test_quantities_are_decimals_also_where_all_are_whole() -> None:
     found = rows(focus_csv([(FIRST, LAST, LINES)], "acme"))
     assert [row["ConsumedQuantity"] for row in found] == ["1000.0", "", "", "", "", "", "10.0"]
     assert found[0]["PricingQuantity"] == "1000.0"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "before"),
+    [
+        ("2026-11-01", "2026-11-28", ("2026-10-01", "2026-10-28")),
+        ("2026-11-01", "2026-11-01", ("2026-10-01", "2026-10-01")),
+        ("2026-11-01", "2026-11-30", ("2026-10-01", "2026-10-31")),
+        ("2026-03-01", "2026-03-30", ("2026-02-01", "2026-02-28")),
+        ("2026-02-01", "2026-02-28", ("2026-01-01", "2026-01-31")),
+        ("2026-01-01", "2026-01-15", ("2025-12-01", "2025-12-15")),
+    ],
+)
+def test_a_month_is_compared_with_the_same_days_of_the_one_before(
+    first: str, last: str, before: tuple[str, str]
+) -> None:
+    """What runs on the first of each month is in both."""
+    days = Days(date.fromisoformat(first), date.fromisoformat(last)).month_before
+    assert (days.first.isoformat(), days.last.isoformat()) == before
 
 
 def test_a_charge_lies_within_its_month() -> None:

@@ -60,12 +60,16 @@ class Days:
 
     @property
     def before(self) -> Days:
-        """As many days before them; of a whole month the month before."""
-        if self.first.day == 1 and (self.last + timedelta(days=1)).day == 1:
-            last = self.first - timedelta(days=1)
-            return Days(last.replace(day=1), last)
+        """As many days before them."""
         count = (self.last - self.first).days + 1
         return Days(self.first - timedelta(days=count), self.first - timedelta(days=1))
+
+    @property
+    def month_before(self) -> Days:
+        """Of the first days of a month the same ones of the month before; of a whole month all of that."""
+        end = self.first - timedelta(days=1)
+        first, whole = end.replace(day=1), (self.last + timedelta(days=1)).day == 1
+        return Days(first, end if whole else min(end, first + (self.last - self.first)))
 
     @property
     def months(self) -> list[Days]:

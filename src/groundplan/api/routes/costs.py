@@ -302,7 +302,7 @@ def _statements(services: Using, month: str | None, team: str | None, charge: bo
     days = cost_book.Days(first, last)
     with services.transaction() as conn:
         lines = cost_book.book(conn, days, today)
-        before = cost_book.book(conn, days.before, today)
+        before = cost_book.book(conn, days.month_before, today)
         centers = cost_book.cost_centers(conn, lines)
     over = days.last < today
     found = statements(lines, days.first, days.last, charged=charge, previous=before, over=over, centers=centers)

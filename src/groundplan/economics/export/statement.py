@@ -33,7 +33,7 @@ class Statement:
     lines: tuple[Line, ...]
     total: int
     previous: int | None
-    """picodollars of the same days before"""
+    """picodollars of the same days of the month before"""
     over: bool = True
     """Whether its last day is over; until then it grows."""
     cost_center: str = ""
