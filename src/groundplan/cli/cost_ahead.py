@@ -14,11 +14,14 @@ from groundplan.cli.client import ControlClient
 from groundplan.cli.grouped import grouped
 from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table, usd
-from groundplan.core.errors import Invalid, NotFound
+from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.core.money import parse_usd, short_usd
+from groundplan.core.words import counted
 
 ROWS_SHOWN = 40
 MOST_NUMBERS = 3
+FEW_DAYS = 8
+"""Days of history below which the end of a budget is that of their mean."""
 OF_CALLS = ", of calls: what is allocated beside them is in `groundplan cost book`"
 DIMENSIONS = (
     "term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "basis", "feature",
@@ -134,7 +137,13 @@ def forecast(
     """Forecast the next days with 80 % intervals, and the day on which each budget runs out."""
     client, as_json = common.of(context)
     body = {"what": what, "workload": workload, "days": days, **declared.body()}
-    value = client.post("/api/cost/forecast", body)
+    try:
+        value = client.post("/api/cost/forecast", body)
+    except GroundplanError as error:
+        known = not as_json and error.code == "forecast_impossible"
+        if known and (budgets := client.get("/api/cost/runway", workload=workload)["budgets"]):
+            emit(budgets, as_json, _budgets(budgets))  # they may end before there are enough days
+        raise
     value["budgets"] = client.get("/api/cost/runway", workload=workload)["budgets"]
     emit(value, as_json, _forecast(value))
 
@@ -155,13 +164,12 @@ def _forecast(value: dict[str, Any]) -> str:
     if (curve := value.get("adoption")) is not None:
         end = f", on its way to {curve['ceiling']:.0f}" if curve["ceiling"] is not None else ""
         text += f"\n{curve['people']} people last week{end}: {curve['growth_per_month']:+.1%} a month"
-    if value["budgets"]:
-        rows = [
-            (r["budget"], r["period"], _short(r["expected_usd"]), _short(r["limit_usd"]), _ends(r))
-            for r in value["budgets"]
-        ]
-        text += "\n\n" + table(("budget", "period", "expected", "limit", "ends"), rows)
-    return text
+    return f"{text}\n\n{_budgets(value['budgets'])}" if value["budgets"] else text
+
+
+def _budgets(budgets: list[dict[str, Any]]) -> str:
+    rows = [(r["budget"], r["period"], _short(r["expected_usd"]), _short(r["limit_usd"]), _ends(r)) for r in budgets]
+    return table(("budget", "period", "expected", "limit", "ends"), rows)
 
 
 def _short(amount: str) -> str:
@@ -320,7 +328,8 @@ def _launch(text: str) -> dict[str, Any]:
 
 
 def _ends(row: dict[str, Any]) -> str:
-    return f"{row['ends']} ({row['earliest']} to {row['latest'] or 'later'})" if row["ends"] else "it lasts"
+    told = f"{row['ends']} ({row['earliest']} to {row['latest'] or 'later'})" if row["ends"] else "it lasts"
+    return f"{told}, by {counted(days, 'day')} of history" if (days := row["history_days"]) < FEW_DAYS else told
 
 
 def _statement(value: dict[str, Any]) -> str:

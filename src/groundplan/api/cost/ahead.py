@@ -116,8 +116,8 @@ def forecast_json(made: Forecast, what: str, past: Series) -> dict[str, Any]:
 
 
 def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -> list[dict[str, Any]]:
-    """Each budget in its period of now with the day on which it ends at this rate, or None; budgets without history are
-    left out, and so are periods in which it was declared otherwise."""
+    """Each budget in its period of now with the day on which it ends at this rate, or None; budgets without a whole day
+    of history are left out, and so are periods in which it was declared otherwise."""
     from groundplan.economics.forecast.runway import runway  # noqa: PLC0415
 
     blueprint = current_blueprint(conn)
@@ -134,13 +134,13 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
         if kind not in ("company", "team", "workload") or (workload is not None and name != workload):
             continue
         past = _series(_covered(days, kind, name), "cost", now.date())
-        if len(past.values) < 8:
+        if not past.values:
             continue
         alone = name if kind == "workload" else None
         past = cost_calendar.ahead(past, known, _within(days, kind, name), alone, _cost)
         until = ends(row["period"])
         today = sum(from_decimal(each["cost_usd"]) for each in _covered(begun, kind, name).values())
-        made = foreseen(past, _days_to(until, now))
+        made = _lasting(past, _days_to(until, now))
         left = parse_usd(row["limit_usd"]) - parse_usd(row["spent_usd"])
         rate = round(sum(from_decimal(each["cost_usd"]) for each in _within(lately, kind, name)) / hours)
         told = runway(left, made, until, today, now, rate)
@@ -152,9 +152,17 @@ def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -
                 "ends": told.ends.isoformat() if told.ends else None, "days": told.days,
                 "earliest": told.earliest.isoformat() if told.earliest else None,
                 "latest": told.latest.isoformat() if told.latest else None,
+                "history_days": len(past.values),
             }
         )  # fmt: skip
     return found
+
+
+def _lasting(past: Series, horizon: int) -> Forecast:
+    """As `foreseen`; of fewer days their mean, since a budget may end before there are enough."""
+    from groundplan.economics.forecast.few import LEAST, mean_of  # noqa: PLC0415 -- numpy
+
+    return foreseen(past, horizon) if len(past.values) >= LEAST else mean_of(past, horizon)
 
 
 def _lately(conn: Connection[Any], now: datetime) -> tuple[list[dict[str, Any]], float]:

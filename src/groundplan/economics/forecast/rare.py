@@ -54,7 +54,7 @@ def is_rare(series: Series) -> bool:
 
 def forecast(series: Series, horizon: int, growth: Floats, origins: list[int]) -> Forecast:
     """The mean of each day, newer ones counting more, and the interval that sums of so many days had."""
-    level = _levels(series, horizon)
+    level = levels(series, horizon)
     count = len(series.values)
     begun = next(place for place, value in enumerate(series.values) if value > 0)
     values = np.array(series.values)[begun:] * level[count - 1] / level[begun:count]
@@ -79,7 +79,7 @@ def forecast(series: Series, horizon: int, growth: Floats, origins: list[int]) -
     )
 
 
-def _levels(series: Series, horizon: int) -> Floats:
+def levels(series: Series, horizon: int) -> Floats:
     """How many times as much there is on each day, past and ahead, by the launches that are declared."""
     count = len(series.values) + horizon
     found: Floats = np.ones(count)

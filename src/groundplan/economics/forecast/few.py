@@ -1,0 +1,22 @@
+"""How long a budget lasts where there are too few days for a forecast: at their mean, half and twice of it. Pure."""
+
+from __future__ import annotations
+
+from groundplan.core.words import counted
+from groundplan.economics.forecast.model import Forecast, Series
+from groundplan.economics.forecast.predict import LEAST
+from groundplan.economics.forecast.rare import levels
+
+__all__ = ["LEAST", "mean_of"]
+
+
+def mean_of(series: Series, horizon: int) -> Forecast:
+    """Of one day at least."""
+    count = len(series.values)
+    level = levels(series, horizon)
+    mean = sum(value / level[place] for place, value in enumerate(series.values)) / count
+    middle, low, high = (tuple((mean * times * level[count:]).tolist()) for times in (1.0, 0.5, 2.0))
+    return Forecast(
+        series.at(count), series.step, middle, low, high, sum(middle), sum(low), sum(high),
+        f"mean of {counted(count, 'day')}", None,
+    )  # fmt: skip
