@@ -307,6 +307,25 @@ def test_lines_of_hours_and_days_are_of_one_day_and_what_is_paid_ahead_makes_no_
     assert read.days == (date(2026, 11, 25), date(2026, 11, 26))
 
 
+@pytest.mark.parametrize(
+    ("lines", "last"),
+    [
+        (["2026-11-24,2026-11-25", "2026-11-25,2026-11-26"], [None, None]),
+        (["2026-11-25,2026-11-26"], [None]),
+        (["2026-10-01,2026-11-01"], ["2026-10-31"]),
+        (["2026-10-01,2026-11-01", "2026-11-01,2026-12-01"], ["2026-10-31", "2026-11-30"]),
+        (["2026-10-01,2026-10-31", "2026-11-01,2026-11-30"], ["2026-10-31", "2026-11-30"]),
+        (["2026-11-01,2026-11-15", "2026-11-15,2026-11-15"], ["2026-11-15", None]),
+        (["2026-11-20,2026-11-10"], [None]),
+    ],
+)
+def test_whether_an_end_is_a_day_of_its_period_is_told_by_all_lines(lines: list[str], last: list[str | None]) -> None:
+    read = bill(
+        "\n".join(["Start date,End date,Model,Amount", *(f"{line},gpt-4o,1" for line in lines)]), day="Start date"
+    )
+    assert [line.until.isoformat() if line.until else None for line in read.lines] == last
+
+
 def test_other_currencies_need_a_rate() -> None:
     one = attempt()
     lines = generic(f"2026-11-25,gpt-4o,{one.call},1000,100,0.002,EUR")

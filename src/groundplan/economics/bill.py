@@ -9,6 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -195,8 +196,9 @@ def read_bill(text: str, file: str, said: Mapping[str, str]) -> Bill:
     below = {number: row for number, row in rows.items() if number != at}
     style = _style(below.values(), columns, semicolons=delimiter == ";")
     told = currency_of_head(head[columns["amount"]])[1] if "amount" in columns else None
-    focus = "end" in columns and plain(head[columns["end"]]) == "chargeperiodend"
-    reader = _LineReader(file, columns, style, told or USD, len(head), exclusive=focus)
+    reader = _LineReader(
+        file, columns, style, told or USD, len(head), exclusive=_exclusive(head, below.values(), columns, style)
+    )
     lines = reader.every(below)
     if reader.problems:
         first = reader.problems[0]
@@ -230,6 +232,26 @@ def _style(rows: Iterable[Sequence[str]], columns: Mapping[str, int], *, semicol
 
     every = list(rows)
     return style_of(cells("amount", "quantity"), cells("day"), semicolons=semicolons)
+
+
+def _exclusive(head: Sequence[str], rows: Iterable[Sequence[str]], columns: Mapping[str, int], style: Style) -> bool:
+    """Whether periods end before the day that is their end: by FOCUS, and where others begin on it or all are a day
+    long; none does where some end on the day on which they begin."""
+    if (end := columns.get("end")) is None or (begin := columns.get("day")) is None:
+        return False
+    if plain(head[end]) == "chargeperiodend":
+        return True
+    told = {(row[begin], row[end]) for row in rows if max(begin, end) < len(row) and row[begin] and row[end]}
+    days = set()
+    for first, last in told:
+        with suppress(ValueError, OverflowError, OSError):
+            days.add((day_of(first, style), day_of(last, style)))
+    starts, several = {first for first, _ in days}, [each for each in days if each[0] < each[1]]
+    if len(several) < len(days):
+        return False
+    return any(last in starts for _, last in several) or all(
+        (last - first).days == 1 or first.day == last.day == 1 for first, last in several
+    )
 
 
 def _rows(text: str, file: str, delimiter: str) -> dict[int, list[str]]:
