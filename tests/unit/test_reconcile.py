@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, localcontext
@@ -324,6 +325,34 @@ def test_whether_an_end_is_a_day_of_its_period_is_told_by_all_lines(lines: list[
         "\n".join(["Start date,End date,Model,Amount", *(f"{line},gpt-4o,1" for line in lines)]), day="Start date"
     )
     assert [line.until.isoformat() if line.until else None for line in read.lines] == last
+
+
+@pytest.mark.parametrize(
+    ("cell", "amount", "currency"),
+    [
+        ("$ (1,234.50)", "-1234.50", "USD"),
+        ("$(12.30)", "-12.30", "USD"),
+        ("EUR (12.30)", "-12.30", "EUR"),
+        ("$   12.30", "12.30", "USD"),
+    ],
+)
+def test_amounts_as_accountants_write_them(cell: str, amount: str, currency: str) -> None:
+    read = bill(f'date,model,amount\n2026/11/25,gpt-4o,"{cell}"\n2026/11/25,gpt-4o, $ -   \n2026/11/25,gpt-4o,-\n')
+    (line,) = read.lines
+    assert (str(line.amount), line.currency, line.day) == (amount, currency, NOON.date())
+    assert read.notes == ("2 lines without an amount or tokens were passed over",)
+
+
+@pytest.mark.parametrize("text", ["({}x", "{}x", "-{}-x", "1{}x", "${}x"])
+@pytest.mark.parametrize("many", [" ", "1 ", "1,", "'1", "_", "\u00a0"])
+def test_no_cell_takes_longer_the_more_there_is_of_it(text: str, many: str) -> None:
+    cell = text.format(many * 20_000)
+    started = time.process_time()
+    with pytest.raises(Invalid):
+        bill(f'date,model,amount\n2026-11-25,gpt-4o,"{cell}"\n')
+    with pytest.raises(Invalid):
+        bill(f'date,model,"{cell}"\n2026-11-25,gpt-4o,1\n')
+    assert time.process_time() - started < 2
 
 
 def test_other_currencies_need_a_rate() -> None:

@@ -23,6 +23,7 @@ from groundplan.economics.bill_cells import (
     currency_of_head,
     day_of,
     last_of,
+    nothing,
     slashed,
     style_of,
     whole,
@@ -358,7 +359,7 @@ class _LineReader:
 
     def _amount(self, number: int, cells: Mapping[str, str]) -> tuple[Decimal | None, int]:
         text = cells.get("amount")
-        if text is None:
+        if text is None or nothing(text):
             return None, 0
         amount = number_of(text, self.style)
         if amount is None:

@@ -17,14 +17,17 @@ from groundplan.core.currencies import CODES, USD
 
 MOST: Final = Decimal(10) ** 12
 FINEST: Final = -30
+LONGEST: Final = 120
+"""Characters of an amount."""
 _SIGNS: Final = {"$": USD, "US$": USD, "€": "EUR", "£": "GBP"}
 _SPACES: Final = dict.fromkeys(map(ord, "\u00a0\u202f\u2009"), " ") | {ord("\u2212"): "-", ord("\u2019"): "'"}
 _CURRENCY: Final = r"(?:US\$|[$€£]|[A-Z]{3})"
 _MONEY: Final = re.compile(
-    rf"(?P<open>\()?\s*(?P<sign>[-+]?)\s*(?P<before>{_CURRENCY})?\s*(?P<inner>[-+]?)"
+    rf"(?:(?P<lead>{_CURRENCY})\s*(?=\())?(?P<open>\()?\s*(?P<sign>[-+]?)\s*(?P<before>{_CURRENCY})?\s*(?P<inner>[-+]?)"
     rf"(?P<number>[0-9.,' ]*[0-9.](?:[eE][-+]?\d{{1,2}})?)\s*(?P<after>{_CURRENCY})?\s*(?P<back>-?)\s*(?P<close>\))?",
     re.ASCII,
 )
+_NOTHING: Final = re.compile(rf"(?:{_CURRENCY} ?)?[-\u2013\u2014]")
 _GROUPED: Final = re.compile(r"\d{1,3}(?:[ ']\d{3})+(?:[.,]\d+)?", re.ASCII)
 _POINT_GROUPS: Final = re.compile(r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}", re.ASCII)
 """1.234,56 and 1.234.567: a point between thousands."""
@@ -66,12 +69,12 @@ def style_of(amounts: Iterable[str], days: Iterable[str], *, semicolons: bool) -
 def number(text: str, style: Style) -> Decimal | None:
     """An exact finite number; signs of currencies, brackets or a minus at the end of what is negative, and marks
     between thousands are understood. None where it is none."""
-    found = _MONEY.fullmatch(text.strip().translate(_SPACES))
+    found = _money(text)
     plain = None if found is None else _pointed(_ungrouped(found["number"].strip()), style)
     if found is None or plain is None or (found["open"] is None) is not (found["close"] is None):
         return None
     signs = [found["sign"], found["inner"], found["back"], "-" if found["open"] else ""]
-    if sum(bool(sign) for sign in signs) > 1 or (found["before"] and found["after"]) or _PLAIN.fullmatch(plain) is None:
+    if sum(bool(sign) for sign in signs) > 1 or len(_currencies(found)) > 1 or _PLAIN.fullmatch(plain) is None:
         return None
     try:
         value = Decimal(plain)
@@ -81,6 +84,11 @@ def number(text: str, style: Style) -> Decimal | None:
     if abs(value) > MOST or not isinstance(exponent, int) or exponent < FINEST:
         return None
     return -value if "-" in signs else value
+
+
+def nothing(text: str) -> bool:
+    """Whether it is a dash, with or without a currency, as accountants write what is none."""
+    return _NOTHING.fullmatch(_tidy(text)) is not None
 
 
 def whole(text: str, style: Style) -> int | None:
@@ -93,12 +101,13 @@ def whole(text: str, style: Style) -> int | None:
 
 def currency_in(text: str) -> str | None:
     """Of an amount that says it: €12.34, 12.34 EUR."""
-    found = _MONEY.fullmatch(text.strip().translate(_SPACES))
-    return _code((found["before"] or found["after"] or "") if found else "")
+    found = _money(text)
+    return _code("".join(_currencies(found)) if found else "")
 
 
 def currency_of_head(name: str) -> tuple[str, str | None]:
     """(name of a column without its currency, that currency): `Cost (€)` and `cost_eur` are costs in EUR."""
+    name = re.sub(r"[\s_]+", "_", name)
     found = _IN_HEAD.search(name)
     code = _code((found[1] or found[2]).upper()) if found else None
     return (name, None) if found is None or code is None else (name[: found.start()], code)
@@ -113,8 +122,8 @@ def day_of(text: str, style: Style) -> date:
         return date(year, second, first) if day_first else date(year, first, second)
     if re.fullmatch(r"\d{10}(\d{3})?(\.\d+)?", text, re.ASCII):
         return datetime.fromtimestamp(int(text[:10]), UTC).date()
-    if re.fullmatch(r"\d{8}", text, re.ASCII):
-        return date.fromisoformat(text)
+    if re.fullmatch(r"\d{8}|\d{4}/\d\d/\d\d", text, re.ASCII):
+        return date.fromisoformat(text.replace("/", ""))
     if text[-4:].isdigit() and not text[:4].isdigit() and any(c.isalpha() for c in text):
         return _named(text)
     moment = datetime.fromisoformat(text.replace(" UTC", "+00:00").replace("Z", "+00:00"))
@@ -145,6 +154,20 @@ def _named(text: str) -> date:
     raise ValueError(text)
 
 
+def _money(text: str) -> re.Match[str] | None:
+    """Its parts. Spaces are one by one, and no amount is longer: a pattern tries all ways to share out more."""
+    text = _tidy(text)
+    return _MONEY.fullmatch(text) if len(text) <= LONGEST else None
+
+
+def _tidy(text: str) -> str:
+    return " ".join(text.translate(_SPACES).split())
+
+
+def _currencies(found: re.Match[str]) -> list[str]:
+    return [code for name in ("lead", "before", "after") if (code := found[name])]
+
+
 def _code(text: str) -> str | None:
     code = _SIGNS.get(text, text)
     return code if code == USD or code in CODES else None
@@ -152,7 +175,7 @@ def _code(text: str) -> str | None:
 
 def _bare(text: str) -> str | None:
     """Its digits, points and commas."""
-    found = _MONEY.fullmatch(text.strip().translate(_SPACES))
+    found = _money(text)
     return None if found is None else _ungrouped(found["number"].strip())
 
 
