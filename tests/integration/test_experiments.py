@@ -132,6 +132,19 @@ def test_a_guard_ends_it_although_quality_is_not_decided(database: Database) -> 
         assert found.outcome == "guard" and "answered fell" in found.outcome_reason
 
 
+@pytest.mark.parametrize(
+    ("kind", "judge", "asks"), [("shadow", "", True), ("shadow", "other", False), ("ab", "", False)]
+)
+def test_what_is_compared_by_likeness_needs_the_search_service_while_it_runs(
+    database: Database, kind: str, judge: str, asks: bool
+) -> None:
+    with control(database) as conn:
+        made, _ = service.ask(conn, ANA, recorded(type=kind, judge=judge), waits=False, now=NOW)
+        assert store.by_likeness(conn) is asks
+        service.stop(conn, ANA, made.id, "enough")
+        assert not store.by_likeness(conn)
+
+
 def test_a_candidate_that_nobody_waits_for_is_stopped(database: Database) -> None:
     """Callers that give up have no answer that could be late; those who give up sooner say nothing of it."""
     with control(database) as conn:

@@ -14,6 +14,8 @@ from groundplan.blueprint.model import Blueprint, Workload
 from groundplan.catalog.loader import load_served
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import NotFound
+from groundplan.economics.experiment import experiment_store
+from groundplan.economics.experiment.model import SHADOW
 
 SEARCH = "search"
 TRANSLATE = "translate"
@@ -75,13 +77,32 @@ def translates(blueprint: Blueprint, *, installed: bool) -> bool:
     return bool(others - {"anthropic"}) or (bool(others) and installed)
 
 
-def local_services(blueprint: Blueprint | None) -> tuple[str, ...]:
-    """Names of the local services that a blueprint needs, sorted."""
+def services_now(conn: Connection[Any]) -> tuple[str, ...]:
+    """Names of the local services that are needed now, sorted."""
+    return local_services(current_or_none(conn), likeness=experiment_store.by_likeness(conn))
+
+
+def local_services(blueprint: Blueprint | None, *, likeness: bool = False) -> tuple[str, ...]:
+    """Names of the local services that a blueprint needs, sorted. `likeness`: answers are compared by it, for an
+    experiment that somebody began."""
     if blueprint is None:
         return ()
     names = {d.url.removeprefix(LOCAL) for d in blueprint.deployments if d.url.startswith(LOCAL)}
     if translates(blueprint, installed=find_spec("any_llm") is not None):
         names |= {TRANSLATE}
-    if blueprint.sources or names & _SERVED_BY_SEARCH:
+    asked = likeness or blueprint.sources or any(map(_asks_search, blueprint.workloads))
+    if asked or names & _SERVED_BY_SEARCH:
         names = (names - _SERVED_BY_SEARCH) | {SEARCH}
     return tuple(sorted(names))
+
+
+def _asks_search(workload: Workload) -> bool:
+    """Whether its calls ask the search service for more than passages: what a question means, whether two answers are
+    alike, and what Presidio finds in a text."""
+    cache, routing, guard, tried = workload.cache, workload.routing, workload.guardrails, workload.experiment
+    return (
+        (cache is not None and cache.semantic is not None)
+        or (routing is not None and routing.router is not None)
+        or (guard is not None and bool(guard.presidio or guard.presidio_input))
+        or (tried is not None and tried.type == SHADOW and tried.judge is None)
+    )

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from groundplan.api.genesis import genesis_if_empty, take_up_keys
-from groundplan.api.served import current_or_none, local_services
-from groundplan.blueprint.model import Blueprint
+from groundplan.api.served import current_or_none, services_now
 from groundplan.cli import processes
 from groundplan.cli.client import ControlClient, read_token
 from groundplan.cli.listeners import Listeners
@@ -51,32 +50,30 @@ class Start:
         start_database(supervisor, self.settings, self.steps.say)
         self.steps.say("database is ready")
 
-    def declare(self) -> Blueprint | None:
-        """Make blueprint 1 from the workspace where there is none; return what is served."""
+    def declare(self) -> tuple[str, ...]:
+        """Make blueprint 1 from the workspace where there is none; return the local services that are needed."""
         made = genesis_if_empty(self.home, self.settings, self.folder, self.demo)
         with connect(database_url(self.home, self.settings, "control")) as connection:
-            blueprint = current_or_none(connection)
+            declared, services = current_or_none(connection) is not None, services_now(connection)
         if made:
             self.steps.say("blueprint 1 was made from the workspace")
-        elif blueprint is None:
+        elif not declared:
             self.steps.say("nothing is declared yet: `groundplan apply -w DIR` makes blueprint 1")
-        return blueprint
+        return services
 
     def workers(self, listeners: Listeners, count: int) -> list[Process]:
         """The processes of the gateway."""
         drain, leave = self.settings.drain_seconds, self.settings.reload_drain_seconds
         return [processes.gateway(self.home, listeners, slot, drain, leave) for slot in range(count)]
 
-    def processes(
-        self, supervisor: Supervisor, listeners: Listeners, workers: int, blueprint: Blueprint | None
-    ) -> None:
+    def processes(self, supervisor: Supervisor, listeners: Listeners, workers: int, services: tuple[str, ...]) -> None:
         """Fetch models and start all processes; none waits for another."""
         supervisor.announce(listeners.gateway_url, listeners.control_url)
         supervisor.start(processes.control(self.home, listeners.control.fileno(), self.folder, self.demo))
         supervisor.start(processes.shipper(self.home))
         for worker in self.workers(listeners, workers):
             supervisor.start(worker)
-        for name in local_services(blueprint):
+        for name in services:
             self.models((name,))
             self.service(supervisor, name)
 

@@ -13,7 +13,7 @@ from groundplan.api.context import Using
 from groundplan.api.difference import workspace_difference
 from groundplan.api.lag import journal_lag
 from groundplan.api.routes.limits import near_limits
-from groundplan.api.served import current_or_none, local_services
+from groundplan.api.served import current_or_none, services_now
 from groundplan.governance import service as governance
 from groundplan.ledger import finding_store
 
@@ -29,6 +29,7 @@ def status(request: Request, services: Using, _: SignedIn) -> dict[str, Any]:
         pending = governance.pending(conn)
         findings = finding_store.count_open(conn)
         kills = store.kills(conn)
+        wanted = services_now(conn)
         near = near_limits(conn, blueprint, services.clock.now())
         difference = workspace_difference(conn, services, blueprint)
     return {
@@ -60,7 +61,7 @@ def status(request: Request, services: Using, _: SignedIn) -> dict[str, Any]:
         "findings": findings,
         "kills": [{"scope": row["scope"], "reason": row["reason"]} for row in kills],
         "near_limits": near,
-        "services": local_services(blueprint),
+        "services": wanted,
         "indexed": request.app.state.indexing.done,
         "demo": services.demo,
         "addresses": services.addresses(),

@@ -105,6 +105,13 @@ def running(conn: Connection[Any]) -> list[Recorded]:
         return cursor.execute(query).fetchall()
 
 
+def by_likeness(conn: Connection[Any]) -> bool:
+    """Whether one runs that compares answers without a judge."""
+    query = "SELECT EXISTS (SELECT FROM experiment WHERE state = 'running' AND type = 'shadow' AND judge = '')"
+    row = conn.execute(query).fetchone()
+    return row is not None and bool(row[0])
+
+
 def begin(conn: Connection[Any], id: UUID, by: str, reason: str, usual: tuple[float | None, Decimal | None]) -> bool:
     """What was asked for runs now; `usual` is what counts as slow (ms) and dear (USD). False: the workload has one."""
     done = conn.execute(
