@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -349,7 +349,16 @@ def test_days_older_than_the_hot_window_leave_by_themselves(conn: Conn, database
     pool: ConnectionPool[Any] = ConnectionPool(database.urls["control"], min_size=1, max_size=2, open=True)
     clock = ManualClock(datetime(2026, 6, 11, 1, tzinfo=UTC))
     services = Services(home, settings, None, False, None, pool, clock)  # type: ignore[arg-type]
+    conn.execute(
+        """INSERT INTO experiment (id, name, workload, type, candidate, judge, share, split, tolerance,
+             guard_tolerance, level, budget_usd, until, reason, asked_by, state, began_at)
+           VALUES (gen_random_uuid(), 'e', 'w', 'ab', 'c', '', 1, 'person', 0.1, 0.1, 0.95, 1, now(), '', 'a',
+             'running', %s)""",
+        (datetime.combine(DAY, time(9), UTC),),
+    )
     try:
+        assert costs.keep(services) == 0, "an A/B test that runs is judged by its calls"
+        conn.execute("UPDATE experiment SET state = 'ended', outcome = 'stopped'")
         assert costs.keep(services) == 1
         clock.advance(86_400)
         assert costs.keep(services) == 1

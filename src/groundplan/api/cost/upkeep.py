@@ -3,12 +3,13 @@ reviewers become outcomes, and facts older than the hot window leave for Parquet
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 from groundplan.api.context import Services
 from groundplan.core.audit.entry import SYSTEM
 from groundplan.core.audit.store import record
 from groundplan.core.money import format_numeric
+from groundplan.economics.experiment import experiment_store
 from groundplan.ledger import archive, archive_store, opportunity_store, outcome_store, rollup_store
 
 FOLD_SECONDS = 5.0
@@ -41,11 +42,14 @@ def forget_asked(services: Services) -> int:
 
 
 def keep(services: Services) -> int:
-    """Archive the days that are older than the hot window, each in a transaction of its own; how many they were."""
+    """Archive the days that are older than the hot window and than every A/B test that runs, each in a transaction of
+    its own; how many they were."""
     url, done = services.settings.archive_url, 0
-    before = services.clock.now().date() - timedelta(days=services.settings.archive_days)
+    hot = services.clock.now().date() - timedelta(days=services.settings.archive_days)
     while url is not None and done < archive.AT_ONCE:
         with services.transaction() as conn:
+            began = experiment_store.oldest(conn)
+            before = hot if began is None else min(hot, began.astimezone(UTC).date())
             if not archive_store.lock(conn) or not (days := archive_store.days(conn, before, 1)):
                 break
             gone = archive.archive_day(conn, url, days[0])

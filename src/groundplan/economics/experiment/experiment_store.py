@@ -112,6 +112,12 @@ def by_likeness(conn: Connection[Any]) -> bool:
     return row is not None and bool(row[0])
 
 
+def oldest(conn: Connection[Any]) -> datetime | None:
+    """When the first of the A/B tests that run began: what they show is read from their calls."""
+    row = conn.execute("SELECT min(began_at) FROM experiment WHERE state = 'running' AND type = 'ab'").fetchone()
+    return None if row is None else row[0]
+
+
 def begin(conn: Connection[Any], id: UUID, by: str, reason: str, usual: tuple[float | None, Decimal | None]) -> bool:
     """What was asked for runs now; `usual` is what counts as slow (ms) and dear (USD). False: the workload has one."""
     done = conn.execute(
