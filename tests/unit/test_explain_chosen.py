@@ -94,6 +94,13 @@ def test_a_router_says_its_own_reason_and_the_cache_asks_nobody() -> None:
     assert "a question that means the same" in said
 
 
+def test_what_the_gateway_asked_itself_was_named_by_no_caller() -> None:
+    judging = {**receipt("two"), "of": "0199", "purpose": "cascade"}
+    for routes in (True, False):
+        (said,) = chosen(judging, PLACED, routes=routes)
+        assert said == "The gateway asked it itself, for call 0199 (cascade)."
+
+
 def test_a_caller_that_named_a_model_is_told_so() -> None:
     assert chosen(receipt("two"), PLACED, routes=True) == ["The caller named a model, so none was chosen."]
     assert chosen(receipt("two", ("one", "failed", 503)), PLACED, routes=True) == [

@@ -73,6 +73,8 @@ def chosen(facts: Facts, placement: Placement | None, *, routes: bool = False) -
     if route is not None:
         lines.append(f"{route['model']} was chosen ({route['by']}): {route['reason']}.")
         first = route["deployment"] if route.get("answered") else answered
+    elif facts.get("of"):
+        lines.append(f"The gateway asked it itself, for call {facts['of']} ({facts['purpose']}).")
     elif routes:
         lines.append("The caller named a model, so none was chosen.")
     elif placement is not None and placement.primary is not None:
