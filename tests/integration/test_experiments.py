@@ -145,6 +145,21 @@ def test_what_is_compared_by_likeness_needs_the_search_service_while_it_runs(
         assert not store.by_likeness(conn)
 
 
+def test_what_is_usual_is_told_by_calls_that_the_candidate_did_not_take(database: Database) -> None:
+    """Where nothing was known before it began, the candidate's own calls would make what is slow and dear usual."""
+    with control(database) as conn:
+        made, _ = service.ask(conn, ANA, recorded(), waits=False, now=NOW)
+        assert made.slow_ms is None
+    arms(database, made.id, 60, {CONTROL: 0.8, CANDIDATE: 0.8})
+    with psycopg.connect(database.superuser) as conn:
+        slow = "UPDATE call SET duration_ms = 9000, cost_usd = 1 WHERE detail -> 'route' ->> 'arm' = 'candidate'"
+        conn.execute(slow)
+    with control(database) as conn:
+        service.look(conn, NOW)
+        found = service.one(conn, made.id)
+        assert (found.slow_ms, found.dear_usd) == (100, Decimal("0.004"))
+
+
 def test_a_candidate_that_nobody_waits_for_is_stopped(database: Database) -> None:
     """Callers that give up have no answer that could be late; those who give up sooner say nothing of it."""
     with control(database) as conn:

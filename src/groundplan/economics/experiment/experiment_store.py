@@ -188,9 +188,10 @@ def usual(conn: Connection[Any], workload: str, since: datetime) -> tuple[float 
         """SELECT percentile_cont(0.9) WITHIN GROUP (ORDER BY duration_ms), 4 * avg(cost_usd) FROM (
              SELECT duration_ms, cost_usd FROM call WHERE workload = %s AND at >= %s AND status = 'ok'
                AND cache NOT IN ('exact', 'semantic')
-               AND NOT starts_with(coalesce(detail ->> 'feature', ''), 'experiment/') ORDER BY at DESC LIMIT 5000) c
+               AND NOT starts_with(coalesce(detail ->> 'feature', ''), 'experiment/')
+               AND coalesce(detail -> 'route' ->> 'arm', '') <> %s ORDER BY at DESC LIMIT 5000) c
            HAVING count(*) >= %s""",
-        (workload, since, ENOUGH),
+        (workload, since, CANDIDATE, ENOUGH),
     ).fetchone()
     return (None, None) if row is None else (row[0], row[1])
 
