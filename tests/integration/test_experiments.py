@@ -206,6 +206,8 @@ def test_a_segment_keeps_its_place_when_others_come(database: Database) -> None:
         found = service.one(conn, made.id)
         assert found.figures["order"] == ["orders", "refunds"]
         assert service.seen_segments(found, ["zeta", "refunds", "alpha"]) == ["orders", "refunds", "alpha", "zeta"]
+        many = service.seen_segments(found, [f"call-{number:04}" for number in range(2000)])
+        assert (many[:3], len(many)) == (["orders", "refunds", "call-0000"], service.SEGMENTS)
 
 
 def test_what_is_asked_for_waits_for_somebody_else(database: Database) -> None:

@@ -38,6 +38,8 @@ KIND = "cost.experiment"
 USUAL = timedelta(days=7)
 LONGEST = timedelta(days=180)
 ORDINARY = timedelta(days=30)
+SEGMENTS = 100
+"""Of an experiment, at most: applications that name a feature for each call have as many as calls."""
 _HINTS = {
     "better": "Put it first in the workload's deployments.",
     "kept": "Put it first in the workload's deployments, or try it on a share of callers: type ab.",
@@ -217,9 +219,10 @@ def judged(conn: Connection[Any], tried: Recorded) -> Verdict:
 
 
 def seen_segments(tried: Recorded, names: Iterable[str]) -> list[str]:
-    """Segments in the order in which they were first seen: each keeps its place, and with it its share of the error."""
+    """Segments in the order in which they were first seen: each keeps its place, and with it its share of the error,
+    of which little is left for later ones."""
     before = [str(name) for name in tried.figures.get("order", ())]
-    return [*before, *sorted(set(names) - set(before))]
+    return [*before, *sorted(set(names) - set(before))][:SEGMENTS]
 
 
 def figures(conn: Connection[Any], tried: Recorded, found: Verdict) -> dict[str, Any]:
