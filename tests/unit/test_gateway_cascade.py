@@ -150,6 +150,20 @@ async def test_who_cannot_be_tried_is_passed_over(tmp_path: Path) -> None:
     assert [s.outcome for call, s in attempts if call == ends[3].call] == ["not_billed", "ok"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_try_that_is_silent_leaves_time_for_the_others(tmp_path: Path, stream: bool) -> None:
+    """Of a deadline that is shorter than its own time limits it had all, and the call failed."""
+    workloads = declared(schema=SCHEMA)
+    workloads["assistant"]["deadline_ms"] = 2000
+    async with call_rig(tmp_path, NAMES, workloads=workloads) as rig:
+        rig.play("small", mode="stall")
+        rig.play("large", say='{"ok":2}')
+        reply = await rig.chat(stream=stream)
+        ends, _ = await settled(rig)
+    assert (reply.status, ends[0].deployment) == (200, "large")
+    assert "small was tried first, and others were asked, since it could not answer" in told(ends[0])["reason"]
+
+
 @pytest.mark.parametrize("give", [True, False])
 async def test_what_becomes_of_an_unproven_answer_when_nobody_else_answers(tmp_path: Path, give: bool) -> None:
     async with call_rig(tmp_path, ("small", "large"), workloads=declared(schema=SCHEMA, give=give)) as rig:

@@ -95,7 +95,7 @@ async def _tried(gateway: Gateway, exchange: Exchange, course: Course, rule: Cas
         _note(exchange, rule.first, "both answers together may cost more than one call may", ())
         course.leave_out(rule.first)
         return False, None
-    deployment, answered = await _asked(exchange, course, rule)
+    deployment, answered = await _asked(gateway, exchange, course, rule)
     if deployment is None or answered is None:
         _note(exchange, rule.first, f"it could not answer: {course.reason}", ())
         return False, None
@@ -122,8 +122,11 @@ def _affordable(exchange: Exchange, rule: Cascade) -> bool:
     return True
 
 
-async def _asked(exchange: Exchange, course: Course, rule: Cascade) -> tuple[Deployment | None, Answered | None]:
-    """The try, settled. A connection that had gone stale is no answer, so it is asked once more."""
+async def _asked(
+    gateway: Gateway, exchange: Exchange, course: Course, rule: Cascade
+) -> tuple[Deployment | None, Answered | None]:
+    """The try, settled. It has half of the time that the call has left, so that others can answer when it is silent. A
+    connection that had gone stale is no answer, so it is asked once more."""
     ask = exchange.ask
     if ask is None:
         raise AssertionError("not admitted")
@@ -131,6 +134,7 @@ async def _asked(exchange: Exchange, course: Course, rule: Cascade) -> tuple[Dep
     try:
         while (deployment := await course.only(rule.first)) is not None:
             attempt = course.begin(deployment)
+            attempt.deadline = (attempt.deadline + gateway.loop.time()) / 2
             try:
                 await attempt.open()
             except AttemptFailed as failed:
