@@ -164,6 +164,20 @@ async def test_a_try_that_is_silent_leaves_time_for_the_others(tmp_path: Path, s
     assert "small was tried first, and others were asked, since it could not answer" in told(ends[0])["reason"]
 
 
+async def test_a_judge_that_is_silent_leaves_time_for_the_others(tmp_path: Path) -> None:
+    workloads = declared(judge=JUDGE)
+    workloads["assistant"]["deadline_ms"] = 2000
+    async with call_rig(tmp_path, NAMES, workloads=workloads) as rig:
+        rig.play("judge", mode="stall")
+        rig.play("large", say="LARGE")
+        reply = await rig.chat()
+        ends, attempts = await settled(rig)
+    assert (reply.status, text(reply.body)) == (200, "LARGE")
+    judged, call = sorted(ends, key=lambda end: end.deployment == "large")
+    assert "its checks took too long" in told(call)["reason"]
+    assert [s.outcome for each, s in attempts if each == judged.call] == ["cancelled"], "it is in the books"
+
+
 @pytest.mark.parametrize("give", [True, False])
 async def test_what_becomes_of_an_unproven_answer_when_nobody_else_answers(tmp_path: Path, give: bool) -> None:
     async with call_rig(tmp_path, ("small", "large"), workloads=declared(schema=SCHEMA, give=give)) as rig:

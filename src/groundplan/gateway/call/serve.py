@@ -243,6 +243,11 @@ class Course:
         """Whether one more attempt may be made beside the one that runs."""
         return self._tries < self._workload.attempts
 
+    @property
+    def left(self) -> float:
+        """Seconds until its deadline."""
+        return self._deadline - self._gateway.loop.time()
+
     def hedged(self) -> None:
         """One was made beside it."""
         self._tries += 1

@@ -99,7 +99,11 @@ async def _tried(gateway: Gateway, exchange: Exchange, course: Course, rule: Cas
     if deployment is None or answered is None:
         _note(exchange, rule.first, f"it could not answer: {course.reason}", ())
         return False, None
-    passed, why = await _checked(gateway, exchange, rule, answered)
+    try:
+        async with asyncio.timeout(course.left / 2):
+            passed, why = await _checked(gateway, exchange, rule, answered)
+    except TimeoutError:
+        passed, why = (), "its checks took too long"
     if exchange.ask is not None and exchange.ask.stream and not why and _events(exchange, answered) is None:
         why = "its answer cannot be streamed without losing something"
     if why:
