@@ -488,6 +488,20 @@ def test_tables_below_one_another_on_a_sheet_are_read_apart() -> None:
     assert "Sites\n\n| Region | Count |\n| --- | --- |\n| North | 3 |" in whole(read)
 
 
+@pytest.mark.parametrize(
+    ("rows", "title"),
+    [
+        ([["Prices", None], ["Pump", "EUR"], ["P1", 10]], "Prices"),
+        ([[None, "Prices"], ["Pump", "EUR"], ["P1", 10]], "Prices"),
+        ([[2026, None], ["Pump", "EUR"], ["P1", 10]], ""), ([["Prices", None], ["Pump", "EUR"]], ""),
+        ([["Prices", None]] * 7 + [["Pump", "EUR"], ["P1", 10]], ""), ([["a"], ["b"], ["c"]], ""),
+    ],
+)  # fmt: skip
+def test_a_title_above_a_sheet_is_no_row_of_another_width(rows: list[list[Any]], title: str) -> None:
+    read = parsed("a.xlsx", book(lambda sheet: [sheet.append(each) for each in rows]))
+    assert (read.tables[0].title, read.notes) == (title, [])
+
+
 def test_columns_without_anything_are_left_out() -> None:
     data = book(lambda sheet: [sheet.append(each) for each in ([None, "a", None, "b"], [None, 1, None, 2])])
     assert parsed("a.xlsx", data).tables[0].columns == ["a", "b"]

@@ -113,9 +113,7 @@ def _tried(settings: Settings, folder: Path) -> tuple[dict[str, Any], str]:
 
     labelled = beir.read(folder)
     if labelled.unknown_documents:
-        note(
-            f"{labelled.unknown_documents} judgements name documents that are not in corpus.jsonl: they count as missed"
-        )
+        note(f"judged documents that corpus.jsonl does not have, which count as missed: {labelled.unknown_documents}")
     if labelled.unknown_queries:
         note(f"judged queries that queries.jsonl does not have, which are not asked: {labelled.unknown_queries}")
     with threadpool_limits(limits=1, user_api="blas"):

@@ -25,7 +25,7 @@ _SAID: Final = re.compile(r"sep=([,;\t|])\r?\n", re.IGNORECASE)
 """The line in which Excel says its separator."""
 _QUOTED: Final = re.compile(r'(?:^|(?<=[\t;|,]))"(?:[^"]|"")*"(?=[\t;|,\n]|\Z)', re.MULTILINE)
 _SAMPLE: Final = 20_000
-_TITLES: Final = 5
+TITLES: Final = 5
 """So many rows above a head may be titles."""
 
 
@@ -33,7 +33,7 @@ def as_table(name: str, rows: Sequence[Sequence[str]]) -> tuple[Table, tuple[str
     """The first row below the titles as names of columns, and the rows as wide as these; notes tell what did not
     fit."""
     titles: list[str] = []
-    while len(rows) > len(titles) + 2 and len(titles) < _TITLES and (title := _title(rows[len(titles)])):
+    while len(rows) > len(titles) + 2 and len(titles) < TITLES and (title := _title(rows[len(titles)])):
         titles.append(title)
     if titles and sum(bool(cell.strip()) for cell in rows[len(titles)]) < 2:
         titles = []

@@ -17,7 +17,7 @@ from groundplan.core.errors import TooLarge
 from groundplan.core.words import counted
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.office import joined, opened
-from groundplan.knowledge.parsing.tabular import as_table, markdown_table
+from groundplan.knowledge.parsing.tabular import TITLES, as_table, markdown_table
 from groundplan.knowledge.parsing.text import Read, bounded, clean
 
 MAX_ROWS: Final = 200_000
@@ -161,9 +161,11 @@ def _column(letters: bytes) -> int:
 
 
 def _columns(rows: Sequence[Row]) -> list[list[str]]:
-    """The rows as wide as each other, without columns that are empty; those of one text above the others have that
-    alone."""
+    """The rows as wide as each other, without columns that are empty; titles above the others have their text alone."""
     used = sorted({at for _, cells in rows for at, cell in enumerate(cells) if cell.strip()})
     found = [[cells[at] if at < len(cells) else "" for at in used] for _, cells in rows]
     head = next((at for at, cells in enumerate(found) if _filled(cells) > 1), 0)
-    return [[cell for cell in cells if cell.strip()] for cells in found[:head]] + found[head:]
+    titles = [[cell for cell in cells if cell.strip()] for cells in found[:head]]
+    if head <= TITLES and len(found) > head + 1 and all(any(map(str.isalpha, text)) for (text,) in titles):
+        found[:head] = titles
+    return found
