@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
+import time
 import zipfile
 from datetime import date, datetime
 from email.message import EmailMessage
@@ -232,6 +234,23 @@ def test_a_message_is_read_in_the_encoding_that_it_has(kind: str, data: bytes, n
     head = b"From: a@x.example\nSubject: " + "Maße".encode("cp1252") + f"\nContent-Type: {kind}".encode() * bool(kind)
     read = parsed("a.eml", head + b"\n\n" + data)
     assert (read.title, whole(read).splitlines()[-1], read.notes) == ("Maße", "Größe: 5 €", notes)
+
+
+@pytest.mark.parametrize(
+    ("said", "charset", "text"),
+    [
+        ("gb2312", "gb18030", "价格鎔"), ("iso-8859-1", "cp1252", "Preis 5 €"), ("ks_c_5601-1987", "cp949", "똠방각하"),
+        ("utf-8*de", "utf-8", "Größe"), ("us-ascii", "ascii", "plain"), ("KOI8-R", "koi8-r", "Насос"),
+        ("punycode", "ascii", "-" + "9a" * 60_000),
+    ],
+)  # fmt: skip
+def test_a_subject_is_read_in_the_encoding_that_is_meant(said: str, charset: str, text: str) -> None:
+    word = base64.b64encode(text.encode(charset)).decode()
+    began = time.process_time()
+    read = parsed("a.eml", f"From: =?{said}?B?{word}?= <a@x.example>\nSubject: =?{said}?B?{word}?=\n\nhi".encode())
+    assert read.title == text[:300]
+    assert read.told["sent_participants"] == ["a@x.example"]
+    assert time.process_time() - began < 3, "its sender does not choose how long that takes"
 
 
 def test_a_broken_letter_costs_itself() -> None:

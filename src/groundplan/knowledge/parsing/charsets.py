@@ -19,13 +19,22 @@ _MEANT: Final = {
 """What is written under these names has further letters."""
 
 
-def in_encoding(data: bytes, said: str | None) -> str | None:
-    """The text; None where `said` names UTF-8, ASCII or no encoding of texts, or the bytes are not in it."""
+def meant(said: str | None) -> str | None:
+    """The codec of that name; None for UTF-8, ASCII and what is no encoding of texts."""
     try:
         named = codecs.lookup(said or "utf-8").name
-        name = _MEANT.get(named, named)
-        return data.decode(name, "replace" if name == "cp1252" else "strict") if _TEXTS.fullmatch(name) else None
     except (LookupError, ValueError):
+        return None
+    name = _MEANT.get(named, named)
+    return name if _TEXTS.fullmatch(name) else None
+
+
+def in_encoding(data: bytes, said: str | None) -> str | None:
+    """The text; None where `said` names UTF-8, ASCII or no encoding of texts, or the bytes are not in it."""
+    name = meant(said)
+    try:
+        return data.decode(name, "replace" if name == "cp1252" else "strict") if name else None
+    except UnicodeDecodeError:
         return None
 
 

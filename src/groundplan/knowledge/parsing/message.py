@@ -7,6 +7,7 @@ head, never those of what it forwards.
 from __future__ import annotations
 
 import email
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any, Final
 
 from groundplan.core.errors import Invalid
 from groundplan.core.words import counted
-from groundplan.knowledge.parsing.charsets import guessed, in_encoding
+from groundplan.knowledge.parsing.charsets import guessed, in_encoding, meant
 from groundplan.knowledge.parsing.page import declared, markup
 from groundplan.knowledge.parsing.text import Read, clean
 
@@ -43,14 +44,17 @@ class _Found:
 
 
 class _Heads(EmailPolicy):
-    """Fields with letters that are not encoded: they are UTF-8, or else Western European."""
+    """Fields with letters that are not encoded: they are UTF-8, or else Western European. Those that are encoded are in
+    what is meant by the name they give."""
 
     def header_fetch_parse(self, name: str, value: str) -> Any:
         with suppress(UnicodeEncodeError):  # what was understood before
             value = guessed(value.encode("ascii", "surrogateescape"))[0]
-        return super().header_fetch_parse(name, value)
+        return super().header_fetch_parse(name, _ENCODED.sub(lambda word: f"=?{meant(word[1]) or 'utf-8'}?", value))
 
 
+_ENCODED: Final = re.compile(r"=\?([^?*\s]{1,40})(?:\*[^?\s]{0,40})?\?(?=[BbQq]\?)")
+"""The beginning of encoded words, with the name of their encoding and maybe a language."""
 _HEADS: Final = _Heads()
 
 
