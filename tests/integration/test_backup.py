@@ -404,3 +404,38 @@ def test_what_the_database_makes_of_its_rows_comes_back_as_it_was(
         with connect(other.urls["control"], autocommit=True) as conn:
             conn.execute("DELETE FROM document_link")  # and from then on it is kept as before
             assert conn.execute("SELECT count(*) FROM acl").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("lacks", [(), ("acl_id_seq", "pushed_change", "search_edition_id_seq")])
+def test_what_is_restored_counts_on(
+    database: Database, postgres_cluster: Cluster, tmp_path: Path, lacks: tuple[str, ...]
+) -> None:
+    """From what it gave out before: another set of readers, and what is pushed, meets none that is there; also from a
+    backup that lacks some, as they did."""
+    folder, source = tmp_path / "tables", tmp_path / "s"
+    folder.mkdir()
+    source.mkdir()
+    (source / "open.md").write_text("---\nreaders: [everyone]\n---\n# Open\n\nAbout it.\n")
+    intake = Intake(database)
+    intake.add_group("hr")
+    intake.take_over(Folder(source))
+    pushed = [intake.conn.execute("SELECT nextval('pushed_change')").fetchone() for _ in range(3)][-1]
+    assert pushed is not None
+    intake.close()
+    facts = dump_tables(database.urls["control"], folder)
+    with connect(database.superuser) as conn:
+        every = conn.execute(
+            "SELECT relname FROM pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace"
+        )
+        assert {name for (name,) in every.fetchall()} == set(facts["sequences"]), "control may read each of them"
+    told = {name: value for name, value in facts["sequences"].items() if name not in lacks}
+    with postgres_cluster.database() as other:
+        load_tables(other.urls["owner"], folder, {**facts, "sequences": told})
+        again = Intake(other)
+        (source / "few.md").write_text("---\nreaders: [hr]\n---\n# Few\n\nFor a few.\n")
+        again.take_over(Folder(source))
+        assert again.one("few.md", "id") is not None
+        number = again.conn.execute("SELECT nextval('pushed_change')").fetchone()
+        assert number is not None and number[0] > pushed[0]
+        assert again.conn.execute("SELECT count(DISTINCT acl) FROM document").fetchone() == (2,)
+        again.close()

@@ -18,9 +18,11 @@ from groundplan.core.database import connect, first_line
 from groundplan.core.errors import Conflict, Invalid
 
 Facts = dict[str, Any]
-"""`{"tables": {name: [column, …]}, "sequences": {name: last value}}`"""
+"""`{"tables": {name: [column, …]}, "sequences": {name: last value, 0 before the first}}`"""
 
 _VERSION_TABLE = "alembic_version"
+_BEYOND = 1 << 40
+"""Larger than any number of what counts changes."""
 
 
 def dump_tables(control_url: str, folder: Path) -> Facts:
@@ -34,7 +36,8 @@ def dump_tables(control_url: str, folder: Path) -> Facts:
                     for block in copy:
                         target.write(block)
         sequences = connection.execute(
-            "SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = 'public' AND last_value IS NOT NULL"
+            """SELECT sequencename, coalesce(last_value, 0) FROM pg_sequences WHERE schemaname = 'public'
+                 AND has_sequence_privilege(format('%I.%I', schemaname, sequencename), 'SELECT')"""
         ).fetchall()
         connection.execute("COMMIT")
     return {"tables": tables, "sequences": dict(sequences)}
@@ -64,8 +67,7 @@ def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
             connection.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(map(sql.Identifier, order))))
             for name in order:
                 _load(connection, name, facts["tables"][name], folder / f"{name}.copy")
-            for name, value in facts["sequences"].items():
-                connection.execute("SELECT setval(%s::regclass, %s)", (f'public."{name}"', value))
+            _count_on(connection, facts["sequences"])
             # Foreign keys are checked before row-level security may be changed again.
             connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
             _derive(connection, "ENABLE")
@@ -76,6 +78,26 @@ def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
                 code="restore_mismatch",
                 hint="Restore it with the version of the program that made it.",
             ) from error
+
+
+def _count_on(connection: psycopg.Connection[Any], told: dict[str, int]) -> None:
+    """Let each sequence go on behind what it has given out. An older backup may lack some: those go on
+    behind the largest number in their column, or, where they have none, behind any that there was."""
+    rows = connection.execute(
+        """SELECT s.relname, t.relname, a.attname FROM pg_class s
+           LEFT JOIN pg_depend d ON d.objid = s.oid AND d.classid = 'pg_class'::regclass
+             AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+           LEFT JOIN pg_class t ON t.oid = d.refobjid
+           LEFT JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+           WHERE s.relkind = 'S' AND s.relnamespace = 'public'::regnamespace"""
+    ).fetchall()
+    for name, table, column in rows:
+        last = told.get(name)
+        if last is None and table is not None:
+            most = sql.SQL("SELECT coalesce(max({}), 0) FROM {}").format(sql.Identifier(column), sql.Identifier(table))
+            (last,) = connection.execute(most).fetchone() or (0,)
+        if last != 0:
+            connection.execute("SELECT setval(%s::regclass, %s)", (f'public."{name}"', last or _BEYOND))
 
 
 def _columns(connection: psycopg.Connection[Any]) -> dict[str, list[str]]:

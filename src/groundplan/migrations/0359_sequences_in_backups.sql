@@ -31,3 +31,10 @@ BEGIN
       WHERE h.person_id = who AND l.withdrawn_at IS NULL
         AND (l.until IS NULL OR l.until >= (now() AT TIME ZONE 'UTC')::date));
 END $$;
+-- A backup has what each sequence has given out: without, what is restored counts from 1 again, and its next set of readers,
+-- edition of the index or push meets one that is there. Only who may read a sequence is told its value.
+GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO %(db)s_control;
+-- What was restored before goes on behind the numbers that it has.
+SELECT setval('acl_id_seq', max(id)) FROM acl HAVING max(id) > (SELECT last_value FROM acl_id_seq);
+SELECT setval('search_edition_id_seq', max(id)) FROM search_edition HAVING max(id) > (SELECT last_value FROM search_edition_id_seq);
+SELECT setval('pushed_change', max(number)) FROM pushed HAVING max(number) > (SELECT last_value FROM pushed_change);
