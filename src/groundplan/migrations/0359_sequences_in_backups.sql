@@ -35,6 +35,6 @@ END $$;
 -- edition of the index or push meets one that is there. Only who may read a sequence is told its value.
 GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO %(db)s_control;
 -- What was restored before goes on behind the numbers that it has.
-SELECT setval('acl_id_seq', max(id)) FROM acl HAVING max(id) > (SELECT last_value FROM acl_id_seq);
-SELECT setval('search_edition_id_seq', max(id)) FROM search_edition HAVING max(id) > (SELECT last_value FROM search_edition_id_seq);
-SELECT setval('pushed_change', max(number)) FROM pushed HAVING max(number) > (SELECT last_value FROM pushed_change);
+SELECT setval('acl_id_seq', max(id)) FROM acl HAVING max(id) >= (SELECT last_value FROM acl_id_seq);
+SELECT setval('search_edition_id_seq', max(id)) FROM search_edition HAVING max(id) >= (SELECT last_value FROM search_edition_id_seq);
+SELECT setval('pushed_change', max(number)) FROM pushed HAVING max(number) >= (SELECT last_value FROM pushed_change);
