@@ -67,7 +67,9 @@ async def test_a_key_may_use_only_its_models(stack: Stack) -> None:
     _, secret = await key(stack, models=("scripted/two",))
     assert (await stack.chat(secret)).headers["groundplan-deployment"] == "two"
     refused = await stack.chat(secret, model="one")
-    assert (refused.status, refused.code) == (403, "key_model")
+    assert (refused.status, refused.code) == (403, "key_model") and b"the model 'one'" in refused.body
+    _, other = await key(stack, models=("scripted/gone",))
+    assert b"may not use any model of assistant for chat" in (await stack.chat(other)).body
     listed = (await stack.ask("GET", "/v1/models", secret)).json["data"]
     assert {model["id"] for model in listed} == {"two", "scripted/two", "auto", "assistant"}
 

@@ -120,8 +120,9 @@ def choose(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float)
     if exchange.key is not None and exchange.key.models:
         allowed = of_key(exchange.key, allowed)
         if not allowed:
+            named, mine = f"the model '{ask.model[:80]}'", plan.workload.name
             raise Denied(
-                f"this key may not use the model '{ask.model[:80]}'",
+                f"this key may not use {f'any model of {mine} for {needs}' if ask.model in ('auto', mine) else named}",
                 code="key_model",
                 hint=f"It may use: {', '.join(sorted(exchange.key.models))}.",
             )
