@@ -171,6 +171,7 @@ def test_without_confidence_the_threshold_keeps_the_share_that_was_found() -> No
     threshold, accepted, wrong = lowest_threshold(scores, same, 0.02, confidence=0.0)
     assert (threshold, accepted, wrong) == (1.0, 1000, 20)
     assert lowest_threshold(scores, same, 0.02)[1] < 1000
+    assert lowest_threshold(scores, same, 0.0199, confidence=0.0) == (2.0, 999, 19)
     assert most_wrong(7, 50, 0.0) == pytest.approx(7 / 50)
 
 

@@ -198,9 +198,7 @@ def most_wrong(wrong: int, of: int, confidence: float = CONFIDENCE) -> float:
 def within(wrong: int, of: int, bound: float, confidence: float = CONFIDENCE) -> bool:
     """Whether the upper end of that interval (without confidence the share itself) is at most `bound`, without looking
     for it."""
-    if wrong >= of or wrong > bound * of:
-        return False
-    return not confidence or _at_most(wrong, of, bound) <= 1 - confidence
+    return wrong < of and wrong <= bound * of and _at_most(wrong, of, bound) <= 1 - confidence
 
 
 def _at_most(wrong: int, of: int, share: float) -> float:
