@@ -34,6 +34,8 @@ SEARCH = "search"
 START_SECONDS = 90.0
 WARM = 20
 """Questions before any is measured."""
+QUIET_SECONDS, QUIET_SHARE = 0.5, 0.02
+"""The service goes on with its own start after it answers: it is measured once it uses no more of a core than this."""
 
 
 def measured(router: Router, prompts: Sequence[str]) -> dict[str, Any]:
@@ -64,6 +66,7 @@ async def _asked(home: Home, child: int, router: Router, prompts: Sequence[str])
 
     for prompt in prompts[:WARM]:
         await decided(prompt)
+    await _quiet(child)
     cpu, clock, late = [], [], 0
     for prompt in prompts[WARM:]:
         # the child first: reading its threads is no part of a decision
@@ -81,6 +84,16 @@ async def _asked(home: Home, child: int, router: Router, prompts: Sequence[str])
         told |= {f"decision_by_gateway_cpu_ms_p{p}": _ms(cpu, p) for p in (50, 95)}
         told |= {f"decision_by_gateway_ms_p{p}": _ms(clock, p) for p in (50, 95)}
     return told
+
+
+async def _quiet(child: int) -> None:
+    """Until a process has nothing to do beside what it is asked. Raises TimeoutError."""
+    async with asyncio.timeout(START_SECONDS):
+        while True:
+            before = _cpu(child)
+            await asyncio.sleep(QUIET_SECONDS)
+            if abs(_cpu(child) - before) < QUIET_SHARE * QUIET_SECONDS:
+                return
 
 
 @contextmanager

@@ -76,3 +76,25 @@ def test_the_calls_of_a_day_are_one_count_for_all_who_call_a_workload_and_none_f
     assert (quota.type, quota.period, quota.limit, quota.covers) == (REQUESTS, "day", 7, "workload/assistant")
     assert book.most == {(quota.family, "day"): 7} and is_quota(quota.name)
     assert book.of_caller(counted, "", "", PEOPLE).quotas == () == book.of_caller(other, "k1", "", PEOPLE).quotas
+
+
+def test_what_covers_a_call_is_counted_in_the_periods_of_its_time() -> None:
+    kinds = ((TOKENS, "minute"), (REQUESTS, "day"), (CONCURRENT, "now"), (COST, "month"))
+    limits = [Limit(name=k, covers="company", type=k, amount=9, period=p) for k, p in kinds]
+    book = book_of(limits, [], [])
+    assert book is not None
+    covering = book.of_caller(workload("assistant", None), "k1", "", PEOPLE)
+    for at in (AT, AT + 59.999, AT + 60, AT - 60, AT + 86_400 * 6):  # also a clock that is set back
+        now = covering.at(at)
+        assert now.since <= at < now.until
+        charges = [*now.once, *now.charges(7, 8)]
+        expected = {REQUESTS: 1, CONCURRENT: 1, TOKENS: 7, COST: 8}
+        assert charges == [
+            Charge(quota.name, current(quota.period, "", "UTC", at), expected[quota.type]) for quota in covering.quotas
+        ]
+        assert [(word, span) for word, _, span, _ in now.told] == [
+            (b"requests", current("day", "", "UTC", at)),
+            (b"tokens", current("minute", "", "UTC", at)),
+        ]
+        assert all(at < end for *_, end in now.told)
+    assert covering.at(AT) is covering.at(AT + 1), "looked up once in a minute"

@@ -98,7 +98,7 @@ def test_what_does_not_end_says_so() -> None:
 )
 def test_who_waits_for_the_seconds_that_are_left_is_in_the_next_period(milliseconds: int, period: str) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC).timestamp() + milliseconds / 1000
-    key = periods.current(period, "", "UTC", now)
-    left = periods.seconds_left(key, now)
+    ((key, _, end),) = periods.spans([(period, "", "UTC")], now)
+    left = periods.seconds_left(end, now)
     assert periods.current(period, "", "UTC", now + left) != key
     assert periods.current(period, "", "UTC", now + left - 1) == key

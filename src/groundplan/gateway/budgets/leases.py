@@ -136,10 +136,9 @@ class Slices:
             )
         self._open[new_token] = self._take(old_token)
 
-    def part(self, token: Token, other: Token, kept: int) -> None:
-        """The first `kept` charges of a reservation stay with it; the others are those of `other` from now on."""
-        charges = self._open[token]
-        self._open[token], self._open[other] = charges[:kept], charges[kept:]
+    def part(self, token: Token, charges: Sequence[Charge], other: Token, others: Sequence[Charge]) -> None:
+        """Of what a reservation took `charges` stay with it; all else, `others`, are those of `other` from now on."""
+        self._open[token], self._open[other] = charges, others
 
     def settle(self, token: Token, cost: int) -> None:
         """Charge the cost to every budget of the reservation and give the rest back. Raises `Conflict` if there is

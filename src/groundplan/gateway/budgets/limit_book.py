@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from groundplan.blueprint.model import Deployment, Limit, Workload
 from groundplan.gateway.budgets.leases import MEASURED, REQUESTS, TOKENS, Quota
+from groundplan.gateway.budgets.periods import ENDLESS, spans
+from groundplan.ledger.model import Charge
 
 _REMEMBERED = 10_000
 DAY_CALLS = "#calls"
@@ -17,15 +19,65 @@ DAY_CALLS = "#calls"
 
 
 @dataclass(frozen=True, slots=True)
+class Spans:
+    """The periods that what covers a call is in, from `since` until `until` (seconds since the epoch)."""
+
+    since: float
+    until: float
+    once: list[Charge]
+    """One of each that the whole call uses. Shared by all calls of that time: nobody changes it."""
+    measured: tuple[tuple[str, str, bool], ...]
+    """(quota, period, whether it counts tokens) of what each attempt uses."""
+    told: tuple[tuple[bytes, Quota, str, float], ...]
+    """What a caller is told about: the word for it, its period and when that ends (0: never)."""
+
+    def charges(self, tokens: int, amount: int) -> list[Charge]:
+        """What an attempt uses of each that is measured, of so many tokens and picodollars."""
+        return [Charge(name, period, tokens if counts else amount) for name, period, counts in self.measured]
+
+
+_NEVER = Spans(0.0, 0.0, [], (), ())
+
+
 class Covering:
     """What covers a call whoever serves it."""
 
-    quotas: tuple[Quota, ...]
-    """What each attempt uses (`MEASURED`) comes last."""
-    whole: int
-    """How many of them the whole call uses: requests, concurrent calls."""
-    tokens: bool
-    """Some count tokens."""
+    __slots__ = ("_spans", "measured", "once", "quotas", "tokens")
+
+    def __init__(self, quotas: Iterable[Quota]) -> None:
+        self.quotas: tuple[Quota, ...] = tuple(sorted(quotas, key=lambda quota: quota.type in MEASURED))
+        """What each attempt uses (`MEASURED`) comes last."""
+        self.once = tuple(quota for quota in self.quotas if quota.type not in MEASURED)
+        """What the whole call uses one of: requests, concurrent calls."""
+        self.measured = self.quotas[len(self.once) :]
+        self.tokens = any(quota.type == TOKENS for quota in self.measured)
+        """Some count tokens."""
+        self._spans = _NEVER
+
+    def at(self, now: float) -> Spans:
+        """Their periods at `now`, looked up again only when the first of these ends."""
+        known = self._spans
+        if known.since <= now < known.until:
+            return known
+        found = spans([(quota.period, "", "UTC") for quota in self.quotas], now)
+        keys = [key for key, _, _ in found]
+        once = [Charge(quota.name, key, 1) for quota, key in zip(self.once, keys, strict=False)]
+        later = zip(self.measured, keys[len(once) :], strict=True)
+        self._spans = Spans(
+            max(start for _, start, _ in found),
+            min(end for _, _, end in found),
+            once,
+            tuple((quota.name, key, quota.type == TOKENS) for quota, key in later),
+            tuple(
+                (_TOLD[quota.type], quota, key, 0.0 if key in ENDLESS else end)
+                for quota, (key, _, end) in zip(self.quotas, found, strict=True)
+                if quota.type in _TOLD
+            ),
+        )
+        return self._spans
+
+
+_TOLD = {REQUESTS: b"requests", TOKENS: b"tokens"}
 
 
 @dataclass(slots=True)
@@ -65,10 +117,7 @@ class LimitBook:
             each = [("key", key)] + ([("user", person)] if person else [])
             found_calls = self.calls.get(workload.name) if key else None
             covering = [*(() if found_calls is None else (found_calls,)), *self._quotas(covers, each)]
-            quotas = tuple(sorted(covering, key=lambda quota: quota.type in MEASURED))
-            whole = sum(quota.type not in MEASURED for quota in quotas)
-            tokens = any(quota.type == TOKENS for quota in quotas)
-            found = self._callers[asked] = Covering(quotas, whole, tokens)
+            found = self._callers[asked] = Covering(covering)
         return found
 
     def of_deployment(self, deployment: Deployment) -> tuple[Quota, ...]:

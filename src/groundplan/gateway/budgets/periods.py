@@ -49,6 +49,11 @@ def _span(spec: Spec, now: float) -> Span:
     return known
 
 
+def spans(specs: Sequence[Spec], now: float) -> list[Span]:
+    """The period of each that `now` (seconds since the epoch) is in."""
+    return [_span(spec, now) for spec in specs]
+
+
 class Dated:
     """Budgets with the periods that they are in, looked up again only when the first of these ends."""
 
@@ -62,10 +67,10 @@ class Dated:
     def at(self, now: float) -> tuple[tuple[Budget, str], ...]:
         """Each with the key of its period at `now`, seconds since the epoch."""
         if not self._since <= now < self._until:
-            spans = [_span((each.period, each.starts, each.timezone), now) for each in self._budgets]
-            self._dated = tuple((each, key) for each, (key, _, _) in zip(self._budgets, spans, strict=True))
-            self._since = max((start for _, start, _ in spans), default=float("-inf"))
-            self._until = min((end for _, _, end in spans), default=float("inf"))
+            found = spans([(each.period, each.starts, each.timezone) for each in self._budgets], now)
+            self._dated = tuple((each, key) for each, (key, _, _) in zip(self._budgets, found, strict=True))
+            self._since = max((start for _, start, _ in found), default=float("-inf"))
+            self._until = min((end for _, _, end in found), default=float("inf"))
         return self._dated
 
 
@@ -116,17 +121,9 @@ def ends(key: str) -> datetime | None:
     return start.replace(year=start.year + (start.month - 1 + months) // 12, month=(start.month - 1 + months) % 12 + 1)
 
 
-@lru_cache(_CACHED)
-def _ends_s(key: str) -> float | None:
-    end = ends(key)
-    return None if end is None else end.timestamp()
-
-
-def seconds_left(key: str, now: float) -> int:
-    """Whole seconds after which the period is over, at `now` (since the epoch); 0 where it is, or where it does not
-    end."""
-    end = _ends_s(key)
-    return 0 if end is None or end < now else ceil(end - now)
+def seconds_left(end: float, now: float) -> int:
+    """Whole seconds after which a period is over that ends at `end`, at `now` (both since the epoch); 0 where it is."""
+    return max(0, ceil(end - now))
 
 
 def has_ended(key: str, now: str) -> bool:

@@ -11,14 +11,16 @@ without limits costs one look at `Catalog.limits`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
 from groundplan.core.money import short_usd
 from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Token
-from groundplan.gateway.budgets.limit_book import DAY_CALLS, Covering, LimitBook
+from groundplan.gateway.budgets.limit_book import DAY_CALLS, Covering, LimitBook, Spans
 from groundplan.gateway.budgets.periods import current, end_text, ends, seconds_left
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
@@ -33,8 +35,7 @@ AHEAD = -2
 """The same of what was taken for one attempt before there was any."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True, eq=False):
     """What a call or an attempt took."""
 
     token: Token
@@ -55,8 +56,7 @@ class Short:
         return self.need > self.quota.limit
 
 
-@dataclass(slots=True)
-class Use:
+class Use(msgspec.Struct, eq=False):
     """What a call holds of limits; only of calls under a blueprint that declares any."""
 
     call: Held | None = None
@@ -67,12 +67,12 @@ class Use:
     """What `ahead` is of: an attempt that cannot use that takes its own."""
     bearer: int | None = None
     """The attempt that uses `ahead`."""
-    attempts: dict[int, Held] = field(default_factory=dict)
+    attempts: dict[int, Held] = {}
     draining: tuple[int, ...] = ()
     """Attempts that are read on for nobody, to learn what they use."""
     over: bool = False
     """The call has ended."""
-    keys: dict[int, int] = field(default_factory=dict)
+    keys: dict[int, int] = {}
     """Which of its deployment's keys each attempt uses."""
     lines: bytes = b""
     """`x-ratelimit-*` header lines."""
@@ -106,27 +106,37 @@ async def _admit(gateway: Gateway, exchange: Exchange, use: Use, covering: Cover
     quotas = covering.quotas
     if not quotas:
         return
-    tokens = max([_tokens(exchange, each) for each in exchange.deployments]) if covering.tokens else 0
-    held, short = await _take(gateway, exchange, quotas, CALL, tokens, amount)
+    spans = covering.at(gateway.clock.seconds())
+    once, charges, token = spans.once, spans.once, (exchange.raw, CALL)
+    if covering.measured:
+        tokens = max([_tokens(exchange, each) for each in exchange.deployments]) if covering.tokens else 0
+        measured = spans.charges(tokens, amount)
+        charges = [*once, *measured]
+    empty = gateway.counters.reserve(token, charges)
+    if empty is not None:
+        await _wait(gateway, exchange, quotas, charges, token, empty)
+    use.lines = _lines(gateway, spans)
+    if not covering.measured:
+        use.call = Held(token, quotas, once)
+        return
+    # what an attempt uses is held apart from what the whole call does
+    use.measured = covering.measured
+    if not once:
+        use.ahead = Held(token, quotas, measured)
+        return
+    ahead = (exchange.raw, AHEAD)
+    gateway.counters.part(token, once, ahead, measured)
+    use.call = Held(token, covering.once, once)
+    use.ahead = Held(ahead, covering.measured, measured)
+
+
+async def _wait(
+    gateway: Gateway, exchange: Exchange, quotas: tuple[Quota, ...], charges: list[Charge], token: Token, empty: Charge
+) -> None:
+    """Take all, of which `empty` is short here. Raises `Exhausted`, taking nothing."""
+    short = await _acquire(gateway, exchange, quotas, charges, token, empty)
     if short is not None:
         raise refusal(gateway, short)
-    use.lines = _lines(gateway, held)
-    _part(gateway, use, held, covering.whole)
-
-
-def _part(gateway: Gateway, use: Use, held: Held, kept: int) -> None:
-    """What an attempt uses is held apart from the first `kept`, which the whole call does."""
-    quotas, charges = held.quotas, held.charges
-    use.measured = quotas[kept:]
-    if kept == len(quotas):
-        use.call = held
-    elif not kept:
-        use.ahead = held
-    else:
-        token = (held.token[0], AHEAD)
-        gateway.counters.part(held.token, token, kept)
-        use.call = Held(held.token, quotas[:kept], charges[:kept])
-        use.ahead = Held(token, use.measured, charges[kept:])
 
 
 async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) -> None:
@@ -136,13 +146,13 @@ async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) ->
     if key is None or workload is None or policy is None:
         raise AssertionError("not identified")
     covering = book.of_caller(workload, key.family or key.id, exchange.person, policy.people)
-    quotas = covering.quotas[: covering.whole]
-    if not quotas:
+    if not covering.once:
         return
-    held, short = await _take(gateway, exchange, quotas, CALL, 0, 0)
-    if short is not None:
-        raise refusal(gateway, short)
-    exchange.use = Use(call=held, lines=_lines(gateway, held))
+    spans, token = covering.at(gateway.clock.seconds()), (exchange.raw, CALL)
+    empty = gateway.counters.reserve(token, spans.once)
+    if empty is not None:
+        await _wait(gateway, exchange, covering.once, spans.once, token, empty)
+    exchange.use = Use(call=Held(token, covering.once, spans.once), lines=_lines(gateway, spans))
 
 
 async def admit_attempt(
@@ -193,6 +203,30 @@ async def admit_attempt(
     return False
 
 
+def at_hand(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> bool:
+    """As `admit_attempt` of the first attempt of a call, of what this worker holds, which nearly always is enough;
+    False, with nothing taken: it is not, or one of several keys is to be chosen."""
+    use, catalog, attempt = exchange.use, exchange.catalog, exchange.attempts
+    if use is None or catalog is None or catalog.limits is None:
+        return True
+    if deployment.keys or use.bearer is not None:
+        return False
+    quotas = catalog.limits.of_deployment(deployment)
+    if quotas:
+        tokens, amount, now = _tokens(exchange, deployment), exchange.bounds[deployment.name], gateway.clock.seconds()
+        held = Held((exchange.raw, attempt), quotas, _charges(quotas, tokens, amount, now))
+        if gateway.counters.reserve(held.token, held.charges) is not None:
+            return False
+        use.attempts[attempt] = held
+    use.bearer = attempt
+    return True
+
+
+def _charges(quotas: tuple[Quota, ...], tokens: int, amount: int, now: float) -> list[Charge]:
+    needs = {REQUESTS: 1, CONCURRENT: 1, TOKENS: tokens, COST: amount}
+    return [Charge(q.name, current(q.period, "", "UTC", now), needs[q.type]) for q in quotas]
+
+
 def _again(gateway: Gateway, use: Use, attempt: int) -> tuple[Quota, ...]:
     """Of which of its caller's limits an attempt takes its own: none where it uses what was taken ahead."""
     unsent(gateway, use, attempt)
@@ -238,25 +272,38 @@ async def _take(
 ) -> tuple[Held, Short | None]:
     """What was taken, and None or the limit that is short; `waits` for it also where it seems used up. Of those in
     `idle` only what this worker holds already is taken."""
-    now = gateway.clock.seconds()
-    needs = {REQUESTS: 1, CONCURRENT: 1, TOKENS: tokens, COST: amount}
-    charges = [Charge(q.name, current(q.period, "", "UTC", now), needs[q.type]) for q in quotas]
+    charges = _charges(quotas, tokens, amount, gateway.clock.seconds())
     token = (exchange.raw, number)
     held = Held(token, quotas, charges)
     empty = gateway.counters.reserve(token, charges)
     if empty is None:
         return held, None
+    return held, await _acquire(gateway, exchange, quotas, charges, token, empty, waits=waits, idle=idle)
+
+
+async def _acquire(
+    gateway: Gateway,
+    exchange: Exchange,
+    quotas: tuple[Quota, ...],
+    charges: list[Charge],
+    token: Token,
+    empty: Charge,
+    *,
+    waits: bool = True,
+    idle: tuple[Quota, ...] = (),
+) -> Short | None:
+    """As `_take`, of which `empty` is short here: what is missing is fetched."""
     shorts = [Short(q, charge.amount) for q, charge in zip(quotas, charges, strict=True)]
     if (never := next((each for each in shorts if each.never), None)) is not None:
-        return held, never
+        return never
     first = shorts[charges.index(empty)]
     if first.quota in idle:
-        return held, first
+        return first
     if not waits and gateway.leases.remaining(first.quota, empty.period) < first.need:
-        return held, first
+        return first
     blueprint = exchange.catalog.number if exchange.catalog else 0
     short = await gateway.leases.acquire(token, charges, quotas, blueprint)
-    return held, None if short is None else _last(gateway, shorts, charges, short)
+    return None if short is None else _last(gateway, shorts, charges, short)
 
 
 def _last(gateway: Gateway, shorts: list[Short], charges: list[Charge], first: Charge) -> Short:
@@ -385,22 +432,20 @@ def _words(quota: Quota, amount: int) -> str:
 _WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}
 
 
-def _lines(gateway: Gateway, held: Held) -> bytes:
+def _lines(gateway: Gateway, spans: Spans) -> bytes:
     """`x-ratelimit-*` lines of the limit with the least left, for requests and for tokens, as OpenAI has them."""
-    least: dict[bytes, tuple[int, Quota, str]] = {}
-    for quota, charge in zip(held.quotas, held.charges, strict=True):
-        name = _TOLD.get(quota.type)
-        if name is not None:
-            left = gateway.leases.remaining(quota, charge.period)
-            if name not in least or left < least[name][0]:
-                least[name] = (left, quota, charge.period)
-    if not least:
+    if not spans.told:
         return b""
-    now, lines = gateway.clock.seconds(), b""
-    for name, (left, quota, span) in least.items():
-        lines += _LINES % (name, quota.limit, name, left, name, seconds_left(span, now))
+    remaining = gateway.leases.remaining
+    least: dict[bytes, tuple[int, int, float]] = {}
+    for word, quota, period, end in spans.told:
+        left = remaining(quota, period)
+        if word not in least or left < least[word][0]:
+            least[word] = (left, quota.limit, end)
+    at, lines = gateway.clock.seconds(), b""
+    for word, (left, limit, end) in least.items():
+        lines += _LINES % (word, limit, word, left, word, seconds_left(end, at))
     return lines
 
 
-_TOLD = {REQUESTS: b"requests", TOKENS: b"tokens"}
 _LINES = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %ds\r\n"

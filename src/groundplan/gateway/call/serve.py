@@ -205,10 +205,12 @@ class Course:
     def first(self) -> Deployment | None:
         """Whoever is next where that needs no waiting, which is nearly always; None: ask `next`."""
         gateway, exchange = self._gateway, self._exchange
-        if exchange.use is not None or not self.waiting or gateway.live.policy.kills or gateway.health.troubled:
+        if not self.waiting or gateway.live.policy.kills or gateway.health.troubled:
             return None
         deployment = self.waiting[0]
         if self._tries or exchange.waited or exchange.token is None or not gateway.loads.of(deployment).room:
+            return None
+        if exchange.use is not None and (exchange.attempts or not limits.at_hand(gateway, exchange, deployment)):
             return None
         self._tries = 1
         return self.waiting.popleft()
