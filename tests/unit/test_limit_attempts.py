@@ -113,6 +113,29 @@ async def test_where_the_first_of_two_was_not_billed_the_next_one_goes_on_with_w
         await counted(rig, room)
 
 
+async def test_what_covers_a_deployment_is_counted_and_given_back_where_it_is_at_hand(tmp_path: Path) -> None:
+    kinds = {"requests": 3, "tokens": 100_000, "cost": 100 * BOUND, "concurrent": 1}
+    own = [
+        Limit(
+            name=kind, covers="deployment/one", type=kind, amount=most, period="now" if kind == "concurrent" else "day"
+        )
+        for kind, most in kinds.items()
+    ]
+    async with call_rig(tmp_path, workloads={"assistant": rule()}, limits=own) as rig:
+        counters = rig.gateway.counters
+        for limit in own:
+            counters.grant(name(limit), "now" if limit.type == "concurrent" else day(rig), limit.amount)
+        served = [(await rig.chat()).headers["groundplan-deployment"] for _ in range(4)]
+        assert served == ["one", "one", "one", "two"] and counters.open_count == 0
+        settled = [each for each in await rig.settlements() if each.cost][:3]
+        assert {kind: counters.spent(f"{kind}/{kind}", day(rig)) for kind in ("requests", "tokens", "cost")} == {
+            "requests": 3,
+            "tokens": sum(each.usage.input + each.usage.output for each in settled),
+            "cost": sum(each.cost for each in settled),
+        }
+        assert counters.available("concurrent/concurrent", "now") == 1
+
+
 @pytest.mark.parametrize("leaves", [False, True])
 async def test_nobody_waits_until_a_hedge_may_be_sent(tmp_path: Path, leaves: bool) -> None:
     """The limit of its deployment has to be asked for when the first one answers, or the client leaves: it holds

@@ -209,7 +209,7 @@ def at_hand(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> boo
     use, catalog, attempt = exchange.use, exchange.catalog, exchange.attempts
     if use is None or catalog is None or catalog.limits is None:
         return True
-    if deployment.keys or use.bearer is not None:
+    if deployment.keys:
         return False
     quotas = catalog.limits.of_deployment(deployment)
     if quotas:
