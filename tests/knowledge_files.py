@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Sequence
 
@@ -14,6 +15,9 @@ from docx.opc.part import Part
 from docx.oxml import parse_xml
 from docx.oxml.ns import nsdecls
 from pptx.util import Inches
+
+from groundplan.knowledge.parsing.model import Job, Parsed
+from groundplan.knowledge.parsing.prepare import prepare
 
 PRICES = (("Pump", "Price"), ("P-100", "1,250 EUR"), ("P-200", "2,400 EUR"))
 
@@ -186,4 +190,34 @@ def pdf_of(objects: Sequence[bytes]) -> bytes:
 def _saved(document: object) -> bytes:
     target = io.BytesIO()
     document.save(target)  # type: ignore[attr-defined]
+    return target.getvalue()
+
+
+def parsed(name: str, data: bytes) -> Parsed:
+    return prepare(Job(key=name, data=data, tables=True))
+
+
+def whole(document: Parsed) -> str:
+    return "\n".join(piece.text for piece in document.pieces)
+
+
+def book(fill: object, name: str = "S") -> bytes:
+    made = openpyxl.Workbook()
+    made.active.title = name
+    fill(made.active)  # type: ignore[operator]
+    target = io.BytesIO()
+    made.save(target)
+    return target.getvalue()
+
+
+def edited(data: bytes, part: str, old: str, new: str) -> bytes:
+    """An archive in which a part says something else."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(target, "w") as other:
+        for each in archive.namelist():
+            content = archive.read(each)
+            if each == part:
+                assert re.search(old.encode(), content)
+                content = re.sub(old.encode(), new.encode(), content)
+            other.writestr(each, content)
     return target.getvalue()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 import time
-import zipfile
 from datetime import date, datetime
 from email.message import EmailMessage
 from typing import Any
@@ -15,34 +13,19 @@ import docx
 import openpyxl
 import pptx
 import pytest
-from docx.opc.packuri import PackURI as WordPackURI
-from docx.opc.part import Part as WordPartBeside
 from docx.oxml import parse_xml
 from docx.oxml.ns import nsdecls
 from hypothesis import given
 from hypothesis import strategies as st
-from pptx.chart import data as chart_data
-from pptx.enum.chart import XL_CHART_TYPE
-from pptx.opc.package import Part as SlidePartBeside
-from pptx.opc.packuri import PackURI
 from pptx.util import Inches
 from tests import knowledge_files as files
+from tests.knowledge_files import book, edited, parsed, whole
 
 from groundplan.core.errors import Invalid, TooLarge
 from groundplan.knowledge.parsing.charsets import in_encoding
 from groundplan.knowledge.parsing.grid import Grid
-from groundplan.knowledge.parsing.model import Job, Parsed
 from groundplan.knowledge.parsing.page import html
-from groundplan.knowledge.parsing.prepare import prepare
 from groundplan.knowledge.parsing.tabular import as_table, comma_separated
-
-
-def parsed(name: str, data: bytes) -> Parsed:
-    return prepare(Job(key=name, data=data, tables=True))
-
-
-def whole(document: Parsed) -> str:
-    return "\n".join(piece.text for piece in document.pieces)
 
 
 def rows(page: str) -> list[list[str]]:
@@ -415,28 +398,6 @@ def test_no_cell_of_a_table_is_lost(cells: list[list[str]]) -> None:
     assert all(len(row) == len(table.columns) for row in table.rows)
 
 
-def book(fill: object, name: str = "S") -> bytes:
-    made = openpyxl.Workbook()
-    made.active.title = name
-    fill(made.active)  # type: ignore[operator]
-    target = io.BytesIO()
-    made.save(target)
-    return target.getvalue()
-
-
-def edited(data: bytes, part: str, old: str, new: str) -> bytes:
-    """An archive in which a part says something else."""
-    target = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(target, "w") as other:
-        for each in archive.namelist():
-            content = archive.read(each)
-            if each == part:
-                assert re.search(old.encode(), content)
-                content = re.sub(old.encode(), new.encode(), content)
-            other.writestr(each, content)
-    return target.getvalue()
-
-
 SHEET = "xl/worksheets/sheet1.xml"
 
 
@@ -538,51 +499,6 @@ def test_merged_cells_of_a_slide_stand_in_each_row() -> None:
     assert parsed("a.pptx", target.getvalue()).tables[0].rows == [["North", "Oslo"], ["North", "Bergen"]]
 
 
-_DIAGRAM = (
-    b'<d:dataModel xmlns:d="http://schemas.openxmlformats.org/drawingml/2006/diagram" '
-    b'xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main"><d:ptLst>'
-    b"<d:pt><d:t><a:p><a:r><a:t>Order </a:t></a:r><a:r><a:t>first</a:t></a:r></a:p></d:t></d:pt><d:pt/>"
-    b"<d:pt><d:t><a:p/><a:p><a:r><a:t>Pay later</a:t></a:r></a:p></d:t></d:pt></d:ptLst></d:dataModel>"
-)
-_DIAGRAM_DATA = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/diagramData"
-
-
-def test_charts_and_diagrams_of_slides_are_read() -> None:
-    show = pptx.Presentation()
-    slide = show.slides.add_slide(show.slide_layouts[6])
-    untyped: Any = chart_data
-    values, points = untyped.CategoryChartData(), untyped.XyChartData()
-    values.categories = ["Q1", "Q2"]
-    values.add_series("EUR", (10, None))
-    values.add_series("USD", (1.5, 2))
-    chart = slide.shapes.add_chart(XL_CHART_TYPE.LINE, *[Inches(1)] * 4, values).chart
-    chart.has_title, chart.chart_title.text_frame.text = True, "Sales 2026"
-    points.add_series("Flow").add_data_point(0.5, 7)
-    slide.shapes.add_chart(XL_CHART_TYPE.XY_SCATTER, *[Inches(1)] * 4, points)
-    slide.part.relate_to(
-        SlidePartBeside(PackURI("/ppt/diagrams/data1.xml"), "application/xml", slide.part.package, _DIAGRAM),
-        _DIAGRAM_DATA,
-    )
-    target = io.BytesIO()
-    show.save(target)
-    read = parsed("a.pptx", target.getvalue())
-    assert "Sales 2026\n\n| column 1 | EUR | USD |\n| --- | --- | --- |\n| Q1 | 10 | 1.5 |" in whole(read)
-    assert [table.rows for table in read.tables] == [[["Q1", "10", "1.5"], ["Q2", "", "2"]], [["0.5", "7"]]]
-    assert "Order first\n\nPay later" in whole(read)
-
-
-def test_diagrams_of_word_documents_are_read() -> None:
-    made = docx.Document()
-    made.add_paragraph("How to order:")
-    made.part.relate_to(
-        WordPartBeside(WordPackURI("/word/diagrams/data1.xml"), "application/xml", _DIAGRAM, made.part.package),
-        _DIAGRAM_DATA,
-    )
-    target = io.BytesIO()
-    made.save(target)
-    assert whole(parsed("a.docx", target.getvalue())) == "How to order:\n\nOrder first\n\nPay later"
-
-
 def test_words_that_word_hides_are_not_read() -> None:
     made = docx.Document()
     made.element.body.insert(0, parse_xml(
@@ -605,38 +521,6 @@ def ruled(top: int, *lines: tuple[str, str]) -> list[str]:
 
 
 HEAD = ("Pump", "Price")
-
-
-def test_what_was_filled_into_a_form_or_written_onto_a_page_is_read() -> None:
-    """As it is shown: a field that is hidden is not."""
-
-    def drawn(text: str) -> bytes:
-        stream = b"BT /F1 10 Tf 2 5 Td (%s) Tj ET" % text.encode()
-        font = b"/Resources << /Font << /F1 5 0 R >> >>"
-        return b"<< /Type /XObject /Subtype /Form /BBox [0 0 200 20] %s /Length %d >>\nstream\n%s\nendstream" % (
-            font, len(stream), stream,
-        )  # fmt: skip
-
-    def note(type_: str, place: int, shown: int, more: str = "") -> bytes:
-        rect = f"[72 {place} 272 {place + 20}]"
-        return f"<< /Type /Annot /Subtype /{type_} /Rect {rect} /AP << /N {shown} 0 R >> {more} >>".encode()
-
-    page = b"BT /F1 12 Tf 72 720 Td (Request for leave) Tj ET"
-    data = files.pdf_of(
-        [
-            b"<< /Type /Catalog /Pages 2 0 R /AcroForm << /Fields [6 0 R 8 0 R] >> >>",
-            b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R /Annots [6 0 R 8 0 R 10 0 R]"
-            b" /Resources << /Font << /F1 5 0 R >> >> >>",
-            b"<< /Length %d >>\nstream\n%s\nendstream" % (len(page), page),
-            b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
-            note("Widget", 650, 7, "/FT /Tx /T (name) /V (Gustav) /F 4"), drawn("Gustav Klingberg"),
-            note("Widget", 600, 9, "/FT /Tx /T (inner) /V (x) /F 2"), drawn("what is hidden"),
-            note("FreeText", 550, 11, "/Contents (ok) /F 4"), drawn("Agreed for July"),
-        ]
-    )  # fmt: skip
-    shown = "Request for leave Gustav Klingberg Agreed for July"
-    assert " ".join(whole(parsed("a.pdf", data)).split()) == shown
 
 
 @pytest.mark.parametrize("again", [True, False])

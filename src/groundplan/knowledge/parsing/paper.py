@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from groundplan.core.errors import Invalid, TooLarge
-from groundplan.knowledge.parsing import aligned, recognise
+from groundplan.knowledge.parsing import aligned, filled, recognise
 from groundplan.knowledge.parsing.model import MAX_CHARACTERS, Table
 from groundplan.knowledge.parsing.tabular import as_table, markdown_table
 from groundplan.knowledge.parsing.text import Read, clean
@@ -23,8 +23,6 @@ TABLE_PAGES = 60
 ALIGNED_PAGES = 300
 """Tables without lines are looked for on so many pages that may have one: it takes some times as long as their text."""
 _MOST_WORDS = 12
-_MOST_NOTES = 1000
-"""Annotations of a page that are looked at for one that has words."""
 _MARGIN = 0.25
 """Part of a page's height, at its top and bottom, in which a table that goes on begins and ends."""
 _SAME_PLACE = 3.0
@@ -45,6 +43,7 @@ def pdf(data: bytes, *, recognised: bool = False) -> Read:
         raise Invalid(
             "it is not a PDF, or needs a password", code="document_broken", hint="Save it again, without a password."
         ) from error
+    form = filled.opened(document)
     count = len(document)
     if count > MAX_PAGES:
         raise TooLarge(f"it has {count} pages", code="document_too_large", hint=f"Split it at {MAX_PAGES} pages.")
@@ -67,7 +66,7 @@ def pdf(data: bytes, *, recognised: bool = False) -> Read:
             tables.append(table)
             blocks.append(markdown_table(table).rstrip())
     empty = sum(not text.strip() for text in texts)
-    notes = (*doubts, *((f"{empty} of {count} pages have no text: they are pictures",) if empty else ()))
+    notes = (*form, *doubts, *((f"{empty} of {count} pages have no text: they are pictures",) if empty else ()))
     if left:
         notes += (f"what may be tables on {len(left)} pages, from page {left[0] + 1} on, is read as text only",)
     told = document.get_metadata_dict(skip_empty=True)
@@ -92,29 +91,16 @@ def _texts(document: Any, count: int) -> list[str]:
 
 def _page_text(document: Any, number: int) -> str:
     """What the page shows, with what was filled into its form and written onto it."""
-    import pypdfium2.raw as pdfium  # noqa: PLC0415 -- heavy
-
     page = document[number]
-    if _is_written_on(page):
-        pdfium.FPDFPage_Flatten(page.raw, pdfium.FLAT_NORMALDISPLAY)
+    values = filled.values(document, page)
+    if values is not None:
+        filled.flatten(page)
         page.close()
         page = document[number]
     text = str(page.get_textpage().get_text_bounded())
     page.close()
-    return text
-
-
-def _is_written_on(page: Any) -> bool:
-    """Whether it has fields of a form, text boxes or stamps."""
-    import pypdfium2.raw as pdfium  # noqa: PLC0415 -- heavy
-
-    for at in range(min(pdfium.FPDFPage_GetAnnotCount(page.raw), _MOST_NOTES)):
-        note = pdfium.FPDFPage_GetAnnot(page.raw, at)
-        type_ = pdfium.FPDFAnnot_GetSubtype(note)
-        pdfium.FPDFPage_CloseAnnot(note)
-        if type_ in (pdfium.FPDF_ANNOT_WIDGET, pdfium.FPDF_ANNOT_FREETEXT, pdfium.FPDF_ANNOT_STAMP):
-            return True
-    return False
+    said = "".join(text.split())
+    return "\n".join([text, *(value for value in values or () if "".join(value.split()) not in said)])
 
 
 def _ruled(document: Any, number: int) -> bool:

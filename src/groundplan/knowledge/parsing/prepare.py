@@ -34,7 +34,7 @@ from groundplan.knowledge.parsing.model import MAX_BYTES, Job, Parsed, Piece, Ta
 from groundplan.knowledge.parsing.text import Read
 from groundplan.knowledge.scripts import spread
 
-PROCESSING: Final = "10"
+PROCESSING: Final = "11"
 """Changes whenever the same bytes would come out differently; all documents are then done again."""
 PERMUTATIONS: Final = 126
 SCANNED: Final = "document_scanned"

@@ -1,5 +1,5 @@
-"""XLSX as Markdown: each sheet with a heading as a table; values, not formulas. The library is that of
-`groundplan[knowledge]`.
+"""XLSX as Markdown: each sheet with a heading as a table, then its charts and text boxes; values, not formulas. The
+library is that of `groundplan[knowledge]`.
 
 What a sheet says of its own size is not believed, and a merged cell stands in every row and column that it covers. What
 Excel hides is not read: whoever approves the workbook does not see it. How a number is shown (as a percentage, with a
@@ -9,14 +9,16 @@ currency) is not read either.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, time
 from typing import Any, Final
 
 from groundplan.core.errors import TooLarge
 from groundplan.core.words import counted
+from groundplan.knowledge.parsing.drawn import boxes, drawn
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.office import joined, opened
+from groundplan.knowledge.parsing.package import Part
 from groundplan.knowledge.parsing.tabular import TITLES, as_table, markdown_table
 from groundplan.knowledge.parsing.text import Read, bounded, clean
 
@@ -40,34 +42,64 @@ Row = tuple[int, list[str]]
 
 def xlsx(data: bytes) -> Read:
     """Raises `Invalid` and `TooLarge`."""
-    import openpyxl  # noqa: PLC0415 -- heavy
+    from openpyxl.reader.excel import ExcelReader  # noqa: PLC0415 -- heavy
 
-    book = openpyxl.load_workbook(opened(data), read_only=True, data_only=True)
+    reader: Any = ExcelReader(opened(data), read_only=True, data_only=True, keep_links=False)
+    reader.read_chartsheet = lambda *_: None  # what it draws is read below, as that of other sheets
+    reader.read()
+    cells = {sheet._worksheet_path: sheet for sheet in reader.wb.worksheets}
     blocks: list[str] = []
     tables: list[Table] = []
     notes: tuple[str, ...] = ()
-    hidden = [sheet for sheet in book.worksheets if sheet.sheet_state != "visible"]
-    if hidden:
-        notes = (f"{counted(len(hidden), 'hidden sheet is', 'hidden sheets are')} not read",)
-    for sheet in book.worksheets:
-        if sheet in hidden:
-            continue
-        title = clean(str(sheet.title))
-        rows = list(_rows(sheet))
-        xml = _xml(sheet)
-        if missing := len(_EMPTY_FORMULA.findall(xml)):
-            notes += (f"{counted(missing, 'formula')} of sheet {title} {'has' if missing == 1 else 'have'} no value",)
-        if not rows:
-            continue
+    sheets = list(reader.parser.find_sheets())
+    shown = [(sheet.name, relation.target) for sheet, relation in sheets if sheet.state == "visible"]
+    if hidden := len(sheets) - len(shown):
+        notes = (f"{counted(hidden, 'hidden sheet is', 'hidden sheets are')} not read",)
+    for name, path in shown:
+        title = clean(name)
+        found, parts, more = _cells(title, cells[path]) if path in cells else ([], [], ())
+        notes += more
+        drawings: list[Table | str] = []
+        try:
+            drawings += _drawn(Part(reader.archive, path), dict(shown))
+        except (SyntaxError, ValueError, KeyError):  # a broken one costs no cell
+            notes += (f"what is drawn on sheet {title} cannot be read",)
+        if found or drawings:
+            blocks += [f"# {title}", *found, *(_block(each) for each in drawings)]
+            tables += [*parts, *(each for each in drawings if isinstance(each, Table))]
+    named = reader.wb.properties.title
+    return Read(bounded(joined(blocks)), markdown=True, title=named or None, notes=notes, tables=tuple(tables))
+
+
+def _cells(title: str, sheet: Any) -> tuple[list[str], list[Table], tuple[str, ...]]:
+    """The tables of a sheet as text and as such, and what could not be read of them."""
+    rows = list(_rows(sheet))
+    xml = _xml(sheet)
+    notes: tuple[str, ...] = ()
+    if missing := len(_EMPTY_FORMULA.findall(xml)):
+        notes = (f"{counted(missing, 'formula')} of sheet {title} {'has' if missing == 1 else 'have'} no value",)
+    tables: list[Table] = []
+    if rows:
         _spread(rows, xml)
-        blocks.append(f"# {title}")
         for part in _parts(rows):
             table, more = as_table(title, _columns(part))
             notes += more
             tables.append(table)
-            blocks.append(markdown_table(table).rstrip())
-    named = book.properties.title
-    return Read(bounded(joined(blocks)), markdown=True, title=named or None, notes=notes, tables=tuple(tables))
+    return [_block(table) for table in tables], tables, notes
+
+
+def _drawn(sheet: Part, read: Collection[str]) -> Iterator[Table | str]:
+    """The text boxes, charts and diagrams of a sheet."""
+    from openpyxl.xml.functions import fromstring  # noqa: PLC0415 -- heavy
+
+    for relation in sheet.rels.values():
+        if relation.reltype.endswith("/drawing") and not relation.is_external:
+            yield from boxes(fromstring(relation.target_part.blob))
+            yield from drawn(relation.target_part, fromstring, read)
+
+
+def _block(each: Table | str) -> str:
+    return each if isinstance(each, str) else markdown_table(each).rstrip()
 
 
 def _rows(sheet: Any) -> Iterator[Row]:
