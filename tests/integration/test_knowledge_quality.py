@@ -250,6 +250,26 @@ def test_of_documents_that_are_nearly_the_same_each_is_read_and_told_once(databa
         assert len(conn.asked) == len(set(conn.asked)) == 12
 
 
+@pytest.mark.parametrize("older", ["supersedes: [a.md]", "state: rejected"])
+def test_what_was_replaced_or_taken_out_of_use_speaks_against_no_other_document(
+    database: Database, tmp_path: Path, older: str
+) -> None:
+    """What holds now was told as a copy of it, with other numbers and a proposal to replace it by the older one."""
+    rule = "Everybody who works here at the plant has paid leave of {} days in each year that begins."
+    heads = ("", f"---\n{older}\n---\n") if older.startswith("supersedes") else (f"---\n{older}\n---\n", "")
+    for path, head, days in zip(("a.md", "new/leave-of-this-year.md"), heads, (25, 28), strict=True):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(f"{head}# Leave\n\n{rule.format(days)}\n")
+    intake = Intake(database)
+    intake.take_over(Folder(tmp_path))
+    assess(intake.conn, "s", TODAY)
+    about = "source/s/new/leave-of-this-year.md"
+    told = intake.conn.execute("SELECT kind FROM finding WHERE closed_at IS NULL AND subject = %s", (about,))
+    assert {kind for (kind,) in told} <= {"knowledge.owner"}
+    assert intake.conn.execute("SELECT count(*) FROM document_conflict").fetchone() == (0,)
+    intake.close()
+
+
 def test_what_is_proposed_for_copies_keeps_the_newer_and_takes_nothing_from_anybody(
     database: Database, tmp_path: Path
 ) -> None:

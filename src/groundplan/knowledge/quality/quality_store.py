@@ -42,10 +42,11 @@ def known_readers(conn: Conn) -> set[str]:
 
 
 def sketches(conn: Conn) -> list[Sketched]:
-    """All live documents, in the order of source and path."""
+    """All live documents but those that were replaced or taken out of use, in the order of source and path."""
     rows = conn.execute(
         """SELECT id, source, path, content, coalesce(sketch, ''), acl FROM document
-           WHERE deleted_at IS NULL ORDER BY source, path"""
+           WHERE deleted_at IS NULL AND superseded_by IS NULL AND state IN ('approved', 'draft')
+           ORDER BY source, path"""
     ).fetchall()
     return [Sketched(id, source, path, content, bytes(sketch), acl) for id, source, path, content, sketch, acl in rows]
 
