@@ -56,7 +56,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Sketched:
-    """A live document that was not replaced, as far as copies of it are looked for. `content` is the digest of its words."""
+    """A document that holds, as far as copies of it are looked for. `content` is the digest of its words."""
 
     id: UUID
     source: str
