@@ -174,6 +174,7 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
         world.content(eve, "where is my pay slip"), world.content(ben, "what is for lunch"),
         world.content(ben, "did Eve Own sign it"), world.content(ben, json.dumps({"prompt": "ask Eve\nOwn"})),
     )  # fmt: skip
+    of_steve = world.content(ben, "did Steve Own sign it")
     question, question_of_other = world.question(ben, "what did Eve Own do"), world.question(ben, "what is for lunch")
     cached = world.answer(ben)
     review = world.review(eve, "Dear Eve")
@@ -221,7 +222,7 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
     assert erased["questions to which nothing was found"][0] == 1
     rows = world.conn.execute("SELECT id, asked IS NULL, person_id FROM knowledge_signal")
     assert {id: told for id, *told in rows} == {question: [True, None], question_of_other: [False, ben]}
-    assert world.left("content", of_other)
+    assert world.left("content", of_other) and world.left("content", of_steve)
     held = world.conn.execute("SELECT asked, said, state FROM held_call WHERE id = %s", (review,)).fetchone()
     assert held == (None, None, "gone")
     assert {row["path"] for row in documents(world.control) if not row["deleted_at"]} == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain
@@ -20,6 +21,7 @@ from psycopg.types.json import Jsonb
 from groundplan.blueprint.model import Connector, Governed, Source
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
 from groundplan.core.ids import new_id
+from groundplan.core.letters import named
 from groundplan.knowledge import store as search
 from groundplan.knowledge.deletion import deletion_store, tombstones
 from groundplan.knowledge.deletion.delete import Why, delete, erase, forget_names, readmit, replay, retire
@@ -148,6 +150,46 @@ def test_somebody_is_found_however_their_name_is_laid_out(world: World) -> None:
     named = {path for path in found if named_in(path, ["ana costa", "ana_costa@acme"])}
     assert named == {path for path in found if path.startswith("letters/")}
     assert mentioning(world.control, ["%%%%", "____", "| *", "no_such"]) == []
+
+
+def test_nobody_is_taken_for_another_whose_name_ends_like_theirs(world: World) -> None:
+    """Else an erasure of Ana takes what is about Hana with it, for good."""
+    for path, text in {
+        "hana.md": "Ask hana@acme.example, Hana Costa or Johana Costa.", "other.md": "Ask dr.ana@acme.example.",
+        "ana.md": "Ask <ana@acme.example>.", "costas.md": "Ana Costas Antrag.", "colon.md": "mailto:ANA@acme.example",
+        "letters/hana-costa.md": "Hello.", "letters/ana-costa.md": "Hello.",
+    }.items():  # fmt: skip
+        (world.folder / path).parent.mkdir(exist_ok=True)
+        world.write(path, f"# Text\n\n{text}\n")
+    world.ingest()
+    words = ["ana@acme.example", "Ana Costa"]
+    found = {path for _, _, path, _ in mentioning(world.control, words)}
+    assert found == {"ana.md", "costas.md", "colon.md", "letters/ana-costa.md"}
+    assert [path for path in ("letters/hana-costa.md", "letters/ana-costa.md") if named_in(path, words)] == [
+        "letters/ana-costa.md"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "found"),
+    [
+        ("ana@acme.example", "hana@acme.example", False),
+        ("ana@acme.example", "x-ana@acme.example", False),
+        ("ana@acme.example", "-ana@acme.example", True),
+        ("ana@acme.example", r"Hello.\nana@acme.example", True),  # in JSON
+        ("ana@acme.example", r"\342\200\234ana@acme.example", True),  # in PostgreSQL's bytes
+        ("ana@acme.example", "\u8054\u7cfbana@acme.example", True),
+        ("Анна Мороз", "Жанна Мороз", False),
+        ("Анна Мороз", "анна мороза", True),
+        ("\u738b\u4f1f", "\u8bf7\u95ee\u738b\u4f1f", True),
+        ("a.b (c) [d]*", "see A.B (C) [D]*", True),
+    ],
+)
+def test_a_name_begins_where_a_word_does(world: World, name: str, said: str, found: bool) -> None:
+    """As documents are searched, by PostgreSQL, and as kept texts are."""
+    assert (re.search(named(name), said, re.IGNORECASE) is not None) is found
+    asked = world.control.execute("SELECT %s::text ~* ANY(%s)", (said.casefold(), [named(name.casefold())]))
+    assert asked.fetchone() == (found,)
 
 
 LONG = 398 * "\u3042" + "\u7530\u4e2d\u592a\u90ce" + 300 * "\u3042"

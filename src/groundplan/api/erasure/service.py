@@ -7,6 +7,7 @@ route's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
@@ -28,6 +29,7 @@ from groundplan.core.canonical import digest
 from groundplan.core.database import connect, database_url
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
 from groundplan.core.ids import new_id
+from groundplan.core.letters import named
 from groundplan.identity import erase as identity_erase
 from groundplan.identity import service as identity
 from groundplan.identity import store as identity_store
@@ -191,7 +193,8 @@ def _names(rows: Sequence[tuple[UUID, str, str, bool]]) -> tuple[list[str], list
 
 def _texts(work: _Work, kept: store.Kept) -> None:
     """Sealed texts that are theirs, or in which they are named; those of somebody under a hold stay."""
-    keys, words = SubjectKeys.of(work.services.home), [as_read(word).strip() for word in work.asked.words]
+    keys = SubjectKeys.of(work.services.home)
+    words = [re.compile(named(as_read(word).strip())) for word in work.asked.words]
     standing = store.holds(work.conn)
     own = None if work.person is None else str(work.person.id)
     doomed, held = [], 0
@@ -210,11 +213,11 @@ def _texts(work: _Work, kept: store.Kept) -> None:
     work.stayed(kept.told, held, "a legal hold keeps them")
 
 
-def _named(conn: Connection[Any], keys: SubjectKeys, sealed: Sequence[str], words: Sequence[str]) -> bool:
+def _named(conn: Connection[Any], keys: SubjectKeys, sealed: Sequence[str], names: Sequence[re.Pattern[str]]) -> bool:
     for token in sealed:
         with suppress(GroundplanError):
             text = keys.unseal(conn, token) or ""
-            if any(word in said for said in (as_read(text), as_read(unescaped(text))) for word in words):
+            if any(name.search(said) for said in (as_read(text), as_read(unescaped(text))) for name in names):
                 return True
     return False
 

@@ -1,7 +1,7 @@
 """Who is named in documents: what is looked for, and the SQL of it, as role control.
 
-A name is found in any case, however its letters are typed (`core/letters.py`), also across the ends of lines, passages
-and cells. Other spellings of it, and what is only meant, are not.
+A name is found where a word begins with it, in any case, however its letters are typed (`core/letters.py`), also across
+the ends of lines, passages and cells. Other spellings of it, and what is only meant, are not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
-from groundplan.core.letters import letters
+from groundplan.core.letters import letters, named
 from groundplan.knowledge.governed.inherit import OWN
 from groundplan.knowledge.scripts import RUN
 
@@ -43,30 +43,30 @@ def mentioning(conn: Conn, words: Sequence[str]) -> list[tuple[UUID, str, str, b
         """SELECT d.id, d.source, d.path, on_hold(d) FROM document d
            WHERE (d.deleted_at IS NULL OR d.unreadable) AND (
              regexp_replace(letters(concat_ws(' . ', d.title, (d.declared -> 'front') - %(own)s::text[],
-               (d.declared -> 'beside') - %(own)s::text[])), %(apart)s, ' ', 'g') ILIKE ANY(%(like)s)
-             OR regexp_replace(letters(d.path), %(apart_in_paths)s, ' ', 'g') ILIKE ANY(%(paths)s) OR (
+               (d.declared -> 'beside') - %(own)s::text[])), %(apart)s, ' ', 'g') ~* ANY(%(like)s)
+             OR regexp_replace(letters(d.path), %(apart_in_paths)s, ' ', 'g') ~* ANY(%(paths)s) OR (
              EXISTS (SELECT 1 FROM chunk c WHERE c.document_id = d.id AND letters(c.text) ILIKE ANY(%(first)s))
-             AND (SELECT regexp_replace(t.said, %(apart)s, ' ', 'g') ILIKE ANY(%(like)s)
+             AND (SELECT regexp_replace(t.said, %(apart)s, ' ', 'g') ~* ANY(%(like)s)
                  OR (cardinality(%(unspaced)s::text[]) > 0
                    AND regexp_replace(t.said, %(apart)s, '', 'g') ILIKE ANY(%(unspaced)s))
                FROM (SELECT letters(string_agg(c.text, ' ' ORDER BY c.number)) AS said FROM chunk c
                  WHERE c.document_id = d.id AND c.edition = serving_edition()) t))
              OR EXISTS (SELECT FROM pushed p WHERE p.source = d.source AND p.path = d.path AND NOT p.gone
-               AND regexp_replace(encode(p.data, 'escape'), %(apart)s, ' ', 'g') ILIKE ANY(%(bytes)s)))
+               AND regexp_replace(encode(p.data, 'escape'), %(apart)s, ' ', 'g') ~* ANY(%(bytes)s)))
            UNION
            SELECT coalesce(h.document_id, h.id), h.source, h.path, true
            FROM held_version h LEFT JOIN document d ON d.id = h.document_id LEFT JOIN source s ON s.name = h.source
            WHERE (regexp_replace(letters(concat_ws(' . ', h.text, h.title, h.declared)), %(apart)s, ' ', 'g')
-                 ILIKE ANY(%(like)s)
-               OR regexp_replace(letters(h.path), %(apart_in_paths)s, ' ', 'g') ILIKE ANY(%(paths)s)
-               OR regexp_replace(encode(h.data, 'escape'), %(apart)s, ' ', 'g') ILIKE ANY(%(bytes)s))
+                 ~* ANY(%(like)s)
+               OR regexp_replace(letters(h.path), %(apart_in_paths)s, ' ', 'g') ~* ANY(%(paths)s)
+               OR regexp_replace(encode(h.data, 'escape'), %(apart)s, ' ', 'g') ~* ANY(%(bytes)s))
              AND (coalesce(s.legal_hold, false) OR (d.id IS NOT NULL AND on_hold(d)))
            ORDER BY 2, 3""",
         {
             "own": list(OWN), "apart": _APART.pattern, "apart_in_paths": _APART_IN_PATHS.pattern,
-            "like": list(map(_within, cased)), "first": list(map(_within, first)),
-            "unspaced": list(map(_within, unspaced)), "bytes": [_within(_escaped(word)) for word in cased],
-            "paths": [_within(_APART_IN_PATHS.sub(" ", word)) for word in cased],
+            "like": list(map(named, cased)), "first": list(map(_within, first)),
+            "unspaced": list(map(_within, unspaced)), "bytes": [named(_escaped(word)) for word in cased],
+            "paths": [named(_APART_IN_PATHS.sub(" ", word)) for word in cased],
         },
     )  # fmt: skip
     return rows.fetchall()
@@ -81,14 +81,14 @@ def pushed(conn: Conn, words: Sequence[str]) -> list[tuple[str, str, bool]]:
            FROM pushed p LEFT JOIN document d ON d.source = p.source AND d.path = p.path
              LEFT JOIN source s ON s.name = p.source
            WHERE NOT p.gone AND (d.id IS NULL OR d.deleted_at IS NOT NULL) AND (
-             regexp_replace(encode(p.data, 'escape'), %(apart)s, ' ', 'g') ILIKE ANY(%(bytes)s)
-             OR regexp_replace(letters(p.told::text), %(apart)s, ' ', 'g') ILIKE ANY(%(like)s)
-             OR regexp_replace(letters(p.path), %(apart_in_paths)s, ' ', 'g') ILIKE ANY(%(paths)s))
+             regexp_replace(encode(p.data, 'escape'), %(apart)s, ' ', 'g') ~* ANY(%(bytes)s)
+             OR regexp_replace(letters(p.told::text), %(apart)s, ' ', 'g') ~* ANY(%(like)s)
+             OR regexp_replace(letters(p.path), %(apart_in_paths)s, ' ', 'g') ~* ANY(%(paths)s))
            ORDER BY 1, 2""",
         {
-            "apart": _APART.pattern, "apart_in_paths": _APART_IN_PATHS.pattern, "like": list(map(_within, cased)),
-            "bytes": [_within(_escaped(word)) for word in cased],
-            "paths": [_within(_APART_IN_PATHS.sub(" ", word)) for word in cased],
+            "apart": _APART.pattern, "apart_in_paths": _APART_IN_PATHS.pattern, "like": list(map(named, cased)),
+            "bytes": [named(_escaped(word)) for word in cased],
+            "paths": [named(_APART_IN_PATHS.sub(" ", word)) for word in cased],
         },
     ).fetchall()  # fmt: skip
 
@@ -103,7 +103,7 @@ def _spelled(words: Sequence[str]) -> tuple[list[str], list[str]]:
 def named_in(path: str, words: Sequence[str]) -> bool:
     """Whether a path has one of these texts in it, as `mentioning` looks for them."""
     told = _in_path(path)
-    return any(_in_path(word.strip()) in told for word in words if names_somebody(word))
+    return any(re.search(named(_in_path(word.strip())), told) for word in words if names_somebody(word))
 
 
 def answered_by(conn: Conn, email: str) -> int:
