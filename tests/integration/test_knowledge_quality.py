@@ -250,23 +250,33 @@ def test_of_documents_that_are_nearly_the_same_each_is_read_and_told_once(databa
         assert len(conn.asked) == len(set(conn.asked)) == 12
 
 
-@pytest.mark.parametrize("older", ["supersedes: [a.md]", "state: rejected"])
-def test_what_was_replaced_or_taken_out_of_use_speaks_against_no_other_document(
-    database: Database, tmp_path: Path, older: str
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        ("", "supersedes: [leave-2026.md]"),
+        ("state: rejected", ""),
+        ("state: draft", ""),
+        ("valid_from: 2999-01-01", ""),
+    ],
+)
+@pytest.mark.parametrize("same", [True, False])
+def test_what_does_not_hold_speaks_against_nothing_that_does(
+    database: Database, tmp_path: Path, here: str, there: str, same: bool
 ) -> None:
-    """What holds now was told as a copy of it, with other numbers and a proposal to replace it by the older one."""
+    """What holds was told as its copy, or as an older version of it, with a proposal to delete or replace it."""
     rule = "Everybody who works here at the plant has paid leave of {} days in each year that begins."
-    heads = ("", f"---\n{older}\n---\n") if older.startswith("supersedes") else (f"---\n{older}\n---\n", "")
-    for path, head, days in zip(("a.md", "new/leave-of-this-year.md"), heads, (25, 28), strict=True):
+    holds = "new/leave-of-this-year.md"
+    for path, head, days in (("leave-2026.md", here, 25), (holds, there, 25 if same else 28)):
         (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_text(f"{head}# Leave\n\n{rule.format(days)}\n")
+        title = "Leave" if path == holds else "Leave 2999"
+        (tmp_path / path).write_text(f"---\ntitle: {title}\n{head}\n---\n# Leave\n\n{rule.format(days)}\n")
     intake = Intake(database)
     intake.take_over(Folder(tmp_path))
     assess(intake.conn, "s", TODAY)
-    about = "source/s/new/leave-of-this-year.md"
-    told = intake.conn.execute("SELECT kind FROM finding WHERE closed_at IS NULL AND subject = %s", (about,))
-    assert {kind for (kind,) in told} <= {"knowledge.owner"}
-    assert intake.conn.execute("SELECT count(*) FROM document_conflict").fetchone() == (0,)
+    rows = intake.conn.execute("SELECT kind, subject, fix FROM finding WHERE closed_at IS NULL").fetchall()
+    assert {kind for kind, subject, _ in rows if subject == f"source/s/{holds}"} <= {"knowledge.owner"}
+    (kept,) = intake.conn.execute("SELECT id FROM document WHERE path = %s", (holds,)).fetchall()
+    assert not any(fix and fix["document"] == str(kept[0]) for *_, fix in rows)
     intake.close()
 
 

@@ -155,10 +155,9 @@ def _copies(
         return
     every = store.sketches(conn)
     here = {look.id: look for look in looks}
-    place = {at: (each.source, each.path) for at, each in enumerate(every)}
     first = {at: each.id for at, each in enumerate(every)}
     for group in same((at, each.content) for at, each in enumerate(every)):
-        original = _original(group, place, first)
+        original = _original(group, every)
         for at in group:
             if at != original and (look := here.get(first[at])) is not None:
                 yield _copy(look, every[original])
@@ -171,7 +170,7 @@ def _copies(
     for pair in near([each.sketch for each in every], texts):
         if every[pair.one].content == every[pair.other].content:
             continue
-        original, copy = _ordered(pair.one, pair.other, place, first, newer)
+        original, copy = _ordered(pair.one, pair.other, every, newer)
         if (look := here.get(first[copy])) is not None and look.superseded_by is None:
             nearest[copy].append((pair.similarity, original))
     for copy, others in nearest.items():
@@ -223,18 +222,17 @@ def _conflicts(said: _Said, look: Look, other: Look | Sketched, pairs: list[Pair
         )  # fmt: skip
 
 
-def _ordered(
-    one: int, other: int, place: dict[int, tuple[str, str]], first: dict[int, UUID], newer: Mapping[UUID, UUID]
-) -> tuple[int, int]:
+def _ordered(one: int, other: int, every: Sequence[Sketched], newer: Mapping[UUID, UUID]) -> tuple[int, int]:
     """Of two that are nearly the same the original and the copy; of two versions the older is the copy."""
-    original = _original([one, other], place, first)
+    original = _original([one, other], every)
     copy = other if original == one else one
-    return (copy, original) if newer.get(first[original]) == first[copy] else (original, copy)
+    return (copy, original) if newer.get(every[original].id) == every[copy].id else (original, copy)
 
 
-def _original(group: Sequence[int], place: dict[int, tuple[str, str]], first: dict[int, UUID]) -> int:
-    """Of copies in one source the one with the shortest path; of those that are left the one that was known first."""
+def _original(group: Sequence[int], every: Sequence[Sketched]) -> int:
+    """Of copies, of those that hold if any does, in one source the one with the shortest path; of those that are left
+    the one that was known first."""
     shortest: dict[str, int] = {}
-    for at in sorted(group, key=lambda at: (len(place[at][1]), place[at][1])):
-        shortest.setdefault(place[at][0], at)
-    return min(shortest.values(), key=lambda at: first[at])
+    for at in sorted(group, key=lambda at: (not every[at].holds, len(every[at].path), every[at].path)):
+        shortest.setdefault(every[at].source, at)
+    return min(shortest.values(), key=lambda at: (not every[at].holds, every[at].id))

@@ -43,6 +43,8 @@ class Look:
     acl: int | None = None
     """Number of its readers' set: documents with the same one have the same readers."""
     version: int = 1
+    standing: str = "approved"
+    """As `governed_store.STANDING` has it."""
 
     @property
     def subject(self) -> str:
@@ -56,7 +58,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Sketched:
-    """A document that holds, as far as copies of it are looked for. `content` is the digest of its words."""
+    """A document that was not replaced, as far as copies of it are looked for. `content` is the digest of its words."""
 
     id: UUID
     source: str
@@ -64,6 +66,8 @@ class Sketched:
     content: str | None
     sketch: bytes
     acl: int | None
+    holds: bool
+    """Approved, and within its days: what does not hold is a copy of it, whichever is newer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from groundplan.knowledge.governed.governed_store import STANDING
 from groundplan.knowledge.index.recut import whole
 from groundplan.knowledge.parsing.model import Piece
 from groundplan.knowledge.quality.model import Look, Sketched
@@ -24,8 +25,9 @@ def looks(conn: Conn, source: str) -> list[Look]:
     """The live documents of a source, in the order of paths."""
     with conn.cursor(row_factory=class_row(Look)) as cursor:
         return cursor.execute(
-            """SELECT d.id, d.source, d.path, d.title, d.state, coalesce(d.sensitivity, 'restricted') AS sensitivity,
-                 d.owner, d.steward, d.modified_at, d.review_by, d.review_days, d.valid_until, d.superseded_by,
+            f"""SELECT d.id, d.source, d.path, d.title, d.state, {STANDING} AS standing,
+                 coalesce(d.sensitivity, 'restricted') AS sensitivity, d.owner, d.steward, d.modified_at, d.review_by,
+                 d.review_days, d.valid_until, d.superseded_by,
                  d.content, d.version, d.notes, d.personal, d.checked, d.declared, d.decided, d.media,
                  ARRAY(SELECT r.reader FROM document_reader r WHERE r.document_id = d.id AND NOT r.deny) AS readers,
                  s.owner AS source_owner, d.acl
@@ -44,11 +46,14 @@ def known_readers(conn: Conn) -> set[str]:
 def sketches(conn: Conn) -> list[Sketched]:
     """All live documents but those that were replaced or taken out of use, in the order of source and path."""
     rows = conn.execute(
-        """SELECT id, source, path, content, coalesce(sketch, ''), acl FROM document
-           WHERE deleted_at IS NULL AND superseded_by IS NULL AND state IN ('approved', 'draft')
-           ORDER BY source, path"""
+        f"""SELECT d.id, d.source, d.path, d.content, coalesce(d.sketch, ''), d.acl, {STANDING} = 'approved'
+            FROM document d
+            WHERE d.deleted_at IS NULL AND d.superseded_by IS NULL AND d.state IN ('approved', 'draft')
+            ORDER BY d.source, d.path"""
     ).fetchall()
-    return [Sketched(id, source, path, content, bytes(sketch), acl) for id, source, path, content, sketch, acl in rows]
+    return [
+        Sketched(id, source, path, content, bytes(sketch), *more) for id, source, path, content, sketch, *more in rows
+    ]
 
 
 def text_of(conn: Conn, document: UUID) -> str:

@@ -32,6 +32,7 @@ _COMMON = frozenset(
 LEAST_WORDS = 4
 MOST = 3000
 """Sentences with numbers of a text that are compared: each with all of the other that share a word with it."""
+_TO_COME = frozenset({"draft", "not_yet_valid"})
 ALIKE = 0.75
 """Part of the words of two sentences that are the same, numbers apart, from which they are about the same."""
 
@@ -57,7 +58,8 @@ def rank(title: str, path: str) -> tuple[int, ...]:
 
 
 def same_thing(looks: Sequence[Look]) -> Iterator[Versions]:
-    """Live documents of one source that nobody declared to supersede each other, but whose titles say so."""
+    """Live documents of one source that nobody declared to supersede each other, but whose titles say so. A draft, or
+    what begins later, replaces nothing that holds."""
     groups: dict[str, list[int]] = defaultdict(list)
     for at, look in enumerate(looks):
         if look.superseded_by is None and look.state in ("approved", "draft") and (name := stem(look.title)):
@@ -67,6 +69,10 @@ def same_thing(looks: Sequence[Look]) -> Iterator[Versions]:
         if len(group) < 2 or not named or len({looks[at].content for at in group}) < 2:
             continue
         ordered = sorted(group, key=lambda at: _age(looks[at]))
+        begun = [place for place, at in enumerate(ordered) if looks[at].standing not in _TO_COME]
+        del ordered[max(begun, default=len(ordered)) + 1 :]
+        if len(ordered) < 2:
+            continue
         yield Versions(ordered[-1], tuple(ordered[:-1]))
 
 
