@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import date
 from typing import Any
@@ -69,12 +69,12 @@ class Company:
             self.conn.execute("UPDATE document SET content = %s WHERE id = %s", (text, id))
         return id
 
-    def ask(self, who: str, workload: str = "w", **more: Any) -> Result:
+    def ask(self, who: str, workload: str = "w", sources: Sequence[str] = ("s",), **more: Any) -> Result:
         while take_batch(self.conn, self.index, self.analyzer):
             pass
         asked = SearchRequest(
-            workload=workload, person=str(self.people[who]), query="How many days of paid leave?", sources=["s"], k=4,
-            **more,
+            workload=workload, person=str(self.people[who]), query="How many days of paid leave?",
+            sources=list(sources), k=4, **more,
         )  # fmt: skip
         return self.search.answer(asked)
 
@@ -136,6 +136,20 @@ def test_a_newer_version_is_told_where_the_older_one_would_have_been_given(compa
     )
     left = company.ask("both")
     assert left.passages == [] and left.newer == [], "nor who may not read the newer one of that"
+
+
+@pytest.mark.parametrize("elsewhere", ["old", "new"])
+def test_of_sources_that_a_workload_does_not_have_nothing_is_told(company: Company, elsewhere: str) -> None:
+    """Whoever asks may read both documents; what asks is declared for one of their sources only."""
+    assess(company.conn, "s", DAY)
+    store.put_source(company.conn, "t", path="t", sensitivity="internal", owner="dana@acme.example")
+    company.conn.execute("UPDATE document SET source = 't' WHERE id = %s", (company.ids[elsewhere],))
+    assert len(company.ask("both", sources=("s", "t")).conflicts) == 1
+    found = company.ask("both")
+    assert len(found.passages) == 1 and found.conflicts == []
+    company.supersede()
+    assert len(company.ask("both", sources=("s", "t")).newer) == 1
+    assert company.ask("both").newer == []
 
 
 def test_a_newer_version_that_is_not_given_either_is_told_with_the_reason(company: Company) -> None:

@@ -215,7 +215,7 @@ class Search:
         if request.explain:
             overdue = {str(one.id) for one, _ in best if fuse.weight(one, today) < 1}
             chosen = [self._explained(one, request.query, overdue) for one in chosen]
-        conflicts = told.conflicts(conn, chosen)
+        conflicts = told.conflicts(conn, chosen, request.sources)
         return Result(chosen, confidence, withheld=withheld, conflicts=conflicts, newer=newer, degraded=draft.degraded)
 
     def _explained(self, passage: Passage, query: str, overdue: Collection[str]) -> Passage:

@@ -15,12 +15,13 @@ MOST = 5
 """Conflicts that are told of one search."""
 
 
-def conflicts(conn: Connection[Any], passages: Sequence[Passage]) -> list[Conflict]:
-    """Facts in conflict: sentences that stand in these passages, with what another document says instead."""
+def conflicts(conn: Connection[Any], passages: Sequence[Passage], sources: Sequence[str]) -> list[Conflict]:
+    """Facts in conflict: sentences that stand in these passages, with what another document of these sources says
+    instead."""
     ids = list(dict.fromkeys(UUID(passage.document) for passage in passages))
     if not ids:
         return []
-    found = told_store.conflicts(conn, ids)
+    found = told_store.conflicts(conn, ids, sources)
     texts: dict[str, list[str]] = {}
     for passage in passages if found else ():
         texts.setdefault(passage.document, []).append(_plain(passage.text))
@@ -42,7 +43,7 @@ def newer(
     """
     usable = set(read)
     kept = [id for id, score in proposed.items() if score >= least and id not in usable]
-    return told_store.newer(conn, kept, request.workload, request.where) if kept else []
+    return told_store.newer(conn, kept, request.workload, request.where, request.sources) if kept else []
 
 
 def _plain(text: str) -> str:
