@@ -20,12 +20,14 @@ from tests.integration.nursery import run_command
 from tests.integration.test_api_control import running
 
 from groundplan.api.context import Services
+from groundplan.api.knowledge.stopped import sources_now
 from groundplan.api.release import Releases
+from groundplan.api.served import current_blueprint, known_workload
 from groundplan.api.watch import model_changes
 from groundplan.core.audit import OPERATOR
 from groundplan.core.clock import SystemClock
 from groundplan.core.database import database_url
-from groundplan.core.errors import Conflict, Invalid
+from groundplan.core.errors import Conflict, Denied, Invalid
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.governance import service as governance
 from groundplan.governance.model import Asked
@@ -396,6 +398,10 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
     await until(lambda: stack.chat(key), 403, "approval_withdrawn")
     world.withdraw("source/handbook")
     refused = await until(lambda: stack.chat(answers), 403, "approval_withdrawn")
+    with world.connect() as conn, pytest.raises(Denied) as withdrawn:
+        blueprint = current_blueprint(conn)
+        sources_now(conn, blueprint, known_workload(blueprint, "answers"), datetime.now(UTC).date())
+    assert withdrawn.value.code == "approval_withdrawn", "nor is it searched on the console"
     assert "approved-data" in refused.json["error"]["message"]
     world.ask()
     world.approve_parts("prompt/polite")

@@ -1,4 +1,5 @@
-"""A person's search on the console that shows a restricted document leaves an entry in the audit log; others do not."""
+"""A person's search on the console: what shows a restricted document leaves an entry in the audit log, others do not;
+what is stopped is not searched."""
 
 from __future__ import annotations
 
@@ -9,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
-from tests.integration.test_api_control import WORKSPACE, running
+from tests.integration.test_api_control import WORKSPACE, Control, running
 
 from groundplan.core.database import connect
 from groundplan.core.endpoints import announce
@@ -29,12 +31,14 @@ readers: [everyone]
 
 
 @contextmanager
-def finding(home: Home, documents: list[str]) -> Iterator[None]:
-    """A search process that finds these documents, in its own words; what of them is restricted is not its to say."""
+def finding(home: Home, documents: list[str]) -> Iterator[list[dict[str, Any]]]:
+    """A search process that finds these documents, in its own words; what of them is restricted is not its to say.
+    Gives what it is asked."""
+    asked: list[dict[str, Any]] = []
 
     class Finds(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
+            asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
             body = json.dumps({"passages": [{"document": each, "text": "x"} for each in documents]}).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(body)))
@@ -47,17 +51,42 @@ def finding(home: Home, documents: list[str]) -> Iterator[None]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Finds)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     announce(home, "search", f"http://127.0.0.1:{server.server_port}", "t")
-    yield
+    yield asked
     server.shutdown()
     server.server_close()
 
 
+def with_handbook(control: Control) -> None:
+    text = WORKSPACE.replace("deployments: [local]", "deployments: [local]\nsources: [handbook]") + SOURCE
+    (control.workspace.parent / "handbook").mkdir(exist_ok=True)
+    applied = control.ask("POST", "/api/apply", {"files": {"acme.yaml": text}, "reason": "documents"})
+    assert applied.status == 200, applied.body
+
+
+def test_what_is_stopped_is_not_searched_on_the_console_either(database: Database, tmp_path: Path) -> None:
+    with running(database, tmp_path) as control, finding(control.home, []) as asked:
+        with_handbook(control)
+        ana, question = control.sign_in("ana@acme.example"), {"workload": "assistant", "query": "leave"}
+
+        def searched() -> list[str]:
+            assert control.ask("POST", "/api/knowledge/search", question, **ana).status == 200
+            return list(asked[-1]["sources"])
+
+        assert searched() == ["handbook"]
+        for scope in ("source/handbook", "workload/assistant", "company"):
+            assert control.ask("POST", "/api/kill", {"scope": scope, "reason": "r"}).status == 201
+            if scope.startswith("source"):
+                assert searched() == []
+            else:
+                assert control.ask("POST", "/api/knowledge/search", question, **ana).code == "killed"
+            with connect(database.superuser, autocommit=True) as conn:
+                conn.execute("UPDATE kill_switch SET lifted_at = now()")
+        assert searched() == ["handbook"]
+
+
 def test_who_is_shown_a_restricted_document_is_in_the_log(database: Database, tmp_path: Path) -> None:
     with running(database, tmp_path) as control:
-        text = WORKSPACE.replace("deployments: [local]", "deployments: [local]\nsources: [handbook]") + SOURCE
-        (control.workspace.parent / "handbook").mkdir(exist_ok=True)
-        applied = control.ask("POST", "/api/apply", {"files": {"acme.yaml": text}, "reason": "documents"})
-        assert applied.status == 200, applied.body
+        with_handbook(control)
         plain, secret = str(new_id()), str(new_id())
         with connect(database.superuser, autocommit=True) as conn:
             end = time.monotonic() + 30

@@ -15,6 +15,7 @@ from groundplan.api.grants import check_use
 from groundplan.api.knowledge import signals
 from groundplan.api.knowledge import store as knowledge_store
 from groundplan.api.knowledge.ingest import ingest_current
+from groundplan.api.knowledge.stopped import sources_now
 from groundplan.api.local import post_local
 from groundplan.api.served import current_blueprint, known_workload
 from groundplan.core.audit.store import record
@@ -67,16 +68,19 @@ def search(body: Question, services: Using, caller: SignedIn) -> dict[str, Any]:
             code="person_required",
             hint="Sign in as a person, or act as one.",
         )
+    today = services.clock.now().date()
     with services.transaction() as conn:
-        workload = known_workload(current_blueprint(conn), body.workload)
-        check_use(conn, workload, caller.person, services.clock.now().date())
-    if workload.grounding is None:
-        raise Invalid(f"{workload.name} has no sources", code="no_sources", hint="Declare sources in its workload.")
+        blueprint = current_blueprint(conn)
+        workload = known_workload(blueprint, body.workload)
+        check_use(conn, workload, caller.person, today)
+        if workload.grounding is None:
+            raise Invalid(f"{workload.name} has no sources", code="no_sources", hint="Declare sources in its workload.")
+        sources = sources_now(conn, blueprint, workload, today)
     question = {
         "workload": workload.name,
         "person": str(caller.person),
         "query": body.query,
-        "sources": workload.grounding.sources,
+        "sources": sources,
         "k": body.passages,
         "synonyms": workload.grounding.synonyms,
         "rerank": to_builtins(workload.grounding.rerank),

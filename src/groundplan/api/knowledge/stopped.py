@@ -1,0 +1,32 @@
+"""What a search on the console is refused or left out for, as gateways refuse it: kill switches, and approvals that do
+not hold."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from psycopg import Connection
+
+from groundplan.api import store
+from groundplan.blueprint.model import Blueprint, Workload
+from groundplan.core.errors import Denied
+from groundplan.governance import parts
+from groundplan.governance import service as governance
+
+
+def sources_now(conn: Connection[Any], blueprint: Blueprint, workload: Workload, today: date) -> list[str]:
+    """The sources of a workload that nobody stopped. Raises `Denied` where the workload itself may not run now."""
+    stopped = {row["scope"] for row in store.kills(conn)}
+    for scope in ("company", f"workload/{workload.name}"):
+        if scope in stopped:
+            raise Denied(
+                f"{scope} is stopped", code="killed", hint=f"Somebody stopped it; see `groundplan why {scope}`."
+            )
+    given = governance.standing(conn).parts
+    for lapse in parts.lapses(blueprint, workload, given, blueprint.approved_parts, today):
+        if not lapse.part.deployments:  # a search asks no model
+            problem = parts.told(lapse, workload.name, workload.owners)
+            raise Denied(problem.message, code=problem.code, hint=problem.hint)
+    sources = workload.grounding.sources if workload.grounding is not None else []
+    return [name for name in sources if f"source/{name}" not in stopped]
