@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from psycopg import Connection
@@ -40,33 +40,29 @@ def mentioning(conn: Conn, words: Sequence[str]) -> list[tuple[UUID, str, str, b
     # a passage has at least the beginning: what is put together of a document costs more
     first = [word.split(" ")[0] for word in cased] + [word[0] for word in unspaced]
     rows = conn.execute(
-        """SELECT d.id, d.source, d.path, on_hold(d) FROM document d
+        f"""SELECT d.id, d.source, d.path, on_hold(d) FROM document d
            WHERE (d.deleted_at IS NULL OR d.unreadable) AND (
-             regexp_replace(letters(concat_ws(' . ', d.title, (d.declared -> 'front') - %(own)s::text[],
-               (d.declared -> 'beside') - %(own)s::text[])), %(apart)s, ' ', 'g') ~* ANY(%(like)s)
-             OR regexp_replace(letters(d.path), %(apart_in_paths)s, ' ', 'g') ~* ANY(%(paths)s) OR (
+             {_has("letters(concat_ws(' . ', d.title, (d.declared -> 'front') - %(own)s::text[],"
+                   " (d.declared -> 'beside') - %(own)s::text[]))", "words")}
+             OR {_has("letters(d.path)", "paths")} OR (
              EXISTS (SELECT 1 FROM chunk c WHERE c.document_id = d.id AND letters(c.text) ILIKE ANY(%(first)s))
-             AND (SELECT regexp_replace(t.said, %(apart)s, ' ', 'g') ~* ANY(%(like)s)
+             AND (SELECT {_has("t.said", "words")}
                  OR (cardinality(%(unspaced)s::text[]) > 0
                    AND regexp_replace(t.said, %(apart)s, '', 'g') ILIKE ANY(%(unspaced)s))
                FROM (SELECT letters(string_agg(c.text, ' ' ORDER BY c.number)) AS said FROM chunk c
                  WHERE c.document_id = d.id AND c.edition = serving_edition()) t))
              OR EXISTS (SELECT FROM pushed p WHERE p.source = d.source AND p.path = d.path AND NOT p.gone
-               AND regexp_replace(encode(p.data, 'escape'), %(apart)s, ' ', 'g') ~* ANY(%(bytes)s)))
+               AND {_has("encode(p.data, 'escape')", "bytes")}))
            UNION
            SELECT coalesce(h.document_id, h.id), h.source, h.path, true
            FROM held_version h LEFT JOIN document d ON d.id = h.document_id LEFT JOIN source s ON s.name = h.source
-           WHERE (regexp_replace(letters(concat_ws(' . ', h.text, h.title, h.declared)), %(apart)s, ' ', 'g')
-                 ~* ANY(%(like)s)
-               OR regexp_replace(letters(h.path), %(apart_in_paths)s, ' ', 'g') ~* ANY(%(paths)s)
-               OR regexp_replace(encode(h.data, 'escape'), %(apart)s, ' ', 'g') ~* ANY(%(bytes)s))
+           WHERE ({_has("letters(concat_ws(' . ', h.text, h.title, h.declared))", "words")}
+               OR {_has("letters(h.path)", "paths")} OR {_has("encode(h.data, 'escape')", "bytes")})
              AND (coalesce(s.legal_hold, false) OR (d.id IS NOT NULL AND on_hold(d)))
            ORDER BY 2, 3""",
         {
-            "own": list(OWN), "apart": _APART.pattern, "apart_in_paths": _APART_IN_PATHS.pattern,
-            "like": list(map(named, cased)), "first": list(map(_within, first)),
-            "unspaced": list(map(_within, unspaced)), "bytes": [named(_escaped(word)) for word in cased],
-            "paths": [named(_APART_IN_PATHS.sub(" ", word)) for word in cased],
+            "own": list(OWN), "first": list(map(_within, first)), "unspaced": list(map(_within, unspaced)),
+            **_sought(cased),
         },
     )  # fmt: skip
     return rows.fetchall()
@@ -77,20 +73,35 @@ def pushed(conn: Conn, words: Sequence[str]) -> list[tuple[str, str, bool]]:
     values: it could not be read, or was not looked at yet."""
     _, cased = _spelled(words)
     return conn.execute(
-        """SELECT p.source, p.path, coalesce(s.legal_hold, false) OR (d.id IS NOT NULL AND on_hold(d))
+        f"""SELECT p.source, p.path, coalesce(s.legal_hold, false) OR (d.id IS NOT NULL AND on_hold(d))
            FROM pushed p LEFT JOIN document d ON d.source = p.source AND d.path = p.path
              LEFT JOIN source s ON s.name = p.source
            WHERE NOT p.gone AND (d.id IS NULL OR d.deleted_at IS NOT NULL) AND (
-             regexp_replace(encode(p.data, 'escape'), %(apart)s, ' ', 'g') ~* ANY(%(bytes)s)
-             OR regexp_replace(letters(p.told::text), %(apart)s, ' ', 'g') ~* ANY(%(like)s)
-             OR regexp_replace(letters(p.path), %(apart_in_paths)s, ' ', 'g') ~* ANY(%(paths)s))
+             {_has("encode(p.data, 'escape')", "bytes")} OR {_has("letters(p.told::text)", "words")}
+             OR {_has("letters(p.path)", "paths")})
            ORDER BY 1, 2""",
-        {
-            "apart": _APART.pattern, "apart_in_paths": _APART_IN_PATHS.pattern, "like": list(map(named, cased)),
-            "bytes": [named(_escaped(word)) for word in cased],
-            "paths": [named(_APART_IN_PATHS.sub(" ", word)) for word in cased],
-        },
-    ).fetchall()  # fmt: skip
+        _sought(cased),
+    ).fetchall()
+
+
+def _has(text: LiteralString, sought: LiteralString) -> LiteralString:
+    """Whether an expression has one of what is sought in it, as the parameters of `_sought` say. A pattern of LIKE is
+    quick to say no."""
+    apart = "apart_in_paths" if sought == "paths" else "apart"
+    plain = f"regexp_replace({text}, %({apart})s, ' ', 'g')"
+    return f"({plain} ILIKE ANY(%({sought}_within)s) AND {plain} ~* ANY(%({sought})s))"
+
+
+def _sought(cased: Sequence[str]) -> dict[str, Any]:
+    every = {
+        "words": cased, "paths": [_APART_IN_PATHS.sub(" ", word) for word in cased],
+        "bytes": [_escaped(word) for word in cased],
+    }  # fmt: skip
+    return {
+        "apart": _APART.pattern, "apart_in_paths": _APART_IN_PATHS.pattern,
+        **{name: list(map(named, found)) for name, found in every.items()},
+        **{f"{name}_within": list(map(_within, found)) for name, found in every.items()},
+    }  # fmt: skip
 
 
 def _spelled(words: Sequence[str]) -> tuple[list[str], list[str]]:
