@@ -197,12 +197,14 @@ def _slide_cells(table: Any) -> list[list[str]]:
 
 
 def _shapes(shapes: Any) -> Iterator[Any]:
-    """Those of groups too, in their order."""
+    """Those that are seen, of groups too, in their order."""
     waiting = [iter(shapes)]
     while waiting:
         shape = next(waiting[-1], None)
         if shape is None:
             waiting.pop()
+        elif str(shape._element._nvXxPr.cNvPr.get("hidden", "0")).lower() not in _OFF:
+            continue  # nobody who approves the slides sees it
         elif hasattr(shape, "shapes"):
             waiting.append(iter(shape.shapes))
         else:

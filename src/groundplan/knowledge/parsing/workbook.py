@@ -1,9 +1,9 @@
 """XLSX as Markdown: each sheet with a heading as a table, then its charts and text boxes; values, not formulas. The
 library is that of `groundplan[knowledge]`.
 
-What a sheet says of its own size is not believed, and a merged cell stands in every row and column that it covers. What
-Excel hides is not read: whoever approves the workbook does not see it. How a number is shown (as a percentage, with a
-currency) is not read either.
+What a sheet says of its own size is not believed, and a merged cell stands in every row and column that it covers.
+Sheets that Excel hides are not read: whoever approves the workbook does not see them. Rows and columns that it hides
+are, as a filter hides some. How a number is shown (as a percentage, with a currency) is not read.
 """
 
 from __future__ import annotations
