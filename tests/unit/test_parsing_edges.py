@@ -184,6 +184,14 @@ def test_a_rule_at_the_top_of_a_text_is_a_part_of_it(name: str) -> None:
     assert "open" in whole(parsed(name, b"---\nopen"))
 
 
+@pytest.mark.parametrize("name", ["a.md", "a.txt", "a.html"])
+def test_front_matter_of_another_language_that_narrows_something_lets_nobody_in(name: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        parsed(name, b'+++\ntitle = "Pay"\nreaders = ["hr"]\n+++\nBands')
+    assert caught.value.code == "front_matter"
+    assert "Bands" in whole(parsed(name, b'+++\ntitle = "Pay"\n+++\nBands, of which readers = all'))
+
+
 OUTLOOK = """<html><head><meta http-equiv="Content-Type" content="text/html; charset=iso-8859-1"></head>
 <body><p>Rückgabe für Pumpen</p></body></html>"""
 

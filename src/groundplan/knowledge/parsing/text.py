@@ -30,6 +30,8 @@ _BEGINS = re.compile(r"(?P<above>\s*)---[ \t]*\n")
 _NARROWS = re.compile(
     r"(?:readers|deny|state|sensitivity|purposes|workloads|residency|valid_from|valid_until|legal_hold)[ \t]*:"
 )
+_TOML = re.compile(r"\s*\+\+\+[ \t]*\n(?P<toml>.*?)^\+\+\+[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+_NARROWS_IN_TOML = re.compile(r"^[ \t]*" + _NARROWS.pattern.removesuffix(":") + "=", re.MULTILINE | re.IGNORECASE)
 _SIMPLE = re.compile(r"(?P<key>[a-z_]{1,40}): +(?P<value>[A-Za-z][A-Za-z0-9 .,()'/@_+-]*[A-Za-z0-9.)]|[A-Za-z])[ \t]*")
 _DAY = re.compile(r"(?P<key>[a-z_]{1,40}): +(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})[ \t]*")
 _LIST = re.compile(r"(?P<key>[a-z_]{1,40}): +\[(?P<items>[A-Za-z0-9@._/-]+(?:, *[A-Za-z0-9@._/-]+)*)\][ \t]*")
@@ -115,6 +117,7 @@ def plain(data: bytes) -> Read:
 def narrowing_matter(text: str) -> tuple[Mapping[str, Any], int]:
     """As `front_matter`, of files that are no Markdown: only where it narrows something, since whoever wrote it so
     meant it."""
+    _check_toml(text)
     match = _FRONT.match(text)
     if match is None or not any(_NARROWS.match(line) for line in match["yaml"].splitlines()):
         return {}, 0
@@ -130,6 +133,7 @@ def markdown(data: bytes) -> Read:
 
 def front_matter(text: str) -> tuple[Mapping[str, Any], int]:
     """The YAML between `---` lines at the very top, and where the body begins. Raises `Invalid` (front_matter)."""
+    _check_toml(text)
     begins = _BEGINS.match(text)
     if begins is None:
         return {}, 0
@@ -146,6 +150,14 @@ def front_matter(text: str) -> tuple[Mapping[str, Any], int]:
     if match is None:
         raise Invalid("its front matter has no end", code="front_matter", hint="Close it with a line of ---.")
     return mapping(match["yaml"], "front matter"), match.end()
+
+
+def _check_toml(text: str) -> None:
+    """TOML between `+++` lines, as some makers of sites have it, is a part of the text; but who wrote there who may read
+    it meant that. Raises `Invalid` (front_matter)."""
+    match = _TOML.match(text)
+    if match is not None and _NARROWS_IN_TOML.search(match["toml"]):
+        raise Invalid("its front matter is TOML", code="front_matter", hint="Write it as YAML, between --- lines.")
 
 
 def mapping(yaml: str, what: str) -> Mapping[str, Any]:
