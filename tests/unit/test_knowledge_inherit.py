@@ -220,3 +220,11 @@ def test_who_the_grantees_of_s3_are_is_declared_for_s3_only() -> None:
         ConnectorRule(type="store", url="sftp://host/in", acl={})
     with pytest.raises(ValidationError):
         ConnectorRule(type="store", url="s3://docs/in", acl={"two words": "hr"})
+
+
+def test_who_is_refused_among_readers_is_refused_as_in_a_readers_file() -> None:
+    """It was taken for a reader of that name, who is nobody, and whoever else let them in did."""
+    told = said({"readers": ["hr", "!Ben@acme.example"], "deny": ["interns"]}, "front matter")
+    assert (told.readers, told.deny) == (frozenset({"hr"}), frozenset({"ben@acme.example", "interns"}))
+    with pytest.raises(Invalid, match="readers"):
+        said({"readers": ["hr", "! "]}, "front matter")

@@ -149,10 +149,15 @@ def said(told: Mapping[str, Any], where: str) -> Said:
                 f"`{key}` in its {where} is no key", code="front_matter", hint=f"Write `{name}` if that is meant."
             )
     values = {column: read(told, name, where) for name, (column, read) in _READ.items() if name in told}
+    readers = _names(told, "readers", where) if "readers" in told else None
+    # as in .readers and columns of readers
+    refused = [name[1:].strip() for name in readers or () if name.startswith("!")]
+    if "" in refused:
+        raise _wrong(where, "readers", "not a list of names", "[hr, ana@acme.example]")
     return Said(
         values,
-        frozenset(map(_reader, _names(told, "readers", where))) if "readers" in told else None,
-        frozenset(map(_reader, _names(told, "deny", where))) if "deny" in told else frozenset(),
+        None if readers is None else frozenset(_reader(name) for name in readers if not name.startswith("!")),
+        frozenset(map(_reader, [*refused, *(_names(told, "deny", where) if "deny" in told else ())])),
         _day(told, "review_by", where) if told.get("review_by") is not None else None,
         tuple(_names(told, "supersedes", where)) if "supersedes" in told else (),
         dict(_misspelt(told)),

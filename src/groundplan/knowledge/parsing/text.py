@@ -153,8 +153,8 @@ def front_matter(text: str) -> tuple[Mapping[str, Any], int]:
 
 
 def _check_toml(text: str) -> None:
-    """TOML between `+++` lines, as some makers of sites have it, is a part of the text; but who wrote there who may read
-    it meant that. Raises `Invalid` (front_matter)."""
+    """TOML between `+++` lines, as some makers of sites have it, is a part of the text; but who wrote there who may
+    read it meant that. Raises `Invalid` (front_matter)."""
     match = _TOML.match(text)
     if match is not None and _NARROWS_IN_TOML.search(match["toml"]):
         raise Invalid("its front matter is TOML", code="front_matter", hint="Write it as YAML, between --- lines.")
