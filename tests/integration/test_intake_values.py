@@ -157,10 +157,10 @@ def test_a_misspelt_refusal_refuses_everybody(intake: Intake) -> None:
         (new_id(), ben),
     )
     given = Given(
-        {name: f"# {name}\n\nThis is {name}.\n".encode() for name in ("right", "wrong", "left", "open")},
+        {name: f"# {name}\n\nThis is {name}.\n".encode() for name in ("right", "wrong", "left", "open", "full")},
         told={
             "right": {"deny": ["contractors"]}, "wrong": {"deny": ["contracters"]},
-            "left": {"deny": ["gone@acme.example"]},
+            "left": {"deny": ["gone@acme.example"]}, "full": {"deny": ["B <b@acme.example>"]},
         },
     )  # fmt: skip
     intake.take_over(given)
@@ -168,6 +168,7 @@ def test_a_misspelt_refusal_refuses_everybody(intake: Intake) -> None:
     found = {about: message for (kind, about), message in intake.findings().items() if "unknown" in kind}
     assert found == {
         "reader:!contracters": "'contracters' is refused by wrong, but is no group, team or person",
+        "reader:!b <b@acme.example>": "'b <b@acme.example>' is refused by full, but is no group, team or person",
         "reader:!gone@acme.example": "'gone@acme.example' is refused by left, but is no group, team or person",
     }
     assess(intake.conn, "s", datetime.now(UTC).date())

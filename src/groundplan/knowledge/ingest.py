@@ -17,6 +17,7 @@ from typing import Any
 from psycopg import Connection
 
 from groundplan.blueprint.model import Source
+from groundplan.catalog.fields import is_email
 from groundplan.core.audit import SYSTEM, record
 from groundplan.core.errors import Unavailable
 from groundplan.core.words import counted
@@ -233,11 +234,11 @@ def _stranger(source: Source, subject: str, name: str, paths: Sequence[str]) -> 
     """Of a name that documents refuse and nobody has."""
     where = f"{paths[0]} and others" if len(paths) > 1 else paths[0]
     effect = (
-        "It refuses nobody." if "@" in name else "Nobody reads these documents meanwhile, since it may be misspelt."
+        "It refuses nobody." if is_email(name) else "Nobody reads these documents meanwhile, since it may be misspelt."
     )
     return Finding(
         kind="knowledge.reader_unknown", subject=f"{subject}/reader:!{name}", owner=source.governed.steward or
-        source.owner, severity="low" if "@" in name else "high", detail={"paths": list(paths)},
+        source.owner, severity="low" if is_email(name) else "high", detail={"paths": list(paths)},
         message=f"'{name}' is refused by {where}, but is no group, team or person",
         hint=f"{effect} Correct the name, take it out, or add the group.",
     )  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from groundplan.blueprint.model import Source
+from groundplan.catalog.fields import is_email
 from groundplan.knowledge.governed.inherit import (
     ITS_OWN,
     OWN,
@@ -101,11 +102,11 @@ def settle(
 
 def closed(settled: Settled, strangers: Sequence[str]) -> Settled:
     """The same, where a document refuses names that nobody has (`strangers`). A group of that name may be misspelt: who
-    is meant is not known, so nobody reads it. An address is that of a person who left, or is still to come."""
+    is meant is not known, so nobody reads it. A plain address is that of a person who left, or is still to come."""
     if not strangers:
         return settled
     readers = settled.readers
-    if any("@" not in name for name in strangers):
+    if not all(map(is_email, strangers)):
         readers = Readers(frozenset(), readers.deny | {"public"})
     mark = json.dumps([settled.row["settled"], *strangers])
     row = {
