@@ -114,6 +114,7 @@ def test_the_base_is_in_order() -> None:
         ("site: cloud\nmodel", "site: clod\nmodel", "unknown_site", "Did you mean cloud?"),
         ("readers: [hr]", "readers: [hrr]", "unknown_group", "Did you mean hr?"),
         ("readers: [hr]", "readers: [evryone]", "unknown_group", "Did you mean everyone?"),
+        ("readers: [hr]", "readers: [hr, '!ben@acme.example']", "unknown_group", ""),
         ("covers: workload/answers", "covers: workload/answer", "unknown_workload", "Did you mean answers?"),
         ("members: [hana]", "members: [hanna]", "unknown_person", "Did you mean hana?"),
         ("owner: hana", "owner: hr", "not_a_person", "Name a person."),

@@ -11,6 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from groundplan.catalog import explain, model
+from groundplan.catalog.fields import is_email
 from groundplan.catalog.loader import Reading, read_files, read_folder
 from groundplan.catalog.model import EVERYONE, PUBLIC
 from groundplan.catalog.reader import Path as Place
@@ -107,7 +108,7 @@ def _targets(doc: model.Strict) -> Iterator[tuple[Place, tuple[str, ...], str]]:
             yield (path,), (kind,), name
     for path, undeclared in (("readers", {EVERYONE, PUBLIC}), ("to", {EVERYONE})):
         for i, name in enumerate(getattr(doc, path, ())):
-            if name not in undeclared and "@" not in name:
+            if name not in undeclared and not is_email(name.lower()):
                 yield (path, i), ("group", "team", "person"), name
 
 
