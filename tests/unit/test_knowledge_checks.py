@@ -327,7 +327,7 @@ def test_secrets_are_told_apart_from_personal_data() -> None:
 def test_what_tells_versions_apart_is_no_part_of_a_title() -> None:
     assert stem("Travel and expenses (2021)") == stem("Travel and expenses") == stem("Travel and expenses v2.1")
     assert stem("Travel") != stem("Travel abroad")
-    assert rank("Policy v3", "policy-2024.md") == (2024, 3)
+    assert rank("Policy v3", "policy-2024.md") == ((2024,), (3,))
 
 
 def test_sentences_that_differ_in_their_numbers_only_are_a_conflict() -> None:
@@ -356,6 +356,21 @@ def test_a_title_without_a_year_is_as_old_as_its_file(changed: str | None, newes
     looks = [seen(title="Travel", content="a", modified_at=at), seen(title="Travel 2024", content="b", path="b.md")]
     (found,) = versions.same_thing(looks)
     assert looks[found.newest].title == newest
+
+
+@pytest.mark.parametrize(
+    ("newer", "older"),
+    [("Rates 2026-04-01", "Rates 2026-03-15"), ("Rates v1.10", "Rates v1.9"), ("Rates v2", "Rates v1.9")],
+)
+def test_a_day_and_each_part_of_a_version_tell_which_is_newer(newer: str, older: str) -> None:
+    """Whichever file was changed last: they all were, where a repository was cloned."""
+    at = datetime.fromisoformat("2026-05-01T00:00:00Z")
+    looks = [
+        seen(title=newer, content="a", modified_at=at),
+        seen(title=older, content="b", modified_at=at + timedelta(days=1)),
+    ]
+    (found,) = versions.same_thing(looks)
+    assert looks[found.newest].title == newer
 
 
 @pytest.mark.parametrize(

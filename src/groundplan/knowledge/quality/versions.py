@@ -23,6 +23,8 @@ _MARK = re.compile(
     re.IGNORECASE,
 )
 """Of a text whose runs without spaces are `spread`; in names of files an underscore stands for a space."""
+_DATED = re.compile(r"(?:19|20)\d{2}(?:-\d{2}(?:-\d{2})?)?")
+_NUMBERED = re.compile(r"(?:v|version|rev|revision)[. ]?(\d{1,9}(?:\.\d{1,9})*)", re.IGNORECASE)
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)*")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 _COMMON = frozenset(
@@ -50,11 +52,15 @@ def stem(title: str) -> str:
     return " ".join(_MARK.sub(" ", spread(title)).lower().split())
 
 
-def rank(title: str, path: str) -> tuple[int, ...]:
-    """What a title or path says of its version, to be compared: years, then numbers of versions."""
-    years = [int(year) for year in re.findall(r"(?:19|20)\d{2}", f"{title} {path}")]
-    numbers = [int(n) for n in re.findall(r"(?:v|version|rev|revision)[. ]?(\d+)", f"{title} {path}", re.IGNORECASE)]
-    return (max(years, default=0), max(numbers, default=0))
+def rank(title: str, path: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What a title or path says of its version, to be compared: the newest year, month or day, then the highest
+    version, `v1.10` above `v1.9`."""
+    days = _numbers(_DATED, title, path, "-")
+    return (max(days, default=()), max(_numbers(_NUMBERED, title, path, "."), default=()))
+
+
+def _numbers(what: re.Pattern[str], title: str, path: str, apart: str) -> list[tuple[int, ...]]:
+    return [tuple(map(int, found.split(apart))) for found in what.findall(f"{title} {path}")]
 
 
 def same_thing(looks: Sequence[Look]) -> Iterator[Versions]:
@@ -76,12 +82,12 @@ def same_thing(looks: Sequence[Look]) -> Iterator[Versions]:
         yield Versions(ordered[-1], tuple(ordered[:-1]))
 
 
-def _age(look: Look) -> tuple[int, tuple[int, ...], str]:
+def _age(look: Look) -> tuple[tuple[int, ...], tuple[int, ...], str]:
     """A title without a year is of the year in which it was changed; where that is not known, the current one."""
-    year, number = rank(look.title, look.path)
-    year = year or (look.modified_at.year if look.modified_at else 9999)
+    dated, number = rank(look.title, look.path)
+    dated = dated or (look.modified_at.year if look.modified_at else 9999,)
     stamp = look.review_by or (look.modified_at.date() if look.modified_at else None)
-    return (year, (number,), stamp.isoformat() if stamp else "")
+    return (dated, number, stamp.isoformat() if stamp else "")
 
 
 @dataclass(frozen=True, slots=True)
