@@ -280,6 +280,22 @@ def test_what_does_not_hold_speaks_against_nothing_that_does(
     intake.close()
 
 
+def test_minutes_of_several_days_are_no_versions_of_each_other(database: Database, tmp_path: Path) -> None:
+    rates = "\n\n".join(
+        f"Row {number}: {number * 7} euros are paid for each hour of shift {number}." for number in range(9)
+    )
+    for month, seed in ((1, 41), (2, 42), (3, 43)):
+        said = next(documents(1, seed=seed)).body
+        (tmp_path / f"minutes-{month}.md").write_text(f"---\ntitle: Minutes 2026-0{month}-05\n---\n{said}\n")
+        (tmp_path / f"rates-{month}.md").write_text(f"---\ntitle: Rates 2026-0{month}-05\n---\n{rates} {month}\n")
+    intake = Intake(database)
+    intake.take_over(Folder(tmp_path))
+    assess(intake.conn, "s", TODAY)
+    told = intake.conn.execute("SELECT subject FROM finding WHERE kind = 'knowledge.versions' ORDER BY 1").fetchall()
+    assert told == [("source/s/rates-1.md",), ("source/s/rates-2.md",)]
+    intake.close()
+
+
 def test_what_is_proposed_for_copies_keeps_the_newer_and_takes_nothing_from_anybody(
     database: Database, tmp_path: Path
 ) -> None:

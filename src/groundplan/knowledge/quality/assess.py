@@ -111,11 +111,14 @@ def _findings(conn: Connection[Any], looks: Sequence[Look], today: date, pairs: 
     said = _Said(conn)
     every = list(same_thing(looks))
     newer = {looks[at].id: looks[versions.newest].id for versions in every for at in versions.older}
-    yield from _copies(conn, looks, newer, said, pairs)
+    alike: set[tuple[UUID, UUID]] = set()
+    yield from _copies(conn, looks, newer, said, pairs, alike)
     for versions in every:
         newest = looks[versions.newest]
         for at in versions.older:
             older = looks[at]
+            if versions.days and (older.id, newest.id) not in alike:
+                continue
             other = _named(older, newest)
             yield finding(
                 older, "knowledge.versions", f"{older.path} looks like an older version of {other}",
@@ -147,9 +150,15 @@ def _superseded(looks: Sequence[Look]) -> Iterator[Finding]:
 
 
 def _copies(
-    conn: Connection[Any], looks: Sequence[Look], newer: Mapping[UUID, UUID], said: _Said, pairs: list[Pair]
+    conn: Connection[Any],
+    looks: Sequence[Look],
+    newer: Mapping[UUID, UUID],
+    said: _Said,
+    pairs: list[Pair],
+    alike: set[tuple[UUID, UUID]],
 ) -> Iterator[Finding]:
-    """Documents of this source that are copies of others, of whatever source. What is proposed takes nothing away from
+    """Documents of this source that are copies of others, of whatever source; `alike` collects (copy, original) of what
+    is nearly the same. What is proposed takes nothing away from
     anybody: of a copy with other readers nothing is."""
     if not looks:
         return
@@ -173,9 +182,10 @@ def _copies(
         original, copy = _ordered(pair.one, pair.other, every, newer)
         if (look := here.get(first[copy])) is not None and look.superseded_by is None:
             nearest[copy].append((pair.similarity, original))
+            alike.add((first[copy], first[original]))
     for copy, others in nearest.items():
-        alike = [(similarity, every[at]) for similarity, at in sorted(others, key=lambda other: -other[0])]
-        yield from _near_copies(here[first[copy]], alike, newer, said, pairs)
+        found = [(similarity, every[at]) for similarity, at in sorted(others, key=lambda other: -other[0])]
+        yield from _near_copies(here[first[copy]], found, newer, said, pairs)
 
 
 def _near_copies(

@@ -24,6 +24,7 @@ _MARK = re.compile(
 )
 """Of a text whose runs without spaces are `spread`; in names of files an underscore stands for a space."""
 _DATED = re.compile(r"(?:19|20)\d{2}(?:-\d{2}(?:-\d{2})?)?")
+_DAY = re.compile(r"(?:19|20)\d{2}-\d{2}-\d{2}")
 _NUMBERED = re.compile(r"(?:v|version|rev|revision)[. ]?(\d{1,9}(?:\.\d{1,9})*)", re.IGNORECASE)
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)*")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
@@ -41,10 +42,12 @@ ALIKE = 0.75
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """`older` are places of documents that `newest` seems to replace."""
+    """`older` are places of documents that `newest` seems to replace. `days`: days in their titles tell them apart, as
+    those of minutes and reports do: they are versions of one thing where they say nearly the same."""
 
     newest: int
     older: tuple[int, ...]
+    days: bool = False
 
 
 def stem(title: str) -> str:
@@ -79,7 +82,8 @@ def same_thing(looks: Sequence[Look]) -> Iterator[Versions]:
         del ordered[max(begun, default=len(ordered)) + 1 :]
         if len(ordered) < 2:
             continue
-        yield Versions(ordered[-1], tuple(ordered[:-1]))
+        days = all(_DAY.search(looks[at].title) for at in ordered)
+        yield Versions(ordered[-1], tuple(ordered[:-1]), days)
 
 
 def _age(look: Look) -> tuple[tuple[int, ...], tuple[int, ...], str]:
