@@ -88,6 +88,8 @@ PIECES: list[dict[str, Any]] = [
     {"reasoning": f"it is {SECRET}"},
     {"reasoning_details": [{"type": "reasoning.text", "text": f"it is {SECRET}", "index": 0}]},
     {"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f", "arguments": SECRET}}]},
+    {"tool_calls": [{"index": 0, "id": "t", "type": "custom", "custom": {"name": "f", "input": SECRET}}]},
+    {"tool_calls": [{"index": 0, "custom": {"input": SECRET}}]},
 ]
 
 
@@ -96,6 +98,16 @@ async def test_whatever_a_piece_of_text_is_called_is_looked_at(tmp_path: Path, d
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
     async with saying(tmp_path, STREAM + events(ROLE, chunk(delta), END, DONE), workloads=rules) as rig:
         reply = await rig.chat(stream=True)
+        assert SECRET not in reply.body.decode() and b"guardrail_secrets" in reply.body
+
+
+@pytest.mark.parametrize("said", [{"reasoning_content": f"it is {SECRET}"}, {"refusal": f"it is {SECRET}"}, *PIECES])
+async def test_whatever_a_text_of_a_whole_answer_is_called_is_looked_at(tmp_path: Path, said: dict[str, Any]) -> None:
+    answer = json.loads(whole())
+    answer["choices"][0]["message"] |= said
+    rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
+    async with saying(tmp_path, answering(json.dumps(answer).encode()), workloads=rules) as rig:
+        reply = await rig.chat()
         assert SECRET not in reply.body.decode() and b"guardrail_secrets" in reply.body
 
 
@@ -161,10 +173,17 @@ async def test_what_an_event_begins_with_is_looked_at(tmp_path: Path, start: dic
         assert SECRET not in reply.body.decode() and b"guardrail_secrets" in reply.body
 
 
+CALLS: list[dict[str, Any]] = [
+    {"function_call": {"name": "drop_tables", "arguments": "{}"}},
+    {"tool_calls": [{"index": 0, "id": "t", "type": "custom", "custom": {"name": "drop_tables", "input": "all"}}]},
+    {"tool_calls": [{"index": 0, "id": "t", "custom": {"name": "drop_tables"}}]},
+]
+
+
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_function_of_the_first_api_is_a_function(tmp_path: Path, stream: bool) -> None:
-    """Which functions may be called holds for `function_call`, too."""
-    call = {"function_call": {"name": "drop_tables", "arguments": "{}"}}
+@pytest.mark.parametrize("call", CALLS)
+async def test_whatever_is_called_by_a_name_is_a_function(tmp_path: Path, call: dict[str, Any], stream: bool) -> None:
+    """Which functions may be called holds for the first API's `function_call` and for custom tools, too."""
     answer = json.loads(whole())
     answer["choices"][0]["message"] |= call
     sent = STREAM + events(ROLE, chunk(call), END, DONE) if stream else answering(json.dumps(answer).encode())

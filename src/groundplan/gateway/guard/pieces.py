@@ -78,12 +78,14 @@ def _of_parts(place: str, content: Any) -> Iterator[Slot]:
 
 
 def _of_calls(place: str, delta: dict[str, Any]) -> Iterator[Slot]:
-    """What functions are called with; OpenAI's first API had one, without a number."""
-    calls = [("", delta.get("function_call"))]
-    calls += [(str(call.get("index", 0)), call.get("function")) for call in _dicts(delta.get("tool_calls"))]
-    for number, function in calls:
-        if isinstance(function, dict) and _text(function, ARGUMENTS):
-            yield Slot((place, ARGUMENTS, number), function, ARGUMENTS)
+    """What functions and custom tools are called with; OpenAI's first API had one, without a number."""
+    calls = [("", delta.get("function_call"), ARGUMENTS)]
+    for call in _dicts(delta.get("tool_calls")):
+        number = str(call.get("index", 0))
+        calls += [(number, call.get("function"), ARGUMENTS), (number, call.get("custom"), "input")]
+    for number, called, name in calls:
+        if isinstance(called, dict) and _text(called, name):
+            yield Slot((place, ARGUMENTS, number), called, name)
 
 
 def begins(event: dict[str, Any]) -> bool:
@@ -131,7 +133,7 @@ def rest_of(event: dict[str, Any], channel: Channel, text: str) -> dict[str, Any
 
 
 def called(value: Any) -> Iterator[str]:
-    """Names of the functions that an answer, or an event of a stream, calls."""
+    """Names of the functions and custom tools that an answer, or an event of a stream, calls."""
     if isinstance(value, list):
         for each in value:
             yield from called(each)
@@ -151,9 +153,11 @@ def _called(value: dict[str, Any]) -> str:
     legacy = value.get("function_call")
     if isinstance(legacy, dict):
         return str(legacy.get("name") or "")
-    function = value.get("function")
+    function, custom = value.get("function"), value.get("custom")
     if isinstance(function, dict) and "parameters" not in function and kind in (None, "function"):
         return str(function.get("name") or "")
+    if isinstance(custom, dict) and kind in (None, "custom"):
+        return str(custom.get("name") or "")
     return ""
 
 

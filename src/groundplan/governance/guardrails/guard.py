@@ -29,6 +29,10 @@ TEXTS = frozenset(
         "output",
         "arguments",
         "transcript",
+        "refusal",
+        "reasoning",
+        "reasoning_content",
+        "thinking",
     }
 )
 """Names of fields whose strings a model reads."""
