@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Keep
 from groundplan.core.ids import new_id
+from groundplan.gateway.experiments.compare import text_of
 from groundplan.gateway.telemetry.content import chosen
 from groundplan.gateway.telemetry.content_text import LONGEST_TEXT, document
 
@@ -62,12 +63,55 @@ def test_streams_of_other_surfaces_are_put_together_too() -> None:
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "example.org"}},
     )
     assert kept(chat("x"), messages)["answer"] == {"0": "mail [email]"}
+    looked = events(
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}},
+        {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "name": "look", "input": {}}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '{"a":1}'}},
+    )
+    assert kept(chat("x"), looked)["answer"] == {"0.thinking": "hm", "1.call": 'look{"a":1}'}
     responses = events({"type": "response.output_text.delta", "output_index": 1, "delta": "one"})
     assert kept(chat("x"), responses)["answer"] == {"1": "one"}
+    looked = events(
+        {"type": "response.reasoning_summary_text.delta", "output_index": 0, "delta": "hm"},
+        {"type": "response.output_item.added", "output_index": 1, "item": {"type": "function_call", "name": "look"}},
+        {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": '{"a":1}'},
+        {"type": "response.output_item.done", "output_index": 1, "item": {"type": "function_call", "name": "look"}},
+    )
+    assert kept(chat("x"), looked)["answer"] == {"0.reasoning_summary_text": "hm", "1.call": 'look{"a":1}'}
     call = {"index": 0, "function": {"name": "pay", "arguments": '{"card":"4111 1111 '}}
     rest = {"index": 0, "function": {"arguments": '1111 1111"}'}}
     tools = events(*({"choices": [{"index": 0, "delta": {"tool_calls": [one]}}]} for one in (call, rest)))
     assert kept(chat("x"), tools)["answer"] == {"0.call.0": 'pay{"card":"[card]"}'}
+
+
+THOUGHTS: list[tuple[dict[str, Any], str]] = [
+    ({"reasoning_content": "ask ana@example.org"}, "0.reasoning_content"),
+    ({"reasoning": "ask ana@example.org"}, "0.reasoning"),
+    ({"reasoning_details": [{"type": "reasoning.text", "text": "ask ana@example.org"}]}, "0.reasoning_details"),
+    ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "ask ana@example.org"}]}]}, "0.thinking"),
+]
+
+
+@pytest.mark.parametrize(("delta", "place"), THOUGHTS)
+def test_what_is_thought_in_a_stream_is_kept_apart_from_what_is_said(delta: dict[str, Any], place: str) -> None:
+    stream = events(*({"choices": [{"index": 0, "delta": each}]} for each in (delta, {"content": "hi"})))
+    assert kept(b"{}", stream, redacted=False)["answer"] == {place: "ask ana@example.org", "0": "hi"}
+    assert kept(b"{}", stream)["answer"] == {place: "ask [email]", "0": "hi"}
+    assert text_of(stream) == "hi"
+
+
+@pytest.mark.parametrize("name", ["prompt", "input"])
+@pytest.mark.parametrize("tokens", [[101, 102], [[101], [102]]])
+def test_a_prompt_of_tokens_is_not_kept_where_texts_are_redacted(name: str, tokens: list[Any]) -> None:
+    asked = json.dumps({"model": "auto", name: tokens, "metadata": {name: [1]}}).encode()
+    made = document(asked, b"{}", redacted=True)
+    assert json.loads(made.document)["prompt"] == {"model": "auto", name: "(tokens)", "metadata": {name: [1]}}
+    assert made.found == {"prompt_of_tokens": 1}
+    assert kept(asked, b"{}", redacted=False)["prompt"][name] == tokens
+    texts: list[Any] = [["a", "b"], [{"role": "user", "content": "a"}], "a"]
+    for each in texts:
+        assert kept(json.dumps({name: each}).encode(), b"{}")["prompt"] == {name: each}
 
 
 def test_what_is_spelled_token_by_token_is_not_kept_where_texts_are_redacted() -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from groundplan.core.detect import find, redact
+from groundplan.gateway.guard.pieces import ARGUMENTS, Channel, is_said, slots
 from groundplan.gateway.http.sse import DONE, EventReader
 
 LONGEST_TEXT = 100_000
@@ -19,7 +21,10 @@ _LONGEST_FIND = 4_000
 """Characters of a private key; all else that is taken out is shorter."""
 _SPELLED = frozenset({"logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids"})
 """Fields that tell a text again token by token, which in pieces has no shape that is known."""
-_TEXT_FIELDS = ("content", "text", "partial_json", "thinking", "refusal", "arguments")
+_TOKENS = ("prompt", "input")
+"""Fields of a request in which texts may be sent as their tokens."""
+_BEGINS = frozenset({"content_block_start", "response.output_item.added"})
+_INPUTS = frozenset({"partial_json", "function_call_arguments", "custom_tool_call_input"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ def document(prompt: bytes, answer: bytes, *, redacted: bool) -> Kept:
     """What is kept of one call."""
     cleaner = _Cleaner(redacted)
     try:
-        value = {"prompt": cleaner.clean(_decoded(prompt)), "answer": cleaner.clean(answered(answer))}
+        value = {"prompt": cleaner.asked(_decoded(prompt)), "answer": cleaner.clean(answered(answer))}
     except RecursionError:
         cleaner = _Cleaner(redacted)
         texts = (data.decode("utf-8", "replace") for data in (prompt, answer))
@@ -50,6 +55,14 @@ class _Cleaner:
         self.found: Counter[str] = Counter()
         self.cut = False
         self._redacted = redacted
+
+    def asked(self, value: Any) -> Any:
+        """A request: of texts that were sent as their tokens, which nobody can look at, none is kept."""
+        if self._redacted and isinstance(value, dict):
+            for name in [name for name in _TOKENS if _has_tokens(value.get(name))]:
+                self.found["prompt_of_tokens"] += 1
+                value = {**value, name: "(tokens)"}
+        return self.clean(value)
 
     def clean(self, value: Any) -> Any:
         if isinstance(value, dict):
@@ -78,6 +91,10 @@ class _Cleaner:
             text, found = redact(text)
             self.found.update(found)
         return text + rest
+
+
+def _has_tokens(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(each, int | list) for each in value)
 
 
 def _end(text: str) -> int:
@@ -124,45 +141,63 @@ def _events(data: bytes) -> list[Any] | None:
 
 
 def _joined(events: list[Any]) -> dict[str, str]:
-    """The texts of a stream by where they belong: `0` for the first choice, `0.arguments` for what it called."""
+    """The texts of a stream by where they belong: `0` for what the first choice says, `0.reasoning` for what it thought
+    before, `0.call.1` for its second call of a tool, name first."""
     texts: dict[str, list[str]] = {}
-
-    def add(place: str, value: Any) -> None:
-        if isinstance(value, str) and value:
-            texts.setdefault(place, []).append(value)
-
     for event in events:
-        if not isinstance(event, dict):
-            add("0", event)
-            continue
-        for choice in event.get("choices") or []:
-            if isinstance(choice, dict):
-                _of_choice(choice, add)
-        if not event.get("choices"):
-            place = str(event.get("index", event.get("output_index", 0)))
-            _of_delta(place, event.get("delta"), add)
-            add(place, event.get("completion"))
-            if isinstance(event.get("error"), dict):
-                add("error", event["error"].get("message"))
+        for place, text in _told(event) if isinstance(event, dict) else (("0", event),):
+            if isinstance(text, str) and text:
+                texts.setdefault(place, []).append(text)
     return {place: "".join(parts) for place, parts in texts.items()}
 
 
-def _of_choice(choice: dict[str, Any], add: Any) -> None:
-    place = str(choice.get("index", 0))
-    add(place, choice.get("text"))
-    delta = choice.get("delta")
-    _of_delta(place, delta, add)
-    for call in (delta.get("tool_calls") or []) if isinstance(delta, dict) else []:
-        called = (call.get("function") or call.get("custom")) if isinstance(call, dict) else None
-        if isinstance(called, dict):
-            for name in ("name", "arguments", "input"):
-                add(f"{place}.call.{call.get('index', 0)}", called.get(name))
+def _told(event: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each text of an event and where it belongs."""
+    for choice in _dicts(event.get("choices")):
+        yield from _names(choice)
+    number = str(event.get("index", event.get("output_index", 0)))
+    for begun in _dicts([event.get("content_block"), event.get("item")]):
+        if str(event.get("type")) in _BEGINS:
+            yield number, begun.get("text")
+            yield f"{number}.call", begun.get("name")
+    for slot in slots(event):
+        yield _of_choice(slot.channel) if event.get("choices") else _of_item(number, slot.channel), slot.text
+    for failed in _dicts([event.get("error")]):
+        yield "error", failed.get("message")
 
 
-def _of_delta(place: str, delta: Any, add: Any) -> None:
-    add(place, delta)
-    if isinstance(delta, dict):
-        for name in _TEXT_FIELDS:
-            add(place, delta.get(name))
-        for part in delta["content"] if isinstance(delta.get("content"), list) else ():
-            add(place, part.get("text") if isinstance(part, dict) else part)
+def _names(choice: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Of the tools that a piece of a chat calls, and its text where that comes in bare pieces."""
+    place, delta = choice.get("index", 0), choice.get("delta")
+    if not isinstance(delta, dict):
+        return
+    content = delta.get("content")
+    for part in content if isinstance(content, list) else ():
+        yield str(place), part
+    for function in _dicts([delta.get("function_call")]):
+        yield f"{place}.call", function.get("name")
+    for call in _dicts(delta.get("tool_calls")):
+        for called in _dicts([call.get("function"), call.get("custom")]):
+            yield f"{place}.call.{call.get('index', 0)}", called.get("name")
+
+
+def _of_choice(channel: Channel) -> str:
+    """Where a text belongs in a chat, or in a completion."""
+    place, *rest = channel
+    if is_said(channel):
+        return place
+    if rest[0] == ARGUMENTS:
+        return ".".join(part for part in (place, "call", rest[1]) if part)
+    return f"{place}.{rest[0] if len(rest) == 1 else 'reasoning_details'}"
+
+
+def _of_item(place: str, channel: Channel) -> str:
+    """The same, in events that bear a type."""
+    name = channel[1].removeprefix("response.").removesuffix(".delta")
+    if name in ("text", "output_text", "transcript.text"):
+        return place
+    return f"{place}.call" if name in _INPUTS else f"{place}.{name}"
+
+
+def _dicts(values: Any) -> list[dict[str, Any]]:
+    return [each for each in values if isinstance(each, dict)] if isinstance(values, list) else []
