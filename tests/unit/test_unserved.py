@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import openai
@@ -78,18 +79,39 @@ async def test_official_clients_are_told_what_is_not_served(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    "where", [{"azure_endpoint": ""}, {"azure_endpoint": "", "azure_deployment": "one"}, {"base_url": "/v1"}]
+)
+async def test_azures_client_is_told_the_base_url(tmp_path: Path, where: dict[str, Any]) -> None:
+    async with call_rig(tmp_path, ["one"]) as rig:
+        told: dict[str, Any] = {
+            name: each if "dep" in name else f"http://127.0.0.1:{rig.port}{each}" for name, each in where.items()
+        }
+        async with openai.AsyncAzureOpenAI(
+            **told, api_key="assistant", api_version="2024-10-21", max_retries=0
+        ) as client:
+            calls: tuple[Any, ...] = (
+                client.chat.completions.create(model="one", messages=[]),
+                client.embeddings.create(model="one", input="a" * 100_000),
+                client.audio.transcriptions.create(model="one", file=b"RIFF"),
+            )
+            for call in calls:
+                with pytest.raises(openai.NotFoundError, match="base URL that ends with /v1") as refused:
+                    await call
+                assert "base_url=" in refused.value.body["hint"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
     ("path", "meant"),
     [
         ("/chat/completions", "/v1/chat/completions"),
         ("/v1/v1/messages", "/v1/messages"),
         ("/api/v1/models", "/v1/models"),
-        ("/openai/deployments/gpt/chat/completions", "/v1/chat/completions"),
     ],
 )
 def test_a_base_url_that_ends_elsewhere_is_told(path: str, meant: str) -> None:
     error = unknown(path.encode(), ("/v1/chat/completions", "/v1/messages"))
     assert (error.status, error.code) == (404, "path_unknown")
-    assert error.hint.startswith(f"This is {meant} below another base URL")
+    assert error.hint.startswith(f"This is {meant} below another base URL") and "/v1" in error.message
 
 
 def test_any_other_path_is_told_what_there_is() -> None:

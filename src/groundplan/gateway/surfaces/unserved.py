@@ -5,6 +5,7 @@ Endpoints of the official clients are refused by name: who asks one of them lear
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from groundplan.core.errors import Invalid, NotFound
@@ -14,6 +15,9 @@ _ACCOUNT = "It is about an account at a provider: ask the provider itself."
 _TALK = "Connect to /v1/realtime by WebSocket, with an API key of this gateway."
 _RESPONSES = "Use /v1/responses, with previous_response_id or the earlier items in input."
 _SOURCES = "Declare a source of the workload, whose passages are put before the model here."
+_OPENAI = ": OpenAI's clients want a base URL that ends with /v1"
+_AZURE = re.compile(rb"/openai/|/v1/deployments/[^/]+/(?:chat/|completions|embeddings|images/|audio/)")
+"""Paths of Azure's own client, also where its base URL ends with /v1."""
 NOT_SERVED = {
     "agents": _KEPT + _RESPONSES,
     "assistants": _KEPT + _RESPONSES,
@@ -57,8 +61,11 @@ NOT_SERVED = {
 """What is below /v1, and a hint."""
 
 
-def refusal(path: bytes) -> Invalid | None:
+def refusal(path: bytes) -> Invalid | NotFound | None:
     """Of a path that an official client has and nothing here serves; None for any other."""
+    if _AZURE.match(path) is not None:
+        hint = 'Use OpenAI(base_url="https://HOST/v1", api_key="gp_..."), with the name of a deployment as model.'
+        return NotFound(f"paths of Azure's client are not served{_OPENAI}", code="path_unknown", hint=hint)
     root, *below = path.decode("latin-1").removeprefix("/").split("/")[:3]
     if root != "v1":
         return None
@@ -71,18 +78,16 @@ def refusal(path: bytes) -> Invalid | None:
 
 def unknown(path: bytes, served: Iterable[str]) -> NotFound:
     """Of any other path. `served`: those below /v1 to which requests are sent, which are told; where only the beginning
-    of one is wrong, so is the base URL of the client."""
-    asked = path.decode("latin-1")
+    of one is wrong, so is the base URL of the client, and the message says so, since clients show nothing else."""
+    asked, why = path.decode("latin-1"), ""
+    hint = f"Under /v1 the gateway has models, files, batches and realtime, and POST {', '.join(served)}."
     for each in (*served, "/v1/models", "/v1/files", "/v1/batches"):
         if asked != each and asked.endswith(each.removeprefix("/v1")):
-            ends = (
-                "Anthropic's clients add /v1 themselves" if "/messages" in each else "OpenAI's clients want it with /v1"
-            )
-            hint = f"This is {each} below another base URL: {ends}."
+            hint, why = f"This is {each} below another base URL.", _OPENAI
+            if "/messages" in each:
+                why = ": Anthropic's clients add /v1 to the base URL themselves"
             break
-    else:
-        hint = f"Under /v1 the gateway has models, files, batches and realtime, and POST {', '.join(served)}."
-    return NotFound("there is no such path", code="path_unknown", hint=hint)
+    return NotFound(f"there is no such path{why}", code="path_unknown", hint=hint)
 
 
 def not_served(name: str, hint: str) -> Invalid:
