@@ -37,8 +37,6 @@ from groundplan.ledger.model import Usage
 
 AT = "2026-03-01"
 """The day on which most prices of known recordings hold: before the list's changes of the summer of 2026."""
-CONTEXT = 1 << 40
-"""Every tier by prompt length may be reached."""
 PICO_TOKENS = Decimal(10) ** 18
 
 
@@ -171,7 +169,7 @@ def _price(
     found.prices += 1
     named = (entry.get("model"), entry["body"].get("model"), entry["body"].get("modelVersion"))
     model = next((name for name in named if isinstance(name, str) and name), None)
-    rates = None if model is None else listed.provider_rates(place["provider"], model, at, CONTEXT)
+    rates = None if model is None else listed.provider_rates(place["provider"], model, at)
     wanted = (Decimal(str(extractor["input_price"])), Decimal(str(extractor["output_price"])))
     if rates is None and model is not None and not any(wanted) and listed.without_price(place["provider"], model):
         why = "the list has the model without any price, which the expectation takes for free and the product refuses"

@@ -108,7 +108,7 @@ def test_credentials_in_a_url_are_not_repeated() -> None:
     [
         ("serves: [responses]", "serves"),
         ("serves: [batches]", "batches"),
-        ("accepts: [file]", "accepts"),
+        ("context: 32k\naccepts: [file]", "accepts"),
         ("http: 2", "http"),
         ("proxy: http://proxy.acme.example:3128", "proxy"),
         ("tls: {ca: file:/etc/ca.pem}", "tls"),

@@ -68,12 +68,12 @@ def test_what_was_paid_off_peak_is_told_class_by_class() -> None:
 
 def test_the_list_s_price_of_a_day_has_the_price_of_each_of_its_times() -> None:
     day = date(2025, 5, 1)
-    made = listed.provider_rates("deepseek", "deepseek-chat", day, 1000)
+    made = listed.provider_rates("deepseek", "deepseek-chat", day)
     assert made is not None and made.windows
     costs = set()
     for minute in range(0, DAY, 10):
         moment = datetime(2025, 5, 1, tzinfo=UTC) + timedelta(minutes=minute)
-        exact = listed.provider_rates("deepseek", "deepseek-chat", moment, 1000)
+        exact = listed.provider_rates("deepseek", "deepseek-chat", moment)
         assert exact == at_time(made, int(moment.timestamp() * 1000))
         costs.add(exact.input if exact else None)
     assert len(costs) == 2 and made.input == max(c for c in costs if c is not None)

@@ -90,7 +90,7 @@ def test_a_class_without_a_rate_costs_as_its_side() -> None:
 
 
 def test_a_listed_price_that_changed_says_what_last_month_would_have_cost() -> None:
-    served = listed.rates("openai/o3", date(2025, 6, 9), 1000)
+    served = listed.rates("openai/o3", date(2025, 6, 9))
     assert served is not None
     deployment = Deployment(
         name="o3-eu", site="eu", model="openai/o3", upstream_model="o3", url="http://x/v1", rates=served,
@@ -142,7 +142,7 @@ def test_a_declared_price_that_will_hold_says_what_last_month_would_have_cost() 
     ("openai/gpt-4.1-mini", True, ""),
 ])  # fmt: skip
 def test_a_model_that_its_provider_is_about_to_retire_is_told(model: str, used: bool, severity: str) -> None:
-    rates = listed.rates(model, date(2026, 11, 1), 1000)
+    rates = listed.rates(model, date(2026, 11, 1))
     assert rates is not None and rates.source.startswith("genai-prices")
     place = Deployment(
         name="d", site="eu", model=model, upstream_model="m", url="http://x/v1", rates=rates, context_tokens=1000

@@ -109,8 +109,8 @@ class DeploymentDoc(Strict):
     input_tokens (/responses/input_tokens) by an estimate. With `api: anthropic`: `batches`."""
     price: Prices = ()
     """Overrides the known price: `free`, one price, or a list of prices with `from`."""
-    context: Count = 8192
-    """Most tokens of prompt and answer together."""
+    context: Count | None = None
+    """Most tokens of prompt and answer together. Left out: the model's, else the price list's."""
     max_output: Count = 4096
     """Most tokens of an answer."""
     accepts: Annotated[

@@ -18,7 +18,7 @@ from groundplan.cli.output import emit
 from groundplan.core.words import counted
 from groundplan.economics.price import known_price
 from groundplan.governance import declared
-from groundplan.release import priced
+from groundplan.release import contexts, priced
 
 
 def init(
@@ -63,8 +63,9 @@ def init(
 
 
 def further(today: date) -> Beyond:
-    """What `plan` would refuse beside the rules of the catalog: policies, and prices that do not hold yet."""
-    return lambda read: (*declared.problems(read), *priced.problems(read, today))
+    """What `plan` would refuse beside the rules of the catalog: policies, prices that do not hold yet, and bounds that
+    nobody knows."""
+    return lambda read: (*declared.problems(read), *priced.problems(read, today), *contexts.problems(read))
 
 
 def check(

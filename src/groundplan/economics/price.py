@@ -24,7 +24,6 @@ AUTO = "auto"
 """What a request asks for that leaves its class to a setting at the provider: it ends as standard or priority."""
 BATCHES = "batches"
 """In `serves` of a deployment whose provider has a batch endpoint of its own."""
-_DEFAULT_CONTEXT = 8192
 
 
 FREE = Rates(input=0, output=0, source="declared free")
@@ -35,21 +34,20 @@ def price_of(
     at: date,
     *,
     declared: Sequence[Rates] = (),
-    context_tokens: int = _DEFAULT_CONTEXT,
     where: Where | None = None,
 ) -> Rates | Problem:
     """Rates of `model` on the day `at`: the newest declared price in force, else the shipped price list.
 
     Declared prices are rates with their first day in `effective` (empty: always). Where the list has tiers by prompt
-    length, `long` has the dearest one that `context_tokens` can reach, from the first one's length on. Prices by time
-    of day are `windows` (`prices.windows`), with the dearest around them, so that a bound is never understated. An
-    unknown price is a problem `price_missing`.
+    length, `long` has the next longer one: all of them, since a provider bills what it counts, whatever length was
+    declared. Prices by time of day are `windows` (`prices.windows`), with the dearest around them, so that a bound is
+    never understated. An unknown price is a problem `price_missing`.
     """
     day = at.isoformat()
     in_force = [price for price in declared if price.effective <= day]
     if in_force:
         return max(in_force, key=lambda price: price.effective)
-    found = listed.rates(model, at, context_tokens)
+    found = listed.rates(model, at)
     if found is not None:
         return found
     future = min((price.effective for price in declared), default="")
@@ -66,7 +64,7 @@ def price_of(
 
 def known_price(model: str, at: date) -> bool:
     """Whether the shipped price list has this model."""
-    return listed.rates(model, at, _DEFAULT_CONTEXT) is not None
+    return listed.rates(model, at) is not None
 
 
 def cost(rates: Rates, usage: Usage, service: str = STANDARD) -> int:

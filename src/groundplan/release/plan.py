@@ -44,6 +44,7 @@ _TEAMS = (
 _STILL_COMPILES = frozenset(
     {
         "budget_twice",
+        "context_unbounded",
         "deployment_twice",
         "grace_restricted",
         "missing_duties",

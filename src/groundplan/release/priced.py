@@ -21,7 +21,6 @@ from groundplan.economics.prices.currency import USD, rate_on, rates_in_usd
 from groundplan.economics.prices.windows import by_time
 from groundplan.release import charged
 
-_LONGEST = 1 << 20
 Prices = Callable[[Workspace, doc.DeploymentDoc, date], bp.Rates | Problem]
 """Rates of a deployment on a day, or why there are none."""
 
@@ -40,7 +39,6 @@ def declared_or_listed(workspace: Workspace, deployment: doc.DeploymentDoc, day:
         deployment.model,
         day,
         declared=declared,
-        context_tokens=deployment.context,
         where=workspace.where(kind, name, "price") if prices else workspace.where(kind, name, "model"),
     )
 
@@ -69,7 +67,7 @@ def of_model(workspace: Workspace | None, model: str, day: date) -> bp.Rates | P
             declared = _declared(workspace, "model", described.name, described.price, day)
         except Invalid as error:
             return Problem(error.message, error.code, error.hint, workspace.where("model", described.name, "price"))
-    return price_of(model, day, declared=declared, context_tokens=_LONGEST)
+    return price_of(model, day, declared=declared)
 
 
 def dated(workspace: Workspace, deployment: doc.DeploymentDoc, day: date) -> bp.Rates | Problem:

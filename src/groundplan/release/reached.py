@@ -13,14 +13,14 @@ from groundplan.catalog import model as doc
 from groundplan.catalog.wire import DIRECT
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
-from groundplan.release import priced
+from groundplan.release import contexts, priced
 from groundplan.release.governed import provider_terms
 
 
 def deployments(workspace: Workspace, today: date, prices: priced.Prices) -> tuple[list[bp.Deployment], list[Problem]]:
     """Those at declared sites that have a price, and what is wrong with the others."""
     found: list[bp.Deployment] = []
-    problems: list[Problem] = []
+    problems = list(contexts.problems(workspace))
     for item in workspace.deployments.values():
         rates = prices(workspace, item, today)
         if isinstance(rates, Problem):
@@ -47,7 +47,7 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, workspace: Workspace) 
         kind=item.type,
         api=item.api,
         serves=sorted(item.serves),
-        context_tokens=item.context,
+        context_tokens=contexts.context_of(workspace, item),
         max_output_tokens=item.max_output,
         keys=[
             bp.ProviderKey(

@@ -85,7 +85,7 @@ def own_finding(row: dict[str, Any]) -> Finding | None:
 def listed_prices(deployment: Deployment, today: date) -> dict[date, Rates]:
     """The list's of today, and of each day soon on which it changes."""
     days = (today, *listed.changes(deployment.model, today, today + AHEAD))
-    found = {day: listed.rates(deployment.model, day, deployment.context_tokens) for day in days}
+    found = {day: listed.rates(deployment.model, day) for day in days}
     return {day: rates for day, rates in found.items() if rates is not None}
 
 

@@ -358,8 +358,9 @@ class EntryReader:
         most = self._number(info, "max_input_tokens") if info else None
         output = self._number(info, "max_output_tokens") if info else None
         output = output or (self._number(info, "max_tokens") if info else None)
-        found["context"] = int(most + (output or 0)) if most else 131_072
-        found["max_output"] = max(1, min(int(output or 16_384), found["context"]))
+        if most:
+            found["context"] = int(most + (output or 0))
+        found["max_output"] = max(1, min(int(output or 16_384), found.get("context", 16_384)))
         wait = self._milliseconds(params, "stream_timeout")
         if wait is not None:
             found["timeouts"] = {"first_token": f"{wait}ms"}

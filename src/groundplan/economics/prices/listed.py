@@ -41,20 +41,20 @@ _DETAILS = {
 _SERVICES = {"batch": {"processing": "batch"}, "priority": {"service_tier": "priority"}}
 
 
-def rates(model: str, at: date | datetime, context_tokens: int) -> Rates | None:
+def rates(model: str, at: date | datetime) -> Rates | None:
     """Rates of `provider/name` (or a name alone) on a day, None where the list does not price it by tokens.
 
-    Where the list has tiers by prompt length, `long` has those that `context_tokens` can reach. On a day, prices by
-    time of day are windows of it and the rates around them the dearest; at a time, there is the one that holds then.
+    Where the list has tiers by prompt length, `long` has the longer ones. On a day, prices by time of day are windows
+    of it and the rates around them the dearest; at a time, there is the one that holds then.
     """
     head, _, rest = model.partition("/")
     if rest and _knows(head):
-        return provider_rates(head, rest, at, context_tokens)
+        return provider_rates(head, rest, at)
     provider, _, reference = model.rpartition("/")
-    return provider_rates(provider, reference, at, context_tokens)
+    return provider_rates(provider, reference, at)
 
 
-def provider_rates(provider: str, reference: str, at: date | datetime, context_tokens: int) -> Rates | None:
+def provider_rates(provider: str, reference: str, at: date | datetime) -> Rates | None:
     """As `rates`, of a model by the name that this provider has for it."""
     from importlib import metadata  # noqa: PLC0415
 
@@ -66,25 +66,23 @@ def provider_rates(provider: str, reference: str, at: date | datetime, context_t
     source = f"{LIST} {metadata.version(LIST)} {name}"
     base, hours, effective = _in_force(info.prices, at)
 
-    rated = partial(_of_services, info, at=at, context=context_tokens, source=source, effective=effective)
+    rated = partial(_of_services, info, at=at, source=source, effective=effective)
     found = rated(base)
     windows = [(*_minutes(each.constraint), rated(each.prices)) for each in hours]
     priced = [(start, end, rates) for start, end, rates in windows if rates is not None]
     return None if found is None else by_time(found, priced)
 
 
-def _of_services(
-    info: Any, prices: Any, *, at: date | datetime, context: int, source: str, effective: str
-) -> Rates | None:
+def _of_services(info: Any, prices: Any, *, at: date | datetime, source: str, effective: str) -> Rates | None:
     """Rates of one price list with those of its classes of service."""
-    found = _with_tiers(prices, context, source, effective)
+    found = _with_tiers(prices, source, effective)
     if found is None:
         return None
     classes = {}
     for service, asked in _SERVICES.items():
         own = _variant(info, prices, asked, at)
         if own is not prices:
-            classes[service] = _with_tiers(own, context, source, effective)
+            classes[service] = _with_tiers(own, source, effective)
     return msgspec.structs.replace(found, **classes)
 
 
@@ -158,8 +156,8 @@ def _variant(info: Any, standard: Any, asked: dict[str, str], at: date | datetim
     return type(standard)(**{**standard.__dict__, **own})
 
 
-def _with_tiers(prices: Any, context_tokens: int, source: str, effective: str) -> Rates | None:
-    starts = sorted({start for start in _tier_starts(prices) if start < context_tokens})
+def _with_tiers(prices: Any, source: str, effective: str) -> Rates | None:
+    starts = sorted(set(_tier_starts(prices)))
     made: Rates | None = None
     above = 0
     for start in reversed(starts):  # the longest first: each tier holds the next longer one

@@ -64,8 +64,8 @@ NOT_SERVED = {
 def refusal(path: bytes) -> Invalid | NotFound | None:
     """Of a path that an official client has and nothing here serves; None for any other."""
     if _AZURE.match(path) is not None:
-        hint = 'Use OpenAI(base_url="https://HOST/v1", api_key="gp_..."), with the name of a deployment as model.'
-        return NotFound(f"paths of Azure's client are not served{_OPENAI}", code="path_unknown", hint=hint)
+        told = 'Use OpenAI(base_url="https://HOST/v1", api_key="gp_..."), with the name of a deployment as model.'
+        return NotFound(f"paths of Azure's client are not served{_OPENAI}", code="path_unknown", hint=told)
     root, *below = path.decode("latin-1").removeprefix("/").split("/")[:3]
     if root != "v1":
         return None

@@ -264,7 +264,7 @@ def deployment_facts(
         hardware=rule.hardware,
         units=float(rule.units),
         accepts=frozenset(item.accepts),
-        context=item.context if "context" in item.model_fields_set else None,
+        context=item.context,
         assumed=tuple(assumed),
     )
 

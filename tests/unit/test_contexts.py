@@ -1,0 +1,48 @@
+"""How many tokens fit a deployment is known, or nothing is reserved by it; the price of a long prompt holds anyway."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+from tests.unit.test_catalog_wire import START
+
+from groundplan.blueprint.model import Deployment
+from groundplan.catalog.check import validate_files
+from groundplan.economics.price import cost
+from groundplan.ledger.model import Usage
+from groundplan.release.priced import declared_or_listed
+from groundplan.release.reached import deployments
+
+URL = "url: https://h.example/v1\n"
+LISTED = "openai/gpt-realtime"
+
+
+def compiled(lines: str, model: str = "acme/one", described: str = "") -> tuple[Deployment, list[str]]:
+    text = START.format(company="").replace("acme/one", model) + URL + lines
+    text += f"---\nkind: model\nname: {model}\n{described}" if described else ""
+    found, problems = deployments(validate_files({"a.yaml": text}), date(2026, 11, 1), declared_or_listed)
+    return found[0], [problem.code for problem in problems]
+
+
+def test_it_is_the_deployments_then_the_models_then_the_lists() -> None:
+    assert compiled("context: 20k\n", LISTED, "context: 10k\n")[0].context_tokens == 20_000
+    assert compiled("", LISTED, "context: 10k\n")[0].context_tokens == 10_000
+    assert compiled("", LISTED)[0].context_tokens == 32_000
+    assert compiled("") == (compiled("context: 8192\n")[0], [])
+
+
+@pytest.mark.parametrize("lines", ["accepts: [file]\n", "type: realtime\n"])
+def test_what_reserves_all_of_it_says_how_much_that_is(lines: str) -> None:
+    assert compiled(lines)[1] == ["context_unbounded"]
+    assert compiled(lines + "context: 32k\n")[1] == compiled(lines, LISTED)[1] == []
+
+
+def test_a_prompt_above_the_lists_threshold_costs_what_the_provider_bills() -> None:
+    """Whatever context was declared, or was not."""
+    for lines in ("", "context: 8k\n"):
+        text = START.format(company="").replace("acme/one", "anthropic/claude-sonnet-4-5").replace("price: free\n", "")
+        found, problems = deployments(
+            validate_files({"a.yaml": text + URL + lines}), date(2026, 11, 1), declared_or_listed
+        )
+        assert not problems and cost(found[0].rates, Usage(input=250_000)) == 250_000 * 6 * 10**6
