@@ -92,7 +92,8 @@ def rollback(
 def applied_text(value: dict[str, Any]) -> str:
     """What `apply` and `rollback` say to people."""
     number = value["blueprint"]
-    lines = [f"blueprint {number} is served" if number else "this change is not served yet"]
+    waits = "this change is not served yet" if value["pending"] else "nothing changes: all of it is served already"
+    lines = [f"blueprint {number} is served" if number else waits]
     lines += [waits_text(pending) for pending in value["pending"]]
     lines += [f"i {note}" for note in value.get("notes", ())]
     return "\n".join(lines)
