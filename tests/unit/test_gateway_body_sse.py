@@ -26,6 +26,7 @@ from groundplan.gateway.surfaces.images import IMAGES
 from groundplan.gateway.surfaces.interface import Interface, Malformed
 from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.rerank import RERANK
+from groundplan.gateway.surfaces.responses import RESPONSES
 from groundplan.gateway.surfaces.speech import SPEECH
 
 PDF = "data:application/pdf;base64,JVBERg=="
@@ -134,6 +135,7 @@ def test_what_else_is_said_of_a_stream_goes_on(codec: Any, asked: bytes) -> None
         ({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, "content_unsupported"),
         ({"modalities": ["text", "audio"]}, "field_unsupported"),
         ({"service_tier": "flex"}, "field_unsupported"),
+        ({"prompt_cache_options": {"mode": "explicit", "ttl": "12h"}}, "field_unsupported"),
         ({"stream": "yes"}, "body_invalid"),
         ({"model": 3}, "body_invalid"),
     ],
@@ -142,6 +144,14 @@ def test_what_could_cost_more_than_its_bound_is_refused(more: dict[str, Any], co
     with pytest.raises(Invalid) as caught:
         chat_completions.read(chat(**more))
     assert caught.value.code == code and caught.value.hint
+
+
+def test_a_cache_of_prompts_is_written_at_the_price_that_is_known() -> None:
+    for ttl in ({}, {"ttl": None}, {"ttl": "30m"}):
+        chat_completions.read(chat(prompt_cache_options={"mode": "explicit", **ttl}))
+        of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "prompt_cache_options": ttl}).encode())
+    with pytest.raises(Invalid, match="prompt_cache_options"):
+        of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "prompt_cache_options": {"ttl": "12h"}}).encode())
 
 
 def of(interface: Interface) -> Callable[[bytes], object]:

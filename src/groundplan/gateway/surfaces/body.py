@@ -78,7 +78,7 @@ _TABLE = {
         max_tokens max_completion_tokens max_output_tokens n best_of tools modalities service_tier store
         background previous_response_id audio prediction web_search_options moderation container mcp_servers
         inference_geo speed conversation context_management cache_control output_config output_format
-        encoding_format image background_options
+        encoding_format image background_options prompt_cache_options
         """,
         "ordinary": """
         temperature top_p stop seed user metadata frequency_penalty presence_penalty logprobs top_logprobs
@@ -120,6 +120,21 @@ _parts = msgspec.json.Decoder(list[_Part])
 _text = msgspec.json.Decoder(str)
 _options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 _encode = msgspec.json.Encoder().encode
+
+
+class CacheOptions(msgspec.Struct, frozen=True):
+    """Of the cache of prompts at OpenAI."""
+
+    ttl: str | None = None
+
+    def check(self) -> None:
+        """Raise `Invalid` for a cache that may cost more to write than the declared price says."""
+        if self.ttl not in (None, "30m"):
+            raise Invalid(
+                f"prompt_cache_options.ttl {self.ttl[:20]!r} is not supported",
+                code="field_unsupported",
+                hint='A longer cache may have a price of its own; use "30m" or leave ttl out.',
+            )
 
 
 def with_usage_told(fields: Mapping[str, msgspec.Raw]) -> bytes:

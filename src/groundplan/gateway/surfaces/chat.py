@@ -23,6 +23,7 @@ from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.http.sse import DONE, END, Chunk, event, read_chunk, splice, without_usage
 from groundplan.gateway.surfaces.body import (
     OTHERWISE,
+    CacheOptions,
     message_parts,
     read_fields,
     refuse_fields,
@@ -77,6 +78,7 @@ class _Chat(msgspec.Struct, frozen=True):
     modalities: list[str] | None = None
     tools: list[_Tool] | None = None
     service_tier: str | None = None
+    prompt_cache_options: CacheOptions | None = None
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -197,6 +199,8 @@ def _service(chat: _Chat) -> str:
             raise Invalid(f"{told} is not supported", code="field_unsupported", hint=hint)
     if chat.modalities and chat.modalities != ["text"]:
         raise Invalid("only text is supported", code="field_unsupported", hint='Use modalities ["text"].')
+    if chat.prompt_cache_options is not None:
+        chat.prompt_cache_options.check()
     if (service := SERVICES.get(chat.service_tier)) is None:
         raise Invalid("service_tier is not supported", code="field_unsupported", hint="Leave service_tier out.")
     return service

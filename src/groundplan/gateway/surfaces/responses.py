@@ -19,7 +19,14 @@ from groundplan.gateway.caching.recast import RESPONSES_RECAST, Recast
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.splicing import spliced
 from groundplan.gateway.surfaces import responses_api, responses_kept, responses_shape, signatures
-from groundplan.gateway.surfaces.body import OTHERWISE, file_bytes, image_bytes, read_fields, refuse_fields
+from groundplan.gateway.surfaces.body import (
+    OTHERWISE,
+    CacheOptions,
+    file_bytes,
+    image_bytes,
+    read_fields,
+    refuse_fields,
+)
 from groundplan.gateway.surfaces.by_chat import ByChat, able, served_natively
 from groundplan.gateway.surfaces.chat import CHAT, FILE, SERVICES
 from groundplan.gateway.surfaces.chat_pieces import completion
@@ -98,6 +105,7 @@ class Asked(msgspec.Struct, frozen=True):
     max_output_tokens: int | None = None
     tools: list[_Tool] | None = None
     service_tier: str | None = None
+    prompt_cache_options: CacheOptions | None = None
     store: bool | None = None
     background: bool | None = None
     previous_response_id: str | None = None
@@ -216,6 +224,8 @@ def _check(fields: dict[str, msgspec.Raw], asked: Asked) -> None:
         raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of items.")
     if asked.max_output_tokens is not None and asked.max_output_tokens < 1:
         raise Invalid("max_output_tokens is below 1", code="cap_range", hint="Use max_output_tokens of at least 1.")
+    if asked.prompt_cache_options is not None:
+        asked.prompt_cache_options.check()
     if asked.service_tier not in SERVICES:
         raise _unsupported("service_tier")
     for tool in asked.tools or ():
