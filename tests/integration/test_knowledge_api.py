@@ -429,6 +429,7 @@ def test_the_glossary_and_lineage_are_served(control: Control) -> None:
     (term,) = control.ask("GET", "/api/knowledge/glossary").body["terms"]
     assert (term["title"], term["forbidden"]) == ("pump", ["pumping machine"])
     assert control.ask("GET", "/api/knowledge/lineage").body == {"events": []}
+    assert control.ask("GET", "/api/knowledge/lineage?until=0001-01-01T08:10:00Z").code == "value_invalid"
     assert control.ask("GET", "/api/knowledge/evaluations").body == {"runs": []}
     compared(control.home.root / "evaluation", "beir x", {"ndcg@10": 0.5}, "2026-11-25T10:00:00+00:00")
     again = compared(control.home.root / "evaluation", "beir x", {"ndcg@10": 0.6}, "2026-11-25T11:00:00+00:00")

@@ -44,6 +44,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(OperationalError, _database)
     app.add_exception_handler(DataError, _unstorable)
     app.add_exception_handler(UnicodeEncodeError, _unstorable)
+    app.add_exception_handler(OverflowError, _unstorable)
     app.add_exception_handler(PoolTimeout, _database)
     app.add_exception_handler(Exception, _unknown)
 
@@ -104,8 +105,9 @@ async def _database(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _unstorable(_: Request, error: Exception) -> JSONResponse:
-    """Text with a NUL or half a character, a number beyond every range: JSON and URLs may hold what no column does."""
-    log.warning("the database refuses a value: %s", error.__class__.__name__)
+    """Text with a NUL or half a character, a number or a day beyond every range: JSON and URLs may hold what no column
+    and no calendar does."""
+    log.warning("a value of a request is refused: %s", error.__class__.__name__)
     return response_for(
         Invalid(
             "a value of the request cannot be stored or looked for", code="value_invalid",
