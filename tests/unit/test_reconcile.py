@@ -166,6 +166,20 @@ def test_estimates_open_calls_demo_and_failures_have_their_own_names() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("more", "kind"), [("0.0001", "estimated"), ("1.5", "unexplained")])
+def test_one_small_estimate_among_many_calls_explains_no_more_than_it_came_to(more: str, kind: str) -> None:
+    tries = [attempt(), attempt(), attempt(10, 50, estimated=True)]
+    total = sum((each.cost for each in tries), Decimal(more))
+    export = bill(
+        "start_time,start_time_iso,amount_value,amount_currency,line_item,project_id\n"
+        f"1764028800,2026-11-25T00:00:00+00:00,{total},usd,gpt-4o-2024-08-06,p\n"
+    )
+    assert kinds(reconcile(export, tries, RATES)) == {kind: more}
+    assert kinds(reconcile(export, [replace(each, estimated=True) for each in tries], RATES)) == {"estimated": more}
+    counted = generic(f"2026-11-25,gpt-4o,,2010,100250,{total},USD")
+    assert kinds(reconcile(counted, tries, RATES)).keys() == {"tokens", "price"}
+
+
 def test_calls_of_the_demo_are_one_row_of_their_day_and_model() -> None:
     demo = [attempt(demo=True) for _ in range(3)]
     result = reconcile(generic("2026-11-25,gpt-4o,,10,60,1,USD"), demo, RATES)

@@ -28,7 +28,8 @@ class Side:
     """Lines, or attempts."""
     rounded: Decimal = Decimal(0)
     """The most that rounding of its lines can come to."""
-    estimated: bool = False
+    estimated: Decimal | None = None
+    """USD of attempts whose provider reported no usage; None: there are none."""
     open: bool = False
     not_billed: bool = False
     classes: Mapping[str, tuple[Decimal, int]] = field(default_factory=dict)
@@ -60,7 +61,7 @@ def parts(bill: Side, ledger: Side, rates: Rates | None) -> list[Part]:
     if abs(gap) <= bill.rounded + _PICO * ledger.count and not _other_tokens(bill, ledger):
         return [Part("rounding", gap, "")]
     if bill.input is None and bill.output is None:
-        kind = "estimated" if ledger.estimated else "unexplained"
+        kind = "estimated" if _by_estimates(ledger, gap) else "unexplained"
         return [Part(kind, gap, _factor(bill.usd, ledger.usd))]
     return _by_tokens(bill, ledger, rates, gap)
 
@@ -72,13 +73,18 @@ def _by_tokens(bill: Side, ledger: Side, rates: Rates | None, gap: Decimal) -> l
         told = (
             f"{_count(bill.input)}/{_count(bill.output)} tokens in/out on the bill, {ledger.input}/{ledger.output} here"
         )
-        found.append(Part("estimated" if ledger.estimated else "tokens", usage, told))
+        found.append(Part("estimated" if _by_estimates(ledger, usage) else "tokens", usage, told))
     rest = gap - usage
     if not rest:
         return found
     if abs(rest) <= bill.rounded + _PICO * (ledger.count + 1):
         return [*found, Part("rounding", rest, "")]
     return [*found, Part("price", rest, price_that_explains(bill, ledger.usd + usage, rates))]
+
+
+def _by_estimates(ledger: Side, amount: Decimal) -> bool:
+    """Whether what was estimated may explain so much: one small estimate among many calls does not."""
+    return ledger.estimated is not None and (abs(amount) <= ledger.estimated or ledger.estimated == ledger.usd)
 
 
 def _other_tokens(bill: Side, ledger: Side) -> bool:

@@ -324,7 +324,9 @@ def _ledger_side(attempts: Sequence[Attempt]) -> Side:
     return Side(
         sum((attempt.cost for attempt in attempts), Decimal(0)),
         sum(attempt.input for attempt in attempts), sum(attempt.output for attempt in attempts), count=len(attempts),
-        estimated=any(attempt.estimated for attempt in attempts),
+        estimated=sum((one.cost for one in attempts if one.estimated), Decimal(0))
+        if any(one.estimated for one in attempts)
+        else None,
         open=any(attempt.state != "settled" for attempt in attempts),
         not_billed=bool(attempts) and all(not attempt.cost and attempt.outcome != "ok" for attempt in attempts),
     )  # fmt: skip
