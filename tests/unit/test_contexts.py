@@ -32,6 +32,13 @@ def test_it_is_the_deployments_then_the_models_then_the_lists() -> None:
     assert compiled("") == (compiled("context: 8192\n")[0], [])
 
 
+def test_the_longest_answer_is_the_deployments_then_the_models() -> None:
+    described = "max_output: 32k\n"
+    assert compiled("max_output: 2k\n", described=described)[0].max_output_tokens == 2000
+    assert compiled("", described=described)[0].max_output_tokens == 32_000
+    assert compiled("")[0].max_output_tokens == 4096
+
+
 @pytest.mark.parametrize("lines", ["accepts: [file]\n", "type: realtime\n"])
 def test_what_reserves_all_of_it_says_how_much_that_is(lines: str) -> None:
     assert compiled(lines)[1] == ["context_unbounded"]

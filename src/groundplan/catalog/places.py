@@ -111,8 +111,8 @@ class DeploymentDoc(Strict):
     """Overrides the known price: `free`, one price, or a list of prices with `from`."""
     context: Count | None = None
     """Most tokens of prompt and answer together. Left out: the model's, else the price list's."""
-    max_output: Count = 4096
-    """Most tokens of an answer."""
+    max_output: Count | None = None
+    """Most tokens of an answer. Left out: the model's, else 4096."""
     accepts: Annotated[
         tuple[Literal["image", "audio", "file"], ...], LIST, list_schema({"enum": ["image", "audio", "file"]})
     ] = ()
@@ -166,6 +166,7 @@ class ModelDoc(Strict):
     licence: Line | None = None
     price: Prices = ()
     context: Count | None = None
+    """Of deployments of it that do not say another; so is `max_output`."""
     max_output: Count | None = None
     weights: WeightsRule = WeightsRule()
     quality: Annotated[tuple[Quality, ...], LIST] = ()

@@ -1,4 +1,5 @@
-"""How many tokens fit a deployment: as it says, else as its model's document does, else as the price list.
+"""How many tokens fit a deployment, and an answer of it: as it says, else as its model's document does, else as the
+price list, which knows no answers.
 
 Where all that fits is reserved, and nobody says how much that is, a bound would be made up: that is a problem. Pure.
 """
@@ -12,6 +13,8 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.economics.prices import listed
 
+ANSWER = 4096
+"""Tokens of an answer where nobody says how many."""
 UNKNOWN = 8192
 """Where nobody says it, and nothing is reserved by it."""
 _FILE, _REALTIME = "file", "realtime"
@@ -19,6 +22,13 @@ _FILE, _REALTIME = "file", "realtime"
 
 def context_of(workspace: Workspace, item: doc.DeploymentDoc) -> int:
     return _known(workspace, item) or UNKNOWN
+
+
+def answer_of(workspace: Workspace, item: doc.DeploymentDoc) -> int:
+    """The most tokens of an answer."""
+    described = workspace.models.get(item.model)
+    said = described.max_output if item.max_output is None and described is not None else item.max_output
+    return ANSWER if said is None else said
 
 
 def problems(workspace: Workspace) -> Iterator[Problem]:

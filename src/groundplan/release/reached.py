@@ -48,7 +48,7 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, workspace: Workspace) 
         api=item.api,
         serves=sorted(item.serves),
         context_tokens=contexts.context_of(workspace, item),
-        max_output_tokens=item.max_output,
+        max_output_tokens=contexts.answer_of(workspace, item),
         keys=[
             bp.ProviderKey(
                 key=each.key,
