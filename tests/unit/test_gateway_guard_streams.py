@@ -173,6 +173,18 @@ async def test_what_an_event_begins_with_is_looked_at(tmp_path: Path, start: dic
         assert SECRET not in reply.body.decode() and b"guardrail_secrets" in reply.body
 
 
+async def test_what_a_message_thinks_is_looked_at_where_it_is_whole(tmp_path: Path) -> None:
+    thought = {"type": "thinking", "thinking": f"it is {SECRET}", "signature": "c2ln"}
+    told = {**BEGUN, "content": [thought, {"type": "text", "text": "fine"}], "stop_reason": "end_turn",
+            "usage": {"input_tokens": 3, "output_tokens": 3}}  # fmt: skip
+    rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "mask"}, budget_ms=10_000)}}
+    sent = answering(json.dumps(told).encode())
+    async with saying(tmp_path, sent, more={"one": {"api": "anthropic"}}, workloads=rules) as rig:
+        asks = {"model": "auto", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+        reply = await asked(rig, MESSAGES, asks)
+        assert SECRET not in reply.body.decode() and b'"thinking":"it is [' in reply.body and b"fine" in reply.body
+
+
 CALLS: list[dict[str, Any]] = [
     {"function_call": {"name": "drop_tables", "arguments": "{}"}},
     {"tool_calls": [{"index": 0, "id": "t", "type": "custom", "custom": {"name": "drop_tables", "input": "all"}}]},
