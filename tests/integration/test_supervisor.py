@@ -78,6 +78,29 @@ def seconds_to_come_back(home: Home) -> float:
     return took
 
 
+def test_one_that_is_asked_to_start_anew_has_not_died(tmp_path: Path) -> None:
+    notices: list[str] = []
+    with Supervisor(Home(tmp_path), notice=notices.append) as supervisor:
+        first = supervisor.start(Process("worker", SLEEP))
+        assert eventually(lambda: lives(first))
+        supervisor.restart("worker")
+
+        def back() -> bool:
+            supervisor.check()
+            return pid_of(supervisor, "worker") not in (None, first)
+
+        assert eventually(back) and notices == ["worker is started anew"]
+        again = pid_of(supervisor, "worker")
+        assert again is not None
+        os.kill(again, signal.SIGKILL)
+
+        def told() -> bool:
+            supervisor.check()
+            return len(notices) > 1
+
+        assert eventually(told) and "killed by signal 9" in notices[1]
+
+
 def test_one_that_keeps_dying_is_tried_ever_later_and_one_that_may_end_is_left_alone(tmp_path: Path) -> None:
     with Supervisor(Home(tmp_path)) as supervisor:
         supervisor.start(Process("failing", (sys.executable, "-c", "raise SystemExit(3)")))

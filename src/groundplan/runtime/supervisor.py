@@ -88,7 +88,7 @@ class _Leaving:
 class _Child:
     """One process of the list and what became of it."""
 
-    __slots__ = ("due", "last_exit", "pause", "popen", "process", "started", "starts")
+    __slots__ = ("asked", "due", "last_exit", "pause", "popen", "process", "started", "starts")
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -98,6 +98,8 @@ class _Child:
         self.last_exit: int | None = None
         self.due: float | None = None
         self.pause = 0.0
+        self.asked = False
+        """To stop, so that it is started again."""
 
     def exited(self, now: float) -> bool:
         """Notice an exit once, and plan the next start."""
@@ -231,6 +233,7 @@ class Supervisor:
         child = self._children.get(name)
         if child is not None and child.popen is not None and child.popen.poll() is None:
             child.started = min(child.started, time.monotonic() - STEADY_SECONDS)
+            child.asked = True
             child.popen.send_signal(child.process.stop_signal)
 
     def run(self, tick: Callable[[], None] | None = None) -> None:
@@ -360,7 +363,10 @@ class Supervisor:
             self._notice(f"{child.process.name} cannot be restarted, again in {child.pause:.1f} s: {error}")
 
     def _obituary(self, child: _Child) -> str:
-        name, code = child.process.name, child.last_exit or 0
+        name, code, asked = child.process.name, child.last_exit or 0, child.asked
+        child.asked = False
+        if asked and code in (0, -child.process.stop_signal):
+            return f"{name} is started anew"
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         then = f"restarted in {child.pause:.1f} s" if child.process.restart else "not restarted"
         return f"{name} {how}, {then}; see {self.log(name)}"
