@@ -17,8 +17,10 @@ from groundplan.blueprint.model import Rates
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
+from groundplan.economics.allocate.model import Line as BookLine
 from groundplan.economics.bill import MAX_LINES, Bill, read_bill
 from groundplan.economics.bill_models import resolve
+from groundplan.economics.export.focus import focus_csv
 from groundplan.economics.reconcile import KINDS, Attempt, Reconciliation, exchange_rates, reconcile
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -273,6 +275,33 @@ def test_focus_columns() -> None:
     assert export.format == "FOCUS"
     assert [(line.input, line.output) for line in export.lines] == [(1000, None), (None, 100)]
     assert kinds(reconcile(export, [attempt()], RATES)) == {}
+
+
+def test_what_the_ledger_exported_is_known_by_its_columns() -> None:
+    """Of models whose names say nothing, with traffic of the demo and what a crash left, which the book has, too."""
+    every = [
+        attempt(), attempt(demo=True), attempt(state="crashed"),
+        attempt(deployment="us", model="smollm2-135m", cost=Decimal("0.5")),
+    ]  # fmt: skip
+    three = int(3 * usd("eu", 1000, 100) * PICO)
+    named: dict[str, Any] = {"workload": "assistant", "basis": "measured", "source": "list", "rule": "tokens x price"}
+    lines = [
+        BookLine(term="input", model="openai/gpt-4o", deployment="eu", amount=three // 3, quantity=2000, **named),
+        BookLine(term="bound", model="openai/gpt-4o", deployment="eu", amount=three - three // 3, **named),
+        BookLine(term="output", model="smollm2-135m", deployment="us", amount=PICO // 2, quantity=100, **named),
+        BookLine(term="logs", amount=3 * PICO, **named),
+        BookLine(term="connectivity", amount=5 * PICO, **named),
+        BookLine(term="platform", amount=7 * PICO, **named),
+        BookLine(term="credit", amount=-PICO, **named),
+    ]
+    text = focus_csv([(NOON.date().replace(day=1), NOON.date(), lines)], "acme")
+    export = bill(text)
+    assert export.format == "FOCUS of the ledger" and export.columns["model"] == "SkuId"
+    beside = {"storage": "3", "network": "5", "other_service": "7", "credit": "-1"}
+    assert kinds(reconcile(export, every, RATES)) == beside
+    open_ = attempt(state="open")
+    assert kinds(reconcile(export, [*every, open_], RATES)) == {**beside, "open_reservation": "-0.003"}
+    assert bill(text, model="ChargeDescription").columns["model"] == "ChargeDescription", "what is said wins"
 
 
 MONTHLY = {

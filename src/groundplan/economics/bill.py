@@ -29,7 +29,7 @@ from groundplan.economics.bill_cells import (
     whole,
 )
 from groundplan.economics.bill_cells import number as number_of
-from groundplan.economics.bill_columns import charge_of, detect, format_of, is_total, plain
+from groundplan.economics.bill_columns import OWN, charge_of, detect, format_of, is_total, plain
 
 MAX_BYTES = 16 << 20
 MAX_LINES = 200_000
@@ -165,6 +165,11 @@ class Bill:
     notes: tuple[str, ...]
     period: tuple[date, date] | None = None
     """First and last day to compare, where somebody chose them."""
+
+    @property
+    def own(self) -> bool:
+        """Whether the ledger wrote it, so that it has what no provider bills, too."""
+        return self.format == OWN
 
     @property
     def days(self) -> tuple[date, date] | None:

@@ -62,7 +62,27 @@ ROLES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """What a column can say -> names of it, the surest first, in small letters and digits only."""
 
+OWN = "FOCUS of the ledger"
+"""What `groundplan cost export` writes: it has columns of the specification under both of their names."""
+_OWN_ROLES = {"model": "skuid", "service": "servicecategory"}
+"""Role -> name of its column there, where another one is surer in bills of others."""
 FORMATS: tuple[tuple[str, frozenset[str]], ...] = (
+    (
+        OWN,
+        frozenset(
+            {
+                "billedcost",
+                "chargecategory",
+                "chargetype",
+                "provider",
+                "providername",
+                "resourceid",
+                "skuid",
+                "servicecategory",
+                "subaccountid",
+            }
+        ),
+    ),
     ("OpenAI costs", frozenset({"amountvalue", "starttime"})),
     ("OpenAI usage", frozenset({"nummodelrequests", "inputtokens"})),
     ("Anthropic cost", frozenset({"usagedateutc", "costusd"})),
@@ -132,8 +152,9 @@ def detect(head: Sequence[str], said: Mapping[str, str], file: str) -> dict[str,
     for i, name in enumerate(head):
         places.setdefault(plain(currency_of_head(name)[0]), i)
     found: dict[str, int] = {}
+    own = _OWN_ROLES if format_of(head) == OWN else {}
     for role, names in ROLES.items():
-        position = next((places[name] for name in names if name in places), None)
+        position = next((places[name] for name in (own.get(role, ""), *names) if name in places), None)
         if position is not None and role not in said:
             found[role] = position
     for role, name in said.items():

@@ -259,11 +259,14 @@ class _Work:
     def _without_open_and_demo(
         self, lines: Sequence[Line], attempts: Sequence[Attempt], model: str | None
     ) -> list[Attempt]:
-        """Attempts that a bill can have. In a group, open ones and the demo are told apart; by id nothing is."""
+        """Attempts that a bill can have. In a group, open ones and the demo are told apart; by id nothing is, and of
+        what the ledger wrote itself the open ones alone."""
         named = any(line.call is not None for line in lines)
         left, demo = [], []
         for attempt in attempts:
             if named or not (attempt.demo or attempt.state != "settled"):
+                left.append(attempt)
+            elif self.bill.own and attempt.state != "open":
                 left.append(attempt)
             elif attempt.demo:
                 demo.append(attempt)
