@@ -186,6 +186,14 @@ def test_a_rule_that_cannot_be_is_refused(bad: dict[str, str]) -> None:
         AllocationDoc.model_validate({"name": "x", "term": "logs", "source": "contract", **bad})
 
 
+@pytest.mark.parametrize("told", ["0/day", "1/month"])
+def test_hardware_that_makes_nothing_is_refused(told: str) -> None:
+    """Nothing would be idle of it, and no use of it measured."""
+    rack = {"name": "rack", "term": "capacity", "cost": "5 USD/day", "covers": "deployment/gpu", "source": "contract"}
+    with pytest.raises(ValueError, match="at least one token a day, such as 40M/day"):
+        AllocationDoc.model_validate({**rack, "capacity": told})
+
+
 COMPANY = "kind: company\nname: acme\nformat: 1\n---\n"
 RULE = "kind: allocation\nname: {}\nterm: logs\ncost: 5 USD/month\nsource: contract\n{}\n---\n"
 

@@ -93,6 +93,10 @@ class AllocationDoc(Strict):
             raise ValueError("by: shares needs shares: {workload: part}, and only it")
         if self.capacity is not None and not (self.covers.startswith("deployment/") and self.rate is None):
             raise ValueError("capacity is of a deployment: covers: deployment/NAME, with a cost")
+        if self.capacity is not None and self.capacity.per_day < 1:
+            raise ValueError(
+                "capacity is at least one token a day, such as 40M/day; leave it out to tell nothing of idle"
+            )
         if self.since is not None and self.until is not None and self.until < self.since:
             raise ValueError("until is before from")
         return self

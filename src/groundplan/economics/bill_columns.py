@@ -64,25 +64,13 @@ ROLES: dict[str, tuple[str, ...]] = {
 
 OWN = "FOCUS of the ledger"
 """What `groundplan cost export` writes: it has columns of the specification under both of their names."""
+_OWN_MARKS = frozenset(
+    {"billedcost", "chargecategory", "chargetype", "provider", "providername", "resourceid", "skuid", "subaccountid"}
+)
 _OWN_ROLES = {"model": "skuid", "service": "servicecategory"}
 """Role -> name of its column there, where another one is surer in bills of others."""
 FORMATS: tuple[tuple[str, frozenset[str]], ...] = (
-    (
-        OWN,
-        frozenset(
-            {
-                "billedcost",
-                "chargecategory",
-                "chargetype",
-                "provider",
-                "providername",
-                "resourceid",
-                "skuid",
-                "servicecategory",
-                "subaccountid",
-            }
-        ),
-    ),
+    (OWN, _OWN_MARKS),
     ("OpenAI costs", frozenset({"amountvalue", "starttime"})),
     ("OpenAI usage", frozenset({"nummodelrequests", "inputtokens"})),
     ("Anthropic cost", frozenset({"usagedateutc", "costusd"})),

@@ -264,9 +264,8 @@ class _Work:
         named = any(line.call is not None for line in lines)
         left, demo = [], []
         for attempt in attempts:
-            if named or not (attempt.demo or attempt.state != "settled"):
-                left.append(attempt)
-            elif self.bill.own and attempt.state != "open":
+            settled = attempt.state == "settled" and not attempt.demo
+            if named or settled or (self.bill.own and attempt.state != "open"):
                 left.append(attempt)
             elif attempt.demo:
                 demo.append(attempt)
