@@ -139,6 +139,8 @@ def test_one_click_leads_from_an_opportunity_to_a_shadow(console: Console) -> No
     assert "notice=It+runs" in led
     id = led.partition("?")[0].rpartition("/")[2]
     assert "would save" in console.control.ask("GET", f"/api/experiments/{id}").body["reason"]
+    text = console.page("/cost/opportunities?days=7")
+    assert f"the shadow {values['name']} runs until" in text and "experiment-start" not in text
     console.form("/do/experiment-stop", id=id)
 
 

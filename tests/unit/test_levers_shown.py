@@ -30,7 +30,7 @@ def run(at: datetime = NOW, **more: Any) -> Run:
     )  # fmt: skip
 
 
-def experiment(outcome: str, type: str = "shadow", at: datetime = NOW, **more: Any) -> Recorded:
+def experiment(outcome: str, type: str = "shadow", at: datetime | None = NOW, **more: Any) -> Recorded:
     settings: dict[str, Any] = {"state": "ended", "figures": {"quality": {**QUALITY, "high": 0.8}}, **more}
     return Recorded(
         id=UUID(int=2), name="try", workload="support", type=type, candidate="small", judge="", share=1000,
@@ -65,7 +65,7 @@ def test_what_a_replay_found_is_told_and_counts_for_as_many_calls() -> None:
 )
 def test_what_an_experiment_found_is_told(outcome: str, type: str, most: str, words: str) -> None:
     told = lever([], [experiment(outcome, type)])
-    assert words in told.proof
+    assert words in told.proof and told.tried, "no shadow is offered of what an experiment has decided about"
     assert told.saves_usd == PLAIN.saves_usd * Decimal(most)
 
 
@@ -75,14 +75,25 @@ def test_the_newest_verdict_counts_and_what_has_none_shows_nothing() -> None:
     assert proof.index("A/B test") < proof.index("a replay") and proof.endswith(
         "; a router may still send it those that it answers as well"
     )
-    proof = lever([run()], [experiment("worse", "ab", older)]).proof
-    assert proof.index("a replay") < proof.index("A/B test") and proof.endswith("let a router send it those calls")
+    nightly = lever([run()], [experiment("worse", "ab", older)])
+    assert nightly.proof.index("a replay") < nightly.proof.index("A/B test") and nightly.tried
+    assert nightly.proof.endswith("a router may still send it those that it answers as well"), "no shadow once more"
     both = lever([run()], [experiment("worse", at=older)])
     assert both.saves_usd == PLAIN.saves_usd * Decimal("0.7"), "no more than either showed"
     twice = lever([], [experiment("kept"), experiment("worse", "ab", older)])
     assert "worse" not in twice.proof, "of two experiments the newer"
-    for nothing in (experiment("budget"), experiment("expired"), experiment("", state="running", at=NOW)):
+    for nothing in (experiment("budget"), experiment("expired"), experiment("", state="refused", at=NOW)):
         assert lever([], [nothing]) == PLAIN
+    assert not PLAIN.tried and not lever([run()], []).tried
     assert lever([run(proposal=None)], []) == PLAIN and lever([run(state="failed")], []) == PLAIN
     assert lever([run(SINCE - timedelta(days=1))], []) == PLAIN, "what it was judged by is older than what is kept"
     assert lever([replace(run(), candidate="other")], []) == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("state", "began", "words"),
+    [("running", NOW, "the shadow try runs until"), ("asked", None, "the shadow try waits")],
+)
+def test_what_is_being_tried_is_not_offered_once_more(state: str, began: datetime | None, words: str) -> None:
+    told = lever([], [experiment("", state=state, at=None, began_at=began, asked_at=NOW)])
+    assert told.proof.startswith(words) and told.tried and told.saves_usd == PLAIN.saves_usd

@@ -41,6 +41,7 @@ def opportunities(
                 "proof": each.proof,
                 "frees_usd": f"{each.frees_usd:.6f}",
                 "candidate": each.candidate or None,
+                "tried": each.tried,
             }
             for each in found
         ],

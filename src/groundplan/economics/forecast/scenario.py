@@ -38,6 +38,8 @@ class Part:
     not depend on it, or how long they are is not known any more, so they keep their tier."""
     own: Rates | None = None
     """Of its deployment, where `prompt` is known."""
+    hour: int | None = None
+    """Of the day, UTC, where the other model's price is by time of day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +166,20 @@ def _in_its_tier(part: Part, change: Change, count: Fraction, cost: Fraction) ->
 
 
 def _at(rates: Rates, part: Part, change: Change, count: Fraction, cost: Fraction) -> Fraction:
-    """What that part costs at another model; images, seconds and searches that it has no price for stay as they are."""
+    """What that part costs at another model; images, seconds and searches that it has no price for stay as they are. In
+    an hour in which its price changes each minute is taken to have had as many."""
     if not part.answers:
         return cost
-    tier = part.tier
-    if part.prompt is not None:
-        rates = of_prompt(rates, tier, part.prompt * _exact(change.context))
-        tier = ""
-    other = Fraction(priced({part.name: round(count)}, rates, tier))
+    if part.hour is None:
+        other = Fraction(_there(rates, part, part.tier, change, count))
+    else:
+        tier = " ".join(name for name in split_tier(part.tier) if name != BY_TIME)
+        times = in_hour(rates, part.hour)
+        other = sum((_there(each, part, tier, change, count) * Fraction(minutes, 60) for minutes, each in times), Fraction(0))
     return other if count and (other or part.name in TOKENS or part.name == "requests") else cost
+
+
+def _there(rates: Rates, part: Part, tier: str, change: Change, count: Fraction) -> int:
+    if part.prompt is not None:
+        rates, tier = of_prompt(rates, tier, part.prompt * _exact(change.context)), ""
+    return priced({part.name: round(count)}, rates, tier)

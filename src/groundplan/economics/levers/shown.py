@@ -1,7 +1,7 @@
 """What replays and experiments have shown of a cheaper deployment, as evidence beside the money it would save. Pure.
 
 The newest of each that ended counts; one that ended without a verdict (its budget, its last day, a person) shows
-nothing.
+nothing. An experiment that runs, or waits for its approval, says that it does.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from groundplan.economics.replay.run import Run
 
 _VERDICTS: Final = {"kept": "good enough", "better": "better", "worse": "worse", "guard": "not good enough"}
 _Ended = tuple[datetime, Shown]
+_OPEN: Final = {"asked": "waits for its approval", "running": "runs"}
 _GOOD: Final = frozenset({"kept", "better"})
 
 
@@ -25,9 +26,7 @@ def shown(runs: Iterable[Run], experiments: Iterable[Recorded], since: datetime)
     found: dict[tuple[str, str], list[_Ended]] = {}
     for newest in (
         _newest([(run.ended_at, (run.workload, run.candidate), _by_replay(run)) for run in runs], since),
-        _newest(
-            [(made.ended_at, (made.workload, made.candidate), _by_experiment(made)) for made in experiments], since
-        ),
+        _newest([(_when(made), (made.workload, made.candidate), _by_experiment(made)) for made in experiments], since),
     ):
         for key, ended in newest.items():
             found.setdefault(key, []).append(ended)
@@ -45,9 +44,11 @@ def _newest(
 
 
 def _together(every: list[_Ended]) -> Shown:
-    """What is said last is what may be done after the newest; a nightly replay does not hide what people said."""
+    """What is said last is what may be done after the newest; a nightly replay does not hide what people said, nor
+    propose anew what an experiment has tried."""
     told = [each for _, each in sorted(every, key=lambda each: each[0], reverse=True)]
-    return Shown("; ".join(each.told for each in told), min(each.most for each in told), told[0].then)
+    last = next((each for each in told if each.tried), told[0])
+    return Shown("; ".join(each.told for each in told), min(each.most for each in told), last.then, last.tried)
 
 
 def _by_replay(run: Run) -> Shown | None:
@@ -63,12 +64,23 @@ def _by_replay(run: Run) -> Shown | None:
     return Shown(told, float(quality["high"]), "try it in shadow, or let a router send it those calls")
 
 
+def _when(made: Recorded) -> datetime | None:
+    return (made.began_at or made.asked_at) if made.state in _OPEN else made.ended_at
+
+
 def _by_experiment(made: Recorded) -> Shown | None:
+    if made.state in _OPEN:
+        told = f"the {_kind(made)} {made.name} {_OPEN[made.state]} until {made.until.date()}"
+        return Shown(told, 1.0, "what it finds will be here", tried=True)
     if made.state != "ended" or made.outcome not in _VERDICTS or made.ended_at is None:
         return None
-    kind, good = ("shadow" if made.type == SHADOW else "A/B test"), made.outcome in _GOOD
+    good = made.outcome in _GOOD
     quality = (made.figures or {}).get("quality")
     most = 1.0 if good or made.type != SHADOW or not quality else float(quality["high"])
-    told = f"the {kind} {made.name}, ended on {made.ended_at.date()}, found it {_VERDICTS[made.outcome]}"
+    told = f"the {_kind(made)} {made.name}, ended on {made.ended_at.date()}, found it {_VERDICTS[made.outcome]}"
     then = "let it take the calls" if good else "a router may still send it those that it answers as well"
-    return Shown(f"{told}: {made.outcome_reason}", most, then)
+    return Shown(f"{told}: {made.outcome_reason}", most, then, tried=True)
+
+
+def _kind(made: Recorded) -> str:
+    return "shadow" if made.type == SHADOW else "A/B test"

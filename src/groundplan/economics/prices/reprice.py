@@ -11,6 +11,7 @@ import msgspec
 from groundplan.blueprint.model import Rates
 from groundplan.economics.price import BATCH, PRIORITY, of_service
 from groundplan.economics.prices.parts import MILLION
+from groundplan.economics.prices.windows import in_hour
 from groundplan.economics.terms.split import BY_TIME, LONG
 
 _OUTPUT = frozenset({"output", "reasoning", "output_audio", "output_image", "output_video", "citations"})
@@ -77,9 +78,7 @@ def _at(rates: Rates, tier: str, hour: int | None, counts: Mapping[str, int]) ->
     which all was the same tells the dearest), else as if each minute had as many."""
     if hour is None or not rates.windows:
         return priced(counts, rates, tier)
-    first, last = hour * 60, hour * 60 + 60
-    there = [(min(last, each.end) - max(first, each.start), each.rates) for each in rates.windows]
-    there = [(minutes, each) for minutes, each in there if minutes > 0]
+    there = in_hour(rates, hour)
     around = msgspec.structs.replace(rates, windows=[])
     there = [(minutes, each) for minutes, each in there if (each != around) is (BY_TIME in tier)] or there
     whole = sum(minutes for minutes, _ in there)

@@ -24,6 +24,15 @@ def at_time(rates: Rates, at_ms: int) -> Rates:
     return rates
 
 
+def in_hour(rates: Rates, hour: int) -> list[tuple[int, Rates]]:
+    """(minutes, the rates in them) of an hour of the day, UTC."""
+    if not rates.windows:
+        return [(60, rates)]
+    first, last = hour * 60, hour * 60 + 60
+    there = [(min(last, each.end) - max(first, each.start), each.rates) for each in rates.windows]
+    return [(minutes, each) for minutes, each in there if minutes > 0]
+
+
 def by_time(base: Rates, windows: Sequence[tuple[int, int, Rates]]) -> Rates:
     """`base` with what is cheaper or dearer in `windows` (start, end in minutes, the first one wins where two meet; one
     that ends before it starts goes over midnight)."""

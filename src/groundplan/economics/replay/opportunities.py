@@ -52,11 +52,12 @@ class Spent:
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What a replay or an experiment found of a deployment. `most`: share of the calls that it answers as well, at
-    most; `then`: what may be done."""
+    most; `then`: what may be done; `tried`: an experiment decided about it or runs, so that none is proposed."""
 
     told: str
     most: float
     then: str
+    tried: bool = False
 
 
 _NOBODY: Mapping[tuple[str, str], Shown] = MappingProxyType({})
@@ -76,7 +77,9 @@ class Opportunity:
     frees_usd: Decimal = Decimal(0)
     """Of a budget, for each call: what is set aside and never spent."""
     candidate: str = ""
-    """Deployment that may be tried in shadow at once."""
+    """Deployment that would answer instead. It may be tried in shadow at once, unless it is `tried`."""
+    tried: bool = False
+    """An experiment has decided about it, or runs."""
     others: tuple[str, ...] = ()
     """Workloads that it is about as much as `workload`."""
     deployment: str = ""
@@ -163,6 +166,7 @@ def _cheaper(
                 "small",
                 _proof(known),
                 candidate=other.name,
+                tried=known is not None and known.tried,
                 deployment=row.deployment,
             )
 
