@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -19,6 +19,7 @@ from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO, to_decimal
 from groundplan.economics import price
+from groundplan.economics.prices.windows import at_time, by_time
 from groundplan.economics.terms.split import split, tier
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import rollup_store
@@ -33,12 +34,14 @@ RATES = {"at-rack": TIERED, "at-cloud": FLAT}
 
 
 def asked(
-    conn: Conn, place: str, usage: Usage, workload: str = "ask", purpose: str = "", number: int = 1, outcome: str = "ok"
-) -> None:
+    conn: Conn, place: str, usage: Usage, workload: str = "ask", purpose: str = "", number: int = 1,
+    outcome: str = "ok", hour: int = 9, day: date = FIRST,
+) -> None:  # fmt: skip
     """One attempt as it is shipped."""
     cost = price.cost(RATES[place], usage) if outcome == "ok" else 0
+    when = at(day).replace(hour=hour)
     row: tuple[Any, ...] = (
-        new_id(), 0, at(FIRST), place, "rack", "acme/m", "settled", outcome, 200, to_decimal(cost), to_decimal(cost),
+        new_id(), 0, when, place, "rack", "acme/m", "settled", outcome, 200, to_decimal(cost), to_decimal(cost),
         msgspec.to_builtins(usage), False, [], 1.0, new_id(), 0.0, None, None, workload, number, False,
         split(RATES[place], usage, cost) if cost else {}, purpose, tier(RATES[place], usage, cost),
     )  # fmt: skip
@@ -139,6 +142,34 @@ def test_another_price_by_the_request_counts_calls_of_a_price_without(
     assert scenario(conn, "users=3", model="at-rack")[1] == 3 * sum(
         price.cost(TIERED, usage) for _, usage in [*asks, (0, judged)]
     )
+
+
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("request_price", [0, PICO // 200])
+def test_another_model_costs_as_at_the_hours_of_the_calls(
+    conn: Conn, monkeypatch: pytest.MonkeyPatch, folded: bool, request_price: int
+) -> None:
+    """Also where prompts are long; in an hour in which the price changes half of it counts for each."""
+    peak = msgspec.structs.replace(TIERED, request=request_price)
+    night = msgspec.structs.replace(FLAT, request=request_price // 2)
+    other = by_time(peak, [(16 * 60 + 30, 30, night)])
+    monkeypatch.setitem(RATES, "at-cloud", other)
+    served(conn)
+    dice, there, later = Random(3), 0, FIRST + timedelta(days=1)
+    for day in (FIRST, later):
+        for hour in [each for each in range(24) if each not in (0, 16)]:
+            usage = Usage(input=16 * dice.randrange(1, 40_000), output=dice.randrange(900))
+            asked(conn, "at-rack", usage, hour=hour, day=day)
+            asked(conn, "at-rack", usage, purpose="judge", hour=hour, day=day)
+            there += price.cost(at_time(other, hour * 3_600_000), usage) + price.cost(TIERED, usage)
+    if folded:
+        rollup_store.fold(conn)
+    told = cost_what_if.scenario(conn, Days(FIRST, later), None, [], "at-cloud")
+    assert int(Decimal(told["after_usd"]) * PICO) == there
+    asked(conn, "at-rack", half := Usage(input=1000, output=100), hour=16)
+    told = cost_what_if.scenario(conn, Days(FIRST, later), None, [], "at-cloud")
+    change = price.cost(peak, half) + price.cost(night, half)
+    assert int(Decimal(told["after_usd"]) * PICO) - there == change // 2
 
 
 def test_what_embeds_would_answer_no_chat(conn: Conn) -> None:

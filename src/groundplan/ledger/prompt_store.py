@@ -24,18 +24,21 @@ _OF_FEW: LiteralString = " AND (a.usage ->> 'input')::bigint > 16384"
 
 
 def parts_above(
-    conn: Connection[Any], since: datetime, until: datetime, workload: str | None, edges: Mapping[Place, Sequence[int]]
-) -> list[Row]:
-    """(blueprint, deployment, part, tier, above, count, cost_usd) of attempts that answered callers with a prompt of
-    more tokens than the first edge of their place; `above`: the last edge that it has more than."""
+    conn: Connection[Any], since: datetime, until: datetime, workload: str | None,
+    edges: Mapping[Place, Sequence[int]], *, hours: bool = False,
+) -> list[Row]:  # fmt: skip
+    """(blueprint, deployment, part, tier, above, hour, count, cost_usd) of attempts that answered callers with a prompt
+    of more tokens than the first edge of their place; `above`: the last edge that it has more than. `hour`: of the day,
+    UTC; None unless `hours` are asked for."""
     flat = [(number, name, edge) for (number, name), each in edges.items() for edge in each]
     if not flat:
         return []
     lowest = min(edge for _, _, edge in flat)
     return select(
         conn,
-        """SELECT a.blueprint, a.deployment, p.part, a.tier, e.above, sum(p.count)::bigint AS count,
-             sum(p.usd) AS cost_usd
+        """SELECT a.blueprint, a.deployment, p.part, a.tier, e.above,
+             CASE WHEN %(hours)s THEN extract(hour FROM a.at AT TIME ZONE 'UTC')::int END AS hour,
+             sum(p.count)::bigint AS count, sum(p.usd) AS cost_usd
            FROM attempt a, LATERAL (
              SELECT max(e.above) AS above
              FROM unnest(%(blueprints)s::int[], %(deployments)s::text[], %(edges)s::bigint[])
@@ -47,9 +50,9 @@ def parts_above(
              AND (a.usage ->> 'input')::bigint > %(lowest)s AND e.above IS NOT NULL
              AND (%(workload)s::text IS NULL OR a.workload = %(workload)s)"""
         + (_OF_FEW if lowest >= _FEW else "")
-        + " GROUP BY 1, 2, 3, 4, 5",
+        + " GROUP BY 1, 2, 3, 4, 5, 6",
         {
-            "since": since, "until": until, "workload": workload, "lowest": lowest,
+            "since": since, "until": until, "workload": workload, "lowest": lowest, "hours": hours,
             "blueprints": [number for number, _, _ in flat], "deployments": [name for _, name, _ in flat],
             "edges": [edge for _, _, edge in flat],
         },

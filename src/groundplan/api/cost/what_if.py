@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -33,8 +33,8 @@ _CHAT = "chat"
 _BY = ("blueprint", "deployment", "part", "purpose", "tier")
 _UNKNOWN = Rates(input=0, output=0)
 """Of what no blueprint says a price for: it has no tiers."""
-_Key = tuple[int, str, str, str, str]
-"""As `_BY`."""
+_Key = tuple[int, str, str, str, str, int | None]
+"""As `_BY`, and the hour of the day where it makes a difference."""
 _Rows = Sequence[Mapping[str, Any]]
 
 
@@ -46,7 +46,7 @@ def scenario(conn: Connection[Any], days: Days, workload: str | None, changes: l
     if model is not None:
         rates, fits = _other(conn, model, days.last)
         change = replace(change, rates=rates)
-    rows = [row for row in rollup_store.parts_by(conn, _BY, _wanted(days, workload)) if row["part"] != "attempt"]
+    rows = _used(conn, _wanted(days, workload), hours=_by_hour(change))
     declared = cost_rules.by_number(conn, {row["blueprint"] for row in rows})
     chat = {place: own for place in map(_place, rows) if (own := _own(declared, *place)) is not None}
     parts, notes = _parts(conn, days, workload, change, rows, chat)
@@ -69,6 +69,25 @@ def _wanted(days: Days, workload: str | None) -> dict[str, Any]:
     return {**cost_use.wanted(days.first, days.last), "workload": workload}
 
 
+def _by_hour(change: Change) -> bool:
+    """Whether the other model costs otherwise at some hours of the day."""
+    return change.rates is not None and bool(change.rates.windows)
+
+
+def _used(conn: Connection[Any], wanted: Mapping[str, Any], *, hours: bool) -> list[dict[str, Any]]:
+    """Sums by `_BY`, and by the hour of the day where asked for."""
+    by = [*_BY, "hour"] if hours else _BY
+    found: dict[_Key, dict[str, Any]] = {}
+    for row in rollup_store.parts_by(conn, by, dict(wanted)):
+        if row["part"] == "attempt":
+            continue
+        told = {**row, "hour": _hour(row.get("hour"))}
+        mine = found.setdefault(_key(told, row["purpose"]), {**told, "count": 0, "cost_usd": Decimal(0)})
+        mine["count"] += int(row["count"])
+        mine["cost_usd"] += row["cost_usd"]
+    return list(found.values())
+
+
 def _parts(
     conn: Connection[Any], days: Days, workload: str | None, change: Change, rows: _Rows, rates: Mapping[Place, Rates]
 ) -> tuple[list[Part], list[str]]:
@@ -77,21 +96,24 @@ def _parts(
     length of their prompts; where that is not known any more, a note says so."""
     context = Fraction(repr(change.context))
     limits = {place: cut for place, price in rates.items() if (cut := edges(price, change.rates, context))}
-    long = prompt_store.parts_above(conn, days.since, days.until, workload, limits)
+    hours = _by_hour(change)
+    long = prompt_store.parts_above(conn, days.since, days.until, workload, limits, hours=hours)
     apart: dict[_Key, tuple[int, Decimal]] = {}
     by_request = change.rates is not None and change.rates.request > 0
-    found = _asked(conn, _wanted(days, workload), rows, rates) if by_request else []
+    found = _asked(conn, _wanted(days, workload), rows, rates, hours=hours) if by_request else []
     for each in long:
         key, cost = _key(each, ""), from_decimal(each["cost_usd"])
         count, usd = apart.get(key, (0, Decimal(0)))
         apart[key] = count + int(each["count"]), usd + each["cost_usd"]
         price = rates[_place(each)]
-        found.append(Part(each["part"], int(each["count"]), cost, True, each["tier"], each["above"] + 1, price))
+        made = Part(each["part"], int(each["count"]), cost, True, each["tier"], each["above"] + 1, price, each["hour"])
+        found.append(made)
     for row in rows:
         count, usd = apart.get(_key(row, row["purpose"]), (0, Decimal(0)))
         answers = not row["purpose"] and _place(row) in rates
         cost = from_decimal(row["cost_usd"] - usd)
-        found.append(Part(row["part"], int(row["count"]) - count, cost, answers=answers, tier=row["tier"]))
+        left = int(row["count"]) - count
+        found.append(Part(row["part"], left, cost, answers=answers, tier=row["tier"], hour=row["hour"]))
     return found, _archived(conn, days, "keep the tier of the price that they had") if limits else []
 
 
@@ -115,19 +137,28 @@ def _place(row: Mapping[str, Any]) -> Place:
 
 
 def _key(row: Mapping[str, Any], purpose: str) -> _Key:
-    return row["blueprint"], row["deployment"], row["part"], purpose, row["tier"]
+    return row["blueprint"], row["deployment"], row["part"], purpose, row["tier"], row["hour"]
 
 
-def _asked(conn: Connection[Any], wanted: Mapping[str, Any], rows: _Rows, chat: Container[Place]) -> list[Part]:
+def _asked(
+    conn: Connection[Any], wanted: Mapping[str, Any], rows: _Rows, chat: Container[Place], *, hours: bool
+) -> list[Part]:
     """How often chat models answered callers at prices that are not also by the request, so that nothing of their cost
     counts it."""
     counted = {_key(row, row["purpose"]) for row in rows if row["part"] == "requests"}
-    answers = rollup_store.answers_by(conn, ("blueprint", "deployment", "purpose", "tier"), dict(wanted))
+    by = ("blueprint", "deployment", "purpose", "tier", *(["hour"] if hours else []))
     return [
-        Part("requests", count, 0, tier=tier)
-        for (number, name, purpose, tier), count in answers.items()
-        if not purpose and (number, name) in chat and (number, name, "requests", purpose, tier) not in counted
+        Part("requests", count, 0, tier=tier, hour=_hour(*at))
+        for (number, name, purpose, tier, *at), count in rollup_store.answers_by(conn, by, dict(wanted)).items()
+        if not purpose
+        and (number, name) in chat
+        and (number, name, "requests", purpose, tier, _hour(*at)) not in counted
     ]
+
+
+def _hour(at: datetime | None = None) -> int | None:
+    """Of the day, UTC."""
+    return None if at is None else at.astimezone(UTC).hour
 
 
 def _sizes(declared: Mapping[int, Declared], chat: Iterable[Place]) -> dict[Place, int | None]:

@@ -15,6 +15,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.forecast.tiers import of_prompt, unit
 from groundplan.economics.prices.parts import MILLION
 from groundplan.economics.prices.reprice import TOKENS, priced
+from groundplan.economics.prices.windows import in_hour
 
 MOST = 1e6
 """The largest factor of a scenario."""
@@ -170,16 +171,13 @@ def _at(rates: Rates, part: Part, change: Change, count: Fraction, cost: Fractio
     an hour in which its price changes each minute is taken to have had as many."""
     if not part.answers:
         return cost
-    if part.hour is None:
-        other = Fraction(_there(rates, part, part.tier, change, count))
-    else:
-        tier = " ".join(name for name in split_tier(part.tier) if name != BY_TIME)
-        times = in_hour(rates, part.hour)
-        other = sum((_there(each, part, tier, change, count) * Fraction(minutes, 60) for minutes, each in times), Fraction(0))
+    times = [(60, rates)] if part.hour is None else in_hour(rates, part.hour)
+    other = sum((_there(each, part, change, count) * Fraction(minutes, 60) for minutes, each in times), Fraction(0))
     return other if count and (other or part.name in TOKENS or part.name == "requests") else cost
 
 
-def _there(rates: Rates, part: Part, tier: str, change: Change, count: Fraction) -> int:
+def _there(rates: Rates, part: Part, change: Change, count: Fraction) -> int:
+    tier = part.tier
     if part.prompt is not None:
         rates, tier = of_prompt(rates, tier, part.prompt * _exact(change.context)), ""
     return priced({part.name: round(count)}, rates, tier)
