@@ -2,7 +2,7 @@
 
 An interruption of some days, or a single event, is not how the days after it will be. Such days are replaced by what
 is usual on their weekday, and a note names them. What lasts is none: a week of nothing at the end may be the end. Nor
-is what a declared launch explains. Pure.
+is what a declared launch explains. Where days of nothing come again and again, as many are expected (`gaps`). Pure.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from itertools import groupby
 from statistics import median
 from typing import Final
 
+from groundplan.economics.forecast import gaps as gaps_again
+from groundplan.economics.forecast.gaps import Gaps
 from groundplan.economics.forecast.model import DAY, Series
 
 LEAST: Final = 21
@@ -30,10 +32,10 @@ SINCE: Final = 3
 """Days after it by which it has passed, and days that it lasts at most."""
 
 
-def usual(series: Series) -> tuple[Series, tuple[str, ...]]:
-    """The series without such days, and what is said of them."""
+def usual(series: Series, horizon: int) -> tuple[Series, tuple[str, ...], Gaps | None]:
+    """The series without such days, what is said of them, and which of them come again in the `horizon`."""
     if series.step != DAY or len(series.values) < LEAST:
-        return series, ()
+        return series, (), None
     values = list(series.values)
     declared = {math.ceil((launch.at - series.start) / series.step) for launch in series.launches}
     gaps, events = (
@@ -42,7 +44,10 @@ def usual(series: Series) -> tuple[Series, tuple[str, ...]]:
     )
     for place in (*gaps, *events):
         values[place] = _like(values, place, {*gaps, *events})
-    return replace(series, values=tuple(values)), (*_told(series, gaps, _GAP), *_told(series, events, _EVENT))
+    begun = next((place for place, value in enumerate(series.values) if value > 0), 0)
+    again = gaps_again.found(_runs(gaps), begun, len(values), horizon)
+    told = (*(_told(series, gaps, _GAP) if again is None else ()), *_told(series, events, _EVENT))
+    return replace(series, values=tuple(values)), told, again
 
 
 _GAP: Final = "on {days} there was nothing, which is taken for an interruption"

@@ -70,7 +70,7 @@ def forecast(series: Series, horizon: int) -> Forecast:
     _check(series, horizon)
     if rare.is_rare(series):
         return rare.forecast(series, horizon, _growth(series, horizon), _origins(len(series.values), horizon, 7))
-    series, once = usual(series)
+    series, once, again = usual(series, horizon)
     past = _past(series, horizon)
     begun = last_step(past.logs, past.cycle, past.jumps) if series.step == DAY else None
     noted, unsure = _noted(series, begun)
@@ -92,7 +92,7 @@ def forecast(series: Series, horizon: int) -> Forecast:
     low, high = np.minimum(low, -unsure * _thumb(horizon)), np.maximum(high, unsure * _thumb(horizon))
     back = [_back(middle + each, past.offset) * np.exp(growth) for each in (0.0, low, high)]
     total, total_low, total_high = _total(past, made, origins, chosen, effect, back)
-    return Forecast(
+    without = Forecast(
         start=series.at(count),
         step=series.step,
         middle=tuple(back[0].tolist()),
@@ -106,6 +106,7 @@ def forecast(series: Series, horizon: int) -> Forecast:
         notes=(*noted, *once, *_notes(past, origins, series)),
         detail={"holiday_factors": _factors(past, effect), "origins": len(origins), "cycle": past.cycle},
     )
+    return without if again is None else again.left_in(without)
 
 
 def _check(series: Series, horizon: int) -> None:
