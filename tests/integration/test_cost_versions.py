@@ -30,6 +30,7 @@ from groundplan.core.money import PICO, format_usd, from_decimal, to_decimal
 from groundplan.economics.allocate.model import Line
 from groundplan.economics.export.statement import statement_csv, statements
 from groundplan.economics.export.statement_pdf import statement_pdf
+from groundplan.economics.prices.windows import by_time
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import queries, rollup_store
 from groundplan.release import store
@@ -296,13 +297,18 @@ def test_the_book_and_own_hardware_measure_the_same_use(conn: Conn) -> None:
     assert (own["used"], own["cost_usd"]) == (0.4, format_usd(10 * PICO))
 
 
-def test_own_hardware_is_compared_with_a_price_by_the_request_too(conn: Conn) -> None:
+@pytest.mark.parametrize("hours", [[], [(8 * 60, 10 * 60)], [(8 * 60, 9 * 60 + 30), (9 * 60 + 30, 10 * 60)]])
+def test_own_hardware_is_compared_with_a_price_by_the_request_too(conn: Conn, hours: list[tuple[int, int]]) -> None:
+    """Also where it holds at the hour of the calls, and is dearer at others."""
     rack = Allocation(
         name="rack", term="capacity", amount=10 * PICO, period="day", covers="deployment/at-rack", capacity=1000,
         source="invoice 7",
     )  # fmt: skip
     made = declared(1, {"ask": "care"}, [rack])
     by_call = Rates(input=PICO, output=PICO, request=PICO // 2)
+    if hours:
+        dear = Rates(input=5 * PICO, output=5 * PICO, request=PICO)
+        by_call = by_time(dear, [(first, last, by_call) for first, last in hours])
     places = [
         msgspec.structs.replace(each, rates=by_call) if each.name == "at-cloud" else each for each in made.deployments
     ]

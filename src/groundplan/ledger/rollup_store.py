@@ -135,6 +135,11 @@ def answers_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> dict[tu
     return found
 
 
+def hour_of_day(at: datetime | None = None) -> int | None:
+    """Of the `hour` of a row, UTC; None of one that has none."""
+    return None if at is None else at.astimezone(UTC).hour
+
+
 def tokens_by(
     conn: Connection[Any], by: Sequence[str], wanted: Row, beside: Sequence[str], places: Sequence[str]
 ) -> list[Row]:

@@ -29,18 +29,16 @@ def used(conn: Connection[Any], today: date, prices: Iterable[Rates]) -> Mapping
     hours = ["hour"] if any(rates.windows for rates in prices) else []
     found: dict[str, dict[tuple[str, int | None], dict[str, int]]] = {}
     for row in rollup_store.parts_by(conn, ["deployment", "part", "tier", *hours], wanted):
-        mine = found.setdefault(row["deployment"], {}).setdefault((row["tier"], _hour(row.get("hour"))), {})
+        mine = found.setdefault(row["deployment"], {}).setdefault(
+            (row["tier"], rollup_store.hour_of_day(row.get("hour"))), {}
+        )
         mine[row["part"]] = mine.get(row["part"], 0) + int(row["count"])
     paid = {(name, *key) for name, each in found.items() for key, counts in each.items() if "requests" in counts}
     for (name, tier, *hour), count in rollup_store.answers_by(conn, ["deployment", "tier", *hours], wanted).items():
-        key = (tier, _hour(*hour))
+        key = (tier, rollup_store.hour_of_day(*hour))
         if (name, *key) not in paid:
             found[name][key]["requests"] = found[name][key].get("requests", 0) + count
     return found
-
-
-def _hour(at: datetime | None = None) -> int | None:
-    return None if at is None else at.astimezone(UTC).hour
 
 
 def notes(conn: Connection[Any], served: Blueprint | None, new: Blueprint | None, today: date) -> tuple[str, ...]:

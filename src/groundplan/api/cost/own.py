@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
@@ -15,14 +16,18 @@ from groundplan.blueprint.model import Blueprint
 from groundplan.core.money import format_usd
 from groundplan.economics.allocate.divide import capacity_of, spent
 from groundplan.economics.forecast.breakeven import BreakEven, Own, break_even
-from groundplan.economics.prices.reprice import priced
+from groundplan.economics.prices.reprice import priced_by_hour
 from groundplan.ledger import rollup_store
+
+_Counts = dict[int | None, dict[str, int]]
+"""Hour of the day, UTC, or None for any -> class -> how many"""
 
 
 def rows(conn: Connection[Any], blueprint: Blueprint, days: Days) -> list[dict[str, Any]]:
     """Each deployment with a declared capacity, at what its rules cost on the days on which they were in force."""
-    counts, users = _made(conn, days)
-    answers = rollup_store.answers_by(conn, ["deployment"], cost_use.wanted(days.first, days.last))
+    hours = ["hour"] if any(place.rates.windows for place in blueprint.deployments) else []
+    counts, users = _made(conn, days, hours)
+    _with_requests(conn, days, hours, counts)
     in_force = cost_rules.on(conn, days.first, days.last)
     covered = {rule.covers for declared in in_force.values() for rule in declared.allocations if rule.capacity}
     found = []
@@ -31,9 +36,9 @@ def rows(conn: Connection[Any], blueprint: Blueprint, days: Days) -> list[dict[s
         mine = counts.get(name, {})
         cost = sum(_cost(declared, covers, day) for day, declared in in_force.items())
         possible = sum(capacity_of(declared.allocations, covers, day) for day, declared in in_force.items())
-        own = Own(name, cost, possible, sum(mine.values()))
-        asked = {**mine, "requests": answers.get((name,), 0)}
-        found.append(_json(break_even(own, _elsewhere(blueprint, name, users.get(name, set()), asked))))
+        made = sum(count for each in mine.values() for part, count in each.items() if part != "requests")
+        elsewhere = _elsewhere(blueprint, name, users.get(name, set()), mine)
+        found.append(_json(break_even(Own(name, cost, possible, made), elsewhere)))
     return found
 
 
@@ -43,27 +48,36 @@ def _cost(declared: Declared, covers: str, day: date) -> int:
     return sum(spent(rule, day, day, declared.currencies) for rule in rules)
 
 
-def _made(conn: Connection[Any], days: Days) -> tuple[dict[str, dict[str, int]], dict[str, set[str]]]:
-    """(deployment -> class -> tokens of attempts, deployment -> workloads that used it)"""
-    counts: dict[str, dict[str, int]] = {}
+def _made(conn: Connection[Any], days: Days, hours: list[str]) -> tuple[dict[str, _Counts], dict[str, set[str]]]:
+    """(deployment -> hour of the day -> class -> tokens of attempts, deployment -> workloads that used it)"""
+    counts: dict[str, _Counts] = {}
     users: dict[str, set[str]] = {}
     wanted = cost_use.wanted(days.first, days.last)
-    for row in rollup_store.parts_by(conn, ["deployment", "workload", "part"], wanted):
+    for row in rollup_store.parts_by(conn, ["deployment", "workload", "part", *hours], wanted):
         if row["part"] not in cost_use.NOT_TOKENS and row["count"]:
-            mine = counts.setdefault(row["deployment"], {})
+            mine = counts.setdefault(row["deployment"], {}).setdefault(rollup_store.hour_of_day(row.get("hour")), {})
             mine[row["part"]] = mine.get(row["part"], 0) + int(row["count"])
             users.setdefault(row["deployment"], set()).add(row["workload"])
     return counts, users
 
 
-def _elsewhere(blueprint: Blueprint, own: str, users: set[str], counts: dict[str, int]) -> dict[str, int]:
+def _with_requests(conn: Connection[Any], days: Days, hours: list[str], counts: Mapping[str, _Counts]) -> None:
+    """Adds how many attempts answered: what a price by the request counts."""
+    answers = rollup_store.answers_by(conn, ["deployment", *hours], cost_use.wanted(days.first, days.last))
+    for (name, *at), count in answers.items():
+        if name in counts:
+            mine = counts[name].setdefault(rollup_store.hour_of_day(*at), {})
+            mine["requests"] = mine.get("requests", 0) + count
+
+
+def _elsewhere(blueprint: Blueprint, own: str, users: set[str], counts: _Counts) -> dict[str, int]:
     """What the same calls cost at each deployment of the same type that every one of these workloads may use: nobody
     chats at what embeds."""
     kind = next((place.kind for place in blueprint.deployments if place.name == own), "chat")
     allowed = [set(w.places) for w in blueprint.workloads if w.name in users]
     names = set.intersection(*allowed) - {own} if allowed else set()
     places = (place for place in blueprint.deployments if place.name in names and place.kind == kind)
-    return {place.name: priced(counts, place.rates) for place in places}
+    return {place.name: priced_by_hour(counts, place.rates) for place in places}
 
 
 def _json(found: BreakEven) -> dict[str, Any]:

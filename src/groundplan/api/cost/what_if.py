@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -81,7 +81,7 @@ def _used(conn: Connection[Any], wanted: Mapping[str, Any], *, hours: bool) -> l
     for row in rollup_store.parts_by(conn, by, dict(wanted)):
         if row["part"] == "attempt":
             continue
-        told = {**row, "hour": _hour(row.get("hour"))}
+        told = {**row, "hour": rollup_store.hour_of_day(row.get("hour"))}
         mine = found.setdefault(_key(told, row["purpose"]), {**told, "count": 0, "cost_usd": Decimal(0)})
         mine["count"] += int(row["count"])
         mine["cost_usd"] += row["cost_usd"]
@@ -148,17 +148,12 @@ def _asked(
     counted = {_key(row, row["purpose"]) for row in rows if row["part"] == "requests"}
     by = ("blueprint", "deployment", "purpose", "tier", *(["hour"] if hours else []))
     return [
-        Part("requests", count, 0, tier=tier, hour=_hour(*at))
+        Part("requests", count, 0, tier=tier, hour=rollup_store.hour_of_day(*at))
         for (number, name, purpose, tier, *at), count in rollup_store.answers_by(conn, by, dict(wanted)).items()
         if not purpose
         and (number, name) in chat
-        and (number, name, "requests", purpose, tier, _hour(*at)) not in counted
+        and (number, name, "requests", purpose, tier, rollup_store.hour_of_day(*at)) not in counted
     ]
-
-
-def _hour(at: datetime | None = None) -> int | None:
-    """Of the day, UTC."""
-    return None if at is None else at.astimezone(UTC).hour
 
 
 def _sizes(declared: Mapping[int, Declared], chat: Iterable[Place]) -> dict[Place, int | None]:

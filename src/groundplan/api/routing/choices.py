@@ -81,6 +81,7 @@ def _answer(row: Mapping[str, Any]) -> chosen.Answer:
         sum(int(amount) for _, amount in parts.values()),
         row["cached"],
         from_decimal(row["saved_usd"]),
+        round(row["at"].timestamp() * 1000),
     )
 
 

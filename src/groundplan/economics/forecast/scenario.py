@@ -15,7 +15,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.forecast.tiers import of_prompt, unit
 from groundplan.economics.prices.parts import MILLION
 from groundplan.economics.prices.reprice import TOKENS, priced
-from groundplan.economics.prices.windows import in_hour
+from groundplan.economics.prices.windows import HOUR, in_hour
 
 MOST = 1e6
 """The largest factor of a scenario."""
@@ -171,8 +171,8 @@ def _at(rates: Rates, part: Part, change: Change, count: Fraction, cost: Fractio
     an hour in which its price changes each minute is taken to have had as many."""
     if not part.answers:
         return cost
-    times = [(60, rates)] if part.hour is None else in_hour(rates, part.hour)
-    other = sum((_there(each, part, change, count) * Fraction(minutes, 60) for minutes, each in times), Fraction(0))
+    times = [(HOUR, rates)] if part.hour is None else in_hour(rates, part.hour)
+    other = sum((_there(each, part, change, count) * Fraction(minutes, HOUR) for minutes, each in times), Fraction(0))
     return other if count and (other or part.name in TOKENS or part.name == "requests") else cost
 
 

@@ -13,6 +13,7 @@ from typing import Final, Literal
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import short_usd
 from groundplan.economics.prices.reprice import priced
+from groundplan.economics.prices.windows import at_time
 
 Kept = Literal["yes", "no", "unknown"]
 LEAST: Final = 5
@@ -43,6 +44,8 @@ class Answer:
     cached: bool = False
     saved: int = 0
     """Picodollars that the same answer cost when a model gave it."""
+    at_ms: int = 0
+    """When, since the epoch: prices may be by time of day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,8 @@ def elsewhere(answers: Sequence[Answer], places: Sequence[Place]) -> list[Elsewh
     counts, cost = _counts(asked), sum(each.cost for each in asked)
     found = []
     for place in places:
-        there = priced(counts, place.rates)
+        by_time = bool(place.rates.windows)
+        there = sum(_there(each, place.rates) for each in asked) if by_time else priced(counts, place.rates)
         mine = sum(each.place == place.name for each in asked)
         found.append(Elsewhere(place, there, cost - there, mine))
     return sorted(found, key=lambda each: (each.cost, each.place.name))
@@ -108,7 +112,7 @@ def saved(answers: Sequence[Answer], places: Sequence[Place]) -> Saved | None:
     if best is None:
         return None
     asked = [each for each in answers if not each.cached]
-    alone = sum(each.paid if each.place == best.name else priced(_counts([each]), best.rates) for each in asked)
+    alone = sum(each.paid if each.place == best.name else _there(each, best.rates) for each in asked)
     cost, cached = sum(each.cost for each in asked), sum(each.saved for each in answers if each.cached)
     return Saved(best.name, alone + cached, cost, alone - cost, cached, len(answers), len(answers) - len(asked))
 
@@ -140,6 +144,11 @@ def told(found: Saved | None, others: Sequence[Elsewhere]) -> list[str]:
                 f"none of these calls: {each.place.barred}."
             )
     return lines
+
+
+def _there(answer: Answer, rates: Rates) -> int:
+    """What it would have cost at that price then."""
+    return priced(_counts([answer]), at_time(rates, answer.at_ms))
 
 
 def _counts(answers: Sequence[Answer]) -> dict[str, int]:

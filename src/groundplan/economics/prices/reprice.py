@@ -11,7 +11,7 @@ import msgspec
 from groundplan.blueprint.model import Rates
 from groundplan.economics.price import BATCH, PRIORITY, of_service
 from groundplan.economics.prices.parts import MILLION
-from groundplan.economics.prices.windows import in_hour
+from groundplan.economics.prices.windows import HOUR, in_hour
 from groundplan.economics.terms.split import BY_TIME, LONG
 
 _OUTPUT = frozenset({"output", "reasoning", "output_audio", "output_image", "output_video", "citations"})
@@ -55,6 +55,17 @@ def priced(counts: Mapping[str, int], rates: Rates, tier: str = "") -> int:
         + counts.get("images_made", 0) * max(rates.images.values(), default=0)
         + counts.get("searches", 0) * searches
     )
+
+
+def priced_by_hour(counts: Mapping[int | None, Mapping[str, int]], rates: Rates) -> int:
+    """As `priced`, of what was counted in each hour of the day, UTC (None: at any). In an hour in which the price
+    changes each minute is taken to have had as many."""
+    total = sum(
+        priced(each, there) * minutes
+        for hour, each in counts.items()
+        for minutes, there in ([(HOUR, rates)] if hour is None else in_hour(rates, hour))
+    )
+    return -(-total // HOUR)
 
 
 def of_tier(rates: Rates, tier: str) -> Rates:

@@ -9,7 +9,8 @@ import msgspec
 
 from groundplan.blueprint.model import PriceWindow, RateDetails, Rates
 
-DAY = 24 * 60
+HOUR = 60
+DAY = 24 * HOUR
 """Minutes."""
 _CLASSES = ("input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio", "request")
 _FINE = tuple(name for name in RateDetails.__struct_fields__ if name != "search")
@@ -27,8 +28,8 @@ def at_time(rates: Rates, at_ms: int) -> Rates:
 def in_hour(rates: Rates, hour: int) -> list[tuple[int, Rates]]:
     """(minutes, the rates in them) of an hour of the day, UTC."""
     if not rates.windows:
-        return [(60, rates)]
-    first, last = hour * 60, hour * 60 + 60
+        return [(HOUR, rates)]
+    first, last = hour * HOUR, (hour + 1) * HOUR
     there = [(min(last, each.end) - max(first, each.start), each.rates) for each in rates.windows]
     return [(minutes, each) for minutes, each in there if minutes > 0]
 
