@@ -276,6 +276,19 @@ def test_days_without_any_that_come_again_and_again_are_expected(count: int, sha
     assert held >= 15, "of 80 %"
 
 
+@pytest.mark.parametrize(("count", "share"), [(10, 0.2), (14, 0.3), (20, 0.2), (20, 0.5), (28, 0.2)])
+def test_a_few_days_with_some_without_any_say_what_comes(count: int, share: float) -> None:
+    """Of a pilot that is used now and then half was forecast, and intervals held one of twenty."""
+    said, held = [], 0
+    for seed in range(24):
+        values = gappy(seed, count + 28, share)
+        made = forecast(Series(START, DAY, tuple(values[:count])), 28)
+        said.append(made.total / sum(plain(28)) / (1 - share))
+        held += made.total_low <= sum(values[count:]) <= made.total_high
+    assert sum(said) / len(said) == pytest.approx(1, abs=0.15)
+    assert held >= 15, "of 80 %"
+
+
 def test_days_without_any_are_told_and_end() -> None:
     values = [0.0 if place % 9 == 4 else value for place, value in enumerate(plain(90))]
     made = forecast(Series(START, DAY, tuple(values)), 28)

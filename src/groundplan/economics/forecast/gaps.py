@@ -62,13 +62,13 @@ class Gaps:
         )
 
 
-def found(runs: Sequence[Sequence[int]], begun: int, count: int, horizon: int) -> Gaps | None:
+def found(runs: Sequence[Sequence[int]], begun: int, count: int, horizon: int, *, few: bool) -> Gaps | None:
     """Of runs of days without any, in order, among `count` days of which the first `begun` were before anything was.
-    None where there are too few to come again, or no more of them come."""
+    None where there are too few to come again, or no more of them come; of a `few` days any may come again."""
     starts = [run[0] for run in runs]
-    if len(runs) < TIMES or starts[-1] - starts[0] < APART:
+    if not runs or (not few and (len(runs) < TIMES or starts[-1] - starts[0] < APART)):
         return None
-    if count - starts[-1] > ENDED * max(two - one for one, two in pairwise(starts)):
+    if not few and count - starts[-1] > ENDED * max(two - one for one, two in pairwise(starts)):
         return None
     places = [place for run in runs for place in run]
     there: Floats = np.ones(count)

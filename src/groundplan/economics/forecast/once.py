@@ -17,12 +17,18 @@ from groundplan.economics.forecast import gaps as gaps_again
 from groundplan.economics.forecast.gaps import Gaps
 from groundplan.economics.forecast.model import DAY, Series
 
-LEAST: Final = 21
+LEAST: Final = 8
 """Days below which nobody knows what there always is."""
+FEW: Final = 21
+"""Days below which a single time without any may be one of many, and a weekday without any is a day of rest."""
 NOTHING: Final = 0.02
 """Of what is usual on that weekday."""
 RARE: Final = 0.35
 """Share of a weekday's values that are nothing, from which on that is usual."""
+REST: Final = 2
+"""Days of rest in a week, at most, where few weeks are known."""
+ALIKE: Final = 8
+"""Values of a weekday that the share of all days is worth."""
 LONGEST, LAST = 28, 6
 """Days of an interruption, and of one that has not ended yet."""
 TIMES: Final = 8.0
@@ -40,12 +46,12 @@ def usual(series: Series, horizon: int) -> tuple[Series, tuple[str, ...], Gaps |
     declared = {math.ceil((launch.at - series.start) / series.step) for launch in series.launches}
     gaps, events = (
         [place for run in _runs(found) if not any(_near(place, declared) for place in run) for place in run]
-        for found in (_gaps(series, values), _events(values))
+        for found in (_gaps(series, values), _events(values) if len(values) >= FEW else [])
     )
     for place in (*gaps, *events):
         values[place] = _like(values, place, {*gaps, *events})
     begun = next((place for place, value in enumerate(series.values) if value > 0), 0)
-    again = gaps_again.found(_runs(gaps), begun, len(values), horizon)
+    again = gaps_again.found(_runs(gaps), begun, len(values), horizon, few=len(values) < FEW)
     told = (*(_told(series, gaps, _GAP) if again is None else ()), *_told(series, events, _EVENT))
     return replace(series, values=tuple(values)), told, again
 
@@ -67,13 +73,7 @@ def _runs(places: list[int]) -> list[list[int]]:
 
 def _gaps(series: Series, values: list[float]) -> list[int]:
     """Places at which there is nothing, where that is rare for their weekday."""
-    rare: dict[int, float] = {}
-    for phase in range(7):
-        mine = values[phase::7]
-        some = [value for value in mine if value > 0]
-        middle = median(some) if some else 0.0
-        if sum(value <= NOTHING * middle for value in mine) < RARE * len(mine):
-            rare[phase] = NOTHING * middle
+    rare = _rare_on(values)
     empty = [
         place % 7 in rare and value <= rare[place % 7] and series.at(place).date().isoformat() not in series.holidays
         for place, value in enumerate(values)
@@ -86,6 +86,27 @@ def _gaps(series: Series, values: list[float]) -> list[int]:
         if is_empty and places[0] > begun and len(places) <= most:
             found += places
     return found
+
+
+def _rare_on(values: list[float]) -> dict[int, float]:
+    """Weekday on which nothing is rare -> up to where it is as good as nothing."""
+    level: dict[int, float] = {}
+    nothing: dict[int, int] = {}
+    whole = median([value for value in values if value > 0] or [0.0])
+    for phase in range(7):
+        mine = values[phase::7]
+        some = [value for value in mine if value > 0]
+        level[phase] = NOTHING * (median(some) if some else whole)
+        nothing[phase] = sum(value <= level[phase] for value in mine)
+    every = sum(nothing.values()) / len(values)
+    if len(values) < FEW:
+        rest = {phase for phase in range(7) if nothing[phase] == len(values[phase::7])}
+        return {phase: level[phase] for phase in range(7) if phase not in rest or len(rest) > REST}
+    return {
+        phase: level[phase]
+        for phase in range(7)
+        if nothing[phase] + ALIKE * every < RARE * (len(values[phase::7]) + ALIKE)
+    }
 
 
 def _events(values: list[float]) -> list[int]:
@@ -106,6 +127,9 @@ def _like(values: list[float], place: int, out: set[int]) -> float:
     before = next((values[at] for at in range(place - 7, -1, -7) if at not in out), None)
     after = next((values[at] for at in range(place + 7, len(values), 7) if at not in out), None)
     seen = [value for value in (before, after) if value is not None]
+    if not seen:
+        near = sorted((at for at in range(len(values)) if at not in out), key=lambda at: abs(at - place))
+        seen = [values[at] for at in near[:2]]
     return sum(seen) / len(seen) if seen else values[place]
 
 
