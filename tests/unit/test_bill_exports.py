@@ -83,6 +83,8 @@ def test_the_cost_table_of_google_with_its_heading_credits_tax_and_total() -> No
         ('date,model,amount\n2026-11-25,m,"$1,00,000.25"\n2026-11-25,m,-$0.25\n2026-11-25,m,$-1.00\n', "99999.00"),
         ("date,model,amount\n2026-11-25,m,12.34-\n2026-11-25,m,USD 20.00\n", "7.66"),
         ("date,model,amount\n2026-11-25,m,1.5E-05\n2026-11-25,m,2\n", "2.000015"),
+        ("date;model;amount\n25.11.2026;m;1,182E-05\n25.11.2026;m;1,234\n", "1.23401182"),
+        ('date,model,amount\n2026-11-25,m,"-2,5e-3"\n2026-11-25,m,"1,234"\n', "1.2315"),
     ],
 )  # fmt: skip
 def test_an_amount_is_read_as_its_file_writes_amounts(text: str, told: str) -> None:

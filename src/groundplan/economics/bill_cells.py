@@ -34,6 +34,8 @@ _POINT_GROUPS: Final = re.compile(r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2
 _COMMA_GROUPS: Final = re.compile(r"\d{1,3}(?:,\d{2,3})+\.\d+|\d{1,3}(?:,\d{2,3})+,\d{3}", re.ASCII)
 """1,234.56 and 1,00,000: a comma between thousands."""
 _ONE_COMMA: Final = re.compile(r"\d+,\d+", re.ASCII)
+_SCIENTIFIC: Final = re.compile(r"\d,\d+[eE][-+]?\d{1,2}", re.ASCII)
+"""1,18E-05, as a spreadsheet saves a small amount where a comma is a point."""
 _THOUSAND: Final = re.compile(r"[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
 """1,234 and 1.234, which may be either."""
 _PLAIN: Final = re.compile(r"\d{0,24}(?:\.\d{0,30})?(?:[eE][-+]?\d{1,2})?", re.ASCII)
@@ -187,7 +189,8 @@ def _is_comma(plain: str) -> bool:
     """Whether a comma can only be its point."""
     if _ONE_COMMA.fullmatch(plain):
         return _THOUSAND.fullmatch(plain) is None
-    return _POINT_GROUPS.fullmatch(plain) is not None and "," in plain
+    grouped = _POINT_GROUPS.fullmatch(plain) is not None and "," in plain
+    return grouped or _SCIENTIFIC.fullmatch(plain) is not None
 
 
 def _is_point(plain: str) -> bool:
@@ -207,6 +210,8 @@ def _pointed(plain: str, style: Style) -> str | None:
         thousand = _THOUSAND.fullmatch(plain) is not None
         decimal = style.comma is True or not thousand or (style.comma is None and style.semicolons)
         return plain.replace(",", "." if decimal else "")
+    if _SCIENTIFIC.fullmatch(plain):
+        return plain.replace(",", ".")
     if style.comma is True and _THOUSAND.fullmatch(plain):
         return plain.replace(".", "")
     return None if "," in plain or " " in plain or "'" in plain else plain
