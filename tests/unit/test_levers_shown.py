@@ -91,9 +91,10 @@ def test_the_newest_verdict_counts_and_what_has_none_shows_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "began", "words"),
-    [("running", NOW, "the shadow try runs until"), ("asked", None, "the shadow try waits")],
+    ("state", "words"), [("running", "the shadow try runs until"), ("asked", "the shadow try waits for its approval")]
 )
-def test_what_is_being_tried_is_not_offered_once_more(state: str, began: datetime | None, words: str) -> None:
-    told = lever([], [experiment("", state=state, at=None, began_at=began, asked_at=NOW)])
+def test_what_is_being_tried_is_not_offered_once_more(state: str, words: str) -> None:
+    """Also where it began before what is looked at."""
+    before = SINCE - timedelta(days=9)
+    told = lever([], [experiment("", state=state, at=None, began_at=before, asked_at=before)])
     assert told.proof.startswith(words) and told.tried and told.saves_usd == PLAIN.saves_usd

@@ -65,7 +65,8 @@ def _by_replay(run: Run) -> Shown | None:
 
 
 def _when(made: Recorded) -> datetime | None:
-    return (made.began_at or made.asked_at) if made.state in _OPEN else made.ended_at
+    """When it ended, or will: one that runs for long counts as long as it does."""
+    return made.until if made.state in _OPEN else made.ended_at
 
 
 def _by_experiment(made: Recorded) -> Shown | None:
