@@ -64,6 +64,8 @@ def test_spent_is_summed_with_what_failed_and_what_was_bound_apart(conn: Conn, f
     assert (row["calls"], row["unanswered"], row["failed_attempts"]) == (6, 3, 1)
     assert (row["batch_calls"], row["batch_usd"] * 10**12) == (1, 50)
     assert (row["input"], row["cache_read"], row["output"]) == (1000, 300, 100)
+    timed, _ = opportunity_store.spent(conn, SINCE, "assistant", hours=True)
+    assert timed == {**row, "hours": {START.hour: (6, 1000, 300, 100)}}
     pico = [row[name] * 10**12 for name in ("cost_usd", "failed_usd", "bound_usd")]
     assert pico == [2486, 400, 50], "what failed by itself is told, and no other lever counts it"
 

@@ -13,6 +13,7 @@ from tests.integration.gateway_stack import deployment, workload
 from groundplan.blueprint.model import Rates, Routing
 from groundplan.core.money import PICO
 from groundplan.economics.levers.together import together
+from groundplan.economics.prices.windows import by_time
 from groundplan.economics.replay.opportunities import Opportunity, Spent, cost, found
 
 LARGE = Rates(input=2 * PICO, output=8 * PICO, cache_read=PICO // 2)
@@ -39,6 +40,19 @@ def test_a_cheaper_model_within_what_the_workload_may_use_is_repriced_exactly() 
     assert lever.saves_usd == 2 * (Decimal("1.4") - Decimal("0.25"))
     assert "m/small at small" in lever.what
     assert "unknown" in lever.proof
+
+
+def test_a_model_that_is_cheaper_at_some_hours_is_repriced_at_the_hours_of_the_calls() -> None:
+    dear = Rates(input=3 * PICO, output=9 * PICO, request=PICO // 1000)
+    night = by_time(dear, [(16 * 60 + 30, 20 * 60, SMALL)])
+    places = {**PLACES, "small": replace(PLACES["small"], rates=night)}
+    assert found([spent()], WORKLOADS, places, 30) == [], "of calls at nobody knows which hours"
+    for hour, there in ((17, "0.25"), (16, "1.525"), (9, "2.8")):
+        levers = found([spent(hours={hour: (1000, 300_000, 0, 100_000)})], WORKLOADS, places, 30)
+        assert [each.saves_usd for each in levers] == [Decimal("1.4") - Decimal(there)] * (hour == 17)
+    half = {17: (500, 150_000, 0, 50_000), 9: (100, 0, 0, 0)}
+    (lever,) = found([spent(hours=half)], WORKLOADS, places, 30)
+    assert lever.saves_usd == Decimal("1.4") - Decimal("0.125") - Decimal("0.1")
 
 
 def test_what_a_new_workload_cost_in_its_first_days_is_told_for_a_month() -> None:

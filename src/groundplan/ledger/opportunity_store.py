@@ -28,19 +28,28 @@ _INPUT: Final = frozenset(
 _BY: Final = ("workload", "deployment", "model", "purpose", "outcome", "part", "tier")
 _OUTPUT: Final = frozenset({"output", "reasoning", "output_audio", "output_image", "output_video", "citations"})
 
+_COUNTED: Final = ("calls", "input", "cache_read", "output")
 
-def spent(conn: Connection[Any], since: datetime, workload: str | None = None) -> list[Row]:
+
+def spent(conn: Connection[Any], since: datetime, workload: str | None = None, *, hours: bool = False) -> list[Row]:
     """Rows of workload, deployment, model and purpose, the dearest first: calls (attempts, which may be several of a
     call), `unanswered` of them, which were billed and answered nobody, cost_usd, failed_usd and failed_attempts of
     those that failed by themselves, not with their worker or because their client went away, bound_usd of the answers,
-    tokens of input, cache_read and output, batch_calls and batch_usd of those at the price of batches."""
+    tokens of input, cache_read and output, batch_calls and batch_usd of those at the price of batches. `hours`: hour of
+    the day, UTC -> (calls, input, cache_read, output); empty unless it is asked for."""
     wanted = {
         "since": since, "until": None, "workload": workload, "status": None, "deployment": None, "demo": None,
     }  # fmt: skip
     found: dict[tuple[str, str, str, str], Row] = {}
-    for row in rollup_store.parts_by(conn, _BY, wanted):
+    for row in rollup_store.parts_by(conn, (*_BY, "hour") if hours else _BY, wanted):
         key = row["workload"], row["deployment"], row["model"], row["purpose"]
-        _add(found.setdefault(key, _empty(*key)), row)
+        mine = found.setdefault(key, _empty(*key))
+        before = [mine[name] for name in _COUNTED]
+        _add(mine, row)
+        if (hour := rollup_store.hour_of_day(row.get("hour"))) is not None:
+            more = [mine[name] - was for name, was in zip(_COUNTED, before, strict=True)]
+            there = mine["hours"].get(hour, (0, 0, 0, 0))
+            mine["hours"][hour] = tuple(map(sum, zip(there, more, strict=True)))
     return sorted(found.values(), key=lambda row: (-row["cost_usd"], row["workload"], row["deployment"]))
 
 
@@ -61,7 +70,8 @@ def _empty(workload: str, deployment: str, model: str, purpose: str) -> Row:
     )
     amounts = dict.fromkeys(("cost_usd", "failed_usd", "bound_usd", "batch_usd"), Decimal(0))
     return {
-        "workload": workload, "deployment": deployment, "model": model, "purpose": purpose, **counts, **amounts
+        "workload": workload, "deployment": deployment, "model": model, "purpose": purpose, **counts, **amounts,
+        "hours": {},
     }  # fmt: skip
 
 

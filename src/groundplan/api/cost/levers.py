@@ -32,7 +32,8 @@ def found(
     one; so whole hours are read, as sums. Raises `NotFound` for one that is not served and had no calls."""
     blueprint = current_blueprint(conn)
     since = now.replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
-    spent = [Spent(**row) for row in opportunity_store.spent(conn, since, workload)]
+    hours = any(place.rates.windows for place in blueprint.deployments)
+    spent = [Spent(**row) for row in opportunity_store.spent(conn, since, workload, hours=hours)]
     if workload and not spent:
         known_workload(blueprint, workload)
     places = {place.name: place for place in blueprint.deployments}

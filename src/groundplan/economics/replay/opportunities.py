@@ -7,11 +7,12 @@ answer as well, where a replay or an experiment showed that. Where none did, it 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from types import MappingProxyType
 
 from groundplan.blueprint.model import Deployment, Rates, Workload
+from groundplan.economics.prices.windows import HOUR, in_hour
 
 MTOK = 1_000_000
 PICO = Decimal(10) ** 12
@@ -47,6 +48,8 @@ class Spent:
     """Of `calls` and `cost_usd` those at the price of batches."""
     unanswered: int = 0
     """Of `calls` those that were billed and answered nobody, for whatever reason."""
+    hours: Mapping[int, tuple[int, int, int, int]] = field(default_factory=dict)
+    """Hour of the day, UTC -> (calls, input, cache_read, output); empty where no price is by time of day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,17 @@ def cost(rates: Rates, row: Spent) -> Decimal:
     return (tokens + row.calls * rates.request) / PICO
 
 
+def elsewhere(rates: Rates, row: Spent) -> Decimal:
+    """As `cost`, at the hours of the calls where they are known and the price is by time of day."""
+    if not rates.windows or not row.hours:
+        return cost(rates, row)
+    total = Decimal(0)
+    for hour, (calls, given, read, output) in row.hours.items():
+        mine = replace(row, calls=calls, input=given, cache_read=read, output=output)
+        total += sum((cost(each, mine) * minutes for minutes, each in in_hour(rates, hour)), Decimal(0)) / HOUR
+    return total
+
+
 def paid(rates: Rates, row: Spent) -> Decimal:
     """The share of these rates that was paid for the row's tokens: below 1 for batches and cheaper times of the day."""
     whole = cost(rates, row)
@@ -155,7 +169,7 @@ def _cheaper(
     others = [places[name] for name in names if name in places]
     for other in others:
         known = shown.get((workload.name, other.name))
-        saves = (now - cost(other.rates, row)) * month * (1 if known is None else Decimal(str(known.most)))
+        saves = (now - elsewhere(other.rates, row)) * month * (1 if known is None else Decimal(str(known.most)))
         if saves > 0 and other.model != row.model and other.kind == place.kind:
             yield Opportunity(
                 "over-strong model",
