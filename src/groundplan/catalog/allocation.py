@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from groundplan.catalog import units
 from groundplan.catalog.base import Strict
 from groundplan.catalog.currency import split_currency
 from groundplan.catalog.fields import Amount, Count, Date, Duration, Frequency, Line, Name, PeriodAmount
@@ -24,6 +25,12 @@ COUNTED = frozenset(get_args(Counted))
 Unit = Literal[Measured, Counted]
 DAY_MS = 86_400_000
 COVERS = r"^(company|(team|workload|deployment|site)/[a-z0-9][a-z0-9-]{0,62})$"
+
+
+def _capacity(value: units.Frequency) -> units.Frequency:
+    if value.per_day < 1:
+        raise ValueError("write at least one token a day, such as 40M/day; left out, nothing is told of idle")
+    return value
 
 
 class AllocationDoc(Strict):
@@ -57,7 +64,7 @@ class AllocationDoc(Strict):
     """Workload and its part, for by: shares: {support: 60, finance: 40}"""
     covers: Annotated[str, StringConstraints(pattern=COVERS)] = "company"
     """company, team/NAME, workload/NAME, deployment/NAME or site/NAME: whoever has calls there, by their tokens"""
-    capacity: Frequency | None = None
+    capacity: Annotated[Frequency, AfterValidator(_capacity)] | None = None
     """Tokens that a deployment of one's own can make: what is not used is a line of its own, idle."""
     basis: Literal["allocated", "estimated"] = "allocated"
     """estimated: the amount itself is not known yet."""
