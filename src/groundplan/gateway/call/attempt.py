@@ -187,6 +187,8 @@ class Attempt:
         exchange = self.exchange
         if exchange.ask is None:
             raise AssertionError("not admitted")
+        if self._target is not None:
+            data = self._target.clean(data)
         try:
             if exchange.guard is not None:
                 refuse_depth(data)  # whoever looks at it goes down every level
@@ -246,6 +248,7 @@ class Attempt:
             relay = exchange.continuation.relay(relay)
         made = (CitedStreaming if exchange.passages else Streaming)(connection, self.deployment, relay)
         made.guarded = guarded
+        made.secrets = () if self._target is None else self._target.secrets
         self.streaming = made if not binary else BinaryStreaming(connection, self.deployment, relay, kind)
         try:
             await self.streaming.first(self.gateway, since, seconds)

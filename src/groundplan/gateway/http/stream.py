@@ -22,6 +22,7 @@ from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Malformed, Relay, Stopped
 from groundplan.gateway.surfaces.relaying import OpenAIRelay
 from groundplan.gateway.upstream.connection import BODY_LIMIT, FOREVER, LEAST, UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.targets import without
 
 if TYPE_CHECKING:
     from groundplan.gateway.guard.relay import GuardedRelay
@@ -41,7 +42,7 @@ class Streaming:
 
     __slots__ = (
         "_connection", "_deployment", "_exchange", "_failure", "_fed", "_out", "_passing", "_plain", "_reader",
-        "guarded", "relay",
+        "guarded", "relay", "secrets",
     )  # fmt: skip
 
     kind = EVENT_STREAM
@@ -64,6 +65,8 @@ class Streaming:
         self._passing: tuple[OpenAIRelay, Alike, Callable[[bytes], bool]] | None = None
         """While the next chunk may go straight through: where it is counted, what it looks like, and the way to the
         client."""
+        self.secrets: tuple[bytes, ...] = ()
+        """Ours, which the client does not get where its upstream repeats one in one piece."""
         self.guarded: GuardedRelay | None = None
         """Which may hold back what came: whatever is for the client is progress, though it gets nothing yet."""
 
@@ -183,6 +186,9 @@ class Streaming:
         if self._passing is None:
             return False
         plain, alike, pass_on = self._passing
+        for secret in self.secrets:
+            if secret in data:
+                return False
         size = alike.framed_text_bytes(data)
         if size < 0 or not pass_on(data):
             return False
@@ -208,6 +214,8 @@ class Streaming:
 
     def _take(self, data: bytes) -> bytes:
         """What the events in `data` give the client; what is good before a bad one is not lost."""
+        if self.secrets:
+            data = without(data, self.secrets)
         plain = self._plain
         if plain is not None and self._reader.between and plain.passes(data):
             return data

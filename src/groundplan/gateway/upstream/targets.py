@@ -18,6 +18,9 @@ from groundplan.gateway.upstream.key_pool import KeyPool
 from groundplan.gateway.upstream.pools import Pools, Wire, wire_of
 
 FRESH_SECONDS = 2.0
+HIDDEN = b"[hidden]"
+LEAST_SECRET = 16
+"""Characters of a secret that is looked for in answers: shorter ones (`EMPTY`, `test`) are words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,8 @@ class Target:
     deployment: Deployment | None = None
     index: int = 0
     """Of its key, where the deployment has several."""
+    secrets: tuple[bytes, ...] = ()
+    """Its secret as an answer may have it, where it is long enough to be told from a word."""
 
     def request(self, path: bytes, body: bytes, name: bytes, accept: bytes, lines: bytes = b"") -> bytes:
         """A whole POST request; `name` is its x-request-id, `lines` are further complete header lines."""
@@ -47,11 +52,27 @@ class Target:
         ) % (self.pool.prefix, path, self.host, self.authorization, kind, name, lines)
 
     def hide(self, data: bytes) -> bytes:
-        """An upstream's words without our secret, which some repeat."""
-        secret = self.authorization.strip().rpartition(b" ")[2]
-        if not secret:
-            return data
-        return data.replace(secret, b"[hidden]").replace(secret.replace(b"/", b"\\/"), b"[hidden]")
+        """An upstream's refusal without our secret, which some repeat."""
+        return without(data, _spelled(self.authorization.strip().rpartition(b" ")[2]))
+
+    def clean(self, data: bytes) -> bytes:
+        """An upstream's answer without our secret, where that stands in it in one piece."""
+        return without(data, self.secrets) if self.secrets else data
+
+
+def _spelled(secret: bytes) -> tuple[bytes, ...]:
+    """A secret as JSON may have it."""
+    if not secret:
+        return ()
+    return (secret,) if b"/" not in secret else (secret, secret.replace(b"/", b"\\/"))
+
+
+def without(data: bytes, secrets: tuple[bytes, ...]) -> bytes:
+    """What an upstream sent, without these."""
+    for each in secrets:
+        if each in data:
+            data = data.replace(each, HIDDEN)
+    return data
 
 
 class Targets:
@@ -148,7 +169,9 @@ class Targets:
             raise UpstreamFailure("refused", "the secret is not fit for a header", sent=False)
         name = b"authorization: Bearer" if deployment is None or deployment.api != "anthropic" else b"x-api-key:"
         line = b"%b %b\r\n" % (name, secret.encode("ascii")) if secret else b""
-        return Target(pool, pool.host_header, line, self._loop.time() + FRESH_SECONDS, deployment)
+        secrets = _spelled(secret.encode("ascii")) if len(secret) >= LEAST_SECRET else ()
+        until = self._loop.time() + FRESH_SECONDS
+        return Target(pool, pool.host_header, line, until, deployment, secrets=secrets)
 
     @property
     def stopped(self) -> bool:
