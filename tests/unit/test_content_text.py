@@ -183,3 +183,11 @@ def test_a_share_is_chosen_by_chance_and_the_same_call_always_alike() -> None:
     assert 250 < count < 550
     assert all(chosen(Keep(content="full", seconds=60), call) for call in calls)
     assert [chosen(tenth, call) for call in calls] == [chosen(tenth, call) for call in calls]
+
+
+@pytest.mark.parametrize("vector", [[0.25, -0.5], "AACAPgAAAL8="])
+def test_vectors_that_a_text_can_be_guessed_from_are_kept_only_where_the_text_is(vector: object) -> None:
+    told = json.dumps({"data": [{"index": 0, "embedding": vector}]}).encode()
+    for redacted, expected in ((True, None), (False, vector)):
+        kept = json.loads(document(b'{"input":"ana@example.org"}', told, redacted=redacted).document)
+        assert kept["answer"]["data"] == [{"index": 0, "embedding": expected}]

@@ -21,6 +21,8 @@ _LONGEST_FIND = 4_000
 """Characters of a private key; all else that is taken out is shorter."""
 _SPELLED = frozenset({"logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids"})
 """Fields that tell a text again token by token, which in pieces has no shape that is known."""
+_VECTOR = "embedding"
+"""A field that a text can be guessed from, as numbers or as base64."""
 _TOKENS = ("prompt", "input")
 """Fields of a request in which texts may be sent as their tokens."""
 _BEGINS = frozenset({"content_block_start", "response.output_item.added"})
@@ -77,7 +79,7 @@ class _Cleaner:
         return value
 
     def _field(self, name: str, value: Any) -> Any:
-        if self._redacted and name in _SPELLED and isinstance(value, dict | list):
+        if self._redacted and ((name in _SPELLED and isinstance(value, dict | list)) or name == _VECTOR):
             return None
         return self.clean(value)
 
