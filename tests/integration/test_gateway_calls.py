@@ -208,7 +208,7 @@ async def test_refusals_say_what_to_do(setup: Setup) -> None:
         error = reply.json["error"]
         assert error["message"] and error["hint"] and error["type"] and "param" in error
     assert "scripted/primary" in cases[2][0].json["error"]["hint"]
-    assert "want it with /v1" in cases[8][0].json["error"]["hint"]
+    assert "a base URL that ends with /v1" in cases[8][0].json["error"]["message"]
     assert setup.primary.counted == 0
 
 

@@ -83,8 +83,8 @@ OWN = frozenset(
 """What the conventions have no attribute for."""
 OWN_OPERATIONS = {"messages.count_tokens", "moderations", "rerank", "responses.input_tokens"}
 """What they have no operation for; those that are not theirs are the endpoint's own name."""
-OTHERS = {"groundplan.gateway", "endpoints.d", "counters.d"}
-"""The scope of instrumentation, and folders."""
+OTHERS = {"groundplan.gateway", "endpoints.d", "counters.d", "transcript.text", "response.output_item.added"}
+"""The scope of instrumentation, folders, and events of upstreams whose texts are kept."""
 DOTTED = re.compile(r"[a-z_]+(\.[a-z0-9_]+)+")
 KNOWN = {
     "attributes": ATTRIBUTES,
