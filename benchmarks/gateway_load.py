@@ -1,9 +1,9 @@
 """HTTP load for one chat-completions address on loopback, from one process; prints one JSON object.
 
 closed: `--conc` connections, each sends its next request when the last is answered. open: `--rate` requests a second,
-whatever the answers do; latency counts from the moment of sending, `send_lag` says how late that was. With `--stream`
-the
-time to the first event is told too. Not a general load generator.
+whatever the answers do; latency counts from the moment of sending, `send_lag` says how late that was. They come at even
+gaps, or with `--random` at exponential ones, always the same: at even gaps an answer may come whenever another request
+is sent. With `--stream` the time to the first event is told too. Not a general load generator.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import uvloop
@@ -107,6 +108,7 @@ class Run:
         self.sample = ""
         self.end = 0.0
         self.paced = False
+        self.random = False
         self.free: list[_Connection] = []
 
     async def connect(self) -> _Connection:
@@ -173,12 +175,12 @@ class Run:
         }  # fmt: skip
 
     async def _pace(self, start: float, rate: float) -> None:
-        number = 0
+        gap, due = self._gaps(rate), start
         while self.more():
             now = time.perf_counter()
-            while start + number / rate <= now and self.sent < self.most:
-                self.lags.append(now - (start + number / rate))
-                number += 1
+            while due <= now and self.sent < self.most:
+                self.lags.append(now - due)
+                due += gap()
                 try:
                     connection = self.idle() or await self.connect()
                 except OSError as error:  # a server that lies behind by more connections than this process may have
@@ -188,7 +190,11 @@ class Run:
                     self.launch(connection)
             # the loop rounds less than half a millisecond to nothing and would take a core for itself, beside what is
             # measured: at such rates several are sent at a time
-            await asyncio.sleep(max(0.001 if rate >= DENSE else 0.0, start + number / rate - time.perf_counter()))
+            await asyncio.sleep(max(0.001 if rate >= DENSE else 0.0, due - time.perf_counter()))
+
+    def _gaps(self, rate: float) -> Callable[[], float]:
+        dice = random.Random(1)
+        return (lambda: dice.expovariate(rate)) if self.random else (lambda: 1 / rate)
 
 
 def main() -> None:
@@ -198,6 +204,7 @@ def main() -> None:
     parser.add_argument("--key", default="")
     parser.add_argument("--conc", type=int, default=32)
     parser.add_argument("--rate", type=float, default=0)
+    parser.add_argument("--random", action="store_true", help="requests of a rate come at random times")
     parser.add_argument("--secs", type=float, default=5)
     parser.add_argument("--most", type=int, default=10_000_000)
     parser.add_argument("--stream", action="store_true")
@@ -207,6 +214,7 @@ def main() -> None:
     a = parser.parse_args()
     request = request_bytes(a.port, a.model, a.key, a.stream, a.bytes, a.path, a.header)
     run = Run(a.port, request, a.stream, a.secs, a.most)
+    run.random = a.random
     print(json.dumps(uvloop.run(run.go(a.conc, a.rate))))
 
 
