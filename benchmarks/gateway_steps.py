@@ -24,9 +24,9 @@ from msgspec import structs
 from groundplan.blueprint.model import Blueprint, Limit
 from groundplan.core.home import Home
 from groundplan.gateway import app
+from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.http.front import Sockets
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.http.stream import EVENT_STREAM
 from groundplan.gateway.journal import journal
 from groundplan.gateway.journal.syncing import Done
 from groundplan.gateway.surfaces.answers import of_refusal

@@ -8,7 +8,7 @@ import psycopg
 from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment, Rates
-from groundplan.gateway.upstream.reported import DAY_SECONDS, EVERY, MOST, Reported
+from groundplan.gateway.call.reported import DAY_SECONDS, EVERY, MOST, Reported
 from groundplan.testing.database import Database
 
 PLACE = Deployment(

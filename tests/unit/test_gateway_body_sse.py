@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.http.server import Request
-from groundplan.gateway.http.sse import EventReader, EventTooLarge, event, splice, without_usage
+from groundplan.gateway.http.sse import EventReader, EventTooLarge, event, splice
 from groundplan.gateway.surfaces import chat as chat_completions
 from groundplan.gateway.surfaces import completions, embeddings, messages, responses
 from groundplan.gateway.surfaces.body import ELSEWHERE, NAMED, READ_APART
 from groundplan.gateway.surfaces.chat import ChatRelay, OpenAIChat
+from groundplan.gateway.surfaces.chat_chunk import without_usage
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS, OpenAIEmbeddings
 from groundplan.gateway.surfaces.images import IMAGES
 from groundplan.gateway.surfaces.interface import Interface, Malformed

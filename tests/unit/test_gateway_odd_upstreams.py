@@ -31,7 +31,7 @@ from tests.unit.raw_upstream import (
 )
 
 from groundplan.blueprint.model import Guardrails
-from groundplan.gateway.upstream.reported import Reported
+from groundplan.gateway.call.reported import Reported
 
 
 @pytest.mark.parametrize("newline", [b"\r", b"\r\n", b"\n"])

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.unit.raw_upstream import CHUNKED, DONE, chunk, events, saying
 
 from groundplan.blueprint.model import Keep
+from groundplan.gateway.call.stream import Streaming
 from groundplan.gateway.http.alike import Alike
-from groundplan.gateway.http.stream import Streaming
 
 TEXTS = [" one", " two", "\n", " drei", " fünf", "", "six", " seven"]
 EVENTS = [events(chunk({"role": "assistant", "content": ""})), *(events(chunk({"content": text})) for text in TEXTS)]

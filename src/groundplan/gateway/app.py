@@ -51,6 +51,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.pipeline import Pipeline, knows, streams, upgrades
 from groundplan.gateway.call.repeats import Repeats
+from groundplan.gateway.call.reported import Reported
 from groundplan.gateway.call.signals import Signals
 from groundplan.gateway.experiments.pairs import Pairs
 from groundplan.gateway.experiments.replays import replayed
@@ -75,7 +76,6 @@ from groundplan.gateway.telemetry.content import ContentSender
 from groundplan.gateway.telemetry.metrics import gathered
 from groundplan.gateway.telemetry.scrape import Scrapes
 from groundplan.gateway.upstream.health import Health
-from groundplan.gateway.upstream.reported import Reported
 from groundplan.gateway.upstream.targets import Targets
 
 SEGMENT_BYTES = 16 << 20

@@ -23,8 +23,8 @@ from groundplan.core.endpoints import announce, withdraw
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import without_proxies
+from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.http.stream import EVENT_STREAM
 from groundplan.gateway.surfaces.answers import error_body, of_error, of_refusal
 from groundplan.gateway.upstream.blocking import THREADS
 from groundplan.gateway.upstream.providers import HEADER, SERVICE, Place, place

@@ -29,7 +29,7 @@ from groundplan.gateway.call.admit import subjects_of
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ask_search
-from groundplan.gateway.http.stream import EVENT_STREAM
+from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.telemetry import content
 from groundplan.gateway.upstream.connection import FOREVER, UpstreamFailure

@@ -16,7 +16,7 @@ from groundplan.gateway.caching.recast import CHAT_RECAST
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Ask, Exchange
-from groundplan.gateway.http.stream import EVENT_STREAM
+from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.surfaces import answers
 
 SAID = "Not found in what you may see."

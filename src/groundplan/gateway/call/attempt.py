@@ -15,6 +15,7 @@ from groundplan.core.errors import Denied, GroundplanError, Invalid
 from groundplan.gateway.awake import patient
 from groundplan.gateway.call import limits, settle
 from groundplan.gateway.call.admit import output_cap
+from groundplan.gateway.call.binary_stream import BinaryStreaming, is_sound
 from groundplan.gateway.call.cited import CitedStreaming, whole
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -22,10 +23,10 @@ from groundplan.gateway.call.failed import AttemptFailed
 from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.call.lease import renewed
 from groundplan.gateway.call.recorded import Recorded
+from groundplan.gateway.call.reported import Looking
 from groundplan.gateway.call.retry import retry_after
+from groundplan.gateway.call.stream import StreamBroken, Streaming
 from groundplan.gateway.guard.severed import stopped
-from groundplan.gateway.http.binary_stream import BinaryStreaming, is_sound
-from groundplan.gateway.http.stream import StreamBroken, Streaming
 from groundplan.gateway.http.strict_json import refuse_depth
 from groundplan.gateway.surfaces.answers import facts, headers
 from groundplan.gateway.surfaces.interface import Answered, Malformed, Relay
@@ -36,7 +37,6 @@ from groundplan.gateway.upstream.connection import LEAST, UpstreamConnection, Up
 from groundplan.gateway.upstream.key_pool import RESTING
 from groundplan.gateway.upstream.pressure import Load
 from groundplan.gateway.upstream.providers import SERVICE, target_line
-from groundplan.gateway.upstream.reported import Looking
 from groundplan.gateway.upstream.targets import Target
 from groundplan.ledger.model import Usage
 

@@ -17,9 +17,9 @@ import msgspec
 from groundplan.gateway.awake import patient
 from groundplan.gateway.call.cited_store import Verdict
 from groundplan.gateway.call.ground import ask_search
+from groundplan.gateway.call.stream import Streaming
 from groundplan.gateway.guard import pieces
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
-from groundplan.gateway.http.stream import Streaming
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.citations.marks import Statement, statements
 from groundplan.knowledge.citations.support import Look, Read, decide, look, nearest, read

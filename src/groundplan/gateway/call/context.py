@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.cited_store import Citations
     from groundplan.gateway.call.files_by_id import FilesById
     from groundplan.gateway.call.repeats import Repeats
+    from groundplan.gateway.call.reported import Reported
     from groundplan.gateway.call.signals import Signals
     from groundplan.gateway.experiments.trials import Trials
     from groundplan.gateway.guard.counts import Counts
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from groundplan.gateway.surfaces.responses_kept import ResponseShelf
     from groundplan.gateway.telemetry.content import ContentSender
     from groundplan.gateway.telemetry.scrape import Scrapes
-    from groundplan.gateway.upstream.reported import Reported
 
 
 class Lender(Protocol):

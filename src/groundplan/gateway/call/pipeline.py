@@ -27,10 +27,10 @@ from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.identify import find_key
 from groundplan.gateway.call.steps import run
+from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.http.methods import CrossOrigin, WrongMethod, is_preflight
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.http.stream import EVENT_STREAM
 from groundplan.gateway.surfaces import (
     answers,
     chat_api,

@@ -23,7 +23,7 @@ from groundplan.gateway.call.failed import AttemptFailed
 from groundplan.gateway.call.lease import renewed
 from groundplan.gateway.call.race import HEDGE, race
 from groundplan.gateway.call.resume import continuation, goes_on
-from groundplan.gateway.http.stream import break_off
+from groundplan.gateway.call.stream import break_off
 from groundplan.gateway.surfaces.interface import Relay
 from groundplan.gateway.upstream.choose import PREFIX_BYTES, Facts
 

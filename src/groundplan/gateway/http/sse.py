@@ -1,15 +1,8 @@
-"""Server-sent events: cutting a byte stream into events, and reading a chat chunk's few facts. Any cut of the bytes
-gives the same events. Reads `data:` only; other fields are dropped, as OpenAI clients do.
+"""Server-sent events: cutting a byte stream into events, and putting events together. Any cut of the bytes gives the
+same events. Reads `data:` only; other fields are dropped, as OpenAI clients do. What an event says is others' to know.
 """
 
 from __future__ import annotations
-
-from typing import Any
-
-import msgspec
-
-from groundplan.gateway.call.meter import ReportedUsage
-from groundplan.gateway.http.halves import without_halves
 
 MAX_EVENT = 8 << 20
 """Bytes of one event, where its stream has no images."""
@@ -87,77 +80,6 @@ def _data(event: bytes) -> bytes | None:
     return b"\n".join(lines) if lines else None
 
 
-_NULL = msgspec.Raw(b"null")
-
-
-def _size(raw: msgspec.Raw) -> int:
-    """Bytes of a JSON value; 0 for null."""
-    data = bytes(raw)
-    return 0 if data == b"null" else len(data)
-
-
-def _said(value: Any) -> int:
-    """UTF-8 bytes of a text, or of the JSON of what is none."""
-    return len(value.encode()) if isinstance(value, str) else len(msgspec.json.encode(value))
-
-
-class _Delta(msgspec.Struct, frozen=True, gc=False):
-    """What is said beside `content`, by whichever name upstreams have for it, is only counted; so are parts in place of
-    a text, as some reasoning models send them."""
-
-    content: Any = None
-    tool_calls: msgspec.Raw = _NULL
-    reasoning_content: Any = None
-    reasoning: Any = None
-    refusal: Any = None
-    function_call: Any = None
-
-    def size(self) -> int:
-        beside = (self.content, self.reasoning_content, self.reasoning, self.refusal, self.function_call)
-        return _size(self.tool_calls) + sum(_said(value) for value in beside if value is not None)
-
-
-class _Choice(msgspec.Struct, frozen=True, gc=False):
-    delta: _Delta | None = None
-    finish_reason: str | None = None
-
-
-class Chunk(msgspec.Struct, frozen=True, gc=False):
-    """One `chat.completion.chunk`, as far as the gateway needs it."""
-
-    choices: list[_Choice] = []
-    usage: ReportedUsage | None = None
-    error: msgspec.Raw = _NULL
-    service_tier: Any = None
-
-    def only_text(self) -> str | None:
-        """The text of a chunk that has nothing else in it; None for any other chunk."""
-        if self.usage is not None or self.error is not _NULL or len(self.choices) != 1:
-            return None
-        choice = self.choices[0]
-        delta = choice.delta
-        if (
-            delta is None or choice.finish_reason or delta.tool_calls is not _NULL
-            or delta.reasoning_content or delta.reasoning or delta.refusal or delta.function_call
-        ):  # fmt: skip
-            return None
-        return delta.content if isinstance(delta.content, str) else None
-
-    def output_bytes(self) -> int:
-        """UTF-8 bytes of what this chunk adds to the answer: no fewer than its tokens."""
-        return sum(choice.delta.size() for choice in self.choices if choice.delta is not None)
-
-    def failed(self) -> bool:
-        return _size(self.error) > 0
-
-    def finishes(self) -> bool:
-        return any(choice.finish_reason for choice in self.choices)
-
-
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-read_chunk = msgspec.json.Decoder(Chunk).decode
-
-
 def event(data: bytes) -> bytes:
     """One event."""
     return (
@@ -171,17 +93,6 @@ def named_event(kind: str, data: bytes) -> bytes:
     """One event by its name, which must be fit for a line."""
     lines = data.replace(b"\r\n", b"\n").replace(b"\n", b"\ndata: ") if b"\n" in data else data
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), lines)
-
-
-def without_usage(data: bytes) -> bytes:
-    """The chunk without `usage`, for a client that did not ask for it."""
-    try:
-        fields = _fields(data)
-    except msgspec.DecodeError as error:
-        fields = _fields(without_halves(data, error))
-    if fields.pop("usage", None) is None:
-        return data
-    return msgspec.json.encode(fields)
 
 
 def splice(data: bytes, name: bytes, value: bytes) -> bytes:

@@ -27,6 +27,7 @@ from groundplan.gateway.call.attempt import send_whole
 from groundplan.gateway.call.cited import whole
 from groundplan.gateway.call.failed import AttemptFailed
 from groundplan.gateway.call.serve import Course, serve
+from groundplan.gateway.call.stream import end
 from groundplan.gateway.guard import judge
 from groundplan.gateway.guard.pieces import said
 from groundplan.gateway.guard.run import cites, unguarded
@@ -34,7 +35,6 @@ from groundplan.gateway.guard.schema import misfit
 from groundplan.gateway.guard.severed import stopped
 from groundplan.gateway.http.collected import Collected
 from groundplan.gateway.http.server import Request
-from groundplan.gateway.http.stream import end
 from groundplan.gateway.routing.route import CASCADE
 from groundplan.gateway.surfaces.answers import facts
 from groundplan.gateway.surfaces.interface import Answered

@@ -20,7 +20,7 @@ from groundplan.gateway.call import meter
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.http.alike import Alike
 from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.http.sse import DONE, END, Chunk, event, read_chunk, splice, without_usage
+from groundplan.gateway.http.sse import DONE, END, event, splice
 from groundplan.gateway.surfaces.body import (
     OTHERWISE,
     CacheOptions,
@@ -29,6 +29,7 @@ from groundplan.gateway.surfaces.body import (
     refuse_fields,
     with_usage_told,
 )
+from groundplan.gateway.surfaces.chat_chunk import Chunk, read_chunk, without_usage
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed
 from groundplan.gateway.surfaces.named_files import NamedFile, without, written
 from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed

@@ -19,7 +19,7 @@ from groundplan.gateway.caching.recast import COMPLETIONS_RECAST
 from groundplan.gateway.call.exchange import Ask
 from groundplan.gateway.call.meter import ReportedUsage
 from groundplan.gateway.http.splicing import spliced
-from groundplan.gateway.http.sse import END, event, splice, without_usage
+from groundplan.gateway.http.sse import END, event, splice
 from groundplan.gateway.surfaces.body import (
     OTHERWISE,
     has_tokens,
@@ -29,6 +29,7 @@ from groundplan.gateway.surfaces.body import (
 )
 from groundplan.gateway.surfaces.by_chat import ByChat, able, served_natively
 from groundplan.gateway.surfaces.chat import CHAT, MAX_COPIES
+from groundplan.gateway.surfaces.chat_chunk import without_usage
 from groundplan.gateway.surfaces.chat_pieces import NULL, chunk, completion
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Malformed, Relay
 from groundplan.gateway.surfaces.relaying import OpenAIRelay, failed

@@ -13,8 +13,8 @@ from groundplan.economics import price
 from groundplan.economics.prices.reported import RealtimeUsage
 from groundplan.economics.unit_price import speech_price
 from groundplan.gateway.call import meter
+from groundplan.gateway.call.binary_stream import BytesRelay
 from groundplan.gateway.call.exchange import Ask
-from groundplan.gateway.http.binary_stream import BytesRelay
 from groundplan.gateway.surfaces.body import read_fields
 from groundplan.gateway.surfaces.interface import Answered, Codec, Interface, Relay
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed

@@ -11,7 +11,7 @@ import re
 from groundplan.blueprint.model import Deployment
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.http.stream import Streaming
+from groundplan.gateway.call.stream import Streaming
 from groundplan.gateway.surfaces.interface import Relay
 from groundplan.gateway.upstream.connection import UpstreamConnection
 from groundplan.ledger.model import Usage
