@@ -6,26 +6,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 import pytest
 from tests.integration.gateway_stack import GROUNDING, Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.nursery import fork_program
 
-from groundplan.blueprint.model import Cache, Source
+from groundplan.blueprint.model import Cache, Grounding, Source
+from groundplan.core.audit.entry import decode
 from groundplan.core.endpoints import lookup
 from groundplan.core.ids import new_id
 from groundplan.core.settings import child_environment, load_settings
+from groundplan.gateway.journal.shipper import Shipper
 from groundplan.identity import service as identity
+from groundplan.knowledge.deletion.delete import Why, delete
+from groundplan.knowledge.lineage import lineage_store
+from groundplan.knowledge.lineage.openlineage import events
+from groundplan.knowledge.quality.assess import assess
 from groundplan.knowledge.remote import RemoteEmbedder
 from groundplan.knowledge.service import Intake, ingest_sources
+from groundplan.ledger import queries
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import ScriptedModel
 
 QUESTION = "How long is paid leave?"
+ONE_PASSAGE = Grounding(sources=["handbook"], passages=1, max_bytes=2000)
 READERS = ["staff"]
 
 
@@ -36,9 +45,9 @@ class World:
     folder: Path
     keys: dict[str, str]
 
-    def ingest(self, text: str | None, readers: list[str] = READERS) -> None:
-        """The handbook's one document, or none."""
-        path = self.folder / "docs" / "leave.md"
+    def ingest(self, text: str | None, readers: list[str] = READERS, name: str = "leave.md") -> None:
+        """The handbook's one document, or none; with a `name`, another one."""
+        path = self.folder / "docs" / name
         path.parent.mkdir(exist_ok=True)
         path.unlink(missing_ok=True)
         if text is not None:
@@ -73,7 +82,11 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
                 "shared", ["one"], grounding=GROUNDING, cache=Cache(seconds=600, max_bytes=1 << 20, scope="group")
             ),
             workload("own", ["one"], grounding=GROUNDING, cache=Cache(seconds=600, max_bytes=1 << 20, scope="person")),
-        ]
+            workload(
+                "narrow", ["one"], grounding=ONE_PASSAGE,
+                cache=Cache(seconds=600, max_bytes=1 << 20, scope="person"),
+            ),
+        ]  # fmt: skip
         people = {name: stack.person(f"{name}@acme.example") for name in ("ana", "ben", "cy")}
         groups = {name: new_id() for name in ("staff", "council")}
         with psycopg.connect(database.urls["control"], autocommit=True) as conn:
@@ -84,7 +97,7 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
                     "INSERT INTO membership (id, group_id, person_id) VALUES (%s, %s, %s)",
                     (new_id(), groups[group], people[person]),
                 )
-        keys = {f"{w} {who}": stack.key(w, id) for w in ("shared", "own") for who, id in people.items()}
+        keys = {f"{w} {who}": stack.key(w, id) for w in ("shared", "own", "narrow") for who, id in people.items()}
         service = fork_program(
             "groundplan.gateway.search_app",
             ["--home", str(stack.home.root)],
@@ -179,3 +192,79 @@ async def test_cleared_answers_are_given_to_nobody(world: World) -> None:
     assert await world.ask("ana", "own") == "exact"
     entry = world.stack.sql("SELECT action, subject FROM audit_entry WHERE action = 'cache.cleared'")
     assert entry == [("cache.cleared", "workload/shared")]
+
+
+RULE = "# Leave {}\n\nEmployees have {} days of paid leave a year. Leave is asked for in the portal of the staff.\n"
+
+
+async def contradicted(world: World) -> tuple[UUID, UUID]:
+    """Two versions of the rules, of which an answer is given a passage of one: (its call, the other document)."""
+    for year, days in ((2024, 25), (2026, 28)):
+        await asyncio.to_thread(world.ingest, RULE.format(year, days), name=f"leave-{year}.md")
+    with psycopg.connect(world.stack.database.urls["control"], autocommit=True) as conn:
+        assess(conn, "handbook", date(2026, 11, 25))
+    end = asyncio.get_running_loop().time() + 30
+    while True:
+        reply = await world.stack.chat(world.keys["narrow ana"], QUESTION)
+        facts = reply.json["groundplan"]
+        if facts.get("conflicts"):
+            break
+        assert asyncio.get_running_loop().time() < end, facts
+    assert facts["cache"] == "none" and len(facts["sources"]) == 1
+    (conflict,) = facts["conflicts"]
+    assert conflict["document"] == facts["sources"][0]["document"] != conflict["other_document"]
+    return UUID(facts["call_id"]), UUID(conflict["other_document"])
+
+
+async def told(world: World) -> tuple[str, bool]:
+    """What the cache says, and whether the answer was told of a conflict."""
+    facts = (await world.stack.chat(world.keys["narrow ana"], QUESTION)).json["groundplan"]
+    assert len(facts["sources"]) == 1
+    return facts["cache"], bool(facts.get("conflicts"))
+
+
+async def test_what_contradicts_a_passage_is_what_an_answer_rested_on(world: World) -> None:
+    call, other = await contradicted(world)
+    assert await told(world) == ("none", True), "nobody is given it again: no hit would confirm the other side"
+    shipper = Shipper(world.stack.home)
+    with psycopg.connect(world.stack.database.urls["shipper"], autocommit=True) as conn:
+        for _ in range(3):
+            shipper.step(conn)
+    with psycopg.connect(world.stack.database.urls["control"], autocommit=True) as conn:
+        passage, against = lineage_store.rested_on(conn, call)
+        assert (passage["role"], against["role"]) == ("passage", "conflict")
+        assert (against["document"], against["first_line"], against["version_then"]) == (other, None, 1)
+        used = lineage_store.used_by(conn, other)
+        assert {(row["call"] == call, row["role"]) for row in used} == {(True, "conflict"), (False, "conflict")}
+        (mine,) = [row for row in lineage_store.used_by(conn, passage["document"]) if row["call"] == call]
+        assert (mine["role"], len(mine["lines"]), used[0]["lines"]) == ("passage", 1, [])
+        receipt = queries.receipt(conn, call)
+        assert [row["document"] for row in receipt["conflicts"]] == [str(other)]
+        assert [row["document"] for row in receipt["passages"]] == [str(passage["document"])]
+        calls = lineage_store.used_since(
+            conn, datetime.now(UTC) - timedelta(days=1), datetime.now(UTC) + timedelta(days=1)
+        )
+        names = lineage_store.documents_of(conn, [str(other), str(passage["document"])])
+        ran = [one for one in events("acme", calls, names) if one["run"]["runId"] == str(call)]
+        assert against["path"] in [each["name"] for each in ran[-1]["inputs"]]
+        (leaf,) = conn.execute("SELECT body FROM audit_entry WHERE id = %s", (call,)).fetchone() or ()
+        assert [str(other), None, None, "conflict"] in decode(leaf).detail["sources"]
+
+
+@pytest.mark.parametrize("how", ["revoked", "retired", "deleted"])
+async def test_what_contradicted_is_gone_with_the_next_answer(world: World, how: str, tmp_path: Path) -> None:
+    _, other = await contradicted(world)
+    with psycopg.connect(world.stack.database.urls["control"], autocommit=True) as conn:
+        if how == "revoked":
+            conn.execute(
+                "INSERT INTO document_reader (document_id, reader, deny) VALUES (%s, 'ana@acme.example', true)",
+                (other,),
+            )
+        elif how == "retired":
+            conn.execute("UPDATE document SET state = 'retired' WHERE id = %s", (other,))
+        else:
+            at = datetime.now(UTC)
+            delete(conn, [other], Why("operator", "wrong", at, tmp_path))
+    assert await told(world) == ("none", False)
+    assert world.model.last is not None and b"25 days" not in world.model.last.body
+    assert await told(world) == ("exact", False), "what rests on passages alone is kept"

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
@@ -18,6 +19,8 @@ from groundplan.blueprint.model import Cache, Grounding
 from groundplan.core.endpoints import announce
 from groundplan.gateway.call.abstain import SAID
 from groundplan.gateway.http.server import Refusal, Request, Response, Server
+from groundplan.gateway.journal.records import read_segment
+from groundplan.ledger.model import Finish
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
@@ -180,8 +183,27 @@ async def test_both_sources_of_a_conflict_are_told_to_the_model_and_the_caller(s
     assert "[1] handbook/leave.md says 'Staff have 30 days of leave.'" in prompt
     assert "archive/leave-old.md says 'Staff have 28 days of leave.'" in prompt
     assert "a newer version exists, handbook/travel-2024.md" in prompt
+    (kept,) = [each for each in ends(scene) if each.call == UUID(facts["call_id"]).bytes]
+    assert ([row[0] for row in kept.sources], kept.conflicts) == (["d1"], [("d2", "archive/leave-old.md")])
+    await searched_by_tool(scene)
     await not_cached(scene)
     await without_passages(scene)
+
+
+def ends(scene: Scene) -> list[Finish]:
+    """Of all calls, as the journal has them."""
+    paths = sorted(scene.stack.home.journal.glob("*/*.seg"))
+    found = [entry.record for path in paths for entry in read_segment(path)[0]]
+    return [record for record in found if isinstance(record, Finish)]
+
+
+async def searched_by_tool(scene: Scene) -> None:
+    """An agent that searches is told of both, too, and so is the ledger."""
+    used = {"name": "search", "arguments": {"query": "How many days of leave?"}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": used}
+    told = await scene.stack.post("/mcp", scene.keys["assistant"], body)
+    assert "28 days" in told.json["result"]["content"][1]["text"]
+    assert ends(scene)[-1].conflicts == [("d2", "archive/leave-old.md")]
 
 
 async def not_cached(scene: Scene) -> None:

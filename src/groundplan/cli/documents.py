@@ -287,7 +287,9 @@ def lineage(
         return
     value = client.get(f"/api/knowledge/calls/{quote(call, safe='')}/lineage")
     rows = [
-        (f"{row['source'] or ''}/{row['path']}", f"{row['first_line']}-{row['last_line']}", row["version_then"] or "",
+        (f"{row['source'] or ''}/{row['path']}",
+         "contradicts" if row["role"] == "conflict" else f"{row['first_line']}-{row['last_line']}",
+         row["version_then"] or "",
          "deleted since" if row["deleted_at"] else "changed since" if row["changed_since"] else "now")
         for row in value["rested_on"]
     ]  # fmt: skip

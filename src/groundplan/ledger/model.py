@@ -182,6 +182,8 @@ class Finish(msgspec.Struct, frozen=True, array_like=True):
     """Which ticket it works on, as its caller said (header `groundplan-ticket`)"""
     refusal: str = ""
     """Which budget or limit had no room, in words of ours"""
+    conflicts: list[tuple[str, str]] = []
+    """(document id, path) of each document of which no passage was given but what it says against one"""
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True):

@@ -16,6 +16,7 @@ from groundplan.core.errors import Invalid, NotFound
 from groundplan.core.money import format_numeric, format_usd, from_decimal
 from groundplan.ledger import archive_store, store
 from groundplan.ledger.store import CallFilter
+from groundplan.ledger.used import conflicts, passages
 
 PAGE = 100
 """Calls on a page at most."""
@@ -95,6 +96,7 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
     if row is None:
         raise _missing(conn, call_id)
     detail = row["detail"]
+    used = detail.get("sources", [])
     charges = [_plain(charge) for charge in store.charges(conn, call_id)]
     attempts = [_attempt(row) for row in store.attempts(conn, call_id)]
     for attempt in attempts:
@@ -107,8 +109,9 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
         "attempts": attempts,
         "passages": [
             {"document": document, "path": path, "first_line": first, "last_line": last}
-            for document, path, first, last in detail.get("sources", [])
+            for document, path, first, last in passages(used)
         ],
+        "conflicts": [{"document": row[0], "path": row[1]} for row in conflicts(used)],
         "citations": [_plain(citation) for citation in store.citations(conn, call_id)],
         "flags": detail.get("flags", []),
         "acting": detail.get("acting"),

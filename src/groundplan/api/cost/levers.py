@@ -21,6 +21,7 @@ from groundplan.economics.levers.use import RARE
 from groundplan.economics.replay import replay_store
 from groundplan.economics.replay.opportunities import Opportunity, Spent
 from groundplan.ledger import opportunity_store
+from groundplan.ledger.used import passages
 
 _DAY = timedelta(days=1)
 
@@ -53,7 +54,7 @@ def _looked(conn: Connection[Any], blueprint: Blueprint, since: datetime, now: d
         seen=_seen(conn, since, now),
         outputs=[Outputs(**row) for row in opportunity_store.outputs(conn, since, names)],
         grounded=[
-            Grounded(row["workload"], tuple(tuple(each) for each in row["sources"]), row["accepted"], row["team"],
+            Grounded(row["workload"], tuple(map(tuple, passages(row["sources"]))), row["accepted"], row["team"],
                      row["cost_usd"])
             for row in grounded
         ],

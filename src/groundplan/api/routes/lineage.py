@@ -18,7 +18,8 @@ router = below_api("knowledge")
 
 @router.get("/knowledge/calls/{call_id}/lineage")
 def rested_on(call_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
-    """What an answer rested on: each passage with its document as it was then and as it is now."""
+    """What an answer rested on: each passage, and each document that contradicts one (`role`), with the document as it
+    was then and as it is now."""
     with services.transaction() as conn:
         return {"call": call_id, "rested_on": lineage_store.rested_on(conn, call_id)}
 

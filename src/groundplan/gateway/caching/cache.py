@@ -29,6 +29,7 @@ from groundplan.gateway.call.admit import subjects_of
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import ask_search
+from groundplan.gateway.call.grounded import sources_of
 from groundplan.gateway.call.stream import EVENT_STREAM
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.telemetry import content
@@ -423,7 +424,7 @@ def cites_of(exchange: Exchange) -> tuple[tuple[str, str], ...]:
 def rests_on(exchange: Exchange) -> frozenset[str]:
     """Everything whose stop ends the answer of a call that was served."""
     workload, place, key = exchange.workload, exchange.deployment, exchange.key
-    subjects = {"company"} | {f"source/{passage.source}" for passage in exchange.passages}
+    subjects = {"company"} | {f"source/{name}" for name in sources_of(exchange)}
     if workload is not None and key is not None:
         subjects |= {f"workload/{workload.name}", f"key/{key.id}"}
     return frozenset(subjects if place is None else subjects.union(subjects_of(place)))

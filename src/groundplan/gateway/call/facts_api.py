@@ -33,6 +33,7 @@ from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange, Passage
 from groundplan.gateway.call.ground import ask_search, cut_off
+from groundplan.gateway.call.grounded import Grounded
 from groundplan.gateway.call.identify import caller, check_grants
 from groundplan.gateway.call.signals import Unsealed
 from groundplan.gateway.database import Pool
@@ -42,7 +43,7 @@ from groundplan.gateway.policy.address import check_network
 from groundplan.gateway.policy.snapshot import KeyEntry, Plan
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.upstream.connection import UpstreamFailure
-from groundplan.knowledge.retrieval.wire import ConfirmRequest, SearchRequest, Where
+from groundplan.knowledge.retrieval.wire import ConfirmRequest, Conflict, SearchRequest, Where
 from groundplan.knowledge.signals.signal_store import Signal
 from groundplan.ledger import outcome_store, ticket_store
 
@@ -101,16 +102,20 @@ class _Searches(Interface):
 SEARCHES = _Searches()
 
 
-class _Passages(msgspec.Struct):
+class _Read(msgspec.Struct):
     passages: list[Passage] = []
+    conflicts: list[Conflict] = []
 
 
-_passages = msgspec.json.Decoder(_Passages).decode
+_read = msgspec.json.Decoder(_Read).decode
 
 
-def passages_of(answer: bytes) -> list[Passage]:
-    """The passages of a search's answer, for the ledger: what was read. Raises `DecodeError`."""
-    return _passages(answer).passages
+def note_read(exchange: Exchange, answer: bytes) -> None:
+    """What was read in a search's answer, for the ledger. Raises `DecodeError`."""
+    read = _read(answer)
+    exchange.passages = read.passages
+    if read.conflicts:
+        exchange.grounded = Grounded(read.conflicts, ())
 
 
 class SignalBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -200,7 +205,7 @@ class FactsApi:
             raise
         finally:
             gateway.running -= 1
-        exchange.passages = passages_of(body)
+        note_read(exchange, body)
         sequence = settle.record(gateway, exchange, "ok", 200)
         if (pending := gateway.journal.durable(sequence)) is not None:
             await pending

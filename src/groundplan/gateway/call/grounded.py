@@ -14,7 +14,7 @@ from groundplan.knowledge.retrieval.wire import NOT_GIVEN, Conflict, Newer, Step
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.cited import Citation
-    from groundplan.gateway.call.exchange import Passage
+    from groundplan.gateway.call.exchange import Exchange, Passage
 
 SENTENCE = 240
 """Characters of a sentence that are repeated."""
@@ -56,6 +56,13 @@ class Grounded:
         """Whether the model was told of documents besides those of the passages."""
         return bool(self.conflicts or self.newer)
 
+    def opposed(self, passages: Sequence[Passage]) -> list[tuple[str, str]]:
+        """(id, path) of each document that says something else than these passages and that none of them is of."""
+        given = {passage.document for passage in passages}
+        return list(
+            {one.other_document: one.other_path for one in self.conflicts if one.other_document not in given}.items()
+        )
+
     def told(self) -> bytes:
         """Members of the `groundplan` object, with a comma before; empty where there is nothing to tell."""
         told: dict[str, Any] = {"abstained": True} if self.abstained else {}
@@ -72,6 +79,14 @@ class Grounded:
                 msgspec.structs.replace(one, skipped=NOT_IN_ORDER) if one.skipped else one for one in self.steps
             ]
         return b"," + msgspec.json.encode(told)[1:-1] if told else b""
+
+
+def sources_of(exchange: Exchange) -> list[str]:
+    """Of what was before the model: passages, and what contradicts one."""
+    found = [passage.source for passage in exchange.passages]
+    if exchange.grounded is not None:
+        found += [one.other_source for one in exchange.grounded.conflicts]
+    return found
 
 
 def notes(grounded: Grounded, passages: Sequence[Passage], max_bytes: int) -> str:

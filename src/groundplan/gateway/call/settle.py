@@ -186,7 +186,9 @@ def _finish(exchange: Exchange, now: float, refusal: str) -> Finish:
             exchange.steps.append(("serve", (exchange.served - began) // 1000))
         exchange.steps.append(("settle", duration_us))
     key, workload, deployment, catalog = exchange.key, exchange.workload, exchange.deployment, exchange.catalog
-    passages, first, headers = exchange.passages, exchange.first_byte, exchange.request.headers
+    passages, grounded, first, headers = (
+        exchange.passages, exchange.grounded, exchange.first_byte, exchange.request.headers
+    )  # fmt: skip
     return Finish(
         call=exchange.raw,
         at=int(now * 1000),
@@ -215,6 +217,7 @@ def _finish(exchange: Exchange, now: float, refusal: str) -> Finish:
         purpose=exchange.purpose,
         ticket=ticket_of(headers[TICKET]) if TICKET in headers else "",
         refusal=refusal,
+        conflicts=grounded.opposed(passages) if grounded is not None and grounded.conflicts else [],
     )
 
 

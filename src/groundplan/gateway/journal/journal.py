@@ -372,7 +372,8 @@ class Journal:
 
     def _shortened(self, record: Finish) -> bytes:
         self.counters.shortened += 1
-        short = Finish(**{name: getattr(record, name) for name in record.__struct_fields__} | {"sources": []})
+        kept = {name: getattr(record, name) for name in record.__struct_fields__}
+        short = Finish(**kept | {"sources": [], "conflicts": []})
         return frame(FINISH, self._sequence + 1, encode(short))
 
     # syncing --------------------------------------------------------------------------------------------------------

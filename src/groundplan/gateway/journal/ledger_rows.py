@@ -16,6 +16,7 @@ from groundplan.core.money import format_usd, to_decimal
 from groundplan.economics.terms.split import Split, split, tier
 from groundplan.gateway.journal.recovery import Attempt, CallState
 from groundplan.ledger.model import Settlement, Usage
+from groundplan.ledger.used import used
 
 Row = tuple[Any, ...]
 Seal = Callable[[UUID, str], str]
@@ -126,7 +127,7 @@ def call_row(call: CallState, epoch: UUID, team: Team, acting: Mapping[str, Acti
     usages = [attempt.settlement.usage for attempt in call.attempts.values() if attempt.settlement is not None]
     detail = {
         "steps": end.steps if end else [],
-        "sources": end.sources if end else [],
+        "sources": used(end) if end else [],
         "flags": sorted({flag for a in call.attempts.values() if a.settlement for flag in a.settlement.flags}),
         "key": source.key,
     }
@@ -200,7 +201,7 @@ def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Ac
         "blueprint": source.blueprint,
         "cache": end.cache if end else "none",
         # by its id alone: a name may be somebody's, and what the log says stays
-        "sources": [[document, first, last] for document, _, first, last in end.sources] if end else [],
+        "sources": [[document, *more] for document, _, *more in used(end)] if end else [],
         "attempts": [_attempt_detail(attempt) for _, attempt in sorted(call.attempts.items())],
         "demo": source.demo,
     }

@@ -26,7 +26,7 @@ from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.facts_api import admitted, passages_of
+from groundplan.gateway.call.facts_api import admitted, note_read
 from groundplan.gateway.guard import held_store, personal
 from groundplan.gateway.guard.gate import Whose
 from groundplan.gateway.guard.held_store import Waiting
@@ -361,7 +361,7 @@ class McpApi:
             _, body = await self._search(msgspec.json.encode(use.arguments), exchange.person, exchange.plan)
         except msgspec.DecodeError as error:
             raise Invalid(f"the search is not right: {error}", code="mcp_arguments", hint="See inputSchema.") from error
-        exchange.passages = passages_of(body)
+        note_read(exchange, body)
         found = msgspec.json.decode(body)
         texts = [_passage(number, each) for number, each in enumerate(found.get("passages", ()), 1)]
         texts += [

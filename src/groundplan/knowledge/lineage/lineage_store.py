@@ -17,10 +17,12 @@ MOST: Final = 10_000
 
 
 def rested_on(conn: Conn, call: UUID) -> list[dict[str, Any]]:
-    """Each passage of an answer, with its document as it was then and as it is now."""
+    """Each passage of an answer, and each document that contradicts one (`role`: `conflict`, without lines), with the
+    document as it was then and as it is now."""
     return select(
         conn,
         """SELECT (p.passage ->> 0)::uuid AS document, p.passage ->> 1 AS path,
+                 coalesce(p.passage ->> 4, 'passage') AS role,
                  (p.passage ->> 2)::int AS first_line, (p.passage ->> 3)::int AS last_line, d.source, d.title,
                  d.version AS version_now, d.state, d.owner, d.sensitivity, d.superseded_by, d.deleted_at,
                  v.version AS version_then, v.digest AS digest_then,
@@ -35,12 +37,14 @@ def rested_on(conn: Conn, call: UUID) -> list[dict[str, Any]]:
 
 
 def used_by(conn: Conn, document: UUID, *, limit: int = 100) -> list[dict[str, Any]]:
-    """The newest answers that were given passages of a document, and which lines; no question and no answer."""
+    """The newest answers that were given passages of a document, and which lines, or (`role`: `conflict`) what it says
+    against a passage; no question and no answer."""
     mark = json.dumps([[str(document)]])
     return select(
         conn,
-        """SELECT c.id AS call, c.at, c.workload, c.status, p.email AS person, array_agg(
-                 (s.passage ->> 2) || '-' || (s.passage ->> 3)) AS lines
+        """SELECT c.id AS call, c.at, c.workload, c.status, p.email AS person,
+                 array_remove(array_agg((s.passage ->> 2) || '-' || (s.passage ->> 3)), NULL) AS lines,
+                 coalesce(min(s.passage ->> 4), 'passage') AS role
                FROM call c LEFT JOIN person p ON p.id = c.person_id,
                  jsonb_array_elements(c.detail -> 'sources') AS s(passage)
                WHERE c.detail -> 'sources' <> '[]' AND c.detail -> 'sources' @> %s AND s.passage ->> 0 = %s
@@ -50,13 +54,13 @@ def used_by(conn: Conn, document: UUID, *, limit: int = 100) -> list[dict[str, A
 
 
 def used_since(conn: Conn, since: datetime, until: datetime, limit: int | None = MOST) -> list[dict[str, Any]]:
-    """Grounded calls with the passages that they used, each with the version of its document then, for export, the
-    oldest first."""
+    """Grounded calls with what they used, each with the version of its document then, for export, the oldest first."""
     return select(
         conn,
         """SELECT c.id, c.at, c.workload, c.status, c.model, c.duration_ms, ARRAY(
                  SELECT jsonb_build_object('document', p.passage ->> 0, 'first_line', (p.passage ->> 2)::int,
-                   'last_line', (p.passage ->> 3)::int, 'version', (SELECT max(x.version) FROM document_version x
+                   'last_line', (p.passage ->> 3)::int, 'role',
+                   coalesce(p.passage ->> 4, 'passage'), 'version', (SELECT max(x.version) FROM document_version x
                      WHERE x.document_id = (p.passage ->> 0)::uuid AND x.at <= c.at))
                  FROM jsonb_array_elements(c.detail -> 'sources') WITH ORDINALITY AS p(passage, place)
                  ORDER BY p.place) AS passages

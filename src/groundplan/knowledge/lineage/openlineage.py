@@ -1,8 +1,8 @@
 """Lineage as OpenLineage events (spec 2-0-2), from the source to the answer. Pure: rows in, events out.
 
 A document is an output of reading its source, its passages are outputs of cutting it in one version; what a call
-retrieved has passages as its inputs, and the answer what was retrieved, beside the documents themselves. No question,
-no passage's text and no answer is in them.
+retrieved has passages as its inputs, and documents that contradict one; the answer has what was retrieved, beside the
+documents themselves. No question, no passage's text and no answer is in them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def events(company: str, calls: Iterable[Row], documents: Mapping[str, Row]) -> 
         ended = call["at"] + timedelta(milliseconds=call["duration_ms"] or 0)
         versions = {each["document"]: each["version"] for each in call["passages"]}
         named = {id: _dataset(space, id, documents.get(id), version) for id, version in versions.items()}
-        passages = [_passage(named[each["document"]], each) for each in call["passages"]]
+        given = [each for each in call["passages"] if each["role"] == "passage"]
+        passages = [_passage(named[each["document"]], each) for each in given]
+        whole = [named[each["document"]] for each in call["passages"] if each["role"] != "passage"]
         for id, version in versions.items():
             if id not in documents:
                 continue
@@ -40,7 +42,7 @@ def events(company: str, calls: Iterable[Row], documents: Mapping[str, Row]) -> 
             if (id, version) not in known:
                 known.add((id, version))
                 yield from _read(space, documents[id], named[id], version, at)
-            own = [each for one, each in zip(call["passages"], passages, strict=True) if one["document"] == id]
+            own = [each for one, each in zip(given, passages, strict=True) if one["document"] == id]
             if new := [each for each in own if _key(each) not in cut]:
                 cut |= set(map(_key, new))
                 yield from _cut(space, documents[id], named[id], new, at)
@@ -51,7 +53,7 @@ def events(company: str, calls: Iterable[Row], documents: Mapping[str, Row]) -> 
         parent = {"parent": _facet("ParentRunFacet", run=run, job=job)}
         retrieval = {"runId": _id("retrieval", call["id"]), "facets": parent}
         name = {"namespace": space, "name": f"retrieval/{call['workload']}"}
-        yield from _run(name, retrieval, passages, [found], call["at"], call["at"])
+        yield from _run(name, retrieval, [*passages, *whole], [found], call["at"], call["at"])
         inputs = [*(named[id] for id in sorted(named)), found]
         yield from _run(job, run, inputs, [answer], call["at"], ended, failed=call["status"] != "ok")
 
