@@ -16,7 +16,7 @@ import numpy as np
 
 from groundplan.core.errors import Invalid
 from groundplan.core.words import counted
-from groundplan.economics.forecast import rare
+from groundplan.economics.forecast import rare, young
 from groundplan.economics.forecast.model import DAY, HOUR, Forecast, Series
 from groundplan.economics.forecast.once import usual
 from groundplan.economics.forecast.smooth import SETTINGS, Floats, paths
@@ -28,6 +28,8 @@ LEAST: Final = 8
 ORIGINS: Final = 14
 MANY: Final = math.log(10)
 """Of a launch beside which what was before says nothing, not even of how days of the week differ."""
+LATELY: Final = 2
+"""Part of what is known that is the newer one."""
 QUICK: Final = 21
 """Values below which what is new counts most: whatever begins grows."""
 BEST: Final = 5
@@ -70,6 +72,8 @@ def forecast(series: Series, horizon: int) -> Forecast:
     _check(series, horizon)
     if rare.is_rare(series):
         return rare.forecast(series, horizon, _growth(series, horizon), _origins(len(series.values), horizon, 7))
+    if (new := _new(series, horizon)) is not None:
+        return new
     series, once, again = usual(series, horizon)
     past = _past(series, horizon)
     begun = last_step(past.logs, past.cycle, past.jumps) if series.step == DAY else None
@@ -253,6 +257,30 @@ def _growth(series: Series, horizon: int) -> Floats:
         return np.zeros(horizon)
     rate = math.log1p(max(series.growth_per_month, -0.99)) * (series.step / (30 * DAY))
     made: Floats = np.arange(1, horizon + 1, dtype=np.float64) * rate
+    return made
+
+
+def _new(series: Series, horizon: int) -> Forecast | None:
+    """Of what has not been there for long, and changes; None where days without any come again, lately too."""
+    if series.step != DAY or len(series.values) > young.MOST:
+        return None
+    whole, once, again = usual(series, horizon)
+    if again is not None:
+        if 0.0 in series.values[-(len(series.values) // LATELY) :]:
+            return None
+        whole = series
+    past = _past(whole, horizon)
+    unknown = past.closed.copy()
+    unknown[: len(past.values)][past.values != np.array(series.values)] = 1.0
+    made = young.forecast(whole, horizon, unknown, _levels(past), _growth(series, horizon))
+    return None if made is None else replace(made, notes=(*made.notes, *once))
+
+
+def _levels(past: _Past) -> Floats:
+    """Of each step, coming ones too, what launches have added to the logarithm."""
+    made: Floats = np.zeros(len(past.closed))
+    for place, size in past.jumps.items():
+        made[place:] += size
     return made
 
 
