@@ -130,6 +130,19 @@ async def test_tokens_that_were_not_used_serve_others_also_on_the_other_worker(
     assert granted(database, asked) == 1000
 
 
+async def test_a_busy_worker_holds_little_of_the_rest_of_a_day(database: Database, tmp_path: Path, wall: Wall) -> None:
+    """What it holds counts as used when it is killed, so a burst must not bring it most of the day."""
+    asked = quota(REQUESTS, 1000, "day")
+    async with worker(database, tmp_path, wall) as one:
+        span, ahead = one.span(asked), list[float]()
+        with patience(3.0):
+            for _ in range(600):
+                assert await one.take(asked, 1, 1, 0.002)
+                held = one.counters.available(asked.name, span)
+                ahead.append(held / max(1, asked.limit - granted(database, asked) + held))
+    assert max(ahead) <= 1 / 8 + 0.01
+
+
 async def test_a_lowered_limit_holds_at_once_for_what_is_idle_and_for_calls_that_are_open(
     database: Database, tmp_path: Path, wall: Wall
 ) -> None:

@@ -25,6 +25,8 @@ AGAIN_S = 0.1
 """Between two questions for one that is known to be empty, while nobody says that there is room again."""
 TELL_S = 0.5
 """Between two times that it is told what open calls hold of what others are short of."""
+_AHEAD_PART = 8
+"""Of the rest of a limit a worker holds at most such a part ahead, since what it holds is lost with it."""
 _UNHEARD_S = 0.25
 """The same where PostgreSQL was not heard."""
 
@@ -82,6 +84,17 @@ class Account:
                 self.cut = True
             self.declared, self.number = declared, number
             self.cut = self.cut and not self.soft
+
+    def low(self, *, quota: bool) -> float:
+        """Below this more is fetched ahead."""
+        low = self.rate * LOW_S
+        return low if not quota or self.rest is None else min(low, self.rest / (2 * _AHEAD_PART))
+
+    def ahead(self, headroom: int, *, quota: bool, available: int) -> int:
+        """What is asked for ahead where so much is held."""
+        if not quota or self.rest is None:
+            return headroom
+        return min(headroom, max(0, self.rest // _AHEAD_PART - max(0, available)))
 
     def is_empty(self, need: int, now: float) -> bool:
         """Whether PostgreSQL had nothing for one like it lately, or is being asked again whether it still has not."""

@@ -22,7 +22,7 @@ from uuid import UUID
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.gateway.awake import awake_of, patient
-from groundplan.gateway.budgets.account import AGAIN_S, AHEAD_S, LOW_S, REFILL_S, Account, Declared
+from groundplan.gateway.budgets.account import AGAIN_S, AHEAD_S, REFILL_S, Account, Declared
 from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
 from groundplan.gateway.budgets.lender import Lender
@@ -470,4 +470,4 @@ class LeaseClient:
             return True
         if now < account.calm_until or has_ended(key[1], at) or key in self._recalled:
             return False
-        return account.rate > 0 and available < account.rate * LOW_S
+        return account.rate > 0 and available < account.low(quota=is_quota(key[0]))

@@ -127,7 +127,10 @@ class Lender:
     async def grant(self, key: Key, account: Account, need: int, wanting: int, *, recall: bool) -> int:
         """One statement; the amount that the slice grew by. Holds `busy`."""
         connection = await self.connect()
-        wish = Wish(need, wanting, max(int(account.rate * AHEAD_S), _HEADROOM_CALLS * account.usual), recall)
+        headroom = max(int(account.rate * AHEAD_S), _HEADROOM_CALLS * account.usual)
+        available = self.book(key[0]).available(*key)
+        headroom = account.ahead(headroom, quota=is_quota(key[0]), available=available)
+        wish = Wish(need, wanting, headroom, recall)
         async with patient(_STATEMENT_S):
             asked, number = account.declared, account.number
             granted = await grant_store.grant(connection, self._epoch, asked, key[1], number, wish)
