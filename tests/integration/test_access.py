@@ -33,6 +33,8 @@ MAY: dict[str, set[str]] = {
     "approve": {*WHO, "nobody"} - {"auditor"},
     "refuse": {*WHO, "nobody", "operator"} - {"auditor"},
     "review": {*WHO, "nobody", "operator"} - {"auditor"},
+    "own": {*WHO, "nobody", "operator"},
+    "settle": {*WHO, "nobody", "operator"} - {"auditor"},
     "stop": {"security", "operations", "business", "on-call", "emergency", "operator"},
     "lift": {"security", "operations", "business", "operator"},
     "people": {"security", "operations", "operator"},
@@ -47,7 +49,9 @@ MAY: dict[str, set[str]] = {
     "scim": set(),
 }
 """What docs/identity.md says, written a second time: who may do what. `approve` and `refuse` of those without the duty
-end at the change itself."""
+end at the change itself, `own` and `settle` at whose it is."""
+PART_OF = {"own": "read", "settle": "work"}
+"""Scopes that have more than the action of their name."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,9 @@ def test_a_right_that_needs_the_person_there_is_not_for_a_link() -> None:
 def test_a_token_does_what_it_was_made_for_and_never_decides(action: str) -> None:
     never = {"approve", "refuse", "appoint", "handover", "erase", "lift", "self", "operate", "review"}
     assert verdict("Service", action, [], proven=False, scopes=[action]).allowed == (action not in never)
-    other = "read" if action != "read" else "plan"
+    if action in PART_OF:
+        assert verdict("Service", action, [], proven=False, scopes=[PART_OF[action]]).allowed
+    other = "release" if action != "release" else "plan"
     assert verdict("Service", action, [], proven=False, scopes=[other]).allowed == (action == "open")
 
 

@@ -19,7 +19,9 @@ def page(**changed: Any) -> str:
     template = templates.get_template("document_held.html")
     return "".join(
         template.blocks["main"](
-            template.new_context({"version": VERSION | changed, "tab": "documents", "session": SESSION})
+            template.new_context(
+                {"version": VERSION | changed, "tab": "documents", "session": SESSION, "sees_all": True}
+            )
         )
     )
 

@@ -19,7 +19,7 @@ def shown(*steps: Step, passages: Sequence[Passage] = ()) -> str:
     template = templates.get_template("knowledge_search.html")
     block = "".join(template.blocks["main"](template.new_context({
         "names": ["asked"], "workload": "asked", "q": "leave", "told": "", "result": result, "reasons": {}, "csrf": "c",
-        "tab": "search", "call": "", "session": {"duties": [], "operator": True},
+        "tab": "search", "call": "", "session": {"duties": [], "operator": True}, "sees_all": True,
     })))  # fmt: skip
     return " ".join(re.sub(r"<[^>]*>", " ", block).split())
 

@@ -45,10 +45,11 @@ LINE_WIDTH, LINE_HEIGHT = 110, 22
 
 @router.get("/knowledge")
 async def sources(request: Request, visitor: Signed) -> Response:
-    """The sources; of Knowledge whoever holds no duty sees the search."""
+    """The sources; of Knowledge whoever holds no duty sees the search, and the findings that are theirs."""
     reply = await visitor.api.get("/api/knowledge/sources")
     if reply.status == 403:
-        return RedirectResponse("/knowledge/search", status_code=303)
+        own = "findings" if visitor.session["owns"] else "search"
+        return RedirectResponse(f"/knowledge/{own}", status_code=303)
     if not reply.ok:
         return failed(reply, visitor)
     for row in reply.body["sources"]:
@@ -64,7 +65,9 @@ async def documents(
     reply = await visitor.api.get("/api/knowledge/documents", **query, **({"after": after} if after else {}))
     if not reply.ok:
         return failed(reply, visitor)
-    names = await fetch(visitor, sources="/api/knowledge/sources", deletions="/api/knowledge/deletions")
+    names: dict[str, Any] = {"sources": [], "deletions": []}
+    if visitor.sees_all:
+        names = await fetch(visitor, sources="/api/knowledge/sources", deletions="/api/knowledge/deletions")
     values = {"source": source, "state": state, "text": text, "states": STATES, **names}
     behind = reply.body["next"]
     return await show(
@@ -102,7 +105,9 @@ async def findings(request: Request, visitor: Signed, kind: str = "", source: st
     reply = await visitor.api.get("/api/findings", kind=kind or "knowledge.", skip=skip or "0", **below)
     if not reply.ok:
         return failed(reply, visitor)
-    found = await fetch(visitor, sources="/api/knowledge/sources")
+    found: dict[str, Any] = (
+        await fetch(visitor, sources="/api/knowledge/sources") if visitor.sees_all else {"sources": []}
+    )
     counts = await visitor.api.get("/api/findings/kinds", kind="knowledge.", **below)
     query = {name: value for name, value in (("kind", kind), ("source", source)) if value}
     behind = reply.body["next"]

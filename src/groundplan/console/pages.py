@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from groundplan.console.cost import budget
 from groundplan.console.overview import marks, plan_view
@@ -35,6 +35,12 @@ async def overview(request: Request, visitor: Signed, workload: str | None = Non
         "people": people.body["people"] if people.ok else [],
     }
     return await show(request, visitor, "overview.html", "/", **values)
+
+
+@router.get("/begin")
+async def begin(visitor: Signed) -> Response:
+    """Where whoever has just signed in begins: at the ground plan, or where what waits for them is."""
+    return RedirectResponse("/inbox" if visitor.session["owns"] and not visitor.sees_all else "/", status_code=303)
 
 
 @router.get("/live/plan")

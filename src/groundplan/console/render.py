@@ -125,6 +125,11 @@ class Visitor:
     status: dict[str, Any]
 
     @property
+    def sees_all(self) -> bool:
+        """Whether they hold a duty; others see what is their own."""
+        return bool(self.session["duties"] or self.session["operator"])
+
+    @property
     def csrf(self) -> str:
         return str(self.session.get("csrf") or "")
 
@@ -166,6 +171,7 @@ async def show(request: Request, visitor: Visitor, template: str, here: str, **v
         template,
         here=here,
         session=visitor.session,
+        sees_all=visitor.sees_all,
         who=visitor.session["name"],
         demo=visitor.session["demo"],
         csrf=visitor.csrf,

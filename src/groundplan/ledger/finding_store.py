@@ -99,10 +99,10 @@ def quiet(conn: Connection[Any], finding_id: UUID, until: datetime) -> None:
 
 def findings(
     conn: Connection[Any], *, kinds: Sequence[str] = (), subject: str = "", below: str = "", closed: bool = False,
-    limit: int = 200, skip: int = 0,
+    limit: int = 200, skip: int = 0, only: Sequence[UUID] | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The gravest and newest first. `kinds` are beginnings (`knowledge.`), `subject` is exact, `below` one with all
-    that is in it.
+    that is in it; with `only` those of these ids.
 
     Quiet ones are left out.
     """
@@ -114,6 +114,7 @@ def findings(
                  SELECT 1 FROM unnest(%(kinds)s::text[]) k WHERE starts_with(kind, k)))
                AND (%(subject)s = '' OR subject = %(subject)s)
                AND (%(below)s = '' OR subject = %(below)s OR starts_with(subject, %(below)s || '/'))
+               AND (%(only)s::uuid[] IS NULL OR id = ANY (%(only)s::uuid[]))
                ORDER BY closed_at IS NOT NULL, array_position(%(order)s::text[], severity), at DESC, id
                LIMIT %(limit)s OFFSET %(skip)s""",
         {
@@ -124,19 +125,21 @@ def findings(
             "order": list(SEVERITIES),
             "limit": limit,
             "skip": skip,
+            "only": None if only is None else list(only),
         },
     )
 
 
-def kinds(conn: Connection[Any], kind: str = "", below: str = "") -> dict[str, int]:
-    """How many are open and not quiet of each kind that begins with `kind`; `below` as above."""
+def kinds(conn: Connection[Any], kind: str = "", below: str = "", only: Sequence[UUID] | None = None) -> dict[str, int]:
+    """How many are open and not quiet of each kind that begins with `kind`; `below` and `only` as above."""
     found = select(
         conn,
         """SELECT kind, count(*) AS open FROM finding
            WHERE closed_at IS NULL AND (quiet_until IS NULL OR quiet_until <= now()) AND starts_with(kind, %(kind)s)
              AND (%(below)s = '' OR subject = %(below)s OR starts_with(subject, %(below)s || '/'))
+             AND (%(only)s::uuid[] IS NULL OR id = ANY (%(only)s::uuid[]))
            GROUP BY kind ORDER BY kind""",
-        {"kind": kind, "below": below},
+        {"kind": kind, "below": below, "only": None if only is None else list(only)},
     )
     return {row["kind"]: row["open"] for row in found}
 
@@ -152,15 +155,6 @@ def open_marks(conn: Connection[Any], kind: str) -> list[tuple[str, datetime]]:
     return conn.execute("SELECT mark, at FROM finding WHERE kind = %s AND closed_at IS NULL", (kind,)).fetchall()
 
 
-def count_open(conn: Connection[Any]) -> int:
-    """Open ones that are shown."""
-    row = conn.execute(
-        "SELECT count(*) FROM finding WHERE closed_at IS NULL AND (quiet_until IS NULL OR quiet_until <= now())"
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
 def one(conn: Connection[Any], finding_id: UUID) -> dict[str, Any]:
     """Open or closed. Raises `NotFound` (`finding_unknown`)."""
     with conn.cursor(row_factory=dict_row) as cursor:
@@ -173,8 +167,13 @@ def one(conn: Connection[Any], finding_id: UUID) -> dict[str, Any]:
 
 def _one(count: int, finding_id: UUID) -> None:
     if count != 1:
-        raise NotFound(
-            f"no open finding {finding_id}",
-            code="finding_unknown",
-            hint="`groundplan status` and the inbox list those that are open.",
-        )
+        raise unknown(finding_id)
+
+
+def unknown(finding_id: UUID) -> NotFound:
+    """The same for what is not there and for what somebody must not know of."""
+    return NotFound(
+        f"no open finding {finding_id}",
+        code="finding_unknown",
+        hint="`groundplan status` and the inbox list those that are open.",
+    )

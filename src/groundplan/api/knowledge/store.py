@@ -6,6 +6,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from groundplan.api.knowledge.own_store import OWN, told
 from groundplan.core.database import select
 from groundplan.knowledge.governed.governed_store import STANDING
 
@@ -39,10 +40,12 @@ def restricted(conn: Conn, documents: list[str]) -> list[str]:
 
 def documents(
     conn: Conn, source: str | None = None, state: str | None = None, text: str | None = None, limit: int = 500, *,
-    path: str | None = None, after: tuple[str, str] | None = None,
+    path: str | None = None, after: tuple[str, str] | None = None, who: str | None = None,
 ) -> list[Row]:  # fmt: skip
     """Documents by source and path; `text` is looked for in title and path, `state` is how they stand, or `kept
-    back`; `path` is a whole one. `after`: source and path of a document, of which those behind it are wanted."""
+    back`; `path` is a whole one. `after`: source and path of a document, of which those behind it are wanted; `who`:
+    whose owner or steward answers to that address."""
+    whose = "" if who is None else f"AND {OWN}"
     behind = after or (None, None)
     return select(
         conn,
@@ -64,9 +67,10 @@ def documents(
                OR (%(state)s = 'kept back' AND {STANDING} NOT IN ('approved', 'deleted')))
              AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(d.title || ' ' || d.path)) > 0)
              AND (%(path)s::text IS NULL OR d.path = %(path)s)
-             AND (%(behind)s::text IS NULL OR (d.source, d.path) > (%(behind)s, %(behind_path)s))
+             AND (%(behind)s::text IS NULL OR (d.source, d.path) > (%(behind)s, %(behind_path)s)) {whose}
            ORDER BY d.source, d.path LIMIT %(limit)s""",
         {
+            **({} if who is None else told(who)),
             "source": source,
             "state": state,
             "text": text or None,

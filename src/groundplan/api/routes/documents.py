@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Caller, Reader, SignedIn, require_duty, sees_all
 from groundplan.api.context import Services, Using
+from groundplan.api.knowledge import own
 from groundplan.api.knowledge import store as shown
 from groundplan.api.knowledge.quotes import DATA, with_quotes
 from groundplan.api.knowledge.upkeep import clear_answers
@@ -31,7 +32,6 @@ from groundplan.knowledge.deletion.mentions import mentioning, names_somebody
 from groundplan.knowledge.evaluation import history
 from groundplan.knowledge.governed import governed_store
 from groundplan.knowledge.governed.decide import Said, decide
-from groundplan.knowledge.governed.inherit import ITS_OWN
 from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.quality import quality_store
 from groundplan.ledger import finding_store
@@ -106,16 +106,20 @@ def sources(services: Using, _: Reader) -> dict[str, Any]:
 
 @router.get("/knowledge/documents")
 def documents(
-    services: Using, _: Reader, source: str | None = None, state: str | None = None, text: str | None = None,
+    services: Using, caller: SignedIn, source: str | None = None, state: str | None = None, text: str | None = None,
     path: str | None = None, after: str | None = None, limit: int = 200,
 ) -> dict[str, Any]:  # fmt: skip
     """Documents without their text. `state`: how they stand (`standing`: approved, draft, rejected, retired,
     superseded, not_yet_valid, expired, deleted), or `kept back`, which is all but approved and deleted; `path`: a whole
-    one. `next`: what `after` is for those that follow; null where there are none."""
+    one. `next`: what `after` is for those that follow; null where there are none. Who holds no duty has those that they
+    answer for."""
     most = max(1, min(limit, 1000))
     at, slash, rest = (after or "").partition("/")
     with services.transaction() as conn:
-        found = shown.documents(conn, source, state, text, most + 1, path=path, after=(at, rest) if slash else None)
+        found = shown.documents(
+            conn, source, state, text, most + 1, path=path, after=(at, rest) if slash else None,
+            who=None if sees_all(caller) else caller.email or "",
+        )  # fmt: skip
     more, found = len(found) > most, found[:most]
     return {"documents": found, "next": f"{found[-1]['source']}/{found[-1]['path']}" if more else None}
 
@@ -123,13 +127,17 @@ def documents(
 @router.get("/knowledge/documents/{document_id}")
 def document(document_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
     """All that holds for a document and where it is from, its versions, readers, findings, and who used it. Whoever
-    holds no duty and may read it is told what it is and why they may (`access`)."""
+    holds no duty and answers for it is told all but who used it (`used_by` is null), and of a newer one only where they
+    know that; who may only read it is told what it is and why they may (`access`)."""
     with services.transaction() as conn:
         found = found_document(conn, document_id)
-        if not sees_all(caller):
+        everything = sees_all(caller)
+        if not everything and not own.answers_for(conn, caller, found):
             return _as_reader(conn, caller, found)
         subject = f"source/{found['source']}/{found['path']}"
         newer = shown.title_of(conn, found["superseded_by"]) if found["superseded_by"] else None
+        if newer is not None and not everything and not _knows(conn, caller, newer["id"]):
+            newer = None
         workloads = [
             workload.name
             for workload in current_blueprint(conn).workloads
@@ -147,8 +155,12 @@ def document(document_id: UUID, services: Using, caller: SignedIn) -> dict[str, 
             "workloads": [
                 {"workload": name, "kept_back": governed_store.kept_back(conn, document_id, name)} for name in workloads
             ],
-            "findings": with_quotes(conn, caller, finding_store.findings(conn, kinds=["knowledge."], subject=subject)),
-            "used_by": lineage_store.used_by(conn, document_id, limit=50),
+            "findings": with_quotes(
+                conn,
+                caller,
+                finding_store.findings(conn, kinds=["knowledge."], subject=subject, only=own.findings(conn, caller)),
+            ),
+            "used_by": lineage_store.used_by(conn, document_id, limit=50) if everything else None,
         }
 
 
@@ -229,6 +241,8 @@ def read_held(held_id: UUID, body: Reading, services: Using, caller: SignedIn) -
             raise _unknown()
         whose = None if found["document_id"] is None else governed_store.one(conn, found["document_id"])
         if whose is None:
+            if not sees_all(caller):
+                raise _unknown()
             require_duty(caller, DATA, f"source/{found['source']}")
         else:
             may_decide(conn, caller, whose)
@@ -309,16 +323,15 @@ def may_decide(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
 
     Raises `Denied` (document_not_yours) for whoever may read it, `NotFound` for everybody else.
     """
-    origins = found["origins"]
-    own = {found[name] for name in ("owner", "steward") if origins.get(name, {}).get("from") not in ITS_OWN}
-    if caller.email is not None and caller.email in own | shown.answers_for(conn, found["source"]):
+    if own.answers_for(conn, caller, found):
         return
     try:
         require_duty(caller, DATA, f"source/{found['source']}")
     except Denied as error:
         if not (sees_all(caller) or _reads(conn, caller, found)):
             raise _unknown() from error
-        who = next((found[name] for name in ("steward", "owner") if found[name] in own), None)
+        named = own.who_answers(found)
+        who = next((found[name] for name in ("steward", "owner") if found[name] in named), None)
         raise Denied(
             "only its owner or steward may decide about a document", code="document_not_yours",
             hint=f"Ask {who or 'the owner of the source'}.",
@@ -328,6 +341,12 @@ def may_decide(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
 def _unknown() -> NotFound:
     """The same for what is not there and for what somebody must not know of."""
     return NotFound("no such document", code="document_unknown", hint="`groundplan knowledge documents` lists them.")
+
+
+def _knows(conn: Any, caller: Caller, document: UUID) -> bool:
+    """Whether somebody without a duty reads another document, or answers for it."""
+    other = found_document(conn, document)
+    return _reads(conn, caller, other) or own.answers_for(conn, caller, other)
 
 
 def _reads(conn: Any, caller: Caller, found: dict[str, Any]) -> bool:

@@ -7,11 +7,13 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query
+from psycopg import Connection
 from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api.access.door import below_api
-from groundplan.api.caller import Caller, Reader, SignedIn, require_duty
+from groundplan.api.caller import Caller, SignedIn, require_duty, sees_all
 from groundplan.api.context import Using
+from groundplan.api.knowledge import own
 from groundplan.api.knowledge.quotes import with_quotes
 from groundplan.catalog.people import DUTIES
 from groundplan.core.audit.store import record
@@ -38,34 +40,37 @@ class Quiet(BaseModel):
 
 @router.get("/findings")
 def findings(
-    services: Using, caller: Reader, kind: str = "", subject: str = "", below: str = "", closed: bool = False,
+    services: Using, caller: SignedIn, kind: str = "", subject: str = "", below: str = "", closed: bool = False,
     limit: int = 200, skip: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """The gravest first. `kind` is a beginning such as `knowledge.`, `below` a subject with all that is in it; `closed`
     adds those that are settled. What one quotes of a document is told to whoever may read that, and to its owner.
-    `next`: what `skip` is for those that follow; null where there are none."""
+    `next`: what `skip` is for those that follow; null where there are none. Who holds no duty has those that are
+    theirs."""
     most = max(1, min(limit, 1000))
     with services.transaction() as conn:
         found = finding_store.findings(
-            conn, kinds=[kind] if kind else [], subject=subject, below=below, closed=closed, limit=most + 1, skip=skip
-        )
+            conn, kinds=[kind] if kind else [], subject=subject, below=below, closed=closed, limit=most + 1, skip=skip,
+            only=own.findings(conn, caller, closed=closed),
+        )  # fmt: skip
         told = with_quotes(conn, caller, found[:most])
     return {"findings": told, "next": skip + most if len(found) > most else None}
 
 
 @router.get("/findings/kinds")
-def kinds(services: Using, _: Reader, kind: str = "", below: str = "") -> dict[str, Any]:
+def kinds(services: Using, caller: SignedIn, kind: str = "", below: str = "") -> dict[str, Any]:
     """How many of each kind are open, of those that `GET /findings` shows."""
     with services.transaction() as conn:
-        return {"kinds": finding_store.kinds(conn, kind, below)}
+        return {"kinds": finding_store.kinds(conn, kind, below, own.findings(conn, caller))}
 
 
 @router.post("/findings/{finding_id}/close")
 def close(finding_id: UUID, body: Close, services: Using, caller: SignedIn) -> dict[str, Any]:
-    """It is settled, says its owner or whoever holds a duty for its subject. One that still holds comes back."""
+    """It is settled, says its owner, who answers for its document, or whoever holds a duty for its subject. One that
+    still holds comes back."""
     with services.transaction() as conn:
         found = finding_store.one(conn, finding_id)
-        _may(caller, found)
+        _may(conn, caller, found)
         finding_store.close(conn, finding_id, str(caller.actor), body.reason)
         details = {"finding": str(finding_id), "kind": found["kind"], "reason": body.reason}
         record(conn, action="finding.close", actor=caller.actor, subject=found["subject"], detail=details)
@@ -78,7 +83,7 @@ def quiet(finding_id: UUID, body: Quiet, services: Using, caller: SignedIn) -> d
     now = services.clock.now()
     with services.transaction() as conn:
         found = finding_store.one(conn, finding_id)
-        _may(caller, found)
+        _may(conn, caller, found)
         _check_until(body.until, now, found["severity"])
         finding_store.quiet(conn, finding_id, body.until)
         details = {"finding": str(finding_id), "kind": found["kind"], "until": body.until.isoformat()}
@@ -86,12 +91,16 @@ def quiet(finding_id: UUID, body: Quiet, services: Using, caller: SignedIn) -> d
     return {"id": finding_id, "until": body.until}
 
 
-def _may(caller: Caller, found: dict[str, Any]) -> None:
-    """Raises `Denied` (`duty_missing`; `own_finding` for one about oneself, such as one's own emergency)."""
+def _may(conn: Connection[Any], caller: Caller, found: dict[str, Any]) -> None:
+    """Raises `Denied` (`duty_missing`; `own_finding` for one about oneself, such as one's own emergency); for who holds
+    no duty one that is not theirs is none (`NotFound`)."""
     if caller.person is not None and found["subject"] == f"person/{caller.person}":
         raise Denied("nobody may settle a finding about themselves", code="own_finding", hint="Ask a colleague.")
-    if found["owner"] is None or found["owner"] != caller.email:
-        require_duty(caller, frozenset(DUTIES), found["subject"])
+    if own.is_own(conn, caller, found):
+        return
+    if not sees_all(caller) and not caller.scopes:
+        raise finding_store.unknown(found["id"])
+    require_duty(caller, frozenset(DUTIES), found["subject"])
 
 
 def _check_until(until: datetime, now: datetime, severity: str) -> None:

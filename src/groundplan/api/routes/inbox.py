@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from psycopg import Connection
+
 from groundplan.api import store
 from groundplan.api.access.door import below_api
-from groundplan.api.caller import Reader
+from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
+from groundplan.api.knowledge import own
 from groundplan.api.knowledge.quotes import with_quotes
 from groundplan.api.routes.changes import with_approvals
 from groundplan.ledger import finding_store
@@ -18,23 +21,33 @@ MOST = 200
 
 
 @router.get("/inbox")
-def inbox(services: Using, caller: Reader) -> dict[str, Any]:
+def inbox(services: Using, caller: SignedIn) -> dict[str, Any]:
     """Items with `kind`, `message`, `hint`, `subject`; `mine` where one of your duties is asked for. Of findings the
-    gravest; `more`: how many there are besides, which `count` has in it."""
+    gravest; `more`: how many there are besides, which `count` has in it. Who holds no duty has the findings that are
+    theirs, and nothing else."""
     with services.transaction() as conn:
-        pending = with_approvals(conn, store.changes(conn, "pending"))
-        findings = with_quotes(conn, caller, finding_store.findings(conn, limit=MOST))
-        more = sum(finding_store.kinds(conn).values()) - MOST if len(findings) == MOST else 0
-        kills = store.kills(conn)
-        workers = store.gateways(conn)
-    held = set(caller.duties)
-    items = [_approval(change, held) for change in pending]
+        only = own.findings(conn, caller)
+        findings = with_quotes(conn, caller, finding_store.findings(conn, limit=MOST, only=only))
+        more = sum(finding_store.kinds(conn, only=only).values()) - MOST if len(findings) == MOST else 0
+        others = [] if only is not None else _others(conn, set(caller.duties))
+    items = [each for each in others if each["kind"] == "approval"]
     items += [
-        {**finding, "mine": finding["owner"] is not None and finding["owner"] == caller.email} for finding in findings
+        {**finding, "mine": only is not None or (finding["owner"] is not None and finding["owner"] == caller.email)}
+        for finding in findings
     ]
-    items += [_kill(kill) for kill in kills]
-    items += [_silent(worker) for worker in workers if worker["silent_s"] > SILENT_SECONDS]
+    items += [each for each in others if each["kind"] != "approval"]
     return {"items": items, "count": len(items) + more, "more": more}
+
+
+def _others(conn: Connection[Any], held: set[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Approvals, then stops and silent gateways."""
+    silent = [worker for worker in store.gateways(conn) if worker["silent_s"] > SILENT_SECONDS]
+    pending = with_approvals(conn, store.changes(conn, "pending"))
+    return [
+        *(_approval(change, held) for change in pending),
+        *map(_kill, store.kills(conn)),
+        *map(_silent, silent),
+    ]
 
 
 def _approval(change: dict[str, Any], held: set[tuple[str, str]]) -> dict[str, Any]:

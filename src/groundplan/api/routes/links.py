@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api.access.door import below_api
-from groundplan.api.caller import Caller, Reader, SignedIn
+from groundplan.api.caller import Caller, SignedIn, sees_all
 from groundplan.api.context import Services, Using
 from groundplan.api.routes.documents import Reason, found_document, may_decide
 from groundplan.core.errors import Denied
@@ -34,10 +34,13 @@ class Word(BaseModel):
 
 
 @router.get("/knowledge/documents/{document_id}/links")
-def links(document_id: UUID, services: Using, _: Reader) -> dict[str, Any]:
-    """The links of a document, those that are over too, with who has opened each. What opens them is not known."""
+def links(document_id: UUID, services: Using, caller: SignedIn) -> dict[str, Any]:
+    """The links of a document, those that are over too, with who has opened each. What opens them is not known. For who
+    holds a duty, or answers for the document."""
     with services.transaction() as conn:
-        found_document(conn, document_id)
+        found = found_document(conn, document_id)
+        if not sees_all(caller):
+            may_decide(conn, caller, found)
         return {"links": share_store.links(conn, document_id)}
 
 

@@ -19,7 +19,7 @@ pages = APIRouter(include_in_schema=False)
 BACK = "/sign-in/company/back"
 CONTINUE = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Signed in</title>'
-    '<meta http-equiv="refresh" content="0;url=/"></head><body><p><a href="/">Continue</a></p></body></html>'
+    '<meta http-equiv="refresh" content="0;url=/begin"></head><body><p><a href="/begin">Continue</a></p></body></html>'
 )
 """The session's cookie is not sent along while a browser comes from another site; from this page on it is."""
 

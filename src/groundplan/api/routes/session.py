@@ -11,12 +11,15 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from groundplan.api.access.door import below_api
 from groundplan.api.caller import Operator, SignedIn, cookie_name, elsewhere, is_demo, is_loopback
 from groundplan.api.context import Services, Using
+from groundplan.api.knowledge import own
 from groundplan.api.people import named
 from groundplan.core.errors import Denied
 from groundplan.identity import sessions
 
 router = below_api("session")
 pages = APIRouter(include_in_schema=False)
+BEGIN = "/begin"
+"""The console's page that whoever has signed in is sent to."""
 Email = Annotated[str, StringConstraints(min_length=3, max_length=320)]
 
 
@@ -49,7 +52,7 @@ def redeem(token: str, request: Request, services: Using) -> Response:
     """Sign in and go to the console."""
     with services.transaction() as conn:
         session = sessions.redeem(conn, token, agent=request.headers.get("user-agent", ""))
-    answer = RedirectResponse("/", status_code=303)
+    answer = RedirectResponse(BEGIN, status_code=303)
     signed_in(answer, request, services, session)
     return answer
 
@@ -69,7 +72,10 @@ def signed_in(answer: Response, request: Request, services: Services, secret: st
 
 @router.get("/session")
 def who_am_i(services: Using, caller: SignedIn) -> dict[str, Any]:
-    """Who you are, what you hold, and the CSRF token that writes need."""
+    """Who you are, what you hold, and the CSRF token that writes need. `owns`: whether you are owner or steward of any
+    source or document, or were told of a finding."""
+    with services.transaction() as conn:
+        owns = own.owns(conn, caller)
     return {
         "name": caller.name,
         "email": caller.email,
@@ -78,6 +84,7 @@ def who_am_i(services: Using, caller: SignedIn) -> dict[str, Any]:
         "proof": caller.proof,
         "proven": caller.proven,
         "duties": [{"subject": subject, "duty": duty} for subject, duty in caller.duties],
+        "owns": owns,
         "csrf": caller.csrf,
         "demo": services.demo,
     }

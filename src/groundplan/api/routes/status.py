@@ -11,6 +11,7 @@ from groundplan.api.access.door import below_api
 from groundplan.api.caller import SignedIn
 from groundplan.api.context import Using
 from groundplan.api.difference import workspace_difference
+from groundplan.api.knowledge import own
 from groundplan.api.lag import journal_lag
 from groundplan.api.routes.limits import near_limits
 from groundplan.api.served import current_or_none, services_now
@@ -21,13 +22,13 @@ router = below_api("status")
 
 
 @router.get("/status")
-def status(request: Request, services: Using, _: SignedIn) -> dict[str, Any]:
+def status(request: Request, services: Using, caller: SignedIn) -> dict[str, Any]:
     """Everything that tells whether this installation is well, in one answer."""
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
         workers = store.gateways(conn)
         pending = governance.pending(conn)
-        findings = finding_store.count_open(conn)
+        findings = sum(finding_store.kinds(conn, only=own.findings(conn, caller)).values())
         kills = store.kills(conn)
         wanted = services_now(conn)
         near = near_limits(conn, blueprint, services.clock.now())

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
+from groundplan.catalog.fields import is_email
 from groundplan.catalog.levels import SENSITIVITIES
 from groundplan.core.audit import record
 from groundplan.core.errors import Invalid, NotFound
@@ -23,8 +24,8 @@ from groundplan.knowledge.governed.inherit import STATES
 
 _DAYS = ("valid_from", "valid_until")
 _LISTS = ("purposes", "workloads", "residency")
-_TEXTS = ("owner", "steward", "licence")
-DECIDED = ("state", "sensitivity", *_DAYS, *_LISTS, *_TEXTS, "legal_hold", "superseded_by", "reviewed")
+_PEOPLE = ("owner", "steward")
+DECIDED = ("state", "sensitivity", *_DAYS, *_LISTS, *_PEOPLE, "licence", "legal_hold", "superseded_by", "reviewed")
 """What may be decided about a document. `reviewed` is the day of the review, from which the next one is counted."""
 
 
@@ -96,7 +97,9 @@ def _checked(conn: Connection[Any], found: Mapping[str, Any], name: str, value: 
         return _day(name, value)
     if name in _LISTS:
         return _names(name, value)
-    if name in _TEXTS and isinstance(value, str) and 0 < len(value.strip()) <= 400:
+    if name in _PEOPLE:
+        return _address(name, value)
+    if name == "licence" and isinstance(value, str) and 0 < len(value.strip()) <= 400:
         return value.strip()
     if name == "legal_hold" and isinstance(value, bool):
         return value
@@ -109,6 +112,14 @@ def _one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
     if value not in known:
         raise _wrong(name, f"one of {', '.join(known)}")
     return str(value)
+
+
+def _address(name: str, value: Any) -> str:
+    """As whoever signs in is known by."""
+    plain = str(value).strip().lower()
+    if not is_email(plain):
+        raise _wrong(name, "an e-mail address like ana@acme.example")
+    return plain
 
 
 def _day(name: str, value: Any) -> date:

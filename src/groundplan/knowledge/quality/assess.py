@@ -145,7 +145,7 @@ def _superseded(looks: Sequence[Look]) -> Iterator[Finding]:
             yield finding(
                 look, "knowledge.superseded", f"{look.path} is superseded by {told} and is not retrieved",
                 "Delete it, or mark it `state: retired`, once nobody needs it as a record.",
-                fix={"do": "retire", "document": str(look.id)},
+                other=str(look.superseded_by), fix={"do": "retire", "document": str(look.id)},
             )  # fmt: skip
 
 

@@ -1,0 +1,58 @@
+"""The SQL of what somebody answers for: sources and documents whose owner or steward they are, and their findings.
+
+Whoever only the document itself or the file beside it names answers for nothing: who may write it could be both.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+
+from groundplan.knowledge.governed.inherit import ITS_OWN
+
+Conn = Connection[Any]
+
+_NAMED: Final[LiteralString] = """(d.{role} = %(who)s
+  AND NOT starts_with(coalesce(d.origins -> '{role}' ->> 'from', ''), 'source/')
+  AND coalesce(d.origins -> '{role}' ->> 'from', '') <> ALL (%(its_own)s))"""
+"""Also in this form the predicate of an index."""
+_OWNER, _STEWARD = _NAMED.format(role="owner"), _NAMED.format(role="steward")
+_SOURCES: Final[LiteralString] = "SELECT s.name FROM source s WHERE %(who)s IN (s.owner, s.steward)"
+OWN: Final[LiteralString] = f"(d.source IN ({_SOURCES}) OR {_OWNER} OR {_STEWARD})"
+"""Of a document `d`: whether `who` answers for it."""
+_FINDINGS: Final[LiteralString] = f"""SELECT f.id FROM finding f
+  WHERE (%(closed)s OR f.closed_at IS NULL)
+    AND (f.owner = %(who)s OR (starts_with(f.subject, 'source/') AND (
+      split_part(f.subject, '/', 2) IN ({_SOURCES})
+      OR EXISTS (SELECT FROM document d WHERE d.source = split_part(f.subject, '/', 2)
+        AND d.path = substr(f.subject, length('source/' || split_part(f.subject, '/', 2)) + 2)
+        AND ({_OWNER} OR {_STEWARD})))))
+    AND CASE WHEN starts_with(f.kind, 'knowledge.') AND f.detail ? 'other' THEN EXISTS (
+        SELECT FROM document d WHERE d.id = (f.detail ->> 'other')::uuid
+          AND (d.acl = ANY ((SELECT acls_of(%(person)s))::int[]) OR {OWN}))
+      ELSE true END"""
+
+
+def told(who: str, **more: object) -> dict[str, object]:
+    """The parameters of `OWN`."""
+    return {"who": who, "its_own": list(ITS_OWN), **more}
+
+
+def findings(conn: Conn, who: str, person: UUID, *, closed: bool = False) -> list[UUID]:
+    """Findings that were told to somebody, or are about what they answer for. One that is about another document as
+    well is theirs where they may read that, or answer for it: that there is one tells what is in it."""
+    rows = conn.execute(_FINDINGS, told(who, person=person, closed=closed))
+    return [id for (id,) in rows]
+
+
+def owns(conn: Conn, who: str) -> bool:
+    """Whether somebody answers for any source or document, or has a finding of theirs."""
+    row = conn.execute(
+        f"""SELECT EXISTS ({_SOURCES}) OR EXISTS (SELECT FROM document d WHERE {_OWNER})
+              OR EXISTS (SELECT FROM document d WHERE {_STEWARD})
+              OR EXISTS (SELECT FROM finding f WHERE f.owner = %(who)s AND f.closed_at IS NULL)""",
+        told(who),
+    ).fetchone()
+    return row is not None and bool(row[0])
