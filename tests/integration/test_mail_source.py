@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
 from tests.knowledge_intake import Intake
 
+from groundplan.api.knowledge import store as shown
 from groundplan.core.errors import Invalid, Unavailable
+from groundplan.knowledge.quality.assess import assess, scan_pending
+from groundplan.knowledge.quality.grouped import MOST
+from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources.mail import Mail
 from groundplan.testing.database import Database
 
@@ -180,3 +185,38 @@ def test_an_archive_that_changes_while_it_is_read(tmp_path: Path) -> None:
     mbox(box, message("c", "C."), message("b", "B."))
     with pytest.raises(Unavailable):
         connector.read("a.eml")
+
+
+def assessed(intake: Intake, box: Path) -> tuple[list[tuple[object, ...]], dict[str, int], set[float]]:
+    """(subject, owner, message) of the findings of personal data, what the score is made of, scores of documents."""
+    intake.take_over(Mail(box))
+    scan_pending(intake.conn, glossary([]))
+    assess(intake.conn, "s", date(2026, 11, 25))
+    told = intake.conn.execute(
+        """SELECT subject, owner, message, fix IS NULL FROM finding
+           WHERE closed_at IS NULL AND kind = 'knowledge.personal_data' ORDER BY subject"""
+    ).fetchall()
+    ((parts,),) = intake.conn.execute("SELECT parts FROM source_quality").fetchall()
+    scores = {score for (score,) in intake.conn.execute("SELECT quality FROM document WHERE deleted_at IS NULL")}
+    return told, parts, scores
+
+
+def test_addresses_in_every_message_are_one_task_and_each_message_is_worth_as_little(
+    intake: Intake, tmp_path: Path
+) -> None:
+    texts = ["orchid", "barrel", "candle", "dragon", "engine"]
+    many = [message(f"m{n}", f"{texts[n % 5]} {n * 7919} of {texts[n % 3]} and {n}.") for n in range(MOST + 5)]
+    told, parts, before = assessed(intake, mbox(tmp_path / "box", *many[:MOST]))
+    assert len(told) == parts["knowledge.personal_data"] == MOST
+    assert told[0][0] == "source/s/m0.eml" and not told[0][3], "each with a fix of its own"
+    told, parts, after = assessed(intake, mbox(tmp_path / "box", *many))
+    ((subject, owner, text, without_fix),) = told
+    assert (subject, owner, without_fix) == ("source/s", "ana@acme.example", True)
+    assert str(text).startswith(f"{MOST + 5} documents in s are public or internal and hold personal data: ")
+    assert "e-mail addresses" in str(text)
+    assert parts["knowledge.personal_data"] == MOST + 5 and max(after) == max(before) <= 0.7
+    assert len(shown.documents(intake.conn, "s", holds="personal_data")) == MOST + 5
+    intake.conn.execute("UPDATE document SET sensitivity = 'confidential' WHERE path IN ('m0.eml', 'm1.eml')")
+    assert len(shown.documents(intake.conn, "s", holds="personal_data")) == MOST + 3
+    told, _, _ = assessed(intake, mbox(tmp_path / "box", *many[:2]))
+    assert told == [] or all(subject != "source/s" for subject, *_ in told), "the task closes with what it was for"

@@ -184,6 +184,27 @@ def test_a_document_is_decided_about_by_its_owner_and_steward(control: Control) 
     assert control.ask("GET", f"{place}/access?person=ana@acme.example", **fay).code == "duty_missing"
 
 
+def test_a_document_tells_of_what_is_told_of_all_of_its_folder(control: Control, base: Database) -> None:
+    place = f"/api/knowledge/documents/{document_of(control, 'benefits/plan.md')}"
+    found = Finding(
+        kind="knowledge.personal_data", subject="source/handbook/benefits/", message="many", hint="Take it out.",
+        owner="fay@acme.example", detail={"holds": "personal_data", "source": "handbook"},
+    )  # fmt: skip
+    told = []
+    with connect(base.urls["control"], autocommit=True) as conn:
+        finding_store.tell(conn, found)
+        for personal in ('{"!aws_key": 1}', '{"email": 2}'):
+            conn.execute("UPDATE document SET personal = %s WHERE path = 'benefits/plan.md'", (personal,))
+            body = control.ask("GET", place, **session(control, "fay")).body
+            told.append([row["message"] for row in body["findings"] if row["kind"] == found.kind])
+        held = control.ask("GET", "/api/knowledge/documents?holds=personal_data", **session(control, "fay")).body
+        page = Console(control, "", "", session(control, "fay")).page("/inbox")
+        conn.execute("UPDATE document SET personal = '{}' WHERE path = 'benefits/plan.md'")
+        finding_store.tell_all(conn, [], kinds=[found.kind])
+    assert told == [[], ["many"]] and [row["path"] for row in held["documents"]] == ["benefits/plan.md"]
+    assert "/knowledge/documents?source=handbook&amp;holds=personal_data" in page
+
+
 def test_whom_only_a_document_names_sees_its_finding_and_decides_nothing(control: Control) -> None:
     ben, place = session(control, "ben"), f"/api/knowledge/documents/{document_of(control, 'mine.md')}"
     assert set(control.ask("GET", place, **ben).body) == {"document", "newer", "access"}

@@ -44,8 +44,8 @@ ROUTERS = (
     pages, placement, calls, knowledge, knowledge_index, erasures, actions, cost_pages, opportunities, experiments,
     trade_off, reconcile, controls, you, rights, rules,
 )  # fmt: skip
-NOT_ALONE = {"/demo/two-people", "/do/knowledge/click", "/cost/statements/print", "/login"}
-"""Pages of the demo, of a click, of a period."""
+NOT_ALONE = {"/begin", "/demo/two-people", "/do/knowledge/click", "/cost/statements/print", "/login"}
+"""Pages of the demo, of a click, of a period; where a sign-in leads."""
 PAGES = (
     *sorted(
         {

@@ -77,11 +77,15 @@ def documents(
         ),
     ] = None,
     text: Annotated[str | None, typer.Option("--text", help="Only documents with this text in title or path.")] = None,
+    holds: Annotated[
+        str | None, typer.Option("--holds", help="personal_data: only public or internal documents that hold some.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List documents with their state, owner and quality, never their text."""
-    value = {"documents": list(every(ControlClient.connect(home), source=source, state=state, text=text))}
+    wanted = {"source": source, "state": state, "text": text, "holds": holds}
+    value = {"documents": list(every(ControlClient.connect(home), **wanted))}
     rows = [
         (
             f"{row['source']}/{row['path']}", row["standing"].replace("_", " "), row["sensitivity"] or "",

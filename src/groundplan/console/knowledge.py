@@ -59,16 +59,18 @@ async def sources(request: Request, visitor: Signed) -> Response:
 
 @router.get("/knowledge/documents")
 async def documents(
-    request: Request, visitor: Signed, source: str = "", state: str = "", text: str = "", after: str = ""
-) -> HTMLResponse:
-    query = {name: value for name, value in (("source", source), ("state", state), ("text", text)) if value}
+    request: Request, visitor: Signed, source: str = "", state: str = "", text: str = "", after: str = "",
+    holds: str = "",
+) -> HTMLResponse:  # fmt: skip
+    given = (("source", source), ("state", state), ("text", text), ("holds", holds))
+    query = {name: value for name, value in given if value}
     reply = await visitor.api.get("/api/knowledge/documents", **query, **({"after": after} if after else {}))
     if not reply.ok:
         return failed(reply, visitor)
     names: dict[str, Any] = {"sources": [], "deletions": []}
     if visitor.sees_all:
         names = await fetch(visitor, sources="/api/knowledge/sources", deletions="/api/knowledge/deletions")
-    values = {"source": source, "state": state, "text": text, "states": STATES, **names}
+    values = {"source": source, "state": state, "text": text, "holds": holds, "states": STATES, **names}
     behind = reply.body["next"]
     return await show(
         request, visitor, "documents.html", HERE, tab="documents", documents=reply.body["documents"],

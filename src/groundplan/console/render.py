@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
@@ -75,6 +75,8 @@ def page_of(item: dict[str, Any]) -> str:
         return "/kill"
     if document := item.get("detail", {}).get("document"):
         return f"/knowledge/documents/{quote(str(document), safe='')}"
+    if holds := item.get("detail", {}).get("holds"):
+        return f"/knowledge/documents?{urlencode({'source': item['detail']['source'], 'holds': holds})}"
     what, _, name = item["subject"].partition("/")
     if what in ("change", "workload"):
         return f"{'/governance/changes' if what == 'change' else '/workloads'}/{quote(name, safe='')}"

@@ -12,6 +12,9 @@ from groundplan.knowledge.governed.governed_store import STANDING
 
 Conn = Connection[Any]
 Row = dict[str, Any]
+_PERSONAL = """(d.deleted_at IS NULL AND d.sensitivity IN ('public', 'internal') AND EXISTS (
+  SELECT FROM jsonb_object_keys(d.personal) AS k(name) WHERE NOT starts_with(k.name, '!')))"""
+"""Kinds that begin with `!` are secrets."""
 
 
 def sources(conn: Conn) -> list[Row]:
@@ -41,10 +44,13 @@ def restricted(conn: Conn, documents: list[str]) -> list[str]:
 def documents(
     conn: Conn, source: str | None = None, state: str | None = None, text: str | None = None, limit: int = 500, *,
     path: str | None = None, after: tuple[str, str] | None = None, who: str | None = None,
+    holds: str | None = None,
 ) -> list[Row]:  # fmt: skip
     """Documents by source and path; `text` is looked for in title and path, `state` is how they stand, or `kept
     back`; `path` is a whole one. `after`: source and path of a document, of which those behind it are wanted; `who`:
-    whose owner or steward answers to that address."""
+    whose owner or steward answers to that address; `holds`: `personal_data` for those that are public or internal and
+    have some."""
+    held = "" if holds is None else f"AND {_PERSONAL}"
     whose = "" if who is None else f"AND {OWN}"
     behind = after or (None, None)
     return select(
@@ -67,7 +73,7 @@ def documents(
                OR (%(state)s = 'kept back' AND {STANDING} NOT IN ('approved', 'deleted')))
              AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(d.title || ' ' || d.path)) > 0)
              AND (%(path)s::text IS NULL OR d.path = %(path)s)
-             AND (%(behind)s::text IS NULL OR (d.source, d.path) > (%(behind)s, %(behind_path)s)) {whose}
+             AND (%(behind)s::text IS NULL OR (d.source, d.path) > (%(behind)s, %(behind_path)s)) {whose} {held}
            ORDER BY d.source, d.path LIMIT %(limit)s""",
         {
             **({} if who is None else told(who)),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from contextlib import closing
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Request
@@ -34,6 +34,7 @@ from groundplan.knowledge.governed import governed_store
 from groundplan.knowledge.governed.decide import Said, decide
 from groundplan.knowledge.lineage import lineage_store
 from groundplan.knowledge.quality import quality_store
+from groundplan.knowledge.quality.grouped import PERSONAL, folder_of
 from groundplan.ledger import finding_store
 
 router = below_api("knowledge")
@@ -108,17 +109,18 @@ def sources(services: Using, _: Reader) -> dict[str, Any]:
 def documents(
     services: Using, caller: SignedIn, source: str | None = None, state: str | None = None, text: str | None = None,
     path: str | None = None, after: str | None = None, limit: int = 200,
+    holds: Literal["personal_data"] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Documents without their text. `state`: how they stand (`standing`: approved, draft, rejected, retired,
     superseded, not_yet_valid, expired, deleted), or `kept back`, which is all but approved and deleted; `path`: a whole
-    one. `next`: what `after` is for those that follow; null where there are none. Who holds no duty has those that they
-    answer for."""
+    one; `holds`: `personal_data` in what is public or internal. `next`: what `after` is for those that follow; null
+    where there are none. Who holds no duty has those that they answer for."""
     most = max(1, min(limit, 1000))
     at, slash, rest = (after or "").partition("/")
     with services.transaction() as conn:
         found = shown.documents(
             conn, source, state, text, most + 1, path=path, after=(at, rest) if slash else None,
-            who=None if sees_all(caller) else caller.email or "",
+            who=None if sees_all(caller) else caller.email or "", holds=holds,
         )  # fmt: skip
     more, found = len(found) > most, found[:most]
     return {"documents": found, "next": f"{found[-1]['source']}/{found[-1]['path']}" if more else None}
@@ -134,7 +136,6 @@ def document(document_id: UUID, services: Using, caller: SignedIn) -> dict[str, 
         everything = sees_all(caller)
         if not everything and not own.answers_for(conn, caller, found):
             return _as_reader(conn, caller, found)
-        subject = f"source/{found['source']}/{found['path']}"
         newer = shown.title_of(conn, found["superseded_by"]) if found["superseded_by"] else None
         if newer is not None and not everything and not _knows(conn, caller, newer["id"]):
             newer = None
@@ -155,11 +156,7 @@ def document(document_id: UUID, services: Using, caller: SignedIn) -> dict[str, 
             "workloads": [
                 {"workload": name, "kept_back": governed_store.kept_back(conn, document_id, name)} for name in workloads
             ],
-            "findings": with_quotes(
-                conn,
-                caller,
-                finding_store.findings(conn, kinds=["knowledge."], subject=subject, only=own.findings(conn, caller)),
-            ),
+            "findings": with_quotes(conn, caller, _findings(conn, caller, found)),
             "used_by": lineage_store.used_by(conn, document_id, limit=50) if everything else None,
         }
 
@@ -341,6 +338,17 @@ def may_decide(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
 def _unknown() -> NotFound:
     """The same for what is not there and for what somebody must not know of."""
     return NotFound("no such document", code="document_unknown", hint="`groundplan knowledge documents` lists them.")
+
+
+def _findings(conn: Any, caller: Caller, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those about a document, and the one about all of its folder that hold personal data, where it is one of them."""
+    subject, only = f"source/{found['source']}/{found['path']}", own.findings(conn, caller)
+    told = finding_store.findings(conn, kinds=["knowledge."], subject=subject, only=only)
+    personal = any(not kind.startswith("!") for kind in found["personal"] or ())
+    if personal and found["sensitivity"] in ("public", "internal") and all(each["kind"] != PERSONAL for each in told):
+        several = finding_store.findings(conn, kinds=[PERSONAL], subject=folder_of(subject), only=only)
+        told += [each for each in several if each["owner"] == (found["steward"] or found["owner"])]
+    return told
 
 
 def _knows(conn: Any, caller: Caller, document: UUID) -> bool:

@@ -18,6 +18,7 @@ from psycopg import Connection
 from groundplan.knowledge.quality import quality_store as store
 from groundplan.knowledge.quality.documents import finding, of_document
 from groundplan.knowledge.quality.duplicates import near, same
+from groundplan.knowledge.quality.grouped import PERSONAL, grouped, is_of_many
 from groundplan.knowledge.quality.model import KINDS, Look, Sketched, score
 from groundplan.knowledge.quality.text import Glossary, checked, personal
 from groundplan.knowledge.quality.versions import Statement, conflicts, same_thing, statements
@@ -57,7 +58,7 @@ def assess(conn: Connection[Any], source: str, today: date) -> dict[str, Any]:
     """Tell all findings of a source, score its documents and the source; `{"score", "documents", "findings"}`."""
     looks = store.looks(conn, source)
     pairs: list[Pair] = []
-    found = list(_findings(conn, looks, today, pairs))
+    found, covered = grouped(source, _findings(conn, looks, today, pairs))
     with conn.transaction():
         store.tell(conn, source, found, kinds=_FOUND_HERE)
         store.put_conflicts(conn, source, pairs)
@@ -65,6 +66,8 @@ def assess(conn: Connection[Any], source: str, today: date) -> dict[str, Any]:
         for subject, kind in store.open_kinds(conn, source):
             if kind in KINDS:
                 kinds[subject].append(kind)
+        for subject in covered:
+            kinds[subject].append(PERSONAL)
         scores = {(look.id, look.version): score(kinds.pop(look.subject, ())) for look in looks}
         store.put_scores(conn, scores)
         # what is left is about what cannot be read, and counts as a document without any quality
@@ -72,6 +75,7 @@ def assess(conn: Connection[Any], source: str, today: date) -> dict[str, Any]:
         whole = len(scores) + unread
         mean = round(sum(scores.values()) / whole, 3) if whole else 1.0
         parts = Counter(kind for _, kind in store.open_kinds(conn, source))
+        parts += Counter({PERSONAL: len(covered) - sum(is_of_many(each) for each in found)})
         store.put_source_score(conn, source, today, mean, len(scores), parts)
     return {"score": mean, "documents": len(scores), "findings": len(found)}
 

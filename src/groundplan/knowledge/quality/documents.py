@@ -140,7 +140,7 @@ def _readers(look: Look, known: Set[str]) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _counts(found: Mapping[str, int]) -> str:
+def counts_text(found: Mapping[str, int]) -> str:
     """`1 card number, 2 e-mail addresses`."""
     return ", ".join(counted(count, *_CALLED[kind]) for kind, count in sorted(found.items()))
 
@@ -149,14 +149,14 @@ def _content(look: Look) -> Iterator[Finding]:
     personal = {kind: count for kind, count in (look.personal or {}).items() if not kind.startswith("!")}
     secrets = {kind[1:]: count for kind, count in (look.personal or {}).items() if kind.startswith("!")}
     if secrets:
-        what = _counts(secrets)
+        what = counts_text(secrets)
         yield finding(
             look, "knowledge.secret", f"{look.path} holds what looks like a secret: {what}",
             "Withdraw the secret where it is from, then take it out of the document.", counts=secrets,
             fix={"do": "reject", "document": str(look.id)},
         )  # fmt: skip
     if personal and look.sensitivity in ("public", "internal"):
-        what = _counts(personal)
+        what = counts_text(personal)
         yield finding(
             look, "knowledge.personal_data", f"{look.path} is {look.sensitivity} and holds personal data: {what}",
             "Take it out, or raise its `sensitivity` to confidential.", counts=personal,
